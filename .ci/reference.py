@@ -9,6 +9,7 @@ so that no list is kept by hand. A generated part stands between ``<!-- generate
 rest of its page is written by people. The pages are committed: most readers see them in a clone or on GitHub.
 """
 
+import functools
 import inspect
 import json
 import re
@@ -99,6 +100,7 @@ def _command(command: click.Command, parent: click.Context | None, name: str) ->
 # --- parameters --------------------------------------------------------------------------------------------------
 
 
+@functools.cache
 def _schema() -> Schema:
     return params_file.schema()
 
@@ -129,6 +131,10 @@ def _section(node: Schema, prefix: str) -> Iterator[str]:
             yield f"\n### {prefix.rstrip('.')} in {each['title'].lower()}\n"
             own = {name: value for name, value in each["properties"].items() if name not in shared}
             yield from _section(each | {"properties": own}, prefix)
+    elif "anyOf" in node:  # or null
+        yield ""
+        yield from _table("key", "value", "meaning")
+        yield from _keys(_resolved(node["anyOf"][0]), prefix)
     if "properties" in node:
         yield from _table("key", "value", "meaning")
         yield from _keys(node, prefix)

@@ -25,7 +25,8 @@ from checks.evidence import (
     TrainReport,
 )
 from checks.personal_data import strings
-from checks.rows import Learned, Prediction, Row, request
+from checks.quantization import UNQUANTISED
+from checks.rows import Learned, Prediction, Row, earlier_requests, request
 from checks.suite_report import Judgement, SuiteAnswer, SuiteLine, SuitesReport
 
 R = TypeVar("R", bound=Report)
@@ -180,7 +181,8 @@ def gather(root: Path, scorers: str, reader: Reader | None = None) -> Evidence:
 
 def _learned(row: Row) -> Learned:
     system = (sys.intern(each.content) for each in row.messages if each.role == "system")  # many rows share it
-    return Learned(request(row.messages), row.source, (*system, row.reference, *strings(row.extra)))
+    further = (*system, row.reference, *strings(row.extra))
+    return Learned(request(row.messages), row.source, further, earlier_requests(row.messages))
 
 
 def compare(root: Path, judged: dict[str, str]) -> list[str]:
@@ -227,6 +229,9 @@ def _pairs(reports: Reports, judged: dict[str, str], scorers: str) -> Iterator[t
     yield "adapter", ("train", train.adapter if train else None), ("merge", parity.adapter if parity else None)
     merged = ("merge", parity.merged if parity else None)
     yield "merged", merged, ("evaluate", evaluation.merged if evaluation else None)
+    if parity and evaluation:
+        full = (parity.exported.unquantised if parity.exported else "", evaluation.unquantised or "")
+        yield "unquantised", ("merge", full[0]), ("evaluate", full[1])
     yield "scorers", ("params.yaml", scorers), ("evaluate", evaluation.scorers if evaluation else None)
     for name, path in _SPLIT_FILES.items():
         disk = (path.as_posix(), judged.get(path.as_posix()))
@@ -248,6 +253,7 @@ def _suite_pairs(reports: Reports, judged: dict[str, str]) -> Iterator[tuple[str
     parity, evaluation, references = reports.parity, reports.evaluation, reports.references
     known: dict[str, str] = {"candidate": parity.merged, "base": parity.base} if parity else {}
     known |= {name: found.merged for name, found in references.found.items()} if references else {}
+    known |= {UNQUANTISED: parity.exported.unquantised} if parity and parity.exported else {}
     for name, suite in reports.suites.suites.items() if reports.suites else ():
         for path, said in (
             (layout.SUITES / f"{name}.jsonl", suite.lines),
@@ -293,7 +299,7 @@ def _model_breaks(reports: Reports) -> Iterator[str]:
         return
     models, named = evaluation.models, reports.references.found if reports.references else {}
     had = [name for name, use in evaluation.references.items() if use.how not in ("absent", "unavailable")]
-    for name in ("candidate", "base", *had):
+    for name in ("candidate", "base", *((UNQUANTISED,) if evaluation.unquantised else ()), *had):
         if name not in models:
             yield f"{name} predictions: {layout.EVALUATION} does not name them"
     for name, use in evaluation.references.items():

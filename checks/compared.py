@@ -12,13 +12,14 @@ from checks import layout
 from checks.chain import Evidence, gap
 from checks.evidence import RELEASED, Earlier, ReferenceUse
 from checks.gate_kind import ALONE, Case, Explained, GateParams, ScoreGate, explain_rows, explain_test, failed, percent
+from checks.quantization import UNQUANTISED
 from checks.suite_kind import BoundedSuite
 from checks.verdict import Finding, Verdict
 
 # Models that were released before: named by git, not by this evaluation.
 EARLIER: tuple[Earlier, ...] = get_args(Earlier)
 
-Against = Annotated[str, Field(description="base, main, champion, best, or one of evaluate.baselines")]
+Against = Annotated[str, Field(description="base, unquantised, main, champion, best, or one of evaluate.baselines")]
 
 
 class Compared(NamedTuple):
@@ -56,7 +57,8 @@ class PairedGate(ScoreGate, abc.ABC):
                 f"gates.{name}.against: suite {self.suite} has no scores of {self.against!r}|"
                 f"use one of {', '.join(role for role in scored if role != 'candidate') or 'none'}, or add it there"
             )
-        known = ("base", *EARLIER, *params.evaluate.baselines)
+        full = (UNQUANTISED,) if params.merge.quantization else ()
+        known = ("base", *full, *EARLIER, *params.evaluate.baselines)
         if self.against in known:
             return None
         return (
@@ -199,13 +201,13 @@ def _noise(name: str, gate: PairedGate, evidence: Evidence) -> Finding | None:
     elif stale := [
         what
         for what, one, two in (
-            ("base", noise.base, evaluation.base),
-            ("scorers", noise.scorers, evaluation.scorers),
-            ("prompt format", noise.prompt_format, evaluation.prompt_format),
+            ("another base", noise.base, evaluation.base),
+            ("other scorers", noise.scorers, evaluation.scorers),
+            ("another prompt format", noise.prompt_format, evaluation.prompt_format),
         )
         if one != two
     ]:
-        unknown = f"{layout.NOISE} is about another {', '.join(stale)}"
+        unknown = f"{layout.NOISE} is about {', '.join(stale)}"
     elif gate.metric not in noise.floor:
         unknown = f"{layout.NOISE} has no {gate.metric}"
     elif gate.margin < noise.floor[gate.metric]:

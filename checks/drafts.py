@@ -63,6 +63,20 @@ class Draft:
             return self
         return replace(self, prompt=prompt, reference=reference)
 
+    def turns_rewritten(self, **by_role: Callable[[str], str]) -> "Draft":
+        """The draft with the text of each turn, last prompt and reference included, changed by its role's function."""
+        before = self.before
+        for place, each in enumerate(before):
+            if each.role in by_role and (text := by_role[each.role](each.content)) != each.content:
+                before = (*before[:place], Message(role=each.role, content=text), *before[place + 1 :])
+        draft = self if before is self.before else replace(self, before=before)
+        return draft.rewritten(by_role["user"](self.prompt), by_role["assistant"](self.reference))
+
+    def has_blank(self, role: Literal["user", "assistant"]) -> bool:
+        """Whether a turn of this role, last prompt and reference included, is empty or white space."""
+        last = self.prompt if role == "user" else self.reference
+        return not all(text.strip() for text in (last, *(m.content for m in self.before if m.role == role)))
+
 
 class Detects(Protocol):
     """``checks.personal_data.PersonalData``, which is not imported: a training does not depend on detectors."""

@@ -333,14 +333,29 @@ class Distance(Record):
     top1: Annotated[float, Field(ge=0, le=1)]
 
 
+class Exported(Record):
+    """How the directory that ships was quantised, and how far it is from the 16-bit model, on the same positions."""
+
+    kind: Literal["int8", "fp8"]
+    compressed_tensors: str  # its version
+    unquantised: Digest  # the 16-bit model: base + adapter, merged
+    size: Count  # bytes of its files
+    max_logprob_diff: Annotated[float, Field(ge=0)]  # nats
+    mean_logprob_diff: Annotated[float, Field(ge=0)]
+    top1: Annotated[float, Field(ge=0, le=1)]
+
+
 class ParityReport(Report, Sparse):
     """The merged directory, and its agreement with base + adapter on real prompts.
+
+    ``merged`` and ``files`` are of what ships. If that was ``exported`` to 8 bits, the agreement with base + adapter is
+    the 16-bit model's.
 
     Where the base was quantised for training, ``merged_into`` says which base that is, and ``quantised`` how far the
     merged model is from the quantised one.
     """
 
-    sparse: ClassVar[frozenset[str]] = frozenset({"merged_into", "quantised"})
+    sparse: ClassVar[frozenset[str]] = frozenset({"merged_into", "quantised", "exported"})
 
     base: Digest
     adapter: Digest
@@ -353,6 +368,7 @@ class ParityReport(Report, Sparse):
     top1: Annotated[float, Field(ge=0, le=1)]  # share of positions with the same most likely token
     merged_into: Literal["trained", "original"] | None = None
     quantised: Distance | None = None
+    exported: Exported | None = None
 
 
 class Interval(Record):
@@ -443,8 +459,10 @@ class ReferenceUse(Record):
         return self
 
 
-class EvaluationReport(Report):
+class EvaluationReport(Report, Sparse):
     """The candidate (the merged directory) beside references and baselines, on one test split."""
+
+    sparse: ClassVar[frozenset[str]] = frozenset({"unquantised"})
 
     merged: Digest
     base: Digest
@@ -457,6 +475,7 @@ class EvaluationReport(Report):
     references: dict[Earlier, ReferenceUse]
     models: dict[ModelName, ModelResult]  # "candidate", "base", then the earlier models where had, then the baselines
     summary: tuple[str, ...]  # sentences for a person
+    unquantised: Digest | None = None  # the 16-bit model that answered beside the candidate, where that has 8 bits
 
 
 class NoiseRun(Record):

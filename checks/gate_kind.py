@@ -15,6 +15,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from checks import layout
 from checks.chain import Evidence
 from checks.personal_data import PersonalData
+from checks.quantization import Exporting
 from checks.sections import Name, Section, stricter
 from checks.suite_kind import SuiteKind
 from checks.suite_report import HUMAN
@@ -97,6 +98,8 @@ class GateParams(DecisionParams, Protocol):
     def evaluate(self) -> _Evaluate: ...
     @property
     def validate_(self) -> _Validate: ...
+    @property
+    def merge(self) -> Exporting: ...
 
 
 @dataclass(frozen=True)

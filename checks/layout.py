@@ -16,6 +16,7 @@ SEAL = Path("data/validated.json")  # the splits that passed every expectation, 
 PROBES = Path("data/probes.json")  # what the merged model answers offline, token by token: a server is held to it
 ADAPTER = Path("models/adapter")
 MERGED = Path("models/merged")
+UNQUANTISED = Path("models/unquantised")  # the 16-bit model that MERGED was quantised from; else empty
 PREDICTIONS = Path("data/predictions")  # candidate.jsonl, base.jsonl, one per baseline
 SUITES = Path("data/suites")  # scores of each suite, as neutral lines
 JUDGEMENTS = Path("data/judgements")  # what judges said of answers, a file for each judged suite
@@ -58,8 +59,10 @@ ENVIRONMENTS = Path("release/environments")
 POINTER = "pointer.yaml"  # in each environment's folder: what it runs
 EVIDENCE = "evidence.json"  # beside it: the signed statement that the pointer names
 APPROVED = "approvals"  # a folder beside it: <image>/<signer>.json, signed
+SEALED_LOOKS = ENVIRONMENTS / "sealed"  # what the sealed split answered: <split>/<model>.json, signed
 QUARANTINE = ENVIRONMENTS / "quarantine.yaml"  # what no promotion may move anywhere
 APPROVALS = Path("release/policy/approved.yaml")  # policy digests that code owners approved
+SEALED = Path("release/policy/sealed.bin")  # the rows of the sealed split, encrypted
 SIGNERS = Path("release/policy/signers.yaml")  # who may sign releases, verifications and approvals
 
 # Private to one machine: ignored by git and by DVC.

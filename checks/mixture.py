@@ -16,7 +16,7 @@ from checks.data_sources import Part
 from checks.drafts import Draft
 from checks.errors import DataRefused
 from checks.params import NearDuplicates
-from checks.rows import request
+from checks.rows import earlier_requests, request
 
 RESEMBLES = "drop-row-of-other-source"  # the rule that prepare counts such rows under
 SHARE = "cut-to-share"  # and the one for rows beyond a source's share
@@ -55,11 +55,19 @@ def load(part: Part, raw: Path) -> list[Draft]:
 def resembling(
     drafts: Sequence[Draft], others: Sequence[Draft], held_out: Sequence[Draft], near: NearDuplicates
 ) -> list[bool]:
-    """Whether each draft is a near-duplicate of one of ``others``, or in the owner's group of one that is held out."""
-    asked, known = ([request(draft.messages) for draft in each] for each in (drafts, others))
+    """Whether each draft is a near-duplicate of one of ``others``, or in the owner's group of one that is held out.
+
+    A chat is a near-duplicate of what is like any request that it answers.
+    """
+    known = [request(draft.messages) for draft in others]
+    answered = [(request(draft.messages), *earlier_requests(draft.messages)) for draft in drafts]
+    asked, of_draft = (
+        [each for texts in answered for each in texts],
+        [i for i, texts in enumerate(answered) for _ in texts],
+    )
     goes = [False] * len(drafts)
     for index, _ in near_duplicates.first_alike(asked, known, near.shingle, near.similarity):
-        goes[index] = True
+        goes[of_draft[index]] = True
     groups = {draft.group for draft in held_out} - {None}
     return [gone or draft.group in groups for gone, draft in zip(goes, drafts, strict=True)]
 

@@ -51,6 +51,33 @@ def first_alike(texts: Sequence[str], others: Sequence[str], size: int, similari
     yield from ((place, index) for place, index in enumerate(best.tolist()) if index < none)
 
 
+def connected(texts: Sequence[str], others: Sequence[str], size: int, similarity: float) -> tuple[list[int], list[int]]:
+    """The group of each of ``texts`` and of ``others``, which pairs of one and the other connect.
+
+    Two of ``texts``, or two of ``others``, are of one group if they are equal, or connected by such pairs.
+    """
+    one, other = ([normalised(text) for text in each] for each in (texts, others))
+    distinct = _ordered([*one, *other])
+    number = {text: index for index, text in enumerate(distinct)}
+    ones, them = (np.fromiter((number[text] for text in each), np.int64, len(each)) for each in (one, other))
+    join, group = Join(distinct, size, similarity), np.arange(len(distinct))
+
+    def unite(some: Ints, alike: Ints) -> None:
+        nonlocal group
+        group = _united_if_similar(join, group, some, alike)
+
+    waiting = _Waiting(unite)
+    places = np.flatnonzero(np.isin(join.text, them))
+    searched = join.side(places)
+    for entries in join.blocks():
+        at = entries[np.isin(join.text[entries], ones)]
+        first, stop = (np.searchsorted(places, each) for each in join.window(at))
+        for some, alike in join.passing(join.side(at), first, stop, searched):
+            waiting.add(some, alike, group[some] != group[alike])
+    waiting.measure()
+    return group[ones].tolist(), group[them].tolist()
+
+
 def _ordered(texts: Iterable[str]) -> list[str]:
     """Distinct texts by length, and those of one length side by side with those that begin alike."""
     return sorted(set(texts), key=lambda text: (len(text), text))
@@ -66,6 +93,13 @@ def _united(group: Ints, one: Ints, other: Ints) -> Ints:
     return found[group]
 
 
+def _united_if_similar(join: Join, group: Ints, one: Ints, other: Ints) -> Ints:
+    apart = group[one] != group[other]
+    one, other = one[apart], other[apart]
+    close = join.similar(one, other)
+    return _united(group, one[close], other[close]) if close.any() else group
+
+
 def _first(group: Ints) -> Ints:
     """For each item the first item of its group."""
     _, first, place = np.unique(group, return_index=True, return_inverse=True)
@@ -79,11 +113,7 @@ def _connected(join: Join, count: int) -> Ints:
 
     def unite(one: Ints, other: Ints) -> None:
         nonlocal group
-        apart = group[one] != group[other]
-        one, other = one[apart], other[apart]
-        close = join.similar(one, other)
-        if close.any():
-            group = _united(group, one[close], other[close])
+        group = _united_if_similar(join, group, one, other)
 
     waiting = _Waiting(unite)
     every = join.side(slice(None))

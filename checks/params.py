@@ -1,19 +1,23 @@
 """params.yaml as strict, frozen models; ``checks.params_file`` reads the file into them."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from checks import detectors, preferences, steps
+from checks import detectors, layout, preferences, quantization, steps
 from checks.baselines import Baseline
 from checks.chat_templates import TEMPLATES
 from checks.data_sources import Data, RuleName
 from checks.drafts import Loader
+from checks.evidence import Earlier
+from checks.gate_kind import ScoreGate
 from checks.gates import Gate, decided_at
+from checks.gates.looks import LooksGate
 from checks.kinds import NameOf, OneOf
 from checks.loaders import LOADERS
 from checks.monitor import Monitor
 from checks.personal_data import PersonalData
+from checks.quantization import ExportQuantization
 from checks.release_params import Promote, Serve
 from checks.scorers import Scorer
 from checks.sections import Agreement, Bound, Fraction, Name, Positive, Section, stricter
@@ -206,6 +210,10 @@ class Merge(Section):
     shard_mb: Annotated[int, Field(ge=1, description="largest shard in megabytes (10^6 bytes)")]
     base: MergedInto
     parity: MergeParity
+    quantization: Annotated[
+        ExportQuantization | None,
+        Field(description="ship weights of 8 bits: docs/how-to/quantization.md; null: 16 bits"),
+    ] = None
 
 
 class BasePrompt(Section):
@@ -266,6 +274,50 @@ class Tracking(Section):
         return self
 
 
+class Sealed(Section):
+    """Rows that no pull request, laptop or report sees answered, and what is asked of them (``checks.sealed``)."""
+
+    sha256: Annotated[
+        str,
+        Field(pattern=r"^[0-9a-f]{64}$", description=f"SHA-256 of {layout.SEALED}, which `lockstep sealed new` writes"),
+    ]
+    rows: Annotated[Positive, Field(description="how many rows that file has")]
+    max_looks: Annotated[
+        int, Field(ge=1, le=1000, description="models that it may answer; each gets that share of a gate's error")
+    ]  # no direction, as looks.most
+    gates: Annotated[
+        dict[Name, Gate],
+        Field(min_length=1, description="as the section gates, of its rows; one of kind contamination"),
+    ]
+
+    @model_validator(mode="after")
+    def _gates_ask_these_rows(self) -> Self:
+        for name, gate in self.gates.items():
+            if gate.reads == "no rows" or (isinstance(gate, ScoreGate) and gate.suite is not None):
+                raise ValueError(f"gates.{name}: asks nothing of these rows|move it to the section gates")
+            against = getattr(gate, "against", None)
+            if against is not None and against not in get_args(Earlier):
+                raise ValueError(
+                    f"gates.{name}.against: {against!r} does not answer these rows|use one of "
+                    f"{', '.join(get_args(Earlier))}"
+                )
+        if all(gate.kind != "contamination" for gate in self.gates.values()):
+            raise ValueError("gates: none is of kind contamination|add one: training may not have seen these rows")
+        for name, gate in self.decided.items():
+            if (needed := getattr(gate, "rows_needed", 0)) > self.rows:  # of a threshold, at its share of the error
+                raise ValueError(
+                    f"gates.{name}.resolution: {self.rows} rows cannot give it for {self.max_looks} looks|"
+                    f"widen it, or seal {needed} rows"
+                )
+        return self
+
+    @property
+    def decided(self) -> dict[str, Gate]:
+        """The gates at the confidence at which they decide: equal shares of their error, as for a test split."""
+        asked = decided_at({**self.gates, "": LooksGate(kind="looks", most=self.max_looks)})  # no gate's name is empty
+        return {name: asked[name] for name in self.gates}
+
+
 class Params(Section):
     """All of params.yaml."""
 
@@ -285,6 +337,11 @@ class Params(Section):
     promote: Promote
     monitor: Monitor = Monitor()
     gates: Annotated[dict[Name, Gate], Field(min_length=1)]
+    sealed: Annotated[
+        Sealed | None,
+        Field(description="rows that nobody sees answered: docs/how-to/sealed.md; null: there are none"),
+        stricter("section"),
+    ] = None
 
     @property
     def train(self) -> Train:
@@ -323,7 +380,17 @@ class Params(Section):
                 f"serve.max_total_tokens: leaves {answer} tokens for an answer, and answers of {longest} are asked for|"
                 f"raise it to {self.serve.max_input_tokens + longest} or more"
             )
+        if problem := quantization.problem(self):
+            raise ValueError(problem)
         for name, gate in decided_at(self.gates).items():
             if problem := gate.impossible(name, self):
                 raise ValueError(problem)
+        for name, gate in (self.sealed.gates if self.sealed else {}).items():
+            if (problem := gate.impossible(name, self)) and not problem.startswith("validate."):  # of the test rows
+                raise ValueError(f"sealed.{problem}")
+        for name, environment in self.promote.environments.items():
+            if environment.sealed and self.sealed is None:
+                raise ValueError(
+                    f"promote.environments.{name}.sealed: there is no sealed split|write the section sealed, or false"
+                )
         return self

@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from checks import layout
 from checks.sections import Name, Positive, Section, stricter
 
 
@@ -74,6 +75,10 @@ class Serve(Section):
     ]
     max_total_tokens: Annotated[int, Field(ge=2, description="most tokens of prompt and answer together")]
     max_concurrent_requests: Annotated[Positive, Field(description="requests that the server accepts at a time")]
+    shards: Annotated[
+        Positive | None,
+        Field(description="GPUs that a server spreads the weights over (tensor parallelism); null: one device"),
+    ] = None
     probes: Probes
     verify: Verify
 
@@ -102,6 +107,9 @@ class Environment(Section):
         Field(ge=1, description="different signers who must have signed the same statement of the release"),
         stricter("higher"),
     ] = 1
+    sealed: Annotated[
+        bool, Field(description="whether the sealed split must have said that the model passes"), stricter("higher")
+    ] = False
     runtimes: Annotated[
         tuple[Name, ...],
         Field(strict=False, min_length=1, description="runtimes of `lockstep verify` that are accepted"),
@@ -153,7 +161,7 @@ class Promote(Section):
         for name, environment in self.environments.items():
             if name.endswith(("-", "_")):
                 raise ValueError(f"environments.{name}: cannot be in a tag|end it with a letter or a digit")
-            if name in ("base", "components"):
+            if name in ("base", "components", layout.SEALED_LOOKS.name):
                 raise ValueError(f"environments.{name}: is a folder that environments share|choose another name")
             if environment.soak_hours and environment.after is None:
                 raise ValueError(f"environments.{name}.soak_hours: nothing to soak in|set it to 0, or set after")

@@ -1,6 +1,6 @@
 """One row of a split, and one prediction: the data that stages exchange as JSON lines."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, SerializerFunctionWrapHandler, model_serializer
@@ -37,6 +37,11 @@ def request(messages: Iterable[Message]) -> str:
     return "\n".join(message.content for message in messages if message.role != "system")
 
 
+def earlier_requests(messages: Sequence[Message]) -> tuple[str, ...]:
+    """What the assistant's turns in a prompt answer: the request before each of them."""
+    return tuple(request(messages[:place]) for place, each in enumerate(messages) if each.role == "assistant")
+
+
 class Row(Sparse):
     """One example. ``messages`` is the prompt, without the answer; ``reference`` is the answer.
 
@@ -63,6 +68,12 @@ class Row(Sparse):
         """The last user message."""
         return next((m.content for m in reversed(self.messages) if m.role == "user"), self.messages[-1].content)
 
+    @property
+    def transcript(self) -> str:
+        """The prompt as a judge reads it: the last user message; of a chat each turn with its role, but no system's."""
+        turns = [message for message in self.messages if message.role != "system"]
+        return self.prompt if len(turns) < 2 else "\n\n".join(f"{turn.role}: {turn.content}" for turn in turns)
+
 
 def of_tested_sources(train: Iterable[Row], test: Iterable[Row]) -> list[Row]:
     """The train rows of sources that have test rows: a source for training alone is another task."""
@@ -76,6 +87,12 @@ class Learned(NamedTuple):
     request: str
     source: str
     further: tuple[str, ...] = ()  # the system's messages, the reference, and strings of further columns
+    earlier: tuple[str, ...] = ()  # requests that its chat answers before the last one
+
+    @property
+    def requests(self) -> tuple[str, ...]:
+        """All requests that it answers."""
+        return (self.request, *self.earlier)
 
 
 class Prediction(Record):

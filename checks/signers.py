@@ -27,8 +27,8 @@ from checks.errors import EvidenceRefused
 from checks.rows import Record
 
 # One for each step that is signed: a server was verified, an image is a release, a release may run somewhere, the
-# history of the environments is whole.
-Role = Literal["verify", "release", "approve", "checkpoint"]
+# history of the environments is whole, the sealed split was asked.
+Role = Literal["verify", "release", "approve", "checkpoint", "sealed"]
 
 
 class Signer(Record):

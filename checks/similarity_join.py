@@ -66,10 +66,10 @@ class Join:
         """Entries as columns: key, text, size of its set, and shingles from this one on. Fills in the sketches."""
         size = counts.sum(axis=1)
         position = np.cumsum(counts, axis=1, dtype=np.int32) - 1
+        bits = np.where(counts, np.uint64(1) << (matrix & np.uint64(63)), np.uint64(0))
+        words = (matrix >> np.uint64(6)).astype(np.uint8) & np.uint8(_WORDS - 1)
         for word in range(_WORDS):
-            here = counts & ((matrix >> np.uint64(6)) & np.uint64(_WORDS - 1) == word)
-            bits = np.where(here, np.uint64(1) << (matrix & np.uint64(63)), np.uint64(0))
-            self._sketch[word, rows] = np.bitwise_xor.reduce(bits, axis=1)
+            self._sketch[word, rows] = np.bitwise_xor.reduce(bits * (words == word), axis=1)
         prefix = size - np.ceil(self._bound * size - _ROUNDING) + 1
         row, column = np.nonzero(counts & (position < prefix[:, None]) & (matrix >= self._sets.repeated))
         columns = (rows[row], size[row], size[row] - position[row, column])

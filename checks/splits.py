@@ -7,7 +7,7 @@ are taken in the order of their hashes.
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import NamedTuple
 
 from checks import near_duplicates
@@ -23,6 +23,7 @@ class Item(NamedTuple):
     text: str  # what near-duplicates are judged by: ``rows.request``
     stratum: str
     group: str | None = None  # a group that the row's owner named
+    earlier: tuple[str, ...] = ()  # ``rows.earlier_requests``: a chat trains their answers too
 
 
 def strata(references: Sequence[str], slices: Sequence[str]) -> Sequence[str]:
@@ -34,11 +35,13 @@ def strata(references: Sequence[str], slices: Sequence[str]) -> Sequence[str]:
 def groups(items: Sequence[Item], near: NearDuplicates) -> dict[str, str]:
     """Row id to group: rows connected by near-duplicate requests or by the owner's group.
 
+    A chat and a row that asks what the chat answers earlier are connected too; two chats that only begin alike are not.
     A group is named by its smallest id. Ids must be unique.
     """
     ordered = sorted(items, key=lambda item: item.id)  # so that the smallest index is the smallest id
     texts = [item.text for item in ordered]
-    roots = near_duplicates.groups(texts, near.shingle, near.similarity, _named_alike(ordered))
+    also = chain(_named_alike(ordered), _answered_earlier(ordered, near))
+    roots = near_duplicates.groups(texts, near.shingle, near.similarity, also)
     return {item.id: ordered[root].id for item, root in zip(ordered, roots, strict=True)}
 
 
@@ -49,6 +52,18 @@ def _named_alike(items: Sequence[Item]) -> Iterator[tuple[int, int]]:
             named[item.group].append(index)
     for members in named.values():
         yield from pairwise(members)
+
+
+def _answered_earlier(items: Sequence[Item], near: NearDuplicates) -> Iterator[tuple[int, int]]:
+    """Pairs that connect each chat with the rows that ask one of its earlier requests."""
+    chats = [index for index, item in enumerate(items) for _ in item.earlier]
+    if not chats:
+        return
+    earlier, texts = [text for item in items for text in item.earlier], [item.text for item in items]
+    answered, asked = near_duplicates.connected(earlier, texts, near.shingle, near.similarity)
+    last = {group: index for index, group in enumerate(asked)}
+    yield from ((index, last[group]) for index, group in enumerate(asked) if last[group] != index)
+    yield from ((index, last[group]) for index, group in zip(chats, answered, strict=True) if group in last)
 
 
 def assign(

@@ -5,7 +5,7 @@ It names by digest all that the release came from, and carries the reports of bu
 document leads from a running image back to the rows that the weights were trained on. A verification is what
 `lockstep verify` saw of the running model, signed on the machine that saw it; a release carries it as it was signed. An
 approval is one person's word that an image may run in an environment, a quarantine release that images may be moved
-again. A checkpoint is about the branch of the environments.
+again. A checkpoint is about the branch of the environments. A sealed look is one bit about a model.
 """
 
 import re
@@ -25,6 +25,7 @@ VERIFICATION: Final = "urn:lockstep:verification:v1"
 APPROVAL: Final = "urn:lockstep:approval:v1"
 QUARANTINE_RELEASE: Final = "urn:lockstep:quarantine-release:v1"
 CHECKPOINT: Final = "urn:lockstep:checkpoint:v1"
+SEALED_LOOK: Final = "urn:lockstep:sealed-look:v1"
 PAYLOAD = "application/vnd.in-toto+json"  # DSSE's payloadType of a statement
 ENVELOPE = "application/vnd.dsse.envelope.v1+json"  # of the signed statement, as an artifact of its image
 # A directory's digest, as checks.digest defines it: in-toto's sha256 is of a file's bytes.
@@ -197,3 +198,24 @@ class Checkpoint(_InToto):
         if not re.fullmatch("[0-9a-f]{40}", self.subject[0].digest.get("gitCommit", "")):
             raise ValueError("the subject is not a commit")
         return self
+
+
+class Looked(Record):
+    """The predicate of a sealed look: the only thing that is ever said of the answers to the sealed rows.
+
+    ``split``: SHA-256 of the encrypted file. ``asked``: ``checks.sealed.Sealed.asked``. ``number``: how many looks the
+    split has had, this one included.
+    """
+
+    split: Digest
+    asked: Digest
+    number: Annotated[int, Field(ge=1)]
+    passed: bool
+
+
+class SealedLook(_InToto):
+    """Somebody's word that the weights pass the sealed gates, or that they do not."""
+
+    subject: Annotated[tuple[Subject, ...], Field(min_length=1, max_length=1)]
+    predicate_type: Annotated[Literal["urn:lockstep:sealed-look:v1"], Field(alias="predicateType")] = SEALED_LOOK
+    predicate: Looked

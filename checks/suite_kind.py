@@ -272,7 +272,7 @@ class LogSuite(ScaledSuite, SizedSuite, abc.ABC):
 
     logs: Annotated[
         dict[Role, Log],
-        Field(min_length=1, description="the log of each model: candidate, base, main, champion or best"),
+        Field(min_length=1, description="the log of each model: candidate, base, unquantised, main, champion or best"),
     ]
 
     @model_validator(mode="after")

@@ -131,7 +131,7 @@ def _hold_unseen(name: str, evidence: Evidence) -> None:
         _plain(request(each.reading.question if each.reading else each.messages)): each.sample
         for each in evidence.given.get(name, ())
     }
-    seen = {sample: row for row in evidence.train if (sample := asked.get(_plain(row.request)))}
+    seen = {sample: row for row in evidence.train for each in row.requests if (sample := asked.get(_plain(each)))}
     if seen:
         sample, row = next(iter(seen.items()))
         raise NoEvidence(

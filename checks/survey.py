@@ -9,7 +9,7 @@ from checks import layout
 from checks.rows import Record
 
 SURVEY = layout.STATE / "survey.json"
-Role = Literal["prompt", "reference", "messages", "slice", "group", "id"]
+Role = Literal["prompt", "reference", "messages", "system", "slice", "group", "id"]
 
 # Names that data sets give these columns, the commonest first. They decide only what is proposed.
 _NAMES: dict[Role, tuple[str, ...]] = {
@@ -19,6 +19,7 @@ _NAMES: dict[Role, tuple[str, ...]] = {
         "reference", "answer", "response", "completion", "output", "label", "target", "intent", "category", "class",
         "team",
     ),
+    "system": ("system", "system_prompt", "system_message"),
     "slice": ("slice", "product", "domain", "topic", "language", "service"),
     "group": ("group", "customer", "customer_id", "user", "user_id", "conversation_id", "thread"),
     "id": ("id", "uuid", "row_id"),
@@ -92,13 +93,17 @@ def guess(columns: Sequence[Column]) -> dict[Role, str]:
         return [known[name] for name in _NAMES[role] if name in known]
 
     found: dict[Role, str] = {}
-    if chats := [column for column in named("messages") if column.kind == "chat"] or [
-        column for column in columns if column.kind == "chat"
-    ]:
+    chats, asked, answers = (
+        [column for column in named(role) if column.kind == "chat"] for role in ("messages", "prompt", "reference")
+    )
+    if not chats and asked and answers:  # TRL's prompt and completion
+        found |= {"prompt": asked[0].name, "reference": answers[0].name}
+    elif chats := chats or [column for column in columns if column.kind == "chat"]:
         found["messages"] = chats[0].name
     else:
         found |= _pair(columns, named("prompt"), named("reference"))
     fits: dict[Role, Callable[[Column], bool]] = {
+        "system": lambda column: column.kind == "text",
         "slice": lambda column: column.closed,
         "group": lambda column: column.kind == "text",
         "id": lambda column: column.kind != "chat",

@@ -4,6 +4,7 @@ Several seeds make it speak of recipes (parameters of training) instead of singl
 """
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Annotated, Any, Self
@@ -21,6 +22,22 @@ from checks.rows import Record
 
 Values = dict[str, JsonValue]  # by the parameter's path, such as train.lora.r
 _BELOW = "train."  # another section changes the rows, or how they are asked: then scores are not comparable
+
+
+class Range(Record):
+    """The values of one parameter between two numbers, both included; whole numbers if both are. ``log``: by ratio."""
+
+    low: int | float
+    high: int | float
+    log: bool = False
+
+    @property
+    def ends(self) -> list[JsonValue]:
+        """Both ends."""
+        return [self.low, self.high]
+
+
+Tried = dict[str, list[JsonValue] | Range]  # by the parameter's path
 
 
 class Recipe(Record):
@@ -65,8 +82,9 @@ class Sweep(Report):
     rows: Count
     scorer: str  # by which the best was chosen
     confidence: float  # of each interval; those of ``differences`` hold together
+    search: str | None = None  # what chose the values, by the scores of earlier ones; None: every combination was tried
     runs: tuple[SweptRun, ...]
-    differences: tuple[Compared, ...] = ()  # of every two recipes that have several seeds
+    differences: tuple[Compared, ...] = ()  # of every two recipes that have several seeds; none of a search
 
     def by_values(self) -> list[tuple[Values, list[SweptRun]]]:
         """The trainings that have a score, the best mean over seeds first; equal ones as they ran.
@@ -137,12 +155,12 @@ def parameters_of(params: Params) -> Digest:
     return digest.of_json({"train": trained, "merge.base": params.merge.base})
 
 
-def asked(specs: Iterable[str]) -> dict[str, list[JsonValue]]:
-    """The values to try of each parameter, from texts such as ``train.lora.r=8,16``.
+def asked(specs: Iterable[str]) -> Tried:
+    """The values to try of each parameter, from texts such as ``train.lora.r=8,16`` and ``train.lora.r=4..64:log``.
 
-    Raises ParamsRefused for a text that is no such list, or a parameter outside of ``train``.
+    Raises ParamsRefused for a text that is neither, or a parameter outside of ``train``.
     """
-    found: dict[str, list[JsonValue]] = {}
+    found: Tried = {}
     for spec in specs:
         path, equals, text = spec.partition("=")
         if not equals or not path.startswith(_BELOW) or path == _BELOW:
@@ -152,6 +170,9 @@ def asked(specs: Iterable[str]) -> dict[str, list[JsonValue]]:
             )
         if path == "train.seed":
             raise ParamsRefused("train.seed: a seed is no value to choose", "give seeds with --seed")
+        if ".." in text and path not in found:
+            found[path] = _range(spec, text)
+            continue
         try:
             values = plain_yaml.load(f"[{text}]")
         except yaml.YAMLError as error:
@@ -160,6 +181,26 @@ def asked(specs: Iterable[str]) -> dict[str, list[JsonValue]]:
             raise ParamsRefused(f"{spec!r}: names a parameter or a value twice, or no value", "name each once")
         found[path] = values
     return found
+
+
+def _range(spec: str, text: str) -> Range:
+    ends, _, scale = text.partition(":")
+    low, _, high = ends.partition("..")
+    try:
+        values = [plain_yaml.load(end) for end in (low, high)]
+    except yaml.YAMLError:
+        values = []
+    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    if len(numbers) < 2 or scale not in ("", "log") or not all(map(math.isfinite, numbers)):
+        raise ParamsRefused(f"{spec!r}: is no range of numbers", "write it as train.learning_rate=1e-4..3e-3:log")
+    if not numbers[0] < numbers[1] or (scale and numbers[0] <= 0):
+        raise ParamsRefused(f"{spec!r}: is no range", "write the lower end first; with :log it is above 0")
+    return Range(low=numbers[0], high=numbers[1], log=bool(scale))
+
+
+def ends_of(tried: Tried) -> dict[str, list[JsonValue]]:
+    """What has to be possible before a search begins: each value, and both ends of each range."""
+    return {path: values.ends if isinstance(values, Range) else list(values) for path, values in tried.items()}
 
 
 def combinations(tried: Mapping[str, Sequence[JsonValue]]) -> list[Values]:

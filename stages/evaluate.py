@@ -1,6 +1,6 @@
 """evaluate: scores the answers of merged model, base, reference models and cheap baselines to the test split.
 
-In:  models/merged (hashed first: that digest is what the report is about), models/base,
+In:  models/merged (hashed first: that digest is what the report is about), models/base, models/unquantised,
      data/splits/{train,test}.jsonl, reports/parity.json, reports/references.json, params ``evaluate``.
 Out: data/predictions/<model>.jsonl, one prediction a line in the order of the test split:
        {"id": "002d7ae27cff7c01", "prompt": "Show the properties of …", "prediction": "sf", "reference": "sf",
@@ -31,6 +31,7 @@ from checks.evidence import (
     Speed,
 )
 from checks.params import Params
+from checks.quantization import UNQUANTISED
 from checks.rows import Prediction, Row, of_tested_sources
 from stages import entry, progress, references, tracking
 from stages.inference import answers, baselines, prompts
@@ -54,6 +55,15 @@ def evaluate(params: Params, root: Path) -> str:
             f"{layout.MERGED}: is {merged[:19]}…, {layout.PARITY_REPORT} is about {parity.merged[:19]}…",
             "run `./lockstep run merge`",
         )
+    beside: list[tuple[str, Path, str]] = []  # the 16-bit model of a candidate with 8 bits
+    if parity.exported:
+        if (full := _hashed(root, layout.UNQUANTISED)) != parity.exported.unquantised:
+            raise EvidenceRefused(
+                f"{layout.UNQUANTISED}: is {full[:19]}…, {layout.PARITY_REPORT} is about "
+                f"{parity.exported.unquantised[:19]}…",
+                "run `./lockstep run merge`",
+            )
+        beside = [(UNQUANTISED, layout.UNQUANTISED, full)]
     judged = references.Judged(
         merged=merged,
         test=digest.of_file(root / _TEST).sha256,
@@ -74,6 +84,7 @@ def evaluate(params: Params, root: Path) -> str:
         for name, folder, model, conversations in (
             ("candidate", layout.MERGED, merged, [row.messages for row in test]),
             ("base", layout.BASE, base, base_messages),
+            *((name, folder, model, [row.messages for row in test]) for name, folder, model in beside),
         )
     }
     uses = {name: ReferenceUse(how="absent", merged=None, note=why) for name, why in earlier.absent.items()}
@@ -115,6 +126,7 @@ def evaluate(params: Params, root: Path) -> str:
             {name: model.metrics for name, model in models.items()},
             settings.confidence,
         ),
+        unquantised=beside[0][2] if beside else None,
     )
     speeds = {name: speed for name, each in answered.items() if name not in same and (speed := _speed(each))}
     files.write_json(root / layout.EVALUATE_MEASURED, EvaluateMeasured(merged=merged, models=speeds))

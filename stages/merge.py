@@ -2,7 +2,8 @@
 
 In:  models/base, models/adapter, data/splits/valid.jsonl (prompts for parity), params ``merge``.
 Out: models/merged (safetensors files of at most ``merge.shard_mb``; config and tokenizer that servers on
-     transformers 4.51 also read correctly), reports/parity.json.
+     transformers 4.51 also read correctly), reports/parity.json; with ``merge.quantization`` models/merged has weights
+     of 8 bits, and models/unquantised is the 16-bit model that they were rounded from (else it is empty).
 Run: python -m stages.merge
 
 Memory use is a few megabytes whatever the model's size: the base is memory-mapped and the shards are streamed.
@@ -22,11 +23,12 @@ from tqdm import tqdm
 
 from checks import digest, files, layout
 from checks.errors import EvidenceRefused, MachineRefused, MergeRefused
-from checks.evidence import Distance, MergedFile, ParityReport, QuantisedBase
+from checks.evidence import Distance, Exported, MergedFile, ParityReport, QuantisedBase
 from checks.params import Params
+from checks.quantization import ExportQuantization
 from checks.rows import Row
 from stages import entry
-from stages.weights import export, generation, nf4
+from stages.weights import compressed, export, generation, nf4
 from stages.weights.threads import one_thread
 
 _SPARE_BYTES = 50_000_000  # room for tokenizer and config, and to leave the disk usable
@@ -41,12 +43,16 @@ def merge(params: Params, root: Path) -> str:
     """Merge what was trained into the base, and compare the logits of the result with those of the trained model.
 
     Raises MergeRefused if the adapter does not fit or the two differ by more than ``merge.parity`` allows,
-    EvidenceRefused if an input cannot be read, MachineRefused if the disk is too small, or if the
-    adapter was trained on a quantised base and bitsandbytes is not installed.
+    EvidenceRefused if an input cannot be read, MachineRefused if the disk is too small, if the adapter was trained on
+    a quantised base and bitsandbytes is not installed, or ``merge.quantization`` is on without compressed-tensors.
     """
     base, adapter, merged = root / layout.BASE, root / layout.ADAPTER, root / layout.MERGED
     (root / layout.PARITY_REPORT).unlink(missing_ok=True)
-    with files.replacing_folder(merged) as work:
+    to_8_bits = params.merge.quantization
+    if to_8_bits:
+        compressed.hold_installed()
+    with files.replacing_folder(merged) as ships, files.replacing_folder(root / layout.UNQUANTISED) as full:
+        work = full if to_8_bits else ships
         prompts = files.read_jsonl(root / layout.SPLITS / "valid.jsonl", Row)[: params.merge.parity.prompts]
         if not prompts:
             raise MergeRefused(
@@ -55,28 +61,14 @@ def merge(params: Params, root: Path) -> str:
         identity = digest.of_tree(base).digest
         trained = nf4.of_adapter(adapter, identity)
         dequantised = trained if params.merge.base == "trained" else None
-        names = merge_weights(base, adapter, work, params.merge.shard_mb * 10**6, dequantised)
+        merge_weights(base, adapter, work, params.merge.shard_mb * 10**6, dequantised)
         copy_companions(base, work)
         export.spell_both(work)
         left_out = generation.neutralise(work)
         report = _held_to_parity(params, root, work, prompts, identity, trained)
-    size = sum(file.size for file in report.files.values())
-    return (
-        f"{layout.MERGED}: {size / 1e6:.0f} MB in {len(names)} {'shard' if len(names) == 1 else 'shards'}, "
-        f"{report.merged[:19]}, largest difference {report.max_logprob_diff:.3f} nats over {report.positions} tokens, "
-        f"top-1 agreement {report.top1:.1%}"
-        + (
-            f"; into the {report.merged_into} base, {report.quantised.max_logprob_diff:.3f} nats and "
-            f"{report.quantised.top1:.1%} from the model in 4 bits"
-            if report.quantised
-            else ""
-        )
-        + (
-            f"; {generation.GENERATION} without {', '.join(left_out)}, which evaluate does not apply"
-            if left_out
-            else ""
-        )
-    )
+        if to_8_bits:
+            report = _quantised(params.merge.shard_mb * 10**6, to_8_bits, root, full, ships, prompts, report)
+    return _line(report, left_out)
 
 
 def merge_weights(
@@ -175,6 +167,68 @@ def _held_to_parity(
             f"max |Δ logprob| {report.max_logprob_diff:.4g} nats (bound {bounds.max_logprob_diff:g}), "
             f"top-1 agreement {report.top1:.4g} (bound {bounds.min_top1:g})",
             f"see {layout.PARITY_REPORT}; train in a wider precision, or change merge.parity knowingly",
+        )
+    return report
+
+
+def _line(report: ParityReport, left_out: tuple[str, ...]) -> str:
+    """What the stage did, in one line; ``left_out``: keys that generation_config.json lost."""
+    size = sum(file.size for file in report.files.values())
+    number = sum(name.endswith(".safetensors") for name in report.files)
+    return (
+        f"{layout.MERGED}: {size / 1e6:.0f} MB in {number} {'shard' if number == 1 else 'shards'}, "
+        f"{report.merged[:19]}, largest difference {report.max_logprob_diff:.3f} nats over {report.positions} tokens, "
+        f"top-1 agreement {report.top1:.1%}"
+        + (
+            f"; into the {report.merged_into} base, {report.quantised.max_logprob_diff:.3f} nats and "
+            f"{report.quantised.top1:.1%} from the model in 4 bits"
+            if report.quantised
+            else ""
+        )
+        + (
+            f"; in {report.exported.kind}, {report.exported.size / 1e6:.0f} MB before, "
+            f"{report.exported.max_logprob_diff:.3f} nats and {report.exported.top1:.1%} from the 16-bit model"
+            if report.exported
+            else ""
+        )
+        + (
+            f"; {generation.GENERATION} without {', '.join(left_out)}, which evaluate does not apply"
+            if left_out
+            else ""
+        )
+    )
+
+
+def _quantised(
+    limit: int, how: ExportQuantization, root: Path, full: Path, ships: Path, prompts: list[Row], report: ParityReport
+) -> ParityReport:
+    """Write the export of 8 bits of ``full`` into ``ships``, and the report about it.
+
+    Raises MergeRefused if it differs from the 16-bit model by more than ``merge.quantization.parity`` allows.
+    """
+    from stages.weights import parity
+
+    compressed.export(full, ships, how.kind, limit)
+    found, bounds = parity.distance(full, ships, prompts), how.parity
+    tree = digest.of_tree(ships)
+    exported = Exported(
+        kind=how.kind,
+        compressed_tensors=compressed.hold_installed(),
+        unquantised=report.merged,
+        size=sum(file.size for file in report.files.values()),
+        max_logprob_diff=found.max_logprob_diff,
+        mean_logprob_diff=found.mean_logprob_diff,
+        top1=found.top1,
+    )
+    listed = {name: MergedFile(sha256=file.sha256, size=file.size) for name, file in tree.files.items()}
+    report = report.model_copy(update={"merged": tree.digest, "files": listed, "exported": exported})
+    files.write_json(root / layout.PARITY_REPORT, report)
+    if found.max_logprob_diff > bounds.max_logprob_diff or found.top1 < bounds.min_top1:
+        raise MergeRefused(
+            f"{how.kind} and the 16-bit model disagree on {found.positions} tokens of {report.prompts} prompts: "
+            f"max |Δ logprob| {found.max_logprob_diff:.4g} nats (bound {bounds.max_logprob_diff:g}), "
+            f"top-1 agreement {found.top1:.4g} (bound {bounds.min_top1:g})",
+            f"see {layout.PARITY_REPORT}; remove merge.quantization, or change its parity knowingly",
         )
     return report
 

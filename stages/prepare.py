@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from checks import data_sources, digest, drafts, files, layout, mixture, rules, splits, steps
+from checks import data_sources, digest, drafts, files, imports, layout, mixture, rules, splits, steps
 from checks.data_sources import Part
 from checks.drafts import Draft
 from checks.errors import DataRefused
@@ -21,12 +21,13 @@ from checks.loaders import LOADERS
 from checks.methods import METHODS
 from checks.params import Params
 from checks.params import Prepare as Config
-from checks.rows import Row, request
+from checks.rows import Row, earlier_requests, request
 from stages import entry
 
 _EXAMPLES = 5
 
 
+@imports.uncollected()
 def prepare(params: Params, root: Path) -> str:
     """Write the splits and the report.
 
@@ -217,7 +218,7 @@ def _items(kept: Sequence[Draft], strata: Sequence[str]) -> list[splits.Item]:
         if first.setdefault(row_id, draft) is not draft:
             raise _same_id(draft, first[row_id].source)
     return [
-        splits.Item(row_id, request(draft.messages), stratum, draft.group)
+        splits.Item(row_id, request(draft.messages), stratum, draft.group, earlier_requests(draft.messages))
         for row_id, draft, stratum in zip(ids, kept, strata, strict=True)
     ]
 

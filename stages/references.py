@@ -66,14 +66,14 @@ def have(
     other = [
         what
         for what, then, now in (
-            ("test split", reference.test, judged.test),
-            ("scorers", reference.scorers, judged.scorers),
-            ("prompt format", reference.prompt_format, judged.prompt_format),
+            ("another test split", reference.test, judged.test),
+            ("other scorers", reference.scorers, judged.scorers),
+            ("another prompt format", reference.prompt_format, judged.prompt_format),
         )
         if then != now
     ]
     if other:
-        why = f"they are of another {' and another '.join(other)}"
+        why = f"they are of {' and '.join(other)}"
     else:
         try:
             found = _recorded(root, name, reference, rows)

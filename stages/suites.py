@@ -31,6 +31,7 @@ from checks.errors import EvaluationRefused, EvidenceRefused, SourceRefused
 from checks.evidence import EvaluationReport, ParityReport, ReferencesReport
 from checks.judges import JUDGES
 from checks.params import Evaluate, Params
+from checks.quantization import UNQUANTISED
 from checks.retriever_kind import Pooling
 from checks.retrievers import RETRIEVERS
 from checks.rows import Prediction, Row
@@ -51,13 +52,13 @@ def suites(params: Params, root: Path) -> str:
     made = {}
     if params.suites:
         earlier = files.read_json(root / layout.REFERENCES, ReferencesReport)
-        models = _models(root, earlier)
+        models = models_of(root, earlier)
         rows, predictions = _answers(root, models)
         last = _last(root, earlier)
         for name, suite in params.suites.items():
             nats = partial(_nats, root, models, earlier, {})
             ask = partial(_asked, root, params.evaluate, models, earlier, name)
-            weights = partial(_verified, root, models, earlier)
+            weights = partial(verified, root, models, earlier)
             with _files(name, suite, root) as paths:
                 encode = partial(_encoded, name)
                 material = Material(
@@ -80,12 +81,13 @@ def suites(params: Params, root: Path) -> str:
     return "; ".join(f"{name}: {_line(result)}" for name, result in results.items()) or "none in params.yaml"
 
 
-def _models(root: Path, earlier: ReferencesReport) -> dict[Role, str]:
+def models_of(root: Path, earlier: ReferencesReport) -> dict[Role, str]:
     """The tree digest of each model that a suite can have scores of."""
     parity = files.read_json(root / layout.PARITY_REPORT, ParityReport)
     return {
         "candidate": parity.merged,
         "base": parity.base,
+        **({UNQUANTISED: parity.exported.unquantised} if parity.exported else {}),
         **{name: found.merged for name, found in earlier.found.items()},
     }
 
@@ -124,7 +126,7 @@ def _nats(
     from stages.inference import loss
 
     if models[role] not in known:
-        with _verified(root, models, earlier, role) as folder:
+        with verified(root, models, earlier, role) as folder:
             known[models[role]] = loss.nats(folder, precision, texts, role)
     return known[models[role]]
 
@@ -147,7 +149,7 @@ def _asked(
         return known.texts
     where = f"suites.{suite}.file"
     try:
-        with _verified(root, models, earlier, role) as folder:
+        with verified(root, models, earlier, role) as folder:
             return answers.ask(
                 root, settings, folder, models[role], rows, conversations, f"{role}, {suite}", Path(where)
             ).texts
@@ -165,7 +167,7 @@ def _asked(
 
 
 @contextmanager
-def _verified(root: Path, models: Mapping[Role, str], earlier: ReferencesReport, role: Role) -> Iterator[Path]:
+def verified(root: Path, models: Mapping[Role, str], earlier: ReferencesReport, role: Role) -> Iterator[Path]:
     """The model's directory, once it has its digest."""
     with _weights(root, earlier, role) as folder:
         with progress.of_bytes(f"hash {role}") as bar:
@@ -184,6 +186,8 @@ def _weights(root: Path, earlier: ReferencesReport, role: Role) -> Iterator[Path
         yield root / layout.MERGED
     elif role == "base":
         yield root / layout.BASE
+    elif role == UNQUANTISED:
+        yield root / layout.UNQUANTISED
     else:
         with references.brought(root, role, earlier.found[role].commit, layout.MERGED) as folder:
             yield folder

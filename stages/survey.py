@@ -22,7 +22,7 @@ from checks.rows import Row
 from checks.survey import SURVEY, Column, Contents, Measured, Request
 from stages import entry, prepare, sources
 from stages.inference import prompts
-from stages.loaders import table
+from stages.loaders import _chats, table
 
 _TURN = 8  # tokens that a chat template puts around a turn
 _SYSTEM = 32  # those of a template's own system message
@@ -46,7 +46,7 @@ def contents(path: Path) -> Contents:
 def _column(name: str, values: list[Any], rows: int) -> Column:
     held = [value for value in values if value not in (None, "")]
     kind = "text" if held and all(isinstance(value, str) for value in held) else "other"
-    if held and _is_chat(held[0]):
+    if held and _chats.is_chat(held[0]):
         kind, held = "chat", [_answer(value) for value in held]
     distinct = len({value if isinstance(value, str) else json.dumps(value, default=str) for value in held})
     return Column(
@@ -56,13 +56,10 @@ def _column(name: str, values: list[Any], rows: int) -> Column:
     )  # fmt: skip
 
 
-def _is_chat(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and isinstance(value[0], dict) and "role" in value[0]
-
-
 def _answer(value: Any) -> str:
     """The last turn's text; what is no chat counts as an answer of its own, and the loader will refuse it."""
-    return str(value[-1].get("content")) if _is_chat(value) and isinstance(value[-1], dict) else str(value)
+    last = value[-1] if _chats.is_chat(value) else None
+    return str(last.get("content", last.get("value"))) if isinstance(last, dict) else str(value)
 
 
 def measure(request: Request, root: Path) -> Measured:

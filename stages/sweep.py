@@ -1,7 +1,8 @@
 """sweep: trains with each combination of given values, and compares the models on the valid split.
 
 In:  arguments such as ``train.lora.r=8,16`` and ``--seed 17``; params.yaml, and the splits that passed validate.
-     Without values, params.yaml as it is, with several seeds.
+     Without values, params.yaml as it is, with several seeds. With ``--trials 12``, ranges such as
+     ``train.learning_rate=1e-4..3e-3:log``, whose values a search chooses (``stages.searching``).
 Out: reports/sweep.json (``checks.sweeps.SweepReport``), reports/sweep.md (its table), reports/sweep/*.svg and *.png.
 Run: python -m stages.sweep, or `lockstep sweep`, which does so. It is not a stage of dvc.yaml.
 
@@ -18,8 +19,9 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import click
@@ -30,10 +32,11 @@ from checks.errors import EvidenceRefused, MachineRefused, MergeRefused, ParamsR
 from checks.evidence import Seal, TrainMeasured, TrainReport
 from checks.params import Params
 from checks.rows import Row
-from checks.sweeps import Compared, Recipe, Sweep, SweepReport, SweptRun
+from checks.sweeps import Compared, Range, Recipe, Sweep, SweepReport, SweptRun, Tried, Values
 from stages import entry, tracking
 from stages.inference import answers
 from stages.reporting import swept
+from stages.searching import Search
 
 if TYPE_CHECKING:
     from git import Repo
@@ -42,13 +45,16 @@ VALID = layout.SPLITS / "valid.jsonl"
 _OF_VALUES = (TrainingRefused.exit_code, MergeRefused.exit_code)  # other refusals would meet any values: the sweep ends
 
 
-def sweep(params: Params, root: Path, specs: Sequence[str], seeds: Sequence[int], most: int) -> str:
+def sweep(
+    params: Params, root: Path, specs: Sequence[str], seeds: Sequence[int], most: int, trials: int | None = None
+) -> str:
     """Train each combination with each seed, score it on valid, write the report.
 
-    A training that is refused, such as one whose loss is not finite, is reported and does not end the sweep. Raises
-    ParamsRefused, before anything is trained, if a combination is impossible or there are more than ``most`` trainings;
-    EvidenceRefused if validate has not passed; TrainingRefused if every training is refused; MachineRefused without git
-    or DVC.
+    With ``trials`` at most so many settings are trained, which a search chooses by the scores of those before. A
+    training that is refused, such as one whose loss is not finite, is reported and does not end the sweep. Raises
+    ParamsRefused, before anything is trained, if a combination is impossible (of a range: one of its ends) or there are
+    more than ``most`` trainings; EvidenceRefused if validate has not passed; TrainingRefused if every training is
+    refused; MachineRefused without git or DVC, or for a search without Optuna.
     """
     if not str(root.resolve()).isascii():  # its configuration of a copy is written in ASCII
         raise MachineRefused(f"{root.resolve()}: DVC runs no experiment below such a name", "clone to a path in ASCII")
@@ -62,42 +68,34 @@ def sweep(params: Params, root: Path, specs: Sequence[str], seeds: Sequence[int]
         what = "a seed is named twice" if tried or len(seeds) > 1 else "no value to try, and not several seeds"
         raise ParamsRefused(what, "write values as train.lora.r=8,16, and each seed once: --seed 17 --seed 18")
     parsed = params_file.read(root / layout.PARAMS)
-    combinations = [(values, sweeps.hold(parsed, values)) for values in sweeps.combinations(tried)]
-    every = [(*each, seed) for each in combinations for seed in seeds or [params.train.seed]]
-    if len(every) > most:
+    proposals, settings, search = _proposals(params, parsed, tried, trials)
+    seeds = seeds or [params.train.seed]
+    if (number := settings * len(seeds)) > most:
         raise ParamsRefused(
-            f"{len(every)} trainings, and at most {most} are allowed",
-            f"try fewer values, or allow them: --most {len(every)}",
+            f"{number} trainings, and at most {most} are allowed",
+            f"try fewer values, or allow them: --most {number}",
         )
     seal = files.read_json(root / layout.SEAL, Seal)
     valid = files.read_jsonl(root / VALID, Row)
     if digest.of_file(root / VALID).sha256 != seal.splits.get("valid") or not valid:
         raise EvidenceRefused(f"{VALID}: is not the split that passed", "run `./lockstep run validate`")
     where = tracking.public(tracking.address(params, root))
-    click.echo(f"sweep: {len(every)} trainings, one after the other; runs at {where}", err=True)
+    click.echo(f"sweep: {number} trainings, one after the other; runs at {where}", err=True)
     runs: list[SweptRun] = []
     scores: dict[str, list[list[float]]] = {}  # by the digest of parameters: each seed's, of every row
     import git
 
     with git.Repo(root) as repository:
-        for number, (values, changed, seed) in enumerate(every, 1):
-            click.echo(f"sweep: {number} of {len(every)}: {swept.named(values)}, seed {seed}", err=True)
-            parameters = sweeps.parameters_of(changed)
+        for values, seed in ((values, seed) for values in proposals for seed in seeds):
+            click.echo(f"sweep: {len(runs) + 1} of {number}: {swept.named(values)}, seed {seed}", err=True)
+            parameters = sweeps.parameters_of(sweeps.hold(parsed, values))
             run, rows = _run(params, root, repository, parsed, values, seed, seal, valid, parameters)
             runs.append(run)
             scores.setdefault(parameters, []).append(rows)
-            report = SweepReport.seal(
-                Sweep(
-                    valid=seal.splits["valid"],
-                    rows=len(valid),
-                    scorer=params.evaluate.scorers[0].kind,
-                    confidence=params.evaluate.confidence,
-                    runs=tuple(runs),
-                    differences=_differences(
-                        scores, [row.group for row in valid], params.evaluate.confidence, len(combinations)
-                    ),
-                )
-            )
+            if search:
+                every = scores[parameters]
+                search.tell(values, fmean(map(fmean, every)) if all(every) else None)
+            report = _report(params, seal, valid, runs, scores, settings, search)
             files.write_json(root / layout.SWEEP_REPORT, report)
     ranked = report.by_values()
     if not ranked:
@@ -107,6 +105,46 @@ def sweep(params: Params, root: Path, specs: Sequence[str], seeds: Sequence[int]
     files.write_text(root / layout.SWEEP_TABLE, swept.table(report))
     best = ranked[0]
     return f"the best of {len(ranked)} on {len(valid)} valid rows: {swept.named(best[0])}, {report.mean(best[1]):.3f}"
+
+
+def _report(
+    params: Params, seal: Seal, valid: Sequence[Row], runs: Sequence[SweptRun],
+    scores: Mapping[str, Sequence[Sequence[float]]], settings: int, search: Search | None,
+) -> SweepReport:  # fmt: skip
+    """The report of the trainings so far.
+
+    Of a search without differences: its values were chosen by scores on these rows, so no interval would hold.
+    """
+    groups, confidence = [row.group for row in valid], params.evaluate.confidence
+    return SweepReport.seal(
+        Sweep(
+            valid=seal.splits["valid"],
+            rows=len(valid),
+            scorer=params.evaluate.scorers[0].kind,
+            confidence=confidence,
+            search=search.name if search else None,
+            runs=tuple(runs),
+            differences=() if search else _differences(scores, groups, confidence, settings),
+        )
+    )
+
+
+def _proposals(
+    params: Params, parsed: params_file.Parsed, tried: Tried, trials: int | None
+) -> tuple[Iterable[Values], int, Search | None]:
+    """The settings to train, how many they are, and what chooses them; None: they are every combination."""
+    ranges = [path for path, values in tried.items() if isinstance(values, Range)]
+    if ranges and trials is None:
+        raise ParamsRefused(f"{ranges[0]}: a range has no list of values", "say how many to try: --trials 12")
+    if trials is not None and not tried:
+        raise ParamsRefused("--trials: no value to search", "name a range: train.learning_rate=1e-4..3e-3:log")
+    every = sweeps.combinations(sweeps.ends_of(tried))
+    for values in every:
+        sweeps.hold(parsed, values)
+    if trials is None:
+        return every, len(every), None
+    search = Search(tried, trials, params.train.seed)
+    return search, trials, search
 
 
 def _run(
@@ -233,9 +271,10 @@ def _shown(repository: "Repo", commit: str, path: Path) -> str | None:
 @click.argument("specs", nargs=-1)
 @click.option("--seed", "seeds", type=click.IntRange(min=0), multiple=True)
 @click.option("--most", type=int, default=20)
-def main(specs: tuple[str, ...], seeds: tuple[int, ...], most: int) -> None:
-    """Train each combination of the values of SPECS with each seed."""
-    entry.run("sweep", lambda params, root: sweep(params, root, specs, seeds, most))
+@click.option("--trials", type=click.IntRange(min=1))
+def main(specs: tuple[str, ...], seeds: tuple[int, ...], most: int, trials: int | None) -> None:
+    """Train each combination of the values of SPECS, or as many as TRIALS that a search chooses, with each seed."""
+    entry.run("sweep", lambda params, root: sweep(params, root, specs, seeds, most, trials))
 
 
 if __name__ == "__main__":

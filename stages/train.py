@@ -45,7 +45,7 @@ _LIBRARIES = ("torch", "transformers", "trl", "peft")
 _BELOW = ("accelerate", "datasets", "numpy", "safetensors", "tokenizers")  # no checkpoint outlives another version
 _SHARED = (
     "chain", "checkpoints", "fitter", "order", "own_weights", "packing", "preferences", "ranks", "resuming", "stopping",
-    "trainer",
+    "trainer", "turns",
 )  # fmt: skip
 _MODULES = ("train.py", *(f"training/{name}.py" for name in _SHARED), "weights/nf4.py")
 

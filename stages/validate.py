@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from checks import data_sources, digest, files, layout, rules, steps
+from checks import data_sources, digest, files, imports, layout, rules, steps
 from checks.data_sources import Part
 from checks.drafts import Rule
 from checks.errors import DataRefused, EvidenceRefused
@@ -21,6 +21,7 @@ from checks.methods import METHODS
 from checks.params import Params, Prepare
 from checks.preferences import learned
 from checks.rows import Row
+from checks.text import escape
 from stages import entry
 from stages.quality import chat_tokens, expectations, labels, preferences, rows_frames
 from stages.quality.expectations import ALL, LABELS, Columns, Frame
@@ -48,12 +49,13 @@ def validate(params: Params, root: Path) -> str:
     needed, some = steps.columns(params.training), steps.in_some_rows(params.training)
     judged = learned(needed)
     count = chat_tokens.counter(root / layout.BASE)
-    read = {
-        name: rows_frames.read(
-            name, files.each_of_jsonl(_file(root, name), Row), count, defects, wanted, needed, bool(judged)
-        )
-        for name in layout.SPLIT_NAMES
-    }
+    with imports.uncollected():
+        read = {
+            name: rows_frames.read(
+                name, files.each_of_jsonl(_file(root, name), Row), count, defects, wanted, needed, bool(judged)
+            )
+            for name in layout.SPLIT_NAMES
+        }
     counts = {name: len(of_split.references) for name, of_split in read.items()}
     frames: dict[str, Frame | Columns] = {name: of_split.columns for name, of_split in read.items()}
     frames[ALL] = rows_frames.together(read, params.prepare.near_duplicates)
@@ -81,7 +83,7 @@ def validate(params: Params, root: Path) -> str:
     )
     if failed:
         todos = {f"{frame}: {words}": each.todo for frame, suite in suites.items() for words, each in suite.items()}
-        (first, todo), *others = [(_line(outcome, of_labels), todos[outcome.name]) for outcome in failed]
+        (first, todo), *others = [(escape(_line(outcome, of_labels)), todos[outcome.name]) for outcome in failed]
         raise DataRefused(
             f"{len(failed)} of {len(outcomes)} expectations failed: {first}",
             f"{todo}; see {layout.DATA_REPORT} and {layout.DATA_DOCS}/index.html",

@@ -18,7 +18,7 @@ from checks import params_file
 from checks.params import Params
 from tests import programs
 
-# Two workers on two cores: more threads would wait for one another. Read when torch is loaded, here and in stages.
+# As many workers as cores and one more: more threads would wait for one another. Read when torch is loaded, here and in stages.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Nor are files forced to the disk: SQLite does it a thousand times to make the tables of one MLflow store. Processes that

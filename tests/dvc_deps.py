@@ -44,6 +44,8 @@ EXEMPT = {
 # What a file of this folder imports in its functions counts for this stage alone: no other asks a method for more than
 # its parameters and its columns.
 _IN_FUNCTIONS = {"stages/training/methods": "train"}
+# What a stage calls on its parameters, whose modules are exempt: gates ask suites for their scores.
+_BY_PARAMETERS = {"gate": ["checks/suites/__init__.py"]}
 
 
 def modules(stage: str, root: Path = REPOSITORY) -> list[str]:
@@ -51,7 +53,8 @@ def modules(stage: str, root: Path = REPOSITORY) -> list[str]:
 
     As paths, those of ``stages`` first. STAGE can be any module of stages: ``inference/answers``.
     """
-    pending, seen, folders = [root / "stages" / f"{stage}.py"], set[Path](), set[Path]()
+    pending = [root / "stages" / f"{stage}.py", *(root / path for path in _BY_PARAMETERS.get(stage, ()))]
+    seen, folders = set[Path](), set[Path]()
     while pending:
         current = pending.pop()
         if current not in seen:

@@ -1,6 +1,7 @@
 """What runs in a process of its own and is killed around a call of git: a shim in git's place counts the calls."""
 
 import os
+import select
 import shutil
 import signal
 from collections.abc import Callable
@@ -14,12 +15,27 @@ n=0; [ ! -e "$COUNT" ] || read -r n <"$COUNT"; n=$((n + 1)); echo $n >"$COUNT"
 kill -9 $PPID
 """
 
+# Stands still before and after each call, until it is told to go on.
+_WATCHED = """#!/bin/sh
+echo before >"$SAYS"; read -r _ <"$GOES"
+"{git}" "$@"; code=$?
+echo after >"$SAYS"; read -r _ <"$GOES"
+exit $code
+"""
+
 
 def forked(do: Callable[[], object]) -> int:
     """Do it in a process of its own: 0 when it ends well, -9 when it is killed."""
-    child = os.fork()
-    if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return _ended(_started(do))
+
+
+def _ended(child: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _started(do: Callable[[], object]) -> int:
+    if child := os.fork():
+        return child
     code = 1
     try:
         signal.alarm(120)
@@ -32,15 +48,47 @@ def forked(do: Callable[[], object]) -> int:
 def shimmed(folder: Path, do: Callable[[], object], kill: int = 0, when: str = "") -> int:
     """The same, killed ``when`` ("before" or "after") its ``kill``-th call of git. ``folder / "count"``: how many it made."""
 
-    def counted() -> None:
-        path = f"{folder / 'shim'}:{os.environ['PATH']}"
-        os.environ.update(PATH=path, COUNT=str(folder / "count"), KILL=str(kill), WHEN=when)
-        do()
-
     (folder / "count").unlink(missing_ok=True)
+    shim = _shim(folder, _SHIM)
+    return forked(_with(shim, do, COUNT=str(folder / "count"), KILL=str(kill), WHEN=when))
+
+
+def watched(folder: Path, do: Callable[[], object], look: Callable[[int, str], object]) -> int:
+    """The same, killed nowhere: before and after each call it stands still while ``look(call, when)`` is called.
+
+    Returns the number of calls. What lies on the disk then is what a kill at that moment leaves.
+    """
+    shim = _shim(folder, _WATCHED)
+    names = [shim.with_name(name) for name in ("says", "goes")]
+    for name in names:
+        os.mkfifo(name)
+    says, goes = (os.open(name, os.O_RDWR) for name in names)
+    child = _started(_with(shim, do, SAYS=str(names[0]), GOES=str(names[1])))
+    ended, calls = os.pidfd_open(child), 0
+    while says in select.select([says, ended], [], [])[0]:
+        when = os.read(says, 100).decode().strip()
+        calls += when == "before"
+        look(calls, when)
+        os.write(goes, b"go on\n")
+    for handle in (says, goes, ended):
+        os.close(handle)
+    shutil.rmtree(shim.parent)
+    assert _ended(child) == 0
+    return calls
+
+
+def _shim(folder: Path, text: str) -> Path:
     shim = folder / "shim" / "git"
     if not shim.exists():
         shim.parent.mkdir()
-        shim.write_text(_SHIM.replace("{git}", shutil.which("git") or ""))
+        shim.write_text(text.replace("{git}", shutil.which("git") or ""))
         shim.chmod(0o755)
-    return forked(counted)
+    return shim
+
+
+def _with(shim: Path, do: Callable[[], object], **variables: str) -> Callable[[], object]:
+    def changed() -> None:
+        os.environ.update(variables, PATH=f"{shim.parent}:{os.environ['PATH']}")
+        do()
+
+    return changed

@@ -23,8 +23,69 @@ _OF_A_COMPONENT = {
 # Of objects of operators the fields that we write, as their documentation has them: no schema of them can be installed.
 # A key with a mark of question may be absent; a type is a leaf, and a list of one is a list of such.
 _RULE = {"record?": str, "alert?": str, "expr": str, "for?": str, "labels?": dict, "annotations?": dict}
+_ARGUMENT = {"name": str, "valueFrom": {"fieldRef": {"fieldPath": str}}}
 _METADATA = {"name": str, "namespace": str, "labels?": dict, "annotations?": dict}
 _OF_OPERATORS: dict[tuple[str, str], dict[str, Any]] = {
+    ("argoproj.io/v1alpha1", "Rollout"): {
+        "replicas": int,
+        "revisionHistoryLimit": int,
+        "progressDeadlineSeconds": int,
+        "rollbackWindow": {"revisions": int},
+        "workloadRef": {"apiVersion": str, "kind": str, "name": str, "scaleDown": str},
+        "strategy": {
+            "canary": {
+                "maxSurge": int,
+                "maxUnavailable": int,
+                "steps": [
+                    {"setWeight?": int, "analysis?": {"templates": [{"templateName": str}], "args": [_ARGUMENT]}}
+                ],
+            }
+        },
+    },
+    ("argoproj.io/v1alpha1", "AnalysisTemplate"): {
+        "args": [{"name": str}],
+        "metrics": [
+            {
+                "name": str,
+                "interval": str,
+                "consecutiveSuccessLimit": int,
+                "failureLimit": int,
+                "inconclusiveLimit": int,
+                "consecutiveErrorLimit": int,
+                "successCondition": str,
+                "failureCondition": str,
+                "provider": {"web": {"url": str, "timeoutSeconds": int, "jsonPath": str}},
+            }
+        ],
+    },
+    ("gateway.networking.k8s.io/v1", "Gateway"): {
+        "gatewayClassName": str,
+        "listeners": [
+            {
+                "name": str,
+                "protocol": str,
+                "port": int,
+                "hostname": str,
+                "tls": {"mode": str, "certificateRefs": [{"name": str}]},
+                "allowedRoutes": {"namespaces": {"from": str, "selector": {"matchLabels": dict}}},
+            }
+        ],
+    },
+    ("gateway.networking.k8s.io/v1", "HTTPRoute"): {
+        "parentRefs": [{"name": str, "namespace": str, "sectionName": str}],
+        "hostnames": [str],
+        "rules": [
+            {
+                "matches": [{"path": {"type": str, "value": str}}],
+                "timeouts": {"request": str},
+                "backendRefs": [{"name": str, "port": int, "namespace?": str, "weight?": int}],
+            }
+        ],
+    },
+    ("gateway.networking.k8s.io/v1", "ReferenceGrant"): {
+        "from": [{"group": str, "kind": str, "namespace": str}],
+        "to": [{"group": str, "kind": str, "name": str}],
+    },
     ("monitoring.coreos.com/v1", "PodMonitor"): {
         "selector": {"matchLabels": dict},
         "podMetricsEndpoints": [{"port": str, "path": str, "interval": str}],

@@ -54,6 +54,12 @@ def keep(folder: Path, message: str, env: Mapping[str, str] | None = None) -> st
     return git(folder, "rev-parse", "HEAD")
 
 
+def packed(folder: Path) -> Path:
+    """The same repository with its objects in one file: a copy of it takes a third of the time."""
+    git(folder, "repack", "--quiet", "-a", "-d")
+    return folder
+
+
 def bare(folder: Path, source: Path) -> None:
     """A bare remote with what ``source`` has, which becomes its origin."""
     git(folder.parent, "clone", "--quiet", "--bare", str(source), str(folder))

@@ -151,7 +151,9 @@ def running(root: Path, push: str | None = None) -> World:
     first, second = release(root, 1, push), release(root, 2, push)
     move(root, "staging", first)
     old = move(root, "production", first, "fewer wrong answers")
-    return World(root, old, move(root, "staging", second), (first, second))
+    new = move(root, "staging", second)
+    ledger_tree.packed(root)
+    return World(root, old, new, (first, second))
 
 
 @pytest.fixture

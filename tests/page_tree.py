@@ -16,7 +16,7 @@ from checks.rows import Prediction, Row
 from release.verbs.rollback import Options, rollback
 from tests import build_tree, evidence_tree, promotion_tree
 from tests.conftest import REPOSITORY, as_params, read_yaml, written
-from tests.ledger_tree import keep
+from tests.ledger_tree import keep, packed
 from tests.test_verify_evidence import probed
 
 ATTACK = "</code></pre><script>alert('{}')</script>\x1b[31m\u202e"
@@ -35,6 +35,7 @@ def _made() -> tempfile.TemporaryDirectory[str]:
     with pytest.MonkeyPatch.context() as patch:
         promotion_tree.leave_alone(patch)
         make(Path(folder.name) / "work")
+    packed(Path(folder.name) / "work")
     return folder
 
 

@@ -210,6 +210,7 @@ def _trio(home: Path) -> Trio:
             move(root, "staging")
             if number < 2:
                 move(root, "production")
+    ledger_tree.packed(root)
     return root, (releases[0], releases[1], releases[2])
 
 

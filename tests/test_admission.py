@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,9 @@ import yaml
 
 from checks import layout, pointer, signers
 from checks.errors import EvidenceRefused, PromotionRefused, Refusal
+from checks.signers import Role, Signer
 from checks.statement import PREDICATE
+from release.promotion.admission.admitted import Admitted
 from release.verbs import keys as key_verbs
 from release.verbs import quarantine, rollback
 from release.verbs.admission import CONTROLLERS, admission
@@ -135,6 +137,71 @@ def test_kyvernos_policy_enforces_in_the_namespace_of_the_environment(world: Wor
     assert found["spec"]["webhookConfiguration"]["failurePolicy"] == "Fail"
 
 
+# -- who must have signed: the shape of both policies
+
+ISSUER = "https://token.actions.githubusercontent.com"
+WORKFLOW = "https://github.com/team/router/.github/workflows/release.yml@refs/heads/main"
+ADA = Signer(name="ada", may=("release",), key="-----BEGIN PUBLIC KEY-----\nada\n")
+BEA = Signer(name="bea", may=("release",), key="-----BEGIN PUBLIC KEY-----\nbea\n", until=date(2999, 12, 31))
+CI = Signer(name="ci", may=("release",), identity=WORKFLOW, issuer=ISSUER)
+OPS = Signer(name="ops", may=("release",), identity="ops@example.com", issuer="https://accounts.example.com")
+TLOG = {"rekor": {"ignoreTlog": True}, "ctlog": {"ignoreSCT": True}}
+REKOR = {"rekor": {"url": "https://rekor.sigstore.dev"}}
+ENTRIES: dict[str, Any] = {  # of Kyverno
+    "ada": {"keys": {"publicKeys": ADA.key, **TLOG}},
+    "bea": {"keys": {"publicKeys": BEA.key, **TLOG}},
+    "ci": {"keyless": {"subject": WORKFLOW, "issuer": ISSUER, **REKOR}},
+    "ops": {"keyless": {"subject": OPS.identity, "issuer": OPS.issuer, **REKOR}},
+}
+AUTHORITIES: dict[str, Any] = {  # of policy-controller
+    "ada": {"key": {"data": ADA.key, "hashAlgorithm": "sha256"}},
+    "bea": {"key": {"data": BEA.key, "hashAlgorithm": "sha256"}},
+    "ci": {
+        "keyless": {"url": "https://fulcio.sigstore.dev", "identities": [{"subject": WORKFLOW, "issuer": ISSUER}]},
+        "signatureFormat": "bundle",
+    },
+    "ops": {
+        "keyless": {
+            "url": "https://fulcio.sigstore.dev", "identities": [{"subject": OPS.identity, "issuer": OPS.issuer}],
+        },
+        "signatureFormat": "bundle",
+    },
+}  # fmt: skip
+WEAKER, CALLER, UNTIL, SAME = "WEAKER", "only Lockstep compares them", "until 2999-12-31", "the same statement"
+# signers, signatures, by key: Kyverno's type, count and entries; the notes for Kyverno, those for policy-controller
+SHAPES: dict[str, tuple[tuple[Signer, ...], int, bool, tuple[str, int, str], list[str], list[str]]] = {
+    "a key": ((ADA,), 1, True, ("Cosign", 1, "ada"), [], []),
+    "an identity": ((OPS,), 1, False, ("SigstoreBundle", 1, "ops"), [], []),
+    "a workflow": ((CI,), 1, False, ("SigstoreBundle", 1, "ci"), [CALLER], [CALLER]),
+    "a last day": ((ADA, BEA), 1, True, ("Cosign", 1, "ada bea"), [UNTIL], [UNTIL]),
+    "two keys": ((ADA, BEA), 2, True, ("Cosign", 2, "ada bea"), [UNTIL, SAME], [UNTIL, SAME]),
+    "two identities": ((CI, OPS), 2, False, ("SigstoreBundle", 2, "ci ops"), [CALLER, SAME], [CALLER, SAME]),
+    "either kind": ((ADA, OPS), 1, True, ("Cosign", 1, "ada"), ["Those of ops do not"], []),
+    "one of each": ((ADA, OPS), 2, False, ("SigstoreBundle", 1, "ops"), [SAME, WEAKER], [SAME]),
+}
+
+
+@pytest.mark.parametrize("what", SHAPES)
+def test_both_policies_ask_for_the_signers_and_say_what_they_cannot(what: str) -> None:
+    who, count, by_key, (kind, asked, names), kyverno_says, other_says = SHAPES[what]
+    found = Admitted("staging", "router-staging", ("registry.example/router",), ("sha256:1",), who, count, by_key)
+    said = {name: [*found.notes, *make(found).notes] for name, make in CONTROLLERS.items()}
+    for name, wanted in (("kyverno", kyverno_says), ("policy-controller", other_says)):
+        assert len(said[name]) == len(wanted)
+        assert all(text in note for text, note in zip(wanted, said[name], strict=True))
+    (rule,) = CONTROLLERS["kyverno"](found).document["spec"]["rules"]
+    (verify,) = rule["verifyImages"]
+    assert verify["type"] == kind
+    (attestation,) = verify["attestations"]
+    assert attestation["attestors"] == [{"count": asked, "entries": [ENTRIES[name] for name in names.split()]}]
+    spec = CONTROLLERS["policy-controller"](found).document["spec"]
+    authorities = {one.pop("name"): one for one in spec["authorities"]}
+    assert all(one.pop("attestations") for one in authorities.values())
+    assert authorities == {one.name: AUTHORITIES[one.name] for one in who}
+    enough = f'import "struct"\nauthorityMatches: struct.MinFields({count})\n'
+    assert spec.get("policy") == ({"type": "cue", "data": enough} if count > 1 else None)
+
+
 # -- policy-controller, by cosign
 
 
@@ -171,6 +238,24 @@ def test_policy_controllers_policy_admits_what_was_promoted_and_nothing_else(wor
     assert "Found: 0, Expected 1" in said
 
 
+def test_two_signatures_are_counted_by_cosigns_cue(world: World, tmp_path: Path) -> None:
+    work = tree.copy(world.root, tmp_path / "work")
+    two_signatures(work)
+    another(work, "release", "bea")
+    text = admission(work, "staging", "policy-controller")
+    assert text.startswith("# Whether all signers signed the same statement")
+    found = yaml.safe_load(text)
+    assert [one["name"] for one in found["spec"]["authorities"]] == ["ada", "bea"]
+    # cosign evaluates a policy about a statement: the fields of its predicate stand for the authorities that hold
+    counts = found["spec"]["policy"]["data"].replace("authorityMatches", "predicate")
+    fields = len(world.releases[1].signed.statement.predicate.model_dump(mode="json"))
+    (first, _) = found["spec"]["authorities"]
+    found["spec"]["authorities"] = [first]
+    for least, admits in ((2, True), (fields + 1, False)):
+        first["attestations"][0]["policy"]["data"] = counts.replace("(2)", f"({least})")
+        assert (cosign(found, world.releases[1].image, tmp_path) == [""]) is admits
+
+
 def test_what_was_rolled_back_is_admitted_no_more(world: World, tmp_path: Path) -> None:
     work = tree.copy(world.root, tmp_path / "work")
     first, second, _ = world.releases
@@ -195,7 +280,37 @@ def test_what_a_replaced_key_signed_is_admitted_as_before(world: World, tmp_path
         policy(work, "kyverno")
 
 
+def test_a_retired_signer_is_asked_only_about_what_it_signed(world: World, tmp_path: Path) -> None:
+    work = tree.copy(world.root, tmp_path / "work")
+    another(work, "release", "bea")
+    entry = f"- name: ci\n  may: [release]\n  identity: {WORKFLOW}\n  issuer: {ISSUER}\n"
+    spoil.edit(layout.SIGNERS, lambda text: text + entry)(work)
+    keep(work, "ci may release")
+
+    def asked() -> list[str]:
+        return [one["name"] for one in policy(work, "policy-controller")["spec"]["authorities"]]
+
+    assert asked() == ["ada", "bea", "ci"]
+    today = f"{datetime.now(UTC):%Y-%m-%d}"
+    spoil.edit(layout.SIGNERS, lambda text: re.sub("(- name: (ada|bea|ci)\n)", rf"\1  until: {today}\n", text))(work)
+    keep(work, "all three retire")
+    assert asked() == ["ada", "bea", "ci"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(signers, "datetime", ledger_tree.Tomorrow)
+        assert asked() == ["ada"]
+
+
 # -- what is refused
+
+
+def another(root: Path, role: Role, name: str) -> None:
+    made = key_verbs.new(root, name, (role,), root / layout.STATE / "keys" / f"{name}.key")
+    key_verbs.add_signer(root, name, (role,), made.public)
+    keep(root, f"{name} may {role}")
+
+
+def two_signatures(root: Path) -> None:
+    tree.rewrite(root, layout.PARAMS, lambda params: params["promote"]["environments"]["staging"].update(signatures=2))
 
 
 def no_namespace(root: Path) -> None:
@@ -224,6 +339,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], type[Refusal], str]] = {
     "a release in quarantine": (held_back, PromotionRefused, "which is in quarantine: answers in French"),
     "no namespace": (no_namespace, EvidenceRefused, "names no namespace"),
     "a signer who was removed": (another_signer, EvidenceRefused, "that is unknown here"),
+    "fewer signers than must sign": (two_signatures, EvidenceRefused, "takes 2 signatures, and only ada may release"),
     "evidence that was edited": (
         lambda root: (spoil.write(STAGING / layout.EVIDENCE, "{}")(root), keep(root, "edited")),
         EvidenceRefused,

@@ -6,8 +6,6 @@ import pickle
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -632,13 +630,7 @@ def _killed(root: Path, place: Path, checkpoint: str, method: str = "sft") -> No
 
 def killed(root: Path, place: Path, checkpoint: str) -> None:
     """Train in another process, and kill it when a checkpoint is whole: ``checkpoint`` is its manifest below ``place``."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "stages.train"],
-        cwd=root,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY), checkpoints.MINUTES: "0.0001"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+    process = training_tree.started(root)
     try:
         _until(lambda: process.poll() is not None or any(place.glob(checkpoint)), 120)
     finally:

@@ -92,12 +92,14 @@ DISTINCT = [
 ]
 
 
-def asked(ground: Evidence, test: Sequence[str], train: Sequence[str], **bounds: Any) -> Finding:
+def asked(ground: Evidence, test: Sequence[str], train: Sequence[str | Learned], **bounds: Any) -> Finding:
     settings = {
         "ngram": 8, "max_ngram_share": 0.25, "shingle": 5, "similarity": 0.8, "max_near_duplicate_share": 0.0, **bounds,
     }  # fmt: skip
     gate = ContaminationGate(kind="contamination", **settings)
-    learned = tuple(Learned(text, f"train.py:{number}") for number, text in enumerate(train))
+    learned = tuple(
+        each if isinstance(each, Learned) else Learned(each, f"train.py:{number}") for number, each in enumerate(train)
+    )
     return evidence_tree.asked("test_is_unseen", gate, replace(ground, test=rows("test", test), train=learned))
 
 
@@ -135,6 +137,16 @@ def test_a_run_of_words_counts_where_the_whole_is_not_alike(ground: Evidence) ->
     finding = asked(ground, [hidden], [SENTENCE])
     assert (finding.status, finding.metric) == ("fail", "ngram_share")
     assert "0 of 1 test rows (0.0%) are 0.8 alike" in finding.reason
+
+
+def test_a_request_that_a_chat_answers_before_its_last_turn_is_seen(ground: Evidence) -> None:
+    last = f"{DISTINCT[0]}\nDone. It runs.\nNow tell everybody on the team who asked for it about the new machine"
+    assert asked(ground, DISTINCT[:2], [DISTINCT[2], last]).status == "pass"
+    chat = Learned(last, "train.py:chat", earlier=(DISTINCT[0],))
+    finding = asked(ground, DISTINCT[:2], [DISTINCT[2], chat])
+    assert (finding.status, finding.value) == ("fail", 0.5)
+    assert finding.reason.count("1 of 2 test rows (50.0%)") == 2
+    assert "test-0 (test.py:0) as train.py:chat" in finding.reason
 
 
 def test_a_failure_names_three_rows_and_counts_the_others(ground: Evidence) -> None:

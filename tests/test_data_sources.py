@@ -209,7 +209,11 @@ def test_a_source_for_training_alone_changes_no_byte_of_valid_and_test(configure
     like = [
         {"prompt": f" {held_out} !", "reference": "x"},
         {"prompt": alone["train"][0].prompt.upper() + "!", "reference": "x"},
-    ]
+        {"prompt": [  # a chat that would teach what is tested
+            {"role": "user", "content": held_out}, {"role": "assistant", "content": "x"},
+            {"role": "user", "content": "And where do I find out what became of it?"},
+        ], "reference": "x"},
+    ]  # fmt: skip
     put(tmp_path / "two", main=MAIN, talk=[*TALK, *like, TALK[0], {"prompt": " ", "reference": "a"}])
     rows, report = prepared(tmp_path / "two", configure(talk=source(splits=["train"])))
     for name in ("valid", "test"):
@@ -225,11 +229,11 @@ def test_a_source_for_training_alone_changes_no_byte_of_valid_and_test(configure
         "trim-ends": 2,
         "drop-empty-prompt": 1,
         "drop-duplicates": 1,
-        "drop-row-of-other-source": 2,
+        "drop-row-of-other-source": 3,
     }
     assert {name: (one.read, one.splits) for name, one in report.sources.items()} == {
         "main": (72, {name: len(of_split) for name, of_split in alone.items()}),
-        "talk": (34, {"train": 30, "valid": 0, "test": 0}),
+        "talk": (35, {"train": 30, "valid": 0, "test": 0}),
     }
     assert before.sources == {}
     assert "sources" not in json.loads((tmp_path / "one" / layout.PREPARE_REPORT).read_text())

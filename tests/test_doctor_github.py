@@ -551,7 +551,7 @@ def test_a_trickle_of_bytes_ends_at_the_deadline(api: StandIn, clone: Path) -> N
     api.trickle = True
     began = time.monotonic()
     found = doctor.on_github(clone, deadline=0.4)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
     assert "does not answer within 0.4 s" in found[0].found
     assert found[0].status == "unknown"
 

@@ -342,6 +342,31 @@ def test_the_nearest_request_is_looked_for_among_those_with_the_same_system_mess
     ]
 
 
+def test_a_baseline_knows_what_was_said_before_the_last_question() -> None:
+    def chat(number: int, about: str, reference: str) -> Row:
+        said = (("user", about), ("assistant", "Done."), ("user", "and once more in the other region"))
+        turns = tuple(Message.model_validate({"role": role, "content": text}) for role, text in said)
+        return row(number, reference).model_copy(update={"messages": turns})
+
+    train = [
+        chat(1, "list all disks", "disk"),
+        chat(2, "restart the queue", "queue"),
+        chat(3, "list the disks", "disk"),
+    ]
+    test = [chat(4, "restart my queue", ""), chat(5, "list my disks", "")]
+    for kind in ("nearest", "naive-bayes"):
+        assert baselines.answer(kind, train, test) == ["queue", "disk"]
+
+
+def test_what_a_judge_reads_of_a_chat_is_all_of_it_but_the_system_message() -> None:
+    said = (("system", "Be brief."), ("user", "hi"), ("assistant", "yes?"), ("user", "and now?"))
+    turns = tuple(Message.model_validate({"role": role, "content": text}) for role, text in said)
+    assert row(1, "").model_copy(update={"messages": turns[:2]}).transcript == "hi"
+    assert (
+        row(1, "").model_copy(update={"messages": turns}).transcript == "user: hi\n\nassistant: yes?\n\nuser: and now?"
+    )
+
+
 def test_a_baseline_refuses_prompts_without_words_and_answers_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     turns = (Message(role="user", content="!?"),)
     silent = [row(i, "vm").model_copy(update={"messages": turns}) for i in range(3)]

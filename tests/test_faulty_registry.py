@@ -258,7 +258,7 @@ def test_retry_after_is_waited_for(upstream: Registry) -> None:
     with FaultyProxy(upstream.host, Fault("POST", "status", 429, {"Retry-After": "1"})) as proxy:
         start = time.monotonic()
         Repository(proxy.host, "f/model", push=True, patience=QUICK).add(Bytes(b"waits"), None, ignore)
-        assert 1 <= time.monotonic() - start < 3
+        assert time.monotonic() - start >= 1
 
 
 def test_a_redirect_to_a_storage_is_followed_and_one_in_the_clear_is_not(upstream: Registry) -> None:

@@ -21,6 +21,7 @@ from checks.loaders import LOADERS
 from checks.starting import Choice
 from checks.survey import Column, Measured, Request, guess
 from release.cli import main
+from release.verbs import init as init_verb
 from stages import survey
 from tests import pipeline_repository as repository
 from tests.conftest import REPOSITORY
@@ -106,6 +107,10 @@ def column(name: str, kind: Any = "text", distinct: int = 900, *, closed: bool =
         pytest.param(
             [column("messages", "chat"), column("id", "other"), column("prompt")],
             {"messages": "messages", "id": "id"}, id="chats",
+        ),
+        pytest.param(
+            [column("completion", "chat"), column("prompt", "chat"), column("system")],
+            {"prompt": "prompt", "reference": "completion", "system": "system"}, id="chats in two columns",
         ),
         pytest.param(
             [column("text"), column("label"), column("id", in_all=False), column("user", in_all=False)],
@@ -286,6 +291,20 @@ def test_a_folder_that_init_cannot_start_from_is_refused(clone: Path, spoil: Any
     assert (clone / "params.yaml").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("configuration", "stays"), [("params.yaml", False), ("docs/configurations/preferences.yaml", True)]
+)
+def test_the_examples_record_goes_and_one_of_your_own_model_stays(clone: Path, configuration: str, stays: bool) -> None:
+    for path in (layout.LOCK, layout.VERDICT, layout.TRAIN_MEASURED):
+        (clone / path).parent.mkdir(parents=True, exist_ok=True)
+        (clone / path).write_text("of a run")
+    choice = Choice(uri="rows.jsonl", license="MIT", name="x", labels=True, columns={}, instruction=None, margin=0.05)
+    old = params_file.load(REPOSITORY / configuration)
+    assert init_verb.write(clone, init_verb.Begun("new", choice, MEASURED, 1), old) is not stays
+    assert [(clone / path).exists() for path in (layout.LOCK, layout.REPORTS)] == [stays, stays]
+    assert (clone / layout.PARAMS).read_text() == "new"
+
+
 @pytest.mark.slow
 def test_init_and_run_are_all_that_own_data_needs(tmp_path: Path, tiny_base: Path, document: dict[str, Any]) -> None:
     root = tmp_path / "work"
@@ -298,7 +317,7 @@ def test_init_and_run_are_all_that_own_data_needs(tmp_path: Path, tiny_base: Pat
     # columns, labels, instruction, licence, margin (after one that is none) and name
     done = init(root, file, asked="\n\n\n\nMIT\nmuch\n0.15\nhelp-desk\n")
     assert done.returncode == 0, done.stderr
-    assert "next: ./lockstep run validate" in done.stdout
+    assert "next: ./lockstep run" in done.stdout
     params = params_file.load(root / layout.PARAMS)
     assert (params.serve.name, params.data.license) == ("help-desk", "MIT")
     assert "margin: 0.15\n" in (root / layout.PARAMS).read_text()

@@ -53,6 +53,17 @@ def test_a_move_is_one_commit_with_its_tags_at_the_remote(work: Path, remote: Pa
         assert ledger.pointer(made, "production") is None
 
 
+def test_what_was_read_of_a_commit_is_not_asked_of_git_again(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = promote(work, "staging", "A")
+    ledger = Ledger.open(work, PROMOTE)
+    first = ledger.pointer(made, "staging"), ledger.files(made, layout.ENVIRONMENTS)
+    ledger.files(made, layout.ENVIRONMENTS).clear()
+    monkeypatch.setenv("PATH", str(work))  # without git
+    assert (ledger.pointer(made, "staging"), ledger.files(made, layout.ENVIRONMENTS)) == first
+    assert first[0]
+    assert first[1].keys() == {at("staging")}
+
+
 def test_the_clone_is_left_as_it_was_byte_for_byte(work: Path) -> None:
     (work / "params.yaml").write_text("a: 2\n")
     (work / "new").write_text("untracked")

@@ -177,7 +177,7 @@ def test_a_registry_that_hangs_is_unreachable_in_time(world: World, monkeypatch:
         its = world.new.model_copy(update={"image": f"{host}/team/router@{world.new.digest}"})
         (found,) = registry.check(world.root, [Image(its, None, "x")], False)
     assert (found.severity, found.mirror) == ("unreachable", "no answer within 1 s")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 15
 
 
 # Images in folders
@@ -302,7 +302,7 @@ def test_a_server_that_goes_wrong_holds_no_promotion_up(
     with mlflow_service.FaultyServer(fault) as running:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", running.url.replace("http://", "http://ada:hunter2@"))
         said = follow(world)
-    assert time.monotonic() - started < 5.5
+    assert time.monotonic() - started < 15
     assert said
     for line in said:
         assert line.startswith(f"MLflow at {running.url}")

@@ -113,7 +113,7 @@ def _faulty(**faults: object) -> Callable[[StandIn, pytest.MonkeyPatch], None]:
 REFUSED: dict[str, tuple[Callable[[StandIn, pytest.MonkeyPatch], None], str]] = {
     "no token": (_set("GITLAB_TOKEN", None), "^GITLAB_TOKEN: is not set"),
     "no valid token": (_set("GITLAB_TOKEN", "a b\r\nX: y"), "^GITLAB_TOKEN: is not set, or no token"),
-    "a wrong token": (_set("GITLAB_TOKEN", "glpat-other"), "GET /user: 401 401 Unauthorized; give GITLAB_TOKEN an access"),
+    "a wrong token": (_set("GITLAB_TOKEN", "glpat-other"), "GET /api/v4/user: 401 401 Unauthorized; give GITLAB_TOKEN an access"),
     "a guest's token": (_set("GITLAB_TOKEN", GUEST), "403 Forbidden; give GITLAB_TOKEN the scope api and the role"),
     "another project": (_set("CI_PROJECT_ID", "43"), "404 404 Project Not Found; see that the project"),
     "no project": (_set("CI_PROJECT_ID", None), "CI_PROJECT_ID: '' is no project"),
@@ -122,15 +122,15 @@ REFUSED: dict[str, tuple[Callable[[StandIn, pytest.MonkeyPatch], None], str]] = 
     "no merge request": (_set("CI_MERGE_REQUEST_IID", None), "no merge request is named"),
     "an unknown commit": (_set("CI_COMMIT_SHA", "a" * 40), "statuses/a{40}: 404 404 Commit Not Found; see"),
     "no commit": (_set("CI_COMMIT_SHA", None), "no commit is named"),
-    "a body too long for a proxy": (_faulty(longest=100), "POST /projects/42/.*: 413; raise the size"),
+    "a body too long for a proxy": (_faulty(longest=100), "POST /api/v4/projects/42/.*: 413; raise the size"),
     "an address without TLS": (_set("CI_API_V4_URL", "http://gitlab.example/api/v4"), "CI_API_V4_URL: is no https"),
     "a login in the address": (_set("CI_API_V4_URL", "https://a:b@gitlab.example"), "CI_API_V4_URL: is no https"),
     "an error that repeats the token": (
-        _faulty(echo=True, fail={"POST notes": [400]}), "POST /projects/42/merge_requests/7/notes: 400 it went wrong …; fix"
+        _faulty(echo=True, fail={"POST notes": [400]}), "POST /api/v4/projects/42/merge_requests/7/notes: 400 it went wrong …; fix"
     ),
     "no end of errors": (_faulty(fail={"GET notes": [503] * 9}), "503 it went wrong; run it again in a while"),
     "a proxy's page": (_faulty(reply=b"<html>"), "answers with something else than a JSON object"),
-    "a redirect": (_faulty(redirect="http://127.0.0.1:1/"), "GET /user: 302"),
+    "a redirect": (_faulty(redirect="http://127.0.0.1:1/"), "GET /api/v4/user: 302"),
 }  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from checks import layout
 from checks.errors import EvidenceRefused, ParamsRefused, Refusal
 from release import runtimes
-from release.overlay import deployed, overlays
+from release.overlay import deployed, edits, overlays
 from tests import kubernetes_tools
 from tests.conftest import REPOSITORY, read_yaml
 from tests.overlay_sample import (
@@ -28,6 +28,7 @@ from tests.overlay_sample import (
     SERVER,
     image,
     load,
+    lying,
     pin,
     pointer,
     promoted,
@@ -155,24 +156,52 @@ def test_the_pod_and_what_selects_it_have_the_same_labels_and_say_what_runs(kind
     owner = items["InferenceService" if kind == "kserve" else "Deployment"]
     metadata = owner["spec"]["predictor"] if kind == "kserve" else owner["spec"]["template"]["metadata"]
     labels = {"app.kubernetes.io/name": "server"}
+    release = {"app.kubernetes.io/instance": "router-staging", "app.kubernetes.io/version": "v1.4.0"}
     told = {
         "lockstep/model": MODEL,
         "lockstep/version": "v1.4.0",
         "lockstep/commit": COMMIT,
         "lockstep/evidence": EVIDENCE,
     }
-    assert labels.items() <= metadata["labels"].items()
+    assert metadata["labels"] == labels | release == owner["metadata"]["labels"]
     assert metadata["annotations"] == told
     assert told.items() <= owner["metadata"]["annotations"].items()
     assert items["NetworkPolicy"]["spec"]["podSelector"] == {"matchLabels": labels}
     assert items["PodDisruptionBudget"]["spec"]["selector"] == {"matchLabels": labels}
-    (spread,) = kubernetes_tools.pod(list(items.values()))["topologySpreadConstraints"]
-    assert spread["labelSelector"] == {"matchLabels": labels}
+    spread = kubernetes_tools.pod(list(items.values()))["topologySpreadConstraints"]
+    assert [each["topologyKey"] for each in spread] == ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
+    assert all(each["labelSelector"] == {"matchLabels": labels} for each in spread)
     strategy = owner["spec"]["predictor"]["deploymentStrategy"] if kind == "kserve" else owner["spec"]["strategy"]
     assert strategy["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
     if kind == "deployment":
         assert items["Service"]["spec"]["selector"] == labels
         assert owner["spec"]["selector"] == {"matchLabels": labels}
+
+
+# Types of volumes of Pod Security `restricted`, image volumes among them since Kubernetes 1.33.
+RESTRICTED = {
+    "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "image", "persistentVolumeClaim", "projected", "secret",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_pod_keeps_pod_security_restricted_but_for_an_image_that_runs_as_root(
+    runtime: str, shape: str, kind: str
+) -> None:
+    pod = kubernetes_tools.pod(promoted("production", runtime, shape, kind))
+    assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & pod.keys()
+    assert all(len(volume.keys() & RESTRICTED) == 1 for volume in pod["volumes"])
+    (server,) = pod["containers"]
+    assert server["securityContext"]["allowPrivilegeEscalation"] is False
+    assert server["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert not any("hostPort" in port for port in server["ports"])
+    allowed = {"runAsNonRoot", "runAsUser", "runAsGroup", "seccompProfile"}
+    assert pod["securityContext"].keys() <= allowed
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    restricted = pod["securityContext"].get("runAsNonRoot") is True and pod["securityContext"].get("runAsUser") != 0
+    assert restricted is (runtime == "vllm")  # docs/how-to/environments.md says so
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -185,6 +214,26 @@ def test_a_gpu_is_one_component_more(kind: str) -> None:
     for item in items:
         kubernetes_tools.validate(item, kubernetes_tools.VERSIONS[0])
     assert deployed.failures(items, "production", rendered("production")) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_as_many_gpus_as_shards_and_no_environment_says_otherwise(tree: Path, kind: str) -> None:
+    sharded = overlays.render("staging", pointer(), image(), load("tgi"), serve(shards=4))
+    put(tree, sharded)
+
+    def failures(*components: str, patches: Sequence[dict[str, Any]] = ()) -> list[str]:
+        pin(tree, "staging", resources=[f"release/{kind}"], components=list(components), patches=list(patches))
+        return edits.failures("staging", lying(tree), sharded)
+
+    assert failures() == []
+    (failure,) = failures("../components/gpu")
+    assert failure.endswith("limits.nvidia.com/gpu is '1', serve.shards is 4: patch it to \"4\" in the environment")
+    (limits,) = all_values(kubernetes_tools.build(tree / "staging"), "limits")
+    assert limits["nvidia.com/gpu"] == "1"
+    target, pod = ("InferenceService", "predictor") if kind == "kserve" else ("Deployment", "template/spec")
+    four = f"- {{op: replace, path: /spec/{pod}/containers/0/resources/limits/nvidia.com~1gpu, value: '4'}}"
+    fixed = {"target": {"kind": target, "name": "server"}, "patch": four}
+    assert failures("../components/gpu", patches=[fixed]) == []
 
 
 @pytest.mark.parametrize("components", [[], ["../components/gpu"]])
@@ -230,9 +279,12 @@ def test_nothing_in_the_environments_refers_to_anything_outside_of_them(tree: Pa
 # Rendering.
 
 
-def test_the_same_release_is_the_same_bytes_and_only_the_folder_differs_between_environments() -> None:
+def test_the_same_release_is_the_same_bytes_and_only_the_environments_name_differs_between_environments() -> None:
     assert rendered() == rendered()
-    renamed = {Path(str(path).replace("production", "staging")): data for path, data in rendered("production").items()}
+    renamed = {
+        Path(str(path).replace("production", "staging")): data.replace(b"router-production", b"router-staging")
+        for path, data in rendered("production").items()
+    }
     assert renamed == rendered()
     assert all(path.is_relative_to(layout.ENVIRONMENTS / "staging" / "release") for path in rendered())
 
@@ -314,10 +366,11 @@ def test_text_stays_in_its_field_whatever_it_is(text: str) -> None:
     literal = text.replace("$(", "$$(")
     assert server == expected | {"args": [literal], "env": [{"name": "A", "value": literal}]}
     assert patch["metadata"]["annotations"] == overlays.annotations(hostile)
+    assert patch["metadata"]["labels"][overlays.VERSION] == text
     patch["spec"]["template"]["spec"]["containers"] = sound["spec"]["template"]["spec"]["containers"]
-    patch["metadata"]["annotations"] = patch["spec"]["template"]["metadata"]["annotations"] = overlays.annotations(
-        pointer()
-    )
+    for metadata in (patch["metadata"], patch["spec"]["template"]["metadata"]):
+        metadata["annotations"] = overlays.annotations(pointer())
+        metadata["labels"][overlays.VERSION] = pointer().version
     assert patch == sound
 
 
@@ -380,7 +433,8 @@ TAMPERS: list[tuple[Callable[[dict[Path, bytes | None]], object], str]] = [
     (_edited(PATCH, f"router@{IMAGE}", f"router:latest@{IMAGE}"), "server.yaml: line "),
     (_edited(PATCH, f"router@{IMAGE}", f"router@{OTHER}"), "server.yaml: line [0-9]+ is 'image: .*eee', a promotion"),
     (_edited(PATCH, "registry.example", "evil.example"), "server.yaml: line "),
-    (_edited(PATCH, "v1.4.0", "v1.5.0"), "is 'lockstep/version: v1.5.0', a promotion writes 'lockstep/version: v1.4.0'"),
+    (_edited(PATCH, "lockstep/version: v1.4.0", "lockstep/version: v1.5.0"), "is 'lockstep/version: v1.5.0', a promotion writes 'lockstep/version: v1.4.0'"),
+    (_edited(PATCH, "app.kubernetes.io/version: v1.4.0", "app.kubernetes.io/version: v1.5.0"), "is 'app.kubernetes.io/version: v1.5.0'"),
     (_edited(PATCH, EVIDENCE, OTHER), "is 'lockstep/evidence: sha256:e"),
     (_edited(PATCH, COMMIT, "0" * 40), "is 'lockstep/commit: "),
     (_edited(PATCH, MODEL, OTHER), "is 'lockstep/model: "),

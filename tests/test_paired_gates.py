@@ -352,7 +352,7 @@ def test_a_gate_against_a_baseline_that_was_not_evaluated_fails(tmp_path: Path, 
         ({"floor": {"exact-match": 0.2}}, "fail", "a margin of 0.1 means nothing"),
         ({"floor": {}}, "inconclusive", "has no exact-match"),
         ({"base": "sha256:" + "1" * 64}, "inconclusive", "is about another base"),
-        ({"scorers": "sha256:" + "1" * 64}, "inconclusive", "is about another scorers"),
+        ({"scorers": "sha256:" + "1" * 64}, "inconclusive", "is about other scorers"),
         ({"prompt_format": "sha256:" + "1" * 64}, "inconclusive", "is about another prompt format"),
     ],
 )

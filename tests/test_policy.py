@@ -119,7 +119,10 @@ def _document() -> dict[str, Any]:
     document["train_budget"] = {"train_minutes": 30, "gpu_hours": 1, "cost": 3, "hourly_price": 2.5}
     document["promote"]["environments"]["production"] |= {
         "soak_hours": 24, "approvals": 1, "signatures": 2, "runtimes": ["tgi"], "verified": ["container"],
+        "sealed": True,
     }  # fmt: skip
+    asked = {name: copy.deepcopy(GATES[name]) for name in ("routes", "seen")}
+    document["sealed"] = {"sha256": "1" * 64, "rows": 2000, "max_looks": 20, "gates": asked}
     return document
 
 
@@ -214,6 +217,7 @@ DIRECTIONS: list[tuple[str, Any, Any]] = [
     ("promote.environments.production.runtimes", ["tgi", "vllm"], None),
     ("promote.environments.production.verified", ["container", "url"], None),
     ("promote.environments.production.served_as_verified", False, None),
+    ("promote.environments.production.sealed", False, None),
     ("evaluate.confidence", 0.9, 0.99),
     ("evaluate.baselines", ["majority"], None),
 ]
@@ -229,6 +233,9 @@ INCOMPARABLE: list[tuple[str, Any]] = [
     ("prepare.rules", ["drop-duplicates"]),
     ("prepare.max_prompt_words", 90),
     ("prepare.near_duplicates.similarity", 0.9),
+    ("sealed.sha256", "0" * 64),
+    ("sealed.rows", 3000),
+    ("sealed.max_looks", 40),
     ("serve.name", "other"),
     ("gates.own_words.words", 20),
     ("serve.runtime", "vllm"),
@@ -238,6 +245,7 @@ INCOMPARABLE: list[tuple[str, Any]] = [
     ("serve.max_input_tokens", 512),
     ("serve.max_total_tokens", 2048),
     ("serve.max_concurrent_requests", 1),
+    ("serve.shards", 2),
     ("promote.repository", "https://example.invalid/environments.git"),
     ("promote.branch", "elsewhere"),
     ("gates.routes.metric", "token-f1"),

@@ -238,7 +238,7 @@ def _lines(rows: list[Any]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def _table(files: str = "*", instruction: str | None = None, **columns: str) -> Table:
+def _table(files: str = "*", instruction: str | None = None, **columns: Any) -> Table:
     return Table.model_validate(
         {"kind": "table", "files": files, "columns": columns or PAIR, "instruction": instruction}
     )
@@ -276,6 +276,52 @@ def test_a_chat_keeps_its_turns_and_its_last_answer_is_the_reference(tmp_path: P
     assert [(m.role, m.content) for m in loaded[0].messages] == turns[:-1]
     assert [(m.role, m.content) for m in loaded[1].messages] == [("system", "Route."), ("user", "hi")]
     assert [d.reference for d in loaded] == ["vm", "yes?", "vm"]
+
+
+SAID = {"role": "assistant", "content": "vm"}
+AS_TRL = {"prompt": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "list"}]}
+CHATS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, str]]] = {
+    "ShareGPT": (
+        {"conversations": [{"from": "system", "value": "Be brief."}, {"from": "human", "value": "list"},
+                           {"from": "gpt", "value": "vm", "loss": None}]},
+        {"messages": "conversations"}, {},
+    ),
+    "prompt and completion of TRL": (AS_TRL | {"completion": [SAID]}, {"prompt": "prompt", "reference": "completion"}, {}),
+    "chosen and rejected of TRL": (
+        AS_TRL | {"chosen": [SAID], "rejected": [SAID | {"content": "disk"}]},
+        {"prompt": "prompt", "reference": "chosen", "extra": {"rejected": "rejected"}}, {"rejected": "disk"},
+    ),
+    "chosen and rejected of TRL as whole chats": (
+        {"chosen": [*AS_TRL["prompt"], SAID], "rejected": [AS_TRL["prompt"][1], SAID | {"content": "disk"}]},
+        {"messages": "chosen", "extra": {"rejected": "rejected"}}, {"rejected": "disk"},
+    ),
+    "a column with system messages": (
+        {"prompt": "list", "reference": "vm", "system": "Be brief."}, {**PAIR, "system": "system"}, {},
+    ),
+    "a column with system messages beside chats": (
+        {"m": [AS_TRL["prompt"][1], SAID], "system": "Be brief."}, {"messages": "m", "system": "system"}, {},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+@pytest.mark.parametrize("shape", CHATS)
+def test_chats_are_read_as_others_write_them(tmp_path: Path, shape: str, kind: str) -> None:
+    row, columns, extra = CHATS[shape]
+    raw = _raw(tmp_path, "rows.jsonl", _lines([row]))
+    if kind == "parquet":
+        (raw / "rows.jsonl").unlink()
+        pq.write_table(pa.Table.from_pylist([row]), raw / "rows.parquet")
+    loader = {"kind": "table", "files": "*", "columns": columns, "instruction": "Route."}
+    (draft,) = table.load(table.Table.model_validate(loader), raw)
+    assert [(each.role, each.content) for each in draft.messages] == [("system", "Be brief."), ("user", "list")]
+    assert (draft.reference, draft.extra) == ("vm", extra)
+
+
+def test_the_instruction_is_the_system_message_of_rows_whose_column_is_null(tmp_path: Path) -> None:
+    raw = _raw(tmp_path, "r.jsonl", _lines([{**GOOD, "s": None}, {**GOOD, "s": "Be brief."}]))
+    loaded = table.load(_table(**PAIR, system="s", instruction="Route."), raw)
+    assert [draft.before[0].content for draft in loaded] == ["Route.", "Be brief."]
 
 
 def test_id_slice_and_group_come_from_the_columns_that_are_named(tmp_path: Path) -> None:
@@ -352,7 +398,7 @@ def test_a_line_of_rows_or_a_report_that_is_too_large_is_refused(tmp_path: Path)
 
 GOOD = {"prompt": "a", "reference": "b"}
 CHAT = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-MALFORMED: dict[str, tuple[str, bytes | str, dict[str, str], str]] = {
+MALFORMED: dict[str, tuple[str, bytes | str, dict[str, Any], str]] = {
     "broken JSON": ("r.jsonl", _lines([GOOD]) + '{"prompt": ', PAIR, r"^r\.jsonl:2: is not JSON"),
     "a list": ("r.jsonl", "[1]\n", PAIR, r"^r\.jsonl:1: \[1\] is not an object"),
     "a key twice": ("r.jsonl", '{"prompt": "a", "prompt": "b"}', PAIR, r"^r\.jsonl:1: .*'prompt' is written twice"),
@@ -402,6 +448,30 @@ MALFORMED: dict[str, tuple[str, bytes | str, dict[str, str], str]] = {
         _lines([{"m": [CHAT[0], {"role": "assistant", "content": 3}]}]),
         {"messages": "m"},
         r":1: column 'm', turn 2: 3 is not text: write it as text, \"3\";",
+    ),
+    "two system messages": (
+        "r.jsonl", _lines([{"m": [{"role": "system", "content": "a"}, *CHAT], "s": "b"}]),
+        {"messages": "m", "system": "s"}, r":1: column 's': has a system message, and so has the row's chat; fix",
+    ),
+    "a prompt that ends in an answer": (
+        "r.jsonl", _lines([{"prompt": CHAT, "reference": "a"}]), PAIR,
+        r":1: column 'prompt': roles \['user', 'assistant'\] are not: system or none, .* and the user last; fix",
+    ),
+    "more turns than a chat has": (
+        "r.jsonl", _lines([{"m": CHAT * 129}]), {"messages": "m"}, r":1: column 'm': has 258 turns, and .* at most 256",
+    ),
+    "two answers": (
+        "r.jsonl", _lines([{"prompt": "a", "reference": [CHAT[1]] * 2}]), PAIR,
+        r":1: column 'reference': roles \['assistant', 'assistant'\] are not: one turn of the assistant; fix",
+    ),
+    "a worse answer to another chat": (
+        "r.jsonl", _lines([{"m": CHAT, "no": [{"role": "user", "content": "b"}, CHAT[1]]}]),
+        {"messages": "m", "extra": {"rejected": "no"}},
+        r":1: column 'no': its turns before the last answer are not those of the row's prompt; fix",
+    ),
+    "a role of ShareGPT that is none": (
+        "r.jsonl", _lines([{"m": [{"from": ["x"], "value": "a"}, {"from": "gpt", "value": "a"}]}]), {"messages": "m"},
+        r":1: column 'm': roles \[None, 'assistant'\] are not: system",
     ),
     "a tool call": (
         "r.jsonl",

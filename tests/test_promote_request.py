@@ -154,7 +154,7 @@ def test_a_github_that_refuses_or_lies_is_told_and_the_branch_is_there(
 def test_a_github_that_says_nothing_is_left_in_time(
     root: Path, server: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("release.adapters.github._TIMES", (1, 1))
+    monkeypatch.setattr("release.adapters.rest._TIMES", (1, 1))
     server.faults.silent, began = True, time.monotonic()
     with pytest.raises(RemoteRefused, match="does not answer within 1 s"):
         move(root, "staging", pr=True)

@@ -478,7 +478,10 @@ def test_the_decision_over_http_is_computed_anew_at_each_question(root: Path) ->
         url = f"http://127.0.0.1:{server.server_address[1]}"
         asked = [requests.get(f"{url}/decision", timeout=30).json()["decision"]]
         traffic(root, _errors)
-        asked.append(requests.get(f"{url}/decision", timeout=30).json()["decision"])
+        model = {"candidate": f"sha256:{CANDIDATE}{'0' * 52}"}
+        asked.append(requests.get(f"{url}/decision", params=model, timeout=30).json()["decision"])
+        another = requests.get(f"{url}/decision", params={"candidate": f"sha256:{'0' * 64}"}, timeout=30)
+        assert (another.status_code, another.text) == (503, f"the candidate in this clone is {CANDIDATE}: pull it\n")
         shutil.rmtree(root / layout.CAPTURES)
         refused = requests.get(f"{url}/decision", timeout=30)
         assert (asked, refused.status_code) == (["go on", "roll back"], 503)

@@ -99,6 +99,28 @@ def test_an_unknown_runtime_is_refused() -> None:
         runtimes.load("tgi2")
 
 
+@pytest.mark.parametrize(
+    ("name", "shards", "setting"),
+    [
+        ("tgi", None, "NUM_SHARD=1"),
+        ("tgi", 4, "NUM_SHARD=4"),
+        ("vllm", None, "--tensor-parallel-size=1"),
+        ("vllm", 4, "--tensor-parallel-size=4"),
+        ("transformers", 1, "OMP_NUM_THREADS=1"),
+    ],
+)
+def test_a_server_spreads_the_weights_over_as_many_gpus_as_params_say(
+    name: str, shards: int | None, setting: str, params: Params
+) -> None:
+    filled = runtimes.fill(runtimes.load(name), params.serve.model_copy(update={"shards": shards}), PATH)
+    assert setting in [*filled.command, *(f"{key}={value}" for key, value in filled.environment.items())]
+
+
+def test_a_runtime_for_one_device_refuses_shards(params: Params) -> None:
+    with pytest.raises(ParamsRefused, match=r"serve\.shards: 2: transformers computes on one device; use null, or"):
+        runtimes.fill(runtimes.load("transformers"), params.serve.model_copy(update={"shards": 2}), PATH)
+
+
 @pytest.mark.parametrize("name", ["../tgi", "tgi.yaml", "", "recipes"])
 def test_a_runtimes_name_is_no_path(name: str) -> None:
     with pytest.raises(ParamsRefused, match="is not a runtime"):

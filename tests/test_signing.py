@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from checks import digest, files, layout
 from checks import statement as statements
 from checks.errors import EvidenceRefused, Refusal, RegistryRefused, VerdictFailed
-from checks.evidence import EvaluationReport
+from checks.evidence import EvaluationReport, Exported
 from checks.serving import ImageReport, ServingReport
 from checks.signers import Signer
 from checks.statement import ENVELOPE, PAYLOAD, PREDICATE, TREE, VERIFICATION, Statement
@@ -525,6 +525,22 @@ def test_the_base_image_is_a_container_and_odd_names_fit_the_schema(finished: Pa
     data = sbom.make(held, image.model_copy(update={"base": base}), commits.committed_at(finished, image.commit))
     assert _is_cyclonedx(data)
     assert [one["name"] for one in json.loads(data)["components"] if one["type"] == "container"] == [base.name]
+
+
+def test_the_bill_of_materials_of_8_bits_names_the_16_bit_model(finished: Path) -> None:
+    held, image = holding.hold(Records(finished)), image_of(finished)
+    exported = Exported(
+        kind="int8", compressed_tensors="0.20.0", unquantised=OTHER, size=2, max_logprob_diff=0.1,
+        mean_logprob_diff=0.01, top1=1.0,
+    )  # fmt: skip
+    parity = held.evidence.reports.parity
+    assert parity is not None
+    object.__setattr__(parity, "exported", exported)
+    bill = json.loads(sbom.make(held, image, commits.committed_at(finished, image.commit)))
+    notes = bill["metadata"]["component"]["pedigree"]["notes"]
+    assert (
+        notes == f"LoRA adapter {parity.adapter}, merged into the base, and that 16-bit model {OTHER} quantised to int8"
+    )
 
 
 def test_the_bill_of_materials_is_the_same_in_another_process(finished: Path) -> None:

@@ -30,6 +30,7 @@ def items(draw: st.DrawFn) -> list[splits.Item]:
             text=prompt,
             stratum=draw(st.sampled_from("xyz")),
             group=draw(st.none() | st.sampled_from(["mine", "yours"])) if i % 7 == 0 else None,
+            earlier=tuple(draw(texts)[:2]) if i % 6 == 0 else (),
         )
         for i, prompt in enumerate(prompts)
     ]
@@ -50,6 +51,26 @@ def test_no_group_and_no_near_duplicate_crosses_a_split_and_no_row_is_lost(rows:
             pair = similarity_definition.shingles(one.text, 3), similarity_definition.shingles(other.text, 3)
             if similarity_definition.alike(*pair, 0.5) or (one.group is not None and one.group == other.group):
                 assert placed[one.id] == placed[other.id]
+            if any(
+                similarity_definition.alike(similarity_definition.shingles(text, 3), pair[1], 0.5)
+                for text in one.earlier
+            ):
+                assert placed[one.id] == placed[other.id]
+
+
+def test_a_chat_stays_with_a_row_that_asks_what_it_answers_and_not_with_each_that_begins_alike() -> None:
+    def chat(name: str, *questions: str) -> splits.Item:
+        asked = ["\n".join(questions[: count + 1]) for count in range(len(questions))]
+        return splits.Item(name, asked[-1], "x", earlier=tuple(asked[:-1]))
+
+    rows = [
+        chat("a", "good morning", "which disks have I got in zone two?"),
+        chat("b", "Good  morning!", "rotate every key of the vault, please"),
+        chat("c", "who reads this queue", "and since when does he do so?", "stop it"),
+        chat("d", "Who reads this  queue?", "and since when does he do so?"),
+    ]
+    assert splits.groups(rows, NEAR) == {"a": "a", "b": "b", "c": "c", "d": "c"}
+    assert splits.groups([*rows, chat("e", "good morning")], NEAR) == {"a": "a", "b": "a", "e": "a", "c": "c", "d": "c"}
 
 
 @given(items(), st.randoms(use_true_random=False), st.integers(0, 5))
@@ -93,6 +114,18 @@ def test_a_new_row_moves_few_others() -> None:
         more = [*rows, extra]
         after = splits.assign(more, {row.id: row.id for row in more}, SHARES, seed=2)
         assert sum(1 for row in rows if before[row.id] != after[row.id]) <= 6
+
+
+def test_one_per_cent_more_rows_move_few_others() -> None:
+    rows, more = _spread(20_000), _spread(200, start=20_000)
+    own = {row.id: row.id for row in (*rows, *more)}
+    # Every tenth new row is a near-duplicate of an old one, and its id, the smaller one, names their group from then on.
+    joined = {old.id: f"-{new.id}" for old, new in zip(rows[::1000], more[::10], strict=True)}
+    named = {new.id: f"-{new.id}" for new in more[::10]}
+    before = splits.assign(rows, own, SHARES, seed=4)
+    after = splits.assign([*rows, *more], own | joined | named, SHARES, seed=4)
+    moved = sum(1 for row in rows if before[row.id] != after[row.id])
+    assert 0 < moved <= 100  # of 20,000: where each split ends in the order of hashes, and the rows of renamed groups
 
 
 def test_another_seed_is_another_split() -> None:

@@ -4,11 +4,8 @@ import csv
 import functools
 import gc
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -364,30 +361,17 @@ def straight(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Calla
 def _kill_at(root: Path, document: dict, reached: Callable[[], bool]) -> str:
     """Train in another process, and kill it when ``reached``; what it said."""
     (root / layout.PARAMS).write_text(written(document))
-    log = root / "log"
-    with log.open("wb") as stream:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "stages.train"],
-            cwd=root,
-            env=os.environ | {"PYTHONPATH": str(REPOSITORY), checkpoints.MINUTES: "0.0001"},
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-        )
+    process = training_tree.started(root, forked=document["train"].get("devices", 1) == 1)
     end = time.monotonic() + 300
     try:
         while process.poll() is None and not reached():
             assert time.monotonic() < end
             time.sleep(0.005)
     finally:
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        ranks = children.read_text().split() if children.exists() else []
         process.kill()
-        process.wait()
-    assert process.returncode == -signal.SIGKILL, log.read_text()
-    while any(Path(f"/proc/{pid}").exists() for pid in ranks):  # they end themselves
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    return log.read_text()
+        said = process.communicate()[0].decode()  # ranks end themselves
+    assert process.returncode == -signal.SIGKILL, said
+    return said
 
 
 def _trainings(place: Path, manifests: str) -> set[str]:

@@ -143,14 +143,18 @@ def test_models_answer_the_rows_and_gates_score_the_answers_again(tree: Tree) ->
 
 @pytest.mark.parametrize(
     ("asked", "status"),
-    [("What is", "asked"), ("{}", "fails"), ("  {}\n", "fails"), ("{} please", "asked"), ("not {}", "asked")],
-)
+    [
+        ("What is", "asked"), ("{}", "fails"), ("  {}\n", "fails"), ("{} please", "asked"), ("not {}", "asked"),
+        ("chat: {}", "fails"),
+    ],
+)  # fmt: skip
 def test_a_suite_whose_questions_were_trained_on_decides_nothing(asked: str, status: str, tree: Tree) -> None:
     learned = asked.format(questions({})[0]["prompt"])
     tree.judged()
     params = tree.params()
     evidence = chain.gather(tree.root, scoring.digest_of(params.evaluate.scorers))
-    train = (Learned("another", "f.py:0"), Learned(learned, "f.py:1"))
+    chat = (learned.removeprefix("chat: "),) if learned.startswith("chat: ") else ()
+    train = (Learned("another", "f.py:0"), Learned(learned, "f.py:1", earlier=chat))
     verdict = judging.judge(params, replace(evidence, train=train))
     said = "suite chat was trained on: 1 of its questions are training rows, 'q0' is f.py:1; take them out"
     assert {said in finding.reason for finding in verdict.findings} == {status == "fails"}

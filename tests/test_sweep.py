@@ -1,8 +1,10 @@
 """Sweeps: real trainings of a tiny model as DVC's experiments, chosen by the valid split; params.yaml keeps its comments."""
 
 import json
+import math
 import shutil
 import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,9 @@ from checks.errors import MachineRefused, ParamsRefused
 from checks.evidence import Interval, Seal
 from checks.params import Params
 from checks.refused import Refused
-from checks.sweeps import Sweep, SweepReport, SweptRun
-from stages.reporting.swept import table
+from checks.sweeps import Range, Sweep, SweepReport, SweptRun
+from stages.reporting.swept import draw, table
+from stages.searching import Search
 from stages.sweep import sweep
 from tests import pipeline_repository as repository
 from tests.conftest import REPOSITORY
@@ -31,6 +34,7 @@ PARAMS = (REPOSITORY / layout.PARAMS).read_text()
     [
         (["train.lora.r=4,8"], {"train.lora.r": [4, 8]}),
         (["train.learning_rate=1e-3", "train.schedule=cosine,linear"], {"train.learning_rate": [0.001], "train.schedule": ["cosine", "linear"]}),
+        (["train.learning_rate=1e-4..3e-3:log", "train.lora.r=4..8"], {"train.learning_rate": Range(low=1e-4, high=3e-3, log=True), "train.lora.r": Range(low=4, high=8)}),
         (["train.lora.targets=[q_proj],[q_proj, v_proj]"], {"train.lora.targets": [["q_proj"], ["q_proj", "v_proj"]]}),
     ],
 )  # fmt: skip
@@ -47,6 +51,14 @@ def test_values_are_read_as_yaml(specs: list[str], expected: dict[str, list[Any]
         ("train.lora.r=8,8", "names a parameter or a value twice"),
         ("train.lora.r=", "or no value"),
         ("train.lora.r=]", "its values are no YAML"),
+        ("train.lora.r=4..", "is no range of numbers; write it as train.learning_rate=1e-4..3e-3:log"),
+        ("train.lora.r=4..x", "is no range of numbers"),
+        ("train.lora.r=4..8:lin", "is no range of numbers"),
+        ("train.lora.r=[..8", "is no range of numbers"),
+        ("train.lora.r=true..8", "is no range of numbers"),
+        ("train.learning_rate=1e-4...inf", "is no range of numbers"),
+        ("train.lora.r=8..4", "is no range; write the lower end first"),
+        ("train.learning_rate=0..1:log", "with :log it is above 0"),
     ],
 )
 def test_what_is_no_list_of_values_is_refused(spec: str, message: str) -> None:
@@ -68,6 +80,88 @@ def test_what_is_no_list_of_values_is_refused(spec: str, message: str) -> None:
 def test_seeds_are_several_and_each_once(tmp_path: Path, specs: list[str], seeds: list[int], message: str) -> None:
     with pytest.raises(ParamsRefused, match=message):
         sweep(params_file.parse(PARAMS), tmp_path, specs, seeds, 20)
+
+
+@pytest.mark.parametrize(
+    ("specs", "trials", "message"),
+    [
+        (["train.lora.r=4..8"], None, "train.lora.r: a range has no list of values; say how many to try: --trials 12"),
+        ([], 3, "--trials: no value to search; name a range"),
+        (["train.lora.r=4..8"], 21, "21 trainings, and at most 20 are allowed"),
+        (["train.lora.r=0..8"], 3, "train.lora.r=0: train.lora.r: 0; "),
+        (["train.lora.r=4..8", "train.learning_rate=1e-4..-1"], 3, "is no range"),
+    ],
+)
+def test_a_search_that_cannot_be_is_refused_before_training(
+    tmp_path: Path, specs: list[str], trials: int | None, message: str
+) -> None:
+    (tmp_path / layout.PARAMS).write_text(PARAMS)
+    with pytest.raises(ParamsRefused, match=message):
+        sweep(params_file.parse(PARAMS), tmp_path, specs, [17, 18][: 1 if specs else 2], 20, trials)
+
+
+def test_a_search_without_optuna_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(MachineRefused, match="a search needs optuna, which is not installed; pip install"):
+        Search({"train.lora.r": [4, 8]}, 3, 17)
+
+
+SPACE: sweeps.Tried = {
+    "train.learning_rate": Range(low=1e-4, high=1e-1, log=True),
+    "train.lora.r": Range(low=4, high=64, log=True),
+    "train.lora.targets": [["q_proj"], ["q_proj", "v_proj"]],
+}
+
+
+def _score(values: sweeps.Values) -> float | None:
+    """Best at a rate of 0.002; refused above 0.03, as a loss that is not finite is."""
+    rate = values["train.learning_rate"]
+    assert isinstance(rate, float)
+    return None if rate > 0.03 else -abs(math.log10(rate / 0.002))
+
+
+def _search(trials: int, stopped_after: int | None = None) -> list[sweeps.Values]:
+    found, search = [], Search(SPACE, trials, 17)
+    for values in search:
+        found.append(values)
+        if len(found) == stopped_after:
+            break
+        search.tell(values, _score(values))
+    return found
+
+
+def test_a_search_chooses_by_scores_and_goes_on_after_an_interruption() -> None:
+    found = _search(20)
+    assert len(found) == 20
+    assert len({json.dumps(values) for values in found}) == 20
+    assert found[:7] == _search(20, stopped_after=7)
+    assert found[:8] == _search(8), "more trials go on with the same search"
+    near = [score is not None and score > -0.5 for score in map(_score, found)]
+    assert sum(near[10:]) > sum(near[:10])
+    for values in found:
+        rate, rank = values["train.learning_rate"], values["train.lora.r"]
+        assert isinstance(rate, float)
+        assert isinstance(rank, int)
+        assert 1e-4 <= rate == float(f"{rate:.3g}") <= 1e-1
+        assert 4 <= rank <= 64
+        assert values["train.lora.targets"] in (["q_proj"], ["q_proj", "v_proj"])
+
+
+def test_a_number_between_two_ends_stays_between_them() -> None:
+    ends = Range(low=0.0012345, high=0.0012349)
+    search = Search({"train.learning_rate": ends}, 3, 17)
+    for values in search:
+        assert values == {"train.learning_rate": ends.low}
+        search.tell(values, 0.5)
+
+
+def test_a_search_of_few_settings_tries_each_once() -> None:
+    search = Search({"train.lora.r": [4, 8]}, 12, 17)
+    found = []
+    for values in search:
+        found.append(values["train.lora.r"])
+        search.tell(values, 0.5)
+    assert found in ([4, 8], [8, 4])
 
 
 @pytest.mark.parametrize(
@@ -124,6 +218,29 @@ def test_the_best_mean_over_seeds_comes_first_and_refused_trainings_are_named() 
     assert "| train.lora.r=8 | 0.01 | 0.650 [0.550, 0.750] | 1 |  | 1 |" in lines
     assert "| train.lora.r=4 | 0.00 | 0.600 | 2 | 0.141 | 1 |" in lines
     assert "* train.lora.r=16, seed 1: refused: step 3: the loss is nan" in lines
+
+
+def test_a_search_is_told_as_one_and_drawn_along_its_ranges(tmp_path: Path) -> None:
+    runs = tuple(
+        _run(rank, seed, rank / 100).model_copy(
+            update={"values": {"train.lora.r": rank, "train.learning_rate": rank / 1e4}}
+        )
+        for rank in (4, 7, 16)
+        for seed in (1, 2)
+    )
+    report = Sweep(
+        valid=f"sha256:{'1' * 64}", rows=100, scorer="exact-match", confidence=0.95, search="TPE, seed 17", runs=runs
+    )
+    assert "Values by TPE, seed 17: each was chosen by the scores before." in table(report)
+    draw(
+        tmp_path,
+        report,
+        {"train.lora.r": Range(low=4, high=16, log=True), "train.learning_rate": Range(low=1e-4, high=2e-3, log=True)},
+    )
+    drawn = (tmp_path / "scores.svg").read_text()
+    assert "by train.learning_rate: a point a training" in drawn
+    assert ">0.0005<" in drawn
+    assert "$" not in drawn
 
 
 def _sweep(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -217,13 +334,18 @@ def test_a_sweep_trains_each_seed_once_and_asks_no_test_row(tmp_path: Path, tiny
     for run in report.runs:
         assert logged[run.mlflow_run]["valid.exact-match"] == pytest.approx(run.scores["exact-match"].value)
 
+    assert "over 2 seeds, " in (root / layout.SWEEP_TABLE).read_text()
+
+    # A search that has one setting to choose finds it trained.
     shutil.rmtree(root / layout.SWEEP_PLOTS)
-    again = _sweep(root, "train.lora.r=2", "--seed", "5", "--seed", "6", "--apply")
+    again = _sweep(root, "train.lora.r=2", "--trials", "2", "--seed", "5", "--seed", "6", "--apply")
     assert again.returncode == 0, again.stderr[-4000:]
     assert again.stderr.count("trained before, as experiment sweep-") == 2
     assert "Running stage" not in again.stdout
-    assert files.read_json(root / layout.SWEEP_REPORT, SweepReport) == report
-    assert "over 2 seeds, " in again.stdout
+    searched = files.read_json(root / layout.SWEEP_REPORT, SweepReport)
+    assert searched.runs == report.runs
+    assert searched.search is not None
+    assert searched.search in again.stdout
     params = params_file.load(root / layout.PARAMS)
     assert params.train.lora is not None
     assert params.train.lora.r == 2

@@ -25,7 +25,7 @@ BUTTON = "${{ inputs.environment }}"
 # By whom: a file of its own gives its job an identity of its own.
 CALLED = {"verify.yml": {"release.yml"}, "pages.yml": {"promote.yml", "release.yml"}}
 PUSH, PULL, MAIN = "LOCKSTEP_REGISTRY_TOKEN", "LOCKSTEP_REGISTRY_PULL_TOKEN", "LOCKSTEP_TOKEN"
-PROTECTED = ("registry", "staging", BUTTON)  # environments of the default branch alone: docs/how-to/github.md
+PROTECTED = ("registry", "staging", "production", BUTTON)  # of the default branch alone: docs/how-to/github.md
 
 
 class Found(NamedTuple):
@@ -65,7 +65,7 @@ def _steps() -> Iterator[tuple[str, dict[str, Any]]]:
 
 def test_there_are_workflows_to_look_at() -> None:
     assert [path.name for path in WORKFLOWS] == [
-        "pages.yml", "pr.yml", "promote.yml", "release.yml", "scheduled.yml", "verify.yml", "watch.yml",
+        "pages.yml", "pr.yml", "promote.yml", "release.yml", "scheduled.yml", "sealed.yml", "verify.yml", "watch.yml",
     ]  # fmt: skip
 
 
@@ -93,6 +93,7 @@ def test_what_may_be_written_is_what_the_job_writes() -> None:
         "release.yml:build": {"packages"},
         "release.yml:release": {"contents", "id-token", "packages"},
         "promote.yml:move": {"contents"},
+        "sealed.yml:ask": {"contents", "id-token"},
         "verify.yml:verify": {"id-token"},
         "pages.yml:pages": {"id-token", "pages"},
         "watch.yml:watch": {"contents", "pull-requests"},
@@ -130,7 +131,7 @@ def test_the_gpu_machine_has_one_identity_and_may_write_nothing() -> None:
 def test_each_job_that_signs_has_a_file_of_its_own() -> None:
     """Sigstore certifies the file that a job stands in, not the job: two jobs of one file are one signer."""
     signing = [found.name.partition(":")[0] for found in jobs() if "id-token" in _writes(found.job)]
-    assert sorted(signing) == ["pages.yml", "release.yml", "verify.yml"]
+    assert sorted(signing) == ["pages.yml", "release.yml", "sealed.yml", "verify.yml"]
 
 
 def test_a_called_workflow_is_called_by_its_own_and_runs_the_default_branch_alone() -> None:
@@ -149,12 +150,19 @@ def test_a_called_workflow_is_called_by_its_own_and_runs_the_default_branch_alon
     assert callers == CALLED
 
 
+def test_the_key_of_the_sealed_rows_is_where_no_pull_request_runs() -> None:
+    (asking,) = (found for found in jobs() if "LOCKSTEP_SEALED_KEY" in secrets(found.job))
+    assert (asking.name, asking.job["runs-on"]) == ("sealed.yml:ask", "ubuntu-latest")
+    assert asking.job["environment"] == "production"
+    assert not any("upload-artifact" in step.get("uses", "") for step in asking.job["steps"])
+
+
 def test_secrets_lie_in_environments_and_the_token_of_main_in_two_of_them() -> None:
     for found in jobs():
         named = secrets(found.job)
         assert not named or found.job.get("environment"), found.name
         if MAIN in named:
-            assert found.job["environment"] in ("staging", BUTTON), found.name
+            assert found.job["environment"] in ("staging", "production", BUTTON), found.name
             assert found.job["runs-on"] == "ubuntu-latest"
 
 
@@ -205,7 +213,7 @@ def test_the_runners_page_names_every_secret_that_its_jobs_get() -> None:
 
 
 def test_environments_are_of_those_that_the_settings_page_and_doctor_know() -> None:
-    known = {settings.PIPELINE, settings.PUSHING, "staging", BUTTON}
+    known = {settings.PIPELINE, settings.PUSHING, "staging", "production", BUTTON}
     used = {found.job["environment"] for found in jobs() if isinstance(found.job.get("environment"), str)}
     used |= {found.job["environment"]["name"] for found in jobs() if isinstance(found.job.get("environment"), dict)}
     assert used == known | {"github-pages"}  # which GitHub makes
@@ -271,7 +279,7 @@ def test_the_record_takes_one_hidden_file_with_it_and_no_other_artifact_takes_an
 
 def test_the_record_of_a_training_is_kept_before_anything_comes_after_it() -> None:
     steps = next(found.job["steps"] for found in jobs() if found.name == "pr.yml:train")
-    trained = next(place for place, step in enumerate(steps) if step.get("run") == "./lockstep run train")
+    trained = next(place for place, step in enumerate(steps) if step.get("run") == "exec ./lockstep run train")
     assert steps[trained + 1]["with"]["name"] == "record"
     assert "if" not in steps[trained + 1]
     assert steps[trained + 2]["run"] == "./lockstep run"
@@ -285,7 +293,7 @@ def test_mlflows_login_is_where_mlflow_is_asked() -> None:
             if named := {name for name in SECRET.findall(yaml.safe_dump(step)) if name.startswith("MLFLOW")}:
                 given[f"{found.name}: {step['run']}"] = named
     assert given == {
-        "pr.yml:train: ./lockstep run train": login,
+        "pr.yml:train: exec ./lockstep run train": login,
         "pr.yml:train: ./lockstep run": login,
         "release.yml:release: ./lockstep promote staging": login,
         'promote.yml:move: ./lockstep "$ACTION" "$ENVIRONMENT"': login,
@@ -339,4 +347,6 @@ def test_expressions_ask_for_no_variable_of_the_machine() -> None:
 def test_steps_are_commands_of_lockstep() -> None:
     """Workflows hold no logic: no script of more than one line, and none that is not ./lockstep, but for DVC's login."""
     scripts = [step["run"].strip() for path, step in _steps() if "run" in step and path != "action.yml"]
-    assert all(script.startswith("./lockstep ") and "\n" not in script for script in scripts), scripts
+    assert all(script.removeprefix("exec ").startswith("./lockstep ") and "\n" not in script for script in scripts), (
+        scripts
+    )

@@ -1,6 +1,9 @@
 """A repository's root from which a tiny model can be trained: base, sealed splits of 24, 6 and 6 rows."""
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +12,9 @@ from checks import digest, files, layout
 from checks.evidence import Seal
 from checks.rows import Message, Row
 from checks.training import Job, Train
+from stages.training import checkpoints
+from tests import pipeline_repository
+from tests.conftest import REPOSITORY
 
 SERVICES = ("queue", "table", "disk", "vault")
 
@@ -89,3 +95,17 @@ def seal(root: Path) -> None:
     """Seal the splits as they are."""
     paths = {name: root / layout.SPLITS / f"{name}.jsonl" for name in layout.SPLIT_NAMES}
     files.write_json(root / layout.SEAL, Seal(splits={n: digest.of_file(p).sha256 for n, p in paths.items()}))
+
+
+def started(root: Path, *, forked: bool = True) -> subprocess.Popen[bytes]:
+    """``stages.train`` in ``root``, which keeps a checkpoint at each step, in a process to be killed.
+
+    All of it has ended when its output has. ``forked``: from a process that has loaded torch (tests/warm.py).
+    """
+    more = {"PYTHONPATH": str(REPOSITORY), checkpoints.MINUTES: "0.0001"}
+    more |= {name: os.environ[name] for name in ("MLFLOW_TRACKING_URI",) if name in os.environ}
+    python = pipeline_repository.interpreter() if forked else sys.executable
+    return subprocess.Popen(
+        [python, "-m", "stages.train"], cwd=root, env=pipeline_repository.environment(**more), stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )  # fmt: skip

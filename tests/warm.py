@@ -32,7 +32,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-STAGES = tuple(f"stages.{name}" for name in ("validate", "train", "merge", "evaluate", "probe"))
+STAGES = tuple(f"stages.{name}" for name in ("validate", "train", "merge", "evaluate", "suites", "probe"))
 LIBRARIES = (
     "torch", "transformers.models.llama.modeling_llama", "transformers.trainer", "peft", "trl.trainer.sft_trainer",
     "datasets", "mlflow.store.tracking.sqlalchemy_store", "great_expectations",

@@ -13,7 +13,7 @@ from checks.sections import Share, stricter
 from checks.verdict import Finding, Verdict
 
 _SHOWN = 3  # rows that a finding names
-Pairs = Sequence[tuple[int, int]]  # test row, the first train row that gives it away
+Pairs = Sequence[tuple[int, int]]  # test row, the first request of a train row that gives it away
 
 
 class ContaminationGate(GateKind):
@@ -56,7 +56,8 @@ class ContaminationGate(GateKind):
         for path, rows in zip(splits, (train, test), strict=True):
             if not rows:
                 return failed(case.name, self, f"no evidence: {path} has no rows")
-        asked, learned = [request(row.messages) for row in test], [row.request for row in train]
+        asked = [request(row.messages) for row in test]
+        learned, of_row = [each for row in train for each in row.requests], [r for r in train for _ in r.requests]
         runs = list(contamination.first_seen(asked, learned, self.ngram))
         near = list(near_duplicates.first_alike(asked, learned, self.shingle, self.similarity))
         answers = (
@@ -75,7 +76,7 @@ class ContaminationGate(GateKind):
             share = (
                 f"{len(pairs)} of {len(test)} test rows ({len(pairs) / len(test):.1%}) {what}, at most {bound:.1%} may"
             )
-            said.append(share + (f": {_examples(pairs, test, train)}" if answer in broken else ""))
+            said.append(share + (f": {_examples(pairs, test, of_row)}" if answer in broken else ""))
         metric, pairs, bound, _ = (broken or answers)[0]
         return Finding(
             gate=case.name, kind=self.kind, status="fail" if broken else "pass", reason="; ".join(said), metric=metric,
@@ -97,7 +98,7 @@ class ContaminationGate(GateKind):
         )
 
 
-def _examples(pairs: Pairs, test: Sequence[Row], train: Sequence[Learned]) -> str:
-    shown = [f"{test[i].id} ({test[i].source}) as {train[j].source}" for i, j in pairs[:_SHOWN]]
+def _examples(pairs: Pairs, test: Sequence[Row], of_row: Sequence[Learned]) -> str:
+    shown = [f"{test[i].id} ({test[i].source}) as {of_row[j].source}" for i, j in pairs[:_SHOWN]]
     more = len(pairs) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more else "")

@@ -36,7 +36,10 @@ class RemembersGate(PairedGate):
     kind: Literal["remembers"]
     suite: Annotated[Name, Field(description="a suite of kind loss")]
     metric: Literal["bits-per-byte"]
-    against: Annotated[Literal["base", "main", "champion", "best"], Field(description="base, main, champion or best")]
+    against: Annotated[
+        Literal["base", "unquantised", "main", "champion", "best"],
+        Field(description="base, unquantised, main, champion or best"),
+    ]
     allowance: Annotated[
         float, Field(gt=0, description="bits per byte: the mean loss that must be ruled out"), stricter("lower")
     ]

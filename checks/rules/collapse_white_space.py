@@ -1,14 +1,14 @@
-"""Makes each run of white space in a prompt one space, and trims references."""
+"""Makes each run of white space in a user's turn one space, and trims answers."""
 
 from checks.drafts import Draft, Rule
 
 
 class CollapseWhiteSpace(Rule):
-    """Makes each run of white space in a prompt one space, and trims references."""
+    """Makes each run of white space in a user's turn one space, and trims answers."""
 
     name = "collapse-white-space"
     does = "make runs of white space in prompts one space, trim references"
 
     def fix(self, draft: Draft) -> Draft:
         """The draft without the defect."""
-        return draft.rewritten(" ".join(draft.prompt.split()), draft.reference.strip())
+        return draft.turns_rewritten(user=lambda text: " ".join(text.split()), assistant=str.strip)

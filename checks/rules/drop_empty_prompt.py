@@ -11,4 +11,4 @@ class DropEmptyPrompt(Rule):
 
     def drop(self, draft: Draft) -> bool:
         """Whether the draft has the defect."""
-        return not draft.prompt.strip()
+        return draft.has_blank("user")

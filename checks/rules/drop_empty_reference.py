@@ -11,4 +11,4 @@ class DropEmptyReference(Rule):
 
     def drop(self, draft: Draft) -> bool:
         """Whether the draft has the defect."""
-        return not draft.reference.strip()
+        return draft.has_blank("assistant")

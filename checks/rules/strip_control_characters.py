@@ -7,6 +7,10 @@ from checks.drafts import Draft, Rule
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u2060\ufeff]")
 
 
+def _stripped(text: str) -> str:
+    return _CONTROL.sub("", text)
+
+
 class StripControlCharacters(Rule):
     """Removes control and invisible characters from prompts and references."""
 
@@ -15,4 +19,4 @@ class StripControlCharacters(Rule):
 
     def fix(self, draft: Draft) -> Draft:
         """The draft without the defect."""
-        return draft.rewritten(_CONTROL.sub("", draft.prompt), _CONTROL.sub("", draft.reference))
+        return draft.turns_rewritten(system=_stripped, user=_stripped, assistant=_stripped)

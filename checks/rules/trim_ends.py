@@ -11,4 +11,4 @@ class TrimEnds(Rule):
 
     def fix(self, draft: Draft) -> Draft:
         """The draft without the defect."""
-        return draft.rewritten(draft.prompt.strip(), draft.reference.strip())
+        return draft.turns_rewritten(user=str.strip, assistant=str.strip)

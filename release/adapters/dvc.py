@@ -1,10 +1,11 @@
 """DVC, and the stages that it runs, as processes of this interpreter."""
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,19 @@ def has_remote(root: Path) -> bool:
 
 def dvc(root: Path, *arguments: str, listener: Listener | None = None) -> int:
     """Run DVC in ``root`` with its output shown, or given to ``listener``; its exit code."""
-    return _run(["-m", "dvc", *arguments], listener, cwd=root, env=environment())
+    code, _ = _run(["-m", "dvc", *arguments], listener, None, cwd=root, env=environment())
+    return code
+
+
+def stale(root: Path, targets: Sequence[str]) -> str | None:
+    """What differs from dvc.lock in ``targets`` and the stages before them, or in all stages; None: nothing does."""
+    command = [sys.executable, "-m", "dvc", "status", "--json", *(["--with-deps"] if targets else []), "--", *targets]
+    done = subprocess.run(command, cwd=root, env=environment(), stdout=subprocess.PIPE, check=False)
+    try:
+        found = json.loads(done.stdout)
+    except ValueError:
+        return f"dvc status ended with {done.returncode}"
+    return redact(json.dumps(found), 300) if found else None
 
 
 def get(root: Path, commit: str, path: Path, to: Path) -> str | None:
@@ -79,17 +92,20 @@ def python(
     name: str,
     more: Mapping[str, str] | None = None,
     aside: bool = False,
+    heard: bool = False,
     listener: Listener | None = None,
-) -> None:
+) -> str:
     """Run this interpreter with ``arguments`` in ``root``; refusals call it ``name``. Raises as ``run`` does.
 
     ``more`` is added to its environment. ``aside``: what it prints goes to standard error, so that the caller can print
-    JSON alone. ``listener``: what it prints is given to it instead.
+    JSON alone. ``heard``: what it prints on standard output is returned, and not shown; else "" is returned.
+    ``listener``: all that it prints is given to it instead.
     """
     refused.forget(root)
     try:
         env = environment() | dict(more or {})
-        code = _run(arguments, listener, cwd=root, env=env, **({"stdout": sys.stderr} if aside else {}))
+        out = subprocess.PIPE if heard else sys.stderr if aside else None
+        code, said = _run(arguments, listener, cwd=root, env=env, stdout=out)
     except OSError as error:
         raise MachineRefused(f"{sys.executable}: {error.strerror}", "make the virtual environment again") from error
     if code and (word := refused.read(root)):
@@ -98,14 +114,17 @@ def python(
         raise MachineRefused(
             f"{name} ended with {code}", "read what it printed; `lockstep doctor` says what is missing"
         )
+    return said.decode(errors="replace")
 
 
-def _run(arguments: list[str], listener: Listener | None, **options: Any) -> int:
-    """Run this interpreter with ``arguments``; its exit code."""
+def _run(arguments: list[str], listener: Listener | None, stdout: Any, **options: Any) -> tuple[int, bytes]:
+    """Run this interpreter with ``arguments``; its exit code, and what it wrote if ``stdout`` is a pipe."""
+    command = [sys.executable, *arguments]
     with ended_with_this_process():
         if listener is not None:
-            return listen([sys.executable, *arguments], listener, **options)
-        return subprocess.run([sys.executable, *arguments], check=False, **options).returncode
+            return listen(command, listener, **options), b""
+        done = subprocess.run(command, check=False, stdout=stdout, **options)
+    return done.returncode, done.stdout or b""
 
 
 def environment() -> dict[str, str]:

@@ -1,35 +1,31 @@
 """GitHub's REST API, as far as a pull request's comment and check need it: https://docs.github.com/rest.
 
-Everything it needs comes from the environment of a workflow. The token goes into one header and nowhere else; it is
-sent to the host that GITHUB_API_URL names and to no other: redirects are not followed, links are not either.
+Everything it needs comes from the environment of a workflow. The token is sent to the host that GITHUB_API_URL names
+and to no other: links of an answer are not followed.
 """
 
-import json
 import os
 import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 from urllib.parse import quote, urlsplit
 
-import requests
 from pydantic import AliasChoices, AliasPath, BaseModel, Field, PositiveInt, ValidationError
 
 from checks import files
 from checks.errors import RemoteRefused
 from checks.text import redact
 from release.adapters import http
-from release.adapters.retries import TEMPORARY, Patience, RequestError, Tries, retry_after
+from release.adapters.rest import PATIENCE, Forge
+from release.adapters.retries import TEMPORARY, Patience, RequestError, retry_after
 
 _API = "https://api.github.com"
-_TIMES = (10, 60)  # seconds to connect, and between two reads
-_LARGEST = 64 << 20  # bytes of one answer
-_PAGE, _PAGES = 100, 100
 _REPOSITORY = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,38})/(?!\.{1,2}$)[A-Za-z0-9._-]{1,100}", re.ASCII)
 _SCP = re.compile(r"^(?:[^/@]+@)?([^/:]+):(?!//)(.+)$")  # HOST:PATH, as git takes it
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}", re.ASCII)
-PATIENCE = Patience(tries=5, first=1.0, longest=20.0, on_request=90.0)
 
 Conclusion = Literal["success", "failure"]
 
@@ -122,40 +118,40 @@ def is_commit(text: str) -> bool:
     return _COMMIT.fullmatch(text) is not None
 
 
-class GitHub:
-    """One repository. ``token`` None: GITHUB_TOKEN's. What fails raises RequestError; ``refused`` makes it final."""
+class GitHub(Forge):
+    """One repository."""
+
+    name = "GitHub"
+    variable = "GITHUB_TOKEN"
+    unset_fix = "give the step that posts a token, by its env"
+    headers = MappingProxyType({"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"})
 
     def __init__(self, where: Place, token: str | None = None, patience: Patience = PATIENCE) -> None:
-        self._token = token if token is not None else os.environ.get("GITHUB_TOKEN", "")
-        if not self._token or not self._token.isascii() or not self._token.isprintable() or " " in self._token:
-            raise RemoteRefused("GITHUB_TOKEN: is not set, or no token", "give the step that posts a token, by its env")
+        super().__init__(where.api, token, patience)
         self.where = where
-        self._base = f"{where.api}/repos/{where.repository}"
-        self._patience = patience
-        self._session = requests.Session()
-        self._session.auth = http.Bearer(self._token)
+        self._base = f"repos/{where.repository}"
 
     def login(self) -> str | None:
         """Whose token it is; None for the token of an app or a workflow, which may not ask."""
         try:
-            return _text(self._ask("GET", f"{self.where.api}/user"), "login")
+            return _text(self.ask("GET", "user"), "login")
         except Forbidden:
             return None
 
     def read(self, path: str, *, many: bool = False) -> Any:
         """What lies at ``path`` below the API's address: an object, or a list where there are ``many``."""
-        return self._ask("GET", f"{self.where.api}/{path}", many=many)
+        return self.ask("GET", path, many=many)
 
     def comments(self, number: int) -> Iterator[Comment]:
         """Every comment of a pull request, from all pages."""
-        for at, each in enumerate(self._pages(f"issues/{number}/comments?", "comments"), 1):
+        for at, each in enumerate(self.pages(f"{self._base}/issues/{number}/comments?", "comments"), 1):
             yield _comment(each, at)
 
     def pulls(self, state: Literal["open", "closed"], base: str, head: str | None = None) -> Iterator[Pull]:
         """The pull requests into ``base`` from branches of this repository, or from its branch ``head`` alone."""
         owner = self.where.repository.partition("/")[0]
         query = f"state={state}&base={quote(base)}" + (f"&head={quote(owner)}:{quote(head)}" if head else "")
-        for each in self._pages(f"pulls?{query}&", "pull requests"):
+        for each in self.pages(f"{self._base}/pulls?{query}", "pull requests"):
             try:
                 found = Pull.model_validate(each)
             except ValidationError as error:
@@ -163,33 +159,25 @@ class GitHub:
             if found.home.lower() == self.where.repository.lower():
                 yield found
 
-    def _pages(self, path: str, called: str) -> Iterator[Any]:
-        for page in range(1, _PAGES + 1):
-            found = self._ask("GET", f"{self._base}/{path}per_page={_PAGE}&page={page}", many=True)
-            yield from found
-            if len(found) < _PAGE:
-                return
-        raise RequestError(f"lists more than {_PAGE * _PAGES:,} {called}")
-
     def create(self, number: int, body: str) -> Comment:
         """A new comment. It is not tried twice: whether the first try went through, the caller looks up."""
-        made = self._once("POST", f"{self._base}/issues/{number}/comments", {"body": body})
+        made = self.once("POST", f"{self._base}/issues/{number}/comments", {"body": body})
         return _comment(made, 0)
 
     def update(self, comment: int, body: str) -> Comment:
-        return _comment(self._ask("PATCH", f"{self._base}/issues/comments/{comment}", {"body": body}), 0)
+        return _comment(self.ask("PATCH", f"{self._base}/issues/comments/{comment}", {"body": body}), 0)
 
     def open(self, title: str, head: str, base: str, body: str) -> str:
         """Open a pull request of the branch ``head`` into ``base``; its address. One that is open already is taken."""
         asked = {"title": title, "head": head, "base": base, "body": body}
         try:
-            made = self._once("POST", f"{self._base}/pulls", asked)
+            made = self.once("POST", f"{self._base}/pulls", asked)
         except RequestError as trouble:
             if trouble.status != 422:  # one is open, or it cannot be
                 raise
             owner = self.where.repository.partition("/")[0]
             query = f"?state=open&head={quote(owner)}:{quote(head)}&base={quote(base)}"
-            found = self._ask("GET", f"{self._base}/pulls{query}", many=True)
+            found = self.ask("GET", f"{self._base}/pulls{query}", many=True)
             if not found or not isinstance(found[0], dict):
                 raise
             made = found[0]
@@ -200,7 +188,7 @@ class GitHub:
 
     def edit(self, pull: int, title: str, body: str) -> None:
         """Replace title and text of a pull request."""
-        self._ask("PATCH", f"{self._base}/pulls/{pull}", {"title": title, "body": body})
+        self.ask("PATCH", f"{self._base}/pulls/{pull}", {"title": title, "body": body})
 
     def check(self, name: str, commit: str, conclusion: Conclusion, title: str, summary: str) -> str:
         """Put a finished check on a commit; return its address. Raises Forbidden for a token that is no app's."""
@@ -213,54 +201,31 @@ class GitHub:
         }
         if self.where.run:
             asked["details_url"] = self.where.run
-        return _text(self._ask("POST", f"{self._base}/check-runs", asked), "html_url")
+        return _text(self.ask("POST", f"{self._base}/check-runs", asked), "html_url")
 
     def status(self, name: str, commit: str, conclusion: Conclusion, description: str) -> str:
         """Put a commit status in a check's place."""
         asked: dict[str, Any] = {"state": conclusion, "context": name, "description": description[:140]}
         if self.where.run:
             asked["target_url"] = self.where.run
-        return _text(self._ask("POST", f"{self._base}/statuses/{commit}", asked), "url")
+        return _text(self.ask("POST", f"{self._base}/statuses/{commit}", asked), "url")
 
-    def tries(self) -> Tries:
-        return Tries(self._patience)
+    def said(self, answer: Any) -> str:
+        """What GitHub says of an error, and of each part of it."""
+        if not isinstance(answer, dict):
+            return ""
+        errors = answer.get("errors")
+        parts = errors if isinstance(errors, list) else []
+        more = (str(one.get("message") or "") for one in parts if isinstance(one, dict))
+        return " ".join([str(answer.get("message") or ""), *more]).strip()
 
-    def _ask(self, method: str, url: str, value: Mapping[str, Any] | None = None, many: bool = False) -> Any:
-        """The answer, tried again while that makes sense: what is asked here may be asked twice."""
-        return self.tries().until_answered(lambda: self._once(method, url, value, many))
-
-    def _once(self, method: str, url: str, value: Mapping[str, Any] | None = None, many: bool = False) -> Any:
-        headers = {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"}
-        try:
-            with self._session.request(
-                method, url, json=value, headers=headers, timeout=_TIMES, allow_redirects=False, stream=True
-            ) as response:
-                data, status, told = http.body(response, _LARGEST), response.status_code, response.headers
-        except http.TooLarge as error:
-            raise RequestError(str(error)) from None
-        except (requests.RequestException, OSError, ValueError) as error:
-            raise RequestError(f"cannot be reached: {http.reason(error, _TIMES)}", temporary=True) from None
-        answer = _read(data)
-        if status in (200, 201) and isinstance(answer, list if many else dict):
-            return answer
-        said = _said(answer)
-        path = urlsplit(url).path
-        what = redact(f"{method} {path}: {status} {said}".rstrip().replace(self._token, "…"), 300)
-        if status in (200, 201):
-            raise RequestError(f"{what}: answers with something else than a JSON {'list' if many else 'object'}")
-        wait = _wait(told, status)
+    def failed(self, what: str, status: int, headers: Mapping[str, str]) -> RequestError:
+        wait = _wait(headers, status)
         if status == 429 or (status == 403 and wait is not None):
-            raise RequestError(f"{what}: rate limit", temporary=True, status=status, wait=wait)
+            return RequestError(f"{what}: rate limit", temporary=True, status=status, wait=wait)
         if status in (401, 403):
-            raise Forbidden(what, status=status, todo="give the token what docs/reference/comment.md says it needs")
-        raise RequestError(what, temporary=status in TEMPORARY, status=status, wait=wait)
-
-
-def refused(where: Place, trouble: RequestError) -> RemoteRefused:
-    """What ``trouble`` ends in."""
-    host = urlsplit(where.api).netloc
-    todo = trouble.todo or ("run it again in a while" if trouble.temporary else "fix that, then run it again")
-    return RemoteRefused(f"GitHub at {host}: {trouble.what}", todo)
+            return Forbidden(what, status=status, todo="give the token what docs/reference/comment.md says it needs")
+        return RequestError(what, temporary=status in TEMPORARY, status=status, wait=wait)
 
 
 def _event(path: str | None) -> _Event:
@@ -278,17 +243,6 @@ def _comment(value: Any, at: int) -> Comment:
         raise RequestError(f"answers with a comment of another shape: {files.first(error)}") from None
 
 
-def _said(answer: Any) -> str:
-    """What GitHub says of an error, and of each part of it."""
-    if not isinstance(answer, dict):
-        return ""
-    errors = answer.get("errors")
-    more = (
-        [str(one.get("message") or "") for one in errors if isinstance(one, dict)] if isinstance(errors, list) else []
-    )
-    return " ".join([str(answer.get("message") or ""), *more]).strip()
-
-
 def _wait(headers: Mapping[str, str], status: int) -> float | None:
     """Seconds until the rate limit is over; None where there is none."""
     asked = retry_after(headers.get("Retry-After"))
@@ -298,13 +252,6 @@ def _wait(headers: Mapping[str, str], status: int) -> float | None:
     if status in (403, 429) and headers.get("X-RateLimit-Remaining") == "0" and reset.isascii() and reset.isdigit():
         return max(0.0, float(reset[:12]) - time.time())
     return None
-
-
-def _read(data: bytes) -> Any:
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _text(value: Mapping[str, Any], key: str) -> str:

@@ -1,7 +1,7 @@
 """GitLab's REST API, as far as a merge request's note and commit status need it: https://docs.gitlab.com/api/rest/.
 
-Everything it needs comes from the environment of a pipeline. The token goes into one header and nowhere else; it is
-sent to the host that CI_API_V4_URL names and to no other: redirects are not followed.
+Everything it needs comes from the environment of a pipeline. The token is sent to the host that CI_API_V4_URL names and
+to no other.
 """
 
 import json
@@ -9,21 +9,18 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
-import requests
 from pydantic import AliasPath, BaseModel, Field, ValidationError
 
 from checks import files
 from checks.errors import RemoteRefused
 from checks.text import redact
 from release.adapters import http
-from release.adapters.github import PATIENCE, Conclusion
-from release.adapters.retries import TEMPORARY, Patience, RequestError, Tries, retry_after
+from release.adapters.github import Conclusion
+from release.adapters.rest import PATIENCE, Forge
+from release.adapters.retries import TEMPORARY, Patience, RequestError, retry_after
 
-_TIMES = (10, 60)  # seconds to connect, and between two reads
-_LARGEST = 64 << 20  # bytes of one answer
-_PAGE, _PAGES = 100, 100
 _PROJECT = re.compile(r"[1-9][0-9]{0,18}|[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.-]*)+", re.ASCII)
 _DESCRIPTION = 255  # characters of a commit status
 _TODO = {
@@ -92,41 +89,33 @@ def place(environment: Mapping[str, str] | None = None) -> Place:
     )
 
 
-class GitLab:
-    """A client for the merge request that ``where`` names. A request that fails raises RequestError."""
+class GitLab(Forge):
+    """A client for the merge request that ``where`` names."""
+
+    name = "GitLab"
+    variable = "GITLAB_TOKEN"
+    unset_fix = "set it as a masked variable of the project"
 
     def __init__(self, where: Place, token: str | None = None, patience: Patience = PATIENCE) -> None:
-        self._token = token if token is not None else os.environ.get("GITLAB_TOKEN", "")
-        if not self._token or not self._token.isascii() or not self._token.isprintable() or " " in self._token:
-            raise RemoteRefused("GITLAB_TOKEN: is not set, or no token", "set it as a masked variable of the project")
+        super().__init__(where.api, token, patience)
         self.where = where
-        self._patience = patience
-        self._session = requests.Session()
-        self._session.auth = http.Bearer(self._token)
 
     def login(self) -> str:
         """The account of the token; a project's or group's access token has one of its own."""
-        return str(self._ask("GET", "user").get("username") or "")
+        return str(self.ask("GET", "user").get("username") or "")
 
     def comments(self, number: int) -> Iterator[Note]:
         """Every comment of a merge request, from all pages."""
-        at = 0
-        for page in range(1, _PAGES + 1):
-            query = f"?sort=asc&order_by=created_at&per_page={_PAGE}&page={page}"
-            found = self._ask("GET", f"{self._notes(number)}{query}", many=True)
-            for each in found:
-                at += 1
-                yield self._note(each, number, at)
-            if len(found) < _PAGE:
-                return
-        raise RequestError(f"lists more than {_PAGE * _PAGES:,} notes")
+        listed = self.pages(f"{self._notes(number)}?sort=asc&order_by=created_at", "notes")
+        for at, each in enumerate(listed, 1):
+            yield self._note(each, number, at)
 
     def create(self, number: int, body: str) -> Note:
         """A new comment. It is not tried twice: whether the first try went through, the caller looks up."""
-        return self._note(self._once("POST", self._notes(number), {"body": body}), number, 0)
+        return self._note(self.once("POST", self._notes(number), {"body": body}), number, 0)
 
     def update(self, number: int, comment: int, body: str) -> Note:
-        return self._note(self._ask("PUT", f"{self._notes(number)}/{comment}", {"body": body}), number, 0)
+        return self._note(self.ask("PUT", f"{self._notes(number)}/{comment}", {"body": body}), number, 0)
 
     def status(self, name: str, commit: str, conclusion: Conclusion, description: str) -> str:
         """Put a status on a commit; return the address of the pipeline that it links to, empty if there is none."""
@@ -136,11 +125,19 @@ class GitLab:
             asked["target_url"] = self.where.run
         if self.where.pipeline and self.where.pipeline[0] == commit:
             asked["pipeline_id"] = self.where.pipeline[1]  # else GitLab opens a second pipeline beside it
-        self._ask("POST", f"projects/{self.where.runs_in}/statuses/{commit}", asked)
+        self.ask("POST", f"projects/{self.where.runs_in}/statuses/{commit}", asked)
         return self.where.run
 
-    def tries(self) -> Tries:
-        return Tries(self._patience)
+    def said(self, answer: Any) -> str:
+        """What GitLab says of an error: words, or lists of words by the field that they are about."""
+        said = (answer.get("message") or answer.get("error") or "") if isinstance(answer, dict) else ""
+        return said if isinstance(said, str) else json.dumps(said)
+
+    def failed(self, what: str, status: int, headers: Mapping[str, str]) -> RequestError:
+        return RequestError(
+            what, temporary=status in TEMPORARY, status=status, wait=retry_after(headers.get("Retry-After")),
+            todo=_TODO.get(status, ""),
+        )  # fmt: skip
 
     def _notes(self, number: int) -> str:
         return f"projects/{self.where.project}/merge_requests/{number}/notes"
@@ -152,51 +149,6 @@ class GitLab:
             raise RequestError(f"answers with a note of another shape: {files.first(error)}") from None
         page = f"{self.where.page}/-/merge_requests/{number}#note_{found.id}" if self.where.page else ""
         return found.model_copy(update={"place": at, "url": page or f"note {found.id} of merge request {number}"})
-
-    def _ask(self, method: str, path: str, value: Mapping[str, Any] | None = None, many: bool = False) -> Any:
-        """The answer, tried again while that makes sense: what is asked here may be asked twice."""
-        return self.tries().until_answered(lambda: self._once(method, path, value, many))
-
-    def _once(self, method: str, path: str, value: Mapping[str, Any] | None = None, many: bool = False) -> Any:
-        try:
-            with self._session.request(
-                method, f"{self.where.api}/{path}", json=value, timeout=_TIMES, allow_redirects=False, stream=True
-            ) as response:
-                data, status, told = http.body(response, _LARGEST), response.status_code, response.headers
-        except http.TooLarge as error:
-            raise RequestError(str(error)) from None
-        except (requests.RequestException, OSError, ValueError) as error:
-            raise RequestError(f"cannot be reached: {http.reason(error, _TIMES)}", temporary=True) from None
-        answer = _read(data)
-        if status in (200, 201) and isinstance(answer, list if many else dict):
-            return answer
-        said = f"{method} /{path.partition('?')[0]}: {status} {_said(answer)}".rstrip()
-        what = redact(said.replace(self._token, "…"), 300)
-        if status in (200, 201):
-            raise RequestError(f"{what}: answers with something else than a JSON {'list' if many else 'object'}")
-        raise RequestError(
-            what, temporary=status in TEMPORARY, status=status, wait=retry_after(told.get("Retry-After")),
-            todo=_TODO.get(status, ""),
-        )  # fmt: skip
-
-
-def refused(where: Place, trouble: RequestError) -> RemoteRefused:
-    """What ``trouble`` ends in."""
-    todo = trouble.todo or ("run it again in a while" if trouble.temporary else "fix that, then run it again")
-    return RemoteRefused(f"GitLab at {urlsplit(where.api).netloc}: {trouble.what}", todo)
-
-
-def _said(answer: Any) -> str:
-    """What GitLab says of an error: words, or lists of words by the field that they are about."""
-    said = (answer.get("message") or answer.get("error") or "") if isinstance(answer, dict) else ""
-    return said if isinstance(said, str) else json.dumps(said)
-
-
-def _read(data: bytes) -> Any:
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _number(text: str | None) -> int | None:

@@ -27,6 +27,7 @@ from release.cli import (
     publish,
     pull_request,
     rollout,
+    sealed,
 )
 from release.cli.common import Group
 
@@ -87,6 +88,7 @@ for command in (
     environments.reconcile,
     environments.admission,
     environments.checkpoint,
+    sealed.sealed,
     gateway.gateway,
     page.page,
     card.card,

@@ -290,7 +290,9 @@ def checkpoint(root: Path, key: Path | None, keyless: bool, target: str | None, 
 def admission(root: Path, environment: str, controller: str, target: str | None) -> None:
     """Print a policy with which the cluster itself refuses what was not promoted to ENVIRONMENT.
 
-    It admits the releases that ENVIRONMENT runs or ran, that are not in quarantine, and that a current signer signed.
+    It admits the releases that ENVIRONMENT runs or ran, that are not in quarantine, and that as many signers signed as
+    its `signatures` asks for. Comments at its top say what the controller cannot check.
+
     Apply it again after each promotion, rollback, quarantine and change of signers.
     """
     from release.verbs import admission as verb

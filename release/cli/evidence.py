@@ -23,7 +23,7 @@ def keys() -> None:
 @click.option(
     "--may",
     "roles",
-    type=click.Choice(["verify", "release", "approve", "checkpoint"]),
+    type=click.Choice(["verify", "release", "approve", "checkpoint", "sealed"]),
     multiple=True,
     default=("verify", "release"),
     show_default=True,

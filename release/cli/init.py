@@ -39,6 +39,7 @@ class _Flags(NamedTuple):
 @click.option("--prompt", metavar="COLUMN", help="Column with the prompt.")
 @click.option("--reference", metavar="COLUMN", help="Column with the expected answer.")
 @click.option("--messages", metavar="COLUMN", help="Column with chats, in place of --prompt and --reference.")
+@click.option("--system", metavar="COLUMN", help="Column with the system message of each row; '' for none.")
 @click.option("--slice", "part", metavar="COLUMN", help="Column by whose values results are also judged; '' for none.")
 @click.option("--group", metavar="COLUMN", help="Column whose equal values stay in one split; '' for none.")
 @click.option("--id", "row_id", metavar="COLUMN", help="Column with unique ids; '' for none.")
@@ -56,10 +57,10 @@ class _Flags(NamedTuple):
 @click.pass_obj
 @refusing
 def init(
-    root: Path, file: Path, prompt: str | None, reference: str | None, messages: str | None, part: str | None,
-    group: str | None, row_id: str | None, answers: str | None, instruction: str | None, licence: str | None,
-    margin: float | None, name: str | None, base: str | None, base_license: str | None, words: int | None, yes: bool,
-    force: bool, as_json: bool,
+    root: Path, file: Path, prompt: str | None, reference: str | None, messages: str | None, system: str | None,
+    part: str | None, group: str | None, row_id: str | None, answers: str | None, instruction: str | None,
+    licence: str | None, margin: float | None, name: str | None, base: str | None, base_license: str | None,
+    words: int | None, yes: bool, force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Write a params.yaml for your own data in FILE: JSONL, CSV or Parquet.
 
@@ -76,7 +77,8 @@ def init(
     from release.verbs import init as verb
 
     given = {
-        "prompt": prompt, "reference": reference, "messages": messages, "slice": part, "group": group, "id": row_id,
+        "prompt": prompt, "reference": reference, "messages": messages, "system": system, "slice": part, "group": group,
+        "id": row_id,
     }  # fmt: skip
     columns: dict[Role, str] = {role: column for role, column in given.items() if column is not None}  # type: ignore[misc]  # the keys are roles
     flags = _Flags(columns, answers, instruction, licence, name, margin, base, base_license, not yes)
@@ -89,12 +91,13 @@ def init(
         raise ParamsRefused("a question got no answer", "answer it, or give --yes and the flags") from error
     chosen = margin is not None or choice.margin != starting.MARGIN
     begun = verb.begin(root, params, choice, margin_given=chosen, words=words)
-    verb.write(root, begun)
+    removed = verb.write(root, begun, params)
     if as_json:
         plan = {"needed_test_rows": begun.needed, "measured": begun.measured.model_dump(mode="json")}
-        click.echo(to_json({**begun.choice._asdict(), **plan}))
+        click.echo(to_json({**begun.choice._asdict(), **plan, "removed_record": removed}))
     else:
         _show(begun, choice.margin, pinned=begun.measured.base_sha256 is not None or base is None)
+        _show_next(removed)
 
 
 def _chosen(root: Path, params: "Params", address: str, contents: "Contents", flags: _Flags) -> "Choice":
@@ -148,7 +151,7 @@ def _columns(contents: "Contents", flags: _Flags) -> Mapping["Role", str]:
     else:
         roles = ("prompt", "reference")
     chosen: dict[Role, str] = {}
-    for role in (*roles, "slice", "group", "id"):
+    for role in (*roles, "system", "slice", "group", "id"):
         column = flags.columns.get(role)
         needed = role in roles
         if column is None:
@@ -202,4 +205,14 @@ def _show(begun: "Begun", wanted: float, *, pinned: bool) -> None:
     click.echo("wrote params.yaml")
     for what, said in lines:
         click.echo(hanging(f"  {what:<9}{one_line(said)}"))
-    click.echo(hanging("next: ./lockstep run validate   (checks the data; then ./lockstep run, which trains)"))
+
+
+def _show_next(removed: bool) -> None:
+    """The next commands."""
+    steps = [("./lockstep run", "checks the data, trains, evaluates and judges; ./lockstep run validate only checks")]
+    if removed:
+        click.echo("removed dvc.lock and reports/: the record of the example's model")
+        steps.insert(0, ('git commit -am "Our task"', "on main, and push it: main's model is what gates compare with"))
+    steps.append(("./lockstep calibrate", "once: measures the noise that a gate's margin must exceed"))
+    for word, (command, why) in zip(("next:", "", ""), steps, strict=False):
+        click.echo(hanging(f"{word:<6}{command:<27}{why}"))

@@ -20,24 +20,47 @@ if TYPE_CHECKING:
 @click.option("--force", is_flag=True, help="Run the stages even if nothing changed.")
 @click.option("--remote", is_flag=True, help="Fetch existing outputs from the DVC remote, and push new ones to it.")
 @click.option("-v", "--verbose", is_flag=True, help="Print everything that DVC and the stages print.")
+@click.option(
+    "--launcher",
+    metavar="FILE",
+    envvar="LOCKSTEP_LAUNCHER",
+    type=click.Path(path_type=Path),
+    help="Run it on a cluster: FILE is a task of SkyPilot, such as docs/clusters/launcher.yaml.",
+)
+@click.option("--hand-over", "job", metavar="JOB", help="In such a task: also put the record on the DVC remote.")
 @click.pass_obj
 @refusing
-def run(root: Path, targets: tuple[str, ...], force: bool, remote: bool, verbose: bool) -> None:
+def run(
+    root: Path, targets: tuple[str, ...], force: bool, remote: bool, verbose: bool, launcher: Path | None,
+    job: str | None,
+) -> None:  # fmt: skip
     """Run the pipeline, or the part up to STAGE.
 
     Runs only the stages that changed. Refuses first if a local source differs from its pin in params.yaml. When the
     pipeline reaches a verdict, the exit code is that of `lockstep gate`. Prints one line for each stage; what DVC and
     the stages print is in .lockstep/run.log.
+
+    With --launcher (or LOCKSTEP_LAUNCHER) a cluster of SkyPilot runs it, and is torn down afterwards. The record and
+    the outputs come from the DVC remote.
     """
     from checks.held import refusal as verdict_refusal
     from release.cli.stage_lines import StageLines
     from release.record import refusals
     from release.verbs import gate as verb
+    from release.verbs import launch
     from release.verbs import run as pipeline
 
+    if force and (launcher or job):
+        raise click.UsageError("--force excludes --launcher and --hand-over: a cluster runs what changed")
+    if job:
+        launch.hand_over(root, job, targets)
+        return
     before = pipeline.evaluated(root)
     with refusals.recorded(root, "run"):
-        pipeline.run(root, targets, force, remote, None if verbose else StageLines(root))
+        if launcher:
+            launch.launch(root, launcher, targets)
+        else:
+            pipeline.run(root, targets, force, remote, None if verbose else StageLines(root))
     if targets and "gate" not in targets:
         click.echo("next: ./lockstep run   (the rest, up to the verdict)")
         return
@@ -115,7 +138,7 @@ def calibrate(root: Path, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("specs", nargs=-1, metavar="[PARAMETER=VALUE,VALUE]...")
+@click.argument("specs", nargs=-1, metavar="[PARAMETER=VALUE,VALUE|LOW..HIGH[:log]]...")
 @click.option(
     "--seed",
     "seeds",
@@ -123,15 +146,28 @@ def calibrate(root: Path, as_json: bool) -> None:
     multiple=True,
     help="Train each combination with this seed too; repeat it.",
 )
+@click.option(
+    "--trials", type=click.IntRange(min=1), help="Search: train so many settings, each chosen by the scores before."
+)
 @click.option("--most", type=click.IntRange(min=1), default=20, show_default=True, help="Refuse more trainings.")
 @click.option("--apply", "applied", is_flag=True, help="Write the best values into params.yaml.")
 @click.option("--json", "as_json", is_flag=True, help="Print reports/sweep.json.")
 @click.pass_obj
 @refusing
-def sweep(root: Path, specs: tuple[str, ...], seeds: tuple[int, ...], most: int, applied: bool, as_json: bool) -> None:
+def sweep(
+    root: Path,
+    specs: tuple[str, ...],
+    seeds: tuple[int, ...],
+    trials: int | None,
+    most: int,
+    applied: bool,
+    as_json: bool,
+) -> None:
     """Train with each combination of values, and compare the models on the valid split.
 
     For example: lockstep sweep train.lora.r=8,16 train.learning_rate=0.002,0.004 --seed 17 --seed 18
+
+    Or a search, which needs Optuna: lockstep sweep train.learning_rate=1e-4..3e-3:log --trials 12
 
     Trains one after the other, as experiments of DVC. Run the same sweep again to go on after an interruption. Never
     asks the test split, so the gates' figures of the chosen model are honest. Settings are compared by their means over
@@ -143,7 +179,7 @@ def sweep(root: Path, specs: tuple[str, ...], seeds: tuple[int, ...], most: int,
     from checks import layout
     from release.verbs import sweep as verb
 
-    report = verb.sweep(root, specs, seeds, most)
+    report = verb.sweep(root, specs, seeds, most, trials)
     values, _ = report.by_values()[0]
     if applied:
         verb.apply(root, values)

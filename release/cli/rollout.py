@@ -72,7 +72,10 @@ def shadow(
     help="If it decides so, roll back the environment that runs the candidate, in one commit.",
 )
 @click.option(
-    "--serve", metavar="HOST:PORT", help="Keep running: answer GET /decision with the report, computed anew each time."
+    "--serve",
+    metavar="HOST:PORT",
+    help="Keep running: answer GET /decision with the report, computed anew each time. "
+    "With ?candidate=sha256:… it answers only if the candidate is that model.",
 )
 @click.pass_obj
 @refusing

@@ -6,7 +6,7 @@ validate say how long they can be at most, and a training is refused only if its
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from checks import layout, memory, steps
 from checks.errors import MachineRefused, Refusal, TrainingRefused
@@ -104,9 +104,10 @@ def _foretold(root: Path, params: Params, data: DataReport, base: str, recorded:
     return _Bounds(known, known)
 
 
-def _sequences(splits: Mapping[str, str], train: Train) -> tuple[str | None, int | None]:
-    """What the length of sequences follows from: the rows, and if they are packed how far."""
-    return splits.get("train"), train.max_length if train.packing else None
+def _sequences(splits: Mapping[str, str], train: Train) -> tuple[Any, ...]:
+    """What sequences and logits follow from: the rows, which turns are learned, and if they are packed how far."""
+    turns = getattr(train, "loss_turns", None)  # of sft
+    return splits.get("train"), turns, train.max_length if train.packing else None
 
 
 def _between(params: Params, low: Foretold) -> _Bounds:

@@ -62,6 +62,8 @@ def _model(held: HeldVerdict, image: ImageReport) -> Component:
     fetched = reports.fetch.base
     full = reports.train is not None and reports.train.full
     made = f"{'trained weights' if full else 'LoRA adapter'} {reports.parity.adapter}, merged into the base"
+    if exported := reports.parity.exported:
+        made += f", and that 16-bit model {exported.unquantised} quantised to {exported.kind}"
     base = Component(
         name=fetched.uri, type=ComponentType.MACHINE_LEARNING_MODEL, bom_ref="base",
         hashes=[_hash(fetched.sha256)], licenses=_license(fetched.license), properties=[_tree(fetched.digest)],

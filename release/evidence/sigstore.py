@@ -100,6 +100,11 @@ def verify(
     return Verified(payload, allowed(signer, role, where, at))
 
 
+def workflow(signer: Signer) -> re.Match[str] | None:
+    """The repository and ref of the identity, if it is a GitHub workflow."""
+    return _WORKFLOW.fullmatch(signer.identity or "") if signer.issuer == _GITHUB else None
+
+
 def _policy(signer: Signer) -> "AllOf":
     """The identity and issuer to require; for a GitHub workflow also the repository and branch whose code ran.
 
@@ -109,7 +114,7 @@ def _policy(signer: Signer) -> "AllOf":
     from sigstore.verify.policy import AllOf, Identity, OIDCSourceRepositoryRef, OIDCSourceRepositoryURI
 
     who = Identity(identity=signer.identity or "", issuer=signer.issuer)
-    found = _WORKFLOW.fullmatch(signer.identity or "") if signer.issuer == _GITHUB else None
+    found = workflow(signer)
     if found is None:
         return AllOf([who])
     return AllOf([who, OIDCSourceRepositoryURI(found["repository"]), OIDCSourceRepositoryRef(found["ref"])])

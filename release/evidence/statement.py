@@ -1,4 +1,4 @@
-"""The in-toto statements: of a release, a verification, an approval, a removal from quarantine and a checkpoint.
+"""The in-toto statements: of a release, a verification, an approval, a removal from quarantine, a checkpoint, a look.
 
 The same evidence gives the same bytes on every machine.
 """
@@ -23,6 +23,7 @@ from checks.statement import (
     CHECKPOINT,
     PREDICATE,
     QUARANTINE_RELEASE,
+    SEALED_LOOK,
     TREE,
     VERIFICATION,
     Approval,
@@ -30,10 +31,12 @@ from checks.statement import (
     Checked,
     Checkpoint,
     Freed,
+    Looked,
     Materials,
     Observed,
     QuarantineRelease,
     Release,
+    SealedLook,
     Statement,
     Subject,
     Verification,
@@ -57,8 +60,9 @@ _PREDICATES = {
     Approval: APPROVAL,
     QuarantineRelease: QUARANTINE_RELEASE,
     Checkpoint: CHECKPOINT,
+    SealedLook: SEALED_LOOK,
 }
-_S = TypeVar("_S", Statement, Verification, Approval, QuarantineRelease, Checkpoint)
+_S = TypeVar("_S", Statement, Verification, Approval, QuarantineRelease, Checkpoint, SealedLook)
 
 
 def make(root: Path, held: HeldVerdict, image: ImageReport, serving: ServingReport, verified: str, sbom: str) -> bytes:
@@ -170,6 +174,21 @@ def parse_checkpoint(payload: bytes, branch: str, where: str) -> Checkpoint:
     found = _parse(payload, where, Checkpoint)
     if found.subject[0].name != branch:
         raise EvidenceRefused(f"{where}: is about the branch {found.subject[0].name[:80]!r}", "sign a new checkpoint")
+    return found
+
+
+def sealed_look(model: str, looked: Looked) -> bytes:
+    """The statement that the sealed split was asked about the weights ``model``."""
+    return write(
+        SealedLook(subject=(Subject(name=MODEL, digest={TREE: model.removeprefix("sha256:")}),), predicate=looked)
+    )
+
+
+def parse_sealed_look(payload: bytes, model: str, where: str) -> SealedLook:
+    """Parse a sealed look whose signature was checked. It must be of this model."""
+    found = _parse(payload, where, SealedLook)
+    if found.subject[0].digest != {TREE: model.removeprefix("sha256:")}:
+        raise EvidenceRefused(f"{where}: is about another model", "ask about this one: `lockstep sealed ask`")
     return found
 
 

@@ -9,6 +9,7 @@ from checks import layout, pointer
 from checks.errors import EvidenceRefused
 from checks.pointer import Pointer
 from checks.release_params import Promote
+from release.adapters import commits
 from release.ledger import checkpoints, held, here, moves, place, ran, trees, walk, write
 from release.ledger.checkpoints import Last
 from release.ledger.held import Counts, Held
@@ -31,6 +32,8 @@ class Ledger:
         self._tags: Tags | None = None
         self._walks: dict[str, Walk] = {}
         self._moves: dict[str, dict[str, tuple[Move, ...]]] = {}
+        self._read: dict[tuple[str, Path], bytes] = {}
+        self._files: dict[tuple[str, Path], dict[Path, bytes]] = {}
         self.shown = where.shown
         self.untagged: tuple[str, ...] = ()
 
@@ -73,17 +76,24 @@ class Ledger:
         return self._tags
 
     def read(self, commit: str, path: Path) -> bytes | None:
-        """The file at ``path`` in ``commit``; None if there is none.
+        """The file at ``path`` in ``commit``; None if there is none. What was found is kept: a commit never changes.
 
         Raises EvidenceRefused if it, or a folder above it, is a link or anything else.
         """
-        return trees.read(self._place.git, commit, self._place.prefix + path.as_posix())
+        if (found := self._read.get((commit, path))) is None:
+            found = trees.read(self._place.git, commit, self._place.prefix + path.as_posix())
+            if found is not None:
+                self._read[commit, path] = found
+        return found
 
     def files(self, commit: str, folder: Path) -> dict[Path, bytes]:
-        """Every file below ``folder`` in ``commit``, by its path. Raises as ``read``."""
-        prefix = self._place.prefix
-        found = trees.files(self._place.git, commit, prefix + folder.as_posix())
-        return {Path(name.removeprefix(prefix)): data for name, data in found.items()}
+        """Every file below ``folder`` in ``commit``, by its path, kept as by ``read``. Raises as ``read``."""
+        if not (found := self._files.get((commit, folder), {})):
+            prefix = self._place.prefix
+            listed = trees.files(self._place.git, commit, prefix + folder.as_posix())
+            found = {Path(name.removeprefix(prefix)): data for name, data in listed.items()}
+            self._files[commit, folder] = found
+        return dict(found)
 
     def regular(self, commit: str, folder: Path) -> dict[Path, bytes]:
         """The regular files below ``folder`` in ``commit``, which may be COMMIT^1; anything else is ignored."""
@@ -98,6 +108,12 @@ class Ledger:
         """
         prefix = self._place.prefix
         return self._place.git.named([f"{commit}:{prefix}{path.as_posix()}" for commit, path in wanted])
+
+    def versions(self, commit: str, folder: Path) -> list[bytes]:
+        """Every content that a file below ``folder`` had in the history of ``commit``, each once, deleted ones too."""
+        git = self._place.git
+        from_top = f":(top,literal){self._place.prefix}{folder.as_posix()}"  # of git's root, and no pattern
+        return commits.versions(git.root, Path(from_top), commit)
 
     def pointer(self, commit: str, environment: str) -> Pointer | None:
         """What the environment runs, as of ``commit``. Raises EvidenceRefused if it cannot be read."""

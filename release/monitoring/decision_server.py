@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
 
 from checks.errors import MachineRefused, Refusal
 from checks.rollout_report import RolloutReport
@@ -12,18 +13,26 @@ PATH = "/decision"
 def server(host: str, port: int, decide: Callable[[], RolloutReport]) -> ThreadingHTTPServer:
     """A server of GET /decision: the report as JSON, computed anew each time; 503 with the reason where it is refused.
 
-    Raises MachineRefused if it cannot listen there.
+    With ?candidate=sha256:… it answers 503 if the report is about another candidate, as it is where the clone was not
+    pulled since a promotion. Raises MachineRefused if it cannot listen there.
     """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            if self.path != PATH:
+            asked = urlsplit(self.path)
+            if asked.path != PATH:
                 self._reply(404, "text/plain", f"ask for {PATH}\n")
                 return
             try:
-                self._reply(200, "application/json", decide().model_dump_json())
+                report = decide()
             except Refusal as refusal:
                 self._reply(503, "text/plain", f"{refusal}\n")
+                return
+            candidates = parse_qs(asked.query, keep_blank_values=True).get("candidate", [])
+            if any(each.removeprefix("sha256:")[: len(report.candidate)] != report.candidate for each in candidates):
+                self._reply(503, "text/plain", f"the candidate in this clone is {report.candidate}: pull it\n")
+            else:
+                self._reply(200, "application/json", report.model_dump_json())
 
         def _reply(self, status: int, kind: str, text: str) -> None:
             data = text.encode()

@@ -10,14 +10,14 @@ installed.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from checks import layout, plain_yaml
-from release.overlay import gateway, kustomize, monitored, objects, shipped, sources
+from release.overlay import exposed, gateway, kustomize, monitored, objects, shipped, sources
 from release.overlay.overlays import PLACEHOLDER, SERVER
 from release.overlay.sources import OWN
 
@@ -28,7 +28,7 @@ def failures(
     environment: str,
     found: Mapping[Path, bytes | None],
     wanted: Mapping[Path, bytes],
-    others: Iterable[str] = (),
+    others: Collection[str] = (),
     *,
     pulled: bool = True,
     generated: Callable[[], Sequence[Mapping[str, Any]]] = tuple,
@@ -36,7 +36,8 @@ def failures(
     """How the objects of ``environment`` differ from what the release in ``wanted`` may run as, one line each.
 
     ``found``: all files of one commit below release/environments, by path in the repository; None for anything but a
-    regular file. ``wanted``: of ``overlays.checked``. ``others``: environments that must have another namespace.
+    regular file. ``wanted``: of ``overlays.checked``. ``others``: environments that must have another namespace; a
+    rollback names none.
     ``pulled``: a cluster can pull the image, so an image with weights alone needs a server. ``generated``: gives the
     objects of the component monitoring, and is called if the environment names it. Raises MachineRefused if kustomize
     is needed and not installed, or the disk is full, and as ``generated``.
@@ -47,20 +48,23 @@ def failures(
         return list(read.failures)
     listed = list(_namespace(environment, read.own, found, others))
     patch = plain_yaml.load(wanted[home / SERVER].decode())
-    listed += [f"{home / OWN}: {failure}" for failure in gateway.settings(environment, read.own)]
+    spaces = dict(_spaces(environment, found))
+    listed += [f"{home / OWN}: {failure}" for failure in gateway.settings(environment, read.own, spaces)]
     named = [each for each in read.own.get("images") or () if each["name"] == PLACEHOLDER]
     image = next((f"{each['newName']}@{each['digest']}" for each in named), None)
     if image is None and not pulled:
         image = PLACEHOLDER
     if _is_alone(patch) and image is None:
         listed.append(f"{home / OWN}: images: weights come alone: name their server as {PLACEHOLDER}, by digest")
-    if listed or shipped.knows(environment, read):
+    if listed or (not _asks_gpus(patch) and shipped.knows(environment, read)):
         return listed
     built = kustomize.build(read.files, home)
     if isinstance(built, str):
         return [f"{home}: {built}"]
     namespace, before = str(read.own["namespace"]), gateway.image(read.own)
     wrong = objects.failures(built, patch, namespace, image, before)
+    if not wrong:
+        wrong += exposed.failures(environment, built, namespace, spaces if others else None)
     if monitored.uses(home, read.files) and not wrong:
         wrong += monitored.failures(environment, built, generated())
     return [f"{home}: {failure}" for failure in wrong]
@@ -84,6 +88,12 @@ def _is_alone(patch: Any) -> bool:
     return "image" not in container
 
 
+def _asks_gpus(patch: Any) -> bool:
+    """Whether the release says how many GPUs: components/gpu, which gives one, could contradict it."""
+    (container,) = patch["spec"]["template"]["spec"]["containers"]
+    return "resources" in container
+
+
 def _namespace(
     environment: str, own: Mapping[str, Any], found: Mapping[Path, bytes | None], others: Iterable[str]
 ) -> Iterable[str]:
@@ -95,6 +105,14 @@ def _namespace(
     for other in others:
         if other != environment and name == namespace_of(other, found):
             yield f"{where}: namespace: {name!r} is the namespace of {other} too: give each environment its own"
+
+
+def _spaces(environment: str, found: Mapping[Path, bytes | None]) -> Iterator[tuple[str, str]]:
+    """The other environments that have a namespace, and which."""
+    for path in sorted(found):
+        name = path.parent.name
+        if path == layout.ENVIRONMENTS / name / OWN and name != environment and (space := namespace_of(name, found)):
+            yield name, space
 
 
 def namespace_of(environment: str, found: Mapping[Path, bytes | None]) -> str | None:

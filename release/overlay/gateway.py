@@ -5,7 +5,7 @@ Deployment what does not change answers. Its settings are variables of a ConfigM
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from release.overlay.allowed import Rule, anything, between, keys, kind, rolls, shown
@@ -15,7 +15,7 @@ NAME = "gateway"
 COMPONENT = "../components/gateway"
 PLACEHOLDER = "lockstep.invalid/gateway"  # `images:` of an environment replaces it
 LABELS = {"app.kubernetes.io/name": NAME}
-_ENVIRONMENT = "LOCKSTEP_GATEWAY_ENVIRONMENT"
+ENVIRONMENT = "LOCKSTEP_GATEWAY_ENVIRONMENT"
 _CONFIG = re.compile(r"gateway(-[a-z0-9]{10})?")  # kustomize adds a hash of the content
 _VARIABLES = ("LOCKSTEP_GATEWAY_", "AWS_", "GOOGLE_")  # its settings, and those of a client of an object store
 _SETTING = re.compile(r"LOCKSTEP_GATEWAY_[A-Z_]{1,40}=[^\n]{0,400}")
@@ -57,18 +57,22 @@ def uses(own: Mapping[str, Any]) -> bool:
     return isinstance(listed, list) and COMPONENT in listed
 
 
-def settings(environment: str, own: Mapping[str, Any]) -> Iterator[str]:
-    """What is missing in an environment's own kustomization that names the component; nothing if it does not."""
+def settings(environment: str, own: Mapping[str, Any], others: Collection[str]) -> Iterator[str]:
+    """What is missing in an environment's own kustomization that names the component; nothing if it does not.
+
+    ``others``: environments whose requests it may count, if ``exposed`` finds that their routes lead here.
+    """
     if not uses(own):
         return
     if image(own) is None:
         yield f"images: name the gateway as {PLACEHOLDER}, by digest"
-    said = f"{_ENVIRONMENT}={environment}"
+    said = f"{ENVIRONMENT}={environment}"
     generated = own.get("configMapGenerator")
     maps = [each for each in generated if isinstance(each, dict)] if isinstance(generated, list) else []
     (found, *_) = [each for each in maps if each.get("name") == NAME] or [{}]
     literals = found.get("literals")
-    if not isinstance(literals, list) or [each for each in literals if str(each).startswith(_ENVIRONMENT)] != [said]:
+    named = [each for each in literals if str(each).startswith(ENVIRONMENT)] if isinstance(literals, list) else []
+    if named != [said] and named not in [[f"{ENVIRONMENT}={other}"] for other in others]:
         yield f"configMapGenerator: add `gateway` with literals: [{said}]: metrics and captures name the environment"
 
 
@@ -79,7 +83,20 @@ def image(own: Mapping[str, Any]) -> str | None:
     return next((f"{each['newName']}@{each['digest']}" for each in entries if each.get("name") == PLACEHOLDER), None)
 
 
-def is_offered(generated: Any) -> bool:
+def variables_of(objects: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The settings of the gateway among ``objects``, of which ``failures`` found nothing; empty without a gateway."""
+    for item in objects:
+        if is_one(item):
+            (container,) = item["spec"]["template"]["spec"]["containers"]
+            name = container["envFrom"][0]["configMapRef"]["name"]
+            for each in objects:
+                if each.get("kind") == "ConfigMap" and each["metadata"].get("name") == name:
+                    data = each.get("data")
+                    return {str(key): str(value) for key, value in data.items()} if isinstance(data, dict) else {}
+    return {}
+
+
+def is_offered(environment: str, generated: Any) -> bool:
     """Whether ``configMapGenerator`` has the gateway's settings and nothing else, as the comments offer it."""
     if not isinstance(generated, list) or len(generated) != 1 or not isinstance(generated[0], dict):
         return False
@@ -89,6 +106,7 @@ def is_offered(generated: Any) -> bool:
         and generated[0]["name"] == NAME
         and isinstance(literals, list)
         and all(isinstance(each, str) and _SETTING.fullmatch(each) for each in literals)
+        and f"{ENVIRONMENT}={environment}" in literals
     )
 
 

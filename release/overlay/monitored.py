@@ -44,8 +44,8 @@ def failures(
             yield f"{kind} {name}: {said.replace('the release', 'the section monitor')}: {todo}"
 
 
-def scaler(spec: Mapping[str, Any], annotations: Mapping[str, Any], target: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong with a ScaledObject of KEDA whose target is the Deployment ``target``."""
+def scaler(spec: Mapping[str, Any], annotations: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with a ScaledObject of KEDA."""
     fallback = spec.get("fallback")
     least = {"minReplicaCount": spec.get("minReplicaCount", 0)}  # KEDA's default
     if isinstance(fallback, dict):
@@ -57,5 +57,3 @@ def scaler(spec: Mapping[str, Any], annotations: Mapping[str, Any], target: Mapp
         yield "spec.idleReplicaCount: ends every server: remove it"
     if "autoscaling.keda.sh/paused-replicas" in annotations:
         yield "metadata.annotations: autoscaling.keda.sh/paused-replicas sets the number of servers: remove it"
-    if "replicas" in (target.get("spec") or {}):
-        yield "spec.scaleTargetRef: its Deployment has spec.replicas, which would undo each scaling: remove one of both"

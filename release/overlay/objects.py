@@ -1,14 +1,14 @@
 """Checks all objects of an environment: one server as the release says, and otherwise only kinds that do not affect it.
 
 Objects that can change the server, start something in its place or take its requests are not allowed: admission
-webhooks and policies, other workloads, jobs, roles, routes, Endpoints. Only kinds in ``_BESIDE`` are accepted, so an
+webhooks and policies, other workloads, jobs, roles, Ingress, Endpoints. Only kinds in ``_BESIDE`` are accepted, so an
 unknown kind is refused. Pure functions.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from release.overlay import gateway, monitored, server
+from release.overlay import gateway, monitored, rollout, server
 from release.overlay.allowed import keys, shown
 from release.overlay.overlays import LABEL
 from release.overlay.server import SELECTED
@@ -43,9 +43,12 @@ def failures(
     found += [f"{_called(item)}: {failure}" for failure in server.failures(item, patch, image)]
     if before is not None:
         found += [f"{_called(before)}: {failure}" for failure in gateway.failures(before, gateway_image)]
+    found += rollout.failures(objects, item, patch["metadata"]["annotations"])
     for each in objects:
         if rule := _BESIDE.get(_kind(each)):
             about = before if before is not None and _is_about_the_gateway(each) else item
+            if about is item and rule in (_scaler, _keda):
+                about = rollout.of(objects) or item
             found += [f"{_called(each)}: {failure}" for failure in rule(each, about)]
     return [*found, *_missing(objects, item)]
 
@@ -83,6 +86,7 @@ def _of_any(item: Mapping[str, Any], namespace: str) -> Iterator[str]:
         if (
             not _is_server(item)
             and not gateway.is_one(item)
+            and _kind(item)[0] != rollout.GROUP
             and metadata.get(key)
             and (problem := keys({}, server=False)(metadata[key]))
         ):
@@ -134,9 +138,11 @@ def _disruption(budget: Mapping[str, Any], item: Mapping[str, Any]) -> Iterator[
 
 def _target(scaler: Mapping[str, Any], item: Mapping[str, Any]) -> Iterator[str]:
     target, name = _spec(scaler).get("scaleTargetRef"), item["metadata"].get("name")
-    wanted = {"apiVersion": "apps/v1", "kind": "Deployment", "name": name}
-    if target != wanted or item.get("kind") != "Deployment":
+    wanted = {"apiVersion": item.get("apiVersion"), "kind": item.get("kind"), "name": name}
+    if target != wanted or item.get("kind") == "InferenceService":
         yield f"spec.scaleTargetRef: is {shown(target)}, the server is {item.get('kind')} {name}"
+    elif "replicas" in _spec(item):
+        yield f"spec.scaleTargetRef: its {item['kind']} has spec.replicas, which would undo each scaling: remove one"
 
 
 def _scaler(scaler: Mapping[str, Any], item: Mapping[str, Any]) -> Iterator[str]:
@@ -148,7 +154,7 @@ def _scaler(scaler: Mapping[str, Any], item: Mapping[str, Any]) -> Iterator[str]
 
 def _keda(scaler: Mapping[str, Any], item: Mapping[str, Any]) -> Iterator[str]:
     yield from _target(scaler, item)
-    yield from monitored.scaler(_spec(scaler), scaler["metadata"].get("annotations") or {}, item)
+    yield from monitored.scaler(_spec(scaler), scaler["metadata"].get("annotations") or {})
 
 
 def _data(_: Mapping[str, Any], __: Mapping[str, Any]) -> Iterator[str]:
@@ -168,6 +174,12 @@ _BESIDE: dict[tuple[str, str], Callable[[Mapping[str, Any], Mapping[str, Any]], 
     ("policy", "PodDisruptionBudget"): _disruption,
     ("autoscaling", "HorizontalPodAutoscaler"): _scaler,
     ("keda.sh", "ScaledObject"): _keda,
+    # ``exposed`` checks these.
+    ("gateway.networking.k8s.io", "HTTPRoute"): _data,
+    ("gateway.networking.k8s.io", "ReferenceGrant"): _data,
+    # ``rollout`` checks these.
+    ("argoproj.io", "Rollout"): _data,
+    ("argoproj.io", "AnalysisTemplate"): _data,
     # For imagePullSecrets, and whatever people keep beside a server.
     ("", "ConfigMap"): _config,
     ("", "Secret"): _data,

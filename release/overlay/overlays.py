@@ -9,6 +9,7 @@ An environment always has the same set of files. If there is nothing that a clus
 image in a folder of one machine) they contain no resources, so the environment builds to nothing.
 """
 
+import copy
 import math
 import re
 from collections.abc import Mapping
@@ -30,6 +31,7 @@ FOLDER = Path("release")  # in an environment's folder: what a promotion writes,
 DEPLOYMENT = FOLDER / "deployment" / "kustomization.yaml"
 SERVER = FOLDER / "deployment" / "server.yaml"  # the patch
 KSERVE = FOLDER / "kserve" / "kustomization.yaml"
+ROLLOUT = FOLDER / "rollout" / "kustomization.yaml"
 # Folders beside the environments, whose names no environment can have.
 SHARED = ("base", "components")
 
@@ -40,12 +42,16 @@ PREFIX = "lockstep/"
 PLACEHOLDER = "lockstep.invalid/server"
 CONTAINER = "server"
 LABEL = "app.kubernetes.io/name"  # by it, and the container's name as its value, the base's objects find the server
+# Labels of server and pods that no selector uses, so that they may change: by them metrics are those of a release.
+VERSION = "app.kubernetes.io/version"
+GPU = "nvidia.com/gpu"
 WEIGHTS = "weights"  # the volume, where they come alone
 
 # Seconds before SIGTERM in which routers and proxies stop sending requests.
 PRE_STOP = 10
 SPARE = 15  # seconds of grace beyond the drain
 
+_LABEL = 63  # characters of a label's value, at most
 _HEADER = "# Written by `lockstep promote`: edits are refused, and overwritten by the next move.\n"
 _NEVER = "nothing has been promoted here"
 _USER = re.compile(r"([0-9]{1,9})(?::([0-9]{1,9}))?")
@@ -88,12 +94,18 @@ def _release(
     else:
         container |= _mounting(runtime, serve, built.path, container["volumeMounts"])
         pod["volumes"].append({"name": WEIGHTS, "image": {"reference": str(where), "pullPolicy": "IfNotPresent"}})
-    marks = annotations(pointer)
+    marks = {
+        "labels": {
+            "app.kubernetes.io/instance": f"{serve.name}-{environment}"[:_LABEL].rstrip("-_"),
+            VERSION: pointer.version,
+        },
+        "annotations": annotations(pointer),
+    }
     patch = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": {"name": CONTAINER, "annotations": marks},
-        "spec": {"template": {"metadata": {"annotations": dict(marks)}, "spec": pod | {"containers": [container]}}},
+        "metadata": {"name": CONTAINER, **marks},
+        "spec": {"template": {"metadata": copy.deepcopy(marks), "spec": pod | {"containers": [container]}}},
     }
     return _files(
         environment,
@@ -101,6 +113,7 @@ def _release(
             DEPLOYMENT: _kustomization(resources=["../../../base"], patches=[{"path": SERVER.name}]),
             SERVER: _yaml(patch),
             KSERVE: _kustomization(resources=["../deployment"], components=["../../../components/kserve"]),
+            ROLLOUT: _kustomization(resources=["../deployment"], components=["../../../components/rollout"]),
         },
     )
 
@@ -115,7 +128,8 @@ def unreachable(pointer: Pointer) -> str | None:
 def nothing(environment: str, why: str = _NEVER) -> dict[Path, bytes]:
     """The same set of files for an environment that runs nothing."""
     empty = _kustomization(resources=[])
-    return _files(environment, {DEPLOYMENT: empty, SERVER: f"{_HEADER}# {why}\n".encode(), KSERVE: empty})
+    reason = f"{_HEADER}# {why}\n".encode()
+    return _files(environment, {DEPLOYMENT: empty, SERVER: reason, KSERVE: empty, ROLLOUT: empty})
 
 
 def annotations(pointer: Pointer) -> dict[str, str]:
@@ -192,8 +206,10 @@ def _of_runtime(runtime: Runtime, serve: Serve) -> tuple[dict[str, Any], dict[st
             *({"name": name, "emptyDir": {}} for name in rooms),
         ],
     }
+    shards = serve.shards or 1
     container: dict[str, Any] = {
         "name": CONTAINER,
+        **({"resources": {"limits": {GPU: str(shards)}}} if shards > 1 else {}),
         "ports": [{"name": "http", "containerPort": runtime.port}],
         "lifecycle": {"preStop": {"sleep": {"seconds": PRE_STOP}}},
         **{f"{probe}Probe": {"httpGet": {"path": runtime.health}} for probe in ("startup", "readiness", "liveness")},

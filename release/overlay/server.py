@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from release.overlay.allowed import Rule, anything, between, keys, kind, one_of, rolls, shown
-from release.overlay.overlays import CONTAINER, LABEL
+from release.overlay.overlays import CONTAINER, GPU, LABEL, VERSION
 
 KSERVE_CONTAINER = "kserve-container"  # what KServe asks the first container to be called
 SELECTED = {LABEL: CONTAINER}
@@ -71,19 +71,19 @@ def labels(item: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _deployment(patch: Mapping[str, Any], image: str | None) -> tuple[dict[str, Any], dict[str, Rule]]:
     pod, rules = _pod(patch, image, CONTAINER)
-    annotations = patch["metadata"]["annotations"]
+    labels, annotations = _labels(patch), patch["metadata"]["annotations"]
     wanted = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": {"name": CONTAINER, "labels": dict(SELECTED), "annotations": annotations},
+        "metadata": {"name": CONTAINER, "labels": labels, "annotations": annotations},
         "spec": {
             "strategy": {},
             "selector": {"matchLabels": dict(SELECTED)},
-            "template": {"metadata": {"labels": dict(SELECTED), "annotations": annotations}, "spec": pod},
+            "template": {"metadata": {"labels": labels, "annotations": annotations}, "spec": pod},
         },
     }
     return wanted, {
-        **_metadata("metadata", annotations),
+        **_metadata("metadata", labels, annotations),
         "metadata.name": kind(str),
         "metadata.namespace": anything,  # ``objects`` compares it
         "spec.replicas": between(1, 1000),
@@ -93,27 +93,27 @@ def _deployment(patch: Mapping[str, Any], image: str | None) -> tuple[dict[str, 
         "spec.paused": one_of(False),
         "spec.strategy": rolls,
         "spec.selector.matchLabels": keys(SELECTED, server=True),
-        **_metadata("spec.template.metadata", annotations),
+        **_metadata("spec.template.metadata", labels, annotations),
         **{f"spec.template.spec.{path}": rule for path, rule in rules.items()},
     }
 
 
 def _inference_service(patch: Mapping[str, Any], image: str | None) -> tuple[dict[str, Any], dict[str, Rule]]:
     pod, rules = _pod(patch, image, KSERVE_CONTAINER)
-    annotations = patch["metadata"]["annotations"]
+    labels, annotations = _labels(patch), patch["metadata"]["annotations"]
     mode = {"serving.kserve.io/deploymentMode": "Standard"}
-    predictor = {"labels": dict(SELECTED), "annotations": annotations, "deploymentStrategy": {}, **pod}
+    predictor = {"labels": labels, "annotations": annotations, "deploymentStrategy": {}, **pod}
     wanted = {
         "apiVersion": "serving.kserve.io/v1beta1",
         "kind": "InferenceService",
-        "metadata": {"name": CONTAINER, "labels": dict(SELECTED), "annotations": {**annotations, **mode}},
+        "metadata": {"name": CONTAINER, "labels": labels, "annotations": {**annotations, **mode}},
         "spec": {"predictor": predictor},
     }
     return wanted, {
-        **_metadata("metadata", {**annotations, **mode}),
+        **_metadata("metadata", labels, {**annotations, **mode}),
         "metadata.name": kind(str),
         "metadata.namespace": anything,
-        "spec.predictor.labels": keys(SELECTED, server=True),
+        "spec.predictor.labels": keys(labels, server=True),
         "spec.predictor.annotations": keys(annotations, server=True),
         "spec.predictor.minReplicas": between(1, 1000),
         "spec.predictor.maxReplicas": between(1, 1000),
@@ -124,8 +124,13 @@ def _inference_service(patch: Mapping[str, Any], image: str | None) -> tuple[dic
     }
 
 
-def _metadata(where: str, annotations: Mapping[str, str]) -> dict[str, Rule]:
-    return {f"{where}.labels": keys(SELECTED, server=True), f"{where}.annotations": keys(annotations, server=True)}
+def _labels(patch: Mapping[str, Any]) -> dict[str, str]:
+    """The labels that people may not change: the selected one, and the release's version."""
+    return {**SELECTED, VERSION: patch["metadata"]["labels"][VERSION]}
+
+
+def _metadata(where: str, labels: Mapping[str, str], annotations: Mapping[str, str]) -> dict[str, Rule]:
+    return {f"{where}.labels": keys(labels, server=True), f"{where}.annotations": keys(annotations, server=True)}
 
 
 def _pod(patch: Mapping[str, Any], image: str | None, name: str) -> tuple[dict[str, Any], dict[str, Rule]]:
@@ -147,6 +152,7 @@ def _pod(patch: Mapping[str, Any], image: str | None, name: str) -> tuple[dict[s
     rules = {
         **POD,
         **{f"containers.{name}.{key}": rule for key, rule in CONTAINER_RULES.items()},
+        **({f"containers.{name}.resources": _gpus(ours["resources"]["limits"][GPU])} if "resources" in ours else {}),
         **{f"containers.{name}.{probe}.{key}": rule for probe in _PROBES for key, rule in PATIENCE.items()},
         **{
             f"volumes.{each['name']}.emptyDir.sizeLimit": kind(str, int)
@@ -156,6 +162,19 @@ def _pod(patch: Mapping[str, Any], image: str | None, name: str) -> tuple[dict[s
     }
     security = {**_BASE_POD["securityContext"], **release.get("securityContext", {})}
     return {**release, **_BASE_POD, "securityContext": security, "volumes": volumes, "containers": [container]}, rules
+
+
+def _gpus(count: str) -> Rule:
+    """Any resources with this number of GPUs, which the server is told to use (``serve.shards``)."""
+
+    def rule(value: Any) -> str | None:
+        limits = value.get("limits") if isinstance(value, dict) else None
+        found = limits.get(GPU) if isinstance(limits, dict) else None
+        if str(found) == count:
+            return None
+        return f'limits.{GPU} is {shown(found)}, serve.shards is {count}: patch it to "{count}" in the environment'
+
+    return rule
 
 
 def differences(wanted: Any, found: Any, at: str, free: Mapping[str, Rule]) -> Iterator[str]:

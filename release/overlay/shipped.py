@@ -10,19 +10,21 @@ import yaml
 
 from checks import digest, layout, plain_yaml
 from release.overlay import gateway
-from release.overlay.overlays import CONTAINER, FOLDER
+from release.overlay.overlays import CONTAINER, FOLDER, ROLLOUT
 from release.overlay.sources import OWN, RELEASES, Sources
 
 # By path below release/environments. A test compares them with the files: change both together.
 DIGESTS = {
     path: f"sha256:{sha256}"
     for path, sha256 in {
-        "base/deployment.yaml": "0177c7721788748bed96e92c97963d51cc5538321eed6b00ef978a81441f8743",
+        "base/deployment.yaml": "ceea64042e8b9a9e7ac1c44a2cb49ad0c1e3b2ae978d7afb940be109a8b7ecdf",
         "base/disruption.yaml": "285e71d2b64a3a11baedef2acd083be522e24e256c268cc4e6af9d36ed845f88",
         "base/kustomization.yaml": "e09deb08942b341ab78021cfbb270634e1b4815c059213c2da6ebc0b1bcf6ad9",
         "base/network.yaml": "87871b355dc2cbd5d83eed51903f29120a5fd9f4de399e37b7ccb8a97cccc7ed",
         "base/service.yaml": "752fc6fb2b914ff96c53ed61c236903baec1285228a64712d4acd257fbe79bd1",
-        "components/gateway/deployment.yaml": "1e6548cf9495d172dc42c958d59eccd87c03d266a41163ee7b8b79de299eafae",
+        "components/exposure/kustomization.yaml": "e48a816211ea3a3cb0013bf6f918753a5615f975fe03767ae31cd55f85ef4c92",
+        "components/exposure/route.yaml": "90eedcce597c6d8e34ee4ec5bab79f42016558d1951f7ce3e941e531bfb8d11b",
+        "components/gateway/deployment.yaml": "5e2b85de25df296b32ada709044d6448d00693e76b010379f4b10f3316a430fa",
         "components/gateway/disruption.yaml": "7dd642a48e8ba8e8f64f41daff83e2cf8f00a28d986307f9bb9e0ecaf603e6d7",
         "components/gateway/kustomization.yaml": "2c7f58a8522df2f0980164586ba52f69a753346bafbf1090bf9634ea2872fa36",
         "components/gateway/network.yaml": "27c812a435f9fca562ce1f344b0015eb718f1aa4609276a5915d475d75a463df",
@@ -34,10 +36,12 @@ DIGESTS = {
         "components/kserve/copied/kustomization.yaml":
             "adeda711f4974fd5a5df10b2f31c3ce79b1bf9fbeb7312274943afd3ccdf4ffe",
         "components/kserve/kustomization.yaml": "f9d7531404a2f278683a0229b5ca6b99ed21e4830c580b033e3c6bdbd1e9daec",
+        "components/rollout/analysis.yaml": "cf50173f0358eef37ec5d725ac146a6f4b10765b8697cf2859a293dbcd2c4b0d",
+        "components/rollout/kustomization.yaml": "a9811e3d945e82361e3456b4eb77132d0b0ff6e0c02f8ab17e0d803d595f07d1",
+        "components/rollout/rollout.yaml": "faa6d2be934722301a60e74556ecbdf3ab0f73ea3f184f34314114f4df82df78",
     }.items()
 }  # fmt: skip
 _GPU = "../components/gpu"
-_SERVER = {"kind": "Deployment", "name": CONTAINER}
 
 
 def knows(environment: str, read: Sources) -> bool:
@@ -48,25 +52,33 @@ def knows(environment: str, read: Sources) -> bool:
         for path, data in read.files.items()
         if path != home / OWN and not path.is_relative_to(home / FOLDER)
     }
-    return _is_offered(read.own) and all(DIGESTS.get(path) == digest.of_bytes(data) for path, data in shared.items())
+    return _is_offered(environment, read.own) and all(
+        DIGESTS.get(path) == digest.of_bytes(data) for path, data in shared.items()
+    )
 
 
-def _is_offered(own: dict[str, Any]) -> bool:
+def _is_offered(environment: str, own: dict[str, Any]) -> bool:
     """Whether the kustomization uses only what the comments offer; ``sources`` and ``failures`` check the values."""
     free = {key: value for key, value in own.items() if key not in ("namespace", "images")}
     resources, components, patches = (free.pop(key, None) for key in ("resources", "components", "patches"))
     generated = free.pop("configMapGenerator", None)
+    scaled = "Rollout" if resources == [ROLLOUT.parent.as_posix()] else "Deployment"
     return (
         free == {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization"}
         and resources in [[each] for each in RELEASES]
         and components in (None, [], [_GPU], [gateway.COMPONENT], [_GPU, gateway.COMPONENT])
-        and (generated is None or gateway.is_offered(generated))
-        and (patches in (None, []) or (isinstance(patches, list) and len(patches) == 1 and _sets_replicas(patches[0])))
+        and (generated is None or gateway.is_offered(environment, generated))
+        and (
+            patches in (None, [])
+            or (isinstance(patches, list) and len(patches) == 1 and _sets_replicas(patches[0], scaled))
+        )
     )
 
 
-def _sets_replicas(patch: Any) -> bool:
-    if not isinstance(patch, dict) or patch.keys() != {"target", "patch"} or patch["target"] != _SERVER:
+def _sets_replicas(patch: Any, kind: str) -> bool:
+    if not isinstance(patch, dict) or patch.keys() != {"target", "patch"}:
+        return False
+    if patch["target"] != {"kind": kind, "name": CONTAINER}:
         return False
     try:
         operations = plain_yaml.load(str(patch["patch"]))

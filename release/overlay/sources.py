@@ -15,10 +15,10 @@ import yaml
 
 from checks import layout, plain_yaml
 from release.overlay import gateway
-from release.overlay.overlays import DEPLOYMENT, FOLDER, KSERVE, PLACEHOLDER, SHARED
+from release.overlay.overlays import DEPLOYMENT, FOLDER, KSERVE, PLACEHOLDER, ROLLOUT, SHARED
 
 OWN = "kustomization.yaml"  # kustomize takes two more names; one of each folder is enough
-RELEASES = (DEPLOYMENT.parent.as_posix(), KSERVE.parent.as_posix())
+RELEASES = tuple(path.parent.as_posix() for path in (DEPLOYMENT, KSERVE, ROLLOUT))
 BASE = layout.ENVIRONMENTS / "base"
 _COMPONENTS = layout.ENVIRONMENTS / "components"
 _LARGEST, _MOST = 1 << 20, 100  # bytes of all files together, and how many they are
@@ -190,7 +190,7 @@ class _Walk:
 def _of_fields(path: Path, value: dict[str, Any], *, own: bool) -> Iterator[str]:
     """What is wrong with the fields of a kustomization. ``own``: it is the environment's own."""
     if own and len([entry for entry in _listed(value, "resources") if entry in RELEASES]) != 1:
-        yield f"resources: name one of {' and '.join(RELEASES)}"
+        yield f"resources: name one of {', '.join(RELEASES)}"
     allowed = _FIELDS | {"replacements"} if _COMPONENTS in path.parents else _FIELDS
     yield from (f"{key}: an environment may not use it" for key in value if key not in allowed)
     for key, keys in _ENTRIES.items():

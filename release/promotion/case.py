@@ -27,6 +27,7 @@ from release.promotion import (
     image,
     record,
     requirements,
+    sealed,
     served,
     signatures,
 )
@@ -229,6 +230,13 @@ def _policy(case: Case, result: CheckResult) -> None:
     record.policy(case.where, case.release, case.recorded, result, judged=case.move.rule.after is None)
 
 
+def _sealed(case: Case, result: CheckResult) -> None:
+    if case.move.rule.sealed:
+        sealed.passed(case.where, case.release.image.model, result)
+    else:
+        result.note = "not asked here"
+
+
 def _serving(case: Case, result: CheckResult) -> None:
     case.served(case.release, result)
 
@@ -268,6 +276,7 @@ CHECKS: dict[About, Callable[[Case, CheckResult], None]] = {
     "record": _record,
     "verdict": _verdict,
     "policy": _policy,
+    "sealed": _sealed,
     "serving": _serving,
     "weights": _weights,
     "layers": _layers,

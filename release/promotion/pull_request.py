@@ -41,7 +41,7 @@ def propose(where: PromotionContext, environment: str, after: Pointer, change: C
     try:
         return commit, client.open(title, branch, where.promote.branch, body)
     except RequestError as trouble:
-        refused = github.refused(client.where, trouble)
+        refused = client.refused(trouble)
         todo = "give GITHUB_TOKEN the permission pull-requests: write, or open it by hand: the branch is pushed"
         raise RemoteRefused(f"{refused.what}: opens no pull request", todo) from None
 

@@ -157,8 +157,9 @@ def policy(
     """Check that the verdict's policy is the target's, or one under which the target accepts this verdict.
 
     The whole policy counts: scorers, bounds on data and merge, and the bounds of `lockstep verify`. A stricter policy
-    is accepted, and so are other inputs (base, data, serving image) that the target branch once had. The section
-    promote is always read from the target. ``judged``: the verdict was already judged under the target's policy.
+    is accepted, and so are other inputs (base, data, serving image) that the target branch once had. The sections
+    promote and sealed are always read from the target. ``judged``: the verdict was already judged under the target's
+    policy.
     """
     theirs = context.records.at(context.trunk).params(f"{context.target}:{layout.PARAMS}")
     weaker = [change for change in _compared(theirs, recorded.params) if change.needs_approval]
@@ -184,9 +185,9 @@ def policy(
 
 
 def _compared(old: Params, new: Params) -> list[Change]:
-    """Changes of policy, without the section promote."""
+    """Changes of policy, without the sections promote and sealed."""
     found = policies.changes(policies.of(old, None), policies.of(new, None))
-    return [change for change in found if not change.path.startswith("promote.")]
+    return [change for change in found if change.path.partition(".")[0] not in ("promote", "sealed")]
 
 
 def _target_had(context: PromotionContext, params: str) -> bool:

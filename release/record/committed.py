@@ -13,6 +13,7 @@ from release.record import lock_check, pipeline_lock
 from release.record.records import Records, WorkTree
 
 _CODE = ("stages", "checks")  # the lock names their digests
+_OPTIONAL = {layout.NOISE, layout.TRAIN_MEASURED, layout.EVALUATE_MEASURED}
 
 
 class Missing(NamedTuple):
@@ -40,16 +41,18 @@ def missing(records: Records, commit: str) -> Missing | None:
     return Missing(commit, tuple(others)) if others else None
 
 
-def record_files(tree: WorkTree) -> list[Path]:
-    """The files of the record: dvc.lock, outputs that dvc.yaml leaves to git, what git said, noise and measurements.
+def record_paths(tree: WorkTree) -> set[Path]:
+    """Where the files of the record are: dvc.lock, outputs that dvc.yaml leaves to git, what git said, measurements.
 
-    Raises EvidenceRefused if one is missing or dvc.yaml cannot be read.
+    Noise and measurements may be missing from a record. Raises EvidenceRefused if dvc.yaml cannot be read.
     """
+    return pipeline_lock.left_to_git(tree.pipeline) | {layout.LOCK, layout.REFERENCES, layout.LOOKS} | _OPTIONAL
+
+
+def record_files(tree: WorkTree) -> list[Path]:
+    """The files of the record that are here. Raises EvidenceRefused as ``record_paths``, or if one is missing."""
     root = tree.root
-    kept = pipeline_lock.left_to_git(tree.pipeline)
-    kept |= {Path(layout.LOCK), layout.REFERENCES, layout.LOOKS}
-    measured = (layout.NOISE, layout.TRAIN_MEASURED, layout.EVALUATE_MEASURED)
-    kept |= {path for path in measured if (root / path).exists()}
+    kept = {path for path in record_paths(tree) if path not in _OPTIONAL or (root / path).exists()}
     for path in sorted(kept):
         if path.is_absolute() or ".." in path.parts or (root / path).is_symlink() or not (root / path).is_file():
             raise EvidenceRefused(f"{path}: is not a regular file here, and the record needs it", "run `lockstep run`")

@@ -97,7 +97,7 @@ def anchor(
             votes[label.row][label.label if label.left_sha == our_sha else turned[label.label]] += 1
     return [
         Anchor(
-            id=row.id, prompt=row.prompt, reference=row.reference, left=ours[row.id], right=theirs[row.id],
+            id=row.id, prompt=row.transcript, reference=row.reference, left=ours[row.id], right=theirs[row.id],
             label=votes[row.id].most_common(1)[0][0],
         )
         for row in rows if row.id in votes

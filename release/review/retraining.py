@@ -62,7 +62,7 @@ def propose(root: Path, report: WatchReport, traffic: Traffic, rows: int) -> Pro
     try:
         return _proposed(client, trunk, report, traffic, rows)
     except RequestError as trouble:
-        refused = github.refused(client.where, trouble)
+        refused = client.refused(trouble)
         todo = "give GITHUB_TOKEN the permissions contents: write and pull-requests: write; then run it again"
         raise RemoteRefused(refused.what, todo if isinstance(trouble, github.Forbidden) else refused.todo) from None
 

@@ -17,14 +17,14 @@ from markupsafe import Markup
 from checks import baselines, chain, layout
 from checks.errors import EvidenceRefused
 from release.record.records import Records
-from release.review import details, metrics, training, verdicts
+from release.review import details, exported, metrics, training, verdicts
 from release.review.facts import Facts
 from release.review.text import cell, prose, visible
 
 # In the comment's order. If there is no room, the section with the lower number is left out first.
 _KEEP = {
-    "verdict": 100, "metrics": 95, "gates": 90, "policy": 92, "parameters": 80, "flips": 50, "slices": 30, "data": 60,
-    "training": 40, "cost": 55, "places": 45, "reproduce": 70, "digests": 35,
+    "verdict": 100, "metrics": 95, "exported": 75, "gates": 90, "policy": 92, "parameters": 80, "flips": 50,
+    "slices": 30, "data": 60, "training": 40, "cost": 55, "places": 45, "reproduce": 70, "digests": 35,
 }  # fmt: skip
 _SHOWN_AT_FIRST = 4  # changed parameters
 _KEEP_BAD_DATA = {"verdict": 100, "data": 88}  # it refused the data: that comes first
@@ -46,12 +46,13 @@ def sections(
 
     ``links``: labels and addresses. ``images``: plots whose address was checked. ``number``: of the pull request.
     """
-    uncompared = metrics.uncompared(facts)
+    compared, suites, uncompared = metrics.compared(facts), metrics.suites(facts), metrics.uncompared(facts)
     values = {
         "facts": facts, "links": links, "images": images, "number": number, "layout": layout,
         "outcome": verdicts.outcome(facts, uncompared), "who": verdicts.who(facts), "failing": verdicts.failing(facts),
-        "evaluation": facts.evaluation, "compared": metrics.compared(facts), "against": metrics.against(facts),
-        "uncompared": uncompared, "slices": metrics.slices(facts), "suites": metrics.suites(facts),
+        "evaluation": facts.evaluation, "compared": compared, "against": metrics.against(facts),
+        "uncompared": uncompared, "slices": metrics.slices(facts), "suites": suites,
+        "export": exported.export(facts), "quantised": exported.table(facts, compared, suites),
         "cheapest": metrics.cheapest(facts), "splits": details.splits(facts), "shown_at_first": _SHOWN_AT_FIRST,
         "parameters": details.parameters(facts), "recipe": details.recipe(records, facts),
         "flips": details.flips(facts),

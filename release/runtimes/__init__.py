@@ -2,7 +2,8 @@
 
 To add a runtime, add a file: docs/reference/runtimes.md. In ``environment``, ``entrypoint``, ``command`` and
 ``model_field`` these placeholders are replaced: {model} (the weights' folder as the server sees it), {name}, {host} (to
-listen on), {port}, {dtype} (by ``dtypes``), {max_input_tokens}, {max_total_tokens}, {max_concurrent_requests}.
+listen on), {port}, {dtype} (by ``dtypes``), {max_input_tokens}, {max_total_tokens}, {max_concurrent_requests},
+{shards}.
 """
 
 import re
@@ -19,7 +20,10 @@ from checks.sections import Name, Section, Strings
 from checks.serving import CheckName
 
 FOLDER = Path(__file__).parent
-_WORDS = ("model", "name", "host", "port", "dtype", "max_input_tokens", "max_total_tokens", "max_concurrent_requests")
+_WORDS = (
+    "model", "name", "host", "port", "dtype", "max_input_tokens", "max_total_tokens", "max_concurrent_requests",
+    "shards",
+)  # fmt: skip
 _WORD = re.compile(f"{{({'|'.join(_WORDS)})}}")
 
 # How a server is asked for what OpenAI's API has no word for: the code that speaks it is release/serving/dialects.py.
@@ -140,11 +144,17 @@ def load(name: str) -> Runtime:
 def fill(runtime: Runtime, serve: Serve, path: str, host: str = "0.0.0.0") -> Filled:  # noqa: S104 - in a container
     """Replace the placeholders; ``path``: the weights' folder as the server sees it, ``host``: where it listens.
 
-    Raises ParamsRefused if the server does not support ``serve.dtype``.
+    Raises ParamsRefused if the server does not support ``serve.dtype`` or ``serve.shards``.
     """
     if serve.dtype not in runtime.dtypes:
         raise ParamsRefused(
             f"serve.dtype: {serve.dtype}: {runtime.name} does not compute in it", f"use {' or '.join(runtime.dtypes)}"
+        )
+    shards = serve.shards or 1
+    settings = (*runtime.command, *runtime.environment.values())
+    if shards > 1 and not any("{shards}" in text for text in settings):
+        raise ParamsRefused(
+            f"serve.shards: {shards}: {runtime.name} computes on one device", "use null, or another serve.runtime"
         )
     words = {
         "model": path,
@@ -155,6 +165,7 @@ def fill(runtime: Runtime, serve: Serve, path: str, host: str = "0.0.0.0") -> Fi
         "max_input_tokens": str(serve.max_input_tokens),
         "max_total_tokens": str(serve.max_total_tokens),
         "max_concurrent_requests": str(serve.max_concurrent_requests),
+        "shards": str(shards),
     }
 
     def filled(text: str) -> str:

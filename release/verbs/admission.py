@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from checks import plain_yaml
 from release.promotion import context
 from release.promotion.admission import kyverno, policy_controller
-from release.promotion.admission.admitted import Admitted, admitted
+from release.promotion.admission.admitted import Admitted, Policy, admitted
 
-CONTROLLERS: Mapping[str, Callable[[Admitted], dict[str, Any]]] = {
+CONTROLLERS: Mapping[str, Callable[[Admitted], Policy]] = {
     "kyverno": kyverno.policy,
     "policy-controller": policy_controller.policy,
 }
@@ -18,7 +17,10 @@ CONTROLLERS: Mapping[str, Callable[[Admitted], dict[str, Any]]] = {
 def admission(root: Path, environment: str, controller: str, target: str | None = None) -> str:
     """The policy for ``controller`` as YAML; the same state of the environment gives the same bytes.
 
+    Comments at its top say what the controller cannot check.
+
     ``target`` is the branch whose signers count. Raises as ``context.find`` and ``admitted``.
     """
     found = admitted(context.find(root, target), environment)
-    return plain_yaml.dump(CONTROLLERS[controller](found))
+    made = CONTROLLERS[controller](found)
+    return "".join(f"# {note}\n" for note in (*found.notes, *made.notes)) + plain_yaml.dump(made.document)

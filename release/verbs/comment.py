@@ -20,6 +20,7 @@ from checks.rows import Record
 from checks.verdict import Status
 from release.adapters import github, process
 from release.adapters.github import Comment, Conclusion, Forbidden, GitHub, Place
+from release.adapters.rest import PATIENCE
 from release.adapters.retries import Patience, RequestError
 from release.review.facts import State
 from release.review.text import prose
@@ -58,7 +59,7 @@ class Options(NamedTuple):
     check: str | None = "lockstep"
     author: str | None = None
     use_cml: bool = True
-    patience: Patience = github.PATIENCE
+    patience: Patience = PATIENCE
 
 
 class Posted(Record):
@@ -103,7 +104,7 @@ def comment(root: Path, options: Options | None = None) -> Posted:
         conclusion: Conclusion = "success" if found.passes else "failure"
         how, address = _checked(client, commit, conclusion, found, options.check, notes) if commit else (None, None)
     except RequestError as trouble:
-        raise github.refused(where, trouble) from None
+        raise client.refused(trouble) from None
     return Posted(
         state=found.state, status=found.status, conclusion=conclusion, comment=made.url, created=created, by=by,
         check=how, check_url=address, notes=tuple(notes),

@@ -1,6 +1,7 @@
 """init: turns the configuration of a clone into one for a team's own data."""
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,16 +88,29 @@ def _words(measured: Measured) -> int:
     return math.ceil(1.5 * measured.words / 10) * 10
 
 
-def write(root: Path, begun: Begun) -> None:
-    """Write params.yaml."""
+def write(root: Path, begun: Begun, params: Params) -> bool:
+    """Write params.yaml; whether the record of the old one, ``params``, was removed, since it is the example's.
+
+    Once the removal is committed to the target branch, no gate compares a model of the team's task with the example's.
+    """
+    foreign = _is_example(params)
+    if foreign:  # first: if this command is killed here, the next one does the rest
+        (root / layout.LOCK).unlink(missing_ok=True)
+        if (root / layout.REPORTS).is_dir():
+            shutil.rmtree(root / layout.REPORTS)
     files.write_text(root / layout.PARAMS, begun.text)
+    return foreign
+
+
+def _is_example(params: Params) -> bool:
+    return params.prepare.loader.kind == _EXAMPLE
 
 
 def _refuse_to_replace(root: Path, params: Params, *, force: bool) -> None:
     """Only an example's params.yaml that git has may be replaced without ``force``."""
     if force:
         return
-    if params.prepare.loader.kind != _EXAMPLE:
+    if not _is_example(params):
         raise ParamsRefused(f"{layout.PARAMS}: is about data of your own already", "give --force to replace it")
     if commits.resolve(root, "HEAD") is None or commits.uncommitted(root, "HEAD", [layout.PARAMS]):
         raise ParamsRefused(

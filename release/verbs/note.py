@@ -48,7 +48,7 @@ def note(root: Path, options: Options | None = None) -> Posted:
         if options.check is not None and commit is not None:
             client.status(options.check, commit, conclusion, found.title)
     except RequestError as trouble:
-        raise gitlab.refused(where, trouble) from None
+        raise client.refused(trouble) from None
     check = options.check is not None
     return Posted(
         state=found.state, status=found.status, conclusion=conclusion, comment=made.url, created=created, by="rest",

@@ -8,7 +8,7 @@ from checks.sweeps import SweepReport, Values
 from release.adapters import dvc
 
 
-def sweep(root: Path, specs: Sequence[str], seeds: Sequence[int], most: int) -> SweepReport:
+def sweep(root: Path, specs: Sequence[str], seeds: Sequence[int], most: int, trials: int | None = None) -> SweepReport:
     """Run ``python -m stages.sweep`` in ``root``, after the stages up to validate, and read its report.
 
     Raises as ``dvc.python`` does, and ParamsRefused for values that cannot be tried, before anything runs.
@@ -17,7 +17,8 @@ def sweep(root: Path, specs: Sequence[str], seeds: Sequence[int], most: int) -> 
     dvc.python(root, ["-m", "stages.sources.still_pinned"], "the look at local sources", aside=True)
     dvc.python(root, ["-m", "dvc", "repro", "validate"], "dvc repro", aside=True)
     seeded = [f"--seed={seed}" for seed in seeds]
-    dvc.python(root, ["-m", "stages.sweep", f"--most={most}", *seeded, "--", *specs], "sweep", aside=True)
+    searched = [] if trials is None else [f"--trials={trials}"]
+    dvc.python(root, ["-m", "stages.sweep", f"--most={most}", *searched, *seeded, "--", *specs], "sweep", aside=True)
     return files.read_json(root / layout.SWEEP_REPORT, SweepReport)
 
 

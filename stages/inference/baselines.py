@@ -4,10 +4,12 @@ In:  train and test rows. Out: an answer per test row. Both are deterministic.
 
 * ``majority``: the commonest answer of train, always.
 * ``nearest``: the answer to the most similar request of train, by cosine over TF-IDF of words and pairs of words in the
-  last user message. Among rows with the same system message where train has some, else among all; of several that are
-  as similar, the first.
-* ``naive-bayes``: multinomial Naive Bayes over TF-IDF of words and pairs of words in the last user message,
-  additive smoothing 0.1.
+  request. Among rows with the same system message where train has some, else among all; of several that are as similar,
+  the first.
+* ``naive-bayes``: multinomial Naive Bayes over TF-IDF of words and pairs of words in the request, additive
+  smoothing 0.1.
+
+The request of a chat is all its turns before the answer, but the system's: "and in another region?" alone says little.
 """
 
 from collections import defaultdict
@@ -15,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from checks.errors import EvaluationRefused
-from checks.rows import Row
+from checks.rows import Row, request
 
 SMOOTHING = 0.1
 
@@ -44,7 +46,11 @@ def _nearest(train: Sequence[Row], test: Sequence[Row]) -> list[str]:
     of_system = defaultdict[str, list[int]](list)
     for place, row in enumerate(train):
         of_system[_system(row)].append(place)
-    asked, everywhere, answers = vectorizer.transform([row.prompt for row in test]), range(len(train)), list[str]()
+    asked, everywhere, answers = (
+        vectorizer.transform([request(row.messages) for row in test]),
+        range(len(train)),
+        list[str](),
+    )
     for row, vector in zip(test, asked, strict=True):
         places = of_system.get(_system(row), everywhere)
         similar = (words[list(places)] @ vector.T).toarray()[:, 0]
@@ -62,7 +68,7 @@ def _words(kind: str, train: Sequence[Row]) -> tuple[Any, Any]:
 
     vectorizer: Any = TfidfVectorizer(ngram_range=(1, 2))
     try:
-        return vectorizer, vectorizer.fit_transform([row.prompt for row in train])
+        return vectorizer, vectorizer.fit_transform([request(row.messages) for row in train])
     except ValueError as error:  # every prompt is punctuation, or stop words
         raise EvaluationRefused(
             f"{kind}: the prompts of train hold no words: {error}", "take it out of evaluate.baselines"
@@ -82,4 +88,4 @@ def _naive_bayes(train: Sequence[Row], test: Sequence[Row]) -> list[str]:
             "take it out of evaluate.baselines: free text is no task for it",
         )
     model = MultinomialNB(alpha=SMOOTHING).fit(words, references)
-    return [str(found) for found in model.predict(vectorizer.transform([row.prompt for row in test]))]
+    return [str(found) for found in model.predict(vectorizer.transform([request(row.messages) for row in test]))]

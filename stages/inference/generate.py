@@ -29,6 +29,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingW
 
 from checks import imports
 from checks.errors import EvaluationRefused
+from stages.weights import compressed
 
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -62,7 +63,7 @@ def load(folder: Path, precision: str) -> tuple[Any, Any]:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=_TYPES[precision], local_files_only=True)
         layers = DynamicCache(config=model.config).layers
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise EvaluationRefused(
             f"{folder}: does not load: {reason}", "run `./lockstep run` to make it again"
@@ -74,7 +75,7 @@ def load(folder: Path, precision: str) -> tuple[Any, Any]:
             f"{folder}: {model.config.model_type} keeps a state other than keys and values ({kinds})",
             "use a model whose layers are all attention",
         )
-    return model.to(device).eval(), tokenizer
+    return compressed.unpacked(model).to(device).eval(), tokenizer
 
 
 def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -126,7 +126,7 @@ class OpenAI(JudgeKind):
 
     def _body(self, asked: Asked) -> dict[str, Any]:
         """The request. What the texts hold is never taken for a blank."""
-        texts = {"prompt": asked.row.prompt, "reference": asked.row.reference}
+        texts = {"prompt": asked.row.transcript, "reference": asked.row.reference}
         texts |= {"left": asked.answer, "right": asked.other or ""} if self.compares else {"answer": asked.answer}
         told = string.Template(self.prompt).substitute(texts)
         return {

@@ -1,29 +1,31 @@
 """Loader of prepare: a team's own rows from JSONL, Parquet or CSV files below data/raw.
 
 A row is ``prompt`` and ``reference``, or ``messages``: an optional system turn, then user and assistant in turn,
-and the last assistant turn is the reference. CSV means commas and UTF-8. Files may have more columns than params.yaml
-names. A null prompt or reference is empty text, which the rules drop-empty-prompt and drop-empty-reference count; in
-CSV a cell is null when it is empty, and every other cell is text ("NA" is). Any other fault refuses, with file, row
-and column. So does a line, cell or Parquet row above LARGEST, before all of it is in memory: no model here reads as
-much, and one missing quote makes a whole file one cell.
+and the last assistant turn is the reference. As TRL has it, the prompt may be a list of turns too, and an answer a list
+of one. CSV means commas and UTF-8. Files may have more columns than params.yaml names. A null prompt, reference or turn
+is empty text, which the rules drop-empty-prompt and drop-empty-reference count; in CSV a cell is null when it is empty,
+and every other cell is text ("NA" is). Any other fault refuses, with file, row and column. So does a line, cell or
+Parquet row above LARGEST, before all of it is in memory: no model here reads as much, and one missing quote makes a
+whole file one cell.
 """
 
 import csv
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import repeat
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal, Self
 
-from pydantic import Field, JsonValue, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, JsonValue, TypeAdapter, model_validator
 
 from checks.drafts import Draft, Loader
 from checks.errors import DataRefused
 from checks.rows import Message
 from checks.sections import Name, Section
 from checks.text import escape
+from stages.loaders import _chats
 
 LARGEST = 1 << 20  # bytes of a line or Parquet row, characters of a CSV cell
 _BATCH = 256  # rows of a Parquet file that are read at once
@@ -41,6 +43,9 @@ class Columns(Section):
     reference: Annotated[str | None, Field(description="column with the expected answer")] = None
     messages: Annotated[
         str | None, Field(description="column with a chat; its last assistant turn is the reference")
+    ] = None
+    system: Annotated[
+        str | None, Field(description="column with the row's system message; where it is null, loader.instruction")
     ] = None
     id: Annotated[str | None, Field(description="column with a unique id; without it ids are digests of the rows")] = (
         None
@@ -146,13 +151,14 @@ def _matching(pattern: str, folder: Path) -> list[Path]:
 
 
 def _jsonl(path: Path, name: str) -> Iterator[Found]:
+    decoder = json.JSONDecoder(object_pairs_hook=_unique)  # json.loads would make one for each row
     with path.open("rb") as stream:
         for number, line in enumerate(_lines(stream, name), 1):
             source = f"{name}:{number}"
             if not line.strip():
                 continue
             try:
-                row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"), object_pairs_hook=_unique)
+                row = decoder.decode(line.decode("utf-8-sig" if number == 1 else "utf-8"))
             except UnicodeDecodeError as error:
                 raise _Bad(f"{source}: is not UTF-8 at byte {error.start} of the line") from error
             except (ValueError, RecursionError) as error:
@@ -239,6 +245,8 @@ def _parquet(path: Path, name: str) -> Iterator[Found]:
     number = 0
     try:
         with pq.ParquetFile(path) as file:
+            if len(set(names := file.schema_arrow.names)) < len(names):  # to_pylist would take the last one
+                raise _Bad(f"{name}: a column is named twice: {_shown(names)}")
             _hold_groups(file.metadata, name)
             for batch in file.iter_batches(batch_size=_BATCH):
                 for part in [batch] if _size(batch) <= LARGEST else map(batch.slice, range(batch.num_rows), repeat(1)):
@@ -247,6 +255,8 @@ def _parquet(path: Path, name: str) -> Iterator[Found]:
                     for row in part.to_pylist():
                         number += 1
                         yield f"{name}:{number}", row
+    except OverflowError as error:  # Arrow's times reach further than Python's
+        raise _Bad(f"{name}: has a time after row {number} that is out of range: {error}") from error
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _Bad(f"{name}: is not Parquet after row {number}: {str(error).splitlines()[0]}") from error
 
@@ -272,14 +282,24 @@ _READERS = {".jsonl": _jsonl, ".ndjson": _jsonl, ".csv": _csv, ".parquet": _parq
 
 def _draft(loader: Table, system: Message | None, source: str, row: dict[str, Any]) -> Draft:
     columns = loader.columns
+    before: list[Message] = []
     if columns.messages is not None:
-        before, prompt, reference = _turns(_cell(row, columns.messages), columns.messages)
+        *before, question, answer = _turns(_cell(row, columns.messages), columns.messages, _chats.CHAT)
+        prompt, reference = question.content, answer.content
+    elif _chats.is_chat(cell := _cell(row, columns.prompt)):
+        *before, question = _turns(cell, columns.prompt, _chats.PROMPT)
+        prompt, reference = question.content, _answer(row, columns.reference)
     else:
-        before, prompt, reference = (), _text(row, columns.prompt), _text(row, columns.reference)
-    if system is not None and not (before and before[0].role == "system"):
-        before = (system, *before)
+        prompt, reference = _text(row, columns.prompt), _answer(row, columns.reference)
+    asked = [*_said(before), prompt]
+    own = _text(row, columns.system) if columns.system is not None else ""
+    if before and before[0].role == "system":
+        if own:
+            raise _Bad(f"column {columns.system!r}: has a system message, and so has the row's chat")
+    elif (head := Message(role="system", content=own) if own else system) is not None:
+        before.insert(0, head)
     return Draft(
-        before=before,
+        before=tuple(before),
         prompt=prompt,
         reference=reference,
         answer=reference,
@@ -287,7 +307,7 @@ def _draft(loader: Table, system: Message | None, source: str, row: dict[str, An
         source=source,
         id=_label(row, columns, "id"),
         group=_label(row, columns, "group"),
-        extra={name: _plain(_cell(row, column), column) for name, column in (columns.extra or {}).items()},
+        extra={name: _further(row, column, asked) for name, column in (columns.extra or {}).items()},
     )
 
 
@@ -299,12 +319,39 @@ def _cell(row: dict[str, Any], column: str | None) -> Any:
 
 def _plain(value: Any, column: str) -> JsonValue:
     """A cell of a further column: text, a number, or lists and mappings of these. NaN becomes null."""
+    if isinstance(value, str):
+        return _as_text(value, f"column {column!r}")
     if isinstance(value, float) and value != value:
         return None
     try:
-        return _JSON.validate_python(value)
-    except ValidationError as error:
+        plain = _JSON.validate_python(value)
+        _JSON.validate_json(
+            json.dumps([[plain]], allow_nan=False, ensure_ascii=False).encode()
+        )  # as in a line of a split
+    except (ValueError, RecursionError) as error:  # a type, infinity, half a character, or nested too deeply
         raise _Bad(f"column {column!r}: {_shown(value)} is not JSON") from error
+    return plain
+
+
+def _further(row: dict[str, Any], column: str, asked: Sequence[str]) -> JsonValue:
+    """A cell of a further column. Of a list of turns it is the last answer: TRL writes worse answers so."""
+    cell = _cell(row, column)
+    if not _chats.is_chat(cell):
+        return _plain(cell, column)
+    *before, answer = _turns(cell, column, _chats.CHAT if len(cell) > 1 else _chats.ANSWER)
+    if before and _said(before) != asked:
+        raise _Bad(f"column {column!r}: its turns before the last answer are not those of the row's prompt")
+    return answer.content
+
+
+def _said(turns: Sequence[Message]) -> list[str]:
+    """What user and assistant say in turn."""
+    return [turn.content for turn in turns if turn.role != "system"]
+
+
+def _answer(row: dict[str, Any], column: str | None) -> str:
+    cell = _cell(row, column)
+    return _turns(cell, column, _chats.ANSWER)[0].content if _chats.is_chat(cell) else _text(row, column)
 
 
 def _text(row: dict[str, Any], column: str | None) -> str:
@@ -316,7 +363,7 @@ def _as_text(value: Any, where: str) -> str:
     if value is None or (isinstance(value, float) and value != value):  # NaN differs from itself
         return ""
     if not isinstance(value, str):
-        written = f': write it as text, "{json.dumps(value)}"' if isinstance(value, int | float) else ""
+        written = f': write it as text, "{_cut(json.dumps(value))}"' if isinstance(value, int | float) else ""
         raise _Bad(f"{where}: {_shown(value)} is not text{written}")
     try:
         value.encode()
@@ -336,8 +383,7 @@ def _label(row: dict[str, Any], columns: Columns, field: str) -> str | None:
     return text or None
 
 
-def _turns(value: Any, column: str) -> tuple[tuple[Message, ...], str, str]:
-    """(Turns before the last question, the last question, its answer)."""
+def _turns(value: Any, column: str | None, shape: _chats.Shape) -> list[Message]:
     where = f"column {column!r}"
     if isinstance(value, str):
         try:
@@ -346,17 +392,14 @@ def _turns(value: Any, column: str) -> tuple[tuple[Message, ...], str, str]:
             raise _Bad(f"{where}: {_shown(value)} is not a list of turns: {error}") from error
     if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
         raise _Bad(f"{where}: {_shown(value)} is not a list of turns")
-    roles = [turn.get("role") for turn in value]
-    talk = roles[1:] if roles[:1] == ["system"] else roles
-    if not talk or talk != ["user", "assistant"] * (len(talk) // 2):
-        raise _Bad(f"{where}: roles {_shown(roles)} are not: system or none, then user and assistant in turn")
-    for turn in value:
-        other = sorted(key for key, held in turn.items() if key not in ("role", "content") and held is not None)
-        if other:
-            raise _Bad(f"{where}: a turn has {', '.join(other)} beside role and content")
-    texts = [_as_text(turn.get("content"), f"{where}, turn {number}") for number, turn in enumerate(value, 1)]
-    before = tuple(Message(role=role, content=text) for role, text in zip(roles[:-2], texts[:-2], strict=True))
-    return before, texts[-2], texts[-1]
+    try:
+        found = _chats.turns(value, shape)
+    except ValueError as error:
+        raise _Bad(f"{where}: {error}") from error
+    return [
+        Message(role=role, content=_as_text(content, f"{where}, turn {number}"))
+        for number, (role, content) in enumerate(found, 1)
+    ]
 
 
 def _repeated_ids(drafts: list[Draft]) -> Iterator[str]:
@@ -367,7 +410,10 @@ def _repeated_ids(drafts: list[Draft]) -> Iterator[str]:
 
 
 def _shown(value: Any) -> str:
-    return _cut(ascii(value))
+    try:
+        return _cut(ascii(value))
+    except RecursionError:
+        return f"a deeply nested {type(value).__name__}"
 
 
 def _cut(text: str) -> str:

@@ -8,12 +8,12 @@ import json
 import os
 import re
 from collections.abc import Callable, Sequence
-from itertools import chain, pairwise
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from checks.errors import DataRefused, EvidenceRefused
-from checks.rows import Message, Row
+from checks.rows import Row
 
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 
@@ -31,9 +31,12 @@ def counter(base: Path) -> Callable[[Sequence[Row]], list[Lengths]]:
     encode = _encoder(base)
 
     def count(rows: Sequence[Row]) -> list[Lengths]:
-        prompts = [_render(template, row, row.messages, True) for row in rows]
-        answers = [(*row.messages, Message(role="assistant", content=row.reference)) for row in rows]
-        whole = [_render(template, row, turns, False).rstrip() for row, turns in zip(rows, answers, strict=True)]
+        prompts, whole = [], []
+        for row in rows:
+            turns = [{"role": message.role, "content": message.content} for message in row.messages]
+            prompts.append(_render(template, row, turns, True))
+            turns.append({"role": "assistant", "content": row.reference})
+            whole.append(_render(template, row, turns, False).rstrip())
         lengths = encode([*prompts, *whole])
         return [Lengths(a, max(0, w - a)) for a, w in zip(lengths, lengths[len(rows) :], strict=False)]
 
@@ -70,7 +73,7 @@ def _apart(tokenizer: Any) -> re.Pattern[str] | None:
     if any(token.normalized or token.lstrip or token.rstrip or token.single_word for token in tokens):
         return None
     longest_first = sorted((token.content for token in tokens), key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+    return re.compile(f"({'|'.join(map(re.escape, longest_first))})") if longest_first else None
 
 
 def _lengths(tokenizer: Any, apart: re.Pattern[str] | None, texts: list[str]) -> list[int]:
@@ -80,8 +83,8 @@ def _lengths(tokenizer: Any, apart: re.Pattern[str] | None, texts: list[str]) ->
     """
     parts = []
     for text in texts:
-        cuts = [0, *(found.start() for found in apart.finditer(text) if found.start()), None] if apart else [0, None]
-        parts.append([text[start:stop] for start, stop in pairwise(cuts)])
+        first, *rest = apart.split(text) if apart else [text]  # then a token and what follows it, in turn
+        parts.append([*filter(None, (first, *map(str.__add__, rest[::2], rest[1::2])))])
     each = list(dict.fromkeys(chain.from_iterable(parts)))
     encoded = tokenizer.encode_batch_fast(each, add_special_tokens=False)
     length = {part: len(one.ids) for part, one in zip(each, encoded, strict=True)}
@@ -115,6 +118,7 @@ def _template(base: Path) -> Callable[..., str]:
     texts = {name: token["content"] if isinstance(token, dict) else token for name, token in special.items()}
     try:
         compiled = environment.from_string(text)
+        compiled.globals = dict(compiled.globals)  # jinja copies them at every rendering, a ChainMap in slow Python
     except TemplateError as error:
         raise EvidenceRefused(f"{base}: its chat template is malformed: {error}", "fix the base model") from error
     return lambda messages, start: compiled.render(messages=messages, add_generation_prompt=start, **texts)
@@ -126,11 +130,11 @@ def _raise(message: str) -> None:
     raise TemplateError(message)
 
 
-def _render(template: Callable[..., str], row: Row, messages: Sequence[Message], start: bool) -> str:
+def _render(template: Callable[..., str], row: Row, turns: list[dict[str, str]], start: bool) -> str:
     from jinja2 import TemplateError
 
     try:
-        return template([{"role": message.role, "content": message.content} for message in messages], start)
+        return template(turns, start)
     except TemplateError as error:
         raise DataRefused(
             f"row {row.id} ({row.source}): the base's chat template refuses it: {error}",

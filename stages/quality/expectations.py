@@ -21,6 +21,9 @@ SHOWN = 5  # offending rows of an expectation
 ROW = ("where", "id", "prompt", "reference", "group", "slice", "source")  # columns of a row as it is in the file
 COUNTED = ("roles", "asked", "prompt_tokens", "reference_tokens")  # and what validate adds
 ALL, LABELS = "splits", "labels"  # frames beside those of the three splits
+# Bytes of a frame, at 8 a cell, up to which its page has a fingerprint: that of a million rows takes as long as all
+# expectations. Nothing is compared with it: the report has the digests of the splits.
+_FINGERPRINT = 8 << 20
 _AGAIN = "run `./lockstep run prepare`, which writes the splits and the report together"
 
 
@@ -187,7 +190,9 @@ def run(found: Mapping[str, Suite], frames: Mapping[str, Frame | Columns], docs:
     """Check every suite against its frame, build Data Docs in ``docs``, and return the outcomes in order."""
     gx = great_expectations()
     import pandas as pd
+    from great_expectations.execution_engine import pandas_execution_engine
 
+    pandas_execution_engine.HASH_THRESHOLD = _FINGERPRINT
     started = datetime.now(UTC)
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False, "metric_calculations": False}

@@ -12,7 +12,7 @@ from checks import drafts, layout, near_duplicates
 from checks.drafts import Rule
 from checks.evidence import PrepareReport
 from checks.params import NearDuplicates
-from checks.rows import Row, request
+from checks.rows import Row, earlier_requests, request
 from stages import progress
 from stages.quality.chat_tokens import Lengths
 from stages.quality.expectations import COUNTED, ROW, Columns, Frame
@@ -26,6 +26,7 @@ class Read(NamedTuple):
     columns: Columns
     references: list[str]
     requests: list[str]  # what near-duplicates are judged by
+    earlier: list[tuple[str, ...]]  # and what chats answer before their last turn
     defects: Columns  # by rule; None for a row without the defect
     rows: list[Row]
     origins: list[str]
@@ -49,7 +50,7 @@ def read(
     ``wanted``: by source, the rules whose defects its rows must not have.
     """
     columns: Columns = {column: [] for column in (*ROW, *COUNTED, *needed)}
-    found = Read(columns, [], [], {rule: [] for rule in defects}, [], [])
+    found = Read(columns, [], [], [], {rule: [] for rule in defects}, [], [])
     line = 0
     for batch in _batches(progress.of_rows(f"read {name}", rows)):
         for row, tokens in zip(batch, count(batch), strict=True):
@@ -58,8 +59,8 @@ def read(
             values = {
                 "where": f"{layout.SPLITS}/{name}.jsonl:{line}",
                 "id": row.id,
-                "prompt": row.prompt if row.prompt.strip() else None,
-                "reference": row.reference if row.reference.strip() else None,
+                "prompt": row.prompt if _said(row, "user") else None,
+                "reference": row.reference if row.reference.strip() and _said(row, "assistant") else None,
                 "group": row.group,
                 "slice": row.slice,
                 "source": row.source,
@@ -73,6 +74,7 @@ def read(
                 found.columns[column].append(value)
             found.references.append(row.reference)
             found.requests.append(request(row.messages))
+            found.earlier.append(earlier_requests(row.messages))
             found.origins.append(row.origin)
             for defect, rule in defects.items():
                 is_found = defect in wanted[row.origin] and rule.finds(draft)
@@ -80,6 +82,11 @@ def read(
         if whole:
             found.rows.extend(batch)
     return found
+
+
+def _said(row: Row, role: str) -> bool:
+    """Whether no turn of this role is blank."""
+    return all(message.content.strip() for message in row.messages if message.role == role)
 
 
 def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
@@ -109,13 +116,16 @@ def together(read: Mapping[str, Read], near: NearDuplicates) -> Columns:
     first = [same[each] for each in asked]
     texts = [text for of_split in read.values() for text in of_split.requests]
     roots = near_duplicates.groups(texts, near.shingle, near.similarity)
+    alike = [None if home[other] == name else where[other] for name, other in zip(home, roots, strict=True)]
+    for index, chat in _answered_in_training(home, texts, [e for of in read.values() for e in of.earlier], near):
+        alike[index] = alike[index] or where[chat]
     return {
         "where": where,
         "id": ids,
-        **{
-            column: [None if home[other] == name else where[other] for name, other in zip(home, others, strict=True)]
-            for column, others in (("same_prompt_as", first), ("near_duplicate_of", roots))
-        },
+        "same_prompt_as": [
+            None if home[other] == name else where[other] for name, other in zip(home, first, strict=True)
+        ],
+        "near_duplicate_of": alike,
         "group_also_in": [
             ", ".join(sorted(homes[group] - {name})) or None for name, group in zip(home, groups, strict=True)
         ],
@@ -124,6 +134,19 @@ def together(read: Mapping[str, Read], near: NearDuplicates) -> Columns:
             for defect in next(iter(read.values())).defects
         },
     }
+
+
+def _answered_in_training(
+    home: Sequence[str], texts: Sequence[str], earlier: Sequence[tuple[str, ...]], near: NearDuplicates
+) -> Iterator[tuple[int, int]]:
+    """Each held-out row that asks what a chat of train answers before its last turn, and that chat."""
+    chats = [(index, text) for index, name in enumerate(home) if name == "train" for text in earlier[index]]
+    if not chats:
+        return
+    held_out = [index for index, name in enumerate(home) if name != "train"]
+    asked, answered = [texts[index] for index in held_out], [text for _, text in chats]
+    for one, other in near_duplicates.first_alike(asked, answered, near.shingle, near.similarity):
+        yield held_out[one], chats[other][0]
 
 
 def conservation(read: Mapping[str, Read], report: PrepareReport) -> Frame:

@@ -16,6 +16,7 @@ from checks.rows import Prediction
 NAMES: dict[str, str] = {
     "candidate": "the fine-tuned model",
     "base": "the base model",
+    "unquantised": "the 16-bit model",
     "main": "main's model",
     "champion": "production's model",
     "best": "the best release",

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from pydantic import JsonValue
 
 from checks import layout, over_seeds
-from checks.sweeps import Sweep, SweptRun
+from checks.sweeps import Range, Sweep, SweptRun, Tried
 from stages.reporting import plots
 
 if TYPE_CHECKING:
@@ -53,6 +53,9 @@ def _over_seeds(report: Sweep) -> list[str]:
     """What the table says of parameters: each against the best, with the interval over seeds and rows."""
     (best, of_best), *others = report.by_values()
     spread = report.spread(of_best)
+    if report.search:
+        chosen = f"Values by {report.search}: each was chosen by the scores before"
+        return [f"{chosen}. So no interval between two of them would hold. Sweep the best as lists, with other seeds."]
     if spread is None:
         return ["One seed: a difference may be the seed's. Repeat `--seed` to compare parameters."]
     if not others:
@@ -67,7 +70,7 @@ def _over_seeds(report: Sweep) -> list[str]:
     return ["## Over seeds", "", f"{over_seeds.ABOUT} {together}", "", *told]
 
 
-def draw(folder: Path, report: Sweep, tried: Mapping[str, Sequence[JsonValue]]) -> None:
+def draw(folder: Path, report: Sweep, tried: Tried) -> None:
     """Write the plots: scores.svg if values were tried, and seconds.svg."""
     from matplotlib.figure import Figure
 
@@ -78,7 +81,14 @@ def draw(folder: Path, report: Sweep, tried: Mapping[str, Sequence[JsonValue]]) 
             for axes, (path, values) in zip(
                 figure.subplots(len(tried), squeeze=False)[:, 0], tried.items(), strict=True
             ):
-                _against(axes, report, runs, path, values)
+                if isinstance(values, Range):
+                    _along(axes, report, runs, path, values)
+                else:
+                    _against(axes, report, runs, path, values)
+                axes.set_title(
+                    f"{report.scorer} on {report.rows} valid rows, by {path}: a point a training", loc="left"
+                )
+                axes.spines[["top", "right"]].set_visible(False)
             plots.save(figure, folder / "scores")
         figure = Figure(figsize=(7.5, 4.0), layout="constrained")
         _pareto(figure.subplots(), report, runs)
@@ -97,8 +107,19 @@ def _against(axes: "Axes", report: Sweep, runs: Sequence[SweptRun], path: str, v
     means = [(x, [y for at, y in points if at == x]) for x in range(len(values))]
     axes.plot([x for x, ys in means if ys], [sum(ys) / len(ys) for _, ys in means if ys], color=_POINTS)
     axes.set_xticks(range(len(values)), [plots.short(str(value)) for value in values])
-    axes.set_title(f"{report.scorer} on {report.rows} valid rows, by {path}: a point a training", loc="left")
-    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _along(axes: "Axes", report: Sweep, runs: Sequence[SweptRun], path: str, values: Range) -> None:
+    """The score along a range that was searched: a point a training."""
+    chosen = [cast(float, run.values[path]) for run in runs]  # a range has numbers alone
+    axes.plot(chosen, [run.scores[report.scorer].value for run in runs], "o", color=_POINTS, alpha=0.7)
+    if values.log:
+        from matplotlib.ticker import LogLocator, NullLocator
+
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if values.high < 1000 * values.low else (1.0,)))
+        axes.xaxis.set_major_formatter("{x:g}")  # not by powers of ten: the style sets no mathematics
+        axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _pareto(axes: "Axes", report: Sweep, runs: Sequence[SweptRun]) -> None:
@@ -121,7 +142,8 @@ def _pareto(axes: "Axes", report: Sweep, runs: Sequence[SweptRun]) -> None:
     for x, y, values in front:
         name = plots.short(named({path.rpartition(".")[2]: value for path, value in values.items()}))
         axes.annotate(name, (x, y), xytext=(-5, 5), textcoords="offset points", ha="right", fontsize=8)
-    axes.margins(x=0.25)  # room for the name of the leftmost
+    left, right = axes.get_xlim()
+    axes.set_xlim(left - 0.4 * (right - left), right)  # room for the name of the leftmost
     axes.set_xlabel("seconds of training")
     axes.set_title(f"{report.scorer} on {report.rows} valid rows against time", loc="left")
     axes.spines[["top", "right"]].set_visible(False)

@@ -11,6 +11,7 @@ base's dtype. The log-probabilities of every reference token, end of turn includ
 import gc
 import importlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ from checks import imports
 from checks.errors import MergeRefused
 from checks.evidence import QuantisedBase
 from checks.rows import Row
-from stages.weights import nf4, whole
+from stages.weights import compressed, nf4, whole
 
 _BATCH = 8
 _OTHER_BATCHES = (1, 3, 32)
@@ -91,6 +92,20 @@ def _agreement(one: Scores, other: Scores) -> Agreement:
         mean_logprob_diff=float(difference.mean()),
         top1=float((one.top == other.top).double().mean()),
     )
+
+
+def distance(full: Path, quantised: Path, rows: Sequence[Row]) -> Agreement:
+    """How far the export of 8 bits in ``quantised`` is from the 16-bit model in ``full``, on ``rows``.
+
+    Raises MergeRefused as ``compare``.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(full)
+    examples = [encode(tokenizer, row) for row in rows]
+    with tqdm(total=2 * len(examples), unit="prompt", desc="parity of 8 bits") as bar:
+        before, after = (_scored(partial(_loaded, each), examples, _pad(tokenizer), bar) for each in (full, quantised))
+    return _agreement(before, after)
 
 
 def noise(merged: Path, rows: Sequence[Row]) -> float:
@@ -186,7 +201,8 @@ def _loaded(folder: Path) -> torch.nn.Module:
         raise MergeRefused(
             f"{folder.name}: {len(lacking)} weights are missing: {lacking[0]}", "run `./lockstep run fetch`"
         )
-    loaded: torch.nn.Module = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    placed = compressed.unpacked(model).to("cuda" if torch.cuda.is_available() else "cpu")
+    loaded: torch.nn.Module = placed.eval()
     return loaded
 
 

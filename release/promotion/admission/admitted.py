@@ -1,13 +1,15 @@
 """What a cluster may run in an environment: the releases that were promoted to it and are not in quarantine."""
 
-from typing import NamedTuple
+import contextlib
+from collections.abc import Container
+from typing import Any, NamedTuple
 
 from checks import layout, quarantine
 from checks.errors import EvidenceRefused, PromotionRefused
 from checks.pointer import Pointer
 from checks.signers import Signer
 from release.adapters.registry import reference
-from release.evidence import released
+from release.evidence import released, sigstore
 from release.ledger import past
 from release.overlay import edits, overlays
 from release.overlay.sources import OWN
@@ -20,8 +22,8 @@ _HUB = "docker.io/"
 class Admitted(NamedTuple):
     """``repositories``: HOST/NAME of every release that the environment ever ran. ``images``: the digests that may run.
 
-    ``signers``: who may release, or might until they retired, all by a key or all by an identity, as the current
-    release is signed: pods of what ran by then must restart. ``images`` has only what the environment ran.
+    ``signers``: who may release, and retired signers of what may run: its pods must restart. ``signatures``: how many
+    of them must have signed. ``by_key``: whether the current release is signed by a key, or by an identity.
     """
 
     environment: str
@@ -29,20 +31,42 @@ class Admitted(NamedTuple):
     repositories: tuple[str, ...]
     images: tuple[str, ...]
     signers: tuple[Signer, ...]
+    signatures: int
+    by_key: bool
 
     @property
-    def by_key(self) -> bool:
-        """Whether the signers have keys."""
-        return self.signers[0].key is not None
+    def notes(self) -> tuple[str, ...]:
+        """What neither controller can check, in a sentence or two each."""
+        said = [
+            f"{one.name} signs until {one.until}. The cluster knows no dates: apply a new policy after that day."
+            for one in self.signers
+            if one.until and not one.retired()
+        ]
+        if called := [one.name for one in self.signers if sigstore.workflow(one)]:
+            said.append(
+                f"{', '.join(called)}: identity and issuer are compared. The repository and branch that called the "
+                "workflow are not: only Lockstep compares them."
+            )
+        if self.signatures > 1:
+            said.append("Whether all signers signed the same statement is not compared: only `lockstep promote` does.")
+        return tuple(said)
+
+
+class Policy(NamedTuple):
+    """What a controller reads. ``notes``: what this controller cannot check, beside ``Admitted.notes``."""
+
+    document: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
 
 def admitted(context: PromotionContext, environment: str) -> Admitted:
     """What the environment may run as of the tip, newest first.
 
     Raises PromotionRefused if the environment runs nothing, a release in quarantine or one that no cluster can pull;
-    EvidenceRefused if the evidence of what runs is invalid or its signer may no longer release.
+    EvidenceRefused if the evidence of what runs is invalid, its signer may no longer release, or fewer signers may
+    release than must sign.
     """
-    context.rule(environment)
+    rule = context.rule(environment)
     its = context.runs(environment)
     if its is None:
         raise PromotionRefused(f"{environment} runs nothing", f"lockstep promote {environment}, then again")
@@ -58,10 +82,18 @@ def admitted(context: PromotionContext, environment: str) -> Admitted:
     ran = dict.fromkeys(move.after for move in moves if move.after and move.ran)
     pulled = [each for each in ran if not overlays.unreachable(each)]
     allowed = [each.digest for each in pulled if not quarantine.find(entries, each.digest, each.model)]
-    names = dict.fromkeys(name for each in pulled for name in _names(each))
+    repositories = dict.fromkeys(name for each in pulled for name in _names(each))
+    by = _signed_by(context, environment, its)
+    signers = _signers(context, environment, by, rule.signatures, allowed)
+    if len(signers) < rule.signatures:
+        names = ", ".join(one.name for one in signers)
+        raise EvidenceRefused(
+            f"{environment} takes {rule.signatures} signatures, and only {names} may release",
+            f"let code owners add a signer to {layout.SIGNERS} (`lockstep keys new`)",
+        )
     return Admitted(
-        environment, _namespace(context, environment), tuple(names), tuple(dict.fromkeys(allowed)),
-        _signers(context, environment, its),
+        environment, _namespace(context, environment), tuple(repositories), tuple(dict.fromkeys(allowed)),
+        signers, rule.signatures, by.key is not None,
     )  # fmt: skip
 
 
@@ -72,15 +104,40 @@ def _names(pointer: Pointer) -> tuple[str, ...]:
     return (name, f"index.{name}") if name.startswith(_HUB) else (name,)
 
 
-def _signers(context: PromotionContext, environment: str, its: Pointer) -> tuple[Signer, ...]:
+def _signed_by(context: PromotionContext, environment: str, its: Pointer) -> Signer:
+    """Who signed what runs."""
     path = past.path(environment)
     where = f"{path} of {context.ledger.shown}"
     envelope = past.envelope(context.ledger.read(context.tip, path), its, where)
     recorded = context.ledger.recorded(context.tip, environment, its)
     by = released.check(envelope.data, its.digest, context.signers, where, recorded).signer
+    return next(one for one in context.signers if one.name == by)
+
+
+def _signers(
+    context: PromotionContext, environment: str, by: Signer, signatures: int, images: Container[str]
+) -> tuple[Signer, ...]:
+    """Who may release, in the order of the file. Retired signers only if they signed what may run.
+
+    The ledger keeps one signature of each release. If several must sign, all retired signers stay: they may be others.
+    """
     may = [one for one in context.signers if "release" in one.may]
-    (signer,) = (one for one in may if one.name == by)
-    return tuple(one for one in may if (one.key is None) == (signer.key is None))
+    retired = {one.name for one in may if one.retired()} - {by.name}
+    if retired and signatures == 1:
+        retired -= _signed(context, environment, images)
+        may = [one for one in may if one.name not in retired]
+    return tuple(may)
+
+
+def _signed(context: PromotionContext, environment: str, images: Container[str]) -> set[str]:
+    """Who signed what may run, as the ledger recorded it. Evidence that does not count has no signer."""
+    names = set[str]()
+    for pointer, envelope in past.releases(context.ledger, context.tip, (environment,)).values():
+        if envelope and pointer.digest in images:
+            at = context.ledger.recorded(context.tip, environment, pointer)
+            with contextlib.suppress(EvidenceRefused):
+                names.add(released.check(envelope.data, pointer.digest, context.signers, at=at).signer)
+    return names
 
 
 def _namespace(context: PromotionContext, environment: str) -> str:

@@ -4,7 +4,7 @@ from typing import Any
 
 from checks.signers import Signer
 from checks.statement import PREDICATE
-from release.promotion.admission.admitted import Admitted
+from release.promotion.admission.admitted import Admitted, Policy
 
 # Kyverno looks at containers alone unless it is told where else images are: weights that come alone are a volume.
 _IMAGES = {
@@ -15,8 +15,27 @@ _IMAGES = {
 }
 
 
-def policy(admitted: Admitted) -> dict[str, Any]:
-    """The object. Pods of the environment's namespace run only admitted images of its repositories."""
+def policy(admitted: Admitted) -> Policy:
+    """Pods of the environment's namespace run only admitted images of its repositories.
+
+    An entry of ``verifyImages`` reads signatures by keys or by identities, and several entries must all hold. So both
+    kinds cannot be counted together: then one signature of the current release's kind is enough, and a note says so.
+    """
+    own = [one for one in admitted.signers if (one.key is not None) == admitted.by_key]
+    others = [one.name for one in admitted.signers if one not in own]
+    if not others:
+        return Policy(_document(admitted, own, admitted.signatures))
+    kind, names = "a key" if admitted.by_key else "an identity", ", ".join(others)
+    note = f"Signatures by {kind} count, as the current release has one. Those of {names} do not."
+    if admitted.signatures > 1:
+        note += (
+            f" WEAKER than `lockstep promote`: one signature is enough instead of {admitted.signatures}. Kyverno "
+            "cannot count keys and identities together."
+        )
+    return Policy(_document(admitted, own, 1), (note,))
+
+
+def _document(admitted: Admitted, signers: list[Signer], count: int) -> dict[str, Any]:
     return {
         "apiVersion": "kyverno.io/v1",
         "kind": "ClusterPolicy",
@@ -46,7 +65,7 @@ def policy(admitted: Admitted) -> dict[str, Any]:
                             "attestations": [
                                 {
                                     "type": PREDICATE,
-                                    "attestors": [{"count": 1, "entries": [_entry(one) for one in admitted.signers]}],
+                                    "attestors": [{"count": count, "entries": [_entry(one) for one in signers]}],
                                     "conditions": [{"all": _conditions(admitted)}],
                                 }
                             ],

@@ -7,21 +7,27 @@ from typing import Any
 
 from checks.signers import Signer
 from checks.statement import PREDICATE
-from release.promotion.admission.admitted import Admitted
+from release.promotion.admission.admitted import Admitted, Policy
 
 
-def policy(admitted: Admitted) -> dict[str, Any]:
-    """The object. Only admitted images of the environment's repositories run, by any one of the signers."""
-    return {
-        "apiVersion": "policy.sigstore.dev/v1beta1",
-        "kind": "ClusterImagePolicy",
-        "metadata": {"name": f"lockstep-{admitted.environment}"},
-        "spec": {
-            "mode": "enforce",
-            "images": [{"glob": f"{name}{end}"} for name in admitted.repositories for end in (":**", "@**")],
-            "authorities": [_authority(signer, admitted) for signer in admitted.signers],
-        },
+def policy(admitted: Admitted) -> Policy:
+    """Only admitted images of the environment's repositories run, signed by as many of the signers as must sign."""
+    spec: dict[str, Any] = {
+        "mode": "enforce",
+        "images": [{"glob": f"{name}{end}"} for name in admitted.repositories for end in (":**", "@**")],
+        "authorities": [_authority(signer, admitted) for signer in admitted.signers],
     }
+    if admitted.signatures > 1:  # one authority is enough, unless a policy about those that hold asks for more
+        enough = f'import "struct"\nauthorityMatches: struct.MinFields({admitted.signatures})\n'
+        spec["policy"] = {"type": "cue", "data": enough}
+    return Policy(
+        {
+            "apiVersion": "policy.sigstore.dev/v1beta1",
+            "kind": "ClusterImagePolicy",
+            "metadata": {"name": f"lockstep-{admitted.environment}"},
+            "spec": spec,
+        }
+    )
 
 
 def _authority(signer: Signer, admitted: Admitted) -> dict[str, Any]:

@@ -1,13 +1,16 @@
 """Supervised fine-tuning with TRL and PEFT: parameters, columns, data and trainer.
 
-The loss is the mean negative log-likelihood of the answer's tokens, end of turn included; prompt tokens have no loss.
+The loss is the mean negative log-likelihood of the answers' tokens, end of turn included; other tokens have no loss.
+In a chat of several turns every answer has one, or the last one alone: ``loss_turns``.
 The weights that learn are float32: LoRA's, or with ``full`` the base's own. All others are frozen, in the precision of
 training.
 """
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from checks.errors import TrainingRefused
 from checks.rows import Row
@@ -22,6 +25,10 @@ class Sft(Train):
     packable = True
 
     method: Literal["sft"] = "sft"
+    loss_turns: Annotated[
+        Literal["all", "last"],
+        Field(description="which answers of a chat are learned: all (TRL's assistant_only_loss), or the last one"),
+    ] = "all"
 
     def trainer(self, job: Job) -> Any:
         """TRL's trainer over prompts and references. Raises TrainingRefused for a row that cannot be learned."""
@@ -46,11 +53,22 @@ class Sft(Train):
         for prepared in (trainer.train_dataset, trainer.eval_dataset):
             if prepared is not None:
                 refuse_unfit(prepared, job.tokenizer, job.stops, self.max_length)
+        self._learn_earlier_answers(trainer, job)
         if self.packing:
             from stages.training import packing
 
             packing.pack(trainer, self)
         return trainer
+
+    def _learn_earlier_answers(self, trainer: Any, job: Job) -> None:
+        from stages.training import turns
+
+        if self.loss_turns == "last":
+            return
+        if turns.has_earlier_answers(job.rows):
+            trainer.train_dataset = turns.learn_all(trainer.train_dataset, job.tokenizer, job.stops)
+        if turns.has_earlier_answers(job.valid):
+            trainer.eval_dataset = turns.learn_all(trainer.eval_dataset, job.tokenizer, job.stops)
 
 
 @cache

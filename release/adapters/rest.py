@@ -1,0 +1,98 @@
+"""JSON requests with a token to the REST API of a forge: GitHub or GitLab.
+
+The token goes into one header and nowhere else. Redirects are not followed.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+import requests
+
+from checks.errors import RemoteRefused
+from checks.text import redact
+from release.adapters import http
+from release.adapters.retries import Patience, RequestError, Tries
+
+PATIENCE = Patience(tries=5, first=1.0, longest=20.0, on_request=90.0)
+_TIMES = (10, 60)  # seconds to connect, and between two reads
+_LARGEST = 64 << 20  # bytes of one answer
+_PAGE, _PAGES = 100, 100
+
+
+class Forge:
+    """A client of one forge. What fails raises RequestError; ``refused`` makes it final."""
+
+    name: ClassVar[str]
+    variable: ClassVar[str]
+    unset_fix: ClassVar[str]
+    headers: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, api: str, token: str | None, patience: Patience) -> None:
+        """``token`` None: that of the environment. Raises RemoteRefused if it is none."""
+        self._token = token if token is not None else os.environ.get(self.variable, "")
+        if not self._token or not self._token.isascii() or not self._token.isprintable() or " " in self._token:
+            raise RemoteRefused(f"{self.variable}: is not set, or no token", self.unset_fix)
+        self._api = api
+        self._patience = patience
+        self._session = requests.Session()
+        self._session.auth = http.Bearer(self._token)
+
+    def tries(self) -> Tries:
+        return Tries(self._patience)
+
+    def said(self, answer: Any) -> str:
+        """What the forge says of an error, in its words."""
+        raise NotImplementedError
+
+    def failed(self, what: str, status: int, headers: Mapping[str, str]) -> RequestError:
+        """What an answer that is no success means: whether another try may help, when, and else what to do."""
+        raise NotImplementedError
+
+    def ask(self, method: str, path: str, value: Mapping[str, Any] | None = None, many: bool = False) -> Any:
+        """The answer, tried again while that makes sense: what is asked here may be asked twice."""
+        return self.tries().until_answered(lambda: self.once(method, path, value, many))
+
+    def pages(self, path: str, called: str) -> Iterator[Any]:
+        """What a list holds, from all its pages. ``path`` has a query."""
+        for page in range(1, _PAGES + 1):
+            found = self.ask("GET", f"{path}&per_page={_PAGE}&page={page}", many=True)
+            yield from found
+            if len(found) < _PAGE:
+                return
+        raise RequestError(f"lists more than {_PAGE * _PAGES:,} {called}")
+
+    def once(self, method: str, path: str, value: Mapping[str, Any] | None = None, many: bool = False) -> Any:
+        """The answer to one request: an object, or a list where there are ``many``."""
+        url = f"{self._api}/{path}"
+        try:
+            with self._session.request(
+                method, url, json=value, headers=self.headers, timeout=_TIMES, allow_redirects=False, stream=True
+            ) as response:
+                data, status, told = http.body(response, _LARGEST), response.status_code, response.headers
+        except http.TooLarge as error:
+            raise RequestError(str(error)) from None
+        except (requests.RequestException, OSError, ValueError) as error:
+            raise RequestError(f"cannot be reached: {http.reason(error, _TIMES)}", temporary=True) from None
+        answer = _read(data)
+        if status in (200, 201) and isinstance(answer, list if many else dict):
+            return answer
+        said = f"{method} {urlsplit(url).path}: {status} {self.said(answer)}".rstrip()
+        what = redact(said.replace(self._token, "…"), 300)
+        if status in (200, 201):
+            raise RequestError(f"{what}: answers with something else than a JSON {'list' if many else 'object'}")
+        raise self.failed(what, status, told)
+
+    def refused(self, trouble: RequestError) -> RemoteRefused:
+        """What ``trouble`` ends in."""
+        todo = trouble.todo or ("run it again in a while" if trouble.temporary else "fix that, then run it again")
+        return RemoteRefused(f"{self.name} at {urlsplit(self._api).netloc}: {trouble.what}", todo)
+
+
+def _read(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        return None

@@ -1,0 +1,69 @@
+"""Commands about the sealed split: sealed new, sealed ask."""
+
+from pathlib import Path
+
+import click
+
+from release.cli.common import refusing, to_json
+
+
+@click.group()
+def sealed() -> None:
+    """Keep rows that nobody sees answered, and ask them about a release: docs/how-to/sealed.md."""
+
+
+@sealed.command("new")
+@click.argument("rows", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--key",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Where to write the key of the rows. Default: .lockstep/keys/sealed.key.",
+)
+@click.pass_obj
+@refusing
+def new(root: Path, rows: Path, key: Path | None) -> None:
+    """Encrypt ROWS into release/policy/sealed.bin.
+
+    ROWS has JSON lines as data/splits/test.jsonl: messages and reference, and slice and group where there are any. Rows
+    that are near-duplicates of train, valid or test rows are refused. Prints what params.yaml must say.
+    """
+    from checks import layout
+    from checks.sealed import VARIABLE
+    from release.verbs import sealed as verb
+
+    made = verb.new(root, rows, key)
+    click.echo(f"rows   {layout.SEALED}: commit it\nkey    {made.key}: the secret {VARIABLE} of the job that asks")
+    click.echo(
+        f"\nparams.yaml, beside your own max_looks and gates (docs/how-to/sealed.md):\n\n"
+        f"sealed:\n  sha256: {made.sha256}\n  rows: {made.rows}"
+    )
+
+
+@sealed.command("ask")
+@click.option(
+    "--key", metavar="FILE", type=click.Path(path_type=Path), help="The private key of a signer with the role sealed."
+)
+@click.option("--keyless", is_flag=True, help="Sign with the identity of this CI job, certified by Sigstore.")
+@click.option(
+    "--target", metavar="REF", help="The branch whose rules and signers count. Default: origin's default branch."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.pass_obj
+@refusing
+def ask(root: Path, key: Path | None, keyless: bool, target: str | None, as_json: bool) -> None:
+    """Ask the sealed split whether the model of this record passes: one bit, which is counted and signed.
+
+    The record must be merged, with a verdict that passes. The variable LOCKSTEP_SEALED_KEY has the key of the rows. A
+    model that was asked before is not asked again. Exits with 10 if it does not pass, with 11 if all looks are used.
+    """
+    from release.verbs import sealed as verb
+
+    if (key is None) != keyless:
+        raise click.UsageError("a look is signed by a key or by an identity: give one of --key and --keyless")
+    asked = verb.ask(root, key, keyless=keyless, target=target)
+    which = "no look left" if asked.done == "refused" else f"look {asked.number} of {asked.looks}"
+    text = f"{asked.status}: {asked.model}, {which}{', asked before' if asked.done == 'already' else ''}"
+    click.echo(to_json(asked.model_dump(mode="json")) if as_json else text)
+    if refusal := verb.refusal(asked):
+        raise refusal

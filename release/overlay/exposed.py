@@ -1,0 +1,127 @@
+"""Routes of the Gateway API by which clients outside a cluster reach an environment's gateway. Pure functions.
+
+A route leads to the gateway alone, where API keys are asked for. It may give a share of the requests to the gateway of
+another environment, as a canary: that environment's ReferenceGrant agrees, and its gateway counts and captures them as
+requests to the environment that has the route.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from release.overlay import gateway
+from release.overlay.allowed import shown
+
+GROUP = "gateway.networking.k8s.io"
+_NOWHERE = "lockstep.invalid"  # the component's host, which a patch replaces
+_ROUTE = {"hostnames", "parentRefs", "rules"}
+_RULE = {"name", "matches", "timeouts", "backendRefs"}  # filters change requests, copy them or send them elsewhere
+_BACKEND = {"group", "kind", "name", "namespace", "port", "weight"}
+
+
+def failures(
+    environment: str, objects: Sequence[Mapping[str, Any]], namespace: str, others: Mapping[str, str] | None
+) -> Iterator[str]:
+    """What is wrong with the routes among ``objects``, all that ``environment`` builds to, and with its name there.
+
+    ``others``: the namespaces of the other environments, by their names. None: which they are is not compared, so that
+    another environment blocks no rollback.
+    """
+    settings = gateway.variables_of(objects)
+    granted = set()
+    for item in objects:
+        spec = item.get("spec")
+        spec = spec if isinstance(spec, dict) else {}
+        if _is(item, "ReferenceGrant"):
+            granted |= {str(each.get("namespace")) for each in _dicts(spec, "from")}
+            found = _grant(spec, others)
+        elif _is(item, "HTTPRoute"):
+            found = _route(spec, settings, namespace, others)
+        else:
+            continue
+        yield from (f"{item['kind']} {item['metadata'].get('name')}: {failure}" for failure in found)
+    counted = settings.get(gateway.ENVIRONMENT, environment)
+    if counted != environment and others is not None and others.get(counted) not in granted:
+        yield (
+            f"ConfigMap gateway: {gateway.ENVIRONMENT} is {shown(counted)}: only a gateway that another environment's "
+            f"route leads to, by a ReferenceGrant, counts for it: write {gateway.ENVIRONMENT}={environment}"
+        )
+
+
+def _route(
+    spec: Mapping[str, Any], settings: Mapping[str, str], namespace: str, others: Mapping[str, str] | None
+) -> Iterator[str]:
+    if not settings.get("LOCKSTEP_GATEWAY_KEYS"):
+        yield (
+            f"everyone who knows the host could ask: name {gateway.COMPONENT}, with LOCKSTEP_GATEWAY_KEYS="
+            "/etc/lockstep/keys in its settings"
+        )
+    for key in sorted(spec.keys() - _ROUTE):
+        yield f"spec.{key}: a route has {', '.join(sorted(_ROUTE))}, and nothing else"
+    hosts = spec.get("hostnames")
+    if not isinstance(hosts, list) or not hosts or any(str(host).endswith(_NOWHERE) for host in hosts):
+        yield f"spec.hostnames: is {shown(hosts)}: name the host that clients ask, by a patch of the environment"
+    parents = spec.get("parentRefs")
+    if not isinstance(parents, list) or not parents or not all(map(_is_listener, parents)):
+        yield "spec.parentRefs: name a Gateway and, as sectionName, its listener with TLS: keys are sent over it"
+    rules = _dicts(spec, "rules")
+    if not rules or len(rules) != len(spec["rules"]):
+        yield "spec.rules: lead nowhere: keep the component's"
+    for number, rule in enumerate(rules):
+        for problem in _rule(rule, namespace, others):
+            yield f"spec.rules.{number}.{problem}"
+
+
+def _is_listener(parent: object) -> bool:
+    return (
+        isinstance(parent, dict)
+        and parent.get("group", GROUP) == GROUP
+        and parent.get("kind", "Gateway") == "Gateway"
+        and bool(parent.get("sectionName"))
+    )
+
+
+def _rule(rule: Mapping[str, Any], namespace: str, others: Mapping[str, str] | None) -> Iterator[str]:
+    for key in sorted(rule.keys() - _RULE):
+        yield f"{key}: would change requests or send them elsewhere; allowed: {', '.join(sorted(_RULE))}"
+    backends, weights = rule.get("backendRefs"), {True: 0, False: 0}
+    for each in backends if isinstance(backends, list) else []:
+        home = each.get("namespace", namespace) if isinstance(each, dict) else None
+        if not _is_gateway(each) or (others is not None and home not in (namespace, *others.values())):
+            yield (
+                f"backendRefs: {shown(each)}: leads elsewhere than to the Service {gateway.NAME} of this environment "
+                "or another"
+            )
+            return
+        weights[home == namespace] += each.get("weight", 1)
+    if weights[True] == 0 or weights[True] < weights[False]:
+        yield "backendRefs: weight: at least half of the requests go to this environment's own release"
+
+
+def _is_gateway(backend: object) -> bool:
+    return (
+        isinstance(backend, dict)
+        and backend.keys() <= _BACKEND
+        and (backend.get("group", ""), backend.get("kind", "Service")) == ("", "Service")
+        and backend.get("name") == gateway.NAME
+        and type(weight := backend.get("weight", 1)) is int
+        and weight >= 0
+    )
+
+
+def _grant(spec: Mapping[str, Any], others: Mapping[str, str] | None) -> Iterator[str]:
+    """What is wrong with leave for the route of another environment to lead here."""
+    wanted = {"group": GROUP, "kind": "HTTPRoute"}
+    allowed = None if others is None else [[{**wanted, "namespace": each}] for each in others.values()]
+    if allowed is not None and spec.get("from") not in allowed:
+        yield f"spec.from: is {shown(spec.get('from'))}: name HTTPRoute of {GROUP}, and another environment's namespace"
+    if spec.get("to") != [{"group": "", "kind": "Service", "name": gateway.NAME}]:
+        yield f"spec.to: is {shown(spec.get('to'))}: name the Service {gateway.NAME} alone"
+
+
+def _is(item: Mapping[str, Any], kind: str) -> bool:
+    return item.get("kind") == kind and str(item.get("apiVersion")).startswith(f"{GROUP}/")
+
+
+def _dicts(value: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    found = value.get(key)
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []

@@ -1,0 +1,77 @@
+"""The record of a run on a cluster, as two files in a folder: manifest.json and record.tar.
+
+The archive has the files that dvc.yaml leaves to git. Weights and data are on the DVC remote already, and the dvc.lock
+in the archive names them.
+"""
+
+import tarfile
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from checks import digest, files
+from checks.errors import EvidenceRefused
+from checks.identity import Digest
+from checks.refused import Refused
+from checks.rows import Record
+from checks.text import redact
+from release.record import committed
+from release.record.records import WorkTree
+
+_MANIFEST, _ARCHIVE = "manifest.json", "record.tar"
+_AGAIN = "run it again, with a task that runs `./lockstep run --hand-over` in the synced work tree"
+
+
+class HandOver(Record):
+    """manifest.json: what was run, and how it ended. ``refused``: the refusal of a stage, if one refused."""
+
+    schema_version: Literal[1] = 1
+    commit: Annotated[str, Field(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$")]
+    refused: Refused | None = None
+    archive: Digest
+
+
+def pack(tree: WorkTree, folder: Path, commit: str, refused: Refused | None) -> None:
+    """Write the record of ``tree``, as far as the run came, into ``folder``."""
+    archive = folder / _ARCHIVE
+    with tarfile.open(archive, "w") as tar:
+        for path in sorted(committed.record_paths(tree)):
+            if (tree.root / path).is_file() and not (tree.root / path).is_symlink():
+                tar.add(tree.root / path, path.as_posix())
+    manifest = HandOver(commit=commit, refused=refused, archive=digest.of_file(archive).sha256)
+    files.write_json(folder / _MANIFEST, manifest)
+
+
+def unpack(tree: WorkTree, folder: Path, commit: str) -> HandOver | None:
+    """Write the record in ``folder`` into ``tree``; None if there is none.
+
+    Raises EvidenceRefused, and writes nothing, if it is of another commit than ``commit``, if the archive is not the
+    one that the manifest names, or if it has a file that is not part of a record.
+    """
+    if not (folder / _MANIFEST).exists():
+        return None
+    manifest = files.read_json(folder / _MANIFEST, HandOver)
+    if manifest.commit != commit:
+        what = f"the record that was handed over is of commit {manifest.commit[:12]}, and this is {commit[:12]}"
+        raise EvidenceRefused(what, _AGAIN)
+    if digest.of_file(folder / _ARCHIVE).sha256 != manifest.archive:
+        raise EvidenceRefused(f"{_ARCHIVE}: is not the archive that its manifest names", _AGAIN)
+    for path, data in _members(folder / _ARCHIVE, committed.record_paths(tree)).items():
+        with files.replacing(tree.root / path) as stream:
+            stream.write(data)
+    return manifest
+
+
+def _members(archive: Path, allowed: set[Path]) -> dict[Path, bytes]:
+    found: dict[Path, bytes] = {}
+    try:
+        with tarfile.open(archive, "r:") as tar:
+            for member in tar:
+                stream = tar.extractfile(member) if member.isreg() and Path(member.name) in allowed else None
+                if stream is None or member.size > files.LARGEST:
+                    raise EvidenceRefused(f"{_ARCHIVE}: {redact(member.name, 100)} is not part of a record", _AGAIN)
+                found[Path(member.name)] = stream.read()
+    except tarfile.TarError as error:
+        raise EvidenceRefused(f"{_ARCHIVE}: {error}", _AGAIN) from error
+    return found

@@ -1,0 +1,56 @@
+"""What an export of 8 bits gains and what it loses, beside the 16-bit model that it was rounded from."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from checks.evidence import Exported
+from checks.quantization import UNQUANTISED
+from release.review.facts import Facts
+
+if TYPE_CHECKING:
+    from release.review.metrics import Score, SuiteScore
+
+
+class Compared(NamedTuple):
+    """One figure of both models, written out."""
+
+    what: str
+    full: str
+    export: str
+
+
+def export(facts: Facts) -> Exported | None:
+    """How the candidate was quantised; None for one in 16 bits, or without an evaluation."""
+    parity = facts.evidence.reports.parity if facts.evidence else None
+    return parity.exported if parity and facts.evaluation else None
+
+
+def table(facts: Facts, scores: "Mapping[str, Sequence[Score]]", suites: "Sequence[SuiteScore]") -> list[Compared]:
+    """Bytes, scores and measured speed of both models; empty without an export.
+
+    ``scores`` and ``suites`` are those of ``release.review.metrics``.
+    """
+    exported, found = export(facts), facts.evaluation
+    parity = facts.evidence.reports.parity if facts.evidence else None
+    if exported is None or found is None or parity is None:
+        return []
+    size = sum(file.size for file in parity.files.values())
+    rows = [Compared("files, and memory for them", _megabytes(exported.size), _megabytes(size))]
+    for scorer, others in scores.items():
+        full = next((each for each in others if each.name == UNQUANTISED), None)
+        ours = found.models["candidate"].metrics[scorer]
+        if full and full.figure:
+            by = f" ({full.difference.value:+.3f})" if full.difference else ""
+            rows.append(Compared(scorer, f"{full.figure.value:.3f}", f"{ours.value:.3f}{by}"))
+    for suite in suites:
+        if (mean := dict(suite.others).get(UNQUANTISED)) is not None:
+            rows.append(Compared(f"{suite.suite}: {suite.metric}", f"{mean:.3f}", f"{suite.own:.3f}"))
+    speeds = facts.answering.models if facts.answering else {}
+    if UNQUANTISED in speeds and "candidate" in speeds:
+        both = (f"{speeds[name].examples_per_second:.2f}" for name in (UNQUANTISED, "candidate"))
+        rows.append(Compared("test rows a second in evaluate, which unpacks 8 bits", *both))
+    return rows
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.0f} MB"

@@ -1,0 +1,118 @@
+"""sealed: asks the models the rows of the sealed split, and says by one word whether the sealed gates pass.
+
+In:  release/policy/sealed.bin and its key in the environment (LOCKSTEP_SEALED_KEY); the reports, the train split and
+     the weights of the record; params ``sealed`` and ``evaluate``.
+Out: ``pass`` or ``fail`` on standard output. Nothing else: no file, no score, no row, and no cache of answers.
+Run: `lockstep sealed ask` does so, counts the look and signs it. It is not a stage of dvc.yaml.
+
+The rows are decrypted in memory. What goes wrong while they are asked is reported without its message, which may quote
+one of them.
+"""
+
+import gc
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+import click
+
+from checks import chain, compared, files, judging, layout, scoring
+from checks.chain import Evidence
+from checks.compared import Compared, PairedGate
+from checks.errors import EvaluationRefused, EvidenceRefused, ParamsRefused
+from checks.evidence import ReferencesReport
+from checks.params import Params
+from checks.rows import Prediction, Row
+from checks.sealed import VARIABLE, decrypt
+from checks.suite_report import Role
+from stages import entry, suites
+from stages.inference import answers
+
+
+def sealed(params: Params, root: Path) -> str:
+    """Print the bit. Raises EvidenceRefused where the gates cannot be decided, which is known without a row."""
+    if params.sealed is None:
+        raise ParamsRefused(f"{layout.PARAMS}: has no section sealed", "docs/how-to/sealed.md")
+    if not (key := os.environ.get(VARIABLE)):
+        raise EvidenceRefused(f"{VARIABLE}: is not set", "run this where the key is: docs/how-to/sealed.md")
+    try:
+        data = (root / layout.SEALED).read_bytes()
+    except OSError as error:
+        raise EvidenceRefused(f"{layout.SEALED}: {error.strerror}", "check out the target branch") from error
+    rows = decrypt(data, key, params.sealed)
+    evidence = chain.gather(root, scoring.digest_of(params.evaluate.scorers))
+    asked = params.model_copy(update={"gates": params.sealed.decided})
+    _can_be_decided(asked, evidence)
+    given = _given(params, root, rows, _roles(asked, evidence))
+    with _unquoted():
+        verdict = judging.judge(asked, replace(evidence, test=tuple(rows), answers=given))
+    click.echo("pass" if verdict.status == "pass" else "fail")
+    return "asked"
+
+
+def _can_be_decided(asked: Params, evidence: Evidence) -> None:
+    """Refuse what fails whatever the rows are, by deciding the same gates on the test rows: that would waste a look."""
+    for finding in judging.judge(asked, evidence).findings:
+        if finding.status != "pass" and finding.value is None:
+            raise EvidenceRefused(f"sealed.gates.{finding.gate}: {finding.reason}", "mend that first: no look was used")
+
+
+def _roles(asked: Params, evidence: Evidence) -> list[Role]:
+    """The candidate, and the earlier models that gates compare it with."""
+    found = (
+        compared.reference(name, gate, evidence) for name, gate in asked.gates.items() if isinstance(gate, PairedGate)
+    )
+    models = {each.model for each in found if isinstance(each, Compared)}
+    return ["candidate", *(role for role in get_args(Role) if role in models)]
+
+
+def _given(params: Params, root: Path, rows: Sequence[Row], roles: Sequence[Role]) -> dict[str, tuple[Prediction, ...]]:
+    """What the model of each role answers. Two of them may be one model, which is asked once."""
+    earlier = files.read_json(root / layout.REFERENCES, ReferencesReport)
+    models, found = suites.models_of(root, earlier), dict[str, tuple[Prediction, ...]]()
+    for role in roles:
+        if models[role] not in found:
+            with suites.verified(root, models, earlier, role) as folder:
+                found[models[role]] = _answers(params, folder, role, rows)
+    return {role: found[models[role]] for role in roles}
+
+
+def _answers(params: Params, folder: Path, role: Role, rows: Sequence[Row]) -> tuple[Prediction, ...]:
+    """What the model in ``folder`` answers, past the cache of answers."""
+    from stages.inference import generate
+
+    model, tokenizer = generate.load(folder, params.evaluate.precision)
+    with _unquoted():
+        asked = [row.messages for row in rows]
+        texts = answers.answer(model, tokenizer, params.evaluate, rows, asked, f"{role}, sealed").texts
+    del model
+    gc.collect()  # the next model loads into this one's memory
+    with _unquoted():
+        return tuple(_scored(params, row, text) for row, text in zip(rows, texts, strict=True))
+
+
+def _scored(params: Params, row: Row, text: str) -> Prediction:
+    scores = {scorer.kind: scoring.score(scorer, text, row.reference) for scorer in params.evaluate.scorers}
+    return Prediction(
+        id=row.id, prompt=row.prompt, prediction=text, reference=row.reference, group=row.group, slice=row.slice,
+        score=next(iter(scores.values())), scores=scores,
+    )  # fmt: skip
+
+
+@contextmanager
+def _unquoted() -> Iterator[None]:
+    """Turn whatever goes wrong into a refusal that quotes no row."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - whatever it is, its message may quote a row
+        raise EvaluationRefused(
+            f"{layout.SEALED}: could not be asked ({type(error).__name__}; its message may quote a row)",
+            "see whether `./lockstep run evaluate` works, which asks the test rows so; else a row may be too long",
+        ) from None
+
+
+if __name__ == "__main__":
+    entry.run("sealed", sealed)

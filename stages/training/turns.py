@@ -1,0 +1,61 @@
+"""Loss on every turn of the assistant in a chat, not on the last one alone: TRL's ``assistant_only_loss``.
+
+TRL finds these turns by ``{% generation %}`` in the chat template, which few models have. Here each answer is found by
+rendering the chat twice more: up to where the answer begins, as a server asks for it, and up to where it ends. So what
+is learned are the tokens that the model is to generate there, end of turn included. A template that renders an answer
+otherwise once other turns follow, as Qwen3's does, is refused.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from checks.errors import TrainingRefused
+from checks.rows import Row
+
+
+def has_earlier_answers(rows: Sequence[Row]) -> bool:
+    """Whether the assistant speaks in the prompt of some row."""
+    return any(message.role == "assistant" for row in rows for message in row.messages)
+
+
+def learn_all(prepared: Any, tokenizer: Any, stops: frozenset[int]) -> Any:
+    """The prepared rows with labels at every answer.
+
+    ``prepared`` is a Dataset with ``id``, ``prompt``, ``input_ids`` and ``labels``, which are -100 up to the last
+    answer; ``stops`` are the token ids that end a turn. Raises TrainingRefused with the first row of which the template
+    renders an earlier answer otherwise.
+    """
+    return prepared.map(lambda batch: {"labels": _labels(batch, tokenizer, stops)}, batched=True)
+
+
+def _labels(batch: dict[str, list[Any]], tokenizer: Any, stops: frozenset[int]) -> list[list[int]]:
+    places = [
+        (row, turn)
+        for row, prompt in enumerate(batch["prompt"])
+        for turn, message in enumerate(prompt)
+        if message["role"] == "assistant"
+    ]
+    begins = _tokens(tokenizer, [batch["prompt"][row][:turn] for row, turn in places], True)
+    ends = _tokens(tokenizer, [batch["prompt"][row][: turn + 1] for row, turn in places], False)
+    labels = [list(each) for each in batch["labels"]]
+    for (row, turn), begin, end in zip(places, begins, ends, strict=True):
+        ids = batch["input_ids"][row]
+        # What follows the end of turn may differ: the end of the chat, or white space that is one token with the next.
+        stop = min((place for place in range(len(begin), len(end)) if end[place] in stops), default=len(end))
+        same = next((place for place, (a, b) in enumerate(zip(ids, end, strict=False)) if a != b), len(end))
+        if same <= stop or end[: len(begin)] != begin:
+            number = sum(message["role"] == "assistant" for message in batch["prompt"][row][: turn + 1])
+            raise TrainingRefused(
+                f"row {batch['id'][row]}: the chat template renders answer {number} otherwise once other turns follow, "
+                "so it cannot be learned as the model is asked for it",
+                "set train.loss_turns to last, or use a template that renders every turn alike",
+            )
+        labels[row][len(begin) : same] = ids[len(begin) : same]
+    return labels
+
+
+def _tokens(tokenizer: Any, chats: list[Any], ask: bool) -> list[list[int]]:
+    if not chats:
+        return []
+    found: list[list[int]] = tokenizer.apply_chat_template(chats, add_generation_prompt=ask, return_dict=False)
+    return found
