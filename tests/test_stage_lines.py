@@ -51,8 +51,8 @@ REFUSED = [
 
 
 def lines(screen: str) -> list[str]:
-    """Without the width of columns, and with all times 0:00 in place of up to nine seconds."""
-    return [re.sub(r"0:0\d", "0:00", re.sub("  +", "  ", line.strip())) for line in screen.splitlines()]
+    """Without the width of columns, and with 0:00 for every time."""
+    return [re.sub(r"\b\d:\d\d\b", "0:00", re.sub("  +", "  ", line.strip())) for line in screen.splitlines()]
 
 
 @pytest.mark.parametrize(
@@ -75,8 +75,8 @@ def test_a_log_gets_a_line_when_a_stage_begins_and_one_when_it_ends(
     assert done.stdout == ""
     assert "\r" not in done.stderr
     assert "\x1b" not in done.stderr
-    found = lines(done.stderr)
-    waits = [line for line in found if re.fullmatch(r"> train  0:00(  Loading weights \d of 3.*)?", line)]
+    found = list(dict.fromkeys(lines(done.stderr)))  # a stage that takes long repeats what it does
+    waits = [line for line in found if re.match(r"> \w+  0:00", line) and line not in wanted]
     assert [line for line in found if line not in waits] == wanted
     assert any("Loading weights" in line for line in waits) is (child == TWO_STAGES)
     log = (tmp_path / ".lockstep/run.log").read_text()
