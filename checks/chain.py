@@ -34,6 +34,7 @@ L = TypeVar("L", Row, Prediction, SuiteLine, SuiteAnswer, Judgement)
 K = TypeVar("K")
 Named = tuple[str, str | None]  # who names it, the digest it is given
 
+_FEW = 3  # files that are missing, each with a line of its own
 _SPLIT_FILES = {name: layout.SPLITS / f"{name}.jsonl" for name in layout.SPLIT_NAMES}
 # How a model was made and measured, and what it is compared with: without one of them there is nothing to judge.
 MAKING = (
@@ -186,13 +187,16 @@ def _learned(row: Row) -> Learned:
 
 
 def compare(root: Path, judged: dict[str, str]) -> list[str]:
-    """Hash every judged path again, weights included; return one line for each that differs or is missing."""
-    differences = []
+    """Hash every judged path again, weights included.
+
+    Returns one line for each path that differs, and one for each that is missing, or for all if they are many.
+    """
+    differences, missing = list[str](), list[str]()
     for name, expected in judged.items():
         path = root / name
         try:
             if not path.exists():
-                differences.append(f"{name}: is missing (`./lockstep dvc pull` fetches it, if a remote has it)")
+                missing.append(name)
                 continue
             found = digest.of_tree(path).digest if path.is_dir() else digest.of_file(path).sha256
         except EvidenceRefused as refusal:
@@ -203,7 +207,11 @@ def compare(root: Path, judged: dict[str, str]) -> list[str]:
             continue
         if found != expected:
             differences.append(f"{name}: is {short(found)}, the verdict is about {short(expected)}")
-    return differences
+    fix = "(`./lockstep dvc pull` fetches {}, if a remote has {})"
+    if len(missing) > _FEW:
+        others = f"{missing[0]} and {len(missing) - 1} others are missing {fix.format('them', 'them')}"
+        return [others, *differences]
+    return [*(f"{name}: is missing {fix.format('it', 'it')}" for name in missing), *differences]
 
 
 def short(value: str) -> str:

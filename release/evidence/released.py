@@ -8,7 +8,7 @@ from checks.errors import EvidenceRefused, MachineRefused
 from checks.signers import Signers
 from checks.statement import ENVELOPE, Statement
 from release.adapters.registry.types import Store
-from release.evidence import attach, dsse, sigstore, statement, trust
+from release.evidence import attach, bundles, dsse, sigstore, slsa, statement, trust
 
 TYPES = (ENVELOPE, sigstore.BUNDLE)  # signed by a key; by an identity
 
@@ -57,10 +57,20 @@ def search(store: Store, image: str, known: Signers) -> Search:
             try:
                 released = check(one.data, image, known, f"{store.name}@{one.digest}")
             except (EvidenceRefused, MachineRefused) as refused:
-                others.append(refused.what)
+                if not _is_provenance(one.data, known):
+                    others.append(refused.what)
             else:
                 found[released.digest] = released
     return Search(tuple(found.values()), tuple(others))
+
+
+def _is_provenance(data: bytes, known: Signers) -> bool:
+    """Whether one of ``known`` signed it as SLSA's provenance, which `lockstep sign` attaches beside the release."""
+    try:
+        trust.verify(data, known, "release", "the provenance")
+    except (EvidenceRefused, MachineRefused):
+        return False
+    return bundles.predicate_type(data) == slsa.PREDICATE
 
 
 def find(store: Store, image: str, known: Signers, evidence: str | None = None) -> Released:
