@@ -1,4 +1,4 @@
-"""SIGTERM to `lockstep run` alone ends what DVC started for it."""
+"""A signal to `lockstep run` alone ends what DVC started for it."""
 
 import os
 import signal
@@ -25,20 +25,27 @@ _CALLS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("call", _CALLS.values(), ids=_CALLS)
-def test_a_run_that_is_terminated_leaves_no_stage_behind(call: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "number", "code"),
+    [
+        ("a pipeline", signal.SIGTERM, 128 + signal.SIGTERM),
+        ("a pipeline", signal.SIGINT, -signal.SIGINT),
+        ("a command of DVC", signal.SIGTERM, 128 + signal.SIGTERM),
+    ],
+)
+def test_a_run_that_is_ended_leaves_no_stage_behind(name: str, number: int, code: int, tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], cwd=tmp_path, check=True)
     (tmp_path / "dvc.yaml").write_text(_PIPELINE)
     repository = str(Path(__file__).parents[1])
     running = subprocess.Popen(
-        [sys.executable, "-c", _PROGRAM.format(call=call)],
+        [sys.executable, "-c", _PROGRAM.format(call=_CALLS[name])],
         cwd=tmp_path, env=os.environ | {"PYTHONPATH": repository}, start_new_session=True,
     )  # fmt: skip
     pid = tmp_path / "pid"
     until(lambda: pid.exists() and pid.read_text().strip() != "")
     stage = int(pid.read_text())
-    os.kill(running.pid, signal.SIGTERM)
-    assert running.wait(30) == 128 + signal.SIGTERM
+    os.kill(running.pid, number)
+    assert running.wait(30) == code
     until(lambda: not alive(stage))
 
 

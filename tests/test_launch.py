@@ -179,6 +179,14 @@ def sealed(folder: Path) -> None:
     files.write_json(folder / "manifest.json", manifest.model_copy(update={"archive": now}))
 
 
+def no_map(folder: Path) -> None:
+    with tarfile.open(folder / "record.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        member = tarfile.TarInfo("dvc.lock")
+        member.pax_headers = {"GNU.sparse.map": "a"}
+        tar.addfile(member)
+    sealed(folder)
+
+
 def no_archive(folder: Path) -> None:
     (folder / "record.tar").write_bytes(b"what is this")
     sealed(folder)
@@ -193,6 +201,7 @@ def no_archive(folder: Path) -> None:
         (lambda folder: archived(folder, "../dvc.lock"), r"record\.tar: \.\./dvc\.lock is not part of a record"),
         (lambda folder: archived(folder, "dvc.lock", tarfile.SYMTYPE), r"record\.tar: dvc\.lock is not part of a record"),
         (no_archive, "record.tar: "),
+        (no_map, "record.tar: invalid literal"),
         (lambda folder: (folder / "manifest.json").write_text("{}"), r"manifest\.json: commit: "),
     ],
 )  # fmt: skip

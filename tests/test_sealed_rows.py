@@ -232,7 +232,7 @@ def test_rows_of_ones_own_are_encrypted_with_a_new_key(splits: Path, tmp_path: P
 
 ROWS: dict[str, tuple[str, type[Refusal], str]] = {
     "nothing": ("", EvidenceRefused, "has no rows"),
-    "no row": ('{"prompt": "a"}\n', EvidenceRefused, "rows.jsonl:1"),
+    "no row": ('{"prompt": "a"}\n', EvidenceRefused, "rows.jsonl:1: .*; write one JSON object a line"),
     "one twice": (2 * line(questions(1)[0]), EvidenceRefused, "line 2: is the same as line:1; keep one of them"),
     "a train row": (
         line(questions(1)[0]) + line(evidence_tree.rows("train", 5)[4]), EvidenceRefused,

@@ -100,6 +100,24 @@ def test_a_job_that_has_a_terminal_gets_the_lines_of_a_log(tmp_path: Path) -> No
     assert "\r" not in screen
 
 
+@pytest.mark.parametrize(
+    ("child", "shown", "logged"),
+    [
+        ("print('1' * 10_000_000, end='')", "✓ x  0:00  " + "1" * 1000, 10_000_000),
+        ("print(\"Running stage '\\x1b]0;a\\x07\\x9b2J':\")", "✓ \ufffd]0;a\ufffd\ufffd2J  0:00", 26),
+    ],
+    ids=["a line that never ends", "codes in the name of a stage"],
+)
+def test_a_hostile_line_costs_little_and_is_escaped(tmp_path: Path, child: str, shown: str, logged: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, "x", child], cwd=tmp_path, capture_output=True, text=True, check=True,
+        env={"PYTHONPATH": str(REPOSITORY), "PYTHONIOENCODING": "utf-8"}, timeout=60,
+    )  # fmt: skip
+    assert done.stderr.replace("\n", "").isprintable()
+    assert lines(done.stderr)[-1] == shown
+    assert len((tmp_path / ".lockstep/run.log").read_text().replace("\n", "")) == logged
+
+
 def test_a_log_that_cannot_be_kept_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / ".lockstep").write_text("")
     with pytest.raises(MachineRefused, match="File exists; let this user write there"):

@@ -1,5 +1,6 @@
 """Processes that this one started, and what those started: they end when it is told to end."""
 
+import os
 import signal
 import sys
 import threading
@@ -27,15 +28,23 @@ def ended_with_this_process() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _end(number: int, _: FrameType | None) -> None:
+def end_started_by(process: int) -> None:
+    """End every process that ``process`` started, and what those started."""
     import psutil  # beside DVC alone, which needs it too
 
-    signal.signal(number, signal.SIG_IGN)  # a second one would end the wait, and leave what ignored the first
-    children = psutil.Process().children(recursive=True)
+    try:
+        children = psutil.Process(process).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return
     for child in children:
         with suppress(psutil.Error):
             child.terminate()
     for child in psutil.wait_procs(children, _GRACE)[1]:
         with suppress(psutil.Error):
             child.kill()
+
+
+def _end(number: int, _: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a second one would end the wait, and leave what ignored the first
+    end_started_by(os.getpid())
     sys.exit(128 + number)

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
+from release.adapters import children
+
 _TICK = 0.2  # seconds after which a listener hears that nothing was printed
 _GRACE = 5.0  # seconds that a program has to end after an interrupt
 _WIDTH = 200  # characters: no bar is cut
@@ -35,7 +37,8 @@ class Listener(Protocol):
 def listen(command: Sequence[str], listener: Listener, **options: Any) -> int:
     """Run ``command`` with its output given to ``listener``; its exit code. ``options`` are those of Popen.
 
-    An interrupt (Ctrl-C) reaches the program too; it has a few seconds to say so. Raises OSError if it does not start.
+    An interrupt (Ctrl-C) reaches the program too; it has a few seconds to say so. Then, and if ``listener`` raises, the
+    program and all that it started are ended. Raises OSError if it does not start.
     """
     reads, writes = pty.openpty() if listener.terminal else os.pipe()
     if listener.terminal:
@@ -49,9 +52,11 @@ def listen(command: Sequence[str], listener: Listener, **options: Any) -> int:
         try:
             _hear_all(process, reads, listener)
             code = process.wait()
-        except KeyboardInterrupt:
+        except BaseException as error:
             with suppress(KeyboardInterrupt):
-                _hear_all(process, reads, listener, time.monotonic() + _GRACE)
+                if isinstance(error, KeyboardInterrupt):
+                    _hear_all(process, reads, listener, time.monotonic() + _GRACE)
+            children.end_started_by(process.pid)  # without DVC a stage of it would go on
             raise
         finally:
             process.kill()

@@ -28,6 +28,8 @@ _SKIPPED = re.compile(r"(?:Stage )?'(\S+)' (didn't change|is cached)")
 _DVC_FAILED = "ERROR: failed to reproduce"  # for what the stage has said itself
 _SPEAKER = re.compile(r"^[a-z]+: ")
 _TAIL = 20  # lines of what failed
+_SHOWN = 1_000  # characters of a line that may be shown; the log has all
+_LONGEST = 1 << 16  # characters of a line in the log: what prints no end of line is broken there
 _DIGEST = re.compile(r"(sha256:[0-9a-f]{12})[0-9a-f]+")
 _MARKS = {"ok": ("✓", "green"), "failed": ("✗", "red"), "same": ("=", None), "runs": (">", None)}
 
@@ -60,6 +62,10 @@ class StageLines:
         while found := _LINE.match(self._open):
             self._open = self._open[found.end() :]
             self._read(found[0])
+        if len(self._open) > _LONGEST:
+            self._read(f"{self._open}\n")
+            self._open = ""
+        self._log.flush()
         self._look(self._open)
         self._show()
 
@@ -68,6 +74,7 @@ class StageLines:
         if self._open:
             self._read(self._open + "\n")
         self._open = ""
+        self._log.flush()
         if code == 0:
             self._finish()
         else:
@@ -84,7 +91,7 @@ class StageLines:
         text = click.unstyle(line.strip())
         if line.endswith("\n") and text:
             self._log.write(f"{text}\n".encode())
-            self._log.flush()
+        text = text[:_SHOWN]
         if begins := _BEGINS.fullmatch(text):
             self._finish()
             self._begin(begins[1])
@@ -105,7 +112,8 @@ class StageLines:
 
     def _look(self, text: str) -> bool:
         """Whether it is a bar; then that is what the stage does now."""
-        if found := _BAR.match(click.unstyle(text).strip()):
+        found = _BAR.match(click.unstyle(text).strip()) if len(text) <= _SHOWN else None  # takes the square of it
+        if found:
             left = f", {found['left']} left" if found["left"].strip("0:") else ""
             self._now = f"{found['what']} {found['done']} of {found['total']}{left}".strip()
         return found is not None
@@ -152,4 +160,4 @@ class StageLines:
 
     def _line(self, how: str, text: str, seconds: float | None) -> str:
         time_taken = "" if seconds is None else f"{int(seconds) // 60}:{int(seconds) % 60:02}"
-        return f"  {_MARKS[how][0]} {self._name or 'dvc':<9} {time_taken:>6}  {escape(text)}".rstrip()
+        return escape(f"  {_MARKS[how][0]} {self._name or 'dvc':<9} {time_taken:>6}  {text}".rstrip())

@@ -72,6 +72,6 @@ def _members(archive: Path, allowed: set[Path]) -> dict[Path, bytes]:
                 if stream is None or member.size > files.LARGEST:
                     raise EvidenceRefused(f"{_ARCHIVE}: {redact(member.name, 100)} is not part of a record", _AGAIN)
                 found[Path(member.name)] = stream.read()
-    except tarfile.TarError as error:
+    except (tarfile.TarError, ValueError) as error:  # ValueError: a sparse file's map that is no map
         raise EvidenceRefused(f"{_ARCHIVE}: {error}", _AGAIN) from error
     return found

@@ -24,6 +24,7 @@ from release.record.held import hold
 
 KEY = layout.STATE / "keys" / "sealed.key"  # decrypts the rows; below .lockstep, which git ignores
 _SHOWN = 3  # lines that a refusal names
+_WRITE = "write one JSON object a line: docs/how-to/sealed.md"
 _RECORD = (layout.PARAMS, layout.PIPELINE, layout.LOCK, layout.VERDICT)
 
 
@@ -60,7 +61,10 @@ def new(root: Path, source: Path, key: Path | None = None) -> New:
         place, home = path.resolve(), root.resolve()
         if place.is_relative_to(home) and not place.is_relative_to(home / layout.STATE):
             raise MachineRefused(f"{path}: git would take it in", f"keep it below {layout.STATE}/, or elsewhere")
-    lines = files.read_jsonl(source, split.SealedLine)
+    try:
+        lines = files.read_jsonl(source, split.SealedLine)
+    except EvidenceRefused as refused:  # of a person's own file: no run makes it again
+        raise EvidenceRefused(refused.what, _WRITE) from None
     alike = params_file.load(root / layout.PARAMS).prepare.near_duplicates
     texts = [request(line.messages) for line in lines]
     try:
@@ -68,7 +72,7 @@ def new(root: Path, source: Path, key: Path | None = None) -> New:
     except EvidenceRefused as refused:
         raise EvidenceRefused(f"{source}: {refused.what}", refused.todo) from None
     if not rows:
-        raise EvidenceRefused(f"{source}: has no rows", "write one JSON object a line: docs/how-to/sealed.md")
+        raise EvidenceRefused(f"{source}: has no rows", _WRITE)
     for name in layout.SPLIT_NAMES:
         known = files.read_jsonl(root / layout.SPLITS / f"{name}.jsonl", Row)
         pairs = near_duplicates.first_alike(
