@@ -88,7 +88,9 @@ _OF_OPERATORS: dict[tuple[str, str], dict[str, Any]] = {
     },
     ("monitoring.coreos.com/v1", "PodMonitor"): {
         "selector": {"matchLabels": dict},
-        "podMetricsEndpoints": [{"port": str, "path": str, "interval": str}],
+        "podMetricsEndpoints": [
+            {"port": str, "path": str, "interval": str, "relabelings": [{"targetLabel": str, "replacement": str}]}
+        ],
     },
     ("monitoring.coreos.com/v1", "PrometheusRule"): {"groups": [{"name": str, "rules": [_RULE]}]},
     ("keda.sh/v1alpha1", "ScaledObject"): {

@@ -92,8 +92,11 @@ def test_the_alert_of_a_faulty_server_reaches_a_webhook_and_ctrl_c_ends_everythi
             assert webhook.alerts, (root / "log").read_text()
             assert {each["labels"]["alertname"] for each in webhook.alerts} == {"LockstepAvailabilityBurn"}
             (alert, *_) = webhook.alerts
-            assert (alert["status"], alert["labels"]["environment"]) == ("firing", "local")
-            assert alert["annotations"]["summary"].startswith("local: requests without a whole answer are above 1.000%")
+            name = read_yaml((root / "params.yaml").read_text())["serve"]["name"]
+            assert alert["status"] == "firing"
+            assert (alert["labels"]["model"], alert["labels"]["environment"]) == (name, "local")
+            summary = f"{name} in local: requests without a whole answer are above 1.000%"
+            assert alert["annotations"]["summary"].startswith(summary)
             pids = _children(process)
             assert len(pids) == 2
             process.send_signal(signal.SIGINT)

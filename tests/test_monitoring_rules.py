@@ -5,6 +5,7 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from click.testing import CliRunner
 from checks.monitor import Monitor
 from release.cli import main
 from release.monitoring import component, dashboard, rules
-from tests.conftest import REPOSITORY, read_yaml
+from release.monitoring.queries import Scope
+from tests.conftest import REPOSITORY, dumped, read_yaml
 from tests.http_standin import Handler, StandIn
 from tests.mlflow_service import free_port
 from tests.pipeline_repository import write_params
@@ -27,6 +29,9 @@ ALL = {
     "whole_answers": 0.95,
 }  # fmt: skip
 NONE = dict.fromkeys(ALL)
+MODEL = read_yaml((REPOSITORY / "params.yaml").read_text())["serve"]["name"]
+PRODUCTION = Scope(MODEL, "production")
+OTHER = PRODUCTION._replace(model="other")  # in the same Prometheus
 MONITORS = {"default": {}, "all": {"objectives": ALL}, "none": {"objectives": NONE}}
 
 
@@ -76,6 +81,8 @@ def test_promtool_accepts_the_rules_and_their_tests_hold(tmp_path: Path, name: s
         ('code!="499"', 'code!="418"'),
         ('finish_reason="length"', 'finish_reason="max"'),
         ('le=~"1.5', 'le=~"2'),
+        (f'model="{MODEL}",', ""),
+        ("by (model, environment)", "by (environment)"),
     ],
 )
 def test_a_rule_that_is_changed_by_hand_fails_its_test(tmp_path: Path, old: str, new: str) -> None:
@@ -116,6 +123,19 @@ class _Scraped(Handler):
 
 @pytest.fixture
 def scraped() -> Iterator[Any]:
+    with _scraped("a" * 12) as server:
+        yield server
+
+
+@pytest.fixture
+def other() -> Iterator[Any]:
+    """Another model's gateway, of an environment of the same name."""
+    with _scraped("b" * 12) as server:
+        yield server
+
+
+@contextmanager
+def _scraped(release: str) -> Iterator[Any]:
     """The gateway's own metrics, of requests of each kind."""
     pytest.importorskip("prometheus_client", reason="pip install 'lockstep[gateway]'")
     from release.monitoring.gateway.answers import Answer, Choice
@@ -123,7 +143,7 @@ def scraped() -> Iterator[Any]:
     from release.monitoring.gateway.rows import Exchange
     from release.monitoring.gateway.settings import Settings
 
-    metrics = Metrics(Settings(("http://127.0.0.1:1",), environment="production", release="a" * 12))
+    metrics = Metrics(Settings(("http://127.0.0.1:1",), environment="production", release=release))
 
     def request(status: int = 200, error: str | None = None, finish: str = "stop") -> None:
         answer = Answer(choices={0: Choice(text=["az vm list"], finish=finish)}, input_tokens=5, output_tokens=3)
@@ -131,7 +151,7 @@ def scraped() -> Iterator[Any]:
             datetime.now(UTC),
             "r",
             "chat",
-            release="a" * 12,
+            release=release,
             status=status,
             error=error,
             answer=answer,
@@ -153,17 +173,20 @@ def scraped() -> Iterator[Any]:
 
 
 @pytest.mark.slow
-def test_a_real_prometheus_loads_the_rules_and_answers_every_query_of_the_dashboard(
-    tmp_path: Path, scraped: Any
+def test_a_real_prometheus_of_two_models_answers_every_query_about_one(
+    tmp_path: Path, scraped: Any, other: Any
 ) -> None:
     require("prometheus")
+    other.metrics.entered("b" * 12, 7)
     folder = _made(tmp_path, MONITORS["all"])
     text = (folder / "rules.yaml").read_text()
     (folder / "rules.yaml").write_text(text.replace("[5m]", "[10s]"))  # a shorter window, so that a test need not wait
-    (folder / "prometheus.yaml").write_text(
-        "global: {scrape_interval: 500ms, evaluation_interval: 500ms}\nrule_files: [rules.yaml]\n"
-        f"scrape_configs: [{{job_name: gateway, static_configs: [{{targets: ['{scraped.host}']}}]}}]\n"
-    )
+    config = {
+        "global": {"scrape_interval": "500ms", "evaluation_interval": "500ms"},
+        "rule_files": ["rules.yaml"],
+        "scrape_configs": [_scrape(PRODUCTION, scraped.host), _scrape(OTHER, other.host)],
+    }
+    (folder / "prometheus.yaml").write_text(dumped(config))
     port = free_port()
     url = f"http://127.0.0.1:{port}/api/v1"
     with (folder / "log").open("wb") as log:
@@ -180,6 +203,7 @@ def test_a_real_prometheus_loads_the_rules_and_answers_every_query_of_the_dashbo
             scraped.request()
             scraped.request(finish="length")
             scraped.request(500, "http_500")
+            other.request(500, "http_500")
             time.sleep(0.4)
             unanswered = [each for each in unanswered if not _asked(url, each)]
         assert unanswered == [], (folder / "log").read_text()[-2000:]
@@ -190,6 +214,10 @@ def test_a_real_prometheus_loads_the_rules_and_answers_every_query_of_the_dashbo
         assert share["lockstep:availability:error_ratio_rate5m"] == pytest.approx(1 / 3, abs=0.12)
         assert share["lockstep:whole_answers:error_ratio_rate5m"] == pytest.approx(1 / 2, abs=0.15)
         assert share["lockstep:latency:error_ratio_rate5m"] == 0
+        assert [each["value"][1] for each in _asked(url, "sum(lockstep_gateway_in_flight)")] == ["7"]
+        assert [each["value"][1] for each in _asked(url, _scaling_query())] == ["0"]
+        seen = {each["metric"].get("release") for query in queries for each in _asked(url, query)}
+        assert seen == {None, "a" * 12}
         loaded = requests.get(f"{url}/rules", timeout=10).json()["data"]["groups"]
         assert {rule["health"] for group in loaded for rule in group["rules"]} == {"ok"}
     finally:
@@ -197,10 +225,20 @@ def test_a_real_prometheus_loads_the_rules_and_answers_every_query_of_the_dashbo
         process.wait(30)
 
 
+def _scrape(of: Scope, host: str) -> dict[str, Any]:
+    """Of a PodMonitor what the operator makes of its labels: relabel_configs, whose keys have underscores."""
+    (pods,) = [each for each in component.objects(of, Monitor()) if each["kind"] == "PodMonitor"]
+    (endpoint,) = pods["spec"]["podMetricsEndpoints"]
+    relabelings = [
+        {"target_label": each["targetLabel"], "replacement": each["replacement"]} for each in endpoint["relabelings"]
+    ]
+    return {"job_name": of.model, "static_configs": [{"targets": [host]}], "relabel_configs": relabelings}
+
+
 def _scaling_query() -> str:
     """What KEDA asks of Prometheus."""
     monitor = Monitor.model_validate({"scaling": {"production": {"most": 2}}})
-    (scaler,) = [each for each in component.objects("production", monitor) if each["kind"] == "ScaledObject"]
+    (scaler,) = [each for each in component.objects(PRODUCTION, monitor) if each["kind"] == "ScaledObject"]
     query: str = scaler["spec"]["triggers"][0]["metadata"]["query"]
     return query
 
@@ -220,7 +258,7 @@ def _asked(url: str, expression: str) -> list[Any]:
 def test_every_metric_that_a_rule_or_a_panel_names_is_one_of_the_gateways(scraped: Any) -> None:
     scraped.request()
     monitor = Monitor.model_validate({"objectives": ALL})
-    text = json.dumps([rules.rules("production", monitor), dashboard.dashboard("production", monitor)])
+    text = json.dumps([rules.rules(PRODUCTION, monitor), dashboard.dashboard(PRODUCTION, monitor)])
     named = set(re.findall(r"lockstep_gateway_[a-z_]+", text + _scaling_query()))
     there = set(re.findall(r"^(lockstep_gateway_[a-z_]+)", scraped.metrics.text().decode(), re.MULTILINE))
     assert named <= there

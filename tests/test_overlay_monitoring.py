@@ -14,6 +14,7 @@ from checks import layout
 from checks.monitor import Monitor
 from release.cli import main
 from release.monitoring import component, rules
+from release.monitoring.queries import Scope
 from release.overlay import edits, gateway, monitored, overlays
 from tests import kubernetes_tools, programs, spoil
 from tests.conftest import REPOSITORY, dumped, read_yaml
@@ -24,6 +25,7 @@ pytestmark = pytest.mark.slow
 
 SCALING = {"scaling": {"staging": {"most": 4, "requests": 16}}}
 HOME = "staging/monitoring"
+STAGING = Scope(read_yaml((REPOSITORY / "params.yaml").read_text())["serve"]["name"], "staging")
 
 
 @pytest.fixture
@@ -54,7 +56,7 @@ def failures(root: Path, monitor: dict[str, Any] | None = None) -> list[str]:
         found = read_yaml((root / layout.PARAMS).read_text())["monitor"]
     return edits.failures(
         "staging", lying(tree), rendered(), ("staging", "production"),
-        generated=lambda: component.objects("staging", Monitor.model_validate(found)),
+        generated=lambda: component.objects(STAGING, Monitor.model_validate(found)),
     )  # fmt: skip
 
 
@@ -80,7 +82,7 @@ def test_it_builds_to_what_promote_accepts_and_the_rules_hold_their_tests(
         assert "replicas" not in server["spec"]
     programs.require("promtool")
     (tmp_path / "rules.yaml").write_text(dumped(found["PrometheusRule"]["spec"]))
-    (tmp_path / "tests.yaml").write_text(dumped(rules.tests("staging", Monitor.model_validate(monitor), "rules.yaml")))
+    (tmp_path / "tests.yaml").write_text(dumped(rules.tests(STAGING, Monitor.model_validate(monitor), "rules.yaml")))
     done = subprocess.run(["promtool", "test", "rules", "tests.yaml"], cwd=tmp_path, capture_output=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -139,7 +141,11 @@ REFUSED: dict[str, tuple[spoil.Spoil, str]] = {
         spoil.replace(f"{HOME}/podmonitor.yaml", "name: gateway\n  podM", "name: other\n  podM"),
         "PodMonitor gateway: spec.selector.matchLabels.*is 'other', the section monitor says 'gateway'",
     ),
-    "an edited dashboard": (spoil.replace(f"{HOME}/dashboard.json", "refresh", "fresh"), "ConfigMap lockstep-dashboard: data.lockstep-staging.json: is "),
+    "another model's metrics": (
+        spoil.replace(f"{HOME}/podmonitor.yaml", f"replacement: {STAGING.model}", "replacement: other"),
+        f"PodMonitor gateway: spec.podMetricsEndpoints.*: {COMMAND}",
+    ),
+    "an edited dashboard": (spoil.replace(f"{HOME}/dashboard.json", "refresh", "fresh"), "ConfigMap lockstep-dashboard: data.lockstep-.*.staging.json: is "),
     "a dashboard that Grafana does not find": (
         spoil.replace(f"{HOME}/kustomization.yaml", "grafana_dashboard", "dashboard"), "ConfigMap lockstep-dashboard: metadata.labels: grafana_dashboard is None"
     ),
@@ -165,7 +171,10 @@ def test_what_its_command_did_not_write_is_refused(case: str, root: Path) -> Non
 
 def test_an_older_section_monitor_is_refused_and_only_where_it_is_asked_for(root: Path) -> None:
     found = failures(root, {"objectives": {"availability": 0.95}})
-    for said in ("PrometheusRule gateway: spec.groups: ", "ConfigMap lockstep-dashboard: data.lockstep-staging.json: "):
+    for said in (
+        "PrometheusRule gateway: spec.groups: ",
+        f"ConfigMap lockstep-dashboard: data.lockstep-{STAGING.model}.staging.json: ",
+    ):
         assert any(said in failure and failure.endswith(COMMAND) for failure in found), found
     tree = root / layout.ENVIRONMENTS
     assert edits.failures("staging", lying(tree), rendered()) == []  # as a rollback and `status` ask

@@ -25,7 +25,7 @@ from checks.retriever_kind import RetrieverKind
 from checks.scorer_kind import ScorerKind
 from checks.scorers.json_valid import JsonValid
 from checks.scorers.refusal import Refusal
-from checks.sections import Agreement, Section, Source, directions
+from checks.sections import Section, Source, directions
 from checks.suite_kind import AskedSuite, BoundedSuite, LogSuite, ScaledSuite, SizedSuite, SuiteKind
 from checks.suites.rows import Questions
 from checks.training import NoDropout, Train
@@ -458,8 +458,12 @@ def _full() -> list[Params]:
     whole["train"] |= {"lora": None, "full": {"layers": 2}}
     several = _document()
     several["data"]["sources"] = {"old": _further()}
+    export = _document()
+    export["merge"]["quantization"] = {"kind": "int8", "parity": {"max_logprob_diff": 3.0, "min_top1": 0.95}}
+    export["gates"]["keeps"]["against"] = "unquantised"
     return [
-        Params.model_validate(each) for each in (_document(), table, messages, regex, *taught, steps, whole, several)
+        Params.model_validate(each)
+        for each in (_document(), table, messages, regex, *taught, steps, whole, several, export)
     ]
 
 
@@ -566,7 +570,7 @@ def test_the_walk_reaches_every_section_that_params_yaml_is_made_of() -> None:
         pending += each.__subclasses__()
     kindred = {JsonValid, Refusal}  # have no field but their kind
     bases = {
-        Agreement, AskedSuite, AssistedGate, BoundedSuite, GateKind, Judged, JudgeKind, Loader, LogSuite, NoDropout, PairedGate, Pairs, Questions, RetrieverKind, ScoreGate, ScorerKind,
+        AskedSuite, AssistedGate, BoundedSuite, GateKind, Judged, JudgeKind, Loader, LogSuite, NoDropout, PairedGate, Pairs, Questions, RetrieverKind, ScoreGate, ScorerKind,
         ScaledSuite, SizedSuite, Source, SuiteKind, Train,
     }  # fmt: skip
     ours = {each for each in known if each.__module__.startswith(("checks.", "stages."))}

@@ -113,8 +113,8 @@ def kill_around_git(source: Path, scratch: Path, name: str) -> int:
     """Kill around calls of git; how many calls there were.
 
     What a kill leaves on the disk decides all that comes after it. So one run is watched before and after every call,
-    and moments that differ at most by objects without a reference are one state. Others are killed at the first and the
-    last moment of each state: with the fewest and the most of such objects. LOCKSTEP_EXHAUSTIVE kills at all moments.
+    and moments that differ at most by objects without a reference are one state. Other runs are killed at the first and
+    the last moment of each state: with the fewest and the most of such objects. LOCKSTEP_EXHAUSTIVE kills at all moments.
     """
     verb, of = VERBS[name]
     first, states = tree.copy(source, scratch / "first"), dict[str, list[tuple[int, str]]]()

@@ -94,6 +94,7 @@ def rules(root: Path, environment: str, output: Path | None) -> None:
 
     The files are rules.yaml (recording rules, burn-rate alerts of the objectives, alerts on metrics that are missing),
     rules_test.yaml (run `promtool test rules` on it) and dashboard.json. Write them again after a change of monitor.
+    They ask for the label model, serve.name, which a scrape configuration of your own must add.
     """
     from release.verbs import monitor as verb
 
@@ -132,10 +133,10 @@ def component(root: Path, environment: str) -> None:
 def up(root: Path, /, targets: tuple[str, ...], **options: Any) -> None:
     """Run Prometheus and Alertmanager on this machine, with rules from the section monitor of params.yaml.
 
-    Scrapes /metrics at each TARGET, HOST:PORT. Default: 127.0.0.1:9464, the port of `lockstep gateway` here.
-    Both programs listen on 127.0.0.1 and keep everything below .lockstep/monitor, where dashboard.json for Grafana is
-    written too. Ctrl-C or SIGTERM ends them. They must be installed: on Debian, apt-get install prometheus
-    prometheus-alertmanager.
+    Scrapes /metrics at each TARGET, HOST:PORT, and adds the label model, serve.name. Default: 127.0.0.1:9464, the port
+    of `lockstep gateway` here. Both programs listen on 127.0.0.1 and keep everything below .lockstep/monitor, where
+    dashboard.json for Grafana is written too. Ctrl-C or SIGTERM ends them. They must be installed: on Debian, apt-get
+    install prometheus prometheus-alertmanager.
     """
     from checks.text import escape
     from release.verbs import monitor as verb

@@ -2,7 +2,7 @@
 
 The programs' own output (bars, logs of libraries, DVC) goes to .lockstep/run.log; of a stage that fails, its last lines
 are shown. On a terminal the line of the running stage is written again and again. Elsewhere there are whole lines:
-one when a stage begins, one every half minute, one when it ends.
+one when a stage begins, those that it says itself, one every half minute, one when it ends.
 """
 
 import codecs
@@ -99,6 +99,8 @@ class StageLines:
         elif text and not self._look(text) and line.endswith("\n") and not text.startswith("> "):
             self._lines.append(text)
             if text.startswith(f"{self._name}: "):
+                if self._result and not self.terminal:  # what it said before its result, such as where it goes on
+                    self._write("runs", self._result, time.monotonic() - self._began)
                 self._now = self._result = text.removeprefix(f"{self._name}: ")
 
     def _look(self, text: str) -> bool:

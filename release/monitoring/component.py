@@ -1,9 +1,9 @@
 """The kustomize component monitoring of an environment: what the operators of Prometheus, Grafana and KEDA read.
 
 Written to release/environments/ENV/monitoring by `lockstep monitor component ENV`, from the section monitor:
-PodMonitor (the gateway is scraped), PrometheusRule (the rules of `lockstep monitor rules`), a ConfigMap with the
-dashboard, and a ScaledObject if monitor.scaling names the environment. Field by field they follow the documentation of
-the Prometheus Operator (monitoring.coreos.com/v1) and of KEDA 2 (keda.sh/v1alpha1).
+PodMonitor (the gateway is scraped, and its metrics get the label model), PrometheusRule (the rules of `lockstep monitor
+rules`), a ConfigMap with the dashboard, and a ScaledObject if monitor.scaling names the environment. Field by field
+they follow the documentation of the Prometheus Operator (monitoring.coreos.com/v1) and of KEDA 2 (keda.sh/v1alpha1).
 """
 
 import json
@@ -12,6 +12,7 @@ from typing import Any
 from checks import plain_yaml
 from checks.monitor import Monitor, Scaling
 from release.monitoring import dashboard, queries, rules
+from release.monitoring.queries import Scope
 from release.overlay import gateway
 from release.overlay.overlays import CONTAINER
 
@@ -20,9 +21,9 @@ _GRAFANA = {"grafana_dashboard": "1"}  # by this label Grafana's sidecar finds a
 _HEADER = "# Written by `lockstep monitor component {}` from the section monitor: `promote` refuses edits.\n"
 
 
-def files(environment: str, monitor: Monitor) -> dict[str, bytes]:
+def files(of: Scope, monitor: Monitor) -> dict[str, bytes]:
     """The files of the folder, by name. The same arguments give the same bytes. Raises ParamsRefused as ``rules``."""
-    found = objects(environment, monitor)
+    found = objects(of, monitor)
     made = {f"{each['kind'].lower()}.yaml": each for each in found if each["kind"] != "ConfigMap"}
     ((name, text),) = found[-1]["data"].items()
     kustomization: dict[str, Any] = {
@@ -37,54 +38,62 @@ def files(environment: str, monitor: Monitor) -> dict[str, bytes]:
             }
         ],
     }
-    if environment in monitor.scaling:
+    if of.environment in monitor.scaling:
         # KEDA sets it: in git it would undo each scaling.
         operations = plain_yaml.dump([{"op": "remove", "path": "/spec/replicas"}])
         kustomization["patches"] = [{"target": {"kind": "Deployment", "name": CONTAINER}, "patch": operations}]
     written = {"kustomization.yaml": kustomization, **made}
-    head = _HEADER.format(environment)
+    head = _HEADER.format(of.environment)
     return {name: f"{head}{plain_yaml.dump(value)}".encode() for name, value in written.items()} | {
         "dashboard.json": text.encode()
     }
 
 
-def objects(environment: str, monitor: Monitor) -> list[dict[str, Any]]:
+def objects(of: Scope, monitor: Monitor) -> list[dict[str, Any]]:
     """The objects of the component, the ConfigMap last. Raises as ``files``."""
-    scaling = monitor.scaling.get(environment)
-    text = json.dumps(dashboard.dashboard(environment, monitor), indent=2) + "\n"
+    scaling = monitor.scaling.get(of.environment)
+    text = json.dumps(dashboard.dashboard(of, monitor), indent=2) + "\n"
     return [
-        _pods(),
+        _pods(of),
         {
             "apiVersion": "monitoring.coreos.com/v1",
             "kind": "PrometheusRule",
             "metadata": {"name": gateway.NAME},
-            "spec": rules.rules(environment, monitor),
+            "spec": rules.rules(of, monitor),
         },
-        *([] if scaling is None else [_scaled(environment, scaling)]),
+        *([] if scaling is None else [_scaled(of, scaling)]),
         {
             "apiVersion": "v1",
             "kind": "ConfigMap",
             "metadata": {"name": DASHBOARD, "labels": _GRAFANA},
-            "data": {f"lockstep-{environment}.json": text},  # the sidecar puts all dashboards into one folder
+            # The sidecar puts all dashboards into one folder.
+            "data": {f"lockstep-{of.model}.{of.environment}.json": text},
         },
     ]
 
 
-def _pods() -> dict[str, Any]:
+def _pods(of: Scope) -> dict[str, Any]:
     return {
         "apiVersion": "monitoring.coreos.com/v1",
         "kind": "PodMonitor",
         "metadata": {"name": gateway.NAME},
         "spec": {
             "selector": {"matchLabels": dict(gateway.LABELS)},
-            "podMetricsEndpoints": [{"port": "metrics", "path": "/metrics", "interval": "15s"}],
+            "podMetricsEndpoints": [
+                {
+                    "port": "metrics",
+                    "path": "/metrics",
+                    "interval": "15s",
+                    "relabelings": [{"targetLabel": "model", "replacement": of.model}],
+                }
+            ],
         },
     }
 
 
-def _scaled(environment: str, scaling: Scaling) -> dict[str, Any]:
+def _scaled(of: Scope, scaling: Scaling) -> dict[str, Any]:
     """KEDA adds servers until each has at most ``scaling.requests`` in flight: those that it answers or queues."""
-    alive = queries.metric("captures_dropped_total", environment)  # before the first request nothing is in flight
+    alive = queries.metric("captures_dropped_total", of)  # before the first request nothing is in flight
     return {
         "apiVersion": "keda.sh/v1alpha1",
         "kind": "ScaledObject",
@@ -99,7 +108,7 @@ def _scaled(environment: str, scaling: Scaling) -> dict[str, Any]:
                     "metricType": "AverageValue",
                     "metadata": {
                         "serverAddress": scaling.prometheus,
-                        "query": f"sum({queries.metric('in_flight', environment)}) or sum(0 * {alive})",
+                        "query": f"sum({queries.metric('in_flight', of)}) or sum(0 * {alive})",
                         "threshold": str(scaling.requests),
                         "ignoreNullValues": "false",  # a gateway that is not scraped is no gateway without requests
                     },

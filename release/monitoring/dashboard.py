@@ -1,33 +1,34 @@
-"""A Grafana dashboard of an environment as JSON: objectives, speed, traffic, signals; releases as annotations."""
+"""A Grafana dashboard of a model in an environment, as JSON: objectives, speed, traffic, signals, releases."""
 
+import hashlib
 from typing import Any
 
 from checks.monitor import Monitor
 from release.monitoring import queries
-from release.monitoring.queries import WINDOW, metric
+from release.monitoring.queries import WINDOW, Scope, metric
 
 _SPAN = "$__rate_interval"
 _SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
 
-def dashboard(environment: str, monitor: Monitor) -> dict[str, Any]:
+def dashboard(of: Scope, monitor: Monitor) -> dict[str, Any]:
     """The dashboard, for `POST /api/dashboards/db` or a folder that Grafana watches. Raises as ``objectives``."""
     panels = [
         _panel(f"{each.says}, of which {each.budget:.3g} may be", "percentunit", {each.name: each.ratio})
-        for each in queries.objectives(environment, monitor.objectives)
+        for each in queries.objectives(of, monitor.objectives)
     ]
 
     def quantiles(name: str) -> dict[str, str]:
-        summed = f"sum by (le, release) (rate({metric(f'{name}_bucket', environment)}[{WINDOW}]))"
+        summed = f"sum by (le, release) (rate({metric(f'{name}_bucket', of)}[{WINDOW}]))"
         return {f"p{share} {{{{release}}}}": f"histogram_quantile(0.{share}, {summed})" for share in (50, 95, 99)}
 
     def rate(name: str, by: str) -> dict[str, str]:
-        return {f"{{{{{by}}}}}": f"sum by ({by}) (rate({metric(name, environment)}[{WINDOW}]))"}
+        return {f"{{{{{by}}}}}": f"sum by ({by}) (rate({metric(name, of)}[{WINDOW}]))"}
 
-    answers = f"sum by (release) (rate({metric('answer_characters_count', environment)}[{WINDOW}]))"
+    answers = f"sum by (release) (rate({metric('answer_characters_count', of)}[{WINDOW}]))"
 
     def share(name: str) -> dict[str, str]:
-        return {"{{release}}": f"sum by (release) (rate({metric(name, environment)}[{WINDOW}])) / {answers}"}
+        return {"{{release}}": f"sum by (release) (rate({metric(name, of)}[{WINDOW}])) / {answers}"}
 
     panels += [
         _panel("requests by code", "reqps", rate("requests_total", "code")),
@@ -37,18 +38,17 @@ def dashboard(environment: str, monitor: Monitor) -> dict[str, Any]:
         _panel("seconds to the first token", "s", quantiles("time_to_first_token_seconds")),
         _panel("seconds between tokens", "s", quantiles("inter_token_seconds")),
         _panel("tokens", "short", rate("tokens_total", "direction")),
-        _panel(
-            "requests in flight", "short", {"{{release}}": f"sum by (release) ({metric('in_flight', environment)})"}
-        ),
+        _panel("requests in flight", "short", {"{{release}}": f"sum by (release) ({metric('in_flight', of)})"}),
         _panel("share of refusals", "percentunit", share("refusals_total")),
         _panel("share of answers that repeat themselves", "percentunit", share("repetitive_total")),
         _panel("dropped captures", "short", rate("captures_dropped_total", "release")),
     ]
-    seen = metric("requests_total", environment)
+    seen = metric("requests_total", of)
     begins = f"sum by (release) ({seen}) unless sum by (release) ({seen} offset 10m)"
     return {
-        "uid": f"lockstep-{environment}"[:40],
-        "title": f"Lockstep: {environment}",
+        # At most 40 characters: a digest, because two long names can begin alike.
+        "uid": f"lockstep-{hashlib.sha256('/'.join(of).encode()).hexdigest()[:12]}",
+        "title": f"Lockstep: {of}",
         "tags": ["lockstep"],
         "timezone": "utc",
         "editable": False,

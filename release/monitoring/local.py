@@ -36,12 +36,14 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Settings(NamedTuple):
     """``folder``: for everything; it has the rule file ``rules``. ``targets``: HOST:PORT of each /metrics.
 
-    ``webhook``: where alerts are sent; None: they are only shown. ``interval``: seconds between two scrapes.
+    ``model``: a label that all their metrics get. ``webhook``: where alerts are sent; None: they are only shown.
+    ``interval``: seconds between two scrapes.
     """
 
     folder: Path
     rules: str
     targets: tuple[str, ...]
+    model: str
     webhook: str | None
     port: int
     alertmanager_port: int
@@ -96,13 +98,13 @@ def _prometheus(settings: Settings) -> _Program:
         "global": {"scrape_interval": often, "scrape_timeout": often, "evaluation_interval": often},
         "rule_files": [settings.rules],
         "alerting": {"alertmanagers": [_static(f"{HOST}:{settings.alertmanager_port}")]},
-        "scrape_configs": [{"job_name": "lockstep", **_static(*settings.targets)}],
+        "scrape_configs": [{"job_name": "lockstep", **_static(*settings.targets, model=settings.model)}],
     }
     return _Program(("prometheus",), settings.port, config, ("--storage.tsdb.path=prometheus",))
 
 
-def _static(*targets: str) -> dict[str, Any]:
-    return {"static_configs": [{"targets": list(targets)}]}
+def _static(*targets: str, **labels: str) -> dict[str, Any]:
+    return {"static_configs": [{"targets": list(targets), "labels": labels}]}
 
 
 def _alertmanager(settings: Settings) -> _Program:
@@ -112,7 +114,7 @@ def _alertmanager(settings: Settings) -> _Program:
     often = f"{settings.interval}s"
     route = {
         "receiver": "webhook",
-        "group_by": ["alertname", "environment"],
+        "group_by": ["alertname", "model", "environment"],
         "group_wait": often,
         "group_interval": often,
     }

@@ -1,4 +1,4 @@
-"""What Prometheus is asked of a gateway: the shares of requests that miss an objective, by environment.
+"""What Prometheus is asked of a gateway: the shares of requests that miss an objective, by model and environment.
 
 Rules, their tests and dashboards use the same expressions. ``WINDOW`` in one is a span of time such as 5m.
 """
@@ -13,6 +13,22 @@ from release.monitoring.gateway.settings import SECONDS
 
 WINDOW = "WINDOW"
 _METRIC = "lockstep_gateway_"
+
+
+class Scope(NamedTuple):
+    """Whose requests are counted, as labels of all metrics.
+
+    ``model``: `serve.name`, which the scrape adds (the PodMonitor, `monitor up`). ``environment``: as the gateway says.
+    """
+
+    model: str
+    environment: str
+
+    def __str__(self) -> str:
+        return f"{self.model} in {self.environment}"
+
+
+BY = ", ".join(Scope._fields)
 
 
 class Objective(NamedTuple):
@@ -35,24 +51,28 @@ class Objective(NamedTuple):
         return f"({self.bad} or 0 * {self.all}) / ({self.all} > 0)"
 
 
-def metric(name: str, environment: str, *more: str) -> str:
-    """A series of the gateway before ``environment``."""
-    labels = ",".join((f'environment="{environment}"', *more))
-    return f"{_METRIC}{name}{{{labels}}}"
+def selector(of: Scope, *more: str) -> str:
+    """The labels that every query asks for, and ``more``."""
+    return "{" + ",".join((*(f'{name}="{value}"' for name, value in of._asdict().items()), *more)) + "}"
 
 
-def bucket(histogram: str, environment: str, seconds: float) -> str:
+def metric(name: str, of: Scope, *more: str) -> str:
+    """A series of the gateway."""
+    return f"{_METRIC}{name}{selector(of, *more)}"
+
+
+def bucket(histogram: str, of: Scope, seconds: float) -> str:
     """The requests that took at most so long. Prometheus 2 keeps a bound as it was sent, 3 writes 10 as 10.0."""
-    return metric(f"{histogram}_bucket", environment, f'le=~"{seconds:g}([.]0)?"')
+    return metric(f"{histogram}_bucket", of, f'le=~"{seconds:g}([.]0)?"')
 
 
-def objectives(environment: str, wanted: Objectives) -> Iterator[Objective]:
+def objectives(of: Scope, wanted: Objectives) -> Iterator[Objective]:
     """Every objective that is set. Raises ParamsRefused for seconds that no bucket of the gateway ends at."""
-    counted = _rate(metric("requests_total", environment, 'code!="499"'))
+    counted = _rate(metric("requests_total", of, 'code!="499"'))
     if wanted.availability is not None:
-        failed = metric("requests_total", environment, 'code=~"5..|429"')
-        broken = metric("requests_total", environment, 'code=~"2.."', 'finish_reason="error"')
-        bad = f"sum by (environment) (rate({failed}[{WINDOW}]) or rate({broken}[{WINDOW}]))"
+        failed = metric("requests_total", of, 'code=~"5..|429"')
+        broken = metric("requests_total", of, 'code=~"2.."', 'finish_reason="error"')
+        bad = f"sum by ({BY}) (rate({failed}[{WINDOW}]) or rate({broken}[{WINDOW}]))"
         yield Objective("availability", "requests without a whole answer", 1 - wanted.availability, bad, counted)
     for name, histogram, field in (
         ("latency", "request_seconds", "latency"),
@@ -66,15 +86,15 @@ def objectives(environment: str, wanted: Objectives) -> Iterator[Objective]:
                 "so no rule can count it",
                 f"use one of {', '.join(f'{each:g}' for each in SECONDS)}",
             )
-        all_ = _rate(metric(f"{histogram}_count", environment))
-        bad = f"({all_} - {_rate(bucket(histogram, environment, within.seconds))})"
+        all_ = _rate(metric(f"{histogram}_count", of))
+        bad = f"({all_} - {_rate(bucket(histogram, of, within.seconds))})"
         says = f"requests slower than {within.seconds:g} s"
         yield Objective(name, says, 1 - within.share, bad, all_, histogram, within.seconds)
     if wanted.whole_answers is not None:
-        cut = _rate(metric("requests_total", environment, 'finish_reason="length"'))
-        answered = _rate(metric("requests_total", environment, 'code=~"2.."'))
+        cut = _rate(metric("requests_total", of, 'finish_reason="length"'))
+        answered = _rate(metric("requests_total", of, 'code=~"2.."'))
         yield Objective("whole_answers", "answers that are cut off", 1 - wanted.whole_answers, cut, answered)
 
 
 def _rate(series: str) -> str:
-    return f"sum by (environment) (rate({series}[{WINDOW}]))"
+    return f"sum by ({BY}) (rate({series}[{WINDOW}]))"

@@ -15,6 +15,7 @@ from checks.statement import Statement
 from release import runtimes
 from release.ledger import past
 from release.monitoring import component
+from release.monitoring.queries import Scope
 from release.overlay import edits, overlays
 from release.promotion.checklist import CheckResult
 from release.promotion.context import PromotionContext
@@ -85,7 +86,7 @@ def unedited(
     wanted, pulled = _checked(context, environment, after, built), overlays.unreachable(after) is None
     for failure in edits.failures(
         environment, present.files, wanted, context.promote.ordered, pulled=pulled,
-        generated=lambda: component.objects(environment, _monitor(context)),
+        generated=lambda: component.objects(Scope(context.name, environment), _monitor(context)),
     ):  # fmt: skip
         result.fail(failure, "change that file as docs/reference/environment-files.md says, and commit that")
 

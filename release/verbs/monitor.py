@@ -12,6 +12,7 @@ from checks.errors import ParamsRefused, ServingRefused
 from checks.monitor import Monitor
 from checks.text import redact
 from release.monitoring import component, dashboard, local, rules
+from release.monitoring.queries import Scope
 from release.overlay import monitored
 from release.verbs.gateway import ENVIRONMENT
 
@@ -39,8 +40,7 @@ def write_rules(root: Path, environment: str, output: Path | None = None) -> tup
 
     Raises ParamsRefused if there is no such environment, or an objective cannot be a rule.
     """
-    monitor = _monitor(root, environment)
-    return _write(output or root / layout.MONITORING / environment, environment, monitor)
+    return _write(output or root / layout.MONITORING / environment, *_settings(root, environment))
 
 
 def write_component(root: Path, environment: str) -> Path:
@@ -48,7 +48,7 @@ def write_component(root: Path, environment: str) -> Path:
 
     Files there that the component no longer has are removed. Raises as ``write_rules``.
     """
-    made = component.files(environment, _monitor(root, environment))
+    made = component.files(*_settings(root, environment))
     folder = root / layout.ENVIRONMENTS / environment / monitored.COMPONENT
     with files.replacing_folder(folder) as fresh:
         for name, data in made.items():
@@ -56,7 +56,7 @@ def write_component(root: Path, environment: str) -> Path:
     return folder
 
 
-def _monitor(root: Path, environment: str) -> Monitor:
+def _settings(root: Path, environment: str) -> tuple[Scope, Monitor]:
     params = params_file.load(root / layout.PARAMS)
     for name, where in ((environment, ""), *((name, "monitor.scaling: ") for name in params.monitor.scaling)):
         if name not in params.promote.environments:
@@ -64,7 +64,7 @@ def _monitor(root: Path, environment: str) -> Monitor:
                 f"{layout.PARAMS}: {where}promote.environments has no {name!r}",
                 f"use one of {', '.join(params.promote.ordered)}",
             )
-    return params.monitor
+    return Scope(params.serve.name, environment), params.monitor
 
 
 def up(root: Path, options: Options, say: Callable[[str], None]) -> None:
@@ -84,14 +84,14 @@ def up(root: Path, options: Options, say: Callable[[str], None]) -> None:
     if options.port == options.alertmanager_port:
         raise ServingRefused(f"--alertmanager-port: {options.port} is the port of Prometheus", "choose another")
     folder = (root / layout.LOCAL_MONITOR).resolve()
-    monitor = params_file.load(root / layout.PARAMS).monitor
-    _write(folder, options.environment, monitor)
-    local.run(
-        local.Settings(
-            folder, RULES, options.targets, options.webhook, options.port, options.alertmanager_port, options.interval
-        ),
-        say,
-    )
+    params = params_file.load(root / layout.PARAMS)
+    of = Scope(params.serve.name, options.environment)
+    _write(folder, of, params.monitor)
+    settings = local.Settings(
+        folder, RULES, options.targets, of.model, options.webhook, options.port, options.alertmanager_port,
+        options.interval,
+    )  # fmt: skip
+    local.run(settings, say)
 
 
 def _is_address(text: str) -> bool:
@@ -105,11 +105,11 @@ def _is_address(text: str) -> bool:
         return False
 
 
-def _write(folder: Path, environment: str, monitor: Monitor) -> tuple[Path, ...]:
+def _write(folder: Path, of: Scope, monitor: Monitor) -> tuple[Path, ...]:
     made = {
-        RULES: plain_yaml.dump(rules.rules(environment, monitor)),
-        TESTS: plain_yaml.dump(rules.tests(environment, monitor, RULES)),
-        DASHBOARD: json.dumps(dashboard.dashboard(environment, monitor), indent=2) + "\n",
+        RULES: plain_yaml.dump(rules.rules(of, monitor)),
+        TESTS: plain_yaml.dump(rules.tests(of, monitor, RULES)),
+        DASHBOARD: json.dumps(dashboard.dashboard(of, monitor), indent=2) + "\n",
     }
     for name, text in made.items():
         files.write_text(folder / name, text)
