@@ -31,7 +31,7 @@ class Forge:
     headers: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, api: str, token: str | None, patience: Patience) -> None:
-        """``token`` None: that of the environment. Raises RemoteRefused if it is none."""
+        """Without ``token``, the variable ``variable`` has it. Raises RemoteRefused if that has no token."""
         self._token = token if token is not None else os.environ.get(self.variable, "")
         if not self._token or not self._token.isascii() or not self._token.isprintable() or " " in self._token:
             raise RemoteRefused(f"{self.variable}: is not set, or no token", self.unset_fix)
@@ -48,11 +48,11 @@ class Forge:
         raise NotImplementedError
 
     def failed(self, what: str, status: int, headers: Mapping[str, str]) -> RequestError:
-        """What an answer that is no success means: whether another try may help, when, and else what to do."""
+        """The error for an answer that is no success: whether and when another try may help, or what to do."""
         raise NotImplementedError
 
     def ask(self, method: str, path: str, value: Mapping[str, Any] | None = None, many: bool = False) -> Any:
-        """The answer, tried again while that makes sense: what is asked here may be asked twice."""
+        """The answer to a request that may be sent twice: it is tried again while that may help."""
         return self.tries().until_answered(lambda: self.once(method, path, value, many))
 
     def pages(self, path: str, called: str) -> Iterator[Any]:
@@ -65,7 +65,7 @@ class Forge:
         raise RequestError(f"lists more than {_PAGE * _PAGES:,} {called}")
 
     def once(self, method: str, path: str, value: Mapping[str, Any] | None = None, many: bool = False) -> Any:
-        """The answer to one request: an object, or a list where there are ``many``."""
+        """The answer to one request, sent once: an object, or a list if ``many``."""
         url = f"{self._api}/{path}"
         try:
             with self._session.request(
@@ -86,7 +86,7 @@ class Forge:
         raise self.failed(what, status, told)
 
     def refused(self, trouble: RequestError) -> RemoteRefused:
-        """What ``trouble`` ends in."""
+        """The refusal for ``trouble``."""
         todo = trouble.todo or ("run it again in a while" if trouble.temporary else "fix that, then run it again")
         return RemoteRefused(f"{self.name} at {urlsplit(self._api).netloc}: {trouble.what}", todo)
 

@@ -54,7 +54,7 @@ def _tear_down(sky: str, root: Path, cluster: str) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Without a server that is empty, as an unset variable of a workflow is: SkyPilot takes that for an address."""
+    """The variables here, without an empty address of a server: a workflow passes an unset variable on as empty."""
     return {name: value for name, value in os.environ.items() if name != _SERVER or value}
 
 

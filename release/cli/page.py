@@ -20,7 +20,12 @@ from release.cli.wrapping import hanging
     type=click.Path(file_okay=False, path_type=Path),
     help="The folder for the pages, which is made. Pages of the same name are replaced.",
 )
-@click.option("--attach", "attached", is_flag=True, help="Also attach the page to its image, where the image is.")
+@click.option(
+    "--attach",
+    "attached",
+    is_flag=True,
+    help="Also attach the page to the image of the release, in its registry or folder.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print what the pages say as JSON.")
 @click.pass_obj
 @refusing

@@ -40,8 +40,8 @@ def run(
     pipeline reaches a verdict, the exit code is that of `lockstep gate`. Prints one line for each stage; what DVC and
     the stages print is in .lockstep/run.log.
 
-    With --launcher (or LOCKSTEP_LAUNCHER) a cluster of SkyPilot runs it, and is torn down afterwards. The record and
-    the outputs come from the DVC remote.
+    With --launcher (or LOCKSTEP_LAUNCHER) a cluster of SkyPilot runs the pipeline, and is torn down afterwards. The
+    record and the outputs come from the DVC remote.
     """
     from checks.held import refusal as verdict_refusal
     from release.cli.stage_lines import StageLines
@@ -147,7 +147,7 @@ def calibrate(root: Path, as_json: bool) -> None:
     help="Train each combination with this seed too; repeat it.",
 )
 @click.option(
-    "--trials", type=click.IntRange(min=1), help="Search: train so many settings, each chosen by the scores before."
+    "--trials", type=click.IntRange(min=1), help="Search: try this many settings, each chosen by the earlier scores."
 )
 @click.option("--most", type=click.IntRange(min=1), default=20, show_default=True, help="Refuse more trainings.")
 @click.option("--apply", "applied", is_flag=True, help="Write the best values into params.yaml.")

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import click
 
-from release.cli.common import refusing, to_json
+from release.cli.common import Group, refusing, to_json
+from release.cli.wrapping import hanging
 
 
-@click.group()
+@click.group(cls=Group)
 def sealed() -> None:
-    """Keep rows that nobody sees answered, and ask them about a release: docs/how-to/sealed.md."""
+    """Make an encrypted test split that nobody reads, and ask it about a model: docs/how-to/sealed.md."""
 
 
 @sealed.command("new")
@@ -25,8 +26,8 @@ def sealed() -> None:
 def new(root: Path, rows: Path, key: Path | None) -> None:
     """Encrypt ROWS into release/policy/sealed.bin.
 
-    ROWS has JSON lines as data/splits/test.jsonl: messages and reference, and slice and group where there are any. Rows
-    that are near-duplicates of train, valid or test rows are refused. Prints what params.yaml must say.
+    ROWS is a file of JSON lines like data/splits/test.jsonl: messages and reference, and slice and group if there are
+    any. Rows that are near-duplicates of train, valid or test rows are refused. Prints what params.yaml must say.
     """
     from checks import layout
     from checks.sealed import VARIABLE
@@ -52,10 +53,11 @@ def new(root: Path, rows: Path, key: Path | None) -> None:
 @click.pass_obj
 @refusing
 def ask(root: Path, key: Path | None, keyless: bool, target: str | None, as_json: bool) -> None:
-    """Ask the sealed split whether the model of this record passes: one bit, which is counted and signed.
+    """Ask the sealed split whether the model of this record passes. The answer is one bit, counted and signed.
 
-    The record must be merged, with a verdict that passes. The variable LOCKSTEP_SEALED_KEY has the key of the rows. A
-    model that was asked before is not asked again. Exits with 10 if it does not pass, with 11 if all looks are used.
+    The record must be merged, with a verdict that passes. The variable LOCKSTEP_SEALED_KEY has the key of the rows. For
+    a model that was asked before, prints the first answer. Exits with 10 if it does not pass, with 11 if all looks are
+    used.
     """
     from release.verbs import sealed as verb
 
@@ -64,6 +66,6 @@ def ask(root: Path, key: Path | None, keyless: bool, target: str | None, as_json
     asked = verb.ask(root, key, keyless=keyless, target=target)
     which = "no look left" if asked.done == "refused" else f"look {asked.number} of {asked.looks}"
     text = f"{asked.status}: {asked.model}, {which}{', asked before' if asked.done == 'already' else ''}"
-    click.echo(to_json(asked.model_dump(mode="json")) if as_json else text)
+    click.echo(to_json(asked.model_dump(mode="json")) if as_json else hanging(text))
     if refusal := verb.refusal(asked):
         raise refusal

@@ -19,6 +19,12 @@ _HARMLESS = ("app.kubernetes.io", "prometheus.io", "cluster-autoscaler.kubernete
 _PERCENT = re.compile(r"[0-9]{1,3}%")
 
 
+def group_and_kind(item: Mapping[str, Any]) -> tuple[str, str]:
+    """The API group of an object, empty for the core's, and its kind."""
+    group, slash, _ = str(item.get("apiVersion")).partition("/")
+    return (group if slash else "", str(item.get("kind")))
+
+
 def anything(_: Any) -> None:
     """Any value."""
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from release.overlay import gateway
-from release.overlay.allowed import shown
+from release.overlay.allowed import group_and_kind, shown
 
 GROUP = "gateway.networking.k8s.io"
 _NOWHERE = "lockstep.invalid"  # the component's host, which a patch replaces
@@ -21,7 +21,9 @@ _BACKEND = {"group", "kind", "name", "namespace", "port", "weight"}
 def failures(
     environment: str, objects: Sequence[Mapping[str, Any]], namespace: str, others: Mapping[str, str] | None
 ) -> Iterator[str]:
-    """What is wrong with the routes among ``objects``, all that ``environment`` builds to, and with its name there.
+    """What is wrong with the routes and grants among ``objects``, all that ``environment`` builds to.
+
+    Also compares for which environment its gateway counts requests.
 
     ``others``: the namespaces of the other environments, by their names. None: which they are is not compared, so that
     another environment blocks no rollback.
@@ -31,10 +33,10 @@ def failures(
     for item in objects:
         spec = item.get("spec")
         spec = spec if isinstance(spec, dict) else {}
-        if _is(item, "ReferenceGrant"):
+        if group_and_kind(item) == (GROUP, "ReferenceGrant"):
             granted |= {str(each.get("namespace")) for each in _dicts(spec, "from")}
             found = _grant(spec, others)
-        elif _is(item, "HTTPRoute"):
+        elif group_and_kind(item) == (GROUP, "HTTPRoute"):
             found = _route(spec, settings, namespace, others)
         else:
             continue
@@ -109,17 +111,13 @@ def _is_gateway(backend: object) -> bool:
 
 
 def _grant(spec: Mapping[str, Any], others: Mapping[str, str] | None) -> Iterator[str]:
-    """What is wrong with leave for the route of another environment to lead here."""
+    """What is wrong with a ReferenceGrant, which lets the route of another environment lead here."""
     wanted = {"group": GROUP, "kind": "HTTPRoute"}
     allowed = None if others is None else [[{**wanted, "namespace": each}] for each in others.values()]
     if allowed is not None and spec.get("from") not in allowed:
         yield f"spec.from: is {shown(spec.get('from'))}: name HTTPRoute of {GROUP}, and another environment's namespace"
     if spec.get("to") != [{"group": "", "kind": "Service", "name": gateway.NAME}]:
         yield f"spec.to: is {shown(spec.get('to'))}: name the Service {gateway.NAME} alone"
-
-
-def _is(item: Mapping[str, Any], kind: str) -> bool:
-    return item.get("kind") == kind and str(item.get("apiVersion")).startswith(f"{GROUP}/")
 
 
 def _dicts(value: Mapping[str, Any], key: str) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from release.overlay import gateway, monitored, rollout, server
-from release.overlay.allowed import keys, shown
+from release.overlay.allowed import group_and_kind, keys, shown
 from release.overlay.overlays import LABEL
 from release.overlay.server import SELECTED
 
@@ -45,7 +45,7 @@ def failures(
         found += [f"{_called(before)}: {failure}" for failure in gateway.failures(before, gateway_image)]
     found += rollout.failures(objects, item, patch["metadata"]["annotations"])
     for each in objects:
-        if rule := _BESIDE.get(_kind(each)):
+        if rule := _BESIDE.get(group_and_kind(each)):
             about = before if before is not None and _is_about_the_gateway(each) else item
             if about is item and rule in (_scaler, _keda):
                 about = rollout.of(objects) or item
@@ -54,7 +54,7 @@ def failures(
 
 
 def _is_server(item: Mapping[str, Any]) -> bool:
-    workload = _kind(item) in (("apps", "Deployment"), ("serving.kserve.io", "InferenceService"))
+    workload = group_and_kind(item) in (("apps", "Deployment"), ("serving.kserve.io", "InferenceService"))
     return workload and not gateway.is_one(item)
 
 
@@ -72,8 +72,8 @@ def _is_about_the_gateway(item: Mapping[str, Any]) -> bool:
 
 def _of_any(item: Mapping[str, Any], namespace: str) -> Iterator[str]:
     """Rules for every object."""
-    if not _is_server(item) and not gateway.is_one(item) and _kind(item) not in _BESIDE:
-        kind = _kind(item)[1]
+    if not _is_server(item) and not gateway.is_one(item) and group_and_kind(item) not in _BESIDE:
+        kind = group_and_kind(item)[1]
         yield f"an environment brings no {kind}: keep it in a folder of its own (docs/reference/environment-files.md)"
         return
     metadata = item.get("metadata")
@@ -86,7 +86,7 @@ def _of_any(item: Mapping[str, Any], namespace: str) -> Iterator[str]:
         if (
             not _is_server(item)
             and not gateway.is_one(item)
-            and _kind(item)[0] != rollout.GROUP
+            and group_and_kind(item)[0] != rollout.GROUP
             and metadata.get(key)
             and (problem := keys({}, server=False)(metadata[key]))
         ):
@@ -95,7 +95,7 @@ def _of_any(item: Mapping[str, Any], namespace: str) -> Iterator[str]:
 
 def _missing(objects: Sequence[Mapping[str, Any]], item: Mapping[str, Any]) -> Iterator[str]:
     """Objects of the base that no patch may remove. KServe creates its own Service."""
-    policies = [each for each in objects if _kind(each) == ("networking.k8s.io", "NetworkPolicy")]
+    policies = [each for each in objects if group_and_kind(each) == ("networking.k8s.io", "NetworkPolicy")]
     policies = [each for each in policies if _selects(_spec(each).get("podSelector"), item)]
     if not any("Egress" in (_spec(each).get("policyTypes") or ()) for each in policies):
         yield f"{_called(item)}: no NetworkPolicy closes its way out: keep the base's"
@@ -103,7 +103,7 @@ def _missing(objects: Sequence[Mapping[str, Any]], item: Mapping[str, Any]) -> I
         yield f"{_called(item)}: no NetworkPolicy lets a request in: keep a rule in `ingress`"
     if item.get("kind") != "Deployment":
         return
-    if not any(_kind(each) == ("", "Service") for each in objects):
+    if not any(group_and_kind(each) == ("", "Service") for each in objects):
         yield f"{_called(item)}: no Service leads to it: keep the base's"
     if not _selects(_spec(item).get("selector"), item):
         yield f"{_called(item)}: spec.selector: does not select its own pods"
@@ -198,11 +198,6 @@ def _selects(selector: object, item: Mapping[str, Any]) -> bool:
         return False
     wanted = selector.get("matchLabels", {})
     return isinstance(wanted, dict) and wanted.items() <= {**SELECTED, **server.labels(item)}.items()
-
-
-def _kind(item: Mapping[str, Any]) -> tuple[str, str]:
-    group, slash, _ = str(item.get("apiVersion")).partition("/")
-    return (group if slash else "", str(item.get("kind")))
 
 
 def _spec(item: Mapping[str, Any]) -> Mapping[str, Any]:

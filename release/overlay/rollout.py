@@ -7,7 +7,7 @@ release before most pods are replaced.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from release.overlay.allowed import Rule, anything, between, keys, kind, shown
+from release.overlay.allowed import Rule, anything, between, group_and_kind, keys, kind, shown
 from release.overlay.overlays import CONTAINER, PREFIX
 from release.overlay.server import SELECTED, differences
 
@@ -57,7 +57,7 @@ _ANALYSIS_TEMPLATE: dict[str, Any] = {
 
 def of(objects: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """The Rollout among ``objects``, if there is one."""
-    return next((each for each in objects if _is(each, "Rollout")), None)
+    return next((each for each in objects if group_and_kind(each) == (GROUP, "Rollout")), None)
 
 
 def failures(
@@ -67,8 +67,8 @@ def failures(
 
     ``release``: the annotations that a promotion writes.
     """
-    rollouts = [each for each in objects if _is(each, "Rollout")]
-    templates = [each for each in objects if _is(each, "AnalysisTemplate")]
+    rollouts = [each for each in objects if group_and_kind(each) == (GROUP, "Rollout")]
+    templates = [each for each in objects if group_and_kind(each) == (GROUP, "AnalysisTemplate")]
     if not rollouts and not templates:
         return
     if len(rollouts) != 1 or len(templates) != 1 or deployment.get("kind") != "Deployment":
@@ -122,7 +122,7 @@ def _of_metadata(labels: Mapping[str, str], annotations: Mapping[str, str]) -> d
 
 
 def _steps(value: Any) -> str | None:
-    """A part of the pods first, the analysis then, and whatever afterwards."""
+    """Check that a part of the pods is replaced first, and then the analysis runs. Other steps may follow."""
     steps = value if isinstance(value, list) else []
     if _ANALYSIS not in steps:
         return "has no analysis as components/rollout writes it: keep that step"
@@ -142,7 +142,3 @@ def _is_step(step: object) -> bool:
     if name == "setWeight":
         return type(value) is int and 0 <= value <= 100
     return name == "pause" and isinstance(value, dict) and value.keys() <= {"duration"}
-
-
-def _is(item: Mapping[str, Any], kind: str) -> bool:
-    return item.get("kind") == kind and str(item.get("apiVersion")).startswith(f"{GROUP}/")
