@@ -283,7 +283,7 @@ class Sealed(Section):
     ]
     rows: Annotated[Positive, Field(description="how many rows that file has")]
     max_looks: Annotated[
-        int, Field(ge=1, le=1000, description="models that it may answer; each gets that share of a gate's error")
+        int, Field(ge=1, le=1000, description="models that it may judge; each gets that share of a gate's error")
     ]  # no direction, as looks.most
     gates: Annotated[
         dict[Name, Gate],
@@ -339,7 +339,7 @@ class Params(Section):
     gates: Annotated[dict[Name, Gate], Field(min_length=1)]
     sealed: Annotated[
         Sealed | None,
-        Field(description="rows that nobody sees answered: docs/how-to/sealed.md; null: there are none"),
+        Field(description="an encrypted test split that nobody reads: docs/how-to/sealed.md; null: there are none"),
         stricter("section"),
     ] = None
 

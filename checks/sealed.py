@@ -1,4 +1,4 @@
-"""The sealed split: rows that no pull request, laptop or report sees answered. Section ``sealed`` of params.yaml.
+"""The sealed split: encrypted test rows that no pull request, laptop or report reads: section ``sealed``.
 
 The rows are encrypted in git. Only the job that `lockstep sealed ask` runs in has the key. It answers each model once,
 by one bit: all gates pass, or they do not. docs/how-to/sealed.md

@@ -36,7 +36,7 @@ def test_a_damaged_file_gives_rows_or_one_refusal_of_one_line(tmp_path: Path, su
     ("suffix", "fault", "said"),
     [
         (".jsonl", '{"a": "\\ud800"}', r"rows.jsonl:1: column 'worse': {'a': '\\ud800'} is not JSON"),
-        (".jsonl", '"\\ud800"', r"rows.jsonl:1: column 'worse': '\\ud800' holds half a character"),
+        (".jsonl", '"\\ud800"', r"rows.jsonl:1: column 'worse': '\\ud800' holds half of a surrogate pair"),
         (".jsonl", "[1e999]", r"rows.jsonl:1: column 'worse': \[inf\] is not JSON"),
         (
             ".jsonl",

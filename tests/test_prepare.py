@@ -403,7 +403,7 @@ MALFORMED: dict[str, tuple[str, bytes | str, dict[str, Any], str]] = {
     "a list": ("r.jsonl", "[1]\n", PAIR, r"^r\.jsonl:1: \[1\] is not an object"),
     "a key twice": ("r.jsonl", '{"prompt": "a", "prompt": "b"}', PAIR, r"^r\.jsonl:1: .*'prompt' is written twice"),
     "Latin-1": ("r.jsonl", b'{"prompt": "\xe4"}', PAIR, r"^r\.jsonl:1: is not UTF-8 at byte 12"),
-    "half a character": ("r.jsonl", '{"prompt": "\\ud800", "reference": "b"}', PAIR, r":1: column 'prompt': .*half a"),
+    "half a character": ("r.jsonl", '{"prompt": "\\ud800", "reference": "b"}', PAIR, r":1: column 'prompt': .*half of a surrogate"),
     "a number": (
         "r.jsonl",
         _lines([GOOD, {**GOOD, "reference": 3}]),

@@ -328,7 +328,7 @@ def _plain(value: Any, column: str) -> JsonValue:
         _JSON.validate_json(
             json.dumps([[plain]], allow_nan=False, ensure_ascii=False).encode()
         )  # as in a line of a split
-    except (ValueError, RecursionError) as error:  # a type, infinity, half a character, or nested too deeply
+    except (ValueError, RecursionError) as error:  # a type, infinity, half of a surrogate pair, or nested too deeply
         raise _Bad(f"column {column!r}: {_shown(value)} is not JSON") from error
     return plain
 
@@ -368,7 +368,7 @@ def _as_text(value: Any, where: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise _Bad(f"{where}: {_shown(value)} holds half a character") from error
+        raise _Bad(f"{where}: {_shown(value)} holds half of a surrogate pair") from error
     return value
 
 
