@@ -1,7 +1,8 @@
 """`lockstep gateway` against LiteLLM's proxy, before the same server; and many requests with faults.
 
 In:  nothing. The server is a stand-in that answers after 5 ms, or streams 20 tokens 5 ms apart. Needs
-     `pip install 'lockstep[gateway]'`; with --litellm, the command of a LiteLLM (its own environment: it pins much).
+     `.venv/bin/pip install -c constraints.txt -e '.[gateway]'`; with --litellm, the command of a LiteLLM, which pins
+     much and so has an environment of its own.
 Out: a Markdown table: milliseconds of CPU for each request of the proxy's process, and requests a second, 16 at a time.
      Every side takes its turn in each round, the server alone too, and the best round counts: the machine may be busy.
      The gateway stores every request, redacted. Then how many requests with faults of the server got what they must.

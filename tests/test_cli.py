@@ -253,7 +253,10 @@ found["main"]()
     command = [sys.executable, "-c", asks, str(REPOSITORY / "lockstep")]
     called = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     monkeypatch.setenv("LOCKSTEP_CALLED", called)
-    assert hanging("run `lockstep build`, then `./lockstep gate`") == "run `./lockstep build`, then `./lockstep gate`"
+    said = "run `lockstep build`, then `./lockstep gate`, or pip install x"
+    assert hanging(said) == "run `./lockstep build`, then `./lockstep gate`, or .venv/bin/pip install x"
+    monkeypatch.delenv("LOCKSTEP_CALLED")
+    assert hanging(said) == said
 
 
 def test_the_list_of_commands_cuts_no_sentence() -> None:

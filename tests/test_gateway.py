@@ -27,7 +27,7 @@ from tests.test_containers import healthy
 from tests.test_full_disk import full, small
 
 __all__ = ["small"]
-pytest.importorskip("prometheus_client", reason="pip install 'lockstep[gateway]'")
+pytest.importorskip("prometheus_client", reason="pip install -c constraints.txt -e '.[gateway]'")
 pytestmark = pytest.mark.slow
 
 JSON = {"Content-Type": "application/json"}

@@ -249,5 +249,5 @@ def test_files_are_moved_once_they_are_complete_and_stay_while_the_store_is_down
 def test_a_package_that_is_missing_is_named_with_the_extra_that_has_it(package: str) -> None:
     script = f"import sys; sys.modules[{package!r}] = None; from release.cli import main; main(['gateway', 'http://x'])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=REPOSITORY)
-    said = f"lockstep: the package {package} is not installed; pip install 'lockstep[gateway]'"
+    said = f"lockstep: the package {package} is not installed; pip install -c constraints.txt -e '.[gateway]'"
     assert (done.returncode, done.stderr.strip()) == (9, said)

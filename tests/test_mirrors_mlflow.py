@@ -391,7 +391,8 @@ def test_without_mlflow_a_file_is_not_asked_and_a_server_is(
     shutil.copyfile(tables, tmp_path / "mlflow.db")
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(
-        MirrorUnavailable, match=r"needs MLflow, which is not installed here \(pip install 'lockstep\[pipeline\]'\)"
+        MirrorUnavailable,
+        match=r"needs MLflow, which is not installed here \(pip install -c constraints\.txt -e '\.\[pipeline\]'\)",
     ):
         Database(f"sqlite:///{tmp_path / 'mlflow.db'}").read("router")
     with service.FaultyServer("lie") as running:

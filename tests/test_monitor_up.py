@@ -77,7 +77,7 @@ def test_the_alert_of_a_faulty_server_reaches_a_webhook_and_ctrl_c_ends_everythi
 ) -> None:
     for program in ("prometheus", "prometheus-alertmanager"):
         programs.require(program)
-    pytest.importorskip("prometheus_client", reason="pip install 'lockstep[gateway]'")
+    pytest.importorskip("prometheus_client", reason="pip install -c constraints.txt -e '.[gateway]'")
     with Webhook() as webhook, ModelStandIn() as server, gateway_process.running(server.url, root) as gateway:
         url = f"{webhook.url}/T0/secret"
         process = _up(root, ports, gateway.private.removeprefix("http://"), "--webhook", url)

@@ -137,7 +137,7 @@ def other() -> Iterator[Any]:
 @contextmanager
 def _scraped(release: str) -> Iterator[Any]:
     """The gateway's own metrics, of requests of each kind."""
-    pytest.importorskip("prometheus_client", reason="pip install 'lockstep[gateway]'")
+    pytest.importorskip("prometheus_client", reason="pip install -c constraints.txt -e '.[gateway]'")
     from release.monitoring.gateway.answers import Answer, Choice
     from release.monitoring.gateway.metrics import Metrics
     from release.monitoring.gateway.rows import Exchange

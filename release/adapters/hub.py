@@ -53,7 +53,9 @@ class Hub:
         try:
             import huggingface_hub
         except ImportError as error:
-            raise MachineRefused("huggingface_hub is not installed", "pip install 'lockstep[hub]'") from error
+            raise MachineRefused(
+                "huggingface_hub is not installed", "pip install -c constraints.txt -e '.[hub]'"
+            ) from error
         self.name, self._api = name, huggingface_hub.HfApi()
         self._hub: Any = huggingface_hub
         self._hub.utils.disable_progress_bars()

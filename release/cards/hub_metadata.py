@@ -137,5 +137,7 @@ def _hub() -> Any:
     try:
         import huggingface_hub
     except ImportError as error:
-        raise MachineRefused("huggingface_hub is not installed", "pip install 'lockstep[hub]'") from error
+        raise MachineRefused(
+            "huggingface_hub is not installed", "pip install -c constraints.txt -e '.[hub]'"
+        ) from error
     return huggingface_hub

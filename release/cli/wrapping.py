@@ -9,6 +9,7 @@ from typing import TextIO
 import click
 
 _COLUMN = re.compile(r"(?:^\s*(?:[^\w\s] )?(?:[\w#.-]+: )?|  +)(?=\S)")  # a line's first text, or one after two spaces
+_PIP = re.compile(r"(?<![\w./])pip install")
 _NARROWEST = 3  # a column is not wrapped into less than this part of the width
 
 
@@ -18,10 +19,16 @@ def hanging(text: str, stream: TextIO | None = None) -> str:
     A line of columns, which two spaces or more part, goes on below its last column that is wide enough. Nothing is
     cut, and no word is broken. A pipe or a log gets each line whole. Commands are named as the person called this one.
     """
-    text = text.replace("`lockstep ", f"`{os.environ.get('LOCKSTEP_CALLED', 'lockstep')} ")
+    text = _as_called(text)
     if not is_terminal(stream or sys.stdout):
         return text
     return wrapped(text, shutil.get_terminal_size().columns)
+
+
+def _as_called(text: str) -> str:
+    """``text`` with commands as they work in a clone, if the script of a clone was called."""
+    called = os.environ.get("LOCKSTEP_CALLED")
+    return _PIP.sub(".venv/bin/pip install", text.replace("`lockstep ", f"`{called} ")) if called else text
 
 
 def is_terminal(stream: TextIO) -> bool:

@@ -150,7 +150,8 @@ def _require() -> None:
         import sigstore  # noqa: F401 - is it installed?
     except ImportError as error:
         raise MachineRefused(
-            "the package sigstore is not installed", "pip install 'lockstep[keyless]', or sign with a key: --key"
+            "the package sigstore is not installed",
+            "pip install -c constraints.txt -e '.[keyless]', or sign with a key: --key",
         ) from error
 
 

@@ -124,7 +124,7 @@ def _saying(uri: str) -> Iterator[None]:
     except MirrorUnavailable:
         raise
     except ImportError as error:
-        todo = "pip install 'lockstep[pipeline]'"
+        todo = "pip install -c constraints.txt -e '.[pipeline]'"
         raise MirrorUnavailable(
             f"needs MLflow, which is not installed here ({todo}): {redact(str(error), 100)}"
         ) from None

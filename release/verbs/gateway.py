@@ -143,10 +143,12 @@ def _has_file_system(url: str) -> None:
     except ImportError as error:
         kind = url.partition("://")[0].replace("gcs", "gs")
         extra = f"gateway,{kind}" if kind in ("s3", "gs") else "gateway"
-        raise MachineRefused(f"{kind}://: a package is missing", f"pip install 'lockstep[{extra}]'") from error
+        raise MachineRefused(
+            f"{kind}://: a package is missing", f"pip install -c constraints.txt -e '.[{extra}]'"
+        ) from error
     except ValueError as error:
         raise ServingRefused(f"--captures: {url}: no such kind of store", "name a folder, s3://… or gs://…") from error
 
 
 def _without(name: Any) -> MachineRefused:
-    return MachineRefused(f"the package {name} is not installed", "pip install 'lockstep[gateway]'")
+    return MachineRefused(f"the package {name} is not installed", "pip install -c constraints.txt -e '.[gateway]'")
