@@ -39,7 +39,7 @@ def test_a_run_that_is_ended_leaves_no_stage_behind(name: str, number: int, code
     repository = str(Path(__file__).parents[1])
     running = subprocess.Popen(
         [sys.executable, "-c", _PROGRAM.format(call=_CALLS[name])],
-        cwd=tmp_path, env=os.environ | {"PYTHONPATH": repository}, start_new_session=True,
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": repository}, start_new_session=True, preexec_fn=interruptible,
     )  # fmt: skip
     pid = tmp_path / "pid"
     until(lambda: pid.exists() and pid.read_text().strip() != "")
@@ -77,6 +77,11 @@ def alive(process: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def interruptible() -> None:
+    """To run in a new process: a shell's job in the background, as tests may be, ignores SIGINT, and hands that on."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def until(holds: Callable[[], bool]) -> None:

@@ -23,7 +23,7 @@ from release.verbs import launch
 from tests import pipeline_repository as repository
 from tests import sky_standin
 from tests.conftest import REPOSITORY, scaled_down
-from tests.test_children import alive, until
+from tests.test_children import alive, interruptible, until
 
 TASK = Path("docs/clusters/launcher.yaml")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -120,7 +120,7 @@ def test_a_signal_ends_the_cluster_and_what_runs_on_it(
     task(clone, run=f"echo $$ > {tmp_path}/job; exec sleep 300")
     running = subprocess.Popen(
         [sys.executable, "-c", PROGRAM], cwd=clone, env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        stderr=subprocess.DEVNULL, start_new_session=True,
+        stderr=subprocess.DEVNULL, start_new_session=True, preexec_fn=interruptible,
     )  # fmt: skip
     until(lambda: (tmp_path / "job").exists() and (tmp_path / "job").read_text().strip() != "")
     # A service manager or a runner signals one process, a terminal all of them.

@@ -98,7 +98,7 @@ class Team:
         self.point(self.ran()[steps].encode())
 
 
-def pipeline(root: Path, arguments: list[str], *_: object) -> None:
+def pipeline(root: Path, arguments: list[str], *_: object, **__: object) -> None:
     """A STAND-IN for `./lockstep run`: it makes a record where params.yaml is not what the last one ran with."""
     if "repro" not in arguments:
         return

@@ -31,7 +31,7 @@ from stages.inference import prompts
 
 _TEST = layout.SPLITS / "test.jsonl"
 _PACKAGES = ("torch", "transformers", "tokenizers", "jinja2")
-CODE = ("answers.py", "generate.py", "prompts.py")
+CODE = ("answers.py", "generate.py", "prompts.py", "unpacking.py")
 
 NotNegative = Annotated[float, Field(ge=0)]
 

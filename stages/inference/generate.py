@@ -29,7 +29,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingW
 
 from checks import imports
 from checks.errors import EvaluationRefused
-from stages.weights import compressed
+from stages.inference.unpacking import unpacked
 
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -75,7 +75,7 @@ def load(folder: Path, precision: str) -> tuple[Any, Any]:
             f"{folder}: {model.config.model_type} keeps a state other than keys and values ({kinds})",
             "use a model whose layers are all attention",
         )
-    return compressed.unpacked(model).to(device).eval(), tokenizer
+    return unpacked(model).to(device).eval(), tokenizer
 
 
 def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:

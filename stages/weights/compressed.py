@@ -113,13 +113,3 @@ def _linear(folder: Path, tensors: Mapping[str, Tensor]) -> frozenset[str]:
             "remove merge.quantization: such models ship in 16 bits",
         )
     return frozenset(chosen & tensors.keys())
-
-
-def unpacked(model: Any) -> Any:
-    """``model``, ready to compute: compressed-tensors would otherwise unpack its weights in its first forward pass.
-
-    Several threads may take that pass at once. What is not quantised is returned as it is.
-    """
-    if quantizer := getattr(model, "hf_quantizer", None):
-        quantizer.compressor.decompress_model(model)
-    return model

@@ -23,7 +23,8 @@ from checks import imports
 from checks.errors import MergeRefused
 from checks.evidence import QuantisedBase
 from checks.rows import Row
-from stages.weights import compressed, nf4, whole
+from stages.inference.unpacking import unpacked
+from stages.weights import nf4, whole
 
 _BATCH = 8
 _OTHER_BATCHES = (1, 3, 32)
@@ -201,7 +202,7 @@ def _loaded(folder: Path) -> torch.nn.Module:
         raise MergeRefused(
             f"{folder.name}: {len(lacking)} weights are missing: {lacking[0]}", "run `./lockstep run fetch`"
         )
-    placed = compressed.unpacked(model).to("cuda" if torch.cuda.is_available() else "cpu")
+    placed = unpacked(model).to("cuda" if torch.cuda.is_available() else "cpu")
     loaded: torch.nn.Module = placed.eval()
     return loaded
 
