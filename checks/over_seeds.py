@@ -65,7 +65,7 @@ def difference(
 ) -> Difference | None:
     """Compare two recipes; each array has a row a seed and a column a row of the split; ``groups`` has a row's group.
 
-    None where nothing can be told: one of them has a single seed, all rows are one group, or no score differs.
+    None if there is no interval: one recipe has a single seed, all rows are of one group, or no score differs.
     """
     if min(len(one), len(two)) < 2:
         return None

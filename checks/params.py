@@ -275,7 +275,7 @@ class Tracking(Section):
 
 
 class Sealed(Section):
-    """Rows that no pull request, laptop or report sees answered, and what is asked of them (``checks.sealed``)."""
+    """Encrypted test rows, the gates that decide on them, and how many models they may judge (``checks.sealed``)."""
 
     sha256: Annotated[
         str,

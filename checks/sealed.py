@@ -19,7 +19,7 @@ REFRESH = "refresh the sealed split: `lockstep sealed new` with fresh rows, and 
 
 
 def asked(split: Sealed) -> str:
-    """The digest of the split and of what is asked of it. The answer to another question does not count."""
+    """The digest of the section: split, gates and looks. A bit for other gates, or another split, does not count."""
     return digest.of_json(split.model_dump(mode="json"))
 
 

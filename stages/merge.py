@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -27,9 +27,13 @@ from checks.evidence import Distance, Exported, MergedFile, ParityReport, Quanti
 from checks.params import Params
 from checks.quantization import ExportQuantization
 from checks.rows import Row
+from checks.sections import Agreement as Bounds
 from stages import entry
 from stages.weights import compressed, export, generation, nf4
 from stages.weights.threads import one_thread
+
+if TYPE_CHECKING:
+    from stages.weights.parity import Agreement as Measured  # transformers: not needed to merge
 
 _SPARE_BYTES = 50_000_000  # room for tokenizer and config, and to leave the disk usable
 # What a serving runtime reads beside the weights, and what the licence asks to pass on.
@@ -138,7 +142,7 @@ def _held_to_parity(
     """Write the parity report; raise MergeRefused if the bounds of ``merge.parity`` are exceeded."""
     from stages.weights import parity  # transformers: not needed to merge
 
-    base, adapter, bounds = root / layout.BASE, root / layout.ADAPTER, params.merge.parity
+    base, adapter = root / layout.BASE, root / layout.ADAPTER
     into = params.merge.base
     agreement, distance = parity.compare(base, adapter, work, prompts, trained, into == "trained")
     tree = digest.of_tree(work)
@@ -161,14 +165,20 @@ def _held_to_parity(
         ),
     )
     files.write_json(root / layout.PARITY_REPORT, report)
-    if report.max_logprob_diff > bounds.max_logprob_diff or report.top1 < bounds.min_top1:
-        raise MergeRefused(
-            f"merged and adapter disagree on {report.positions} tokens of {report.prompts} prompts: "
-            f"max |Δ logprob| {report.max_logprob_diff:.4g} nats (bound {bounds.max_logprob_diff:g}), "
-            f"top-1 agreement {report.top1:.4g} (bound {bounds.min_top1:g})",
-            f"see {layout.PARITY_REPORT}; train in a wider precision, or change merge.parity knowingly",
-        )
+    todo = "train in a wider precision, or change merge.parity knowingly"
+    _hold(agreement, params.merge.parity, "merged and adapter", prompts, todo)
     return report
+
+
+def _hold(found: "Measured", bounds: Bounds, who: str, prompts: list[Row], todo: str) -> None:
+    """Raise MergeRefused if the two models that ``who`` names are further apart than ``bounds`` allows."""
+    if found.max_logprob_diff > bounds.max_logprob_diff or found.top1 < bounds.min_top1:
+        raise MergeRefused(
+            f"{who} disagree on {found.positions} tokens of {len(prompts)} prompts: "
+            f"max |Δ logprob| {found.max_logprob_diff:.4g} nats (bound {bounds.max_logprob_diff:g}), "
+            f"top-1 agreement {found.top1:.4g} (bound {bounds.min_top1:g})",
+            f"see {layout.PARITY_REPORT}; {todo}",
+        )
 
 
 def _line(report: ParityReport, left_out: tuple[str, ...]) -> str:
@@ -209,7 +219,7 @@ def _quantised(
     from stages.weights import parity
 
     compressed.export(full, ships, how.kind, limit)
-    found, bounds = parity.distance(full, ships, prompts), how.parity
+    found = parity.distance(full, ships, prompts)
     tree = digest.of_tree(ships)
     exported = Exported(
         kind=how.kind,
@@ -223,13 +233,8 @@ def _quantised(
     listed = {name: MergedFile(sha256=file.sha256, size=file.size) for name, file in tree.files.items()}
     report = report.model_copy(update={"merged": tree.digest, "files": listed, "exported": exported})
     files.write_json(root / layout.PARITY_REPORT, report)
-    if found.max_logprob_diff > bounds.max_logprob_diff or found.top1 < bounds.min_top1:
-        raise MergeRefused(
-            f"{how.kind} and the 16-bit model disagree on {found.positions} tokens of {report.prompts} prompts: "
-            f"max |Δ logprob| {found.max_logprob_diff:.4g} nats (bound {bounds.max_logprob_diff:g}), "
-            f"top-1 agreement {found.top1:.4g} (bound {bounds.min_top1:g})",
-            f"see {layout.PARITY_REPORT}; remove merge.quantization, or change its parity knowingly",
-        )
+    todo = "remove merge.quantization, or change its parity knowingly"
+    _hold(found, how.parity, f"{how.kind} and the 16-bit model", prompts, todo)
     return report
 
 
