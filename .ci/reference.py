@@ -37,6 +37,16 @@ def commands() -> Iterator[str]:
     yield from _command(main, None, "lockstep")
 
 
+def tasks() -> Iterator[str]:
+    """Every command by the section of `lockstep --help` that lists it."""
+    yield from _table("task", "command", "does")
+    for title, names in main.sections.items():
+        for name in names:
+            does = main.commands[name].get_short_help_str(limit=1000)
+            yield _row(title, f"[`lockstep {name}`](#lockstep-{name})", _prose(does))
+            title = ""
+
+
 def exit_codes() -> Iterator[str]:
     """Every refusal with its code."""
     found = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, errors.Refusal)]
@@ -62,6 +72,7 @@ def gates() -> Iterator[str]:
 
 
 PARTS: dict[str, Callable[[], Iterator[str]]] = {
+    "tasks": tasks,
     "commands": commands,
     "exit-codes": exit_codes,
     "parameters": parameters,

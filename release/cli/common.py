@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, ParamSpec
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec
 
 import click
 
@@ -18,14 +18,28 @@ P = ParamSpec("P")
 
 
 class Group(click.Group):
-    """A group that lists each command with its whole first sentence, which click itself cuts at one line."""
+    """A group whose help lists its commands by section, each with its first sentence, which click would cut.
+
+    ``sections``: title to names of commands, in the order in which they were added.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.sections: dict[str, list[str]] = {}
+
+    def add_command(self, cmd: click.Command, name: str | None = None, section: str = "Commands") -> None:
+        """Add a command below the title ``section``."""
+        super().add_command(cmd, name)
+        self.sections.setdefault(section, []).append(str(name or cmd.name))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list; long sentences go on below their beginning."""
-        with formatter.section("Commands"):
-            formatter.write_dl(
-                [(name, self.commands[name].get_short_help_str(limit=1000)) for name in self.list_commands(ctx)]
-            )
+        """Write the sections; long sentences go on below their beginning, in one column for all."""
+        widest = max(map(len, self.list_commands(ctx)))
+        for title, names in self.sections.items():
+            with formatter.section(title):
+                formatter.write_dl(
+                    [(name.ljust(widest), self.commands[name].get_short_help_str(limit=1000)) for name in names]
+                )
 
 
 def refusing(command: Callable[P, None]) -> Callable[P, None]:
