@@ -40,9 +40,14 @@ class Energy(Sparse):
         return self
 
     @property
-    def watt_hours(self) -> float | None:
+    def joules(self) -> float | None:
         """The sum of all counters; None: not measured."""
-        return math.fsum(each.joules for each in self.counted) / _JOULES if self.counted else None
+        return math.fsum(each.joules for each in self.counted) if self.counted else None
+
+    @property
+    def watt_hours(self) -> float | None:
+        """The same in watt-hours."""
+        return None if self.joules is None else self.joules / _JOULES
 
     @property
     def of(self) -> str:
@@ -61,7 +66,6 @@ def total(parts: Sequence[Energy]) -> Energy:
 
     Counters of a kind that did not count in every part are left out.
     """
-    missing = tuple(dict.fromkeys(why for part in parts for why in part.missing))
     everywhere = set.intersection(*({each.kind for each in part.counted} for part in parts)) if parts else set()
     joules: dict[tuple[Kind, str], list[float]] = {}
     for part in parts:
@@ -69,7 +73,9 @@ def total(parts: Sequence[Energy]) -> Energy:
             if each.kind in everywhere:
                 joules.setdefault((each.kind, each.device), []).append(each.joules)
     counted = tuple(Counted(kind=kind, device=name, joules=math.fsum(of)) for (kind, name), of in joules.items())
-    return Energy(counted=counted, missing=missing or (() if counted else ("its parts have no counter in common",)))
+    blamed = parts if counted else [part for part in parts if not part.counted]
+    missing = tuple(dict.fromkeys(why for part in blamed for why in part.missing))
+    return Energy(counted=counted, missing=missing if counted or missing else ("its parts share no counter",))
 
 
 def said(energy: Energy | None) -> str:
@@ -80,12 +86,12 @@ def said(energy: Energy | None) -> str:
     return f"{watt_hours(hours)} ({energy.of})"
 
 
+def after(energy: Energy | None) -> str:
+    """What a sentence about the work ends with: its energy, if that was measured."""
+    return f", {text}" if (text := said(energy)) else ""
+
+
 def watt_hours(hours: float) -> str:
     """Watt-hours in a unit that a person reads."""
     value, unit = (hours / 1000, "kWh") if hours >= 1000 else (hours, "Wh")
     return f"{value:,.3g} {unit}" if value < 1000 else f"{value:,.0f} {unit}"
-
-
-def per_thousand(hours: float, requests: int) -> float:
-    """Of 1,000 requests."""
-    return 1000 * hours / requests

@@ -104,3 +104,16 @@ def powercap(monkeypatch: pytest.MonkeyPatch, folder: Path, zones: dict[str, str
     """Put a tree in place of the machine's."""
     monkeypatch.setattr(meters, "POWERCAP", folder)
     return Powercap(folder, zones)
+
+
+def running(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """A tree in place of the machine's, whose package counts a joule each time it is read."""
+    tree = powercap(monkeypatch, folder, {"intel-rapl:0": "package-0"})
+    read = meters._joules
+
+    def more(path: Path) -> float:
+        if path.name == "energy_uj":
+            tree.add(_0=1)
+        return read(path)
+
+    monkeypatch.setattr(meters, "_joules", more)

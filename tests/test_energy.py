@@ -295,12 +295,13 @@ SUMS = {
     "what every part counted": ((BOTH, BOTH), 6.0, ()),
     "a kind that one part lacks is left out": ((BOTH, ONLY_GPU), 4.0, ("p",)),
     "a part that was not measured": ((BOTH, NOTHING), None, ("w",)),
+    "of a part that was measured nothing is to blame": ((ONLY_GPU, NOTHING), None, ("w",)),
     "one part": ((BOTH,), 3.0, ()),
-    "no part": ((), None, ("its parts have no counter in common",)),
+    "no part": ((), None, ("its parts share no counter",)),
     "no kind in common": (
         (Energy(counted=(GPU,)), Energy(counted=(PACKAGE,))),
         None,
-        ("its parts have no counter in common",),
+        ("its parts share no counter",),
     ),
 }
 
