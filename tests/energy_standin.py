@@ -1,6 +1,7 @@
 """Counters of energy that a test turns: a powercap tree on disk as Linux has it, and a module in place of pynvml."""
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -26,7 +27,7 @@ LAPTOP = {
 class Powercap:
     """The tree in ``folder``: ``zones`` are its folders, with the name of each domain."""
 
-    def __init__(self, folder: Path, zones: dict[str, str | None]) -> None:
+    def __init__(self, folder: Path, zones: Mapping[str, str | None]) -> None:
         self.folder = folder
         for zone, name in zones.items():
             (folder / zone).mkdir(parents=True)
@@ -88,8 +89,9 @@ def nvml(monkeypatch: pytest.MonkeyPatch, *gpus: Gpu, init: NVMLError | None = N
         return next((gpu for gpu in gpus if gpu.uuid == uuid), None) or found(ERRORS["NotFound"]())
 
     module: Any = ModuleType("pynvml")
-    for error in (NVMLError, *ERRORS.values()):
-        setattr(module, error.__name__, error)
+    module.NVMLError = NVMLError
+    for name, error in ERRORS.items():
+        setattr(module, f"NVMLError_{name}", error)
     module.nvmlInit = lambda: found(init)
     module.nvmlDeviceGetCount = lambda: len(gpus)
     module.nvmlDeviceGetHandleByIndex = lambda number: gpus[number]
@@ -100,7 +102,7 @@ def nvml(monkeypatch: pytest.MonkeyPatch, *gpus: Gpu, init: NVMLError | None = N
     monkeypatch.setitem(sys.modules, "pynvml", module)
 
 
-def powercap(monkeypatch: pytest.MonkeyPatch, folder: Path, zones: dict[str, str | None] = SERVER) -> Powercap:
+def powercap(monkeypatch: pytest.MonkeyPatch, folder: Path, zones: Mapping[str, str | None] = SERVER) -> Powercap:
     """Put a tree in place of the machine's."""
     monkeypatch.setattr(meters, "POWERCAP", folder)
     return Powercap(folder, zones)

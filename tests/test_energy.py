@@ -4,7 +4,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,20 +52,24 @@ def _twice_the_same(tree: Powercap) -> dict[str, float]:
     return {"package-0": 100}
 
 
-SOCKETS: dict[str, tuple[dict[str, str | None], Callable[[Powercap], dict[str, float]]]] = {
+def _dies(tree: Powercap) -> dict[str, float]:
+    tree.add(_0=1, _1=2)
+    return {"package-0-die-0": 1, "package-0-die-1": 2}
+
+
+SOCKETS: dict[str, tuple[Mapping[str, str | None], Callable[[Powercap], dict[str, float]]]] = {
     "two sockets with their memory": (SERVER, _both),
     "cores are part of their package, its memory is not": (
         {zone: name for zone, name in SERVER.items() if not zone.startswith("intel-rapl:1")}, _one_socket,
     ),
     "psys and mmio count the package once more": (LAPTOP, _twice_the_same),
-    "the two dies of a package": ({"intel-rapl:0": "package-0-die-0", "intel-rapl:1": "package-0-die-1"}, lambda tree: (
-        tree.add(_0=1, _1=2), {"package-0-die-0": 1, "package-0-die-1": 2})[1]),
+    "the two dies of a package": ({"intel-rapl:0": "package-0-die-0", "intel-rapl:1": "package-0-die-1"}, _dies),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", SOCKETS.values(), ids=SOCKETS)
 def test_packages_and_their_memory_are_added_and_nothing_twice(
-    tmp_path: Path, clock: Clock, case: tuple[dict[str, str | None], Callable[[Powercap], dict[str, float]]]
+    tmp_path: Path, clock: Clock, case: tuple[Mapping[str, str | None], Callable[[Powercap], dict[str, float]]]
 ) -> None:
     zones, work = case
     tree = Powercap(tmp_path, zones)
@@ -97,7 +101,12 @@ def test_the_thread_reads_while_nobody_asks(tmp_path: Path, clock: Clock, monkey
     tree = Powercap(tmp_path, {"intel-rapl:0": "package-0"})
     read = meters._joules
     looked: list[Path] = []
-    monkeypatch.setattr(meters, "_joules", lambda path: (looked.append(path), read(path))[1])
+
+    def look(path: Path) -> float:
+        looked.append(path)
+        return read(path)
+
+    monkeypatch.setattr(meters, "_joules", look)
     found = meters.Meters(powercap=tmp_path, clock=clock)
     del looked[:]
     for _ in range(1000):

@@ -76,6 +76,8 @@ def test_energy_is_recorded_beside_the_time_and_changes_no_byte_of_the_evidence(
         found[name] = digest.of_tree(root / layout.ADAPTER), (root / layout.TRAIN_REPORT).read_bytes(), used, line
     assert found["without"][:2] == found["with"][:2]
     absent, used = found["without"][2], found["with"][2]
+    assert absent is not None
+    assert used is not None
     assert (absent.counted, len(absent.missing)) == ((), 1)
     assert "Wh" not in found["without"][3]
     assert [(each.kind, each.device) for each in used.counted] == [("rapl", "package-0")]

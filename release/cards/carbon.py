@@ -33,11 +33,12 @@ def of(front: Mapping[str, Any], where: Path, energy: Energy | None) -> Carbon |
         return None
     said = front[KEY]
     each, source = (said.get("g_per_kwh"), said.get("source")) if isinstance(said, dict) else (None, None)
-    number = isinstance(each, int | float) and not isinstance(each, bool) and math.isfinite(each) and each >= 0
-    if not number or not isinstance(source, str) or not source.strip() or set(said) != {"g_per_kwh", "source"}:
+    is_number = isinstance(each, int | float) and not isinstance(each, bool) and math.isfinite(each) and each >= 0
+    if not is_number or not isinstance(source, str) or not source.strip() or set(said) != {"g_per_kwh", "source"}:
         raise EvidenceRefused(
             f"{where}: {KEY} is {str(said)[:100]!r}",
             f"write {KEY}: {{g_per_kwh: NUMBER, source: where that number comes from}}, or leave it out",
         )
     hours = energy.watt_hours if energy else None
-    return None if hours is None else Carbon(float(each), source.strip(), hours / 1000 * each)
+    intensity = float(each or 0)
+    return None if hours is None else Carbon(intensity, source.strip(), hours / 1000 * intensity)

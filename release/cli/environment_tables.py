@@ -89,8 +89,8 @@ def took(found: "Took") -> list[str]:
         price = "" if found.training_price is None else f", price {found.training_price:,.2f}"
         lines.append(f"training {training.seconds:,.0f} s on {training.device}{energy.after(training.energy)}{price}")
     if requests := found.requests:
-        price = found.price_per_1000_requests
-        figures = [] if price is None else [f"price {price:,.3g}"]
+        each = found.price_per_1000_requests
+        figures = [] if each is None else [f"price {each:,.3g}"]
         figures += [] if requests.watt_hours is None else [energy.watt_hours(requests.watt_hours)]
         if figures:
             where = f" on {requests.machine}" if requests.machine else ""
