@@ -1,7 +1,7 @@
 """A budget for 1,000 requests counts what a verifier measured on the named class of machine, and nothing else."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -10,8 +10,8 @@ from checks.energy import Counted, Energy
 from checks.errors import PromotionRefused
 from checks.evidence import TrainMeasured
 from checks.release_params import ServingBudget
-from checks.serving import ImageReport, Throughput
-from release.cli import environment_tables
+from checks.serving import CheckName, ImageReport, ServingCheck, ServingReport, Throughput
+from release.cli import environment_tables, tables
 from release.cost.recorded import Took
 from release.promotion import serving_budget
 from release.verbs.build import Options as BuildOptions
@@ -113,6 +113,33 @@ def test_a_promotion_is_held_to_the_signed_figures(tmp_path: Path, monkeypatch: 
     told = environment_tables.status(status(root))
     assert "training 1 s on cpu\n" in told
     assert f"1,000 requests: 25 Wh, 16 at a time on {L4}\n" in told
+
+
+VERIFIED: dict[str, tuple[Throughput | None, str]] = {
+    "measured": (MEASURED, "    1 x NVIDIA L4: 1,000 requests take 25 Wh"),
+    "no counter": (_found(energy=UNMEASURED), "    1 x NVIDIA L4: energy not measured: GPUs: NVML: Not Supported"),
+    "too short": (
+        _found(seconds=1.0),
+        "    1 x NVIDIA L4: energy not measured: it took 1 s, too short for the counters",
+    ),
+    "not known": (_found(machine=None, energy=UNMEASURED), "    machine not known: energy not measured: GPUs: NVML"),
+    "an older report": (None, ""),
+}
+
+
+@pytest.mark.parametrize("case", VERIFIED.values(), ids=VERIFIED)
+def test_verify_says_what_1000_requests_take_or_why_nobody_knows(case: tuple[Throughput | None, str]) -> None:
+    found, line = case
+    checks = tuple(ServingCheck(name=name, status="pass", reason="as it should") for name in get_args(CheckName))
+    one = f"sha256:{'0' * 64}"
+    report = ServingReport(
+        image=None, model=one, verdict=one, probes=one, runtime="tgi", how="container", device="GPU all", checks=checks,
+        load=(), throughput=found, status="pass", tool="0.1.0",
+    )  # fmt: skip
+    told = tables.serving(report).splitlines()
+    assert len(told) == 1 + len(checks) + bool(line)
+    assert line in told[-1]
+    assert ("throughput" in report.model_dump()) == bool(line)  # the bytes of an older report stay what was signed
 
 
 def test_a_line_of_status_says_what_was_measured_and_what_it_costs() -> None:
