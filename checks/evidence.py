@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from checks import digest
+from checks.energy import Energy
 from checks.identity import Digest as Digest
 from checks.identity import Plugin, PluginName
 from checks.rows import Record, Sparse
@@ -295,10 +296,11 @@ class MeasuredStep(Record):
     seconds: Annotated[float, Field(ge=0)]
     resumed_at: Count | None = None
     memory: TrainMemory | None = None
+    energy: Energy | None = None
 
 
 class TrainMeasured(Report, Sparse):
-    """What differs between two runs of one training: duration, device, and name of the run.
+    """What differs between two runs of one training: duration, energy, device, and name of the run.
 
     It is recorded in git and shown. It is no output of DVC, no digest covers it and no gate reads it, so the same data
     and parameters give the same ``dvc.lock`` and the same verdict on a busy machine.
@@ -315,6 +317,7 @@ class TrainMeasured(Report, Sparse):
     memory: TrainMemory | None = None  # of the step that took most
     tokens_per_second: float | None = None  # without padding, on all devices together
     flop_utilisation: float | None = None  # of the devices' peak (checks.devices); None: that is not known
+    energy: Energy | None = None  # in these seconds; None: a version that did not ask recorded it
     chain: tuple[MeasuredStep, ...] = ()  # as in the report
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from checks import layout
-from checks.sections import Name, Positive, Section, stricter
+from checks.sections import Bound, Name, Positive, Section, stricter
 
 
 class Probes(Section):
@@ -92,6 +92,33 @@ class Serve(Section):
         return self
 
 
+class ServingBudget(Section):
+    """Most energy and money for 1,000 requests, as a verifier measured them on one class of machines.
+
+    A bound that is not written does not apply.
+    """
+
+    machine: Annotated[
+        str,
+        Field(min_length=1, description="the class, as `lockstep verify` names it; figures of another do not count"),
+    ]
+    watt_hours: Annotated[Bound, Field(description="most watt-hours for 1,000 requests"), stricter("lower")] = None
+    price: Annotated[
+        Bound, Field(description="highest price of 1,000 requests, in the currency of hourly_price"), stricter("lower")
+    ] = None
+    hourly_price: Annotated[
+        Bound, Field(description="price of the machine, with all GPUs that serve, for an hour"), stricter("higher")
+    ] = None
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> Self:
+        if self.watt_hours is None and self.price is None:
+            raise ValueError("asks nothing|write watt_hours or price")
+        if self.price is not None and self.hourly_price is None:
+            raise ValueError("price: cannot be known without hourly_price|write hourly_price too")
+        return self
+
+
 class Environment(Section):
     """A place where the model runs, and the conditions for moving an image there."""
 
@@ -128,6 +155,11 @@ class Environment(Section):
         ),
         stricter("higher"),
     ] = True
+    budget: Annotated[
+        ServingBudget | None,
+        Field(description="most that 1,000 requests may take; null: there is none"),
+        stricter("section"),
+    ] = None
 
 
 class Promote(Section):

@@ -4,13 +4,14 @@
 ``sha256:<hex>``: of a model as ``checks.digest`` defines it, of images, manifests and layers as OCI does.
 """
 
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
+from checks.energy import Energy
 from checks.evidence import Count, Report, TreePath
 from checks.identity import Digest
-from checks.rows import Message, Record
+from checks.rows import Message, Record, Sparse
 
 Seconds = Annotated[float, Field(ge=0)]
 CommitHash = Annotated[str, Field(pattern=r"^[0-9a-f]{40,64}$")]
@@ -143,8 +144,41 @@ class Load(Record):
     tokens_per_second: Annotated[float, Field(ge=0)]  # generated, of all requests together
 
 
-class ServingReport(Report):
+LONG_ENOUGH = 5.0  # seconds: NVML's counter goes on every 0.1 s, and the requests at the ends are fewer at a time
+
+
+class Throughput(Record):
+    """What requests cost a server that always has so many in flight. They are the probes' prompts, streamed.
+
+    ``machine``: its class, as ``checks.meters`` names it; None: not known. ``energy``: of all that ran on it meanwhile,
+    the client included.
+    """
+
+    machine: str | None
+    concurrency: Annotated[int, Field(ge=1)]
+    requests: Annotated[int, Field(ge=1)]
+    seconds: Annotated[float, Field(gt=0)]
+    energy: Energy
+
+    @property
+    def watt_hours(self) -> float | None:
+        """Of 1,000 requests; None: not measured, or not for long enough.
+
+        Of GPUs alone where they serve: who verifies may not be allowed to read the processors' counters.
+        """
+        gpus = tuple(each for each in self.energy.counted if each.kind == "nvml")
+        hours = Energy(counted=gpus).watt_hours if gpus else self.energy.watt_hours
+        return None if hours is None or self.seconds < LONG_ENOUGH else 1000 * hours / self.requests
+
+    def price(self, hourly: float) -> float:
+        """Of 1,000 requests, where the machine costs ``hourly`` an hour."""
+        return 1000 * self.seconds / 3600 * hourly / self.requests
+
+
+class ServingReport(Report, Sparse):
     """The result of a verification. It passes if no check fails and the essential ones pass."""
+
+    sparse: ClassVar[frozenset[str]] = frozenset({"throughput"})
 
     image: Digest | None  # None: a server that was running already, or a folder of weights
     # The server's own image, NAME@sha256:…, in whose container weights were served that come alone; else None.
@@ -157,6 +191,7 @@ class ServingReport(Report):
     device: str
     checks: tuple[ServingCheck, ...]
     load: tuple[Load, ...]
+    throughput: Throughput | None = None  # None: the server failed before, or an older version asked
     status: Literal["pass", "fail"]
     tool: str
 

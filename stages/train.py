@@ -8,7 +8,7 @@ Out: models/adapter (adapter_config.json, adapter_model.safetensors; quantizatio
      trained_weights.safetensors alone, the base's own weights that learned),
      reports/train.json,
      reports/loss.csv (step,loss,learning_rate, and what the method reports),
-     reports/measured/train.json (seconds, memory, device, MLflow's run).
+     reports/measured/train.json (seconds, energy, memory, device, MLflow's run).
 Run: python -m stages.train
 
 The same parameters, data, base and machine give the same bytes of the adapter, also if training is killed and resumes
@@ -27,7 +27,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from checks import digest, files, imports, layout, params_file, scorers, scoring, steps
+from checks import digest, energy, files, imports, layout, params_file, scorers, scoring, steps
 from checks.errors import EvidenceRefused, MachineRefused, TrainingRefused
 from checks.evidence import QuantisedBase, Seal, TrainMeasured, TrainReport
 from checks.methods import METHODS
@@ -133,7 +133,7 @@ def train(params: Params, root: Path) -> str:
     took = max((each.memory for each in fitted), key=lambda memory: memory.peak or memory.predicted or 0)
     measured = TrainMeasured(
         adapter=last.adapter, git_commit=tracking.revision(root)[0], mlflow_run=run.id, seconds=round(seconds, 3),
-        device=device, resumed_at=trained.resumed_at,
+        energy=(used := energy.total([each.energy for each in fitted])), device=device, resumed_at=trained.resumed_at,
         memory=took, **memory.speed(alone[-1].train, report, seconds, device, root),
         chain=tuple(each.measured() for each in fitted) if len(fitted) > 1 else (),
     )  # fmt: skip
@@ -148,7 +148,7 @@ def train(params: Params, root: Path) -> str:
     methods = f", {', then '.join(steps.names(params.training))}" if len(fitted) > 1 else ""
     return (
         f"{layout.ADAPTER}: {last.adapter[:19]}{methods}, {report.steps} steps in {seconds:.0f} s, "
-        f"final loss {report.final_loss:.3f}{held_out}{memory.said(took)}{kept}"
+        f"final loss {report.final_loss:.3f}{held_out}{memory.said(took)}{energy.after(used)}{kept}"
     )
 
 
@@ -182,6 +182,7 @@ def _fit(
         look = memory.hold(trainer, params.train, work.root)
         stopper = stopping.attach(trainer, params.train, sequences, run.metrics if run else lambda *_: None)
         keeper = resuming.Keeper(store, work.minutes, trainer, recorder, work.run)
+        stack.callback(keeper.close)
         trainer.add_callback(keeper)
         if run is not None and store is not None:
             say(_settings(params, len(its.rows), packed, trainer.model, work.device))
@@ -196,7 +197,7 @@ def _fit(
             run.tag("lockstep.resumed_at", str(resumed.step))
             run.tag("lockstep.resumed_from", resumed.known.run)
         trainer.train(resume_from_checkpoint=str(resumed.folder) if resumed else None)
-        seconds, took = keeper.seconds, memory.measured(look)
+        seconds, used, took = keeper.seconds, keeper.energy, memory.measured(look)
         stopped = stopper.restore(trainer.model) if stopper else None
         valid_loss = _valid_loss(trainer, run) if trainer.eval_dataset is not None else None
         state = gathered(trainer)
@@ -227,6 +228,7 @@ def _fit(
         quantised=quantised.quantised if quantised else None,
         stopping=stopped,
         memory=took,
+        energy=used,
         run=work.run,
     )
 

@@ -3,15 +3,17 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from click.testing import CliRunner
 from huggingface_hub import DatasetCard, ModelCard
 
 from checks import digest, files, layout
 from checks.errors import EvidenceRefused
 from checks.evidence import EvaluationReport
-from release.cards import card_facts, hub_metadata, writing
+from release.cards import carbon, card_facts, hub_metadata, writing
 from release.cli import main
 from release.verbs.card import card
 from tests import page_tree
@@ -52,6 +54,62 @@ def test_the_hubs_own_classes_read_what_the_record_says(root: Path) -> None:
     others = DatasetCard.load(data).data
     assert (others.license, others.size_categories) == ("mit", ["n<1K"])
     assert others.configs[0]["data_files"][1] == {"split": "validation", "path": "valid.jsonl"}
+
+
+COUNTED = {
+    "counted": [{"kind": "nvml", "device": "0: NVIDIA L4", "joules": 7.2e6}, {"kind": "rapl", "device": "package-0", "joules": 3.6e5}],
+    "missing": ["memory: RAPL has no counter of it here"],
+}  # fmt: skip
+CARBON = "---\ncarbon: {g_per_kwh: 55, source: 'grid operator, mean of 2025'}\n---\n"
+COSTS: dict[str, tuple[dict[str, Any] | None, str, list[str], dict[str, Any] | None]] = {
+    "measured, and the electricity is known": (
+        COUNTED, CARBON,
+        [
+            "It used **2.1 kWh**, as counters of the hardware measured", "- GPU `0: NVIDIA L4`: 7,200,000 J\n",
+            "the making of the devices; `memory: RAPL has no counter of it here`.",
+            "That is **116 g of CO2e**, at 55 g per kWh (grid operator, mean of 2025).",
+        ],
+        {
+            "emissions": 116.0, "source": "measured energy; grid operator, mean of 2025", "training_type": "fine-tuning",
+            "hardware_used": "cpu",
+        },
+    ),
+    "measured, and the electricity is not known": (
+        COUNTED, "", ["**2.1 kWh**", "No emissions are claimed: nobody stated the carbon intensity"], None,
+    ),
+    "not measured, although the electricity is known": (
+        {"missing": ["GPUs: NVML: Not Supported"]}, CARBON,
+        ["Energy was not measured, so no emissions are claimed: `GPUs: NVML: Not Supported`."], None,
+    ),
+    "of an older version": (None, "", ["Energy was not measured, so no emissions are claimed."], None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", COSTS.values(), ids=COSTS)
+def test_the_card_claims_the_energy_that_was_measured_and_emissions_only_by_a_stated_source(
+    root: Path, case: tuple[dict[str, Any] | None, str, list[str], dict[str, Any] | None]
+) -> None:
+    energy, front, says, metadata = case
+    measured = json.loads((root / layout.TRAIN_MEASURED).read_text())
+    (root / layout.TRAIN_MEASURED).write_text(json.dumps(measured | ({"energy": energy} if energy else {})))
+    edit(root, card_facts.MODEL, f"{front}{PROSE}")
+    model, _, report, _ = card(root, root / writing.FOLDER)
+    for text in (ModelCard.load(model).text, report.read_text()):
+        assert [each for each in says if each not in text] == []
+        assert ("CO2e" in text) == (metadata is not None)
+    assert ModelCard.load(model).data.to_dict().get("co2_eq_emissions") == metadata
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["55", "{g_per_kwh: 55}", "{g_per_kwh: -1, source: s}", "{g_per_kwh: '55', source: s}", "{g_per_kwh: 5, source: ' '}",
+     "{g_per_kwh: .nan, source: s}", "{g_per_kwh: 5, source: s, more: 1}", "null"],
+)  # fmt: skip
+def test_a_carbon_intensity_without_number_and_source_is_refused(said: str) -> None:
+    front = yaml.safe_load(f"carbon: {said}")
+    with pytest.raises(EvidenceRefused, match=r"docs/cards/model\.md: carbon is .*") as found:
+        carbon.of(front, card_facts.MODEL, None)
+    assert "write carbon: {g_per_kwh: NUMBER, source: where" in found.value.todo
 
 
 def test_every_card_names_its_files_of_the_record_by_digest(root: Path) -> None:

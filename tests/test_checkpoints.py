@@ -20,7 +20,7 @@ from checks.evidence import TrainMeasured, TrainReport
 from stages.training import checkpoints
 from stages.training.checkpoints import HERE, MANIFEST, THERE, Store
 from stages.training.remote import SWITCH, Remote, Upload
-from tests import spoil, training_tree
+from tests import energy_standin, spoil, training_tree
 from tests.conftest import REPOSITORY, as_params, scaled_down, written
 from tests.http_standin import Handler, StandIn
 
@@ -478,6 +478,37 @@ def test_a_training_in_parts_is_the_training_in_one_part(
     again = _weights(trainer)
     assert whole.keys() == again.keys()
     assert all((again[name] == weight).all() for name, weight in whole.items())
+
+
+@pytest.mark.parametrize(
+    ("then", "hours"), [(energy_standin.running, True), (energy_standin.powercap, False)], ids=["counted", "unreadable"]
+)
+def test_the_energy_of_a_resumed_training_is_that_of_all_its_parts_or_was_not_measured(
+    tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch, then: Callable[..., object], hours: bool
+) -> None:
+    root, document = training_tree.make(tmp_path / "root", tiny_base), _document(4)
+    energy_standin.running(monkeypatch, tmp_path / "counters")
+    with checkpoints.opened(root, KEY, kept=True) as home:
+        trainer, keeper, _ = _parts(root, document, home, 3)
+        with pytest.raises(_StoppedError):
+            trainer.train()
+        keeper.close()
+    with checkpoints.opened(root, KEY, kept=True) as home:
+        then(monkeypatch, tmp_path / "then")
+        trainer, keeper, _ = _parts(root, document, home)
+        found = keeper.resume()
+        earlier = found.known.energy.watt_hours
+        assert earlier is not None
+        trainer.train(resume_from_checkpoint=str(found.folder))
+        now = keeper._meters.read().watt_hours
+        used = keeper.energy
+        keeper.close()
+    assert (now is not None) == hours
+    if hours:
+        assert used.watt_hours == pytest.approx(earlier + now, abs=2 / 3600)  # another look is another joule
+    else:
+        assert used.watt_hours is None
+        assert "does not move" in used.missing[0]
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from checks import layout, pointer
+from checks.energy import Counted, Energy
 from checks.errors import EvidenceRefused, ParamsRefused, Refusal
 from checks.rows import Prediction
 from checks.suite_report import Compared
@@ -440,9 +441,10 @@ def test_suites_of_another_kind_or_judge_are_not_paired(root: Path, result: dict
 
 
 def test_data_licences_and_cost_that_differ_are_listed(root: Path) -> None:
-    compare_tree.trained(root, tokens=1000, seconds=10.0, device="cpu (2 threads)")
+    less, more = (Energy(counted=(Counted(kind="rapl", device="package-0", joules=j),)) for j in (400, 600))
+    compare_tree.trained(root, tokens=1000, seconds=10.0, device="cpu (2 threads)", energy=less)
     report_tree.commit(root, "earlier")
-    compare_tree.trained(root, tokens=1500, seconds=15.0, device="cpu (2 threads)")
+    compare_tree.trained(root, tokens=1500, seconds=15.0, device="cpu (2 threads)", energy=more)
     compare_tree.fetched(root, license="CC-BY-4.0", digest=OTHER)
     found = compare(root, "HEAD")
     assert {each.what: (each.a, each.b) for each in found.data}["raw data: licence"] == ("MIT", "CC-BY-4.0")
@@ -451,6 +453,9 @@ def test_data_licences_and_cost_that_differ_are_listed(root: Path) -> None:
     costs = {each.what: (each.a, each.b) for each in found.cost}
     assert costs["training tokens"] == (1000, 1500)
     assert costs["training time on cpu (2 threads)"] == (10.0, 15.0)
+    assert costs["training energy of 1 processor"] == (400, 600)
+    compare_tree.trained(root, energy=Energy(missing=("no counter",)))
+    assert not any("energy" in each.what for each in compare(root, "HEAD").cost)
     compare_tree.trained(root, device="cuda (NVIDIA H100)")
     found = compare(root, "HEAD")
     assert "training times are not compared: A on cpu (2 threads), B on cuda (NVIDIA H100)" in found.notes

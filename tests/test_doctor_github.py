@@ -202,6 +202,25 @@ def test_what_is_wrong_is_said_with_the_command_that_fixes_it(
     assert found.fix
 
 
+def test_environments_have_the_names_that_variables_give_them(api: StandIn, clone: Path) -> None:
+    api.at("/actions/variables")["variables"].append({"name": "LOCKSTEP_PRODUCTION", "value": "Live"})
+    found = _look(clone)
+    assert (found["environment production"].status, found["environment production"].found) == (
+        "missing",
+        "there is none",
+    )
+    assert "environments/live" in found["environment production"].fix
+    assert "--env live" in found["LOCKSTEP_TOKEN of production"].fix
+    assert found["environment staging"].status == "ok"
+
+    api.at("/environments")["environments"][1]["name"] = "live"
+    for what in ("secrets", "deployment-branch-policies"):
+        api.put(f"/environments/live/{what}", api.at(f"/environments/production/{what}"))
+    found = _look(clone)
+    assert found["environment production"].status == found["LOCKSTEP_TOKEN of production"].status == "ok"
+    assert "set in live" in found["LOCKSTEP_TOKEN of production"].found
+
+
 def test_a_process_is_not_verified_where_production_takes_what_serves_alone(api: StandIn, clone: Path) -> None:
     """And where nothing is set, the server that the environments name for weights is what is verified."""
     (clone / layout.PARAMS).write_text((ROOT / layout.PARAMS).read_text())

@@ -748,6 +748,19 @@ def test_the_comment_says_nothing_where_nothing_was_trained_or_recorded(root: Pa
     assert "estimated" not in found
 
 
+def test_the_comment_has_a_line_of_energy_only_where_it_was_measured(root: Path) -> None:
+    plain = json.loads((root / layout.TRAIN_MEASURED).read_text())
+    counted = {"kind": "rapl", "device": "package-0", "joules": 44_280.0}
+    for energy, line in (
+        ({"counted": [counted], "missing": ["memory: x"]}, "- Energy of training: 12.3 Wh (1 processor)\n"),
+        ({"missing": ["processors and memory: no counter"]}, ""),
+    ):
+        (root / layout.TRAIN_MEASURED).write_text(json.dumps(plain | {"energy": energy}))
+        found = next(part.markdown for part in report(root, Options(target="main")).parts if part.name == "cost")
+        assert line in f"{found}\n"
+        assert ("Energy" in found) == bool(line)
+
+
 def test_rows_that_were_added_lengthen_it(root: Path) -> None:
     """The splits, their reports, and a lock that says what lay there before."""
     lock = yaml.safe_load((root / layout.LOCK).read_text())

@@ -32,7 +32,12 @@ NONE = dict.fromkeys(ALL)
 MODEL = read_yaml((REPOSITORY / "params.yaml").read_text())["serve"]["name"]
 PRODUCTION = Scope(MODEL, "production")
 OTHER = PRODUCTION._replace(model="other")  # in the same Prometheus
-MONITORS = {"default": {}, "all": {"objectives": ALL}, "none": {"objectives": NONE}}
+COST = {"devices": 2, "hourly_price": 1.8}
+MONITORS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "all": {"objectives": ALL, "cost": COST},
+    "none": {"objectives": NONE},
+}
 
 
 def _made(tmp_path: Path, monitor: dict[str, Any], environment: str = "production") -> Path:

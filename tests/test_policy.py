@@ -119,7 +119,7 @@ def _document() -> dict[str, Any]:
     document["train_budget"] = {"train_minutes": 30, "gpu_hours": 1, "cost": 3, "hourly_price": 2.5}
     document["promote"]["environments"]["production"] |= {
         "soak_hours": 24, "approvals": 1, "signatures": 2, "runtimes": ["tgi"], "verified": ["container"],
-        "sealed": True,
+        "sealed": True, "budget": {"machine": "1 x NVIDIA L4", "watt_hours": 5, "price": 0.1, "hourly_price": 0.8},
     }  # fmt: skip
     asked = {name: copy.deepcopy(GATES[name]) for name in ("routes", "seen")}
     document["sealed"] = {"sha256": "1" * 64, "rows": 2000, "max_looks": 20, "gates": asked}
@@ -218,6 +218,9 @@ DIRECTIONS: list[tuple[str, Any, Any]] = [
     ("promote.environments.production.verified", ["container", "url"], None),
     ("promote.environments.production.served_as_verified", False, None),
     ("promote.environments.production.sealed", False, None),
+    ("promote.environments.production.budget.watt_hours", 6, 4),
+    ("promote.environments.production.budget.price", 0.2, 0.05),
+    ("promote.environments.production.budget.hourly_price", 0.7, 0.9),
     ("evaluate.confidence", 0.9, 0.99),
     ("evaluate.baselines", ["majority"], None),
 ]
@@ -248,6 +251,7 @@ INCOMPARABLE: list[tuple[str, Any]] = [
     ("serve.shards", 2),
     ("promote.repository", "https://example.invalid/environments.git"),
     ("promote.branch", "elsewhere"),
+    ("promote.environments.production.budget.machine", "1 x NVIDIA L40S"),
     ("gates.routes.metric", "token-f1"),
     ("gates.beats.metric", "token-f1"),
     ("gates.beats.against", "majority"),

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 import yaml
 
-from checks import digest, files, layout
+from checks import digest, energy, files, layout
 from checks.errors import EvidenceRefused, MachineRefused, TrainingRefused
 from checks.evidence import Seal, TrainMeasured, TrainReport
 from checks.rows import Row
 from stages import tracking
 from stages.train import train
 from stages.training import checkpoints
-from tests import training_tree
+from tests import energy_standin, training_tree
 from tests.conftest import REPOSITORY, as_params, scaled_down
 
 pytestmark = pytest.mark.slow
@@ -60,6 +60,29 @@ def test_the_prompt_is_not_learned_and_the_answer_is_to_its_end_of_turn(root: Pa
     batch = next(iter(trainer.get_train_dataloader()))
     assert (batch["labels"] != -100).sum() < batch["attention_mask"].sum()
     assert (batch["labels"][batch["attention_mask"] == 0] == -100).all()
+
+
+def test_energy_is_recorded_beside_the_time_and_changes_no_byte_of_the_evidence(
+    root: Path, document: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document["train"] |= {"max_steps": 2, "epochs": None}
+    found = {}
+    for name, prepare in (("without", energy_standin.powercap), ("with", energy_standin.running)):
+        prepare(monkeypatch, tmp_path / name)
+        if name == "without":
+            shutil.rmtree(tmp_path / name)
+        line = train(as_params(document), root)
+        used = files.read_json(root / layout.TRAIN_MEASURED, TrainMeasured).energy
+        found[name] = digest.of_tree(root / layout.ADAPTER), (root / layout.TRAIN_REPORT).read_bytes(), used, line
+    assert found["without"][:2] == found["with"][:2]
+    absent, used = found["without"][2], found["with"][2]
+    assert absent is not None
+    assert used is not None
+    assert (absent.counted, len(absent.missing)) == ((), 1)
+    assert "Wh" not in found["without"][3]
+    assert [(each.kind, each.device) for each in used.counted] == [("rapl", "package-0")]
+    assert used.counted[0].joules >= 1
+    assert f", {energy.said(used)}" in found["with"][3]
 
 
 @pytest.mark.parametrize("items", [None, 7])

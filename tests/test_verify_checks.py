@@ -3,11 +3,12 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import pytest
 
-from checks import scoring
+from checks import meters, scoring, serving
 from checks.params import Params
 from checks.release_params import Serve
 from checks.rows import Message, Prediction, Row
@@ -23,6 +24,7 @@ from release.serving.probes import life, load, score
 from release.serving.probes.context import ProbeContext
 from release.serving.probes.endpoints import samples
 from release.serving.served import Served
+from tests import energy_standin
 from tests.tgi_standin import StandIn, Told
 from tests.vllm_standin import OpenAiStandIn, VllmStandIn
 
@@ -241,6 +243,65 @@ def test_a_slow_machine_fails_nothing_and_its_times_are_recorded(
             assert context.load[0].p95 >= seconds
         assert (found.status, found.bound) == ("pass", None)
         assert "one at a time" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("gpus", "counts", "seconds"),
+    [((), True, 0.3), ((), False, 0.0), (None, True, 0.0)],
+    ids=["counters here", "no counters", "another machine"],
+)
+def test_energy_is_counted_while_requests_are_answered_or_the_reason_is_recorded(
+    params: Params,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    gpus: tuple[str, ...] | None,
+    counts: bool,
+    seconds: float,
+) -> None:
+    monkeypatch.setattr(examine, "CHECKS", {"latency": examine.CHECKS["latency"]})
+    for module in (load, serving):
+        monkeypatch.setattr(module, "LONG_ENOUGH", 0.3)
+    if counts:
+        energy_standin.running(monkeypatch, tmp_path / "counters")
+    else:
+        monkeypatch.setattr(meters, "POWERCAP", tmp_path / "none")
+    with talking(params, "tgi") as (context, _):
+        context.gpus = gpus
+        assert ask(context)["latency"].status == "pass"
+    found = context.throughput
+    assert found is not None
+    assert found.concurrency == 16
+    assert found.seconds >= seconds
+    assert found.requests >= 16
+    assert (found.watt_hours is not None) == (counts and gpus is not None)
+    if gpus is None:
+        assert (found.machine, found.energy.missing) == (None, ("it is not known which machine serves",))
+    elif counts:
+        assert found.watt_hours == pytest.approx(1000 / 3600 / found.requests)  # one look, one joule
+        assert found.machine == meters.machine()
+    else:
+        assert "no counter below" in found.energy.missing[0]
+
+
+def test_requests_that_fail_while_energy_is_counted_fail_the_check(
+    params: Params, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(examine, "CHECKS", {"latency": examine.CHECKS["latency"]})
+    monkeypatch.setattr(load, "LONG_ENOUGH", 0.3)
+    energy_standin.running(monkeypatch, tmp_path / "counters")
+    with talking(params, "tgi") as (context, server):
+        context.gpus = ()
+        began = meters.Meters
+
+        def breaking(*given: Any) -> Any:
+            fault(most_at_once=2)(server)
+            return began(*given)
+
+        monkeypatch.setattr(meters, "Meters", breaking)
+        found = ask(context)["latency"]
+    assert found.status == "fail"
+    assert "requests failed at 16 at a time" in found.reason
+    assert context.throughput is None
 
 
 def test_answers_may_part_at_a_near_tie_and_the_comparison_ends_there(params: Params) -> None:

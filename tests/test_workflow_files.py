@@ -20,12 +20,14 @@ FILES = [*WORKFLOWS, *sorted((REPOSITORY / ".github" / "actions").glob("*/action
 PINNED = re.compile(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}")
 SECRET = re.compile(r"secrets\.([A-Z_]+)")
 BUTTON = "${{ inputs.environment }}"
+STAGING = "${{ vars.LOCKSTEP_STAGING || 'staging' }}"
+PRODUCTION = "${{ vars.LOCKSTEP_PRODUCTION || 'production' }}"
 
 
 # By whom: a file of its own gives its job an identity of its own.
 CALLED = {"verify.yml": {"release.yml"}, "pages.yml": {"promote.yml", "release.yml"}}
 PUSH, PULL, MAIN = "LOCKSTEP_REGISTRY_TOKEN", "LOCKSTEP_REGISTRY_PULL_TOKEN", "LOCKSTEP_TOKEN"
-PROTECTED = ("registry", "staging", "production", BUTTON)  # of the default branch alone: docs/how-to/github.md
+PROTECTED = ("registry", STAGING, PRODUCTION, BUTTON)  # of the default branch alone: docs/how-to/github.md
 
 
 class Found(NamedTuple):
@@ -153,7 +155,7 @@ def test_a_called_workflow_is_called_by_its_own_and_runs_the_default_branch_alon
 def test_the_key_of_the_sealed_rows_is_where_no_pull_request_runs() -> None:
     (asking,) = (found for found in jobs() if "LOCKSTEP_SEALED_KEY" in secrets(found.job))
     assert (asking.name, asking.job["runs-on"]) == ("sealed.yml:ask", "ubuntu-latest")
-    assert asking.job["environment"] == "production"
+    assert asking.job["environment"] == PRODUCTION
     assert not any("upload-artifact" in step.get("uses", "") for step in asking.job["steps"])
 
 
@@ -162,7 +164,7 @@ def test_secrets_lie_in_environments_and_the_token_of_main_in_two_of_them() -> N
         named = secrets(found.job)
         assert not named or found.job.get("environment"), found.name
         if MAIN in named:
-            assert found.job["environment"] in ("staging", "production", BUTTON), found.name
+            assert found.job["environment"] in (STAGING, PRODUCTION, BUTTON), found.name
             assert found.job["runs-on"] == "ubuntu-latest"
 
 
@@ -213,17 +215,33 @@ def test_the_runners_page_names_every_secret_that_its_jobs_get() -> None:
 
 
 def test_environments_are_of_those_that_the_settings_page_and_doctor_know() -> None:
-    known = {settings.PIPELINE, settings.PUSHING, "staging", "production", BUTTON}
+    known = {settings.PIPELINE, settings.PUSHING, STAGING, PRODUCTION, BUTTON}
     used = {found.job["environment"] for found in jobs() if isinstance(found.job.get("environment"), str)}
     used |= {found.job["environment"]["name"] for found in jobs() if isinstance(found.job.get("environment"), dict)}
     assert used == known | {"github-pages"}  # which GitHub makes
 
 
-def test_secrets_and_the_token_of_main_are_where_a_button_offers() -> None:
+def test_a_button_moves_the_environment_whose_reviewers_were_asked() -> None:
     by_button = next(found.job for found in jobs() if found.job.get("environment") == BUTTON)
     offered = _load(REPOSITORY / ".github" / "workflows" / "promote.yml")[True]["workflow_dispatch"]["inputs"]
-    assert set(offered["environment"]["options"]) == {"staging", "production"}
+    assert (offered["environment"]["type"], offered["environment"]["required"]) == ("environment", True)
     assert "default_branch" in by_button["if"]
+    (moves,) = (step for step in by_button["steps"] if step.get("run") == './lockstep "$ACTION" "$ENVIRONMENT"')
+    assert moves["env"]["ENVIRONMENT"] == BUTTON
+
+
+def test_names_of_environments_are_variables_with_the_defaults_that_doctor_has() -> None:
+    for name, role in ((STAGING, settings.STAGING), (PRODUCTION, settings.PRODUCTION)):
+        assert name == f"${{{{ vars.LOCKSTEP_{role.upper()} || '{role}' }}}}"
+        given = [
+            where["env"][role.upper()]
+            for found in jobs()
+            for where in (found.job, *found.job["steps"])
+            if role.upper() in where.get("env", {})
+        ]
+        assert set(given) == {name}
+    scripts = [step["run"] for _, step in _steps() if "run" in step]
+    assert not any(role in script.split() for script in scripts for role in settings.ENVIRONMENTS)
 
 
 def test_nothing_but_the_default_branch_releases_promotes_or_rehearses() -> None:
@@ -295,7 +313,7 @@ def test_mlflows_login_is_where_mlflow_is_asked() -> None:
     assert given == {
         "pr.yml:train: exec ./lockstep run train": login,
         "pr.yml:train: ./lockstep run": login,
-        "release.yml:release: ./lockstep promote staging": login,
+        'release.yml:release: ./lockstep promote "$STAGING"': login,
         'promote.yml:move: ./lockstep "$ACTION" "$ENVIRONMENT"': login,
         "scheduled.yml:rehearse: ./lockstep reconcile": login,
     }

@@ -17,7 +17,8 @@ from checks.evidence import DataReport, EvaluationReport, FetchReport, PrepareRe
 from checks.params import Params
 from checks.suite_report import SuitesReport
 from checks.verdict import Verdict
-from release.cards import released
+from release.cards import carbon, released
+from release.cards.carbon import Carbon
 from release.cards.released import Released
 from release.image import image as images
 from release.ledger import Ledger
@@ -30,7 +31,7 @@ MODEL, DATA = Path("docs/cards/model.md"), Path("docs/cards/data.md")
 SECTIONS = {MODEL: ("Intended use", "Limits"), DATA: ("Where it comes from", "Limits")}
 CATALOGUE = ("creator", "url", "date_published", "cite_as")  # for croissant.json alone
 _SAYS = {  # keys of the front matter
-    MODEL: ("language", "tags"),
+    MODEL: ("language", "tags", carbon.KEY),
     DATA: ("language", "tags", "pretty_name", *CATALOGUE),
 }
 _HEAVY = (layout.BASE, layout.RAW, layout.ADAPTER, layout.MERGED)
@@ -67,6 +68,7 @@ class CardFacts(NamedTuple):
     sizes: Mapping[str, int]
     model_prose: Prose
     data_prose: Prose
+    carbon: Carbon | None
 
 
 def gather(root: Path, name: str | None) -> CardFacts:
@@ -115,12 +117,14 @@ def _facts(records: Records, release: Released | None) -> CardFacts:
     params = commit.params(f"{layout.PARAMS} of {its.version}") if commit and its else records.work_tree.params
     told = (layout.VERDICT, *reports, layout.SUITES_REPORT, *([layout.TRAIN_MEASURED] if side.took else []))
     digests = {str(path): digest.of_bytes(text) for path in told if (text := data(path))}
+    prose = _prose(MODEL, data(MODEL))
     return CardFacts(
         name=params.serve.name, version=its.version if its else None, image=its.image if its else None,
         license=images.spdx(params), params=params, fetch=fetch, prepare=prepare, data=found, train=train,
         took=side.took, evaluation=evaluation, suites=side.suites, verdict=verdict, digests=digests,
         sizes={} if its else {each.name: each.stat().st_size for each in (records.root / layout.SPLITS).glob("*")},
-        model_prose=_prose(MODEL, data(MODEL)), data_prose=_prose(DATA, data(DATA)),
+        model_prose=prose, data_prose=_prose(DATA, data(DATA)),
+        carbon=carbon.of(prose.front, MODEL, side.took.energy if side.took else None),
     )  # fmt: skip
 
 

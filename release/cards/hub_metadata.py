@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from checks.errors import EvidenceRefused, MachineRefused
 from checks.evidence import Interval
+from release.cards import carbon
 from release.cards.card_facts import CATALOGUE, CardFacts
 
 if TYPE_CHECKING:
@@ -36,12 +37,12 @@ def model(facts: CardFacts, body: str) -> str:
     hub = _hub()
     base = _HUB.match(facts.fetch.base.uri)
     data = [found[2] for each in facts.fetch.all_data.values() if (found := _HUB.match(each.uri))]
-    front = {**facts.model_prose.front}
+    front = {name: value for name, value in facts.model_prose.front.items() if name != carbon.KEY}
     tags = ["lora", "lockstep", *(tag for tag in _listed(front.pop("tags", [])) if tag not in ("lora", "lockstep"))]
     found = hub.ModelCardData(
         model_name=facts.name, library_name="transformers", pipeline_tag=_TASK, tags=tags,
         base_model=base[2] if base else None, datasets=data or None,
-        eval_results=_results(facts), **license_of(facts.license), **front,
+        eval_results=_results(facts), **_emissions(facts), **license_of(facts.license), **front,
     )  # fmt: skip
     return _checked(hub.ModelCard, f"---\n{found.to_yaml()}\n---\n{body}\n")
 
@@ -63,6 +64,17 @@ def dataset(facts: CardFacts, body: str) -> str:
         **license_of_all([each.license for each in facts.fetch.all_data.values()]), **front,
     )  # fmt: skip
     return _checked(hub.DatasetCard, f"---\n{found.to_yaml()}\n---\n{body}\n")
+
+
+def _emissions(facts: CardFacts) -> dict[str, Any]:
+    """Grams of CO2 of the training; empty if they are not known. https://huggingface.co/docs/hub/model-cards-co2"""
+    if facts.carbon is None or facts.took is None:
+        return {}
+    said = {
+        "emissions": float(f"{facts.carbon.grams:.3g}"), "source": f"measured energy; {facts.carbon.source}",
+        "training_type": "fine-tuning", "hardware_used": facts.took.device,
+    }  # fmt: skip
+    return {"co2_eq_emissions": said}
 
 
 def _results(facts: CardFacts) -> "list[EvalResult]":

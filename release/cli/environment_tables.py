@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from checks import energy
 from checks.text import escape
 from release.cli.tables import COLOURS, MARKS, one_line, short
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from checks.quarantine import Entries
+    from release.cost.recorded import Took
     from release.verbs.history import History
     from release.verbs.promote import Promoted
     from release.verbs.reconcile import Reconciled
@@ -68,6 +70,7 @@ def status(found: "Status") -> str:
             about.append(f"{its.version}  since {runs.since:%Y-%m-%d %H:%M} UTC  {who}")
             about.append(f"model {short(its.model)}  commit {its.commit[:12]}  verdict {runs.verdict}")
             about.append(f"image {its.image}")
+            about += took(runs.took) if runs.took else []
             about += [f"not verified as it serves: {line}" for line in runs.otherwise]
         about += [f"! {line}" for line in state.wrong]
         if state.next is not None:
@@ -77,6 +80,22 @@ def status(found: "Status") -> str:
         names = [state.environment, *[""] * len(about)]
         lines += [f"{name:<{width}}  {line}" for name, line in zip(names, about, strict=False)]
     return _joined([*lines, *(f"! {line}" for line in (*found.quarantine, *found.tags))])
+
+
+def took(found: "Took") -> list[str]:
+    """What the training took, and 1,000 requests, as far as it was measured. One line each."""
+    lines = []
+    if training := found.training:
+        price = "" if found.training_price is None else f", price {found.training_price:,.2f}"
+        lines.append(f"training {training.seconds:,.0f} s on {training.device}{energy.after(training.energy)}{price}")
+    if requests := found.requests:
+        each = found.price_per_1000_requests
+        figures = [] if each is None else [f"price {each:,.3g}"]
+        figures += [] if requests.watt_hours is None else [energy.watt_hours(requests.watt_hours)]
+        if figures:
+            where = f" on {requests.machine}" if requests.machine else ""
+            lines.append(f"1,000 requests: {', '.join(figures)}, {requests.concurrency} at a time{where}")
+    return lines
 
 
 def history(found: "History") -> str:

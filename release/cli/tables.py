@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from checks import energy
 from checks.text import escape
 
 if TYPE_CHECKING:
@@ -141,6 +142,13 @@ def serving(report: "ServingReport") -> str:
             f"    {load.concurrency:>2} at a time: p50 {load.p50:.3f} s, p95 {load.p95:.3f} s{first}, "
             f"{load.tokens_per_second:.0f} tokens/s"
         )
+    if found := report.throughput:
+        hours = found.watt_hours
+        missing = "; ".join(found.energy.missing) or f"it took {found.seconds:g} s, too short for the counters"
+        taken = (
+            f"energy not measured: {missing}" if hours is None else f"1,000 requests take {energy.watt_hours(hours)}"
+        )
+        lines.append(f"    {one_line(found.machine or 'machine not known')}: {one_line(taken)}")
     return "\n".join(lines)
 
 

@@ -14,7 +14,8 @@ PUSH_TOKEN, PULL_TOKEN = "LOCKSTEP_REGISTRY_TOKEN", "LOCKSTEP_REGISTRY_PULL_TOKE
 STORAGE, REGISTRY, RUNTIME = "LOCKSTEP_STORAGE", "LOCKSTEP_REGISTRY", "LOCKSTEP_VERIFY_RUNTIME"
 PIPELINE = "pipeline"  # what jobs run in that move nothing: any branch may
 PUSHING = "registry"  # what the job that pushes images runs in
-ENVIRONMENTS = ("staging", "production")
+STAGING, PRODUCTION = "staging", "production"  # unless variables LOCKSTEP_STAGING and LOCKSTEP_PRODUCTION say otherwise
+ENVIRONMENTS = (STAGING, PRODUCTION)
 _ALL = (PIPELINE, PUSHING, *ENVIRONMENTS)
 _OWN_REGISTRY = "ghcr.io"  # a workflow's own token logs in there
 _PULLS = "refs/pull/*/merge"  # what a pull request's jobs run on
@@ -33,7 +34,13 @@ def _pipeline(case: Case) -> str:
     return "takes pull requests"
 
 
-def _environment(name: str, case: Case) -> str:
+def _named(role: str, case: Case) -> str:
+    """The name of an environment that workflows use as ``role``."""
+    return (role in ENVIRONMENTS and case.variable(f"LOCKSTEP_{role.upper()}").lower()) or role
+
+
+def _environment(role: str, case: Case) -> str:
+    name = _named(role, case)
     alone, fix = f"{case.branch} alone", f"{_MAKE}{name} --input - # the JSON: docs/how-to/github.md"
     found = want(case.environments().get(name), "there is none", fix)
     policy = want(found.deployment_branch_policy, "every branch may deploy there", fix)
@@ -41,7 +48,7 @@ def _environment(name: str, case: Case) -> str:
     branches, reviewers = case.deploying(name), _reviewers(found)
     listed = ", ".join(map(shown, branches[:5])) or "none"
     want(branches == [case.branch], f"deploys from {listed}, not from {alone}", fix)
-    want(name != "production" or reviewers, f"deploys from {case.branch} without a reviewer", fix)
+    want(role != PRODUCTION or reviewers, f"deploys from {case.branch} without a reviewer", fix)
     return f"deploys from {alone}" + (f", reviewed by {', '.join(reviewers[:6])}" if reviewers else "")
 
 
@@ -72,7 +79,8 @@ def _guarded(name: str, needing: tuple[str, ...], case: Case) -> str:
     return _in_each(case, name, "", needing)
 
 
-def _in_each(case: Case, name: str, source: str, needing: tuple[str, ...]) -> str:
+def _in_each(case: Case, name: str, source: str, roles: tuple[str, ...]) -> str:
+    needing = tuple(_named(role, case) for role in roles)
     without = [each for each in needing if name not in case.secrets_of(each)]
     where = " and ".join(without) if len(without) < len(needing) or len(needing) < 3 else "any environment"
     fix = f"gh secret set {name} --env {''.join(without[:1])} {source}".rstrip()
@@ -140,10 +148,10 @@ def _server(case: Case) -> str:
 WANTED = (
     Wanted(f"environment {PIPELINE}", _EVERY, _pipeline),
     Wanted(f"environment {PUSHING}", _RELEASE, partial(_environment, PUSHING)),
-    Wanted("environment staging", _RELEASE, partial(_environment, "staging")),
-    Wanted(f"{TOKEN} of staging", _RELEASE, partial(_guarded, TOKEN, ("staging",))),
-    Wanted("environment production", _PROMOTE, partial(_environment, "production")),
-    Wanted(f"{TOKEN} of production", _PROMOTE, partial(_guarded, TOKEN, ("production",))),
+    Wanted(f"environment {STAGING}", _RELEASE, partial(_environment, STAGING)),
+    Wanted(f"{TOKEN} of {STAGING}", _RELEASE, partial(_guarded, TOKEN, (STAGING,))),
+    Wanted(f"environment {PRODUCTION}", _PROMOTE, partial(_environment, PRODUCTION)),
+    Wanted(f"{TOKEN} of {PRODUCTION}", _PROMOTE, partial(_guarded, TOKEN, (PRODUCTION,))),
     Wanted(f"secret {CREDENTIALS}", _EVERY, partial(_secret, CREDENTIALS, "< .dvc/config.local", _ALL)),
     Wanted(f"variable {IMAGE}", _RELEASE, _image),
     Wanted("login of the registry", (*_RELEASE, *_PROMOTE), _login),

@@ -43,6 +43,12 @@ def dashboard(of: Scope, monitor: Monitor) -> dict[str, Any]:
         _panel("share of answers that repeat themselves", "percentunit", share("repetitive_total")),
         _panel("dropped captures", "short", rate("captures_dropped_total", "release")),
     ]
+    if monitor.cost is not None:  # also while nobody asks: the devices are held
+        second = monitor.cost.devices * monitor.cost.hourly_price / 3600
+        rate_of_all = f"sum (rate({metric('requests_total', of)}[{WINDOW}]))"
+        panels.append(
+            _panel("price of 1,000 requests", "short", {"price": f"{1000 * second:.6g} / ({rate_of_all} > 0)"})
+        )
     seen = metric("requests_total", of)
     begins = f"sum by (release) ({seen}) unless sum by (release) ({seen} offset 10m)"
     return {

@@ -16,6 +16,7 @@ from checks.signers import Signers
 from checks.statement import Release
 from release.evidence import served as served_as
 from release.evidence.served import AGAIN
+from release.promotion import serving_budget
 from release.promotion.checklist import CheckResult
 
 
@@ -60,6 +61,12 @@ def served(
             "build it with one of these: serve.runtime",
         )
     result.note = f"{serving.status} by {serving.runtime} as a {serving.how}{by}"
+    if rule.budget is not None:
+        over = list(serving_budget.failures(rule.budget, serving.throughput, environment))
+        for what, todo in over:
+            result.fail(what, todo)
+        if not over and serving.throughput is not None:
+            result.note += f"; {serving_budget.said(rule.budget, serving.throughput)}"
     if differences := served_as.now(release, environment, files):
         result.note += f"; not verified the way it will be served: {'; '.join(differences)}"
         for difference in differences if rule.served_as_verified else ():

@@ -71,5 +71,8 @@ def costs(a: Side, b: Side, notes: list[str]) -> Iterator[Cost]:
         return
     if a.took.device == b.took.device:
         yield Cost(what=f"training time on {a.took.device}", unit="seconds", a=a.took.seconds, b=b.took.seconds)
+        one, two = a.took.energy, b.took.energy
+        if one and two and one.watt_hours and two.watt_hours and one.of == two.of:
+            yield Cost(what=f"training energy of {one.of}", unit="joules", a=one.joules, b=two.joules)
     else:
         notes.append(f"training times are not compared: {a.letter} on {a.took.device}, {b.letter} on {b.took.device}")

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from checks import baselines, chain, layout
+from checks import baselines, chain, energy, layout
 from checks.errors import EvidenceRefused
 from release.record.records import Records
 from release.review import details, exported, metrics, training, verdicts
@@ -95,6 +95,7 @@ def environment(package: str) -> Environment:
     }  # fmt: skip
     made.filters = {name: made.filters[name] for name in kept} | {name: _safe(each) for name, each in ours.items()}
     models: dict[str, str] = {"main": "main", "champion": "production", "best": "best release", "base": "base model"}
+    made.globals["COUNTERS"] = energy.SAYS
     made.globals["NAMES"] = models | {str(name): said for name, said in baselines.NAMES.items()}
     return made
 

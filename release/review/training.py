@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from checks import layout
+from checks import energy, layout
 from checks.cost import Span
 from release.cost import estimate
 from release.record.records import Records
@@ -97,6 +97,8 @@ def cost(facts: Facts, records: Records) -> list[tuple[str, str]]:
         seconds += answering
         latency = f"95 % within {speed.p95_seconds:,.3g} s of their batch's start"
         lines.append((f"Answers: {_time(answering)}, {speed.examples_per_second:,.1f} a second; {latency}", ""))
+    if used := energy.said(took.energy):
+        lines.append((f"Energy of training: {used}", ""))
     if budget.gpu_hours and not took.device.startswith("cpu"):
         lines.append((f"GPU hours: {seconds / 3600:,.2f}, budget {budget.gpu_hours:,.6g}", ""))
     if price := budget.hourly_price:

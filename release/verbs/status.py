@@ -19,6 +19,8 @@ from checks.release_params import Environment
 from checks.rows import Record
 from checks.serving import ImageReport
 from checks.verdict import Verdict
+from release.cost import recorded
+from release.cost.recorded import Took
 from release.evidence import trust
 from release.ledger import Kind, Ledger, Move, past
 from release.mirrors import desired, tags, verified
@@ -36,7 +38,7 @@ class Runs(Record):
     """What an environment runs. ``verdict``: the status in its commit's record, or why there is none.
 
     ``quarantined``: why it is in quarantine, if it is. ``otherwise``: how its verification differs from how it is
-    served.
+    served. ``took``: time, energy and money of its training and its requests.
     """
 
     pointer: Pointer
@@ -49,6 +51,7 @@ class Runs(Record):
     verdict: str
     quarantined: str | None
     otherwise: tuple[str, ...] = ()
+    took: Took | None = None
 
 
 class Next(Record):
@@ -107,7 +110,8 @@ def status(root: Path) -> Status:
     signed = _signed(root, found, ledger, tip)
     seen = verified.look(root, ledger, tip, params.promote, found)
     verdicts = _verdicts(records, [each.pointer for each in found.values() if each.pointer])
-    runs = {name: _runs(found[name], moves[name], held, verdicts, seen[name].otherwise) for name in names}
+    took = {name: _took(records, params, each) for name, each in found.items()}
+    runs = {name: _runs(found[name], moves[name], held, verdicts, seen[name].otherwise, took[name]) for name in names}
     states = [
         State(
             environment=name, runs=runs[name],
@@ -142,6 +146,7 @@ def _runs(
     held: quarantine.Entries,
     verdicts: dict[Pointer, str],
     otherwise: tuple[str, ...],
+    took: Took | None,
 ) -> Runs | None:
     its = found.pointer
     if its is None or not moves:
@@ -150,7 +155,15 @@ def _runs(
     return Runs(
         pointer=its, since=last.at, by=last.by, why=last.why, kind=last.kind, move=last.number, doubt=last.doubt,
         verdict=verdicts[its], quarantined=None if entry is None else entry.why, otherwise=otherwise,
+        took=took,
     )  # fmt: skip
+
+
+def _took(records: Records, params: Params, found: Desired) -> Took | None:
+    if found.pointer is None:
+        return None
+    requests = found.envelope.statement.predicate.serving.throughput if found.envelope else None
+    return recorded.took(records, params, found.pointer.commit, requests)
 
 
 def _signed(root: Path, found: Mapping[str, Desired], ledger: Ledger, tip: str) -> dict[str, list[Finding]]:

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 
 from checks import digest, files, layout
 from checks.errors import EvidenceRefused, Refusal, ServingRefused
-from checks.serving import ImageReport, Load, ServingReport, combine
+from checks.serving import ImageReport, Load, ServingReport, Throughput, combine
 from release import runtimes
 from release.adapters.registry import reference
 from release.evidence import verification
@@ -34,6 +34,7 @@ from release.serving.probes.context import ProbeContext, failed
 from release.serving.progress import Progress
 from release.serving.server import Server, unwinding
 
+_NVIDIA = Path("/dev/nvidiactl")  # of NVIDIA's driver
 LOG = layout.STATE / "serving.log"  # of the server that was started last
 
 
@@ -100,15 +101,16 @@ def _verify(root: Path, options: Options) -> ServingReport:
     for path in (layout.SERVING_STATEMENT, layout.SERVING_REPORT, LOG):
         (root / path).unlink(missing_ok=True)
     load: tuple[Load, ...] = ()
+    throughput: Throughput | None = None
     image = None
     began = time.monotonic()
     try:
         with _served(root, held, runtime, options, server) as subject:
             image = subject.image
-            context = _context(held, subject)
+            context = _context(held, subject, _gpus(subject.server, options))
             with closing(context.client):
                 checks = examine.examine(context, began)
-            load = context.load
+            load, throughput = context.load, context.throughput
     except _NotStarted as reason:
         checks = examine.nothing(failed("start", str(reason), None, held.params.serve.verify.start_seconds))
     return ServingReport(
@@ -122,6 +124,7 @@ def _verify(root: Path, options: Options) -> ServingReport:
         device=_device(options),
         checks=checks,
         load=load,
+        throughput=throughput,
         status=combine(checks),
         tool=metadata.version("lockstep"),
     )
@@ -298,7 +301,17 @@ def _layout(root: Path, report: ImageReport) -> Layout:
     return Layout(root / layout.IMAGE)
 
 
-def _context(held: Expected, subject: _Subject) -> ProbeContext:
+def _gpus(server: Server, options: Options) -> tuple[str, ...] | None:
+    """The GPUs that serve, as ``checks.meters`` takes them; empty: the CPU does. None: that is not known.
+
+    A running server and an engine in a virtual machine may be elsewhere. A process may use any GPU of this machine.
+    """
+    if options.how == "container":
+        return None if server.isolated is None else tuple(options.gpus.split(",")) if options.gpus else ()
+    return () if options.how == "process" and not _NVIDIA.exists() else None
+
+
+def _context(held: Expected, subject: _Subject, gpus: tuple[str, ...] | None) -> ProbeContext:
     params, server = held.params, subject.server
     return ProbeContext(
         client=Client(server.url, direct=server.how != "url"),
@@ -312,6 +325,8 @@ def _context(held: Expected, subject: _Subject) -> ProbeContext:
         scorer=params.evaluate.scorers[0],
         limit=params.evaluate.max_new_tokens,
         suites=held.suites,
+        gpus=gpus,
+        sustained=any(rule.budget is not None for rule in params.promote.environments.values()),
     )
 
 

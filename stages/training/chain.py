@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from checks import digest, files, layout, steps
+from checks.energy import Energy
 from checks.errors import EvidenceRefused, TrainingRefused
 from checks.evidence import MeasuredStep, Quantised, Seal, Stopping, TrainedStep, TrainMemory
 from checks.identity import Digest
@@ -83,6 +84,7 @@ class Fitted(BaseModel):
     quantised: Quantised | None
     stopping: Stopping | None
     memory: TrainMemory
+    energy: Energy
     run: str  # MLflow's id
     unsent: int = 0
 
@@ -94,7 +96,7 @@ class Fitted(BaseModel):
         """What ``reports/measured/train.json`` has of it."""
         return MeasuredStep(
             adapter=self.adapter, mlflow_run=self.run, seconds=round(self.seconds, 3), resumed_at=self.resumed_at,
-            memory=self.memory,
+            memory=self.memory, energy=self.energy,
         )  # fmt: skip
 
 

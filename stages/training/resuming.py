@@ -21,8 +21,10 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback, TrainerState
 from transformers.trainer_pt_utils import safe_globals
 
-from checks import files
+from checks import energy, files
+from checks.energy import Energy
 from checks.errors import EvidenceRefused
+from checks.meters import Meters
 from stages.training import stopping
 from stages.training.checkpoints import PROGRESS, Found, Store, of_ranks
 from stages.training.trainer import Recorder, Steady, of_first, saved
@@ -43,22 +45,24 @@ class Progress(BaseModel):
 
     run: str  # MLflow's id of the run that was killed
     seconds: float = Field(ge=0, allow_inf_nan=False)  # of training so far
+    energy: Energy  # in these seconds
     order: str | None  # base64 of the generator's state that the running epoch's order came from; None between epochs
     points: list[tuple[int, dict[str, float]]]  # of the loss curve so far
     valid: list[tuple[int, float]] = []  # losses on the valid split so far, with early stopping
 
 
 class Keeper(TrainerCallback):
-    """Triggers a checkpoint every ``minutes`` and passes it to the store; also measures the time.
+    """Triggers a checkpoint every ``minutes`` and passes it to the store; also measures time and energy.
 
     A checkpoint is taken at a point of the loss curve, at most ten steps later, so that no mean over steps is split.
-    On several ranks the clock and the store are those of rank 0; the others have ``store`` None.
+    On several ranks the clock, the meters and the store are those of rank 0; the others have ``store`` None.
     """
 
     def __init__(self, store: Store | None, minutes: float, trainer: Steady, recorder: Recorder, run: str) -> None:
         self._store, self._trainer, self._recorder, self._run = store, trainer, recorder, run
         self._every = minutes * 60
-        self._earlier = 0.0
+        self._earlier, self._earlier_energy = 0.0, tuple[Energy, ...]()
+        self._meters: Meters | None = None
         self._start = self._last = time.monotonic()
 
     def resume(self) -> Found[Progress] | None:
@@ -66,7 +70,7 @@ class Keeper(TrainerCallback):
         found = self._store.newest(lambda folder, step: progress(folder, step, self._trainer)) if self._store else None
         found = of_first(found)
         if found is not None:
-            self._earlier = found.known.seconds
+            self._earlier, self._earlier_energy = found.known.seconds, (found.known.energy,)
             self._recorder.points += found.known.points
             order = found.known.order
             self._trainer.resumed_order = None if order is None else _generator(order)
@@ -79,9 +83,21 @@ class Keeper(TrainerCallback):
         """The duration of the training so far, earlier parts included."""
         return self._earlier + time.monotonic() - self._start
 
+    @property
+    def energy(self) -> Energy:
+        """The energy of the training so far, earlier parts included."""
+        now = () if self._meters is None else (self._meters.read(),)
+        return energy.total((*self._earlier_energy, *now))
+
     def on_train_begin(self, _args: Any, _state: Any, _control: Any, **_kwargs: Any) -> None:
-        """Start the clock."""
+        """Start the clock and the meters."""
+        self._meters = None if self._store is None else Meters(_gpus(self._trainer.args.world_size))
         self._start = self._last = time.monotonic()
+
+    def close(self) -> None:
+        """End the thread that reads the meters."""
+        if self._meters is not None:
+            self._meters.stop()
 
     def on_step_end(self, _args: Any, state: TrainerState, control: Any, **_kwargs: Any) -> None:
         """Request a checkpoint, unless training ends here."""
@@ -96,8 +112,8 @@ class Keeper(TrainerCallback):
             if stopper:
                 stopper.save(folder)
             known = Progress(
-                run=self._run, seconds=self.seconds, order=self._order(state), points=self._recorder.points,
-                valid=stopper.losses if stopper else [],
+                run=self._run, seconds=self.seconds, energy=self.energy, order=self._order(state),
+                points=self._recorder.points, valid=stopper.losses if stopper else [],
             )  # fmt: skip
             self._store.keep(folder, state.global_step, known.model_dump_json())
         self._last = time.monotonic()
@@ -135,6 +151,14 @@ def progress(folder: Path, step: int, trainer: Steady) -> Progress:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise EvidenceRefused(f"step {step}: {name}: {reason[:200]}", "start from the beginning") from error
     return known
+
+
+def _gpus(ranks: int) -> tuple[str, ...]:
+    """The GPUs of all ranks, as NVML names them; empty on a CPU."""
+    if not torch.cuda.is_available():
+        return ()
+    found = (str(torch.cuda.get_device_properties(rank).uuid) for rank in range(ranks))
+    return tuple(f"GPU-{each.removeprefix('GPU-')}" for each in found)
 
 
 def _generator(text: str) -> torch.Tensor:

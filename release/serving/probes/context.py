@@ -10,7 +10,7 @@ from typing import TypeVar
 from checks.release_params import Serve
 from checks.rows import Message, Prediction, Row
 from checks.scorers import Scorer
-from checks.serving import CheckName, Load, Probe, ProbeReport, ServingCheck
+from checks.serving import CheckName, Load, Probe, ProbeReport, ServingCheck, Throughput
 from checks.text import escape
 from release.runtimes import Runtime
 from release.serving import dialects
@@ -33,7 +33,10 @@ class ProbeContext:
     """One server and its expectations. ``offline``: the merged model's predictions of ``rows``, in their order.
 
     ``model``: the model's name in requests; ``limit``: most new tokens of an answer to a row; ``suites``: what is asked
-    beside the rows. The latency check sets ``load`` and ``streamed`` (streamed answers by probe id); the parity check
+    beside the rows. ``gpus``: those that serve, as ``checks.meters`` takes them; None: it is not known which machine
+    serves. ``sustained``: whether the throughput is measured for ``LONG_ENOUGH`` without counters of energy too.
+
+    The latency check sets ``load``, ``throughput`` and ``streamed`` (streamed answers by probe id); the parity check
     sets ``unended`` (answers without an end, by probe id).
     """
 
@@ -48,7 +51,10 @@ class ProbeContext:
     scorer: Scorer
     limit: int
     suites: Sequence[Served] = ()
+    gpus: tuple[str, ...] | None = None
+    sustained: bool = False
     load: tuple[Load, ...] = ()
+    throughput: Throughput | None = None
     streamed: dict[str, str] = field(default_factory=dict)
     unended: dict[str, str] = field(default_factory=dict)
 

@@ -1,11 +1,13 @@
-"""latency: how long answers take, one at a time and several at once."""
+"""latency: how long answers take, one at a time and several at once, and what energy they take."""
 
 import itertools
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from checks.serving import Load, Probe, ServingCheck
+from checks import meters
+from checks.energy import Energy
+from checks.serving import LONG_ENOUGH, Load, Probe, ServingCheck, Throughput
 from release.serving.client import NoAnswer
 from release.serving.dialects import Streamed
 from release.serving.probes.context import ProbeContext, failed, passed, some, together
@@ -17,8 +19,8 @@ REQUESTS = 32  # at each level, or every probe once where there are more
 def latency(context: ProbeContext) -> ServingCheck:
     """Stream the probes' answers at each level; a lost, incomplete or different stream fails.
 
-    The times are recorded and decide nothing, because they depend on the machine. Sets ``context.load`` and
-    ``context.streamed``.
+    Here the times and the energy decide nothing, because they depend on the machine. Sets ``context.load``,
+    ``context.throughput`` and ``context.streamed``.
     """
     probes = context.probes.probes
     items = [probes[n % len(probes)] for n in range(max(REQUESTS, len(probes)))]
@@ -41,12 +43,41 @@ def latency(context: ProbeContext) -> ServingCheck:
             context.streamed |= {p.id: s.text for p, s in zip(items, whole, strict=True)}
         levels.append(_load(level, whole, wall))
         context.load = tuple(levels)
+    found = _throughput(context, items, ask, wall)
+    if isinstance(found, str):
+        return failed("latency", found)
+    context.throughput = found
     alone, most = levels[0], levels[-1]
     figures = (
         f"p50 {alone.p50:.3f} s and p95 {alone.p95:.3f} s one at a time, p95 {most.p95:.3f} s at "
         f"{most.concurrency}; {most.tokens_per_second:.1f} tokens/s at {most.concurrency}"
     )
     return passed("latency", figures, alone.p95)
+
+
+def _throughput(
+    context: ProbeContext, items: Sequence[Probe], ask: Callable[[Probe], Streamed], wall: float
+) -> Throughput | str:
+    """Of the requests at the highest level, which took ``wall`` seconds; or why a request failed.
+
+    Where energy can be measured, or the policy asks, they are sent again until that takes long enough.
+    """
+    level, gpus, count, seconds = LEVELS[-1], context.gpus, len(items), wall
+    counters = None if gpus is None else meters.Meters(gpus)
+    if context.sustained or (counters is not None and counters.can):
+        count, began = 0, time.monotonic()
+        while (seconds := time.monotonic() - began) < LONG_ENOUGH:
+            results = together(level, items, ask, f"{level} at a time")
+            if lost := [str(result) for result in results if isinstance(result, NoAnswer)]:
+                return f"{len(lost)} of {len(items)} requests failed at {level} at a time: {some(lost)}"
+            count += len(items)
+    energy = Energy(missing=("it is not known which machine serves",)) if counters is None else counters.read()
+    if counters is not None:
+        counters.stop()
+    return Throughput(
+        machine=None if gpus is None else meters.machine(gpus), concurrency=level, requests=count,
+        seconds=max(round(seconds, 4), 1e-4), energy=energy,
+    )  # fmt: skip
 
 
 def _load(level: int, answers: Sequence[Streamed], wall: float) -> Load:
