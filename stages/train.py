@@ -17,35 +17,28 @@ from a checkpoint.
 
 import importlib.metadata
 import math
-import os
 import platform
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
-from checks import digest, energy, files, imports, layout, params_file, scorers, scoring, steps
-from checks.errors import EvidenceRefused, MachineRefused, TrainingRefused
-from checks.evidence import QuantisedBase, Seal, TrainMeasured, TrainReport
+from checks import digest, energy, files, imports, layout, scorers, scoring, steps
+from checks.errors import EvidenceRefused, TrainingRefused
+from checks.evidence import Seal, TrainMeasured, TrainReport
 from checks.methods import METHODS
 from checks.params import Params
-from checks.rows import Row
-from checks.training import Job, Train
 from stages import entry, tracking
-from stages.tracking import others
-from stages.training import chain, checkpoints, ranks
-from stages.training.checkpoints import say
+from stages.training import chain, checkpoints, step
+from stages.training.devices import device_of
 from stages.training.fitter import Fitter
 from stages.weights import nf4
 
 _LIBRARIES = ("torch", "transformers", "trl", "peft")
 _BELOW = ("accelerate", "datasets", "numpy", "safetensors", "tokenizers")  # no checkpoint outlives another version
 _SHARED = (
-    "chain", "checkpoints", "fitter", "order", "own_weights", "packing", "preferences", "ranks", "resuming", "stopping",
-    "trainer", "turns",
+    "chain", "checkpoints", "devices", "fitter", "order", "own_weights", "packing", "preferences", "ranks", "resuming",
+    "step", "stopping", "trainer", "turns",
 )  # fmt: skip
 _MODULES = ("train.py", *(f"training/{name}.py" for name in _SHARED), "weights/nf4.py")
 
@@ -69,11 +62,11 @@ def train(params: Params, root: Path) -> str:
     with files.replacing_folder(root / layout.ADAPTER) as folder:
         seal = sealed(root)
         base = digest.of_tree(root / layout.BASE).digest
-        rows, valid = _rows(root)
+        rows, valid = step.splits(root)
         if not rows:
             raise TrainingRefused(f"{layout.SPLITS / 'train.jsonl'}: holds no rows", "run `./lockstep run prepare`")
         parts = list(zip(alone, chain.given(params, rows, valid, seal), strict=True))
-        device, threads = _device(alone[0].train)  # which all steps share
+        device, threads = device_of(alone[0].train)  # which all steps share
 
         with imports.uncollected():  # torch: when the cheap refusals are past
             from stages.training import memory
@@ -89,7 +82,7 @@ def train(params: Params, root: Path) -> str:
         }
         quiet = warnings.catch_warnings(action="ignore", category=FutureWarning)  # for TRL, not for the reader
         with tracking.run(params, root, data) as run, quiet:
-            fitter = Fitter(params, root, base, run, minutes, device, threads, here=_fit, check_here=_check)
+            fitter = Fitter(params, root, base, run, minutes, device, threads)
             trained = chain.fit_all(
                 root,
                 parts,
@@ -152,128 +145,6 @@ def train(params: Params, root: Path) -> str:
     )
 
 
-def _fit(
-    params: Params, work: ranks.Work, its: chain.Given, run: tracking.Run | None, store: checkpoints.Store | None
-) -> chain.Fitted | None:
-    """Train one step, and write its adapter. Raises the refusals of ``train``.
-
-    On several ranks each does this. Those without ``run`` and ``store`` write nothing, and return None.
-    """
-    with imports.uncollected():  # torch and transformers: when the cheap refusals are past
-        from stages.training import memory, resuming, stopping
-        from stages.training.trainer import gathered, save
-
-    with ExitStack() as stack:
-        trackers = stack.enter_context(others.opened(params, work.root, run.id)) if run else {}
-        trainer, recorder, quantised = _trainer(
-            params,
-            work.root / layout.BASE,
-            work.base,
-            its.rows,
-            its.valid,
-            run,
-            str(work.scratch),
-            work.start,
-            trackers,
-        )
-        trainable, total = chain.counted(trainer.model)
-        packed = len(trainer.train_dataset) if params.train.packing else None
-        sequences = packed or len(its.rows)
-        look = memory.hold(trainer, params.train, work.root)
-        stopper = stopping.attach(trainer, params.train, sequences, run.metrics if run else lambda *_: None)
-        keeper = resuming.Keeper(store, work.minutes, trainer, recorder, work.run)
-        stack.callback(keeper.close)
-        trainer.add_callback(keeper)
-        if run is not None and store is not None:
-            say(_settings(params, len(its.rows), packed, trainer.model, work.device))
-            if work.minutes:
-                also = f" and on the DVC remote {store.remote.name}" if store.remote else ""
-                say(f"a checkpoint every {work.minutes:g} minutes, in {checkpoints.FOLDER}{also}")
-        resumed = keeper.resume()
-        if resumed and run is not None:
-            say(f"goes on at step {resumed.step} of {params.train.steps(sequences)}, from {resumed.where}")
-            run.replay(resumed.known.points)
-            run.replay((step, {"valid_loss": loss}) for step, loss in resumed.known.valid)
-            run.tag("lockstep.resumed_at", str(resumed.step))
-            run.tag("lockstep.resumed_from", resumed.known.run)
-        trainer.train(resume_from_checkpoint=str(resumed.folder) if resumed else None)
-        seconds, used, took = keeper.seconds, keeper.energy, memory.measured(look)
-        stopped = stopper.restore(trainer.model) if stopper else None
-        valid_loss = _valid_loss(trainer, run) if trainer.eval_dataset is not None else None
-        state = gathered(trainer)
-        if run is None:
-            return None
-        save(trainer.model, work.adapter, state)
-        if quantised:
-            files.write_json(work.adapter / nf4.NAME, quantised)
-    return chain.Fitted(
-        method=params.train.method,
-        started_from=work.started_from,
-        adapter=digest.of_tree(work.adapter).digest,
-        data=its.data,
-        rows=len(its.rows),
-        sequences=packed,
-        steps=trainer.state.global_step,
-        batch=_batch(params) if work.ranks > 1 else None,
-        epochs=round(trainer.state.epoch, 6),
-        trainable=trainable,
-        total=total,
-        final_loss=recorder.final_loss(),
-        valid_loss=valid_loss,
-        points=recorder.points,
-        figures=recorder.figures(),
-        tokens=trainer.state.num_input_tokens_seen or None,
-        seconds=seconds,
-        resumed_at=resumed.step if resumed else None,
-        quantised=quantised.quantised if quantised else None,
-        stopping=stopped,
-        memory=took,
-        energy=used,
-        run=work.run,
-    )
-
-
-def _check(params: Params, work: ranks.Work, its: chain.Given) -> None:
-    """Make the trainer of a later step, with a new adapter, so that whatever its method refuses is refused now."""
-    from stages.training import memory, stopping
-
-    trainer, _, _ = _trainer(params, work.root / layout.BASE, work.base, its.rows, its.valid, None, str(work.scratch))
-    memory.hold(trainer, params.train, work.root)
-    stopping.attach(trainer, params.train, len(trainer.train_dataset), lambda *_: None)
-
-
-def _fit_on_rank(work: ranks.Work, index: int) -> chain.Fitted | None:
-    """The part of rank ``index`` in a step on several."""
-    import torch
-
-    params = params_file.parse(work.params)
-    torch.set_num_threads(work.threads)
-    _device(params.train, quiet=True)
-    if torch.cuda.is_available():
-        torch.cuda.set_device(index)
-    if params.train.needs_bitsandbytes:
-        nf4.library()
-    rows, valid = (steps.rows_of(params.train, work.columns, split) for split in _rows(work.root))
-    its = chain.Given(rows, valid, work.data)
-    if work.key is None:
-        _check(params, work, its)
-        return None
-    if index:
-        return _fit(params, work, its, None, None)
-    run = tracking.joined(params, work.root, work.run)
-    sharded = params.train.shard is not None
-    store = checkpoints.joined(work.root, work.key, work.minutes > 0, work.scratch, work.ranks, sharded)
-    fitted = _fit(params, work, its, run, store)
-    run.send_rest()
-    return fitted and fitted.model_copy(update={"unsent": run.unsent})
-
-
-def _rows(root: Path) -> tuple[list[Row], list[Row]]:
-    """The train and valid splits."""
-    train, valid = (files.read_jsonl(root / layout.SPLITS / f"{name}.jsonl", Row) for name in ("train", "valid"))
-    return train, valid
-
-
 def sealed(root: Path) -> Seal:
     """The seal, if it has exactly the splits on disk; raises EvidenceRefused with every difference."""
     seal = files.read_json(root / layout.SEAL, Seal)
@@ -314,158 +185,5 @@ def _versions(parts: Sequence[Params], names: tuple[str, ...]) -> dict[str, str]
     return {name: importlib.metadata.version(name) for name in used}
 
 
-def _device(train: Train, quiet: bool = False) -> tuple[str, int]:
-    """The device, and the threads of each process. Says which GPUs train if not all do, unless ``quiet``.
-
-    Raises MachineRefused if it cannot train in this precision, or if there are fewer than ``devices``.
-    """
-    import torch
-
-    several = f", {train.devices} ranks" if train.devices > 1 else ""
-    if torch.cuda.is_available():
-        visible = torch.cuda.device_count()
-        if train.devices > visible:
-            raise MachineRefused(
-                f"train.devices: {train.devices}, and {visible} {'GPU is' if visible == 1 else 'GPUs are'} visible",
-                f"set it to {visible} or less, or make more visible: see CUDA_VISIBLE_DEVICES",
-            )
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        if train.precision == "bf16" and not torch.cuda.is_bf16_supported():
-            raise MachineRefused(
-                f"train.precision: {torch.cuda.get_device_name()} has no bf16", "set train.precision to fp16"
-            )
-        if train.devices < visible and not quiet:
-            uses = "the first" if train.devices == 1 else f"the first {train.devices}"
-            say(f"{visible} GPUs are visible, and train.devices is {train.devices}: {uses} trains")
-        return f"cuda ({torch.cuda.get_device_name()}){several}", max(1, torch.get_num_threads() // train.devices)
-    if train.precision == "fp16":
-        raise MachineRefused(
-            "train.precision: fp16 needs a GPU, and there is none", "set train.precision to bf16 or fp32"
-        )
-    if train.shard:  # accelerate would train without it, and say nothing
-        raise MachineRefused(f"train.shard: {train.shard} needs GPUs, and there is none", "set train.shard to null")
-    threads = max(1, torch.get_num_threads() // train.devices)
-    return f"cpu ({threads} threads){several}", threads
-
-
-def _trainer(
-    params: Params,
-    base: Path,
-    identity: str,
-    rows: list[Row],
-    valid: list[Row],
-    run: tracking.Run | None,
-    scratch: str,
-    start: Path | None = None,
-    trackers: Mapping[str, Any] = MappingProxyType({}),
-) -> tuple[Any, Any, QuantisedBase | None]:
-    """A trainer whose data and parameters fit the model, the recorder of its loss curve, and what was quantised.
-
-    ``identity`` is the digest of ``base``; ``start`` the adapter that training goes on from; ``trackers`` the arguments
-    of those beside MLflow.
-    """
-    from peft import PeftModel
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.trainer_callback import ProgressCallback
-    from transformers.utils import logging
-
-    from stages.training import own_weights
-    from stages.training.trainer import DTYPES, Progress, Recorder, in_float32, lora_config, settings
-
-    quantization, precision = params.train.quantization, params.train.precision
-    logging.set_verbosity_error()
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
-        model, loading = (
-            nf4.load(base, quantization, precision, sharded=params.train.shard is not None)
-            if quantization
-            else AutoModelForCausalLM.from_pretrained(
-                base, dtype=DTYPES[precision], local_files_only=True, output_loading_info=True
-            )
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise EvidenceRefused(
-            f"{layout.BASE}: transformers cannot load it: {reason}", "run `./lockstep run fetch`"
-        ) from error
-    if missing := sorted(loading["missing_keys"]):
-        raise EvidenceRefused(
-            f"{layout.BASE}: {len(missing)} weights are missing: {missing[0]}", "run `./lockstep run fetch`"
-        )
-    if tokenizer.chat_template is None:
-        raise TrainingRefused(f"{layout.BASE}: has no chat template", "use an instruction-tuned base")
-    quantised = nf4.described(model, quantization, precision, identity) if quantization else None
-    adapter = lora_config(params.train.lora, model) if params.train.lora and not start else None
-    if params.train.full:
-        own_weights.choose(model, params.train.full, base)
-    if start:
-        if quantised and files.read_json(start / nf4.NAME, QuantisedBase) != quantised:
-            raise MachineRefused(
-                "the base is quantised to other codes here than where the step before was trained",
-                f"go on where that step was trained, or delete {checkpoints.FOLDER} and train all steps here",
-            )
-        model = PeftModel.from_pretrained(model, start, is_trainable=True)
-    recorder = Recorder(run.metrics if run else lambda *_: None, params.train.reported)
-    ends = model.generation_config.eos_token_id
-    job = Job(
-        model=model,
-        tokenizer=tokenizer,
-        rows=rows,
-        valid=valid,
-        settings=settings(params.train, len(rows), scratch) | dict(trackers),
-        adapter=adapter,
-        callbacks=[recorder],
-        stops=frozenset({tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}),
-    )
-    with imports.uncollected():  # TRL; ``chain`` lets go of the model between steps
-        trainer = params.train.trainer(job)
-    if quantised or (params.train.lora and params.train.lora.modules_to_save):
-        in_float32(trainer.model)
-    trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(Progress())
-    return trainer, recorder, quantised
-
-
-def _settings(params: Params, rows: int, packed: int | None, model: Any, device: str) -> str:
-    """The settings of the training, on one line. ``packed``: the sequences that the rows are packed into."""
-    train, lora = params.train, params.train.lora
-    trainable, total = chain.counted(model)
-    base = f" on a base in 4 bits ({train.quantization.kind})" if train.quantization else ""
-    kind = "full fine-tuning"
-    if lora:
-        targets = ", ".join(sorted(model.peft_config["default"].target_modules))
-        variant = {"lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA"}[lora.variant]
-        also = f" and all of {', '.join(lora.modules_to_save)}" if lora.modules_to_save else ""
-        kind = f"{variant} r={lora.r} alpha={lora.alpha} on {targets}{also}"
-    sequences = f" in {packed} sequences" if packed else ""
-    parts = (
-        f"{rows} rows{sequences}, {train.steps(packed or rows)} steps of {_batch(params)}",
-        kind,
-        "all layers" if train.layers is None else f"last {train.layers} layers",
-        f"{trainable / 1e6:.2f} of {total / 1e6:.1f} M parameters",
-        f"learning rate {train.learning_rate:g} {train.schedule}",
-        f"{train.precision} on {device}{base}, seed {train.seed}",
-    )
-    return "; ".join(parts)
-
-
-def _batch(params: Params) -> int:
-    """Rows of a step, or packed sequences."""
-    train = params.train
-    return train.devices * train.batch_size * train.gradient_accumulation
-
-
-def _valid_loss(trainer: Any, run: tracking.Run | None) -> float:
-    """The method's mean loss on the valid split; it is logged."""
-    loss = float(trainer.evaluate()["eval_loss"])
-    if run is not None:
-        run.metrics({"valid_loss": loss}, trainer.state.global_step)
-    return loss
-
-
 if __name__ == "__main__":
-    if sys.argv[1:]:  # one of several processes, started by stages/training/ranks.py
-        ranks.work(Path(sys.argv[1]), _fit_on_rank)
     entry.run("train", train)

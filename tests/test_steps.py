@@ -24,10 +24,11 @@ from release.review import training
 from stages import tracking
 from stages.merge import merge
 from stages.sweep import sweep
-from stages.train import _trainer, train
+from stages.train import train
 from stages.training import chain, checkpoints
 from stages.training.checkpoints import HERE, MANIFEST, THERE
 from stages.training.remote import SWITCH
+from stages.training.step import trainer_of
 from stages.weights import nf4
 from tests import pipeline_repository as repository
 from tests import training_tree
@@ -287,7 +288,7 @@ def test_a_step_does_not_go_on_beside_other_codes_of_a_4_bit_base(root: Path) ->
         tracking.run(first, root, {}) as run,
         pytest.raises(MachineRefused, match="the base is quantised to other codes here than where the step before"),
     ):
-        _trainer(first, base, trained.base, rows, [], run, str(root / "scratch"), root / layout.ADAPTER)
+        trainer_of(first, base, trained.base, rows, [], run, str(root / "scratch"), root / layout.ADAPTER)
 
 
 def _runs(document: dict) -> list[Any]:

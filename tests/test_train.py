@@ -298,7 +298,7 @@ def test_more_devices_than_gpus_or_one_without_bf16_refuse(
 def test_one_device_of_several_gpus_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from stages.train import _device
+    from stages.training.devices import device_of
 
     for name, value in (
         ("device_count", 2),
@@ -310,10 +310,10 @@ def test_one_device_of_several_gpus_is_named(
     monkeypatch.setattr("torch.use_deterministic_algorithms", lambda *_, **__: None)
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "as it is")
     document = scaled_down()
-    assert _device(as_params(document).train)[0] == "cuda (it)"
+    assert device_of(as_params(document).train)[0] == "cuda (it)"
     assert capsys.readouterr().err == "train: 2 GPUs are visible, and train.devices is 1: the first trains\n"
     document["train"]["devices"] = 2
-    assert _device(as_params(document).train)[0] == "cuda (it), 2 ranks"
+    assert device_of(as_params(document).train)[0] == "cuda (it), 2 ranks"
     assert capsys.readouterr().err == ""
 
 

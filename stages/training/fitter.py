@@ -2,16 +2,13 @@
 
 import os
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from checks import steps
 from checks.params import Params
 from stages import tracking
-from stages.training import chain, checkpoints, ranks
-
-Here = Callable[[Params, ranks.Work, chain.Given, tracking.Run, checkpoints.Store], chain.Fitted | None]
+from stages.training import chain, checkpoints, ranks, step
 
 
 @dataclass(frozen=True)
@@ -19,8 +16,7 @@ class Fitter:
     """What all steps share.
 
     ``params``: all of params.yaml. ``base``: its digest. ``run``: of the whole training. ``minutes``: between two
-    checkpoints. ``device``: its description; ``threads``: of each rank. ``here`` fits a step in this process, and
-    ``check_here`` makes its trainer, so that what its method refuses is refused.
+    checkpoints. ``device``: its description; ``threads``: of each rank.
     """
 
     params: Params
@@ -30,8 +26,6 @@ class Fitter:
     minutes: float
     device: str
     threads: int
-    here: Here
-    check_here: Callable[[Params, ranks.Work, chain.Given], None]
 
     def fit(
         self,
@@ -45,9 +39,9 @@ class Fitter:
         """Train one step, ``part``, and write its adapter. Raises as the stage."""
         told = self._work(part, its, run, store.scratch, adapter, start, store.key)
         if told.ranks > 1:
-            ranks.launch("stages.train", told, store.scratch)
+            ranks.launch("stages.training.step", told, store.scratch)
             return ranks.fitted(store.scratch)
-        fitted = self.here(part, told, its, run, store)
+        fitted = step.fit(part, told, its, run, store)
         assert fitted is not None
         return fitted
 
@@ -57,9 +51,9 @@ class Fitter:
             folder = Path(scratch)
             told = self._work(part, its, self.run, folder, folder, chain.Start(), None)
             if told.ranks == 1:
-                self.check_here(part, told, its)
+                step.check(part, told, its)
             else:
-                ranks.launch("stages.train", told, folder)
+                ranks.launch("stages.training.step", told, folder)
 
     def _work(
         self,
