@@ -380,7 +380,7 @@ def test_passages_in_blocks_rank_as_all_at_once(monkeypatch: pytest.MonkeyPatch)
     retriever = Dense.model_validate({"kind": "dense", "model": MODEL, "pooling": "mean"})
     found = list(retriever.ranked(["x"] * 40, ["y"] * 7, lambda *_: vectors, 10))
     cosines = np.round(vectors[40:] @ vectors[:40].T, 6)
-    assert found == [sorted(range(40), key=lambda n, row=row: (-row[n], n))[:10] for row in cosines]
+    assert found == [np.argsort(-row, kind="stable")[:10].tolist() for row in cosines]
 
 
 BEST: dict[str, tuple[list[float], int, list[int]]] = {

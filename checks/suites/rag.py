@@ -14,7 +14,7 @@ passages, does the model not abstain). Answers and what was read are evidence, a
 """
 
 import string
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Literal, Self
 
@@ -269,10 +269,11 @@ class Rag(Questions):
         encoder = next(iter(self._encoder), None)
         embed: Embed = partial(material.encode, encoder) if encoder else no_encoder
         most = self.reranker.candidates if self.reranker else self.top_k
-        found: Iterable[Sequence[int]] = list(self.retriever.ranked(texts, questions, embed, most))
+        found = [places[:most] for places in self.retriever.ranked(texts, questions, embed, most)]
         if self.reranker:
-            found = self.reranker.ranked(texts, questions, found, partial(material.relate, _RERANKER))
-        return [places[: self.top_k] for places in found]
+            again = self.reranker.ranked(texts, questions, found, partial(material.relate, _RERANKER))
+            found = [places[: self.top_k] for places in again]
+        return found
 
     def _cut(self, document: Passage) -> list[Passage]:
         """The passages of a document. Raises ValueError for one that no prompt may have."""

@@ -91,7 +91,7 @@ def _tokens(tokenizer: Any, model: Any, asked: Sequence[tuple[str, ...]], most: 
     """What the model reads of each text or pair. Raises EvaluationRefused for one that it does not hold."""
     cut: dict[str, Any] = {"truncation": True, "max_length": most} if most else {}
     room = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", tokenizer.model_max_length))
-    found = []
+    found = list[Tokens]()
     for texts in asked:
         inputs = tokenizer(*texts, verbose=False, return_attention_mask=False, **cut)
         if (count := len(inputs["input_ids"])) > room:
