@@ -1,4 +1,4 @@
-"""What suites of kind ``rag`` search: documents of a pinned corpus, cut into passages.
+"""What suites of kind ``rag`` search: documents of a pinned corpus, cut into passages; and what was read of them.
 
 A corpus is JSON lines with ``id`` and ``text``, or a folder of text files, each of which is a document called after its
 path. ``checks.retrievers`` searches.
@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated, Self
 
 from pydantic import ConfigDict, Field, model_validator
@@ -16,7 +17,9 @@ from pydantic import ConfigDict, Field, model_validator
 from checks import files
 from checks.errors import EvidenceRefused
 from checks.sections import Positive, Section
-from checks.suite_report import Gold, Passage
+from checks.suite_report import Gold, Passage, Reading
+
+_CLAIMS = re.compile(r"[0-9]+(?:[.,][0-9]+)*|[^\W\d_]{4,}")  # numbers, and words of four letters or more
 
 
 class _Line(Passage):
@@ -78,6 +81,26 @@ def first_of(gold: Iterable[Gold], passages: Iterable[Passage]) -> tuple[Passage
     known = {passage.id: passage for passage in passages}
     names = [name for each in gold for name in (each.passages if each.quote is None else each.passages[:1])]
     return tuple(known[name] for name in dict.fromkeys(names))
+
+
+def recall(reading: Reading) -> float:
+    """The share of the gold documents of which a passage was read."""
+    read = {passage.id for passage in reading.passages}
+    return fmean(bool(read.intersection(each.passages)) for each in reading.gold)
+
+
+def grounded(answer: str, reading: Reading) -> float:
+    """The share of an answer's words and numbers that occur in the passages: those that the question has are left out.
+
+    A floor: an answer can be wrong in words that the passages have. 1 where nothing is left.
+    """
+    read = _claims(" ".join(passage.text for passage in reading.passages))
+    said = _claims(answer) - _claims(reading.question[-1].content)
+    return len(said & read) / len(said) if said else 1.0
+
+
+def _claims(text: str) -> set[str]:
+    return set(_CLAIMS.findall(text.casefold()))
 
 
 class Chunker(Section):

@@ -20,7 +20,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from checks import files, layout
 from checks.errors import EvidenceRefused
-from checks.retriever_kind import Encode, no_encoder
+from checks.retriever_kind import Encode, Relate, no_cross_encoder, no_encoder
 from checks.rows import Prediction, Row
 from checks.sections import Positive, Section, Source, stricter
 from checks.suite_report import (
@@ -66,7 +66,7 @@ class Material:
     ``models`` has the tree digest of each model that there is, ``answers`` their answers to the test ``rows``, in
     order; ``nats`` asks one of the models how likely texts are, ``ask`` has it answer other rows, ``weights`` gives its
     directory to another program. ``earlier`` has the suites of main's last record, and ``earlier_commit`` says which
-    that is. ``encode`` makes vectors of texts, for kinds that retrieve.
+    that is. ``encode`` makes vectors of texts, and ``relate`` scores pairs of texts, for kinds that retrieve.
     """
 
     name: str
@@ -81,6 +81,7 @@ class Material:
     earlier: Mapping[str, SuiteResult] = field(default_factory=dict)
     earlier_commit: str | None = None
     encode: Encode = no_encoder
+    relate: Relate = no_cross_encoder
 
 
 @dataclass(frozen=True)

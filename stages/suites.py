@@ -60,9 +60,9 @@ def suites(params: Params, root: Path) -> str:
             ask = partial(_asked, root, params.evaluate, models, earlier, name)
             weights = partial(verified, root, models, earlier)
             with _files(name, suite, root) as paths:
-                encode = partial(_encoded, name)
+                encode, relate = partial(_encoded, name, paths), partial(_related, name, paths)
                 material = Material(
-                    name, root, paths, models, rows, predictions, nats, ask, weights, *last, encode=encode
+                    name, root, paths, models, rows, predictions, nats, ask, weights, *last, encode, relate
                 )
                 made[name] = _held(name, suite, suite.scored(material), models)
     with files.replacing_folder(root / layout.JUDGEMENTS) as folder:
@@ -131,11 +131,22 @@ def _nats(
     return known[models[role]]
 
 
-def _encoded(suite: str, folder: Path, texts: Sequence[str], pooling: Pooling, most: int | None) -> Any:
-    """A vector of each text, by the encoder in ``folder``."""
-    from stages.inference import embed
+def _encoded(
+    suite: str, paths: Mapping[str, Path], source: str, texts: Sequence[str], pooling: Pooling, most: int | None
+) -> Any:
+    """A vector of each text, by the encoder in ``source``."""
+    from stages.inference import encoders
 
-    return embed.embed(folder, texts, pooling, most, f"{layout.PARAMS}: suites.{suite}.retriever")
+    return encoders.embed(paths[source], texts, pooling, most, f"{layout.PARAMS}: suites.{suite}.{source}")
+
+
+def _related(
+    suite: str, paths: Mapping[str, Path], source: str, pairs: Sequence[tuple[str, str]], most: int | None
+) -> Any:
+    """A score of each pair, by the cross-encoder in ``source``."""
+    from stages.inference import encoders
+
+    return encoders.relevance(paths[source], pairs, most, f"{layout.PARAMS}: suites.{suite}.{source}")
 
 
 def _asked(

@@ -13,20 +13,20 @@ import pytest
 
 from checks import chain, digest, files, layout, scoring
 from checks.errors import EvaluationRefused, ParamsRefused, Refusal
-from checks.retrieval import Chunker, documents
-from checks.retriever_kind import no_encoder
+from checks.reranker import Reranker
+from checks.retrieval import Chunker, documents, grounded
+from checks.retriever_kind import best, no_encoder
 from checks.retrievers.bm25 import Bm25
 from checks.retrievers.dense import Dense
 from checks.retrievers.hybrid import Hybrid
 from checks.rows import Message, Row
 from checks.suite_kind import Material
 from checks.suite_report import Gold, Passage, Reading, Role, SuiteAnswer, SuiteLine, SuitesReport
-from checks.suites.rag import grounded
 from release.record.held import hold
 from release.record.records import Records
-from release.review.pairs import pair_samples
+from release.review.pairs import difference, pair_samples, together
 from release.serving.served import served
-from stages.inference.embed import embed
+from stages.inference.encoders import embed, relevance
 from stages.suites import _files, suites
 from tests import model_tree
 from tests.conftest import _WORDS, REPOSITORY, as_params, read_yaml
@@ -38,6 +38,7 @@ BM25 = {"kind": "bm25", "k1": 1.5, "b": 0.75, "stopwords": None}
 GATES: dict[str, dict[str, Any]] = {
     "finds": {"kind": "threshold", "metric": "recall-at-k", "at_least": 0.3, "confidence": 0.95, "resolution": 0.4},
     "abstains": {"kind": "threshold", "metric": "abstains", "at_least": 0.1, "confidence": 0.8, "resolution": 0.5},
+    "attempts": {"kind": "threshold", "metric": "attempted", "at_least": 0.1, "confidence": 0.95, "resolution": 0.4},
     "grounded": {"kind": "threshold", "metric": "grounded", "at_least": 0.05, "confidence": 0.95, "resolution": 0.4},
     "answers": {
         "kind": "non_inferior", "metric": "gold/exact-match", "against": "base", "margin": 0.4, "confidence": 0.95,
@@ -118,7 +119,7 @@ def test_each_metric_scores_its_rows_and_a_gate_sees_those_alone(tree: Tree) -> 
     base, ours = values(tree, layout.BASE), values(tree, layout.MERGED)
     assert {metric: len(found) for metric, found in ours.items()} == {
         "retrieved/exact-match": GOLD + OTHER, "grounded": GOLD + OTHER, "recall-at-k": GOLD, "gold/exact-match": GOLD,
-        "abstains": OTHER,
+        "abstains": OTHER, "attempted": GOLD,
     }  # fmt: skip
     assert set(base["gold/exact-match"].values()) == {1.0}
     assert ours["recall-at-k"] == base["recall-at-k"]  # which no model changes
@@ -129,7 +130,7 @@ def test_each_metric_scores_its_rows_and_a_gate_sees_those_alone(tree: Tree) -> 
     assert result.means["base"]["gold/exact-match"] == 1
     verdict = tree.judged()
     assert {finding.gate: finding.n for finding in verdict.findings} == {
-        "finds": GOLD, "abstains": OTHER, "grounded": GOLD + OTHER, "answers": GOLD, "answers_retrieved": GOLD + OTHER,
+        "finds": GOLD, "abstains": OTHER, "attempts": GOLD, "grounded": GOLD + OTHER, "answers": GOLD, "answers_retrieved": GOLD + OTHER,
     }  # fmt: skip
     by_name = {finding.gate: finding for finding in verdict.findings}
     assert (by_name["finds"].status, by_name["finds"].evidence) == ("pass", None)
@@ -268,6 +269,7 @@ def test_what_cannot_be_asked_is_refused_in_one_line(case: str, tree: Tree) -> N
     assert "\n" not in str(refused.value)
 
 
+MODEL = {"uri": "encoder", "sha256": None, "license": None}
 PARAMS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "no question": (lambda s: s.update(prompt="$passages"), "prompt: does not hold $passages and $question alone"),
     "an unknown text": (lambda s: s.update(prompt="$passages $question $id"), "prompt: does not hold $passages and"),
@@ -277,6 +279,9 @@ PARAMS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "no expression": (
         lambda s: s["unanswerable"].update(abstains="("), "abstains: '(' is no regular expression",
+    ),
+    "fewer candidates than passages": (
+        lambda s: s.update(reranker={"model": MODEL, "candidates": 1}), "reranker.candidates: 1 is below top_k, 2; raise it",
     ),
     "another retriever": (lambda s: s["retriever"].update(kind="sparse"), "unknown retriever 'sparse'; one of: bm25, dense, hybrid"),
     "a metric of no row": (lambda s: s.update(unanswerable=None), "suite chat has no 'abstains'; use one of retrieved/"),
@@ -341,14 +346,11 @@ def test_passages_are_ranked_by_bm25_and_equal_ones_by_their_place(k1: float, b:
     texts = ["queue disk", "disk disk disk vault", "vault key", "queue disk", "image list list list disk"]
     retriever = Bm25(kind="bm25", k1=k1, b=b, stopwords=None)
     asked = ["disk", "disk queue", "list vault list", "nothing here", "?"]
-    for question, found in zip(asked, retriever.ranked(texts, asked, no_encoder), strict=True):
+    for question, found in zip(asked, retriever.ranked(texts, asked, no_encoder, 5), strict=True):
         scores = _bm25(texts, question, k1, b)
         assert found == sorted((n for n in range(5) if scores[n] > 0), key=lambda n: (-round(scores[n], 6), n))
     english = Bm25(kind="bm25", k1=k1, b=b, stopwords="en")
-    assert list(english.ranked(["the key"], ["the", "key"], no_encoder)) == [[], [0]]
-
-
-MODEL = {"uri": "encoder", "sha256": None, "license": None}
+    assert list(english.ranked(["the key"], ["the", "key"], no_encoder, 5)) == [[], [0]]
 
 
 def test_vectors_rank_by_cosine_and_fusion_adds_both_ranks() -> None:
@@ -362,11 +364,38 @@ def test_vectors_rank_by_cosine_and_fusion_adds_both_ranks() -> None:
     vector: dict[str, Any] = {"model": MODEL, "pooling": "first", "max_tokens": 7, "question_prefix": "q: "}
     texts, asked = ["a", "disk b", "disk c", "d"], ["disk", "disk disk"]
     dense = Dense.model_validate(vector | {"kind": "dense"})
-    assert list(dense.ranked(texts, asked, given)) == [[1, 3, 2, 0], [2, 1, 3, 0]]
+    assert list(dense.ranked(texts, asked, given, 4)) == [[1, 3, 2, 0], [2, 1, 3, 0]]
     words = {key: value for key, value in BM25.items() if key != "kind"}
     hybrid = Hybrid.model_validate({"kind": "hybrid", "bm25": words, "dense": vector, "rank_constant": 60})
     # Words find 1 and 2. Sums: 1/61 + 1/61 for 1, 1/62 + 1/63 for 2, 1/62 for 3, 1/64 for 0; then 1 and 2 are equal.
-    assert list(hybrid.ranked(texts, asked, given)) == [[1, 2, 3, 0]] * 2
+    assert list(hybrid.ranked(texts, asked, given, 4)) == [[1, 2, 3, 0]] * 2
+
+
+def test_passages_in_blocks_rank_as_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = np.random.default_rng(5)
+    vectors = draw.integers(-2, 3, (47, 4)) + np.array([9.0, 0, 0, 0])  # many are equal
+    vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True) + draw.normal(0, 1e-9, vectors.shape)
+    monkeypatch.setattr("checks.retrievers.dense._COSINES", 100)
+    monkeypatch.setattr("checks.retrievers.dense._PASSAGES", 7)
+    retriever = Dense.model_validate({"kind": "dense", "model": MODEL, "pooling": "mean"})
+    found = list(retriever.ranked(["x"] * 40, ["y"] * 7, lambda *_: vectors, 10))
+    cosines = np.round(vectors[40:] @ vectors[:40].T, 6)
+    assert found == [np.argsort(-row, kind="stable")[:10].tolist() for row in cosines]
+
+
+BEST: dict[str, tuple[list[float], int, list[int]]] = {
+    "all": ([1, 3, 2], 5, [1, 2, 0]),
+    "some": ([1, 3, 2], 2, [1, 2]),
+    "equal ones in their order": ([2, 1, 2, 1, 2], 2, [0, 2]),
+    "only what is found": ([-np.inf, 0, -9], 3, [1, 2]),
+    "nothing": ([-np.inf], 3, []),
+}
+
+
+@pytest.mark.parametrize("case", BEST)
+def test_the_best_places_are_those_of_the_largest_scores(case: str) -> None:
+    scores, most, places = BEST[case]
+    assert best(np.array(scores, float), most) == places
 
 
 @pytest.fixture(scope="module")
@@ -429,9 +458,9 @@ def test_a_suite_retrieves_by_a_pinned_encoder(tree: Tree, encoder: Path) -> Non
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda folder: (folder / "config.json").unlink(), "retriever: does not load: "),
-        (lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"), "retriever: does not load: "),
-        (Path.exists, r"retriever: 'vault .*'… has \d+ tokens, and the encoder holds 40; lower chunker\.words"),
+        (lambda folder: (folder / "config.json").unlink(), r"retriever\.model: does not load: "),
+        (lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"), r"retriever\.model: does not load: "),
+        (Path.exists, r"retriever\.model: 'vault .*'… has \d+ tokens, and the model holds 40; lower chunker\.words"),
     ],
     ids=["no model", "pickled weights", "a passage that is too long"],
 )  # fmt: skip
@@ -444,6 +473,141 @@ def test_an_encoder_that_cannot_encode_is_refused_in_one_line(
     tree.suite.update(max_words=60)
     pin_corpus(tree, [*corpus(), {"id": "long", "text": "vault " * 50}])
     with pytest.raises(EvaluationRefused, match=r"^params\.yaml: suites\.chat\." + said) as refused:
+        suites(tree.params(), tree.root)
+    assert "\n" not in str(refused.value)
+
+
+HARD = GOLD // 2  # questions for which BM25 finds a shorter passage first
+
+
+def cross_encoder(folder: Path, labels: int = 1, seen: str | None = None) -> Path:
+    """A BERT of one layer that reads question and passage: random, or 1 for a pair with the word ``seen``, else 0."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    tokenizer = Tokenizer(models.WordLevel({w: n for n, w in enumerate([*special, "name", *WORDS])}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    inputs = ["input_ids", "token_type_ids", "attention_mask"]
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", model_input_names=inputs
+    ).save_pretrained(folder)
+    torch.manual_seed(4)
+    model = BertForSequenceClassification(BertConfig(
+        vocab_size=len(special) + 1 + len(WORDS), hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=8, max_position_embeddings=24, num_labels=labels, initializer_range=0.5,
+    ))  # fmt: skip
+    if seen is not None:  # all tokens are seen alike, and one of them alone has a vector
+        weights = model.state_dict()
+        for name, value in weights.items():
+            value.fill_(1.0 if name.endswith("LayerNorm.weight") else 0.0)
+            if any(
+                part in name for part in ("self.value.weight", "attention.output.dense.weight", "pooler.dense.weight")
+            ):
+                value.copy_(torch.eye(8))
+        weights["bert.embeddings.word_embeddings.weight"][tokenizer.token_to_id(seen), 0] = 9.0
+        weights["classifier.weight"][0, 0] = 1.0
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("most", [None, 6])
+def test_a_cross_encoder_scores_a_question_with_a_passage(most: int | None, tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    folder = cross_encoder(tmp_path / "cross")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    pairs = [("list key", "vault key name queue show"), ("vault key name queue show", "list key"), ("disk", "disk")]
+    cut = {"truncation": True, "max_length": most} if most else {}
+    with torch.no_grad():
+        expected = [float(model(**tokenizer(*pair, return_tensors="pt", **cut)).logits) for pair in pairs]
+    assert relevance(folder, pairs, most, "x") == pytest.approx(expected, abs=1e-5)
+    assert len({round(each, 3) for each in expected}) == len(pairs)
+
+
+def rerank(tree: Tree, folder: Path, **more: Any) -> None:
+    """Let the suite rank again by a cross-encoder, with one passage to read and the candidate alone."""
+    shutil.copytree(folder, tree.root / "cross")
+    sha = digest.of_tree(tree.root / "cross").digest.removeprefix("sha256:")
+    reranker = {"model": {"uri": "cross", "sha256": sha, "license": "MIT"}, "candidates": 5} | more
+    tree.suite.update(reranker=reranker, top_k=1, models=["candidate"])
+    tree.document["gates"] = {"finds": {**GATES["finds"], "suite": "chat", "at_least": 0.7, "resolution": 0.2}}
+
+
+def test_the_gain_of_ranking_again_is_a_paired_figure_and_gates_need_no_model_for_it(
+    tree: Tree, tmp_path: Path
+) -> None:
+    short = [{"id": f"short{n}", "text": each["text"].rpartition(" name")[0]} for n, each in enumerate(corpus()[:HARD])]
+    pin_corpus(tree, [*corpus(), *short])
+    rerank(tree, cross_encoder(tmp_path / "cross", seen="name"))
+    reranker = tree.suite.pop("reranker")
+    assert tree.judged().findings[0].value == 0.5  # the first of the short ones, which has both words
+    before = [each for each in files.read_jsonl(tree.root / LINES, SuiteLine) if each.metric == "recall-at-k"]
+    tree.suite["reranker"] = reranker
+    verdict = tree.judged()
+    after = [each for each in files.read_jsonl(tree.root / LINES, SuiteLine) if each.metric == "recall-at-k"]
+    old, new = pair_samples(before, after)
+    groups = together([each.group for each in old], [each.group for each in new])
+    gain = difference([each.value for each in old], [each.value for each in new], groups, 0.95)
+    assert gain is not None
+    assert (gain.n, gain.wins, gain.losses, gain.value) == (GOLD, HARD, 0, 0.5)
+    assert gain.low > 0.3
+    shutil.rmtree(tree.root / "cross")
+    assert (verdict.findings[0].value, verdict.findings[0].status) == (1, "pass")
+    assert hold(Records(tree.root)).verdict == verdict
+    result = files.read_json(tree.root / layout.SUITES_REPORT, SuitesReport).suites["chat"]
+    assert set(result.files) == {"file", "corpus", "reranker.model"}
+
+
+def test_only_candidates_are_ranked_again_and_equal_ones_stay_in_the_retrievers_order() -> None:
+    scores = {("a", "2"): 1.0 + 1e-9, ("a", "0"): 2.0, ("a", "3"): 1.0, ("b", "1"): 0.0}
+
+    def given(pairs: Sequence[tuple[str, str]], most: int | None) -> Any:
+        assert most == 7
+        return np.array([scores[pair] for pair in pairs])
+
+    reranker = Reranker.model_validate({"model": MODEL, "candidates": 3, "max_tokens": 7})
+    assert list(reranker.ranked(list("0123"), ["a", "b", "c"], [[3, 2, 0], [1], []], given)) == [[0, 3, 2], [1], []]
+
+
+NO_CROSS_ENCODER: dict[str, tuple[dict[str, Any], Callable[[Path], object], str]] = {
+    "several labels": ({"labels": 3}, Path.exists, r"has 3 labels, and a cross-encoder has 1; pin a model with one label"),
+    "no model": ({}, lambda folder: (folder / "config.json").unlink(), r"does not load: .*; pin a cross-encoder's folder"),
+    "pickled weights": (
+        {}, lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"), r"does not load: ",
+    ),
+    "an encoder without the last layer": (
+        {}, lambda folder: _without(folder, "classifier."), r"the weights have no classifier\.bias: it is no cross-encoder",
+    ),
+    "weights that are no numbers": ({}, lambda folder: _without(folder, ""), r"gives a score that is no number"),
+    "a pair that is too long": ({}, Path.exists, r"'vault .*'… has \d+ tokens, and the model holds 24; lower chunker"),
+}  # fmt: skip
+
+
+def _without(folder: Path, start: str) -> None:
+    """Drop the weights whose name starts so; with no start, make all of them NaN."""
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: value for name, value in weights.items() if not start or not name.startswith(start)}
+    kept = kept if start else {name: value * float("nan") for name, value in kept.items()}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("case", NO_CROSS_ENCODER)
+def test_a_model_that_cannot_rank_again_is_refused_in_one_line(case: str, tree: Tree, tmp_path: Path) -> None:
+    options, spoil, said = NO_CROSS_ENCODER[case]
+    folder = cross_encoder(tmp_path / "cross", **options)
+    spoil(folder)
+    rerank(tree, folder)
+    tree.suite.update(max_words=60)
+    if "long" in case:
+        pin_corpus(tree, [*corpus(), {"id": "long", "text": "vault " * 50}])
+    with pytest.raises(EvaluationRefused, match=r"^params\.yaml: suites\.chat\.reranker\.model: " + said) as refused:
         suites(tree.params(), tree.root)
     assert "\n" not in str(refused.value)
 
@@ -531,6 +695,7 @@ def test_gold_and_retrieved_passages_are_those_that_are_read(case: str, made: Tr
     scores = {(line.sample, line.metric): line.value for line in made_of.scored["candidate"]}
     assert scores == {
         ("q", "retrieved/exact-match"): 0, ("q", "gold/exact-match"): 0, ("q", "recall-at-k"): share, ("q", "grounded"): 0,
+        ("q", "attempted"): 1,
         ("n", "retrieved/exact-match"): 1, ("n", "abstains"): 1, ("n", "grounded"): 1,
     }  # fmt: skip
 

@@ -4,12 +4,16 @@ Robertson and Zaragoza (2009), The Probabilistic Relevance Framework: BM25 and B
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from checks.retriever_kind import DECIMALS, Embed, RetrieverKind
+from checks.retriever_kind import DECIMALS, Embed, RetrieverKind, best
 from checks.sections import Section, Share
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class Words(Section):
@@ -25,8 +29,8 @@ class Words(Section):
         Field(description="the language whose commonest words do not count; null: all words count"),
     ]
 
-    def places(self, passages: Sequence[str], questions: Sequence[str]) -> Iterator[list[int]]:
-        """For each question the places of the passages that have a word of it, best first.
+    def scores(self, passages: Sequence[str], questions: Sequence[str]) -> "Iterator[NDArray[np.float64]]":
+        """For each question the score of each passage; -inf for one that has no word of it.
 
         Raises ValueError when no passage has a word.
         """
@@ -42,8 +46,8 @@ class Words(Section):
         index = bm25s.BM25(k1=self.k1, b=self.b, method="lucene", dtype="float64")
         index.index(texts, show_progress=False)
         for words in asked:
-            scores = np.round(index.get_scores(words), DECIMALS) if words else np.zeros(len(passages))
-            yield [int(place) for place in np.argsort(-scores, kind="stable") if scores[place] > 0]
+            found = np.round(index.get_scores(words), DECIMALS) if words else np.zeros(len(passages))
+            yield np.where(found > 0, found, -np.inf)
 
 
 class Bm25(Words, RetrieverKind):
@@ -51,7 +55,7 @@ class Bm25(Words, RetrieverKind):
 
     kind: Literal["bm25"]
 
-    def ranked(self, passages: Sequence[str], questions: Sequence[str], embed: Embed) -> Iterator[list[int]]:
+    def ranked(self, passages: Sequence[str], questions: Sequence[str], embed: Embed, most: int) -> Iterator[list[int]]:
         """By words alone."""
         del embed
-        return self.places(passages, questions)
+        return (best(scores, most) for scores in self.scores(passages, questions))

@@ -4,13 +4,20 @@ An encoder of transformers gives the vectors; its folder is pinned, and in safet
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from checks.retriever_kind import DECIMALS, Embed, Pooling, RetrieverKind
+from checks.retriever_kind import DECIMALS, Embed, Pooling, RetrieverKind, best
 from checks.sections import Positive, Section, Source
 from checks.suite_kind import Log
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_COSINES = 2**24  # held at a time: 128 MiB
+_PASSAGES = 2**13  # whose vectors are in float64 at a time
 
 
 class Vectors(Section):
@@ -31,15 +38,24 @@ class Vectors(Section):
         None
     )
 
-    def places(self, passages: Sequence[str], questions: Sequence[str], embed: Embed) -> Iterator[list[int]]:
-        """For each question the places of all passages, the largest cosine first."""
+    def scores(
+        self, passages: Sequence[str], questions: Sequence[str], embed: Embed
+    ) -> "Iterator[NDArray[np.float64]]":
+        """For each question the cosine of each passage."""
         import numpy as np
 
         texts = [(self.passage_prefix or "") + text for text in passages]
         texts += [(self.question_prefix or "") + text for text in questions]
         found = embed(texts, self.pooling, self.max_tokens)
-        near = np.round(found[len(passages) :] @ found[: len(passages)].T, DECIMALS)
-        yield from ([int(place) for place in np.argsort(-row, kind="stable")] for row in near)
+        known, asked = found[: len(passages)], found[len(passages) :].astype(np.float64)
+        step = max(1, _COSINES // len(known))
+        for first in range(0, len(asked), step):
+            some = asked[first : first + step]
+            near = np.empty((len(some), len(known)))
+            for start in range(0, len(known), _PASSAGES):
+                block = slice(start, start + _PASSAGES)
+                near[:, block] = some @ known[block].astype(np.float64).T
+            yield from np.round(near, DECIMALS, out=near)
 
 
 class Dense(Vectors, RetrieverKind):
@@ -52,6 +68,6 @@ class Dense(Vectors, RetrieverKind):
         """The encoder."""
         return {"model": self.model}
 
-    def ranked(self, passages: Sequence[str], questions: Sequence[str], embed: Embed) -> Iterator[list[int]]:
+    def ranked(self, passages: Sequence[str], questions: Sequence[str], embed: Embed, most: int) -> Iterator[list[int]]:
         """By vectors alone."""
-        return self.places(passages, questions, embed)
+        return (best(scores, most) for scores in self.scores(passages, questions, embed))

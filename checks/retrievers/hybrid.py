@@ -3,13 +3,12 @@
 Cormack, Clarke and Büttcher (2009), Reciprocal Rank Fusion outperforms Condorcet and individual Rank Learning Methods.
 """
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from checks.retriever_kind import Embed, RetrieverKind
+from checks.retriever_kind import Embed, RetrieverKind, best
 from checks.retrievers.bm25 import Words
 from checks.retrievers.dense import Vectors
 from checks.sections import Positive, Source
@@ -28,12 +27,15 @@ class Hybrid(RetrieverKind):
         """The encoder."""
         return {"dense.model": self.dense.model}
 
-    def ranked(self, passages: Sequence[str], questions: Sequence[str], embed: Embed) -> Iterator[list[int]]:
+    def ranked(self, passages: Sequence[str], questions: Sequence[str], embed: Embed, most: int) -> Iterator[list[int]]:
         """By both."""
-        both = self.bm25.places(passages, questions), self.dense.places(passages, questions, embed)
-        for ranks in zip(*both, strict=True):
-            score = defaultdict[int, float](float)
-            for places in ranks:
-                for rank, place in enumerate(places, 1):
-                    score[place] += 1 / (self.rank_constant + rank)
-            yield sorted(sorted(score), key=score.__getitem__, reverse=True)
+        import numpy as np
+
+        shares = 1 / (self.rank_constant + np.arange(1, len(passages) + 1))
+        both = self.bm25.scores(passages, questions), self.dense.scores(passages, questions, embed)
+        for found in zip(*both, strict=True):
+            total = np.zeros(len(passages))
+            for scores in found:
+                places = np.argsort(-scores, kind="stable")[: int(np.isfinite(scores).sum())]
+                total[places] += shares[: len(places)]
+            yield best(total, most)

@@ -9,21 +9,21 @@ and where it is long by the words of it that do. An empty list says that nothing
 Metrics: ``retrieved/SCORER`` (answers from what was retrieved; where nothing answers the question, whether the model
 abstains), ``gold/SCORER`` (answers from the gold passages: what a perfect retriever would give), ``recall-at-k`` (the
 share of a question's gold documents among what was retrieved), ``grounded`` (the share of an answer's words and numbers
-that the retrieved passages have) and ``abstains``. Answers and what was read are evidence, and gates score them again.
+that the retrieved passages have), ``abstains`` (where nothing answers the question) and ``attempted`` (from the gold
+passages, does the model not abstain). Answers and what was read are evidence, and gates score them again.
 """
 
-import re
 import string
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from statistics import fmean
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, JsonValue, TypeAdapter, ValidationError, field_validator
+from pydantic import Field, JsonValue, TypeAdapter, ValidationError, field_validator, model_validator
 
 from checks import files, layout, scoring
 from checks.errors import EvaluationRefused, EvidenceRefused
-from checks.retrieval import Chunker, documents, first_of, fitting, has, words
+from checks.reranker import Reranker
+from checks.retrieval import Chunker, documents, first_of, fitting, grounded, has, recall, words
 from checks.retriever_kind import Embed, no_encoder
 from checks.retrievers import Retriever
 from checks.rows import Message, Record, Row
@@ -33,8 +33,8 @@ from checks.suite_kind import Log, Made, Material
 from checks.suite_report import Gold, Passage, Reading, Role, SampleId, Scale, Scored, SuiteAnswer
 from checks.suites.rows import SHARE, Questions
 
-RECALL, GROUNDED, ABSTAINS = "recall-at-k", "grounded", "abstains"
-_CLAIMS = re.compile(r"[0-9]+(?:[.,][0-9]+)*|[^\W\d_]{4,}")  # numbers, and words of four letters or more
+RECALL, GROUNDED, ABSTAINS, ATTEMPTED = "recall-at-k", "grounded", "abstains", "attempted"
+_RERANKER = "reranker.model"
 
 
 class _Named(Record):
@@ -78,6 +78,9 @@ class Rag(Questions):
         Chunker | None, Field(description="how documents are cut into passages; null: a document is a passage")
     ]
     retriever: Annotated[Retriever, Field(description="how passages are ranked")]
+    reranker: Annotated[
+        Reranker | None, Field(description="ranks what the retriever found again; null: nothing does")
+    ] = None
     top_k: Annotated[Positive, Field(description="how many passages are retrieved")]
     max_words: Annotated[
         Positive, Field(description="most words of passages in a prompt: of retrieved ones, the last are left out")
@@ -95,31 +98,43 @@ class Rag(Questions):
             raise ValueError("prompt: does not hold $passages and $question alone|write both, and $$ for a dollar")
         return prompt
 
+    @model_validator(mode="after")
+    def _ranks_enough_again(self) -> Self:
+        if self.reranker and self.reranker.candidates < self.top_k:
+            raise ValueError(
+                f"reranker.candidates: {self.reranker.candidates} is below top_k, {self.top_k}|raise it, 50 is usual"
+            )
+        return self
+
     @property
     def scales(self) -> Mapping[str, Scale]:
         """Answers from retrieved passages come first: a server is asked these."""
         names = [f"{setting}/{scorer}" for setting in ("retrieved", "gold") for scorer in self.scored_by]
-        return dict.fromkeys([*names, RECALL, GROUNDED, *([ABSTAINS] if self.unanswerable else [])], SHARE)
+        return dict.fromkeys([*names, RECALL, GROUNDED, *([ABSTAINS, ATTEMPTED] if self.unanswerable else [])], SHARE)
 
     @property
     def partial(self) -> frozenset[str]:
         """What is asked of rows with gold alone, or of the others alone."""
-        of_gold = {RECALL, *(f"gold/{scorer}" for scorer in self.scored_by)}
+        of_gold = {RECALL, ATTEMPTED, *(f"gold/{scorer}" for scorer in self.scored_by)}
         return frozenset({ABSTAINS} | of_gold) if self.unanswerable else frozenset()
 
     @property
     def sources(self) -> Mapping[str, Source]:
         """The questions, the corpus, and what the retriever needs."""
-        return {"file": self.file, "corpus": self.corpus, **self._encoder}
+        return {"file": self.file, "corpus": self.corpus, **self._encoder, **self._cross_encoder}
 
     @property
     def _encoder(self) -> Mapping[str, Source]:
         return {f"retriever.{name}": source for name, source in self.retriever.sources.items()}
 
     @property
+    def _cross_encoder(self) -> Mapping[str, Source]:
+        return {_RERANKER: self.reranker.model} if self.reranker else {}
+
+    @property
     def folders(self) -> frozenset[str]:
-        """The corpus, where its documents are files, and the encoder."""
-        return frozenset({*(["corpus"] if self.documents else []), *self._encoder})
+        """The corpus, where its documents are files, the encoder and the cross-encoder."""
+        return frozenset({*(["corpus"] if self.documents else []), *self._encoder, *self._cross_encoder})
 
     @property
     def retrieved_by(self) -> str:
@@ -210,8 +225,10 @@ class Rag(Questions):
             for scorer in self.scored_by:
                 metric = f"{reading.setting}/{scorer}"
                 yield each, metric, self.score(metric, each.answer, each.reference)
+            abstains = self.score(ABSTAINS, each.answer, "")
+            if reading.setting == "gold" and self.unanswerable:
+                yield each, ATTEMPTED, 1 - abstains
             if reading.setting == "retrieved":
-                abstains = self.score(ABSTAINS, each.answer, "")
                 yield each, GROUNDED, 1.0 if abstains else grounded(each.answer, reading)
                 yield each, *((RECALL, recall(reading)) if reading.gold else (ABSTAINS, abstains))
 
@@ -224,13 +241,10 @@ class Rag(Questions):
                 f"{where}.file: {without} rows have no gold, and unanswerable has {declared}",
                 f"set suites.{material.name}.unanswerable to what the file has",
             )
-        encoder = next((material.files[name] for name in self._encoder), None)
-        embed: Embed = partial(material.encode, encoder) if encoder else no_encoder
         try:
             cut = {each.id: self._cut(each) for each in documents(material.files["corpus"], self.documents)}
             passages = [passage for parts in cut.values() for passage in parts]
-            ranked = self.retriever.ranked([passage.text for passage in passages], [row.prompt for row in rows], embed)
-            found = [places[: self.top_k] for places in ranked]
+            found = self._found(material, [passage.text for passage in passages], [row.prompt for row in rows])
         except ValueError as error:
             what = files.first(error) if isinstance(error, ValidationError) else str(error)
             raise EvidenceRefused(f"{where}.corpus: {what}", "see docs/how-to/rag.md") from error
@@ -249,6 +263,17 @@ class Rag(Questions):
                     "raise it, or name the words of gold documents that answer, as quote",
                 )
             yield row.id, Reading(setting="gold", question=row.messages, gold=right, passages=shown)
+
+    def _found(self, material: Material, texts: Sequence[str], questions: Sequence[str]) -> list[Sequence[int]]:
+        """The places of the ``top_k`` passages for each question, best first. Raises ValueError as a retriever does."""
+        encoder = next(iter(self._encoder), None)
+        embed: Embed = partial(material.encode, encoder) if encoder else no_encoder
+        most = self.reranker.candidates if self.reranker else self.top_k
+        found = [places[:most] for places in self.retriever.ranked(texts, questions, embed, most)]
+        if self.reranker:
+            again = self.reranker.ranked(texts, questions, found, partial(material.relate, _RERANKER))
+            found = [places[: self.top_k] for places in again]
+        return found
 
     def _cut(self, document: Passage) -> list[Passage]:
         """The passages of a document. Raises ValueError for one that no prompt may have."""
@@ -271,26 +296,6 @@ class Rag(Questions):
                 )
             found.append(Gold(id=each.id, quote=each.quote, passages=names))
         return tuple(found)
-
-
-def recall(reading: Reading) -> float:
-    """The share of the gold documents of which a passage was read."""
-    read = {passage.id for passage in reading.passages}
-    return fmean(bool(read.intersection(each.passages)) for each in reading.gold)
-
-
-def grounded(answer: str, reading: Reading) -> float:
-    """The share of an answer's words and numbers that occur in the passages: those that the question has are left out.
-
-    A floor: an answer can be wrong in words that the passages have. 1 where nothing is left.
-    """
-    read = _claims(" ".join(passage.text for passage in reading.passages))
-    said = _claims(answer) - _claims(reading.question[-1].content)
-    return len(said & read) / len(said) if said else 1.0
-
-
-def _claims(text: str) -> set[str]:
-    return set(_CLAIMS.findall(text.casefold()))
 
 
 def _line(row: Row) -> str:
