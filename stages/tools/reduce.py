@@ -1,0 +1,122 @@
+"""Reduces raw rows to those that prepare would keep, on many cores or on a Ray cluster, and pins them.
+
+For more raw rows than one machine holds. prepare makes the same splits of the result as of the raw rows, but for
+``source``, which names the place in the result; there, each row names its raw place.
+
+    python -m stages.tools.reduce RAW OUT                  on this machine's cores
+    python -m stages.tools.reduce RAW OUT --engine ray     on the cluster of RAY_ADDRESS, or on a local Ray
+
+In: the files of RAW, and ``prepare`` of params.yaml, whose loader is ``table``. Out: OUT/part-*.jsonl and
+OUT/manifest.json (``stages.reducing.Manifest``), and on standard output what to write in params.yaml. The extra ``ray``
+has Ray. Clone, environment, RAW and OUT have the same path on each node.
+"""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from checks import digest, files, layout, params_file
+from checks.errors import DataRefused, MachineRefused, Refusal
+from checks.params import Params
+from stages import progress, reducing
+from stages.loaders import table
+from stages.reducing import Done, Job, Manifest
+from stages.sources import uris
+
+Engine = Callable[[Callable[[Any], Done], Sequence[Any]], Iterable[Done]]  # results in the order of the tasks
+
+
+def reduce(params: Params, raw: Path, out: Path, engine: Engine) -> tuple[Job, Manifest]:
+    """Write the parts and their manifest. Raises DataRefused if rows cannot be read or none is kept."""
+    with files.replacing_folder(out) as folder:
+        job = reducing.job(params, raw, folder.parent / "rows", folder)
+        names = [path.relative_to(raw).as_posix() for path in table.matching(job.raw_loader.files, raw)]
+        first = _run(engine, partial(reducing.read, job), "read", " files", list(enumerate(names)))
+        second = _run(engine, partial(reducing.compare, job), "compare", " parts", list(range(reducing.PARTS)))
+        found = reducing.manifest(job, first, second)
+        if not found.kept_rows:
+            raise DataRefused(f"{raw}: none of {found.input_rows:,} rows is kept", "drop less in prepare.rules")
+        files.write_json(folder / "manifest.json", found)
+    return job, found
+
+
+def _run(engine: Engine, task: Callable[[Any], Done], what: str, unit: str, tasks: Sequence[Any]) -> list[Done]:
+    return list(progress.of_rows(what, engine(task, tasks), len(tasks), unit))
+
+
+def local(workers: int) -> Engine:
+    """As many processes on this machine."""
+
+    def run(task: Callable[[Any], Done], tasks: Sequence[Any]) -> Iterator[Done]:
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+            yield from pool.map(task, tasks)
+
+    return run
+
+
+def ray() -> Engine:
+    """Tasks of one core each on Ray. Raises MachineRefused without it."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise MachineRefused("--engine ray needs Ray", "pip install '.[ray]'") from error
+
+    def run(task: Callable[[Any], Done], tasks: Sequence[Any]) -> Iterator[Done]:
+        try:
+            ray.init(log_to_driver=False, logging_level="ERROR", ignore_reinit_error=True)
+        except Exception as error:  # whatever keeps it from starting, or from reaching the cluster
+            raise MachineRefused(f"Ray: {uris.reason(error, '')}", "look at RAY_ADDRESS and at Ray's log") from error
+        try:
+            remote = ray.remote(num_cpus=1)(lambda each: task(each))
+            for reference in [remote.remote(each) for each in tasks]:
+                yield ray.get(reference)
+        except ray.exceptions.RayError as error:
+            if isinstance(cause := getattr(error, "cause", None), Refusal):
+                raise cause from error
+            todo = "look at Ray's log, and whether its nodes have the same paths"
+            raise MachineRefused(f"Ray: {uris.reason(error, '')}", todo) from error
+
+    return run
+
+
+def pin(out: Path, job: Job) -> str:
+    """What to write in params.yaml."""
+    loader = job.loader.model_dump(mode="json", exclude_none=True)
+    data = {"uri": str(out), "sha256": digest.of_tree(out).digest.removeprefix("sha256:")}
+    return str(yaml.safe_dump({"data": data, "prepare": {"loader": loader}}, sort_keys=False))
+
+
+@click.command()
+@click.argument("raw", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True)
+@click.option("--workers", type=click.IntRange(1), help="Processes of the engine local; without it one for each core.")
+def main(raw: Path, out: Path, engine: str, workers: int | None) -> None:
+    """Write to OUT the rows of RAW that prepare would keep, by prepare.loader and prepare.rules of params.yaml."""
+    try:
+        if out.exists():
+            raise DataRefused(f"{out}: exists", "name another folder, or remove it")
+        params = params_file.load(Path() / layout.PARAMS)
+        chosen = ray() if engine == "ray" else local(workers or os.cpu_count() or 1)
+        job, found = reduce(params, raw.resolve(), out.resolve(), chosen)
+    except Refusal as refusal:
+        click.echo("\n".join([str(refusal), *refusal.others]), err=True)
+        raise SystemExit(refusal.exit_code) from refusal
+    by_rule = ", ".join(f"{each.rule} {each.rows:,}" for each in found.rules if each.rows)
+    left = f"; left to prepare: {', '.join(found.left)}" if found.left else ""
+    click.echo(f"{found.input_rows:,} rows in, {found.kept_rows:,} kept; {by_rule or 'no rule hit'}{left}", err=True)
+    click.echo(pin(out, job), nl=False)
+
+
+if __name__ == "__main__":
+    from stages.tools.reduce import main as run  # workers find the functions by this name
+
+    run()
