@@ -129,12 +129,20 @@ def untouched(root: Path, *remotes: Path) -> Iterator[None]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("answer", "why"), [(wrong, "quality: 0.000 against 1.000"), (lambda _: 500, "answered: 0.0")])
+@pytest.mark.parametrize(
+    ("answer", "why", "signs"),
+    [(wrong, "quality: 0.000 against 1.000", False), (lambda _: 500, "answered: 0.0", True)],
+)
 def test_a_worse_model_is_found_and_rolled_back_and_nothing_but_scratch_is_touched(
     root: Path, releases: Sequence[tree.Release], serve: Callable[..., list[Model]], answer: Answer, why: str,
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    signs: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     ledger_tree.bare(tmp_path / "origin.git", root)
+    if signs:
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "key"], check=True)
+        signing = {"gpg.format": "ssh", "user.signingKey": f"{tmp_path}/key.pub", "commit.gpgSign": "true"}
+        for name, value in signing.items():
+            git(root, "config", name, value)
     made = serve(right, answer)
     monkeypatch.setattr(mlflow, "ask", lambda *_: pytest.fail("a drill updates no mirror"))
     with untouched(root, tmp_path / "origin.git"):
@@ -152,7 +160,7 @@ def test_a_worse_model_is_found_and_rolled_back_and_nothing_but_scratch_is_touch
     assert 0 < detected["seconds"] < found["rolled_back_after"]
     assert found["worse_requests"] == found["lost"] >= 12  # none of its answers was right, all of production's are
     assert made[1].asked >= found["worse_requests"]
-    assert (found["false_rollbacks"], found["back"]["signed"]) == (0.05, False)
+    assert (found["false_rollbacks"], found["back"]["signed"]) == (0.05, signs)
     expected = {each["loss"]: each for each in found["expected"]}
     assert list(expected) == [0.01, 0.03, 0.05, 0.1]
     assert expected[0.1]["found"] > 0.95 > 0.05 > expected[0.03]["found"]
