@@ -2,11 +2,15 @@
 
 from pathlib import Path
 
+from checks import digest
 from checks.errors import EvidenceRefused
+from checks.identity import Digest
 from checks.pointer import Pointer
 from release.adapters import commits
 from release.adapters.git import Git
+from release.evidence.released import Released
 from release.ledger import DEADLINE, Ledger
+from release.promotion import change, environment
 from release.promotion.context import PromotionContext
 
 REMOTE = "remote.git"  # in the scratch folder
@@ -43,6 +47,26 @@ def clone(where: PromotionContext, folder: Path) -> PromotionContext:
     nobody = {key: rule.model_copy(update={"approvals": 0}) for key, rule in where.promote.environments.items()}
     asking = where.promote.model_copy(update={"environments": nobody})  # a rehearsal asks nobody for a signature
     return where._replace(promote=asking, ledger=ledger, tip=ledger.tip())
+
+
+def promoted(there: PromotionContext, name: str, before: Pointer, worse: Digest, why: str) -> PromotionContext:
+    """The scratch clone after a move to a model that no check let pass: no image has it, and nobody signed it.
+
+    What ``promote`` writes for a cluster is rendered from the statement that runs, with other digests.
+    """
+    present = environment.look(there, name)
+    stated = environment.stated(present, name)
+    built = stated.predicate.image.model_copy(update={
+        "model": worse, "image": digest.of_bytes(f"a drill's image of {worse}".encode()),
+        "path": f"/models/{there.records.at(before.commit).serve.name}-{worse.removeprefix('sha256:')[:12]}",
+    })  # fmt: skip
+    stated = stated.model_copy(update={"predicate": stated.predicate.model_copy(update={"image": built})})
+    unsigned = b'{"drill": "nobody signed this"}\n'
+    released = Released(unsigned, digest.of_bytes(unsigned), "nobody", b"", stated)
+    place = before.image.rpartition("@")[0]
+    after = change.point(there, f"{place}@{built.image}", released, None, "minor")
+    there.ledger.commit(there.tip, change.move(there, name, "promote", present, after, released, why))
+    return arrived(there, name, after)
 
 
 def arrived(there: PromotionContext, name: str, wanted: Pointer | None) -> PromotionContext:

@@ -33,13 +33,12 @@ from checks.rows import Row
 from release import runtimes
 from release.adapters.git import Git
 from release.adapters.registry import reference
-from release.evidence.released import Released
 from release.ledger import DEADLINE
 from release.monitoring import canary, releases
 from release.monitoring.incident import SIMULATED, Back, Expected, Incident, Look, expected, lost
 from release.monitoring.releases import Sides
 from release.monitoring.store import Label, Store
-from release.promotion import change, context, environment, image, scratch
+from release.promotion import context, environment, image, scratch
 from release.promotion.context import PromotionContext
 from release.runtimes import Runtime
 from release.serving import behind, processes, weights
@@ -113,7 +112,7 @@ def incident(root: Path, name: str, options: Options, tell: Callable[[str], None
             home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lockstep-drill-")))
             there = scratch.clone(where, home)
             folders = (_production(where, name, before, home), worse[0])
-            there = _promoted(there, name, before, worse[1])
+            there = scratch.promoted(there, name, before, worse[1], _WHY)
             if refused := rollback.refusal(rollback.move(there, name, rollback.Options(why=_WHY, dry_run=True))):
                 raise refused  # before minutes of traffic
             sides = releases.both(root, params, name, name, there.ledger)
@@ -188,23 +187,6 @@ def _production(where: PromotionContext, name: str, before: Pointer, home: Path)
     built = environment.stated(environment.look(where, name), name).predicate.image
     store = image.open_place(where.root, reference.parse(before.image))
     return weights.unpack(store, built, home / "production")
-
-
-def _promoted(there: PromotionContext, name: str, before: Pointer, worse: Digest) -> PromotionContext:
-    """The scratch clone after a move to the worse model. The statement is the one that runs, about other digests."""
-    present = environment.look(there, name)
-    stated = environment.stated(present, name)
-    built = stated.predicate.image.model_copy(update={
-        "model": worse, "image": digest.of_bytes(f"a drill's image of {worse}".encode()),
-        "path": f"/models/{there.records.at(before.commit).serve.name}-{worse.removeprefix('sha256:')[:12]}",
-    })  # fmt: skip
-    stated = stated.model_copy(update={"predicate": stated.predicate.model_copy(update={"image": built})})
-    unsigned = b'{"drill": "nobody signed this"}\n'
-    released = Released(unsigned, digest.of_bytes(unsigned), "nobody", b"", stated)
-    place = before.image.rpartition("@")[0]
-    after = change.point(there, f"{place}@{built.image}", released, None, "minor")
-    there.ledger.commit(there.tip, change.move(there, name, "promote", present, after, released, _WHY))
-    return scratch.arrived(there, name, after)
 
 
 def _run(
