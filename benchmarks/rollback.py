@@ -16,14 +16,16 @@ The last table asks the whole decision (release/monitoring/rollout.py), with all
 """
 
 import argparse
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from checks.anytime import Stream
+from release.monitoring import detection
+from release.monitoring.detection import Flags, Streams
 from release.monitoring.rollout import Asks, Pair, Side, judge
 
 LOSSES = (0.0, 0.01, 0.03, 0.05, 0.10)
@@ -31,20 +33,6 @@ RIGHT = 0.83  # share of production's answers that are right
 ALPHA = 0.05
 LABELS = {1.0: "az group create", 0.0: "az group list"}  # a right answer, and a wrong one
 GUESS = RIGHT - 0.03  # the success rate that a failure limit asks for
-Flags = NDArray[np.bool_]
-
-
-class Streams(NamedTuple):
-    """Production's and the candidate's right answers, (streams, pairs)."""
-
-    production: Flags
-    candidate: Flags
-
-    @property
-    def counts(self) -> NDArray[np.float64]:
-        """Pairs that the candidate won, tied and lost, up to each pair: (streams, pairs, 3)."""
-        loss = self.production.astype(np.int8) - self.candidate
-        return np.stack([(loss == value).cumsum(axis=1) for value in (-1, 0, 1)], axis=-1).astype(np.float64)
 
 
 class Rule(NamedTuple):
@@ -65,22 +53,13 @@ def paired(loss: float, apart: float, shape: tuple[int, int], random: Any) -> St
     return Streams(np.where(worse, True, np.where(better, False, tied)), np.where(better, True, ~worse & tied))
 
 
-def unpaired(loss: float, shape: tuple[int, int], random: Any) -> Streams:
-    """Other prompts to each model, paired by their order."""
-    return Streams(random.random(shape) < RIGHT, random.random(shape) < RIGHT - loss)
-
-
 def _points(share: float) -> str:
     return f"{100 * share:g} point{'' if share == 0.01 else 's'}"
 
 
 def betting(margin: float) -> Rule:
     """The e-process, looked at after each pair."""
-
-    def crossed(streams: Streams) -> Flags:
-        evidence = Stream(np.array([-1.0, 0.0, 1.0]), streams.counts).log_e_above(margin)
-        return np.logical_or.accumulate(evidence >= math.log(1 / ALPHA), axis=1)
-
+    crossed = functools.partial(detection.crossed, margin=margin, alpha=ALPHA)
     return Rule(f"e-process, margin {_points(margin)}", "each pair", crossed)
 
 
@@ -238,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for line in kept((0.01, 0.03, 0.05), drawn):
         print(line, flush=True)
     print(f"\n### Rolled back, unpaired traffic\n\n| rule | looks | {titles} |\n{rule}")
-    for line in rolled_back(RULES[:3], [unpaired(loss, shape, random) for loss in LOSSES]):
+    for line in rolled_back(RULES[:3], [detection.unpaired(RIGHT, loss, shape, random) for loss in LOSSES]):
         print(line, flush=True)
     print("\n### False rollbacks at the margin\n\n| one is right in | margin 0 | margin 1 | margin 5 |")
     print("| ---: | ---: | ---: | ---: |")

@@ -1,4 +1,4 @@
-"""Shared by all commands: their groups, turning refusals into exit codes, and writing JSON."""
+"""Shared by commands: their groups and common options, turning refusals into exit codes, and writing JSON."""
 
 import functools
 import json
@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from checks.errors import Refusal
 
 P = ParamSpec("P")
+
+TARGET = click.option(
+    "--target", metavar="REF", help="The branch whose rules and signers count. Default: origin's default branch."
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
 class Group(click.Group):

@@ -1,4 +1,4 @@
-"""Commands about environments: promote, rollback, approve, quarantine, drill, status, history, reconcile."""
+"""Commands about environments: promote, rollback, approve, quarantine, status, history, reconcile."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -6,16 +6,12 @@ from typing import TYPE_CHECKING
 import click
 
 from release.cli import environment_tables
-from release.cli.common import refusing, to_json
+from release.cli.common import JSON, TARGET, refusing, to_json
 from release.cli.wrapping import hanging
 
 if TYPE_CHECKING:
     from typing import Literal
 
-TARGET = click.option(
-    "--target", metavar="REF", help="The branch whose rules and signers count. Default: origin's default branch."
-)
-JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 KEY = click.option(
     "--key",
     metavar="FILE",
@@ -170,29 +166,6 @@ def quarantine(
         click.echo(to_json([entry.model_dump(mode="json") for entry in left]))
         return
     click.echo(hanging("\n".join([*environment_tables.held(left), *notes])))
-
-
-@click.command()
-@click.argument("environment")
-@TARGET
-@JSON
-@click.pass_obj
-@refusing
-def drill(root: Path, environment: str, target: str | None, as_json: bool) -> None:
-    """Rehearse a rollback of ENVIRONMENT in a scratch clone.
-
-    Prints the seconds of each step. Changes nothing outside the clone.
-    """
-    from release.verbs import drill as verb
-
-    done = verb.drill(root, environment, target)
-    if as_json:
-        click.echo(to_json(done.model_dump(mode="json")))
-        return
-    for step in done.steps:
-        click.echo(f"{step.seconds:7.2f} s  {step.what}")
-    to = done.to.version if done.to else "nothing"
-    click.echo(f"{done.seconds:7.2f} s  in all: {done.before.version} to {to} and back")
 
 
 @click.command()

@@ -20,9 +20,14 @@ from datetime import datetime
 from typing import NamedTuple
 
 from checks import scoring
-from checks.captures import Capture
+from checks.captures import LONGEST_REQUEST, Capture
+from checks.params import Params
+from checks.rollout_report import RolloutReport
 from checks.scorers import Scorer
-from release.monitoring.rollout import Pair, Side
+from release.monitoring import rollout
+from release.monitoring.releases import Sides
+from release.monitoring.rollout import Asks, Pair, Side
+from release.monitoring.store import Store
 
 
 class Request(NamedTuple):
@@ -51,6 +56,42 @@ class Paired(NamedTuple):
     pairs: list[Pair]
     scored: list[Pair]
     evidence: str
+
+
+def look(
+    params: Params, environment: str, sides: Sides, store: Store, since: datetime, now: datetime
+) -> RolloutReport | None:
+    """Judge what ``store`` has of both since then; None if the candidate got no request. Nothing is written."""
+    production, candidate, runs_in = sides
+    found = traffic(store.requests(environment, since, now), production, candidate)
+    if not found.requests:
+        return None
+    asks = Asks.of(params.monitor, same_prompts=False)
+    labels, scorer = store.first_labels(), params.evaluate.scorers[0]
+    pairs, scored, evidence = pair(found.requests, labels, candidate, scorer)
+    judged = rollout.judge(pairs, scored, asks)
+    ended = [each for each in found.requests if each.time < now - LONGEST_REQUEST]
+    settled = rollout.judge(*pair(ended, labels, candidate, scorer)[:2], asks)
+    alone = len(found.requests) - 2 * len(pairs)
+    notes = [f"{alone:,} requests have no partner in their hour, or repeat a prompt"] if alone else []
+    if found.others:
+        notes.append(f"{found.others:,} requests to other releases are left out")
+    decision = judged.decision
+    if decision == "keep" != settled.decision:
+        decision = "go on"
+        notes.append("not kept yet: requests of the last hour may still run, and one that hangs is captured at its end")
+    return RolloutReport(
+        kind="canary", environment=environment, production=production, candidate=candidate, runs_in=runs_in,
+        since=found.requests[0].time, decision=decision, margin=asks.margin, alpha=round(asks.alpha, 6),
+        evidence=evidence, pairs=len(pairs), labelled=len(scored), agreement=None, findings=judged.findings,
+        notes=tuple(notes),
+    )  # fmt: skip
+
+
+def why(report: RolloutReport) -> str:
+    """The reason of the rollback that ``report`` decides."""
+    reasons = [f"{each.name}: {each.reason}" for each in report.findings if each.status == "fail"]
+    return f"canary of {report.environment} against {report.production}, {report.evidence[:19]}…: {'; '.join(reasons)}"
 
 
 def traffic(captured: Iterable[Capture], production: str, candidate: str) -> Traffic:

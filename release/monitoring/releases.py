@@ -21,14 +21,17 @@ class Sides(NamedTuple):
     runs_in: str | None
 
 
-def runs(root: Path, params: Params, environment: str) -> Pointer:
-    """What ``environment`` runs. Raises ParamsRefused if there is no such environment, EvidenceRefused if nothing."""
+def runs(root: Path, params: Params, environment: str, ledger: Ledger | None = None) -> Pointer:
+    """What ``environment`` runs. ``ledger``: None: that of ``root``.
+
+    Raises ParamsRefused if there is no such environment, EvidenceRefused if it runs nothing.
+    """
     if environment not in params.promote.environments:
         raise ParamsRefused(
             f"{layout.PARAMS}: promote.environments has no {environment!r}",
             f"use one of {', '.join(params.promote.ordered)}",
         )
-    ledger = Ledger.open(root, params.promote)
+    ledger = ledger or Ledger.open(root, params.promote)
     tip = ledger.begun()
     release = None if tip is None else ledger.pointer(tip, environment)
     if release is None:
@@ -36,22 +39,23 @@ def runs(root: Path, params: Params, environment: str) -> Pointer:
     return release
 
 
-def both(root: Path, params: Params, environment: str, named: str | None) -> Sides:
+def both(root: Path, params: Params, environment: str, named: str | None, ledger: Ledger | None = None) -> Sides:
     """The releases of ``environment`` and of the candidate that is to follow.
 
     ``named``: an environment that runs the candidate, or the digest of its model; None: the environment that must run
     it first. ``environment`` itself: its release is the candidate, and is compared with the one that it ran before.
     Raises as ``runs``, and EvidenceRefused if there is no candidate, or if both are the same.
     """
-    now = runs(root, params, environment)
+    now = runs(root, params, environment, ledger)
     production, named = short(now), named or params.promote.environments[environment].after
     if named == environment:
-        return Sides(short(_before(root, params, environment, now)), production, environment)
+        ran = _before(ledger or Ledger.open(root, params.promote), environment, now)
+        return Sides(short(ran), production, environment)
     todo = "name an environment, or the digest of a model, with --candidate-release"
     if named is None:
         raise EvidenceRefused(f"{environment}: no environment comes before it, so the candidate is not known", todo)
     if named in params.promote.environments:
-        candidate = short(runs(root, params, named))
+        candidate = short(runs(root, params, named, ledger))
     elif found := _DIGEST.fullmatch(named):
         candidate = found[1]
     else:
@@ -61,8 +65,7 @@ def both(root: Path, params: Params, environment: str, named: str | None) -> Sid
     return Sides(production, candidate, named if named in params.promote.environments else None)
 
 
-def _before(root: Path, params: Params, environment: str, now: Pointer) -> Pointer:
-    ledger = Ledger.open(root, params.promote)
+def _before(ledger: Ledger, environment: str, now: Pointer) -> Pointer:
     for move in ledger.moves(ledger.begun() or "", environment):
         if move.kind == "rollback":
             raise EvidenceRefused(

@@ -1,4 +1,4 @@
-"""Starts a server of a folder of weights as a process, with the packages of this Python environment.
+"""Starts a server of a folder of weights as a process, with the packages of this Python environment; or its gateway.
 
 It listens on 127.0.0.1, sees no environment variables but PATH and LANG, and writes below a folder of its own. Its
 network and file system are not restricted: ``isolated`` and ``sealed`` are None.
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -26,7 +27,7 @@ from release.runtimes import Runtime
 from release.serving import logs, owners
 from release.serving.server import Ended, ending
 
-_HOST = "127.0.0.1"
+HOST = "127.0.0.1"
 _PREFIX = "lockstep-serve-"
 _PASSED_ON = ("PATH", "LANG")
 _LOG, _OWNER, _SERVER = "log", "owner", "server"
@@ -85,9 +86,18 @@ def start(runtime: Runtime, serve: Serve, folder: Path) -> Process:
     if not folder.is_dir():
         raise ServingRefused(f"{folder}: is not a folder of weights", "run `./lockstep run`, or name another")
     program = _program(runtime)
-    port = _free_port()
+    port = free_port()
     model = str(folder.resolve())
-    filled = runtimes.fill(runtime.model_copy(update={"port": port}), serve, model, _HOST)
+    filled = runtimes.fill(runtime.model_copy(update={"port": port}), serve, model, HOST)
+    command = [str(program), *(filled.entrypoint or ())[1:], *filled.command]
+    return launch(command, f"http://{HOST}:{port}", model, lambda home: private(runtime, filled.environment, home))
+
+
+def launch(command: Sequence[str], url: str, model: str, environment: Callable[[Path], Mapping[str, str]]) -> Process:
+    """Start what will answer at ``url``, and return at once. ``environment``: of a process with that folder of its own.
+
+    What a killed run leaves is ended by ``remove_leftovers``. Raises MachineRefused if it does not start.
+    """
     home = Path(tempfile.mkdtemp(prefix=_PREFIX))
     process = None
     try:
@@ -95,12 +105,12 @@ def start(runtime: Runtime, serve: Serve, folder: Path) -> Process:
         here = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         with (home / _LOG).open("wb") as log:
             process = subprocess.Popen(
-                [str(program), *(filled.entrypoint or ())[1:], *filled.command],
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=home,
-                env=here | private(runtime, filled.environment, home),
+                env={**here, **environment(home)},
                 start_new_session=True,
             )
         (home / _SERVER).write_text(owners.of(process.pid))
@@ -110,9 +120,11 @@ def start(runtime: Runtime, serve: Serve, folder: Path) -> Process:
             process.wait()
         shutil.rmtree(home, ignore_errors=True)
         if isinstance(error, OSError):
-            raise MachineRefused(f"{program}: does not start: {error.strerror or error}", "fix the machine") from error
+            raise MachineRefused(
+                f"{command[0]}: does not start: {error.strerror or error}", "fix the machine"
+            ) from error
         raise
-    return Process(process, f"http://{_HOST}:{port}", model, home)
+    return Process(process, url, model, home)
 
 
 def private(runtime: Runtime, environment: dict[str, str], home: Path) -> dict[str, str]:
@@ -149,7 +161,7 @@ def _program(runtime: Runtime) -> Path:
     """The runtime's command in this environment. Raises as ``start``."""
     if runtime.package is None or not runtime.entrypoint:
         raise ServingRefused(f"{runtime.name}: runs in its image alone", "verify the image, or use another runtime")
-    missing = _missing(Requirement(runtime.package))
+    missing = absent(runtime.package)
     program = Path(sys.executable).parent / runtime.entrypoint[0]
     if missing or not program.exists():
         what = ", ".join(missing) or str(program)
@@ -157,25 +169,27 @@ def _program(runtime: Runtime) -> Path:
     return program
 
 
-def _missing(wanted: Requirement) -> list[str]:
+def absent(package: str) -> list[str]:
     """The missing parts of a package and its extras."""
+    wanted = Requirement(package)
     try:
         needed = [Requirement(text) for text in metadata.requires(wanted.name) or []]
     except metadata.PackageNotFoundError:
         return [wanted.name]
-    absent = []
+    found = []
     for each in needed:
         if each.marker is None or any(each.marker.evaluate({"extra": extra}) for extra in ("", *wanted.extras)):
             try:
                 metadata.version(each.name)
             except metadata.PackageNotFoundError:
-                absent.append(each.name)
-    return absent
+                found.append(each.name)
+    return found
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of ``HOST`` that nobody listens at."""
     with socket.socket() as probe:
-        probe.bind((_HOST, 0))
+        probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
 
 

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from checks import files, layout
-from checks.captures import LONGEST_REQUEST
 from checks.errors import EvidenceRefused, PromotionRefused
 from checks.rollout_report import RolloutReport
 from release.monitoring import canary as captured
-from release.monitoring import releases, rollout
-from release.monitoring.rollout import Asks
+from release.monitoring import releases
 from release.monitoring.store import Store
 from release.record.records import Records
 from release.verbs import rollback
@@ -43,35 +41,16 @@ def canary(root: Path, environment: str, options: Options | None = None, now: da
     options = options or Options()
     now = now or datetime.now(UTC)
     params = Records(root).work_tree.params
-    production, candidate, runs_in = releases.both(root, params, environment, options.release)
+    sides = releases.both(root, params, environment, options.release)
     since = _LONG_AGO if options.since is None else moment(options.since, now).start
     store = Store(options.captures or str(root / layout.CAPTURES))
-    traffic = captured.traffic(store.requests(environment, since, now), production, candidate)
-    if not traffic.requests:
+    report = captured.look(params, environment, sides, store, since, now)
+    if report is None:
         raise EvidenceRefused(
-            f"{store.shown}: no request to the candidate {candidate} of {environment}, which runs {production}",
+            f"{store.shown}: no request to the candidate {sides.candidate} of {environment}, "
+            f"which runs {sides.production}",
             "name the gateway's folder with --captures, or the candidate with --candidate-release",
         )
-    asks = Asks.of(params.monitor, same_prompts=False)
-    labels, scorer = store.first_labels(), params.evaluate.scorers[0]
-    pairs, scored, evidence = captured.pair(traffic.requests, labels, candidate, scorer)
-    found = rollout.judge(pairs, scored, asks)
-    ended = [each for each in traffic.requests if each.time < now - LONGEST_REQUEST]
-    settled = rollout.judge(*captured.pair(ended, labels, candidate, scorer)[:2], asks)
-    alone = len(traffic.requests) - 2 * len(pairs)
-    notes = [f"{alone:,} requests have no partner in their hour, or repeat a prompt"] if alone else []
-    if traffic.others:
-        notes.append(f"{traffic.others:,} requests to other releases are left out")
-    decision = found.decision
-    if decision == "keep" != settled.decision:
-        decision = "go on"
-        notes.append("not kept yet: requests of the last hour may still run, and one that hangs is captured at its end")
-    report = RolloutReport(
-        kind="canary", environment=environment, production=production, candidate=candidate, runs_in=runs_in,
-        since=traffic.requests[0].time, decision=decision, margin=asks.margin, alpha=round(asks.alpha, 6),
-        evidence=evidence, pairs=len(pairs), labelled=len(scored), agreement=None, findings=found.findings,
-        notes=tuple(notes),
-    )  # fmt: skip
     files.write_json(root / layout.ROLLOUT / f"{environment}-canary.json", report)
     return report
 
@@ -88,6 +67,4 @@ def roll_back(root: Path, report: RolloutReport) -> RolledBack | None:
         )
     if report.decision != "roll back":
         return None
-    reasons = [f"{each.name}: {each.reason}" for each in report.findings if each.status == "fail"]
-    why = f"canary of {report.environment} against {report.production}, {report.evidence[:19]}…: {'; '.join(reasons)}"
-    return rollback.rollback(root, report.runs_in, rollback.Options(why=why, runs=report.candidate))
+    return rollback.rollback(root, report.runs_in, rollback.Options(why=captured.why(report), runs=report.candidate))

@@ -11,15 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from checks.errors import EvidenceRefused, PromotionRefused
+from checks.errors import PromotionRefused
 from checks.pointer import Pointer
 from checks.rows import Record
 from checks.serving import Seconds
-from release.adapters import commits
-from release.adapters.git import Git
-from release.ledger import DEADLINE, Ledger
 from release.ledger.message import NONE
-from release.promotion import context
+from release.promotion import context, scratch
 from release.promotion.context import PromotionContext
 from release.verbs import quarantine, rollback
 from release.verbs.rollback import NothingElse, RolledBack
@@ -60,15 +57,15 @@ def drill(root: Path, name: str, target: str | None = None) -> Drill:
     before = where.ledger.pointer(where.tip, name)
     if before is None:
         raise PromotionRefused(f"{name} runs nothing", f"`lockstep promote {name}` first")
-    with tempfile.TemporaryDirectory(prefix="lockstep-drill-") as scratch:
-        there = timed("make a scratch clone and remote", lambda: _scratch(where, Path(scratch)))
+    with tempfile.TemporaryDirectory(prefix="lockstep-drill-") as folder:
+        there = timed("make a scratch clone and remote", lambda: scratch.clone(where, Path(folder)))
         back = timed("roll back", lambda: _back(there, name))
-        there = _now(there, name, back.after)
+        there = scratch.arrived(there, name, back.after)
         timed("let it out of quarantine", lambda: quarantine.free(there, before.version, _WHY))
         there = there._replace(tip=there.ledger.tip())
         again = rollback.Options(why=_WHY, to=before.digest)
         timed("move forward again", lambda: rollback.move(there, name, again))
-        _now(there, name, before)
+        scratch.arrived(there, name, before)
     return Drill(
         environment=name, before=before, to=back.after, steps=tuple(steps), seconds=time.perf_counter() - began
     )
@@ -79,36 +76,3 @@ def _back(there: PromotionContext, name: str) -> RolledBack:
         return rollback.move(there, name, rollback.Options(why=_WHY))
     except NothingElse:
         return rollback.move(there, name, rollback.Options(why=_WHY, to=NONE))
-
-
-def _scratch(where: PromotionContext, folder: Path) -> PromotionContext:
-    """The same context on a clone and a bare remote in ``folder``, both at the current tip."""
-    git, branch = Git(where.root, DEADLINE), where.promote.branch
-    source = git.line("rev-parse", "--path-format=absolute", "--git-common-dir")
-    remote, clone = folder / "remote.git", folder / "clone"
-    here = Git(folder, DEADLINE)
-    here.line("clone", "--quiet", "--bare", "--shared", "--no-tags", "--", source, str(remote))
-    Git(remote, DEADLINE).line("update-ref", f"refs/heads/{branch}", where.tip)
-    here.line("clone", "--quiet", "--shared", "--no-tags", "--no-checkout", "--", str(remote), str(clone))
-    for key in ("user.name", "user.email"):
-        if value := git.config(key):
-            Git(clone, DEADLINE).line("config", key, value)
-    Git(clone, DEADLINE).line("config", "push.gpgSign", "false")  # the remote of a rehearsal asks for no signed push
-    inside = commits.prefix(where.root) if where.promote.repository is None else Path()
-    (clone / inside).mkdir(parents=True, exist_ok=True)
-    ledger = Ledger.open(clone / inside, where.promote.model_copy(update={"repository": None}))
-    nobody = {key: rule.model_copy(update={"approvals": 0}) for key, rule in where.promote.environments.items()}
-    asking = where.promote.model_copy(update={"environments": nobody})  # a rehearsal asks nobody for a signature
-    return where._replace(promote=asking, ledger=ledger, tip=ledger.tip())
-
-
-def _now(there: PromotionContext, name: str, wanted: Pointer | None) -> PromotionContext:
-    """The context after a move; checks that the scratch remote has the move."""
-    tip = there.ledger.tip()
-    if (found := there.ledger.pointer(tip, name)) != wanted:
-        shown = found.version if found else "nothing"
-        raise EvidenceRefused(
-            f"the drill: {name} runs {shown} after a move to {wanted.version if wanted else 'nothing'}",
-            "report this as a bug",
-        )
-    return there._replace(tip=tip)

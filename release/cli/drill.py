@@ -1,0 +1,143 @@
+"""The command drill."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from release.cli.common import JSON, TARGET, refusing, to_json
+from release.cli.tables import one_line
+from release.cli.wrapping import hanging
+
+if TYPE_CHECKING:
+    from release.monitoring.incident import Expected, Incident
+
+
+@click.command()
+@click.argument("environment")
+@click.option(
+    "--incident",
+    is_flag=True,
+    help="Rehearse a bad promotion: a worse model gets a share of replayed traffic until it is rolled back.",
+)
+@click.option(
+    "--worse",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    help="With --incident: the weights of the worse model. Default: models/base.",
+)
+@click.option(
+    "--requests", type=click.IntRange(1), help="With --incident: requests at most. Default: the whole test split."
+)
+@click.option(
+    "--rate", type=click.FloatRange(0, min_open=True), default=2.0, show_default=True,
+    help="With --incident: requests a second, if the servers are as fast.",
+)  # fmt: skip
+@click.option(
+    "--share", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.5, show_default=True,
+    help="With --incident: share of the requests that the worse model gets.",
+)  # fmt: skip
+@click.option(
+    "--labelled", type=click.FloatRange(0, 1), default=1.0, show_default=True,
+    help="With --incident: share of the requests for which a label comes.",
+)  # fmt: skip
+@click.option(
+    "--window", type=click.FloatRange(0, min_open=True), default=10.0, show_default=True,
+    help="With --incident: seconds between two decisions.",
+)  # fmt: skip
+@click.option(
+    "--runtime", default="transformers", show_default=True,
+    help="With --incident: what serves both models, as processes of this machine.",
+)  # fmt: skip
+@TARGET
+@JSON
+@click.pass_context
+@refusing
+def drill(
+    ctx: click.Context, /, environment: str, incident: bool, target: str | None, as_json: bool, **options: Any
+) -> None:
+    """Rehearse a rollback of ENVIRONMENT in a scratch clone.
+
+    Prints the seconds of each step. Changes nothing outside the clone.
+
+    With --incident it rehearses the whole way there. In the clone the environment is moved to a worse model. Servers of
+    both models start on this machine, each behind `lockstep gateway`. Requests of the test split are sent to one of
+    both by chance, and `lockstep canary` is asked for its decision after each window. Once it is `roll back`, the
+    rollback is committed in the clone. Prints how long that took, and how long smaller losses would take. Exit codes:
+    0 rolled back, 11 not detected within --requests.
+    """
+    root: Path = ctx.obj
+    if incident:
+        _incident(root, environment, as_json, options | {"target": target})
+        return
+    from checks.errors import PromotionRefused
+    from release.verbs import drill as verb
+
+    for name in options:
+        if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            raise PromotionRefused(f"--{name} is for an incident", "add --incident")
+    done = verb.drill(root, environment, target)
+    if as_json:
+        click.echo(to_json(done.model_dump(mode="json")))
+        return
+    for step in done.steps:
+        click.echo(f"{step.seconds:7.2f} s  {step.what}")
+    to = done.to.version if done.to else "nothing"
+    click.echo(f"{done.seconds:7.2f} s  in all: {done.before.version} to {to} and back")
+
+
+def _incident(root: Path, environment: str, as_json: bool, options: dict[str, Any]) -> None:
+    from checks.text import escape
+    from release.verbs import incident as verb
+
+    done = verb.incident(root, environment, verb.Options(**options), lambda line: click.echo(escape(line), err=True))
+    click.echo(to_json(done.model_dump(mode="json")) if as_json else hanging("\n".join(_shown(done))))
+    if refused := verb.refusal(done):
+        raise refused
+
+
+def _shown(done: "Incident") -> Iterator[str]:
+    version = one_line(done.production.version)
+    if done.detected and done.back and done.why and done.rolled_back_after is not None:
+        yield click.style(
+            f"detected after {done.detected.requests:,} requests, {_time(done.detected.seconds)}", bold=True
+        )
+        yield f"  {one_line(done.why)}"
+        signed = "signed" if done.back.signed else "not signed: git's commit.gpgSign is off"
+        yield click.style(f"rolled back to {version} after {_time(done.rolled_back_after)}", bold=True)
+        yield f"  one commit in the scratch clone, made in {done.back.seconds:.1f} s ({signed})"
+    else:
+        yield click.style(f"not detected in {done.requests:,} requests", bold=True)
+    yield f"the worse model answered {done.worse_requests:,} requests until then"
+    if done.right is not None:
+        yield f"  about {done.lost:g} of them right from {version} and wrong from it"
+    yield f"traffic: {done.reached:g} requests a second of {done.rate:g} asked for, a decision every {done.window:g} s"
+    bound = f"{done.false_rollbacks:.2%} of candidates within the margin of {100 * done.margin:g} points"
+    yield f"false rollbacks: at most {bound}, at any number of looks"
+    if done.expected:
+        from release.monitoring.detection import PAIRS, STREAMS
+
+        drawn = f"{STREAMS} simulated canaries with up to {PAIRS:,} labelled pairs, {version} right in {done.right:.0%}"
+        yield f"share of smaller losses of quality that would be rolled back ({drawn}):"
+        yield from (_line(each, done) for each in done.expected)
+    elif not done.labelled:
+        yield "without labels a loss of quality is not found"
+    yield "not real in this drill:"
+    yield from (f"  {line}" for line in done.simulated)
+
+
+def _line(each: "Expected", done: "Incident") -> str:
+    points = f"{100 * each.loss:g} point{'' if each.loss == 0.01 else 's'}"
+    points = f"  {points:>9}  {each.found:6.1%}"
+    if each.loss <= done.margin:
+        return f"{points}  monitor.margin allows it"
+    if each.requests is None or each.seconds is None:
+        return points
+    return f"{points}  after {each.requests:,} requests (median), {_time(each.seconds)} at this rate"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds // 60:.0f} min {seconds % 60:.0f} s" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,81 @@
+"""A scratch clone of the ledger, with a remote of its own, for drills: no move there reaches anybody."""
+
+from pathlib import Path
+
+from checks import digest
+from checks.errors import EvidenceRefused
+from checks.identity import Digest
+from checks.pointer import Pointer
+from release.adapters import commits
+from release.adapters.git import Git
+from release.evidence.released import Released
+from release.ledger import DEADLINE, Ledger
+from release.promotion import change, environment
+from release.promotion.context import PromotionContext
+
+REMOTE = "remote.git"  # in the scratch folder
+_IDENTITY = (
+    "user.name",
+    "user.email",
+    "user.signingKey",
+    "commit.gpgSign",
+    "gpg.format",
+    "gpg.program",
+    "gpg.ssh.program",
+)
+
+
+def clone(where: PromotionContext, folder: Path) -> PromotionContext:
+    """The same context on a clone and a bare remote in ``folder``, both at the current tip.
+
+    Commits there are by the same person, and signed if they are here.
+    """
+    git, branch = Git(where.root, DEADLINE), where.promote.branch
+    source = git.line("rev-parse", "--path-format=absolute", "--git-common-dir")
+    remote, work = folder / REMOTE, folder / "clone"
+    here = Git(folder, DEADLINE)
+    here.line("clone", "--quiet", "--bare", "--shared", "--no-tags", "--", source, str(remote))
+    Git(remote, DEADLINE).line("update-ref", f"refs/heads/{branch}", where.tip)
+    here.line("clone", "--quiet", "--shared", "--no-tags", "--no-checkout", "--", str(remote), str(work))
+    for key in _IDENTITY:
+        if value := git.config(key):
+            Git(work, DEADLINE).line("config", key, value)
+    Git(work, DEADLINE).line("config", "push.gpgSign", "false")  # the remote of a rehearsal asks for no signed push
+    inside = commits.prefix(where.root) if where.promote.repository is None else Path()
+    (work / inside).mkdir(parents=True, exist_ok=True)
+    ledger = Ledger.open(work / inside, where.promote.model_copy(update={"repository": None}))
+    nobody = {key: rule.model_copy(update={"approvals": 0}) for key, rule in where.promote.environments.items()}
+    asking = where.promote.model_copy(update={"environments": nobody})  # a rehearsal asks nobody for a signature
+    return where._replace(promote=asking, ledger=ledger, tip=ledger.tip())
+
+
+def promoted(there: PromotionContext, name: str, before: Pointer, worse: Digest, why: str) -> PromotionContext:
+    """The scratch clone after a move to a model that no check let pass: no image has it, and nobody signed it.
+
+    What ``promote`` writes for a cluster is rendered from the statement that runs, with other digests.
+    """
+    present = environment.look(there, name)
+    stated = environment.stated(present, name)
+    built = stated.predicate.image.model_copy(update={
+        "model": worse, "image": digest.of_bytes(f"a drill's image of {worse}".encode()),
+        "path": f"/models/{there.records.at(before.commit).serve.name}-{worse.removeprefix('sha256:')[:12]}",
+    })  # fmt: skip
+    stated = stated.model_copy(update={"predicate": stated.predicate.model_copy(update={"image": built})})
+    unsigned = b'{"drill": "nobody signed this"}\n'
+    released = Released(unsigned, digest.of_bytes(unsigned), "nobody", b"", stated)
+    place = before.image.rpartition("@")[0]
+    after = change.point(there, f"{place}@{built.image}", released, None, "minor")
+    there.ledger.commit(there.tip, change.move(there, name, "promote", present, after, released, why))
+    return arrived(there, name, after)
+
+
+def arrived(there: PromotionContext, name: str, wanted: Pointer | None) -> PromotionContext:
+    """The context after a move; checks that the scratch remote has the move."""
+    tip = there.ledger.tip()
+    if (found := there.ledger.pointer(tip, name)) != wanted:
+        shown = found.version if found else "nothing"
+        raise EvidenceRefused(
+            f"the drill: {name} runs {shown} after a move to {wanted.version if wanted else 'nothing'}",
+            "report this as a bug",
+        )
+    return there._replace(tip=tip)

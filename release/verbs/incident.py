@@ -1,0 +1,276 @@
+"""drill --incident: promotes a worse model on purpose, replays traffic, and measures the way to the rollback.
+
+All of it is in a temporary folder and on loopback. There a clone of the ledger has a remote of its own, in which the
+environment is moved to the worse model. Servers of both models run as processes, each behind `lockstep gateway`. The
+test split's requests are sent to one of both by chance; their labels are known. The decision of `lockstep canary` is
+asked again and again, and once it is `roll back`, `lockstep rollback`'s own code makes the commit.
+"""
+
+import importlib.util
+import random
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from checks import digest, files, layout, scoring
+from checks.errors import (
+    EvidenceRefused,
+    MachineRefused,
+    PromotionRefused,
+    Refusal,
+    ServingRefused,
+    VerdictInconclusive,
+)
+from checks.identity import Digest
+from checks.params import Params
+from checks.pointer import Pointer
+from checks.rollout_report import RolloutReport
+from checks.rows import Row
+from release import runtimes
+from release.adapters.git import Git
+from release.adapters.registry import reference
+from release.ledger import DEADLINE
+from release.monitoring import canary, releases
+from release.monitoring.incident import SIMULATED, Back, Expected, Incident, Look, expected, lost
+from release.monitoring.releases import Sides
+from release.monitoring.store import Label, Store
+from release.promotion import context, environment, image, scratch
+from release.promotion.context import PromotionContext
+from release.runtimes import Runtime
+from release.serving import behind, processes, weights
+from release.serving.behind import Behind
+from release.serving.server import unwinding
+from release.serving.traffic import Answered, Replay, Request, Side
+from release.verbs import rollback
+
+_PACKAGES = ("aiohttp", "prometheus_client", "yarl")  # of the gateway
+_LATE = 1.0  # seconds until an answer is surely in the captures
+_SEED = 17
+_WHY = "a drill"
+
+
+class Options(NamedTuple):
+    """``worse``: a folder of weights; None: the base. ``requests``: at most; None: all of the test split.
+
+    ``rate``: requests a second. ``share``: of them to the worse model. ``labelled``: share of them whose label comes.
+    ``window``: seconds between two decisions. ``runtime``: starts both servers as processes.
+    """
+
+    worse: Path | None = None
+    requests: int | None = None
+    rate: float = 2.0
+    share: float = 0.5
+    labelled: float = 1.0
+    window: float = 10.0
+    runtime: str = "transformers"
+    target: str | None = None
+
+
+class _Scene(NamedTuple):
+    """What was set up. ``where``: the scratch clone; ``remote``: of it; ``both``: production, and the worse model."""
+
+    where: PromotionContext
+    remote: Path
+    sides: Sides
+    both: Sequence[Behind]
+    store: Store
+    at_once: int  # requests in flight
+
+
+class _Ran(NamedTuple):
+    looks: list[Look]
+    report: RolloutReport | None
+    back: Back | None
+    back_at: float | None
+    answered: list[Answered]
+    began: float
+
+
+def incident(root: Path, name: str, options: Options, tell: Callable[[str], None] = lambda _: None) -> Incident:
+    """Run the drill; ``tell`` gets a line for each step and each decision. ``refusal`` says whether it was detected.
+
+    Raises whatever ``rollback`` would raise; EvidenceRefused also if the worse model is production's or rows are few,
+    MachineRefused if a package is missing, ServingRefused if a server does not start. Every process is then ended and
+    the temporary folder removed, after a signal too.
+    """
+    runtime = runtimes.load(options.runtime)
+    _are_installed(runtime)
+    with unwinding():
+        where = context.find(root, options.target)
+        where.rule(name)
+        before = where.ledger.pointer(where.tip, name)
+        if before is None:
+            raise PromotionRefused(f"{name} runs nothing", f"`lockstep promote {name}` first")
+        params = where.records.work_tree.params
+        requests = _requests(root, options)
+        worse = _worse(root, options, before)
+        with ExitStack() as stack:
+            home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lockstep-drill-")))
+            there = scratch.clone(where, home)
+            folders = (_production(where, name, before, home), worse[0])
+            there = scratch.promoted(there, name, before, worse[1], _WHY)
+            if refused := rollback.refusal(rollback.move(there, name, rollback.Options(why=_WHY, dry_run=True))):
+                raise refused  # before minutes of traffic
+            sides = releases.both(root, params, name, name, there.ledger)
+            captures = home / "captures"
+            both = [
+                stack.enter_context(behind.started(runtime, params.serve, folder, release, name, captures))
+                for folder, release in zip(folders, (sides.production, sides.candidate), strict=True)
+            ]
+            tell(f"two servers start, each behind a gateway: {sides.production}, and {sides.candidate}, the worse one")
+            for each in both:
+                each.wait(params.serve.verify.start_seconds)
+            scene = _Scene(
+                there, home / scratch.REMOTE, sides, both, Store(str(captures)), len(both) * runtime.concurrency
+            )
+            ran = _run(scene, name, params, requests, options, tell)
+    return _result(name, before, worse, params, options, ran)
+
+
+def refusal(done: Incident) -> Refusal | None:
+    """The refusal of a drill in which no decision was `roll back`; None if the worse model was rolled back."""
+    if done.back is not None:
+        return None
+    return VerdictInconclusive(
+        f"{done.environment}: the worse model was not detected within {done.requests} requests",
+        "replay more (--requests), give it a larger --share or more labels (--labelled), or lower monitor.margin",
+    )
+
+
+def _are_installed(runtime: Runtime) -> None:
+    if runtime.package is None:
+        raise ServingRefused(f"{runtime.name} runs in its image alone", "use --runtime transformers")
+    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    if missing := [*missing, *processes.absent(runtime.package)]:
+        raise MachineRefused(
+            f"a gateway and a server are needed here: {', '.join(missing)} absent",
+            f"pip install -c constraints.txt -e '.[gateway]' '{runtime.package}'",
+        )
+
+
+def _requests(root: Path, options: Options) -> list[Request]:
+    """The test split's different prompts in an order drawn by chance, each for a release drawn by chance."""
+    path = root / layout.SPLITS / "test.jsonl"
+    rows = list({row.messages: row for row in files.read_jsonl(path, Row)}.values())
+    if (count := options.requests or len(rows)) > len(rows):
+        raise EvidenceRefused(
+            f"--requests {count}: the test split has {len(rows)} different prompts, and one counts once",
+            f"ask for at most {len(rows)}",
+        )
+    chance = random.Random(_SEED)  # noqa: S311 - no secret
+    return [
+        Request(
+            f"drill-{row.id}", row.messages, row.reference, chance.random() < options.share,
+            chance.random() < options.labelled,
+        )
+        for row in chance.sample(rows, count)
+    ]  # fmt: skip
+
+
+def _worse(root: Path, options: Options, before: Pointer) -> tuple[Path, Digest]:
+    folder = root / layout.BASE if options.worse is None else options.worse
+    found = digest.of_tree(folder).digest
+    if found == before.model:
+        raise EvidenceRefused(f"{folder}: is the model that runs, {before.version}", "name another folder: --worse")
+    return folder, found
+
+
+def _production(where: PromotionContext, name: str, before: Pointer, home: Path) -> Path:
+    """A folder with the weights that the environment runs: here, or taken from their image."""
+    folder = where.root / layout.MERGED
+    if folder.is_dir() and digest.of_tree(folder).digest == before.model:
+        return folder
+    built = environment.stated(environment.look(where, name), name).predicate.image
+    store = image.open_place(where.root, reference.parse(before.image))
+    return weights.unpack(store, built, home / "production")
+
+
+def _run(
+    scene: _Scene, name: str, params: Params, requests: Sequence[Request], options: Options, tell: Callable[[str], None]
+) -> _Ran:
+    """Replay, and ask for a decision after each window, until it is `roll back` or all requests were answered."""
+    since, limit = datetime.now(UTC), params.evaluate.max_new_tokens
+    looks, labelled, report, back = list[Look](), set[str](), None, None
+    production, worse = (Side(each.url, each.model) for each in scene.both)
+    with Replay(requests, production, worse, limit, options.rate, scene.at_once) as replay:
+        began, ended = time.monotonic(), False
+        while not ended and back is None:
+            if ended := replay.wait(options.window):
+                time.sleep(_LATE)
+            if gone := next((why for each in scene.both if (why := each.gone())), None):
+                raise ServingRefused(gone, "fix what its log says")
+            answered, now = replay.answered, time.monotonic()
+            fresh = [each for each in answered if each.request.labelled and each.at <= now - _LATE]
+            _label(scene.store, [each.request for each in fresh if each.request.id not in labelled], labelled)
+            report = canary.look(params, name, scene.sides, scene.store, since, datetime.now(UTC))
+            if report is None:
+                continue
+            looks.append(_look(report, len(answered), time.monotonic() - began))
+            tell(_line(looks[-1]))
+            if report.decision == "roll back":
+                back = _roll_back(scene, name, report)
+        return _Ran(looks, report, back, time.monotonic() if back else None, replay.answered, began)
+
+
+def _label(store: Store, requests: Sequence[Request], known: set[str]) -> None:
+    if requests:
+        store.add([Label(request_id=each.id, label=each.reference) for each in requests])
+        known.update(each.id for each in requests)
+
+
+def _look(report: RolloutReport, requests: int, seconds: float) -> Look:
+    return Look(
+        seconds=round(seconds, 2), requests=requests, pairs=report.pairs, labelled=report.labelled,
+        decision=report.decision,
+    )  # fmt: skip
+
+
+def _line(look: Look) -> str:
+    return f"{look.seconds:7.1f} s  {look.requests:,} requests, {look.labelled:,} labelled pairs: {look.decision}"
+
+
+def _roll_back(scene: _Scene, name: str, report: RolloutReport) -> Back:
+    began = time.monotonic()
+    there = scene.where._replace(tip=scene.where.ledger.tip())
+    done = rollback.move(there, name, rollback.Options(why=canary.why(report), runs=report.candidate))
+    seconds = time.monotonic() - began
+    scratch.arrived(there, name, done.after)
+    if done.after is None or not done.after.model.startswith(f"sha256:{report.production}"):
+        raise EvidenceRefused(f"the drill: {name} went back to another release", "report this as a bug")
+    said = Git(scene.remote, DEADLINE).line("cat-file", "commit", done.commit or "")
+    return Back(to=done.after, seconds=round(seconds, 2), signed="\ngpgsig" in said.partition("\n\n")[0])
+
+
+def _result(
+    name: str, before: Pointer, worse: tuple[Path, Digest], params: Params, options: Options, ran: _Ran
+) -> Incident:
+    scorer, monitor = params.evaluate.scorers[0], params.monitor
+
+    def scores(candidate: bool) -> list[float]:
+        return [
+            0.0 if each.answer is None else scoring.score(scorer, each.answer, each.request.reference)
+            for each in ran.answered
+            if each.request.candidate is candidate
+        ]
+
+    ours, theirs = scores(False), scores(True)
+    until = max((each.at for each in ran.answered), default=ran.began)
+    reached = max(len(ran.answered), 1) / max(until - ran.began, 1e-6)
+    alpha, each = 1 - monitor.confidence, min(options.share, 1 - options.share) * options.labelled
+    right = sum(ours) / len(ours) if ours else None
+    smaller: tuple[Expected, ...] = ()
+    if ran.report is not None and right and each:
+        smaller = expected(right, monitor.margin, alpha / len(ran.report.findings), each, reached)
+    return Incident(
+        environment=name, production=before, worse=worse[1], worse_from=str(worse[0]), rate=options.rate,
+        share=options.share, labelled=options.labelled, window=options.window, looks=tuple(ran.looks),
+        detected=ran.looks[-1] if ran.back else None, why=canary.why(ran.report) if ran.report and ran.back else None,
+        back=ran.back, rolled_back_after=None if ran.back_at is None else round(ran.back_at - ran.began, 2),
+        requests=len(ran.answered), reached=round(reached, 2), worse_requests=len(theirs), lost=lost(ours, theirs),
+        right=None if right is None else round(right, 4), margin=monitor.margin, false_rollbacks=round(alpha, 6),
+        expected=smaller, simulated=SIMULATED,
+    )  # fmt: skip
