@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, NamedTuple, Self
+from typing import Annotated, ClassVar, NamedTuple, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -116,6 +116,8 @@ class Made:
 
 class SuiteKind(Section, abc.ABC):
     """The parameters of a suite in params.yaml, and how its scores are made."""
+
+    ability: ClassVar[bool] = True  # whether its scores say what a model can do
 
     kind: str
 

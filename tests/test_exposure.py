@@ -102,7 +102,7 @@ def test_exposure_is_the_bits_that_a_rank_saves_and_chance_alone_gives_the_mean_
 @pytest.mark.parametrize(("answers", "count"), [(16, 12), (64, 20), (1024, 8)])
 def test_the_p_value_of_ranks_by_chance_holds_its_level(answers: int, count: int) -> None:
     draw = np.random.default_rng([5, answers])
-    p = np.array([canaries.p_unknown(draw.integers(1, answers + 1, count), answers) for _ in range(600)])
+    p = np.array([canaries.p_unknown(draw.integers(1, answers + 1, count).tolist(), answers) for _ in range(600)])
     for level in (0.01, 0.05, 0.2):
         error = math.sqrt(level * (1 - level) / len(p))
         assert abs(np.mean(p <= level) - level) <= 3 * error

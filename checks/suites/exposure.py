@@ -9,7 +9,7 @@ no other is likelier. It estimates the exposure of Carlini and others (2019) by 
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -25,6 +25,8 @@ METRIC = "exposure"
 
 class Exposure(AskedSuite, SizedSuite):
     """How far ``models`` rank planted secrets above others, as the one metric ``exposure``: less is better."""
+
+    ability: ClassVar[bool] = False
 
     kind: Literal["exposure"]
     file: Annotated[Log, Field(description="canaries: JSON lines, the file of the source that plants them")]
