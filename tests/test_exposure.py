@@ -191,6 +191,7 @@ def _planting(document: dict[str, Any], root: Path, **change: Any) -> dict[str, 
         "labels": None,
         "max_reference_tokens": 12,
     }
+    document["evaluate"]["max_new_tokens"] = 12
     source = {"uri": "c", "sha256": None, "license": "MIT", "splits": ["train"], "loader": {"kind": "canaries"}}
     document["data"] = {"uri": "m", "sha256": None, "license": "MIT", "sources": {"secret": source | change}}
     for name in ("main", "secret"):
