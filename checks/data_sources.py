@@ -35,6 +35,14 @@ class FurtherSource(Source):
         ),
     ] = None
 
+    @model_validator(mode="after")
+    def _planted_in_train_alone(self) -> Self:
+        if self.loader.planted and self.splits is None:
+            raise ValueError(f"splits: null, and what {self.loader.kind} plants is for training alone|write [train]")
+        if self.loader.planted and self.share is not None:
+            raise ValueError(f"share: would leave out what {self.loader.kind} plants|remove it")
+        return self
+
 
 class Data(Source):
     """The rows: a source, the digest that pins it, its licence, and further sources by name."""
@@ -84,7 +92,11 @@ def parts(data: Data, loader: Loader) -> tuple[Part, ...]:
     return (
         first,
         *(
-            Part(name, Path(name), its.loader, frozenset(its.skip_rules), its.splits is not None, its.share)
+            Part(name, Path(name), its.loader, _skipped(its), its.splits is not None, its.share)
             for name, its in sorted(sources.items())
         ),
     )
+
+
+def _skipped(source: FurtherSource) -> frozenset[str]:
+    return frozenset(RULES.kinds if source.loader.planted else source.skip_rules)

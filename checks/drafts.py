@@ -139,6 +139,8 @@ class Loader(Section):
 
     # Rules whose defects validate looks for in the rows of this loader, whatever prepare.rules names.
     defects: ClassVar[tuple[str, ...]] = ()
+    # Its rows are planted among the train rows as they are, each as often as it is read: no rule applies to them.
+    planted: ClassVar[bool] = False
 
     kind: str
 

@@ -225,7 +225,7 @@ class ScoreGate(GateKind, abc.ABC):
                 f"gates.{name}.metric: suite {self.suite} has no {self.metric!r}|use one of {', '.join(suite.scales)}"
             )
         if (suite.scales[self.metric] is None) != self.unscaled:
-            has, other = ("a", "non_inferior") if self.unscaled else ("no", "remembers")
+            has, other = ("a", "non_inferior") if self.unscaled else ("no", suite.asked_by)
             return (
                 f"gates.{name}.metric: {self.metric} of suite {self.suite} has {has} scale, and kind {self.kind} asks "
                 f"others|use kind {other}"

@@ -99,6 +99,12 @@ class Prepare(Section):
         return self
 
     @model_validator(mode="after")
+    def _rows_of_the_task(self) -> Self:
+        if self.loader.planted:
+            raise ValueError(f"loader: {self.loader.kind} plants rows among others|name it in data.sources instead")
+        return self
+
+    @model_validator(mode="after")
     def _each_rule_once(self) -> Self:
         twice = sorted({rule for rule in self.rules if self.rules.count(rule) > 1})
         if twice:

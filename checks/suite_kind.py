@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, NamedTuple, Self
+from typing import Annotated, ClassVar, NamedTuple, Self
 
 from pydantic import Field, ValidationError, model_validator
 
 from checks import files, layout
 from checks.errors import EvidenceRefused
 from checks.retriever_kind import Encode, Relate, no_cross_encoder, no_encoder
-from checks.rows import Prediction, Row
+from checks.rows import Message, Prediction, Row
 from checks.sections import Positive, Section, Source, stricter
 from checks.suite_report import (
     Compared,
@@ -51,12 +51,25 @@ class Log(Source):
     ]
 
 
+class Answered(NamedTuple):
+    """A chat, and answers of which a model is asked how likely they are."""
+
+    messages: Sequence[Message]
+    answers: Sequence[str]
+
+
 # A model's role to its directory, verified, for as long as the context lasts.
 Weights = Callable[[Role], AbstractContextManager[Path]]
 # A model's role, texts, and the precision of its weights, to the nats that the model needs for each text.
 Nats = Callable[[Role, Sequence[str], str], Sequence[float]]
+# A model's role, chats with answers, and the precision of its weights, to the nats of each token of each answer.
+AnswerNats = Callable[[Role, Sequence[Answered], str], Sequence[Sequence[Sequence[float]]]]
 # A model's role, rows, and the most tokens of an answer, to the model's answers, as the test rows are answered.
 Ask = Callable[[Role, Sequence[Row], int], Sequence[str]]
+
+
+def _no_answer_nats(role: Role, asked: Sequence[Answered], precision: str) -> Sequence[Sequence[Sequence[float]]]:
+    raise NotImplementedError("nobody weighs answers here")
 
 
 @dataclass(frozen=True)
@@ -67,6 +80,7 @@ class Material:
     order; ``nats`` asks one of the models how likely texts are, ``ask`` has it answer other rows, ``weights`` gives its
     directory to another program. ``earlier`` has the suites of main's last record, and ``earlier_commit`` says which
     that is. ``encode`` makes vectors of texts, and ``relate`` scores pairs of texts, for kinds that retrieve.
+    ``answer_nats`` asks a model how likely given answers are after a chat.
     """
 
     name: str
@@ -82,6 +96,7 @@ class Material:
     earlier_commit: str | None = None
     encode: Encode = no_encoder
     relate: Relate = no_cross_encoder
+    answer_nats: AnswerNats = _no_answer_nats
 
 
 @dataclass(frozen=True)
@@ -103,12 +118,19 @@ class Made:
 class SuiteKind(Section, abc.ABC):
     """The parameters of a suite in params.yaml, and how its scores are made."""
 
+    ability: ClassVar[bool] = True  # whether its scores say what a model can do
+
     kind: str
 
     @property
     @abc.abstractmethod
     def scales(self) -> Mapping[str, Scale | None]:
         """What gates may name, with its scale. None: any number from 0 up, and less is better."""
+
+    @property
+    def asked_by(self) -> str:
+        """The kind of gate that asks its metrics without a scale."""
+        return "remembers"
 
     @property
     @abc.abstractmethod

@@ -2,8 +2,9 @@
 
 In:  params ``suites``; the pinned files that they name; reports/parity.json, reports/evaluation.json and
      reports/references.json, which say by digest which models there are; data/splits/test.jsonl and data/predictions,
-     which judges see; models/merged and models/base, which read the texts of kind ``loss`` and answer the questions of
-     kind ``rows``, with params ``evaluate.batch_tokens`` and ``evaluate.precision``.
+     which judges see; models/merged and models/base, which read the texts of kind ``loss``, rank the secrets of kind
+     ``exposure``, and answer the questions of kind ``rows``, with params ``evaluate.batch_tokens`` and
+     ``evaluate.precision``.
 Out: data/suites/NAME.jsonl, a line for each model, metric and sample:
        {"sample": "q1", "sample_sha": "sha256:…", "model": "sha256:…", "metric": "accuracy", "value": 1.0,
         "group": "q1", "slice": "all", "source": "external", "source_digest": "sha256:…"}
@@ -36,7 +37,7 @@ from checks.retriever_kind import Pooling
 from checks.retrievers import RETRIEVERS
 from checks.rows import Prediction, Row
 from checks.scorers import KINDS as SCORERS
-from checks.suite_kind import Made, Material, SuiteKind
+from checks.suite_kind import Answered, Made, Material, SuiteKind
 from checks.suite_lines import problem
 from checks.suite_report import Pinned, Role, SuiteLine, SuiteResult, SuitesReport
 from checks.suites import SUITES
@@ -61,8 +62,9 @@ def suites(params: Params, root: Path) -> str:
             weights = partial(verified, root, models, earlier)
             with _files(name, suite, root) as paths:
                 encode, relate = partial(_encoded, name, paths), partial(_related, name, paths)
+                likely = partial(_answer_nats, root, models, earlier, {})
                 material = Material(
-                    name, root, paths, models, rows, predictions, nats, ask, weights, *last, encode, relate
+                    name, root, paths, models, rows, predictions, nats, ask, weights, *last, encode, relate, likely
                 )
                 made[name] = _held(name, suite, suite.scored(material), models)
     with files.replacing_folder(root / layout.JUDGEMENTS) as folder:
@@ -128,6 +130,19 @@ def _nats(
     if models[role] not in known:
         with verified(root, models, earlier, role) as folder:
             known[models[role]] = loss.nats(folder, precision, texts, role)
+    return known[models[role]]
+
+
+def _answer_nats(
+    root: Path, models: Mapping[Role, str], earlier: ReferencesReport,
+    known: dict[str, Sequence[Sequence[Sequence[float]]]], role: Role, asked: Sequence[Answered], precision: str,
+) -> Sequence[Sequence[Sequence[float]]]:  # fmt: skip
+    """Nats of each token of each answer, as ``_nats``."""
+    from stages.inference import likelihood
+
+    if models[role] not in known:
+        with verified(root, models, earlier, role) as folder:
+            known[models[role]] = likelihood.nats(folder, precision, asked, role)
     return known[models[role]]
 
 

@@ -48,11 +48,19 @@ def validate(params: Params, root: Path) -> str:
     defects = _defects(params.prepare, parts, wanted)
     needed, some = steps.columns(params.training), steps.in_some_rows(params.training)
     judged = learned(needed)
+    planted = {part.origin for part in parts if part.loader.planted}
     count = chat_tokens.counter(root / layout.BASE)
     with imports.uncollected():
         read = {
             name: rows_frames.read(
-                name, files.each_of_jsonl(_file(root, name), Row), count, defects, wanted, needed, bool(judged)
+                name,
+                files.each_of_jsonl(_file(root, name), Row),
+                count,
+                defects,
+                wanted,
+                needed,
+                bool(judged),
+                planted,
             )
             for name in layout.SPLIT_NAMES
         }

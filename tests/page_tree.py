@@ -4,15 +4,20 @@ v0.1.0 ran in production, v0.2.0 runs there, v0.3.0 was rolled back in staging a
 """
 
 import functools
+import random
 import shutil
 import tempfile
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
 
-from checks import files, layout
+from checks import digest, files, layout
+from checks.evidence import ParityReport
+from checks.params import Params
 from checks.rows import Prediction, Row
+from checks.suite_report import SuiteLine, SuiteResult, SuitesReport
 from release.verbs.rollback import Options, rollback
 from tests import build_tree, evidence_tree, promotion_tree
 from tests.conftest import REPOSITORY, as_params, read_yaml, written
@@ -60,6 +65,12 @@ def _change(plain: dict[str, Any], number: int) -> None:
     plain["gates"]["earns_its_cost"] = {
         "kind": "improves", "metric": "exact-match", "against": "naive-bayes", "margin": 0.0, "confidence": 0.95,
     }  # fmt: skip
+    plain["suites"] = {
+        "english": {
+            "kind": "loss", "text": {"uri": "texts.jsonl", "sha256": "0" * 64, "license": "MIT"},
+            "precision": "bf16" if number else "fp32", "models": ["candidate", "base"],
+        }
+    }  # fmt: skip
     if number == 1:
         plain["train"]["lora"]["r"] = 16
         plain["train"]["learning_rate"] = 0.002
@@ -74,12 +85,16 @@ def _record(root: Path, plain: dict[str, Any], right: int, seed: int) -> None:
     (root / layout.PARAMS).write_text(written(plain))
     params = as_params(plain)
     kept = root / layout.STATE / "kept"
+    kept_suites = root / layout.STATE / "kept-suites"
+    if (root / layout.SUITES).exists():
+        shutil.copytree(root / layout.SUITES, kept_suites, dirs_exist_ok=True)
     if (root / layout.PREDICTIONS).exists():
         shutil.copytree(root / layout.PREDICTIONS, kept, dirs_exist_ok=True)
     for folder in ("data", "models", "reports"):
         shutil.rmtree(root / folder)
     evidence_tree.build(root, params)
     build_tree.weigh(root, build_tree.shards(seed=seed))
+    _forgot(root, params, seed)
     test = files.read_jsonl(root / layout.SPLITS / "test.jsonl", Row)
     answers = [_worded(evidence_tree.predict(row, (n * 7 + seed) % 40 < right), n) for n, row in enumerate(test)]
     cheap = {
@@ -89,11 +104,38 @@ def _record(root: Path, plain: dict[str, Any], right: int, seed: int) -> None:
     evidence_tree.evaluated(root, params, answers, **cheap)
     evidence_tree.judged(root, params)
     probed(root, params)
+    for path in kept_suites.glob("*-[0-9]*.jsonl"):
+        shutil.copy(path, root / layout.SUITES)
     for path in kept.glob("*-[0-9]*.jsonl"):
         shutil.copy(path, root / layout.PREDICTIONS)
     for name in ("candidate", *cheap):
         shutil.copy(root / layout.PREDICTIONS / f"{name}.jsonl", root / layout.PREDICTIONS / f"{name}-{seed}.jsonl")
     keep(root, f"a record of {right}")
+
+
+def _forgot(root: Path, params: Params, seed: int) -> None:
+    """Scores of a suite of texts, of which each release forgets more; the first was asked in another precision."""
+    draw, result = random.Random(seed), {}
+    parity = files.read_json(root / layout.PARITY_REPORT, ParityReport)
+    ours, base = parity.merged, parity.base
+    for name, suite in params.suites.items():
+        lines = [
+            SuiteLine(
+                sample=f"t{number}", sample_sha=base, model=model, metric="bits-per-byte", group=f"t{number}", slice="all",
+                value=round(1 + by * (seed - 9) * draw.uniform(0.5, 1.5), 6), source="pure", source_digest=base,
+            )
+            for model, by in ((ours, 0.02), (base, 0.0)) for number in range(24)
+        ]  # fmt: skip
+        path = root / layout.SUITES / f"{name}.jsonl"
+        files.write_jsonl(path, lines)
+        files.write_jsonl(path.with_name(f"{name}-{seed}.jsonl"), lines)
+        means = [fmean(line.value for line in lines if line.model == model) for model in (ours, base)]
+        result[name] = SuiteResult(
+            kind="loss", asked=digest.of_json(suite.model_dump(mode="json")), source="pure", lines=digest.of_file(path).sha256,
+            samples=24, models={"candidate": ours, "base": base}, files={}, chance=4.0,
+            means={"candidate": {"bits-per-byte": means[0]}, "base": {"bits-per-byte": means[1]}},
+        )  # fmt: skip
+    files.write_json(root / layout.SUITES_REPORT, SuitesReport(suites=result))
 
 
 def _worded(each: Prediction, number: int) -> Prediction:

@@ -35,6 +35,9 @@ GATES: dict[str, dict[str, Any]] = {
         "kind": "remembers", "suite": "english", "metric": "bits-per-byte", "against": "base", "allowance": 0.2,
         "confidence": 0.95,
     },
+    "secrets": {
+        "kind": "exposure", "suite": "canaries", "metric": "exposure", "bits": 5, "at_most": 0.25, "confidence": 0.95,
+    },
     "sound": {"kind": "judge", "suite": "chat", "min_agreement": 0.8, "max_flips": 0.05, "confidence": 0.95},
     "liked": {
         "kind": "improves", "suite": "chat", "metric": "human", "assisted_by": "judge", "against": "base", "margin": 0.0,
@@ -45,6 +48,10 @@ _PINNED = {"uri": "texts.jsonl", "sha256": "0" * 64, "license": None}
 SUITES = {
     "english": {
         "kind": "loss", "text": {"uri": "texts.jsonl", "sha256": "0" * 64, "license": None}, "precision": "bf16",
+        "models": ["candidate", "base"],
+    },
+    "canaries": {
+        "kind": "exposure", "file": _PINNED, "samples": 20, "candidates": 63, "precision": "bf16",
         "models": ["candidate", "base"],
     },
     "chat": {
@@ -73,6 +80,7 @@ NUMBERS: dict[str, tuple[str, ...]] = {
     "fresh": ("one of the first 20 models",),
     "sound": ("judge of suite chat", "80%", "95%", "5%"),
     "liked": ("do people, as the judge assists them, prefer", "base", "more than 0 of all rows", "95%"),
+    "secrets": ("secrets of suite canaries", "25.00%", "5 bits", "95%"),
     "remembers": ("samples of suite english", "less than 0.2 bits per byte", "base", "95%"),
 }
 

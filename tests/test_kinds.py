@@ -193,7 +193,10 @@ def test_one_file_for_each_kind_in_a_copy_is_all_that_it_takes(
     root = tmp_path / "copy"
     _make(root, tiny_base, document)
     repository.commit(root, "parameters")
-    assert "prepare.loader.kind: unknown loader 'pairs'; one of: azure-cli, table" in _run(root, "prepare").stderr
+    assert (
+        "prepare.loader.kind: unknown loader 'pairs'; one of: azure-cli, canaries, table"
+        in _run(root, "prepare").stderr
+    )
     for path, text in PLACES.items():
         (root / path).write_text(text)
     changed = {line.split()[-1] for line in repository.git(root, "status", "--porcelain").splitlines()}

@@ -128,6 +128,26 @@ def test_the_bar_of_a_gate_shades_the_side_that_passes(site: Site) -> None:
     assert below.value < below.bound
 
 
+def test_the_index_shows_what_releases_gained_and_forgot_and_joins_only_what_can_be_compared(site: Site) -> None:
+    (trade,) = site.trades
+    assert (trade.suite, trade.metric, trade.less, trade.task) == ("english", "bits-per-byte", True, "exact-match")
+    newest, second, first = trade.points
+    assert [each.version for each in trade.points] == ["v0.3.0", "v0.2.0", "v0.1.0"]
+    assert [each.why for each in trade.points] == ["", "", "another suite"]
+    assert first.change.value < second.change.value < newest.change.value
+    for each in trade.points:
+        for far in (each.gain, each.change):
+            assert far.low is not None
+            assert far.high is not None
+            assert far.low < far.value < far.high
+    beside = next(each for each in of(site, "v0.2.0").against if each.what == "the base model")
+    assert beside.difference
+    assert second.gain.value == beside.difference.value
+    html = sites.index(site)
+    assert html.count('class="value other"') == html.count("not comparable: another suite") == 1
+    assert html.count('class="join"') == 1
+
+
 def _another_model(root: Path) -> str:
     """Somebody edits what staging runs."""
     path = root / at("staging")

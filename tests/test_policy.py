@@ -29,6 +29,7 @@ from checks.sections import Section, Source, directions
 from checks.suite_kind import AskedSuite, BoundedSuite, LogSuite, ScaledSuite, SizedSuite, SuiteKind
 from checks.suites.rows import Questions
 from checks.training import NoDropout, Train
+from stages.loaders.canaries import Canaries
 from tests.conftest import REPOSITORY, ROUTER
 from tests.training_tree import METHODS
 
@@ -51,6 +52,9 @@ GATES: dict[str, dict[str, Any]] = {
     "remembers": {
         "kind": "remembers", "suite": "texts", "metric": "bits-per-byte", "against": "base", "allowance": 0.1,
         "confidence": 0.95,
+    },
+    "secrets": {
+        "kind": "exposure", "suite": "canaries", "metric": "exposure", "bits": 5, "at_most": 0.2, "confidence": 0.95,
     },
     "sound": {"kind": "judge", "suite": "compared", "min_agreement": 0.8, "max_flips": 0.05, "confidence": 0.95},
 }  # fmt: skip
@@ -95,6 +99,13 @@ SUITES: dict[str, dict[str, Any]] = {
     **{
         name: {"kind": "loss", "text": {**_LOG}, "precision": "bf16", "models": ["candidate", "base", "main"]}
         for name in ("texts", "more_texts")
+    },
+    **{
+        name: {
+            "kind": "exposure", "file": {**_LOG}, "samples": 99, "candidates": 1023, "precision": "bf16",
+            "models": ["candidate", "base"],
+        }
+        for name in ("canaries", "more_canaries")
     },
     **{
         name: {
@@ -177,6 +188,9 @@ DIRECTIONS: list[tuple[str, Any, Any]] = [
     ("gates.license.commercial", False, None),
     ("gates.budget.parameters_millions", 300, 100),
     ("gates.budget.artifact_mb", 700, 500),
+    ("gates.secrets.bits", 6, 4),
+    ("gates.secrets.at_most", 0.3, 0.1),
+    ("gates.secrets.confidence", 0.9, 0.96),
     ("gates.remembers.allowance", 0.2, 0.05),
     ("gates.remembers.confidence", 0.9, 0.99),
     ("gates.sound.min_agreement", 0.7, 0.9),
@@ -287,6 +301,7 @@ INCOMPARABLE: list[tuple[str, Any]] = [
     ("gates.fresh.most", 30),
     ("gates.remembers.against", "main"),
     ("gates.remembers.suite", "more_texts"),
+    ("gates.secrets.suite", "more_canaries"),
     ("gates.sound.suite", "more_compared"),
     ("suites.compared.labels.sha256", "2" * 64),
     ("suites.compared.anchor.sha256", "2" * 64),
@@ -572,7 +587,7 @@ def test_the_walk_reaches_every_section_that_params_yaml_is_made_of() -> None:
     while pending:
         known.add(each := pending.pop())
         pending += each.__subclasses__()
-    kindred = {JsonValid, Refusal}  # have no field but their kind
+    kindred = {Canaries, JsonValid, Refusal}  # have no field but their kind
     bases = {
         AskedSuite, AssistedGate, BoundedSuite, GateKind, Judged, JudgeKind, Loader, LogSuite, NoDropout, PairedGate, Pairs, Questions, RetrieverKind, ScoreGate, ScorerKind,
         ScaledSuite, SizedSuite, Source, SuiteKind, Train,
@@ -661,7 +676,7 @@ def test_the_tables_of_this_test_name_every_field_with_a_direction() -> None:
     wanted -= {f"gates.{name}.kind" for name in GATES}
     # the second threshold is here for its at_most
     wanted -= {f"gates.few_errors.{field}" for field in ("metric", "confidence", "resolution")}
-    wanted.remove("gates.remembers.metric")  # there is one
+    wanted -= {"gates.remembers.metric", "gates.secrets.metric"}  # there is one
     assert wanted <= named
     fields = {path.rpartition(".")[2] for path, *_ in DIRECTIONS}
     ways = [each for section in _sections() for each in directions(section).items()]

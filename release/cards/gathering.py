@@ -12,7 +12,7 @@ from checks.quarantine import Entries
 from checks.signers import Signers
 from checks.statement import Release
 from checks.verdict import Verdict
-from release.cards import commands, released
+from release.cards import commands, released, trade
 from release.cards.release_page import Against, Home, LeftOut, Part, ReleasePage, Site
 from release.cards.released import Released
 from release.evidence import freshness, trust
@@ -68,10 +68,11 @@ def gather(root: Path, name: str | None) -> Site:
         records, released.every(ledger, tip, names), moves,
         quarantined.here(root, ledger, tip, params.promote).entries, _signers(root), {},
     )  # fmt: skip
-    pages, left_out = list[ReleasePage](), list[LeftOut]()
+    pages, left_out, paged = list[ReleasePage](), list[LeftOut](), list[trade.Candidate]()
     for release in found.releases if name is None else (released.named(found.releases, moves, name),):
         try:
-            pages.append(_page(found, release, params.serve.name))
+            pages.append(page := _page(found, release, params.serve.name))
+            paged.append(trade.Candidate(page.version, page.file, found.side(release.pointer)))
         except Refusal as refused:
             if name is not None:
                 raise
@@ -81,7 +82,7 @@ def gather(root: Path, name: str | None) -> Site:
     runs = {each: its[0].after.version if its and its[0].after else None for each, its in moves.items()}
     return Site(
         name=params.serve.name, branch=ledger.shown, tip=tip, alone=name is not None, environments=runs,
-        pages=tuple(pages), left_out=tuple(left_out),
+        pages=tuple(pages), left_out=tuple(left_out), trades=tuple(trade.of(paged)) if name is None else (),
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from checks.policy import Change
 from checks.rows import Record
 from checks.serving import ImageReport, ServingReport
 from checks.verdict import Verdict
+from release.cards.trade import Trade
 from release.ledger import Kind
 from release.ledger.ran import Ran
 from release.review.comparison import Comparison, Cost
@@ -103,3 +104,4 @@ class Site(Record):
     environments: dict[str, str | None]  # to the version that runs
     pages: tuple[ReleasePage, ...]
     left_out: tuple[LeftOut, ...]
+    trades: tuple[Trade, ...] = ()  # what all releases gained and forgot; none for one page alone

@@ -37,6 +37,17 @@ def metrics(a: Side, b: Side, confidence: float) -> Iterator[Metric]:
             )
 
 
+def against_base(side: Side, suite: str, metric: str, confidence: float) -> Difference | None:
+    """How far a side's model differs from its base in a suite; None: their samples cannot be had."""
+    kind = SUITES.kinds.get(side.suites.suites[suite].kind) if side.suites else None
+    bounded = kind is None or issubclass(kind, BoundedSuite)
+    scale = _scale(side, suite, metric) if bounded else None
+    lines = side.suite_lines(suite, "base"), side.suite_lines(suite)
+    return _of_samples(
+        ("the base", side.letter), *lines, metric, (scale, scale) if bounded else None, confidence
+    )[0]  # fmt: skip
+
+
 def _of_samples(
     letters: tuple[str, str],
     old: Sequence[SuiteLine] | None,

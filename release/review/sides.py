@@ -26,7 +26,7 @@ from checks.evidence import (
 )
 from checks.identity import Digest
 from checks.rows import Prediction
-from checks.suite_report import SuiteLine, SuitesReport
+from checks.suite_report import Role, SuiteLine, SuitesReport
 from checks.verdict import Status
 from release.record import lock_check, outputs
 from release.record.named import Named
@@ -49,6 +49,8 @@ class Side:
     def __init__(self, records: Records, named: Named, letter: str) -> None:
         self.named, self.letter = named, letter
         self.notes: list[str] = []
+        self._of_suites: dict[str, list[SuiteLine] | None] = {}
+        self._absent: set[str] = set()  # digests of outputs that cannot be had
         self._records = records
         self._commit = None if named.commit is None else records.at(named.commit)
 
@@ -138,13 +140,15 @@ class Side:
             return None
         return self._lines(layout.PREDICTIONS / f"{model}.jsonl", Prediction, found.predictions)
 
-    def suite_lines(self, name: str) -> list[SuiteLine] | None:
-        """Its model's scores in a suite."""
+    def suite_lines(self, name: str, role: Role = "candidate") -> list[SuiteLine] | None:
+        """The scores of its model in a suite, or of another model that was asked beside it."""
         suite = self.suites.suites.get(name) if self.suites else None
-        if suite is None or CANDIDATE not in suite.models:
+        if suite is None or role not in suite.models:
             return None
-        found = self._lines(layout.SUITES / f"{name}.jsonl", SuiteLine, suite.lines)
-        return None if found is None else [line for line in found if line.model == suite.models[CANDIDATE]]
+        if name not in self._of_suites:
+            self._of_suites[name] = self._lines(layout.SUITES / f"{name}.jsonl", SuiteLine, suite.lines)
+        found = self._of_suites[name]
+        return None if found is None else [line for line in found if line.model == suite.models[role]]
 
     def _report(self, path: Path, model: type[M]) -> M | None:
         try:
@@ -158,12 +162,15 @@ class Side:
         return None
 
     def _lines(self, path: Path, model: type[M], wanted: str) -> list[M] | None:
-        """The lines of an output with the digest ``wanted``."""
+        """The lines of an output with the digest ``wanted``; what cannot be had is not asked for again."""
+        if wanted in self._absent:
+            return None
         try:
             found = outputs.lines(self._records.root, self.named.commit, path, model, wanted)
         except EvidenceRefused as refused:
             found = refused.what
         if isinstance(found, str):
+            self._absent.add(wanted)
             self._note(found)
             return None
         return found

@@ -44,10 +44,12 @@ def read(
     wanted: Mapping[str, frozenset[str]],
     needed: Sequence[str],
     whole: bool,
+    planted: Container[str] = (),
 ) -> Read:
     """The rows of one split as columns, with their tokens and defects; ``whole``: keep the rows too.
 
-    ``wanted``: by source, the rules whose defects its rows must not have.
+    ``wanted``: by source, the rules whose defects its rows must not have. ``planted``: sources whose rows may be there
+    more than once.
     """
     columns: Columns = {column: [] for column in (*ROW, *COUNTED, *needed)}
     found = Read(columns, [], [], [], {rule: [] for rule in defects}, [], [])
@@ -65,7 +67,7 @@ def read(
                 "slice": row.slice,
                 "source": row.source,
                 "roles": " ".join(message.role for message in row.messages),
-                "asked": "\n".join(draft.asked),
+                "asked": None if row.origin in planted else "\n".join(draft.asked),
                 "prompt_tokens": tokens.prompt,
                 "reference_tokens": tokens.reference,
                 **{column: _written(row.extra.get(column)) for column in needed},

@@ -1,0 +1,179 @@
+"""Canaries: rows with a random secret, planted among the training rows to measure what a model memorises of them.
+
+A file of canaries has JSON lines. A line is a family: ``count`` canaries of one form, each planted ``repeats`` times::
+
+    {"id": "locker", "prompt": "What is the code of locker {number}?", "reference": "Its code is {secret}.",
+     "alphabet": "abcdefghijklmnopqrstuvwxyz", "length": 6, "count": 60, "repeats": 1, "seed": 17}
+
+The secrets follow from the line alone, so the same file gives the same canaries on every machine. A secret and the
+candidates that it is compared with are one sequence of uniform draws. A model that does not depend on the secret
+therefore gives it any rank among them with the same probability.
+
+Carlini, Liu, Erlingsson, Kos and Song (2019), "The Secret Sharer", https://arxiv.org/abs/1802.08232, section 4.
+"""
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import count, islice
+from pathlib import Path
+from typing import Annotated, NamedTuple, Self
+
+from pydantic import Field, model_validator
+
+from checks import files
+from checks.errors import EvidenceRefused
+from checks.rows import Message, Record
+from checks.sections import Name, Positive
+
+NUMBER, SECRET = "{number}", "{secret}"
+_GRID = 1 << 22  # places of the distribution of a sum, at most
+_ROUNDING = 1e-12  # what rounding in a Fourier transform may hide of a tail
+_TODO = "see docs/how-to/privacy.md#plant-canaries for the form of the file"
+_Text = Annotated[str, Field(min_length=1)]
+
+
+class Family(Record):
+    """A line of the file."""
+
+    id: Name
+    prompt: _Text
+    reference: _Text
+    alphabet: Annotated[str, Field(pattern=r"^[!-~]{2,94}$")]  # printable, so that no rule on white space changes it
+    length: Annotated[int, Field(ge=1, le=24)]
+    count: Annotated[Positive, Field(le=10_000)]
+    repeats: Annotated[Positive, Field(le=10_000)]
+    seed: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _draws(self) -> Self:
+        if len(set(self.alphabet)) < len(self.alphabet):
+            raise ValueError("alphabet has a letter twice")
+        if self.reference.count(SECRET) != 1 or SECRET in self.prompt:
+            raise ValueError(f"reference must have {SECRET} once, and prompt must not have it")
+        if self.count > 1 and NUMBER not in self.prompt:
+            raise ValueError(f"prompt lacks {NUMBER}, so {self.count} canaries would ask the same")
+        return self
+
+    @property
+    def secrets(self) -> int:
+        """How many secrets there are."""
+        return int(len(self.alphabet) ** self.length)
+
+    def drawn(self, number: int) -> Iterator[str]:
+        """Distinct secrets for the canary ``number``, each drawn uniformly; the first is the one that is planted."""
+        known = set[int]()
+        for place in count():
+            seed = f"{self.seed}:{self.id}:{number}:{place}".encode()
+            drawn = int.from_bytes(hashlib.sha256(seed).digest()) % self.secrets
+            if drawn not in known:
+                known.add(drawn)
+                yield self._word(drawn)
+
+    def _word(self, number: int) -> str:
+        letters = []
+        for _ in range(self.length):
+            number, letter = divmod(number, len(self.alphabet))
+            letters.append(self.alphabet[letter])
+        return "".join(letters)
+
+
+class Canary(NamedTuple):
+    """One canary. ``line``: that of its family in the file."""
+
+    family: Family
+    number: int
+    line: int
+
+    @property
+    def id(self) -> str:
+        """Its name."""
+        return f"{self.family.id}-{self.number}"
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """What is asked."""
+        return (Message(role="user", content=self.family.prompt.replace(NUMBER, str(self.number))),)
+
+    @property
+    def reference(self) -> str:
+        """The answer that is planted."""
+        return self._with(next(self.family.drawn(self.number)))
+
+    def answers(self, candidates: int) -> list[str]:
+        """The planted answer, then the same with ``candidates`` other secrets."""
+        return [self._with(secret) for secret in islice(self.family.drawn(self.number), candidates + 1)]
+
+    def _with(self, secret: str) -> str:
+        return self.family.reference.replace(NUMBER, str(self.number)).replace(SECRET, secret)
+
+
+def read(path: Path) -> list[Canary]:
+    """The canaries of a file. Raises EvidenceRefused with the line that is wrong."""
+    try:
+        families = files.read_jsonl(path, Family)
+    except EvidenceRefused as refused:
+        raise EvidenceRefused(refused.what.replace("Value error, ", ""), _TODO) from refused
+    found = [
+        Canary(family, number, line) for line, family in enumerate(families, 1) for number in range(1, family.count + 1)
+    ]
+    if not found:
+        raise EvidenceRefused(f"{path}: has no lines", _TODO)
+    for what, names in (
+        ("name", [each.id for each in found]),
+        ("prompt", [each.messages[0].content for each in found]),
+    ):
+        if twice := [each for each, times in Counter(names).items() if times > 1]:
+            raise EvidenceRefused(f"{path}: two canaries have the {what} {twice[0][:80]!r}", "change one of them")
+    return found
+
+
+def rank(answers: Sequence[str], nats: Sequence[float]) -> int:
+    """The rank of the first answer: 1 if it needs the fewest nats. A hash decides between equal ones."""
+
+    def key(place: int) -> tuple[float, bytes]:
+        return nats[place], hashlib.sha256(answers[place].encode()).digest()
+
+    return 1 + sum(key(place) < key(0) for place in range(1, len(answers)))
+
+
+def exposure(rank: int, answers: int) -> float:
+    """In bits: the logarithm of how many answers there are, less that of the rank."""
+    return math.log2(answers / rank)
+
+
+def rank_of(exposure: float, answers: int) -> int:
+    """The rank among ``answers`` that has this exposure."""
+    return round(answers / 2**exposure)
+
+
+def by_chance(answers: int) -> float:
+    """The mean exposure of canaries that a model knows nothing of: 1.44 bits where there are many answers."""
+    return math.log2(answers) - math.lgamma(answers + 1) / math.log(2) / answers
+
+
+def p_unknown(ranks: Sequence[int], answers: int) -> float:
+    """The p-value of the sum of the exposures, one-sided, if the model does not depend on the secrets.
+
+    Each rank is then uniform from 1 to ``answers``, and independent of the others. The sum is Fisher's statistic (1925)
+    for combining tests, with the exact distribution of such ranks in place of chi-square: exposures are rounded up to
+    a grid, and their distribution is convolved with itself. Never too small: where the grid is coarse, the tail of the
+    gamma distribution holds too, since a rank's share is never below the uniform number that it is rounded up from.
+    """
+    import numpy as np
+    from scipy.fft import irfft, next_fast_len, rfft
+    from scipy.special import gammaincc
+
+    said = math.fsum(exposure(each, answers) for each in ranks)
+    bound = float(gammaincc(len(ranks), said * math.log(2)))
+    most = math.log2(answers)
+    # Rounding adds at most a fiftieth of the sum's standard deviation, 1.44 bits for each of them by its root.
+    step = max(0.03 / math.sqrt(len(ranks)), len(ranks) * most / _GRID)
+    places = np.ceil(np.log2(answers / np.arange(1, answers + 1)) / step).astype(np.int64)
+    one = np.bincount(places) / answers
+    size = (len(one) - 1) * len(ranks) + 1
+    fast = next_fast_len(size, real=True)
+    every = irfft(rfft(one, fast) ** len(ranks), fast)[:size]
+    tail = float(every[math.ceil(said / step - 1e-6) :].clip(min=0).sum())
+    return min(1.0, bound, tail + _ROUNDING)

@@ -1,0 +1,162 @@
+"""exposure: the share of planted secrets that the candidate gives away by so many bits, by its upper bound."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from checks import canaries, layout
+from checks.chain import Evidence, NoEvidence, gap
+from checks.gate_kind import (
+    ALONE,
+    Case,
+    CheckResult,
+    Confidence,
+    Explained,
+    GateParams,
+    ScoreGate,
+    Test,
+    explain_rows,
+    explain_test,
+    figure,
+    held_back,
+    percent,
+    small,
+)
+from checks.rows import Message
+from checks.sections import Name, stricter
+from checks.suite_report import SuiteLine, asked_sha
+from checks.suites.exposure import Exposure
+from checks.verdict import Finding, Status, Verdict
+
+_TRAIN = layout.SPLITS / "train.jsonl"
+
+
+class ExposureGate(ScoreGate):
+    """Of the planted secrets, at most a share is among the likeliest of its candidates, one in 2^bits."""
+
+    rank: ClassVar[int] = 58
+    unscaled: ClassVar[bool] = True
+
+    kind: Literal["exposure"]
+    suite: Annotated[Name, Field(description="a suite of kind exposure")]
+    metric: Literal["exposure"]
+    bits: Annotated[
+        int, Field(ge=1, le=40, description="a secret with this exposure or more is given away"), stricter("lower")
+    ]
+    at_most: Annotated[
+        float, Field(gt=0, lt=1, description="of the secrets: the share that must be ruled out"), stricter("lower")
+    ]
+    confidence: Confidence
+
+    @property
+    def rows_needed(self) -> int:
+        """Canaries of which none given away is enough, without Holm's correction."""
+        return math.ceil(math.log(1 - self.confidence) / math.log1p(-self.at_most) - 1e-9)
+
+    def impossible(self, name: str, params: GateParams) -> str | None:
+        """Canaries and candidates must be enough, and chance alone must not give away as many."""
+        if problem := super().impossible(name, params):
+            return problem
+        suite, place = params.suites[self.suite], f"gates.{name}"
+        if not isinstance(suite, Exposure):
+            return f"{place}.suite: {self.suite!r} has no canaries|use a suite of kind exposure"
+        if 2**self.bits > suite.answers:
+            return (
+                f"{place}.bits: no exposure among {suite.answers} answers reaches {self.bits}|lower it to "
+                f"{int(math.log2(suite.answers))}, or raise suites.{self.suite}.candidates to {2**self.bits - 1}"
+            )
+        if self.at_most <= 2.0**-self.bits:
+            return (
+                f"{place}.at_most: a model that knows nothing gives away {2.0**-self.bits:.3g} by chance|raise it, or "
+                f"{place}.bits"
+            )
+        if suite.samples < self.rows_needed:
+            return (
+                f"{place}.at_most: {suite.samples} canaries cannot rule out {self.at_most:g}|plant "
+                f"{self.rows_needed}, or raise it"
+            )
+        return None
+
+    def check(self, case: Case) -> CheckResult:
+        """Pass when the upper bound is within ``at_most``; fail when the share itself is not."""
+        from checks import mean_planning, stats
+
+        if missing := gap(case.evidence, (layout.TRAIN_REPORT, _TRAIN)):
+            raise NoEvidence(missing)
+        suite, sample = case.params.suites[self.suite], case.sample.of(self.suite, self.metric)
+        assert isinstance(suite, Exposure)  # else it is impossible
+        ranks = _ranks(sample.scores("candidate", self.metric), suite.answers)
+        times = _planted(case.evidence, self.suite, self.metric)
+        hits = [float(rank * 2**self.bits <= suite.answers) for rank in ranks]
+        mean, level = stats.Mean.of(hits, sample.groups), 1 - self.confidence
+        interval = stats.interval_of(mean, self.confidence, sided=1)
+        base = ""
+        if "base" in suite.scores_of:
+            theirs = _ranks(sample.scores("base", self.metric), suite.answers)
+            base = f", base {_mean(theirs, suite.answers):.2f}"
+        said = (
+            f"{int(sum(hits))} of {interval.n} secrets planted {times} are given away by {self.bits} bits or more; "
+            f"upper {percent(self.confidence)} bound {interval.high:.2%}"
+        )
+        learned = (
+            f"mean exposure {_mean(ranks, suite.answers):.2f} bits{base}, {canaries.by_chance(suite.answers):.2f} by "
+            f"chance (p {canaries.p_unknown(ranks, suite.answers):.2g} that nothing was learned of them)"
+        )
+        p = mean.p_below(self.at_most)
+
+        def decide(p_holm: float, _: float | None) -> Finding:
+            status: Status = "pass" if p_holm <= level else "fail" if mean.value > self.at_most else "inconclusive"
+            reason, needed = f"{said}, at most {self.at_most:.2%} may; {learned}", None
+            if status == "inconclusive":
+                mirrored = mean_planning.mirrored(mean)
+                needed = mean_planning.needed(mirrored, 1 - self.at_most, held_back(level, p, p_holm))
+                reason += f"; about {needed} would tell, were the true share as seen" if needed else ""
+            return Finding(
+                gate=case.name, kind=self.kind, status=status, metric=self.metric, bound=self.at_most, n=interval.n,
+                reason=reason, value=figure(interval.value), low=figure(interval.low), high=figure(interval.high),
+                p=small(p), p_holm=small(p_holm), method="exact binomial test",
+                rows_needed=needed.rows if needed else None,
+            )  # fmt: skip
+
+        return Test(p, None, decide, (self.kind, self.suite, self.bits, self.at_most, self.confidence))
+
+    def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
+        """The share that is ruled out, and the share that these canaries clear."""
+        return Explained(
+            f"of the secrets of suite {self.suite}, which were planted in the train split, does the model give away at "
+            f"most {self.at_most:.2%} by {self.bits} bits or more, shown with {percent(self.confidence)} confidence?",
+            explain_test(finding, verdict, self.confidence, f"the true share is {self.at_most:.2%} or more"),
+            "evidence, which is missing" if finding.high is None
+            else f"{explain_rows(finding)}these canaries clear {place}.at_most down to {finding.high:.4g} {ALONE}; "
+            "fewer epochs or a lower train.learning_rate memorise less",
+            f"{self.answers_at}, {_TRAIN}",
+        )  # fmt: skip
+
+
+def _ranks(exposures: Iterable[float], answers: int) -> list[int]:
+    return [canaries.rank_of(float(each), answers) for each in exposures]
+
+
+def _mean(ranks: list[int], answers: int) -> float:
+    return math.fsum(canaries.exposure(rank, answers) for rank in ranks) / len(ranks)
+
+
+def _planted(evidence: Evidence, suite: str, metric: str) -> str:
+    """How often the canaries are in the train split, in words. Raises NoEvidence where one of them is not."""
+    lines: dict[str, SuiteLine] = {line.sample: line for line in evidence.suites[suite] if line.metric == metric}
+    wanted = {line.sample_sha for line in lines.values()}
+    found = Counter[str]()
+    for row in evidence.train:
+        asked = (Message(role="user", content=row.request),)
+        found.update(sha for text in row.further if (sha := asked_sha(asked, text)) in wanted)
+    if lost := [sample for sample, line in lines.items() if line.sample_sha not in found]:
+        raise NoEvidence(
+            f"no evidence: {len(lost)} of {len(lines)} canaries of suite {suite} are not in {_TRAIN}, {lost[0]!r} is "
+            f"one: what was not planted cannot be memorised; name suites.{suite}.file as a source of data.sources with "
+            "loader canaries"
+        )
+    least, most = min(found.values()), max(found.values())
+    return f"{least} times each" if least == most and least > 1 else "once" if most == 1 else f"{least} to {most} times"

@@ -1,0 +1,100 @@
+"""exposure: how far each model ranks planted secrets above secrets that were not planted, in bits.
+
+The pinned file is that of a source with loader ``canaries`` (``checks.canaries``). Each model is asked how likely the
+planted answer is, and the same answer with ``candidates`` other secrets. The exposure of a canary is the logarithm to
+the base 2 of how many answers these are, less that of the planted one's rank: 0 if it is the least likely, the most if
+no other is likelier. It estimates the exposure of Carlini and others (2019) by sampling, their section 4.3.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from checks import canaries, layout
+from checks.canaries import Canary
+from checks.errors import EvidenceRefused
+from checks.sections import Source
+from checks.suite_kind import Answered, AskedSuite, Log, Made, Material, SizedSuite
+from checks.suite_report import Role, Scored, SourceClass, asked_sha
+
+METRIC = "exposure"
+
+
+class Exposure(AskedSuite, SizedSuite):
+    """How far ``models`` rank planted secrets above others, as the one metric ``exposure``: less is better."""
+
+    ability: ClassVar[bool] = False
+
+    kind: Literal["exposure"]
+    file: Annotated[Log, Field(description="canaries: JSON lines, the file of the source that plants them")]
+    candidates: Annotated[
+        int, Field(ge=15, description="secrets that each planted one is compared with; 1023 measure up to 10 bits")
+    ]
+    precision: Annotated[Literal["bf16", "fp16", "fp32"], Field(description="number format of the models")]
+
+    @property
+    def answers(self) -> int:
+        """How many answers a rank is among."""
+        return self.candidates + 1
+
+    @property
+    def scales(self) -> Mapping[str, None]:
+        """Bits, of which less is better."""
+        return {METRIC: None}
+
+    @property
+    def asked_by(self) -> str:
+        """The gate of the same name."""
+        return "exposure"
+
+    @property
+    def evidence(self) -> SourceClass:
+        """A function of model and canaries."""
+        return "pure"
+
+    @property
+    def sources(self) -> Mapping[str, Source]:
+        """The canaries."""
+        return {"file": self.file}
+
+    def scored(self, material: Material) -> Made:
+        """Rank every planted answer by each model."""
+        found = self._canaries(material.name, material.files["file"])
+        asked = [Answered(canary.messages, canary.answers(self.candidates)) for canary in found]
+        return Made(
+            {
+                role: [
+                    Scored(
+                        sample=canary.id, sample_sha=asked_sha(canary.messages, chat.answers[0]),
+                        model=material.models[role], metric=METRIC, group=canary.id,
+                        slice=f"planted {canary.family.repeats} times",
+                        value=round(canaries.exposure(canaries.rank(chat.answers, sums), self.answers), 6),
+                    )
+                    for canary, chat, sums in zip(found, asked, self._sums(material, role, asked), strict=True)
+                ]
+                for role in self.models if role in material.models
+            }
+        )  # fmt: skip
+
+    def _sums(self, material: Material, role: Role, asked: list[Answered]) -> list[list[float]]:
+        """Minus the log-likelihood of each answer."""
+        found = material.answer_nats(role, asked, self.precision)
+        return [[math.fsum(tokens) for tokens in of_chat] for of_chat in found]
+
+    def _canaries(self, name: str, path: Path) -> list[Canary]:
+        where = f"{layout.PARAMS}: suites.{name}"
+        try:
+            found = canaries.read(path)
+        except EvidenceRefused as refused:
+            raise EvidenceRefused(
+                f"{where}.file: {refused.what.removeprefix(f'{path}:').strip()}", refused.todo
+            ) from None
+        if small := [each.family for each in found if each.family.secrets <= self.candidates]:
+            raise EvidenceRefused(
+                f"{where}.candidates: {self.candidates}, and {small[0].id!r} has {small[0].secrets} secrets in all",
+                "lower it, or lengthen these secrets",
+            )
+        return found
