@@ -6,7 +6,8 @@ is learned are the tokens that the model is to generate there, end of turn inclu
 otherwise once other turns follow, as Qwen3's does, is refused.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from checks.errors import TrainingRefused
@@ -35,8 +36,9 @@ def _labels(batch: dict[str, list[Any]], tokenizer: Any, stops: frozenset[int]) 
         for turn, message in enumerate(prompt)
         if message["role"] == "assistant"
     ]
-    begins = _tokens(tokenizer, [batch["prompt"][row][:turn] for row, turn in places], True)
-    ends = _tokens(tokenizer, [batch["prompt"][row][: turn + 1] for row, turn in places], False)
+    tools = [tools_of(batch, row) for row, _ in places]
+    begins = tokens(tokenizer, [batch["prompt"][row][:turn] for row, turn in places], tools, True)
+    ends = tokens(tokenizer, [batch["prompt"][row][: turn + 1] for row, turn in places], tools, False)
     labels = [list(each) for each in batch["labels"]]
     for (row, turn), begin, end in zip(places, begins, ends, strict=True):
         ids = batch["input_ids"][row]
@@ -54,7 +56,18 @@ def _labels(batch: dict[str, list[Any]], tokenizer: Any, stops: frozenset[int]) 
     return labels
 
 
-def _tokens(tokenizer: Any, chats: list[Any], ask: bool) -> list[list[int]]:
+def tools_of(batch: Mapping[str, Any], row: int) -> Any:
+    """The tools of one row of a batch, as transformers takes them."""
+    return json.loads(batch["tools"][row]) if "tools" in batch else None
+
+
+def tokens(tokenizer: Any, chats: list[Any], tools: list[Any], ask: bool) -> list[list[int]]:
+    """Token ids of each chat with its tools; ``ask``: up to where the next answer begins."""
+    if any(tools):  # transformers takes one list of tools for all chats
+        return [
+            tokenizer.apply_chat_template(chat, tools=known, add_generation_prompt=ask, return_dict=False)
+            for chat, known in zip(chats, tools, strict=True)
+        ]
     if not chats:
         return []
     found: list[list[int]] = tokenizer.apply_chat_template(chats, add_generation_prompt=ask, return_dict=False)
