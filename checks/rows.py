@@ -1,6 +1,7 @@
 """One row of a split, and one prediction: the data that stages exchange as JSON lines."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import json
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import (
@@ -13,8 +14,6 @@ from pydantic import (
     field_validator,
     model_serializer,
 )
-
-from checks import tool_calls
 
 
 class Record(BaseModel):
@@ -69,7 +68,7 @@ class Message(Sparse):
 
     @property
     def text(self) -> str:
-        """All that it says: its content, and its calls as ``checks.tool_calls`` writes them."""
+        """All that it says: its content, and its calls."""
         return said(self.content, self.tool_calls) if self.tool_calls else self.content
 
 
@@ -78,12 +77,10 @@ def said(content: str, calls: Sequence[ToolCall]) -> str:
     return "\n".join(part for part in (content, _written(calls)) if part)
 
 
-def _made(calls: Iterable[ToolCall]) -> Iterator[tool_calls.Call]:
-    return (tool_calls.Call(each.function.name, each.function.arguments) for each in calls)
-
-
 def _written(calls: Iterable[ToolCall]) -> str:
-    return tool_calls.written(_made(calls))
+    """As Hermes and Qwen write them: ``checks.tool_calls`` reads it."""
+    written = (json.dumps(call.function.model_dump(), ensure_ascii=False) for call in calls)
+    return "\n".join(f"<tool_call>\n{each}\n</tool_call>" for each in written)
 
 
 def calls_in(messages: Iterable[Message]) -> bool:
@@ -143,11 +140,6 @@ class Row(Sparse):
             return Message(role="assistant", content=self.reference)
         content = self.reference.removesuffix(_written(self.calls)).removesuffix("\n")
         return Message(role="assistant", content=content, tool_calls=self.calls)
-
-    @property
-    def made(self) -> tuple[tool_calls.Call, ...]:
-        """The calls of the answer, as those of a model's answer are read."""
-        return tuple(_made(self.calls))
 
     @property
     def has_calls(self) -> bool:

@@ -4,13 +4,13 @@
 ``sha256:<hex>``: of a model as ``checks.digest`` defines it, of images, manifests and layers as OCI does.
 """
 
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, ClassVar, Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from checks.evidence import Count, Report, TreePath
 from checks.identity import Digest
-from checks.rows import Message, Record
+from checks.rows import Message, Record, Sparse
 
 Seconds = Annotated[float, Field(ge=0)]
 CommitHash = Annotated[str, Field(pattern=r"^[0-9a-f]{40,64}$")]
@@ -31,13 +31,15 @@ class ProbeToken(Record):
         return self.logprob - self.runner_up_logprob
 
 
-class Probe(Record):
+class Probe(Sparse):
     """One prompt and the merged model's own answer.
 
     ``prompt_tokens``: the ids of the templated prompt. ``tokens``: the greedy answer, with the token that ended it if
     it ``ended``. ``base_text``: the untuned base's answer to the same messages. ``unended``: the greedy answer in which
-    no token may end it, so that it is long for any model.
+    no token may end it, so that it is long for any model. ``tools``: the functions that the prompt describes.
     """
+
+    sparse: ClassVar[frozenset[str]] = frozenset({"tools"})
 
     id: str
     messages: Annotated[tuple[Message, ...], Field(min_length=1)]
@@ -46,6 +48,7 @@ class Probe(Record):
     ended: bool
     base_text: str
     unended: tuple[ProbeToken, ...] = ()
+    tools: tuple[dict[str, JsonValue], ...] = ()
 
     @property
     def text(self) -> str:

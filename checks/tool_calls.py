@@ -1,15 +1,15 @@
-"""Calls of functions in an answer's text: how they are written in a row's reference, and read from a model's answer.
+"""Calls of functions in the text of an answer, read and compared.
 
 Models write calls in the form of their chat template. These are read: ``<tool_call>{JSON}</tool_call>`` (Hermes, Qwen),
 ``[TOOL_CALLS]`` with a JSON list or with ``name[ARGS]{JSON}`` (Mistral), and an answer that is nothing but JSON, after
 ``<|python_tag|>`` or not (Llama 3). JSON is an object with ``name`` and ``arguments``, or ``parameters``; a list of
 these; or several, parted by white space or ``;``. The first two are read without their special tokens too, which
-decoding may leave out. References are written as Hermes and Qwen have it.
+decoding may leave out. References of rows have Hermes' form: ``checks.rows.said``.
 """
 
 import json
 import re
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any, NamedTuple
 
 from pydantic import JsonValue
@@ -30,12 +30,6 @@ class Call(NamedTuple):
 
 class MalformedCall(ValueError):  # noqa: N818 - an observation about an answer, which scores 0
     """The answer begins a call that cannot be read."""
-
-
-def written(calls: Iterable[Call]) -> str:
-    """The calls as text, one after the other."""
-    said = (json.dumps({"name": call.name, "arguments": call.arguments}, ensure_ascii=False) for call in calls)
-    return "\n".join(f"{_HERMES}\n{each}\n{_HERMES_END}" for each in said)
 
 
 def read(text: str) -> tuple[Call, ...]:

@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 from trl import chat_template_utils
 
 from checks import drafts, files, layout, rules
+from checks.chat_templates import TEMPLATES
 from checks.errors import DataRefused, EvaluationRefused
 from checks.params import BasePrompt
 from checks.personal_data import PersonalData
@@ -56,15 +57,26 @@ LOOK, SHUT = (
     _tool("look", where={"type": "string"}, deep={"type": "boolean"}),
     _tool("shut", number={"type": "integer"}),
 )
-ASK = {"role": "user", "content": "is the disk full?"}
-LOOKS = {"role": "assistant", "content": None, "tool_calls": [_call("look", "c1", where="disk", deep=True)]}
-SEES = {"role": "tool", "tool_call_id": "c1", "content": "97 %"}
-SHUTS = {
+ASK: dict[str, Any] = {"role": "user", "content": "is the disk full?"}
+LOOKS: dict[str, Any] = {
+    "role": "assistant",
+    "content": None,
+    "tool_calls": [_call("look", "c1", where="disk", deep=True)],
+}
+SEES: dict[str, Any] = {"role": "tool", "tool_call_id": "c1", "content": "97 %"}
+SHUTS: dict[str, Any] = {
     "role": "assistant",
     "content": "I shut it.",
     "tool_calls": [_call("shut", "c2", number=4), _call("look", "c3", where="é")],
 }
-CHAT = [ASK, LOOKS, SEES, {"role": "assistant", "content": "Yes."}, ASK | {"content": "then shut it"}, SHUTS]
+CHAT: list[dict[str, Any]] = [
+    ASK,
+    LOOKS,
+    SEES,
+    {"role": "assistant", "content": "Yes."},
+    ASK | {"content": "then shut it"},
+    SHUTS,
+]
 WRITTEN = (
     'I shut it.\n<tool_call>\n{"name": "shut", "arguments": {"number": 4}}\n</tool_call>\n'
     '<tool_call>\n{"name": "look", "arguments": {"where": "é"}}\n</tool_call>'
@@ -166,7 +178,7 @@ def _called(**function: Any) -> dict[str, Any]:
     )
 
 
-FAULTS = {
+FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "a result of no call": (_faulty(2, tool_call_id="c9"), "'messages': turn 3: answers 'c9', a call that was not made"),
     "a result of another function": (_faulty(2, name="shut", tool_call_id=None), "turn 3: answers 'shut', a call that was not"),
     "a call without its result": (
@@ -201,7 +213,7 @@ def test_a_row_whose_calls_do_not_fit_is_refused_with_its_place(tmp_path: Path, 
 
 
 def test_a_worse_answer_that_calls_a_tool_is_refused(tmp_path: Path) -> None:
-    columns = {"messages": "chosen", "extra": {"rejected": "no"}}
+    columns: dict[str, Any] = {"messages": "chosen", "extra": {"rejected": "no"}}
     with pytest.raises(DataRefused, match="column 'no': its answer calls tools, which the reference alone can"):
         _loaded(tmp_path, [{"chosen": CHAT, "no": [SHUTS]}], **columns)
 
@@ -214,7 +226,7 @@ def _rule(name: str) -> drafts.Rule:
         max_prompt_words = 45
         personal_data = PersonalData(detectors=("email",))
 
-    return rules.of(Numbers)[name]  # type: ignore[arg-type]
+    return rules.of(Numbers)[name]
 
 
 @pytest.mark.parametrize(
@@ -301,6 +313,14 @@ def test_validate_counts_the_tokens_that_training_and_evaluation_see(tmp_path: P
         assert (example.ids[: example.start], len(example.ids)) == (ids, sum(lengths))
 
 
+def test_the_named_template_hermes_tells_tools_and_parallel_calls(tmp_path: Path, tiny_base: Path) -> None:
+    row = _row(1, [{"role": "system", "content": "Be brief."}, *CHAT])
+    base = _base(tmp_path, tiny_base, TEMPLATES.kinds["hermes"].text)
+    assert chat_tokens.counter(base)([row])[0].reference > 20
+    with pytest.raises(DataRefused, match="ignores tools"):
+        chat_tokens.counter(_base(tmp_path / "other", tiny_base, TEMPLATES.kinds["chatml"].text))([row])
+
+
 @pytest.mark.parametrize("name", ["qwen2_5", "qwen3", "qwen3_instruct_2507", "llama3_1", "llama3_2"])
 def test_calls_in_templates_of_known_models_are_read_again(name: str, tmp_path: Path, tiny_base: Path) -> None:
     one = _row(1, [*CHAT[:5], LOOKS])
@@ -308,7 +328,7 @@ def test_calls_in_templates_of_known_models_are_read_again(name: str, tmp_path: 
     assert all(each > 0 for each in chat_tokens.counter(base)([one])[0])
 
 
-TEMPLATES = {
+LACKING = {
     "no tools": (QWEN.replace("tools or []", "[]"), _row(7), "ignores tools: it renders the prompt alike with and without them"),
     "no results": (QWEN.replace("<tool_response>{{ m['content'] }}", ""), _row(7), "leaves out the results of calls"),
     "no earlier calls": (
@@ -323,11 +343,11 @@ TEMPLATES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("fault", TEMPLATES)
+@pytest.mark.parametrize("fault", LACKING)
 def test_a_template_that_leaves_something_out_is_refused_before_training(
     fault: str, tmp_path: Path, tiny_base: Path
 ) -> None:
-    template, row, message = TEMPLATES[fault]
+    template, row, message = LACKING[fault]
     with pytest.raises(
         DataRefused, match=rf"row 0+7 \(x:1\): the base's chat template {message}.*; take a base whose template knows"
     ):

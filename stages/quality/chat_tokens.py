@@ -183,7 +183,8 @@ def _unlike(row: Row, text: str) -> str | None:
         found = tool_calls.read(_ENDS.sub("", text))
     except tool_calls.MalformedCall:
         found = ()
-    if [*map(tool_calls.comparable, found)] != [*map(tool_calls.comparable, row.made)]:
+    wanted = [tool_calls.Call(each.function.name, each.function.arguments) for each in row.calls]
+    if [*map(tool_calls.comparable, found)] != [*map(tool_calls.comparable, wanted)]:
         return "writes calls in a form that the scorer tool-call does not read: docs/how-to/data.md#tools"
     return f"leaves out the text beside a call: {content[:40]!r}" if content not in text else None
 

@@ -7,7 +7,7 @@ otherwise once other turns follow, as Qwen3's does, is refused.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from checks.errors import TrainingRefused
@@ -36,7 +36,8 @@ def _labels(batch: dict[str, list[Any]], tokenizer: Any, stops: frozenset[int]) 
         for turn, message in enumerate(prompt)
         if message["role"] == "assistant"
     ]
-    tools = [tools_of(batch, row) for row, _ in places]
+    of_rows = [json.loads(each) for each in batch["tools"]] if "tools" in batch else [None] * len(batch["prompt"])
+    tools = [of_rows[row] for row, _ in places]
     begins = tokens(tokenizer, [batch["prompt"][row][:turn] for row, turn in places], tools, True)
     ends = tokens(tokenizer, [batch["prompt"][row][: turn + 1] for row, turn in places], tools, False)
     labels = [list(each) for each in batch["labels"]]
@@ -54,11 +55,6 @@ def _labels(batch: dict[str, list[Any]], tokenizer: Any, stops: frozenset[int]) 
             )
         labels[row][len(begin) : same] = ids[len(begin) : same]
     return labels
-
-
-def tools_of(batch: Mapping[str, Any], row: int) -> Any:
-    """The tools of one row of a batch, as transformers takes them."""
-    return json.loads(batch["tools"][row]) if "tools" in batch else None
 
 
 def tokens(tokenizer: Any, chats: list[Any], tools: list[Any], ask: bool) -> list[list[int]]:

@@ -9,6 +9,7 @@ training.
 import json
 from collections.abc import Sequence
 from functools import cache
+from itertools import repeat
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -152,9 +153,8 @@ def refuse_unfit(prepared: Any, tokenizer: Any, stops: frozenset[int], max_lengt
     """
     from stages.training import turns
 
-    whole = prepared[:]
-    tools = [turns.tools_of(whole, place) for place in range(len(prepared))]
-    prompts = turns.tokens(tokenizer, list(whole["prompt"]), tools, True)
+    tools = map(json.loads, prepared["tools"]) if "tools" in prepared.column_names else repeat(None, len(prepared))
+    prompts = turns.tokens(tokenizer, list(prepared["prompt"]), list(tools), True)
     for row, prompt in zip(prepared, prompts, strict=True):
         ids, labels = row["input_ids"], row["labels"]
         if len(ids) > max_length:
