@@ -212,6 +212,14 @@ def test_a_row_whose_calls_do_not_fit_is_refused_with_its_place(tmp_path: Path, 
         _loaded(tmp_path, [{"messages": CHAT, "tools": [LOOK, SHUT]}, row])
 
 
+def test_calls_whose_tools_no_column_names_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataRefused, match=r"^rows\.jsonl:1: calls tools, and .* names no column of them: add tools: tools"
+    ):
+        _loaded(tmp_path, [{"messages": CHAT, "tools": [LOOK, SHUT]}], messages="messages")
+    assert _loaded(tmp_path, [{"messages": CHAT}], messages="messages")[0].tools == ()
+
+
 def test_a_worse_answer_that_calls_a_tool_is_refused(tmp_path: Path) -> None:
     columns: dict[str, Any] = {"messages": "chosen", "extra": {"rejected": "no"}}
     with pytest.raises(DataRefused, match="column 'no': its answer calls tools, which the reference alone can"):

@@ -22,7 +22,7 @@ from pydantic import Field, JsonValue, TypeAdapter, model_validator
 
 from checks.drafts import Draft, Loader
 from checks.errors import DataRefused
-from checks.rows import Message
+from checks.rows import Message, calls_in
 from checks.sections import Name, Section
 from checks.text import escape
 from stages.loaders import _calls, _chats
@@ -319,6 +319,8 @@ def _draft(loader: Table, system: Message | None, source: str, row: dict[str, An
 
 def _tools(row: dict[str, Any], column: str | None, chat: Sequence[Message]) -> tuple[dict[str, JsonValue], ...]:
     """The row's tools, of which each call is one. Without a column of them, any function can be called."""
+    if column is None and row.get("tools") and calls_in(chat):
+        raise _Bad("calls tools, and prepare.loader.columns names no column of them: add tools: tools")
     try:
         tools = _calls.tools(_cell(row, column)) if column is not None else ()
         _calls.refuse_unknown((call for turn in chat for call in turn.tool_calls), tools)
