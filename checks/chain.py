@@ -182,7 +182,7 @@ def gather(root: Path, scorers: str, reader: Reader | None = None) -> Evidence:
 
 def _learned(row: Row) -> Learned:
     system = (sys.intern(each.content) for each in row.messages if each.role == "system")  # many rows share it
-    further = (*system, row.reference, *strings(row.extra))
+    further = (*system, *(text for tool in row.tools for text in strings(tool)), row.reference, *strings(row.extra))
     return Learned(request(row.messages), row.source, further, earlier_requests(row.messages))
 
 

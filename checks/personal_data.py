@@ -1,10 +1,11 @@
 """What counts as personal data or a secret in rows: the section ``prepare.personal_data`` and the gate ``privacy``.
 
-Both find it by ``checks.detectors`` in every text of a row that training reads: messages, reference, further columns.
+Both find it by ``checks.detectors`` in every text of a row that training reads: messages and reference, with the calls
+in them, tools, and further columns.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Protocol
 
 from pydantic import Field, JsonValue
@@ -19,12 +20,14 @@ Detector = Annotated[str, NameOf(dict.fromkeys(detectors.KINDS))]
 
 
 class Readable(Protocol):
-    """A row, or a draft of one."""
+    """A draft of a row."""
 
     @property
     def messages(self) -> Sequence[Message]: ...
     @property
-    def reference(self) -> str: ...
+    def full_reference(self) -> str: ...
+    @property
+    def tools(self) -> Sequence[dict[str, JsonValue]]: ...
     @property
     def extra(self) -> Mapping[str, JsonValue]: ...
 
@@ -66,8 +69,10 @@ class PersonalData(Section):
 
 def _texts(row: Readable) -> Iterator[str]:
     """Every text of a row that training reads."""
-    yield from (message.content for message in row.messages)
-    yield row.reference
+    yield from (message.text for message in row.messages)
+    yield row.full_reference
+    for tool in row.tools:
+        yield from strings(tool)
     yield from strings(row.extra)
 
 
@@ -81,12 +86,3 @@ def strings(value: JsonValue | Mapping[str, JsonValue]) -> Iterator[str]:
     elif isinstance(value, list):
         for each in value:
             yield from strings(each)
-
-
-def each_string(value: JsonValue, change: Callable[[str], str]) -> JsonValue:
-    """A JSON value with each of ``strings`` changed."""
-    if isinstance(value, str):
-        return change(value)
-    if isinstance(value, dict):
-        return {key: each_string(each, change) for key, each in value.items()}
-    return [each_string(each, change) for each in value] if isinstance(value, list) else value

@@ -1,9 +1,19 @@
 """One row of a split, and one prediction: the data that stages exchange as JSON lines."""
 
+import json
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, SerializerFunctionWrapHandler, model_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
 
 
 class Record(BaseModel):
@@ -25,16 +35,69 @@ class Sparse(Record):
         return {name: value for name, value in handler(self).items() if value or name not in self.sparse}
 
 
-class Message(Record):
-    """One turn of a chat."""
+class Function(Record):
+    """The function that is called, and with what."""
 
-    role: Literal["system", "user", "assistant"]
+    name: Annotated[str, Field(min_length=1)]
+    arguments: dict[str, JsonValue]
+
+
+class ToolCall(Sparse):
+    """A call of a function, as OpenAI and chat templates have it. ``id``: what its result names it by, if anything."""
+
+    sparse: ClassVar[frozenset[str]] = frozenset({"id"})
+
+    id: str = ""
+    type: Literal["function"] = "function"
+    function: Function
+
+
+class Message(Sparse):
+    """One turn of a chat. ``tool_calls`` are the assistant's; a turn of role ``tool`` is the result of one of them.
+
+    ``tool_call_id`` or ``name`` say of which; without both, results are in the order of the calls.
+    """
+
+    sparse: ClassVar[frozenset[str]] = frozenset({"tool_calls", "tool_call_id", "name"})
+
+    role: Literal["system", "user", "assistant", "tool"]
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str = ""
+    name: str = ""
+
+    @property
+    def text(self) -> str:
+        """All that it says: its content, and its calls."""
+        return said(self.content, self.tool_calls) if self.tool_calls else self.content
+
+
+def said(content: str, calls: Sequence[ToolCall]) -> str:
+    """An answer as one text: its content, then its calls."""
+    return "\n".join(part for part in (content, _written(calls)) if part)
+
+
+def _written(calls: Iterable[ToolCall]) -> str:
+    """As Hermes and Qwen write them: ``checks.tool_calls`` reads it."""
+    written = (json.dumps(call.function.model_dump(), ensure_ascii=False) for call in calls)
+    return "\n".join(f"<tool_call>\n{each}\n</tool_call>" for each in written)
+
+
+def calls_in(messages: Iterable[Message]) -> bool:
+    """Whether a turn calls a function, or is the result of a call."""
+    return any(message.tool_calls or message.role == "tool" for message in messages)
+
+
+def in_the_reference(calls: tuple[ToolCall, ...], info: ValidationInfo) -> tuple[ToolCall, ...]:
+    """A validator of ``calls`` beside ``reference``."""
+    if not str(info.data.get("reference")).endswith(_written(calls)):
+        raise ValueError("the reference does not end with these calls, as <tool_call>{JSON}</tool_call>")
+    return calls
 
 
 def request(messages: Iterable[Message]) -> str:
     """The request: all turns except the system's, which many rows share."""
-    return "\n".join(message.content for message in messages if message.role != "system")
+    return "\n".join(message.text for message in messages if message.role != "system")
 
 
 def earlier_requests(messages: Sequence[Message]) -> tuple[str, ...]:
@@ -43,7 +106,10 @@ def earlier_requests(messages: Sequence[Message]) -> tuple[str, ...]:
 
 
 class Row(Sparse):
-    """One example. ``messages`` is the prompt, without the answer; ``reference`` is the answer.
+    """One example. ``messages`` is the prompt, without the answer; ``reference`` is the answer, its calls included.
+
+    ``calls``: the calls that the answer makes. ``tools``: the functions that can be called, as OpenAI and chat
+    templates describe them.
 
     ``id``: 16 hex digits of the content's digest, unique in a data set. ``group``: rows of one group
     are near-duplicates and stay in one split. ``slice``: the part of the domain that metrics are
@@ -52,7 +118,7 @@ class Row(Sparse):
     data.sources; empty for that of data.uri.
     """
 
-    sparse: ClassVar[frozenset[str]] = frozenset({"extra", "origin"})
+    sparse: ClassVar[frozenset[str]] = frozenset({"extra", "origin", "calls", "tools"})
 
     id: Annotated[str, Field(min_length=1)]
     messages: Annotated[tuple[Message, ...], Field(min_length=1)]
@@ -62,6 +128,28 @@ class Row(Sparse):
     source: str
     extra: dict[str, JsonValue] = Field(default_factory=dict)
     origin: str = ""
+    calls: tuple[ToolCall, ...] = ()
+    tools: tuple[dict[str, JsonValue], ...] = ()
+
+    _calls_are_in_the_reference = field_validator("calls")(in_the_reference)
+
+    @property
+    def answer(self) -> Message:
+        """The reference as a turn of the assistant."""
+        if not self.calls:
+            return Message(role="assistant", content=self.reference)
+        content = self.reference.removesuffix(_written(self.calls)).removesuffix("\n")
+        return Message(role="assistant", content=content, tool_calls=self.calls)
+
+    @property
+    def has_calls(self) -> bool:
+        """Whether it describes functions, or a turn calls one."""
+        return bool(self.tools or self.calls) or calls_in(self.messages)
+
+    @property
+    def schemas(self) -> list[dict[str, JsonValue]] | None:
+        """``tools`` as transformers takes them."""
+        return list(self.tools) or None
 
     @property
     def prompt(self) -> str:
@@ -72,7 +160,7 @@ class Row(Sparse):
     def transcript(self) -> str:
         """The prompt as a judge reads it: the last user message; of a chat each turn with its role, but no system's."""
         turns = [message for message in self.messages if message.role != "system"]
-        return self.prompt if len(turns) < 2 else "\n\n".join(f"{turn.role}: {turn.content}" for turn in turns)
+        return self.prompt if len(turns) < 2 else "\n\n".join(f"{turn.role}: {turn.text}" for turn in turns)
 
 
 def of_tested_sources(train: Iterable[Row], test: Iterable[Row]) -> list[Row]:
@@ -86,7 +174,7 @@ class Learned(NamedTuple):
 
     request: str
     source: str
-    further: tuple[str, ...] = ()  # the system's messages, the reference, and strings of further columns
+    further: tuple[str, ...] = ()  # the system's messages, tools, the reference, and strings of further columns
     earlier: tuple[str, ...] = ()  # requests that its chat answers before the last one
 
     @property

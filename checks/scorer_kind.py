@@ -11,9 +11,11 @@ class ScorerKind(Section, abc.ABC):
 
     A scorer is pure: the same two texts always give the same score. Gates score every answer again, and use no score
     from a file. ``rank``: the position of the kind in lists; kinds of the same rank are sorted by name.
+    ``reads_calls``: it reads calls of functions in the form of any model; a reference has them in one form.
     """
 
     rank: ClassVar[int] = 100
+    reads_calls: ClassVar[bool] = False
 
     kind: str
 

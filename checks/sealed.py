@@ -7,12 +7,12 @@ by one bit: all gates pass, or they do not. docs/how-to/sealed.md
 from collections.abc import Iterable, Sequence
 from typing import Annotated
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, JsonValue, ValidationError, field_validator
 
 from checks import digest, layout
 from checks.errors import EvidenceRefused
 from checks.params import Sealed
-from checks.rows import Message, Record, Row
+from checks.rows import Message, Record, Row, ToolCall, in_the_reference
 
 VARIABLE = "LOCKSTEP_SEALED_KEY"
 REFRESH = "refresh the sealed split: `lockstep sealed new` with fresh rows, and a new sealed.sha256"
@@ -30,8 +30,12 @@ class SealedLine(Record):
 
     messages: Annotated[tuple[Message, ...], Field(min_length=1)]
     reference: str
+    calls: tuple[ToolCall, ...] = ()
+    tools: tuple[dict[str, JsonValue], ...] = ()
     slice: Annotated[str, Field(min_length=1)] = "all"
     group: Annotated[str, Field(min_length=1)] | None = None
+
+    _calls_are_in_the_reference = field_validator("calls")(in_the_reference)
 
 
 def rows_of(lines: Sequence[SealedLine], groups: Sequence[int]) -> list[Row]:
@@ -41,12 +45,13 @@ def rows_of(lines: Sequence[SealedLine], groups: Sequence[int]) -> list[Row]:
     """
     found = dict[str, Row]()
     for number, (line, first) in enumerate(zip(lines, groups, strict=True), 1):
-        identity = digest.of_json([line.model_dump(include={"messages"}), line.reference]).removeprefix("sha256:")[:16]
+        said = [line.model_dump(include={"messages"}), line.reference, *([list(line.tools)] if line.tools else [])]
+        identity = digest.of_json(said).removeprefix("sha256:")[:16]
         if (same := found.get(identity)) is not None:
             raise EvidenceRefused(f"line {number}: is the same as {same.source}", "keep one of them")
         found[identity] = Row(
             id=identity, messages=line.messages, reference=line.reference, group=line.group or f"line:{first + 1}",
-            slice=line.slice, source=f"line:{number}",
+            slice=line.slice, source=f"line:{number}", calls=line.calls, tools=line.tools,
         )  # fmt: skip
     return list(found.values())
 

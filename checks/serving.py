@@ -6,7 +6,7 @@
 
 from typing import Annotated, ClassVar, Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from checks.energy import Energy
 from checks.evidence import Count, Report, TreePath
@@ -32,13 +32,15 @@ class ProbeToken(Record):
         return self.logprob - self.runner_up_logprob
 
 
-class Probe(Record):
+class Probe(Sparse):
     """One prompt and the merged model's own answer.
 
     ``prompt_tokens``: the ids of the templated prompt. ``tokens``: the greedy answer, with the token that ended it if
     it ``ended``. ``base_text``: the untuned base's answer to the same messages. ``unended``: the greedy answer in which
-    no token may end it, so that it is long for any model.
+    no token may end it, so that it is long for any model. ``tools``: the functions that the prompt describes.
     """
+
+    sparse: ClassVar[frozenset[str]] = frozenset({"tools"})
 
     id: str
     messages: Annotated[tuple[Message, ...], Field(min_length=1)]
@@ -47,6 +49,7 @@ class Probe(Record):
     ended: bool
     base_text: str
     unended: tuple[ProbeToken, ...] = ()
+    tools: tuple[dict[str, JsonValue], ...] = ()
 
     @property
     def text(self) -> str:

@@ -9,7 +9,7 @@ files. They score answers again, and no other sample: docs/explanation/evidence.
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from checks import digest
 from checks.evidence import Count, StageReport
@@ -27,9 +27,10 @@ Word = Annotated[str, Field(min_length=1, max_length=200)]
 Who = Annotated[str, Field(pattern=r"^[\w.:@/+-][\w .:@/+-]{0,149}$")]  # a finding has it in its reason
 
 
-def asked_sha(messages: Sequence[Message], reference: str) -> str:
-    """The ``sample_sha`` of a chat and its reference."""
-    return digest.of_json([[message.model_dump() for message in messages], reference])
+def asked_sha(messages: Sequence[Message], reference: str, tools: Sequence[dict[str, JsonValue]] = ()) -> str:
+    """The ``sample_sha`` of a chat, its reference, and the functions that it could call."""
+    said = [[message.model_dump() for message in messages], reference]
+    return digest.of_json([*said, list(tools)] if tools else said)
 
 
 class Scale(Section):

@@ -144,6 +144,8 @@ class Train(Section):
     without_adapter: ClassVar[bool] = False
     # Whether it can learn from packed sequences (``packing``): only if its loss is one of each row by itself.
     packable: ClassVar[bool] = False
+    # It learns chats that call functions, with the tools that they describe.
+    learns_calls: ClassVar[bool] = False
 
     method: Annotated[str, Field(description="the training method, a file of stages/training/methods")]
     seed: Annotated[int, Field(ge=0, description="of the adapter's first weights, the order of rows, and dropout")]

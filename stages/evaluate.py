@@ -74,6 +74,7 @@ def evaluate(params: Params, root: Path) -> str:
     train, test = (files.read_jsonl(root / path, Row) for path in (_TRAIN, _TEST))
     train = of_tested_sources(train, test)
     check_rows(test)
+    refuse_unread_calls(params, test)
     for scorer in settings.scorers:
         scoring.score(scorer, "", "")  # an impossible pattern refuses here, before the long work
     base_messages = prompts.for_base(test, train, settings.base_prompt)
@@ -153,6 +154,17 @@ def check_rows(test: Sequence[Row]) -> None:
         seen[row.id] = number
         if not row.reference.strip():
             raise EvaluationRefused(f"{_TEST}:{number}: row {row.id} has no reference", todo)
+
+
+def refuse_unread_calls(params: Params, test: Sequence[Row]) -> None:
+    """Refuse to compare calls as texts: models write them in different forms, and with keys in any order."""
+    first = next((number for number, row in enumerate(test, 1) if row.calls), None)
+    if first is not None and not any(scorer.reads_calls for scorer in params.evaluate.scorers):
+        raise EvaluationRefused(
+            f"{_TEST}:{first}: row {test[first - 1].id}: its reference calls a tool, and no scorer of evaluate.scorers "
+            "reads calls",
+            "add kind: tool-call",
+        )
 
 
 def predict(params: Params, test: Sequence[Row], answered: Answered) -> list[Prediction]:

@@ -32,7 +32,7 @@ def prepare(params: Params, root: Path) -> str:
     """Write the splits and the report.
 
     Raises DataRefused if rows cannot be read, a split or a source is empty, train.method needs a column that the loader
-    does not give, or a source has too few rows for its share.
+    does not give or does not learn calls that rows have, or a source has too few rows for its share.
     """
     config = params.prepare
     raw = root / layout.RAW
@@ -40,6 +40,7 @@ def prepare(params: Params, root: Path) -> str:
     parts = data_sources.parts(params.data, config.loader)
     loaded = [draft for part in parts for draft in mixture.load(part, raw)]
     _refuse_without_columns(params, loaded)
+    _refuse_calls(params, loaded)
     placed, counts = mixed(config, loaded, parts)
     kept = sum(map(len, placed.values()))
     empty = [name for name in layout.SPLIT_NAMES if not placed[name]]
@@ -165,6 +166,17 @@ def _refuse_without_columns(params: Params, loaded: Sequence[Draft]) -> None:
         )
 
 
+def _refuse_calls(params: Params, loaded: Sequence[Draft]) -> None:
+    """Refuse rows with tools where a step of the training does not learn them."""
+    unable = [step.method for step in steps.of(params.training) if not step.learns_calls]
+    first = next((draft for draft in loaded if draft.has_calls), None) if unable else None
+    if first is not None:
+        raise DataRefused(
+            f"{first.source}: has tools or calls of them, which train.method {unable[0]!r} does not learn",
+            "use sft, or take such rows out of the data source",
+        )
+
+
 class Placed(NamedTuple):
     """A draft that is kept, in its split."""
 
@@ -178,18 +190,20 @@ class Placed(NamedTuple):
         return Row(
             id=self.id,
             messages=self.draft.messages,
-            reference=self.draft.reference,
+            reference=self.draft.full_reference,
             group=self.group,
             slice=self.draft.slice,
             source=self.draft.source,
             extra=dict(self.draft.extra),
             origin=self.draft.origin,
+            calls=self.draft.calls,
+            tools=self.draft.tools,
         )
 
 
 def split(config: Config, kept: Sequence[Draft]) -> dict[str, list[Placed]]:
     """The drafts of each split, ordered by id. Raises DataRefused if two have the same id."""
-    items = _items(kept, splits.strata([draft.reference for draft in kept], [draft.slice for draft in kept]))
+    items = _items(kept, splits.strata([draft.full_reference for draft in kept], [draft.slice for draft in kept]))
     group_of = splits.groups(items, config.near_duplicates)
     shares = {"test": config.splits.test, "valid": config.splits.valid}
     place = splits.assign(items, group_of, shares, config.seed)

@@ -99,6 +99,7 @@ def _answers(
                 ended=answer[-1].id in ends,
                 base_text="",
                 unended=unended,
+                tools=row.tools,
             )
         )
     del model

@@ -93,7 +93,7 @@ def measure(request: Request, root: Path) -> Measured:
         test_groups=len({row.group for row in splits["test"]}), distinct=len({row.reference.strip() for row in rows}),
         label_shares=(smallest, largest), majority=commonest / len(splits["test"]),
         words=max(len(row.prompt.split()) for row in rows),
-        prompt_tokens=_rounded(_SYSTEM + max(sum(_TURN + tokens(m.content) for m in row.messages) for row in rows)),
+        prompt_tokens=_rounded(_SYSTEM + max(map(_prompt_tokens, rows))),
         reference_tokens=_rounded(1 + max(tokens(row.reference) for row in rows)),
     )  # fmt: skip
 
@@ -106,6 +106,11 @@ def tokens(text: str) -> int:
     letters = sum(math.ceil(len(run) / 2) for run in re.findall(r"[A-Za-z]+", text))
     others = re.sub(r"[A-Za-z\s]+", "", text)
     return letters + len(others.encode()) + text.count("\n")
+
+
+def _prompt_tokens(row: Row) -> int:
+    listed = tokens(json.dumps(row.schemas, ensure_ascii=False)) if row.tools else 0
+    return listed + sum(_TURN + tokens(message.text) for message in row.messages)
 
 
 def _rounded(count: int) -> int:

@@ -45,7 +45,14 @@ WRITTEN = {
     ),
     "plain": "<s>System:\nbe brief\n\nUser:\nlist the disks\n\nAssistant:\ndisk</s>\n\n",
 }  # fmt: skip
-ENDS = {"chatml": "<|im_end|>", "gemma": "<end_of_turn>", "llama3": "<|eot_id|>", "plain": "</s>"}
+WRITTEN["hermes"] = WRITTEN["chatml"]  # without tools
+ENDS = {
+    "chatml": "<|im_end|>",
+    "hermes": "<|im_end|>",
+    "gemma": "<end_of_turn>",
+    "llama3": "<|eot_id|>",
+    "plain": "</s>",
+}
 
 
 def make_base(folder: Path, marks: tuple[str, ...] = MARKS, template: str | None = None) -> Path:
@@ -178,7 +185,7 @@ def _not_utf8(document: dict[str, Any], root: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda *_: None, r"base.uri: model: has no chat template; use the model's instruct variant, or set base.chat_template to chatml or gemma or llama3 or plain or a file of your own"),
+        (lambda *_: None, r"base.uri: model: has no chat template; use the model's instruct variant, or set base.chat_template to chatml or gemma or hermes or llama3 or plain or a file of your own"),
         (_without("<|im_end|>"), r"base.chat_template: chatml needs <\|im_end\|>, which the model's tokenizer does not have; use gemma or llama3 or plain or a file"),
         (_without(*MARKS), r"chatml needs <\|im_start\|>, <\|im_end\|>, which the model's tokenizer does not have; use plain or a file of your own"),
         (_file("x", sha256=None), r"base.chat_template.sha256: chat.jinja is not pinned; pin it: sha256: [0-9a-f]{64}"),
@@ -216,8 +223,8 @@ def test_an_edited_file_is_refused_before_dvc_starts(document: dict, tmp_path: P
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        ("chatlm", "base.chat_template: 'chatlm'; input should be 'chatml', 'gemma', 'llama3' or 'plain'"),
-        (3, "base.chat_template: 3; input should be 'chatml', 'gemma', 'llama3' or 'plain'"),
+        ("chatlm", "base.chat_template: 'chatlm'; input should be 'chatml', 'gemma', 'hermes', 'llama3' or 'plain'"),
+        (3, "base.chat_template: 3; input should be 'chatml', 'gemma', 'hermes', 'llama3' or 'plain'"),
         (
             {"file": "a", "sha_256": None, "sha256": None},
             "base.chat_template.sha_256: unknown key; did you mean sha256?",

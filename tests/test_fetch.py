@@ -350,7 +350,7 @@ def test_gguf_becomes_dense_safetensors_with_tokenizer_and_template(
 def test_gguf_without_a_chat_template_is_refused(document: dict, tmp_path: Path, tiny_base: Path) -> None:
     write_gguf(tiny_base, tmp_path / "tiny.gguf", None)
     document["base"] |= {"uri": "tiny.gguf", "sha256": sha256((tmp_path / "tiny.gguf").read_bytes())}
-    with pytest.raises(SourceRefused, match=r"tiny.gguf: has no chat template; .* to chatml or plain"):
+    with pytest.raises(SourceRefused, match=r"tiny.gguf: has no chat template; .* to chatml or hermes or plain"):
         run(document, tmp_path)
     assert outputs(tmp_path) == []
 

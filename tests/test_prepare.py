@@ -473,11 +473,9 @@ MALFORMED: dict[str, tuple[str, bytes | str, dict[str, Any], str]] = {
         "r.jsonl", _lines([{"m": [{"from": ["x"], "value": "a"}, {"from": "gpt", "value": "a"}]}]), {"messages": "m"},
         r":1: column 'm': roles \[None, 'assistant'\] are not: system",
     ),
-    "a tool call": (
-        "r.jsonl",
-        _lines([{"m": [CHAT[0], {**CHAT[1], "tool_calls": [1]}]}]),
-        {"messages": "m"},
-        r":1: column 'm': a turn has tool_calls beside role and content",
+    "a turn with a weight": (
+        "r.jsonl", _lines([{"m": [CHAT[0], {**CHAT[1], "weight": 1}]}]), {"messages": "m"},
+        r":1: column 'm': a turn has weight beside role and content and tool_calls; fix",
     ),
 }  # fmt: skip
 

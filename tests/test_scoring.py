@@ -17,11 +17,13 @@ from checks.scorers.json_valid import JsonValid
 from checks.scorers.refusal import Refusal
 from checks.scorers.regex import Regex
 from checks.scorers.token_f1 import TokenF1
+from checks.scorers.tool_call import ToolCall
 
 EXACT, F1, EDIT = ExactMatch(kind="exact-match"), TokenF1(kind="token-f1"), EditSimilarity(kind="edit-similarity")
 HAS, ANY = Contains(kind="contains"), Contains(kind="contains", separator="|")
 REFUSES = Refusal(kind="refusal")
 JSON, WORD = JsonValid(kind="json-valid"), Regex(kind="regex", pattern=r"az( \w+)+")
+CALLS, LOOSE = ToolCall(kind="tool-call"), ToolCall(kind="tool-call", texts="loose")
 TEXT = st.text(max_size=60)
 
 
@@ -65,7 +67,61 @@ def test_a_scorer_means_what_its_name_says(scorer: Scorer, prediction: str, refe
 
 
 def test_the_tests_here_know_every_scorer() -> None:
-    assert {type(scorer) for scorer in (EXACT, F1, EDIT, HAS, REFUSES, JSON, WORD)} == set(scorers.KINDS.kinds.values())
+    assert {type(scorer) for scorer in (EXACT, F1, EDIT, HAS, REFUSES, JSON, WORD, CALLS)} == set(
+        scorers.KINDS.kinds.values()
+    )
+
+
+LOOK = '{"name": "look", "arguments": {"at": [1, true], "in": {"a": "x", "b": null}}}'
+SAME = '{"arguments": {"in": {"b": null, "a": "x"}, "at": [1.0, true]}, "name": "look"}'
+SHUT = '{"name": "shut", "arguments": {}}'
+WANTED = f"I look.\n<tool_call>\n{LOOK}\n</tool_call>\n<tool_call>\n{SHUT}\n</tool_call>"
+ONE = f"<tool_call>\n{LOOK}\n</tool_call>"
+
+
+@pytest.mark.parametrize(
+    ("prediction", "reference", "expected"),
+    [
+        (f"<tool_call>{SHUT}</tool_call> and <tool_call> {SAME} </tool_call>.", WANTED, 1),  # any order, keys too
+        (f"<think>I could <tool_call></think>{WANTED}", WANTED, 1),
+        (f"{SAME}\n{SHUT}", WANTED, 1),  # as decoding leaves it where the tags are special tokens
+        (f"[TOOL_CALLS] [{SAME}, {SHUT}]", WANTED, 1),
+        (f"[{SAME}, {SHUT}]", WANTED, 1),
+        ('[TOOL_CALLS]look[ARGS]{"in": {"b": null, "a": "x"}, "at": [1, true]}[TOOL_CALLS]shut[ARGS]{}', WANTED, 1),
+        ('look{"in": {"b": null, "a": "x"}, "at": [1, true]}shut{}', WANTED, 1),
+        (f"<|python_tag|>{SAME.replace('arguments', 'parameters')}; {SHUT}", WANTED, 1),
+        (SAME.replace("arguments", "parameters"), ONE, 1),
+        (f"<tool_call>\n{LOOK}", ONE, 1),  # a server reads it too
+        (ONE, WANTED, 0),
+        (f"{ONE}{ONE}", ONE, 0),  # once is not twice
+        (f"{ONE}<tool_call>{SHUT}</tool_call><tool_call>{SHUT}</tool_call>", f"{ONE}{ONE}<tool_call>{SHUT}", 0),
+        (ONE.replace("look", "peek"), ONE, 0),
+        (ONE.replace("[1, true]", "[true, 1]"), ONE, 0),  # the order of a list counts, and true is not 1
+        (ONE.replace("[1, true]", '["1", true]'), ONE, 0),
+        (ONE.replace("null", "0"), ONE, 0),
+        (ONE.replace("null", "false"), ONE.replace("null", "0"), 0),
+        (ONE.replace('"x"', '"X"'), ONE, 0),
+        (ONE.replace("null}", 'null, "c": 1}'), ONE, 0),  # an argument more
+        (ONE.replace('"at"', '"in": {}, "at"'), ONE, 0),  # a key twice
+        (f"Look: {LOOK}", ONE, 0),  # words before JSON are an answer in words
+        ("<tool_call>look()</tool_call>", ONE, 0),
+        ("I cannot.", ONE, 0),
+        ("I cannot.", "You cannot.", 1),  # both call nothing
+        ('{"name": "Ann"}', "You cannot.", 1),  # JSON that is no call
+        (ONE, "You cannot.", 0),
+        ("<tool_call>look()</tool_call>", "You cannot.", 0),
+        (f"<tool_call>{'[' * 100_000}", ONE, 0),
+        (ONE.replace("null", f"{'[' * 500}{']' * 500}"), ONE, 0),
+    ],
+)
+def test_calls_are_equal_if_names_and_arguments_are(prediction: str, reference: str, expected: float) -> None:
+    assert scoring.score(CALLS, prediction, reference) == expected
+
+
+def test_loose_texts_are_compared_as_the_berkeley_leaderboard_does() -> None:
+    said, other = ONE.replace('"x"', '"San José, CA_1\'s"'), ONE.replace('"x"', '"san josé CA1\\"s"')
+    assert [scoring.score(scorer, said, other) for scorer in (CALLS, LOOSE)] == [0, 1]
+    assert scoring.score(LOOSE, ONE.replace("look", "LOOK"), ONE) == 0  # names are no texts
 
 
 @pytest.mark.parametrize("reference", ["", "Refuse", "refused", "yes"])
@@ -76,7 +132,7 @@ def test_a_reference_that_does_not_say_whether_to_refuse_is_refused(reference: s
 
 @given(TEXT, TEXT)
 def test_every_score_lies_between_0_and_1(prediction: str, reference: str) -> None:
-    for scorer in (EXACT, F1, EDIT, HAS, JSON, WORD):
+    for scorer in (EXACT, F1, EDIT, HAS, JSON, WORD, CALLS):
         assert 0 <= scoring.score(scorer, prediction, reference) <= 1
 
 

@@ -223,7 +223,7 @@ FAULTS = {
     "train: prompts are unique": ["train:6", "train:9"],
     "train: prompts have at most 100 tokens": ["train:7"],
     "train: references have at most 8 tokens": ["train:10"],
-    "valid: turns alternate and end with the user": ["valid:3"],
+    "valid: turns alternate and end with the user or a tool": ["valid:3"],
     "train: references are not empty": ["train:17"],
     "test: prompts are unique": ["test:3", "test:4"],
     "test: prompts are not empty": ["test:2"],
@@ -304,7 +304,7 @@ REMEDIES = {
     "it counts the words of the last question (prepare.max_prompt_words, now 45), no rule tokens",
     "train: references have at most 8 tokens": "raise validate.max_reference_tokens, or shorten these references in the "
     "data source: no rule drops them",
-    "valid: turns alternate and end with the user": "fix the turns in the data source",
+    "valid: turns alternate and end with the user or a tool": "fix the turns in the data source",
     "test: prompts are not empty": "add drop-empty-prompt to prepare.rules, or fix these rows in the data source",
     "test: references are not empty": "add drop-empty-reference to prepare.rules, or fix these rows",
 }

@@ -11,7 +11,7 @@ import pytest
 from checks import meters, scoring, serving
 from checks.params import Params
 from checks.release_params import Serve
-from checks.rows import Message, Prediction, Row
+from checks.rows import Function, Message, Prediction, Row, ToolCall
 from checks.scorers.exact_match import ExactMatch
 from checks.scorers.token_f1 import TokenF1
 from checks.serving import CheckName, Probe, ProbeReport, ProbeToken, ServingCheck, combine
@@ -160,6 +160,25 @@ def test_every_request_is_greedy_and_names_the_model(params: Params) -> None:
     assert len(chats) > 40
     assert all(body["temperature"] == 0 for body in chats)
     assert {body["model"] for body in chats} == {"router"}
+
+
+def test_a_server_is_asked_with_the_tools_of_each_chat_and_answers_as_text(params: Params) -> None:
+    tools = ({"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}},)
+    call = ToolCall(id="c1", function=Function(name="look", arguments={"at": ["é", 1]}))
+    turns = (
+        *PROBES[0].messages, Message(role="assistant", content="", tool_calls=(call,)),
+        Message(role="tool", content="97 %", tool_call_id="c1"),
+    )  # fmt: skip
+    probes = (PROBES[0].model_copy(update={"messages": turns, "tools": tools}), *PROBES[1:])
+    with talking(params, "vllm", probes) as (context, server):
+        found = ask(context)
+    assert {check.status for check in found.values()} == {"pass"}, found
+    about = [body for body in server.bodies if body.get("messages", [{}])[-1]["content"] == "97 %"]
+    assert len(about) > 5
+    assert all(body["tools"] == list(tools) for body in about)
+    assert all("tool_choice" in body or "max_tokens" not in body for body in about)  # but where it only counts tokens
+    assert {body["messages"][2]["tool_calls"][0]["function"]["arguments"] for body in about} == {'{"at": ["é", 1]}'}
+    assert all("tools" not in body for body in server.bodies if body not in about)
 
 
 Fault = Callable[[StandIn], object]

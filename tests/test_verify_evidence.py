@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from checks import digest, files, layout
-from checks.errors import EvidenceRefused, Refusal, RegistryRefused, VerdictFailed
+from checks.errors import EvidenceRefused, Refusal, RegistryRefused, ServingRefused, VerdictFailed
 from checks.params import Params
 from checks.rows import Prediction
 from checks.serving import ImageReport, Probe, ProbeReport, ProbeToken
@@ -15,6 +15,8 @@ from release.image.layout import Layout
 from release.serving import weights
 from release.serving.expected import expected
 from release.verbs.build import Options, build
+from release.verbs.verify import Options as VerifyOptions
+from release.verbs.verify import verify
 from tests import build_tree, evidence_tree, spoil
 from tests.conftest import scaled_down
 
@@ -163,3 +165,13 @@ def test_a_report_of_other_files_or_ways_out_is_refused(run: Path, tmp_path: Pat
     with pytest.raises(EvidenceRefused, match="are not the model"):
         weights.unpack(Layout(run / layout.IMAGE), fewer, tmp_path / "fewer")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_server_that_does_not_answer_chats_with_tools_as_text_is_not_asked(run: Path) -> None:
+    tool = {"type": "function", "function": {"name": "look"}}
+    spoil.edit_json(layout.PROBES, lambda value: value["probes"][0].update(tools=[tool]))(run)
+    evidence_tree.recorded(run)
+    with pytest.raises(
+        ServingRefused, match=r"probe p has tools, and tgi does not answer such a chat .*; set serve\.runtime to vllm"
+    ):
+        verify(run, VerifyOptions(url="http://127.0.0.1:9", runtime="tgi"))

@@ -20,6 +20,9 @@ OPENAI_REQUEST["properties"]["logit_bias"] = {
 }
 VLLM_REQUEST = copy.deepcopy(OPENAI_REQUEST)
 VLLM_REQUEST["properties"]["return_tokens_as_token_ids"] = {"type": "boolean"}
+VLLM_REQUEST["properties"]["tools"] = {"type": "array", "items": {"type": "object"}, "minItems": 1}
+VLLM_REQUEST["properties"]["tool_choice"] = {"const": "none"}  # else it wants a parser: --tool-call-parser
+VLLM_REQUEST["dependentRequired"] = {"tools": ["tool_choice"], "tool_choice": ["tools"]}
 
 
 class OpenAiStandIn(StandIn):

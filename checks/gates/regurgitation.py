@@ -22,6 +22,8 @@ from checks.gate_kind import (
     percent,
     small,
 )
+from checks.personal_data import strings
+from checks.rows import Row
 from checks.sections import stricter
 from checks.verdict import Finding, Status, Verdict
 
@@ -37,6 +39,11 @@ class _Answer(NamedTuple):
     known: tuple[str, ...]
     name: str
     group: str
+
+
+def _read_before(row: Row) -> tuple[str, ...]:
+    """The texts of its prompt, tools included."""
+    return (*(each.text for each in row.messages), *(text for tool in row.tools for text in strings(tool)))
 
 
 class RegurgitationGate(ScoreGate):
@@ -123,7 +130,7 @@ class RegurgitationGate(ScoreGate):
             if missing := gap(case.evidence, (layout.EVALUATION, layout.SPLITS / "test.jsonl", path)):
                 raise NoEvidence(missing)
             return [
-                _Answer(given.prediction, tuple(each.content for each in row.messages), row.id, row.group)
+                _Answer(given.prediction, _read_before(row), row.id, row.group)
                 for row, given in zip(case.evidence.test, case.evidence.answers["candidate"], strict=True)
             ]
         from checks.suite_sample import SuiteSample

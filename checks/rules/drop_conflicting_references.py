@@ -18,5 +18,5 @@ class DropConflictingReferences(Rule):
         answers: defaultdict[tuple[str, ...], set[str]] = defaultdict(set)
         asked = [draft.asked for draft in drafts]
         for key, draft in zip(asked, drafts, strict=True):
-            answers[key].add(draft.reference)
+            answers[key].add(draft.full_reference)
         return [len(answers[key]) > 1 for key in asked]

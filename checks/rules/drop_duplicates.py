@@ -19,7 +19,7 @@ class DropDuplicates(Rule):
 
     def among(self, drafts: Sequence[Draft]) -> list[bool]:
         """Whether each draft has the defect, beside the others."""
-        keys = [(*draft.asked, draft.reference, _extra(draft)) for draft in drafts]
+        keys = [(*draft.asked, draft.full_reference, _extra(draft)) for draft in drafts]
         alike: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
         for index, key in enumerate(keys):
             alike[key].append(index)

@@ -3,8 +3,7 @@
 from dataclasses import replace
 from typing import ClassVar
 
-from checks.drafts import Draft, Rule
-from checks.personal_data import each_string
+from checks.drafts import Draft, Rule, each_string
 
 
 class MaskPersonalData(Rule):
@@ -20,7 +19,7 @@ class MaskPersonalData(Rule):
         if wanted is None or not wanted.count(draft):
             return draft
         return replace(
-            draft.rewritten(wanted.mask(draft.prompt), wanted.mask(draft.reference)),
-            before=tuple(each.model_copy(update={"content": wanted.mask(each.content)}) for each in draft.before),
+            draft.turns_rewritten(**dict.fromkeys(("system", "user", "assistant", "tool", "call"), wanted.mask)),
             extra={key: each_string(value, wanted.mask) for key, value in draft.extra.items()},
+            tools=tuple({key: each_string(each, wanted.mask) for key, each in tool.items()} for tool in draft.tools),
         )

@@ -19,4 +19,4 @@ class StripControlCharacters(Rule):
 
     def fix(self, draft: Draft) -> Draft:
         """The draft without the defect."""
-        return draft.turns_rewritten(system=_stripped, user=_stripped, assistant=_stripped)
+        return draft.turns_rewritten(**dict.fromkeys(("system", "user", "assistant", "tool", "call"), _stripped))

@@ -93,8 +93,9 @@ class Judged(ScaledSuite):
                 )
             scored[role] = [
                 Scored(
-                    sample=row.id, sample_sha=asked_sha(row.messages, row.reference), model=material.models[role],
-                    metric=metric, value=worst if value is None else value, group=row.group, slice=row.slice,
+                    sample=row.id, sample_sha=asked_sha(row.messages, row.reference, row.tools),
+                    model=material.models[role], metric=metric, value=worst if value is None else value,
+                    group=row.group, slice=row.slice,
                 )
                 for row, value in zip(material.rows, known, strict=True)
             ]  # fmt: skip

@@ -152,8 +152,8 @@ class Pairwise(SuiteKind):
         return {
             model: [
                 Scored(
-                    sample=row.id, sample_sha=asked_sha(row.messages, row.reference), model=material.models[model],
-                    metric=metric, group=row.group, slice=row.slice,
+                    sample=row.id, sample_sha=asked_sha(row.messages, row.reference, row.tools),
+                    model=material.models[model], metric=metric, group=row.group, slice=row.slice,
                     value=(1 + sign * float(found.judge[at])) / 2 if self.judge else float(differ[at]),
                 )
                 for at, row in enumerate(material.rows)

@@ -20,7 +20,7 @@ from pydantic import Field, JsonValue, RootModel, TypeAdapter, ValidationError, 
 
 from checks import digest, files, layout, scoring
 from checks.errors import EvidenceRefused
-from checks.rows import Message, Row
+from checks.rows import Message, Row, calls_in
 from checks.scorers import Scorer
 from checks.sections import Positive, Section, Share, Source
 from checks.suite_kind import AskedSuite, BoundedSuite, Log, Made, Material, SizedSuite
@@ -187,6 +187,8 @@ def _row(suite: Questions, line: Mapping[str, JsonValue], number: int) -> Row:
     messages = tuple(_messages(suite, value["prompt"], value["messages"]))
     if messages[-1].role != "user" or not messages[-1].content.strip():
         raise ValueError("does not end with a question of a user")
+    if calls_in(messages):
+        raise ValueError("calls tools, which suites do not ask for")
     reference = _text("reference", value["reference"]) or ""
     identity = _text("id", value["id"]) or digest.of_json(asked_sha(messages, reference)).removeprefix("sha256:")[:16]
     return Row(

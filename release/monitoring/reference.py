@@ -85,5 +85,8 @@ def _lines(records: Records, commit: Commit, path: Path, model: type[M], digests
 
 
 def _prompt(row: Row) -> str:
-    """All that the model is told, as a gateway captures it: redacted, or its marks alone would tell both apart."""
-    return redact("\n".join(message.content for message in row.messages))[0]
+    """All that the model is told, as a gateway captures it: redacted, or its marks alone would tell both apart.
+
+    A result of a tool is captured as such, and not as text.
+    """
+    return redact("\n".join("" if each.role == "tool" else each.content for each in row.messages))[0]

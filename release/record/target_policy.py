@@ -283,11 +283,11 @@ def _rows_at(root: Path, commit: str, wanted: Digest) -> tuple[Row, ...] | str:
 def _restricted(evidence: Evidence, rows: tuple[Row, ...]) -> tuple[Evidence, int]:
     """The evidence on ``rows`` alone, in their order, groups and slices; and the number of them without an answer.
 
-    Rows are the same if id, messages and reference are. If one is missing, only the rows change: it can still be
+    Rows are the same if id, messages, tools and reference are. If one is missing, only the rows change: it can still be
     checked what training has seen of them.
     """
-    here = {row.id: (row.messages, row.reference) for row in evidence.test}
-    missing = sum(here.get(row.id) != (row.messages, row.reference) for row in rows)
+    here = {row.id: (row.messages, row.tools, row.reference) for row in evidence.test}
+    missing = sum(here.get(row.id) != (row.messages, row.tools, row.reference) for row in rows)
     if missing:
         return dataclasses.replace(evidence, test=rows), missing
     return dataclasses.replace(

@@ -3,14 +3,18 @@
 All three are OpenAI's chat completions. In addition, ``tgi`` (its OpenAPI document) returns log-probabilities by token
 text and tokenizes a chat at /chat_tokenize; ``vllm`` returns token ids on request and tokenizes at /tokenize;
 ``openai`` has neither. TGI ignores ``logit_bias``; the others apply it.
+
+A chat with tools is asked for text. With ``tool_choice: none`` vLLM describes the tools in the prompt, and reads no
+call from the answer. TGI would leave them out of the prompt then, and without it the model can write only a call.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Annotated, Any, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from checks import files
 from checks.captures import RELEASE_HEADER
@@ -114,19 +118,29 @@ class _VllmTokens(_Loose):
 
 @dataclass(frozen=True)
 class Speech:
-    """What one dialect adds. ``logprobs``: fields that request log-probabilities, None if unsupported."""
+    """What one dialect adds. ``logprobs``: fields that request log-probabilities, None if unsupported.
+
+    ``raw``: fields beside ``tools`` with which a server answers as without them, but for the prompt; None if it cannot.
+    """
 
     logprobs: dict[str, Any] | None
     token: Callable[[_Logprob], Token]
-    tokenize: Callable[[Client, str, list[dict[str, str]]], tuple[int, ...]] | None
+    tokenize: Callable[[Client, dict[str, Any]], tuple[int, ...]] | None
     biased: bool  # heeds logit_bias
+    raw: dict[str, Any] | None
+
+    def told(self, tools: Sequence[dict[str, JsonValue]]) -> dict[str, Any]:
+        """The fields of a request whose prompt describes ``tools``; without any, it has none."""
+        return {"tools": list(tools), **(self.raw or {})} if tools else {}
 
 
 def chat(
-    client: Client, speech: Speech, model: str, messages: Sequence[Message], limit: int, ends: Sequence[int] = ()
-) -> Answer:
+    client: Client, speech: Speech, model: str, messages: Sequence[Message], limit: int, ends: Sequence[int] = (),
+    tools: Sequence[dict[str, JsonValue]] = (),
+) -> Answer:  # fmt: skip
     """Request the greedy answer of at most ``limit`` tokens, without the tokens ``ends``. Raises NoAnswer."""
-    reply = client.post(CHAT, request(model, messages, limit, ends) | (speech.logprobs or {})).good()
+    body = request(model, messages, limit, ends) | speech.told(tools)
+    reply = client.post(CHAT, body | (speech.logprobs or {})).good()
     said = _read(_Chat, reply.body)
     choice, usage = said.choices[0], said.usage
     tokens = choice.logprobs.content if choice.logprobs and speech.logprobs else None
@@ -147,13 +161,15 @@ def stream(
     limit: int,
     ends: Sequence[int] = (),
     spoke: Callable[[], object] = lambda: None,
+    told: Mapping[str, Any] | None = None,
 ) -> Streamed:
-    """Request the same as a stream; ``spoke`` is called at its first text.
+    """Request the same as a stream; ``spoke`` is called at its first text. ``told``: of ``Speech.told``.
 
     Raises NoAnswer, also if the stream ends before the answer does.
     """
     began = monotonic()
-    body = request(model, messages, limit, ends) | {"stream": True, "stream_options": {"include_usage": True}}
+    body = request(model, messages, limit, ends) | dict(told or {})
+    body |= {"stream": True, "stream_options": {"include_usage": True}}
     pieces: list[str] = []
     first, finish, usage, done = None, None, None, False
     for data in client.events(CHAT, body):
@@ -188,19 +204,22 @@ def request(model: str, messages: Sequence[Message], limit: int, ends: Sequence[
     return body | ({"logit_bias": {str(token): -100.0 for token in ends}} if ends else {})
 
 
-def tokenize(client: Client, speech: Speech, model: str, messages: Sequence[Message]) -> tuple[int, ...] | None:
+def tokenize(
+    client: Client, speech: Speech, model: str, messages: Sequence[Message], tools: Sequence[dict[str, JsonValue]] = ()
+) -> tuple[int, ...] | None:
     """The token ids of a chat from the server; None if the dialect does not offer them. Raises NoAnswer."""
-    return None if speech.tokenize is None else speech.tokenize(client, model, _plain(messages))
+    body = {"model": model, "messages": _plain(messages)} | ({"tools": list(tools)} if tools else {})
+    return None if speech.tokenize is None else speech.tokenize(client, body)
 
 
-def _tgi_tokens(client: Client, model: str, messages: list[dict[str, str]]) -> tuple[int, ...]:
-    reply = client.post("/chat_tokenize", {"model": model, "messages": messages}).good()
+def _tgi_tokens(client: Client, body: dict[str, Any]) -> tuple[int, ...]:
+    reply = client.post("/chat_tokenize", body).good()
     return tuple(token.id for token in _read(_TgiTokens, reply.body).tokenize_response)
 
 
-def _vllm_tokens(client: Client, model: str, messages: list[dict[str, str]]) -> tuple[int, ...]:
-    body = {"model": model, "messages": messages, "add_generation_prompt": True}
-    return tuple(_read(_VllmTokens, client.post("/tokenize", body).good().body).tokens)
+def _vllm_tokens(client: Client, body: dict[str, Any]) -> tuple[int, ...]:
+    reply = client.post("/tokenize", body | {"add_generation_prompt": True}).good()
+    return tuple(_read(_VllmTokens, reply.body).tokens)
 
 
 def _by_text(token: _Logprob) -> Token:
@@ -215,8 +234,12 @@ def _by_id(token: _Logprob) -> Token:
     return Token(int(number), None, token.logprob)
 
 
-def _plain(messages: Iterable[Message]) -> list[dict[str, str]]:
-    return [message.model_dump() for message in messages]
+def _plain(messages: Iterable[Message]) -> list[dict[str, Any]]:
+    """The turns as OpenAI's API has them: arguments of calls are text."""
+    found = [message.model_dump() for message in messages]
+    for call in (call for turn in found for call in turn.get("tool_calls", ())):
+        call["function"]["arguments"] = json.dumps(call["function"]["arguments"], ensure_ascii=False)
+    return found
 
 
 def _read(model: type[Part], body: bytes) -> Part:
@@ -227,7 +250,13 @@ def _read(model: type[Part], body: bytes) -> Part:
 
 
 SPEECHES: dict[Dialect, Speech] = {
-    "tgi": Speech({"logprobs": True}, _by_text, _tgi_tokens, biased=False),
-    "vllm": Speech({"logprobs": True, "return_tokens_as_token_ids": True}, _by_id, _vllm_tokens, biased=True),
-    "openai": Speech(None, _by_text, None, biased=True),
+    "tgi": Speech({"logprobs": True}, _by_text, _tgi_tokens, biased=False, raw=None),
+    "vllm": Speech(
+        {"logprobs": True, "return_tokens_as_token_ids": True},
+        _by_id,
+        _vllm_tokens,
+        biased=True,
+        raw={"tool_choice": "none"},
+    ),
+    "openai": Speech(None, _by_text, None, biased=True, raw={}),
 }

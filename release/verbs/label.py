@@ -136,6 +136,6 @@ def _read(root: Path, name: str) -> _Rows:
 def _plain(question: str, task: labelling.Task) -> dict[str, str]:
     """A task with its messages as one text, as Label Studio shows it."""
     return {
-        "question": question, "prompt": "\n\n".join(message.content for message in task.messages),
+        "question": question, "prompt": "\n\n".join(message.text for message in task.messages),
         **task.model_dump(exclude={"messages"}),
     }  # fmt: skip

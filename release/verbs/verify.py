@@ -26,7 +26,7 @@ from release.image import stores
 from release.image.layout import Layout
 from release.overlay import named_server as servers
 from release.runtimes import Runtime
-from release.serving import containers, examine, images, processes, running, weights
+from release.serving import containers, dialects, examine, images, processes, running, weights
 from release.serving.client import Client
 from release.serving.containers import Mounted
 from release.serving.expected import Expected, expected
@@ -97,6 +97,7 @@ def verify(root: Path, options: Options) -> ServingReport:
 def _verify(root: Path, options: Options) -> ServingReport:
     held = expected(root, image=options.how == "container")
     runtime = _runtime(held, options)
+    _refuse_tools(held, runtime)
     server = _server(root, held, options)
     for path in (layout.SERVING_STATEMENT, layout.SERVING_REPORT, LOG):
         (root / path).unlink(missing_ok=True)
@@ -128,6 +129,17 @@ def _verify(root: Path, options: Options) -> ServingReport:
         status=combine(checks),
         tool=metadata.version("lockstep"),
     )
+
+
+def _refuse_tools(held: Expected, runtime: Runtime) -> None:
+    """Refuse to ask a server about tools that answers otherwise once a request has some."""
+    asked = [("probe", each.id) for each in held.probes.probes if each.tools]
+    asked += [("row", row.id) for row in held.rows if row.tools]
+    if asked and dialects.SPEECHES[runtime.dialect].raw is None:
+        raise ServingRefused(
+            f"{' '.join(asked[0])} has tools, and {runtime.name} does not answer such a chat as the model writes",
+            "set serve.runtime to vllm, and build again",
+        )
 
 
 def refusal(report: ServingReport) -> Refusal | None:

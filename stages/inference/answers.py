@@ -158,9 +158,14 @@ def key_of(settings: Evaluate, model: str, rows: Sequence[Row], conversations: S
 
 
 def asked(rows: Sequence[Row], conversations: Sequence[Sequence[Message]]) -> str:
-    """Digest of what is asked: each row's id and its messages, in order."""
+    """Digest of what is asked: each row's id, its messages and its tools, in order."""
     pairs = zip(rows, conversations, strict=True)
-    return digest.of_json([[row.id, [message.model_dump() for message in messages]] for row, messages in pairs])
+    return digest.of_json(
+        [
+            [row.id, [message.model_dump() for message in messages], *([list(row.tools)] if row.tools else [])]
+            for row, messages in pairs
+        ]
+    )
 
 
 def prompt_format(folder: Path, settings: Evaluate) -> str:

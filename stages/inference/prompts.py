@@ -34,8 +34,8 @@ def labels(train: Sequence[Row]) -> tuple[str, ...]:
 def for_base(rows: Sequence[Row], train: Sequence[Row], settings: BasePrompt) -> list[tuple[Message, ...]]:
     """Each row's messages with the list of labels and the examples that ``settings`` asks for.
 
-    Raises EvaluationRefused when the labels are asked for and the answers are no closed set, or when train has
-    fewer rows than examples are asked for.
+    Raises EvaluationRefused when the labels are asked for and the answers are no closed set, when train has fewer rows
+    than examples are asked for, or when examples are asked for of rows with different tools.
     """
     told = ""
     if settings.labels:
@@ -53,6 +53,12 @@ def for_base(rows: Sequence[Row], train: Sequence[Row], settings: BasePrompt) ->
             f"evaluate.base_prompt.shots: {settings.shots} examples, and train has {len(train)} rows", "ask for fewer"
         )
     shots = examples(train, settings.shots)
+    if shots and any(row.tools != shots[0].tools for row in (*rows, *shots)):
+        raise EvaluationRefused(
+            f"evaluate.base_prompt.shots: {settings.shots} examples, and a prompt has one list of tools, but rows have "
+            "different ones",
+            "set it to 0",
+        )
     if shots and len({_system(row) for row in (*rows, *shots)}) > 1:
         shown = tuple(turn for row in shots for turn in (*_in_question(row), _answer(row)))
         return [_with(_in_question(row), told, shown) for row in rows]
@@ -84,7 +90,9 @@ def tokens(
     for number, (row, messages) in enumerate(zip(rows, conversations, strict=True), 1):
         turns = [message.model_dump() for message in messages]
         try:
-            ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=True, return_dict=False)
+            ids = tokenizer.apply_chat_template(
+                turns, tools=row.schemas, add_generation_prompt=True, tokenize=True, return_dict=False
+            )
         except Exception as error:
             if type(error).__module__.split(".")[0] != "jinja2":
                 raise
@@ -118,7 +126,7 @@ def _in_question(row: Row) -> tuple[Message, ...]:
 
 
 def _answer(row: Row) -> Message:
-    return Message(role="assistant", content=row.reference)
+    return row.answer
 
 
 def _with(messages: tuple[Message, ...], told: str, shown: tuple[Message, ...]) -> tuple[Message, ...]:

@@ -1,26 +1,50 @@
-"""Chats in a cell of a table: turns as OpenAI and TRL write them (role, content), or as ShareGPT does (from, value)."""
+"""Chats in a cell of a table: turns as OpenAI and TRL write them (role, content), or as ShareGPT does (from, value).
+
+Calls of functions and their results are read as OpenAI writes them: ``_calls.py``.
+"""
 
 import re
 from typing import Any, NamedTuple
 
-_ROLES = ("system", "user", "assistant")
+from checks.rows import ToolCall
+from stages.loaders import _calls
+
+_ROLES = ("system", "user", "assistant", "tool")
 _SHAREGPT = {"human": "user", "gpt": "assistant"}
+_KEYS = {"assistant": ("tool_calls",), "tool": ("tool_call_id", "name")}  # beside role and content
 MOST = 256  # turns: what a chat answers earlier is compared turn by turn, which takes the square of them
 _SHOWN = 80  # characters of a refusal about roles or keys
 
 
 class Shape(NamedTuple):
-    """Which roles a list of turns has: a pattern, in which a space follows each role, and the same in words."""
+    """Which roles a list of turns has, and the same in words.
+
+    The pattern has a space after each role; an assistant's turn with calls is ``call``.
+    """
 
     pattern: str
     words: str
 
 
-CHAT = Shape("(system )?(user assistant )+", "system or none, then user and assistant in turn")
-PROMPT = Shape(
-    "(system )?(user assistant )*user ", "system or none, then user and assistant in turn, and the user last"
+class Turn(NamedTuple):
+    """A turn as it is written. ``content`` is of any type."""
+
+    role: str
+    content: Any
+    calls: tuple[ToolCall, ...] = ()
+    call_id: str = ""
+    name: str = ""
+
+
+_WITH_RESULTS = "(call (tool )+)*"
+CHAT = Shape(
+    rf"(system )?(user {_WITH_RESULTS}(assistant |call \Z))+", "system or none, then user and assistant in turn"
 )
-ANSWER = Shape("assistant ", "one turn of the assistant")
+PROMPT = Shape(
+    f"(system )?(user {_WITH_RESULTS}assistant )*user {_WITH_RESULTS}",
+    "system or none, then user and assistant in turn, and the user last",
+)
+ANSWER = Shape("(assistant|call) ", "one turn of the assistant")
 
 
 def is_chat(value: Any) -> bool:
@@ -30,19 +54,55 @@ def is_chat(value: Any) -> bool:
     )
 
 
-def turns(value: list[dict[str, Any]], shape: Shape) -> list[tuple[Any, Any]]:
-    """Role and content of each turn. Raises ValueError for other roles, too many turns, or a turn with more."""
+def turns(value: list[dict[str, Any]], shape: Shape) -> list[Turn]:
+    """The turns. Raises ValueError for other roles, too many turns, a turn with more, or a call without its result."""
     if len(value) > MOST:
         raise ValueError(f"has {len(value):,} turns, and a chat has at most {MOST}")
     read = [_as_openai(turn) for turn in value]
     roles = [role if isinstance(role := turn.get("role"), str) else None for turn in read]
-    if not all(role in _ROLES for role in roles) or not re.fullmatch(shape.pattern, "".join(f"{r} " for r in roles)):
-        raise ValueError(f"roles {ascii(roles)[:_SHOWN]} are not: {shape.words}")
-    for turn in read:
-        other = sorted(key for key, held in turn.items() if key not in ("role", "content") and held is not None)
-        if other:
-            raise ValueError(f"a turn has {', '.join(other)[:_SHOWN]} beside role and content")
-    return [(role, turn.get("content")) for role, turn in zip(roles, read, strict=True)]
+    kinds = [
+        "call" if role == "assistant" and turn.get("tool_calls") else role
+        for role, turn in zip(roles, read, strict=True)
+    ]
+    if not all(role in _ROLES for role in roles) or not re.fullmatch(shape.pattern, "".join(f"{k} " for k in kinds)):
+        more = "; after calls of tools, their results" if {"call", "tool"} & {*kinds} else ""
+        raise ValueError(f"roles {ascii(roles)[:_SHOWN]} are not: {shape.words}{more}")
+    found = []
+    for number, (role, turn) in enumerate(zip(roles, read, strict=True), 1):
+        known = ("role", "content", *_KEYS.get(str(role), ()))
+        if other := sorted(key for key, held in turn.items() if key not in known and held is not None):
+            raise ValueError(f"a turn has {', '.join(other)[:_SHOWN]} beside {' and '.join(known)}")
+        try:
+            calls = _calls.calls(turn.get("tool_calls") or ())
+            call_id, name = (_calls.text(turn, key) for key in ("tool_call_id", "name"))
+        except ValueError as error:
+            raise ValueError(f"turn {number}: {error}") from error
+        found.append(Turn(str(role), turn.get("content"), calls, call_id, name))
+    _refuse_unanswered(found)
+    return found
+
+
+def _refuse_unanswered(found: list[Turn]) -> None:
+    """Raise ValueError unless each result is of a call of the turn before the results, and each call has one.
+
+    The last turn's calls have none. A result says of which call it is by its id, or by the function's name; without
+    both, results are in the order of the calls.
+    """
+    waiting: list[ToolCall] = []
+    for number, turn in enumerate(found, 1):
+        if turn.role == "tool":
+            fits = (
+                each for each in waiting
+                if turn.call_id in ("", each.id) and turn.name in ("", each.function.name)
+            )  # fmt: skip
+            if (call := next(fits, None)) is None:
+                what = turn.call_id or turn.name
+                raise ValueError(f"turn {number}: answers {what[:_SHOWN]!r}, a call that was not made, or was answered")
+            waiting.remove(call)
+        elif waiting:
+            raise ValueError(f"turn {number}: comes before the result of {waiting[0].function.name[:_SHOWN]!r}")
+        else:
+            waiting = list(turn.calls)
 
 
 def _as_openai(turn: dict[str, Any]) -> dict[str, Any]:

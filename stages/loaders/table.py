@@ -2,11 +2,11 @@
 
 A row is ``prompt`` and ``reference``, or ``messages``: an optional system turn, then user and assistant in turn,
 and the last assistant turn is the reference. As TRL has it, the prompt may be a list of turns too, and an answer a list
-of one. CSV means commas and UTF-8. Files may have more columns than params.yaml names. A null prompt, reference or turn
-is empty text, which the rules drop-empty-prompt and drop-empty-reference count; in CSV a cell is null when it is empty,
-and every other cell is text ("NA" is). Any other fault refuses, with file, row and column. So does a line, cell or
-Parquet row above LARGEST, before all of it is in memory: no model here reads as much, and one missing quote makes a
-whole file one cell.
+of one. The assistant's turns may call functions, and ``tools`` describes which. CSV means commas and UTF-8. Files may
+have more columns than params.yaml names. A null prompt, reference or turn is empty text, which the rules
+drop-empty-prompt and drop-empty-reference count; in CSV a cell is null when it is empty, and every other cell is text
+("NA" is). Any other fault refuses, with file, row and column. So does a line, cell or Parquet row above LARGEST, before
+all of it is in memory: no model here reads as much, and one missing quote makes a whole file one cell.
 """
 
 import csv
@@ -22,10 +22,10 @@ from pydantic import Field, JsonValue, TypeAdapter, model_validator
 
 from checks.drafts import Draft, Loader
 from checks.errors import DataRefused
-from checks.rows import Message
+from checks.rows import Message, calls_in
 from checks.sections import Name, Section
 from checks.text import escape
-from stages.loaders import _chats
+from stages.loaders import _calls, _chats
 
 LARGEST = 1 << 20  # bytes of a line or Parquet row, characters of a CSV cell
 _BATCH = 256  # rows of a Parquet file that are read at once
@@ -46,6 +46,9 @@ class Columns(Section):
     ] = None
     system: Annotated[
         str | None, Field(description="column with the row's system message; where it is null, loader.instruction")
+    ] = None
+    tools: Annotated[
+        str | None, Field(description="column with the functions that a chat can call: a list, or its JSON text")
     ] = None
     id: Annotated[str | None, Field(description="column with a unique id; without it ids are digests of the rows")] = (
         None
@@ -283,16 +286,16 @@ _READERS = {".jsonl": _jsonl, ".ndjson": _jsonl, ".csv": _csv, ".parquet": _parq
 
 def _draft(loader: Table, system: Message | None, source: str, row: dict[str, Any]) -> Draft:
     columns = loader.columns
-    before: list[Message] = []
     if columns.messages is not None:
-        *before, question, answer = _turns(_cell(row, columns.messages), columns.messages, _chats.CHAT)
-        prompt, reference = question.content, answer.content
+        *chat, answer = _turns(_cell(row, columns.messages), columns.messages, _chats.CHAT)
     elif _chats.is_chat(cell := _cell(row, columns.prompt)):
-        *before, question = _turns(cell, columns.prompt, _chats.PROMPT)
-        prompt, reference = question.content, _answer(row, columns.reference)
+        chat, answer = _turns(cell, columns.prompt, _chats.PROMPT), _answer(row, columns.reference)
     else:
-        prompt, reference = _text(row, columns.prompt), _answer(row, columns.reference)
-    asked = [*_said(before), prompt]
+        chat, answer = [Message(role="user", content=_text(row, columns.prompt))], _answer(row, columns.reference)
+    last = max(place for place, turn in enumerate(chat) if turn.role == "user")
+    before, question, after = chat[:last], chat[last], chat[last + 1 :]
+    tools = _tools(row, columns.tools, (*chat, answer))
+    asked = _said(chat)
     own = _text(row, columns.system) if columns.system is not None else ""
     if before and before[0].role == "system":
         if own:
@@ -301,15 +304,30 @@ def _draft(loader: Table, system: Message | None, source: str, row: dict[str, An
         before.insert(0, head)
     return Draft(
         before=tuple(before),
-        prompt=prompt,
-        reference=reference,
-        answer=reference,
+        prompt=question.content,
+        reference=answer.content,
+        answer=answer.content,
         slice=_label(row, columns, "slice") or "all",
         source=source,
         id=_label(row, columns, "id"),
         group=_label(row, columns, "group"),
         extra={name: _further(row, column, asked) for name, column in (columns.extra or {}).items()},
+        after=tuple(after),
+        calls=answer.tool_calls,
+        tools=tools,
     )
+
+
+def _tools(row: dict[str, Any], column: str | None, chat: Sequence[Message]) -> tuple[dict[str, JsonValue], ...]:
+    """The row's tools, of which each call is one. Without a column of them, any function can be called."""
+    if column is None and row.get("tools") and calls_in(chat):
+        raise _Bad("calls tools, and prepare.loader.columns names no column of them: add tools: tools")
+    try:
+        tools = _calls.tools(_cell(row, column)) if column is not None else ()
+        _calls.refuse_unknown((call for turn in chat for call in turn.tool_calls), tools)
+    except ValueError as error:
+        raise _Bad(f"column {column!r}: {error}") from error
+    return tools
 
 
 def _cell(row: dict[str, Any], column: str | None) -> Any:
@@ -342,17 +360,21 @@ def _further(row: dict[str, Any], column: str, asked: Sequence[str]) -> JsonValu
     *before, answer = _turns(cell, column, _chats.CHAT if len(cell) > 1 else _chats.ANSWER)
     if before and _said(before) != asked:
         raise _Bad(f"column {column!r}: its turns before the last answer are not those of the row's prompt")
+    if answer.tool_calls:
+        raise _Bad(f"column {column!r}: its answer calls tools, which the reference alone can")
     return answer.content
 
 
 def _said(turns: Sequence[Message]) -> list[str]:
-    """What user and assistant say in turn."""
-    return [turn.content for turn in turns if turn.role != "system"]
+    """What all but the system say in turn."""
+    return [turn.text for turn in turns if turn.role != "system"]
 
 
-def _answer(row: dict[str, Any], column: str | None) -> str:
+def _answer(row: dict[str, Any], column: str | None) -> Message:
     cell = _cell(row, column)
-    return _turns(cell, column, _chats.ANSWER)[0].content if _chats.is_chat(cell) else _text(row, column)
+    if _chats.is_chat(cell):
+        return _turns(cell, column, _chats.ANSWER)[0]
+    return Message(role="assistant", content=_text(row, column))
 
 
 def _text(row: dict[str, Any], column: str | None) -> str:
@@ -398,9 +420,14 @@ def _turns(value: Any, column: str | None, shape: _chats.Shape) -> list[Message]
     except ValueError as error:
         raise _Bad(f"{where}: {error}") from error
     return [
-        Message(role=role, content=_as_text(content, f"{where}, turn {number}"))
-        for number, (role, content) in enumerate(found, 1)
-    ]
+        Message.model_validate(
+            {
+                "role": turn.role, "content": _as_text(turn.content, f"{where}, turn {number}"),
+                "tool_calls": turn.calls, "tool_call_id": turn.call_id, "name": turn.name,
+            }
+        )
+        for number, turn in enumerate(found, 1)
+    ]  # fmt: skip
 
 
 def _repeated_ids(drafts: list[Draft]) -> Iterator[str]:

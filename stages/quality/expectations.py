@@ -24,6 +24,8 @@ ALL, LABELS = "splits", "labels"  # frames beside those of the three splits
 # Bytes of a frame, at 8 a cell, up to which its page has a fingerprint: that of a million rows takes as long as all
 # expectations. Nothing is compared with it: the report has the digests of the splits.
 _FINGERPRINT = 8 << 20
+# Where the assistant calls tools, their results follow.
+_ROLES = "^(?:system )?(?:user (?:assistant (?:tool )+)*assistant )*user(?: assistant(?: tool)+)*$"
 _AGAIN = "run `./lockstep run prepare`, which writes the splits and the report together"
 
 
@@ -106,8 +108,8 @@ def _of_split(
         "references are not empty": Expected(
             gxe.ExpectColumnValuesToNotBeNull(column="reference"), _by_rules(config, "drop-empty-reference")
         ),
-        "turns alternate and end with the user": Expected(
-            gxe.ExpectColumnValuesToMatchRegex(column="roles", regex="^(?:system )?(?:user assistant )*user$"),
+        "turns alternate and end with the user or a tool": Expected(
+            gxe.ExpectColumnValuesToMatchRegex(column="roles", regex=_ROLES),
             "fix the turns in the data source: system or none, then user and assistant in turn",
         ),
         f"prompts have at most {bounds.max_prompt_tokens} tokens": Expected(

@@ -88,7 +88,7 @@ def read(
 
 def _said(row: Row, role: str) -> bool:
     """Whether no turn of this role is blank."""
-    return all(message.content.strip() for message in row.messages if message.role == role)
+    return all(message.text.strip() for message in row.messages if message.role == role)
 
 
 def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:

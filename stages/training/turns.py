@@ -6,6 +6,7 @@ is learned are the tokens that the model is to generate there, end of turn inclu
 otherwise once other turns follow, as Qwen3's does, is refused.
 """
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,8 +36,10 @@ def _labels(batch: dict[str, list[Any]], tokenizer: Any, stops: frozenset[int]) 
         for turn, message in enumerate(prompt)
         if message["role"] == "assistant"
     ]
-    begins = _tokens(tokenizer, [batch["prompt"][row][:turn] for row, turn in places], True)
-    ends = _tokens(tokenizer, [batch["prompt"][row][: turn + 1] for row, turn in places], False)
+    of_rows = [json.loads(each) for each in batch["tools"]] if "tools" in batch else [None] * len(batch["prompt"])
+    tools = [of_rows[row] for row, _ in places]
+    begins = tokens(tokenizer, [batch["prompt"][row][:turn] for row, turn in places], tools, True)
+    ends = tokens(tokenizer, [batch["prompt"][row][: turn + 1] for row, turn in places], tools, False)
     labels = [list(each) for each in batch["labels"]]
     for (row, turn), begin, end in zip(places, begins, ends, strict=True):
         ids = batch["input_ids"][row]
@@ -54,7 +57,13 @@ def _labels(batch: dict[str, list[Any]], tokenizer: Any, stops: frozenset[int]) 
     return labels
 
 
-def _tokens(tokenizer: Any, chats: list[Any], ask: bool) -> list[list[int]]:
+def tokens(tokenizer: Any, chats: list[Any], tools: list[Any], ask: bool) -> list[list[int]]:
+    """Token ids of each chat with its tools; ``ask``: up to where the next answer begins."""
+    if any(tools):  # transformers takes one list of tools for all chats
+        return [
+            tokenizer.apply_chat_template(chat, tools=known, add_generation_prompt=ask, return_dict=False)
+            for chat, known in zip(chats, tools, strict=True)
+        ]
     if not chats:
         return []
     found: list[list[int]] = tokenizer.apply_chat_template(chats, add_generation_prompt=ask, return_dict=False)

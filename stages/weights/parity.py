@@ -130,9 +130,9 @@ def noise(merged: Path, rows: Sequence[Row]) -> float:
 def encode(tokenizer: Any, row: Row) -> Example:
     """Render a row through the chat template; the answer ends with the first end-of-turn token."""
     messages = [message.model_dump() for message in row.messages]
-    answer = [{"role": "assistant", "content": row.reference}]
-    prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-    ids = tokenizer.apply_chat_template(messages + answer, return_dict=False)
+    answer = [row.answer.model_dump()]
+    prompt = tokenizer.apply_chat_template(messages, tools=row.schemas, add_generation_prompt=True, return_dict=False)
+    ids = tokenizer.apply_chat_template(messages + answer, tools=row.schemas, return_dict=False)
     if ids[: len(prompt)] != prompt or len(ids) == len(prompt):
         raise MergeRefused(
             f"row {row.id}: the chat template does not continue the prompt with the answer",

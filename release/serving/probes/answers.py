@@ -20,7 +20,7 @@ def template(context: ProbeContext) -> ServingCheck:
         return _counts(context)
 
     def ask(probe: Probe) -> tuple[int, ...] | None:
-        return dialects.tokenize(context.client, context.speech, context.model, probe.messages)
+        return dialects.tokenize(context.client, context.speech, context.model, probe.messages, probe.tools)
 
     wrong = []
     for probe, ids in zip(probes, answered(together(1, probes, ask, "chat template", "prompt")), strict=True):

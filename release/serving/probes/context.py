@@ -5,7 +5,9 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TypeVar
+from typing import Protocol, TypeVar
+
+from pydantic import JsonValue
 
 from checks.release_params import Serve
 from checks.rows import Message, Prediction, Row
@@ -23,6 +25,16 @@ from release.serving.server import Server
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+class Chat(Protocol):
+    """A probe, or another question."""
+
+    @property
+    def messages(self) -> Sequence[Message]: ...
+    @property
+    def tools(self) -> Sequence[dict[str, JsonValue]]: ...
+
 
 _LONGEST = 1000  # characters of a reason
 _TICK = 1.0  # seconds between two looks at the clock while answers are awaited
@@ -75,15 +87,15 @@ class ProbeContext:
 
     def probe(self, probe: Probe) -> Answer:
         """The server's answer to one probe. Raises NoAnswer."""
-        return self.chat(probe.messages, self.probes.max_new_tokens)
+        return self.chat(probe, self.probes.max_new_tokens)
 
     def long(self, probe: Probe) -> Answer:
         """The server's answer to one of ``long_probes``. Raises NoAnswer."""
-        return self.chat(probe.messages, len(probe.tokens), self.probes.ends)
+        return self.chat(probe, len(probe.tokens), self.probes.ends)
 
-    def chat(self, messages: Sequence[Message], limit: int, ends: Sequence[int] = ()) -> Answer:
+    def chat(self, asked: Chat, limit: int, ends: Sequence[int] = ()) -> Answer:
         """One complete answer. Raises NoAnswer."""
-        return dialects.chat(self.client, self.speech, self.model, messages, limit, ends)
+        return dialects.chat(self.client, self.speech, self.model, asked.messages, limit, ends, asked.tools)
 
     def unlike(self, probe: Probe, text: str, *known: str) -> str | None:
         """What is wrong with a streamed text, or None: it must be among ``known`` or what the offline model says."""
@@ -91,9 +103,15 @@ class ProbeContext:
             return None
         return agreement.by_text(probe, text, self.serve.verify).complaint
 
-    def stream(self, messages: Sequence[Message]) -> Streamed:
-        """One streamed answer, as long as a probe's. Raises NoAnswer."""
-        return dialects.stream(self.client, self.model, messages, self.probes.max_new_tokens)
+    def stream(
+        self, probe: Probe, limit: int | None = None, ends: Sequence[int] = (),
+        spoke: Callable[[], object] = lambda: None,
+    ) -> Streamed:  # fmt: skip
+        """One streamed answer, as long as a probe's unless ``limit`` is given. Raises NoAnswer."""
+        return dialects.stream(
+            self.client, self.model, probe.messages, limit or self.probes.max_new_tokens, ends, spoke,
+            self.speech.told(probe.tools),
+        )  # fmt: skip
 
 
 def together(

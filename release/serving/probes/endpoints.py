@@ -48,7 +48,7 @@ def metrics(context: ProbeContext) -> ServingCheck:
 
     before = read()
     for probe in context.probes.probes[:2]:
-        context.chat(probe.messages, context.probes.max_new_tokens)
+        context.chat(probe, context.probes.max_new_tokens)
     until = time.monotonic() + METRIC_SECONDS
     while True:
         after = read()
@@ -83,6 +83,7 @@ def errors(context: ProbeContext) -> ServingCheck:
     probe, right = context.probes.probes[0], context.runtime.errors
     message = Message(role="user", content=" ".join(["a"] * (context.serve.max_total_tokens + 1)))
     ordinary = dialects.request(context.model, probe.messages, context.probes.max_new_tokens)
+    ordinary |= context.speech.told(probe.tools)
     requests: dict[str, tuple[Any, tuple[int, ...] | None]] = {
         "too_long": (dialects.request(context.model, [message], 1), right.too_long),
         "malformed": (b'{"messages": [', right.malformed),
@@ -100,7 +101,7 @@ def errors(context: ProbeContext) -> ServingCheck:
             wrong.append(f"{words}: {complaint}")
         else:
             seen.append(f"{words} {reply.status}")
-    again = context.chat(probe.messages, context.probes.max_new_tokens).text
+    again = context.chat(probe, context.probes.max_new_tokens).text
     if agreement.tidy(again) != agreement.tidy(context.answers[0].text):
         wrong.append(f"answers probe {probe.id} differently after wrong requests:  {shown(again)}")
     if wrong:

@@ -26,14 +26,14 @@ def start(context: ProbeContext, began: float) -> ServingCheck:
     """
     limit = context.serve.verify.start_seconds
     reason = "no request was sent in time"
-    messages = context.probes.probes[0].messages
+    probe = context.probes.probes[0]
     with Progress("start") as bar:
         while (left := began + limit - time.monotonic()) > 0:
             if gone := context.server.gone():
                 return failed("start", f"ended before it answered: {gone}", None, limit)
             client = Client(context.server.url, min(left, context.client.deadline), context.client.direct)
             try:
-                dialects.chat(client, context.speech, context.model, messages, 1)
+                dialects.chat(client, context.speech, context.model, probe.messages, 1, tools=probe.tools)
                 seconds = round(time.monotonic() - began, 3)
                 if gone := context.server.gone():
                     return failed("start", f"another server answers at {context.server.url}, and it ended: {gone}")
@@ -203,4 +203,4 @@ class _Burst:
                 self._changed.notify_all()
 
     def _stream(self, probe: Probe, limit: int, ends: Sequence[int], spoke: Callable[[], None]) -> str:
-        return dialects.stream(self.context.client, self.context.model, probe.messages, limit, ends, spoke).text
+        return self.context.stream(probe, limit, ends, spoke).text

@@ -26,7 +26,7 @@ def latency(context: ProbeContext) -> ServingCheck:
     items = [probes[n % len(probes)] for n in range(max(REQUESTS, len(probes)))]
 
     def ask(probe: Probe) -> Streamed:
-        return context.stream(probe.messages)
+        return context.stream(probe)
 
     levels: list[Load] = []
     for level in LEVELS:

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from pydantic import JsonValue
+
 from checks import scoring
 from checks.rows import Message
 from checks.serving import ServingCheck
@@ -18,6 +20,7 @@ class _Question(NamedTuple):
     messages: Sequence[Message]
     reference: str
     offline: str
+    tools: Sequence[dict[str, JsonValue]] = ()
 
 
 class _Compared(NamedTuple):
@@ -30,7 +33,7 @@ class _Compared(NamedTuple):
 def score(context: ProbeContext) -> ServingCheck:
     """Each mean, by the first scorer of the rows or the suite, is within serve.verify.margin of the offline one."""
     rows = [
-        _Question(row.id, row.messages, row.reference, found.prediction)
+        _Question(row.id, row.messages, row.reference, found.prediction, row.tools)
         for row, found in zip(context.rows, context.offline, strict=True)
     ]
 
@@ -61,7 +64,7 @@ def _compare(
     """Ask the questions and compare the means."""
 
     def ask(question: _Question) -> Answer:
-        return context.chat(question.messages, limit)
+        return context.chat(question, limit)
 
     at_once, count = min(context.runtime.concurrency, context.serve.max_concurrent_requests), len(questions)
     answers = together(at_once, questions, ask, what, "row")

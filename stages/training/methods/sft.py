@@ -6,8 +6,10 @@ The weights that learn are float32: LoRA's, or with ``full`` the base's own. All
 training.
 """
 
+import json
 from collections.abc import Sequence
 from functools import cache
+from itertools import repeat
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -21,6 +23,7 @@ class Sft(Train):
     """Supervised fine-tuning, with LoRA or of the base's own weights."""
 
     columns = ("prompt", "reference")
+    learns_calls = True
     without_adapter = True
     packable = True
 
@@ -118,28 +121,40 @@ def trainer_class() -> Any:
 
 
 def dataset(rows: Sequence[Row]) -> Any:
-    """Rows as TRL's conversational prompt and completion: a Dataset of the library datasets."""
-    from datasets import Dataset
+    """Rows as TRL's conversational prompt and completion: a Dataset of the library datasets.
 
+    With calls, turns are kept as JSON, and tools as its text: Arrow would give each call the arguments of all others.
+    """
+    from datasets import Dataset, Features, Json, List, Value
+
+    with_calls = any(row.has_calls for row in rows)
+    values = [
+        {
+            "id": row.id,
+            "prompt": [message.model_dump() for message in row.messages],
+            "completion": [row.answer.model_dump()],
+            **({"tools": json.dumps(row.schemas)} if with_calls else {}),
+        }
+        for row in rows
+    ]
+    if not with_calls:
+        return Dataset.from_list(values)
+    text, turns = Value("string"), List(Json())
     return Dataset.from_list(
-        [
-            {
-                "id": row.id,
-                "prompt": [message.model_dump() for message in row.messages],
-                "completion": [{"role": "assistant", "content": row.reference}],
-            }
-            for row in rows
-        ]
+        values, features=Features({"id": text, "prompt": turns, "completion": turns, "tools": text})
     )
 
 
 def refuse_unfit(prepared: Any, tokenizer: Any, stops: frozenset[int], max_length: int) -> None:
     """Refuse rows that would be truncated, have another prompt than at inference, or have no end token.
 
-    ``prepared`` has ``id``, ``prompt``, ``input_ids`` and ``labels`` (-100 at positions without loss); ``stops`` are
-    the token ids that end a turn. Raises TrainingRefused with the first such row.
+    ``prepared`` has ``id``, ``prompt``, ``input_ids`` and ``labels`` (-100 at positions without loss), and ``tools`` of
+    rows with calls; ``stops`` are the token ids that end a turn. Raises TrainingRefused with the first such row.
     """
-    prompts = tokenizer.apply_chat_template(list(prepared["prompt"]), add_generation_prompt=True, return_dict=False)
+    from stages.training import turns
+
+    tools = map(json.loads, prepared["tools"]) if "tools" in prepared.column_names else repeat(None, len(prepared))
+    prompts = turns.tokens(tokenizer, list(prepared["prompt"]), list(tools), True)
     for row, prompt in zip(prepared, prompts, strict=True):
         ids, labels = row["input_ids"], row["labels"]
         if len(ids) > max_length:

@@ -1,0 +1,40 @@
+"""tool-call: the answer makes the calls of the reference."""
+
+from collections import Counter
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from checks import tool_calls
+from checks.scorer_kind import ScorerKind
+
+
+class ToolCall(ScorerKind):
+    """1 when the answer calls the functions of the reference, with the same arguments.
+
+    Where the reference calls none, 1 when the answer calls none: another scorer reads its text.
+    """
+
+    rank: ClassVar[int] = 45
+    reads_calls: ClassVar[bool] = True
+
+    kind: Literal["tool-call"]
+    texts: Annotated[
+        Literal["exact", "loose"],
+        Field(
+            description="how texts in arguments are compared: `loose` ignores case, spaces and ,./-_*^ as the Berkeley "
+            "Function-Calling Leaderboard does"
+        ),
+    ] = "exact"
+
+    def score(self, prediction: str, reference: str) -> float:
+        """1 for equal calls, as ``checks.tool_calls`` reads and compares them, in any order; else 0."""
+        loose = self.texts == "loose"
+        try:
+            said, wanted = (
+                Counter(tool_calls.comparable(call, loose) for call in tool_calls.read(text))
+                for text in (prediction, reference)
+            )
+        except (tool_calls.MalformedCall, RecursionError):
+            return 0.0
+        return float(said == wanted)

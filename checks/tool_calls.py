@@ -1,0 +1,121 @@
+"""Calls of functions in the text of an answer, read and compared.
+
+Models write calls in the form of their chat template. These are read: ``<tool_call>{JSON}</tool_call>`` (Hermes, Qwen),
+``[TOOL_CALLS]`` with a JSON list or with ``name[ARGS]{JSON}`` (Mistral), and an answer that is nothing but JSON, after
+``<|python_tag|>`` or not (Llama 3). JSON is an object with ``name`` and ``arguments``, or ``parameters``; a list of
+these; or several, parted by white space or ``;``. The first two are read without their special tokens too, which
+decoding may leave out. References of rows have Hermes' form: ``checks.rows.said``.
+"""
+
+import json
+import re
+from collections.abc import Hashable, Mapping
+from typing import Any, NamedTuple
+
+from pydantic import JsonValue
+
+_THOUGHT = re.compile(r"^\s*(?:<think>)?.*?</think>", re.DOTALL)  # a template may ask with <think> already
+_HERMES, _HERMES_END = "<tool_call>", "</tool_call>"
+_MISTRAL, _LLAMA = "[TOOL_CALLS]", "<|python_tag|>"
+_NAMED = re.compile(r"([A-Za-z_][\w.-]*)\s*(?:\[ARGS\])?\s*(?=\{)")
+_BETWEEN = re.compile(r"[\s;]*")
+
+
+class Call(NamedTuple):
+    """One call of a function."""
+
+    name: str
+    arguments: Mapping[str, JsonValue]
+
+
+class MalformedCall(ValueError):  # noqa: N818 - an observation about an answer, which scores 0
+    """The answer begins a call that cannot be read."""
+
+
+def read(text: str) -> tuple[Call, ...]:
+    """The calls in an answer, in their order; empty if it makes none. Other text around them is left out.
+
+    Raises MalformedCall if a call is marked as one, and is not JSON of the form above.
+    """
+    text = _THOUGHT.sub("", text, count=1).strip()
+    if _HERMES in text:  # the last block need not be closed: its end may be the end of the answer
+        blocks = [each.partition(_HERMES_END)[0] for each in text.split(_HERMES)[1:]]
+        return tuple(call for block in blocks for call in _several(block))
+    for mark in (_MISTRAL, _LLAMA):
+        if mark in text:
+            return tuple(call for part in text.split(mark)[1:] for call in _several(part))
+    try:
+        return _several(text)
+    except MalformedCall:
+        return ()  # an answer in words, or other JSON
+
+
+def comparable(call: Call, loose: bool = False) -> Hashable:
+    """A value that is equal for equal calls: the same name, and the same arguments as JSON values.
+
+    The order of keys does not count, that of lists does. 1 and 1.0 are equal; true, 1 and "1" are three values.
+    ``loose``: texts are equal as the Berkeley Function-Calling Leaderboard compares them: without case, spaces and the
+    characters ``,./-_*^``, and with ``"`` for ``'``.
+    """
+    return call.name, _comparable(call.arguments, loose)
+
+
+def _comparable(value: Any, loose: bool) -> Hashable:
+    if isinstance(value, Mapping):
+        return "object", frozenset((key, _comparable(each, loose)) for key, each in value.items())
+    if isinstance(value, list):
+        return "list", tuple(_comparable(each, loose) for each in value)
+    if isinstance(value, str):
+        return "text", re.sub(r"[ ,./\-_*^]", "", value).lower().replace("'", '"') if loose else value
+    return ("boolean" if isinstance(value, bool) else "number" if value is not None else "null"), value
+
+
+def _several(text: str) -> tuple[Call, ...]:
+    """The calls that ``text`` consists of, at least one. Raises MalformedCall for any other text."""
+    found: list[Call] = []
+    place = _past(text, 0)
+    while place < len(text):
+        if name := _NAMED.match(text, place):
+            arguments, place = _json(text, name.end())
+            found.append(_call({"name": name[1], "arguments": arguments}))
+        else:
+            value, place = _json(text, place)
+            found += [_call(each) for each in (value if isinstance(value, list) else [value])]
+        place = _past(text, place)
+    if not found:
+        raise MalformedCall("no call")
+    return tuple(found)
+
+
+def _past(text: str, place: int) -> int:
+    found = _BETWEEN.match(text, place)
+    return found.end() if found else place
+
+
+def _json(text: str, place: int) -> tuple[Any, int]:
+    try:
+        return _DECODER.raw_decode(text, place)
+    except (ValueError, RecursionError) as error:
+        raise MalformedCall("not JSON") from error
+
+
+def _call(value: Any) -> Call:
+    if isinstance(value, dict):
+        arguments = value.get("arguments", value.get("parameters"))
+        if isinstance(name := value.get("name"), str) and isinstance(arguments, dict):
+            return Call(name, arguments)
+    raise MalformedCall("not an object with name and arguments")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise MalformedCall("a key is written twice")
+    return found
+
+
+def _refuse_constant(name: str) -> None:
+    raise MalformedCall(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)
