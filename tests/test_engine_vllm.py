@@ -9,9 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import sysconfig
 import time
-import venv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,26 +25,15 @@ from checks.rows import Message, Row
 from stages import calibrate
 from stages.inference import answers, vllm, vllm_process
 from stages.inference.answers import Answered
+from tests import vllm_standin
 from tests.conftest import REPOSITORY, as_params, scaled_down
-
-ENGINE: dict[str, Any] = {
-    "kind": "vllm", "version": "0.32.0", "max_rows": 4, "kv_cache_gb": 0.5, "gpus": 1, "compiled": False,
-    "batch_invariant": False,
-}  # fmt: skip
+from tests.vllm_standin import ENGINE
 
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Python of an environment with the stand-in, called vllm 0.32.0+cpu."""
-    folder = tmp_path_factory.mktemp("standin") / "venv"
-    venv.create(folder, symlinks=True)
-    packages = next(folder.glob("lib/python*/site-packages"))
-    paths = (REPOSITORY / "tests" / "vllm_standin", sysconfig.get_paths()["purelib"])  # the second has tqdm
-    (packages / "standin.pth").write_text("".join(f"{path}\n" for path in paths))
-    about = packages / "vllm-0.32.0+cpu.dist-info" / "METADATA"
-    about.parent.mkdir()
-    about.write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n")
-    return folder / "bin" / "python"
+    """The Python of an environment with the stand-in."""
+    return vllm_standin.environment(tmp_path_factory.mktemp("standin") / "venv")
 
 
 @pytest.fixture(autouse=True)
@@ -90,11 +77,17 @@ def seen(path: Path) -> list[dict[str, Any]]:
 
 
 def test_each_row_gets_its_own_answer_and_identical_prompts_one(
-    tmp_path: Path, settings: Evaluate, tiny_base: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    settings: Evaluate,
+    tiny_base: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("STANDIN_SEEN", str(tmp_path / "seen"))
     found = ask(tmp_path, settings, tiny_base)
-    assert found.texts[0] == found.texts[2]
-    assert len(set(found.texts)) == 1  # the stand-in turns the end of the chat template round
+    assert found.texts == ["user\nshow", "user\nlist", "user\nshow", "user\ndele"]  # 8 tokens of each prompt
+    (one,) = seen(tmp_path / "seen")
+    assert one["prompts"] == 3
     assert found.seconds == []
     assert found.speed is not None
     assert ask(tmp_path, settings, tiny_base) == found

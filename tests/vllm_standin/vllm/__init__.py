@@ -1,7 +1,7 @@
 """What of vLLM 0.32 the worker uses, without a model: it refuses what vLLM refuses, with its words.
 
-An answer is the prompt's last tokens in reverse order, up to one that ends an answer. STANDIN_DOES names one thing that
-it does besides; STANDIN_SEEN names a file that gets a line for each model.
+An answer repeats the prompt up to a token that ends an answer. STANDIN_DOES names one thing that
+it does besides; STANDIN_SEEN names a file that gets a line for each request.
 """
 
 import json
@@ -46,11 +46,7 @@ class LLM:
         async_scheduling: bool,
     ) -> None:  # fmt: skip
         print("a line of vLLM on standard output", flush=True)
-        if seen := os.environ.get("STANDIN_SEEN"):
-            arguments = {name: value for name, value in locals().items() if name not in ("self", "seen")}
-            known = {name: value for name, value in os.environ.items() if name.startswith(("VLLM_", "HF_", "PYTHON"))}
-            with Path(seen).open("a") as stream:
-                stream.write(json.dumps({"arguments": arguments, "environment": known, "pid": os.getpid()}) + "\n")
+        self.arguments = {name: value for name, value in locals().items() if name != "self"}
         config = json.loads((Path(model) / "config.json").read_text())
         (architecture,) = config["architectures"]
         if architecture != "LlamaForCausalLM":
@@ -78,6 +74,11 @@ class LLM:
         for prompt in use_tqdm(prompts, desc="Rendering prompts"):
             if len(prompt["prompt_token_ids"]) >= self.longest:
                 raise ValueError("The decoder prompt is longer than the maximum model length")
+        if seen := os.environ.get("STANDIN_SEEN"):
+            known = {name: value for name, value in os.environ.items() if name.startswith(("VLLM_", "HF_", "PYTHON"))}
+            said = {"arguments": self.arguments, "environment": known, "pid": os.getpid(), "prompts": len(prompts)}
+            with Path(seen).open("a") as stream:
+                stream.write(json.dumps(said) + "\n")
         does(_DOES)
         bar = use_tqdm(total=len(prompts), desc="Processed prompts", dynamic_ncols=True, postfix="0 toks/s")
         found = []
@@ -90,7 +91,7 @@ class LLM:
 
     def _answer(self, ids: list[int], params: SamplingParams) -> Any:
         given: list[int] = []
-        for token in ids[::-1][: params.max_tokens]:
+        for token in ids[: params.max_tokens]:
             given.append(token)
             if token in params.ends:
                 break
