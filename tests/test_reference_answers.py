@@ -20,7 +20,7 @@ from stages import evaluate as stage
 from stages import references as earlier
 from stages.inference.answers import Answered
 from tests import pipeline_repository as repository
-from tests import vllm_standin
+from tests import vllm_offline
 from tests.conftest import as_params, scaled_down
 from tests.test_evaluate import lay_out, row, split, write_parity
 from tests.test_forgetting import texts
@@ -168,10 +168,10 @@ def test_on_another_test_split_mains_weights_answer_the_new_rows_once(root: Path
 def test_an_engine_answers_every_model_of_its_run_and_the_recorded_answers_of_another_do_not_count(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(PYTHON, str(vllm_standin.environment(tmp_path / "vllm")))
+    monkeypatch.setenv(PYTHON, str(vllm_offline.environment(tmp_path / "vllm")))
     monkeypatch.setenv("STANDIN_SEEN", str(tmp_path / "seen"))
     another_model(root)
-    use, report = evaluated(root, vllm_standin.ENGINE)
+    use, report = evaluated(root, vllm_offline.ENGINE)
     assert use.how == "evaluated"
     assert use.note.endswith("its recorded answers were not used: they are of another prompt format")
     asked = [json.loads(line)["arguments"]["model"] for line in (tmp_path / "seen").read_text().splitlines()]
@@ -180,7 +180,7 @@ def test_an_engine_answers_every_model_of_its_run_and_the_recorded_answers_of_an
         str(each.resolve()) for each in (root / layout.MERGED, root / layout.BASE, references_home / "main" / "merged")
     ]
     assert report.engine is not None
-    assert report.engine.model_dump() == vllm_standin.ENGINE
+    assert report.engine.model_dump() == vllm_offline.ENGINE
     measured = files.read_json(root / layout.EVALUATE_MEASURED, EvaluateMeasured)
     assert {(speed.p50_seconds, speed.p95_seconds) for speed in measured.models.values()} == {(None, None)}
     assert "Answered by vLLM 0.32.0." in (root / layout.SUMMARY).read_text()

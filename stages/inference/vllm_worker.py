@@ -83,7 +83,7 @@ def answer(request: dict[str, Any], say: Callable[[dict[str, Any]], None]) -> di
         """Counts what is answered. The one that is given prompts counts how many were taken in."""
 
         def __init__(self, *taken: Any, **how: Any) -> None:
-            super().__init__(*taken, **how, file=nowhere)
+            super().__init__(*taken, **how, file=nowhere)  # type: ignore[call-overload]
             self.answers = not taken
 
         def update(self, n: float | None = 1) -> None:
