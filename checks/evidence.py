@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from checks import digest
 from checks.energy import Energy
+from checks.engines import Vllm
 from checks.identity import Digest as Digest
 from checks.identity import Plugin, PluginName
 from checks.rows import Record, Sparse
@@ -392,11 +393,14 @@ class ModelResult(Record):
 
 
 class Speed(Record):
-    """How fast one model answered the test rows, in the batches of the stage evaluate."""
+    """How fast one model answered the test rows, in the batches of the stage evaluate.
+
+    vLLM starts all rows at once and takes each up when there is room: then there are no seconds of one answer.
+    """
 
     examples_per_second: Annotated[float, Field(ge=0)]
-    p50_seconds: Annotated[float, Field(ge=0)]  # of one answer, from the start of its batch; by nearest rank
-    p95_seconds: Annotated[float, Field(ge=0)]
+    p50_seconds: Annotated[float | None, Field(ge=0)]  # of one answer, from the start of its batch; by nearest rank
+    p95_seconds: Annotated[float | None, Field(ge=0)]
 
 
 class EvaluateMeasured(Report):
@@ -465,20 +469,21 @@ class ReferenceUse(Record):
 class EvaluationReport(Report, Sparse):
     """The candidate (the merged directory) beside references and baselines, on one test split."""
 
-    sparse: ClassVar[frozenset[str]] = frozenset({"unquantised"})
+    sparse: ClassVar[frozenset[str]] = frozenset({"unquantised", "engine"})
 
     merged: Digest
     base: Digest
     test: Digest
     rows: Count
     scorers: Digest  # of evaluate.scorers, canonical JSON
-    prompt_format: Digest  # of the candidate's chat template and the generation settings
+    prompt_format: Digest  # of the candidate's chat template, the generation settings and the engine
     base_prompt: Digest  # of the messages that the base was asked
     confidence: float
     references: dict[Earlier, ReferenceUse]
     models: dict[ModelName, ModelResult]  # "candidate", "base", then the earlier models where had, then the baselines
     summary: tuple[str, ...]  # sentences for a person
     unquantised: Digest | None = None  # the 16-bit model that answered beside the candidate, where that has 8 bits
+    engine: Vllm | None = None  # what generated all of its answers; None: transformers
 
 
 class NoiseRun(Record):

@@ -9,6 +9,7 @@ from checks.baselines import Baseline
 from checks.chat_templates import TEMPLATES
 from checks.data_sources import Data, RuleName
 from checks.drafts import Loader
+from checks.engines import Vllm
 from checks.evidence import Earlier
 from checks.gate_kind import ScoreGate
 from checks.gates import Gate, decided_at
@@ -242,6 +243,9 @@ class Evaluate(Section):
         int, Field(ge=1, description="prompt tokens per forward pass; fewer need less memory and more time")
     ]
     precision: Annotated[Literal["bf16", "fp16", "fp32"], Field(description="number format of the evaluated models")]
+    engine: Annotated[
+        Vllm | None, Field(description="what generates the answers; null: transformers, in the stage's own process")
+    ] = None
     confidence: Annotated[
         Fraction, Field(description="confidence level of the intervals in the report"), stricter("higher")
     ]
@@ -257,6 +261,15 @@ class Evaluate(Section):
         kinds = [scorer.kind for scorer in self.scorers]
         if len(set(kinds)) < len(kinds):
             raise ValueError(f"scorers {', '.join(kinds)} has one twice|name each scorer once")
+        return self
+
+    @model_validator(mode="after")
+    def _rows_fit_a_pass(self) -> Self:
+        if self.engine and self.engine.max_rows > self.batch_tokens:
+            raise ValueError(
+                f"engine.max_rows is {self.engine.max_rows}, and a pass has {self.batch_tokens} tokens, one a row or "
+                "more|lower engine.max_rows or raise batch_tokens"
+            )
         return self
 
 

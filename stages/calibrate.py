@@ -17,17 +17,18 @@ import gc
 import math
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from checks import chain, digest, files, layout, scoring
+from checks.engines import Vllm
 from checks.errors import EvidenceRefused
 from checks.evidence import EvaluationReport, NoiseReport, NoiseRun
 from checks.params import Evaluate, Params
 from checks.rows import Row
 from stages import entry, progress
-from stages.inference import answers
+from stages.inference import answers, vllm_process
 
 _TEST, _VALID = layout.SPLITS / "test.jsonl", layout.SPLITS / "valid.jsonl"
 _SEED, _PARTS = 1, 4
@@ -43,6 +44,7 @@ class Setup(NamedTuple):
     parts: list[list[int]]
     batch_tokens: int
     threads: int
+    engine: Vllm | None = None
 
 
 def calibrate(params: Params, root: Path) -> str:
@@ -56,7 +58,8 @@ def calibrate(params: Params, root: Path) -> str:
     test, valid = (files.read_jsonl(root / path, Row) for path in (_TEST, _VALID))
     if not test or not valid:
         raise EvidenceRefused(f"{_VALID if test else _TEST}: has no rows", "run `./lockstep run prepare`")
-    runs = _runs(params.evaluate, root / layout.MERGED, test)
+    runs = _runs(root, params.evaluate, test)
+    engine = params.evaluate.engine
 
     from stages.weights import parity
 
@@ -66,7 +69,7 @@ def calibrate(params: Params, root: Path) -> str:
         test=evaluation.test,
         scorers=evaluation.scorers,
         prompt_format=evaluation.prompt_format,
-        device=answers.device(),
+        device=vllm_process.about(root, engine).device if engine else answers.device(),
         rows=len(test),
         runs=runs,
         floor={
@@ -104,20 +107,18 @@ def _hold(params: Params, root: Path, evaluation: EvaluationReport) -> None:
         raise EvidenceRefused(wrong[0], "run `./lockstep run evaluate`, then calibrate", tuple(wrong[1:]))
 
 
-def _runs(settings: Evaluate, folder: Path, test: Sequence[Row]) -> tuple[NoiseRun, ...]:
+def _runs(root: Path, settings: Evaluate, test: Sequence[Row]) -> tuple[NoiseRun, ...]:
     import torch
 
-    from stages.inference import generate
-
-    model, tokenizer = generate.load(folder, settings.precision)
+    model = answers.loaded(root, settings, root / layout.MERGED)
     threads = torch.get_num_threads()
-    planned = setups(settings, len(test), threads, model.device.type)
+    planned = setups(settings, len(test), threads, "cuda" if torch.cuda.is_available() else "cpu")
     runs: list[NoiseRun] = []
     first: list[str] = []
     try:
         for number, setup in enumerate(planned, 1):
             torch.set_num_threads(setup.threads)
-            texts = _texts(model, tokenizer, settings, test, setup, f"run {number} of {len(planned)}")
+            texts = _texts(model, settings, test, setup, f"run {number} of {len(planned)}")
             first = first or texts
             runs.append(
                 NoiseRun(
@@ -138,6 +139,8 @@ def _runs(settings: Evaluate, folder: Path, test: Sequence[Row]) -> tuple[NoiseR
 def setups(settings: Evaluate, count: int, threads: int, device: str) -> list[Setup]:
     """The normal evaluation, then each variant with one thing changed."""
     size, given = settings.batch_tokens, list(range(count))
+    if settings.engine is not None:
+        return list(_of_vllm(settings, settings.engine, given, threads))
     shuffled = random.Random(_SEED).sample(given, count)  # noqa: S311 - not for secrets
     parts = [part for first in range(_PARTS) if (part := shuffled[first::_PARTS])]
     planned = [
@@ -155,18 +158,32 @@ def setups(settings: Evaluate, count: int, threads: int, device: str) -> list[Se
     return planned
 
 
+def _of_vllm(settings: Evaluate, engine: Vllm, given: list[int], threads: int) -> Iterator[Setup]:
+    """As ``setups``, with fewer runs: each part starts vLLM anew. It gets prompts sorted, whatever their order."""
+    size = settings.batch_tokens
+    yield Setup("test order", [given], size, threads, engine)
+    shuffled = random.Random(_SEED).sample(given, len(given))  # noqa: S311 - not for secrets
+    parts = [part for part in (shuffled[::2], shuffled[1::2]) if part]
+    yield Setup(f"shuffled {_SEED}, in {len(parts)} parts", parts, size, threads, engine)
+    if (half := size // 2) >= engine.max_rows:
+        yield Setup("test order", [given], half, threads, engine)
+    if (fewer := engine.max_rows // 4) > 0:
+        less = engine.model_copy(update={"max_rows": fewer})
+        yield Setup(f"test order, {fewer} at a time", [given], size, threads, less)
+
+
 def cores() -> int:
     """The number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _texts(model: Any, tokenizer: Any, settings: Evaluate, test: Sequence[Row], setup: Setup, label: str) -> list[str]:
+def _texts(model: answers.Loaded, settings: Evaluate, test: Sequence[Row], setup: Setup, label: str) -> list[str]:
     """The answers in the order of the test split, whatever the order of generation."""
-    settings = settings.model_copy(update={"batch_tokens": setup.batch_tokens})
+    settings = settings.model_copy(update={"batch_tokens": setup.batch_tokens, "engine": setup.engine})
     found: dict[int, str] = {}
     for part in setup.parts:
         rows = [test[number] for number in part]
-        made = answers.answer(model, tokenizer, settings, rows, [row.messages for row in rows], label)
+        made = model(settings, rows, [row.messages for row in rows], label, _TEST)
         found |= zip(part, made.texts, strict=True)
     return [found[number] for number in range(len(test))]
 

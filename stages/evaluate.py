@@ -128,6 +128,7 @@ def evaluate(params: Params, root: Path) -> str:
             settings.confidence,
         ),
         unquantised=beside[0][2] if beside else None,
+        engine=settings.engine,
     )
     speeds = {name: speed for name, each in answered.items() if name not in same and (speed := _speed(each))}
     files.write_json(root / layout.EVALUATE_MEASURED, EvaluateMeasured(merged=merged, models=speeds))
@@ -201,7 +202,8 @@ def _speed(answered: Answered) -> Speed | None:
     """None if nothing was generated in this run: for baselines, and answers from a record."""
     if answered.speed is None:
         return None
-    seconds = sorted(answered.seconds)
+    if not (seconds := sorted(answered.seconds)):
+        return Speed(examples_per_second=answered.speed, p50_seconds=None, p95_seconds=None)
     p50, p95 = (seconds[math.ceil(share * len(seconds)) - 1] for share in (0.5, 0.95))
     return Speed(examples_per_second=answered.speed, p50_seconds=round(p50, 6), p95_seconds=round(p95, 6))
 

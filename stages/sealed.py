@@ -76,18 +76,15 @@ def _given(params: Params, root: Path, rows: Sequence[Row], roles: Sequence[Role
     for role in roles:
         if models[role] not in found:
             with suites.verified(root, models, earlier, role) as folder:
-                found[models[role]] = _answers(params, folder, role, rows)
+                found[models[role]] = _answers(params, root, folder, role, rows)
     return {role: found[models[role]] for role in roles}
 
 
-def _answers(params: Params, folder: Path, role: Role, rows: Sequence[Row]) -> tuple[Prediction, ...]:
+def _answers(params: Params, root: Path, folder: Path, role: Role, rows: Sequence[Row]) -> tuple[Prediction, ...]:
     """What the model in ``folder`` answers, past the cache of answers."""
-    from stages.inference import generate
-
-    model, tokenizer = generate.load(folder, params.evaluate.precision)
+    model = answers.loaded(root, params.evaluate, folder, log=False)
     with _unquoted():
-        asked = [row.messages for row in rows]
-        texts = answers.answer(model, tokenizer, params.evaluate, rows, asked, f"{role}, sealed").texts
+        texts = model(params.evaluate, rows, [row.messages for row in rows], f"{role}, sealed", layout.SEALED).texts
     del model
     gc.collect()  # the next model loads into this one's memory
     with _unquoted():

@@ -64,7 +64,7 @@ def entry_of(root: Path) -> Path:
 
 
 def key_of(settings: Evaluate, folder: Path, asked: list[Row]) -> answers.Key:
-    return answers.key_of(settings, digest.of_tree(folder).digest, asked, [row.messages for row in asked])
+    return answers.key_of(Path(), settings, digest.of_tree(folder).digest, asked, [row.messages for row in asked])
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """The noise of one unchanged model, measured on a tiny real one: what is varied, what is written, what is refused."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import torch
 import yaml
 
 from checks import digest, files, layout, scoring
+from checks.engines import PYTHON
 from checks.errors import EvidenceRefused, MachineRefused
 from checks.evidence import EvaluationReport, NoiseReport
 from checks.params import Params
@@ -21,6 +23,7 @@ from release.verbs import calibrate as verb
 from stages import calibrate as stage
 from stages.inference import answers, generate
 from stages.weights import parity
+from tests import vllm_offline
 from tests.conftest import REPOSITORY, as_params, scaled_down
 
 pytestmark = pytest.mark.slow
@@ -130,6 +133,23 @@ def test_order_company_batch_size_and_threads_are_varied_one_at_a_time(done: Don
     assert len({threads for *_, threads in others}) == (2 if torch.get_num_threads() > 1 or stage.cores() > 1 else 1)
     for other in others:
         assert sum(one != two for one, two in zip(first, other, strict=True)) == 1
+
+
+def test_the_noise_of_an_engine_is_measured_with_that_engine(
+    tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PYTHON, str(vllm_offline.environment(tmp_path / "vllm")))
+    monkeypatch.setenv("STANDIN_SEEN", str(tmp_path / "seen"))
+    params = as_params(document(engine=vllm_offline.ENGINE))
+    lay_out(tmp_path / "run", tiny_base, params)
+    stage.calibrate(params, tmp_path / "run")
+    report = files.read_json(tmp_path / "run" / layout.NOISE, NoiseReport)
+    asked = [json.loads(line)["arguments"] for line in (tmp_path / "seen").read_text().splitlines()]
+    passes = [(each["max_num_batched_tokens"], each["max_num_seqs"]) for each in asked]
+    assert passes == [(TOKENS, 4), (TOKENS, 4), (TOKENS, 4), (TOKENS // 2, 4), (TOKENS, 1)]
+    assert [run.changed for run in report.runs] == [0, 0, 0, 0]
+    assert report.prompt_format == answers.prompt_format(tiny_base, params.evaluate)
+    assert report.device.endswith(" AVX512")
 
 
 def test_the_floor_is_the_largest_difference_between_two_runs(done: Done) -> None:

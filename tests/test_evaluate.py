@@ -127,7 +127,7 @@ def test_metrics_hold_numbers_alone_with_intervals_and_slices(done: tuple[Path, 
     assert numbers["rows"] == 36
     measured = files.read_json(done[0] / layout.EVALUATE_MEASURED, EvaluateMeasured)
     assert set(measured.models) == {"candidate", "base"}  # nothing was generated for the others
-    assert all(0 < speed.p50_seconds <= speed.p95_seconds for speed in measured.models.values())
+    assert all(0 < (speed.p50_seconds or 0) <= (speed.p95_seconds or 0) for speed in measured.models.values())
 
     def leaves(value: Any) -> list[Any]:
         return [leaf for v in value.values() for leaf in leaves(v)] if isinstance(value, dict) else [value]

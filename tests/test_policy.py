@@ -32,6 +32,7 @@ from checks.training import NoDropout, Train
 from stages.loaders.canaries import Canaries
 from tests.conftest import REPOSITORY, ROUTER
 from tests.training_tree import METHODS
+from tests.vllm_offline import ENGINE
 
 DEFAULT: dict[str, Any] = yaml.safe_load(ROUTER.read_text())
 OLD_TEST, NEW_TEST = ("sha256:" + digit * 64 for digit in "12")
@@ -123,7 +124,7 @@ def _document() -> dict[str, Any]:
     document = copy.deepcopy(DEFAULT)
     document["suites"] = copy.deepcopy(SUITES)
     document["gates"] = copy.deepcopy(GATES)
-    document["evaluate"]["scorers"] = [{"kind": "exact-match"}, {"kind": "token-f1"}]
+    document["evaluate"] |= {"scorers": [{"kind": "exact-match"}, {"kind": "token-f1"}], "engine": {**ENGINE}}
     document["validate"]["min_rows"]["test"] = 1000  # enough for every threshold here
     document["prepare"]["personal_data"] = {"detectors": ["email", "phone", "secret"], "allow": []}
     document["validate"]["preferences"] = {"max_length_bias": 0.15, "max_auc": 0.75}

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from checks import digest, files, layout
-from checks.evidence import EvaluationReport, Reference, ReferencesReport, ReferenceUse
+from checks.engines import PYTHON
+from checks.evidence import EvaluateMeasured, EvaluationReport, Reference, ReferencesReport, ReferenceUse
 from checks.params import Params
 from checks.rows import Prediction, Row
 from checks.suite_report import SuitesReport
@@ -19,6 +20,7 @@ from stages import evaluate as stage
 from stages import references as earlier
 from stages.inference.answers import Answered
 from tests import pipeline_repository as repository
+from tests import vllm_offline
 from tests.conftest import as_params, scaled_down
 from tests.test_evaluate import lay_out, row, split, write_parity
 from tests.test_forgetting import texts
@@ -91,11 +93,13 @@ def another_model(root: Path) -> None:
     write_parity(root, digest.of_tree(root / layout.MERGED).digest)
 
 
-def evaluated(root: Path) -> tuple[ReferenceUse, EvaluationReport]:
+def evaluated(root: Path, engine: dict | None = None) -> tuple[ReferenceUse, EvaluationReport]:
     """Ask git, evaluate; how main's answers were had, and the report."""
+    document = with_main()
+    document["evaluate"] |= {"engine": engine}
     repository.commit(root, "a change")
     references.write(Records(root))
-    stage.evaluate(as_params(with_main()), root)
+    stage.evaluate(as_params(document), root)
     report = files.read_json(root / layout.EVALUATION, EvaluationReport)
     assert not (root / layout.STATE / "references").exists() or not any((root / layout.STATE / "references").iterdir())
     return report.references["main"], report
@@ -159,6 +163,30 @@ def test_on_another_test_split_mains_weights_answer_the_new_rows_once(root: Path
     again, _ = evaluated(root)
     assert again == use
     assert generated(root) == 3
+
+
+def test_an_engine_answers_every_model_of_its_run_and_the_recorded_answers_of_another_do_not_count(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PYTHON, str(vllm_offline.environment(tmp_path / "vllm")))
+    monkeypatch.setenv("STANDIN_SEEN", str(tmp_path / "seen"))
+    another_model(root)
+    use, report = evaluated(root, vllm_offline.ENGINE)
+    assert use.how == "evaluated"
+    assert use.note.endswith("its recorded answers were not used: they are of another prompt format")
+    asked = [json.loads(line)["arguments"]["model"] for line in (tmp_path / "seen").read_text().splitlines()]
+    references_home = root / layout.STATE / "references"
+    assert asked == [
+        str(each.resolve()) for each in (root / layout.MERGED, root / layout.BASE, references_home / "main" / "merged")
+    ]
+    assert report.engine is not None
+    assert report.engine.model_dump() == vllm_offline.ENGINE
+    measured = files.read_json(root / layout.EVALUATE_MEASURED, EvaluateMeasured)
+    assert {(speed.p50_seconds, speed.p95_seconds) for speed in measured.models.values()} == {(None, None)}
+    assert "Answered by vLLM 0.32.0." in (root / layout.SUMMARY).read_text()
+    back, report = evaluated(root)
+    assert (back.how, report.engine) == ("stored", None)
+    assert '"engine"' not in (root / layout.EVALUATION).read_text()
 
 
 def test_edited_answers_on_the_remote_are_not_used(root: Path) -> None:

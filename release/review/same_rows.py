@@ -22,7 +22,7 @@ def paired_rows(a: Side, b: Side, notes: list[str]) -> Pairs | None:
         return None
     if one.prompt_format != two.prompt_format:
         both = f"{a.letter} and {b.letter}"
-        notes.append(f"{both} were asked in another prompt format: chat template or generation settings differ")
+        notes.append(f"{both} were asked in another prompt format: chat template, generation settings or engine differ")
     if one.test != two.test:
         notes.append("the test sets differ: only rows that both have are paired, and the means are of each one's own")
     old, new = a.answers, b.answers  # both are looked for, so that all that is missing is said at once

@@ -95,8 +95,8 @@ def cost(facts: Facts, records: Records) -> list[tuple[str, str]]:
     if evaluation and speed and speed.examples_per_second:
         answering = evaluation.rows / speed.examples_per_second
         seconds += answering
-        latency = f"95 % within {speed.p95_seconds:,.3g} s of their batch's start"
-        lines.append((f"Answers: {_time(answering)}, {speed.examples_per_second:,.1f} a second; {latency}", ""))
+        latency = f"; 95 % within {speed.p95_seconds:,.3g} s of their batch's start" if speed.p95_seconds else ""
+        lines.append((f"Answers: {_time(answering)}, {speed.examples_per_second:,.1f} a second{latency}", ""))
     if used := energy.said(took.energy):
         lines.append((f"Energy of training: {used}", ""))
     if budget.gpu_hours and not took.device.startswith("cpu"):

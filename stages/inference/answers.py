@@ -4,9 +4,9 @@ In:  a model directory and its content digest, rows with what they are asked, pa
 Out: texts, seconds and speed; a file of them below ``.lockstep/answers``, which is private to this machine.
 
 The key names the model (tokenizer and chat template are part of it), every conversation in order, the generation
-settings, the device with its threads, the versions of the packages that render, tokenize and compute, and this code.
-Where one differs, the key differs, and the model answers. An entry that cannot be read, is damaged or is of another
-key counts for nothing. It is no evidence: who can write in that folder can write the predictions too.
+settings with the engine, the device with its threads, the versions of the packages that render, tokenize and compute,
+and this code. Where one differs, the key differs, and the model answers. An entry that cannot be read, is damaged or is
+of another key counts for nothing. It is no evidence: who can write in that folder can write the predictions too.
 """
 
 import gc
@@ -14,7 +14,8 @@ import importlib.metadata
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -22,16 +23,17 @@ from pydantic import Field
 from tqdm import tqdm
 
 from checks import digest, files, layout
+from checks.engines import Vllm
 from checks.errors import EvidenceRefused
 from checks.evidence import Count
 from checks.identity import Digest
 from checks.params import Evaluate
 from checks.rows import Message, Record, Row
-from stages.inference import prompts
+from stages.inference import prompts, vllm, vllm_process
 
 _TEST = layout.SPLITS / "test.jsonl"
 _PACKAGES = ("torch", "transformers", "tokenizers", "jinja2")
-CODE = ("answers.py", "generate.py", "prompts.py", "unpacking.py")
+CODE = ("answers.py", "generate.py", "prompts.py", "unpacking.py", "vllm.py", "vllm_process.py", "vllm_worker.py")
 
 NotNegative = Annotated[float, Field(ge=0)]
 
@@ -39,12 +41,16 @@ NotNegative = Annotated[float, Field(ge=0)]
 class Answered(NamedTuple):
     """One model's answers in the order of the rows, the seconds each took, and rows per second.
 
-    Where nothing was generated, there are no seconds and no speed.
+    Where nothing was generated, there are no seconds and no speed. vLLM gives a speed and no seconds.
     """
 
     texts: list[str]
     seconds: list[float]
     speed: float | None
+
+
+# A model that can be asked: settings, rows, their conversations, a label, and what names the rows in a refusal.
+Loaded = Callable[[Evaluate, Sequence[Row], Sequence[Sequence[Message]], str, Path], Answered]
 
 
 class Key(Record):
@@ -56,6 +62,7 @@ class Key(Record):
     max_new_tokens: int
     batch_tokens: int
     precision: str
+    engine: Vllm | None
     device: str
     threads: Count
     versions: dict[str, str]
@@ -95,15 +102,13 @@ def ask(
 
     Raises EvaluationRefused when the model does not load, or cannot be asked a row.
     """
-    key = key_of(settings, model, rows, conversations)
+    key = key_of(root, settings, model, rows, conversations)
     if (known := kept(root, key)) is not None:
         tqdm.write(f"{label}: answered before, {len(rows)} rows from {key.path}", file=sys.stderr)
         return known
-    from stages.inference import generate
-
-    loaded, tokenizer = generate.load(folder, settings.precision)
-    found = answer(loaded, tokenizer, settings, rows, conversations, label, where)
-    del loaded
+    model_here = loaded(root, settings, folder)
+    found = model_here(settings, rows, conversations, label, where)
+    del model_here
     gc.collect()  # the next model loads into this one's memory
     keep(root, key, found)
     return found
@@ -113,7 +118,34 @@ def known(
     root: Path, settings: Evaluate, model: str, rows: Sequence[Row], conversations: Sequence[Sequence[Message]]
 ) -> Answered | None:
     """The answers of before, as ``ask`` would give them, without the model's directory; None when it must answer."""
-    return kept(root, key_of(settings, model, rows, conversations))
+    return kept(root, key_of(root, settings, model, rows, conversations))
+
+
+def loaded(root: Path, settings: Evaluate, folder: Path, log: bool = True) -> Loaded:
+    """The model in ``folder``, ready to be asked past the cache. ``log``: whether a file may keep what vLLM prints.
+
+    Raises EvaluationRefused when it does not load, MachineRefused when the engine is not there.
+    """
+    if settings.engine is not None:
+        vllm_process.about(root, settings.engine)
+        return partial(_by_vllm, root, folder, log)
+    from stages.inference import generate
+
+    return partial(answer, *generate.load(folder, settings.precision))
+
+
+def _by_vllm(
+    root: Path,
+    folder: Path,
+    log: bool,
+    settings: Evaluate,
+    rows: Sequence[Row],
+    conversations: Sequence[Sequence[Message]],
+    label: str,
+    where: Path = _TEST,
+) -> Answered:
+    texts, speed = vllm.answer(root, settings, folder, rows, conversations, label, where, log)
+    return Answered(texts, [], speed)
 
 
 def answer(
@@ -125,7 +157,7 @@ def answer(
     label: str,
     where: Path = _TEST,
 ) -> Answered:
-    """Answers of a loaded model, past the cache. Raises EvaluationRefused when it cannot be asked a row."""
+    """Answers of a model loaded by transformers. Raises EvaluationRefused when it cannot be asked a row."""
     from stages.inference import generate
 
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
@@ -139,10 +171,18 @@ def answer(
     return Answered(texts, [one.seconds for one in found], round(speed, 3))
 
 
-def key_of(settings: Evaluate, model: str, rows: Sequence[Row], conversations: Sequence[Sequence[Message]]) -> Key:
-    """The key of a model's answers on this machine, with this code."""
+def key_of(
+    root: Path, settings: Evaluate, model: str, rows: Sequence[Row], conversations: Sequence[Sequence[Message]]
+) -> Key:
+    """The key of a model's answers on this machine, with this code. Raises MachineRefused without the engine."""
     import torch
 
+    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    computes = device()
+    if settings.engine is not None:
+        about = vllm_process.about(root, settings.engine)
+        computes = about.device
+        versions |= {"vllm": about.vllm, "vllm's torch": about.torch}
     return Key(
         model=model,
         asked=asked(rows, conversations),
@@ -150,9 +190,10 @@ def key_of(settings: Evaluate, model: str, rows: Sequence[Row], conversations: S
         max_new_tokens=settings.max_new_tokens,
         batch_tokens=settings.batch_tokens,
         precision=settings.precision,
-        device=device(),
+        engine=settings.engine,
+        device=computes,
         threads=torch.get_num_threads(),
-        versions={name: importlib.metadata.version(name) for name in _PACKAGES},
+        versions=versions,
         code=digest.of_json({name: digest.of_file(Path(__file__).with_name(name)).sha256 for name in CODE}),
     )
 
@@ -169,12 +210,16 @@ def asked(rows: Sequence[Row], conversations: Sequence[Sequence[Message]]) -> st
 
 
 def prompt_format(folder: Path, settings: Evaluate) -> str:
-    """Digest of how a model is asked, whatever the rows: its chat template, the answers' length, the precision."""
+    """Digest of how a model is asked, whatever the rows: chat template, the answers' length, precision, engine.
+
+    So answers, noise and sweeps of one engine are not compared with those of another. Transformers adds nothing.
+    """
     from transformers import AutoTokenizer
 
     template = AutoTokenizer.from_pretrained(folder, local_files_only=True).chat_template
+    engine = {"engine": settings.engine.model_dump(mode="json")} if settings.engine else {}
     return digest.of_json(
-        {"template": template, "max_new_tokens": settings.max_new_tokens, "precision": settings.precision}
+        {"template": template, "max_new_tokens": settings.max_new_tokens, "precision": settings.precision} | engine
     )
 
 
@@ -193,7 +238,8 @@ def kept(root: Path, key: Key) -> Answered | None:
         entry = files.read_json(root / key.path, _Entry)
     except EvidenceRefused:
         return None
-    if entry.key != key or entry.content != _content(entry) or {len(entry.texts), len(entry.seconds)} != {key.rows}:
+    lengths = (key.rows, 0 if key.engine else key.rows)
+    if entry.key != key or entry.content != _content(entry) or (len(entry.texts), len(entry.seconds)) != lengths:
         return None
     return Answered(entry.texts, entry.seconds, entry.speed)
 

@@ -82,7 +82,8 @@ def _lines(report: EvaluationReport, candidate: Sequence[Prediction]) -> Iterato
         yield f"- {sentence}"
     scorers = list(report.models["candidate"].metrics)
     yield "\n## Models\n"
-    yield f"{report.rows} test rows, {report.confidence:.0%} intervals.\n"
+    by = f" Answered by vLLM {report.engine.version}." if report.engine else ""
+    yield f"{report.rows} test rows, {report.confidence:.0%} intervals.{by}\n"
     yield f"| model | {' | '.join(scorers)} |"
     yield f"| --- |{' ---: |' * len(scorers)}"
     for name, model in report.models.items():

@@ -1,0 +1,37 @@
+"""vllm: the engine that may generate answers in the place of transformers, and where its environment is.
+
+``python -m stages.tools.vllm VERSION`` makes the environment; LOCKSTEP_VLLM names another's Python. What is asked of
+vLLM is written in params.yaml and never chosen by the machine, so that all models of a run, and the models of two
+machines, are answered by one engine. It is part of the prompt format: answers, noise and sweeps of another engine, of
+another version or with other settings are not compared.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from checks import layout
+from checks.sections import Positive, Section
+
+PYTHON = "LOCKSTEP_VLLM"
+ENVIRONMENT = layout.STATE / "vllm"
+
+
+class Vllm(Section):
+    """vLLM, in a process and an environment of its own."""
+
+    kind: Literal["vllm"]
+    version: Annotated[str, Field(pattern=r"^[0-9][0-9a-z.]*$", description="version of vLLM; another is refused")]
+    max_rows: Annotated[
+        Positive, Field(description="rows answered at a time, at most; no more than evaluate.batch_tokens")
+    ]
+    kv_cache_gb: Annotated[
+        float, Field(gt=0, description="memory for keys and values, 2^30 bytes on each GPU, beside the weights")
+    ]
+    gpus: Annotated[Positive, Field(description="GPUs that share one model (tensor parallelism); 1 on a CPU")]
+    compiled: Annotated[
+        bool, Field(description="whether vLLM compiles a model before the first row: minutes once, for faster rows")
+    ]
+    batch_invariant: Annotated[
+        bool, Field(description="kernels whose results do not depend on the batch; no CPU has them")
+    ]

@@ -1,0 +1,110 @@
+"""Answers by vLLM, greedily. ``stages.inference.vllm_process`` has its process, ``checks.engines`` its parameters.
+
+In:  a model directory, conversations, params ``evaluate`` with ``engine``.
+Out: an answer per row and rows per second, starting vLLM left out. There are no seconds of one row: all start at once,
+     and each is taken up when there is room.
+
+Prompts are rendered and tokenized here, as for transformers, and token ids come back. vLLM gets no tokenizer and none
+of the model's generation settings. What it would choose by the machine is stated: it schedules in one process, with a
+cache and passes of a stated size, so that the rows of a pass are the same in every run, and a busy machine changes no
+answer. Identical prompts are answered once, and prompts go in sorted, whatever the order of the rows.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from checks.engines import Vllm
+from checks.errors import EvaluationRefused
+from checks.params import Evaluate
+from checks.rows import Message, Row
+from stages.inference import prompts, vllm_process
+
+_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+_GIB = 1 << 30
+
+
+class Generated(NamedTuple):
+    """The answers in the order of the rows, and rows per second."""
+
+    texts: list[str]
+    speed: float
+
+
+def answer(
+    root: Path,
+    settings: Evaluate,
+    folder: Path,
+    rows: Sequence[Row],
+    conversations: Sequence[Sequence[Message]],
+    label: str,
+    where: Path,
+    log: bool = True,
+) -> Generated:
+    """Answers of the model in ``folder`` to ``conversations``, one for each of ``rows``.
+
+    ``log``: whether what vLLM prints is kept. Raises MachineRefused when vLLM is not there, is another version, runs
+    out of memory or is killed, and EvaluationRefused when it cannot run the model, or the model cannot be asked.
+    """
+    engine = settings.engine
+    assert engine is not None
+    tokenizer, positions, ends = _read(folder)
+    room = None if positions is None else positions - settings.max_new_tokens
+    asked = prompts.tokens(tokenizer, conversations, rows, room, where)
+    distinct = sorted({tuple(prompt) for prompt in asked})
+    request = request_of(settings, engine, folder, distinct, ends)
+    found = vllm_process.ask(root, engine, request, folder, label, log)
+    if None in found.logprobs:
+        raise EvaluationRefused(f"{label}: a log-probability is not finite", "train with a lower train.learning_rate")
+    given = {prompt: _text(tokenizer, ids, ends) for prompt, ids in zip(distinct, found.answers, strict=True)}
+    return Generated([given[tuple(prompt)] for prompt in asked], round(len(rows) / found.seconds, 3))
+
+
+def request_of(
+    settings: Evaluate, engine: Vllm, folder: Path, asked: Sequence[Sequence[int]], ends: Iterable[int]
+) -> dict[str, Any]:
+    """The arguments of ``vllm.LLM`` and ``vllm.SamplingParams``, and the prompts as token ids."""
+    new = settings.max_new_tokens
+    return {
+        "model": {
+            "model": str(folder.resolve()), "dtype": _DTYPES[settings.precision], "seed": 0,
+            "generation_config": "vllm", "skip_tokenizer_init": True, "load_format": "safetensors",
+            "max_model_len": max(map(len, asked)) + new, "max_num_seqs": engine.max_rows,
+            "max_num_batched_tokens": settings.batch_tokens,
+            "kv_cache_memory_bytes": int(engine.kv_cache_gb * _GIB), "tensor_parallel_size": engine.gpus,
+            "enforce_eager": not engine.compiled, "enable_prefix_caching": True, "enable_chunked_prefill": True,
+            "async_scheduling": False,
+        },
+        "sampling": {
+            "temperature": 0.0, "seed": 0, "max_tokens": new, "logprobs": 0, "detokenize": False,
+            "ignore_eos": True, "stop_token_ids": sorted(ends),  # all that end an answer are in the list
+        },
+        "prompts": asked,
+    }  # fmt: skip
+
+
+def _read(folder: Path) -> tuple[Any, int | None, frozenset[int]]:
+    """The tokenizer, how many positions the model has, and the ids that end an answer: those of ``generate``."""
+    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        if (folder / "generation_config.json").exists():
+            generation = GenerationConfig.from_pretrained(folder, local_files_only=True)
+        else:
+            generation = GenerationConfig.from_model_config(config)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise EvaluationRefused(
+            f"{folder}: does not load: {reason}", "run `./lockstep run` to make it again"
+        ) from error
+    configured = generation.eos_token_id
+    several = configured if isinstance(configured, list | tuple) else [configured]
+    ends = frozenset(token for token in (*several, tokenizer.eos_token_id) if token is not None)
+    return tokenizer, getattr(config.get_text_config(), "max_position_embeddings", None), ends
+
+
+def _text(tokenizer: Any, ids: Sequence[int], ends: frozenset[int]) -> str:
+    kept = ids[:-1] if ids and ids[-1] in ends else ids
+    return str(tokenizer.decode(kept, skip_special_tokens=True).strip())

@@ -1,0 +1,188 @@
+"""vLLM's process: which Python, with which variables, what goes in and out, and what its end means.
+
+In:  a request of ``stages.inference.vllm``, a line of JSON to ``vllm_worker`` in vLLM's own environment.
+Out: token ids; ``.lockstep/vllm.log``, what vLLM printed.
+
+The process has a group of its own. Nothing of it is left when the request ends, however it does: this process kills the
+group, and if it was killed itself, the worker does, whose standard input is then closed.
+"""
+
+import functools
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from pydantic import ValidationError
+from tqdm import tqdm
+
+from checks import layout
+from checks.engines import ENVIRONMENT, PYTHON, Vllm
+from checks.errors import EvaluationRefused, MachineRefused
+from checks.evidence import Count
+from checks.rows import Record
+from checks.text import redact
+from stages.inference import vllm_worker
+
+LOG = layout.STATE / "vllm.log"
+# Run with -I: the folder of this file has another module that is called vllm.
+_WORKER = ["-I", vllm_worker.__file__]
+_SECONDS_TO_END = 60  # after the last answer
+# Of this process's VLLM_ variables, those that say where compiled kernels are kept and which cores are used.
+_KEPT = ("VLLM_CACHE_ROOT", "VLLM_CPU_OMP_THREADS_BIND", "VLLM_TARGET_DEVICE")
+_ALWAYS = {
+    "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_DO_NOT_TRACK": "1",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # else the first requests are answered while others come in
+}  # fmt: skip
+_MEMORY = ("memory", "cache blocks")  # in the messages of vLLM and torch that ask for more or less of it
+_LESS = "lower evaluate.engine.kv_cache_gb or evaluate.batch_tokens, or free memory"
+
+
+class About(Record):
+    """vLLM's environment and its device. ``vllm`` and ``torch`` are versions, with the names of their builds."""
+
+    vllm: str
+    torch: str
+    device: str
+    gpus: Count
+
+
+class Found(Record):
+    """The new tokens of each prompt, the sums of their log-probabilities (None: not finite), the seconds of all."""
+
+    answers: list[list[int]]
+    logprobs: list[float | None]
+    seconds: float
+
+
+def about(root: Path, engine: Vllm) -> About:
+    """vLLM's environment. Raises MachineRefused unless it has the version, GPUs and kernels of params.yaml."""
+    found = environment_of(_python(root), engine.version)
+    if engine.gpus > max(found.gpus, 1):
+        raise MachineRefused(
+            f"evaluate.engine.gpus is {engine.gpus}, and vLLM has {found.gpus} here",
+            "lower it, or take another machine",
+        )
+    if engine.batch_invariant and not found.gpus:
+        raise MachineRefused(
+            "vLLM has no batch-invariant kernels for a CPU", "set evaluate.engine.batch_invariant to false"
+        )
+    return found
+
+
+def _python(root: Path) -> str:
+    return os.environ.get(PYTHON) or str(root.resolve() / ENVIRONMENT / "bin" / "python")
+
+
+@functools.cache
+def environment_of(python: str, version: str) -> About:
+    """As ``about``, of one Python."""
+    todo = f"run `python -m stages.tools.vllm {version}`, or set {PYTHON} to a Python that has it"
+    try:
+        done = subprocess.run(
+            [python, *_WORKER, "about"],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            env=_environment(),
+            check=False,
+        )
+    except OSError as error:
+        raise MachineRefused(f"{python}: {error.strerror}: evaluate.engine needs vLLM", todo) from error
+    try:
+        found = About.model_validate_json(done.stdout)
+    except ValidationError as error:
+        raise MachineRefused(f"{python}: has no vLLM: {_last(done.stderr)}", todo) from error
+    if found.vllm.partition("+")[0] != version:
+        has = f"vLLM {found.vllm}" if found.vllm else "no vLLM"
+        raise MachineRefused(f"{python}: has {has}, and evaluate.engine.version is {version}", todo)
+    return found
+
+
+def ask(root: Path, engine: Vllm, request: dict[str, Any], folder: Path, label: str, log: bool) -> Found:
+    """Answers to ``request``, with a progress bar called ``label``. ``folder``: the model, for a refusal.
+
+    Raises MachineRefused or EvaluationRefused with what the worker says went wrong, or how it ended.
+    """
+    environment = _environment() | ({"VLLM_BATCH_INVARIANT": "1"} if engine.batch_invariant else {})
+    where = f"; {LOG} has what it printed" if log else ""
+    said: dict[str, Any] = {}
+    with _printed(root, log) as printed, _started(_python(root), environment, printed) as worker:
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        with suppress(BrokenPipeError):  # it ended: its last words say why
+            worker.stdin.write(json.dumps(request).encode() + b"\n")
+            worker.stdin.flush()
+        with tqdm(total=len(request["prompts"]), desc=label, unit="row", disable=None) as bar:
+            for line in worker.stdout:
+                said = json.loads(line)
+                bar.update(said.get("done", 0))
+                if "done" not in said:
+                    break
+        with suppress(subprocess.TimeoutExpired):
+            worker.wait(_SECONDS_TO_END)
+    if "answers" in said:
+        return Found.model_validate(said)
+    if "error" in said:
+        raise _refused(engine, folder, said, where)
+    if worker.returncode == -signal.SIGKILL:
+        raise MachineRefused(f"vLLM was killed while it answered for {label}: out of memory, as a rule{where}", _LESS)
+    raise EvaluationRefused(f"vLLM ended with {worker.returncode} while it answered for {label}{where}", "run again")
+
+
+def _refused(engine: Vllm, folder: Path, said: dict[str, Any], where: str) -> MachineRefused | EvaluationRefused:
+    """What a failure in the worker means. Of a message of several lines, the first that says something."""
+    lines = [line.strip() for line in said["message"].splitlines() if line.strip()] or [said["error"][0]]
+    if "ValidationError" in said["error"] and len(lines) > 1:
+        lines = lines[1:]  # the first says how many there are
+    what = redact(lines[0]).replace(str(folder.resolve()), str(folder))
+    kinds = set(said["error"])
+    if kinds & {"OutOfMemoryError", "MemoryError"} or any(word in said["message"].lower() for word in _MEMORY):
+        return MachineRefused(f"vLLM has too little memory for {folder}: {what}{where}", _LESS)
+    return EvaluationRefused(
+        f"{folder}: vLLM {engine.version} cannot run it: {what}{where}", "set evaluate.engine to null: transformers"
+    )
+
+
+@contextmanager
+def _started(python: str, environment: dict[str, str], printed: IO[bytes] | int) -> Iterator[subprocess.Popen[bytes]]:
+    """The worker, in a process group of its own, of which nothing is left afterwards."""
+    worker = subprocess.Popen(
+        [python, *_WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=printed, env=environment,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        yield worker
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(worker.pid, signal.SIGKILL)
+        worker.wait()
+        for stream in (worker.stdin, worker.stdout):
+            with suppress(OSError):
+                stream.close()  # type: ignore[union-attr]
+
+
+@contextmanager
+def _printed(root: Path, log: bool) -> Iterator[IO[bytes] | int]:
+    """Where to print: the log, written anew, or nowhere."""
+    if not log:
+        yield subprocess.DEVNULL
+        return
+    (root / LOG).parent.mkdir(parents=True, exist_ok=True)
+    with (root / LOG).open("wb") as stream:
+        yield stream
+
+
+def _environment() -> dict[str, str]:
+    """This process's, without what could change an answer, let vLLM import the pipeline's modules, or hold a key."""
+    dropped = ("PYTHON", "HF_", "VLLM_")
+    kept = {name: value for name, value in os.environ.items() if name in _KEPT or not name.startswith(dropped)}
+    return kept | _ALWAYS
+
+
+def _last(text: str) -> str:
+    return redact(next((line for line in reversed(text.splitlines()) if line.strip()), "it printed nothing"))
