@@ -6,10 +6,22 @@ from typing import Any
 
 import yaml
 
+_TEXT, _LIST, _MAPPING = (f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map"))
+
 
 # libyaml's where it is built in
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # mypy knows no class by a call
     """PyYAML's safe loader, but ``1e-3`` is a number as in YAML 1.2 and DVC."""
+
+    def resolve(self, kind: type[yaml.Node], value: str, implicit: tuple[bool, bool]) -> str:
+        """The tag of a node that has none. As PyYAML does, but asks for no resolvers by path: there are none."""
+        if kind is not yaml.ScalarNode:
+            return _LIST if kind is yaml.SequenceNode else _MAPPING
+        if implicit[0]:
+            for tag, pattern in self.yaml_implicit_resolvers.get(value[:1], ()):
+                if pattern.match(value):
+                    return str(tag)
+        return _TEXT
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         """As PyYAML does, but for what its constructors raise: that is an error at the line of ``node``."""
@@ -66,8 +78,7 @@ def read(text: str) -> tuple[yaml.Node | None, Any]:
         loader = _Loader(text)
         try:
             node = loader.get_single_node()
-            _check_keys(node)
-            value = None if node is None else loader.construct_document(node)
+            value = None if node is None else _plain(loader, node)
         finally:
             loader.dispose()
         json.dumps(value, ensure_ascii=False, default=str).encode()  # half a surrogate pair is not text
@@ -80,24 +91,25 @@ def read(text: str) -> tuple[yaml.Node | None, Any]:
     return node, value
 
 
-def _check_keys(node: yaml.Node | None) -> None:
-    """Check that each key is text, is written once, and means what it says."""
-    pending = [node]
-    while pending:
-        current = pending.pop()
-        if isinstance(current, yaml.MappingNode):
-            seen: set[str] = set()
-            for key, value in current.value:
-                if not isinstance(key, yaml.ScalarNode):
-                    raise _marked("a key that is not text", key)
-                if key.value == "<<":  # in quotes it is text, until a tool writes it again
-                    raise _marked("<<: a merge key: write the keys out", key)
-                if key.value in seen:
-                    raise _marked(f"{key.value} is written twice: keep one of the two", key)
-                seen.add(key.value)
-                pending.append(value)
-        elif isinstance(current, yaml.SequenceNode):
-            pending.extend(current.value)
+def _plain(loader: _Loader, node: yaml.Node) -> Any:
+    """The value of ``node``. Checks that each key is text, is written once, and means what it says.
+
+    PyYAML's own constructors of lists and mappings also serve aliases and merge keys, at twice the time.
+    """
+    if isinstance(node, yaml.ScalarNode):
+        return node.value if node.tag == _TEXT else loader.construct_object(node)
+    if isinstance(node, yaml.SequenceNode):
+        return [_plain(loader, each) for each in node.value]
+    seen: set[str] = set()
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise _marked("a key that is not text", key)
+        if key.value == "<<":  # in quotes it is text, until a tool writes it again
+            raise _marked("<<: a merge key: write the keys out", key)
+        if key.value in seen:
+            raise _marked(f"{key.value} is written twice: keep one of the two", key)
+        seen.add(key.value)
+    return {"=" if key.value == "=" else _plain(loader, key): _plain(loader, value) for key, value in node.value}
 
 
 def _marked(problem: str, at: Any) -> yaml.MarkedYAMLError:

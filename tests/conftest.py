@@ -27,6 +27,9 @@ with contextlib.suppress(OSError):
     ctypes.CDLL(_NO_SYNC := "libeatmydata.so")  # of Debian's package; the tests run without it too, and wait more
     os.environ.setdefault("LD_PRELOAD", _NO_SYNC)
 
+# In a repository without this one's .dvc/config, each command of DVC would start a process that reports its use.
+os.environ.setdefault("DVC_NO_ANALYTICS", "true")
+
 # The tests start some thousand Python processes: each would compile every module of ours where bytecode may not be kept.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
@@ -201,7 +204,12 @@ def as_params(document: dict) -> Params:
 
 def written(document: dict) -> str:
     """Plain values as the text of a params.yaml, no value twice by an alias."""
-    return str(yaml.dump(json.loads(json.dumps(document)), Dumper=_DUMPER, sort_keys=False))
+    return _yaml_of(json.dumps(document))
+
+
+@functools.lru_cache(maxsize=256)  # most tests write the same dvc.yaml, and nearly the same parameters
+def _yaml_of(text: str) -> str:
+    return str(yaml.dump(json.loads(text), Dumper=_DUMPER, sort_keys=False))
 
 
 def dumped(value: Any) -> str:

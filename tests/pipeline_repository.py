@@ -102,13 +102,13 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def interpreter() -> str:
-    """What a process with ``environment()`` runs stages with: it has torch loaded."""
+    """What a process with ``environment()`` runs stages and DVC with: it has their libraries loaded."""
     return str(warm.python(environment()))
 
 
 def dvc(root: Path, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run DVC; the caller looks at the return code."""
-    python = interpreter() if args[0] in ("exp", "repro") else sys.executable
+    python = interpreter()
     given = environment(**env)
     given["PATH"] = os.pathsep.join([str(Path(python).parent), given["PATH"]])
     command = [python, "-m", "dvc", *args]

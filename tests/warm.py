@@ -1,10 +1,10 @@
-"""A virtual environment whose ``python`` forks the stages that need torch from a process that has loaded it.
+"""A virtual environment whose ``python`` forks stages, verbs and DVC from a process that has loaded their libraries.
 
-A stage on a tiny model spends most of its time on importing torch and what is built on it. ``python(environment)`` makes
-the virtual environment. Its ``python`` is the process that others start, wait for and kill. If it is told to run one of
-``STAGES``, that runs in a forked process, with the same arguments, environment, folder, standard streams and umask. That
-process imports this project's modules itself. Signals are passed on to it, it is killed when the first process is, and
-the first one ends as it ends.
+A stage on a tiny model spends most of its time on importing torch and what is built on it, and a command of DVC spends it
+on importing DVC. ``python(environment)`` makes the virtual environment. Its ``python`` is the process that others start,
+wait for and kill. If it is told to run one of ``MODULES``, that runs in a forked process, with the same arguments,
+environment, folder, standard streams and umask. That process imports this project's modules itself. Signals are passed on
+to it, it is killed when the first process is, and the first one ends as it ends.
 
 ``python`` is a new interpreter as usual for all else, and where the environment differs from the one given in a variable
 that is read once, when an interpreter starts or a library is loaded.
@@ -31,11 +31,20 @@ import tempfile
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NoReturn
 
-STAGES = tuple(f"stages.{name}" for name in ("validate", "train", "merge", "evaluate", "suites", "probe"))
+# Not fetch and prepare, which load little: another seed of hashes each time shows where their bytes depend on it.
+STAGES = ("validate", "train", "merge", "evaluate", "suites", "probe", "gate", "calibrate")
+MODULES = (*(f"stages.{name}" for name in (*STAGES, "sources.still_pinned", "tracking.verdict")), "release.cli", "dvc")
 LIBRARIES = (
     "torch", "transformers.models.llama.modeling_llama", "transformers.trainer", "peft", "trl.trainer.sft_trainer",
     "datasets", "mlflow.store.tracking.sqlalchemy_store", "great_expectations",
+    "cryptography.hazmat.primitives.asymmetric.ed25519", "git", "jinja2.sandbox", "matplotlib.backends.backend_agg",
+    "matplotlib.backends.backend_svg", "matplotlib.figure", "requests", "securesystemslib.signer",
+    "dvc.cachemgr", "dvc.cli.parser", "dvc.data_cloud", "dvc.dvcfile", "dvc.lock", "dvc.output", "dvc.repo.graph",
+    "dvc.repo.index", "dvc.repo.metrics", "dvc.repo.plots", "dvc.repo.reproduce", "dvc.repo.trie", "dvc.repo.worktree",
+    "dvc.rwlock", "dvc.scm", "dvc.stage.cache", "dvc_data.hashfile.status", "dvc_data.index.checkout",
+    "dvc_data.index.fetch", "dvc_data.index.push", "fsspec.implementations.memory", "rich.progress",
 )  # fmt: skip
 ONCE = (
     "CUDA", "HF_", "HOME", "LANG", "LC_", "LD_", "MKL", "MLFLOW_CONFIGURE_LOGGING", "MLFLOW_DISABLE_TELEMETRY", "OMP",
@@ -47,7 +56,7 @@ SET = {"OMP_WAIT_POLICY": "PASSIVE", "MLFLOW_DISABLE_TELEMETRY": "true", "GX_ANA
 BASE = Path(sys.executable).resolve()  # without a virtual environment
 _PROGRAM = """#!{interpreter} -IS
 import os, sys
-if sys.argv[1:2] == ["-m"] and len(sys.argv) > 2 and sys.argv[2] in {stages!r}:
+if sys.argv[1:2] == ["-m"] and len(sys.argv) > 2 and sys.argv[2] in {modules!r}:
     import array, json, signal, socket, struct
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -97,7 +106,7 @@ def start(program: Path, environment: Mapping[str, str]) -> subprocess.Popen[byt
     """Make ``python`` of a virtual environment, and start what it forks from, until the tests end."""
     address = str(program.with_name("socket"))
     values = {"interpreter": sys.executable, "base": str(BASE), "program": str(program), "address": address}
-    program.write_text(_PROGRAM.format(stages=STAGES, **values))
+    program.write_text(_PROGRAM.format(modules=MODULES, **values))
     program.chmod(0o755)
     server = subprocess.Popen(
         [program, __file__, address],
@@ -157,7 +166,22 @@ def _serve(address: str) -> None:
     importlib.import_module("numpy").random.seed()
     sys.argv = ["-m", *arguments[1:]]
     sys.path[:1] = [folder, *filter(None, environment.get(PATHS, "").split(os.pathsep))]
-    runpy._run_module_as_main(arguments[0])  # type: ignore[attr-defined] # what ``python -m`` calls
+    try:
+        runpy._run_module_as_main(arguments[0])  # type: ignore[attr-defined] # what ``python -m`` calls
+    except SystemExit as end:
+        if end.code is not None and not isinstance(end.code, int):
+            raise
+        _exit(end.code or 0)
+    _exit(0)
+
+
+def _exit(code: int) -> NoReturn:
+    """End as an interpreter does, but leave out to take apart all that is loaded, which takes half a second."""
+    threading._shutdown()  # type: ignore[attr-defined] # waits for the others, as an interpreter that ends does
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code & 0xFF)
 
 
 def _readable(*handles: int) -> list[int]:
