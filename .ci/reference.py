@@ -20,7 +20,9 @@ from typing import Any
 
 import click
 
-from checks import errors, params_file, statement
+from checks import errors
+from checks.config import params_file
+from checks.formats import statement
 from release.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -31,8 +31,8 @@ from urllib.parse import urlsplit
 from tqdm import tqdm
 
 from checks import digest, files, layout
-from checks.evidence import MergedFile, ParityReport
-from checks.params import Params
+from checks.config.params import Params
+from checks.formats.training_reports import MergedFile, ParityReport
 from tests import build_tree
 from tests.conftest import scaled_down
 from tests.registry_service import registry

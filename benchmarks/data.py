@@ -23,8 +23,9 @@ from typing import Any
 
 import numpy as np
 
-from checks import contamination, files, layout, near_duplicates
-from checks.params import Params
+from checks import files, layout
+from checks.config.params import Params
+from checks.data import contamination, near_duplicates
 from checks.rows import Row, request
 from tests.conftest import as_params, scaled_down
 

@@ -19,9 +19,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from checks import cost, digest, files, layout, steps
-from checks.evidence import Seal, TrainMeasured, TrainReport
+from checks import digest, files, layout
+from checks.formats.data_reports import Seal
+from checks.formats.training_reports import TrainMeasured, TrainReport
 from checks.rows import Message, Row
+from checks.training import cost, steps
 from release.cost import training_ahead
 from release.cost.training_ahead import Ahead
 from release.cost.training_record import Recorded

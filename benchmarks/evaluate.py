@@ -28,7 +28,7 @@ import torch
 from transformers import AutoTokenizer
 
 from checks import files
-from checks.params import BasePrompt
+from checks.config.params import BasePrompt
 from checks.rows import Message, Row
 from stages.inference import generate, prompts
 

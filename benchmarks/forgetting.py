@@ -20,12 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from checks import digest, judging, params_file
-from checks.chain import Evidence, Reports
-from checks.evidence import ParityReport
-from checks.params import Params
-from checks.suite_report import Role, SuiteLine, SuiteResult, SuitesReport
-from checks.verdict import Finding
+from checks import digest
+from checks.config import params_file
+from checks.config.params import Params
+from checks.decision import judging
+from checks.formats.suite_report import Role, SuiteLine, SuiteResult, SuitesReport
+from checks.formats.training_reports import ParityReport
+from checks.formats.verdict import Finding
+from checks.gating.chain import Evidence, Reports
 
 Values = NDArray[np.float64]
 

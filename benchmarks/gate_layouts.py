@@ -1,8 +1,9 @@
 """Do the tests keep their level and their promises where groups are uneven, few, or behave by their size?
 
-Tables of ``python -m benchmarks.gates``. Here the tests themselves are asked (``checks.paired``, ``checks.stats``), not
-whole verdicts: a gate with one test decides by its p-value. Nothing may pass in more than 5 % of the samples but for
-the error of the simulation, and what is said to be seen with at least 80 % power must be seen in 77 % or more.
+Tables of ``python -m benchmarks.gates``. Here the tests themselves are asked (``checks.stats.paired``,
+``checks.stats.intervals``), not whole verdicts: a gate with one test decides by its p-value. Nothing may pass in more
+than 5 % of the samples but for the error of the simulation, and what is said to be seen with at least 80 % power must
+be seen in 77 % or more.
 """
 
 import math
@@ -14,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from checks import mean_planning, planning
-from checks.paired import Comparison, compare
-from checks.planning import Needed
-from checks.stats import Mean
+from checks.stats import mean_planning, planning
+from checks.stats.intervals import Mean
+from checks.stats.paired import Comparison, compare
+from checks.stats.planning import Needed
 
 LEVEL = 0.05
 CONFIDENCE = 1 - LEVEL

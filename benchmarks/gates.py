@@ -24,12 +24,14 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks import gate_layouts
-from checks import judging, params_file, scoring
-from checks.chain import Evidence, Reports
-from checks.evidence import EvaluationReport, NoiseReport, NoiseRun
-from checks.params import Params
+from checks.config import params_file
+from checks.config.params import Params
+from checks.decision import judging
+from checks.evaluation import scoring
+from checks.formats.evaluation_reports import EvaluationReport, NoiseReport, NoiseRun
+from checks.formats.verdict import Finding, Verdict
+from checks.gating.chain import Evidence, Reports
 from checks.rows import Message, Prediction, Row
-from checks.verdict import Finding, Verdict
 
 CONFIDENCE = 0.95
 SIZES = (200, 500, 2000)

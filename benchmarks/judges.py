@@ -3,14 +3,17 @@
     python -m benchmarks.judges [--runs 1000] [--seed 20261126]
 
 Prints Markdown tables. The gates are the real ones: each release is evidence as the stages leave it, through
-``checks.judging``. 500 rows; people find one model's answer better on 15 % of them, and on 45 % the answers differ but
-are as good. People label 100 or 200 rows that are drawn at random. The judge says what people say with the probability
-that a column names; where the answers are as good, it calls them a tie so often. It likes the longer answer: the
-candidate's are longer by one standard deviation, which adds ``bias`` to the logarithm of the odds that it is preferred.
+``checks.decision.judging``. 500 rows; people find one model's answer better on 15 % of them, and on 45 % the answers
+differ but are as good. People label 100 or 200 rows that are drawn at random. The judge says what people say with the
+probability that a column names; where the answers are as good, it calls them a tie so often. It likes the longer
+answer: the candidate's are longer by one standard deviation, which adds ``bias`` to the logarithm of the odds that it
+is preferred.
 
-* naive: what a gate on the judge's mean would do, by the test of all paired gates (``checks.paired``) on all rows.
+* naive: what a gate on the judge's mean would do, by the test of all paired gates (``checks.stats.paired``) on all
+  rows.
 * McNemar: people's labels alone, by McNemar's exact test.
-* people: the gate without a judge. assisted: the gate with one. textbook: PPI++ without what ``checks.assisted`` adds.
+* people: the gate without a judge. assisted: the gate with one. textbook: PPI++ without what ``checks.stats.assisted``
+  adds.
 """
 
 import argparse
@@ -24,16 +27,18 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks.forgetting import OTHER, PARITY, ZERO
-from checks import digest, judging, params_file
-from checks.chain import Evidence, Reports
-from checks.comparisons import drawn
-from checks.judgements import answer_sha
-from checks.paired import compare
-from checks.params import Params
+from checks import digest
+from checks.config import params_file
+from checks.config.params import Params
+from checks.decision import judging
+from checks.evaluation.comparisons import drawn
+from checks.evaluation.suite_kind import Draw
+from checks.formats.judgements import answer_sha
+from checks.formats.suite_report import Judgement, Role, SuiteLine, SuiteResult, SuitesReport
+from checks.formats.verdict import Finding
+from checks.gating.chain import Evidence, Reports
 from checks.rows import Message, Prediction, Row
-from checks.suite_kind import Draw
-from checks.suite_report import Judgement, Role, SuiteLine, SuiteResult, SuitesReport
-from checks.verdict import Finding
+from checks.stats.paired import compare
 
 Values = NDArray[np.float64]
 ROWS, TIES, LEVEL = 500, 0.45, 0.05

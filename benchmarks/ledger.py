@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 
-from checks import pointer
+from checks.formats import pointer
 from release.ledger import Ledger, compose, disagreements
 from tests import ledger_tree as tree
 from tests.git_service import Service

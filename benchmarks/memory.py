@@ -17,10 +17,13 @@ from typing import Any, NamedTuple
 import yaml
 from tqdm import tqdm
 
-from checks import digest, files, layout, memory, params_file
-from checks.evidence import Seal, TrainMeasured
-from checks.memory import Batch, Foretold
+from checks import digest, files, layout
+from checks.config import params_file
+from checks.formats.data_reports import Seal
+from checks.formats.training_reports import TrainMeasured
 from checks.rows import Message, Row
+from checks.training import memory
+from checks.training.memory import Batch, Foretold
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 ANSWER = "storage account"

@@ -23,8 +23,9 @@ from statistics import median
 
 from tqdm import tqdm
 
-from checks import digest, files, layout, params_file
-from checks.evidence import MergedFile, ParityReport
+from checks import digest, files, layout
+from checks.config import params_file
+from checks.formats.training_reports import MergedFile, ParityReport
 from release.verbs.promote import Options, promote
 from tests import build_tree, ledger_tree
 from tests import promotion_tree as tree

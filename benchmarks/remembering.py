@@ -22,7 +22,8 @@ from typing import NamedTuple
 
 from safetensors.torch import load_file, save_file
 
-from checks import files, layout, scoring
+from checks import files, layout
+from checks.evaluation import scoring
 from checks.rows import Message, Row
 from checks.scorer_kind import ScorerKind
 from checks.scorers.contains import Contains

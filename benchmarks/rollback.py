@@ -6,7 +6,7 @@ Prints Markdown tables. A stream is a canary: pairs of answers, production's and
 share of the pairs (``--apart``) exactly one of both is right. The loss is how many points fewer of the candidate's
 answers are right. All rules see the same streams:
 
-* the e-process of checks/anytime.py, looked at after every pair, with three margins;
+* the e-process of checks/stats/anytime.py, looked at after every pair, with three margins;
 * a z-test of the pairs in which one is right, once at the end, and again and again until it is significant;
 * a limit on failed measurements of the candidate's success rate, which is how Argo Rollouts (an AnalysisTemplate's
   failureLimit: roll back when more than so many fail) and Flagger (analysis.threshold: when so many failed) decide.
@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from checks.anytime import Stream
+from checks.stats.anytime import Stream
 from release.monitoring import detection
 from release.monitoring.detection import Flags, Streams
 from release.monitoring.rollout import Asks, Pair, Side, judge

@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from checks import over_seeds
 from checks.gates import decided_at
 from checks.gates.improves import ImprovesGate
 from checks.gates.looks import LooksGate
 from checks.gates.non_inferior import NonInferiorGate
-from checks.paired import compare
+from checks.stats import over_seeds
+from checks.stats.paired import compare
 
 Scores = NDArray[np.float64]
 CONFIDENCE, MARGIN, BUDGET, MOST = 0.95, 0.05, 0.10, 20

@@ -21,8 +21,10 @@ from typing import Any
 import yaml
 from tqdm import tqdm
 
-from checks import digest, files, layout, params_file
-from checks.evidence import Seal, TrainMeasured, TrainReport
+from checks import digest, files, layout
+from checks.config import params_file
+from checks.formats.data_reports import Seal
+from checks.formats.training_reports import TrainMeasured, TrainReport
 from checks.rows import Row
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -22,11 +22,12 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from checks import files, layout, params_file
-from checks.engines import PYTHON, Vllm
-from checks.params import Params
+from checks import files, layout
+from checks.config import params_file
+from checks.config.params import Params
+from checks.formats.engines import PYTHON, Vllm
+from checks.formats.serving import CheckName, ProbeReport, ServingCheck
 from checks.rows import Prediction, Row
-from checks.serving import CheckName, ProbeReport, ServingCheck
 from release import runtimes
 from release.runtimes import Runtime
 from release.serving import examine, processes

@@ -22,11 +22,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from checks import captures, files, layout, stats
-from checks.captures import Capture
-from checks.monitor import Monitor
+from checks import files, layout
+from checks.config.monitor import Monitor
+from checks.formats import captures
+from checks.formats.captures import Capture
+from checks.formats.watch_report import WatchFinding
 from checks.rows import Row
-from checks.watch_report import WatchFinding
+from checks.stats import intervals
 from release.monitoring import answers, asked, service
 from release.monitoring.answers import Answered, Reference
 
@@ -171,7 +173,7 @@ def same(world: World, years: int, sizes: Sequence[int], seed: int) -> Iterator[
             alarms.append(float(bool(failing)))
             by.update(failing)
             passed += all(each.status == "pass" for each in found)
-        share = stats.mean_interval(alarms, [str(i) for i in range(len(alarms))], 0.95)
+        share = intervals.mean_interval(alarms, [str(i) for i in range(len(alarms))], 0.95)
         names = ", ".join(f"{name} {count}" for name, count in by.most_common()) or "none"
         yield (
             f"| {size} | {len(alarms)} | {share.value:.2%} | {share.low:.2%} to {share.high:.2%} | "

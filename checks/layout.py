@@ -76,7 +76,7 @@ IMAGE = STATE / "image"  # the OCI layout that `lockstep build` writes unless it
 LAYERS = STATE / "layers.json"  # digests of layers by the digest of the file in them
 CAPTURES = STATE / "captures"  # requests that a gateway on this machine captured, by environment
 LOCAL_MONITOR = STATE / "monitor"  # `lockstep monitor up`: what its programs read and write
-REFUSAL = STATE / "refusal.json"  # the last refusal: checks/refused.py
+REFUSAL = STATE / "refusal.json"  # the last refusal: checks/formats/refused.py
 
 SPLIT_NAMES = ("train", "valid", "test")
 

@@ -74,7 +74,7 @@ class Source(Section):
     license: Annotated[
         str | None,
         Field(
-            min_length=1, description="SPDX identifier, or a name in checks/licenses.py; null: unknown, so no release"
+            min_length=1, description="SPDX identifier, or a name in checks/data/licenses.py; null: unknown, no release"
         ),
     ]
 

@@ -21,11 +21,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import chain, digest, files, layout, scoring
-from checks.engines import Vllm
+from checks import digest, files, layout
+from checks.config.params import Evaluate, Params
 from checks.errors import EvidenceRefused
-from checks.evidence import EvaluationReport, NoiseReport, NoiseRun
-from checks.params import Evaluate, Params
+from checks.evaluation import scoring
+from checks.formats.engines import Vllm
+from checks.formats.evaluation_reports import EvaluationReport, NoiseReport, NoiseRun
+from checks.gating import chain
 from checks.rows import Row
 from stages import entry, progress
 from stages.inference import answers, vllm_process

@@ -9,9 +9,12 @@ from typing import Any, NoReturn, cast
 
 import click
 
-from checks import disk, layout, params_file, refused
+from checks import layout
+from checks.config import params_file
+from checks.config.params import Params
 from checks.errors import Refusal
-from checks.params import Params
+from checks.formats import refused
+from checks.machine import disk
 
 Stage = Callable[[Params, Path], str]
 

@@ -17,22 +17,24 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from checks import digest, files, layout, scoring, stats
+from checks import digest, files, layout
+from checks.config.params import Params
 from checks.errors import EvaluationRefused, EvidenceRefused, MachineRefused
-from checks.evidence import (
+from checks.evaluation import scoring
+from checks.formats.evaluation_reports import (
     EvaluateMeasured,
     EvaluationReport,
     Interval,
     ModelResult,
-    ParityReport,
     Reference,
     ReferencesReport,
     ReferenceUse,
     Speed,
 )
-from checks.params import Params
-from checks.quantization import UNQUANTISED
+from checks.formats.training_reports import ParityReport
 from checks.rows import Prediction, Row, of_tested_sources
+from checks.stats import intervals
+from checks.training.quantization import UNQUANTISED
 from stages import entry, progress, references, tracking
 from stages.inference import answers, baselines, prompts
 from stages.inference.answers import Answered
@@ -216,7 +218,7 @@ def _hashed(root: Path, folder: Path) -> str:
 def _intervals(params: Params, predictions: Sequence[Prediction]) -> dict[str, Interval]:
     groups = [prediction.group for prediction in predictions]
     return {
-        scorer.kind: stats.mean_interval(
+        scorer.kind: intervals.mean_interval(
             [p.scores[scorer.kind] for p in predictions], groups, params.evaluate.confidence
         )
         for scorer in params.evaluate.scorers

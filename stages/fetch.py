@@ -17,9 +17,9 @@ from pathlib import Path
 
 from checks import digest, files, layout
 from checks.chat_templates import TEMPLATES
+from checks.config.params import Params, Source
 from checks.errors import MachineRefused, SourceRefused
-from checks.evidence import MAIN, Fetched, FetchReport
-from checks.params import Params, Source
+from checks.formats.data_reports import MAIN, Fetched, FetchReport
 from stages import entry, sources
 from stages.sources import Verified, archive, declared, parsing, uris
 from stages.tracking import others

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import click
 
+from checks.config.params import Params
 from checks.errors import RemoteRefused
-from checks.params import Params
 from stages import entry
 from stages.training.remote import Remote
 

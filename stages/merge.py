@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from checks import digest, files, layout
+from checks.config.params import Params
 from checks.errors import EvidenceRefused, MachineRefused, MergeRefused
-from checks.evidence import Distance, Exported, MergedFile, ParityReport, QuantisedBase
-from checks.params import Params
-from checks.quantization import ExportQuantization
+from checks.formats.training_reports import Distance, Exported, MergedFile, ParityReport, QuantisedBase
 from checks.rows import Row
 from checks.sections import Agreement as Bounds
+from checks.training.quantization import ExportQuantization
 from stages import entry
 from stages.weights import compressed, export, generation, nf4
 from stages.weights.threads import one_thread

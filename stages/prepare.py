@@ -1,8 +1,8 @@
 """prepare: turns raw data into train, valid and test splits; named rules fix or drop every defect, and count it.
 
 In: data/raw, ``data``, ``prepare`` and ``train.method`` of params.yaml. Out: data/splits/{train,valid,test}.jsonl
-(``checks.rows.Row``, ordered by id) and reports/prepare.json (``checks.evidence.PrepareReport``). Same raw data, same
-parameters: same bytes.
+(``checks.rows.Row``, ordered by id) and reports/prepare.json (``checks.formats.data_reports.PrepareReport``). Same raw
+data, same parameters: same bytes.
 
     python -m stages.prepare
 """
@@ -12,16 +12,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from checks import data_sources, digest, drafts, files, imports, layout, mixture, rules, splits, steps
-from checks.data_sources import Part
-from checks.drafts import Draft
+from checks import digest, files, imports, layout, rules
+from checks.config import data_sources, mixture, splits
+from checks.config.data_sources import Part
+from checks.config.params import Params
+from checks.config.params import Prepare as Config
+from checks.data import drafts
+from checks.data.drafts import Draft
+from checks.data.loaders import LOADERS
 from checks.errors import DataRefused
-from checks.evidence import MAIN, PrepareReport, RuleCount, SourceRows, Split
-from checks.loaders import LOADERS
-from checks.methods import METHODS
-from checks.params import Params
-from checks.params import Prepare as Config
+from checks.formats.data_reports import MAIN, PrepareReport, RuleCount, SourceRows, Split
 from checks.rows import Row, earlier_requests, request
+from checks.training import steps
+from checks.training.methods import METHODS
 from stages import entry
 
 _EXAMPLES = 5

@@ -17,10 +17,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from checks import digest, files, layout
+from checks.config.params import Params
 from checks.errors import EvaluationRefused
-from checks.params import Params
+from checks.formats.serving import Probe, ProbeReport, ProbeToken
 from checks.rows import Row
-from checks.serving import Probe, ProbeReport, ProbeToken
 from stages import entry, progress
 from stages.inference import answers, prompts
 

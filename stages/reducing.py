@@ -21,13 +21,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from checks import digest, drafts, files, rules
+from checks import digest, files, rules
+from checks.config.params import Params, Prepare
+from checks.data import drafts
+from checks.data.drafts import Draft
 from checks.digest import FileDigest
-from checks.drafts import Draft
 from checks.errors import DataRefused
-from checks.evidence import RuleCount
+from checks.formats.data_reports import RuleCount
 from checks.identity import Digest
-from checks.params import Params, Prepare
 from checks.rows import Record
 from stages.loaders.table import Columns, Table
 

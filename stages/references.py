@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from checks import digest, files, layout
+from checks.config.params import Evaluate
 from checks.errors import EvidenceRefused, Refusal
-from checks.evidence import Reference, ReferenceUse
-from checks.params import Evaluate
+from checks.formats.evaluation_reports import Reference, ReferenceUse
 from checks.rows import Prediction, Row
 from stages import progress
 from stages.inference import answers

@@ -19,15 +19,18 @@ from typing import get_args
 
 import click
 
-from checks import chain, compared, files, judging, layout, scoring
-from checks.chain import Evidence
-from checks.compared import Compared, PairedGate
+from checks import files, layout
+from checks.config.params import Params
+from checks.config.sealed import VARIABLE, decrypt
+from checks.decision import judging
 from checks.errors import EvaluationRefused, EvidenceRefused, ParamsRefused
-from checks.evidence import ReferencesReport
-from checks.params import Params
+from checks.evaluation import scoring
+from checks.formats.evaluation_reports import ReferencesReport
+from checks.formats.suite_report import Role
+from checks.gating import chain, compared
+from checks.gating.chain import Evidence
+from checks.gating.compared import Compared, PairedGate
 from checks.rows import Prediction, Row
-from checks.sealed import VARIABLE, decrypt
-from checks.suite_report import Role
 from stages import entry, suites
 from stages.inference import answers
 

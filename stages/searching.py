@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import JsonValue
 
 from checks import digest
+from checks.config.sweeps import Range, Tried, Values
 from checks.errors import MachineRefused
-from checks.sweeps import Range, Tried, Values
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

@@ -28,19 +28,20 @@ from typing import Any
 from pydantic import ValidationError
 
 from checks import digest, files, layout
+from checks.config.params import Evaluate, Params
 from checks.errors import EvaluationRefused, EvidenceRefused, SourceRefused
-from checks.evidence import EvaluationReport, ParityReport, ReferencesReport
-from checks.judges import JUDGES
-from checks.params import Evaluate, Params
-from checks.quantization import UNQUANTISED
+from checks.evaluation.judges import JUDGES
+from checks.evaluation.suite_kind import Answered, Made, Material, SuiteKind
+from checks.evaluation.suite_lines import problem
+from checks.formats.evaluation_reports import EvaluationReport, ReferencesReport
+from checks.formats.suite_report import Pinned, Role, SuiteLine, SuiteResult, SuitesReport
+from checks.formats.training_reports import ParityReport
 from checks.retriever_kind import Pooling
 from checks.retrievers import RETRIEVERS
 from checks.rows import Prediction, Row
 from checks.scorers import KINDS as SCORERS
-from checks.suite_kind import Answered, Made, Material, SuiteKind
-from checks.suite_lines import problem
-from checks.suite_report import Pinned, Role, SuiteLine, SuiteResult, SuitesReport
 from checks.suites import SUITES
+from checks.training.quantization import UNQUANTISED
 from stages import entry, progress, references, sources
 from stages.inference import answers
 from stages.sources import archive, uris

@@ -1,7 +1,7 @@
 """survey: what a data file holds, for `lockstep init`: its columns; or its rows as prepare will make them of it.
 
-In: a file of rows, or a request (``checks.survey.Request``) as JSON. Out: .lockstep/survey.json
-(``checks.survey.Contents``, or ``Measured``). It is no stage of dvc.yaml: nothing depends on it.
+In: a file of rows, or a request (``checks.formats.survey.Request``) as JSON. Out: .lockstep/survey.json
+(``checks.formats.survey.Contents``, or ``Measured``). It is no stage of dvc.yaml: nothing depends on it.
 
     python -m stages.survey FILE
     python -m stages.survey --request JSON
@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from checks import files
+from checks.config.params import Params, Prepare
 from checks.errors import DataRefused
-from checks.params import Params, Prepare
+from checks.formats.survey import SURVEY, Column, Contents, Measured, Request
 from checks.rows import Row
-from checks.survey import SURVEY, Column, Contents, Measured, Request
 from stages import entry, prepare, sources
 from stages.inference import prompts
 from stages.loaders import _chats, table

@@ -3,8 +3,8 @@
 In:  arguments such as ``train.lora.r=8,16`` and ``--seed 17``; params.yaml, and the splits that passed validate.
      Without values, params.yaml as it is, with several seeds. With ``--trials 12``, ranges such as
      ``train.learning_rate=1e-4..3e-3:log``, whose values a search chooses (``stages.searching``).
-Out: reports/sweep.json (``checks.sweeps.SweepReport``), reports/sweep.md (its table), reports/sweep/*.svg and *.png.
-Run: python -m stages.sweep, or `lockstep sweep`, which does so. It is not a stage of dvc.yaml.
+Out: reports/sweep.json (``checks.config.sweeps.SweepReport``), reports/sweep.md (its table), reports/sweep/*.svg and
+*.png. Run: python -m stages.sweep, or `lockstep sweep`, which does so. It is not a stage of dvc.yaml.
 
 Each training is an experiment of DVC in a copy of the repository, one after the other, up to the stage merge; the test
 split is not asked. MLflow's runs, checkpoints and answers are kept in this repository. A sweep that was interrupted
@@ -27,12 +27,18 @@ from typing import TYPE_CHECKING
 import click
 from pydantic import JsonValue
 
-from checks import digest, files, layout, over_seeds, params_file, refused, scoring, stats, steps, sweeps
+from checks import digest, files, layout
+from checks.config import params_file, sweeps
+from checks.config.params import Params
+from checks.config.sweeps import Compared, Range, Recipe, Sweep, SweepReport, SweptRun, Tried, Values
 from checks.errors import EvidenceRefused, MachineRefused, MergeRefused, ParamsRefused, TrainingRefused
-from checks.evidence import Seal, TrainMeasured, TrainReport
-from checks.params import Params
+from checks.evaluation import scoring
+from checks.formats import refused
+from checks.formats.data_reports import Seal
+from checks.formats.training_reports import TrainMeasured, TrainReport
 from checks.rows import Row
-from checks.sweeps import Compared, Range, Recipe, Sweep, SweepReport, SweptRun, Tried, Values
+from checks.stats import intervals, over_seeds
+from checks.training import steps
 from stages import entry, tracking
 from stages.inference import answers
 from stages.reporting import swept
@@ -178,7 +184,7 @@ def _run(
         raise EvidenceRefused(f"experiment {name}: was trained on other splits", "run `./lockstep run validate`")
     merged, prompt_format, rows = _scored(params, root, commit, valid)
     groups = [row.group for row in valid]
-    scores = {kind: stats.mean_interval(each, groups, params.evaluate.confidence) for kind, each in rows.items()}
+    scores = {kind: intervals.mean_interval(each, groups, params.evaluate.confidence) for kind, each in rows.items()}
     try:
         tracking.annotate(
             params, root, report.adapter, {f"valid.{kind}": found.value for kind, found in scores.items()}, {}

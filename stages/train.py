@@ -23,11 +23,15 @@ import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from checks import digest, energy, files, imports, layout, scorers, scoring, steps
+from checks import digest, files, imports, layout, scorers
+from checks.config.params import Params
 from checks.errors import EvidenceRefused, TrainingRefused
-from checks.evidence import Seal, TrainMeasured, TrainReport
-from checks.methods import METHODS
-from checks.params import Params
+from checks.evaluation import scoring
+from checks.formats import energy
+from checks.formats.data_reports import Seal
+from checks.formats.training_reports import TrainMeasured, TrainReport
+from checks.training import steps
+from checks.training.methods import METHODS
 from stages import entry, tracking
 from stages.training import chain, checkpoints, step
 from stages.training.devices import device_of

@@ -2,8 +2,8 @@
 
 In:  data/splits, reports/prepare.json, models/base (its tokenizer and chat template), ``data``, ``validate``,
  ``prepare`` and ``train.method`` of params.yaml.
-Out: reports/data.json (``checks.evidence.DataReport``), Data Docs as HTML in data/data_docs, and, only if every
- expectation held, data/validated.json (``checks.evidence.Seal``).
+Out: reports/data.json (``checks.formats.data_reports.DataReport``), Data Docs as HTML in data/data_docs, and, only if
+every  expectation held, data/validated.json (``checks.formats.data_reports.Seal``).
 Run: python -m stages.validate
 """
 
@@ -11,17 +11,19 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from checks import data_sources, digest, files, imports, layout, rules, steps
-from checks.data_sources import Part
-from checks.drafts import Rule
+from checks import digest, files, imports, layout, rules
+from checks.config import data_sources
+from checks.config.data_sources import Part
+from checks.config.params import Params, Prepare
+from checks.data.drafts import Rule
+from checks.data.loaders import LOADERS
 from checks.errors import DataRefused, EvidenceRefused
-from checks.evidence import DataReport, Expectation, PrepareReport, Seal
-from checks.loaders import LOADERS
-from checks.methods import METHODS
-from checks.params import Params, Prepare
-from checks.preferences import learned
+from checks.formats.data_reports import DataReport, Expectation, PrepareReport, Seal
 from checks.rows import Row
 from checks.text import escape
+from checks.training import steps
+from checks.training.methods import METHODS
+from checks.training.preferences import learned
 from stages import entry
 from stages.quality import chat_tokens, expectations, labels, preferences, rows_frames
 from stages.quality.expectations import ALL, LABELS, Columns, Frame

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from checks import digest, files, layout
+from checks.config.params import Params
 from checks.errors import Refusal
-from checks.evidence import MergedFile, ParityReport, ReferencesReport
-from checks.params import Params
+from checks.formats.evaluation_reports import ReferencesReport
+from checks.formats.training_reports import MergedFile, ParityReport
 from release.record import lock_check
 from release.verbs.build import Options, build
 from tests import evidence_tree, oci_check

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from checks.captures import Capture, InputMessage, OutputMessage, Part
+from checks.formats.captures import Capture, InputMessage, OutputMessage, Part
 
 
 def write(folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:

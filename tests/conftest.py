@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from checks import params_file
-from checks.params import Params
+from checks.config import params_file
+from checks.config.params import Params
 from tests import programs
 
 # As many workers as cores and one more: more threads would wait for one another. Read when torch is loaded, here and in stages.

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from checks import files, layout
+from checks.config.params import Params
 from checks.errors import DataRefused
-from checks.params import Params
 from checks.rows import Row
 from stages import survey
 from stages.prepare import prepare

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from checks import meters
+from checks.machine import meters
 
 SPAN = 65_532_610_987  # microjoules: max_energy_range_uj of a server's package
 # Zones of a machine with two sockets, as /sys/class/powercap lists them: flat.

@@ -5,41 +5,44 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from checks import chain, digest, files, judging, layout, params_file, scoring
-from checks.chain import Evidence
-from checks.compared import EARLIER
-from checks.evidence import (
+from checks import digest, files, layout
+from checks.config import params_file
+from checks.config.params import Params, Source
+from checks.decision import judging
+from checks.evaluation import scoring
+from checks.formats.data_reports import (
     DataReport,
-    Earlier,
-    EvaluateMeasured,
-    EvaluationReport,
     Expectation,
     Fetched,
     FetchReport,
+    PrepareReport,
+    RuleCount,
+    Seal,
+    Split,
+)
+from checks.formats.evaluation_reports import (
+    Earlier,
+    EvaluateMeasured,
+    EvaluationReport,
     Interval,
     LooksReport,
-    MergedFile,
     ModelResult,
     NoiseReport,
     NoiseRun,
-    ParityReport,
-    PrepareReport,
     Reference,
     ReferencesReport,
     ReferenceUse,
-    RuleCount,
-    Seal,
     Speed,
-    Split,
-    TrainMeasured,
-    TrainReport,
 )
-from checks.gate_kind import Case, GateKind
-from checks.params import Params, Source
+from checks.formats.suite_report import SuitesReport
+from checks.formats.training_reports import MergedFile, ParityReport, TrainMeasured, TrainReport
+from checks.formats.verdict import Finding, Verdict
+from checks.gating import chain
+from checks.gating.chain import Evidence
+from checks.gating.compared import EARLIER
+from checks.gating.gate_kind import Case, GateKind
+from checks.gating.sample import Sample
 from checks.rows import Message, Prediction, Row
-from checks.sample import Sample
-from checks.suite_report import SuitesReport
-from checks.verdict import Finding, Verdict
 from release.record import looks
 from release.record.records import Records
 from tests.conftest import REPOSITORY, as_params, read_yaml, scaled_down, written

@@ -4,8 +4,8 @@ import shutil
 from pathlib import Path
 
 from checks import digest, files, layout
-from checks.evidence import MergedFile, ParityReport
-from checks.params import Params
+from checks.config.params import Params
+from checks.formats.training_reports import MergedFile, ParityReport
 from tests import evidence_tree
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from checks import layout
-from checks.pointer import Pointer
-from checks.release_params import Serve
-from checks.serving import BaseImage, ImageReport, Layer
+from checks.config.release_params import Serve
+from checks.formats.pointer import Pointer
+from checks.formats.serving import BaseImage, ImageReport, Layer
 from release import runtimes
 from release.overlay import gateway, monitored, overlays
 from release.verbs import monitor

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from checks import digest, files, layout
-from checks.evidence import ParityReport
-from checks.params import Params
+from checks.config.params import Params
+from checks.formats.suite_report import SuiteLine, SuiteResult, SuitesReport
+from checks.formats.training_reports import ParityReport
 from checks.rows import Prediction, Row
-from checks.suite_report import SuiteLine, SuiteResult, SuitesReport
 from release.verbs.rollback import Options, rollback
 from tests import build_tree, evidence_tree, promotion_tree
 from tests.conftest import REPOSITORY, as_params, read_yaml, written

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from checks import digest, files, layout, params_file
-from checks.serving import ImageReport
-from checks.signers import Role
-from checks.statement import ENVELOPE, PAYLOAD
+from checks import digest, files, layout
+from checks.config import params_file
+from checks.formats.serving import ImageReport
+from checks.formats.signers import Role
+from checks.formats.statement import ENVELOPE, PAYLOAD
 from release.adapters import commits
 from release.adapters.registry import documents, reference
 from release.adapters.registry.types import MANIFEST

@@ -10,17 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from checks import digest, files, layout, pointer
-from checks.evidence import (
-    DataReport,
-    EvaluationReport,
-    Expectation,
-    Interval,
-    PrepareReport,
-    TrainMeasured,
-    TrainReport,
-)
-from checks.params import Params
+from checks import digest, files, layout
+from checks.config.params import Params
+from checks.formats import pointer
+from checks.formats.data_reports import DataReport, Expectation, PrepareReport
+from checks.formats.evaluation_reports import EvaluationReport, Interval
+from checks.formats.training_reports import TrainMeasured, TrainReport
 from checks.rows import Prediction, Row
 from release.record import references
 from release.record.records import Records

@@ -19,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from checks.release_params import Serve
+from checks.config.release_params import Serve
 from release import runtimes
 from tests import programs
 

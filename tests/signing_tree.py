@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from checks import digest, files, layout
-from checks.serving import CheckName, ImageReport, ServingCheck, ServingReport, combine
-from checks.signers import Role
+from checks.formats.serving import CheckName, ImageReport, ServingCheck, ServingReport, combine
+from checks.formats.signers import Role
 from release.evidence import verification
 from release.evidence.keys import KEY
 from release.verbs import keys as key_verbs

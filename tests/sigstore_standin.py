@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from checks.statement import PAYLOAD
+from checks.formats.statement import PAYLOAD
 from release.evidence import sigstore, strict
 
 _HASH, _SCTS = hashes.SHA256(), x509.ObjectIdentifier("1.3.6.1.4.1.11129.2.4.2")

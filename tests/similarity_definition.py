@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from checks.similar import normalised
+from checks.data.similar import normalised
 
 
 def shingles(text: str, size: int) -> frozenset[str]:

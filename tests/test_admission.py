@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from checks import layout, pointer, signers
+from checks import layout
 from checks.errors import EvidenceRefused, PromotionRefused, Refusal
-from checks.signers import Role, Signer
-from checks.statement import PREDICATE
+from checks.formats import pointer, signers
+from checks.formats.signers import Role, Signer
+from checks.formats.statement import PREDICATE
 from release.promotion.admission.admitted import Admitted
 from release.verbs import keys as key_verbs
 from release.verbs import quarantine, rollback

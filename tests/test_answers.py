@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from checks import digest, files, layout
-from checks.params import Evaluate
+from checks.config.params import Evaluate
 from checks.rows import Message, Row
 from stages.inference import answers, generate
 from stages.inference.answers import Answered

@@ -1,4 +1,4 @@
-"""`checks.anytime`: the wealth against its definition, its level over whole streams, and its bounds."""
+"""`checks.stats.anytime`: the wealth against its definition, its level over whole streams, and its bounds."""
 
 import math
 import random
@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from checks.anytime import BETS, Stream
+from checks.stats.anytime import BETS, Stream
 
 
 def wealth(observations: list[float], bound: float) -> float:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from benchmarks import judges
-from checks import comparisons
-from checks.assisted import LEAST_LABELS, Assisted, rows_to_see, unseen
+from checks.evaluation import comparisons
+from checks.stats.assisted import LEAST_LABELS, Assisted, rows_to_see, unseen
 from tests.conftest import REPOSITORY
 
 OTHERS = json.loads((REPOSITORY / "tests" / "logs" / "ppi.json").read_text())  # tests/other_ppi.py made it

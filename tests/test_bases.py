@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from checks import digest, files, layout
-from checks.evidence import ParityReport, TrainReport
+from checks.formats.serving import ProbeReport
+from checks.formats.training_reports import ParityReport, TrainReport
 from checks.rows import Row
-from checks.serving import ProbeReport
 from stages.fetch import fetch
 from stages.inference import answers
 from stages.merge import merge

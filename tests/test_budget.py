@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 
-from checks import chain, digest, files, gates, layout, scoring
-from checks.chain import Evidence
-from checks.evidence import EvaluationReport, MergedFile, ParityReport
+from checks import digest, files, gates, layout
+from checks.decision.judging import judge
+from checks.evaluation import scoring
+from checks.formats.evaluation_reports import EvaluationReport
+from checks.formats.training_reports import MergedFile, ParityReport
+from checks.formats.verdict import Finding
 from checks.gates.budget import BudgetGate
-from checks.judging import judge
-from checks.verdict import Finding
+from checks.gating import chain
+from checks.gating.chain import Evidence
 from tests import evidence_tree
 from tests.conftest import as_params, scaled_down
 

@@ -14,8 +14,8 @@ from click.testing import CliRunner
 
 from checks import files, layout
 from checks.errors import EvidenceRefused
-from checks.serving import ImageReport
-from checks.verdict import Verdict
+from checks.formats.serving import ImageReport
+from checks.formats.verdict import Verdict
 from release.cli import main
 from release.image import image, tar
 from release.image.layout import Layout

@@ -11,7 +11,7 @@ import pytest
 from checks import digest, files, layout
 from checks.digest import FileDigest
 from checks.errors import BuildRefused, EvidenceRefused, Refusal, VerdictFailed, VerdictInconclusive
-from checks.evidence import ParityReport
+from checks.formats.training_reports import ParityReport
 from release.image import weights
 from release.verbs.build import Options, build
 from tests import build_tree, spoil

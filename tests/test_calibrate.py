@@ -12,11 +12,12 @@ import pytest
 import torch
 import yaml
 
-from checks import digest, files, layout, scoring
-from checks.engines import PYTHON
+from checks import digest, files, layout
+from checks.config.params import Params
 from checks.errors import EvidenceRefused, MachineRefused
-from checks.evidence import EvaluationReport, NoiseReport
-from checks.params import Params
+from checks.evaluation import scoring
+from checks.formats.engines import PYTHON
+from checks.formats.evaluation_reports import EvaluationReport, NoiseReport
 from checks.rows import Message, Row
 from release.adapters.dvc import StageRefused
 from release.verbs import calibrate as verb

@@ -12,7 +12,7 @@ from huggingface_hub import DatasetCard, ModelCard
 
 from checks import digest, files, layout
 from checks.errors import EvidenceRefused
-from checks.evidence import EvaluationReport
+from checks.formats.evaluation_reports import EvaluationReport
 from release.cards import carbon, card_facts, hub_metadata, writing
 from release.cli import main
 from release.verbs.card import card

@@ -9,8 +9,8 @@ import pytest
 
 from checks import layout
 from checks.errors import EvidenceRefused, PromotionRefused, Refusal, RemoteRefused
-from checks.signers import Role
-from checks.statement import PAYLOAD
+from checks.formats.signers import Role
+from checks.formats.statement import PAYLOAD
 from release.evidence import dsse, freshness, keys, statement, trust
 from release.ledger import Ledger
 from release.ledger.checkpoints import FILE

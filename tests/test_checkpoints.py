@@ -16,7 +16,7 @@ import pytest
 
 from checks import digest, files, layout
 from checks.errors import EvidenceRefused, MachineRefused, ParamsRefused
-from checks.evidence import TrainMeasured, TrainReport
+from checks.formats.training_reports import TrainMeasured, TrainReport
 from stages.training import checkpoints
 from stages.training.checkpoints import HERE, MANIFEST, THERE, Store
 from stages.training.remote import SWITCH, Remote, Upload

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from checks import layout, refused
+from checks import layout
 from checks.errors import RemoteRefused, TrainingRefused
+from checks.formats import refused
 from release.adapters import github
 from release.adapters.retries import Patience
 from release.verbs import comment as verb

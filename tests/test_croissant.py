@@ -9,7 +9,7 @@ import pytest
 
 from checks import digest, files, layout
 from checks.errors import EvidenceRefused
-from checks.evidence import FetchReport, PrepareReport, SourceRows
+from checks.formats.data_reports import FetchReport, PrepareReport, SourceRows
 from checks.rows import Row
 from release.cards import card_facts, croissant, writing
 from release.cards.card_facts import CardFacts, Prose

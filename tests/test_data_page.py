@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from checks import digest, files, layout
 from checks.errors import EvidenceRefused
-from checks.evidence import DataReport
+from checks.formats.data_reports import DataReport
 from release.cards import data_page
 from release.cli import main
 from release.verbs.data import data

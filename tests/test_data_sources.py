@@ -13,10 +13,12 @@ import pytest
 from click.testing import CliRunner
 from huggingface_hub import DatasetCard, ModelCard
 
-from checks import chain, digest, files, layout, scoring
+from checks import digest, files, layout
 from checks.errors import DataRefused, ParamsRefused, SourceRefused
-from checks.evidence import DataReport, FetchReport, PrepareReport, SourceRows
+from checks.evaluation import scoring
+from checks.formats.data_reports import DataReport, FetchReport, PrepareReport, SourceRows
 from checks.gates.license import LicenseGate
+from checks.gating import chain
 from checks.rows import Message, Row, of_tested_sources
 from release.cards import card_facts, data_page, hub_metadata, writing
 from release.cli import main

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from checks import detectors
+from checks.data import detectors
 
 # Nothing that anybody was given: numbers of documentation, and tokens of one letter.
 FOUND = [

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from checks import digest
 from checks.digest import FileDigest
 from checks.errors import EvidenceRefused, SourceRefused
-from checks.evidence import ParityReport
-from checks.serving import Layer
+from checks.formats.serving import Layer
+from checks.formats.training_reports import ParityReport
 from stages import sources
 
 

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from checks import drift
-from checks.stats import Mean
-from checks.two_samples import Difference
+from checks.stats import drift
+from checks.stats.intervals import Mean
+from checks.stats.two_samples import Difference
 
 
 def _mean(right: int, rows: int) -> Mean:

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from checks import energy, meters
-from checks.energy import Counted, Energy
+from checks.formats import energy
+from checks.formats.energy import Counted, Energy
+from checks.machine import meters
 from tests import energy_standin
 from tests.energy_standin import ERRORS, LAPTOP, SERVER, SPAN, Gpu, Powercap
 

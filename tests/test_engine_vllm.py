@@ -19,9 +19,9 @@ import psutil
 import pytest
 
 from checks import digest
-from checks.engines import PYTHON
+from checks.config.params import Evaluate
 from checks.errors import EvaluationRefused, MachineRefused, ParamsRefused, Refusal
-from checks.params import Evaluate
+from checks.formats.engines import PYTHON
 from checks.rows import Message, Row
 from stages import calibrate
 from stages.inference import answers, vllm, vllm_process
@@ -223,7 +223,7 @@ STAGE = """
 import json
 import sys
 from pathlib import Path
-from checks.engines import Vllm
+from checks.formats.engines import Vllm
 from stages.inference import vllm_process
 engine, request = Vllm.model_validate_json(sys.argv[1]), json.loads(sys.argv[2])
 vllm_process.ask(Path(), engine, request, Path("model"), "candidate", True)

@@ -16,9 +16,9 @@ import pytest
 import torch
 
 from checks import digest
-from checks.engines import PYTHON, Vllm
+from checks.config.params import Evaluate
 from checks.errors import EvaluationRefused, MachineRefused
-from checks.params import Evaluate
+from checks.formats.engines import PYTHON, Vllm
 from checks.rows import Message, Row
 from stages.inference import answers
 from stages.inference.answers import Answered

@@ -14,11 +14,13 @@ import yaml
 from click.testing import CliRunner
 from safetensors.numpy import save_file
 
-from checks import cost, digest, files, layout, memory, refused, steps, tensors
-from checks.cost import Span, Training
+from checks import digest, files, layout
 from checks.errors import DataRefused, EvidenceRefused, Refusal
-from checks.evidence import MeasuredStep, TrainedStep, TrainMeasured, TrainMemory, TrainReport
-from checks.training import Full, Train
+from checks.formats import refused
+from checks.formats.training_reports import MeasuredStep, TrainedStep, TrainMeasured, TrainMemory, TrainReport
+from checks.training import cost, memory, steps, tensors
+from checks.training.cost import Span, Training
+from checks.training.interface import Full, Train
 from release.cli import main
 from release.cost import throughput
 from release.cost.estimate import NO_HISTORY, NOTHING, Estimate, estimate, refusal

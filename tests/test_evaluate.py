@@ -11,12 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from checks import digest, files, layout, scoring
-from checks.baselines import NAMES as BASELINES
-from checks.baselines import Baseline
+from checks import digest, files, layout
+from checks.config.params import BasePrompt, Params
 from checks.errors import EvaluationRefused, EvidenceRefused, ParamsRefused, Refusal
-from checks.evidence import EvaluateMeasured, EvaluationReport, Interval, ParityReport, ReferencesReport
-from checks.params import BasePrompt, Params
+from checks.evaluation import scoring
+from checks.evaluation.baselines import NAMES as BASELINES
+from checks.evaluation.baselines import Baseline
+from checks.formats.evaluation_reports import EvaluateMeasured, EvaluationReport, Interval, ReferencesReport
+from checks.formats.training_reports import ParityReport
 from checks.rows import Message, Prediction, Row
 from stages import evaluate as stage
 from stages.inference import baselines, prompts

@@ -11,9 +11,9 @@ import pytest
 
 from checks import digest, layout
 from checks.errors import BuildRefused, EvidenceRefused, Refusal, RegistryRefused
-from checks.pointer import Pointer
-from checks.pointer import write as pointed
-from checks.statement import ENVELOPE, PAYLOAD
+from checks.formats.pointer import Pointer
+from checks.formats.pointer import write as pointed
+from checks.formats.statement import ENVELOPE, PAYLOAD
 from release.adapters.registry.client import Repository
 from release.cli import tables
 from release.evidence import attach, dsse, keys, sbom, strict, trust

@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from checks import files, gates, layout
+from checks.formats.verdict import Finding, Verdict
 from checks.gates import Gate
-from checks.verdict import Finding, Verdict
 from release.cli import main
 from release.verbs import explain
 from tests import evidence_tree

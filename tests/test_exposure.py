@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from checks import canaries, digest, files, layout
+from checks import digest, files, layout
+from checks.config.params import Params
+from checks.data import canaries
 from checks.errors import DataRefused, EvaluationRefused, EvidenceRefused, ParamsRefused, Refusal
-from checks.evidence import MergedFile, ParityReport
-from checks.params import Params
+from checks.evaluation.suite_kind import Answered
+from checks.formats.suite_report import SuiteLine, SuitesReport
+from checks.formats.training_reports import MergedFile, ParityReport
+from checks.formats.verdict import Finding
 from checks.rows import Message, Row
-from checks.suite_kind import Answered
-from checks.suite_report import SuiteLine, SuitesReport
-from checks.verdict import Finding
 from release.verbs import explain
 from stages.inference import likelihood
 from stages.prepare import prepare

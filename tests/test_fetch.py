@@ -15,7 +15,7 @@ import yaml
 
 from checks import digest, files, layout
 from checks.errors import MachineRefused, SourceRefused
-from checks.evidence import FetchReport
+from checks.formats.data_reports import FetchReport
 from stages.fetch import fetch
 from stages.weights import base_model, gguf
 from tests import spoil

@@ -13,12 +13,12 @@ import pytest
 
 from benchmarks import forgetting
 from checks import digest, files, layout
+from checks.config.params import Params
 from checks.errors import EvaluationRefused, EvidenceRefused, ParamsRefused, Refusal
-from checks.paired_mean import LEAST_GROUPS, MeanDifference
-from checks.params import Params
-from checks.suite_report import SuiteLine, SuitesReport
+from checks.formats.suite_report import SuiteLine, SuitesReport
+from checks.formats.verdict import Finding
+from checks.stats.paired_mean import LEAST_GROUPS, MeanDifference
 from checks.suites.loss import Piece
-from checks.verdict import Finding
 from release.verbs import explain
 from stages.inference import loss
 from stages.suites import suites

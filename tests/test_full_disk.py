@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from checks import disk, layout
+from checks import layout
+from checks.machine import disk
 from release.cli import main
 from tests import promotion_tree as tree
 from tests.conftest import REPOSITORY

@@ -10,11 +10,15 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from checks import chain, digest, files, judging, layout, params_file, scoring
-from checks.evidence import NoiseReport
-from checks.params import Params
+from checks import digest, files, layout
+from checks.config import params_file
+from checks.config.params import Params
+from checks.decision import judging
+from checks.evaluation import scoring
+from checks.formats.evaluation_reports import NoiseReport
+from checks.formats.verdict import Finding, Status, Verdict, combine
+from checks.gating import chain
 from checks.rows import Prediction
-from checks.verdict import Finding, Status, Verdict, combine
 from release.cli import main, tables
 from release.record import lock_check, pipeline_lock
 from release.record.records import WorkTree

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from checks import captures
+from checks.formats import captures
 from release import runtimes
 from release.serving import processes, server
 from tests import tuned

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from checks import captures, signals
+from checks.data import signals
+from checks.formats import captures
 from release.monitoring.gateway import store
 from release.monitoring.gateway.answers import Answer, Events, whole
 from release.monitoring.gateway.rows import Exchange, row, sampled

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from checks import signers
+from checks.formats import signers
 from tests import programs
 from tests.conftest import REPOSITORY
 

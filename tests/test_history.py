@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from checks import layout, pointer
+from checks import layout
 from checks.errors import EvidenceRefused, ParamsRefused, RemoteRefused
-from checks.pointer import Pointer
+from checks.formats import pointer
+from checks.formats.pointer import Pointer
 from release.cli import environment_tables
 from release.ledger import compose
 from release.verbs.history import History, history, moment

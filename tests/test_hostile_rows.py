@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from checks import detectors, rules
-from checks.drafts import Draft
+from checks import rules
+from checks.data import detectors
+from checks.data.drafts import Draft
 from checks.errors import DataRefused
 from stages.loaders import table
 from tests import damaged_files

@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from checks.config.params import Source
 from checks.errors import DataRefused, MachineRefused, Refusal, SourceRefused
-from checks.params import Source
 from stages import sources
 from stages.loaders import table as table_loader
 from stages.sources import parsing

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from checks import digest, layout, params_file
+from checks import digest, layout
+from checks.config import params_file
 from release.cli import main
 from release.mirrors import mlflow
 from release.monitoring import detection

@@ -15,11 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from checks import layout, params_file, starting
+from checks import layout
+from checks.config import params_file, starting
+from checks.config.starting import Choice
+from checks.data.loaders import LOADERS
 from checks.errors import DataRefused, ParamsRefused
-from checks.loaders import LOADERS
-from checks.starting import Choice
-from checks.survey import Column, Measured, Request, guess
+from checks.formats.survey import Column, Measured, Request, guess
 from release.cli import main
 from release.verbs import init as init_verb
 from stages import survey
@@ -260,7 +261,7 @@ def test_what_is_about_the_data_is_new_and_the_rest_stays_as_it_was(choice: Choi
 def clone(tmp_path: Path) -> Path:
     """What init looks at first in a clone."""
     root = tmp_path / "clone"
-    for name in ("params.yaml", "dvc.yaml", ".dvc/config", "stages/prepare.py", "checks/params.py"):
+    for name in ("params.yaml", "dvc.yaml", ".dvc/config", "stages/prepare.py", "checks/config/params.py"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(REPOSITORY / name, root / name)
     repository.git(root, "init", "--quiet", "--initial-branch=main")

@@ -14,9 +14,13 @@ from typing import Any
 
 import pytest
 
-from checks import digest, drafts, files, layout, params_file, rules
+from checks import digest, files, layout, rules
+from checks.config import params_file
+from checks.data import drafts
 from checks.errors import DataRefused, ParamsRefused
-from checks.evidence import DataReport, FetchReport, PrepareReport, StageReport, TrainReport
+from checks.formats.data_reports import DataReport, FetchReport, PrepareReport
+from checks.formats.report import StageReport
+from checks.formats.training_reports import TrainReport
 from checks.rows import Row
 from stages.prepare import prepare
 from tests import pipeline_repository as repository
@@ -52,8 +56,8 @@ class Copied(Location):
 LOADER = '''
 """Lines of request, better answer and worse answer, parted by tabs."""
 from typing import Literal
-from checks.drafts import Draft
-from checks.drafts import Loader
+from checks.data.drafts import Draft
+from checks.data.drafts import Loader
 from checks.rows import Message
 
 class Pairs(Loader):
@@ -72,7 +76,7 @@ class Pairs(Loader):
 '''
 RULE = '''
 """Drops pairs whose two answers are the same."""
-from checks.drafts import Rule
+from checks.data.drafts import Rule
 
 class DropSameAnswers(Rule):
     name = "drop-same-answers"
@@ -85,7 +89,7 @@ METHOD = '''
 """Direct preference optimisation (Rafailov et al., 2023), by TRL."""
 from typing import Annotated, Literal
 from pydantic import Field
-from checks.training import Train
+from checks.training.interface import Train
 
 class Liking(Train):
     columns = ("prompt", "reference", "rejected")
@@ -241,9 +245,9 @@ def test_a_package_adds_kinds_and_the_reports_name_the_digest_of_its_code(
 
 BROKEN = {
     "lockstep.chat_templates": ("from checks.chat_template_kind import ChatTemplate\nclass T(ChatTemplate):\n    name = 'extra'\n", "does not set tokens, text"),
-    "lockstep.rules": ("from checks.drafts import Rule\nclass R(Rule):\n    name = 'extra'\n    does = 'nothing'\n", "does not define exactly one of fix, drop and among"),
-    "lockstep.loaders": ("from checks.drafts import Loader\nclass L(Loader):\n    kind: str\n", "does not define load"),
-    "lockstep.methods": ("from typing import Literal\nfrom checks.training import Train\nclass M(Train):\n    columns = ('group',)\n    method: Literal['extra']\n    def trainer(self, job): ...\n", "needs a column 'group', which is a field of every row"),
+    "lockstep.rules": ("from checks.data.drafts import Rule\nclass R(Rule):\n    name = 'extra'\n    does = 'nothing'\n", "does not define exactly one of fix, drop and among"),
+    "lockstep.loaders": ("from checks.data.drafts import Loader\nclass L(Loader):\n    kind: str\n", "does not define load"),
+    "lockstep.methods": ("from typing import Literal\nfrom checks.training.interface import Train\nclass M(Train):\n    columns = ('group',)\n    method: Literal['extra']\n    def trainer(self, job): ...\n", "needs a column 'group', which is a field of every row"),
 }  # fmt: skip
 
 
@@ -253,7 +257,7 @@ def test_a_package_whose_kind_does_not_fit_is_refused_by_whoever_reads_params_ya
     value = "acme.extra:L" if group == "lockstep.loaders" else "acme.extra"
     plugin_package.by_hand(tmp_path, "acme", {group: {"extra": value}}, {"acme/__init__.py": "", "acme/extra.py": code})
     script = (
-        "from pathlib import Path\nfrom checks import params_file\nfrom checks.errors import MachineRefused\n"
+        "from pathlib import Path\nfrom checks.config import params_file\nfrom checks.errors import MachineRefused\n"
         f"try:\n    params_file.load(Path({str(REPOSITORY / 'params.yaml')!r}))\n"
         "except MachineRefused as refusal:\n    print(refusal)\n"
     )
@@ -264,7 +268,7 @@ def test_a_package_whose_kind_does_not_fit_is_refused_by_whoever_reads_params_ya
 
 def test_params_yaml_is_read_without_any_library_of_the_pipeline() -> None:
     absent = sorted(HEAVY | {"pyarrow", "pandas", "fsspec", "huggingface_hub", "mlflow", "dvc", "great_expectations"})
-    script = f"import sys\nsys.modules.update(dict.fromkeys({absent!r}))\nfrom checks import params_file\nparams_file.load()\n"
+    script = f"import sys\nsys.modules.update(dict.fromkeys({absent!r}))\nfrom checks.config import params_file\nparams_file.load()\n"
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, env=environment, check=True)
 

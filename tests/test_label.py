@@ -10,8 +10,9 @@ from urllib.parse import unquote
 import pytest
 from click.testing import CliRunner, Result
 
-from checks import comparisons, layout
-from checks.labels import Label
+from checks import layout
+from checks.evaluation import comparisons
+from checks.formats.labels import Label
 from checks.rows import Message
 from release.cli import main
 from release.review import labelling, page

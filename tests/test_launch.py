@@ -13,8 +13,8 @@ import yaml
 
 from checks import digest, files, layout
 from checks.errors import EvidenceRefused, MachineRefused, ParamsRefused, RemoteRefused
-from checks.evidence import TrainReport
-from checks.refused import Refused
+from checks.formats.refused import Refused
+from checks.formats.training_reports import TrainReport
 from release.adapters import dvc, skypilot
 from release.record import hand_over
 from release.record.hand_over import HandOver

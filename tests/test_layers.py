@@ -41,7 +41,16 @@ def test_a_layer_imports_only_what_lies_below_it(layer: str) -> None:
 
 # A package imports only packages of lower layers, so no two import each other.
 LAYERS = (
-    {"checks"},
+    {"checks"},  # its loose modules: errors, digests, files, kinds
+    {"checks.chat_templates", "checks.data", "checks.formats"},
+    {"checks.machine", "checks.rules", "checks.scorers", "checks.stats"},
+    {"checks.training"},
+    {"checks.evaluation"},
+    {"checks.gating", "checks.retrievers"},
+    {"checks.suites"},
+    {"checks.gates"},
+    {"checks.config"},
+    {"checks.decision"},
     {"release.adapters", "release.pages", "release.runtimes"},
     {"release.image", "release.ledger"},
     {"release.overlay", "release.record"},
@@ -56,6 +65,8 @@ LONGEST_CHAIN = 24  # files, each of which imports the next
 
 def _package(module: str) -> str:
     parts = module.split(".")
+    if parts[0] == "checks":
+        return ".".join(parts[:2]) if len(parts) > 1 and (REPOSITORY / "checks" / parts[1]).is_dir() else "checks"
     return ".".join(parts[:2]) if parts[0] == "release" else parts[0]
 
 

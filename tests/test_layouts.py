@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from benchmarks import gate_layouts
 from benchmarks.gate_layouts import LAYOUTS, drawn, scores
-from checks import mean_planning, planning
-from checks.paired import compare
-from checks.stats import Mean
+from checks.stats import mean_planning, planning
+from checks.stats.intervals import Mean
+from checks.stats.paired import compare
 
 ONES = np.ones(300, np.intp)
 

@@ -4,12 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from checks import chain, files, gates, judging, layout, scoring
+from checks import files, gates, layout
+from checks.decision import judging
 from checks.errors import EvidenceRefused, ParamsRefused
-from checks.evidence import EvaluationReport, LooksReport
-from checks.gate_kind import ScoreGate
+from checks.evaluation import scoring
+from checks.formats.evaluation_reports import EvaluationReport, LooksReport
+from checks.formats.verdict import Finding
 from checks.gates.looks import LooksGate
-from checks.verdict import Finding
+from checks.gating import chain
+from checks.gating.gate_kind import ScoreGate
 from release.record import looks
 from release.record.held import hold
 from release.record.records import Records

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
-from checks import devices, files, layout, memory
+from checks import files, layout
 from checks.errors import MachineRefused, TrainingRefused
-from checks.evidence import TrainMeasured
-from checks.memory import GB, LIBRARIES, Batch, Foretold, Limit, Sizes
-from checks.training import Train
+from checks.formats.training_reports import TrainMeasured
+from checks.machine import devices
+from checks.training import memory
+from checks.training.interface import Train
+from checks.training.memory import GB, LIBRARIES, Batch, Foretold, Limit, Sizes
 from stages.train import _key, train
 from tests import training_tree
 from tests.conftest import as_params, scaled_down

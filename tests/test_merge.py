@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from checks import digest, files, layout
 from checks.errors import EvidenceRefused, MachineRefused, MergeRefused
-from checks.evidence import ParityReport
+from checks.formats.training_reports import ParityReport
 from checks.rows import Message, Row
 from stages.merge import copy_companions, merge, merge_weights
 from stages.weights import shards

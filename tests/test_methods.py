@@ -12,9 +12,11 @@ from safetensors.numpy import load_file
 
 from checks import files, layout
 from checks.errors import ParamsRefused, TrainingRefused
-from checks.evidence import DataReport, EvaluationReport, ParityReport, TrainReport
+from checks.formats.data_reports import DataReport
+from checks.formats.evaluation_reports import EvaluationReport
+from checks.formats.training_reports import ParityReport, TrainReport
+from checks.formats.verdict import Verdict
 from checks.rows import Message, Row
-from checks.verdict import Verdict
 from stages.merge import merge
 from stages.train import train
 from tests import pipeline_repository as repository

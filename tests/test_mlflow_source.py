@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from checks import digest
+from checks.config.params import Source
 from checks.errors import MachineRefused, Refusal, SourceRefused
-from checks.params import Source
 from stages import sources
 from stages.sources import parsing
 from tests import mlflow_service as service

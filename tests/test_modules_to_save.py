@@ -10,9 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from checks import digest, files, layout, params_file, tensors
+from checks import digest, files, layout
+from checks.config import params_file
 from checks.errors import MergeRefused, ParamsRefused, TrainingRefused
-from checks.evidence import TrainReport
+from checks.formats.training_reports import TrainReport
+from checks.training import tensors
 from stages.merge import merge
 from stages.train import train
 from tests import training_tree

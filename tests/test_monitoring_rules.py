@@ -14,7 +14,7 @@ import pytest
 import requests
 from click.testing import CliRunner
 
-from checks.monitor import Monitor
+from checks.config.monitor import Monitor
 from release.cli import main
 from release.monitoring import component, dashboard, rules
 from release.monitoring.queries import Scope

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from checks.multiple import holm
+from checks.stats.multiple import holm
 
 
 def test_four_tests_are_corrected_as_by_hand() -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from checks import files, layout, params_file
+from checks import files, layout
+from checks.config import params_file
 from checks.errors import EvidenceRefused, ParamsRefused, RegistryRefused
-from checks.evidence import TrainReport
+from checks.formats.training_reports import TrainReport
 from checks.rows import Row
 from release.cli import main
 from release.image.layout import Layout

@@ -11,7 +11,7 @@ import yaml
 from click.testing import CliRunner
 
 from checks import layout
-from checks.monitor import Monitor
+from checks.config.monitor import Monitor
 from release.cli import main
 from release.monitoring import component, rules
 from release.monitoring.queries import Scope

@@ -18,10 +18,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from checks import layout
-from checks.chain import NoEvidence
-from checks.gate_kind import Case, Explained, GateKind
+from checks.gating.chain import NoEvidence
+from checks.gating.gate_kind import Case, Explained, GateKind
 from checks.sections import stricter
-from checks.verdict import Finding, Verdict
+from checks.formats.verdict import Finding, Verdict
 
 
 class ShortAnswers(GateKind):
@@ -67,8 +67,8 @@ SPACED = '''"""spaced: a log with a line for each sample: its name, the model, a
 from typing import Literal
 
 from checks import digest
-from checks.suite_kind import LogSuite
-from checks.suite_report import Scored
+from checks.evaluation.suite_kind import LogSuite
+from checks.formats.suite_report import Scored
 
 
 class Spaced(LogSuite):
@@ -94,8 +94,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from checks.judge_kind import JudgeKind
-from checks.suite_report import Judgement
+from checks.evaluation.judge_kind import JudgeKind
+from checks.formats.suite_report import Judgement
 
 
 class Length(JudgeKind):
@@ -131,7 +131,11 @@ PACKAGE = {
 BUILD = """
 import copy, json
 from pathlib import Path
-from checks import chain, files, layout, params_file, policy, scoring
+from checks import files, layout
+from checks.gating import chain
+from checks.config import params_file
+from checks.decision import policy
+from checks.evaluation import scoring
 from checks.rows import Row
 from tests import evidence_tree
 from tests.conftest import as_params, scaled_down
@@ -170,9 +174,10 @@ print(json.dumps({
 SUITES = """
 import json
 from pathlib import Path
-from checks import digest, files, layout, params_file
+from checks import digest, files, layout
+from checks.config import params_file
 from checks.errors import EvidenceRefused
-from checks.suite_report import SuitesReport
+from checks.formats.suite_report import SuitesReport
 from stages.suites import suites
 from tests import evidence_tree
 from tests.conftest import as_params, scaled_down
@@ -395,7 +400,7 @@ BROKEN = {
     ),
     "a scorer as a gate": (
         "lockstep.gates", "first-word", "acme_kinds.first_word:FirstWord",
-        "is not a class below checks.gate_kind.GateKind, and no module that defines one",
+        "is not a class below checks.gating.gate_kind.GateKind, and no module that defines one",
         "repair bad-kinds, or uninstall it",
     ),
 }  # fmt: skip

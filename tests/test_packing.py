@@ -8,9 +8,9 @@ import pytest
 
 from checks import digest, files, layout
 from checks.errors import ParamsRefused, TrainingRefused
-from checks.evidence import TrainMeasured, TrainReport
-from checks.memory import Batch
-from checks.training import Train
+from checks.formats.training_reports import TrainMeasured, TrainReport
+from checks.training.interface import Train
+from checks.training.memory import Batch
 from stages.train import train
 from stages.training import checkpoints
 from tests import training_tree

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from checks import layout, pointer
+from checks import layout
 from checks.errors import EvidenceRefused, MachineRefused
+from checks.formats import pointer
 from release.cards import bars, gathering
 from release.cards import site as sites
 from release.cards.release_page import ReleasePage, Site

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from checks import planning, stats
-from checks.paired import Comparison, compare
-from checks.score_test import ScoreTest
+from checks.stats import intervals, planning
+from checks.stats.paired import Comparison, compare
+from checks.stats.score_test import ScoreTest
 
 Scores = NDArray[np.float64]
 
@@ -178,7 +178,7 @@ def test_a_pure_loss_of_the_margin_passes_no_more_often_than_promised() -> None:
     for n, margin in ((200, 0.05), (270, 0.01), (300, 0.02), (500, 0.01), (2000, 0.01)):
         ours = sum(binom.pmf(k, n, margin) for k in range(int(2 * n * margin)) if passes(n, margin, k))
         assert ours <= 0.05
-    ends = [stats.paired_interval(*flips(500, 0, k), np.arange(500), 0.90).low for k in range(11)]
+    ends = [intervals.paired_interval(*flips(500, 0, k), np.arange(500), 0.90).low for k in range(11)]
     wald = sum(binom.pmf(k, 500, 0.01) for k, low in enumerate(ends) if low >= -0.01)
     assert wald > 0.1
     # Without its correction Tango's test would be fooled by the steps between whole rows, too.

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
-from checks import files, judging, layout, scoring
-from checks.chain import Evidence, gather
-from checks.evidence import EvaluationReport, NoiseReport, Reference, ReferencesReport, ReferenceUse
-from checks.params import Params
+from checks import files, layout
+from checks.config.params import Params
+from checks.decision import judging
+from checks.evaluation import scoring
+from checks.formats.evaluation_reports import EvaluationReport, NoiseReport, Reference, ReferencesReport, ReferenceUse
+from checks.formats.verdict import Finding, Verdict
+from checks.gating.chain import Evidence, gather
 from checks.rows import Prediction
-from checks.verdict import Finding, Verdict
 from tests import evidence_tree
 from tests.conftest import as_params
 

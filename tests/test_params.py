@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from checks import params_file
+from checks.config import params_file
 from checks.errors import ParamsRefused
 from tests.conftest import REPOSITORY, ROUTER, read_yaml, written
 

@@ -10,8 +10,10 @@ import pytest
 import yaml
 
 from checks import digest, files, layout
-from checks.evidence import EvaluationReport, PrepareReport, TrainReport
-from checks.verdict import Verdict
+from checks.formats.data_reports import PrepareReport
+from checks.formats.evaluation_reports import EvaluationReport
+from checks.formats.training_reports import TrainReport
+from checks.formats.verdict import Verdict
 from tests import pipeline_repository as repository
 from tests.conftest import REPOSITORY
 

@@ -12,23 +12,24 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from checks import gates, policy
-from checks.assisted_gate import AssistedGate
-from checks.compared import PairedGate
-from checks.drafts import Loader
-from checks.gate_kind import GateKind, ScoreGate
-from checks.judge_kind import JudgeKind
-from checks.params import Params
-from checks.policy import Policy
-from checks.preferences import Judged, Pairs
+from checks import gates
+from checks.config.params import Params
+from checks.data.drafts import Loader
+from checks.decision import policy
+from checks.decision.policy import Policy
+from checks.evaluation.judge_kind import JudgeKind
+from checks.evaluation.suite_kind import AskedSuite, BoundedSuite, LogSuite, ScaledSuite, SizedSuite, SuiteKind
+from checks.gating.assisted_gate import AssistedGate
+from checks.gating.compared import PairedGate
+from checks.gating.gate_kind import GateKind, ScoreGate
 from checks.retriever_kind import RetrieverKind
 from checks.scorer_kind import ScorerKind
 from checks.scorers.json_valid import JsonValid
 from checks.scorers.refusal import Refusal
 from checks.sections import Section, Source, directions
-from checks.suite_kind import AskedSuite, BoundedSuite, LogSuite, ScaledSuite, SizedSuite, SuiteKind
 from checks.suites.rows import Questions
-from checks.training import NoDropout, Train
+from checks.training.interface import NoDropout, Train
+from checks.training.preferences import Judged, Pairs
 from stages.loaders.canaries import Canaries
 from tests.conftest import REPOSITORY, ROUTER
 from tests.training_tree import METHODS

@@ -16,11 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from checks import digest, files, layout
-from checks.az_commands import path_of
-from checks.drafts import Draft
+from checks.config.params import Params
+from checks.data.az_commands import path_of
+from checks.data.drafts import Draft
 from checks.errors import DataRefused, EvidenceRefused, ParamsRefused
-from checks.evidence import PrepareReport
-from checks.params import Params
+from checks.formats.data_reports import PrepareReport
 from checks.rows import Message, Row
 from checks.rules import RULES
 from stages.loaders import azure_cli, table

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from checks import chain, scoring
-from checks.chain import Evidence
 from checks.errors import ParamsRefused
+from checks.evaluation import scoring
 from checks.gates.privacy import PrivacyGate
+from checks.gating import chain
+from checks.gating.chain import Evidence
 from checks.rows import Learned
 from tests import evidence_tree
 from tests.conftest import as_params, scaled_down

@@ -8,10 +8,10 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from checks import digest, files, layout
+from checks.config.params import Params
 from checks.errors import EvaluationRefused, EvidenceRefused
-from checks.params import Params
+from checks.formats.serving import ProbeReport
 from checks.rows import Message, Row
-from checks.serving import ProbeReport
 from stages import probe as stage
 from stages.inference import generate, token_by_token
 from tests.conftest import as_params

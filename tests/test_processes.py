@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import requests
 
+from checks.config.release_params import Serve
 from checks.errors import MachineRefused, ServingRefused
-from checks.release_params import Serve
 from release import runtimes
 from release.runtimes import Runtime
 from release.serving import owners, processes, running, server
@@ -210,7 +210,7 @@ OURS = """
 import signal, sys, time
 from contextlib import closing
 from pathlib import Path
-from checks import params_file
+from checks.config import params_file
 from release import runtimes
 from release.serving import processes, server
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it

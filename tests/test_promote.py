@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from checks import digest, layout, pointer
+from checks import digest, layout
 from checks.errors import EvidenceRefused, Outrun, PromotionRefused
+from checks.formats import pointer
 from release.image.layout import Layout
 from release.ledger import Ledger, disagreements
 from release.promotion import context

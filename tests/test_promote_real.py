@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from checks import files, layout
 from checks.errors import PromotionRefused
-from checks.serving import ImageReport
+from checks.formats.serving import ImageReport
 from release.cli import main
 from tests import overlay_sample, tuned
 from tests import promotion_tree as tree

@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
-from checks import digest, files, layout, params_file
+from checks import digest, files, layout
+from checks.config import params_file
 from checks.errors import Refusal
+from checks.formats.serving import ImageReport
+from checks.formats.statement import ENVELOPE
 from checks.plugins import Plugin
-from checks.serving import ImageReport
-from checks.statement import ENVELOPE
 from release.adapters.registry.types import LAYER
 from release.evidence import attach
 from release.image.layout import Bytes, Layout

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from checks import digest, files, layout
 from checks.errors import EvidenceRefused, MachineRefused, MergeRefused
-from checks.evidence import ParityReport, QuantisedBase, TrainReport
+from checks.formats.training_reports import ParityReport, QuantisedBase, TrainReport
 from stages.merge import merge
 from stages.train import train
 from stages.weights import nf4

@@ -12,14 +12,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from checks import chain, compared, digest, files, layout, scoring
+from checks import digest, files, layout
+from checks.config.params import Params
 from checks.errors import EvidenceRefused, MachineRefused, MergeRefused, ParamsRefused
-from checks.evidence import EvaluateMeasured, EvaluationReport, Exported, ParityReport, ReferencesReport
-from checks.params import Params
-from checks.quantization import UNQUANTISED
+from checks.evaluation import scoring
+from checks.formats.evaluation_reports import EvaluateMeasured, EvaluationReport, ReferencesReport
+from checks.formats.suite_report import SuitesReport
+from checks.formats.training_reports import Exported, ParityReport
+from checks.gating import chain, compared
+from checks.gating.sample import Sample
 from checks.rows import Row
-from checks.sample import Sample
-from checks.suite_report import SuitesReport
+from checks.training.quantization import UNQUANTISED
 from release.review import exported as review
 from release.review import metrics, sections
 from release.review.facts import Facts, Target

@@ -13,7 +13,7 @@ import pytest
 
 from checks import digest, files, layout
 from checks.errors import MachineRefused, ParamsRefused, TrainingRefused
-from checks.evidence import TrainMeasured, TrainReport
+from checks.formats.training_reports import TrainMeasured, TrainReport
 from checks.rows import Row
 from stages.train import train
 from stages.training import checkpoints

@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from checks import files, layout
-from checks.evidence import EvaluationReport, ParityReport, TrainReport
-from checks.verdict import Verdict
+from checks.formats.evaluation_reports import EvaluationReport
+from checks.formats.training_reports import ParityReport, TrainReport
+from checks.formats.verdict import Verdict
 from release.record import looks, references
 from release.record.records import Records
 from tests.conftest import REPOSITORY

@@ -11,9 +11,13 @@ import pytest
 from click.testing import CliRunner
 from scipy import stats as reference
 
-from checks import digest, files, layout, over_seeds, params_file, scoring, sweeps
-from checks.evidence import EvaluationReport, Interval, TrainReport
-from checks.sweeps import Compared, Recipe, Sweep, SweepReport, SweptRun
+from checks import digest, files, layout
+from checks.config import params_file, sweeps
+from checks.config.sweeps import Compared, Recipe, Sweep, SweepReport, SweptRun
+from checks.evaluation import scoring
+from checks.formats.evaluation_reports import EvaluationReport, Interval
+from checks.formats.training_reports import TrainReport
+from checks.stats import over_seeds
 from release.cli import main
 from release.verbs.report import Options, report
 from stages.reporting.swept import table

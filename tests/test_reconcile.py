@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from checks import layout, pointer
+from checks import layout
 from checks.errors import Drifted, RemoteRefused
+from checks.formats import pointer
 from release.cli import environment_tables
 from release.mirrors.types import Finding
 from release.verbs.reconcile import Reconciled, reconcile, refusal

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from checks import data_sources, digest, files
+from checks import digest, files
+from checks.config import data_sources
+from checks.config.params import Params
 from checks.errors import DataRefused
-from checks.params import Params
 from checks.rows import Row
 from stages import prepare, reducing
 from stages.loaders.table import Table

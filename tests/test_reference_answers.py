@@ -7,12 +7,18 @@ from pathlib import Path
 import pytest
 
 from checks import digest, files, layout
-from checks.engines import PYTHON
-from checks.evidence import EvaluateMeasured, EvaluationReport, Reference, ReferencesReport, ReferenceUse
-from checks.params import Params
+from checks.config.params import Params
+from checks.formats.engines import PYTHON
+from checks.formats.evaluation_reports import (
+    EvaluateMeasured,
+    EvaluationReport,
+    Reference,
+    ReferencesReport,
+    ReferenceUse,
+)
+from checks.formats.suite_report import SuitesReport
+from checks.formats.verdict import Verdict
 from checks.rows import Prediction, Row
-from checks.suite_report import SuitesReport
-from checks.verdict import Verdict
 from release.record import references
 from release.record.records import Records
 from release.verbs import calibrate, gate

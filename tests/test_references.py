@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from checks import digest, files, layout, pointer
-from checks.chain import MAKING
+from checks import digest, files, layout
 from checks.errors import EvidenceRefused, RemoteRefused
-from checks.evidence import ReferencesReport
+from checks.formats import pointer
+from checks.formats.evaluation_reports import ReferencesReport
+from checks.gating.chain import MAKING
 from release.adapters import commits
 from release.record import references
 from release.record.records import Records

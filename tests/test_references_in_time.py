@@ -12,9 +12,10 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from checks import digest, files, layout, pointer
-from checks.evidence import ReferencesReport
-from checks.verdict import Verdict
+from checks import digest, files, layout
+from checks.formats import pointer
+from checks.formats.evaluation_reports import ReferencesReport
+from checks.formats.verdict import Verdict
 from release.adapters import dvc
 from release.cli import main
 from release.record import lock_check, references

@@ -6,15 +6,17 @@ from typing import Any
 
 import pytest
 
-from checks import chain, contamination, scoring
-from checks.chain import Evidence
+from checks.config.params import Params
+from checks.data import contamination
 from checks.errors import ParamsRefused
-from checks.gate_kind import Case
+from checks.evaluation import scoring
+from checks.formats.verdict import Finding
 from checks.gates.regurgitation import RegurgitationGate
-from checks.params import Params
+from checks.gating import chain
+from checks.gating.chain import Evidence
+from checks.gating.gate_kind import Case
+from checks.gating.sample import Sample
 from checks.rows import Learned, Message, Prediction, Row
-from checks.sample import Sample
-from checks.verdict import Finding
 from tests import evidence_tree
 from tests.conftest import as_params, scaled_down
 

@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
-from checks import digest, files, layout, quarantine, refused
+from checks import digest, files, layout
 from checks.errors import EvidenceRefused, Refusal, TrainingRefused, VerdictFailed
-from checks.evidence import EvaluationReport, Interval, ParityReport, ReferenceUse
+from checks.formats import quarantine, refused
+from checks.formats.evaluation_reports import EvaluationReport, Interval, ReferenceUse
+from checks.formats.suite_report import SuiteResult, SuitesReport
+from checks.formats.training_reports import ParityReport
+from checks.formats.verdict import Verdict
 from checks.rows import Prediction
-from checks.suite_report import SuiteResult, SuitesReport
-from checks.verdict import Verdict
 from release.cli import terminal
 from release.record import references
 from release.review import details, facts, sections

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from checks import layout, refused
+from checks import layout
+from checks.config.params import Params
 from checks.errors import DataRefused, MachineRefused, Refusal, SourceRefused, TrainingRefused, VerdictFailed
-from checks.params import Params
-from checks.refused import Refused
+from checks.formats import refused
+from checks.formats.refused import Refused
 from release.adapters import dvc
 from release.cli import terminal
 from release.record import refusals

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from checks import digest, layout, params_file, pointer, quarantine, signers
+from checks import digest, layout
+from checks.config import params_file
 from checks.errors import EvidenceRefused, MachineRefused, PromotionRefused, Refusal, RegistryRefused
-from checks.signers import Role
-from checks.statement import ENVELOPE
+from checks.formats import pointer, quarantine, signers
+from checks.formats.signers import Role
+from checks.formats.statement import ENVELOPE
 from release.cli import environment_tables, main
 from release.evidence import attach
 from release.image.layout import Layout

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from checks import layout, params_file
+from checks import layout
+from checks.config import params_file
 from checks.errors import MachineRefused, PromotionRefused
 from release.serving import containers
 from release.verbs.rollback import Options, RolledBack, rollback

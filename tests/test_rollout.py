@@ -17,7 +17,7 @@ import requests
 from click.testing import CliRunner, Result
 
 from checks import files, layout
-from checks.rollout_report import RolloutReport
+from checks.formats.rollout_report import RolloutReport
 from checks.scorers.exact_match import ExactMatch
 from release.cli import main
 from release.monitoring import canary as captured

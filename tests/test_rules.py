@@ -7,10 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
-from checks import az_commands, drafts, params_file, rules
-from checks.drafts import Draft
+from checks import rules
+from checks.config import params_file
+from checks.data import az_commands, drafts
+from checks.data.drafts import Draft
 from checks.errors import ParamsRefused
-from checks.evidence import RuleCount
+from checks.formats.data_reports import RuleCount
 from checks.rows import Message, Row
 from tests.conftest import REPOSITORY, as_params, scaled_down
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from checks import files, layout
-from checks.verdict import Verdict
+from checks.formats.verdict import Verdict
 from tests import pipeline_repository as repository
 from tests.conftest import scaled_down
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from checks import digest, layout, refused
+from checks import digest, layout
 from checks.errors import SourceRefused
+from checks.formats import refused
 from tests import pipeline_repository as repository
 from tests.conftest import REPOSITORY
 

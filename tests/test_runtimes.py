@@ -10,8 +10,8 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from checks.config.params import Params
 from checks.errors import ParamsRefused
-from checks.params import Params
 from release import runtimes
 from release.runtimes import Runtime
 from release.runtimes.fit import unfit

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from checks import scorers, scoring
+from checks import scorers
 from checks.errors import ParamsRefused
+from checks.evaluation import scoring
 from checks.scorers import Scorer
 from checks.scorers import regex as regex_scorer
 from checks.scorers.contains import Contains

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from checks import digest, files, layout, sealed
+from checks import digest, files, layout
+from checks.config import sealed
+from checks.config.params import Params
+from checks.config.sealed import VARIABLE
 from checks.errors import EvaluationRefused, EvidenceRefused, MachineRefused, ParamsRefused, Refusal
-from checks.evidence import EvaluationReport, Reference, ReferencesReport
-from checks.params import Params
+from checks.formats.evaluation_reports import EvaluationReport, Reference, ReferencesReport
 from checks.rows import Message, Row
-from checks.sealed import VARIABLE
 from release.verbs import sealed as verb
 from stages import sealed as stage
 from stages.inference import answers, generate

@@ -13,12 +13,13 @@ import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from checks import digest, files, layout
-from checks import statement as statements
 from checks.errors import EvidenceRefused, Refusal, RegistryRefused, VerdictFailed
-from checks.evidence import EvaluationReport, Exported
-from checks.serving import ImageReport, ServingReport
-from checks.signers import Signer
-from checks.statement import ENVELOPE, PAYLOAD, PREDICATE, TREE, VERIFICATION, Statement
+from checks.formats import statement as statements
+from checks.formats.evaluation_reports import EvaluationReport
+from checks.formats.serving import ImageReport, ServingReport
+from checks.formats.signers import Signer
+from checks.formats.statement import ENVELOPE, PAYLOAD, PREDICATE, TREE, VERIFICATION, Statement
+from checks.formats.training_reports import Exported
 from release.adapters import commits
 from release.adapters.registry.client import Repository
 from release.adapters.registry.types import MANIFEST, Descriptor, Store
@@ -512,7 +513,7 @@ def test_the_bill_of_materials_fits_the_schema_and_has_a_model_card(signed: tupl
 
 
 def test_the_base_image_is_a_container_and_odd_names_fit_the_schema(finished: Path) -> None:
-    from checks.serving import BaseImage
+    from checks.formats.serving import BaseImage
 
     held, image = holding.hold(Records(finished)), image_of(finished)
     base = BaseImage(
@@ -546,7 +547,7 @@ def test_the_bill_of_materials_of_8_bits_names_the_16_bit_model(finished: Path) 
 def test_the_bill_of_materials_is_the_same_in_another_process(finished: Path) -> None:
     text = (
         "import sys; from pathlib import Path; from release.adapters import commits; from release.record import held; from release.record.records import Records; from release.evidence import sbom; "
-        "from checks import files, layout; from checks.serving import ImageReport; root = Path(sys.argv[1]); "
+        "from checks import files, layout; from checks.formats.serving import ImageReport; root = Path(sys.argv[1]); "
         "image = files.read_json(root / layout.IMAGE_REPORT, ImageReport); "
         "sys.stdout.buffer.write(sbom.make(held.hold(Records(root)), image, commits.committed_at(root, image.commit)))"
     )

@@ -15,8 +15,8 @@ from in_toto_attestation.v1.statement import Statement  # type: ignore[import-un
 
 from checks import layout
 from checks.errors import RegistryRefused
-from checks.serving import ImageReport
-from checks.statement import PREDICATE
+from checks.formats.serving import ImageReport
+from checks.formats.statement import PREDICATE
 from release.adapters.registry.client import Repository
 from release.adapters.registry.documents import write
 from release.adapters.registry.types import INDEX

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from checks.errors import EvidenceRefused
-from checks.signers import Signer
-from checks.statement import PAYLOAD
+from checks.formats.signers import Signer
+from checks.formats.statement import PAYLOAD
 from release.evidence import dsse, keys, strict, trust
 
 ADA, BOB, EVE = (keys.generate() for _ in range(3))

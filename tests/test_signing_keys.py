@@ -12,9 +12,10 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from checks import layout, signers
+from checks import layout
 from checks.errors import EvidenceRefused, MachineRefused, Refusal
-from checks.signers import Role
+from checks.formats import signers
+from checks.formats.signers import Role
 from release.evidence import keys
 from release.verbs import keys as key_verbs
 

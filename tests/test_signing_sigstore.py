@@ -20,9 +20,9 @@ from sigstore._internal.tuf import DEFAULT_TUF_URL, _get_dirs
 
 from checks import files, layout
 from checks.errors import EvidenceRefused, MachineRefused
-from checks.serving import ServingReport
-from checks.signers import Signer
-from checks.statement import PAYLOAD, TREE
+from checks.formats.serving import ServingReport
+from checks.formats.signers import Signer
+from checks.formats.statement import PAYLOAD, TREE
 from release.evidence import dsse, sigstore, strict, trust, verification
 from release.image.layout import Layout
 from release.verbs.evidence import show

@@ -18,8 +18,8 @@ import fsspec
 import pytest
 
 from checks import digest, layout
+from checks.config.params import Source
 from checks.errors import MachineRefused, SourceRefused
-from checks.params import Source
 from stages import sources
 from stages.sources.declared import license_of
 from tests.conftest import REPOSITORY
@@ -492,7 +492,7 @@ _BRING = """
 import json, sys
 from pathlib import Path
 from checks.errors import Refusal
-from checks.params import Source
+from checks.config.params import Source
 from stages import sources
 for uri, pin in json.load(sys.stdin):
     try:

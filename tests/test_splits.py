@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from checks import similar, splits
-from checks.params import NearDuplicates
+from checks.config import splits
+from checks.config.params import NearDuplicates
+from checks.data import similar
 from checks.rows import Message, request
 from tests import similarity_definition
 

@@ -10,7 +10,7 @@ import pytest
 
 from checks import files, layout
 from checks.errors import MachineRefused
-from checks.evidence import EvaluationReport
+from checks.formats.evaluation_reports import EvaluationReport
 from release.cli import tables
 from release.cli.stage_lines import StageLines
 from tests.conftest import REPOSITORY

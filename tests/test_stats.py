@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from checks import stats
+from checks.stats import intervals
 
 SCORES = st.lists(st.floats(0, 1) | st.sampled_from([0.0, 1.0]), min_size=1, max_size=40)
 
@@ -22,47 +22,47 @@ def test_right_and_wrong_rows_give_the_exact_interval() -> None:
     from scipy.stats import binomtest
 
     for right, n in ((0, 10), (7, 10), (321, 454), (454, 454)):
-        found = stats.mean_interval([1.0] * right + [0.0] * (n - right), alone(n), 0.95)
+        found = intervals.mean_interval([1.0] * right + [0.0] * (n - right), alone(n), 0.95)
         known = binomtest(right, n).proportion_ci(0.95, method="exact")
         assert (found.value, found.n) == (right / n, n)
         assert (found.low, found.high) == pytest.approx((known.low, known.high), abs=1e-9)
 
 
 def test_none_right_and_all_right_leave_doubt() -> None:
-    none, every = (stats.mean_interval([value] * 50, alone(50), 0.95) for value in (0.0, 1.0))
+    none, every = (intervals.mean_interval([value] * 50, alone(50), 0.95) for value in (0.0, 1.0))
     assert none.low == 0 < none.high < 0.1
     assert 0.9 < every.low < every.high == 1
 
 
 def test_near_duplicates_count_less_than_rows_of_their_own() -> None:
     scores = [1.0, 1.0, 0.0, 0.0] * 25
-    rows = stats.mean_interval(scores, alone(100), 0.95)
-    pairs = stats.mean_interval(scores, [str(i // 2) for i in range(100)], 0.95)
+    rows = intervals.mean_interval(scores, alone(100), 0.95)
+    pairs = intervals.mean_interval(scores, [str(i // 2) for i in range(100)], 0.95)
     assert pairs.high - pairs.low > 1.3 * (rows.high - rows.low)
 
 
 def test_all_right_in_few_groups_is_worth_only_the_groups() -> None:
-    few = stats.mean_interval([1.0] * 100, [str(i // 20) for i in range(100)], 0.95)
-    assert 0.2 < few.low < stats.mean_interval([1.0] * 5, alone(5), 0.95).low
+    few = intervals.mean_interval([1.0] * 100, [str(i // 20) for i in range(100)], 0.95)
+    assert 0.2 < few.low < intervals.mean_interval([1.0] * 5, alone(5), 0.95).low
 
 
 def test_one_group_alone_says_next_to_nothing() -> None:
-    only = stats.mean_interval([1.0] * 30 + [0.0] * 10, ["same"] * 40, 0.95)
+    only = intervals.mean_interval([1.0] * 30 + [0.0] * 10, ["same"] * 40, 0.95)
     assert only.high - only.low > 0.6
 
 
 def test_a_one_sided_bound_is_the_end_of_a_wider_two_sided_interval() -> None:
     scores = [1.0] * 70 + [0.0] * 30
-    one = stats.mean_interval(scores, alone(100), 0.95, sided=1)
-    two = stats.mean_interval(scores, alone(100), 0.90, sided=2)
+    one = intervals.mean_interval(scores, alone(100), 0.95, sided=1)
+    two = intervals.mean_interval(scores, alone(100), 0.90, sided=2)
     assert (one.low, one.high) == pytest.approx((two.low, two.high))
-    assert stats.mean_interval(scores, alone(100), 0.3, sided=1).low == pytest.approx(0.7)
+    assert intervals.mean_interval(scores, alone(100), 0.3, sided=1).low == pytest.approx(0.7)
 
 
 @given(SCORES, st.floats(0.01, 0.999), st.integers(1, 5))
 def test_an_interval_holds_its_mean_and_stays_in_range(scores: list[float], confidence: float, size: int) -> None:
     for groups in (alone(len(scores)), [str(i // size) for i in range(len(scores))]):
-        found = stats.mean_interval(scores, groups, confidence)
+        found = intervals.mean_interval(scores, groups, confidence)
         assert 0 <= found.low <= found.value <= found.high <= 1
 
 
@@ -73,11 +73,11 @@ def test_a_means_test_is_its_bound_turned_round(
     scores: list[float], confidence: float, size: int, bound: float, side: Literal["above", "below"]
 ) -> None:
     groups = [str(i // size) for i in range(len(scores))]
-    interval = stats.mean_interval(scores, groups, confidence, sided=1)
+    interval = intervals.mean_interval(scores, groups, confidence, sided=1)
     end = interval.low if side == "above" else interval.high
     assume(abs(end - bound) > 1e-9)  # nearer than this, rounding decides
     clears = end > bound if side == "above" else end < bound
-    mean = stats.Mean.of(scores, groups)
+    mean = intervals.Mean.of(scores, groups)
     assert ((mean.p_above(bound) if side == "above" else mean.p_below(bound)) <= 1 - confidence) == clears
 
 
@@ -87,7 +87,7 @@ def test_a_means_test_of_single_rows_is_the_exact_binomial_test() -> None:
     scores = [1.0] * 70 + [0.0] * 30
     above = binomtest(70, 100, 0.6, alternative="greater").pvalue
     below = binomtest(70, 100, 0.8, alternative="less").pvalue
-    mean = stats.Mean.of(scores, alone(100))
+    mean = intervals.Mean.of(scores, alone(100))
     assert mean.p_above(0.6) == pytest.approx(above, abs=1e-12)
     assert mean.p_below(0.8) == pytest.approx(below, abs=1e-12)
     assert mean.p_above(0.7001) > 0.5
@@ -99,17 +99,19 @@ def test_arrays_and_numbered_groups_say_what_lists_and_names_do(scores: list[flo
     names, codes = [f"g{i // size}" for i in range(len(scores))], np.arange(len(scores)) // size
     other = [1 - score for score in scores]
     array, array_two = np.array(scores), np.array(other)
-    assert stats.mean_interval(scores, names, 0.95) == stats.mean_interval(array, codes, 0.95)
-    assert stats.Mean.of(scores, names).p_above(0.4) == stats.Mean.of(array, codes).p_above(0.4)
-    assert stats.paired_interval(scores, other, names, 0.95) == stats.paired_interval(array, array_two, codes, 0.95)
+    assert intervals.mean_interval(scores, names, 0.95) == intervals.mean_interval(array, codes, 0.95)
+    assert intervals.Mean.of(scores, names).p_above(0.4) == intervals.Mean.of(array, codes).p_above(0.4)
+    assert intervals.paired_interval(scores, other, names, 0.95) == intervals.paired_interval(
+        array, array_two, codes, 0.95
+    )
 
 
 @given(SCORES)
 def test_the_order_of_rows_does_not_matter(scores: list[float]) -> None:
     groups = [str(i // 3) for i in range(len(scores))]
     order = sorted(range(len(scores)), key=lambda i: (scores[i], i))
-    one = stats.mean_interval(scores, groups, 0.95)
-    two = stats.mean_interval([scores[i] for i in order], [groups[i] for i in order], 0.95)
+    one = intervals.mean_interval(scores, groups, 0.95)
+    two = intervals.mean_interval([scores[i] for i in order], [groups[i] for i in order], 0.95)
     assert (one.low, one.high) == pytest.approx((two.low, two.high), abs=1e-6)
 
 
@@ -127,7 +129,7 @@ def test_an_impossible_question_is_an_error(
     scores: list[float], groups: list[str], confidence: float, problem: str
 ) -> None:
     with pytest.raises(ValueError, match=problem):
-        stats.mean_interval(scores, groups, confidence)
+        intervals.mean_interval(scores, groups, confidence)
 
 
 Draw = Callable[[random.Random], list[float]]
@@ -151,7 +153,7 @@ def test_an_interval_covers_the_truth_as_often_as_it_says(
         drawn = [draw_group(generator) for _ in range(80)]
         scores = [score for group in drawn for score in group]
         groups = [str(i) for i, group in enumerate(drawn) for _ in group]
-        found = stats.mean_interval(scores, groups, 0.95)
+        found = intervals.mean_interval(scores, groups, 0.95)
         held += found.low <= mean <= found.high
     assert least <= held / runs <= 0.992
 
@@ -162,24 +164,24 @@ def test_paired_differences_cover_the_truth_as_often_as_they_say() -> None:
         shared = [generator.random() for _ in range(100)]
         one = [float(s < 0.8) for s in shared]
         two = [float(s < 0.7 or generator.random() < 0.1) for s in shared]  # 0.7 + 0.3 * 0.1
-        found = stats.paired_interval(one, two, alone(100), 0.95)
+        found = intervals.paired_interval(one, two, alone(100), 0.95)
         held += found.low <= 0.07 <= found.high
     assert 0.93 <= held / runs <= 0.99
 
 
 def test_pairing_sees_a_difference_that_two_intervals_hide() -> None:
     one, two = [1.0] * 80 + [0.0] * 20, [1.0] * 70 + [0.0] * 30
-    intervals = [stats.mean_interval(scores, alone(100), 0.95) for scores in (one, two)]
-    assert intervals[0].low < intervals[1].high
-    assert stats.paired_interval(one, two, alone(100), 0.95).low > 0
+    both = [intervals.mean_interval(scores, alone(100), 0.95) for scores in (one, two)]
+    assert both[0].low < both[1].high
+    assert intervals.paired_interval(one, two, alone(100), 0.95).low > 0
 
 
 def test_two_models_that_never_differ_leave_doubt() -> None:
-    same = stats.paired_interval([1.0] * 40, [1.0] * 40, alone(40), 0.95)
+    same = intervals.paired_interval([1.0] * 40, [1.0] * 40, alone(40), 0.95)
     assert -0.1 < same.low < same.value == 0 < same.high < 0.1
-    assert stats.paired_interval([1.0], [0.0], ["a"], 0.95).low == -1
+    assert intervals.paired_interval([1.0], [0.0], ["a"], 0.95).low == -1
 
 
 def test_unequal_pairs_are_an_error() -> None:
     with pytest.raises(ValueError, match="same number"):
-        stats.paired_interval([1.0], [1.0, 0.0], ["a"], 0.95)
+        intervals.paired_interval([1.0], [1.0, 0.0], ["a"], 0.95)

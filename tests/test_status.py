@@ -10,8 +10,9 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from checks import layout, pointer
+from checks import layout
 from checks.errors import Contradicted, RemoteRefused
+from checks.formats import pointer
 from release.cli import environment_tables, main
 from release.overlay.overlays import SERVER
 from release.verbs.status import State, Status, refusal, status

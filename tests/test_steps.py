@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 
 from checks import digest, files, layout
+from checks.config.params import Params
 from checks.errors import DataRefused, EvidenceRefused, MachineRefused, ParamsRefused, TrainingRefused
-from checks.evidence import DataReport, EvaluationReport, ParityReport, QuantisedBase, TrainMeasured, TrainReport
-from checks.params import Params
+from checks.formats.data_reports import DataReport
+from checks.formats.evaluation_reports import EvaluationReport
+from checks.formats.training_reports import ParityReport, QuantisedBase, TrainMeasured, TrainReport
+from checks.formats.verdict import Verdict
 from checks.rows import Row
-from checks.steps import of
-from checks.verdict import Verdict
+from checks.training.steps import of
 from release.review import training
 from stages import tracking
 from stages.merge import merge
@@ -588,7 +590,8 @@ def test_validate_refuses_what_a_later_step_cannot_learn_from(
 
 
 def test_an_answer_without_a_pair_is_dropped_beside_the_pair_of_the_same_request_and_answer() -> None:
-    from checks import drafts, rules
+    from checks import rules
+    from checks.data import drafts
 
     columns: list[dict[str, Any]] = [{"rejected": None}, {"rejected": "disk"}, {"rejected": "vault"}, {}]
     made = [drafts.Draft((), "Show it.", "vm", "vm", "all", f"f:{n}", extra=extra) for n, extra in enumerate(columns)]

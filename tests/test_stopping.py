@@ -7,7 +7,7 @@ import pytest
 
 from checks import files, layout
 from checks.errors import TrainingRefused
-from checks.evidence import TrainReport
+from checks.formats.training_reports import TrainReport
 from checks.rows import Row
 from stages.train import train
 from tests import training_tree

@@ -13,9 +13,9 @@ import pytest
 
 from checks import digest, files, layout
 from checks.errors import EvaluationRefused, EvidenceRefused, MachineRefused, ParamsRefused, SourceRefused
-from checks.suite_kind import Material
-from checks.suite_lines import problem
-from checks.suite_report import Scored, SuiteLine
+from checks.evaluation.suite_kind import Material
+from checks.evaluation.suite_lines import problem
+from checks.formats.suite_report import Scored, SuiteLine
 from checks.suites import lm_eval
 from checks.suites.lm_eval import PYTHON, LmEval
 from stages.suites import suites

@@ -11,17 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from checks import chain, digest, files, layout, scoring
+from checks import digest, files, layout
 from checks.errors import EvaluationRefused, ParamsRefused, Refusal
-from checks.reranker import Reranker
-from checks.retrieval import Chunker, documents, grounded
+from checks.evaluation import scoring
+from checks.evaluation.reranker import Reranker
+from checks.evaluation.retrieval import Chunker, documents, grounded
+from checks.evaluation.suite_kind import Material
+from checks.formats.suite_report import Gold, Passage, Reading, Role, SuiteAnswer, SuiteLine, SuitesReport
+from checks.gating import chain
 from checks.retriever_kind import best, no_encoder
 from checks.retrievers.bm25 import Bm25
 from checks.retrievers.dense import Dense
 from checks.retrievers.hybrid import Hybrid
 from checks.rows import Message, Row
-from checks.suite_kind import Material
-from checks.suite_report import Gold, Passage, Reading, Role, SuiteAnswer, SuiteLine, SuitesReport
 from release.record.held import hold
 from release.record.records import Records
 from release.review.pairs import difference, pair_samples, together

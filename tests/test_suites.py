@@ -10,13 +10,16 @@ from typing import Any
 
 import pytest
 
-from checks import chain, digest, files, judging, layout, policy, scoring
+from checks import digest, files, layout
+from checks.config.params import Params
+from checks.decision import judging, policy
 from checks.errors import EvidenceRefused, ParamsRefused, Refusal
-from checks.evidence import EvaluationReport
-from checks.params import Params
+from checks.evaluation import scoring
+from checks.formats.evaluation_reports import EvaluationReport
+from checks.formats.suite_report import SuiteLine, SuitesReport
+from checks.formats.verdict import Verdict
+from checks.gating import chain
 from checks.rows import Prediction
-from checks.suite_report import SuiteLine, SuitesReport
-from checks.verdict import Verdict
 from release.record.held import hold
 from release.record.records import Records
 from release.verbs import explain

@@ -14,12 +14,15 @@ import yaml
 from git import Repo
 
 import stages.sweep
-from checks import files, layout, params_file, refused, sweeps
+from checks import files, layout
+from checks.config import params_file, sweeps
+from checks.config.params import Params
+from checks.config.sweeps import Range, Sweep, SweepReport, SweptRun
 from checks.errors import MachineRefused, ParamsRefused
-from checks.evidence import Interval, Seal
-from checks.params import Params
-from checks.refused import Refused
-from checks.sweeps import Range, Sweep, SweepReport, SweptRun
+from checks.formats import refused
+from checks.formats.data_reports import Seal
+from checks.formats.evaluation_reports import Interval
+from checks.formats.refused import Refused
 from stages.reporting.swept import draw, table
 from stages.searching import Search
 from stages.sweep import sweep

@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from checks import digest, files, layout
+from checks.config.params import Params
 from checks.errors import EvidenceRefused
-from checks.params import Params
 from checks.rows import Prediction, Row
 from release.cli import main
 from release.record import target_policy

@@ -12,13 +12,14 @@ import pytest
 from transformers import AutoTokenizer
 from trl import chat_template_utils
 
-from checks import drafts, files, layout, rules
+from checks import files, layout, rules
 from checks.chat_templates import TEMPLATES
+from checks.config.params import BasePrompt
+from checks.config.sealed import SealedLine, rows_of
+from checks.data import drafts
+from checks.data.personal_data import PersonalData
 from checks.errors import DataRefused, EvaluationRefused
-from checks.params import BasePrompt
-from checks.personal_data import PersonalData
 from checks.rows import Message, Row, request
-from checks.sealed import SealedLine, rows_of
 from stages.inference import answers, prompts
 from stages.loaders import table
 from stages.prepare import Placed, prepare

@@ -12,7 +12,7 @@ import pytest
 
 from checks import files, layout
 from checks.errors import MachineRefused, ParamsRefused
-from checks.evidence import TrainMeasured, TrainReport
+from checks.formats.training_reports import TrainMeasured, TrainReport
 from stages.fetch import fetch
 from stages.tracking import others
 from stages.train import train

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from checks import files, layout
+from checks.config.params import Params
 from checks.errors import MachineRefused, TrainingRefused
-from checks.evidence import EvaluationReport, ParityReport
-from checks.params import Params
+from checks.formats.evaluation_reports import EvaluationReport
+from checks.formats.training_reports import ParityReport
 from stages import tracking
 from stages.tracking import checkout, verdict
 from tests.conftest import REPOSITORY, as_params

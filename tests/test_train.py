@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 import yaml
 
-from checks import digest, energy, files, layout
+from checks import digest, files, layout
 from checks.errors import EvidenceRefused, MachineRefused, TrainingRefused
-from checks.evidence import Seal, TrainMeasured, TrainReport
+from checks.formats import energy
+from checks.formats.data_reports import Seal
+from checks.formats.training_reports import TrainMeasured, TrainReport
 from checks.rows import Row
 from stages import tracking
 from stages.train import train

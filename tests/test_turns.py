@@ -10,7 +10,7 @@ from checks import files, layout
 from checks.chat_templates import TEMPLATES
 from checks.errors import TrainingRefused
 from checks.rows import Message, Row
-from checks.training import Train
+from checks.training.interface import Train
 from tests import training_tree
 from tests.conftest import as_params, scaled_down
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from checks import digest, files, layout
+from checks.config.params import Params
+from checks.data.personal_data import PersonalData
 from checks.errors import DataRefused, EvidenceRefused
-from checks.evidence import DataReport, Expectation, PrepareReport, RuleCount, Seal, Split
-from checks.params import Params
-from checks.personal_data import PersonalData
+from checks.formats.data_reports import DataReport, Expectation, PrepareReport, RuleCount, Seal, Split
 from checks.rows import Message, Row
 from stages.quality import chat_tokens
 from stages.quality.preferences import told_by_words

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from checks import files, layout
+from checks.config.params import Params
 from checks.errors import EvidenceRefused, Refusal, ServingRefused
-from checks.evidence import ParityReport
-from checks.params import Params
-from checks.serving import ImageReport, ServingCheck, ServingReport
+from checks.formats.serving import ImageReport, ServingCheck, ServingReport
+from checks.formats.training_reports import ParityReport
 from release import runtimes
 from release.serving import containers, processes
 from release.verbs import build

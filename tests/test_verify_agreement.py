@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from checks.release_params import Verify
+from checks.config.release_params import Verify
+from checks.formats.serving import Probe, ProbeToken
 from checks.rows import Message
-from checks.serving import Probe, ProbeToken
 from release.serving.dialects import Answer, Token
 from release.serving.probes import agreement
 

@@ -8,7 +8,7 @@ import pytest
 
 from checks import files, layout
 from checks.errors import ServingRefused
-from checks.serving import ImageReport
+from checks.formats.serving import ImageReport
 from release.evidence import served
 from release.overlay import named_server as servers
 from release.serving import containers

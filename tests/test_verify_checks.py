@@ -8,14 +8,16 @@ from typing import Any, Literal, get_args
 
 import pytest
 
-from checks import meters, scoring, serving
-from checks.params import Params
-from checks.release_params import Serve
+from checks.config.params import Params
+from checks.config.release_params import Serve
+from checks.evaluation import scoring
+from checks.formats import serving
+from checks.formats.serving import CheckName, Probe, ProbeReport, ProbeToken, ServingCheck, combine
+from checks.formats.suite_report import SuiteAnswer
+from checks.machine import meters
 from checks.rows import Function, Message, Prediction, Row, ToolCall
 from checks.scorers.exact_match import ExactMatch
 from checks.scorers.token_f1 import TokenF1
-from checks.serving import CheckName, Probe, ProbeReport, ProbeToken, ServingCheck, combine
-from checks.suite_report import SuiteAnswer
 from release import runtimes
 from release.runtimes import Runtime
 from release.serving import examine

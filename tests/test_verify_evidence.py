@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from checks import digest, files, layout
+from checks.config.params import Params
 from checks.errors import EvidenceRefused, Refusal, RegistryRefused, ServingRefused, VerdictFailed
-from checks.params import Params
+from checks.formats.serving import ImageReport, Probe, ProbeReport, ProbeToken
+from checks.formats.verdict import Verdict
 from checks.rows import Prediction
-from checks.serving import ImageReport, Probe, ProbeReport, ProbeToken
-from checks.verdict import Verdict
 from release.image.layout import Layout
 from release.serving import weights
 from release.serving.expected import expected

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from checks import layout
-from checks.pointer import Pointer
+from checks.formats.pointer import Pointer
 from tests import programs, workflow_repository
 from tests.act_service import Run
 from tests.github_api_standin import ACTIONS, StandIn

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 import jsonschema  # type: ignore[import-untyped]
 
-from checks.serving import Probe
+from checks.formats.serving import Probe
 from release.serving.server import Ended
 from tests import http_standin
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from checks import digest, files, layout
-from checks.evidence import Seal
+from checks.formats.data_reports import Seal
 from checks.rows import Message, Row
-from checks.training import Job, Train
+from checks.training.interface import Job, Train
 from stages.training import checkpoints
 from tests import pipeline_repository
 from tests.conftest import REPOSITORY

@@ -9,7 +9,7 @@ before ends without a token, as vLLM 0.32 was seen to end 7 of 8.
 import copy
 from typing import Any
 
-from checks.serving import Probe
+from checks.formats.serving import Probe
 from tests.tgi_standin import CHAT_REQUEST, StandIn, Told
 
 OPENAI_REQUEST = copy.deepcopy(CHAT_REQUEST)

@@ -1,7 +1,7 @@
 """All kinds of gate, found by name.
 
 A kind is one module of this folder, or of a package of a user (entry points of the group ``lockstep.gates``):
-``checks.gate_kind`` says what it must have.
+``checks.gating.gate_kind`` says what it must have.
 """
 
 import sys
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Union, get_args
 from pydantic import Field
 
 from checks import digest, plugins
-from checks.gate_kind import GateKind, Reads, ScoreGate
+from checks.gating.gate_kind import GateKind, Reads, ScoreGate
 
 GROUP = "lockstep.gates"
 

@@ -12,10 +12,10 @@ from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 from pydantic import Field, model_validator
 
 from checks import layout
-from checks.chain import Evidence, gap
-from checks.gate_kind import Case, Explained, GateKind, Reads
+from checks.formats.verdict import Finding, Verdict
+from checks.gating.chain import Evidence, gap
+from checks.gating.gate_kind import Case, Explained, GateKind, Reads
 from checks.sections import Bound, stricter
-from checks.verdict import Finding, Verdict
 
 
 class _Figure(NamedTuple):
@@ -29,7 +29,7 @@ class _Figure(NamedTuple):
 class BudgetGate(GateKind):
     """Limits on the size of the model; a bound that is not written does not apply.
 
-    Both figures follow from digests. Times decide no verdict: see ``checks.params.TrainBudget``.
+    Both figures follow from digests. Times decide no verdict: see ``checks.config.params.TrainBudget``.
     """
 
     reads: ClassVar[Reads] = "no rows"

@@ -6,11 +6,11 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from checks import layout
-from checks.chain import gap
-from checks.gate_kind import Case, Explained, GateKind, Reads, failed
+from checks.formats.verdict import Finding, Verdict
+from checks.gating.chain import gap
+from checks.gating.gate_kind import Case, Explained, GateKind, Reads, failed
 from checks.rows import Learned, Row, request
 from checks.sections import Share, stricter
-from checks.verdict import Finding, Verdict
 
 _SHOWN = 3  # rows that a finding names
 Pairs = Sequence[tuple[int, int]]  # test row, the first request of a train row that gives it away
@@ -47,7 +47,7 @@ class ContaminationGate(GateKind):
         The reports of train and evaluate are asked for too: they name, by digest, the splits that were trained on and
         tested, and the chain holds the files against them.
         """
-        from checks import contamination, near_duplicates
+        from checks.data import contamination, near_duplicates
 
         splits = (layout.SPLITS / "train.jsonl", layout.SPLITS / "test.jsonl")
         if missing := gap(case.evidence, (layout.TRAIN_REPORT, layout.EVALUATION, *splits)):

@@ -7,9 +7,12 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from checks import canaries, layout
-from checks.chain import Evidence, NoEvidence, gap
-from checks.gate_kind import (
+from checks import layout
+from checks.data import canaries
+from checks.formats.suite_report import SuiteLine, asked_sha
+from checks.formats.verdict import Finding, Status, Verdict
+from checks.gating.chain import Evidence, NoEvidence, gap
+from checks.gating.gate_kind import (
     ALONE,
     Case,
     CheckResult,
@@ -27,9 +30,7 @@ from checks.gate_kind import (
 )
 from checks.rows import Message
 from checks.sections import Name, stricter
-from checks.suite_report import SuiteLine, asked_sha
 from checks.suites.exposure import Exposure
-from checks.verdict import Finding, Status, Verdict
 
 _TRAIN = layout.SPLITS / "train.jsonl"
 
@@ -82,7 +83,7 @@ class ExposureGate(ScoreGate):
 
     def check(self, case: Case) -> CheckResult:
         """Pass when the upper bound is within ``at_most``; fail when the share itself is not."""
-        from checks import mean_planning, stats
+        from checks.stats import intervals, mean_planning
 
         if missing := gap(case.evidence, (layout.TRAIN_REPORT, _TRAIN)):
             raise NoEvidence(missing)
@@ -91,8 +92,8 @@ class ExposureGate(ScoreGate):
         ranks = _ranks(sample.scores("candidate", self.metric), suite.answers)
         times = _planted(case.evidence, self.suite, self.metric)
         hits = [float(rank * 2**self.bits <= suite.answers) for rank in ranks]
-        mean, level = stats.Mean.of(hits, sample.groups), 1 - self.confidence
-        interval = stats.interval_of(mean, self.confidence, sided=1)
+        mean, level = intervals.Mean.of(hits, sample.groups), 1 - self.confidence
+        interval = intervals.interval_of(mean, self.confidence, sided=1)
         base = ""
         if "base" in suite.scores_of:
             theirs = _ranks(sample.scores("base", self.metric), suite.answers)

@@ -4,10 +4,12 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from checks import compared
-from checks.assisted_gate import AssistedGate
-from checks.compared import Against
-from checks.gate_kind import (
+from checks.formats.suite_report import HUMAN
+from checks.formats.verdict import Finding, Status, Verdict
+from checks.gating import compared
+from checks.gating.assisted_gate import AssistedGate
+from checks.gating.compared import Against
+from checks.gating.gate_kind import (
     ALONE,
     Case,
     CheckResult,
@@ -22,12 +24,10 @@ from checks.gate_kind import (
     small,
 )
 from checks.sections import stricter
-from checks.suite_report import HUMAN
-from checks.verdict import Finding, Status, Verdict
 
 if TYPE_CHECKING:
-    from checks.paired import Comparison
-    from checks.planning import Needed
+    from checks.stats.paired import Comparison
+    from checks.stats.planning import Needed
 
 
 class ImprovesGate(AssistedGate):
@@ -44,8 +44,8 @@ class ImprovesGate(AssistedGate):
 
     def check(self, case: Case) -> CheckResult:
         """Pass when a difference of ``margin`` or less is refuted; fail when not even the point exceeds it."""
-        from checks import planning
-        from checks.paired import compare
+        from checks.stats import planning
+        from checks.stats.paired import compare
 
         against = compared.settled(case, self)
         if isinstance(against, Finding):
@@ -73,7 +73,7 @@ class ImprovesGate(AssistedGate):
         )
 
     def _decided(self, shown: str, found: "Comparison", p: float) -> "tuple[Status, str, Needed | None]":
-        from checks import planning
+        from checks.stats import planning
 
         by = f" by more than {self.margin:g}" if self.margin else ""
         level = 1 - self.confidence

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from checks import layout
-from checks.gate_kind import Case, Confidence, Explained, GateKind, GateParams, Reads, figure
+from checks.formats.suite_report import Anchored
+from checks.formats.verdict import Finding, Status, Verdict
+from checks.gating.gate_kind import Case, Confidence, Explained, GateKind, GateParams, Reads, figure
 from checks.sections import Fraction, Name, Share, stricter
-from checks.suite_report import Anchored
-from checks.verdict import Finding, Status, Verdict
 
 if TYPE_CHECKING:
-    from checks.stats import Mean
+    from checks.stats.intervals import Mean
 
 
 class JudgeGate(GateKind):
@@ -44,8 +44,8 @@ class JudgeGate(GateKind):
 
     def check(self, case: Case) -> Finding:
         """Pass when agreement is shown to be high enough, flips are few, and nothing changed since the last record."""
-        from checks.stats import Mean
-        from checks.suite_sample import checked
+        from checks.gating.suite_sample import checked
+        from checks.stats.intervals import Mean
 
         result = checked(self.suite, case.params.suites, case.evidence)[1]
         compared, anchor = result.compared, result.compared.anchor if result.compared else None
@@ -76,7 +76,7 @@ class JudgeGate(GateKind):
             then = f"{anchor.before.count('1')} at {anchor.commit[:12]} (McNemar p {drift:.2g})"
             return "inconclusive", f"{said}, and on {then}: the judge has changed; look at it, and pin it anew"
         if low < self.min_agreement:
-            from checks import mean_planning
+            from checks.stats import mean_planning
 
             needed = mean_planning.needed(agreement, self.min_agreement, 1 - self.confidence)
             more = f"; about {needed} would show it" if needed else ""

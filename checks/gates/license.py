@@ -1,4 +1,4 @@
-"""license: base, all data and adapter may be shipped together, by the table in ``checks.licenses``
+"""license: base, all data and adapter may be shipped together, by the table in ``checks.data.licenses``
 (docs/reference/licenses.md).
 
 Whether a model's weights derive from the data they were trained on is disputed. This gate takes the cautious reading,
@@ -10,13 +10,14 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from checks import layout, licenses
-from checks.chain import gap
-from checks.evidence import Fetched, FetchReport
-from checks.gate_kind import Case, Explained, GateKind, Reads, failed
-from checks.licenses import License
+from checks import layout
+from checks.data import licenses
+from checks.data.licenses import License
+from checks.formats.data_reports import Fetched, FetchReport
+from checks.formats.verdict import Finding, Verdict
+from checks.gating.chain import gap
+from checks.gating.gate_kind import Case, Explained, GateKind, Reads, failed
 from checks.sections import Strings, stricter
-from checks.verdict import Finding, Verdict
 
 
 class LicenseGate(GateKind):

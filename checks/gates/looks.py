@@ -10,9 +10,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from checks import layout
-from checks.chain import gap
-from checks.gate_kind import Case, Explained, GateKind, Reads, failed
-from checks.verdict import Finding, Verdict
+from checks.formats.verdict import Finding, Verdict
+from checks.gating.chain import gap
+from checks.gating.gate_kind import Case, Explained, GateKind, Reads, failed
 
 _REFRESH = "take a new test split: fresh rows, or another prepare.seed"
 _SOON = 3  # models left when a finding begins to say what to do

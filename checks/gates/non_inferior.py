@@ -4,10 +4,12 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from checks import compared
-from checks.assisted_gate import AssistedGate
-from checks.compared import Against
-from checks.gate_kind import (
+from checks.formats.suite_report import HUMAN
+from checks.formats.verdict import Finding, Status, Verdict
+from checks.gating import compared
+from checks.gating.assisted_gate import AssistedGate
+from checks.gating.compared import Against
+from checks.gating.gate_kind import (
     Case,
     CheckResult,
     Confidence,
@@ -21,12 +23,10 @@ from checks.gate_kind import (
     small,
 )
 from checks.sections import stricter
-from checks.suite_report import HUMAN
-from checks.verdict import Finding, Status, Verdict
 
 if TYPE_CHECKING:
-    from checks.paired import Comparison
-    from checks.planning import Needed
+    from checks.stats.paired import Comparison
+    from checks.stats.planning import Needed
 
 
 class NonInferiorGate(AssistedGate):
@@ -42,8 +42,8 @@ class NonInferiorGate(AssistedGate):
 
     def check(self, case: Case) -> CheckResult:
         """Pass when a loss of ``margin`` is refuted; fail when a loss is shown, and the point is beyond the margin."""
-        from checks import planning
-        from checks.paired import compare
+        from checks.stats import planning
+        from checks.stats.paired import compare
 
         against = compared.settled(case, self)
         if isinstance(against, Finding):
@@ -75,7 +75,7 @@ class NonInferiorGate(AssistedGate):
     def _decided(
         self, shown: str, found: "Comparison", detectable: float | None, p: float, worse: float
     ) -> "tuple[Status, str, Needed | None]":
-        from checks import planning
+        from checks.stats import planning
 
         level = 1 - self.confidence
         against = f"{self.metric} {found.effect:+.3f} against {shown}"

@@ -3,10 +3,10 @@
 from typing import ClassVar, Literal
 
 from checks import layout
-from checks.chain import gap
-from checks.gate_kind import Case, Explained, GateKind, Reads, failed
+from checks.formats.verdict import Finding, Verdict
+from checks.gating.chain import gap
+from checks.gating.gate_kind import Case, Explained, GateKind, Reads, failed
 from checks.sections import Agreement
-from checks.verdict import Finding, Verdict
 
 
 class ParityGate(GateKind, Agreement):

@@ -4,10 +4,10 @@ from collections import Counter
 from typing import ClassVar, Literal
 
 from checks import layout
-from checks.chain import gap
-from checks.gate_kind import Case, Explained, GateKind, GateParams, Reads, failed
-from checks.personal_data import PersonalData
-from checks.verdict import Finding, Verdict
+from checks.data.personal_data import PersonalData
+from checks.formats.verdict import Finding, Verdict
+from checks.gating.chain import gap
+from checks.gating.gate_kind import Case, Explained, GateKind, GateParams, Reads, failed
 
 _SHOWN = 3  # rows that a finding names
 _TRAIN = layout.SPLITS / "train.jsonl"

@@ -5,8 +5,10 @@ from typing import Annotated, ClassVar, Literal, NamedTuple
 from pydantic import Field
 
 from checks import layout
-from checks.chain import NoEvidence, gap
-from checks.gate_kind import (
+from checks.data.personal_data import strings
+from checks.formats.verdict import Finding, Status, Verdict
+from checks.gating.chain import NoEvidence, gap
+from checks.gating.gate_kind import (
     ALONE,
     Case,
     CheckResult,
@@ -22,10 +24,8 @@ from checks.gate_kind import (
     percent,
     small,
 )
-from checks.personal_data import strings
 from checks.rows import Row
 from checks.sections import stricter
-from checks.verdict import Finding, Status, Verdict
 
 _TRAIN = layout.SPLITS / "train.jsonl"
 _METRIC = "repeats_training"
@@ -77,7 +77,8 @@ class RegurgitationGate(ScoreGate):
 
     def check(self, case: Case) -> CheckResult:
         """Pass when the upper bound is within ``at_most``; fail when the share itself is not."""
-        from checks import contamination, mean_planning, stats
+        from checks.data import contamination
+        from checks.stats import intervals, mean_planning
 
         if missing := gap(case.evidence, (layout.TRAIN_REPORT, _TRAIN)):
             raise NoEvidence(missing)
@@ -97,8 +98,8 @@ class RegurgitationGate(ScoreGate):
             ((row.request, *row.further) for row in rows), self.words,
         )  # fmt: skip
         hits = [float(number in found) for number in range(len(answers))]
-        mean, level = stats.Mean.of(hits, [each.group for each in answers]), 1 - self.confidence
-        interval = stats.interval_of(mean, self.confidence, sided=1)
+        mean, level = intervals.Mean.of(hits, [each.group for each in answers]), 1 - self.confidence
+        interval = intervals.interval_of(mean, self.confidence, sided=1)
         shown = ", ".join(f"{answers[i].name} as {rows[j].source}" for i, j in sorted(found.items())[:_SHOWN])
         more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         said = (
@@ -133,7 +134,7 @@ class RegurgitationGate(ScoreGate):
                 _Answer(given.prediction, _read_before(row), row.id, row.group)
                 for row, given in zip(case.evidence.test, case.evidence.answers["candidate"], strict=True)
             ]
-        from checks.suite_sample import SuiteSample
+        from checks.gating.suite_sample import SuiteSample
 
         sample = case.sample.of(self.suite)
         assert isinstance(sample, SuiteSample)

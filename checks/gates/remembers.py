@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from checks import compared
-from checks.compared import PairedGate
-from checks.gate_kind import (
+from checks.formats.verdict import Finding, Status, Verdict
+from checks.gating import compared
+from checks.gating.compared import PairedGate
+from checks.gating.gate_kind import (
     ALONE,
     Case,
     CheckResult,
@@ -21,10 +22,9 @@ from checks.gate_kind import (
     small,
 )
 from checks.sections import Name, stricter
-from checks.verdict import Finding, Status, Verdict
 
 if TYPE_CHECKING:
-    from checks.paired_mean import MeanDifference
+    from checks.stats.paired_mean import MeanDifference
 
 
 class RemembersGate(PairedGate):
@@ -47,8 +47,8 @@ class RemembersGate(PairedGate):
 
     def check(self, case: Case) -> CheckResult:
         """Pass when a loss of ``allowance`` is refuted; fail when a larger one is shown."""
-        from checks.paired_mean import LEAST_GROUPS, MeanDifference
-        from checks.suite_sample import SuiteSample
+        from checks.gating.suite_sample import SuiteSample
+        from checks.stats.paired_mean import LEAST_GROUPS, MeanDifference
 
         against = compared.reference(case.name, self, case.evidence)
         if isinstance(against, Finding):

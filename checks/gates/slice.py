@@ -11,15 +11,26 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from checks import compared
-from checks.compared import Against, PairedGate
-from checks.gate_kind import Case, CheckResult, Confidence, Explained, Loss, Metric, Test, figure, held_back, small
+from checks.formats.verdict import Finding, Status, Verdict
+from checks.gating import compared
+from checks.gating.compared import Against, PairedGate
+from checks.gating.gate_kind import (
+    Case,
+    CheckResult,
+    Confidence,
+    Explained,
+    Loss,
+    Metric,
+    Test,
+    figure,
+    held_back,
+    small,
+)
 from checks.sections import stricter
-from checks.verdict import Finding, Status, Verdict
 
 if TYPE_CHECKING:
-    from checks.paired import Comparison
-    from checks.planning import Needed
+    from checks.stats.paired import Comparison
+    from checks.stats.planning import Needed
 
 SMALL = "(small slices)"
 
@@ -44,8 +55,8 @@ class SliceGate(PairedGate):
         """Pass when every slice is shown to lose less than the margin; fail when one is shown to lose more."""
         import numpy as np
 
-        from checks import multiple, planning
-        from checks.paired import compare
+        from checks.stats import multiple, planning
+        from checks.stats.paired import compare
 
         against = compared.settled(case, self)
         if isinstance(against, Finding):

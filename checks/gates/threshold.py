@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from checks import layout
-from checks.gate_kind import (
+from checks.formats.verdict import Finding, Status, Verdict
+from checks.gating.gate_kind import (
     ALONE,
     Case,
     Confidence,
@@ -24,10 +25,9 @@ from checks.gate_kind import (
     small,
 )
 from checks.sections import stricter
-from checks.verdict import Finding, Status, Verdict
 
 if TYPE_CHECKING:
-    from checks.planning import Needed
+    from checks.stats.planning import Needed
 
 
 class ThresholdGate(ScoreGate):
@@ -86,15 +86,15 @@ class ThresholdGate(ScoreGate):
 
     def check(self, case: Case) -> Test:
         """Pass when the bound clears and the rows resolve ``resolution``; fail when the point does not clear."""
-        from checks import mean_planning, stats
+        from checks.stats import intervals, mean_planning
 
         sample = case.sample.of(self.suite, self.metric)
-        mean = stats.Mean.of(sample.scores("candidate", self.metric), sample.groups)
+        mean = intervals.Mean.of(sample.scores("candidate", self.metric), sample.groups)
         upward = self.at_least is not None
         bound = self.at_least if self.at_least is not None else self.at_most
         assert bound is not None  # the parameters hold exactly one of the two
         # The question has one side, so the bounds are one-sided: the ends of a two-sided interval at 2c - 1.
-        interval = stats.interval_of(mean, self.confidence, sided=1)
+        interval = intervals.interval_of(mean, self.confidence, sided=1)
         level = 1 - self.confidence
         p = mean.p_above(bound) if upward else mean.p_below(bound)
         # Plans are made upward.

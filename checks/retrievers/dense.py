@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from checks.evaluation.suite_kind import Log
 from checks.retriever_kind import DECIMALS, Embed, Pooling, RetrieverKind, best
 from checks.sections import Positive, Section, Source
-from checks.suite_kind import Log
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Iterable
 
 from checks import plugins
-from checks.drafts import Numbers, Rule
-from checks.evidence import RuleCount
+from checks.data.drafts import Numbers, Rule
+from checks.formats.data_reports import RuleCount
 
 
 def _name(rule: type[Rule]) -> str:

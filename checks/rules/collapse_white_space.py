@@ -1,6 +1,6 @@
 """Makes each run of white space in a user's turn one space, and trims answers."""
 
-from checks.drafts import Draft, Rule
+from checks.data.drafts import Draft, Rule
 
 
 class CollapseWhiteSpace(Rule):

@@ -2,8 +2,8 @@
 
 import re
 
-from checks.az_commands import service_of
-from checks.drafts import Draft, Rule
+from checks.data.az_commands import service_of
+from checks.data.drafts import Draft, Rule
 
 
 class DropCommandInPrompt(Rule):

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
-from checks.drafts import Draft, Rule
+from checks.data.drafts import Draft, Rule
 
 
 class DropConflictingReferences(Rule):

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from checks import digest
-from checks.drafts import Draft, Rule
+from checks.data.drafts import Draft, Rule
 
 
 class DropDuplicates(Rule):

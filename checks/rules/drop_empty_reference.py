@@ -1,6 +1,6 @@
 """Drops rows that answer nothing."""
 
-from checks.drafts import Draft, Rule
+from checks.data.drafts import Draft, Rule
 
 
 class DropEmptyReference(Rule):

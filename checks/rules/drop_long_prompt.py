@@ -1,6 +1,6 @@
 """Drops prompts with more words than ``prepare.max_prompt_words``: a manual, and no request."""
 
-from checks.drafts import Draft, Rule
+from checks.data.drafts import Draft, Rule
 
 
 class DropLongPrompt(Rule):

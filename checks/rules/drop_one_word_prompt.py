@@ -1,6 +1,6 @@
 """Drops prompts of one word: mostly the name of an operation of the API, and no request."""
 
-from checks.drafts import Draft, Rule
+from checks.data.drafts import Draft, Rule
 
 
 class DropOneWordPrompt(Rule):

@@ -1,6 +1,6 @@
 """Drops rows with personal data or secrets."""
 
-from checks.drafts import Draft, Rule
+from checks.data.drafts import Draft, Rule
 
 
 class DropPersonalData(Rule):

@@ -2,7 +2,7 @@
 
 import re
 
-from checks.drafts import Draft, Rule
+from checks.data.drafts import Draft, Rule
 
 _PLACEHOLDER = re.compile(r"\{[A-Za-z_][\w.]*\}")
 

@@ -1,7 +1,7 @@
 """Drops answers that run no ``az`` command."""
 
-from checks.az_commands import commands_in
-from checks.drafts import Draft, Rule
+from checks.data.az_commands import commands_in
+from checks.data.drafts import Draft, Rule
 
 
 class DropWithoutCommand(Rule):

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import ClassVar
 
-from checks.drafts import Draft, Rule, each_string
+from checks.data.drafts import Draft, Rule, each_string
 
 
 class MaskPersonalData(Rule):

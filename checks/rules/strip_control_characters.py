@@ -2,7 +2,7 @@
 
 import re
 
-from checks.drafts import Draft, Rule
+from checks.data.drafts import Draft, Rule
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u2060\ufeff]")
 

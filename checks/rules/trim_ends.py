@@ -1,6 +1,6 @@
 """Trims white space around prompts and references, and keeps it inside."""
 
-from checks.drafts import Draft, Rule
+from checks.data.drafts import Draft, Rule
 
 
 class TrimEnds(Rule):

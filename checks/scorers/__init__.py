@@ -1,7 +1,7 @@
 """All scorers of predictions, one module each.
 
 A package of a user adds its own through entry points of the group ``lockstep.scorers``. ``checks.scorer_kind`` says
-what a scorer must have; ``checks.scoring`` scores by them.
+what a scorer must have; ``checks.evaluation.scoring`` scores by them.
 """
 
 import sys

@@ -1,9 +1,9 @@
 """exposure: how far each model ranks planted secrets above secrets that were not planted, in bits.
 
-The pinned file is that of a source with loader ``canaries`` (``checks.canaries``). Each model is asked how likely the
-planted answer is, and the same answer with ``candidates`` other secrets. The exposure of a canary is the logarithm to
-the base 2 of how many answers these are, less that of the planted one's rank: 0 if it is the least likely, the most if
-no other is likelier. It estimates the exposure of Carlini and others (2019) by sampling, their section 4.3.
+The pinned file is that of a source with loader ``canaries`` (``checks.data.canaries``). Each model is asked how likely
+the planted answer is, and the same answer with ``candidates`` other secrets. The exposure of a canary is the logarithm
+to the base 2 of how many answers these are, less that of the planted one's rank: 0 if it is the least likely, the most
+if no other is likelier. It estimates the exposure of Carlini and others (2019) by sampling, their section 4.3.
 """
 
 import math
@@ -13,12 +13,13 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from checks import canaries, layout
-from checks.canaries import Canary
+from checks import layout
+from checks.data import canaries
+from checks.data.canaries import Canary
 from checks.errors import EvidenceRefused
+from checks.evaluation.suite_kind import Answered, AskedSuite, Log, Made, Material, SizedSuite
+from checks.formats.suite_report import Role, Scored, SourceClass, asked_sha
 from checks.sections import Source
-from checks.suite_kind import Answered, AskedSuite, Log, Made, Material, SizedSuite
-from checks.suite_report import Role, Scored, SourceClass, asked_sha
 
 METRIC = "exposure"
 

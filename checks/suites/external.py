@@ -1,6 +1,6 @@
 """external: scores that any tool wrote as JSON lines.
 
-A line is a ``Scored`` of ``checks.suite_report``, and nothing more::
+A line is a ``Scored`` of ``checks.formats.suite_report``, and nothing more::
 
     {"sample": "q1", "sample_sha": "sha256:…", "model": "sha256:…", "metric": "accuracy", "value": 1.0, "group": "q1",
      "slice": "all"}
@@ -13,8 +13,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from checks import files
-from checks.suite_kind import LogSuite
-from checks.suite_report import Scored, SourceClass
+from checks.evaluation.suite_kind import LogSuite
+from checks.formats.suite_report import Scored, SourceClass
 
 
 class External(LogSuite):

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from checks import judgements, layout
+from checks import layout
 from checks.errors import EvidenceRefused
-from checks.judge_kind import Asked, JudgeKind
-from checks.judges import JUDGES
+from checks.evaluation.judge_kind import Asked, JudgeKind
+from checks.evaluation.judges import JUDGES
+from checks.evaluation.suite_kind import Made, Material, ScaledSuite
+from checks.formats import judgements
+from checks.formats.suite_report import Role, Scored, SourceClass, asked_sha
 from checks.kinds import OneOf
 from checks.sections import Share, Source, stricter
-from checks.suite_kind import Made, Material, ScaledSuite
-from checks.suite_report import Role, Scored, SourceClass, asked_sha
 
 if TYPE_CHECKING:
     from checks.rows import Prediction, Row

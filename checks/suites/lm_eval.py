@@ -21,9 +21,9 @@ from pydantic import Field, ValidationError
 
 from checks import digest, files, layout
 from checks.errors import EvaluationRefused, EvidenceRefused, MachineRefused
+from checks.evaluation.suite_kind import AskedSuite, Log, Made, Material, ScaledSuite, SizedSuite
+from checks.formats.suite_report import Scored, SourceClass
 from checks.sections import Source, Strings
-from checks.suite_kind import AskedSuite, Log, Made, Material, ScaledSuite, SizedSuite
-from checks.suite_report import Scored, SourceClass
 from checks.text import redact
 
 PYTHON = "LOCKSTEP_LM_EVAL"

@@ -18,10 +18,10 @@ from pydantic import Field
 
 from checks import digest, files, layout
 from checks.errors import EvidenceRefused
+from checks.evaluation.suite_kind import AskedSuite, Log, Made, Material
+from checks.formats.suite_report import SampleId, Scored, SourceClass, Word
 from checks.rows import Record
 from checks.sections import Source
-from checks.suite_kind import AskedSuite, Log, Made, Material
-from checks.suite_report import SampleId, Scored, SourceClass, Word
 
 METRIC = "bits-per-byte"
 

@@ -11,20 +11,21 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from checks import digest, files, judgements, labels, layout
+from checks import digest, files, layout
 from checks.errors import EvidenceRefused
-from checks.evidence import RELEASED
-from checks.judge_kind import Asked, JudgeKind
-from checks.judges import JUDGES
+from checks.evaluation.judge_kind import Asked, JudgeKind
+from checks.evaluation.judges import JUDGES
+from checks.evaluation.suite_kind import Draw, Log, Made, Material, SuiteKind
+from checks.formats import judgements, labels
+from checks.formats.evaluation_reports import RELEASED
+from checks.formats.labels import Verdict
+from checks.formats.suite_report import Anchored, Compared, Judgement, Role, Scale, Scored, SourceClass, asked_sha
 from checks.kinds import OneOf
-from checks.labels import Verdict
 from checks.rows import Message, Row
 from checks.sections import Share, Source, stricter
-from checks.suite_kind import Draw, Log, Made, Material, SuiteKind
-from checks.suite_report import Anchored, Compared, Judgement, Role, Scale, Scored, SourceClass, asked_sha
 
 if TYPE_CHECKING:
-    from checks.comparisons import Comparisons
+    from checks.evaluation.comparisons import Comparisons
 
 _SCALE = Scale(low=0.0, high=1.0)
 
@@ -112,7 +113,7 @@ class Pairwise(SuiteKind):
 
     def scored(self, material: Material) -> Made:
         """Take the labels that are about these answers, and ask the judge about all answers that differ."""
-        from checks import comparisons
+        from checks.evaluation import comparisons
 
         role = self.other(material.answers)
         ours, theirs = (

@@ -20,17 +20,18 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, TypeAdapter, ValidationError, field_validator, model_validator
 
-from checks import files, layout, scoring
+from checks import files, layout
 from checks.errors import EvaluationRefused, EvidenceRefused
-from checks.reranker import Reranker
-from checks.retrieval import Chunker, documents, first_of, fitting, grounded, has, recall, words
+from checks.evaluation import scoring
+from checks.evaluation.reranker import Reranker
+from checks.evaluation.retrieval import Chunker, documents, first_of, fitting, grounded, has, recall, words
+from checks.evaluation.suite_kind import Log, Made, Material
+from checks.formats.suite_report import Gold, Passage, Reading, Role, SampleId, Scale, Scored, SuiteAnswer
 from checks.retriever_kind import Embed, no_encoder
 from checks.retrievers import Retriever
 from checks.rows import Message, Record, Row
 from checks.scorers.regex import Regex
 from checks.sections import Positive, Section, Source
-from checks.suite_kind import Log, Made, Material
-from checks.suite_report import Gold, Passage, Reading, Role, SampleId, Scale, Scored, SuiteAnswer
 from checks.suites.rows import SHARE, Questions
 
 RECALL, GROUNDED, ABSTAINS, ATTEMPTED = "recall-at-k", "grounded", "abstains", "attempted"

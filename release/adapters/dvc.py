@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from checks import refused
 from checks.errors import MachineRefused, Refusal
-from checks.refused import Refused
+from checks.formats import refused
+from checks.formats.refused import Refused
 from checks.text import redact
 from release.adapters import commits
 from release.adapters.children import ended_with_this_process

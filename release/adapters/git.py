@@ -19,8 +19,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import disk
 from checks.errors import EvidenceRefused, MachineRefused
+from checks.machine import disk
 from checks.text import redact
 from release.adapters import git_login, process
 

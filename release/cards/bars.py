@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from checks.verdict import Finding
+from checks.formats.verdict import Finding
 from release.review.pairs import Difference
 
 _ROOM = 0.06  # of the line, left free at both ends

@@ -12,11 +12,13 @@ from typing import Any, NamedTuple
 import yaml
 
 from checks import digest, layout, plain_yaml
+from checks.config.params import Params
 from checks.errors import EvidenceRefused
-from checks.evidence import DataReport, EvaluationReport, FetchReport, PrepareReport, TrainMeasured, TrainReport
-from checks.params import Params
-from checks.suite_report import SuitesReport
-from checks.verdict import Verdict
+from checks.formats.data_reports import DataReport, FetchReport, PrepareReport
+from checks.formats.evaluation_reports import EvaluationReport
+from checks.formats.suite_report import SuitesReport
+from checks.formats.training_reports import TrainMeasured, TrainReport
+from checks.formats.verdict import Verdict
 from release.cards import carbon, released
 from release.cards.carbon import Carbon
 from release.cards.released import Released

@@ -5,11 +5,11 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from checks import layout
+from checks.config.release_params import Serve
 from checks.errors import Refusal
-from checks.pointer import Pointer
-from checks.quarantine import Entries, find
-from checks.release_params import Serve
-from checks.serving import ImageReport
+from checks.formats.pointer import Pointer
+from checks.formats.quarantine import Entries, find
+from checks.formats.serving import ImageReport
 from release import runtimes
 from release.adapters.registry import reference
 from release.ledger.ran import Ran

@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from checks import licenses
+from checks.data import licenses
 from checks.errors import EvidenceRefused
-from checks.evidence import SourceRows
+from checks.formats.data_reports import SourceRows
 from release.cards.card_facts import CATALOGUE, DATA, CardFacts
 
 VERSION = "http://mlcommons.org/croissant/1.0"

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from checks import files, layout
 from checks.errors import EvidenceRefused
-from checks.evidence import DataReport, Expectation, Fetched, PrepareReport
+from checks.formats.data_reports import DataReport, Expectation, Fetched, PrepareReport
 from checks.rows import Record
 from release.pages import html
 from release.record import named

@@ -4,14 +4,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import baselines, layout, policy, quarantine
+from checks import layout
+from checks.decision import policy
+from checks.decision.policy import Change
 from checks.errors import EvidenceRefused, ParamsRefused, Refusal
-from checks.pointer import Pointer
-from checks.policy import Change
-from checks.quarantine import Entries
-from checks.signers import Signers
-from checks.statement import Release
-from checks.verdict import Verdict
+from checks.evaluation import baselines
+from checks.formats import quarantine
+from checks.formats.pointer import Pointer
+from checks.formats.quarantine import Entries
+from checks.formats.signers import Signers
+from checks.formats.statement import Release
+from checks.formats.verdict import Verdict
 from release.cards import commands, released, trade
 from release.cards.release_page import Against, Home, LeftOut, Part, ReleasePage, Site
 from release.cards.released import Released

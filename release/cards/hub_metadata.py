@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from checks.errors import EvidenceRefused, MachineRefused
-from checks.evidence import Interval
+from checks.formats.evaluation_reports import Interval
 from release.cards import carbon
 from release.cards.card_facts import CATALOGUE, CardFacts
 

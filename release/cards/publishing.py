@@ -8,8 +8,9 @@ import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import digest, layout, quarantine
+from checks import digest, layout
 from checks.errors import EvidenceRefused
+from checks.formats import quarantine
 from release.adapters.hub import File
 from release.cards import card_facts, released, writing
 from release.evidence import trust

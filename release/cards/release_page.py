@@ -3,13 +3,13 @@
 from datetime import datetime
 from typing import Literal
 
-from checks.evidence import Interval
+from checks.decision.policy import Change
+from checks.formats.evaluation_reports import Interval
+from checks.formats.pointer import Pointer
+from checks.formats.serving import ImageReport, ServingReport
+from checks.formats.verdict import Verdict
 from checks.identity import Digest
-from checks.pointer import Pointer
-from checks.policy import Change
 from checks.rows import Record
-from checks.serving import ImageReport, ServingReport
-from checks.verdict import Verdict
 from release.cards.trade import Trade
 from release.ledger import Kind
 from release.ledger.ran import Ran

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from checks import digest, layout
 from checks.errors import EvidenceRefused, MachineRefused
-from checks.pointer import Pointer
-from checks.signers import Signers
-from checks.statement import Release
+from checks.formats.pointer import Pointer
+from checks.formats.signers import Signers
+from checks.formats.statement import Release
 from release.adapters import commits
 from release.evidence import freshness, trust
 from release.ledger import Ledger, past

@@ -55,8 +55,8 @@ def refusing(command: Callable[P, None]) -> Callable[P, None]:
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
-        from checks import disk
         from checks.errors import Refusal
+        from checks.machine import disk
 
         try:
             command(*args, **kwargs)

@@ -11,7 +11,7 @@ from release.cli.common import refusing, to_json
 from release.cli.tables import one_line, short
 
 if TYPE_CHECKING:
-    from checks.evidence import Interval
+    from checks.formats.evaluation_reports import Interval
     from release.review.comparison import Answer, Comparison, Cost, Metric, SideFacts
     from release.review.pairs import Difference
 

@@ -46,7 +46,7 @@ def estimate(root: Path, target: str | None, device: str | None, as_json: bool) 
 
 def _shown(found: "Estimate") -> str:
     """A table of the estimates and their bounds, then the record and factors that they were scaled from."""
-    from checks.cost import shown
+    from checks.training.cost import shown
 
     lines = [click.style(found.headline, bold=True)]
     rows = [_bounded(bound) for bound in found.bounds]
@@ -75,7 +75,7 @@ def _shown(found: "Estimate") -> str:
 
 
 def _memory(needs: "MemoryAhead") -> str:
-    from checks.memory import gigabytes
+    from checks.training.memory import gigabytes
 
     span = gigabytes(needs.high) if needs.low == needs.high else f"{gigabytes(needs.low)} to {gigabytes(needs.high)}"
     limit = f", at most {one_line(needs.limited_by)}" if needs.limited_by else ""
@@ -89,7 +89,7 @@ def _bounded(bound: "BudgetBound") -> tuple[str, str, str, str]:
 
 
 def _range(figure: "Range") -> str:
-    from checks.cost import shown
+    from checks.training.cost import shown
 
     return f"{shown(figure.middle)} ({shown(figure.low)} to {shown(figure.high)})"
 

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from checks import energy
+from checks.formats import energy
 from checks.text import escape
 from release.cli.tables import COLOURS, MARKS, one_line, short
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from checks.quarantine import Entries
+    from checks.formats.quarantine import Entries
     from release.cost.recorded import Took
     from release.verbs.history import History
     from release.verbs.promote import Promoted

@@ -10,7 +10,7 @@ from release.cli.common import Group, refusing, to_json
 from release.cli.wrapping import hanging
 
 if TYPE_CHECKING:
-    from checks.signers import Role
+    from checks.formats.signers import Role
 
 
 @click.group(cls=Group)

@@ -12,9 +12,9 @@ from release.cli.tables import one_line
 from release.cli.wrapping import hanging
 
 if TYPE_CHECKING:
-    from checks.params import Params
-    from checks.starting import Choice
-    from checks.survey import Contents, Role
+    from checks.config.params import Params
+    from checks.config.starting import Choice
+    from checks.formats.survey import Contents, Role
     from release.verbs.init import Begun
 
 _PATH = click.Path(path_type=Path)
@@ -72,7 +72,7 @@ def init(
     Keeps the sections base, train, merge, suites, serve and promote of the old params.yaml. Refuses to replace one that
     is about your own data, or that git does not have, without --force.
     """
-    from checks import starting
+    from checks.config import starting
     from checks.errors import ParamsRefused
     from release.verbs import init as verb
 
@@ -102,9 +102,10 @@ def init(
 
 def _chosen(root: Path, params: "Params", address: str, contents: "Contents", flags: _Flags) -> "Choice":
     """Flags first, then answers, then what is proposed."""
-    from checks import licenses, starting
+    from checks.config import starting
+    from checks.config.starting import Choice
+    from checks.data import licenses
     from checks.errors import ParamsRefused
-    from checks.starting import Choice
 
     columns = _columns(contents, flags)
     answer = next(each for each in contents.columns if each.name == columns.get("reference", columns.get("messages")))
@@ -137,8 +138,8 @@ def _chosen(root: Path, params: "Params", address: str, contents: "Contents", fl
 
 def _columns(contents: "Contents", flags: _Flags) -> Mapping["Role", str]:
     """The column of each role. Raises ParamsRefused for a column that is not there, or a role that none fits."""
-    from checks import survey
     from checks.errors import ParamsRefused
+    from checks.formats import survey
 
     there = [column.name for column in contents.columns]
     listed = one_line(", ".join(there))

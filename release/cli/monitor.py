@@ -11,7 +11,7 @@ from release.cli.tables import one_line
 from release.cli.wrapping import hanging
 
 if TYPE_CHECKING:
-    from checks.watch_report import WatchFinding, WatchReport
+    from checks.formats.watch_report import WatchFinding, WatchReport
 
 _COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
 _PROPOSED = {"opened": "opened {}", "updated": "updated {}", "closed": "none, because people closed {}"}

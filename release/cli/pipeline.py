@@ -12,7 +12,7 @@ from release.cli.common import refusing, to_json
 from release.cli.wrapping import hanging
 
 if TYPE_CHECKING:
-    from checks.verdict import Verdict
+    from checks.formats.verdict import Verdict
 
 
 @click.command()
@@ -43,7 +43,7 @@ def run(
     With --launcher (or LOCKSTEP_LAUNCHER) a cluster of SkyPilot runs the pipeline, and is torn down afterwards. The
     record and the outputs come from the DVC remote.
     """
-    from checks.held import refusal as verdict_refusal
+    from checks.decision.held import refusal as verdict_refusal
     from release.cli.stage_lines import StageLines
     from release.record import refusals
     from release.verbs import gate as verb
@@ -102,7 +102,7 @@ def gate(root: Path, policy_from: str | None, explain: str | None, as_json: bool
     elif policy_from is not None:
         _judge_from(root, policy_from, as_json)
     else:
-        from checks.held import refusal as verdict_refusal
+        from checks.decision.held import refusal as verdict_refusal
         from release.verbs import gate as verb
 
         verdict = verb.gate(root)
@@ -259,7 +259,8 @@ def references(root: Path, target: str | None, as_json: bool) -> None:
 @refusing
 def schema(root: Path, write: bool) -> None:
     """Print the JSON Schema of params.yaml, for editors."""
-    from checks import files, layout, params_file
+    from checks import files, layout
+    from checks.config import params_file
 
     if write:
         files.write_json(root / layout.PARAMS_SCHEMA, params_file.schema())
@@ -339,7 +340,8 @@ def _next(verdict: "Verdict") -> list[tuple[str, str]]:
 
 def _places(root: Path) -> list[tuple[str, str]]:
     """Where to find the results of a run: pairs of a label and a place."""
-    from checks import layout, params_file
+    from checks import layout
+    from checks.config import params_file
 
     mlflow = Path(os.path.relpath(Path(sys.executable).parent / "mlflow"))
     store = f"--backend-store-uri {params_file.load(root / layout.PARAMS).tracking.uri}"

@@ -13,7 +13,7 @@ from release.cli.tables import one_line
 from release.cli.wrapping import hanging
 
 if TYPE_CHECKING:
-    from checks.rollout_report import RolloutReport
+    from checks.formats.rollout_report import RolloutReport
 
 _COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
 _DECISIONS = {"keep": "green", "roll back": "red", "go on": "yellow"}

@@ -30,7 +30,7 @@ def new(root: Path, rows: Path, key: Path | None) -> None:
     any. Rows that are near-duplicates of train, valid or test rows are refused. Prints what params.yaml must say.
     """
     from checks import layout
-    from checks.sealed import VARIABLE
+    from checks.config.sealed import VARIABLE
     from release.verbs import sealed as verb
 
     made = verb.new(root, rows, key)

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from checks import energy
+from checks.formats import energy
 from checks.text import escape
 
 if TYPE_CHECKING:
-    from checks.evidence import EvaluationReport
-    from checks.serving import ServingReport
-    from checks.verdict import Verdict
+    from checks.formats.evaluation_reports import EvaluationReport
+    from checks.formats.serving import ServingReport
+    from checks.formats.verdict import Verdict
     from release.record.target_policy import PolicyJudgement
     from release.verbs.build import Plan
     from release.verbs.evidence import Walk

@@ -1,8 +1,8 @@
 """estimate: predicts the time and cost of a training before it runs, and compares them with the budget.
 
-The prediction is scaled (``checks.cost``) from the last recorded training on the same device. A training is refused
-only if even the low end of its estimate exceeds a bound of ``train_budget``, in the work tree or on the target branch.
-The actual time is shown in the comment and decides nothing.
+The prediction is scaled (``checks.training.cost``) from the last recorded training on the same device. A training is
+refused only if even the low end of its estimate exceeds a bound of ``train_budget``, in the work tree or on the target
+branch. The actual time is shown in the comment and decides nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,12 +12,15 @@ from typing import Annotated, Literal
 
 from pydantic import PlainSerializer
 
-from checks import cost, digest, layout
-from checks.cost import Span, Step
+from checks import digest, layout
+from checks.config.params import Params
 from checks.errors import DataRefused, EvidenceRefused, ParamsRefused, Refusal, VerdictFailed
-from checks.evidence import Count, DataReport, FetchReport, TrainMeasured, TrainReport
-from checks.params import Params
+from checks.formats.data_reports import DataReport, FetchReport
+from checks.formats.report import Count
+from checks.formats.training_reports import TrainMeasured, TrainReport
 from checks.rows import Record
+from checks.training import cost
+from checks.training.cost import Span, Step
 from release.adapters import commits
 from release.cost import memory_ahead, throughput, training_ahead, training_record
 from release.cost.memory_ahead import MemoryAhead

@@ -8,13 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from checks import layout, memory, steps
+from checks import layout
+from checks.config.params import Params
 from checks.errors import MachineRefused, Refusal, TrainingRefused
-from checks.evidence import Count, DataReport
-from checks.memory import Batch, Foretold
-from checks.params import Params
+from checks.formats.data_reports import DataReport
+from checks.formats.report import Count
 from checks.rows import Record
-from checks.training import Train
+from checks.training import memory, steps
+from checks.training.interface import Train
+from checks.training.memory import Batch, Foretold
 from release.cost.training_record import Recorded
 
 

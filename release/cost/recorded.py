@@ -6,11 +6,11 @@ Prices are those of the work tree's params.yaml: ``train_budget.hourly_price`` a
 from pydantic import ValidationError
 
 from checks import layout
+from checks.config.params import Params
 from checks.errors import EvidenceRefused
-from checks.evidence import TrainMeasured, TrainReport
-from checks.params import Params
+from checks.formats.serving import Throughput
+from checks.formats.training_reports import TrainMeasured, TrainReport
 from checks.rows import Record
-from checks.serving import Throughput
 from release.record.records import Records
 
 

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from checks import cost, plain_yaml
+from checks import plain_yaml
 from checks.rows import Record
+from checks.training import cost
 from release.cost import training_ahead, training_record
 from release.cost.training_ahead import Ahead
 from release.cost.training_record import Unscalable

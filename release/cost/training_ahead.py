@@ -5,14 +5,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import cost, files, layout, steps, tensors
-from checks.cost import Span, Step, Training
+from checks import files, layout
 from checks.errors import EvidenceRefused
-from checks.evidence import DataReport, TrainedStep, TrainReport
+from checks.formats.data_reports import DataReport
+from checks.formats.training_reports import TrainedStep, TrainReport
 from checks.rows import Row
-from checks.steps import Steps
-from checks.tensors import Weights
-from checks.training import Train
+from checks.training import cost, steps, tensors
+from checks.training.cost import Span, Step, Training
+from checks.training.interface import Train
+from checks.training.steps import Steps
+from checks.training.tensors import Weights
 from release.cost.training_record import Recorded, Unscalable
 
 

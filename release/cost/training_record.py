@@ -6,10 +6,13 @@ from typing import NamedTuple, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from checks import cost, files, layout, steps
+from checks import files, layout
 from checks.errors import EvidenceRefused, ParamsRefused
-from checks.evidence import EvaluateMeasured, EvaluationReport, PrepareReport, TrainedStep, TrainMeasured, TrainReport
-from checks.training import Train
+from checks.formats.data_reports import PrepareReport
+from checks.formats.evaluation_reports import EvaluateMeasured, EvaluationReport
+from checks.formats.training_reports import TrainedStep, TrainMeasured, TrainReport
+from checks.training import cost, steps
+from checks.training.interface import Train
 from release.record import pipeline_lock
 from release.record.records import Commit
 

@@ -14,7 +14,8 @@ from urllib.request import urlopen
 
 from packaging.requirements import Requirement
 
-from checks import layout, params_file
+from checks import layout
+from checks.config import params_file
 from checks.errors import Refusal
 from release.adapters import commits
 from release.doctor.check import Check

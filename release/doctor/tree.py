@@ -5,9 +5,10 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import layout, params_file
+from checks import layout
+from checks.config import params_file
 from checks.errors import Refusal
-from checks.signers import Role
+from checks.formats.signers import Role
 from release.doctor.case import Case, Target
 from release.doctor.check import Finding, Unseen, Wanted, want
 from release.doctor.github import shown

@@ -7,7 +7,7 @@ from typing import Any
 
 from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined] # it has no __all__
 
-from checks.statement import PAYLOAD
+from checks.formats.statement import PAYLOAD
 from release.evidence import dsse, keys, sigstore, strict
 
 

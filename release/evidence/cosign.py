@@ -10,7 +10,7 @@ from typing import Any
 
 from checks import digest
 from checks.errors import RegistryRefused
-from checks.statement import ENVELOPE
+from checks.formats.statement import ENVELOPE
 from release.adapters.registry import documents
 from release.adapters.registry.client import Repository
 from release.adapters.registry.documents import Manifest

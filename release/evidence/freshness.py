@@ -10,9 +10,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
+from checks.config.release_params import Promote
 from checks.errors import EvidenceRefused, RemoteRefused
-from checks.release_params import Promote
-from checks.signers import Signers
+from checks.formats.signers import Signers
 from release.evidence import statement, trust
 from release.ledger import Ledger
 

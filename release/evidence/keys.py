@@ -17,7 +17,7 @@ from securesystemslib.signer import CryptoSigner, SSlibKey  # type: ignore[attr-
 
 from checks import layout
 from checks.errors import EvidenceRefused, MachineRefused
-from checks.signers import Signers
+from checks.formats.signers import Signers
 
 KEY = layout.STATE / "keys" / "lockstep.key"  # private to the machine, ignored by git
 PASSWORD = "LOCKSTEP_KEY_PASSWORD"  # noqa: S105 - the name of the variable that holds it

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from checks import digest
 from checks.errors import EvidenceRefused, MachineRefused
-from checks.signers import Signers
-from checks.statement import ENVELOPE, Statement
+from checks.formats.signers import Signers
+from checks.formats.statement import ENVELOPE, Statement
 from release.adapters.registry.types import Store
 from release.evidence import attach, bundles, dsse, sigstore, slsa, statement, trust
 

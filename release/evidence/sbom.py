@@ -19,11 +19,12 @@ from cyclonedx.model.tool import ToolRepository
 from cyclonedx.output.json import JsonV1Dot6
 
 from checks import layout
-from checks.chain import Reports
+from checks.decision.held import HeldVerdict
 from checks.errors import EvidenceRefused
-from checks.evidence import MAIN, EvaluationReport, Interval
-from checks.held import HeldVerdict
-from checks.serving import ImageReport
+from checks.formats.data_reports import MAIN
+from checks.formats.evaluation_reports import EvaluationReport, Interval
+from checks.formats.serving import ImageReport
+from checks.gating.chain import Reports
 from release.evidence import strict
 from release.image import image as images
 

@@ -9,10 +9,10 @@ from datetime import datetime
 from pathlib import Path
 
 from checks.errors import EvidenceRefused
-from checks.pointer import Served
-from checks.serving import ImageReport, ServingReport
-from checks.signers import Signers
-from checks.statement import Release
+from checks.formats.pointer import Served
+from checks.formats.serving import ImageReport, ServingReport
+from checks.formats.signers import Signers
+from checks.formats.statement import Release
 from release.evidence import verification
 from release.overlay import named_server
 

@@ -13,12 +13,11 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from checks import digest, files, layout
+from checks.decision.held import HeldVerdict
 from checks.digest import FileDigest
 from checks.errors import EvidenceRefused
-from checks.evidence import ParityReport
-from checks.held import HeldVerdict
-from checks.serving import ImageReport, ServingReport
-from checks.statement import (
+from checks.formats.serving import ImageReport, ServingReport
+from checks.formats.statement import (
     APPROVAL,
     CHECKPOINT,
     PREDICATE,
@@ -41,6 +40,7 @@ from checks.statement import (
     Subject,
     Verification,
 )
+from checks.formats.training_reports import ParityReport
 from release.evidence import dsse, strict
 
 MODEL = layout.MERGED.as_posix()  # the weights' name among the subjects

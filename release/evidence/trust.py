@@ -5,9 +5,10 @@ from pathlib import Path
 
 from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined] # it has no __all__
 
-from checks import layout, signers
+from checks import layout
 from checks.errors import EvidenceRefused
-from checks.signers import Role, Signers
+from checks.formats import signers
+from checks.formats.signers import Role, Signers
 from release.adapters import commits
 from release.evidence import dsse, keys, sigstore, strict
 from release.evidence.dsse import Verified

@@ -13,9 +13,9 @@ from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined] #
 
 from checks import digest, files, layout
 from checks.errors import EvidenceRefused
-from checks.serving import ServingReport
-from checks.signers import Signers
-from checks.statement import PAYLOAD, Verification
+from checks.formats.serving import ServingReport
+from checks.formats.signers import Signers
+from checks.formats.statement import PAYLOAD, Verification
 from release.evidence import dsse, keys, sigstore, statement, trust
 
 _AGAIN = "run `lockstep verify` with a key or an identity that may verify (docs/explanation/evidence.md)"

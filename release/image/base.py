@@ -6,8 +6,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from checks import files
 from checks.errors import BuildRefused, Refusal, RegistryRefused
+from checks.formats.serving import BaseImage
 from checks.identity import Digest
-from checks.serving import BaseImage
 from release.adapters.registry import documents
 from release.adapters.registry.documents import Entry, Index, Manifest, Platform
 from release.adapters.registry.reference import Reference

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from checks import digest, layout
+from checks.config.params import Params
+from checks.decision.held import HeldVerdict
 from checks.digest import FileDigest
 from checks.errors import BuildRefused, EvidenceRefused
-from checks.held import HeldVerdict
-from checks.params import Params
 from release import runtimes
 from release.adapters import commits
 from release.adapters.registry import limits, reference

@@ -5,7 +5,7 @@ The environments are below release/environments on one branch, of this repositor
     ledger = Ledger.open(root, params.promote)
     tip = ledger.tip()                                  # fetches from the remote; a commit hash
     ledger.pointer(tip, "production")                   # Pointer, or None if it runs nothing
-    ledger.quarantine(tip).entries                      # checks.quarantine.Entries, by the history of the file
+    ledger.quarantine(tip).entries                      # checks.formats.quarantine.Entries, by the history of the file
     ledger.moves(tip, "production")                     # (Move, …), newest first
     ledger.since(tip, "staging")                        # datetime, conservative, or None
     ledger.read(tip, path), ledger.files(tip, folder)   # from the commit, never the work tree

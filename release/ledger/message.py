@@ -30,7 +30,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from checks.errors import PromotionRefused
-from checks.pointer import Pointer
+from checks.formats.pointer import Pointer
 from checks.text import redact
 
 NONE = "none"  # in From: nothing ran before; in To: nothing runs from now on

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from checks import layout, pointer
+from checks import layout
 from checks.errors import EvidenceRefused, Outrun
+from checks.formats import pointer
 from checks.text import redact
 from release.ledger import trees
 from release.ledger.place import Place

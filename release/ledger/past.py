@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from checks import digest, files, layout
 from checks.errors import EvidenceRefused
-from checks.pointer import Pointer
-from checks.statement import Statement
+from checks.formats.pointer import Pointer
+from checks.formats.statement import Statement
 from release.adapters.git import Git
 from release.ledger import Ledger, Move
 

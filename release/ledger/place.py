@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from checks.config.release_params import Promote
 from checks.errors import EvidenceRefused, MachineRefused, ParamsRefused, RemoteRefused
-from checks.release_params import Promote
 from checks.text import redact
 from release.adapters.git import Git, Said
 from release.ledger.types import TagRef

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from datetime import datetime
 
-from checks.pointer import Pointer
+from checks.formats.pointer import Pointer
 from checks.rows import Record
 from release.ledger.types import Kind, Move
 

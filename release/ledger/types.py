@@ -5,7 +5,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from checks.pointer import Pointer
+from checks.formats.pointer import Pointer
 
 # "other": not made by a verb of Lockstep, but by hand, by a merge that resolved a conflict, or by a commit that
 # contradicts its message.

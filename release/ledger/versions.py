@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from checks.pointer import Pointer
+from checks.formats.pointer import Pointer
 from release.ledger.types import Move, Tag, TagRef, Tags, taken
 
 FIRST = "v0.1.0"

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import layout, pointer
+from checks import layout
 from checks.errors import EvidenceRefused, MachineRefused, Refusal
-from checks.pointer import Pointer
+from checks.formats import pointer
+from checks.formats.pointer import Pointer
 from release import runtimes
 from release.evidence import freshness
 from release.ledger import Ledger, past

@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 
 import release
-from checks.params import Params
-from checks.pointer import Pointer
-from checks.statement import Statement
+from checks.config.params import Params
+from checks.formats.pointer import Pointer
+from checks.formats.statement import Statement
 from release.adapters import process
 from release.mirrors.compare import PREFIX, VERSION, Release, Wanted
 from release.mirrors.types import Finding, MirrorUnavailable

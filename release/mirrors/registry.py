@@ -12,8 +12,8 @@ from typing import NamedTuple, TypeVar
 
 from checks import digest
 from checks.errors import BuildRefused, EvidenceRefused, Refusal, RegistryRefused
-from checks.pointer import Pointer
-from checks.statement import ENVELOPE
+from checks.formats.pointer import Pointer
+from checks.formats.statement import ENVELOPE
 from release.adapters.registry import documents, reference
 from release.adapters.registry.documents import Manifest
 from release.adapters.registry.reference import Reference

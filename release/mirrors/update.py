@@ -4,10 +4,10 @@ import time
 from pathlib import Path
 
 from checks import layout
+from checks.config.params import Params
 from checks.errors import ParamsRefused, Refusal
-from checks.params import Params
-from checks.pointer import Pointer
-from checks.statement import Statement
+from checks.formats.pointer import Pointer
+from checks.formats.statement import Statement
 from checks.text import redact
 from release.ledger import past
 from release.mirrors.types import MirrorUnavailable

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from checks import layout
+from checks.config.release_params import Promote
 from checks.errors import EvidenceRefused, MachineRefused
-from checks.release_params import Promote
-from checks.signers import Signers
-from checks.statement import Release
+from checks.formats.signers import Signers
+from checks.formats.statement import Release
 from release.evidence import served, trust
 from release.ledger import Ledger
 from release.mirrors import desired

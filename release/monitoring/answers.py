@@ -10,12 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from checks import drift, signals, stats
-from checks.drift import Text
-from checks.monitor import Monitor
-from checks.planning import POWER
-from checks.two_samples import Difference
-from checks.watch_report import Kind, WatchFinding
+from checks.config.monitor import Monitor
+from checks.data import signals
+from checks.formats.watch_report import Kind, WatchFinding
+from checks.stats import drift, intervals
+from checks.stats.drift import Text
+from checks.stats.planning import POWER
+from checks.stats.two_samples import Difference
 from release.monitoring.asked import Asked, Levels, untested
 
 _FEW = "{} different {} of the window and {} of the reference are too few to compare"
@@ -143,8 +144,8 @@ def _rate(
     """A mean that must not be lower than before release by more than the margin."""
     if not window or not offline:
         return untested(name, kind, _FEW.format(len(window), "answers", len(offline)))
-    ours = stats.Mean.of([float(good(each)) for each in window], [each.prompt for each in window])
-    theirs = stats.Mean.of([float(good(each)) for each in offline], [each.group for each in offline])
+    ours = intervals.Mean.of([float(good(each)) for each in window], [each.prompt for each in window])
+    theirs = intervals.Mean.of([float(good(each)) for each in offline], [each.group for each in offline])
     found, margin = Difference(ours, theirs), monitor.margin
     low, high, p_pass = found.low(levels.passing), found.high(levels.passing), found.p_above(-margin)
     passed, sees = p_pass <= levels.passing, found.detectable(levels.alpha)

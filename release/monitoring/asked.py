@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from checks.gate_kind import figure, small
-from checks.monitor import Monitor
-from checks.multiple import holm
-from checks.watch_report import Kind, WatchFinding
+from checks.config.monitor import Monitor
+from checks.formats.watch_report import Kind, WatchFinding
+from checks.gating.gate_kind import figure, small
+from checks.stats.multiple import holm
 
 
 class Levels(NamedTuple):

@@ -19,10 +19,10 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import NamedTuple
 
-from checks import scoring
-from checks.captures import LONGEST_REQUEST, Capture
-from checks.params import Params
-from checks.rollout_report import RolloutReport
+from checks.config.params import Params
+from checks.evaluation import scoring
+from checks.formats.captures import LONGEST_REQUEST, Capture
+from checks.formats.rollout_report import RolloutReport
 from checks.scorers import Scorer
 from release.monitoring import rollout
 from release.monitoring.releases import Sides

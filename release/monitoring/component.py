@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from checks import plain_yaml
-from checks.monitor import Monitor, Scaling
+from checks.config.monitor import Monitor, Scaling
 from release.monitoring import dashboard, queries, rules
 from release.monitoring.queries import Scope
 from release.overlay import gateway

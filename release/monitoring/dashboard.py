@@ -3,7 +3,7 @@
 import hashlib
 from typing import Any
 
-from checks.monitor import Monitor
+from checks.config.monitor import Monitor
 from release.monitoring import queries
 from release.monitoring.queries import WINDOW, Scope, metric
 

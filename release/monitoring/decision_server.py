@@ -5,7 +5,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 from checks.errors import MachineRefused, Refusal
-from checks.rollout_report import RolloutReport
+from checks.formats.rollout_report import RolloutReport
 
 PATH = "/decision"
 

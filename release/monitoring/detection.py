@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from checks.anytime import Stream
 from checks.rows import Record
+from checks.stats.anytime import Stream
 
 LOSSES = (0.01, 0.03, 0.05, 0.10)
 STREAMS, PAIRS = 400, 3000

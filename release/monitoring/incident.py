@@ -5,10 +5,10 @@ Times are of the machine that it ran on.
 
 from collections.abc import Sequence
 
+from checks.formats.pointer import Pointer
+from checks.formats.serving import Seconds
 from checks.identity import Digest
-from checks.pointer import Pointer
 from checks.rows import Record
-from checks.serving import Seconds
 from release.monitoring import detection
 from release.monitoring.detection import Detection
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
+from checks.formats.watch_report import WatchFinding, WatchReport
 from checks.text import escape
-from checks.watch_report import WatchFinding, WatchReport
 
 _COLOURS = {"pass": "#1a7f37", "fail": "#cf222e", "inconclusive": "#9a6700"}
 _WIDTH, _LEFT, _RIGHT, _TOP, _LINE = 860, 250, 560, 82, 34

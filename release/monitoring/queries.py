@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from checks import layout
+from checks.config.monitor import Objectives
 from checks.errors import ParamsRefused
-from checks.monitor import Objectives
 from release.monitoring.gateway.settings import SECONDS
 
 WINDOW = "WINDOW"

@@ -5,13 +5,15 @@ from typing import NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from checks import files, layout, scoring
-from checks.detectors import redact
+from checks import files, layout
+from checks.config.params import Params
+from checks.data.detectors import redact
 from checks.errors import EvidenceRefused
-from checks.evidence import EvaluationReport, PrepareReport
+from checks.evaluation import scoring
+from checks.formats.data_reports import PrepareReport
+from checks.formats.evaluation_reports import EvaluationReport
+from checks.formats.pointer import Pointer
 from checks.identity import Digest
-from checks.params import Params
-from checks.pointer import Pointer
 from checks.rows import Prediction, Row, of_tested_sources
 from checks.scorers import Scorer
 from release.monitoring.answers import Answered, Reference

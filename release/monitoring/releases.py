@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from checks import layout
+from checks.config.params import Params
 from checks.errors import EvidenceRefused, ParamsRefused
-from checks.params import Params
-from checks.pointer import Pointer
+from checks.formats.pointer import Pointer
 from release.ledger import Ledger
 
 _DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{12})(?:[0-9a-f]{52})?")

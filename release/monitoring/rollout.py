@@ -1,20 +1,21 @@
 """Judges a candidate beside production by pairs of answers, at any number of looks.
 
 Each question compares one thing in pairs: whether there was an answer at all, signals of quality, quality itself where
-labels came. Its evidence is the e-process of ``checks.anytime``. One question fails where a loss above the margin is
-shown; alpha is divided among all questions that are asked, whether or not anything came for them. A question passes
-where a loss of the margin is ruled out; a candidate is kept only if every question passes, so alpha is not divided.
+labels came. Its evidence is the e-process of ``checks.stats.anytime``. One question fails where a loss above the
+margin is shown; alpha is divided among all questions that are asked, whether or not anything came for them. A question
+passes where a loss of the margin is ruled out; a candidate is kept only if every question passes, so alpha is not
+divided.
 """
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Self
 
-from checks import signals
-from checks.anytime import Stream
-from checks.gate_kind import figure, small
-from checks.monitor import Monitor
-from checks.rollout_report import Decision, RolloutFinding
-from checks.verdict import Status
+from checks.config.monitor import Monitor
+from checks.data import signals
+from checks.formats.rollout_report import Decision, RolloutFinding
+from checks.formats.verdict import Status
+from checks.gating.gate_kind import figure, small
+from checks.stats.anytime import Stream
 
 
 class Side(NamedTuple):

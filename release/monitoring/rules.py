@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from checks import layout
+from checks.config.monitor import Monitor
 from checks.errors import ParamsRefused
-from checks.monitor import Monitor
 from release.monitoring import queries
 from release.monitoring.queries import BY, WINDOW, Objective, Scope
 

@@ -5,10 +5,10 @@ Requests of the same five minutes are one cluster: an outage takes many at once.
 
 from collections.abc import Callable, Iterator, Sequence
 
-from checks import mean_planning, stats
-from checks.captures import Capture
-from checks.monitor import Objectives, Within
-from checks.watch_report import WatchFinding
+from checks.config.monitor import Objectives, Within
+from checks.formats.captures import Capture
+from checks.formats.watch_report import WatchFinding
+from checks.stats import intervals, mean_planning
 from release.monitoring.asked import Asked, Levels, untested
 
 _CLUSTER = 300  # seconds
@@ -53,8 +53,8 @@ def _share(
     if not requests:
         return untested(name, "objective", "no request of this kind was captured")
     blocks = [str(int(each.time.timestamp()) // _CLUSTER) for each in requests]
-    mean = stats.Mean.of([float(good(each)) for each in requests], blocks)
-    interval = stats.interval_of(mean, levels.confidence, sided=1)
+    mean = intervals.Mean.of([float(good(each)) for each in requests], blocks)
+    interval = intervals.interval_of(mean, levels.confidence, sided=1)
     p_pass = mean.p_above(bound)
     passed = p_pass <= levels.passing
     needed = None if passed else mean_planning.needed(mean, bound, levels.passing)

@@ -16,13 +16,15 @@ from typing import NamedTuple
 
 from pydantic import AwareDatetime, ValidationError
 
-from checks import captures, digest, files, scoring
-from checks.captures import Capture
+from checks import digest, files
 from checks.errors import EvidenceRefused, MachineRefused
+from checks.evaluation import scoring
+from checks.formats import captures
+from checks.formats.captures import Capture
+from checks.formats.serving import Seconds
 from checks.identity import Digest
 from checks.rows import Message, Record
 from checks.scorers import Scorer
-from checks.serving import Seconds
 from release.monitoring.rollout import Pair, Side
 
 _ROLES = ("system", "user", "assistant")

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from checks import captures, digest, files
-from checks.captures import Capture
+from checks import digest, files
 from checks.errors import EvidenceRefused, MachineRefused
+from checks.formats import captures
+from checks.formats.captures import Capture
 from checks.rows import Record
 from checks.text import redact
 

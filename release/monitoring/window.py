@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from checks import scoring
-from checks.captures import Capture
 from checks.errors import EvidenceRefused
+from checks.evaluation import scoring
+from checks.formats.captures import Capture
 from checks.scorers import Scorer
 from release.monitoring.answers import Answered
 from release.monitoring.store import Store

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from checks import layout, plain_yaml
+from checks.config.release_params import Serve
 from checks.errors import BuildRefused, EvidenceRefused, ParamsRefused
-from checks.pointer import Pointer
-from checks.release_params import Serve
-from checks.serving import ImageReport
+from checks.formats.pointer import Pointer
+from checks.formats.serving import ImageReport
 from release import runtimes
 from release.adapters.registry import reference
 from release.adapters.registry.reference import Reference

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from checks import layout
+from checks.config.release_params import Environment
 from checks.errors import EvidenceRefused
-from checks.release_params import Environment
 from release.evidence import statement, trust
 from release.promotion.checklist import CheckResult
 from release.promotion.context import PromotionContext

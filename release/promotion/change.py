@@ -7,10 +7,11 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from checks import files, layout, pointer, quarantine
+from checks import files, layout
 from checks.errors import PromotionRefused
-from checks.pointer import Pointer
-from checks.quarantine import Entries
+from checks.formats import pointer, quarantine
+from checks.formats.pointer import Pointer
+from checks.formats.quarantine import Entries
 from checks.text import escape
 from release.evidence.released import Released
 from release.ledger import Change, compose, next_version, tags_for

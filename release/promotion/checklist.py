@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from typing import Literal
 
 from checks.errors import MachineRefused, Outrun, PromotionRefused, Refusal, RegistryRefused, RemoteRefused
+from checks.formats.serving import Seconds
 from checks.rows import Record
-from checks.serving import Seconds
 
 About = Literal[
     "environment",  # its files are unchanged since the last move

@@ -11,10 +11,10 @@ from typing import NamedTuple
 from pydantic import BaseModel
 
 from checks import layout
+from checks.config.release_params import Environment, Promote, Serve
 from checks.errors import EvidenceRefused, PromotionRefused
-from checks.pointer import Pointer
-from checks.release_params import Environment, Promote, Serve
-from checks.signers import Signers
+from checks.formats.pointer import Pointer
+from checks.formats.signers import Signers
 from checks.text import redact
 from release.adapters import commits
 from release.adapters.git import Git

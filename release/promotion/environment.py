@@ -7,11 +7,11 @@ from typing import NamedTuple
 from pydantic import BaseModel
 
 from checks import layout
+from checks.config.monitor import Monitor
 from checks.errors import MachineRefused
-from checks.monitor import Monitor
-from checks.pointer import Pointer
-from checks.serving import ImageReport
-from checks.statement import Statement
+from checks.formats.pointer import Pointer
+from checks.formats.serving import ImageReport
+from checks.formats.statement import Statement
 from release import runtimes
 from release.ledger import past
 from release.monitoring import component

@@ -9,10 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from checks import layout
+from checks.config.release_params import Promote
 from checks.errors import EvidenceRefused, MachineRefused
-from checks.quarantine import Entry
-from checks.release_params import Promote
-from checks.signers import Signers
+from checks.formats.quarantine import Entry
+from checks.formats.signers import Signers
 from release.ledger import Counts, Held, Ledger, Release
 from release.promotion.context import PromotionContext
 

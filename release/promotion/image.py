@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from checks import digest
 from checks.errors import BuildRefused, EvidenceRefused, RegistryRefused
-from checks.serving import ImageReport
-from checks.statement import Release
+from checks.formats.serving import ImageReport
+from checks.formats.statement import Release
 from release import runtimes
 from release.adapters import commits
 from release.adapters.registry import documents, reference

@@ -9,7 +9,7 @@ import re
 from urllib.parse import quote
 
 from checks.errors import RemoteRefused
-from checks.pointer import Pointer
+from checks.formats.pointer import Pointer
 from release.adapters import github
 from release.adapters.git import Git
 from release.adapters.retries import RequestError

@@ -7,15 +7,15 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import ValidationError
 
 from checks import digest, files, gates, layout, plugins
-from checks import policy as policies
+from checks.config.params import Params
+from checks.decision import policy as policies
+from checks.decision.held import refusal as verdict_refusal
+from checks.decision.policy import Change
 from checks.digest import FileDigest
 from checks.errors import EvidenceRefused
-from checks.evidence import ParityReport
-from checks.held import refusal as verdict_refusal
-from checks.params import Params
-from checks.policy import Change
-from checks.statement import Release
-from checks.verdict import Verdict
+from checks.formats.statement import Release
+from checks.formats.training_reports import ParityReport
+from checks.formats.verdict import Verdict
 from release.adapters import commits
 from release.adapters.git import Git
 from release.evidence import weights

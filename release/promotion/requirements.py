@@ -7,10 +7,10 @@ statements.
 
 from datetime import UTC, datetime, timedelta
 
-from checks import quarantine
-from checks.pointer import Pointer
-from checks.release_params import Environment
-from checks.serving import ImageReport
+from checks.config.release_params import Environment
+from checks.formats import quarantine
+from checks.formats.pointer import Pointer
+from checks.formats.serving import ImageReport
 from release.promotion import environment as environments
 from release.promotion import held
 from release.promotion.checklist import CheckResult

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from checks import digest
 from checks.errors import EvidenceRefused
+from checks.formats.pointer import Pointer
 from checks.identity import Digest
-from checks.pointer import Pointer
 from release.adapters import commits
 from release.adapters.git import Git
 from release.evidence.released import Released

@@ -10,10 +10,10 @@ from typing import NamedTuple
 from pydantic import BaseModel
 
 from checks import layout
+from checks.config.params import Sealed
+from checks.config.sealed import REFRESH, asked
 from checks.errors import EvidenceRefused
-from checks.params import Sealed
-from checks.sealed import REFRESH, asked
-from checks.statement import Looked
+from checks.formats.statement import Looked
 from release.evidence import statement, trust
 from release.promotion.checklist import CheckResult
 from release.promotion.context import PromotionContext

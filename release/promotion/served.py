@@ -9,11 +9,11 @@ comment say so.
 from collections.abc import Mapping
 from pathlib import Path
 
+from checks.config.release_params import Environment
 from checks.errors import EvidenceRefused
-from checks.release_params import Environment
-from checks.serving import ImageReport
-from checks.signers import Signers
-from checks.statement import Release
+from checks.formats.serving import ImageReport
+from checks.formats.signers import Signers
+from checks.formats.statement import Release
 from release.evidence import served as served_as
 from release.evidence.served import AGAIN
 from release.promotion import serving_budget

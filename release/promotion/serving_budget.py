@@ -6,8 +6,8 @@ energy of another machine say nothing about this one. What was not measured is n
 
 from collections.abc import Iterator
 
-from checks.release_params import ServingBudget
-from checks.serving import LONG_ENOUGH, Throughput
+from checks.config.release_params import ServingBudget
+from checks.formats.serving import LONG_ENOUGH, Throughput
 
 AGAIN = "run `lockstep verify` on such a machine, then `lockstep sign`"
 

@@ -14,12 +14,12 @@ from typing import Literal, NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from checks import files, layout
-from checks import pointer as pointers
+from checks.config.release_params import Promote
 from checks.errors import EvidenceRefused, ParamsRefused
-from checks.evidence import Earlier, Reference, ReferencesReport
+from checks.formats import pointer as pointers
+from checks.formats.evaluation_reports import Earlier, Reference, ReferencesReport
+from checks.formats.quarantine import Entries
 from checks.identity import Digest
-from checks.quarantine import Entries
-from checks.release_params import Promote
 from release.adapters import commits
 from release.ledger import Ledger, Move, held
 from release.ledger.moves import history

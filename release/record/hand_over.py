@@ -12,8 +12,8 @@ from pydantic import Field
 
 from checks import digest, files
 from checks.errors import EvidenceRefused
+from checks.formats.refused import Refused
 from checks.identity import Digest
-from checks.refused import Refused
 from checks.rows import Record
 from checks.text import redact
 from release.record import committed

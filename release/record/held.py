@@ -3,10 +3,13 @@
 from collections.abc import Collection
 from pathlib import Path
 
-from checks import chain, gates, judging, layout, plugins, scoring
+from checks import gates, layout, plugins
+from checks.decision import judging
+from checks.decision.held import HeldVerdict
 from checks.errors import EvidenceRefused, ParamsRefused
-from checks.held import HeldVerdict
-from checks.verdict import Verdict
+from checks.evaluation import scoring
+from checks.formats.verdict import Verdict
+from checks.gating import chain
 from release.record import lock_check, looks, references
 from release.record.records import Records, WorkTree
 

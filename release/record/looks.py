@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from checks import files, layout
 from checks.errors import EvidenceRefused
-from checks.evidence import LooksReport
+from checks.formats.evaluation_reports import LooksReport
 from checks.identity import Digest
 from release.adapters import commits
 from release.record import lock_check

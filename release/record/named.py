@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from checks import layout
 from checks.errors import EvidenceRefused, ParamsRefused
-from checks.pointer import Pointer
+from checks.formats.pointer import Pointer
 from checks.text import redact
 from release.adapters import commits
 from release.ledger import Ledger

@@ -11,12 +11,14 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from checks import chain, files, layout, params_file
-from checks.chain import Evidence
+from checks import files, layout
+from checks.config import params_file
+from checks.config.params import Params
+from checks.config.params_file import Parsed
+from checks.config.release_params import Serve
 from checks.errors import EvidenceRefused, ParamsRefused
-from checks.params import Params
-from checks.params_file import Parsed
-from checks.release_params import Serve
+from checks.gating import chain
+from checks.gating.chain import Evidence
 from release.adapters import commits
 from release.adapters.git import Git
 from release.record import pipeline_lock

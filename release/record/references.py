@@ -10,9 +10,9 @@ from typing import NamedTuple
 from pydantic import BaseModel
 
 from checks import files, layout
-from checks.compared import EARLIER
 from checks.errors import EvidenceRefused, ParamsRefused
-from checks.evidence import Earlier, Reference, ReferencesReport
+from checks.formats.evaluation_reports import Earlier, Reference, ReferencesReport
+from checks.gating.compared import EARLIER
 from checks.identity import Digest
 from release.adapters import commits
 from release.record import earlier_models, lock_check

@@ -4,16 +4,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from checks import refused
 from checks.errors import Refusal
-from checks.refused import Refused
+from checks.formats import refused
+from checks.formats.refused import Refused
 from release.adapters import commits
 from release.adapters.dvc import StageRefused
 
 
 @contextmanager
 def recorded(root: Path, verb: str) -> Iterator[None]:
-    """Record a refusal of the block (``checks.refused``), and delete the record if the block succeeds.
+    """Record a refusal of the block (``checks.formats.refused``), and delete the record if the block succeeds.
 
     Only a record of the same ``verb`` is deleted: an estimate that passes does not hide a training that refused.
     """

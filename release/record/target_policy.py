@@ -16,17 +16,18 @@ from typing import Annotated, Literal, NamedTuple
 import yaml
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from checks import digest, files, gates, judging, layout, plain_yaml, policy
-from checks.chain import Evidence
+from checks import digest, files, gates, layout, plain_yaml
+from checks.config.params import Params
+from checks.decision import judging, policy
+from checks.decision.held import HeldVerdict
+from checks.decision.held import refusal as verdict_refusal
+from checks.decision.policy import Change
 from checks.errors import EvidenceRefused, ParamsRefused, Refusal, VerdictFailed, VerdictInconclusive
-from checks.gate_kind import Reads
-from checks.held import HeldVerdict
-from checks.held import refusal as verdict_refusal
+from checks.formats.verdict import Finding, Status, Verdict, combine
+from checks.gating.chain import Evidence
+from checks.gating.gate_kind import Reads
 from checks.identity import Digest
-from checks.params import Params
-from checks.policy import Change
 from checks.rows import Prediction, Record, Row
-from checks.verdict import Finding, Status, Verdict, combine
 from release.adapters import commits
 from release.adapters.dvc import environment
 from release.record.held import hold

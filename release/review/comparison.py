@@ -6,10 +6,11 @@ it decides anything.
 
 from typing import Literal
 
-from checks.evidence import Count, Interval
+from checks.formats.evaluation_reports import Interval
+from checks.formats.report import Count
+from checks.formats.verdict import Status
 from checks.identity import Digest
 from checks.rows import Record
-from checks.verdict import Status
 from release.review.pairs import Difference
 
 Right = Literal["A", "B", "both", "neither", "A closer", "B closer", "unknown"]

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from checks import layout
 from checks.errors import EvidenceRefused, ParamsRefused
-from checks.evidence import Expectation
+from checks.formats.data_reports import Expectation
 from checks.rows import Prediction
 from release.record import recipes
 from release.record.records import Records

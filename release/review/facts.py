@@ -14,16 +14,22 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from checks import chain, gates, layout, plugins, pointer, policy, quarantine, scoring
-from checks.chain import Evidence
+from checks import gates, layout, plugins
+from checks.config.params import Params
+from checks.decision import policy
+from checks.decision.policy import Change
 from checks.errors import EvidenceRefused, ParamsRefused, Refusal, RemoteRefused
-from checks.evidence import DataReport, EvaluateMeasured, EvaluationReport, PrepareReport, TrainMeasured
-from checks.params import Params
-from checks.pointer import Pointer
-from checks.policy import Change
-from checks.quarantine import Entries, Entry
-from checks.refused import Refused
-from checks.verdict import Status, Verdict
+from checks.evaluation import scoring
+from checks.formats import pointer, quarantine
+from checks.formats.data_reports import DataReport, PrepareReport
+from checks.formats.evaluation_reports import EvaluateMeasured, EvaluationReport
+from checks.formats.pointer import Pointer
+from checks.formats.quarantine import Entries, Entry
+from checks.formats.refused import Refused
+from checks.formats.training_reports import TrainMeasured
+from checks.formats.verdict import Status, Verdict
+from checks.gating import chain
+from checks.gating.chain import Evidence
 from release.adapters import commits
 from release.record import lock_check, looks, references, refusals, target_policy
 from release.record.committed import Missing

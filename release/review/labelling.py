@@ -11,9 +11,11 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from checks import comparisons, digest, judgements
+from checks import digest
+from checks.evaluation import comparisons
+from checks.formats import judgements
+from checks.formats.labels import Anchor, Label, Verdict
 from checks.identity import Digest
-from checks.labels import Anchor, Label, Verdict
 from checks.rows import Message, Prediction, Record, Row
 from checks.suites.pairwise import Pairwise
 from release.pages import html

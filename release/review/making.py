@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from checks.evidence import Fetched, FetchReport, PrepareReport
+from checks.formats.data_reports import Fetched, FetchReport, PrepareReport
 from release.review.comparison import Changed, Cost
 from release.review.sides import Side
 

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from checks import baselines, stats
-from checks.evidence import RELEASED, EvaluationReport, Interval
+from checks.evaluation import baselines
+from checks.formats.evaluation_reports import RELEASED, EvaluationReport, Interval
 from checks.rows import Prediction
+from checks.stats import intervals
 from release.review.facts import EARLIER, Facts
 
 
@@ -116,7 +117,7 @@ def paired(ours: Sequence[Prediction], theirs: Sequence[Prediction], scorer: str
     if any(scorer not in each.scores for each in (*ours, *theirs)):
         return None
     one, two = ([each.scores[scorer] for each in side] for side in (ours, theirs))
-    found = stats.paired_interval(one, two, [each.group for each in ours], confidence)
+    found = intervals.paired_interval(one, two, [each.group for each in ours], confidence)
     return Interval(value=found.value, low=found.low, high=found.high, n=len(ours))
 
 

@@ -1,6 +1,7 @@
 """Two models on the rows that both answered: which rows these are, and how far the models differ on them.
 
-The statistics are those of the gates (``checks.paired``) at margin 0, from both sides. Nothing here decides anything.
+The statistics are those of the gates (``checks.stats.paired``) at margin 0, from both sides. Nothing here decides
+anything.
 """
 
 from collections.abc import Sequence
@@ -9,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from checks import multiple
-from checks.evidence import Count
+from checks.formats.report import Count
+from checks.formats.suite_report import SuiteLine
 from checks.rows import Prediction, Record
-from checks.suite_report import SuiteLine
+from checks.stats import multiple
 
 
 class Pairs(NamedTuple):
@@ -82,7 +83,7 @@ def difference(
     old: Sequence[float], new: Sequence[float], groups: NDArray[np.intp], confidence: float
 ) -> Difference | None:
     """How far ``new`` differs from ``old`` on the same rows; None for no rows, or for scores outside [0, 1]."""
-    from checks.paired import compare
+    from checks.stats.paired import compare
 
     one, two = np.asarray(old, np.float64), np.asarray(new, np.float64)
     if not len(one) or not all(each.min() >= 0 and each.max() <= 1 for each in (one, two)):
@@ -97,7 +98,7 @@ def difference(
 
 def unbounded(old: Sequence[float], new: Sequence[float], groups: NDArray[np.intp], confidence: float) -> Difference:
     """As ``difference``, for a measure without bounds of which less is better, such as bits per byte."""
-    from checks.paired_mean import MeanDifference
+    from checks.stats.paired_mean import MeanDifference
 
     one, two = np.asarray(old, np.float64), np.asarray(new, np.float64)
     found, each = MeanDifference.of(two - one, groups), (1 - confidence) / 2

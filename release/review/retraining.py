@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 
 from checks import layout
 from checks.errors import EvidenceRefused, RemoteRefused
-from checks.watch_report import WatchFinding, WatchReport
+from checks.formats.watch_report import WatchFinding, WatchReport
 from release.adapters import commits, github
 from release.adapters.git import Git
 from release.adapters.retries import RequestError

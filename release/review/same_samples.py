@@ -5,8 +5,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from checks.suite_kind import BoundedSuite, ScaledSuite
-from checks.suite_report import Scale, SuiteLine, SuiteResult
+from checks.evaluation.suite_kind import BoundedSuite, ScaledSuite
+from checks.formats.suite_report import Scale, SuiteLine, SuiteResult
 from checks.suites import SUITES
 from release.review import pairs
 from release.review.comparison import Metric

@@ -14,8 +14,11 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from checks import baselines, chain, energy, layout
+from checks import layout
 from checks.errors import EvidenceRefused
+from checks.evaluation import baselines
+from checks.formats import energy
+from checks.gating import chain
 from release.record.records import Records
 from release.review import details, exported, metrics, training, verdicts
 from release.review.facts import Facts

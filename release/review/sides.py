@@ -15,19 +15,13 @@ from pydantic import BaseModel, ValidationError
 
 from checks import files, layout
 from checks.errors import EvidenceRefused, ParamsRefused
-from checks.evidence import (
-    EvaluationReport,
-    FetchReport,
-    ModelResult,
-    ParityReport,
-    PrepareReport,
-    TrainMeasured,
-    TrainReport,
-)
+from checks.formats.data_reports import FetchReport, PrepareReport
+from checks.formats.evaluation_reports import EvaluationReport, ModelResult
+from checks.formats.suite_report import Role, SuiteLine, SuitesReport
+from checks.formats.training_reports import ParityReport, TrainMeasured, TrainReport
+from checks.formats.verdict import Status
 from checks.identity import Digest
 from checks.rows import Prediction
-from checks.suite_report import Role, SuiteLine, SuitesReport
-from checks.verdict import Status
 from release.record import lock_check, outputs
 from release.record.named import Named
 from release.record.records import Records

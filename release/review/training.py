@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from checks import energy, layout
-from checks.cost import Span
+from checks import layout
+from checks.formats import energy
+from checks.training.cost import Span
 from release.cost import estimate
 from release.record.records import Records
 from release.review.facts import Facts

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from checks.verdict import Finding, Status
+from checks.formats.verdict import Finding, Status
 from release.review.facts import Facts
 from release.review.text import visible
 

@@ -14,10 +14,10 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from checks import files, plain_yaml
+from checks.config.release_params import Serve
 from checks.errors import ParamsRefused
-from checks.release_params import Serve
+from checks.formats.serving import CheckName
 from checks.sections import Name, Section, Strings
-from checks.serving import CheckName
 
 FOLDER = Path(__file__).parent
 _WORDS = (

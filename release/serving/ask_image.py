@@ -7,11 +7,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from checks import layout
+from checks.config.release_params import Serve
 from checks.errors import ServingRefused
-from checks.release_params import Serve
+from checks.formats.serving import ImageReport
+from checks.formats.statement import Release
 from checks.rows import Message
-from checks.serving import ImageReport
-from checks.statement import Release
 from release import runtimes
 from release.adapters.registry.reference import Reference
 from release.adapters.registry.types import Store

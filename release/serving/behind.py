@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import release
-from checks.release_params import Serve
+from checks.config.release_params import Serve
 from release import runtimes
 from release.runtimes import Runtime
 from release.serving import processes

@@ -17,7 +17,7 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from checks import files
-from checks.captures import RELEASE_HEADER
+from checks.formats.captures import RELEASE_HEADER
 from checks.rows import Message
 from release.runtimes import Dialect
 from release.serving.client import Client, NoAnswer, shown

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import get_args
 
-from checks.serving import CheckName, ServingCheck
+from checks.formats.serving import CheckName, ServingCheck
 from release.serving import logs
 from release.serving.client import NoAnswer
 from release.serving.probes import answers, endpoints, life, load, score

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from checks import digest, files, layout
+from checks.config.params import Params
+from checks.decision.held import refusal as verdict_refusal
 from checks.errors import EvidenceRefused
-from checks.held import refusal as verdict_refusal
-from checks.params import Params
+from checks.formats.serving import ImageReport, ProbeReport
 from checks.rows import Prediction, Row
-from checks.serving import ImageReport, ProbeReport
 from release.record.held import hold
 from release.record.records import Records
 from release.serving.served import Served, served

@@ -20,8 +20,8 @@ from typing import Literal
 
 from packaging.requirements import Requirement
 
+from checks.config.release_params import Serve
 from checks.errors import MachineRefused, ServingRefused
-from checks.release_params import Serve
 from release import runtimes
 from release.runtimes import Runtime
 from release.serving import logs, owners

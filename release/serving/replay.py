@@ -4,8 +4,8 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from checks.captures import ID_HEADER, RELEASE_HEADER, SHADOW_ID, release_of
 from checks.errors import ServingRefused
+from checks.formats.captures import ID_HEADER, RELEASE_HEADER, SHADOW_ID, release_of
 from checks.rows import Message
 from release.serving import dialects, running
 from release.serving.client import Client, NoAnswer

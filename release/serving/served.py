@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from checks import layout
-from checks.chain import Evidence
 from checks.errors import EvidenceRefused
-from checks.suite_kind import SuiteKind
-from checks.suite_report import SuiteAnswer
+from checks.evaluation.suite_kind import SuiteKind
+from checks.formats.suite_report import SuiteAnswer
+from checks.gating.chain import Evidence
 
 
 class Served(NamedTuple):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import NamedTuple
 
-from checks.captures import ID_HEADER
+from checks.formats.captures import ID_HEADER
 from checks.rows import Message
 from release.serving import dialects
 from release.serving.client import Client, NoAnswer

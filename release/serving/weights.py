@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from checks import digest, layout
 from checks.digest import FileDigest
 from checks.errors import EvidenceRefused, MachineRefused, RegistryRefused
-from checks.serving import ImageReport, Layer
+from checks.formats.serving import ImageReport, Layer
 from release.adapters.registry import documents
 from release.adapters.registry.documents import Manifest
 from release.adapters.registry.types import Store

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from checks.errors import EvidenceRefused, PromotionRefused
-from checks.evidence import Count
+from checks.formats.report import Count
 from checks.identity import Digest
 from checks.rows import Record
 from checks.text import redact

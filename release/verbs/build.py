@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Literal
 
 from checks import digest, files, layout
+from checks.config.release_params import Promote
+from checks.decision.held import refusal as verdict_refusal
 from checks.errors import MachineRefused, Refusal
-from checks.evidence import Count
-from checks.held import refusal as verdict_refusal
+from checks.formats.report import Count
+from checks.formats.serving import BaseImage, CommitHash, ImageReport, Layer
 from checks.identity import Digest
-from checks.release_params import Promote
 from checks.rows import Record
-from checks.serving import BaseImage, CommitHash, ImageReport, Layer
 from release import runtimes
 from release.adapters.registry.types import MANIFEST, Seen, Store
 from release.image import image, transfer, weights

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from checks import files, layout
-from checks.evidence import NoiseReport
+from checks.formats.evaluation_reports import NoiseReport
 from release.adapters import dvc
 
 

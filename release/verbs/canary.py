@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from checks import files, layout
 from checks.errors import EvidenceRefused, PromotionRefused
-from checks.rollout_report import RolloutReport
+from checks.formats.rollout_report import RolloutReport
 from release.monitoring import canary as captured
 from release.monitoring import releases
 from release.monitoring.store import Store

@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from checks.errors import EvidenceRefused, PromotionRefused
+from checks.formats.serving import CommitHash
+from checks.formats.statement import PAYLOAD
 from checks.rows import Record
-from checks.serving import CommitHash
-from checks.statement import PAYLOAD
 from release.evidence import dsse, freshness, keys, sigstore, statement, trust
 from release.promotion import context
 

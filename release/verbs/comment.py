@@ -16,8 +16,8 @@ from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from checks.errors import RemoteRefused
+from checks.formats.verdict import Status
 from checks.rows import Record
-from checks.verdict import Status
 from release.adapters import github, process
 from release.adapters.github import Comment, Conclusion, Forbidden, GitHub, Place
 from release.adapters.rest import PATIENCE

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from checks.errors import PromotionRefused
-from checks.pointer import Pointer
+from checks.formats.pointer import Pointer
+from checks.formats.serving import Seconds
 from checks.rows import Record
-from checks.serving import Seconds
 from release.ledger.message import NONE
 from release.promotion import context, scratch
 from release.promotion.context import PromotionContext

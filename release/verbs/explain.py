@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from checks import gates, layout
 from checks.errors import EvidenceRefused
-from checks.gate_kind import ALONE
+from checks.formats.verdict import Finding, Verdict
 from checks.gates import Gate
-from checks.verdict import Finding, Verdict
+from checks.gating.gate_kind import ALONE
 from release.record.held import hold
 from release.record.records import Records
 

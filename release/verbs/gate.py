@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from checks.verdict import Verdict
+from checks.formats.verdict import Verdict
 from release.record import held
 from release.record.records import Records
 

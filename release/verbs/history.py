@@ -9,7 +9,8 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import layout, params_file
+from checks import layout
+from checks.config import params_file
 from checks.errors import EvidenceRefused
 from checks.rows import Record
 from checks.text import escape

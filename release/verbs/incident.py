@@ -16,7 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import digest, files, layout, scoring
+from checks import digest, files, layout
+from checks.config.params import Params
 from checks.errors import (
     EvidenceRefused,
     MachineRefused,
@@ -25,10 +26,10 @@ from checks.errors import (
     ServingRefused,
     VerdictInconclusive,
 )
+from checks.evaluation import scoring
+from checks.formats.pointer import Pointer
+from checks.formats.rollout_report import RolloutReport
 from checks.identity import Digest
-from checks.params import Params
-from checks.pointer import Pointer
-from checks.rollout_report import RolloutReport
 from checks.rows import Row
 from release import runtimes
 from release.adapters.git import Git

@@ -5,15 +5,16 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from checks import files, layout, params_file, starting
+from checks import files, layout
+from checks.config import params_file, starting
+from checks.config.params import Params
+from checks.config.starting import Choice
 from checks.errors import DataRefused, ParamsRefused
-from checks.params import Params
-from checks.starting import Choice
-from checks.survey import SURVEY, Contents, Measured, Request
+from checks.formats.survey import SURVEY, Contents, Measured, Request
 from release.adapters import commits, dvc, git
 
 _EXAMPLE = "azure-cli"  # the loader of the configurations that come with the repository
-_NEEDED = (layout.PIPELINE, Path(".dvc/config"), Path("stages/prepare.py"), Path("checks/params.py"))
+_NEEDED = (layout.PIPELINE, Path(".dvc/config"), Path("stages/prepare.py"), Path("checks/config/params.py"))
 _WORDS = 1_000_000  # before the longest prompt is known, none is dropped
 _LONGEST = 2048  # tokens of a prompt: longer ones need a person's decision about memory and the base
 

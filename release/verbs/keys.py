@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import files, layout, plain_yaml, signers
+from checks import files, layout, plain_yaml
 from checks.errors import EvidenceRefused, MachineRefused
-from checks.signers import Role, Signer
+from checks.formats import signers
+from checks.formats.signers import Role, Signer
 from release.evidence import keys
 
 

@@ -10,12 +10,15 @@ from typing import NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
-from checks import comparisons, digest, files, judgements, labels, layout, params_file
+from checks import digest, files, layout
+from checks.config import params_file
 from checks.errors import EvidenceRefused, ParamsRefused
-from checks.evidence import EvaluationReport
-from checks.labels import Label
+from checks.evaluation import comparisons
+from checks.formats import judgements, labels
+from checks.formats.evaluation_reports import EvaluationReport
+from checks.formats.labels import Label
+from checks.formats.suite_report import Who
 from checks.rows import Prediction, Row
-from checks.suite_report import Who
 from checks.suites.pairwise import Pairwise
 from release.review import labelling
 

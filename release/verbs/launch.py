@@ -7,7 +7,7 @@ from pathlib import Path
 
 from checks import digest, files, layout
 from checks.errors import EvidenceRefused, MachineRefused, ParamsRefused, RemoteRefused
-from checks.evidence import TrainReport
+from checks.formats.training_reports import TrainReport
 from release.adapters import commits, dvc, skypilot
 from release.adapters.dvc import StageRefused
 from release.record import hand_over as handed

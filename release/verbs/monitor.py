@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from checks import files, layout, params_file, plain_yaml
+from checks import files, layout, plain_yaml
+from checks.config import params_file
+from checks.config.monitor import Monitor
 from checks.errors import ParamsRefused, ServingRefused
-from checks.monitor import Monitor
 from checks.text import redact
 from release.monitoring import component, dashboard, local, rules
 from release.monitoring.queries import Scope

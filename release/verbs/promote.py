@@ -10,9 +10,9 @@ from typing import Literal, NamedTuple
 
 from checks import layout
 from checks.errors import EvidenceRefused, Refusal
-from checks.pointer import Pointer
+from checks.formats.pointer import Pointer
+from checks.formats.serving import Seconds
 from checks.rows import Record
-from checks.serving import Seconds
 from release.evidence import released
 from release.evidence.released import Released
 from release.ledger import Change

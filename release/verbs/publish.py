@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from checks.errors import EvidenceRefused, MachineRefused, RegistryRefused
-from checks.evidence import Count
+from checks.formats.report import Count
 from checks.rows import Record
 from release.adapters.hub import Hub
 from release.cards import publishing

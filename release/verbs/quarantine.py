@@ -4,11 +4,12 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from checks import files, layout, quarantine
+from checks import files, layout
 from checks.errors import EvidenceRefused, PromotionRefused
-from checks.quarantine import Entries, Entry
+from checks.formats import quarantine
+from checks.formats.quarantine import Entries, Entry
+from checks.formats.serving import ImageReport
 from checks.rows import Record
-from checks.serving import ImageReport
 from checks.text import redact
 from release.evidence import keys
 from release.ledger import Change, Held, compose_release

@@ -7,10 +7,10 @@ cluster, if kubectl has one. A mirror that cannot be queried makes the command f
 from collections.abc import Mapping
 from pathlib import Path
 
-from checks import quarantine
+from checks.config.params import Params
 from checks.errors import Drifted, Refusal
-from checks.params import Params
-from checks.quarantine import Entries
+from checks.formats import quarantine
+from checks.formats.quarantine import Entries
 from checks.rows import Record
 from release.ledger import DEADLINE, Ledger, past
 from release.ledger.past import Released

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from checks import layout
 from checks.errors import EvidenceRefused, Outrun, ParamsRefused, RemoteRefused
+from checks.formats.verdict import Status, Verdict
 from checks.rows import Record
 from checks.text import redact
-from checks.verdict import Status, Verdict
 from release.adapters import commits
 from release.adapters.git import Git
 from release.ledger import DEADLINE, Change

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import requests
 
 from checks import layout
+from checks.formats.verdict import Status
 from checks.rows import Record
-from checks.verdict import Status
 from release.record import committed
 from release.record.records import Records
 from release.review import facts, metrics, sections, verdicts

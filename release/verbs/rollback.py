@@ -13,12 +13,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from checks import digest, layout, quarantine
+from checks import digest, layout
 from checks.errors import EvidenceRefused, PromotionRefused, Refusal, RegistryRefused
-from checks.pointer import Pointer
-from checks.quarantine import Entries, Entry
+from checks.formats import quarantine
+from checks.formats.pointer import Pointer
+from checks.formats.quarantine import Entries, Entry
+from checks.formats.serving import Seconds
 from checks.rows import Record
-from checks.serving import Seconds
 from checks.text import redact
 from release.adapters.registry import reference
 from release.adapters.registry.types import Store

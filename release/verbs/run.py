@@ -4,7 +4,7 @@ from pathlib import Path
 
 from checks import files, layout
 from checks.errors import EvidenceRefused, RemoteRefused
-from checks.evidence import EvaluationReport
+from checks.formats.evaluation_reports import EvaluationReport
 from release.adapters import dvc
 from release.adapters.listening import Listener
 from release.record import looks, references

@@ -8,13 +8,15 @@ import os
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from checks import digest, files, layout, near_duplicates, params_file
-from checks import held as holding
-from checks import sealed as split
+from checks import digest, files, layout
+from checks.config import params_file
+from checks.config import sealed as split
+from checks.config.params import Sealed
+from checks.data import near_duplicates
+from checks.decision import held as holding
 from checks.errors import EvidenceRefused, MachineRefused, Refusal, VerdictFailed, VerdictInconclusive
-from checks.params import Sealed
+from checks.formats.statement import PAYLOAD, Looked
 from checks.rows import Record, Row, request
-from checks.statement import PAYLOAD, Looked
 from release.adapters import commits, dvc
 from release.evidence import dsse, keys, sigstore, statement, trust
 from release.ledger import Change

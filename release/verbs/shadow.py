@@ -11,10 +11,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import detectors, files, layout
+from checks import files, layout
+from checks.config.params import Params
+from checks.data import detectors
 from checks.errors import EvidenceRefused, Refusal, VerdictFailed, VerdictInconclusive
-from checks.params import Params
-from checks.rollout_report import RolloutReport
+from checks.formats.rollout_report import RolloutReport
 from release.monitoring import releases, rollout
 from release.monitoring import shadow as shadowed
 from release.monitoring.releases import Sides

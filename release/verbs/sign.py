@@ -8,14 +8,14 @@ from typing import NamedTuple, TypeVar
 from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined] # it has no __all__
 
 from checks import digest, files, layout
-from checks import held as holding
-from checks.chain import Reports
+from checks.decision import held as holding
+from checks.decision.held import HeldVerdict
 from checks.errors import EvidenceRefused
-from checks.evidence import ParityReport
-from checks.held import HeldVerdict
-from checks.serving import ImageReport, ServingReport
-from checks.signers import Signers
-from checks.statement import ENVELOPE, PAYLOAD, Statement
+from checks.formats.serving import ImageReport, ServingReport
+from checks.formats.signers import Signers
+from checks.formats.statement import ENVELOPE, PAYLOAD, Statement
+from checks.formats.training_reports import ParityReport
+from checks.gating.chain import Reports
 from release.adapters import commits
 from release.adapters.registry import documents, reference
 from release.adapters.registry.client import Repository

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from checks import files, layout, sweeps
-from checks.sweeps import SweepReport, Values
+from checks import files, layout
+from checks.config import sweeps
+from checks.config.sweeps import SweepReport, Values
 from release.adapters import dvc
 
 

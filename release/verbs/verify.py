@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 
 from checks import digest, files, layout
 from checks.errors import EvidenceRefused, Refusal, ServingRefused
-from checks.serving import ImageReport, Load, ServingReport, Throughput, combine
+from checks.formats.serving import ImageReport, Load, ServingReport, Throughput, combine
 from release import runtimes
 from release.adapters.registry import reference
 from release.evidence import verification
@@ -314,7 +314,7 @@ def _layout(root: Path, report: ImageReport) -> Layout:
 
 
 def _gpus(server: Server, options: Options) -> tuple[str, ...] | None:
-    """The GPUs that serve, as ``checks.meters`` takes them; empty: the CPU does. None: that is not known.
+    """The GPUs that serve, as ``checks.machine.meters`` takes them; empty: the CPU does. None: that is not known.
 
     A running server and an engine in a virtual machine may be elsewhere. A process may use any GPU of this machine.
     """

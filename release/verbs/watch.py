@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from checks import files, layout
+from checks.config.monitor import Cost
+from checks.config.params import Params
 from checks.errors import EvidenceRefused, Refusal, VerdictFailed, VerdictInconclusive
-from checks.monitor import Cost
-from checks.params import Params
-from checks.verdict import Status
-from checks.watch_report import Costs, WatchFinding, WatchReport
+from checks.formats.verdict import Status
+from checks.formats.watch_report import Costs, WatchFinding, WatchReport
 from release.monitoring import answers, asked, picture, reference, releases, service, window
 from release.monitoring.store import Store
 from release.monitoring.window import Span, Traffic

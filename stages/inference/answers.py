@@ -23,11 +23,11 @@ from pydantic import Field
 from tqdm import tqdm
 
 from checks import digest, files, layout
-from checks.engines import Vllm
+from checks.config.params import Evaluate
 from checks.errors import EvidenceRefused
-from checks.evidence import Count
+from checks.formats.engines import Vllm
+from checks.formats.report import Count
 from checks.identity import Digest
-from checks.params import Evaluate
 from checks.rows import Message, Record, Row
 from stages.inference import prompts, vllm, vllm_process
 

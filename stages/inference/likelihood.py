@@ -20,7 +20,7 @@ from tqdm import tqdm
 from transformers.cache_utils import DynamicCache
 
 from checks.errors import EvaluationRefused
-from checks.suite_kind import Answered
+from checks.evaluation.suite_kind import Answered
 from stages.inference import generate
 from stages.weights.threads import one_thread
 

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from checks.config.params import BasePrompt
 from checks.errors import EvaluationRefused
-from checks.params import BasePrompt
 from checks.rows import Message, Row
 
 # More answers than this are not a closed set: they neither fit a prompt nor a confusion matrix.

@@ -1,8 +1,8 @@
-"""Answers by vLLM, greedily. ``stages.inference.vllm_process`` has its process, ``checks.engines`` its parameters.
+"""Answers by vLLM, greedily.
 
-In:  a model directory, conversations, params ``evaluate`` with ``engine``.
-Out: an answer per row and rows per second, starting vLLM left out. There are no seconds of one row: all start at once,
-     and each is taken up when there is room.
+``stages.inference.vllm_process`` has its process, ``checks.formats.engines`` its parameters. In:  a model directory,
+conversations, params ``evaluate`` with ``engine``. Out: an answer per row and rows per second, starting vLLM left out.
+There are no seconds of one row: all start at once,      and each is taken up when there is room.
 
 Prompts are rendered and tokenized here, as for transformers, and token ids come back. vLLM gets no tokenizer and none
 of the model's generation settings. What it would choose by the machine is stated: it schedules in one process, with a
@@ -14,9 +14,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from checks.engines import Vllm
+from checks.config.params import Evaluate
 from checks.errors import EvaluationRefused
-from checks.params import Evaluate
+from checks.formats.engines import Vllm
 from checks.rows import Message, Row
 from stages.inference import prompts, vllm_process
 

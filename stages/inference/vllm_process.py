@@ -21,9 +21,9 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from checks import layout
-from checks.engines import ENVIRONMENT, PYTHON, Vllm
 from checks.errors import EvaluationRefused, MachineRefused
-from checks.evidence import Count
+from checks.formats.engines import ENVIRONMENT, PYTHON, Vllm
+from checks.formats.report import Count
 from checks.rows import Record
 from checks.text import redact
 from stages.inference import vllm_worker

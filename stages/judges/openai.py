@@ -20,12 +20,12 @@ from pydantic import Field, field_validator
 
 from checks import digest, files, layout
 from checks.errors import EvaluationRefused, EvidenceRefused
-from checks.judge_kind import Asked, JudgeKind
-from checks.labels import VALUES
+from checks.evaluation.judge_kind import Asked, JudgeKind
+from checks.evaluation.suite_kind import Material
+from checks.formats.labels import VALUES
+from checks.formats.suite_report import Judgement, Scale, SourceClass
 from checks.rows import Record
 from checks.sections import Positive, Section
-from checks.suite_kind import Material
-from checks.suite_report import Judgement, Scale, SourceClass
 
 if TYPE_CHECKING:
     import requests

@@ -1,6 +1,6 @@
 """recorded: judgements that somebody made before, in a pinned file: people's labels, or another program's.
 
-A line is a ``Judgement`` of ``checks.suite_report``::
+A line is a ``Judgement`` of ``checks.formats.suite_report``::
 
     {"sample": "002d7ae27cff7c01", "answer_sha": "sha256:…", "value": 1.0, "judge": "ada", "prompt_sha": null}
 
@@ -14,10 +14,10 @@ from pydantic import Field
 
 from checks import files, layout
 from checks.errors import EvidenceRefused
-from checks.judge_kind import Asked, JudgeKind
+from checks.evaluation.judge_kind import Asked, JudgeKind
+from checks.evaluation.suite_kind import Log, Material
+from checks.formats.suite_report import Judgement, Scale, SourceClass
 from checks.sections import Source
-from checks.suite_kind import Log, Material
-from checks.suite_report import Judgement, Scale, SourceClass
 
 
 class Recorded(JudgeKind):

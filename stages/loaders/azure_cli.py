@@ -20,8 +20,8 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, model_validator
 
-from checks.az_commands import commands_in, path_of, service_of
-from checks.drafts import Draft, Loader, Rule
+from checks.data.az_commands import commands_in, path_of, service_of
+from checks.data.drafts import Draft, Loader, Rule
 from checks.errors import DataRefused
 from checks.rows import Message
 from stages.loaders._static_text import line_of, texts_under

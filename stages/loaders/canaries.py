@@ -1,4 +1,4 @@
-"""Loader of prepare: canaries of a pinned file, each as often as the file says. ``checks.canaries`` has its form.
+"""Loader of prepare: canaries of a pinned file, each as often as the file says. ``checks.data.canaries`` has its form.
 
 It is for a source of ``data.sources`` with ``splits: [train]``. Rules of prepare.rules do not apply to its rows.
 """
@@ -6,8 +6,8 @@ It is for a source of ``data.sources`` with ``splits: [train]``. Rules of prepar
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from checks import canaries
-from checks.drafts import Draft, Loader
+from checks.data import canaries
+from checks.data.drafts import Draft, Loader
 from checks.errors import DataRefused, EvidenceRefused
 
 

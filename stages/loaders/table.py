@@ -20,7 +20,7 @@ from typing import Annotated, Any, BinaryIO, Literal, Self
 
 from pydantic import Field, JsonValue, TypeAdapter, model_validator
 
-from checks.drafts import Draft, Loader
+from checks.data.drafts import Draft, Loader
 from checks.errors import DataRefused
 from checks.rows import Message, calls_in
 from checks.sections import Name, Section

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from checks import imports, layout, rules
-from checks.evidence import Expectation, PrepareReport
-from checks.params import Labels, Prepare, Validate
+from checks.config.params import Labels, Prepare, Validate
+from checks.formats.data_reports import Expectation, PrepareReport
 from stages.quality import data_docs
 
 Frame = list[dict[str, Any]]

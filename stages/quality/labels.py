@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 
 from checks import layout
-from checks.evidence import Expectation
+from checks.formats.data_reports import Expectation
 from stages.quality.expectations import SHOWN, Frame
 
 

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from checks import layout
-from checks.params import Preferences
-from checks.preferences import COMPLETION, LABEL, REJECTED, liked, reversed_pairs, same, text
+from checks.config.params import Preferences
 from checks.rows import Row
+from checks.training.preferences import COMPLETION, LABEL, REJECTED, liked, reversed_pairs, same, text
 from stages.quality.expectations import Expected, Frame, Suite, great_expectations
 
 PAIRS, JUDGED, BIAS = "pairs", "judged answers", "bias"
@@ -25,7 +25,7 @@ Splits = Mapping[str, Sequence[Row]]
 def frames(rows: Splits, columns: Sequence[str], count: Any, some: Sequence[str] = ()) -> dict[str, Frame]:
     """Frames for the columns that the method needs; none for a method that needs neither pairs nor judged answers.
 
-    ``some``: columns that only the rows of one step have (``checks.steps``).
+    ``some``: columns that only the rows of one step have (``checks.training.steps``).
     """
     found: dict[str, Frame] = {}
     bias: dict[str, Any] = {"where": layout.SPLITS.as_posix(), "id": "all splits"}

@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 from pydantic import JsonValue
 
-from checks import drafts, layout, near_duplicates
-from checks.drafts import Rule
-from checks.evidence import PrepareReport
-from checks.params import NearDuplicates
+from checks import layout
+from checks.config.params import NearDuplicates
+from checks.data import drafts, near_duplicates
+from checks.data.drafts import Rule
+from checks.formats.data_reports import PrepareReport
 from checks.rows import Row, earlier_requests, request
 from stages import progress
 from stages.quality.chat_tokens import Lengths

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from checks.verdict import Finding, Verdict
+from checks.formats.verdict import Finding, Verdict
 from stages.reporting import plots
 
 if TYPE_CHECKING:

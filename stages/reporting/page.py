@@ -9,9 +9,11 @@ import html
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 
-from checks import baselines, layout, stats
-from checks.evidence import EvaluationReport, Interval
+from checks import layout
+from checks.evaluation import baselines
+from checks.formats.evaluation_reports import EvaluationReport, Interval
 from checks.rows import Prediction
+from checks.stats import intervals
 
 NAMES: dict[str, str] = {
     "candidate": "the fine-tuned model",
@@ -44,7 +46,7 @@ def summary(
     sentences = []
     for place, name in enumerate(rest):
         theirs = metrics[name][scorer]
-        gap = stats.paired_interval(scores["candidate"], scores[name], groups, confidence)
+        gap = intervals.paired_interval(scores["candidate"], scores[name], groups, confidence)
         both = f"{NAMES[name]} scores {_figure(theirs)}, the fine-tuned model {_figure(ours)}"
         which = f"{scorer} on the same {ours.n} rows, {confidence:.0%} intervals"
         by = f"a difference of {gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from checks.evidence import EvaluationReport, Interval
+from checks.formats.evaluation_reports import EvaluationReport, Interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, cast
 
 from pydantic import JsonValue
 
-from checks import layout, over_seeds
-from checks.sweeps import Range, Sweep, SweptRun, Tried
+from checks import layout
+from checks.config.sweeps import Range, Sweep, SweptRun, Tried
+from checks.stats import over_seeds
 from stages.reporting import plots
 
 if TYPE_CHECKING:

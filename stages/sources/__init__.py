@@ -25,9 +25,9 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from checks import digest, layout
+from checks.config.params import Source
 from checks.digest import FileDigest
 from checks.errors import EvidenceRefused, Refusal, SourceRefused
-from checks.params import Source
 from stages import progress
 from stages.sources import parsing, uris
 from stages.sources.location import Location

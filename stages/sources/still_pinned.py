@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from checks import digest, files, layout
+from checks.config.params import Params, Source
 from checks.errors import EvidenceRefused
 from checks.identity import Digest
-from checks.params import Params, Source
 from checks.rows import Record
 from stages import entry, sources
 from stages.sources import parsing

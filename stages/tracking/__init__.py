@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from checks.config.params import Params
 from checks.errors import Refusal
-from checks.params import Params
 from stages.tracking import checkout, others
 from stages.tracking.checkout import Checkout
 from stages.tracking.store import Store, address, deadline, opened, public, refusing

@@ -4,8 +4,9 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import layout, steps
-from checks.params import Params
+from checks import layout
+from checks.config.params import Params
+from checks.training import steps
 
 # The branch where a machine checks out a commit alone: an experiment of DVC, GitHub's pull request and push, GitLab.
 _BRANCH = ("DVC_EXP_NAME", "GITHUB_HEAD_REF", "GITHUB_REF_NAME", "CI_COMMIT_REF_NAME")

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from checks import layout
+from checks.config.params import Params
 from checks.errors import MachineRefused
-from checks.params import Params
 
 _TENSORBOARD, _PLACE = "tensorboard", "TENSORBOARD_LOGGING_DIR"
 _SECONDS = 60  # that the end of a training waits for Weights & Biases; the rest is left for `wandb sync`

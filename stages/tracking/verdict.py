@@ -9,10 +9,11 @@ answer costs one line.
 from pathlib import Path
 
 from checks import files, layout
+from checks.config.params import Params
 from checks.errors import Refusal
-from checks.evidence import EvaluationReport, ParityReport
-from checks.params import Params
-from checks.verdict import Verdict
+from checks.formats.evaluation_reports import EvaluationReport
+from checks.formats.training_reports import ParityReport
+from checks.formats.verdict import Verdict
 from stages import entry, tracking
 
 _LONGEST = 5000  # characters of a tag that every store of MLflow takes

@@ -20,13 +20,15 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from checks import digest, files, layout, steps
-from checks.energy import Energy
+from checks import digest, files, layout
+from checks.config.params import Params
 from checks.errors import EvidenceRefused, TrainingRefused
-from checks.evidence import MeasuredStep, Quantised, Seal, Stopping, TrainedStep, TrainMemory
+from checks.formats.data_reports import Seal
+from checks.formats.energy import Energy
+from checks.formats.training_reports import MeasuredStep, Quantised, Stopping, TrainedStep, TrainMemory
 from checks.identity import Digest
-from checks.params import Params
 from checks.rows import Row
+from checks.training import steps
 from stages import tracking
 from stages.training import checkpoints
 from stages.training.checkpoints import MANIFEST, PROGRESS, Store, say

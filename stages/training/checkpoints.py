@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from checks import digest, files, layout
 from checks.errors import EvidenceRefused, MachineRefused, ParamsRefused, RemoteRefused
-from checks.evidence import Count
+from checks.formats.report import Count
 from checks.identity import Digest
 from checks.rows import Record
 from stages.training.remote import Remote, Upload

@@ -3,7 +3,7 @@
 import os
 
 from checks.errors import MachineRefused
-from checks.training import Train
+from checks.training.interface import Train
 from stages.training.checkpoints import say
 
 

@@ -5,8 +5,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from checks import steps
-from checks.params import Params
+from checks.config.params import Params
+from checks.training import steps
 from stages import tracking
 from stages.training import chain, checkpoints, ranks, step
 

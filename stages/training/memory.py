@@ -1,7 +1,7 @@
-"""How much memory a training will take, before its first step, and how much it took. ``checks.memory`` has the formula.
+"""How much memory a training will take, before its first step, and how much it took.
 
-What autograd keeps for the backward pass depends on the architecture, so it is counted: the largest batch goes forward
-through fake tensors, which have shapes and no data (https://docs.pytorch.org/docs/stable/torch.compiler_fake_tensor.html).
+``checks.training.memory`` has the formula. What autograd keeps for the backward pass depends on the architecture, so
+it is counted: the largest batch goes forward through fake tensors, which have shapes and no data (https://docs.pytorch.org/docs/stable/torch.compiler_fake_tensor.html).
 That takes no memory, draws no random number, and gives the same count on every machine.
 """
 
@@ -13,11 +13,13 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 
-from checks import cost, devices, layout, memory, tensors
+from checks import layout
 from checks.errors import EvidenceRefused
-from checks.evidence import TrainMemory, TrainReport
-from checks.memory import Batch, Foretold, Limit
-from checks.training import Train
+from checks.formats.training_reports import TrainMemory, TrainReport
+from checks.machine import devices
+from checks.training import cost, memory, tensors
+from checks.training.interface import Train
+from checks.training.memory import Batch, Foretold, Limit
 
 # TRL computes logits in tiles of so many positions and words of the vocabulary (1.16, kernels/chunked_logprob.py).
 _POSITIONS, _WORDS = 4096, 32768

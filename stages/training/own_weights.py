@@ -4,9 +4,9 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from checks import tensors
 from checks.errors import TrainingRefused
-from checks.training import Full
+from checks.training import tensors
+from checks.training.interface import Full
 
 _LORA = "use train.lora in place of train.full"
 

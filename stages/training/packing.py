@@ -11,7 +11,7 @@ import torch
 
 from checks import layout
 from checks.errors import TrainingRefused
-from checks.training import Train
+from checks.training.interface import Train
 from stages.training.trainer import log_every
 
 _PROBE = 8  # tokens of each row that a model is tried with

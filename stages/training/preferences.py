@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from checks.errors import TrainingRefused
-from checks.preferences import COMPLETION, REJECTED, address
 from checks.rows import Row
-from checks.training import Job
+from checks.training.interface import Job
+from checks.training.preferences import COMPLETION, REJECTED, address
 
 
 class Learned(NamedTuple):

@@ -10,12 +10,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from checks import digest, files, imports, layout, params_file, steps
+from checks import digest, files, imports, layout
+from checks.config import params_file
+from checks.config.params import Params
 from checks.errors import EvidenceRefused, MachineRefused, TrainingRefused
-from checks.evidence import QuantisedBase
-from checks.params import Params
+from checks.formats.training_reports import QuantisedBase
 from checks.rows import Row
-from checks.training import Job
+from checks.training import steps
+from checks.training.interface import Job
 from stages import tracking
 from stages.tracking import others
 from stages.training import chain, checkpoints, ranks

@@ -18,8 +18,8 @@ from transformers import TrainerCallback
 
 from checks import layout
 from checks.errors import TrainingRefused
-from checks.evidence import Stopping
-from checks.training import EarlyStopping, Train
+from checks.formats.training_reports import Stopping
+from checks.training.interface import EarlyStopping, Train
 
 BEST = "best.safetensors"  # in a checkpoint
 Log = Callable[[dict[str, float], int], None]

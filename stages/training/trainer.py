@@ -1,6 +1,6 @@
 """The parts that trainers of all methods share: adapter, settings, loss curve, and checkpoints of the adapter.
 
-A method (``checks.training``) builds its trainer from ``Steady`` and a trainer of TRL.
+A method (``checks.training.interface``) builds its trainer from ``Steady`` and a trainer of TRL.
 """
 
 import json
@@ -24,7 +24,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from checks import files, layout
 from checks.errors import TrainingRefused
-from checks.training import Lora, Train
+from checks.training.interface import Lora, Train
 from stages.training.checkpoints import say
 from stages.training.order import Order
 from stages.training.stopping import Stopper, trained

@@ -9,8 +9,8 @@ from typing import Any
 
 from checks import digest, files, layout
 from checks.chat_templates import TEMPLATES
+from checks.config.params import Base, TemplateFile
 from checks.errors import SourceRefused
-from checks.params import Base, TemplateFile
 
 NAME = "chat_template.jinja"
 FIELD = "base.chat_template"

@@ -16,8 +16,8 @@ from typing import Any
 
 from checks import digest, files, layout
 from checks.errors import MachineRefused, MergeRefused
-from checks.evidence import Quantised, QuantisedBase
-from checks.training import Quantization
+from checks.formats.training_reports import Quantised, QuantisedBase
+from checks.training.interface import Quantization
 from stages.weights.threads import one_thread
 
 NAME = "quantization.json"  # in the adapter's folder

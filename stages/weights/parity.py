@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from checks import imports
 from checks.errors import MergeRefused
-from checks.evidence import QuantisedBase
+from checks.formats.training_reports import QuantisedBase
 from checks.rows import Row
 from stages.inference.unpacking import unpacked
 from stages.weights import nf4, whole

@@ -10,7 +10,7 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from checks.captures import ID_HEADER, RELEASE_HEADER
+from checks.formats.captures import ID_HEADER, RELEASE_HEADER
 from release.monitoring.gateway.metrics import Metrics
 from release.monitoring.gateway.rows import Exchange
 from release.monitoring.gateway.upstreams import Server, Upstreams

@@ -12,7 +12,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from checks import signals
+from checks.data import signals
 from release.monitoring.gateway.rows import Exchange
 from release.monitoring.gateway.settings import Settings
 

@@ -1,4 +1,4 @@
-"""Makes the row that is stored of a request: OpenAI's fields become those of ``checks.captures``, texts are redacted.
+"""Makes the row that is stored of a request: OpenAI's fields become those of captures, texts are redacted.
 
 It runs in the thread that writes, after the answer has gone.
 """
@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from checks import captures, detectors
+from checks.data import detectors
+from checks.formats import captures
 from release.monitoring.gateway.answers import Answer, Choice
 
 _ROLES = 40  # characters

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
 
-from checks.captures import CLOSED, OPEN
+from checks.formats.captures import CLOSED, OPEN
 from checks.text import redact
 from release.monitoring.gateway.rows import Exchange, row
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
-from checks.captures import release_of
+from checks.formats.captures import release_of
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession

@@ -4,10 +4,11 @@ import contextlib
 from collections.abc import Container
 from typing import Any, NamedTuple
 
-from checks import layout, quarantine
+from checks import layout
 from checks.errors import EvidenceRefused, PromotionRefused
-from checks.pointer import Pointer
-from checks.signers import Signer
+from checks.formats import quarantine
+from checks.formats.pointer import Pointer
+from checks.formats.signers import Signer
 from release.adapters.registry import reference
 from release.evidence import released, sigstore
 from release.ledger import past

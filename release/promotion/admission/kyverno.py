@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from checks.signers import Signer
-from checks.statement import PREDICATE
+from checks.formats.signers import Signer
+from checks.formats.statement import PREDICATE
 from release.promotion.admission.admitted import Admitted, Policy
 
 # Kyverno looks at containers alone unless it is told where else images are: weights that come alone are a volume.

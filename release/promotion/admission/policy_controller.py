@@ -5,8 +5,8 @@ It has no selection by namespace: it covers every namespace with the label ``pol
 
 from typing import Any
 
-from checks.signers import Signer
-from checks.statement import PREDICATE
+from checks.formats.signers import Signer
+from checks.formats.statement import PREDICATE
 from release.promotion.admission.admitted import Admitted, Policy
 
 

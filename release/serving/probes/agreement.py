@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import NamedTuple
 
-from checks.release_params import Verify
-from checks.serving import Probe, ProbeToken
+from checks.config.release_params import Verify
+from checks.formats.serving import Probe, ProbeToken
 from release.serving.client import shown
 from release.serving.dialects import Answer, Token
 

@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from checks.release_params import Verify
-from checks.serving import Probe, ServingCheck
+from checks.config.release_params import Verify
+from checks.formats.serving import Probe, ServingCheck
 from release.serving import dialects
 from release.serving.client import NoAnswer, shown
 from release.serving.dialects import Answer

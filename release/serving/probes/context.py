@@ -9,10 +9,10 @@ from typing import Protocol, TypeVar
 
 from pydantic import JsonValue
 
-from checks.release_params import Serve
+from checks.config.release_params import Serve
+from checks.formats.serving import CheckName, Load, Probe, ProbeReport, ServingCheck, Throughput
 from checks.rows import Message, Prediction, Row
 from checks.scorers import Scorer
-from checks.serving import CheckName, Load, Probe, ProbeReport, ServingCheck, Throughput
 from checks.text import escape
 from release.runtimes import Runtime
 from release.serving import dialects
@@ -45,8 +45,9 @@ class ProbeContext:
     """One server and its expectations. ``offline``: the merged model's predictions of ``rows``, in their order.
 
     ``model``: the model's name in requests; ``limit``: most new tokens of an answer to a row; ``suites``: what is asked
-    beside the rows. ``gpus``: those that serve, as ``checks.meters`` takes them; None: it is not known which machine
-    serves. ``sustained``: whether the throughput is measured for ``LONG_ENOUGH`` without counters of energy too.
+    beside the rows. ``gpus``: those that serve, as ``checks.machine.meters`` takes them; None: it is not known which
+    machine serves. ``sustained``: whether the throughput is measured for ``LONG_ENOUGH`` without counters of energy
+    too.
 
     The latency check sets ``load``, ``throughput`` and ``streamed`` (streamed answers by probe id); the parity check
     sets ``unended`` (answers without an end, by probe id).

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from checks.serving import Probe, ServingCheck
+from checks.formats.serving import Probe, ServingCheck
 from release.serving import dialects, logs
 from release.serving.client import Client, NoAnswer
 from release.serving.probes.context import ProbeContext, answered, failed, passed, some, together, unavailable

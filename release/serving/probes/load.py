@@ -5,9 +5,9 @@ import math
 import time
 from collections.abc import Callable, Sequence
 
-from checks import meters
-from checks.energy import Energy
-from checks.serving import LONG_ENOUGH, Load, Probe, ServingCheck, Throughput
+from checks.formats.energy import Energy
+from checks.formats.serving import LONG_ENOUGH, Load, Probe, ServingCheck, Throughput
+from checks.machine import meters
 from release.serving.client import NoAnswer
 from release.serving.dialects import Streamed
 from release.serving.probes.context import ProbeContext, failed, passed, some, together

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from pydantic import JsonValue
 
-from checks import scoring
+from checks.evaluation import scoring
+from checks.formats.serving import ServingCheck
 from checks.rows import Message
-from checks.serving import ServingCheck
 from release.serving.client import NoAnswer
 from release.serving.dialects import Answer
 from release.serving.probes.context import ProbeContext, failed, passed, some, together

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from checks.preferences import Pairs
-from checks.training import Job
+from checks.training.interface import Job
+from checks.training.preferences import Pairs
 
 Loss = Literal["sigmoid", "ipo", "hinge", "apo_zero", "apo_down", "sft"]
 

@@ -13,13 +13,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from checks import scoring
 from checks.errors import TrainingRefused
-from checks.preferences import address
+from checks.evaluation import scoring
 from checks.rows import Row
 from checks.scorer_kind import ScorerKind
 from checks.scorers import Scorer
-from checks.training import Job, NoDropout
+from checks.training.interface import Job, NoDropout
+from checks.training.preferences import address
 
 
 class Grpo(NoDropout):

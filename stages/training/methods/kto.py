@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from checks.preferences import COMPLETION, LABEL, Judged, liked
 from checks.rows import Row
-from checks.training import Job
+from checks.training.interface import Job
+from checks.training.preferences import COMPLETION, LABEL, Judged, liked
 
 
 class Kto(Judged):

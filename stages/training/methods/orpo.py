@@ -15,9 +15,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from checks.preferences import REJECTED, Pairs
 from checks.rows import Row
-from checks.training import Job
+from checks.training.interface import Job
+from checks.training.preferences import REJECTED, Pairs
 
 _UNCUT = 1 << 30  # tokens; without a length TRL takes 512
 

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from checks.errors import TrainingRefused
 from checks.rows import Row
-from checks.training import Job, Train
+from checks.training.interface import Job, Train
 
 
 class Sft(Train):

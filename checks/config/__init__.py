@@ -1,0 +1,1 @@
+"""params.yaml as strict, frozen models, and what makes or changes it."""

@@ -1,0 +1,102 @@
+"""The section ``data`` of params.yaml: one source, and further ones that train and test the model with it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple, Self
+
+from pydantic import Field, model_validator
+
+from checks.data.drafts import Loader
+from checks.data.loaders import LOADERS
+from checks.formats.data_reports import MAIN
+from checks.kinds import NameOf, OneOf
+from checks.rules import RULES
+from checks.sections import Fraction, Name, Source
+
+RuleName = Annotated[str, NameOf(RULES.kinds)]  # a file of checks/rules says what each does
+
+
+class FurtherSource(Source):
+    """A source beside the one of ``data.uri``, with a loader of its own."""
+
+    loader: Annotated[Loader, OneOf(LOADERS.kinds, "kind"), Field(description="how its raw data becomes rows")]
+    skip_rules: Annotated[
+        tuple[RuleName, ...],
+        Field(strict=False, description="rules that do not apply to its rows, though prepare.rules names them"),
+    ] = ()
+    splits: Annotated[
+        Annotated[tuple[Literal["train"], ...], Field(strict=False, min_length=1, max_length=1)] | None,
+        Field(description="[train]: its rows are for training alone, never for validation or test; null: all splits"),
+    ] = None
+    share: Annotated[
+        Fraction | None,
+        Field(
+            description="share of the train rows that are its rows; drawn by a hash of their ids. null: all its rows"
+        ),
+    ] = None
+
+    @model_validator(mode="after")
+    def _planted_in_train_alone(self) -> Self:
+        if self.loader.planted and self.splits is None:
+            raise ValueError(f"splits: null, and what {self.loader.kind} plants is for training alone|write [train]")
+        if self.loader.planted and self.share is not None:
+            raise ValueError(f"share: would leave out what {self.loader.kind} plants|remove it")
+        return self
+
+
+class Data(Source):
+    """The rows: a source, the digest that pins it, its licence, and further sources by name."""
+
+    sources: Annotated[
+        dict[Name, FurtherSource] | None,
+        Field(min_length=1, description="further sources by name; the rows of each have this name as their slice"),
+    ] = None
+
+    @property
+    def pinned(self) -> dict[str, Source]:
+        """Every source by its place in params.yaml: ``data``, then ``data.sources.NAME``."""
+        return {"data": self, **{f"data.sources.{name}": source for name, source in (self.sources or {}).items()}}
+
+    @model_validator(mode="after")
+    def _sources_agree(self) -> Self:
+        sources = self.sources or {}
+        if MAIN in sources:
+            raise ValueError(f"sources.{MAIN}: is the name of the source of data.uri|choose another name")
+        if (total := sum(source.share or 0 for source in sources.values())) >= 1:
+            raise ValueError(
+                f"sources: their shares add up to {total:g}|leave rows to the sources without a share: a sum below 1"
+            )
+        return self
+
+
+class Part(NamedTuple):
+    """A source as prepare reads it. ``origin``: its name in data.sources; empty for data.uri."""
+
+    origin: str
+    folder: Path  # below data/raw
+    loader: Loader
+    skips: frozenset[str]
+    only_train: bool
+    share: float | None
+
+    @property
+    def section(self) -> str:
+        """Its place in params.yaml."""
+        return f"data.sources.{self.origin}" if self.origin else "data"
+
+
+def parts(data: Data, loader: Loader) -> tuple[Part, ...]:
+    """The sources in one order: data.uri with ``loader``, then the others by name."""
+    sources: Mapping[str, FurtherSource] = data.sources or {}
+    first = Part("", Path(MAIN if sources else "."), loader, frozenset(), False, None)
+    return (
+        first,
+        *(
+            Part(name, Path(name), its.loader, _skipped(its), its.splits is not None, its.share)
+            for name, its in sorted(sources.items())
+        ),
+    )
+
+
+def _skipped(source: FurtherSource) -> frozenset[str]:
+    return frozenset(RULES.kinds if source.loader.planted else source.skip_rules)

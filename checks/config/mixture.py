@@ -1,0 +1,115 @@
+"""Several sources in one run: their rows as drafts, what is kept out of training, and their shares of the train rows.
+
+Rows of a source that is for training alone never change the valid and test splits. So they are cleaned apart, and a row
+of it that resembles a row of another source is dropped.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from decimal import ROUND_FLOOR, Context, Decimal
+from pathlib import Path
+from typing import NamedTuple
+
+from checks.config.data_sources import Part
+from checks.config.params import NearDuplicates
+from checks.data import near_duplicates
+from checks.data.drafts import Draft
+from checks.errors import DataRefused
+from checks.rows import earlier_requests, request
+
+RESEMBLES = "drop-row-of-other-source"  # the rule that prepare counts such rows under
+SHARE = "cut-to-share"  # and the one for rows beyond a source's share
+
+
+class Chosen(NamedTuple):
+    """A train row: its id, and the source that it is from."""
+
+    id: str
+    origin: str
+
+
+def load(part: Part, raw: Path) -> list[Draft]:
+    """The rows of a source below ``raw``, each with the source's name. Raises DataRefused as its loader."""
+    if not part.origin:
+        return part.loader.load(raw / part.folder)
+    try:
+        found = part.loader.load(raw / part.folder)
+    except DataRefused as refusal:
+        what, todo = (
+            text.replace("prepare.loader", f"{part.section}.loader").replace("data.uri", f"{part.section}.uri")
+            for text in (refusal.what, refusal.todo)
+        )
+        raise DataRefused(f"{part.section}: {what}", todo, refusal.others) from refusal
+    return [
+        replace(
+            draft,
+            origin=part.origin,
+            slice=part.origin if draft.slice == "all" else f"{part.origin}/{draft.slice}",
+            source=f"{part.origin}/{draft.source}",
+        )
+        for draft in found
+    ]
+
+
+def resembling(
+    drafts: Sequence[Draft], others: Sequence[Draft], held_out: Sequence[Draft], near: NearDuplicates
+) -> list[bool]:
+    """Whether each draft is a near-duplicate of one of ``others``, or in the owner's group of one that is held out.
+
+    A chat is a near-duplicate of what is like any request that it answers.
+    """
+    known = [request(draft.messages) for draft in others]
+    answered = [(request(draft.messages), *earlier_requests(draft.messages)) for draft in drafts]
+    asked, of_draft = (
+        [each for texts in answered for each in texts],
+        [i for i, texts in enumerate(answered) for _ in texts],
+    )
+    goes = [False] * len(drafts)
+    for index, _ in near_duplicates.first_alike(asked, known, near.shingle, near.similarity):
+        goes[of_draft[index]] = True
+    groups = {draft.group for draft in held_out} - {None}
+    return [gone or draft.group in groups for gone, draft in zip(goes, drafts, strict=True)]
+
+
+def beyond_shares(rows: Sequence[Chosen], shares: Mapping[str, float], seed: int) -> set[str]:
+    """The ids of the rows that are left out, so that each source in ``shares`` has its share of the train rows.
+
+    Sources without a share keep all their rows. Which rows of the others stay depends on the seed and on their ids: by
+    the smallest hashes. So more rows of a source move few, and their order moves none. Raises DataRefused if a source
+    has too few rows for its share.
+    """
+    whole = sum(row.origin not in shares for row in rows)
+    total = whole / (1 - sum(shares.values()))
+    found: set[str] = set()
+    for origin, share in sorted(shares.items()):
+        own = sorted((row.id for row in rows if row.origin == origin), key=lambda row_id: (_hash(seed, row_id), row_id))
+        wanted = max(1, round(total * share))
+        if wanted > len(own):
+            left = 1 - sum(other for name, other in shares.items() if name != origin)
+            raise DataRefused(
+                f"data.sources.{origin}.share: {share:g} of the train rows are {wanted:,} rows, it has {len(own):,}",
+                f"bring more rows, lower it to {_floor(left * len(own) / (whole + len(own)))} or less, or remove it: "
+                "then all its rows are taken",
+            )
+        found |= set(own[wanted:])
+    return found
+
+
+def lost(parts: Sequence[Part], read: Mapping[str, int], kept: Mapping[str, int]) -> Iterator[tuple[str, str]]:
+    """What is wrong, and what to do, for each source of which no row is left."""
+    for part in parts:
+        if part.origin and not kept.get(part.origin):
+            yield (
+                f"{part.section}: none of its {read[part.origin]:,} rows is left",
+                f"name the rules that do not fit its rows in {part.section}.skip_rules",
+            )
+
+
+def _floor(number: float) -> str:
+    """A number in (0, 1) with three significant digits, rounded down."""
+    return f"{Decimal(number).normalize(Context(prec=3, rounding=ROUND_FLOOR)):f}"
+
+
+def _hash(seed: int, row_id: str) -> bytes:
+    return hashlib.sha256(f"{seed}:share:{row_id}".encode()).digest()

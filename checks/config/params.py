@@ -1,0 +1,418 @@
+"""params.yaml as strict, frozen models; ``checks.config.params_file`` reads the file into them."""
+
+from typing import Annotated, Literal, Self, get_args
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from checks import layout
+from checks.chat_templates import TEMPLATES
+from checks.config.data_sources import Data, RuleName
+from checks.config.monitor import Monitor
+from checks.config.release_params import Promote, Serve
+from checks.data import detectors
+from checks.data.drafts import Loader
+from checks.data.loaders import LOADERS
+from checks.data.personal_data import PersonalData
+from checks.evaluation.baselines import Baseline
+from checks.formats.engines import Vllm
+from checks.formats.evaluation_reports import Earlier
+from checks.gates import Gate, decided_at
+from checks.gates.looks import LooksGate
+from checks.gating.gate_kind import ScoreGate
+from checks.kinds import NameOf, OneOf
+from checks.scorers import Scorer
+from checks.sections import Agreement, Bound, Fraction, Name, Positive, Section, stricter
+from checks.sections import Source as Source
+from checks.suites import Suite
+from checks.training import preferences, quantization, steps
+from checks.training.interface import MergedInto, Train
+from checks.training.quantization import ExportQuantization
+
+TemplateName = Annotated[str, NameOf(TEMPLATES.kinds)]  # a file of checks/chat_templates
+
+
+class TemplateFile(Section):
+    """A chat template in a file of this repository, in Jinja."""
+
+    file: Annotated[str, Field(min_length=1, description="path from the repository's root")]
+    sha256: Annotated[str | None, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the file")]
+
+
+def _how(value: object) -> str:
+    return "none" if value is None else "by file" if isinstance(value, dict | TemplateFile) else "by name"
+
+
+class Base(Source):
+    """The base model: its source, the digest that pins it, its licence, and how a chat becomes its prompt."""
+
+    chat_template: Annotated[
+        Annotated[TemplateName, Tag("by name")]
+        | Annotated[TemplateFile, Tag("by file")]
+        | Annotated[None, Tag("none")],
+        Discriminator(_how),
+        Field(description="null: the model's own; or the name of a file of checks/chat_templates; or a file"),
+    ] = None
+
+
+class NearDuplicates(Section):
+    """Near-duplicates: rows whose shingle sets are this similar form one group, which is kept in one split."""
+
+    shingle: Annotated[int, Field(ge=1, le=20, description="characters in a shingle of the normalised prompt")]
+    similarity: Annotated[float, Field(gt=0, le=1, description="Jaccard similarity of two shingle sets")]
+
+
+class SplitShares(Section):
+    """Shares of the rows; the rest is for training."""
+
+    valid: Annotated[Fraction, Field(description="share of the rows for parity, probes and validation loss")]
+    test: Annotated[Fraction, Field(description="share of the rows for the evaluation and the gates")]
+
+    @model_validator(mode="after")
+    def _leaves_training_rows(self) -> Self:
+        if self.valid + self.test >= 1:
+            raise ValueError(f"valid + test is {self.valid + self.test:g}|leave rows to train on: a sum below 1")
+        return self
+
+
+class Prepare(Section):
+    """Raw data to train, valid and test splits."""
+
+    seed: Annotated[int, Field(ge=0, description="of the assignment of rows to splits")]
+    loader: Annotated[Loader, OneOf(LOADERS.kinds, "kind"), Field(description="how raw data becomes rows")]
+    rules: Annotated[tuple[RuleName, ...], Field(strict=False, description="named rules, applied in this order")]
+    max_prompt_words: Annotated[
+        int, Field(ge=1, description="most words of a prompt; the rule drop-long-prompt drops longer ones")
+    ]
+    personal_data: Annotated[
+        PersonalData | None,
+        Field(description="what validate finds in no row, and two rules mask or drop; null: it is not looked for"),
+        stricter("section"),
+    ] = None
+    near_duplicates: NearDuplicates
+    splits: SplitShares
+
+    @model_validator(mode="after")
+    def _rules_know_what_to_find(self) -> Self:
+        unsaid = [rule for rule in self.rules if rule in ("mask-personal-data", "drop-personal-data")]
+        if unsaid and self.personal_data is None:
+            raise ValueError(
+                f"rules: {unsaid[0]} finds nothing while personal_data is not written|write prepare.personal_data: "
+                f"{{detectors: [{', '.join(detectors.KINDS)}]}}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _rows_of_the_task(self) -> Self:
+        if self.loader.planted:
+            raise ValueError(f"loader: {self.loader.kind} plants rows among others|name it in data.sources instead")
+        return self
+
+    @model_validator(mode="after")
+    def _each_rule_once(self) -> Self:
+        twice = sorted({rule for rule in self.rules if self.rules.count(rule) > 1})
+        if twice:
+            raise ValueError(f"rules has {', '.join(twice)} twice|name each rule once")
+        return self
+
+
+class MinRows(Section):
+    """The smallest number of rows of each split."""
+
+    train: Annotated[Positive, Field(description="fewest rows of the train split"), stricter("higher")]
+    valid: Annotated[Positive, Field(description="fewest rows of the valid split"), stricter("higher")]
+    test: Annotated[
+        Positive,
+        Field(description="fewest rows of the test split; 385 estimate a share to ±0.05 at 95 %"),
+        stricter("higher"),
+    ]
+
+
+class Labels(Section):
+    """For a task with a closed set of answers."""
+
+    max_distinct: Annotated[int, Field(ge=2, description="most different labels"), stricter("lower")]
+    min_share: Annotated[
+        float, Field(ge=0, lt=1, description="smallest share of a label in each split"), stricter("higher")
+    ]
+    max_share: Annotated[
+        float, Field(gt=0, le=1, description="largest share of a label in each split"), stricter("lower")
+    ]
+
+    @model_validator(mode="after")
+    def _shares_are_ordered(self) -> Self:
+        if self.min_share > self.max_share:
+            raise ValueError(f"min_share {self.min_share:g} is above max_share {self.max_share:g}|swap or widen them")
+        return self
+
+
+class Preferences(Section):
+    """For a training method that learns from answers that people liked more and less."""
+
+    max_length_bias: Annotated[
+        float,
+        Field(ge=0, le=0.5, description="how far the share of pairs whose better answer is the longer may be from 0.5"),
+        stricter("lower"),
+    ]
+    max_auc: Annotated[
+        float,
+        Field(
+            ge=0.5,
+            le=1,
+            description="how well the words of an answer alone may tell better from worse answers: area under the ROC "
+            "curve of Naive Bayes, cross-validated",
+        ),
+        stricter("lower"),
+    ]
+
+
+class Validate(Section):
+    """Bounds of the expectations on the splits."""
+
+    min_rows: MinRows
+    max_prompt_tokens: Annotated[
+        Positive, Field(description="most tokens of a prompt, chat template included"), stricter("lower")
+    ]
+    max_reference_tokens: Annotated[
+        Positive, Field(description="most tokens of a reference, end of turn included"), stricter("lower")
+    ]
+    labels: Annotated[Labels | None, Field(description="null for free text"), stricter("section")]
+    preferences: Annotated[
+        Preferences | None, Field(description="for the training methods dpo, kto and orpo"), stricter("section")
+    ] = None
+
+
+class TrainBudget(Section):
+    """Limits on one training: `lockstep estimate` compares its prediction with them before a GPU is used.
+
+    No gate uses them, because times differ between machines. A bound that is not written does not apply.
+    """
+
+    train_minutes: Annotated[Bound, Field(description="most minutes of training"), stricter("lower")] = None
+    gpu_hours: Annotated[
+        Bound, Field(description="most hours of training and evaluation on a GPU; a CPU counts 0"), stricter("lower")
+    ] = None
+    cost: Annotated[
+        Bound, Field(description="most device hours times hourly_price, in the price's currency"), stricter("lower")
+    ] = None
+    hourly_price: Annotated[
+        Bound,
+        Field(description="price of one device for an hour; the comment uses it to show the cost"),
+        stricter("higher"),  # the same hours cost more
+    ] = None
+
+    @model_validator(mode="after")
+    def _cost_has_a_price(self) -> Self:
+        if self.cost is not None and self.hourly_price is None:
+            raise ValueError("cost: cannot be estimated without hourly_price|write hourly_price too")
+        return self
+
+
+class MergeParity(Agreement):
+    """The agreement without which merge refuses; a gate of kind parity may be stricter."""
+
+    prompts: Annotated[int, Field(ge=1, description="rows of the valid split that are compared"), stricter("higher")]
+
+
+class Merge(Section):
+    """Base and adapter to the directory that ships."""
+
+    shard_mb: Annotated[int, Field(ge=1, description="largest shard in megabytes (10^6 bytes)")]
+    base: MergedInto
+    parity: MergeParity
+    quantization: Annotated[
+        ExportQuantization | None,
+        Field(description="ship weights of 8 bits: docs/how-to/quantization.md; null: 16 bits"),
+    ] = None
+
+
+class BasePrompt(Section):
+    """The prompt of the untuned base, so that the comparison is fair."""
+
+    labels: Annotated[bool, Field(description="whether the system message ends with the list of labels")]
+    shots: Annotated[int, Field(ge=0, le=50, description="examples of the train split before each prompt")]
+
+
+class Evaluate(Section):
+    """One prediction per test row, for the merged model, the base and the baselines."""
+
+    scorers: Annotated[
+        tuple[Scorer, ...], Field(strict=False, min_length=1, description="how answers are scored; the first counts")
+    ]
+    max_new_tokens: Annotated[
+        Positive, Field(description="most tokens of an answer; at least validate.max_reference_tokens")
+    ]
+    batch_tokens: Annotated[
+        int, Field(ge=1, description="prompt tokens per forward pass; fewer need less memory and more time")
+    ]
+    precision: Annotated[Literal["bf16", "fp16", "fp32"], Field(description="number format of the evaluated models")]
+    engine: Annotated[
+        Vllm | None, Field(description="what generates the answers; null: transformers, in the stage's own process")
+    ] = None
+    confidence: Annotated[
+        Fraction, Field(description="confidence level of the intervals in the report"), stricter("higher")
+    ]
+    base_prompt: BasePrompt
+    baselines: Annotated[
+        tuple[Baseline, ...],
+        Field(strict=False, description="cheap models for comparison, trained on the train split"),
+        stricter("more"),
+    ]
+
+    @model_validator(mode="after")
+    def _each_scorer_once(self) -> Self:
+        kinds = [scorer.kind for scorer in self.scorers]
+        if len(set(kinds)) < len(kinds):
+            raise ValueError(f"scorers {', '.join(kinds)} has one twice|name each scorer once")
+        return self
+
+    @model_validator(mode="after")
+    def _rows_fit_a_pass(self) -> Self:
+        if self.engine and self.engine.max_rows > self.batch_tokens:
+            raise ValueError(
+                f"engine.max_rows is {self.engine.max_rows}, and a pass has {self.batch_tokens} tokens, one a row or "
+                "more|lower engine.max_rows or raise batch_tokens"
+            )
+        return self
+
+
+class Tracking(Section):
+    """Where MLflow stores runs, and who else gets their curves. It has no effect on results."""
+
+    uri: Annotated[
+        str,
+        Field(min_length=1, description="address of the store; the variable MLFLOW_TRACKING_URI takes precedence"),
+    ]
+    experiment: Annotated[str, Field(min_length=1, description="name of the experiment")]
+    also: Annotated[
+        tuple[Literal["tensorboard", "wandb"], ...],
+        Field(strict=False, description="trackers beside MLflow, which get the curves of training; each is an extra"),
+    ] = ()
+
+    @model_validator(mode="after")
+    def _each_tracker_once(self) -> Self:
+        if len(set(self.also)) < len(self.also):
+            raise ValueError(f"also: {', '.join(self.also)} has one twice|name each tracker once")
+        return self
+
+
+class Sealed(Section):
+    """Encrypted test rows, the gates that decide on them, and how many models they may judge
+    (``checks.config.sealed``)."""
+
+    sha256: Annotated[
+        str,
+        Field(pattern=r"^[0-9a-f]{64}$", description=f"SHA-256 of {layout.SEALED}, which `lockstep sealed new` writes"),
+    ]
+    rows: Annotated[Positive, Field(description="how many rows that file has")]
+    max_looks: Annotated[
+        int, Field(ge=1, le=1000, description="models that it may judge; each gets that share of a gate's error")
+    ]  # no direction, as looks.most
+    gates: Annotated[
+        dict[Name, Gate],
+        Field(min_length=1, description="as the section gates, of its rows; one of kind contamination"),
+    ]
+
+    @model_validator(mode="after")
+    def _gates_ask_these_rows(self) -> Self:
+        for name, gate in self.gates.items():
+            if gate.reads == "no rows" or (isinstance(gate, ScoreGate) and gate.suite is not None):
+                raise ValueError(f"gates.{name}: asks nothing of these rows|move it to the section gates")
+            against = getattr(gate, "against", None)
+            if against is not None and against not in get_args(Earlier):
+                raise ValueError(
+                    f"gates.{name}.against: {against!r} does not answer these rows|use one of "
+                    f"{', '.join(get_args(Earlier))}"
+                )
+        if all(gate.kind != "contamination" for gate in self.gates.values()):
+            raise ValueError("gates: none is of kind contamination|add one: training may not have seen these rows")
+        for name, gate in self.decided.items():
+            if (needed := getattr(gate, "rows_needed", 0)) > self.rows:  # of a threshold, at its share of the error
+                raise ValueError(
+                    f"gates.{name}.resolution: {self.rows} rows cannot give it for {self.max_looks} looks|"
+                    f"widen it, or seal {needed} rows"
+                )
+        return self
+
+    @property
+    def decided(self) -> dict[str, Gate]:
+        """The gates at the confidence at which they decide: equal shares of their error, as for a test split."""
+        asked = decided_at({**self.gates, "": LooksGate(kind="looks", most=self.max_looks)})  # no gate's name is empty
+        return {name: asked[name] for name in self.gates}
+
+
+class Params(Section):
+    """All of params.yaml."""
+
+    base: Base
+    data: Data
+    prepare: Prepare
+    validate_: Annotated[Validate, Field(alias="validate")]
+    training: Annotated[steps.Training, Field(alias="train")]
+    train_budget: TrainBudget = TrainBudget()
+    merge: Merge
+    evaluate: Evaluate
+    suites: Annotated[
+        dict[Name, Suite], Field(default_factory=dict, description="what a gate may name beside the test rows")
+    ]
+    tracking: Tracking
+    serve: Serve
+    promote: Promote
+    monitor: Monitor = Monitor()
+    gates: Annotated[dict[Name, Gate], Field(min_length=1)]
+    sealed: Annotated[
+        Sealed | None,
+        Field(description="an encrypted test split that nobody reads: docs/how-to/sealed.md; null: there are none"),
+        stricter("section"),
+    ] = None
+
+    @property
+    def train(self) -> Train:
+        """The section train of a training that has one step. What can be in several reads ``training``."""
+        if isinstance(self.training, steps.Steps):
+            raise TypeError(f"there are {len(self.training.steps)} steps")
+        return self.training
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Self:
+        rows, room = self.validate_, self.validate_.max_prompt_tokens + self.validate_.max_reference_tokens
+        if (longest := min(step.max_length for step in steps.of(self.training))) < room:
+            raise ValueError(
+                f"train.max_length: {longest} would cut rows that validate lets through (up to {room} "
+                f"tokens)|raise it to {room}, or lower validate.max_prompt_tokens or validate.max_reference_tokens"
+            )
+        if rows.preferences is None and (learned := preferences.learned(steps.columns(self.training))):
+            raise ValueError(
+                f"validate.preferences: is not written, and train.method {steps.named(self.training)} learns from "
+                f"{' and '.join(learned)}|write validate.preferences: {{max_length_bias: 0.15, max_auc: 0.75}}"
+            )
+        if self.evaluate.max_new_tokens < rows.max_reference_tokens:
+            raise ValueError(
+                f"evaluate.max_new_tokens: {self.evaluate.max_new_tokens} cannot reach a reference of "
+                f"{rows.max_reference_tokens} tokens|raise it to validate.max_reference_tokens or more"
+            )
+        if self.serve.max_input_tokens < rows.max_prompt_tokens:
+            raise ValueError(
+                f"serve.max_input_tokens: {self.serve.max_input_tokens} is below prompts that validate lets through|"
+                f"raise it to validate.max_prompt_tokens, {rows.max_prompt_tokens}, or more"
+            )
+        answer = self.serve.max_total_tokens - self.serve.max_input_tokens
+        longest = max(self.evaluate.max_new_tokens, self.serve.probes.max_new_tokens)
+        if answer < longest:
+            raise ValueError(
+                f"serve.max_total_tokens: leaves {answer} tokens for an answer, and answers of {longest} are asked for|"
+                f"raise it to {self.serve.max_input_tokens + longest} or more"
+            )
+        if problem := quantization.problem(self):
+            raise ValueError(problem)
+        for name, gate in decided_at(self.gates).items():
+            if problem := gate.impossible(name, self):
+                raise ValueError(problem)
+        for name, gate in (self.sealed.gates if self.sealed else {}).items():
+            if (problem := gate.impossible(name, self)) and not problem.startswith("validate."):  # of the test rows
+                raise ValueError(f"sealed.{problem}")
+        for name, environment in self.promote.environments.items():
+            if environment.sealed and self.sealed is None:
+                raise ValueError(
+                    f"promote.environments.{name}.sealed: there is no sealed split|write the section sealed, or false"
+                )
+        return self

@@ -1,0 +1,204 @@
+"""Reads params.yaml into ``checks.config.params``: strict, every problem on one line with its place and its fix.
+
+Unknown keys, wrong types, duplicate keys and impossible combinations are ParamsRefused, with the
+line in the file, the path of the key and the value.
+"""
+
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from checks import layout, plain_yaml, plugins
+from checks.config.params import Params
+from checks.errors import ParamsRefused
+from checks.sections import Section
+
+_TAGGED = ("union_tag_invalid", "union_tag_not_found")  # pydantic's names of errors about the key that tells a kind
+_UNWRITTEN = ("missing", "extra_forbidden", "union_tag_not_found")  # the last part may not be in the file, or known
+# Keys of earlier versions, and what takes their place.
+_MOVED = {
+    **dict.fromkeys(
+        ("train_minutes", "gpu_hours", "cost", "hourly_price"),
+        "move it to the section train_budget: measured time and money decide no verdict, and `lockstep estimate` "
+        "holds its prediction to that section before training",
+    ),
+    "latency_p95_seconds": "remove it: no gate asks the latency of evaluate's batches; the comment shows it",
+    "p95_seconds": "remove it: `lockstep verify` measures and shows the latency, and no longer decides by it",
+}
+_NOUNS = {
+    "loader": "loader", "scorers": "scorer", "gates": "kind of gate", "train": "training method",
+    "suites": "kind of suite", "judge": "judge", "retriever": "retriever",
+}  # fmt: skip
+
+
+class Parsed(NamedTuple):
+    """Parsed but unchecked YAML: nodes, which know their lines, and plain values, as DVC records them.
+
+    ``name``: the file's name in messages.
+    """
+
+    name: str
+    node: yaml.Node | None
+    value: dict[str, Any]
+
+
+def load(path: Path = layout.PARAMS) -> Params:
+    """Read and check ``path``; raises ParamsRefused with every problem."""
+    return check(read(path))
+
+
+def parse(text: str, name: str = str(layout.PARAMS)) -> Params:
+    """Check YAML text; ``name`` is its name in messages."""
+    return check(read_text(text, name))
+
+
+def read(path: Path = layout.PARAMS) -> Parsed:
+    """Read ``path``; raise ParamsRefused when it is not a YAML mapping."""
+    return read_text(_text(path), str(path))
+
+
+def check(parsed: Parsed) -> Params:
+    """The parameters. Raises ParamsRefused with every problem.
+
+    Raises MachineRefused if an installed package adds a kind that cannot be used, because the text might mean that one.
+    """
+    plugins.refuse_broken()
+    name, node, value = parsed
+    try:
+        return Params.model_validate(value)
+    except ValidationError as error:
+        problems = [_problem(name, node, detail) for detail in _own(error.errors(include_url=False))]
+        (what, todo), *others = sorted(dict.fromkeys(problems), key=lambda p: _line_of(p[0]))
+        raise ParamsRefused(what, todo, tuple(f"{w}; {t}" for w, t in others)) from error
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema of params.yaml, for editors."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Params.model_json_schema(by_alias=True)
+
+
+def _text(path: Path) -> str:
+    if path.exists() and not path.is_file() and not path.is_dir():  # a pipe would keep a reader waiting
+        raise ParamsRefused(f"{path}: is not a regular file", "restore it from git")
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
+        raise ParamsRefused(f"{path}: {reason}", "run inside the repository, or restore the file from git") from error
+
+
+def read_text(text: str, name: str) -> Parsed:
+    """Read YAML text; raises ParamsRefused if it is not a mapping. ``name`` is its name in messages."""
+    try:
+        node, value = plain_yaml.read(text)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ParamsRefused(f"{name}:{line}: not YAML: {error.problem}", "fix that line") from error
+    except yaml.YAMLError as error:
+        raise ParamsRefused(f"{name}: not YAML: {error}", "fix the file") from error
+    if not isinstance(value, dict):
+        raise ParamsRefused(f"{name}: holds no sections", "restore the file from git")
+    return Parsed(name, node, value)
+
+
+class _Place(NamedTuple):
+    """A value in the file, and the line of its key."""
+
+    node: yaml.Node | None
+    line: int
+
+
+def _own(details: Sequence[Any]) -> list[Any]:
+    """Drop problems that only follow from others: a list whose one item is invalid counts as too short."""
+    return [one for one in details if one["type"] != "too_short" or not any(_is_below(two, one) for two in details)]
+
+
+def _is_below(detail: Any, other: Any) -> bool:
+    depth = len(other["loc"])
+    return len(detail["loc"]) > depth and detail["loc"][:depth] == other["loc"]
+
+
+def _problem(name: str, root: yaml.Node | None, detail: Any) -> tuple[str, str]:
+    """One pydantic error as (what, todo)."""
+    kind, given, loc = detail["type"], detail["input"], detail["loc"]
+    if kind in _TAGGED:
+        loc = (*loc, detail["ctx"]["discriminator"].strip("'"))
+    place, where = _Place(root, root.start_mark.line + 1 if root else 1), []
+    around = place
+    for number, part in enumerate(loc, 1):
+        below = _below(place, part)
+        if below is None and not (number == len(loc) and kind in _UNWRITTEN):
+            continue  # the tag of a union: in pydantic's path, not in the file's
+        where.append(str(part))
+        around, place = place, below or place
+    path = ".".join(where)
+    if kind == "value_error":
+        text, _, todo = str(detail["ctx"]["error"]).partition("|")
+        line = _named(place, text).line
+        return f"{name}:{line}: {path}: {text}" if path else f"{name}:{line}: {text}", todo
+    start = f"{name}:{place.line}: {path}"
+    if kind == "extra_forbidden":
+        if moved := _MOVED.get(str(loc[-1])):
+            return f"{start}: is no longer a parameter", moved
+        near = _nearest(str(loc[-1]), around)
+        return f"{start}: unknown key", f"did you mean {near}?" if near else "remove it"
+    if kind in _UNWRITTEN:
+        return f"{start}: missing", "add it, as the documentation of params.yaml shows"
+    if kind == "union_tag_invalid":
+        noun = next((_NOUNS[part] for part in reversed(loc) if part in _NOUNS), "kind")
+        known = detail["ctx"]["expected_tags"].replace("'", "")
+        return f"{start}: unknown {noun} {detail['ctx']['tag']!r}", f"one of: {known}"
+    shown = "a mapping" if isinstance(given, dict) else "a list" if isinstance(given, list) else repr(given)
+    message = detail["msg"][0].lower() + detail["msg"][1:]
+    return f"{start}: {shown}", message
+
+
+def _named(place: _Place, text: str) -> _Place:
+    """The key that a validator's message begins with, or the part of its path that is written below ``place``."""
+    for part in re.split(r"[^\w.-]", text, maxsplit=1)[0].split("."):
+        below = _below(place, part)
+        if below is None:
+            break
+        place = below
+    return place
+
+
+def _below(place: _Place, part: str | int) -> _Place | None:
+    found: _Place | None = None
+    if isinstance(place.node, yaml.MappingNode):
+        found = next(
+            (_Place(value, key.start_mark.line + 1) for key, value in place.node.value if key.value == str(part)), None
+        )
+    elif isinstance(place.node, yaml.SequenceNode) and isinstance(part, int) and part < len(place.node.value):
+        node = place.node.value[part]
+        found = _Place(node, node.start_mark.line + 1)
+    return found
+
+
+def _nearest(key: str, around: _Place) -> str | None:
+    """The known key most like ``key``, of the sections that have the most keys of the mapping ``around`` it."""
+    fields = [{field.alias or name for name, field in each.model_fields.items()} for each in _sections()]
+    written = {each.value for each, _ in around.node.value} if isinstance(around.node, yaml.MappingNode) else set()
+    most = max(len(each & written) for each in fields)
+    names = set().union(*(each for each in fields if len(each & written) == most))
+    close = difflib.get_close_matches(key, sorted(names), n=1)
+    return close[0] if close else None
+
+
+def _sections() -> list[type[BaseModel]]:
+    found: list[type[BaseModel]] = []
+    pending: list[type[BaseModel]] = list(Section.__subclasses__())
+    while pending:
+        found.append(current := pending.pop())
+        pending.extend(current.__subclasses__())
+    return found
+
+
+def _line_of(what: str) -> int:
+    parts = what.split(":")
+    return int(parts[1]) if len(parts) > 1 and parts[1].isdigit() else 0

@@ -1,0 +1,1 @@
+"""Rows before training: drafts, near-duplicates, personal data, licences."""

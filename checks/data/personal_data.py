@@ -1,0 +1,88 @@
+"""What counts as personal data or a secret in rows: the section ``prepare.personal_data`` and the gate ``privacy``.
+
+Both find it by ``checks.data.detectors`` in every text of a row that training reads: messages and reference, with the
+calls in them, tools, and further columns.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Protocol
+
+from pydantic import Field, JsonValue
+
+from checks.data import detectors
+from checks.data.detectors import Finding
+from checks.kinds import NameOf
+from checks.rows import Message
+from checks.sections import Section, Strings, stricter
+
+Detector = Annotated[str, NameOf(dict.fromkeys(detectors.KINDS))]
+
+
+class Readable(Protocol):
+    """A draft of a row."""
+
+    @property
+    def messages(self) -> Sequence[Message]: ...
+    @property
+    def full_reference(self) -> str: ...
+    @property
+    def tools(self) -> Sequence[dict[str, JsonValue]]: ...
+    @property
+    def extra(self) -> Mapping[str, JsonValue]: ...
+
+
+class PersonalData(Section):
+    """What counts as personal data or a secret. Names and postal addresses are not found."""
+
+    detectors: Annotated[
+        tuple[Detector, ...],
+        Field(strict=False, min_length=1, description="what is looked for: kinds of checks/data/detectors.py"),
+        stricter("more"),
+    ]
+    allow: Annotated[
+        Strings,
+        Field(description="what is nobody's, in any case: a whole text such as a@b.example, or @domain of addresses"),
+        stricter("fewer"),
+    ] = ()
+
+    def find(self, text: str) -> list[Finding]:
+        """Where ``text`` has such data, in order and without overlaps."""
+        return [
+            each
+            for each in detectors.find(text, frozenset(self.detectors))
+            if not self.allow or not self._allowed(text[each.start : each.end].casefold())
+        ]
+
+    def mask(self, text: str) -> str:
+        """``text`` with ``[kind]`` in place of each finding."""
+        return detectors.redact(text, self.find(text))[0]
+
+    def count(self, row: Readable) -> Counter[str]:
+        """How many of each kind all texts of a row have."""
+        return Counter(each.kind for text in _texts(row) for each in self.find(text))
+
+    def _allowed(self, found: str) -> bool:
+        entries = [entry.casefold() for entry in self.allow]
+        return found in entries or any(entry.startswith("@") and found.endswith(entry) for entry in entries)
+
+
+def _texts(row: Readable) -> Iterator[str]:
+    """Every text of a row that training reads."""
+    yield from (message.text for message in row.messages)
+    yield row.full_reference
+    for tool in row.tools:
+        yield from strings(tool)
+    yield from strings(row.extra)
+
+
+def strings(value: JsonValue | Mapping[str, JsonValue]) -> Iterator[str]:
+    """The strings in a JSON value, keys left out."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from strings(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from strings(each)

@@ -1,0 +1,1 @@
+"""The verdict, and the policy that it is made under."""

@@ -1,0 +1,105 @@
+"""Computes the verdict from the gates of params.yaml.
+
+A gate without evidence fails. A break in the chain of digests fails every gate, because it is then unknown what the
+evidence is about. Gates with tests are decided together, after Holm's correction (docs/reference/gates.md).
+"""
+
+from collections.abc import Mapping
+
+from checks import gates, scorers
+from checks.config.params import Params
+from checks.formats.suite_report import HUMAN
+from checks.formats.verdict import Finding, Verdict, combine
+from checks.gates import Gate
+from checks.gating.chain import MAKING, Evidence, NoEvidence, gap
+from checks.gating.gate_kind import Case, CheckResult, ScoreGate, Test, failed
+from checks.gating.sample import Sample
+from checks.stats import multiple
+
+_NAMED = 3  # judges that a finding names
+
+
+def judge(params: Params, evidence: Evidence) -> Verdict:
+    """Evaluate every gate of ``params``; the verdict contains all digests of ``evidence``.
+
+    It records the code of every kind and scorer from users' packages. Raises MachineRefused if that cannot be hashed.
+    """
+    sample = Sample(evidence, params.evaluate.scorers, params.suites)
+    asked = gates.decided_at(params.gates)
+    found = _decided({name: _answer(name, gate, params, evidence, sample) for name, gate in asked.items()})
+    findings = tuple(
+        _said(params, gate, _own(name, gate, finding), evidence)
+        for (name, gate), finding in zip(asked.items(), found, strict=True)
+    )
+    used = gates.KINDS.plugins(gate.kind for gate in params.gates.values())
+    used |= scorers.KINDS.plugins(scorer.kind for scorer in params.evaluate.scorers)
+    used |= scorers.KINDS.plugins(kind for suite in params.suites.values() for kind in suite.scored_by)
+    return Verdict(
+        status=combine(findings),
+        model=evidence.reports.parity.merged if evidence.reports.parity else None,
+        policy=gates.policy_digest(params.gates),
+        judged=evidence.judged,
+        findings=findings,
+        plugins=used,
+    )
+
+
+def _answer(name: str, gate: Gate, params: Params, evidence: Evidence, sample: Sample) -> CheckResult:
+    if evidence.breaks:
+        more = f" (and {len(evidence.breaks) - 1} more)" if len(evidence.breaks) > 1 else ""
+        return failed(name, gate, f"the evidence is about different bytes: {evidence.breaks[0]}{more}")
+    # Whatever the gate asks: a verdict on a model whose making is not on record is none.
+    if missing := gap(evidence, MAKING):
+        return failed(name, gate, missing)
+    try:
+        return gate.check(Case(name, params, evidence, sample))
+    except NoEvidence as reason:
+        return failed(name, gate, str(reason))
+
+
+def _own(name: str, gate: Gate, finding: Finding) -> Finding:
+    """Check that a kind's finding is about its own gate."""
+    if (finding.gate, finding.kind) == (name, gate.kind):
+        return finding
+    return failed(name, gate, f"its kind answered as gate {finding.gate!r} of kind {finding.kind!r}: repair the kind")
+
+
+def _said(params: Params, gate: Gate, finding: Finding, evidence: Evidence) -> Finding:
+    """The finding with what its scores are worth: those of a suite are somebody's word, unless gates score it again."""
+    if not isinstance(gate, ScoreGate) or gate.suite is None:
+        return finding
+    suite, report = gate.suite, evidence.reports.suites
+    if suite in params.suites and params.suites[suite].recomputed:
+        return finding.model_copy(update={"suite": suite, "reason": f"{finding.reason} (suite {suite})"})
+    known = report.suites.get(suite) if report else None
+    names = known.judges if known else ()
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    who = f" by {', '.join(names[:_NAMED])}{more}" if names else ""
+    source = HUMAN if known and known.compared else known.source if known else ""
+    whose = f": {source}{who}" if known else ""
+    return finding.model_copy(
+        update={
+            "suite": suite,
+            "evidence": "witnessed",
+            "reason": f"{finding.reason} (witnessed{whose}, suite {suite})",
+        }
+    )
+
+
+def _decided(results: Mapping[str, CheckResult]) -> tuple[Finding, ...]:
+    """The findings in order; tests are decided after Holm's correction over the claims of each direction."""
+    tests = {name: answer for name, answer in results.items() if isinstance(answer, Test)}
+    better = _corrected(tests, {name: test.p for name, test in tests.items()})
+    worse = _corrected(tests, {name: test.p_worse for name, test in tests.items() if test.p_worse is not None})
+    return tuple(
+        answer.decide(better[name], worse.get(name)) if isinstance(answer, Test) else answer
+        for name, answer in results.items()
+    )
+
+
+def _corrected(tests: Mapping[str, Test], p_values: Mapping[str, float]) -> dict[str, float]:
+    """Each gate's p-value after Holm's correction; gates with the same claim count once."""
+    claims = {name: (tests[name].claim or name) for name in p_values}
+    distinct = {claims[name]: p for name, p in p_values.items()}
+    corrected = dict(zip(distinct, multiple.holm(list(distinct.values())), strict=True))
+    return {name: corrected[claim] for name, claim in claims.items()}

@@ -1,0 +1,245 @@
+"""The policy that decides about a model, and whether one policy is weaker than another.
+
+Every parameter is policy, except those in ``EXEMPT``, each with a reason: a new parameter is policy until somebody
+declares that it is not. A field states the direction in which it is stricter (``sections.stricter``). A field without a
+direction, or with values that cannot be compared, counts as changed and so needs approval: another base, another
+serving image, another branch of environments.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, NamedTuple
+
+from pydantic import JsonValue
+
+from checks import digest, layout
+from checks.config.params import Params
+from checks.gates import Gate
+from checks.identity import Digest
+from checks.rows import Record
+from checks.scorers import Scorer
+from checks.sections import Section, Way, directions
+
+TEST = (layout.SPLITS / "test.jsonl").as_posix()  # the path of a change of test set
+SCORERS = "evaluate.scorers"
+ENVIRONMENTS = "promote.environments"
+SUITES = "suites"
+SOURCES = "data.sources"
+
+ChangeKind = Literal["weaker", "removed", "changed", "stronger", "added", "renamed"]
+
+# Parameters that are no policy, with all that lies below them, and why.
+EXEMPT: Mapping[str, str] = {
+    "train": "It is what a pull request proposes. The gates judge the model that comes of it.",
+    "prepare.seed": "It decides which rows are test rows. The test set is policy itself, by its digest.",
+    "prepare.splits": "They decide how many rows are test rows. The test set is policy itself, by its digest.",
+    "merge.base": "It decides what the adapter is added to. The gates judge the model that comes of it.",
+    "merge.shard_mb": "It sets the sizes of the weight files.",
+    "evaluate.batch_tokens": "It sets speed and memory use of the evaluation. No margin may be below its noise.",
+    "monitor": "It says what `lockstep watch` asks of production. No gate and no promotion reads it.",
+    "tracking": "It says where MLflow stores logs. Nothing reads them.",
+}
+
+# What a model and its image are made of. A release that was made of others than the target branch has now is as good,
+# if the target branch once had these: `lockstep promote` asks that.
+INPUTS = ("base", "data", "prepare", "train_budget", "serve")
+# Which file is read belongs to one model; what a suite asks of such files does not.
+_LOG = re.compile(r"suites\.[^.]+\.(logs|judge\.log|labels)\b")
+_NO_INPUTS = ("base.license", "data.license", "serve.probes", "serve.verify")  # below one, and must hold
+_LICENSE = re.compile(r"data\.sources\.[^.]+\.license")  # as data.license
+
+
+class Change(Record):
+    """One difference between two policies; ``old`` or ``new`` is null if that side has no value."""
+
+    path: str  # as in params.yaml, such as gates.routes_well.at_least; or the test split's file
+    old: JsonValue
+    new: JsonValue
+    kind: ChangeKind
+    text: str  # one line for a person
+
+    @property
+    def needs_approval(self) -> bool:
+        """Whether code owners must approve it: it is weaker, or different."""
+        return self.kind in ("weaker", "removed", "changed")
+
+    @property
+    def is_input(self) -> bool:
+        """Whether it is about the inputs of a model or image, not about conditions on them."""
+        must_hold = _below(self.path, _NO_INPUTS) or _LICENSE.fullmatch(self.path) is not None
+        return (_below(self.path, INPUTS) and not must_hold) or bool(_LOG.match(self.path))
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether judging the same evidence under the old policy covers it.
+
+        Other changes cannot be judged from the evidence: they affect earlier stages or later verbs.
+        """
+        return self.path == TEST or self.path.startswith(("gates.", SCORERS))
+
+
+class Policy(NamedTuple):
+    """Everything that decides about a model: the parameters without exempt ones, and the test split (None: unknown)."""
+
+    params: Params
+    test: Digest | None
+
+    @property
+    def digest(self) -> str:
+        """The digest that an approval names. A parameter that is off counts like one that is not written."""
+        plain = self.params.model_dump(mode="json", by_alias=True, exclude_none=True)
+        if not self.params.suites:
+            del plain["suites"]
+        for path in EXEMPT:
+            *parents, last = path.split(".")
+            section: dict[str, Any] = plain
+            for parent in parents:
+                section = section[parent]
+            del section[last]
+        return digest.of_json({"params": plain, "test": self.test})
+
+
+def of(params: Params, test: Digest | None) -> Policy:
+    """The policy of ``params`` and the test split with digest ``test``."""
+    return Policy(params, test)
+
+
+def changes(old: Policy, new: Policy) -> tuple[Change, ...]:
+    """Every difference, weaker ones first; empty for equal policies."""
+    found = [*_fields("", old.params, new.params), *_test(old.test, new.test)]
+    return tuple(sorted(found, key=lambda change: (not change.needs_approval, change.kind == "changed")))
+
+
+def _below(path: str, places: tuple[str, ...]) -> bool:
+    return any(path == place or path.startswith(f"{place}.") for place in places)
+
+
+def _gates(old: Mapping[str, Gate], new: Mapping[str, Gate]) -> Iterator[Change]:
+    gone = {name: gate for name, gate in old.items() if name not in new}
+    come = {name: gate for name, gate in new.items() if name not in old}
+    for name, gate in gone.items():
+        path = f"gates.{name}"
+        if heir := next((other for other, its in come.items() if its == gate), None):
+            del come[heir]
+            yield _change(path, name, heir, "renamed", f"{path} is now called {heir}")
+        else:
+            yield _change(path, gate.model_dump(mode="json"), None, "removed", f"{path} ({gate.kind}) is removed")
+    for name, gate in come.items():
+        path = f"gates.{name}"
+        yield _change(path, None, gate.model_dump(mode="json"), "added", f"{path} ({gate.kind}) is added")
+    for name in (name for name in old if name in new):
+        yield from _fields(f"gates.{name}", old[name], new[name])
+
+
+def _scorers(old: tuple[Scorer, ...], new: tuple[Scorer, ...]) -> Iterator[Change]:
+    before, after = ({scorer.kind: scorer for scorer in scorers} for scorers in (old, new))
+    for kind in before | after:
+        path, one, two = f"{SCORERS}.{kind}", _plain(before.get(kind)), _plain(after.get(kind))
+        if two is None:
+            yield _change(path, one, two, "removed", f"{path} is removed")
+        elif one is None:
+            yield _change(path, one, two, "added", f"{path} is added")
+        elif one != two:
+            yield _change(path, one, two, "changed", _told(path, "changed", one, two))
+    if old[0].kind != new[0].kind:
+        text = f"{SCORERS}: the first, which is the score, changed from {old[0].kind} to {new[0].kind}"
+        yield _change(SCORERS, old[0].kind, new[0].kind, "changed", text)
+
+
+def _test(old: Digest | None, new: Digest | None) -> Iterator[Change]:
+    if old == new:
+        return
+    if old is None:
+        yield _change(TEST, None, new, "added", f"{TEST}: there was no test set to compare with")
+    elif new is None:
+        yield _change(TEST, old, None, "removed", f"{TEST}: the test set is missing here")
+    else:
+        shown = [value.removeprefix("sha256:")[:12] for value in (old, new)]
+        yield _change(TEST, old, new, "changed", f"{TEST}: the test set changed from {shown[0]} to {shown[1]}")
+
+
+def _named(
+    where: str, old: Mapping[str, Section], new: Mapping[str, Section], come: ChangeKind = "added"
+) -> Iterator[Change]:
+    """Differences of sections by name. ``come``: what it is that one has come."""
+    for name in {**old, **new}:
+        path, one, two = f"{where}.{name}", _plain(old.get(name)), _plain(new.get(name))
+        if name not in new:
+            yield _change(path, one, None, "removed", f"{path} is removed")
+        elif name not in old:
+            yield _change(path, None, two, come, f"{path} is new: {_shown(two)}")
+        else:
+            yield from _fields(path, old[name], new[name])
+
+
+def _fields(path: str, old: Section, new: Section) -> Iterator[Change]:
+    """The differences of two sections, field by field, without exempt ones."""
+    if type(old) is not type(new):
+        kinds = [getattr(section, "kind", type(section).__name__) for section in (old, new)]
+        text = f"{path}: the kind changed from {kinds[0]} to {kinds[1]}"
+        yield _change(path, _plain(old), _plain(new), "changed", text)
+        return
+    known = directions(type(old))
+    for name, field in type(old).model_fields.items():
+        where = f"{path}.{field.alias or name}".removeprefix(".")
+        one, two = getattr(old, name), getattr(new, name)
+        if where in EXEMPT or one == two:
+            continue
+        if where == SUITES:
+            yield from _named(where, one, two)
+        elif where == "gates":
+            yield from _gates(one, two)
+        elif where == SCORERS:
+            yield from _scorers(one, two)
+        elif where == ENVIRONMENTS or (where == SOURCES and one and two):
+            yield from _named(where, one, two, "changed")
+        elif isinstance(one, Section) and isinstance(two, Section):
+            yield from _fields(where, one, two)
+        elif kind := _kind(known.get(name), one, two):
+            yield _change(where, _plain(one), _plain(two), kind, _told(where, kind, _plain(one), _plain(two)))
+
+
+def _kind(stricter: Way | None, old: Any, new: Any) -> ChangeKind | None:
+    """The kind of a field's change from ``old`` to ``new``; None if only the order of a list differs."""
+    if stricter is None:
+        return "changed"
+    if old is None:
+        return "added"
+    if new is None:
+        return "removed"
+    if stricter in ("higher", "lower"):
+        return "stronger" if (new > old) == (stricter == "higher") else "weaker"
+    come, gone = set(new) - set(old), set(old) - set(new)
+    if come and gone:
+        return "changed"
+    if not come and not gone:
+        return None
+    return "stronger" if bool(come) == (stricter == "more") else "weaker"
+
+
+def _told(path: str, kind: ChangeKind, old: JsonValue, new: JsonValue) -> str:
+    if kind == "removed":
+        return f"{path} is removed (was {_shown(old)})"
+    if kind == "added":
+        return f"{path} is added: {_shown(new)}"
+    verb = {"weaker": "weakened", "stronger": "tightened"}.get(kind, "changed")
+    return f"{path} {verb} from {_shown(old)} to {_shown(new)}"
+
+
+def _change(path: str, old: JsonValue, new: JsonValue, kind: ChangeKind, text: str) -> Change:
+    return Change(path=path, old=old, new=new, kind=kind, text=text)
+
+
+def _plain(value: Any) -> JsonValue:
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    plain: JsonValue = value.model_dump(mode="json") if isinstance(value, Section) else value
+    return plain
+
+
+def _shown(value: JsonValue) -> str:
+    """On one line, whatever is in it."""
+    return json.dumps(value)

@@ -1,0 +1,41 @@
+"""Re-ranking, for suites of kind ``rag``: a cross-encoder reads the question with each passage that a retriever found.
+
+Nogueira and Cho (2019), Passage Re-ranking with BERT.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Annotated
+
+from pydantic import Field
+
+from checks.evaluation.suite_kind import Log
+from checks.retriever_kind import DECIMALS, Relevance, best
+from checks.sections import Positive, Section
+
+
+class Reranker(Section):
+    """Ranks the first passages of the retriever again, by a cross-encoder's score of question and passage together."""
+
+    model: Annotated[
+        Log, Field(description="folder of a cross-encoder with one label: config, tokenizer, weights in safetensors")
+    ]
+    candidates: Annotated[Positive, Field(description="how many passages of the retriever it reads, at least top_k")]
+    max_tokens: Annotated[
+        Positive | None,
+        Field(description="tokens of question and passage that count; null: all, and a pair too long is refused"),
+    ] = None
+
+    def ranked(
+        self, passages: Sequence[str], questions: Sequence[str], found: Sequence[Sequence[int]], relevance: Relevance
+    ) -> Iterator[list[int]]:
+        """For each question the places that the retriever ``found``, best first; those of equal score in its order."""
+        import numpy as np
+
+        pairs = [
+            (question, passages[place]) for question, places in zip(questions, found, strict=True) for place in places
+        ]
+        scores = np.round(relevance(pairs, self.max_tokens), DECIMALS)
+        ends = np.cumsum([0, *(len(places) for places in found)])
+        for places, (start, end) in zip(found, pairwise(ends), strict=True):
+            yield [places[rank] for rank in best(scores[start:end], len(places))]

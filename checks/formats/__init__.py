@@ -1,0 +1,1 @@
+"""The files that stages, gates and the release tool exchange: typed, strict, each with a schema version."""

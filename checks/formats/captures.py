@@ -1,0 +1,148 @@
+"""One captured request of a running model: what the gateway stores and `lockstep watch` reads, as JSON lines.
+
+Names follow OpenTelemetry's conventions for generative AI where they have one; ours begin with ``lockstep.``. Texts are
+redacted before a row is made. An example, one line in a file:
+
+{"time": "2026-11-26T16:20:00.123456Z", "gen_ai.operation.name": "chat", "gen_ai.response.model": "router",
+ "gen_ai.input.messages": [{"role": "user", "parts": [{"type": "text", "content": "create a group"}]}],
+ "gen_ai.output.messages": [{"role": "assistant", "parts": [{"type": "text", "content": "az group create"}],
+ "finish_reason": "stop"}], "gen_ai.usage.input_tokens": 11, "gen_ai.usage.output_tokens": 4,
+ "http.response.status_code": 200, "error.type": null, "lockstep.request_id": "3f1c…", "lockstep.release":
+ "2bf8835691b3", "lockstep.environment": "production", "lockstep.seconds": 0.31,
+ "lockstep.seconds_to_first_token": null, "lockstep.redactions": {"email": 1}, "lockstep.sampled_share": 0.1}
+
+A file is ENVIRONMENT/YYYY-MM-DD/HH-WRITER-NUMBER.jsonl: rows of requests that ended in that hour (UTC). It is complete
+and never changed. While it is written it is called ….jsonl.open, and its last line may be a part of one.
+"""
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import PurePosixPath
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AwareDatetime, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
+
+from checks import files
+from checks.errors import EvidenceRefused
+from checks.formats.report import Count
+from checks.formats.serving import Seconds
+from checks.rows import Record, Sparse
+
+CLOSED, OPEN = ".jsonl", ".jsonl.open"
+LONGEST_REQUEST = timedelta(hours=1)  # that a gateway allows: so late may a row of an hour be in a later file
+# The first 12 hex digits of the model's digest, as the folder of its weights ends: `checks.identity.Digest` has all 64.
+Release = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
+ID_HEADER, RELEASE_HEADER = "X-Request-Id", "Lockstep-Release"  # of an answer: its request, and which release gave it
+SHADOW_ID = "lockstep-shadow"  # of every request of `lockstep shadow`: no traffic, so a gateway does not store it
+
+_FOLDER = re.compile(r".*-([0-9a-f]{12})/?")  # of weights: /models/NAME-VERSION
+_NAME = re.compile(r"(?:^|/)(\d{4}-\d\d-\d\d)/(\d\d)-[^/]+$")
+# The time of a row is written in UTC, whatever zone it was read in.
+_Time = Annotated[AwareDatetime, BeforeValidator(lambda value: _utc(value))]
+
+
+def _utc(value: Any) -> Any:
+    return value.astimezone(UTC) if isinstance(value, datetime) and value.tzinfo else value
+
+
+class Part(Sparse):
+    """A part of a message: ``text`` and ``reasoning`` have ``content``; calls of tools have a name and arguments.
+
+    Other parts, such as images, are stored as their type alone: they cannot be redacted.
+    """
+
+    sparse: ClassVar[frozenset[str]] = frozenset({"content", "id", "name", "arguments", "response"})
+
+    type: Annotated[
+        str, Field(min_length=1, max_length=40)
+    ]  # text, reasoning, tool_call, tool_call_response, image_url
+    content: str | None = None
+    id: str | None = None
+    name: str | None = None
+    arguments: JsonValue = None
+    response: JsonValue = None
+
+
+class InputMessage(Record):
+    """One turn of the prompt."""
+
+    role: Annotated[str, Field(min_length=1, max_length=40)]  # system, developer, user, assistant, tool
+    parts: tuple[Part, ...]
+
+    @property
+    def text(self) -> str:
+        """Its text parts, joined."""
+        return "".join(part.content or "" for part in self.parts if part.type == "text")
+
+
+class OutputMessage(InputMessage):
+    """One answer. ``finish_reason``: as the server said, such as stop or length; error if the answer broke off."""
+
+    finish_reason: Annotated[str, Field(min_length=1, max_length=40)]
+
+
+class Capture(Record):
+    """One request that ended, and its answer. Seconds count from the request's arrival at the gateway."""
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
+    time: _Time  # when the request arrived
+    operation: Annotated[Literal["chat", "text_completion"], Field(alias="gen_ai.operation.name")]
+    model: Annotated[str | None, Field(alias="gen_ai.response.model")] = None  # as the server calls it
+    input_messages: Annotated[tuple[InputMessage, ...], Field(alias="gen_ai.input.messages")]
+    output_messages: Annotated[tuple[OutputMessage, ...], Field(alias="gen_ai.output.messages")] = ()
+    input_tokens: Annotated[Count | None, Field(alias="gen_ai.usage.input_tokens")] = None
+    output_tokens: Annotated[Count | None, Field(alias="gen_ai.usage.output_tokens")] = None
+    status: Annotated[int, Field(alias="http.response.status_code", ge=100, le=599)]  # 499: the client went away
+    error: Annotated[str | None, Field(alias="error.type", max_length=80)] = None  # None: the answer is complete
+    request_id: Annotated[Name, Field(alias="lockstep.request_id")]
+    release: Annotated[Release | None, Field(alias="lockstep.release")] = None  # None: the server does not say
+    environment: Annotated[Name, Field(alias="lockstep.environment")]
+    seconds: Annotated[Seconds, Field(alias="lockstep.seconds")]
+    seconds_to_first_token: Annotated[Seconds | None, Field(alias="lockstep.seconds_to_first_token")] = None  # streams
+    redactions: Annotated[dict[str, Count], Field(alias="lockstep.redactions", default_factory=dict)]  # kind to number
+    sampled_share: Annotated[float, Field(alias="lockstep.sampled_share", gt=0, le=1)]
+
+    @property
+    def prompt(self) -> str:
+        """The last user message, as ``checks.rows.Row.prompt``; empty if there is none."""
+        return next((message.text for message in reversed(self.input_messages) if message.role == "user"), "")
+
+    @property
+    def answer(self) -> str | None:
+        """The text of the first answer; None if there was none."""
+        return self.output_messages[0].text if self.output_messages else None
+
+
+def release_of(folder: Any) -> str | None:
+    """The release whose weights a server says that it serves from ``folder``; None if it does not say."""
+    found = _FOLDER.fullmatch(folder) if isinstance(folder, str) else None
+    return found[1] if found else None
+
+
+def parse(data: bytes, where: str) -> Iterator[Capture]:
+    """The rows of a file; of one that is still written (its name ends in OPEN) an incomplete last line is left out.
+
+    Raises EvidenceRefused with the line that is no capture.
+    """
+    lines = data.split(b"\n")
+    last = lines.pop()
+    if last and not where.endswith(OPEN):
+        lines.append(last)
+    for number, line in enumerate(lines, 1):
+        try:
+            yield Capture.model_validate_json(line)
+        except ValidationError as error:
+            todo = "move the file out of the captures: only the gateway, or an adapter to its format, writes there"
+            raise EvidenceRefused(f"{where}:{number}: {files.first(error)}", todo) from error
+
+
+def may_hold(name: str, since: datetime, until: datetime) -> bool:
+    """Whether a file of this name may hold requests that arrived from ``since`` on and before ``until``."""
+    found = _NAME.search(PurePosixPath(name).as_posix())
+    if found is None or not name.endswith((CLOSED, OPEN)):
+        return False
+    hour = datetime.fromisoformat(f"{found[1]}T{found[2]}:00:00+00:00")
+    return since - timedelta(hours=1) < hour < until + LONGEST_REQUEST

@@ -1,0 +1,127 @@
+"""The reports of fetch, prepare and validate, and the seal of the splits that passed."""
+
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from checks.formats.report import Count, Report, StageReport
+from checks.identity import Digest
+from checks.rows import Record
+
+MAIN = "main"  # the source that data.uri names, where several are told apart
+
+
+class Fetched(Record):
+    """One source: its address, the verified pin, and the digest of the directory made from it."""
+
+    uri: str
+    sha256: str
+    size: Count  # bytes that were hashed
+    files: Count
+    digest: Digest  # of the output directory
+    license: str | None  # as params.yaml states it
+    declared: str | None  # what the source says of itself, as it spells it; None when it says nothing
+    chat_template: Digest | None = None  # of its text; of a base alone
+
+
+class FetchReport(StageReport):
+    """What fetch downloaded.
+
+    ``data``: what data.uri names; its digest and files are those of data/raw, with all further sources. ``sources``:
+    these by name.
+    """
+
+    sparse: ClassVar[frozenset[str]] = frozenset({"plugins", "sources"})
+
+    base: Fetched
+    data: Fetched
+    sources: dict[str, Fetched] = Field(default_factory=dict)
+
+    @property
+    def all_data(self) -> dict[str, Fetched]:
+        """What was fetched of each source of rows, by its name; that of data.uri first."""
+        return {MAIN: self.data, **self.sources}
+
+
+class RuleCount(Record):
+    """How many rows a named rule fixed or dropped."""
+
+    rule: str
+    kind: Literal["fix", "drop"]
+    rows: Count
+    examples: tuple[str, ...] = ()  # sources of up to five of them: path:line below the raw data
+
+
+class Split(Record):
+    """One split's file."""
+
+    rows: Count
+    groups: Count
+    sha256: Digest
+
+
+class SourceRows(Record):
+    """Rows of one of several sources: as they were read, and as they are in the splits."""
+
+    read: Count
+    splits: dict[str, Count]
+
+
+class PrepareReport(StageReport):
+    """Accounting of rows: every input row was kept, or dropped by a named rule.
+
+    ``sources``: the rows of each, if there are several; ``main`` is the one of data.uri.
+    """
+
+    sparse: ClassVar[frozenset[str]] = frozenset({"plugins", "sources"})
+
+    raw: Digest  # of data/raw
+    input_rows: Count
+    kept_rows: Count
+    dropped_rows: Count
+    rules: tuple[RuleCount, ...]
+    splits: dict[str, Split]
+    sources: dict[str, SourceRows] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _rows_are_conserved(self) -> Self:
+        dropped = sum(rule.rows for rule in self.rules if rule.kind == "drop")
+        split_rows = sum(split.rows for split in self.splits.values())
+        if dropped != self.dropped_rows or self.input_rows != self.kept_rows + dropped or split_rows != self.kept_rows:
+            raise ValueError(
+                f"rows are not conserved: {self.input_rows} in, {self.kept_rows} kept, {dropped} dropped by rules "
+                f"(report says {self.dropped_rows}), {split_rows} in splits"
+            )
+        return self
+
+
+class Expectation(Record):
+    """One expectation on the data, and the observed value."""
+
+    name: str  # unique in the report, a phrase such as "test: prompts are unique"
+    expectation: str  # Great Expectations' type
+    success: bool
+    observed: str
+    unexpected: Count
+    rows: tuple[dict[str, Any], ...]  # up to five offending rows
+
+
+class DataReport(StageReport):
+    """The result of validate; ``splits`` are the digests of the files it read."""
+
+    success: bool
+    splits: dict[str, Digest]
+    rows: dict[str, Count]
+    expectations: Annotated[tuple[Expectation, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _success_is_of_all(self) -> Self:
+        if self.success != all(e.success for e in self.expectations):
+            raise ValueError("success contradicts the expectations")
+        return self
+
+
+class Seal(Report):
+    """States that these splits passed every expectation. For unchanged splits the seal is unchanged."""
+
+    splits: dict[str, Digest]

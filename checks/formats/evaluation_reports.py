@@ -1,0 +1,163 @@
+"""The reports of evaluate, of references, looks and noise."""
+
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from checks.formats.engines import Vllm
+from checks.formats.report import Count, ModelName, Report
+from checks.identity import Digest
+from checks.rows import Record, Sparse
+
+Earlier = Literal["main", "champion", "best"]  # models released before, named by git
+RELEASED: tuple[Earlier, ...] = ("champion", "best")  # main stands in for them until production runs something
+
+
+class Interval(Record):
+    """A mean with its confidence interval, over n rows."""
+
+    value: float
+    low: float
+    high: float
+    n: Count
+
+
+class ModelResult(Record):
+    """One model's predictions and scores: scorer name to interval, overall and by slice."""
+
+    predictions: Digest  # of the JSON lines file
+    metrics: dict[str, Interval]
+    slices: dict[str, dict[str, Interval]]
+
+
+class Speed(Record):
+    """How fast one model answered the test rows, in the batches of the stage evaluate.
+
+    vLLM starts all rows at once and takes each up when there is room: then there are no seconds of one answer.
+    """
+
+    examples_per_second: Annotated[float, Field(ge=0)]
+    p50_seconds: Annotated[float | None, Field(ge=0)]  # of one answer, from the start of its batch; by nearest rank
+    p95_seconds: Annotated[float | None, Field(ge=0)]
+
+
+class EvaluateMeasured(Report):
+    """How fast the models answered; recorded and shown like ``TrainMeasured``. Baselines have no entry."""
+
+    merged: Digest  # which evaluation this is about
+    models: dict[ModelName, Speed]
+
+
+class Reference(Record):
+    """A reference model, from the record at ``commit``."""
+
+    commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40,64}$")]
+    merged: Digest
+    test: Digest
+    scorers: Digest
+    prompt_format: Digest
+    predictions: Digest  # of data/predictions/candidate.jsonl there
+
+
+class ReferencesReport(Report):
+    """The reference models, as git named them; ``absent`` says why there is none yet.
+
+    ``lockstep references`` writes it. ``main``, and what else a gate names, are in exactly one of the two.
+    """
+
+    found: dict[Earlier, Reference]
+    absent: dict[Earlier, str]
+
+    @model_validator(mode="after")
+    def _each_is_in_one(self) -> Self:
+        if both := set(self.found) & set(self.absent):
+            raise ValueError(f"{', '.join(sorted(both))} is both found and absent")
+        return self
+
+
+class LooksReport(Report):
+    """Which models each test split has judged, as far as git and this work tree know.
+
+    ``models``: by the digest of a test split, the merged models that have a recorded evaluation on it, sorted.
+    ``lockstep run`` writes it.
+    """
+
+    models: dict[Digest, tuple[Digest, ...]]
+
+
+class ReferenceUse(Record):
+    """Where a reference's predictions come from.
+
+    ``stored``: from its own record, with the same test split, scorers and prompt. ``same-model``: it is the candidate.
+    ``evaluated``: its weights answered this test split. ``absent``: there is none yet. ``unavailable``: there is one,
+    but neither its predictions nor its weights could be obtained.
+    """
+
+    how: Literal["stored", "same-model", "evaluated", "absent", "unavailable"]
+    merged: Digest | None  # None when absent
+    note: str  # a sentence for a person
+
+    @model_validator(mode="after")
+    def _only_the_absent_is_none(self) -> Self:
+        if (self.how == "absent") != (self.merged is None):
+            raise ValueError(f"{self.how} with {'no model' if self.merged is None else 'a model'}")
+        return self
+
+
+class EvaluationReport(Report, Sparse):
+    """The candidate (the merged directory) beside references and baselines, on one test split."""
+
+    sparse: ClassVar[frozenset[str]] = frozenset({"unquantised", "engine"})
+
+    merged: Digest
+    base: Digest
+    test: Digest
+    rows: Count
+    scorers: Digest  # of evaluate.scorers, canonical JSON
+    prompt_format: Digest  # of the candidate's chat template, the generation settings and the engine
+    base_prompt: Digest  # of the messages that the base was asked
+    confidence: float
+    references: dict[Earlier, ReferenceUse]
+    models: dict[ModelName, ModelResult]  # "candidate", "base", then the earlier models where had, then the baselines
+    summary: tuple[str, ...]  # sentences for a person
+    unquantised: Digest | None = None  # the 16-bit model that answered beside the candidate, where that has 8 bits
+    engine: Vllm | None = None  # what generated all of its answers; None: transformers
+
+
+class NoiseRun(Record):
+    """One evaluation of the unchanged model; ``changed``: rows answered differently from the first run."""
+
+    order: str  # "test order", "reversed", "shuffled 1", …
+    batch_tokens: Count
+    threads: Count
+    metrics: dict[str, float]
+    changed: Count
+
+
+class NoiseReport(Report):
+    """How far evaluations of one unchanged model differ. No margin may be below that.
+
+    It is valid while base, scorers and prompt format are those of the evaluation.
+    """
+
+    merged: Digest
+    base: Digest
+    test: Digest
+    scorers: Digest
+    prompt_format: Digest
+    device: str
+    rows: Count
+    runs: Annotated[tuple[NoiseRun, ...], Field(min_length=2)]
+    floor: dict[str, float]  # scorer to the largest difference between two runs' means
+    max_logprob_diff: Annotated[
+        float, Field(ge=0)
+    ]  # nats, on reference tokens of the valid split, between two batchings
+
+    @model_validator(mode="after")
+    def _floor_is_of_the_runs(self) -> Self:
+        for scorer, floor in self.floor.items():
+            means = [run.metrics.get(scorer) for run in self.runs]
+            known = [mean for mean in means if mean is not None]
+            if len(known) < len(means) or abs(max(known) - min(known) - floor) > 1e-6:
+                raise ValueError(f"the floor of {scorer} is not the largest difference between its runs")
+        return self

@@ -1,0 +1,41 @@
+"""What all reports of stages have: a schema version, and the digests of what they are about.
+
+So evidence about other bytes is recognised. Digests are ``sha256:<hex>`` as ``checks.digest`` defines them.
+"""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import AfterValidator, Field
+
+from checks import digest
+from checks.identity import Plugin, PluginName
+from checks.rows import Record, Sparse
+
+ModelName = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,40}$")]  # also the name of a file
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+def _named(path: str) -> str:
+    if not digest.is_name(path):
+        raise ValueError(f"{path!r} cannot be the path of a file in a tree")
+    return path
+
+
+TreePath = Annotated[str, AfterValidator(_named)]  # relative, as a manifest has it
+
+
+class Report(Record):
+    """A report with a schema version; another version is refused."""
+
+    schema_version: Literal[1] = 1
+
+
+class StageReport(Report, Sparse):
+    """The report of a stage that can use kinds from other packages; ``plugins`` has the digests of their code.
+
+    If a stage used only Lockstep's own kinds, ``plugins`` is not written.
+    """
+
+    sparse: ClassVar[frozenset[str]] = frozenset({"plugins"})
+
+    plugins: dict[PluginName, Plugin] = Field(default_factory=dict)

@@ -1,0 +1,218 @@
+"""Types of the serving reports: probes of the model, the image, and the verification of a server.
+
+``stages.probe`` writes the probes, `lockstep build` the image report, `lockstep verify` the serving report. Digests are
+``sha256:<hex>``: of a model as ``checks.digest`` defines it, of images, manifests and layers as OCI does.
+"""
+
+from typing import Annotated, ClassVar, Literal, Self, get_args
+
+from pydantic import Field, JsonValue, model_validator
+
+from checks.formats.energy import Energy
+from checks.formats.report import Count, Report, TreePath
+from checks.identity import Digest
+from checks.rows import Message, Record, Sparse
+
+Seconds = Annotated[float, Field(ge=0)]
+CommitHash = Annotated[str, Field(pattern=r"^[0-9a-f]{40,64}$")]
+
+
+class ProbeToken(Record):
+    """One greedy token and the second best at its position; log-probabilities in nats."""
+
+    id: Count
+    text: str  # what it adds to the answer, special tokens left out; all of them joined are the answer
+    logprob: Annotated[float, Field(le=0)]
+    runner_up: Count
+    runner_up_logprob: Annotated[float, Field(le=0)]
+
+    @property
+    def lead(self) -> float:
+        """Its log-probability minus that of the second best, in nats."""
+        return self.logprob - self.runner_up_logprob
+
+
+class Probe(Sparse):
+    """One prompt and the merged model's own answer.
+
+    ``prompt_tokens``: the ids of the templated prompt. ``tokens``: the greedy answer, with the token that ended it if
+    it ``ended``. ``base_text``: the untuned base's answer to the same messages. ``unended``: the greedy answer in which
+    no token may end it, so that it is long for any model. ``tools``: the functions that the prompt describes.
+    """
+
+    sparse: ClassVar[frozenset[str]] = frozenset({"tools"})
+
+    id: str
+    messages: Annotated[tuple[Message, ...], Field(min_length=1)]
+    prompt_tokens: Annotated[tuple[Count, ...], Field(min_length=1)]
+    tokens: Annotated[tuple[ProbeToken, ...], Field(min_length=1)]
+    ended: bool
+    base_text: str
+    unended: tuple[ProbeToken, ...] = ()
+    tools: tuple[dict[str, JsonValue], ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The answer."""
+        return "".join(token.text for token in self.tokens)
+
+    def without_end(self) -> "Probe":
+        """The same prompt with the long answer."""
+        return self.model_copy(update={"tokens": self.unended, "ended": False})
+
+
+class ProbeReport(Report):
+    """The merged model's answers offline, token by token."""
+
+    merged: Digest
+    base: Digest
+    valid: Digest  # of the split that the prompts are from
+    max_new_tokens: Count
+    precision: str
+    device: str
+    probes: Annotated[tuple[Probe, ...], Field(min_length=1)]
+    ends: tuple[Count, ...] = ()  # tokens that end an answer; those that ``unended`` answers are made without
+
+
+class Layer(Record):
+    """One layer of the weights. It is uncompressed, so its digest is also its diff_id."""
+
+    digest: Digest
+    size: Count
+    files: Annotated[dict[TreePath, Digest], Field(min_length=1)]  # path below the model's folder to the file's digest
+
+
+class BaseImage(Record):
+    """The image that weights were added to. ``index``: the pinned digest, if that is an index of platforms."""
+
+    name: str  # as params.yaml states it
+    index: Digest | None
+    manifest: Digest
+    platform: str  # such as linux/amd64
+    layers: Count
+    size: Count  # bytes of its layers
+
+
+class ImageReport(Report):
+    """An image: its weights, layers, base and verdict."""
+
+    image: Digest  # of its manifest
+    place: str  # where it was put: HOST/NAME, or oci:FOLDER
+    model: Digest  # of the merged directory
+    verdict: Digest  # of reports/verdict.json
+    commit: CommitHash  # that holds the record of the model
+    runtime: str
+    path: str  # of the weights in the image
+    base: BaseImage | None  # None: the weights alone
+    layers: Annotated[tuple[Layer, ...], Field(min_length=1)]  # of the weights, in order
+    size: Count  # bytes of all its blobs
+    tool: str  # version of Lockstep
+
+
+CheckName = Literal[
+    "start",  # answered within the deadline
+    "identity",  # says that it serves this model's folder
+    "template",  # makes the same token ids of a chat
+    "parity",  # answers the probes as the offline model does
+    "adapter",  # answers otherwise than the base
+    "score",  # scores the same on the test rows
+    "errors",  # refuses a prompt too long, a malformed request, an unknown model
+    "metrics",  # exposes metrics, and they move
+    "latency",  # answers streams, several at once; the times are only recorded
+    "egress",  # ran without a way out
+    "read-only",  # ran on a root file system that cannot be written
+    "drain",  # SIGTERM lets a request in flight finish
+]
+
+
+class ServingCheck(Record):
+    """The result of one check. ``unavailable``: this runtime, or this way to run it, does not support it."""
+
+    name: CheckName
+    status: Literal["pass", "fail", "unavailable"]
+    reason: str  # one sentence for a person
+    value: float | None = None
+    bound: float | None = None
+
+
+class Load(Record):
+    """Latency at one level of concurrency. Seconds from sending a request; the first token only for streams."""
+
+    concurrency: Annotated[int, Field(ge=1)]
+    requests: Annotated[int, Field(ge=1)]
+    p50: Seconds
+    p95: Seconds
+    first_token_p50: Seconds | None
+    first_token_p95: Seconds | None
+    tokens_per_second: Annotated[float, Field(ge=0)]  # generated, of all requests together
+
+
+LONG_ENOUGH = 5.0  # seconds: NVML's counter goes on every 0.1 s, and the requests at the ends are fewer at a time
+
+
+class Throughput(Record):
+    """What requests cost a server that always has so many in flight. They are the probes' prompts, streamed.
+
+    ``machine``: its class, as ``checks.machine.meters`` names it; None: not known. ``energy``: of all that ran on it
+    meanwhile, the client included.
+    """
+
+    machine: str | None
+    concurrency: Annotated[int, Field(ge=1)]
+    requests: Annotated[int, Field(ge=1)]
+    seconds: Annotated[float, Field(gt=0)]
+    energy: Energy
+
+    @property
+    def watt_hours(self) -> float | None:
+        """Of 1,000 requests; None: not measured, or not for long enough.
+
+        Of GPUs alone where they serve: who verifies may not be allowed to read the processors' counters.
+        """
+        gpus = tuple(each for each in self.energy.counted if each.kind == "nvml")
+        hours = Energy(counted=gpus).watt_hours if gpus else self.energy.watt_hours
+        return None if hours is None or self.seconds < LONG_ENOUGH else 1000 * hours / self.requests
+
+    def price(self, hourly: float) -> float:
+        """Of 1,000 requests, where the machine costs ``hourly`` an hour."""
+        return 1000 * self.seconds / 3600 * hourly / self.requests
+
+
+class ServingReport(Report, Sparse):
+    """The result of a verification. It passes if no check fails and the essential ones pass."""
+
+    sparse: ClassVar[frozenset[str]] = frozenset({"throughput"})
+
+    image: Digest | None  # None: a server that was running already, or a folder of weights
+    # The server's own image, NAME@sha256:…, in whose container weights were served that come alone; else None.
+    server: Annotated[str, Field(pattern=r"^[^\s@]{1,400}@sha256:[0-9a-f]{64}$")] | None = None
+    model: Digest
+    verdict: Digest  # of reports/verdict.json
+    probes: Digest  # of data/probes.json
+    runtime: str
+    how: Literal["container", "process", "url"]
+    device: str
+    checks: tuple[ServingCheck, ...]
+    load: tuple[Load, ...]
+    throughput: Throughput | None = None  # None: the server failed before, or an older version asked
+    status: Literal["pass", "fail"]
+    tool: str
+
+    @model_validator(mode="after")
+    def _status_is_of_the_checks(self) -> Self:
+        names = [check.name for check in self.checks]
+        if sorted(names) != sorted(get_args(CheckName)):
+            raise ValueError("every check is made once, or said to be unavailable")
+        if self.status != combine(self.checks):
+            raise ValueError(f"status {self.status} contradicts the checks")
+        return self
+
+
+ESSENTIAL: tuple[CheckName, ...] = ("start", "parity", "adapter", "score")
+
+
+def combine(checks: tuple[ServingCheck, ...]) -> Literal["pass", "fail"]:
+    """``pass`` if no check fails and each essential one passes."""
+    passed = {check.name for check in checks if check.status == "pass"}
+    failed = any(check.status == "fail" for check in checks)
+    return "fail" if failed or not passed.issuperset(ESSENTIAL) else "pass"

@@ -1,0 +1,221 @@
+"""What is signed: in-toto statements (Statement v1) about an image.
+
+The evidence of one release is about an image and its weights.
+It names by digest all that the release came from, and carries the reports of build and verify whole, so that one signed
+document leads from a running image back to the rows that the weights were trained on. A verification is what
+`lockstep verify` saw of the running model, signed on the machine that saw it; a release carries it as it was signed. An
+approval is one person's word that an image may run in an environment, a quarantine release that images may be moved
+again. A checkpoint is about the branch of the environments. A sealed look is one bit about a model.
+"""
+
+import re
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import AwareDatetime, ConfigDict, Field, model_validator
+
+from checks import layout
+from checks.formats.serving import CommitHash, ImageReport, ServingReport
+from checks.formats.verdict import Inside
+from checks.identity import Digest
+from checks.rows import Record
+
+STATEMENT: Final = "https://in-toto.io/Statement/v1"
+PREDICATE: Final = "urn:lockstep:release:v1"
+VERIFICATION: Final = "urn:lockstep:verification:v1"
+APPROVAL: Final = "urn:lockstep:approval:v1"
+QUARANTINE_RELEASE: Final = "urn:lockstep:quarantine-release:v1"
+CHECKPOINT: Final = "urn:lockstep:checkpoint:v1"
+SEALED_LOOK: Final = "urn:lockstep:sealed-look:v1"
+PAYLOAD = "application/vnd.in-toto+json"  # DSSE's payloadType of a statement
+ENVELOPE = "application/vnd.dsse.envelope.v1+json"  # of the signed statement, as an artifact of its image
+# A directory's digest, as checks.digest defines it: in-toto's sha256 is of a file's bytes.
+TREE = "lockstepTreeV1"
+
+
+class Subject(Record):
+    """What the statement is about: a name, and its digest by algorithm, hexadecimal."""
+
+    name: str
+    digest: Annotated[dict[str, str], Field(min_length=1)]
+
+
+class Materials(Record):
+    """What the weights came from. Directories by ``checks.digest``'s tree digest, files by SHA-256."""
+
+    base: Digest
+    raw: Digest
+    splits: Annotated[dict[str, Digest], Field(min_length=1)]
+    adapter: Digest
+    tokenizer: Digest  # of the files that make it, as a tree
+    chat_template: Digest | None  # of its text
+    params: Digest
+    lock: Digest  # dvc.lock
+    verdict: Digest
+    probes: Digest
+    reports: dict[Inside, Digest]
+
+
+class Release(Record):
+    """The predicate."""
+
+    materials: Materials
+    commit: CommitHash
+    policy: Digest  # of the gates that the verdict answers
+    sbom: Digest  # of the bill of materials that is attached to the image
+    image: ImageReport
+    serving: ServingReport
+    # The signed verification whose report ``serving`` is, envelope or bundle, as text; older versions had none.
+    verification: Annotated[str, Field(max_length=256 << 10)] | None = None
+    tool: str
+
+    @model_validator(mode="after")
+    def _all_is_about_one_model(self) -> Self:
+        if self.serving.model != self.image.model:
+            raise ValueError("the serving report is about another model than the image")
+        if {self.image.verdict, self.serving.verdict} != {self.materials.verdict}:
+            raise ValueError("the reports are about another verdict")
+        if self.image.commit != self.commit:
+            raise ValueError("the image is of another commit")
+        return self
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema of a release's predicate, for whoever reads one without Lockstep (docs/release.schema.json)."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": PREDICATE,
+        **Release.model_json_schema(by_alias=True),
+        "description": f"The predicate of an in-toto statement whose predicateType is {PREDICATE}.",
+    }
+
+
+class _InToto(Record):
+    """What every statement has."""
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
+    type: Annotated[Literal["https://in-toto.io/Statement/v1"], Field(alias="_type")] = STATEMENT
+
+
+class Statement(_InToto):
+    """One release, as it is signed."""
+
+    subject: Annotated[tuple[Subject, ...], Field(min_length=2, max_length=2)]
+    predicate_type: Annotated[Literal["urn:lockstep:release:v1"], Field(alias="predicateType")] = PREDICATE
+    predicate: Release
+
+    @model_validator(mode="after")
+    def _subjects_are_the_image_and_the_weights(self) -> Self:
+        image, model = self.predicate.image.image, self.predicate.image.model
+        wanted = [{"sha256": image.removeprefix("sha256:")}, {TREE: model.removeprefix("sha256:")}]
+        if [subject.digest for subject in self.subject] != wanted:
+            raise ValueError("the subjects are not the image and the weights of the predicate")
+        return self
+
+
+class Observed(Record):
+    """The predicate of a verification."""
+
+    report: ServingReport
+
+
+class Verification(_InToto):
+    """What a server was seen to do. Subjects: the report's file, the weights, and the image where there is one."""
+
+    subject: Annotated[tuple[Subject, ...], Field(min_length=2, max_length=3)]
+    predicate_type: Annotated[Literal["urn:lockstep:verification:v1"], Field(alias="predicateType")] = VERIFICATION
+    predicate: Observed
+
+    @property
+    def file(self) -> str:
+        """The digest of the report's file."""
+        return f"sha256:{self.subject[0].digest.get('sha256', '')}"
+
+    @model_validator(mode="after")
+    def _subjects_are_of_the_report(self) -> Self:
+        report = self.predicate.report
+        wanted = [{TREE: report.model.removeprefix("sha256:")}]
+        wanted += [{"sha256": report.image.removeprefix("sha256:")}] if report.image else []
+        named = [subject.digest for subject in self.subject[1:]]
+        if self.subject[0].name != layout.SERVING_REPORT.as_posix() or named != wanted:
+            raise ValueError("the subjects are not the report, its weights and its image")
+        return self
+
+
+class Approved(Record):
+    """The predicate of an approval."""
+
+    environment: Annotated[str, Field(min_length=1, max_length=100)]
+    why: Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]+$")]
+
+
+class Approval(_InToto):
+    """One person's word that an image may run in an environment."""
+
+    subject: Annotated[tuple[Subject, ...], Field(min_length=1, max_length=1)]
+    predicate_type: Annotated[Literal["urn:lockstep:approval:v1"], Field(alias="predicateType")] = APPROVAL
+    predicate: Approved
+
+
+class Freed(Record):
+    """The predicate of a quarantine release. ``parent``: the commit of the ledger that it was made on, and no other."""
+
+    parent: CommitHash
+    why: Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]+$")]
+
+
+class QuarantineRelease(_InToto):
+    """One person's word that the images of some entries are held back no longer."""
+
+    subject: Annotated[tuple[Subject, ...], Field(min_length=1, max_length=1000)]
+    predicate_type: Annotated[Literal["urn:lockstep:quarantine-release:v1"], Field(alias="predicateType")] = (
+        QUARANTINE_RELEASE
+    )
+    predicate: Freed
+
+
+class Checked(Record):
+    """The predicate of a checkpoint. ``number``: how many there are, this one included."""
+
+    number: Annotated[int, Field(ge=1)]
+    at: AwareDatetime
+
+
+class Checkpoint(_InToto):
+    """Somebody's word that at a time the branch of the environments was at a commit, and had this history."""
+
+    subject: Annotated[tuple[Subject, ...], Field(min_length=1, max_length=1)]
+    predicate_type: Annotated[Literal["urn:lockstep:checkpoint:v1"], Field(alias="predicateType")] = CHECKPOINT
+    predicate: Checked
+
+    @property
+    def head(self) -> str:
+        """The commit."""
+        return self.subject[0].digest["gitCommit"]
+
+    @model_validator(mode="after")
+    def _the_subject_is_a_commit(self) -> Self:
+        if not re.fullmatch("[0-9a-f]{40}", self.subject[0].digest.get("gitCommit", "")):
+            raise ValueError("the subject is not a commit")
+        return self
+
+
+class Looked(Record):
+    """The predicate of a sealed look: the only thing that is ever said of the answers to the sealed rows.
+
+    ``split``: SHA-256 of the encrypted file. ``asked``: ``checks.config.sealed.Sealed.asked``. ``number``: how many
+    looks the split has had, this one included.
+    """
+
+    split: Digest
+    asked: Digest
+    number: Annotated[int, Field(ge=1)]
+    passed: bool
+
+
+class SealedLook(_InToto):
+    """Somebody's word that the weights pass the sealed gates, or that they do not."""
+
+    subject: Annotated[tuple[Subject, ...], Field(min_length=1, max_length=1)]
+    predicate_type: Annotated[Literal["urn:lockstep:sealed-look:v1"], Field(alias="predicateType")] = SEALED_LOOK
+    predicate: Looked

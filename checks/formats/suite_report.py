@@ -1,0 +1,226 @@
+"""Files of suites: neutral lines of scores, answers, judgements of answers, and the report that binds all by digest.
+
+``data/suites/NAME.jsonl`` has one ``SuiteLine`` for each model, metric and sample. ``data/suites/NAME.answers.jsonl``
+has one ``SuiteAnswer`` for each model and sample of a suite that models answered. ``data/judgements/NAME.jsonl`` has
+one ``Judgement`` for each answer that was judged. ``reports/suites.json`` is the ``SuitesReport``. Gates read these
+files. They score answers again, and no other sample: docs/explanation/evidence.md#recomputed-or-witnessed.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, JsonValue, model_validator
+
+from checks import digest
+from checks.formats.report import Count, StageReport
+from checks.identity import Digest
+from checks.rows import Message, Record, Sparse
+from checks.sections import Name, Section
+
+# What a score rests on: a pure function, a judge (a model), people, or another tool's word.
+SourceClass = Literal["pure", "judge", "human", "external"]
+Role = Literal["candidate", "base", "unquantised", "main", "champion", "best"]
+HUMAN = "human"  # the metric of gates that ask people which of two answers is better
+SampleId = Annotated[str, Field(min_length=1, max_length=500)]
+Metric = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,59}$")]
+Word = Annotated[str, Field(min_length=1, max_length=200)]
+Who = Annotated[str, Field(pattern=r"^[\w.:@/+-][\w .:@/+-]{0,149}$")]  # a finding has it in its reason
+
+
+def asked_sha(messages: Sequence[Message], reference: str, tools: Sequence[dict[str, JsonValue]] = ()) -> str:
+    """The ``sample_sha`` of a chat, its reference, and the functions that it could call."""
+    said = [[message.model_dump() for message in messages], reference]
+    return digest.of_json([*said, list(tools)] if tools else said)
+
+
+class Scale(Section):
+    """The values that a metric can have, both ends among them; a value outside is refused.
+
+    Gates count a value as its share of the scale: ``low`` is 0, ``high`` is 1.
+    """
+
+    low: float
+    high: float
+
+    @model_validator(mode="after")
+    def _has_a_length(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"low {self.low:g} is not below high {self.high:g}|swap or widen them")
+        return self
+
+
+class Scored(Record):
+    """One model's score of one sample by one metric: a line that any tool can write (kind ``external``).
+
+    ``model`` is the digest of the model's directory, as `lockstep` prints it. ``sample_sha`` is the digest of what was
+    asked and of the reference, so that two models were asked the same. ``group`` is the cluster that the sample is in.
+    """
+
+    sample: SampleId
+    sample_sha: Digest
+    model: Digest
+    metric: Metric
+    value: float
+    group: Word
+    slice: Word
+
+
+class SuiteLine(Scored):
+    """A score with where it comes from: ``source_digest`` is of the log, or of the file of judgements."""
+
+    source: SourceClass
+    source_digest: Digest
+
+
+class Passage(Record):
+    """A passage of a corpus: a document, or a part of one."""
+
+    id: SampleId
+    text: str
+
+
+class Gold(Record):
+    """A document that answers a question; ``quote``: the words of it that do, None: any.
+
+    ``passages`` are the ids of the passages of which each has them.
+    """
+
+    id: SampleId
+    quote: str | None
+    passages: Annotated[tuple[SampleId, ...], Field(min_length=1)]
+
+
+class Reading(Record):
+    """What a model read before it answered ``question``: the passages of ``gold``, or those that were retrieved.
+
+    Retrieved ones are in the order of their rank. Without ``gold``, nothing in the corpus answers the question.
+    """
+
+    setting: Literal["gold", "retrieved"]
+    question: Annotated[tuple[Message, ...], Field(min_length=1)]
+    gold: tuple[Gold, ...]
+    passages: tuple[Passage, ...]
+
+
+class SuiteAnswer(Sparse):
+    """One model's answer to one sample. Without a reference it is empty.
+
+    ``reading``: of kind ``rag``. What was asked then is the question; passages are how it was asked, so two retrievers
+    can be compared on it.
+    """
+
+    sparse: ClassVar[frozenset[str]] = frozenset({"reading"})
+
+    sample: SampleId
+    model: Digest
+    messages: Annotated[tuple[Message, ...], Field(min_length=1)]
+    reference: str
+    answer: str
+    reading: Reading | None = None
+
+    @property
+    def sample_sha(self) -> str:
+        """Of what was asked and of the reference."""
+        if self.reading is None:
+            return asked_sha(self.messages, self.reference)
+        gold = [[each.id, each.quote] for each in self.reading.gold]
+        return digest.of_json([asked_sha(self.reading.question, self.reference), gold])
+
+
+class Judgement(Sparse):
+    """What a judge said of one answer to one test row; None: nothing that is a value.
+
+    ``answer_sha`` is the digest of the answer's text, as the model gave it. ``judge`` says who judged, ``prompt_sha``
+    is the digest of what the judge was told to do (None: nothing is on record), ``response`` is what it said.
+    Where two answers were compared, ``answer_sha`` is the one that was shown first, on the left, and ``other_sha`` the
+    other; the value is 1 where the first is better, 0 where the other is, 0.5 for a tie. ``by``: people or a model.
+    """
+
+    sparse: ClassVar[frozenset[str]] = frozenset({"other_sha", "by"})
+
+    sample: SampleId
+    answer_sha: Digest
+    other_sha: Digest | None = None
+    by: Literal["human", "judge"] | None = None
+    value: float | None
+    judge: Who
+    prompt_sha: Digest | None
+    response: str = ""
+
+
+class Pinned(Record):
+    """A file that a suite was made of."""
+
+    uri: str
+    sha256: Digest
+    license: str | None
+
+
+class Anchored(Sparse):
+    """What the judge said of the anchor: pairs of answers with people's labels that stay the same.
+
+    ``agrees`` has a digit for each pair, in the file's order: 1 where judge and people say the same, else 0. ``before``
+    has those of the record at ``commit``, where the anchor and the judge's section in params.yaml (``judge``) were the
+    same.
+    """
+
+    sparse: ClassVar[frozenset[str]] = frozenset({"before", "commit"})
+
+    anchor: Digest
+    judge: Digest
+    agrees: Annotated[str, Field(pattern=r"^[01]+$")]
+    flips: Count
+    unparsed: Count
+    before: Annotated[str, Field(pattern=r"^[01]+$")] | None = None
+    commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40,64}$")] | None = None
+
+
+class Compared(Sparse):
+    """Comparisons of two models' answers: counts of rows, and what they say of the people and of the judge.
+
+    ``differ``: rows whose answers differ, which the judge was asked about. ``drawn``: rows that people label;
+    ``labelled``: those of them with a label, or with equal answers, which are a tie. ``flips``: rows where the judge
+    says another thing when the answers change places. ``alpha``: Krippendorff's, of rows that several people labelled.
+    """
+
+    sparse: ClassVar[frozenset[str]] = frozenset({"alpha", "anchor"})
+
+    against: Role
+    differ: Count
+    drawn: Count
+    labelled: Count
+    flips: Count
+    unparsed: Count
+    several: Count  # rows that several people labelled
+    alpha: float | None = None
+    anchor: Anchored | None = None
+
+
+class SuiteResult(Sparse):
+    """One suite: what was asked, of which models, and the digests of the files that say what came of it."""
+
+    sparse: ClassVar[frozenset[str]] = frozenset(
+        {"given", "judgements", "judges", "answers", "unparsed", "chance", "compared"}
+    )
+
+    kind: str
+    asked: Digest  # of the suite's section in params.yaml, canonical JSON
+    source: SourceClass
+    lines: Digest  # of data/suites/NAME.jsonl
+    samples: Count
+    models: dict[Role, Digest]  # trees
+    means: dict[Role, dict[Metric, float]]  # in the metric's own scale
+    files: dict[str, Pinned]
+    given: Digest | None = None  # of data/suites/NAME.answers.jsonl
+    judgements: Digest | None = None  # of data/judgements/NAME.jsonl
+    judges: tuple[Who, ...] = ()
+    answers: dict[Role, Digest] = Field(default_factory=dict)  # the files of predictions that were judged
+    unparsed: dict[Role, Count] = Field(default_factory=dict)  # answers without a value
+    chance: float | None = None  # the mean of a model that knows nothing
+    compared: Compared | None = None  # of kind pairwise
+
+
+class SuitesReport(StageReport):
+    """All suites of params.yaml."""
+
+    suites: dict[Name, SuiteResult]

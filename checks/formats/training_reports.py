@@ -1,0 +1,222 @@
+"""The reports of train and merge."""
+
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from checks import digest
+from checks.formats.energy import Energy
+from checks.formats.report import Count, Report, StageReport, TreePath
+from checks.identity import Digest
+from checks.rows import Record, Sparse
+
+
+class Quantised(Record):
+    """How the linear weights of the base were quantised for training, and the digest of what came out."""
+
+    kind: Literal["nf4"]
+    double: bool
+    block: Count  # weights that share a scale
+    precision: Literal["bf16", "fp32"]  # what was quantised, and what the products are computed in
+    bitsandbytes: str  # its version
+    weights: Digest  # canonical JSON of QuantisedBase.tensors
+
+
+class QuantisedBase(Report):
+    """``quantization.json`` of an adapter that was trained on a quantised base: exactly what it was trained on.
+
+    ``tensors``: the name of each quantised weight, and the digest of its codes and scales.
+    """
+
+    base: Digest  # what was quantised
+    quantised: Quantised
+    tensors: Annotated[dict[str, Digest], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _weights_are_the_tensors(self) -> Self:
+        if self.quantised.weights != digest.of_json(self.tensors):
+            raise ValueError("quantised.weights is not the digest of tensors")
+        return self
+
+
+class Stopping(Record):
+    """Early stopping: the adapter has the weights of ``best_step``. ``losses``: steps with their loss on valid."""
+
+    best_step: Count
+    losses: tuple[tuple[Count, float], ...]
+
+
+class TrainedStep(Sparse):
+    """One step of a training in several steps. ``data``: digests of the rows that it learned from, by split."""
+
+    sparse: ClassVar[frozenset[str]] = frozenset({"figures", "batch", "stopping", "sequences"})
+
+    method: str
+    started_from: Digest | None  # the adapter of the step before; None: a new adapter
+    adapter: Digest
+    data: dict[str, Digest]
+    rows: Count
+    sequences: Count | None = None  # as in the report
+    steps: Count  # of the optimiser
+    batch: Count | None = None  # rows of an optimiser step on several devices together, as in the report
+    epochs: float
+    final_loss: float
+    tokens: Count | None = None
+    figures: dict[str, float] = Field(default_factory=dict)
+    stopping: Stopping | None = None
+
+
+class TrainReport(StageReport):
+    """The result of training, and its adapter.
+
+
+    ``figures``: what the training method measured besides the loss. ``optimised_for``: the scorers whose scores were
+    the reward, so that a gate which asks the same scorer asks what training raised.
+
+    ``chain`` has the steps of a training in several: each names the adapter that it started from, and the last one's
+    adapter is the result. ``steps`` and ``tokens`` are then those of all, ``epochs`` is how often a row was seen on
+    average, ``final_loss``, ``figures``, ``batch``, ``sequences`` and ``stopping`` are the last step's.
+    """
+
+    sparse: ClassVar[frozenset[str]] = frozenset({
+        "plugins", "figures", "optimised_for", "quantised", "devices", "batch", "shard", "stopping", "chain", "full",
+        "sequences",
+    })  # fmt: skip
+
+    adapter: Digest
+    base: Digest
+    splits: dict[str, Digest]
+    rows: Count
+    steps: Count
+    epochs: float
+    trainable_parameters: Count
+    total_parameters: Count
+    final_loss: float  # mean of the last tenth of the logged losses; of sft in nats per completion token
+    versions: dict[str, str]
+    tokens: Count | None = None  # that went through the model: input ids of rows in every epoch, no padding
+    figures: dict[str, float] = Field(default_factory=dict)  # means of the last logged values
+    optimised_for: tuple[str, ...] = ()
+    quantised: Quantised | None = None  # None: the base was trained on as it is
+    devices: Count | None = None  # processes that trained; None: one
+    batch: Count | None = None  # rows or sequences of a step on all of them together; None: as train.batch_size says
+    shard: Literal["fsdp2"] | None = None  # None: each had the whole base
+    stopping: Stopping | None = None  # None: the adapter has the last step's weights
+    chain: tuple[TrainedStep, ...] = ()  # empty: one step
+    sequences: Count | None = None  # that the rows were packed into; None: they were not packed
+    full: bool = False  # the weights that learned are the base's own, and what is named adapter has all of them
+
+    @property
+    def base_parameters(self) -> int:
+        """Of the base, and of the merged model: an adapter is counted beside the base, and merged into it."""
+        return self.total_parameters - (0 if self.full else self.trainable_parameters)
+
+    @model_validator(mode="after")
+    def _each_goes_on_from_the_one_before(self) -> Self:
+        before = None
+        for number, step in enumerate(self.chain, 1):
+            if step.started_from != before:
+                raise ValueError(f"step {number} started from {step.started_from}, the one before made {before}")
+            before = step.adapter
+        if self.chain and before != self.adapter:
+            raise ValueError(f"the last step made {before}, and the adapter is {self.adapter}")
+        return self
+
+
+class TrainMemory(Record):
+    """Memory of a training in bytes: of the process on a CPU, of what PyTorch allocates on a GPU.
+
+    ``rows`` sequences of ``tokens`` are the largest batch, padding included. On several devices each number is of one.
+    """
+
+    predicted: Count | None  # before the first step; None: the base does not say its sizes
+    peak: Count | None  # the largest that was measured; None: this system does not tell
+    total: Count | None  # of the device
+    rows: Count
+    tokens: Count
+    logits: Count  # bytes of the logits that were held at once
+
+
+class MeasuredStep(Record):
+    """What differs between two runs of one step; ``resumed_at`` is a step of its own optimiser."""
+
+    adapter: Digest
+    mlflow_run: str
+    seconds: Annotated[float, Field(ge=0)]
+    resumed_at: Count | None = None
+    memory: TrainMemory | None = None
+    energy: Energy | None = None
+
+
+class TrainMeasured(Report, Sparse):
+    """What differs between two runs of one training: duration, energy, device, and name of the run.
+
+    It is recorded in git and shown. It is no output of DVC, no digest covers it and no gate reads it, so the same data
+    and parameters give the same ``dvc.lock`` and the same verdict on a busy machine.
+    """
+
+    sparse: ClassVar[frozenset[str]] = frozenset({"chain"})
+
+    adapter: Digest  # which training this is about
+    git_commit: str | None
+    mlflow_run: str
+    seconds: Annotated[float, Field(ge=0)]  # of the whole training, the parts before an interruption included
+    device: str
+    resumed_at: Count | None = None  # the step of the checkpoint from which this run went on; None: it ran through
+    memory: TrainMemory | None = None  # of the step that took most
+    tokens_per_second: float | None = None  # without padding, on all devices together
+    flop_utilisation: float | None = None  # of the devices' peak (checks.machine.devices); None: that is not known
+    energy: Energy | None = None  # in these seconds; None: a version that did not ask recorded it
+    chain: tuple[MeasuredStep, ...] = ()  # as in the report
+
+
+class MergedFile(Record):
+    """One file of the merged directory."""
+
+    sha256: Digest
+    size: Count
+
+
+class Distance(Record):
+    """How far the merged model is from the 4-bit model that was trained, on the same positions. No bound holds it."""
+
+    max_logprob_diff: Annotated[float, Field(ge=0)]  # nats
+    mean_logprob_diff: Annotated[float, Field(ge=0)]
+    top1: Annotated[float, Field(ge=0, le=1)]
+
+
+class Exported(Record):
+    """How the directory that ships was quantised, and how far it is from the 16-bit model, on the same positions."""
+
+    kind: Literal["int8", "fp8"]
+    compressed_tensors: str  # its version
+    unquantised: Digest  # the 16-bit model: base + adapter, merged
+    size: Count  # bytes of its files
+    max_logprob_diff: Annotated[float, Field(ge=0)]  # nats
+    mean_logprob_diff: Annotated[float, Field(ge=0)]
+    top1: Annotated[float, Field(ge=0, le=1)]
+
+
+class ParityReport(Report, Sparse):
+    """The merged directory, and its agreement with base + adapter on real prompts.
+
+    ``merged`` and ``files`` are of what ships. If that was ``exported`` to 8 bits, the agreement with base + adapter is
+    the 16-bit model's.
+
+    Where the base was quantised for training, ``merged_into`` says which base that is, and ``quantised`` how far the
+    merged model is from the quantised one.
+    """
+
+    sparse: ClassVar[frozenset[str]] = frozenset({"merged_into", "quantised", "exported"})
+
+    base: Digest
+    adapter: Digest
+    merged: Digest
+    files: dict[TreePath, MergedFile]
+    prompts: Count
+    positions: Count  # reference tokens compared
+    max_logprob_diff: Annotated[float, Field(ge=0)]  # nats
+    mean_logprob_diff: Annotated[float, Field(ge=0)]
+    top1: Annotated[float, Field(ge=0, le=1)]  # share of positions with the same most likely token
+    merged_into: Literal["trained", "original"] | None = None
+    quantised: Distance | None = None
+    exported: Exported | None = None

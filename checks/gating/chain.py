@@ -1,0 +1,338 @@
+"""The chain of digests from the sources to the predictions: reads it, and says where it breaks.
+
+Every report has the digests of what it was made from. They are compared with one another and with the files on disk, so
+that evidence about other bytes cannot be judged.
+"""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from checks import digest, files, layout
+from checks.data.personal_data import strings
+from checks.errors import EvidenceRefused
+from checks.formats.data_reports import DataReport, FetchReport, PrepareReport
+from checks.formats.evaluation_reports import EvaluationReport, LooksReport, NoiseReport, ReferencesReport
+from checks.formats.report import Report
+from checks.formats.suite_report import Judgement, SuiteAnswer, SuiteLine, SuitesReport
+from checks.formats.training_reports import ParityReport, TrainReport
+from checks.rows import Learned, Prediction, Row, earlier_requests, request
+from checks.training.quantization import UNQUANTISED
+
+R = TypeVar("R", bound=Report)
+L = TypeVar("L", Row, Prediction, SuiteLine, SuiteAnswer, Judgement)
+K = TypeVar("K")
+Named = tuple[str, str | None]  # who names it, the digest it is given
+
+_FEW = 3  # files that are missing, each with a line of its own
+_SPLIT_FILES = {name: layout.SPLITS / f"{name}.jsonl" for name in layout.SPLIT_NAMES}
+# How a model was made and measured, and what it is compared with: without one of them there is nothing to judge.
+MAKING = (
+    layout.FETCH_REPORT,
+    layout.PREPARE_REPORT,
+    layout.DATA_REPORT,
+    layout.TRAIN_REPORT,
+    layout.PARITY_REPORT,
+    layout.EVALUATION,
+    layout.METRICS,
+    layout.REFERENCES,
+)
+_REPORT_FILES = (*MAKING, layout.LOOKS, layout.NOISE)
+
+
+@dataclass(frozen=True)
+class Reports:
+    """The reports of the stages; None for one that is missing or unreadable."""
+
+    fetch: FetchReport | None
+    prepare: PrepareReport | None
+    data: DataReport | None
+    train: TrainReport | None
+    parity: ParityReport | None
+    evaluation: EvaluationReport | None
+    references: ReferencesReport | None
+    noise: NoiseReport | None
+    looks: LooksReport | None = None
+    suites: SuitesReport | None = None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All evidence. ``gaps``: by path, why a file is missing or unreadable.
+
+    ``breaks``: every place where two parts have different digests. ``judged``: each path with the digest that the
+    evidence is about. ``answers``: each model's predictions, in test order.
+    ``suites``, ``given`` and ``judgements``: the lines of each suite, what models answered to it, and what judges said.
+    """
+
+    reports: Reports
+    train: tuple[Learned, ...]
+    test: tuple[Row, ...]
+    answers: dict[str, tuple[Prediction, ...]]
+    gaps: dict[str, str]
+    breaks: tuple[str, ...]
+    judged: dict[str, str]
+    suites: dict[str, tuple[SuiteLine, ...]] = field(default_factory=dict)
+    judgements: dict[str, tuple[Judgement, ...]] = field(default_factory=dict)
+    given: dict[str, tuple[SuiteAnswer, ...]] = field(default_factory=dict)
+
+
+class NoEvidence(Exception):  # noqa: N818 - what a gate says, not a malfunction
+    """Evidence that a gate needs is not available; the message says why. The gate fails with it."""
+
+
+def gap(evidence: Evidence, paths: Iterable[Path]) -> str | None:
+    """Why the first of ``paths`` could not be read; None if all were."""
+    return next((f"no evidence: {evidence.gaps[p.as_posix()]}" for p in paths if p.as_posix() in evidence.gaps), None)
+
+
+class Reader(Protocol):
+    """Reads a report at a path relative to the root. Raises EvidenceRefused as ``files.read_json``."""
+
+    def __call__(self, path: Path, model: type[R], /) -> R: ...
+
+
+def gather(root: Path, scorers: str, reader: Reader | None = None) -> Evidence:
+    """Read the evidence below ``root``; ``scorers`` is the digest of the scorers in params.yaml.
+
+    ``reader`` provides reports that were read before; None: they are read here. Hashes reports, splits and predictions.
+    The digests of weights are taken from the reports; ``compare`` hashes the weights too.
+    """
+    gaps: dict[str, str] = {}
+
+    def said(refusal: EvidenceRefused) -> str:
+        """A message without the folder's name: the same evidence elsewhere must give the same verdict."""
+        return str(refusal).removeprefix(f"{root.as_posix()}/")
+
+    def read(path: Path, model: type[R]) -> R | None:
+        try:
+            return reader(path, model) if reader else files.read_json(root / path, model)
+        except EvidenceRefused as refusal:
+            gaps[path.as_posix()] = said(refusal)
+            return None
+
+    reports = Reports(
+        fetch=read(layout.FETCH_REPORT, FetchReport),
+        prepare=read(layout.PREPARE_REPORT, PrepareReport),
+        data=read(layout.DATA_REPORT, DataReport),
+        train=read(layout.TRAIN_REPORT, TrainReport),
+        parity=read(layout.PARITY_REPORT, ParityReport),
+        evaluation=read(layout.EVALUATION, EvaluationReport),
+        references=read(layout.REFERENCES, ReferencesReport),
+        noise=read(layout.NOISE, NoiseReport),
+        looks=read(layout.LOOKS, LooksReport),
+        suites=read(layout.SUITES_REPORT, SuitesReport),
+    )
+    fetch, train, parity, evaluation = reports.fetch, reports.train, reports.parity, reports.evaluation
+
+    judged: dict[str, str] = {}
+    models = dict.fromkeys(("candidate", *(evaluation.models if evaluation else ())))
+    answer_files = {name: layout.PREDICTIONS / f"{name}.jsonl" for name in models}
+    suites = reports.suites.suites if reports.suites else {}
+    line_files = {name: layout.SUITES / f"{name}.jsonl" for name in suites}
+    given_files = {name: layout.suite_answers(name) for name, suite in suites.items() if suite.given}
+    judgement_files = {name: layout.JUDGEMENTS / f"{name}.jsonl" for name, suite in suites.items() if suite.judgements}
+    made = (line_files, given_files, judgement_files)
+    of_suites = (*(path for each in made for path in each.values()), *((layout.SUITES_REPORT,) if suites else ()))
+    for path in (*_REPORT_FILES, *_SPLIT_FILES.values(), *answer_files.values(), *of_suites):
+        try:
+            judged[path.as_posix()] = digest.of_file(root / path).sha256
+        except EvidenceRefused as refusal:
+            gaps.setdefault(path.as_posix(), said(refusal))
+    if fetch:
+        judged |= {layout.BASE.as_posix(): fetch.base.digest, layout.RAW.as_posix(): fetch.data.digest}
+    if train:
+        judged[layout.ADAPTER.as_posix()] = train.adapter
+    if parity:
+        judged[layout.MERGED.as_posix()] = parity.merged
+
+    def kept(path: Path, model: type[L], part: Callable[[L], K]) -> tuple[K, ...]:
+        try:
+            return tuple(map(part, files.each_of_jsonl(root / path, model)))
+        except EvidenceRefused as refusal:
+            gaps.setdefault(path.as_posix(), said(refusal))
+            return ()
+
+    def lines(path: Path, model: type[L]) -> tuple[L, ...]:
+        return kept(path, model, lambda line: line)
+
+    train_rows = kept(_SPLIT_FILES["train"], Row, _learned)
+    test_rows = lines(_SPLIT_FILES["test"], Row)
+    answers = {name: lines(path, Prediction) for name, path in answer_files.items()}
+    breaks = [*_breaks(reports, judged, scorers), *_reference_breaks(reports), *_model_breaks(reports)]
+    for name, found in answers.items():
+        breaks += _row_breaks(test_rows, found, answer_files[name])
+    return Evidence(
+        reports, train_rows, test_rows, answers, gaps, tuple(breaks), dict(sorted(judged.items())),
+        {name: lines(path, SuiteLine) for name, path in line_files.items()},
+        {name: lines(path, Judgement) for name, path in judgement_files.items()},
+        {name: lines(path, SuiteAnswer) for name, path in given_files.items()},
+    )  # fmt: skip
+
+
+def _learned(row: Row) -> Learned:
+    system = (sys.intern(each.content) for each in row.messages if each.role == "system")  # many rows share it
+    further = (*system, *(text for tool in row.tools for text in strings(tool)), row.reference, *strings(row.extra))
+    return Learned(request(row.messages), row.source, further, earlier_requests(row.messages))
+
+
+def compare(root: Path, judged: dict[str, str]) -> list[str]:
+    """Hash every judged path again, weights included.
+
+    Returns one line for each path that differs, and one for each that is missing, or for all if they are many.
+    """
+    differences, missing = list[str](), list[str]()
+    for name, expected in judged.items():
+        path = root / name
+        try:
+            if not path.exists():
+                missing.append(name)
+                continue
+            found = digest.of_tree(path).digest if path.is_dir() else digest.of_file(path).sha256
+        except EvidenceRefused as refusal:
+            differences.append(str(refusal))
+            continue
+        except OSError as error:
+            differences.append(f"{name}: {error.strerror}")
+            continue
+        if found != expected:
+            differences.append(f"{name}: is {short(found)}, the verdict is about {short(expected)}")
+    fix = "(`./lockstep dvc pull` fetches {}, if a remote has {})"
+    if len(missing) > _FEW:
+        others = f"{missing[0]} and {len(missing) - 1} others are missing {fix.format('them', 'them')}"
+        return [others, *differences]
+    return [*(f"{name}: is missing {fix.format('it', 'it')}" for name in missing), *differences]
+
+
+def short(value: str) -> str:
+    """The first 12 hex digits of a digest, for messages."""
+    return value.removeprefix("sha256:")[:12]
+
+
+def _breaks(reports: Reports, judged: dict[str, str], scorers: str) -> Iterator[str]:
+    """Each pair of digests that must be equal and is not."""
+    for what, (one, one_value), (two, two_value) in _pairs(reports, judged, scorers):
+        if one_value is not None and two_value is not None and one_value != two_value:
+            yield f"{what}: {one} says {short(one_value)}, {two} says {short(two_value)}"
+
+
+def _pairs(reports: Reports, judged: dict[str, str], scorers: str) -> Iterator[tuple[str, Named, Named]]:
+    fetch, prepare, data, train = reports.fetch, reports.prepare, reports.data, reports.train
+    parity, evaluation = reports.parity, reports.evaluation
+    base = ("fetch", fetch.base.digest if fetch else None)
+    yield "raw data", ("fetch", fetch.data.digest if fetch else None), ("prepare", prepare.raw if prepare else None)
+    yield "base", base, ("train", train.base if train else None)
+    yield "base", base, ("merge", parity.base if parity else None)
+    yield "base", base, ("evaluate", evaluation.base if evaluation else None)
+    yield "adapter", ("train", train.adapter if train else None), ("merge", parity.adapter if parity else None)
+    merged = ("merge", parity.merged if parity else None)
+    yield "merged", merged, ("evaluate", evaluation.merged if evaluation else None)
+    if parity and evaluation:
+        full = (parity.exported.unquantised if parity.exported else "", evaluation.unquantised or "")
+        yield "unquantised", ("merge", full[0]), ("evaluate", full[1])
+    yield "scorers", ("params.yaml", scorers), ("evaluate", evaluation.scorers if evaluation else None)
+    for name, path in _SPLIT_FILES.items():
+        disk = (path.as_posix(), judged.get(path.as_posix()))
+        split = prepare.splits.get(name) if prepare else None
+        yield f"{name} split", disk, ("prepare", split.sha256 if split else None)
+        yield f"{name} split", disk, ("validate", data.splits.get(name, "") if data else None)
+        if name != "test":
+            yield f"{name} split", disk, ("train", train.splits.get(name, "") if train else None)
+    test = _SPLIT_FILES["test"].as_posix()
+    yield "test split", (test, judged.get(test)), ("evaluate", evaluation.test if evaluation else None)
+    for name, model in evaluation.models.items() if evaluation else ():
+        file = (layout.PREDICTIONS / f"{name}.jsonl").as_posix()
+        yield f"{name} predictions", (file, judged.get(file)), ("evaluate", model.predictions)
+    yield from _suite_pairs(reports, judged)
+
+
+def _suite_pairs(reports: Reports, judged: dict[str, str]) -> Iterator[tuple[str, Named, Named]]:
+    """What each suite names: its files, and the models and answers that its scores are about."""
+    parity, evaluation, references = reports.parity, reports.evaluation, reports.references
+    known: dict[str, str] = {"candidate": parity.merged, "base": parity.base} if parity else {}
+    known |= {name: found.merged for name, found in references.found.items()} if references else {}
+    known |= {UNQUANTISED: parity.exported.unquantised} if parity and parity.exported else {}
+    for name, suite in reports.suites.suites.items() if reports.suites else ():
+        for path, said in (
+            (layout.SUITES / f"{name}.jsonl", suite.lines),
+            (layout.suite_answers(name), suite.given),
+            (layout.JUDGEMENTS / f"{name}.jsonl", suite.judgements),
+        ):
+            yield f"suite {name}", (path.as_posix(), judged.get(path.as_posix())), ("suites", said)
+        for role, model in suite.models.items():
+            who = "merge" if role in ("candidate", "base") else layout.REFERENCES.as_posix()
+            about = known.get(role, "") if parity and references else None  # a model that nothing names is another one
+            yield f"{role} of suite {name}", ("suites", model), (who, about)
+        for role, answers in suite.answers.items():
+            result = evaluation.models.get(role) if evaluation else None
+            said = result.predictions if result else "" if evaluation else None
+            yield f"{role} predictions of suite {name}", ("suites", answers), ("evaluate", said)
+
+
+def _reference_breaks(reports: Reports) -> Iterator[str]:
+    """The evaluation must have used the reference models in reports/references.json."""
+    if reports.references is None or reports.evaluation is None:
+        return
+    uses = reports.evaluation.references
+    named = {name: found.merged for name, found in reports.references.found.items()}
+    for name in sorted({*named, *reports.references.absent, *uses}):
+        one, two = named.get(name), uses[name].merged if name in uses else None
+        if name not in named and name not in reports.references.absent:
+            yield f"{name}: evaluate asked for it, {layout.REFERENCES} does not name it"
+        elif name not in uses:
+            yield f"{name}: {layout.REFERENCES} names it, evaluate did not ask for it"
+        elif one != two:
+            shown = [short(value) if value else "none" for value in (one, two)]
+            yield f"{name}: {layout.REFERENCES} says {shown[0]}, evaluate says {shown[1]}"
+
+
+def _model_breaks(reports: Reports) -> Iterator[str]:
+    """The evaluation must have the answers of every evaluated model, and parity the files that it is about."""
+    parity, evaluation = reports.parity, reports.evaluation
+    if parity is not None:
+        files_ = {name: digest.FileDigest(file.sha256, file.size) for name, file in parity.files.items()}
+        if (found := digest.of_manifest(files_)) != parity.merged:
+            yield f"merged: merge says {short(parity.merged)}, its own list of files makes {short(found)}"
+    if evaluation is None:
+        return
+    models, named = evaluation.models, reports.references.found if reports.references else {}
+    had = [name for name, use in evaluation.references.items() if use.how not in ("absent", "unavailable")]
+    for name in ("candidate", "base", *((UNQUANTISED,) if evaluation.unquantised else ()), *had):
+        if name not in models:
+            yield f"{name} predictions: {layout.EVALUATION} does not name them"
+    for name, use in evaluation.references.items():
+        if name not in models:
+            continue
+        if use.how == "same-model" and (use.merged, models[name].predictions) != (
+            evaluation.merged,
+            models["candidate"].predictions if "candidate" in models else None,
+        ):
+            yield f"{name}: evaluate takes it for the candidate, and it is another model or answered otherwise"
+        if use.how == "stored" and name in named and models[name].predictions != named[name].predictions:
+            yield (
+                f"{name} predictions: evaluate says {short(models[name].predictions)}, the record of "
+                f"{named[name].commit[:12]} says {short(named[name].predictions)}"
+            )
+
+
+def _row_breaks(test: tuple[Row, ...], predictions: tuple[Prediction, ...], path: Path) -> Iterator[str]:
+    """Predictions must be of exactly the test rows, each once, in order, with the same references."""
+    if not test and predictions:
+        yield f"{_SPLIT_FILES['test']}: has no rows, {path} has {len(predictions)}"
+    if not test or not predictions:
+        return
+    if len({row.id for row in test}) < len(test):
+        yield f"{_SPLIT_FILES['test']}: holds a row twice"
+    wanted, found = [row.id for row in test], [p.id for p in predictions]
+    if wanted != found:
+        missing, extra = len(set(wanted) - set(found)), len(set(found) - set(wanted))
+        yield (
+            f"{path}: {len(found)} predictions for {len(wanted)} test rows "
+            f"({missing} missing, {extra} of other rows, {len(found) - len(set(found))} repeated, or in another order)"
+        )
+        return
+    for number, (row, prediction) in enumerate(zip(test, predictions, strict=True), 1):
+        if (row.reference, row.group, row.slice) != (prediction.reference, prediction.group, prediction.slice):
+            yield f"{path}:{number}: row {row.id} has another reference, group or slice than the test split"

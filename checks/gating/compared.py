@@ -1,0 +1,234 @@
+"""Shared by the kinds of gate that compare with a reference (``improves``, ``non_inferior``, ``slice``).
+
+It finds the reference model, and checks that the margin is above the noise. The comparison is on the same rows.
+"""
+
+import abc
+from typing import TYPE_CHECKING, Annotated, ClassVar, NamedTuple, get_args
+
+from pydantic import Field
+
+from checks import layout
+from checks.evaluation.suite_kind import BoundedSuite
+from checks.formats.evaluation_reports import RELEASED, Earlier, ReferenceUse
+from checks.formats.verdict import Finding, Verdict
+from checks.gating.chain import Evidence, gap
+from checks.gating.gate_kind import (
+    ALONE,
+    Case,
+    Explained,
+    GateParams,
+    ScoreGate,
+    explain_rows,
+    explain_test,
+    failed,
+    percent,
+)
+from checks.training.quantization import UNQUANTISED
+
+# Models that were released before: named by git, not by this evaluation.
+EARLIER: tuple[Earlier, ...] = get_args(Earlier)
+
+Against = Annotated[str, Field(description="base, unquantised, main, champion, best, or one of evaluate.baselines")]
+
+
+class Compared(NamedTuple):
+    """The model that a paired gate compares with.
+
+    ``model``: its name among the answers; ``shown``: its name in reasons; ``which``: its digest, or its name if it was
+    evaluated beside the candidate. Gates with the same test against the same model count as one in the correction for
+    multiple tests.
+    """
+
+    model: str
+    shown: str
+    which: str
+
+
+class PairedGate(ScoreGate, abc.ABC):
+    """A kind that compares the candidate with a reference on the same rows; ``better``: it requires an improvement."""
+
+    better: ClassVar[bool] = False
+
+    if TYPE_CHECKING:  # each kind has these parameters, in its own order and with its own bounds
+        against: str
+        margin: float
+
+    def impossible(self, name: str, params: GateParams) -> str | None:
+        """The metric must be among the scorers, and the reference must be evaluated."""
+        if problem := super().impossible(name, params):
+            return problem
+        if self.suite is not None:
+            suite, scored = params.suites[self.suite], params.suites[self.suite].scores_of
+            # There may be no main and no champion yet, and so no log of them.
+            if self.against in scored or (self.against in EARLIER and not suite.of_test_rows):
+                return None
+            return (
+                f"gates.{name}.against: suite {self.suite} has no scores of {self.against!r}|"
+                f"use one of {', '.join(role for role in scored if role != 'candidate') or 'none'}, or add it there"
+            )
+        full = (UNQUANTISED,) if params.merge.quantization else ()
+        known = ("base", *full, *EARLIER, *params.evaluate.baselines)
+        if self.against in known:
+            return None
+        return (
+            f"gates.{name}.against: {self.against!r} is not evaluated|"
+            f"use one of {', '.join(known)}, or add it to evaluate.baselines"
+        )
+
+    def explained(self, asks: str, refuted: str, change: str, finding: Finding, verdict: Verdict) -> Explained:
+        """The lines that all these kinds share, around those of the kind itself."""
+        return Explained(
+            asks,
+            explain_test(finding, verdict, self.confidence, refuted),
+            change,
+            f"{layout.COMPARISON}/differences.svg, {self._answers_of(finding.against or self.against)}",
+        )
+
+    def _answers_of(self, against: str) -> str:
+        return self.answers_at if self.suite else f"{self.answers_at}/candidate.jsonl beside {against}.jsonl"
+
+    def explain_loss(self, where: str, place: str, finding: Finding, verdict: Verdict) -> Explained:
+        """Explain a gate that rules out a loss; ``where`` begins its question, and is empty for all rows together."""
+        asks = (
+            f"{where}on the same {self.asked_of}, is {self.metric} not lower than that of {self.against} by "
+            f"{self.margin:g} or more, shown with {percent(self.confidence)} confidence?"
+        )
+        refuted = f"the true loss{' of some slice' if where else ''} is {self.margin:g} or more"
+        return self.explained(asks, refuted, self._loss_cleared(place, finding), finding, verdict)
+
+    def not_asked(self, finding: Finding) -> str:
+        """What would change a finding of a gate whose test was not run."""
+        if finding.status == "pass":
+            return f"another {self.against} to compare with"
+        return "what the reason names: the reference's evidence, the measured noise, or a margin above it"
+
+    def _loss_cleared(self, place: str, finding: Finding) -> str:
+        if finding.low is None:
+            return self.not_asked(finding)
+        if finding.low > 0:
+            return (
+                f"{explain_rows(finding)}a candidate that is not shown to be better; as it is, every {place}.margin is "
+                "cleared"
+            )
+        about = "the rows of that slice" if finding.slice else "these rows"
+        return f"{explain_rows(finding)}{about} clear {place}.margin above {-finding.low:.4g} {ALONE}"
+
+
+def settled(case: Case, gate: PairedGate) -> Finding | Compared:
+    """The model to compare with; or the finding if there is none, or if the margin is below the noise."""
+    found = reference(case.name, gate, case.evidence)
+    if isinstance(found, Compared) and gate.margin > 0:
+        noisy = _noise(case.name, gate, case.evidence) if gate.suite is None else _declared_noise(case, gate)
+        return noisy or found
+    return found
+
+
+def reference(name: str, gate: PairedGate, evidence: Evidence) -> Finding | Compared:
+    """The model to compare with. Until production runs something, ``main`` stands in for a released one.
+
+    If there is no model to compare with, the finding that says so.
+    """
+    if gate.against not in EARLIER:
+        return Compared(gate.against, gate.against, gate.against)
+    if missing := gap(evidence, (layout.REFERENCES, layout.EVALUATION)):
+        return failed(name, gate, missing)
+    why = list[str]()
+    for model in (gate.against, "main") if gate.against in RELEASED else (gate.against,):
+        use = _use(evidence, model)
+        if use is None:
+            return failed(name, gate, f"no evidence: {layout.REFERENCES} names no {model}; run `lockstep run`")
+        if use.how == "unavailable":
+            return failed(name, gate, f"no evidence of {model}: {use.note}")
+        if use.merged is not None:
+            shown = model if model == gate.against else f"{model}, which stands in for {gate.against} ({why[0]})"
+            return _same(name, gate, shown) if use.how == "same-model" else Compared(model, shown, use.merged)
+        why.append(use.note)
+    return Finding(
+        gate=name, kind=gate.kind, status="pass", metric=gate.metric, against=gate.against,
+        reason=f"nothing to compare with: {'; '.join(why)}",
+    )  # fmt: skip
+
+
+def uninformed(case: Case, gate: PairedGate, against: Compared) -> Finding | None:
+    """The finding for a reference that is not shown to know what the suite asks; None where it does.
+
+    Such a suite cannot show what the candidate forgot, and every candidate would pass.
+    """
+    from checks.gating.suite_sample import SuiteSample
+    from checks.stats import intervals
+
+    sample = case.sample.of(gate.suite, gate.metric)
+    chance = sample.chance(gate.metric) if isinstance(sample, SuiteSample) else None
+    if chance is None:
+        return None
+    knows = intervals.Mean.of(sample.scores(against.model, gate.metric), sample.groups)
+    interval = intervals.interval_of(knows, gate.confidence, sided=1)
+    if knows.value > chance and knows.p_above(chance) <= 1 - gate.confidence:
+        return None
+    return failed(
+        case.name, gate,
+        f"{against.shown} itself has {gate.metric} {interval.value:.3f} (lower {gate.confidence:.0%} bound "
+        f"{interval.low:.3f}), not above the {chance:.3f} of a model that knows nothing: suite {gate.suite} cannot "
+        f"show what was lost; ask what {against.shown} can answer",
+    )  # fmt: skip
+
+
+def _same(name: str, gate: PairedGate, shown: str) -> Finding:
+    """The finding for a reference that is the candidate itself: there is nothing to estimate."""
+    return Finding(
+        gate=name, kind=gate.kind, status="fail" if gate.better else "pass", metric=gate.metric, against=gate.against,
+        reason=f"it is the very model of {shown}: no row differs{', so it is not better' if gate.better else ''}",
+    )  # fmt: skip
+
+
+def _use(evidence: Evidence, model: str) -> ReferenceUse | None:
+    evaluation = evidence.reports.evaluation
+    assert evaluation is not None  # else it is a gap
+    return next((use for known, use in evaluation.references.items() if known == model), None)
+
+
+def _declared_noise(case: Case, gate: PairedGate) -> Finding | None:
+    """As ``_noise``, by what params.yaml says of the suite: `lockstep calibrate` does not run it."""
+    suite = case.params.suites.get(gate.suite or "")
+    if not isinstance(suite, BoundedSuite) or gate.margin >= suite.noise:
+        return None
+    return failed(
+        case.name, gate,
+        f"a margin of {gate.margin:g} means nothing: one unchanged model scores up to {suite.noise:g} apart in runs of "
+        f"suite {gate.suite}; set gates.{case.name}.margin to that or more",
+    )  # fmt: skip
+
+
+def _noise(name: str, gate: PairedGate, evidence: Evidence) -> Finding | None:
+    """The finding for a margin that is below the noise of one unchanged model."""
+    todo = "run `lockstep calibrate`"
+    noise, evaluation = evidence.reports.noise, evidence.reports.evaluation
+    if evaluation is None:
+        return failed(name, gate, f"no evidence: {evidence.gaps[layout.EVALUATION.as_posix()]}")
+    if noise is None:
+        unknown = evidence.gaps[layout.NOISE.as_posix()]
+    elif stale := [
+        what
+        for what, one, two in (
+            ("another base", noise.base, evaluation.base),
+            ("other scorers", noise.scorers, evaluation.scorers),
+            ("another prompt format", noise.prompt_format, evaluation.prompt_format),
+        )
+        if one != two
+    ]:
+        unknown = f"{layout.NOISE} is about {', '.join(stale)}"
+    elif gate.metric not in noise.floor:
+        unknown = f"{layout.NOISE} has no {gate.metric}"
+    elif gate.margin < noise.floor[gate.metric]:
+        return failed(
+            name, gate,
+            f"a margin of {gate.margin:g} means nothing: one unchanged model scores {noise.floor[gate.metric]:.4f} "
+            f"apart in {len(noise.runs)} runs; set gates.{name}.margin above that",
+        )  # fmt: skip
+    else:
+        return None
+    return Finding(
+        gate=name, kind=gate.kind, status="inconclusive", metric=gate.metric, against=gate.against,
+        reason=f"the noise that a margin of {gate.margin:g} must exceed is not measured: {unknown}; {todo}",
+    )  # fmt: skip

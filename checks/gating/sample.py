@@ -1,0 +1,70 @@
+"""The test rows as the gates see them: scores of each model, groups, slices. Scored here, whatever a file claims.
+
+The samples of suites are the exception: ``checks.gating.suite_sample``.
+"""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from checks import layout
+from checks.evaluation import scoring
+from checks.evaluation.suite_kind import SuiteKind
+from checks.gating.chain import Evidence, NoEvidence, gap
+from checks.gating.suite_sample import SuiteSample
+from checks.rows import Prediction
+from checks.scorers import Scorer
+
+
+class Sample:
+    """Scores are arrays of shape (rows,) in [0, 1], in test order; each model is scored once for each metric."""
+
+    def __init__(
+        self, evidence: Evidence, scorers: Sequence[Scorer], suites: Mapping[str, SuiteKind] = MappingProxyType({})
+    ) -> None:
+        self._evidence, self._suites = evidence, suites
+        self._scorers: dict[str, Scorer] = {scorer.kind: scorer for scorer in scorers}
+        # A claimed score can be held against ours only where the evaluation was scored by the same scorers.
+        evaluation = evidence.reports.evaluation
+        self._claimed = evaluation is not None and evaluation.scorers == scoring.digest_of(scorers)
+        self._scores: dict[tuple[str, str], NDArray[np.float64]] = {}
+        codes: dict[str, int] = {}
+        self.groups = np.array([codes.setdefault(row.group, len(codes)) for row in evidence.test], dtype=np.intp)
+        self.slices = tuple(row.slice for row in evidence.test)
+
+    def of(self, suite: str | None, metric: str | None = None) -> "Sample | SuiteSample":
+        """The samples of ``suite`` that ``metric`` scores (None: all of them); without a suite, these.
+
+        Raises NoEvidence where the suite has no scores.
+        """
+        return self if suite is None else SuiteSample(suite, self._suites, self._evidence, metric)
+
+    def scores(self, model: str, metric: str) -> NDArray[np.float64]:
+        """Scores of ``model`` by ``metric``. Raises NoEvidence where there are none, or a claimed one is wrong."""
+        if (model, metric) not in self._scores:
+            self._scores[model, metric] = self._scored(model, metric)
+        return self._scores[model, metric]
+
+    def _scored(self, model: str, metric: str) -> NDArray[np.float64]:
+        path = layout.PREDICTIONS / f"{model}.jsonl"
+        if missing := gap(self._evidence, (layout.EVALUATION, layout.SPLITS / "test.jsonl", path)):
+            raise NoEvidence(missing)
+        answers = self._evidence.answers.get(model, ())
+        if not answers:
+            raise NoEvidence(f"no evidence: evaluate did not ask {model}")
+        scorer = self._scorers[metric]
+        scores = np.array([scoring.score(scorer, a.prediction, a.reference) for a in answers])
+        if self._claimed:
+            _hold(path.as_posix(), metric, answers, scores)
+        return scores
+
+
+def _hold(path: str, metric: str, answers: Sequence[Prediction], scores: NDArray[np.float64]) -> None:
+    claims = [answer.scores.get(metric) for answer in answers]
+    # No claim becomes NaN, which is close to nothing.
+    wrong = ~(np.abs(np.array(claims, dtype=np.float64) - scores) <= 1e-9)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise NoEvidence(f"{path}:{row + 1}: claims {metric} {claims[row]}, scored again it is {scores[row]:g}")

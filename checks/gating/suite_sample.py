@@ -1,0 +1,166 @@
+"""The samples of a suite as the gates see them.
+
+Answers to questions (kind ``rows``) are scored again. All other scores are read and never computed again: they are
+witnessed. Before a gate gets them they are held once more to params.yaml, to the models, and to the answers.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from checks import digest, layout
+from checks.evaluation import comparisons
+from checks.evaluation.comparisons import Comparisons
+from checks.evaluation.suite_kind import SuiteKind
+from checks.evaluation.suite_lines import problem
+from checks.formats import judgements
+from checks.formats.suite_report import Role, SuiteAnswer, SuiteLine, SuiteResult
+from checks.gating.chain import Evidence, NoEvidence, gap
+from checks.rows import request
+
+_TODO = "run `./lockstep run suites`"
+
+
+def checked(name: str, asked: Mapping[str, SuiteKind], evidence: Evidence) -> tuple[SuiteKind, SuiteResult]:
+    """A suite of the section suites, and what is recorded of it. Raises NoEvidence where that is of another one."""
+    if missing := gap(evidence, (layout.SUITES_REPORT, layout.PARITY_REPORT)):
+        raise NoEvidence(missing)
+    assert evidence.reports.suites is not None  # else it is a gap
+    suite, result = asked.get(name), evidence.reports.suites.suites.get(name)
+    if suite is None or result is None:
+        raise NoEvidence(f"no evidence: {layout.SUITES_REPORT if suite else layout.PARAMS} has no suite {name}")
+    if result.asked != digest.of_json(suite.model_dump(mode="json")):
+        raise NoEvidence(f"{layout.SUITES_REPORT}: is about another section suites.{name}; {_TODO}")
+    return suite, result
+
+
+class SuiteSample:
+    """Scores are arrays of shape (samples,), shares of the metric's scale in [0, 1], in the order of the file.
+
+    A metric without a scale has its own numbers instead. Of a metric that scores some samples only, these are those.
+    Where the samples are test rows, those of the evidence count, in its order: under the policy of another commit these
+    may be fewer.
+    """
+
+    def __init__(
+        self, name: str, asked: Mapping[str, SuiteKind], evidence: Evidence, metric: str | None = None
+    ) -> None:
+        """``asked`` is the section suites; ``metric`` is the one that is asked for.
+
+        Raises NoEvidence when there are no such scores, or they are of another.
+        """
+        suite, result = checked(name, asked, evidence)
+        path = layout.SUITES / f"{name}.jsonl"
+        others = (layout.JUDGEMENTS / path.name, result.judgements), (layout.suite_answers(name), result.given)
+        if missing := gap(evidence, (path, *(other for other, made in others if made))):
+            raise NoEvidence(missing)
+        lines: dict[Role, list[SuiteLine]] = {
+            role: [line for line in evidence.suites[name] if line.model == model]
+            for role, model in result.models.items()
+        }
+        if wrong := problem(lines, suite.scales, suite.declared_size, suite.partial):
+            raise NoEvidence(f"{path}: {wrong[0]}: {wrong[1]}; {_TODO}")
+        scored = [line for line in lines["candidate"] if metric not in suite.partial or line.metric == metric]
+        samples = {line.sample: (line.group, line.slice) for line in scored}
+        references = _scored_again(name, suite, evidence) if suite.recomputed else {}
+        if metric is not None and result.given:  # without one a gate looks for what was learnt, and may ask for it
+            _hold_unseen(name, evidence)
+        if suite.of_test_rows:
+            _hold_judgements(name, evidence, tuple(lines))
+            if gone := [row.id for row in evidence.test if row.id not in samples]:
+                raise NoEvidence(f"{path}: has no score of test row {gone[0]}; {_TODO}")
+            samples = {row.id: (row.group, row.slice) for row in evidence.test}
+        codes: dict[str, int] = {}
+        self.groups = np.array([codes.setdefault(group, len(codes)) for group, _ in samples.values()], dtype=np.intp)
+        self.slices = tuple(each for _, each in samples.values())
+        self._suite, self._measured_chance = suite, result.chance
+        self._references = tuple(references[each] for each in samples if references)
+        self._name, self._scales, self._samples = name, suite.scales, tuple(samples)
+        self._values: dict[tuple[str, str, str], float] = {
+            (role, line.metric, line.sample): line.value for role, found in lines.items() for line in found
+        }
+        self._lines: dict[str, list[SuiteLine]] = dict(lines.items())
+        self._evidence, self._draw = evidence, suite.draw
+
+    def compared(self, model: str) -> Comparisons:
+        """People's and the judge's comparisons of the candidate's answers with those of ``model``."""
+        if model not in self._lines or self._draw is None:
+            raise NoEvidence(f"no evidence: suite {self._name} compares no answers with those of {model}")
+        ours, theirs = (
+            {each.id: judgements.answer_sha(each.prediction) for each in self._evidence.answers[role]}
+            for role in ("candidate", model)
+        )
+        said = self._evidence.judgements.get(self._name, ())
+        return comparisons.of(self._evidence.test, ours, theirs, said, self._draw)
+
+    def scores(self, model: str, metric: str) -> NDArray[np.float64]:
+        """Scores of ``model`` by ``metric``. Raises NoEvidence where there are none."""
+        if model not in self._lines:
+            raise NoEvidence(f"no evidence: suite {self._name} has no scores of {model}")
+        scale = self._scales[metric]
+        values = np.array([self._values[model, metric, sample] for sample in self._samples])
+        return values if scale is None else (values - scale.low) / (scale.high - scale.low)
+
+    def answers(self, model: str) -> list[SuiteAnswer]:
+        """What ``model`` answered, in the order of the samples. Raises NoEvidence where no answers were kept."""
+        digest_of = {line.sample: line.model for line in self._lines.get(model, ())}
+        given = {(each.model, each.sample): each for each in self._evidence.given.get(self._name, ())}
+        try:
+            return [given[digest_of[sample], sample] for sample in self._samples]
+        except KeyError as error:
+            raise NoEvidence(f"no evidence: suite {self._name} has no answers of {model}") from error
+
+    def chance(self, metric: str) -> float | None:
+        """The mean of a model that knows nothing, where it is known."""
+        return self._suite.chance_of(metric, self._references) if self._references else self._measured_chance
+
+
+def _hold_judgements(name: str, evidence: Evidence, roles: tuple[Role, ...]) -> None:
+    """Hold judgements to the answers that are here, word for word."""
+    answers = {role: evidence.answers[role] for role in roles if role in evidence.answers}
+    rows = {row.id for row in evidence.test}
+    said = [each for each in evidence.judgements.get(name, ()) if each.sample in rows]
+    if wrong := judgements.problem(said, answers):
+        raise NoEvidence(f"{layout.JUDGEMENTS}/{name}.jsonl:{wrong}; {_TODO}")
+
+
+def _hold_unseen(name: str, evidence: Evidence) -> None:
+    """Refuse a suite of which a training row asks a question, whatever its case and spaces: it is no test of that."""
+    if missing := gap(evidence, (layout.SPLITS / "train.jsonl",)):
+        raise NoEvidence(missing)
+    asked = {
+        _plain(request(each.reading.question if each.reading else each.messages)): each.sample
+        for each in evidence.given.get(name, ())
+    }
+    seen = {sample: row for row in evidence.train for each in row.requests if (sample := asked.get(_plain(each)))}
+    if seen:
+        sample, row = next(iter(seen.items()))
+        raise NoEvidence(
+            f"suite {name} was trained on: {len(seen)} of its questions are training rows, {sample!r} is {row.source}; "
+            "take them out of the data source, or out of the suite"
+        )
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _scored_again(name: str, suite: SuiteKind, evidence: Evidence) -> dict[str, str]:
+    """The reference of each sample, once every line has the score that its answer gets here."""
+    path = layout.suite_answers(name)
+    given = evidence.given.get(name, ())
+    again = {(answer.model, answer.sample, metric): (answer, v) for answer, metric, v in suite.scored_again(given)}
+    for number, line in enumerate(evidence.suites[name], 1):
+        answer, score = again.pop((line.model, line.sample, line.metric), (None, 0.0))
+        if answer is None or answer.sample_sha != line.sample_sha:
+            raise NoEvidence(f"{path}: has no answer of {line.model[:19]}… to sample {line.sample!r} as asked; {_TODO}")
+        if abs(score - line.value) > 1e-9:
+            raise NoEvidence(
+                f"{layout.SUITES}/{name}.jsonl:{number}: claims {line.metric} {line.value:g}, scored again it is "
+                f"{score:g}"
+            )
+    if again:
+        model, sample, metric = next(iter(again))
+        raise NoEvidence(f"{layout.SUITES}/{name}.jsonl: has no {metric} of {model[:19]}… on {sample!r}; {_TODO}")
+    return {answer.sample: answer.reference for answer in given}

@@ -1,0 +1,1 @@
+"""The machine: GPUs, energy counters, the disk."""

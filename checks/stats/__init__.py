@@ -1,0 +1,1 @@
+"""Tests, intervals and plans for scores of models: numbers in, numbers out."""

@@ -1,0 +1,201 @@
+"""Two models on the same rows: is the one better, or no worse by a margin, and what could these rows have told?
+
+docs/explanation/statistics.md says which test answers which question, and why.
+
+* Right/wrong scores, each row its own group, margin 0: McNemar's exact test.
+* Everything else: Tango's score test (1998) with a continuity correction of half a row, at the effective sample size
+  that the clustered variance implies (Korn and Graubard, 1998). Graded scores are counted in units of a typical
+  difference. Where rows come in groups, or scores are graded, what is rare may not have been seen: the chance of that
+  (``checks.stats.unseen``) is added to the p-value.
+
+Nothing is resampled: the same rows give the same finding. ``checks.stats.planning`` says what these rows could have
+told.
+"""
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from checks.stats.score_test import ScoreTest
+from checks.stats.unseen import Unseen
+
+Scores = NDArray[np.float64]
+Groups = NDArray[np.intp]
+EDGE = 1 - 1e-12  # bounds of a difference lie strictly between -1 and 1
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """What the tests use of a paired sample; sums are over rows unless they say otherwise.
+
+    ``typical`` is the size of the group that a typical row lies in; ``kish`` the number of equal groups that would be
+    as even (Kish, 1965). ``blocks`` is the sum of squared group totals, ``mixed`` that of totals times sizes.
+    ``times`` is above 1 only in a plan: as many times these rows.
+    """
+
+    rows: float
+    groups: float
+    typical: float
+    wins: float
+    losses: float
+    squares: float
+    blocks: float
+    mixed: float
+    binary: bool
+    alone: bool  # each row its own group
+    unseen: Unseen = field(compare=False)  # of losses
+    unseen_gains: Unseen = field(compare=False)
+    times: float = 1.0
+
+    @property
+    def effect(self) -> float:
+        """The mean difference."""
+        return (self.wins - self.losses) / self.rows
+
+    @property
+    def kish(self) -> float:
+        """Rows over the size of a typical row's group."""
+        return self.rows / self.typical
+
+    @property
+    def exact(self) -> bool:
+        """Whether nothing about these rows has to be estimated but shares of right/wrong rows."""
+        return self.binary and self.alone
+
+    def unit(self, margin: float) -> float:
+        """The size of differences that would come as often and vary as much; 1 for right/wrong scores.
+
+        One whole row more than was seen, so that a difference of 1 counts as the size of one until seen otherwise.
+        """
+        if self.binary:
+            return 1.0
+        apart = self.wins + self.losses
+        return min(1.0, max((self.squares + 1) / (apart + 1), 2 * abs(self.effect), 2 * abs(margin)))
+
+    @property
+    def between(self) -> float:
+        """Squared group totals about the mean, with the factor G / (G - 1): the variance of the sum of differences."""
+        about = self.blocks - 2 * self.effect * self.mixed + self.effect**2 * self.typical * self.rows
+        return max(0.0, about) * self.groups / max(self.groups - 1, 1e-9)
+
+    def score_test(self, margin: float) -> ScoreTest:
+        """Count wins and losses in units, and rows in effective rows.
+
+        One difference of a whole typical group more than was seen is in the design effect, so that what is rare in
+        these rows is not taken for impossible.
+        """
+        unit, design = self.unit(margin), 1.0
+        if not self.alone and self.kish > 1:
+            within = max(0.0, self.squares - self.rows * self.effect**2)
+            design = (self.between + (self.typical * unit) ** 2) / (within + self.typical * unit**2)
+            design = max(1.0, design)
+        scale = unit * design
+        freedom = None if self.exact else (self.groups if self.alone else self.kish) - 1
+        return ScoreTest(self.wins / scale, self.losses / scale, self.rows / design, unit, freedom)
+
+    def mirrored(self) -> Self:
+        """The same seen from the reference's side."""
+        return replace(
+            self, wins=self.losses, losses=self.wins, mixed=-self.mixed, unseen=self.unseen_gains,
+            unseen_gains=self.unseen,
+        )  # fmt: skip
+
+    def p(self, bound: float, margin: float) -> float:
+        """Of the hypothesis that the true difference is ``bound`` or less; ``margin`` sets the unit of grades."""
+        if self.exact and margin == bound == 0:
+            return _mcnemar(self.wins, self.losses)
+        return self._p(self.score_test(margin), bound)
+
+    def _p(self, test: ScoreTest, bound: float) -> float:
+        p = test.p(bound)
+        if not self.exact:
+            p += self.unseen.chance(self.wins - self.losses - self.rows * bound, self.times)
+        return min(1.0, p)
+
+    def lower(self, level: float, margin: float) -> float:
+        """The difference whose p-value is ``level``: the lower bound at confidence 1 - level."""
+        from scipy.optimize import brentq
+
+        test = self.score_test(margin)
+        if self._p(test, -EDGE) >= level:
+            return -1.0
+        if self._p(test, EDGE) <= level:
+            return 1.0
+        return float(brentq(lambda bound: self._p(test, bound) - level, -EDGE, EDGE, xtol=1e-10))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The mean of ``candidate - reference`` over ``n`` rows, and what it says about a margin.
+
+    ``low`` and ``high`` each bound the true difference alone, one-sided, with the confidence asked for.
+    ``p``: of the hypothesis that the true difference is ``margin`` or less. ``p_worse``: that it is 0 or more.
+    ``method``: the test. ``pairs``: what ``checks.stats.planning`` needs.
+    """
+
+    n: int
+    effect: float
+    low: float
+    high: float
+    p: float
+    p_worse: float
+    method: str
+    pairs: Pairs
+
+
+def compare(candidate: Scores, reference: Scores, groups: Groups, margin: float, confidence: float) -> Comparison:
+    """Compare scores in [0, 1] of the same rows; ``groups[i]`` is the group of row i, from 0.
+
+    ``margin`` is signed: 0 or more for "improves", below 0 for "non-inferior". ValueError for no rows, unequal
+    lengths, a score outside [0, 1], a margin outside (-1, 1) or a confidence outside (0, 1).
+    """
+    n = len(candidate)
+    if not n or not n == len(reference) == len(groups):
+        raise ValueError(
+            f"{n} and {len(reference)} scores and {len(groups)} groups: need the same number, and at least one"
+        )
+    for scores in (candidate, reference):
+        if not (scores.min() >= 0 and scores.max() <= 1):  # NaN fails this, too
+            raise ValueError("a score lies outside [0, 1]")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence {confidence} is not between 0 and 1")
+    if not -1 < margin < 1:
+        raise ValueError(f"margin {margin} is not between -1 and 1")
+    pairs = _pairs(candidate, reference, groups)
+    level, effect, other = 1 - confidence, math.fsum(candidate - reference) / n, pairs.mirrored()
+    low, high = pairs.lower(level, margin), -other.lower(level, margin)
+    if pairs.exact and margin == 0:
+        method = "exact McNemar test"
+    else:
+        method = "Tango's score test" if pairs.binary else "Tango's score test in units of a difference"
+    if not pairs.alone:
+        method += f", {pairs.groups:g} group{'s' if pairs.groups > 1 else ''}"
+    p_worse = other.p(0, 0 if pairs.exact else margin)
+    return Comparison(
+        n=n, effect=effect, low=max(-1.0, min(low, effect)), high=min(1.0, max(high, effect)),
+        p=pairs.p(margin, margin), p_worse=p_worse, method=method, pairs=pairs,
+    )  # fmt: skip
+
+
+def _pairs(candidate: Scores, reference: Scores, groups: Groups) -> Pairs:
+    differences, rows = candidate - reference, np.bincount(groups)
+    totals = np.bincount(groups, differences)[rows > 0]
+    sizes = rows[rows > 0].astype(np.float64)
+    squared = float((sizes**2).sum())
+    return Pairs(
+        rows=float(len(candidate)), groups=float(len(sizes)), typical=squared / len(candidate),
+        wins=float(differences[differences > 0].sum()), losses=-float(differences[differences < 0].sum()),
+        squares=float((differences**2).sum()), blocks=float((totals**2).sum()), mixed=float(totals @ sizes),
+        binary=all(bool(((scores == 0) | (scores == 1)).all()) for scores in (candidate, reference)),
+        alone=len(sizes) == len(candidate), unseen=Unseen(sizes + totals), unseen_gains=Unseen(sizes - totals),
+    )  # fmt: skip
+
+
+def _mcnemar(wins: float, losses: float) -> float:
+    """P-value of as many wins or more where a win is as likely as a loss; between whole numbers, the beta function."""
+    from scipy.special import betainc
+
+    return 1.0 if wins <= 0 else float(betainc(wins, losses + 1, 0.5))

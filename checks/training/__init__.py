@@ -1,0 +1,1 @@
+"""Training as params.yaml describes it: methods, steps, memory, time."""

@@ -1,0 +1,224 @@
+"""Training in steps: methods that one adapter goes through, each going on from the adapter of the step before.
+
+``train.steps`` of params.yaml lists them: ``[{method: sft, ...}, {method: dpo, ...}]``. What is written beside
+``steps`` holds for all of them, and a step may write its own. ``train.method`` is then the list of the methods:
+prepare and validate depend on that line alone, so that another learning rate does not make the data anew. A method
+without steps is a training of one step, and ``of`` gives that for both forms.
+
+All steps share the rows of the train split. A step learns from those rows that have its columns: where a column that
+not every step needs is null, the row is of another step.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    ConfigDict,
+    Discriminator,
+    Field,
+    GetJsonSchemaHandler,
+    SerializeAsAny,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+    create_model,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, InitErrorDetails
+
+from checks.rows import Row
+from checks.sections import Section
+from checks.training.interface import Train
+from checks.training.methods import METHODS, AnyTrain
+
+_ONE_BASE = "all steps train one adapter on one base"  # which is quantised in one way
+_OF_ALL = {
+    "lora": _ONE_BASE,
+    "precision": _ONE_BASE,
+    "quantization": _ONE_BASE,
+    "devices": "all steps train on as many devices",
+}
+_METHOD: TypeAdapter[Train] = TypeAdapter(AnyTrain)
+_SHARED = {name: field for name, field in Train.model_fields.items() if name != "method"}
+
+
+class Steps(Section):
+    """Several methods on one adapter, one after the other.
+
+    Beside ``steps`` stands what all steps share. A step has the keys of its method, and may write a shared one anew.
+    ``lora``, ``precision``, ``quantization`` and ``devices`` are shared by all; ``shard`` and ``full`` are not offered.
+    """
+
+    method: Annotated[
+        tuple[str, ...],
+        Field(strict=False, description="the methods of the steps, in order: prepare and validate depend on this line"),
+    ]
+    steps: Annotated[tuple[SerializeAsAny[Train], ...], Field(strict=False)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_shared(cls, value: Any) -> Any:
+        """Give each step the keys beside ``steps``. Raises ValidationError whose places are those of the file."""
+        if not isinstance(value, dict):
+            return value
+        steps = value.get("steps")
+        if not isinstance(steps, list) or len(steps) < 2 or not all(isinstance(step, dict) for step in steps):
+            raise ValueError(
+                "steps: is not a list of two steps or more|"
+                "write steps: [{method: sft}, {method: dpo, ...}], or one method without steps"
+            )
+        if problems := [*_misplaced(value), *_unfit(value)]:
+            raise ValidationError.from_exception_data(cls.__name__, problems)
+        return {
+            "method": value["method"],
+            "steps": tuple(_METHOD.validate_python(_merged(value, step)) for step in steps),
+        }
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, _core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        found = handler(_as_written().__pydantic_core_schema__)
+        return handler.resolve_ref_schema(found)
+
+
+def _form(value: Any) -> str:
+    if isinstance(value, dict):
+        return "in steps" if "steps" in value or isinstance(value.get("method"), list) else "at once"
+    return "in steps" if isinstance(value, Steps) else "at once"
+
+
+Training = Annotated[
+    Annotated[AnyTrain, Tag("at once")] | Annotated[Steps, Tag("in steps")],
+    Discriminator(_form),
+]
+_READER: TypeAdapter[Train | Steps] = TypeAdapter(Training)
+
+
+def read(section: object) -> Train | Steps:
+    """The section train of a params.yaml, or of a record of one. Raises ValidationError."""
+    return _READER.validate_python(section)
+
+
+def of(train: Train | Steps) -> tuple[Train, ...]:
+    """The steps in order, each with all of its parameters."""
+    return train.steps if isinstance(train, Steps) else (train,)
+
+
+def names(train: Train | Steps) -> tuple[str, ...]:
+    """The methods of the steps, in order."""
+    return tuple(step.method for step in of(train))
+
+
+def named(train: Train | Steps) -> str:
+    """``train.method`` as messages name it."""
+    return " and ".join(repr(method) for method in names(train))
+
+
+def columns(train: Train | Steps) -> tuple[str, ...]:
+    """The columns of ``Row.extra`` that a step or more needs."""
+    return tuple(dict.fromkeys(name for step in of(train) for name in step.extra()))
+
+
+def in_some_rows(train: Train | Steps) -> tuple[str, ...]:
+    """Those of the columns that not every step needs. Where one is null, the row is of another step."""
+    return tuple(name for name in columns(train) if not all(name in step.extra() for step in of(train)))
+
+
+def rows_of(step: Train, some: Sequence[str], rows: Sequence[Row]) -> list[Row]:
+    """The rows that a step learns from; ``some``: what ``in_some_rows`` gives."""
+    needed = [name for name in step.extra() if name in some]
+    return [row for row in rows if not needed or any(row.extra.get(name) is not None for name in needed)]
+
+
+def _merged(value: dict[str, Any], step: dict[str, Any]) -> dict[str, Any]:
+    return {key: each for key, each in value.items() if key not in ("method", "steps")} | step
+
+
+def _misplaced(value: dict[str, Any]) -> Iterator[InitErrorDetails]:
+    """Keys that stand among all steps' and are one method's, or the other way about; and a wrong list of methods."""
+    written = [step.get("method") for step in value["steps"]]
+    if value.get("method") != written and all(isinstance(method, str) for method in written):
+        listed = f"[{', '.join(written)}]"
+        said = f"is {value['method']!r}" if "method" in value else "is not written"
+        yield _problem(
+            f"method: {said}, and the steps are {listed}|"
+            f"write method: {listed}: prepare and validate depend on this line"
+        )
+    for place, keys in ((), value), *((("steps", number), step) for number, step in enumerate(value["steps"])):
+        if keys.get("shard"):
+            yield _problem(
+                f"{keys['shard']} is not offered with train.steps: it was never tried|use null", (*place, "shard")
+            )
+        if isinstance(lora := keys.get("lora"), dict) and lora.get("modules_to_save"):
+            yield _problem(
+                "is not offered with train.steps: a later step would start from it in the base's precision|use []",
+                (*place, "lora", "modules_to_save"),
+            )
+        if keys.get("full"):
+            yield _problem("is not offered with train.steps: each hands an adapter on|use lora", (*place, "full"))
+    for key in value.keys() - _SHARED.keys() - {"method", "steps"}:
+        if of_methods := sorted(name for name, method in METHODS.kinds.items() if key in method.model_fields):
+            yield _problem(
+                f"{key}: is a parameter of {' and '.join(of_methods)}, not of every method|move it into that step"
+            )
+    for number, step in enumerate(value["steps"]):
+        for key, why in _OF_ALL.items():
+            if key in step:
+                yield _problem(f"{why}|move it beside train.steps", ("steps", number, key))
+
+
+def _unfit(value: dict[str, Any]) -> Iterator[InitErrorDetails]:
+    """What each step's method says of its parameters, at the place where they are written, each once."""
+    seen: set[tuple[Any, ...]] = set()
+    owned = {key for method in METHODS.kinds.values() for key in method.model_fields}
+    for number, step in enumerate(value["steps"]):
+        if "method" not in step:
+            yield InitErrorDetails(type="missing", loc=("steps", number, "method"), input=step)
+            continue
+        right = {key: each for key, each in step.items() if key not in _OF_ALL}  # of the others ``_misplaced`` tells
+        merged = _merged({key: each for key, each in value.items() if key in _SHARED or key not in owned}, right)
+        if merged.get("shard"):
+            del merged["shard"]
+        try:
+            _METHOD.validate_python(merged)
+        except ValidationError as error:
+            for detail in error.errors(include_url=False):
+                inner = tuple(part for part in detail["loc"] if part != step["method"])
+                mine = not inner or inner[0] in step or inner[0] not in value
+                place = ("steps", number, *inner) if mine else inner
+                if (place, detail["type"], detail["msg"]) not in seen:
+                    seen.add((place, detail["type"], detail["msg"]))
+                    yield InitErrorDetails(
+                        type=detail["type"], loc=place, input=detail["input"], ctx=detail.get("ctx", {})
+                    )
+
+
+def _problem(text: str, place: tuple[str | int, ...] = ()) -> InitErrorDetails:
+    return InitErrorDetails(type="value_error", loc=place, input=None, ctx={"error": ValueError(text)})
+
+
+def _as_written() -> Any:
+    """The section as it is written, for the JSON schema: shared keys beside a list of steps."""
+    methods: Any = Literal[tuple(METHODS.kinds)]
+    step: Any = create_model(
+        "Step",
+        __config__=ConfigDict(extra="allow"),
+        __doc__="The keys of its method, and shared ones that it writes anew.",
+        method=(methods, Field(description="the training method of this step")),
+    )
+    shared: dict[str, Any] = {
+        name: (field.annotation, field)
+        if name in _OF_ALL
+        # mypy takes an annotation that is held in a variable for a plain object.
+        else (field.annotation | None, Field(default=None, description=field.description))  # type: ignore[operator]
+        for name, field in _SHARED.items()
+    }
+    described = Steps.model_fields["method"].description
+    return create_model(
+        "Steps",
+        __config__=ConfigDict(extra="forbid"),
+        __doc__=Steps.__doc__,
+        method=(tuple[str, ...], Field(min_length=2, description=described)),
+        steps=(tuple[step, ...], Field(min_length=2, description="the steps, in order")),
+        **shared,
+    )
