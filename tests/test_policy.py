@@ -90,7 +90,7 @@ SUITES: dict[str, dict[str, Any]] = {
         f"documents-{retriever['kind']}": {
             "kind": "rag", "file": {**_LOG}, "corpus": {**_LOG}, "documents": "*.md", "chunker": {"words": 9, "overlap": 1},
             "retriever": retriever, "reranker": {"model": {**_LOG}, "candidates": 50, "max_tokens": 512}, "top_k": 3, "max_words": 99, "prompt": "$passages $question", "samples": 100,
-            "unanswerable": {"rows": 9, "abstains": "no"}, "scorers": [{"kind": "contains"}], "max_new_tokens": 8,
+            "unanswerable": {"rows": 9, "abstains": "no"}, "scorers": [{"kind": "tool-call", "texts": "loose"}], "max_new_tokens": 8,
             "models": ["candidate"], "noise": 0.01,
         }
         for retriever in (
