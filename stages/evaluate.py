@@ -18,10 +18,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from checks import digest, files, layout
-from checks.config.params import Params
+from checks.config.params import Evaluate, Params
 from checks.errors import EvaluationRefused, EvidenceRefused, MachineRefused
 from checks.evaluation import scoring
 from checks.formats.evaluation_reports import (
+    Earlier,
     EvaluateMeasured,
     EvaluationReport,
     Interval,
@@ -50,22 +51,8 @@ def evaluate(params: Params, root: Path) -> str:
     EvaluationRefused if rows are invalid or a model cannot answer them.
     """
     settings = params.evaluate
-    merged, base = (_hashed(root, folder) for folder in (layout.MERGED, layout.BASE))
-    parity = files.read_json(root / layout.PARITY_REPORT, ParityReport)
-    if parity.merged != merged:
-        raise EvidenceRefused(
-            f"{layout.MERGED}: is {merged[:19]}…, {layout.PARITY_REPORT} is about {parity.merged[:19]}…",
-            "run `./lockstep run merge`",
-        )
-    beside: list[tuple[str, Path, str]] = []  # the 16-bit model of a candidate with 8 bits
-    if parity.exported:
-        if (full := _hashed(root, layout.UNQUANTISED)) != parity.exported.unquantised:
-            raise EvidenceRefused(
-                f"{layout.UNQUANTISED}: is {full[:19]}…, {layout.PARITY_REPORT} is about "
-                f"{parity.exported.unquantised[:19]}…",
-                "run `./lockstep run merge`",
-            )
-        beside = [(UNQUANTISED, layout.UNQUANTISED, full)]
+    parity, base = _merged(root), _hashed(root, layout.BASE)
+    merged, full = parity.merged, parity.exported and parity.exported.unquantised
     judged = references.Judged(
         merged=merged,
         test=digest.of_file(root / _TEST).sha256,
@@ -87,19 +74,11 @@ def evaluate(params: Params, root: Path) -> str:
         for name, folder, model, conversations in (
             ("candidate", layout.MERGED, merged, [row.messages for row in test]),
             ("base", layout.BASE, base, base_messages),
-            *((name, folder, model, [row.messages for row in test]) for name, folder, model in beside),
+            *([(UNQUANTISED, layout.UNQUANTISED, full, [row.messages for row in test])] if full else []),
         )
     }
-    uses = {name: ReferenceUse(how="absent", merged=None, note=why) for name, why in earlier.absent.items()}
-    obtained: dict[Reference, references.Had] = {}  # production mostly runs main's model
-    for known, reference in earlier.found.items():
-        record = reference.model_copy(update={"commit": ""})
-        if record not in obtained:
-            obtained[record] = references.have(root, settings, known, reference, judged, test, answered["candidate"])
-        had = obtained[record]
-        uses[known] = had.use
-        if had.answered:
-            answered[known] = had.answered
+    uses, had = _references(root, settings, earlier, judged, test, answered["candidate"])
+    answered |= had
     predictions = {name: predict(params, test, found) for name, found in (answered | cheap).items()}
     with files.replacing_folder(root / layout.PREDICTIONS) as folder:
         for name, found in predictions.items():
@@ -129,13 +108,51 @@ def evaluate(params: Params, root: Path) -> str:
             {name: model.metrics for name, model in models.items()},
             settings.confidence,
         ),
-        unquantised=beside[0][2] if beside else None,
+        unquantised=full,
         engine=settings.engine,
     )
     speeds = {name: speed for name, each in answered.items() if name not in same and (speed := _speed(each))}
     files.write_json(root / layout.EVALUATE_MEASURED, EvaluateMeasured(merged=merged, models=speeds))
     _write(root, report, predictions["candidate"], prompts.labels(train))
     return _line(report) + _mirror(params, root, report, parity.adapter)
+
+
+def _merged(root: Path) -> ParityReport:
+    """The report of the merged model, and of its 16-bit form if it has 8 bits, after their folders were hashed."""
+    parity = files.read_json(root / layout.PARITY_REPORT, ParityReport)
+    wanted = {layout.MERGED: parity.merged}
+    if parity.exported:
+        wanted[layout.UNQUANTISED] = parity.exported.unquantised
+    for folder, model in wanted.items():
+        if (found := _hashed(root, folder)) != model:
+            raise EvidenceRefused(
+                f"{folder}: is {found[:19]}…, {layout.PARITY_REPORT} is about {model[:19]}…",
+                "run `./lockstep run merge`",
+            )
+    return parity
+
+
+def _references(
+    root: Path,
+    settings: Evaluate,
+    earlier: ReferencesReport,
+    judged: references.Judged,
+    test: Sequence[Row],
+    candidate: Answered,
+) -> tuple[dict[Earlier, ReferenceUse], dict[str, Answered]]:
+    """How each earlier model is used, and the answers of those that have some."""
+    uses = {name: ReferenceUse(how="absent", merged=None, note=why) for name, why in earlier.absent.items()}
+    answered: dict[str, Answered] = {}
+    obtained: dict[Reference, references.Had] = {}  # production mostly runs main's model
+    for name, reference in earlier.found.items():
+        record = reference.model_copy(update={"commit": ""})
+        if record not in obtained:
+            obtained[record] = references.have(root, settings, name, reference, judged, test, candidate)
+        had = obtained[record]
+        uses[name] = had.use
+        if had.answered:
+            answered[name] = had.answered
+    return uses, answered
 
 
 def _earlier(root: Path) -> ReferencesReport:

@@ -30,6 +30,7 @@ from checks.evaluation import scoring
 from checks.formats import energy
 from checks.formats.data_reports import Seal
 from checks.formats.training_reports import TrainMeasured, TrainReport
+from checks.identity import Digest
 from checks.training import steps
 from checks.training.methods import METHODS
 from stages import entry, tracking
@@ -99,33 +100,8 @@ def train(params: Params, root: Path) -> str:
             )
             run.tag(tracking.ADAPTER_TAG, trained.fitted[-1].adapter)
     *_, last = fitted = trained.fitted
-    devices = alone[0].train.devices
     files.write_text(root / layout.LOSS_CURVE, chain.curve(alone, fitted))
-    rewards = {scorer.kind: scorer for part in alone for scorer in part.train.rewards()}
-    report = TrainReport(
-        adapter=last.adapter,
-        base=base,
-        splits=seal.splits,
-        rows=len(rows),
-        sequences=last.sequences,
-        steps=sum(each.steps for each in fitted),
-        epochs=chain.epochs(fitted, len(rows)),
-        trainable_parameters=last.trainable,
-        total_parameters=last.total,
-        final_loss=last.final_loss,
-        versions=_versions(alone, _LIBRARIES),
-        tokens=sum(each.tokens or 0 for each in fitted) or None,
-        figures=last.figures,
-        optimised_for=tuple(rewards),
-        quantised=last.quantised,
-        stopping=last.stopping,
-        devices=devices if devices > 1 else None,
-        batch=last.batch,
-        shard=alone[0].train.shard,
-        chain=tuple(each.reported() for each in fitted) if len(fitted) > 1 else (),
-        full=alone[0].train.full is not None,
-        plugins=METHODS.plugins(steps.names(params.training)) | scorers.KINDS.plugins(rewards),
-    )
+    report = _report(params, base, seal, len(rows), fitted)
     seconds = math.fsum(each.seconds for each in fitted)
     took = max((each.memory for each in fitted), key=lambda memory: memory.peak or memory.predicted or 0)
     measured = TrainMeasured(
@@ -164,6 +140,37 @@ def sealed(root: Path) -> Seal:
             differing[0], "run `./lockstep run validate`: training needs splits that passed", tuple(differing[1:])
         )
     return seal
+
+
+def _report(params: Params, base: Digest, seal: Seal, rows: int, fitted: Sequence[chain.Fitted]) -> TrainReport:
+    """What the same parameters, data and base give again."""
+    alone, last = chain.alone(params), fitted[-1]
+    devices = alone[0].train.devices
+    rewards = {scorer.kind: scorer for part in alone for scorer in part.train.rewards()}
+    return TrainReport(
+        adapter=last.adapter,
+        base=base,
+        splits=seal.splits,
+        rows=rows,
+        sequences=last.sequences,
+        steps=sum(each.steps for each in fitted),
+        epochs=chain.epochs(fitted, rows),
+        trainable_parameters=last.trainable,
+        total_parameters=last.total,
+        final_loss=last.final_loss,
+        versions=_versions(alone, _LIBRARIES),
+        tokens=sum(each.tokens or 0 for each in fitted) or None,
+        figures=last.figures,
+        optimised_for=tuple(rewards),
+        quantised=last.quantised,
+        stopping=last.stopping,
+        devices=devices if devices > 1 else None,
+        batch=last.batch,
+        shard=alone[0].train.shard,
+        chain=tuple(each.reported() for each in fitted) if len(fitted) > 1 else (),
+        full=alone[0].train.full is not None,
+        plugins=METHODS.plugins(steps.names(params.training)) | scorers.KINDS.plugins(rewards),
+    )
 
 
 def _key(params: Params, base: str, data: Mapping[str, str], device: str, start: str | None) -> str:

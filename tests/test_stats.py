@@ -53,10 +53,10 @@ def test_one_group_alone_says_next_to_nothing() -> None:
 
 def test_a_one_sided_bound_is_the_end_of_a_wider_two_sided_interval() -> None:
     scores = [1.0] * 70 + [0.0] * 30
-    one = intervals.mean_interval(scores, alone(100), 0.95, sided=1)
-    two = intervals.mean_interval(scores, alone(100), 0.90, sided=2)
+    mean = intervals.Mean.of(scores, alone(100))
+    one, two = intervals.interval_of(mean, 0.95, 1), intervals.interval_of(mean, 0.90, 2)
     assert (one.low, one.high) == pytest.approx((two.low, two.high))
-    assert intervals.mean_interval(scores, alone(100), 0.3, sided=1).low == pytest.approx(0.7)
+    assert intervals.interval_of(mean, 0.3, 1).low == pytest.approx(0.7)
 
 
 @given(SCORES, st.floats(0.01, 0.999), st.integers(1, 5))
@@ -73,11 +73,11 @@ def test_a_means_test_is_its_bound_turned_round(
     scores: list[float], confidence: float, size: int, bound: float, side: Literal["above", "below"]
 ) -> None:
     groups = [str(i // size) for i in range(len(scores))]
-    interval = intervals.mean_interval(scores, groups, confidence, sided=1)
+    mean = intervals.Mean.of(scores, groups)
+    interval = intervals.interval_of(mean, confidence, sided=1)
     end = interval.low if side == "above" else interval.high
     assume(abs(end - bound) > 1e-9)  # nearer than this, rounding decides
     clears = end > bound if side == "above" else end < bound
-    mean = intervals.Mean.of(scores, groups)
     assert ((mean.p_above(bound) if side == "above" else mean.p_below(bound)) <= 1 - confidence) == clears
 
 

@@ -35,7 +35,12 @@ from typing import NoReturn
 
 # Not fetch and prepare, which load little: another seed of hashes each time shows where their bytes depend on it.
 STAGES = ("validate", "train", "merge", "evaluate", "suites", "probe", "gate", "calibrate")
-MODULES = (*(f"stages.{name}" for name in (*STAGES, "sources.still_pinned", "tracking.verdict")), "release.cli", "dvc")
+MODULES = (
+    *(f"stages.{name}" for name in (*STAGES, "sources.still_pinned", "tracking.verdict")),
+    "release.cli",
+    "release.mirrors.worker",
+    "dvc",
+)
 LIBRARIES = (
     "torch", "transformers.models.llama.modeling_llama", "transformers.trainer", "peft", "trl.trainer.sft_trainer",
     "datasets", "mlflow.store.tracking.sqlalchemy_store", "great_expectations",

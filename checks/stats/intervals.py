@@ -136,20 +136,18 @@ def _crossing(p: Callable[[float], float], level: float) -> float:
     return float(brentq(lambda bound: p(bound) - level, least, most, xtol=1e-12))
 
 
-def mean_interval(scores: Scores, groups: Groups, confidence: float, sided: Literal[1, 2] = 2) -> Interval:
-    """Mean of ``scores`` (each in [0, 1]) with its interval; ``groups[i]`` is the group of row i.
+def mean_interval(scores: Scores, groups: Groups, confidence: float) -> Interval:
+    """Mean of ``scores`` (each in [0, 1]) with its two-sided interval; ``groups[i]`` is the group of row i.
 
-    ``sided=2``: the interval holds the mean with ``confidence``. ``sided=1``: each end alone is a bound with
-    ``confidence``, which is what a gate asks. Raises ValueError for no scores, unequal lengths, a score
-    outside [0, 1], or a confidence outside (0, 1).
+    Raises ValueError for no scores, unequal lengths, a score outside [0, 1], or a confidence outside (0, 1).
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence {confidence} is not between 0 and 1")
-    return interval_of(Mean.of(scores, groups), confidence, sided)
+    return interval_of(Mean.of(scores, groups), confidence, sided=2)
 
 
-def interval_of(mean: Mean, confidence: float, sided: Literal[1, 2] = 2) -> Interval:
-    """The interval of ``mean_interval``."""
+def interval_of(mean: Mean, confidence: float, sided: Literal[1, 2]) -> Interval:
+    """``sided=2``: the interval holds the mean with ``confidence``. ``sided=1``: each end alone is a bound with it."""
     tail = (1 - confidence) / sided
     # Rounding must not put the mean outside its own interval; a one-sided bound below 1/2 is the mean itself.
     low, high = min(mean.low(tail), mean.value), max(mean.high(tail), mean.value)

@@ -119,7 +119,7 @@ def verification(report: ServingReport, file: str) -> bytes:
     return write(Verification(subject=tuple(subjects), predicate=Observed(report=report)))
 
 
-def parse_verification(payload: bytes, where: str = "the verification") -> Verification:
+def parse_verification(payload: bytes, where: str) -> Verification:
     """Parse a verification whose signature was checked. Raises EvidenceRefused if it is invalid."""
     return _parse(payload, where, Verification)
 

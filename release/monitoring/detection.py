@@ -52,10 +52,8 @@ def crossed(streams: Streams, margin: float, alpha: float) -> Flags:
     return np.logical_or.accumulate(evidence >= math.log(1 / alpha), axis=1)
 
 
-def expected(
-    right: float, margin: float, alpha: float, losses: Sequence[float] = LOSSES, pairs: int = PAIRS
-) -> tuple[Detection, ...]:
-    """Draw ``STREAMS`` canaries of ``pairs`` labelled pairs for each of ``losses`` that ``right`` has room for.
+def expected(right: float, margin: float, alpha: float, losses: Sequence[float] = LOSSES) -> tuple[Detection, ...]:
+    """Draw ``STREAMS`` canaries of ``PAIRS`` labelled pairs for each of ``losses`` that ``right`` has room for.
 
     ``alpha``: the question's share of the allowed error.
     """
@@ -63,7 +61,7 @@ def expected(
     for loss in losses:
         if loss > right:
             continue
-        shown = crossed(unpaired(right, loss, (STREAMS, pairs), random), margin, alpha)
+        shown = crossed(unpaired(right, loss, (STREAMS, PAIRS), random), margin, alpha)
         back = shown[:, -1]
         median = int(np.median(shown[back].argmax(axis=1) + 1)) if back.any() else None
         found.append(Detection(loss=loss, found=round(float(back.mean()), 4), pairs=median))

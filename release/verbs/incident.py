@@ -210,7 +210,10 @@ def _run(
             report = canary.look(params, name, scene.sides, scene.store, since, datetime.now(UTC))
             if report is None:
                 continue
-            looks.append(_look(report, len(answered), time.monotonic() - began))
+            looks.append(Look(
+                seconds=round(time.monotonic() - began, 2), requests=len(answered), pairs=report.pairs,
+                labelled=report.labelled, decision=report.decision,
+            ))  # fmt: skip
             tell(_line(looks[-1]))
             if report.decision == "roll back":
                 back = _roll_back(scene, name, report)
@@ -221,13 +224,6 @@ def _label(store: Store, requests: Sequence[Request], known: set[str]) -> None:
     if requests:
         store.add([Label(request_id=each.id, label=each.reference) for each in requests])
         known.update(each.id for each in requests)
-
-
-def _look(report: RolloutReport, requests: int, seconds: float) -> Look:
-    return Look(
-        seconds=round(seconds, 2), requests=requests, pairs=report.pairs, labelled=report.labelled,
-        decision=report.decision,
-    )  # fmt: skip
 
 
 def _line(look: Look) -> str:

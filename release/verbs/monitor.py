@@ -36,7 +36,7 @@ class Options(NamedTuple):
     interval: int
 
 
-def write_rules(root: Path, environment: str, output: Path | None = None) -> tuple[Path, ...]:
+def write_rules(root: Path, environment: str, output: Path | None) -> tuple[Path, ...]:
     """Write the three files to ``output`` (default: reports/monitoring/ENV below ``root``); their paths.
 
     Raises ParamsRefused if there is no such environment, or an objective cannot be a rule.

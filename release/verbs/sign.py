@@ -99,11 +99,11 @@ def sign(
         return _attach(store, subject, made, signer, known)
 
 
-def of_built(root: Path, key: Path | None = None, *, keyless: bool = False, target: str | None = None) -> Signed:
+def of_built(root: Path, key: Path | None, *, keyless: bool) -> Signed:
     """``sign`` the image that `lockstep build` made; ``key`` is by default that of `lockstep keys new`."""
     image = _report(root, layout.IMAGE_REPORT, ImageReport)
     store = stores.open_store(reference.parse(f"{image.place}@{image.image}"), root, push=True)
-    return sign(root, store, None if keyless else key or root / KEY, keyless=keyless, target=target)
+    return sign(root, store, None if keyless else key or root / KEY, keyless=keyless)
 
 
 def evidence(root: Path, target: str | None = None) -> tuple[HeldVerdict, ImageReport, ServingReport]:
@@ -176,7 +176,7 @@ def free(root: Path, key: Path, images: Iterable[str], parent: str, why: str, ta
     return dsse.sign(statement.free(images, parent, why), PAYLOAD, keys.load(key))
 
 
-def may_approve(root: Path, key: Path, target: str | None = None) -> str:
+def may_approve(root: Path, key: Path, target: str | None) -> str:
     """The name of the owner of ``key``. Raises EvidenceRefused if the key is invalid or its owner may not approve."""
     return trust.owner(keys.load(key), trust.known(root, target), "approve")
 

@@ -5,7 +5,6 @@ cores, nor how busy they are changes a vector or a score.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,8 @@ from tqdm import tqdm
 from checks import imports
 from checks.errors import EvaluationRefused
 from checks.retriever_kind import Pooling
-from stages.weights.threads import one_thread
+from stages.weights.threads import lanes
 
-_LANES = 4  # texts encoded at a time on a CPU, at most
 _WAITING = 4096  # texts that wait for a lane: each costs about a kilobyte
 _ENCODER, _CROSS_ENCODER = "AutoModel", "AutoModelForSequenceClassification"
 Tokens = Mapping[
@@ -105,8 +103,7 @@ def _tokens(tokenizer: Any, model: Any, asked: Sequence[tuple[str, ...]], most: 
 
 def _each(of: Callable[[Tokens], Any], model: Any, asked: Sequence[Tokens], doing: str) -> Iterator[Any]:
     """``of`` each, in order, several at a time."""
-    lanes = min(torch.get_num_threads(), _LANES) if model.device.type == "cpu" else 1
-    with one_thread(), ThreadPoolExecutor(lanes) as pool, tqdm(total=len(asked), desc=doing, disable=None) as bar:
+    with lanes(model) as pool, tqdm(total=len(asked), desc=doing, disable=None) as bar:
         for start in range(0, len(asked), _WAITING):
             for found in pool.map(of, asked[start : start + _WAITING]):
                 bar.update()

@@ -10,7 +10,6 @@ and several at a time: neither other chats nor the number of cores changes a fig
 
 import copy
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,8 @@ from transformers.cache_utils import DynamicCache
 from checks.errors import EvaluationRefused
 from checks.evaluation.suite_kind import Answered
 from stages.inference import generate
-from stages.weights.threads import one_thread
+from stages.weights.threads import lanes
 
-_LANES = 4  # chats computed at a time on a CPU, at most
 _LOGITS = 1 << 24  # numbers in the logits of a batch of answers
 Tokens = tuple[int, ...]
 
@@ -40,7 +38,6 @@ def nats(folder: Path, precision: str, asked: Sequence[Answered], label: str) ->
         raise EvaluationRefused(f"{folder}: the model has no chat template", "set base.uri to an Instruct model")
     ends = generate.end_tokens(model, tokenizer)
     room = getattr(model.config.get_text_config(), "max_position_embeddings", float("inf"))
-    lanes = min(torch.get_num_threads(), _LANES) if model.device.type == "cpu" else 1
 
     def of_chat(chat: Answered) -> list[list[float]]:
         start, answers = _tokens(tokenizer, chat, ends)
@@ -50,7 +47,7 @@ def nats(folder: Path, precision: str, asked: Sequence[Answered], label: str) ->
             )
         return _nats(model, start, answers)
 
-    with one_thread(), ThreadPoolExecutor(lanes) as pool:
+    with lanes(model) as pool:
         found = pool.map(of_chat, asked)
         return list(tqdm(found, label, len(asked), unit="chat", disable=None))
 

@@ -9,7 +9,6 @@ cores, nor how busy they are changes a sum.
 """
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,9 @@ from tqdm import tqdm
 
 from checks.errors import EvaluationRefused
 from stages.inference import generate
-from stages.weights.threads import one_thread
+from stages.weights.threads import lanes
 
 _WINDOW = 1024  # tokens read at a time, at most; the logits of each are in memory
-_LANES = 4  # windows computed at a time on a CPU, at most
 
 
 def nats(folder: Path, precision: str, texts: Sequence[str], label: str) -> list[float]:
@@ -39,8 +37,7 @@ def nats(folder: Path, precision: str, texts: Sequence[str], label: str) -> list
     for number, text in enumerate(texts):
         ids = [begin, *tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]]
         windows += [(number, ids[first : first + size + 1]) for first in range(0, len(ids) - 1, size)]
-    lanes = min(torch.get_num_threads(), _LANES) if model.device.type == "cpu" else 1
-    with one_thread(), ThreadPoolExecutor(lanes) as pool:
+    with lanes(model) as pool:
         found = pool.map(lambda window: _nats(model, window[1]), windows)
         sums = [0.0] * len(texts)
         for (number, _), each in tqdm(zip(windows, found, strict=True), label, len(windows), unit="text", disable=None):

@@ -17,7 +17,7 @@ from checks.errors import EvidenceRefused, MachineRefused, TrainingRefused
 from checks.formats.training_reports import QuantisedBase
 from checks.rows import Row
 from checks.training import steps
-from checks.training.interface import Job
+from checks.training.interface import Job, Train
 from stages import tracking
 from stages.tracking import others
 from stages.training import chain, checkpoints, ranks
@@ -133,37 +133,14 @@ def trainer_of(
     of those beside MLflow.
     """
     from peft import PeftModel
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.trainer_callback import ProgressCallback
-    from transformers.utils import logging
 
     from stages.training import own_weights
-    from stages.training.trainer import DTYPES, Progress, Recorder, in_float32, lora_config, settings
+    from stages.training.trainer import Progress, Recorder, in_float32, lora_config, settings
 
-    quantization, precision = params.train.quantization, params.train.precision
-    logging.set_verbosity_error()
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
-        model, loading = (
-            nf4.load(base, quantization, precision, sharded=params.train.shard is not None)
-            if quantization
-            else AutoModelForCausalLM.from_pretrained(
-                base, dtype=DTYPES[precision], local_files_only=True, output_loading_info=True
-            )
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise EvidenceRefused(
-            f"{layout.BASE}: transformers cannot load it: {reason}", "run `./lockstep run fetch`"
-        ) from error
-    if missing := sorted(loading["missing_keys"]):
-        raise EvidenceRefused(
-            f"{layout.BASE}: {len(missing)} weights are missing: {missing[0]}", "run `./lockstep run fetch`"
-        )
-    if tokenizer.chat_template is None:
-        raise TrainingRefused(f"{layout.BASE}: has no chat template", "use an instruction-tuned base")
-    quantised = nf4.described(model, quantization, precision, identity) if quantization else None
+    tokenizer, model = _loaded(params.train, base)
+    quantization = params.train.quantization
+    quantised = nf4.described(model, quantization, params.train.precision, identity) if quantization else None
     adapter = lora_config(params.train.lora, model) if params.train.lora and not start else None
     if params.train.full:
         own_weights.choose(model, params.train.full, base)
@@ -193,6 +170,38 @@ def trainer_of(
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(Progress())
     return trainer, recorder, quantised
+
+
+def _loaded(train: Train, base: Path) -> tuple[Any, Any]:
+    """Tokenizer and model of the base, quantised where ``train`` says so. Raises EvidenceRefused or TrainingRefused."""
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    from stages.training.trainer import DTYPES
+
+    logging.set_verbosity_error()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
+        model, loading = (
+            nf4.load(base, train.quantization, train.precision, sharded=train.shard is not None)
+            if train.quantization
+            else AutoModelForCausalLM.from_pretrained(
+                base, dtype=DTYPES[train.precision], local_files_only=True, output_loading_info=True
+            )
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise EvidenceRefused(
+            f"{layout.BASE}: transformers cannot load it: {reason}", "run `./lockstep run fetch`"
+        ) from error
+    if missing := sorted(loading["missing_keys"]):
+        raise EvidenceRefused(
+            f"{layout.BASE}: {len(missing)} weights are missing: {missing[0]}", "run `./lockstep run fetch`"
+        )
+    if tokenizer.chat_template is None:
+        raise TrainingRefused(f"{layout.BASE}: has no chat template", "use an instruction-tuned base")
+    return tokenizer, model
 
 
 def _settings(params: Params, rows: int, packed: int | None, model: Any, device: str) -> str:
