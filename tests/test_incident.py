@@ -214,7 +214,7 @@ def _no_rows(root: Path, _: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("edit", "arguments", "code", "said"),
     [
-        (_no_gateway, ("production",), 9, "no_such_package absent; pip install -c constraints.txt -e '.[gateway]'"),
+        (_no_gateway, ("production",), 9, "no_such_package; pip install -c constraints.txt -e '.[gateway]'"),
         (_nothing, ("production", "--runtime", "tgi"), 14, "tgi runs in its image alone; use --runtime transformers"),
         (_nothing, ("production", "--runtime", "none"), 2, "'none' is not a runtime"),
         (_nothing, ("nowhere",), 8, "names no such one; use one of"),
