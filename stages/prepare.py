@@ -175,7 +175,7 @@ def _refuse_calls(params: Params, loaded: Sequence[Draft]) -> None:
     first = next((draft for draft in loaded if draft.has_calls), None) if unable else None
     if first is not None:
         raise DataRefused(
-            f"{first.source}: has tools or calls of them, which train.method {unable[0]!r} does not learn",
+            f"{first.source}: has tools or tool calls, which train.method {unable[0]!r} does not learn",
             "use sft, or take such rows out of the data source",
         )
 

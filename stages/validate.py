@@ -3,7 +3,7 @@
 In:  data/splits, reports/prepare.json, models/base (its tokenizer and chat template), ``data``, ``validate``,
  ``prepare`` and ``train.method`` of params.yaml.
 Out: reports/data.json (``checks.formats.data_reports.DataReport``), Data Docs as HTML in data/data_docs, and, only if
-every  expectation held, data/validated.json (``checks.formats.data_reports.Seal``).
+every expectation held, data/validated.json (``checks.formats.data_reports.Seal``).
 Run: python -m stages.validate
 """
 

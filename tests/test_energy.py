@@ -307,11 +307,11 @@ SUMS = {
     "a part that was not measured": ((BOTH, NOTHING), None, ("w",)),
     "of a part that was measured nothing is to blame": ((ONLY_GPU, NOTHING), None, ("w",)),
     "one part": ((BOTH,), 3.0, ()),
-    "no part": ((), None, ("its parts share no counter",)),
+    "no part": ((), None, ("no kind of counter counted in every part",)),
     "no kind in common": (
         (Energy(counted=(GPU,)), Energy(counted=(PACKAGE,))),
         None,
-        ("its parts share no counter",),
+        ("no kind of counter counted in every part",),
     ),
 }
 

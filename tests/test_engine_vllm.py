@@ -176,7 +176,7 @@ REFUSED: dict[str, tuple[Callable[[pytest.MonkeyPatch, Path], None], dict[str, A
     ),
     "a Python that fails": (lambda patch, _: patch.setenv(PYTHON, "false"), {}, MachineRefused, "has no vLLM: it printed"),
     "another version": (_nothing, {"version": "0.31.2"}, MachineRefused, r"has vLLM 0\.32\.0\+cpu, and .* is 0\.31\.2"),
-    "more GPUs than there are": (_nothing, {"gpus": 2}, MachineRefused, r"engine\.gpus is 2, and vLLM has 0 here"),
+    "more GPUs than there are": (_nothing, {"gpus": 2}, MachineRefused, r"engine\.gpus is 2, but vLLM sees 0 here"),
     "invariant on a CPU": (_nothing, {"batch_invariant": True}, MachineRefused, "no batch-invariant kernels for a CPU"),
     "too large a cache": (_nothing, {"kv_cache_gb": 99.0}, MachineRefused, r"too little memory for .*; lower evaluate\.engine\.kv"),
     "no memory while it answers": (_does("memory"), {}, MachineRefused, r"too little memory for .*CUDA out of memory"),

@@ -228,8 +228,8 @@ def test_canaries_are_planted_in_train_alone_as_often_as_the_file_says_and_valid
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"splits": None}, "data.sources.secret: splits: null, and what canaries plants is for training alone"),
-        ({"share": 0.1}, "data.sources.secret: share: would leave out what canaries plants; remove it"),
+        ({"splits": None}, "data.sources.secret: splits: null, but the rows of loader canaries are for training only"),
+        ({"share": 0.1}, "data.sources.secret: share: would drop rows that loader canaries plants; remove it"),
     ],
 )
 def test_canaries_in_other_splits_or_in_part_are_refused(
@@ -242,7 +242,7 @@ def test_canaries_in_other_splits_or_in_part_are_refused(
 
 def test_canaries_in_place_of_a_task_are_refused(tmp_path: Path, document: dict[str, Any]) -> None:
     _planting(document, tmp_path)["prepare"]["loader"] = {"kind": "canaries"}
-    with pytest.raises(ParamsRefused, match=r"loader: canaries plants rows among others; name it in data.sources"):
+    with pytest.raises(ParamsRefused, match=r"loader: canaries only adds rows to other data; name it in data.sources"):
         as_params(document)
 
 
@@ -373,7 +373,7 @@ def _one_not_planted(tree: Tree) -> None:
 
 
 LOST: dict[str, tuple[Callable[[Tree], None], str]] = {
-    "none": (_none_planted, "12 of 12 canaries of suite canaries are not in data/splits/train.jsonl, 'disk-1' is one"),
+    "none": (_none_planted, "12 of 12 canaries of suite canaries are not in data/splits/train.jsonl, such as 'disk-1'"),
     "all but one": (_one_not_planted, "1 of 12 canaries of suite canaries are not in data/splits/train.jsonl"),
 }
 

@@ -214,13 +214,13 @@ def _no_rows(root: Path, _: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("edit", "arguments", "code", "said"),
     [
-        (_no_gateway, ("production",), 9, "no_such_package absent; pip install -c constraints.txt -e '.[gateway]'"),
+        (_no_gateway, ("production",), 9, "no_such_package; pip install -c constraints.txt -e '.[gateway]'"),
         (_nothing, ("production", "--runtime", "tgi"), 14, "tgi runs in its image alone; use --runtime transformers"),
         (_nothing, ("production", "--runtime", "none"), 2, "'none' is not a runtime"),
         (_nothing, ("nowhere",), 8, "names no such one; use one of"),
         (_nothing, ("production", "--requests", "41"), 8, "the test split has 40 different prompts"),
         (_nothing, ("production", "--worse", "absent"), 8, "absent: not a directory"),
-        (_nothing, ("staging", "--worse", "models/merged"), 8, "models/merged: is the model that runs, v0.3.0"),
+        (_nothing, ("staging", "--worse", "models/merged"), 8, "models/merged: is the model that already runs, v0.3.0"),
         (_no_rows, ("production",), 8, "test.jsonl"),
     ],
 )
@@ -239,7 +239,7 @@ def test_what_cannot_be_drilled_is_refused_in_one_line_before_anything_starts(
 @pytest.mark.slow
 def test_options_of_an_incident_are_refused_without_one(root: Path) -> None:
     done = lockstep(root, "drill", "production", "--rate", "3")
-    assert (done.exit_code, done.stderr) == (15, "lockstep: --rate is for an incident; add --incident\n")
+    assert (done.exit_code, done.stderr) == (15, "lockstep: --rate works only with --incident; add --incident\n")
 
 
 def test_a_smaller_loss_takes_longer_to_find_and_one_within_the_margin_is_hardly_ever_found() -> None:

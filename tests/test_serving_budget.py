@@ -42,11 +42,11 @@ HELD: dict[str, tuple[ServingBudget, Throughput | None, str]] = {
     "the price is of the hour that the policy states": (_budget(price=0.006, hourly_price=0.8), MEASURED, ""),
     "another machine, although it takes less": (
         _budget(watt_hours=99), _found(machine="1 x NVIDIA L40S"),
-        "it was measured on 1 x NVIDIA L40S; the budget of production counts figures of 1 x NVIDIA L4",
+        "throughput was measured on 1 x NVIDIA L40S, but the budget of production is for 1 x NVIDIA L4",
     ),
-    "two of them": (_budget(watt_hours=99), _found(machine="2 x NVIDIA L4"), "it was measured on 2 x NVIDIA L4"),
+    "two of them": (_budget(watt_hours=99), _found(machine="2 x NVIDIA L4"), "throughput was measured on 2 x NVIDIA L4"),
     "a machine that is not known": (
-        _budget(price=9, hourly_price=1), _found(machine=None), "it was measured on a machine that is not known",
+        _budget(price=9, hourly_price=1), _found(machine=None), "throughput was measured on a machine that is not known",
     ),
     "energy that was not measured": (
         _budget(watt_hours=99), _found(energy=UNMEASURED), "its energy was not measured: GPUs: NVML: Not Supported",
@@ -55,7 +55,7 @@ HELD: dict[str, tuple[ServingBudget, Throughput | None, str]] = {
     "a moment is no measurement": (
         _budget(price=1, hourly_price=1), _found(seconds=0.4), "its throughput was measured for 0.4 s",
     ),
-    "an older report": (_budget(watt_hours=99), None, "the serving report says nothing of its throughput"),
+    "an older report": (_budget(watt_hours=99), None, "the serving report has no throughput"),
     "processors beside GPUs are no part of it": (
         _budget(watt_hours=25), _found(energy=Energy(counted=(GPU, PACKAGE))), "",
     ),
@@ -97,7 +97,7 @@ def test_a_promotion_is_held_to_the_signed_figures(tmp_path: Path, monkeypatch: 
     tree.signed(root, report)
     with pytest.raises(PromotionRefused) as refused:
         tree.move(root, "staging")
-    assert f"it was measured on AMD EPYC, 2 CPUs; the budget of staging counts figures of {L4}" in "\n".join(
+    assert f"throughput was measured on AMD EPYC, 2 CPUs, but the budget of staging is for {L4}" in "\n".join(
         [refused.value.what, *refused.value.others]
     )
     tree.served(root, report, throughput=MEASURED_HERE)

@@ -223,7 +223,7 @@ def test_calls_whose_tools_no_column_names_are_refused(tmp_path: Path) -> None:
 
 def test_a_worse_answer_that_calls_a_tool_is_refused(tmp_path: Path) -> None:
     columns: dict[str, Any] = {"messages": "chosen", "extra": {"rejected": "no"}}
-    with pytest.raises(DataRefused, match="column 'no': its answer calls tools, which the reference alone can"):
+    with pytest.raises(DataRefused, match="column 'no': its answer calls tools, which only the reference may do"):
         _loaded(tmp_path, [{"chosen": CHAT, "no": [SHUTS]}], **columns)
 
 
@@ -285,7 +285,7 @@ def test_a_method_that_learns_no_calls_refuses_them_in_prepare(tmp_path: Path) -
     document["train"] |= training_tree.METHODS["grpo"]
     with pytest.raises(
         DataRefused,
-        match=r"^rows\.jsonl:1: has tools or calls of them, which train\.method 'grpo' does not learn; use sft",
+        match=r"^rows\.jsonl:1: has tools or tool calls, which train\.method 'grpo' does not learn; use sft",
     ):
         prepare(as_params(document), tmp_path)
 

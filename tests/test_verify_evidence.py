@@ -172,6 +172,7 @@ def test_a_server_that_does_not_answer_chats_with_tools_as_text_is_not_asked(run
     spoil.edit_json(layout.PROBES, lambda value: value["probes"][0].update(tools=[tool]))(run)
     evidence_tree.recorded(run)
     with pytest.raises(
-        ServingRefused, match=r"probe p has tools, and tgi does not answer such a chat .*; set serve\.runtime to vllm"
+        ServingRefused,
+        match=r"probe p has tools, and tgi does not return such an answer .*; set serve\.runtime to vllm",
     ):
         verify(run, VerifyOptions(url="http://127.0.0.1:9", runtime="tgi"))

@@ -38,9 +38,11 @@ class FurtherSource(Source):
     @model_validator(mode="after")
     def _planted_in_train_alone(self) -> Self:
         if self.loader.planted and self.splits is None:
-            raise ValueError(f"splits: null, and what {self.loader.kind} plants is for training alone|write [train]")
+            raise ValueError(
+                f"splits: null, but the rows of loader {self.loader.kind} are for training only|write [train]"
+            )
         if self.loader.planted and self.share is not None:
-            raise ValueError(f"share: would leave out what {self.loader.kind} plants|remove it")
+            raise ValueError(f"share: would drop rows that loader {self.loader.kind} plants|remove it")
         return self
 
 

@@ -104,7 +104,7 @@ class Prepare(Section):
     @model_validator(mode="after")
     def _rows_of_the_task(self) -> Self:
         if self.loader.planted:
-            raise ValueError(f"loader: {self.loader.kind} plants rows among others|name it in data.sources instead")
+            raise ValueError(f"loader: {self.loader.kind} only adds rows to other data|name it in data.sources instead")
         return self
 
     @model_validator(mode="after")
@@ -269,8 +269,8 @@ class Evaluate(Section):
     def _rows_fit_a_pass(self) -> Self:
         if self.engine and self.engine.max_rows > self.batch_tokens:
             raise ValueError(
-                f"engine.max_rows is {self.engine.max_rows}, and a pass has {self.batch_tokens} tokens, one a row or "
-                "more|lower engine.max_rows or raise batch_tokens"
+                f"engine.max_rows is {self.engine.max_rows}, but a pass has {self.batch_tokens} tokens, and each row "
+                "needs one or more|lower engine.max_rows or raise batch_tokens"
             )
         return self
 

@@ -93,14 +93,14 @@ class Serve(Section):
 
 
 class ServingBudget(Section):
-    """Most energy and money for 1,000 requests, as a verifier measured them on one class of machines.
+    """Limits for the energy and price of 1,000 requests, as a verifier measured them on one class of machines.
 
     A bound that is not written does not apply.
     """
 
     machine: Annotated[
         str,
-        Field(min_length=1, description="the class, as `lockstep verify` names it; figures of another do not count"),
+        Field(min_length=1, description="class of machine, as `lockstep verify` names it; other classes do not count"),
     ]
     watt_hours: Annotated[Bound, Field(description="most watt-hours for 1,000 requests"), stricter("lower")] = None
     price: Annotated[
@@ -113,9 +113,9 @@ class ServingBudget(Section):
     @model_validator(mode="after")
     def _asks_something(self) -> Self:
         if self.watt_hours is None and self.price is None:
-            raise ValueError("asks nothing|write watt_hours or price")
+            raise ValueError("has no bound|write watt_hours or price")
         if self.price is not None and self.hourly_price is None:
-            raise ValueError("price: cannot be known without hourly_price|write hourly_price too")
+            raise ValueError("price: cannot be computed without hourly_price|write hourly_price too")
         return self
 
 
@@ -157,7 +157,7 @@ class Environment(Section):
     ] = True
     budget: Annotated[
         ServingBudget | None,
-        Field(description="most that 1,000 requests may take; null: there is none"),
+        Field(description="limits for the energy and price of 1,000 requests; null: no limit"),
         stricter("section"),
     ] = None
 

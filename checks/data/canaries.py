@@ -130,7 +130,7 @@ def read(path: Path) -> list[Canary]:
 
 
 def rank(answers: Sequence[str], nats: Sequence[float]) -> int:
-    """The rank of the first answer: 1 if it needs the fewest nats. A hash decides between equal ones."""
+    """The rank of the first answer: 1 if it needs the fewest nats. A hash decides between answers of equal nats."""
 
     def key(place: int) -> tuple[float, bytes]:
         return nats[place], hashlib.sha256(answers[place].encode()).digest()
@@ -158,8 +158,9 @@ def p_unknown(ranks: Sequence[int], answers: int) -> float:
 
     Each rank is then uniform from 1 to ``answers``, and independent of the others. The sum is Fisher's statistic (1925)
     for combining tests, with the exact distribution of such ranks in place of chi-square: exposures are rounded up to
-    a grid, and their distribution is convolved with itself. Never too small: where the grid is coarse, the tail of the
-    gamma distribution holds too, since a rank's share is never below the uniform number that it is rounded up from.
+    a grid, and their distribution is convolved with itself. The p-value is never too small. Where the grid is coarse,
+    the tail of the gamma distribution is a bound too, because a rank divided by ``answers`` is a uniform number rounded
+    up.
     """
     import numpy as np
     from scipy.fft import irfft, next_fast_len, rfft
@@ -168,7 +169,8 @@ def p_unknown(ranks: Sequence[int], answers: int) -> float:
     said = math.fsum(exposure(each, answers) for each in ranks)
     bound = float(gammaincc(len(ranks), said * math.log(2)))
     most = math.log2(answers)
-    # Rounding adds at most a fiftieth of the sum's standard deviation, 1.44 bits for each of them by its root.
+    # The standard deviation of the sum is 1.44 bits times the root of the number of ranks. Rounding adds at most a
+    # fiftieth of it.
     step = max(0.03 / math.sqrt(len(ranks)), len(ranks) * most / _GRID)
     places = np.ceil(np.log2(answers / np.arange(1, answers + 1)) / step).astype(np.int64)
     one = np.bincount(places) / answers

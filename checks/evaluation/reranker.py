@@ -15,7 +15,7 @@ from checks.sections import Positive, Section
 
 
 class Reranker(Section):
-    """Ranks the first passages of the retriever again, by a cross-encoder's score of question and passage together."""
+    """A cross-encoder scores question and passage together, and ranks the retriever's first passages by this score."""
 
     model: Annotated[
         Log, Field(description="folder of a cross-encoder with one label: config, tokenizer, weights in safetensors")
@@ -23,13 +23,13 @@ class Reranker(Section):
     candidates: Annotated[Positive, Field(description="how many passages of the retriever it reads, at least top_k")]
     max_tokens: Annotated[
         Positive | None,
-        Field(description="tokens of question and passage that count; null: all, and a pair too long is refused"),
+        Field(description="most tokens of a pair; the longer text is cut. null: a pair that is too long is refused"),
     ] = None
 
     def ranked(
         self, passages: Sequence[str], questions: Sequence[str], found: Sequence[Sequence[int]], relevance: Relevance
     ) -> Iterator[list[int]]:
-        """For each question the places that the retriever ``found``, best first; those of equal score in its order."""
+        """For each question the places that the retriever ``found``, best first; equal scores keep its order."""
         import numpy as np
 
         pairs = [

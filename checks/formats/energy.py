@@ -27,7 +27,7 @@ class Counted(Record):
 
 
 class Energy(Sparse):
-    """What the counters counted. Without any it was not measured. ``missing``: what is not in it, and why."""
+    """The energy that counters counted; without a counter it was not measured. ``missing``: what lacks, and why."""
 
     sparse: ClassVar[frozenset[str]] = frozenset({"counted", "missing"})
 
@@ -63,9 +63,9 @@ class Energy(Sparse):
 
 
 def total(parts: Sequence[Energy]) -> Energy:
-    """The energy of several parts of one work. It was measured if each part was.
+    """The energy of several parts of one work, such as a training and its continuation. All parts must be measured.
 
-    Counters of a kind that did not count in every part are left out.
+    A kind of counter that did not count in every part is left out.
     """
     everywhere = set.intersection(*({each.kind for each in part.counted} for part in parts)) if parts else set()
     joules: dict[tuple[Kind, str], list[float]] = {}
@@ -76,7 +76,9 @@ def total(parts: Sequence[Energy]) -> Energy:
     counted = tuple(Counted(kind=kind, device=name, joules=math.fsum(of)) for (kind, name), of in joules.items())
     blamed = parts if counted else [part for part in parts if not part.counted]
     missing = tuple(dict.fromkeys(why for part in blamed for why in part.missing))
-    return Energy(counted=counted, missing=missing if counted or missing else ("its parts share no counter",))
+    return Energy(
+        counted=counted, missing=missing if counted or missing else ("no kind of counter counted in every part",)
+    )
 
 
 def said(energy: Energy | None) -> str:

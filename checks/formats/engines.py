@@ -1,9 +1,9 @@
 """vllm: the engine that may generate answers in the place of transformers, and where its environment is.
 
-``python -m stages.tools.vllm VERSION`` makes the environment; LOCKSTEP_VLLM names another's Python. What is asked of
-vLLM is written in params.yaml and never chosen by the machine, so that all models of a run, and the models of two
-machines, are answered by one engine. It is part of the prompt format: answers, noise and sweeps of another engine, of
-another version or with other settings are not compared.
+``python -m stages.tools.vllm VERSION`` makes the environment. LOCKSTEP_VLLM names the Python of another environment.
+The engine and its settings stand in params.yaml; the machine never chooses them. So one engine answers for all models
+of a run, on every machine. The engine is part of the prompt format: answers, noise and sweeps of another engine,
+another version or other settings are not compared.
 """
 
 from typing import Annotated, Literal
@@ -21,7 +21,7 @@ class Vllm(Section):
     """vLLM, in a process and an environment of its own."""
 
     kind: Literal["vllm"]
-    version: Annotated[str, Field(pattern=r"^[0-9][0-9a-z.]*$", description="version of vLLM; another is refused")]
+    version: Annotated[str, Field(pattern=r"^[0-9][0-9a-z.]*$", description="version of vLLM; others are refused")]
     max_rows: Annotated[
         Positive, Field(description="rows answered at a time, at most; no more than evaluate.batch_tokens")
     ]
@@ -30,8 +30,8 @@ class Vllm(Section):
     ]
     gpus: Annotated[Positive, Field(description="GPUs that share one model (tensor parallelism); 1 on a CPU")]
     compiled: Annotated[
-        bool, Field(description="whether vLLM compiles a model before the first row: minutes once, for faster rows")
+        bool, Field(description="whether vLLM compiles a model first: it takes minutes, and makes rows faster")
     ]
     batch_invariant: Annotated[
-        bool, Field(description="kernels whose results do not depend on the batch; no CPU has them")
+        bool, Field(description="whether results must not depend on the batch (special kernels); false on a CPU")
     ]

@@ -1,4 +1,4 @@
-"""exposure: the share of planted secrets that the candidate gives away by so many bits, by its upper bound."""
+"""exposure: an upper bound of the share of planted secrets that the candidate gives away."""
 
 import math
 from collections import Counter
@@ -36,7 +36,7 @@ _TRAIN = layout.SPLITS / "train.jsonl"
 
 
 class ExposureGate(ScoreGate):
-    """Of the planted secrets, at most a share is among the likeliest of its candidates, one in 2^bits."""
+    """The model gives away at most a share of the planted secrets: it ranks them among the likeliest 1 in 2^bits."""
 
     rank: ClassVar[int] = 58
     unscaled: ClassVar[bool] = True
@@ -45,10 +45,10 @@ class ExposureGate(ScoreGate):
     suite: Annotated[Name, Field(description="a suite of kind exposure")]
     metric: Literal["exposure"]
     bits: Annotated[
-        int, Field(ge=1, le=40, description="a secret with this exposure or more is given away"), stricter("lower")
+        int, Field(ge=1, le=40, description="a secret is given away if its exposure is this or more"), stricter("lower")
     ]
     at_most: Annotated[
-        float, Field(gt=0, lt=1, description="of the secrets: the share that must be ruled out"), stricter("lower")
+        float, Field(gt=0, lt=1, description="largest share of secrets that may be given away"), stricter("lower")
     ]
     confidence: Confidence
 
@@ -104,13 +104,13 @@ class ExposureGate(ScoreGate):
         )
         learned = (
             f"mean exposure {_mean(ranks, suite.answers):.2f} bits{base}, {canaries.by_chance(suite.answers):.2f} by "
-            f"chance (p {canaries.p_unknown(ranks, suite.answers):.2g} that nothing was learned of them)"
+            f"chance (p {canaries.p_unknown(ranks, suite.answers):.2g}, supposing that nothing was learned of them)"
         )
         p = mean.p_below(self.at_most)
 
         def decide(p_holm: float, _: float | None) -> Finding:
             status: Status = "pass" if p_holm <= level else "fail" if mean.value > self.at_most else "inconclusive"
-            reason, needed = f"{said}, at most {self.at_most:.2%} may; {learned}", None
+            reason, needed = f"{said}, and at most {self.at_most:.2%} may be given away; {learned}", None
             if status == "inconclusive":
                 mirrored = mean_planning.mirrored(mean)
                 needed = mean_planning.needed(mirrored, 1 - self.at_most, held_back(level, p, p_holm))
@@ -155,9 +155,9 @@ def _planted(evidence: Evidence, suite: str, metric: str) -> str:
         found.update(sha for text in row.further if (sha := asked_sha(asked, text)) in wanted)
     if lost := [sample for sample, line in lines.items() if line.sample_sha not in found]:
         raise NoEvidence(
-            f"no evidence: {len(lost)} of {len(lines)} canaries of suite {suite} are not in {_TRAIN}, {lost[0]!r} is "
-            f"one: what was not planted cannot be memorised; name suites.{suite}.file as a source of data.sources with "
-            "loader canaries"
+            f"no evidence: {len(lost)} of {len(lines)} canaries of suite {suite} are not in {_TRAIN}, such as "
+            f"{lost[0]!r}: the model cannot memorise what was not planted; name suites.{suite}.file as a source of "
+            "data.sources with loader canaries"
         )
     least, most = min(found.values()), max(found.values())
     return f"{least} times each" if least == most and least > 1 else "once" if most == 1 else f"{least} to {most} times"

@@ -5,9 +5,10 @@ microjoules below /sys/class/powercap (https://docs.kernel.org/power/powercap/po
 root may read it. A package contains its cores and its graphics; its memory (``dram``) is counted beside it. ``psys``
 and ``intel-rapl-mmio`` would count the package once more. So packages and memory are added, and nothing else.
 
-RAPL's counters start again at their range, after minutes on a busy server: a thread reads them every ten seconds.
+RAPL's counters return to 0 at the end of their range, after minutes on a busy server. So a thread reads them every ten
+seconds.
 
-No counter, no figure: nothing is estimated from a processor's name or its load.
+Nothing is estimated from a processor's name or its load: without a counter there is no figure.
 """
 
 import os
@@ -62,10 +63,10 @@ class _Meter:
 
 
 class Meters:
-    """Counts from now on. ``gpus``: those that do the work, as NVML names them (UUIDs, or numbers), or ``ALL``; empty:
-    the processors do it.
+    """Counts energy from now on.
 
-    What does the work must have a counter. Processors beside GPUs are counted where they can be.
+    ``gpus``: the GPUs that do the work, as NVML names them (UUIDs, or numbers), or ``ALL``; empty: the processors do
+    it. Each device that does the work must have a counter. Processors beside GPUs are counted if they have one.
     """
 
     def __init__(

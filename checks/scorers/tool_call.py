@@ -12,7 +12,7 @@ from checks.scorer_kind import ScorerKind
 class ToolCall(ScorerKind):
     """1 when the answer calls the functions of the reference, with the same arguments.
 
-    Where the reference calls none, 1 when the answer calls none: another scorer reads its text.
+    If the reference calls no function: 1 when the answer calls none either. Use another scorer for the text.
     """
 
     rank: ClassVar[int] = 45

@@ -1,9 +1,9 @@
 """exposure: how far each model ranks planted secrets above secrets that were not planted, in bits.
 
-The pinned file is that of a source with loader ``canaries`` (``checks.data.canaries``). Each model is asked how likely
-the planted answer is, and the same answer with ``candidates`` other secrets. The exposure of a canary is the logarithm
-to the base 2 of how many answers these are, less that of the planted one's rank: 0 if it is the least likely, the most
-if no other is likelier. It estimates the exposure of Carlini and others (2019) by sampling, their section 4.3.
+The pinned file is that of a source with loader ``canaries`` (``checks.data.canaries``). The suite computes how likely
+each model finds the planted answer, and the same answer with ``candidates`` other secrets. The exposure of a canary is
+log2 of the number of these answers, less log2 of the rank of the planted answer. It is 0 if the planted answer is the
+least likely, and largest if it is the likeliest. Carlini and others (2019), section 4.3, estimate it so by sampling.
 """
 
 import math
@@ -32,7 +32,7 @@ class Exposure(AskedSuite, SizedSuite):
     kind: Literal["exposure"]
     file: Annotated[Log, Field(description="canaries: JSON lines, the file of the source that plants them")]
     candidates: Annotated[
-        int, Field(ge=15, description="secrets that each planted one is compared with; 1023 measure up to 10 bits")
+        int, Field(ge=15, description="other secrets that each planted one is compared with; 1023 show up to 10 bits")
     ]
     precision: Annotated[Literal["bf16", "fp16", "fp32"], Field(description="number format of the models")]
 

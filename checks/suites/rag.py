@@ -79,9 +79,9 @@ class Rag(Questions):
         Chunker | None, Field(description="how documents are cut into passages; null: a document is a passage")
     ]
     retriever: Annotated[Retriever, Field(description="how passages are ranked")]
-    reranker: Annotated[
-        Reranker | None, Field(description="ranks what the retriever found again; null: nothing does")
-    ] = None
+    reranker: Annotated[Reranker | None, Field(description="ranks the retrieved passages again; null: no reranker")] = (
+        None
+    )
     top_k: Annotated[Positive, Field(description="how many passages are retrieved")]
     max_words: Annotated[
         Positive, Field(description="most words of passages in a prompt: of retrieved ones, the last are left out")

@@ -189,7 +189,7 @@ def _row(suite: Questions, line: Mapping[str, JsonValue], number: int) -> Row:
     if messages[-1].role != "user" or not messages[-1].content.strip():
         raise ValueError("does not end with a question of a user")
     if calls_in(messages):
-        raise ValueError("calls tools, which suites do not ask for")
+        raise ValueError("calls tools, which suites of kind rows do not support")
     reference = _text("reference", value["reference"]) or ""
     identity = _text("id", value["id"]) or digest.of_json(asked_sha(messages, reference)).removeprefix("sha256:")[:16]
     return Row(

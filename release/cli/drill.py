@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     help="With --incident: the weights of the worse model. Default: models/base.",
 )
 @click.option(
-    "--requests", type=click.IntRange(1), help="With --incident: requests at most. Default: the whole test split."
+    "--requests", type=click.IntRange(1), help="With --incident: most requests to send. Default: the test split."
 )
 @click.option(
     "--rate", type=click.FloatRange(0, min_open=True), default=2.0, show_default=True,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option(
     "--labelled", type=click.FloatRange(0, 1), default=1.0, show_default=True,
-    help="With --incident: share of the requests for which a label comes.",
+    help="With --incident: share of the requests that get a label.",
 )  # fmt: skip
 @click.option(
     "--window", type=click.FloatRange(0, min_open=True), default=10.0, show_default=True,
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option(
     "--runtime", default="transformers", show_default=True,
-    help="With --incident: what serves both models, as processes of this machine.",
+    help="With --incident: runtime that serves both models, as processes of this machine.",
 )  # fmt: skip
 @TARGET
 @JSON
@@ -61,11 +61,11 @@ def drill(
 
     Prints the seconds of each step. Changes nothing outside the clone.
 
-    With --incident it rehearses the whole way there. In the clone the environment is moved to a worse model. Servers of
-    both models start on this machine, each behind `lockstep gateway`. Requests of the test split are sent to one of
-    both by chance, and `lockstep canary` is asked for its decision after each window. Once it is `roll back`, the
-    rollback is committed in the clone. Prints how long that took, and how long smaller losses would take. Exit codes:
-    0 rolled back, 11 not detected within --requests.
+    With --incident it rehearses a bad release, from its promotion to its rollback. In the clone, ENVIRONMENT is moved
+    to a worse model. A server of each model starts on this machine, behind `lockstep gateway`. Each prompt of the test
+    split is sent to one of both by chance. After each window the decision of `lockstep canary` is made. Once it is
+    `roll back`, the rollback is committed in the clone. Prints how long that took, and how long smaller losses would
+    take. Exit codes: 0 rolled back, 11 not detected within --requests.
     """
     root: Path = ctx.obj
     if incident:
@@ -76,7 +76,7 @@ def drill(
 
     for name in options:
         if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
-            raise PromotionRefused(f"--{name} is for an incident", "add --incident")
+            raise PromotionRefused(f"--{name} works only with --incident", "add --incident")
     done = verb.drill(root, environment, target)
     if as_json:
         click.echo(to_json(done.model_dump(mode="json")))

@@ -1,7 +1,7 @@
-"""How soon a canary that loses quality is found: the rule of a rollback is asked of streams of pairs that are drawn.
+"""How soon a canary that loses quality is found: draws streams of pairs by chance, and applies the rollback rule.
 
-`lockstep drill --incident` prints it for losses smaller than the one that it made; `benchmarks/rollback.py` compares
-the rule with others on the same streams.
+`lockstep drill --incident` prints the result for losses smaller than that of its worse model. `benchmarks/rollback.py`
+compares the rule with other rules on the same streams.
 """
 
 import math
@@ -34,7 +34,7 @@ class Streams(NamedTuple):
 
 
 class Detection(Record):
-    """Of canaries that lose ``loss``: the share that is rolled back, and the median of the pairs that those took."""
+    """Canaries that lose ``loss``. ``found``: the share that is rolled back; ``pairs``: the median until then."""
 
     loss: float
     found: float
@@ -42,7 +42,7 @@ class Detection(Record):
 
 
 def unpaired(right: float, loss: float, shape: tuple[int, int], random: Any) -> Streams:
-    """Other prompts to each model, paired by their order; production is ``right`` in that share of its answers."""
+    """Answers of two models to different prompts, paired by their order. ``right``: production's score."""
     return Streams(random.random(shape) < right, random.random(shape) < right - loss)
 
 

@@ -45,11 +45,12 @@ class Expected(Detection):
 
 
 class Incident(Record):
-    """What happened. ``detected``: the look that decided it; None: no look did.
+    """What happened. ``detected``: the look that decided to roll back; None: no look did.
 
-    ``worse_requests``: those that the worse model answered until the rollback, or until the end; ``lost``: how many
-    more of them would have been right from production, by the first scorer. ``right``: production's score. ``reached``:
-    requests a second. ``false_rollbacks``: the largest share of good candidates that such a canary rolls back.
+    ``worse_requests``: the requests that the worse model answered until the rollback, or until the end. ``lost``: how
+    many more of these production would have answered right, by the first scorer. ``right``: production's score.
+    ``reached``: requests a second. ``false_rollbacks``: the largest share of good candidates that such a canary rolls
+    back.
     """
 
     environment: str

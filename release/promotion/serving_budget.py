@@ -1,7 +1,7 @@
-"""Holds an environment's budget for 1,000 requests against what the verifier measured and signed.
+"""Compares an environment's budget for 1,000 requests with what the verifier measured and signed.
 
-Only figures of the class of machine that the policy names count: a verdict is a function of digests, and times and
-energy of another machine say nothing about this one. What was not measured is not within a bound.
+Only figures of the class of machine that the policy names count, because times and energy of another machine say
+nothing about this one. A figure that has a bound and was not measured is a failure.
 """
 
 from collections.abc import Iterator
@@ -16,16 +16,16 @@ def failures(budget: ServingBudget, found: Throughput | None, environment: str) 
     """What is wrong, each with what to do."""
     wanted = budget.machine
     if found is None:
-        yield f"the serving report says nothing of its throughput; the budget of {environment} asks for it", AGAIN
+        yield f"the serving report has no throughput, which the budget of {environment} needs", AGAIN
         return
     if found.machine != wanted:
         where = found.machine or "a machine that is not known"
-        yield f"it was measured on {where}; the budget of {environment} counts figures of {wanted}", AGAIN
+        yield f"throughput was measured on {where}, but the budget of {environment} is for {wanted}", AGAIN
         return
     if found.seconds < LONG_ENOUGH:
         yield f"its throughput was measured for {found.seconds:g} s, which is less than {LONG_ENOUGH:g} s", AGAIN
         return
-    less = f"let it take less, or let the owners raise promote.environments.{environment}.budget"
+    less = f"make the model or its runtime faster, or have code owners raise promote.environments.{environment}.budget"
     if budget.watt_hours is not None:
         if (hours := found.watt_hours) is None:
             yield f"its energy was not measured: {'; '.join(found.energy.missing)}", AGAIN

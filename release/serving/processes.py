@@ -94,7 +94,9 @@ def start(runtime: Runtime, serve: Serve, folder: Path) -> Process:
 
 
 def launch(command: Sequence[str], url: str, model: str, environment: Callable[[Path], Mapping[str, str]]) -> Process:
-    """Start what will answer at ``url``, and return at once. ``environment``: of a process with that folder of its own.
+    """Start a command that will answer at ``url``, and return at once.
+
+    ``environment``: the variables of the process, by its temporary folder.
 
     What a killed run leaves is ended by ``remove_leftovers``. Raises MachineRefused if it does not start.
     """

@@ -41,8 +41,8 @@ class Side(NamedTuple):
 class Replay:
     """Sends ``requests`` in their order, ``rate`` a second or as fast as they are answered, each once.
 
-    ``at_once``: requests in flight at most, so that a slow server is not overrun: a time-out would be held against its
-    model. It stops at the end of the block. Then requests in flight are abandoned.
+    ``at_once``: the most requests in flight. Without this limit, a slow server would time out, and its model would seem
+    worse. The replay stops at the end of the block, and abandons the requests in flight.
     """
 
     def __init__(

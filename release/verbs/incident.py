@@ -1,9 +1,9 @@
 """drill --incident: promotes a worse model on purpose, replays traffic, and measures the way to the rollback.
 
-All of it is in a temporary folder and on loopback. There a clone of the ledger has a remote of its own, in which the
-environment is moved to the worse model. Servers of both models run as processes, each behind `lockstep gateway`. The
-test split's requests are sent to one of both by chance; their labels are known. The decision of `lockstep canary` is
-asked again and again, and once it is `roll back`, `lockstep rollback`'s own code makes the commit.
+Everything happens in a temporary folder and on loopback. A clone of the ledger, with a remote of its own, moves the
+environment to the worse model. Servers of both models run as processes, each behind `lockstep gateway`. Each prompt of
+the test split is sent to one of both by chance; its label is known. After each window the decision of `lockstep canary`
+is made. Once it is `roll back`, the code of `lockstep rollback` makes the commit.
 """
 
 import importlib.util
@@ -148,7 +148,7 @@ def _are_installed(runtime: Runtime) -> None:
     missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if missing := [*missing, *processes.absent(runtime.package)]:
         raise MachineRefused(
-            f"a gateway and a server are needed here: {', '.join(missing)} absent",
+            f"the gateway and the server need packages that are missing: {', '.join(missing)}",
             f"pip install -c constraints.txt -e '.[gateway]' '{runtime.package}'",
         )
 
@@ -159,7 +159,7 @@ def _requests(root: Path, options: Options) -> list[Request]:
     rows = list({row.messages: row for row in files.read_jsonl(path, Row)}.values())
     if (count := options.requests or len(rows)) > len(rows):
         raise EvidenceRefused(
-            f"--requests {count}: the test split has {len(rows)} different prompts, and one counts once",
+            f"--requests {count}: the test split has {len(rows)} different prompts, and each counts once",
             f"ask for at most {len(rows)}",
         )
     chance = random.Random(_SEED)  # noqa: S311 - no secret
@@ -176,7 +176,9 @@ def _worse(root: Path, options: Options, before: Pointer) -> tuple[Path, Digest]
     folder = root / layout.BASE if options.worse is None else options.worse
     found = digest.of_tree(folder).digest
     if found == before.model:
-        raise EvidenceRefused(f"{folder}: is the model that runs, {before.version}", "name another folder: --worse")
+        raise EvidenceRefused(
+            f"{folder}: is the model that already runs, {before.version}", "name another folder: --worse"
+        )
     return folder, found
 
 

@@ -137,7 +137,7 @@ def _refuse_tools(held: Expected, runtime: Runtime) -> None:
     asked += [("row", row.id) for row in held.rows if row.tools]
     if asked and dialects.SPEECHES[runtime.dialect].raw is None:
         raise ServingRefused(
-            f"{' '.join(asked[0])} has tools, and {runtime.name} does not answer such a chat as the model writes",
+            f"{' '.join(asked[0])} has tools, and {runtime.name} does not return such an answer as the model writes it",
             "set serve.runtime to vllm, and build again",
         )
 

@@ -1,13 +1,13 @@
 """Answers by vLLM, greedily.
 
 ``stages.inference.vllm_process`` has its process, ``checks.formats.engines`` its parameters. In:  a model directory,
-conversations, params ``evaluate`` with ``engine``. Out: an answer per row and rows per second, starting vLLM left out.
-There are no seconds of one row: all start at once,      and each is taken up when there is room.
+conversations, params ``evaluate`` with ``engine``. Out: an answer per row, and rows per second without the start of
+vLLM. The time of one row is not known, because vLLM accepts all rows at once and starts each when there is room.
 
 Prompts are rendered and tokenized here, as for transformers, and token ids come back. vLLM gets no tokenizer and none
-of the model's generation settings. What it would choose by the machine is stated: it schedules in one process, with a
-cache and passes of a stated size, so that the rows of a pass are the same in every run, and a busy machine changes no
-answer. Identical prompts are answered once, and prompts go in sorted, whatever the order of the rows.
+of the model's generation settings. It schedules in one process, with a cache and passes of a stated size instead of
+sizes that it would choose by the machine. So the rows of a pass are the same in every run, and a busy machine changes
+no answer. Identical prompts are answered once. Prompts are sorted, whatever the order of the rows.
 """
 
 from collections.abc import Iterable, Sequence

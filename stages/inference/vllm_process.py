@@ -3,8 +3,8 @@
 In:  a request of ``stages.inference.vllm``, a line of JSON to ``vllm_worker`` in vLLM's own environment.
 Out: token ids; ``.lockstep/vllm.log``, what vLLM printed.
 
-The process has a group of its own. Nothing of it is left when the request ends, however it does: this process kills the
-group, and if it was killed itself, the worker does, whose standard input is then closed.
+The worker has a process group of its own, which is killed when the request ends. If this process was killed itself, the
+worker sees that its standard input is closed, and kills the group.
 """
 
 import functools
@@ -64,7 +64,7 @@ def about(root: Path, engine: Vllm) -> About:
     found = environment_of(_python(root), engine.version)
     if engine.gpus > max(found.gpus, 1):
         raise MachineRefused(
-            f"evaluate.engine.gpus is {engine.gpus}, and vLLM has {found.gpus} here",
+            f"evaluate.engine.gpus is {engine.gpus}, but vLLM sees {found.gpus} here",
             "lower it, or take another machine",
         )
     if engine.batch_invariant and not found.gpus:

@@ -23,7 +23,7 @@ class Canaries(Loader):
         found = sorted(path for path in folder.rglob("*") if path.is_file())
         if len(found) != 1:
             raise DataRefused(
-                f"prepare.loader: {len(found)} files, and canaries are one", "name the file itself in data.uri"
+                f"loader canaries: found {len(found)} files, but reads exactly one", "name the file in the source's uri"
             )
         (path,) = found
         try:

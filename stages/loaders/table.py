@@ -361,7 +361,7 @@ def _further(row: dict[str, Any], column: str, asked: Sequence[str]) -> JsonValu
     if before and _said(before) != asked:
         raise _Bad(f"column {column!r}: its turns before the last answer are not those of the row's prompt")
     if answer.tool_calls:
-        raise _Bad(f"column {column!r}: its answer calls tools, which the reference alone can")
+        raise _Bad(f"column {column!r}: its answer calls tools, which only the reference may do")
     return answer.content
 
 

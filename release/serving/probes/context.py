@@ -46,8 +46,7 @@ class ProbeContext:
 
     ``model``: the model's name in requests; ``limit``: most new tokens of an answer to a row; ``suites``: what is asked
     beside the rows. ``gpus``: those that serve, as ``checks.machine.meters`` takes them; None: it is not known which
-    machine serves. ``sustained``: whether the throughput is measured for ``LONG_ENOUGH`` without counters of energy
-    too.
+    machine serves. ``sustained``: whether to measure the throughput for ``LONG_ENOUGH`` even without energy counters.
 
     The latency check sets ``load``, ``throughput`` and ``streamed`` (streamed answers by probe id); the parity check
     sets ``unended`` (answers without an end, by probe id).
