@@ -2,7 +2,7 @@
 
 ``stages.inference.vllm_process`` has its process, ``checks.formats.engines`` its parameters. In:  a model directory,
 conversations, params ``evaluate`` with ``engine``. Out: an answer per row and rows per second, starting vLLM left out.
-There are no seconds of one row: all start at once,      and each is taken up when there is room.
+There are no seconds of one row: all start at once, and each is taken up when there is room.
 
 Prompts are rendered and tokenized here, as for transformers, and token ids come back. vLLM gets no tokenizer and none
 of the model's generation settings. What it would choose by the machine is stated: it schedules in one process, with a
