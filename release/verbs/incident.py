@@ -157,6 +157,8 @@ def _requests(root: Path, options: Options) -> list[Request]:
     """The test split's different prompts in an order drawn by chance, each for a release drawn by chance."""
     path = root / layout.SPLITS / "test.jsonl"
     rows = list({row.messages: row for row in files.read_jsonl(path, Row)}.values())
+    if not rows:
+        raise EvidenceRefused(f"{path}: has no rows to replay", "run `./lockstep run` to make the file again")
     if (count := options.requests or len(rows)) > len(rows):
         raise EvidenceRefused(
             f"--requests {count}: the test split has {len(rows)} different prompts, and one counts once",
@@ -175,6 +177,8 @@ def _requests(root: Path, options: Options) -> list[Request]:
 def _worse(root: Path, options: Options, before: Pointer) -> tuple[Path, Digest]:
     folder = root / layout.BASE if options.worse is None else options.worse
     found = digest.of_tree(folder).digest
+    if not (folder / "config.json").is_file():
+        raise EvidenceRefused(f"{folder}: has no config.json, so it is no model", "name a folder of weights: --worse")
     if found == before.model:
         raise EvidenceRefused(f"{folder}: is the model that runs, {before.version}", "name another folder: --worse")
     return folder, found
