@@ -210,6 +210,10 @@ def _no_rows(root: Path, _: pytest.MonkeyPatch) -> None:
     (root / layout.SPLITS / "test.jsonl").unlink()
 
 
+def _no_temporary_folder(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(root / "absent"))
+
+
 def _no_row(root: Path, _: pytest.MonkeyPatch) -> None:
     (root / layout.SPLITS / "test.jsonl").write_text("")
 
@@ -242,8 +246,13 @@ def test_a_number_that_no_drill_can_have_is_refused_before_anything_is_read(
         (_nothing, ("production", "--worse", "absent"), 8, "absent: not a directory"),
         (_nothing, ("staging", "--worse", "models/merged"), 8, "models/merged: is the model that runs, v0.3.0"),
         (_no_rows, ("production",), 8, "test.jsonl"),
+        (
+            _no_temporary_folder,
+            ("production",),
+            9,
+            "no temporary folder can be made: No such file or directory; set TMPDIR",
+        ),
         (_no_row, ("production",), 8, "test.jsonl: has no rows to replay"),
-        (_nothing, ("production", "--worse", "data/splits"), 8, "data/splits: has no config.json, so it is no model"),
     ],
 )
 def test_what_cannot_be_drilled_is_refused_in_one_line_before_anything_starts(

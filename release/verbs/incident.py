@@ -8,7 +8,6 @@ asked again and again, and once it is `roll back`, `lockstep rollback`'s own cod
 
 import importlib.util
 import random
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -110,7 +109,7 @@ def incident(root: Path, name: str, options: Options, tell: Callable[[str], None
         requests = _requests(root, options)
         worse = _worse(root, options, before)
         with ExitStack() as stack:
-            home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lockstep-drill-")))
+            home = stack.enter_context(processes.scratch())
             there = scratch.clone(where, home)
             folders = (_production(where, name, before, home), worse[0])
             there = scratch.promoted(there, name, before, worse[1], _WHY)
@@ -177,8 +176,6 @@ def _requests(root: Path, options: Options) -> list[Request]:
 def _worse(root: Path, options: Options, before: Pointer) -> tuple[Path, Digest]:
     folder = root / layout.BASE if options.worse is None else options.worse
     found = digest.of_tree(folder).digest
-    if not (folder / "config.json").is_file():
-        raise EvidenceRefused(f"{folder}: has no config.json, so it is no model", "name a folder of weights: --worse")
     if found == before.model:
         raise EvidenceRefused(f"{folder}: is the model that runs, {before.version}", "name another folder: --worse")
     return folder, found
