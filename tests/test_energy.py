@@ -273,6 +273,32 @@ def test_what_nvml_refuses_is_not_measured_although_the_processors_are(
     assert found.read() == Energy(missing=(why,))
 
 
+LOST_GPU: dict[str, tuple[int | energy_standin.NVMLError, str]] = {
+    "its driver was loaded again": (-1, "0: NVIDIA L4: counts backwards"),
+    "it jumps": (1 << 32, "0: NVIDIA L4: was set back meanwhile, or jumped"),
+    "it fell off the bus": (ERRORS["NotFound"](), "NVML: Not Found"),
+}
+
+
+@pytest.mark.parametrize("case", LOST_GPU.values(), ids=LOST_GPU)
+def test_a_gpus_counter_that_cannot_be_trusted_counts_nothing(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, case: tuple[int | energy_standin.NVMLError, str]
+) -> None:
+    shows, why = case
+    one, other = Gpu("GPU-a"), Gpu("GPU-b")
+    energy_standin.nvml(monkeypatch, one, other)
+    found = meters.Meters(["GPU-a", "GPU-b"], tmp_path, clock)
+    assert isinstance(one.energy, int)
+    assert isinstance(other.energy, int)
+    clock.now, other.energy = 10, other.energy + 7000
+    one.energy = one.energy + shows if isinstance(shows, int) else shows
+    read = found.read()
+    assert (read.counted, f"GPUs: {why}" in read.missing) == ((), True), read.missing
+    one.energy = 1 << 40
+    assert found.read().counted == ()  # for good
+    found.stop()
+
+
 def test_without_nvidias_package_the_command_that_installs_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
     found = meters.Meters(meters.ALL).read()

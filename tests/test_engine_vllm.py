@@ -156,6 +156,24 @@ def _does(what: str) -> Callable[[pytest.MonkeyPatch, Path], None]:
     return lambda patch, _: patch.setenv("STANDIN_DOES", what)
 
 
+def _says(*lines: str, about: str = "0.32.0") -> Callable[[pytest.MonkeyPatch, Path], None]:
+    """Something else than a Python, which knows what to say of itself."""
+    itself = json.dumps({"vllm": about, "torch": "2", "device": "cpu", "gpus": 0})
+
+    def arrange(patch: pytest.MonkeyPatch, folder: Path) -> None:
+        script = folder.with_name("script")
+        said = "\n".join(lines)
+        script.write_text(f"#!/bin/sh\nif [ \"$3\" = about ]; then echo '{itself}'; exit; fi\necho '{said}'\n")
+        script.chmod(0o755)
+        patch.setenv(PYTHON, str(script))
+
+    return arrange
+
+
+def _answers(*answers: list[int], **other: Any) -> Callable[[pytest.MonkeyPatch, Path], None]:
+    return _says(json.dumps({"answers": answers, "logprobs": [0.0] * len(answers), "seconds": 1.0} | other))
+
+
 def _architecture(_: pytest.MonkeyPatch, folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"architectures": ["NobodyKnowsThis"]}))
@@ -184,6 +202,19 @@ REFUSED: dict[str, tuple[Callable[[pytest.MonkeyPatch, Path], None], dict[str, A
     "ended by itself": (_does("ends"), {}, EvaluationRefused, r"vLLM ended with 3 while it answered for candidate; .*vllm\.log"),
     "an unknown architecture": (_architecture, {}, EvaluationRefused, r"cannot run it: Value error, Model arch.*NobodyKnowsThis.*engine to null"),
     "an unsupported head": (_does("other"), {}, EvaluationRefused, r"vLLM 0\.32\.0 cannot run it: Unsupported CPU attention .*head_dim=8"),
+    "answers in another order": (_does("shuffles"), {}, EvaluationRefused, "it answered other prompts, or in another order"),
+    "too few answers": (_answers([1], [2]), {}, EvaluationRefused, "gave 2 answers with 2 log-probabilities to 3 prompts"),
+    "too few log-probabilities": (_answers([1], [2], [3], logprobs=[0.0]), {}, EvaluationRefused, "with 1 log-prob.* to 3"),
+    "an answer longer than asked": (_answers([1], [2], [3] * 9), {}, EvaluationRefused, "of 9 tokens, where 1 to 8 were"),
+    "an answer without a token": (_answers([1], [], [3]), {}, EvaluationRefused, "of 0 tokens, where 1 to 8 were asked"),
+    "a token of no vocabulary": (_answers([1], [2], [1 << 40]), {}, EvaluationRefused, "did not answer for candidate"),
+    "no time at all": (_answers([1], [2], [3], seconds=0), {}, EvaluationRefused, "did not answer for candidate, it said"),
+    "a line that is no JSON": (_says("hello"), {}, EvaluationRefused, f"for candidate, it said: hello; is {PYTHON} a Python"),
+    "escape sequences": (_says("\x1b[2Jred"), {}, EvaluationRefused, r"it said: \[2Jred; "),
+    "JSON that is no object": (_says("[1]"), {}, EvaluationRefused, r"it said: \[1\]; "),
+    "a failure without a reason": (_says('{"error": []}'), {}, EvaluationRefused, "did not answer for candidate"),
+    "nesting without end": (_says("[" * 20000), {}, EvaluationRefused, r"it said: \[\[\["),
+    "a version that is none": (_says(about="0.32\x1b[31m"), {}, MachineRefused, "has no vLLM"),
     "not finite": (_does("nan"), {}, EvaluationRefused, "candidate: a log-probability is not finite; train with a lower"),
 }  # fmt: skip
 

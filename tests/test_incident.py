@@ -210,6 +210,30 @@ def _no_rows(root: Path, _: pytest.MonkeyPatch) -> None:
     (root / layout.SPLITS / "test.jsonl").unlink()
 
 
+def _no_temporary_folder(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(root / "absent"))
+
+
+def _no_row(root: Path, _: pytest.MonkeyPatch) -> None:
+    (root / layout.SPLITS / "test.jsonl").write_text("")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *((option, value) for option in ("--rate", "--share", "--labelled", "--window") for value in ("nan", "inf", "-1", "x")),
+        *(("--share", value) for value in ("0", "1")), ("--rate", "0"), ("--rate", "1e-300"), ("--window", "0"),
+        ("--window", "1e300"), ("--requests", "0"), ("--requests", "1.5"),
+    ],
+)  # fmt: skip
+def test_a_number_that_no_drill_can_have_is_refused_before_anything_is_read(
+    tmp_path: Path, option: str, value: str
+) -> None:
+    done = lockstep(tmp_path, "drill", "production", "--incident", option, value)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert f"Error: Invalid value for '{option}': " in done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("edit", "arguments", "code", "said"),
@@ -222,6 +246,13 @@ def _no_rows(root: Path, _: pytest.MonkeyPatch) -> None:
         (_nothing, ("production", "--worse", "absent"), 8, "absent: not a directory"),
         (_nothing, ("staging", "--worse", "models/merged"), 8, "models/merged: is the model that already runs, v0.3.0"),
         (_no_rows, ("production",), 8, "test.jsonl"),
+        (
+            _no_temporary_folder,
+            ("production",),
+            9,
+            "no temporary folder can be made: No such file or directory; set TMPDIR",
+        ),
+        (_no_row, ("production",), 8, "test.jsonl: has no rows to replay"),
     ],
 )
 def test_what_cannot_be_drilled_is_refused_in_one_line_before_anything_starts(

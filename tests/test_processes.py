@@ -277,6 +277,18 @@ def test_another_users_leftovers_and_links_are_left_alone(tmp_path: Path, monkey
     assert {path.name for path in tmp_path.iterdir()} == {"target", "lockstep-serve-link", "lockstep-serve-empty"}
 
 
+def test_the_scratch_folder_of_a_killed_drill_is_removed_by_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left = tmp_path / "lockstep-drill-left"
+    left.mkdir()
+    (left / "owner").write_text(dead())
+    with processes.scratch() as first, processes.scratch() as second:
+        assert set(tmp_path.iterdir()) == {first, second}
+    assert list(tmp_path.iterdir()) == []
+
+
 def dead() -> str:
     """The owner that a process was."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:

@@ -1,8 +1,14 @@
 """What releases gained and forgot: where points lie in the picture, and which releases are not joined."""
 
+from types import SimpleNamespace
+from typing import Any, cast
+
 import pytest
 
+from checks import digest
+from checks.formats.suite_report import SuiteResult
 from release.cards import scatter
+from release.cards import trade as trades
 from release.cards.trade import Far, Point, Trade
 
 
@@ -73,3 +79,24 @@ def test_zero_is_in_the_picture_where_it_is_near() -> None:
     assert scatter.of(trade((0.30, 0.02, ""), (0.31, 0.05, ""))).zero[1] is None
     assert scatter.of(trade((0.30, 0.02, ""), (0.31, 0.05, ""))).zero[0] is not None
     assert None not in scatter.of(trade((0.3, 0.2, ""), spread=None)).zero  # one point alone says how far it is
+
+
+NOT_SHOWN: dict[str, dict[str, Any]] = {
+    "no metric": {"means": {"candidate": {}, "base": {}}},
+    "a base without a digest": {"models": {"candidate": digest.of_bytes(b"c")}},
+    "no base": {"means": {"candidate": {"bits-per-byte": 1.0}}},
+    "an unknown kind": {"kind": "nobody-has-it"},
+}
+
+
+@pytest.mark.parametrize("case", [None, *NOT_SHOWN])
+def test_a_suite_that_an_edited_report_has_without_figures_is_left_out(case: str | None) -> None:
+    one = digest.of_bytes(b"")
+    whole: dict[str, Any] = {
+        "kind": "loss", "asked": one, "source": "pure", "lines": one, "samples": 1, "files": {},
+        "models": {"candidate": one, "base": one},
+        "means": {"candidate": {"bits-per-byte": 1.0}, "base": {"bits-per-byte": 0.9}},
+    }  # fmt: skip
+    suite = SuiteResult.model_validate(whole | (NOT_SHOWN[case] if case else {}))
+    side = SimpleNamespace(suites=SimpleNamespace(suites={"english": suite}), candidate=None)
+    assert (trades._suite(cast(Any, side), "english") is suite) == (case is None)

@@ -25,7 +25,8 @@ POWERCAP = Path("/sys/class/powercap")
 ALL = ("all",)  # GPUs
 _WHAT: dict[Kind, str] = {"nvml": "GPUs", "rapl": "processors and memory"}
 _EVERY = 10.0  # seconds between two readings
-_MOST = 2000.0  # watts: no socket draws more, so whatever says so started again unseen, or was set back
+# Watts: none draws more, so whatever says so started again unseen, or was set back.
+_MOST: dict[Kind, float] = {"nvml": 10_000.0, "rapl": 2000.0}
 _INSTALL = "pip install -c constraints.txt -e '.[energy]'"
 
 
@@ -45,14 +46,15 @@ class _Meter:
         """Add what was counted in ``elapsed`` seconds. Raises _Unmeasured where that is not known."""
         now = self._look()
         more = now - self._last
+        most = _MOST[self.kind]
         if self._span is not None:
-            if elapsed * _MOST > self._span:
+            if elapsed * most > self._span:
                 raise _Unmeasured(f"{self.device}: was not read for {elapsed:.0f} s, and may have started again unseen")
             more += self._span if more < 0 else 0
-            if more > _MOST * max(elapsed, 1.0):
-                raise _Unmeasured(f"{self.device}: was set back meanwhile")
         if more < 0:
             raise _Unmeasured(f"{self.device}: counts backwards")
+        if more > most * max(elapsed, 1.0):
+            raise _Unmeasured(f"{self.device}: was set back meanwhile, or jumped")
         self._last, self._joules = now, self._joules + more
 
     def counted(self) -> Counted:

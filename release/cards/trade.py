@@ -88,11 +88,12 @@ def _suite(side: Side, name: str) -> SuiteResult | None:
     kind = SUITES.kinds.get(found.kind) if found else None
     if found is None or kind is None or not (issubclass(kind, AskedSuite) and kind.ability):
         return None
-    return found if {"candidate", "base"} <= found.means.keys() else None
+    both = {"candidate", "base"}
+    return found if both <= found.means.keys() & found.models.keys() and found.means["candidate"] else None
 
 
 def _first(side: Side) -> str:
-    return next(iter(side.candidate.metrics)) if side.candidate else ""
+    return next(iter(side.candidate.metrics), "") if side.candidate else ""
 
 
 def _gain(side: Side) -> Far | None:

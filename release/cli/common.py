@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,17 @@ TARGET = click.option(
     "--target", metavar="REF", help="The branch whose rules and signers count. Default: origin's default branch."
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+
+class Number(click.FloatRange):
+    """A number within bounds. ``nan`` is within any for click, and ``inf`` within open ones; both are refused."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number."""
+        found = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return found
 
 
 class Group(click.Group):

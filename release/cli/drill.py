@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from release.cli.common import JSON, TARGET, refusing, to_json
+from release.cli.common import JSON, TARGET, Number, refusing, to_json
 from release.cli.tables import one_line
 from release.cli.wrapping import hanging
 
@@ -31,19 +31,19 @@ if TYPE_CHECKING:
     "--requests", type=click.IntRange(1), help="With --incident: most requests to send. Default: the test split."
 )
 @click.option(
-    "--rate", type=click.FloatRange(0, min_open=True), default=2.0, show_default=True,
+    "--rate", type=Number(0.001), default=2.0, show_default=True,
     help="With --incident: requests a second, if the servers are as fast.",
 )  # fmt: skip
 @click.option(
-    "--share", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.5, show_default=True,
+    "--share", type=Number(0, 1, min_open=True, max_open=True), default=0.5, show_default=True,
     help="With --incident: share of the requests that the worse model gets.",
 )  # fmt: skip
 @click.option(
-    "--labelled", type=click.FloatRange(0, 1), default=1.0, show_default=True,
+    "--labelled", type=Number(0, 1), default=1.0, show_default=True,
     help="With --incident: share of the requests that get a label.",
 )  # fmt: skip
 @click.option(
-    "--window", type=click.FloatRange(0, min_open=True), default=10.0, show_default=True,
+    "--window", type=Number(0, 86400, min_open=True), default=10.0, show_default=True,
     help="With --incident: seconds between two decisions.",
 )  # fmt: skip
 @click.option(

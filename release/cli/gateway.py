@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from release.cli.common import refusing
+from release.cli.common import Number, refusing
 
 _FILE = click.Path(path_type=Path)
 _PORT = click.IntRange(1, 65535)
@@ -28,7 +28,7 @@ _PORT = click.IntRange(1, 65535)
     "--captures", metavar="FOLDER", help="Where to store requests: a folder, s3://… or gs://…. Default: nowhere."
 )
 @click.option(
-    "--sample", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True,
+    "--sample", type=Number(0, 1, min_open=True), default=1.0, show_default=True,
     help="Share of the requests to store, chosen by their ids.",
 )  # fmt: skip
 @click.option(
@@ -39,11 +39,11 @@ _PORT = click.IntRange(1, 65535)
     help="Requests at a time; one more gets 429.",
 )  # fmt: skip
 @click.option(
-    "--deadline", type=click.FloatRange(0, 3600, min_open=True), default=600.0, show_default=True,
+    "--deadline", type=Number(0, 3600, min_open=True), default=600.0, show_default=True,
     help="Seconds for a whole answer; then 504, or a stream is broken off.",
 )  # fmt: skip
 @click.option(
-    "--drain", type=click.FloatRange(0, 3600), default=30.0, show_default=True,
+    "--drain", type=Number(0, 3600), default=30.0, show_default=True,
     help="Seconds that requests in flight have after SIGTERM.",
 )  # fmt: skip
 @click.option(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from release.cli.common import refusing, to_json
+from release.cli.common import Number, refusing, to_json
 from release.cli.tables import one_line
 from release.cli.wrapping import hanging
 
@@ -46,7 +46,7 @@ class _Flags(NamedTuple):
 @click.option("--answers", type=click.Choice(["labels", "text"]), help="A closed set of labels, or free text.")
 @click.option("--instruction", metavar="TEXT", help="System message of rows without one; '' for none.")
 @click.option("--license", "licence", metavar="NAME", help="Licence of the data; LicenseRef-Own for rows of your own.")
-@click.option("--margin", type=click.FloatRange(0.005, 0.25), help="Loss that the gates rule out. Default: 0.05.")
+@click.option("--margin", type=Number(0.005, 0.25), help="Loss that the gates rule out. Default: 0.05.")
 @click.option("--name", metavar="NAME", help="Name of the model. Default: the repository's folder.")
 @click.option("--base", metavar="ADDRESS", help="Another base model than that of params.yaml.")
 @click.option("--base-license", metavar="NAME", help="Licence of --base.")

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -22,13 +22,14 @@ from packaging.requirements import Requirement
 
 from checks.config.release_params import Serve
 from checks.errors import MachineRefused, ServingRefused
+from checks.machine import disk
 from release import runtimes
 from release.runtimes import Runtime
 from release.serving import logs, owners
 from release.serving.server import Ended, ending
 
 HOST = "127.0.0.1"
-_PREFIX = "lockstep-serve-"
+_PREFIX, _SCRATCH = "lockstep-serve-", "lockstep-drill-"
 _PASSED_ON = ("PATH", "LANG")
 _LOG, _OWNER, _SERVER = "log", "owner", "server"
 _PAUSE = 0.05
@@ -100,10 +101,9 @@ def launch(command: Sequence[str], url: str, model: str, environment: Callable[[
 
     What a killed run leaves is ended by ``remove_leftovers``. Raises MachineRefused if it does not start.
     """
-    home = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    home = _home(_PREFIX)
     process = None
     try:
-        (home / _OWNER).write_text(owners.self())
         here = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         with (home / _LOG).open("wb") as log:
             process = subprocess.Popen(
@@ -144,10 +144,40 @@ def private(runtime: Runtime, environment: dict[str, str], home: Path) -> dict[s
     return found | {"HOME": str(home), "TMPDIR": str(home)}
 
 
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """A temporary folder for the block. If this process is killed, ``remove_leftovers`` removes it later.
+
+    Raises MachineRefused if none can be made.
+    """
+    home = _home(_SCRATCH)
+    try:
+        remove_leftovers()
+        yield home
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _home(prefix: str) -> Path:
+    """A new folder that says whose it is."""
+    home = None
+    try:
+        home = Path(tempfile.mkdtemp(prefix=prefix))
+        (home / _OWNER).write_text(owners.self())
+    except OSError as error:
+        if home is not None:
+            shutil.rmtree(home, ignore_errors=True)
+        raise disk.full(error, []) or MachineRefused(
+            f"no temporary folder can be made: {error.strerror or error}",
+            "set TMPDIR to a folder that you may write in",
+        ) from error
+    return home
+
+
 def remove_leftovers() -> int:
     """End the servers and remove the folders of this user's killed runs; return their number."""
-    count = 0
-    for home in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+    count, folder = 0, Path(tempfile.gettempdir())
+    for home in (*folder.glob(f"{_PREFIX}*"), *folder.glob(f"{_SCRATCH}*")):
         with contextlib.suppress(OSError):  # gone meanwhile, or another user's
             if home.is_symlink() or home.stat().st_uid != os.getuid() or owners.lives((home / _OWNER).read_text()):
                 continue

@@ -5,7 +5,6 @@ quarantine and moves the environment forward again, as in an emergency. Only the
 The clone is deleted afterwards.
 """
 
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from checks.rows import Record
 from release.ledger.message import NONE
 from release.promotion import context, scratch
 from release.promotion.context import PromotionContext
+from release.serving import processes
 from release.verbs import quarantine, rollback
 from release.verbs.rollback import NothingElse, RolledBack
 
@@ -57,8 +57,8 @@ def drill(root: Path, name: str, target: str | None = None) -> Drill:
     before = where.ledger.pointer(where.tip, name)
     if before is None:
         raise PromotionRefused(f"{name} runs nothing", f"`lockstep promote {name}` first")
-    with tempfile.TemporaryDirectory(prefix="lockstep-drill-") as folder:
-        there = timed("make a scratch clone and remote", lambda: scratch.clone(where, Path(folder)))
+    with processes.scratch() as folder:
+        there = timed("make a scratch clone and remote", lambda: scratch.clone(where, folder))
         back = timed("roll back", lambda: _back(there, name))
         there = scratch.arrived(there, name, back.after)
         timed("let it out of quarantine", lambda: quarantine.free(there, before.version, _WHY))

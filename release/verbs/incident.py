@@ -8,7 +8,6 @@ is made. Once it is `roll back`, the code of `lockstep rollback` makes the commi
 
 import importlib.util
 import random
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -110,7 +109,7 @@ def incident(root: Path, name: str, options: Options, tell: Callable[[str], None
         requests = _requests(root, options)
         worse = _worse(root, options, before)
         with ExitStack() as stack:
-            home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lockstep-drill-")))
+            home = stack.enter_context(processes.scratch())
             there = scratch.clone(where, home)
             folders = (_production(where, name, before, home), worse[0])
             there = scratch.promoted(there, name, before, worse[1], _WHY)
@@ -157,6 +156,8 @@ def _requests(root: Path, options: Options) -> list[Request]:
     """The test split's different prompts in an order drawn by chance, each for a release drawn by chance."""
     path = root / layout.SPLITS / "test.jsonl"
     rows = list({row.messages: row for row in files.read_jsonl(path, Row)}.values())
+    if not rows:
+        raise EvidenceRefused(f"{path}: has no rows to replay", "run `./lockstep run` to make the file again")
     if (count := options.requests or len(rows)) > len(rows):
         raise EvidenceRefused(
             f"--requests {count}: the test split has {len(rows)} different prompts, and each counts once",

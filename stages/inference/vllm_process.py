@@ -15,9 +15,9 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Annotated, Any
 
-from pydantic import ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from tqdm import tqdm
 
 from checks import layout
@@ -42,11 +42,15 @@ _MEMORY = ("memory", "cache blocks")  # in the messages of vLLM and torch that a
 _LESS = "lower evaluate.engine.kv_cache_gb or evaluate.batch_tokens, or free memory"
 
 
+Version = Annotated[str, Field(pattern=r"^[\w.+-]*$")]
+Token = Annotated[int, Field(ge=0, lt=1 << 31)]
+
+
 class About(Record):
     """vLLM's environment and its device. ``vllm`` and ``torch`` are versions, with the names of their builds."""
 
-    vllm: str
-    torch: str
+    vllm: Version
+    torch: Version
     device: str
     gpus: Count
 
@@ -54,9 +58,21 @@ class About(Record):
 class Found(Record):
     """The new tokens of each prompt, the sums of their log-probabilities (None: not finite), the seconds of all."""
 
-    answers: list[list[int]]
+    answers: list[list[Token]]
     logprobs: list[float | None]
-    seconds: float
+    seconds: Annotated[float, Field(gt=0)]
+
+
+class _Done(Record):
+    done: Annotated[float, Field(ge=0)]
+
+
+class _Failed(Record):
+    error: Annotated[list[str], Field(min_length=1)]
+    message: str
+
+
+_Said = TypeAdapter[Found | _Failed | _Done](Found | _Failed | _Done)
 
 
 def about(root: Path, engine: Vllm) -> About:
@@ -85,6 +101,7 @@ def environment_of(python: str, version: str) -> About:
     try:
         done = subprocess.run(
             [python, *_WORKER, "about"],
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             errors="replace",
@@ -110,7 +127,7 @@ def ask(root: Path, engine: Vllm, request: dict[str, Any], folder: Path, label: 
     """
     environment = _environment() | ({"VLLM_BATCH_INVARIANT": "1"} if engine.batch_invariant else {})
     where = f"; {LOG} has what it printed" if log else ""
-    said: dict[str, Any] = {}
+    said: Found | _Failed | None = None
     with _printed(root, log) as printed, _started(_python(root), environment, printed) as worker:
         assert worker.stdin is not None
         assert worker.stdout is not None
@@ -119,29 +136,52 @@ def ask(root: Path, engine: Vllm, request: dict[str, Any], folder: Path, label: 
             worker.stdin.flush()
         with tqdm(total=len(request["prompts"]), desc=label, unit="row", disable=None) as bar:
             for line in worker.stdout:
-                said = json.loads(line)
-                bar.update(said.get("done", 0))
-                if "done" not in said:
+                if not isinstance(news := _said(line, label), _Done):
+                    said = news
                     break
+                bar.update(news.done)
         with suppress(subprocess.TimeoutExpired):
             worker.wait(_SECONDS_TO_END)
-    if "answers" in said:
-        return Found.model_validate(said)
-    if "error" in said:
+    if isinstance(said, Found):
+        _is_whole(said, request, label)
+        return said
+    if isinstance(said, _Failed):
         raise _refused(engine, folder, said, where)
     if worker.returncode == -signal.SIGKILL:
         raise MachineRefused(f"vLLM was killed while it answered for {label}: out of memory, as a rule{where}", _LESS)
     raise EvaluationRefused(f"vLLM ended with {worker.returncode} while it answered for {label}{where}", "run again")
 
 
-def _refused(engine: Vllm, folder: Path, said: dict[str, Any], where: str) -> MachineRefused | EvaluationRefused:
+def _said(line: bytes, label: str) -> Found | _Failed | _Done:
+    try:
+        return _Said.validate_json(line)
+    except ValidationError as error:
+        shown = redact(line[:400].decode(errors="replace"), 100)
+        raise EvaluationRefused(
+            f"vLLM's process did not answer for {label}, it said: {shown}", f"is {PYTHON} a Python that has vLLM?"
+        ) from error
+
+
+def _is_whole(found: Found, request: dict[str, Any], label: str) -> None:
+    """Raises EvaluationRefused unless each prompt has an answer that is no longer than was asked."""
+    wanted, longest = len(request["prompts"]), request["sampling"]["max_tokens"]
+    if (len(found.answers), len(found.logprobs)) != (wanted, wanted):
+        what = f"{len(found.answers)} answers with {len(found.logprobs)} log-probabilities to {wanted} prompts"
+    elif odd := [len(ids) for ids in found.answers if not 1 <= len(ids) <= longest]:
+        what = f"an answer of {odd[0]} tokens, where 1 to {longest} were asked for"
+    else:
+        return
+    raise EvaluationRefused(f"vLLM's process gave {what}, for {label}", "set evaluate.engine to null: transformers")
+
+
+def _refused(engine: Vllm, folder: Path, said: _Failed, where: str) -> MachineRefused | EvaluationRefused:
     """What a failure in the worker means. Of a message of several lines, the first that says something."""
-    lines = [line.strip() for line in said["message"].splitlines() if line.strip()] or [said["error"][0]]
-    if "ValidationError" in said["error"] and len(lines) > 1:
+    lines = [line.strip() for line in said.message.splitlines() if line.strip()] or [said.error[0]]
+    if "ValidationError" in said.error and len(lines) > 1:
         lines = lines[1:]  # the first says how many there are
     what = redact(lines[0]).replace(str(folder.resolve()), str(folder))
-    kinds = set(said["error"])
-    if kinds & {"OutOfMemoryError", "MemoryError"} or any(word in said["message"].lower() for word in _MEMORY):
+    kinds = set(said.error)
+    if kinds & {"OutOfMemoryError", "MemoryError"} or any(word in said.message.lower() for word in _MEMORY):
         return MachineRefused(f"vLLM has too little memory for {folder}: {what}{where}", _LESS)
     return EvaluationRefused(
         f"{folder}: vLLM {engine.version} cannot run it: {what}{where}", "set evaluate.engine to null: transformers"
@@ -151,10 +191,13 @@ def _refused(engine: Vllm, folder: Path, said: dict[str, Any], where: str) -> Ma
 @contextmanager
 def _started(python: str, environment: dict[str, str], printed: IO[bytes] | int) -> Iterator[subprocess.Popen[bytes]]:
     """The worker, in a process group of its own, of which nothing is left afterwards."""
-    worker = subprocess.Popen(
-        [python, *_WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=printed, env=environment,
-        start_new_session=True,
-    )  # fmt: skip
+    try:
+        worker = subprocess.Popen(
+            [python, *_WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=printed, env=environment,
+            start_new_session=True,
+        )  # fmt: skip
+    except OSError as error:  # it was there a moment ago
+        raise MachineRefused(f"{python}: {error.strerror}: evaluate.engine needs vLLM", "run again") from error
     try:
         yield worker
     finally:

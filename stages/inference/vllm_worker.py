@@ -88,7 +88,7 @@ def answer(request: dict[str, Any], say: Callable[[dict[str, Any]], None]) -> di
 
         def update(self, n: float | None = 1) -> None:
             if self.answers:
-                say({"done": n})
+                say({"done": n or 0})
             self.n += n or 0
 
     prompts = [{"prompt_token_ids": ids} for ids in request["prompts"]]
@@ -96,6 +96,8 @@ def answer(request: dict[str, Any], say: Callable[[dict[str, Any]], None]) -> di
         began = time.perf_counter()
         found = model.generate(prompts, SamplingParams(**request["sampling"]), use_tqdm=Counter)
         seconds = time.perf_counter() - began
+    if [list(each.prompt_token_ids or ()) for each in found] != request["prompts"]:
+        raise RuntimeError("it answered other prompts, or in another order")
     first = [each.outputs[0] for each in found]
     return {
         "answers": [list(each.token_ids) for each in first],

@@ -87,7 +87,7 @@ class LLM:
             assert bar.format_dict["elapsed"] >= 0
             bar.update(1)
         bar.close()
-        return found
+        return found[::-1] if _DOES == "shuffles" else found
 
     def _answer(self, ids: list[int], params: SamplingParams) -> Any:
         given: list[int] = []
@@ -96,7 +96,8 @@ class LLM:
             if token in params.ends:
                 break
         logprob = float("nan") if _DOES == "nan" else -0.5 * len(given)
-        return SimpleNamespace(outputs=[SimpleNamespace(token_ids=given, cumulative_logprob=logprob)])
+        output = SimpleNamespace(token_ids=given, cumulative_logprob=logprob)
+        return SimpleNamespace(prompt_token_ids=ids, outputs=[output])
 
 
 def does(what: str) -> None:
