@@ -10,6 +10,7 @@ decoding may leave out. References of rows have Hermes' form: ``checks.rows.said
 import json
 import re
 from collections.abc import Hashable, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from pydantic import JsonValue
@@ -76,10 +77,8 @@ def _without_thought(text: str) -> str:
     place = text.find(_HERMES, 0, end)
     while place >= 0:
         place += len(_HERMES)
-        try:
+        with suppress(MalformedCall):
             place = _json(text, _past(text, place))[1]
-        except MalformedCall:
-            pass
         if place > end:
             return text
         place = text.find(_HERMES, place, end)

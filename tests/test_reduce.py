@@ -14,7 +14,7 @@ import yaml
 from checks import digest, files
 from checks.config import data_sources
 from checks.config.params import Params
-from checks.errors import DataRefused
+from checks.errors import DataRefused, MachineRefused
 from stages import prepare, reducing
 from stages.loaders.table import Table
 from stages.tools import reduce
@@ -152,6 +152,19 @@ def test_every_engine_writes_the_same_bytes(tmp_path: Path, document: dict[str, 
     ):
         reduce.reduce(params, raw, tmp_path / "bad", reduce.ray() if engine == "ray" else reduce.local(4))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "other", "raw"]
+
+
+def test_two_runs_that_write_one_folder_end_in_one_line(tmp_path: Path, document: dict[str, Any]) -> None:
+    def other(task: Any, tasks: Any) -> Any:
+        files.write_text(tmp_path / "out/part-00.jsonl", "")  # of the other run
+        return map(task, tasks)
+
+    params = _params(document, PAIRS, RULES)
+    with pytest.raises(
+        MachineRefused, match=r"out: Directory not empty; free space, or end another run that writes out"
+    ):
+        reduce.reduce(params, _raw(tmp_path / "raw", 2), tmp_path / "out", other)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "raw"]
 
 
 def test_with_several_sources_rows_are_compared_by_prepare_alone(tmp_path: Path, document: dict[str, Any]) -> None:
