@@ -120,7 +120,6 @@ TAGS = f"{ONE}\n{ONE.replace('x', 'a</think><tool_call></tool_call>b')}"
         (f"So <tool_call>{SHUT}</tool_call>?</think>{TAGS}", TAGS, 1),
         (f"{ONE}, or", ONE, 1),
         (ONE.replace("</", ", or</"), ONE, 0),
-        (" " * 300_000, ONE, 0),  # in a time that does not grow with the square of the length
     ],
 )
 def test_calls_are_equal_if_names_and_arguments_are(prediction: str, reference: str, expected: float) -> None:
