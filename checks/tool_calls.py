@@ -10,11 +10,12 @@ decoding may leave out. References of rows have Hermes' form: ``checks.rows.said
 import json
 import re
 from collections.abc import Hashable, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from pydantic import JsonValue
 
-_THOUGHT = re.compile(r"^\s*(?:<think>)?.*?</think>", re.DOTALL)  # a template may ask with <think> already
+_THOUGHT_END = "</think>"  # a template may ask with <think> already
 _HERMES, _HERMES_END = "<tool_call>", "</tool_call>"
 _MISTRAL, _LLAMA = "[TOOL_CALLS]", "<|python_tag|>"
 _NAMED = re.compile(r"([A-Za-z_][\w.-]*)\s*(?:\[ARGS\])?\s*(?=\{)")
@@ -37,10 +38,9 @@ def read(text: str) -> tuple[Call, ...]:
 
     Raises MalformedCall if a call is marked as one, and is not JSON of the form above.
     """
-    text = _THOUGHT.sub("", text, count=1).strip()
-    if _HERMES in text:  # the last block need not be closed: its end may be the end of the answer
-        blocks = [each.partition(_HERMES_END)[0] for each in text.split(_HERMES)[1:]]
-        return tuple(call for block in blocks for call in _several(block))
+    text = _without_thought(text).strip()
+    if _HERMES in text:
+        return _of_hermes(text)
     for mark in (_MISTRAL, _LLAMA):
         if mark in text:
             return tuple(call for part in text.split(mark)[1:] for call in _several(part))
@@ -70,11 +70,42 @@ def _comparable(value: Any, loose: bool) -> Hashable:
     return ("boolean" if isinstance(value, bool) else "number" if value is not None else "null"), value
 
 
+def _without_thought(text: str) -> str:
+    """What follows the first ``</think>`` that is not in the JSON of a call."""
+    if (end := text.find(_THOUGHT_END)) < 0:
+        return text
+    place = text.find(_HERMES, 0, end)
+    while place >= 0:
+        place += len(_HERMES)
+        with suppress(MalformedCall):
+            place = _json(text, _past(text, place))[1]
+        if place > end:
+            return text
+        place = text.find(_HERMES, place, end)
+    return text[end + len(_THOUGHT_END) :]
+
+
+def _of_hermes(text: str) -> tuple[Call, ...]:
+    """The calls of each block. A block ends at its tag, which arguments may contain, at the next, or with the text."""
+    found: list[Call] = []
+    place = text.find(_HERMES)
+    while place >= 0:
+        calls, place = _up_to(text, place + len(_HERMES), (_HERMES, _HERMES_END))
+        found += calls
+        place = text.find(_HERMES, place)
+    return tuple(found)
+
+
 def _several(text: str) -> tuple[Call, ...]:
     """The calls that ``text`` consists of, at least one. Raises MalformedCall for any other text."""
+    return tuple(_up_to(text, 0, ())[0])
+
+
+def _up_to(text: str, place: int, ends: tuple[str, ...]) -> tuple[list[Call], int]:
+    """The calls from ``place`` to one of ``ends`` or to the end of the text, at least one; and that place."""
     found: list[Call] = []
-    place = _past(text, 0)
-    while place < len(text):
+    place = _past(text, place)
+    while place < len(text) and not text.startswith(ends, place):
         if name := _NAMED.match(text, place):
             arguments, place = _json(text, name.end())
             found.append(_call({"name": name[1], "arguments": arguments}))
@@ -84,7 +115,7 @@ def _several(text: str) -> tuple[Call, ...]:
         place = _past(text, place)
     if not found:
         raise MalformedCall("no call")
-    return tuple(found)
+    return found, place
 
 
 def _past(text: str, place: int) -> int:

@@ -29,11 +29,11 @@ from checks.digest import FileDigest
 from checks.errors import DataRefused
 from checks.formats.data_reports import RuleCount
 from checks.identity import Digest
-from checks.rows import Record
+from checks.rows import Message, Record
 from stages.loaders.table import Columns, Table
 
 PARTS = 64
-_NAMED = ("id", "slice", "group")
+_NAMED = ("id", "slice", "group", "tools")
 _SOURCE = "source"  # of the raw row: prepare names the place in the part instead
 
 
@@ -178,12 +178,12 @@ def _part(draft: Draft) -> int:
 
 
 def _line(job: Job, draft: Draft) -> str:
-    """A row as ``job.loader`` reads it, in canonical JSON."""
-    answer = {"role": "assistant", "content": draft.reference}
-    turns = [*({"role": each.role, "content": each.content} for each in draft.messages), answer]
+    """A row as ``job.loader`` reads it. Keys in cells keep their order: calls are learned as they are written."""
+    answer = Message(role="assistant", content=draft.reference, tool_calls=draft.calls)
+    turns = [each.model_dump() for each in (*draft.messages, answer)]
     row: dict[str, Any] = {name: getattr(draft, name) for name in _NAMED if getattr(job.loader.columns, name)}
     row |= {"messages": turns, _SOURCE: draft.source, **{f"extra.{name}": each for name, each in draft.extra.items()}}
-    return json.dumps(row, sort_keys=True, separators=(",", ":"), ensure_ascii=False) + "\n"
+    return json.dumps(dict(sorted(row.items())), separators=(",", ":"), ensure_ascii=False) + "\n"
 
 
 def _traced(draft: Draft) -> Draft:

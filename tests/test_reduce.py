@@ -14,8 +14,7 @@ import yaml
 from checks import digest, files
 from checks.config import data_sources
 from checks.config.params import Params
-from checks.errors import DataRefused
-from checks.rows import Row
+from checks.errors import DataRefused, MachineRefused
 from stages import prepare, reducing
 from stages.loaders.table import Table
 from stages.tools import reduce
@@ -44,6 +43,7 @@ PAIRS: dict[str, Any] = {
     "files": "**/*.*",
     "columns": {"prompt": "q", "reference": "a", "slice": "s", "group": "g", "extra": {"rejected": "worse", "n": "n"}},
 }
+CALLS: dict[str, Any] = CHAT | {"columns": {"messages": "calls", "tools": "tools"}}
 IDS: dict[str, Any] = PAIRS | {"columns": PAIRS["columns"] | {"id": "i"}}
 
 
@@ -58,7 +58,17 @@ def _raw(folder: Path, cuts: int) -> Path:
             [0, 0, 1]
         )
         chat = [*turns, {"role": "user", "content": texts[1]}, {"role": "assistant", "content": answer}]
-        rows.append({"i": number, "chat": chat, "q": texts[1], "a": answer, "s": rng.choice(["x", None]), "g": rng.choice([None, None, f"c{number % 90}"]),
+        call = {"id": "c", "type": "function", "function": {"name": "go", "arguments": {"to": answer, "at": 1}}}
+        calls = [
+            chat[0],
+            {"role": "assistant", "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "c", "content": texts[0]},
+            {"role": "assistant", "content": answer},
+            chat[-2],
+            {"role": "assistant", "content": rng.choice(["", "ok "]), "tool_calls": [call]},
+        ]
+        tools = rng.choice([None, [{"type": "function", "function": {"name": "go"}}]])
+        rows.append({"i": number, "chat": chat, "calls": calls, "tools": tools, "q": texts[1], "a": answer, "s": rng.choice(["x", None]), "g": rng.choice([None, None, f"c{number % 90}"]),
                      "worse": rng.choice(["no", None]), "n": rng.choice([1, 0.5, None])})  # fmt: skip
     for number in range(cuts):
         path = folder / "abc"[number % 3] / f"[{number}].jsonl"
@@ -74,12 +84,15 @@ def _params(document: dict[str, Any], loader: dict[str, Any], rules: list[str]) 
     return as_params(document)
 
 
-def _splits(params: Params, loader: Table, folder: Path) -> tuple[dict[str, list[Row]], dict[str, int]]:
+def _splits(params: Params, loader: Table, folder: Path) -> tuple[dict[str, list[str]], dict[str, int]]:
     """The rows that prepare puts in each split, without the places that they are from, and what each rule did."""
     parts = data_sources.parts(params.data.model_copy(update={"sources": None}), loader)
     config = params.prepare.model_copy(update={"loader": loader})
     placed, counts = prepare.mixed(config, loader.load(folder), parts)
-    rows = {name: [each.row.model_copy(update={"source": ""}) for each in split] for name, split in placed.items()}
+    rows = {
+        name: [each.row.model_copy(update={"source": ""}).model_dump_json() for each in split]
+        for name, split in placed.items()
+    }
     return rows, {count.rule: count.rows for count in counts}
 
 
@@ -87,11 +100,12 @@ def _splits(params: Params, loader: Table, folder: Path) -> tuple[dict[str, list
     ("loader", "rules", "left"),
     [
         (CHAT, RULES, []),
+        (CALLS, RULES, []),
         (PAIRS, RULES, []),
         (PAIRS, ["trim-ends", "drop-duplicates", "drop-empty-prompt", "collapse-white-space", "drop-conflicting-references"], ["collapse-white-space", "drop-conflicting-references"]),
         (IDS, ["drop-empty-prompt", "collapse-white-space"], []),
     ],
-    ids=["chats", "pairs", "a fix after a comparison", "no comparison"],
+    ids=["chats", "chats with calls", "pairs", "a fix after a comparison", "no comparison"],
 )  # fmt: skip
 def test_reduced_rows_become_the_same_splits_as_raw_rows(
     tmp_path: Path, document: dict[str, Any], loader: dict[str, Any], rules: list[str], left: list[str]
@@ -138,6 +152,19 @@ def test_every_engine_writes_the_same_bytes(tmp_path: Path, document: dict[str, 
     ):
         reduce.reduce(params, raw, tmp_path / "bad", reduce.ray() if engine == "ray" else reduce.local(4))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "other", "raw"]
+
+
+def test_two_runs_that_write_one_folder_end_in_one_line(tmp_path: Path, document: dict[str, Any]) -> None:
+    def other(task: Any, tasks: Any) -> Any:
+        files.write_text(tmp_path / "out/part-00.jsonl", "")  # of the other run
+        return map(task, tasks)
+
+    params = _params(document, PAIRS, RULES)
+    with pytest.raises(
+        MachineRefused, match=r"out: Directory not empty; free space, or end another run that writes out"
+    ):
+        reduce.reduce(params, _raw(tmp_path / "raw", 2), tmp_path / "out", other)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "raw"]
 
 
 def test_with_several_sources_rows_are_compared_by_prepare_alone(tmp_path: Path, document: dict[str, Any]) -> None:

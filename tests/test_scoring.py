@@ -78,6 +78,7 @@ SAME = '{"arguments": {"in": {"b": null, "a": "x"}, "at": [1.0, true]}, "name": 
 SHUT = '{"name": "shut", "arguments": {}}'
 WANTED = f"I look.\n<tool_call>\n{LOOK}\n</tool_call>\n<tool_call>\n{SHUT}\n</tool_call>"
 ONE = f"<tool_call>\n{LOOK}\n</tool_call>"
+TAGS = f"{ONE}\n{ONE.replace('x', 'a</think><tool_call></tool_call>b')}"
 
 
 @pytest.mark.parametrize(
@@ -113,6 +114,12 @@ ONE = f"<tool_call>\n{LOOK}\n</tool_call>"
         ("<tool_call>look()</tool_call>", "You cannot.", 0),
         (f"<tool_call>{'[' * 100_000}", ONE, 0),
         (ONE.replace("null", f"{'[' * 500}{']' * 500}"), ONE, 0),
+        (TAGS, TAGS, 1),  # tags in the JSON of a call are text
+        (ONE, TAGS, 0),
+        ("I cannot.", TAGS, 0),
+        (f"So <tool_call>{SHUT}</tool_call>?</think>{TAGS}", TAGS, 1),
+        (f"{ONE}, or", ONE, 1),
+        (ONE.replace("</", ", or</"), ONE, 0),
     ],
 )
 def test_calls_are_equal_if_names_and_arguments_are(prediction: str, reference: str, expected: float) -> None:

@@ -202,7 +202,13 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "a tool without its type": ({"messages": CHAT, "tools": [LOOK["function"], SHUT]}, "'tools': .* is no tool: write"),
     "one tool twice": ({"messages": CHAT, "tools": [LOOK, LOOK]}, "'tools': two tools have one name"),
     "a parameter without a schema": ({"messages": CHAT, "tools": [_tool("look", where=None)]}, "'where' has no JSON schema: in Parquet"),
-    "a tool with half a character": ({"messages": CHAT, "tools": [LOOK, _tool("s\ud800")]}, "tools: .* is not JSON"),
+    "a tool with half a character": ({"messages": CHAT, "tools": [LOOK, _tool("s\ud800")]}, "'tools': name: 's.ud800' holds half of a"),
+    "a parameter with half a character": ({"messages": CHAT, "tools": [LOOK, _tool("s", **{"\ud800": {}})]}, "tools: .* is not JSON"),
+    "a call with half a character": (_called(name="\ud800"), "turn 2: name: '.ud800' holds half of a surrogate pair; "),
+    "required parameters that are no names": (
+        {"messages": CHAT, "tools": [{"type": "function", "function": {"name": "look", "parameters": {"required": [{}]}}}, SHUT]},
+        "'tools': tool 'look': its required parameters are no list of names",
+    ),
 }  # fmt: skip
 
 

@@ -30,6 +30,10 @@ def text(turn: Mapping[str, Any], key: str) -> str:
     value = turn.get(key)
     if value is not None and not isinstance(value, str):
         raise ValueError(f"{key}: {ascii(value)[:_SHOWN]} is not text")
+    try:
+        (value or "").encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{key}: {ascii(value)[:_SHOWN]} holds half of a surrogate pair") from error
     return value or ""
 
 
@@ -102,8 +106,8 @@ def _tool(value: Any) -> dict[str, JsonValue]:
                 f"tool {function['name'][:_SHOWN]!r}: {str(key)[:_SHOWN]!r} has no JSON schema{_filled(each)}"
             )
     required = (takes or {}).get("required")
-    if not isinstance(required, list | None):
-        raise ValueError(f"tool {function['name'][:_SHOWN]!r}: its required parameters are no list")
+    if not isinstance(required, list | None) or not all(isinstance(each, str) for each in required or ()):
+        raise ValueError(f"tool {function['name'][:_SHOWN]!r}: its required parameters are no list of names")
     return _plain(value, "tools")
 
 

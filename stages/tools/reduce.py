@@ -15,6 +15,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,20 @@ Engine = Callable[[Callable[[Any], Done], Sequence[Any]], Iterable[Done]]  # res
 
 
 def reduce(params: Params, raw: Path, out: Path, engine: Engine) -> tuple[Job, Manifest]:
-    """Write the parts and their manifest. Raises DataRefused if rows cannot be read or none is kept."""
+    """Write the parts and their manifest.
+
+    Raises DataRefused if rows cannot be read or none is kept, MachineRefused if a file cannot be written.
+    """
+    try:
+        return _reduced(params, raw, out, engine)
+    except OSError as error:
+        raise MachineRefused(
+            f"{error.filename or out}: {error.strerror or error}",
+            f"free space, or end another run that writes {out.name}, and run it again",
+        ) from error
+
+
+def _reduced(params: Params, raw: Path, out: Path, engine: Engine) -> tuple[Job, Manifest]:
     with files.replacing_folder(out) as folder:
         job = reducing.job(params, raw, folder.parent / "rows", folder)
         names = [path.relative_to(raw).as_posix() for path in table.matching(job.raw_loader.files, raw)]
@@ -57,7 +71,10 @@ def local(workers: int) -> Engine:
 
     def run(task: Callable[[Any], Done], tasks: Sequence[Any]) -> Iterator[Done]:
         with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-            yield from pool.map(task, tasks)
+            try:
+                yield from pool.map(task, tasks)
+            except BrokenProcessPool as error:
+                raise MachineRefused("a process was killed, as where memory is full", "use fewer --workers") from error
 
     return run
 
