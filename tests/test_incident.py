@@ -214,6 +214,13 @@ def _no_temporary_folder(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(root / "absent"))
 
 
+def _a_tool(root: Path, _: pytest.MonkeyPatch) -> None:
+    path = root / layout.SPLITS / "test.jsonl"
+    first, *rest = path.read_text().splitlines()
+    tool = {"type": "function", "function": {"name": "usage"}}
+    path.write_text("\n".join([json.dumps({**json.loads(first), "tools": [tool]}), *rest, ""]))
+
+
 def _no_row(root: Path, _: pytest.MonkeyPatch) -> None:
     (root / layout.SPLITS / "test.jsonl").write_text("")
 
@@ -253,6 +260,7 @@ def test_a_number_that_no_drill_can_have_is_refused_before_anything_is_read(
             "no temporary folder can be made: No such file or directory; set TMPDIR",
         ),
         (_no_row, ("production",), 8, "test.jsonl: has no rows to replay"),
+        (_a_tool, ("production",), 8, "test.jsonl: 1 rows have tools, "),
     ],
 )
 def test_what_cannot_be_drilled_is_refused_in_one_line_before_anything_starts(

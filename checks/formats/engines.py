@@ -15,13 +15,14 @@ from checks.sections import Positive, Section
 
 PYTHON = "LOCKSTEP_VLLM"
 ENVIRONMENT = layout.STATE / "vllm"
+VERSION = r"^[0-9][0-9a-z.]*$"
 
 
 class Vllm(Section):
     """vLLM, in a process and an environment of its own."""
 
     kind: Literal["vllm"]
-    version: Annotated[str, Field(pattern=r"^[0-9][0-9a-z.]*$", description="version of vLLM; others are refused")]
+    version: Annotated[str, Field(pattern=VERSION, description="version of vLLM; others are refused")]
     max_rows: Annotated[
         Positive, Field(description="rows answered at a time, at most; no more than evaluate.batch_tokens")
     ]

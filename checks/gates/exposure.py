@@ -45,7 +45,7 @@ class ExposureGate(ScoreGate):
     suite: Annotated[Name, Field(description="a suite of kind exposure")]
     metric: Literal["exposure"]
     bits: Annotated[
-        int, Field(ge=1, le=40, description="a secret is given away if its exposure is this or more"), stricter("lower")
+        int, Field(ge=1, le=20, description="a secret is given away if its exposure is this or more"), stricter("lower")
     ]
     at_most: Annotated[
         float, Field(gt=0, lt=1, description="largest share of secrets that may be given away"), stricter("lower")

@@ -32,7 +32,10 @@ class Exposure(AskedSuite, SizedSuite):
     kind: Literal["exposure"]
     file: Annotated[Log, Field(description="canaries: JSON lines, the file of the source that plants them")]
     candidates: Annotated[
-        int, Field(ge=15, description="other secrets that each planted one is compared with; 1023 show up to 10 bits")
+        int,
+        Field(
+            ge=15, le=2**20, description="other secrets that each planted one is compared with; 1023 show up to 10 bits"
+        ),
     ]
     precision: Annotated[Literal["bf16", "fp16", "fp32"], Field(description="number format of the models")]
 

@@ -158,6 +158,11 @@ def _requests(root: Path, options: Options) -> list[Request]:
     rows = list({row.messages: row for row in files.read_jsonl(path, Row)}.values())
     if not rows:
         raise EvidenceRefused(f"{path}: has no rows to replay", "run `./lockstep run` to make the file again")
+    if calling := [row.id for row in rows if row.has_calls]:
+        raise EvidenceRefused(
+            f"{path}: {len(calling)} rows have tools, {calling[0]} is one, and the drill sends none",
+            "rehearse `lockstep drill` without --incident",
+        )
     if (count := options.requests or len(rows)) > len(rows):
         raise EvidenceRefused(
             f"--requests {count}: the test split has {len(rows)} different prompts, and each counts once",

