@@ -41,12 +41,11 @@ def commands() -> Iterator[str]:
 
 def tasks() -> Iterator[str]:
     """Every command by the section of `lockstep --help` that lists it."""
-    yield from _table("task", "command", "does")
     for title, names in main.sections.items():
+        yield f"\n**{title}**\n"
         for name in names:
             does = main.commands[name].get_short_help_str(limit=1000)
-            yield _row(title, f"[`lockstep {name}`](#lockstep-{name})", _prose(does))
-            title = ""
+            yield f"* [`lockstep {name}`](#lockstep-{name}): {_prose(does)}"
 
 
 def exit_codes() -> Iterator[str]:
