@@ -297,7 +297,7 @@ def test_killed_half_way_it_leaves_the_report_of_before(tmp_path: Path, tiny_bas
     script = (
         "import os, signal\n"
         "from pathlib import Path\n"
-        "from checks import params_file\n"
+        "from checks.config import params_file\n"
         "from stages import calibrate\n"
         "from stages.weights import parity\n"
         "parity.noise = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"

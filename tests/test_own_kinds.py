@@ -441,7 +441,7 @@ def test_a_score_is_a_number_from_0_to_1(site: Path) -> None:
     )
     wrong = ["2.0", "float('nan')", "float('inf')", "-0.5", "'1'", "None", "True", "1"]
     code = (
-        "from checks import scoring\nfrom checks.errors import ParamsRefused\nfrom checks.scorers import KINDS\n"
+        "from checks.evaluation import scoring\nfrom checks.errors import ParamsRefused\nfrom checks.scorers import KINDS\n"
         "scorer = KINDS.kinds['first-word'](kind='first-word')\nassert scoring.score(scorer, '0.5', '') == 0.5\n"
         f"for value in {wrong!r}:\n"
         "    try:\n        scoring.score(scorer, value, '')\n"
@@ -454,7 +454,7 @@ def test_a_score_is_a_number_from_0_to_1(site: Path) -> None:
 
 def test_other_code_of_a_scorer_is_another_evaluation(site: Path) -> None:
     code = (
-        "from checks import scoring\nfrom checks.scorers import KINDS\n"
+        "from checks.evaluation import scoring\nfrom checks.scorers import KINDS\n"
         "exact = KINDS.kinds['exact-match'](kind='exact-match')\n"
         "print(scoring.digest_of([exact]), scoring.digest_of([exact, KINDS.kinds['first-word'](kind='first-word')]))"
     )
