@@ -27,6 +27,7 @@ from tests import promotion_tree as tree
 from tests.conftest import REPOSITORY
 from tests.http_standin import Handler, StandIn
 from tests.ledger_tree import git, keep, refs
+from tests.test_children import interruptible
 from tests.test_verify_evidence import probed
 
 alone, trio, root, releases = tree.alone, tree.trio, tree.root, tree.releases
@@ -331,7 +332,9 @@ def test_a_signal_ends_every_process_and_removes_the_scratch_folder(
 ) -> None:
     command = [sys.executable, "-m", "release.cli", "-C", str(real), "drill", "production", "--incident"]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, cwd=real, env=environment, text=True)
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, cwd=real, env=environment, text=True, preexec_fn=interruptible
+    )
     assert process.stderr
     for line in process.stderr:
         if "two servers start" in line:
