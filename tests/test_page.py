@@ -93,7 +93,8 @@ def test_a_page_says_what_changed_since_the_release_before(site: Site) -> None:
     assert changed["train.lora.r"] == ("4", "16")
     assert page.policy
     assert {(each.path, each.kind) for each in page.policy} == {
-        ("evaluate.max_new_tokens", "changed"), ("gates.routes_well.at_least", "stronger")
+        ("evaluate.max_new_tokens", "changed"), ("gates.routes_well.at_least", "stronger"),
+        ("suites.english.precision", "changed"),
     }  # fmt: skip
     assert [(each.path, each.kind) for each in of(site, "v0.3.0").policy or ()] == [
         ("gates.routes_well.at_least", "weaker")
