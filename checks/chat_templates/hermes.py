@@ -4,7 +4,7 @@ from checks.chat_template_kind import ChatTemplate
 
 
 class Hermes(ChatTemplate):
-    """ChatML whose system turn describes the tools; a call is JSON between ``<tool_call>`` and ``</tool_call>``."""
+    """ChatML with tools: the system turn lists them, a call is JSON between ``<tool_call>`` and ``</tool_call>``."""
 
     name = "hermes"
     tokens = ("<|im_start|>", "<|im_end|>")

@@ -113,7 +113,7 @@ def read(path: Path) -> list[Canary]:
     """The canaries of a file. Raises EvidenceRefused with the line that is wrong."""
     try:
         families = files.read_jsonl(path, Family)
-    except EvidenceRefused as refused:
+    except EvidenceRefused as refused:  # pydantic puts "Value error" before what a validator of Family says
         raise EvidenceRefused(refused.what.replace("Value error, ", ""), _TODO) from refused
     found = [
         Canary(family, number, line) for line, family in enumerate(families, 1) for number in range(1, family.count + 1)

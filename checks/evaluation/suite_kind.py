@@ -70,7 +70,8 @@ Ask = Callable[[Role, Sequence[Row], int], Sequence[str]]
 
 
 def _no_answer_nats(role: Role, asked: Sequence[Answered], precision: str) -> Sequence[Sequence[Sequence[float]]]:
-    raise NotImplementedError("nobody weighs answers here")
+    """The default of ``Material.answer_nats``, which the stage suites replaces: other callers load no model."""
+    raise NotImplementedError("only the stage suites can ask a model how likely answers are")
 
 
 @dataclass(frozen=True)
