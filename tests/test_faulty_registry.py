@@ -205,7 +205,8 @@ def test_an_upload_that_is_given_up_is_cancelled(upstream: Registry) -> None:
         store = Repository(proxy.host, "f/stopped", push=True, patience=QUICK)
         with pytest.raises(KeyboardInterrupt):
             store.add(Bytes(noise(SIZE, 22)), None, stop)
-        assert proxy.asked[-1].startswith("DELETE ")
+        # The cut connection and the new one are read by two threads: the proxy may see the second one first.
+        assert [asked for asked in proxy.asked if asked.startswith("DELETE ")]
     assert digest_of(noise(SIZE, 22)) not in upstream.stored
 
 
