@@ -144,4 +144,5 @@ def first(error: ValidationError) -> str:
     """The first problem of a validation on one line: place and problem."""
     detail = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in detail["loc"])
-    return f"{where}: {detail['msg']}" if where else str(detail["msg"])
+    what = str(detail["msg"]).removeprefix("Value error, ")  # pydantic's words before those of a validator
+    return f"{where}: {what}" if where else what

@@ -19,7 +19,7 @@ from checks import digest, files, layout
 from checks.chat_templates import TEMPLATES
 from checks.config.params import Params, Source
 from checks.errors import MachineRefused, SourceRefused
-from checks.formats.data_reports import MAIN, Fetched, FetchReport
+from checks.formats.data_reports import MAIN_SOURCE, Fetched, FetchReport
 from stages import entry, sources
 from stages.sources import Verified, archive, declared, parsing, uris
 from stages.tracking import others
@@ -40,7 +40,7 @@ def fetch(params: Params, root: Path) -> str:
 def _fetch(params: Params, root: Path) -> str:
     pinned: dict[str, Source] = {"base": params.base, **params.data.pinned}
     outs = {"base": root / layout.BASE, "data": root / layout.RAW}
-    folders = {"data": MAIN, **{f"data.sources.{name}": name for name in params.data.sources or {}}}
+    folders = {"data": MAIN_SOURCE, **{f"data.sources.{name}": name for name in params.data.sources or {}}}
     for section, source in pinned.items():
         _refuse_overlap(source, section, root)
     others.hold_installed(params)  # training would refuse, after the downloads

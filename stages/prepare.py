@@ -21,7 +21,7 @@ from checks.data import drafts
 from checks.data.drafts import Draft
 from checks.data.loaders import LOADERS
 from checks.errors import DataRefused
-from checks.formats.data_reports import MAIN, PrepareReport, RuleCount, SourceRows, Split
+from checks.formats.data_reports import MAIN_SOURCE, PrepareReport, RuleCount, SourceRows, Split
 from checks.rows import Row, earlier_requests, request
 from checks.training import steps
 from checks.training.methods import METHODS
@@ -150,7 +150,7 @@ def _of_sources(
     read = Counter(draft.origin for draft in loaded)
     kept = {name: Counter(each.draft.origin for each in of_split) for name, of_split in placed.items()}
     return {
-        part.origin or MAIN: SourceRows(
+        part.origin or MAIN_SOURCE: SourceRows(
             read=read[part.origin], splits={name: counted[part.origin] for name, counted in kept.items()}
         )
         for part in parts

@@ -5,7 +5,7 @@ Two passes of independent tasks, which any engine can run (``stages.tools.reduce
 1. ``read``: one raw file each. Loads it, applies the rules before the first that compares rows, and puts each row into
    one of PARTS by a hash of its request.
 2. ``compare``: one part each. Applies the following rules, as long as they look at one row or at rows of one request
-   (``Rule.by_request``), and writes the part.
+   (``Rule.within_request``), and writes the part.
 
 A part's bytes depend on the raw files, the parameters and the rules, not on the engine or the number of workers. A task
 holds the rows of one raw file, or of one part, in memory. All workers see all folders at the same paths.
@@ -88,7 +88,7 @@ def job(params: Params, raw: Path, work: Path, out: Path) -> Job:
     first = next((place for place, name in enumerate(names) if known[name].among), len(names))
     last = first
     if not params.data.sources:
-        while last < len(names) and (known[names[last]].drop or known[names[last]].by_request):
+        while last < len(names) and (known[names[last]].drop or known[names[last]].within_request):
             last += 1
     columns = config.loader.columns
     named = {name: name for name in _NAMED if getattr(columns, name) is not None}

@@ -226,7 +226,7 @@ def test_a_button_moves_the_environment_whose_reviewers_were_asked() -> None:
     offered = _load(REPOSITORY / ".github" / "workflows" / "promote.yml")[True]["workflow_dispatch"]["inputs"]
     assert (offered["environment"]["type"], offered["environment"]["required"]) == ("environment", True)
     assert "default_branch" in by_button["if"]
-    (moves,) = (step for step in by_button["steps"] if step.get("run") == './lockstep "$ACTION" "$ENVIRONMENT"')
+    (moves,) = (step for step in by_button["steps"] if step.get("run") == './lockstep "$ACTION" -- "$ENVIRONMENT"')
     assert moves["env"]["ENVIRONMENT"] == BUTTON
 
 
@@ -313,8 +313,8 @@ def test_mlflows_login_is_where_mlflow_is_asked() -> None:
     assert given == {
         "pr.yml:train: exec ./lockstep run train": login,
         "pr.yml:train: ./lockstep run": login,
-        'release.yml:release: ./lockstep promote "$STAGING"': login,
-        'promote.yml:move: ./lockstep "$ACTION" "$ENVIRONMENT"': login,
+        'release.yml:release: ./lockstep promote -- "$STAGING"': login,
+        'promote.yml:move: ./lockstep "$ACTION" -- "$ENVIRONMENT"': login,
         "scheduled.yml:rehearse: ./lockstep reconcile": login,
     }
 

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from checks.data.drafts import Loader
 from checks.data.loaders import LOADERS
-from checks.formats.data_reports import MAIN
+from checks.formats.data_reports import MAIN_SOURCE
 from checks.kinds import NameOf, OneOf
 from checks.rules import RULES
 from checks.sections import Fraction, Name, Source
@@ -62,8 +62,8 @@ class Data(Source):
     @model_validator(mode="after")
     def _sources_agree(self) -> Self:
         sources = self.sources or {}
-        if MAIN in sources:
-            raise ValueError(f"sources.{MAIN}: is the name of the source of data.uri|choose another name")
+        if MAIN_SOURCE in sources:
+            raise ValueError(f"sources.{MAIN_SOURCE}: is the name of the source of data.uri|choose another name")
         if (total := sum(source.share or 0 for source in sources.values())) >= 1:
             raise ValueError(
                 f"sources: their shares add up to {total:g}|leave rows to the sources without a share: a sum below 1"
@@ -90,7 +90,7 @@ class Part(NamedTuple):
 def parts(data: Data, loader: Loader) -> tuple[Part, ...]:
     """The sources in one order: data.uri with ``loader``, then the others by name."""
     sources: Mapping[str, FurtherSource] = data.sources or {}
-    first = Part("", Path(MAIN if sources else "."), loader, frozenset(), False, None)
+    first = Part("", Path(MAIN_SOURCE if sources else "."), loader, frozenset(), False, None)
     return (
         first,
         *(

@@ -28,6 +28,7 @@ from checks.rows import Message, Record
 from checks.sections import Name, Positive
 
 NUMBER, SECRET = "{number}", "{secret}"
+_ROWS = 100_000  # that one line plants, at most
 _GRID = 1 << 22  # places of the distribution of a sum, at most
 _ROUNDING = 1e-12  # what rounding in a Fourier transform may hide of a tail
 _TODO = "see docs/how-to/privacy.md#plant-canaries for the form of the file"
@@ -52,6 +53,8 @@ class Family(Record):
             raise ValueError("alphabet has a letter twice")
         if self.reference.count(SECRET) != 1 or SECRET in self.prompt:
             raise ValueError(f"reference must have {SECRET} once, and prompt must not have it")
+        if (rows := self.count * self.repeats) > _ROWS:
+            raise ValueError(f"count × repeats is {rows} rows, and a line plants {_ROWS} at most")
         if self.count > 1 and NUMBER not in self.prompt:
             raise ValueError(f"prompt lacks {NUMBER}, so {self.count} canaries would ask the same")
         return self
@@ -113,8 +116,8 @@ def read(path: Path) -> list[Canary]:
     """The canaries of a file. Raises EvidenceRefused with the line that is wrong."""
     try:
         families = files.read_jsonl(path, Family)
-    except EvidenceRefused as refused:  # pydantic puts "Value error" before what a validator of Family says
-        raise EvidenceRefused(refused.what.replace("Value error, ", ""), _TODO) from refused
+    except EvidenceRefused as refused:
+        raise EvidenceRefused(refused.what, _TODO) from refused
     found = [
         Canary(family, number, line) for line, family in enumerate(families, 1) for number in range(1, family.count + 1)
     ]

@@ -175,7 +175,7 @@ class Rule:
     name: ClassVar[str]
     does: ClassVar[str]  # in a few words, for the documentation
     in_rows: ClassVar[bool] = True  # a finished row still shows the defect, so that validate can look for it
-    by_request: ClassVar[bool] = False  # among: drafts whose ``asked`` differs do not affect each other
+    within_request: ClassVar[bool] = False  # among: it compares a draft only with those that have the same ``asked``
     fix: Callable[[Draft], Draft] | None = None
     drop: Callable[[Draft], bool] | None = None
     among: Callable[[Sequence[Draft]], list[bool]] | None = None

@@ -8,7 +8,7 @@ from checks.formats.report import Count, Report, StageReport
 from checks.identity import Digest
 from checks.rows import Record
 
-MAIN = "main"  # the source that data.uri names, where several are told apart
+MAIN_SOURCE = "main"  # the source that data.uri names, where several are told apart
 
 
 class Fetched(Record):
@@ -40,7 +40,7 @@ class FetchReport(StageReport):
     @property
     def all_data(self) -> dict[str, Fetched]:
         """What was fetched of each source of rows, by its name; that of data.uri first."""
-        return {MAIN: self.data, **self.sources}
+        return {MAIN_SOURCE: self.data, **self.sources}
 
 
 class RuleCount(Record):

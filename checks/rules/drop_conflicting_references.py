@@ -11,7 +11,7 @@ class DropConflictingReferences(Rule):
 
     name = "drop-conflicting-references"
     does = "the same request has different answers: all are dropped"
-    by_request = True
+    within_request = True
 
     def among(self, drafts: Sequence[Draft]) -> list[bool]:
         """Whether each draft has the defect, beside the others."""

@@ -15,7 +15,7 @@ class DropDuplicates(Rule):
 
     name = "drop-duplicates"
     does = "the same request and answer: one is kept"
-    by_request = True
+    within_request = True
 
     def among(self, drafts: Sequence[Draft]) -> list[bool]:
         """Whether each draft has the defect, beside the others."""

