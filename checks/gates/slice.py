@@ -7,7 +7,7 @@ corrected by Holm's method over the slices first.
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -33,6 +33,33 @@ if TYPE_CHECKING:
     from checks.stats.planning import Needed
 
 SMALL = "(small slices)"
+
+
+class _Seen(NamedTuple):
+    """The comparison of each slice. ``worse``: the corrected p-value of each that lost more than the margin.
+
+    ``detectable``: the loss that would be seen in every slice with a power of 80 %; None: no loss would.
+    """
+
+    found: "Mapping[str, Comparison]"
+    worse: Mapping[str, float]
+    detectable: float | None
+    against: str
+
+    def said(self, label: str) -> str:
+        """A slice with its difference, its bounds and its rows."""
+        found = self.found[label]
+        bounds = f"[{found.low:+.3f}, {found.high:+.3f}]"
+        return f"{label!r} {found.effect:+.3f} {bounds} on {found.n} rows against {self.against}"
+
+
+class _Decided(NamedTuple):
+    """``slice``: the one that the finding shows. ``needed``: the rows that would decide."""
+
+    status: Status
+    slice: str
+    reason: str
+    needed: "Needed | None" = None
 
 
 class SliceGate(PairedGate):
@@ -64,7 +91,6 @@ class SliceGate(PairedGate):
         if finding := compared.uninformed(case, self, against):
             return finding
         sample = case.sample.of(self.suite, self.metric)
-        named = against.shown
         ours, theirs = sample.scores("candidate", self.metric), sample.scores(against.model, self.metric)
         sizes = Counter(sample.slices)
         labels = np.array([s if sizes[s] >= self.min_rows else SMALL for s in sample.slices], dtype=object)
@@ -73,54 +99,59 @@ class SliceGate(PairedGate):
             rows = labels == label
             _, groups = np.unique(sample.groups[rows], return_inverse=True)
             found[label] = compare(ours[rows], theirs[rows], groups, -self.margin, self.confidence)
-        corrected = dict(zip(found, multiple.holm([c.p_worse for c in found.values()]), strict=True))
-        beyond = [label for label, c in found.items() if c.effect < -self.margin]
-        worst = min(found, key=lambda label: found[label].effect)
-        p = max(c.p for c in found.values())
-        p_worse = min((corrected[label] for label in beyond), default=1.0)
-
+        corrected = multiple.holm([c.p_worse for c in found.values()])
         samples = [comparison.pairs for comparison in found.values()]
         detectable = planning.detectable_loss(samples, 1 - self.confidence)
+        worse = {
+            label: p for (label, c), p in zip(found.items(), corrected, strict=True) if c.effect < -self.margin
+        }  # fmt: skip
+        seen = _Seen(found, worse, detectable, against.shown)
+        p, p_worse = max(c.p for c in found.values()), min(worse.values(), default=1.0)
 
         def decide(p_holm: float, worse_holm: float | None) -> Finding:
             assert worse_holm is not None  # the kind gives a p_worse
-            status: Status
-            needed: Needed | None = None
-            level, shown = 1 - self.confidence, worst
-            at = held_back(level, p, p_holm)
-            if worse_holm <= level:
-                shown = min(beyond, key=lambda label: (corrected[label], label))
-                status, reason = "fail", f"{_said(named, shown, found[shown])}: worse, by more than {self.margin:g}"
-            elif p_holm <= level:
-                status = "pass"
-                reason = (
-                    f"none of {len(found)} slices loses {self.margin:g}; lowest: {_said(named, shown, found[shown])}"
-                )
-            else:
-                status, shown = "inconclusive", max(found, key=lambda label: found[label].p)
-                if detectable is None or detectable > self.margin:
-                    needed = planning.needed_if_unchanged(samples, -self.margin, at)
-                    least = "no loss" if detectable is None else f"a loss of {detectable:.3f}"
-                    seen = "of an unchanged model can be ruled out in all slices (at least 80 % power)"
-                    reason = f"{least} {seen}, not {self.margin:g}"
-                    would = f"; about {needed} of all slices would" if needed else ""
-                else:
-                    needed = planning.needed_as_seen(samples, -self.margin, at)
-                    reason = f"a loss of {self.margin:g} is not ruled out (p {p_holm:.2g})"
-                    would = f"; about {needed} of all slices would tell, were each difference as seen" if needed else ""
-                reason = f"{_said(named, shown, found[shown])}: {reason}{would}"
-            about, rows = found[shown], labels == shown
+            said = self._decided(seen, p_holm, worse_holm, held_back(1 - self.confidence, p, p_holm))
+            about, rows = found[said.slice], labels == said.slice
             return Finding(
-                gate=case.name, kind=self.kind, status=status, reason=f"{reason}{_together(self, sizes)}",
-                metric=self.metric, against=against.model, slice=shown, method=about.method, value=figure(about.effect),
-                low=figure(about.low), high=figure(about.high), bound=-self.margin, p=small(p), p_holm=small(p_holm),
-                detectable=None if detectable is None else figure(detectable), n=about.n,
-                gained=int((ours > theirs)[rows].sum()), lost=int((ours < theirs)[rows].sum()),
-                rows_needed=needed.rows if needed else None, groups_needed=needed.groups if needed else None,
+                gate=case.name, kind=self.kind, status=said.status, reason=f"{said.reason}{_together(self, sizes)}",
+                metric=self.metric, against=against.model, slice=said.slice, method=about.method,
+                value=figure(about.effect), low=figure(about.low), high=figure(about.high), bound=-self.margin,
+                p=small(p), p_holm=small(p_holm), detectable=None if detectable is None else figure(detectable),
+                n=about.n, gained=int((ours > theirs)[rows].sum()), lost=int((ours < theirs)[rows].sum()),
+                rows_needed=said.needed.rows if said.needed else None,
+                groups_needed=said.needed.groups if said.needed else None,
             )  # fmt: skip
 
         claim = (self.kind, self.suite, self.metric, self.margin, self.confidence, self.min_rows, against.which)
         return Test(p, p_worse, decide, claim)
+
+    def _decided(self, seen: _Seen, p: float, p_worse: float, at: float) -> _Decided:
+        """The status by the corrected p-values. ``at``: the level at which the rows that are needed are planned."""
+        from checks.stats import planning
+
+        level, found = 1 - self.confidence, seen.found
+        if p_worse <= level:
+            worst = min(seen.worse, key=lambda label: (seen.worse[label], label))
+            return _Decided("fail", worst, f"{seen.said(worst)}: worse, by more than {self.margin:g}")
+        if p <= level:
+            lowest = min(found, key=lambda label: found[label].effect)
+            reason = f"none of {len(found)} slices loses {self.margin:g}; lowest: {seen.said(lowest)}"
+            return _Decided("pass", lowest, reason)
+        open_one = max(found, key=lambda label: found[label].p)
+        samples = [comparison.pairs for comparison in found.values()]
+        if seen.detectable is None or seen.detectable > self.margin:
+            needed = planning.needed_if_unchanged(samples, -self.margin, at)
+            least = "no loss" if seen.detectable is None else f"a loss of {seen.detectable:.3f}"
+            reason = (
+                f"{least} of an unchanged model can be ruled out in all slices (at least 80 % power), "
+                f"not {self.margin:g}"
+            )
+            would = f"; about {needed} of all slices would" if needed else ""
+        else:
+            needed = planning.needed_as_seen(samples, -self.margin, at)
+            reason = f"a loss of {self.margin:g} is not ruled out (p {p:.2g})"
+            would = f"; about {needed} of all slices would tell, were each difference as seen" if needed else ""
+        return _Decided("inconclusive", open_one, f"{seen.said(open_one)}: {reason}{would}", needed)
 
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
         """The loss that is ruled out in each slice, and the margin that the rows of the lowest clear."""
@@ -132,8 +163,3 @@ def _together(gate: SliceGate, sizes: Mapping[str, int]) -> str:
     """How many slices are too small to be judged apart."""
     count = sum(size < gate.min_rows for size in sizes.values())
     return f"; {count} slices of fewer than {gate.min_rows} rows are judged as one" if count > 1 else ""
-
-
-def _said(against: str, label: str, found: "Comparison") -> str:
-    bounds = f"[{found.low:+.3f}, {found.high:+.3f}]"
-    return f"{label!r} {found.effect:+.3f} {bounds} on {found.n} rows against {against}"

@@ -94,82 +94,106 @@ class Reader(Protocol):
     def __call__(self, path: Path, model: type[R], /) -> R: ...
 
 
+class _Disk:
+    """Reads what is below a folder. ``gaps``: by path, why a file is missing or unreadable."""
+
+    def __init__(self, root: Path, reader: Reader | None) -> None:
+        self._root, self._reader = root, reader
+        self.gaps: dict[str, str] = {}
+
+    def report(self, path: Path, model: type[R]) -> R | None:
+        """A report; None, and a gap, if it cannot be read."""
+        try:
+            return self._reader(path, model) if self._reader else files.read_json(self._root / path, model)
+        except EvidenceRefused as refusal:
+            self.gaps[path.as_posix()] = self._said(refusal)
+            return None
+
+    def digests(self, paths: Iterable[Path]) -> dict[str, str]:
+        """The digest of each file that can be read."""
+        found = {}
+        for path in paths:
+            try:
+                found[path.as_posix()] = digest.of_file(self._root / path).sha256
+            except EvidenceRefused as refusal:
+                self.gaps.setdefault(path.as_posix(), self._said(refusal))
+        return found
+
+    def lines(self, path: Path, model: type[L]) -> tuple[L, ...]:
+        """The lines of a file; none, and a gap, if it cannot be read."""
+        return self.parts(path, model, lambda line: line)
+
+    def parts(self, path: Path, model: type[L], part: Callable[[L], K]) -> tuple[K, ...]:
+        """As ``lines``, but only ``part`` of each line is kept in memory."""
+        try:
+            return tuple(map(part, files.each_of_jsonl(self._root / path, model)))
+        except EvidenceRefused as refusal:
+            self.gaps.setdefault(path.as_posix(), self._said(refusal))
+            return ()
+
+    def _said(self, refusal: EvidenceRefused) -> str:
+        """A message without the folder's name: the same evidence elsewhere must give the same verdict."""
+        return str(refusal).removeprefix(f"{self._root.as_posix()}/")
+
+
 def gather(root: Path, scorers: str, reader: Reader | None = None) -> Evidence:
     """Read the evidence below ``root``; ``scorers`` is the digest of the scorers in params.yaml.
 
     ``reader`` provides reports that were read before; None: they are read here. Hashes reports, splits and predictions.
     The digests of weights are taken from the reports; ``compare`` hashes the weights too.
     """
-    gaps: dict[str, str] = {}
-
-    def said(refusal: EvidenceRefused) -> str:
-        """A message without the folder's name: the same evidence elsewhere must give the same verdict."""
-        return str(refusal).removeprefix(f"{root.as_posix()}/")
-
-    def read(path: Path, model: type[R]) -> R | None:
-        try:
-            return reader(path, model) if reader else files.read_json(root / path, model)
-        except EvidenceRefused as refusal:
-            gaps[path.as_posix()] = said(refusal)
-            return None
-
-    reports = Reports(
-        fetch=read(layout.FETCH_REPORT, FetchReport),
-        prepare=read(layout.PREPARE_REPORT, PrepareReport),
-        data=read(layout.DATA_REPORT, DataReport),
-        train=read(layout.TRAIN_REPORT, TrainReport),
-        parity=read(layout.PARITY_REPORT, ParityReport),
-        evaluation=read(layout.EVALUATION, EvaluationReport),
-        references=read(layout.REFERENCES, ReferencesReport),
-        noise=read(layout.NOISE, NoiseReport),
-        looks=read(layout.LOOKS, LooksReport),
-        suites=read(layout.SUITES_REPORT, SuitesReport),
-    )
-    fetch, train, parity, evaluation = reports.fetch, reports.train, reports.parity, reports.evaluation
-
-    judged: dict[str, str] = {}
-    models = dict.fromkeys(("candidate", *(evaluation.models if evaluation else ())))
+    disk = _Disk(root, reader)
+    reports = _reports(disk)
+    models = dict.fromkeys(("candidate", *(reports.evaluation.models if reports.evaluation else ())))
     answer_files = {name: layout.PREDICTIONS / f"{name}.jsonl" for name in models}
     suites = reports.suites.suites if reports.suites else {}
     line_files = {name: layout.SUITES / f"{name}.jsonl" for name in suites}
     given_files = {name: layout.suite_answers(name) for name, suite in suites.items() if suite.given}
     judgement_files = {name: layout.JUDGEMENTS / f"{name}.jsonl" for name, suite in suites.items() if suite.judgements}
-    made = (line_files, given_files, judgement_files)
-    of_suites = (*(path for each in made for path in each.values()), *((layout.SUITES_REPORT,) if suites else ()))
-    for path in (*_REPORT_FILES, *_SPLIT_FILES.values(), *answer_files.values(), *of_suites):
-        try:
-            judged[path.as_posix()] = digest.of_file(root / path).sha256
-        except EvidenceRefused as refusal:
-            gaps.setdefault(path.as_posix(), said(refusal))
-    if fetch:
-        judged |= {layout.BASE.as_posix(): fetch.base.digest, layout.RAW.as_posix(): fetch.data.digest}
-    if train:
-        judged[layout.ADAPTER.as_posix()] = train.adapter
-    if parity:
-        judged[layout.MERGED.as_posix()] = parity.merged
-
-    def kept(path: Path, model: type[L], part: Callable[[L], K]) -> tuple[K, ...]:
-        try:
-            return tuple(map(part, files.each_of_jsonl(root / path, model)))
-        except EvidenceRefused as refusal:
-            gaps.setdefault(path.as_posix(), said(refusal))
-            return ()
-
-    def lines(path: Path, model: type[L]) -> tuple[L, ...]:
-        return kept(path, model, lambda line: line)
-
-    train_rows = kept(_SPLIT_FILES["train"], Row, _learned)
-    test_rows = lines(_SPLIT_FILES["test"], Row)
-    answers = {name: lines(path, Prediction) for name, path in answer_files.items()}
+    of_suites = [*line_files.values(), *given_files.values(), *judgement_files.values()]
+    if suites:
+        of_suites.append(layout.SUITES_REPORT)
+    judged = disk.digests([*_REPORT_FILES, *_SPLIT_FILES.values(), *answer_files.values(), *of_suites])
+    judged |= _digests_of_folders(reports)
+    train = disk.parts(_SPLIT_FILES["train"], Row, _learned)
+    test = disk.lines(_SPLIT_FILES["test"], Row)
+    answers = {name: disk.lines(path, Prediction) for name, path in answer_files.items()}
     breaks = [*_breaks(reports, judged, scorers), *_reference_breaks(reports), *_model_breaks(reports)]
     for name, found in answers.items():
-        breaks += _row_breaks(test_rows, found, answer_files[name])
+        breaks += _row_breaks(test, found, answer_files[name])
     return Evidence(
-        reports, train_rows, test_rows, answers, gaps, tuple(breaks), dict(sorted(judged.items())),
-        {name: lines(path, SuiteLine) for name, path in line_files.items()},
-        {name: lines(path, Judgement) for name, path in judgement_files.items()},
-        {name: lines(path, SuiteAnswer) for name, path in given_files.items()},
+        reports, train, test, answers, disk.gaps, tuple(breaks), dict(sorted(judged.items())),
+        {name: disk.lines(path, SuiteLine) for name, path in line_files.items()},
+        {name: disk.lines(path, Judgement) for name, path in judgement_files.items()},
+        {name: disk.lines(path, SuiteAnswer) for name, path in given_files.items()},
     )  # fmt: skip
+
+
+def _reports(disk: _Disk) -> Reports:
+    return Reports(
+        fetch=disk.report(layout.FETCH_REPORT, FetchReport),
+        prepare=disk.report(layout.PREPARE_REPORT, PrepareReport),
+        data=disk.report(layout.DATA_REPORT, DataReport),
+        train=disk.report(layout.TRAIN_REPORT, TrainReport),
+        parity=disk.report(layout.PARITY_REPORT, ParityReport),
+        evaluation=disk.report(layout.EVALUATION, EvaluationReport),
+        references=disk.report(layout.REFERENCES, ReferencesReport),
+        noise=disk.report(layout.NOISE, NoiseReport),
+        looks=disk.report(layout.LOOKS, LooksReport),
+        suites=disk.report(layout.SUITES_REPORT, SuitesReport),
+    )
+
+
+def _digests_of_folders(reports: Reports) -> dict[str, str]:
+    """Those of weights and raw data, which the reports name; hashing gigabytes is left to ``compare``."""
+    found = dict[str, str]()
+    if fetch := reports.fetch:
+        found |= {layout.BASE.as_posix(): fetch.base.digest, layout.RAW.as_posix(): fetch.data.digest}
+    if train := reports.train:
+        found[layout.ADAPTER.as_posix()] = train.adapter
+    if parity := reports.parity:
+        found[layout.MERGED.as_posix()] = parity.merged
+    return found
 
 
 def _learned(row: Row) -> Learned:
