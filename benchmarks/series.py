@@ -4,7 +4,7 @@
 
 Prints Markdown tables. Looks: how often a model that is no better (or that loses the whole margin) passes at least once
 when so many equal models are tried on one test split, with and without a gate of kind `looks`. Creep: twenty proposals
-of which each truly loses a little against the release before; what is lost in the end, with a gate against the champion
+of which each truly loses a little against the release before; what is lost in the end, with a gate against production
 alone and with one against the best release too. Seeds: how often a recipe that is no better passes, because its one
 training had luck. Recipes: how often that happens when each recipe is trained with several seeds. Sealed: what passes
 when somebody trains on the test rows that the comment shows, on the test split and on a sealed split of other rows.
@@ -126,17 +126,17 @@ def creep(runs: int, rows: int, random: np.random.Generator) -> Iterator[str]:
         for anchored in (False, True):
             lost, released = np.zeros(runs), np.zeros(runs)
             for run in tqdm(range(runs), desc=f"creep {loss} {anchored}", leave=False):
-                champion = best = right(random, rows)
+                production = best = right(random, rows)
                 for _ in range(RELEASES):
-                    proposed = moved(random, champion, loss)
-                    if not passes(proposed, champion, -MARGIN, CONFIDENCE):
+                    proposed = moved(random, production, loss)
+                    if not passes(proposed, production, -MARGIN, CONFIDENCE):
                         continue
                     if anchored and not passes(proposed, best, -BUDGET, CONFIDENCE):
                         continue
-                    champion, released[run] = proposed, released[run] + 1
-                    best = champion if champion.mean() > best.mean() else best
+                    production, released[run] = proposed, released[run] + 1
+                    best = production if production.mean() > best.mean() else best
                 lost[run] = loss * released[run]
-            gates = f"champion {MARGIN:g}" + (f" and best {BUDGET:g}" if anchored else "")
+            gates = f"production {MARGIN:g}" + (f" and best {BUDGET:g}" if anchored else "")
             worst = np.quantile(lost, 0.95)
             yield (
                 f"| {100 * loss:g} | {rows} | {gates} | {released.mean():.1f} | {100 * lost.mean():.1f} | "

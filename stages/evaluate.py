@@ -259,7 +259,7 @@ def _write(root: Path, report: EvaluationReport, candidate: Sequence[Prediction]
     writer.writerows([("reference", "predicted"), *pairs])
     files.write_text(root / layout.CONFUSION, text.getvalue())
     with files.replacing_folder(root / layout.PLOTS) as folder:
-        plots.draw(folder, report, pairs)
+        plots.draw(folder, report, candidate, pairs)
     files.write_text(root / layout.SUMMARY, page.render(report, candidate))
     files.write_json(root / layout.METRICS, metrics(report))
     files.write_json(root / layout.EVALUATION, report)

@@ -229,7 +229,7 @@ def _entry(root: Path, path: str) -> dict[str, Any]:
 def evaluated(root: Path, params: Params, predictions: list[Prediction], **others: list[Prediction]) -> None:
     """Write predictions, an evaluation report that is about them, and a noise report that is about that.
 
-    The base answers one row in eight rightly, unless ``others`` gives its predictions; a champion or main in
+    The base answers one row in eight rightly, unless ``others`` gives its predictions; production or main in
     ``others`` is one that was found.
     """
     test = files.read_jsonl(root / layout.SPLITS / "test.jsonl", Row)

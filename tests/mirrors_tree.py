@@ -149,7 +149,7 @@ def _made(home: Path) -> World:
 
 def running(root: Path, push: str | None = None) -> World:
     """Two releases, and the moves that bring them where a World has them."""
-    # Both before the first move: a champion would have to be evaluated.
+    # Both before the first move: production would have to be evaluated.
     first, second = release(root, 1, push), release(root, 2, push)
     move(root, "staging", first)
     old = move(root, "production", first, "fewer wrong answers")

@@ -65,7 +65,7 @@ def document() -> dict[str, Any]:
     # The serving report is of a process: this is what a laptop without Docker sets to reach production.
     plain["promote"]["environments"]["production"] |= {"served_as_verified": False}
     plain["gates"] = {  # none that compares with what was released before: nobody evaluates here
-        name: gate for name, gate in plain["gates"].items() if gate.get("against") not in ("main", "champion")
+        name: gate for name, gate in plain["gates"].items() if gate.get("against") not in ("main", "production")
     }
     return plain
 

@@ -41,7 +41,7 @@ def document() -> dict[str, Any]:
         "routes_well": _gate("threshold", at_least=0.6, resolution=0.3),
         "beats_the_base": _gate("improves", against="base", margin=0.0),
         "keeps_up_with_main": _gate("non_inferior", against="main", margin=0.1),
-        "keeps_up_with_production": _gate("non_inferior", against="champion", margin=0.1),
+        "keeps_up_with_production": _gate("non_inferior", against="production", margin=0.1),
     }
     return value
 

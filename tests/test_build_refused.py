@@ -90,15 +90,15 @@ TAMPERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a linked folder": (spoil.link(layout.MERGED), "not a directory"),
     "a pipe": (spoil.pipe(SHARD), "not a regular file"),
     "an empty folder more": (lambda r: (r / layout.MERGED / "x").symlink_to("."), "is a symbolic link"),
-    "a changed verdict": (spoil.replace(layout.VERDICT, '"status": "pass"', '"status": "fail"'), "the verdict is void"),
-    "a verdict with another reason": (spoil.replace(layout.VERDICT, '"reason": "', '"reason": "!'), "the verdict is void"),
+    "a changed verdict": (spoil.replace(layout.VERDICT, '"status": "pass"', '"status": "fail"'), "the verdict does not hold"),
+    "a verdict with another reason": (spoil.replace(layout.VERDICT, '"reason": "', '"reason": "!'), "the verdict does not hold"),
     "a cut verdict": (lambda r: os.truncate(r / layout.VERDICT, 100), "verdict.json: "),
     "no verdict": (spoil.remove(layout.VERDICT), "verdict.json: No such file"),
-    "another model": (lambda r: build_tree.weigh(r, build_tree.shards(seed=2)), "the verdict is void"),
-    "another model under the digest": (_other_model_in_the_report, "the verdict is void"),
+    "another model": (lambda r: build_tree.weigh(r, build_tree.shards(seed=2)), "the verdict does not hold"),
+    "another model under the digest": (_other_model_in_the_report, "the verdict does not hold"),
     "another model, judged and not committed": (_judged_anew, "is not committed in its current state"),
-    "a changed gate": (spoil.replace(layout.PARAMS, "resolution: 0.3", "resolution: 0.4"), "the verdict is void"),
-    "a changed parameter of a stage": (spoil.replace(layout.PARAMS, "seed: 17", "seed: 18"), "the verdict is void"),
+    "a changed gate": (spoil.replace(layout.PARAMS, "resolution: 0.3", "resolution: 0.4"), "the verdict does not hold"),
+    "a changed parameter of a stage": (spoil.replace(layout.PARAMS, "seed: 17", "seed: 18"), "the verdict does not hold"),
     "a changed parameter of the image": (
         spoil.replace(layout.PARAMS, "name: azure-cli-router", "name: other"), "params.yaml: is not committed in its current state",
     ),
@@ -111,7 +111,7 @@ TAMPERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no git": (lambda r: shutil.rmtree(r / ".git"), "is not a git repository|has no commit"),
     "no commit": (_without_history, "no commit"),
     "changed predictions": (
-        spoil.replace(layout.PREDICTIONS / "candidate.jsonl", '"prediction":"vm"', '"prediction":"sql"'), "the verdict is void",
+        spoil.replace(layout.PREDICTIONS / "candidate.jsonl", '"prediction":"vm"', '"prediction":"sql"'), "the verdict does not hold",
     ),
 }  # fmt: skip
 

@@ -178,7 +178,7 @@ def test_a_card_that_the_record_does_not_make_is_refused(root: Path, change: Cal
 def test_a_record_whose_verdict_is_void_makes_no_card(root: Path) -> None:
     report = files.read_json(root / layout.EVALUATION, EvaluationReport)
     files.write_json(root / layout.EVALUATION, report.model_copy(update={"summary": ("Better than all.",)}))
-    with pytest.raises(EvidenceRefused, match="the verdict is void"):
+    with pytest.raises(EvidenceRefused, match="the verdict does not hold"):
         card(root, root / writing.FOLDER)
 
 

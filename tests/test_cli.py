@@ -82,8 +82,8 @@ def test_references_says_which_earlier_models_git_names_and_records_them_once(tm
     code, output = _lockstep("-C", str(tmp_path), "references")
     assert code == 0
     assert output.splitlines() == [
-        "main      none: no model was recorded where this branch left the target branch",
-        "champion  none: nothing has been promoted to production yet",
+        "main        none: no model was recorded where this branch left the target branch",
+        "production  none: nothing has been promoted to production yet",
         "target branch main; reports/references.json was written; reports/looks.json was written",
     ]
     assert _lockstep("-C", str(tmp_path), "references")[1].endswith(

@@ -94,7 +94,7 @@ def test_its_check_is_the_verdict_on_the_pull_requests_last_commit(hub: StandIn,
     [
         (100, None, "fail: routes_well"),
         (144, None, "inconclusive: "),
-        (180, lambda root: (root / layout.VERDICT).unlink(), "void: "),
+        (180, lambda root: (root / layout.VERDICT).unlink(), "the verdict does not hold: "),
         (180, report_tree.bad_data, "data refused: 1 expectations fail"),
     ],
 )
@@ -268,6 +268,7 @@ def test_a_comment_that_quotes_ours_is_not_ours(hub: StandIn, passing: Path) -> 
         (f"x\n\n{watermark('lockstep', OLD)}", True),
         (f"x\n\n{watermark('lockstep', LATER)}\r\n", True),
         (f"x\n\n{watermark('lockstep', None)}", True),
+        ('x\n\n![](https://cml.dev/watermark.png "CML watermark lockstep")', True),  # CML's own without a commit
         (f"x\n\n{watermark('lockstep 2', OLD)}", False),
         (f"x\n\n`{watermark('lockstep', OLD)}`", False),
         (f"{watermark('lockstep', OLD)}\n\nx", False),
@@ -504,15 +505,51 @@ def test_cml_is_not_asked_where_it_would_do_the_wrong_thing(
     assert not cml.exists()
 
 
-@pytest.mark.parametrize("options", [CML_OPTIONS._replace(title="a_b"), CML_OPTIONS._replace(check=None)])
-def test_cml_is_not_asked_where_it_would_write_a_watermark_that_is_not_found_again(
-    hub: StandIn, passing: Path, cml: Path, tmp_path: Path, options: Options
+def test_cml_is_not_asked_where_it_would_write_a_watermark_that_it_does_not_find_again(
+    hub: StandIn, passing: Path, cml: Path, tmp_path: Path
 ) -> None:
-    """CML escapes an underscore, and without a commit leaves out what tells its watermark."""
-    if options.check is None:
-        (tmp_path / "event.json").write_text('{"number": 7}')
-    assert [post(passing, options).created for _ in range(2)] == [True, False]
+    """Without a commit CML leaves out what tells its watermark."""
+    (tmp_path / "event.json").write_text('{"number": 7}')
+    assert [post(passing, CML_OPTIONS._replace(check=None)).created for _ in range(2)] == [True, False]
     assert not cml.exists()
+
+
+def by_hand(title: str, commit: str | None, folder: Path, env: dict[str, str], repo: str) -> None:
+    """CML as a step of a workflow runs it by itself: outside git it knows a commit only from GITHUB_SHA."""
+    report = folder / "by-hand.md"
+    report.write_text("another report\n")
+    command = [str(folder / "bin" / "cml"), "--driver=github", f"--repo={repo}", "comment", "update", "--publish=false"]
+    command += ["--target=pr/7", f"--watermark-title={title}", str(report)]
+    more = {"GITHUB_SHA": commit} if commit else {}
+    subprocess.run(command, env=env | more, cwd=folder, check=True, capture_output=True, timeout=120)
+
+
+def orders(hub: StandIn, root: Path, folder: Path, env: dict[str, str], repo: str, title: str) -> None:
+    """Whoever writes first, second and third: CML with a commit, without one, by us, or we: one comment."""
+    writers: dict[str, Callable[[], object]] = {
+        "hand": lambda: by_hand(title, OLD, folder, env, repo),
+        "bare": lambda: by_hand(title, None, folder, env, repo),
+        "cml": lambda: post(root, CML_OPTIONS._replace(title=title)),
+        "rest": lambda: post(root, OPTIONS._replace(title=title)),
+    }
+    for order in ORDERS:
+        hub.comments.clear()
+        for name in order.split():
+            writers[name]()
+        assert len(hub.comments) == 1, (order, [each["body"][-120:] for each in hub.comments])
+        assert is_marked(hub.comments[0]["body"], title), order
+
+
+# "bare bare" is CML alone, which then writes two.
+ORDERS = ("hand cml rest hand", "bare cml hand rest bare", "cml hand bare rest", "rest bare cml", "bare rest cml hand")
+
+
+@pytest.mark.parametrize("title", ["lockstep", "a_b"])
+def test_every_order_of_cml_and_us_gives_one_comment(
+    hub: StandIn, passing: Path, cml: Path, tmp_path: Path, title: str
+) -> None:
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "REPO_TOKEN": TOKEN}
+    orders(hub, passing, tmp_path, env, f"https://github.com/{REPOSITORY}", title)
 
 
 @pytest.mark.parametrize(
@@ -551,6 +588,14 @@ def test_the_real_cml_posts_and_either_finds_the_others_comment(
     for name in ("NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE"):
         monkeypatch.setenv(name, str(authority))
     monkeypatch.setenv("GITHUB_API_URL", url)
+    env = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "REPO_TOKEN": TOKEN,
+        "NODE_EXTRA_CA_CERTS": str(authority),
+    }
+    orders(hub, passing, tmp_path, env, f"{url.removesuffix('/api/v3')}/{REPOSITORY}", "a_b")
+    hub.comments.clear()
     posted = [post(passing, options) for options in (CML_OPTIONS, OPTIONS, CML_OPTIONS)]
     assert [(each.by, each.created, each.notes) for each in posted] == [
         ("cml", True, ()),

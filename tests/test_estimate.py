@@ -349,7 +349,7 @@ def test_a_refusal_is_what_the_comment_says_until_an_estimate_passes(root: Path)
     assert "train 62% of it" in found.markdown
     _epochs(root, 4)
     report_tree.commit(root, "fewer")
-    assert report(root, Options(target="main")).state == "void"  # it was about another commit
+    assert report(root, Options(target="main")).state == "not-held"  # it was about another commit
     assert _lockstep(root)[0] == 0
     assert refused.read(root) is None
 

@@ -52,7 +52,7 @@ def lay_out(root: Path, base: Path, train: list[Row], test: list[Row]) -> None:
     files.write_jsonl(root / layout.SPLITS / "train.jsonl", train)
     files.write_jsonl(root / layout.SPLITS / "test.jsonl", test)
     write_parity(root, digest.of_tree(root / layout.MERGED).digest)
-    files.write_json(root / layout.REFERENCES, ReferencesReport(found={}, absent={"champion": "nothing | runs yet"}))
+    files.write_json(root / layout.REFERENCES, ReferencesReport(found={}, absent={"production": "nothing | runs yet"}))
 
 
 def write_parity(root: Path, merged: str) -> None:
@@ -159,8 +159,32 @@ def test_plots_are_pictures_in_both_forms(done: tuple[Path, Params, str]) -> Non
 def test_the_same_report_gives_the_same_plots(done: tuple[Path, Params, str], tmp_path: Path) -> None:
     pairs = [("vm", "vm"), ("$x$", plots.OTHER)]
     for name in ("one", "two"):
-        plots.draw(tmp_path / name, read(done), pairs)
+        plots.draw(tmp_path / name, read(done), [], pairs)
     assert digest.of_tree(tmp_path / "one").digest == digest.of_tree(tmp_path / "two").digest
+
+
+def test_slices_of_few_rows_are_one_bar_of_all_their_rows(done: tuple[Path, Params, str], tmp_path: Path) -> None:
+    report = read(done)
+    scorer = next(iter(report.models["candidate"].metrics))
+    sizes = {"large": 40, "small": 3, "tiny": 1}
+    answers = [
+        Prediction(
+            id=f"{i:016x}",
+            prompt="p",
+            reference="r",
+            prediction="r",
+            group=f"{i}",
+            slice=name,
+            score=1.0,
+            scores={scorer: 1.0},
+        )
+        for i, name in enumerate(name for name, rows in sizes.items() for _ in range(rows))
+    ]
+    slices = {name: {scorer: Interval(value=1.0, low=0.9, high=1.0, n=rows)} for name, rows in sizes.items()}
+    models = report.models | {"candidate": report.models["candidate"].model_copy(update={"slices": slices})}
+    plots.draw(tmp_path, report.model_copy(update={"models": models}), answers, [])
+    svg = (tmp_path / "slices.svg").read_text()
+    assert ("large (40)" in svg, "2 smaller ones (4)" in svg, "tiny" in svg) == (True, True, False)
 
 
 def test_the_page_says_first_who_wins_and_shows_rows_as_inert_text(done: tuple[Path, Params, str]) -> None:

@@ -21,7 +21,7 @@ GATES: dict[str, dict[str, Any]] = {
     "errs_little": {"kind": "threshold", "metric": "exact-match", "at_most": 0.999, "confidence": 0.95, "resolution": 0.4},
     "beats": {"kind": "improves", "metric": "exact-match", "against": "base", "margin": 0.0, "confidence": 0.95},
     "keeps": {"kind": "non_inferior", "metric": "exact-match", "against": "base", "margin": 0.2, "confidence": 0.95},
-    "first": {"kind": "non_inferior", "metric": "exact-match", "against": "champion", "margin": 0.2, "confidence": 0.95},
+    "first": {"kind": "non_inferior", "metric": "exact-match", "against": "production", "margin": 0.2, "confidence": 0.95},
     "slices": {"kind": "slice", "metric": "exact-match", "against": "base", "margin": 0.3, "confidence": 0.95, "min_rows": 10},
     "data": {"kind": "data"},
     "parity": {"kind": "parity", "max_logprob_diff": 0.25, "min_top1": 0.97},
@@ -68,7 +68,7 @@ NUMBERS: dict[str, tuple[str, ...]] = {
     "errs_little": ("at most 0.999",),
     "beats": ("better than that of base at all", "99.75%"),
     "keeps": ("not lower than that of base by 0.2 or more",),
-    "first": ("champion",),
+    "first": ("production",),
     "slices": ("under 10 rows", "0.3", "base"),
     "data": ("expectation",),
     "parity": ("0.25 nats", "97.0%"),
@@ -203,7 +203,7 @@ def test_a_void_verdict_is_not_explained(run: Path) -> None:
     (run / "models/merged/weights.bin").write_bytes(b"other")
     code, output = _lockstep(run, "--explain", "routes")
     assert code == 8
-    assert "the verdict is void" in output
+    assert "the verdict does not hold" in output
 
 
 def test_two_questions_at_once_are_a_wrong_command_line(run: Path) -> None:

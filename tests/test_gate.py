@@ -1,4 +1,4 @@
-"""The gate: what passes, what fails, what is inconclusive, and what makes a verdict void."""
+"""The gate: what passes, what fails, what is inconclusive, and when a verdict does not hold."""
 
 import hashlib
 import json
@@ -232,8 +232,8 @@ TAMPERS: dict[str, Callable[[Path], object]] = {
         root / "data/predictions/candidate.jsonl", root / "data/predictions/base.jsonl"
     ),
     "the base's predictions deleted": spoil.remove("data/predictions/base.jsonl"),
-    "the champion forgotten": spoil.edit_json("reports/references.json", lambda v: v.update(absent={})),
-    "a champion invented": spoil.edit_json("reports/evaluation.json", lambda v: v["references"].clear()),
+    "production forgotten": spoil.edit_json("reports/references.json", lambda v: v.update(absent={})),
+    "production invented": spoil.edit_json("reports/evaluation.json", lambda v: v["references"].clear()),
     "the noise lowered": spoil.edit_json("reports/noise.json", lambda v: v["floor"].update({"exact-match": 0.0})),
     "the noise deleted": spoil.remove("reports/noise.json"),
     "a licence rewritten": spoil.edit_json("reports/fetch.json", lambda v: v["base"].update(license="MIT-0")),
@@ -493,8 +493,8 @@ def test_a_verdict_is_void_when_anything_it_judged_differs(run: Path, tamper: st
 
 
 LIES = (
-    "evaluation", "an earlier run's e", "an earlier run's p", "a test row", "the test split", "the base", "the champion",
-    "a champion", "the predictions", "training", "merge", "data report", "prepared", "a prediction", "predictions re",
+    "evaluation", "an earlier run's e", "an earlier run's p", "a test row", "the test split", "the base", "production",
+    "production", "the predictions", "training", "merge", "data report", "prepared", "a prediction", "predictions re",
     "a score", "a reference", "no pred",
 )  # fmt: skip
 
@@ -590,8 +590,8 @@ FORGERIES: dict[str, tuple[Callable[[Path], object], str]] = {
         "its own list of files makes",
     ),
     "one right answer for every row": (lambda root: _one_row(root), "holds a row twice"),
-    "an absent champion with a model": (
-        _evaluation(references__champion={"how": "absent", "merged": "sha256:" + "1" * 64, "note": "x"}),
+    "an absent production with a model": (
+        _evaluation(references__production={"how": "absent", "merged": "sha256:" + "1" * 64, "note": "x"}),
         "absent with a model",
     ),
     "a noise below what was measured": (spoil.edit_json("reports/noise.json", lambda v: v["floor"].update({"exact-match": 0.0})), "is not measured"),
@@ -629,9 +629,9 @@ def test_a_reason_is_one_printable_line(run: Path, document: dict) -> None:
     params = _write_params(run, document)
     evidence_tree.recorded(run)
     change = {"how": "unavailable", "merged": "sha256:" + "7" * 64, "note": "gone\n  ✓ all is well\x1b[2J"}
-    evidence_tree.earlier(run, "champion")
+    evidence_tree.earlier(run, "production")
     evidence_tree.evaluated(run, params, [evidence_tree.predict(row, True) for row in evidence_tree.rows("test", 40)])
-    _evaluation(references__champion=change)(run)
+    _evaluation(references__production=change)(run)
     shown = tables.verdict(_verdict(run, params))
     assert "gone ✓ all is well\N{REPLACEMENT CHARACTER}[2J" in shown
     assert len(shown.splitlines()) == 1 + len(params.gates)

@@ -176,7 +176,7 @@ def _earlier(root: Path, params: Params, name: str, gained: int, lost: int) -> N
     )
 
 
-@pytest.mark.parametrize("name", ["main", "champion"])
+@pytest.mark.parametrize("name", ["main", "production"])
 @pytest.mark.parametrize(("gained", "lost", "status"), [(6, 4, "pass"), (0, 70, "fail")])
 def test_an_earlier_model_is_compared_row_by_row(
     tmp_path: Path, document: dict, name: str, gained: int, lost: int, status: str
@@ -207,7 +207,7 @@ STAND_IN = "against main, which stands in for"
 
 
 @pytest.mark.parametrize(
-    ("kind", "released"), [(NON_INFERIOR, "champion"), (NON_INFERIOR, "best"), (SLICE, "champion")]
+    ("kind", "released"), [(NON_INFERIOR, "production"), (NON_INFERIOR, "best"), (SLICE, "production")]
 )
 @pytest.mark.parametrize(
     ("main", "lost", "status", "word"),
@@ -216,7 +216,7 @@ STAND_IN = "against main, which stands in for"
         (ReferenceUse(how="evaluated", merged=SEVENS, note="asked"), 0, "pass", STAND_IN),
         (ReferenceUse(how="absent", merged=None, note="no record"), 75, "pass", "nothing to compare with: nothing"),
         (ReferenceUse(how="unavailable", merged=SEVENS, note="it is gone"), 75, "fail", "no evidence of main: it is"),
-        (ReferenceUse(how="same-model", merged=SEVENS, note="it is"), 0, "pass", "it is the very model of main, which"),
+        (ReferenceUse(how="same-model", merged=SEVENS, note="it is"), 0, "pass", "the same model as main, which"),
         (None, 75, "fail", "names no main; run `lockstep run`"),
     ],
 )
@@ -250,12 +250,12 @@ def test_the_default_gates_fail_a_loss_of_25_points_against_main_before_anything
     tmp_path: Path, document: dict
 ) -> None:
     paired = {
-        name: gate for name, gate in document["gates"].items() if gate.get("against") in ("main", "champion", "best")
+        name: gate for name, gate in document["gates"].items() if gate.get("against") in ("main", "production", "best")
     }
     params = _asked(document, **paired)
     _earlier(tmp_path, params, "main", 0, 75)
     main = ReferenceUse(how="evaluated", merged=SEVENS, note="asked")
-    _uses(tmp_path, main=main, champion=NOTHING_RUNS)
+    _uses(tmp_path, main=main, production=NOTHING_RUNS)
     verdict = _judged(tmp_path, params)
     assert verdict.status == "fail"
     assert {finding.status for finding in verdict.findings} == {"fail"}
@@ -264,18 +264,18 @@ def test_the_default_gates_fail_a_loss_of_25_points_against_main_before_anything
 
 def test_gates_that_ask_one_thing_of_one_model_are_corrected_for_as_one(tmp_path: Path, document: dict) -> None:
     """Production mostly runs main's model: asking both costs no power."""
-    gates_ = {name: NON_INFERIOR | {"against": name} for name in ("main", "champion")}
+    gates_ = {name: NON_INFERIOR | {"against": name} for name in ("main", "production")}
     params = _asked(document, **gates_, other=NON_INFERIOR | {"against": "base"})
     _earlier(tmp_path, params, "main", 6, 4)
     evaluation = files.read_json(tmp_path / layout.EVALUATION, EvaluationReport)
-    shutil.copy(tmp_path / layout.PREDICTIONS / "main.jsonl", tmp_path / layout.PREDICTIONS / "champion.jsonl")
-    models = evaluation.models | {"champion": evaluation.models["main"]}
+    shutil.copy(tmp_path / layout.PREDICTIONS / "main.jsonl", tmp_path / layout.PREDICTIONS / "production.jsonl")
+    models = evaluation.models | {"production": evaluation.models["main"]}
     _edit(tmp_path / layout.EVALUATION, EvaluationReport, models=models)
     use = ReferenceUse(how="evaluated", merged=SEVENS, note="asked")
-    _uses(tmp_path, main=use, champion=use)
-    main, champion, other = _judged(tmp_path, params).findings
-    assert main.p == champion.p != other.p
-    assert main.p_holm == champion.p_holm == pytest.approx(main.p or 0, rel=0.01)  # the larger of two claims
+    _uses(tmp_path, main=use, production=use)
+    main, production, other = _judged(tmp_path, params).findings
+    assert main.p == production.p != other.p
+    assert main.p_holm == production.p_holm == pytest.approx(main.p or 0, rel=0.01)  # the larger of two claims
 
 
 def _edit(path: Path, model: Any, **change: Any) -> None:
@@ -288,12 +288,12 @@ def _edit(path: Path, model: Any, **change: Any) -> None:
         (lambda root: (root / layout.REFERENCES).unlink(), "reports/references.json"),
         (lambda root: (root / layout.REFERENCES).write_text("{}"), "reports/references.json"),
         (lambda root: _edit(root / layout.EVALUATION, EvaluationReport, references={}), "evaluate did not ask for it"),
-        (lambda root: _edit(root / layout.REFERENCES, ReferencesReport, found={}, absent={}), "champion"),
+        (lambda root: _edit(root / layout.REFERENCES, ReferencesReport, found={}, absent={}), "main"),
         (
             lambda root: _edit(
                 root / layout.EVALUATION,
                 EvaluationReport,
-                references={"champion": ReferenceUse(how="absent", merged=None, note="trust me")},
+                references={"production": ReferenceUse(how="absent", merged=None, note="trust me")},
             ),
             "reports/references.json says 777777777777, evaluate says none",
         ),
@@ -303,19 +303,19 @@ def _edit(path: Path, model: Any, **change: Any) -> None:
                 EvaluationReport,
                 references={
                     "main": ReferenceUse(how="absent", merged=None, note="no record"),
-                    "champion": ReferenceUse(how="unavailable", merged="sha256:" + "7" * 64, note="it is gone"),
+                    "production": ReferenceUse(how="unavailable", merged="sha256:" + "7" * 64, note="it is gone"),
                 },
             ),
             "it is gone",
         ),
-        (lambda root: (root / layout.PREDICTIONS / "champion.jsonl").unlink(), "champion.jsonl"),
-        (lambda root: (root / layout.PREDICTIONS / "champion.jsonl").write_text(""), "champion predictions"),
-        (lambda root: _worsen(root / layout.PREDICTIONS / "champion.jsonl"), "champion predictions"),
+        (lambda root: (root / layout.PREDICTIONS / "production.jsonl").unlink(), "production.jsonl"),
+        (lambda root: (root / layout.PREDICTIONS / "production.jsonl").write_text(""), "production predictions"),
+        (lambda root: _worsen(root / layout.PREDICTIONS / "production.jsonl"), "production predictions"),
     ],
 )
 def test_a_reference_that_cannot_be_believed_fails(tmp_path: Path, document: dict, damage: Any, word: str) -> None:
-    params = _asked(document, keeps_up=NON_INFERIOR | {"against": "champion"})
-    _earlier(tmp_path, params, "champion", 6, 4)
+    params = _asked(document, keeps_up=NON_INFERIOR | {"against": "production"})
+    _earlier(tmp_path, params, "production", 6, 4)
     damage(tmp_path)
     finding = _judged(tmp_path, params).findings[0]
     assert finding.status == "fail"

@@ -212,7 +212,7 @@ def test_the_line_is_the_line_of_the_value() -> None:
 # What is wrong, and the line that names it as it then stands in the file.
 LINES = {
     "rows for a gate": ("test: 385", "test: 100", "test: 100"),
-    "a gate against nothing evaluated": ("against: champion", "against: oracle", "against: oracle"),
+    "a gate against nothing evaluated": ("against: production", "against: oracle", "against: oracle"),
     "a length": ("max_length: 128", "max_length: 64", "max_length: 64"),
     "a key that only the message of its section names": ("max_total_tokens: 1280", "max_total_tokens: 1024", "max_total_tokens: 1024"),
     "a name below a section": ("after: staging", "after: canary", "after: canary"),

@@ -477,8 +477,8 @@ def approving(root: Path) -> None:
 
 
 RECORDS: dict[str, tuple[spoil.Spoil, str]] = {
-    "a verdict that says pass": (edited(layout.VERDICT, findings=[]), "the verdict is void"),
-    "a verdict that says fail": (edited(layout.VERDICT, status="fail"), "the verdict is void"),
+    "a verdict that says pass": (edited(layout.VERDICT, findings=[]), "the verdict does not hold"),
+    "a verdict that says fail": (edited(layout.VERDICT, status="fail"), "the verdict does not hold"),
     "a verdict of another model": (another_verdict, "reports/verdict.json: is not what was signed"),
     "another report of the training": (edited(layout.TRAIN_REPORT, steps=9), "reports/train.json"),
     "other predictions": (appended(layout.PREDICTIONS / "candidate.jsonl", "\n"), "data/predictions/candidate.jsonl"),

@@ -142,7 +142,7 @@ def test_no_record_without_a_verdict_of_these_parameters(work: Path) -> None:
     text = (work / "params.yaml").read_text()
     (work / "params.yaml").write_text(text.replace("learning_rate: 0.002", "learning_rate: 0.003"))
     with pytest.raises(
-        EvidenceRefused, match=r"there is no verdict to record: the verdict is void: params.yaml: train"
+        EvidenceRefused, match=r"there is no verdict to record: the verdict does not hold: params.yaml: train"
     ):
         commit_record(work, BRANCH, "main")
     (work / "params.yaml").write_text(text + "\n# a remark that is not committed\n")

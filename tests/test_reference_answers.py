@@ -269,7 +269,7 @@ def test_within_a_run_of_the_pipeline_main_and_production_are_compared_with(tmp_
     root.mkdir()
     repository.git(tmp_path, "init", "--quiet", "--bare", "--initial-branch=main", "origin.git")
     document = scaled_down()
-    document["gates"] = {"holds": dict(HELD), "champion": HELD | {"against": "champion"}}
+    document["gates"] = {"holds": dict(HELD), "production": HELD | {"against": "production"}}
     repository.make(root, tiny_base, document, repository.table())
     repository.git(root, "remote", "add", "origin", str(tmp_path / "origin.git"))
     assert repository.dvc(root, "remote", "add", "--default", "folder", str(tmp_path / "remote")).returncode == 0
@@ -279,7 +279,7 @@ def test_within_a_run_of_the_pipeline_main_and_production_are_compared_with(tmp_
     repository.commit(root, "the first record")
     assert repository.dvc(root, "push").returncode == 0
     first = files.read_json(root / layout.EVALUATION, EvaluationReport)
-    assert {name: use.how for name, use in first.references.items()} == {"main": "absent", "champion": "absent"}
+    assert {name: use.how for name, use in first.references.items()} == {"main": "absent", "production": "absent"}
     commit = repository.git(root, "rev-parse", "HEAD").strip()
     files.write_text(root / references.PRODUCTION, RUNS.format(first.merged, commit))
     repository.commit(root, "promote")
@@ -306,7 +306,7 @@ def test_within_a_run_of_the_pipeline_main_and_production_are_compared_with(tmp_
     findings = files.read_json(root / layout.VERDICT, Verdict).findings
     assert [(f.against, f.n) for f in findings if f.gate == "remembers"] == [("main", 24)]
     second = files.read_json(root / layout.EVALUATION, EvaluationReport)
-    assert {name: use.how for name, use in second.references.items()} == {"main": "stored", "champion": "stored"}
+    assert {name: use.how for name, use in second.references.items()} == {"main": "stored", "production": "stored"}
     assert second.models["main"].metrics == first.models["candidate"].metrics
     assert second.merged != first.merged
     repository.commit(root, "a change")
@@ -321,7 +321,7 @@ def test_within_a_run_of_the_pipeline_main_and_production_are_compared_with(tmp_
     references.write(Records(root))
     repository.repro(root)
     third = files.read_json(root / layout.EVALUATION, EvaluationReport)
-    assert {name: use.how for name, use in third.references.items()} == {"main": "evaluated", "champion": "evaluated"}
+    assert {name: use.how for name, use in third.references.items()} == {"main": "evaluated", "production": "evaluated"}
     assert third.test != first.test
     verdict = files.read_json(root / layout.VERDICT, Verdict)
     assert not any(

@@ -80,12 +80,12 @@ def push(root: Path) -> None:
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """A clone of a bare repository whose main has a record of model A, under gates against main and champion."""
+    """A clone of a bare repository whose main has a record of model A, under gates against main and production."""
     repository.git(tmp_path, "init", "--quiet", "--bare", "--initial-branch=main", "origin.git")
     repository.git(tmp_path, "clone", "--quiet", "origin.git", "clone")
     root = tmp_path / "clone"
     repository.git(root, "checkout", "--quiet", "-b", "main")
-    name(root, "main", "champion")
+    name(root, "main", "production")
     record(root, A)
     keep(root)
     push(root)
@@ -125,7 +125,7 @@ def test_main_is_the_record_where_the_branch_left_the_target_and_not_what_came_l
     assert references.current(Records(clone)) == []
 
 
-def test_the_champion_is_what_the_targets_pointer_names_and_the_pull_requests_own_is_ignored(clone: Path) -> None:
+def test_the_production_is_what_the_targets_pointer_names_and_the_pull_requests_own_is_ignored(clone: Path) -> None:
     first = keep(clone)
     record(clone, B)
     second = keep(clone)
@@ -133,7 +133,7 @@ def test_the_champion_is_what_the_targets_pointer_names_and_the_pull_requests_ow
     branch(clone)
     promote(clone, B, second)
     (clone / references.PRODUCTION).write_text("nonsense")
-    assert found(clone)["champion"] == (A, first)
+    assert found(clone)["production"] == (A, first)
 
 
 def scored(root: Path, model: str, score: float | None) -> str:
@@ -201,7 +201,7 @@ def test_a_pointer_that_was_taken_away_still_names_what_ran_last(clone: Path) ->
     (clone / references.PRODUCTION).unlink()
     keep(clone)
     branch(clone)
-    assert found(clone)["champion"] == (A, first)
+    assert found(clone)["production"] == (A, first)
 
 
 def test_a_branch_from_before_the_first_record_must_merge_the_target(clone: Path) -> None:
@@ -231,7 +231,7 @@ def test_a_remote_without_a_known_default_branch_is_no_leave_to_compare_with_one
         references.resolve(Records(clone))
 
 
-def test_no_champion_and_no_record_yet_are_stated(clone: Path) -> None:
+def test_no_production_and_no_record_yet_are_stated(clone: Path) -> None:
     (clone / layout.EVALUATION).unlink()
     keep(clone)
     branch(clone)
@@ -240,16 +240,16 @@ def test_no_champion_and_no_record_yet_are_stated(clone: Path) -> None:
     assert written.report.found == {}
     assert written.report.absent == {
         "main": "no model was recorded where this branch left the target branch",
-        "champion": "nothing has been promoted to production yet",
+        "production": "nothing has been promoted to production yet",
     }
     assert references.current(Records(clone)) == []
 
 
 def test_before_the_first_commit_there_is_no_earlier_model(tmp_path: Path) -> None:
     repository.git(tmp_path, "init", "--quiet")
-    name(tmp_path, "main", "champion")
+    name(tmp_path, "main", "production")
     assert references.write(Records(tmp_path)).report.absent == dict.fromkeys(
-        ("main", "champion"), "git has no commit yet"
+        ("main", "production"), "git has no commit yet"
     )
 
 
@@ -273,8 +273,8 @@ def test_production_is_asked_where_the_target_says_that_it_is(clone: Path, where
     repository.git(clone, "checkout", "--quiet", "main")
     _environments(clone, branch="live", repository=str(live) if live.exists() else None)
     branch(clone)
-    assert references.resolve(Records(clone))[1].found["champion"].merged == A
-    assert references.resolve(Records(clone), "HEAD~1")[1].found["champion"].merged == A
+    assert references.resolve(Records(clone))[1].found["production"].merged == A
+    assert references.resolve(Records(clone), "HEAD~1")[1].found["production"].merged == A
     shutil.rmtree(live if live.exists() else clone.parent / "origin.git")
     with pytest.raises(RemoteRefused):
         references.resolve(Records(clone))
@@ -284,23 +284,25 @@ def test_a_branch_of_environments_that_is_not_made_yet_ran_nothing_and_one_that_
     commit = repository.git(clone, "rev-parse", "HEAD").strip()
     _environments(clone, branch="live")
     branch(clone)
-    assert "nothing has been promoted" in references.resolve(Records(clone))[1].absent["champion"]
+    assert "nothing has been promoted" in references.resolve(Records(clone))[1].absent["production"]
     repository.git(clone, "checkout", "--quiet", "-b", "live")
     promote(clone, A, commit)
     repository.git(clone, "push", "--quiet", "origin", "live")
     repository.git(clone, "checkout", "--quiet", "change")
-    assert references.resolve(Records(clone))[1].found["champion"].merged == A
+    assert references.resolve(Records(clone))[1].found["production"].merged == A
     repository.git(clone, "push", "--quiet", "--delete", "origin", "live")
     with pytest.raises(RemoteRefused, match="and is gone; restore the branch"):
         references.resolve(Records(clone))
 
 
-def test_without_an_environment_called_production_there_is_no_champion_to_be_named(clone: Path) -> None:
+def test_without_an_environment_called_production_there_is_no_production_to_be_named(clone: Path) -> None:
     document = yaml.safe_load((clone / layout.PARAMS).read_text())
     first = document["promote"]["environments"]["staging"]
     _environments(clone, environments={"staging": first, "live": first | {"after": "staging"}})
     branch(clone)
-    with pytest.raises(EvidenceRefused, match="no environment is called production, and a gate compares with champion"):
+    with pytest.raises(
+        EvidenceRefused, match="no environment is called production, and a gate compares with production"
+    ):
         references.resolve(Records(clone))
 
 
@@ -310,17 +312,17 @@ def test_without_gates_that_name_one_git_is_not_needed(tmp_path: Path) -> None:
     assert references.current(Records(tmp_path)) == []
 
 
-def test_main_is_always_named_and_so_is_a_champion_that_only_the_targets_policy_names(clone: Path) -> None:
+def test_main_is_always_named_and_so_is_a_production_that_only_the_targets_policy_names(clone: Path) -> None:
     promote(clone, A, keep(clone))
     branch(clone)
     name(clone, "base")
-    assert set(found(clone)) == {"main", "champion"}
+    assert set(found(clone)) == {"main", "production"}
     name(clone, "base")
     keep(clone)
     assert set(found(clone, "HEAD")) == {"main"}
 
 
-def test_a_moved_champion_makes_the_references_stale(clone: Path) -> None:
+def test_a_moved_production_makes_the_references_stale(clone: Path) -> None:
     first = keep(clone)
     promote(clone, A, first)
     branch(clone)
@@ -333,7 +335,7 @@ def test_a_moved_champion_makes_the_references_stale(clone: Path) -> None:
     repository.git(clone, "checkout", "--quiet", "change")
     (line,) = references.current(Records(clone))
     assert line.startswith(
-        f"reports/references.json: champion is {A[:19]}… of commit {first[:12]}, git now has {B[:19]}"
+        f"reports/references.json: production is {A[:19]}… of commit {first[:12]}, git now has {B[:19]}"
     )
     assert references.write(Records(clone)).changed
     assert references.current(Records(clone)) == []
@@ -386,7 +388,7 @@ def test_after_the_merge_the_verdict_still_stands_against_what_was_there_before(
     assert found(clone) == before
     # A new change on the same commit is judged against it.
     change(clone, lambda value: value["train"].update(learning_rate=0.5))
-    assert {earlier: model for earlier, (model, _) in found(clone).items()} == {"main": B, "champion": B}
+    assert {earlier: model for earlier, (model, _) in found(clone).items()} == {"main": B, "production": B}
 
 
 def test_the_first_record_of_a_repository_stands_after_its_merge(clone: Path) -> None:
@@ -420,8 +422,8 @@ Tamper = Callable[[dict], object]
         (lambda d: d["found"]["main"].update(commit="1" * 40), "main is not the record of commit 111111111111"),
         (lambda d: d["absent"].update(main=d["found"].pop("main") and "none"), "main is none, git now has"),
         (lambda d: d["found"].pop("main"), "main is not named"),
-        (lambda d: d["absent"].pop("champion"), "champion is not named"),
-        (lambda d: d["found"].update(champion=d["found"]["main"]), "is both found and absent"),
+        (lambda d: d["absent"].pop("production"), "production is not named"),
+        (lambda d: d["found"].update(production=d["found"]["main"]), "is both found and absent"),
         (lambda d: d.clear(), "found: Field required"),
     ],
 )
@@ -503,7 +505,7 @@ def test_a_shallow_clone_refuses_and_says_how_to_deepen_it(clone: Path, tmp_path
 def test_a_copy_without_git_an_unknown_target_and_unrelated_histories_refuse(clone: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(clone, copy, ignore=shutil.ignore_patterns(".git"))
-    with pytest.raises(EvidenceRefused, match="is not a git repository, and gates compare with main and champion"):
+    with pytest.raises(EvidenceRefused, match="is not a git repository, and gates compare with main and production"):
         references.write(Records(copy))
     for target in ("origin/no-such-branch", "--all", "a..b", ""):
         with pytest.raises(EvidenceRefused, match="git knows no such commit"):

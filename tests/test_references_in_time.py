@@ -40,7 +40,7 @@ class Team:
         git(home, "clone", "--quiet", "origin.git", "clone")
         self.root, self.live = home / "clone", home / "clone"
         git(self.root, "checkout", "--quiet", "-b", "main")
-        tree.name(self.root, "main", "champion")
+        tree.name(self.root, "main", "production")
         if where != "here":
             shared = home / ("origin.git" if where == "a branch" else "live.git")
             git(home, "init", "--quiet", "--bare", "--initial-branch=main", str(shared))
@@ -165,7 +165,7 @@ STEPS: dict[str, Callable[[Team], None]] = {
     "roll two back": lambda team: team.back(2),
     "empty": lambda team: team.point(None),
 }
-# After these another model runs than the record was compared with: the record is void until the next run.
+# After these another model runs than the record was compared with: the record does not hold until the next run.
 STALE = ("roll two back",)
 
 
@@ -178,7 +178,7 @@ def agree(team: Team) -> None:
     team.run()
     assert (team.root / layout.REFERENCES).read_bytes() == before
     assert references.current(Records(team.root)) == []
-    runs_now = written.now.found.get("champion")
+    runs_now = written.now.found.get("production")
     last = team.ran()[:1]
     assert ([runs_now.merged] if runs_now else []) == [pointer.parse(text.encode(), "a pointer").model for text in last]
 
@@ -205,7 +205,7 @@ def test_every_verb_says_the_same_after_every_step(
         STEPS[step](team)
         if step in STALE:
             (line,) = references.current(Records(team.root))
-            assert "champion is sha256:" in line
+            assert "production is sha256:" in line
             team.run()
             team.save("compared again")
         agree(team)
@@ -222,7 +222,9 @@ def test_a_pointer_that_only_a_side_branch_had_never_ran(tmp_path: Path, monkeyp
     git(team.live, "checkout", "--quiet", "environments")
     git(team.live, "merge", "--quiet", "--no-ff", "side")
     team.save("merged")
-    assert references.write(Records(team.root)).now.absent["champion"] == "nothing has been promoted to production yet"
+    assert (
+        references.write(Records(team.root)).now.absent["production"] == "nothing has been promoted to production yet"
+    )
 
 
 def test_other_serve_settings_after_a_promotion_build_and_production_is_shown(tmp_path: Path) -> None:
@@ -239,7 +241,7 @@ def test_other_serve_settings_after_a_promotion_build_and_production_is_shown(tm
     assert build.build(root, build.Options()).model == model
     assert not references.write(Records(root)).changed
     shown = CliRunner().invoke(main, ["-C", str(root), "references"])
-    assert f"champion  model {model[7:19]} of commit" in shown.output, shown.output
+    assert f"production  model {model[7:19]} of commit" in shown.output, shown.output
     assert "this record's own model; it was compared with the one before it: none" in shown.output
 
 

@@ -105,7 +105,7 @@ OUTCOMES: dict[str, tuple[Make, str, str | None, bool]] = {
     "fail": (lambda root: report_tree.pull_request(root, right=100), "held", "fail", False),
     "inconclusive": (lambda root: report_tree.pull_request(root, right=144), "held", "inconclusive", False),
     "weakened": (lambda root: report_tree.pull_request(root, 110, _weakened), "held", "fail", False),
-    "void": (_void, "void", None, False),
+    "not-held": (_void, "not-held", None, False),
     "bad-data": (_bad, "bad-data", None, False),
     "refused": (_refused("train", NOT_FINITE), "refused", None, False),
     "refused-estimate": (_refused("estimate", OVER), "refused", None, False),
@@ -159,9 +159,9 @@ def test_a_recorded_verdict_of_packages_that_are_not_those_here_is_void(
     assert report(copy, FOR).state == "recorded"
     line = "plugin lockstep.gates:x: package acme 1.0 is not installed"
     monkeypatch.setattr(facts, "plugins", SimpleNamespace(differences=lambda _: [line]))
-    void = report(copy, FOR)
-    assert (void.state, void.passes) == ("void", False)
-    assert line in void.markdown
+    found = report(copy, FOR)
+    assert (found.state, found.passes) == ("not-held", False)
+    assert line in found.markdown
 
 
 @pytest.mark.parametrize("name", OUTCOMES)
@@ -173,11 +173,11 @@ def test_only_a_pass_that_holds_passes(name: str, made: dict[str, Report]) -> No
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("pass", ["Pass", "all 7 gates hold"]),
-        ("fail", ["Fail", "`routes_well`", "exact-match 0.500"]),
+        ("pass", ["Pass", "`exact-match` ▲ +0.100 [+0.056, +0.142] against main; all 7 gates pass."]),
+        ("fail", ["Fail", "▼ -0.300 [-0.361, -0.233] against main; `routes_well`: exact-match 0.500"]),
         ("inconclusive", ["Inconclusive", "`keeps_up_with_main`"]),
         ("weakened", ["Fail", "`routes_well` under the policy of", "Weakens 3 gates: judged under `main`'s policy too"]),
-        ("void", ["Void", "data/predictions/candidate.jsonl"]),
+        ("not-held", ["The verdict does not hold", "data/predictions/candidate.jsonl"]),
         ("bad-data", ["Data refused: 1 of 2 expectations fail", "no verdict"]),
         ("refused", ["❌ **train refused**: the loss is not finite at step 12"]),
         ("refused-estimate", ["❌ **Estimate refused**: ", "train_budget", "train_minutes 40"]),
@@ -185,7 +185,7 @@ def test_only_a_pass_that_holds_passes(name: str, made: dict[str, Report]) -> No
             "not-landed",
             ["Pass, and the record is not on the branch", "lacks these files as they were judged", "`dvc.lock`"],
         ),
-        ("recorded", ["Pass as recorded, not judged again here"]),
+        ("recorded", ["Not judged here", "the record says pass"]),
     ],
 )  # fmt: skip
 def test_the_first_line_says_what_was_decided_and_why(name: str, words: list[str], made: dict[str, Report]) -> None:
@@ -209,9 +209,8 @@ def test_a_passing_policy_of_its_own_does_not_count_and_says_what_would(tmp_path
     report_tree.pull_request(tmp_path / "pr", 110, _weakened)
     found = report(tmp_path / "pr", FOR)
     policy = next(part.markdown for part in found.parts if part.name == "policy")
-    assert "**weaker: " in policy
-    assert "0.6" in policy
-    assert "**removed: " in policy
+    assert "- **gates.routes_well.at_least weakened from 0.6 to 0.3**\n" in policy
+    assert "- **gates.keeps_up_with_main (non_inferior) is removed**\n" in policy
     assert "release/policy/approved.yaml" in policy
 
 
@@ -257,10 +256,10 @@ def _main_is_gone(at: Path) -> None:
 @pytest.mark.parametrize(
     ("before", "right", "edit", "first", "todo"),
     [
-        (160, 180, None, "✅ **Pass**: all 5 gates hold for these weights; ▲ +0.100 [", "merge it. "),
-        (180, 145, None, "✅ **Pass**: all 5 gates hold for these weights; ▼ -0.175 [", "merge it only if a model that is worse than main"),
-        (None, 180, None, "✅ **Pass**: all 5 gates hold for these weights; main has no model yet.", "merge it. "),
-        (160, 180, _main_is_gone, "⚠️ **Pass, not compared with main**: all 5 gates hold for these weights", "compare it first: `./lockstep dvc push`"),
+        (160, 180, None, "✅ **Pass**: `exact-match` ▲ +0.100 [", "merge it. "),
+        (180, 145, None, "✅ **Pass**: `exact-match` ▼ -0.175 [", "merge it only if a model that is worse than main"),
+        (None, 180, None, "✅ **Pass**: main has no model yet; all 5 gates pass.", "merge it. "),
+        (160, 180, _main_is_gone, "⚠️ **Pass, not compared with main**: all 5 gates pass", "compare it first: `./lockstep dvc push`"),
     ],
 )  # fmt: skip
 def test_main_is_compared_row_by_row_though_no_gate_names_it(
@@ -285,7 +284,7 @@ def test_main_is_compared_row_by_row_though_no_gate_names_it(
     assert found.markdown.startswith(first), found.markdown[:300]
     assert f"**What to do:** {todo}" in found.markdown
     assert "rows not compared" not in found.markdown
-    assert ("Against main: " in found.markdown) is (before is not None and edit is None)  # flips
+    assert ("changed against main: " in found.markdown) is (before is not None and edit is None)  # flips
     assert found.title == ("pass" if edit is None else "pass, not compared with main")
 
 
@@ -394,7 +393,7 @@ def test_five_thousand_flipped_rows_are_counted_and_a_few_are_shown() -> None:
     rows = evidence_tree.rows("test", 10_000)
     ours = [evidence_tree.predict(row, i >= 5000) for i, row in enumerate(rows)]
     theirs = [evidence_tree.predict(row, i < 5000) for i, row in enumerate(rows)]
-    text = sections.render("flips_section", {"flips": [details.flipped("champion", ours, theirs)]})
+    text = sections.render("flips_section", {"flips": [details.flipped("production", ours, theirs)]})
     assert "5,000 newly wrong, 5,000 newly right" in text
     assert text.count("…and 4,995 more.") == 2
     assert renderer.size(text) < 4000
@@ -407,7 +406,7 @@ def test_an_old_data_report_is_no_bad_data(copy: Path) -> None:
     path.write_text(
         path.read_text().replace('"train": "sha256:', '"train": "sha256:' + "0" * 64 + '", "x": "sha256:', 1)
     )
-    assert report(copy, FOR).state == "void"
+    assert report(copy, FOR).state == "not-held"
 
 
 @pytest.mark.parametrize(
@@ -420,13 +419,16 @@ def test_an_old_data_report_is_no_bad_data(copy: Path) -> None:
         (lambda root: (root / layout.EVALUATION).unlink(), "evaluation.json"),
     ],
 )
-def test_a_record_that_cannot_be_read_is_void_and_still_a_comment(
+def test_a_record_that_cannot_be_read_holds_no_verdict_and_is_still_a_comment(
     copy: Path, spoil: Callable[[Path], object], word: str
 ) -> None:
     spoil(copy)
     found = report(copy, FOR)
-    assert (found.state, found.status, found.passes) == ("void", None, False)
+    assert (found.state, found.status, found.passes) == ("not-held", None, False)
     assert word in found.markdown
+    is_params = word == "params.yaml"
+    assert found.markdown.startswith("❌ **Parameters refused**" if is_params else "🚫 **The verdict does not hold**")
+    assert ("**What to do:** correct `params.yaml`" in found.markdown) is is_params
 
 
 def test_a_verdict_written_by_hand_does_not_pass_anywhere(tmp_path: Path) -> None:
@@ -435,7 +437,7 @@ def test_a_verdict_written_by_hand_does_not_pass_anywhere(tmp_path: Path) -> Non
     report_tree.pull_request(root, right=100)
     path = root / layout.VERDICT
     path.write_text(path.read_text().replace('"fail"', '"pass"'))
-    assert report(root, FOR).state == "void"
+    assert report(root, FOR).state == "not-held"
     shutil.rmtree(root / "data" / "predictions")
     found = report(root, FOR)
     assert not found.passes
@@ -536,7 +538,7 @@ def test_environments_that_cannot_be_asked_make_the_verdict_void_and_still_a_com
     report_tree.commit(tmp_path, "environments elsewhere")
     git(tmp_path, "switch", "--quiet", "-")
     found = report(tmp_path, FOR)
-    assert (found.state, found.passes) == ("void", False)
+    assert (found.state, found.passes) == ("not-held", False)
     assert "nowhere.git" in found.markdown
 
 
@@ -559,7 +561,7 @@ _ONE, _JUDGED = Parameter("train.lora.r", False, "16", "8"), Parameter("gates.go
         ),
         ({"parameters": []}, "**Changed:** no parameter."),
         ({"parameters": [_ONE]}, "**Changed:** `train.lora.r` `16` → `8`."),
-        ({"parameters": [_JUDGED]}, "**Changed:** **`gates.good.at_least`** `0.6` → –."),
+        ({"parameters": [_JUDGED]}, "**Changed:** **`gates.good.at_least`** removed."),
         ({"parameters": [_ONE] * 6}, "**Changed:** " + "; ".join(["`train.lora.r` `16` → `8`"] * 4) + "; and 2 more."),
         ({"parameters": [], "splits": ["train", "test"]}, "**Changed:** no parameter; rows of `train`, `test`."),
         ({}, ""),
@@ -567,7 +569,9 @@ _ONE, _JUDGED = Parameter("train.lora.r", False, "16", "8"), Parameter("gates.go
 )
 def test_what_is_read_first(values: dict[str, object], said: str) -> None:
     nothing: dict[str, object] = {
-        "compared": {},
+        "scorer": "",
+        "against": [],
+        "failed_expectations": [],
         "cheapest": None,
         "parameters": None,
         "splits": [],

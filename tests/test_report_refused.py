@@ -38,7 +38,7 @@ def leave(root: Path, stage: str, refusal: Refusal, **change: Any) -> None:
 
 @pytest.fixture(scope="module")
 def proposed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A learning rate that was committed and not trained with: its verdict is void. Read-only: take a copy."""
+    """A learning rate that was committed and not trained with: its verdict does not hold. Read-only: take a copy."""
     root = tmp_path_factory.mktemp("proposed") / "pr"
     report_tree.pull_request(root)
     value = report_tree.document()
@@ -58,7 +58,7 @@ def first(found: Report) -> str:
 
 
 def test_what_a_stage_said_is_the_first_line_the_title_and_what_to_do(root: Path) -> None:
-    assert report(root, FOR).state == "void"
+    assert report(root, FOR).state == "not-held"
     leave(root, "train", NOT_FINITE)
     found = report(root, FOR)
     assert (found.state, found.status, found.passes) == ("refused", None, False)
@@ -104,12 +104,12 @@ def _params(root: Path) -> None:
 def test_a_refusal_about_another_commit_or_other_parameters_is_stale(root: Path, move: Callable[[Path], None]) -> None:
     leave(root, "train", NOT_FINITE)
     move(root)
-    assert report(root, FOR).state == "void"
+    assert report(root, FOR).state == "not-held"
 
 
 def test_a_stage_that_dvc_ran_by_itself_is_about_no_commit_that_is_known(root: Path) -> None:
     leave(root, "train", NOT_FINITE, commit=None)
-    assert report(root, FOR).state == "void"
+    assert report(root, FOR).state == "not-held"
 
 
 def test_data_of_an_earlier_run_is_not_shown_beside_a_refusal_of_new_data(root: Path) -> None:
@@ -161,7 +161,7 @@ def _word(root: Path, **change: Any) -> str:
 def test_a_file_that_is_no_refusal_says_nothing(root: Path, change: dict[str, Any]) -> None:
     (root / layout.REFUSAL).write_text(_word(root, **change))
     found = report(root, FOR)
-    assert (found.state, found.passes) == ("void", False)
+    assert (found.state, found.passes) == ("not-held", False)
 
 
 NO_FILES: dict[str, Callable[[Path], object]] = {
@@ -176,7 +176,7 @@ NO_FILES: dict[str, Callable[[Path], object]] = {
 def test_what_is_no_file_of_ours_is_neither_read_nor_a_traceback(root: Path, what: str) -> None:
     (root / layout.STATE).mkdir(exist_ok=True)
     NO_FILES[what](root / layout.REFUSAL)
-    assert report(root, FOR).state == "void"
+    assert report(root, FOR).state == "not-held"
     if what == "a folder":
         with pytest.raises(MachineRefused, match="remove it by hand"):
             dvc.python(root, ["-c", ""], "nothing")

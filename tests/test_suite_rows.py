@@ -291,7 +291,7 @@ def void(tree: Tree, reason: str) -> None:
     for finding in tree.again():
         assert finding.status == "fail"
         assert re.search(reason, finding.reason), finding.reason
-    with pytest.raises(EvidenceRefused, match=r"the verdict is void"):
+    with pytest.raises(EvidenceRefused, match=r"the verdict does not hold"):
         hold(Records(tree.root))
 
 

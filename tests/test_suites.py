@@ -324,7 +324,7 @@ def test_a_verdict_is_void_once_what_it_read_is_changed_or_gone(run: Run, how: s
     run.judged()
     change(run)
     write_params(run.root, run.document)
-    with pytest.raises(EvidenceRefused, match=r"the verdict is void: ") as caught:
+    with pytest.raises(EvidenceRefused, match=r"the verdict does not hold: ") as caught:
         hold(Records(run.root))
     assert [each for each in (str(caught.value), *caught.value.others) if re.search(line, each)]
 
@@ -753,10 +753,12 @@ def test_a_judgement_that_was_changed_after_the_stage_makes_the_gates_fail(label
     path = labelled.root / layout.JUDGEMENTS / "chat.jsonl"
     path.write_text(path.read_text().replace("ada", "eve"))
     assert {finding.status for finding in labelled.again().findings} == {"fail"}
-    with pytest.raises(EvidenceRefused, match=r"void: data/judgements/chat\.jsonl: is [0-9a-f]{12}, the verdict"):
+    with pytest.raises(
+        EvidenceRefused, match=r"does not hold: data/judgements/chat\.jsonl: is [0-9a-f]{12}, the verdict"
+    ):
         hold(Records(labelled.root))
     path.unlink()
-    with pytest.raises(EvidenceRefused, match=r"void: data/judgements/chat\.jsonl: is missing"):
+    with pytest.raises(EvidenceRefused, match=r"does not hold: data/judgements/chat\.jsonl: is missing"):
         hold(Records(labelled.root))
 
 

@@ -521,7 +521,7 @@ def test_a_void_verdict_is_judged_under_no_policy(run: Path) -> None:
     (run / "models/merged/weights.bin").write_bytes(b"other")
     code, output = _asked(run)
     assert code == 8
-    assert "the verdict is void" in output
+    assert "the verdict does not hold" in output
 
 
 def test_the_judgement_as_json_holds_both_verdicts_and_every_change(run: Path, document: dict) -> None:

@@ -383,7 +383,7 @@ def test_the_section_is_in_no_policy_and_the_answers_of_a_release_are_those_of_i
     report = files.read_json(root / "reports/watch/production.json", WatchReport)
     here = files.read_json(root / layout.EVALUATION, EvaluationReport)
     assert report.reference["data/predictions/candidate.jsonl"] != here.models["candidate"].predictions
-    assert len(files.read_jsonl(root / layout.PREDICTIONS / "champion.jsonl", Prediction)) == 200
+    assert len(files.read_jsonl(root / layout.PREDICTIONS / "production.jsonl", Prediction)) == 200
 
 
 # The pull request

@@ -247,7 +247,7 @@ def _gates(
         }  # fmt: skip
     for name, against in (("beats_the_base", "base"), ("earns_its_cost", rival)):
         new[name] = {"kind": "improves", "against": against, **margin, "margin": 0.0}
-    for name, against in (("keeps_up_with_main", "main"), ("keeps_up_with_production", "champion")):
+    for name, against in (("keeps_up_with_main", "main"), ("keeps_up_with_production", "production")):
         new[name] = {"kind": "non_inferior", "against": against, **margin}
     new["keeps_up_with_the_best"] = {"kind": "non_inferior", "against": "best", **margin, "margin": 2 * choice.margin}
     if "slice" in choice.columns:

@@ -297,7 +297,9 @@ class LogSuite(ScaledSuite, SizedSuite, abc.ABC):
 
     logs: Annotated[
         dict[Role, Log],
-        Field(min_length=1, description="the log of each model: candidate, base, unquantised, main, champion or best"),
+        Field(
+            min_length=1, description="the log of each model: candidate, base, unquantised, main, production or best"
+        ),
     ]
 
     @model_validator(mode="after")

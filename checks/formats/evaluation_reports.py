@@ -9,8 +9,8 @@ from checks.formats.report import Count, ModelName, Report
 from checks.identity import Digest
 from checks.rows import Record, Sparse
 
-Earlier = Literal["main", "champion", "best"]  # models released before, named by git
-RELEASED: tuple[Earlier, ...] = ("champion", "best")  # main stands in for them until production runs something
+Earlier = Literal["main", "production", "best"]  # models released before, named by git
+RELEASED: tuple[Earlier, ...] = ("production", "best")  # main stands in for them until production runs something
 
 
 class Interval(Record):

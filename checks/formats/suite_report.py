@@ -19,7 +19,7 @@ from checks.sections import Name, Section
 
 # What a score rests on: a pure function, a judge (a model), people, or another tool's word.
 SourceClass = Literal["pure", "judge", "human", "external"]
-Role = Literal["candidate", "base", "unquantised", "main", "champion", "best"]
+Role = Literal["candidate", "base", "unquantised", "main", "production", "best"]
 HUMAN = "human"  # the metric of gates that ask people which of two answers is better
 SampleId = Annotated[str, Field(min_length=1, max_length=500)]
 Metric = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,59}$")]

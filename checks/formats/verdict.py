@@ -61,9 +61,9 @@ class Finding(Sparse):
 class Verdict(Report):
     """The decision about one merged model.
 
-    ``judged`` names every digest that the decision rests on; when one of them differs from what
-    lies on disk, the verdict is void. ``policy`` is the digest of the gates section. ``plugins`` has the packages of
-    users that a gate or a scorer came from; a verdict without any does not mention them.
+    ``judged`` names every digest that the decision rests on; when one of them differs from what lies on disk, the
+    verdict does not hold. ``policy`` is the digest of the gates section. ``plugins`` has the packages of users that a
+    gate or a scorer came from; a verdict without any does not mention them.
     """
 
     status: Status

@@ -37,8 +37,8 @@ class RemembersGate(PairedGate):
     suite: Annotated[Name, Field(description="a suite of kind loss")]
     metric: Literal["bits-per-byte"]
     against: Annotated[
-        Literal["base", "unquantised", "main", "champion", "best"],
-        Field(description="base, unquantised, main, champion or best"),
+        Literal["base", "unquantised", "main", "production", "best"],
+        Field(description="base, unquantised, main, production or best"),
     ]
     allowance: Annotated[
         float, Field(gt=0, description="bits per byte: the mean loss that must be ruled out"), stricter("lower")

@@ -29,7 +29,7 @@ from checks.training.quantization import UNQUANTISED
 # Models that were released before: named by git, not by this evaluation.
 EARLIER: tuple[Earlier, ...] = get_args(Earlier)
 
-Against = Annotated[str, Field(description="base, unquantised, main, champion, best, or one of evaluate.baselines")]
+Against = Annotated[str, Field(description="base, unquantised, main, production, best, or one of evaluate.baselines")]
 
 
 class Compared(NamedTuple):
@@ -60,7 +60,7 @@ class PairedGate(ScoreGate, abc.ABC):
             return problem
         if self.suite is not None:
             suite, scored = params.suites[self.suite], params.suites[self.suite].scores_of
-            # There may be no main and no champion yet, and so no log of them.
+            # There may be no model of main or production yet, and so no log of them.
             if self.against in scored or (self.against in EARLIER and not suite.of_test_rows):
                 return None
             return (
@@ -178,7 +178,7 @@ def _same(name: str, gate: PairedGate, shown: str) -> Finding:
     """The finding for a reference that is the candidate itself: there is nothing to estimate."""
     return Finding(
         gate=name, kind=gate.kind, status="fail" if gate.better else "pass", metric=gate.metric, against=gate.against,
-        reason=f"it is the very model of {shown}: no row differs{', so it is not better' if gate.better else ''}",
+        reason=f"the same model as {shown}: no row differs{', so it is not better' if gate.better else ''}",
     )  # fmt: skip
 
 

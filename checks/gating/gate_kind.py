@@ -51,7 +51,7 @@ class DecisionParams(Protocol):
     """The parameters that a gate may read when it decides.
 
     The stage gate tracks these alone (dvc.yaml). If a kind read another parameter, DVC would not notice a change of it,
-    and the verdict would be void.
+    and the verdict would not hold.
     """
 
     @property

@@ -36,7 +36,7 @@ class Pairwise(SuiteKind):
     kind: Literal["pairwise"]
     question: Annotated[str, Field(min_length=1, description="what people are asked about two answers")]
     against: Annotated[
-        Literal["base", "main", "champion", "best"], Field(description="whose answers are compared with ours")
+        Literal["base", "main", "production", "best"], Field(description="whose answers are compared with ours")
     ]
     rows: Annotated[
         int, Field(ge=100, description="test rows that people label, drawn at random; equal answers are a tie"),
@@ -102,7 +102,7 @@ class Pairwise(SuiteKind):
     def other(self, answered: Collection[str]) -> Role | None:
         """The model that the candidate is compared with; None: it has no answers.
 
-        As for gates, main stands in for a champion until something runs in production.
+        As for gates, main stands in for production until something runs there.
         """
         stands_in: tuple[Role, ...] = (self.against, "main") if self.against in RELEASED else (self.against,)
         return next((role for role in stands_in if role in answered), None)

@@ -88,7 +88,7 @@ def run(
 @click.pass_obj
 @refusing
 def gate(root: Path, policy_from: str | None, explain: str | None, as_json: bool) -> None:
-    """Print the verdict if it still holds. Exit codes: 0 pass, 10 fail, 11 inconclusive, 8 void.
+    """Print the verdict if it still holds. Exit codes: 0 pass, 10 fail, 11 inconclusive, 8 the verdict does not hold.
 
     The verdict is about these weights. For the parameters that made them: `lockstep recipe`.
 
@@ -226,8 +226,8 @@ def recipe(root: Path, target: str | None, as_json: bool) -> None:
 def references(root: Path, target: str | None, as_json: bool) -> None:
     """Find the earlier models that this one is compared with, and those that each test split judged.
 
-    Writes reports/references.json and reports/looks.json. `lockstep run` does this first. A verdict is void once git
-    names other reference models.
+    Writes reports/references.json and reports/looks.json. `lockstep run` does this first. A verdict no longer holds
+    once git names other reference models.
     """
     from checks import layout
     from release.record import looks
@@ -240,13 +240,13 @@ def references(root: Path, target: str | None, as_json: bool) -> None:
         click.echo(to_json(written.report.model_dump(mode="json")))
         return
     for name, reference in written.now.found.items():
-        click.echo(f"{name:<10}model {reference.merged.removeprefix('sha256:')[:12]} of commit {reference.commit[:12]}")
+        click.echo(f"{name:<12}model {reference.merged.removeprefix('sha256:')[:12]} of commit {reference.commit[:12]}")
         then = written.report.found.get(name)
         if (then.merged if then else None) != reference.merged:
             what = f"model {then.merged.removeprefix('sha256:')[:12]}" if then else "none"
-            click.echo(f"{'':<10}which is this record's own model; it was compared with the one before it: {what}")
+            click.echo(f"{'':<12}which is this record's own model; it was compared with the one before it: {what}")
     for name, why in written.now.absent.items():
-        click.echo(hanging(f"{name:<10}none: {why}"))
+        click.echo(hanging(f"{name:<12}none: {why}"))
     click.echo(
         f"target branch {written.target}; {tables.recorded(layout.REFERENCES, written.changed)}; "
         f"{tables.recorded(layout.LOOKS, counted)}"

@@ -1,10 +1,10 @@
 """earlier_models: the reference models that git names.
 
-``main`` is the model recorded where this branch left the target branch. ``champion`` is the model that production runs
-as of the target branch's tip (or that of the branch with the environments): what its pointer names, or what ran last if
-the pointer was deleted. ``best`` is the release with the highest recorded score of all that production ran, without
-those in quarantine. All three depend on commits alone. Neither the work tree nor its record is read, so every verb gets
-the same answer, and no pull request can choose what it is compared with.
+``main`` is the model recorded where this branch left the target branch. ``production`` is the model that production
+runs as of the target branch's tip (or that of the branch with the environments): what its pointer names, or what ran
+last if the pointer was deleted. ``best`` is the release with the highest recorded score of all that production ran,
+without those in quarantine. All three depend on commits alone. Neither the work tree nor its record is read, so every
+verb gets the same answer, and no pull request can choose what it is compared with.
 """
 
 from collections.abc import Iterable, Iterator
@@ -103,7 +103,7 @@ def now(records: Records, where: Place, name: Earlier) -> Reference | str:
     """The reference model ``name``, or why there is none yet. Raises EvidenceRefused and RemoteRefused."""
     if name == "main":
         return _main(records, where)
-    return _champion(records, where) if name == "champion" else _best(records, where)
+    return _running(records, where) if name == "production" else _best(records, where)
 
 
 def replaced(records: Records, where: Place, name: Earlier, model: str) -> Iterator[str | None]:
@@ -115,7 +115,7 @@ def replaced(records: Records, where: Place, name: Earlier, model: str) -> Itera
     if name == "best":
         yield from _bests_before(records, where, model)
         return
-    stood = _mains(records, where) if name == "main" else _champions(records, where)
+    stood = _mains(records, where) if name == "main" else _ran_before(records, where)
     for before in _replaced(stood, model):
         yield before.model if before else None
         if before and name == "main":
@@ -178,13 +178,13 @@ def _mains_then(records: Records, commit: str) -> Iterator[str | None]:
         yield then.found["main"].merged
 
 
-def _champion(records: Records, where: Place) -> Reference | str:
+def _running(records: Records, where: Place) -> Reference | str:
     production = _production(records, where)
     ran = production.runs or next(_ran(production.moves), None)
     return _NOTHING_PROMOTED if ran is None else _of_pointer(records, where, ran)
 
 
-def _champions(records: Records, where: Place) -> Iterator[_Stood]:
+def _ran_before(records: Records, where: Place) -> Iterator[_Stood]:
     """The models that production ran, newest first."""
     return (_Stood(each.pointer.model, each.pointer.commit) for each in _ran(_production(records, where).moves))
 
@@ -265,7 +265,7 @@ def _rules(records: Records, where: Place) -> Promote | None:
     except ParamsRefused:
         return None
     if _ENVIRONMENT not in rules.environments:
-        what = f"no environment is called {_ENVIRONMENT}, and a gate compares with champion"
+        what = f"no environment is called {_ENVIRONMENT}, and a gate compares with production"
         raise EvidenceRefused(f"{where.target}:{layout.PARAMS}: {what}", "give one that name, or compare with main")
     return rules
 

@@ -24,15 +24,17 @@ def hold(records: Records, target: str | None = None, trusting: Collection[Path]
     evaluated again. ``target`` is the target branch (default: ``commits.target``). Paths in ``trusting`` are not
     hashed: the caller does so, or needs only what the reports say of them.
 
-    Raises EvidenceRefused with every mismatch if the verdict is void: something judged differs or is missing, a package
-    of a kind was changed or removed, or the gates give another result.
+    Raises EvidenceRefused with every mismatch if the verdict does not hold: something judged differs or is missing, a
+    package of a kind was changed or removed, or the gates give another result.
     """
     tree = records.work_tree
     try:
         params = tree.params
     except ParamsRefused as refused:  # a kind whose package is gone is an unknown kind
         if lines := _packages(tree):
-            raise EvidenceRefused(f"the verdict is void: {lines[0]}", _AGAIN, (*lines[1:], str(refused))) from refused
+            raise EvidenceRefused(
+                f"the verdict does not hold: {lines[0]}", _AGAIN, (*lines[1:], str(refused))
+            ) from refused
         raise
     stored = tree.report(layout.VERDICT, Verdict)
     trusted = {path.as_posix() for path in trusting}
@@ -56,7 +58,7 @@ def hold(records: Records, target: str | None = None, trusting: Collection[Path]
     if differences:
         first, *others = differences
         todo = _AGAIN if packages else "run `./lockstep run`, then ask again"
-        raise EvidenceRefused(f"the verdict is void: {first}", todo, tuple(others))
+        raise EvidenceRefused(f"the verdict does not hold: {first}", todo, tuple(others))
     return HeldVerdict(params, evidence, stored)
 
 

@@ -75,7 +75,7 @@ def current(records: Records, target: str | None = None) -> list[str]:
 
 
 def resolve(records: Records, target: str | None = None) -> tuple[str, ReferencesReport]:
-    """The target branch's name, and the reference models from git: main, and the champion if a gate names it.
+    """The target branch's name, and the reference models from git: main, and production if a gate names it.
 
     The gates of params.yaml here and on the target count, because both judge. Raises EvidenceRefused if git cannot tell
     (no repository, a shallow clone, no common history, an unknown target) or if a pointer or record is invalid;

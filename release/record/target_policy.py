@@ -95,8 +95,8 @@ class _Theirs(NamedTuple):
 def judge_from(records: Records, ref: str, trusting: Collection[Path] = ()) -> PolicyJudgement:
     """Judge the evidence of the work tree under its own policy and under that of ``ref``.
 
-    ``trusting`` as for ``held.hold``. Raises EvidenceRefused if the verdict is void (as ``held.hold``), if git has no
-    ``ref`` or no params.yaml in it, or if the approvals cannot be read.
+    ``trusting`` as for ``held.hold``. Raises EvidenceRefused if the verdict does not hold (as ``held.hold``), if git
+    has no ``ref`` or no params.yaml in it, or if the approvals cannot be read.
     """
     root, commit = records.root, commits.target(records.root, ref)[1]
     assert commit is not None  # a name that is given and unknown is refused

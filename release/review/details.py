@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 from checks import layout
 from checks.errors import EvidenceRefused, ParamsRefused
-from checks.formats.data_reports import Expectation
 from checks.rows import Prediction
 from release.record import recipes
 from release.record.records import Records
@@ -36,6 +35,16 @@ class Flips(NamedTuple):
     rows: int | None
     lost: list[Pair]
     gained: list[Pair]
+
+
+class Failed(NamedTuple):
+    """An expectation that does not hold; ``share`` of its split's rows, None where it is about no rows."""
+
+    name: str
+    observed: str
+    unexpected: int
+    share: float | None
+    rows: tuple[dict[str, Any], ...]
 
 
 def parameters(facts: Facts) -> list[Parameter] | None:
@@ -114,7 +123,18 @@ def flipped(name: str, ours: Any, theirs: Any) -> Flips:
     return Flips(name, len(pairs), lost, [pair for pair in pairs if pair[0].score > pair[1].score])
 
 
-def columns(expectation: Expectation) -> list[str]:
+def failed_expectations(facts: Facts) -> list[Failed]:
+    """What validate refused, each with its share of the split that its name begins with."""
+    found = []
+    for each in facts.data.expectations if facts.data else ():
+        rows = facts.data.rows.get(each.name.partition(":")[0], 0) if facts.data else 0
+        if not each.success:
+            share = each.unexpected / rows if each.unexpected and rows else None
+            found.append(Failed(each.name, each.observed, each.unexpected, share, each.rows))
+    return found
+
+
+def columns(expectation: Failed) -> list[str]:
     """The columns shown of offending rows: those that validate names, else the first five."""
     names = list(dict.fromkeys(name for each in expectation.rows for name in each))
     return [name for name in _COLUMNS if name in names] or names[:5]

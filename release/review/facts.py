@@ -37,8 +37,8 @@ from release.record.held import hold
 from release.record.records import Commit, Records
 from release.record.target_policy import PolicyJudgement
 
-EARLIER = ("main", "champion", "best", "base")  # models that the candidate is compared with, in the comment's order
-State = Literal["held", "recorded", "void", "bad-data", "refused"]
+EARLIER = ("main", "production", "best", "base")  # models that the candidate is compared with, in the comment's order
+State = Literal["held", "recorded", "not-held", "bad-data", "refused"]
 _DATA = ("fetch", "prepare", "validate")
 _HEAVY = (layout.BASE, layout.RAW, layout.ADAPTER, layout.MERGED)
 M = TypeVar("M", bound=BaseModel)
@@ -52,6 +52,7 @@ class Target(NamedTuple):
     document: Mapping[str, Any] | None  # params.yaml
     prepare: PrepareReport | None
     training: TrainMeasured | None
+    verdict: Verdict | None = None
     quarantine: Entries = ()  # of environments that this repository holds
     runs: Mapping[str, Pointer] = MappingProxyType({})  # what those environments run
 
@@ -60,11 +61,11 @@ class Target(NamedTuple):
 class Facts:
     """Everything that a comment is about. ``status`` of the record:
 
-    ``held``: every gate was evaluated again. ``recorded``: something for that is missing here. ``void``: the verdict
-    does not hold. ``bad-data``: validate refused these splits, so there is no verdict. ``refused``: the command that
-    should have made the verdict refused, for this commit. ``refusal`` says why there is no verdict. ``missing``: paths
-    that are not here. ``changes``: of the policy. ``not_in_commit``: parts of the record that the judged commit lacks.
-    ``training`` and ``answering``: measurements of the training and evaluation that ``evidence`` is about.
+    ``held``: every gate was evaluated again. ``recorded``: something for that is missing here. ``not-held``: the
+    verdict does not hold. ``bad-data``: validate refused these splits, so there is no verdict. ``refused``: the command
+    that should have made the verdict refused, for this commit. ``refusal`` says why there is no verdict. ``missing``:
+    paths that are not here. ``changes``: of the policy. ``not_in_commit``: parts of the record that the judged commit
+    lacks. ``training`` and ``answering``: measurements of the training and evaluation that ``evidence`` is about.
     """
 
     state: State
@@ -124,7 +125,7 @@ def gather(records: Records, ref: str | None) -> Facts:
         document = records.work_tree.document
         params = records.work_tree.params
     except ParamsRefused as why:
-        return Facts("refused" if refused else "void", target, commit, None, refusal=why, refused=refused)
+        return Facts("refused" if refused else "not-held", target, commit, None, refusal=why, refused=refused)
     data, prepare = (
         _stored(records, layout.DATA_REPORT, DataReport),
         _stored(records, layout.PREPARE_REPORT, PrepareReport),
@@ -138,7 +139,7 @@ def gather(records: Records, ref: str | None) -> Facts:
     except (EvidenceRefused, RemoteRefused) as why:  # the latter where the environments lie elsewhere
         common |= {"changes": _changes(records, target, params, prepare), "refusal": why}
     if refused is None:
-        return Facts("void", target, commit, document, **common)
+        return Facts("not-held", target, commit, document, **common)
     if lock_check.differences(records.work_tree, _DATA):  # the data reports are those of an earlier run
         common |= {"data": None, "prepare": None}
     return Facts("refused", target, commit, document, refused=refused, **common)
@@ -200,7 +201,9 @@ def _hold_what_is_here(
     differences += looks.current(records)
     if differences:
         first, *others = differences
-        raise EvidenceRefused(f"the verdict is void: {first}", "run `./lockstep run`, then ask again", tuple(others))
+        raise EvidenceRefused(
+            f"the verdict does not hold: {first}", "run `./lockstep run`, then ask again", tuple(others)
+        )
 
 
 def _are_about(data: DataReport, prepare: PrepareReport) -> bool:
@@ -241,6 +244,7 @@ def _target(records: Records, ref: str | None) -> Target:
         document,
         _there(there, layout.PREPARE_REPORT, PrepareReport),
         _there(there, layout.TRAIN_MEASURED, TrainMeasured),
+        _there(there, layout.VERDICT, Verdict),
         _quarantine(there, name),
         _runs(there, document),
     )

@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from checks.decision import policy
 from checks.evaluation import baselines
 from checks.formats.evaluation_reports import RELEASED, EvaluationReport, Interval
 from checks.rows import Prediction
 from checks.stats import intervals
 from release.review.facts import EARLIER, Facts
+
+_ASKED = ("kind", "metric", "against", "slice", "suite")  # fields by which two findings are about the same figure
 
 
 class Score(NamedTuple):
@@ -56,7 +59,7 @@ def compared(facts: Facts) -> dict[str, list[Score]]:
 def _is_another(found: EvaluationReport) -> bool:
     """Whether the best release is a model of its own: neither main's nor production's."""
     best = found.references.get("best")
-    others = (found.references.get("main"), found.references.get("champion"))
+    others = (found.references.get("main"), found.references.get("production"))
     return best is not None and best.merged is not None and best.merged not in [use.merged for use in others if use]
 
 
@@ -81,6 +84,26 @@ def uncompared(facts: Facts) -> str:
     if main.how == "unavailable":
         return main.note
     return "" if main.how in ("absent", "same-model") or main.difference else "its answers are of other rows"
+
+
+def of_main(facts: Facts) -> dict[str, float]:
+    """The figure of main's own record for each gate with a bound: of another model, on the same test rows.
+
+    Without gates against main or a release: there main was compared with another model.
+    """
+    theirs, ours = facts.target.verdict, facts.verdict
+    if theirs is None or ours is None or theirs.model == ours.model:
+        return {}
+    if theirs.judged.get(policy.TEST) != ours.judged.get(policy.TEST):
+        return {}
+    before = {each.gate: each for each in theirs.findings}
+    found = {}
+    for each in ours.findings:
+        old = before.get(each.gate)
+        is_same = old is not None and all(getattr(old, name) == getattr(each, name) for name in _ASKED)
+        if is_same and old and old.value is not None and each.bound is not None and each.against not in EARLIER[:-1]:
+            found[each.gate] = old.value
+    return found
 
 
 def suites(facts: Facts) -> list[SuiteScore]:

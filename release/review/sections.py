@@ -26,8 +26,8 @@ from release.review.text import cell, prose, visible
 
 # In the comment's order. If there is no room, the section with the lower number is left out first.
 _KEEP = {
-    "verdict": 100, "metrics": 95, "exported": 75, "gates": 90, "policy": 92, "parameters": 80, "flips": 50,
-    "slices": 30, "data": 60, "training": 40, "cost": 55, "places": 45, "reproduce": 70, "digests": 35,
+    "verdict": 100, "gates": 90, "policy": 92, "parameters": 80, "flips": 50, "metrics": 95, "exported": 75,
+    "slices": 30, "data": 60, "training": 40, "places": 45, "reproduce": 70, "digests": 35,
 }  # fmt: skip
 _SHOWN_AT_FIRST = 4  # changed parameters
 _KEEP_BAD_DATA = {"verdict": 100, "data": 88}  # it refused the data: that comes first
@@ -53,7 +53,9 @@ def sections(
     values = {
         "facts": facts, "links": links, "images": images, "number": number, "layout": layout,
         "outcome": verdicts.outcome(facts, uncompared), "who": verdicts.who(facts), "failing": verdicts.failing(facts),
-        "evaluation": facts.evaluation, "compared": compared, "against": metrics.against(facts),
+        "evaluation": facts.evaluation, "compared": compared, "scorer": next(iter(compared), ""),
+        "of_main": metrics.of_main(facts), "failed_expectations": details.failed_expectations(facts),
+        "against": metrics.against(facts),
         "uncompared": uncompared, "slices": metrics.slices(facts), "suites": suites,
         "export": exported.export(facts), "quantised": exported.table(facts, compared, suites),
         "cheapest": metrics.cheapest(facts), "splits": details.splits(facts), "shown_at_first": _SHOWN_AT_FIRST,
@@ -97,7 +99,7 @@ def environment(package: str) -> Environment:
         "interval": lambda found, how: f"{found.value:{how}} [{found.low:{how}}, {found.high:{how}}]",
     }  # fmt: skip
     made.filters = {name: made.filters[name] for name in kept} | {name: _safe(each) for name, each in ours.items()}
-    models: dict[str, str] = {"main": "main", "champion": "production", "best": "best release", "base": "base model"}
+    models: dict[str, str] = {"main": "main", "production": "production", "best": "best release", "base": "base model"}
     made.globals["COUNTERS"] = energy.SAYS
     made.globals["NAMES"] = models | {str(name): said for name, said in baselines.NAMES.items()}
     return made

@@ -6,7 +6,7 @@ from checks.formats.verdict import Finding, Status
 from release.review.facts import Facts
 from release.review.text import visible
 
-Outcome = Literal["bad-data", "refused", "void", "recorded", "not-landed", "uncompared", "policy"] | Status
+Outcome = Literal["bad-data", "refused", "not-held", "recorded", "not-landed", "uncompared", "policy"] | Status
 _LONGEST = 160  # characters of a reason in a title
 
 
@@ -34,10 +34,12 @@ def title(facts: Facts, uncompared: str) -> str:
         case "bad-data" if facts.data:
             failed = sum(not each.success for each in facts.data.expectations)
             return f"data refused: {failed} expectations fail; nothing was trained"
-        case "void":
-            return "void: the verdict is not about what lies here"
+        case "not-held" if facts.params is None:
+            return "parameters refused"
+        case "not-held":
+            return "the verdict does not hold: files changed"
         case "recorded":
-            return f"{facts.status} as recorded, not judged again here"
+            return f"not judged here: the record says {facts.status}"
         case "not-landed":
             return "pass, and the record is not on the branch: run again"
         case "uncompared":

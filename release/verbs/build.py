@@ -119,7 +119,7 @@ def plan(root: Path, options: Options) -> Plan:
 def build(root: Path, options: Options) -> ImageReport:
     """Build the image, store it, and write reports/image.json.
 
-    Raises EvidenceRefused if the verdict is void, about other bytes or not committed; VerdictFailed or
+    Raises EvidenceRefused if the verdict does not hold, about other bytes or not committed; VerdictFailed or
     VerdictInconclusive if it is not ``pass``; BuildRefused if the base is not pinned or does not fit, or if the image
     would exceed a limit; RegistryRefused if a store does not accept or deliver a blob. The tag is set last: after a
     failure or a kill it is unchanged.

@@ -1,9 +1,9 @@
 """comment: posts the report on its pull request, or updates it, and sets the check.
 
 The comment has CML's format: a watermark identifies it, so either tool finds a comment that the other wrote. CML posts
-if it is installed and would do the right thing. CML reads one page of comments and ignores their author. So the REST
-client posts if the comment is on page two or another author wrote a look-alike. Source:
-https://cml.dev/doc/ref/comment.
+if it is installed and would do the right thing. CML reads one page of comments, ignores their author, and overlooks a
+watermark without a commit. So the REST client posts if CML would not take this very comment. Source:
+https://github.com/iterative/cml/blob/v0.20.6/src/watermark.js.
 """
 
 import os
@@ -31,6 +31,7 @@ ACTIONS = "github-actions[bot]"  # who a workflow's own token writes as; no pers
 _TITLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,59}", re.ASCII)
 _CML_PAGE = 30  # comments that CML looks through
 _CML_SECONDS = 120
+_NO_COMMIT = "0" * 40  # git's name of no commit: CML overlooks a watermark without any
 _KEPT = (
     "PATH",
     "LANG",
@@ -118,18 +119,28 @@ def hold_title(title: str) -> None:
 
 
 def watermark(title: str, commit: str | None) -> str:
-    """The line by which CML finds its comment."""
-    return f'![](https://cml.dev/watermark.png#{commit or ""} "CML watermark {title}")'
+    """The line by which CML finds its comment, as CML writes it: with an underscore of the title escaped."""
+    escaped = title.replace("_", r"\_")
+    return f'![](https://cml.dev/watermark.png#{commit or _NO_COMMIT} "CML watermark {escaped}")'
 
 
 def is_marked(body: str, title: str) -> bool:
-    """Whether the last line of a comment is the watermark of ``title``, for any commit.
+    """Whether the last line of a comment is the watermark of ``title``, for any commit or, as CML may write it, none.
 
     Only the last line counts: a quotation or untrusted text may contain a watermark elsewhere.
     """
     last = body.rstrip().rpartition("\n")[2].strip()
-    pattern = rf'!\[\]\(https://cml\.dev/watermark\.png#[0-9a-f]* "CML watermark {re.escape(title)}"\)'
+    pattern = _pattern("(#[0-9a-fA-F]*)?", re.escape(title).replace("_", r"\\?_"))
     return re.fullmatch(pattern, last) is not None
+
+
+def _is_seen_by_cml(body: str, title: str) -> bool:
+    """Whether CML takes a comment for its own: it looks everywhere in the text, for a watermark with a commit."""
+    return re.search(_pattern("#[0-9a-fA-F]+", re.escape(title.replace("_", r"\_"))), body) is not None
+
+
+def _pattern(commit: str, title: str) -> str:
+    return rf'!\[\]\(https://cml\.dev/watermark\.png{commit} "CML watermark {title}"\)'
 
 
 def _posted(
@@ -138,19 +149,18 @@ def _posted(
     """The comment on GitHub, whether it is new, and which tool posted it."""
     author = options.author or client.login() or ACTIONS
     body = f"{found.markdown}\n{watermark(options.title, commit)}"
-    ours, others, count = _look(client, number, options.title, author)
+    ours, others, takes_ours = _look(client, number, options.title, author)
     if others:
         notes.append(
             f"{others} other comment{'s' if others > 1 else ''} with this watermark, of other authors: left alone"
         )
     if options.use_cml and (program := shutil.which("cml")):
-        first_page = count < _CML_PAGE if ours is None else ours.place <= _CML_PAGE
         if _server(client.where) is None:
             notes.append("cml: does not speak to this API address; posted by REST")
-        elif others or not first_page:
+        elif not takes_ours:
             notes.append("cml: would not find this comment, or update someone else's; posted by REST")
-        elif commit is None or "_" in options.title:
-            notes.append("cml: would write another watermark (without a commit, or with _ escaped); posted by REST")
+        elif commit is None:
+            notes.append("cml: would write a watermark without a commit, which it does not find; posted by REST")
         elif why := _by_cml(program, client.where, number, found.markdown, commit, options.title):
             notes.append(f"cml: {why}; posted by REST")
         else:
@@ -179,19 +189,22 @@ def _by_rest(
             return (ours if _same(ours.body, body) else client.update(ours.id, body)), True
 
 
-def _look(client: GitHub, number: int, title: str, author: str) -> tuple[Comment | None, int, int]:
-    """Our comment, the number of others with its watermark, and the number of all comments."""
+def _look(client: GitHub, number: int, title: str, author: str) -> tuple[Comment | None, int, bool]:
+    """Our comment, how many others have its watermark, and whether CML would take the same comment or a new one."""
     ours: Comment | None = None
+    cmls: Comment | None = None
     others = count = 0
     for each in client.comments(number):
         count += 1
+        if each.place <= _CML_PAGE and _is_seen_by_cml(each.body, title):
+            cmls = each  # the last on its page
         if not is_marked(each.body, title):
             continue
         if each.author.lower() != author.lower():
             others += 1
         elif ours is None:
             ours = each
-    return ours, others, count
+    return ours, others, cmls is ours and (ours is not None or count < _CML_PAGE)
 
 
 def _same(one: str, two: str) -> bool:

@@ -68,7 +68,7 @@ class Report(Record):
 
 
 def report(root: Path, options: Options | None = None) -> Report:
-    """Render the record below ``root``. A verdict that does not hold is reported as void, which is no refusal.
+    """Render the record below ``root``. A verdict that does not hold is reported, and is no refusal.
 
     Raises EvidenceRefused for an unknown target or an address that cannot be linked, MachineRefused without git.
     """

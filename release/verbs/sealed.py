@@ -105,10 +105,10 @@ def new(root: Path, source: Path, key: Path | None = None) -> New:
 def ask(root: Path, key: Path | None = None, *, keyless: bool = False, target: str | None = None) -> Asked:
     """Ask the sealed split about the model of the record here, count the look, and sign the bit.
 
-    Raises EvidenceRefused if the record is not the target branch's or its verdict is void, if the signer may not sign
-    looks, or a look there cannot be believed; VerdictFailed or VerdictInconclusive where the verdict itself does not
-    pass; StageRefused if the rows cannot be asked; Outrun or RemoteRefused if the look cannot be counted. None of these
-    says anything of the rows.
+    Raises EvidenceRefused if the record is not the target branch's or its verdict does not hold, if the signer may not
+    sign looks, or a look there cannot be believed; VerdictFailed or VerdictInconclusive where the verdict itself does
+    not pass; StageRefused if the rows cannot be asked; Outrun or RemoteRefused if the look cannot be counted. None of
+    these says anything of the rows.
     """
     if (key is None) != keyless:
         raise EvidenceRefused("a look is signed by a key or by an identity", "give one of --key and --keyless")

@@ -75,9 +75,9 @@ def sign(
 
     Signs and attaches the statement, the signature of the weights, SLSA provenance and the bill of materials. What the
     same signer attached before is left unchanged. ``target`` is the branch whose signers count. Raises EvidenceRefused
-    if the verdict is void, if a report is missing, failed or about something else, if no verifier signed the serving
-    report, or if the signer may not sign releases; VerdictFailed or VerdictInconclusive; RegistryRefused if the image
-    is missing or the store accepts nothing; MachineRefused.
+    if the verdict does not hold, if a report is missing, failed or about something else, if no verifier signed the
+    serving report, or if the signer may not sign releases; VerdictFailed or VerdictInconclusive; RegistryRefused if the
+    image is missing or the store accepts nothing; MachineRefused.
     """
     if (key is None) != keyless:
         raise EvidenceRefused("a release is signed by a key or by an identity", "give one of --key and --keyless")

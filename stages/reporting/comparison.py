@@ -13,7 +13,8 @@ from stages.reporting import plots
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_COLOURS = {"pass": "#2e7d4f", "fail": "#b3261e", "inconclusive": "#b7791f"}
+# Told apart by form, and by colours that the colour-blind tell apart (Okabe and Ito, https://jfly.uni-koeln.de/color/).
+_STYLES = {"pass": ("#0072b2", "o"), "fail": ("#d55e00", "X"), "inconclusive": ("#737373", "D")}
 _INK, _ZERO = "#333333", "#9aa4b0"
 
 
@@ -36,11 +37,11 @@ def _figure(findings: Sequence[Finding]) -> "Figure":
         assert finding.low is not None
         assert finding.high is not None
         assert finding.bound is not None
-        colour = _COLOURS[finding.status]
+        colour, marker = _STYLES[finding.status]
         axes.plot(
             [finding.low, finding.high], [place, place], color=colour, linewidth=3, solid_capstyle="butt", zorder=2
         )
-        axes.plot([finding.value], [place], marker="o", color=colour, zorder=3)
+        axes.plot([finding.value], [place], marker=marker, markersize=8, color=colour, zorder=3)
         # The margin is the gate's own, so its line is no longer than the gate's row.
         axes.plot([finding.bound] * 2, [place - 0.38, place + 0.38], color=_INK, linestyle=(0, (3, 2)), zorder=2)
         flips = f"+{finding.gained} −{finding.lost} of {finding.n}"

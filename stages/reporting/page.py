@@ -20,7 +20,7 @@ NAMES: dict[str, str] = {
     "base": "the base model",
     "unquantised": "the 16-bit model",
     "main": "main's model",
-    "champion": "production's model",
+    "production": "production's model",
     "best": "the best release",
 } | {str(name): said if said[0].isupper() else f"the {said}" for name, said in baselines.NAMES.items()}
 

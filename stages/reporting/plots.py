@@ -1,6 +1,6 @@
 """Plots of an evaluation as PNG and SVG: scores with intervals, slices, confusion. Without a display.
 
-In:  an EvaluationReport, pairs of reference and prediction. Out: files in a directory.
+In:  an EvaluationReport, the candidate's predictions, pairs of reference and prediction. Out: files in a directory.
 The same input gives the same bytes with the same Matplotlib: no dates, no random ids.
 """
 
@@ -12,18 +12,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from checks.formats.evaluation_reports import EvaluationReport, Interval
+from checks.rows import Prediction
+from checks.stats import intervals
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 OTHER = "(other)"
 
-_CANDIDATE, _REST, _INK = "#1f5fa8", "#b8c4d2", "#333333"
+_CANDIDATE, _REST, _INK = "#7fb2e5", "#d3dae2", "#333333"  # light: an interval must be seen on its bar
 _MAX_SLICES = 40
+_FEW = 20  # rows of a slice below which its interval says next to nothing: such slices are one bar
 _LONGEST_NAME = 28
 
 
-def draw(folder: Path, report: EvaluationReport, pairs: Sequence[tuple[str, str]]) -> None:
+def draw(
+    folder: Path, report: EvaluationReport, candidate: Sequence[Prediction], pairs: Sequence[tuple[str, str]]
+) -> None:
     """Write the plots of ``report`` below ``folder``.
 
     ``pairs``: reference and prediction of the candidate, predictions outside the labels as OTHER; empty for free
@@ -32,7 +37,7 @@ def draw(folder: Path, report: EvaluationReport, pairs: Sequence[tuple[str, str]
     scorer = next(iter(report.models["candidate"].metrics))
     with style():
         save(_scores(report, scorer), folder / "scores")
-        save(_slices(report, scorer), folder / "slices")
+        save(_slices(report, candidate, scorer), folder / "slices")
         if pairs:
             save(_confusion(pairs), folder / "confusion")
 
@@ -43,9 +48,16 @@ def _scores(report: EvaluationReport, scorer: str) -> "Figure":
     return _bars(rows, title, [_CANDIDATE if name == "candidate" else _REST for name, _ in rows])
 
 
-def _slices(report: EvaluationReport, scorer: str) -> "Figure":
-    found = sorted(report.models["candidate"].slices.items(), key=lambda item: (-item[1][scorer].n, item[0]))
-    shown = [(f"{short(name)} ({metrics[scorer].n})", metrics[scorer]) for name, metrics in found[:_MAX_SLICES]]
+def _slices(report: EvaluationReport, candidate: Sequence[Prediction], scorer: str) -> "Figure":
+    by_name = {name: metrics[scorer] for name, metrics in report.models["candidate"].slices.items()}
+    few = {name for name, interval in by_name.items() if interval.n < _FEW}
+    few = few if len(few) > 1 else set()
+    found = sorted(by_name.keys() - few, key=lambda name: (-by_name[name].n, name))
+    shown = [(f"{short(name)} ({by_name[name].n})", by_name[name]) for name in found[:_MAX_SLICES]]
+    if pooled := [each for each in candidate if each.slice in few]:
+        scores, groups = [each.scores[scorer] for each in pooled], [each.group for each in pooled]
+        mean = intervals.mean_interval(scores, groups, report.confidence)
+        shown.append((f"{len(few)} smaller ones ({len(pooled)})", mean))
     more = f", the {_MAX_SLICES} largest of {len(found)}" if len(found) > _MAX_SLICES else ""
     return _bars(shown, f"candidate: {scorer} by slice (rows){more}", [_CANDIDATE] * len(shown))
 
@@ -61,7 +73,7 @@ def _bars(rows: Sequence[tuple[str, Interval]], title: str, colours: Sequence[st
     places = range(len(rows))
     axes.barh(places, values, xerr=[below, above], color=colours, ecolor=_INK, height=0.62, capsize=3)
     axes.set_yticks(places, [name for name, _ in rows])
-    axes.invert_yaxis()
+    axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(0, 1.12)
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
     for place, (_, interval) in enumerate(rows):
