@@ -51,7 +51,10 @@ _VERIFY = "run `lockstep build`, then `lockstep verify`"
 
 
 class Signed(NamedTuple):
-    """A signed release. ``added``: digests of the newly attached artifacts; empty the second time."""
+    """A signed release. ``added``: digests of the newly attached artifacts; empty the second time.
+
+    What is in a registry for other programs alone (``cosign.write``) is not among them.
+    """
 
     statement: Statement
     signer: str

@@ -20,14 +20,13 @@ def policy(admitted: Admitted) -> Policy:
     if admitted.signatures > 1:  # one authority is enough, unless a policy about those that hold asks for more
         enough = f'import "struct"\nauthorityMatches: struct.MinFields({admitted.signatures})\n'
         spec["policy"] = {"type": "cue", "data": enough}
-    return Policy(
-        {
-            "apiVersion": "policy.sigstore.dev/v1beta1",
-            "kind": "ClusterImagePolicy",
-            "metadata": {"name": f"lockstep-{admitted.environment}"},
-            "spec": spec,
-        }
-    )
+    document = {
+        "apiVersion": "policy.sigstore.dev/v1beta1",
+        "kind": "ClusterImagePolicy",
+        "metadata": {"name": f"lockstep-{admitted.environment}"},
+        "spec": spec,
+    }
+    return Policy((document,))
 
 
 def _authority(signer: Signer, admitted: Admitted) -> dict[str, Any]:
