@@ -295,12 +295,13 @@ def test_gatekeeper_denies_what_was_not_promoted_and_what_ratify_does_not_confir
     first, second, third = (each.image for each in world.releases)
     name = first.partition("@")[0]
     digest = first.partition("@")[2]
-    other = "docker.io/library/proxy:1"
+    other, tagged = "docker.io/library/proxy:1", f"{name}:v1@{digest}"
     pods: dict[str, tuple[dict[str, Any], dict[str, bool], int]] = {  # Ratify's answers; violations
         "what runs": ({"containers": [{"image": second}]}, {second: True}, 0),
         "what ran before": ({"initContainers": [{"image": first}]}, {first: True}, 0),
         "the weights as a volume": ({"volumes": [{"emptyDir": {}}, {"image": {"reference": second}}]}, {second: True}, 0),
         "another's image": ({"containers": [{"image": other}]}, {}, 0),
+        "a tag and the digest": ({"containers": [{"image": tagged}]}, {tagged: True}, 0),
         "another's that begins alike": ({"containers": [{"image": f"{name}-2:v1"}]}, {}, 0),
         "signed and not promoted": ({"containers": [{"image": third}]}, {third: True}, 1),
         "the same as a volume": ({"volumes": [{"image": {"reference": third}}]}, {third: True}, 1),
