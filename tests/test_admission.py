@@ -226,7 +226,7 @@ def test_ratify_asks_each_signer_with_a_key_and_says_what_it_cannot(what: str) -
     others = [] if len(keyed) == len(who) else [KEYS]
     assert noted(found, "ratify", [*everywhere, WEAKER, FAIL, *others])
     documents = CONTROLLERS["ratify"](found).documents
-    made = {(one["kind"], one["metadata"]["name"]): one for one in documents}
+    made = {(each["kind"], each["metadata"]["name"]): each for each in documents}
     assert len(made) == len(documents) == 2 * len(keyed) + 4
     for number, one in enumerate(keyed, 1):
         # the fields that Ratify's CRDs require, and those of its Go types
@@ -242,9 +242,9 @@ def test_ratify_asks_each_signer_with_a_key_and_says_what_it_cannot(what: str) -
         }  # fmt: skip
     assert made["NamespacedStore", "lockstep"]["spec"] == {"name": "oras", "parameters": {"cosignEnabled": True}}
     assert made["NamespacedPolicy", "ratify-policy"]["spec"]["type"] == "rego-policy"
-    for (kind, _), one in made.items():
+    for (kind, _), each in made.items():
         if kind.startswith("Namespaced"):
-            assert (one["apiVersion"], one["metadata"]["namespace"]) == (RATIFY, "router-staging")
+            assert (each["apiVersion"], each["metadata"]["namespace"]) == (RATIFY, "router-staging")
     assert made["LockstepPromoted", "lockstep-staging"]["spec"]["match"]["namespaces"] == ["router-staging"]
 
 
