@@ -96,6 +96,30 @@ def test_every_kind_of_gate_stands_in_the_table_of_what_it_asks() -> None:
     assert [kind for kind in kinds if f"\n| `{kind}` |" not in table] == []
 
 
+def test_each_threat_names_tests_that_there_are() -> None:
+    """Its last column has names of test functions, with spaces, and their files."""
+    wrong, rows, tested = [], 0, False
+    for line in (DOCS / "explanation" / "threat-model.md").read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+        if not line.startswith("| "):
+            tested = False
+        elif cells[-1] == "test":
+            tested = True
+        elif tested and not cells[-1].startswith("---"):
+            rows += 1
+            named = re.findall(r"([a-z0-9 ]+) \(`(test_\w+\.py)`\)", cells[-1])
+            functions = [f"def test_{name.strip().replace(' ', '_')}(" for name, _ in named]
+            wrong += [
+                (cells[0], function)
+                for function, (_, file) in zip(functions, named, strict=True)
+                if function not in (REPOSITORY / "tests" / file).read_text()
+            ]
+            if "; ".join(f"{name.strip()} (`{file}`)" for name, file in named) != cells[-1]:
+                wrong.append((cells[0], cells[-1]))
+    assert rows > 40
+    assert wrong == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_a_page_begins_with_a_title_and_a_sentence_about_its_purpose(page: Path) -> None:
     title, _, rest = page.read_text().partition("\n\n")

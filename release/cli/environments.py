@@ -253,7 +253,7 @@ def checkpoint(root: Path, key: Path | None, keyless: bool, target: str | None, 
 @click.option(
     "--for",
     "controller",
-    type=click.Choice(["kyverno", "policy-controller"]),
+    type=click.Choice(["kyverno", "policy-controller", "ratify"]),
     required=True,
     help="The admission controller of the cluster.",
 )

@@ -13,15 +13,19 @@ from release.evidence import dsse, keys, sigstore, strict
 
 def sign(statement: bytes, key: CryptoSigner) -> bytes:
     """A bundle of ``statement``, signed by ``key``."""
-    envelope = strict.read(dsse.sign(statement, PAYLOAD, key), "the envelope", dsse.LARGEST)
-    for signature in envelope["signatures"]:
-        signature["keyid"] = ""  # the bundle's hint says it
+    return wrap(dsse.sign(statement, PAYLOAD, key), key)
+
+
+def wrap(signed: bytes, key: CryptoSigner) -> bytes:
+    """The bundle of an envelope that ``key`` signed: the same signature, so the same bytes each time."""
+    plain = envelope(signed)
+    signatures = [one | {"keyid": ""} for one in plain["signatures"]]  # the bundle's hint says it
     hint = hashlib.sha256(keys.pem(key.public_key).encode()).hexdigest()
     return strict.write(
         {
             "mediaType": sigstore.BUNDLE,
             "verificationMaterial": {"publicKey": {"hint": hint}, "tlogEntries": []},
-            "dsseEnvelope": envelope,
+            "dsseEnvelope": plain | {"signatures": signatures},
         }
     )
 

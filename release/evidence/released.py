@@ -10,7 +10,7 @@ from checks.formats.statement import ENVELOPE, Statement
 from release.adapters.registry.types import Store
 from release.evidence import attach, bundles, dsse, sigstore, slsa, statement, trust
 
-TYPES = (ENVELOPE, sigstore.BUNDLE)  # signed by a key; by an identity
+TYPES = (ENVELOPE, sigstore.BUNDLE)  # signed by a key; by an identity, or by a key for other programs
 
 
 class Released(NamedTuple):
@@ -49,9 +49,10 @@ def check(data: bytes, image: str, known: Signers, where: str = "the evidence", 
 def search(store: Store, image: str, known: Signers) -> Search:
     """All statements attached to an image. Invalid ones are skipped and reported: anyone who may push may attach.
 
+    A bundle of what the same signer has an envelope of is left out: it is there for other programs.
     Raises RegistryRefused as the store does.
     """
-    found, others = dict[str, Released](), list[str]()
+    found, others, enveloped = dict[str, Released](), list[str](), set[tuple[str, bytes]]()
     for kind in TYPES:
         for one in attach.attached(store, image, kind, dsse.LARGEST, others.append):
             try:
@@ -60,7 +61,11 @@ def search(store: Store, image: str, known: Signers) -> Search:
                 if not _is_provenance(one.data, known):
                     others.append(refused.what)
             else:
-                found[released.digest] = released
+                said = (released.signer, released.payload)
+                if kind == ENVELOPE:
+                    enveloped.add(said)
+                if kind == ENVELOPE or said not in enveloped:
+                    found[released.digest] = released
     return Search(tuple(found.values()), tuple(others))
 
 

@@ -51,7 +51,10 @@ _VERIFY = "run `lockstep build`, then `lockstep verify`"
 
 
 class Signed(NamedTuple):
-    """A signed release. ``added``: digests of the newly attached artifacts; empty the second time."""
+    """A signed release. ``added``: digests of the newly attached artifacts; empty the second time.
+
+    What is in a registry for other programs alone (``cosign.write``) is not among them.
+    """
 
     statement: Statement
     signer: str
@@ -195,7 +198,7 @@ def _holds(store: Store, subject: Descriptor, image: ImageReport) -> None:
 def _attach(store: Store, to: Descriptor, made: _Made, signer: CryptoSigner | None, known: Signers) -> Signed:
     """Attach what is missing. The statement comes last, so that whoever finds it finds the rest.
 
-    The tag that older programs read comes after it: a registry may refuse to move a tag.
+    What only other programs read comes after it: a registry may refuse to move their tags.
     """
     ours = known
     if signer:
@@ -218,7 +221,7 @@ def _attach(store: Store, to: Descriptor, made: _Made, signer: CryptoSigner | No
             kind = sigstore.BUNDLE if bundle else ENVELOPE
             added.append(attach.attach(store, to, kind, data, title, cosign.annotations(data) if bundle else None))
     if signer and isinstance(store, Repository):
-        cosign.write_tag(store, to.digest, (envelope, there.get(provenance) or new[provenance]))
+        cosign.write(store, to, envelope, there.get(provenance) or new[provenance], signer)
     return Signed(found.statement, found.signer, envelope, found.digest, tuple(added))
 
 

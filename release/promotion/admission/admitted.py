@@ -24,7 +24,7 @@ class Admitted(NamedTuple):
     """``repositories``: HOST/NAME of every release that the environment ever ran. ``images``: the digests that may run.
 
     ``signers``: who may release, and retired signers of what may run: its pods must restart. ``signatures``: how many
-    of them must have signed. ``by_key``: whether the current release is signed by a key, or by an identity.
+    of them must have signed.
     """
 
     environment: str
@@ -33,11 +33,10 @@ class Admitted(NamedTuple):
     images: tuple[str, ...]
     signers: tuple[Signer, ...]
     signatures: int
-    by_key: bool
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What neither controller can check, in a sentence or two each."""
+        """What no controller can check, in a sentence or two each."""
         said = [
             f"{one.name} signs until {one.until}. The cluster knows no dates: apply a new policy after that day."
             for one in self.signers
@@ -56,7 +55,7 @@ class Admitted(NamedTuple):
 class Policy(NamedTuple):
     """What a controller reads. ``notes``: what this controller cannot check, beside ``Admitted.notes``."""
 
-    document: dict[str, Any]
+    documents: tuple[dict[str, Any], ...]
     notes: tuple[str, ...] = ()
 
 
@@ -94,7 +93,7 @@ def admitted(context: PromotionContext, environment: str) -> Admitted:
         )
     return Admitted(
         environment, _namespace(context, environment), tuple(repositories), tuple(dict.fromkeys(allowed)),
-        signers, rule.signatures, by.key is not None,
+        signers, rule.signatures,
     )  # fmt: skip
 
 

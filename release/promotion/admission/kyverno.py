@@ -18,24 +18,21 @@ _IMAGES = {
 def policy(admitted: Admitted) -> Policy:
     """Pods of the environment's namespace run only admitted images of its repositories.
 
-    An entry of ``verifyImages`` reads signatures by keys or by identities, and several entries must all hold. So both
-    kinds cannot be counted together: then one signature of the current release's kind is enough, and a note says so.
+    Signatures by keys alone are read where every version of Kyverno finds them. With identities among the signers all
+    are read from Sigstore bundles, which `lockstep sign` attaches for keys too.
     """
-    own = [one for one in admitted.signers if (one.key is not None) == admitted.by_key]
-    others = [one.name for one in admitted.signers if one not in own]
-    if not others:
-        return Policy(_document(admitted, own, admitted.signatures))
-    kind, names = "a key" if admitted.by_key else "an identity", ", ".join(others)
-    note = f"Signatures by {kind} count, as the current release has one. Those of {names} do not."
-    if admitted.signatures > 1:
-        note += (
-            f" WEAKER than `lockstep promote`: one signature is enough instead of {admitted.signatures}. Kyverno "
-            "cannot count keys and identities together."
-        )
-    return Policy(_document(admitted, own, 1), (note,))
+    by_key = [one.name for one in admitted.signers if one.key]
+    if not by_key or len(by_key) == len(admitted.signers):
+        return Policy((_document(admitted, "Cosign" if by_key else "SigstoreBundle"),))
+    note = (
+        f"Keys ({', '.join(by_key)}) and identities count together in Kyverno 1.19 or newer. An earlier one counts no "
+        "key here. Nor does any count one that signed before Lockstep attached a bundle for it: sign again."
+    )
+    return Policy((_document(admitted, "SigstoreBundle"),), (note,))
 
 
-def _document(admitted: Admitted, signers: list[Signer], count: int) -> dict[str, Any]:
+def _document(admitted: Admitted, kind: str) -> dict[str, Any]:
+    signers = {"count": admitted.signatures, "entries": [_entry(one) for one in admitted.signers]}
     return {
         "apiVersion": "kyverno.io/v1",
         "kind": "ClusterPolicy",
@@ -54,7 +51,7 @@ def _document(admitted: Admitted, signers: list[Signer], count: int) -> dict[str
                     "imageExtractors": {"Pod": [{"name": name, "path": path} for name, path in _IMAGES.items()]},
                     "verifyImages": [
                         {
-                            "type": "Cosign" if admitted.by_key else "SigstoreBundle",
+                            "type": kind,
                             "failureAction": "Enforce",
                             "imageReferences": [
                                 f"{name}{end}" for name in admitted.repositories for end in (":*", "@*")
@@ -65,7 +62,7 @@ def _document(admitted: Admitted, signers: list[Signer], count: int) -> dict[str
                             "attestations": [
                                 {
                                     "type": PREDICATE,
-                                    "attestors": [{"count": count, "entries": [_entry(one) for one in signers]}],
+                                    "attestors": [signers],
                                     "conditions": [{"all": _conditions(admitted)}],
                                 }
                             ],

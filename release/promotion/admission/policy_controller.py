@@ -9,6 +9,14 @@ from checks.formats.signers import Signer
 from checks.formats.statement import PREDICATE
 from release.promotion.admission.admitted import Admitted, Policy
 
+# Not in CUE: there too few fields are no error but an incomplete value, of which policy-controller says nothing.
+_ENOUGH = """package sigstore
+
+default isCompliant = false
+
+isCompliant {{ count(input.authorityMatches) >= {signatures} }}
+"""
+
 
 def policy(admitted: Admitted) -> Policy:
     """Only admitted images of the environment's repositories run, signed by as many of the signers as must sign."""
@@ -18,16 +26,14 @@ def policy(admitted: Admitted) -> Policy:
         "authorities": [_authority(signer, admitted) for signer in admitted.signers],
     }
     if admitted.signatures > 1:  # one authority is enough, unless a policy about those that hold asks for more
-        enough = f'import "struct"\nauthorityMatches: struct.MinFields({admitted.signatures})\n'
-        spec["policy"] = {"type": "cue", "data": enough}
-    return Policy(
-        {
-            "apiVersion": "policy.sigstore.dev/v1beta1",
-            "kind": "ClusterImagePolicy",
-            "metadata": {"name": f"lockstep-{admitted.environment}"},
-            "spec": spec,
-        }
-    )
+        spec["policy"] = {"type": "rego", "data": _ENOUGH.format(signatures=admitted.signatures)}
+    document = {
+        "apiVersion": "policy.sigstore.dev/v1beta1",
+        "kind": "ClusterImagePolicy",
+        "metadata": {"name": f"lockstep-{admitted.environment}"},
+        "spec": spec,
+    }
+    return Policy((document,))
 
 
 def _authority(signer: Signer, admitted: Admitted) -> dict[str, Any]:
