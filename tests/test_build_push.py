@@ -165,7 +165,7 @@ def test_the_image_of_the_platform_that_params_name_is_taken_or_its_absence_is_r
     wanted: str | None, has: tuple[str, ...], found: str, registry: Registry, tmp_path: Path
 ) -> None:
     base = BaseLayout(tmp_path / "base")
-    entries = {}
+    entries = dict[str, dict[str, Any]]()
     for name in has:
         words = dict(zip(("os", "architecture", "variant"), name.split("/"), strict=False))
         entries[name] = base.image(layers=1 + len(entries), platform=name) | {"platform": words}
