@@ -18,10 +18,10 @@ from checks.errors import MachineRefused, MergeRefused
 from checks.rows import Row
 from checks.text import redact
 from checks.training.quantization import COMPRESSOR, COMPRESSOR_PYTHON, Calibration
-from stages.weights import compressed, shards
+from stages.weights import compressed, compressor_worker, shards
 
 LOG = layout.STATE / "compressor.log"  # what LLM Compressor printed in its last run
-_WORKER = Path(__file__).with_name("compressor_worker.py")
+_WORKER = ["-I", compressor_worker.__file__]
 _DROPPED = ("PYTHON", "HF_", "LLM_COMPRESSOR_")
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
 # What a weight of a linear layer becomes: 4-bit numbers, eight in an int32; a scale for each group; its own shape.
@@ -33,7 +33,7 @@ def hold_installed(root: Path, how: Calibration) -> None:
     python = _python(root)
     todo = f"run `python -m stages.tools.compressor {how.version}`, or set {COMPRESSOR_PYTHON} to a Python that has it"
     try:
-        done = subprocess.run([python, "-B", _WORKER, "about"], capture_output=True, text=True, env=_environment())
+        done = subprocess.run([python, *_WORKER, "about"], capture_output=True, text=True, env=_environment())
     except OSError as error:
         raise MachineRefused(f"{python}: {error.strerror}: merge.quantization needs LLM Compressor", todo) from error
     if done.returncode:
@@ -87,7 +87,7 @@ def _run(root: Path, job: Path) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as printed:
         done = subprocess.run(
-            [_python(root), "-B", _WORKER, "round", job], stdin=subprocess.DEVNULL, stdout=printed, stderr=printed,
+            [_python(root), *_WORKER, "round", job], stdin=subprocess.DEVNULL, stdout=printed, stderr=printed,
             env=_environment(), cwd=job.parent,
         )  # fmt: skip
     if done.returncode:
