@@ -1,6 +1,7 @@
 """A real vLLM on a processor, held to the default model by the checks of `lockstep verify`.
 
     python -m benchmarks.vllm [--root FOLDER] [--venv FOLDER] [--quick | --engine ROWS]
+        [--prefix-caching] [--speculate TOKENS] [--checks NAME ...]
 
 Needs a run's models/ and data/ in ``--root``, two cores and 6 GB of memory. Without ``--venv`` it makes an
 environment of its own in a temporary folder, as `python -m stages.tools.vllm VERSION --cpu` does. That takes about
@@ -9,6 +10,8 @@ environment of its own in a temporary folder, as `python -m stages.tools.vllm VE
 Prints a row for each check, and then what a penalty on repetition in generation_config.json does, with the flag that
 the runtime pins and without it (``--quick`` leaves that out). Exits with 1 when anything is not as it should be.
 ``--engine`` asks the first test rows by both engines of the evaluation instead, and compares the answers.
+``--prefix-caching`` and ``--speculate`` turn these settings of ``serve`` on. The cache then has blocks of 32 tokens: a
+block of 128, as in vLLM's build for CPUs, is longer than the prompts, and nothing would be found in it.
 """
 
 import argparse
@@ -21,10 +24,12 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import get_args
 
 from checks import files, layout
 from checks.config import params_file
 from checks.config.params import Params
+from checks.config.release_params import Speculation
 from checks.formats.engines import PYTHON, Vllm
 from checks.formats.serving import CheckName, ProbeReport, ServingCheck
 from checks.rows import Prediction, Row
@@ -49,6 +54,9 @@ def main() -> None:
     parser.add_argument("--venv", type=Path)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--engine", type=int, metavar="ROWS")
+    parser.add_argument("--prefix-caching", action="store_true")
+    parser.add_argument("--speculate", type=int, metavar="TOKENS")
+    parser.add_argument("--checks", nargs="+", metavar="NAME", choices=get_args(CheckName))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="lockstep-vllm-") as temporary, unwinding():
         home = options.venv or Path(temporary) / "venv"
@@ -60,7 +68,7 @@ def main() -> None:
             os.environ[PYTHON] = str(home.resolve() / "bin" / "python")
             _engines(options.root, options.engine)
             return
-        good = _run(options.root, home, Path(temporary), options.quick)
+        good = _run(options.root, home, Path(temporary), options)
     sys.exit(0 if good else 1)
 
 
@@ -84,18 +92,30 @@ def _engines(root: Path, count: int) -> None:
     print(f"\n{same} of {len(rows)} answers are the same.")
 
 
-def _run(root: Path, home: Path, temporary: Path, quick: bool) -> bool:
+def _with_settings(params: Params, runtime: Runtime, options: argparse.Namespace) -> tuple[Params, Runtime]:
+    """``serve`` and the runtime with the settings that are tried."""
+    if options.prefix_caching:
+        runtime = runtime.model_copy(update={"command": (*runtime.command, "--block-size=32")})
+    settings = {
+        "prefix_caching": options.prefix_caching or None,
+        "speculation": Speculation(kind="ngram", tokens=options.speculate) if options.speculate else None,
+    }
+    return params.model_copy(update={"serve": params.serve.model_copy(update=settings)}), runtime
+
+
+def _run(root: Path, home: Path, temporary: Path, options: argparse.Namespace) -> bool:
     params = params_file.load(Path(layout.PARAMS))
     probes = _probes(root, params)
     runtime = runtimes.load("vllm").model_copy(
         update={"package": "pip", "entrypoint": (str(home.resolve() / "bin" / "vllm"), "serve")}
     )
+    params, runtime = _with_settings(params, runtime, options)
     print("\n| check | | |\n| --- | --- | --- |")
-    found = _asked(root, root / layout.MERGED, runtime, params, probes, None)
+    found = _asked(root, root / layout.MERGED, runtime, params, probes, options.checks)
     for check in found:
         print(f"| {check.name} | {check.status} | {check.reason} |")
     good = all(check.status != "fail" for check in found)
-    if quick:
+    if options.quick:
         return good
     penalised = shutil.copytree(root / layout.MERGED, temporary / "penalised")
     path = penalised / "generation_config.json"

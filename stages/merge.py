@@ -3,7 +3,7 @@
 In:  models/base, models/adapter, data/splits/valid.jsonl (prompts for parity), params ``merge``.
 Out: models/merged (safetensors files of at most ``merge.shard_mb``; config and tokenizer that servers on
      transformers 4.51 also read correctly), reports/parity.json; with ``merge.quantization`` models/merged has weights
-     of 8 bits, and models/unquantised is the 16-bit model that they were rounded from (else it is empty).
+     of 8 or 4 bits, and models/unquantised is the 16-bit model that they were rounded from (else it is empty).
 Run: python -m stages.merge
 
 Memory use is a few megabytes whatever the model's size: the base is memory-mapped and the shards are streamed.
@@ -24,12 +24,12 @@ from tqdm import tqdm
 from checks import digest, files, layout
 from checks.config.params import Params
 from checks.errors import EvidenceRefused, MachineRefused, MergeRefused
-from checks.formats.training_reports import Distance, Exported, MergedFile, ParityReport, QuantisedBase
+from checks.formats.training_reports import Calibrated, Distance, Exported, MergedFile, ParityReport, QuantisedBase
 from checks.rows import Row
 from checks.sections import Agreement as Bounds
-from checks.training.quantization import ExportQuantization
+from checks.training.quantization import Calibration, ExportQuantization
 from stages import entry
-from stages.weights import compressed, export, generation, nf4
+from stages.weights import calibrated, compressed, export, generation, nf4
 from stages.weights.threads import one_thread
 
 if TYPE_CHECKING:
@@ -52,11 +52,13 @@ def merge(params: Params, root: Path) -> str:
     """
     base, adapter, merged = root / layout.BASE, root / layout.ADAPTER, root / layout.MERGED
     (root / layout.PARITY_REPORT).unlink(missing_ok=True)
-    to_8_bits = params.merge.quantization
-    if to_8_bits:
+    quantization = params.merge.quantization
+    if quantization:
         compressed.hold_installed()
+        if quantization.calibration:
+            calibrated.hold_installed(root, quantization.calibration)
     with files.replacing_folder(merged) as ships, files.replacing_folder(root / layout.UNQUANTISED) as full:
-        work = full if to_8_bits else ships
+        work = full if quantization else ships
         prompts = files.read_jsonl(root / layout.SPLITS / "valid.jsonl", Row)[: params.merge.parity.prompts]
         if not prompts:
             raise MergeRefused(
@@ -70,8 +72,8 @@ def merge(params: Params, root: Path) -> str:
         export.spell_both(work)
         left_out = generation.neutralise(work)
         report = _held_to_parity(params, root, work, prompts, identity, trained)
-        if to_8_bits:
-            report = _quantised(params.merge.shard_mb * 10**6, to_8_bits, root, full, ships, prompts, report)
+        if quantization:
+            report = _quantised(params.merge.shard_mb * 10**6, quantization, root, full, ships, prompts, report)
     return _line(report, left_out)
 
 
@@ -212,17 +214,22 @@ def _line(report: ParityReport, left_out: tuple[str, ...]) -> str:
 def _quantised(
     limit: int, how: ExportQuantization, root: Path, full: Path, ships: Path, prompts: list[Row], report: ParityReport
 ) -> ParityReport:
-    """Write the export of 8 bits of ``full`` into ``ships``, and the report about it.
+    """Write the export of ``full`` in fewer bits into ``ships``, and the report about it.
 
     Raises MergeRefused if it differs from the 16-bit model by more than ``merge.quantization.parity`` allows.
     """
     from stages.weights import parity
 
-    compressed.export(full, ships, how.kind, limit)
+    calibration = None
+    if how.calibration:
+        calibration = _calibrated(limit, how.calibration, root, full, ships)
+    else:
+        compressed.export(full, ships, how.kind, limit)
     found = parity.distance(full, ships, prompts)
     tree = digest.of_tree(ships)
     exported = Exported(
         kind=how.kind,
+        calibration=calibration,
         compressed_tensors=compressed.hold_installed(),
         unquantised=report.merged,
         size=sum(file.size for file in report.files.values()),
@@ -236,6 +243,19 @@ def _quantised(
     todo = "remove merge.quantization, or change its parity knowingly"
     _hold(found, how.parity, f"{how.kind} and the 16-bit model", prompts, todo)
     return report
+
+
+def _calibrated(limit: int, how: Calibration, root: Path, full: Path, ships: Path) -> Calibrated:
+    path = root / layout.SPLITS / "train.jsonl"
+    rows = files.read_jsonl(path, Row)[: how.rows]
+    if len(rows) < how.rows:
+        raise MergeRefused(
+            f"{layout.SPLITS / path.name}: {len(rows)} rows, and merge.quantization.calibration.rows is {how.rows}",
+            "lower it",
+        )
+    calibrated.export(root, full, ships, how, rows, limit)
+    train = digest.of_file(path).sha256
+    return Calibrated(llmcompressor=how.version, train=train, rows=len(rows), group=how.group)
 
 
 def _tied_rows(base: Path) -> int | None:

@@ -12,6 +12,7 @@ from checks.errors import BuildRefused, Refusal
 from release.verbs.build import Options, build
 from tests import build_tree, oci_check
 from tests.build_tree import BaseLayout, built_image, needed, refused
+from tests.conftest import scaled_down
 
 pytest_plugins = ("tests.build_fixtures",)
 OCI = "org.opencontainers.image."
@@ -120,6 +121,20 @@ def test_a_base_that_does_not_fit_is_refused_in_one_line_and_nothing_is_written(
     root: Path, base: BaseLayout, make: Callable[[BaseLayout], dict[str, Any]], word: str
 ) -> None:
     refused(root, Options(base=base.pinned(make(base))), Refusal, word)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "architecture"), [(None, "amd64"), ("linux/amd64", "amd64"), ("linux/arm64", "arm64")]
+)
+def test_weights_alone_are_for_the_platform_of_the_nodes_that_mount_them(
+    tmp_path: Path, wanted: str | None, architecture: str
+) -> None:
+    document = scaled_down()
+    document["serve"]["platform"] = wanted
+    build_tree.make(tmp_path / "root", build_tree.shards(1), document)
+    build(tmp_path / "root", Options())
+    config = built_image(tmp_path / "root").config
+    assert (config["os"], config["architecture"]) == ("linux", architecture)
 
 
 def test_a_base_that_is_not_pinned_is_refused_with_the_line_that_pins_it(root: Path, base: BaseLayout) -> None:

@@ -149,6 +149,48 @@ def test_an_index_in_a_registry_is_resolved(root: Path, registry: Registry, tmp_
     assert (report.base.index, report.base.manifest) == (index["digest"], ours["digest"])
 
 
+PLATFORMS: list[tuple[str | None, tuple[str, ...], str]] = [
+    # serve.platform, what the base's index has, and which image is taken or what is refused
+    (None, ("linux/amd64", "linux/arm64"), "linux/amd64"),
+    ("linux/amd64", ("linux/amd64", "linux/arm64"), "linux/amd64"),
+    ("linux/arm64", ("linux/amd64", "linux/arm64"), "linux/arm64"),
+    ("linux/arm64", ("linux/amd64", "linux/arm64/v8"), "linux/arm64/v8"),
+    ("linux/arm64", ("linux/amd64",), "has no linux/arm64, it has linux/amd64"),
+    (None, ("linux/arm64",), "has no linux/amd64, it has linux/arm64"),
+]
+
+
+@pytest.mark.parametrize(("wanted", "has", "found"), PLATFORMS)
+def test_the_image_of_the_platform_that_params_name_is_taken_or_its_absence_is_refused(
+    wanted: str | None, has: tuple[str, ...], found: str, registry: Registry, tmp_path: Path
+) -> None:
+    base = BaseLayout(tmp_path / "base")
+    entries = dict[str, dict[str, Any]]()
+    for name in has:
+        words = dict(zip(("os", "architecture", "variant"), name.split("/"), strict=False))
+        entries[name] = base.image(layers=1 + len(entries), platform=name) | {"platform": words}
+    index = base.index(*entries.values())
+    base.tag(index, "v1")
+    copy = ["skopeo", "copy", "--all", "--quiet", "--insecure-policy", "--preserve-digests", "--dest-tls-verify=false"]
+    subprocess.run([*copy, f"oci:{base.folder}:v1", f"docker://{registry.host}/server:v1"], check=True)
+    document = scaled_down()
+    document["serve"]["platform"] = wanted
+    root = tmp_path / "of-one-platform"
+    build_tree.make(root, build_tree.shards(1), document)
+    options = Options(base=f"{registry.host}/server@{index['digest']}", push=f"{registry.host}/model")
+    if found not in has:
+        with pytest.raises(BuildRefused) as refused:
+            build(root, options)
+        assert str(refused.value).splitlines() == [
+            f"{options.base}: {found}; pin an image for it, or change serve.platform"
+        ]
+        return
+    report = build(root, options)
+    assert report.base is not None
+    assert report.base.manifest == entries[found]["digest"]
+    assert _pulled(registry, f"model@{report.image}", tmp_path / "pulled").config["architecture"] == found.split("/")[1]
+
+
 @pytest.mark.parametrize("changed", ["same size", "shorter"])
 def test_damaged_weights_are_never_tagged(root: Path, registry: Registry, changed: str) -> None:
     path = root / layout.MERGED / "model-00003-of-00004.safetensors"

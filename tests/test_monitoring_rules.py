@@ -15,10 +15,11 @@ import requests
 from click.testing import CliRunner
 
 from checks.config.monitor import Monitor
+from checks.errors import ParamsRefused
 from release.cli import main
 from release.monitoring import component, dashboard, rules
-from release.monitoring.queries import Scope
-from tests.conftest import REPOSITORY, dumped, read_yaml
+from release.monitoring.queries import Scope, metric
+from tests.conftest import REPOSITORY, as_params, dumped, read_yaml
 from tests.http_standin import Handler, StandIn
 from tests.mlflow_service import free_port
 from tests.pipeline_repository import write_params
@@ -35,7 +36,7 @@ OTHER = PRODUCTION._replace(model="other")  # in the same Prometheus
 COST = {"devices": 2, "hourly_price": 1.8}
 MONITORS: dict[str, dict[str, Any]] = {
     "default": {},
-    "all": {"objectives": ALL, "cost": COST},
+    "all": {"objectives": ALL, "cost": COST, "gpus": {"production": {"namespace": "router-production"}}},
     "none": {"objectives": NONE},
 }
 
@@ -139,6 +140,28 @@ def other() -> Iterator[Any]:
         yield server
 
 
+@pytest.fixture
+def gpus() -> Iterator[str]:
+    """Where a STAND-IN for NVIDIA's dcgm-exporter answers: the GPUs of two models, at 300 watts."""
+
+    class Exporter(Handler):
+        def do_GET(self) -> None:
+            joules = 300 * time.monotonic()
+            lines = []
+            for number, (namespace, use) in enumerate((("router-production", 73), ("other-production", 5))):
+                labels = f'{{gpu="{number}",Hostname="node-1",namespace="{namespace}"}}'
+                lines += [
+                    f"DCGM_FI_DEV_GPU_UTIL{labels} {use}",
+                    f"DCGM_FI_DEV_FB_USED{labels} 61440",
+                    f"DCGM_FI_DEV_POWER_USAGE{labels} 300.5",
+                    f"DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION{labels} {1000 * joules:.0f}",
+                ]
+            self.reply(200, "\n".join(["# TYPE DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION counter", *sorted(lines), ""]))
+
+    with StandIn(Exporter) as server:
+        yield server.host
+
+
 @contextmanager
 def _scraped(release: str) -> Iterator[Any]:
     """The gateway's own metrics, of requests of each kind."""
@@ -179,7 +202,7 @@ def _scraped(release: str) -> Iterator[Any]:
 
 @pytest.mark.slow
 def test_a_real_prometheus_of_two_models_answers_every_query_about_one(
-    tmp_path: Path, scraped: Any, other: Any
+    tmp_path: Path, scraped: Any, other: Any, gpus: str
 ) -> None:
     require("prometheus")
     other.metrics.entered("b" * 12, 7)
@@ -189,7 +212,11 @@ def test_a_real_prometheus_of_two_models_answers_every_query_about_one(
     config = {
         "global": {"scrape_interval": "500ms", "evaluation_interval": "500ms"},
         "rule_files": ["rules.yaml"],
-        "scrape_configs": [_scrape(PRODUCTION, scraped.host), _scrape(OTHER, other.host)],
+        "scrape_configs": [
+            _scrape(PRODUCTION, scraped.host),
+            _scrape(OTHER, other.host),
+            {"job_name": "gpus", "static_configs": [{"targets": [gpus]}]},
+        ],
     }
     (folder / "prometheus.yaml").write_text(dumped(config))
     port = free_port()
@@ -225,6 +252,8 @@ def test_a_real_prometheus_of_two_models_answers_every_query_about_one(
         assert seen == {None, "a" * 12}
         loaded = requests.get(f"{url}/rules", timeout=10).json()["data"]["groups"]
         assert {rule["health"] for group in loaded for rule in group["rules"]} == {"ok"}
+        used = [each for each in queries if each.startswith("DCGM_FI_DEV_GPU_UTIL")]
+        assert [each["value"][1] for each in _asked(url, used[0])] == ["73"]  # not the other model's GPU
     finally:
         process.terminate()
         process.wait(30)
@@ -258,6 +287,47 @@ def _asked(url: str, expression: str) -> list[Any]:
     assert reply.status_code == 200, f"{expression}: {reply.text}"
     found: list[Any] = reply.json()["data"]["result"]
     return found
+
+
+def test_the_energy_of_1000_requests_is_what_their_gpus_used(tmp_path: Path) -> None:
+    """Two GPUs of 300 watts, another model's beside them, and two requests a second."""
+    monitor = Monitor.model_validate({"gpus": {"production": {"namespace": "router-production"}}})
+    (energy,) = [
+        each for each in dashboard.expressions(dashboard.dashboard(PRODUCTION, monitor), "5m") if "ENERGY" in each
+    ]
+
+    def counter(gpu: int, namespace: str) -> dict[str, str]:
+        series = f'DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION{{gpu="{gpu}",namespace="{namespace}"}}'
+        return {"series": series, "values": f"0+{300 * 15 * 1000}x40"}  # millijoules in 15 seconds
+
+    series = [counter(0, "router-production"), counter(1, "router-production"), counter(2, "other-production")]
+    series.append({"series": metric("requests_total", PRODUCTION), "values": "0+30x40"})
+    wanted = {"expr": energy, "eval_time": "10m", "exp_samples": [{"labels": "{}", "value": 1000 * 600 / 3600 / 2}]}
+    case = {"interval": "15s", "input_series": series, "promql_expr_test": [wanted]}
+    (tmp_path / "test.yaml").write_text(dumped({"tests": [case]}))
+    done = _promtool(tmp_path, "test", "rules", "test.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ({"name space": "x"}, "monitor.gpus.production.name space"),
+        ({"namespace": ""}, "monitor.gpus.production.namespace"),
+    ],
+)
+def test_labels_of_gpus_that_no_series_can_have_are_refused(labels: dict[str, str], said: str, document: dict) -> None:
+    document["monitor"] = {"gpus": {"production": labels}}
+    with pytest.raises(ParamsRefused, match=re.escape(said)):
+        as_params(document)
+
+
+def test_a_label_of_gpus_is_quoted_as_prometheus_reads_it() -> None:
+    monitor = Monitor.model_validate({"gpus": {"production": {"namespace": 'a"b\\c', "cluster": "eu"}}})
+    queries = dashboard.expressions(dashboard.dashboard(PRODUCTION, monitor), "5m")
+    assert 'DCGM_FI_DEV_FB_USED{namespace="a\\"b\\\\c",cluster="eu"}' in queries
+    elsewhere = dashboard.dashboard(PRODUCTION._replace(environment="staging"), monitor)
+    assert not [each for each in dashboard.expressions(elsewhere, "5m") if "DCGM" in each]
 
 
 def test_every_metric_that_a_rule_or_a_panel_names_is_one_of_the_gateways(scraped: Any) -> None:

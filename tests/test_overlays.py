@@ -236,6 +236,37 @@ def test_as_many_gpus_as_shards_and_no_environment_says_otherwise(tree: Path, ki
     assert failures("../components/gpu", patches=[fixed]) == []
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_pods_run_on_nodes_of_the_images_architecture_and_no_environment_says_otherwise(tree: Path, kind: str) -> None:
+    plain = overlays.render("staging", pointer(), image("vllm"), load("vllm"), serve())
+    on_arm = overlays.render("staging", pointer(), image("vllm"), load("vllm"), serve(platform="linux/arm64"))
+    assert [path for path in plain if plain[path] != on_arm[path]] == [
+        layout.ENVIRONMENTS / "staging" / overlays.SERVER
+    ]
+    assert b"nodeSelector" not in b"".join(plain.values())
+    put(tree, on_arm)
+
+    def failures(*patches: dict[str, Any]) -> list[str]:
+        pin(tree, "staging", resources=[f"release/{kind}"], patches=list(patches))
+        return edits.failures("staging", lying(tree), on_arm)
+
+    target, pod = ("InferenceService", "predictor") if kind == "kserve" else ("Deployment", "template/spec")
+
+    def patched(value: str) -> dict[str, Any]:
+        return {
+            "target": {"kind": target, "name": "server"},
+            "patch": f"- {{op: replace, path: /spec/{pod}/nodeSelector, value: {value}}}",
+        }
+
+    assert failures() == []
+    (selector,) = all_values(kubernetes_tools.build(tree / "staging"), "nodeSelector")
+    assert selector == {"kubernetes.io/arch": "arm64"}
+    assert failures(patched("{kubernetes.io/arch: arm64, pool: graviton}")) == []
+    for value, found in (("{kubernetes.io/arch: amd64}", "'amd64'"), ("{pool: graviton}", "None")):
+        (failure,) = failures(patched(value))
+        assert failure.endswith(f'kubernetes.io/arch is {found}, serve.platform needs "arm64": keep it')
+
+
 @pytest.mark.parametrize("components", [[], ["../components/gpu"]])
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_environment_that_nothing_was_promoted_to_builds_and_is_empty(

@@ -121,6 +121,62 @@ def test_a_runtime_for_one_device_refuses_shards(params: Params) -> None:
         runtimes.fill(runtimes.load("transformers"), params.serve.model_copy(update={"shards": 2}), PATH)
 
 
+CACHED, UNCACHED = {"prefix_caching": True}, {"prefix_caching": False}
+GUESSING = {"speculation": {"kind": "ngram", "tokens": 3}}
+NGRAM = (
+    '--speculative-config={"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_min": 2, '
+    '"prompt_lookup_max": 5}'
+)
+ADDED: list[tuple[str, dict[str, Any], set[str], set[str]]] = [
+    # the runtime, what params.yaml says, what that adds, and what it replaces
+    ("vllm", CACHED, {"--enable-prefix-caching"}, set()),
+    ("vllm", UNCACHED, {"--no-enable-prefix-caching"}, set()),
+    ("vllm", GUESSING, {NGRAM}, set()),
+    ("vllm", CACHED | GUESSING, {"--enable-prefix-caching", NGRAM}, set()),
+    ("tgi", CACHED, set(), set()),
+    ("tgi", UNCACHED, {"PREFIX_CACHING=0"}, {"PREFIX_CACHING=true"}),
+    ("tgi", GUESSING, {"SPECULATE=3"}, set()),
+]
+
+
+@pytest.mark.parametrize(("name", "said", "added", "replaced"), ADDED)
+def test_a_setting_adds_what_its_server_takes_and_changes_nothing_else(
+    name: str, said: dict[str, Any], added: set[str], replaced: set[str], document: dict
+) -> None:
+    def settings() -> list[str]:
+        filled = runtimes.fill(runtimes.load(name), as_params(document).serve, PATH)
+        return [*filled.command, *(f"{key}={value}" for key, value in filled.environment.items())]
+
+    plain = settings()
+    document["serve"] |= said
+    now = settings()
+    assert (set(now) - set(plain), set(plain) - set(now)) == (added, replaced)
+    assert len(now) == len(set(now))
+
+
+@pytest.mark.parametrize(
+    ("said", "refusal"),
+    [
+        (CACHED, "serve.prefix_caching: true: transformers has no such setting; use null, or another serve.runtime"),
+        (UNCACHED, "serve.prefix_caching: false: transformers has no such setting; use null"),
+        (GUESSING, "serve.speculation.kind: ngram: transformers has no such setting; use serve.speculation: null, or"),
+    ],
+)
+def test_a_runtime_without_a_setting_refuses_it(said: dict[str, Any], refusal: str, document: dict) -> None:
+    document["serve"] |= said
+    with pytest.raises(ParamsRefused, match=re.escape(refusal)):
+        runtimes.fill(runtimes.load("transformers"), as_params(document).serve, PATH)
+
+
+@pytest.mark.parametrize(
+    "speculation", [{"kind": "draft", "tokens": 3}, {"kind": "ngram"}, {"kind": "ngram", "tokens": 0}]
+)
+def test_a_speculation_that_no_server_has_is_refused(speculation: dict[str, Any], document: dict) -> None:
+    document["serve"]["speculation"] = speculation
+    with pytest.raises(ParamsRefused, match=r"serve\.speculation\."):
+        as_params(document)
+
+
 @pytest.mark.parametrize("name", ["../tgi", "tgi.yaml", "", "recipes"])
 def test_a_runtimes_name_is_no_path(name: str) -> None:
     with pytest.raises(ParamsRefused, match="is not a runtime"):

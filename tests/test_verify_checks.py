@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import pytest
 
 from checks.config.params import Params
-from checks.config.release_params import Serve
+from checks.config.release_params import Serve, Speculation
 from checks.evaluation import scoring
 from checks.formats import serving
 from checks.formats.serving import CheckName, Probe, ProbeReport, ProbeToken, ServingCheck, combine
@@ -251,6 +251,38 @@ def test_each_fault_is_found_and_named(
         found = ask(context)
     assert found[check].status == "fail", found[check]
     assert word in found[check].reason
+
+
+CACHE = {"prefix_caching": True}
+GUESS = {"speculation": Speculation(kind="ngram", tokens=4)}
+USED = [
+    # the dialect, what params.yaml turns on, what is wrong, the verdict of the parity check, words of its reason
+    ("vllm", CACHE, {}, "pass", "prefix caching: vllm:prefix_cache_hits_total grew by"),
+    ("vllm", GUESS, {}, "pass", "speculation: vllm:spec_decode_num_draft_tokens_total grew by"),
+    ("tgi", CACHE, {}, "pass", "prefix caching: tgi does not count how often it was used"),
+    ("tgi", GUESS, {}, "pass", "speculation: tgi_request_skipped_tokens_sum grew by"),
+    ("vllm", {"prefix_caching": False}, {"idle": True}, "pass", "where nothing ends an answer"),
+    ("vllm", CACHE, {"idle": True}, "fail", "serve.prefix_caching: vllm:prefix_cache_hits_total did not grow"),
+    ("vllm", GUESS, {"idle": True}, "fail", "equal answers say nothing about speculation"),
+    ("tgi", GUESS, {"idle": True}, "fail", "serve.speculation: tgi_request_skipped_tokens_sum did not grow"),
+    ("vllm", GUESS, {"without_metrics": True}, "fail", "HTTP 404"),
+    ("vllm", CACHE, {"cached_otherwise": "probe 2"}, "fail", "asked again, with its cache, probe p2, token 1"),
+    ("tgi", CACHE, {"cached_otherwise": "probe 2"}, "fail", "asked again, with its cache, probe p2"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "on", "wrong", "status", "word"), USED)
+def test_equal_answers_count_only_where_the_server_used_the_settings_that_are_on(
+    name: str, on: dict[str, Any], wrong: dict[str, Any], status: str, word: str, params: Params,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("release.serving.probes.use.METRIC_SECONDS", 0.3)
+    monkeypatch.setattr(examine, "CHECKS", {"parity": examine.CHECKS["parity"]})
+    with talking(params, name) as (context, server):
+        context.serve = context.serve.model_copy(update=on)
+        fault(**wrong)(server)
+        found = ask(context)["parity"]
+    assert (found.status, word in found.reason) == (status, True), found
 
 
 def test_a_slow_machine_fails_nothing_and_its_times_are_recorded(

@@ -83,6 +83,8 @@ class Faults:
     garbage_after: int | None = None
     cuts_on_term: bool = False
     penalty: bool = False  # on repetition: an answer that nothing ends changes where it would repeat itself
+    cached_otherwise: str | None = None  # the prompt that gets another answer when it is asked again
+    idle: bool = False  # its cache and its guesses are never used
     lingers: bool = False  # never ends after SIGTERM
     exit_code: int = 0
     never_starts: bool = False  # 503 for ever
@@ -101,6 +103,8 @@ class StandIn(http_standin.StandIn):
         self.probes = {probe.messages[-1].content: probe for probe in probes}
         self.rows = rows  # last message to answer
         self.counted, self.asked, self.flying, self.most_flying = 0, 0, 0, 0
+        self.seen: set[str] = set()  # prompts
+        self.hits, self.skipped = 0, 0  # prompts that were seen before; guessed tokens that were kept
         self.bodies: list[dict[str, Any]] = []
         self.streaming: set[Any] = set()  # the connections that a stream was sent on
         self.streaming_at_end = 0
@@ -135,6 +139,7 @@ class StandIn(http_standin.StandIn):
     # What TGI says.
 
     schema = CHAT_REQUEST
+    unending = "logit_bias"  # the field of a request that keeps an answer from ending
 
     def get(self, path: str) -> tuple[int, Any]:
         if path == "/info":
@@ -145,6 +150,7 @@ class StandIn(http_standin.StandIn):
                 "# TYPE tgi_request_count counter\n"
                 f'tgi_request_count{{le="a}} 9"}} {count}\n'
                 f"tgi_request_success {count}\ntgi_queue_size NaN\nnonsense\n"
+                f"tgi_request_skipped_tokens_sum {self.skipped}\ntgi_request_skipped_tokens_count {count}\n"
             )
             return 200, metrics
         return 404, ""
@@ -176,6 +182,12 @@ class StandIn(http_standin.StandIn):
 
     def told(self, messages: list[dict[str, str]], limit: int, unended: bool = False) -> list[Told]:
         last = messages[-1]["content"]
+        again = last in self.seen
+        if not self.faults.idle:
+            self.hits, self.skipped = self.hits + again, self.skipped + 1
+        self.seen.add(last)
+        if again and last == self.faults.cached_otherwise:
+            return [Told(903, "stale", -0.1), Told(2, "<|im_end|>", -0.1, special=True)]
         probe = self.probes.get(last)
         if probe is None:
             return [Told(900, self.rows.get(last, "?"), -0.1), Told(2, "<|im_end|>", -0.1, special=True)]
@@ -198,7 +210,7 @@ class StandIn(http_standin.StandIn):
         return found[:limit]
 
     def chat(self, body: dict[str, Any]) -> dict[str, Any]:
-        told = self.told(body["messages"], body.get("max_tokens", 1024), "logit_bias" in body)
+        told = self.told(body["messages"], body.get("max_tokens", 1024), self.unending in body)
         text = "".join(token.text for token in told if not token.special)
         logprobs = None
         if body.get("logprobs") and not self.faults.no_logprobs:
@@ -220,7 +232,7 @@ class StandIn(http_standin.StandIn):
         }
 
     def chunks(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        told = self.told(body["messages"], body.get("max_tokens", 1024), "logit_bias" in body)
+        told = self.told(body["messages"], body.get("max_tokens", 1024), self.unending in body)
         known = {"id": "", "created": 1, "model": self.model, "system_fingerprint": "3.3.7-native"}
         for place, token in enumerate(told):
             last = place + 1 == len(told)

@@ -2,7 +2,7 @@
 
 Where vLLM differs: it tells tokens as ``token_id:<id>`` when asked to, tokenizes a chat at /tokenize, knows its served
 name and says 404 to any other, names the weights' folder as ``root`` in /v1/models, and calls its metrics ``vllm:…``.
-It heeds ``logit_bias``. On SIGTERM it finishes what its engine has begun; a stream that it accepted tens of milliseconds
+It keeps an answer from ending by ``min_tokens``, also where it speculates and refuses ``logit_bias``. On SIGTERM it finishes what its engine has begun; a stream that it accepted tens of milliseconds
 before ends without a token, as vLLM 0.32 was seen to end 7 of 8.
 """
 
@@ -18,11 +18,17 @@ OPENAI_REQUEST["properties"]["logit_bias"] = {
     "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
     "propertyNames": {"pattern": "^[0-9]+$"},
 }
-VLLM_REQUEST = copy.deepcopy(OPENAI_REQUEST)
+VLLM_REQUEST = copy.deepcopy(CHAT_REQUEST)
+VLLM_REQUEST["properties"]["min_tokens"] = {"type": "integer", "minimum": 1}
+VLLM_REQUEST["properties"]["stop_token_ids"] = {"type": "array", "items": {"type": "integer"}, "minItems": 1}
 VLLM_REQUEST["properties"]["return_tokens_as_token_ids"] = {"type": "boolean"}
 VLLM_REQUEST["properties"]["tools"] = {"type": "array", "items": {"type": "object"}, "minItems": 1}
 VLLM_REQUEST["properties"]["tool_choice"] = {"const": "none"}  # else it wants a parser: --tool-call-parser
-VLLM_REQUEST["dependentRequired"] = {"tools": ["tool_choice"], "tool_choice": ["tools"]}
+VLLM_REQUEST["dependentRequired"] = {
+    "tools": ["tool_choice"],
+    "tool_choice": ["tools"],
+    "min_tokens": ["stop_token_ids"],
+}
 
 
 class OpenAiStandIn(StandIn):
@@ -36,6 +42,7 @@ class VllmStandIn(StandIn):
 
     name = "router"
     schema = VLLM_REQUEST
+    unending = "min_tokens"
     tokenize_path = "/tokenize"
     prefill = 0.04
 
@@ -50,6 +57,8 @@ class VllmStandIn(StandIn):
                 f'vllm:request_success_total{{finished_reason="stop",{model}}} {count}.0\n'
                 f'vllm:request_success_total{{finished_reason="length",{model}}} 0.0\n'
                 f"vllm:generation_tokens_total{{{model}}} {count * 3}.0\n"
+                f"vllm:prefix_cache_hits_total{{{model}}} {self.hits}.0\n"
+                f"vllm:spec_decode_num_draft_tokens_total{{{model}}} {self.skipped * 2}.0\n"
                 f"vllm:e2e_request_latency_seconds_count{{{model}}} {count}.0\n"
             )
             return 200, metrics

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from checks.sections import Fraction, Name, Positive, Section, Share, Strings
 
 DAYS_A_YEAR = 365.25
+LabelName = Annotated[str, Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")]  # of Prometheus
 
 
 class Within(Section):
@@ -111,6 +112,12 @@ class Monitor(Section):
     cost: Annotated[Cost | None, Field(description="null: no cost is reported")] = None
     scaling: dict[Name, Scaling] = Field(
         default_factory=dict, description="by environment: the component `monitoring` then has a ScaledObject of KEDA"
+    )
+
+    gpus: dict[Name, dict[LabelName, Annotated[str, Field(min_length=1)]]] = Field(
+        default_factory=dict,
+        description="by environment: labels of the series that NVIDIA's dcgm-exporter has of its GPUs; "
+        "the dashboard then shows them",
     )
 
     @property

@@ -221,7 +221,7 @@ class Merge(Section):
     parity: MergeParity
     quantization: Annotated[
         ExportQuantization | None,
-        Field(description="ship weights of 8 bits: docs/how-to/quantization.md; null: 16 bits"),
+        Field(description="ship weights of 8 or 4 bits: docs/how-to/quantization.md; null: 16 bits"),
     ] = None
 
 

@@ -46,6 +46,16 @@ class Verify(Section):
     ]
 
 
+class Speculation(Section):
+    """Speculative decoding: the server guesses the next tokens, and keeps those that the model would have chosen."""
+
+    kind: Annotated[
+        Literal["ngram"],
+        Field(description="ngram: guess that text goes on as it did earlier in the prompt or the answer"),
+    ]
+    tokens: Annotated[int, Field(ge=1, le=32, description="most tokens that are guessed at a time")]
+
+
 class Serve(Section):
     """The serving image, and the bounds of its verification."""
 
@@ -78,6 +88,20 @@ class Serve(Section):
     shards: Annotated[
         Positive | None,
         Field(description="GPUs that a server spreads the weights over (tensor parallelism); null: one device"),
+    ] = None
+    platform: Annotated[
+        Literal["linux/amd64", "linux/arm64"] | None,
+        Field(description="of the image; serve.base must have it; null: the runtime's"),
+    ] = None
+    prefix_caching: Annotated[
+        bool | None,
+        Field(
+            description="whether the server keeps the keys and values of prompts for others that begin alike; "
+            "null: as the runtime does by itself"
+        ),
+    ] = None
+    speculation: Annotated[
+        Speculation | None, Field(description="guess tokens and check several in one pass; null: one token at a time")
     ] = None
     probes: Probes
     verify: Verify

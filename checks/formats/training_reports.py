@@ -184,10 +184,22 @@ class Distance(Record):
     top1: Annotated[float, Field(ge=0, le=1)]
 
 
-class Exported(Record):
+class Calibrated(Record):
+    """What weights of 4 bits were calibrated on: the first ``rows`` of the train split ``train``."""
+
+    llmcompressor: str  # its version
+    train: Digest
+    rows: Count
+    group: Count
+
+
+class Exported(Sparse):
     """How the directory that ships was quantised, and how far it is from the 16-bit model, on the same positions."""
 
-    kind: Literal["int8", "fp8"]
+    sparse: ClassVar[frozenset[str]] = frozenset({"calibration"})
+
+    kind: Literal["int8", "fp8", "gptq"]
+    calibration: Calibrated | None = None
     compressed_tensors: str  # its version
     unquantised: Digest  # the 16-bit model: base + adapter, merged
     size: Count  # bytes of its files
@@ -199,8 +211,8 @@ class Exported(Record):
 class ParityReport(Report, Sparse):
     """The merged directory, and its agreement with base + adapter on real prompts.
 
-    ``merged`` and ``files`` are of what ships. If that was ``exported`` to 8 bits, the agreement with base + adapter is
-    the 16-bit model's.
+    ``merged`` and ``files`` are of what ships. If that was ``exported`` to fewer bits, the agreement with base +
+    adapter is the 16-bit model's.
 
     Where the base was quantised for training, ``merged_into`` says which base that is, and ``quantised`` how far the
     merged model is from the quantised one.

@@ -1,25 +1,60 @@
-"""Section ``merge.quantization``: what ships has weights of 8 bits, and how far it may be from the 16-bit model."""
+"""Section ``merge.quantization``: what ships has weights of 8 or 4 bits, and how far from 16 bits it may be."""
 
-from typing import Annotated, Any, Final, Literal, Protocol
+from typing import Annotated, Any, Final, Literal, Protocol, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from checks.sections import Agreement, Section
+from checks import layout
+from checks.sections import Agreement, Positive, Section
 
 UNQUANTISED: Final = "unquantised"  # the 16-bit model, among the models that answer and that gates compare with
 _RULES_OUT_A_LOSS = ("non_inferior", "slice")
 _GATE = f"{{kind: non_inferior, metric: METRIC, against: {UNQUANTISED}, margin: 0.02, confidence: 0.95}}"
 
 
+# Where LLM Compressor is, made by ``python -m stages.tools.compressor VERSION``; or the Python that a variable names.
+COMPRESSOR = layout.STATE / "compressor"
+COMPRESSOR_PYTHON = "LOCKSTEP_COMPRESSOR"
+COMPRESSOR_VERSION = r"^[0-9][0-9a-z.]*$"
+_CALIBRATION = "{version: 0.14.0.1, rows: 128, group: 64}"
+
+
+class Calibration(Section):
+    """How LLM Compressor rounds to 4 bits: by what rows of the train split make of each layer."""
+
+    version: Annotated[
+        str, Field(pattern=COMPRESSOR_VERSION, description="version of llmcompressor; others are refused")
+    ]
+    rows: Annotated[Positive, Field(description="the first so many rows of the train split")]
+    group: Annotated[Literal[32, 64, 128], Field(description="weights of a row that share a scale")]
+
+
 class ExportQuantization(Section):
-    """8 bits for each weight of a linear layer, one scale for each row; inputs are rounded to 8 bits token by token."""
+    """Fewer bits for each weight of a linear layer.
+
+    ``int8`` and ``fp8``: 8 bits, one scale for each row; inputs are rounded to 8 bits token by token. ``gptq``: 4 bits,
+    one scale for each group of weights; inputs keep 16 bits.
+    """
 
     kind: Annotated[
-        Literal["int8", "fp8"], Field(description="the numbers: whole ones, or floats with 4 bits of exponent (e4m3)")
+        Literal["int8", "fp8", "gptq"],
+        Field(
+            description="the numbers: whole ones of 8 bits, floats with 4 bits of exponent (e4m3), or whole ones of 4 "
+            "bits, calibrated"
+        ),
     ]
+    calibration: Annotated[Calibration | None, Field(description="for gptq alone")] = None
     parity: Annotated[
         Agreement, Field(description="how closely it must agree with the 16-bit model; else merge refuses")
     ]
+
+    @model_validator(mode="after")
+    def _is_calibrated_or_needs_no_data(self) -> Self:
+        if self.kind == "gptq" and self.calibration is None:
+            raise ValueError(f"calibration: gptq is calibrated on train rows|add calibration: {_CALIBRATION}")
+        if self.kind != "gptq" and self.calibration is not None:
+            raise ValueError(f"calibration: {self.kind} needs no data|remove it, or use kind: gptq")
+        return self
 
 
 class Exporting(Protocol):

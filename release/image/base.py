@@ -73,7 +73,7 @@ def resolve(store: Store, reference: Reference, platform: str, name: str) -> Bas
     config, plain = _config(store, found, name)
     said = Platform(os=config.os, architecture=config.architecture, variant=config.variant or None)
     if not _same(said, platform):
-        raise BuildRefused(f"{name}: is for {said}, not {platform}", "pin the image of that platform")
+        raise BuildRefused(f"{name}: is for {said}, not {platform}", "pin an image for it, or change serve.platform")
     layers = tuple(_layer(layer, name) for layer in found.layers)
     if len(config.rootfs.diff_ids) != len(layers):
         raise RegistryRefused(
@@ -112,7 +112,9 @@ def _choose(index: Index, platform: str, name: str) -> Entry:
         return chosen[0]
     has = ", ".join(sorted({str(entry.platform) for entry in index.manifests if entry.platform}))
     what = "has no" if not chosen else "has several images for"
-    raise BuildRefused(f"{name}: {what} {platform}, it has {has or 'no platforms'}", "pin another image")
+    raise BuildRefused(
+        f"{name}: {what} {platform}, it has {has or 'no platforms'}", "pin an image for it, or change serve.platform"
+    )
 
 
 def _same(found: Platform, wanted: str) -> bool:

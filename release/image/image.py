@@ -84,7 +84,7 @@ def config(about: About, runtime: Runtime, filled: Filled, base: Base | None, ad
 
     Raises BuildRefused if a volume of the base would hide the weights.
     """
-    document = _base_config(base) if base else _bare(runtime)
+    document = _base_config(base) if base else _bare(filled.platform)
     settings = dict(document.get("config") or {})
     kept = {key: value for key, value in (settings.get("Labels") or {}).items() if not key.startswith(OCI)}
     settings["Labels"] = dict(sorted((kept | labels).items()))
@@ -131,9 +131,9 @@ def described(config: bytes) -> Descriptor:
     return Descriptor(media_type=CONFIG, digest=digest.of_bytes(config), size=len(config))
 
 
-def _bare(runtime: Runtime) -> dict[str, Any]:
+def _bare(platform: str) -> dict[str, Any]:
     """A config without a base: a volume of weights, which is not started."""
-    return dict(zip(("os", "architecture", "variant"), runtime.platform.split("/"), strict=False))
+    return dict(zip(("os", "architecture", "variant"), platform.split("/"), strict=False))
 
 
 def _base_config(base: Base) -> dict[str, Any]:

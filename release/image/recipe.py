@@ -78,7 +78,7 @@ def write_down(root: Path, held: HeldVerdict, ran: Collection[Path], options: Op
     )
     runtime = runtimes.load(options.runtime or params.serve.runtime)
     target, place, tag = _target(root, options, image.version(model))
-    base, source = _base(root, options.base or params.serve.base, runtime)
+    base, source = _base(root, options.base or params.serve.base, runtime.platform_for(params.serve))
     if base:
         _serves(root, described, runtime, params.serve.max_total_tokens)
     count = len(layers) + (len(base.layers) if base else 0)
@@ -133,12 +133,12 @@ def _target(root: Path, options: Options, version: str) -> tuple[Store, str, str
     return stores.open_store(named, root, push=True), f"{named.host}/{named.name}", named.tag or version
 
 
-def _base(root: Path, name: str | None, runtime: Runtime) -> tuple[Base | None, Store | None]:
+def _base(root: Path, name: str | None, platform: str) -> tuple[Base | None, Store | None]:
     if name is None:
         return None, None
     named = reference.parse(name)
     source = stores.open_store(named, root)
-    return bases.resolve(source, named, runtime.platform, name), source
+    return bases.resolve(source, named, platform, name), source
 
 
 def _serves(root: Path, described: dict[str, FileDigest], runtime: Runtime, longest: int) -> None:

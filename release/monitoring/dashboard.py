@@ -1,6 +1,8 @@
 """A Grafana dashboard of a model in an environment, as JSON: objectives, speed, traffic, signals, releases."""
 
 import hashlib
+import json
+from collections.abc import Mapping
 from typing import Any
 
 from checks.config.monitor import Monitor
@@ -49,6 +51,8 @@ def dashboard(of: Scope, monitor: Monitor) -> dict[str, Any]:
         panels.append(
             _panel("price of 1,000 requests", "short", {"price": f"{1000 * second:.6g} / ({rate_of_all} > 0)"})
         )
+    if labels := monitor.gpus.get(of.environment):
+        panels += _gpus(of, labels)
     seen = metric("requests_total", of)
     begins = f"sum by (release) ({seen}) unless sum by (release) ({seen} offset 10m)"
     return {
@@ -78,6 +82,20 @@ def expressions(made: dict[str, Any], span: str) -> list[str]:
     """Every query of a dashboard, with ``span`` for Grafana's own variable."""
     found = [target["expr"] for panel in made["panels"] for target in panel["targets"]]
     return [each.replace(_SPAN, span) for each in (*found, *(a["expr"] for a in made["annotations"]["list"]))]
+
+
+def _gpus(of: Scope, labels: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Panels of the environment's GPUs, by the names that dcgm-exporter gives its metrics by default."""
+    chosen = "{" + ",".join(f"{name}={json.dumps(value)}" for name, value in labels.items()) + "}"
+    each = "GPU {{gpu}} of {{Hostname}}"
+    used = f"sum (rate(DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION{chosen}[{WINDOW}]))"  # millijoules
+    requests = f"sum (rate({metric('requests_total', of)}[{WINDOW}]))"
+    return [
+        _panel("use of each GPU", "percent", {each: f"DCGM_FI_DEV_GPU_UTIL{chosen}"}),
+        _panel("memory in use on each GPU", "mbytes", {each: f"DCGM_FI_DEV_FB_USED{chosen}"}),
+        _panel("power of each GPU", "watt", {each: f"DCGM_FI_DEV_POWER_USAGE{chosen}"}),
+        _panel("energy of 1,000 requests", "watth", {"energy": f"1000 * {used} / 3.6e6 / ({requests} > 0)"}),
+    ]
 
 
 def _panel(title: str, unit: str, targets: dict[str, str]) -> dict[str, Any]:

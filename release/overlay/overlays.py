@@ -45,6 +45,7 @@ LABEL = "app.kubernetes.io/name"  # by it, and the container's name as its value
 # Labels of server and pods that no selector uses, so that they may change: by them metrics are those of a release.
 VERSION = "app.kubernetes.io/version"
 GPU = "nvidia.com/gpu"
+ARCHITECTURE = "kubernetes.io/arch"  # a node's label, which Kubernetes sets
 WEIGHTS = "weights"  # the volume, where they come alone
 
 # Seconds before SIGTERM in which routers and proxies stop sending requests.
@@ -206,6 +207,8 @@ def _of_runtime(runtime: Runtime, serve: Serve) -> tuple[dict[str, Any], dict[st
             *({"name": name, "emptyDir": {}} for name in rooms),
         ],
     }
+    if serve.platform is not None:
+        pod["nodeSelector"] = {ARCHITECTURE: serve.platform.split("/")[1]}
     shards = serve.shards or 1
     container: dict[str, Any] = {
         "name": CONTAINER,

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from release.overlay.allowed import Rule, anything, between, keys, kind, one_of, rolls, shown
-from release.overlay.overlays import CONTAINER, GPU, LABEL, VERSION
+from release.overlay.overlays import ARCHITECTURE, CONTAINER, GPU, LABEL, VERSION
 
 KSERVE_CONTAINER = "kserve-container"  # what KServe asks the first container to be called
 SELECTED = {LABEL: CONTAINER}
@@ -151,6 +151,7 @@ def _pod(patch: Mapping[str, Any], image: str | None, name: str) -> tuple[dict[s
     ]
     rules = {
         **POD,
+        **({"nodeSelector": _nodes(release["nodeSelector"])} if "nodeSelector" in release else {}),
         **{f"containers.{name}.{key}": rule for key, rule in CONTAINER_RULES.items()},
         **({f"containers.{name}.resources": _gpus(ours["resources"]["limits"][GPU])} if "resources" in ours else {}),
         **{f"containers.{name}.{probe}.{key}": rule for probe in _PROBES for key, rule in PATIENCE.items()},
@@ -173,6 +174,18 @@ def _gpus(count: str) -> Rule:
         if str(found) == count:
             return None
         return f'limits.{GPU} is {shown(found)}, serve.shards is {count}: patch it to "{count}" in the environment'
+
+    return rule
+
+
+def _nodes(wanted: Mapping[str, str]) -> Rule:
+    """Any selector with the architecture that the image is for (``serve.platform``)."""
+
+    def rule(value: Any) -> str | None:
+        found = value.get(ARCHITECTURE) if isinstance(value, dict) else None
+        if found == wanted[ARCHITECTURE]:
+            return None
+        return f'{ARCHITECTURE} is {shown(found)}, serve.platform needs "{wanted[ARCHITECTURE]}": keep it'
 
     return rule
 

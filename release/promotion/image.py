@@ -135,6 +135,9 @@ def _differences(
     manifest, *older = (
         images.manifest(images.described(config), base, added, labels, name) for name in images.LAYER_NAMES
     )
+    if report.base and report.base.platform != filled.platform:
+        yield f"its base is for {report.base.platform}, a build takes that for {filled.platform}"
+        return
     if report.image in map(digest.of_bytes, (manifest, *older)):
         return
     one = _fields(found.config, found.manifest.model_dump(mode="json", by_alias=True, exclude_none=True))

@@ -1,4 +1,4 @@
-"""What an export of 8 bits gains and what it loses, beside the 16-bit model that it was rounded from."""
+"""What an export of 8 or 4 bits gains and what it loses, beside the 16-bit model that it was rounded from."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -48,7 +48,7 @@ def table(facts: Facts, scores: "Mapping[str, Sequence[Score]]", suites: "Sequen
     speeds = facts.answering.models if facts.answering else {}
     if UNQUANTISED in speeds and "candidate" in speeds:
         both = (f"{speeds[name].examples_per_second:.2f}" for name in (UNQUANTISED, "candidate"))
-        rows.append(Compared("test rows a second in evaluate, which unpacks 8 bits", *both))
+        rows.append(Compared("test rows a second in evaluate, which unpacks the weights", *both))
     return rows
 
 

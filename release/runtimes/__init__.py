@@ -3,7 +3,7 @@
 To add a runtime, add a file: docs/reference/runtimes.md. In ``environment``, ``entrypoint``, ``command`` and
 ``model_field`` these placeholders are replaced: {model} (the weights' folder as the server sees it), {name}, {host} (to
 listen on), {port}, {dtype} (by ``dtypes``), {max_input_tokens}, {max_total_tokens}, {max_concurrent_requests},
-{shards}.
+{shards}, {draft_tokens}.
 """
 
 import re
@@ -18,11 +18,12 @@ from checks.config.release_params import Serve
 from checks.errors import ParamsRefused
 from checks.formats.serving import CheckName
 from checks.sections import Name, Section, Strings
+from release.runtimes.settings import Setting, Settings
 
 FOLDER = Path(__file__).parent
 _WORDS = (
     "model", "name", "host", "port", "dtype", "max_input_tokens", "max_total_tokens", "max_concurrent_requests",
-    "shards",
+    "shards", "draft_tokens",
 )  # fmt: skip
 _WORD = re.compile(f"{{({'|'.join(_WORDS)})}}")
 
@@ -71,7 +72,7 @@ class Runtime(Section):
 
     name: Name
     image: Annotated[str, Field(description="what serve.base is pinned from, by tag")]
-    platform: str
+    platform: Annotated[str, Field(description="of the image, unless serve.platform names another")]
     entrypoint: Annotated[tuple[str, ...] | None, Field(strict=False, description="null: the base's")]
     command: Strings
     environment: dict[str, str]
@@ -95,6 +96,7 @@ class Runtime(Section):
     heads: Annotated[tuple[int, ...] | None, Field(strict=False)]
     windows: dict[str, Annotated[int, Field(ge=0)]] | None
     unknown: dict[str, bool | float | None]
+    settings: Settings
     cannot: dict[str, str]
 
     @model_validator(mode="after")
@@ -110,10 +112,19 @@ class Runtime(Section):
             raise ValueError(f"cannot: {', '.join(denied)}: the file says how")
         return self
 
+    def platform_for(self, serve: Serve) -> str:
+        """The platform of an image, such as linux/amd64."""
+        return serve.platform or self.platform
+
+    def chosen(self, serve: Serve) -> dict[str, Setting]:
+        """The optional settings that ``serve`` names, by their keys. Raises ParamsRefused if the server lacks one."""
+        return self.settings.chosen(self.name, serve)
+
 
 class Filled(Section):
-    """A runtime with every placeholder replaced."""
+    """A runtime with every placeholder replaced, for one platform."""
 
+    platform: str
     entrypoint: tuple[str, ...] | None
     command: tuple[str, ...]
     environment: dict[str, str]
@@ -144,15 +155,16 @@ def load(name: str) -> Runtime:
 def fill(runtime: Runtime, serve: Serve, path: str, host: str = "0.0.0.0") -> Filled:  # noqa: S104 - in a container
     """Replace the placeholders; ``path``: the weights' folder as the server sees it, ``host``: where it listens.
 
-    Raises ParamsRefused if the server does not support ``serve.dtype`` or ``serve.shards``.
+    Raises ParamsRefused if the server does not support ``serve.dtype``, ``serve.shards`` or a setting that is named.
     """
     if serve.dtype not in runtime.dtypes:
         raise ParamsRefused(
             f"serve.dtype: {serve.dtype}: {runtime.name} does not compute in it", f"use {' or '.join(runtime.dtypes)}"
         )
-    shards = serve.shards or 1
-    settings = (*runtime.command, *runtime.environment.values())
-    if shards > 1 and not any("{shards}" in text for text in settings):
+    shards, added = serve.shards or 1, runtime.chosen(serve).values()
+    command = [*runtime.command, *(text for each in added for text in each.command)]
+    environment = runtime.environment | {name: text for each in added for name, text in each.environment.items()}
+    if shards > 1 and not any("{shards}" in text for text in (*command, *environment.values())):
         raise ParamsRefused(
             f"serve.shards: {shards}: {runtime.name} computes on one device", "use null, or another serve.runtime"
         )
@@ -166,6 +178,7 @@ def fill(runtime: Runtime, serve: Serve, path: str, host: str = "0.0.0.0") -> Fi
         "max_total_tokens": str(serve.max_total_tokens),
         "max_concurrent_requests": str(serve.max_concurrent_requests),
         "shards": str(shards),
+        "draft_tokens": str(serve.speculation.tokens if serve.speculation else 0),
     }
 
     def filled(text: str) -> str:
@@ -173,8 +186,9 @@ def fill(runtime: Runtime, serve: Serve, path: str, host: str = "0.0.0.0") -> Fi
         return _WORD.sub(lambda found: words[found[1]], text)
 
     return Filled(
+        platform=runtime.platform_for(serve),
         entrypoint=None if runtime.entrypoint is None else tuple(map(filled, runtime.entrypoint)),
-        command=tuple(map(filled, runtime.command)),
-        environment={name: filled(value) for name, value in sorted(runtime.environment.items())},
+        command=tuple(map(filled, command)),
+        environment={name: filled(value) for name, value in sorted(environment.items())},
         model_field=filled(runtime.model_field),
     )

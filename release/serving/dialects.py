@@ -2,7 +2,8 @@
 
 All three are OpenAI's chat completions. In addition, ``tgi`` (its OpenAPI document) returns log-probabilities by token
 text and tokenizes a chat at /chat_tokenize; ``vllm`` returns token ids on request and tokenizes at /tokenize;
-``openai`` has neither. TGI ignores ``logit_bias``; the others apply it.
+``openai`` has neither. TGI cannot be kept from ending an answer. ``openai`` has ``logit_bias`` for that; vLLM refuses
+it where it speculates, so it is given the fewest tokens of the answer.
 
 A chat with tools is asked for text. With ``tool_choice: none`` vLLM describes the tools in the prompt, and reads no
 call from the answer. TGI would leave them out of the prompt then, and without it the model can write only a call.
@@ -120,14 +121,19 @@ class _VllmTokens(_Loose):
 class Speech:
     """What one dialect adds. ``logprobs``: fields that request log-probabilities, None if unsupported.
 
+    ``unending``: fields that keep some tokens from ending an answer before the limit; None if it cannot.
     ``raw``: fields beside ``tools`` with which a server answers as without them, but for the prompt; None if it cannot.
     """
 
     logprobs: dict[str, Any] | None
     token: Callable[[_Logprob], Token]
     tokenize: Callable[[Client, dict[str, Any]], tuple[int, ...]] | None
-    biased: bool  # heeds logit_bias
+    unending: Callable[[Sequence[int], int], dict[str, Any]] | None
     raw: dict[str, Any] | None
+
+    def without(self, ends: Sequence[int], limit: int) -> dict[str, Any]:
+        """The fields of a request for exactly ``limit`` tokens, none of them among ``ends``; none if there are none."""
+        return self.unending(ends, limit) if ends and self.unending else {}
 
     def told(self, tools: Sequence[dict[str, JsonValue]]) -> dict[str, Any]:
         """The fields of a request whose prompt describes ``tools``; without any, it has none."""
@@ -139,7 +145,7 @@ def chat(
     tools: Sequence[dict[str, JsonValue]] = (),
 ) -> Answer:  # fmt: skip
     """Request the greedy answer of at most ``limit`` tokens, without the tokens ``ends``. Raises NoAnswer."""
-    body = request(model, messages, limit, ends) | speech.told(tools)
+    body = request(model, messages, limit) | speech.told(tools) | speech.without(ends, limit)
     reply = client.post(CHAT, body | (speech.logprobs or {})).good()
     said = _read(_Chat, reply.body)
     choice, usage = said.choices[0], said.usage
@@ -159,16 +165,15 @@ def stream(
     model: str,
     messages: Sequence[Message],
     limit: int,
-    ends: Sequence[int] = (),
     spoke: Callable[[], object] = lambda: None,
-    told: Mapping[str, Any] | None = None,
+    fields: Mapping[str, Any] | None = None,
 ) -> Streamed:
-    """Request the same as a stream; ``spoke`` is called at its first text. ``told``: of ``Speech.told``.
+    """Request the same as a stream; ``spoke`` is called at its first text. ``fields``: what the dialect adds.
 
     Raises NoAnswer, also if the stream ends before the answer does.
     """
     began = monotonic()
-    body = request(model, messages, limit, ends) | dict(told or {})
+    body = request(model, messages, limit) | dict(fields or {})
     body |= {"stream": True, "stream_options": {"include_usage": True}}
     pieces: list[str] = []
     first, finish, usage, done = None, None, None, False
@@ -194,14 +199,9 @@ def stream(
     return Streamed("".join(pieces), tokens, first, monotonic() - began)
 
 
-def request(model: str, messages: Sequence[Message], limit: int, ends: Sequence[int] = ()) -> dict[str, Any]:
-    """A request for a greedy answer, in which the tokens ``ends`` may not occur.
-
-    TGI samples unless the temperature is present and zero. A bias of -100 is the lowest in OpenAI's API; transformers
-    serve accepts only floats.
-    """
-    body = {"model": model, "messages": _plain(messages), "max_tokens": limit, "temperature": 0}
-    return body | ({"logit_bias": {str(token): -100.0 for token in ends}} if ends else {})
+def request(model: str, messages: Sequence[Message], limit: int) -> dict[str, Any]:
+    """A request for a greedy answer. TGI samples unless the temperature is present and zero."""
+    return {"model": model, "messages": _plain(messages), "max_tokens": limit, "temperature": 0}
 
 
 def tokenize(
@@ -220,6 +220,16 @@ def _tgi_tokens(client: Client, body: dict[str, Any]) -> tuple[int, ...]:
 def _vllm_tokens(client: Client, body: dict[str, Any]) -> tuple[int, ...]:
     reply = client.post("/tokenize", body | {"add_generation_prompt": True}).good()
     return tuple(_read(_VllmTokens, reply.body).tokens)
+
+
+def _biased(ends: Sequence[int], _limit: int) -> dict[str, Any]:
+    """-100 is the lowest bias in OpenAI's API; transformers serve accepts only floats."""
+    return {"logit_bias": {str(token): -100.0 for token in ends}}
+
+
+def _at_least(ends: Sequence[int], limit: int) -> dict[str, Any]:
+    """vLLM generates no token that could stop it before it has ``min_tokens``."""
+    return {"min_tokens": limit, "stop_token_ids": [*ends]}
 
 
 def _by_text(token: _Logprob) -> Token:
@@ -250,13 +260,13 @@ def _read(model: type[Part], body: bytes) -> Part:
 
 
 SPEECHES: dict[Dialect, Speech] = {
-    "tgi": Speech({"logprobs": True}, _by_text, _tgi_tokens, biased=False, raw=None),
+    "tgi": Speech({"logprobs": True}, _by_text, _tgi_tokens, unending=None, raw=None),
     "vllm": Speech(
         {"logprobs": True, "return_tokens_as_token_ids": True},
         _by_id,
         _vllm_tokens,
-        biased=True,
+        unending=_at_least,
         raw={"tool_choice": "none"},
     ),
-    "openai": Speech(None, _by_text, None, biased=True, raw={}),
+    "openai": Speech(None, _by_text, None, unending=_biased, raw={}),
 }

@@ -110,9 +110,10 @@ def plan(root: Path, options: Options) -> Plan:
     ]  # fmt: skip
     return Plan(
         target=recipe.target.name, tag=recipe.tag, model=recipe.about.model, path=recipe.about.path,
-        commit=recipe.about.commit, runtime=recipe.runtime.name, platform=recipe.runtime.platform,
-        base=recipe.base.image if recipe.base else None, blobs=tuple(blobs),
-        total=sum(blob.size for blob in blobs), to_send=sum(blob.size for blob in blobs if not blob.there),
+        commit=recipe.about.commit, runtime=recipe.runtime.name,
+        platform=recipe.runtime.platform_for(recipe.params.serve), base=recipe.base.image if recipe.base else None,
+        blobs=tuple(blobs), total=sum(blob.size for blob in blobs),
+        to_send=sum(blob.size for blob in blobs if not blob.there),
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Makes a model of 8 bits ready to compute."""
+"""Makes a model of 8 or 4 bits ready to compute."""
 
 from typing import Any
 

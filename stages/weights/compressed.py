@@ -24,7 +24,7 @@ from stages.weights.shards import Tensor
 PACKAGE = "compressed-tensors"
 _SCHEMES = {"int8": ("W8A8", "int-quantized", "I8"), "fp8": ("FP8_DYNAMIC", "float-quantized", "F8_E4M3")}
 _SCALE = "_scale"  # after the weight's name
-_HEAD = "lm_head"
+HEAD = "lm_head"
 
 
 def hold_installed() -> str:
@@ -47,11 +47,8 @@ def export(source: Path, out: Path, kind: str, limit: int) -> None:
 
     preset, form, dtype = _SCHEMES[kind]
     scheme = preset_name_to_scheme(preset, ["Linear"])
-    for path in sorted(source.iterdir()):
-        if path.suffix != ".safetensors" and path.name != shards.INDEX:
-            shutil.copyfile(path, out / path.name)
     with shards.opened(source) as weights:
-        chosen = _linear(source, weights.tensors)
+        chosen = linear(source, weights.tensors)
         planned = []
         for tensor in weights.tensors.values():
             if tensor.name not in chosen:
@@ -76,11 +73,19 @@ def export(source: Path, out: Path, kind: str, limit: int) -> None:
         if len(plan) > 1:
             files.write_json(out / shards.INDEX, shards.index(plan))
     described = QuantizationConfig(
-        config_groups={"group_0": scheme}, ignore=[_HEAD], format=form,
+        config_groups={"group_0": scheme}, ignore=[HEAD], format=form,
         quantization_status=QuantizationStatus.COMPRESSED,
     )  # fmt: skip
+    copy_rest(source, out, described.model_dump(mode="json"))
+
+
+def copy_rest(source: Path, out: Path, described: dict[str, Any]) -> None:
+    """Copy all but the weights of the 16-bit model; config.json then says how they are ``described``."""
+    for path in sorted(source.iterdir()):
+        if path.suffix != ".safetensors" and path.name != shards.INDEX:
+            shutil.copyfile(path, out / path.name)
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    config["quantization_config"] = described.model_dump(mode="json")
+    config["quantization_config"] = described
     files.write_text(out / "config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -95,15 +100,15 @@ def _rounded(weight: torch.Tensor, how: Any) -> tuple[torch.Tensor, torch.Tensor
     return quantize(exact, scale.float(), zero, how, dtype=how.pytorch_dtype()), scale
 
 
-def _linear(folder: Path, tensors: Mapping[str, Tensor]) -> frozenset[str]:
-    """The names of the weights of linear layers, without the head's."""
+def linear(folder: Path, tensors: Mapping[str, Tensor]) -> frozenset[str]:
+    """The names of the weights of linear layers, without the head's. Raises MergeRefused as ``export``."""
     with imports.uncollected():
         from transformers import AutoConfig, AutoModelForCausalLM
 
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
     kinds = {f"{name}.weight": type(module) for name, module in model.named_modules()}
-    chosen = {name for name, kind in kinds.items() if kind is torch.nn.Linear and name != f"{_HEAD}.weight"}
+    chosen = {name for name, kind in kinds.items() if kind is torch.nn.Linear and name != f"{HEAD}.weight"}
     kept = (torch.nn.Linear, torch.nn.Embedding)
     matrices = [name for name, tensor in tensors.items() if len(tensor.shape) > 1]
     if other := [name for name in matrices if not issubclass(kinds.get(name, object), kept)]:

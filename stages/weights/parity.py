@@ -96,7 +96,7 @@ def _agreement(one: Scores, other: Scores) -> Agreement:
 
 
 def distance(full: Path, quantised: Path, rows: Sequence[Row]) -> Agreement:
-    """How far the export of 8 bits in ``quantised`` is from the 16-bit model in ``full``, on ``rows``.
+    """How far the export in ``quantised`` is from the 16-bit model in ``full``, on ``rows``.
 
     Raises MergeRefused as ``compare``.
     """
@@ -104,7 +104,7 @@ def distance(full: Path, quantised: Path, rows: Sequence[Row]) -> Agreement:
 
     tokenizer = AutoTokenizer.from_pretrained(full)
     examples = [encode(tokenizer, row) for row in rows]
-    with tqdm(total=2 * len(examples), unit="prompt", desc="parity of 8 bits") as bar:
+    with tqdm(total=2 * len(examples), unit="prompt", desc="parity of the export") as bar:
         before, after = (_scored(partial(_loaded, each), examples, _pad(tokenizer), bar) for each in (full, quantised))
     return _agreement(before, after)
 

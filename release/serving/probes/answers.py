@@ -9,7 +9,7 @@ from checks.formats.serving import Probe, ServingCheck
 from release.serving import dialects
 from release.serving.client import NoAnswer, shown
 from release.serving.dialects import Answer
-from release.serving.probes import agreement
+from release.serving.probes import agreement, use
 from release.serving.probes.context import ProbeContext, answered, failed, passed, some, together, unavailable
 
 
@@ -61,7 +61,22 @@ class _Compared(NamedTuple):
 
 
 def parity(context: ProbeContext) -> ServingCheck:
-    """The server answers every probe as the offline model does, also when no token may end the answer.
+    """The server answers every probe as the offline model does, and uses the settings that params.yaml turns on.
+
+    Equal answers say nothing about a cache or a guess that no answer needed.
+    """
+    before = use.read(context)
+    found = _parity(context)
+    if found.status != "pass":
+        return found
+    unused, said = use.since(context, before)
+    if unused:
+        return failed("parity", unused, found.value, found.bound)
+    return found.model_copy(update={"reason": "; ".join([found.reason, *said])})
+
+
+def _parity(context: ProbeContext) -> ServingCheck:
+    """The answers alone, also when no token may end them.
 
     The second part is needed because answers may be short. A penalty on repetition shows only in a long answer, and not
     in log-probabilities, which servers report as they were before the penalty.
@@ -71,8 +86,13 @@ def parity(context: ProbeContext) -> ServingCheck:
     short = _compared(context, context.probes.probes, context.answers, settings)
     if short.wrong:
         return failed("parity", short.wrong, short.value, bound)
+    if context.serve.prefix_caching:
+        again = answered(together(1, context.probes.probes, context.probe, "the same again", "prompt"))
+        cached = _compared(context, context.probes.probes, again, settings)
+        if cached.wrong:
+            return failed("parity", f"asked again, with its cache, {cached.wrong}", cached.value, bound)
     if not long:
-        why = "none is among the probes" if context.speech.biased else "this server heeds no logit_bias"
+        why = "none is among the probes" if context.speech.unending else "this server ends answers as it likes"
         return passed("parity", f"{short.said}; no long answer was compared: {why}", short.value, bound)
     try:
         answers = answered(together(1, long, context.long, "long answers", "prompt"))

@@ -73,7 +73,7 @@ class ProbeContext:
     @property
     def long_probes(self) -> tuple[Probe, ...]:
         """Probes for answers that no token may end, if this server supports that."""
-        return tuple(probe.without_end() for probe in self.probes.probes if probe.unended and self.speech.biased)
+        return tuple(probe.without_end() for probe in self.probes.probes if probe.unended and self.speech.unending)
 
     @property
     def speech(self) -> Speech:
@@ -108,9 +108,10 @@ class ProbeContext:
         spoke: Callable[[], object] = lambda: None,
     ) -> Streamed:  # fmt: skip
         """One streamed answer, as long as a probe's unless ``limit`` is given. Raises NoAnswer."""
+        limit = limit or self.probes.max_new_tokens
         return dialects.stream(
-            self.client, self.model, probe.messages, limit or self.probes.max_new_tokens, ends, spoke,
-            self.speech.told(probe.tools),
+            self.client, self.model, probe.messages, limit, spoke,
+            self.speech.told(probe.tools) | self.speech.without(ends, limit),
         )  # fmt: skip
 
 

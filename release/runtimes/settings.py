@@ -1,0 +1,57 @@
+"""What a runtime's file says of optional settings of ``serve``: prefix caching and speculation."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from checks.config.release_params import Serve
+from checks.errors import ParamsRefused
+from checks.sections import Section, Strings
+
+
+class Setting(Section):
+    """What one value of a setting adds to the server, with placeholders.
+
+    ``counters``: metrics that grow when the server makes use of it; empty if the server has none.
+    """
+
+    command: Strings
+    environment: dict[str, str]
+    counters: Strings
+
+
+class Switch(Section):
+    """A setting that ``params.yaml`` turns on or off."""
+
+    enabled: Setting
+    disabled: Setting
+
+
+class Settings(Section):
+    """Each optional setting by its key in ``serve``; null: the server has no such thing."""
+
+    prefix_caching: Switch | None
+    speculation: Annotated[dict[str, Setting] | None, Field(description="by serve.speculation.kind")]
+
+    def chosen(self, runtime: str, serve: Serve) -> dict[str, Setting]:
+        """The settings that ``serve`` names, by their keys.
+
+        Raises ParamsRefused if the server does not have one.
+        """
+        found = {}
+        if (caching := serve.prefix_caching) is not None:
+            if self.prefix_caching is None:
+                raise ParamsRefused(
+                    f"serve.prefix_caching: {str(caching).lower()}: {runtime} has no such setting",
+                    "use null, or another serve.runtime",
+                )
+            found["prefix_caching"] = self.prefix_caching.enabled if caching else self.prefix_caching.disabled
+        if (speculation := serve.speculation) is not None:
+            setting = (self.speculation or {}).get(speculation.kind)
+            if setting is None:
+                raise ParamsRefused(
+                    f"serve.speculation.kind: {speculation.kind}: {runtime} has no such setting",
+                    "use serve.speculation: null, or another serve.runtime",
+                )
+            found["speculation"] = setting
+        return found
