@@ -4,7 +4,7 @@ In:  models/base and data/splits (`lockstep run validate`); the first rows of th
 Out: a Markdown table. Each training runs in a process of its own, and so does the measuring of its loss: the mean over
      the answers' tokens of valid rows, each alone. TRL gets the same rows, base and LoRA. "TRL" has its own defaults
      for all the rest; "TRL, our settings" has the batch size, learning rate, schedule and checkpointing of params.yaml.
-     Unsloth and Axolotl need a GPU, and are not run here.
+     --liger adds the stage with Liger's kernels, on a GPU. Unsloth and Axolotl need other versions of TRL: not run.
 Run: python -m benchmarks.train
 """
 
@@ -34,12 +34,14 @@ OURS: dict[str, dict[str, Any]] = {
     "stages.train": {},
     "stages.train, packing": {"packing": "bfd", "max_length": 768, "batch_size": 1},
 }
+LIGER: dict[str, dict[str, Any]] = {"stages.train, Liger": {"kernels": "liger"}}
 
 
 def main() -> None:
     """Train with each, and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rows", type=int, default=ROWS, help="training rows")
+    parser.add_argument("--liger", action="store_true", help="the stage with train.kernels: liger too; needs a GPU")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)  # what to do, and where
     chosen = parser.parse_args()
     if chosen.child:
@@ -48,11 +50,12 @@ def main() -> None:
         return
     print("| training | steps | tokens a second | CPU s | peak, GB | loss on valid |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
-    for name in tqdm((*OURS, TRL, TRL_AS_OURS), file=sys.stderr, disable=None):
+    ours = OURS | (LIGER if chosen.liger else {})
+    for name in tqdm((*ours, TRL, TRL_AS_OURS), file=sys.stderr, disable=None):
         with tempfile.TemporaryDirectory(prefix="lockstep-train-") as folder:
             root = Path(folder)
-            _lay_out(root, chosen.rows, OURS.get(name, {}))
-            took = _stage(root) if name in OURS else _child(name, root)
+            _lay_out(root, chosen.rows, ours.get(name, {}))
+            took = _stage(root) if name in ours else _child(name, root)
             took |= _child("loss", root)
         print(
             f"| {name} | {took['steps']} | {took['tokens'] / took['seconds']:,.0f} | {took['cpu']:.0f} | "

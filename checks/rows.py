@@ -10,6 +10,7 @@ from pydantic import (
     Field,
     JsonValue,
     SerializerFunctionWrapHandler,
+    ValidationError,
     ValidationInfo,
     field_validator,
     model_serializer,
@@ -140,6 +141,23 @@ class Row(Sparse):
             return Message(role="assistant", content=self.reference)
         content = self.reference.removesuffix(_written(self.calls)).removesuffix("\n")
         return Message(role="assistant", content=content, tool_calls=self.calls)
+
+    def turn(self, text: str) -> Message:
+        """Another answer than the reference as a turn: with the calls that it ends in, if the row has tools or calls.
+
+        Calls have the form of those in the reference; in another form they are text.
+        """
+        lines, calls = text.split("\n"), list[ToolCall]()
+        while self.has_calls and (lines[-3:-2], lines[-1]) == (["<tool_call>"], "</tool_call>"):
+            try:
+                calls.insert(0, ToolCall(function=Function.model_validate_json(lines[-2])))
+            except ValidationError:
+                break
+            del lines[-3:]
+        content = "\n".join(lines)
+        if said(content, calls) != text:
+            return Message(role="assistant", content=text)
+        return Message(role="assistant", content=content, tool_calls=tuple(calls))
 
     @property
     def has_calls(self) -> bool:

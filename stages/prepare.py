@@ -176,7 +176,7 @@ def _refuse_calls(params: Params, loaded: Sequence[Draft]) -> None:
     if first is not None:
         raise DataRefused(
             f"{first.source}: has tools or tool calls, which train.method {unable[0]!r} does not learn",
-            "use sft, or take such rows out of the data source",
+            "use sft, dpo or kto, or take such rows out of the data source",
         )
 
 

@@ -42,8 +42,8 @@ from stages.weights import nf4
 _LIBRARIES = ("torch", "transformers", "trl", "peft")
 _BELOW = ("accelerate", "datasets", "numpy", "safetensors", "tokenizers")  # no checkpoint outlives another version
 _SHARED = (
-    "chain", "checkpoints", "devices", "fitter", "order", "own_weights", "packing", "preferences", "ranks", "resuming",
-    "step", "stopping", "trainer", "turns",
+    "chain", "checkpoints", "devices", "fitter", "kernels", "order", "own_weights", "packing", "preferences", "ranks",
+    "resuming", "step", "stopping", "trainer", "turns",
 )  # fmt: skip
 _MODULES = ("train.py", *(f"training/{name}.py" for name in _SHARED), "weights/nf4.py")
 
@@ -53,8 +53,8 @@ def train(params: Params, root: Path) -> str:
 
     Raises EvidenceRefused if the splits are not the sealed ones, TrainingRefused if the parameters do not fit the model
     or the data, a loss is not finite or it needs more than train.max_memory_gb, MachineRefused if the device, memory,
-    MLflow's store, or bitsandbytes where it is needed is missing, ParamsRefused if LOCKSTEP_CHECKPOINT_MINUTES is not
-    a valid number.
+    MLflow's store, or a package that the parameters need is missing, ParamsRefused if LOCKSTEP_CHECKPOINT_MINUTES is
+    not a valid number.
     """
     minutes = checkpoints.minutes()
     alone = chain.alone(params)
@@ -74,12 +74,13 @@ def train(params: Params, root: Path) -> str:
         device, threads = device_of(alone[0].train)  # which all steps share
 
         with imports.uncollected():  # torch: when the cheap refusals are past
-            from stages.training import memory
+            from stages.training import kernels, memory
 
             # Here, where no frame has a model: bitsandbytes keeps the frames of its first import.
             if alone[0].train.devices == 1:
                 importlib.import_module("stages.training.resuming")
         for part in alone:
+            kernels.hold(part.train)
             memory.hold_weights(part.train, root)
         data = {
             "training": (layout.SPLITS / "train.jsonl", seal.splits["train"]),
@@ -176,11 +177,12 @@ def _report(params: Params, base: Digest, seal: Seal, rows: int, fitted: Sequenc
 def _key(params: Params, base: str, data: Mapping[str, str], device: str, start: str | None) -> str:
     """The digest of everything that determines the adapter of a step, which identifies its checkpoints."""
     here = Path(__file__).parent
+    unset = () if params.train.kernels else ("kernels",)  # which is younger than checkpoints that are kept
     values = {
         "base": base,
         "splits": data,
         "started_from": start,
-        "train": params.train.model_dump(mode="json", exclude={"max_memory_gb"}),
+        "train": params.train.model_dump(mode="json", exclude={"max_memory_gb", *unset}),
         "device": f"{device} on {platform.machine()}",
         "versions": _versions([params], (*_LIBRARIES, *_BELOW)),
         "rewards": scoring.digest_of(params.train.rewards()),
@@ -192,7 +194,7 @@ def _key(params: Params, base: str, data: Mapping[str, str], device: str, start:
 
 
 def _versions(parts: Sequence[Params], names: tuple[str, ...]) -> dict[str, str]:
-    used = (*names, "bitsandbytes") if any(part.train.needs_bitsandbytes for part in parts) else names
+    used = (*names, *(name for part in parts for name in part.train.packages))
     return {name: importlib.metadata.version(name) for name in used}
 
 

@@ -23,7 +23,7 @@ from checks.rows import Message, Row, request
 from stages.inference import answers, prompts
 from stages.loaders import table
 from stages.prepare import Placed, prepare
-from stages.quality import chat_tokens
+from stages.quality import chat_tokens, preferences
 from stages.weights import parity
 from tests import training_tree
 from tests.conftest import as_params, scaled_down
@@ -227,10 +227,32 @@ def test_calls_whose_tools_no_column_names_are_refused(tmp_path: Path) -> None:
     assert _loaded(tmp_path, [{"messages": CHAT}], messages="messages")[0].tools == ()
 
 
-def test_a_worse_answer_that_calls_a_tool_is_refused(tmp_path: Path) -> None:
-    columns: dict[str, Any] = {"messages": "chosen", "extra": {"rejected": "no"}}
-    with pytest.raises(DataRefused, match="column 'no': its answer calls tools, which only the reference may do"):
-        _loaded(tmp_path, [{"chosen": CHAT, "no": [SHUTS]}], **columns)
+def test_a_worse_answer_can_call_tools_that_the_row_knows(tmp_path: Path) -> None:
+    columns: dict[str, Any] = {"messages": "chosen", "tools": "tools", "extra": {"rejected": "no"}}
+    wrong = SHUTS | {"tool_calls": [_call("burn", number="é")]}  # to call what is not there is a fault to learn from
+    for number, worse in enumerate(([SHUTS], [*CHAT[:-1], wrong])):
+        rows = [{"chosen": CHAT, "no": worse, "tools": [LOOK, SHUT]}]
+        (draft,) = _loaded(tmp_path / str(number), rows, **columns)
+        row = Placed("0" * 16, "g", draft).row
+        kept = row.turn(str(row.extra["rejected"])).model_dump()
+        assert kept == {
+            "role": "assistant",
+            "content": "I shut it.",
+            "tool_calls": tuple({"type": "function", "function": call["function"]} for call in worse[-1]["tool_calls"]),
+        }
+    with pytest.raises(
+        DataRefused, match="column 'no': its answer calls tools, and the row has none: name their column"
+    ):
+        _loaded(tmp_path, [{"chosen": [ASK, CHAT[3]], "no": [SHUTS]}], messages="chosen", extra={"rejected": "no"})
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["It is full.", "<tool_call>\n{}\n</tool_call>", WRITTEN.replace('": "', '":"'), "</tool_call>", WRITTEN + "\n"],
+)
+def test_an_answer_in_another_form_than_calls_have_is_text(text: str) -> None:
+    assert _row(1).turn(text) == Message(role="assistant", content=text)
+    assert _row(1, [ASK, CHAT[3]], []).turn(WRITTEN).content == WRITTEN  # a row without tools
 
 
 # --- rules ---
@@ -291,7 +313,7 @@ def test_a_method_that_learns_no_calls_refuses_them_in_prepare(tmp_path: Path) -
     document["train"] |= training_tree.METHODS["grpo"]
     with pytest.raises(
         DataRefused,
-        match=r"^rows\.jsonl:1: has tools or tool calls, which train\.method 'grpo' does not learn; use sft",
+        match=r"^rows\.jsonl:1: has tools or tool calls, which train\.method 'grpo' does not learn; use sft, dpo or kto",
     ):
         prepare(as_params(document), tmp_path)
 
@@ -400,6 +422,46 @@ def test_every_answer_and_call_has_a_loss_token_by_token_as_transformers_has_it(
         assert all(each.text in learned for each in (*row.messages, row.answer) if each.role == "assistant")
         assert "97 %" not in learned
         assert "null" not in learned  # what Arrow gives a call of another row's arguments
+
+
+@pytest.mark.parametrize("method", ["dpo", "kto"])
+def test_preferences_with_calls_are_learned_as_the_template_writes_them(
+    method: str, tmp_path: Path, tiny_base: Path
+) -> None:
+    more = [{"rejected": WRITTEN, "completion": WRITTEN, "label": False}, {"rejected": "No.", "completion": "No."}]
+    rows = [
+        _row(1, [*CHAT[:5], SHUTS | {"tool_calls": LOOKS["tool_calls"]}]),
+        _row(2, CHAT[:4]),
+        _row(3, [ASK, CHAT[3]], []),
+    ]
+    rows = [row.model_copy(update={"extra": {"label": True} | more[row is not rows[0]]}) for row in rows]
+    root = training_tree.make(tmp_path / "root", tiny_base)
+    (root / layout.BASE / "chat_template.jinja").write_text(QWEN)
+    files.write_jsonl(root / layout.SPLITS / "train.jsonl", rows)
+    document = scaled_down()
+    document["validate"]["preferences"] = training_tree.BOUNDS
+    document["train"] |= {"max_length": 2048} | training_tree.METHODS[method]
+    trainer = training_tree.trainer(as_params(document).train, root, root / "scratch")
+
+    def ids(row: Row, *turns: Message) -> list[int]:
+        chat = [each.model_dump() for each in (*row.messages, *turns)]
+        found: list[int] = trainer.processing_class.apply_chat_template(
+            chat, tools=row.schemas, add_generation_prompt=not turns, return_dict=False
+        )
+        return found
+
+    by_prompt = {tuple(each["prompt_ids"]): each for each in trainer.train_dataset}
+    for row in rows:
+        prepared = by_prompt[tuple(ids(row))]
+        worse = row.turn(str(row.extra["rejected"]))
+        assert bool(worse.tool_calls) == (row is rows[0])
+        answers = {"chosen": row.answer, "rejected": worse} if method == "dpo" else {"completion": worse}
+        for name, turn in answers.items():
+            assert prepared["prompt_ids"] + prepared[f"{name}_ids"] == ids(row, turn)
+        columns = ["rejected"] if method == "dpo" else ["completion", "label"]
+        frames = preferences.frames({"train": [row]}, columns, chat_tokens.counter(root / layout.BASE))
+        counted = next(frame for name, frame in frames.items() if name != preferences.BIAS)[0]["tokens"]
+        assert counted == len(prepared["rejected_ids" if method == "dpo" else "completion_ids"]) - 1  # the line's end
 
 
 # --- evaluation ---

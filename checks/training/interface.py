@@ -197,6 +197,13 @@ class Train(Section):
         float | None, Field(gt=0, description="noise on the embeddings while it trains (Jain et al., 2023); null: none")
     ] = None
 
+    kernels: Annotated[
+        Literal["liger"] | None,
+        Field(
+            description="liger: Liger's kernels in the model's layers while it trains, faster on a GPU and with less "
+            "memory; needs the extra liger. null: PyTorch's own"
+        ),
+    ] = None
     devices: Annotated[
         int,
         Field(
@@ -309,6 +316,8 @@ class Train(Section):
             raise ValueError(
                 f"shard: {self.shard} is not offered with lora.modules_to_save, it was never tried|use null"
             )
+        if self.shard and self.kernels:
+            raise ValueError(f"shard: {self.shard} is not offered with kernels, it was never tried|use null")
         if self.shard and self.early_stopping:
             raise ValueError(f"shard: {self.shard} is not offered with early_stopping|use null for one of them")
         if self.shard and self.unshardable:
@@ -324,6 +333,12 @@ class Train(Section):
     def needs_bitsandbytes(self) -> bool:
         """Whether it needs the extra ``qlora``."""
         return self.quantization is not None or self.optimizer != "adamw_torch"
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Packages of extras that compute the weights: their versions belong to checkpoint key and record."""
+        found = ("bitsandbytes",) if self.needs_bitsandbytes else ()
+        return (*found, "liger-kernel", "triton") if self.kernels else found
 
     @abstractmethod
     def trainer(self, job: Job) -> Any:

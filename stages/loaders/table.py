@@ -295,7 +295,7 @@ def _draft(loader: Table, system: Message | None, source: str, row: dict[str, An
     last = max(place for place, turn in enumerate(chat) if turn.role == "user")
     before, question, after = chat[:last], chat[last], chat[last + 1 :]
     tools = _tools(row, columns.tools, (*chat, answer))
-    asked = _said(chat)
+    asked, known = _said(chat), bool(tools) or calls_in((*chat, answer))
     own = _text(row, columns.system) if columns.system is not None else ""
     if before and before[0].role == "system":
         if own:
@@ -311,7 +311,7 @@ def _draft(loader: Table, system: Message | None, source: str, row: dict[str, An
         source=source,
         id=_label(row, columns, "id"),
         group=_label(row, columns, "group"),
-        extra={name: _further(row, column, asked) for name, column in (columns.extra or {}).items()},
+        extra={name: _further(row, column, asked, known) for name, column in (columns.extra or {}).items()},
         after=tuple(after),
         calls=answer.tool_calls,
         tools=tools,
@@ -352,17 +352,20 @@ def _plain(value: Any, column: str) -> JsonValue:
     return plain
 
 
-def _further(row: dict[str, Any], column: str, asked: Sequence[str]) -> JsonValue:
-    """A cell of a further column. Of a list of turns it is the last answer: TRL writes worse answers so."""
+def _further(row: dict[str, Any], column: str, asked: Sequence[str], known: bool) -> JsonValue:
+    """A cell of a further column. Of a list of turns it is the last answer: TRL writes worse answers so.
+
+    It may call functions, those too that no tool describes, if they are ``known``: if the row has tools or calls.
+    """
     cell = _cell(row, column)
     if not _chats.is_chat(cell):
         return _plain(cell, column)
     *before, answer = _turns(cell, column, _chats.CHAT if len(cell) > 1 else _chats.ANSWER)
     if before and _said(before) != asked:
         raise _Bad(f"column {column!r}: its turns before the last answer are not those of the row's prompt")
-    if answer.tool_calls:
-        raise _Bad(f"column {column!r}: its answer calls tools, which only the reference may do")
-    return answer.content
+    if answer.tool_calls and not known:
+        raise _Bad(f"column {column!r}: its answer calls tools, and the row has none: name their column, tools: tools")
+    return answer.text
 
 
 def _said(turns: Sequence[Message]) -> list[str]:

@@ -171,9 +171,11 @@ def _judged(places: Sequence[str], rows: Sequence[Row], count: Any) -> Frame:
 def _tokens(rows: Sequence[Row], column: str, count: Any) -> list[int | None]:
     """Tokens of the answer in ``column`` and of the end of its turn; None where there is no text."""
     answers = [text(row, column) for row in rows]
-    found = count(
-        [row.model_copy(update={"reference": answer or "-"}) for row, answer in zip(rows, answers, strict=True)]
-    )
+    others = [
+        row.model_copy(update={"reference": answer or "-", "calls": row.turn(answer or "-").tool_calls})
+        for row, answer in zip(rows, answers, strict=True)
+    ]
+    found = count(others)
     return [tokens.reference if answer else None for tokens, answer in zip(found, answers, strict=True)]
 
 

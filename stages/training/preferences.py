@@ -7,6 +7,7 @@ from checks.errors import TrainingRefused
 from checks.rows import Row
 from checks.training.interface import Job
 from checks.training.preferences import COMPLETION, REJECTED, address
+from stages.training.turns import dataset, tokens
 
 
 class Learned(NamedTuple):
@@ -23,26 +24,22 @@ def settings(job: Job) -> dict[str, Any]:
     return {**job.settings, "train_sampling_strategy": "random"}
 
 
-def turns(row: Row) -> list[dict[str, str]]:
+def turns(row: Row) -> list[dict[str, Any]]:
     """The prompt as TRL's conversation."""
     return [message.model_dump() for message in row.messages]
 
 
-def answer(text: Any) -> list[dict[str, str]]:
-    """An answer as TRL's conversation."""
-    return [{"role": "assistant", "content": text}]
+def answer(row: Row, column: str) -> list[dict[str, Any]]:
+    """The answer in a further column as TRL's conversation."""
+    return [row.turn(str(row.extra[column])).model_dump()]
 
 
 def pairs(rows: Sequence[Row]) -> Any:
-    """Pairs as TRL's conversational prompt, chosen and rejected: a Dataset of the library datasets."""
-    from datasets import Dataset
-
-    return Dataset.from_list(
-        [
-            {"prompt": turns(row), "chosen": answer(row.reference), "rejected": answer(row.extra[REJECTED])}
-            for row in rows
-        ]
-    )
+    """Pairs as TRL's conversational prompt, chosen and rejected, and tools where a row has any: a Dataset."""
+    values = [
+        {"prompt": turns(row), "chosen": [row.answer.model_dump()], "rejected": answer(row, REJECTED)} for row in rows
+    ]
+    return dataset(rows, values)
 
 
 def learned_pairs(rows: Sequence[Row], prepared: Any) -> Iterable[Learned]:
@@ -86,5 +83,5 @@ def refuse_unfit(job: Job, learned: Iterable[Learned], max_length: int) -> None:
 
 def prompt(job: Job, row: Row) -> list[int]:
     """The prompt's token ids at inference."""
-    ids: list[int] = job.tokenizer.apply_chat_template(turns(row), add_generation_prompt=True, return_dict=False)
+    (ids,) = tokens(job.tokenizer, [turns(row)], [row.schemas], True)
     return ids

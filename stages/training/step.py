@@ -34,7 +34,7 @@ def fit(
     On several ranks each does this. Those without ``run`` and ``store`` write nothing, and return None.
     """
     with imports.uncollected():  # torch and transformers: when the cheap refusals are past
-        from stages.training import memory, resuming, stopping
+        from stages.training import kernels, memory, resuming, stopping
         from stages.training.trainer import gathered, save
 
     with ExitStack() as stack:
@@ -70,6 +70,7 @@ def fit(
             run.replay((step, {"valid_loss": loss}) for step, loss in resumed.known.valid)
             run.tag("lockstep.resumed_at", str(resumed.step))
             run.tag("lockstep.resumed_from", resumed.known.run)
+        stack.enter_context(kernels.applied(params.train, trainer.model))
         trainer.train(resume_from_checkpoint=str(resumed.folder) if resumed else None)
         seconds, used, took = keeper.seconds, keeper.energy, memory.measured(look)
         stopped = stopper.restore(trainer.model) if stopper else None
@@ -135,10 +136,11 @@ def trainer_of(
     from peft import PeftModel
     from transformers.trainer_callback import ProgressCallback
 
-    from stages.training import own_weights
+    from stages.training import kernels, own_weights
     from stages.training.trainer import Progress, Recorder, in_float32, lora_config, settings
 
     tokenizer, model = _loaded(params.train, base)
+    kernels.refuse_unknown(params.train, model)
     quantization = params.train.quantization
     quantised = nf4.described(model, quantization, params.train.precision, identity) if quantization else None
     adapter = lora_config(params.train.lora, model) if params.train.lora and not start else None
@@ -222,7 +224,7 @@ def _settings(params: Params, rows: int, packed: int | None, model: Any, device:
         "all layers" if train.layers is None else f"last {train.layers} layers",
         f"{trainable / 1e6:.2f} of {total / 1e6:.1f} M parameters",
         f"learning rate {train.learning_rate:g} {train.schedule}",
-        f"{train.precision} on {device}{base}, seed {train.seed}",
+        f"{train.precision} on {device}{base}{', Liger kernels' if train.kernels else ''}, seed {train.seed}",
     )
     return "; ".join(parts)
 

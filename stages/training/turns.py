@@ -14,6 +14,20 @@ from checks.errors import TrainingRefused
 from checks.rows import Row
 
 
+def dataset(rows: Sequence[Row], values: Sequence[dict[str, Any]]) -> Any:
+    """The ``values`` of each row as a Dataset of the library datasets. A list among them is of turns.
+
+    With calls, turns are kept as JSON, and tools as its text: Arrow would give each call the arguments of all others.
+    """
+    from datasets import Dataset, Features, Json, List, Value
+
+    if not any(row.has_calls for row in rows):
+        return Dataset.from_list(list(values))
+    known = [value | {"tools": json.dumps(row.schemas)} for row, value in zip(rows, values, strict=True)]
+    kinds = {list: List(Json()), str: Value("string"), bool: Value("bool")}
+    return Dataset.from_list(known, features=Features({name: kinds[type(each)] for name, each in known[0].items()}))
+
+
 def has_earlier_answers(rows: Sequence[Row]) -> bool:
     """Whether the assistant speaks in the prompt of some row."""
     return any(message.role == "assistant" for row in rows for message in row.messages)

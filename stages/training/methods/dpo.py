@@ -20,6 +20,7 @@ Loss = Literal["sigmoid", "ipo", "hinge", "apo_zero", "apo_down", "sft"]
 class Dpo(Pairs):
     """Direct preference optimisation with LoRA, from pairs."""
 
+    learns_calls = True
     reported = (
         "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected",
     )  # fmt: skip

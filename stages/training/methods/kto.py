@@ -20,6 +20,7 @@ from checks.training.preferences import COMPLETION, LABEL, Judged, liked
 class Kto(Judged):
     """Kahneman-Tversky optimisation with LoRA, from answers that somebody liked or not."""
 
+    learns_calls = True
     reported = ("rewards/chosen", "rewards/rejected", "rewards/margins", "logps/chosen", "logps/rejected", "kl")
 
     method: Literal["kto"]
@@ -71,21 +72,18 @@ class Kto(Judged):
 
 
 def dataset(rows: Sequence[Row]) -> Any:
-    """Rows as TRL's conversational prompt, completion and label: a Dataset of the library datasets."""
-    from datasets import Dataset
+    """Rows as TRL's conversational prompt, completion and label, and tools where a row has any: a Dataset."""
+    from stages.training import preferences, turns
 
-    from stages.training import preferences
-
-    return Dataset.from_list(
-        [
-            {
-                "prompt": preferences.turns(row),
-                "completion": preferences.answer(row.extra[COMPLETION]),
-                "label": liked(row.extra[LABEL]),
-            }
-            for row in rows
-        ]
-    )
+    values = [
+        {
+            "prompt": preferences.turns(row),
+            "completion": preferences.answer(row, COMPLETION),
+            "label": liked(row.extra[LABEL]),
+        }
+        for row in rows
+    ]
+    return turns.dataset(rows, values)
 
 
 @cache

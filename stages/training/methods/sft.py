@@ -121,28 +121,18 @@ def trainer_class() -> Any:
 
 
 def dataset(rows: Sequence[Row]) -> Any:
-    """Rows as TRL's conversational prompt and completion: a Dataset of the library datasets.
+    """Rows as TRL's conversational prompt and completion, and tools where a row has any: a Dataset."""
+    from stages.training import turns
 
-    With calls, turns are kept as JSON, and tools as its text: Arrow would give each call the arguments of all others.
-    """
-    from datasets import Dataset, Features, Json, List, Value
-
-    with_calls = any(row.has_calls for row in rows)
     values = [
         {
             "id": row.id,
             "prompt": [message.model_dump() for message in row.messages],
             "completion": [row.answer.model_dump()],
-            **({"tools": json.dumps(row.schemas)} if with_calls else {}),
         }
         for row in rows
     ]
-    if not with_calls:
-        return Dataset.from_list(values)
-    text, turns = Value("string"), List(Json())
-    return Dataset.from_list(
-        values, features=Features({"id": text, "prompt": turns, "completion": turns, "tools": text})
-    )
+    return turns.dataset(rows, values)
 
 
 def refuse_unfit(prepared: Any, tokenizer: Any, stops: frozenset[int], max_length: int) -> None:
