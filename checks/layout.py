@@ -70,6 +70,7 @@ SIGNERS = Path("release/policy/signers.yaml")  # who may sign releases, verifica
 STATE = Path(os.environ.get("LOCKSTEP_STATE", ".lockstep"))
 DOWNLOADS = STATE / "downloads"
 ANSWERS = STATE / "answers"  # generated texts by the digest of all that decides them
+BATCHES = STATE / "batches"  # the same for single batches, while a model answers
 JUDGED = STATE / "judged"  # replies of judges by the digest of all that was asked
 SHADOW = STATE / "shadow"  # pairs of answers of `lockstep shadow`, by environment
 IMAGE = STATE / "image"  # the OCI layout that `lockstep build` writes unless it pushes

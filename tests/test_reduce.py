@@ -167,6 +167,31 @@ def test_two_runs_that_write_one_folder_end_in_one_line(tmp_path: Path, document
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "raw"]
 
 
+def test_a_run_into_a_folder_that_another_writes_deletes_nothing_of_it(
+    tmp_path: Path, document: dict[str, Any]
+) -> None:
+    params, raw, out = _params(document, PAIRS, RULES), _raw(tmp_path / "raw", 2), tmp_path / "out"
+
+    def meanwhile(task: Any, tasks: Any) -> Any:
+        with pytest.raises(MachineRefused, match="out: another run writes it; wait until it ends, or name another"):
+            reduce.reduce(params, raw, out, map)
+        return map(task, tasks)
+
+    reduce.reduce(params, raw, out, meanwhile)
+    whole = digest.of_tree(out)
+    with pytest.raises(DataRefused, match="out: exists; name another folder, or remove it"):
+        reduce.reduce(params, raw, out, map)
+    assert digest.of_tree(out) == whole
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "raw"]
+
+
+def test_a_folder_below_the_raw_files_is_refused(tmp_path: Path, document: dict[str, Any]) -> None:
+    raw = _raw(tmp_path / "raw", 2)
+    for out in (raw / "a/out", raw):
+        with pytest.raises(DataRefused, match=f"{out}: lies in {raw}, whose files are read; name a folder outside it"):
+            reduce.reduce(_params(document, PAIRS, RULES), raw, out, map)
+
+
 def test_with_several_sources_rows_are_compared_by_prepare_alone(tmp_path: Path, document: dict[str, Any]) -> None:
     document["data"]["sources"] = {"more": {"uri": "more.jsonl", "sha256": "0" * 64, "license": "MIT", "loader": PAIRS}}
     job = reducing.job(_params(document, PAIRS, RULES), tmp_path, tmp_path, tmp_path)
@@ -206,4 +231,4 @@ def test_the_command_prints_what_to_pin(tmp_path: Path, document: dict[str, Any]
     assert as_params(document).prepare.loader == reducing.job(params, tmp_path, tmp_path, tmp_path).loader
     again = run()
     assert again.returncode == DataRefused.exit_code
-    assert "out: exists; name another folder, or remove it" in again.stderr
+    assert "/out: exists; name another folder, or remove it" in again.stderr

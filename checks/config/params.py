@@ -244,6 +244,10 @@ class Evaluate(Section):
     batch_tokens: Annotated[
         int, Field(ge=1, description="prompt tokens per forward pass; fewer need less memory and more time")
     ]
+    stable_batches: Annotated[
+        bool,
+        Field(description="whether more test rows leave most batches as they are, so that their answers stay kept"),
+    ] = False
     precision: Annotated[Literal["bf16", "fp16", "fp32"], Field(description="number format of the evaluated models")]
     engine: Annotated[
         Vllm | None, Field(description="what generates the answers; null: transformers, in the stage's own process")
@@ -263,6 +267,12 @@ class Evaluate(Section):
         kinds = [scorer.kind for scorer in self.scorers]
         if len(set(kinds)) < len(kinds):
             raise ValueError(f"scorers {', '.join(kinds)} has one twice|name each scorer once")
+        return self
+
+    @model_validator(mode="after")
+    def _own_batches(self) -> Self:
+        if self.engine and self.stable_batches:
+            raise ValueError("stable_batches is set, and vLLM makes its batches itself|remove stable_batches or engine")
         return self
 
     @model_validator(mode="after")

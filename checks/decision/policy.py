@@ -37,6 +37,7 @@ EXEMPT: Mapping[str, str] = {
     "merge.base": "It decides what the adapter is added to. The gates judge the model that comes of it.",
     "merge.shard_mb": "It sets the sizes of the weight files.",
     "evaluate.batch_tokens": "It sets speed and memory use of the evaluation. No margin may be below its noise.",
+    "evaluate.stable_batches": "It decides which rows are answered together. No margin may be below its noise.",
     "monitor": "It says what `lockstep watch` asks of production. No gate and no promotion reads it.",
     "tracking": "It says where MLflow stores logs. Nothing reads them.",
 }

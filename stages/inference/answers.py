@@ -7,6 +7,7 @@ The key names the model (tokenizer and chat template are part of it), every conv
 settings with the engine, the device with its threads, the versions of the packages that render, tokenize and compute,
 and this code. Where one differs, the key differs, and the model answers. An entry that cannot be read, is damaged or is
 of another key counts for nothing. It is no evidence: who can write in that folder can write the predictions too.
+While transformers answers, each batch is kept too (``kept_batches``).
 """
 
 import gc
@@ -30,10 +31,14 @@ from checks.formats.report import Count
 from checks.identity import Digest
 from checks.rows import Message, Record, Row
 from stages.inference import prompts, vllm, vllm_process
+from stages.inference.kept_batches import KeptBatches
 
 _TEST = layout.SPLITS / "test.jsonl"
 _PACKAGES = ("torch", "transformers", "tokenizers", "jinja2")
-CODE = ("answers.py", "generate.py", "prompts.py", "unpacking.py", "vllm.py", "vllm_process.py", "vllm_worker.py")
+CODE = (
+    "answers.py", "batches.py", "generate.py", "kept_batches.py", "prompts.py", "unpacking.py", "vllm.py",
+    "vllm_process.py", "vllm_worker.py",
+)  # fmt: skip
 
 NotNegative = Annotated[float, Field(ge=0)]
 
@@ -61,6 +66,7 @@ class Key(Record):
     rows: Count
     max_new_tokens: int
     batch_tokens: int
+    stable_batches: bool
     precision: str
     engine: Vllm | None
     device: str
@@ -72,6 +78,11 @@ class Key(Record):
     def path(self) -> Path:
         """The entry's file, relative to the repository's root."""
         return layout.ANSWERS / f"{digest.of_json(self.model_dump()).removeprefix('sha256:')}.json"
+
+    @property
+    def of_batches(self) -> str:
+        """Digest of what decides the answers of a batch, beside its prompts."""
+        return digest.of_json(self.model_dump(exclude={"asked", "rows", "batch_tokens", "stable_batches"}))
 
 
 class _Entry(Record):
@@ -106,7 +117,7 @@ def ask(
     if (known := kept(root, key)) is not None:
         tqdm.write(f"{label}: answered before, {len(rows)} rows from {key.path}", file=sys.stderr)
         return known
-    model_here = loaded(root, settings, folder)
+    model_here = loaded(root, settings, folder, kept=KeptBatches(root, key.of_batches))
     found = model_here(settings, rows, conversations, label, where)
     del model_here
     gc.collect()  # the next model loads into this one's memory
@@ -121,8 +132,10 @@ def known(
     return kept(root, key_of(root, settings, model, rows, conversations))
 
 
-def loaded(root: Path, settings: Evaluate, folder: Path, log: bool = True) -> Loaded:
-    """The model in ``folder``, ready to be asked past the cache. ``log``: whether a file may keep what vLLM prints.
+def loaded(root: Path, settings: Evaluate, folder: Path, log: bool = True, kept: KeptBatches | None = None) -> Loaded:
+    """The model in ``folder``, ready to be asked past the cache of whole splits, and without ``kept`` past all.
+
+    ``log``: whether a file may keep what vLLM prints. ``kept``: answers of batches, which vLLM does not make.
 
     Raises EvaluationRefused when it does not load, MachineRefused when the engine is not there.
     """
@@ -131,7 +144,7 @@ def loaded(root: Path, settings: Evaluate, folder: Path, log: bool = True) -> Lo
         return partial(_by_vllm, root, folder, log)
     from stages.inference import generate
 
-    return partial(answer, *generate.load(folder, settings.precision))
+    return partial(answer, *generate.load(folder, settings.precision), kept=kept)
 
 
 def _by_vllm(
@@ -156,8 +169,12 @@ def answer(
     conversations: Sequence[Sequence[Message]],
     label: str,
     where: Path = _TEST,
+    kept: KeptBatches | None = None,
 ) -> Answered:
-    """Answers of a model loaded by transformers. Raises EvaluationRefused when it cannot be asked a row."""
+    """Answers of a model loaded by transformers. Raises EvaluationRefused when it cannot be asked a row.
+
+    The speed counts the time that ``kept`` batches took then.
+    """
     from stages.inference import generate
 
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
@@ -165,8 +182,15 @@ def answer(
     asked = prompts.tokens(tokenizer, conversations, rows, room, where)
     started = time.perf_counter()
     ends = generate.end_tokens(model, tokenizer)
-    found = generate.generate(model, asked, ends, settings.max_new_tokens, settings.batch_tokens, label)
-    speed = len(rows) / (time.perf_counter() - started)
+    found = generate.generate(
+        model, asked, ends, settings.max_new_tokens, settings.batch_tokens, label,
+        stable=settings.stable_batches, kept=kept,
+    )  # fmt: skip
+    seconds = time.perf_counter() - started
+    if kept is not None and kept.rows:
+        tqdm.write(f"{label}: {kept.rows} of {len(set(map(tuple, asked)))} prompts answered before", file=sys.stderr)
+        seconds += kept.seconds / generate.lanes(model.device.type)[0]
+    speed = len(rows) / seconds
     texts = [tokenizer.decode(one.tokens, skip_special_tokens=True).strip() for one in found]
     return Answered(texts, [one.seconds for one in found], round(speed, 3))
 
@@ -189,6 +213,7 @@ def key_of(
         rows=len(rows),
         max_new_tokens=settings.max_new_tokens,
         batch_tokens=settings.batch_tokens,
+        stable_batches=settings.stable_batches,
         precision=settings.precision,
         engine=settings.engine,
         device=computes,
@@ -212,14 +237,18 @@ def asked(rows: Sequence[Row], conversations: Sequence[Sequence[Message]]) -> st
 def prompt_format(folder: Path, settings: Evaluate) -> str:
     """Digest of how a model is asked, whatever the rows: chat template, the answers' length, precision, engine.
 
-    So answers, noise and sweeps of one engine are not compared with those of another. Transformers adds nothing.
+    So answers, noise and sweeps of one engine, or of stable batches, are not compared with those of another. What
+    params.yaml does not name adds nothing.
     """
     from transformers import AutoTokenizer
 
     template = AutoTokenizer.from_pretrained(folder, local_files_only=True).chat_template
     engine = {"engine": settings.engine.model_dump(mode="json")} if settings.engine else {}
+    stable = {"stable_batches": True} if settings.stable_batches else {}
     return digest.of_json(
-        {"template": template, "max_new_tokens": settings.max_new_tokens, "precision": settings.precision} | engine
+        {"template": template, "max_new_tokens": settings.max_new_tokens, "precision": settings.precision}
+        | engine
+        | stable
     )
 
 

@@ -8,7 +8,8 @@ Out: per prompt the new tokens and the seconds they took.
 * On a CPU several batches are computed at a time, and share the threads: threads that compute one tensor together wait
   for one another at every operation, and many operations are too small to be shared.
 
-A batch holds the same rows whatever thread takes it and when, so that a busy machine changes no answer.
+A batch holds the same rows whatever thread takes it and when, so that a busy machine changes no answer. So the answers
+of a batch can be kept, and used again where the same rows are a batch again.
 """
 
 import copy
@@ -20,7 +21,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -29,25 +30,15 @@ from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingW
 
 from checks import imports
 from checks.errors import EvaluationRefused
+from stages.inference.batches import Answer, Kept, Prompt, cut
 from stages.inference.unpacking import unpacked
 
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 # Batches computed at a time, at most: each reads all weights at every step, and answers fewer rows with them.
 _LANES = 4
-# Tokens whose keys and values a batch holds, for each prompt token that it may read at a time.
-_HELD = 16
 # Rotary frequencies that transformers chooses by the longest row of a batch, for all of its rows.
 _BY_LENGTH = frozenset({"dynamic", "longrope"})
-
-Prompt = tuple[int, ...]
-
-
-class Answer(NamedTuple):
-    """New tokens, without the one that ended them; seconds from the start of the row's batch to its last token."""
-
-    tokens: tuple[int, ...]
-    seconds: float
 
 
 def load(folder: Path, precision: str) -> tuple[Any, Any]:
@@ -85,6 +76,13 @@ def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
     return frozenset(token for token in (*several, tokenizer.eos_token_id) if token is not None)
 
 
+def lanes(device: str) -> tuple[int, int]:
+    """How many batches are computed at a time on a kind of device, and the threads of each."""
+    threads = torch.get_num_threads() if device == "cpu" else 1
+    count = min(threads, _LANES)
+    return count, threads // count
+
+
 def generate(
     model: Any,
     prompts: Sequence[Sequence[int]],
@@ -92,11 +90,15 @@ def generate(
     max_new_tokens: int,
     batch_tokens: int,
     label: str = "generate",
+    *,
+    stable: bool = False,
+    kept: Kept | None = None,
 ) -> list[Answer]:
     """Answer every prompt greedily, with a progress bar called ``label``.
 
     ``prompts``: token ids, none empty. ``ends``: ids that end an answer. ``batch_tokens``: prompt tokens that are read
-    at a time, padding included, by all batches together; what all prompts share is read once. Returns one answer per
+    at a time, padding included, by all batches together; what all prompts share is read once. ``stable``: see
+    ``batches``. ``kept``: answers of before, which gets those of each batch as soon as it ends. Returns one answer per
     prompt, in order. Raises EvaluationRefused when a logit is not finite.
     """
     if any(not prompt for prompt in prompts):
@@ -105,26 +107,39 @@ def generate(
     distinct = sorted({tuple(prompt) for prompt in prompts}, key=lambda prompt: (-len(prompt), prompt))
     if not distinct:
         return []
-    threads = torch.get_num_threads() if model.device.type == "cpu" else 1
-    lanes = min(threads, _LANES)
+    at_once, threads = lanes(model.device.type)
     apart = len(distinct[0]) + max_new_tokens > _alike_up_to(model)
-    room = 1 if apart else max(1, batch_tokens // lanes)
+    room = 1 if apart else max(1, batch_tokens // at_once)
     prefix = 0 if apart or _slides(model) else shared_prefix(distinct)
-    batches = list(_batches(distinct, prefix, max_new_tokens, room))
+    answers, asked = dict[Prompt, Answer](), list[Sequence[Prompt]]()
+    for batch in cut(distinct, prefix, max_new_tokens, room, stable):
+        if kept is not None and (before := kept.get(prefix, batch)) is not None:
+            answers |= zip(batch, before, strict=True)
+        else:
+            asked.append(batch)
     stop = threading.Event()
-    with tqdm(total=len(distinct), desc=label, unit="row", disable=None) as bar, _threads(threads // lanes):
-        begin = _read(model, distinct[0][:prefix])
-        with ThreadPoolExecutor(lanes) as pool:
-            running = [
-                pool.submit(_answer, model, batch, begin, prefix, ends, max_new_tokens, stop, bar) for batch in batches
-            ]
+    with (
+        tqdm(total=len(distinct), initial=len(answers), desc=label, unit="row", disable=None) as bar,
+        _threads(threads),
+    ):
+        begin = _read(model, distinct[0][:prefix] if asked else ())
+
+        def answer(batch: Sequence[Prompt]) -> dict[Prompt, Answer]:
+            found = dict(_answer(model, batch, begin, prefix, ends, max_new_tokens, stop, bar))
+            if kept is not None and len(found) == len(batch):  # fewer: another batch failed
+                kept.keep(prefix, batch, [found[prompt] for prompt in batch])
+            return found
+
+        with ThreadPoolExecutor(at_once) as pool:
+            running = [pool.submit(answer, batch) for batch in asked]
             try:
                 for ended in wait(running, return_when=FIRST_EXCEPTION).done:
                     ended.result()
             except BaseException:
                 stop.set()  # the others end at their next step
                 raise
-    answers = {prompt: answer for each in running for prompt, answer in each.result()}
+    for each in running:
+        answers |= each.result()
     return [answers[tuple(prompt)] for prompt in prompts]
 
 
@@ -134,16 +149,6 @@ def shared_prefix(prompts: Sequence[Prompt]) -> int:
         return 0
     pairs = zip(min(prompts), max(prompts), strict=False)
     return min(sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs)), min(map(len, prompts)) - 1)
-
-
-def _batches(prompts: Sequence[Prompt], prefix: int, new: int, room: int) -> Iterator[Sequence[Prompt]]:
-    """Prompts, longest first, in batches that read ``room`` tokens and hold ``_HELD`` times as many; or of one row."""
-    begin = 0
-    while begin < len(prompts):
-        longest = len(prompts[begin])
-        count = max(1, min(room // (longest - prefix), room * _HELD // (longest + new)))
-        yield prompts[begin : begin + count]
-        begin += count
 
 
 @torch.inference_mode()

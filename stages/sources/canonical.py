@@ -9,7 +9,8 @@ import decimal
 import json
 import math
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,37 @@ from typing import Any
 from checks import layout
 from checks.errors import SourceRefused
 from stages import progress
+from stages.sources.location import Location
 
 NAME = "rows.jsonl"
+Key = Callable[[Mapping[str, Any]], Any]
 
 
-def write(
-    rows: Iterable[Mapping[str, Any]], key: Callable[[Mapping[str, Any]], Any] | None, path: Path, field: str
-) -> None:
+class Rows(Location):
+    """A table or a query, whose rows become one file."""
+
+    @abstractmethod
+    def rows(self, field: str) -> Iterator[dict[str, Any]]:
+        """The rows by column, in any order. Raises as ``download``."""
+
+    def key(self, field: str) -> Key | None:
+        """What the rows are ordered by; None: their lines."""
+        del field
+        return None
+
+    @property
+    def name(self) -> str:
+        """The name of the file that the rows become."""
+        return NAME
+
+    def download(self, work: Path, field: str) -> tuple[Path, bool]:
+        """The rows as a file. Nothing is continued."""
+        path = work / NAME
+        write(self.rows(field), self.key(field), path, field)
+        return path, False
+
+
+def write(rows: Iterable[Mapping[str, Any]], key: Key | None, path: Path, field: str) -> None:
     """Write ``rows`` to ``path``, ordered by ``key``, or by their lines if it is None.
 
     ``field`` names the URI in refusals. Raises SourceRefused if there is no row, a value has no form in JSON, two rows

@@ -11,11 +11,13 @@ OUT/manifest.json (``stages.reducing.Manifest``), and on standard output what to
 has Ray. Clone, environment, RAW and OUT have the same path on each node.
 """
 
+import fcntl
 import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,15 +40,40 @@ Engine = Callable[[Callable[[Any], Done], Sequence[Any]], Iterable[Done]]  # res
 def reduce(params: Params, raw: Path, out: Path, engine: Engine) -> tuple[Job, Manifest]:
     """Write the parts and their manifest.
 
-    Raises DataRefused if rows cannot be read or none is kept, MachineRefused if a file cannot be written.
+    Raises DataRefused if rows cannot be read, none is kept, or ``out`` exists or lies in ``raw``; MachineRefused if a
+    file cannot be written, or another run writes ``out``.
     """
+    if out.is_relative_to(raw):  # the next run would read it
+        raise DataRefused(f"{out}: lies in {raw}, whose files are read", "name a folder outside it")
     try:
-        return _reduced(params, raw, out, engine)
+        with _alone(out):
+            if out.exists():
+                raise DataRefused(f"{out}: exists", "name another folder, or remove it")
+            return _reduced(params, raw, out, engine)
     except OSError as error:
         raise MachineRefused(
             f"{error.filename or out}: {error.strerror or error}",
             f"free space, or end another run that writes {out.name}, and run it again",
         ) from error
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Hold ``out`` alone: a run deletes what killed runs left beside it. The lock goes with the process."""
+    path = out.with_name(f"{out.name}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = os.fstat(handle.fileno()).st_nlink > 0  # else the other run has just ended
+        except BlockingIOError:
+            held = False
+        if not held:
+            raise MachineRefused(f"{out}: another run writes it", "wait until it ends, or name another folder")
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def _reduced(params: Params, raw: Path, out: Path, engine: Engine) -> tuple[Job, Manifest]:
@@ -120,8 +147,6 @@ def pin(out: Path, job: Job) -> str:
 def main(raw: Path, out: Path, engine: str, workers: int | None) -> None:
     """Write to OUT the rows of RAW that prepare would keep, by prepare.loader and prepare.rules of params.yaml."""
     try:
-        if out.exists():
-            raise DataRefused(f"{out}: exists", "name another folder, or remove it")
         params = params_file.load(Path() / layout.PARAMS)
         chosen = ray() if engine == "ray" else local(workers or os.cpu_count() or 1)
         job, found = reduce(params, raw.resolve(), out.resolve(), chosen)

@@ -14,14 +14,14 @@ from typing import Any, Self
 from checks import layout
 from checks.errors import MachineRefused, SourceRefused
 from stages.sources import canonical, uris
-from stages.sources.location import Location, refused
+from stages.sources.location import refused
 
 _URI = re.compile(r"(.+)@([0-9]{1,18})")
 _BATCH = 4096  # rows that are read at once
 
 
 @dataclass(frozen=True)
-class Table(Location):
+class Table(canonical.Rows):
     """A version of a table."""
 
     kind = "delta"
@@ -44,16 +44,9 @@ class Table(Location):
             raise refused(uri, field, "holds a user, a password or a query", todo)
         return cls(place, int(found[2]))
 
-    @property
-    def name(self) -> str:
-        """The name of the file that the rows become."""
-        return canonical.NAME
-
-    def download(self, work: Path, field: str) -> tuple[Path, bool]:
-        """The rows as a file. Nothing is continued."""
-        path = work / canonical.NAME
-        canonical.write(_rows(self, field), None, path, field)
-        return path, False
+    def rows(self, field: str) -> Iterator[dict[str, Any]]:
+        """The rows by column."""
+        return _rows(self, field)
 
 
 def _rows(asked: Table, field: str) -> Iterator[dict[str, Any]]:

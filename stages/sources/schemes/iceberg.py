@@ -15,14 +15,14 @@ from typing import Any, Self
 from checks import layout
 from checks.errors import MachineRefused, Refusal, SourceRefused
 from stages.sources import canonical, uris
-from stages.sources.location import Location, refused
+from stages.sources.location import refused
 
 _URI = re.compile(r"([A-Za-z0-9_-]+)/([^./@\s]+(?:\.[^./@\s]+)+)@([0-9]{1,19})")
 _BATCH = 4096  # rows that are Python objects at once
 
 
 @dataclass(frozen=True)
-class Table(Location):
+class Table(canonical.Rows):
     """A snapshot of a table."""
 
     kind = "iceberg"
@@ -40,16 +40,9 @@ class Table(Location):
             raise refused(uri, field, "is not iceberg://CATALOG/NAMESPACE.TABLE@SNAPSHOT", todo)
         return cls(found[1], found[2], int(found[3]))
 
-    @property
-    def name(self) -> str:
-        """The name of the file that the rows become."""
-        return canonical.NAME
-
-    def download(self, work: Path, field: str) -> tuple[Path, bool]:
-        """The rows as a file. Nothing is continued."""
-        path = work / canonical.NAME
-        canonical.write(_rows(self, field), None, path, field)
-        return path, False
+    def rows(self, field: str) -> Iterator[dict[str, Any]]:
+        """The rows by column."""
+        return _rows(self, field)
 
 
 def _rows(asked: Table, field: str) -> Iterator[dict[str, Any]]:

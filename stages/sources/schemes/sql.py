@@ -17,7 +17,7 @@ from typing import Any, Self
 from checks import layout
 from checks.errors import MachineRefused, SourceRefused
 from stages.sources import canonical, uris
-from stages.sources.location import Location, refused
+from stages.sources.location import refused
 
 _COLUMN = "[A-Za-z_][A-Za-z0-9_]*"
 _URI = re.compile(rf"([A-Z][A-Z0-9_]*)/({_COLUMN}(?:,{_COLUMN})*) +((?i:select|with) .+)")
@@ -31,7 +31,7 @@ _BATCH = 1000  # rows that are in memory at once, besides their lines
 
 
 @dataclass(frozen=True)
-class Query(Location):
+class Query(canonical.Rows):
     """The rows of a query in the database whose address is in an environment variable."""
 
     kind = "sql"
@@ -52,18 +52,13 @@ class Query(Location):
             raise refused(uri, field, "holds a semicolon", "write one query, without a semicolon")
         return cls(found[1], tuple(found[2].split(",")), query)
 
-    @property
-    def name(self) -> str:
-        """The name of the file that the rows become."""
-        return canonical.NAME
+    def rows(self, field: str) -> Iterator[dict[str, Any]]:
+        """The rows by column."""
+        return _rows(self, field)
 
-    def download(self, work: Path, field: str) -> tuple[Path, bool]:
-        """The rows as a file. Nothing is continued."""
-        path = work / canonical.NAME
-        canonical.write(_rows(self, field), self._key(field), path, field)
-        return path, False
+    def key(self, field: str) -> canonical.Key:
+        """The values of the key columns. Raises SourceRefused for a row without one of them."""
 
-    def _key(self, field: str) -> Any:
         def of(row: Mapping[str, Any]) -> tuple[Any, ...]:
             if absent := [name for name in self.keys if name not in row]:
                 raise canonical.refused(
