@@ -10,7 +10,7 @@ from checks.formats.statement import PREDICATE
 from release.promotion.admission.admitted import Admitted, Policy
 
 # In Rego, where a missing field makes a rule undefined, which refuses. CUE would fill it in, and calls too few fields
-# incomplete, which policy-controller does not report. All images among the subjects count: none can hide beside another.
+# incomplete, which policy-controller does not report. Each image among the subjects counts: none hides beside another.
 _RELEASE = """package sigstore
 
 admitted := {images}
