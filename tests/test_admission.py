@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from checks import layout
+from checks import layout, plain_yaml
 from checks.errors import EvidenceRefused, PromotionRefused, Refusal
 from checks.formats import pointer, signers
 from checks.formats.signers import Role, Signer
@@ -284,7 +284,8 @@ def opa(world: World, module: str, query: str, cases: list[dict[str, Any]], home
 
 
 def ratify(root: Path) -> dict[str, dict[str, Any]]:
-    return {one["kind"]: one["spec"] for one in yaml.safe_load_all(admission(root, "staging", "ratify"))}
+    documents = admission(root, "staging", "ratify").split("\n---\n")
+    return {one["kind"]: one["spec"] for one in map(plain_yaml.load, documents)}  # which takes no aliases
 
 
 def test_gatekeeper_denies_what_was_not_promoted_and_what_ratify_does_not_confirm(world: World, tmp_path: Path) -> None:
