@@ -11,6 +11,7 @@ from typing import NoReturn
 import pytest
 
 REQUIRE = "LOCKSTEP_REQUIRE"
+COSIGN3 = "LOCKSTEP_COSIGN3"  # the path of a cosign 3; `.ci/cosign3 FOLDER` gets it from Debian's testing
 # Each program with the packages of Debian that bring it.
 PACKAGES = {
     "chromium": "chromium",
@@ -36,6 +37,14 @@ def require(program: str) -> None:
     """Skip the test where ``program`` is not on PATH; fail it where LOCKSTEP_REQUIRE names the program."""
     if shutil.which(program) is None:
         missing(program, "not on PATH")
+
+
+def cosign3() -> str:
+    """A cosign 3, which has OPA; the test is skipped where there is none."""
+    found = os.environ.get(COSIGN3)
+    if not found:
+        pytest.skip(f"{COSIGN3} names no cosign 3: .ci/cosign3 FOLDER gets one from Debian's testing")
+    return found
 
 
 def missing(program: str, why: str) -> NoReturn:

@@ -29,7 +29,7 @@ from release.evidence.keys import KEY
 from release.verbs import keys as key_verbs
 from release.verbs.build import Options, build
 from release.verbs.sign import Signed, sign
-from tests import signing_tree
+from tests import programs, signing_tree
 from tests.registry_service import Registry, registry
 
 pytestmark = pytest.mark.slow
@@ -76,9 +76,9 @@ def eve(pushed: Pushed) -> Path:
     return key_verbs.new(pushed.root, "eve", ("release",), pushed.root / ".lockstep/keys/eve.key").public
 
 
-def run(*command: object) -> subprocess.CompletedProcess[str]:
+def run(*command: object, program: str = "cosign") -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"COSIGN_PASSWORD": ""}
-    return subprocess.run(["cosign", *map(str, command)], capture_output=True, text=True, check=False, env=environment)
+    return subprocess.run([program, *map(str, command)], capture_output=True, text=True, check=False, env=environment)
 
 
 def verify(
@@ -117,6 +117,21 @@ def test_cosign_verifies_provenance_and_release_by_the_bundle_as_its_version_3_d
     assert stated(verify(pushed, PREDICATE, how)) == pushed.signed.statement.model_dump(mode="json", by_alias=True)
     for kind in ("slsaprovenance1", PREDICATE):
         assert verify(pushed, kind, how, key=eve).returncode == 1
+
+
+def test_cosign_3_finds_all_that_is_there_without_being_told_where(pushed: Pushed, eve: Path) -> None:
+    program = programs.cosign3()
+    for command in (
+        ["verify-attestation", "--type", "slsaprovenance1"],
+        ["verify-attestation", "--type", PREDICATE],
+        ["verify"],
+    ):
+        for key, holds in ((pushed.key, True), (eve, False)):
+            how = [*command, "--insecure-ignore-tlog", "--key", key, pushed.name]
+            assert (run(*how, program=program).returncode == 0) is holds, (command, key)
+    shown = run("tree", pushed.name, program=program).stdout
+    assert f"{slsa.PREDICATE} artifacts via OCI referrer" in shown
+    assert f"{PREDICATE} artifacts via OCI referrer" in shown
 
 
 def test_lockstep_counts_an_envelope_and_its_bundle_once(pushed: Pushed) -> None:

@@ -14,6 +14,11 @@ _IMAGES = {
     "volumes": "/spec/volumes/*/image/reference",
 }
 
+_NAMED = (
+    "The image that a statement names is compared with what was promoted, not the statement's subject, which Kyverno "
+    "shows no condition. So whoever has enough signers' keys can let in an image that was not promoted."
+)
+
 
 def policy(admitted: Admitted) -> Policy:
     """Pods of the environment's namespace run only admitted images of its repositories.
@@ -22,13 +27,14 @@ def policy(admitted: Admitted) -> Policy:
     are read from Sigstore bundles, which `lockstep sign` attaches for keys too.
     """
     by_key = [one.name for one in admitted.signers if one.key]
-    if not by_key or len(by_key) == len(admitted.signers):
-        return Policy((_document(admitted, "Cosign" if by_key else "SigstoreBundle"),))
-    note = (
-        f"Keys ({', '.join(by_key)}) and identities count together in Kyverno 1.19 or newer. An earlier one counts no "
-        "key here. Nor does any count one that signed before Lockstep attached a bundle for it: sign again."
-    )
-    return Policy((_document(admitted, "SigstoreBundle"),), (note,))
+    notes = [_NAMED]
+    if by_key and len(by_key) < len(admitted.signers):
+        notes.append(
+            f"Keys ({', '.join(by_key)}) and identities count together in Kyverno 1.19 or newer. An earlier one counts "
+            "no key here. Nor does any count one that signed before Lockstep attached a bundle for it: sign again."
+        )
+    all_keys = len(by_key) == len(admitted.signers)
+    return Policy((_document(admitted, "Cosign" if all_keys else "SigstoreBundle"),), tuple(notes))
 
 
 def _document(admitted: Admitted, kind: str) -> dict[str, Any]:

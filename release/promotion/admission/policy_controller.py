@@ -9,7 +9,21 @@ from checks.formats.signers import Signer
 from checks.formats.statement import PREDICATE
 from release.promotion.admission.admitted import Admitted, Policy
 
-# Not in CUE: there too few fields are no error but an incomplete value, of which policy-controller says nothing.
+# In Rego, where a missing field makes a rule undefined, which refuses. CUE would fill it in, and calls too few fields
+# incomplete, which policy-controller does not report. Each image among the subjects counts: none hides beside another.
+_RELEASE = """package sigstore
+
+admitted := {images}
+
+default isCompliant = false
+
+isCompliant {{
+  input.predicate.serving.status == "pass"
+  subjects := {{digest | digest := input.subject[_].digest.sha256}}
+  count(subjects) > 0
+  count(subjects - admitted) == 0
+}}
+"""
 _ENOUGH = """package sigstore
 
 default isCompliant = false
@@ -43,10 +57,7 @@ def _authority(signer: Signer, admitted: Admitted) -> dict[str, Any]:
         known = {
             "keyless": {"url": "https://fulcio.sigstore.dev", "identities": [identity]}, "signatureFormat": "bundle",
         }  # fmt: skip
-    attestation = {"name": "release", "predicateType": PREDICATE, "policy": {"type": "cue", "data": _cue(admitted)}}
+    images = ", ".join(f'"{image.removeprefix("sha256:")}"' for image in admitted.images)
+    rule = {"type": "rego", "data": _RELEASE.format(images=f"{{{images}}}")}
+    attestation = {"name": "release", "predicateType": PREDICATE, "policy": rule}
     return {"name": signer.name, **known, "attestations": [attestation]}
-
-
-def _cue(admitted: Admitted) -> str:
-    images = " | ".join(f'"{image}"' for image in admitted.images)
-    return f'predicateType: "{PREDICATE}"\npredicate: image: image: {images}\npredicate: serving: status: "pass"\n'

@@ -123,8 +123,9 @@ def _ratify(admitted: Admitted, kind: str, name: str, spec: dict[str, Any]) -> d
 
 def _template() -> dict[str, Any]:
     """The same for every environment of a cluster."""
-    texts = {"type": "array", "items": {"type": "string"}}
-    parameters = {"namespace": {"type": "string"}, "repositories": texts, "images": dict(texts)}
+    lists = ("repositories", "images")
+    parameters: dict[str, Any] = {name: {"type": "array", "items": {"type": "string"}} for name in lists}
+    parameters["namespace"] = {"type": "string"}
     return {
         "apiVersion": "templates.gatekeeper.sh/v1",
         "kind": "ConstraintTemplate",
