@@ -81,7 +81,10 @@ def gather(root: Path, name: str | None) -> Site:
                 raise
             left_out.append(LeftOut(version=release.pointer.version, image=release.pointer.image, why=refused.what))
     if not found.releases:
-        raise EvidenceRefused(f"{ledger.shown}: nothing was promoted yet, so no release has a page", "lockstep promote")
+        raise EvidenceRefused(
+            f"{ledger.shown}: nothing was promoted yet, so no release has a page",
+            "promote one: `lockstep promote ENVIRONMENT`",
+        )
     runs = {each: its[0].after.version if its and its[0].after else None for each, its in moves.items()}
     return Site(
         name=params.serve.name, branch=ledger.shown, tip=tip, alone=name is not None, environments=runs,

@@ -69,7 +69,7 @@ def admitted(context: PromotionContext, environment: str) -> Admitted:
     rule = context.rule(environment)
     its = context.runs(environment)
     if its is None:
-        raise PromotionRefused(f"{environment} runs nothing", f"lockstep promote {environment}, then again")
+        raise PromotionRefused(f"{environment} runs nothing", f"run `lockstep promote {environment}`, then again")
     entries = held.read(context).entries
     if entry := quarantine.find(entries, its.digest, its.model):
         raise PromotionRefused(
