@@ -1,7 +1,7 @@
 """Models that ship in 4 bits, rounded by LLM Compressor in its own environment: real where it is, refusals by a stand-in.
 
 LOCKSTEP_COMPRESSOR names its Python. `python -m stages.tools.compressor 0.14.0.1` makes an environment; that takes
-minutes and 1.8 GB, so the suite does not, and the tests of the real one are skipped without it.
+minutes and 1.4 GB, so the suite does not, and the tests of the real one are skipped without it.
 """
 
 import json
