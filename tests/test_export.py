@@ -315,7 +315,18 @@ def old_libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The transformers and tokenizers that TGI 3.3.7 locks, to be found before those of this environment."""
     home = tmp_path_factory.mktemp("old")
     wanted = ["transformers==4.51.*", "tokenizers==0.21.*", "huggingface-hub==0.*"]
-    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-compile", "--target", home, *wanted]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-compile",
+        "--target",
+        str(home),
+        *wanted,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return home

@@ -56,7 +56,8 @@ ONCE = (
     "PYTHON", "TORCH", "TRANSFORMERS", "TZ", "XDG",
 )  # fmt: skip
 PATHS = "PYTHONPATH"  # read again for each: it leads to this project's modules
-RANK = ("TORCHELASTIC_", "TORCH_NCCL_")  # what a rank of a training is told; nothing reads it when torch is loaded
+# What a rank of a training is told, and what torch sets as it compiles: nothing reads them when torch is loaded.
+LATER = ("TORCHELASTIC_", "TORCH_NCCL_", "TORCHINDUCTOR_CACHE_DIR")
 # What a stage sets before it loads the libraries: stages.entry, stages.tracking.store, stages.quality.expectations.
 # A test that calls a stage in its own process leaves it set there; it is no other environment.
 SET = {"OMP_WAIT_POLICY": "PASSIVE", "MLFLOW_DISABLE_TELEMETRY": "true", "GX_ANALYTICS_ENABLED": "false"}
@@ -98,7 +99,7 @@ def _once(environment: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in environment.items()
-        if name.startswith(ONCE) and not name.startswith(RANK) and name != PATHS and SET.get(name) != value
+        if name.startswith(ONCE) and not name.startswith(LATER) and name != PATHS and SET.get(name) != value
     }
 
 
