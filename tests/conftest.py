@@ -192,6 +192,17 @@ def tracked(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def forked_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranks of a training in this process are forked from one that has loaded torch: their hashes have one seed."""
+    from tests import pipeline_repository
+
+    python = pipeline_repository.interpreter()
+    for name, value in pipeline_repository.environment(PYTHONPATH=str(REPOSITORY)).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "executable", python)
+
+
+@pytest.fixture
 def document() -> dict:
     """Plain values that fit the tiny model; change them, then give them to ``as_params``."""
     return scaled_down()

@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-import venv
 from pathlib import Path
 from typing import Any
 
@@ -283,7 +282,9 @@ def test_a_file_that_cannot_be_exported_refuses(tmp_path: Path, name: str, conte
 READER = """
 import json, sys
 import numpy, torch
+import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+assert transformers.__version__.startswith("4.51." if OLD else "5."), transformers.__version__
 talk = [{"role": "user", "content": "show the queue\\n  <tool> naïve"}, {"role": "assistant", "content": "az queue list"},
         {"role": "user", "content": " and delete it"}]
 for folder in sys.argv[2:]:
@@ -310,25 +311,35 @@ for folder in sys.argv[2:]:
 
 
 @pytest.fixture(scope="session")
-def old_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An interpreter with the transformers and tokenizers that TGI 3.3.7 locks."""
+def old_libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The transformers and tokenizers that TGI 3.3.7 locks, to be found before those of this environment."""
     home = tmp_path_factory.mktemp("old")
-    venv.create(home, with_pip=True)
-    python = home / "bin" / "python"
-    wanted = ["transformers==4.51.*", "tokenizers==0.21.*", "torch", "safetensors", "numpy", "jinja2"]
-    done = subprocess.run([python, "-m", "pip", "install", "-q", *wanted], capture_output=True, text=True, check=False)
+    wanted = ["transformers==4.51.*", "tokenizers==0.21.*", "huggingface-hub==0.*"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-compile",
+        "--target",
+        str(home),
+        *wanted,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    return python
+    return home
 
 
-def read_by(python: Path | str, label: str, home: Path, names: list[str]) -> dict[str, tuple[Any, dict[str, Any]]]:
-    """Logits, and what the tokenizer said, of each folder of ``home``."""
+def read_by(label: str, home: Path, names: list[str], **libraries: str) -> dict[str, tuple[Any, dict[str, Any]]]:
+    """Logits, and what the tokenizer said, of each folder of ``home``. ``libraries``: PYTHONPATH of others."""
     import numpy as np
 
-    script = f"OLD = {label.startswith('old')}\n{READER}"
+    script = f"OLD = {bool(libraries)}\n{READER}"
     done = subprocess.run(
-        [python, "-c", script, label, *names],
-        cwd=home, env=environment(HF_HUB_OFFLINE="1"), capture_output=True, text=True, check=False,
+        [sys.executable, "-c", script, label, *names],
+        cwd=home, env=environment(**libraries), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     found = {}
@@ -420,7 +431,7 @@ def make_model(folder: Path, name: str, tiny: Path) -> None:
 
 @pytest.mark.slow
 def test_transformers_4_51_reads_the_exported_model_as_transformers_5_does_and_the_bare_one_wrongly(
-    tmp_path: Path, tiny_base: Path, old_python: Path
+    tmp_path: Path, tiny_base: Path, old_libraries: Path
 ) -> None:
     for name in SHAPES:
         bare, exported = tmp_path / "bare" / name, tmp_path / "exported" / name
@@ -431,8 +442,8 @@ def test_transformers_4_51_reads_the_exported_model_as_transformers_5_does_and_t
             shutil.copyfile(shard, exported / shard.name)
         export.spell_both(exported)
     bare_names, names = [f"bare/{name}" for name in SHAPES], [f"exported/{name}" for name in SHAPES]
-    new = read_by(sys.executable, "new", tmp_path, bare_names + names)
-    old = read_by(old_python, "old", tmp_path, bare_names + names)
+    new = read_by("new", tmp_path, bare_names + names)
+    old = read_by("old", tmp_path, bare_names + names, PYTHONPATH=str(old_libraries))
     largest = {}
     for name in SHAPES:
         (truth, said), (again, said_again) = new[f"bare/{name}"], new[f"exported/{name}"]

@@ -17,7 +17,7 @@ from checks.formats.training_reports import TrainMeasured, TrainReport
 from checks.rows import Row
 from stages.train import train
 from stages.training import checkpoints
-from tests import training_tree
+from tests import pipeline_repository, training_tree
 from tests.conftest import REPOSITORY, as_params, scaled_down, written
 
 
@@ -66,11 +66,13 @@ def test_two_ranks_learn_what_one_process_learns_from_twice_the_batch(root: Path
     assert files.read_json(root / layout.TRAIN_MEASURED, TrainMeasured).device.endswith("2 ranks")
 
 
-def _started(root: Path, document: dict) -> "subprocess.Popen[str]":
+def _started(root: Path, document: dict, *, forked: bool = False) -> "subprocess.Popen[str]":
+    """``forked``: stage and ranks from a process that has loaded torch (tests/warm.py)."""
     (root / layout.PARAMS).write_text(written(document))
+    kept = {name: os.environ[name] for name in ("MLFLOW_TRACKING_URI", "PYTHONPATH")}
     return subprocess.Popen(
-        [sys.executable, "-m", "stages.train"],
-        cwd=root, env=os.environ | {checkpoints.MINUTES: "0.0001"},
+        [pipeline_repository.interpreter() if forked else sys.executable, "-m", "stages.train"],
+        cwd=root, env=pipeline_repository.environment(**kept) | {checkpoints.MINUTES: "0.0001"},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 
@@ -84,7 +86,7 @@ def _ranks(process: "subprocess.Popen[str]") -> dict[int, int]:
     return found
 
 
-def _until(true: Callable[[], object], seconds: float = 120) -> None:
+def _until(true: Callable[[], object], seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end
@@ -100,7 +102,7 @@ def test_a_killed_rank_ends_all_and_the_next_run_goes_on_to_the_same_bytes(root:
     _until(lambda: process.poll() is not None or any((root / checkpoints.FOLDER).glob("*/step-*/manifest.json")))
     ranks = _ranks(process)
     os.kill(ranks[1], signal.SIGKILL)
-    said = process.communicate(timeout=60)[0]
+    said = process.communicate(timeout=300)[0]
     assert process.returncode == MachineRefused.exit_code, said
     assert said.splitlines()[-1].startswith("train: rank 1 of 2 was ended by SIGKILL, and the training with it; run")
     assert said.count("SIGKILL") == 1
@@ -108,8 +110,8 @@ def test_a_killed_rank_ends_all_and_the_next_run_goes_on_to_the_same_bytes(root:
     assert not any(Path(f"/proc/{pid}").exists() for pid in ranks.values())
     assert not (root / layout.ADAPTER).exists()
 
-    again = _started(root, document)
-    said = again.communicate(timeout=120)[0]
+    again = _started(root, document, forked=True)
+    said = again.communicate(timeout=300)[0]
     assert again.returncode == 0, said
     resumed = files.read_json(root / layout.TRAIN_MEASURED, TrainMeasured).resumed_at
     assert resumed in range(1, 12)
@@ -123,6 +125,7 @@ def test_a_killed_rank_ends_all_and_the_next_run_goes_on_to_the_same_bytes(root:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_ranks")
 def test_ranks_refuse_alike_and_it_is_raised_once(root: Path, capfd: pytest.CaptureFixture[str], store: str) -> None:
     from mlflow import MlflowClient
 

@@ -75,14 +75,14 @@ def test_a_tracker_that_is_named_twice_is_refused(document: dict[str, Any]) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("tracked", "forked_ranks")
 @pytest.mark.parametrize("devices", [1, 2])
 def test_tensorboard_gets_the_curve_and_the_adapter_stays_the_same(
-    tmp_path: Path, document: dict[str, Any], tiny_base: Path, devices: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, document: dict[str, Any], tiny_base: Path, devices: int
 ) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(REPOSITORY), os.environ.get("PYTHONPATH", ""))))
     document["train"]["devices"] = devices
     training_tree.make(tmp_path, tiny_base)
     plain, _ = trained(tmp_path, document)

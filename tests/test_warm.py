@@ -21,6 +21,7 @@ if sys.argv[1:] == ["wait"]:
     time.sleep(600)
 mask = os.umask(0)
 told = [sys.argv[1:], os.getcwd(), os.environ.get("MARK"), mask, sys.stdin.read(), sys.executable, sys.path[0], __name__]
+told.append(os.getppid())
 print(json.dumps([told, [os.getpid(), "torch" in sys.modules]]))
 print("an error", file=sys.stderr)
 sys.exit(7)
@@ -47,7 +48,8 @@ def test_a_stage_has_arguments_folder_environment_streams_and_exit_code(root: Pa
     process = start(root, "a", "b c", mask=0o27, MARK="é", **once)
     out, err = process.communicate("from outside")
     told, (pid, loaded) = json.loads(out)
-    assert told == [["a", "b c"], str(root), "é", 0o27, "from outside", repository.interpreter(), str(root), "__main__"]
+    here = [repository.interpreter(), str(root), "__main__", os.getpid()]
+    assert told == [["a", "b c"], str(root), "é", 0o27, "from outside", *here]
     assert (process.returncode, err) == (7, "an error\n")
     assert loaded == (not once)
     assert (pid == process.pid) == bool(once)

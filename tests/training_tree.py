@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -97,15 +96,14 @@ def seal(root: Path) -> None:
     files.write_json(root / layout.SEAL, Seal(splits={n: digest.of_file(p).sha256 for n, p in paths.items()}))
 
 
-def started(root: Path, *, forked: bool = True) -> subprocess.Popen[bytes]:
+def started(root: Path) -> subprocess.Popen[bytes]:
     """``stages.train`` in ``root``, which keeps a checkpoint at each step, in a process to be killed.
 
-    All of it has ended when its output has. ``forked``: from a process that has loaded torch (tests/warm.py).
+    All of it has ended when its output has. It is forked from a process that has loaded torch (tests/warm.py).
     """
     more = {"PYTHONPATH": str(REPOSITORY), checkpoints.MINUTES: "0.0001"}
     more |= {name: os.environ[name] for name in ("MLFLOW_TRACKING_URI",) if name in os.environ}
-    python = pipeline_repository.interpreter() if forked else sys.executable
     return subprocess.Popen(
-        [python, "-m", "stages.train"], cwd=root, env=pipeline_repository.environment(**more), stdout=subprocess.PIPE,
+        [pipeline_repository.interpreter(), "-m", "stages.train"], cwd=root, env=pipeline_repository.environment(**more), stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )  # fmt: skip

@@ -7,7 +7,7 @@ environment, folder, standard streams and umask. That process imports this proje
 to it, it is killed when the first process is, and the first one ends as it ends.
 
 ``python`` is a new interpreter as usual for all else, and where the environment differs from the one given in a variable
-that is read once, when an interpreter starts or a library is loaded.
+that is read once, when an interpreter starts or a library is loaded. Ranks of a training are forked too.
 
 Forked processes have one seed of hashes. So tests that compare bytes made by several processes start new ones.
 """
@@ -36,7 +36,7 @@ from typing import NoReturn
 # Not fetch and prepare, which load little: another seed of hashes each time shows where their bytes depend on it.
 STAGES = ("validate", "train", "merge", "evaluate", "suites", "probe", "gate", "calibrate")
 MODULES = (
-    *(f"stages.{name}" for name in (*STAGES, "sources.still_pinned", "tracking.verdict")),
+    *(f"stages.{name}" for name in (*STAGES, "sources.still_pinned", "tracking.verdict", "training.step")),
     "release.cli",
     "release.mirrors.worker",
     "dvc",
@@ -56,7 +56,10 @@ ONCE = (
     "PYTHON", "TORCH", "TRANSFORMERS", "TZ", "XDG",
 )  # fmt: skip
 PATHS = "PYTHONPATH"  # read again for each: it leads to this project's modules
+# What a rank of a training is told, and what torch sets as it compiles: nothing reads them when torch is loaded.
+LATER = ("TORCHELASTIC_", "TORCH_NCCL_", "TORCHINDUCTOR_CACHE_DIR")
 # What a stage sets before it loads the libraries: stages.entry, stages.tracking.store, stages.quality.expectations.
+# A test that calls a stage in its own process leaves it set there; it is no other environment.
 SET = {"OMP_WAIT_POLICY": "PASSIVE", "MLFLOW_DISABLE_TELEMETRY": "true", "GX_ANALYTICS_ENABLED": "false"}
 BASE = Path(sys.executable).resolve()  # without a virtual environment
 _PROGRAM = """#!{interpreter} -IS
@@ -93,7 +96,11 @@ def python(environment: Mapping[str, str]) -> Path:
 
 
 def _once(environment: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if name.startswith(ONCE) and name != PATHS}
+    return {
+        name: value
+        for name, value in environment.items()
+        if name.startswith(ONCE) and not name.startswith(LATER) and name != PATHS and SET.get(name) != value
+    }
 
 
 @functools.cache
@@ -157,6 +164,7 @@ def _serve(address: str) -> None:
             arguments, environment, folder, mask = json.loads(stream.read(size))
         if _once(environment) != once:
             os._exit(0)
+        program, _, _ = struct.unpack("3i", asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         if pid := os.fork():
             _watch(asking, pid, streams)
     for number, handle in enumerate(streams):
@@ -167,6 +175,7 @@ def _serve(address: str) -> None:
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    os.getppid = functools.partial(_parent, program)
     tempfile.tempdir = None
     importlib.import_module("numpy").random.seed()
     sys.argv = ["-m", *arguments[1:]]
@@ -178,6 +187,13 @@ def _serve(address: str) -> None:
             raise
         _exit(end.code or 0)
     _exit(0)
+
+
+def _parent(program: int) -> int:
+    """Of the process that others started: a rank of a training ends when its stage, which started it, is gone."""
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{program}/stat").read_text().rpartition(")")[2].split()[1])
+    return 1  # it has ended, and this process is killed
 
 
 def _exit(code: int) -> NoReturn:

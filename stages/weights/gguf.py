@@ -5,9 +5,12 @@ those of ``gguf.dequantize`` up to that rounding. llama.cpp's order of the rows 
 gives the same bytes, with the same versions of transformers and safetensors.
 """
 
+import functools
 import json
 import logging
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,13 +55,14 @@ def convert(source: Path, target: Path, name: str) -> None:
         link = Path(folder) / "model.gguf"  # transformers goes by the suffix
         link.symlink_to(source.resolve())
         try:
-            tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=link.name)
-            model: Any = transformers.AutoModelForCausalLM.from_pretrained(
-                folder,
-                gguf_file=link.name,
-                dtype=torch.float32,
-                **unpacking,
-            )
+            with _parsed_once():
+                tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=link.name)
+                model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+                    folder,
+                    gguf_file=link.name,
+                    dtype=torch.float32,
+                    **unpacking,
+                )
         except ImportError as error:
             raise MachineRefused(f"{place}: {error}", "pip install '.[pipeline]'") from error
         except Exception as error:  # a damaged or unknown file fails anywhere in the readers
@@ -76,6 +80,23 @@ def convert(source: Path, target: Path, name: str) -> None:
         _forget(target / file, keys)
     for path in target.iterdir():  # safetensors keeps its files to the owner; a container runs as another user
         path.chmod((target / "config.json").stat().st_mode)
+
+
+@contextmanager
+def _parsed_once() -> Iterator[None]:
+    """Keep what transformers makes again and again: it parses the file three times, and for each module of the model
+    makes the table of all weights' names. That takes most of the time of a small model.
+    """
+    import gguf
+
+    own = {name: getattr(gguf, name) for name in ("GGUFReader", "get_tensor_name_map")}
+    try:
+        for name, function in own.items():
+            setattr(gguf, name, functools.cache(function))
+        yield
+    finally:
+        for name, function in own.items():
+            setattr(gguf, name, function)
 
 
 def refuse_packed(weights: "dict[str, torch.Tensor]", place: str) -> None:
