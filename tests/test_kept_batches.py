@@ -195,7 +195,9 @@ DAMAGED: dict[str, Callable[[Path], object]] = {
     "empty": lambda path: path.write_bytes(b""),
     "cut short": lambda path: path.write_bytes(path.read_bytes()[:-20]),
     "not text": lambda path: path.write_bytes(b"\xff\xfe\x00"),
-    "an answer edited": lambda path: path.write_text(path.read_text().replace("2", "4")),
+    "an answer edited": lambda path: files.write_json(
+        path, json.loads(path.read_text()) | {"tokens": [[1, 4], [], [3]]}
+    ),
     "an answer too few": lambda path: _sealed(path, tokens=[[1], [2]], seconds=[0.1, 0.1]),
     "a latency too few": lambda path: _sealed(path, seconds=[0.1, 0.1]),
     "of another key": lambda path: _sealed(path, key=OTHER),
