@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 # GitHub's own style sheet, as far as a comment shows it: sizes, tables that scroll, code that breaks.
 STYLE = """
-body { font: 14px/1.5 -apple-system, "Segoe UI", "Noto Sans", "DejaVu Sans", sans-serif; margin: 16px; color: #1f2328 }
+body { font: 14px/1.5 -apple-system, "Segoe UI", "Noto Sans", "DejaVu Sans", sans-serif; margin: 16px; color: #1f2328; word-wrap: break-word }
 h3 { font-size: 1.25em; margin: 24px 0 16px } p, table, details, ul, pre { margin: 0 0 16px }
 table { border-collapse: collapse; display: block; width: max-content; max-width: 100%; overflow: auto }
 th, td { border: 1px solid #d1d9e0; padding: 6px 13px } tr:nth-child(2n) { background: #f6f8fa }
