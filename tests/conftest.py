@@ -179,6 +179,17 @@ def _default() -> str:
     return json.dumps(read_yaml(ROUTER.read_text()))
 
 
+@pytest.fixture
+def forking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DVC, stages and verbs that this process starts are forked from one that has loaded their libraries (tests/warm.py)."""
+    from tests import pipeline_repository, warm
+
+    environment = pipeline_repository.environment()
+    for name in ("HF_HUB_OFFLINE", "PYTHONDONTWRITEBYTECODE"):
+        monkeypatch.setenv(name, environment[name])
+    monkeypatch.setattr(sys, "executable", str(warm.python(environment)))
+
+
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The address of one MLflow store for all tests of a file: making its tables takes seconds."""

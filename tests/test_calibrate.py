@@ -274,6 +274,7 @@ def checkout(root: Path, base: Path) -> None:
     lay_out(root, base, as_params(value))
 
 
+@pytest.mark.usefixtures("forking")
 def test_the_verb_measures_in_its_own_process_and_returns_the_report(tmp_path: Path, tiny_base: Path) -> None:
     checkout(tmp_path, tiny_base)
     found = verb.calibrate(tmp_path)

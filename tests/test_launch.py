@@ -229,6 +229,7 @@ def test_a_job_is_named_by_its_launcher(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forking")
 def test_a_job_without_a_record_is_refused(
     clone: Path, tmp_path: Path, sky: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,6 +248,7 @@ def test_a_job_without_a_record_is_refused(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forking")
 def test_a_run_on_a_cluster_is_taken_from_the_remote(tmp_path: Path, tiny_base: Path, sky: Path) -> None:
     root, store = tmp_path / "root", tmp_path / "store"
     root.mkdir()

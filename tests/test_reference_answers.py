@@ -31,7 +31,7 @@ from tests.conftest import as_params, scaled_down
 from tests.test_evaluate import lay_out, row, split, write_parity
 from tests.test_forgetting import texts
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forking")]
 
 DVC_YAML = "stages:\n  made:\n    cmd: 'true'\n    outs: [models/merged, data/predictions]\n"
 _OTHER = f"sha256:{'0' * 64}"

@@ -43,16 +43,22 @@ def start(root: Path, *words: str, mask: int = -1, **more: str) -> "subprocess.P
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("once", [{}, {"OMP_NUM_THREADS": "3"}], ids=["forked", "new"])
-def test_a_stage_has_arguments_folder_environment_streams_and_exit_code(root: Path, once: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("once", "forked"),
+    [({}, True), ({"OMP_WAIT_POLICY": "PASSIVE"}, True), ({"OMP_NUM_THREADS": "3"}, False)],
+    ids=["as the first", "with what a stage sets", "in another environment"],
+)
+def test_a_stage_has_arguments_folder_environment_streams_and_exit_code(
+    root: Path, once: dict[str, str], forked: bool
+) -> None:
     process = start(root, "a", "b c", mask=0o27, MARK="é", **once)
     out, err = process.communicate("from outside")
     told, (pid, loaded) = json.loads(out)
     here = [repository.interpreter(), str(root), "__main__", os.getpid()]
     assert told == [["a", "b c"], str(root), "é", 0o27, "from outside", *here]
     assert (process.returncode, err) == (7, "an error\n")
-    assert loaded == (not once)
-    assert (pid == process.pid) == bool(once)
+    assert loaded == forked
+    assert (pid == process.pid) == (not forked)
     assert os.getpid() != pid
 
 

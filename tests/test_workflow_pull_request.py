@@ -215,6 +215,7 @@ def killed(team: Team, weakened: Pull) -> Pull:
     finally:
         over.set()
         thread.join()
+        del team.act.environment["LOCKSTEP_CHECKPOINT_MINUTES"]
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,10 @@ from typing import NoReturn
 # Not fetch and prepare, which load little: another seed of hashes each time shows where their bytes depend on it.
 STAGES = ("validate", "train", "merge", "evaluate", "suites", "probe", "gate", "calibrate")
 MODULES = (
-    *(f"stages.{name}" for name in (*STAGES, "sources.still_pinned", "tracking.verdict", "training.step")),
+    *(
+        f"stages.{name}"
+        for name in (*STAGES, "hand_over", "sources.still_pinned", "sweep", "tracking.verdict", "training.step")
+    ),
     "release.cli",
     "release.mirrors.worker",
     "dvc",
@@ -61,6 +64,7 @@ LATER = ("TORCHELASTIC_", "TORCH_NCCL_", "TORCHINDUCTOR_CACHE_DIR")
 # What a stage sets before it loads the libraries: stages.entry, stages.tracking.store, stages.quality.expectations.
 # A test that calls a stage in its own process leaves it set there; it is no other environment.
 SET = {"OMP_WAIT_POLICY": "PASSIVE", "MLFLOW_DISABLE_TELEMETRY": "true", "GX_ANALYTICS_ENABLED": "false"}
+INTERPRETER = sys.executable  # of now: a test may put ``python()`` in its place
 BASE = Path(sys.executable).resolve()  # without a virtual environment
 _PROGRAM = """#!{interpreter} -IS
 import os, sys
@@ -96,6 +100,7 @@ def python(environment: Mapping[str, str]) -> Path:
 
 
 def _once(environment: Mapping[str, str]) -> dict[str, str]:
+    """Without what the libraries are loaded with anyway: a stage hands that on to what it starts."""
     return {
         name: value
         for name, value in environment.items()
@@ -117,7 +122,7 @@ def _environment(once: frozenset[tuple[str, str]]) -> Path:
 def start(program: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """Make ``python`` of a virtual environment, and start what it forks from, until the tests end."""
     address = str(program.with_name("socket"))
-    values = {"interpreter": sys.executable, "base": str(BASE), "program": str(program), "address": address}
+    values = {"interpreter": INTERPRETER, "base": str(BASE), "program": str(program), "address": address}
     program.write_text(_PROGRAM.format(modules=MODULES, **values))
     program.chmod(0o755)
     server = subprocess.Popen(

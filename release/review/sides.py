@@ -47,6 +47,7 @@ class Side:
         self._absent: set[str] = set()  # digests of outputs that cannot be had
         self._records = records
         self._commit = None if named.commit is None else records.at(named.commit)
+        self._folders = None if named.commit is None else outputs.Folders(records.root, named.commit)
 
     @property
     def where(self) -> str:
@@ -160,7 +161,7 @@ class Side:
         if wanted in self._absent:
             return None
         try:
-            found = outputs.lines(self._records.root, self.named.commit, path, model, wanted)
+            found = outputs.lines(self._records.root, self.named.commit, path, model, wanted, self._folders)
         except EvidenceRefused as refused:
             found = refused.what
         if isinstance(found, str):
