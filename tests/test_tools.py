@@ -428,7 +428,10 @@ def test_every_answer_and_call_has_a_loss_token_by_token_as_transformers_has_it(
 def test_preferences_with_calls_are_learned_as_the_template_writes_them(
     method: str, tmp_path: Path, tiny_base: Path
 ) -> None:
-    more = [{"rejected": WRITTEN, "completion": WRITTEN, "label": False}, {"rejected": "No.", "completion": "No."}]
+    more: list[dict[str, Any]] = [
+        {"rejected": WRITTEN, "completion": WRITTEN, "label": False},
+        {"rejected": "No.", "completion": "No."},
+    ]
     rows = [
         _row(1, [*CHAT[:5], SHUTS | {"tool_calls": LOOKS["tool_calls"]}]),
         _row(2, CHAT[:4]),
