@@ -3,14 +3,13 @@
 import json
 import shutil
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from transformers import AutoTokenizer
-from trl import chat_template_utils
 
 from checks import files, layout, rules
 from checks.chat_templates import TEMPLATES
@@ -28,7 +27,7 @@ from stages.weights import parity
 from tests import training_tree
 from tests.conftest import as_params, scaled_down
 
-_OF_TRL = Path(chat_template_utils.__file__).parent / "chat_templates"
+_OF_TRL = Path(str(metadata.distribution("trl").locate_file("trl"))) / "chat_templates"
 # As Qwen2.5 has it: tools in the system's turn, calls as JSON between tags, results in a turn of the user.
 MARKED = (
     "{% if messages[0]['role'] == 'system' %}{% set system = messages[0]['content'] %}{% set turns = messages[1:] %}"
@@ -337,6 +336,8 @@ def _base(folder: Path, base: Path, template: str = QWEN) -> Path:
 
 def test_validate_counts_the_tokens_that_training_and_evaluation_see(tmp_path: Path, tiny_base: Path) -> None:
     base = _base(tmp_path, tiny_base)
+    from transformers import AutoTokenizer
+
     tokenizer = AutoTokenizer.from_pretrained(base)
     rows = [_row(1), _row(2, CHAT[:4]), _row(3, [ASK, CHAT[3]], [])]
     asked = prompts.tokens(tokenizer, [row.messages for row in rows], rows, None, Path("test.jsonl"))
