@@ -229,14 +229,15 @@ def test_calls_whose_tools_no_column_names_are_refused(tmp_path: Path) -> None:
 def test_a_worse_answer_can_call_tools_that_the_row_knows(tmp_path: Path) -> None:
     columns: dict[str, Any] = {"messages": "chosen", "tools": "tools", "extra": {"rejected": "no"}}
     wrong = SHUTS | {"tool_calls": [_call("burn", number="é")]}  # to call what is not there is a fault to learn from
-    for number, worse in enumerate(([SHUTS], [*CHAT[:-1], wrong])):
+    only = SHUTS | {"content": ""}
+    for number, worse in enumerate(([SHUTS], [*CHAT[:-1], wrong], [only])):
         rows = [{"chosen": CHAT, "no": worse, "tools": [LOOK, SHUT]}]
         (draft,) = _loaded(tmp_path / str(number), rows, **columns)
         row = Placed("0" * 16, "g", draft).row
         kept = row.turn(str(row.extra["rejected"])).model_dump()
         assert kept == {
             "role": "assistant",
-            "content": "I shut it.",
+            "content": worse[-1]["content"],
             "tool_calls": tuple({"type": "function", "function": call["function"]} for call in worse[-1]["tool_calls"]),
         }
     with pytest.raises(
