@@ -419,6 +419,28 @@ def test_the_noise_that_is_declared_bounds_the_margin(run: Run) -> None:
     assert by_name["is_liked_more"].status == "pass"  # it asks for no margin
 
 
+CHANCE: dict[str, tuple[float | None, bool]] = {  # on the scale of 1 to 5, where the base's mean is 3
+    "nothing is said": (None, True),
+    "the base is above it": (2.0, True),
+    "the base is not above it": (3.0, False),
+    "the base is not shown to be above it": (2.9, False),
+}
+
+
+@pytest.mark.parametrize("case", CHANCE)
+def test_a_suite_of_another_tool_whose_base_guesses_cannot_show_forgetting(run: Run, case: str) -> None:
+    """Of the gates that rule out a loss; a gain over a base that guesses is one."""
+    chance, shows = CHANCE[case]
+    run.suite["metrics"]["liked"]["chance"] = chance
+    by_name = {finding.gate: finding for finding in run.judged().findings}
+    statuses = {name: finding.status for name, finding in by_name.items()}
+    assert statuses == {"is_liked": "pass", "is_liked_more": "pass", "remembers": "pass" if shows else "fail"}
+    said = re.search(
+        r"liked 0\.500 .* not above the 0\.\d+ of .* cannot show what was lost", by_name["remembers"].reason
+    )
+    assert bool(said) is not shows
+
+
 def test_gates_of_two_suites_make_two_claims(run: Run) -> None:
     """The same question of other samples is another question, so that Holm's correction counts both."""
     run.document["suites"]["more"] = json.loads(json.dumps(run.suite))
@@ -468,6 +490,12 @@ IMPOSSIBLE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "a scale without length": (
         lambda d: d["suites"]["chat"]["metrics"]["liked"].update(low=5.0), r"low 5 is not below high 5; swap or widen",
+    ),
+    "chance that is the best": (
+        lambda d: d["suites"]["chat"]["metrics"]["liked"].update(chance=5.0), r"chance 5 is not from 1 to below 5; give it on",
+    ),
+    "chance as a share": (
+        lambda d: d["suites"]["chat"]["metrics"]["liked"].update(chance=0.2), r"chance 0\.2 is not from 1 to below 5",
     ),
     "an unknown kind": (lambda d: d["suites"]["chat"].update(kind="helm"), r"unknown kind of suite 'helm'; one of: "),
     "an unknown key": (lambda d: d["suites"]["chat"].update(sample=3), r"suites\.chat\.sample: unknown key"),

@@ -200,7 +200,10 @@ class SuiteKind(Section, abc.ABC):
         return None
 
     def chance_of(self, metric: str, references: Sequence[str]) -> float | None:
-        """The mean, as a share, of a model that knows nothing; None: it is not known. For a ``recomputed`` kind."""
+        """The mean, as a share, of a model that knows nothing; None: it is not known.
+
+        ``references``: those of the samples, for a ``recomputed`` kind; else there are none.
+        """
         del metric, references
         return None
 
@@ -254,6 +257,12 @@ class ScaledSuite(BoundedSuite, abc.ABC):
     def scales(self) -> Mapping[str, Scale | None]:
         """Those of ``metrics``."""
         return self.metrics
+
+    def chance_of(self, metric: str, references: Sequence[str]) -> float | None:
+        """As declared with the scale: nothing here says how many choices a question had."""
+        del references
+        scale = self.metrics[metric]
+        return None if scale.chance is None else (scale.chance - scale.low) / (scale.high - scale.low)
 
 
 class AskedSuite(SuiteKind, abc.ABC):

@@ -36,16 +36,24 @@ def asked_sha(messages: Sequence[Message], reference: str, tools: Sequence[dict[
 class Scale(Section):
     """The values that a metric can have, both ends among them; a value outside is refused.
 
-    Gates count a value as its share of the scale: ``low`` is 0, ``high`` is 1.
+    Gates count a value as its share of the scale: ``low`` is 0, ``high`` is 1. ``chance``: the mean of a model that
+    knows nothing, such as 0.25 of four choices.
     """
 
     low: float
     high: float
+    chance: Annotated[
+        float | None, Field(description="mean of a model that knows nothing, on this scale; null: it is not known")
+    ] = None
 
     @model_validator(mode="after")
     def _has_a_length(self) -> Self:
         if self.low >= self.high:
             raise ValueError(f"low {self.low:g} is not below high {self.high:g}|swap or widen them")
+        if self.chance is not None and not self.low <= self.chance < self.high:
+            raise ValueError(
+                f"chance {self.chance:g} is not from {self.low:g} to below {self.high:g}|give it on this scale"
+            )
         return self
 
 

@@ -113,7 +113,8 @@ class SuiteSample:
 
     def chance(self, metric: str) -> float | None:
         """The mean of a model that knows nothing, where it is known."""
-        return self._suite.chance_of(metric, self._references) if self._references else self._measured_chance
+        known = self._suite.chance_of(metric, self._references)
+        return self._measured_chance if known is None else known
 
 
 def _hold_judgements(name: str, evidence: Evidence, roles: tuple[Role, ...]) -> None:

@@ -102,9 +102,9 @@ class Questions(BoundedSuite, AskedSuite, SizedSuite, abc.ABC):
         """
         if self.chance is not None:
             return self.chance
-        ((commonest, _),) = Counter(references).most_common(1)
         if not any(references):
             return None
+        ((commonest, _),) = Counter(references).most_common(1)
         return fmean(self.score(metric, commonest, reference) for reference in references)
 
     def questions(self, material: Material) -> list[Row]:

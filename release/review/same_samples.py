@@ -75,7 +75,7 @@ def _of_samples(
     if scales is None:
         return pairs.unbounded(before, after, groups, confidence), said
     scale, other = scales
-    if scale is None or scale != other:
+    if scale is None or other is None or (scale.low, scale.high) != (other.low, other.high):
         return None, "its scales differ"
     low, span = scale.low, scale.high - scale.low
     found = pairs.difference([(v - low) / span for v in before], [(v - low) / span for v in after], groups, confidence)
