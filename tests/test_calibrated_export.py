@@ -92,7 +92,9 @@ def test_what_keeps_a_model_from_4_bits_is_one_line_and_ships_nothing(
 ) -> None:  # fmt: skip
     home = tmp_path / "standin"
     home.mkdir()
-    monkeypatch.setenv(COMPRESSOR_PYTHON, _standin(home, **does))
+    _standin(home, **does)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(COMPRESSOR_PYTHON, "standin/python")  # from the folder that merge is run in
     with pytest.raises(refusal, match=word) as found:
         merge(as_params(in_4_bits(**said)), root)
     assert len(str(found.value).splitlines()) == 1
@@ -106,6 +108,16 @@ def test_an_environment_that_is_not_there_is_refused_with_the_command_that_makes
     monkeypatch.delenv(COMPRESSOR_PYTHON, raising=False)
     with pytest.raises(MachineRefused, match=r"compressor/bin/python: No such .*; run `python -m stages\.tools\.comp"):
         calibrated.hold_installed(tmp_path, HOW)
+
+
+def test_a_python_that_prints_no_text_is_refused_on_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nprintf '\\377\\n0.1'\n")
+    python.chmod(0o755)
+    monkeypatch.setenv(COMPRESSOR_PYTHON, str(python))
+    with pytest.raises(MachineRefused, match=r"has LLM Compressor .*0\.1, and ") as found:
+        calibrated.hold_installed(tmp_path, HOW)
+    assert len(str(found.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize("version", ["", "latest", "0.14 --index-url x", "../x"])
