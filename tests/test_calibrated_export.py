@@ -17,14 +17,17 @@ from safetensors.torch import load_file
 
 from checks import digest, files, layout
 from checks.errors import MachineRefused, MergeRefused, ParamsRefused
-from checks.formats.training_reports import Calibrated, ParityReport
+from checks.evaluation import scoring
+from checks.formats.training_reports import Calibrated, Exported, ParityReport
+from checks.gating import chain
 from checks.rows import Row
 from checks.training.quantization import COMPRESSOR_PYTHON, Calibration
 from stages.inference import generate
 from stages.merge import merge
 from stages.tools import compressor
 from stages.weights import calibrated
-from tests.conftest import as_params
+from tests import evidence_tree
+from tests.conftest import as_params, scaled_down
 from tests.test_quantised_export import root, with_export  # noqa: F401 - a fixture
 
 VERSION = "0.14.0.1"
@@ -92,7 +95,9 @@ def test_what_keeps_a_model_from_4_bits_is_one_line_and_ships_nothing(
 ) -> None:  # fmt: skip
     home = tmp_path / "standin"
     home.mkdir()
-    monkeypatch.setenv(COMPRESSOR_PYTHON, _standin(home, **does))
+    _standin(home, **does)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(COMPRESSOR_PYTHON, "standin/python")  # from the folder that merge is run in
     with pytest.raises(refusal, match=word) as found:
         merge(as_params(in_4_bits(**said)), root)
     assert len(str(found.value).splitlines()) == 1
@@ -106,6 +111,35 @@ def test_an_environment_that_is_not_there_is_refused_with_the_command_that_makes
     monkeypatch.delenv(COMPRESSOR_PYTHON, raising=False)
     with pytest.raises(MachineRefused, match=r"compressor/bin/python: No such .*; run `python -m stages\.tools\.comp"):
         calibrated.hold_installed(tmp_path, HOW)
+
+
+def test_evidence_of_weights_that_were_calibrated_on_other_rows_does_not_hold(tmp_path: Path) -> None:
+    params = as_params(scaled_down())
+    for rows in ("train", "others"):
+        home = tmp_path / rows
+        evidence_tree.build(home, params)
+        train = digest.of_file(home / layout.SPLITS / "train.jsonl").sha256
+        said = train if rows == "train" else f"sha256:{'0' * 64}"
+        exported = Exported(
+            kind="gptq", calibration=Calibrated(llmcompressor=VERSION, train=said, rows=16, group=32),
+            compressed_tensors="1", unquantised=said, size=1, max_logprob_diff=0, mean_logprob_diff=0, top1=1,
+        )  # fmt: skip
+        report = files.read_json(home / layout.PARITY_REPORT, ParityReport)
+        files.write_json(home / layout.PARITY_REPORT, report.model_copy(update={"exported": exported}))
+        breaks = chain.gather(home, scoring.digest_of(params.evaluate.scorers)).breaks
+        wanted = f"train split: data/splits/train.jsonl says {chain.short(train)}, merge says 000000000000"
+        assert (wanted in breaks) is (rows == "others")
+        assert len([each for each in breaks if "train split" in each]) == (rows == "others")
+
+
+def test_a_python_that_prints_no_text_is_refused_on_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nprintf '\\377\\n0.1'\n")
+    python.chmod(0o755)
+    monkeypatch.setenv(COMPRESSOR_PYTHON, str(python))
+    with pytest.raises(MachineRefused, match=r"has LLM Compressor .*0\.1, and ") as found:
+        calibrated.hold_installed(tmp_path, HOW)
+    assert len(str(found.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize("version", ["", "latest", "0.14 --index-url x", "../x"])

@@ -264,6 +264,9 @@ def _pairs(reports: Reports, judged: dict[str, str], scorers: str) -> Iterator[t
         yield f"{name} split", disk, ("validate", data.splits.get(name, "") if data else None)
         if name != "test":
             yield f"{name} split", disk, ("train", train.splits.get(name, "") if train else None)
+    if parity and parity.exported and (calibration := parity.exported.calibration):
+        rows = _SPLIT_FILES["train"].as_posix()
+        yield "train split", (rows, judged.get(rows)), ("merge", calibration.train)
     test = _SPLIT_FILES["test"].as_posix()
     yield "test split", (test, judged.get(test)), ("evaluate", evaluation.test if evaluation else None)
     for name, model in evaluation.models.items() if evaluation else ():

@@ -33,7 +33,9 @@ def hold_installed(root: Path, how: Calibration) -> None:
     python = _python(root)
     todo = f"run `python -m stages.tools.compressor {how.version}`, or set {COMPRESSOR_PYTHON} to a Python that has it"
     try:
-        done = subprocess.run([python, *_WORKER, "about"], capture_output=True, text=True, env=_environment())
+        done = subprocess.run(
+            [python, *_WORKER, "about"], capture_output=True, text=True, errors="replace", env=_environment()
+        )
     except OSError as error:
         raise MachineRefused(f"{python}: {error.strerror}: merge.quantization needs LLM Compressor", todo) from error
     if done.returncode:
@@ -107,7 +109,8 @@ def _hold_complete(before: set[str], chosen: frozenset[str], after: set[str]) ->
 
 
 def _python(root: Path) -> str:
-    return os.environ.get(COMPRESSOR_PYTHON) or str(root.resolve() / COMPRESSOR / "bin" / "python")
+    named = os.environ.get(COMPRESSOR_PYTHON) or str(root / COMPRESSOR / "bin" / "python")
+    return str(Path(named).absolute()) if os.sep in named else named  # the worker runs in another folder
 
 
 def _environment() -> dict[str, str]:
