@@ -79,7 +79,7 @@ def policy(admitted: Admitted) -> Policy:
     others = [one.name for one in admitted.signers if not one.key]
     if len(signers) < admitted.signatures:
         raise EvidenceRefused(
-            f"{admitted.environment} needs {admitted.signatures} signatures. Ratify reads only signatures by keys, and "
+            f"{admitted.environment}: signatures is {admitted.signatures}, Ratify reads only signatures by keys, and "
             f"{len(signers)} of the signers have a key",
             f"add a signer with a key to {layout.SIGNERS} (`lockstep keys new`), or use another controller",
         )
