@@ -148,7 +148,7 @@ class Row(Sparse):
         Calls have the form of those in the reference; in another form they are text.
         """
         lines, calls = text.split("\n"), list[ToolCall]()
-        while self.has_calls and (lines[-3:-2], lines[-1]) == (["<tool_call>"], "</tool_call>"):
+        while self.has_calls and lines[-3:-2] + lines[-1:] == ["<tool_call>", "</tool_call>"]:
             try:
                 calls.insert(0, ToolCall(function=Function.model_validate_json(lines[-2])))
             except ValidationError:

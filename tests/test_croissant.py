@@ -2,9 +2,8 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import mlcroissant
 import pytest
 
 from checks import digest, files, layout
@@ -17,6 +16,9 @@ from release.verbs.card import card
 from tests import page_tree
 from tests import promotion_tree as tree
 
+if TYPE_CHECKING:
+    import mlcroissant
+
 pytestmark = pytest.mark.slow  # three releases are made
 
 alone = tree.alone
@@ -28,12 +30,14 @@ def root(tmp_path: Path) -> Path:
     return tree.copy(page_tree.ledger(), tmp_path / "work")
 
 
-def read(path: Path, root: Path) -> mlcroissant.Dataset:
+def read(path: Path, root: Path) -> "mlcroissant.Dataset":
     """The data set with the splits of ``root``, if mlcroissant finds no fault in it."""
+    import mlcroissant
+
     return mlcroissant.Dataset(path, mapping={f"{name}.jsonl": root / split for name, split in SPLITS.items()})
 
 
-def records(found: mlcroissant.Dataset, name: str) -> list[dict[str, Any]]:
+def records(found: "mlcroissant.Dataset", name: str) -> list[dict[str, Any]]:
     """The rows of a record set, as texts below the last part of their names."""
 
     def plain(value: Any) -> Any:

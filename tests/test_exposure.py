@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from checks import digest, files, layout
 from checks.config.params import Params
@@ -53,6 +52,8 @@ def found(path: Path, **family: Any) -> list[canaries.Canary]:
 
 
 def test_the_same_line_draws_the_same_secrets_and_every_secret_as_often(tmp_path: Path) -> None:
+    from scipy import stats
+
     first, second, *_ = found(tmp_path)
     assert (first.id, first.messages[0].content, first.reference) == ("disk-1", "key of disk 1?", "ahaa of a queue")
     assert second.reference != first.reference
@@ -111,6 +112,8 @@ def test_the_p_value_of_ranks_by_chance_holds_its_level(answers: int, count: int
 
 
 def test_the_p_value_is_that_of_every_way_to_rank_and_fishers_where_ranks_are_many() -> None:
+    from scipy import stats
+
     every = [math.prod(ranks) for ranks in itertools.product(range(1, 17), repeat=3)]
     for ranks in ([1, 1, 1], [3, 8, 2], [16, 16, 16], [16, 1, 9]):
         exact = np.mean([each <= math.prod(ranks) for each in every])
@@ -356,6 +359,8 @@ def test_a_model_that_learnt_the_canaries_gives_them_away_and_one_that_did_not_r
 
 @pytest.mark.slow
 def test_a_model_that_never_saw_them_gives_uniform_ranks(tmp_path: Path, tiny_base: Path) -> None:
+    from scipy import stats
+
     many = found(tmp_path, count=400)
     chats = [Answered(each.messages, each.answers(31)) for each in many]
     nats = likelihood.nats(tiny_base, "fp32", chats, "tiny")

@@ -314,6 +314,7 @@ def test_the_energy_of_1000_requests_is_what_their_gpus_used(tmp_path: Path) -> 
     [
         ({"name space": "x"}, "monitor.gpus.production.name space"),
         ({"namespace": ""}, "monitor.gpus.production.namespace"),
+        ({}, "monitor.gpus.production"),
     ],
 )
 def test_labels_of_gpus_that_no_series_can_have_are_refused(labels: dict[str, str], said: str, document: dict) -> None:
@@ -323,9 +324,9 @@ def test_labels_of_gpus_that_no_series_can_have_are_refused(labels: dict[str, st
 
 
 def test_a_label_of_gpus_is_quoted_as_prometheus_reads_it() -> None:
-    monitor = Monitor.model_validate({"gpus": {"production": {"namespace": 'a"b\\c', "cluster": "eu"}}})
+    monitor = Monitor.model_validate({"gpus": {"production": {"namespace": 'a"b\\c', "cluster": "ü😀"}}})
     queries = dashboard.expressions(dashboard.dashboard(PRODUCTION, monitor), "5m")
-    assert 'DCGM_FI_DEV_FB_USED{namespace="a\\"b\\\\c",cluster="eu"}' in queries
+    assert 'DCGM_FI_DEV_FB_USED{namespace="a\\"b\\\\c",cluster="ü😀"}' in queries
     elsewhere = dashboard.dashboard(PRODUCTION._replace(environment="staging"), monitor)
     assert not [each for each in dashboard.expressions(elsewhere, "5m") if "DCGM" in each]
 

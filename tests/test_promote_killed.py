@@ -9,6 +9,7 @@ import hashlib
 import os
 import shutil
 import signal
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -95,18 +96,25 @@ def left_by_kill(folder: Path) -> str:
     their own digest: as long as no reference leads to them they decide nothing.
     """
     found, home = hashlib.sha256(), os.fsencode(folder)
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder)
-        if name.parts[0] in ("shim", "count") or "objects" in name.parts:
-            continue
-        if path.is_symlink():
-            data = bytes(path.readlink())
-        elif name.match(".git/index"):
-            data = git(path.parent.parent, "ls-files", "--stage").encode()
-        else:
-            data = path.read_bytes() if path.is_file() and not name.match(".git/index.lock") else b""
-        found.update(repr((name, path.lstat().st_mode, data.replace(home, b"."))).encode())
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted({*folders} - {"objects", "shim"})
+        for name in sorted({*folders, *names} - {"count"}):
+            path = f"{place}/{name}"
+            mode, data = os.lstat(path).st_mode, b""
+            if stat.S_ISLNK(mode):
+                data = bytes(Path(path).readlink())
+            elif stat.S_ISREG(mode) and path.endswith("/.git/index"):
+                data = _listed(Path(place).parent, Path(path).read_bytes())
+            elif stat.S_ISREG(mode) and not path.endswith("/.git/index.lock"):
+                data = Path(path).read_bytes()
+            found.update(repr((path[len(str(folder)) :], mode, data.replace(home, b"."))).encode())
     return found.hexdigest()
+
+
+@functools.lru_cache(maxsize=4)
+def _listed(root: Path, _index: bytes) -> bytes:
+    """What the index of ``root`` with these bytes lists."""
+    return git(root, "ls-files", "--stage").encode()
 
 
 def kill_around_git(source: Path, scratch: Path, name: str) -> int:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from scipy import stats as reference
 
 from checks import digest, files, layout
 from checks.config import params_file, sweeps
@@ -36,16 +35,20 @@ def _seeds(means: list[float]) -> Any:
 
 @pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
 def test_where_rows_do_not_differ_it_is_welchs_test(confidence: float) -> None:
+    from scipy import stats
+
     one, two = [0.70, 0.72, 0.69], [0.66, 0.71, 0.60, 0.65]
     found = over_seeds.difference(_seeds(one), _seeds(two), _ALONE, confidence)
     assert found is not None
-    right = reference.ttest_ind(one, two, equal_var=False)
+    right = stats.ttest_ind(one, two, equal_var=False)
     interval = right.confidence_interval(confidence)
     assert (found.freedom, found.low, found.high) == pytest.approx((right.df, interval.low, interval.high))
     assert found.mirrored().low == -found.high
 
 
 def test_rows_add_their_variance_by_groups() -> None:
+    from scipy import stats
+
     random = np.random.default_rng(7)
     one, two = (random.integers(0, 2, (3, 60)).astype(float) for _ in range(2))
     alone = over_seeds.difference(one, two, _ALONE, 0.95)
@@ -55,7 +58,7 @@ def test_rows_add_their_variance_by_groups() -> None:
     assert (doubled.low, doubled.freedom) == pytest.approx(
         (alone.low, alone.freedom)
     )  # twice the same rows say no more
-    seeds = reference.ttest_ind(one.mean(axis=1), two.mean(axis=1), equal_var=False)
+    seeds = stats.ttest_ind(one.mean(axis=1), two.mean(axis=1), equal_var=False)
     assert alone.high - alone.low > 2 * 1.96 * seeds._standard_error
     assert alone.freedom > seeds.df
 
@@ -73,9 +76,11 @@ def test_what_cannot_be_told_is_none(one: Any, two: Any, groups: list[str]) -> N
 
 
 def test_the_smallest_difference_is_seen_in_four_cases_of_five() -> None:
+    from scipy import stats
+
     least = over_seeds.least(0.01, 3, 0.95)
     draws = np.random.default_rng(3).normal(0, 0.01, (2, 20_000, 3))
-    seen = reference.ttest_ind(draws[0] + least, draws[1], axis=1).pvalue < 0.05
+    seen = stats.ttest_ind(draws[0] + least, draws[1], axis=1).pvalue < 0.05
     assert float(seen.mean()) == pytest.approx(0.8, abs=0.01)
 
 

@@ -170,19 +170,24 @@ def test_two_runs_that_write_one_folder_end_in_one_line(tmp_path: Path, document
 def test_a_run_into_a_folder_that_another_writes_deletes_nothing_of_it(
     tmp_path: Path, document: dict[str, Any]
 ) -> None:
-    params, raw, out = _params(document, PAIRS, RULES), _raw(tmp_path / "raw", 2), tmp_path / "out"
+    params, raw, out = _params(document, PAIRS, RULES), _raw(tmp_path / "raw", 2), tmp_path / "dvc"
+    others = tmp_path / "dvc.lock"  # a user's file, which is no lock
+    others.write_text("kept")
 
     def meanwhile(task: Any, tasks: Any) -> Any:
-        with pytest.raises(MachineRefused, match="out: another run is writing it; wait until it ends, or name another"):
+        with pytest.raises(MachineRefused, match="dvc: another run is writing it; wait until it ends, or name another"):
             reduce.reduce(params, raw, out, map)
         return map(task, tasks)
 
     reduce.reduce(params, raw, out, meanwhile)
     whole = digest.of_tree(out)
-    with pytest.raises(DataRefused, match="out: exists; name another folder, or remove it"):
+    with pytest.raises(DataRefused, match="dvc: exists; name another folder, or remove it"):
         reduce.reduce(params, raw, out, map)
     assert digest.of_tree(out) == whole
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "raw"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dvc", "dvc.lock", "raw"]
+    assert others.read_text() == "kept"
+    with pytest.raises(DataRefused, match="/: is no folder to write; name another"):
+        reduce.reduce(params, raw, Path("/"), map)
 
 
 def test_a_folder_below_the_raw_files_is_refused(tmp_path: Path, document: dict[str, Any]) -> None:

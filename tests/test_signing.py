@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from checks import digest, files, layout
 from checks.errors import EvidenceRefused, Refusal, RegistryRefused, VerdictFailed
@@ -199,6 +198,8 @@ def test_a_statement_has_one_form(signed: tuple[Path, Signed]) -> None:
 
 
 def test_what_is_signed_fits_the_published_schema_and_little_else_does(signed: tuple[Path, Signed]) -> None:
+    from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+
     published = json.loads((REPOSITORY / "docs" / "release.schema.json").read_text())
     assert published == statements.schema(), "run .ci/reference.py"
     Draft202012Validator.check_schema(published)

@@ -3,14 +3,13 @@
 import json
 import shutil
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from transformers import AutoTokenizer
-from trl import chat_template_utils
 
 from checks import files, layout, rules
 from checks.chat_templates import TEMPLATES
@@ -28,7 +27,7 @@ from stages.weights import parity
 from tests import training_tree
 from tests.conftest import as_params, scaled_down
 
-_OF_TRL = Path(chat_template_utils.__file__).parent / "chat_templates"
+_OF_TRL = Path(str(metadata.distribution("trl").locate_file("trl"))) / "chat_templates"
 # As Qwen2.5 has it: tools in the system's turn, calls as JSON between tags, results in a turn of the user.
 MARKED = (
     "{% if messages[0]['role'] == 'system' %}{% set system = messages[0]['content'] %}{% set turns = messages[1:] %}"
@@ -230,14 +229,15 @@ def test_calls_whose_tools_no_column_names_are_refused(tmp_path: Path) -> None:
 def test_a_worse_answer_can_call_tools_that_the_row_knows(tmp_path: Path) -> None:
     columns: dict[str, Any] = {"messages": "chosen", "tools": "tools", "extra": {"rejected": "no"}}
     wrong = SHUTS | {"tool_calls": [_call("burn", number="é")]}  # to call what is not there is a fault to learn from
-    for number, worse in enumerate(([SHUTS], [*CHAT[:-1], wrong])):
+    only = SHUTS | {"content": ""}
+    for number, worse in enumerate(([SHUTS], [*CHAT[:-1], wrong], [only])):
         rows = [{"chosen": CHAT, "no": worse, "tools": [LOOK, SHUT]}]
         (draft,) = _loaded(tmp_path / str(number), rows, **columns)
         row = Placed("0" * 16, "g", draft).row
         kept = row.turn(str(row.extra["rejected"])).model_dump()
         assert kept == {
             "role": "assistant",
-            "content": "I shut it.",
+            "content": worse[-1]["content"],
             "tool_calls": tuple({"type": "function", "function": call["function"]} for call in worse[-1]["tool_calls"]),
         }
     with pytest.raises(
@@ -337,6 +337,8 @@ def _base(folder: Path, base: Path, template: str = QWEN) -> Path:
 
 def test_validate_counts_the_tokens_that_training_and_evaluation_see(tmp_path: Path, tiny_base: Path) -> None:
     base = _base(tmp_path, tiny_base)
+    from transformers import AutoTokenizer
+
     tokenizer = AutoTokenizer.from_pretrained(base)
     rows = [_row(1), _row(2, CHAT[:4]), _row(3, [ASK, CHAT[3]], [])]
     asked = prompts.tokens(tokenizer, [row.messages for row in rows], rows, None, Path("test.jsonl"))

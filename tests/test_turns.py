@@ -1,10 +1,10 @@
 """Chats of several turns: every answer has a loss, token by token as the chat template says, or the last one alone."""
 
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
-from trl import chat_template_utils
 
 from checks import files, layout
 from checks.chat_templates import TEMPLATES
@@ -15,7 +15,7 @@ from tests import training_tree
 from tests.conftest import as_params, scaled_down
 
 TURNS = ("Be brief.", "show the queue", "queue", "and the  disk?", "disk, of\ncourse", "all", "vault")
-_OF_TRL = Path(chat_template_utils.__file__).parent / "chat_templates"
+_OF_TRL = Path(str(metadata.distribution("trl").locate_file("trl"))) / "chat_templates"
 _TEXTS = {name: TEMPLATES.kinds[name].text for name in ("chatml", "plain")}
 _MARKED = {
     "chatml": "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['role'] == 'assistant' %}"

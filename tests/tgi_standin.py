@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-import jsonschema  # type: ignore[import-untyped]
-
 from checks.formats.serving import Probe
 from release.serving.server import Ended
 from tests import http_standin
@@ -98,7 +96,10 @@ class StandIn(http_standin.StandIn):
     sealed: bool | None = True
 
     def __init__(self, probes: tuple[Probe, ...], rows: dict[str, str], model: str, longest: int) -> None:
+        import jsonschema  # type: ignore[import-untyped] # takes two seconds
+
         super().__init__(_Handler)
+        self.validate = jsonschema.validate
         self.model, self.longest, self.faults = model, longest, Faults()
         self.probes = {probe.messages[-1].content: probe for probe in probes}
         self.rows = rows  # last message to answer
@@ -305,7 +306,7 @@ class _Handler(http_standin.Handler):
             else:
                 self.reply(*server.malformed())
                 return
-        jsonschema.validate(body, server.schema if self.path != server.tokenize_path else {"type": "object"})
+        server.validate(body, server.schema if self.path != server.tokenize_path else {"type": "object"})
         server.bodies.append(body)
         last = body["messages"][-1]["content"]
         if faults.never_starts:

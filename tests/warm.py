@@ -14,8 +14,10 @@ Forked processes have one seed of hashes. So tests that compare bytes made by se
 
 import atexit
 import contextlib
+import fcntl
 import functools
 import gc
+import hashlib
 import importlib
 import json
 import os
@@ -58,6 +60,7 @@ ONCE = (
     "CUDA", "HF_", "HOME", "LANG", "LC_", "LD_", "MKL", "MLFLOW_CONFIGURE_LOGGING", "MLFLOW_DISABLE_TELEMETRY", "OMP",
     "PYTHON", "TORCH", "TRANSFORMERS", "TZ", "XDG",
 )  # fmt: skip
+USERS = "users"  # a pipe, beside what workers share
 PATHS = "PYTHONPATH"  # read again for each: it leads to this project's modules
 # What a rank of a training is told, and what torch sets as it compiles: nothing reads them when torch is loaded.
 LATER = ("TORCHELASTIC_", "TORCH_NCCL_", "TORCHINDUCTOR_CACHE_DIR")
@@ -110,17 +113,37 @@ def _once(environment: Mapping[str, str]) -> dict[str, str]:
 
 @functools.cache
 def _environment(once: frozenset[tuple[str, str]]) -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="warm-"))
-    atexit.register(shutil.rmtree, folder)
-    (folder / "pyvenv.cfg").write_text(f"home = {BASE.parent}\ninclude-system-site-packages = false\n")
-    (folder / "lib").symlink_to(Path(sys.prefix) / "lib")
-    (folder / "bin").mkdir()
-    start(folder / "bin" / "python", dict(once))
-    return folder / "bin" / "python"
+    """One for all workers of a run of pytest. It ends with the last of them: each holds a pipe open."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", f"alone{os.getpid()}")
+    name = hashlib.sha256(repr((run, sorted(once))).encode()).hexdigest()[:8]
+    folder = Path(tempfile.gettempdir()) / f"warm-{name}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    program, users = folder / "bin" / "python", folder / USERS
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        first = not users.exists()
+        if first:
+            os.mkfifo(users)
+        os.open(users, os.O_RDWR)  # until this process ends
+        if first:
+            (folder / "pyvenv.cfg").write_text(f"home = {BASE.parent}\ninclude-system-site-packages = false\n")
+            (folder / "lib").symlink_to(Path(sys.prefix) / "lib")
+            (folder / "bin").mkdir()
+            with users.open("rb") as reading:
+                _started(program, dict(once), reading.fileno())
+    return program
 
 
 def start(program: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """Make ``python`` of a virtual environment, and start what it forks from, until the tests end."""
+    server = _started(program, environment, subprocess.PIPE)
+    atexit.register(server.wait)
+    atexit.register(server.kill)
+    return server
+
+
+def _started(program: Path, environment: Mapping[str, str], users: int) -> subprocess.Popen[bytes]:
+    """The process that ``program`` asks, which ends when ``users`` does."""
     address = str(program.with_name("socket"))
     values = {"interpreter": INTERPRETER, "base": str(BASE), "program": str(program), "address": address}
     program.write_text(_PROGRAM.format(modules=MODULES, **values))
@@ -128,11 +151,9 @@ def start(program: Path, environment: Mapping[str, str]) -> subprocess.Popen[byt
     server = subprocess.Popen(
         [program, __file__, address],
         env=_once(environment) | {"PATH": os.environ["PATH"]},
-        cwd=program.parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        cwd=program.parent, stdin=users, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         start_new_session=True,
     )  # fmt: skip
-    atexit.register(server.wait)
-    atexit.register(server.kill)
     assert server.stdout is not None
     assert server.stdout.readline() == b"loaded\n"
     return server
@@ -154,6 +175,8 @@ def _serve(address: str) -> None:
         print("loaded", flush=True)
         while True:
             if 0 in _readable(0, listening.fileno()):  # whoever started this has ended
+                if (home := Path(address).parents[1]).joinpath(USERS).exists():
+                    shutil.rmtree(home)
                 sys.exit()
             asking, _ = listening.accept()
             if os.fork() == 0:

@@ -114,7 +114,7 @@ class Monitor(Section):
         default_factory=dict, description="by environment: the component `monitoring` then has a ScaledObject of KEDA"
     )
 
-    gpus: dict[Name, dict[LabelName, Annotated[str, Field(min_length=1)]]] = Field(
+    gpus: dict[Name, Annotated[dict[LabelName, Annotated[str, Field(min_length=1)]], Field(min_length=1)]] = Field(
         default_factory=dict,
         description="for each environment, the labels that select its GPUs among the series of NVIDIA's dcgm-exporter; "
         "the dashboard then shows them",

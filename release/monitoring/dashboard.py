@@ -86,7 +86,7 @@ def expressions(made: dict[str, Any], span: str) -> list[str]:
 
 def _gpus(of: Scope, labels: Mapping[str, str]) -> list[dict[str, Any]]:
     """Panels of the environment's GPUs, by the names that dcgm-exporter gives its metrics by default."""
-    chosen = "{" + ",".join(f"{name}={json.dumps(value)}" for name, value in labels.items()) + "}"
+    chosen = "{" + ",".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in labels.items()) + "}"
     each = "GPU {{gpu}} of {{Hostname}}"
     used = f"sum (rate(DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION{chosen}[{WINDOW}]))"  # millijoules
     requests = f"sum (rate({metric('requests_total', of)}[{WINDOW}]))"

@@ -40,9 +40,11 @@ Engine = Callable[[Callable[[Any], Done], Sequence[Any]], Iterable[Done]]  # res
 def reduce(params: Params, raw: Path, out: Path, engine: Engine) -> tuple[Job, Manifest]:
     """Write the parts and their manifest.
 
-    Raises DataRefused if rows cannot be read, none is kept, or ``out`` exists or lies in ``raw``; MachineRefused if a
-    file cannot be written, or another run writes ``out``.
+    Raises DataRefused if rows cannot be read, none is kept, or ``out`` exists, is the root or lies in ``raw``;
+    MachineRefused if a file cannot be written, or another run writes ``out``.
     """
+    if not out.name:
+        raise DataRefused(f"{out}: is no folder to write", "name another folder")
     if out.is_relative_to(raw):  # the next run would read it
         raise DataRefused(f"{out}: is inside {raw}, the folder that is read", "name a folder outside it")
     try:
@@ -60,9 +62,9 @@ def reduce(params: Params, raw: Path, out: Path, engine: Engine) -> tuple[Job, M
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
     """Hold ``out`` alone: a run deletes what killed runs left beside it. The lock goes with the process."""
-    path = out.with_name(f"{out.name}.lock")
+    path = out.with_name(f"{out.name}.reducing")  # a name with .lock could be a file of other tools
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as handle:
+    with path.open("a") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             held = os.fstat(handle.fileno()).st_nlink > 0  # else the other run has just ended
