@@ -250,7 +250,8 @@ def _calibrated(limit: int, how: Calibration, root: Path, full: Path, ships: Pat
     rows = files.read_jsonl(path, Row)[: how.rows]
     if len(rows) < how.rows:
         raise MergeRefused(
-            f"{layout.SPLITS / path.name}: {len(rows)} rows, and merge.quantization.calibration.rows is {how.rows}",
+            f"{layout.SPLITS / path.name}: {len(rows)} rows, fewer than "
+            f"merge.quantization.calibration.rows, {how.rows}",
             "lower it",
         )
     calibrated.export(root, full, ships, how, rows, limit)

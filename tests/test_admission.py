@@ -222,7 +222,7 @@ def test_ratify_asks_each_signer_with_a_key_and_says_what_it_cannot(what: str) -
     found = of(what)
     keyed = [one for one in who if one.name in asked.split()]
     if not keyed:
-        with pytest.raises(EvidenceRefused, match=rf"takes {count} signatures, .* by keys alone.*keys new"):
+        with pytest.raises(EvidenceRefused, match=rf"signatures is {count}, Ratify reads only .* by keys.*keys new"):
             CONTROLLERS["ratify"](found)
         return
     others = [] if len(keyed) == len(who) else [KEYS]

@@ -97,10 +97,10 @@ def _two(base: BaseLayout) -> dict[str, Any]:
 
 
 BASES: dict[str, tuple[Callable[[BaseLayout], dict[str, Any]], str]] = {
-    "another platform": (lambda b: b.image(platform="linux/arm64"), "is for linux/arm64, not linux/amd64"),
-    "index without the platform": (lambda b: b.index(_arm(b)), "has no linux/amd64, it has linux/arm64"),
+    "another platform": (lambda b: b.image(platform="linux/arm64"), "is for linux/arm64, not for linux/amd64"),
+    "index without the platform": (lambda b: b.index(_arm(b)), "has no linux/amd64; it has linux/arm64"),
     "index of several": (_two, "has several images for linux/amd64"),
-    "empty index": (lambda b: b.index(), "has no linux/amd64, it has no platforms"),
+    "empty index": (lambda b: b.index(), "has no linux/amd64; it has no platforms"),
     "foreign layers": (lambda b: b.image(media_type="application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"), "cannot be passed on"),
     "restricted layers": (lambda b: b.image(media_type="application/vnd.oci.image.layer.nondistributable.v1.tar"), "cannot be passed on"),
     "unknown layers": (lambda b: b.image(media_type="application/x-encrypted"), "cannot be passed on"),

@@ -155,8 +155,8 @@ PLATFORMS: list[tuple[str | None, tuple[str, ...], str]] = [
     ("linux/amd64", ("linux/amd64", "linux/arm64"), "linux/amd64"),
     ("linux/arm64", ("linux/amd64", "linux/arm64"), "linux/arm64"),
     ("linux/arm64", ("linux/amd64", "linux/arm64/v8"), "linux/arm64/v8"),
-    ("linux/arm64", ("linux/amd64",), "has no linux/arm64, it has linux/amd64"),
-    (None, ("linux/arm64",), "has no linux/amd64, it has linux/arm64"),
+    ("linux/arm64", ("linux/amd64",), "has no linux/arm64; it has linux/amd64"),
+    (None, ("linux/arm64",), "has no linux/amd64; it has linux/arm64"),
 ]
 
 

@@ -102,7 +102,7 @@ def counted(report: PrepareReport) -> dict[str, int]:
 @pytest.mark.parametrize(
     ("sources", "said"),
     [
-        ({"main": source()}, r"data: sources\.main: is the name of the source of data\.uri; choose another name"),
+        ({"main": source()}, r"data: sources\.main: this name means the source of data\.uri; choose another name"),
         (
             {"a": source(share=0.6), "b": source(share=0.4)},
             r"shares add up to 1; leave rows to the sources without a share",

@@ -171,9 +171,9 @@ def test_what_would_pass_is_said_with_the_field_that_says_it(document: dict) -> 
     assert "gates.it.margin above 0.02" in change("keeps", **level)
     assert "every gates.it.margin is cleared" in change("keeps", **paired)
     assert "the rows of that slice clear" in change("slices", **lost, slice="create")
-    assert "about 700 rows like these would tell (before" in change("keeps", **paired, rows_needed=700)
+    assert "about 700 rows like these would decide (before" in change("keeps", **paired, rows_needed=700)
     clustered = change("keeps", **paired, rows_needed=700, groups_needed=70)
-    assert "about 700 rows in 70 groups like these would tell" in clustered
+    assert "about 700 rows in 70 groups like these would decide" in clustered
     assert "gates.it.artifact_mb: 4 is the figure" in change("budget", metric="artifact_mb", value=4.0)
 
 

@@ -77,7 +77,7 @@ def test_the_same_line_draws_the_same_secrets_and_every_secret_as_often(tmp_path
         ([{"reference": "no secret"}], "1: reference must have {secret} once, and prompt must not have it"),
         ([{"prompt": "{secret}? {number}"}], "1: reference must have {secret} once"),
         ([{}, {"id": "other", "prompt": "key?"}], "2: prompt lacks {number}, so 12 canaries would ask the same"),
-        ([{"count": 20, "repeats": 5001}], "1: count × repeats is 100020 rows, and a line plants 100000 at most"),
+        ([{"count": 20, "repeats": 5001}], "1: count × repeats is 100020 rows, above the limit of 100000 for a line"),
         ([{}, {}], "two canaries have the name 'disk-1'"),
         ([{}, {"id": "other"}], "two canaries have the prompt 'key of disk 1?'"),
     ],

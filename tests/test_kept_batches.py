@@ -227,7 +227,9 @@ def test_vllm_makes_its_own_batches() -> None:
         "kind": "vllm", "version": "1", "max_rows": 8, "kv_cache_gb": 1.0, "gpus": 1, "compiled": False,
         "batch_invariant": False,
     }  # fmt: skip
-    with pytest.raises(ParamsRefused, match="stable_batches is set, and vLLM makes its batches itself"):
+    with pytest.raises(
+        ParamsRefused, match="stable_batches has no effect with engine, because vLLM forms its own batches"
+    ):
         settings(engine=engine, stable_batches=True)
 
 

@@ -264,7 +264,7 @@ def test_pods_run_on_nodes_of_the_images_architecture_and_no_environment_says_ot
     assert failures(patched("{kubernetes.io/arch: arm64, pool: graviton}")) == []
     for value, found in (("{kubernetes.io/arch: amd64}", "'amd64'"), ("{pool: graviton}", "None")):
         (failure,) = failures(patched(value))
-        assert failure.endswith(f'kubernetes.io/arch is {found}, serve.platform needs "arm64": keep it')
+        assert failure.endswith(f'kubernetes.io/arch is {found}, but serve.platform needs "arm64"')
 
 
 @pytest.mark.parametrize("components", [[], ["../components/gpu"]])

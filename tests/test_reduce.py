@@ -175,7 +175,7 @@ def test_a_run_into_a_folder_that_another_writes_deletes_nothing_of_it(
     others.write_text("kept")
 
     def meanwhile(task: Any, tasks: Any) -> Any:
-        with pytest.raises(MachineRefused, match="dvc: another run writes it; wait until it ends, or name another"):
+        with pytest.raises(MachineRefused, match="dvc: another run is writing it; wait until it ends, or name another"):
             reduce.reduce(params, raw, out, map)
         return map(task, tasks)
 
@@ -193,7 +193,9 @@ def test_a_run_into_a_folder_that_another_writes_deletes_nothing_of_it(
 def test_a_folder_below_the_raw_files_is_refused(tmp_path: Path, document: dict[str, Any]) -> None:
     raw = _raw(tmp_path / "raw", 2)
     for out in (raw / "a/out", raw):
-        with pytest.raises(DataRefused, match=f"{out}: lies in {raw}, whose files are read; name a folder outside it"):
+        with pytest.raises(
+            DataRefused, match=f"{out}: is inside {raw}, the folder that is read; name a folder outside it"
+        ):
             reduce.reduce(_params(document, PAIRS, RULES), raw, out, map)
 
 

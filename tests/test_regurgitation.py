@@ -78,7 +78,7 @@ OTHER = "it depends on which of the many keys you mean by that"
     ("answers", "asked", "status", "high", "said"),
     [
         ([OTHER] * 59, {}, "pass", 0.0495, "0 of 59 answers of 8 words or more repeat as many words of a train row; upper"),
-        ([OTHER] * 58, {}, "inconclusive", 0.0503, "upper 95% bound 5.03%, at most 5.00% may; about 59 rows would tell"),
+        ([OTHER] * 58, {}, "inconclusive", 0.0503, "upper 95% bound 5.03%, at most 5.00% may; about 59 rows would decide"),
         ([OTHER] * 59 + ["short"] * 900, {}, "pass", 0.0495, "0 of 59 answers"),  # what is short cannot repeat so much
         ([OTHER] * 59, {"groups": 20}, "inconclusive", None, "5.00% may"),
         ([*[OTHER] * 118, SECRET], {}, "pass", 0.03924, "1 of 119 answers of 8 words or more repeat as many words of a train row (r118 as f.py:1)"),

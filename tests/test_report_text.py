@@ -154,7 +154,7 @@ def test_a_sentence_is_words_or_one_code_span(text: str) -> None:
     [
         "exact-match +0.710 against base (lower 95% bound +0.667, p 2e-15): better",
         "lowest: 'show' +0.644 [+0.511, +0.760] on 45 rows against base",
-        "parameters_millions 134.5 million, at most 150; artifact_mb 269.1 MB, at most 300",
+        "parameters_millions 134.5, at most 150; artifact_mb 269.1, at most 300",
         "nothing has been promoted to production yet",
     ],
 )

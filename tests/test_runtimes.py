@@ -157,9 +157,15 @@ def test_a_setting_adds_what_its_server_takes_and_changes_nothing_else(
 @pytest.mark.parametrize(
     ("said", "refusal"),
     [
-        (CACHED, "serve.prefix_caching: true: transformers has no such setting; use null, or another serve.runtime"),
-        (UNCACHED, "serve.prefix_caching: false: transformers has no such setting; use null"),
-        (GUESSING, "serve.speculation.kind: ngram: transformers has no such setting; use serve.speculation: null, or"),
+        (
+            CACHED,
+            "serve.prefix_caching: true: the runtime transformers does not offer it; use null, or another serve.runtime",
+        ),
+        (UNCACHED, "serve.prefix_caching: false: the runtime transformers does not offer it; use null"),
+        (
+            GUESSING,
+            "serve.speculation.kind: ngram: the runtime transformers does not offer it; use serve.speculation: null, or",
+        ),
     ],
 )
 def test_a_runtime_without_a_setting_refuses_it(said: dict[str, Any], refusal: str, document: dict) -> None:

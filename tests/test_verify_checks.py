@@ -263,11 +263,11 @@ USED = [
     ("tgi", GUESS, {}, "pass", "speculation: tgi_request_skipped_tokens_sum grew by"),
     ("vllm", {"prefix_caching": False}, {"idle": True}, "pass", "where nothing ends an answer"),
     ("vllm", CACHE, {"idle": True}, "fail", "serve.prefix_caching: vllm:prefix_cache_hits_total did not grow"),
-    ("vllm", GUESS, {"idle": True}, "fail", "equal answers say nothing about speculation"),
+    ("vllm", GUESS, {"idle": True}, "fail", "so speculation was not tested"),
     ("tgi", GUESS, {"idle": True}, "fail", "serve.speculation: tgi_request_skipped_tokens_sum did not grow"),
     ("vllm", GUESS, {"without_metrics": True}, "fail", "HTTP 404"),
-    ("vllm", CACHE, {"cached_otherwise": "probe 2"}, "fail", "asked again, with its cache, probe p2, token 1"),
-    ("tgi", CACHE, {"cached_otherwise": "probe 2"}, "fail", "asked again, with its cache, probe p2"),
+    ("vllm", CACHE, {"cached_otherwise": "probe 2"}, "fail", "asked again, with prefix caching: probe p2, token 1"),
+    ("tgi", CACHE, {"cached_otherwise": "probe 2"}, "fail", "asked again, with prefix caching: probe p2"),
 ]  # fmt: skip
 
 

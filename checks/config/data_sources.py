@@ -63,7 +63,7 @@ class Data(Source):
     def _sources_agree(self) -> Self:
         sources = self.sources or {}
         if MAIN_SOURCE in sources:
-            raise ValueError(f"sources.{MAIN_SOURCE}: is the name of the source of data.uri|choose another name")
+            raise ValueError(f"sources.{MAIN_SOURCE}: this name means the source of data.uri|choose another name")
         if (total := sum(source.share or 0 for source in sources.values())) >= 1:
             raise ValueError(
                 f"sources: their shares add up to {total:g}|leave rows to the sources without a share: a sum below 1"

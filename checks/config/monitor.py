@@ -116,7 +116,7 @@ class Monitor(Section):
 
     gpus: dict[Name, Annotated[dict[LabelName, Annotated[str, Field(min_length=1)]], Field(min_length=1)]] = Field(
         default_factory=dict,
-        description="by environment: labels of the series that NVIDIA's dcgm-exporter has of its GPUs; "
+        description="for each environment, the labels that select its GPUs among the series of NVIDIA's dcgm-exporter; "
         "the dashboard then shows them",
     )
 

@@ -246,7 +246,7 @@ class Evaluate(Section):
     ]
     stable_batches: Annotated[
         bool,
-        Field(description="whether more test rows leave most batches as they are, so that their answers stay kept"),
+        Field(description="cut batches so that more test rows change few of them, and kept answers are used again"),
     ] = False
     precision: Annotated[Literal["bf16", "fp16", "fp32"], Field(description="number format of the evaluated models")]
     engine: Annotated[
@@ -272,7 +272,10 @@ class Evaluate(Section):
     @model_validator(mode="after")
     def _own_batches(self) -> Self:
         if self.engine and self.stable_batches:
-            raise ValueError("stable_batches is set, and vLLM makes its batches itself|remove stable_batches or engine")
+            raise ValueError(
+                "stable_batches has no effect with engine, because vLLM forms its own batches"
+                "|remove stable_batches or engine"
+            )
         return self
 
     @model_validator(mode="after")

@@ -51,7 +51,7 @@ class Speculation(Section):
 
     kind: Annotated[
         Literal["ngram"],
-        Field(description="ngram: guess that text goes on as it did earlier in the prompt or the answer"),
+        Field(description="ngram: guess the next tokens from earlier text in the prompt and the answer"),
     ]
     tokens: Annotated[int, Field(ge=1, le=32, description="most tokens that are guessed at a time")]
 
@@ -91,17 +91,18 @@ class Serve(Section):
     ] = None
     platform: Annotated[
         Literal["linux/amd64", "linux/arm64"] | None,
-        Field(description="of the image; serve.base must have it; null: the runtime's"),
+        Field(description="platform of the image, which serve.base must offer; null: the runtime's"),
     ] = None
     prefix_caching: Annotated[
         bool | None,
         Field(
-            description="whether the server keeps the keys and values of prompts for others that begin alike; "
-            "null: as the runtime does by itself"
+            description="whether the server reuses the keys and values of prompts with the same beginning; "
+            "null: the runtime's default"
         ),
     ] = None
     speculation: Annotated[
-        Speculation | None, Field(description="guess tokens and check several in one pass; null: one token at a time")
+        Speculation | None,
+        Field(description="speculative decoding: guess tokens and check several in one pass; null: off"),
     ] = None
     probes: Probes
     verify: Verify

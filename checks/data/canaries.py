@@ -54,7 +54,7 @@ class Family(Record):
         if self.reference.count(SECRET) != 1 or SECRET in self.prompt:
             raise ValueError(f"reference must have {SECRET} once, and prompt must not have it")
         if (rows := self.count * self.repeats) > _ROWS:
-            raise ValueError(f"count × repeats is {rows} rows, and a line plants {_ROWS} at most")
+            raise ValueError(f"count × repeats is {rows} rows, above the limit of {_ROWS} for a line")
         if self.count > 1 and NUMBER not in self.prompt:
             raise ValueError(f"prompt lacks {NUMBER}, so {self.count} canaries would ask the same")
         return self

@@ -19,11 +19,10 @@ from checks.sections import Bound, stricter
 
 
 class _Figure(NamedTuple):
-    """One bound's figure: the report it is read from, how, and its unit. What was never measured is NaN."""
+    """One bound's figure: the report it is read from, and how. What was never measured is NaN."""
 
     needs: Path
     measure: Callable[[Evidence], float]
-    unit: str
 
 
 class BudgetGate(GateKind):
@@ -65,13 +64,13 @@ class BudgetGate(GateKind):
                 continue
             value = figure.measure(case.evidence)
             if not math.isfinite(value):
-                problems.append(f"{metric}: no evidence: a figure it needs is zero, or not there")
+                problems.append(f"{metric}: no evidence: a figure that it needs is zero or missing")
                 continue
             measured[metric] = (value, bound)
             if value <= bound:
-                held.append(f"{metric} {value:,.4g} {figure.unit}, at most {bound:,.6g}")
+                held.append(f"{metric} {value:,.4g}, at most {bound:,.6g}")
             else:
-                problems.append(f"{metric} {value:,.4g} {figure.unit}, above {bound:,.6g}")
+                problems.append(f"{metric} {value:,.4g}, above {bound:,.6g}")
         tightest = max(measured, key=lambda metric: measured[metric][0] / measured[metric][1], default=None)
         return Finding(
             gate=case.name, kind=self.kind, status="fail" if problems else "pass", reason="; ".join((*problems, *held)),
@@ -113,6 +112,6 @@ def _artifact(evidence: Evidence) -> float:
 
 
 _FIGURES = {  # fields of BudgetGate
-    "parameters_millions": _Figure(layout.TRAIN_REPORT, _parameters, "million"),
-    "artifact_mb": _Figure(layout.PARITY_REPORT, _artifact, "MB"),
+    "parameters_millions": _Figure(layout.TRAIN_REPORT, _parameters),
+    "artifact_mb": _Figure(layout.PARITY_REPORT, _artifact),
 }

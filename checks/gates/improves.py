@@ -84,7 +84,7 @@ class ImprovesGate(AssistedGate):
         if found.effect <= self.margin:
             return "fail", f"{said}): not better{by}", None
         needed = planning.needed_as_seen([found.pairs], self.margin, held_back(level, found.p, p))
-        more = f"; about {needed} would, were the true difference as seen" if needed else ""
+        more = f"; about {needed} would if the true difference is as observed" if needed else ""
         return "inconclusive", f"{said}, p {p:.2g}): too little to tell{more}", needed
 
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:

@@ -94,7 +94,7 @@ class NonInferiorGate(AssistedGate):
             return "inconclusive", f"{said}: {seen}, not of {self.margin:g}{would}", needed
         if found.effect > -self.margin:
             needed = planning.needed_as_seen([found.pairs], -self.margin, at)
-            more = f"; about {needed} would tell, were the true difference as seen" if needed else ""
+            more = f"; about {needed} would decide if the true difference is as observed" if needed else ""
             return "inconclusive", f"{said}: a loss of {self.margin:g} is not ruled out{more}", needed
         return "inconclusive", f"{said}: beyond {self.margin:g} at the point, and too little to show it", None
 

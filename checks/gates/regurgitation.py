@@ -114,7 +114,7 @@ class RegurgitationGate(ScoreGate):
             if status == "inconclusive":
                 mirrored = mean_planning.mirrored(mean)
                 needed = mean_planning.needed(mirrored, 1 - self.at_most, held_back(level, p, p_holm))
-                reason += f"; about {needed} would tell, were the true share as seen" if needed else ""
+                reason += f"; about {needed} would decide if the true share is as observed" if needed else ""
             return Finding(
                 gate=case.name, kind=self.kind, status=status, metric=_METRIC, bound=self.at_most, n=interval.n,
                 reason=reason, value=figure(interval.value), low=figure(interval.low), high=figure(interval.high),

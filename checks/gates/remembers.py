@@ -101,13 +101,13 @@ class RemembersGate(PairedGate):
             bound = f"lower {percent(self.confidence)} bound {found.lower(level):+.3f}, p {beyond:.2g}"
             return "fail", f"{said}{bound}): it forgot more than {self.allowance:g}", None
         needed = found.groups_needed(self.allowance, held_back(level, found.p_at_least(self.allowance), p))
-        more = f"; about {needed} groups like these would, were the true loss as seen" if needed else ""
+        more = f"; about {needed} groups like these would if the true loss is as observed" if needed else ""
         bound = f"upper {percent(self.confidence)} bound {found.upper(level):+.3f}, p {p:.2g}"
         return "inconclusive", f"{said}{bound}): a loss of {self.allowance:g} is not ruled out{more}", needed
 
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
         """The loss that is ruled out, and the allowance that these texts clear."""
-        more = f"about {finding.groups_needed} groups of texts would tell {ALONE}; " if finding.groups_needed else ""
+        more = f"about {finding.groups_needed} groups of texts would decide {ALONE}; " if finding.groups_needed else ""
         return Explained(
             f"on the {self.asked_of}, does the candidate need less than {self.allowance:g} bits per byte more than "
             f"{self.against}, shown with {percent(self.confidence)} confidence?",

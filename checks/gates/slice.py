@@ -150,7 +150,9 @@ class SliceGate(PairedGate):
         else:
             needed = planning.needed_as_seen(samples, -self.margin, at)
             reason = f"a loss of {self.margin:g} is not ruled out (p {p:.2g})"
-            would = f"; about {needed} of all slices would tell, were each difference as seen" if needed else ""
+            would = (
+                f"; about {needed} of all slices would decide if each true difference is as observed" if needed else ""
+            )
         return _Decided("inconclusive", open_one, f"{seen.said(open_one)}: {reason}{would}", needed)
 
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:

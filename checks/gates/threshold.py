@@ -128,7 +128,7 @@ class ThresholdGate(ScoreGate):
                 status, reason = "pass", f"{found}, {end}: {wanted}"
             elif distance > 0:
                 status, needed = "inconclusive", mean_planning.needed(ours, least, held_back(level, p, p_holm))
-                more = f"; about {needed} would tell, were the true mean as seen" if needed else ""
+                more = f"; about {needed} would decide if the true mean is as observed" if needed else ""
                 reason = f"{found} is {wanted}, but its {end} is not (p {p_holm:.2g}){more}"
             else:
                 status, reason = "fail", f"{found} is not {wanted} ({end})"

@@ -119,13 +119,13 @@ class AssistedGate(PairedGate, abc.ABC):
         if worse is not None and worse <= level and found.effect < self.limit:
             return "fail", f"{said}; upper bound {high:+.3f}: worse, by more than {self.margin:g}", None
         needed = found.rows_needed(self.limit, held_back(level, found.p_above(self.limit), p))
-        more = f"; about {needed} labels would, were the true difference as seen" if needed else ""
+        more = f"; about {needed} labels would if the true difference is as observed" if needed else ""
         return "inconclusive", f"{said}: too little to tell{more}", needed
 
     def explain_people(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
         """What people were asked, and what their labels clear."""
         helped = ", as the judge assists them," if self.assisted_by else ""
-        more = f"about {finding.rows_needed} labels would tell {ALONE}; " if finding.rows_needed else ""
+        more = f"about {finding.rows_needed} labels would decide {ALONE}; " if finding.rows_needed else ""
         return self.explained(
             f"do people{helped} prefer the candidate's answers to those of {self.against} by more than {self.limit:g} "
             f"of all rows, shown with {self.confidence:.0%} confidence?",

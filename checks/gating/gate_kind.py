@@ -300,7 +300,7 @@ def explain_rows(finding: Finding) -> str:
         return ""
     groups = finding.groups_needed
     rows = f"{finding.rows_needed} rows" + (f" in {groups} groups like these" if groups else " like these")
-    return f"about {rows} would tell {ALONE}; "
+    return f"about {rows} would decide {ALONE}; "
 
 
 def _claim(finding: Finding) -> tuple[object, ...]:

@@ -20,13 +20,14 @@ _CALIBRATION = "{version: 0.14.0.1, rows: 128, group: 64}"
 
 
 class Calibration(Section):
-    """How LLM Compressor rounds to 4 bits: by what rows of the train split make of each layer."""
+    """How LLM Compressor rounds to 4 bits: on how many train rows, and in what groups."""
 
     version: Annotated[
-        str, Field(pattern=COMPRESSOR_VERSION, description="version of llmcompressor; others are refused")
+        str,
+        Field(pattern=COMPRESSOR_VERSION, description="version of llmcompressor; another installed version is refused"),
     ]
-    rows: Annotated[Positive, Field(description="the first so many rows of the train split")]
-    group: Annotated[Literal[32, 64, 128], Field(description="weights of a row that share a scale")]
+    rows: Annotated[Positive, Field(description="how many rows of the train split, from its beginning, are used")]
+    group: Annotated[Literal[32, 64, 128], Field(description="how many neighbouring weights share a scale")]
 
 
 class ExportQuantization(Section):
@@ -39,11 +40,11 @@ class ExportQuantization(Section):
     kind: Annotated[
         Literal["int8", "fp8", "gptq"],
         Field(
-            description="the numbers: whole ones of 8 bits, floats with 4 bits of exponent (e4m3), or whole ones of 4 "
-            "bits, calibrated"
+            description="int8: whole numbers of 8 bits; fp8: floats of 8 bits, 4 of them the exponent (e4m3); gptq: "
+            "whole numbers of 4 bits, calibrated"
         ),
     ]
-    calibration: Annotated[Calibration | None, Field(description="for gptq alone")] = None
+    calibration: Annotated[Calibration | None, Field(description="needed by gptq, refused with other kinds")] = None
     parity: Annotated[
         Agreement, Field(description="how closely it must agree with the 16-bit model; else merge refuses")
     ]
@@ -51,9 +52,9 @@ class ExportQuantization(Section):
     @model_validator(mode="after")
     def _is_calibrated_or_needs_no_data(self) -> Self:
         if self.kind == "gptq" and self.calibration is None:
-            raise ValueError(f"calibration: gptq is calibrated on train rows|add calibration: {_CALIBRATION}")
+            raise ValueError(f"calibration: gptq needs it|add calibration: {_CALIBRATION}")
         if self.kind != "gptq" and self.calibration is not None:
-            raise ValueError(f"calibration: {self.kind} needs no data|remove it, or use kind: gptq")
+            raise ValueError(f"calibration: {self.kind} is not calibrated|remove it, or use kind: gptq")
         return self
 
 

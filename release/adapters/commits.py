@@ -128,7 +128,7 @@ def target(root: Path, name: str | None = None) -> tuple[str, str | None]:
             return candidate.removeprefix("refs/remotes/").removeprefix("refs/heads/"), commit
     head = resolve(root, "HEAD")
     if head and (remotes := _remotes(root)):
-        # A branch that is held against itself would choose what it is compared with.
+        # A branch that is compared with itself could choose what it is compared with.
         raise EvidenceRefused(
             f"no branch of {remotes[0]} is known as the one that releases are made on",
             f"git fetch {remotes[0]}, then git remote set-head {remotes[0]} --auto; or name it",

@@ -227,7 +227,7 @@ def references(root: Path, target: str | None, as_json: bool) -> None:
     """Find the earlier models that this one is compared with, and those that each test split judged.
 
     Writes reports/references.json and reports/looks.json. `lockstep run` does this first. A verdict no longer holds
-    once git names other reference models.
+    once the reference models in git are others.
     """
     from checks import layout
     from release.record import looks

@@ -73,7 +73,9 @@ def resolve(store: Store, reference: Reference, platform: str, name: str) -> Bas
     config, plain = _config(store, found, name)
     said = Platform(os=config.os, architecture=config.architecture, variant=config.variant or None)
     if not _same(said, platform):
-        raise BuildRefused(f"{name}: is for {said}, not {platform}", "pin an image for it, or change serve.platform")
+        raise BuildRefused(
+            f"{name}: is for {said}, not for {platform}", "pin an image for it, or change serve.platform"
+        )
     layers = tuple(_layer(layer, name) for layer in found.layers)
     if len(config.rootfs.diff_ids) != len(layers):
         raise RegistryRefused(
@@ -113,7 +115,7 @@ def _choose(index: Index, platform: str, name: str) -> Entry:
     has = ", ".join(sorted({str(entry.platform) for entry in index.manifests if entry.platform}))
     what = "has no" if not chosen else "has several images for"
     raise BuildRefused(
-        f"{name}: {what} {platform}, it has {has or 'no platforms'}", "pin an image for it, or change serve.platform"
+        f"{name}: {what} {platform}; it has {has or 'no platforms'}", "pin an image for it, or change serve.platform"
     )
 
 

@@ -62,7 +62,7 @@ def _share(
     if passed:
         reason = f"{share}: at least {_percent(bound)} (lower bound {interval.low:.2%})"
     else:
-        more = f"; about {needed} would tell, were the share as seen" if needed else ""
+        more = f"; about {needed} would decide if the share is as observed" if needed else ""
         bounds = f"bounds {interval.low:.2%}, {interval.high:.2%}"
         reason = f"{share}: too few to tell whether it is {_percent(bound)} ({bounds}){more}"
     finding = WatchFinding(

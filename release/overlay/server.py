@@ -185,7 +185,7 @@ def _nodes(wanted: Mapping[str, str]) -> Rule:
         found = value.get(ARCHITECTURE) if isinstance(value, dict) else None
         if found == wanted[ARCHITECTURE]:
             return None
-        return f'{ARCHITECTURE} is {shown(found)}, serve.platform needs "{wanted[ARCHITECTURE]}": keep it'
+        return f'{ARCHITECTURE} is {shown(found)}, but serve.platform needs "{wanted[ARCHITECTURE]}"'
 
     return rule
 

@@ -136,7 +136,7 @@ def _differences(
         images.manifest(images.described(config), base, added, labels, name) for name in images.LAYER_NAMES
     )
     if report.base and report.base.platform != filled.platform:
-        yield f"its base is for {report.base.platform}, a build takes that for {filled.platform}"
+        yield f"its base is for {report.base.platform}, but a build would use {filled.platform}"
         return
     if report.image in map(digest.of_bytes, (manifest, *older)):
         return

@@ -1,4 +1,4 @@
-"""What a runtime's file says of optional settings of ``serve``: prefix caching and speculation."""
+"""The optional settings of ``serve`` in a runtime's file: prefix caching and speculation."""
 
 from typing import Annotated
 
@@ -12,7 +12,7 @@ from checks.sections import Section, Strings
 class Setting(Section):
     """What one value of a setting adds to the server, with placeholders.
 
-    ``counters``: metrics that grow when the server makes use of it; empty if the server has none.
+    ``counters``: metrics that grow when the setting is used; empty if the server has none.
     """
 
     command: Strings
@@ -28,7 +28,7 @@ class Switch(Section):
 
 
 class Settings(Section):
-    """Each optional setting by its key in ``serve``; null: the server has no such thing."""
+    """Each optional setting by its key in ``serve``; null: the server does not offer it."""
 
     prefix_caching: Switch | None
     speculation: Annotated[dict[str, Setting] | None, Field(description="by serve.speculation.kind")]
@@ -42,7 +42,7 @@ class Settings(Section):
         if (caching := serve.prefix_caching) is not None:
             if self.prefix_caching is None:
                 raise ParamsRefused(
-                    f"serve.prefix_caching: {str(caching).lower()}: {runtime} has no such setting",
+                    f"serve.prefix_caching: {str(caching).lower()}: the runtime {runtime} does not offer it",
                     "use null, or another serve.runtime",
                 )
             found["prefix_caching"] = self.prefix_caching.enabled if caching else self.prefix_caching.disabled
@@ -50,7 +50,7 @@ class Settings(Section):
             setting = (self.speculation or {}).get(speculation.kind)
             if setting is None:
                 raise ParamsRefused(
-                    f"serve.speculation.kind: {speculation.kind}: {runtime} has no such setting",
+                    f"serve.speculation.kind: {speculation.kind}: the runtime {runtime} does not offer it",
                     "use serve.speculation: null, or another serve.runtime",
                 )
             found["speculation"] = setting

@@ -160,7 +160,9 @@ def _posted(
         elif not takes_ours:
             notes.append("cml: would not find this comment, or update someone else's; posted by REST")
         elif commit is None:
-            notes.append("cml: would write a watermark without a commit, which it does not find; posted by REST")
+            notes.append(
+                "cml: would write a watermark that it cannot find again, because no commit is known; posted by REST"
+            )
         elif why := _by_cml(program, client.where, number, found.markdown, commit, options.title):
             notes.append(f"cml: {why}; posted by REST")
         else:

@@ -20,7 +20,7 @@ def make(folder: Path, version: str) -> Path:
     Raises ParamsRefused for what is no version, MachineRefused if pip cannot install the package.
     """
     if not re.fullmatch(COMPRESSOR_VERSION, version):
-        raise ParamsRefused(f"{version!r} is no version of llmcompressor", "name one, such as 0.14.0.1")
+        raise ParamsRefused(f"{version!r} is not a version of llmcompressor", "name one, such as 0.14.0.1")
     if folder.is_symlink():
         raise MachineRefused(
             f"{folder} is a link", f"remove the link, or set {COMPRESSOR_PYTHON} to the Python that it leads to"

@@ -46,7 +46,7 @@ def reduce(params: Params, raw: Path, out: Path, engine: Engine) -> tuple[Job, M
     if not out.name:
         raise DataRefused(f"{out}: is no folder to write", "name another folder")
     if out.is_relative_to(raw):  # the next run would read it
-        raise DataRefused(f"{out}: lies in {raw}, whose files are read", "name a folder outside it")
+        raise DataRefused(f"{out}: is inside {raw}, the folder that is read", "name a folder outside it")
     try:
         with _alone(out):
             if out.exists():
@@ -71,7 +71,7 @@ def _alone(out: Path) -> Iterator[None]:
         except BlockingIOError:
             held = False
         if not held:
-            raise MachineRefused(f"{out}: another run writes it", "wait until it ends, or name another folder")
+            raise MachineRefused(f"{out}: another run is writing it", "wait until it ends, or name another folder")
         try:
             yield
         finally:

@@ -61,7 +61,7 @@ def export(root: Path, source: Path, out: Path, how: Calibration, rows: Sequence
     odd = [name for name in sorted(chosen) if before[name].shape[1] % how.group]
     if odd:
         raise MergeRefused(
-            f"{odd[0]}: {before[odd[0]].shape[1]} columns are no multiple of {how.group}",
+            f"{odd[0]}: {before[odd[0]].shape[1]} columns, which is no multiple of the group, {how.group}",
             "change merge.quantization.calibration.group: 32 divides most",
         )
     tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
@@ -101,9 +101,9 @@ def _hold_complete(before: set[str], chosen: frozenset[str], after: set[str]) ->
     """Raises MergeRefused unless exactly the weights ``chosen`` were replaced by their parts."""
     wanted = (before - chosen) | {f"{name}{part}" for name in chosen for part in _PARTS}
     if wrong := sorted(wanted ^ after):
-        what = "is missing" if wrong[0] in wanted else "is none that it should write"
+        what = "is missing" if wrong[0] in wanted else "is unexpected"
         raise MergeRefused(
-            f"LLM Compressor wrote other tensors than it was asked for: {redact(wrong[0])} {what}",
+            f"LLM Compressor wrote the wrong tensors: {redact(wrong[0])} {what}",
             "use int8 or fp8 for this model",
         )
 

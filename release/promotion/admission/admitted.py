@@ -36,7 +36,7 @@ class Admitted(NamedTuple):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What no controller can check, in a sentence or two each."""
+        """Comments on what no controller can check."""
         said = [
             f"{one.name} signs until {one.until}. The cluster knows no dates: apply a new policy after that day."
             for one in self.signers

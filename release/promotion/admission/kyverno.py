@@ -15,8 +15,8 @@ _IMAGES = {
 }
 
 _NAMED = (
-    "The image that a statement names is compared with what was promoted, not the statement's subject, which Kyverno "
-    "shows no condition. So whoever has enough signers' keys can let in an image that was not promoted."
+    "The policy checks the image that a statement names, not the statement's subject, which Kyverno's conditions "
+    "cannot read. So whoever has enough signers' keys can get an unpromoted image admitted."
 )
 
 
@@ -31,7 +31,7 @@ def policy(admitted: Admitted) -> Policy:
     if by_key and len(by_key) < len(admitted.signers):
         notes.append(
             f"Keys ({', '.join(by_key)}) and identities count together in Kyverno 1.19 or newer. An earlier one counts "
-            "no key here. Nor does any count one that signed before Lockstep attached a bundle for it: sign again."
+            "no key here. If a key signed before Lockstep attached bundles for keys, no version counts it: sign again."
         )
     all_keys = len(by_key) == len(admitted.signers)
     return Policy((_document(admitted, "Cosign" if all_keys else "SigstoreBundle"),), tuple(notes))

@@ -20,7 +20,7 @@ _HUB, _LIBRARY = "docker.io/", "library/"
 
 _WEAKER = (
     "WEAKER than `lockstep promote`: the list of digests is what decides. Ratify 1.4 does not compare which image a "
-    "signature is about, and reads no statement, so whether the release was verified is not asked again."
+    "signature is about, and reads no statement, so it does not check that the release was verified."
 )
 
 # Both in version 0 of Rego, which Gatekeeper and Ratify 1.4 take. A rule that is undefined denies nothing, so each way
@@ -79,13 +79,13 @@ def policy(admitted: Admitted) -> Policy:
     others = [one.name for one in admitted.signers if not one.key]
     if len(signers) < admitted.signatures:
         raise EvidenceRefused(
-            f"{admitted.environment} takes {admitted.signatures} signatures, Ratify reads those by keys alone, and of "
-            f"the signers {len(signers)} have one",
+            f"{admitted.environment}: signatures is {admitted.signatures}, Ratify reads only signatures by keys, and "
+            f"{len(signers)} of the signers have a key",
             f"add a signer with a key to {layout.SIGNERS} (`lockstep keys new`), or use another controller",
         )
-    notes = [_WEAKER, "Gatekeeper lets pods in while it does not answer, unless its failurePolicy is Fail."]
+    notes = [_WEAKER, "While Gatekeeper does not answer, pods are admitted, unless its failurePolicy is Fail."]
     if others:
-        notes.append(f"Ratify reads signatures by keys. Those of {', '.join(others)} do not count.")
+        notes.append(f"Ratify reads only signatures by keys. Those of {', '.join(others)} do not count.")
     documents = [_ratify(admitted, "Store", "lockstep", {"name": "oras", "parameters": {"cosignEnabled": True}})]
     for number, signer in enumerate(signers, 1):
         documents += _verifier(admitted, f"lockstep-{number}", signer)

@@ -90,9 +90,13 @@ def _parity(context: ProbeContext) -> ServingCheck:
         again = answered(together(1, context.probes.probes, context.probe, "the same again", "prompt"))
         cached = _compared(context, context.probes.probes, again, settings)
         if cached.wrong:
-            return failed("parity", f"asked again, with its cache, {cached.wrong}", cached.value, bound)
+            return failed("parity", f"asked again, with prefix caching: {cached.wrong}", cached.value, bound)
     if not long:
-        why = "none is among the probes" if context.speech.unending else "this server ends answers as it likes"
+        why = (
+            "none is among the probes"
+            if context.speech.unending
+            else "this server cannot be kept from ending an answer"
+        )
         return passed("parity", f"{short.said}; no long answer was compared: {why}", short.value, bound)
     try:
         answers = answered(together(1, long, context.long, "long answers", "prompt"))

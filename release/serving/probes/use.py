@@ -26,7 +26,7 @@ def since(context: ProbeContext, before: Mapping[str, float]) -> tuple[str | Non
         grew = _grown(context, setting.counters, before)
         if still := [name for name, more in grew.items() if more <= 0]:
             wrong = f"serve.{key}: {still[0]} did not grow while the probes were answered"
-            return f"{wrong}: equal answers say nothing about {_WORDS[key]}", []
+            return f"{wrong}: so {_WORDS[key]} was not tested", []
         counted = ", ".join(f"{name} grew by {more:g}" for name, more in grew.items())
         said.append(f"{_WORDS[key]}: {counted or f'{context.runtime.name} does not count how often it was used'}")
     return None, said
