@@ -156,7 +156,7 @@ def test_what_misses_is_answered_by_the_model_and_kept_beside(
     assert len(loads) == 2
 
 
-@pytest.mark.parametrize("package", ["torch", "transformers", "tokenizers", "jinja2"])
+@pytest.mark.parametrize("package", ["torch", "transformers", "tokenizers", "jinja2", "compressed-tensors"])
 def test_another_version_of_a_package_misses(
     asked_before: Path, tiny_base: Path, settings: Evaluate, monkeypatch: pytest.MonkeyPatch, package: str
 ) -> None:

@@ -34,7 +34,7 @@ from stages.inference import prompts, vllm, vllm_process
 from stages.inference.kept_batches import KeptBatches
 
 _TEST = layout.SPLITS / "test.jsonl"
-_PACKAGES = ("torch", "transformers", "tokenizers", "jinja2", "compressed-tensors")
+_PACKAGES = ("torch", "transformers", "tokenizers", "jinja2", "compressed-tensors")  # the last is of an extra
 CODE = (
     "answers.py", "batches.py", "generate.py", "kept_batches.py", "prompts.py", "unpacking.py", "vllm.py",
     "vllm_process.py", "vllm_worker.py",
@@ -201,7 +201,7 @@ def key_of(
     """The key of a model's answers on this machine, with this code. Raises MachineRefused without the engine."""
     import torch
 
-    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    versions = {name: found for name in _PACKAGES if (found := _version(name))}
     computes = device()
     if settings.engine is not None:
         about = vllm_process.about(root, settings.engine)
@@ -221,6 +221,13 @@ def key_of(
         versions=versions,
         code=digest.of_json({name: digest.of_file(Path(__file__).with_name(name)).sha256 for name in CODE}),
     )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def asked(rows: Sequence[Row], conversations: Sequence[Sequence[Message]]) -> str:
