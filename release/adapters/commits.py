@@ -12,9 +12,8 @@ from typing import NamedTuple
 
 from checks.errors import EvidenceRefused
 from checks.text import redact
-from release.adapters.git import Git, absent
+from release.adapters.git import REGULAR, Git
 from release.adapters.git import has_repository as has_repository
-from release.adapters.git_objects import REGULAR
 
 # Where releases are made, the first that exists: what pull requests are held against.
 _TARGETS = (
@@ -234,18 +233,14 @@ def read(root: Path, commit: str, path: Path) -> bytes | None:
 
 
 def read_many(root: Path, commit: str, paths: Sequence[Path]) -> dict[Path, bytes | None]:
-    """As ``read`` for many paths, by one process of git. A path that is no regular file is left out."""
+    """As ``read`` for many paths, by two processes of git. A path that is no regular file is left out."""
     if not paths:
         return {}
-    held = _git(root).held(f"{commit}:./", [path.as_posix() for path in paths])
-    for each in held:
-        if each.entry and each.entry.regular and each.object is None:
-            raise absent(each.entry.name)
-    return {
-        path: each.object.data if each.object else None
-        for path, each in zip(paths, held, strict=True)
-        if each.entry is None or each.entry.regular
-    }
+    # ls-tree tells a file that is not there from a commit that is not there; `git show` does not.
+    entries = _git(root).entries(commit, "--", *(path.as_posix() for path in paths))
+    objects = _git(root).objects([entry.name for entry in entries.values() if entry.regular])
+    found = {path: entries.get(path.as_posix()) for path in paths}
+    return {path: entry and objects[entry.name] for path, entry in found.items() if entry is None or entry.regular}
 
 
 def _read(root: Path, *args: str) -> bytes:

@@ -22,8 +22,7 @@ from typing import NamedTuple
 from checks.errors import EvidenceRefused, MachineRefused
 from checks.machine import disk
 from checks.text import redact
-from release.adapters import git_login, git_objects, process
-from release.adapters.git_objects import Entry, Object
+from release.adapters import git_login, process
 
 # A caller's own repository must not leak in: lockstep may run inside a hook. Of git's --local-env-vars all but those
 # that carry configuration, by which CI hands over credentials; and what opens windows.
@@ -47,8 +46,7 @@ _CONFIG = (
     "i18n.commitEncoding=UTF-8", "i18n.logOutputEncoding=UTF-8", "push.recurseSubmodules=no",
     "core.filesRefLockTimeout=5000",
 )  # fmt: skip
-_HASH = re.compile(r"[0-9a-f]{40,64}")
-_HEAD = re.compile(rb"([0-9a-f]+) (blob|tree|commit|tag) ([0-9]+)")  # before each object of `cat-file --batch`
+REGULAR = ("100644", "100755")  # modes of files that are no links
 _OF_REMOTE = re.compile(r"^remote:.*$", re.MULTILINE)  # what the other machine says of itself
 
 
@@ -75,16 +73,17 @@ def has_repository(root: Path) -> bool:
     return any((folder / ".git").exists() for folder in (root.resolve(), *root.resolve().parents))
 
 
-class Held(NamedTuple):
-    """What a tree holds at a path.
+class Entry(NamedTuple):
+    """What a tree holds at a path. ``name`` is the hash of the object."""
 
-    ``entry`` is None where there is nothing, ``object`` also where the object is of another repository. ``above``: what
-    lies on the way and is no folder.
-    """
+    mode: str
+    kind: str
+    name: str
 
-    entry: Entry | None
-    object: Object | None
-    above: str | None
+    @property
+    def regular(self) -> bool:
+        """Whether it is a file, and no link."""
+        return self.mode in REGULAR
 
 
 class Git(NamedTuple):
@@ -150,79 +149,33 @@ class Git(NamedTuple):
         pairs = (line.partition("\t")[::2] for line in lines if line)
         return {path: Entry(*fields.split(" ")) for fields, path in pairs}
 
-    def batch(self, names: Sequence[str]) -> list[Object | None]:
-        """What many names mean (such as COMMIT:PATH), by one process; None where there is nothing."""
-        if not names:
-            return []
-        asked = "".join(f"{name}\n" for name in names).encode(errors="surrogateescape")
-        out, start, found = self.ask("cat-file", "--batch", given=asked), 0, list[Object | None]()
-        for _ in names:
-            end = out.index(b"\n", start)
-            head, start = _HEAD.fullmatch(out, start, end), end + 1
-            if head:
-                end = start + int(head[3])
-                found.append(Object(head[2].decode(), head[1].decode(), out[start:end]))
-                start = end + 1
-            else:
-                found.append(None)
-        return found
-
-    def held(self, top: str, paths: Sequence[str]) -> list[Held]:
-        """What the tree ``top`` (COMMIT: or COMMIT:./) holds at these paths, by one process.
-
-        Raises EvidenceRefused when one of the objects is not here, or a path has a line break.
-        """
-        if odd := [path for path in paths if "\n" in path]:
-            raise EvidenceRefused(f"{redact(odd[0])}: the name of a file has a line break", "rename the file")
-        ways = dict.fromkeys(["", *(way for path in paths for way in _ways(path))])
-        there = dict(zip(ways, self.batch([top + way for way in ways]), strict=True))
-        if there[""] is None and top.endswith(":./") and self.batch([top.removesuffix("./")])[0]:
-            return [Held(None, None, None) for _ in paths]  # a commit without this folder
-        return [_at(path, top, there) for path in paths]
-
     def objects(self, hashes: Sequence[str]) -> dict[str, bytes]:
         """The contents of many objects, by one process. Raises EvidenceRefused when one is not here."""
         wanted = list(dict.fromkeys(hashes))
-        found = dict[str, bytes]()
-        for name, each in zip(wanted, self.batch(wanted), strict=True):
-            if each is None:
-                raise absent(name)
-            found[name] = each.data
+        if not wanted:
+            return {}
+        out = self.ask("cat-file", "--batch", given="".join(f"{name}\n" for name in wanted).encode())
+        found, start = dict[str, bytes](), 0
+        for name in wanted:
+            head, _, _ = out[start : start + 200].partition(b"\n")
+            fields = head.split()
+            if len(fields) != 3 or not fields[2].isdigit():
+                raise EvidenceRefused(f"object {name[:12]}: is not in this clone", "git fetch, then again")
+            begin = start + len(head) + 1
+            start = begin + int(fields[2]) + 1
+            found[name] = out[begin : start - 1]
         return found
 
     def named(self, names: Sequence[str]) -> list[bytes | None]:
-        """The contents of what many names mean, by one process; None where there is no file.
+        """The contents of what many names mean (such as COMMIT:PATH), by two processes; None where there is no file.
 
         A link is read as the path that it holds.
         """
-        return [each.data if each and each.kind == "blob" else None for each in self.batch(names)]
-
-
-def _at(path: str, top: str, there: Mapping[str, Object | None]) -> Held:
-    """What is at ``path``, by the objects of the folders on the way."""
-    entry, folder = Entry("040000", "tree", ""), ""
-    for way in _ways(path):
-        if entry.kind != "tree":
-            return Held(None, None, folder)
-        if (tree := there[folder]) is None:
-            raise absent(top + folder)
-        below = git_objects.entries(tree.data).get(way.rpartition("/")[2])
-        if below is None:
-            return Held(None, None, None)
-        entry, folder = below, way
-    return Held(entry, there[path], None)
-
-
-def _ways(path: str) -> list[str]:
-    """The path of each folder on the way, and ``path``."""
-    parts = path.split("/")
-    return ["/".join(parts[: count + 1]) for count in range(len(parts))]
-
-
-def absent(name: str) -> EvidenceRefused:
-    """The refusal for an object that is not here."""
-    shown = name[:12] if _HASH.fullmatch(name) else redact(name)
-    return EvidenceRefused(f"object {shown}: is not in this clone", "git fetch, then again")
+        asked = "".join(f"{name}\n" for name in names).encode(errors="surrogateescape")
+        lines = self.ask("cat-file", "--batch-check=%(objecttype) %(objectname)", given=asked).decode().splitlines()
+        hashes = [line.removeprefix("blob ") if line.startswith("blob ") else None for line in lines]
+        objects = self.objects([each for each in hashes if each])
+        return [objects[each] if each else None for each in hashes]
 
 
 def _refused(verb: str, said: Said) -> EvidenceRefused:

@@ -16,8 +16,7 @@ from typing import NamedTuple
 from checks.errors import EvidenceRefused
 from checks.formats import quarantine
 from checks.formats.quarantine import Entries, Entry
-from release.adapters.git import Git
-from release.adapters.git_objects import REGULAR
+from release.adapters.git import REGULAR, Git
 from release.ledger import message, moves
 from release.ledger.walk import NOTHING, Blob, Commit, Walk, author
 

@@ -23,8 +23,7 @@ from typing import NamedTuple
 from checks.errors import EvidenceRefused
 from checks.formats import pointer
 from checks.formats.pointer import Pointer
-from release.adapters.git import Git
-from release.adapters.git_objects import REGULAR
+from release.adapters.git import REGULAR, Git
 from release.ledger import message
 from release.ledger.types import Kind, Move
 from release.ledger.walk import NOTHING, Blob, Commit, Walk, author

@@ -33,7 +33,7 @@ class Ledger:
         self._tags: Tags | None = None
         self._walks: dict[str, Walk] = {}
         self._moves: dict[str, dict[str, tuple[Move, ...]]] = {}
-        self._read: dict[tuple[str, Path], bytes | None] = {}
+        self._read: dict[tuple[str, Path], bytes] = {}
         self._files: dict[tuple[str, Path], dict[Path, bytes]] = {}
         self.shown = where.shown
         self.untagged: tuple[str, ...] = ()
@@ -81,9 +81,11 @@ class Ledger:
 
         Raises EvidenceRefused if it, or a folder above it, is a link or anything else.
         """
-        if (commit, path) not in self._read:
-            self._read[commit, path] = trees.read(self._place.git, commit, self._place.prefix + path.as_posix())
-        return self._read[commit, path]
+        if (found := self._read.get((commit, path))) is None:
+            found = trees.read(self._place.git, commit, self._place.prefix + path.as_posix())
+            if found is not None:
+                self._read[commit, path] = found
+        return found
 
     def files(self, commit: str, folder: Path) -> dict[Path, bytes]:
         """Every file below ``folder`` in ``commit``, by its path, kept as by ``read``. Raises as ``read``."""
@@ -101,7 +103,7 @@ class Ledger:
         return {Path(name.removeprefix(prefix)): data for name, data in found.items()}
 
     def gather(self, wanted: Sequence[tuple[str, Path]]) -> list[bytes | None]:
-        """Files from many commits, read by one process; None if missing. A link is read as its text.
+        """Files from many commits, read by two processes; None if missing. A link is read as its text.
 
         For files that are identified by digest.
         """

@@ -1,7 +1,7 @@
 """Git trees: reads files and folders of a commit, and creates a tree with some files changed. Objects only.
 
-One process of git reads all that is needed, and one writes all new objects. There is no index, so a killed run leaves
-only unreferenced objects, which git deletes.
+New trees are built bottom-up with ``git mktree``. There is no index, so a killed run leaves only unreferenced objects,
+which git deletes.
 """
 
 from collections.abc import Mapping
@@ -9,26 +9,22 @@ from pathlib import Path
 
 from checks.errors import EvidenceRefused, PromotionRefused
 from checks.text import redact
-from release.adapters import git_objects
-from release.adapters.git import Git, absent
-from release.adapters.git_objects import Entry, Object
-
-_Path = tuple[str, ...]  # the names on the way from the root
+from release.adapters.git import Entry, Git
 
 
 def read(git: Git, commit: str, path: str) -> bytes | None:
     """The bytes of ``path``; None if there is nothing. Raises EvidenceRefused if it is not a regular file."""
-    entry, found = _find(git, commit, path)
+    entry = _find(git, commit, path)
     if entry is None:
         return None
     if not entry.regular:
         raise _irregular(path, commit)
-    return found.data if found else git.objects([entry.name])[entry.name]
+    return git.objects([entry.name])[entry.name]
 
 
 def files(git: Git, commit: str, folder: str) -> dict[str, bytes]:
     """Every file below ``folder``, by path. Raises EvidenceRefused if something is not a regular file."""
-    entry, _ = _find(git, commit, folder)
+    entry = _find(git, commit, folder)
     if entry is None:
         return {}
     if entry.kind != "tree":
@@ -56,73 +52,59 @@ def regular(git: Git, commit: str, folder: str) -> dict[str, bytes]:
     return {f"{folder}/{path}": objects[blob] for path, blob in entries.items()}
 
 
-def changed(git: Git, base: str, changes: Mapping[str, bytes | None]) -> str:
-    """The tree ``base`` with these files written, or deleted for None.
+def changed(git: Git, tip: str, changes: Mapping[str, bytes | None]) -> str:
+    """The tree of ``tip`` with these files written, or deleted for None.
 
     Raises PromotionRefused if a path leaves the repository or goes through a link or a file.
     """
-    blobs: dict[_Path, Object | None] = {}
+    blobs: dict[tuple[str, ...], str | None] = {}
     for path, data in changes.items():
         parts = tuple(path.split("/"))
-        if any(part in ("", ".", "..") or part.lower() == ".git" or "\0" in part or "\n" in part for part in parts):
+        if any(part in ("", ".", "..") or part.lower() == ".git" or "\0" in part for part in parts):
             raise PromotionRefused(f"{redact(path)}: is not a path in a repository", "name a file below the root")
-        blobs[parts] = None if data is None else git_objects.made("blob", data)
-    folders = list(dict.fromkeys([(), *(parts[:count] for parts in blobs for count in range(len(parts)))]))
-    there = git.batch([f"{base}:{'/'.join(folder)}" for folder in folders])
-    old = {folder: found.data for folder, found in zip(folders, there, strict=True) if found and found.kind == "tree"}
-    if () not in old:
-        raise absent(base)
-    new = [blob for blob in blobs.values() if blob]
-    top = _tree(old, blobs, (), new) or git_objects.tree({})
-    git.ask("unpack-objects", "-q", given=git_objects.pack([*new, top]))
-    return top.name
+        blobs[parts] = None if data is None else git.line("hash-object", "-w", "--stdin", given=data)
+    return _tree(git, git.line("rev-parse", f"{tip}^{{tree}}"), blobs, "") or git.line("mktree", given=b"")
 
 
-def _tree(
-    old: Mapping[_Path, bytes], blobs: Mapping[_Path, Object | None], at: _Path, new: list[Object]
-) -> Object | None:
-    """The tree at ``at`` with ``blobs`` in it, which is added to ``new`` with those below; None if it is empty.
-
-    ``old``: the trees that are there now.
-    """
-    entries = git_objects.entries(old.get(at, b""))
-    for name in dict.fromkeys(parts[len(at)] for parts in blobs):
-        way = (*at, name)
-        below = {parts: blob for parts, blob in blobs.items() if parts[: len(way)] == way}
-        before, path = entries.get(name), "/".join(way)
-        if way in below:
-            if len(below) > 1 or (before and not before.regular):
+def _tree(git: Git, base: str | None, blobs: Mapping[tuple[str, ...], str | None], at: str) -> str | None:
+    """The tree ``base`` with ``blobs`` in it; None if it is empty."""
+    entries = git.entries("--full-tree", base) if base else {}
+    for name in dict.fromkeys(parts[0] for parts in blobs):
+        below = {parts[1:]: blob for parts, blob in blobs.items() if parts[0] == name}
+        old, path = entries.get(name), at + name
+        if () in below:
+            if len(below) > 1 or (old and not old.regular):
                 raise PromotionRefused(f"{redact(path)}: is not a regular file", "put one there, and commit that")
-            made, mode = below[way], before.mode if before else "100644"
+            made, mode, kind = below[()], old.mode if old else "100644", "blob"
         else:
-            if before and before.kind != "tree":
+            if old and old.kind != "tree":
                 raise PromotionRefused(f"{redact(path)}: is not a folder", "put one there, and commit that")
-            if before and way not in old:
-                raise absent(before.name)
-            made, mode = _tree(old, below, way, new), "040000"
+            made, mode, kind = _tree(git, old.name if old else None, below, f"{path}/"), "040000", "tree"
         if made:
-            entries[name] = Entry(mode, made.kind, made.name)
+            entries[name] = Entry(mode, kind, made)
         else:
             entries.pop(name, None)
     if not entries:
         return None
-    tree = git_objects.tree(entries)
-    new.append(tree)
-    return tree
+    lines = (f"{entry.mode} {entry.kind} {entry.name}\t{name}\0" for name, entry in entries.items())
+    return git.line("mktree", "-z", "--missing", given="".join(lines).encode(errors="surrogateescape"))
 
 
-def _find(git: Git, commit: str, path: str) -> tuple[Entry | None, Object | None]:
-    """The entry at ``path``, and its object if that is here; None if there is none.
-
-    Raises EvidenceRefused if a folder above it is a link, or if there is no such commit.
-    """
+def _find(git: Git, commit: str, path: str) -> Entry | None:
+    """The entry at ``path``; None if there is none. Raises EvidenceRefused if a folder above it is a link."""
     parts = Path(path).parts
     if not parts or path.startswith("/") or ".." in parts:
         raise EvidenceRefused(f"{redact(path)}: is not a path in a repository", "name a file below the root")
-    (found,) = git.held(f"{commit}:", ["/".join(parts)])
-    if found.above is not None:
-        raise _irregular(found.above, commit)
-    return found.entry, found.object
+    ways = ["/".join(parts[: count + 1]) for count in range(len(parts))]
+    # cat-file resolves no links: a link on the way is a blob, and what lies behind it is missing.
+    queries = "".join(f"{commit}:{way}\n" for way in ways[:-1]).encode(errors="surrogateescape")
+    out = git.ask("cat-file", "--batch-check=%(objecttype)", given=queries).decode() if queries else ""
+    for way, kind in zip(ways[:-1], out.splitlines(), strict=True):
+        if kind.endswith(" missing"):
+            return None
+        if kind != "tree":
+            raise _irregular(way, commit)
+    return git.entries("--full-tree", commit, "--", ways[-1]).get(ways[-1])
 
 
 def _irregular(path: str, commit: str) -> EvidenceRefused:

@@ -65,9 +65,8 @@ def commit_of(git: Git, tip: str, change: Change, prefix: str = "") -> str:
 
 def _made(git: Git, tip: str, change: Change, prefix: str) -> str:
     author = change.author
-    before = git.line("rev-parse", f"{tip}^{{tree}}")
-    tree = trees.changed(git, before, {prefix + path.as_posix(): data for path, data in change.files.items()})
-    if tree == before:
+    tree = trees.changed(git, tip, {prefix + path.as_posix(): data for path, data in change.files.items()})
+    if tree == git.line("rev-parse", f"{tip}^{{tree}}"):
         return tip
     env = {"GIT_AUTHOR_NAME": redact(author.name), "GIT_AUTHOR_EMAIL": redact(author.email)} if author else {}
     sign = ["-S"] if git.config("commit.gpgSign", kind="bool") == "true" else []

@@ -239,13 +239,12 @@ def _production(records: Records, where: Place) -> _Production:
     """
     root, rules = records.root, _rules(records, where)
     if rules is None or _is_here(root, where, rules):
-        prefix = commits.prefix(root).as_posix()
-        path, listed = (f"{prefix}/{name}".removeprefix("./") for name in (PRODUCTION, layout.QUARANTINE))
+        path = f"{commits.prefix(root).as_posix()}/{PRODUCTION}".removeprefix("./")
         git = records.git
-        walked = walk(git, where.tip, [path, listed])
-        moves = history(git, walked, {_ENVIRONMENT: path})[_ENVIRONMENT][::-1]
+        moves = history(git, walk(git, where.tip, [path]), {_ENVIRONMENT: path})[_ENVIRONMENT][::-1]
         text, shown = records.at(where.tip).data(PRODUCTION), f"{PRODUCTION} at {where.tip[:12]}"
-        kept = held.history(git, walked, listed, str(layout.QUARANTINE), None).entries
+        listed = f"{commits.prefix(root).as_posix()}/{layout.QUARANTINE}".removeprefix("./")
+        kept = held.history(git, walk(git, where.tip, [listed]), listed, str(layout.QUARANTINE), None).entries
         return _Production(None if text is None else _Ran(pointers.parse(text, shown), shown), moves, kept)
     ledger = Ledger.open(root, rules)
     # A branch of this repository may not exist yet; in another repository a missing branch is a mistake.

@@ -103,7 +103,7 @@ class Commit:
         return self._read[path]
 
     def bring(self, paths: Sequence[Path]) -> None:
-        """Read many files at once with one git process, for ``data``."""
+        """Read many files at once with two git processes, for ``data``."""
         self._read |= commits.read_many(self.root, self.name, [path for path in paths if path not in self._read])
 
     def document(self, called: str) -> Mapping[str, Any]:
