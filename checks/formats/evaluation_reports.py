@@ -5,15 +5,9 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from checks.formats.engines import Vllm
-from checks.formats.report import Count, ModelName, Report
+from checks.formats.report import Count, ModelName, Report, now_called
 from checks.identity import Digest
 from checks.rows import Record, Sparse
-
-
-def now_called(name: object) -> object:
-    """The name of an earlier model. Older versions wrote ``champion`` for ``production``."""
-    return "production" if name == "champion" else name
-
 
 # Models released before, named by git.
 Earlier = Annotated[Literal["main", "production", "best"], BeforeValidator(now_called)]

@@ -12,8 +12,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
 from checks import digest
-from checks.formats.evaluation_reports import now_called
-from checks.formats.report import Count, StageReport
+from checks.formats.report import Count, StageReport, now_called
 from checks.identity import Digest
 from checks.rows import Message, Record, Sparse
 from checks.sections import Name, Section

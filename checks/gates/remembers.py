@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from checks.formats.evaluation_reports import now_called
+from checks.formats.report import now_called
 from checks.formats.verdict import Finding, Status, Verdict
 from checks.gating import compared
 from checks.gating.compared import PairedGate

@@ -10,7 +10,8 @@ from pydantic import BeforeValidator, Field
 
 from checks import layout
 from checks.evaluation.suite_kind import BoundedSuite
-from checks.formats.evaluation_reports import EARLIER, RELEASED, ReferenceUse, now_called
+from checks.formats.evaluation_reports import EARLIER, RELEASED, ReferenceUse
+from checks.formats.report import now_called
 from checks.formats.verdict import Finding, Verdict
 from checks.gating.chain import Evidence, gap
 from checks.gating.gate_kind import (

@@ -17,8 +17,9 @@ from checks.evaluation.judge_kind import Asked, JudgeKind
 from checks.evaluation.judges import JUDGES
 from checks.evaluation.suite_kind import Draw, Log, Made, Material, SuiteKind
 from checks.formats import judgements, labels
-from checks.formats.evaluation_reports import RELEASED, now_called
+from checks.formats.evaluation_reports import RELEASED
 from checks.formats.labels import Verdict
+from checks.formats.report import now_called
 from checks.formats.suite_report import Anchored, Compared, Judgement, Role, Scale, Scored, SourceClass, asked_sha
 from checks.kinds import OneOf
 from checks.rows import Message, Row

@@ -11,7 +11,8 @@ from pydantic import BaseModel
 
 from checks import files, layout
 from checks.errors import EvidenceRefused, ParamsRefused
-from checks.formats.evaluation_reports import EARLIER, Earlier, Reference, ReferencesReport, now_called
+from checks.formats.evaluation_reports import EARLIER, Earlier, Reference, ReferencesReport
+from checks.formats.report import now_called
 from checks.identity import Digest
 from release.adapters import commits
 from release.record import earlier_models, lock_check
