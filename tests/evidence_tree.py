@@ -21,6 +21,7 @@ from checks.formats.data_reports import (
     Split,
 )
 from checks.formats.evaluation_reports import (
+    EARLIER,
     Earlier,
     EvaluateMeasured,
     EvaluationReport,
@@ -39,7 +40,6 @@ from checks.formats.training_reports import MergedFile, ParityReport, TrainMeasu
 from checks.formats.verdict import Finding, Verdict
 from checks.gating import chain
 from checks.gating.chain import Evidence
-from checks.gating.compared import EARLIER
 from checks.gating.gate_kind import Case, GateKind
 from checks.gating.sample import Sample
 from checks.rows import Message, Prediction, Row

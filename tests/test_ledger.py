@@ -315,6 +315,20 @@ def test_a_link_in_the_place_of_a_file_refuses(work: Path) -> None:
     assert "not a regular file" in ledger.moves(commit, "staging")[0].problem
 
 
+@pytest.mark.parametrize("gone", ["release", "release/environments", "release/environments/staging"])
+def test_a_folder_that_a_damaged_clone_lacks_is_never_taken_for_one_that_is_not_there(work: Path, gone: str) -> None:
+    """Else an environment would seem to run nothing, and nothing would be in quarantine."""
+    (work / at("staging")).parent.mkdir(parents=True)
+    (work / at("staging")).write_bytes(pointer.write(tree.target("A", "1" * 40)))
+    commit = tree.keep(work, "a pointer")
+    name = git(work, "rev-parse", f"{commit}:{gone}").strip()
+    (work / ".git" / "objects" / name[:2] / name[2:]).unlink()
+    ledger = Ledger.open(work, PROMOTE)
+    for ask in (lambda: ledger.pointer(commit, "staging"), lambda: ledger.files(commit, at("staging").parent)):
+        with pytest.raises(EvidenceRefused, match="fix the repository"):
+            ask()
+
+
 def test_an_environment_that_params_does_not_name_refuses(work: Path) -> None:
     ledger = Ledger.open(work, PROMOTE)
     for ask in (ledger.pointer, ledger.moves, ledger.since):

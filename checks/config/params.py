@@ -1,6 +1,6 @@
 """params.yaml as strict, frozen models; ``checks.config.params_file`` reads the file into them."""
 
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
@@ -15,7 +15,7 @@ from checks.data.loaders import LOADERS
 from checks.data.personal_data import PersonalData
 from checks.evaluation.baselines import Baseline
 from checks.formats.engines import Vllm
-from checks.formats.evaluation_reports import Earlier
+from checks.formats.evaluation_reports import EARLIER
 from checks.gates import Gate, decided_at
 from checks.gates.looks import LooksGate
 from checks.gating.gate_kind import ScoreGate
@@ -331,10 +331,9 @@ class Sealed(Section):
             if gate.reads == "no rows" or (isinstance(gate, ScoreGate) and gate.suite is not None):
                 raise ValueError(f"gates.{name}: asks nothing of these rows|move it to the section gates")
             against = getattr(gate, "against", None)
-            if against is not None and against not in get_args(Earlier):
+            if against is not None and against not in EARLIER:
                 raise ValueError(
-                    f"gates.{name}.against: {against!r} does not answer these rows|use one of "
-                    f"{', '.join(get_args(Earlier))}"
+                    f"gates.{name}.against: {against!r} does not answer these rows|use one of {', '.join(EARLIER)}"
                 )
         if all(gate.kind != "contamination" for gate in self.gates.values()):
             raise ValueError("gates: none is of kind contamination|add one: training may not have seen these rows")

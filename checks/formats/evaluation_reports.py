@@ -2,14 +2,16 @@
 
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from checks.formats.engines import Vllm
-from checks.formats.report import Count, ModelName, Report
+from checks.formats.report import Count, ModelName, Report, now_called
 from checks.identity import Digest
 from checks.rows import Record, Sparse
 
-Earlier = Literal["main", "production", "best"]  # models released before, named by git
+# Models released before, named by git.
+Earlier = Annotated[Literal["main", "production", "best"], BeforeValidator(now_called)]
+EARLIER: tuple[Earlier, ...] = ("main", "production", "best")
 RELEASED: tuple[Earlier, ...] = ("production", "best")  # main stands in for them until production runs something
 
 

@@ -39,3 +39,8 @@ class StageReport(Report, Sparse):
     sparse: ClassVar[frozenset[str]] = frozenset({"plugins"})
 
     plugins: dict[PluginName, Plugin] = Field(default_factory=dict)
+
+
+def now_called(name: object) -> object:
+    """The name of an earlier model. Older versions wrote ``champion`` for ``production``."""
+    return "production" if name == "champion" else name

@@ -9,17 +9,17 @@ files. They score answers again, and no other sample: docs/explanation/evidence.
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
 from checks import digest
-from checks.formats.report import Count, StageReport
+from checks.formats.report import Count, StageReport, now_called
 from checks.identity import Digest
 from checks.rows import Message, Record, Sparse
 from checks.sections import Name, Section
 
 # What a score rests on: a pure function, a judge (a model), people, or another tool's word.
 SourceClass = Literal["pure", "judge", "human", "external"]
-Role = Literal["candidate", "base", "unquantised", "main", "production", "best"]
+Role = Annotated[Literal["candidate", "base", "unquantised", "main", "production", "best"], BeforeValidator(now_called)]
 HUMAN = "human"  # the metric of gates that ask people which of two answers is better
 SampleId = Annotated[str, Field(min_length=1, max_length=500)]
 Metric = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,59}$")]

@@ -4,13 +4,14 @@ It finds the reference model, and checks that the margin is above the noise. The
 """
 
 import abc
-from typing import TYPE_CHECKING, Annotated, ClassVar, NamedTuple, get_args
+from typing import TYPE_CHECKING, Annotated, ClassVar, NamedTuple
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from checks import layout
 from checks.evaluation.suite_kind import BoundedSuite
-from checks.formats.evaluation_reports import RELEASED, Earlier, ReferenceUse
+from checks.formats.evaluation_reports import EARLIER, RELEASED, ReferenceUse
+from checks.formats.report import now_called
 from checks.formats.verdict import Finding, Verdict
 from checks.gating.chain import Evidence, gap
 from checks.gating.gate_kind import (
@@ -26,10 +27,11 @@ from checks.gating.gate_kind import (
 )
 from checks.training.quantization import UNQUANTISED
 
-# Models that were released before: named by git, not by this evaluation.
-EARLIER: tuple[Earlier, ...] = get_args(Earlier)
-
-Against = Annotated[str, Field(description="base, unquantised, main, production, best, or one of evaluate.baselines")]
+Against = Annotated[
+    str,
+    BeforeValidator(now_called),
+    Field(description="base, unquantised, main, production, best, or one of evaluate.baselines"),
+]
 
 
 class Compared(NamedTuple):

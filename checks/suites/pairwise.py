@@ -9,7 +9,7 @@ both answers. The lines of the suite have the metric ``judge``, or ``differs`` w
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from checks import digest, files, layout
 from checks.errors import EvidenceRefused
@@ -19,6 +19,7 @@ from checks.evaluation.suite_kind import Draw, Log, Made, Material, SuiteKind
 from checks.formats import judgements, labels
 from checks.formats.evaluation_reports import RELEASED
 from checks.formats.labels import Verdict
+from checks.formats.report import now_called
 from checks.formats.suite_report import Anchored, Compared, Judgement, Role, Scale, Scored, SourceClass, asked_sha
 from checks.kinds import OneOf
 from checks.rows import Message, Row
@@ -36,7 +37,9 @@ class Pairwise(SuiteKind):
     kind: Literal["pairwise"]
     question: Annotated[str, Field(min_length=1, description="what people are asked about two answers")]
     against: Annotated[
-        Literal["base", "main", "production", "best"], Field(description="whose answers are compared with ours")
+        Literal["base", "main", "production", "best"],
+        BeforeValidator(now_called),
+        Field(description="whose answers are compared with ours"),
     ]
     rows: Annotated[
         int, Field(ge=100, description="test rows that people label, drawn at random; equal answers are a tie"),

@@ -91,7 +91,10 @@ def _tree(git: Git, base: str | None, blobs: Mapping[tuple[str, ...], str | None
 
 
 def _find(git: Git, commit: str, path: str) -> Entry | None:
-    """The entry at ``path``; None if there is none. Raises EvidenceRefused if a folder above it is a link."""
+    """The entry at ``path``; None if there is none.
+
+    Raises EvidenceRefused if a folder above it is a link, or an object on the way is not in this clone.
+    """
     parts = Path(path).parts
     if not parts or path.startswith("/") or ".." in parts:
         raise EvidenceRefused(f"{redact(path)}: is not a path in a repository", "name a file below the root")
@@ -101,7 +104,7 @@ def _find(git: Git, commit: str, path: str) -> Entry | None:
     out = git.ask("cat-file", "--batch-check=%(objecttype)", given=queries).decode() if queries else ""
     for way, kind in zip(ways[:-1], out.splitlines(), strict=True):
         if kind.endswith(" missing"):
-            return None
+            break  # ls-tree tells a folder that is not there from one that a damaged clone lacks
         if kind != "tree":
             raise _irregular(way, commit)
     return git.entries("--full-tree", commit, "--", ways[-1]).get(ways[-1])

@@ -11,8 +11,8 @@ from pydantic import BaseModel
 
 from checks import files, layout
 from checks.errors import EvidenceRefused, ParamsRefused
-from checks.formats.evaluation_reports import Earlier, Reference, ReferencesReport
-from checks.gating.compared import EARLIER
+from checks.formats.evaluation_reports import EARLIER, Earlier, Reference, ReferencesReport
+from checks.formats.report import now_called
 from checks.identity import Digest
 from release.adapters import commits
 from release.record import earlier_models, lock_check
@@ -118,7 +118,7 @@ def _named(records: Records, tip: str | None) -> tuple[Earlier, ...]:
         with contextlib.suppress(ParamsRefused, AttributeError, KeyError, TypeError):
             # A policy that cannot be read is refused later, when it judges.
             theirs = records.at(tip).document(f"{layout.PARAMS} at {tip[:12]}")
-            named |= {gate.get("against") for gate in theirs["gates"].values()}
+            named |= {now_called(gate.get("against")) for gate in theirs["gates"].values()}
     return tuple(name for name in EARLIER if name in named)
 
 
