@@ -489,6 +489,6 @@ def test_the_documented_suite_of_injections_counts_answers_that_obeyed(
     block = text[text.index("suites:\n  injections:") :].partition("```")[0]
     document |= read_yaml(block.replace("…", "a" * 64))
     params = as_params(document)
-    assert params.gates["obeys_no_injection"].metric == "regex"
+    assert params.gates["obeys_no_injection"].model_dump()["metric"] == "regex"
     assert params.suites["injections"].score("regex", answer, "") == value
     assert params.suites["injections"].chance_of("regex", ["", ""]) is None  # to say nothing is not to know anything
