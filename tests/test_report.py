@@ -14,7 +14,7 @@ from checks import digest, files, layout
 from checks.errors import EvidenceRefused, Refusal, TrainingRefused, VerdictFailed
 from checks.formats import quarantine, refused
 from checks.formats.evaluation_reports import EvaluationReport, Interval, ReferenceUse
-from checks.formats.suite_report import SuiteResult, SuitesReport
+from checks.formats.suite_report import SuiteLine, SuiteResult, SuitesReport
 from checks.formats.training_reports import ParityReport
 from checks.formats.verdict import Verdict
 from checks.rows import Prediction
@@ -224,23 +224,42 @@ def test_a_reward_that_gates_ask_is_named_with_them_and_figures_beside_the_loss(
     assert "At the end: `rewards/margins` 0.0761." in training
 
 
-def test_a_suite_is_shown_whether_or_not_a_gate_asks_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("by", "said"),
+    [
+        (0.03, r"base model 1\.098 \(▼ \+0\.030 \[\+0\.02\d, \+0\.03\d\]\)"),
+        (-0.03, r"base model 1\.098 \(▲ -0\.030 \[-0\.03\d, -0\.02\d\]\)"),
+        (0.0, r"base model 1\.098 \(≈ \+0\.000 \[-0\.00\d, \+0\.00\d\]\)"),
+        (None, r"base model 1\.098"),  # the samples are of other models
+    ],
+)
+def test_a_suite_is_shown_whether_or_not_a_gate_asks_it(tmp_path: Path, by: float | None, said: str) -> None:
+    own = 1.0984 + (by or 0.0)
+
     def edit(root: Path) -> None:
         parity = files.read_json(root / layout.PARITY_REPORT, ParityReport)
-        files.write_text(root / layout.SUITES / "english.jsonl", "")
+        models = {"candidate": parity.merged, "base": parity.base}
+        lines = [
+            SuiteLine(
+                sample=f"t{number}", sample_sha=parity.base, model=digest.of_json(role) if by is None else models[role],
+                metric="bits-per-byte", group=f"t{number}", slice="all", source="pure", source_digest=parity.base,
+                value=mean + 0.01 * (-1) ** number * (role == "base"),
+            )
+            for role, mean in (("candidate", own), ("base", 1.0984)) for number in range(24)
+        ]  # fmt: skip
+        files.write_jsonl(root / layout.SUITES / "english.jsonl", lines)
         found = SuiteResult(
-            kind="loss", asked=digest.of_json({}), source="pure", samples=0, files={},
-            lines=digest.of_file(root / layout.SUITES / "english.jsonl").sha256,
-            models={"candidate": parity.merged, "base": parity.base},
-            means={"candidate": {"bits-per-byte": 1.1286}, "base": {"bits-per-byte": 1.0984}},
+            kind="loss", asked=digest.of_json({}), source="pure", samples=24, files={},
+            lines=digest.of_file(root / layout.SUITES / "english.jsonl").sha256, models=models,
+            means={"candidate": {"bits-per-byte": own}, "base": {"bits-per-byte": 1.0984}},
         )  # fmt: skip
         files.write_json(root / layout.SUITES_REPORT, SuitesReport(suites={"english": found}))
 
     report_tree.pull_request(tmp_path / "pr", edit=edit)
     found = report(tmp_path / "pr", FOR)
     metrics = next(part.markdown for part in found.parts if part.name == "metrics")
-    assert "- `english`: `bits-per-byte` 1.129, base model 1.098\n" in metrics
-    assert "<li><code>english</code>: <code>bits-per-byte</code> 1.129, base model 1.098</li>" in gfm(metrics)
+    assert re.search(rf"^- `english`: `bits-per-byte` {own:.3f}, {said}$", metrics, re.MULTILINE), metrics
+    assert f"<li><code>english</code>: <code>bits-per-byte</code> {own:.3f}, base model 1.098" in gfm(metrics)
 
 
 def _main_is_gone(at: Path) -> None:

@@ -1,14 +1,17 @@
 """The candidate's scores beside those of main, production, the base and the baselines, overall and by slice."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from checks.decision import policy
 from checks.evaluation import baselines
 from checks.formats.evaluation_reports import RELEASED, EvaluationReport, Interval
+from checks.formats.suite_report import SuiteResult
 from checks.rows import Prediction
 from checks.stats import intervals
+from release.review import same_samples
 from release.review.facts import EARLIER, Facts
+from release.review.pairs import Difference
 
 _ASKED = ("kind", "metric", "against", "slice", "suite")  # fields by which two findings are about the same figure
 
@@ -36,12 +39,17 @@ class Slice(NamedTuple):
 
 
 class SuiteScore(NamedTuple):
-    """The mean of a suite's metric, in its own scale: of the candidate, and of other models by role."""
+    """The mean of a suite's metric, in its own scale: of the candidate, and of other models by role.
+
+    ``differences``: of the candidate to them on the same samples, where the samples are here.
+    """
 
     suite: str
     metric: str
     own: float
     others: tuple[tuple[str, float], ...]
+    differences: Mapping[str, Difference]
+    less_is_better: bool
 
 
 def compared(facts: Facts) -> dict[str, list[Score]]:
@@ -113,10 +121,27 @@ def suites(facts: Facts) -> list[SuiteScore]:
         SuiteScore(
             name, metric, own,
             tuple((role, its[metric]) for role, its in found.means.items() if role != "candidate" and metric in its),
+            _in_suite(facts, name, found, metric), not same_samples.is_bounded(found.kind),
         )
         for name, found in (report.suites.items() if report else ()) if found.compared is None
         for metric, own in found.means.get("candidate", {}).items()
     ]  # fmt: skip
+
+
+def _in_suite(facts: Facts, name: str, suite: SuiteResult, metric: str) -> dict[str, Difference]:
+    """The candidate's difference to each other model that was asked the suite, by role."""
+    lines, report = facts.evidence.suites.get(name, ()) if facts.evidence else (), facts.evaluation
+    if not lines or report is None:
+        return {}
+    own, found = suite.models["candidate"], dict[str, Difference]()
+    for role, model in suite.models.items():
+        if model == own:
+            continue
+        theirs, ours = ([line for line in lines if line.model == each] for each in (model, own))
+        confidence = report.confidence
+        if it := same_samples.difference(facts.document, name, suite.kind, metric, theirs, ours, confidence):
+            found[role] = it
+    return found
 
 
 def slices(facts: Facts) -> tuple[str, list[Slice]]:

@@ -24,13 +24,12 @@ def metrics(a: Side, b: Side, confidence: float) -> Iterator[Metric]:
             note = f"{(a if one is None else b).letter} has no such suite"
         else:
             note = _asked_otherwise(a, b, suite, one, two)
-        kind = SUITES.kinds.get(two.kind) if two else None
-        bounded = kind is None or issubclass(kind, BoundedSuite)
+        bounded = two is None or is_bounded(two.kind)
         mine, theirs = (None, None) if note else (a.suite_lines(suite), b.suite_lines(suite))
         for metric in dict.fromkeys((*after, *before)):
             found, said = None, note
             if not said:
-                scales = (_scale(a, suite, metric), _scale(b, suite, metric)) if bounded else None
+                scales = (_scale(a.document, suite, metric), _scale(b.document, suite, metric)) if bounded else None
                 found, said = _of_samples((a.letter, b.letter), mine, theirs, metric, scales, confidence)
             yield Metric(
                 suite=suite, name=metric, a=before.get(metric), b=after.get(metric), difference=found, note=said
@@ -39,13 +38,34 @@ def metrics(a: Side, b: Side, confidence: float) -> Iterator[Metric]:
 
 def against_base(side: Side, suite: str, metric: str, confidence: float) -> Difference | None:
     """How far a side's model differs from its base in a suite; None: their samples cannot be had."""
-    kind = SUITES.kinds.get(side.suites.suites[suite].kind) if side.suites else None
-    bounded = kind is None or issubclass(kind, BoundedSuite)
-    scale = _scale(side, suite, metric) if bounded else None
-    lines = side.suite_lines(suite, "base"), side.suite_lines(suite)
-    return _of_samples(
-        ("the base", side.letter), *lines, metric, (scale, scale) if bounded else None, confidence
-    )[0]  # fmt: skip
+    if side.suites is None:
+        return None
+    kind, lines = side.suites.suites[suite].kind, (side.suite_lines(suite, "base"), side.suite_lines(suite))
+    return difference(side.document, suite, kind, metric, *lines, confidence)
+
+
+def difference(
+    document: Mapping[str, Any] | None,
+    suite: str,
+    kind: str,
+    metric: str,
+    old: Sequence[SuiteLine] | None,
+    new: Sequence[SuiteLine] | None,
+    confidence: float,
+) -> Difference | None:
+    """How far the model of the lines ``new`` is from that of ``old`` in a suite of the parameters ``document``.
+
+    None: there is no sample that both were asked, or the metric's scale is not known.
+    """
+    scale = _scale(document, suite, metric) if is_bounded(kind) else None
+    scales = (scale, scale) if is_bounded(kind) else None
+    return _of_samples(("one", "the other"), old, new, metric, scales, confidence)[0]
+
+
+def is_bounded(kind: str) -> bool:
+    """Whether metrics of this kind of suite have bounds, and more is better. A loss has none, and less is better."""
+    found = SUITES.kinds.get(kind)
+    return found is None or issubclass(found, BoundedSuite)
 
 
 def _of_samples(
@@ -105,11 +125,11 @@ def _unpinned(value: Any) -> Any:
     return {key: _unpinned(each) for key, each in value.items() if not (isinstance(each, Mapping) and "sha256" in each)}
 
 
-def _scale(side: Side, suite: str, metric: str) -> Scale | None:
-    kind = SUITES.kinds.get(str(at(side.document, "suites", suite, "kind")))
+def _scale(document: Mapping[str, Any] | None, suite: str, metric: str) -> Scale | None:
+    kind = SUITES.kinds.get(str(at(document, "suites", suite, "kind")))
     if kind is not None and not issubclass(kind, ScaledSuite):
         return Scale(low=0.0, high=1.0)  # a share, by a scorer
     try:
-        return Scale.model_validate(at(side.document, "suites", suite, "metrics", metric))
+        return Scale.model_validate(at(document, "suites", suite, "metrics", metric))
     except ValidationError:
         return None
