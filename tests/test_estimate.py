@@ -738,14 +738,14 @@ def test_the_comment_sets_what_was_to_be_expected_beside_what_it_took(root: Path
     document["train"]["epochs"] = 4
     report_tree.record(root, document, b"second", 160, lambda made: _ran(made, seconds=1400.0, epochs=4.0))
     report_tree.commit(root, "four epochs")
-    found = next(part.markdown for part in report(root, Options(target="main")).parts if part.name == "cost")
+    found = next(part.markdown for part in report(root, Options(target="main")).parts if part.name == "training")
     assert "- Training: 23.3 min, estimated 20.0 min (13.3 to 30.0), budget 25 min" in found
     assert "- Cost: 0.98 for 0.39 device hours at 2.50 an hour, estimated 0.84 (0.56 to 1.26), budget 2.00" in found
 
 
 def test_the_comment_says_nothing_where_nothing_was_trained_or_recorded(root: Path) -> None:
     assert files.read_json(root / layout.TRAIN_MEASURED, TrainMeasured).seconds == SECONDS
-    found = next(part.markdown for part in report(root, Options(target="main")).parts if part.name == "cost")
+    found = next(part.markdown for part in report(root, Options(target="main")).parts if part.name == "training")
     assert "- Training: 10.0 min, budget 25 min, 4 steps" in found
     assert "estimated" not in found
 
@@ -758,7 +758,7 @@ def test_the_comment_has_a_line_of_energy_only_where_it_was_measured(root: Path)
         ({"missing": ["processors and memory: no counter"]}, ""),
     ):
         (root / layout.TRAIN_MEASURED).write_text(json.dumps(plain | {"energy": energy}))
-        found = next(part.markdown for part in report(root, Options(target="main")).parts if part.name == "cost")
+        found = next(part.markdown for part in report(root, Options(target="main")).parts if part.name == "training")
         assert line in f"{found}\n"
         assert ("Energy" in found) == bool(line)
 
