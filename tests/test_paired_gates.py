@@ -293,7 +293,9 @@ def _edit(path: Path, model: Any, **change: Any) -> None:
             lambda root: _edit(
                 root / layout.EVALUATION,
                 EvaluationReport,
-                references={"production": ReferenceUse(how="absent", merged=None, note="trust me")},
+                references={
+                    name: ReferenceUse(how="absent", merged=None, note="trust me") for name in ("main", "production")
+                },
             ),
             "reports/references.json says 777777777777, evaluate says none",
         ),

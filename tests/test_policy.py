@@ -483,7 +483,11 @@ def _full() -> list[Params]:
     several = _document()
     several["data"]["sources"] = {"old": _further()}
     export = _document()
-    export["merge"]["quantization"] = {"kind": "int8", "parity": {"max_logprob_diff": 3.0, "min_top1": 0.95}}
+    export["merge"]["quantization"] = {
+        "kind": "gptq", "calibration": {"version": "0.14.0.1", "rows": 128, "group": 64},
+        "parity": {"max_logprob_diff": 3.0, "min_top1": 0.95},
+    }  # fmt: skip
+    export["serve"]["speculation"] = {"kind": "ngram", "tokens": 4}
     export["gates"]["keeps"]["against"] = "unquantised"
     return [
         Params.model_validate(each)

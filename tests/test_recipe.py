@@ -186,10 +186,7 @@ def test_a_recipe_is_compared_with_mains_over_seeds(root: Path) -> None:
     plain = json.loads(_asked(root, "--json")[1])
     assert (plain["here"]["seeds"], plain["difference"]["value"]) == ([17, 18], pytest.approx(0.11))
     said = report(root, Options(target="main", number=7)).markdown
-    assert (
-        "The verdict is about these weights, not about the parameters: with another seed they give another model."
-        in said
-    )
+    assert "**Over several seeds**, since a verdict is about these weights and another seed gives others:" in said
     assert all(f"- {line.strip()}" in said for line in lines[1:])
 
 
@@ -314,7 +311,7 @@ def test_without_a_sweep_the_comment_says_how_to_measure(root: Path) -> None:
         "reports/sweep.json: No such file or directory; train these parameters with several seeds: ./lockstep" in output
     )
     assert (
-        "`./lockstep sweep PARAMETER=OLD,NEW --seed 17 --seed 18 --seed 19` compares both"
+        "`./lockstep sweep PARAMETER=OLD,NEW --seed 17 --seed 18 --seed 19` compares the parameters"
         in report(root, Options()).markdown
     )
 
