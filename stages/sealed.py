@@ -69,7 +69,7 @@ def _roles(asked: Params, evidence: Evidence) -> list[Role]:
         compared.reference(name, gate, evidence) for name, gate in asked.gates.items() if isinstance(gate, PairedGate)
     )
     models = {each.model for each in found if isinstance(each, Compared)}
-    return ["candidate", *(role for role in get_args(Role) if role in models)]
+    return ["candidate", *(role for role in get_args(get_args(Role)[0]) if role in models)]
 
 
 def _given(params: Params, root: Path, rows: Sequence[Row], roles: Sequence[Role]) -> dict[str, tuple[Prediction, ...]]:
