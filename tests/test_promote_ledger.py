@@ -285,7 +285,7 @@ APPROVALS: dict[str, tuple[Callable[[Path], bytes], str]] = {
 
 
 @pytest.mark.parametrize("name", APPROVALS)
-def test_an_approval_that_is_none_does_not_count(root: Path, name: str) -> None:
+def test_what_is_no_approval_does_not_count(root: Path, name: str) -> None:
     make, cause = APPROVALS[name]
     rule(root, approvals=2)
     put(root, bob=says(root, "bob"), cara=make(root))
