@@ -21,6 +21,7 @@ from typing import Any
 
 from checks.config.release_params import Serve
 from release import runtimes
+from release.serving import containers, owners
 from tests import programs
 
 RECIPE = runtimes.FOLDER / "recipes" / "transformers"
@@ -88,6 +89,17 @@ def with_model(folder: Path, serve: Serve) -> str:
         f"CMD {json.dumps(filled.command)}",
     ]
     return baked(serving_image(), "\n".join(lines), folder)
+
+
+def left(*models: str) -> set[str]:
+    """Names of this process's containers and networks, and ids of the images that hold ``models`` (tree digests).
+
+    The engine is shared: other workers of pytest have containers and images of their own in it.
+    """
+    engine, mine = docker_engine(), {"label": f"{containers.OWNER}={owners.self()}"}
+    found = [*engine.containers.list(all=True, filters=mine), *engine.networks.list(filters=mine)]
+    held = (engine.images.list(all=True, filters={"label": f"lockstep.model={model}"}) for model in models)
+    return {each.name for each in found} | {image.id for images in held for image in images}
 
 
 def remove(image: str) -> None:

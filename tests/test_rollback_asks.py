@@ -14,7 +14,6 @@ import pytest
 from checks import layout
 from checks.config import params_file
 from checks.errors import MachineRefused, PromotionRefused
-from release.serving import containers
 from release.verbs.rollback import Options, RolledBack, rollback
 from tests import build_tree, serving_base
 from tests import promotion_tree as tree
@@ -91,16 +90,9 @@ def root(moved: Trio, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_stays(engine: Any) -> Iterator[None]:
-    before = left(engine)
+def _nothing_stays(moved: Trio) -> Iterator[None]:
     yield
-    assert left(engine) <= before
-
-
-def left(engine: Any) -> set[str]:
-    chosen = {"label": containers.VERIFY}
-    found = [*engine.containers.list(all=True, filters=chosen), *engine.networks.list(filters=chosen)]
-    return {each.name for each in found} | {image.id for image in engine.images.list(all=True)}
+    assert serving_base.left(*(release.report.model for release in moved[1])) == set()
 
 
 def back(root: Path, **options: Any) -> RolledBack:
