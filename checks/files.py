@@ -93,8 +93,8 @@ def _is_no_device(path: Path) -> None:
 
 def read_json(path: Path, model: type[Model]) -> Model:
     """Read JSON into ``model``; raise EvidenceRefused if missing, malformed, too large or of another shape."""
-    _is_no_device(path)
     try:
+        _is_no_device(path)
         if (size := path.stat().st_size) > LARGEST:
             raise EvidenceRefused(
                 f"{path}: {size} bytes: a report has at most {LARGEST}", "run `./lockstep run` to make it"
@@ -122,8 +122,8 @@ def read_jsonl(path: Path, model: type[Model]) -> list[Model]:
 
 def each_of_jsonl(path: Path, model: type[Model]) -> Iterator[Model]:
     """Read row by row, as ``read_jsonl``: a million rows at once take gigabytes."""
-    _is_no_device(path)
     try:
+        _is_no_device(path)
         with path.open("rb") as stream:
             for number, line in enumerate(iter(lambda: stream.readline(LONGEST + 1), b""), 1):
                 if len(line) > LONGEST:

@@ -24,7 +24,6 @@ from checks.rows import Row
 from checks.training.quantization import COMPRESSOR_PYTHON, Calibration
 from stages.inference import generate
 from stages.merge import merge
-from stages.tools import compressor
 from stages.weights import calibrated
 from tests import evidence_tree
 from tests.conftest import as_params, scaled_down
@@ -140,12 +139,6 @@ def test_a_python_that_prints_no_text_is_refused_on_one_line(tmp_path: Path, mon
     with pytest.raises(MachineRefused, match=r"has LLM Compressor .*0\.1, and ") as found:
         calibrated.hold_installed(tmp_path, HOW)
     assert len(str(found.value).splitlines()) == 1
-
-
-@pytest.mark.parametrize("version", ["", "latest", "0.14 --index-url x", "../x"])
-def test_no_version_is_installed_that_is_none(version: str, tmp_path: Path) -> None:
-    with pytest.raises(ParamsRefused, match="is not a version of llmcompressor"):
-        compressor.make(tmp_path / "env", version)
 
 
 @real

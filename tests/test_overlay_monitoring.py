@@ -218,6 +218,7 @@ def test_the_number_of_servers_is_not_in_git_too(root: Path) -> None:
     [
         ({}, "nowhere", "promote.environments has no 'nowhere'; use one of staging"),
         ({"scaling": {"prod": {"most": 2}}}, "staging", "monitor.scaling: promote.environments has no 'prod'"),
+        ({"gpus": {"prod": {"pool": "a"}}}, "staging", "monitor.gpus: promote.environments has no 'prod'"),
         ({"scaling": {"staging": {"most": 2, "least": 3}}}, "staging", "most: 2 is below least, 3; swap them"),
         ({"scaling": {"staging": {"most": 2, "prometheus": "prom:9090"}}}, "staging", "monitor.scaling.staging.prometheus"),
         ({"objectives": {"latency": {"seconds": 9.3, "share": 0.9}}}, "staging", "9.3 is no bucket of the gateway"),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from checks.errors import EvidenceRefused
 from stages.tools.replay import first_sentence
 from tests.conftest import REPOSITORY
 
@@ -52,6 +53,6 @@ def test_a_file_without_prompts_is_refused_in_one_line(tmp_path: Path) -> None:
         [sys.executable, "-m", "stages.tools.replay", str(tmp_path / "q.jsonl"), str(tmp_path / "out.jsonl"), "--max-tokens", "20"],
         cwd=REPOSITORY, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert (done.returncode, done.stderr.count("\n")) == (EvidenceRefused.exit_code, 1), done.stderr
     assert "q.jsonl:1" in done.stderr
     assert not (tmp_path / "out.jsonl").exists()

@@ -27,6 +27,7 @@ from checks.sections import Source, Strings
 from checks.text import redact
 
 PYTHON = "LOCKSTEP_LM_EVAL"
+VERSION = r"^[0-9][0-9a-z.]*$"
 ENVIRONMENT = layout.STATE / "lm-eval"
 _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
@@ -38,7 +39,7 @@ class LmEval(ScaledSuite, AskedSuite, SizedSuite):
     kind: Literal["lm-eval"]
     tasks: Annotated[Log, Field(description="folder with the tasks' YAML and data")]
     names: Annotated[Strings, Field(min_length=1, description="tasks to run; no groups of tasks")]
-    version: Annotated[str, Field(pattern=r"^[0-9][0-9a-z.]*$", description="version of the package lm-eval")]
+    version: Annotated[str, Field(pattern=VERSION, description="version of the package lm-eval")]
     precision: Annotated[Literal["bf16", "fp16", "fp32"], Field(description="number format of the models")]
     chat: Annotated[bool, Field(description="whether prompts go through the chat template")]
     id: Annotated[str | None, Field(description="null: a document's position")] = None

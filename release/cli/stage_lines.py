@@ -111,11 +111,12 @@ class StageLines:
                 self._now = self._result = text.removeprefix(f"{self._name}: ")
 
     def _look(self, text: str) -> bool:
-        """Whether it is a bar; then that is what the stage does now."""
+        """Whether it is a bar; until it is full, that is what the stage does now."""
         found = _BAR.match(click.unstyle(text).strip()) if len(text) <= _SHOWN else None  # takes the square of it
         if found:
             left = f", {found['left']} left" if found["left"].strip("0:") else ""
-            self._now = f"{found['what']} {found['done']} of {found['total']}{left}".strip()
+            full = found["done"] == found["total"]
+            self._now = "" if full else f"{found['what']} {found['done']} of {found['total']}{left}".strip()
         return found is not None
 
     def _finish(self) -> None:

@@ -59,7 +59,10 @@ def write_component(root: Path, environment: str) -> Path:
 
 def _settings(root: Path, environment: str) -> tuple[Scope, Monitor]:
     params = params_file.load(root / layout.PARAMS)
-    for name, where in ((environment, ""), *((name, "monitor.scaling: ") for name in params.monitor.scaling)):
+    told = [(environment, "")]
+    told += [(name, "monitor.scaling: ") for name in params.monitor.scaling]
+    told += [(name, "monitor.gpus: ") for name in params.monitor.gpus]
+    for name, where in told:
         if name not in params.promote.environments:
             raise ParamsRefused(
                 f"{layout.PARAMS}: {where}promote.environments has no {name!r}",

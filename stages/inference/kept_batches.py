@@ -40,6 +40,7 @@ class KeptBatches:
     def __init__(self, root: Path, same: str) -> None:
         self._folder, self._same = root / layout.BATCHES, same
         self.rows, self.seconds = 0, 0.0
+        self._refused = False
 
     def get(self, prefix: int, batch: Sequence[Prompt]) -> list[Answer] | None:
         """An answer for each prompt; None if the batch is not kept whole."""
@@ -56,14 +57,16 @@ class KeptBatches:
         return [Answer(tuple(tokens), took) for tokens, took in zip(entry.tokens, entry.seconds, strict=True)]
 
     def keep(self, prefix: int, batch: Sequence[Prompt], answers: Sequence[Answer]) -> None:
-        """Write the batch's file; where there is no room for it, say so."""
+        """Write the batch's file; where there is no room for it, say so once."""
         key = self._key(prefix, batch)
         tokens, seconds = [list(each.tokens) for each in answers], [each.seconds for each in answers]
         entry = _Entry(content=digest.of_bytes(b""), key=key, tokens=tokens, seconds=seconds)
         try:
             files.write_json(self._path(key), entry.model_copy(update={"content": _content(entry)}))
         except OSError as error:  # the answers are there; a later evaluation makes them again
-            tqdm.write(f"{self._path(key)}: not kept: {error.strerror or error}", file=sys.stderr)
+            if not self._refused:
+                tqdm.write(f"{self._folder}: batches are not kept: {error.strerror or error}", file=sys.stderr)
+            self._refused = True
 
     def _key(self, prefix: int, batch: Sequence[Prompt]) -> str:
         return digest.of_json({"same": self._same, "prefix": prefix, "prompts": [list(prompt) for prompt in batch]})

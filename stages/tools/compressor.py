@@ -4,14 +4,13 @@ Run: python -m stages.tools.compressor 0.14.0.1
 """
 
 import re
-import shutil
-import subprocess
-import sys
-import venv
 from pathlib import Path
 
-from checks.errors import MachineRefused, ParamsRefused, Refusal
+import click
+
+from checks.errors import ParamsRefused
 from checks.training.quantization import COMPRESSOR, COMPRESSOR_PYTHON, COMPRESSOR_VERSION
+from stages.tools import environments
 
 
 def make(folder: Path, version: str) -> Path:
@@ -21,26 +20,17 @@ def make(folder: Path, version: str) -> Path:
     """
     if not re.fullmatch(COMPRESSOR_VERSION, version):
         raise ParamsRefused(f"{version!r} is not a version of llmcompressor", "name one, such as 0.14.0.1")
-    if folder.is_symlink():
-        raise MachineRefused(
-            f"{folder} is a link", f"remove the link, or set {COMPRESSOR_PYTHON} to the Python that it leads to"
-        )
-    folder = folder.absolute()
-    shutil.rmtree(folder, ignore_errors=True)
-    venv.create(folder, with_pip=True, symlinks=True)
-    python = folder / "bin" / "python"
-    wanted = f"llmcompressor=={version}"
-    if subprocess.run([python, "-m", "pip", "install", "--quiet", wanted], check=False).returncode != 0:
-        raise MachineRefused(f"pip cannot install {wanted} for {python}", "read what it says above")
+    python = environments.fresh(folder, COMPRESSOR_PYTHON)
+    environments.install(python, f"llmcompressor=={version}")
     return python
 
 
+@click.command()
+@click.argument("version")
+def main(version: str) -> None:
+    """Make .lockstep/compressor. VERSION: as merge.quantization.calibration.version in params.yaml."""
+    environments.run(lambda: make(COMPRESSOR, version))
+
+
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        raise SystemExit(
-            "python -m stages.tools.compressor VERSION, as merge.quantization.calibration.version in params.yaml"
-        )
-    try:
-        make(COMPRESSOR, sys.argv[1])
-    except Refusal as refusal:
-        raise SystemExit(str(refusal)) from refusal
+    main()

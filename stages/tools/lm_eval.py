@@ -6,36 +6,38 @@ installed twice. What the harness needs besides, some 20 packages and 160 MB, is
 Run: python -m stages.tools.lm_eval 0.4.13
 """
 
-import shutil
-import subprocess
-import sys
+import re
 import sysconfig
-import venv
 from pathlib import Path
 
-from checks.errors import MachineRefused, Refusal
-from checks.suites.lm_eval import ENVIRONMENT
+import click
+
+from checks.errors import ParamsRefused
+from checks.suites.lm_eval import ENVIRONMENT, PYTHON, VERSION
+from stages.tools import environments
 
 
 def make(root: Path, version: str) -> Path:
-    """Make it anew and return its Python. Raises MachineRefused if pip cannot install the packages."""
-    folder = (root / ENVIRONMENT).resolve()
-    shutil.rmtree(folder, ignore_errors=True)
-    venv.create(folder, with_pip=True, symlinks=True)
-    python = folder / "bin" / "python"
-    packages = next(folder.glob("lib/python*/site-packages"))
+    """Make it anew and return its Python.
+
+    Raises ParamsRefused for what is no version, MachineRefused if pip cannot install the packages.
+    """
+    if not re.fullmatch(VERSION, version):
+        raise ParamsRefused(f"{version!r} is not a version of lm-eval", "name one, such as 0.4.13")
+    python = environments.fresh(root / ENVIRONMENT, PYTHON)
+    packages = next(python.parents[1].glob("lib/python*/site-packages"))
     (packages / "pipeline.pth").write_text(f"{sysconfig.get_paths()['purelib']}\n")
     # nltk 3.10.1 refuses to be imported from an environment below the working directory.
-    wanted = [f"lm-eval=={version}", "nltk>=3.10.4"]
-    if subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=False).returncode != 0:
-        raise MachineRefused(f"pip cannot install {' '.join(wanted)} in {folder}", "read what it says above")
+    environments.install(python, f"lm-eval=={version}", "nltk>=3.10.4")
     return python
 
 
+@click.command()
+@click.argument("version")
+def main(version: str) -> None:
+    """Make .lockstep/lm-eval. VERSION: as suites.NAME.version in params.yaml."""
+    environments.run(lambda: make(Path(), version))
+
+
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        raise SystemExit("python -m stages.tools.lm_eval VERSION, as suites.NAME.version in params.yaml")
-    try:
-        make(Path(), sys.argv[1])
-    except Refusal as refusal:
-        raise SystemExit(str(refusal)) from refusal
+    main()

