@@ -17,9 +17,10 @@ from checks.rows import Record
 from release.ledger.message import NONE
 from release.promotion import context, scratch
 from release.promotion.context import PromotionContext
+from release.promotion.goals import NothingElse
 from release.serving import processes
 from release.verbs import quarantine, rollback
-from release.verbs.rollback import NothingElse, RolledBack
+from release.verbs.rollback import RolledBack
 
 _WHY = "a drill"
 _T = TypeVar("_T")

@@ -9,7 +9,6 @@ last move are accepted.
 """
 
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -25,18 +24,17 @@ from release.adapters.registry import reference
 from release.adapters.registry.types import Store
 from release.evidence import released
 from release.evidence.released import Released
-from release.ledger import Change, Move, past
+from release.ledger import Change, past
 from release.ledger.message import NONE
 from release.mirrors import update
 from release.overlay import overlays
-from release.promotion import change, checklist, context, environment, image
+from release.promotion import change, checklist, context, environment, goals, image
 from release.promotion import held as quarantined
 from release.promotion.checklist import Check, Checklist, CheckResult, Unavailable
 from release.promotion.context import PromotionContext
 from release.promotion.environment import EnvironmentState
+from release.promotion.goals import LONGEST_REASON, Goal
 from release.serving import ask_image
-
-_LONGEST = 500  # characters of a reason, as the quarantine keeps it
 
 
 class Options(NamedTuple):
@@ -78,17 +76,6 @@ class RolledBack(Record):
     seconds: Seconds
 
 
-class NothingElse(PromotionRefused):
-    """There is no release to go back to. The environment can still be emptied."""
-
-
-class _Goal(NamedTuple):
-    """The release to go back to, and the move that deployed it first."""
-
-    pointer: Pointer
-    move: Move
-
-
 def rollback(root: Path, name: str, options: Options) -> RolledBack:
     """Move the environment ``name`` back. With ``dry_run`` say what would happen; ``refusal`` then has the failures.
 
@@ -120,7 +107,7 @@ def move(where: PromotionContext, name: str, options: Options) -> RolledBack:
     where.rule(name)
     if not options.dry_run:
         where.ledger.settle(where.tip)
-    why = redact(options.why, _LONGEST)
+    why = redact(options.why, LONGEST_REASON)
     if not why:
         raise PromotionRefused("a rollback without a reason", "give the reason: --why")
     present, notes = _present(where, name)
@@ -133,7 +120,7 @@ def move(where: PromotionContext, name: str, options: Options) -> RolledBack:
     entries = known.entries
     if options.to == NONE:
         return _commit(where, _emptied(where, name, present, entries, why, notes, began), options.dry_run)
-    goal = _named(where, name, options.to) if options.to else _last(where, name, present, entries, why)
+    goal = goals.named(where, name, options.to) if options.to else goals.last(where, name, present, entries, why)
     if present.pointer and goal.pointer.digest == present.pointer.digest:
         return RolledBack(
             environment=name, done="already", before=present.pointer, after=present.pointer, held=None, commit=None,
@@ -214,71 +201,6 @@ def _present(where: PromotionContext, name: str) -> tuple[EnvironmentState, list
         return EnvironmentState(None, where.ledger.files(where.tip, layout.ENVIRONMENTS)), [refused.what]
 
 
-def _line(where: PromotionContext, name: str) -> list[Move]:
-    """The moves on the branch's own history, newest first. Moves that a side branch made and reverted are left out."""
-    found: list[Move] = []
-    for made in reversed(where.ledger.moves(where.tip, name)):
-        if made.ran and (not found or made.after is None or made.after != found[-1].after):
-            found.append(made)
-    return found[::-1]
-
-
-def _ran(moves: Iterable[Move]) -> list[_Goal]:
-    """Every release that the moves deployed, each with its first move."""
-    found: dict[str, _Goal] = {}
-    for made in moves:
-        if made.after:
-            found.setdefault(made.after.digest, _Goal(made.after, made))
-    return list(found.values())
-
-
-def _last(where: PromotionContext, name: str, present: EnvironmentState, entries: Entries, why: str) -> _Goal:
-    """The previous release that is not in quarantine. To go back twice, name the release.
-
-    A release that was deployed by a manual commit must be named, because it never passed the checks. Running the same
-    command again, as after a crash, does not go back a second time.
-    """
-    moves = _line(where, name)
-    if not moves:
-        raise PromotionRefused(f"{name} runs nothing", f"`lockstep promote {name}`")
-    last = moves[0]
-    if last.kind == "rollback" and last.after is None and not last.problem:
-        raise PromotionRefused(
-            f"{name} runs nothing: it was emptied by {last.by}: {last.why}",
-            f"`lockstep promote {name}`, or name the release to go back to: --to",
-        )
-    if present.pointer and last.kind == "rollback" and last.after == present.pointer:
-        if redact(last.why, _LONGEST) == why:
-            return _Goal(present.pointer, last)
-        gone = last.before.version if last.before else "what could not be read"
-        raise PromotionRefused(
-            f"{name} was rolled back from {gone} already, by {last.by}: {last.why}",
-            "name the release to go further back to: --to",
-        )
-    here = present.pointer.digest if present.pointer else None
-    every = [goal for goal in _ran(moves) if goal.pointer.digest != here]
-    others = [goal for goal in _ran(made for made in moves if made.kind != "other") if goal.pointer.digest != here]
-    free = [goal for goal in others if quarantine.find(entries, goal.pointer.digest, goal.pointer.model) is None]
-    if not free:
-        which = "every release that ran there is in quarantine" if others else "nothing else ran there"
-        if hand := next((goal for goal in every if goal.pointer not in {other.pointer for other in others}), None):
-            which += f", but for what was moved by hand, such as {hand.pointer.version}, by {hand.move.by}"
-        todo = f"`lockstep promote {name}` another{', or name one: --to' if hand else ''}; to run nothing instead: "
-        todo += f"`lockstep rollback {name} --to {NONE} --why …`"
-        raise NothingElse(f"{name}: there is nothing to go back to: {which}", todo)
-    return free[0]
-
-
-def _named(where: PromotionContext, name: str, to: str) -> _Goal:
-    line = _line(where, name)
-    ran = _ran([*(made for made in line if made.kind != "other"), *line])
-    for goal in ran:
-        if to.rpartition("@")[2] == goal.pointer.digest or to == goal.pointer.version:
-            return goal
-    shown = ", ".join(f"{goal.pointer.version} ({goal.pointer.digest[:19]}…)" for goal in ran[:10]) or "nothing"
-    raise PromotionRefused(f"{redact(to, 100)}: never ran in {name}", f"name what did, or promote it: {shown}")
-
-
 def _entry(where: PromotionContext, bad: Pointer | None, good: Pointer | None, why: str) -> Entry | None:
     """The new quarantine entry. If the good image has the same weights, only the image is quarantined."""
     if bad is None:
@@ -291,7 +213,7 @@ def _ask(
     ran: Checklist,
     where: PromotionContext,
     name: str,
-    goal: _Goal,
+    goal: Goal,
     present: EnvironmentState,
     before: Entries,
     held: Entries,
@@ -335,10 +257,10 @@ def _there(found: Released | None) -> Released:
 
 def _last_move(where: PromotionContext, name: str) -> str | None:
     """The commit of the last move that Lockstep made."""
-    return next((made.commit for made in _line(where, name) if made.kind != "other"), None)
+    return next((made.commit for made in goals.moves(where, name) if made.kind != "other"), None)
 
 
-def _evidence(where: PromotionContext, name: str, goal: _Goal, store: Store, result: CheckResult) -> Released:
+def _evidence(where: PromotionContext, name: str, goal: Goal, store: Store, result: CheckResult) -> Released:
     """The statement that it was promoted on, if a current signer signed it; else another valid one beside the image.
 
     A signer who was removed no longer counts, for old signatures too. One who is retired counts for this release if the
