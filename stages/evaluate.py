@@ -5,9 +5,8 @@ In:  models/merged (hashed first: that digest is what the report is about), mode
 Out: data/predictions/<model>.jsonl, one prediction a line in the order of the test split:
        {"id": "002d7ae27cff7c01", "prompt": "Show the properties of …", "prediction": "sf", "reference": "sf",
         "score": 1.0, "scores": {"exact-match": 1.0}, "group": "…", "slice": "show"}
-     reports/evaluation.json (the evidence), reports/metrics.json (its numbers, for `dvc metrics`),
-     reports/evaluation.md (for a person), reports/confusion.csv, reports/plots/,
-     reports/measured/evaluate.json (how fast each model answered).
+     reports/evaluation.json (the evidence), reports/evaluation.md (for a person), reports/confusion.csv,
+     reports/plots/, reports/measured/evaluate.json (how fast each model answered).
 Run: python -m stages.evaluate
 """
 
@@ -248,7 +247,7 @@ def _slices(params: Params, predictions: Sequence[Prediction]) -> dict[str, dict
 
 
 def _write(root: Path, report: EvaluationReport, candidate: Sequence[Prediction], labels: Sequence[str]) -> None:
-    """Write the reports for people and for DVC; the evidence comes last."""
+    """Write the reports; the evidence comes last."""
     pairs = []
     if labels:
         known = set(labels) | {p.reference.strip() for p in candidate}
@@ -261,25 +260,7 @@ def _write(root: Path, report: EvaluationReport, candidate: Sequence[Prediction]
     with files.replacing_folder(root / layout.PLOTS) as folder:
         plots.draw(folder, report, candidate, pairs)
     files.write_text(root / layout.SUMMARY, page.render(report, candidate))
-    files.write_json(root / layout.METRICS, metrics(report))
     files.write_json(root / layout.EVALUATION, report)
-
-
-def metrics(report: EvaluationReport) -> dict[str, object]:
-    """The report's numbers for `dvc metrics show` and `diff`: by model, scorer, figure; the candidate's slices."""
-    numbers: dict[str, object] = {
-        name: {scorer: _rounded(interval) for scorer, interval in model.metrics.items()}
-        for name, model in report.models.items()
-    }
-    numbers["slices"] = {
-        name: {scorer: _rounded(interval) for scorer, interval in found.items()}
-        for name, found in report.models["candidate"].slices.items()
-    }
-    return numbers | {"rows": report.rows}
-
-
-def _rounded(interval: Interval) -> dict[str, float]:
-    return {"value": round(interval.value, 6), "low": round(interval.low, 6), "high": round(interval.high, 6)}
 
 
 def _line(report: EvaluationReport) -> str:
@@ -291,14 +272,13 @@ def _line(report: EvaluationReport) -> str:
 
 
 def _mirror(params: Params, root: Path, report: EvaluationReport, adapter: str) -> str:
-    """Log the candidate's metrics at the training run. MLflow is a mirror: an unreachable store is no failure."""
-    numbers: dict[str, float] = {}
-    for scorer, interval in report.models["candidate"].metrics.items():
-        numbers |= {f"test.{scorer}": interval.value, f"test.{scorer}.low": interval.low}
-        numbers |= {f"test.{scorer}.high": interval.high}
+    """Tag the training's run with what it was judged on. MLflow is a mirror: an unreachable store is no failure.
+
+    No scores: whoever compares runs there chooses parameters, and does so by the valid split (``stages.score``).
+    """
     tags = {"lockstep.merged": report.merged, "lockstep.test": report.test, "lockstep.summary": report.summary[0]}
     try:
-        tracking.annotate(params, root, adapter, numbers, tags)
+        tracking.annotate(params, root, adapter, {}, tags)
     except MachineRefused as refusal:
         return f" (not in MLflow: {refusal})"
     return ""

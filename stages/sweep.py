@@ -42,12 +42,12 @@ from checks.training import steps
 from stages import entry, tracking
 from stages.inference import answers
 from stages.reporting import swept
+from stages.score import VALID, scored
 from stages.searching import Search
 
 if TYPE_CHECKING:
     from git import Repo
 
-VALID = layout.SPLITS / "valid.jsonl"
 _OF_VALUES = (TrainingRefused.exit_code, MergeRefused.exit_code)  # other refusals would meet any values: the sweep ends
 
 
@@ -155,7 +155,7 @@ def _proposals(
 
 def _run(
     params: Params, root: Path, repository: "Repo", parsed: params_file.Parsed, values: Mapping[str, JsonValue],
-    seed: int, seal: Seal, valid: Sequence[Row], parameters: str,
+    seed: int, seal: Seal, valid: list[Row], parameters: str,
 ) -> tuple[SweptRun, list[float]]:  # fmt: skip
     """The training, and its scores of the valid rows by the first scorer."""
     about = {"values": dict(values), "seed": seed, "params": parsed.value, "commit": tracking.revision(root)[0]}
@@ -210,7 +210,7 @@ def _run(
     return run, next(iter(rows.values()))
 
 
-def _scored(params: Params, root: Path, commit: str, valid: Sequence[Row]) -> tuple[str, str, dict[str, list[float]]]:
+def _scored(params: Params, root: Path, commit: str, valid: list[Row]) -> tuple[str, str, dict[str, list[float]]]:
     """The digests of the experiment's merged model and of how it was asked; each scorer's scores of the valid rows."""
     from dvc.api import DVCFileSystem
 
@@ -219,11 +219,7 @@ def _scored(params: Params, root: Path, commit: str, valid: Sequence[Row]) -> tu
         DVCFileSystem(str(root), rev=commit).get(layout.MERGED.as_posix(), str(folder), recursive=True)
         merged = digest.of_tree(folder).digest
         prompt_format = answers.prompt_format(folder, params.evaluate)
-        found = answers.ask(root, params.evaluate, folder, merged, valid, [row.messages for row in valid], "valid")
-    return merged, prompt_format, {
-        scorer.kind: [scoring.score(scorer, text, row.reference) for text, row in zip(found.texts, valid, strict=True)]
-        for scorer in params.evaluate.scorers
-    }  # fmt: skip
+        return merged, prompt_format, scored(params, root, folder, merged, valid)
 
 
 def _differences(

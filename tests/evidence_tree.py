@@ -25,6 +25,7 @@ from checks.formats.evaluation_reports import (
     Earlier,
     EvaluateMeasured,
     EvaluationReport,
+    Figures,
     Interval,
     LooksReport,
     ModelResult,
@@ -34,6 +35,7 @@ from checks.formats.evaluation_reports import (
     ReferencesReport,
     ReferenceUse,
     Speed,
+    ValidScores,
 )
 from checks.formats.suite_report import SuitesReport
 from checks.formats.training_reports import MergedFile, ParityReport, TrainMeasured, TrainReport
@@ -272,7 +274,8 @@ def evaluated(root: Path, params: Params, predictions: list[Prediction], **other
         root / layout.EVALUATE_MEASURED,
         EvaluateMeasured(merged=report.merged, models=dict.fromkeys(("candidate", "base"), speed)),
     )
-    files.write_json(root / layout.METRICS, {"candidate": {"exact-match": {"value": _interval(predictions).value}}})
+    on_valid = Figures(**_interval(predictions).model_dump(exclude={"n"}))
+    files.write_json(root / layout.METRICS, ValidScores(valid={"exact-match": on_valid}, rows=8))
     scored = dict.fromkeys((s.kind for s in params.evaluate.scorers), 0.5)
     first = NoiseRun(order="test order", batch_tokens=64, threads=1, metrics=scored, changed=0)
     other = NoiseRun(order="reversed", batch_tokens=64, threads=1, metrics=dict.fromkeys(scored, 0.502), changed=1)

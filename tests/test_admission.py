@@ -75,8 +75,21 @@ def images(pod: Any, path: str) -> list[str]:
     return found
 
 
-def kyverno(rule: dict[str, Any], pod: dict[str, Any], signed: dict[str, dict[str, Any]]) -> bool:
-    """Whether the rule admits the pod. ``signed``: by image, the predicate that a signer of the rule attests."""
+def kyverno(rules: list[dict[str, Any]], pod: dict[str, Any], signed: dict[str, dict[str, Any]]) -> bool:
+    """Whether both rules admit the pod. ``signed``: by image, the predicate that a signer of the first attests."""
+    rule, digests = rules
+    spec: dict[str, Any] = pod["spec"]
+    # The lists of the second rule, by the JMESPath that its documentation has; an element without an image gives ''.
+    lists = {
+        "request.object.spec.[ephemeralContainers, initContainers, containers][]": [
+            each for kind in ("ephemeralContainers", "initContainers", "containers") for each in spec.get(kind, [])
+        ],
+        "request.object.spec.volumes": spec.get("volumes", []),
+    }
+    for each in digests["validate"]["foreach"]:
+        for element in lists[each["list"]]:
+            if _all_hold(each["deny"]["conditions"]["all"], {"element": element}):
+                return False
     (verify,) = rule["verifyImages"]
     (attestation,) = verify["attestations"]
     found = [image for each in rule["imageExtractors"]["Pod"] for image in images(pod, each["path"])]
@@ -85,21 +98,32 @@ def kyverno(rule: dict[str, Any], pod: dict[str, Any], signed: dict[str, dict[st
 
 
 def _holds(conditions: list[dict[str, Any]], predicate: dict[str, Any]) -> bool:
+    return all(_all_hold(each["all"], predicate) for each in conditions)
+
+
+def _all_hold(conditions: list[dict[str, Any]], variables: dict[str, Any]) -> bool:
+    def any_in(key: str, values: list[str]) -> bool:
+        return any(fnmatch.fnmatchcase(key, value) for value in values)
+
     operators: dict[str, Callable[[Any, Any], bool]] = {
-        "AnyIn": lambda key, value: key in value, "Equals": lambda key, value: key == value,
+        "AnyIn": any_in, "AnyNotIn": lambda key, values: not any_in(key, values),
+        "Equals": lambda key, value: key == value,
     }  # fmt: skip
 
     def holds(one: dict[str, Any]) -> bool:
-        value: Any = predicate
-        for part in one["key"].removeprefix("{{ ").removesuffix(" }}").split("."):
+        path, _, otherwise = one["key"].removeprefix("{{ ").removesuffix(" }}").partition(" || ")
+        value: Any = variables
+        for part in path.split("."):
+            if part not in value and otherwise:
+                return operators[one["operator"]]("", one["value"])
             value = value[part]
         return operators[one["operator"]](value, one["value"])
 
-    return all(holds(one) for each in conditions for one in each["all"])
+    return all(map(holds, conditions))
 
 
 def test_kyverno_admits_pods_of_promoted_images_wherever_the_image_is(world: World) -> None:
-    (rule,) = policy(world.root, "kyverno")["spec"]["rules"]
+    rules = policy(world.root, "kyverno")["spec"]["rules"]
     first, second, third = (each.image for each in world.releases)
     name = first.partition("@")[0]
     signed = {each.image: each.signed.statement.predicate.model_dump(mode="json") for each in world.releases}
@@ -115,19 +139,29 @@ def test_kyverno_admits_pods_of_promoted_images_wherever_the_image_is(world: Wor
         "never signed": ({"containers": [{"image": f"{name}@sha256:{'0' * 64}"}]}, False),
         "a tag": ({"containers": [{"image": f"{name}:v1"}]}, False),
     }
-    assert {what: kyverno(rule, {"spec": pod}, signed) for what, (pod, _) in pods.items()} == {
+    assert {what: kyverno(rules, {"spec": pod}, signed) for what, (pod, _) in pods.items()} == {
         what: admitted for what, (_, admitted) in pods.items()
     }
     failed = json.loads(json.dumps(signed[second]))
     failed["serving"]["status"] = "fail"
-    assert not kyverno(rule, {"spec": {"containers": [{"image": second}]}}, {second: failed})
+    assert not kyverno(rules, {"spec": {"containers": [{"image": second}]}}, {second: failed})
+    # a signer attests that the third image is the second: Kyverno finds the third among the subjects, and a promoted name
+    lied = signed | {third: signed[second]}
+    for at in ({"containers": [{"image": third}]}, {"volumes": [{"emptyDir": {}}, {"image": {"reference": third}}]}):
+        assert not kyverno(rules, {"spec": at}, lied)
+        assert kyverno([rules[0], {"validate": {"foreach": []}}], {"spec": at}, lied)  # without the second rule
 
 
 def test_kyvernos_policy_enforces_in_the_namespace_of_the_environment(world: World) -> None:
     found = policy(world.root, "kyverno")
-    (rule,) = found["spec"]["rules"]
+    rule, digests = found["spec"]["rules"]
     own = yaml.safe_load((world.root / STAGING / "kustomization.yaml").read_text())
     assert rule["match"] == {"any": [{"resources": {"kinds": ["Pod"], "namespaces": [own["namespace"]]}}]}
+    (match,) = digests["match"]["any"]
+    assert match["resources"] == {
+        "kinds": ["Pod"], "namespaces": [own["namespace"]], "operations": ["CREATE", "UPDATE"],
+    }  # fmt: skip
+    assert digests["validate"]["failureAction"] == "Enforce"
     (verify,) = rule["verifyImages"]
     assert (verify["type"], verify["failureAction"], verify["required"]) == ("Cosign", "Enforce", True)
     (attestors,) = verify["attestations"][0]["attestors"]
@@ -196,9 +230,9 @@ def noted(found: Admitted, controller: str, wanted: list[str]) -> bool:
 def test_both_policies_ask_for_the_signers_and_say_what_they_cannot(what: str) -> None:
     who, count, kind, everywhere, kyverno_says, _ = SHAPES[what]
     found = of(what)
-    assert noted(found, "kyverno", [*everywhere, "not the statement's subject", *kyverno_says])
+    assert noted(found, "kyverno", [*everywhere, *kyverno_says])
     assert noted(found, "policy-controller", everywhere)
-    (rule,) = CONTROLLERS["kyverno"](found).documents[0]["spec"]["rules"]
+    rule, _ = CONTROLLERS["kyverno"](found).documents[0]["spec"]["rules"]
     (verify,) = rule["verifyImages"]
     assert verify["type"] == kind
     (attestation,) = verify["attestations"]

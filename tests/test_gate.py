@@ -208,7 +208,7 @@ TAMPERS: dict[str, Callable[[Path], object]] = {
     "an answer fixed": _predictions(lambda p: [*p[:-1], p[-1].model_copy(update={"prediction": p[-1].reference})]),
     "a reference changed": _predictions(lambda p: [*p[:-1], p[-1].model_copy(update={"reference": p[-1].prediction})]),
     "no prediction": _predictions(lambda _: []),
-    "metrics edited": spoil.edit_json("reports/metrics.json", lambda v: v["candidate"]["exact-match"].update(value=1.0)),
+    "metrics edited": spoil.edit_json("reports/metrics.json", lambda v: v["valid"]["exact-match"].update(value=1.0)),
     "evaluation of another model": spoil.edit_json("reports/evaluation.json", lambda v: v.update(merged=OTHER)),
     "evaluation on another test set": spoil.edit_json("reports/evaluation.json", lambda v: v.update(test=OTHER)),
     "evaluation by other scorers": spoil.edit_json("reports/evaluation.json", lambda v: v.update(scorers=OTHER)),

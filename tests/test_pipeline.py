@@ -17,7 +17,7 @@ from checks.formats.verdict import Verdict
 from tests import pipeline_repository as repository
 from tests.conftest import REPOSITORY
 
-ALL = ["fetch", "prepare", "validate", "train", "merge", "evaluate", "suites", "probe", "gate"]
+ALL = ["fetch", "prepare", "validate", "train", "merge", "score", "evaluate", "suites", "probe", "gate"]
 
 
 @pytest.fixture(scope="module")
@@ -123,13 +123,17 @@ def test_a_changed_learning_rate_reruns_from_train_onward_and_diffs_show_it(fini
     document = _params(finished)
     document["train"]["learning_rate"] = 0.05
     repository.write_params(finished, document)
-    assert repository.repro(finished) == ["train", "merge", "evaluate", "suites", "probe", "gate"]
+    judged = (finished / layout.EVALUATION).read_bytes()
+    assert repository.repro(finished, "score") == ["train", "merge", "score"]
+    assert (finished / layout.EVALUATION).read_bytes() == judged  # no look at the test split
+    assert repository.repro(finished) == ["evaluate", "suites", "probe", "gate"]
     repository.commit(finished, "another learning rate")
 
     parameters = json.loads(repository.dvc(finished, "params", "diff", "--json", "HEAD~1", "HEAD").stdout)
     assert parameters["params.yaml"]["train.learning_rate"] == {"old": 0.004, "new": 0.05, "diff": pytest.approx(0.046)}
     metrics = json.loads(repository.dvc(finished, "metrics", "diff", "--json", "--all", "HEAD~1", "HEAD").stdout)
-    assert {"old", "new"} <= set(metrics["reports/metrics.json"]["candidate.exact-match.value"])
+    assert {"old", "new"} <= set(metrics["reports/metrics.json"]["valid.exact-match.value"])
+    assert {name.partition(".")[0] for name in metrics["reports/metrics.json"]} <= {"valid", "rows"}
     plots = json.loads(repository.dvc(finished, "plots", "diff", "--json", "HEAD~1", "HEAD").stdout)
     assert any("loss" in name for name in plots["data"])
     assert any("confusion" in name for name in plots["data"])
@@ -171,8 +175,11 @@ def test_an_experiment_with_another_rank_runs_and_leaves_the_chain_whole(finishe
     repository.commit(finished, "before the experiment")
     done = repository.dvc(finished, "exp", "run", "-S", "train.lora.r=8")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    assert repository.ran(done) == ["train", "merge", "evaluate", "suites", "probe", "gate"]
+    assert repository.ran(done) == ["train", "merge", "score", "evaluate", "suites", "probe", "gate"]
     assert json.loads((finished / "models/adapter/adapter_config.json").read_text())["r"] == 8
+    shown = json.loads(repository.dvc(finished, "exp", "show", "--json").stdout)
+    (metrics,) = shown[0]["data"]["metrics"].values()
+    assert {"valid", "rows"} == set(metrics["data"])  # no score on the test split
     verdict = files.read_json(finished / layout.VERDICT, Verdict)
     assert not any("different bytes" in f.reason for f in verdict.findings)
 

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,12 +17,14 @@ from checks.formats import quarantine, refused
 from checks.formats.evaluation_reports import EvaluationReport, Interval, ReferenceUse
 from checks.formats.suite_report import SuiteLine, SuiteResult, SuitesReport
 from checks.formats.training_reports import ParityReport
-from checks.formats.verdict import Verdict
+from checks.formats.verdict import Finding, Verdict
 from checks.rows import Prediction
 from release.cli import terminal
 from release.record import references
-from release.review import details, facts, sections
+from release.record.records import Records
+from release.review import details, facts, metrics, sections
 from release.review.details import Parameter
+from release.review.facts import Facts
 from release.review.metrics import Score
 from release.verbs import report as renderer
 from release.verbs.report import Options, Report, report
@@ -212,6 +215,47 @@ def test_a_passing_policy_of_its_own_does_not_count_and_says_what_would(tmp_path
     assert "- **gates.routes_well.at_least weakened from 0.6 to 0.3**\n" in policy
     assert "- **gates.keeps_up_with_main (non_inferior) is removed**\n" in policy
     assert "release/policy/approved.yaml" in policy
+
+
+def test_the_first_view_is_the_valid_split_then_which_look_at_the_test_split_this_is(passing: Path) -> None:
+    records = Records(passing)
+    found = facts.gather(records, "main")
+    assert found.verdict
+    look = Finding(gate="fresh", kind="looks", status="pass", reason="counted", value=3, bound=20)
+    counted = "model 3 of 20 that these rows may judge"
+    verdict = found.verdict.model_copy(update={"findings": (*found.verdict.findings, look)})
+    (first, *_) = sections.sections(records, replace(found, verdict=verdict), (), {}, 7)
+    assert first.markdown.splitlines()[2:4] == [
+        "- **On valid:** `exact-match` 0.900 [0.900, 0.900] on 8 rows, main 0.800.",
+        f"- **Score:** `exact-match` 0.900 [0.900, 0.900] on 200 test rows, main 0.800; {counted}.",
+    ]
+
+
+def _another_split(found: Facts) -> Facts:
+    assert found.prepare
+    splits = found.prepare.splits | {"valid": found.prepare.splits["test"]}
+    return replace(found, prepare=found.prepare.model_copy(update={"splits": splits}))
+
+
+def _of_main(found: Facts, **change: Any) -> Facts:
+    return replace(found, target=found.target._replace(**change))
+
+
+@pytest.mark.parametrize(
+    ("edit", "own", "theirs"),
+    [
+        (lambda found: found, 0.9, 0.8),
+        (lambda found: _of_main(found, scores=None), 0.9, None),  # main's record is of an earlier version
+        (lambda found: _of_main(found, document={"evaluate": {"scorers": [{"kind": "token-f1"}]}}), 0.9, None),
+        (_another_split, 0.9, None),
+        (lambda found: replace(found, scores=None), None, None),
+    ],
+)
+def test_scores_on_valid_are_beside_mains_only_if_both_were_asked_the_same(
+    passing: Path, edit: Callable[[Facts], Facts], own: float | None, theirs: float | None
+) -> None:
+    found = metrics.on_valid(edit(facts.gather(Records(passing), "main")))
+    assert (found and found[0].value, found and found[1] and found[1].value) == (own, theirs)
 
 
 def test_a_reward_that_gates_ask_is_named_with_them_and_figures_beside_the_loss(tmp_path: Path) -> None:

@@ -170,7 +170,11 @@ def test_the_verdict_and_what_it_is_about_are_logged_at_the_training(
     assert (found.data.tags["lockstep.verdict"], found.data.tags["lockstep.base"]) == ("pass", report.base)
     for name in ("base", *params.evaluate.baselines):
         for scorer, interval in report.models[name].metrics.items():
-            assert found.data.metrics[f"test.{name}.{scorer}"] == interval.value
+            assert found.data.tags[f"lockstep.test.{name}.{scorer}"].startswith(f"{interval.value:.3f} [")
+    assert found.data.tags["lockstep.test.exact-match"].startswith(
+        f"{report.models['candidate'].metrics['exact-match'].value:.3f} ["
+    )
+    assert found.data.metrics == {}  # the table of runs: no score on the test split
     assert found.data.params["evaluate.baselines"] == ", ".join(params.evaluate.baselines)
     inputs = {each.tags[0].value: each.dataset for each in found.inputs.dataset_inputs}
     assert set(inputs) == {"training", "test"}

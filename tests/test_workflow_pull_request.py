@@ -28,7 +28,7 @@ from tests.workflow_repository import Pull, Team
 pytestmark = pytest.mark.slow
 
 PASS = "✅ **Pass**"
-TRAIN_ONWARD = ["train", "merge", "evaluate", "suites", "probe", "gate"]
+TRAIN_ONWARD = ["train", "merge", "score", "evaluate", "suites", "probe", "gate"]
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import NoReturn
 
 # Not fetch and prepare, which load little: another seed of hashes each time shows where their bytes depend on it.
-STAGES = ("validate", "train", "merge", "evaluate", "suites", "probe", "gate", "calibrate")
+STAGES = ("validate", "train", "merge", "score", "evaluate", "suites", "probe", "gate", "calibrate")
 MODULES = (
     *(
         f"stages.{name}"

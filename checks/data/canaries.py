@@ -116,7 +116,7 @@ def read(path: Path) -> list[Canary]:
     """The canaries of a file. Raises EvidenceRefused with the line that is wrong."""
     try:
         families = files.read_jsonl(path, Family)
-    except EvidenceRefused as refused:
+    except EvidenceRefused as refused:  # its advice is about files that a stage writes; a person writes this one
         raise EvidenceRefused(refused.what, _TODO) from refused
     found = [
         Canary(family, number, line) for line, family in enumerate(families, 1) for number in range(1, family.count + 1)

@@ -24,6 +24,24 @@ class Interval(Record):
     n: Count
 
 
+class Figures(Record):
+    """An interval as DVC shows it."""
+
+    value: float
+    low: float
+    high: float
+
+
+class ValidScores(Record):
+    """``reports/metrics.json``: the merged model's scores on the valid split, by scorer. No gate asks them.
+
+    It has numbers alone, because each value becomes a column of `dvc exp show`. ``dvc.lock`` says which model it is of.
+    """
+
+    valid: dict[str, Figures]
+    rows: Count
+
+
 class ModelResult(Record):
     """One model's predictions and scores: scorer name to interval, overall and by slice."""
 

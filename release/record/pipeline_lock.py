@@ -17,7 +17,7 @@ from checks.errors import EvidenceRefused
 Stages = Mapping[str, Mapping[str, Any]]
 
 # What each stage reads of params.yaml. Written out, so that a thinner dvc.yaml does not ask for less; a test holds
-# it to dvc.yaml.
+# it to dvc.yaml. Without the stage score: it decides nothing, and releases of earlier versions have none.
 READS = {
     "fetch": ("base", "data"),
     "prepare": ("data", "prepare", "train.method"),

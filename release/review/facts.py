@@ -22,7 +22,7 @@ from checks.errors import EvidenceRefused, ParamsRefused, Refusal, RemoteRefused
 from checks.evaluation import scoring
 from checks.formats import pointer, quarantine
 from checks.formats.data_reports import DataReport, PrepareReport
-from checks.formats.evaluation_reports import EvaluateMeasured, EvaluationReport
+from checks.formats.evaluation_reports import EvaluateMeasured, EvaluationReport, ValidScores
 from checks.formats.pointer import Pointer
 from checks.formats.quarantine import Entries, Entry
 from checks.formats.refused import Refused
@@ -55,6 +55,7 @@ class Target(NamedTuple):
     verdict: Verdict | None = None
     quarantine: Entries = ()  # of environments that this repository holds
     runs: Mapping[str, Pointer] = MappingProxyType({})  # what those environments run
+    scores: ValidScores | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class Facts:
     that should have made the verdict refused, for this commit. ``refusal`` says why there is no verdict. ``missing``:
     paths that are not here. ``changes``: of the policy. ``not_in_commit``: parts of the record that the judged commit
     lacks. ``training`` and ``answering``: measurements of the training and evaluation that ``evidence`` is about.
+    ``scores``: of the valid split.
     """
 
     state: State
@@ -79,6 +81,7 @@ class Facts:
     evidence: Evidence | None = None
     training: TrainMeasured | None = None
     answering: EvaluateMeasured | None = None
+    scores: ValidScores | None = None
     data: DataReport | None = None
     prepare: PrepareReport | None = None
     refusal: Refusal | None = None
@@ -183,6 +186,7 @@ def _judged(
         judgement=judgement, changes=changes, missing=tuple(missing), evidence=evidence,
         training=training if training and training.adapter == about.get(layout.ADAPTER.as_posix()) else None,
         answering=answering if answering and answering.merged == about.get(layout.MERGED.as_posix()) else None,
+        scores=_stored(records, layout.METRICS, ValidScores),
         **common,
     )  # fmt: skip
 
@@ -247,6 +251,7 @@ def _target(records: Records, ref: str | None) -> Target:
         _there(there, layout.VERDICT, Verdict),
         _quarantine(there, name),
         _runs(there, document),
+        _there(there, layout.METRICS, ValidScores),
     )
 
 

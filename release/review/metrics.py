@@ -5,13 +5,15 @@ from typing import NamedTuple
 
 from checks.decision import policy
 from checks.evaluation import baselines
-from checks.formats.evaluation_reports import RELEASED, EvaluationReport, Interval
+from checks.formats.evaluation_reports import RELEASED, EvaluationReport, Figures, Interval
 from checks.formats.suite_report import SuiteResult
+from checks.formats.verdict import Finding
 from checks.rows import Prediction
 from checks.stats import intervals
 from release.review import same_samples
 from release.review.facts import EARLIER, Facts
 from release.review.pairs import Difference
+from release.review.sides import at
 
 _ASKED = ("kind", "metric", "against", "slice", "suite")  # fields by which two findings are about the same figure
 
@@ -75,6 +77,29 @@ def against(facts: Facts) -> list[Score]:
     """Main and production by the first scorer, if known; empty without an evaluation."""
     found, first = facts.evaluation, next(iter(compared(facts).values()), [])
     return [score for score in first if found and score.name in found.references]
+
+
+def on_valid(facts: Facts) -> tuple[Figures, Figures | None] | None:
+    """The candidate's score on the valid split by the first scorer, and main's if it was asked the same.
+
+    None without an evaluation, or with a record of before the stage score.
+    """
+    found = facts.evaluation
+    own = facts.scores.valid.get(_first(found)) if found and facts.scores else None
+    if found is None or own is None:
+        return None
+    splits = [side.prepare.splits.get("valid") if side.prepare else None for side in (facts, facts.target)]
+    scorers = [at(side.document, "evaluate", "scorers") for side in (facts, facts.target)]
+    main = found.references.get("main")
+    is_another = main is not None and main.how != "same-model"
+    if facts.target.scores is None or not is_another or splits[0] != splits[1] or scorers[0] != scorers[1]:
+        return own, None
+    return own, facts.target.scores.valid.get(_first(found))
+
+
+def look(facts: Facts) -> Finding | None:
+    """Which of the models that this test split may judge the candidate is, if a gate counts them."""
+    return next((each for each in facts.verdict.findings if each.kind == "looks"), None) if facts.verdict else None
 
 
 def cheapest(facts: Facts) -> Score | None:

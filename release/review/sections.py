@@ -55,7 +55,7 @@ def sections(
         "outcome": verdicts.outcome(facts, uncompared), "who": verdicts.who(facts), "failing": verdicts.failing(facts),
         "evaluation": facts.evaluation, "compared": compared, "scorer": next(iter(compared), ""),
         "of_main": metrics.of_main(facts), "failed_expectations": details.failed_expectations(facts),
-        "against": metrics.against(facts),
+        "against": metrics.against(facts), "on_valid": metrics.on_valid(facts), "look": metrics.look(facts),
         "uncompared": uncompared, "slices": metrics.slices(facts), "suites": suites,
         "export": exported.export(facts), "quantised": exported.table(facts, compared, suites),
         "cheapest": metrics.cheapest(facts), "splits": details.splits(facts), "shown_at_first": _SHOWN_AT_FIRST,

@@ -1,5 +1,8 @@
 """Log the decision at the training's run in MLflow: verdict, base, baselines and test data set, from the reports.
 
+The scores on the test split are tags. As metrics they would be columns of the table in which people compare runs, and
+who chooses a run by them has chosen by the test split. Metrics are the scores on the valid split (``stages.score``).
+
 `lockstep run` starts it once the gate has decided. It is no stage: nothing depends on it, and a store that does not
 answer costs one line.
 
@@ -27,18 +30,20 @@ def log(params: Params, root: Path) -> str:
         made = files.read_json(root / layout.PARITY_REPORT, ParityReport)
         if not verdict.model == report.merged == made.merged:
             return "no verdict about this model yet"
-        run = tracking.annotate(params, root, made.adapter, _metrics(report), _tags(verdict, report), _data(report))
+        run = tracking.annotate(params, root, made.adapter, {}, _tags(verdict, report), _data(report))
     except Refusal as refusal:
         return f"verdict not in MLflow: {refusal}"
     return f"verdict {verdict.status} at MLflow's run {run}"
 
 
-def _metrics(report: EvaluationReport) -> dict[str, float]:
-    """``test.SCORER`` of the candidate, ``test.MODEL.SCORER`` of the base, the earlier models and the baselines."""
+def _scores(report: EvaluationReport) -> dict[str, str]:
+    """``lockstep.test.SCORER`` of the candidate, with the model's name before the scorer of every other model."""
     return {
-        f"test.{scorer}" if name == "candidate" else f"test.{name}.{scorer}": interval.value
+        f"lockstep.test.{scorer}" if name == "candidate" else f"lockstep.test.{name}.{scorer}": (
+            f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
+        )
         for name, model in report.models.items()
-        for scorer, interval in model.metrics.items()
+        for scorer, found in model.metrics.items()
     }
 
 
@@ -51,7 +56,7 @@ def _tags(verdict: Verdict, report: EvaluationReport) -> dict[str, str]:
         "lockstep.base": report.base,
         "lockstep.merged": report.merged,
         "lockstep.test": report.test,
-    }
+    } | _scores(report)
 
 
 def _data(report: EvaluationReport) -> tracking.Data:

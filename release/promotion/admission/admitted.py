@@ -17,7 +17,7 @@ from release.overlay.sources import OWN
 from release.promotion import held
 from release.promotion.context import PromotionContext
 
-_HUB = "docker.io/"
+_HUB, _LIBRARY = "docker.io/", "library/"
 
 
 class Admitted(NamedTuple):
@@ -33,6 +33,15 @@ class Admitted(NamedTuple):
     images: tuple[str, ...]
     signers: tuple[Signer, ...]
     signatures: int
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """The repositories as the text of a pod may name them: with or without Docker Hub."""
+        found = list[str]()
+        for full in self.repositories:
+            short = full.removeprefix(_HUB)
+            found += [full, short, short.removeprefix(_LIBRARY) if short != full else short]
+        return tuple(dict.fromkeys(found))
 
     @property
     def notes(self) -> tuple[str, ...]:

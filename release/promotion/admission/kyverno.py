@@ -1,4 +1,8 @@
-"""A ClusterPolicy of Kyverno 1.13 or newer, with a rule ``verifyImages`` (https://kyverno.io/docs/policy-types/cluster-policy/verify-images/)."""
+"""A ClusterPolicy of Kyverno 1.13 or newer: a rule ``verifyImages`` and a rule ``validate`` (https://kyverno.io/docs/policy-types/cluster-policy/verify-images/).
+
+Kyverno itself takes only statements that have the image as a subject. What a statement says of the image is the word of
+its signer, so the second rule compares the pod's own digests with the promoted ones.
+"""
 
 from typing import Any
 
@@ -14,10 +18,11 @@ _IMAGES = {
     "volumes": "/spec/volumes/*/image/reference",
 }
 
-_NAMED = (
-    "The policy checks the image that a statement names, not the statement's subject, which Kyverno's conditions "
-    "cannot read. So whoever has enough signers' keys can get an unpromoted image admitted."
-)
+# Lists of what has an image, and the image of an element. ``|| ''``: most volumes have none.
+_ELEMENTS = {
+    "request.object.spec.[ephemeralContainers, initContainers, containers][]": "{{ element.image }}",
+    "request.object.spec.volumes": "{{ element.image.reference || '' }}",
+}
 
 
 def policy(admitted: Admitted) -> Policy:
@@ -27,7 +32,7 @@ def policy(admitted: Admitted) -> Policy:
     are read from Sigstore bundles, which `lockstep sign` attaches for keys too.
     """
     by_key = [one.name for one in admitted.signers if one.key]
-    notes = [_NAMED]
+    notes = []
     if by_key and len(by_key) < len(admitted.signers):
         notes.append(
             f"Keys ({', '.join(by_key)}) and identities count together in Kyverno 1.19 or newer. An earlier one counts "
@@ -38,6 +43,7 @@ def policy(admitted: Admitted) -> Policy:
 
 
 def _document(admitted: Admitted, kind: str) -> dict[str, Any]:
+    pods = {"kinds": ["Pod"], "namespaces": [admitted.namespace]}
     signers = {"count": admitted.signatures, "entries": [_entry(one) for one in admitted.signers]}
     return {
         "apiVersion": "kyverno.io/v1",
@@ -53,7 +59,7 @@ def _document(admitted: Admitted, kind: str) -> dict[str, Any]:
             "rules": [
                 {
                     "name": "promoted",
-                    "match": {"any": [{"resources": {"kinds": ["Pod"], "namespaces": [admitted.namespace]}}]},
+                    "match": {"any": [{"resources": pods}]},
                     "imageExtractors": {"Pod": [{"name": name, "path": path} for name, path in _IMAGES.items()]},
                     "verifyImages": [
                         {
@@ -74,10 +80,29 @@ def _document(admitted: Admitted, kind: str) -> dict[str, Any]:
                             ],
                         }
                     ],
-                }
+                },
+                {
+                    "name": "digest",
+                    "match": {"any": [{"resources": pods | {"operations": ["CREATE", "UPDATE"]}}]},
+                    "validate": {
+                        "failureAction": "Enforce",
+                        "message": f"an image of this pod was not promoted to {admitted.environment}",
+                        "foreach": [_denied(admitted, where, image) for where, image in _ELEMENTS.items()],
+                    },
+                },
             ],
         },
     }
+
+
+def _denied(admitted: Admitted, elements: str, image: str) -> dict[str, Any]:
+    """Deny images of the environment's repositories whose digest is no promoted one; the first rule added digests."""
+    own = [f"{name}{end}" for name in admitted.written for end in ("", ":*", "@*")]
+    conditions = [
+        {"key": image, "operator": "AnyIn", "value": own},
+        {"key": image, "operator": "AnyNotIn", "value": [f"*@{digest}" for digest in admitted.images]},
+    ]
+    return {"list": elements, "deny": {"conditions": {"all": conditions}}}
 
 
 def _entry(signer: Signer) -> dict[str, Any]:

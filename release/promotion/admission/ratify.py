@@ -16,7 +16,6 @@ from release.promotion.admission.admitted import Admitted, Policy
 _RATIFY = "config.ratify.deislabs.io/v1beta1"
 _KIND = "LockstepPromoted"
 _SIGNATURE = "application/vnd.dev.cosign.artifact.sig.v1+json"
-_HUB, _LIBRARY = "docker.io/", "library/"
 
 _WEAKER = (
     "WEAKER than `lockstep promote`: the list of digests is what decides. Ratify 1.4 does not compare which image a "
@@ -152,14 +151,8 @@ def _constraint(admitted: Admitted) -> dict[str, Any]:
             "match": {"kinds": [{"apiGroups": [""], "kinds": ["Pod"]}], "namespaces": [admitted.namespace]},
             "parameters": {
                 "namespace": admitted.namespace,
-                "repositories": [name for full in admitted.repositories for name in _names(full)],
+                "repositories": list(admitted.written),
                 "images": list(admitted.images),
             },
         },
     }
-
-
-def _names(repository: str) -> list[str]:
-    """How a pod may write it: Gatekeeper, unlike Kyverno, sees the text of the pod, with or without Docker Hub."""
-    short = repository.removeprefix(_HUB)
-    return list(dict.fromkeys((repository, short, short.removeprefix(_LIBRARY) if short != repository else short)))
