@@ -11,13 +11,15 @@ Out: data/suites/NAME.jsonl, a line for each model, metric and sample:
      data/suites/NAME.answers.jsonl, where models answered, a line for each model and sample:
        {"sample": "q1", "model": "sha256:…", "messages": […], "reference": "Paris", "answer": "It is Paris."}
      data/judgements/NAME.jsonl, where a suite has a judge, a line for each answer that was judged,
-     reports/suites.json (digests of these files, of what was asked and of which models).
+     reports/suites.json (digests of these files, of what was asked and of which models),
+     reports/measured/suites.json (how long each suite took).
 Run: python -m stages.suites
 """
 
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -37,7 +39,7 @@ from checks.evaluation.judges import JUDGES
 from checks.evaluation.suite_kind import Answered, Made, Material, SuiteKind
 from checks.evaluation.suite_lines import problem
 from checks.formats.evaluation_reports import EvaluationReport, ReferencesReport
-from checks.formats.suite_report import Pinned, Role, SuiteLine, SuiteResult, SuitesReport
+from checks.formats.suite_report import Pinned, Role, SuiteLine, SuiteResult, SuitesMeasured, SuitesReport
 from checks.formats.training_reports import ParityReport
 from checks.retriever_kind import Pooling
 from checks.retrievers import RETRIEVERS
@@ -54,7 +56,7 @@ _ABOUT = "One file for each suite of params.yaml that has any. docs/how-to/suite
 
 def suites(params: Params, root: Path) -> str:
     """Make the lines of every suite, then write them all; a refusal writes nothing."""
-    made = dict[str, Made]()
+    made, took = dict[str, Made](), dict[str, float]()
     if params.suites:
         earlier = files.read_json(root / layout.REFERENCES, ReferencesReport)
         models = models_of(root, earlier)
@@ -63,8 +65,9 @@ def suites(params: Params, root: Path) -> str:
         last = _last(root, earlier)
         for name, suite in _in_order(params.suites):
             about = _about(params.suites, answered.other(suite), made, models) or test
+            started, before = time.perf_counter(), list[float]()
             nats = partial(_nats, root, models, earlier, {})
-            ask = partial(_asked, root, params.evaluate, models, earlier, name)
+            ask = partial(_asked, root, params.evaluate, models, earlier, name, before)
             weights = partial(verified, root, models, earlier)
             with _files(name, suite, root) as paths:
                 encode, relate = partial(_encoded, name, paths), partial(_related, name, paths)
@@ -73,6 +76,7 @@ def suites(params: Params, root: Path) -> str:
                     name, root, paths, models, *about, nats, ask, weights, *last, encode, relate, likely
                 )
                 made[name] = _held(name, suite, suite.scored(material), models)
+            took[name] = round(time.perf_counter() - started + sum(before), 3)
     with files.replacing_folder(root / layout.JUDGEMENTS) as folder:
         files.write_text(folder / "README.txt", _ABOUT)
         for name, found in made.items():
@@ -89,6 +93,8 @@ def suites(params: Params, root: Path) -> str:
     plugins |= RETRIEVERS.plugins(suite.retrieved_by for suite in params.suites.values() if suite.retrieved_by)
     plugins |= SCORERS.plugins(kind for suite in params.suites.values() for kind in suite.scored_by)
     files.write_json(root / layout.SUITES_REPORT, SuitesReport(suites=results, plugins=plugins))
+    if params.suites:
+        files.write_json(root / layout.SUITES_MEASURED, SuitesMeasured(merged=models["candidate"], seconds=took))
     return "; ".join(f"{name}: {_line(result)}" for name, result in results.items()) or "none in params.yaml"
 
 
@@ -172,13 +178,17 @@ def _related(
 
 
 def _asked(
-    root: Path, evaluate: Evaluate, models: Mapping[Role, str], earlier: ReferencesReport, suite: str, role: Role,
-    rows: Sequence[Row], max_new_tokens: int,
+    root: Path, evaluate: Evaluate, models: Mapping[Role, str], earlier: ReferencesReport, suite: str,
+    before: list[float], role: Role, rows: Sequence[Row], max_new_tokens: int,
 ) -> Sequence[str]:  # fmt: skip
-    """What the model of ``role`` answers to ``rows`` of a suite: of before, where it answered the same before."""
+    """What the model of ``role`` answers to ``rows`` of a suite: of before, where it answered the same before.
+
+    The seconds that answers of before took then are added to ``before``.
+    """
     settings = evaluate.model_copy(update={"max_new_tokens": max_new_tokens})
     conversations = [row.messages for row in rows]
     if (known := answers.known(root, settings, models[role], rows, conversations)) is not None:
+        before += [len(rows) / known.speed] if known.speed else []
         return known.texts
     where = f"suites.{suite}.file"
     try:

@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal, Self, get_args
 from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
 from checks import digest
-from checks.formats.report import Count, StageReport, now_called
+from checks.formats.report import Count, Report, StageReport, now_called
 from checks.identity import Digest
 from checks.rows import Message, Record, Sparse
 from checks.sections import Name, Section
@@ -235,3 +235,13 @@ class SuitesReport(StageReport):
     """All suites of params.yaml."""
 
     suites: dict[Name, SuiteResult]
+
+
+class SuitesMeasured(Report):
+    """How long each suite took; recorded and shown like ``EvaluateMeasured``.
+
+    Answers that were kept count with the time that they took when they were made; judgements that were kept take none.
+    """
+
+    merged: Digest  # which evaluation this is about
+    seconds: dict[Name, Annotated[float, Field(ge=0)]]
