@@ -39,6 +39,7 @@ EVALUATE_MEASURED = REPORTS / "measured" / "evaluate.json"
 SUMMARY = REPORTS / "evaluation.md"
 PLOTS = REPORTS / "plots"  # PNG and SVG
 SUITES_REPORT = REPORTS / "suites.json"  # which scores those are, by digest
+SUITES_MEASURED = REPORTS / "measured" / "suites.json"
 REFERENCES = REPORTS / "references.json"  # which earlier models git names
 LOOKS = REPORTS / "looks.json"  # which models each test split has judged
 NOISE = REPORTS / "noise.json"  # `lockstep calibrate`

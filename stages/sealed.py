@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 
 import click
 
@@ -26,7 +25,7 @@ from checks.decision import judging
 from checks.errors import EvaluationRefused, EvidenceRefused, ParamsRefused
 from checks.evaluation import scoring
 from checks.formats.evaluation_reports import ReferencesReport
-from checks.formats.suite_report import Role
+from checks.formats.suite_report import ROLES, Role
 from checks.gating import chain, compared
 from checks.gating.chain import Evidence
 from checks.gating.compared import Compared, PairedGate
@@ -69,7 +68,7 @@ def _roles(asked: Params, evidence: Evidence) -> list[Role]:
         compared.reference(name, gate, evidence) for name, gate in asked.gates.items() if isinstance(gate, PairedGate)
     )
     models = {each.model for each in found if isinstance(each, Compared)}
-    return ["candidate", *(role for role in get_args(get_args(Role)[0]) if role in models)]
+    return ["candidate", *(role for role in ROLES if role in models)]
 
 
 def _given(params: Params, root: Path, rows: Sequence[Row], roles: Sequence[Role]) -> dict[str, tuple[Prediction, ...]]:

@@ -11,16 +11,19 @@ Out: data/suites/NAME.jsonl, a line for each model, metric and sample:
      data/suites/NAME.answers.jsonl, where models answered, a line for each model and sample:
        {"sample": "q1", "model": "sha256:…", "messages": […], "reference": "Paris", "answer": "It is Paris."}
      data/judgements/NAME.jsonl, where a suite has a judge, a line for each answer that was judged,
-     reports/suites.json (digests of these files, of what was asked and of which models).
+     reports/suites.json (digests of these files, of what was asked and of which models),
+     reports/measured/suites.json (how long each suite took).
 Run: python -m stages.suites
 """
 
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -30,15 +33,17 @@ from pydantic import ValidationError
 from checks import digest, files, layout
 from checks.config.params import Evaluate, Params
 from checks.errors import EvaluationRefused, EvidenceRefused, SourceRefused
+from checks.evaluation import answered
+from checks.evaluation.answered import AnsweredRows, OfAnswers
 from checks.evaluation.judges import JUDGES
 from checks.evaluation.suite_kind import Answered, Made, Material, SuiteKind
 from checks.evaluation.suite_lines import problem
 from checks.formats.evaluation_reports import EvaluationReport, ReferencesReport
-from checks.formats.suite_report import Pinned, Role, SuiteLine, SuiteResult, SuitesReport
+from checks.formats.suite_report import Pinned, Role, SuiteLine, SuiteResult, SuitesMeasured, SuitesReport
 from checks.formats.training_reports import ParityReport
 from checks.retriever_kind import Pooling
 from checks.retrievers import RETRIEVERS
-from checks.rows import Prediction, Row
+from checks.rows import Row
 from checks.scorers import KINDS as SCORERS
 from checks.suites import SUITES
 from checks.training.quantization import UNQUANTISED
@@ -51,23 +56,27 @@ _ABOUT = "One file for each suite of params.yaml that has any. docs/how-to/suite
 
 def suites(params: Params, root: Path) -> str:
     """Make the lines of every suite, then write them all; a refusal writes nothing."""
-    made = {}
+    made, took = dict[str, Made](), dict[str, float]()
     if params.suites:
         earlier = files.read_json(root / layout.REFERENCES, ReferencesReport)
         models = models_of(root, earlier)
-        rows, predictions = _answers(root, models)
+        report = files.read_json(root / layout.EVALUATION, EvaluationReport)
+        test = answered.of_test(root, report, [role for role in models if role in report.models])
         last = _last(root, earlier)
-        for name, suite in params.suites.items():
+        for name, suite in _in_order(params.suites):
+            about = _about(params.suites, answered.other(suite), made, models) or test
+            started, before = time.perf_counter(), list[float]()
             nats = partial(_nats, root, models, earlier, {})
-            ask = partial(_asked, root, params.evaluate, models, earlier, name)
+            ask = partial(_asked, root, params.evaluate, models, earlier, name, before)
             weights = partial(verified, root, models, earlier)
             with _files(name, suite, root) as paths:
                 encode, relate = partial(_encoded, name, paths), partial(_related, name, paths)
                 likely = partial(_answer_nats, root, models, earlier, {})
                 material = Material(
-                    name, root, paths, models, rows, predictions, nats, ask, weights, *last, encode, relate, likely
+                    name, root, paths, models, *about, nats, ask, weights, *last, encode, relate, likely
                 )
                 made[name] = _held(name, suite, suite.scored(material), models)
+            took[name] = round(time.perf_counter() - started + sum(before), 3)
     with files.replacing_folder(root / layout.JUDGEMENTS) as folder:
         files.write_text(folder / "README.txt", _ABOUT)
         for name, found in made.items():
@@ -75,12 +84,17 @@ def suites(params: Params, root: Path) -> str:
                 files.write_jsonl(folder / f"{name}.jsonl", found.judgements)
     with files.replacing_folder(root / layout.SUITES) as folder:
         files.write_text(folder / "README.txt", _ABOUT)
-        results = {name: _written(folder, root, name, params.suites[name], found) for name, found in made.items()}
+        results = dict[str, SuiteResult]()
+        for name, found in made.items():
+            results[name] = _written(folder, root, name, params.suites[name], found, results)
+        results = {name: results[name] for name in params.suites}
     plugins = SUITES.plugins(suite.kind for suite in params.suites.values())
     plugins |= JUDGES.plugins(suite.judged_by for suite in params.suites.values() if suite.judged_by)
     plugins |= RETRIEVERS.plugins(suite.retrieved_by for suite in params.suites.values() if suite.retrieved_by)
     plugins |= SCORERS.plugins(kind for suite in params.suites.values() for kind in suite.scored_by)
     files.write_json(root / layout.SUITES_REPORT, SuitesReport(suites=results, plugins=plugins))
+    if params.suites:
+        files.write_json(root / layout.SUITES_MEASURED, SuitesMeasured(merged=models["candidate"], seconds=took))
     return "; ".join(f"{name}: {_line(result)}" for name, result in results.items()) or "none in params.yaml"
 
 
@@ -95,21 +109,19 @@ def models_of(root: Path, earlier: ReferencesReport) -> dict[Role, str]:
     }
 
 
-def _answers(root: Path, models: Mapping[Role, str]) -> tuple[list[Row], dict[Role, list[Prediction]]]:
-    """The test rows, and what each model of the evaluation answered to them, held to the evaluation's digests."""
-    report = files.read_json(root / layout.EVALUATION, EvaluationReport)
-    test = layout.SPLITS / "test.jsonl"
-    wanted = {test: report.test}
-    asked = {role: layout.PREDICTIONS / f"{role}.jsonl" for role in models if role in report.models}
-    wanted |= {path: report.models[role].predictions for role, path in asked.items()}
-    for path, expected in wanted.items():
-        if digest.of_file(root / path).sha256 != expected:
-            raise EvidenceRefused(f"{path}: is not what {layout.EVALUATION} is about", "run `./lockstep run evaluate`")
-    rows = files.read_jsonl(root / test, Row)
-    given = {role: files.read_jsonl(root / path, Prediction) for role, path in asked.items()}
-    if wrong := [role for role, found in given.items() if [a.id for a in found] != [row.id for row in rows]]:
-        raise EvidenceRefused(f"{asked[wrong[0]]}: is of other rows than {test}", "run `./lockstep run evaluate`")
-    return rows, given
+def _in_order(suites: Mapping[str, SuiteKind]) -> list[tuple[str, SuiteKind]]:
+    """Suites that are about the answers to another one come last."""
+    return sorted(suites.items(), key=lambda named: answered.other(named[1]) is not None)
+
+
+def _about(
+    suites: Mapping[str, SuiteKind], other: str | None, made: Mapping[str, Made], models: Mapping[Role, str]
+) -> AnsweredRows | None:
+    """What was answered to the suite ``other``; None: there is none."""
+    if other is None:
+        return None
+    given = chain.from_iterable(made[other].given.values())
+    return answered.of_suite(suites[other], given, chain.from_iterable(made[other].scored.values()), models)
 
 
 def _last(root: Path, earlier: ReferencesReport) -> tuple[Mapping[str, SuiteResult], str | None]:
@@ -166,13 +178,17 @@ def _related(
 
 
 def _asked(
-    root: Path, evaluate: Evaluate, models: Mapping[Role, str], earlier: ReferencesReport, suite: str, role: Role,
-    rows: Sequence[Row], max_new_tokens: int,
+    root: Path, evaluate: Evaluate, models: Mapping[Role, str], earlier: ReferencesReport, suite: str,
+    before: list[float], role: Role, rows: Sequence[Row], max_new_tokens: int,
 ) -> Sequence[str]:  # fmt: skip
-    """What the model of ``role`` answers to ``rows`` of a suite: of before, where it answered the same before."""
+    """What the model of ``role`` answers to ``rows`` of a suite: of before, where it answered the same before.
+
+    The seconds that answers of before took then are added to ``before``.
+    """
     settings = evaluate.model_copy(update={"max_new_tokens": max_new_tokens})
     conversations = [row.messages for row in rows]
     if (known := answers.known(root, settings, models[role], rows, conversations)) is not None:
+        before += [len(rows) / known.speed] if known.speed else []
         return known.texts
     where = f"suites.{suite}.file"
     try:
@@ -271,8 +287,13 @@ def _held(name: str, suite: SuiteKind, made: Made, models: Mapping[Role, str]) -
     return made
 
 
-def _written(folder: Path, root: Path, name: str, suite: SuiteKind, made: Made) -> SuiteResult:
-    """Write the lines of one suite. A model with two names, such as a candidate that is main, is written once."""
+def _written(
+    folder: Path, root: Path, name: str, suite: SuiteKind, made: Made, earlier: Mapping[str, SuiteResult]
+) -> SuiteResult:
+    """Write the lines of one suite. A model with two names, such as a candidate that is main, is written once.
+
+    ``earlier``: what was written before, with the suite that this one is about, if there is one.
+    """
     judged = digest.of_file(root / layout.JUDGEMENTS / f"{name}.jsonl").sha256 if made.judgements else None
     pins = {
         key: Pinned(uri=uris.redact(source.uri), sha256=f"sha256:{source.sha256}", license=source.license)
@@ -314,14 +335,23 @@ def _written(folder: Path, root: Path, name: str, suite: SuiteKind, made: Made) 
         given=digest.of_file(folder / layout.suite_answers(name).name).sha256 if given else None,
         judgements=judged,
         judges=tuple(sorted({each.judge for each in made.judgements})),
-        answers={
-            role: digest.of_file(root / layout.PREDICTIONS / f"{role}.jsonl").sha256
-            for role in (made.scored if suite.of_test_rows else ())
-        },
+        answers=_answers(root, suite, made.scored, earlier),
+        answers_of=answered.other(suite),
         unparsed={role: count for role, count in made.unparsed.items() if count},
         chance=made.chance,
         compared=made.compared,
     )
+
+
+def _answers(
+    root: Path, suite: SuiteKind, roles: Iterable[Role], earlier: Mapping[str, SuiteResult]
+) -> dict[Role, str]:
+    """The digest of the file with each model's answers, for a suite that is about answers."""
+    if not isinstance(suite, OfAnswers):
+        return {}
+    if suite.suite is not None:
+        return dict.fromkeys(roles, earlier[suite.suite].given or "")
+    return {role: digest.of_file(root / layout.PREDICTIONS / f"{role}.jsonl").sha256 for role in roles}
 
 
 def _line(result: SuiteResult) -> str:

@@ -15,7 +15,7 @@ from checks import digest, files, layout
 from checks.errors import EvidenceRefused, Refusal, TrainingRefused, VerdictFailed
 from checks.formats import quarantine, refused
 from checks.formats.evaluation_reports import EvaluationReport, Interval, ReferenceUse
-from checks.formats.suite_report import SuiteLine, SuiteResult, SuitesReport
+from checks.formats.suite_report import SuiteLine, SuiteResult, SuitesMeasured, SuitesReport
 from checks.formats.training_reports import ParityReport
 from checks.formats.verdict import Finding, Verdict
 from checks.rows import Prediction
@@ -152,6 +152,16 @@ def test_an_outcome_reads_as_it_always_did(name: str, made: dict[str, Report]) -
         if os.environ.get(WRITE):
             files.write_text(path, now)
         assert now == path.read_text(), f"set {WRITE}=1 to write it anew"
+
+
+@pytest.mark.parametrize("about", ["this model", "another"])
+def test_what_each_suite_took_is_shown_for_this_model(copy: Path, about: str) -> None:
+    merged = files.read_json(copy / layout.EVALUATION, EvaluationReport).merged
+    model = merged if about == "this model" else f"sha256:{'9' * 64}"
+    took = SuitesMeasured(merged=model, seconds={"english": 20.96, "everyday": 100.0})
+    files.write_json(copy / layout.SUITES_MEASURED, took)
+    line = "- Suites: 2.0 min (english 21.0 s, everyday 1.7 min)\n"
+    assert (line in report(copy, FOR).markdown) == (about == "this model")
 
 
 def test_a_recorded_verdict_of_packages_that_are_not_those_here_is_void(

@@ -17,7 +17,7 @@ from checks.decision import judging
 from checks.errors import EvaluationRefused, EvidenceRefused, ParamsRefused, Refusal
 from checks.evaluation import scoring
 from checks.evaluation.suite_kind import Material
-from checks.formats.suite_report import Role, SuiteAnswer, SuiteLine, SuitesReport
+from checks.formats.suite_report import Role, SuiteAnswer, SuiteLine, SuitesMeasured, SuitesReport
 from checks.formats.verdict import Finding, Verdict
 from checks.gating import chain
 from checks.rows import Learned, Row
@@ -25,7 +25,7 @@ from release.record.held import hold
 from release.record.records import Records
 from release.serving.served import Served, served
 from release.verbs import explain
-from stages.inference import generate
+from stages.inference import answers, generate
 from stages.suites import _files, suites
 from tests import evidence_tree, model_tree
 from tests.conftest import _WORDS, REPOSITORY, as_params, read_yaml
@@ -232,7 +232,13 @@ def test_what_was_answered_before_is_not_asked_again(tree: Tree, monkeypatch: py
     monkeypatch.setattr(generate, "load", never)
     tree.suite["scorers"] = [{"kind": "contains"}]
     tree.document["gates"] = {"sound": {"kind": "data"}}
+    for path in (tree.root / layout.ANSWERS).iterdir():
+        entry = files.read_json(path, answers._Entry)
+        answers.keep(tree.root, entry.key, answers.Answered(entry.texts, entry.seconds, 0.1))
     suites(tree.params(), tree.root)
+    took = files.read_json(tree.root / layout.SUITES_MEASURED, SuitesMeasured)
+    assert took.merged == digest.of_tree(tree.root / layout.MERGED).digest
+    assert 2 * COUNT / 0.1 < took.seconds["chat"] < 2 * COUNT / 0.1 + 60  # what both models took then
     tree.suite["max_new_tokens"] = 5
     with pytest.raises(AssertionError, match="a model was loaded"):
         suites(tree.params(), tree.root)

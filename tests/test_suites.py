@@ -736,7 +736,7 @@ NOT_JUDGED: dict[str, tuple[Callable[[list[dict[str, Any]]], object], str]] = {
         lambda lines: lines[4].update(answer_sha=OTHER),
         r"suites\.chat\.judge: judgement 5: row 'test\d+': the judged answer is sha256:999999999999…, the candidate's is sha256:",
     ),
-    "another row": (lambda lines: lines[4].update(sample="nobody"), r"judgement 5: row 'nobody' is no row of the test split;"),
+    "another row": (lambda lines: lines[4].update(sample="nobody"), r"judgement 5: row 'nobody' was not answered;"),
     "an answer twice": (
         lambda lines: lines.append(lines[4] | {"value": 1.0}), r"judgement \d+: row 'test\d+': this answer is judged already;",
     ),
@@ -824,7 +824,7 @@ def test_under_another_test_set_only_its_rows_count(labelled: Run) -> None:
     other = evidence.test[0].model_copy(update={"id": "another"})
     found = judging.judge(params, dataclasses.replace(evidence, test=(*evidence.test, other))).findings
     assert {finding.status for finding in found} == {"fail"}
-    assert "has no score of test row another" in found[0].reason
+    assert "has no score of row another" in found[0].reason
 
 
 IMPOSSIBLE_TO_JUDGE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {

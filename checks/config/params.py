@@ -416,6 +416,9 @@ class Params(Section):
             )
         if problem := quantization.problem(self):
             raise ValueError(problem)
+        for name, suite in self.suites.items():
+            if problem := suite.impossible(name, self.suites):
+                raise ValueError(problem)
         for name, gate in decided_at(self.gates).items():
             if problem := gate.impossible(name, self):
                 raise ValueError(problem)

@@ -1,4 +1,4 @@
-"""What a judge is: it says what an answer to a test row is worth, and another run of it may say otherwise.
+"""What a judge is: it says what an answer to a row is worth, and another run of it may say otherwise.
 
 A kind is one file of ``stages/judges``, or of a package of a user (entry points ``lockstep.judges``). It defines one
 class below ``JudgeKind``: its fields are its parameters, ``judge`` asks it. The stage suites asks, on the runner. What
@@ -16,7 +16,7 @@ from checks.sections import Section, Source
 
 
 class Asked(NamedTuple):
-    """An answer to a test row; ``sha`` is its digest, which the judgement must name.
+    """An answer to a row; ``sha`` is its digest, which the judgement must name.
 
     Where two answers are compared, ``answer`` is the one that is shown first, and ``other`` the second.
     """

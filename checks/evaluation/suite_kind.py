@@ -22,6 +22,7 @@ from pydantic import Field, ValidationError, model_validator
 from checks import files, layout
 from checks.errors import EvidenceRefused
 from checks.formats.suite_report import (
+    ROLES,
     Compared,
     Judgement,
     Metric,
@@ -33,7 +34,7 @@ from checks.formats.suite_report import (
     SuiteResult,
 )
 from checks.retriever_kind import Encode, Relate, no_cross_encoder, no_encoder
-from checks.rows import Message, Prediction, Row
+from checks.rows import Message, Row
 from checks.sections import Positive, Section, Source, stricter
 
 
@@ -78,11 +79,12 @@ def _no_answer_nats(role: Role, asked: Sequence[Answered], precision: str) -> Se
 class Material:
     """What a kind makes scores of. ``files`` are its pinned files, verified, by the names of ``sources``.
 
-    ``models`` has the tree digest of each model that there is, ``answers`` their answers to the test ``rows``, in
-    order; ``nats`` asks one of the models how likely texts are, ``ask`` has it answer other rows, ``weights`` gives its
-    directory to another program. ``earlier`` has the suites of main's last record, and ``earlier_commit`` says which
-    that is. ``encode`` makes vectors of texts, and ``relate`` scores pairs of texts, for kinds that retrieve.
-    ``answer_nats`` asks a model how likely given answers are after a chat.
+    ``models`` has the tree digest of each model that there is, ``answers`` the answers to ``rows``, by model and row:
+    the test rows, or the samples that a suite is about (``checks.evaluation.answered``). ``nats`` asks one of the
+    models how likely texts are, ``ask`` has it answer other rows, ``weights`` gives its directory to another program.
+    ``earlier`` has the suites of main's last record, and ``earlier_commit`` says which that is. ``encode`` makes
+    vectors of texts, and ``relate`` scores pairs of texts, for kinds that retrieve. ``answer_nats`` asks a model how
+    likely given answers are after a chat.
     """
 
     name: str
@@ -90,7 +92,7 @@ class Material:
     files: Mapping[str, Path]
     models: Mapping[Role, str]
     rows: Sequence[Row]
-    answers: Mapping[Role, Sequence[Prediction]]
+    answers: Mapping[Role, Mapping[str, str]]
     nats: Nats
     ask: Ask
     weights: Weights
@@ -170,11 +172,6 @@ class SuiteKind(Section, abc.ABC):
         return None
 
     @property
-    def of_test_rows(self) -> bool:
-        """Whether its samples are the rows of the test split."""
-        return False
-
-    @property
     def recomputed(self) -> bool:
         """Whether gates score its answers again, by ``score``; else its scores are witnessed."""
         return False
@@ -188,6 +185,10 @@ class SuiteKind(Section, abc.ABC):
         for answer in given:
             for metric in self.scales:
                 yield answer, metric, self.score(metric, answer.answer, answer.reference)
+
+    def to_judge(self, given: Iterable[SuiteAnswer]) -> Iterable[SuiteAnswer]:
+        """Those of ``given`` that people and judges are asked about: one answer of each model to each sample."""
+        return given
 
     @property
     def partial(self) -> frozenset[str]:
@@ -205,6 +206,11 @@ class SuiteKind(Section, abc.ABC):
         ``references``: those of the samples, for a ``recomputed`` kind; else there are none.
         """
         del metric, references
+        return None
+
+    def impossible(self, name: str, suites: Mapping[str, "SuiteKind"]) -> str | None:
+        """Why the suite called ``name`` cannot be made beside ``suites``, as "path: problem|fix"; None: it can."""
+        del name, suites
         return None
 
     @property
@@ -306,9 +312,7 @@ class LogSuite(ScaledSuite, SizedSuite, abc.ABC):
 
     logs: Annotated[
         dict[Role, Log],
-        Field(
-            min_length=1, description="the log of each model: candidate, base, unquantised, main, production or best"
-        ),
+        Field(min_length=1, description=f"the log of each model: {', '.join(ROLES)}"),
     ]
 
     @model_validator(mode="after")

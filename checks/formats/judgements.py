@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 
 from checks import digest
 from checks.formats.suite_report import Judgement, Role
-from checks.rows import Prediction
 
 
 def answer_sha(answer: str) -> str:
@@ -12,17 +11,20 @@ def answer_sha(answer: str) -> str:
     return digest.of_bytes(answer.encode())
 
 
-def problem(judgements: Sequence[Judgement], answers: Mapping[Role, Sequence[Prediction]]) -> str | None:
-    """The first judgement that is about another answer than those here, or that is a second one; None: all hold."""
+def problem(judgements: Sequence[Judgement], answers: Mapping[Role, Mapping[str, str]]) -> str | None:
+    """The first judgement that is about another answer than those here, or that is a second one; None: all hold.
+
+    ``answers``: by model and row.
+    """
     given: dict[str, dict[str, str]] = {}
     for role, found in answers.items():
-        for answer in found:
-            given.setdefault(answer.id, {}).setdefault(answer_sha(answer.prediction), role)
+        for row, answer in found.items():
+            given.setdefault(row, {}).setdefault(answer_sha(answer), role)
     seen = set[tuple[str, ...]]()
     for number, judgement in enumerate(judgements, 1):
         here = given.get(judgement.sample)
         if here is None:
-            return f"{number}: row {judgement.sample!r} is no row of the test split"
+            return f"{number}: row {judgement.sample!r} was not answered"
         shas = [sha for sha in (judgement.answer_sha, judgement.other_sha) if sha is not None]
         if strange := [sha for sha in shas if sha not in here]:
             sha, whose = next(iter(here.items()))

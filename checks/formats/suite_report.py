@@ -7,19 +7,21 @@ files. They score answers again, and no other sample: docs/explanation/evidence.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
 from checks import digest
-from checks.formats.report import Count, StageReport, now_called
+from checks.formats.report import Count, Report, StageReport, now_called
 from checks.identity import Digest
 from checks.rows import Message, Record, Sparse
 from checks.sections import Name, Section
 
 # What a score rests on: a pure function, a judge (a model), people, or another tool's word.
 SourceClass = Literal["pure", "judge", "human", "external"]
-Role = Annotated[Literal["candidate", "base", "unquantised", "main", "production", "best"], BeforeValidator(now_called)]
+_Role = Literal["candidate", "base", "unquantised", "main", "production", "best"]
+Role = Annotated[_Role, BeforeValidator(now_called)]
+ROLES: tuple[Role, ...] = get_args(_Role)
 HUMAN = "human"  # the metric of gates that ask people which of two answers is better
 SampleId = Annotated[str, Field(min_length=1, max_length=500)]
 Metric = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,59}$")]
@@ -136,7 +138,7 @@ class SuiteAnswer(Sparse):
 
 
 class Judgement(Sparse):
-    """What a judge said of one answer to one test row; None: nothing that is a value.
+    """What a judge said of one answer to one row; None: nothing that is a value.
 
     ``answer_sha`` is the digest of the answer's text, as the model gave it. ``judge`` says who judged, ``prompt_sha``
     is the digest of what the judge was told to do (None: nothing is on record), ``response`` is what it said.
@@ -208,7 +210,7 @@ class SuiteResult(Sparse):
     """One suite: what was asked, of which models, and the digests of the files that say what came of it."""
 
     sparse: ClassVar[frozenset[str]] = frozenset(
-        {"given", "judgements", "judges", "answers", "unparsed", "chance", "compared"}
+        {"given", "judgements", "judges", "answers", "answers_of", "unparsed", "chance", "compared"}
     )
 
     kind: str
@@ -222,7 +224,8 @@ class SuiteResult(Sparse):
     given: Digest | None = None  # of data/suites/NAME.answers.jsonl
     judgements: Digest | None = None  # of data/judgements/NAME.jsonl
     judges: tuple[Who, ...] = ()
-    answers: dict[Role, Digest] = Field(default_factory=dict)  # the files of predictions that were judged
+    answers: dict[Role, Digest] = Field(default_factory=dict)  # the files with the answers that were judged
+    answers_of: Name | None = None  # the suite that these are of; None: the test rows
     unparsed: dict[Role, Count] = Field(default_factory=dict)  # answers without a value
     chance: float | None = None  # the mean of a model that knows nothing
     compared: Compared | None = None  # of kind pairwise
@@ -232,3 +235,13 @@ class SuitesReport(StageReport):
     """All suites of params.yaml."""
 
     suites: dict[Name, SuiteResult]
+
+
+class SuitesMeasured(Report):
+    """How long each suite took; recorded and shown like ``EvaluateMeasured``.
+
+    Answers that were kept count with the time that they took when they were made; judgements that were kept take none.
+    """
+
+    merged: Digest  # which evaluation this is about
+    seconds: dict[Name, Annotated[float, Field(ge=0)]]

@@ -55,7 +55,7 @@ class JudgeGate(GateKind):
         agreement, level = Mean.of(values, [str(at) for at in range(len(values))]), 1 - self.confidence
         low, high = agreement.low(level), agreement.high(level)
         status, why = self._decided(anchor, agreement, low, high)
-        of_rows = f"; of {compared.differ} test rows it flips {compared.flips} and leaves out {compared.unparsed}"
+        of_rows = f"; of {compared.differ} rows it flips {compared.flips} and leaves out {compared.unparsed}"
         return self._found(
             case.name, status, why + of_rows, value=figure(agreement.value), low=figure(low), high=figure(high),
             bound=self.min_agreement, n=len(values), method="exact binomial bound; McNemar's test of drift",

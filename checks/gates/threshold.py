@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from checks import layout
+from checks.evaluation import answered
 from checks.formats.verdict import Finding, Status, Verdict
 from checks.gating.gate_kind import (
     ALONE,
@@ -69,7 +70,7 @@ class ThresholdGate(ScoreGate):
             return problem
         if (
             self.suite is not None
-            and (rows := params.suites[self.suite].size_of(self.metric, params.validate_.min_rows.test))
+            and (rows := answered.size_of(params.suites, self.suite, self.metric, params.validate_.min_rows.test))
             < self.rows_needed
         ):
             return (

@@ -96,7 +96,7 @@ class AssistedGate(PairedGate, abc.ABC):
     def _too_few(self, name: str, against: Compared, said: "Comparisons", labelled: int) -> Finding:
         from checks.stats.assisted import LEAST_LABELS
 
-        todo = f"`lockstep label {self.suite}` asks for {len(said.missing)} more" if said.missing else "add test rows"
+        todo = f"`lockstep label {self.suite}` asks for {len(said.missing)} more" if said.missing else "add rows"
         return Finding(
             gate=name, kind=self.kind, status="inconclusive", metric=self.metric, against=against.model,
             reason=f"people labelled {labelled} of the {said.drawn} rows that were drawn, as they are answered now; "

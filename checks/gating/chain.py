@@ -293,6 +293,11 @@ def _suite_pairs(reports: Reports, judged: dict[str, str]) -> Iterator[tuple[str
             about = known.get(role, "") if parity and references else None  # a model that nothing names is another one
             yield f"{role} of suite {name}", ("suites", model), (who, about)
         for role, answers in suite.answers.items():
+            if suite.answers_of is not None:
+                asked = reports.suites.suites.get(suite.answers_of) if reports.suites else None
+                other = (f"suite {suite.answers_of}", (asked.given if asked else None) or "")
+                yield f"answers that suite {name} is about", ("suites", answers), other
+                continue
             result = evaluation.models.get(role) if evaluation else None
             said = result.predictions if result else "" if evaluation else None
             yield f"{role} predictions of suite {name}", ("suites", answers), ("evaluate", said)

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from checks import digest, layout
-from checks.evaluation import comparisons
+from checks.evaluation import answered, comparisons
+from checks.evaluation.answered import AnsweredRows, OfAnswers
 from checks.evaluation.comparisons import Comparisons
 from checks.evaluation.suite_kind import SuiteKind
 from checks.evaluation.suite_lines import problem
@@ -39,8 +40,8 @@ class SuiteSample:
     """Scores are arrays of shape (samples,), shares of the metric's scale in [0, 1], in the order of the file.
 
     A metric without a scale has its own numbers instead. Of a metric that scores some samples only, these are those.
-    Where the samples are test rows, those of the evidence count, in its order: under the policy of another commit these
-    may be fewer.
+    Where the suite is about answers, the rows that were answered count, in their order: of the test rows there may be
+    fewer under the policy of another commit.
     """
 
     def __init__(
@@ -66,11 +67,13 @@ class SuiteSample:
         references = _scored_again(name, suite, evidence) if suite.recomputed else {}
         if metric is not None and result.given:  # without one a gate looks for what was learnt, and may ask for it
             _hold_unseen(name, evidence)
-        if suite.of_test_rows:
-            _hold_judgements(name, evidence, tuple(lines))
-            if gone := [row.id for row in evidence.test if row.id not in samples]:
-                raise NoEvidence(f"{path}: has no score of test row {gone[0]}; {_TODO}")
-            samples = {row.id: (row.group, row.slice) for row in evidence.test}
+        self._about: AnsweredRows | None = None
+        if isinstance(suite, OfAnswers):
+            self._about = about = _about(suite, asked, evidence, result)
+            _hold_judgements(name, evidence, about)
+            if gone := [row.id for row in about.rows if row.id not in samples]:
+                raise NoEvidence(f"{path}: has no score of row {gone[0]}; {_TODO}")
+            samples = {row.id: (row.group, row.slice) for row in about.rows}
         codes: dict[str, int] = {}
         self.groups = np.array([codes.setdefault(group, len(codes)) for group, _ in samples.values()], dtype=np.intp)
         self.slices = tuple(each for _, each in samples.values())
@@ -85,14 +88,15 @@ class SuiteSample:
 
     def compared(self, model: str) -> Comparisons:
         """People's and the judge's comparisons of the candidate's answers with those of ``model``."""
-        if model not in self._lines or self._draw is None:
+        if model not in self._lines or self._draw is None or self._about is None:
             raise NoEvidence(f"no evidence: suite {self._name} compares no answers with those of {model}")
-        ours, theirs = (
-            {each.id: judgements.answer_sha(each.prediction) for each in self._evidence.answers[role]}
-            for role in ("candidate", model)
-        )
+        shas: dict[str, dict[str, str]] = {
+            role: {row: judgements.answer_sha(text) for row, text in texts.items()}
+            for role, texts in self._about.answers.items()
+            if role in ("candidate", model)
+        }
         said = self._evidence.judgements.get(self._name, ())
-        return comparisons.of(self._evidence.test, ours, theirs, said, self._draw)
+        return comparisons.of(self._about.rows, shas["candidate"], shas[model], said, self._draw)
 
     def scores(self, model: str, metric: str) -> NDArray[np.float64]:
         """Scores of ``model`` by ``metric``. Raises NoEvidence where there are none."""
@@ -117,12 +121,22 @@ class SuiteSample:
         return self._measured_chance if known is None else known
 
 
-def _hold_judgements(name: str, evidence: Evidence, roles: tuple[Role, ...]) -> None:
+def _about(suite: OfAnswers, asked: Mapping[str, SuiteKind], evidence: Evidence, result: SuiteResult) -> AnsweredRows:
+    """The answers that ``suite`` is about; those to another suite are held as for a gate that asks that one."""
+    if suite.suite is None:
+        answers = {role: answered.texts(evidence.answers[role]) for role in result.models if role in evidence.answers}
+        return AnsweredRows(evidence.test, answers)
+    other, its = checked(suite.suite, asked, evidence)
+    SuiteSample(suite.suite, asked, evidence, next(iter(other.scales)))
+    models = {role: its.models[role] for role in result.models if role in its.models}
+    return answered.of_suite(other, evidence.given[suite.suite], evidence.suites[suite.suite], models)
+
+
+def _hold_judgements(name: str, evidence: Evidence, about: AnsweredRows) -> None:
     """Hold judgements to the answers that are here, word for word."""
-    answers = {role: evidence.answers[role] for role in roles if role in evidence.answers}
-    rows = {row.id for row in evidence.test}
+    rows = {row.id for row in about.rows}
     said = [each for each in evidence.judgements.get(name, ()) if each.sample in rows]
-    if wrong := judgements.problem(said, answers):
+    if wrong := judgements.problem(said, about.answers):
         raise NoEvidence(f"{layout.JUDGEMENTS}/{name}.jsonl:{wrong}; {_TODO}")
 
 

@@ -1,16 +1,17 @@
-"""judged: what a judge says of the models' answers to the test rows.
+"""judged: what a judge says of the models' answers to the test rows, or to the samples of a suite.
 
 The judgements are recorded in ``data/judgements/NAME.jsonl``, each with the digest of the answer that it judges. An
 answer without a value counts against the candidate: as the lowest value if it is the candidate's, else as the highest.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from checks import layout
 from checks.errors import EvidenceRefused
+from checks.evaluation.answered import AnsweredRows, OfAnswers
 from checks.evaluation.judge_kind import Asked, JudgeKind
 from checks.evaluation.judges import JUDGES
 from checks.evaluation.suite_kind import Made, Material, ScaledSuite
@@ -19,12 +20,9 @@ from checks.formats.suite_report import Role, Scored, SourceClass, asked_sha
 from checks.kinds import OneOf
 from checks.sections import Share, Source, stricter
 
-if TYPE_CHECKING:
-    from checks.rows import Prediction, Row
 
-
-class Judged(ScaledSuite):
-    """What a judge says of the answers of ``models`` to the test rows, as its one metric."""
+class Judged(OfAnswers, ScaledSuite):
+    """What a judge says of the answers of ``models``, as its one metric."""
 
     kind: Literal["judged"]
     judge: Annotated[JudgeKind, OneOf(JUDGES.kinds, "kind")]
@@ -63,28 +61,19 @@ class Judged(ScaledSuite):
         """The kind of ``judge``."""
         return self.judge.kind
 
-    @property
-    def of_test_rows(self) -> bool:
-        """They are."""
-        return True
-
-    def size(self, test_rows: int) -> int:
-        """As many as the test split must have."""
-        return test_rows
-
     def scored(self, material: Material) -> Made:
         """Ask the judge, and hold what it says to the answers."""
         ((metric, scale),) = self.metrics.items()
         answers = {role: material.answers[role] for role in self.models if role in material.answers}
-        said = tuple(self.judge.judge(_asked(material.rows, answers), scale, material))
+        said = tuple(self.judge.judge(_asked(AnsweredRows(material.rows, answers)), scale, material))
         where = f"{layout.PARAMS}: suites.{material.name}.judge"
         if wrong := judgements.problem(said, answers):
-            raise EvidenceRefused(f"{where}: judgement {wrong}", "let it judge the answers of this evaluation")
+            raise EvidenceRefused(f"{where}: judgement {wrong}", "let it judge these answers")
         values = {(each.sample, each.answer_sha): each.value for each in said if each.value is not None}
         scored, unparsed = dict[Role, list[Scored]](), dict[Role, int]()
         for role, found in answers.items():
             worst = scale.low if role == "candidate" else scale.high
-            known = [values.get((answer.id, judgements.answer_sha(answer.prediction))) for answer in found]
+            known = [values.get((row.id, judgements.answer_sha(found[row.id]))) for row in material.rows]
             unparsed[role] = known.count(None)
             if unparsed[role] > self.max_unparsed * len(found):
                 raise EvidenceRefused(
@@ -103,11 +92,11 @@ class Judged(ScaledSuite):
         return Made(scored, said, unparsed)
 
 
-def _asked(rows: "Sequence[Row]", answers: "Mapping[Role, Sequence[Prediction]]") -> list[Asked]:
+def _asked(about: AnsweredRows) -> list[Asked]:
     """Each answer once, whichever models gave it."""
     found = dict[tuple[str, str], Asked]()
-    for given in answers.values():
-        for row, answer in zip(rows, given, strict=True):
-            sha = judgements.answer_sha(answer.prediction)
-            found.setdefault((row.id, sha), Asked(row, answer.prediction, sha))
+    for given in about.answers.values():
+        for row in about.rows:
+            sha = judgements.answer_sha(given[row.id])
+            found.setdefault((row.id, sha), Asked(row, given[row.id], sha))
     return list(found.values())

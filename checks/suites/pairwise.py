@@ -1,9 +1,10 @@
-"""pairwise: which of two models' answers to a test row is better, as people say of some rows and a judge of all.
+"""pairwise: which of two models' answers to a row is better, as people say of some rows and a judge of all.
 
 Gates ask people's labels (metric ``human``), alone or assisted by the judge, and never the judge's mean: a judge that
 likes long answers lets a worse model pass (docs/measurements/judges.md). ``lockstep label`` draws the rows and makes
-the page that people label on. All comparisons are recorded in ``data/judgements/NAME.jsonl``, each with the digests of
-both answers. The lines of the suite have the metric ``judge``, or ``differs`` where there is no judge: figures to read.
+the page that people label on. Rows are those of the test split, or the samples of ``suite``. All comparisons are
+recorded in ``data/judgements/NAME.jsonl``, each with the digests of both answers. The lines of the suite have the
+metric ``judge``, or ``differs`` where there is no judge: figures to read.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from checks import digest, files, layout
 from checks.errors import EvidenceRefused
+from checks.evaluation.answered import OfAnswers
 from checks.evaluation.judge_kind import Asked, JudgeKind
 from checks.evaluation.judges import JUDGES
 from checks.evaluation.suite_kind import Draw, Log, Made, Material, SuiteKind
@@ -28,10 +30,11 @@ from checks.sections import Share, Source, stricter
 if TYPE_CHECKING:
     from checks.evaluation.comparisons import Comparisons
 
+_LEAST = 100
 _SCALE = Scale(low=0.0, high=1.0)
 
 
-class Pairwise(SuiteKind):
+class Pairwise(OfAnswers):
     """Which of the answers of the candidate and of ``against`` is better: people say so of ``rows`` rows."""
 
     kind: Literal["pairwise"]
@@ -39,10 +42,10 @@ class Pairwise(SuiteKind):
     against: Annotated[
         Literal["base", "main", "production", "best"],
         BeforeValidator(now_called),
-        Field(description="whose answers are compared with ours"),
+        Field(description="whose answers are compared with the candidate's"),
     ]
     rows: Annotated[
-        int, Field(ge=100, description="test rows that people label, drawn at random; equal answers are a tie"),
+        int, Field(ge=_LEAST, description="rows that people label, drawn at random; equal answers are a tie"),
         stricter("higher"),
     ]  # fmt: skip
     seed: Annotated[int, Field(ge=0, description="of the draw")]
@@ -93,14 +96,20 @@ class Pairwise(SuiteKind):
         return self.judge.kind if self.judge else None
 
     @property
-    def of_test_rows(self) -> bool:
-        """They are."""
-        return True
-
-    @property
     def draw(self) -> Draw:
         """As it is declared."""
         return Draw(self.seed, self.rows)
+
+    def impossible(self, name: str, suites: Mapping[str, SuiteKind]) -> str | None:
+        """The other suite must have the rows that are drawn, too."""
+        if problem := super().impossible(name, suites):
+            return problem
+        if self.suite is None or (size := suites[self.suite].size(0)) >= self.rows:
+            return None
+        return (
+            f"suites.{name}.rows: suite {self.suite} has {size} samples, and people label {self.rows}|"
+            f"add {self.rows - size} to it" + (f", or set rows to {size}" if size >= _LEAST else "")
+        )
 
     def other(self, answered: Collection[str]) -> Role | None:
         """The model that the candidate is compared with; None: it has no answers.
@@ -110,19 +119,12 @@ class Pairwise(SuiteKind):
         stands_in: tuple[Role, ...] = (self.against, "main") if self.against in RELEASED else (self.against,)
         return next((role for role in stands_in if role in answered), None)
 
-    def size(self, test_rows: int) -> int:
-        """As many as the test split must have."""
-        return test_rows
-
     def scored(self, material: Material) -> Made:
         """Take the labels that are about these answers, and ask the judge about all answers that differ."""
         from checks.evaluation import comparisons
 
         role = self.other(material.answers)
-        ours, theirs = (
-            {each.id: each.prediction for each in material.answers[model or "candidate"]}
-            for model in ("candidate", role)
-        )
+        ours, theirs = (material.answers[model or "candidate"] for model in ("candidate", role))
         our_shas, their_shas = (
             {row: judgements.answer_sha(text) for row, text in texts.items()} for texts in (ours, theirs)
         )

@@ -14,7 +14,7 @@ passages, does the model not abstain). Answers and what was read are evidence, a
 """
 
 import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Literal, Self
 
@@ -141,6 +141,14 @@ class Rag(Questions):
     def retrieved_by(self) -> str:
         """The kind of ``retriever``."""
         return self.retriever.kind
+
+    def to_judge(self, given: Iterable[SuiteAnswer]) -> Iterable[SuiteAnswer]:
+        """The answers from retrieved passages, which are what users get."""
+        return (
+            each
+            for each in given
+            if (reading := each.reading) and reading.setting == "retrieved" and each.messages == self.asked(reading)
+        )
 
     def size_of(self, metric: str, test_rows: int) -> int:
         """Rows with gold, rows without, or both."""

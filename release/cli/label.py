@@ -36,10 +36,10 @@ from release.cli.tables import one_line
 def label(root: Path, suite: str, annotator: str, source: Path | None, anchor: Path | None, as_json: bool) -> None:
     """Let people say which of two answers is better, for SUITE of kind pairwise.
 
-    Draws rows of the test split at random, as the suite's seed and number of rows say, and writes a page that works
-    offline and on a phone, with the tasks beside it as JSON for Label Studio. Neither says whose an answer is. Run
-    `lockstep run evaluate` first. Labels are bound to the answers: after another training, only what changed is asked
-    again.
+    Draws rows at random, as the suite's seed and number of rows say, and writes a page that works offline and on a
+    phone, with the tasks beside it as JSON for Label Studio. Neither says whose an answer is. The rows are those of the
+    test split, or of another suite if SUITE names one: run `lockstep run suites` first. Labels are bound to the
+    answers: after another training, only what changed is asked again.
     """
     from release.verbs import label as verb
 

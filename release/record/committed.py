@@ -13,7 +13,7 @@ from release.record import lock_check, pipeline_lock
 from release.record.records import Records, WorkTree
 
 _CODE = ("stages", "checks")  # the lock names their digests
-_OPTIONAL = {layout.NOISE, layout.TRAIN_MEASURED, layout.EVALUATE_MEASURED}
+_OPTIONAL = {layout.NOISE, layout.TRAIN_MEASURED, layout.EVALUATE_MEASURED, layout.SUITES_MEASURED}
 
 
 class Missing(NamedTuple):

@@ -26,6 +26,7 @@ from checks.formats.evaluation_reports import EvaluateMeasured, EvaluationReport
 from checks.formats.pointer import Pointer
 from checks.formats.quarantine import Entries, Entry
 from checks.formats.refused import Refused
+from checks.formats.suite_report import SuitesMeasured
 from checks.formats.training_reports import TrainMeasured
 from checks.formats.verdict import Status, Verdict
 from checks.gating import chain
@@ -66,8 +67,8 @@ class Facts:
     verdict does not hold. ``bad-data``: validate refused these splits, so there is no verdict. ``refused``: the command
     that should have made the verdict refused, for this commit. ``refusal`` says why there is no verdict. ``missing``:
     paths that are not here. ``changes``: of the policy. ``not_in_commit``: parts of the record that the judged commit
-    lacks. ``training`` and ``answering``: measurements of the training and evaluation that ``evidence`` is about.
-    ``scores``: of the valid split.
+    lacks. ``training``, ``answering`` and ``suites``: measurements of the training and evaluation that ``evidence`` is
+    about. ``scores``: of the valid split.
     """
 
     state: State
@@ -82,6 +83,7 @@ class Facts:
     training: TrainMeasured | None = None
     answering: EvaluateMeasured | None = None
     scores: ValidScores | None = None
+    suites: SuitesMeasured | None = None
     data: DataReport | None = None
     prepare: PrepareReport | None = None
     refusal: Refusal | None = None
@@ -180,6 +182,7 @@ def _judged(
     evidence = records.work_tree.evidence(scoring.digest_of(params.evaluate.scorers))
     training = _stored(records, layout.TRAIN_MEASURED, TrainMeasured)
     answering = _stored(records, layout.EVALUATE_MEASURED, EvaluateMeasured)
+    suites = _stored(records, layout.SUITES_MEASURED, SuitesMeasured)
     about = evidence.judged
     return Facts(
         "held" if set(missing) <= heavy else "recorded", target, commit, document, verdict=verdict,
@@ -187,6 +190,7 @@ def _judged(
         training=training if training and training.adapter == about.get(layout.ADAPTER.as_posix()) else None,
         answering=answering if answering and answering.merged == about.get(layout.MERGED.as_posix()) else None,
         scores=_stored(records, layout.METRICS, ValidScores),
+        suites=suites if suites and suites.merged == about.get(layout.MERGED.as_posix()) else None,
         **common,
     )  # fmt: skip
 

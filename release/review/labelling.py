@@ -16,7 +16,7 @@ from checks.evaluation import comparisons
 from checks.formats import judgements
 from checks.formats.labels import Anchor, Label, Verdict
 from checks.identity import Digest
-from checks.rows import Message, Prediction, Record, Row
+from checks.rows import Message, Record, Row
 from checks.suites.pairwise import Pairwise
 from release.pages import html
 
@@ -43,14 +43,14 @@ class Asked(NamedTuple):
 
 
 def asked(
-    suite: Pairwise, rows: Sequence[Row], ours: Sequence[Prediction], theirs: Sequence[Prediction],
-    labels: Iterable[Label], annotator: str,
+    suite: Pairwise, rows: Sequence[Row], ours: Mapping[str, str], theirs: Mapping[str, str], labels: Iterable[Label],
+    annotator: str,
 ) -> Asked:  # fmt: skip
     """What ``annotator`` labels: rows that nobody labelled, and those of a tenth of all that one other person did."""
     done: dict[tuple[str, frozenset[str]], set[str]] = defaultdict(set)
     for label in labels:
         done[label.once[:2]].add(label.annotator)
-    texts = {row.id: (one.prediction, two.prediction) for row, one, two in zip(rows, ours, theirs, strict=True)}
+    texts = {row.id: (ours[row.id], theirs[row.id]) for row in rows}
     drawn = comparisons.drawn(rows, suite.draw)
     differ = [row for row in drawn if texts[row.id][0] != texts[row.id][1]]
     twice = comparisons.doubled(differ, suite.seed)

@@ -98,6 +98,9 @@ def cost(facts: Facts, records: Records) -> list[tuple[str, str]]:
         seconds += answering
         latency = f"; 95 % within {speed.p95_seconds:,.3g} s of their batch's start" if speed.p95_seconds else ""
         lines.append((f"Answers: {_time(answering)}, {speed.examples_per_second:,.1f} a second{latency}", ""))
+    if facts.suites and (each := facts.suites.seconds):
+        shown = ", ".join(f"{name} {_time(suite)}" for name, suite in each.items())
+        lines.append((f"Suites: {_time(math.fsum(each.values()))} ({shown})", ""))
     if used := energy.said(took.energy):
         lines.append((f"Energy of training: {used}", ""))
     if budget.gpu_hours and not took.device.startswith("cpu"):

@@ -1,10 +1,10 @@
 """label: tasks and a page for a person who says which of two answers is better, and what comes of it.
 
-Reads params.yaml, the test split and the answers of the evaluation. Writes below ``.lockstep/label``, and the labels
-into the file that params.yaml pins, or ``labels/SUITE.jsonl``.
+Reads params.yaml, and the rows with the models' answers: those of the test split, or of the suite that is named. Writes
+below ``.lockstep/label``, and the labels into the file that params.yaml pins, or ``labels/SUITE.jsonl``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,12 +13,14 @@ from pydantic import TypeAdapter, ValidationError
 from checks import digest, files, layout
 from checks.config import params_file
 from checks.errors import EvidenceRefused, ParamsRefused
-from checks.evaluation import comparisons
+from checks.evaluation import answered, comparisons
+from checks.evaluation.answered import AnsweredRows
+from checks.evaluation.suite_kind import SuiteKind
 from checks.formats import judgements, labels
 from checks.formats.evaluation_reports import EvaluationReport
 from checks.formats.labels import Label
-from checks.formats.suite_report import Who
-from checks.rows import Prediction, Row
+from checks.formats.suite_report import Role, SuiteAnswer, SuiteLine, SuitesReport, Who
+from checks.rows import Row
 from checks.suites.pairwise import Pairwise
 from release.review import labelling
 
@@ -47,19 +49,16 @@ class Imported(NamedTuple):
 
 class _Rows(NamedTuple):
     suite: Pairwise
-    rows: list[Row]
-    ours: list[Prediction]
-    theirs: list[Prediction]
+    rows: Sequence[Row]
+    ours: Mapping[str, str]
+    theirs: Mapping[str, str]
     labels: list[Label]
     path: Path
 
     def about(self, found: Sequence[Label]) -> list[Label]:
         """Those of ``found`` that are about answers that the models give."""
         sha = judgements.answer_sha
-        pairs = {
-            row.id: {sha(one.prediction), sha(two.prediction)}
-            for row, one, two in zip(self.rows, self.ours, self.theirs, strict=True)
-        }
+        pairs = {row.id: {sha(self.ours[row.id]), sha(self.theirs[row.id])} for row in self.rows}
         return [label for label in found if {label.left_sha, label.right_sha} == pairs.get(label.row)]
 
 
@@ -85,7 +84,7 @@ def take_in(root: Path, name: str, source: Path) -> Imported:
     new = labels.imported(source)
     labels.refuse_doubles(new, str(source))
     if strange := [label.row for label in new if label.row not in {row.id for row in found.rows}]:
-        what = f"{source}: row {strange[0]!r} is no row of the test split"
+        what = f"{source}: row {strange[0]!r} was not answered"
         raise EvidenceRefused(what, f"label what `lockstep label {name}` wrote")
     before = {label.once: label for label in found.labels}
     kept = {**before, **{label.once: label for label in new}}
@@ -101,8 +100,7 @@ def take_in(root: Path, name: str, source: Path) -> Imported:
 def anchor(root: Path, name: str, target: Path) -> tuple[int, str]:
     """Write the labelled pairs, texts included, as an anchor; their number, and the digest to pin."""
     found = _read(root, name)
-    ours, theirs = ({each.id: each.prediction for each in answers} for answers in (found.ours, found.theirs))
-    lines = labelling.anchor(found.rows, ours, theirs, found.labels)
+    lines = labelling.anchor(found.rows, found.ours, found.theirs, found.labels)
     if not lines:
         raise EvidenceRefused(f"{found.path}: has no label of these answers", f"run `lockstep label {name}` first")
     files.write_jsonl(target, lines)
@@ -117,23 +115,40 @@ def _read(root: Path, name: str) -> _Rows:
         known = [each for each, kind in suites.items() if isinstance(kind, Pairwise)]
         fix = f"name one of {', '.join(known)}" if known else "add one: docs/how-to/labels.md"
         raise ParamsRefused(f"{layout.PARAMS}: {name!r} is no suite of kind pairwise", fix)
-    report = files.read_json(root / layout.EVALUATION, EvaluationReport)
-    if (role := suite.other(report.models)) is None:
-        what = f"{layout.EVALUATION}: there are no answers of {suite.against} to compare with"
-        raise EvidenceRefused(what, f"set suites.{name}.against to base, or label once there is a {suite.against}")
-    test = layout.SPLITS / "test.jsonl"
-    answers = {each: layout.PREDICTIONS / f"{each}.jsonl" for each in ("candidate", role)}
-    wanted = {test: report.test, **{path: report.models[each].predictions for each, path in answers.items()}}
-    for path, sha in wanted.items():
-        if digest.of_file(root / path).sha256 != sha:
-            raise EvidenceRefused(f"{path}: is not what {layout.EVALUATION} is about", "run `./lockstep run evaluate`")
+    about, role = _answers(root, name, suite, suites)
     path = Path(suite.labels.uri if suite.labels else f"labels/{name}.jsonl")
     if "://" in str(suite.labels.uri if suite.labels else "") or path.is_absolute():
         what = f"{layout.PARAMS}: suites.{name}.labels.uri: is no path in this repository"
         raise ParamsRefused(what, f"pin labels/{name}.jsonl, with the labels that are there")
     known_labels = labels.read(root / path, str(path)) if (root / path).exists() else []
-    ours, theirs = (files.read_jsonl(root / each, Prediction) for each in answers.values())
-    return _Rows(suite, files.read_jsonl(root / test, Row), ours, theirs, known_labels, path)
+    return _Rows(suite, about.rows, about.answers["candidate"], about.answers[role], known_labels, path)
+
+
+def _answers(root: Path, name: str, suite: Pairwise, suites: Mapping[str, SuiteKind]) -> tuple[AnsweredRows, Role]:
+    """The answers of the candidate, and of the model that it is compared with."""
+    other = answered.other(suite)
+    source = layout.EVALUATION if other is None else layout.SUITES_REPORT
+    report = files.read_json(root / layout.EVALUATION, EvaluationReport)
+    about = None if other is None else _answers_of(root, other, suites[other])
+    if (role := suite.other(about.answers if about else report.models)) is None:
+        what = f"{source}: there are no answers of {suite.against} to compare with"
+        raise EvidenceRefused(what, f"set suites.{name}.against to base, or label once there is a {suite.against}")
+    return about or answered.of_test(root, report, ("candidate", role)), role
+
+
+def _answers_of(root: Path, name: str, suite: SuiteKind) -> AnsweredRows:
+    """The answers to the suite of that name. Raises EvidenceRefused for answers to another one."""
+    todo = "run `./lockstep run suites`"
+    result = files.read_json(root / layout.SUITES_REPORT, SuitesReport).suites.get(name)
+    if result is None or result.asked != digest.of_json(suite.model_dump(mode="json")):
+        raise EvidenceRefused(f"{layout.SUITES_REPORT}: is about another section suites.{name}", todo)
+    lines, given = layout.SUITES / f"{name}.jsonl", layout.suite_answers(name)
+    for path, expected in ((lines, result.lines), (given, result.given)):
+        if digest.of_file(root / path).sha256 != expected:
+            raise EvidenceRefused(f"{path}: is not what {layout.SUITES_REPORT} is about", todo)
+    return answered.of_suite(
+        suite, files.read_jsonl(root / given, SuiteAnswer), files.read_jsonl(root / lines, SuiteLine), result.models
+    )
 
 
 def _plain(question: str, task: labelling.Task) -> dict[str, str]:

@@ -4,7 +4,8 @@ A line is a ``Judgement`` of ``checks.formats.suite_report``::
 
     {"sample": "002d7ae27cff7c01", "answer_sha": "sha256:…", "value": 1.0, "judge": "ada", "prompt_sha": null}
 
-``sample`` is the id of the test row, ``answer_sha`` the SHA-256 of the text of ``prediction`` in data/predictions.
+``sample`` is the id of the test row or of the suite's sample, ``answer_sha`` the SHA-256 of the answer's text: of
+``prediction`` in data/predictions, or of ``answer`` in data/suites/NAME.answers.jsonl.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
