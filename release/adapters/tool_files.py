@@ -66,7 +66,8 @@ def plan(folder: Path, data: Path) -> Plan:
     contents, executable = _committed(git, commit)
     if released := [name for name in contents if PurePosixPath(name).name == layout.POINTER]:
         raise ParamsRefused(
-            f"{clone}: has a release of its own ({released[0]})", "use a clone of Lockstep in which nothing was released"
+            f"{clone}: has a release of its own ({released[0]})",
+            "use a clone of Lockstep in which nothing was released",
         )
     kept = tuple(name for name in _THEIRS if os.path.lexists(folder / name))
     lines = {name: _missing(folder / name, contents[name]) for name in _LINES if (folder / name).is_file()}

@@ -66,10 +66,12 @@ def init(
     """Write a params.yaml for your own data in FILE: JSONL, CSV or Parquet.
 
     Run it in a clone of Lockstep, whose configuration it turns into yours. Or call the clone's ./lockstep in an empty
-    folder, or at the top of a git repository: Lockstep's files are then put there, beside yours. It replaces none of
-    yours, and commits nothing. Proposes the columns, asks what it cannot know, pins the file by its SHA-256, prepares the
-    rows to see what is left, and makes the test split large enough for the margin, or says which margin the file
-    allows. Then `./lockstep run` works.
+    folder, or at the top of a git repository: Lockstep's files are then put there beside yours. None of yours is
+    replaced, and nothing is committed.
+
+    Proposes the columns, asks what it cannot know, pins the file by its SHA-256, prepares the rows to see what is left,
+    and makes the test split large enough for the margin, or says which margin the file allows. Then `./lockstep run`
+    works.
 
     Keeps the sections base, train, merge, suites, serve and promote of the old params.yaml. Refuses to replace one that
     is about your own data, or that git does not have, without --force.
@@ -86,9 +88,10 @@ def init(
     flags = _Flags(columns, answers, instruction, licence, name, margin, base, base_license, not yes)
     if (base is None) != (base_license is None):
         raise click.UsageError("--base and --base-license need each other: give both")
-    place, address, contents = verb.look(root, file, force=force)
+    place = verb.find(root, file, force=force)
     if place.plan:
         _show_plan(place.plan)
+    address, contents = verb.look(place, file)
     try:
         choice = _chosen(place, address, contents, flags)
     except click.Abort as error:
@@ -150,7 +153,7 @@ def _columns(contents: "Contents", flags: _Flags) -> Mapping["Role", str]:
     listed = one_line(", ".join(there))
     for each in contents.columns:
         said = f"{each.distinct:>9,} different   {one_line(each.sample)}"
-        click.echo(f"  {one_line(each.name):<20} {said}", err=True)
+        click.echo(hanging(f"  {one_line(each.name):<20} {said}", sys.stderr), err=True)
     found = survey.guess(contents.columns)
     if "messages" in flags.columns or ("messages" in found and not {"prompt", "reference"} & set(flags.columns)):
         roles: tuple[Role, ...] = ("messages",)
@@ -227,7 +230,7 @@ def _show_next(removed: bool, plan: "Plan | None") -> None:
     if plan:
         added = "".join(f", lines in {name}" for name in plan.added)
         click.echo(hanging(f"added {len(plan.contents):,} files of Lockstep{added}; nothing is committed"))
-        steps.append(('git add -A && git commit -m "Our task"', "with the record of the run, on main"))
+        steps.append(("git add -A && git commit", "with the record of the run, on main"))
     if removed:
         click.echo("removed dvc.lock and reports/: the record of the example's model")
         steps.insert(0, ('git commit -am "Our task"', "on main, and push it: main's model is what gates compare with"))

@@ -18,7 +18,12 @@ from release.adapters.tool_files import Plan
 
 _EXAMPLE = "azure-cli"  # the loader of the configurations that come with the repository
 _NEEDED = (layout.PIPELINE, Path(".dvc/config"))
-_WRITTEN = (Path("data"), Path("models"), layout.REPORTS, Path(".lockstep"))  # by the pipeline, and mostly ignored by git
+_WRITTEN = (
+    Path("data"),
+    Path("models"),
+    layout.REPORTS,
+    Path(".lockstep"),
+)  # by the pipeline, and mostly ignored by git
 _WORDS = 1_000_000  # before the longest prompt is known, none is dropped
 _LONGEST = 2048  # tokens of a prompt: longer ones need a person's decision about memory and the base
 
@@ -49,29 +54,14 @@ class Place(NamedTuple):
         return self.plan.clone if self.plan else self.root
 
 
-def look(root: Path, file: Path, *, force: bool) -> tuple[Place, str, Contents]:
-    """Where to work, the address of ``file`` for params.yaml, and its columns. Writes nothing into ``root``.
+def find(root: Path, file: Path, *, force: bool) -> Place:
+    """Where to work, with rows in ``file``. Writes nothing.
 
     Raises ParamsRefused as ``tool_files.plan``, and for a params.yaml that may not be replaced or a clone without git;
-    DataRefused for no readable file; and as ``dvc.python``.
+    DataRefused for a ``file`` that is none.
     """
-    place = _place(root, file, force=force)
-    if not file.is_file():
-        what = "is a folder" if file.is_dir() else "no such file"
-        raise DataRefused(f"{file}: {what}", "give one file in JSONL, CSV or Parquet; for others: docs/how-to/data.md")
-    path, top = file.resolve(), root.resolve()
-    within = path.relative_to(top) if path.is_relative_to(top) else None
-    if within and (folder := next((each for each in _WRITTEN if each in within.parents), None)):
-        raise DataRefused(
-            f"{within}: the pipeline writes {folder}/ itself",
-            f"mkdir -p datasets && mv {within} datasets/ && ./lockstep init datasets/{within.name}",
-        )
-    dvc.python(place.tool, ["-m", "stages.survey", str(path)], "the look at the data", aside=True)
-    return place, within.as_posix() if within else str(path), files.read_json(place.tool / SURVEY, Contents)
-
-
-def _place(root: Path, file: Path, *, force: bool) -> Place:
     if not tool_files.are_in(root):
+        _hold_file(file)  # before more is said
         plan = tool_files.plan(root, file)
         text = plan.contents[layout.PARAMS.as_posix()].decode()
         params = params_file.parse(text)
@@ -86,6 +76,29 @@ def _place(root: Path, file: Path, *, force: bool) -> Place:
     params = params_file.load(root / layout.PARAMS)
     _refuse_to_replace(root, params, force=force)
     return Place(root, None, (root / layout.PARAMS).read_text(encoding="utf-8"), params)
+
+
+def look(place: Place, file: Path) -> tuple[str, Contents]:
+    """The address of ``file`` for params.yaml, and its columns.
+
+    Raises DataRefused for a file that cannot be read, or that the pipeline would overwrite; and as ``dvc.python``.
+    """
+    _hold_file(file)
+    path, top = file.resolve(), place.root.resolve()
+    within = path.relative_to(top) if path.is_relative_to(top) else None
+    if within and (folder := next((each for each in _WRITTEN if each in within.parents), None)):
+        raise DataRefused(
+            f"{within}: the pipeline writes {folder}/ itself",
+            f"mkdir -p datasets && mv {within} datasets/ && ./lockstep init datasets/{within.name}",
+        )
+    dvc.python(place.tool, ["-m", "stages.survey", str(path)], "the look at the data", aside=True)
+    return within.as_posix() if within else str(path), files.read_json(place.tool / SURVEY, Contents)
+
+
+def _hold_file(file: Path) -> None:
+    if not file.is_file():
+        what = "is a folder" if file.is_dir() else "no such file"
+        raise DataRefused(f"{file}: {what}", "give one file in JSONL, CSV or Parquet; for others: docs/how-to/data.md")
 
 
 def begin(place: Place, choice: Choice, *, margin_given: bool, words: int | None = None) -> Begun:
