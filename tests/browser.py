@@ -135,6 +135,11 @@ def serious(html: str, mode: str, folder: Path) -> Iterator[str]:
             yield f"{impact}: {rule}: {', '.join(nodes[:5])}"
 
 
+def loaded(address: str, folder: Path) -> str:
+    """The text of a page that scripts build, once they have asked their server for what it shows."""
+    return re.sub("<[^>]*>", " ", _browse(folder, "--virtual-time-budget=30000", "--dump-dom", address))
+
+
 def _frame(html: str, width: int, height: int, folder: Path) -> str:
     (folder / "page.html").write_text(html)
     frame = folder / "frame.html"

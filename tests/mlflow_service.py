@@ -46,13 +46,18 @@ def client(uri: str) -> Any:
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
-def add_run(database: Path, run: str) -> None:
-    """A training run with this id in a store. MLflow chooses ids itself, so it is given another one afterwards."""
+def add_run(database: Path, run: str, artifacts: str) -> None:
+    """A training run with this id in a store, and artifacts below ``artifacts``, a folder or an address.
+
+    MLflow chooses ids itself, so it is given another one afterwards.
+    """
     uri = f"sqlite:///{database}"
     made = client(uri).create_run("0").info.run_id
     with sqlite3.connect(database) as connection:
         for table in ("runs", "tags"):
             connection.execute(f"UPDATE {table} SET run_uuid = ? WHERE run_uuid = ?", (run, made))
+        at = f"{artifacts}/{run}/artifacts"
+        connection.execute("UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?", (at, run))
     connection.close()
 
 

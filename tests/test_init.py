@@ -272,7 +272,7 @@ def clone(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("spoil", "code", "said"),
     [
-        (lambda root: (root / "dvc.yaml").unlink(), 2, "has no dvc.yaml: the stages are part of this repository; clone"),
+        (lambda root: (root / "dvc.yaml").unlink(), 2, "has no dvc.yaml; git checkout -- dvc.yaml, or a new clone"),
         (lambda root: shutil.rmtree(root / ".git"), 2, "is not in a git repository; git init"),
         (lambda root: (root / "params.yaml").open("a").write("# mine\n"), 2, "has changes that git does not have; commit"),
         (lambda root: shutil.copy(REPOSITORY / "docs/configurations/preferences.yaml", root / "params.yaml"), 2,
@@ -292,6 +292,14 @@ def test_a_folder_that_init_cannot_start_from_is_refused(clone: Path, spoil: Any
     assert (clone / "params.yaml").read_bytes() == before
 
 
+def test_rows_in_a_folder_that_the_pipeline_writes_are_refused(clone: Path) -> None:
+    (clone / "data").mkdir()
+    file = jsonl(clone / "data" / "rows.jsonl", rows(3))
+    done = CliRunner().invoke(main, ["-C", str(clone), "init", str(file), "--yes"])
+    assert done.exit_code == 4
+    assert "data/rows.jsonl: the pipeline writes data/ itself; mkdir -p datasets && mv data/rows.jsonl" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("configuration", "stays"), [("params.yaml", False), ("docs/configurations/preferences.yaml", True)]
 )
@@ -301,7 +309,8 @@ def test_the_examples_record_goes_and_one_of_your_own_model_stays(clone: Path, c
         (clone / path).write_text("of a run")
     choice = Choice(uri="rows.jsonl", license="MIT", name="x", labels=True, columns={}, instruction=None, margin=0.05)
     old = params_file.load(REPOSITORY / configuration)
-    assert init_verb.write(clone, init_verb.Begun("new", choice, MEASURED, 1), old) is not stays
+    place = init_verb.Place(clone, None, "old", old)
+    assert init_verb.write(place, init_verb.Begun("new", choice, MEASURED, 1)) is not stays
     assert [(clone / path).exists() for path in (layout.LOCK, layout.REPORTS)] == [stays, stays]
     assert (clone / layout.PARAMS).read_text() == "new"
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import sqlite3
 import sys
@@ -13,12 +14,13 @@ from typing import Any
 
 import pytest
 
-from release.mirrors import compare, mlflow
+from release.mirrors import compare, mlflow, mlmodel
 from release.mirrors.compare import Release, Store, Wanted, agree
 from release.mirrors.direct import Database
 from release.mirrors.mlflow import Address
 from release.mirrors.rest import Server
 from release.mirrors.types import Finding, MirrorUnavailable
+from tests import browser
 from tests import mlflow_service as service
 from tests.effort import EXHAUSTIVE
 from tests.mlflow_service import Fault
@@ -107,7 +109,7 @@ def test_a_version_is_of_its_training_run_where_the_store_has_it(
     store: Store, client: Any, place: tuple[str, Path]
 ) -> None:
     run = os.urandom(16).hex()
-    service.add_run(place[1], run)
+    service.add_run(place[1], run, "s3://bucket/0")
     asked = wanted(A.model_copy(update={"run": run}), B.model_copy(update={"run": OTHER_RUN}), staging=B)
     agree(store, asked, True)
     runs = {
@@ -116,6 +118,70 @@ def test_a_version_is_of_its_training_run_where_the_store_has_it(
     }
     assert runs == {"v0.1.0": run, "v0.2.0": ""}
     assert agree(store, asked, False) == []
+
+
+@pytest.fixture
+def trained(place: tuple[str, Path], tmp_path: Path) -> str:
+    """A training run whose artifacts the store can write."""
+    run = os.urandom(16).hex()
+    service.add_run(
+        place[1], run, "mlflow-artifacts:/0" if place[0].startswith("http") else str(tmp_path / "artifacts")
+    )
+    return run
+
+
+def test_mlflow_reads_the_signature_and_an_example_of_a_request_from_the_version_itself(
+    store: Store, place: tuple[str, Path], trained: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.models import Model
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", place[0])
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", place[0])
+    release = A.model_copy(update={"run": trained})
+    asked = wanted(release, production=release)
+    agree(store, asked, True)
+    assert agree(store, asked, False) == [], "the folder of the run is known as the image's"
+    model = Model.load(f"models:/{asked.name}@production")
+    assert model.signature.inputs.input_names() == ["messages", "max_tokens", "temperature"]
+    assert model.load_input_example(f"models:/{asked.name}@production")["messages"][0]["role"] == "user"
+    assert (model.run_id, model.flavors["lockstep"]["image"]) == (trained, release.source)
+    assert model.metadata == release.tags
+
+
+def test_mlflows_own_page_of_a_version_shows_the_signature(tracking: tuple[str, Path], tmp_path: Path) -> None:
+    uri, database = tracking
+    run = os.urandom(16).hex()
+    service.add_run(database, run, "mlflow-artifacts:/0")
+    asked = wanted(A.model_copy(update={"run": run}), B)
+    agree(Server(uri), asked, True)
+    pages = [browser.loaded(f"{uri}/#/models/{asked.name}/versions/{number}", tmp_path) for number in (1, 2)]
+    assert [re.findall(r"(Inputs|Outputs)\s+\((\d)\)", page) for page in pages] == [
+        [("Inputs", "3"), ("Outputs", "1")], [("Inputs", "0"), ("Outputs", "0")],
+    ]  # fmt: skip
+
+
+def test_the_folder_of_an_image_in_another_run_or_of_another_image_is_not_the_release(
+    store: Store, client: Any, trained: str
+) -> None:
+    release = A.model_copy(update={"run": trained})
+    asked = wanted(release)
+    agree(store, asked, True)
+    held = client.get_model_version(asked.name, "1")
+    for source in (f"s3://bucket/{OTHER_RUN}/artifacts/{held.source.rpartition('/artifacts/')[2]}",
+                   f"s3://bucket/{trained}/artifacts/{mlmodel.folder(B.source)}"):  # fmt: skip
+        client.create_model_version(asked.name, source, run_id=trained, tags=release.tags)
+    assert [finding.what for finding in agree(store, asked, False)] == ["MLflow's version 2", "MLflow's version 3"]
+
+
+def test_where_no_artifacts_can_be_written_the_image_itself_is_the_source(
+    store: Store, client: Any, place: tuple[str, Path]
+) -> None:
+    run = os.urandom(16).hex()
+    service.add_run(place[1], run, "s3://bucket/0" if place[0].startswith("http") else "/proc/nothing")
+    release = A.model_copy(update={"run": run})
+    asked = wanted(release)
+    assert all(finding.fixed for finding in agree(store, asked, True))
+    assert client.get_model_version(asked.name, "1").source == A.source
 
 
 def test_what_a_promotion_tells_moves_its_own_alias_and_no_other(store: Store, client: Any) -> None:
@@ -190,7 +256,7 @@ def test_a_version_of_the_image_and_of_another_run_is_not_the_release(
     store: Store, client: Any, place: tuple[str, Path]
 ) -> None:
     run = os.urandom(16).hex()
-    service.add_run(place[1], run)
+    service.add_run(place[1], run, "s3://bucket/0")
     asked = wanted(B, staging=B)
     client.create_registered_model(asked.name)
     client.create_model_version(asked.name, B.source, run_id=run, tags=B.tags)

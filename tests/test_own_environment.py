@@ -44,6 +44,13 @@ def test_an_environment_that_holds_more_is_taken_as_it_is(kept: Path, extras: st
     assert done.stdout.startswith("lockstep, version ")
 
 
+@pytest.mark.parametrize(("words", "code"), [("init rows.csv", 4), ("init rows.parquet", 9), ("gate", 9)])
+def test_init_needs_no_extra_unless_the_rows_are_parquet(kept: Path, words: str, code: int) -> None:
+    (kept / ".lockstep-dvc-http-pipeline").rename(kept / ".lockstep-")
+    done = script(kept, "dvc", *words.split())
+    assert (done.returncode, "pip was called" in done.stderr) == (code, code == 9)
+
+
 def test_dvc_is_that_of_the_environment(kept: Path) -> None:
     done = script(kept, "dvc", "dvc", "--version")
     assert (done.returncode, done.stderr) == (0, "")

@@ -90,7 +90,10 @@ def test_the_environment_decides_where_runs_go(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{elsewhere}")
     with tracking.run(params, root, _data()) as run:
         pass
-    assert _client(params, root).get_run(run.id).info.status == "FINISHED"
+    client = _client(params, root)
+    assert client.get_run(run.id).info.status == "FINISHED"
+    tags = client.get_experiment_by_name(params.tracking.experiment).tags
+    assert tags["mlflow.experimentKind"] == "custom_model_development"
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert _client(params, root).get_experiment_by_name(params.tracking.experiment) is None
 

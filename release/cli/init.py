@@ -1,6 +1,7 @@
 """The command init: asks, or takes from flags, what params.yaml needs to know of a team's own data."""
 
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,10 +13,10 @@ from release.cli.tables import one_line
 from release.cli.wrapping import hanging
 
 if TYPE_CHECKING:
-    from checks.config.params import Params
     from checks.config.starting import Choice
     from checks.formats.survey import Contents, Role
-    from release.verbs.init import Begun
+    from release.adapters.tool_files import Plan
+    from release.verbs.init import Begun, Place
 
 _PATH = click.Path(path_type=Path)
 
@@ -64,10 +65,13 @@ def init(
 ) -> None:  # fmt: skip
     """Write a params.yaml for your own data in FILE: JSONL, CSV or Parquet.
 
-    Run it in a clone or fork of this repository: the stages are part of it, and this command turns the example's
-    configuration into yours. Proposes the columns, asks what it cannot know, pins the file by its SHA-256, prepares the
-    rows to see what is left, and makes the test split large enough for the margin, or says which margin the file
-    allows. Then `./lockstep run` works.
+    Run it in a clone of Lockstep, whose configuration it turns into yours. Or call the clone's ./lockstep in an empty
+    folder, or at the top of a git repository: Lockstep's files are then put there beside yours. None of yours is
+    replaced, and nothing is committed.
+
+    Proposes the columns, asks what it cannot know, pins the file by its SHA-256, prepares the rows to see what is left,
+    and makes the test split large enough for the margin, or says which margin the file allows. Then `./lockstep run`
+    works.
 
     Keeps the sections base, train, merge, suites, serve and promote of the old params.yaml. Refuses to replace one that
     is about your own data, or that git does not have, without --force.
@@ -84,23 +88,27 @@ def init(
     flags = _Flags(columns, answers, instruction, licence, name, margin, base, base_license, not yes)
     if (base is None) != (base_license is None):
         raise click.UsageError("--base and --base-license need each other: give both")
-    params, address, contents = verb.look(root, file, force=force)
+    place = verb.find(root, file, force=force)
+    if place.plan:
+        _show_plan(place.plan)
+    address, contents = verb.look(place, file)
     try:
-        choice = _chosen(root, params, address, contents, flags)
+        choice = _chosen(place, address, contents, flags)
     except click.Abort as error:
         raise ParamsRefused("a question got no answer", "answer it, or give --yes and the flags") from error
     chosen = margin is not None or choice.margin != starting.MARGIN
-    begun = verb.begin(root, params, choice, margin_given=chosen, words=words)
-    removed = verb.write(root, begun, params)
+    begun = verb.begin(place, choice, margin_given=chosen, words=words)
+    removed = verb.write(place, begun)
     if as_json:
         plan = {"needed_test_rows": begun.needed, "measured": begun.measured.model_dump(mode="json")}
-        click.echo(to_json({**begun.choice._asdict(), **plan, "removed_record": removed}))
+        from_commit = place.plan.commit if place.plan else None
+        click.echo(to_json({**begun.choice._asdict(), **plan, "removed_record": removed, "lockstep": from_commit}))
     else:
         _show(begun, choice.margin, pinned=begun.measured.base_sha256 is not None or base is None)
-        _show_next(removed)
+        _show_next(removed, place.plan)
 
 
-def _chosen(root: Path, params: "Params", address: str, contents: "Contents", flags: _Flags) -> "Choice":
+def _chosen(place: "Place", address: str, contents: "Contents", flags: _Flags) -> "Choice":
     """Flags first, then answers, then what is proposed."""
     from checks.config import starting
     from checks.config.starting import Choice
@@ -122,14 +130,14 @@ def _chosen(root: Path, params: "Params", address: str, contents: "Contents", fl
         fix = f"give --license, {licenses.OWN} for rows of your own: docs/reference/licenses.md"
         raise ParamsRefused("the licence of the data is not known", fix)
     licence = flags.license or _ask(flags, f"Licence of the data ({licenses.OWN}: your own rows)", licenses.OWN)
-    starting.adapter(flags.base_license or params.base.license or "", licence)  # refuse before more questions
+    starting.adapter(flags.base_license or place.params.base.license or "", licence)  # refuse before more questions
     margin = flags.margin
     while margin is None:
         said = _ask(flags, "Loss that a new model must be shown to stay below", f"{starting.MARGIN:g}")
         margin = float(said) if re.fullmatch(r"0?\.\d+", said) and 0.005 <= float(said) <= 0.25 else None
         if margin is None:
             click.echo("a share between 0.005 and 0.25, such as 0.05", err=True)
-    name = flags.name or _ask(flags, "Name of the model", _slug(root.resolve().name))
+    name = flags.name or _ask(flags, "Name of the model", _slug(place.root.resolve().name))
     return Choice(
         uri=address, license=licence, name=name, labels=answers == "labels", columns=columns,
         instruction=instruction or None, margin=margin, base=flags.base, base_license=flags.base_license,
@@ -145,7 +153,7 @@ def _columns(contents: "Contents", flags: _Flags) -> Mapping["Role", str]:
     listed = one_line(", ".join(there))
     for each in contents.columns:
         said = f"{each.distinct:>9,} different   {one_line(each.sample)}"
-        click.echo(f"  {one_line(each.name):<20} {said}", err=True)
+        click.echo(hanging(f"  {one_line(each.name):<20} {said}", sys.stderr), err=True)
     found = survey.guess(contents.columns)
     if "messages" in flags.columns or ("messages" in found and not {"prompt", "reference"} & set(flags.columns)):
         roles: tuple[Role, ...] = ("messages",)
@@ -208,12 +216,24 @@ def _show(begun: "Begun", wanted: float, *, pinned: bool) -> None:
         click.echo(hanging(f"  {what:<9}{one_line(said)}"))
 
 
-def _show_next(removed: bool) -> None:
+def _show_plan(plan: "Plan") -> None:
+    """Where Lockstep's files go, before the first question."""
+    said = f"Lockstep {plan.commit[:12]} goes into {plan.folder}: {len(plan.contents):,} files"
+    click.echo(hanging(one_line(said), sys.stderr), err=True)
+    if plan.kept:
+        click.echo(hanging(one_line(f"your own stay: {', '.join(plan.kept)}"), sys.stderr), err=True)
+
+
+def _show_next(removed: bool, plan: "Plan | None") -> None:
     """The next commands."""
     steps = [("./lockstep run", "checks the data, trains, evaluates and judges; ./lockstep run validate only checks")]
+    if plan:
+        added = "".join(f", lines in {name}" for name in plan.added)
+        click.echo(hanging(f"added {len(plan.contents):,} files of Lockstep{added}; nothing is committed"))
+        steps.append(("git add -A && git commit", "with the record of the run, on main"))
     if removed:
         click.echo("removed dvc.lock and reports/: the record of the example's model")
         steps.insert(0, ('git commit -am "Our task"', "on main, and push it: main's model is what gates compare with"))
     steps.append(("./lockstep calibrate", "once: measures the noise that a gate's margin must exceed"))
-    for word, (command, why) in zip(("next:", "", ""), steps, strict=False):
-        click.echo(hanging(f"{word:<6}{command:<27}{why}"))
+    for word, (command, why) in zip(("next:", *[""] * len(steps)), steps, strict=False):
+        click.echo(hanging(f"{word:<6}{command:<27}  {why}"))

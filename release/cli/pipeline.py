@@ -346,11 +346,12 @@ def _places(root: Path) -> list[tuple[str, str]]:
     mlflow = Path(os.path.relpath(Path(sys.executable).parent / "mlflow"))
     store = f"--backend-store-uri {params_file.load(root / layout.PARAMS).tracking.uri}"
     where = "at MLFLOW_TRACKING_URI" if os.environ.get("MLFLOW_TRACKING_URI") else f"{mlflow} ui {store}"
+    view = "(choose Model training there)"  # MLflow opens every browser that is new to it in its view of traces
     return [
         ("verdict", f"{root / layout.VERDICT}   (again: ./lockstep gate)"),
         ("evaluation", str(root / layout.SUMMARY)),
         ("plots", f"{root / layout.PLOTS}, {root / layout.COMPARISON}"),
         ("data", "./lockstep data --html data.html"),
-        ("MLflow", where),
+        ("MLflow", f"{where}   {view}"),
         ("model", str(root / layout.MERGED)),
     ]

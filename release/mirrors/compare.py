@@ -1,6 +1,7 @@
 """Compares MLflow's model registry with git: versions, tags and aliases.
 
-A version belongs to a release by its source (the image by digest) and its run, which cannot be changed once created.
+A version belongs to a release by its source (the image by digest, or that image's folder among the artifacts of the
+run: ``mlmodel``) and its run, which cannot be changed once created.
 Its tags and the aliases can be changed by anyone, so these are compared.
 """
 
@@ -9,6 +10,7 @@ from typing import NamedTuple, Protocol
 
 from checks.rows import Record
 from checks.text import redact
+from release.mirrors import mlmodel
 from release.mirrors.types import Finding
 
 PREFIX = "lockstep."
@@ -66,7 +68,10 @@ class Store(Protocol):
     def make_model(self, name: str) -> None: ...
 
     def make_version(self, name: str, source: str, run: str | None, tags: Mapping[str, str]) -> str:
-        """Create a version with its tags; return its number."""
+        """Create a version with its tags; return its number.
+
+        With a run whose artifacts can be written, the version's source is a folder there, with ``mlmodel.files``.
+        """
         ...
 
     def tag(self, name: str, number: str, key: str, value: str) -> None: ...
@@ -184,7 +189,8 @@ def _mirror(model: Model, release: Release) -> Held | None:
 
 
 def _is(held: Held, release: Release) -> bool:
-    return held.source == release.source and held.run in ("", release.run)
+    about = mlmodel.about(held.source, held.run)
+    return about in (release.source, mlmodel.folder(release.source)) and held.run in ("", release.run)
 
 
 def _claiming(model: Model, wanted: Wanted) -> list[Held]:
@@ -193,12 +199,13 @@ def _claiming(model: Model, wanted: Wanted) -> list[Held]:
         return []
     known: dict[str, list[Release]] = {}
     for release in wanted.releases:
-        known.setdefault(release.source, []).append(release)
+        for about in (release.source, mlmodel.folder(release.source)):
+            known.setdefault(about, []).append(release)
     return [
         held
         for held in model.versions
         if any(key.startswith(PREFIX) for key in held.tags)
-        and not any(_is(held, release) for release in known.get(held.source, ()))
+        and not any(_is(held, release) for release in known.get(mlmodel.about(held.source, held.run), ()))
     ]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from checks import imports
 from checks.text import redact
+from release.mirrors import mlmodel
 from release.mirrors.compare import Held, Model, order
 from release.mirrors.types import MirrorUnavailable
 
@@ -70,7 +71,8 @@ class Database:
 
     def make_version(self, name: str, source: str, run: str | None, tags: Mapping[str, str]) -> str:
         with self._asking() as client:
-            made = client.create_model_version(name, source, run_id=run, tags=dict(tags), await_creation_for=0)
+            place = _described(client, source, run, tags) if run else None
+            made = client.create_model_version(name, place or source, run_id=run, tags=dict(tags), await_creation_for=0)
             return str(made.version)
 
     def tag(self, name: str, number: str, key: str, value: str) -> None:
@@ -107,6 +109,22 @@ class Database:
 
                     self._client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
             yield self._client
+
+
+def _described(client: Any, source: str, run: str, tags: Mapping[str, str]) -> str | None:
+    """The folder of the run's artifacts that tells MLflow of the image; None where it is not on this machine's disk.
+
+    A bucket is not tried: without a login its client may wait longer than a promotion does for mirrors.
+    """
+    root, folder = str(client.get_run(run).info.artifact_uri), mlmodel.folder(source)
+    if ":" in root.partition("/")[0] and not root.startswith("file:"):
+        return None
+    try:
+        for name, text in mlmodel.files(source, run, tags).items():
+            client.log_text(run, text, f"{folder}/{name}")
+    except (OSError, _mlflow_exception()):
+        return None
+    return f"{root}/{folder}"
 
 
 def _mlflow_exception() -> type[Any]:

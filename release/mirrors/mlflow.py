@@ -4,7 +4,6 @@ Servers are reached through MLflow's REST API, so that a release tool without ML
 databases through MLflow's client. Both run in a process of their own, which is killed at a deadline.
 """
 
-import json
 import os
 import re
 import subprocess
@@ -22,6 +21,7 @@ from checks.formats.pointer import Pointer
 from checks.formats.statement import Statement
 from release.adapters import process
 from release.mirrors.compare import PREFIX, VERSION, Release, Wanted
+from release.mirrors.mlmodel import SIGNATURE
 from release.mirrors.types import Finding, MirrorUnavailable
 from release.mirrors.worker import Done, Job
 
@@ -30,17 +30,6 @@ PRODUCTION, CHAMPION = "production", "champion"
 _OF_THE_POINTER = ("model", "commit", "evidence")
 _OF_THE_EVIDENCE = ("verdict", "base", "raw", "adapter")
 _SQLITE = "sqlite:///"
-# What every runtime serves, OpenAI's chat completions, as ``ModelSignature.from_dict`` of MLflow reads it. MLflow reads
-# a version's own signature from a file at its source, and cannot open an image: so it is a tag.
-_TURN = {"role": {"type": "string", "required": True}, "content": {"type": "string", "required": True}}
-_CHOICE = {"message": {"type": "object", "properties": _TURN, "required": True}}
-_INPUTS = (
-    {"name": "messages", "type": "array", "items": {"type": "object", "properties": _TURN}, "required": True},
-    {"name": "max_tokens", "type": "long", "required": False},
-    {"name": "temperature", "type": "double", "required": False},
-)
-_OUTPUTS = ({"name": "choices", "type": "array", "items": {"type": "object", "properties": _CHOICE}, "required": True},)
-SIGNATURE = json.dumps({"inputs": json.dumps(_INPUTS), "outputs": json.dumps(_OUTPUTS), "params": None})
 
 
 class Address(NamedTuple):

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from checks.text import redact
 from release.adapters import http
 from release.adapters.http import Text
+from release.mirrors import mlmodel
 from release.mirrors.compare import Held, Model, order
 from release.mirrors.types import MirrorUnavailable
 
@@ -21,6 +22,7 @@ _TIMES = (5, 30)  # seconds to connect, and between two reads; the caller ends w
 _LARGEST = 64 << 20  # bytes of one answer
 _PAGE, _PAGES = 1000, 100
 _ABSENT = "RESOURCE_DOES_NOT_EXIST"
+_PROXIED = "mlflow-artifacts:/"  # artifacts that the server itself takes and gives
 
 
 class _Tag(BaseModel):
@@ -44,6 +46,14 @@ class _Model(BaseModel):
     aliases: list[_Alias] = []
 
 
+class _Info(BaseModel):
+    artifact_uri: Text = ""
+
+
+class _Run(BaseModel):
+    info: _Info = _Info()
+
+
 class _Answer(BaseModel):
     """What is read of any answer; empty where it is an answer to something else."""
 
@@ -51,6 +61,7 @@ class _Answer(BaseModel):
     message: Text = ""
     registered_model: _Model | None = None
     model_version: _Version | None = None
+    run: _Run | None = None
     model_versions: list[_Version] = []
     next_page_token: Text = ""
 
@@ -64,6 +75,7 @@ class Server:
         parts = urlsplit(uri)
         host = parts.netloc.rpartition("@")[2]
         self._base = f"{parts.scheme}://{host}{parts.path.rstrip('/')}/api/2.0/mlflow"
+        self._artifacts = f"{self._base}-artifacts/artifacts/"
         self._session = requests.Session()
         self._session.auth = _login(unquote(parts.username or ""), unquote(parts.password or ""))
         ca = os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH")
@@ -86,7 +98,8 @@ class Server:
         self._ask("POST", "registered-models/create", {"name": name})
 
     def make_version(self, name: str, source: str, run: str | None, tags: Mapping[str, str]) -> str:
-        asked: dict[str, Any] = {"name": name, "source": source}
+        place = self._described(source, run, tags) if run else None
+        asked: dict[str, Any] = {"name": name, "source": place or source}
         asked["tags"] = [{"key": key, "value": value} for key, value in tags.items()]
         made = self._ask("POST", "model-versions/create", asked | ({"run_id": run} if run else {}))
         if not made or not made.model_version:
@@ -104,6 +117,23 @@ class Server:
 
     def unalias(self, name: str, alias: str) -> None:
         self._ask("DELETE", "registered-models/alias", {"name": name, "alias": alias})
+
+    def _described(self, source: str, run: str, tags: Mapping[str, str]) -> str | None:
+        """The folder of the run's artifacts that tells MLflow of the image; None where this server passes none on."""
+        found = self._ask("GET", "runs/get", {"run_id": run})
+        root = found.run.info.artifact_uri if found and found.run else ""
+        if not root.startswith(_PROXIED):
+            return None  # a bucket: the server does not write there for others
+        place = f"{root}/{mlmodel.folder(source)}"
+        for name, text in mlmodel.files(source, run, tags).items():
+            address = self._artifacts + f"{place}/{name}".removeprefix(_PROXIED)
+            try:
+                done = self._session.put(address, text.encode(), timeout=_TIMES, allow_redirects=False)
+            except (requests.RequestException, OSError) as error:
+                raise MirrorUnavailable(http.reason(error, _TIMES)) from None
+            if done.status_code != 200:
+                return None
+        return place
 
     def _versions(self, name: str) -> list[Held]:
         asked: dict[str, Any] = {"filter": f"name='{name}'", "max_results": _PAGE}

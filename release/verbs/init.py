@@ -1,4 +1,6 @@
-"""init: turns the configuration of a clone into one for a team's own data."""
+"""init: puts Lockstep into an empty folder or a repository, or takes a clone as it is, and writes params.yaml for a
+team's own data.
+"""
 
 import math
 import shutil
@@ -11,10 +13,17 @@ from checks.config.params import Params
 from checks.config.starting import Choice
 from checks.errors import DataRefused, ParamsRefused
 from checks.formats.survey import SURVEY, Contents, Measured, Request
-from release.adapters import commits, dvc, git
+from release.adapters import commits, dvc, git, tool_files
+from release.adapters.tool_files import Plan
 
 _EXAMPLE = "azure-cli"  # the loader of the configurations that come with the repository
-_NEEDED = (layout.PIPELINE, Path(".dvc/config"), Path("stages/prepare.py"), Path("checks/config/params.py"))
+_NEEDED = (layout.PIPELINE, Path(".dvc/config"))
+_WRITTEN = (
+    Path("data"),
+    Path("models"),
+    layout.REPORTS,
+    Path(".lockstep"),
+)  # by the pipeline, and mostly ignored by git
 _WORDS = 1_000_000  # before the longest prompt is known, none is dropped
 _LONGEST = 2048  # tokens of a prompt: longer ones need a person's decision about memory and the base
 
@@ -28,47 +37,89 @@ class Begun(NamedTuple):
     needed: int
 
 
-def look(root: Path, file: Path, *, force: bool) -> tuple[Params, str, Contents]:
-    """The present parameters, the address of ``file`` for params.yaml, and its columns.
+class Place(NamedTuple):
+    """Where init works: the folder ``root``; ``plan`` if Lockstep's files are to be put there, None if they are there.
 
-    Raises ParamsRefused for a folder without the pipeline or git, or a params.yaml that may not be replaced;
-    DataRefused for no readable file; and as ``dvc.python``.
+    ``old``: the text of the params.yaml that is turned into one for the data, and ``params`` what it says.
     """
+
+    root: Path
+    plan: Plan | None
+    old: str
+    params: Params
+
+    @property
+    def tool(self) -> Path:
+        """The folder whose stages look at the data."""
+        return self.plan.clone if self.plan else self.root
+
+
+def find(root: Path, file: Path, *, force: bool) -> Place:
+    """Where to work, with rows in ``file``. Writes nothing.
+
+    Raises ParamsRefused as ``tool_files.plan``, and for a params.yaml that may not be replaced or a clone without git;
+    DataRefused for a ``file`` that is none.
+    """
+    if not tool_files.are_in(root):
+        _hold_file(file)  # before more is said
+        plan = tool_files.plan(root, file)
+        text = plan.contents[layout.PARAMS.as_posix()].decode()
+        params = params_file.parse(text)
+        if not _is_example(params):
+            fix = "use a clone of Lockstep as it comes"
+            raise ParamsRefused(f"{plan.clone}: its {layout.PARAMS} is about data of a team's own", fix)
+        return Place(root, plan, text, params)
     if missing := [path for path in _NEEDED if not (root / path).is_file()]:
-        raise ParamsRefused(
-            f"{root.resolve()}: has no {missing[0]}: the stages are part of this repository",
-            "clone or fork the repository of Lockstep, and run ./lockstep init there",
-        )
+        raise ParamsRefused(f"{root.resolve()}: has no {missing[0]}", f"git checkout -- {missing[0]}, or a new clone")
     if not git.has_repository(root):
         raise ParamsRefused(f"{root.resolve()}: is not in a git repository", "git init && git add -A && git commit")
     params = params_file.load(root / layout.PARAMS)
     _refuse_to_replace(root, params, force=force)
+    return Place(root, None, (root / layout.PARAMS).read_text(encoding="utf-8"), params)
+
+
+def look(place: Place, file: Path) -> tuple[str, Contents]:
+    """The address of ``file`` for params.yaml, and its columns.
+
+    Raises DataRefused for a file that cannot be read, or that the pipeline would overwrite; and as ``dvc.python``.
+    """
+    _hold_file(file)
+    path, top = file.resolve(), place.root.resolve()
+    within = path.relative_to(top) if path.is_relative_to(top) else None
+    if within and (folder := next((each for each in _WRITTEN if each in within.parents), None)):
+        raise DataRefused(
+            f"{within}: the pipeline writes {folder}/ itself",
+            f"mkdir -p datasets && mv {within} datasets/ && ./lockstep init datasets/{within.name}",
+        )
+    dvc.python(place.tool, ["-m", "stages.survey", str(path)], "the look at the data", aside=True)
+    return within.as_posix() if within else str(path), files.read_json(place.tool / SURVEY, Contents)
+
+
+def _hold_file(file: Path) -> None:
     if not file.is_file():
         what = "is a folder" if file.is_dir() else "no such file"
         raise DataRefused(f"{file}: {what}", "give one file in JSONL, CSV or Parquet; for others: docs/how-to/data.md")
-    path, top = file.resolve(), root.resolve()
-    address = path.relative_to(top).as_posix() if path.is_relative_to(top) else str(path)
-    dvc.python(root, ["-m", "stages.survey", str(path)], "the look at the data", aside=True)
-    return params, address, files.read_json(root / SURVEY, Contents)
 
 
-def begin(root: Path, params: Params, choice: Choice, *, margin_given: bool, words: int | None = None) -> Begun:
+def begin(place: Place, choice: Choice, *, margin_given: bool, words: int | None = None) -> Begun:
     """Prepare the rows as ``choice`` says, plan the test split, and make the new text. Writes no params.yaml.
 
     ``words``: longer prompts are dropped; None: none are. Raises ParamsRefused for licences that do not fit or a choice
     that params.yaml cannot express, DataRefused for rows that are too long or too few, and as ``dvc.python``.
     """
+    params = place.params
     starting.adapter(choice.base_license or params.base.license or "", choice.license)
     shares = starting.models(params)
     needed = starting.rows_needed(choice.margin, shares)
     name = Path(choice.uri).name
     request = Request(
-        file=choice.uri, prepare=starting.prepare(choice, name, words or _WORDS, (0.1, 0.1)), labels=choice.labels,
-        test_rows=needed, max_test_share=starting.MOST_TEST, base=choice.base,
+        file=_path(place, choice.uri), prepare=starting.prepare(choice, name, words or _WORDS, (0.1, 0.1)),
+        labels=choice.labels, test_rows=needed, max_test_share=starting.MOST_TEST,
+        base=choice.base and _path(place, choice.base),
     )  # fmt: skip
     arguments = ["-m", "stages.survey", "--request", request.model_dump_json()]
-    dvc.python(root, arguments, "the look at the data", aside=True)
-    measured = files.read_json(root / SURVEY, Measured)
+    dvc.python(place.tool, arguments, "the look at the data", aside=True)
+    measured = files.read_json(place.tool / SURVEY, Measured)
     if measured.prompt_tokens > _LONGEST:
         raise DataRefused(
             f"{name}: the longest prompt has {measured.words:,} words, about {measured.prompt_tokens:,} tokens; "
@@ -80,8 +131,14 @@ def begin(root: Path, params: Params, choice: Choice, *, margin_given: bool, wor
     prepared: dict[str, Any] = starting.prepare(
         choice, name, words or _words(measured), (measured.valid, measured.test)
     )
-    text = starting.written((root / layout.PARAMS).read_text(encoding="utf-8"), params, choice, prepared, measured)
+    text = starting.written(place.old, params, choice, prepared, measured)
     return Begun(text, choice, measured, starting.rows_needed(margin, shares))
+
+
+def _path(place: Place, address: str) -> str:
+    """The address for stages that run elsewhere; one that is no path in ``place.root`` stays as it is."""
+    path = place.root / address
+    return str(path.resolve()) if path.exists() else address
 
 
 def _words(measured: Measured) -> int:
@@ -89,12 +146,17 @@ def _words(measured: Measured) -> int:
     return math.ceil(1.5 * measured.words / 10) * 10
 
 
-def write(root: Path, begun: Begun, params: Params) -> bool:
-    """Write params.yaml; whether the record of the old one, ``params``, was removed, since it is the example's.
+def write(place: Place, begun: Begun) -> bool:
+    """Write params.yaml, with all of Lockstep where it is not there yet; whether the example's record was removed.
 
     Once the removal is committed to the target branch, no gate compares a model of the team's task with the example's.
+    Raises as ``tool_files.lay``.
     """
-    foreign = _is_example(params)
+    if place.plan:
+        tool_files.lay(place.plan, {layout.PARAMS: begun.text})
+        return False
+    root = place.root
+    foreign = _is_example(place.params)
     if foreign:  # first: if this command is killed here, the next one does the rest
         (root / layout.LOCK).unlink(missing_ok=True)
         if (root / layout.REPORTS).is_dir():

@@ -20,6 +20,7 @@ from checks.config.params import Params
 from checks.errors import MachineRefused, Refusal
 
 _DEADLINE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+_KIND = {"mlflow.experimentKind": "custom_model_development"}  # MLflow's pages: runs and charts first, not traces
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
@@ -76,7 +77,7 @@ def opened(params: Params, root: Path) -> Store:
                 )
             return Store(client, known.experiment_id, uri)
         local = (root / layout.STATE / "mlartifacts").resolve().as_uri() if uri.startswith("sqlite:") else None
-        return Store(client, client.create_experiment(name, artifact_location=local), uri)
+        return Store(client, client.create_experiment(name, artifact_location=local, tags=_KIND), uri)
 
 
 def _probe(uri: str) -> None:

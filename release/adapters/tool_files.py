@@ -1,0 +1,194 @@
+"""Lockstep's own files, as a commit of its clone has them, put into a folder that has none of them.
+
+No file of the folder is replaced. The files are written below ``.lockstep`` first and then linked to their places, the
+launcher last; if this is killed, the next call removes what it linked and begins anew.
+"""
+
+import io
+import os
+import shutil
+import tarfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import release
+from checks import files, layout
+from checks.errors import MachineRefused, ParamsRefused
+from checks.text import redact
+from release.adapters.git import Git, has_repository
+
+ORIGIN = Path(".lockstep-commit")  # names the commit of Lockstep that the files are of, for a later update
+_LAUNCHER = "lockstep"
+_STAGED = Path(".lockstep/init")
+# The record of the clone's own model, its decisions, and the files that depend on them.
+_RECORD = (layout.LOCK, layout.REPORTS, Path("release/policy"))
+_THEIRS = ("README.md", "LICENSE", "CHANGELOG.md", ".pre-commit-config.yaml", ".gitattributes")  # kept if there
+_LINES = (".gitignore", ".dvcignore")  # lines that are missing are added
+_LISTED = 8
+
+
+class Plan(NamedTuple):
+    """Where the files come from and go to: ``contents`` by path, those that are ``executable``, and lines to add."""
+
+    clone: Path
+    commit: str
+    folder: Path
+    contents: Mapping[str, bytes]
+    executable: frozenset[str]
+    added: Mapping[str, str]
+    kept: tuple[str, ...]
+
+
+def are_in(folder: Path) -> bool:
+    """Whether ``folder`` has Lockstep's code, and not only a part that a killed call left."""
+    code = ("stages/prepare.py", "checks/config/params.py")
+    return all((folder / path).is_file() for path in code) and not (folder / _STAGED).exists()
+
+
+def plan(folder: Path, data: Path) -> Plan:
+    """What to put into ``folder``, beside the file ``data``.
+
+    Raises ParamsRefused if this command does not run from a clone, if the folder is neither empty nor the top of a
+    repository, and for files that are in the way.
+    """
+    folder = folder.resolve()
+    clone = Path(release.__file__).resolve().parent.parent
+    if not are_in(clone) or not (clone / ".git").exists():
+        raise ParamsRefused(
+            f"{folder}: has no {layout.PIPELINE}, and this lockstep is installed without the files to put there",
+            "clone the repository of Lockstep, and run that clone's ./lockstep init in this folder",
+        )
+    _clean(folder)
+    _hold_fit(folder, data)
+    git = Git(clone, None)
+    commit = git.line("rev-parse", "HEAD^{commit}")
+    contents, executable = _committed(git, commit)
+    if released := [name for name in contents if PurePosixPath(name).name == layout.POINTER]:
+        raise ParamsRefused(
+            f"{clone}: has a release of its own ({released[0]})",
+            "use a clone of Lockstep in which nothing was released",
+        )
+    kept = tuple(name for name in _THEIRS if os.path.lexists(folder / name))
+    lines = {name: _missing(folder / name, contents[name]) for name in _LINES if (folder / name).is_file()}
+    for name in (*kept, *lines):
+        contents.pop(name, None)
+    _hold_free(folder, contents)
+    added = {name: text for name, text in lines.items() if text}
+    return Plan(clone, commit, folder, contents, executable, added, kept)
+
+
+def lay(its: Plan, more: Mapping[Path, str]) -> None:
+    """Write the files of the plan, with ``more`` in place of those of its names; make a repository if there is none.
+
+    Raises ParamsRefused for a file that came since the plan was made; MachineRefused if the disk takes no hard links.
+    """
+    staged = its.folder / _STAGED
+    contents = {**its.contents, ORIGIN.as_posix(): f"{its.commit}\n".encode()}
+    contents |= {path.as_posix(): text.encode() for path, text in more.items()}
+    if not has_repository(its.folder):
+        Git(its.folder, None).ask("init", "--quiet", "--initial-branch=main")
+    for name, text in its.added.items():
+        old = (its.folder / name).read_text(encoding="utf-8")
+        files.write_text(its.folder / name, old + "\n" * (bool(old) and not old.endswith("\n")) + text)
+    for name, data in contents.items():
+        (staged / name).parent.mkdir(parents=True, exist_ok=True)
+        (staged / name).write_bytes(data)
+        (staged / name).chmod(0o755 if name in its.executable else 0o644)
+    for name in sorted(contents, key=lambda name: name == _LAUNCHER):
+        (its.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(staged / name, its.folder / name)
+        except FileExistsError:
+            if not _same(its.folder / name, contents[name]):
+                _clean(its.folder)
+                raise _in_the_way([name]) from None
+        except OSError as error:
+            _clean(its.folder)
+            raise MachineRefused(f"{name}: {error.strerror}", "use a disk that takes hard links") from error
+    shutil.rmtree(staged)
+
+
+def _clean(folder: Path) -> None:
+    """Remove the files that a killed call linked, then its copies of them."""
+    staged = folder / _STAGED
+    if not staged.is_dir():
+        return
+    for path in (path for path in staged.rglob("*") if path.is_file()):
+        placed = folder / path.relative_to(staged)
+        if os.path.lexists(placed) and not placed.is_symlink() and placed.samefile(path):
+            placed.unlink()
+    shutil.rmtree(staged)
+
+
+def _hold_fit(folder: Path, data: Path) -> None:
+    """Refuse a folder of other things, so that a wrong directory is not filled with a thousand files."""
+    if (folder / ".git").exists():
+        return
+    if has_repository(folder):
+        raise ParamsRefused(f"{folder}: lies inside a git repository", "run this at its top, or in a folder elsewhere")
+    its = data.resolve().relative_to(folder).parts[0] if data.resolve().is_relative_to(folder) else ""
+    if others := sorted(path.name for path in folder.iterdir() if path.name != its and not path.name.startswith(".")):
+        raise ParamsRefused(
+            f"{folder}: is neither empty nor a git repository: {_listed(others)}",
+            "use an empty folder, or run git init here first if these files belong to the model's repository",
+        )
+
+
+def _committed(git: Git, commit: str) -> tuple[dict[str, bytes], frozenset[str]]:
+    """The files of the commit, without its record."""
+    contents: dict[str, bytes] = {}
+    executable = set()
+    with tarfile.open(fileobj=io.BytesIO(git.ask("archive", "--format=tar", commit))) as archive:
+        for member in archive:
+            path = Path(member.name)
+            if not member.isfile() or any(path == each or each in path.parents for each in _RECORD):
+                continue
+            if (stream := archive.extractfile(member)) is not None:
+                contents[member.name] = stream.read()
+            if member.mode & 0o100:
+                executable.add(member.name)
+    return contents, frozenset(executable)
+
+
+def _hold_free(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Refuse if another file, or something that is no folder, is where one of ``contents`` goes, or git ignores it."""
+    taken = {name for name, data in contents.items() if not _free(folder / name, data)}
+    for parent in sorted({parent for name in contents for parent in PurePosixPath(name).parents} - {PurePosixPath()}):
+        path = folder / parent
+        if os.path.lexists(path) and (path.is_symlink() or not path.is_dir()):
+            taken = {name for name in taken if parent not in PurePosixPath(name).parents} | {str(parent)}
+    if taken:
+        raise _in_the_way(sorted(taken))
+    if (folder / ".git").exists():
+        said = Git(folder, None).run("check-ignore", "--no-index", "-z", "--stdin", given="\0".join(contents).encode())
+        if ignored := sorted(name for name in os.fsdecode(said.out).split("\0") if name):
+            raise ParamsRefused(
+                f"{folder}: git ignores files of Lockstep: {_listed(ignored)}", "change .gitignore, then again"
+            )
+
+
+def _free(path: Path, data: bytes) -> bool:
+    return not os.path.lexists(path) or _same(path, data)
+
+
+def _same(path: Path, data: bytes) -> bool:
+    return path.is_file() and not path.is_symlink() and path.stat().st_size == len(data) and path.read_bytes() == data
+
+
+def _missing(path: Path, wanted: bytes) -> str:
+    have = set(path.read_text(encoding="utf-8").splitlines())
+    return "".join(f"{line}\n" for line in wanted.decode().splitlines() if line not in have)
+
+
+def _in_the_way(names: list[str]) -> ParamsRefused:
+    return ParamsRefused(
+        f"Lockstep has files with names of yours: {_listed(names)}",
+        "rename yours, or keep the model in a repository of its own",
+    )
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = list(names)
+    more = f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
+    return redact(", ".join(names[:_LISTED]), 500) + more

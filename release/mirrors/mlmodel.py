@@ -1,0 +1,53 @@
+"""What MLflow reads of a release's version: a file MLmodel with the signature, and an example of a request.
+
+MLflow reads both at the source of a version, and cannot open an image. So they are artifacts of the training run, in a
+folder whose name says which image they are about; that folder is the version's source. No weights are copied.
+Format: https://mlflow.org/docs/latest/ml/model/#storage-format
+"""
+
+import json
+import re
+from collections.abc import Mapping
+
+import yaml
+
+# What every runtime serves, OpenAI's chat completions, as ``ModelSignature.from_dict`` of MLflow reads it.
+_TURN = {"role": {"type": "string", "required": True}, "content": {"type": "string", "required": True}}
+_CHOICE = {"message": {"type": "object", "properties": _TURN, "required": True}}
+_INPUTS = (
+    {"name": "messages", "type": "array", "items": {"type": "object", "properties": _TURN}, "required": True},
+    {"name": "max_tokens", "type": "long", "required": False},
+    {"name": "temperature", "type": "double", "required": False},
+)
+_OUTPUTS = ({"name": "choices", "type": "array", "items": {"type": "object", "properties": _CHOICE}, "required": True},)
+_SIGNATURE = {"inputs": json.dumps(_INPUTS), "outputs": json.dumps(_OUTPUTS), "params": None}
+SIGNATURE = json.dumps(_SIGNATURE)
+_EXAMPLE = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 16, "temperature": 0.0}
+_FOLDER = "release"
+
+
+def folder(source: str) -> str:
+    """The folder of an image (``oci://HOST/NAME@sha256:…``) among the artifacts of its run."""
+    return f"{_FOLDER}/{re.sub(r'[^A-Za-z0-9._]+', '-', source)}"
+
+
+def about(source: str, run: str) -> str:
+    """What a version's source is about: the folder of an image if it is one of ``run``, else the source itself.
+
+    MLflow never changes source and run of a version, so both together say which image it is.
+    """
+    _, found, name = source.rpartition(f"/{run}/artifacts/{_FOLDER}/") if run else ("", "", "")
+    return f"{_FOLDER}/{name}" if found and "/" not in name else source
+
+
+def files(source: str, run: str, tags: Mapping[str, str]) -> dict[str, str]:
+    """The two files by name. ``tags`` are those of the version: they become the model's metadata."""
+    model = {
+        "artifact_path": folder(source),
+        "flavors": {"lockstep": {"image": source, "api": "/v1/chat/completions"}},
+        "metadata": {key: value for key, value in tags.items() if value != SIGNATURE},
+        "run_id": run,
+        "saved_input_example_info": {"artifact_path": "input_example.json", "type": "json_object"},
+        "signature": _SIGNATURE,
+    }
+    return {"MLmodel": yaml.safe_dump(model), "input_example.json": json.dumps(_EXAMPLE)}
