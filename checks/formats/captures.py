@@ -11,8 +11,9 @@ redacted before a row is made. An example, one line in a file:
  "2bf8835691b3", "lockstep.environment": "production", "lockstep.seconds": 0.31,
  "lockstep.seconds_to_first_token": null, "lockstep.redactions": {"email": 1}, "lockstep.sampled_share": 0.1}
 
-A file is ENVIRONMENT/YYYY-MM-DD/HH-WRITER-NUMBER.jsonl: rows of requests that ended in that hour (UTC). It is complete
-and never changed. While it is written it is called ….jsonl.open, and its last line may be a part of one.
+A file is ENVIRONMENT/YYYY-MM-DD/HH-WRITER-NUMBER.jsonl: rows of requests that ended in that hour (UTC); of those that
+`lockstep capture` took from other tools, requests that arrived in it. It is complete and never changed. While it is
+written it is called ….jsonl.open, and its last line may be a part of one.
 """
 
 import re
@@ -38,6 +39,7 @@ ID_HEADER, RELEASE_HEADER = "X-Request-Id", "Lockstep-Release"  # of an answer: 
 SHADOW_ID = "lockstep-shadow"  # of every request of `lockstep shadow`: no traffic, so a gateway does not store it
 
 _FOLDER = re.compile(r".*-([0-9a-f]{12})/?")  # of weights: /models/NAME-VERSION
+_DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{12})(?:[0-9a-f]{52})?")
 _NAME = re.compile(r"(?:^|/)(\d{4}-\d\d-\d\d)/(\d\d)-[^/]+$")
 # The time of a row is written in UTC, whatever zone it was read in.
 _Time = Annotated[AwareDatetime, BeforeValidator(lambda value: _utc(value))]
@@ -119,6 +121,12 @@ class Capture(Record):
 def release_of(folder: Any) -> str | None:
     """The release whose weights a server says that it serves from ``folder``; None if it does not say."""
     found = _FOLDER.fullmatch(folder) if isinstance(folder, str) else None
+    return found[1] if found else None
+
+
+def release_named(text: str) -> str | None:
+    """The release of a model's digest, or of its first 12 digits; None if ``text`` is neither."""
+    found = _DIGEST.fullmatch(text)
     return found[1] if found else None
 
 

@@ -94,6 +94,7 @@ SECTIONS: dict[str, tuple[click.Command, ...]] = {  # of `lockstep --help`, in t
         environments.history,
         environments.reconcile,
         gateway.gateway,
+        gateway.capture,
         monitor.monitor,
         monitor.watch,
         monitor.feedback,

@@ -1,4 +1,4 @@
-"""The command gateway."""
+"""Commands that capture requests: gateway, and capture for those that other tools recorded."""
 
 from pathlib import Path
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from release.cli.common import Number, refusing
+from release.cli.tables import one_line
 
 _FILE = click.Path(path_type=Path)
 _PORT = click.IntRange(1, 65535)
@@ -68,3 +69,39 @@ def gateway(root: Path, /, **options: Any) -> None:
     from release.verbs import gateway as verb
 
     verb.gateway(root, verb.Options(**options), lambda line: click.echo(escape(line), err=True))
+
+
+@click.command()
+@click.argument("environment", metavar="ENV")
+@click.argument("kind", metavar="KIND")
+@click.argument("source", metavar="SOURCE")
+@click.option(
+    "--release", metavar="DIGEST", help="The digest of the model that answered, where the log does not say it."
+)
+@click.option(
+    "--sample", type=Number(0, 1, min_open=True), default=1.0, show_default=True,
+    help="Share of the requests that the other tool recorded.",
+)  # fmt: skip
+@click.option(
+    "--from", "since", metavar="TIME", help="Only requests from then on: 2026-03-14 or 2026-03-14T15:09+01:00."
+)
+@click.option("--to", "until", metavar="TIME", help="Only requests before.")
+@click.option("--captures", metavar="FOLDER", help="Where to store them; also s3://… Default: .lockstep/captures.")
+@click.pass_obj
+@refusing
+def capture(root: Path, /, environment: str, kind: str, source: str, **options: Any) -> None:
+    """Store requests to ENV that another tool recorded, redacted, as the gateway would have captured them.
+
+    KIND is the tool: `jsonl` for an access log with requests and answers, `kserve` for events of KServe's inference
+    logger, `mlflow` for traces of MLflow, or a kind that a package adds. SOURCE is a file, a folder or an address such
+    as s3://…; of `mlflow` it is an experiment of the server that MLFLOW_TRACKING_URI names. A line that is no request
+    is refused, and nothing is stored then. The same log again adds nothing.
+    """
+    from release.verbs import capture as verb
+
+    found = verb.capture(root, environment, kind, source, verb.Options(**options))
+    for reason, count in found.left_out.most_common():
+        click.echo(f"left out: {count:,}: {one_line(reason)}", err=True)
+    click.echo(
+        f"stored {found.new:,} of {found.requests:,} requests in {len(found.files):,} files; the others were there"
+    )

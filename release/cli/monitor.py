@@ -63,19 +63,35 @@ def watch(
 
 
 @click.command()
-@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
+@click.argument("file", metavar="[FILE]", required=False, type=click.Path(path_type=Path))
+@click.option("--mlflow", "experiment", metavar="EXPERIMENT", help="Read assessments of its traces instead of FILE.")
+@click.option(
+    "--assessment", metavar="NAME", default="expected_response", show_default=True,
+    help="With --mlflow: the assessments whose text is what the answer should have been.",
+)  # fmt: skip
 @click.option("--captures", metavar="FOLDER", help=_CAPTURES)
 @click.pass_obj
 @refusing
-def feedback(root: Path, file: Path, captures: str | None) -> None:
+def feedback(root: Path, file: Path | None, experiment: str | None, assessment: str, captures: str | None) -> None:
     """Store what the answers to captured requests should have been, for `lockstep watch`.
 
     FILE has a JSON object a line: {"request_id": "…", "label": "…"}. The id is the gateway's, from the header
     X-Request-Id of the answer.
+
+    With --mlflow, labels are the expectations and the feedback of people on traces of the MLflow server that
+    MLFLOW_TRACKING_URI names. The id is the client_request_id of the trace, or else the trace's own, as of `lockstep
+    capture`. Assessments of judges, and those that only say right or wrong, are left out.
     """
     from release.verbs import feedback as verb
 
-    found = verb.feedback(root, file, captures)
+    if (file is None) == (experiment is None):
+        raise click.UsageError("Give either FILE or --mlflow EXPERIMENT.")
+    if file is not None:
+        found = verb.feedback(root, file, captures)
+    else:
+        found = verb.of_mlflow(root, str(experiment), assessment, captures)
+    for reason, count in found.left_out:
+        click.echo(f"left out: {count:,} assessments: {one_line(reason)}", err=True)
     click.echo(f"stored {found.labels:,} labels of {found.requests:,} requests: {one_line(found.name)}")
 
 

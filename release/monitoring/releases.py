@@ -1,16 +1,14 @@
 """Which release an environment runs, and which one is to follow it."""
 
-import re
 from pathlib import Path
 from typing import NamedTuple
 
 from checks import layout
 from checks.config.params import Params
 from checks.errors import EvidenceRefused, ParamsRefused
+from checks.formats.captures import release_named
 from checks.formats.pointer import Pointer
 from release.ledger import Ledger
-
-_DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{12})(?:[0-9a-f]{52})?")
 
 
 class Sides(NamedTuple):
@@ -56,8 +54,8 @@ def both(root: Path, params: Params, environment: str, named: str | None, ledger
         raise EvidenceRefused(f"{environment}: no environment comes before it, so the candidate is not known", todo)
     if named in params.promote.environments:
         candidate = short(runs(root, params, named, ledger))
-    elif found := _DIGEST.fullmatch(named):
-        candidate = found[1]
+    elif found := release_named(named):
+        candidate = found
     else:
         raise EvidenceRefused(f"{named[:80]!r}: is neither an environment nor the digest of a model", todo)
     if candidate == production:

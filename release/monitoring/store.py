@@ -1,8 +1,9 @@
 """The folder with captured requests and the labels that came for them: on this machine, or at an address of fsspec."""
 
 import json
-from collections.abc import Iterator
-from datetime import UTC, datetime
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -60,6 +61,38 @@ class Store:
                 if row.environment == environment and since <= row.time < until:
                     yield row
 
+    def documents(self) -> Iterator[tuple[str, bytes]]:
+        """The name and the bytes of the file at this address, or of each file below it. Raises EvidenceRefused."""
+        alone = self._files is None and Path(self._top).is_file()
+        names = [self._top] if alone else self._names("")
+        if not names:
+            raise EvidenceRefused(f"{self.shown}: there is no file", "name a file, or a folder of files")
+        for name in names:
+            yield redact(name), self._read(name)
+
+    def add_requests(self, environment: str, requests: Sequence[Capture], writer: str) -> tuple[list[str], int]:
+        """Store requests that another tool captured, a file for each hour in which some arrived.
+
+        Returns the names of these files, and how many requests are new.
+
+        A request that is stored already is left out, so the same ones again change nothing. Raises EvidenceRefused.
+        """
+        times = [each.time for each in requests]
+        there = self.requests(environment, min(times), max(times) + timedelta(microseconds=1))
+        known = {(each.time, each.request_id) for each in there}
+        hours = defaultdict[str, list[str]](list)
+        for each in sorted(requests, key=lambda one: (one.time, one.request_id)):
+            if (key := (each.time, each.request_id)) not in known:
+                known.add(key)
+                hours[f"{each.time:%Y-%m-%d/%H}"].append(f"{each.model_dump_json()}\n")
+        names = []
+        for hour, lines in hours.items():
+            data = "".join(lines)
+            digits = digest.of_bytes(data.encode()).removeprefix("sha256:")[:16]
+            names.append(f"{environment}/{hour}-{writer}-{digits}{captures.CLOSED}")
+            self._write(names[-1], data)
+        return names, sum(map(len, hours.values()))
+
     def labels(self) -> Iterator[Label]:
         """Every label that was given, in the order in which they were stored. Raises EvidenceRefused."""
         for name in self._names(_FEEDBACK):
@@ -82,12 +115,15 @@ class Store:
         if there := next((name for name in self._names(_FEEDBACK) if name.endswith(end)), None):
             return f"{_FEEDBACK}/{there.rpartition('/')[2]}"
         name = f"{_FEEDBACK}/{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}{end}"
-        if self._files is None:
-            files.write_text(Path(self._top) / name, data)
-        else:
-            self._files.makedirs(f"{self._top}/{_FEEDBACK}", exist_ok=True)
-            self._files.pipe_file(f"{self._top}/{name}", data.encode())
+        self._write(name, data)
         return name
+
+    def _write(self, name: str, text: str) -> None:
+        if self._files is None:
+            files.write_text(Path(self._top) / name, text)
+        else:
+            self._files.makedirs(f"{self._top}/{name}".rpartition("/")[0], exist_ok=True)
+            self._files.pipe_file(f"{self._top}/{name}", text.encode())
 
     def _names(self, folder: str) -> list[str]:
         """All files below ``folder``, sorted."""

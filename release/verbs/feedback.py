@@ -1,19 +1,26 @@
 """feedback: stores labels of requests, which `lockstep watch` joins with the captured requests by their id."""
 
+from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from checks import layout
 from checks.errors import EvidenceRefused
-from release.monitoring.store import Store, parse
+from release.monitoring.store import Label, Store, parse
+from release.monitoring.window import Span
 
 
 class Stored(NamedTuple):
-    """How many labels, of how many requests, and the name of their file below the captures."""
+    """How many labels, of how many requests, and the name of their file below the captures.
+
+    ``left_out``: assessments of MLflow that are no labels, with how many there are of each reason.
+    """
 
     labels: int
     requests: int
     name: str
+    left_out: tuple[tuple[str, int], ...] = ()
 
 
 def feedback(root: Path, file: Path, captures: str | None = None) -> Stored:
@@ -28,5 +35,33 @@ def feedback(root: Path, file: Path, captures: str | None = None) -> Stored:
         raise EvidenceRefused(f"{file}: {error.strerror or error}", "name a file of JSON lines") from error
     if not labels:
         raise EvidenceRefused(f"{file}: has no label", 'write a line {"request_id": "…", "label": "…"} for each')
+    return _stored(root, labels, captures)
+
+
+def of_mlflow(root: Path, experiment: str, assessment: str, captures: str | None = None) -> Stored:
+    """Store what the assessments called ``assessment`` of an MLflow experiment's traces say. As ``feedback``.
+
+    Raises EvidenceRefused if there is no such experiment or no label in it, MachineRefused if MLflow cannot be asked.
+    """
+    from release.monitoring.logs import mlflow
+
+    labels, left_out = list[Label](), Counter[str]()
+    for each in mlflow.labels(experiment, assessment, Span(datetime(1970, 1, 1, tzinfo=UTC), datetime.now(UTC))):
+        if isinstance(each, str):
+            left_out[each] += 1
+        else:
+            labels.append(each)
+    if not labels:
+        why = "".join(f"; {count:,} left out: {reason}" for reason, count in left_out.most_common())
+        raise EvidenceRefused(
+            f"experiment {experiment[:80]!r}: no assessment {assessment[:80]!r} has a label{why}",
+            "name the assessment whose text is what the answer should have been with --assessment",
+        )
+    # By request, so that the same labels are the same file whatever the order in which MLflow lists them.
+    labels.sort(key=lambda each: (each.request_id, each.label))
+    return _stored(root, labels, captures)._replace(left_out=tuple(left_out.most_common()))
+
+
+def _stored(root: Path, labels: list[Label], captures: str | None) -> Stored:
     name = Store(captures or str(root / layout.CAPTURES)).add(labels)
     return Stored(len(labels), len({label.request_id for label in labels}), name)

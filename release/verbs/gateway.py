@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from checks.errors import MachineRefused, ServingRefused
+from checks.formats import captures
 from release.monitoring.gateway.settings import SECONDS, TOKEN_SECONDS, Settings
 
 _SPOOL = Path(".lockstep") / "captures"
-_DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{12})(?:[0-9a-f]{52})?")
 ENVIRONMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 # As sha256sum prints it: a digest, and the name of whoever has the key.
 _KEY = re.compile(r"([0-9a-f]{64})(?:\s.*)?")
@@ -88,10 +88,10 @@ def _upstream(text: str) -> str:
 
 
 def _release(text: str) -> str:
-    found = _DIGEST.fullmatch(text)
+    found = captures.release_named(text)
     if found is None:
         raise ServingRefused(f"--release: {text!r} is no digest", "write the model's digest, or its first 12 digits")
-    return found[1]
+    return found
 
 
 def _keys(path: Path) -> tuple[str, ...]:

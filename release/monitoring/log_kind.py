@@ -1,0 +1,125 @@
+"""What a kind of log is: a tool of others that recorded requests and answers of OpenAI's API, read as exchanges.
+
+One kind, one file in ``release.monitoring.logs``. A kind says when, which request, which answer; ``entry`` checks them
+and makes what the gateway would have made. Redaction and the row come later, in ``release.monitoring.gateway.rows``.
+"""
+
+import abc
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from checks.errors import EvidenceRefused
+from checks.formats.captures import SHADOW_ID, release_named
+from checks.text import redact
+from release.monitoring.gateway.answers import Answer, Events, whole
+from release.monitoring.gateway.rows import Exchange
+from release.monitoring.window import Span
+
+_STREAM = ("data:", "event:", "id:", ":")  # how server-sent events begin
+NO_COMPLETION = "no chat and no completion"
+
+
+class Entry(NamedTuple):
+    """A request of a log. ``where``: file and line, or its name there. ``exchange``: None if it is left out."""
+
+    where: str
+    exchange: Exchange | None
+    left_out: str = ""  # why
+
+
+class LogKind(abc.ABC):
+    """``name``: as the command calls it."""
+
+    name: ClassVar[str]
+
+    @abc.abstractmethod
+    def read(self, source: str, span: Span) -> Iterator[Entry]:
+        """The requests at ``source``; those outside of ``span`` may be left out without a word.
+
+        Raises EvidenceRefused for what is no such log, with its line; MachineRefused if a package is missing.
+        """
+
+
+def entry(
+    where: str, *, time: datetime, request_id: str, request: Any, response: Any, status: int, seconds: float,
+    release: str | None = None, first: float | None = None,
+) -> Entry:  # fmt: skip
+    """Check a request and its answer. ``request``: a JSON object or its text; ``response``: that, or a stream's text.
+
+    ``release``: the digest of the model that answered, if the log says it. Raises EvidenceRefused if it is none, or if
+    the answer is none of OpenAI's API although ``status`` says that it was given.
+    """
+    body = _object(f"{where}: request", request)
+    if "messages" not in body and "prompt" not in body:
+        return Entry(where, None, NO_COMPLETION)
+    if request_id == SHADOW_ID:
+        return Entry(where, None, "a request of `lockstep shadow`")
+    answer = _answer(response)
+    error = None if status < 400 else str(status)
+    if status < 400:
+        if not answer.choices:
+            todo = "give the log of the server's own API, /v1/chat/completions or /v1/completions"
+            raise EvidenceRefused(f"{where}: response: has no choices, so it is no answer of OpenAI's API", todo)
+        if answer.failed or not answer.complete:
+            error = "upstream_error"
+    if answer.cut:
+        return Entry(where, None, "an answer that is too long to be stored")
+    named = None if release is None else release_named(release)
+    if release is not None and named is None:
+        todo = "write the digest of the model that answered, or its first 12 digits"
+        raise EvidenceRefused(f"{where}: release: {release[:80]!r} is no digest of a model", todo)
+    operation: Literal["chat", "text_completion"] = "chat" if "messages" in body else "text_completion"
+    data = json.dumps(body).encode()
+    return Entry(where, Exchange(time, request_id, operation, data, named, status, error, answer, seconds, first))
+
+
+def documents(name: str, data: bytes) -> Iterator[tuple[str, Any]]:
+    """The JSON values of a file with their places: one a line, or of NAME.json the one in it, or each of its list.
+
+    Raises EvidenceRefused with the line that is no JSON.
+    """
+    if not name.endswith(".json"):
+        for number, line in enumerate(data.splitlines(), 1):
+            if line.strip():
+                yield f"{name}:{number}", _parsed(name, line, number)
+        return
+    value = _parsed(name, data, 1)
+    for number, each in enumerate(value if isinstance(value, list) else [value], 1):
+        yield f"{name}:[{number}]", each
+
+
+def _parsed(name: str, data: bytes, line: int) -> Any:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        at = line + getattr(error, "lineno", 1) - 1
+        why = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
+        todo = "give complete lines of JSON; take a line that is still written out of a copy of the log"
+        raise EvidenceRefused(f"{name}:{at}: Invalid JSON: {redact(why)}", todo) from error
+
+
+def _object(where: str, value: Any) -> dict[str, Any]:
+    """A JSON object, or its text; an empty one of null, as an access log has of requests without a body."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value) if value.strip() else None
+        except (ValueError, RecursionError):
+            value = ()
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise EvidenceRefused(f"{where}: is no JSON object", "log the body of the request as an object, or as its text")
+    return value
+
+
+def _answer(response: Any) -> Answer:
+    """What was answered; without choices if it is none of OpenAI's API."""
+    if not isinstance(response, str):
+        return whole(json.dumps(response).encode())
+    if response.lstrip().startswith(_STREAM):
+        answer = Answer()
+        Events(answer).feed(f"{response}\n".encode(errors="replace"))
+        return answer
+    return whole(response.encode(errors="replace"))

@@ -1,0 +1,14 @@
+"""Logs of other tools that `lockstep capture` reads, one module each.
+
+A package of a user adds its own through entry points of the group ``lockstep.logs``. ``release.monitoring.log_kind``
+says what a kind must have.
+"""
+
+import sys
+
+from checks import plugins
+from release.monitoring.log_kind import LogKind
+
+KINDS: plugins.Registry[type[LogKind]] = plugins.collect(
+    "lockstep.logs", sys.modules[__name__], plugins.subclass_of(LogKind), lambda kind: kind.name
+)

@@ -1,0 +1,53 @@
+"""``jsonl``: an access log of a server, a proxy or an application, one JSON object a line.
+
+{"time": "2026-11-26T16:20:00Z", "request_id": "3f1c", "status": 200, "seconds": 0.31, "request": {"messages": […]},
+ "response": {"choices": […]}}
+
+``time``: when the request arrived. ``request`` and ``response``: the bodies, or their text; of a stream all its events.
+``seconds_to_first_token`` and ``release`` (the model's digest) may be given. Other fields are not read, and lines of
+requests that are no chat or completion are left out.
+"""
+
+from collections.abc import Iterator
+from typing import Annotated
+
+from pydantic import AwareDatetime, BaseModel, Field, JsonValue, ValidationError
+
+from checks import files
+from checks.errors import EvidenceRefused
+from checks.formats.serving import Seconds
+from release.monitoring.log_kind import Entry, LogKind, documents, entry
+from release.monitoring.store import Store
+from release.monitoring.window import Span
+
+
+class _Line(BaseModel):
+    time: AwareDatetime
+    request_id: str
+    status: Annotated[int, Field(ge=100, le=599)]
+    seconds: Seconds
+    seconds_to_first_token: Seconds | None = None
+    release: str | None = None
+    request: JsonValue = None
+    response: JsonValue = None
+
+
+class JsonLines(LogKind):
+    """Lines of JSON."""
+
+    name = "jsonl"
+
+    def read(self, source: str, span: Span) -> Iterator[Entry]:
+        """The lines of a file, or of all files in a folder or at an address of fsspec."""
+        del span
+        for name, data in Store(source).documents():
+            for where, value in documents(name, data):
+                try:
+                    line = _Line.model_validate(value)
+                except ValidationError as error:
+                    todo = "docs/how-to/gateway.md#requests-that-other-tools-recorded has the fields of a line"
+                    raise EvidenceRefused(f"{where}: {files.first(error)}", todo) from error
+                yield entry(
+                    where, time=line.time, request_id=line.request_id, request=line.request, response=line.response,
+                    status=line.status, seconds=line.seconds, first=line.seconds_to_first_token, release=line.release,
+                )  # fmt: skip

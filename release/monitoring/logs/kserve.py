@@ -1,0 +1,105 @@
+"""``kserve``: what KServe's inference logger sent: CloudEvents as JSON, or the JSON files that it stores in a bucket.
+
+A request and its answer are two events with one id. The logger sends an answer only if its status was 200, so a
+request without one is left out and counted: which status it had is not known. It writes the pod's annotation
+lockstep/model into each event if the InferenceService has spec.predictor.logger.metadataAnnotations: [lockstep/model].
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from pydantic import AliasChoices, AwareDatetime, Base64Bytes, BaseModel, Field, JsonValue, ValidationError
+
+from checks import files
+from checks.errors import EvidenceRefused
+from release.monitoring.log_kind import Entry, LogKind, documents, entry
+from release.monitoring.store import Store
+from release.monitoring.window import Span
+
+_REQUEST, _RESPONSE = "org.kubeflow.serving.inference.request", "org.kubeflow.serving.inference.response"
+_MODEL = "lockstep/model"
+_MAIN = ("", "default")  # endpoints; the other one is KServe's canary
+
+
+class _Event(BaseModel):
+    """The first name of each is CloudEvents', the other that of the files in a bucket (KServe's LogRequest)."""
+
+    id: str
+    type: str = Field(validation_alias=AliasChoices("type", "reqType"))
+    time: AwareDatetime = Field(validation_alias=AliasChoices("time", "occurrenceTime"))
+    data: JsonValue = None
+    raw: Base64Bytes | None = Field(None, validation_alias=AliasChoices("data_base64", "bytes"))
+    endpoint: str = ""
+    annotations: dict[str, str] | str = Field(default_factory=dict)  # text: an extension of CloudEvents is no object
+
+
+class _Said(NamedTuple):
+    where: str
+    time: datetime
+    data: JsonValue
+    release: str | None
+    endpoint: str
+
+
+class KServe(LogKind):
+    """KServe's inference logger."""
+
+    name = "kserve"
+
+    def read(self, source: str, span: Span) -> Iterator[Entry]:
+        """The events in a file, or in all files in a folder or at an address of fsspec, paired by their ids."""
+        del span
+        said: dict[str, dict[str, list[_Said]]] = defaultdict(lambda: {_REQUEST: [], _RESPONSE: []})
+        for name, data in Store(source).documents():
+            for where, value in documents(name, data):
+                event = _event(where, value)
+                if event.type not in (_REQUEST, _RESPONSE):
+                    yield Entry(where, None, f"an event of type {event.type[:80]}")
+                    continue
+                found, known = _said(where, event), said[event.id][event.type]
+                if found[1:] not in [each[1:] for each in known]:  # an event may be delivered twice
+                    known.append(found)
+        for name, events in said.items():
+            yield _paired(name, events[_REQUEST], events[_RESPONSE])
+
+
+def _paired(name: str, requests: list[_Said], answers: list[_Said]) -> Entry:
+    where = (requests or answers)[0].where
+    if not requests:
+        return Entry(where, None, "an answer without its request")
+    if len(requests) > 1 or len(answers) > 1:
+        return Entry(where, None, "an id of two requests")
+    if not answers:
+        return Entry(where, None, "a request without an answer: KServe logs answers with status 200 alone")
+    request, answer = requests[0], answers[0]
+    if request.release is None and request.endpoint not in _MAIN:
+        return Entry(where, None, f"a request to endpoint {request.endpoint[:40]} that names no release")
+    return entry(
+        where, time=request.time, request_id=name, request=request.data, response=answer.data, status=200,
+        seconds=max(0.0, (answer.time - request.time).total_seconds()), release=request.release,
+    )  # fmt: skip
+
+
+def _event(where: str, value: Any) -> _Event:
+    try:
+        return _Event.model_validate(value)
+    except ValidationError as error:
+        todo = (
+            "give events of KServe's inference logger: CloudEvents as JSON with their data, or the files of its store"
+        )
+        raise EvidenceRefused(f"{where}: {files.first(error)}", todo) from error
+
+
+def _said(where: str, event: _Event) -> _Said:
+    data = event.data if event.raw is None else event.raw.decode(errors="replace")
+    annotations: Any = event.annotations
+    if isinstance(annotations, str):
+        try:
+            annotations = json.loads(annotations or "{}")
+        except ValueError:
+            annotations = None
+    model = annotations.get(_MODEL) if isinstance(annotations, dict) else None
+    return _Said(where, event.time, data, None if model is None else str(model), event.endpoint)

@@ -1,0 +1,169 @@
+"""``mlflow``: traces of an MLflow experiment, as its AI Gateway and mlflow.openai.autolog() write them; its labels.
+
+The source is the experiment's name; MLFLOW_TRACKING_URI says which MLflow is asked. Requests of judges are left out:
+the gateway traces them into the same experiment. Request id: the trace's client_request_id, else the trace's own id.
+"""
+
+import ast
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from checks.errors import EvidenceRefused, MachineRefused, Refusal
+from checks.formats.captures import Name
+from checks.text import redact
+from release.monitoring.gateway.answers import Answer, Events
+from release.monitoring.log_kind import NO_COMPLETION, Entry, LogKind, entry
+from release.monitoring.store import Label
+from release.monitoring.window import Span
+
+_VARIABLE = "MLFLOW_TRACKING_URI"
+_CALLER = "mlflow.gateway.caller"
+_CHUNK = "mlflow.chunk.value"  # an attribute of an event of a span, one for each piece of a stream
+_STATUS = re.compile(r"([45]\d\d)(?::|$)")  # how the gateway's HTTPException begins
+_JUDGES = ("LLM_JUDGE", "AI_JUDGE")
+_PAGE = 100
+_PATIENCE = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
+
+
+class Traces(LogKind):
+    """Traces of an experiment."""
+
+    name = "mlflow"
+
+    def read(self, source: str, span: Span) -> Iterator[Entry]:
+        """The traces of the experiment ``source`` that began within ``span``."""
+        for trace in _traces(source, span, spans=True):
+            yield _entry(trace)
+
+
+def labels(experiment: str, name: str, span: Span) -> Iterator[Label | str]:
+    """What people said that answers should have been: assessments called ``name`` with a text. A str: why one is none.
+
+    Expectations, and Feedback whose value is a text. Feedback that says only whether an answer was right names no
+    label: of wrong answers none is known, and those of right ones alone would flatter the model.
+    """
+    for trace in _traces(experiment, span, spans=False):
+        for each in trace.info.assessments:
+            if each.name != name or each.valid is False:  # False: another one took its place
+                continue
+            said = each.expectation or each.feedback
+            value = getattr(said, "value", None)
+            if each.source.source_type in _JUDGES:
+                yield "a judge's, and no person's"
+            elif not isinstance(value, str):
+                yield "not the text that the answer should have been"
+            else:
+                yield Label(request_id=_id(trace.info), label=value)
+
+
+def _entry(trace: Any) -> Entry:
+    info, root = trace.info, next((each for each in trace.data.spans if each.parent_id is None), None)
+    where = f"trace {info.trace_id}"
+    if info.trace_metadata.get(_CALLER) == "judge":
+        return Entry(where, None, "a judge's request")
+    if info.state not in ("OK", "ERROR"):
+        return Entry(where, None, "a trace that has not ended")
+    if root is None or not isinstance(root.inputs, dict):
+        return Entry(where, None, NO_COMPLETION)
+    response = root.outputs
+    if isinstance(response, list):  # of a stream that the gateway passes on: each piece of it as Python shows bytes
+        response = b"".join(map(_piece, response)).decode(errors="replace")
+    return entry(
+        where, time=datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=info.request_time),
+        request_id=_id(info), request=root.inputs, response=response,
+        status=200 if info.state == "OK" else _status(root), seconds=(info.execution_duration or 0) / 1000,
+        first=_first(root),
+    )  # fmt: skip
+
+
+def _id(info: Any) -> str:
+    name = info.client_request_id or info.trace_id
+    try:
+        return _NAME.validate_python(name)
+    except ValidationError as error:
+        todo = "give such traces ids of at most 128 letters, digits and ._:-"
+        raise EvidenceRefused(f"trace {info.trace_id}: client_request_id: {name[:80]!r} is no id", todo) from error
+
+
+def _piece(shown: Any) -> bytes:
+    try:
+        found = ast.literal_eval(shown)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        found = shown
+    return found if isinstance(found, bytes) else str(found).encode(errors="replace")
+
+
+def _status(root: Any) -> int:
+    """The status of a failed request; 500 where the trace does not say it, so that it counts against availability."""
+    for event in root.events:
+        if event.name == "exception" and (said := _STATUS.match(str(event.attributes.get("exception.message", "")))):
+            return int(said[1])
+    return 500
+
+
+def _first(root: Any) -> float | None:
+    """Seconds until the first piece of a stream that has text."""
+    answer = Answer()
+    events = Events(answer)
+    for event in root.events:
+        if _CHUNK not in event.attributes:
+            continue
+        value = json.loads(event.attributes[_CHUNK])
+        if answer.add(value) if isinstance(value, dict) else events.feed(_piece(value)):
+            return float(max(0, event.timestamp - root.start_time_ns)) / 1e9
+    return None
+
+
+def _traces(experiment: str, span: Span, *, spans: bool) -> Iterator[Any]:
+    address = os.environ.get(_VARIABLE)
+    if not address:
+        raise MachineRefused(f"the variable {_VARIABLE} is not set", "set it, such as to http://127.0.0.1:5000")
+    for name, value in _PATIENCE.items():  # MLflow's own defaults wait for many minutes
+        os.environ.setdefault(name, value)
+    shown = redact(address)
+    with _refusing(shown):
+        from mlflow import MlflowClient
+
+        client = MlflowClient(tracking_uri=address)
+        found = client.get_experiment_by_name(experiment)
+        if found is None:
+            known = ", ".join(repr(each.name) for each in client.search_experiments(max_results=5))
+            raise EvidenceRefused(f"{shown}: has no experiment {experiment[:80]!r}", f"use one of its own: {known}")
+    begins, ends = (int(each.timestamp() * 1000) for each in span)
+    where, token = f"timestamp_ms >= {begins} AND timestamp_ms < {ends}", None
+    while True:
+        with _refusing(shown):
+            page = client.search_traces(
+                locations=[found.experiment_id], filter_string=where, max_results=_PAGE, page_token=token,
+                order_by=["timestamp_ms ASC"], include_spans=spans,
+            )  # fmt: skip
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+@contextmanager
+def _refusing(shown: str) -> Iterator[None]:
+    """Turn what MLflow raises into MachineRefused: each kind of store has errors of its own."""
+    try:
+        yield
+    except Refusal:
+        raise
+    except ImportError as error:
+        raise MachineRefused("MLflow is not installed", "pip install -c constraints.txt -e '.[pipeline]'") from error
+    except Exception as error:
+        todo = f"check {_VARIABLE}, the server and its credentials, then run it again"
+        raise MachineRefused(f"{shown}: {redact(str(error), 200)}", todo) from error

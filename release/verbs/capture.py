@@ -1,0 +1,94 @@
+"""capture: stores requests that another tool recorded as the gateway would have stored them, redacted."""
+
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from checks import files, layout
+from checks.config import params_file
+from checks.errors import EvidenceRefused, ParamsRefused
+from checks.formats.captures import Capture, release_named
+from release.monitoring.gateway.rows import row
+from release.monitoring.logs import KINDS
+from release.monitoring.store import Store
+from release.monitoring.window import Span
+from release.verbs.history import moment
+
+
+class Options(NamedTuple):
+    """``release``: the model's digest, for requests whose log does not name it. ``sample``: the share recorded.
+
+    ``captures``: where to store them: a folder or an address; None: that of this machine. ``since``, ``until``: as of
+    `lockstep watch`; None: without a bound.
+    """
+
+    release: str | None = None
+    sample: float = 1.0
+    captures: str | None = None
+    since: str | None = None
+    until: str | None = None
+
+
+class Captured(NamedTuple):
+    """How many requests were read, how many of them are new, why others were left out, and which files were written."""
+
+    requests: int
+    new: int
+    left_out: Counter[str]
+    files: tuple[str, ...]
+
+
+def capture(root: Path, environment: str, kind: str, source: str, options: Options) -> Captured:
+    """Read the log at ``source`` and store its requests as those of ``environment``. The same log again adds nothing.
+
+    Raises ParamsRefused for an environment or a kind that there is not, EvidenceRefused with the line that is no
+    request or names no release, or if the log has no request; nothing is stored then. MachineRefused if a package is
+    missing or MLflow cannot be asked.
+    """
+    known = params_file.load(root / layout.PARAMS).promote.ordered
+    if environment not in known:
+        raise ParamsRefused(
+            f"{layout.PARAMS}: promote.environments has no {environment!r}", f"use one of {', '.join(known)}"
+        )
+    if kind not in KINDS.kinds:
+        raise ParamsRefused(f"{kind[:80]!r}: is no kind of log", f"use one of {', '.join(KINDS.kinds)}")
+    if options.release is not None and release_named(options.release) is None:
+        raise ParamsRefused(
+            f"--release: {options.release[:80]!r} is no digest", "write the model's digest, or its first 12 digits"
+        )
+    found, left_out = _read(environment, kind, source, options)
+    if not found:
+        why = "; ".join(f"{count:,} left out: {reason}" for reason, count in left_out.most_common(3))
+        raise EvidenceRefused(
+            f"{source}: has no request to store{f' ({why})' if why else ''}", "name another log, --from or --to"
+        )
+    store = Store(options.captures or str(root / layout.CAPTURES))
+    names, new = store.add_requests(environment, found, kind)
+    return Captured(len(found), new, left_out, tuple(names))
+
+
+def _read(environment: str, kind: str, source: str, options: Options) -> tuple[list[Capture], Counter[str]]:
+    now = datetime.now(UTC)
+    since = moment(options.since, now).start if options.since else datetime(1970, 1, 1, tzinfo=UTC)
+    until = moment(options.until, now).start if options.until else now
+    found, left_out = list[Capture](), Counter[str]()
+    given = None if options.release is None else release_named(options.release)
+    for where, exchange, reason in KINDS.kinds[kind]().read(source, Span(since, until)):
+        if exchange is None:
+            left_out[reason] += 1
+            continue
+        if not since <= exchange.time < until:
+            left_out["of another time"] += 1
+            continue
+        exchange.release = exchange.release or given
+        if exchange.release is None:
+            todo = "give the digest of the model that answered with --release"
+            raise EvidenceRefused(f"{where}: the log does not say which release answered", todo)
+        try:
+            found.append(row(exchange, environment, options.sample))
+        except ValidationError as error:
+            raise EvidenceRefused(f"{where}: {files.first(error)}", "correct the log, or leave the line out") from error
+    return found, left_out
