@@ -4,8 +4,10 @@ In:  models/base and data/splits (`lockstep run validate`); the first rows of th
 Out: a Markdown table. Each training runs in a process of its own, and so does the measuring of its loss: the mean over
      the answers' tokens of valid rows, each alone. TRL gets the same rows, base and LoRA. "TRL" has its own defaults
      for all the rest; "TRL, our settings" has the batch size, learning rate, schedule and checkpointing of params.yaml.
-     --liger adds the stage with Liger's kernels, on a GPU. Unsloth and Axolotl need other versions of TRL: not run.
-Run: python -m benchmarks.train
+     --liger adds the stage with Liger's kernels, on a GPU. --unsloth PYTHON adds Unsloth, which needs another
+     version of TRL: the interpreter of an environment that has it. Axolotl needs a third version: its row has the
+     settings of its example, in our TRL and without its own kernels.
+Run: python -m benchmarks.train [--unsloth ENVIRONMENT/bin/python]
 """
 
 import argparse
@@ -15,12 +17,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from tqdm import tqdm
 
+from benchmarks import train_unsloth
 from checks import digest, files, layout
 from checks.config import params_file
 from checks.formats.data_reports import Seal
@@ -30,6 +34,13 @@ from checks.rows import Row
 REPOSITORY = Path(__file__).resolve().parent.parent
 ROWS, HELD_OUT = 160, 60
 TRL, TRL_AS_OURS = "TRL", "TRL, our settings"
+AXOLOTL, UNSLOTH = "TRL, settings of Axolotl's example", "Unsloth, our settings"
+# examples/llama-3/lora-1b.yml of Axolotl 0.18, where base, data and LoRA do not decide.
+AXOLOTL_EXAMPLE: dict[str, Any] = {
+    "packing": True, "max_length": 2048, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2,
+    "optim": "adamw_8bit", "lr_scheduler_type": "cosine", "learning_rate": 0.0002, "warmup_steps": 0.1,
+    "gradient_checkpointing": True,
+}  # fmt: skip
 OURS: dict[str, dict[str, Any]] = {
     "stages.train": {},
     "stages.train, packing": {"packing": "bfd", "max_length": 768, "batch_size": 1},
@@ -42,20 +53,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rows", type=int, default=ROWS, help="training rows")
     parser.add_argument("--liger", action="store_true", help="the stage with train.kernels: liger too; needs a GPU")
+    parser.add_argument("--unsloth", metavar="PYTHON", help="interpreter of an environment with Unsloth")
+    parser.add_argument("--only", action="append", metavar="NAME", help="these rows of the table alone")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)  # what to do, and where
     chosen = parser.parse_args()
     if chosen.child:
         what, root = chosen.child[0], Path(chosen.child[1])
-        print(json.dumps({"loss": _loss(root)} if what == "loss" else _trl(root, what == TRL_AS_OURS)))
+        print(json.dumps({"loss": _loss(root)} if what == "loss" else _trl(root, what)))
         return
     print("| training | steps | tokens a second | CPU s | peak, GB | loss on valid |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     ours = OURS | (LIGER if chosen.liger else {})
-    for name in tqdm((*ours, TRL, TRL_AS_OURS), file=sys.stderr, disable=None):
+    names = (*ours, TRL, TRL_AS_OURS, AXOLOTL, *([UNSLOTH] if chosen.unsloth else []))
+    if unknown := {*(chosen.only or ())} - {*names}:
+        parser.error(f"--only {' '.join(sorted(unknown))}: no row of the table; they are {', '.join(names)}")
+    for name in tqdm(chosen.only or names, file=sys.stderr, disable=None):
         with tempfile.TemporaryDirectory(prefix="lockstep-train-") as folder:
             root = Path(folder)
             _lay_out(root, chosen.rows, ours.get(name, {}))
-            took = _stage(root) if name in ours else _child(name, root)
+            if name == UNSLOTH:
+                took = _unsloth(root, chosen.unsloth)
+            else:
+                took = _stage(root) if name in ours else _child(name, root)
             took |= _child("loss", root)
         print(
             f"| {name} | {took['steps']} | {took['tokens'] / took['seconds']:,.0f} | {took['cpu']:.0f} | "
@@ -95,18 +114,55 @@ def _child(what: str, root: Path) -> dict[str, Any]:
     return found if what == "loss" else found | {"cpu": cpu}
 
 
-def _run(command: list[str], root: Path) -> tuple[str, float]:
+def _unsloth(root: Path, python: str) -> dict[str, Any]:
+    """One pass over the same rows by Unsloth, in its own environment."""
+    from transformers import AutoConfig
+
+    from stages.training.methods import sft
+
+    train = params_file.load(root / layout.PARAMS).train
+    assert train.lora is not None
+    rows = files.read_jsonl(root / layout.SPLITS / "train.jsonl", Row)
+    layers = AutoConfig.from_pretrained(root / layout.BASE).num_hidden_layers
+    first = layers - (train.lora.layers or layers)
+    lora = train.lora.model_dump() | {"indices": list(range(first, layers)) if first else None}
+    scratch = root / "scratch"
+    scratch.mkdir()
+    sft.dataset(rows).to_json(scratch / "rows.jsonl")
+    job = {
+        "base": str(root / layout.BASE), "rows": str(scratch / "rows.jsonl"),
+        "train": train.model_dump(mode="json"), "lora": lora, "adapter": str(root / layout.ADAPTER),
+        "scratch": str(scratch),
+    }  # fmt: skip
+    files.write_text(scratch / "job.json", json.dumps(job))
+    said, cpu = _run([train_unsloth.__file__, str(scratch / "job.json")], root, python)
+    found: dict[str, Any] = json.loads(said.splitlines()[-1])
+    return found | {"cpu": cpu, "tokens": _tokens(root, rows)}
+
+
+def _tokens(root: Path, rows: Sequence[Row]) -> int:
+    """Of the rows as chats, without padding: what the other trainers count themselves."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(root / layout.BASE)
+    chats = [[message.model_dump() for message in (*row.messages, row.answer)] for row in rows]
+    return sum(len(tokenizer.apply_chat_template(chat, return_dict=False)) for chat in chats)
+
+
+def _run(command: list[str], root: Path, python: str = sys.executable) -> tuple[str, float]:
     """What the process printed, and its CPU seconds, start and imports included."""
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "LOCKSTEP_CHECKPOINT_MINUTES": "0"}
+    if python != sys.executable:
+        environment |= {"PYTHONPATH": "", "HF_HUB_OFFLINE": "1"}
     before = os.times()
-    ran = subprocess.run([sys.executable, *command], cwd=root, env=environment, capture_output=True, text=True)
+    ran = subprocess.run([python, *command], cwd=root, env=environment, capture_output=True, text=True)
     if ran.returncode:
         sys.exit(ran.stderr)
     after = os.times()
     return ran.stdout, sum(after[2:4]) - sum(before[2:4])
 
 
-def _trl(root: Path, as_ours: bool) -> dict[str, Any]:
+def _trl(root: Path, what: str) -> dict[str, Any]:
     """One pass of TRL's trainer over the rows; the adapter is left where the stage leaves it."""
     import time
 
@@ -123,7 +179,9 @@ def _trl(root: Path, as_ours: bool) -> dict[str, Any]:
     model = AutoModelForCausalLM.from_pretrained(root / layout.BASE, dtype=torch.bfloat16)
     settings: dict[str, Any] = {"num_train_epochs": 1, "seed": train.seed, "report_to": [], "save_strategy": "no"}
     settings |= {"use_cpu": not torch.cuda.is_available(), "include_num_input_tokens_seen": "non_padding"}
-    if as_ours:
+    if what == AXOLOTL:
+        settings |= AXOLOTL_EXAMPLE
+    if what == TRL_AS_OURS:
         settings |= {
             "per_device_train_batch_size": train.batch_size,
             "learning_rate": train.learning_rate,

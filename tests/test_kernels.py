@@ -61,18 +61,31 @@ def _learned(root: Path) -> tuple[TrainReport, list[list[str]], dict[str, Any]]:
 
     report = files.read_json(root / layout.TRAIN_REPORT, TrainReport)
     curve = [line.split(",") for line in (root / layout.LOSS_CURVE).read_text().splitlines()]
-    return report, curve, load_file(root / layout.ADAPTER / "adapter_model.safetensors")
+    (weights,) = (root / layout.ADAPTER).glob("*.safetensors")
+    return report, curve, load_file(weights)
+
+
+WAYS: dict[str, dict[str, Any]] = {
+    "sft": {},
+    "packing": {"packing": "bfd"},
+    "nf4": {"quantization": {"kind": "nf4", "double": True}},
+    "full": {"full": {"layers": 1}, "learning_rate": 0.002},
+    **METHODS,
+}
 
 
 @slow
 @installed
-@pytest.mark.parametrize("method", ["sft", *METHODS])
-def test_a_training_with_liger_learns_what_it_learns_without(root: Path, method: str) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_a_training_with_liger_learns_what_it_learns_without(root: Path, way: str) -> None:
     import torch
 
-    train(as_params(_document(kernels=None, **METHODS.get(method, {}))), root)
+    without, document = _document(kernels=None, **WAYS[way]), _document(**WAYS[way])
+    if way == "full":
+        del without["train"]["lora"], document["train"]["lora"]
+    train(as_params(without), root)
     plain, its_curve, weights = _learned(root)
-    said = _interpreted(root, _document(**METHODS.get(method, {})))
+    said = _interpreted(root, document)
     assert said["undone"]
     assert {f"_{name}_{way}_kernel" for name in ("rms_norm", "swiglu") for way in ("forward", "backward")} < {
         *said["ran"]
