@@ -375,6 +375,20 @@ def test_production_is_rolled_back_by_hand(team: Team, back: Run) -> None:
     assert "it answers slowly" in git(team.origin, "log", "-1", "--format=%B", "main")
 
 
+def test_the_sealed_split_says_one_bit_about_the_model_on_main_signed_by_the_job_that_asked(
+    team: Team, merged: str
+) -> None:
+    run = team.dispatch("sealed.yml", {})
+    assert run.conclusions() == {"ask": "success"}, run.text
+    model = json.loads(team.show("main", str(layout.VERDICT)))["model"]
+    assert f"pass: {model}, look 1 of 3" in " ".join(run.jobs["ask"].log.split())
+    (subject,) = team.subjects("main", "main~1")
+    assert subject.startswith("look 1 of 3 at the sealed split ")
+    (path,) = git(team.origin, "show", "--name-only", "--format=", "main").split()
+    assert path.startswith(f"{layout.SEALED_LOOKS}/")
+    assert workflow_repository.SEALED_KEY not in run.text
+
+
 def test_what_each_job_costs(opened: Pull, unchanged: Pull, released: Run, production: Run) -> None:
     """Printed for benchmarks/workflows.py. The work: stages that ran, and the server that is verified."""
     runs = {"push to comment": opened.run, "nothing changed": unchanged.run, "merge to staging": released}

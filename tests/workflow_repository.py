@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from checks import layout
+from checks import digest, layout
+from checks.config import sealed
 from stages.loaders.table import Table
 from tests import overlay_sample, pipeline_repository, tuned
 from tests.act_service import Act, Line, Run
@@ -22,6 +23,8 @@ from tests.sigstore_of_jobs import ISSUER
 
 Edit = Callable[[dict[str, Any]], object]
 COPIED = (".github", "lockstep", "pyproject.toml", "constraints.txt")
+SEALED = 40  # rows of the sealed split
+SEALED_KEY = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="  # decrypts them
 _NOWHERE = "/dev/null/store"  # what everybody can read of DVC's remote: without the login there is nothing behind it
 
 
@@ -168,6 +171,7 @@ def make(folder: Path, base: Path, document: dict[str, Any], hub: StandIn, image
     store.mkdir()
     rows = pipeline_repository.table()
     taught(base, rows, folder / "taught")
+    secret = sealed_rows(document, rows[4::2][:SEALED])
     pipeline_repository.make(work, folder / "taught", document, rows)
     for name in COPIED:
         source = REPOSITORY / name
@@ -181,22 +185,49 @@ def make(folder: Path, base: Path, document: dict[str, Any], hub: StandIn, image
     home = f"https://github.com/{hub.repository}/.github/workflows"
     signers = [
         {"name": name, "may": [role], "identity": f"{home}/{file}@refs/heads/main", "issuer": ISSUER}
-        for name, role, file in (("verifier", "verify", "verify.yml"), ("ci", "release", "release.yml"))
-    ]
+        for name, role, file in (
+            ("verifier", "verify", "verify.yml"), ("ci", "release", "release.yml"), ("sealer", "sealed", "sealed.yml"),
+        )
+    ]  # fmt: skip
     (work / layout.SIGNERS).parent.mkdir(parents=True)
     (work / layout.SIGNERS).write_text(yaml.safe_dump(signers))
+    (work / layout.SEALED).write_bytes(secret)
     git(folder, "init", "--quiet", "--bare", "--initial-branch=main", str(origin))
     git(work, "remote", "add", "origin", str(origin))
     pipeline_repository.commit(work, "A team's repository")
     git(work, "push", "--quiet", "--set-upstream", "origin", "main")
     git(work, "remote", "set-head", "origin", "main")
     act = Act(folder / "act", origin, hub.url, hub.repository, loaded=True)
-    act.secrets = {"GITHUB_TOKEN": TOKEN, "DVC_CONFIG_LOCAL": _remote(str(store))}
+    act.secrets = {"GITHUB_TOKEN": TOKEN, "DVC_CONFIG_LOCAL": _remote(str(store)), sealed.VARIABLE: SEALED_KEY}
     act.variables = {"LOCKSTEP_IMAGE": image, "LOCKSTEP_VERIFY_RUNTIME": "transformers", "LOCKSTEP_PAGES": "yes"}
     act.variables["LOCKSTEP_REGISTRY"] = image.partition("/")[0]
     for name in ("LOCKSTEP_REGISTRY_TOKEN", "LOCKSTEP_REGISTRY_PULL_TOKEN"):
         act.secrets[name] = "none is asked for"
     return Team(work, origin, store, hub, act)
+
+
+def sealed_rows(document: dict[str, Any], rows: list[dict[str, str]]) -> bytes:
+    """Encrypt these rows, and pin them. They are in the other splits too, so the gate of unseen rows allows that."""
+    told = {"role": "system", "content": pipeline_repository.LOADER["instruction"]}
+    lines = [
+        sealed.SealedLine.model_validate(
+            {"messages": [told, {"role": "user", "content": row["prompt"]}], "reference": row["reference"]}
+        )
+        for row in rows
+    ]
+    data = sealed.encrypt(sealed.rows_of(lines, range(len(lines))), SEALED_KEY.encode())
+    gates = {
+        "right": {
+            "kind": "threshold", "metric": "exact-match", "at_least": 0.2, "confidence": 0.95, "resolution": 0.4,
+        },
+        "unseen": {
+            "kind": "contamination", "ngram": 13, "max_ngram_share": 1.0, "shingle": 5, "similarity": 0.8,
+            "max_near_duplicate_share": 1.0,
+        },
+    }  # fmt: skip
+    pin = digest.of_bytes(data).removeprefix("sha256:")
+    document["sealed"] = {"sha256": pin, "rows": len(rows), "max_looks": 3, "gates": gates}
+    return data
 
 
 def taught(base: Path, rows: list[dict[str, str]], folder: Path) -> None:
