@@ -70,7 +70,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def team(folder: Path) -> Path:
     """A repository of a team, with a README and other files of its own."""
-    write(folder, {"README.md": "# Ours\n", ".gitignore": "*.log\nsecret", "docs/ours.md": "ours\n"})
+    write(folder, {"README.md": "# Ours\n", ".gitignore": "*.log\nsecret", "notes/ours.md": "ours\n"})
     repository.git(folder, "init", "--quiet", "--initial-branch=main")
     repository.commit(folder, "ours")
     return folder
@@ -113,6 +113,11 @@ def ignore(root: Path) -> None:
     (root / ".gitignore").write_text("docs/index.*\n")
 
 
+def nest(root: Path) -> None:
+    repository.git(root.parent, "init")
+    shutil.rmtree(root / ".git")
+
+
 def link(root: Path) -> None:
     (root / "stages").symlink_to("docs")
 
@@ -125,8 +130,8 @@ def release(tool: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda root, _: shutil.rmtree(root / ".git"), "is neither empty nor a git repository: README.md, docs; use an empty"),
-        (lambda root, _: repository.git(root.parent, "init") and shutil.rmtree(root / ".git"),
+        (lambda root, _: shutil.rmtree(root / ".git"), "is neither empty nor a git repository: README.md, notes; use an empty"),
+        (lambda root, _: nest(root),
          "lies inside a git repository; run this at its top"),
         (lambda root, _: write(root, {"dvc.yaml": "theirs\n", "docs/index.md": "# Ours\n"}),
          "Lockstep has files with names of yours: docs/index.md, dvc.yaml; rename yours"),
@@ -196,7 +201,7 @@ def test_the_guides_commands_bring_the_next_version_and_keep_what_the_team_chang
     write(team, {"docs/index.md": "# Docs\n", "stages/prepare.py": "# changed by the team\n"})
     repository.commit(team, "Lockstep")
     repository.git(tool, "checkout", "--quiet", "docs/index.md")
-    write(tool, {"docs/index.md": "# Docs of the next version\n", "docs/new.md": "new\n", "params.yaml": "next\n"})
+    write(tool, {"docs/index.md": "# Docs of the next version\n", "docs/new.txt": "new\n", "params.yaml": "next\n"})
     write(tool, {"dvc.lock": "next\n", "README.md": "Lockstep, next\n"})
     repository.commit(tool, "next")
     guide = (REPOSITORY / "docs/how-to/data.md").read_text()
@@ -205,7 +210,7 @@ def test_the_guides_commands_bring_the_next_version_and_keep_what_the_team_chang
     script = block[1].replace("https://github.com/OWNER/lockstep", str(tool))
     subprocess.run(["sh", "-e", "-c", script], cwd=team, check=True, capture_output=True)
     after = found(team)
-    assert (after["docs/index.md"], after["docs/new.md"]) == ("# Docs of the next version\n", "new\n")
+    assert (after["docs/index.md"], after["docs/new.txt"]) == ("# Docs of the next version\n", "new\n")
     assert (after["README.md"], after["params.yaml"]) == ("# Ours\n", "of the rows\n")
     assert (after["stages/prepare.py"], "dvc.lock" in after) == ("# changed by the team\n", False)
     assert after[".lockstep-commit"] == repository.git(tool, "rev-parse", "HEAD")
