@@ -30,8 +30,9 @@ TOOL = {
     "LICENSE": "Apache\n", ".gitignore": "/models/\n/data/\n*.log\n", ".dvcignore": ".venv\n", "stages/prepare.py": "",
     "checks/config/params.py": "", "docs/index.md": "# Docs\n", "release/environments/staging/kustomization.yaml": "{}\n",
 }  # fmt: skip
+NOISE = {"reports/noise.json": "{}\n"}  # the stage gate cannot run without one
 RECORD = {"dvc.lock": "{}\n", "reports/verdict.json": "{}\n", "release/policy/signers.yaml": "[]\n"}
-PLACED = {*TOOL, ".lockstep-commit"}
+PLACED = {*TOOL, *NOISE, ".lockstep-commit"}
 
 
 def write(root: Path, files: dict[str, str]) -> None:
@@ -50,7 +51,7 @@ def found(root: Path) -> dict[str, str]:
 def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A clone of a small Lockstep, from which this process runs."""
     root = tmp_path / "tool"
-    write(root, TOOL | RECORD)
+    write(root, TOOL | NOISE | RECORD)
     (root / "lockstep").chmod(0o755)
     repository.git(tmp_path, "init", "--quiet", "--initial-branch=main", str(root))
     repository.commit(root, "Lockstep")
@@ -87,7 +88,7 @@ def test_an_empty_folder_gets_the_commits_files_without_its_record_and_commits_n
 ) -> None:
     plan = lay(folder)
     its = found(folder)
-    assert its == TOOL | {
+    assert its == TOOL | NOISE | {
         "params.yaml": "of the rows\n", "tickets.csv": "question,team\n", ".lockstep-commit": f"{plan.commit}\n",
     }  # fmt: skip
     assert plan.commit == repository.git(tool, "rev-parse", "HEAD").strip()
@@ -248,6 +249,8 @@ def test_two_commands_in_an_empty_folder_lead_to_rows_in_splits(tmp_path: Path, 
     assert params_file.load(root / layout.PARAMS).data.uri == "tickets.jsonl"
     tracked = repository.git(REPOSITORY, "ls-tree", "-r", "--name-only", "HEAD").splitlines()
     assert {name for name in tracked if not (root / name).exists()} == {
-        name for name in tracked if name == "dvc.lock" or name.startswith(("reports/", "release/policy/"))
+        name
+        for name in tracked
+        if name == "dvc.lock" or (name.startswith(("reports/", "release/policy/")) and name != "reports/noise.json")
     }
     assert repository.repro(root, "prepare") == ["fetch", "prepare"]
