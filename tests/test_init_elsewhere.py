@@ -22,7 +22,7 @@ from release.adapters import tool_files
 from release.cli import main
 from tests import killed
 from tests import pipeline_repository as repository
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, read_yaml
 from tests.test_init import jsonl, rows
 
 TOOL = {
@@ -253,4 +253,15 @@ def test_two_commands_in_an_empty_folder_lead_to_rows_in_splits(tmp_path: Path, 
         for name in tracked
         if name == "dvc.lock" or (name.startswith(("reports/", "release/policy/")) and name != "reports/noise.json")
     }
+    stages = read_yaml((root / layout.PIPELINE).read_text())["stages"].values()
+    made = {
+        name
+        for stage in stages
+        for each in stage.get("outs", [])
+        for name in ([each] if isinstance(each, str) else each)
+    }
+    made |= {name for stage in stages for each in stage.get("metrics", []) for name in each}
+    made |= {str(layout.REFERENCES), str(layout.LOOKS)}  # by `lockstep run`
+    needed = {name for stage in stages for name in stage["deps"] if "$" not in name}
+    assert {name for name in needed - made if not (root / name).exists()} == set()
     assert repository.repro(root, "prepare") == ["fetch", "prepare"]
