@@ -304,14 +304,15 @@ def test_rows_in_a_folder_that_the_pipeline_writes_are_refused(clone: Path) -> N
     ("configuration", "stays"), [("params.yaml", False), ("docs/configurations/preferences.yaml", True)]
 )
 def test_the_examples_record_goes_and_one_of_your_own_model_stays(clone: Path, configuration: str, stays: bool) -> None:
-    for path in (layout.LOCK, layout.VERDICT, layout.TRAIN_MEASURED):
+    for path in (layout.LOCK, layout.VERDICT, layout.TRAIN_MEASURED, layout.NOISE):
         (clone / path).parent.mkdir(parents=True, exist_ok=True)
         (clone / path).write_text("of a run")
     choice = Choice(uri="rows.jsonl", license="MIT", name="x", labels=True, columns={}, instruction=None, margin=0.05)
     old = params_file.load(REPOSITORY / configuration)
     place = init_verb.Place(clone, None, "old", old)
     assert init_verb.write(place, init_verb.Begun("new", choice, MEASURED, 1)) is not stays
-    assert [(clone / path).exists() for path in (layout.LOCK, layout.REPORTS)] == [stays, stays]
+    assert [(clone / path).exists() for path in (layout.LOCK, layout.VERDICT, layout.TRAIN_MEASURED)] == [stays] * 3
+    assert (clone / layout.NOISE).exists(), "the stage gate cannot run without it"
     assert (clone / layout.PARAMS).read_text() == "new"
 
 

@@ -22,7 +22,7 @@ from release.adapters import tool_files
 from release.cli import main
 from tests import killed
 from tests import pipeline_repository as repository
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, read_yaml
 from tests.test_init import jsonl, rows
 
 TOOL = {
@@ -30,8 +30,9 @@ TOOL = {
     "LICENSE": "Apache\n", ".gitignore": "/models/\n/data/\n*.log\n", ".dvcignore": ".venv\n", "stages/prepare.py": "",
     "checks/config/params.py": "", "docs/index.md": "# Docs\n", "release/environments/staging/kustomization.yaml": "{}\n",
 }  # fmt: skip
+NOISE = {"reports/noise.json": "{}\n"}  # the stage gate cannot run without one
 RECORD = {"dvc.lock": "{}\n", "reports/verdict.json": "{}\n", "release/policy/signers.yaml": "[]\n"}
-PLACED = {*TOOL, ".lockstep-commit"}
+PLACED = {*TOOL, *NOISE, ".lockstep-commit"}
 
 
 def write(root: Path, files: dict[str, str]) -> None:
@@ -50,7 +51,7 @@ def found(root: Path) -> dict[str, str]:
 def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A clone of a small Lockstep, from which this process runs."""
     root = tmp_path / "tool"
-    write(root, TOOL | RECORD)
+    write(root, TOOL | NOISE | RECORD)
     (root / "lockstep").chmod(0o755)
     repository.git(tmp_path, "init", "--quiet", "--initial-branch=main", str(root))
     repository.commit(root, "Lockstep")
@@ -70,7 +71,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def team(folder: Path) -> Path:
     """A repository of a team, with a README and other files of its own."""
-    write(folder, {"README.md": "# Ours\n", ".gitignore": "*.log\nsecret", "docs/ours.md": "ours\n"})
+    write(folder, {"README.md": "# Ours\n", ".gitignore": "*.log\nsecret", "notes/ours.md": "ours\n"})
     repository.git(folder, "init", "--quiet", "--initial-branch=main")
     repository.commit(folder, "ours")
     return folder
@@ -87,7 +88,7 @@ def test_an_empty_folder_gets_the_commits_files_without_its_record_and_commits_n
 ) -> None:
     plan = lay(folder)
     its = found(folder)
-    assert its == TOOL | {
+    assert its == TOOL | NOISE | {
         "params.yaml": "of the rows\n", "tickets.csv": "question,team\n", ".lockstep-commit": f"{plan.commit}\n",
     }  # fmt: skip
     assert plan.commit == repository.git(tool, "rev-parse", "HEAD").strip()
@@ -113,6 +114,11 @@ def ignore(root: Path) -> None:
     (root / ".gitignore").write_text("docs/index.*\n")
 
 
+def nest(root: Path) -> None:
+    repository.git(root.parent, "init")
+    shutil.rmtree(root / ".git")
+
+
 def link(root: Path) -> None:
     (root / "stages").symlink_to("docs")
 
@@ -125,8 +131,8 @@ def release(tool: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda root, _: shutil.rmtree(root / ".git"), "is neither empty nor a git repository: README.md, docs; use an empty"),
-        (lambda root, _: repository.git(root.parent, "init") and shutil.rmtree(root / ".git"),
+        (lambda root, _: shutil.rmtree(root / ".git"), "is neither empty nor a git repository: README.md, notes; use an empty"),
+        (lambda root, _: nest(root),
          "lies inside a git repository; run this at its top"),
         (lambda root, _: write(root, {"dvc.yaml": "theirs\n", "docs/index.md": "# Ours\n"}),
          "Lockstep has files with names of yours: docs/index.md, dvc.yaml; rename yours"),
@@ -196,7 +202,7 @@ def test_the_guides_commands_bring_the_next_version_and_keep_what_the_team_chang
     write(team, {"docs/index.md": "# Docs\n", "stages/prepare.py": "# changed by the team\n"})
     repository.commit(team, "Lockstep")
     repository.git(tool, "checkout", "--quiet", "docs/index.md")
-    write(tool, {"docs/index.md": "# Docs of the next version\n", "docs/new.md": "new\n", "params.yaml": "next\n"})
+    write(tool, {"docs/index.md": "# Docs of the next version\n", "docs/new.txt": "new\n", "params.yaml": "next\n"})
     write(tool, {"dvc.lock": "next\n", "README.md": "Lockstep, next\n"})
     repository.commit(tool, "next")
     guide = (REPOSITORY / "docs/how-to/data.md").read_text()
@@ -205,7 +211,7 @@ def test_the_guides_commands_bring_the_next_version_and_keep_what_the_team_chang
     script = block[1].replace("https://github.com/OWNER/lockstep", str(tool))
     subprocess.run(["sh", "-e", "-c", script], cwd=team, check=True, capture_output=True)
     after = found(team)
-    assert (after["docs/index.md"], after["docs/new.md"]) == ("# Docs of the next version\n", "new\n")
+    assert (after["docs/index.md"], after["docs/new.txt"]) == ("# Docs of the next version\n", "new\n")
     assert (after["README.md"], after["params.yaml"]) == ("# Ours\n", "of the rows\n")
     assert (after["stages/prepare.py"], "dvc.lock" in after) == ("# changed by the team\n", False)
     assert after[".lockstep-commit"] == repository.git(tool, "rev-parse", "HEAD")
@@ -243,6 +249,19 @@ def test_two_commands_in_an_empty_folder_lead_to_rows_in_splits(tmp_path: Path, 
     assert params_file.load(root / layout.PARAMS).data.uri == "tickets.jsonl"
     tracked = repository.git(REPOSITORY, "ls-tree", "-r", "--name-only", "HEAD").splitlines()
     assert {name for name in tracked if not (root / name).exists()} == {
-        name for name in tracked if name == "dvc.lock" or name.startswith(("reports/", "release/policy/"))
+        name
+        for name in tracked
+        if name == "dvc.lock" or (name.startswith(("reports/", "release/policy/")) and name != "reports/noise.json")
     }
+    stages = read_yaml((root / layout.PIPELINE).read_text())["stages"].values()
+    made = {
+        name
+        for stage in stages
+        for each in stage.get("outs", [])
+        for name in ([each] if isinstance(each, str) else each)
+    }
+    made |= {name for stage in stages for each in stage.get("metrics", []) for name in each}
+    made |= {str(layout.REFERENCES), str(layout.LOOKS)}  # by `lockstep run`
+    needed = {name for stage in stages for name in stage["deps"] if "$" not in name}
+    assert {name for name in needed - made if not (root / name).exists()} == set()
     assert repository.repro(root, "prepare") == ["fetch", "prepare"]

@@ -16,7 +16,7 @@ from checks.formats import pointer
 from checks.formats.pointer import Pointer
 from release.adapters import retries
 from release.ledger import Ledger, past
-from release.mirrors import mlflow, registry, tags, update
+from release.mirrors import mlmodel, registry, tags, update
 from release.mirrors.registry import Image
 from release.mirrors.types import Finding
 from tests import ledger_tree, mirrors_tree, mlflow_service, registry_service
@@ -287,7 +287,7 @@ def test_a_promotion_is_told_to_mlflow_with_its_lineage(
     assert champion.tags == {
         "lockstep.version": "v0.1.0", "lockstep.image": world.old.digest, "lockstep.model": world.old.model,
         "lockstep.commit": world.old.commit, "lockstep.evidence": world.old.evidence, "lockstep.verdict": made.verdict,
-        "lockstep.signature": mlflow.SIGNATURE, "lockstep.base": made.base, "lockstep.raw": made.raw, "lockstep.adapter": made.adapter,
+        "lockstep.signature": mlmodel.SIGNATURE, "lockstep.base": made.base, "lockstep.raw": made.raw, "lockstep.adapter": made.adapter,
         **{f"lockstep.split.{name}": value for name, value in made.splits.items()},
     }  # fmt: skip
     assert champion.source == f"oci:///{world.old.image.removeprefix('oci:')}"
@@ -299,7 +299,7 @@ def test_the_signature_is_one_that_mlflow_reads_and_holds_requests_to() -> None:
     from mlflow.models import ModelSignature
     from mlflow.models.utils import _enforce_schema
 
-    signature = ModelSignature.from_dict(json.loads(mlflow.SIGNATURE))
+    signature = ModelSignature.from_dict(json.loads(mlmodel.SIGNATURE))
     turn = {"role": "user", "content": "list every disk"}
     assert signature.outputs.input_names() == ["choices"]
     _enforce_schema([{"messages": [turn], "temperature": 0.0}], signature.inputs)

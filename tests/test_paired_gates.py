@@ -215,6 +215,12 @@ STAND_IN = "against main, which stands in for"
         (ReferenceUse(how="evaluated", merged=SEVENS, note="asked"), 75, "fail", STAND_IN),  # 25 points of 300 rows
         (ReferenceUse(how="evaluated", merged=SEVENS, note="asked"), 0, "pass", STAND_IN),
         (ReferenceUse(how="absent", merged=None, note="no record"), 75, "pass", "nothing to compare with: nothing"),
+        (
+            ReferenceUse(how="absent", merged=None, note="nothing runs yet"),
+            75,
+            "pass",
+            "nothing to compare with: nothing",
+        ),
         (ReferenceUse(how="unavailable", merged=SEVENS, note="it is gone"), 75, "fail", "no evidence of main: it is"),
         (ReferenceUse(how="same-model", merged=SEVENS, note="it is"), 0, "pass", "the same model as main, which"),
         (None, 75, "fail", "names no main; run `lockstep run`"),
@@ -241,6 +247,7 @@ def test_main_stands_in_for_a_release_while_production_runs_nothing(
     _uses(tmp_path, **{released: NOTHING_RUNS}, **({} if main is None else {"main": main}))
     finding = _judged(tmp_path, params).findings[0]
     assert (finding.status, word in finding.reason) == (status, True), finding.reason
+    assert finding.reason.count("nothing runs yet") < 2
     assert STAND_IN not in word or f"{STAND_IN} {released} (nothing runs yet)" in finding.reason
     if finding.value is not None:
         assert finding.against == "main"

@@ -149,7 +149,7 @@ def reference(name: str, gate: PairedGate, evidence: Evidence) -> Finding | Comp
         why.append(use.note)
     return Finding(
         gate=name, kind=gate.kind, status="pass", metric=gate.metric, against=gate.against,
-        reason=f"nothing to compare with: {'; '.join(why)}",
+        reason=f"nothing to compare with: {'; '.join(dict.fromkeys(why))}",
     )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ ORIGIN = Path(".lockstep-commit")  # names the commit of Lockstep that the files
 _LAUNCHER = "lockstep"
 _STAGED = Path(".lockstep/init")
 # The record of the clone's own model, its decisions, and the files that depend on them.
+# But the gate stage reads the noise, though it is of another task: the gates then say that it must be measured anew.
 _RECORD = (layout.LOCK, layout.REPORTS, Path("release/policy"))
 _THEIRS = ("README.md", "LICENSE", "CHANGELOG.md", ".pre-commit-config.yaml", ".gitattributes")  # kept if there
 _LINES = (".gitignore", ".dvcignore")  # lines that are missing are added
@@ -142,7 +143,8 @@ def _committed(git: Git, commit: str) -> tuple[dict[str, bytes], frozenset[str]]
     with tarfile.open(fileobj=io.BytesIO(git.ask("archive", "--format=tar", commit))) as archive:
         for member in archive:
             path = Path(member.name)
-            if not member.isfile() or any(path == each or each in path.parents for each in _RECORD):
+            of_record = path != layout.NOISE and any(path == each or each in path.parents for each in _RECORD)
+            if not member.isfile() or of_record:
                 continue
             if (stream := archive.extractfile(member)) is not None:
                 contents[member.name] = stream.read()

@@ -159,8 +159,13 @@ def write(place: Place, begun: Begun) -> bool:
     foreign = _is_example(place.params)
     if foreign:  # first: if this command is killed here, the next one does the rest
         (root / layout.LOCK).unlink(missing_ok=True)
-        if (root / layout.REPORTS).is_dir():
-            shutil.rmtree(root / layout.REPORTS)
+        for path in (root / layout.REPORTS).glob("*"):
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif (
+                path.name != layout.NOISE.name
+            ):  # the stage gate reads it; of another task, its gates ask to measure anew
+                path.unlink()
     files.write_text(root / layout.PARAMS, begun.text)
     return foreign
 
