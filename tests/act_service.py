@@ -180,6 +180,8 @@ class Act:
         if self.loaded:
             (folder / "bin" / "python").unlink()
             self._server = warm.start(folder / "bin" / "python", self._machine())
+            (folder / "bin" / "transformers").unlink()
+            (folder / "bin" / "transformers").symlink_to(warm.serving().with_name("transformers"))
         wanted = hashlib.sha256()
         for name in ("pyproject.toml", "constraints.txt"):
             wanted.update((REPOSITORY / name).read_bytes())

@@ -191,6 +191,16 @@ def forking(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
+def forked_servers() -> Iterator[None]:
+    """Servers of models that this process starts are forked from one that has loaded their libraries (tests/warm.py)."""
+    from tests import warm
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", str(warm.serving()))
+        yield
+
+
+@pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The address of one MLflow store for all tests of a file: making its tables takes seconds."""
     return f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"

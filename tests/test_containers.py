@@ -277,10 +277,10 @@ def test_a_run_that_is_told_to_end_removes_its_container(engine: Any, small: str
 def test_what_a_killed_run_left_is_removed_at_the_next_start_and_nothing_else(engine: Any, small: str) -> None:
     killed, orphan = ours(small)
     other, kept = ours(small)
-    killed.kill()
+    assert {orphan, kept} <= left(engine)
+    killed.kill()  # from here on, another worker's start may remove it, too
     killed.wait()
     try:
-        assert {orphan, kept} <= left(engine)
         with closing(containers.start(small, RUNTIME, "/m")) as started:
             assert orphan not in left(engine)
             assert {kept, started.name} <= left(engine)

@@ -315,6 +315,7 @@ def real(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_servers")
 def test_real_servers_of_real_models_are_drilled_and_the_screen_says_how_long_it_took(real: Path) -> None:
     with untouched(real):
         done = lockstep(real, "drill", "production", "--incident", "--rate", "20", "--window", "1")

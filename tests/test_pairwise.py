@@ -478,6 +478,7 @@ def test_the_side_of_an_answer_does_not_tell_whose_it_is() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_servers")
 def test_a_real_server_is_asked_and_a_model_that_cannot_judge_is_no_evidence(
     case: Case, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,7 +17,7 @@ from tests import promotion_tree as tree
 from tests.conftest import REPOSITORY
 from tests.ledger_tree import git, identify, keep
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_servers")]
 
 alone = tree.alone
 

@@ -20,7 +20,7 @@ from release.verbs.verify import LOG, Options, refusal, verify
 from tests import build_tree, evidence_tree, serving_base, tuned
 from tests.conftest import as_params, written
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_servers")]
 
 PROCESS = Options(runtime="transformers")
 

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from release import runtimes
+from release.serving import processes
 from tests import pipeline_repository as repository
+from tests import warm
 
 pytestmark = pytest.mark.slow
 
@@ -79,3 +82,14 @@ def test_all_else_is_a_new_interpreter_of_this_environment(root: Path) -> None:
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.split() == [repository.interpreter(), "False"]
     assert sys.executable != repository.interpreter()
+
+
+def test_a_server_of_a_model_is_forked_as_verify_starts_it(root: Path) -> None:
+    runtime = runtimes.load("transformers")
+    given = processes.private(runtime, runtime.environment, root) | {"PATH": os.environ["PATH"]} | warm.NOWHERE
+    command = [str(warm.serving()), "-m", "stages.merge"]
+    done = subprocess.run(command, cwd=root, env=given, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    _, (_, loaded) = json.loads(done.stdout)
+    assert (loaded, done.returncode) == (True, 7)
+    program = warm.serving().with_name("transformers")
+    assert f"{warm.serving()} -m transformers.cli.transformers" in program.read_text()

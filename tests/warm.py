@@ -1,4 +1,5 @@
 """A virtual environment whose ``python`` forks stages, verbs and DVC from a process that has loaded their libraries.
+Its ``transformers`` forks servers of models.
 
 A stage on a tiny model spends most of its time on importing torch and what is built on it, and a command of DVC spends it
 on importing DVC. ``python(environment)`` makes the virtual environment. Its ``python`` is the process that others start,
@@ -14,6 +15,7 @@ Forked processes have one seed of hashes. So tests that compare bytes made by se
 
 import atexit
 import contextlib
+import ctypes
 import fcntl
 import functools
 import gc
@@ -33,7 +35,7 @@ import tempfile
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 # Not fetch and prepare, which load little: another seed of hashes each time shows where their bytes depend on it.
 STAGES = ("validate", "train", "merge", "score", "evaluate", "suites", "probe", "gate", "calibrate")
@@ -45,16 +47,25 @@ MODULES = (
     "release.cli",
     "release.mirrors.worker",
     "dvc",
+    "transformers.cli.transformers",
 )
 LIBRARIES = (
     "torch", "transformers.models.llama.modeling_llama", "transformers.trainer", "peft", "trl.trainer.sft_trainer",
     "datasets", "mlflow.store.tracking.sqlalchemy_store", "great_expectations",
     "cryptography.hazmat.primitives.asymmetric.ed25519", "git", "jinja2.sandbox", "matplotlib.backends.backend_agg",
     "matplotlib.backends.backend_svg", "matplotlib.figure", "requests", "securesystemslib.signer",
+    "configobj", "dulwich.ignore", "networkx", "ruamel.yaml",
     "dvc.cachemgr", "dvc.cli.parser", "dvc.data_cloud", "dvc.dvcfile", "dvc.lock", "dvc.output", "dvc.repo.graph",
     "dvc.repo.index", "dvc.repo.metrics", "dvc.repo.plots", "dvc.repo.reproduce", "dvc.repo.trie", "dvc.repo.worktree",
     "dvc.rwlock", "dvc.scm", "dvc.stage.cache", "dvc_data.hashfile.status", "dvc_data.index.checkout",
     "dvc_data.index.fetch", "dvc_data.index.push", "fsspec.implementations.memory", "rich.progress",
+)  # fmt: skip
+SERVER_LIBRARIES = (
+    "transformers.cli.chat", "transformers.cli.serve", "transformers.cli.serving.chat_completion",
+    "transformers.cli.serving.completion", "transformers.cli.serving.response", "transformers.cli.serving.server",
+    "transformers.cli.serving.systemone", "transformers.cli.serving.transcription", "transformers.generation.streamers",
+    "transformers.models.auto.modeling_auto", "transformers.models.llama.modeling_llama",
+    "transformers.models.auto.processing_auto", "transformers.models.auto.tokenization_auto", "uvicorn.protocols.http.auto",
 )  # fmt: skip
 ONCE = (
     "CUDA", "HF_", "HOME", "LANG", "LC_", "LD_", "MKL", "MLFLOW_CONFIGURE_LOGGING", "MLFLOW_DISABLE_TELEMETRY", "OMP",
@@ -69,6 +80,11 @@ LATER = ("TORCHELASTIC_", "TORCH_NCCL_", "TORCHINDUCTOR_CACHE_DIR")
 SET = {"OMP_WAIT_POLICY": "PASSIVE", "MLFLOW_DISABLE_TELEMETRY": "true", "GX_ANALYTICS_ENABLED": "false"}
 INTERPRETER = sys.executable  # of now: a test may put ``python()`` in its place
 BASE = Path(sys.executable).resolve()  # without a virtual environment
+# Where servers look for caches, which they read once. Nothing is there, and nothing can be written.
+NOWHERE = {"HOME": "/nonexistent", "HF_HOME": "/nonexistent/hf", "LANG": "C.UTF-8"}
+_TRANSFORMERS = """#!/bin/sh
+exec env {nowhere} {python} -m transformers.cli.transformers "$@"
+"""
 _PROGRAM = """#!{interpreter} -IS
 import os, sys
 if sys.argv[1:2] == ["-m"] and len(sys.argv) > 2 and sys.argv[2] in {modules!r}:
@@ -99,7 +115,15 @@ os.execv({base!r}, [{program!r}, *sys.argv[1:]])
 
 def python(environment: Mapping[str, str]) -> Path:
     """The program, for processes with this environment. It stands for this interpreter."""
-    return _environment(frozenset(_once(environment).items()))
+    return _environment(frozenset(_once(environment).items()), LIBRARIES)
+
+
+def serving() -> Path:
+    """The program, beside a ``transformers`` whose servers are forked: for `transformers serve` as `lockstep verify` does it."""
+    from release import runtimes  # not where this file is the program
+
+    environment = runtimes.load("transformers").environment | NOWHERE
+    return _environment(frozenset(_once(environment).items()), SERVER_LIBRARIES)
 
 
 def _once(environment: Mapping[str, str]) -> dict[str, str]:
@@ -112,10 +136,10 @@ def _once(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 @functools.cache
-def _environment(once: frozenset[tuple[str, str]]) -> Path:
+def _environment(once: frozenset[tuple[str, str]], libraries: tuple[str, ...]) -> Path:
     """One for all workers of a run of pytest. It ends with the last of them: each holds a pipe open."""
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID", f"alone{os.getpid()}")
-    name = hashlib.sha256(repr((run, sorted(once))).encode()).hexdigest()[:8]
+    name = hashlib.sha256(repr((run, sorted(once), libraries)).encode()).hexdigest()[:8]
     folder = Path(tempfile.gettempdir()) / f"warm-{name}"
     folder.mkdir(mode=0o700, exist_ok=True)
     program, users = folder / "bin" / "python", folder / USERS
@@ -129,27 +153,32 @@ def _environment(once: frozenset[tuple[str, str]]) -> Path:
             (folder / "pyvenv.cfg").write_text(f"home = {BASE.parent}\ninclude-system-site-packages = false\n")
             (folder / "lib").symlink_to(Path(sys.prefix) / "lib")
             (folder / "bin").mkdir()
+            nowhere = " ".join(f"{name}={value}" for name, value in NOWHERE.items())
+            program.with_name("transformers").write_text(_TRANSFORMERS.format(nowhere=nowhere, python=program))
+            program.with_name("transformers").chmod(0o755)
             with users.open("rb") as reading:
-                _started(program, dict(once), reading.fileno())
+                _started(program, dict(once), reading.fileno(), libraries)
     return program
 
 
 def start(program: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """Make ``python`` of a virtual environment, and start what it forks from, until the tests end."""
-    server = _started(program, environment, subprocess.PIPE)
+    server = _started(program, environment, subprocess.PIPE, LIBRARIES)
     atexit.register(server.wait)
     atexit.register(server.kill)
     return server
 
 
-def _started(program: Path, environment: Mapping[str, str], users: int) -> subprocess.Popen[bytes]:
+def _started(
+    program: Path, environment: Mapping[str, str], users: int, libraries: tuple[str, ...]
+) -> subprocess.Popen[bytes]:
     """The process that ``program`` asks, which ends when ``users`` does."""
     address = str(program.with_name("socket"))
     values = {"interpreter": INTERPRETER, "base": str(BASE), "program": str(program), "address": address}
     program.write_text(_PROGRAM.format(modules=MODULES, **values))
     program.chmod(0o755)
     server = subprocess.Popen(
-        [program, __file__, address],
+        [program, __file__, address, *libraries],
         env=_once(environment) | {"PATH": os.environ["PATH"]},
         cwd=program.parent, stdin=users, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -159,42 +188,50 @@ def _started(program: Path, environment: Mapping[str, str], users: int) -> subpr
     return server
 
 
-def _serve(address: str) -> None:
-    """Load the libraries, and fork a process for each program that asks. Returns in the one that is to run its module."""
+def _serve(address: str, libraries: list[str]) -> None:
+    """Load ``libraries``, and fork a process for each program that asks."""
     once = _once(os.environ)
     os.environ.update(SET)
-    for name in LIBRARIES:
+    for name in libraries:
         importlib.import_module(name)
     assert threading.active_count() == 1
     gc.collect()
     gc.freeze()
+    running: dict[int, tuple[socket.socket, int]] = {}  # by the handle of a process: what asked for it, and its number
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
         Path(address).unlink(missing_ok=True)
         listening.bind(address)
         listening.listen()
         print("loaded", flush=True)
         while True:
-            if 0 in _readable(0, listening.fileno()):  # whoever started this has ended
+            ready = _readable(0, listening.fileno(), *running, *(asking.fileno() for asking, _ in running.values()))
+            if 0 in ready:  # whoever started this has ended
+                for _, pid in running.values():
+                    os.kill(pid, signal.SIGKILL)
                 if (home := Path(address).parents[1]).joinpath(USERS).exists():
                     shutil.rmtree(home)
                 sys.exit()
-            asking, _ = listening.accept()
-            if os.fork() == 0:
-                break
-            asking.close()
-            with contextlib.suppress(ChildProcessError):
-                while os.waitpid(-1, os.WNOHANG)[0]:
-                    pass
-    with asking:
-        _, streams, _, _ = socket.recv_fds(asking, 1, 3)
-        with asking.makefile("rb") as stream:
-            (size,) = struct.unpack("i", stream.read(4))
-            arguments, environment, folder, mask = json.loads(stream.read(size))
-        if _once(environment) != once:
-            os._exit(0)
-        program, _, _ = struct.unpack("3i", asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        if pid := os.fork():
-            _watch(asking, pid, streams)
+            _pass_on(running, ready)
+            if listening.fileno() in ready and (asked := _asked(listening, once)):
+                asking, streams, told = asked
+                if (pid := os.fork()) == 0:
+                    break
+                running[os.pidfd_open(pid)] = asking, pid
+                for handle in streams:
+                    os.close(handle)
+    for ended, (other, _) in running.items():
+        os.close(ended)
+        other.close()
+    _run(asking, streams, *told)
+
+
+def _run(
+    asking: socket.socket, streams: list[int], arguments: list[str], environment: dict[str, str], folder: str, mask: int
+) -> NoReturn:
+    """Be the process that was asked for."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: killed when the server has ended
+    program, _, _ = struct.unpack("3i", asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    asking.close()
     for number, handle in enumerate(streams):
         os.dup2(handle, number)
         os.close(handle)
@@ -237,18 +274,41 @@ def _readable(*handles: int) -> list[int]:
     return select.select(handles, [], [])[0]
 
 
-def _watch(asking: socket.socket, pid: int, streams: list[int]) -> None:
-    """Pass on signals to ``pid``, and how it ends to the program; kill it when the program or the server has ended."""
+def _asked(listening: socket.socket, once: dict[str, str]) -> tuple[socket.socket, list[int], list[Any]] | None:
+    """Who asks, its standard streams, and what it is to run; None if it has ended, or if the libraries are not for it."""
+    asking, _ = listening.accept()
+    streams: list[int] = []
+    try:
+        _, streams, _, _ = socket.recv_fds(asking, 1, 3)
+        with asking.makefile("rb") as stream:
+            (size,) = struct.unpack("i", stream.read(4))
+            told = json.loads(stream.read(size))
+        if len(streams) == 3 and _once(told[1]) == once:
+            return asking, streams, told
+    except (OSError, struct.error, ValueError):  # it was killed
+        pass
+    asking.close()
     for handle in streams:
         os.close(handle)
-    ended = os.pidfd_open(pid)
-    while ended not in (ready := _readable(0, asking.fileno(), ended)):
-        for number in (asking.recv(64) if asking.fileno() in ready else b"") or [signal.SIGKILL]:
-            os.kill(pid, number)
-    with contextlib.suppress(OSError):
-        asking.sendall(struct.pack("i", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])))
-    os._exit(0)
+    return None
+
+
+def _pass_on(running: dict[int, tuple[socket.socket, int]], ready: list[int]) -> None:
+    """Tell each program how its process ended, and each process the program's signals; kill it if the program has ended."""
+    for ended, (asking, pid) in list(running.items()):
+        if ended in ready:
+            with contextlib.suppress(OSError):
+                asking.sendall(struct.pack("i", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])))
+            asking.close()
+            os.close(ended)
+            del running[ended]
+        elif asking.fileno() in ready:
+            numbers = b""
+            with contextlib.suppress(ConnectionResetError):
+                numbers = asking.recv(64)
+            for number in numbers or [signal.SIGKILL]:
+                os.kill(pid, number)
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1])
+    _serve(sys.argv[1], sys.argv[2:])
