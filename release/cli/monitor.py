@@ -126,8 +126,9 @@ def component(root: Path, environment: str) -> None:
     """Write the kustomize component of ENV: what Prometheus, Grafana and KEDA read in a cluster.
 
     The files are release/environments/ENV/monitoring: a PodMonitor, a PrometheusRule, a ConfigMap with the dashboard
-    and, if monitor.scaling has ENV, a ScaledObject. Commit them, and name `monitoring` in the components of ENV. Write
-    them again after a change of monitor: `lockstep promote` refuses edited and outdated files.
+    and, if monitor.scaling and monitor.alerts have ENV, a ScaledObject and an AlertmanagerConfig. Commit them, and name
+    `monitoring` in the components of ENV. Write them again after a change of monitor: `lockstep promote` refuses edited
+    and outdated files.
     """
     from release.verbs import monitor as verb
 
