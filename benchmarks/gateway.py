@@ -1,12 +1,12 @@
-"""`lockstep gateway` against LiteLLM's proxy, before the same server; and many requests with faults.
+"""`lockstep gateway` against LiteLLM's proxy and MLflow's gateway, before one server; and many requests with faults.
 
 In:  nothing. The server is a stand-in that answers after 5 ms, or streams 20 tokens 5 ms apart. Needs
      `.venv/bin/pip install -c constraints.txt -e '.[gateway]'`; with --litellm, the command of a LiteLLM, which pins
-     much and so has an environment of its own.
-Out: a Markdown table: milliseconds of CPU for each request of the proxy's process, and requests a second, 16 at a time.
+     much and so has an environment of its own; with --mlflow, the pipeline's MLflow, whose gateway traces each request.
+Out: a Markdown table: milliseconds of CPU of the proxy's processes for each request, and requests a second, 16 at once.
      Every side takes its turn in each round, the server alone too, and the best round counts: the machine may be busy.
      The gateway stores every request, redacted. Then how many requests with faults of the server got what they must.
-Run: python -m benchmarks.gateway [--requests 2000] [--rounds 3] [--litellm FILE] [--faults 10000]
+Run: python -m benchmarks.gateway [--requests 2000] [--rounds 3] [--litellm FILE] [--mlflow] [--faults 10000]
 """
 
 import argparse
@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,7 @@ import aiohttp
 import requests
 from aiohttp import web
 
+from tests import mlflow_service
 from tests.gateway_process import running, unused_port
 from tests.gateway_requests import CHAT, ask_all, mixed, wrong
 from tests.model_standin import ModelStandIn
@@ -46,7 +48,7 @@ _WHOLE = json.dumps(
 
 
 class Side(NamedTuple):
-    """The server alone, or a proxy before it. ``pid``: the process whose CPU is counted."""
+    """The server alone, or a proxy before it. ``pid``: the process whose CPU is counted, with those it started."""
 
     name: str
     url: str
@@ -60,6 +62,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--litellm", type=Path)
+    parser.add_argument("--mlflow", action="store_true")
     parser.add_argument("--faults", type=int, default=10000)
     parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -67,7 +70,7 @@ def main() -> None:
         _serve(given.serve)
         return
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        sides = list(_sides(stack, Path(folder), given.litellm))
+        sides = list(_sides(stack, Path(folder), given.litellm, given.mlflow))
         for streamed in (False, True):
             number = given.requests // 10 if streamed else given.requests
             kind = "streams of 20 tokens" if streamed else "whole answers"
@@ -80,7 +83,7 @@ def main() -> None:
         _faults(given.faults)
 
 
-def _sides(stack: contextlib.ExitStack, folder: Path, litellm: Path | None) -> Iterator[Side]:
+def _sides(stack: contextlib.ExitStack, folder: Path, litellm: Path | None, mlflow: bool) -> Iterator[Side]:
     port = unused_port()
     server = stack.enter_context(_process([sys.executable, "-m", "benchmarks.gateway", "--serve", str(port)]))
     url = f"http://127.0.0.1:{port}"
@@ -97,6 +100,13 @@ def _sides(stack: contextlib.ExitStack, folder: Path, litellm: Path | None) -> I
         proxy = stack.enter_context(_process(command, LITELLM_MASTER_KEY=_KEY, LITELLM_TELEMETRY="False"))
         _until(f"http://127.0.0.1:{port}/health/liveliness")
         yield Side("LiteLLM's proxy", f"http://127.0.0.1:{port}", proxy.pid)
+    if mlflow:
+        port, store = unused_port(), f"sqlite:///{folder}/mlflow.db"
+        command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
+        command += ["--backend-store-uri", store, "--artifacts-destination", str(folder / "artifacts")]
+        traced = stack.enter_context(_process(command, **mlflow_service.QUIET, **mlflow_service.LOCAL_UPSTREAMS))
+        _until(f"http://127.0.0.1:{port}/health")
+        yield Side("MLflow's gateway", mlflow_service.add_endpoint(f"http://127.0.0.1:{port}", "m", url), traced.pid)
 
 
 def _measured(side: Side, number: int, streamed: bool) -> tuple[float, float]:
@@ -135,11 +145,11 @@ def _faults(number: int) -> None:
 @contextlib.contextmanager
 def _process(command: list[str], **environment: str) -> Iterator[subprocess.Popen[bytes]]:
     quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command, env=os.environ | environment, **quiet) as process:
+    with subprocess.Popen(command, env=os.environ | environment, start_new_session=True, **quiet) as process:
         try:
             yield process
         finally:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)  # MLflow's command starts another process, which serves
 
 
 def _until(url: str) -> None:
@@ -153,7 +163,12 @@ def _until(url: str) -> None:
 
 
 def _cpu(pid: int) -> float:
-    """Seconds of CPU that a process has used."""
+    """Seconds of CPU that a process and those that it started have used."""
+    started = (each.read_text().split() for each in Path(f"/proc/{pid}/task").glob("*/children"))
+    return _cpu_alone(pid) + sum(_cpu(int(child)) for children in started for child in children)
+
+
+def _cpu_alone(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

@@ -11,7 +11,7 @@ _TEXT, _LIST, _MAPPING = (f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq",
 
 # libyaml's where it is built in
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # mypy knows no class by a call
-    """PyYAML's safe loader, but ``1e-3`` is a number as in YAML 1.2 and DVC."""
+    """PyYAML's safe loader, but as in YAML 1.2 and DVC ``1e-3`` is a number and ``=`` a text."""
 
     def resolve(self, kind: type[yaml.Node], value: str, implicit: tuple[bool, bool]) -> str:
         """The tag of a node that has none. As PyYAML does, but asks for no resolvers by path: there are none."""
@@ -32,6 +32,7 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
 
 
 _Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+_Loader.yaml_implicit_resolvers.pop("=")  # a text in YAML 1.2, which kustomize writes without quotes
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )

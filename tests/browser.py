@@ -93,6 +93,11 @@ def wide(html: str, width: int, folder: Path) -> int:
     return int(told(html, _WIDE, width, folder).removeprefix("wide="))
 
 
+def drawn(page: Path) -> str:
+    """The document at ``page`` after its own scripts have run."""
+    return _browse(page.parent, "--virtual-time-budget=60000", "--dump-dom", page.as_uri())
+
+
 def told(html: str, script: str, width: int, folder: Path) -> str:
     """The title that ``script`` gives the page, which its policy allows that script alone to do."""
     allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

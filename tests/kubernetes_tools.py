@@ -9,7 +9,13 @@ import yaml
 
 VERSIONS = ("1.35", "1.37")  # the first with image volumes unasked, and the newest that there are schemas of
 
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """PyYAML's, but a bare ``=`` is a text, which kustomize writes so."""
+
+
+_Loader.yaml_implicit_resolvers = {k: v for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items() if k != "="}
+
 
 # Of an InferenceService's predictor, what is not a pod's (KServe 0.16, pkg/apis/serving/v1beta1/component.go).
 _OF_A_COMPONENT = {
@@ -24,6 +30,8 @@ _OF_A_COMPONENT = {
 # A key with a mark of question may be absent; a type is a leaf, and a list of one is a list of such.
 _RULE = {"record?": str, "alert?": str, "expr": str, "for?": str, "labels?": dict, "annotations?": dict}
 _ARGUMENT = {"name": str, "valueFrom": {"fieldRef": {"fieldPath": str}}}
+_MATCHER = {"name": str, "value": str, "matchType": str}
+_SECRET = {"name": str, "key": str}
 _METADATA = {"name": str, "namespace": str, "labels?": dict, "annotations?": dict}
 _OF_OPERATORS: dict[tuple[str, str], dict[str, Any]] = {
     ("argoproj.io/v1alpha1", "Rollout"): {
@@ -93,6 +101,27 @@ _OF_OPERATORS: dict[tuple[str, str], dict[str, Any]] = {
         ],
     },
     ("monitoring.coreos.com/v1", "PrometheusRule"): {"groups": [{"name": str, "rules": [_RULE]}]},
+    ("monitoring.coreos.com/v1alpha1", "AlertmanagerConfig"): {
+        "route": {
+            "receiver": str,
+            "groupBy": [str],
+            "groupWait": str,
+            "groupInterval": str,
+            "repeatInterval": str,
+            "matchers": [_MATCHER],
+            "routes": [{"receiver": str, "repeatInterval": str, "matchers": [_MATCHER]}],
+        },
+        "receivers": [
+            {
+                "name": str,
+                "webhookConfigs?": [{"sendResolved": bool, "urlSecret": _SECRET}],
+                "slackConfigs?": [{"sendResolved": bool, "apiURL": _SECRET}],
+                "msteamsv2Configs?": [{"sendResolved": bool, "webhookURL": _SECRET}],
+                "pagerdutyConfigs?": [{"sendResolved": bool, "routingKey": _SECRET}],
+                "opsgenieConfigs?": [{"sendResolved": bool, "apiKey": _SECRET}],
+            }
+        ],
+    },
     ("keda.sh/v1alpha1", "ScaledObject"): {
         "scaleTargetRef": {"apiVersion": str, "kind": str, "name": str},
         "minReplicaCount": int,

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+import requests
 
 from tests.http_standin import Handler, StandIn
 
 Fault = Literal["hang", "drip", "fail", "lie", "garbage", "redirect", "endless"]
 
 # Jobs are what no test asks for: their processes would idle at the expense of the tests.
-_QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
 @pytest.fixture(scope="session")
@@ -71,7 +72,7 @@ def server(folder: Path, tables: Path) -> Iterator[str]:
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [*command, "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--artifacts-destination", str(folder / "artifacts")],
-            stdout=log, stderr=log, env=os.environ | _QUIET, start_new_session=True,
+            stdout=log, stderr=log, env=os.environ | QUIET, start_new_session=True,
         )  # fmt: skip
     try:
         _await(port, process, folder / "log")
@@ -80,6 +81,33 @@ def server(folder: Path, tables: Path) -> Iterator[str]:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+# Without these its gateway refuses an upstream on this machine. Set them where the server is started.
+LOCAL_UPSTREAMS = {
+    "MLFLOW_GATEWAY_API_BASE_ALLOWED_SCHEMES": "http,https",
+    "MLFLOW_GATEWAY_API_BASE_ALLOW_PRIVATE_IPS": "true",
+}
+
+
+def add_endpoint(uri: str, name: str, upstream: str) -> str:
+    """Put MLflow's gateway before the server at ``upstream``; the address that has /v1/chat/completions of ``name``."""
+
+    def made(path: str, what: str, **value: Any) -> Any:
+        answer = requests.post(f"{uri}/api/3.0/mlflow/gateway/{path}/create", json={"name": name} | value, timeout=60)
+        assert answer.ok, answer.text
+        return answer.json()[what]
+
+    secret = made(
+        "secrets", "secret", secret_name=name, secret_value={"api_key": "x"}, provider="openai",
+        auth_config={"api_base": f"{upstream}/v1"},
+    )  # fmt: skip
+    model = made(
+        "model-definitions", "model_definition", secret_id=secret["secret_id"], provider="openai", model_name=name
+    )
+    used = {"model_definition_id": model["model_definition_id"], "linkage_type": "PRIMARY", "weight": 1.0}
+    made("endpoints", "endpoint", model_configs=[used])
+    return f"{uri}/gateway/openai"
 
 
 def free_port() -> int:

@@ -33,14 +33,16 @@ SAID = {
 
 
 def stream(*texts: str, end: str = "stop") -> str:
-    events = [{"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}]} for text in texts]
+    events: list[dict[str, Any]] = [
+        {"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}]} for text in texts
+    ]
     events.append({"choices": [{"index": 0, "delta": {}, "finish_reason": end or None}]})
     return "".join(
         f"data: {json.dumps({'model': 'router'} | each)}\n\n" for each in events
     ) + "data: [DONE]\n\n" * bool(end)
 
 
-LINE = {
+LINE: dict[str, Any] = {
     "time": "2026-11-26T17:59:59.5+01:00", "request_id": "r1", "status": 200, "seconds": 0.31, "release": WHOLE,
     "client": "203.0.113.7", "request": ASKED, "response": SAID,
 }  # fmt: skip
@@ -245,19 +247,10 @@ class Gateway(NamedTuple):
 def gateway(tmp_path_factory: pytest.TempPathFactory, tables: Path) -> Iterator[Gateway]:
     """MLflow's real server, its gateway before a stand-in, with traces of a chat, a stream, a failure and a judge."""
     with pytest.MonkeyPatch.context() as patch, StandIn(Upstream) as upstream:
-        patch.setenv("MLFLOW_GATEWAY_API_BASE_ALLOWED_SCHEMES", "http,https")
-        patch.setenv("MLFLOW_GATEWAY_API_BASE_ALLOW_PRIVATE_IPS", "true")
+        for name, value in service.LOCAL_UPSTREAMS.items():
+            patch.setenv(name, value)
         with service.server(tmp_path_factory.mktemp("mlflow"), tables) as uri:
-
-            def made(path: str, what: str, **value: Any) -> Any:
-                answer = requests.post(f"{uri}/api/3.0/mlflow/gateway/{path}/create", json=value, timeout=60)
-                assert answer.ok, answer.text
-                return answer.json()[what]
-
-            secret = made("secrets", "secret", secret_name="key", secret_value={"api_key": "x"}, provider="openai", auth_config={"api_base": f"{upstream.url}/v1"})["secret_id"]  # fmt: skip
-            model = made("model-definitions", "model_definition", name="router", secret_id=secret, provider="openai", model_name="router")["model_definition_id"]  # fmt: skip
-            made("endpoints", "endpoint", name="router", model_configs=[{"model_definition_id": model, "linkage_type": "PRIMARY", "weight": 1.0}])  # fmt: skip
-            chat = f"{uri}/gateway/openai/v1/chat/completions"
+            chat = f"{service.add_endpoint(uri, 'router', upstream.url)}/v1/chat/completions"
             fail = {**ASKED, "messages": [{"role": "user", "content": "fail"}]}
             for body, caller in ((ASKED, ""), (ASKED | {"stream": True}, ""), (fail, ""), (ASKED, "judge")):
                 headers = {"X-MLflow-Gateway-Caller": caller} if caller else {}

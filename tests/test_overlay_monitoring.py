@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from checks import layout
 from checks.config.monitor import Monitor
 from release.cli import main
-from release.monitoring import component, rules
+from release.monitoring import component, route, rules
 from release.monitoring.queries import Scope
 from release.overlay import edits, gateway, monitored, overlays
 from tests import kubernetes_tools, programs, spoil
@@ -23,6 +23,11 @@ from tests.pipeline_repository import write_params
 
 pytestmark = pytest.mark.slow
 
+ALERTS = {
+    "alerts": {
+        "staging": {"page": {"kind": "pagerduty", "secret": "oncall", "key": "key"}, "ticket": {"secret": "team"}}
+    }
+}
 SCALING = {"scaling": {"staging": {"most": 4, "requests": 16}}}
 HOME = "staging/monitoring"
 STAGING = Scope(read_yaml((REPOSITORY / "params.yaml").read_text())["serve"]["name"], "staging")
@@ -60,24 +65,26 @@ def failures(root: Path, monitor: dict[str, Any] | None = None) -> list[str]:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("monitor", [{}, SCALING], ids=["default", "scaling"])
+@pytest.mark.parametrize("monitor", [{}, SCALING, ALERTS], ids=["default", "scaling", "alerts"])
 def test_it_builds_to_what_promote_accepts_and_the_rules_hold_their_tests(
     root: Path, monitor: dict[str, Any], tmp_path: Path
 ) -> None:
-    if monitor:
+    if monitor is SCALING:
         scaled(root)
+    else:
+        made(root, monitor)
     assert failures(root) == []
     items = kubernetes_tools.build(root / layout.ENVIRONMENTS / "staging")
     for item in items:
         kubernetes_tools.validate(item, kubernetes_tools.VERSIONS[0])
     found = {item["kind"]: item for item in items if item["metadata"]["name"] not in ("server-pods",)}
-    assert ("ScaledObject" in found) == bool(monitor)
+    assert ("ScaledObject" in found, "AlertmanagerConfig" in found) == (monitor is SCALING, monitor is ALERTS)
     pods = next(item for item in items if item["kind"] == "Deployment" and item["metadata"]["name"] == gateway.NAME)
     selected = found["PodMonitor"]["spec"]["selector"]["matchLabels"]
     assert selected.items() <= pods["spec"]["template"]["metadata"]["labels"].items()
     ports = {port["name"] for port in pods["spec"]["template"]["spec"]["containers"][0]["ports"]}
     assert {each["port"] for each in found["PodMonitor"]["spec"]["podMetricsEndpoints"]} <= ports
-    if monitor:
+    if monitor is SCALING:
         server = next(item for item in items if item["kind"] == "Deployment" and item["metadata"]["name"] == "server")
         assert "replicas" not in server["spec"]
     programs.require("promtool")
@@ -85,6 +92,47 @@ def test_it_builds_to_what_promote_accepts_and_the_rules_hold_their_tests(
     (tmp_path / "tests.yaml").write_text(dumped(rules.tests(STAGING, Monitor.model_validate(monitor), "rules.yaml")))
     done = subprocess.run(["promtool", "test", "rules", "tests.yaml"], cwd=tmp_path, capture_output=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_alertmanager_sends_each_alert_to_its_receiver_and_those_of_another_environment_to_none(tmp_path: Path) -> None:
+    programs.require("amtool")
+    spec = route.config(STAGING, Monitor.model_validate(ALERTS).alerts["staging"])["spec"]
+    receivers = {each["name"]: {**each, "name": None} for each in spec["receivers"]}
+    secret = {"name": "oncall", "key": "key"}
+    assert receivers["page"] == {"name": None, "pagerdutyConfigs": [{"sendResolved": True, "routingKey": secret}]}
+    assert receivers["ticket"]["webhookConfigs"][0]["urlSecret"] == {"name": "team", "key": "url"}
+    # As the operator writes it for Alertmanager, below a route of its own.
+    written = {
+        "route": {"receiver": "none", "routes": [_of_alertmanager(spec["route"])]},
+        "receivers": [{"name": name} for name in ("none", *receivers)],
+    }
+    (tmp_path / "alertmanager.yaml").write_text(dumped(written))
+    alerts = [
+        each["labels"]
+        for group in rules.rules(STAGING, Monitor())["groups"]
+        for each in group["rules"]
+        if "alert" in each
+    ]
+    assert {each["severity"] for each in alerts} == {"page", "ticket"}
+    cases = [(labels, labels["severity"]) for labels in alerts]
+    cases += [({**alerts[0], "environment": "production"}, "none"), ({**alerts[0], "model": "other"}, "none")]
+    for labels, receiver in {str(case): case for case in cases}.values():
+        command = [
+            "amtool",
+            "config",
+            "routes",
+            "test",
+            "--config.file=alertmanager.yaml",
+            *(f"{name}={value}" for name, value in labels.items()),
+        ]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout.strip()) == (0, receiver), done.stderr
+
+
+def _of_alertmanager(given: dict[str, Any]) -> dict[str, Any]:
+    found = {re.sub("[A-Z]", lambda letter: f"_{letter[0].lower()}", key): value for key, value in given.items()}
+    matchers = [f'{each["name"]}{each["matchType"]}"{each["value"]}"' for each in given["matchers"]]
+    return {**found, "matchers": matchers, "routes": [_of_alertmanager(each) for each in given.get("routes", ())]}
 
 
 def test_it_builds_with_kserve_and_where_nothing_runs_and_its_command_changes_nothing_the_second_time(
@@ -149,6 +197,10 @@ REFUSED: dict[str, tuple[spoil.Spoil, str]] = {
     "a dashboard that Grafana does not find": (
         spoil.replace(f"{HOME}/kustomization.yaml", "grafana_dashboard", "dashboard"), "ConfigMap lockstep-dashboard: metadata.labels: grafana_dashboard is None"
     ),
+    "alerts to somebody else": (
+        patched("AlertmanagerConfig", {"op": "replace", "path": "/spec/receivers/0/pagerdutyConfigs/0/routingKey/name", "value": "x"}),
+        f"AlertmanagerConfig gateway: spec.receivers.*: {COMMAND}",
+    ),
     "no gateway": (
         lambda tree: edit(tree, "staging", lambda own: own.update(components=[monitored.COMPONENT])),
         "monitoring counts at the gateway: name ../components/gateway in components too",
@@ -163,6 +215,7 @@ REFUSED: dict[str, tuple[spoil.Spoil, str]] = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_its_command_did_not_write_is_refused(case: str, root: Path) -> None:
     change, said = REFUSED[case]
+    made(root, ALERTS)
     change(root / layout.ENVIRONMENTS)
     found = failures(root)
     assert any(re.search(said, failure) for failure in found), found
@@ -218,6 +271,8 @@ def test_the_number_of_servers_is_not_in_git_too(root: Path) -> None:
     [
         ({}, "nowhere", "promote.environments has no 'nowhere'; use one of staging"),
         ({"scaling": {"prod": {"most": 2}}}, "staging", "monitor.scaling: promote.environments has no 'prod'"),
+        ({"alerts": {"prod": {"page": {"secret": "a"}}}}, "staging", "monitor.alerts: promote.environments has no 'prod'"),
+        ({"alerts": {"staging": {"page": {"secret": "https://hook"}}}}, "staging", "monitor.alerts.staging.page.secret"),
         ({"gpus": {"prod": {"pool": "a"}}}, "staging", "monitor.gpus: promote.environments has no 'prod'"),
         ({"scaling": {"staging": {"most": 2, "least": 3}}}, "staging", "most: 2 is below least, 3; swap them"),
         ({"scaling": {"staging": {"most": 2, "prometheus": "prom:9090"}}}, "staging", "monitor.scaling.staging.prometheus"),

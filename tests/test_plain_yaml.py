@@ -46,6 +46,7 @@ def test_what_is_no_plain_data_is_a_yaml_error_of_one_line_that_names_its_own(na
         ("- '<<'", ["<<"]),
         ("a: 1e-3", {"a": 0.001}),
         ("a: 1:30", {"a": 90}),
+        ("a: =", {"a": "="}),
         ("a: {b: [1, 'x', null, true]}", {"a": {"b": [1, "x", None, True]}}),
         ("", None),
     ],

@@ -237,6 +237,24 @@ def test_what_changed_is_what_fails(root: Path, edit: Edit, code: int, expected:
     assert len(done.stderr.splitlines()) == (code != 0)
 
 
+def test_evidently_gets_figures_of_window_and_reference_and_no_text(root: Path, tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\ncat > "$2"\n')  # in place of the page it leaves what it was given
+    python.chmod(0o755)
+    done = lockstep(root, "watch", "production", *WINDOW, "--evidently", str(python))
+    assert done.exit_code == 0, done.output
+    given = json.loads((root / layout.STATE / "watch" / "production.html").read_text())
+    assert given["categorical"] == ["answer declines", "answer repeats itself", "label"]
+    assert given["current"].keys() == given["reference"].keys() > set(given["categorical"])
+    assert {len(values) for values in given["current"].values()} == {240}
+    assert {len(values) for values in given["reference"].values()} == {200}
+    labels = {row["answer"] for row in requests(root)}
+    for side in (given["current"], given["reference"]):
+        assert {*side.pop("label")} <= {*labels, "(no label)"}
+        assert {*side.pop("answer declines"), *side.pop("answer repeats itself")} <= {"True", "False"}
+        assert {type(value) for values in side.values() for value in values} == {int}
+
+
 def test_labels_that_come_later_are_joined_and_a_fall_of_quality_fails(root: Path) -> None:
     said = [{"request_id": f"request-{number}", "label": "vm"} for number in range(0, 240, 2)]
     given = root / "labels.jsonl"

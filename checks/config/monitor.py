@@ -3,13 +3,15 @@
 It decides nothing about a model: no stage, gate or promotion reads it, and it is in no digest.
 """
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from checks.sections import Fraction, Name, Positive, Section, Share, Strings
 
 DAYS_A_YEAR = 365.25
+SecretName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", max_length=253)]  # of Kubernetes
+SecretKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=253)]
 LabelName = Annotated[str, Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")]  # of Prometheus
 
 
@@ -89,6 +91,24 @@ class Scaling(Section):
         return self
 
 
+class Receiver(Section):
+    """Where alerts are sent. The address, or the key of the service, is in a Secret in the environment's namespace."""
+
+    kind: Annotated[
+        Literal["webhook", "slack", "msteams", "pagerduty", "opsgenie"],
+        Field(description="the service that gets alerts"),
+    ] = "webhook"
+    secret: Annotated[SecretName, Field(description="name of the Secret")]
+    key: Annotated[SecretKey, Field(description="key in it: a URL, or the service's integration key")] = "url"
+
+
+class Alerts(Section):
+    """Who gets the alerts of an environment."""
+
+    page: Annotated[Receiver, Field(description="of alerts that a person must look at now")]
+    ticket: Annotated[Receiver | None, Field(description="of the others; null: as `page`")] = None
+
+
 class Monitor(Section):
     """What `lockstep watch` and the generated alerts ask of a running model."""
 
@@ -113,7 +133,10 @@ class Monitor(Section):
     scaling: dict[Name, Scaling] = Field(
         default_factory=dict, description="by environment: the component `monitoring` then has a ScaledObject of KEDA"
     )
-
+    alerts: dict[Name, Alerts] = Field(
+        default_factory=dict,
+        description="by environment: the component `monitoring` then has an AlertmanagerConfig",
+    )
     gpus: dict[Name, Annotated[dict[LabelName, Annotated[str, Field(min_length=1)]], Field(min_length=1)]] = Field(
         default_factory=dict,
         description="for each environment, the labels that select its GPUs among the series of NVIDIA's dcgm-exporter; "

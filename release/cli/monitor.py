@@ -24,6 +24,10 @@ _CAPTURES = "Folder or address (s3://…) of the gateway's captures. Default: .l
 @click.option("--from", "since", metavar="TIME", help="Start of the window: 2026-03-14 or 2026-03-14T15:09+01:00.")
 @click.option("--to", "until", metavar="TIME", help="End of the window, which is not part of it.")
 @click.option("--captures", metavar="FOLDER", help=_CAPTURES)
+@click.option(
+    "--evidently", metavar="PYTHON", type=click.Path(path_type=Path),
+    help="Python of an environment with Evidently, which then writes .lockstep/watch/ENV.html.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print reports/watch/ENV.json.")
 @click.option("--pr", is_flag=True, help="Propose retraining in a pull request where the traffic changed.")
 @click.option(
@@ -33,8 +37,8 @@ _CAPTURES = "Folder or address (s3://…) of the gateway's captures. Default: .l
 @click.pass_obj
 @refusing
 def watch(
-    root: Path, environment: str, since: str | None, until: str | None, captures: str | None, as_json: bool, pr: bool,
-    rows: int,
+    root: Path, environment: str, since: str | None, until: str | None, captures: str | None, evidently: Path | None,
+    as_json: bool, pr: bool, rows: int,
 ) -> None:  # fmt: skip
     """Judge a window of captured traffic of ENV: the last whole one (monitor.window_days), or from --from to --to.
 
@@ -49,7 +53,7 @@ def watch(
     """
     from release.verbs import watch as verb
 
-    options, proposal = verb.Options(since, until, captures), None
+    options, proposal = verb.Options(since, until, captures, evidently), None
     if pr:
         report, proposal = verb.propose(root, environment, options, rows)
     else:
@@ -126,8 +130,9 @@ def component(root: Path, environment: str) -> None:
     """Write the kustomize component of ENV: what Prometheus, Grafana and KEDA read in a cluster.
 
     The files are release/environments/ENV/monitoring: a PodMonitor, a PrometheusRule, a ConfigMap with the dashboard
-    and, if monitor.scaling has ENV, a ScaledObject. Commit them, and name `monitoring` in the components of ENV. Write
-    them again after a change of monitor: `lockstep promote` refuses edited and outdated files.
+    and, if monitor.scaling and monitor.alerts have ENV, a ScaledObject and an AlertmanagerConfig. Commit them, and name
+    `monitoring` in the components of ENV. Write them again after a change of monitor: `lockstep promote` refuses edited
+    and outdated files.
     """
     from release.verbs import monitor as verb
 

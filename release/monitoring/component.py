@@ -2,8 +2,9 @@
 
 Written to release/environments/ENV/monitoring by `lockstep monitor component ENV`, from the section monitor:
 PodMonitor (the gateway is scraped, and its metrics get the label model), PrometheusRule (the rules of `lockstep monitor
-rules`), a ConfigMap with the dashboard, and a ScaledObject if monitor.scaling names the environment. Field by field
-they follow the documentation of the Prometheus Operator (monitoring.coreos.com/v1) and of KEDA 2 (keda.sh/v1alpha1).
+rules`), a ConfigMap with the dashboard, a ScaledObject if monitor.scaling names the environment, and an
+AlertmanagerConfig if monitor.alerts does. Field by field they follow the documentation of the Prometheus Operator
+(monitoring.coreos.com/v1) and of KEDA 2 (keda.sh/v1alpha1).
 """
 
 import json
@@ -11,7 +12,7 @@ from typing import Any
 
 from checks import plain_yaml
 from checks.config.monitor import Monitor, Scaling
-from release.monitoring import dashboard, queries, rules
+from release.monitoring import dashboard, queries, route, rules
 from release.monitoring.queries import Scope
 from release.overlay import gateway
 from release.overlay.overlays import CONTAINER
@@ -51,7 +52,7 @@ def files(of: Scope, monitor: Monitor) -> dict[str, bytes]:
 
 def objects(of: Scope, monitor: Monitor) -> list[dict[str, Any]]:
     """The objects of the component, the ConfigMap last. Raises as ``files``."""
-    scaling = monitor.scaling.get(of.environment)
+    scaling, alerts = monitor.scaling.get(of.environment), monitor.alerts.get(of.environment)
     text = json.dumps(dashboard.dashboard(of, monitor), indent=2) + "\n"
     return [
         _pods(of),
@@ -62,6 +63,7 @@ def objects(of: Scope, monitor: Monitor) -> list[dict[str, Any]]:
             "spec": rules.rules(of, monitor),
         },
         *([] if scaling is None else [_scaled(of, scaling)]),
+        *([] if alerts is None else [route.config(of, alerts)]),
         {
             "apiVersion": "v1",
             "kind": "ConfigMap",

@@ -189,6 +189,7 @@ _BESIDE: dict[tuple[str, str], Callable[[Mapping[str, Any], Mapping[str, Any]], 
     ("monitoring.coreos.com", "ServiceMonitor"): _data,
     ("monitoring.coreos.com", "PodMonitor"): _data,
     ("monitoring.coreos.com", "PrometheusRule"): _data,
+    ("monitoring.coreos.com", "AlertmanagerConfig"): _data,
 }
 
 

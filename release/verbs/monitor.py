@@ -61,6 +61,7 @@ def _settings(root: Path, environment: str) -> tuple[Scope, Monitor]:
     params = params_file.load(root / layout.PARAMS)
     told = [(environment, "")]
     told += [(name, "monitor.scaling: ") for name in params.monitor.scaling]
+    told += [(name, "monitor.alerts: ") for name in params.monitor.alerts]
     told += [(name, "monitor.gpus: ") for name in params.monitor.gpus]
     for name, where in told:
         if name not in params.promote.environments:

@@ -14,7 +14,7 @@ from checks.config.params import Params
 from checks.errors import EvidenceRefused, Refusal, VerdictFailed, VerdictInconclusive
 from checks.formats.verdict import Status
 from checks.formats.watch_report import Costs, WatchFinding, WatchReport
-from release.monitoring import answers, asked, picture, reference, releases, service, window
+from release.monitoring import answers, asked, evidently_page, picture, reference, releases, service, window
 from release.monitoring.store import Store
 from release.monitoring.window import Span, Traffic
 from release.record.records import Records
@@ -26,12 +26,14 @@ from release.verbs.history import moment
 class Options(NamedTuple):
     """``since`` and ``until``: a date or a time, see `lockstep history`; None: the last whole window.
 
-    ``captures``: the gateway's folder or address; None: that of this machine.
+    ``captures``: the gateway's folder or address; None: that of this machine. ``evidently``: the Python of an
+    environment with Evidently, which then writes ``page``; None: no page.
     """
 
     since: str | None = None
     until: str | None = None
     captures: str | None = None
+    evidently: Path | None = None
 
 
 def watch(root: Path, environment: str, options: Options | None = None, now: datetime | None = None) -> WatchReport:
@@ -81,6 +83,8 @@ def _judged(root: Path, environment: str, options: Options | None, now: datetime
     )  # fmt: skip
     files.write_json(root / layout.WATCH / f"{environment}.json", report)
     files.write_text(root / layout.WATCH / f"{environment}.svg", picture.draw(report))
+    if options.evidently is not None:
+        evidently_page.write(options.evidently, root / page(environment), served, found.reference)
     return report, traffic
 
 
@@ -94,6 +98,11 @@ def refusal(report: WatchReport) -> Refusal | None:
         todo = f"read the reasons in {where}; `lockstep rollback` goes back, `lockstep compare` shows what changed"
         return VerdictFailed(what, todo)
     return VerdictInconclusive(what, f"read in {where} how many rows would do; a longer window has more")
+
+
+def page(environment: str) -> Path:
+    """Where Evidently's page of the last window is; it has megabytes, so it is not among the reports in git."""
+    return layout.STATE / "watch" / f"{environment}.html"
 
 
 def _span(options: Options, params: Params, now: datetime) -> Span:
