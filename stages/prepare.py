@@ -26,6 +26,7 @@ from checks.rows import Row, earlier_requests, request
 from checks.training import steps
 from checks.training.methods import METHODS
 from stages import entry
+from stages.quality import contract
 
 _EXAMPLES = 5
 
@@ -34,13 +35,15 @@ _EXAMPLES = 5
 def prepare(params: Params, root: Path) -> str:
     """Write the splits and the report.
 
-    Raises DataRefused if rows cannot be read, a split or a source is empty, train.method needs a column that the loader
-    does not give or does not learn calls that rows have, or a source has too few rows for its share.
+    Raises DataRefused if rows cannot be read or break their contract, a split or a source is empty, train.method needs
+    a column that the loader does not give or does not learn calls that rows have, or a source has too few rows for its
+    share. Raises SourceRefused if a contract is not the pinned file.
     """
     config = params.prepare
     raw = root / layout.RAW
     tree = digest.of_tree(raw)
     parts = data_sources.parts(params.data, config.loader)
+    held = contract.hold(parts, root)
     loaded = [draft for part in parts for draft in mixture.load(part, raw)]
     _refuse_without_columns(params, loaded)
     _refuse_calls(params, loaded)
@@ -68,6 +71,7 @@ def prepare(params: Params, root: Path) -> str:
         rules=tuple(counts),
         splits=written,
         sources=of_sources,
+        contracts=held,
         plugins=LOADERS.plugins([part.loader.kind for part in parts])
         | rules.RULES.plugins(config.rules)
         | METHODS.plugins(steps.names(params.training)),

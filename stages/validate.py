@@ -25,7 +25,7 @@ from checks.training import steps
 from checks.training.methods import METHODS
 from checks.training.preferences import learned
 from stages import entry
-from stages.quality import chat_tokens, expectations, labels, preferences, rows_frames
+from stages.quality import chat_tokens, expectations, label_noise, labels, preferences, rows_frames, statistics
 from stages.quality.expectations import ALL, LABELS, Columns, Frame
 
 Splits = Mapping[str, Sequence[Row]]
@@ -74,6 +74,10 @@ def validate(params: Params, root: Path) -> str:
     frames[LABELS] = of_labels
     frames["conservation"] = rows_frames.conservation(read, report)
     frames |= preferences.frames({name: of_split.rows for name, of_split in read.items()}, judged, count, some)
+    found = None
+    if any(counts.values()):
+        suspects = label_noise.of(read, only_train) if params.validate_.labels is not None else None
+        found = statistics.of(read, suspects)
     del read
     suites = expectations.suites(params.validate_, params.prepare, report, list(defects), needed, some)
     suites |= preferences.suites(judged, params.validate_.preferences, params.validate_.max_reference_tokens)
@@ -86,6 +90,7 @@ def validate(params: Params, root: Path) -> str:
             splits=digests,
             rows=counts,
             expectations=tuple(outcomes),
+            statistics=found,
             plugins=LOADERS.plugins([part.loader.kind for part in parts])
             | rules.RULES.plugins(defects)
             | METHODS.plugins(steps.names(params.training)),

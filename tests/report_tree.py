@@ -14,6 +14,7 @@ from checks import digest, files, layout
 from checks.config.params import Params
 from checks.formats import pointer
 from checks.formats.data_reports import DataReport, Expectation, PrepareReport
+from checks.formats.data_statistics import Bin, LabelNoise, Lengths, Long, Marked, Statistics, Suspect, Writing
 from checks.formats.evaluation_reports import EvaluationReport, Interval
 from checks.formats.training_reports import TrainMeasured, TrainReport
 from checks.rows import Prediction, Row
@@ -166,8 +167,26 @@ def bad_data(root: Path, prompt: str = "List every disk", count: int = 7) -> Non
         splits={name: split.sha256 for name, split in splits.items()},
         rows={name: split.rows for name, split in splits.items()},
         expectations=(fine, broken),
+        statistics=_statistics(prompt),
     )
     files.write_json(root / layout.DATA_REPORT, report)
+
+
+def _statistics(text: str) -> Statistics:
+    lengths = Lengths(
+        least=3, median=9, p95=20, most=90, bins=(Bin(low=3, high=16, rows=50), Bin(low=17, high=90, rows=10)),
+        low=4, high=30, outliers=1, rows=(Long(where="train.jsonl:7", id="7", tokens=90),),
+    )  # fmt: skip
+    marked = (Marked(where="train.jsonl:8", id="8", shown=text),)
+    return Statistics(
+        prompts=lengths,
+        references=lengths,
+        writing=Writing(scripts={"LATIN": 59, "CYRILLIC": 1}, others=marked, garbled=1, garbled_rows=marked),
+        labels=LabelNoise(
+            judged=60, suspects=1,
+            rows=(Suspect(where="train.jsonl:9", id="9", label=text, likelier="vm", confidence=0.001),),
+        ),
+    )  # fmt: skip
 
 
 def answered(root: Path, params: Params, candidate: list[Prediction]) -> None:

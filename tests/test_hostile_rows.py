@@ -1,6 +1,6 @@
 """Files with faults of many kinds: each gives rows or one clear refusal, never a traceback, and nothing takes for ever.
 
-`python -m benchmarks.hostile` reads a thousand of each format, and measures the slowest.
+`python -m benchmarks.hostile` reads a thousand of each format in every way, and measures the slowest.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ from tests import damaged_files
 from tests.conftest import as_params
 
 HUGE = 50 << 20  # characters of a cell
-FILES = 60  # of each format
+FILES, MANY = 60, 1000  # of each format
 
 
 @pytest.mark.parametrize("suffix", damaged_files.WRITERS)
@@ -31,6 +31,18 @@ def test_a_damaged_file_gives_rows_or_one_refusal_of_one_line(tmp_path: Path, su
             refused += said is not None
             assert said is None or (said.isprintable() and len(said) < 600), f"file {number}: {said!r}"
     assert min(read, refused) > FILES / 4  # so both ends of the rule were seen
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", damaged_files.WRITERS)
+def test_a_thousand_others_do_too_each_read_in_one_of_the_ways(tmp_path: Path, suffix: str) -> None:
+    random, refused = Random(1018), 0
+    for number in range(MANY):
+        way = damaged_files.WAYS[number % len(damaged_files.WAYS)]
+        (said,) = damaged_files.outcomes(tmp_path, suffix, damaged_files.damaged(suffix, random), [way])
+        refused += said is not None
+        assert said is None or (said.isprintable() and len(said) < 600), f"file {number}: {said!r}"
+    assert MANY / 10 < refused < MANY * 9 / 10
 
 
 @pytest.mark.parametrize(

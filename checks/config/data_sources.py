@@ -11,9 +11,22 @@ from checks.data.loaders import LOADERS
 from checks.formats.data_reports import MAIN_SOURCE
 from checks.kinds import NameOf, OneOf
 from checks.rules import RULES
-from checks.sections import Fraction, Name, Source
+from checks.sections import Fraction, Name, Section, Source
 
 RuleName = Annotated[str, NameOf(RULES.kinds)]  # a file of checks/rules says what each does
+
+
+class ContractFile(Section):
+    """A data contract in a file of this repository: the Open Data Contract Standard, in YAML."""
+
+    file: Annotated[str, Field(min_length=1, description="path from the repository's root")]
+    sha256: Annotated[str | None, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the file")]
+
+
+Contract = Annotated[
+    ContractFile | None,
+    Field(description="what the data's owner says of the columns of a loader table; prepare holds the raw rows to it"),
+]
 
 
 class FurtherSource(Source):
@@ -34,6 +47,7 @@ class FurtherSource(Source):
             description="share of the train rows that are its rows; drawn by a hash of their ids. null: all its rows"
         ),
     ] = None
+    contract: Contract = None
 
     @model_validator(mode="after")
     def _planted_in_train_alone(self) -> Self:
@@ -53,6 +67,7 @@ class Data(Source):
         dict[Name, FurtherSource] | None,
         Field(min_length=1, description="further sources by name; the rows of each have this name as their slice"),
     ] = None
+    contract: Contract = None
 
     @property
     def pinned(self) -> dict[str, Source]:
@@ -80,6 +95,7 @@ class Part(NamedTuple):
     skips: frozenset[str]
     only_train: bool
     share: float | None
+    contract: ContractFile | None = None
 
     @property
     def section(self) -> str:
@@ -90,11 +106,11 @@ class Part(NamedTuple):
 def parts(data: Data, loader: Loader) -> tuple[Part, ...]:
     """The sources in one order: data.uri with ``loader``, then the others by name."""
     sources: Mapping[str, FurtherSource] = data.sources or {}
-    first = Part("", Path(MAIN_SOURCE if sources else "."), loader, frozenset(), False, None)
+    first = Part("", Path(MAIN_SOURCE if sources else "."), loader, frozenset(), False, None, data.contract)
     return (
         first,
         *(
-            Part(name, Path(name), its.loader, _skipped(its), its.splits is not None, its.share)
+            Part(name, Path(name), its.loader, _skipped(its), its.splits is not None, its.share, its.contract)
             for name, its in sorted(sources.items())
         ),
     )

@@ -4,6 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from checks.formats.data_statistics import Statistics
 from checks.formats.report import Count, Report, StageReport
 from checks.identity import Digest
 from checks.rows import Record
@@ -67,13 +68,24 @@ class SourceRows(Record):
     splits: dict[str, Count]
 
 
+class HeldContract(Record):
+    """A data contract that the raw rows of a source met."""
+
+    id: str  # as its owner gives it, as is the version
+    version: str
+    sha256: Digest  # of the contract's file
+    expectations: Count
+    rows: Count
+
+
 class PrepareReport(StageReport):
     """Accounting of rows: every input row was kept, or dropped by a named rule.
 
-    ``sources``: the rows of each, if there are several; ``main`` is the one of data.uri.
+    ``sources``: the rows of each, if there are several; ``main`` is the one of data.uri. ``contracts``: those that were
+    met.
     """
 
-    sparse: ClassVar[frozenset[str]] = frozenset({"plugins", "sources"})
+    sparse: ClassVar[frozenset[str]] = frozenset({"plugins", "sources", "contracts"})
 
     raw: Digest  # of data/raw
     input_rows: Count
@@ -82,6 +94,7 @@ class PrepareReport(StageReport):
     rules: tuple[RuleCount, ...]
     splits: dict[str, Split]
     sources: dict[str, SourceRows] = Field(default_factory=dict)
+    contracts: dict[str, HeldContract] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _rows_are_conserved(self) -> Self:
@@ -107,12 +120,18 @@ class Expectation(Record):
 
 
 class DataReport(StageReport):
-    """The result of validate; ``splits`` are the digests of the files it read."""
+    """The result of validate; ``splits`` are the digests of the files it read.
+
+    ``statistics``: what no expectation judges; older versions did not write it.
+    """
+
+    sparse: ClassVar[frozenset[str]] = frozenset({"plugins", "statistics"})
 
     success: bool
     splits: dict[str, Digest]
     rows: dict[str, Count]
     expectations: Annotated[tuple[Expectation, ...], Field(min_length=1)]
+    statistics: Statistics | None = None
 
     @model_validator(mode="after")
     def _success_is_of_all(self) -> Self:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from release.cards.data_page import DataPage
 
 
+_SUSPECTS = 5  # labels that may be wrong; the page has more
+
+
 @click.command()
 @click.argument("record", default=".")
 @click.option("--html", "file", metavar="FILE", type=click.Path(path_type=Path), help="Write a page of it to FILE.")
@@ -52,6 +55,17 @@ def _text(found: "DataPage") -> Iterator[str]:
     for source, rows in found.prepare.sources.items():
         counts = ", ".join(f"{split} {count:,}" for split, count in rows.splits.items())
         yield f"  {source}: {rows.read:,} rows were read; {counts}"
+    for source, held in found.prepare.contracts.items():
+        yield one_line(f"  {source}: {held.rows:,} rows met the contract {held.id} {held.version}")
+    if (said := found.report.statistics) is not None:
+        for what, of in (("prompts", said.prompts), ("references", said.references)):
+            yield f"  {what}: {of.least:,} to {of.most:,} tokens, median {of.median:,}; {of.outliers:,} outliers"
+        if said.labels is not None:
+            yield f"  labels: {said.labels.suspects:,} of {said.labels.judged:,} may be wrong"
+            for row in said.labels.rows[:_SUSPECTS]:
+                yield f"    {one_line(f'{row.where}: {row.label!r}, likelier {row.likelier!r}')}"
+        if said.writing.garbled:
+            yield f"  {said.writing.garbled:,} rows have characters from text that was decoded wrongly"
     yield f"  {found.prepare.input_rows:,} rows were read, {found.prepare.dropped_rows:,} dropped:"
     for rule in found.prepare.rules:
         if rule.rows:

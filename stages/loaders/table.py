@@ -119,14 +119,17 @@ def load(loader: Table, folder: Path) -> list[Draft]:
     return drafts
 
 
-def rows(path: Path) -> Iterator[Found]:
-    """The rows of one file with all their columns; raise DataRefused for a file that cannot be read."""
+def rows(path: Path, name: str | None = None) -> Iterator[Found]:
+    """The rows of one file with all their columns; raise DataRefused for a file that cannot be read.
+
+    ``name``: what it is called in places; None: the name of the file.
+    """
     if path.suffix.lower() not in _READERS:
         raise DataRefused(
             f"{path.name}: {path.suffix or 'no suffix'} is not a known format", f"use one of {', '.join(_READERS)}"
         )
     try:
-        yield from _READERS[path.suffix.lower()](path, path.name)
+        yield from _READERS[path.suffix.lower()](path, name or path.name)
     except _Bad as reason:
         raise DataRefused(escape(str(reason)), "fix the file") from reason
 

@@ -11,6 +11,7 @@ from checks import digest, files, layout
 from checks.chat_templates import TEMPLATES
 from checks.config.params import Base, TemplateFile
 from checks.errors import SourceRefused
+from stages import pinned_text
 
 NAME = "chat_template.jinja"
 FIELD = "base.chat_template"
@@ -93,26 +94,7 @@ def _ids(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read(chosen: TemplateFile, root: Path) -> bytes:
-    if not digest.is_name(chosen.file):
-        raise SourceRefused(
-            f"{_PLACE}.file: {chosen.file!r} is not in this repository",
-            "write its path from the repository's root, without . or .. in it",
-        )
-    try:
-        text = (root / chosen.file).read_bytes()
-        text.decode()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
-        raise SourceRefused(f"{_PLACE}.file: {chosen.file}: {reason}", "name a text file in Jinja") from error
-    found = digest.of_bytes(text).removeprefix("sha256:")
-    if chosen.sha256 is None:
-        raise SourceRefused(f"{_PLACE}.sha256: {chosen.file} is not pinned", f"pin it: sha256: {found}")
-    if chosen.sha256 != found:
-        raise SourceRefused(
-            f"{_PLACE}.sha256: {chosen.sha256} is pinned, but {chosen.file} is {found}",
-            f"restore it, or only if the new text is right pin sha256: {found}",
-        )
-    return text
+    return pinned_text.read(root, chosen.file, chosen.sha256, _PLACE, "Jinja")
 
 
 def _tokenizer(folder: Path) -> Any:

@@ -1,0 +1,195 @@
+"""A data contract, as its owner wrote it: the part of the Open Data Contract Standard (ODCS) 3 that Lockstep checks.
+
+https://bitol-io.github.io/open-data-contract-standard. Keys that only describe are ignored. A key that is neither
+checked nor a description of the standard is refused by name, so that nothing that the owner wanted is left out unseen.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, NamedTuple
+
+import yaml
+
+from checks import plain_yaml
+
+Kind = Literal["string", "date", "timestamp", "number", "integer", "boolean", "object", "array"]
+Bound = tuple[Any, bool]  # a limit, and whether the limit itself is outside
+
+_ABOUT = {"id", "name", "description", "businessName", "tags", "authoritativeDefinitions", "customProperties"}
+_ROOT = _ABOUT | {
+    "version", "kind", "apiVersion", "tenant", "status", "servers", "dataProduct", "domain", "support", "price", "team",
+    "roles", "slaDefaultElement", "slaProperties", "contractCreatedTs", "schema",
+}  # fmt: skip
+_TABLE = _ABOUT | {"logicalType", "physicalType", "physicalName", "dataGranularityDescription", "properties", "quality"}
+_COLUMN = _ABOUT | {
+    "primaryKey", "primaryKeyPosition", "logicalType", "logicalTypeOptions", "physicalType", "physicalName", "required",
+    "unique", "partitioned", "partitionKeyPosition", "classification", "encryptedName", "transformSourceObjects",
+    "transformLogic", "transformDescription", "examples", "criticalDataElement", "quality",
+}  # fmt: skip
+_QUALITY = _ABOUT | {
+    "businessImpact", "dimension", "method", "schedule", "scheduler", "severity", "type", "unit", "metric", "arguments",
+    "mustBe", "mustBeGreaterThan", "mustBeGreaterOrEqualTo", "mustBeLessThan", "mustBeLessOrEqualTo",
+}  # fmt: skip
+_BOUNDS = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
+_OPTIONS: dict[Kind, set[str]] = {
+    "string": {"minLength", "maxLength", "pattern"},
+    "date": _BOUNDS, "timestamp": _BOUNDS, "number": _BOUNDS, "integer": _BOUNDS,
+    "boolean": set(), "object": set(), "array": set(),
+}  # fmt: skip
+
+
+class Column(NamedTuple):
+    """What the contract says of one column. ``options``: minLength, maxLength, pattern, minimum and so on."""
+
+    name: str
+    kind: Kind | None
+    required: bool
+    unique: bool
+    options: Mapping[str, Any]
+    values: tuple[Any, ...] | None  # the only valid ones
+
+
+class Contract(NamedTuple):
+    """A contract. ``key``: the columns of the primary key. ``rows``: fewest and most, None where it has no limit."""
+
+    id: str
+    version: str
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+    rows: tuple[int | None, int | None]
+    contacts: tuple[str, ...]
+
+
+def parse(text: str) -> Contract:
+    """The contract in ``text``. Raises ValueError, which names the key, for what is malformed or not understood."""
+    try:
+        found = plain_yaml.load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"is not YAML: {' '.join(str(error).split())[:200]}") from error
+    root = _mapping(found, "the file")
+    _refuse_unknown(root, _ROOT, "")
+    if root.get("kind") != "DataContract" or not str(root.get("apiVersion")).startswith("v3."):
+        raise ValueError("kind and apiVersion: are not DataContract and v3.x of the Open Data Contract Standard")
+    tables = _list(root.get("schema"), "schema")
+    if len(tables) != 1:
+        raise ValueError(f"schema: has {len(tables)} tables, and a source is one: write a contract for each")
+    place = "schema[0]"
+    table = _mapping(tables[0], place)
+    _refuse_unknown(table, _TABLE, place)
+    entries = [
+        (f"{place}.properties[{number}]", _mapping(each, f"{place}.properties[{number}]"))
+        for number, each in enumerate(_list(table.get("properties"), f"{place}.properties"))
+    ]
+    columns = tuple(_column(each, at) for at, each in entries)
+    names = [column.name for column in columns]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"{place}.properties: has no column, or one twice")
+    return Contract(
+        id=_text(root, "id", "id"),
+        version=_text(root, "version", "version"),
+        columns=columns,
+        key=tuple(name for name, (_, each) in zip(names, entries, strict=True) if each.get("primaryKey")),
+        rows=_row_count(table, place),
+        contacts=tuple(_contacts(root)),
+    )
+
+
+def _column(each: Mapping[str, Any], at: str) -> Column:
+    _refuse_unknown(each, _COLUMN, at)
+    name = str(each.get("physicalName") or _text(each, "name", f"{at}.name"))
+    kind = each.get("logicalType")
+    if kind is not None and kind not in _OPTIONS:
+        raise ValueError(f"{at}.logicalType: {kind!r} is not understood; one of {', '.join(_OPTIONS)}")
+    options = _mapping(each.get("logicalTypeOptions") or {}, f"{at}.logicalTypeOptions")
+    _refuse_unknown(options, _OPTIONS[kind] if kind else set(), f"{at}.logicalTypeOptions")
+    required, unique, values = _flag(each, "required", at), _flag(each, "unique", at), None
+    for number, rule in enumerate(_list(each.get("quality") or [], f"{at}.quality")):
+        where = f"{at}.quality[{number}]"
+        if (metric := _metric(rule, where, {"nullValues", "duplicateValues", "invalidValues"})) is None:
+            continue
+        if rule.get("mustBe") != 0:
+            raise ValueError(f"{where}: {metric} is understood with mustBe: 0 alone")
+        arguments = _mapping(rule.get("arguments") or {}, f"{where}.arguments")
+        _refuse_unknown(arguments, {"validValues"} if metric == "invalidValues" else set(), f"{where}.arguments")
+        required, unique = required or metric == "nullValues", unique or metric == "duplicateValues"
+        if metric == "invalidValues":
+            values = tuple(_list(arguments.get("validValues"), f"{where}.arguments.validValues"))
+    key = _flag(each, "primaryKey", at)
+    return Column(name, kind, required or key, unique, dict(options), values)
+
+
+def _row_count(table: Mapping[str, Any], place: str) -> tuple[int | None, int | None]:
+    low: int | None = None
+    high: int | None = None
+    for number, rule in enumerate(_list(table.get("quality") or [], f"{place}.quality")):
+        where = f"{place}.quality[{number}]"
+        if _metric(rule, where, {"rowCount"}) is None:
+            continue
+        for operator, value in rule.items():
+            if not operator.startswith("mustBe"):
+                continue
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise ValueError(f"{where}.{operator}: {value!r} is not a whole number")
+            if operator in ("mustBe", "mustBeGreaterThan", "mustBeGreaterOrEqualTo"):
+                low = value + (operator == "mustBeGreaterThan")
+            if operator in ("mustBe", "mustBeLessThan", "mustBeLessOrEqualTo"):
+                high = value - (operator == "mustBeLessThan")
+    return low, high
+
+
+def _metric(rule: Any, where: str, known: set[str]) -> str | None:
+    """The metric of a quality rule; None for a rule that is text for people."""
+    rule = _mapping(rule, where)
+    _refuse_unknown(rule, _QUALITY, where)
+    if rule.get("type") == "text":
+        return None
+    if rule.get("type", "library") != "library" or rule.get("metric") not in known:
+        said = rule.get("metric") if rule.get("type", "library") == "library" else f"type {rule['type']}"
+        raise ValueError(f"{where}: {said} is not understood here; one of {', '.join(sorted(known))}")
+    if rule.get("unit", "rows") != "rows":
+        raise ValueError(f"{where}.unit: {rule['unit']!r} is not understood; rows")
+    if not any(key.startswith("mustBe") for key in rule):
+        raise ValueError(f"{where}: says no mustBe, so nothing can be checked")
+    return str(rule["metric"])
+
+
+def _contacts(root: Mapping[str, Any]) -> Iterator[str]:
+    """Whom to ask: the channels of support, then the members of the team that are still in it."""
+    for each in _list(root.get("support") or [], "support"):
+        channel = _mapping(each, "support")
+        yield " ".join(str(channel[key]) for key in ("channel", "url") if channel.get(key))
+    team = root.get("team") or []
+    members = team.get("members") or [] if isinstance(team, dict) else team
+    for each in _list(members, "team"):
+        member = _mapping(each, "team")
+        if not member.get("dateOut") and member.get("username"):
+            yield f"{member['username']}{' (' + str(member['role']) + ')' if member.get('role') else ''}"
+
+
+def _refuse_unknown(found: Mapping[str, Any], known: set[str], place: str) -> None:
+    for key in found:
+        if key not in known:
+            raise ValueError(f"{place}{'.' if place else ''}{key}: is not understood, so it would not be checked")
+
+
+def _mapping(value: Any, place: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise ValueError(f"{place}: is not a mapping")
+    return value
+
+
+def _list(value: Any, place: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"{place}: is not a list")
+    return value
+
+
+def _text(found: Mapping[str, Any], key: str, place: str) -> str:
+    if not isinstance(found.get(key), str) or not found[key]:
+        raise ValueError(f"{place}: is missing, or not text")
+    return str(found[key])
+
+
+def _flag(found: Mapping[str, Any], key: str, place: str) -> bool:
+    if not isinstance(value := found.get(key, False), bool):
+        raise ValueError(f"{place}.{key}: {value!r} is not true or false")
+    return value

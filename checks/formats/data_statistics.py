@@ -1,0 +1,90 @@
+"""What validate says of the rows beside its expectations. No gate reads it, and nothing is dropped by it."""
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from checks.rows import Record, Sparse
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class Bin(Record):
+    """How many rows have ``low`` to ``high`` tokens, both included."""
+
+    low: Count
+    high: Count
+    rows: Count
+
+
+class Long(Record):
+    """A row of unusual length."""
+
+    where: str  # path:line of the split
+    id: str
+    tokens: Count
+
+
+class Lengths(Record):
+    """Tokens of the prompts or of the references, and the rows outside ``low`` to ``high``, which are outliers."""
+
+    least: Count
+    median: Count
+    p95: Count
+    most: Count
+    bins: tuple[Bin, ...]
+    low: Count
+    high: Count
+    outliers: Count
+    rows: tuple[Long, ...]  # the furthest outliers
+
+    @property
+    def fullest(self) -> int:
+        """The rows of the bin with the most of them."""
+        return max(each.rows for each in self.bins)
+
+
+class Marked(Record):
+    """A row, and what is to be seen in it: a script, or the garbled characters."""
+
+    where: str
+    id: str
+    shown: str
+
+
+class Writing(Record):
+    """In which scripts the rows are written, and rows whose text was decoded wrongly before it came here."""
+
+    scripts: dict[str, Count]  # rows by the script of most of their letters, as Unicode calls it; the commonest first
+    others: tuple[Marked, ...]  # some of those that are not in the commonest script
+    garbled: Count
+    garbled_rows: tuple[Marked, ...]  # some of these
+
+
+class Suspect(Record):
+    """A row whose label is improbable to a model that did not see the row."""
+
+    where: str
+    id: str
+    label: str
+    likelier: str  # the label that the model takes for the most probable of those that reach their threshold
+    confidence: float  # the model's probability of the row's own label
+
+
+class LabelNoise(Record):
+    """Labels that may be wrong, by confident learning: see ``stages.quality.label_noise``."""
+
+    judged: Count  # rows that were looked at
+    suspects: Count
+    rows: tuple[Suspect, ...]  # the least confident
+
+
+class Statistics(Sparse):
+    """The statistics of all splits together. ``labels``: only where validate.labels says that answers are labels."""
+
+    sparse: ClassVar[frozenset[str]] = frozenset({"labels"})
+
+    prompts: Lengths
+    references: Lengths
+    writing: Writing
+    labels: LabelNoise | None = None

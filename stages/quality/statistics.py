@@ -1,0 +1,124 @@
+"""Lengths, scripts and garbled text of the splits, for the data report. It judges nothing.
+
+A length is an outlier if the logarithm of its tokens is further than 3.5 robust standard deviations from the median:
+1.4826 times the median absolute deviation or, where more than half of the lengths are equal, 1.2533 times the mean one
+(Iglewicz and Hoaglin, How to Detect and Handle Outliers, 1993).
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+
+import numpy as np
+
+from checks.formats.data_statistics import Bin, LabelNoise, Lengths, Long, Marked, Statistics, Writing
+from stages.quality.rows_frames import Read
+
+SHOWN = 10  # rows of a list
+_BINS = 16
+_FAR = 3.5  # robust standard deviations
+_RUN = re.compile(r"[^\x00-\x7f]{2,}")
+# What UTF-8 that was read as Windows-1252 decodes to: Latin letters, Cyrillic, typographic marks. Others occur in sound
+# text, such as "É»": a capital before a French quotation mark.
+_LIKELY = re.compile(r"[\u00a0-\u017f\u0400-\u04ff\u2010-\u206f\u20a0-\u20bf]+")
+_LOST = "\ufffd"  # what decoders write for bytes that are no text
+
+
+def of(read: Mapping[str, Read], labels: LabelNoise | None) -> Statistics:
+    """The statistics of all rows of all splits."""
+    where, ids, prompts, references = (
+        [value for of_split in read.values() for value in of_split.columns[column]]
+        for column in ("where", "id", "prompt_tokens", "reference_tokens")
+    )
+    texts = (f"{a}\n{b}" for each in read.values() for a, b in zip(each.requests, each.references, strict=True))
+    return Statistics(
+        prompts=lengths(where, ids, prompts),
+        references=lengths(where, ids, references),
+        writing=writing(where, ids, texts),
+        labels=labels,
+    )
+
+
+def lengths(where: Sequence[str], ids: Sequence[str], tokens: Sequence[int]) -> Lengths:
+    """``tokens`` of the rows at ``where``, at least one."""
+    counts = np.maximum(np.asarray(tokens, dtype=np.int64), 1)
+    logs = np.log(counts)
+    middle = float(np.median(logs))
+    far = np.abs(logs - middle)
+    unit = 1.4826 * float(np.median(far)) or 1.2533 * float(far.mean())
+    low = int(np.ceil(np.exp(middle - _FAR * unit).round(6)))
+    high = int(np.floor(np.exp(middle + _FAR * unit).round(6)))
+    outside = np.flatnonzero((counts < low) | (counts > high))
+    furthest = sorted(outside.tolist(), key=lambda place: (-round(float(far[place]), 6), place))[:SHOWN]
+    least, median, p95, most = (int(v) for v in np.quantile(counts, [0, 0.5, 0.95, 1], method="lower"))
+    return Lengths(
+        least=least, median=median, p95=p95, most=most, bins=_bins(counts, least, most), low=low, high=high,
+        outliers=len(outside),
+        rows=tuple(Long(where=where[place], id=ids[place], tokens=int(counts[place])) for place in furthest),
+    )  # fmt: skip
+
+
+def _bins(counts: "np.ndarray[tuple[int], np.dtype[np.int64]]", least: int, most: int) -> tuple[Bin, ...]:
+    """Bins that are as wide as each other in the logarithm, but for those that would hold no whole number."""
+    edges = np.unique(np.geomspace(least, most + 1, _BINS + 1).round(6).astype(np.int64))
+    found, _ = np.histogram(counts, edges)
+    return tuple(
+        Bin(low=int(a), high=int(b) - 1, rows=int(n)) for a, b, n in zip(edges, edges[1:], found, strict=False)
+    )
+
+
+def writing(where: Sequence[str], ids: Sequence[str], texts: Iterable[str]) -> Writing:
+    """The scripts and the garbled characters of ``texts``, those of the rows at ``where``."""
+    scripts: Counter[str] = Counter()
+    examples: dict[str, list[int]] = {}
+    garbled, shown = 0, list[Marked]()
+    for place, text in enumerate(texts):
+        script = _script_of(text)
+        scripts[script] += 1
+        if len(known := examples.setdefault(script, [])) < SHOWN:
+            known.append(place)
+        if not text.isascii() and (found := _garbled(text)):
+            garbled += 1
+            if len(shown) < SHOWN:
+                shown.append(Marked(where=where[place], id=ids[place], shown=found))
+    ordered = sorted(scripts, key=lambda script: (-scripts[script], script))
+    rare = [(script, place) for script in reversed(ordered[1:]) for place in examples[script]]
+    return Writing(
+        scripts={script: scripts[script] for script in ordered},
+        others=tuple(Marked(where=where[place], id=ids[place], shown=script) for script, place in rare[:SHOWN]),
+        garbled=garbled,
+        garbled_rows=tuple(shown),
+    )
+
+
+def _script_of(text: str) -> str:
+    """The script of most letters, as the first word of their names in Unicode; "none" without a letter."""
+    if text.isascii():
+        return "LATIN" if re.search("[A-Za-z]", text) else "none"
+    scripts: Counter[str] = Counter()
+    for character, count in Counter(text).items():
+        if character.isalpha():
+            scripts[_script(character)] += count
+    return min(scripts, key=lambda script: (-scripts[script], script)) if scripts else "none"
+
+
+@cache
+def _script(letter: str) -> str:
+    return unicodedata.name(letter, "unknown").split()[0].split("-")[0]
+
+
+def _garbled(text: str) -> str | None:
+    """The first characters that were decoded wrongly; None if there are none."""
+    if (at := text.find(_LOST)) >= 0:
+        return text[max(0, at - 10) : at + 10]
+    for run in _RUN.findall(text):
+        for code in ("cp1252", "latin-1"):
+            try:
+                meant = run.encode(code).decode("utf-8")
+            except UnicodeError:
+                continue
+            if _LIKELY.fullmatch(meant):
+                return str(run[:20])
+    return None
