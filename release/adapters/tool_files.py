@@ -1,7 +1,7 @@
-"""Lockstep's own files, as a commit of its clone has them, put into a folder that has none of them.
+"""Copies Lockstep's own files, from the current commit of a clone, into a folder that has none of them.
 
 No file of the folder is replaced. The files are written below ``.lockstep`` first and then linked to their places, the
-launcher last; if this is killed, the next call removes what it linked and begins anew.
+launcher last. If this is killed, the next call removes the links and starts again.
 """
 
 import io
@@ -21,16 +21,16 @@ from release.adapters.git import Git, has_repository
 ORIGIN = Path(".lockstep-commit")  # names the commit of Lockstep that the files are of, for a later update
 _LAUNCHER = "lockstep"
 _STAGED = Path(".lockstep/init")
-# The record of the clone's own model, its decisions, and the files that depend on them.
-# But the gate stage reads the noise, though it is of another task: the gates then say that it must be measured anew.
+# The record of the clone's own model, which is left out. Only the noise is copied, because the stage gate needs this
+# file. It is of another task, so the gates then ask to measure it again.
 _RECORD = (layout.LOCK, layout.REPORTS, Path("release/policy"))
-_THEIRS = ("README.md", "LICENSE", "CHANGELOG.md", ".pre-commit-config.yaml", ".gitattributes")  # kept if there
-_LINES = (".gitignore", ".dvcignore")  # lines that are missing are added
-_LISTED = 8
+_KEPT = ("README.md", "LICENSE", "CHANGELOG.md", ".pre-commit-config.yaml", ".gitattributes")  # kept if there
+_MERGED = (".gitignore", ".dvcignore")  # lines that are missing are added
+_SHOWN = 8
 
 
 class Plan(NamedTuple):
-    """Where the files come from and go to: ``contents`` by path, those that are ``executable``, and lines to add."""
+    """What is copied where. ``contents``: by path. ``added``: missing lines, by file. ``kept``: files of the folder."""
 
     clone: Path
     commit: str
@@ -41,27 +41,27 @@ class Plan(NamedTuple):
     kept: tuple[str, ...]
 
 
-def are_in(folder: Path) -> bool:
-    """Whether ``folder`` has Lockstep's code, and not only a part that a killed call left."""
+def exist_in(folder: Path) -> bool:
+    """Whether ``folder`` has all of Lockstep's code, not just the part that a killed call left."""
     code = ("stages/prepare.py", "checks/config/params.py")
     return all((folder / path).is_file() for path in code) and not (folder / _STAGED).exists()
 
 
 def plan(folder: Path, data: Path) -> Plan:
-    """What to put into ``folder``, beside the file ``data``.
+    """Plan which files to copy into ``folder``, which may have the file ``data``. Removes what a killed call left.
 
     Raises ParamsRefused if this command does not run from a clone, if the folder is neither empty nor the top of a
     repository, and for files that are in the way.
     """
     folder = folder.resolve()
     clone = Path(release.__file__).resolve().parent.parent
-    if not are_in(clone) or not (clone / ".git").exists():
+    if not exist_in(clone) or not (clone / ".git").exists():
         raise ParamsRefused(
             f"{folder}: has no {layout.PIPELINE}, and this lockstep is installed without the files to put there",
             "clone the repository of Lockstep, and run that clone's ./lockstep init in this folder",
         )
-    _clean(folder)
-    _hold_fit(folder, data)
+    _remove_partial(folder)
+    _check_folder(folder, data)
     git = Git(clone, None)
     commit = git.line("rev-parse", "HEAD^{commit}")
     contents, executable = _committed(git, commit)
@@ -70,19 +70,19 @@ def plan(folder: Path, data: Path) -> Plan:
             f"{clone}: has a release of its own ({released[0]})",
             "use a clone of Lockstep in which nothing was released",
         )
-    kept = tuple(name for name in _THEIRS if os.path.lexists(folder / name))
-    lines = {name: _missing(folder / name, contents[name]) for name in _LINES if (folder / name).is_file()}
+    kept = tuple(name for name in _KEPT if os.path.lexists(folder / name))
+    lines = {name: _missing_lines(folder / name, contents[name]) for name in _MERGED if (folder / name).is_file()}
     for name in (*kept, *lines):
         contents.pop(name, None)
-    _hold_free(folder, contents)
+    _check_free(folder, contents)
     added = {name: text for name, text in lines.items() if text}
     return Plan(clone, commit, folder, contents, executable, added, kept)
 
 
-def lay(its: Plan, more: Mapping[Path, str]) -> None:
-    """Write the files of the plan, with ``more`` in place of those of its names; make a repository if there is none.
+def install(its: Plan, more: Mapping[Path, str]) -> None:
+    """Write the files of the plan; ``more`` replaces or adds some. Makes a git repository if there is none.
 
-    Raises ParamsRefused for a file that came since the plan was made; MachineRefused if the disk takes no hard links.
+    Raises ParamsRefused if a file appeared since the plan was made; MachineRefused if the disk has no hard links.
     """
     staged = its.folder / _STAGED
     contents = {**its.contents, ORIGIN.as_posix(): f"{its.commit}\n".encode()}
@@ -102,16 +102,18 @@ def lay(its: Plan, more: Mapping[Path, str]) -> None:
             os.link(staged / name, its.folder / name)
         except FileExistsError:
             if not _same(its.folder / name, contents[name]):
-                _clean(its.folder)
+                _remove_partial(its.folder)
                 raise _in_the_way([name]) from None
         except OSError as error:
-            _clean(its.folder)
-            raise MachineRefused(f"{name}: {error.strerror}", "use a disk that takes hard links") from error
+            _remove_partial(its.folder)
+            raise MachineRefused(
+                f"{name}: {error.strerror}", "use a disk with a file system that supports hard links"
+            ) from error
     shutil.rmtree(staged)
 
 
-def _clean(folder: Path) -> None:
-    """Remove the files that a killed call linked, then its copies of them."""
+def _remove_partial(folder: Path) -> None:
+    """Remove the links and the copies that a killed call left."""
     staged = folder / _STAGED
     if not staged.is_dir():
         return
@@ -122,8 +124,8 @@ def _clean(folder: Path) -> None:
     shutil.rmtree(staged)
 
 
-def _hold_fit(folder: Path, data: Path) -> None:
-    """Refuse a folder of other things, so that a wrong directory is not filled with a thousand files."""
+def _check_folder(folder: Path, data: Path) -> None:
+    """Refuse a folder with other files, so that a wrong folder is not filled with a thousand files."""
     if (folder / ".git").exists():
         return
     if has_repository(folder):
@@ -153,8 +155,8 @@ def _committed(git: Git, commit: str) -> tuple[dict[str, bytes], frozenset[str]]
     return contents, frozenset(executable)
 
 
-def _hold_free(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Refuse if another file, or something that is no folder, is where one of ``contents`` goes, or git ignores it."""
+def _check_free(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Refuse if a path of ``contents`` is taken by another file or passes through one, or if git ignores it."""
     taken = {name for name, data in contents.items() if not _free(folder / name, data)}
     for parent in sorted({parent for name in contents for parent in PurePosixPath(name).parents} - {PurePosixPath()}):
         path = folder / parent
@@ -166,7 +168,7 @@ def _hold_free(folder: Path, contents: Mapping[str, bytes]) -> None:
         said = Git(folder, None).run("check-ignore", "--no-index", "-z", "--stdin", given="\0".join(contents).encode())
         if ignored := sorted(name for name in os.fsdecode(said.out).split("\0") if name):
             raise ParamsRefused(
-                f"{folder}: git ignores files of Lockstep: {_listed(ignored)}", "change .gitignore, then again"
+                f"{folder}: git ignores files of Lockstep: {_listed(ignored)}", "change .gitignore, then run this again"
             )
 
 
@@ -178,7 +180,7 @@ def _same(path: Path, data: bytes) -> bool:
     return path.is_file() and not path.is_symlink() and path.stat().st_size == len(data) and path.read_bytes() == data
 
 
-def _missing(path: Path, wanted: bytes) -> str:
+def _missing_lines(path: Path, wanted: bytes) -> str:
     have = set(path.read_text(encoding="utf-8").splitlines())
     return "".join(f"{line}\n" for line in wanted.decode().splitlines() if line not in have)
 
@@ -192,5 +194,5 @@ def _in_the_way(names: list[str]) -> ParamsRefused:
 
 def _listed(names: Iterable[str]) -> str:
     names = list(names)
-    more = f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
-    return redact(", ".join(names[:_LISTED]), 500) + more
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return redact(", ".join(names[:_SHOWN]), 500) + more
