@@ -248,6 +248,7 @@ def _another_split(found: Facts) -> Facts:
 
 
 def _another_length(found: Facts) -> Facts:
+    assert found.document
     return replace(found, document={**found.document, "evaluate": {**found.document["evaluate"], "max_new_tokens": 3}})
 
 
