@@ -170,6 +170,10 @@ LEFT_OUT: dict[str, tuple[str, list[Any], str]] = {
     "an answer alone": ("kserve", [*PAIR, event("response", SAID, ENDED, id="e2")], "an answer without its request"),
     "one id of two requests": ("kserve", [*PAIR, *(event("request", ASKED, at, id="e2") for at in (BEGAN, ENDED))], "two requests or answers with the same id"),
     "an event of somebody else": ("kserve", [*PAIR, event("request", ASKED, BEGAN, type="org.x")], "an event of type org.x"),
+    "a release that cannot be read": (
+        "kserve", [*PAIR, *(each | {"id": "e2", "endpoint": "canary", "annotations": "[" * 100_000} for each in PAIR)],
+        "a request to endpoint canary that names no release",
+    ),
     "KServe's canary without its release": (
         "kserve", [*PAIR, *(each | {"id": "e2", "endpoint": "canary", "annotations": ""} for each in PAIR)],
         "a request to endpoint canary that names no release",

@@ -4,11 +4,13 @@ No file of the folder is replaced. The files are written below ``.lockstep`` fir
 launcher last. If this is killed, the next call removes the links and starts again.
 """
 
+import fcntl
 import io
 import os
 import shutil
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -20,7 +22,7 @@ from release.adapters.git import Git, has_repository
 
 ORIGIN = Path(".lockstep-commit")  # names the commit of Lockstep that the files are of, for a later update
 _LAUNCHER = "lockstep"
-_STAGED = Path(".lockstep/init")
+_STAGED, _DONE = Path(".lockstep/init"), Path(".lockstep/init-done")
 # The record of the clone's own model, which is left out. Only the noise is copied, because the stage gate needs this
 # file. It is of another task, so the gates then ask to measure it again.
 _RECORD = (layout.LOCK, layout.REPORTS, Path("release/policy"))
@@ -37,7 +39,7 @@ class Plan(NamedTuple):
     folder: Path
     contents: Mapping[str, bytes]
     executable: frozenset[str]
-    added: Mapping[str, str]
+    added: Mapping[str, bytes]
     kept: tuple[str, ...]
 
 
@@ -51,7 +53,7 @@ def plan(folder: Path, data: Path) -> Plan:
     """Plan which files to copy into ``folder``, which may have the file ``data``. Removes what a killed call left.
 
     Raises ParamsRefused if this command does not run from a clone, if the folder is neither empty nor the top of a
-    repository, and for files that are in the way.
+    repository, and for files that are in the way; MachineRefused if another call works there.
     """
     folder = folder.resolve()
     clone = Path(release.__file__).resolve().parent.parent
@@ -60,7 +62,8 @@ def plan(folder: Path, data: Path) -> Plan:
             f"{folder}: has no {layout.PIPELINE}, and this lockstep is installed without the files to put there",
             "clone the repository of Lockstep, and run that clone's ./lockstep init in this folder",
         )
-    _remove_partial(folder)
+    with _alone(folder):
+        _remove_partial(folder)
     _check_folder(folder, data)
     git = Git(clone, None)
     commit = git.line("rev-parse", "HEAD^{commit}")
@@ -71,7 +74,7 @@ def plan(folder: Path, data: Path) -> Plan:
             "use a clone of Lockstep in which nothing was released",
         )
     kept = tuple(name for name in _KEPT if os.path.lexists(folder / name))
-    lines = {name: _missing_lines(folder / name, contents[name]) for name in _MERGED if (folder / name).is_file()}
+    lines = {name: _missing_lines(folder / name, contents[name]) for name in _MERGED if _is_plain(folder / name)}
     for name in (*kept, *lines):
         contents.pop(name, None)
     _check_free(folder, contents)
@@ -82,16 +85,23 @@ def plan(folder: Path, data: Path) -> Plan:
 def install(its: Plan, more: Mapping[Path, str]) -> None:
     """Write the files of the plan; ``more`` replaces or adds some. Makes a git repository if there is none.
 
-    Raises ParamsRefused if a file appeared since the plan was made; MachineRefused if the disk has no hard links.
+    Raises ParamsRefused if a file appeared since the plan was made; MachineRefused if another call works there, or if
+    the disk has no hard links.
     """
+    with _alone(its.folder):
+        _install(its, more)
+
+
+def _install(its: Plan, more: Mapping[Path, str]) -> None:
     staged = its.folder / _STAGED
     contents = {**its.contents, ORIGIN.as_posix(): f"{its.commit}\n".encode()}
     contents |= {path.as_posix(): text.encode() for path, text in more.items()}
     if not has_repository(its.folder):
         Git(its.folder, None).ask("init", "--quiet", "--initial-branch=main")
-    for name, text in its.added.items():
-        old = (its.folder / name).read_text(encoding="utf-8")
-        files.write_text(its.folder / name, old + "\n" * (bool(old) and not old.endswith("\n")) + text)
+    for name, lines in its.added.items():
+        old = (its.folder / name).read_bytes()
+        with files.replacing(its.folder / name) as stream:
+            stream.write(old + b"\n" * (bool(old) and not old.endswith(b"\n")) + lines)
     for name, data in contents.items():
         (staged / name).parent.mkdir(parents=True, exist_ok=True)
         (staged / name).write_bytes(data)
@@ -109,12 +119,34 @@ def install(its: Plan, more: Mapping[Path, str]) -> None:
             raise MachineRefused(
                 f"{name}: {error.strerror}", "use a disk with a file system that supports hard links"
             ) from error
-    shutil.rmtree(staged)
+    done = its.folder / _DONE
+    shutil.rmtree(done, ignore_errors=True)
+    staged.rename(done)  # at once: a call that is killed among the removals has done its work
+    shutil.rmtree(done)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Work in the folder while no other call does: each would remove what the other one placed."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise MachineRefused(f"{folder}: another `lockstep init` works here", "wait until it ends") from error
+        except OSError:  # NFS locks no folder
+            pass
+        yield
+    finally:
+        os.close(handle)
 
 
 def _remove_partial(folder: Path) -> None:
     """Remove the links and the copies that a killed call left."""
     staged = folder / _STAGED
+    for path in (staged.parent, staged):
+        if os.path.lexists(path) and (path.is_symlink() or not path.is_dir()):
+            raise _in_the_way([path.relative_to(folder).as_posix()])
     if not staged.is_dir():
         return
     for path in (path for path in staged.rglob("*") if path.is_file()):
@@ -177,12 +209,19 @@ def _free(path: Path, data: bytes) -> bool:
 
 
 def _same(path: Path, data: bytes) -> bool:
-    return path.is_file() and not path.is_symlink() and path.stat().st_size == len(data) and path.read_bytes() == data
+    return _is_plain(path) and path.stat().st_size == len(data) and path.read_bytes() == data
 
 
-def _missing_lines(path: Path, wanted: bytes) -> str:
-    have = set(path.read_text(encoding="utf-8").splitlines())
-    return "".join(f"{line}\n" for line in wanted.decode().splitlines() if line not in have)
+def _is_plain(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
+def _missing_lines(path: Path, wanted: bytes) -> bytes:
+    """The wanted lines that the file has not, with its own line ends; git reads it in any encoding."""
+    old = path.read_bytes()
+    end = b"\r\n" if b"\r\n" in old else b"\n"
+    have = set(old.splitlines())
+    return b"".join(line + end for line in wanted.splitlines() if line not in have)
 
 
 def _in_the_way(names: list[str]) -> ParamsRefused:

@@ -99,7 +99,7 @@ def _said(where: str, event: _Event) -> _Said:
     if isinstance(annotations, str):
         try:
             annotations = json.loads(annotations or "{}")
-        except ValueError:
+        except (ValueError, RecursionError):
             annotations = None
     model = annotations.get(_MODEL) if isinstance(annotations, dict) else None
     return _Said(where, event.time, data, None if model is None else str(model), event.endpoint)
