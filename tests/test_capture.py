@@ -142,7 +142,7 @@ def test_the_same_log_adds_nothing_and_a_longer_one_adds_what_is_new(root: Path)
     assert sorted(each.request_id for each in stored(root)) == [f"r{n}" for n in range(5)]
     done = lockstep(root, "capture", "production", "jsonl", str(log), "--from", "2026-11-26T17:00Z")
     assert done.exit_code == 8, done.output
-    assert "has no request to store (5 left out: of another time)" in done.stderr
+    assert "has no request to store (5 left out: outside of --from and --to)" in done.stderr
 
 
 ANSWERS: dict[str, tuple[dict[str, Any], tuple[Any, ...]]] = {
@@ -166,10 +166,14 @@ def test_streams_and_failures_of_a_log_are_kept_as_what_they_are(case: str, root
 LEFT_OUT: dict[str, tuple[str, list[Any], str]] = {
     "a request of something else": ("jsonl", [LINE, {**LINE, "request": None}], "no chat and no completion"),
     "a request of shadow": ("jsonl", [LINE, LINE | {"request_id": "lockstep-shadow"}], "a request of `lockstep shadow`"),
-    "a request without an answer": ("kserve", [*PAIR, event("request", ASKED, BEGAN, id="e2")], "KServe logs answers with status 200 alone"),
+    "a request without an answer": ("kserve", [*PAIR, event("request", ASKED, BEGAN, id="e2")], "KServe logs only answers with status 200"),
     "an answer alone": ("kserve", [*PAIR, event("response", SAID, ENDED, id="e2")], "an answer without its request"),
-    "one id of two requests": ("kserve", [*PAIR, *(event("request", ASKED, at, id="e2") for at in (BEGAN, ENDED))], "an id of two requests"),
+    "one id of two requests": ("kserve", [*PAIR, *(event("request", ASKED, at, id="e2") for at in (BEGAN, ENDED))], "two requests or answers with the same id"),
     "an event of somebody else": ("kserve", [*PAIR, event("request", ASKED, BEGAN, type="org.x")], "an event of type org.x"),
+    "a release that cannot be read": (
+        "kserve", [*PAIR, *(each | {"id": "e2", "endpoint": "canary", "annotations": "[" * 100_000} for each in PAIR)],
+        "a request to endpoint canary that names no release",
+    ),
     "KServe's canary without its release": (
         "kserve", [*PAIR, *(each | {"id": "e2", "endpoint": "canary", "annotations": ""} for each in PAIR)],
         "a request to endpoint canary that names no release",
@@ -200,7 +204,7 @@ REFUSED: dict[str, tuple[str, str, str, int, tuple[str, ...]]] = {
     "another API's answer": ("jsonl", lines(LINE | {"response": {"predictions": [1]}}), r"log:1: response: has no choices", 8, ()),
     "an event without a time": ("kserve", lines(PAIR[0], {**PAIR[1], "time": None}), r"log:2: time: ", 8, ()),
     "no file": ("jsonl", "", r"nothing: there is no file", 8, ()),
-    "another kind": ("otel", "", r"'otel': is no kind of log; use one of jsonl, kserve, mlflow", 2, ()),
+    "another kind": ("otel", "", r"'otel': is not a kind of log; use one of jsonl, kserve, mlflow", 2, ()),
     "no digest": ("jsonl", lines(NAMELESS), r"--release: 'v1' is no digest", 2, ("--release", "v1")),
 }  # fmt: skip
 
@@ -296,8 +300,8 @@ def test_traces_of_mlflows_gateway_and_what_people_say_of_them_become_captures_a
         done = lockstep(root, "feedback", "--mlflow", gateway.experiment)
         assert (done.exit_code, done.stdout[:33]) == (0, "stored 2 labels of 2 requests: fe"), done.output
         assert sorted(done.stderr.splitlines()) == [
-            "left out: 1 assessments: a judge's, and no person's",
-            "left out: 1 assessments: not the text that the answer should have been",
+            "left out: 1 assessments: from a judge, not from a person",
+            "left out: 1 assessments: not the text of a correct answer",
         ]
     store = Store(str(root / layout.CAPTURES))
     assert store.first_labels() == {chat.request_id: "az vm", streamed.request_id: "az disk"}
@@ -308,7 +312,7 @@ def test_traces_of_mlflows_gateway_and_what_people_say_of_them_become_captures_a
 @pytest.mark.parametrize(
     ("words", "address", "code", "said"),
     [
-        (("capture", "production", "mlflow", "nothing"), "", 8, "has no experiment 'nothing'; use one of its own: 'gateway/router', 'Default'"),
+        (("capture", "production", "mlflow", "nothing"), "", 8, "has no experiment 'nothing'; use one of its experiments: 'gateway/router', 'Default'"),
         (("capture", "production", "mlflow", "Default"), "", 8, "Default: has no request to store"),
         (("feedback", "--mlflow", "gateway/router", "--assessment", "no"), "", 8, "no assessment 'no' has a label; name"),
         (("capture", "production", "mlflow", "x"), "unset", 9, "the variable MLFLOW_TRACKING_URI is not set; set it"),

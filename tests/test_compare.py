@@ -23,7 +23,7 @@ from release.cli import main
 from release.record import named
 from release.record.records import Records
 from release.review import pairs
-from release.review.comparison import Comparison
+from release.review.comparison import Comparison, verdict
 from release.verbs.compare import compare
 from tests import compare_tree, ledger_tree, pipeline_repository, report_tree
 from tests.compare_tree import answers, changed, rewrite
@@ -422,6 +422,7 @@ def test_of_a_loss_less_is_better_and_it_has_no_scale(root: Path) -> None:
     assert found.difference.value == pytest.approx(1.015)
     assert 1.0 < found.difference.low < 1.015 < found.difference.high < 1.03
     assert found.difference.p < 1e-6
+    assert verdict(found.difference, 0.95) == "worse"
 
 
 @pytest.mark.parametrize(

@@ -48,8 +48,12 @@ def _rows() -> list[dict[str, Any]]:
 TEXT = {"name": "question", "logicalType": "string", "required": True}
 
 
-def _quality(metric: str, **more: Any) -> list[dict[str, Any]]:
+def _quality(metric: Any, **more: Any) -> list[dict[str, Any]]:
     return [{"metric": metric, "mustBe": 0, **more}]
+
+
+def _valid(*values: str) -> list[dict[str, Any]]:
+    return _quality("invalidValues", arguments={"validValues": list(values)})
 
 
 @pytest.fixture
@@ -90,7 +94,7 @@ def test_rows_that_keep_their_contract_are_prepared_and_the_report_names_it(root
     said = _contract(
         {"name": "ticket", "logicalType": "integer", "primaryKey": True, "logicalTypeOptions": {"minimum": 0}},
         TEXT | {"logicalTypeOptions": {"minLength": 5, "maxLength": 99, "pattern": "disk"}},
-        {"name": "team", "quality": _quality("invalidValues", arguments={"validValues": ["vm", "sql", "dns"]})},
+        {"name": "team", "quality": _valid("vm", "sql", "dns")},
         {"name": "score", "logicalType": "number", "logicalTypeOptions": {"exclusiveMaximum": 30}},
         {"name": "open", "logicalType": "boolean"},
         {"name": "closed", "logicalType": "date", "logicalTypeOptions": {"minimum": "2026-01-01"}},
@@ -128,7 +132,7 @@ def test_rows_that_keep_their_contract_are_prepared_and_the_report_names_it(root
          r"'2026-02-01': must have maximum 2026-01-31"),
         ({"logicalType": "timestamp", "name": "seen", "logicalTypeOptions": {"minimum": "2026-02-01T10:00:00Z"}},
          {"seen": "2026-02-01T10:00:00+01:00"}, r"'2026-02-01T10:00:00\+01:00': must have minimum"),
-        ({"quality": _quality("invalidValues", arguments={"validValues": ["vm", "sql", "dns"]})}, {"team": "VM"},
+        ({"quality": _valid("vm", "sql", "dns")}, {"team": "VM"},
          r"'VM': must be one of vm, sql, dns"),
         ({"quality": _quality("nullValues")}, {"team": None}, r"null: must not be null"),
     ],
@@ -153,6 +157,8 @@ def test_a_row_that_breaks_the_contract_is_refused_with_its_place_and_whom_to_as
     [
         (_contract(TEXT, {"name": "priority"}), "column 'priority': no row has it"),
         (_contract(TEXT, quality=[{"metric": "rowCount", "mustBeLessOrEqualTo": 59}]), "observed 60"),
+        (_contract(TEXT, quality=[{"metric": "rowCount", "mustBeGreaterThan": bound} for bound in (60, 5)]), "observed 60"),
+        (_contract(TEXT, quality=[{"metric": "rowCount", "mustBeLessThan": bound} for bound in (60, 99)]), "observed 60"),
         (_contract({"name": "team", "primaryKey": True}, {"name": "open", "primaryKey": True}),
          r"rows\.jsonl:1: must be unique in team, open"),
     ],
@@ -184,6 +190,10 @@ def test_what_is_said_of_the_whole_table_is_held_too(root: Path, said: dict[str,
         (_contract(TEXT, dict(TEXT)), "has no column, or one twice"),
         (_contract(), "has no column, or one twice"),
         (_contract(TEXT, version=2), "version: is missing, or not text"),
+        (_contract(TEXT | {"logicalType": ["string"]}), r"logicalType: \['string'\] is not understood"),
+        (_contract(TEXT | {"quality": _quality(["nullValues"])}), r"quality\[0\]: \['nullValues'\] is not understood here"),
+        (_contract(TEXT, quality=[{"metric": "rowCount", "mustBe": 5, "arguments": {"filter": "x"}}]), r"arguments\.filter: is not un"),
+        (_contract(TEXT | {"quality": [*_valid("a"), *_valid("a", "b")]}), r"quality\[1\]: invalidValues is there twice"),
         ("a: [", "is not YAML"),
         ("id: a\nid: b", "id is written twice"),
         ("- a", "the file: is not a mapping"),
@@ -200,7 +210,12 @@ def test_what_would_be_a_check_and_is_not_understood_is_refused_by_name(
     ("options", "refused"),
     [
         ({"pattern": "["}, r"question: logicalTypeOptions\.pattern: '\[' is no regular expression"),
+        (
+            {"pattern": "a{1,99999999999}"},
+            r"question: logicalTypeOptions\.pattern: .* is no regular expression: the repetition",
+        ),
         ({"minLength": "two"}, r"question: logicalTypeOptions\.minLength: 'two' is no integer"),
+        ({"maxLength": 10**400}, r"question: logicalTypeOptions\.maxLength: 10{78}… is no integer"),
     ],
 )
 def test_a_bound_that_is_malformed_is_refused(root: Path, options: dict[str, Any], refused: str) -> None:

@@ -174,7 +174,8 @@ def test_a_time_that_has_not_come_is_refused() -> None:
     [
         (lambda root: git(root, "remote", "add", "origin", str(root.parent / "gone.git")), RemoteRefused, "main of origin"),
         (lambda root: (root / layout.PARAMS).write_text("a: 1\n"), ParamsRefused, "params.yaml"),
-        (lambda root: git(root, "checkout", "--quiet", "-b", "other") + git(root, "branch", "-D", "main"), EvidenceRefused, "there is no such branch"),
+        (lambda root: git(root, "checkout", "--quiet", "-b", "other") + git(root, "branch", "-D", "main"), EvidenceRefused, r"there is no such branch; make it \(git branch main"),
+        (lambda root: git(root, "update-ref", "-d", "HEAD"), EvidenceRefused, r"there is no such branch; make it \(git add -A && git commit"),
     ],
 )  # fmt: skip
 def test_a_history_that_cannot_be_read_is_refused(

@@ -79,7 +79,7 @@ def team(folder: Path) -> Path:
 
 def lay(root: Path) -> tool_files.Plan:
     plan = tool_files.plan(root, root / "tickets.csv")
-    tool_files.lay(plan, {layout.PARAMS: "of the rows\n"})
+    tool_files.install(plan, {layout.PARAMS: "of the rows\n"})
     return plan
 
 
@@ -114,6 +114,16 @@ def ignore(root: Path) -> None:
     (root / ".gitignore").write_text("docs/index.*\n")
 
 
+def lead_elsewhere(root: Path) -> None:
+    write(root.parent, {"elsewhere/init/theirs": "theirs\n"})
+    (root / ".lockstep").symlink_to(root.parent / "elsewhere")
+
+
+def lead_lines(root: Path) -> None:
+    (root / ".gitignore").rename(root / "lines")
+    (root / ".gitignore").symlink_to("lines")
+
+
 def nest(root: Path) -> None:
     repository.git(root.parent, "init")
     shutil.rmtree(root / ".git")
@@ -139,12 +149,16 @@ def release(tool: Path) -> None:
         (lambda root, _: write(root, {"lockstep/code.py": "\n"}), "names of yours: lockstep; rename"),
         (lambda root, _: write(root, {"checks": "a file\n"}), "names of yours: checks; rename"),
         (lambda root, _: link(root), "names of yours: stages; rename"),
+        (lambda root, _: lead_lines(root), "names of yours: .gitignore; rename"),
+        (lambda root, _: lead_elsewhere(root), "names of yours: .lockstep; rename"),
+        (lambda root, _: write(root, {".lockstep": "theirs\n"}), "names of yours: .lockstep; rename"),
+        (lambda root, _: write(root, {".lockstep/init": "theirs\n"}), "names of yours: .lockstep/init; rename"),
         (lambda root, _: ignore(root), "git ignores files of Lockstep: docs/index.md; change .gitignore"),
         (lambda _, tool: release(tool), "has a release of its own (release/environments/staging/pointer.yaml); use a clone"),
         (lambda _, tool: shutil.rmtree(tool / ".git"), "is installed without the files to put there; clone the repository"),
     ],
-    ids=["other things", "inside a repository", "files", "a folder", "a file for a folder", "a link", "ignored", "released",
-         "no clone"],
+    ids=["other things", "inside a repository", "files", "a folder", "a file for a folder", "a link", "a link to lines",
+         "a link to the copies", "a file for the copies", "a file for the folder of copies", "ignored", "released", "no clone"],
 )  # fmt: skip
 def test_a_folder_that_the_files_do_not_fit_is_refused_and_stays_as_it_was(
     tool: Path, team: Path, spoil: Callable[[Path, Path], object], said: str
@@ -155,6 +169,33 @@ def test_a_folder_that_the_files_do_not_fit_is_refused_and_stays_as_it_was(
         lay(team)
     assert said in str(refusal.value)
     assert found(team) == before
+    if (other := team.parent / "elsewhere").exists():
+        assert found(other) == {"init/theirs": "theirs\n"}
+
+
+def test_lines_are_added_to_a_gitignore_as_it_is_written(tool: Path, team: Path) -> None:
+    """With the line ends of Windows, and letters that are no UTF-8."""
+    (team / ".gitignore").write_bytes(b"caf\xe9\r\n/models/\r\n")
+    lay(team)
+    assert (team / ".gitignore").read_bytes() == b"caf\xe9\r\n/models/\r\n/data/\r\n*.log\r\n"
+
+
+def test_a_second_call_in_the_folder_is_refused_while_the_first_one_works(
+    tool: Path, team: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, linked, refused = tool_files.plan(team, team / "tickets.csv"), os.link, list[str]()
+
+    def link_meanwhile(old: Path, new: Path) -> None:
+        for call in (lambda: lay(team), lambda: tool_files.install(plan, {})):
+            with pytest.raises(MachineRefused) as refusal:
+                call()
+            refused.append(str(refusal.value))
+        linked(old, new)
+
+    monkeypatch.setattr(os, "link", link_meanwhile)
+    tool_files.install(plan, {layout.PARAMS: "of the rows\n"})
+    assert set(refused) == {f"{team}: another `lockstep init` works here; wait until it ends"}
+    assert found(team).keys() >= PLACED
 
 
 def test_a_call_that_is_killed_at_any_file_is_done_again_whole(
@@ -172,12 +213,30 @@ def test_a_call_that_is_killed_at_any_file_is_done_again_whole(
         monkeypatch.setattr(os, "link", link_or_die)
         assert killed.forked(lambda: lay(team)) == -signal.SIGKILL
         assert not (team / "lockstep").exists(), "the launcher comes last"
-        assert not tool_files.are_in(team)
+        assert not tool_files.exist_in(team)
         after = found(team)
         assert {name: after[name] for name in before if name != ".gitignore"}.items() <= before.items()
     monkeypatch.setattr(os, "link", linked)
     lay(team)
     assert found(team).keys() == before.keys() | PLACED
+
+
+def test_a_call_that_is_killed_when_it_removes_its_copies_has_done_its_work(
+    tool: Path, team: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed, count = os.unlink, len(TOOL) // 2
+
+    def remove_or_die(*arguments: Any, **more: Any) -> None:
+        nonlocal count
+        count -= 1
+        if not count:
+            os.kill(os.getpid(), signal.SIGKILL)
+        removed(*arguments, **more)
+
+    monkeypatch.setattr(os, "unlink", remove_or_die)
+    assert killed.forked(lambda: lay(team)) == -signal.SIGKILL
+    assert tool_files.exist_in(team)
+    assert found(team).keys() >= PLACED
 
 
 @pytest.mark.parametrize("fault", ["a file came", "no hard links"])
@@ -190,10 +249,10 @@ def test_a_failure_on_the_way_takes_back_what_was_put_there(
         refusal: Any = (ParamsRefused, "names of yours: stages/prepare.py")
     else:
         monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(PermissionError(1, "Operation not permitted")))
-        refusal = (MachineRefused, "use a disk that takes hard links")
+        refusal = (MachineRefused, "use a disk with a file system that supports hard links")
     before = found(folder)
     with pytest.raises(refusal[0], match=refusal[1]):
-        tool_files.lay(plan, {layout.PARAMS: "of the rows\n"})
+        tool_files.install(plan, {layout.PARAMS: "of the rows\n"})
     assert found(folder) == before
 
 

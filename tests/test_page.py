@@ -118,6 +118,21 @@ def test_a_page_has_the_commands_to_try_verify_and_leave_it(site: Site) -> None:
     assert parts["signed statement"] == page.pointer.evidence
 
 
+def test_suites_are_beside_the_base_and_a_loss_that_rose_is_worse(site: Site) -> None:
+    (english,) = of(site, "v0.2.0").suites
+    assert english.what == "english: bits-per-byte"
+    assert english.difference
+    assert english.difference.low < english.difference.value < english.difference.high
+    assert isinstance(english.ours, float)
+    assert isinstance(english.theirs, float)
+    assert english.difference.value == pytest.approx(english.ours - english.theirs, abs=0.01)
+    html = rendered(site, "v0.2.0")
+    shown = html[html.index("english: bits-per-byte") :].partition("</li>")[0]
+    assert ("▼ worse" in shown) is (english.difference.low > 0)
+    assert "<svg" in shown
+    assert "Of a loss" in html
+
+
 def test_the_bar_of_a_gate_shades_the_side_that_passes(site: Site) -> None:
     found = {each.gate: bars.of_gate(each) for each in of(site, "v0.2.0").verdict.findings}
     assert found["licences_agree"] is None  # it has no figure

@@ -247,6 +247,11 @@ def _another_split(found: Facts) -> Facts:
     return replace(found, prepare=found.prepare.model_copy(update={"splits": splits}))
 
 
+def _another_length(found: Facts) -> Facts:
+    assert found.document
+    return replace(found, document={**found.document, "evaluate": {**found.document["evaluate"], "max_new_tokens": 3}})
+
+
 def _of_main(found: Facts, **change: Any) -> Facts:
     return replace(found, target=found.target._replace(**change))
 
@@ -257,6 +262,7 @@ def _of_main(found: Facts, **change: Any) -> Facts:
         (lambda found: found, 0.9, 0.8),
         (lambda found: _of_main(found, scores=None), 0.9, None),  # main's record is of an earlier version
         (lambda found: _of_main(found, document={"evaluate": {"scorers": [{"kind": "token-f1"}]}}), 0.9, None),
+        (_another_length, 0.9, None),
         (_another_split, 0.9, None),
         (lambda found: replace(found, scores=None), None, None),
     ],

@@ -92,21 +92,25 @@ class Scaling(Section):
 
 
 class Receiver(Section):
-    """Where alerts are sent. The address, or the key of the service, is in a Secret in the environment's namespace."""
+    """Where alerts are sent. A Secret in the environment's namespace has the address or the key of the service."""
 
     kind: Annotated[
         Literal["webhook", "slack", "msteams", "pagerduty", "opsgenie"],
         Field(description="the service that gets alerts"),
     ] = "webhook"
     secret: Annotated[SecretName, Field(description="name of the Secret")]
-    key: Annotated[SecretKey, Field(description="key in it: a URL, or the service's integration key")] = "url"
+    key: Annotated[
+        SecretKey, Field(description="key in the Secret whose value is a URL, or the service's integration key")
+    ] = "url"
 
 
 class Alerts(Section):
     """Who gets the alerts of an environment."""
 
-    page: Annotated[Receiver, Field(description="of alerts that a person must look at now")]
-    ticket: Annotated[Receiver | None, Field(description="of the others; null: as `page`")] = None
+    page: Annotated[Receiver, Field(description="receiver of alerts that a person must look at now")]
+    ticket: Annotated[Receiver | None, Field(description="receiver of all other alerts; null: the same as `page`")] = (
+        None
+    )
 
 
 class Monitor(Section):
@@ -135,7 +139,7 @@ class Monitor(Section):
     )
     alerts: dict[Name, Alerts] = Field(
         default_factory=dict,
-        description="by environment: the component `monitoring` then has an AlertmanagerConfig",
+        description="who gets an environment's alerts; the component `monitoring` then has an AlertmanagerConfig",
     )
     gpus: dict[Name, Annotated[dict[LabelName, Annotated[str, Field(min_length=1)]], Field(min_length=1)]] = Field(
         default_factory=dict,

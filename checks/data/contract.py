@@ -97,7 +97,7 @@ def _column(each: Mapping[str, Any], at: str) -> Column:
     _refuse_unknown(each, _COLUMN, at)
     name = str(each.get("physicalName") or _text(each, "name", f"{at}.name"))
     kind = each.get("logicalType")
-    if kind is not None and kind not in _OPTIONS:
+    if kind is not None and kind not in tuple(_OPTIONS):
         raise ValueError(f"{at}.logicalType: {kind!r} is not understood; one of {', '.join(_OPTIONS)}")
     options = _mapping(each.get("logicalTypeOptions") or {}, f"{at}.logicalTypeOptions")
     _refuse_unknown(options, _OPTIONS[kind] if kind else set(), f"{at}.logicalTypeOptions")
@@ -112,6 +112,8 @@ def _column(each: Mapping[str, Any], at: str) -> Column:
         _refuse_unknown(arguments, {"validValues"} if metric == "invalidValues" else set(), f"{where}.arguments")
         required, unique = required or metric == "nullValues", unique or metric == "duplicateValues"
         if metric == "invalidValues":
+            if values is not None:
+                raise ValueError(f"{where}: invalidValues is there twice, and one of the two would not be checked")
             values = tuple(_list(arguments.get("validValues"), f"{where}.arguments.validValues"))
     key = _flag(each, "primaryKey", at)
     return Column(name, kind, required or key, unique, dict(options), values)
@@ -124,15 +126,18 @@ def _row_count(table: Mapping[str, Any], place: str) -> tuple[int | None, int | 
         where = f"{place}.quality[{number}]"
         if _metric(rule, where, {"rowCount"}) is None:
             continue
+        _refuse_unknown(_mapping(rule.get("arguments") or {}, f"{where}.arguments"), set(), f"{where}.arguments")
         for operator, value in rule.items():
             if not operator.startswith("mustBe"):
                 continue
             if not isinstance(value, int) or isinstance(value, bool):
                 raise ValueError(f"{where}.{operator}: {value!r} is not a whole number")
             if operator in ("mustBe", "mustBeGreaterThan", "mustBeGreaterOrEqualTo"):
-                low = value + (operator == "mustBeGreaterThan")
+                least = value + (operator == "mustBeGreaterThan")
+                low = least if low is None else max(low, least)
             if operator in ("mustBe", "mustBeLessThan", "mustBeLessOrEqualTo"):
-                high = value - (operator == "mustBeLessThan")
+                most = value - (operator == "mustBeLessThan")
+                high = most if high is None else min(high, most)
     return low, high
 
 
@@ -142,7 +147,7 @@ def _metric(rule: Any, where: str, known: set[str]) -> str | None:
     _refuse_unknown(rule, _QUALITY, where)
     if rule.get("type") == "text":
         return None
-    if rule.get("type", "library") != "library" or rule.get("metric") not in known:
+    if rule.get("type", "library") != "library" or rule.get("metric") not in tuple(known):
         said = rule.get("metric") if rule.get("type", "library") == "library" else f"type {rule['type']}"
         raise ValueError(f"{where}: {said} is not understood here; one of {', '.join(sorted(known))}")
     if rule.get("unit", "rows") != "rows":

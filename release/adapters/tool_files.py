@@ -1,14 +1,16 @@
-"""Lockstep's own files, as a commit of its clone has them, put into a folder that has none of them.
+"""Copies Lockstep's own files, from the current commit of a clone, into a folder that has none of them.
 
 No file of the folder is replaced. The files are written below ``.lockstep`` first and then linked to their places, the
-launcher last; if this is killed, the next call removes what it linked and begins anew.
+launcher last. If this is killed, the next call removes the links and starts again.
 """
 
+import fcntl
 import io
 import os
 import shutil
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -20,48 +22,49 @@ from release.adapters.git import Git, has_repository
 
 ORIGIN = Path(".lockstep-commit")  # names the commit of Lockstep that the files are of, for a later update
 _LAUNCHER = "lockstep"
-_STAGED = Path(".lockstep/init")
-# The record of the clone's own model, its decisions, and the files that depend on them.
-# But the gate stage reads the noise, though it is of another task: the gates then say that it must be measured anew.
+_STAGED, _DONE = Path(".lockstep/init"), Path(".lockstep/init-done")
+# The record of the clone's own model, which is left out. Only the noise is copied, because the stage gate needs this
+# file. It is of another task, so the gates then ask to measure it again.
 _RECORD = (layout.LOCK, layout.REPORTS, Path("release/policy"))
-_THEIRS = ("README.md", "LICENSE", "CHANGELOG.md", ".pre-commit-config.yaml", ".gitattributes")  # kept if there
-_LINES = (".gitignore", ".dvcignore")  # lines that are missing are added
-_LISTED = 8
+_KEPT = ("README.md", "LICENSE", "CHANGELOG.md", ".pre-commit-config.yaml", ".gitattributes")  # kept if there
+_MERGED = (".gitignore", ".dvcignore")  # lines that are missing are added
+_SHOWN = 8
 
 
 class Plan(NamedTuple):
-    """Where the files come from and go to: ``contents`` by path, those that are ``executable``, and lines to add."""
+    """What is copied where. ``contents``: by path. ``added``: missing lines, by file. ``kept``: files of the folder."""
 
     clone: Path
     commit: str
     folder: Path
     contents: Mapping[str, bytes]
     executable: frozenset[str]
-    added: Mapping[str, str]
+    added: Mapping[str, bytes]
     kept: tuple[str, ...]
 
 
-def are_in(folder: Path) -> bool:
-    """Whether ``folder`` has Lockstep's code, and not only a part that a killed call left."""
+def exist_in(folder: Path) -> bool:
+    """Whether ``folder`` has all of Lockstep's code, not just the part that a killed call left."""
     code = ("stages/prepare.py", "checks/config/params.py")
     return all((folder / path).is_file() for path in code) and not (folder / _STAGED).exists()
 
 
 def plan(folder: Path, data: Path) -> Plan:
-    """What to put into ``folder``, beside the file ``data``.
+    """Plan which files to copy into ``folder``, which may have the file ``data``. Removes what a killed call left.
 
     Raises ParamsRefused if this command does not run from a clone, if the folder is neither empty nor the top of a
-    repository, and for files that are in the way.
+    repository, and for files that are in the way; MachineRefused if another call works there.
     """
     folder = folder.resolve()
     clone = Path(release.__file__).resolve().parent.parent
-    if not are_in(clone) or not (clone / ".git").exists():
+    if not exist_in(clone) or not (clone / ".git").exists():
         raise ParamsRefused(
             f"{folder}: has no {layout.PIPELINE}, and this lockstep is installed without the files to put there",
             "clone the repository of Lockstep, and run that clone's ./lockstep init in this folder",
         )
-    _clean(folder)
-    _hold_fit(folder, data)
+    with _alone(folder):
+        _remove_partial(folder)
+    _check_folder(folder, data)
     git = Git(clone, None)
     commit = git.line("rev-parse", "HEAD^{commit}")
     contents, executable = _committed(git, commit)
@@ -70,28 +73,35 @@ def plan(folder: Path, data: Path) -> Plan:
             f"{clone}: has a release of its own ({released[0]})",
             "use a clone of Lockstep in which nothing was released",
         )
-    kept = tuple(name for name in _THEIRS if os.path.lexists(folder / name))
-    lines = {name: _missing(folder / name, contents[name]) for name in _LINES if (folder / name).is_file()}
+    kept = tuple(name for name in _KEPT if os.path.lexists(folder / name))
+    lines = {name: _missing_lines(folder / name, contents[name]) for name in _MERGED if _is_plain(folder / name)}
     for name in (*kept, *lines):
         contents.pop(name, None)
-    _hold_free(folder, contents)
+    _check_free(folder, contents)
     added = {name: text for name, text in lines.items() if text}
     return Plan(clone, commit, folder, contents, executable, added, kept)
 
 
-def lay(its: Plan, more: Mapping[Path, str]) -> None:
-    """Write the files of the plan, with ``more`` in place of those of its names; make a repository if there is none.
+def install(its: Plan, more: Mapping[Path, str]) -> None:
+    """Write the files of the plan; ``more`` replaces or adds some. Makes a git repository if there is none.
 
-    Raises ParamsRefused for a file that came since the plan was made; MachineRefused if the disk takes no hard links.
+    Raises ParamsRefused if a file appeared since the plan was made; MachineRefused if another call works there, or if
+    the disk has no hard links.
     """
+    with _alone(its.folder):
+        _install(its, more)
+
+
+def _install(its: Plan, more: Mapping[Path, str]) -> None:
     staged = its.folder / _STAGED
     contents = {**its.contents, ORIGIN.as_posix(): f"{its.commit}\n".encode()}
     contents |= {path.as_posix(): text.encode() for path, text in more.items()}
     if not has_repository(its.folder):
         Git(its.folder, None).ask("init", "--quiet", "--initial-branch=main")
-    for name, text in its.added.items():
-        old = (its.folder / name).read_text(encoding="utf-8")
-        files.write_text(its.folder / name, old + "\n" * (bool(old) and not old.endswith("\n")) + text)
+    for name, lines in its.added.items():
+        old = (its.folder / name).read_bytes()
+        with files.replacing(its.folder / name) as stream:
+            stream.write(old + b"\n" * (bool(old) and not old.endswith(b"\n")) + lines)
     for name, data in contents.items():
         (staged / name).parent.mkdir(parents=True, exist_ok=True)
         (staged / name).write_bytes(data)
@@ -102,17 +112,41 @@ def lay(its: Plan, more: Mapping[Path, str]) -> None:
             os.link(staged / name, its.folder / name)
         except FileExistsError:
             if not _same(its.folder / name, contents[name]):
-                _clean(its.folder)
+                _remove_partial(its.folder)
                 raise _in_the_way([name]) from None
         except OSError as error:
-            _clean(its.folder)
-            raise MachineRefused(f"{name}: {error.strerror}", "use a disk that takes hard links") from error
-    shutil.rmtree(staged)
+            _remove_partial(its.folder)
+            raise MachineRefused(
+                f"{name}: {error.strerror}", "use a disk with a file system that supports hard links"
+            ) from error
+    done = its.folder / _DONE
+    shutil.rmtree(done, ignore_errors=True)
+    staged.rename(done)  # at once: a call that is killed among the removals has done its work
+    shutil.rmtree(done)
 
 
-def _clean(folder: Path) -> None:
-    """Remove the files that a killed call linked, then its copies of them."""
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Work in the folder while no other call does: each would remove what the other one placed."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise MachineRefused(f"{folder}: another `lockstep init` works here", "wait until it ends") from error
+        except OSError:  # NFS locks no folder
+            pass
+        yield
+    finally:
+        os.close(handle)
+
+
+def _remove_partial(folder: Path) -> None:
+    """Remove the links and the copies that a killed call left."""
     staged = folder / _STAGED
+    for path in (staged.parent, staged):
+        if os.path.lexists(path) and (path.is_symlink() or not path.is_dir()):
+            raise _in_the_way([path.relative_to(folder).as_posix()])
     if not staged.is_dir():
         return
     for path in (path for path in staged.rglob("*") if path.is_file()):
@@ -122,8 +156,8 @@ def _clean(folder: Path) -> None:
     shutil.rmtree(staged)
 
 
-def _hold_fit(folder: Path, data: Path) -> None:
-    """Refuse a folder of other things, so that a wrong directory is not filled with a thousand files."""
+def _check_folder(folder: Path, data: Path) -> None:
+    """Refuse a folder with other files, so that a wrong folder is not filled with a thousand files."""
     if (folder / ".git").exists():
         return
     if has_repository(folder):
@@ -153,8 +187,8 @@ def _committed(git: Git, commit: str) -> tuple[dict[str, bytes], frozenset[str]]
     return contents, frozenset(executable)
 
 
-def _hold_free(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Refuse if another file, or something that is no folder, is where one of ``contents`` goes, or git ignores it."""
+def _check_free(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Refuse if a path of ``contents`` is taken by another file or passes through one, or if git ignores it."""
     taken = {name for name, data in contents.items() if not _free(folder / name, data)}
     for parent in sorted({parent for name in contents for parent in PurePosixPath(name).parents} - {PurePosixPath()}):
         path = folder / parent
@@ -166,7 +200,7 @@ def _hold_free(folder: Path, contents: Mapping[str, bytes]) -> None:
         said = Git(folder, None).run("check-ignore", "--no-index", "-z", "--stdin", given="\0".join(contents).encode())
         if ignored := sorted(name for name in os.fsdecode(said.out).split("\0") if name):
             raise ParamsRefused(
-                f"{folder}: git ignores files of Lockstep: {_listed(ignored)}", "change .gitignore, then again"
+                f"{folder}: git ignores files of Lockstep: {_listed(ignored)}", "change .gitignore, then run this again"
             )
 
 
@@ -175,12 +209,19 @@ def _free(path: Path, data: bytes) -> bool:
 
 
 def _same(path: Path, data: bytes) -> bool:
-    return path.is_file() and not path.is_symlink() and path.stat().st_size == len(data) and path.read_bytes() == data
+    return _is_plain(path) and path.stat().st_size == len(data) and path.read_bytes() == data
 
 
-def _missing(path: Path, wanted: bytes) -> str:
-    have = set(path.read_text(encoding="utf-8").splitlines())
-    return "".join(f"{line}\n" for line in wanted.decode().splitlines() if line not in have)
+def _is_plain(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
+def _missing_lines(path: Path, wanted: bytes) -> bytes:
+    """The wanted lines that the file has not, with its own line ends; git reads it in any encoding."""
+    old = path.read_bytes()
+    end = b"\r\n" if b"\r\n" in old else b"\n"
+    have = set(old.splitlines())
+    return b"".join(line + end for line in wanted.splitlines() if line not in have)
 
 
 def _in_the_way(names: list[str]) -> ParamsRefused:
@@ -192,5 +233,5 @@ def _in_the_way(names: list[str]) -> ParamsRefused:
 
 def _listed(names: Iterable[str]) -> str:
     names = list(names)
-    more = f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
-    return redact(", ".join(names[:_LISTED]), 500) + more
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return redact(", ".join(names[:_SHOWN]), 500) + more

@@ -24,7 +24,7 @@ from release.ledger.ran import Ran, ran
 from release.promotion import held as quarantined
 from release.record.named import Named
 from release.record.records import Records
-from release.review import making, pairs, same_rows, side_by_side
+from release.review import making, pairs, same_rows, same_samples, side_by_side
 from release.review.comparison import Comparison, Cost, Metric
 from release.review.sides import Side
 
@@ -118,6 +118,7 @@ def _page(found: _Ledger, release: Released, name: str) -> ReleasePage:
     entry = quarantine.find(found.held, its.digest, its.model)
     against = tuple(_against(found, its, this, before, compared))
     confidence = this.evaluation.confidence if this.evaluation else _CONFIDENCE
+    suites = tuple(_suites(this, confidence))
     homes = tuple(_homes(found, its))
     where = homes[0].environment if homes else release.moves[0].environment
     answers = this.answers
@@ -125,7 +126,8 @@ def _page(found: _Ledger, release: Released, name: str) -> ReleasePage:
         name=name, version=its.version, file=file(found.releases, release), pointer=its, homes=homes,
         quarantined=None if entry is None else entry.why, verdict=verdict, signer=signer, unsigned=unsigned,
         headline=compared.headline if compared else "The first release: there is none to compare it with",
-        confidence=confidence, against=against, before=before.version if before else None, comparison=compared,
+        confidence=confidence, against=against, suites=suites, before=before.version if before else None,
+        comparison=compared,
         policy=None if before is None else _policy(found, before, its, stated, notes),
         cost=compared.cost if compared else tuple(_alone(this)), image=stated.image, serving=stated.serving,
         tries=commands.tries(
@@ -209,6 +211,20 @@ def _model(this: Side, name: str, what: str, metric: str) -> Against:
         theirs=this.evaluation.models[name].metrics.get(metric), difference=far,
         note="" if far else "its answers are not here",
     )  # fmt: skip
+
+
+def _suites(this: Side, confidence: float) -> Iterator[Against]:
+    """Each metric of each suite beside the base, on the same samples. What people compared is in the gates."""
+    for name, suite in this.suites.suites.items() if this.suites else ():
+        if suite.compared is not None:
+            continue
+        base = suite.means.get("base", {})
+        for metric, mean in suite.means.get("candidate", {}).items():
+            far = same_samples.against_base(this, name, metric, confidence) if metric in base else None
+            note = "" if far else "its samples are not here" if metric in base else "the base was not asked"
+            yield Against(
+                what=f"{name}: {metric}", metric=metric, ours=mean, theirs=base.get(metric), difference=far, note=note
+            )
 
 
 def _policy(

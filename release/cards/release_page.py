@@ -51,11 +51,11 @@ class Part(Record):
 
 
 class ReleasePage(Record):
-    """One release. ``before``: the version of the release before, which ``comparison`` calls A; None: it is the first.
+    """One release. ``suites``: each metric of its suites beside the base.
 
-    ``signer`` None: no current signer signed it, for the reason ``unsigned``. ``policy`` None: the first release has
-    none to differ from, or ``notes`` say why it is not known. ``tries``, ``checks`` and ``rollbacks`` are lines for a
-    shell.
+    ``before``: the version of the release before, which ``comparison`` calls A; None: it is the first. ``signer`` None:
+    no current signer signed it, for the reason ``unsigned``. ``policy`` None: the first release has none to differ
+    from, or ``notes`` say why it is not known. ``tries``, ``checks`` and ``rollbacks`` are lines for a shell.
     """
 
     schema_version: Literal[1] = 1
@@ -71,6 +71,7 @@ class ReleasePage(Record):
     headline: str
     confidence: float
     against: tuple[Against, ...]
+    suites: tuple[Against, ...]
     before: str | None
     comparison: Comparison | None
     policy: tuple[Change, ...] | None

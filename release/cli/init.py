@@ -65,13 +65,13 @@ def init(
 ) -> None:  # fmt: skip
     """Write a params.yaml for your own data in FILE: JSONL, CSV or Parquet.
 
-    Run it in a clone of Lockstep, whose configuration it turns into yours. Or call the clone's ./lockstep in an empty
-    folder, or at the top of a git repository: Lockstep's files are then put there beside yours. None of yours is
-    replaced, and nothing is committed.
+    In a clone of Lockstep, it replaces the example's configuration by yours. Or call the clone's ./lockstep in an empty
+    folder, or at the top of a git repository: it then adds Lockstep's files beside yours. It replaces none of your
+    files and commits nothing.
 
-    Proposes the columns, asks what it cannot know, pins the file by its SHA-256, prepares the rows to see what is left,
-    and makes the test split large enough for the margin, or says which margin the file allows. Then `./lockstep run`
-    works.
+    It proposes the columns, asks what it cannot know, pins the file by its SHA-256, prepares the rows to see how many
+    stay, and makes the test split large enough for the margin, or says which margin the file allows. Then
+    `./lockstep run` works.
 
     Keeps the sections base, train, merge, suites, serve and promote of the old params.yaml. Refuses to replace one that
     is about your own data, or that git does not have, without --force.
@@ -88,10 +88,10 @@ def init(
     flags = _Flags(columns, answers, instruction, licence, name, margin, base, base_license, not yes)
     if (base is None) != (base_license is None):
         raise click.UsageError("--base and --base-license need each other: give both")
-    place = verb.find(root, file, force=force)
+    place = verb.find_place(root, file, force=force)
     if place.plan:
         _show_plan(place.plan)
-    address, contents = verb.look(place, file)
+    address, contents = verb.read_columns(place, file)
     try:
         choice = _chosen(place, address, contents, flags)
     except click.Abort as error:

@@ -37,9 +37,9 @@ def label(root: Path, suite: str, annotator: str, source: Path | None, anchor: P
     """Let people say which of two answers is better, for SUITE of kind pairwise.
 
     Draws rows at random, as the suite's seed and number of rows say, and writes a page that works offline and on a
-    phone, with the tasks beside it as JSON for Label Studio. Neither says whose an answer is. The rows are those of the
-    test split, or of another suite if SUITE names one: run `lockstep run suites` first. Labels are bound to the
-    answers: after another training, only what changed is asked again.
+    phone, with the tasks beside it as JSON for Label Studio. Neither shows which model gave an answer. The rows are
+    those of the test split, or of another suite if SUITE names one: run `lockstep run suites` first. A label counts
+    only for the answers that it was given for: after another training, people label only what changed.
     """
     from release.verbs import label as verb
 

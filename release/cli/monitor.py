@@ -26,7 +26,7 @@ _CAPTURES = "Folder or address (s3://…) of the gateway's captures. Default: .l
 @click.option("--captures", metavar="FOLDER", help=_CAPTURES)
 @click.option(
     "--evidently", metavar="PYTHON", type=click.Path(path_type=Path),
-    help="Python of an environment with Evidently, which then writes .lockstep/watch/ENV.html.",
+    help="Python of an environment with Evidently: also write its page, .lockstep/watch/ENV.html.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print reports/watch/ENV.json.")
 @click.option("--pr", is_flag=True, help="Propose retraining in a pull request where the traffic changed.")
@@ -68,10 +68,15 @@ def watch(
 
 @click.command()
 @click.argument("file", metavar="[FILE]", required=False, type=click.Path(path_type=Path))
-@click.option("--mlflow", "experiment", metavar="EXPERIMENT", help="Read assessments of its traces instead of FILE.")
+@click.option(
+    "--mlflow",
+    "experiment",
+    metavar="EXPERIMENT",
+    help="Read the assessments of this experiment's traces instead of FILE.",
+)
 @click.option(
     "--assessment", metavar="NAME", default="expected_response", show_default=True,
-    help="With --mlflow: the assessments whose text is what the answer should have been.",
+    help="With --mlflow: name of the assessments whose text is the correct answer.",
 )  # fmt: skip
 @click.option("--captures", metavar="FOLDER", help=_CAPTURES)
 @click.pass_obj
@@ -82,8 +87,8 @@ def feedback(root: Path, file: Path | None, experiment: str | None, assessment: 
     FILE has a JSON object a line: {"request_id": "…", "label": "…"}. The id is the gateway's, from the header
     X-Request-Id of the answer.
 
-    With --mlflow, labels are the expectations and the feedback of people on traces of the MLflow server that
-    MLFLOW_TRACKING_URI names. The id is the client_request_id of the trace, or else the trace's own, as of `lockstep
+    With --mlflow, the labels are expectations, and feedback from people, for traces of the MLflow server that
+    MLFLOW_TRACKING_URI names. The id is the client_request_id of the trace or else the trace's own, as in `lockstep
     capture`. Assessments of judges, and those that only say right or wrong, are left out.
     """
     from release.verbs import feedback as verb
@@ -93,7 +98,7 @@ def feedback(root: Path, file: Path | None, experiment: str | None, assessment: 
     if file is not None:
         found = verb.feedback(root, file, captures)
     else:
-        found = verb.of_mlflow(root, str(experiment), assessment, captures)
+        found = verb.feedback_from_mlflow(root, str(experiment), assessment, captures)
     for reason, count in found.left_out:
         click.echo(f"left out: {count:,} assessments: {one_line(reason)}", err=True)
     click.echo(f"stored {found.labels:,} labels of {found.requests:,} requests: {one_line(found.name)}")

@@ -111,7 +111,7 @@ class StageLines:
                 self._now = self._result = text.removeprefix(f"{self._name}: ")
 
     def _look(self, text: str) -> bool:
-        """Whether it is a bar; until it is full, that is what the stage does now."""
+        """Whether the line is a progress bar. A bar that is not full says what the stage does now."""
         found = _BAR.match(click.unstyle(text).strip()) if len(text) <= _SHOWN else None  # takes the square of it
         if found:
             left = f", {found['left']} left" if found["left"].strip("0:") else ""

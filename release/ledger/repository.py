@@ -56,6 +56,8 @@ class Ledger:
         if (tip := self.begun()) is None:
             where = self._place
             todo = f"git push {where.remote} {where.branch}" if where.remote else f"git branch {where.branch}"
+            if not where.git.says("rev-parse", "--verify", "--quiet", "HEAD"):
+                todo = "git add -A && git commit"  # the first
             raise EvidenceRefused(f"{self.shown}: there is no such branch", f"make it ({todo}), or fix promote.branch")
         return tip
 

@@ -71,7 +71,7 @@ class Database:
 
     def make_version(self, name: str, source: str, run: str | None, tags: Mapping[str, str]) -> str:
         with self._asking() as client:
-            place = _described(client, source, run, tags) if run else None
+            place = _write_mlmodel(client, source, run, tags) if run else None
             made = client.create_model_version(name, place or source, run_id=run, tags=dict(tags), await_creation_for=0)
             return str(made.version)
 
@@ -111,8 +111,8 @@ class Database:
             yield self._client
 
 
-def _described(client: Any, source: str, run: str, tags: Mapping[str, str]) -> str | None:
-    """The folder of the run's artifacts that tells MLflow of the image; None where it is not on this machine's disk.
+def _write_mlmodel(client: Any, source: str, run: str, tags: Mapping[str, str]) -> str | None:
+    """Write ``mlmodel.files`` among the run's artifacts and return their folder; None if it is not on a local disk.
 
     A bucket is not tried: without a login its client may wait longer than a promotion does for mirrors.
     """

@@ -98,7 +98,7 @@ class Server:
         self._ask("POST", "registered-models/create", {"name": name})
 
     def make_version(self, name: str, source: str, run: str | None, tags: Mapping[str, str]) -> str:
-        place = self._described(source, run, tags) if run else None
+        place = self._write_mlmodel(source, run, tags) if run else None
         asked: dict[str, Any] = {"name": name, "source": place or source}
         asked["tags"] = [{"key": key, "value": value} for key, value in tags.items()]
         made = self._ask("POST", "model-versions/create", asked | ({"run_id": run} if run else {}))
@@ -118,12 +118,12 @@ class Server:
     def unalias(self, name: str, alias: str) -> None:
         self._ask("DELETE", "registered-models/alias", {"name": name, "alias": alias})
 
-    def _described(self, source: str, run: str, tags: Mapping[str, str]) -> str | None:
-        """The folder of the run's artifacts that tells MLflow of the image; None where this server passes none on."""
+    def _write_mlmodel(self, source: str, run: str, tags: Mapping[str, str]) -> str | None:
+        """Write ``mlmodel.files`` among the run's artifacts and return their folder; None if the server is no proxy."""
         found = self._ask("GET", "runs/get", {"run_id": run})
         root = found.run.info.artifact_uri if found and found.run else ""
         if not root.startswith(_PROXIED):
-            return None  # a bucket: the server does not write there for others
+            return None  # a bucket, to which the server does not pass uploads on
         place = f"{root}/{mlmodel.folder(source)}"
         for name, text in mlmodel.files(source, run, tags).items():
             address = self._artifacts + f"{place}/{name}".removeprefix(_PROXIED)

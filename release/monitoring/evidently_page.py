@@ -1,8 +1,8 @@
-"""Evidently's page of a window: its figures of prompts and answers, beside the release's before it was served.
+"""Writes Evidently's page: figures of prompts and answers in a window, beside those before the release was served.
 
-Evidently has an environment of its own, whose Python the caller names. It gets figures alone, no text: lengths, the
-answer where it is a known label, refusals and repetition. Its page decides nothing: the distances by which it calls
-drift do not know how many requests there were, and raise false alarms: docs/how-to/monitoring.md#evidentlys-page.
+Evidently runs in its own environment, whose Python the caller names. It gets no text, only figures: lengths, the answer
+if it is a known label, refusals and repetition. Its page decides nothing, because its thresholds for drift ignore the
+number of requests and raise false alarms: docs/how-to/monitoring.md#evidentlys-page.
 """
 
 import json

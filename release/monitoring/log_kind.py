@@ -1,7 +1,7 @@
-"""What a kind of log is: a tool of others that recorded requests and answers of OpenAI's API, read as exchanges.
+"""The interface of a kind of log: requests and answers of OpenAI's API that another tool recorded.
 
-One kind, one file in ``release.monitoring.logs``. A kind says when, which request, which answer; ``entry`` checks them
-and makes what the gateway would have made. Redaction and the row come later, in ``release.monitoring.gateway.rows``.
+One kind, one file in ``release.monitoring.logs``. A kind reads time, request and answer from its log; ``entry`` checks
+them and makes the same Exchange as the gateway. Afterwards ``release.monitoring.gateway.rows`` redacts and makes rows.
 """
 
 import abc
@@ -22,11 +22,11 @@ NO_COMPLETION = "no chat and no completion"
 
 
 class Entry(NamedTuple):
-    """A request of a log. ``where``: file and line, or its name there. ``exchange``: None if it is left out."""
+    """A request of a log. ``where``: file and line, or the trace. ``exchange``: None if the request is left out."""
 
     where: str
     exchange: Exchange | None
-    left_out: str = ""  # why
+    left_out: str = ""  # why it is left out
 
 
 class LogKind(abc.ABC):
@@ -36,9 +36,9 @@ class LogKind(abc.ABC):
 
     @abc.abstractmethod
     def read(self, source: str, span: Span) -> Iterator[Entry]:
-        """The requests at ``source``; those outside of ``span`` may be left out without a word.
+        """The requests at ``source``. Those outside of ``span`` may be missing: `capture` would drop them anyway.
 
-        Raises EvidenceRefused for what is no such log, with its line; MachineRefused if a package is missing.
+        Raises EvidenceRefused, with the line, for a malformed log; MachineRefused if a package is missing.
         """
 
 
@@ -48,8 +48,8 @@ def entry(
 ) -> Entry:  # fmt: skip
     """Check a request and its answer. ``request``: a JSON object or its text; ``response``: that, or a stream's text.
 
-    ``release``: the digest of the model that answered, if the log says it. Raises EvidenceRefused if it is none, or if
-    the answer is none of OpenAI's API although ``status`` says that it was given.
+    ``release``: the digest of the model that answered, if the log has it; ``first``: seconds to the first token. Raises
+    EvidenceRefused for a malformed digest, or if ``status`` is below 400 and the answer is not one of OpenAI's API.
     """
     body = _object(f"{where}: request", request)
     if "messages" not in body and "prompt" not in body:
@@ -76,9 +76,9 @@ def entry(
 
 
 def documents(name: str, data: bytes) -> Iterator[tuple[str, Any]]:
-    """The JSON values of a file with their places: one a line, or of NAME.json the one in it, or each of its list.
+    """The JSON values of a file, each with its place: one a line, or in NAME.json a single value or a list of them.
 
-    Raises EvidenceRefused with the line that is no JSON.
+    Raises EvidenceRefused, with the line, for invalid JSON.
     """
     if not name.endswith(".json"):
         for number, line in enumerate(data.splitlines(), 1):
@@ -96,12 +96,12 @@ def _parsed(name: str, data: bytes, line: int) -> Any:
     except (ValueError, RecursionError) as error:
         at = line + getattr(error, "lineno", 1) - 1
         why = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
-        todo = "give complete lines of JSON; take a line that is still written out of a copy of the log"
+        todo = "give complete lines of JSON: copy the log, and remove a last line that is still being written"
         raise EvidenceRefused(f"{name}:{at}: Invalid JSON: {redact(why)}", todo) from error
 
 
 def _object(where: str, value: Any) -> dict[str, Any]:
-    """A JSON object, or its text; an empty one of null, as an access log has of requests without a body."""
+    """Parse a JSON object or its text. Null is an empty object: access logs write it for requests without a body."""
     if isinstance(value, str):
         try:
             value = json.loads(value) if value.strip() else None
@@ -115,7 +115,7 @@ def _object(where: str, value: Any) -> dict[str, Any]:
 
 
 def _answer(response: Any) -> Answer:
-    """What was answered; without choices if it is none of OpenAI's API."""
+    """Parse the answer. It has no choices if it is not one of OpenAI's API."""
     if not isinstance(response, str):
         return whole(json.dumps(response).encode())
     if response.lstrip().startswith(_STREAM):

@@ -1,7 +1,7 @@
 """The AlertmanagerConfig of the component monitoring: who gets an environment's alerts, by the Prometheus Operator.
 
 Field by field it follows the operator's documentation (monitoring.coreos.com/v1alpha1). Addresses and keys are never in
-git: each receiver names a Secret. The operator's objects need settings so that alerts reach it:
+git: each receiver names a Secret. The cluster's operator objects need settings before alerts reach it:
 docs/how-to/monitoring.md#in-a-cluster.
 """
 
@@ -23,7 +23,7 @@ PAGE, TICKET = "page", "ticket"  # names of receivers; of alerts, values of the 
 
 
 def config(of: Scope, alerts: Alerts) -> dict[str, Any]:
-    """The object. Alerts of one environment are one notification, pages apart from tickets."""
+    """The object. Each receiver gets the alerts of one model and environment as one notification."""
     named = {PAGE: alerts.page, TICKET: alerts.ticket or alerts.page}
     return {
         "apiVersion": "monitoring.coreos.com/v1alpha1",

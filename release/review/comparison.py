@@ -126,4 +126,4 @@ def verdict(found: Difference, confidence: float) -> Literal["better", "worse", 
     """Whether B is shown to be better or worse than A, the other differences beside it counted; empty: neither."""
     if found.p_holm > 1 - confidence:
         return ""
-    return "better" if found.value > 0 else "worse"
+    return "better" if (found.value > 0) is not found.less_is_better else "worse"

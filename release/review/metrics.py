@@ -16,6 +16,7 @@ from release.review.pairs import Difference
 from release.review.sides import at
 
 _ASKED = ("kind", "metric", "against", "slice", "suite")  # fields by which two findings are about the same figure
+_ANSWERED = ("scorers", "max_new_tokens", "precision", "engine", "confidence")  # of evaluate, by which valid is scored
 
 
 class Score(NamedTuple):
@@ -89,10 +90,10 @@ def on_valid(facts: Facts) -> tuple[Figures, Figures | None] | None:
     if found is None or own is None:
         return None
     splits = [side.prepare.splits.get("valid") if side.prepare else None for side in (facts, facts.target)]
-    scorers = [at(side.document, "evaluate", "scorers") for side in (facts, facts.target)]
+    asked = [[at(side.document, "evaluate", key) for key in _ANSWERED] for side in (facts, facts.target)]
     main = found.references.get("main")
     is_another = main is not None and main.how != "same-model"
-    if facts.target.scores is None or not is_another or splits[0] != splits[1] or scorers[0] != scorers[1]:
+    if facts.target.scores is None or not is_another or splits[0] != splits[1] or asked[0] != asked[1]:
         return own, None
     return own, facts.target.scores.valid.get(_first(found))
 

@@ -34,7 +34,7 @@ class Difference(Record):
     """The mean of new - old over ``n`` rows with its two-sided interval; on how many rows new is better, and worse.
 
     ``p``: two-sided, twice the smaller of the two one-sided p-values; ``p_holm``: the same, corrected by Holm's method
-    over the differences that are shown together. ``method``: the test.
+    over the differences that are shown together. ``method``: the test. ``less_is_better``: as of a loss.
     """
 
     value: float
@@ -46,6 +46,7 @@ class Difference(Record):
     p: float
     p_holm: float
     method: str
+    less_is_better: bool = False
 
 
 def pair(old: Sequence[Prediction], new: Sequence[Prediction]) -> Pairs:
@@ -106,6 +107,7 @@ def unbounded(old: Sequence[float], new: Sequence[float], groups: NDArray[np.int
     return Difference(
         value=found.mean, low=found.lower(each), high=found.upper(each), n=found.n, wins=int((two < one).sum()),
         losses=int((two > one).sum()), p=p, p_holm=p, method="t test, with and without Hall's transformation",
+        less_is_better=True,
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""capture: stores requests that another tool recorded as the gateway would have stored them, redacted."""
+"""capture: imports requests that another tool recorded, redacted as the gateway does."""
 
 from collections import Counter
 from datetime import UTC, datetime
@@ -44,8 +44,8 @@ class Captured(NamedTuple):
 def capture(root: Path, environment: str, kind: str, source: str, options: Options) -> Captured:
     """Read the log at ``source`` and store its requests as those of ``environment``. The same log again adds nothing.
 
-    Raises ParamsRefused for an environment or a kind that there is not, EvidenceRefused with the line that is no
-    request or names no release, or if the log has no request; nothing is stored then. MachineRefused if a package is
+    Raises ParamsRefused for an unknown environment or kind. EvidenceRefused for a log without a request and, with the
+    line, for a malformed request or one without a release; nothing is stored then. MachineRefused if a package is
     missing or MLflow cannot be asked.
     """
     known = params_file.load(root / layout.PARAMS).promote.ordered
@@ -54,7 +54,7 @@ def capture(root: Path, environment: str, kind: str, source: str, options: Optio
             f"{layout.PARAMS}: promote.environments has no {environment!r}", f"use one of {', '.join(known)}"
         )
     if kind not in KINDS.kinds:
-        raise ParamsRefused(f"{kind[:80]!r}: is no kind of log", f"use one of {', '.join(KINDS.kinds)}")
+        raise ParamsRefused(f"{kind[:80]!r} is not a kind of log", f"use one of {', '.join(KINDS.kinds)}")
     if options.release is not None and release_named(options.release) is None:
         raise ParamsRefused(
             f"--release: {options.release[:80]!r} is no digest", "write the model's digest, or its first 12 digits"
@@ -81,7 +81,7 @@ def _read(environment: str, kind: str, source: str, options: Options) -> tuple[l
             left_out[reason] += 1
             continue
         if not since <= exchange.time < until:
-            left_out["of another time"] += 1
+            left_out["outside of --from and --to"] += 1
             continue
         exchange.release = exchange.release or given
         if exchange.release is None:

@@ -17,7 +17,7 @@ from checks.rows import Record
 from release.ledger.message import NONE
 from release.promotion import context, scratch
 from release.promotion.context import PromotionContext
-from release.promotion.goals import NothingElse
+from release.promotion.rollback_targets import NoEarlierRelease
 from release.serving import processes
 from release.verbs import quarantine, rollback
 from release.verbs.rollback import RolledBack
@@ -75,5 +75,5 @@ def drill(root: Path, name: str, target: str | None = None) -> Drill:
 def _back(there: PromotionContext, name: str) -> RolledBack:
     try:
         return rollback.move(there, name, rollback.Options(why=_WHY))
-    except NothingElse:
+    except NoEarlierRelease:
         return rollback.move(there, name, rollback.Options(why=_WHY, to=NONE))

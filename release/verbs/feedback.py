@@ -38,7 +38,7 @@ def feedback(root: Path, file: Path, captures: str | None = None) -> Stored:
     return _stored(root, labels, captures)
 
 
-def of_mlflow(root: Path, experiment: str, assessment: str, captures: str | None = None) -> Stored:
+def feedback_from_mlflow(root: Path, experiment: str, assessment: str, captures: str | None = None) -> Stored:
     """Store what the assessments called ``assessment`` of an MLflow experiment's traces say. As ``feedback``.
 
     Raises EvidenceRefused if there is no such experiment or no label in it, MachineRefused if MLflow cannot be asked.

@@ -1,6 +1,4 @@
-"""init: puts Lockstep into an empty folder or a repository, or takes a clone as it is, and writes params.yaml for a
-team's own data.
-"""
+"""init: writes params.yaml for a team's own data, in a clone or in a folder into which it first copies Lockstep."""
 
 import math
 import shutil
@@ -18,12 +16,8 @@ from release.adapters.tool_files import Plan
 
 _EXAMPLE = "azure-cli"  # the loader of the configurations that come with the repository
 _NEEDED = (layout.PIPELINE, Path(".dvc/config"))
-_WRITTEN = (
-    Path("data"),
-    Path("models"),
-    layout.REPORTS,
-    Path(".lockstep"),
-)  # by the pipeline, and mostly ignored by git
+# Folders that the pipeline writes; git ignores most of them.
+_WRITTEN = (Path("data"), Path("models"), layout.REPORTS, Path(".lockstep"))
 _WORDS = 1_000_000  # before the longest prompt is known, none is dropped
 _LONGEST = 2048  # tokens of a prompt: longer ones need a person's decision about memory and the base
 
@@ -38,9 +32,9 @@ class Begun(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where init works: the folder ``root``; ``plan`` if Lockstep's files are to be put there, None if they are there.
+    """The folder ``root`` where init works. ``plan``: the files of Lockstep to copy there; None if they are there.
 
-    ``old``: the text of the params.yaml that is turned into one for the data, and ``params`` what it says.
+    ``old``: the text of the params.yaml that is adapted to the data; ``params``: the same, parsed.
     """
 
     root: Path
@@ -50,24 +44,24 @@ class Place(NamedTuple):
 
     @property
     def tool(self) -> Path:
-        """The folder whose stages look at the data."""
+        """The folder whose stages read the data."""
         return self.plan.clone if self.plan else self.root
 
 
-def find(root: Path, file: Path, *, force: bool) -> Place:
-    """Where to work, with rows in ``file``. Writes nothing.
+def find_place(root: Path, file: Path, *, force: bool) -> Place:
+    """Decide where to work, with rows in ``file``. Writes nothing.
 
     Raises ParamsRefused as ``tool_files.plan``, and for a params.yaml that may not be replaced or a clone without git;
-    DataRefused for a ``file`` that is none.
+    DataRefused if ``file`` is not a file.
     """
-    if not tool_files.are_in(root):
-        _hold_file(file)  # before more is said
+    if not tool_files.exist_in(root):
+        _check_file(file)  # before anything else is reported
         plan = tool_files.plan(root, file)
         text = plan.contents[layout.PARAMS.as_posix()].decode()
         params = params_file.parse(text)
         if not _is_example(params):
-            fix = "use a clone of Lockstep as it comes"
-            raise ParamsRefused(f"{plan.clone}: its {layout.PARAMS} is about data of a team's own", fix)
+            fix = "use an unchanged clone of Lockstep"
+            raise ParamsRefused(f"{plan.clone}: its {layout.PARAMS} is not the example's", fix)
         return Place(root, plan, text, params)
     if missing := [path for path in _NEEDED if not (root / path).is_file()]:
         raise ParamsRefused(f"{root.resolve()}: has no {missing[0]}", f"git checkout -- {missing[0]}, or a new clone")
@@ -78,12 +72,12 @@ def find(root: Path, file: Path, *, force: bool) -> Place:
     return Place(root, None, (root / layout.PARAMS).read_text(encoding="utf-8"), params)
 
 
-def look(place: Place, file: Path) -> tuple[str, Contents]:
+def read_columns(place: Place, file: Path) -> tuple[str, Contents]:
     """The address of ``file`` for params.yaml, and its columns.
 
     Raises DataRefused for a file that cannot be read, or that the pipeline would overwrite; and as ``dvc.python``.
     """
-    _hold_file(file)
+    _check_file(file)
     path, top = file.resolve(), place.root.resolve()
     within = path.relative_to(top) if path.is_relative_to(top) else None
     if within and (folder := next((each for each in _WRITTEN if each in within.parents), None)):
@@ -95,7 +89,7 @@ def look(place: Place, file: Path) -> tuple[str, Contents]:
     return within.as_posix() if within else str(path), files.read_json(place.tool / SURVEY, Contents)
 
 
-def _hold_file(file: Path) -> None:
+def _check_file(file: Path) -> None:
     if not file.is_file():
         what = "is a folder" if file.is_dir() else "no such file"
         raise DataRefused(f"{file}: {what}", "give one file in JSONL, CSV or Parquet; for others: docs/how-to/data.md")
@@ -147,13 +141,13 @@ def _words(measured: Measured) -> int:
 
 
 def write(place: Place, begun: Begun) -> bool:
-    """Write params.yaml, with all of Lockstep where it is not there yet; whether the example's record was removed.
+    """Write params.yaml, and Lockstep's files if they are missing. Return whether the example's record was removed.
 
     Once the removal is committed to the target branch, no gate compares a model of the team's task with the example's.
-    Raises as ``tool_files.lay``.
+    Raises as ``tool_files.install``.
     """
     if place.plan:
-        tool_files.lay(place.plan, {layout.PARAMS: begun.text})
+        tool_files.install(place.plan, {layout.PARAMS: begun.text})
         return False
     root = place.root
     foreign = _is_example(place.params)
@@ -162,9 +156,7 @@ def write(place: Place, begun: Begun) -> bool:
         for path in (root / layout.REPORTS).glob("*"):
             if path.is_dir():
                 shutil.rmtree(path)
-            elif (
-                path.name != layout.NOISE.name
-            ):  # the stage gate reads it; of another task, its gates ask to measure anew
+            elif path.name != layout.NOISE.name:  # as in release.adapters.tool_files
                 path.unlink()
     files.write_text(root / layout.PARAMS, begun.text)
     return foreign

@@ -59,11 +59,11 @@ def write_component(root: Path, environment: str) -> Path:
 
 def _settings(root: Path, environment: str) -> tuple[Scope, Monitor]:
     params = params_file.load(root / layout.PARAMS)
-    told = [(environment, "")]
-    told += [(name, "monitor.scaling: ") for name in params.monitor.scaling]
-    told += [(name, "monitor.alerts: ") for name in params.monitor.alerts]
-    told += [(name, "monitor.gpus: ") for name in params.monitor.gpus]
-    for name, where in told:
+    names = [(environment, "")]
+    names += [(name, "monitor.scaling: ") for name in params.monitor.scaling]
+    names += [(name, "monitor.alerts: ") for name in params.monitor.alerts]
+    names += [(name, "monitor.gpus: ") for name in params.monitor.gpus]
+    for name, where in names:
         if name not in params.promote.environments:
             raise ParamsRefused(
                 f"{layout.PARAMS}: {where}promote.environments has no {name!r}",

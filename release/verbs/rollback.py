@@ -28,12 +28,12 @@ from release.ledger import Change, past
 from release.ledger.message import NONE
 from release.mirrors import update
 from release.overlay import overlays
-from release.promotion import change, checklist, context, environment, goals, image
+from release.promotion import change, checklist, context, environment, image, rollback_targets
 from release.promotion import held as quarantined
 from release.promotion.checklist import Check, Checklist, CheckResult, Unavailable
 from release.promotion.context import PromotionContext
 from release.promotion.environment import EnvironmentState
-from release.promotion.goals import LONGEST_REASON, Goal
+from release.promotion.rollback_targets import LONGEST_REASON, RollbackTarget
 from release.serving import ask_image
 
 
@@ -120,16 +120,20 @@ def move(where: PromotionContext, name: str, options: Options) -> RolledBack:
     entries = known.entries
     if options.to == NONE:
         return _commit(where, _emptied(where, name, present, entries, why, notes, began), options.dry_run)
-    goal = goals.named(where, name, options.to) if options.to else goals.last(where, name, present, entries, why)
-    if present.pointer and goal.pointer.digest == present.pointer.digest:
+    earlier = (
+        rollback_targets.named(where, name, options.to)
+        if options.to
+        else rollback_targets.previous(where, name, present, entries, why)
+    )
+    if present.pointer and earlier.pointer.digest == present.pointer.digest:
         return RolledBack(
             environment=name, done="already", before=present.pointer, after=present.pointer, held=None, commit=None,
             tags=(), checks=(), diff="", notes=tuple(notes), seconds=time.perf_counter() - began,
         )  # fmt: skip
-    bad = _entry(where, present.pointer, goal.pointer, why)
+    bad = _entry(where, present.pointer, earlier.pointer, why)
     held = entries if bad is None else quarantine.add(entries, bad)
     ran = Checklist()
-    after, made = _ask(ran, where, name, goal, present, entries, held, options)
+    after, made = _ask(ran, where, name, earlier, present, entries, held, options)
     notes += [*_also(where, name, bad), *change.untagged(where, name, after)]
     if local := overlays.unreachable(after):
         notes.append(local)
@@ -213,13 +217,13 @@ def _ask(
     ran: Checklist,
     where: PromotionContext,
     name: str,
-    goal: Goal,
+    earlier: RollbackTarget,
     present: EnvironmentState,
     before: Entries,
     held: Entries,
     options: Options,
 ) -> tuple[Pointer, Change]:
-    after, made, found = goal.pointer, Change({}, ""), None
+    after, made, found = earlier.pointer, Change({}, ""), None
     named = reference.parse(after.image)
     store = image.open_place(where.root, named)
     with ran.run("quarantine") as result:
@@ -235,7 +239,7 @@ def _ask(
         else:
             result.note = "not requested"
     with ran.run("evidence") as result:
-        found = _evidence(where, name, goal, store, result)
+        found = _evidence(where, name, earlier, store, result)
         after = after.model_copy(update={"evidence": found.digest})
     if options.ask:
         with ran.run("serving") as result:
@@ -257,20 +261,22 @@ def _there(found: Released | None) -> Released:
 
 def _last_move(where: PromotionContext, name: str) -> str | None:
     """The commit of the last move that Lockstep made."""
-    return next((made.commit for made in goals.moves(where, name) if made.kind != "other"), None)
+    return next((made.commit for made in rollback_targets.moves(where, name) if made.kind != "other"), None)
 
 
-def _evidence(where: PromotionContext, name: str, goal: Goal, store: Store, result: CheckResult) -> Released:
+def _evidence(
+    where: PromotionContext, name: str, earlier: RollbackTarget, store: Store, result: CheckResult
+) -> Released:
     """The statement that it was promoted on, if a current signer signed it; else another valid one beside the image.
 
     A signer who was removed no longer counts, for old signatures too. One who is retired counts for this release if the
     ledger had it by then.
     """
-    pointer, path = goal.pointer, past.path(name)
-    data = where.ledger.read(goal.move.commit, path)
+    pointer, path = earlier.pointer, past.path(name)
+    data = where.ledger.read(earlier.move.commit, path)
     if data is None or digest.of_bytes(data) != pointer.evidence:
         raise EvidenceRefused(
-            f"{path} at {goal.move.commit[:12]}: is not what the pointer there names",
+            f"{path} at {earlier.move.commit[:12]}: is not what the pointer there names",
             "choose another release with --to",
         )
     try:

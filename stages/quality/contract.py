@@ -131,7 +131,7 @@ def _of_column(column: Column, is_key: bool, gxe: Any) -> dict[str, Any]:
         if name == "pattern":
             try:
                 re.compile(value)
-            except (re.error, TypeError) as error:
+            except (re.error, TypeError, OverflowError, RecursionError) as error:
                 raise ValueError(f"{at}: {value!r} is no regular expression: {error}") from error
             found[f"match {value}"] = gxe.ExpectColumnValuesToMatchRegex(column=typed, regex=value)
             continue
@@ -148,8 +148,8 @@ def _bound(kind: Kind | None, name: str, value: Any, at: str) -> Any:
     if isinstance(value, date):  # YAML reads an unquoted date as one
         value = value.isoformat()
     number = _typed(wanted, value, False) if wanted is not None else None
-    if number is None:
-        raise ValueError(f"{at}: {value!r} is no {wanted}")
+    if number is None or _parsed(float, number) is None:  # Great Expectations compares with a float
+        raise ValueError(f"{at}: {_short(repr(value))} is no {wanted}")
     return number
 
 

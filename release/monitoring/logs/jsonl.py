@@ -1,11 +1,11 @@
-"""``jsonl``: an access log of a server, a proxy or an application, one JSON object a line.
+"""``jsonl``: an access log of a server, a proxy or an application, with one JSON object a line.
 
 {"time": "2026-11-26T16:20:00Z", "request_id": "3f1c", "status": 200, "seconds": 0.31, "request": {"messages": […]},
  "response": {"choices": […]}}
 
-``time``: when the request arrived. ``request`` and ``response``: the bodies, or their text; of a stream all its events.
-``seconds_to_first_token`` and ``release`` (the model's digest) may be given. Other fields are not read, and lines of
-requests that are no chat or completion are left out.
+``time``: when the request arrived. ``request`` and ``response``: the bodies, or their text; for a stream, the text of
+all events. ``seconds_to_first_token`` and ``release`` (the model's digest) are optional. Other fields are not read, and
+lines of requests without a chat or completion are left out.
 """
 
 from collections.abc import Iterator

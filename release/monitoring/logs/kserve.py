@@ -71,9 +71,9 @@ def _paired(name: str, requests: list[_Said], answers: list[_Said]) -> Entry:
     if not requests:
         return Entry(where, None, "an answer without its request")
     if len(requests) > 1 or len(answers) > 1:
-        return Entry(where, None, "an id of two requests")
+        return Entry(where, None, "two requests or answers with the same id")
     if not answers:
-        return Entry(where, None, "a request without an answer: KServe logs answers with status 200 alone")
+        return Entry(where, None, "a request without an answer: KServe logs only answers with status 200")
     request, answer = requests[0], answers[0]
     if request.release is None and request.endpoint not in _MAIN:
         return Entry(where, None, f"a request to endpoint {request.endpoint[:40]} that names no release")
@@ -99,7 +99,7 @@ def _said(where: str, event: _Event) -> _Said:
     if isinstance(annotations, str):
         try:
             annotations = json.loads(annotations or "{}")
-        except ValueError:
+        except (ValueError, RecursionError):
             annotations = None
     model = annotations.get(_MODEL) if isinstance(annotations, dict) else None
     return _Said(where, event.time, data, None if model is None else str(model), event.endpoint)

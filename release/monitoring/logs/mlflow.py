@@ -49,10 +49,10 @@ class Traces(LogKind):
 
 
 def labels(experiment: str, name: str, span: Span) -> Iterator[Label | str]:
-    """What people said that answers should have been: assessments called ``name`` with a text. A str: why one is none.
+    """The labels in assessments called ``name``; in place of each one that is left out, a str that says why.
 
-    Expectations, and Feedback whose value is a text. Feedback that says only whether an answer was right names no
-    label: of wrong answers none is known, and those of right ones alone would flatter the model.
+    A label is an Expectation, or Feedback whose value is text. Feedback that says only right or wrong is left out: the
+    correct label of a wrong answer is not known, and labels of right answers alone would make the model look too good.
     """
     for trace in _traces(experiment, span, spans=False):
         for each in trace.info.assessments:
@@ -61,9 +61,9 @@ def labels(experiment: str, name: str, span: Span) -> Iterator[Label | str]:
             said = each.expectation or each.feedback
             value = getattr(said, "value", None)
             if each.source.source_type in _JUDGES:
-                yield "a judge's, and no person's"
+                yield "from a judge, not from a person"
             elif not isinstance(value, str):
-                yield "not the text that the answer should have been"
+                yield "not the text of a correct answer"
             else:
                 yield Label(request_id=_id(trace.info), label=value)
 
@@ -140,7 +140,9 @@ def _traces(experiment: str, span: Span, *, spans: bool) -> Iterator[Any]:
         found = client.get_experiment_by_name(experiment)
         if found is None:
             known = ", ".join(repr(each.name) for each in client.search_experiments(max_results=5))
-            raise EvidenceRefused(f"{shown}: has no experiment {experiment[:80]!r}", f"use one of its own: {known}")
+            raise EvidenceRefused(
+                f"{shown}: has no experiment {experiment[:80]!r}", f"use one of its experiments: {known}"
+            )
     begins, ends = (int(each.timestamp() * 1000) for each in span)
     where, token = f"timestamp_ms >= {begins} AND timestamp_ms < {ends}", None
     while True:

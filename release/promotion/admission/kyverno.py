@@ -1,7 +1,7 @@
 """A ClusterPolicy of Kyverno 1.13 or newer: a rule ``verifyImages`` and a rule ``validate`` (https://kyverno.io/docs/policy-types/cluster-policy/verify-images/).
 
-Kyverno itself takes only statements that have the image as a subject. What a statement says of the image is the word of
-its signer, so the second rule compares the pod's own digests with the promoted ones.
+Kyverno itself accepts only statements that have the image as a subject. But a signer can write anything into a
+statement, so the second rule compares the digests of the pod's images with the promoted ones.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ _IMAGES = {
     "volumes": "/spec/volumes/*/image/reference",
 }
 
-# Lists of what has an image, and the image of an element. ``|| ''``: most volumes have none.
+# Lists whose elements have an image, and how to get it. ``|| ''``: most volumes have none.
 _ELEMENTS = {
     "request.object.spec.[ephemeralContainers, initContainers, containers][]": "{{ element.image }}",
     "request.object.spec.volumes": "{{ element.image.reference || '' }}",

@@ -16,11 +16,11 @@ from release.promotion.environment import EnvironmentState
 LONGEST_REASON = 500  # characters, as the quarantine keeps it
 
 
-class NothingElse(PromotionRefused):
+class NoEarlierRelease(PromotionRefused):
     """There is no release to go back to. The environment can still be emptied."""
 
 
-class Goal(NamedTuple):
+class RollbackTarget(NamedTuple):
     """The release to go back to, and the move that deployed it first."""
 
     pointer: Pointer
@@ -36,16 +36,18 @@ def moves(where: PromotionContext, name: str) -> list[Move]:
     return found[::-1]
 
 
-def _ran(line: Iterable[Move]) -> list[Goal]:
-    """Every release that the moves deployed, each with its first move."""
-    found: dict[str, Goal] = {}
+def _deployed(line: Iterable[Move]) -> list[RollbackTarget]:
+    """Every release that the moves deployed, each with the first of them that did."""
+    found: dict[str, RollbackTarget] = {}
     for made in line:
         if made.after:
-            found.setdefault(made.after.digest, Goal(made.after, made))
+            found.setdefault(made.after.digest, RollbackTarget(made.after, made))
     return list(found.values())
 
 
-def last(where: PromotionContext, name: str, present: EnvironmentState, entries: Entries, why: str) -> Goal:
+def previous(
+    where: PromotionContext, name: str, present: EnvironmentState, entries: Entries, why: str
+) -> RollbackTarget:
     """The previous release that is not in quarantine. To go back twice, name the release.
 
     A release that was deployed by a manual commit must be named, because it never passed the checks. Running the same
@@ -62,32 +64,32 @@ def last(where: PromotionContext, name: str, present: EnvironmentState, entries:
         )
     if present.pointer and newest.kind == "rollback" and newest.after == present.pointer:
         if redact(newest.why, LONGEST_REASON) == why:
-            return Goal(present.pointer, newest)
+            return RollbackTarget(present.pointer, newest)
         gone = newest.before.version if newest.before else "what could not be read"
         raise PromotionRefused(
             f"{name} was rolled back from {gone} already, by {newest.by}: {newest.why}",
             "name the release to go further back to: --to",
         )
     here = present.pointer.digest if present.pointer else None
-    every = [goal for goal in _ran(line) if goal.pointer.digest != here]
-    others = [goal for goal in _ran(made for made in line if made.kind != "other") if goal.pointer.digest != here]
-    free = [goal for goal in others if quarantine.find(entries, goal.pointer.digest, goal.pointer.model) is None]
+    every = [each for each in _deployed(line) if each.pointer.digest != here]
+    others = [each for each in _deployed(made for made in line if made.kind != "other") if each.pointer.digest != here]
+    free = [each for each in others if quarantine.find(entries, each.pointer.digest, each.pointer.model) is None]
     if not free:
         which = "every release that ran there is in quarantine" if others else "nothing else ran there"
-        if hand := next((goal for goal in every if goal.pointer not in {other.pointer for other in others}), None):
+        if hand := next((each for each in every if each.pointer not in {other.pointer for other in others}), None):
             which += f", but for what was moved by hand, such as {hand.pointer.version}, by {hand.move.by}"
         todo = f"`lockstep promote {name}` another{', or name one: --to' if hand else ''}; to run nothing instead: "
         todo += f"`lockstep rollback {name} --to {NONE} --why …`"
-        raise NothingElse(f"{name}: there is nothing to go back to: {which}", todo)
+        raise NoEarlierRelease(f"{name}: there is nothing to go back to: {which}", todo)
     return free[0]
 
 
-def named(where: PromotionContext, name: str, to: str) -> Goal:
+def named(where: PromotionContext, name: str, to: str) -> RollbackTarget:
     """The release ``to`` (version, digest or image). Raises PromotionRefused if it never ran there."""
     line = moves(where, name)
-    ran = _ran([*(made for made in line if made.kind != "other"), *line])
-    for goal in ran:
-        if to.rpartition("@")[2] == goal.pointer.digest or to == goal.pointer.version:
-            return goal
-    shown = ", ".join(f"{goal.pointer.version} ({goal.pointer.digest[:19]}…)" for goal in ran[:10]) or "nothing"
+    ran = _deployed([*(made for made in line if made.kind != "other"), *line])
+    for each in ran:
+        if to.rpartition("@")[2] == each.pointer.digest or to == each.pointer.version:
+            return each
+    shown = ", ".join(f"{each.pointer.version} ({each.pointer.digest[:19]}…)" for each in ran[:10]) or "nothing"
     raise PromotionRefused(f"{redact(to, 100)}: never ran in {name}", f"name what did, or promote it: {shown}")
