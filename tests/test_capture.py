@@ -204,7 +204,7 @@ REFUSED: dict[str, tuple[str, str, str, int, tuple[str, ...]]] = {
     "another API's answer": ("jsonl", lines(LINE | {"response": {"predictions": [1]}}), r"log:1: response: has no choices", 8, ()),
     "an event without a time": ("kserve", lines(PAIR[0], {**PAIR[1], "time": None}), r"log:2: time: ", 8, ()),
     "no file": ("jsonl", "", r"nothing: there is no file", 8, ()),
-    "another kind": ("otel", "", r"'otel': is not a kind of log; use one of jsonl, kserve, mlflow", 2, ()),
+    "another kind": ("otel", "", r"'otel' is not a kind of log; use one of jsonl, kserve, mlflow", 2, ()),
     "no digest": ("jsonl", lines(NAMELESS), r"--release: 'v1' is no digest", 2, ("--release", "v1")),
 }  # fmt: skip
 

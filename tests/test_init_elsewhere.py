@@ -281,7 +281,7 @@ def test_a_clone_with_a_task_of_its_own_is_no_source_and_a_missing_file_is_said_
     repository.commit(tool, "a task")
     before = found(folder)
     for name, code, said in (
-        ("none.csv", 4, "none.csv: no such file"), ("tickets.csv", 2, "its params.yaml is about data of a team's own"),
+        ("none.csv", 4, "none.csv: no such file"), ("tickets.csv", 2, "its params.yaml is not the example's"),
     ):  # fmt: skip
         done = CliRunner().invoke(main, ["-C", str(folder), "init", str(folder / name), "--yes"])
         assert (done.exit_code, len(done.stderr.splitlines())) == (code, 1)
