@@ -255,7 +255,7 @@ def test_pairs_go_through_every_stage_to_a_verdict_whose_digests_form_one_chain(
     document["train"] |= METHODS["dpo"]
     document["validate"]["preferences"] = {"max_length_bias": 0.5, "max_auc": 0.75}
     repository.write_params(root, document)
-    for stage in ("fetch", "prepare", "validate", "train", "merge", "evaluate", "probe", "gate"):
+    for stage in ("fetch", "prepare", "validate", "train", "merge", "score", "evaluate", "probe", "gate"):
         done = subprocess.run(
             [repository.interpreter(), "-m", f"stages.{stage}"],
             cwd=root, env=repository.environment(PYTHONPATH=str(root)), capture_output=True, text=True, check=False,

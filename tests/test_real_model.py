@@ -42,7 +42,7 @@ def test_fine_tuning_really_lifts_exact_match_above_the_fairly_prompted_base(tmp
     git(tmp_path, "init", "--quiet")
     references.write(Records(tmp_path))
     looks.write(Records(tmp_path))
-    for stage in ("fetch", "prepare", "validate", "train", "merge", "evaluate", "suites", "gate"):
+    for stage in ("fetch", "prepare", "validate", "train", "merge", "score", "evaluate", "suites", "gate"):
         done = subprocess.run(
             [interpreter(), "-m", f"stages.{stage}"],
             cwd=tmp_path, env=environment(PYTHONPATH=str(REPOSITORY)), capture_output=True, text=True, check=False,

@@ -299,7 +299,7 @@ def test_within_a_run_of_the_pipeline_main_and_production_are_compared_with(tmp_
     }  # fmt: skip
     repository.write_params(root, document)
     references.write(Records(root))
-    assert repository.repro(root) == ["train", "merge", "evaluate", "suites", "probe", "gate"]
+    assert repository.repro(root) == ["train", "merge", "score", "evaluate", "suites", "probe", "gate"]
     scored = files.read_json(root / layout.SUITES_REPORT, SuitesReport).suites["words"]
     assert scored.models["main"] == first.merged  # whose weights DVC had
     assert len(set(scored.models.values())) == 3

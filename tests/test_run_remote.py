@@ -41,7 +41,18 @@ def test_a_machine_that_dies_after_training_costs_no_training(tiny_base: Path, t
     shutil.copytree(first / layout.REPORTS, second / layout.REPORTS, dirs_exist_ok=True)
     adapter = (first / layout.ADAPTER / "adapter_model.safetensors").read_bytes()
     shutil.rmtree(first)
-    assert run(second) == ["sources", "pull", "merge", "evaluate", "suites", "probe", "gate", "tracking", "push"]
+    assert run(second) == [
+        "sources",
+        "pull",
+        "merge",
+        "score",
+        "evaluate",
+        "suites",
+        "probe",
+        "gate",
+        "tracking",
+        "push",
+    ]
     assert (second / layout.ADAPTER / "adapter_model.safetensors").read_bytes() == adapter
     verdict = files.read_json(second / layout.VERDICT, Verdict)
     with contextlib.closing(sqlite3.connect(second / layout.STATE / "mlflow.db")) as store:

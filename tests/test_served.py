@@ -30,6 +30,7 @@ from stages.gate import gate
 from stages.merge import merge
 from stages.prepare import prepare
 from stages.probe import probe
+from stages.score import score
 from stages.train import train
 from stages.validate import validate
 from tests import pipeline_repository as repository
@@ -74,7 +75,7 @@ def test_what_was_trained_is_merged_judged_and_served_as_it_answers_offline(
     document["prepare"]["loader"]["columns"]["extra"] = {"rejected": "worse", "completion": "answer", "label": "good"}
     repository.write_params(root, document)
     params = as_params(document)
-    for stage in (fetch, prepare, validate, train, merge, evaluate, probe, gate):
+    for stage in (fetch, prepare, validate, train, merge, score, evaluate, probe, gate):
         stage(params, root)
 
     trained = files.read_json(root / layout.TRAIN_REPORT, TrainReport)

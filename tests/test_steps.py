@@ -533,12 +533,13 @@ def test_answers_and_pairs_of_one_table_go_through_the_pipeline_to_a_verdict_abo
 ) -> None:
     from stages.evaluate import evaluate
     from stages.gate import gate
+    from stages.score import score
 
     root = tmp_path / "repository"
     document = _repository(root, tiny_base)
     assert repository.repro(root, "validate") == ["fetch", "prepare", "validate"]
     monkeypatch.chdir(root)
-    for stage in (train, merge, evaluate, gate):
+    for stage in (train, merge, score, evaluate, gate):
         stage(as_params(document), root)
     data = files.read_json(root / layout.DATA_REPORT, DataReport)
     names = {each.name: each for each in data.expectations}

@@ -22,8 +22,8 @@ from release.doctor.check import Check
 from release.doctor.command import DEADLINE, ask
 from release.overlay import kustomize
 
-STAGES = ("fetch", "prepare", "validate", "train", "merge", "evaluate", "gate")
-NEEDS_TORCH = ("fetch", "train", "merge", "evaluate")
+STAGES = ("fetch", "prepare", "validate", "train", "merge", "score", "evaluate", "suites", "probe", "gate")
+NEEDS_TORCH = ("fetch", "train", "merge", "score", "evaluate", "suites", "probe")
 DISK_GB = 5  # environment, base model, merged model and DVC's copies at the default size
 
 
