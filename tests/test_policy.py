@@ -473,6 +473,7 @@ def _full() -> list[Params]:
     table["train"]["early_stopping"] = {"patience": 3, "per_epoch": 2}
     scaling = {"staging": {"most": 2}}
     table["monitor"] = {"cost": {"devices": 1, "hourly_price": 1.5}, "scaling": scaling}
+    table["monitor"]["alerts"] = {"staging": {"page": {"secret": "on-call"}}}
     regex = _document()
     regex["evaluate"]["scorers"].append({"kind": "regex", "pattern": "a+"})
     taught = [_document() for _ in METHODS]
@@ -484,6 +485,7 @@ def _full() -> list[Params]:
     whole["train"] |= {"lora": None, "full": {"layers": 2}}
     several = _document()
     several["data"]["sources"] = {"old": _further()}
+    several["data"]["contract"] = {"file": "contract.yaml", "sha256": None}
     export = _document()
     export["merge"]["quantization"] = {
         "kind": "gptq", "calibration": {"version": "0.14.0.1", "rows": 128, "group": 64},
