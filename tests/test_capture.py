@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from checks import layout
 from checks.formats.captures import Capture
 from release.cli import main
+from release.monitoring.logs import mlflow
 from release.monitoring.store import Store
 from tests import mlflow_service as service
 from tests.conftest import REPOSITORY, read_yaml
@@ -73,7 +74,9 @@ PAIR = [event("request", ASKED, BEGAN), event("response", SAID, ENDED)]
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name, value in mlflow.PATIENCE.items():  # the command sets them, and here it is no process of its own
+        monkeypatch.setenv(name, value)
     write_params(tmp_path, read_yaml((REPOSITORY / "params.yaml").read_text()))
     return tmp_path
 

@@ -17,7 +17,7 @@ from tests import build_tree, evidence_tree
 from tests.conftest import scaled_down
 
 STEPS, WIDE, VALID = 300, 16, 8
-NEW_TOKENS = 32  # a stream lasts long enough to be in flight when a busy machine ends the server
+NEW_TOKENS = 64  # a stream lasts long enough to be in flight when a busy machine ends the server
 
 
 Asked = tuple[Sequence[Message], str]  # what is asked, and the answer

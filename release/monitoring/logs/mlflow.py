@@ -29,7 +29,7 @@ _CHUNK = "mlflow.chunk.value"  # an attribute of an event of a span, one for eac
 _STATUS = re.compile(r"([45]\d\d)(?::|$)")  # how the gateway's HTTPException begins
 _JUDGES = ("LLM_JUDGE", "AI_JUDGE")
 _PAGE = 100
-_PATIENCE = {
+PATIENCE = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -130,7 +130,7 @@ def _traces(experiment: str, span: Span, *, spans: bool) -> Iterator[Any]:
     address = os.environ.get(_VARIABLE)
     if not address:
         raise MachineRefused(f"the variable {_VARIABLE} is not set", "set it, such as to http://127.0.0.1:5000")
-    for name, value in _PATIENCE.items():  # MLflow's own defaults wait for many minutes
+    for name, value in PATIENCE.items():  # MLflow's own defaults wait for many minutes
         os.environ.setdefault(name, value)
     shown = redact(address)
     with _refusing(shown):
