@@ -1,8 +1,9 @@
 """`lockstep gateway` against LiteLLM's proxy and MLflow's gateway, before one server; and many requests with faults.
 
 In:  nothing. The server is a stand-in that answers after 5 ms, or streams 20 tokens 5 ms apart. Needs
-     `.venv/bin/pip install -c constraints.txt -e '.[gateway]'`; with --litellm, the command of a LiteLLM, which pins
-     much and so has an environment of its own; with --mlflow, the pipeline's MLflow, whose gateway traces each request.
+     `.venv/bin/pip install -c constraints.txt -e '.[gateway]'`. --litellm names the program `litellm` of another
+     environment, because LiteLLM needs other versions of packages. --mlflow uses the pipeline's MLflow; its gateway
+     records a trace of each request.
 Out: a Markdown table: milliseconds of CPU of the proxy's processes for each request, and requests a second, 16 at once.
      Every side takes its turn in each round, the server alone too, and the best round counts: the machine may be busy.
      The gateway stores every request, redacted. Then how many requests with faults of the server got what they must.
@@ -48,7 +49,7 @@ _WHOLE = json.dumps(
 
 
 class Side(NamedTuple):
-    """The server alone, or a proxy before it. ``pid``: the process whose CPU is counted, with those it started."""
+    """What is measured: the server without a proxy, or one proxy. CPU time is that of ``pid`` and its children."""
 
     name: str
     url: str

@@ -1,10 +1,10 @@
 """What a few test rows more cost: how many answers stay kept, and a model that is asked again.
 
 In:  a model directory, and the splits that prepare wrote. New rows are taken from the train split.
-Out: two Markdown tables. The first needs no model: of the prompts that were there before, the share whose batch is the
-     same after the new rows came, so that its answers stay kept; the mean of several draws, with batches as on a CPU.
-     The second asks the model: the share of prompts whose answers were kept, CPU seconds and wall seconds. It fails if
-     a text differs from that of a run without kept answers.
+Out: two Markdown tables. The first needs no model. It has the share of the old prompts whose batch did not change when
+     the new rows came; only their answers can be used again. It is the mean of several draws, with batches as on a CPU.
+     The second asks the model. It has the share of prompts whose answers were used again, CPU seconds and wall seconds.
+     The command fails if an answer differs from that of a run that uses no answer again.
 Run: python -m benchmarks.incremental [--model models/base] [--rows 400] [--batch-tokens 4096] [--shares]
 """
 

@@ -282,8 +282,8 @@ def _fewer(suites: dict[str, Any]) -> None:
 
 
 IMPOSSIBLE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
-    "no suite": (_change(suite="other"), r"better_docs\.suite: 'other' is no suite whose answers are kept; use one of docs, chat, or"),
-    "no answers": (_change(suite="better_chat"), r"better_docs\.suite: 'better_chat' is no suite whose answers are kept"),
+    "no suite": (_change(suite="other"), r"better_docs\.suite: 'other' is not a suite that keeps what models answer; use one of docs, chat, or"),
+    "no answers": (_change(suite="better_chat"), r"better_docs\.suite: 'better_chat' is not a suite that keeps what models answer"),
     "another model": (_change(against="main"), r"suite: main does not answer suite docs; add main to suites\.docs\.models"),
     "nobody stands in": (
         lambda suites: (_change(against="production")(suites), suites["docs"].update(models=["candidate", "base", "production"])),

@@ -100,7 +100,8 @@ class Receiver(Section):
     ] = "webhook"
     secret: Annotated[SecretName, Field(description="name of the Secret")]
     key: Annotated[
-        SecretKey, Field(description="key in the Secret whose value is a URL, or the service's integration key")
+        SecretKey,
+        Field(description="key in the Secret; its value is the URL to send to, or the service's integration key"),
     ] = "url"
 
 

@@ -28,10 +28,13 @@ class AnsweredRows(NamedTuple):
 
 
 class OfAnswers(SuiteKind, abc.ABC):
-    """A suite whose samples are rows that models answered before."""
+    """A suite that asks about answers which models gave before: to the test rows, or to another suite."""
 
     suite: Annotated[
-        Name | None, Field(description="whose answers: a suite of kind rows or rag; null: those to the test rows")
+        Name | None,
+        Field(
+            description="the suite of kind rows or rag whose answers are judged; null: the answers to the test rows are"
+        ),
     ] = None
 
     def size(self, test_rows: int) -> int:
@@ -45,7 +48,7 @@ class OfAnswers(SuiteKind, abc.ABC):
         if (other := suites.get(self.suite)) is None or not other.recomputed:
             known = ", ".join(each for each, suite in suites.items() if suite.recomputed)
             return (
-                f"suites.{name}.suite: {self.suite!r} is no suite whose answers are kept|"
+                f"suites.{name}.suite: {self.suite!r} is not a suite that keeps what models answer|"
                 f"use {f'one of {known}' if known else 'a suite of kind rows or rag'}, or null for the test rows"
             )
         stand_in: set[Role] = {"main"} if set(RELEASED) & set(self.scores_of) else set()

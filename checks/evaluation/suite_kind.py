@@ -178,7 +178,7 @@ class SuiteKind(Section, abc.ABC):
 
     def score(self, metric: str, answer: str, reference: str) -> float:
         """The score of an answer by ``metric``, for a kind that is ``recomputed``. Raises ParamsRefused as a scorer."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} is not recomputed: nothing scores its answers again")
 
     def scored_again(self, given: Sequence[SuiteAnswer]) -> Iterator[tuple[SuiteAnswer, str, float]]:
         """Every score that ``given`` answers give, with its metric, for a kind that is ``recomputed``."""
