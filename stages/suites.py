@@ -34,7 +34,7 @@ from checks import digest, files, layout
 from checks.config.params import Evaluate, Params
 from checks.errors import EvaluationRefused, EvidenceRefused, SourceRefused
 from checks.evaluation import answered
-from checks.evaluation.answered import AnsweredRows, OfAnswers
+from checks.evaluation.answered import AnsweredRows, RatingSuite
 from checks.evaluation.judges import JUDGES
 from checks.evaluation.suite_kind import Answered, Made, Material, SuiteKind
 from checks.evaluation.suite_lines import problem
@@ -61,10 +61,10 @@ def suites(params: Params, root: Path) -> str:
         earlier = files.read_json(root / layout.REFERENCES, ReferencesReport)
         models = models_of(root, earlier)
         report = files.read_json(root / layout.EVALUATION, EvaluationReport)
-        test = answered.of_test(root, report, [role for role in models if role in report.models])
+        test = answered.test_answers(root, report, [role for role in models if role in report.models])
         last = _last(root, earlier)
         for name, suite in _in_order(params.suites):
-            about = _about(params.suites, answered.other(suite), made, models) or test
+            about = _about(params.suites, answered.rated_suite(suite), made, models) or test
             started, before = time.perf_counter(), list[float]()
             nats = partial(_nats, root, models, earlier, {})
             ask = partial(_asked, root, params.evaluate, models, earlier, name, before)
@@ -111,7 +111,7 @@ def models_of(root: Path, earlier: ReferencesReport) -> dict[Role, str]:
 
 def _in_order(suites: Mapping[str, SuiteKind]) -> list[tuple[str, SuiteKind]]:
     """Suites that are about the answers to another one come last."""
-    return sorted(suites.items(), key=lambda named: answered.other(named[1]) is not None)
+    return sorted(suites.items(), key=lambda named: answered.rated_suite(named[1]) is not None)
 
 
 def _about(
@@ -121,7 +121,7 @@ def _about(
     if other is None:
         return None
     given = chain.from_iterable(made[other].given.values())
-    return answered.of_suite(suites[other], given, chain.from_iterable(made[other].scored.values()), models)
+    return answered.suite_answers(suites[other], given, chain.from_iterable(made[other].scored.values()), models)
 
 
 def _last(root: Path, earlier: ReferencesReport) -> tuple[Mapping[str, SuiteResult], str | None]:
@@ -336,7 +336,7 @@ def _written(
         judgements=judged,
         judges=tuple(sorted({each.judge for each in made.judgements})),
         answers=_answers(root, suite, made.scored, earlier),
-        answers_of=answered.other(suite),
+        answers_of=answered.rated_suite(suite),
         unparsed={role: count for role, count in made.unparsed.items() if count},
         chance=made.chance,
         compared=made.compared,
@@ -347,7 +347,7 @@ def _answers(
     root: Path, suite: SuiteKind, roles: Iterable[Role], earlier: Mapping[str, SuiteResult]
 ) -> dict[Role, str]:
     """The digest of the file with each model's answers, for a suite that is about answers."""
-    if not isinstance(suite, OfAnswers):
+    if not isinstance(suite, RatingSuite):
         return {}
     if suite.suite is not None:
         return dict.fromkeys(roles, earlier[suite.suite].given or "")

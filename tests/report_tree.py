@@ -14,7 +14,7 @@ from checks import digest, files, layout
 from checks.config.params import Params
 from checks.formats import pointer
 from checks.formats.data_reports import DataReport, Expectation, PrepareReport
-from checks.formats.data_statistics import Bin, LabelNoise, Lengths, Long, Marked, Statistics, Suspect, Writing
+from checks.formats.data_statistics import Bin, LabelNoise, Lengths, LongRow, MarkedRow, Statistics, Suspect, Writing
 from checks.formats.evaluation_reports import EvaluationReport, Interval
 from checks.formats.training_reports import TrainMeasured, TrainReport
 from checks.rows import Prediction, Row
@@ -175,9 +175,9 @@ def bad_data(root: Path, prompt: str = "List every disk", count: int = 7) -> Non
 def _statistics(text: str) -> Statistics:
     lengths = Lengths(
         least=3, median=9, p95=20, most=90, bins=(Bin(low=3, high=16, rows=50), Bin(low=17, high=90, rows=10)),
-        low=4, high=30, outliers=1, rows=(Long(where="train.jsonl:7", id="7", tokens=90),),
+        low=4, high=30, outliers=1, rows=(LongRow(where="train.jsonl:7", id="7", tokens=90),),
     )  # fmt: skip
-    marked = (Marked(where="train.jsonl:8", id="8", shown=text),)
+    marked = (MarkedRow(where="train.jsonl:8", id="8", shown=text),)
     return Statistics(
         prompts=lengths,
         references=lengths,

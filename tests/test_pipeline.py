@@ -218,5 +218,22 @@ def test_a_bad_parameter_is_refused_by_the_first_stage_with_its_own_code(
     assert CliRunner().invoke(main, ["-C", str(tmp_path), "run"]).exit_code == 3
 
 
+def test_a_run_without_the_measured_noise_is_refused_before_anything_runs(
+    tmp_path: Path, tiny_base: Path, document: dict
+) -> None:
+    from click.testing import CliRunner
+
+    from release.cli import main
+
+    repository.make(tmp_path, tiny_base, document, repository.table())
+    (tmp_path / layout.NOISE).unlink()
+    for targets in ([], ["gate"]):
+        done = CliRunner().invoke(main, ["-C", str(tmp_path), "run", *targets])
+        assert done.exit_code == 8
+        assert "reports/noise.json: is missing" in done.output
+        assert "git checkout HEAD -- reports/noise.json" in done.output
+    assert not (tmp_path / layout.RAW).exists()
+
+
 def test_the_default_pipeline_has_all_its_stages_in_order() -> None:
     assert list(yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]) == ALL

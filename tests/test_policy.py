@@ -17,7 +17,7 @@ from checks.config.params import Params
 from checks.data.drafts import Loader
 from checks.decision import policy
 from checks.decision.policy import Policy
-from checks.evaluation.answered import OfAnswers
+from checks.evaluation.answered import RatingSuite
 from checks.evaluation.judge_kind import JudgeKind
 from checks.evaluation.suite_kind import AskedSuite, BoundedSuite, LogSuite, ScaledSuite, SizedSuite, SuiteKind
 from checks.gating.assisted_gate import AssistedGate
@@ -602,7 +602,7 @@ def test_the_walk_reaches_every_section_that_params_yaml_is_made_of() -> None:
         pending += each.__subclasses__()
     kindred = {Canaries, JsonValid, Refusal}  # have no field but their kind
     bases = {
-        AskedSuite, AssistedGate, BoundedSuite, GateKind, Judged, JudgeKind, Loader, LogSuite, NoDropout, OfAnswers, PairedGate, Pairs, Questions, RetrieverKind, ScoreGate, ScorerKind,
+        AskedSuite, AssistedGate, BoundedSuite, GateKind, Judged, JudgeKind, Loader, LogSuite, NoDropout, RatingSuite, PairedGate, Pairs, Questions, RetrieverKind, ScoreGate, ScorerKind,
         ScaledSuite, SizedSuite, Source, SuiteKind, Train,
     }  # fmt: skip
     ours = {each for each in known if each.__module__.startswith(("checks.", "stages."))}

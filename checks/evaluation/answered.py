@@ -1,7 +1,7 @@
 """Answers that people and judges are asked about: those to the test rows, or to the samples of another suite.
 
-A kind of suite that asks about answers is a class below ``OfAnswers``. It gets the rows and the answers, whichever they
-are, as ``Material.rows`` and ``Material.answers``. The stage suites, the gates and `lockstep label` find them here.
+A kind of suite in which answers are rated is a class below ``RatingSuite``. It gets the rows and the answers, whichever
+they are, as ``Material.rows`` and ``Material.answers``. The stage suites, the gates and `lockstep label` find them here.
 """
 
 import abc
@@ -27,8 +27,8 @@ class AnsweredRows(NamedTuple):
     answers: Mapping[Role, Mapping[str, str]]
 
 
-class OfAnswers(SuiteKind, abc.ABC):
-    """A suite that asks about answers which models gave before: to the test rows, or to another suite."""
+class RatingSuite(SuiteKind, abc.ABC):
+    """A suite in which people or judges rate answers that models gave before: to the test rows, or to another suite."""
 
     suite: Annotated[
         Name | None,
@@ -60,14 +60,14 @@ class OfAnswers(SuiteKind, abc.ABC):
         return None
 
 
-def other(suite: SuiteKind) -> str | None:
+def rated_suite(suite: SuiteKind) -> str | None:
     """The suite whose answers ``suite`` is about; None: there is none."""
-    return suite.suite if isinstance(suite, OfAnswers) else None
+    return suite.suite if isinstance(suite, RatingSuite) else None
 
 
 def size_of(suites: Mapping[str, SuiteKind], name: str, metric: str, test_rows: int) -> int:
     """How many samples ``metric`` of the suite ``name`` scores, at least."""
-    about = other(suites[name])
+    about = rated_suite(suites[name])
     return suites[name].size_of(metric, test_rows if about is None else suites[about].size(test_rows))
 
 
@@ -76,7 +76,7 @@ def texts(predictions: Iterable[Prediction]) -> dict[str, str]:
     return {each.id: each.prediction for each in predictions}
 
 
-def of_test(root: Path, report: EvaluationReport, roles: Iterable[Role]) -> AnsweredRows:
+def test_answers(root: Path, report: EvaluationReport, roles: Iterable[Role]) -> AnsweredRows:
     """The answers to the test rows. Raises EvidenceRefused for files that the evaluation's ``report`` is not about."""
     test, todo = layout.SPLITS / "test.jsonl", "run `./lockstep run evaluate`"
     asked: dict[Role, Path] = {role: layout.PREDICTIONS / f"{role}.jsonl" for role in roles}
@@ -91,7 +91,7 @@ def of_test(root: Path, report: EvaluationReport, roles: Iterable[Role]) -> Answ
     return AnsweredRows(rows, answers)
 
 
-def of_suite(
+def suite_answers(
     suite: SuiteKind, given: Iterable[SuiteAnswer], lines: Iterable[Scored], models: Mapping[Role, str]
 ) -> AnsweredRows:
     """The answers ``given`` to another suite, whose samples ``lines`` put into groups and slices.

@@ -17,7 +17,7 @@ class Bin(Record):
     rows: Count
 
 
-class Long(Record):
+class LongRow(Record):
     """A row of unusual length."""
 
     where: str  # path:line of the split
@@ -36,7 +36,7 @@ class Lengths(Record):
     low: Count
     high: Count
     outliers: Count
-    rows: tuple[Long, ...]  # the furthest outliers
+    rows: tuple[LongRow, ...]  # the furthest outliers
 
     @property
     def fullest(self) -> int:
@@ -44,7 +44,7 @@ class Lengths(Record):
         return max(each.rows for each in self.bins)
 
 
-class Marked(Record):
+class MarkedRow(Record):
     """A row, and what is to be seen in it: a script, or the garbled characters."""
 
     where: str
@@ -56,9 +56,9 @@ class Writing(Record):
     """In which scripts the rows are written, and rows whose text was decoded wrongly before it came here."""
 
     scripts: dict[str, Count]  # rows by the script of most of their letters, as Unicode calls it; the commonest first
-    others: tuple[Marked, ...]  # some of those that are not in the commonest script
+    others: tuple[MarkedRow, ...]  # some of those that are not in the commonest script
     garbled: Count
-    garbled_rows: tuple[Marked, ...]  # some of these
+    garbled_rows: tuple[MarkedRow, ...]  # some of these
 
 
 class Suspect(Record):

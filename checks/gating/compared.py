@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, NamedTuple
 from pydantic import BeforeValidator, Field
 
 from checks import layout
-from checks.evaluation.answered import OfAnswers
+from checks.evaluation.answered import RatingSuite
 from checks.evaluation.suite_kind import BoundedSuite
 from checks.formats.evaluation_reports import EARLIER, RELEASED, ReferenceUse
 from checks.formats.report import now_called
@@ -64,7 +64,7 @@ class PairedGate(ScoreGate, abc.ABC):
         if self.suite is not None:
             suite, scored = params.suites[self.suite], params.suites[self.suite].scores_of
             # There may be no model of main or production yet, and so no log of them.
-            if self.against in scored or (self.against in EARLIER and not isinstance(suite, OfAnswers)):
+            if self.against in scored or (self.against in EARLIER and not isinstance(suite, RatingSuite)):
                 return None
             return (
                 f"gates.{name}.against: suite {self.suite} has no scores of {self.against!r}|"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from checks import digest, layout
 from checks.evaluation import answered, comparisons
-from checks.evaluation.answered import AnsweredRows, OfAnswers
+from checks.evaluation.answered import AnsweredRows, RatingSuite
 from checks.evaluation.comparisons import Comparisons
 from checks.evaluation.suite_kind import SuiteKind
 from checks.evaluation.suite_lines import problem
@@ -68,7 +68,7 @@ class SuiteSample:
         if metric is not None and result.given:  # without one a gate looks for what was learnt, and may ask for it
             _hold_unseen(name, evidence)
         self._about: AnsweredRows | None = None
-        if isinstance(suite, OfAnswers):
+        if isinstance(suite, RatingSuite):
             self._about = about = _about(suite, asked, evidence, result)
             _hold_judgements(name, evidence, about)
             if gone := [row.id for row in about.rows if row.id not in samples]:
@@ -121,7 +121,7 @@ class SuiteSample:
         return self._measured_chance if known is None else known
 
 
-def _about(suite: OfAnswers, asked: Mapping[str, SuiteKind], evidence: Evidence, result: SuiteResult) -> AnsweredRows:
+def _about(suite: RatingSuite, asked: Mapping[str, SuiteKind], evidence: Evidence, result: SuiteResult) -> AnsweredRows:
     """The answers that ``suite`` is about; those to another suite are held as for a gate that asks that one."""
     if suite.suite is None:
         answers = {role: answered.texts(evidence.answers[role]) for role in result.models if role in evidence.answers}
@@ -129,7 +129,7 @@ def _about(suite: OfAnswers, asked: Mapping[str, SuiteKind], evidence: Evidence,
     other, its = checked(suite.suite, asked, evidence)
     SuiteSample(suite.suite, asked, evidence, next(iter(other.scales)))
     models = {role: its.models[role] for role in result.models if role in its.models}
-    return answered.of_suite(other, evidence.given[suite.suite], evidence.suites[suite.suite], models)
+    return answered.suite_answers(other, evidence.given[suite.suite], evidence.suites[suite.suite], models)
 
 
 def _hold_judgements(name: str, evidence: Evidence, about: AnsweredRows) -> None:

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from checks import layout
 from checks.errors import EvidenceRefused
-from checks.evaluation.answered import AnsweredRows, OfAnswers
+from checks.evaluation.answered import AnsweredRows, RatingSuite
 from checks.evaluation.judge_kind import Asked, JudgeKind
 from checks.evaluation.judges import JUDGES
 from checks.evaluation.suite_kind import Made, Material, ScaledSuite
@@ -21,7 +21,7 @@ from checks.kinds import OneOf
 from checks.sections import Share, Source, stricter
 
 
-class Judged(OfAnswers, ScaledSuite):
+class Judged(RatingSuite, ScaledSuite):
     """What a judge says of the answers of ``models``, as its one metric."""
 
     kind: Literal["judged"]

@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from checks import digest, files, layout
 from checks.errors import EvidenceRefused
-from checks.evaluation.answered import OfAnswers
+from checks.evaluation.answered import RatingSuite
 from checks.evaluation.judge_kind import Asked, JudgeKind
 from checks.evaluation.judges import JUDGES
 from checks.evaluation.suite_kind import Draw, Log, Made, Material, SuiteKind
@@ -34,7 +34,7 @@ _LEAST = 100
 _SCALE = Scale(low=0.0, high=1.0)
 
 
-class Pairwise(OfAnswers):
+class Pairwise(RatingSuite):
     """Which of the answers of the candidate and of ``against`` is better: people say so of ``rows`` rows."""
 
     kind: Literal["pairwise"]

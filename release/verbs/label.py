@@ -126,14 +126,14 @@ def _read(root: Path, name: str) -> _Rows:
 
 def _answers(root: Path, name: str, suite: Pairwise, suites: Mapping[str, SuiteKind]) -> tuple[AnsweredRows, Role]:
     """The answers of the candidate, and of the model that it is compared with."""
-    other = answered.other(suite)
+    other = answered.rated_suite(suite)
     source = layout.EVALUATION if other is None else layout.SUITES_REPORT
     report = files.read_json(root / layout.EVALUATION, EvaluationReport)
     about = None if other is None else _answers_of(root, other, suites[other])
     if (role := suite.other(about.answers if about else report.models)) is None:
         what = f"{source}: there are no answers of {suite.against} to compare with"
         raise EvidenceRefused(what, f"set suites.{name}.against to base, or label once there is a {suite.against}")
-    return about or answered.of_test(root, report, ("candidate", role)), role
+    return about or answered.test_answers(root, report, ("candidate", role)), role
 
 
 def _answers_of(root: Path, name: str, suite: SuiteKind) -> AnsweredRows:
@@ -146,7 +146,7 @@ def _answers_of(root: Path, name: str, suite: SuiteKind) -> AnsweredRows:
     for path, expected in ((lines, result.lines), (given, result.given)):
         if digest.of_file(root / path).sha256 != expected:
             raise EvidenceRefused(f"{path}: is not what {layout.SUITES_REPORT} is about", todo)
-    return answered.of_suite(
+    return answered.suite_answers(
         suite, files.read_jsonl(root / given, SuiteAnswer), files.read_jsonl(root / lines, SuiteLine), result.models
     )
 

@@ -28,7 +28,8 @@ def run(
     if the run trained or judged; a store that does not answer costs one line.
 
     Raises StageRefused with the stage's exit code, MachineRefused if DVC itself cannot run, EvidenceRefused if git
-    cannot say which models were released, RemoteRefused if the push to the DVC remote fails.
+    cannot say which models were released or reports/noise.json is missing, RemoteRefused if the push to the DVC
+    remote fails.
     """
 
     def python(step: str, arguments: list[str], name: str, more: dict[str, str] | None = None) -> None:
@@ -41,6 +42,10 @@ def run(
             listener.step(step)
         return dvc.dvc(root, step, *arguments, listener=listener)
 
+    if not (root / layout.NOISE).is_file() and (not targets or "gate" in targets):
+        raise EvidenceRefused(
+            f"{layout.NOISE}: is missing, and the stage gate reads it", f"run `git checkout HEAD -- {layout.NOISE}`"
+        )
     python("sources", ["-m", "stages.sources.still_pinned"], "the look at local sources")
     _ask_git(root)
     shared = remote and dvc.has_remote(root)

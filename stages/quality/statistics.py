@@ -13,7 +13,7 @@ from functools import cache
 
 import numpy as np
 
-from checks.formats.data_statistics import Bin, LabelNoise, Lengths, Long, Marked, Statistics, Writing
+from checks.formats.data_statistics import Bin, LabelNoise, Lengths, LongRow, MarkedRow, Statistics, Writing
 from stages.quality.rows_frames import Read
 
 SHOWN = 10  # rows of a list
@@ -56,7 +56,7 @@ def lengths(where: Sequence[str], ids: Sequence[str], tokens: Sequence[int]) -> 
     return Lengths(
         least=least, median=median, p95=p95, most=most, bins=_bins(counts, least, most), low=low, high=high,
         outliers=len(outside),
-        rows=tuple(Long(where=where[place], id=ids[place], tokens=int(counts[place])) for place in furthest),
+        rows=tuple(LongRow(where=where[place], id=ids[place], tokens=int(counts[place])) for place in furthest),
     )  # fmt: skip
 
 
@@ -73,7 +73,7 @@ def writing(where: Sequence[str], ids: Sequence[str], texts: Iterable[str]) -> W
     """The scripts and the garbled characters of ``texts``, those of the rows at ``where``."""
     scripts: Counter[str] = Counter()
     examples: dict[str, list[int]] = {}
-    garbled, shown = 0, list[Marked]()
+    garbled, shown = 0, list[MarkedRow]()
     for place, text in enumerate(texts):
         script = _script_of(text)
         scripts[script] += 1
@@ -82,12 +82,12 @@ def writing(where: Sequence[str], ids: Sequence[str], texts: Iterable[str]) -> W
         if not text.isascii() and (found := _garbled(text)):
             garbled += 1
             if len(shown) < SHOWN:
-                shown.append(Marked(where=where[place], id=ids[place], shown=found))
+                shown.append(MarkedRow(where=where[place], id=ids[place], shown=found))
     ordered = sorted(scripts, key=lambda script: (-scripts[script], script))
     rare = [(script, place) for script in reversed(ordered[1:]) for place in examples[script]]
     return Writing(
         scripts={script: scripts[script] for script in ordered},
-        others=tuple(Marked(where=where[place], id=ids[place], shown=script) for script, place in rare[:SHOWN]),
+        others=tuple(MarkedRow(where=where[place], id=ids[place], shown=script) for script, place in rare[:SHOWN]),
         garbled=garbled,
         garbled_rows=tuple(shown),
     )
