@@ -1,7 +1,7 @@
 """Answers that people and judges are asked about: those to the test rows, or to the samples of another suite.
 
-A kind of suite in which answers are rated is a class below ``RatingSuite``. It gets the rows and the answers, whichever
-they are, as ``Material.rows`` and ``Material.answers``. The stage suites, the gates and `lockstep label` find them here.
+A kind of suite in which answers are rated is a class below ``RatingSuite``. It gets the rows and the answers as
+``Material.rows`` and ``Material.answers``. The stage suites, the gates and `lockstep label` find both here.
 """
 
 import abc
