@@ -125,7 +125,7 @@ def serious(html: str, mode: str, folder: Path) -> Iterator[str]:
         programs.missing("axe-core", "the package axe-core-python is not installed")
     # axe makes styles of its own, so the page has no policy here.
     page = re.sub('<meta http-equiv="Content-Security-Policy"[^>]*>', "", html, count=1)
-    page = page.replace("<details>", "<details open>")
+    page = re.sub("<details(?! open)", "<details open", page)
     engine = Path(home.origin).with_name("axe.min.js").read_text(encoding="utf-8")
     at = page.rindex("</body>")
     path = folder / f"scanned-{mode}.html"

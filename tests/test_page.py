@@ -12,10 +12,11 @@ from click.testing import CliRunner
 from checks import layout
 from checks.errors import EvidenceRefused, MachineRefused
 from checks.formats import pointer
-from release.cards import bars, gathering
+from release.cards import bars, card_facts, gathering
 from release.cards import site as sites
 from release.cards.release_page import ReleasePage, Site
 from release.cli import main
+from release.pages import markdown
 from release.verbs.page import page
 from tests import browser, page_tree
 from tests import promotion_tree as tree
@@ -116,6 +117,45 @@ def test_a_page_has_the_commands_to_try_verify_and_leave_it(site: Site) -> None:
     assert parts["image"] == page.pointer.digest
     assert parts["weights"] == page.pointer.model == page.verdict.model
     assert parts["signed statement"] == page.pointer.evidence
+
+
+def test_a_page_has_the_cards_of_its_release_and_says_why_if_it_has_none(site: Site, root: Path) -> None:
+    page, shown = of(site, "v0.2.0"), rendered(site, "v0.2.0")
+    assert {name: text.count("\n## ") for name, text in page.cards.items()} == {"Model card": 7, "Data card": 7}
+    for text in (
+        "<h4>Intended use</h4>",
+        "<h4>Licences and duties</h4>",
+        "<h4>Where it comes from</h4>",
+        "<h4>Rules</h4>",
+    ):
+        assert text in shown
+    for wrong in ("<table>\n<caption>.", "&lt;!--", "1 expectations", "1 files", "1 epochs"):
+        assert wrong not in shown
+    # The prose of a release is that of its commit.
+    (root / card_facts.MODEL).unlink()
+    keep(root, "no prose")
+    assert of(gathering.gather(root, None), "v0.2.0").cards == page.cards
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("<script>alert(1)</script>", "<p>&lt;script&gt;alert(1)&lt;/script&gt;</p>\n"),
+        ("[a](https://x.example) ![b](x.png)", "<p>[a](https://x.example) ![b](x.png)</p>\n"),
+        ("<https://x.example> &#x202e;", "<p>&lt;https://x.example&gt; &amp;#x202e;</p>\n"),
+        ("a\x1b\u202eb", "<p>a\ufffd\ufffdb</p>\n"),
+        ("## *One* <b>\n### Two", "<h4><em>One</em> &lt;b&gt;</h4>\n<h5>Two</h5>\n"),
+    ],
+)
+def test_a_card_can_load_nothing_and_hide_nothing(text: str, shown: str) -> None:
+    assert markdown.html(text, 3) == shown
+
+
+def test_a_table_of_a_card_has_a_caption_and_its_numbers_stand_right() -> None:
+    found = markdown.html("## A `b` <i>\n\n| x | y |\n| --- | ---: |\n| 1 | 2 |", 3)
+    assert "<caption>A b &lt;i&gt;.</caption>" in found
+    assert '<th scope="col">x</th>\n<th class="number" scope="col">y</th>' in found
+    assert '<td>1</td>\n<td class="number">2</td>' in found
 
 
 def test_suites_are_beside_the_base_and_a_loss_that_rose_is_worse(site: Site) -> None:

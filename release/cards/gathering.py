@@ -15,7 +15,7 @@ from checks.formats.quarantine import Entries
 from checks.formats.signers import Signers
 from checks.formats.statement import Release
 from checks.formats.verdict import Verdict
-from release.cards import commands, released, trade
+from release.cards import card_facts, commands, released, trade, writing
 from release.cards.release_page import Against, Home, LeftOut, Part, ReleasePage, Site
 from release.cards.released import Released
 from release.evidence import freshness, trust
@@ -133,7 +133,8 @@ def _page(found: _Ledger, release: Released, name: str) -> ReleasePage:
         tries=commands.tries(
             its, stated.image, found.records.at(its.commit).serve, where, answers[0].prompt if answers else None
         ),
-        parts=tuple(_parts(its, stated)), checks=commands.checks(its, before.version if before else None),
+        cards=_cards(found, release, notes), parts=tuple(_parts(its, stated)),
+        checks=commands.checks(its, before.version if before else None),
         moves=release.moves, rollbacks=commands.rollbacks(its, found.moves, found.held), notes=(),
     )  # fmt: skip
     return page.model_copy(
@@ -245,6 +246,15 @@ def _policy(
         notes.append(f"the policies are not compared: {refused.what}")
         return None
     return policy.changes(old, new)
+
+
+def _cards(found: _Ledger, release: Released, notes: list[str]) -> dict[str, str]:
+    """The cards of the model and of its data; none, for a reason in ``notes``, if its commit has no prose for them."""
+    try:
+        return writing.readable(card_facts.of_release(found.records, release))
+    except EvidenceRefused as refused:
+        notes.append(f"no cards: {refused.what}")
+        return {}
 
 
 def _alone(this: Side) -> Iterator[Cost]:

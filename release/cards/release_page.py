@@ -55,7 +55,8 @@ class ReleasePage(Record):
 
     ``before``: the version of the release before, which ``comparison`` calls A; None: it is the first. ``signer`` None:
     no current signer signed it, for the reason ``unsigned``. ``policy`` None: the first release has none to differ
-    from, or ``notes`` say why it is not known. ``tries``, ``checks`` and ``rollbacks`` are lines for a shell.
+    from, or ``notes`` say why it is not known. ``cards``: the text of each card, as Markdown.
+    ``tries``, ``checks`` and ``rollbacks`` are lines for a shell.
     """
 
     schema_version: Literal[1] = 1
@@ -79,6 +80,7 @@ class ReleasePage(Record):
     image: ImageReport
     serving: ServingReport
     tries: tuple[str, ...]
+    cards: dict[str, str]
     parts: tuple[Part, ...]
     checks: tuple[str, ...]
     moves: tuple[Ran, ...]

@@ -25,6 +25,15 @@ def render(facts: CardFacts) -> dict[str, str]:
     }
 
 
+def readable(facts: CardFacts) -> dict[str, str]:
+    """The cards of the model and of the data as Markdown, without metadata and title, by what a page calls them."""
+    bodies = {
+        "Model card": _body("model_card", facts, facts.model_prose),
+        "Data card": _body("data_card", facts, facts.data_prose),
+    }
+    return {name: body.partition("\n# ")[2].partition("\n")[2].strip() for name, body in bodies.items()}
+
+
 def write(folder: Path, cards: dict[str, str]) -> list[Path]:
     """Write the files; their paths. Raises MachineRefused if one cannot be written."""
     for name, text in cards.items():

@@ -22,6 +22,7 @@ from markupsafe import escape as to_html
 from checks import files
 from checks.errors import MachineRefused
 from checks.text import escape
+from release.pages import markdown
 
 ANSWERS = 2000  # cards that a browser on a phone still scrolls
 _LONGEST = 4000  # characters of one text
@@ -58,6 +59,7 @@ def _environment(package: str) -> Environment:
     ours: dict[str, Any] = {
         "number": lambda value, how: format(float(value), how), "whole": _whole, "text": _text, "value": _value,
         "short": lambda text: text.removeprefix("sha256:")[:12], "day": lambda at: format(at, "%Y-%m-%d %H:%M UTC"),
+        "markdown": lambda text: markdown.html(text, 3), "dotted": _dotted,
     }  # fmt: skip
     made.filters = {name: made.filters[name] for name in kept} | ours
     return made
@@ -88,6 +90,11 @@ def _value(value: str | None) -> Markup:
     if re.fullmatch("sha256:[0-9a-f]{64}", value):
         return Markup('<code title="{}">{}</code>').format(value, value[: len("sha256:") + 12])
     return Markup("<code>{}</code>").format(escape(value if len(value) <= _LONGEST else f"{value[:_LONGEST]}…"))
+
+
+def _dotted(value: str) -> Markup:
+    """The name of a parameter, which a narrow screen breaks after a dot or an underscore."""
+    return Markup(re.sub(r"([._])", r"\1<wbr>", str(to_html(escape(value)))))  # noqa: S704  # escaped before
 
 
 def _whole(value: float | None) -> str:

@@ -1,0 +1,41 @@
+"""Markdown of a card as part of a page. HTML, links and pictures in it are written out as text."""
+
+from collections.abc import Sequence
+
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+from markupsafe import Markup
+from markupsafe import escape as to_html
+
+from checks.text import escape
+
+
+def html(text: str, below: int) -> Markup:
+    """``text`` below a heading of level ``below``, where its own second level comes next; tables get captions."""
+    # Without the rule for entities no character comes back that escaping took away.
+    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
+    parser.disable(["link", "image", "autolink", "entity", "reference"])
+    tokens = parser.parse("\n".join(map(escape, text.expandtabs(4).splitlines())))
+    heading = "Table"
+    for at, token in enumerate(tokens):
+        if token.type in ("heading_open", "heading_close"):
+            token.tag = f"h{min(int(token.tag[1:]) + below - 1, 6)}"
+        if token.type == "heading_open":
+            heading = "".join(each.content for each in tokens[at + 1].children or ())
+        if token.type == "table_open":
+            token.meta["caption"] = heading
+        if token.type in ("th_open", "td_open"):
+            token.attrs = {"class": "number"} if token.attrs.get("style") == "text-align:right" else {}
+        if token.type == "th_open":
+            token.attrs["scope"] = "col"
+    parser.add_render_rule("table_open", _open_table)
+    parser.add_render_rule("table_close", lambda *_: "</table></div>\n")
+    return Markup(parser.renderer.render(tokens, parser.options, {}))  # noqa: S704  # what markdown-it escaped
+
+
+def _open_table(_: object, tokens: Sequence[Token], at: int, *__: object) -> str:
+    caption = to_html(tokens[at].meta["caption"])
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{caption}">'
+        f"<table>\n<caption>{caption}.</caption>\n"
+    )
