@@ -1,4 +1,4 @@
-"""What `lockstep run` shows of stages, DVC and libraries: one line for each stage, and the end of what fails."""
+"""What `lockstep run` and other verbs show of stages, DVC and libraries: one line for each stage, and the end of what fails."""
 
 import re
 import subprocess
@@ -40,6 +40,14 @@ print("Running stage 'train':\\nthe loss is \\x07odd\\ntrain: no row is left; lo
 print("ERROR: failed to reproduce 'train': exited with 4")
 raise SystemExit(255)
 """
+SWEEP = """
+print("sweep: 1 of 2: train.lora.r=4, seed 17\\nReproducing experiment 'sweep-1'\\nStage 'fetch' didn't change, skipping")
+print("Running stage 'train':\\n> python -m stages.train\\ntrain: loss 1.5\\nRan experiment(s): sweep-1")
+print("sweep: score 393 rows\\nsweep: 1 of 2: exact-match 0.5\\nsweep: 2 of 2: train.lora.r=4, seed 18")
+print("Stage 'fetch' didn't change, skipping\\nRunning stage 'train':\\ntrain: the loss is nan; lower it")
+print("ERROR: failed to reproduce 'train': exited with 5\\nsweep: 2 of 2: refused: the loss is nan")
+print("sweep: the best of 1: train.lora.r=4, 0.5")
+"""
 LINES = [
     "> train", "> train  0:00  9 rows", "✓ train  0:00  models/adapter: sha256:0123456789ab, loss 1.5", "= merge  did not change",
     "> gate", "✓ gate  0:00  pass",
@@ -47,6 +55,12 @@ LINES = [
 REFUSED = [
     "> train", "✗ train  0:00  failed", "the loss is \N{REPLACEMENT CHARACTER}odd", "train: no row is left; lower it",
     "all that was printed: .lockstep/run.log",
+]  # fmt: skip
+SWEPT = [
+    "> sweep", "> sweep  0:00  1 of 2: train.lora.r=4, seed 17", "= fetch  did not change", "> train", "✓ train  0:00  loss 1.5",
+    "> sweep  0:00  score 393 rows", "> sweep  0:00  1 of 2: exact-match 0.5", "> sweep  0:00  2 of 2: train.lora.r=4, seed 18",
+    "✗ train  0:00  failed", "train: the loss is nan; lower it", "all that was printed: .lockstep/run.log",
+    "> sweep  0:00  2 of 2: refused: the loss is nan", "✓ sweep  0:00  the best of 1: train.lora.r=4, 0.5",
 ]  # fmt: skip
 
 
@@ -60,10 +74,11 @@ def lines(screen: str) -> list[str]:
     [
         ("", TWO_STAGES, LINES),
         ("", REFUSES, REFUSED),
+        ("sweep", SWEEP, SWEPT),
         ("pull", "print('A  models\\n5 files fetched', end='')", ["> pull", "✓ pull  0:00  5 files fetched"]),
         ("push", "raise SystemExit('no such bucket')", ["> push", "✗ push  0:00  failed", "no such bucket", REFUSED[-1]]),
     ],
-    ids=["two stages", "one that refuses", "a command", "one that fails"],
+    ids=["two stages", "one that refuses", "a sweep of two trainings", "a command", "one that fails"],
 )  # fmt: skip
 def test_a_log_gets_a_line_when_a_stage_begins_and_one_when_it_ends(
     tmp_path: Path, step: str, child: str, wanted: list[str]

@@ -45,7 +45,7 @@ def listen(command: Sequence[str], listener: Listener, **options: Any) -> int:
         fcntl.ioctl(writes, termios.TIOCSWINSZ, struct.pack("HHHH", 50, _WIDTH, 0, 0))
     try:
         try:
-            process = subprocess.Popen(command, stdout=writes, stderr=writes, **options)
+            process = subprocess.Popen(command, **{"stdout": writes, "stderr": writes} | options)
         finally:
             os.close(writes)
         code = 130
