@@ -115,7 +115,7 @@ def _dvc_remote(root: Path) -> Check:
     by = ("sharing artifacts", "pull requests")
     listed = ask([sys.executable, "-m", "dvc", "remote", "list"], 60, root)
     if not listed:
-        return Check("DVC remote", "optional", "none configured", by, "dvc remote add -d storage URL")
+        return Check("DVC remote", "optional", "none configured", by, "./lockstep dvc remote add -d storage URL")
     return Check("DVC remote", "ok", "; ".join(_bare(line.split()[1]) for line in listed.splitlines()), by)
 
 
