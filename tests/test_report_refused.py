@@ -13,7 +13,15 @@ import pytest
 
 from checks import layout
 from checks.config.params import Params
-from checks.errors import DataRefused, MachineRefused, ParamsRefused, Refusal, SourceRefused, TrainingRefused, VerdictFailed
+from checks.errors import (
+    DataRefused,
+    MachineRefused,
+    ParamsRefused,
+    Refusal,
+    SourceRefused,
+    TrainingRefused,
+    VerdictFailed,
+)
 from checks.formats import refused
 from checks.formats.refused import Refused
 from release.adapters import dvc

@@ -11,6 +11,7 @@ import pytest
 from checks import files, layout
 from checks.errors import MachineRefused
 from checks.formats.evaluation_reports import EvaluationReport
+from release.adapters import dvc
 from release.cli import tables
 from release.cli.stage_lines import StageLines
 from tests.conftest import REPOSITORY
@@ -156,3 +157,13 @@ def test_a_run_ends_with_its_figures_and_their_change_against_the_last_run() -> 
     change = own["exact-match"].value - now.models["base"].metrics["exact-match"].value
     assert f": exact-match {change:+.3f}, " in tables.figures_of_run(earlier, now)[-1][1]
     assert tables.figures_of_run(earlier, None) == []
+
+
+def test_what_a_verb_must_hear_is_returned_and_the_rest_is_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    child = "import sys; print('pass'); print('sealed: 12 rows', file=sys.stderr)"
+    shown = StageLines(tmp_path, "sealed")
+    assert dvc.python(tmp_path, ["-c", child], "sealed", heard=True, listener=shown, step="sealed") == "pass\n"
+    assert lines(capsys.readouterr().err) == ["> sealed", "✓ sealed  0:00  12 rows"]
+    assert (tmp_path / ".lockstep/sealed.log").read_text() == "sealed: 12 rows\n"

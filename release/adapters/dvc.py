@@ -44,7 +44,7 @@ def has_remote(root: Path) -> bool:
 
 
 def dvc(root: Path, *arguments: str, listener: Listener | None = None) -> int:
-    """Run DVC in ``root`` with its output shown, or given to ``listener`` as a step of the command's name; its exit code."""
+    """Run DVC in ``root`` with its output shown, or given to ``listener`` as the step of that name; its exit code."""
     if listener is not None:
         listener.step(arguments[0])
     code, _ = _run(["-m", "dvc", *arguments], listener, None, cwd=root, env=environment())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from release.cli import tables
+from release.cli import tables, terminal
 from release.cli.common import listener, refusing, to_json, verbosely
 from release.cli.wrapping import hanging
 
@@ -131,10 +131,10 @@ def calibrate(root: Path, verbose: bool, as_json: bool) -> None:
     width = max(len(run.order) for run in report.runs)
     for run in report.runs:
         how = f"{run.order:<{width}}  {run.batch_tokens:>6} tokens a batch, {run.threads} threads"
-        click.echo(f"  {how}: {tables.figures(run.metrics)}, {run.changed} rows changed")
+        click.echo(hanging(f"  {how}: {tables.figures(run.metrics)}, {run.changed} rows changed"))
     floor = tables.figures(report.floor)
-    click.echo(f"noise on {report.rows} rows ({report.device}): {floor}; a margin below it is refused")
-    click.echo(f"wrote {layout.NOISE}: commit it, and run `lockstep run`")
+    click.echo(hanging(f"noise on {report.rows} rows ({report.device}): {floor}; a margin below it is refused"))
+    click.echo(hanging(f"wrote {layout.NOISE}: commit it, and run `lockstep run`"))
 
 
 @click.command()
@@ -189,7 +189,7 @@ def sweep(
     if as_json:
         click.echo(to_json(report.model_dump(mode="json")))
         return
-    click.echo((root / layout.SWEEP_TABLE).read_text(encoding="utf-8"))
+    click.echo(hanging(terminal.text((root / layout.SWEEP_TABLE).read_text(encoding="utf-8"))))
     if applied:
         click.echo(f"wrote the best into {layout.PARAMS}: ./lockstep run")
     elif specs:
@@ -250,10 +250,8 @@ def references(root: Path, target: str | None, as_json: bool) -> None:
             click.echo(f"{'':<12}which is this record's own model; it was compared with the one before it: {what}")
     for name, why in written.now.absent.items():
         click.echo(hanging(f"{name:<12}none: {why}"))
-    click.echo(
-        f"target branch {written.target}; {tables.recorded(layout.REFERENCES, written.changed)}; "
-        f"{tables.recorded(layout.LOOKS, counted)}"
-    )
+    click.echo(hanging(f"target branch {written.target}"))
+    click.echo(f"{tables.recorded(layout.REFERENCES, written.changed)}; {tables.recorded(layout.LOOKS, counted)}")
 
 
 @click.command()

@@ -1,8 +1,8 @@
 """Shows stages, and what runs them, as one line for each stage: what it does now, then its result.
 
 The programs' own output (bars, logs of libraries, DVC) goes to .lockstep/VERB.log; of a stage that fails, its last
-lines are shown. On a terminal the line of the running stage is written again and again. Elsewhere there are whole lines:
-one when a stage begins, those that it says itself, one every half minute, one when it ends.
+lines are shown. On a terminal the line of the running stage is written again and again. Elsewhere there are whole
+lines: one when a stage begins, those that it says itself, one every half minute, one when it ends.
 """
 
 import codecs
@@ -47,6 +47,7 @@ class StageLines:
         except OSError as error:
             fix = "let this user write there: it keeps what the stages print"
             raise MachineRefused(f"{self._log_path}: {error.strerror}", fix) from error
+        self._drawn = ""  # what the terminal shows of the running stage
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._open, self._name, self._step, self._seen = "", "", "", set[str]()
         self._begin("")
@@ -148,8 +149,11 @@ class StageLines:
         seconds = time.monotonic() - self._began
         if self.terminal:
             width = os.get_terminal_size(sys.stderr.fileno()).columns or 80
-            sys.stderr.write(f"\r\x1b[K{self._line('runs', self._now, seconds)[: width - 1]}")
-            sys.stderr.flush()
+            line = self._line("runs", self._now, seconds)[: width - 1]
+            if line != self._drawn:  # a terminal that is recorded or read aloud gets each line once
+                sys.stderr.write(f"\r\x1b[K{line}")
+                sys.stderr.flush()
+                self._drawn = line
         elif self._name and time.monotonic() - self._told >= self._every:
             self._told = time.monotonic()
             self._write("runs", self._now, seconds)
@@ -165,6 +169,7 @@ class StageLines:
         if self.terminal:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
+            self._drawn = ""
 
     def _line(self, how: str, text: str, seconds: float | None) -> str:
         time_taken = "" if seconds is None else f"{int(seconds) // 60}:{int(seconds) % 60:02}"

@@ -161,7 +161,11 @@ def _registry(host: str | None) -> Check:
     by = ("build --push", "promote")
     if host is None:
         return Check(
-            "registry", "optional", "none named: images go to an OCI layout directory", by, "doctor --registry HOST"
+            "registry",
+            "optional",
+            "none named: images go to an OCI layout directory",
+            by,
+            "./lockstep doctor --registry HOST",
         )
     scheme = "http" if urlsplit(f"//{host}").hostname in ("localhost", "127.0.0.1", "::1") else "https"
     state = _http(f"{scheme}://{host}/v2/")

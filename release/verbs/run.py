@@ -58,7 +58,8 @@ def run(
         python("tracking", ["-m", "stages.tracking.verdict"], "telling MLflow the verdict")
     if shared and (code := share("push", *wanted)):
         raise RemoteRefused(
-            f"dvc push ended with {code}", "read its lines above; when the remote takes it: `./lockstep dvc push`, then go on"
+            f"dvc push ended with {code}",
+            "read its lines above; when the remote takes it: `./lockstep dvc push`, then go on",
         )
 
 
