@@ -84,7 +84,7 @@ def _transfer(root: Path, way: str, job: str, folder: Path, listener: Listener |
     dvc.python(root, arguments, "the hand-over", more, listener=listener, step=f"{way} record")
 
 
-def _take_outputs(root: Path, targets: tuple[str, ...], listener: Listener | None) -> None:
+def _take_outputs(root: Path, targets: tuple[str, ...], listener: Listener | None = None) -> None:
     """Fetch what the new dvc.lock names, and hold all of it to what lies here: DVC by MD5, the adapter by SHA-256."""
     wanted = [*(["--with-deps"] if targets else []), "--", *targets]
     if code := dvc.dvc(root, "pull", *wanted, listener=listener):
