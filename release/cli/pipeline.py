@@ -250,8 +250,8 @@ def references(root: Path, target: str | None, as_json: bool) -> None:
             click.echo(f"{'':<12}which is this record's own model; it was compared with the one before it: {what}")
     for name, why in written.now.absent.items():
         click.echo(hanging(f"{name:<12}none: {why}"))
-    click.echo(hanging(f"target branch {written.target}"))
-    click.echo(f"{tables.recorded(layout.REFERENCES, written.changed)}; {tables.recorded(layout.LOOKS, counted)}")
+    files = f"{tables.recorded(layout.REFERENCES, written.changed)}; {tables.recorded(layout.LOOKS, counted)}"
+    click.echo(hanging(f"target branch {written.target}; {files}"))
 
 
 @click.command()
