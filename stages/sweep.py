@@ -97,6 +97,8 @@ def sweep(
             parameters = sweeps.parameters_of(sweeps.hold(parsed, values))
             run, rows = _run(params, root, repository, parsed, values, seed, seal, valid, parameters)
             runs.append(run)
+            shown = ", ".join(f"{kind} {found.value:.3f}" for kind, found in run.scores.items())
+            click.echo(f"sweep: {len(runs)} of {number}: {shown or f'refused: {run.refused}'}", err=True)
             scores.setdefault(parameters, []).append(rows)
             if search:
                 every = scores[parameters]
@@ -182,6 +184,7 @@ def _run(
         measured = None
     if report.splits != seal.splits:
         raise EvidenceRefused(f"experiment {name}: was trained on other splits", "run `./lockstep run validate`")
+    click.echo(f"sweep: score {len(valid):,} rows of the valid split", err=True)
     merged, prompt_format, rows = _scored(params, root, commit, valid)
     groups = [row.group for row in valid]
     scores = {kind: intervals.mean_interval(each, groups, params.evaluate.confidence) for kind, each in rows.items()}

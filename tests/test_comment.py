@@ -95,7 +95,7 @@ def test_its_check_is_the_verdict_on_the_pull_requests_last_commit(hub: StandIn,
         (100, None, "fail: routes_well"),
         (144, None, "inconclusive: "),
         (180, lambda root: (root / layout.VERDICT).unlink(), "the verdict does not hold: "),
-        (180, report_tree.bad_data, "data refused: 1 expectations fail"),
+        (180, report_tree.bad_data, "data refused: 1 of 2 expectations fail"),
     ],
 )
 def test_anything_but_a_pass_is_posted_and_fails_the_check(
@@ -172,7 +172,7 @@ def test_a_pass_is_no_success_on_a_commit_that_lacks_its_record(
     first = only["body"].partition("\n")[0]
     assert first.startswith(f"🚫 **Pass, and the record is not on the branch**: commit `{last[:12]}` ")
     assert lacks in first
-    assert "**What to do:** find out why `lockstep record` did not commit it, and run again" in only["body"]
+    assert "**What to do:** find out why `./lockstep record` did not commit it, and run again" in only["body"]
 
 
 def test_the_commit_that_holds_the_record_is_a_success_whoever_made_it(hub: StandIn, copy: Path) -> None:

@@ -282,14 +282,14 @@ def test_a_run_on_a_cluster_is_taken_from_the_remote(tmp_path: Path, tiny_base: 
 
 
 def test_what_is_not_of_the_record_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dvc, "dvc", lambda *_: 0)
+    monkeypatch.setattr(dvc, "dvc", lambda *_, **__: 0)
     monkeypatch.setattr(dvc, "stale", lambda *_: '{"train": []}')
     with pytest.raises(EvidenceRefused, match=r"the record is not of what lies here: .*train"):
         launch._take_outputs(tmp_path, ())
 
 
 def test_an_adapter_that_is_not_the_jobs_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dvc, "dvc", lambda *_: 0)
+    monkeypatch.setattr(dvc, "dvc", lambda *_, **__: 0)
     monkeypatch.setattr(dvc, "stale", lambda *_: None)
     shutil.copytree(REPOSITORY / layout.REPORTS, tmp_path / layout.REPORTS)
     (tmp_path / layout.ADAPTER).mkdir(parents=True)

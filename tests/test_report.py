@@ -589,7 +589,7 @@ def test_weights_that_main_holds_back_are_not_said_to_be_ready_to_merge(tmp_path
     assert "**Held back: `v1.1.0` had these weights, and is in quarantine**: `answers *French*`. They cannot" in said, (
         said
     )
-    assert "`lockstep quarantine --release v1.1.0 --why TEXT`" in said
+    assert "`./lockstep quarantine --release v1.1.0 --why TEXT`" in said
     assert "merge it" not in said
 
 

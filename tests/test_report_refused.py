@@ -13,7 +13,15 @@ import pytest
 
 from checks import layout
 from checks.config.params import Params
-from checks.errors import DataRefused, MachineRefused, Refusal, SourceRefused, TrainingRefused, VerdictFailed
+from checks.errors import (
+    DataRefused,
+    MachineRefused,
+    ParamsRefused,
+    Refusal,
+    SourceRefused,
+    TrainingRefused,
+    VerdictFailed,
+)
 from checks.formats import refused
 from checks.formats.refused import Refused
 from release.adapters import dvc
@@ -67,6 +75,21 @@ def test_what_a_stage_said_is_the_first_line_the_title_and_what_to_do(root: Path
     assert "- **Changed:** `train.learning_rate` `0.004` → `0.5`.\n" in found.markdown
     assert "**What to do:** lower train.learning_rate, or raise train.warmup\n" in found.markdown
     assert [part.name for part in found.parts] == ["verdict", "data", "places", "reproduce", "digests"]
+
+
+@pytest.mark.parametrize(
+    ("refusal", "line", "todo"),
+    [
+        (ParamsRefused("params.yaml: train.lora.r: 0", "write 16"), "❌ **Parameters refused**: params.yaml: train.lora.r: 0", "write 16"),
+        (MachineRefused("1 GB is free", "end what else runs"), "❌ **train refused**: 1 GB is free", "end what else runs; then run the job again. The machine refused, not the change."),
+    ],
+    ids=["parameters", "a busy machine"],
+)  # fmt: skip
+def test_the_cause_is_named_and_not_blamed_on_the_change(root: Path, refusal: Refusal, line: str, todo: str) -> None:
+    leave(root, "train", refusal)
+    found = report(root, FOR)
+    assert first(found) == line
+    assert f"**What to do:** {todo}\n" in found.markdown
 
 
 def test_an_estimate_over_the_budget_is_called_by_its_name(root: Path) -> None:

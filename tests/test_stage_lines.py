@@ -1,4 +1,4 @@
-"""What `lockstep run` shows of stages, DVC and libraries: one line for each stage, and the end of what fails."""
+"""What `lockstep run` and other verbs show of stages, DVC and libraries: one line for each stage, and the end of what fails."""
 
 import re
 import subprocess
@@ -11,6 +11,7 @@ import pytest
 from checks import files, layout
 from checks.errors import MachineRefused
 from checks.formats.evaluation_reports import EvaluationReport
+from release.adapters import dvc
 from release.cli import tables
 from release.cli.stage_lines import StageLines
 from tests.conftest import REPOSITORY
@@ -40,6 +41,14 @@ print("Running stage 'train':\\nthe loss is \\x07odd\\ntrain: no row is left; lo
 print("ERROR: failed to reproduce 'train': exited with 4")
 raise SystemExit(255)
 """
+SWEEP = """
+print("sweep: 1 of 2: train.lora.r=4, seed 17\\nReproducing experiment 'sweep-1'\\nStage 'fetch' didn't change, skipping")
+print("Running stage 'train':\\n> python -m stages.train\\ntrain: loss 1.5\\nRan experiment(s): sweep-1")
+print("sweep: score 393 rows\\nsweep: 1 of 2: exact-match 0.5\\nsweep: 2 of 2: train.lora.r=4, seed 18")
+print("Stage 'fetch' didn't change, skipping\\nRunning stage 'train':\\ntrain: the loss is nan; lower it")
+print("ERROR: failed to reproduce 'train': exited with 5\\nsweep: 2 of 2: refused: the loss is nan")
+print("sweep: the best of 1: train.lora.r=4, 0.5")
+"""
 LINES = [
     "> train", "> train  0:00  9 rows", "✓ train  0:00  models/adapter: sha256:0123456789ab, loss 1.5", "= merge  did not change",
     "> gate", "✓ gate  0:00  pass",
@@ -47,6 +56,12 @@ LINES = [
 REFUSED = [
     "> train", "✗ train  0:00  failed", "the loss is \N{REPLACEMENT CHARACTER}odd", "train: no row is left; lower it",
     "all that was printed: .lockstep/run.log",
+]  # fmt: skip
+SWEPT = [
+    "> sweep", "> sweep  0:00  1 of 2: train.lora.r=4, seed 17", "= fetch  did not change", "> train", "✓ train  0:00  loss 1.5",
+    "> sweep  0:00  score 393 rows", "> sweep  0:00  1 of 2: exact-match 0.5", "> sweep  0:00  2 of 2: train.lora.r=4, seed 18",
+    "✗ train  0:00  failed", "train: the loss is nan; lower it", "all that was printed: .lockstep/run.log",
+    "> sweep  0:00  2 of 2: refused: the loss is nan", "✓ sweep  0:00  the best of 1: train.lora.r=4, 0.5",
 ]  # fmt: skip
 
 
@@ -60,10 +75,11 @@ def lines(screen: str) -> list[str]:
     [
         ("", TWO_STAGES, LINES),
         ("", REFUSES, REFUSED),
+        ("sweep", SWEEP, SWEPT),
         ("pull", "print('A  models\\n5 files fetched', end='')", ["> pull", "✓ pull  0:00  5 files fetched"]),
         ("push", "raise SystemExit('no such bucket')", ["> push", "✗ push  0:00  failed", "no such bucket", REFUSED[-1]]),
     ],
-    ids=["two stages", "one that refuses", "a command", "one that fails"],
+    ids=["two stages", "one that refuses", "a sweep of two trainings", "a command", "one that fails"],
 )  # fmt: skip
 def test_a_log_gets_a_line_when_a_stage_begins_and_one_when_it_ends(
     tmp_path: Path, step: str, child: str, wanted: list[str]
@@ -141,3 +157,13 @@ def test_a_run_ends_with_its_figures_and_their_change_against_the_last_run() -> 
     change = own["exact-match"].value - now.models["base"].metrics["exact-match"].value
     assert f": exact-match {change:+.3f}, " in tables.figures_of_run(earlier, now)[-1][1]
     assert tables.figures_of_run(earlier, None) == []
+
+
+def test_what_a_verb_must_hear_is_returned_and_the_rest_is_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    child = "import sys; print('pass'); print('sealed: 12 rows', file=sys.stderr)"
+    shown = StageLines(tmp_path, "sealed")
+    assert dvc.python(tmp_path, ["-c", child], "sealed", heard=True, listener=shown, step="sealed") == "pass\n"
+    assert lines(capsys.readouterr().err) == ["> sealed", "✓ sealed  0:00  12 rows"]
+    assert (tmp_path / ".lockstep/sealed.log").read_text() == "sealed: 12 rows\n"

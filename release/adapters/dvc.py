@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,9 @@ def has_remote(root: Path) -> bool:
 
 
 def dvc(root: Path, *arguments: str, listener: Listener | None = None) -> int:
-    """Run DVC in ``root`` with its output shown, or given to ``listener``; its exit code."""
+    """Run DVC in ``root`` with its output shown, or given to ``listener`` as the step of that name; its exit code."""
+    if listener is not None:
+        listener.step(arguments[0])
     code, _ = _run(["-m", "dvc", *arguments], listener, None, cwd=root, env=environment())
     return code
 
@@ -94,14 +97,17 @@ def python(
     aside: bool = False,
     heard: bool = False,
     listener: Listener | None = None,
+    step: str = "",
 ) -> str:
     """Run this interpreter with ``arguments`` in ``root``; refusals call it ``name``. Raises as ``run`` does.
 
     ``more`` is added to its environment. ``aside``: what it prints goes to standard error, so that the caller can print
     JSON alone. ``heard``: what it prints on standard output is returned, and not shown; else "" is returned.
-    ``listener``: all that it prints is given to it instead.
+    ``listener``: all that it prints is given to it instead, as ``step``, except what is heard.
     """
     refused.forget(root)
+    if listener is not None:
+        listener.step(step)
     try:
         env = environment() | dict(more or {})
         out = subprocess.PIPE if heard else sys.stderr if aside else None
@@ -121,6 +127,11 @@ def _run(arguments: list[str], listener: Listener | None, stdout: Any, **options
     """Run this interpreter with ``arguments``; its exit code, and what it wrote if ``stdout`` is a pipe."""
     command = [sys.executable, *arguments]
     with ended_with_this_process():
+        if listener is not None and stdout == subprocess.PIPE:
+            with tempfile.TemporaryFile() as heard:
+                code = listen(command, listener, stdout=heard, **options)
+                heard.seek(0)
+                return code, heard.read()
         if listener is not None:
             return listen(command, listener, **options), b""
         done = subprocess.run(command, check=False, stdout=stdout, **options)

@@ -10,7 +10,7 @@ import termios
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from release.adapters import children
 
@@ -34,8 +34,10 @@ class Listener(Protocol):
         """The program ended with this exit code; 130 after an interrupt."""
 
 
-def listen(command: Sequence[str], listener: Listener, **options: Any) -> int:
+def listen(command: Sequence[str], listener: Listener, stdout: IO[bytes] | None = None, **options: Any) -> int:
     """Run ``command`` with its output given to ``listener``; its exit code. ``options`` are those of Popen.
+
+    ``stdout``: where its standard output goes instead.
 
     An interrupt (Ctrl-C) reaches the program too; it has a few seconds to say so. Then, and if ``listener`` raises, the
     program and all that it started are ended. Raises OSError if it does not start.
@@ -45,7 +47,7 @@ def listen(command: Sequence[str], listener: Listener, **options: Any) -> int:
         fcntl.ioctl(writes, termios.TIOCSWINSZ, struct.pack("HHHH", 50, _WIDTH, 0, 0))
     try:
         try:
-            process = subprocess.Popen(command, stdout=writes, stderr=writes, **options)
+            process = subprocess.Popen(command, stdout=stdout or writes, stderr=writes, **options)
         finally:
             os.close(writes)
         code = 130

@@ -14,6 +14,7 @@ from release.cli.wrapping import hanging
 
 if TYPE_CHECKING:
     from checks.errors import Refusal
+    from release.adapters.listening import Listener
 
 P = ParamSpec("P")
 
@@ -21,6 +22,7 @@ TARGET = click.option(
     "--target", metavar="REF", help="The branch whose rules and signers count. Default: origin's default branch."
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+verbosely = click.option("-v", "--verbose", is_flag=True, help="Print everything that DVC and the stages print.")
 
 
 class Number(click.FloatRange):
@@ -83,6 +85,13 @@ def refusing(command: Callable[P, None]) -> Callable[P, None]:
             sys.exit(130)
 
     return wrapped
+
+
+def listener(root: Path, verb: str, verbose: bool) -> "Listener | None":
+    """What shows each stage as one line and keeps the rest in .lockstep/VERB.log; None: all of it is to be printed."""
+    from release.cli.stage_lines import StageLines
+
+    return None if verbose else StageLines(root, verb)
 
 
 def _end(refusal: "Refusal") -> NoReturn:

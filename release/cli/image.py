@@ -1,5 +1,6 @@
 """Commands about an image: build, verify."""
 
+import sys
 from pathlib import Path
 
 import click
@@ -108,7 +109,10 @@ def verify(
         raise click.UsageError("--key and --keyless exclude each other: give one of them")
     signer, why = verification.verifier(root, key, keyless=keyless)
     if signer is None:
-        click.echo(escape(f"the report will not be signed, and `lockstep sign` will refuse it: {why}"), err=True)
+        click.echo(
+            hanging(escape(f"the report will not be signed, and `lockstep sign` will refuse it: {why}"), sys.stderr),
+            err=True,
+        )
     options = verb.Options(image=image, url=url, runtime=runtime, gpus=gpus, server=server, signer=signer)
     report = verb.verify(root, options)
     click.echo(to_json(report.model_dump(mode="json")) if as_json else hanging(tables.serving(report)))

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from release.cli import tables
-from release.cli.common import refusing, to_json
+from release.cli import tables, terminal
+from release.cli.common import listener, refusing, to_json, verbosely
 from release.cli.wrapping import hanging
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.argument("targets", nargs=-1, metavar="[STAGE]...")
 @click.option("--force", is_flag=True, help="Run the stages even if nothing changed.")
 @click.option("--remote", is_flag=True, help="Fetch existing outputs from the DVC remote, and push new ones to it.")
-@click.option("-v", "--verbose", is_flag=True, help="Print everything that DVC and the stages print.")
+@verbosely
 @click.option(
     "--launcher",
     metavar="FILE",
@@ -38,13 +38,12 @@ def run(
 
     Runs only the stages that changed. Refuses first if a local source differs from its pin in params.yaml. When the
     pipeline reaches a verdict, the exit code is that of `lockstep gate`. Prints one line for each stage; what DVC and
-    the stages print is in .lockstep/run.log.
+    the stages print is in .lockstep/run.log, and -v shows it.
 
     With --launcher (or LOCKSTEP_LAUNCHER) a cluster of SkyPilot runs the pipeline, and is torn down afterwards. The
     record and the outputs come from the DVC remote.
     """
     from checks.decision.held import refusal as verdict_refusal
-    from release.cli.stage_lines import StageLines
     from release.record import refusals
     from release.verbs import gate as verb
     from release.verbs import launch
@@ -53,14 +52,14 @@ def run(
     if force and (launcher or job):
         raise click.UsageError("--force excludes --launcher and --hand-over: a cluster runs what changed")
     if job:
-        launch.hand_over(root, job, targets)
+        launch.hand_over(root, job, targets, listener(root, "run", verbose))
         return
     before = pipeline.evaluated(root)
     with refusals.recorded(root, "run"):
         if launcher:
-            launch.launch(root, launcher, targets)
+            launch.launch(root, launcher, targets, listener(root, "run", verbose))
         else:
-            pipeline.run(root, targets, force, remote, None if verbose else StageLines(root))
+            pipeline.run(root, targets, force, remote, listener(root, "run", verbose))
     if targets and "gate" not in targets:
         click.echo("next: ./lockstep run   (the rest, up to the verdict)")
         return
@@ -112,29 +111,30 @@ def gate(root: Path, policy_from: str | None, explain: str | None, as_json: bool
 
 
 @click.command()
+@verbosely
 @click.option("--json", "as_json", is_flag=True, help="Print reports/noise.json.")
 @click.pass_obj
 @refusing
-def calibrate(root: Path, as_json: bool) -> None:
+def calibrate(root: Path, verbose: bool, as_json: bool) -> None:
     """Measure how far evaluations of one unchanged model differ.
 
     No gate's margin may be below this noise. Evaluates the merged model again in other orders and batch sizes, and
-    writes reports/noise.json.
+    writes reports/noise.json. What the stage prints is in .lockstep/calibrate.log.
     """
     from checks import layout
     from release.verbs import calibrate as verb
 
-    report = verb.calibrate(root)
+    report = verb.calibrate(root, listener(root, "calibrate", verbose))
     if as_json:
         click.echo(to_json(report.model_dump(mode="json")))
         return
     width = max(len(run.order) for run in report.runs)
     for run in report.runs:
         how = f"{run.order:<{width}}  {run.batch_tokens:>6} tokens a batch, {run.threads} threads"
-        click.echo(f"  {how}: {tables.figures(run.metrics)}, {run.changed} rows changed")
+        click.echo(hanging(f"  {how}: {tables.figures(run.metrics)}, {run.changed} rows changed"))
     floor = tables.figures(report.floor)
-    click.echo(f"noise on {report.rows} rows ({report.device}): {floor}; a margin below it is refused")
-    click.echo(f"wrote {layout.NOISE}: commit it, and run `lockstep run`")
+    click.echo(hanging(f"noise on {report.rows} rows ({report.device}): {floor}; a margin below it is refused"))
+    click.echo(hanging(f"wrote {layout.NOISE}: commit it, and run `lockstep run`"))
 
 
 @click.command()
@@ -150,6 +150,7 @@ def calibrate(root: Path, as_json: bool) -> None:
     "--trials", type=click.IntRange(min=1), help="Search: try this many settings, each chosen by the earlier scores."
 )
 @click.option("--most", type=click.IntRange(min=1), default=20, show_default=True, help="Refuse more trainings.")
+@verbosely
 @click.option("--apply", "applied", is_flag=True, help="Write the best values into params.yaml.")
 @click.option("--json", "as_json", is_flag=True, help="Print reports/sweep.json.")
 @click.pass_obj
@@ -160,6 +161,7 @@ def sweep(
     seeds: tuple[int, ...],
     trials: int | None,
     most: int,
+    verbose: bool,
     applied: bool,
     as_json: bool,
 ) -> None:
@@ -169,7 +171,8 @@ def sweep(
 
     Or a search, which needs Optuna: lockstep sweep train.learning_rate=1e-4..3e-3:log --trials 12
 
-    Trains one after the other, as experiments of DVC. Run the same sweep again to go on after an interruption. Never
+    Trains one after the other, as experiments of DVC. Prints one line for each stage; what DVC and the stages print is
+    in .lockstep/sweep.log. Run the same sweep again to go on after an interruption. Never
     asks the test split, so the gates' figures of the chosen model are honest. Settings are compared by their means over
     seeds. Without a PARAMETER, each seed trains params.yaml as it is. Writes reports/sweep.json, a table in
     reports/sweep.md and plots in reports/sweep.
@@ -179,14 +182,14 @@ def sweep(
     from checks import layout
     from release.verbs import sweep as verb
 
-    report = verb.sweep(root, specs, seeds, most, trials)
+    report = verb.sweep(root, specs, seeds, most, trials, listener(root, "sweep", verbose))
     values, _ = report.by_values()[0]
     if applied:
         verb.apply(root, values)
     if as_json:
         click.echo(to_json(report.model_dump(mode="json")))
         return
-    click.echo((root / layout.SWEEP_TABLE).read_text(encoding="utf-8"))
+    click.echo(hanging(terminal.text((root / layout.SWEEP_TABLE).read_text(encoding="utf-8"))))
     if applied:
         click.echo(f"wrote the best into {layout.PARAMS}: ./lockstep run")
     elif specs:
@@ -247,10 +250,8 @@ def references(root: Path, target: str | None, as_json: bool) -> None:
             click.echo(f"{'':<12}which is this record's own model; it was compared with the one before it: {what}")
     for name, why in written.now.absent.items():
         click.echo(hanging(f"{name:<12}none: {why}"))
-    click.echo(
-        f"target branch {written.target}; {tables.recorded(layout.REFERENCES, written.changed)}; "
-        f"{tables.recorded(layout.LOOKS, counted)}"
-    )
+    files = f"{tables.recorded(layout.REFERENCES, written.changed)}; {tables.recorded(layout.LOOKS, counted)}"
+    click.echo(hanging(f"target branch {written.target}; {files}"))
 
 
 @click.command()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from release.cli.common import Group, refusing, to_json
+from release.cli.common import Group, listener, refusing, to_json, verbosely
 from release.cli.wrapping import hanging
 
 
@@ -49,10 +49,11 @@ def new(root: Path, rows: Path, key: Path | None) -> None:
 @click.option(
     "--target", metavar="REF", help="The branch whose rules and signers count. Default: origin's default branch."
 )
+@verbosely
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.pass_obj
 @refusing
-def ask(root: Path, key: Path | None, keyless: bool, target: str | None, as_json: bool) -> None:
+def ask(root: Path, key: Path | None, keyless: bool, target: str | None, verbose: bool, as_json: bool) -> None:
     """Ask the sealed split whether the model of this record passes. The answer is one bit, counted and signed.
 
     The record must be merged, with a verdict that passes. The variable LOCKSTEP_SEALED_KEY has the key of the rows. For
@@ -63,7 +64,8 @@ def ask(root: Path, key: Path | None, keyless: bool, target: str | None, as_json
 
     if (key is None) != keyless:
         raise click.UsageError("a look is signed by a key or by an identity: give one of --key and --keyless")
-    asked = verb.ask(root, key, keyless=keyless, target=target)
+    lines = listener(root, "sealed", verbose)
+    asked = verb.ask(root, key, keyless=keyless, target=target, listener=lines)
     which = "no look left" if asked.done == "refused" else f"look {asked.number} of {asked.looks}"
     text = f"{asked.status}: {asked.model}, {which}{', asked before' if asked.done == 'already' else ''}"
     click.echo(to_json(asked.model_dump(mode="json")) if as_json else hanging(text))

@@ -1,8 +1,8 @@
-"""Shows a run of the pipeline as one line for each stage: what it does now, then its result.
+"""Shows stages, and what runs them, as one line for each stage: what it does now, then its result.
 
-The programs' own output (bars, logs of libraries, DVC) goes to .lockstep/run.log; of a stage that fails, its last lines
-are shown. On a terminal the line of the running stage is written again and again. Elsewhere there are whole lines:
-one when a stage begins, those that it says itself, one every half minute, one when it ends.
+The programs' own output (bars, logs of libraries, DVC) goes to .lockstep/VERB.log; of a stage that fails, its last
+lines are shown. On a terminal the line of the running stage is written again and again. Elsewhere there are whole
+lines: one when a stage begins, those that it says itself, one every half minute, one when it ends.
 """
 
 import codecs
@@ -20,7 +20,6 @@ from checks.errors import MachineRefused
 from checks.text import escape
 from release.cli.wrapping import hanging, is_terminal
 
-LOG = layout.STATE / "run.log"
 _LINE = re.compile(r"[^\r\n]*(?:\r?\n|\r(?=[^\n]))")  # a carriage return alone begins a line again
 _BAR = re.compile(r"(?P<what>.*?):?\s*\d+%\|[^|]*\|\s*(?P<done>\S+)/(?P<total>\S+) \[[^<\]]*<?(?P<left>[\d:]*)")
 _BEGINS = re.compile(r"Running stage '(\S+)':")
@@ -37,23 +36,25 @@ _MARKS = {"ok": ("✓", "green"), "failed": ("✗", "red"), "same": ("=", None),
 class StageLines:
     """A ``Listener`` (release/adapters/listening.py) that writes these lines to standard error, and the log."""
 
-    def __init__(self, root: Path, every: float = 30.0) -> None:
+    def __init__(self, root: Path, verb: str = "run", every: float = 30.0) -> None:
         self.terminal = is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb"
         self._every = every  # seconds between two lines of a running stage where there is no terminal
-        self._log_path = root / LOG
+        self._log_path = root / layout.STATE / f"{verb}.log"
         try:
             self._log_path.parent.mkdir(exist_ok=True)
             self._log_path.unlink(missing_ok=True)  # another run may still write its own
             self._log = self._log_path.open("wb")
         except OSError as error:
-            fix = "let this user write there: the run keeps what the stages print"
+            fix = "let this user write there: it keeps what the stages print"
             raise MachineRefused(f"{self._log_path}: {error.strerror}", fix) from error
+        self._drawn = ""  # what the terminal shows of the running stage
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._open, self._name, self._seen = "", "", set[str]()
+        self._open, self._name, self._step, self._seen = "", "", "", set[str]()
         self._begin("")
 
     def step(self, name: str) -> None:
         """The next program begins."""
+        self._step = name
         self._begin(name)
 
     def hear(self, output: bytes) -> None:
@@ -80,10 +81,10 @@ class StageLines:
         else:
             self._failed("interrupted" if code == 130 else "failed")
 
-    def _begin(self, name: str) -> None:
+    def _begin(self, name: str, said: bool = True) -> None:
         self._name, self._began, self._now, self._result = name, time.monotonic(), "", ""
         self._lines, self._told = deque[str](maxlen=_TAIL), self._began
-        if name and not self.terminal:
+        if name and said and not self.terminal:
             self._write("runs", "", None)
 
     def _read(self, line: str) -> None:
@@ -92,12 +93,15 @@ class StageLines:
         if line.endswith("\n") and text:
             self._log.write(f"{text}\n".encode())
         text = text[:_SHOWN]
+        if self._step and self._name != self._step and text.startswith(f"{self._step}: "):
+            self._finish()  # a stage inside this program, such as one of a sweep's trainings
+            self._begin(self._step, said=False)
         if begins := _BEGINS.fullmatch(text):
-            self._finish()
+            self._finish(around=self._name == self._step)
             self._begin(begins[1])
             self._seen.add(begins[1])
         elif skipped := _SKIPPED.match(text):
-            self._finish()
+            self._finish(around=self._name == self._step)
             if skipped[1] not in self._seen:  # a pipeline that runs again for new references passes it once more
                 self._name = skipped[1]
                 self._write("same", "did not change" if skipped[2].startswith("didn't") else "from the cache", None)
@@ -119,11 +123,15 @@ class StageLines:
             self._now = "" if full else f"{found['what']} {found['done']} of {found['total']}{left}".strip()
         return found is not None
 
-    def _finish(self) -> None:
-        if self._name:
+    def _finish(self, around: bool = False) -> None:
+        """Write the result of this stage; ``around``: it is the program that now runs another."""
+        if self._name and any(line.startswith(_DVC_FAILED) for line in self._lines):
+            self._failed("failed")
+        elif self._name:
             last = self._lines[-1] if self._lines else ""
             said = self._result or _SPEAKER.sub("", last)
-            self._write("ok", _DIGEST.sub(r"\1", said.partition("; ")[0]), time.monotonic() - self._began)
+            how = "runs" if around else "ok"
+            self._write(how, _DIGEST.sub(r"\1", said.partition("; ")[0]), time.monotonic() - self._began)
         self._clear()
         self._name = ""
 
@@ -141,8 +149,11 @@ class StageLines:
         seconds = time.monotonic() - self._began
         if self.terminal:
             width = os.get_terminal_size(sys.stderr.fileno()).columns or 80
-            sys.stderr.write(f"\r\x1b[K{self._line('runs', self._now, seconds)[: width - 1]}")
-            sys.stderr.flush()
+            line = self._line("runs", self._now, seconds)[: width - 1]
+            if line != self._drawn:  # a terminal that is recorded or read aloud gets each line once
+                sys.stderr.write(f"\r\x1b[K{line}")
+                sys.stderr.flush()
+                self._drawn = line
         elif self._name and time.monotonic() - self._told >= self._every:
             self._told = time.monotonic()
             self._write("runs", self._now, seconds)
@@ -158,6 +169,7 @@ class StageLines:
         if self.terminal:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
+            self._drawn = ""
 
     def _line(self, how: str, text: str, seconds: float | None) -> str:
         time_taken = "" if seconds is None else f"{int(seconds) // 60}:{int(seconds) % 60:02}"

@@ -1,7 +1,8 @@
-"""Renders the comment of a pull request as plain text: no Markdown marks, tables as columns.
+"""Renders the comment of a pull request, and the table of a sweep, as plain text: no Markdown marks, tables as columns.
 
-It handles only the Markdown that release/review/comment.md.jinja writes: headings, paragraphs, lists, tables, fences,
-``<details>``, bold, links and code spans. There, untrusted text is in code spans on one line, without a pipe.
+It handles only the Markdown that release/review/comment.md.jinja and stages/reporting/swept.py write: headings,
+paragraphs, lists, tables, fences, ``<details>``, bold, links and code spans. There, untrusted text is in code spans on
+one line, without a pipe.
 """
 
 import re
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 
 _CODE = r"(?<!`)(?P<fence>`+)(?!`)(?P<code>.+?)(?<!`)(?P=fence)(?!`)"
 _INLINE = re.compile(_CODE + r"|!?\[(?P<label>[^\]\[]*)\]\((?P<url>[^)]*)\)|\*+")
+_HEADING = re.compile(r"#+ (.*)")
 _FOLDED = re.compile(r"<details><summary>(.*)</summary>")
 
 
@@ -23,10 +25,10 @@ def text(markdown: str) -> str:
             blocks.append("\n".join(_table([_cells(line) for line in lines])))
         elif block.startswith("…and "):
             blocks[-1] += f"\n  {block}"
-        elif block.startswith("### "):
-            blocks.append(block[4:].upper())
+        elif heading := _HEADING.fullmatch(block):
+            blocks.append(heading[1].upper())
         elif folded := _FOLDED.fullmatch(block):
-            blocks.append(f"{folded[1]}:")
+            blocks.append(folded[1] if ": " in folded[1] else f"{folded[1]}:")
         elif block != "</details>":
             shown = [_INLINE.sub(lambda found: found[0] if found["code"] else _unmarked(found), line) for line in lines]
             blocks.append("\n".join(f"  {line}" if line.startswith("- ") else line for line in shown))

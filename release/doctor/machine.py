@@ -115,7 +115,7 @@ def _dvc_remote(root: Path) -> Check:
     by = ("sharing artifacts", "pull requests")
     listed = ask([sys.executable, "-m", "dvc", "remote", "list"], 60, root)
     if not listed:
-        return Check("DVC remote", "optional", "none configured", by, "dvc remote add -d storage URL")
+        return Check("DVC remote", "optional", "none configured", by, "./lockstep dvc remote add -d storage URL")
     return Check("DVC remote", "ok", "; ".join(_bare(line.split()[1]) for line in listed.splitlines()), by)
 
 
@@ -161,7 +161,11 @@ def _registry(host: str | None) -> Check:
     by = ("build --push", "promote")
     if host is None:
         return Check(
-            "registry", "optional", "none named: images go to an OCI layout directory", by, "doctor --registry HOST"
+            "registry",
+            "optional",
+            "none named: images go to an OCI layout directory",
+            by,
+            "./lockstep doctor --registry HOST",
         )
     scheme = "http" if urlsplit(f"//{host}").hostname in ("localhost", "127.0.0.1", "::1") else "https"
     state = _http(f"{scheme}://{host}/v2/")

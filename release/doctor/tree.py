@@ -16,7 +16,8 @@ from release.evidence import trust
 from release.overlay import named_server
 
 WORKFLOWS = ("pr.yml", "release.yml", "verify.yml", "promote.yml", "scheduled.yml")
-_DVC, _ADD = Path(".dvc/config"), "dvc remote add -d storage s3://BUCKET/PREFIX, commit .dvc/config, push"
+_DVC = Path(".dvc/config")
+_ADD = "./lockstep dvc remote add -d storage s3://BUCKET/PREFIX, commit .dvc/config, push"
 _ISSUER = "https://token.actions.githubusercontent.com"
 _SHARED = {"s3", "gs", "http", "https", "ssh", "azure", "gdrive", "oss", "webhdfs", "hdfs", "webdav", "webdavs"}
 

@@ -153,7 +153,7 @@ def _body(report: WatchReport, queue: Path | None) -> str:
         f"| {each.name} | {prose(each.reason)} | {_PARAMETERS.get(each.name, _OTHERWISE)} |" for each in failing(report)
     )
     return f"""\
-`lockstep watch {report.environment}` judged {report.requests:,} requests to {report.version} from {days}: they show a
+`./lockstep watch {report.environment}` judged {report.requests:,} requests to {report.version} from {days}: they show a
 change. Nothing was trained, and nothing is merged by itself.
 
 | finding | reason | parameters to change |
@@ -172,6 +172,6 @@ What to do:
 def _label(queue: Path) -> str:
     return f"""\
 1. Label the requests in `{queue}`, which were chosen by chance: write into `label` what the answer should have been.
-1. `lockstep feedback {queue}` stores the labels, and the next window says how good the answers are.
+1. `./lockstep feedback {queue}` stores the labels, and the next window says how good the answers are.
 1. Add the labelled rows to the training and test data.
 """

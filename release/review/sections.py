@@ -52,7 +52,8 @@ def sections(
     compared, suites, uncompared = metrics.compared(facts), metrics.suites(facts), metrics.uncompared(facts)
     values = {
         "facts": facts, "links": links, "images": images, "number": number, "layout": layout,
-        "outcome": verdicts.outcome(facts, uncompared), "who": verdicts.who(facts), "failing": verdicts.failing(facts),
+        "outcome": verdicts.outcome(facts, uncompared), "who": verdicts.who(facts),
+        "machine_refused": verdicts.machine_refused(facts), "failing": verdicts.failing(facts),
         "evaluation": facts.evaluation, "compared": compared, "scorer": next(iter(compared), ""),
         "of_main": metrics.of_main(facts), "failed_expectations": details.failed_expectations(facts),
         "against": metrics.against(facts), "on_valid": metrics.on_valid(facts), "look": metrics.look(facts),

@@ -96,7 +96,7 @@ def cost(facts: Facts, records: Records) -> list[tuple[str, str]]:
     if evaluation and speed and speed.examples_per_second:
         answering = evaluation.rows / speed.examples_per_second
         seconds += answering
-        latency = f"; 95 % within {speed.p95_seconds:,.3g} s of their batch's start" if speed.p95_seconds else ""
+        latency = f"; 95% within {speed.p95_seconds:,.3g} s of their batch's start" if speed.p95_seconds else ""
         lines.append((f"Answers: {_time(answering)}, {speed.examples_per_second:,.1f} a second{latency}", ""))
     if facts.suites and (each := facts.suites.seconds):
         shown = ", ".join(f"{name} {_time(suite)}" for name, suite in each.items())

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from checks.errors import MachineRefused, ParamsRefused
 from checks.formats.verdict import Finding, Status
 from release.review.facts import Facts
 from release.review.text import visible
@@ -33,7 +34,7 @@ def title(facts: Facts, uncompared: str) -> str:
             return f"{who(facts)} refused: {visible(facts.refused.what, _LONGEST)}"
         case "bad-data" if facts.data:
             failed = sum(not each.success for each in facts.data.expectations)
-            return f"data refused: {failed} expectations fail; nothing was trained"
+            return f"data refused: {failed} of {len(facts.data.expectations)} expectations fail; nothing was trained"
         case "not-held" if facts.params is None:
             return "parameters refused"
         case "not-held":
@@ -49,9 +50,17 @@ def title(facts: Facts, uncompared: str) -> str:
 
 
 def who(facts: Facts) -> str:
-    """The stage that refused; the name of a verb is capitalised."""
+    """What was refused, or the stage that did; the name of a verb is capitalised."""
+    if facts.refused and facts.refused.exit_code == ParamsRefused.exit_code:
+        return "Parameters"  # whichever stage read them first
     stage = facts.refused.stage if facts.refused else ""
     return stage.capitalize() if stage == "estimate" else stage
+
+
+def machine_refused(facts: Facts) -> bool:
+    """Whether a stage refused because of the machine, such as its free memory, not because of the change."""
+    word = facts.refused
+    return word is not None and word.exit_code == MachineRefused.exit_code and word.stage != "run"
 
 
 def failing(facts: Facts) -> list[Finding]:

@@ -5,12 +5,15 @@ from pathlib import Path
 from checks import files, layout
 from checks.formats.evaluation_reports import NoiseReport
 from release.adapters import dvc
+from release.adapters.listening import Listener
 
 
-def calibrate(root: Path) -> NoiseReport:
+def calibrate(root: Path, listener: Listener | None = None) -> NoiseReport:
     """Run ``python -m stages.calibrate`` in ``root`` and read the reports/noise.json that it writes.
+
+    What the stage prints is given to ``listener``; without one it is printed on standard error.
 
     Raises StageRefused with the stage's exit code, or MachineRefused if it cannot run or is interrupted.
     """
-    dvc.python(root, ["-m", "stages.calibrate"], "calibrate")
+    dvc.python(root, ["-m", "stages.calibrate"], "calibrate", aside=True, listener=listener, step="calibrate")
     return files.read_json(root / layout.NOISE, NoiseReport)

@@ -10,6 +10,7 @@ from checks.errors import EvidenceRefused, MachineRefused, ParamsRefused, Remote
 from checks.formats.training_reports import TrainReport
 from release.adapters import commits, dvc, skypilot
 from release.adapters.dvc import StageRefused
+from release.adapters.listening import Listener
 from release.record import hand_over as handed
 from release.record.records import Records
 from release.verbs import run
@@ -18,8 +19,10 @@ _JOB = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")  # becomes a folder on the DVC rem
 _HEAD = "run it at the top of a clone with a commit: the cluster gets this folder with its .git"
 
 
-def launch(root: Path, task: Path, targets: tuple[str, ...]) -> None:
+def launch(root: Path, task: Path, targets: tuple[str, ...], listener: Listener | None = None) -> None:
     """Run the pipeline, or the part up to ``targets``, as ``task`` of SkyPilot, and bring its record and outputs here.
+
+    What DVC prints here is given to ``listener``; what SkyPilot prints is shown.
 
     Raises as ``skypilot.run``; MachineRefused without a commit, without a DVC remote, or if the job handed over no
     record; StageRefused if a stage refused there; EvidenceRefused if the record is not of HEAD and of what lies here;
@@ -34,7 +37,7 @@ def launch(root: Path, task: Path, targets: tuple[str, ...]) -> None:
     job = f"lockstep-{commit[:12]}-{secrets.token_hex(4)}"
     code = skypilot.run(root, task, job, {"LOCKSTEP_JOB": job, "LOCKSTEP_STAGES": " ".join(targets)})
     with tempfile.TemporaryDirectory(prefix="lockstep-job-") as scratch:
-        _transfer(root, "take", job, Path(scratch))
+        _transfer(root, "take", job, Path(scratch), listener)
         found = handed.unpack(Records(root).work_tree, Path(scratch), commit)
     if found is None and code:
         raise MachineRefused(
@@ -48,10 +51,10 @@ def launch(root: Path, task: Path, targets: tuple[str, ...]) -> None:
         )
     if found.refused:
         raise StageRefused(found.refused)
-    _take_outputs(root, targets)
+    _take_outputs(root, targets, listener)
 
 
-def hand_over(root: Path, job: str, targets: tuple[str, ...]) -> None:
+def hand_over(root: Path, job: str, targets: tuple[str, ...], listener: Listener | None = None) -> None:
     """Run the pipeline, share its outputs on the DVC remote, and put its record there as ``job``.
 
     A stage that refuses is part of the record. Raises what else ``run.run`` raises, and then nothing is handed over;
@@ -61,12 +64,12 @@ def hand_over(root: Path, job: str, targets: tuple[str, ...]) -> None:
         raise ParamsRefused(f"--hand-over {job!r}: is no name of a job", "pass on $LOCKSTEP_JOB of the task")
     commit, word = _head(root), None
     try:
-        run.run(root, targets, force=False, remote=True)
+        run.run(root, targets, force=False, remote=True, listener=listener)
     except StageRefused as refusal:
         word = refusal.word
     with tempfile.TemporaryDirectory(prefix="lockstep-job-") as scratch:
         handed.pack(Records(root).work_tree, Path(scratch), commit, word)
-        _transfer(root, "put", job, Path(scratch))
+        _transfer(root, "put", job, Path(scratch), listener)
 
 
 def _head(root: Path) -> str:
@@ -76,13 +79,15 @@ def _head(root: Path) -> str:
     return commit
 
 
-def _transfer(root: Path, way: str, job: str, folder: Path) -> None:
-    dvc.python(root, ["-m", "stages.hand_over", way, job, str(folder)], "the hand-over", {dvc.REMOTE: "1"})
+def _transfer(root: Path, way: str, job: str, folder: Path, listener: Listener | None) -> None:
+    arguments, more = ["-m", "stages.hand_over", way, job, str(folder)], {dvc.REMOTE: "1"}
+    dvc.python(root, arguments, "the hand-over", more, listener=listener, step=f"{way} record")
 
 
-def _take_outputs(root: Path, targets: tuple[str, ...]) -> None:
+def _take_outputs(root: Path, targets: tuple[str, ...], listener: Listener | None = None) -> None:
     """Fetch what the new dvc.lock names, and hold all of it to what lies here: DVC by MD5, the adapter by SHA-256."""
-    if code := dvc.dvc(root, "pull", *(["--with-deps"] if targets else []), "--", *targets):
+    wanted = [*(["--with-deps"] if targets else []), "--", *targets]
+    if code := dvc.dvc(root, "pull", *wanted, listener=listener):
         raise RemoteRefused(
             f"dvc pull ended with {code}: the DVC remote does not have what the record names",
             "read its lines above; do both reach the same remote? ./lockstep dvc remote list",

@@ -33,14 +33,10 @@ def run(
     """
 
     def python(step: str, arguments: list[str], name: str, more: dict[str, str] | None = None) -> None:
-        if listener is not None:
-            listener.step(step)
-        dvc.python(root, arguments, name, more, listener=listener)
+        dvc.python(root, arguments, name, more, listener=listener, step=step)
 
-    def share(step: str, *arguments: str) -> int:
-        if listener is not None:
-            listener.step(step)
-        return dvc.dvc(root, step, *arguments, listener=listener)
+    def share(*arguments: str) -> int:
+        return dvc.dvc(root, *arguments, listener=listener)
 
     if not (root / layout.NOISE).is_file() and (not targets or "gate" in targets):
         raise EvidenceRefused(
@@ -67,7 +63,8 @@ def run(
         python("tracking", ["-m", "stages.tracking.verdict"], "telling MLflow the verdict")
     if shared and (code := share("push", *wanted)):
         raise RemoteRefused(
-            f"dvc push ended with {code}", "read its lines above; when the remote takes it: dvc push, then go on"
+            f"dvc push ended with {code}",
+            "read its lines above; when the remote takes it: `./lockstep dvc push`, then go on",
         )
 
 

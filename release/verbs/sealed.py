@@ -18,6 +18,7 @@ from checks.errors import EvidenceRefused, MachineRefused, Refusal, VerdictFaile
 from checks.formats.statement import PAYLOAD, Looked
 from checks.rows import Record, Row, request
 from release.adapters import commits, dvc
+from release.adapters.listening import Listener
 from release.evidence import dsse, keys, sigstore, statement, trust
 from release.ledger import Change
 from release.promotion import context, sealed
@@ -102,8 +103,13 @@ def new(root: Path, source: Path, key: Path | None = None) -> New:
     return New(private, digest.of_bytes(data).removeprefix("sha256:"), len(rows))
 
 
-def ask(root: Path, key: Path | None = None, *, keyless: bool = False, target: str | None = None) -> Asked:
+def ask(
+    root: Path, key: Path | None = None, *, keyless: bool = False, target: str | None = None,
+    listener: Listener | None = None,
+) -> Asked:  # fmt: skip
     """Ask the sealed split about the model of the record here, count the look, and sign the bit.
+
+    What the stage prints is given to ``listener``; without one it is printed.
 
     Raises EvidenceRefused if the record is not the target branch's or its verdict does not hold, if the signer may not
     sign looks, or a look there cannot be believed; VerdictFailed or VerdictInconclusive where the verdict itself does
@@ -121,7 +127,8 @@ def ask(root: Path, key: Path | None = None, *, keyless: bool = False, target: s
     model = _recorded(where, wanted)
     if (known := _known(where, wanted, model)) is not None:
         return known
-    bit = dvc.python(root, ["-m", "stages.sealed"], "sealed", heard=True).split()[-1:]
+    said = dvc.python(root, ["-m", "stages.sealed"], "sealed", heard=True, listener=listener, step="sealed")
+    bit = said.split()[-1:]
     if bit not in (["pass"], ["fail"]):
         raise MachineRefused("stages.sealed: said neither pass nor fail", "install the package again")
     where = context.find(root, target)  # of now: the answers may have taken hours
