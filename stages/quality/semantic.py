@@ -8,6 +8,7 @@ such rows are counted, listed for people to look at, and bounded; they are not k
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -82,7 +83,8 @@ def _closest(
 ) -> Iterator[tuple[int, float]]:
     """For each of ``asked`` the place of the closest of ``known``, the first of equal ones, and their cosine."""
     scores = config.scores(known, asked, partial(_embed, folder))
-    for cosines in progress.of_rows("compare meanings", scores, len(asked)):
+    first = next(scores)  # encodes all texts, which has a bar of its own
+    for cosines in progress.of_rows("compare meanings", chain([first], scores), len(asked)):
         place = int(cosines.argmax())
         yield place, min(1.0, float(cosines[place]))
 
