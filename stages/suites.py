@@ -17,7 +17,6 @@ Run: python -m stages.suites
 """
 
 import re
-import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -32,7 +31,7 @@ from pydantic import ValidationError
 
 from checks import digest, files, layout
 from checks.config.params import Evaluate, Params
-from checks.errors import EvaluationRefused, EvidenceRefused, SourceRefused
+from checks.errors import EvaluationRefused, EvidenceRefused
 from checks.evaluation import answered
 from checks.evaluation.answered import AnsweredRows, RatingSuite
 from checks.evaluation.judges import JUDGES
@@ -47,9 +46,9 @@ from checks.rows import Row
 from checks.scorers import KINDS as SCORERS
 from checks.suites import SUITES
 from checks.training.quantization import UNQUANTISED
-from stages import entry, progress, references, sources
+from stages import entry, progress, references
 from stages.inference import answers
-from stages.sources import archive, uris
+from stages.sources import copies, uris
 
 _ABOUT = "One file for each suite of params.yaml that has any. docs/how-to/suites.md says what is in it.\n"
 
@@ -238,30 +237,12 @@ def _weights(root: Path, earlier: ReferencesReport, role: Role) -> Iterator[Path
 
 @contextmanager
 def _files(name: str, suite: SuiteKind, root: Path) -> Iterator[dict[str, Path]]:
-    """Copies of the pinned files of a suite, verified: what is hashed is what is read."""
+    """Copies of the pinned files of a suite, verified."""
     with tempfile.TemporaryDirectory() as scratch:
         found = {}
         for number, (key, source) in enumerate(suite.sources.items()):
-            section = f"suites.{name}.{key}"
-            with sources.alone(root):
-                verified = sources.bring(source, section, root)
             place = Path(scratch) / str(number)
-            if verified.inside is not None:
-                place.mkdir()
-                place = archive.extract(verified.path, verified.inside, place)
-            elif verified.path.is_file():
-                shutil.copyfile(verified.path, place)
-                if digest.of_file(place).sha256 != f"sha256:{verified.sha256}":
-                    raise SourceRefused(f"{layout.PARAMS}: {section}.uri: changed while it was read", "run again")
-            elif key in suite.folders:
-                shutil.copytree(verified.path, place)
-                if digest.of_tree(place).digest != f"sha256:{verified.sha256}":
-                    raise SourceRefused(f"{layout.PARAMS}: {section}.uri: changed while it was read", "run again")
-            kind = "folder" if key in suite.folders else "file"
-            if not (place.is_dir() if kind == "folder" else place.is_file()):
-                shown = uris.redact(source.uri)
-                raise SourceRefused(f"{layout.PARAMS}: {section}.uri: {shown} is no {kind}", f"name the {kind} itself")
-            found[key] = place
+            found[key] = copies.copy(source, f"suites.{name}.{key}", root, place, key in suite.folders)
         yield found
 
 

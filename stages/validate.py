@@ -3,7 +3,9 @@
 In:  data/splits, reports/prepare.json, models/base (its tokenizer and chat template), ``data``, ``validate``,
  ``prepare`` and ``train.method`` of params.yaml.
 Out: reports/data.json (``checks.formats.data_reports.DataReport``), Data Docs as HTML in data/data_docs, and, only if
-every expectation held, data/validated.json (``checks.formats.data_reports.Seal``).
+every expectation held, data/validated.json (``checks.formats.data_reports.Seal``). With
+``validate.semantic_duplicates``, whose pinned encoder is fetched, also data/data_docs/semantic_duplicates.jsonl
+(``stages.quality.semantic.Twin``).
 Run: python -m stages.validate
 """
 
@@ -25,7 +27,16 @@ from checks.training import steps
 from checks.training.methods import METHODS
 from checks.training.preferences import learned
 from stages import entry
-from stages.quality import chat_tokens, expectations, label_noise, labels, preferences, rows_frames, statistics
+from stages.quality import (
+    chat_tokens,
+    expectations,
+    label_noise,
+    labels,
+    preferences,
+    rows_frames,
+    semantic,
+    statistics,
+)
 from stages.quality.expectations import ALL, LABELS, Columns, Frame
 
 Splits = Mapping[str, Sequence[Row]]
@@ -78,10 +89,15 @@ def validate(params: Params, root: Path) -> str:
     if any(counts.values()):
         suspects = label_noise.of(read, only_train) if params.validate_.labels is not None else None
         found = statistics.of(read, suspects)
+    meaning = params.validate_.semantic_duplicates
+    twins = semantic.twins(meaning, read, root)
+    frames |= semantic.frames(meaning, read, twins)
     del read
     suites = expectations.suites(params.validate_, params.prepare, report, list(defects), needed, some)
     suites |= preferences.suites(judged, params.validate_.preferences, params.validate_.max_reference_tokens)
+    suites |= semantic.suites(meaning)
     outcomes = expectations.run(suites, frames, root / layout.DATA_DOCS)
+    semantic.write(meaning, twins, root)
     failed = [outcome for outcome in outcomes if not outcome.success]
     files.write_json(
         root / layout.DATA_REPORT,

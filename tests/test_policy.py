@@ -130,6 +130,9 @@ def _document() -> dict[str, Any]:
     document["validate"]["min_rows"]["test"] = 1000  # enough for every threshold here
     document["prepare"]["personal_data"] = {"detectors": ["email", "phone", "secret"], "allow": []}
     document["validate"]["preferences"] = {"max_length_bias": 0.15, "max_auc": 0.75}
+    document["validate"]["semantic_duplicates"] = {
+        "model": _LOG, "pooling": "mean", "max_tokens": 256, "similarity": 0.95, "max_share": 0.01,
+    }  # fmt: skip
     document["train_budget"] = {"train_minutes": 30, "gpu_hours": 1, "cost": 3, "hourly_price": 2.5}
     document["promote"]["environments"]["production"] |= {
         "soak_hours": 24, "approvals": 1, "signatures": 2, "runtimes": ["tgi"], "verified": ["container"],
@@ -208,6 +211,8 @@ DIRECTIONS: list[tuple[str, Any, Any]] = [
     ("validate.min_rows.train", 1000, 2000),
     ("validate.preferences.max_length_bias", 0.2, 0.1),
     ("validate.preferences.max_auc", 0.8, 0.7),
+    ("validate.semantic_duplicates.similarity", 0.97, 0.9),
+    ("validate.semantic_duplicates.max_share", 0.02, 0.0),
     ("validate.min_rows.valid", 50, 120),
     ("validate.min_rows.test", 950, 1100),
     ("validate.max_prompt_tokens", 100, 90),
@@ -253,6 +258,9 @@ INCOMPARABLE: list[tuple[str, Any]] = [
     ("prepare.rules", ["drop-duplicates"]),
     ("prepare.max_prompt_words", 90),
     ("prepare.near_duplicates.similarity", 0.9),
+    ("validate.semantic_duplicates.model.sha256", "2" * 64),
+    ("validate.semantic_duplicates.pooling", "first"),
+    ("validate.semantic_duplicates.max_tokens", 128),
     ("sealed.sha256", "0" * 64),
     ("sealed.rows", 3000),
     ("sealed.max_looks", 40),

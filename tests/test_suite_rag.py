@@ -400,24 +400,6 @@ def test_the_best_places_are_those_of_the_largest_scores(case: str) -> None:
     assert best(np.array(scores, float), most) == places
 
 
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
-    """A random BERT, one layer, 16 wide, with the tiny model's tokenizer."""
-    import torch
-    from transformers import AutoTokenizer, BertConfig, BertModel
-
-    folder = tmp_path_factory.mktemp("encoder") / "encoder"
-    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(3)
-    config = BertConfig(
-        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
-        max_position_embeddings=40,
-    )  # fmt: skip
-    BertModel(config).save_pretrained(folder)
-    return folder
-
-
 @pytest.mark.parametrize("pooling", ["mean", "first"])
 def test_a_text_has_the_vector_of_its_own_tokens(pooling: Any, encoder: Path) -> None:
     import torch

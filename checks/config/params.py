@@ -20,8 +20,9 @@ from checks.gates import Gate, decided_at
 from checks.gates.looks import LooksGate
 from checks.gating.gate_kind import ScoreGate
 from checks.kinds import NameOf, OneOf
+from checks.retrievers.dense import Vectors
 from checks.scorers import Scorer
-from checks.sections import Agreement, Bound, Fraction, Name, Positive, Section, stricter
+from checks.sections import Agreement, Bound, Fraction, Name, Positive, Section, Share, stricter
 from checks.sections import Source as Source
 from checks.suites import Suite
 from checks.training import preferences, quantization, steps
@@ -165,6 +166,24 @@ class Preferences(Section):
     ]
 
 
+class SemanticDuplicates(Vectors):
+    """Rows of valid and test whose request means nearly the same as one of train, in other words.
+
+    Held-out rows are the questions of the encoder, train rows its passages.
+    """
+
+    similarity: Annotated[
+        float,
+        Field(gt=0, le=1, description="cosine of two vectors that makes a semantic near-duplicate"),
+        stricter("lower"),  # more rows have one
+    ]
+    max_share: Annotated[
+        Share,
+        Field(description="share of the rows of valid, and of test, that may have one in train; 1: they are counted"),
+        stricter("lower"),
+    ]
+
+
 class Validate(Section):
     """Bounds of the expectations on the splits."""
 
@@ -178,6 +197,11 @@ class Validate(Section):
     labels: Annotated[Labels | None, Field(description="null for free text"), stricter("section")]
     preferences: Annotated[
         Preferences | None, Field(description="for the training methods dpo, kto and orpo"), stricter("section")
+    ] = None
+    semantic_duplicates: Annotated[
+        SemanticDuplicates | None,
+        Field(description="held-out rows that mean the same as a train row, by an encoder; null: not looked for"),
+        stricter("section"),
     ] = None
 
 

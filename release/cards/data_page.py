@@ -41,6 +41,11 @@ class DataPage(Record):
         return [each for each in self.report.expectations if not each.success]
 
     @property
+    def tolerated(self) -> list[Expectation]:
+        """The expectations that hold although some rows do not meet them."""
+        return [each for each in self.report.expectations if each.success and each.unexpected]
+
+    @property
     def headline(self) -> str:
         """One sentence: whether the data passed."""
         total, rows = len(self.report.expectations), sum(self.report.rows.values())

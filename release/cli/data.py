@@ -50,6 +50,8 @@ def _text(found: "DataPage") -> Iterator[str]:
     yield click.style(found.headline, fg="red" if found.failed else "green", bold=True)
     for each in found.failed:
         yield f"  ✗ {one_line(each.name)}: {each.unexpected:,} rows; observed {one_line(each.observed)}"
+    for each in found.tolerated:
+        yield f"  {one_line(each.name)}: observed {one_line(each.observed)}"
     for name, split in found.prepare.splits.items():
         yield f"  {name:<6}{split.rows:>8,} rows in {split.groups:,} groups"
     for source, rows in found.prepare.sources.items():

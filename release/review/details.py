@@ -135,9 +135,10 @@ def failed_expectations(facts: Facts) -> list[Failed]:
 
 
 def columns(expectation: Failed) -> list[str]:
-    """The columns shown of offending rows: those that validate names, else the first five."""
-    names = list(dict.fromkeys(name for each in expectation.rows for name in each))
-    return [name for name in _COLUMNS if name in names] or names[:5]
+    """The first five columns of offending rows: those of any row, then what the expectation is about."""
+    names = dict.fromkeys(name for each in expectation.rows for name in each)
+    known = [name for name in _COLUMNS if name in names]
+    return [*known, *(name for name in names if name not in _COLUMNS)][:5]
 
 
 def shown(value: Any) -> str:

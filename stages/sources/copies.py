@@ -1,0 +1,39 @@
+"""Copies of the pinned sources that a stage reads itself: what is hashed is what is read."""
+
+import shutil
+from pathlib import Path
+
+from checks import digest, layout
+from checks.config.params import Source
+from checks.errors import SourceRefused
+from stages import sources
+from stages.sources import archive, uris
+
+
+def copy(source: Source, section: str, root: Path, place: Path, is_folder: bool) -> Path:
+    """Fetch ``source``, verify it and copy it to ``place``; return the path of the copy, which can be below ``place``.
+
+    ``section`` is its path in params.yaml. Raises SourceRefused as ``sources.bring``, or if it is no folder, or no
+    file.
+    """
+    with sources.alone(root):
+        verified = sources.bring(source, section, root)
+    if verified.inside is not None:
+        place.mkdir()
+        place = archive.extract(verified.path, verified.inside, place)
+    elif verified.path.is_file():
+        shutil.copyfile(verified.path, place)
+        _hold(digest.of_file(place).sha256, verified.sha256, section)
+    elif is_folder:
+        shutil.copytree(verified.path, place)
+        _hold(digest.of_tree(place).digest, verified.sha256, section)
+    kind = "folder" if is_folder else "file"
+    if not (place.is_dir() if is_folder else place.is_file()):
+        shown = uris.redact(source.uri)
+        raise SourceRefused(f"{layout.PARAMS}: {section}.uri: {shown} is no {kind}", f"name the {kind} itself")
+    return place
+
+
+def _hold(found: str, sha256: str, section: str) -> None:
+    if found != f"sha256:{sha256}":
+        raise SourceRefused(f"{layout.PARAMS}: {section}.uri: changed while it was read", "run again")
