@@ -158,6 +158,22 @@ def test_a_list_that_lacks_a_model_of_its_own_history_voids_the_verdict(clone: P
 
 
 @pytest.mark.slow
+def test_a_model_that_only_an_earlier_list_has_stays_listed(clone: Path) -> None:
+    """Its branch is gone, so no evaluation in git names it."""
+    listed = LooksReport(models={C: (D,)})
+    files.write_json(clone / layout.LOOKS, listed)
+    keep(clone)
+    files.write_json(clone / layout.LOOKS, LooksReport(models={}))
+    keep(clone)
+    (line,) = looks.current(Records(clone))
+    assert f"lacks 1 of the models that this test split judged ({D[:19]}…)" in line
+    (clone / layout.LOOKS).unlink()
+    assert looks.write(Records(clone))
+    assert files.read_json(clone / layout.LOOKS, LooksReport) == listed
+    assert looks.current(Records(clone)) == []
+
+
+@pytest.mark.slow
 def test_after_the_merge_later_tries_of_others_change_nothing(clone: Path) -> None:
     keep(clone)
     branch(clone)

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from checks import layout
+from checks import files, layout
 from checks.errors import EvidenceRefused, Outrun, ParamsRefused, RemoteRefused
-from release.record import committed
+from checks.formats.evaluation_reports import EvaluationReport, LooksReport
+from release.record import committed, looks
 from release.record.records import Records, WorkTree
 from release.verbs.record import commit_record
 from tests import build_tree, git_service, ledger_tree, report_tree
@@ -120,10 +121,64 @@ def test_a_branch_that_moved_keeps_what_it_has(work: Path) -> None:
         commit_record(work, BRANCH, "main")
 
 
+def counted(work: Path) -> list[str]:
+    """The looks on the branch of the looks, the latest first, after the commit that began it."""
+    log = git(work.parent / "origin.git", "log", "--format=%s", "lockstep/looks").splitlines()
+    return log[:-1]
+
+
+def model(work: Path) -> str:
+    return files.read_json(work / layout.EVALUATION, EvaluationReport).merged
+
+
+@pytest.mark.parametrize("how", ["closed", "force-pushed", "moved on"])
+def test_a_look_is_counted_although_its_branch_loses_the_record(work: Path, how: str) -> None:
+    origin, proposed = work.parent / "origin.git", tip(work)
+    if how == "moved on":
+        git(origin, "update-ref", f"refs/heads/{BRANCH}", "main")
+        with pytest.raises(Outrun):
+            commit_record(work, BRANCH, "main")
+    else:
+        commit_record(work, BRANCH, "main")
+        git(
+            origin,
+            "update-ref",
+            *(["-d", f"refs/heads/{BRANCH}"] if how == "closed" else [f"refs/heads/{BRANCH}", proposed]),
+        )
+    later = work.parent / "later"
+    git(work.parent, "clone", "--quiet", "--branch", "main", str(origin), str(later))
+    (later / "reports").mkdir(exist_ok=True)
+    (later / layout.EVALUATION).unlink(missing_ok=True)
+    looks.write(Records(later))
+    assert model(work) in {
+        each for known in files.read_json(later / layout.LOOKS, LooksReport).models.values() for each in known
+    }
+    assert git(later, "ls-tree", "-r", "--name-only", "origin/lockstep/looks") == f"{layout.EVALUATION}\n"
+
+
+def test_a_model_is_counted_once_and_beside_those_that_others_add_at_the_same_time(work: Path) -> None:
+    origin = work.parent / "origin.git"
+    other = git(work, "commit-tree", "-m", "begun by another", f"{head(work)}^{{tree}}").strip()
+    git(work, "push", "--quiet", "origin", f"{other}:refs/heads/other")
+    once = f"[ -e met ] || {{ touch met; env -u GIT_QUARANTINE_PATH git update-ref refs/heads/lockstep/looks {other}; exit 1; }}"
+    git_service.hook(origin, "pre-receive", once)
+    commit_record(work, BRANCH, "main")
+    short = model(work).removeprefix("sha256:")[:12]
+    (line,) = counted(work)
+    assert line.startswith(f"look: model {short} on test ")
+    assert git(origin, "log", "--format=%s", "--max-parents=0", "lockstep/looks") == "begun by another\n"
+    commit_record(work, BRANCH, "main")
+    assert counted(work) == [line]
+
+
 def test_a_remote_that_refuses_or_lies_is_told_and_nothing_changes_here(work: Path) -> None:
     proposed = tip(work)
     git_service.hook(work.parent / "origin.git", "pre-receive", "echo the branch is protected; exit 1")
-    with pytest.raises(RemoteRefused, match="the branch is protected: nothing was pushed"):
+    with pytest.raises(RemoteRefused, match="lockstep/looks of origin: was not created: the branch is protected"):
+        commit_record(work, BRANCH, "main")
+    only = f"while read old new ref; do [ $ref != refs/heads/{BRANCH} ] || {{ echo the branch is protected; exit 1; }}; done"
+    git_service.hook(work.parent / "origin.git", "pre-receive", only)
+    with pytest.raises(RemoteRefused, match=f"{BRANCH} of origin: the branch is protected: nothing was pushed"):
         commit_record(work, BRANCH, "main")
     assert (tip(work), head(work)) == (proposed, proposed)
     git(work, "remote", "set-url", "origin", str(work.parent / "nowhere.git"))

@@ -1,7 +1,9 @@
 """looks: which models each test split has judged, from git and this work tree, in reports/looks.json.
 
-A model counts as judged once its evaluation is recorded. All branches count that git has here, merged or not, because
-a model that was tried and dropped is a try too. What was never committed is known only while this file remembers it.
+A model counts as judged once its evaluation is recorded, or a committed list has it. All branches count that git has
+here, merged or not, because a model that was tried and dropped is a try too. ``lockstep record`` keeps each evaluation
+on a branch of its own (``release.record.looks_branch``), so a try outlives its branch. What was never committed is
+known only while this file remembers it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -47,7 +49,7 @@ def write(records: Records) -> bool:
     replaced = lock_check.makes_another_model(records.work_tree)
     if stored is not None and own is not None and not replaced and not current(records) and _merged(records, own):
         return False
-    looks = _recorded(records.root, "--all", "HEAD") | _listed(stored)
+    looks = _known(records.root, "--all", "HEAD") | _listed(stored)
     if own is not None:
         looks = looks | {own} if replaced else looks - {own}
     report = LooksReport(models={test: tuple(sorted(models)) for test, models in sorted(_by_test(looks).items())})
@@ -58,13 +60,16 @@ def write(records: Records) -> bool:
 
 
 def current(records: Records) -> list[str]:
-    """A line if reports/looks.json is missing, or lacks a model that the history of HEAD has for this test split."""
+    """A line if reports/looks.json is missing, or lacks a model that the history of HEAD has for this test split.
+
+    The history has the evaluations that were recorded, and the earlier lists.
+    """
     stored, own = _stored(records), _own(records)
     if stored is None:
         return [f"{layout.LOOKS}: is missing or cannot be read; {_TODO}"]
     if own is None:
         return []
-    known = {look.model for look in _recorded(records.root, "HEAD") if look.test == own.test}
+    known = {look.model for look in _known(records.root, "HEAD") if look.test == own.test}
     missing = known - {own.model} - set(stored.models.get(own.test, ()))
     if not missing:
         return []
@@ -75,17 +80,35 @@ def current(records: Records) -> list[str]:
 def _merged(records: Records, own: Look) -> bool:
     """Whether the target branch has the record of this model."""
     tip = commits.target(records.root)[1]
-    return tip is not None and own in _recorded(records.root, tip)
+    return tip is not None and own in recorded(records.root, tip)
 
 
-def _recorded(root: Path, *revisions: str) -> frozenset[Look]:
+def _known(root: Path, *revisions: str) -> frozenset[Look]:
+    """The evaluations in the history of ``revisions``, and what its lists have."""
+    listed = (_listed(_list(text)) for text in _versions(root, layout.LOOKS, *revisions))
+    return frozenset().union(recorded(root, *revisions), *listed)
+
+
+def recorded(root: Path, *revisions: str) -> frozenset[Look]:
     """The evaluations in the history of ``revisions``. Records that no version wrote are left out."""
+    return frozenset(filter(None, map(parse, _versions(root, layout.EVALUATION, *revisions))))
+
+
+def _versions(root: Path, path: Path, *revisions: str) -> list[bytes]:
     if not commits.has_repository(root) or commits.resolve(root, "HEAD") is None:
-        return frozenset()
-    return frozenset(filter(None, map(_look, commits.versions(root, layout.EVALUATION, *revisions))))
+        return []
+    return commits.versions(root, path, *revisions)
 
 
-def _look(text: bytes) -> Look | None:
+def _list(text: bytes) -> LooksReport | None:
+    try:
+        return LooksReport.model_validate_json(text)
+    except ValidationError:
+        return None
+
+
+def parse(text: bytes) -> Look | None:
+    """The look that a reports/evaluation.json records; None if no version wrote it."""
     try:
         found = _Evaluation.model_validate_json(text)
     except ValidationError:

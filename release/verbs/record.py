@@ -1,8 +1,8 @@
 """record: commits the record of a run (dvc.lock and the reports in git) to its branch, as one commit.
 
 The commit is built from git objects on top of the judged commit, and pushed only if the branch is still there. If the
-branch moved, nothing is pushed; the run of the new commit records its own result. Nothing else of the work tree is
-committed.
+branch moved, no record is pushed; the run of the new commit records its own result. Nothing else of the work tree is
+committed. The look at the test split is pushed first, to a branch of its own.
 """
 
 import re
@@ -17,7 +17,7 @@ from release.adapters import commits
 from release.adapters.git import Git
 from release.ledger import DEADLINE, Change
 from release.ledger.write import commit_of
-from release.record import committed, lock_check
+from release.record import committed, lock_check, looks_branch
 from release.record.records import Records
 from release.review import facts
 
@@ -98,6 +98,7 @@ def _push(git: Git, branch: str, head: str, made: str) -> str:
     shown = f"{redact(branch, 100)} of {_REMOTE}"
     if git.run("check-ref-format", ref).code != 0:
         raise ParamsRefused(f"{redact(branch, 100)!r}: is not a valid branch name", "name the pull request's branch")
+    looks_branch.add(git, _REMOTE)  # first: the test split was asked, whatever becomes of the branch
     now = _look(git, ref, shown)
     if now == head and made != head:
         said = git.run(

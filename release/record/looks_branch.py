@@ -1,0 +1,63 @@
+"""The branch lockstep/looks of the remote: one commit for each model that a test split judged, with its evaluation.
+
+A pull request that is closed, or whose record is overwritten by a force push, leaves no trace on the branches that
+people use. ``looks`` counts every branch that git has, so it counts this one. Each commit follows the one before it:
+git refuses to take one back where force pushes are forbidden, and a clone remembers the last one that it saw.
+"""
+
+from pathlib import Path
+
+from checks import layout
+from checks.errors import Outrun, RemoteRefused
+from release.adapters.git import Git
+from release.ledger import place, push, write
+from release.ledger.place import Place
+from release.ledger.types import Change
+from release.record import looks
+
+BRANCH = "lockstep/looks"
+_TRIES = 5  # while others add theirs
+
+
+def add(git: Git, remote: str) -> None:
+    """Push the evaluation in the work tree of ``git`` to ``remote``, unless the branch has a look at this model.
+
+    Raises RemoteRefused if the remote refuses, does not answer, or lost looks that this clone saw; Outrun if others
+    keep adding theirs.
+    """
+    evaluation = (git.root / layout.EVALUATION).read_bytes()
+    look = looks.parse(evaluation)
+    assert look is not None  # of a record that holds
+    where = Place(git, BRANCH, remote, git.line("rev-parse", "--show-prefix"))
+    message = (
+        f"look: model {look.model.removeprefix('sha256:')[:12]} on test {look.test.removeprefix('sha256:')[:12]}\n"
+    )
+    for attempt in range(1, _TRIES + 1):
+        tip = place.look(where).tip
+        if tip is not None:
+            place.bring(where, tip)
+            if look in looks.recorded(git.root, tip):
+                return
+        try:
+            _add(where, tip, Change({Path(layout.EVALUATION): evaluation}, message))
+        except Outrun:
+            if attempt == _TRIES:
+                raise
+        else:
+            return
+
+
+def _add(where: Place, tip: str | None, change: Change) -> None:
+    """Commit on ``tip``, or begin the branch. Raises Outrun if the branch is no longer there."""
+    if tip is not None:
+        write.commit(where, tip, change, ())
+        return
+    place.never_was(where)
+    git = where.git
+    begun = git.line("commit-tree", "-m", "Models that test splits judged", git.line("mktree", given=b""))
+    try:
+        push.propose(where, write.commit_of(git, begun, change, where.prefix), BRANCH)
+    except RemoteRefused as refused:
+        if place.look(where).tip is None:
+            raise
+        raise Outrun(refused.what, refused.todo) from refused  # somebody else began it
