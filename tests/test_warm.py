@@ -38,8 +38,8 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def start(root: Path, *words: str, mask: int = -1, python: str = "", **more: str) -> "subprocess.Popen[str]":
-    command = [python or repository.interpreter(), "-m", "stages.merge", *words]
+def start(root: Path, *words: str, mask: int = -1, **more: str) -> "subprocess.Popen[str]":
+    command = [repository.interpreter(), "-m", "stages.merge", *words]
     return subprocess.Popen(
         command, cwd=root, env=repository.environment(**more), umask=mask, text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -67,8 +67,9 @@ def test_a_stage_has_arguments_folder_environment_streams_and_exit_code(
 
 def test_what_is_forked_with_other_hashes_has_another_seed(root: Path) -> None:
     def hashed(python: str, **more: str) -> tuple[bool, int]:
-        out, _ = start(root, python=python, **more).communicate("")
-        _, (_, loaded, number) = json.loads(out)
+        command, env = [python, "-m", "stages.merge"], repository.environment(**more)
+        done = subprocess.run(command, cwd=root, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        _, (_, loaded, number) = json.loads(done.stdout)
         return loaded, number
 
     other = warm.other_hashes()
