@@ -231,14 +231,12 @@ def tracked(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def forked_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+def forked_ranks() -> Iterator[None]:
     """Ranks of a training in this process are forked from one that has loaded torch: their hashes have one seed."""
     from tests import pipeline_repository
 
-    python = pipeline_repository.interpreter()
-    for name, value in pipeline_repository.environment(PYTHONPATH=str(REPOSITORY)).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(sys, "executable", python)
+    with pipeline_repository.forked_ranks():
+        yield
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """A git and DVC repository with this pipeline's code, a tiny model and a small table of rows."""
 
+import contextlib
 import copy
 import json
 import os
@@ -7,8 +8,11 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from checks import digest, layout
 from release.record import looks, references
@@ -101,9 +105,20 @@ def environment(**more: str) -> dict[str, str]:
     return kept | {"PATH": path, "HF_HUB_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": "1"} | more
 
 
-def interpreter() -> str:
+def interpreter(**more: str) -> str:
     """What a process with ``environment()`` runs stages and DVC with: it has their libraries loaded."""
-    return str(warm.python(environment()))
+    return str(warm.python(environment(**more)))
+
+
+@contextlib.contextmanager
+def forked_ranks(**more: str) -> Iterator[None]:
+    """Ranks of a training in this process are forked from one that has loaded torch: their hashes have one seed."""
+    python = interpreter(**more)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment(PYTHONPATH=str(REPOSITORY), **more).items():
+            patch.setenv(name, value)
+        patch.setattr(sys, "executable", python)
+        yield
 
 
 def dvc(root: Path, *args: str, **env: str) -> subprocess.CompletedProcess[str]:

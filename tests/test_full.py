@@ -88,6 +88,7 @@ def test_what_learned_takes_the_place_of_the_bases_weights_and_nothing_else_chan
     assert (parity.adapter, parity.merged[:19] in line) == (report.adapter, True)
 
 
+@pytest.mark.usefixtures("forked_ranks")
 def test_two_trainings_give_the_same_bytes_and_a_training_on_two_ranks_has_one_result(
     root: Path, tmp_path: Path, tiny_base: Path
 ) -> None:

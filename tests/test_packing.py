@@ -151,6 +151,7 @@ def test_a_training_counts_sequences_and_ends_in_the_same_bytes_twice_and_if_it_
 
 
 @slow
+@pytest.mark.usefixtures("forked_ranks")
 def test_two_ranks_learn_what_one_process_learns_from_twice_the_batch(root: Path) -> None:
     counts, losses = [], []
     for ranks, batch in ((1, 4), (2, 2)):

@@ -22,7 +22,7 @@ from stages.merge import merge
 from stages.train import train
 from stages.weights import nf4
 from stages.weights.threads import one_thread
-from tests import training_tree
+from tests import pipeline_repository, training_tree
 from tests.conftest import REPOSITORY, as_params, scaled_down
 
 pytestmark = pytest.mark.slow
@@ -132,15 +132,15 @@ def test_what_ships_is_the_chosen_base_and_the_adapter_in_whole_weights(root: Pa
     assert f"into the {into} base, {far:.3f} nats" in line
 
 
-def test_two_trainings_give_one_adapter_and_another_quantisation_another(root: Path) -> None:
+def test_two_trainings_give_one_adapter_and_another_quantisation_another(root: Path, store: str) -> None:
     adapter = digest.of_tree(root / layout.ADAPTER).digest
     single = {"kind": "nf4", "double": False}
     for settings, same in (({}, True), ({"quantization": single}, False)):
         (root / layout.PARAMS).write_text(yaml.safe_dump(_document(**settings)))
         done = subprocess.run(
-            [sys.executable, "-m", "stages.train"],
+            [pipeline_repository.interpreter(), "-m", "stages.train"],  # its hashes have another seed than those here
             cwd=root,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])},
+            env=pipeline_repository.environment(PYTHONPATH=str(REPOSITORY), MLFLOW_TRACKING_URI=store),
             capture_output=True,
             text=True,
         )

@@ -17,7 +17,7 @@ from checks.formats.training_reports import TrainMeasured, TrainReport
 from checks.rows import Row
 from stages.train import train
 from stages.training import checkpoints
-from tests import pipeline_repository, training_tree
+from tests import pipeline_repository, training_tree, warm
 from tests.conftest import REPOSITORY, as_params, scaled_down, written
 
 
@@ -45,6 +45,7 @@ def _curve(root: Path, store: str) -> list[float]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_ranks")
 def test_two_ranks_learn_what_one_process_learns_from_twice_the_batch(root: Path, store: str) -> None:
     found, losses = [], []
     for ranks, batch in ((1, 8), (2, 4)):
@@ -119,7 +120,8 @@ def test_a_killed_rank_ends_all_and_the_next_run_goes_on_to_the_same_bytes(root:
     assert not list((root / checkpoints.FOLDER).iterdir())
     through, curve = digest.of_tree(root / layout.ADAPTER), (root / layout.LOSS_CURVE).read_text()
 
-    train(as_params(document), root)
+    with pipeline_repository.forked_ranks(**warm.other_hashes()):
+        train(as_params(document), root)
     assert files.read_json(root / layout.TRAIN_MEASURED, TrainMeasured).resumed_at is None
     assert (digest.of_tree(root / layout.ADAPTER), (root / layout.LOSS_CURVE).read_text()) == (through, curve)
 

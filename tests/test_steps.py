@@ -33,7 +33,7 @@ from stages.training.remote import SWITCH
 from stages.training.step import trainer_of
 from stages.weights import nf4
 from tests import pipeline_repository as repository
-from tests import training_tree
+from tests import training_tree, warm
 from tests.conftest import REPOSITORY, as_params, scaled_down, written
 from tests.training_tree import METHODS
 
@@ -359,7 +359,8 @@ def straight(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Calla
     @functools.cache
     def trained(second: str = "dpo", devices: int = 1) -> Straight:
         document = _document("sft", second, steps=(FIRST, SECOND), devices=devices)
-        return Straight(_make(tmp_path_factory.mktemp("straight"), tiny_base), document)
+        with repository.forked_ranks(**warm.other_hashes()):  # than those of a training that is killed
+            return Straight(_make(tmp_path_factory.mktemp("straight"), tiny_base), document)
 
     return trained
 
@@ -407,7 +408,7 @@ def test_a_killed_training_goes_on_in_its_step_and_ends_in_the_bytes_of_one_that
     document = _document("sft", second, steps=(FIRST, SECOND), devices=devices)
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     through = straight(second, devices)
-    request.getfixturevalue("forked_ranks")  # those of the training that ran through are not: other seeds of hashes
+    request.getfixturevalue("forked_ranks")  # after it: those of the training that ran through have other hashes
     root = _make(tmp_path / "killed", tiny_base)
     place, manifests = root / checkpoints.FOLDER, f"*/step-*/{MANIFEST}"
     if where == THERE:

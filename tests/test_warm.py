@@ -25,7 +25,7 @@ if sys.argv[1:] == ["wait"]:
 mask = os.umask(0)
 told = [sys.argv[1:], os.getcwd(), os.environ.get("MARK"), mask, sys.stdin.read(), sys.executable, sys.path[0], __name__]
 told.append(os.getppid())
-print(json.dumps([told, [os.getpid(), "torch" in sys.modules]]))
+print(json.dumps([told, [os.getpid(), "torch" in sys.modules, hash("seed")]]))
 print("an error", file=sys.stderr)
 sys.exit(7)
 """
@@ -56,13 +56,28 @@ def test_a_stage_has_arguments_folder_environment_streams_and_exit_code(
 ) -> None:
     process = start(root, "a", "b c", mask=0o27, MARK="é", **once)
     out, err = process.communicate("from outside")
-    told, (pid, loaded) = json.loads(out)
+    told, (pid, loaded, _) = json.loads(out)
     here = [repository.interpreter(), str(root), "__main__", os.getpid()]
     assert told == [["a", "b c"], str(root), "é", 0o27, "from outside", *here]
     assert (process.returncode, err) == (7, "an error\n")
     assert loaded == forked
     assert (pid == process.pid) == (not forked)
     assert os.getpid() != pid
+
+
+def test_what_is_forked_with_other_hashes_has_another_seed(root: Path) -> None:
+    def hashed(python: str, **more: str) -> tuple[bool, int]:
+        command, env = [python, "-m", "stages.merge"], repository.environment(**more)
+        done = subprocess.run(command, cwd=root, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        _, (_, loaded, number) = json.loads(done.stdout)
+        return loaded, number
+
+    other = warm.other_hashes()
+    seed = hashed(sys.executable, **other)[1]  # of a new interpreter that is told it
+    assert hashed(repository.interpreter(**other), **other) == (True, seed)
+    loaded, first = hashed(repository.interpreter())
+    assert loaded
+    assert first != seed
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -89,7 +104,7 @@ def test_a_server_of_a_model_is_forked_as_verify_starts_it(root: Path) -> None:
     given = processes.private(runtime, runtime.environment, root) | {"PATH": os.environ["PATH"]} | warm.NOWHERE
     command = [str(warm.serving()), "-m", "stages.merge"]
     done = subprocess.run(command, cwd=root, env=given, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    _, (_, loaded) = json.loads(done.stdout)
+    _, (_, loaded, _) = json.loads(done.stdout)
     assert (loaded, done.returncode) == (True, 7)
     program = warm.serving().with_name("transformers")
     assert f"{warm.serving()} -m transformers.cli.transformers" in program.read_text()

@@ -10,7 +10,8 @@ to it, it is killed when the first process is, and the first one ends as it ends
 ``python`` is a new interpreter as usual for all else, and where the environment differs from the one given in a variable
 that is read once, when an interpreter starts or a library is loaded. Ranks of a training are forked too.
 
-Forked processes have one seed of hashes. So tests that compare bytes made by several processes start new ones.
+Forked processes have one seed of hashes. So tests that compare bytes made by several processes fork some of them from a
+second process, whose environment has ``other_hashes()``, or start new ones.
 """
 
 import atexit
@@ -33,6 +34,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -118,12 +120,21 @@ def python(environment: Mapping[str, str]) -> Path:
     return _environment(frozenset(_once(environment).items()), LIBRARIES)
 
 
+def other_hashes() -> dict[str, str]:
+    """Hashes have this seed in one run of pytest, and another in the next, which shows where bytes depend on it."""
+    return {"PYTHONHASHSEED": str(zlib.crc32(_run_of_pytest().encode()))}
+
+
 def serving() -> Path:
     """The program, beside a ``transformers`` whose servers are forked: for `transformers serve` as `lockstep verify` does it."""
     from release import runtimes  # not where this file is the program
 
     environment = runtimes.load("transformers").environment | NOWHERE
     return _environment(frozenset(_once(environment).items()), SERVER_LIBRARIES)
+
+
+def _run_of_pytest() -> str:
+    return os.environ.get("PYTEST_XDIST_TESTRUNUID", f"alone{os.getpid()}")
 
 
 def _once(environment: Mapping[str, str]) -> dict[str, str]:
@@ -138,8 +149,7 @@ def _once(environment: Mapping[str, str]) -> dict[str, str]:
 @functools.cache
 def _environment(once: frozenset[tuple[str, str]], libraries: tuple[str, ...]) -> Path:
     """One for all workers of a run of pytest. It ends with the last of them: each holds a pipe open."""
-    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", f"alone{os.getpid()}")
-    name = hashlib.sha256(repr((run, sorted(once), libraries)).encode()).hexdigest()[:8]
+    name = hashlib.sha256(repr((_run_of_pytest(), sorted(once), libraries)).encode()).hexdigest()[:8]
     folder = Path(tempfile.gettempdir()) / f"warm-{name}"
     folder.mkdir(mode=0o700, exist_ok=True)
     program, users = folder / "bin" / "python", folder / USERS
