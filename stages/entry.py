@@ -31,8 +31,7 @@ def run(name: str, stage: Stage, unneeded: Iterable[str] = ()) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # torch reads this when it is loaded. Threads that spin while they wait make training much slower on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    for library in unneeded:
-        cast(dict[str, Any], sys.modules).setdefault(library, None)  # to Python, one that is not installed
+    hide(unneeded)
     params = refused.params(root)  # of now: it may be edited while the stage works
     try:
         refused.forget(root)
@@ -46,6 +45,12 @@ def run(name: str, stage: Stage, unneeded: Iterable[str] = ()) -> None:
     except KeyboardInterrupt:
         click.echo(f"{name}: interrupted; run the same command again to go on", err=True)
         sys.exit(130)
+
+
+def hide(libraries: Iterable[str]) -> None:
+    """Make those that are not loaded yet look as if they were not installed, for the rest of this process."""
+    for library in libraries:
+        cast(dict[str, Any], sys.modules).setdefault(library, None)
 
 
 def _refuse(name: str, root: Path, refusal: Refusal, params: str | None) -> NoReturn:

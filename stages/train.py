@@ -198,5 +198,11 @@ def _versions(parts: Sequence[Params], names: tuple[str, ...]) -> dict[str, str]
     return {name: importlib.metadata.version(name) for name in used}
 
 
+def main(params: Params, root: Path) -> str:
+    """``train``, in a process of its own."""
+    entry.hide(step.unneeded(chain.alone(params)))
+    return train(params, root)
+
+
 if __name__ == "__main__":
-    entry.run("train", train)
+    entry.run("train", main)

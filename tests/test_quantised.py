@@ -19,7 +19,7 @@ from checks import digest, files, layout
 from checks.errors import EvidenceRefused, MachineRefused, MergeRefused
 from checks.formats.training_reports import ParityReport, QuantisedBase, TrainReport
 from stages.merge import merge
-from stages.train import train
+from stages.train import main, train
 from stages.weights import nf4
 from stages.weights.threads import one_thread
 from tests import pipeline_repository, training_tree
@@ -262,3 +262,16 @@ def test_bitsandbytes_fetches_no_code_through_the_package_kernels(tmp_path: Path
         [sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("settings", "hidden"), [({"quantization": None}, True), ({}, False), ({"quantization": None, "optimizer": "adamw_8bit"}, False)]
+)  # fmt: skip
+def test_a_training_that_does_not_use_bitsandbytes_hides_it_from_peft(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict, hidden: bool
+) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", sys)
+    del sys.modules["bitsandbytes"]
+    monkeypatch.setattr("stages.train.train", lambda *_: "")
+    main(as_params(_document(**settings)), tmp_path)
+    assert ("bitsandbytes" in sys.modules) == hidden

@@ -4,7 +4,7 @@ Run: python -m stages.training.step FOLDER, which ``stages.training.ranks`` does
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import MappingProxyType
@@ -18,7 +18,7 @@ from checks.formats.training_reports import QuantisedBase
 from checks.rows import Row
 from checks.training import steps
 from checks.training.interface import Job, Train
-from stages import tracking
+from stages import entry, tracking
 from stages.tracking import others
 from stages.training import chain, checkpoints, ranks
 from stages.training.checkpoints import say
@@ -243,6 +243,11 @@ def _valid_loss(trainer: Any, run: tracking.Run | None) -> float:
     return loss
 
 
+def unneeded(parts: Sequence[Params]) -> tuple[str, ...]:
+    """What PEFT imports wherever it is installed, though none of ``parts`` needs it."""
+    return () if any(part.train.needs_bitsandbytes for part in parts) else ("bitsandbytes",)
+
+
 def splits(root: Path) -> tuple[list[Row], list[Row]]:
     """The train and valid splits."""
     train, valid = (files.read_jsonl(root / layout.SPLITS / f"{name}.jsonl", Row) for name in ("train", "valid"))
@@ -258,6 +263,7 @@ def _on_rank(work: ranks.Work, index: int) -> chain.Fitted | None:
     device_of(params.train, quiet=True)
     if torch.cuda.is_available():
         torch.cuda.set_device(index)
+    entry.hide(unneeded([params]))
     if params.train.needs_bitsandbytes:
         nf4.library()
     rows, valid = (steps.rows_of(params.train, work.columns, split) for split in splits(work.root))
