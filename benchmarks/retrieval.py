@@ -76,8 +76,8 @@ def bm25(passages: int, questions: int) -> tuple[float, float, float]:
 
 
 def _search(passages: Iterable[str], questions: Iterable[str], embed: Embed) -> Search:
-    numbered = ({str(n): text for n, text in enumerate(each)} for each in (passages, questions))
-    return Search("", *numbered, embed, {})
+    texts, asked = ({str(n): text for n, text in enumerate(each)} for each in (passages, questions))
+    return Search("", texts, asked, embed, {})
 
 
 def _searched(found: Iterator[Any]) -> tuple[float, float, float]:

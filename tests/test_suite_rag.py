@@ -348,8 +348,8 @@ def _bm25(texts: Sequence[str], question: str, k1: float, b: float) -> list[floa
 
 
 def search(passages: Sequence[str], questions: Sequence[str], embed: Embed = no_encoder) -> Search:
-    numbered = ({str(n): text for n, text in enumerate(each)} for each in (passages, questions))
-    return Search("", *numbered, embed, {})
+    texts, asked = ({str(n): text for n, text in enumerate(each)} for each in (passages, questions))
+    return Search("", texts, asked, embed, {})
 
 
 @pytest.mark.parametrize(("k1", "b"), [(1.5, 0.75), (0.5, 0.0), (2.0, 1.0)])
@@ -515,7 +515,7 @@ def recorded(made: Tree, tmp_path_factory: pytest.TempPathFactory) -> str:
     text = (REPOSITORY / "docs/how-to/rag.md").read_text()
     script.write_text(textwrap.dedent(text.partition("    ```python\n")[2].partition("    ```\n")[0]))
     with StandIn(Store) as store:
-        command = [sys.executable, script, store.url, made.root / "chat.jsonl"]
+        command = [sys.executable, str(script), store.url, str(made.root / "chat.jsonl")]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
