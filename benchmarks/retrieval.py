@@ -11,7 +11,7 @@ import os
 import resource
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from checks.retriever_kind import no_encoder
+from checks.retriever_kind import Embed, Search, no_encoder
 from checks.retrievers.bm25 import Bm25
 from checks.retrievers.dense import Dense
 
@@ -60,7 +60,7 @@ def dense(passages: int, questions: int) -> tuple[float, float, float]:
         block = draw.standard_normal(vectors[start : start + 10_000].shape, dtype=np.float32)
         vectors[start : start + 10_000] = block / np.linalg.norm(block, axis=1, keepdims=True)
     retriever = Dense.model_validate({"kind": "dense", "model": MODEL, "pooling": "mean"})
-    return _searched(retriever.ranked([""] * passages, [""] * questions, lambda *_: vectors, FOUND))
+    return _searched(retriever.ranked(_search([""] * passages, [""] * questions, lambda *_: vectors), FOUND))
 
 
 def bm25(passages: int, questions: int) -> tuple[float, float, float]:
@@ -72,7 +72,12 @@ def bm25(passages: int, questions: int) -> tuple[float, float, float]:
             yield " ".join(f"w{word}" for word in np.minimum(draw.pareto(0.9, words) * 5, KNOWN).astype(int))
 
     retriever = Bm25(kind="bm25", k1=1.5, b=0.75, stopwords=None)
-    return _searched(retriever.ranked(list(texts(passages, WORDS)), list(texts(questions, 8)), no_encoder, FOUND))
+    return _searched(retriever.ranked(_search(texts(passages, WORDS), texts(questions, 8), no_encoder), FOUND))
+
+
+def _search(passages: Iterable[str], questions: Iterable[str], embed: Embed) -> Search:
+    texts, asked = ({str(n): text for n, text in enumerate(each)} for each in (passages, questions))
+    return Search("", texts, asked, embed, {})
 
 
 def _searched(found: Iterator[Any]) -> tuple[float, float, float]:

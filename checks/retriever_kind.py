@@ -4,7 +4,8 @@
 
 import abc
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from checks.sections import Section, Source
 
@@ -25,6 +26,20 @@ Relate = Callable[[str, Sequence[tuple[str, str]], int | None], "NDArray[np.floa
 DECIMALS = 6  # further ones are rounding: of equal scores the passage that comes first in the corpus ranks first
 
 
+class Search(NamedTuple):
+    """What is searched, and with what.
+
+    ``where`` is the retriever in params.yaml, for refusals. ``passages`` and ``questions`` are texts by id, in order.
+    ``embed`` is by the model of ``sources``, and ``files`` has the verified copy of each of them.
+    """
+
+    where: str
+    passages: Mapping[str, str]
+    questions: Mapping[str, str]
+    embed: Embed
+    files: Mapping[str, Path]
+
+
 class RetrieverKind(Section, abc.ABC):
     """The parameters of a retriever in params.yaml, and how it ranks."""
 
@@ -32,16 +47,19 @@ class RetrieverKind(Section, abc.ABC):
 
     @property
     def sources(self) -> Mapping[str, Source]:
-        """The folder of its embedder, if it has one, by the path of its parameter."""
+        """What it needs, such as the folder of its embedder, by the path of its parameter."""
         return {}
 
-    @abc.abstractmethod
-    def ranked(
-        self, passages: Sequence[str], questions: Sequence[str], embed: Embed, most: int
-    ) -> Iterator[Sequence[int]]:
-        """For each question the places of the ``most`` best of those ``passages`` that it finds, best first.
+    @property
+    def folders(self) -> frozenset[str]:
+        """Those of ``sources`` that are folders: all of them, unless a kind says otherwise."""
+        return frozenset(self.sources)
 
-        ``embed`` is by the model of ``sources``. Raises ValueError where the passages cannot be searched.
+    @abc.abstractmethod
+    def ranked(self, search: Search, most: int) -> Iterator[Sequence[int]]:
+        """For each question the places of the ``most`` best of those passages that it finds, best first.
+
+        Raises ValueError where the passages cannot be searched.
         """
 
 

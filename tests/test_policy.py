@@ -96,7 +96,7 @@ SUITES: dict[str, dict[str, Any]] = {
         }
         for retriever in (
             {"kind": "bm25", **_WORDS}, {"kind": "dense", **_VECTORS},
-            {"kind": "hybrid", "bm25": _WORDS, "dense": _VECTORS, "rank_constant": 60},
+            {"kind": "hybrid", "bm25": _WORDS, "dense": _VECTORS, "rank_constant": 60}, {"kind": "recorded", "log": {**_LOG}},
         )
     },
     **{

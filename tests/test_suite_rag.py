@@ -3,6 +3,9 @@
 import json
 import math
 import shutil
+import subprocess
+import sys
+import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +22,7 @@ from checks.evaluation.retrieval import Chunker, documents, grounded
 from checks.evaluation.suite_kind import Material
 from checks.formats.suite_report import Gold, Passage, Reading, Role, SuiteAnswer, SuiteLine, SuitesReport
 from checks.gating import chain
-from checks.retriever_kind import best, no_encoder
+from checks.retriever_kind import Embed, Search, best, no_encoder
 from checks.retrievers.bm25 import Bm25
 from checks.retrievers.dense import Dense
 from checks.retrievers.hybrid import Hybrid
@@ -32,6 +35,7 @@ from stages.inference.encoders import embed, relevance
 from stages.suites import _files, suites
 from tests import model_tree
 from tests.conftest import _WORDS, REPOSITORY, as_params, read_yaml
+from tests.http_standin import Handler, StandIn
 from tests.test_suite_rows import ANSWERS, LINES, Tree, forge, void
 
 GOLD, OTHER = 32, 8
@@ -285,7 +289,7 @@ PARAMS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "fewer candidates than passages": (
         lambda s: s.update(reranker={"model": MODEL, "candidates": 1}), "reranker.candidates: 1 is below top_k, 2; raise it",
     ),
-    "another retriever": (lambda s: s["retriever"].update(kind="sparse"), "unknown retriever 'sparse'; one of: bm25, dense, hybrid"),
+    "another retriever": (lambda s: s["retriever"].update(kind="sparse"), "unknown retriever 'sparse'; one of: bm25, dense, hybrid, recorded"),
     "a metric of no row": (lambda s: s.update(unanswerable=None), "suite chat has no 'abstains'; use one of retrieved/"),
     "too few rows without gold": (
         lambda s: s["unanswerable"].update(rows=1), "gates.abstains.resolution: 1 samples of suite chat cannot give ±0.5",
@@ -343,16 +347,21 @@ def _bm25(texts: Sequence[str], question: str, k1: float, b: float) -> list[floa
     return scores
 
 
+def search(passages: Sequence[str], questions: Sequence[str], embed: Embed = no_encoder) -> Search:
+    texts, asked = ({str(n): text for n, text in enumerate(each)} for each in (passages, questions))
+    return Search("", texts, asked, embed, {})
+
+
 @pytest.mark.parametrize(("k1", "b"), [(1.5, 0.75), (0.5, 0.0), (2.0, 1.0)])
 def test_passages_are_ranked_by_bm25_and_equal_ones_by_their_place(k1: float, b: float) -> None:
     texts = ["queue disk", "disk disk disk vault", "vault key", "queue disk", "image list list list disk"]
     retriever = Bm25(kind="bm25", k1=k1, b=b, stopwords=None)
     asked = ["disk", "disk queue", "list vault list", "nothing here", "?"]
-    for question, found in zip(asked, retriever.ranked(texts, asked, no_encoder, 5), strict=True):
+    for question, found in zip(asked, retriever.ranked(search(texts, asked), 5), strict=True):
         scores = _bm25(texts, question, k1, b)
         assert found == sorted((n for n in range(5) if scores[n] > 0), key=lambda n: (-round(scores[n], 6), n))
     english = Bm25(kind="bm25", k1=k1, b=b, stopwords="en")
-    assert list(english.ranked(["the key"], ["the", "key"], no_encoder, 5)) == [[], [0]]
+    assert list(english.ranked(search(["the key"], ["the", "key"]), 5)) == [[], [0]]
 
 
 def test_vectors_rank_by_cosine_and_fusion_adds_both_ranks() -> None:
@@ -366,11 +375,11 @@ def test_vectors_rank_by_cosine_and_fusion_adds_both_ranks() -> None:
     vector: dict[str, Any] = {"model": MODEL, "pooling": "first", "max_tokens": 7, "question_prefix": "q: "}
     texts, asked = ["a", "disk b", "disk c", "d"], ["disk", "disk disk"]
     dense = Dense.model_validate(vector | {"kind": "dense"})
-    assert list(dense.ranked(texts, asked, given, 4)) == [[1, 3, 2, 0], [2, 1, 3, 0]]
+    assert list(dense.ranked(search(texts, asked, given), 4)) == [[1, 3, 2, 0], [2, 1, 3, 0]]
     words = {key: value for key, value in BM25.items() if key != "kind"}
     hybrid = Hybrid.model_validate({"kind": "hybrid", "bm25": words, "dense": vector, "rank_constant": 60})
     # Words find 1 and 2. Sums: 1/61 + 1/61 for 1, 1/62 + 1/63 for 2, 1/62 for 3, 1/64 for 0; then 1 and 2 are equal.
-    assert list(hybrid.ranked(texts, asked, given, 4)) == [[1, 2, 3, 0]] * 2
+    assert list(hybrid.ranked(search(texts, asked, given), 4)) == [[1, 2, 3, 0]] * 2
 
 
 def test_passages_in_blocks_rank_as_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -380,7 +389,7 @@ def test_passages_in_blocks_rank_as_all_at_once(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("checks.retrievers.dense._COSINES", 100)
     monkeypatch.setattr("checks.retrievers.dense._PASSAGES", 7)
     retriever = Dense.model_validate({"kind": "dense", "model": MODEL, "pooling": "mean"})
-    found = list(retriever.ranked(["x"] * 40, ["y"] * 7, lambda *_: vectors, 10))
+    found = list(retriever.ranked(search(["x"] * 40, ["y"] * 7, lambda *_: vectors), 10))
     cosines = np.round(vectors[40:] @ vectors[:40].T, 6)
     assert found == [np.argsort(-row, kind="stable")[:10].tolist() for row in cosines]
 
@@ -459,6 +468,117 @@ def test_an_encoder_that_cannot_encode_is_refused_in_one_line(
     with pytest.raises(EvaluationRefused, match=r"^params\.yaml: suites\.chat\." + said) as refused:
         suites(tree.params(), tree.root)
     assert "\n" not in str(refused.value)
+
+
+class Store(Handler):
+    """A search with a URL, which ranks the corpus by BM25."""
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.body())
+        known = {line["id"]: line["text"] for line in corpus()}
+        found = Bm25.model_validate(BM25).ranked(
+            Search("", known, {"q": asked["query"]}, no_encoder, {}), asked["limit"]
+        )
+        self.reply(200, {"results": [{"id": list(known)[place]} for place in next(found)]})
+
+
+def record(tree: Tree, lines: str) -> None:
+    """Let the suite read what was found from a file with these lines."""
+    path = tree.root / "found.jsonl"
+    path.write_text(lines)
+    sha = digest.of_file(path).sha256.removeprefix("sha256:")
+    tree.suite["retriever"] = {"kind": "recorded", "log": {"uri": path.name, "sha256": sha, "license": "MIT"}}
+
+
+@pytest.fixture(scope="module")
+def recorded(made: Tree, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What the documented script writes."""
+    script = tmp_path_factory.mktemp("script") / "record_search.py"
+    text = (REPOSITORY / "docs/how-to/rag.md").read_text()
+    script.write_text(textwrap.dedent(text.partition("    ```python\n")[2].partition("    ```\n")[0]))
+    with StandIn(Store) as store:
+        command = [sys.executable, str(script), store.url, str(made.root / "chat.jsonl")]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_what_a_store_with_a_url_found_scores_as_the_search_itself(tree: Tree, recorded: str) -> None:
+    """The documented script asks it. Gates need neither the store nor the record."""
+    before, scores = (tree.root / ANSWERS).read_bytes(), values(tree, layout.MERGED)
+    record(tree, recorded)
+    verdict = tree.judged()
+    assert (tree.root / ANSWERS).read_bytes() == before
+    assert values(tree, layout.MERGED) == scores
+    (tree.root / "found.jsonl").unlink()
+    assert hold(Records(tree.root)).verdict == verdict
+    result = files.read_json(tree.root / layout.SUITES_REPORT, SuitesReport).suites["chat"]
+    assert set(result.files) == {"file", "corpus", "retriever.log"}
+
+
+def test_a_worse_record_is_a_paired_loss_and_ranking_again_mends_it(tree: Tree, recorded: str, tmp_path: Path) -> None:
+    """The record finds the right passage second."""
+    found = [json.loads(line) for line in recorded.splitlines()]
+    for line in found[:GOLD]:
+        line["passages"][:1] = ["none", *line["passages"][:1]]
+    record(tree, "".join(json.dumps(line) + "\n" for line in found))
+    pin_corpus(tree, [*corpus(), {"id": "none", "text": "zebra"}])
+    tree.suite.update(top_k=1, models=["candidate"])
+    tree.document["gates"] = {"sound": {"kind": "data"}}
+    before = recalls(tree)
+    suites(tree.params(), tree.root)
+    worse = recalls(tree)
+    rerank(tree, cross_encoder(tmp_path / "cross", seen="name"), candidates=2)
+    suites(tree.params(), tree.root)
+    mended = recalls(tree)
+    loss, gain = (
+        difference([each.value for each in old], [each.value for each in new], np.arange(GOLD), 0.95)
+        for old, new in (pair_samples(before, worse), pair_samples(worse, mended))
+    )
+    assert loss
+    assert gain
+    assert (loss.n, loss.wins, loss.losses) == (GOLD, 0, GOLD)
+    assert (gain.n, gain.wins, gain.losses) == (GOLD, GOLD, 0)
+
+
+def recalls(tree: Tree) -> list[SuiteLine]:
+    """Of the candidate."""
+    model = digest.of_tree(tree.root / layout.MERGED).digest
+    lines = files.read_jsonl(tree.root / LINES, SuiteLine)
+    return [each for each in lines if each.metric == "recall-at-k" and each.model == model]
+
+
+FOUND = {"id": "q", "question": "key?", "passages": ["d"]}
+NO_RECORD: dict[str, tuple[list[Any], str]] = {
+    "no line of JSON": (["d"], r"1: Input should be an object; record the search again"),
+    "no question": ([{"id": "q", "passages": ["d"]}], r"1: question: Field required; record"),
+    "an unknown key": ([FOUND | {"scores": [1]}], r"1: scores: Extra inputs are not permitted; record"),
+    "ids that are no text": ([FOUND | {"passages": [3]}], r"1: passages\.0: Input should be a valid string; record"),
+    "one id in place of several": ([FOUND | {"passages": "d"}], r"1: passages: Input should be a valid array; record"),
+    "a row that the suite lacks": ([FOUND, FOUND | {"id": "r"}], r"2: the suite's file has no row 'r'; record"),
+    "a row twice": ([FOUND, FOUND], r"2: row 'q' has a line already; keep one of them"),
+    "another question": (
+        [FOUND | {"question": "lock?"}], r"1: row 'q': 'lock\?' was searched for, and the row asks 'key\?'; record",
+    ),
+    "a passage that the corpus lacks": (
+        [FOUND | {"passages": ["d", "d#0"]}], r"1: row 'q': no passage of the corpus is called 'd#0'; pin the passages",
+    ),
+    "a passage twice": ([FOUND | {"passages": ["d", "d"]}], r"1: row 'q': has a passage twice; name each passage once"),
+    "a missing row": ([], r"has no line for row 'q'; record the search again"),
+    "fewer than top_k": ([FOUND], r"no question has more than 1 passages, and 2 are asked for; record more"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", NO_RECORD)
+def test_a_record_that_does_not_fit_is_refused_with_its_line(case: str, tree: Tree) -> None:
+    lines, said = NO_RECORD[case]
+    tree.suite.update(unanswerable=None, samples=1)
+    tree.document["gates"] = {"sound": {"kind": "data"}}
+    pin_corpus(tree, [TEXT, TEXT | {"id": "e"}])
+    tree.pin([QUESTION])
+    record(tree, "".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(Refusal, match=rf"^params\.yaml: suites\.chat\.retriever\.log: {said}") as refused:
+        suites(tree.params(), tree.root)
+    assert "\n" not in str(refused.value)
+    assert refused.value.exit_code == 8
 
 
 HARD = GOLD // 2  # questions for which BM25 finds a shorter passage first

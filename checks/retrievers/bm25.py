@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from checks.retriever_kind import DECIMALS, Embed, RetrieverKind, best
+from checks.retriever_kind import DECIMALS, RetrieverKind, Search, best
 from checks.sections import Section, Share
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Bm25(Words, RetrieverKind):
 
     kind: Literal["bm25"]
 
-    def ranked(self, passages: Sequence[str], questions: Sequence[str], embed: Embed, most: int) -> Iterator[list[int]]:
+    def ranked(self, search: Search, most: int) -> Iterator[list[int]]:
         """By words alone."""
-        del embed
-        return (best(scores, most) for scores in self.scores(passages, questions))
+        found = self.scores([*search.passages.values()], [*search.questions.values()])
+        return (best(scores, most) for scores in found)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from checks.evaluation.suite_kind import Log
-from checks.retriever_kind import DECIMALS, Embed, Pooling, RetrieverKind, best
+from checks.retriever_kind import DECIMALS, Embed, Pooling, RetrieverKind, Search, best
 from checks.sections import Positive, Section, Source
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ class Dense(Vectors, RetrieverKind):
         """The encoder."""
         return {"model": self.model}
 
-    def ranked(self, passages: Sequence[str], questions: Sequence[str], embed: Embed, most: int) -> Iterator[list[int]]:
+    def ranked(self, search: Search, most: int) -> Iterator[list[int]]:
         """By vectors alone."""
-        return (best(scores, most) for scores in self.scores(passages, questions, embed))
+        found = self.scores([*search.passages.values()], [*search.questions.values()], search.embed)
+        return (best(scores, most) for scores in found)

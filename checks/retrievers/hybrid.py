@@ -3,12 +3,12 @@
 Cormack, Clarke and Büttcher (2009), Reciprocal Rank Fusion outperforms Condorcet and individual Rank Learning Methods.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from checks.retriever_kind import Embed, RetrieverKind, best
+from checks.retriever_kind import RetrieverKind, Search, best
 from checks.retrievers.bm25 import Words
 from checks.retrievers.dense import Vectors
 from checks.sections import Positive, Source
@@ -27,12 +27,13 @@ class Hybrid(RetrieverKind):
         """The encoder."""
         return {"dense.model": self.dense.model}
 
-    def ranked(self, passages: Sequence[str], questions: Sequence[str], embed: Embed, most: int) -> Iterator[list[int]]:
+    def ranked(self, search: Search, most: int) -> Iterator[list[int]]:
         """By both."""
         import numpy as np
 
+        passages, questions = [*search.passages.values()], [*search.questions.values()]
         shares = 1 / (self.rank_constant + np.arange(1, len(passages) + 1))
-        both = self.bm25.scores(passages, questions), self.dense.scores(passages, questions, embed)
+        both = self.bm25.scores(passages, questions), self.dense.scores(passages, questions, search.embed)
         for found in zip(*both, strict=True):
             total = np.zeros(len(passages))
             for scores in found:

@@ -27,7 +27,7 @@ from checks.evaluation.reranker import Reranker
 from checks.evaluation.retrieval import Chunker, documents, first_of, fitting, grounded, has, recall, words
 from checks.evaluation.suite_kind import Log, Made, Material
 from checks.formats.suite_report import Gold, Passage, Reading, Role, SampleId, Scale, Scored, SuiteAnswer
-from checks.retriever_kind import Embed, no_encoder
+from checks.retriever_kind import Embed, Search, no_encoder
 from checks.retrievers import Retriever
 from checks.rows import Message, Record, Row
 from checks.scorers.regex import Regex
@@ -122,10 +122,10 @@ class Rag(Questions):
     @property
     def sources(self) -> Mapping[str, Source]:
         """The questions, the corpus, and what the retriever needs."""
-        return {"file": self.file, "corpus": self.corpus, **self._encoder, **self._cross_encoder}
+        return {"file": self.file, "corpus": self.corpus, **self._of_retriever, **self._cross_encoder}
 
     @property
-    def _encoder(self) -> Mapping[str, Source]:
+    def _of_retriever(self) -> Mapping[str, Source]:
         return {f"retriever.{name}": source for name, source in self.retriever.sources.items()}
 
     @property
@@ -135,7 +135,11 @@ class Rag(Questions):
     @property
     def folders(self) -> frozenset[str]:
         """The corpus, where its documents are files, the encoder and the cross-encoder."""
-        return frozenset({*(["corpus"] if self.documents else []), *self._encoder, *self._cross_encoder})
+        return frozenset({*(["corpus"] if self.documents else []), *self._encoders, *self._cross_encoder})
+
+    @property
+    def _encoders(self) -> Sequence[str]:
+        return [f"retriever.{name}" for name in sorted(self.retriever.folders)]
 
     @property
     def retrieved_by(self) -> str:
@@ -253,7 +257,9 @@ class Rag(Questions):
         try:
             cut = {each.id: self._cut(each) for each in documents(material.files["corpus"], self.documents)}
             passages = [passage for parts in cut.values() for passage in parts]
-            found = self._found(material, [passage.text for passage in passages], [row.prompt for row in rows])
+            found = self._found(
+                material, {each.id: each.text for each in passages}, {row.id: row.prompt for row in rows}
+            )
         except ValueError as error:
             what = files.first(error) if isinstance(error, ValidationError) else str(error)
             raise EvidenceRefused(f"{where}.corpus: {what}", "see docs/how-to/rag.md") from error
@@ -273,14 +279,20 @@ class Rag(Questions):
                 )
             yield row.id, Reading(setting="gold", question=row.messages, gold=right, passages=shown)
 
-    def _found(self, material: Material, texts: Sequence[str], questions: Sequence[str]) -> list[Sequence[int]]:
+    def _found(
+        self, material: Material, passages: Mapping[str, str], questions: Mapping[str, str]
+    ) -> list[Sequence[int]]:
         """The places of the ``top_k`` passages for each question, best first. Raises ValueError as a retriever does."""
-        encoder = next(iter(self._encoder), None)
+        encoder = next(iter(self._encoders), None)
         embed: Embed = partial(material.encode, encoder) if encoder else no_encoder
+        given = {name: material.files[f"retriever.{name}"] for name in self.retriever.sources}
+        search = Search(f"{layout.PARAMS}: suites.{material.name}.retriever", passages, questions, embed, given)
         most = self.reranker.candidates if self.reranker else self.top_k
-        found = [places[:most] for places in self.retriever.ranked(texts, questions, embed, most)]
+        found = [places[:most] for places in self.retriever.ranked(search, most)]
         if self.reranker:
-            again = self.reranker.ranked(texts, questions, found, partial(material.relate, _RERANKER))
+            again = self.reranker.ranked(
+                [*passages.values()], [*questions.values()], found, partial(material.relate, _RERANKER)
+            )
             found = [places[: self.top_k] for places in again]
         return found
 

@@ -1,0 +1,91 @@
+"""recorded: passages that another search found before, such as a vector store with a URL, in a pinned file.
+
+A line says what was found for one question, best first::
+
+    {"id": "q1", "question": "How long is the task queue?", "passages": ["faq-12", "faq-3"]}
+
+``id`` and ``question`` are those of the suite's row, ``passages`` ids of passages of the corpus. A row with other words
+than the question that was searched for is refused, so a record does not outlive a change of the rows.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from checks import files
+from checks.errors import EvidenceRefused
+from checks.evaluation.suite_kind import Log
+from checks.formats.suite_report import SampleId
+from checks.retriever_kind import RetrieverKind, Search
+from checks.rows import Record
+from checks.sections import Source
+
+_AGAIN = "record the search again: docs/how-to/rag.md"
+
+
+class Ranking(Record):
+    """What was found for a question, best first; nothing where the search found nothing."""
+
+    id: SampleId
+    question: str
+    passages: tuple[SampleId, ...]
+
+
+class RecordedSearch(RetrieverKind):
+    """Ranks passages as a pinned file says that another search ranked them. Nothing is searched."""
+
+    kind: Literal["recorded"]
+    log: Annotated[Log, Field(description="JSON lines with id, question and passages: the ids of what was found")]
+
+    @property
+    def sources(self) -> Mapping[str, Source]:
+        """The file."""
+        return {"log": self.log}
+
+    @property
+    def folders(self) -> frozenset[str]:
+        """None: the record is a file."""
+        return frozenset()
+
+    def ranked(self, search: Search, most: int) -> Iterator[list[int]]:
+        """As recorded. Raises EvidenceRefused for a record of other questions or passages, or of too few."""
+        where, path = f"{search.where}.log", search.files["log"]
+        try:
+            lines = files.read_jsonl(path, Ranking)
+        except EvidenceRefused as refused:
+            raise EvidenceRefused(f"{where}: {refused.what.removeprefix(f'{path}:').strip()}", _AGAIN) from refused
+        found = dict[str, tuple[str, ...]]()
+        for number, line in enumerate(lines, 1):
+            if wrong := _problem(line, search, found):
+                what, fix = wrong
+                raise EvidenceRefused(f"{where}: {number}: {what}", fix)
+            found[line.id] = line.passages
+        if missing := [name for name in search.questions if name not in found]:
+            raise EvidenceRefused(f"{where}: has no line for row {missing[0][:80]!r}", _AGAIN)
+        longest = max(map(len, found.values()), default=0)
+        if longest < min(most, len(search.passages)):
+            raise EvidenceRefused(
+                f"{where}: no question has more than {longest} passages, and {most} are asked for",
+                "record more for each question, or lower top_k or reranker.candidates",
+            )
+        places = {name: place for place, name in enumerate(search.passages)}
+        return ([places[name] for name in found[row][:most]] for row in search.questions)
+
+
+def _problem(line: Ranking, search: Search, before: Mapping[str, object]) -> tuple[str, str] | None:
+    """What is wrong with a line, and what to do about it."""
+    if (asked := search.questions.get(line.id)) is None:
+        return f"the suite's file has no row {line.id[:80]!r}", _AGAIN
+    if line.id in before:
+        return f"row {line.id[:80]!r} has a line already", "keep one of them"
+    if line.question != asked:
+        return f"row {line.id[:80]!r}: {line.question[:80]!r} was searched for, and the row asks {asked[:80]!r}", _AGAIN
+    if strange := next((name for name in line.passages if name not in search.passages), None):
+        return (
+            f"row {line.id[:80]!r}: no passage of the corpus is called {strange[:80]!r}",
+            "pin the passages that were searched as corpus; with a chunker, passages are called DOCUMENT#NUMBER",
+        )
+    if len(set(line.passages)) < len(line.passages):
+        return f"row {line.id[:80]!r}: has a passage twice", "name each passage once"
+    return None
