@@ -1,11 +1,12 @@
 """`lockstep admission`: the policies admit what was promoted and nothing else, as far as that shows without a cluster.
 
-cosign evaluates policy-controller's policy, whose verification is cosign's, and with its OPA the rules for Gatekeeper and
-Ratify. Kyverno's rules are evaluated here by its documentation: there is no program of it to run.
+policy-controller's own tester reads its policy, where that program is. Elsewhere cosign evaluates it, whose verification
+it uses, and with its OPA the rules for Gatekeeper and Ratify. Kyverno's rules are evaluated here by its documentation.
 """
 
 import fnmatch
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -36,6 +37,7 @@ pytestmark = pytest.mark.slow
 
 alone = tree.alone
 STAGING = layout.ENVIRONMENTS / "staging"
+TESTER = os.environ.get("LOCKSTEP_POLICY_TESTER") or shutil.which("policy-tester")
 
 
 class World(NamedTuple):
@@ -469,6 +471,32 @@ def test_policy_controllers_policy_admits_what_was_promoted_and_nothing_else(wor
     }
     assert admits(world, found, statements, tmp_path) == ""
     assert "what runs" in admits(world, found, {"what runs": (statement(second), False)}, tmp_path)
+
+
+@pytest.mark.skipif(TESTER is None, reason="policy-tester is not installed: set LOCKSTEP_POLICY_TESTER to it")
+def test_policy_controllers_own_tester_admits_what_was_promoted_and_nothing_else(world: World, tmp_path: Path) -> None:
+    assert TESTER is not None
+    work = tree.copy(world.root, tmp_path / "work")
+
+    def tested(image: str, signatures: int = 2) -> tuple[int, str]:
+        text = admission(work, "staging", "policy-controller").replace(">= 2", f">= {signatures}")
+        (tmp_path / "policy.yaml").write_text(text)
+        command = [TESTER, "--policy", tmp_path / "policy.yaml", "--image", image, "--log-level", "warn"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    first, second, third = (each.image for each in world.releases)
+    name, _, digest = second.partition("@")
+    assert tested(first) == (0, "")
+    assert tested(second) == (0, "")
+    assert tested(f"{name}-2@{digest}")[0] == 1, "another repository"
+    code, why = tested(third)
+    assert (code, "failed evaluating rego policy" in why) == (1, True), why
+    two_signatures(work)
+    another(work, "release", "bea")
+    code, why = tested(second)
+    assert (code, "Failed to validate CIP level policy" in why) == (1, True), why
+    assert tested(second, signatures=1)[0] == 0
 
 
 def test_policy_controller_counts_the_authorities_that_hold(world: World, tmp_path: Path) -> None:

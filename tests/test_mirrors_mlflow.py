@@ -312,7 +312,7 @@ def test_a_thousand_versions_are_compared_at_once(store: Store, place: tuple[str
     versions_like_the_first(place[1], asked.name, [each.source for each in releases[1:1050]])
     started = time.monotonic()
     assert len(agree(store, asked, False)) == 51
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60  # one request for each version would take minutes
 
 
 @pytest.mark.parametrize("image", ["registry.example/team/router@sha256:" + "a" * 64, "oci:.lockstep/image@sha256:" + "a" * 64, "oci:/abs/folder@sha256:" + "a" * 64])  # fmt: skip

@@ -130,7 +130,7 @@ def test_it_says_what_it_does_and_ends_within_seconds_of_a_signal_with_its_serve
             seconds = time.monotonic() - began
             rest = process.stderr.read()
     assert code == 130, rest
-    assert seconds < 4
+    assert seconds < 20  # the server alone would take 30
     assert rest.splitlines()[-1] == "lockstep: interrupted"
     assert not any(owners.of(int(child)) for child in children)
     assert not (finished / layout.SERVING_REPORT).exists()
