@@ -173,6 +173,17 @@ def test_a_model_is_counted_once_and_beside_those_that_others_add_at_the_same_ti
     assert counted(work) == [line]
 
 
+def test_every_commit_of_the_looks_is_signed_if_git_signs_commits(work: Path) -> None:
+    key = work.parent / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    for name, value in {"gpg.format": "ssh", "user.signingKey": f"{key}.pub", "commit.gpgSign": "yes"}.items():
+        git(work, "config", name, value)
+    looks_branch.add(Git(work, 60), "origin")
+    commits = git(work.parent / "origin.git", "rev-list", "lockstep/looks").split()
+    assert len(commits) == 2
+    assert all("\ngpgsig " in git(work, "cat-file", "commit", each) for each in commits)
+
+
 # What happened to the branch of the looks on the remote, and what the next look is told. ``$1``: a commit of others.
 SPOILT = {
     "deleted": ("git update-ref -d refs/heads/lockstep/looks", r"was \w{12} and is gone; restore the branch"),

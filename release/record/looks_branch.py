@@ -56,7 +56,8 @@ def _add(where: Place, tip: str | None, change: Change) -> None:
         return
     place.never_was(where)
     git = where.git
-    begun = git.line("commit-tree", "-m", "Models that test splits judged", git.line("mktree", given=b""))
+    empty = git.line("mktree", given=b"")
+    begun = git.line("commit-tree", *write.signing(git), "-m", "Models that test splits judged", empty)
     try:
         made = push.propose(where, write.commit_of(git, begun, change, where.prefix), BRANCH)
     except RemoteRefused as refused:
