@@ -10,7 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 from checks import layout
-from checks.errors import EvidenceRefused, MachineRefused
+from checks.config import params_file
+from checks.config.params import Params
+from checks.errors import EvidenceRefused, MachineRefused, ParamsRefused
 from checks.formats import pointer
 from release.cards import bars, card_facts, gathering
 from release.cards import site as sites
@@ -135,6 +137,22 @@ def test_a_page_has_the_cards_of_its_release_and_says_why_if_it_has_none(site: S
     (root / card_facts.MODEL).unlink()
     keep(root, "no prose")
     assert of(gathering.gather(root, None), "v0.2.0").cards == page.cards
+
+
+def test_a_release_whose_parameters_this_version_refuses_has_a_page_without_cards(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = params_file.check
+
+    def check(parsed: params_file.Parsed) -> Params:
+        if "v0.2.0" in parsed.name:
+            raise ParamsRefused("params.yaml of v0.2.0: later: missing", "add it")
+        return read(parsed)
+
+    monkeypatch.setattr(params_file, "check", check)
+    page = of(gathering.gather(root, "v0.2.0"), "v0.2.0")
+    assert page.cards == {}
+    assert "no cards: params.yaml of v0.2.0: later: missing" in page.notes
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ That a run is shared through DVC's remote, and recorded by a workflow: tests/tes
 """
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ import pytest
 from checks import files, layout
 from checks.errors import EvidenceRefused, Outrun, ParamsRefused, RemoteRefused
 from checks.formats.evaluation_reports import EvaluationReport, LooksReport
-from release.record import committed, looks
+from release.adapters.git import Git
+from release.record import committed, looks, looks_branch
 from release.record.records import Records, WorkTree
 from release.verbs.record import commit_record
 from tests import build_tree, git_service, ledger_tree, report_tree
@@ -169,6 +171,57 @@ def test_a_model_is_counted_once_and_beside_those_that_others_add_at_the_same_ti
     assert git(origin, "log", "--format=%s", "--max-parents=0", "lockstep/looks") == "begun by another\n"
     commit_record(work, BRANCH, "main")
     assert counted(work) == [line]
+
+
+def test_every_commit_of_the_looks_is_signed_if_git_signs_commits(work: Path) -> None:
+    key = work.parent / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    for name, value in {"gpg.format": "ssh", "user.signingKey": f"{key}.pub", "commit.gpgSign": "yes"}.items():
+        git(work, "config", name, value)
+    looks_branch.add(Git(work, 60), "origin")
+    commits = git(work.parent / "origin.git", "rev-list", "lockstep/looks").split()
+    assert len(commits) == 2
+    assert all("\ngpgsig " in git(work, "cat-file", "commit", each) for each in commits)
+
+
+# What happened to the branch of the looks on the remote, and what the next look is told. ``$1``: a commit of others.
+SPOILT = {
+    "deleted": ("git update-ref -d refs/heads/lockstep/looks", r"was \w{12} and is gone; restore the branch"),
+    "rewritten": (
+        "git update-ref refs/heads/lockstep/looks $1",
+        r"was .* its history was rewritten; restore the branch",
+    ),
+    "a file is in the way": (
+        "commit $(printf '100644 blob %s\\treports\\n' $(echo x | git hash-object -w --stdin) | git mktree)",
+        "reports: is not a folder",
+    ),
+    "always moved by others": (
+        "printf '#!/bin/sh\\nenv -i PATH=\"$PATH\" GIT_DIR=. sh others' > hooks/pre-receive; chmod +x hooks/pre-receive",
+        "others added looks during all 2 tries; run it again",
+    ),
+}
+OTHERS = """
+commit() {
+    made=$(git -c user.name=o -c user.email=o@x.example commit-tree -m other -p lockstep/looks $1)
+    git update-ref refs/heads/lockstep/looks $made
+}
+"""
+
+
+@pytest.mark.parametrize("case", SPOILT)
+def test_a_branch_of_looks_that_lost_some_or_takes_none_is_refused(
+    work: Path, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    happened, said = SPOILT[case]
+    origin, ours = work.parent / "origin.git", Git(work, 60)
+    looks_branch.add(ours, "origin")
+    (origin / "others").write_text(f"{OTHERS}commit 'lockstep/looks^{{tree}}'\n")
+    subprocess.run(["sh", "-c", f"{OTHERS}{happened}", "sh", tip(work)], cwd=origin, check=True)
+    text = (work / layout.EVALUATION).read_text().replace(model(work), f"sha256:{'9' * 64}")
+    (work / layout.EVALUATION).write_text(text)
+    monkeypatch.setattr(looks_branch, "_TRIES", 2)
+    with pytest.raises(RemoteRefused, match=f"^lockstep/looks of origin: {said}"):
+        looks_branch.add(ours, "origin")
 
 
 def test_a_remote_that_refuses_or_lies_is_told_and_nothing_changes_here(work: Path) -> None:

@@ -81,7 +81,7 @@ def test_what_a_stage_said_is_the_first_line_the_title_and_what_to_do(root: Path
     ("refusal", "line", "todo"),
     [
         (ParamsRefused("params.yaml: train.lora.r: 0", "write 16"), "❌ **Parameters refused**: params.yaml: train.lora.r: 0", "write 16"),
-        (MachineRefused("1 GB is free", "end what else runs"), "❌ **train refused**: 1 GB is free", "end what else runs; then run the job again. The machine refused, not the change."),
+        (MachineRefused("1 GB is free", "end what else runs"), "❌ **train refused**: 1 GB is free", "end what else runs; then run the job again. The cause is the machine, not the change."),
     ],
     ids=["parameters", "a busy machine"],
 )  # fmt: skip

@@ -103,7 +103,7 @@ def python(
 
     ``more`` is added to its environment. ``aside``: what it prints goes to standard error, so that the caller can print
     JSON alone. ``heard``: what it prints on standard output is returned, and not shown; else "" is returned.
-    ``listener``: all that it prints is given to it instead, as ``step``, except what is heard.
+    ``listener`` gets all else that it prints, as the step of this name; then nothing of it is shown.
     """
     refused.forget(root)
     if listener is not None:

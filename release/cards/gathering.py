@@ -249,10 +249,10 @@ def _policy(
 
 
 def _cards(found: _Ledger, release: Released, notes: list[str]) -> dict[str, str]:
-    """The cards of the model and of its data; none, for a reason in ``notes``, if its commit has no prose for them."""
+    """The cards of the model and of its data; none, for a reason in ``notes``, if its commit lacks a part."""
     try:
         return writing.readable(card_facts.of_release(found.records, release))
-    except EvidenceRefused as refused:
+    except (ParamsRefused, EvidenceRefused) as refused:
         notes.append(f"no cards: {refused.what}")
         return {}
 

@@ -88,7 +88,7 @@ def refusing(command: Callable[P, None]) -> Callable[P, None]:
 
 
 def listener(root: Path, verb: str, verbose: bool) -> "Listener | None":
-    """What shows each stage as one line and keeps the rest in .lockstep/VERB.log; None: all of it is to be printed."""
+    """Shows each stage as one line, and writes all output to .lockstep/VERB.log. None if ``verbose``: it is printed."""
     from release.cli.stage_lines import StageLines
 
     return None if verbose else StageLines(root, verb)

@@ -45,7 +45,7 @@ class StageLines:
             self._log_path.unlink(missing_ok=True)  # another run may still write its own
             self._log = self._log_path.open("wb")
         except OSError as error:
-            fix = "let this user write there: it keeps what the stages print"
+            fix = "let this user write there: the file keeps what the stages print; with -v there is none"
             raise MachineRefused(f"{self._log_path}: {error.strerror}", fix) from error
         self._drawn = ""  # what the terminal shows of the running stage
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -124,7 +124,7 @@ class StageLines:
         return found is not None
 
     def _finish(self, around: bool = False) -> None:
-        """Write the result of this stage; ``around``: it is the program that now runs another."""
+        """Write the result of this stage. ``around``: it goes on, as the program that runs the next one."""
         if self._name and any(line.startswith(_DVC_FAILED) for line in self._lines):
             self._failed("failed")
         elif self._name:

@@ -69,12 +69,17 @@ def _made(git: Git, tip: str, change: Change, prefix: str) -> str:
     if tree == git.line("rev-parse", f"{tip}^{{tree}}"):
         return tip
     env = {"GIT_AUTHOR_NAME": redact(author.name), "GIT_AUTHOR_EMAIL": redact(author.email)} if author else {}
-    sign = ["-S"] if git.config("commit.gpgSign", kind="bool") == "true" else []
+    sign = signing(git)
     said = git.run("commit-tree", *sign, "-p", tip, "-F", "-", tree, given=change.message.encode(), env=env)
     if said.code != 0:
         todo = "see that git can sign (git commit --allow-empty), or unset commit.gpgSign" if sign else "fix it"
         raise PromotionRefused(f"the commit cannot be made: {said.why()}", todo)
     return said.out.decode().strip()
+
+
+def signing(git: Git) -> list[str]:
+    """The option of ``git commit-tree`` that signs, if git is configured to sign commits."""
+    return ["-S"] if git.config("commit.gpgSign", kind="bool") == "true" else []
 
 
 def _tag(git: Git, tag: Tag, made: str, ident: str) -> str:

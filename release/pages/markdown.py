@@ -11,8 +11,8 @@ from checks.text import escape
 
 
 def html(text: str, below: int) -> Markup:
-    """``text`` below a heading of level ``below``, where its own second level comes next; tables get captions."""
-    # Without the rule for entities no character comes back that escaping took away.
+    """``text`` for below a heading of level ``below``: its second level becomes the next one. Tables get captions."""
+    # No entities: one could bring back a character that `escape` replaced.
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     parser.disable(["link", "image", "autolink", "entity", "reference"])
     tokens = parser.parse("\n".join(map(escape, text.expandtabs(4).splitlines())))

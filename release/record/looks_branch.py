@@ -1,14 +1,14 @@
 """The branch lockstep/looks of the remote: one commit for each model that a test split judged, with its evaluation.
 
 A pull request that is closed, or whose record is overwritten by a force push, leaves no trace on the branches that
-people use. ``looks`` counts every branch that git has, so it counts this one. Each commit follows the one before it:
-git refuses to take one back where force pushes are forbidden, and a clone remembers the last one that it saw.
+people use. ``looks`` counts every branch that git has, so it counts this one. No commit can be removed where force
+pushes and deletion are forbidden. Elsewhere a clone notices it, because it remembers the last commit that it saw.
 """
 
 from pathlib import Path
 
 from checks import layout
-from checks.errors import Outrun, RemoteRefused
+from checks.errors import Outrun, PromotionRefused, RemoteRefused
 from release.adapters.git import Git
 from release.ledger import place, push, write
 from release.ledger.place import Place
@@ -16,14 +16,14 @@ from release.ledger.types import Change
 from release.record import looks
 
 BRANCH = "lockstep/looks"
-_TRIES = 5  # while others add theirs
+_TRIES = 20  # another one is needed only if another look was added meanwhile
 
 
 def add(git: Git, remote: str) -> None:
     """Push the evaluation in the work tree of ``git`` to ``remote``, unless the branch has a look at this model.
 
-    Raises RemoteRefused if the remote refuses, does not answer, or lost looks that this clone saw; Outrun if others
-    keep adding theirs.
+    Raises RemoteRefused if the remote refuses, does not answer, or lost looks that this clone saw, if the branch has no
+    place for an evaluation, or if others keep adding looks.
     """
     evaluation = (git.root / layout.EVALUATION).read_bytes()
     look = looks.parse(evaluation)
@@ -32,7 +32,7 @@ def add(git: Git, remote: str) -> None:
     message = (
         f"look: model {look.model.removeprefix('sha256:')[:12]} on test {look.test.removeprefix('sha256:')[:12]}\n"
     )
-    for attempt in range(1, _TRIES + 1):
+    for _ in range(_TRIES):
         tip = place.look(where).tip
         if tip is not None:
             place.bring(where, tip)
@@ -41,10 +41,12 @@ def add(git: Git, remote: str) -> None:
         try:
             _add(where, tip, Change({Path(layout.EVALUATION): evaluation}, message))
         except Outrun:
-            if attempt == _TRIES:
-                raise
-        else:
-            return
+            continue
+        except PromotionRefused as refused:
+            raise RemoteRefused(f"{where.shown}: {refused.what}", refused.todo) from refused
+        return
+    # No Outrun: that says that the pull request's branch moved, and nothing needs to be done.
+    raise RemoteRefused(f"{where.shown}: others added looks during all {_TRIES} tries", "run it again")
 
 
 def _add(where: Place, tip: str | None, change: Change) -> None:
@@ -54,10 +56,12 @@ def _add(where: Place, tip: str | None, change: Change) -> None:
         return
     place.never_was(where)
     git = where.git
-    begun = git.line("commit-tree", "-m", "Models that test splits judged", git.line("mktree", given=b""))
+    empty = git.line("mktree", given=b"")
+    begun = git.line("commit-tree", *write.signing(git), "-m", "Models that test splits judged", empty)
     try:
-        push.propose(where, write.commit_of(git, begun, change, where.prefix), BRANCH)
+        made = push.propose(where, write.commit_of(git, begun, change, where.prefix), BRANCH)
     except RemoteRefused as refused:
         if place.look(where).tip is None:
             raise
         raise Outrun(refused.what, refused.todo) from refused  # somebody else began it
+    place.bring(where, made)  # remembers it

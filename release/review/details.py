@@ -135,7 +135,7 @@ def failed_expectations(facts: Facts) -> list[Failed]:
 
 
 def columns(expectation: Failed) -> list[str]:
-    """The first five columns of offending rows: those of any row, then what the expectation is about."""
+    """The first five columns of offending rows: those that all rows have, then those of this expectation."""
     names = dict.fromkeys(name for each in expectation.rows for name in each)
     known = [name for name in _COLUMNS if name in names]
     return [*known, *(name for name in names if name not in _COLUMNS)][:5]

@@ -50,7 +50,7 @@ def title(facts: Facts, uncompared: str) -> str:
 
 
 def who(facts: Facts) -> str:
-    """What was refused, or the stage that did; the name of a verb is capitalised."""
+    """Parameters, if they were refused; else the stage that refused. The name of a verb is capitalised."""
     if facts.refused and facts.refused.exit_code == ParamsRefused.exit_code:
         return "Parameters"  # whichever stage read them first
     stage = facts.refused.stage if facts.refused else ""
