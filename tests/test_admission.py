@@ -481,7 +481,7 @@ def test_policy_controllers_own_tester_admits_what_was_promoted_and_nothing_else
     def tested(image: str, signatures: int = 2) -> tuple[int, str]:
         text = admission(work, "staging", "policy-controller").replace(">= 2", f">= {signatures}")
         (tmp_path / "policy.yaml").write_text(text)
-        command = [TESTER, "--policy", tmp_path / "policy.yaml", "--image", image, "--log-level", "warn"]
+        command = [TESTER, "--policy", str(tmp_path / "policy.yaml"), "--image", image, "--log-level", "warn"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         return done.returncode, done.stdout + done.stderr
 
