@@ -500,7 +500,18 @@ def columns(line: str) -> int:
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in line)
 
 
-def test_the_text_has_80_columns_and_no_control_character(showy: Path) -> None:
+@pytest.mark.parametrize(("terminal", "widest"), [("", 80), ("40", 60), ("60", 60), ("120", 120)])
+def test_the_text_is_as_wide_as_the_terminal(
+    showy: Path, monkeypatch: pytest.MonkeyPatch, terminal: str, widest: int
+) -> None:
+    monkeypatch.setattr("release.cli.compare.is_terminal", lambda stream: bool(terminal))
+    monkeypatch.setenv("COLUMNS", terminal or "200")
+    done = CliRunner().invoke(main, ["-C", str(showy), "compare", "before", "--search", ""])
+    assert done.exit_code == 0, done.output
+    assert widest * 0.9 < max(map(columns, done.output.splitlines())) <= widest
+
+
+def test_the_text_of_a_pipe_has_80_columns_and_no_control_character(showy: Path) -> None:
     done = CliRunner().invoke(main, ["-C", str(showy), "compare", "before", "--search", ""])
     assert done.exit_code == 0, done.output
     lines = done.output.splitlines()

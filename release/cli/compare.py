@@ -1,5 +1,7 @@
-"""The command compare: two records side by side, as text of 80 columns, JSON, or a page."""
+"""The command compare: two records side by side, as text, JSON, or a page."""
 
+import shutil
+import sys
 import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,13 +11,14 @@ import click
 
 from release.cli.common import refusing, to_json
 from release.cli.tables import one_line, short
+from release.cli.wrapping import is_terminal
 
 if TYPE_CHECKING:
     from checks.formats.evaluation_reports import Interval
     from release.review.comparison import Answer, Comparison, Cost, Metric, SideFacts
     from release.review.pairs import Difference
 
-WIDTH = 80  # columns, in a pipe and on a terminal
+_PIPE, _NARROWEST = 80, 60  # columns: in a pipe or a log; of the tables at least
 _SLICES, _ANSWERS = 12, 5  # in the text; JSON and the page have all
 _COLOURS = {"better": "green", "worse": "red", "": None}
 _MARKS = {"better": "▲", "worse": "▼", "": "≈"}
@@ -56,7 +59,7 @@ def compare(root: Path, a: str, b: str, search: str | None, page: Path | None, a
 
 
 def _text(found: "Comparison", search: str | None) -> Iterator[str]:
-    """The lines of the text, none of them wider than WIDTH."""
+    """The lines of the text, none of them wider than ``_columns()``."""
     yield from _side("A", found.a)
     yield from _side("B", found.b)
     yield from _wrapped(one_line(found.headline), bold=True)
@@ -81,7 +84,7 @@ def _side(letter: str, side: "SideFacts") -> Iterator[str]:
     about += [side.version] if side.version and side.version != side.name else []
     about += [f"model {short(side.model)}"] if side.model else ["no model"]
     about += [f"verdict {side.verdict}"] if side.verdict else []
-    yield _cut(f"{letter}  {'  '.join(about)}", WIDTH)
+    yield _cut(f"{letter}  {'  '.join(about)}", _columns())
 
 
 def _metrics(found: "Comparison") -> Iterator[str]:
@@ -154,9 +157,9 @@ def _differing(found: "Comparison", search: str | None) -> Iterator[str]:
 def _answer(each: "Answer") -> Iterator[str]:
     right = {"A": "A is right", "B": "B is right", "both": "both are right", "neither": "neither is right",
              "A closer": "A is closer", "B closer": "B is closer", "unknown": "not scored alike"}  # fmt: skip
-    yield from ("", _cut(f"  {one_line(each.id)}  {one_line(each.slice)}: {right[each.right]}", WIDTH))
+    yield from ("", _cut(f"  {one_line(each.id)}  {one_line(each.slice)}: {right[each.right]}", _columns()))
     for name, text in (("prompt", each.prompt), ("reference", each.reference), ("A", each.a), ("B", each.b)):
-        yield _cut(f"    {name:<9}  {one_line(text) or '(empty)'}", WIDTH)
+        yield _cut(f"    {name:<9}  {one_line(text) or '(empty)'}", _columns())
 
 
 # --- text --------------------------------------------------------------------------------------------------------
@@ -200,14 +203,14 @@ def _value(text: str | None) -> str:
 
 
 def _heading(text: str) -> str:
-    return click.style(_cut(text, WIDTH), bold=True)
+    return click.style(_cut(text, _columns()), bold=True)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> Iterator[str]:
-    """Columns side by side. The first one is cut where a line would be wider than WIDTH, then the last wide one."""
+    """Columns side by side. The first one is cut where a line would be too wide, then the last wide one."""
     widths = [max(map(_width, column)) for column in zip(header, *rows, strict=True)]
     for place in (0, 3):
-        over = 2 * len(widths) + sum(widths) - WIDTH
+        over = 2 * len(widths) + sum(widths) - _columns()
         if over > 0 and place < len(widths):
             widths[place] = max(10, widths[place] - over)
     for row in (header, *rows):
@@ -224,18 +227,18 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> 
 
 
 def _wrapped(text: str, indent: str = "", bold: bool = False) -> Iterator[str]:
-    """``text`` on lines of at most WIDTH columns; ``indent`` begins all but the first. Long words are broken."""
+    """``text`` on lines of at most ``_columns()``; ``indent`` begins all but the first. Long words are broken."""
     line, start = "", True
     lead = text[: len(text) - len(text.lstrip(" "))]
     for word in text.split():
-        if not start and _width(line) + 1 + _width(word) <= WIDTH:
+        if not start and _width(line) + 1 + _width(word) <= _columns():
             line = f"{line} {word}"
             continue
         if not start:
             yield click.style(line, bold=True) if bold else line
         line, start = f"{lead if start else indent}{word}", False
-        while _width(line) > WIDTH:
-            kept = _cut(line, WIDTH + 1)[:-1]
+        while _width(line) > _columns():
+            kept = _cut(line, _columns() + 1)[:-1]
             yield click.style(kept, bold=True) if bold else kept
             line = f"{indent}{line[len(kept) :]}"
     yield click.style(line, bold=True) if bold else line
@@ -252,6 +255,11 @@ def _cut(text: str, width: int) -> str:
             break
         kept += character
     return f"{kept}…"
+
+
+def _columns() -> int:
+    """How wide the text may be: as the terminal."""
+    return max(shutil.get_terminal_size().columns, _NARROWEST) if is_terminal(sys.stdout) else _PIPE
 
 
 def _width(text: str) -> int:
