@@ -168,8 +168,8 @@ def asked(specs: Iterable[str]) -> Tried:
         path, equals, text = spec.partition("=")
         if not equals or not path.startswith(_BELOW) or path == _BELOW:
             raise ParamsRefused(
-                f"{spec!r}: is no parameter of train with its values",
-                "write it as train.lora.r=8,16: other sections change what the trainings are compared on",
+                f"{spec!r}: is not a parameter of train with its values",
+                "write for example train.lora.r=8,16; only parameters of train can be swept",
             )
         if path == "train.seed":
             raise ParamsRefused("train.seed: a seed is no value to choose", "give seeds with --seed")
