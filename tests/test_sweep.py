@@ -49,7 +49,7 @@ def test_values_are_read_as_yaml(specs: list[str], expected: dict[str, list[Any]
     ("spec", "message"),
     [
         ("train.lora.r", "is not a parameter of train with its values; write for example train.lora.r=8,16"),
-        ("evaluate.max_new_tokens=4,8", "is no parameter of train"),
+        ("evaluate.max_new_tokens=4,8", "is not a parameter of train"),
         ("train.seed=1,2", "a seed is no value to choose; give seeds with --seed"),
         ("train.lora.r=8,8", "names a parameter or a value twice"),
         ("train.lora.r=", "or no value"),
