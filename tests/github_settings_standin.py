@@ -46,6 +46,7 @@ def ready() -> dict[str, Any]:
     """Every answer of a repository that lacks nothing, by path; the ruleset is the one of this repository."""
     ruleset = json.loads((ROOT / ".github" / "ruleset.json").read_text())
     tags = json.loads((ROOT / ".github" / "ruleset-tags.json").read_text())
+    evidence = json.loads((ROOT / ".github" / "ruleset-evidence.json").read_text())
     source = {"ruleset_source_type": "Repository", "ruleset_source": REPOSITORY, "ruleset_id": 42}
     actor = {"actor_id": 777, "actor_type": "Integration", "bypass_mode": "always"}
     labels = [{"id": 1, "name": name, "type": "custom"} for name in ("self-hosted", "Linux", "X64", "gpu")]
@@ -84,12 +85,14 @@ def ready() -> dict[str, Any]:
         },
         "/codeowners/errors": {"errors": []},
         "/rules/branches/main": [rule | source for rule in ruleset["rules"]],
+        "/rules/branches/lockstep%2Flooks": [rule | source | {"ruleset_id": 44} for rule in evidence["rules"]],
         "/rulesets": [
             {"id": number, **{key: each[key] for key in ("name", "target", "enforcement")}}
-            for number, each in ((42, ruleset), (43, tags))
+            for number, each in ((42, ruleset), (43, tags), (44, evidence))
         ],
         "/rulesets/42": ruleset | {"id": 42, "bypass_actors": [actor]},
         "/rulesets/43": tags | {"id": 43, "bypass_actors": [actor]},
+        "/rulesets/44": evidence | {"id": 44, "bypass_actors": []},
         "/branches/main": {"name": "main", "protected": True, "protection": {"enabled": False}},
         "/branches/main/protection": Refusal(404, "Branch not protected"),
     }

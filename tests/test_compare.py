@@ -504,7 +504,7 @@ def columns(line: str) -> int:
 def test_the_text_is_as_wide_as_the_terminal(
     showy: Path, monkeypatch: pytest.MonkeyPatch, terminal: str, widest: int
 ) -> None:
-    monkeypatch.setattr("release.cli.compare.is_terminal", lambda stream: bool(terminal))
+    monkeypatch.setattr("release.cli.compare.is_terminal", lambda _: bool(terminal))
     monkeypatch.setenv("COLUMNS", terminal or "200")
     done = CliRunner().invoke(main, ["-C", str(showy), "compare", "before", "--search", ""])
     assert done.exit_code == 0, done.output

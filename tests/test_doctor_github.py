@@ -181,6 +181,8 @@ WRONG: list[tuple[str, Callable[[StandIn], None], str, str]] = [
     ("pull requests alone pass", _actors({"actor_id": 9, "actor_type": "Team", "bypass_mode": "pull_request"}), "ruleset bypass", "no token passes"),
     ("an older protection beside the ruleset", _protected, "ruleset bypass", "older protection"),
     ("all writers pass", _actors({"actor_id": 4, "actor_type": "RepositoryRole", "bypass_mode": "always"}), "ruleset bypass", "everybody who may write"),
+    ("looks can be taken back", lambda api: api.put("/rules/branches/lockstep%2Flooks", []), "counted looks", "can be deleted or rewritten"),
+    ("looks can be rewritten", lambda api: api.at("/rules/branches/lockstep%2Flooks").pop(), "counted looks", "can be deleted or rewritten"),
     ("no ruleset of tags", lambda api: api.put("/rulesets", []), "release tags", "anybody who may push"),
     ("a ruleset of tags that only looks", _tags(enforcement="evaluate"), "release tags", "anybody who may push"),
     ("tags may be deleted", lambda api: api.at("/rulesets/43").update(rules=[{"type": "creation"}, {"type": "update"}]), "release tags", "anybody who may push"),

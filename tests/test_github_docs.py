@@ -85,6 +85,8 @@ def test_the_commands_of_the_first_pull_request_make_what_doctor_asks_for(tmp_pa
     for name in ("pipeline", "registry", "staging", "production"):
         assert "secret_access_key" in sent[f"secret set DVC_CONFIG_LOCAL --env {name}"]
     rulesets = [line.split("\t")[1] for line in calls.read_text().splitlines() if f"api {here}/rulesets " in line]
+    *rulesets, evidence = rulesets
+    assert evidence == "", "a file, which nobody passes"
     for text, name in zip(rulesets, ("ruleset.json", "ruleset-tags.json"), strict=True):
         ruleset = json.loads(text)
         assert ruleset.pop("bypass_actors") == [{"actor_type": "User", "actor_id": 4242, "bypass_mode": "always"}]

@@ -1,4 +1,4 @@
-"""Checks of the protection of the default branch and of tags.
+"""Checks of the protection of the default branch, of tags, and of the branch with the looks at test splits.
 
 They use rulesets, which every reader may see, else the older branch protection, which administrators may see. If
 neither can be read, the result is unknown.
@@ -11,11 +11,12 @@ from release.doctor.answers import Protection, PullRequests, RequiredChecks, Rul
 from release.doctor.case import Case
 from release.doctor.check import Finding, Unseen, Wanted, want
 from release.doctor.github import Model, needs, parsed, shown
+from release.record.looks_branch import BRANCH
 
 CHECK = "lockstep"  # the name of the one required check
 ACTIONS = 15368  # GitHub Actions as an app, on github.com
 _NEW = "gh api repos/{owner}/{repo}/rulesets --input .github/"
-_RULESET, _TAGS = f"{_NEW}ruleset.json", f"{_NEW}ruleset-tags.json"
+_RULESET, _TAGS, _EVIDENCE = (f"{_NEW}ruleset{which}.json" for which in ("", "-tags", "-evidence"))
 _EVERYBODY = {4: "everybody who may write", 2: "every maintainer"}  # roles of a repository, by their number
 _OF_RELEASES = {"refs/tags/*@v*", "refs/tags/*#*"}  # as Lockstep writes them
 
@@ -116,6 +117,17 @@ def _tags(case: Case) -> str:
     return "made, moved and deleted by those who pass the ruleset alone"
 
 
+def _looks(case: Case) -> str:
+    """Whether looks at a test split can be taken back. GitHub knows the rules of a branch that does not exist yet."""
+    kinds = {rule.type for rule in case.github.every(answers.RULES, BRANCH)}
+    want(
+        {"deletion", "non_fast_forward"} <= kinds,
+        f"`{BRANCH}` can be deleted or rewritten: looks would be lost",
+        _EVIDENCE,
+    )
+    return f"`{BRANCH}`: no force push, no deletion"
+
+
 def _rules(case: Case) -> list[Rule]:
     """The rules that rulesets have for the default branch."""
     return case.github.every(answers.RULES, case.branch)
@@ -146,6 +158,7 @@ WANTED = (
     Wanted("merge methods", _MERGING, _rebase),
     Wanted("force pushes", _MERGING, partial(_forbidden, "non_fast_forward", "force_pushes", "force pushes")),
     Wanted("deletion", _MERGING, partial(_forbidden, "deletion", "deletions", "deleting it")),
+    Wanted("counted looks", _MERGING, _looks),
     Wanted("ruleset bypass", _MOVING, _bypass),
     Wanted("release tags", _MOVING, _tags),
 )
