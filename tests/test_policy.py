@@ -131,7 +131,7 @@ def _document() -> dict[str, Any]:
     document["prepare"]["personal_data"] = {"detectors": ["email", "phone", "secret"], "allow": []}
     document["validate"]["preferences"] = {"max_length_bias": 0.15, "max_auc": 0.75}
     document["validate"]["semantic_duplicates"] = {
-        "model": _LOG, "pooling": "mean", "max_tokens": 256, "similarity": 0.95, "max_share": 0.01,
+        "model": {**_LOG}, "pooling": "mean", "max_tokens": 256, "similarity": 0.95, "max_share": 0.01,
     }  # fmt: skip
     document["train_budget"] = {"train_minutes": 30, "gpu_hours": 1, "cost": 3, "hourly_price": 2.5}
     document["promote"]["environments"]["production"] |= {

@@ -41,7 +41,7 @@ from release.cli.common import Group
         "auto_envvar_prefix": "LOCKSTEP",  # LOCKSTEP_VERIFY_RUNTIME is verify's --runtime
     },
 )
-@click.version_option(package_name="lockstep")
+@click.version_option(package_name="lockstep", prog_name="lockstep")
 @click.option(
     "-C",
     "root",

@@ -84,8 +84,10 @@ def _merged(records: Records, own: Look) -> bool:
 
 
 def _known(root: Path, *revisions: str) -> frozenset[Look]:
-    """The evaluations in the history of ``revisions``, and what its lists have."""
-    listed = (_listed(_list(text)) for text in _versions(root, layout.LOOKS, *revisions))
+    """The evaluations in the history of ``revisions``, and what its lists have, except the list that lies here."""
+    path = root / layout.LOOKS
+    here = path.read_bytes() if path.is_file() else None
+    listed = (_listed(_list(text)) for text in _versions(root, layout.LOOKS, *revisions) if text != here)
     return frozenset().union(recorded(root, *revisions), *listed)
 
 
