@@ -288,7 +288,6 @@ def test_traces_of_mlflows_gateway_and_what_people_say_of_them_become_captures_a
     import mlflow
     from mlflow.entities import AssessmentSource
 
-    mlflow.set_tracking_uri(gateway.uri)
     person, judge = (AssessmentSource(source_type=kind, source_id="x") for kind in ("HUMAN", "LLM_JUDGE"))
     given = {"trace_id": chat.request_id, "name": "expected_response"}
     first = mlflow.log_expectation(**given, value="az acr", source=person)
