@@ -69,7 +69,7 @@ def run(
 
 
 def _lacks_noise(root: Path) -> bool:
-    """Whether the stage gate would not find its reports/noise.json, which no stage makes. DVC's words say neither."""
+    """Whether the stage gate would lack reports/noise.json, which no stage makes. DVC gives no remedy."""
     pipeline, noise = root / layout.PIPELINE, layout.NOISE.as_posix()
     return pipeline.is_file() and noise in pipeline.read_text(encoding="utf-8") and not (root / noise).is_file()
 
