@@ -31,7 +31,7 @@ NUMBER, SECRET = "{number}", "{secret}"
 _ROWS = 100_000  # that one line plants, at most
 _GRID = 1 << 22  # places of the distribution of a sum, at most
 _ROUNDING = 1e-12  # what rounding in a Fourier transform may hide of a tail
-_TODO = "see docs/how-to/privacy.md#plant-canaries for the form of the file"
+_FIX = "see docs/how-to/privacy.md#plant-canaries for the form of the file"
 _Text = Annotated[str, Field(min_length=1)]
 
 
@@ -117,12 +117,12 @@ def read(path: Path) -> list[Canary]:
     try:
         families = files.read_jsonl(path, Family)
     except EvidenceRefused as refused:  # its advice is about files that a stage writes; a person writes this one
-        raise EvidenceRefused(refused.what, _TODO) from refused
+        raise EvidenceRefused(refused.what, _FIX) from refused
     found = [
         Canary(family, number, line) for line, family in enumerate(families, 1) for number in range(1, family.count + 1)
     ]
     if not found:
-        raise EvidenceRefused(f"{path}: has no lines", _TODO)
+        raise EvidenceRefused(f"{path}: has no lines", _FIX)
     for what, names in (
         ("name", [each.id for each in found]),
         ("prompt", [each.messages[0].content for each in found]),

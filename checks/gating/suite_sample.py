@@ -20,7 +20,7 @@ from checks.formats.suite_report import Role, SuiteAnswer, SuiteLine, SuiteResul
 from checks.gating.chain import Evidence, NoEvidence, gap
 from checks.rows import request
 
-_TODO = "run `./lockstep run suites`"
+_FIX = "run `./lockstep run suites`"
 
 
 def checked(name: str, asked: Mapping[str, SuiteKind], evidence: Evidence) -> tuple[SuiteKind, SuiteResult]:
@@ -32,7 +32,7 @@ def checked(name: str, asked: Mapping[str, SuiteKind], evidence: Evidence) -> tu
     if suite is None or result is None:
         raise NoEvidence(f"no evidence: {layout.SUITES_REPORT if suite else layout.PARAMS} has no suite {name}")
     if result.asked != digest.of_json(suite.model_dump(mode="json")):
-        raise NoEvidence(f"{layout.SUITES_REPORT}: is about another section suites.{name}; {_TODO}")
+        raise NoEvidence(f"{layout.SUITES_REPORT}: is about another section suites.{name}; {_FIX}")
     return suite, result
 
 
@@ -61,7 +61,7 @@ class SuiteSample:
             for role, model in result.models.items()
         }
         if wrong := problem(lines, suite.scales, suite.declared_size, suite.partial):
-            raise NoEvidence(f"{path}: {wrong[0]}: {wrong[1]}; {_TODO}")
+            raise NoEvidence(f"{path}: {wrong[0]}: {wrong[1]}; {_FIX}")
         scored = [line for line in lines["candidate"] if metric not in suite.partial or line.metric == metric]
         samples = {line.sample: (line.group, line.slice) for line in scored}
         references = _scored_again(name, suite, evidence) if suite.recomputed else {}
@@ -72,7 +72,7 @@ class SuiteSample:
             self._about = about = _about(suite, asked, evidence, result)
             _hold_judgements(name, evidence, about)
             if gone := [row.id for row in about.rows if row.id not in samples]:
-                raise NoEvidence(f"{path}: has no score of row {gone[0]}; {_TODO}")
+                raise NoEvidence(f"{path}: has no score of row {gone[0]}; {_FIX}")
             samples = {row.id: (row.group, row.slice) for row in about.rows}
         codes: dict[str, int] = {}
         self.groups = np.array([codes.setdefault(group, len(codes)) for group, _ in samples.values()], dtype=np.intp)
@@ -137,7 +137,7 @@ def _hold_judgements(name: str, evidence: Evidence, about: AnsweredRows) -> None
     rows = {row.id for row in about.rows}
     said = [each for each in evidence.judgements.get(name, ()) if each.sample in rows]
     if wrong := judgements.problem(said, about.answers):
-        raise NoEvidence(f"{layout.JUDGEMENTS}/{name}.jsonl:{wrong}; {_TODO}")
+        raise NoEvidence(f"{layout.JUDGEMENTS}/{name}.jsonl:{wrong}; {_FIX}")
 
 
 def _hold_unseen(name: str, evidence: Evidence) -> None:
@@ -169,7 +169,7 @@ def _scored_again(name: str, suite: SuiteKind, evidence: Evidence) -> dict[str, 
     for number, line in enumerate(evidence.suites[name], 1):
         answer, score = again.pop((line.model, line.sample, line.metric), (None, 0.0))
         if answer is None or answer.sample_sha != line.sample_sha:
-            raise NoEvidence(f"{path}: has no answer of {line.model[:19]}… to sample {line.sample!r} as asked; {_TODO}")
+            raise NoEvidence(f"{path}: has no answer of {line.model[:19]}… to sample {line.sample!r} as asked; {_FIX}")
         if abs(score - line.value) > 1e-9:
             raise NoEvidence(
                 f"{layout.SUITES}/{name}.jsonl:{number}: claims {line.metric} {line.value:g}, scored again it is "
@@ -177,5 +177,5 @@ def _scored_again(name: str, suite: SuiteKind, evidence: Evidence) -> dict[str, 
             )
     if again:
         model, sample, metric = next(iter(again))
-        raise NoEvidence(f"{layout.SUITES}/{name}.jsonl: has no {metric} of {model[:19]}… on {sample!r}; {_TODO}")
+        raise NoEvidence(f"{layout.SUITES}/{name}.jsonl: has no {metric} of {model[:19]}… on {sample!r}; {_FIX}")
     return {answer.sample: answer.reference for answer in given}

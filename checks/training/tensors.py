@@ -18,7 +18,7 @@ from checks.training.interface import Lora, Train
 _LONGEST = 100_000_000  # bytes of a header, as the library itself allows
 _INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d{1,5})\.(.+)")
-_TODO = "run `./lockstep run fetch`, or `./lockstep dvc checkout models/base`"
+_FIX = "run `./lockstep run fetch`, or `./lockstep dvc checkout models/base`"
 
 
 class Matrix(NamedTuple):
@@ -78,7 +78,7 @@ def read(folder: Path) -> Weights:
             else:
                 outer[name.removesuffix(".weight")] = count
     if not total:
-        raise EvidenceRefused(f"{folder}: its weights have no parameters", _TODO)
+        raise EvidenceRefused(f"{folder}: its weights have no parameters", _FIX)
     # Where no layer is known by its name, the whole is taken for them.
     number = max(layers) + 1 if layers else 1
     each = tuple(layers.get(layer, 0) for layer in range(number)) if layers else (total,)
@@ -109,12 +109,12 @@ def _files(folder: Path) -> list[Path]:
                 raise ValueError("names a file elsewhere")
             return sorted(folder / name for name in names)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise EvidenceRefused(f"{folder / _INDEX}: is not an index of weights", _TODO) from error
+        raise EvidenceRefused(f"{folder / _INDEX}: is not an index of weights", _FIX) from error
     if (folder / _SINGLE).exists():
         return [folder / _SINGLE]
     if found := sorted(folder.glob("*.safetensors")):
         return found
-    raise EvidenceRefused(f"{folder}: holds no safetensors", _TODO)
+    raise EvidenceRefused(f"{folder}: holds no safetensors", _FIX)
 
 
 def _shapes(path: Path) -> Iterator[tuple[str, list[int]]]:
@@ -132,6 +132,6 @@ def _shapes(path: Path) -> Iterator[tuple[str, list[int]]]:
                     raise ValueError("has an invalid shape")
                 yield name, shape
     except OSError as error:
-        raise EvidenceRefused(f"{path}: {error.strerror or error}", _TODO) from error
+        raise EvidenceRefused(f"{path}: {error.strerror or error}", _FIX) from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise EvidenceRefused(f"{path}: its header is not that of safetensors", _TODO) from error
+        raise EvidenceRefused(f"{path}: its header is not that of safetensors", _FIX) from error

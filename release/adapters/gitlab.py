@@ -23,7 +23,7 @@ from release.adapters.retries import TEMPORARY, Patience, RequestError, retry_af
 
 _PROJECT = re.compile(r"[1-9][0-9]{0,18}|[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.-]*)+", re.ASCII)
 _DESCRIPTION = 255  # characters of a commit status
-_TODO = {
+_FIX = {
     401: "give GITLAB_TOKEN an access token that is valid, with the scope api",
     403: "give GITLAB_TOKEN the scope api and the role Developer",
     404: "see that the project, the merge request and the commit exist, and that the token's account may read them",
@@ -136,7 +136,7 @@ class GitLab(Forge):
     def failed(self, what: str, status: int, headers: Mapping[str, str]) -> RequestError:
         return RequestError(
             what, temporary=status in TEMPORARY, status=status, wait=retry_after(headers.get("Retry-After")),
-            todo=_TODO.get(status, ""),
+            todo=_FIX.get(status, ""),
         )  # fmt: skip
 
     def _notes(self, number: int) -> str:

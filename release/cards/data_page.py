@@ -18,7 +18,7 @@ from release.record.records import Records
 from release.review.details import columns, shown
 from release.review.sides import Side
 
-_TODO = "run `./lockstep run validate`, or name a commit that has the record"
+_FIX = "run `./lockstep run validate`, or name a commit that has the record"
 
 
 class DataPage(Record):
@@ -64,9 +64,9 @@ def gather(root: Path, name: str) -> DataPage:
     side = Side(records, found, name)
     report = _report(records, found.commit)
     if side.prepare is None:
-        raise EvidenceRefused(f"{layout.PREPARE_REPORT}: is missing, or cannot be read by this version", _TODO)
+        raise EvidenceRefused(f"{layout.PREPARE_REPORT}: is missing, or cannot be read by this version", _FIX)
     if report.splits != {split: its.sha256 for split, its in side.prepare.splits.items()}:
-        raise EvidenceRefused(f"{layout.DATA_REPORT}: is about other splits than {layout.PREPARE_REPORT}", _TODO)
+        raise EvidenceRefused(f"{layout.DATA_REPORT}: is about other splits than {layout.PREPARE_REPORT}", _FIX)
     return DataPage(
         name=name, commit=found.commit, source=side.fetch.data if side.fetch else None,
         sources=side.fetch.sources if side.fetch else {}, prepare=side.prepare, report=report,
@@ -84,7 +84,7 @@ def _report(records: Records, commit: str | None) -> DataReport:
     try:
         found = records.at(commit).report(layout.DATA_REPORT, DataReport)
     except ValidationError as error:
-        raise EvidenceRefused(f"{layout.DATA_REPORT} at {commit[:12]}: {files.first(error)}", _TODO) from error
+        raise EvidenceRefused(f"{layout.DATA_REPORT} at {commit[:12]}: {files.first(error)}", _FIX) from error
     if found is None:
-        raise EvidenceRefused(f"{layout.DATA_REPORT}: commit {commit[:12]} has none", _TODO)
+        raise EvidenceRefused(f"{layout.DATA_REPORT}: commit {commit[:12]} has none", _FIX)
     return found

@@ -5,7 +5,7 @@ from typing import Any, NoReturn
 
 from checks.errors import EvidenceRefused
 
-_TODO = "sign the release again, or restore the file from git's history"
+_FIX = "sign the release again, or restore the file from git's history"
 
 
 def write(value: Any) -> bytes:
@@ -19,17 +19,17 @@ def read(data: bytes, where: str, largest: int) -> dict[str, Any]:
     Raises EvidenceRefused if it has more than ``largest`` bytes, is not an object in UTF-8, or repeats a key.
     """
     if len(data) > largest:
-        raise EvidenceRefused(f"{where}: has {len(data):,} bytes, at most {largest:,} are read", _TODO)
+        raise EvidenceRefused(f"{where}: has {len(data):,} bytes, at most {largest:,} are read", _FIX)
     try:
         # From text, not bytes: json would guess UTF-16 and UTF-32 as well.
         found = json.loads(data.decode(), object_pairs_hook=_once, parse_constant=_no_number)
         write(found)  # half a surrogate pair is not text
     except _TwiceError as error:
-        raise EvidenceRefused(f"{where}: writes the key {error.args[0]!r} twice", _TODO) from error
+        raise EvidenceRefused(f"{where}: writes the key {error.args[0]!r} twice", _FIX) from error
     except (ValueError, RecursionError) as error:
-        raise EvidenceRefused(f"{where}: is not JSON", _TODO) from error
+        raise EvidenceRefused(f"{where}: is not JSON", _FIX) from error
     if not isinstance(found, dict):
-        raise EvidenceRefused(f"{where}: is not a JSON object", _TODO)
+        raise EvidenceRefused(f"{where}: is not a JSON object", _FIX)
     return found
 
 
@@ -37,7 +37,7 @@ def read_canonical(data: bytes, where: str, largest: int) -> dict[str, Any]:
     """As ``read``, but refuses any form except that of ``write``."""
     found = read(data, where, largest)
     if write(found) != data:
-        raise EvidenceRefused(f"{where}: is not in canonical form", _TODO)
+        raise EvidenceRefused(f"{where}: is not in canonical form", _FIX)
     return found
 
 

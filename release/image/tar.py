@@ -20,7 +20,7 @@ _RECORD = 512
 _NAME = 100  # bytes of a name in a ustar header
 _OCTAL_LIMIT = 8**11  # the first size that a ustar header has no room for
 _END = bytes(2 * _RECORD)
-_TODO = "run `./lockstep run` to make it again, and change nothing while `lockstep build` runs"
+_FIX = "run `./lockstep run` to make it again, and change nothing while `lockstep build` runs"
 
 
 class Member(NamedTuple):
@@ -172,11 +172,11 @@ def _read(member: Member) -> Iterator[bytes]:
             while left:
                 block = stream.read(min(BLOCK, left))
                 if not block:
-                    raise EvidenceRefused(f"{member.path}: ends {left} bytes early", _TODO)
+                    raise EvidenceRefused(f"{member.path}: ends {left} bytes early", _FIX)
                 left -= len(block)
                 hasher.update(block)
                 if not left and f"sha256:{hasher.hexdigest()}" != member.sha256:
-                    raise EvidenceRefused(f"{member.path}: is not the file that the verdict is about", _TODO)
+                    raise EvidenceRefused(f"{member.path}: is not the file that the verdict is about", _FIX)
                 yield block
     except OSError as error:
-        raise EvidenceRefused(f"{member.path}: {error.strerror or error}", _TODO) from error
+        raise EvidenceRefused(f"{member.path}: {error.strerror or error}", _FIX) from error

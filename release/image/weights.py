@@ -19,7 +19,7 @@ from release.image.known import Memory
 from release.image.tar import Link, Member, Tar
 
 SHARD = ".safetensors"
-_TODO = "run `./lockstep run merge`, or `./lockstep dvc checkout models/merged` where it was once made"
+_FIX = "run `./lockstep run merge`, or `./lockstep dvc checkout models/merged` where it was once made"
 _VERSION = 12  # hex digits of a model's digest in its path
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -64,7 +64,7 @@ def layers(folder: Path, described: Mapping[str, FileDigest], model: str, name: 
 def arranged(folder: Path, described: Mapping[str, FileDigest], model: str, name: str) -> tuple[Layer, ...]:
     """As ``layers``, without looking at ``folder``."""
     if digest.of_manifest(described) != model:
-        raise EvidenceRefused("the parity report's files are not the model that the verdict is about", _TODO)
+        raise EvidenceRefused("the parity report's files are not the model that the verdict is about", _FIX)
     for member in described:
         _fits(member)
     path = place(name, model)
@@ -92,7 +92,7 @@ def _layer(folder: Path, home: str, paths: list[str], described: Mapping[str, Fi
 def _holds(folder: Path, described: Mapping[str, FileDigest]) -> None:
     """Check that the folder has exactly these files with these sizes; links are refused."""
     if folder.is_symlink() or not folder.is_dir():
-        raise EvidenceRefused(f"{folder}: not a directory", _TODO)
+        raise EvidenceRefused(f"{folder}: not a directory", _FIX)
     found = {}
     try:
         for path in sorted(folder.rglob("*")):
@@ -101,7 +101,7 @@ def _holds(folder: Path, described: Mapping[str, FileDigest]) -> None:
             if path.is_dir():
                 continue
             if not path.is_file():
-                raise EvidenceRefused(f"{path}: not a regular file", _TODO)
+                raise EvidenceRefused(f"{path}: not a regular file", _FIX)
             found[path.relative_to(folder).as_posix()] = path.stat().st_size
     except OSError as error:
         raise EvidenceRefused(f"{folder}: {error.strerror or error}", "make it readable") from error
@@ -115,7 +115,7 @@ def _holds(folder: Path, described: Mapping[str, FileDigest]) -> None:
         ),
     ]
     if problems:
-        raise EvidenceRefused(problems[0], _TODO, tuple(problems[1:]))
+        raise EvidenceRefused(problems[0], _FIX, tuple(problems[1:]))
 
 
 def _fits(path: str) -> None:

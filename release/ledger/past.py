@@ -18,7 +18,7 @@ from release.adapters.git import Git
 from release.ledger import Ledger, Move
 
 _RUN = re.compile(r"[A-Za-z0-9_-]{1,100}")
-_TODO = "restore it from git's history: only a promotion or a rollback writes it"
+_FIX = "restore it from git's history: only a promotion or a rollback writes it"
 
 
 class Envelope(NamedTuple):
@@ -39,9 +39,9 @@ def path(environment: str) -> Path:
 def envelope(data: bytes | None, pointer: Pointer, where: str) -> Envelope:
     """The evidence that a pointer names. Raises EvidenceRefused if ``data`` is anything else."""
     if data is None:
-        raise EvidenceRefused(f"{where}: is missing", _TODO)
+        raise EvidenceRefused(f"{where}: is missing", _FIX)
     if (found := digest.of_bytes(data)) != pointer.evidence:
-        raise EvidenceRefused(f"{where}: is {found}, the pointer names {pointer.evidence}", _TODO)
+        raise EvidenceRefused(f"{where}: is {found}, the pointer names {pointer.evidence}", _FIX)
     try:
         plain = json.loads(data)
         payload = base64.b64decode(plain.get("dsseEnvelope", plain)["payload"], validate=True)
@@ -49,7 +49,7 @@ def envelope(data: bytes | None, pointer: Pointer, where: str) -> Envelope:
     except ValidationError as error:
         raise EvidenceRefused(f"{where}: {files.first(error)}", "read it with the version that signed it") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, binascii.Error) as error:
-        raise EvidenceRefused(f"{where}: is not an envelope of a statement", _TODO) from error
+        raise EvidenceRefused(f"{where}: is not an envelope of a statement", _FIX) from error
 
 
 def releases(ledger: Ledger, tip: str, environments: Iterable[str]) -> Released:

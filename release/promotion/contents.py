@@ -21,7 +21,7 @@ from release.promotion.checklist import CheckResult
 from release.promotion.record import Recorded
 
 _THREADS = 4  # hashing lets go of the interpreter
-_TODO = "run `lockstep build`, verify and sign that"
+_FIX = "run `lockstep build`, verify and sign that"
 
 
 def held(root: Path, store: Store, release: Release, recorded: Recorded, result: CheckResult) -> None:
@@ -33,9 +33,9 @@ def held(root: Path, store: Store, release: Release, recorded: Recorded, result:
     here = folder.is_dir() and _is_of(root, release)
     planned = (weights.layers if here else weights.arranged)(folder, recorded.files, report.model, name)
     if (path := weights.place(name, report.model)) != report.path:
-        result.fail(f"its weights are at {report.path}, not at {path}", _TODO)
+        result.fail(f"its weights are at {report.path}, not at {path}", _FIX)
     if len(planned) != len(report.layers):
-        result.fail(f"it has {len(report.layers)} layers of weights, the model gives {len(planned)}", _TODO)
+        result.fail(f"it has {len(report.layers)} layers of weights, the model gives {len(planned)}", _FIX)
         return
     total = sum(layer.size for layer in planned)
     with (
@@ -48,7 +48,7 @@ def held(root: Path, store: Store, release: Release, recorded: Recorded, result:
         ]
         for layer, signed, job in zip(planned, report.layers, jobs, strict=True):
             if failure := job.result():
-                result.fail(f"layer {signed.digest} is not of {layer.title}: {failure}", _TODO)
+                result.fail(f"layer {signed.digest} is not of {layer.title}: {failure}", _FIX)
     result.note = f"{total:,} bytes {'hashed here' if here else f'read from {store.name}'}"
 
 

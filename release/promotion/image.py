@@ -34,7 +34,7 @@ from release.promotion.record import Recorded
 
 _THREADS = 8  # a registry is asked for that many blobs at once
 _HASTY = Patience(tries=2, in_all=2, first=0.2, longest=0.5, on_request=1)  # with a base that the statement names too
-_TODO = "run `lockstep build` with this version of Lockstep, verify and sign that"
+_FIX = "run `lockstep build` with this version of Lockstep, verify and sign that"
 
 
 class StoredImage(NamedTuple):
@@ -86,17 +86,17 @@ def composed(root: Path, found: StoredImage, release: Release, recorded: Recorde
     wanted = [(layer.digest, layer.size) for layer in report.layers]
     below = report.base.layers if report.base else 0
     if layers[below : below + len(wanted)] != wanted or len(layers) < below + len(wanted):
-        result.fail(f"its {len(layers)} layers are not {below} of its base and then those of the weights", _TODO)
+        result.fail(f"its {len(layers)} layers are not {below} of its base and then those of the weights", _FIX)
     elif over := layers[below + len(wanted) :]:
-        result.fail(f"{len(over)} layers come after those of the weights and may hide them: {over[0][0]}", _TODO)
+        result.fail(f"{len(over)} layers come after those of the weights and may hide them: {over[0][0]}", _FIX)
     if result.failures:
         return
     base = _base(root, found, report, result)
     if base and [(layer.digest, layer.size) for layer in base.layers] != layers[:below]:
-        result.fail(f"its lowest {below} layers are not those of {base.image.name}", _TODO)
+        result.fail(f"its lowest {below} layers are not those of {base.image.name}", _FIX)
         return
     for failure in _differences(root, found, release, recorded, base):
-        result.fail(failure, _TODO)
+        result.fail(failure, _FIX)
 
 
 def _base(root: Path, found: StoredImage, report: ImageReport, result: CheckResult) -> Base | None:

@@ -20,7 +20,7 @@ from release.adapters import commits
 from release.record import lock_check
 from release.record.records import Records
 
-_TODO = "run `lockstep run`"
+_FIX = "run `lockstep run`"
 Models = Mapping[str, frozenset[str]]  # by test split
 
 
@@ -66,7 +66,7 @@ def current(records: Records) -> list[str]:
     """
     stored, own = _stored(records), _own(records)
     if stored is None:
-        return [f"{layout.LOOKS}: is missing or cannot be read; {_TODO}"]
+        return [f"{layout.LOOKS}: is missing or cannot be read; {_FIX}"]
     if own is None:
         return []
     known = {look.model for look in _known(records.root, "HEAD") if look.test == own.test}
@@ -74,7 +74,7 @@ def current(records: Records) -> list[str]:
     if not missing:
         return []
     named = ", ".join(f"{model[:19]}…" for model in sorted(missing)[:3])
-    return [f"{layout.LOOKS}: lacks {len(missing)} of the models that this test split judged ({named}); {_TODO}"]
+    return [f"{layout.LOOKS}: lacks {len(missing)} of the models that this test split judged ({named}); {_FIX}"]
 
 
 def _merged(records: Records, own: Look) -> bool:

@@ -21,7 +21,7 @@ from release.adapters import commits
 from release.record.records import Commit, Records
 
 _SEEDS = "--seed 17 --seed 18 --seed 19"
-_TODO = f"train these parameters with several seeds: ./lockstep sweep {_SEEDS}"
+_FIX = f"train these parameters with several seeds: ./lockstep sweep {_SEEDS}"
 _OTHER = {
     "parameters": "other parameters", "base": "another base", "train": "another train split",
     "valid": "another valid split", "scorers": "other scorers", "prompt_format": "another prompt format",
@@ -63,7 +63,7 @@ def claim(records: Records, target: str | None = None) -> Claim:
     try:
         report = tree.report(layout.SWEEP_REPORT, SweepReport)
     except EvidenceRefused as refusal:
-        raise EvidenceRefused(refusal.what, _TODO, refusal.others) from refusal
+        raise EvidenceRefused(refusal.what, _FIX, refusal.others) from refusal
     here = _here(records)
     runs = _measured(report, here)
     ours = _spread(report, runs)
@@ -113,20 +113,20 @@ def _measured(report: SweepReport, here: Recipe) -> list[SweptRun]:
     apart = [[name for name in _OTHER if getattr(each, name) != getattr(here, name)] for each in recipes]
     nearest = min(range(len(apart)), key=lambda at: len(apart[at]), default=None)
     if nearest is None:
-        raise EvidenceRefused(f"{layout.SWEEP_REPORT}: every training was refused", _TODO)
+        raise EvidenceRefused(f"{layout.SWEEP_REPORT}: every training was refused", _FIX)
     if names := apart[nearest]:
         first, *others = [
             f"{_OTHER[name]}, {chain.short(getattr(recipes[nearest], name))}; the record here has "
             f"{chain.short(getattr(here, name))}"
             for name in names
         ]
-        raise EvidenceRefused(f"{layout.SWEEP_REPORT}: was measured with {first}", _TODO, tuple(others))
+        raise EvidenceRefused(f"{layout.SWEEP_REPORT}: was measured with {first}", _FIX, tuple(others))
     runs = report.of(here.parameters)
     if refused := report.refused(runs[0].values):
         seeds = f"{refused} of {refused + len(runs)} seeds were refused, and the others are the lucky ones"
         raise EvidenceRefused(f"{layout.SWEEP_REPORT}: {seeds}", "choose parameters that train with every seed")
     if len(runs) < 2:
-        raise EvidenceRefused(f"{layout.SWEEP_REPORT}: has one seed of these parameters, and so no spread", _TODO)
+        raise EvidenceRefused(f"{layout.SWEEP_REPORT}: has one seed of these parameters, and so no spread", _FIX)
     return runs
 
 
