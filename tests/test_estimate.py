@@ -332,7 +332,7 @@ def test_even_the_low_end_above_a_bound_is_refused_by_name_with_what_to_do(root:
     _epochs(root, 8)  # 40 minutes, 27 at least
     code, told = _lockstep(root)
     assert code == 10
-    assert "params.yaml: train_budget.train_minutes 40 (26.7 to 60) exceeds 25; train 62% of it (train.epochs" in told
+    assert "params.yaml: train_budget.train_minutes 40 (26.7 to 60) exceeds 25; shorten the training to 62%" in told
     _epochs(root, 7.4)  # 37 minutes, 24.7 at least
     code, told = _lockstep(root)
     assert code == 0
@@ -346,7 +346,7 @@ def test_a_refusal_is_what_the_comment_says_until_an_estimate_passes(root: Path)
     found = report(root, Options(target="main"))
     assert found.state == "refused"
     assert found.title.startswith("Estimate refused: over the budget before training: params.yaml: train_budget.")
-    assert "train 62% of it" in found.markdown
+    assert "shorten the training to 62% of its estimated time" in found.markdown
     _epochs(root, 4)
     report_tree.commit(root, "fewer")
     assert report(root, Options(target="main")).state == "not-held"  # it was about another commit

@@ -1,6 +1,7 @@
 """A run on a cluster: the record and the outputs come back by DVC's remote, and the cluster ends; with a stand-in for `sky`."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -262,6 +263,7 @@ def test_a_run_on_a_cluster_is_taken_from_the_remote(tmp_path: Path, tiny_base: 
     done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     assert "✓ fetch" in done.stderr, "the job's log is shown"
+    assert re.search(r"^  ✓ hand-over {3}\d:\d\d  took the record of ", done.stderr, re.MULTILINE)
     assert {path.name for path in (root / layout.BASE).iterdir()} == {path.name for path in tiny_base.iterdir()}
     assert repository.git(root, "status", "--porcelain").split() == ["??", "dvc.lock", "??", "reports/fetch.json"]
     launched, ended = (sky / "asked").read_text().splitlines()

@@ -98,7 +98,7 @@ def _elsewhere(root: Path) -> None:
 NOT_FINITE = TrainingRefused("the loss is not finite at step 12", "lower train.learning_rate, or raise train.warmup")
 OVER = VerdictFailed(
     "over the budget before training: params.yaml: train_budget.train_minutes 40 (26.7 to 60) exceeds 25",
-    "train 62% of it (train.epochs or max_steps), or let code owners raise the bound",
+    "shorten the training to 62% of its estimated time (lower train.epochs or max_steps), or let code owners raise the bound",
     ("main:params.yaml: train_budget.cost 3.1 (2.2 to 4.6) exceeds 2",),
 )
 

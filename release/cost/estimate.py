@@ -160,8 +160,9 @@ def after_the_fact(
 def _less(over: Sequence[BudgetBound]) -> str:
     """How to bring the middle of the estimates within their bounds."""
     share = min((bound.fits or 0 for bound in over), default=0)
-    less = f"train {share:.0%} of it" if share >= 0.01 else "train far less"
-    return f"{less} (train.epochs or max_steps, fewer layers of train.lora or train.full, rows, a smaller base)"
+    part = f"{share:.0%}" if share >= 0.01 else "less than 1%"
+    how = "lower train.epochs or max_steps, fewer layers of train.lora or train.full, fewer rows, a smaller base"
+    return f"shorten the training to {part} of its estimated time ({how})"
 
 
 def _hold(root: Path, data: DataReport) -> None:

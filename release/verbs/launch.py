@@ -81,7 +81,7 @@ def _head(root: Path) -> str:
 
 def _transfer(root: Path, way: str, job: str, folder: Path, listener: Listener | None) -> None:
     arguments, more = ["-m", "stages.hand_over", way, job, str(folder)], {dvc.REMOTE: "1"}
-    dvc.python(root, arguments, "the hand-over", more, listener=listener, step=f"{way} record")
+    dvc.python(root, arguments, "the hand-over", more, listener=listener, step="hand-over")
 
 
 def _take_outputs(root: Path, targets: tuple[str, ...], listener: Listener | None = None) -> None:
