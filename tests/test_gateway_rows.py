@@ -57,6 +57,18 @@ PROMPTS: dict[str, tuple[Any, list[dict[str, Any]]]] = {
         {"messages": [{"role": "tool", "tool_call_id": "c1", "content": [{"text": "to ada@mail.example.org"}]}]},
         [{"role": "tool", "parts": [{"type": "tool_call_response", "id": "c1", "response": [{"text": "to [email]"}]}]}],
     ),
+    "names that a client chose": (
+        {"messages": [
+            {"role": "ada@mail.example.org", "content": [{"type": "x ada@mail.example.org"}]},
+            {"role": "tool", "tool_call_id": "ada@mail.example.org", "content": ""},
+            {"role": "assistant", "tool_calls": [{"id": "8.8.8.8", "function": {"name": "ada@mail.example.org", "arguments": ""}}]},
+        ]},
+        [
+            {"role": "[email]", "parts": [{"type": "x [email]"}]},
+            {"role": "tool", "parts": [{"type": "tool_call_response", "id": "[email]"}]},
+            {"role": "assistant", "parts": [{"type": "tool_call", "id": "[ip_address]", "name": "[email]"}]},
+        ],
+    ),
     "prompts": (
         {"prompt": ["one", "two"]},
         [{"role": "user", "parts": [{"type": "text", "content": word}]} for word in ("one", "two")],
@@ -81,7 +93,9 @@ def test_a_stream_is_read_the_same_however_it_is_cut() -> None:
         {"tool_calls": [{"index": 0, "id": "c1", "function": {"name": "mail", "arguments": '{"to": "a'}}]},
         {"tool_calls": [{"index": 0, "function": {"arguments": 'da@mail.example.org"}'}}]},
     ]  # fmt: skip
-    chunks: list[dict[str, Any]] = [{"model": "m", "choices": [{"index": 0, "delta": delta}]} for delta in deltas]
+    chunks: list[dict[str, Any]] = [
+        {"model": "m of ada@mail.example.org", "choices": [{"index": 0, "delta": delta}]} for delta in deltas
+    ]
     chunks += [{"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]}]
     chunks += [{"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 9}}]
     lines = [f"data: {json.dumps(chunk, ensure_ascii=False)}" for chunk in chunks]
@@ -105,7 +119,7 @@ def test_a_stream_is_read_the_same_however_it_is_cut() -> None:
         "finish_reason": "tool_calls",
     }
     assert (found[0]["gen_ai.usage.input_tokens"], found[0]["gen_ai.usage.output_tokens"]) == (5, 9)
-    assert found[0]["lockstep.redactions"] == {"email": 2}
+    assert (found[0]["gen_ai.response.model"], found[0]["lockstep.redactions"]) == ("m of [email]", {"email": 3})
 
 
 @pytest.mark.parametrize(

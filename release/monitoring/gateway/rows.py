@@ -51,12 +51,12 @@ def sampled(request_id: str, share: float) -> bool:
 
 
 def row(exchange: Exchange, environment: str, share: float) -> captures.Capture:
-    """The row to store. Texts, and all that tools were called with, are redacted."""
+    """The row to store. Every text from the client or the server is redacted, except the request's id."""
     found: Counter[str] = Counter()
     return captures.Capture(
         time=exchange.time,
         operation=exchange.operation,
-        model=exchange.answer.model,
+        model=_plain(exchange.answer.model, found),
         input_messages=tuple(_prompt(exchange.body, found)),
         output_messages=tuple(
             _output(choice, found, broken=exchange.error is not None)
@@ -90,7 +90,7 @@ def _prompt(data: bytes, found: Counter[str]) -> Iterator[captures.InputMessage]
     listed = body.get("messages")
     for message in listed if isinstance(listed, list) else []:
         if isinstance(message, dict):
-            role = str(message.get("role") or "unknown")[:_ROLES]
+            role = _short(message.get("role"), found)
             yield captures.InputMessage(role=role, parts=tuple(_parts(message, role, found)))
 
 
@@ -99,13 +99,14 @@ def _parts(message: dict[str, Any], role: str, found: Counter[str]) -> Iterator[
     if role == "tool":
         call = message.get("tool_call_id")
         response = _plain(content, found)
-        yield captures.Part(type="tool_call_response", id=call if isinstance(call, str) else None, response=response)
+        named = _plain(call, found) if isinstance(call, str) else None
+        yield captures.Part(type="tool_call_response", id=named, response=response)
         return
     for part in content if isinstance(content, list) else [content]:
         if isinstance(part, str):
             yield _text("text", part, found)
         elif isinstance(part, dict):
-            kind = str(part.get("type") or "unknown")[:_ROLES]
+            kind = _short(part.get("type"), found)
             text = part.get("text")
             yield _text(kind, text, found) if isinstance(text, str) else captures.Part(type=kind)
     yield from _calls(message.get("tool_calls"), found)
@@ -114,10 +115,8 @@ def _parts(message: dict[str, Any], role: str, found: Counter[str]) -> Iterator[
 def _output(choice: Choice, found: Counter[str], *, broken: bool) -> captures.OutputMessage:
     parts = [_text(kind, "".join(each), found) for kind, each in (("reasoning", choice.reasoning),) if each]
     parts += [_text("text", "".join(choice.text), found)] if choice.text else []
-    finish = choice.finish or ("error" if broken else "unknown")
-    return captures.OutputMessage(
-        role="assistant", parts=(*parts, *_calls(choice.calls, found)), finish_reason=finish[:_ROLES]
-    )
+    finish = _short(choice.finish or ("error" if broken else None), found)
+    return captures.OutputMessage(role="assistant", parts=(*parts, *_calls(choice.calls, found)), finish_reason=finish)
 
 
 def _calls(calls: Any, found: Counter[str]) -> Iterator[captures.Part]:
@@ -133,12 +132,17 @@ def _calls(calls: Any, found: Counter[str]) -> Iterator[captures.Part]:
             if isinstance(said.get(key), str):
                 entry[key] += said[key]
     for entry in joined.values():
-        arguments = _plain(entry["arguments"], found)
-        yield captures.Part(type="tool_call", id=entry["id"] or None, name=entry["name"] or None, arguments=arguments)
+        call, name, arguments = (_plain(each, found) for each in entry.values())
+        yield captures.Part(type="tool_call", id=call or None, name=name or None, arguments=arguments)
 
 
 def _text(kind: str, text: str, found: Counter[str]) -> captures.Part:
     return captures.Part(type=kind, content=_plain(text, found))
+
+
+def _short(value: Any, found: Counter[str]) -> str:
+    """The name of a role or of a kind. It is redacted before it is cut: half an address is not recognised."""
+    return str(_plain(str(value or "unknown"), found))[:_ROLES]
 
 
 def _plain(value: Any, found: Counter[str]) -> Any:
