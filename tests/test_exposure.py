@@ -39,8 +39,9 @@ GATE = {
 }  # fmt: skip
 
 
-def written(path: Path, *families: dict[str, Any]) -> Path:
-    path.write_text("".join(json.dumps(FAMILY | family) + "\n" for family in families))
+def written(path: Path, *families: dict[str, Any] | str) -> Path:
+    lines = (each if isinstance(each, str) else json.dumps(FAMILY | each) for each in families)
+    path.write_text("".join(f"{line}\n" for line in lines))
     return path
 
 
@@ -78,12 +79,13 @@ def test_the_same_line_draws_the_same_secrets_and_every_secret_as_often(tmp_path
         ([{"prompt": "{secret}? {number}"}], "1: reference must have {secret} once"),
         ([{}, {"id": "other", "prompt": "key?"}], "2: prompt lacks {number}, so 12 canaries would ask the same"),
         ([{"count": 20, "repeats": 5001}], "1: count × repeats is 100020 rows, above the limit of 100000 for a line"),
+        ([{}, json.dumps(FAMILY).replace("{", '{"seed": 1, ', 1)], "2: has the key 'seed' twice"),
         ([{}, {}], "two canaries have the name 'disk-1'"),
         ([{}, {"id": "other"}], "two canaries have the prompt 'key of disk 1?'"),
     ],
 )
 def test_a_file_of_no_canaries_is_refused_in_one_line(
-    tmp_path: Path, families: list[dict[str, Any]], said: str
+    tmp_path: Path, families: list[dict[str, Any] | str], said: str
 ) -> None:
     with pytest.raises(EvidenceRefused) as refused:
         canaries.read(written(tmp_path / "canaries.jsonl", *families))

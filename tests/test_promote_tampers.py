@@ -233,7 +233,11 @@ STATEMENTS: dict[str, tuple[Tamper, str]] = {
     "put elsewhere": (saying(release("image", "place", to="registry.example/team/router")), "was built and verified in registry.example"),
     "of another runtime": (saying(release("image", "runtime", to="vllm")), "a build gives"),
     "of another base image": (saying(release("image", "base", "layers", to=1)), "are not 1 of its base and then those"),
-    "of a base for other processors": (saying(release("image", "base", "platform", to="linux/arm64")), "its base is for linux/arm64, but a build would use linux/amd64"),
+    "of a base for other processors": (saying(release("image", "base", "platform", to="linux/arm64")), "is for linux/amd64, not for linux/arm64"),
+    "of such a base, which is gone": (
+        saying(lambda root, plain: (shutil.rmtree(root / tree.BASE), release("image", "base", "platform", to="linux/arm64")(root, plain))),
+        "its base is for linux/arm64, but a build would use linux/amd64",
+    ),
     "served and failed": (saying(failed), "the serving report did not pass (parity)"),
     "served and failed, and said to pass": (saying(claimed), "contradicts the checks"),
     "served of another image": (saying(served(image=OTHER)), f"the serving report is of the image {OTHER}"),

@@ -13,6 +13,7 @@ Carlini, Liu, Erlingsson, Kos and Song (2019), "The Secret Sharer", https://arxi
 """
 
 import hashlib
+import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -118,6 +119,10 @@ def read(path: Path) -> list[Canary]:
         families = files.read_jsonl(path, Family)
     except EvidenceRefused as refused:  # its advice is about files that a stage writes; a person writes this one
         raise EvidenceRefused(refused.what, _FIX) from refused
+    for number, text in enumerate(path.read_bytes().split(b"\n")[: len(families)], 1):
+        keys = Counter(json.loads(text, object_pairs_hook=lambda pairs: [key for key, _ in pairs]))
+        if twice := [key for key, times in keys.items() if times > 1]:  # readers differ in which value they take
+            raise EvidenceRefused(f"{path}:{number}: has the key {twice[0]!r} twice", _FIX)
     found = [
         Canary(family, number, line) for line, family in enumerate(families, 1) for number in range(1, family.count + 1)
     ]

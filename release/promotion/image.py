@@ -92,6 +92,8 @@ def composed(root: Path, found: StoredImage, release: Release, recorded: Recorde
     if result.failures:
         return
     base = _base(root, found, report, result)
+    if result.failures:
+        return
     if base and [(layer.digest, layer.size) for layer in base.layers] != layers[:below]:
         result.fail(f"its lowest {below} layers are not those of {base.image.name}", _FIX)
         return
@@ -100,14 +102,20 @@ def composed(root: Path, found: StoredImage, release: Release, recorded: Recorde
 
 
 def _base(root: Path, found: StoredImage, report: ImageReport, result: CheckResult) -> Base | None:
-    """The base image from its registry; if that cannot be reached, the signed layer digests in the image are used."""
+    """The base image from its registry; if that cannot be reached, the signed layer digests in the image are used.
+
+    None without a base, and with a failure for one that a build would refuse, such as an image for other processors.
+    """
     if report.base is None:
         return None
     named = reference.parse(report.base.name)
     hasty = Repository(named.host, named.name, patience=_HASTY) if named.host else stores.open_store(named, root)
     try:
         real = bases.resolve(hasty, named, report.base.platform, report.base.name)
-    except (RegistryRefused, BuildRefused):
+    except BuildRefused as refused:
+        result.fail(refused.what, _FIX)  # it answers, and is another image than a build would take
+        return None
+    except RegistryRefused:
         result.note = f"{report.base.name} cannot be reached: the signed layer digests are used"
     else:
         result.note = f"on {report.base.name}"
