@@ -160,17 +160,20 @@ def test_mlflows_own_page_of_a_version_shows_the_signature(tracking: tuple[str, 
     ]  # fmt: skip
 
 
-def test_the_folder_of_an_image_in_another_run_or_of_another_image_is_not_the_release(
+def test_the_folder_of_an_image_in_another_run_or_place_or_of_another_image_is_not_the_release(
     store: Store, client: Any, trained: str
 ) -> None:
     release = A.model_copy(update={"run": trained})
     asked = wanted(release)
     agree(store, asked, True)
-    held = client.get_model_version(asked.name, "1")
-    for source in (f"s3://bucket/{OTHER_RUN}/artifacts/{held.source.rpartition('/artifacts/')[2]}",
-                   f"s3://bucket/{trained}/artifacts/{mlmodel.folder(B.source)}"):  # fmt: skip
+    folder = mlmodel.folder(release.source)
+    for source in (
+        f"s3://bucket/{OTHER_RUN}/artifacts/{folder}", f"s3://bucket/{trained}/artifacts/{mlmodel.folder(B.source)}",
+        f"s3://bucket/{trained}/artifacts/{folder}", f"mlflow-artifacts://elsewhere/0/{trained}/artifacts/{folder}",
+    ):  # fmt: skip
         client.create_model_version(asked.name, source, run_id=trained, tags=release.tags)
-    assert [finding.what for finding in agree(store, asked, False)] == ["MLflow's version 2", "MLflow's version 3"]
+    found = [finding.what for finding in agree(store, asked, False)]
+    assert found == [f"MLflow's version {number}" for number in (2, 3, 4, 5)]
 
 
 def test_where_no_artifacts_can_be_written_the_image_itself_is_the_source(

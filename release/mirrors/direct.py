@@ -117,7 +117,7 @@ def _write_mlmodel(client: Any, source: str, run: str, tags: Mapping[str, str]) 
     A bucket is not tried: without a login its client may wait longer than a promotion does for mirrors.
     """
     root, folder = str(client.get_run(run).info.artifact_uri), mlmodel.folder(source)
-    if ":" in root.partition("/")[0] and not root.startswith("file:"):
+    if root.startswith("mlflow-artifacts:") or not mlmodel.writable(root):
         return None
     try:
         for name, text in mlmodel.files(source, run, tags).items():

@@ -24,6 +24,8 @@ _SIGNATURE = {"inputs": json.dumps(_INPUTS), "outputs": json.dumps(_OUTPUTS), "p
 SIGNATURE = json.dumps(_SIGNATURE)
 _EXAMPLE = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 16, "temperature": 0.0}
 _FOLDER = "release"
+# Artifacts of the server that is asked, or on a local disk. A bucket or another server never gets these files.
+_WRITABLE = re.compile(r"(?:mlflow-artifacts:|file:(?://)?|[^:/]*)/(?!/)")
 
 
 def folder(source: str) -> str:
@@ -31,13 +33,19 @@ def folder(source: str) -> str:
     return f"{_FOLDER}/{re.sub(r'[^A-Za-z0-9._]+', '-', source)}"
 
 
+def writable(root: str) -> bool:
+    """Whether the two files are ever written below ``root``, the address of a run's artifacts."""
+    return _WRITABLE.match(root) is not None
+
+
 def about(source: str, run: str) -> str:
     """What a version's source is about: the folder of an image if it is one of ``run``, else the source itself.
 
-    MLflow never changes source and run of a version, so both together say which image it is.
+    MLflow never changes source and run of a version, so both together say which image it is. A source outside of what
+    is ``writable`` stands for itself: anyone who may write to the registry can name a bucket whose path ends alike.
     """
     _, found, name = source.rpartition(f"/{run}/artifacts/{_FOLDER}/") if run else ("", "", "")
-    return f"{_FOLDER}/{name}" if found and "/" not in name else source
+    return f"{_FOLDER}/{name}" if found and "/" not in name and writable(source) else source
 
 
 def files(source: str, run: str, tags: Mapping[str, str]) -> dict[str, str]:

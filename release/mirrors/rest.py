@@ -122,7 +122,7 @@ class Server:
         """Write ``mlmodel.files`` among the run's artifacts and return their folder; None if the server is no proxy."""
         found = self._ask("GET", "runs/get", {"run_id": run})
         root = found.run.info.artifact_uri if found and found.run else ""
-        if not root.startswith(_PROXIED):
+        if not (root.startswith(_PROXIED) and mlmodel.writable(root)):
             return None  # a bucket, to which the server does not pass uploads on
         place = f"{root}/{mlmodel.folder(source)}"
         for name, text in mlmodel.files(source, run, tags).items():
