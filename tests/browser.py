@@ -81,6 +81,12 @@ def can_be_read(html: str) -> None:
     assert {link[1:] for link in links if link.startswith("#")} <= set(ids)
 
 
+def contrast(one: str, other: str) -> float:
+    """The contrast of two colours such as #d0d7de, https://www.w3.org/TR/WCAG22/#dfn-contrast-ratio."""
+    dark, light = sorted((_luminance(one), _luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
 def picture(html: str, width: int, mode: str, path: Path, height: int = 2400) -> None:
     """A picture of the page on a screen of this width."""
     frame = _frame(html, width, height, path.parent)
@@ -143,6 +149,12 @@ def serious(html: str, mode: str, folder: Path) -> Iterator[str]:
 def loaded(address: str, folder: Path) -> str:
     """The text of a page that scripts build, once they have asked their server for what it shows."""
     return re.sub("<[^>]*>", " ", _browse(folder, "--virtual-time-budget=30000", "--dump-dom", address))
+
+
+def _luminance(colour: str) -> float:
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def _frame(html: str, width: int, height: int, folder: Path) -> str:

@@ -1,14 +1,18 @@
-"""The picture of a window: a line for each finding, with its value, its bounds and what it is held to. SVG."""
+"""The picture of a window: for each finding its value, its bounds and what it is held to. SVG, also for a phone.
 
+Texts are wrapped by their number of characters, because nothing here knows the width of a font.
+"""
+
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
 from checks.formats.watch_report import WatchFinding, WatchReport
 from checks.text import escape
 
-_COLOURS = {"pass": "#1a7f37", "fail": "#cf222e", "inconclusive": "#9a6700"}
-_WIDTH, _LEFT, _RIGHT, _TOP, _LINE = 860, 250, 560, 82, 34
-_LONGEST = 80
+_WIDTH, _MARGIN, _LEFT, _RIGHT = 440, 16, 36, 424
+_TOP, _ROW, _LEGEND = 100, 68, 56
+_LONGEST = 54  # characters of a line
 
 
 def draw(report: WatchReport) -> str:
@@ -18,21 +22,31 @@ def draw(report: WatchReport) -> str:
     environment = Environment(
         loader=PackageLoader("release.monitoring", "."), autoescape=True, undefined=StrictUndefined
     )
-    when = f"{report.since:%Y-%m-%d %H:%M} to {report.until:%Y-%m-%d %H:%M} UTC"
+    legend = (
+        f"Circle: the value in this window. Bar: its one-sided bounds at {report.confidence:.0%}. "
+        "Dashed: the bound that it is compared with. Each row has its own scale."
+    )
     return environment.get_template("picture.svg.jinja").render(
-        title=f"{report.environment} {report.version}: {report.status}",
-        subtitle=f"{when}, {report.requests:,} requests, {report.prompts:,} different prompts",
-        width=_WIDTH, height=_TOP + _LINE * len(report.findings) + 24, left=_LEFT, right=_RIGHT,
-        rows=list(_rows(report.findings)), confidence=f"{report.confidence:.0%}",
+        title=f"{report.environment} {report.version}", status=report.status,
+        subtitle=[
+            f"{report.since:%Y-%m-%d %H:%M} to {report.until:%Y-%m-%d %H:%M} UTC",
+            f"{report.requests:,} requests, {report.prompts:,} different prompts",
+        ],
+        width=_WIDTH, height=_TOP + _ROW * len(report.findings) + _LEGEND, margin=_MARGIN, left=_LEFT, right=_RIGHT,
+        rows=list(_rows(report.findings)), legend=_wrapped(legend, 3),
     )  # fmt: skip
+
+
+def _wrapped(text: str, lines: int) -> list[str]:
+    return textwrap.wrap(text, _LONGEST, max_lines=lines, placeholder="…")
 
 
 def _rows(findings: tuple[WatchFinding, ...]) -> Iterator[dict[str, Any]]:
     for number, each in enumerate(findings):
         reason = escape(each.reason)
         row = {
-            "y": _TOP + _LINE * number, "name": each.name, "status": each.status, "colour": _COLOURS[each.status],
-            "reason": reason, "short": reason[:_LONGEST], "value": None,
+            "y": _TOP + _ROW * number, "name": each.name, "status": each.status, "reason": reason,
+            "lines": _wrapped(reason, 2), "value": None,
         }  # fmt: skip
         if each.value is not None and each.low is not None and each.high is not None:
             row |= _placed(each, each.value, each.low, each.high)
@@ -54,5 +68,5 @@ def _placed(each: WatchFinding, value: float, low: float, high: float) -> dict[s
     return {
         "value": place(at), "low": place(low), "high": place(high),
         "bound": None if each.bound is None else place(each.bound),
-        "figures": f"{each.unit} {at:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]",
+        "lines": [f"{each.unit} {at:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"],
     }  # fmt: skip
