@@ -19,7 +19,7 @@ Pooling = Literal["mean", "first"]
 Embed = Callable[[Sequence[str], Pooling, int | None], "NDArray[np.float32]"]
 # Pairs of a question and a passage, and the most tokens of a pair that count (None: all), to a score of each.
 Relevance = Callable[[Sequence[tuple[str, str]], int | None], "NDArray[np.float64]"]
-# The same, by the model in one of the suite's sources, which is named first.
+# As above, but the first argument names the source of the suite that has the model.
 Encode = Callable[[str, Sequence[str], Pooling, int | None], "NDArray[np.float32]"]
 Relate = Callable[[str, Sequence[tuple[str, str]], int | None], "NDArray[np.float64]"]
 
@@ -30,7 +30,7 @@ class Search(NamedTuple):
     """What is searched, and with what.
 
     ``where`` is the retriever in params.yaml, for refusals. ``passages`` and ``questions`` are texts by id, in order.
-    ``embed`` is by the model of ``sources``, and ``files`` has the verified copy of each of them.
+    ``embed`` uses the model among the retriever's ``sources``; ``files`` has the verified copy of each source.
     """
 
     where: str
@@ -57,7 +57,7 @@ class RetrieverKind(Section, abc.ABC):
 
     @abc.abstractmethod
     def ranked(self, search: Search, most: int) -> Iterator[Sequence[int]]:
-        """For each question the places of the ``most`` best of those passages that it finds, best first.
+        """For each question the places of at most ``most`` passages that it finds, best first.
 
         Raises ValueError where the passages cannot be searched.
         """

@@ -48,7 +48,7 @@ def run(name: str, stage: Stage, unneeded: Iterable[str] = ()) -> None:
 
 
 def hide(libraries: Iterable[str]) -> None:
-    """Make those that are not loaded yet look as if they were not installed, for the rest of this process."""
+    """Make those of ``libraries`` that are not loaded yet look as if they were not installed, in this process."""
     for library in libraries:
         cast(dict[str, Any], sys.modules).setdefault(library, None)
 

@@ -199,7 +199,7 @@ def _versions(parts: Sequence[Params], names: tuple[str, ...]) -> dict[str, str]
 
 
 def main(params: Params, root: Path) -> str:
-    """``train``, in a process of its own."""
+    """``train`` as the only work of this process, so that packages which it does not need can be hidden."""
     entry.hide(step.unneeded(chain.alone(params)))
     return train(params, root)
 

@@ -169,17 +169,17 @@ class Preferences(Section):
 class SemanticDuplicates(Vectors):
     """Rows of valid and test whose request means nearly the same as one of train, in other words.
 
-    Held-out rows are the questions of the encoder, train rows its passages.
+    The encoder reads held-out rows as questions, and train rows as passages.
     """
 
     similarity: Annotated[
         float,
-        Field(gt=0, le=1, description="cosine of two vectors that makes a semantic near-duplicate"),
+        Field(gt=0, le=1, description="rows whose vectors have this cosine or more are semantic near-duplicates"),
         stricter("lower"),  # more rows have one
     ]
     max_share: Annotated[
         Share,
-        Field(description="share of the rows of valid, and of test, that may have one in train; 1: they are counted"),
+        Field(description="share of the rows of valid, and of test, that may have one in train; 1: only counted"),
         stricter("lower"),
     ]
 

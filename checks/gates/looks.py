@@ -69,6 +69,6 @@ class LooksGate(GateKind):
             f"is this one of the first {self.most} models that are judged on this test split?",
             f"by counting the models whose evaluation on it is recorded in git; every test on the test rows is decided "
             f"at 1/{self.most} of the error that its confidence allows",
-            f"a new test split; a larger {place}.most on this one would spend more than the error that is allowed",
+            f"a new test split; with a larger {place}.most on this one, the tests would err more often than allowed",
             layout.LOOKS.as_posix(),
         )

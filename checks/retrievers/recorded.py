@@ -1,11 +1,11 @@
-"""recorded: passages that another search found before, such as a vector store with a URL, in a pinned file.
+"""recorded: reads from a pinned file which passages another search, such as that of a vector store, found before.
 
 A line says what was found for one question, best first::
 
     {"id": "q1", "question": "How long is the task queue?", "passages": ["faq-12", "faq-3"]}
 
-``id`` and ``question`` are those of the suite's row, ``passages`` ids of passages of the corpus. A row with other words
-than the question that was searched for is refused, so a record does not outlive a change of the rows.
+``id`` and ``question`` are those of the suite's row; ``passages`` are ids of passages of the corpus. If the question of
+the row changed after it was searched for, the record is refused.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,7 +25,7 @@ _AGAIN = "record the search again: docs/how-to/rag.md"
 
 
 class Ranking(Record):
-    """What was found for a question, best first; nothing where the search found nothing."""
+    """What was found for a question, best first; empty if nothing was found."""
 
     id: SampleId
     question: str

@@ -44,7 +44,7 @@ def has_remote(root: Path) -> bool:
 
 
 def dvc(root: Path, *arguments: str, listener: Listener | None = None) -> int:
-    """Run DVC in ``root`` with its output shown, or given to ``listener`` as the step of that name; its exit code."""
+    """Run DVC in ``root``; return its exit code. Its output is shown, or given to ``listener`` as a step of its own."""
     if listener is not None:
         listener.step(arguments[0])
     code, _ = _run(["-m", "dvc", *arguments], listener, None, cwd=root, env=environment())
@@ -103,7 +103,7 @@ def python(
 
     ``more`` is added to its environment. ``aside``: what it prints goes to standard error, so that the caller can print
     JSON alone. ``heard``: what it prints on standard output is returned, and not shown; else "" is returned.
-    ``listener`` gets all else that it prints, as the step of this name; then nothing of it is shown.
+    ``listener`` gets the rest of the output as the step ``step``, and nothing else is shown.
     """
     refused.forget(root)
     if listener is not None:

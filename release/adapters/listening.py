@@ -37,7 +37,7 @@ class Listener(Protocol):
 def listen(command: Sequence[str], listener: Listener, stdout: IO[bytes] | None = None, **options: Any) -> int:
     """Run ``command`` with its output given to ``listener``; its exit code. ``options`` are those of Popen.
 
-    ``stdout``: where its standard output goes instead.
+    ``stdout``: gets its standard output; the listener then gets standard error alone.
 
     An interrupt (Ctrl-C) reaches the program too; it has a few seconds to say so. Then, and if ``listener`` raises, the
     program and all that it started are ended. Raises OSError if it does not start.

@@ -249,7 +249,7 @@ def _policy(
 
 
 def _cards(found: _Ledger, release: Released, notes: list[str]) -> dict[str, str]:
-    """The cards of the model and of its data; none, for a reason in ``notes``, if its commit lacks a part."""
+    """The cards of the model and of its data. Empty, with a reason in ``notes``, if its commit lacks a part."""
     try:
         return writing.readable(card_facts.of_release(found.records, release))
     except (ParamsRefused, EvidenceRefused) as refused:

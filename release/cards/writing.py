@@ -26,7 +26,7 @@ def render(facts: CardFacts) -> dict[str, str]:
 
 
 def readable(facts: CardFacts) -> dict[str, str]:
-    """The cards of the model and of the data as Markdown, without metadata and title, by what a page calls them."""
+    """The cards of the model and of the data as Markdown without metadata and title, by their names on a page."""
     bodies = {
         "Model card": _body("model_card", facts, facts.model_prose),
         "Data card": _body("data_card", facts, facts.data_prose),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from release.review.comparison import Answer, Comparison, Cost, Metric, SideFacts
     from release.review.pairs import Difference
 
-_PIPE, _NARROWEST = 80, 60  # columns: in a pipe or a log; of the tables at least
+_PIPE, _NARROWEST = 80, 60  # columns in a pipe or a log; fewest columns on a terminal
 _SLICES, _ANSWERS = 12, 5  # in the text; JSON and the page have all
 _COLOURS = {"better": "green", "worse": "red", "": None}
 _MARKS = {"better": "▲", "worse": "▼", "": "≈"}
@@ -258,7 +258,7 @@ def _cut(text: str, width: int) -> str:
 
 
 def _columns() -> int:
-    """How wide the text may be: as the terminal."""
+    """How wide the text may be: as wide as the terminal, but not too narrow for tables."""
     return max(shutil.get_terminal_size().columns, _NARROWEST) if is_terminal(sys.stdout) else _PIPE
 
 

@@ -116,7 +116,9 @@ class StageLines:
 
     def _look(self, text: str) -> bool:
         """Whether the line is a progress bar. A bar that is not full says what the stage does now."""
-        found = _BAR.match(click.unstyle(text).strip()) if len(text) <= _SHOWN else None  # takes the square of it
+        found = (
+            _BAR.match(click.unstyle(text).strip()) if len(text) <= _SHOWN else None
+        )  # takes the square of its length
         if found:
             left = f", {found['left']} left" if found["left"].strip("0:") else ""
             full = found["done"] == found["total"]
@@ -124,7 +126,7 @@ class StageLines:
         return found is not None
 
     def _finish(self, around: bool = False) -> None:
-        """Write the result of this stage. ``around``: it goes on, as the program that runs the next one."""
+        """Write the result of this stage. ``around``: it is the program that runs the next stage, and goes on."""
         if self._name and any(line.startswith(_DVC_FAILED) for line in self._lines):
             self._failed("failed")
         elif self._name:

@@ -118,7 +118,7 @@ def _tags(case: Case) -> str:
 
 
 def _looks(case: Case) -> str:
-    """Whether looks at a test split can be taken back. GitHub knows the rules of a branch that does not exist yet."""
+    """Whether looks at a test split can be taken back. GitHub also has rules for a branch that does not exist yet."""
     kinds = {rule.type for rule in case.github.every(answers.RULES, BRANCH)}
     want(
         {"deletion", "non_fast_forward"} <= kinds,

@@ -11,7 +11,7 @@ from checks.text import escape
 
 
 def html(text: str, below: int) -> Markup:
-    """``text`` for below a heading of level ``below``: its second level becomes the next one. Tables get captions."""
+    """``text`` as HTML below a heading of level ``below``: ``##`` becomes the level after that. Tables get captions."""
     # No entities: one could bring back a character that `escape` replaced.
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     parser.disable(["link", "image", "autolink", "entity", "reference"])

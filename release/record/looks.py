@@ -1,9 +1,9 @@
 """looks: which models each test split has judged, from git and this work tree, in reports/looks.json.
 
-A model counts as judged once its evaluation is recorded, or a committed list has it. All branches count that git has
-here, merged or not, because a model that was tried and dropped is a try too. ``lockstep record`` keeps each evaluation
-on a branch of its own (``release.record.looks_branch``), so a try outlives its branch. What was never committed is
-known only while this file remembers it.
+A model counts as judged if its evaluation, or a list that names it, is committed on any branch of this clone, merged or
+not: a model that was tried and dropped is a try too. ``lockstep record`` also keeps each evaluation on the branch
+lockstep/looks (``release.record.looks_branch``), so that it stays when the branch of the try is deleted. Models that
+were never committed are known only as long as reports/looks.json lists them.
 """
 
 from collections.abc import Iterable, Mapping
@@ -39,10 +39,11 @@ class _Evaluation(BaseModel):
 
 
 def write(records: Records) -> bool:
-    """Write reports/looks.json, unless it holds; whether it changed.
+    """Write reports/looks.json, unless it is complete; return whether it changed.
 
-    It holds for a model that is on the target branch already: what others tried afterwards does not count against it.
-    For any other model every branch counts. The record's own model is added once another one is about to replace it.
+    For a model that is on the target branch already nothing is added: what others tried afterwards does not count
+    against it. For any other model every branch counts. The record's own model is added when another one is about to
+    replace it.
     Raises EvidenceRefused if git or a report here cannot be read.
     """
     stored, own = _stored(records), _own(records)
@@ -84,7 +85,7 @@ def _merged(records: Records, own: Look) -> bool:
 
 
 def _known(root: Path, *revisions: str) -> frozenset[Look]:
-    """The evaluations in the history of ``revisions``, and what its lists have, except the list that lies here."""
+    """The looks in the history of ``revisions``, by evaluations and by lists, except the list in the work tree."""
     path = root / layout.LOOKS
     here = path.read_bytes() if path.is_file() else None
     listed = (_listed(_list(text)) for text in _versions(root, layout.LOOKS, *revisions) if text != here)

@@ -1,8 +1,9 @@
 """The branch lockstep/looks of the remote: one commit for each model that a test split judged, with its evaluation.
 
 A pull request that is closed, or whose record is overwritten by a force push, leaves no trace on the branches that
-people use. ``looks`` counts every branch that git has, so it counts this one. No commit can be removed where force
-pushes and deletion are forbidden. Elsewhere a clone notices it, because it remembers the last commit that it saw.
+people use. ``looks`` counts every branch that git has, so it counts this one. Where force pushes and deletion are
+forbidden, no commit can be removed from it. Elsewhere a clone notices a removal, because it remembers the last commit
+that it saw.
 """
 
 from pathlib import Path
@@ -16,14 +17,14 @@ from release.ledger.types import Change
 from release.record import looks
 
 BRANCH = "lockstep/looks"
-_TRIES = 20  # another one is needed only if another look was added meanwhile
+_TRIES = 20  # each further one means that another look was added meanwhile
 
 
 def add(git: Git, remote: str) -> None:
     """Push the evaluation in the work tree of ``git`` to ``remote``, unless the branch has a look at this model.
 
-    Raises RemoteRefused if the remote refuses, does not answer, or lost looks that this clone saw, if the branch has no
-    place for an evaluation, or if others keep adding looks.
+    Raises RemoteRefused if the remote refuses, does not answer, or lost looks that this clone saw, if something else is
+    where the branch must have the evaluation, or if others keep adding looks.
     """
     evaluation = (git.root / layout.EVALUATION).read_bytes()
     look = looks.parse(evaluation)
@@ -45,12 +46,12 @@ def add(git: Git, remote: str) -> None:
         except PromotionRefused as refused:
             raise RemoteRefused(f"{where.shown}: {refused.what}", refused.todo) from refused
         return
-    # No Outrun: that says that the pull request's branch moved, and nothing needs to be done.
+    # Not Outrun: its exit code says that the pull request's branch moved, and that nothing needs to be done.
     raise RemoteRefused(f"{where.shown}: others added looks during all {_TRIES} tries", "run it again")
 
 
 def _add(where: Place, tip: str | None, change: Change) -> None:
-    """Commit on ``tip``, or begin the branch. Raises Outrun if the branch is no longer there."""
+    """Commit on ``tip``, or create the branch if that is None. Raises Outrun if the branch moved meanwhile."""
     if tip is not None:
         write.commit(where, tip, change, ())
         return

@@ -64,7 +64,7 @@ def run(
     if shared and (code := share("push", *wanted)):
         raise RemoteRefused(
             f"dvc push ended with {code}",
-            "read its lines above; when the remote takes it: `./lockstep dvc push`, then go on",
+            "read its lines above; once the remote accepts it, run `./lockstep dvc push` and go on",
         )
 
 

@@ -1,8 +1,8 @@
-"""Rows of valid and test that mean the same as a train row in other words, which shingles cannot tell.
+"""Finds rows of valid and test that mean the same as a train row in other words. Shingles do not find them.
 
-An encoder's vector of each held-out request is compared with that of every request that a train row answers: exactly,
-without an index. Alike vectors are an indication and no proof, since "enable" and "disable" are close to each other. So
-such rows are counted, listed for people to look at, and bounded; they are not kept in one split, and none is dropped.
+Each held-out request is compared with every request that a train row answers, by the cosine of an encoder's vectors,
+exactly and without an index. Close vectors prove nothing: "enable" and "disable" are close, too. So such rows are
+counted, bounded and listed for people to look at. None is dropped or moved to another split.
 """
 
 import tempfile
@@ -101,7 +101,7 @@ def _embed(folder: Path, texts: Sequence[str], pooling: Pooling, most: int | Non
         raise DataRefused(
             refused.what, f"pin an encoder's folder, in safetensors; set {_SECTION}.max_tokens to what it holds"
         ) from refused
-    if not np.isfinite(found).all():  # no cosine would reach the threshold
+    if not np.isfinite(found).all():  # NaN is below every threshold
         raise DataRefused(f"{where}: gives a vector that is no number", "pin another encoder")
     return found
 

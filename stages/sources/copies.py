@@ -1,4 +1,4 @@
-"""Copies of the pinned sources that a stage reads itself: what is hashed is what is read."""
+"""Copies a pinned source for a stage, so that the stage reads exactly the bytes that were verified."""
 
 import shutil
 from pathlib import Path
@@ -13,8 +13,8 @@ from stages.sources import archive, uris
 def copy(source: Source, section: str, root: Path, place: Path, is_folder: bool) -> Path:
     """Fetch ``source``, verify it and copy it to ``place``; return the path of the copy, which can be below ``place``.
 
-    ``section`` is its path in params.yaml. Raises SourceRefused as ``sources.bring``, or if it is no folder, or no
-    file.
+    ``section`` is its path in params.yaml. Raises SourceRefused as ``sources.bring``, or if it is a file where a folder
+    is needed, or a folder where a file is.
     """
     with sources.alone(root):
         verified = sources.bring(source, section, root)

@@ -244,7 +244,7 @@ def _valid_loss(trainer: Any, run: tracking.Run | None) -> float:
 
 
 def unneeded(parts: Sequence[Params]) -> tuple[str, ...]:
-    """What PEFT imports wherever it is installed, though none of ``parts`` needs it."""
+    """Packages that PEFT would import if they are installed, although none of ``parts`` needs them."""
     return () if any(part.train.needs_bitsandbytes for part in parts) else ("bitsandbytes",)
 
 
