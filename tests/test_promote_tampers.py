@@ -190,6 +190,12 @@ def swapped(_: Path, plain: Plain) -> None:
     layer["files"] = dict.fromkeys(layer["files"], OTHER)
 
 
+def gone(root: Path, plain: Plain) -> None:
+    """A base for other processors, which nobody can look at any more."""
+    shutil.rmtree(root / tree.BASE)
+    release("image", "base", "platform", to="linux/arm64")(root, plain)
+
+
 def payload(_: Path, plain: Plain) -> None:
     """What was signed, replaced under its signature."""
     said = json.loads(base64.b64decode(plain["payload"]))
@@ -234,10 +240,7 @@ STATEMENTS: dict[str, tuple[Tamper, str]] = {
     "of another runtime": (saying(release("image", "runtime", to="vllm")), "a build gives"),
     "of another base image": (saying(release("image", "base", "layers", to=1)), "are not 1 of its base and then those"),
     "of a base for other processors": (saying(release("image", "base", "platform", to="linux/arm64")), "is for linux/amd64, not for linux/arm64"),
-    "of such a base, which is gone": (
-        saying(lambda root, plain: (shutil.rmtree(root / tree.BASE), release("image", "base", "platform", to="linux/arm64")(root, plain))),
-        "its base is for linux/arm64, but a build would use linux/amd64",
-    ),
+    "of such a base, which is gone": (saying(gone), "its base is for linux/arm64, but a build would use linux/amd64"),
     "served and failed": (saying(failed), "the serving report did not pass (parity)"),
     "served and failed, and said to pass": (saying(claimed), "contradicts the checks"),
     "served of another image": (saying(served(image=OTHER)), f"the serving report is of the image {OTHER}"),
