@@ -116,9 +116,8 @@ class StageLines:
 
     def _look(self, text: str) -> bool:
         """Whether the line is a progress bar. A bar that is not full says what the stage does now."""
-        found = (
-            _BAR.match(click.unstyle(text).strip()) if len(text) <= _SHOWN else None
-        )  # takes the square of its length
+        # Matching takes the square of the length.
+        found = _BAR.match(click.unstyle(text).strip()) if len(text) <= _SHOWN else None
         if found:
             left = f", {found['left']} left" if found["left"].strip("0:") else ""
             full = found["done"] == found["total"]
