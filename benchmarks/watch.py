@@ -28,12 +28,17 @@ from checks.formats import captures
 from checks.formats.captures import Capture
 from checks.formats.watch_report import WatchFinding
 from checks.rows import Row
+from checks.scorers.exact_match import ExactMatch
 from checks.stats import intervals
-from release.monitoring import answers, asked, service
+from release.monitoring import answers, asked, service, window
 from release.monitoring.answers import Answered, Reference
+from release.monitoring.asked import Asked
+from release.monitoring.window import Traffic
 
 MONITOR = Monitor()
+SCORER = ExactMatch(kind="exact-match")
 WINDOWS = 52
+SIZES = (200, 1000)  # requests of a window
 REFERENCE = 2000  # rows that a window is compared with; as many answers as the default's test split
 ANSWERS = 1000
 RIGHT, FAILED, SLOW = 0.9, 0.003, 0.02
@@ -49,26 +54,36 @@ class Request(NamedTuple):
 
 class Change(NamedTuple):
     """What is planted. ``other``: share of requests about services that the reference has none of, ``foreign``: of
-    docstrings. ``doubled``: one label's share is. ``right``: of the answers. ``refused``: share that are refusals.
+    docstrings. ``grown``: by what part of itself the commonest label's share grows. ``right``: of the answers.
+    ``refused``: share that are refusals.
     """
 
     name: str
     finding: str  # that should see it
     other: float = 0.0
     foreign: float = 0.0
-    doubled: bool = False
+    grown: float = 0.0
     right: float = RIGHT
     refused: float = 0.0
     failed: float = FAILED
 
+    def part(self, share: float) -> "Change":
+        """The change of a window of which it had only begun in a ``share``."""
+        return self._replace(
+            other=self.other * share, foreign=self.foreign * share, grown=self.grown * share,
+            right=RIGHT + (self.right - RIGHT) * share, refused=self.refused * share,
+            failed=FAILED + (self.failed - FAILED) * share,
+        )  # fmt: skip
 
+
+UNCHANGED = Change("", "")
 CHANGES = (
     Change("30 % docstrings", "prompts", foreign=0.3),
     Change("10 % docstrings", "prompts", foreign=0.1),
     Change("5 % docstrings", "prompts", foreign=0.05),
     Change("30 % requests about other services", "prompts", other=0.3),
     Change("10 % requests about other services", "prompts", other=0.1),
-    Change("the commonest label's share doubled", "labels", doubled=True),
+    Change("the commonest label's share doubled", "labels", grown=1.0),
     Change("right about 10 points fewer labels", "quality", right=RIGHT - 0.1),
     Change("right about 20 points fewer labels", "quality", right=RIGHT - 0.2),
     Change("10 % refusals", "no refusals", refused=0.1),
@@ -90,23 +105,25 @@ class World:
         self.commonest = next(name for name in ordered if name not in strange)
         self.labels = sorted({request.label for request in self.known})
 
-    def window(self, change: Change, size: int, random: Any) -> tuple[list[Request], list[Request]]:
-        """Requests of a window, and others of the reference."""
+    def apart(self, random: Any) -> tuple[list[Request], list[Request]]:
+        """Requests of the reference, and all others, in no order."""
         places = random.permutation(len(self.known))
-        reference = [self.known[i] for i in places[:REFERENCE]]
-        rest = [self.known[i] for i in places[REFERENCE:]]
+        return [self.known[i] for i in places[:REFERENCE]], [self.known[i] for i in places[REFERENCE:]]
+
+    def window(self, rest: Sequence[Request], change: Change, size: int, random: Any) -> list[Request]:
+        """Requests of a window, of ``rest``, without one twice."""
+        rest = [rest[i] for i in random.permutation(len(rest))]
         strange = [
             pool[i]
             for pool, share in ((self.other, change.other), (self.foreign, change.foreign))
             for i in random.choice(len(pool), round(share * size), replace=False)
         ]
-        if change.doubled:
+        if change.grown:
             share = sum(request.label == self.commonest for request in self.known) / len(self.known)
-            wanted = round(2 * share * size)
+            wanted = round((1 + change.grown) * share * size)
             ours = [request for request in rest if request.label == self.commonest][:wanted]
-            theirs = [request for request in rest if request.label != self.commonest][: size - len(ours)]
-            return ours + theirs, reference
-        return rest[: size - len(strange)] + strange, reference
+            return ours + [request for request in rest if request.label != self.commonest][: size - len(ours)]
+        return rest[: size - len(strange)] + strange
 
     def answer(self, request: Request, change: Change, random: Any) -> str:
         """The stand-in's answer."""
@@ -114,6 +131,11 @@ class World:
             return "I'm sorry, but I cannot help with that."
         right = request.label in self.labels and random.random() < change.right
         return request.label if right else str(random.choice(self.labels))
+
+
+def world_of_splits() -> World:
+    """Of all rows of data/splits."""
+    return World([row for name in layout.SPLIT_NAMES for row in files.read_jsonl(layout.SPLITS / f"{name}.jsonl", Row)])
 
 
 def _docstrings() -> list[str]:
@@ -126,39 +148,59 @@ def _docstrings() -> list[str]:
     return sorted(text for text in found if 4 <= len(text.split()) <= 30)
 
 
-def findings(world: World, change: Change, size: int, random: Any) -> tuple[WatchFinding, ...]:
-    """The findings of one window of ``size`` requests, a fifth of which got labels."""
-    requests, rows = world.window(change, size, random)
-    levels = asked.levels(MONITOR)
-    served = list[Answered]()
-    for number, request in enumerate(requests):
-        answer = world.answer(request, change, random)
-        score = float(answer == request.label) if number % 5 == 0 else None
-        served.append(Answered(f"r{random.integers(2**62)}", request.text, answer, request.text, score))
+def reference_of(world: World, rows: Sequence[Request], random: Any) -> Reference:
+    """What a release is compared with: its rows, and its answers to some of them before it was served."""
     offline = list[Answered]()
     for number, request in enumerate(rows[:ANSWERS]):
-        answer = world.answer(request, Change("", ""), random)
+        answer = world.answer(request, UNCHANGED, random)
         offline.append(Answered(f"t{number}", request.text, answer, request.text, float(answer == request.label)))
     prompts = [(f"p{random.integers(2**62)}", request.text) for request in rows]
-    reference = Reference(prompts, offline, frozenset(world.labels))
+    return Reference(prompts, offline, frozenset(world.labels))
+
+
+def traffic_of(world: World, requests: Sequence[Request], change: Change, random: Any, began: datetime) -> Traffic:
+    """The requests of a window that begins at ``began``, captured. A fifth of them got labels."""
+    size, labels, captured = len(requests), dict[str, str](), list[Capture]()
     seconds = np.where(random.random(size) < SLOW, 20.0, random.exponential(1.0, size).clip(0.05, 9.0))
     failed = random.random(size) < change.failed
     when = np.sort(random.random(size)) * MONITOR.window_days
-    traffic = [_capture(number, *each) for number, each in enumerate(zip(when, seconds, failed, strict=True))]
-    questions = [
-        *service.questions(traffic, MONITOR.objectives, levels),
+    for number, (request, day, took, broken) in enumerate(zip(requests, when, seconds, failed, strict=True)):
+        answer, name = world.answer(request, change, random), f"r{random.integers(2**62)}"
+        if number % 5 == 0:
+            labels[name] = request.label
+        captured.append(_capture(name, request, None if broken else answer, began + timedelta(days=float(day)), took))
+    return Traffic(tuple(captured), labels, ())
+
+
+def questions(traffic: Traffic, reference: Reference) -> list[Asked]:
+    """What `lockstep watch` asks of them."""
+    levels, served = asked.levels(MONITOR), window.answered(traffic, SCORER)
+    return [
+        *service.questions(traffic.requests, MONITOR.objectives, levels),
         *answers.questions(served, reference, MONITOR, levels),
     ]
-    return asked.findings(questions, levels.alpha)
 
 
-def _capture(number: int, day: float, seconds: float, failed: bool) -> Capture:
-    text = captures.OutputMessage.model_construct(role="assistant", parts=(), finish_reason="stop")
+def findings(world: World, change: Change, size: int, random: Any) -> tuple[WatchFinding, ...]:
+    """The findings of one window of ``size`` requests."""
+    rows, rest = world.apart(random)
+    traffic = traffic_of(world, world.window(rest, change, size, random), change, random, BEGAN)
+    return asked.findings(questions(traffic, reference_of(world, rows, random)), MONITOR.alpha)
+
+
+def _capture(name: str, request: Request, answer: str | None, time: datetime, seconds: float) -> Capture:
+    asks = captures.InputMessage.model_construct(role="user", parts=(_text(request.text),))
+    says = captures.OutputMessage.model_construct(role="assistant", parts=(_text(answer or ""),), finish_reason="stop")
     return Capture.model_construct(
-        time=BEGAN + timedelta(days=float(day)), operation="chat", input_messages=(), request_id=f"r{number}",
-        output_messages=() if failed else (text,), status=500 if failed else 200, error="500" if failed else None,
-        seconds=float(seconds), seconds_to_first_token=None, environment="production", redactions={}, sampled_share=1.0,
+        time=time, operation="chat", input_messages=(asks,), request_id=name,
+        output_messages=() if answer is None else (says,), status=500 if answer is None else 200,
+        error="500" if answer is None else None, seconds=float(seconds), seconds_to_first_token=None,
+        environment="production", redactions={}, sampled_share=1.0,
     )  # fmt: skip
+
+
+def _text(content: str) -> captures.Part:
+    return captures.Part.model_construct(type="text", content=content)
 
 
 def same(world: World, years: int, sizes: Sequence[int], seed: int) -> Iterator[str]:
@@ -168,7 +210,7 @@ def same(world: World, years: int, sizes: Sequence[int], seed: int) -> Iterator[
     for size in sizes:
         random, alarms, by, passed = np.random.default_rng([seed, size]), [], Counter[str](), 0
         for _ in tqdm(range(years * WINDOWS), desc=f"unchanged, {size}", file=sys.stderr):
-            found = findings(world, Change("", ""), size, random)
+            found = findings(world, UNCHANGED, size, random)
             failing = [each.name for each in found if each.status == "fail"]
             alarms.append(float(bool(failing)))
             by.update(failing)
@@ -203,12 +245,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", type=int, default=40, help="windows of each planted change")
     parser.add_argument("--seed", type=int, default=20261126)
     options = parser.parse_args(arguments)
-    rows = [row for name in layout.SPLIT_NAMES for row in files.read_jsonl(layout.SPLITS / f"{name}.jsonl", Row)]
-    world, sizes = World(rows), (200, 1000)
+    world = world_of_splits()
     print(f"Seed {options.seed}; alpha {MONITOR.alpha:.2%} a window, {len(world.labels)} labels.")
     for name, table in {
-        "Nothing changed": same(world, options.years, sizes, options.seed),
-        "Planted changes": planted(world, options.runs, sizes, options.seed),
+        "Nothing changed": same(world, options.years, SIZES, options.seed),
+        "Planted changes": planted(world, options.runs, SIZES, options.seed),
     }.items():
         print(f"\n### {name}\n")
         for line in table:

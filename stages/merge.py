@@ -222,7 +222,7 @@ def _quantised(
 
     calibration = None
     if how.calibration:
-        calibration = _calibrated(limit, how.calibration, root, full, ships)
+        calibration = _calibrated(limit, how.kind, how.calibration, root, full, ships)
     else:
         compressed.export(full, ships, how.kind, limit)
     found = parity.distance(full, ships, prompts)
@@ -245,7 +245,7 @@ def _quantised(
     return report
 
 
-def _calibrated(limit: int, how: Calibration, root: Path, full: Path, ships: Path) -> Calibrated:
+def _calibrated(limit: int, kind: str, how: Calibration, root: Path, full: Path, ships: Path) -> Calibrated:
     path = root / layout.SPLITS / "train.jsonl"
     rows = files.read_jsonl(path, Row)[: how.rows]
     if len(rows) < how.rows:
@@ -254,7 +254,7 @@ def _calibrated(limit: int, how: Calibration, root: Path, full: Path, ships: Pat
             f"merge.quantization.calibration.rows, {how.rows}",
             "lower it",
         )
-    calibrated.export(root, full, ships, how, rows, limit)
+    calibrated.export(root, full, ships, kind, how, rows, limit)
     train = digest.of_file(path).sha256
     return Calibrated(llmcompressor=how.version, train=train, rows=len(rows), group=how.group)
 

@@ -21,7 +21,7 @@ from checks.evaluation import scoring
 from checks.formats.training_reports import Calibrated, Exported, ParityReport
 from checks.gating import chain
 from checks.rows import Row
-from checks.training.quantization import COMPRESSOR_PYTHON, Calibration
+from checks.training.quantization import CALIBRATED, COMPRESSOR_PYTHON, Calibration
 from stages.inference import generate
 from stages.merge import merge
 from stages.weights import calibrated
@@ -44,10 +44,11 @@ def in_4_bits(**change: Any) -> dict[str, Any]:
 
 REFUSED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "gptq without rows": (lambda q: q.pop("calibration"), r"calibration: gptq needs it"),
-    "int8 with rows": (lambda q: q.update(kind="int8"), r"calibration: int8 is not calibrated"),
+    "awq without rows": (lambda q: q.update(kind="awq", calibration=None), r"calibration: awq needs it"),
+    "int8 with rows": (lambda q: q.update(kind="int8"), r"calibration: int8 is not calibrated.*use kind: gptq or awq"),
     "a group that no server has": (lambda q: q["calibration"].update(group=48), r"calibration\.group"),
     "no rows": (lambda q: q["calibration"].update(rows=0), r"calibration\.rows"),
-    "awq": (lambda q: q.update(kind="awq"), r"quantization\.kind"),
+    "a kind that is none": (lambda q: q.update(kind="nf4"), r"quantization\.kind"),
 }
 
 
@@ -143,10 +144,16 @@ def test_a_python_that_prints_no_text_is_refused_on_one_line(tmp_path: Path, mon
 
 @real
 @pytest.mark.slow
-def test_a_real_compressor_rounds_to_4_bits_that_transformers_computes_with(root: Path, tmp_path: Path) -> None:  # noqa: F811
-    params = as_params(in_4_bits())
-    line = merge(params, root)
-    assert "; in gptq, " in line
+@pytest.mark.parametrize("kind", CALIBRATED)
+def test_a_real_compressor_rounds_to_4_bits_that_transformers_computes_with(
+    kind: str,
+    root: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    document = in_4_bits()
+    document["merge"]["quantization"]["kind"] = kind
+    line = merge(as_params(document), root)
+    assert f"; in {kind}, " in line
     report = files.read_json(root / layout.PARITY_REPORT, ParityReport)
     assert report.exported is not None
     train = digest.of_file(root / layout.SPLITS / "train.jsonl").sha256
@@ -160,7 +167,9 @@ def test_a_real_compressor_rounds_to_4_bits_that_transformers_computes_with(root
     assert packed[f"{name}_packed"].dtype == torch.int32
     assert packed[f"{name}_packed"].numel() * 8 == full[name].numel()
     assert packed[f"{name}_scale"].shape == (full[name].shape[0], full[name].shape[1] // 32)
-    assert all(torch.equal(packed[each], full[each]) for each in full if each in packed)
+    moved = {each for each in full if each in packed and not torch.equal(packed[each], full[each])}
+    assert bool(moved) is (kind == "awq")  # it divides norms by what it multiplies the next layer's columns with
+    assert all(each.endswith("layernorm.weight") for each in moved)
     before = json.loads((root / layout.UNQUANTISED / "config.json").read_text())
     after = json.loads((root / layout.MERGED / "config.json").read_text())
     assert after.pop("quantization_config")["format"] == "pack-quantized"
@@ -175,5 +184,5 @@ def test_a_real_compressor_rounds_to_4_bits_that_transformers_computes_with(root
     again = tmp_path / "again"
     again.mkdir()
     rows = files.read_jsonl(root / layout.SPLITS / "train.jsonl", Row)
-    calibrated.export(root, root / layout.UNQUANTISED, again, HOW, rows[:16], 10**9)
+    calibrated.export(root, root / layout.UNQUANTISED, again, kind, HOW, rows[:16], 10**9)
     assert digest.of_tree(again).digest == report.merged

@@ -198,7 +198,7 @@ class Exported(Sparse):
 
     sparse: ClassVar[frozenset[str]] = frozenset({"calibration"})
 
-    kind: Literal["int8", "fp8", "gptq"]
+    kind: Literal["int8", "fp8", "gptq", "awq"]
     calibration: Calibrated | None = None
     compressed_tensors: str  # its version
     unquantised: Digest  # the 16-bit model: base + adapter, merged

@@ -16,6 +16,7 @@ _GATE = f"{{kind: non_inferior, metric: METRIC, against: {UNQUANTISED}, margin: 
 COMPRESSOR = layout.STATE / "compressor"
 COMPRESSOR_PYTHON = "LOCKSTEP_COMPRESSOR"
 COMPRESSOR_VERSION = r"^[0-9][0-9a-z.]*$"
+CALIBRATED: Final = ("gptq", "awq")  # kinds that LLM Compressor rounds
 _CALIBRATION = "{version: 0.14.0.1, rows: 128, group: 64}"
 
 
@@ -33,28 +34,33 @@ class Calibration(Section):
 class ExportQuantization(Section):
     """Fewer bits for each weight of a linear layer.
 
-    ``int8`` and ``fp8``: 8 bits, one scale for each row; inputs are rounded to 8 bits token by token. ``gptq``: 4 bits,
-    one scale for each group of weights; inputs keep 16 bits.
+    ``int8`` and ``fp8``: 8 bits, one scale for each row; inputs are rounded to 8 bits token by token. ``gptq`` and
+    ``awq``: 4 bits, one scale for each group of weights; inputs keep 16 bits.
     """
 
     kind: Annotated[
-        Literal["int8", "fp8", "gptq"],
+        Literal["int8", "fp8", "gptq", "awq"],
         Field(
-            description="int8: whole numbers of 8 bits; fp8: floats of 8 bits, 4 of them the exponent (e4m3); gptq: "
-            "whole numbers of 4 bits, calibrated"
+            description="int8: whole numbers of 8 bits; fp8: floats of 8 bits, 4 of them the exponent (e4m3); gptq and "
+            "awq: whole numbers of 4 bits, calibrated"
         ),
     ]
-    calibration: Annotated[Calibration | None, Field(description="needed by gptq, refused with other kinds")] = None
+    calibration: Annotated[
+        Calibration | None, Field(description="needed by gptq and awq, refused with other kinds")
+    ] = None
     parity: Annotated[
         Agreement, Field(description="how closely it must agree with the 16-bit model; else merge refuses")
     ]
 
     @model_validator(mode="after")
     def _is_calibrated_or_needs_no_data(self) -> Self:
-        if self.kind == "gptq" and self.calibration is None:
-            raise ValueError(f"calibration: gptq needs it|add calibration: {_CALIBRATION}")
-        if self.kind != "gptq" and self.calibration is not None:
-            raise ValueError(f"calibration: {self.kind} is not calibrated|remove it, or use kind: gptq")
+        calibrated = self.kind in CALIBRATED
+        if calibrated and self.calibration is None:
+            raise ValueError(f"calibration: {self.kind} needs it|add calibration: {_CALIBRATION}")
+        if not calibrated and self.calibration is not None:
+            raise ValueError(
+                f"calibration: {self.kind} is not calibrated|remove it, or use kind: {' or '.join(CALIBRATED)}"
+            )
         return self
 
 

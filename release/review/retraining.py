@@ -50,12 +50,14 @@ def failing(report: WatchReport) -> list[WatchFinding]:
     return [each for each in report.findings if each.status == "fail" and each.kind in _KINDS]
 
 
-def propose(root: Path, report: WatchReport, traffic: Traffic, rows: int) -> Proposal:
-    """Open the pull request of ``report``, which has such findings, or update the one that is open.
+def propose(root: Path, report: WatchReport, traffic: Traffic, rows: int) -> Proposal | None:
+    """Open the pull request of ``report``, or update the one that is open; None if no finding proposes retraining.
 
     ``rows``: how many requests to queue at most. Raises RemoteRefused if the remote or GitHub refuses or does not
     answer, EvidenceRefused without a remote, PromotionRefused if git does not know who commits.
     """
+    if not failing(report):
+        return None
     git = Git(root, DEADLINE)
     trunk = Place(git, _base(root, git), _REMOTE, git.line("rev-parse", "--show-prefix"))
     client = github.GitHub(github.place({**os.environ, "GITHUB_REPOSITORY": _repository(git)}))

@@ -53,7 +53,7 @@ def propose(
     ``rows``: requests to queue for labelling, at most. Raises as ``watch`` and ``retraining.propose``.
     """
     report, traffic = _judged(root, environment, options, None)
-    return report, retraining.propose(root, report, traffic, rows) if retraining.failing(report) else None
+    return report, retraining.propose(root, report, traffic, rows)
 
 
 def _judged(root: Path, environment: str, options: Options | None, now: datetime | None) -> tuple[WatchReport, Traffic]:

@@ -1,8 +1,10 @@
-"""A merged model with weights of 4 bits, rounded by GPTQ in LLM Compressor, which runs in an environment of its own.
+"""A merged model with weights of 4 bits, rounded by LLM Compressor, which runs in an environment of its own.
 
-GPTQ rounds the weights of a layer one after the other, and makes up for each error with the weights that are left. What
-counts as an error depends on the layer's inputs, so it is calibrated on rows of the train split. The inputs themselves
-keep 16 bits. ``python -m stages.tools.compressor VERSION`` makes the environment.
+GPTQ (kind ``gptq``) rounds the weights of a layer one after the other, and makes up for each error with the weights
+that are left. AWQ (kind ``awq``) first scales up the columns of a layer that meet large inputs, so that they lose less,
+and the layer before is divided by the same numbers. Both measure errors with the layer's inputs, so they are calibrated
+on rows of the train split. The inputs themselves keep 16 bits. ``python -m stages.tools.compressor VERSION`` makes the
+environment.
 """
 
 import json
@@ -45,7 +47,7 @@ def hold_installed(root: Path, how: Calibration) -> None:
         raise MachineRefused(f"{has}, and merge.quantization.calibration.version is {how.version}", todo)
 
 
-def export(root: Path, source: Path, out: Path, how: Calibration, rows: Sequence[Row], limit: int) -> None:
+def export(root: Path, source: Path, out: Path, kind: str, how: Calibration, rows: Sequence[Row], limit: int) -> None:
     """Write the model of ``source`` with weights of 4 bits into the directory ``out``, in files of ``limit`` bytes.
 
     ``rows``: those of the train split that it is calibrated on. Raises MergeRefused if the model cannot be written so,
@@ -66,7 +68,7 @@ def export(root: Path, source: Path, out: Path, how: Calibration, rows: Sequence
         )
     tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
     job = {
-        "model": str(source.resolve()), "prompts": [parity.encode(tokenizer, row).ids for row in rows],
+        "kind": kind, "model": str(source.resolve()), "prompts": [parity.encode(tokenizer, row).ids for row in rows],
         "group": how.group, "ignore": [compressed.HEAD], "limit": limit,
     }  # fmt: skip
     with tempfile.TemporaryDirectory(prefix=".", dir=out) as home:
