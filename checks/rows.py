@@ -200,6 +200,7 @@ class Learned(NamedTuple):
     source: str
     further: tuple[str, ...] = ()  # the system's messages, tools, the reference, and strings of further columns
     earlier: tuple[str, ...] = ()  # requests that its chat answers before the last one
+    document: bool = False
 
     @property
     def requests(self) -> tuple[str, ...]:

@@ -198,11 +198,12 @@ def test_the_passages_of_a_document_are_its_lines_sentences_and_cells(text: str,
 
 
 SENTENCE = "Copy one object from the bucket into the archive that belongs to team seven"  # 14 words
+EIGHT, SIX = "Show me the keys of the seventh vault", "List all disks of team seven"
 
 
 @pytest.fixture
 def ground(tmp_path: Path) -> Callable[[str], chain.Evidence]:
-    """Evidence of a good run in which a document was learned too, and a test row asks SENTENCE."""
+    """Evidence of a good run in which a document was learned too, with three other questions in the test split."""
 
     def make(text: str) -> chain.Evidence:
         root, params = tmp_path, as_params(scaled_down())
@@ -213,10 +214,10 @@ def ground(tmp_path: Path) -> Callable[[str], chain.Evidence]:
             id="d", messages=nothing, reference=text, group="d", slice="a", source="manual/a.md:1", document=True
         )
         files.write_jsonl(path, [*files.read_jsonl(path, Row), learned])
-        asked, *others = files.read_jsonl(test, Row)
-        files.write_jsonl(
-            test, [asked.model_copy(update={"messages": (Message(role="user", content=SENTENCE),)}), *others]
-        )
+        rows = files.read_jsonl(test, Row)
+        for place, question in enumerate((SENTENCE, EIGHT, SIX)):
+            rows[place] = rows[place].model_copy(update={"messages": (Message(role="user", content=question),)})
+        files.write_jsonl(test, rows)
         return chain.gather(root, "")
 
     return make
@@ -228,6 +229,10 @@ def ground(tmp_path: Path) -> Callable[[str], chain.Evidence]:
         (f"They say that we may {SENTENCE.lower()} or eight.", "ngram_share"),  # 13 words in a row, anywhere
         (f"Do this:\n* {SENTENCE.replace('object', 'objects')}\n", "near_duplicate_share"),
         ("Copy one object from the bucket. The archive belongs to team seven.", None),
+        (f"You may say: {EIGHT.lower()}, if there is one.", "ngram_share"),  # whole, anywhere
+        (f"You may say {EIGHT.removesuffix(' vault')} vaults.", None),
+        (f"You may say {SIX.lower()} or of another.", None),  # too short to mean anything there
+        (f"You may say:\n{SIX}\n", "ngram_share"),
     ],
 )
 def test_a_test_row_that_a_document_has_is_contamination(

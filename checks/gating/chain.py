@@ -200,7 +200,7 @@ def _digests_of_folders(reports: Reports) -> dict[str, str]:
 def _learned(row: Row) -> Learned:
     if row.document:
         text, *others = asked(row)
-        return Learned(text, row.source, earlier=tuple(others))
+        return Learned(text, row.source, earlier=tuple(others), document=True)
     system = (sys.intern(each.content) for each in row.messages if each.role == "system")  # many rows share it
     further = (*system, *(text for tool in row.tools for text in strings(tool)), row.reference, *strings(row.extra))
     return Learned(request(row.messages), row.source, further, earlier_requests(row.messages))
