@@ -112,6 +112,8 @@ class Row(Sparse):
     ``calls``: the calls that the answer makes. ``tools``: the functions that can be called, as OpenAI and chat
     templates describe them.
 
+    ``document``: the row is a document for continued pre-training. Its text is ``reference``, and its prompt is empty.
+
     ``id``: 16 hex digits of the content's digest, unique in a data set. ``group``: rows of one group
     are near-duplicates and stay in one split. ``slice``: the part of the domain that metrics are
     broken down by. ``source``: where the row came from, ``path:line`` below the raw data. ``extra``: further columns
@@ -119,7 +121,7 @@ class Row(Sparse):
     data.sources; empty for that of data.uri.
     """
 
-    sparse: ClassVar[frozenset[str]] = frozenset({"extra", "origin", "calls", "tools"})
+    sparse: ClassVar[frozenset[str]] = frozenset({"extra", "origin", "calls", "tools", "document"})
 
     id: Annotated[str, Field(min_length=1)]
     messages: Annotated[tuple[Message, ...], Field(min_length=1)]
@@ -131,6 +133,7 @@ class Row(Sparse):
     origin: str = ""
     calls: tuple[ToolCall, ...] = ()
     tools: tuple[dict[str, JsonValue], ...] = ()
+    document: bool = False
 
     _calls_are_in_the_reference = field_validator("calls")(in_the_reference)
 
@@ -188,12 +191,16 @@ def of_tested_sources(train: Iterable[Row], test: Iterable[Row]) -> list[Row]:
 
 
 class Learned(NamedTuple):
-    """What is kept of a train row for a verdict: a million whole rows take gigabytes."""
+    """What is kept of a train row for a verdict: a million whole rows take gigabytes.
+
+    Of a document, ``request`` is its text and ``earlier`` its passages (``checks.data.documents``).
+    """
 
     request: str
     source: str
     further: tuple[str, ...] = ()  # the system's messages, tools, the reference, and strings of further columns
     earlier: tuple[str, ...] = ()  # requests that its chat answers before the last one
+    document: bool = False
 
     @property
     def requests(self) -> tuple[str, ...]:

@@ -247,7 +247,7 @@ def _quantised(
 
 def _calibrated(limit: int, kind: str, how: Calibration, root: Path, full: Path, ships: Path) -> Calibrated:
     path = root / layout.SPLITS / "train.jsonl"
-    rows = files.read_jsonl(path, Row)[: how.rows]
+    rows = [row for row in files.read_jsonl(path, Row) if not row.document][: how.rows]
     if len(rows) < how.rows:
         raise MergeRefused(
             f"{layout.SPLITS / path.name}: {len(rows)} rows, fewer than "

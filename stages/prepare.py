@@ -100,7 +100,7 @@ def mixed(
         counts = [*_summed([*counts, *more]), _counted(mixture.RESEMBLES, "drop", gone)]
         placed["train"] = _taught(config, taught, placed)
     if shares := {part.origin: part.share for part in parts if part.share is not None}:
-        chosen = [mixture.Chosen(each.id, each.draft.origin) for each in placed["train"]]
+        chosen = [mixture.Chosen(each.id, each.draft.origin) for each in placed["train"] if not each.draft.document]
         beyond = mixture.beyond_shares(chosen, shares, config.seed)
         gone = [each.draft for each in placed["train"] if each.id in beyond]
         placed["train"] = [each for each in placed["train"] if each.id not in beyond]
@@ -175,7 +175,7 @@ def _refuse_without_columns(params: Params, loaded: Sequence[Draft]) -> None:
 
 def _refuse_calls(params: Params, loaded: Sequence[Draft]) -> None:
     """Refuse rows with tools where a step of the training does not learn them."""
-    unable = [step.method for step in steps.of(params.training) if not step.learns_calls]
+    unable = [step.method for step in steps.of(params.training) if not (step.learns_calls or step.of_documents)]
     first = next((draft for draft in loaded if draft.has_calls), None) if unable else None
     if first is not None:
         raise DataRefused(
@@ -205,6 +205,7 @@ class Placed(NamedTuple):
             origin=self.draft.origin,
             calls=self.draft.calls,
             tools=self.draft.tools,
+            document=self.draft.document,
         )
 
 
@@ -227,7 +228,9 @@ def _taught(config: Config, rows: Sequence[Draft], others: Mapping[str, Sequence
     for item, draft in zip(items, rows, strict=True):
         if item.id in taken:
             raise _same_id(draft, taken[item.id])
-    added = _placed(items, rows, splits.groups(items, config.near_duplicates))
+    of_rows = [item for item, draft in zip(items, rows, strict=True) if not draft.document]
+    group_of = {item.id: item.id for item in items} | splits.groups(of_rows, config.near_duplicates)
+    added = _placed(items, rows, group_of)  # a document is a group of its own: it is in train whatever it resembles
     return sorted([*others["train"], *added], key=lambda each: each.id)
 
 

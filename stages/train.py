@@ -42,8 +42,8 @@ from stages.weights import nf4
 _LIBRARIES = ("torch", "transformers", "trl", "peft")
 _BELOW = ("accelerate", "datasets", "numpy", "safetensors", "tokenizers")  # no checkpoint outlives another version
 _SHARED = (
-    "chain", "checkpoints", "devices", "fitter", "kernels", "order", "own_weights", "packing", "preferences", "ranks",
-    "resuming", "step", "stopping", "trainer", "turns",
+    "answers", "chain", "checkpoints", "devices", "fitter", "kernels", "order", "own_weights", "packing", "preferences",
+    "ranks", "resuming", "step", "stopping", "trainer", "turns", "windows",
 )  # fmt: skip
 _MODULES = ("train.py", *(f"training/{name}.py" for name in _SHARED), "weights/nf4.py")
 

@@ -29,6 +29,7 @@ from checks.training.preferences import learned
 from stages import entry
 from stages.quality import (
     chat_tokens,
+    documents,
     expectations,
     label_noise,
     labels,
@@ -37,7 +38,7 @@ from stages.quality import (
     semantic,
     statistics,
 )
-from stages.quality.expectations import ALL, LABELS, Columns, Frame
+from stages.quality.expectations import ALL, DOCUMENTS, LABELS, Columns, Frame
 
 Splits = Mapping[str, Sequence[Row]]
 Defects = Mapping[str, Rule]
@@ -77,23 +78,27 @@ def validate(params: Params, root: Path) -> str:
             )
             for name in layout.SPLIT_NAMES
         }
+    texts = documents.read(root, parts, report, defects, wanted)
     counts = {name: len(of_split.references) for name, of_split in read.items()}
+    counts |= {DOCUMENTS: len(texts.texts)} if texts.texts else {}
     frames: dict[str, Frame | Columns] = {name: of_split.columns for name, of_split in read.items()}
     frames[ALL] = rows_frames.together(read, params.prepare.near_duplicates)
     only_train = {part.origin for part in parts if part.only_train}
     of_labels = labels.frame({name: of_split.answers(only_train) for name, of_split in read.items()})
     frames[LABELS] = of_labels
-    frames["conservation"] = rows_frames.conservation(read, report)
+    frames["conservation"] = rows_frames.conservation(read, report, len(texts.texts))
+    frames |= documents.frames(texts, read, params.prepare.near_duplicates)
     frames |= preferences.frames({name: of_split.rows for name, of_split in read.items()}, judged, count, some)
     found = None
     if any(counts.values()):
         suspects = label_noise.of(read, only_train) if params.validate_.labels is not None else None
-        found = statistics.of(read, suspects)
+        found = statistics.of(read, suspects, documents.described(texts))
     meaning = params.validate_.semantic_duplicates
     twins = semantic.twins(meaning, read, root)
     frames |= semantic.frames(meaning, read, twins)
     del read
-    suites = expectations.suites(params.validate_, params.prepare, report, list(defects), needed, some)
+    suites = expectations.suites(params.validate_, params.prepare, report, list(defects), needed, some, texts.written)
+    suites |= documents.suites(texts, params.prepare, list(defects))
     suites |= preferences.suites(judged, params.validate_.preferences, params.validate_.max_reference_tokens)
     suites |= semantic.suites(meaning)
     outcomes = expectations.run(suites, frames, root / layout.DATA_DOCS)

@@ -198,7 +198,7 @@ def test_one_file_for_each_kind_in_a_copy_is_all_that_it_takes(
     _make(root, tiny_base, document)
     repository.commit(root, "parameters")
     assert (
-        "prepare.loader.kind: unknown loader 'pairs'; one of: azure-cli, canaries, table"
+        "prepare.loader.kind: unknown loader 'pairs'; one of: azure-cli, canaries, documents, table"
         in _run(root, "prepare").stderr
     )
     for path, text in PLACES.items():
@@ -280,7 +280,7 @@ def test_the_method_is_sft_unless_params_yaml_names_another(document: dict) -> N
     assert list(schema["discriminator"]["mapping"]) == ["dpo", "grpo", "kto", "orpo", "sft"]
     document["train"]["method"] = "dpi"
     with pytest.raises(
-        ParamsRefused, match=r"train\.method: unknown training method 'dpi'; one of: dpo, grpo, kto, orpo, sft"
+        ParamsRefused, match=r"train\.method: unknown training method 'dpi'; one of: cpt, dpo, grpo, kto, orpo, sft"
     ):
         as_params(document)
 

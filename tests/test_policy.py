@@ -494,6 +494,12 @@ def _full() -> list[Params]:
     several = _document()
     several["data"]["sources"] = {"old": _further()}
     several["data"]["contract"] = {"file": "contract.yaml", "sha256": None}
+    read = _document()
+    loader = {"kind": "documents", "files": "*", "column": "text", "id": "key"}
+    read["data"]["sources"] = {
+        "manual": {"uri": "manual", "sha256": None, "license": "MIT", "loader": loader, "splits": ["train"]}
+    }
+    read["train"] |= {"method": ["cpt", "sft"], "steps": [{"method": "cpt"}, {"method": "sft"}]}
     export = _document()
     export["merge"]["quantization"] = {
         "kind": "gptq", "calibration": {"version": "0.14.0.1", "rows": 128, "group": 64},
@@ -503,7 +509,7 @@ def _full() -> list[Params]:
     export["gates"]["keeps"]["against"] = "unquantised"
     return [
         Params.model_validate(each)
-        for each in (_document(), table, messages, regex, *taught, steps, whole, several, export)
+        for each in (_document(), table, messages, regex, *taught, steps, whole, several, read, export)
     ]
 
 

@@ -171,7 +171,9 @@ def test_steps_that_do_not_fit_are_refused_at_their_place(spoil: Callable[[dict]
 def test_an_unknown_method_of_a_step_is_refused() -> None:
     document = _document("sft", "dpo")
     document["train"]["method"][1] = document["train"]["steps"][1]["method"] = "dpi"
-    with pytest.raises(ParamsRefused, match=r"train\.steps\.1\.method: unknown training method 'dpi'; one of: dpo"):
+    with pytest.raises(
+        ParamsRefused, match=r"train\.steps\.1\.method: unknown training method 'dpi'; one of: cpt, dpo"
+    ):
         as_params(document)
 
 

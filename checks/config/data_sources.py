@@ -59,6 +59,16 @@ class FurtherSource(Source):
             raise ValueError(f"share: would drop rows that loader {self.loader.kind} plants|remove it")
         return self
 
+    @model_validator(mode="after")
+    def _documents_in_train_alone(self) -> Self:
+        if self.loader.of_documents and self.splits is None:
+            raise ValueError(
+                "splits: null, but documents are for training only: they ask nothing that could be tested|write [train]"
+            )
+        if self.loader.of_documents and self.share is not None:
+            raise ValueError("share: counts rows of the task, and documents are none|remove it")
+        return self
+
 
 class Data(Source):
     """The rows: a source, the digest that pins it, its licence, and further sources by name."""
@@ -73,6 +83,11 @@ class Data(Source):
     def pinned(self) -> dict[str, Source]:
         """Every source by its place in params.yaml: ``data``, then ``data.sources.NAME``."""
         return {"data": self, **{f"data.sources.{name}": source for name, source in (self.sources or {}).items()}}
+
+    @property
+    def documents(self) -> tuple[str, ...]:
+        """The names of the sources whose rows are documents."""
+        return tuple(name for name, source in (self.sources or {}).items() if source.loader.of_documents)
 
     @model_validator(mode="after")
     def _sources_agree(self) -> Self:
@@ -117,4 +132,6 @@ def parts(data: Data, loader: Loader) -> tuple[Part, ...]:
 
 
 def _skipped(source: FurtherSource) -> frozenset[str]:
+    if source.loader.of_documents:
+        return frozenset(name for name, rule in RULES.kinds.items() if not rule.of_documents) | {*source.skip_rules}
     return frozenset(RULES.kinds if source.loader.planted else source.skip_rules)

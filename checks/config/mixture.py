@@ -14,6 +14,7 @@ from typing import NamedTuple
 from checks.config.data_sources import Part
 from checks.config.params import NearDuplicates
 from checks.data import near_duplicates
+from checks.data.documents import passages
 from checks.data.drafts import Draft
 from checks.errors import DataRefused
 from checks.rows import earlier_requests, request
@@ -57,19 +58,28 @@ def resembling(
 ) -> list[bool]:
     """Whether each draft is a near-duplicate of one of ``others``, or in the owner's group of one that is held out.
 
-    A chat is a near-duplicate of what is like any request that it answers.
+    A chat is a near-duplicate of what is like any request that it answers. A document may have texts of train rows, but
+    no passage that is a near-duplicate of a request that is held out.
     """
-    known = [request(draft.messages) for draft in others]
-    answered = [(request(draft.messages), *earlier_requests(draft.messages)) for draft in drafts]
-    asked, of_draft = (
-        [each for texts in answered for each in texts],
-        [i for i, texts in enumerate(answered) for _ in texts],
-    )
     goes = [False] * len(drafts)
-    for index, _ in near_duplicates.first_alike(asked, known, near.shingle, near.similarity):
-        goes[of_draft[index]] = True
+    for of_documents, those in ((False, others), (True, held_out)):
+        known = [request(draft.messages) for draft in those]
+        answered = [_answered(draft) if draft.document == of_documents else () for draft in drafts]
+        asked, of_draft = (
+            [each for texts in answered for each in texts],
+            [i for i, texts in enumerate(answered) for _ in texts],
+        )
+        for index, _ in near_duplicates.first_alike(asked, known, near.shingle, near.similarity) if asked else ():
+            goes[of_draft[index]] = True
     groups = {draft.group for draft in held_out} - {None}
     return [gone or draft.group in groups for gone, draft in zip(goes, drafts, strict=True)]
+
+
+def _answered(draft: Draft) -> tuple[str, ...]:
+    """What it gives away: the requests that it answers, or the passages of a document."""
+    if draft.document:
+        return passages(draft.reference)
+    return (request(draft.messages), *earlier_requests(draft.messages))
 
 
 def beyond_shares(rows: Sequence[Chosen], shares: Mapping[str, float], seed: int) -> set[str]:

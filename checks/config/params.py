@@ -104,7 +104,7 @@ class Prepare(Section):
 
     @model_validator(mode="after")
     def _rows_of_the_task(self) -> Self:
-        if self.loader.planted:
+        if self.loader.planted or self.loader.of_documents:
             raise ValueError(f"loader: {self.loader.kind} only adds rows to other data|name it in data.sources instead")
         return self
 
@@ -411,11 +411,14 @@ class Params(Section):
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
         rows, room = self.validate_, self.validate_.max_prompt_tokens + self.validate_.max_reference_tokens
-        if (longest := min(step.max_length for step in steps.of(self.training))) < room:
+        of_rows = [step.max_length for step in steps.of(self.training) if not step.of_documents]
+        if (longest := min(of_rows, default=room)) < room:
             raise ValueError(
                 f"train.max_length: {longest} would cut rows that validate lets through (up to {room} "
                 f"tokens)|raise it to {room}, or lower validate.max_prompt_tokens or validate.max_reference_tokens"
             )
+        if problem := steps.without_documents(self.training, self.data.documents):
+            raise ValueError(problem)
         if rows.preferences is None and (learned := preferences.learned(steps.columns(self.training))):
             raise ValueError(
                 f"validate.preferences: is not written, and train.method {steps.named(self.training)} learns from "

@@ -11,7 +11,9 @@ et al., "Quantifying Memorization Across Neural Language Models" (2023), there w
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
+
+_SHORTEST = 8  # words of a text that means something wherever it stands in a document: the least of Brown et al.
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -19,12 +21,15 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))
 
 
-def first_seen(texts: Sequence[str], train: Sequence[str], length: int) -> Iterator[tuple[int, int]]:
+def first_seen(
+    texts: Sequence[str], train: Sequence[str], length: int, documents: Container[int] = ()
+) -> Iterator[tuple[int, int]]:
     """For each of ``texts`` that shares ``length`` consecutive words with one of ``train``: its index, and the first
     such index.
 
     A shorter text counts as a whole: it matches only a training text with exactly the same words. Being contained in a
-    longer text means nothing for a short one: "list all disks" is part of many other requests.
+    longer text means nothing for a short one: "list all disks" is part of many other requests. But a text of 8 words or
+    more also matches where it stands whole in one of ``documents``, which are indices of ``train``.
     """
     wanted: dict[tuple[str, ...], list[int]] = {}  # of the texts, which are fewer, and takes less memory than of train
     for position, text in enumerate(texts):
@@ -32,9 +37,11 @@ def first_seen(texts: Sequence[str], train: Sequence[str], length: int) -> Itera
             wanted.setdefault(run, []).append(position)
     first: dict[int, int] = {}
     for number, text in enumerate(train):
-        for run in _runs(words(text), length):
-            for position in wanted.pop(run, ()):  # once it is found, a later number is no news
-                first.setdefault(position, number)
+        of = words(text)
+        for size in range(min(_SHORTEST, length), length + 1) if number in documents else (length,):
+            for run in _runs(of, size):
+                for position in wanted.pop(run, ()):  # once it is found, a later number is no news
+                    first.setdefault(position, number)
     yield from sorted(first.items())
 
 

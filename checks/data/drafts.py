@@ -45,6 +45,7 @@ class Draft:
     after: tuple[Message, ...] = field(default=(), hash=False)
     calls: tuple[ToolCall, ...] = field(default=(), hash=False)
     tools: tuple[dict[str, JsonValue], ...] = field(default=(), hash=False)
+    document: bool = False  # its text is the reference
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -175,6 +176,7 @@ class Rule:
     name: ClassVar[str]
     does: ClassVar[str]  # in a few words, for the documentation
     in_rows: ClassVar[bool] = True  # a finished row still shows the defect, so that validate can look for it
+    of_documents: ClassVar[bool] = False  # it applies to documents too: their text is the reference, the prompt is empty
     within_request: ClassVar[bool] = False  # among: it compares a draft only with those that have the same ``asked``
     fix: Callable[[Draft], Draft] | None = None
     drop: Callable[[Draft], bool] | None = None
@@ -209,6 +211,8 @@ class Loader(Section):
     defects: ClassVar[tuple[str, ...]] = ()
     # Its rows are planted among the train rows as they are, each as often as it is read: no rule applies to them.
     planted: ClassVar[bool] = False
+    # Its rows are documents, for a training method that learns from documents.
+    of_documents: ClassVar[bool] = False
 
     kind: str
 
@@ -250,4 +254,5 @@ def draft_of(row: Row) -> Draft:
     return Draft(
         row.messages[:last], row.messages[last].content, content, content, row.slice, row.source, extra=row.extra,
         origin=row.origin, after=row.messages[last + 1 :], calls=row.calls, tools=row.tools,
+        document=row.document,
     )  # fmt: skip

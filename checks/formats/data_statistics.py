@@ -79,12 +79,24 @@ class LabelNoise(Record):
     rows: tuple[Suspect, ...]  # the least confident
 
 
+class Documents(Record):
+    """The documents for continued pre-training, which the other statistics leave out.
+
+    ``tokens``: of all of them, with the end-of-sequence token of each. All but the first of each are learned.
+    """
+
+    tokens: Count
+    lengths: Lengths
+    writing: Writing
+
+
 class Statistics(Sparse):
     """The statistics of all splits together. ``labels``: only where validate.labels says that answers are labels."""
 
-    sparse: ClassVar[frozenset[str]] = frozenset({"labels"})
+    sparse: ClassVar[frozenset[str]] = frozenset({"labels", "documents"})
 
     prompts: Lengths
     references: Lengths
     writing: Writing
     labels: LabelNoise | None = None
+    documents: Documents | None = None

@@ -58,7 +58,8 @@ class ContaminationGate(GateKind):
                 return failed(case.name, self, f"no evidence: {path} has no rows")
         asked = [request(row.messages) for row in test]
         learned, of_row = [each for row in train for each in row.requests], [r for r in train for _ in r.requests]
-        runs = list(contamination.first_seen(asked, learned, self.ngram))
+        whole = {place for place, row in enumerate(of_row) if row.document and learned[place] is row.request}
+        runs = list(contamination.first_seen(asked, learned, self.ngram, whole))
         near = list(near_duplicates.first_alike(asked, learned, self.shingle, self.similarity))
         answers = (
             ("ngram_share", runs, self.max_ngram_share, f"share {self.ngram} words in a row with a train row"),

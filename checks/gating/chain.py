@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from checks import digest, files, layout
+from checks.data.documents import asked
 from checks.data.personal_data import strings
 from checks.errors import EvidenceRefused
 from checks.formats.data_reports import DataReport, FetchReport, PrepareReport
@@ -197,6 +198,9 @@ def _digests_of_folders(reports: Reports) -> dict[str, str]:
 
 
 def _learned(row: Row) -> Learned:
+    if row.document:
+        text, *others = asked(row)
+        return Learned(text, row.source, earlier=tuple(others), document=True)
     system = (sys.intern(each.content) for each in row.messages if each.role == "system")  # many rows share it
     further = (*system, *(text for tool in row.tools for text in strings(tool)), row.reference, *strings(row.extra))
     return Learned(request(row.messages), row.source, further, earlier_requests(row.messages))

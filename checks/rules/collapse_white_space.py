@@ -8,6 +8,7 @@ class CollapseWhiteSpace(Rule):
 
     name = "collapse-white-space"
     does = "make runs of white space in prompts one space, trim references"
+    of_documents = True
 
     def fix(self, draft: Draft) -> Draft:
         """The draft without the defect."""

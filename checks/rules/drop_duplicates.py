@@ -15,6 +15,7 @@ class DropDuplicates(Rule):
 
     name = "drop-duplicates"
     does = "the same request and answer: one is kept"
+    of_documents = True
     within_request = True
 
     def among(self, drafts: Sequence[Draft]) -> list[bool]:

@@ -8,6 +8,7 @@ class DropEmptyReference(Rule):
 
     name = "drop-empty-reference"
     does = "the reference is empty"
+    of_documents = True
 
     def drop(self, draft: Draft) -> bool:
         """Whether the draft has the defect."""

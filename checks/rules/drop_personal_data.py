@@ -8,6 +8,7 @@ class DropPersonalData(Rule):
 
     name = "drop-personal-data"
     does = "the row has what prepare.personal_data looks for"
+    of_documents = True
 
     def drop(self, draft: Draft) -> bool:
         """Whether the draft has the defect."""

@@ -11,6 +11,7 @@ class MaskPersonalData(Rule):
 
     name = "mask-personal-data"
     does = "put [kind] in place of what prepare.personal_data finds"
+    of_documents = True
     in_rows: ClassVar[bool] = False  # validate looks by drop-personal-data, which shows no such text
 
     def fix(self, draft: Draft) -> Draft:

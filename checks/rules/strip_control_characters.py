@@ -16,6 +16,7 @@ class StripControlCharacters(Rule):
 
     name = "strip-control-characters"
     does = "remove control and invisible characters"
+    of_documents = True
 
     def fix(self, draft: Draft) -> Draft:
         """The draft without the defect."""

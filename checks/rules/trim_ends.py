@@ -8,6 +8,7 @@ class TrimEnds(Rule):
 
     name = "trim-ends"
     does = "trim white space around prompts and references, keep it inside"
+    of_documents = True
 
     def fix(self, draft: Draft) -> Draft:
         """The draft without the defect."""

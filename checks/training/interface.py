@@ -144,6 +144,8 @@ class Train(Section):
     without_adapter: ClassVar[bool] = False
     # Whether it can learn from packed sequences (``packing``): only if its loss is one of each row by itself.
     packable: ClassVar[bool] = False
+    # It learns from documents, and from nothing else; all other methods learn from the rows that are none.
+    of_documents: ClassVar[bool] = False
     # It learns chats that call functions, with the tools that they describe.
     learns_calls: ClassVar[bool] = False
 
@@ -328,6 +330,11 @@ class Train(Section):
     def layers(self) -> int | None:
         """How many of the last layers learn; None: all of them."""
         return self.lora.layers if self.lora else self.full.layers if self.full else None
+
+    @property
+    def makes_sequences(self) -> bool:
+        """Whether a sequence is not a row: several rows are packed into one, or a document is cut into several."""
+        return bool(self.packing) or self.of_documents
 
     @property
     def needs_bitsandbytes(self) -> bool:

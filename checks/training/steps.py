@@ -6,7 +6,7 @@ prepare and validate depend on that line alone, so that another learning rate do
 without steps is a training of one step, and ``of`` gives that for both forms.
 
 All steps share the rows of the train split. A step learns from those rows that have its columns: where a column that
-not every step needs is null, the row is of another step.
+not every step needs is null, the row is of another step. Documents are for the methods that learn from them alone.
 """
 
 from collections.abc import Iterator, Sequence
@@ -121,13 +121,31 @@ def columns(train: Train | Steps) -> tuple[str, ...]:
 
 def in_some_rows(train: Train | Steps) -> tuple[str, ...]:
     """Those of the columns that not every step needs. Where one is null, the row is of another step."""
-    return tuple(name for name in columns(train) if not all(name in step.extra() for step in of(train)))
+    of_rows = [step for step in of(train) if not step.of_documents]
+    return tuple(name for name in columns(train) if not all(name in step.extra() for step in of_rows))
 
 
 def rows_of(step: Train, some: Sequence[str], rows: Sequence[Row]) -> list[Row]:
     """The rows that a step learns from; ``some``: what ``in_some_rows`` gives."""
     needed = [name for name in step.extra() if name in some]
-    return [row for row in rows if not needed or any(row.extra.get(name) is not None for name in needed)]
+    of_its_kind = [row for row in rows if row.document == step.of_documents]
+    return [row for row in of_its_kind if not needed or any(row.extra.get(name) is not None for name in needed)]
+
+
+def without_documents(train: Train | Steps, sources: Sequence[str]) -> str | None:
+    """What is wrong where a step learns from documents and no source has any, or the other way about."""
+    learning = [step.method for step in of(train) if step.of_documents]
+    if learning and not sources:
+        return (
+            f"train.method: {learning[0]} learns from documents, and no source has any|add a source with loader.kind "
+            "documents to data.sources"
+        )
+    if sources and not learning:
+        return (
+            f"data.sources.{sources[0]}: has documents, and no step of the training learns from them|write train.steps "
+            "that begin with method: cpt, or remove the source"
+        )
+    return None
 
 
 def _merged(value: dict[str, Any], step: dict[str, Any]) -> dict[str, Any]:

@@ -62,6 +62,11 @@ def _text(found: "DataPage") -> Iterator[str]:
     if (said := found.report.statistics) is not None:
         for what, of in (("prompts", said.prompts), ("references", said.references)):
             yield f"  {what}: {of.least:,} to {of.most:,} tokens, median {of.median:,}; {of.outliers:,} outliers"
+        if (texts := said.documents) is not None:
+            of, garbled = texts.lengths, texts.writing.garbled
+            yield f"  documents: {texts.tokens:,} tokens, {of.least:,} to {of.most:,} each; {of.outliers:,} outliers"
+            if garbled:
+                yield f"  {garbled:,} documents have characters from text that was decoded wrongly"
         if said.labels is not None:
             yield f"  labels: {said.labels.suspects:,} of {said.labels.judged:,} may be wrong"
             for row in said.labels.rows[:_SUSPECTS]:

@@ -109,12 +109,12 @@ def _foretold(root: Path, params: Params, data: DataReport, base: str, recorded:
 def _sequences(splits: Mapping[str, str], train: Train) -> tuple[Any, ...]:
     """What sequences and logits follow from: the rows, which turns are learned, and if they are packed how far."""
     turns = getattr(train, "loss_turns", None)  # of sft
-    return splits.get("train"), turns, train.max_length if train.packing else None
+    return splits.get("train"), turns, train.max_length if train.makes_sequences else None
 
 
 def _between(params: Params, low: Foretold) -> _Bounds:
     """From no tokens to as many as validate lets through, or a packed sequence has."""
     longest = params.train.max_length
-    if not params.train.packing:
+    if not params.train.makes_sequences:
         longest = min(longest, params.validate_.max_prompt_tokens + params.validate_.max_reference_tokens)
     return _Bounds(low, low._replace(batch=Batch(low.batch.rows, longest, 0)))

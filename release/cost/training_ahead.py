@@ -54,11 +54,12 @@ def planned(root: Path, training: Train | Steps, data: DataReport, base: str) ->
     Raises EvidenceRefused if the train split cannot be read, where some of its rows are of one step alone.
     """
     some, path = steps.in_some_rows(training), root / layout.SPLITS / "train.jsonl"
-    split = files.read_jsonl(path, Row) if some else []
+    parted = bool(some) or any(step.of_documents for step in steps.of(training))
+    split = files.read_jsonl(path, Row) if parted else []
     found = []
     for params in steps.of(training):
-        rows = len(steps.rows_of(params, some, split)) if some else data.rows.get("train", 0)
-        epochs = None if params.packing and params.max_steps else cost.epochs(params, rows)
+        rows = len(steps.rows_of(params, some, split)) if parted else data.rows.get("train", 0)
+        epochs = None if params.makes_sequences and params.max_steps else cost.epochs(params, rows)
         found.append(Ahead(params, rows, epochs, data.splits.get("train"), base, data.rows.get("test", 0)))
     return found
 
@@ -153,17 +154,18 @@ def _together(ahead: Ahead, recorded: Recorded, row_bytes: float | None) -> floa
     Otherwise sequences count as full, and rows as long as recorded, or longer by their bytes.
     """
     report, before, train = recorded.report, recorded.train, ahead.params
-    if not train.packing:
+    if not train.makes_sequences:
         return 1.0
     same = (ahead.base, ahead.train, train.max_length) == (report.base, report.splits.get("train"), before.max_length)
     if same and report.sequences:
         return report.rows / report.sequences
     if report.tokens is None:
-        raise Unscalable("train.packing: no record says how many tokens a row has")
+        raise Unscalable(f"train.method {train.method}: no record says how many tokens a row has")
     tokens = report.tokens / (report.rows * report.epochs)
     if row_bytes and recorded.row_bytes:
         tokens *= row_bytes / recorded.row_bytes
-    return max(1.0, cost.bounded(train.max_length) / tokens)
+    together = cost.bounded(train.max_length) / tokens
+    return together if train.of_documents else max(1.0, together)
 
 
 def _kind(train: Train) -> str:

@@ -13,6 +13,7 @@ from checks.config import params_file
 from checks.config import sealed as split
 from checks.config.params import Sealed
 from checks.data import near_duplicates
+from checks.data.documents import asked
 from checks.decision import held as holding
 from checks.errors import EvidenceRefused, MachineRefused, Refusal, VerdictFailed, VerdictInconclusive
 from checks.formats.statement import PAYLOAD, Looked
@@ -78,10 +79,9 @@ def new(root: Path, source: Path, key: Path | None = None) -> New:
         raise EvidenceRefused(f"{source}: has no rows", _WRITE)
     for name in layout.SPLIT_NAMES:
         known = files.read_jsonl(root / layout.SPLITS / f"{name}.jsonl", Row)
-        pairs = near_duplicates.first_alike(
-            texts, [request(row.messages) for row in known], alike.shingle, alike.similarity
-        )
-        if seen := [f"line {line + 1} is alike to {known[row].source}" for line, row in pairs]:
+        given = [(text, row.source) for row in known for text in asked(row)]
+        pairs = near_duplicates.first_alike(texts, [text for text, _ in given], alike.shingle, alike.similarity)
+        if seen := [f"line {line + 1} is alike to {given[place][1]}" for line, place in pairs]:
             raise EvidenceRefused(
                 f"{source}: {len(seen)} of {len(rows)} rows are near-duplicates of {name} rows: "
                 f"{', '.join(seen[:_SHOWN])}",

@@ -13,7 +13,7 @@ import csv
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import repeat
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal, Self
@@ -91,16 +91,21 @@ class _Bad(Exception):  # noqa: N818 - becomes a line of a refusal
 
 def load(loader: Table, folder: Path) -> list[Draft]:
     """All rows of the files that match ``loader.files``, ordered by path and line; raise DataRefused as above."""
+    system = Message(role="system", content=loader.instruction) if loader.instruction else None  # of all rows
+    return drafts_of(matching(loader.files, folder), folder, lambda source, row: _draft(loader, system, source, row))
+
+
+def drafts_of(paths: Sequence[Path], folder: Path, draft: Callable[[str, dict[str, Any]], Draft]) -> list[Draft]:
+    """The rows of these files as drafts: ``draft`` makes one of a place and a row. Raises DataRefused as above."""
     drafts: list[Draft] = []
     bad: list[str] = []
-    system = Message(role="system", content=loader.instruction) if loader.instruction else None  # of all rows
-    for path in matching(loader.files, folder):
+    for path in paths:
         name = path.relative_to(folder).as_posix()
         before = len(drafts) + len(bad)
         try:
-            for source, row in _READERS[path.suffix.lower()](path, name):
+            for source, row in (_READERS | _TEXTS)[path.suffix.lower()](path, name):
                 try:
-                    drafts.append(_draft(loader, system, source, row))
+                    drafts.append(draft(source, row))
                 except _Bad as reason:
                     bad.append(f"{source}: {reason}")
         except _Bad as reason:  # the rest of the file cannot be read
@@ -134,8 +139,12 @@ def rows(path: Path, name: str | None = None) -> Iterator[Found]:
         raise DataRefused(escape(str(reason)), "fix the file") from reason
 
 
-def matching(pattern: str, folder: Path) -> list[Path]:
-    """The files below ``folder`` that a glob names, ordered by path; raise DataRefused if none or another format."""
+def matching(pattern: str, folder: Path, whole: bool = False) -> list[Path]:
+    """The files below ``folder`` that a glob names, ordered by path; raise DataRefused if none or another format.
+
+    ``whole``: files of plain text, each as one row, in place of tables.
+    """
+    known = _TEXTS if whole else _READERS
     if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
         raise DataRefused(f"prepare.loader.files: {pattern!r} leaves the data source", "give a glob below it")
     try:
@@ -149,10 +158,10 @@ def matching(pattern: str, folder: Path) -> list[Path]:
             f"it holds {', '.join(held[:5]) or 'nothing'}{', …' if len(held) > 5 else ''}: change the glob or data.uri",
         )
     for path in paths:
-        if path.suffix.lower() not in _READERS:
+        if path.suffix.lower() not in known:
             raise DataRefused(
                 f"{path.relative_to(folder)}: {path.suffix or 'no suffix'} is not a known format",
-                f"use one of {', '.join(sorted(_READERS))}, or narrow prepare.loader.files",
+                f"use one of {', '.join(sorted(known))}, or narrow prepare.loader.files",
             )
     return paths
 
@@ -284,6 +293,20 @@ def _size(batch: Any) -> int:
     return sum(each.nbytes for each in columns)
 
 
+def _plain_text(path: Path, name: str) -> Iterator[Found]:
+    """A file of text, whole, under the column ``text``."""
+    with path.open("rb") as stream:
+        data = stream.read(LARGEST + 1)
+    if len(data) > LARGEST:
+        raise _too_large(f"{name}:1", f"a file of {path.stat().st_size} bytes")
+    try:
+        yield f"{name}:1", {TEXT: data.decode("utf-8-sig")}
+    except UnicodeDecodeError as error:
+        raise _Bad(f"{name}: is not UTF-8 at byte {error.start}") from error
+
+
+TEXT = "text"  # the column of a file of plain text
+_TEXTS = dict.fromkeys((".md", ".rst", ".txt"), _plain_text)
 _READERS = {".jsonl": _jsonl, ".ndjson": _jsonl, ".csv": _csv, ".parquet": _parquet}
 
 
@@ -310,10 +333,10 @@ def _draft(loader: Table, system: Message | None, source: str, row: dict[str, An
         prompt=question.content,
         reference=answer.content,
         answer=answer.content,
-        slice=_label(row, columns, "slice") or "all",
+        slice=_label(row, columns.slice, "slice") or "all",
         source=source,
-        id=_label(row, columns, "id"),
-        group=_label(row, columns, "group"),
+        id=_label(row, columns.id, "id"),
+        group=_label(row, columns.group, "group"),
         extra={name: _further(row, column, asked, known) for name, column in (columns.extra or {}).items()},
         after=tuple(after),
         calls=answer.tool_calls,
@@ -383,6 +406,16 @@ def _answer(row: dict[str, Any], column: str | None) -> Message:
     return Message(role="assistant", content=_text(row, column))
 
 
+def text_of(row: dict[str, Any], column: str) -> str:
+    """A cell of text; an empty one if it is null. For the function that ``drafts_of`` calls."""
+    return _text(row, column)
+
+
+def id_of(row: dict[str, Any], column: str) -> str:
+    """A cell with a row's id, text or a whole number. For the function that ``drafts_of`` calls."""
+    return str(_label(row, column, "id"))
+
+
 def _text(row: dict[str, Any], column: str | None) -> str:
     return _as_text(_cell(row, column), f"column {column!r}")
 
@@ -401,8 +434,7 @@ def _as_text(value: Any, where: str) -> str:
     return value
 
 
-def _label(row: dict[str, Any], columns: Columns, field: str) -> str | None:
-    column: str | None = getattr(columns, field)
+def _label(row: dict[str, Any], column: str | None, field: str) -> str | None:
     if column is None:
         return None
     value = _cell(row, column)

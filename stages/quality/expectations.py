@@ -20,7 +20,7 @@ Columns = dict[str, list[Any]]  # a frame by its columns: a dictionary for each 
 SHOWN = 5  # offending rows of an expectation
 ROW = ("where", "id", "prompt", "reference", "group", "slice", "source")  # columns of a row as it is in the file
 COUNTED = ("roles", "asked", "prompt_tokens", "reference_tokens")  # and what validate adds
-ALL, LABELS = "splits", "labels"  # frames beside those of the three splits
+ALL, LABELS, DOCUMENTS = "splits", "labels", "documents"  # frames beside those of the three splits
 # Bytes of a frame, at 8 a cell, up to which its page has a fingerprint: that of a million rows takes as long as all
 # expectations. Nothing is compared with it: the report has the digests of the splits.
 _FINGERPRINT = 8 << 20
@@ -46,15 +46,17 @@ def suites(
     defects: Sequence[str],
     needed: Sequence[str] = (),
     some: Sequence[str] = (),
+    documents: int = 0,
 ) -> dict[str, Suite]:
     """The suite of each frame.
 
     ``defects``: columns of the frame of all splits that must be null. ``needed``: further columns that every row of a
     split must have, because train.method learns from them; but for ``some``, which the rows of one step have
-    and those of another do not.
+    and those of another do not. ``documents``: how many of the train rows are documents, which no frame here has.
     """
     gxe = great_expectations().expectations
-    found = {name: _of_split(name, bounds, config, report, needed, some) for name in layout.SPLIT_NAMES}
+    written = {name: report.splits[name].rows - (documents if name == "train" else 0) for name in layout.SPLIT_NAMES}
+    found = {name: _of_split(name, bounds, config, report, needed, some, written[name]) for name in layout.SPLIT_NAMES}
     apart = "run `./lockstep run prepare`, which keeps such rows in one split"
     found[ALL] = {
         "ids are unique": Expected(
@@ -67,9 +69,7 @@ def suites(
         ),
         "no group is in two splits": Expected(gxe.ExpectColumnValuesToBeNull(column="group_also_in"), apart),
         **{
-            f"{defect} finds nothing": Expected(
-                gxe.ExpectColumnValuesToBeNull(column=defect), _by_rules(config, defect)
-            )
+            f"{defect} finds nothing": Expected(gxe.ExpectColumnValuesToBeNull(column=defect), by_rules(config, defect))
             for defect in defects
         },
     }
@@ -84,7 +84,13 @@ def suites(
 
 
 def _of_split(
-    name: str, bounds: Validate, config: Prepare, report: PrepareReport, needed: Sequence[str], some: Sequence[str]
+    name: str,
+    bounds: Validate,
+    config: Prepare,
+    report: PrepareReport,
+    needed: Sequence[str],
+    some: Sequence[str],
+    written: int,
 ) -> Suite:
     gxe = great_expectations().expectations
     least: int = getattr(bounds.min_rows, name)
@@ -99,14 +105,12 @@ def _of_split(
             f"bring more rows, {share}, or lower validate.min_rows.{name} "
             f"(prepare: {report.input_rows:,} rows in, {rules.dropped(report.rules)})",
         ),
-        "has the rows that prepare wrote": Expected(
-            gxe.ExpectTableRowCountToEqual(value=report.splits[name].rows), _AGAIN
-        ),
+        "has the rows that prepare wrote": Expected(gxe.ExpectTableRowCountToEqual(value=written), _AGAIN),
         "prompts are not empty": Expected(
-            gxe.ExpectColumnValuesToNotBeNull(column="prompt"), _by_rules(config, "drop-empty-prompt")
+            gxe.ExpectColumnValuesToNotBeNull(column="prompt"), by_rules(config, "drop-empty-prompt")
         ),
         "references are not empty": Expected(
-            gxe.ExpectColumnValuesToNotBeNull(column="reference"), _by_rules(config, "drop-empty-reference")
+            gxe.ExpectColumnValuesToNotBeNull(column="reference"), by_rules(config, "drop-empty-reference")
         ),
         "turns alternate and end with the user or a tool": Expected(
             gxe.ExpectColumnValuesToMatchRegex(column="roles", regex=_ROLES),
@@ -124,7 +128,7 @@ def _of_split(
         ),
         "prompts are unique": Expected(
             gxe.ExpectColumnValuesToBeUnique(column="asked"),
-            _by_rules(config, "drop-conflicting-references", "drop-duplicates"),
+            by_rules(config, "drop-conflicting-references", "drop-duplicates"),
         ),
         **{
             f"every row has {column}": Expected(
@@ -166,7 +170,7 @@ def _of_labels(bounds: Labels) -> Suite:
     }
 
 
-def _by_rules(config: Prepare, *names: str) -> str:
+def by_rules(config: Prepare, *names: str) -> str:
     """How to fix a defect that these rules fix or drop: one of them is missing, or a later rule causes it again."""
     if names == ("drop-personal-data",):
         return (

@@ -47,17 +47,18 @@ def read(
     whole: bool,
     planted: Container[str] = (),
 ) -> Read:
-    """The rows of one split as columns, with their tokens and defects; ``whole``: keep the rows too.
+    """The rows of one split as columns, with their tokens and defects; documents are left out (``quality.documents``).
+
+    ``whole``: keep the rows too.
 
     ``wanted``: by source, the rules whose defects its rows must not have. ``planted``: sources whose rows may be there
     more than once.
     """
     columns: Columns = {column: [] for column in (*ROW, *COUNTED, *needed)}
     found = Read(columns, [], [], [], {rule: [] for rule in defects}, [], [])
-    line = 0
-    for batch in _batches(progress.of_rows(f"read {name}", rows)):
-        for row, tokens in zip(batch, count(batch), strict=True):
-            line += 1
+    numbered = enumerate(progress.of_rows(f"read {name}", rows), 1)
+    for batch in _batches(each for each in numbered if not each[1].document):
+        for (line, row), tokens in zip(batch, count([row for _, row in batch]), strict=True):
             draft = drafts.draft_of(row)
             values = {
                 "where": f"{layout.SPLITS}/{name}.jsonl:{line}",
@@ -83,7 +84,7 @@ def read(
                 is_found = defect in wanted[row.origin] and rule.finds(draft)
                 found.defects[defect].append(rule.shown(draft) if is_found else None)
         if whole:
-            found.rows.extend(batch)
+            found.rows.extend(row for _, row in batch)
     return found
 
 
@@ -92,7 +93,7 @@ def _said(row: Row, role: str) -> bool:
     return all(message.text.strip() for message in row.messages if message.role == role)
 
 
-def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
+def _batches(rows: Iterable[tuple[int, Row]]) -> Iterator[list[tuple[int, Row]]]:
     of_rows = iter(rows)
     while batch := list(islice(of_rows, _BATCH)):
         yield batch
@@ -152,16 +153,17 @@ def _answered_in_training(
         yield held_out[one], chats[other][0]
 
 
-def conservation(read: Mapping[str, Read], report: PrepareReport) -> Frame:
-    """Numbers of rows and groups as counted here, and as prepare reported them."""
-    rows = {name: len(of_split.references) for name, of_split in read.items()}
+def conservation(read: Mapping[str, Read], report: PrepareReport, documents: int = 0) -> Frame:
+    """Numbers of rows and groups as counted here, and as prepare reported them. ``documents``: those of train."""
+    more = {"train": documents}
+    rows = {name: len(of_split.references) + more.get(name, 0) for name, of_split in read.items()}
     dropped = sum(rule.rows for rule in report.rules if rule.kind == "drop")
     counted = {
         "input rows": (sum(rows.values()) + dropped, report.input_rows),
         "kept rows": (sum(rows.values()), report.kept_rows),
         **{f"{name} rows": (rows[name], report.splits[name].rows) for name in read},
         **{
-            f"{name} groups": (len(set(of_split.columns["group"])), report.splits[name].groups)
+            f"{name} groups": (len(set(of_split.columns["group"])) + more.get(name, 0), report.splits[name].groups)
             for name, of_split in read.items()
         },
     }

@@ -13,7 +13,7 @@ from functools import cache
 
 import numpy as np
 
-from checks.formats.data_statistics import Bin, LabelNoise, Lengths, LongRow, MarkedRow, Statistics, Writing
+from checks.formats.data_statistics import Bin, Documents, LabelNoise, Lengths, LongRow, MarkedRow, Statistics, Writing
 from stages.quality.rows_frames import Read
 
 SHOWN = 10  # rows of a list
@@ -26,8 +26,8 @@ _LIKELY = re.compile(r"[\u00a0-\u017f\u0400-\u04ff\u2010-\u206f\u20a0-\u20bf]+")
 _LOST = "\ufffd"  # what decoders write for bytes that are no text
 
 
-def of(read: Mapping[str, Read], labels: LabelNoise | None) -> Statistics:
-    """The statistics of all rows of all splits."""
+def of(read: Mapping[str, Read], labels: LabelNoise | None, documents: Documents | None = None) -> Statistics:
+    """The statistics of all rows of all splits, and of documents."""
     where, ids, prompts, references = (
         [value for of_split in read.values() for value in of_split.columns[column]]
         for column in ("where", "id", "prompt_tokens", "reference_tokens")
@@ -38,6 +38,7 @@ def of(read: Mapping[str, Read], labels: LabelNoise | None) -> Statistics:
         references=lengths(where, ids, references),
         writing=writing(where, ids, texts),
         labels=labels,
+        documents=documents,
     )
 
 

@@ -29,6 +29,7 @@ from checks.formats.training_reports import MeasuredStep, Quantised, Stopping, T
 from checks.identity import Digest
 from checks.rows import Row
 from checks.training import steps
+from checks.training.interface import Train
 from stages import tracking
 from stages.training import checkpoints
 from stages.training.checkpoints import MANIFEST, PROGRESS, Store, say
@@ -70,7 +71,7 @@ class Fitted(BaseModel):
     adapter: Digest
     data: dict[str, Digest]
     rows: int
-    sequences: int | None  # that the rows were packed into; None: each is one
+    sequences: int | None  # that the rows were packed or cut into; None: each is one
     steps: int
     batch: int | None  # rows of a step on several devices together, or sequences; None: on one
     epochs: float
@@ -125,10 +126,11 @@ def given(params: Params, rows: Sequence[Row], valid: Sequence[Row], seal: Seal)
     for number, step in enumerate(steps.of(params.training), 1):
         its = {name: steps.rows_of(step, some, of_split) for name, of_split in (("train", rows), ("valid", valid))}
         if not its["train"]:
+            why = "none is a document" if step.of_documents else "all are documents"
+            why = f"each has null in {' and '.join(step.extra())}" if step.extra() else why
             raise TrainingRefused(
-                f"{layout.SPLITS / 'train.jsonl'}: no row is for step {number}, {step.method}: each has null in "
-                f"{' and '.join(step.extra())}",
-                "bring rows with these columns, or remove the step from train.steps",
+                f"{layout.SPLITS / 'train.jsonl'}: no row is for step {number}, {step.method}: {why}",
+                "bring rows for it, or remove the step from train.steps",
             )
         step.refuse_rows(its["train"], its["valid"])
         whole = {"train": len(rows), "valid": len(valid)}
@@ -271,7 +273,12 @@ def counted(model: Any) -> tuple[int, int]:
 
 def _step(number: int, parts: Sequence[tuple[Params, Given]]) -> str:
     part, its = parts[number - 1]
-    return f"step {number} of {len(parts)}, {part.train.method} on {len(its.rows)} rows"
+    return f"step {number} of {len(parts)}, {part.train.method} on {len(its.rows)} {named(part.train)}"
+
+
+def named(train: Train) -> str:
+    """What the rows are that a method learns from."""
+    return "documents" if train.of_documents else "rows"
 
 
 def _adapter(folder: Path) -> Iterator[Path]:

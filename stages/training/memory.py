@@ -163,7 +163,7 @@ def _batch(trainer: Any, train: Train) -> Batch:
         learned = sorted((sum(label != -100 for label in row["labels"]) for row in rows), reverse=True)
         values = sum(learned[: train.batch_size]) * _vocabulary(trainer)
     elif not torch.cuda.is_available() and "labels" in rows[0]:
-        # ``methods.sft`` projects the columns that are learned in some row
+        # ``answers.trainer_class`` projects the columns that are learned in some row
         batch = trainer.data_collator([rows[place] for _, place in longest])
         columns = int((batch["labels"][:, 1:] != -100).any(dim=0).sum())
         values = count * columns * _vocabulary(trainer)

@@ -51,7 +51,7 @@ def fit(
             trackers,
         )
         trainable, total = chain.counted(trainer.model)
-        packed = len(trainer.train_dataset) if params.train.packing else None
+        packed = len(trainer.train_dataset) if params.train.makes_sequences else None
         sequences = packed or len(its.rows)
         look = memory.hold(trainer, params.train, work.root)
         stopper = stopping.attach(trainer, params.train, sequences, run.metrics if run else lambda *_: None)
@@ -207,7 +207,7 @@ def _loaded(train: Train, base: Path) -> tuple[Any, Any]:
 
 
 def _settings(params: Params, rows: int, packed: int | None, model: Any, device: str) -> str:
-    """The settings of the training, on one line. ``packed``: the sequences that the rows are packed into."""
+    """The settings of the training, on one line. ``packed``: the sequences that the rows make."""
     train, lora = params.train, params.train.lora
     trainable, total = chain.counted(model)
     base = f" on a base in 4 bits ({train.quantization.kind})" if train.quantization else ""
@@ -219,7 +219,7 @@ def _settings(params: Params, rows: int, packed: int | None, model: Any, device:
         kind = f"{variant} r={lora.r} alpha={lora.alpha} on {targets}{also}"
     sequences = f" in {packed} sequences" if packed else ""
     parts = (
-        f"{rows} rows{sequences}, {train.steps(packed or rows)} steps of {_batch(params)}",
+        f"{rows} {chain.named(train)}{sequences}, {train.steps(packed or rows)} steps of {_batch(params)}",
         kind,
         "all layers" if train.layers is None else f"last {train.layers} layers",
         f"{trainable / 1e6:.2f} of {total / 1e6:.1f} M parameters",
