@@ -10,6 +10,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+_left_out = False  # whether a block left out what it made, since the last ``collect``
+
 
 @contextmanager
 def uncollected() -> Iterator[None]:
@@ -21,6 +23,7 @@ def uncollected() -> Iterator[None]:
     if not gc.isenabled():
         yield
         return
+    global _left_out
     loaded = len(sys.modules)
     gc.disable()
     try:
@@ -28,4 +31,19 @@ def uncollected() -> Iterator[None]:
     finally:
         if len(sys.modules) > loaded:
             gc.freeze()
+            _left_out = True
         gc.enable()
+
+
+def collect() -> None:
+    """Collect all garbage, also what a block left out: a model that was made in it and is not used any more.
+
+    Going over all libraries takes a second, so this is done only after such a block.
+    """
+    global _left_out
+    if _left_out:
+        gc.unfreeze()
+    gc.collect()
+    if _left_out:
+        gc.freeze()
+        _left_out = False

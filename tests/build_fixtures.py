@@ -7,6 +7,7 @@ import pytest
 
 from tests import build_tree
 from tests.build_tree import BaseLayout
+from tests.ledger_tree import packed
 
 
 @pytest.fixture(scope="module")
@@ -14,7 +15,7 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A committed record whose verdict passes. Read-only by custom."""
     root = tmp_path_factory.mktemp("released") / "root"
     build_tree.make(root)
-    return root
+    return packed(root)
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from release.record import references
 from release.record.records import Records
 from tests import build_tree, evidence_tree
 from tests.conftest import as_params, read_yaml, scaled_down
+from tests.ledger_tree import packed
 from tests.pipeline_repository import git, write_params
 
 WHEN = "2026-05-04T03:02:01+02:00"  # of every commit: the same record is the same commit
@@ -86,6 +87,7 @@ def _main() -> tempfile.TemporaryDirectory[str]:
     promote(root, first)
     record(root, document(), b"second", 160)
     commit(root, "another model")
+    packed(root)
     return folder
 
 

@@ -58,7 +58,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         releases.append(tree.next_model(home / "work", 11, place))
         move(home / "work", "staging")
         releases.append(tree.next_model(home / "work", 12, place))
-        yield World(home / "work", tuple(releases))
+        yield World(ledger_tree.packed(home / "work"), tuple(releases))
 
 
 def policy(root: Path, controller: str) -> dict[str, Any]:

@@ -137,8 +137,20 @@ def _check(name: str, checks: list[doctor.Check]) -> doctor.Check:
     return next(check for check in checks if check.name == name)
 
 
-def test_doctor_finds_this_machine_able_and_names_who_needs_what() -> None:
-    checks = doctor.doctor(REPOSITORY)
+class _Login(Handler):
+    """Answers GET /v2/ with 401, as a registry with a login does, and everything else with 404."""
+
+    def do_GET(self) -> None:
+        self.reply(401 if self.path == "/v2/" else 404)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("forking")
+def test_doctor_finds_this_machine_able_asks_the_registry_that_is_named_and_names_who_needs_what() -> None:
+    with StandIn(_Login) as server:
+        checks = doctor.doctor(REPOSITORY, server.host)
+    check = _check("registry", checks)
+    assert (check.status, check.found) == ("ok", f"{server.host} answers and asks for a login")
     assert _check("packages", checks).status == "ok", _check("packages", checks)
     assert "on the CPU" in _check("torch", checks).found or "NVIDIA" in _check("torch", checks).found
     assert all(check.needed_by for check in checks)
@@ -146,6 +158,7 @@ def test_doctor_finds_this_machine_able_and_names_who_needs_what() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forking")
 def test_doctor_exits_with_9_and_a_remedy_where_the_pipeline_cannot_run(tmp_path: Path) -> None:
     code, output = _lockstep("-C", str(tmp_path), "doctor")
     assert code == 9
@@ -156,21 +169,8 @@ def test_doctor_exits_with_9_and_a_remedy_where_the_pipeline_cannot_run(tmp_path
     assert {c["name"] for c in found if c["status"] == "missing"} >= {"git", "params.yaml"}
 
 
-class _Login(Handler):
-    """Answers GET /v2/ with 401, as a registry with a login does, and everything else with 404."""
-
-    def do_GET(self) -> None:
-        self.reply(401 if self.path == "/v2/" else 404)
-
-
 @pytest.mark.slow
-def test_doctor_asks_the_registry_that_is_named() -> None:
-    with StandIn(_Login) as server:
-        check = _check("registry", doctor.doctor(REPOSITORY, server.host))
-    assert (check.status, check.found) == ("ok", f"{server.host} answers and asks for a login")
-
-
-@pytest.mark.slow
+@pytest.mark.usefixtures("forking")
 def test_doctor_says_that_a_server_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -183,6 +183,7 @@ def test_doctor_says_that_a_server_does_not_answer(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forking")
 def test_doctor_sees_a_dvc_remote_without_its_password(tmp_path: Path) -> None:
     (tmp_path / ".dvc").mkdir()
     (tmp_path / ".dvc" / "config").write_text("['remote \"store\"']\n    url = https://me:secret@example.invalid/dvc\n")

@@ -27,6 +27,7 @@ from release.cost.estimate import NO_HISTORY, NOTHING, Estimate, estimate, refus
 from release.verbs.report import Options, report
 from tests import evidence_tree, report_tree
 from tests.conftest import REPOSITORY, as_params, scaled_down, written
+from tests.ledger_tree import packed
 from tests.pipeline_repository import git, write_params
 from tests.training_tree import METHODS
 
@@ -241,7 +242,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     report_tree.record(root, _document(), b"first", 150, _ran)
     report_tree.commit(root, "a release")
     git(root, "switch", "--quiet", "--create", "pull-request")
-    return root
+    return packed(root)
 
 
 @pytest.fixture

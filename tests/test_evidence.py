@@ -21,6 +21,7 @@ from release.verbs.build import Options, build
 from release.verbs.evidence import Walk, show
 from release.verbs.sign import Signed, sign
 from tests import build_tree, signing_tree
+from tests.ledger_tree import packed
 from tests.registry_service import registry
 from tests.test_signing import KEY, image_of, store
 
@@ -37,7 +38,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Signed]:
     """A signed release. Read-only by custom."""
     root = tmp_path_factory.mktemp("evidence") / "run"
     key = signing_tree.make(root)
-    return root, sign(root, store(root), key)
+    return packed(root), sign(root, store(root), key)
 
 
 @pytest.fixture

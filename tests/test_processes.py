@@ -20,6 +20,7 @@ from release import runtimes
 from release.runtimes import Runtime
 from release.serving import owners, processes, running, server
 from release.serving.processes import Process
+from tests import warm
 from tests.conftest import REPOSITORY, as_params, scaled_down
 from tests.test_containers import body, drained, healthy
 
@@ -119,7 +120,17 @@ def test_caches_that_nothing_names_lie_below_its_own_folder_too(
         assert [path for path in paths if not Path(path).is_relative_to(home)] == []
 
 
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers of this test are forked from a process that has loaded their libraries (tests/warm.py)."""
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", None)  # the process is that of all files
+        program = warm.serving()
+    monkeypatch.setattr(sys, "executable", str(program))
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked")
 def test_sigterm_lets_a_request_in_flight_finish(tiny_base: Path, serve: Serve) -> None:
     with closing(processes.start(RUNTIME, serve, tiny_base)) as started:
         server.wait_until(started, lambda: healthy(started), 60)
@@ -129,6 +140,7 @@ def test_sigterm_lets_a_request_in_flight_finish(tiny_base: Path, serve: Serve) 
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked")
 def test_a_folder_without_a_model_gives_the_servers_log(tmp_path: Path, serve: Serve) -> None:
     began = time.monotonic()
     with pytest.raises(ServingRefused) as refusal, closing(processes.start(RUNTIME, serve, tmp_path)) as started:

@@ -30,7 +30,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Release]:
     """A laptop: a clone without a remote, an image in an OCI layout, a local key. Read-only by custom."""
     root = tmp_path_factory.mktemp("laptop") / "work"
     root.mkdir()
-    return root, tree.make(root)
+    release = tree.make(root)
+    return ledger_tree.packed(root), release
 
 
 @pytest.fixture

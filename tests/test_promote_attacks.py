@@ -253,7 +253,7 @@ def weights_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tree.leave_alone(patch)
         tree.prepare(root, strict, base=False)
         build(root, BuildOptions())
-    return root
+    return ledger_tree.packed(root)
 
 
 @pytest.fixture

@@ -45,10 +45,12 @@ def world(folder: Path, push: str | None = None) -> Path:
     """A clone and its bare remote: two releases went to staging, none to production."""
     root = folder / "work"
     folder.mkdir(exist_ok=True)
-    tree.make(root, push=push)
-    move(root, "staging")
-    tree.next_model(root, 12, push)
-    move(root, "staging")
+    with pytest.MonkeyPatch.context() as patch:
+        tree.leave_alone(patch)
+        tree.make(root, push=push)
+        move(root, "staging")
+        tree.next_model(root, 12, push)
+        move(root, "staging")
     ledger_tree.packed(root)
     ledger_tree.bare(folder / "origin.git", root)
     return folder

@@ -45,15 +45,18 @@ STAGING, PRODUCTION = (layout.ENVIRONMENTS / name for name in ("staging", "produ
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Release]:
     """A laptop with one release, not promoted yet. Read-only by custom."""
     root = tmp_path_factory.mktemp("made") / "work"
-    return root, tree.make(root)
+    release = tree.make(root)
+    return ledger_tree.packed(root), release
 
 
 @pytest.fixture(scope="module")
 def moved(made: tuple[Path, Release], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, once staging runs it."""
     root = tree.copy(made[0], tmp_path_factory.mktemp("moved") / "work")
-    move(root, "staging")
-    return root
+    with pytest.MonkeyPatch.context() as patch:
+        tree.leave_alone(patch)
+        move(root, "staging")
+    return ledger_tree.packed(root)
 
 
 @pytest.fixture

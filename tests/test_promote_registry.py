@@ -69,6 +69,7 @@ def proxy(upstream: Registry) -> Iterator[FaultyProxy]:
 def made(upstream: Registry, proxy: FaultyProxy, tmp_path_factory: pytest.TempPathFactory) -> World:
     folder = tmp_path_factory.mktemp("made")
     released = tree.make(folder / "work", push=f"{proxy.host}/team/router")
+    ledger_tree.packed(folder / "work")
     ledger_tree.bare(folder / "origin.git", folder / "work")
     return World(folder / "work", folder / "origin.git", upstream, proxy, released)
 

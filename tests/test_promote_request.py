@@ -25,6 +25,7 @@ BRANCH = "refs/heads/lockstep/staging-v0.1.0"
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     tree.make(folder / "work")
+    ledger_tree.packed(folder / "work")
     ledger_tree.bare(folder / "origin.git", folder / "work")
     return folder
 

@@ -29,7 +29,7 @@ from release.record import lock_check
 from release.verbs import keys as key_verbs
 from tests import build_tree, signing_tree, spoil
 from tests import promotion_tree as tree
-from tests.ledger_tree import git, keep, refs
+from tests.ledger_tree import git, keep, packed, refs
 from tests.promotion_tree import about, attach_to, envelope, key, move, remade, rewrite, unsigned
 
 pytestmark = pytest.mark.slow
@@ -45,7 +45,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("built") / "work"
     tree.prepare(root)
     tree.built(root)
-    return root
+    return packed(root)
 
 
 @pytest.fixture

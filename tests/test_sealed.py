@@ -30,7 +30,7 @@ from release.verbs.sealed import Asked
 from tests import evidence_tree
 from tests import promotion_tree as tree
 from tests.killed import forked
-from tests.ledger_tree import git, keep
+from tests.ledger_tree import git, keep, packed
 from tests.promotion_tree import move
 
 pytestmark = pytest.mark.slow
@@ -79,7 +79,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / "stages" / "sealed.py").write_text(STAGE)
         keep(root, "who signs looks")
         tree.release(root)
-    return root
+    return packed(root)
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ from release.verbs.build import Options, build
 from release.verbs.sign import Signed, approve, approved, sign
 from tests import build_tree, signing_tree, spoil
 from tests.conftest import REPOSITORY, scaled_down
+from tests.ledger_tree import packed
 from tests.registry_service import Registry, registry
 from tests.signing_tree import edit
 
@@ -45,7 +46,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A record that was built and verified, and is not signed. Read-only by custom."""
     root = tmp_path_factory.mktemp("signing") / "run"
     signing_tree.make(root)
-    return root
+    return packed(root)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from release.verbs.verify import Options as VerifyOptions
 from release.verbs.verify import verify
 from tests import build_tree, evidence_tree, spoil
 from tests.conftest import scaled_down
+from tests.ledger_tree import packed
 
 
 def probed(root: Path, params: Params) -> None:
@@ -50,7 +51,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     probed(root, params)
     build_tree.commit(root, "probes")
     build(root, Options())
-    return root
+    return packed(root)
 
 
 @pytest.fixture

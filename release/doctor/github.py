@@ -3,12 +3,13 @@
 Each path is requested once. A request has the time limit ``DEADLINE``; after one without an answer no more are made.
 """
 
+import functools
 import os
 import shutil
 from multiprocessing import TimeoutError as PoolTimeoutError
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 from urllib.parse import quote, urlsplit
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -105,10 +106,15 @@ class Session:
         return self._gone or Unseen(f"GitHub: {trouble.what}", _LATER)
 
 
+@functools.cache
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
 def parsed(kind: type[T], value: object, path: str) -> T:
     """``value`` as a ``kind``. Raises Unseen if the answer differs from GitHub's documentation."""
     try:
-        return TypeAdapter(kind).validate_python(value, strict=True)
+        return cast(T, _adapter(cast(Any, kind)).validate_python(value, strict=True))
     except ValidationError:
         raise odd(path) from None
 

@@ -33,7 +33,7 @@ class Ledger:
         self._tags: Tags | None = None
         self._walks: dict[str, Walk] = {}
         self._moves: dict[str, dict[str, tuple[Move, ...]]] = {}
-        self._read: dict[tuple[str, Path], bytes] = {}
+        self._read: dict[tuple[str, Path], bytes | None] = {}
         self._files: dict[tuple[str, Path], dict[Path, bytes]] = {}
         self.shown = where.shown
         self.untagged: tuple[str, ...] = ()
@@ -79,19 +79,17 @@ class Ledger:
         return self._tags
 
     def read(self, commit: str, path: Path) -> bytes | None:
-        """The file at ``path`` in ``commit``; None if there is none. What was found is kept: a commit never changes.
+        """The file at ``path`` in ``commit``; None if there is none. The answer is kept: a commit never changes.
 
         Raises EvidenceRefused if it, or a folder above it, is a link or anything else.
         """
-        if (found := self._read.get((commit, path))) is None:
-            found = trees.read(self._place.git, commit, self._place.prefix + path.as_posix())
-            if found is not None:
-                self._read[commit, path] = found
-        return found
+        if (commit, path) not in self._read:
+            self._read[commit, path] = trees.read(self._place.git, commit, self._place.prefix + path.as_posix())
+        return self._read[commit, path]
 
     def files(self, commit: str, folder: Path) -> dict[Path, bytes]:
         """Every file below ``folder`` in ``commit``, by its path, kept as by ``read``. Raises as ``read``."""
-        if not (found := self._files.get((commit, folder), {})):
+        if (found := self._files.get((commit, folder))) is None:
             prefix = self._place.prefix
             listed = trees.files(self._place.git, commit, prefix + folder.as_posix())
             found = {Path(name.removeprefix(prefix)): data for name, data in listed.items()}

@@ -1,15 +1,18 @@
 """Git trees: reads files and folders of a commit, and creates a tree with some files changed. Objects only.
 
-New trees are built bottom-up with ``git mktree``. There is no index, so a killed run leaves only unreferenced objects,
-which git deletes.
+New trees are built bottom-up with ``git mktree``, one process for all folders of one depth. There is no index, so a
+killed run leaves only unreferenced objects, which git deletes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from checks.errors import EvidenceRefused, PromotionRefused
 from checks.text import redact
 from release.adapters.git import Entry, Git
+
+_Parts = tuple[str, ...]  # of a path
+_Entries = dict[str, Entry]  # of one folder, by name
 
 
 def read(git: Git, commit: str, path: str) -> bytes | None:
@@ -57,37 +60,69 @@ def changed(git: Git, tip: str, changes: Mapping[str, bytes | None]) -> str:
 
     Raises PromotionRefused if a path leaves the repository or goes through a link or a file.
     """
-    blobs: dict[tuple[str, ...], str | None] = {}
+    blobs: dict[_Parts, str | None] = {}
     for path, data in changes.items():
         parts = tuple(path.split("/"))
         if any(part in ("", ".", "..") or part.lower() == ".git" or "\0" in part for part in parts):
             raise PromotionRefused(f"{redact(path)}: is not a path in a repository", "name a file below the root")
         blobs[parts] = None if data is None else git.line("hash-object", "-w", "--stdin", given=data)
-    return _tree(git, git.line("rev-parse", f"{tip}^{{tree}}"), blobs, "") or git.line("mktree", given=b"")
+    folders = _folders(git, tip, blobs)
+    for parts, blob in blobs.items():
+        _write(folders, parts, blob)
+    for depth in sorted({len(parts) for parts in folders} - {0}, reverse=True):
+        level = [parts for parts in folders if len(parts) == depth]
+        for parts, made in zip(level, _made(git, [folders[parts] for parts in level]), strict=True):
+            _set(folders[parts[:-1]], parts[-1], "040000", "tree", made)
+    return _made(git, [folders[()]])[0] or git.line("mktree", given=b"")
 
 
-def _tree(git: Git, base: str | None, blobs: Mapping[tuple[str, ...], str | None], at: str) -> str | None:
-    """The tree ``base`` with ``blobs`` in it; None if it is empty."""
-    entries = git.entries("--full-tree", base) if base else {}
-    for name in dict.fromkeys(parts[0] for parts in blobs):
-        below = {parts[1:]: blob for parts, blob in blobs.items() if parts[0] == name}
-        old, path = entries.get(name), at + name
-        if () in below:
-            if len(below) > 1 or (old and not old.regular):
-                raise PromotionRefused(f"{redact(path)}: is not a regular file", "put one there, and commit that")
-            made, mode, kind = below[()], old.mode if old else "100644", "blob"
-        else:
-            if old and old.kind != "tree":
-                raise PromotionRefused(f"{redact(path)}: is not a folder", "put one there, and commit that")
-            made, mode, kind = _tree(git, old.name if old else None, below, f"{path}/"), "040000", "tree"
-        if made:
-            entries[name] = Entry(mode, kind, made)
-        else:
-            entries.pop(name, None)
-    if not entries:
-        return None
-    lines = (f"{entry.mode} {entry.kind} {entry.name}\t{name}\0" for name, entry in entries.items())
-    return git.line("mktree", "-z", "--missing", given="".join(lines).encode(errors="surrogateescape"))
+def _folders(git: Git, tip: str, blobs: Iterable[_Parts]) -> dict[_Parts, _Entries]:
+    """What ``tip`` has in each folder above ``blobs``, the root first; two processes."""
+    folders: dict[_Parts, _Entries] = {(): git.entries("--full-tree", tip)}
+    folders |= {parts[:count]: {} for parts in blobs for count in range(1, len(parts))}
+    if len(folders) > 1:
+        # Also lists folders that lie between these, which are not asked for.
+        for path, entry in git.entries("-t", "--full-tree", tip, "--", *map(_listed, [*folders][1:])).items():
+            *above, name = path.split("/")
+            if tuple(above) in folders:
+                folders[tuple(above)][name] = entry
+    return folders
+
+
+def _listed(folder: _Parts) -> str:
+    return "/".join((*folder, ""))
+
+
+def _write(folders: Mapping[_Parts, _Entries], parts: _Parts, blob: str | None) -> None:
+    """Put a file into its folder, or delete it for None."""
+    for count, name in enumerate(parts[:-1]):
+        above = folders[parts[:count]].get(name)
+        if above and above.kind != "tree":
+            path = redact("/".join(parts[: count + 1]))
+            raise PromotionRefused(f"{path}: is not a folder", "put one there, and commit that")
+    old = folders[parts[:-1]].get(parts[-1])
+    if parts in folders or (old and not old.regular):
+        raise PromotionRefused(f"{redact('/'.join(parts))}: is not a regular file", "put one there, and commit that")
+    _set(folders[parts[:-1]], parts[-1], old.mode if old else "100644", "blob", blob)
+
+
+def _set(folder: _Entries, name: str, mode: str, kind: str, made: str | None) -> None:
+    if made:
+        folder[name] = Entry(mode, kind, made)
+    else:
+        folder.pop(name, None)
+
+
+def _made(git: Git, folders: Sequence[_Entries]) -> list[str | None]:
+    """The tree of each folder, by one process; None for one that is empty, which git does not keep."""
+    texts = [
+        "".join(f"{entry.mode} {entry.kind} {entry.name}\t{name}\0" for name, entry in folder.items())
+        for folder in folders
+        if folder
+    ]
+    given = "\0".join(texts).encode(errors="surrogateescape")
+    names = iter(git.line("mktree", "-z", "--missing", "--batch", given=given).split() if texts else [])
+    return [next(names) if folder else None for folder in folders]
 
 
 def _find(git: Git, commit: str, path: str) -> Entry | None:
@@ -99,15 +134,11 @@ def _find(git: Git, commit: str, path: str) -> Entry | None:
     if not parts or path.startswith("/") or ".." in parts:
         raise EvidenceRefused(f"{redact(path)}: is not a path in a repository", "name a file below the root")
     ways = ["/".join(parts[: count + 1]) for count in range(len(parts))]
-    # cat-file resolves no links: a link on the way is a blob, and what lies behind it is missing.
-    queries = "".join(f"{commit}:{way}\n" for way in ways[:-1]).encode(errors="surrogateescape")
-    out = git.ask("cat-file", "--batch-check=%(objecttype)", given=queries).decode() if queries else ""
-    for way, kind in zip(ways[:-1], out.splitlines(), strict=True):
-        if kind.endswith(" missing"):
-            break  # ls-tree tells a folder that is not there from one that a damaged clone lacks
-        if kind != "tree":
+    found = git.entries("-t", "--full-tree", commit, "--", *ways)  # a link on the way is listed as the blob that it is
+    for way in ways[:-1]:
+        if way in found and found[way].kind != "tree":
             raise _irregular(way, commit)
-    return git.entries("--full-tree", commit, "--", ways[-1]).get(ways[-1])
+    return found.get(ways[-1])
 
 
 def _irregular(path: str, commit: str) -> EvidenceRefused:

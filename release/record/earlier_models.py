@@ -90,10 +90,10 @@ class _Record(BaseModel):
     models: _Models
 
 
-def place(root: Path, target: str, tip: str) -> Place:
+def place(records: Records, target: str, tip: str) -> Place:
     """Where HEAD left ``target``, whose commit is ``tip``. Raises EvidenceRefused if they share no history."""
-    head = commits.resolve(root, "HEAD")
-    base = commits.merge_base(root, head, tip) if head else None
+    head = records.head
+    base = commits.merge_base(records.root, head, tip) if head else None
     if base is None:
         raise EvidenceRefused(f"HEAD and {target} share no history", "start the branch from the target branch")
     return Place(target, tip, base)
@@ -239,12 +239,12 @@ def _production(records: Records, where: Place) -> _Production:
     """
     root, rules = records.root, _rules(records, where)
     if rules is None or _is_here(root, where, rules):
-        path = f"{commits.prefix(root).as_posix()}/{PRODUCTION}".removeprefix("./")
-        git = records.git
-        moves = history(git, walk(git, where.tip, [path]), {_ENVIRONMENT: path})[_ENVIRONMENT][::-1]
+        prefix, git = commits.prefix(root).as_posix(), records.git
+        path, listed = (f"{prefix}/{each}".removeprefix("./") for each in (PRODUCTION, layout.QUARANTINE))
+        walked = walk(git, where.tip, [path, listed])
+        moves = history(git, walked, {_ENVIRONMENT: path})[_ENVIRONMENT][::-1]
         text, shown = records.at(where.tip).data(PRODUCTION), f"{PRODUCTION} at {where.tip[:12]}"
-        listed = f"{commits.prefix(root).as_posix()}/{layout.QUARANTINE}".removeprefix("./")
-        kept = held.history(git, walk(git, where.tip, [listed]), listed, str(layout.QUARANTINE), None).entries
+        kept = held.history(git, walked, listed, str(layout.QUARANTINE), None).entries
         return _Production(None if text is None else _Ran(pointers.parse(text, shown), shown), moves, kept)
     ledger = Ledger.open(root, rules)
     # A branch of this repository may not exist yet; in another repository a missing branch is a mistake.

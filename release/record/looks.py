@@ -50,7 +50,7 @@ def write(records: Records) -> bool:
     replaced = lock_check.makes_another_model(records.work_tree)
     if stored is not None and own is not None and not replaced and not current(records) and _merged(records, own):
         return False
-    looks = _known(records.root, "--all", "HEAD") | _listed(stored)
+    looks = _known(records, "--all", "HEAD") | _listed(stored)
     if own is not None:
         looks = looks | {own} if replaced else looks - {own}
     report = LooksReport(models={test: tuple(sorted(models)) for test, models in sorted(_by_test(looks).items())})
@@ -70,7 +70,7 @@ def current(records: Records) -> list[str]:
         return [f"{layout.LOOKS}: is missing or cannot be read; {_FIX}"]
     if own is None:
         return []
-    known = {look.model for look in _known(records.root, "HEAD") if look.test == own.test}
+    known = {look.model for look in _known(records, "HEAD") if look.test == own.test}
     missing = known - {own.model} - set(stored.models.get(own.test, ()))
     if not missing:
         return []
@@ -80,27 +80,28 @@ def current(records: Records) -> list[str]:
 
 def _merged(records: Records, own: Look) -> bool:
     """Whether the target branch has the record of this model."""
-    tip = commits.target(records.root)[1]
+    tip = records.target()[1]
     return tip is not None and own in recorded(records.root, tip)
 
 
-def _known(root: Path, *revisions: str) -> frozenset[Look]:
+def _known(records: Records, *revisions: str) -> frozenset[Look]:
     """The looks in the history of ``revisions``, by evaluations and by lists, except the list in the work tree."""
-    path = root / layout.LOOKS
+    if records.head is None:
+        return frozenset()
+    path = records.root / layout.LOOKS
     here = path.read_bytes() if path.is_file() else None
-    listed = (_listed(_list(text)) for text in _versions(root, layout.LOOKS, *revisions) if text != here)
-    return frozenset().union(recorded(root, *revisions), *listed)
+    evaluated, lists = commits.versions_of_each(records.root, [layout.EVALUATION, layout.LOOKS], *revisions).values()
+    return _looks(evaluated).union(*(_listed(_list(text)) for text in lists if text != here))
 
 
 def recorded(root: Path, *revisions: str) -> frozenset[Look]:
-    """The evaluations in the history of ``revisions``. Records that no version wrote are left out."""
-    return frozenset(filter(None, map(parse, _versions(root, layout.EVALUATION, *revisions))))
+    """The evaluations in the history of ``revisions``."""
+    return _looks(commits.versions(root, layout.EVALUATION, *revisions))
 
 
-def _versions(root: Path, path: Path, *revisions: str) -> list[bytes]:
-    if not commits.has_repository(root) or commits.resolve(root, "HEAD") is None:
-        return []
-    return commits.versions(root, path, *revisions)
+def _looks(evaluations: Iterable[bytes]) -> frozenset[Look]:
+    """Those of the evaluations that a version wrote."""
+    return frozenset(filter(None, map(parse, evaluations)))
 
 
 def _list(text: bytes) -> LooksReport | None:

@@ -4,6 +4,7 @@ A command creates one ``Records`` and passes it down. It does not see what a sta
 pipeline, create a new one.
 """
 
+import contextlib
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,11 @@ from release.record import pipeline_lock
 from release.record.pipeline_lock import Stages
 
 M = TypeVar("M", bound=BaseModel)
+# Files of a commit that are read together with the first of them: two processes of git for all, not two for each.
+_TOGETHER = (
+    layout.PARAMS, layout.LOCK, layout.PREPARE_REPORT, layout.TRAIN_REPORT, layout.TRAIN_MEASURED, layout.METRICS,
+    layout.EVALUATION, layout.EVALUATE_MEASURED, layout.REFERENCES, layout.VERDICT, layout.QUARANTINE,
+)  # fmt: skip
 
 
 class _Served(BaseModel):
@@ -91,6 +97,7 @@ class Commit:
     def __init__(self, root: Path, name: str) -> None:
         self.root, self.name = root, name
         self._read: dict[Path, bytes | None] = {}
+        self._brought = False
         self._models: dict[tuple[Path, type[BaseModel]], BaseModel | None] = {}
         self._parsed: Parsed | None = None
         self._params: Params | None = None
@@ -98,6 +105,10 @@ class Commit:
 
     def data(self, path: Path) -> bytes | None:
         """The bytes of ``path``; None if the commit has no such file. Raises EvidenceRefused for a link."""
+        if path not in self._read and path in _TOGETHER and not self._brought:
+            self._brought = True
+            with contextlib.suppress(EvidenceRefused):  # a clone may lack one that nobody asks for
+                self.bring(_TOGETHER)
         if path not in self._read:
             self._read[path] = commits.read(self.root, self.name, path)
         return self._read[path]
@@ -169,6 +180,18 @@ class Records:
         self.work_tree = WorkTree(root)
         self.git = Git(root, None)
         self._commits: dict[str, Commit] = {}
+        self._targets: dict[str | None, tuple[str, str | None]] = {}
+
+    def target(self, name: str | None = None) -> tuple[str, str | None]:
+        """As ``commits.target``, asked once: a branch that moves meanwhile does not change the answer."""
+        if name not in self._targets:
+            self._targets[name] = commits.target(self.root, name)
+        return self._targets[name]
+
+    @functools.cached_property
+    def head(self) -> str | None:
+        """The commit of HEAD, asked once; None before the first commit and without git."""
+        return commits.resolve(self.root, "HEAD") if commits.has_repository(self.root) else None
 
     def at(self, commit: str) -> Commit:
         """The record in a commit, by its full hash."""

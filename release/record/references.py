@@ -95,7 +95,7 @@ def _resolved(records: Records, target: str | None) -> tuple[str, Place | None, 
                 "clone the repository; a copy of its files has no history",
             )
         return "HEAD", None, ReferencesReport(found={}, absent={"main": "this is not a git repository"})
-    name, tip = commits.target(root, target)
+    name, tip = records.target(target)
     wanted = [each for each in EARLIER if each == "main" or each in _named(records, tip)]
     if tip is None:
         return name, None, ReferencesReport(found={}, absent=dict.fromkeys(wanted, "git has no commit yet"))
@@ -104,7 +104,7 @@ def _resolved(records: Records, target: str | None) -> tuple[str, Place | None, 
             "the clone is shallow: where this branch left the target cannot be seen",
             "git fetch --unshallow (in GitHub Actions: fetch-depth: 0)",
         )
-    place = earlier_models.place(root, name, tip)
+    place = earlier_models.place(records, name, tip)
     answers = {each: earlier_models.now(records, place, each) for each in wanted}
     found = {each: answer for each, answer in answers.items() if isinstance(answer, Reference)}
     absent = {each: answer for each, answer in answers.items() if isinstance(answer, str)}

@@ -98,7 +98,7 @@ def judge_from(records: Records, ref: str, trusting: Collection[Path] = ()) -> P
     ``trusting`` as for ``held.hold``. Raises EvidenceRefused if the verdict does not hold (as ``held.hold``), if git
     has no ``ref`` or no params.yaml in it, or if the approvals cannot be read.
     """
-    root, commit = records.root, commits.target(records.root, ref)[1]
+    root, commit = records.root, records.target(ref)[1]
     assert commit is not None  # a name that is given and unknown is refused
     held = hold(records, ref, trusting)
     theirs = _theirs(records, ref, commit)

@@ -122,10 +122,8 @@ def gather(records: Records, ref: str | None) -> Facts:
 
     Raises EvidenceRefused if git has no such branch, MachineRefused without git.
     """
-    root, in_git = records.root, commits.has_repository(records.root)
-    target = _target(records, ref)
-    commit = commits.resolve(root, "HEAD") if in_git else None
-    refused = refusals.current(root, commit)
+    target, commit = _target(records, ref), records.head
+    refused = refusals.current(records.root, commit)
     try:
         document = records.work_tree.document
         params = records.work_tree.params
@@ -233,10 +231,9 @@ def _changes(records: Records, target: Target, params: Params, prepare: PrepareR
 
 
 def _target(records: Records, ref: str | None) -> Target:
-    root = records.root
-    if not commits.has_repository(root):
+    if not commits.has_repository(records.root):
         return Target("HEAD", None, None, None, None)
-    name, commit = commits.target(root, ref)
+    name, commit = records.target(ref)
     if commit is None:
         return Target(name, None, None, None, None)
     there = records.at(commit)

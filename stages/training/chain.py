@@ -9,7 +9,6 @@ Before the first step trains, the trainers of all later steps are made once, and
 Each step is fitted in this process, or by ranks of its own (``stages.training.ranks``); all of this is of the stage's.
 """
 
-import gc
 import math
 import shutil
 import tempfile
@@ -20,7 +19,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from checks import digest, files, layout
+from checks import digest, files, imports, layout
 from checks.config.params import Params
 from checks.errors import EvidenceRefused, TrainingRefused
 from checks.formats.data_reports import Seal
@@ -295,7 +294,5 @@ def _release() -> None:
     """Let go of a model that is not used any more: trainers and their callbacks name one another."""
     import torch
 
-    gc.unfreeze()  # ``imports.uncollected`` froze the first model with the libraries
-    gc.collect()
-    gc.freeze()
+    imports.collect()
     torch.cuda.empty_cache()
