@@ -176,7 +176,9 @@ class Rule:
     name: ClassVar[str]
     does: ClassVar[str]  # in a few words, for the documentation
     in_rows: ClassVar[bool] = True  # a finished row still shows the defect, so that validate can look for it
-    of_documents: ClassVar[bool] = False  # it applies to documents too: their text is the reference, the prompt is empty
+    of_documents: ClassVar[bool] = (
+        False  # it applies to documents too: their text is the reference, the prompt is empty
+    )
     within_request: ClassVar[bool] = False  # among: it compares a draft only with those that have the same ``asked``
     fix: Callable[[Draft], Draft] | None = None
     drop: Callable[[Draft], bool] | None = None
