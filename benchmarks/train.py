@@ -184,7 +184,7 @@ def _elsewhere(root: Path, name: str, python: str) -> dict[str, Any]:
     }  # fmt: skip
     files.write_text(scratch / "job.json", json.dumps(job))
     # A copy: beside the original, our `evaluate.py` would hide the package of that name.
-    script = shutil.copy(train_elsewhere.__file__, scratch)
+    script = str(shutil.copy(train_elsewhere.__file__, scratch))
     said, cpu = _run([script, name, str(scratch / "job.json")], root, python)
     found: dict[str, Any] = json.loads(said.splitlines()[-1])
     return found | {"cpu": cpu, "tokens": _tokens(root, rows)}
