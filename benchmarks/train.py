@@ -1,13 +1,13 @@
-"""Training with the stage beside TRL's SFTTrainer: tokens a second, peak memory, and loss on the same held-out rows.
+"""Training with the stage beside TRL's SFTTrainer, Unsloth and Axolotl: tokens a second, memory, and loss at the end.
 
 In:  models/base and data/splits (`lockstep run validate`); the first rows of the train split, one pass.
 Out: a Markdown table. Each training runs in a process of its own, and so does the measuring of its loss: the mean over
-     the answers' tokens of valid rows, each alone. TRL gets the same rows, base and LoRA. "TRL" has its own defaults
-     for all the rest; "TRL, our settings" has the batch size, learning rate, schedule and checkpointing of params.yaml.
-     --liger adds the stage with Liger's kernels, on a GPU. --unsloth PYTHON adds Unsloth, which needs another
-     version of TRL: the interpreter of an environment that has it. Axolotl needs a third version: its row has the
-     settings of its example, in our TRL and without its own kernels.
-Run: python -m benchmarks.train [--unsloth ENVIRONMENT/bin/python]
+     the answers' tokens of valid rows, each alone, by the same code for all. All get the same base, LoRA, seed and
+     rows, in the order that the stage drew in the first row of the table; only packing draws its own. "TRL" has its
+     own defaults for all the rest; "our settings" are those of params.yaml.
+     --liger adds the stage with Liger's kernels, on a GPU. --unsloth and --axolotl PYTHON add these, which need other
+     versions of TRL: the interpreter of an environment that has them.
+Run: python -m benchmarks.train [--unsloth ENVIRONMENT/bin/python] [--axolotl ENVIRONMENT/bin/python]
 """
 
 import argparse
@@ -17,33 +17,31 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import yaml
 from tqdm import tqdm
 
-from benchmarks import train_unsloth
+from benchmarks import train_elsewhere
 from checks import digest, files, layout
 from checks.config import params_file
+from checks.config.params import Params
 from checks.formats.data_reports import Seal
 from checks.formats.training_reports import TrainMeasured, TrainReport
 from checks.rows import Row
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-ROWS, HELD_OUT = 160, 60
+ROWS, HELD_OUT, ORDER = 160, 60, "order.json"
+STAGE, END_TO_END, PACKED = "stages.train", "stages.train, rows end to end", "stages.train, packing"
 TRL, TRL_AS_OURS = "TRL", "TRL, our settings"
-AXOLOTL, UNSLOTH = "TRL, settings of Axolotl's example", "Unsloth, our settings"
-# examples/llama-3/lora-1b.yml of Axolotl 0.18, where base, data and LoRA do not decide.
-AXOLOTL_EXAMPLE: dict[str, Any] = {
-    "packing": True, "max_length": 2048, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2,
-    "optim": "adamw_8bit", "lr_scheduler_type": "cosine", "learning_rate": 0.0002, "warmup_steps": 0.1,
-    "gradient_checkpointing": True,
-}  # fmt: skip
+ELSEWHERE = {"Unsloth, our settings": "unsloth", "Axolotl, our settings": "axolotl"}
 OURS: dict[str, dict[str, Any]] = {
-    "stages.train": {},
-    "stages.train, packing": {"packing": "bfd", "max_length": 768, "batch_size": 1},
+    STAGE: {},
+    END_TO_END: {"packing": "bfd"},  # each row is a sequence: ``_stage_here``
+    PACKED: {"packing": "bfd", "max_length": 768, "batch_size": 1},
 }
 LIGER: dict[str, dict[str, Any]] = {"stages.train, Liger": {"kernels": "liger"}}
 
@@ -54,28 +52,34 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=ROWS, help="training rows")
     parser.add_argument("--liger", action="store_true", help="the stage with train.kernels: liger too; needs a GPU")
     parser.add_argument("--unsloth", metavar="PYTHON", help="interpreter of an environment with Unsloth")
-    parser.add_argument("--only", action="append", metavar="NAME", help="these rows of the table alone")
+    parser.add_argument("--axolotl", metavar="PYTHON", help="interpreter of an environment with Axolotl")
+    parser.add_argument("--seed", type=int, help="train.seed of all; default: that of params.yaml")
+    parser.add_argument("--only", action="append", metavar="NAME", help="the first row of the table and these")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)  # what to do, and where
     chosen = parser.parse_args()
     if chosen.child:
-        what, root = chosen.child[0], Path(chosen.child[1])
-        print(json.dumps({"loss": _loss(root)} if what == "loss" else _trl(root, what)))
+        _as_child(chosen.child[0], Path(chosen.child[1]))
         return
-    print("| training | steps | tokens a second | CPU s | peak, GB | loss on valid |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    elsewhere = {name: python for name, key in ELSEWHERE.items() if (python := getattr(chosen, key))}
     ours = OURS | (LIGER if chosen.liger else {})
-    names = (*ours, TRL, TRL_AS_OURS, AXOLOTL, *([UNSLOTH] if chosen.unsloth else []))
+    names = (*ours, TRL, TRL_AS_OURS, *elsewhere)
     if unknown := {*(chosen.only or ())} - {*names}:
         parser.error(f"--only {' '.join(sorted(unknown))}: no row of the table; they are {', '.join(names)}")
-    for name in tqdm(chosen.only or names, file=sys.stderr, disable=None):
+    print("| training | steps | tokens a second | CPU s | peak, GB | loss on valid |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    order: list[int] | None = None  # of the rows, which the first training draws
+    asked = [name for name in names if name in {STAGE, *(chosen.only or names)}]
+    for name in tqdm(asked, file=sys.stderr, disable=None):
         with tempfile.TemporaryDirectory(prefix="lockstep-train-") as folder:
             root = Path(folder)
-            _lay_out(root, chosen.rows, ours.get(name, {}))
-            if name == UNSLOTH:
-                took = _unsloth(root, chosen.unsloth)
+            seed = {} if chosen.seed is None else {"seed": chosen.seed}
+            _lay_out(root, chosen.rows, ours.get(name, {}) | seed, order)
+            if name in elsewhere:
+                took = _elsewhere(root, ELSEWHERE[name], elsewhere[name])
             else:
-                took = _stage(root) if name in ours else _child(name, root)
+                took = _stage(root, name) if name in ours else _child(name, root)
             took |= _child("loss", root)
+            order = order or json.loads((root / ORDER).read_text())
         print(
             f"| {name} | {took['steps']} | {took['tokens'] / took['seconds']:,.0f} | {took['cpu']:.0f} | "
             f"{took['peak'] / 1e9:.2f} | {took['loss']:.3f} |",
@@ -83,13 +87,28 @@ def main() -> None:
         )
 
 
-def _lay_out(root: Path, rows: int, train: dict[str, Any]) -> None:
-    """A repository's root with the base, sealed splits of the first rows, and params.yaml changed by ``train``."""
+def _as_child(what: str, root: Path) -> None:
+    if what in OURS | LIGER:
+        from stages import entry
+
+        entry.run("train", lambda params, here: _stage_here(params, here, what))
+    else:
+        print(json.dumps({"loss": _loss(root)} if what == "loss" else _trl(root, what)))
+
+
+def _lay_out(root: Path, rows: int, train: dict[str, Any], order: Sequence[int] | None) -> None:
+    """A repository's root with the base, sealed splits of the first rows, and params.yaml changed by ``train``.
+
+    ``order``: that of the train split.
+    """
     shutil.copytree(REPOSITORY / layout.BASE, root / layout.BASE)
     seals = {}
     for split, count in (("train", rows), ("valid", HELD_OUT), ("test", 1)):
         path = root / layout.SPLITS / f"{split}.jsonl"
-        files.write_jsonl(path, files.read_jsonl(REPOSITORY / layout.SPLITS / path.name, Row)[:count])
+        chosen = files.read_jsonl(REPOSITORY / layout.SPLITS / path.name, Row)[:count]
+        if split == "train" and order is not None:
+            chosen = [chosen[place] for place in order]
+        files.write_jsonl(path, chosen)
         seals[split] = digest.of_file(path).sha256
     files.write_json(root / layout.SEAL, Seal(splits=seals))
     document = yaml.safe_load((REPOSITORY / layout.PARAMS).read_text())
@@ -98,13 +117,42 @@ def _lay_out(root: Path, rows: int, train: dict[str, Any]) -> None:
     (root / layout.PARAMS).write_text(yaml.safe_dump(document))
 
 
-def _stage(root: Path) -> dict[str, Any]:
-    cpu = _run(["-m", "stages.train"], root)[1]
+def _stage(root: Path, name: str) -> dict[str, Any]:
+    cpu = _run(["-m", "benchmarks.train", "--child", name, "."], root)[1]
     report = files.read_json(root / layout.TRAIN_REPORT, TrainReport)
     took = files.read_json(root / layout.TRAIN_MEASURED, TrainMeasured)
     assert took.memory is not None
     peak = took.memory.peak
     return {"steps": report.steps, "tokens": report.tokens, "seconds": took.seconds, "cpu": cpu, "peak": peak}
+
+
+def _stage_here(params: Params, root: Path, name: str) -> str:
+    """The stage, which leaves the order of its rows in ``ORDER``; all but the first take them as they lie.
+
+    With END_TO_END each row is a sequence of its own, so that a batch is its rows end to end.
+    """
+    from stages import entry
+    from stages import train as stage
+    from stages.training import chain, step
+
+    entry.hide(step.unneeded(chain.alone(params)))
+    from stages.training.order import Order
+
+    draw = Order.__iter__
+
+    def drawn(self: Order) -> Iterator[int]:
+        rows = list(draw(self) if name in {STAGE, PACKED} else range(len(self)))
+        files.write_text(root / ORDER, json.dumps(rows))
+        return iter(rows)
+
+    def alone(rows: Any, *_: Any) -> Any:
+        return rows.add_column("seq_lengths", [[len(ids)] for ids in rows["input_ids"]])
+
+    with mock.patch.object(Order, "__iter__", drawn):
+        if name != END_TO_END:
+            return stage.train(params, root)
+        with mock.patch("trl.pack_dataset", alone):
+            return stage.train(params, root)
 
 
 def _child(what: str, root: Path) -> dict[str, Any]:
@@ -114,8 +162,8 @@ def _child(what: str, root: Path) -> dict[str, Any]:
     return found if what == "loss" else found | {"cpu": cpu}
 
 
-def _unsloth(root: Path, python: str) -> dict[str, Any]:
-    """One pass over the same rows by Unsloth, in its own environment."""
+def _elsewhere(root: Path, name: str, python: str) -> dict[str, Any]:
+    """One pass over the same rows by Unsloth or Axolotl, in its own environment."""
     from transformers import AutoConfig
 
     from stages.training.methods import sft
@@ -135,7 +183,9 @@ def _unsloth(root: Path, python: str) -> dict[str, Any]:
         "scratch": str(scratch),
     }  # fmt: skip
     files.write_text(scratch / "job.json", json.dumps(job))
-    said, cpu = _run([train_unsloth.__file__, str(scratch / "job.json")], root, python)
+    # A copy: beside the original, our `evaluate.py` would hide the package of that name.
+    script = str(shutil.copy(train_elsewhere.__file__, scratch))
+    said, cpu = _run([script, name, str(scratch / "job.json")], root, python)
     found: dict[str, Any] = json.loads(said.splitlines()[-1])
     return found | {"cpu": cpu, "tokens": _tokens(root, rows)}
 
@@ -152,6 +202,7 @@ def _tokens(root: Path, rows: Sequence[Row]) -> int:
 def _run(command: list[str], root: Path, python: str = sys.executable) -> tuple[str, float]:
     """What the process printed, and its CPU seconds, start and imports included."""
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "LOCKSTEP_CHECKPOINT_MINUTES": "0"}
+    environment |= {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}  # as ``stages.entry``, for all
     if python != sys.executable:
         environment |= {"PYTHONPATH": "", "HF_HUB_OFFLINE": "1"}
     before = os.times()
@@ -172,27 +223,20 @@ def _trl(root: Path, what: str) -> dict[str, Any]:
 
     from stages.training import memory
     from stages.training.methods import sft
-    from stages.training.trainer import lora_config
+    from stages.training.trainer import lora_config, settings
 
     train = params_file.load(root / layout.PARAMS).train
     assert train.lora is not None
     model = AutoModelForCausalLM.from_pretrained(root / layout.BASE, dtype=torch.bfloat16)
-    settings: dict[str, Any] = {"num_train_epochs": 1, "seed": train.seed, "report_to": [], "save_strategy": "no"}
-    settings |= {"use_cpu": not torch.cuda.is_available(), "include_num_input_tokens_seen": "non_padding"}
-    if what == AXOLOTL:
-        settings |= AXOLOTL_EXAMPLE
-    if what == TRL_AS_OURS:
-        settings |= {
-            "per_device_train_batch_size": train.batch_size,
-            "learning_rate": train.learning_rate,
-            "lr_scheduler_type": train.schedule,
-            "warmup_steps": train.warmup_ratio,
-            "gradient_checkpointing": train.gradient_checkpointing,
-        }
+    rows = files.read_jsonl(root / layout.SPLITS / "train.jsonl", Row)
+    chosen: dict[str, Any] = {
+        "num_train_epochs": 1, "seed": train.seed, "report_to": [], "save_strategy": "no",
+        "use_cpu": not torch.cuda.is_available(), "include_num_input_tokens_seen": "non_padding",
+    } if what == TRL else settings(train, len(rows), str(root))  # fmt: skip
     trainer = SFTTrainer(
         model,
-        SFTConfig(str(root), **settings),
-        train_dataset=sft.dataset(files.read_jsonl(root / layout.SPLITS / "train.jsonl", Row)),
+        SFTConfig(**{"output_dir": str(root), **chosen, "train_sampling_strategy": "sequential"}),
+        train_dataset=sft.dataset(rows),
         processing_class=AutoTokenizer.from_pretrained(root / layout.BASE),
         peft_config=lora_config(train.lora, model),
     )
