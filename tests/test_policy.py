@@ -499,7 +499,8 @@ def _full() -> list[Params]:
         "kind": "gptq", "calibration": {"version": "0.14.0.1", "rows": 128, "group": 64},
         "parity": {"max_logprob_diff": 3.0, "min_top1": 0.95},
     }  # fmt: skip
-    export["serve"]["speculation"] = {"kind": "ngram", "tokens": 4}
+    export["merge"]["draft"] = {"uri": "small", "sha256": "0" * 64, "license": "MIT"}
+    export["serve"]["speculation"] = {"kind": "draft", "tokens": 4}
     export["gates"]["keeps"]["against"] = "unquantised"
     return [
         Params.model_validate(each)
