@@ -105,12 +105,9 @@ def asked(
         update[part] = getattr(fetch, part).model_copy(update={"license": then, "declared": declared})
     reports = replace(ground.reports, fetch=fetch.model_copy(update=update))
     if draft := stated.get("draft"):
-        source = params.base.model_copy(update={"license": draft[0]})
-        params = params.model_copy(update={"merge": params.merge.model_copy(update={"draft": source})})
-        copied = fetch.base.model_copy(update={"license": draft[1], "declared": draft[2]})
         assert reports.parity is not None
-        found = reports.parity.model_copy(update={"draft": copied if draft[1] else None})
-        reports = replace(reports, parity=found)
+        copied = fetch.base.model_copy(update={"license": draft[0], "declared": draft[2]})
+        reports = replace(reports, parity=reports.parity.model_copy(update={"draft": copied}))
     gate = LicenseGate(
         kind="license", allow=tuple(allow or OPEN), adapter=adapter, commercial=stated.get("commercial", True)
     )
@@ -133,7 +130,7 @@ def same(name: str | None, declared: str | None = None) -> tuple[str | None, str
         {"base": same("CC-BY-NC-4.0"), "adapter": "CC-BY-NC-4.0", "commercial": False},
         {"base": same("mrl"), "adapter": "mrl", "commercial": False},
         {"data": same(licenses.OWN), "allow": ["Apache-2.0", licenses.OWN], "adapter": licenses.OWN},
-        {"draft": same("MIT")},
+        {"draft": same("MIT", "mit")},
     ],
 )
 def test_what_is_known_allowed_and_compatible_passes(ground: Evidence, params: Params, case: dict[str, Any]) -> None:
@@ -178,7 +175,7 @@ def test_a_pass_states_the_three_licences_and_their_duties(ground: Evidence, par
         ({"base": ("Apache-2.0", "MIT", None)}, ["reports/fetch.json: base was fetched when params.yaml: base.license was MIT, it is Apache-2.0"]),
         ({"draft": same("CC-BY-NC-4.0")}, ["merge.draft: CC-BY-NC-4.0 does not permit commercial use"]),
         ({"draft": same("MIT", "gemma")}, ["merge.draft.license is MIT, but the merge.draft declares 'gemma'"]),
-        ({"draft": ("MIT", None, None)}, ["reports/parity.json: merge.draft was not fetched: run `./lockstep run merge`"]),
+        ({"draft": same(None)}, ["params.yaml: merge.draft.license: no licence is stated"]),
         ({"data": ("MIT", None, None)}, ["data.license was null, it is MIT: run `./lockstep run fetch`"]),
         (
             {"base": same(None), "data": same("CC-BY-NC-4.0", "mit"), "allow": ["MIT"], "adapter": "none"},

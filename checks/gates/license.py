@@ -14,7 +14,6 @@ from checks import layout
 from checks.data import licenses
 from checks.data.licenses import License
 from checks.formats.data_reports import Fetched, FetchReport
-from checks.formats.training_reports import ParityReport
 from checks.formats.verdict import Finding, Verdict
 from checks.gating.chain import gap
 from checks.gating.gate_kind import Case, Explained, GateKind, Reads, failed
@@ -42,20 +41,17 @@ class LicenseGate(GateKind):
             return failed(case.name, self, missing)
         report = case.evidence.reports.fetch
         assert report is not None  # else it is a gap
-        parity = case.evidence.reports.parity
         sources = {"base": case.params.base, **case.params.data.pinned}
-        if case.params.merge.draft:
-            sources[_DRAFT] = case.params.merge.draft
         stated = {part: source.license for part, source in sources.items()} | {"adapter": self.adapter}
+        parity = case.evidence.reports.parity
+        if parity and parity.draft:  # as params.yaml stated it when merge ran, which another licence repeats
+            stated[_DRAFT] = parity.draft.license
         rows = {part: licenses.find(value) if value else None for part, value in stated.items()}
         known = {part: row for part, row in rows.items() if row}
         problems = [
             *(problem for part, row in rows.items() if not row for problem in _unknown(case.name, part, stated[part])),
-            *(
-                problem
-                for part in sources
-                for problem in _source_problems(part, stated[part], _fetched(report, parity, part))
-            ),
+            *(problem for part in sources for problem in _source_problems(part, stated[part], _fetched(report, part))),
+            *(_source_problems(_DRAFT, stated[_DRAFT], parity.draft) if parity and parity.draft else ()),
             *_not_allowed(known, self.allow),
             *_not_compatible(known, commercial=self.commercial),
         ]
@@ -93,24 +89,21 @@ def _unknown(name: str, part: str, stated: str | None) -> Iterator[str]:
         )
 
 
-def _fetched(report: FetchReport, parity: ParityReport | None, part: str) -> Fetched | None:
+def _fetched(report: FetchReport, part: str) -> Fetched | None:
     """What was fetched of a source at its place in params.yaml; None if nothing was."""
-    if part == _DRAFT:
-        return parity.draft if parity else None
     return {"base": report.base, "data": report.data}.get(part) or report.sources.get(part.rpartition(".")[2])
 
 
 def _source_problems(part: str, stated: str | None, fetched: Fetched | None) -> Iterator[str]:
     """Where the fetched source is about another statement, or speaks against it."""
     place = f"{layout.PARAMS}: {part}.license"
-    report, stage = (layout.PARITY_REPORT, "merge") if part == _DRAFT else (layout.FETCH_REPORT, "fetch")
     if fetched is None:
-        yield f"{report}: {part} was not fetched: run `./lockstep run {stage}`"
+        yield f"{layout.FETCH_REPORT}: {part} was not fetched: run `./lockstep run fetch`"
         return
     if fetched.license != stated:
         yield (
-            f"{report}: {part} was fetched when {place} was {fetched.license or 'null'}, "
-            f"it is {stated or 'null'}: run `./lockstep run {stage}`"
+            f"{layout.FETCH_REPORT}: {part} was fetched when {place} was {fetched.license or 'null'}, "
+            f"it is {stated or 'null'}: run `./lockstep run fetch`"
         )
     if fetched.declared is None or licenses.says_nothing(fetched.declared):
         return
