@@ -1,7 +1,7 @@
 """A real vLLM on a processor, held to the default model by the checks of `lockstep verify`.
 
     python -m benchmarks.vllm [--root FOLDER] [--venv FOLDER] [--quick | --engine ROWS]
-        [--prefix-caching] [--speculate TOKENS] [--checks NAME ...]
+        [--prefix-caching] [--speculate TOKENS [--draft FOLDER]] [--checks NAME ...]
 
 Needs a run's models/ and data/ in ``--root``, two cores and 6 GB of memory. Without ``--venv`` it makes an
 environment of its own in a temporary folder, as `python -m stages.tools.vllm VERSION --cpu` does. That takes about
@@ -11,7 +11,8 @@ Prints a row for each check, and then what a penalty on repetition in generation
 the runtime pins and without it (``--quick`` leaves that out). Exits with 1 when anything is not as it should be.
 ``--engine`` asks the first test rows by both engines of the evaluation instead, and compares the answers.
 ``--prefix-caching`` and ``--speculate`` turn these settings of ``serve`` on. The cache then has blocks of 32 tokens: a
-block of 128, as in vLLM's build for CPUs, is longer than the prompts, and nothing would be found in it.
+block of 128, as in vLLM's build for CPUs, is longer than the prompts, and nothing would be found in it. ``--draft``
+names a model with the same tokenizer. It is copied beside the weights, as ``merge.draft`` is, and guesses the tokens.
 """
 
 import argparse
@@ -24,7 +25,7 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 from checks import files, layout
 from checks.config import params_file
@@ -56,8 +57,11 @@ def main() -> None:
     parser.add_argument("--engine", type=int, metavar="ROWS")
     parser.add_argument("--prefix-caching", action="store_true")
     parser.add_argument("--speculate", type=int, metavar="TOKENS")
+    parser.add_argument("--draft", type=Path, metavar="FOLDER")
     parser.add_argument("--checks", nargs="+", metavar="NAME", choices=get_args(CheckName))
     options = parser.parse_args()
+    if options.draft and not options.speculate:
+        parser.error("--draft needs --speculate TOKENS")
     with tempfile.TemporaryDirectory(prefix="lockstep-vllm-") as temporary, unwinding():
         home = options.venv or Path(temporary) / "venv"
         if not (home / "bin" / "vllm").exists():
@@ -96,9 +100,10 @@ def _with_settings(params: Params, runtime: Runtime, options: argparse.Namespace
     """``serve`` and the runtime with the settings that are tried."""
     if options.prefix_caching:
         runtime = runtime.model_copy(update={"command": (*runtime.command, "--block-size=32")})
+    kind: Literal["ngram", "draft"] = "draft" if options.draft else "ngram"
     settings = {
         "prefix_caching": options.prefix_caching or None,
-        "speculation": Speculation(kind="ngram", tokens=options.speculate) if options.speculate else None,
+        "speculation": Speculation(kind=kind, tokens=options.speculate) if options.speculate else None,
     }
     return params.model_copy(update={"serve": params.serve.model_copy(update=settings)}), runtime
 
@@ -111,7 +116,11 @@ def _run(root: Path, home: Path, temporary: Path, options: argparse.Namespace) -
     )
     params, runtime = _with_settings(params, runtime, options)
     print("\n| check | | |\n| --- | --- | --- |")
-    found = _asked(root, root / layout.MERGED, runtime, params, probes, options.checks)
+    ships = root / layout.MERGED
+    if options.draft:
+        ships = shutil.copytree(ships, temporary / "drafting")
+        shutil.copytree(options.draft, ships / layout.DRAFT)
+    found = _asked(root, ships, runtime, params, probes, options.checks)
     for check in found:
         print(f"| {check.name} | {check.status} | {check.reason} |")
     good = all(check.status != "fail" for check in found)

@@ -16,6 +16,7 @@ SEAL = Path("data/validated.json")  # the splits that passed every expectation, 
 PROBES = Path("data/probes.json")  # what the merged model answers offline, token by token: a server is held to it
 ADAPTER = Path("models/adapter")
 MERGED = Path("models/merged")
+DRAFT = "draft"  # in MERGED: the smaller model of merge.draft
 UNQUANTISED = Path("models/unquantised")  # the 16-bit model that MERGED was quantised from; else empty
 PREDICTIONS = Path("data/predictions")  # candidate.jsonl, base.jsonl, one per baseline
 SUITES = Path("data/suites")  # scores of each suite, as neutral lines

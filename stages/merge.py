@@ -3,7 +3,8 @@
 In:  models/base, models/adapter, data/splits/valid.jsonl (prompts for parity), params ``merge``.
 Out: models/merged (safetensors files of at most ``merge.shard_mb``; config and tokenizer that servers on
      transformers 4.51 also read correctly), reports/parity.json; with ``merge.quantization`` models/merged has weights
-     of 8 or 4 bits, and models/unquantised is the 16-bit model that they were rounded from (else it is empty).
+     of 8 or 4 bits, and models/unquantised is the 16-bit model that they were rounded from (else it is empty); with
+     ``merge.draft`` models/merged has that smaller model in its folder draft.
 Run: python -m stages.merge
 
 Memory use is a few megabytes whatever the model's size: the base is memory-mapped and the shards are streamed.
@@ -29,7 +30,7 @@ from checks.rows import Row
 from checks.sections import Agreement as Bounds
 from checks.training.quantization import Calibration, ExportQuantization
 from stages import entry
-from stages.weights import calibrated, compressed, export, generation, nf4
+from stages.weights import calibrated, compressed, draft, export, generation, nf4
 from stages.weights.threads import one_thread
 
 if TYPE_CHECKING:
@@ -74,6 +75,10 @@ def merge(params: Params, root: Path) -> str:
         report = _held_to_parity(params, root, work, prompts, identity, trained)
         if quantization:
             report = _quantised(params.merge.shard_mb * 10**6, quantization, root, full, ships, prompts, report)
+        if params.merge.draft:
+            fetched = draft.place(params.merge.draft, root, ships)
+            report = _of(ships, report).model_copy(update={"draft": fetched})
+            files.write_json(root / layout.PARITY_REPORT, report)
     return _line(report, left_out)
 
 
@@ -186,7 +191,7 @@ def _hold(found: "Measured", bounds: Bounds, who: str, prompts: list[Row], todo:
 def _line(report: ParityReport, left_out: tuple[str, ...]) -> str:
     """What the stage did, in one line; ``left_out``: keys that generation_config.json lost."""
     size = sum(file.size for file in report.files.values())
-    number = sum(name.endswith(".safetensors") for name in report.files)
+    number = sum(name.endswith(".safetensors") for name in report.files if not name.startswith(f"{layout.DRAFT}/"))
     return (
         f"{layout.MERGED}: {size / 1e6:.0f} MB in {number} {'shard' if number == 1 else 'shards'}, "
         f"{report.merged[:19]}, largest difference {report.max_logprob_diff:.3f} nats over {report.positions} tokens, "
@@ -203,6 +208,7 @@ def _line(report: ParityReport, left_out: tuple[str, ...]) -> str:
             if report.exported
             else ""
         )
+        + (f"; with the draft model {report.draft.digest[:19]}" if report.draft else "")
         + (
             f"; {generation.GENERATION} without {', '.join(left_out)}, which evaluate does not apply"
             if left_out
@@ -226,7 +232,6 @@ def _quantised(
     else:
         compressed.export(full, ships, how.kind, limit)
     found = parity.distance(full, ships, prompts)
-    tree = digest.of_tree(ships)
     exported = Exported(
         kind=how.kind,
         calibration=calibration,
@@ -237,12 +242,18 @@ def _quantised(
         mean_logprob_diff=found.mean_logprob_diff,
         top1=found.top1,
     )
-    listed = {name: MergedFile(sha256=file.sha256, size=file.size) for name, file in tree.files.items()}
-    report = report.model_copy(update={"merged": tree.digest, "files": listed, "exported": exported})
+    report = _of(ships, report).model_copy(update={"exported": exported})
     files.write_json(root / layout.PARITY_REPORT, report)
     todo = "remove merge.quantization, or change its parity knowingly"
     _hold(found, how.parity, f"{how.kind} and the 16-bit model", prompts, todo)
     return report
+
+
+def _of(ships: Path, report: ParityReport) -> ParityReport:
+    """The report about the directory as it is now."""
+    tree = digest.of_tree(ships)
+    listed = {name: MergedFile(sha256=file.sha256, size=file.size) for name, file in tree.files.items()}
+    return report.model_copy(update={"merged": tree.digest, "files": listed})
 
 
 def _calibrated(limit: int, kind: str, how: Calibration, root: Path, full: Path, ships: Path) -> Calibrated:

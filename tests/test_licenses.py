@@ -93,7 +93,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
 def asked(
     ground: Evidence, params: Params, adapter: str = "Apache-2.0", allow: list[str] | None = None, **stated: Any
 ) -> Finding:
-    """The finding for base and data as ``stated``, each (stated in params.yaml, stated when fetched, declared)."""
+    """The finding for base, data and draft as ``stated``, each (stated in params.yaml, stated when fetched, declared)."""
     sources: dict[str, Any] = {"base": ("Apache-2.0", "Apache-2.0", None), "data": ("MIT", "MIT", None)}
     sources |= {part: stated[part] for part in sources if part in stated}
     fetch = ground.reports.fetch
@@ -103,11 +103,15 @@ def asked(
         changed = getattr(params, part).model_copy(update={"license": now})
         params = params.model_copy(update={part: changed})
         update[part] = getattr(fetch, part).model_copy(update={"license": then, "declared": declared})
+    reports = replace(ground.reports, fetch=fetch.model_copy(update=update))
+    if draft := stated.get("draft"):
+        assert reports.parity is not None
+        copied = fetch.base.model_copy(update={"license": draft[0], "declared": draft[2]})
+        reports = replace(reports, parity=reports.parity.model_copy(update={"draft": copied}))
     gate = LicenseGate(
         kind="license", allow=tuple(allow or OPEN), adapter=adapter, commercial=stated.get("commercial", True)
     )
-    evidence = replace(ground, reports=replace(ground.reports, fetch=fetch.model_copy(update=update)))
-    return evidence_tree.asked("may_ship", gate, evidence, params)
+    return evidence_tree.asked("may_ship", gate, replace(ground, reports=reports), params)
 
 
 def same(name: str | None, declared: str | None = None) -> tuple[str | None, str | None, str | None]:
@@ -126,6 +130,7 @@ def same(name: str | None, declared: str | None = None) -> tuple[str | None, str
         {"base": same("CC-BY-NC-4.0"), "adapter": "CC-BY-NC-4.0", "commercial": False},
         {"base": same("mrl"), "adapter": "mrl", "commercial": False},
         {"data": same(licenses.OWN), "allow": ["Apache-2.0", licenses.OWN], "adapter": licenses.OWN},
+        {"draft": same("MIT", "mit")},
     ],
 )
 def test_what_is_known_allowed_and_compatible_passes(ground: Evidence, params: Params, case: dict[str, Any]) -> None:
@@ -168,6 +173,9 @@ def test_a_pass_states_the_three_licences_and_their_duties(ground: Evidence, par
         ({"base": same("MIT", "mit, cc-by-nc-4.0")}, ["but the base declares 'mit, cc-by-nc-4.0'"]),
         ({"base": same("MIT", "Proprietary")}, ["but the base declares 'Proprietary'"]),
         ({"base": ("Apache-2.0", "MIT", None)}, ["reports/fetch.json: base was fetched when params.yaml: base.license was MIT, it is Apache-2.0"]),
+        ({"draft": same("CC-BY-NC-4.0")}, ["merge.draft: CC-BY-NC-4.0 does not permit commercial use"]),
+        ({"draft": same("MIT", "gemma")}, ["merge.draft.license is MIT, but the merge.draft declares 'gemma'"]),
+        ({"draft": same(None)}, ["params.yaml: merge.draft.license: no licence is stated"]),
         ({"data": ("MIT", None, None)}, ["data.license was null, it is MIT: run `./lockstep run fetch`"]),
         (
             {"base": same(None), "data": same("CC-BY-NC-4.0", "mit"), "allow": ["MIT"], "adapter": "none"},

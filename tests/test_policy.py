@@ -27,7 +27,7 @@ from checks.retriever_kind import RetrieverKind
 from checks.scorer_kind import ScorerKind
 from checks.scorers.json_valid import JsonValid
 from checks.scorers.refusal import Refusal
-from checks.sections import Section, Source, directions
+from checks.sections import Section, directions
 from checks.suites.rows import Questions
 from checks.training.interface import NoDropout, Train
 from checks.training.preferences import Judged, Pairs
@@ -505,7 +505,8 @@ def _full() -> list[Params]:
         "kind": "gptq", "calibration": {"version": "0.14.0.1", "rows": 128, "group": 64},
         "parity": {"max_logprob_diff": 3.0, "min_top1": 0.95},
     }  # fmt: skip
-    export["serve"]["speculation"] = {"kind": "ngram", "tokens": 4}
+    export["merge"]["draft"] = {"uri": "small", "sha256": "0" * 64, "license": "MIT"}
+    export["serve"]["speculation"] = {"kind": "draft", "tokens": 4}
     export["gates"]["keeps"]["against"] = "unquantised"
     return [
         Params.model_validate(each)
@@ -617,7 +618,7 @@ def test_the_walk_reaches_every_section_that_params_yaml_is_made_of() -> None:
     kindred = {Canaries, JsonValid, Refusal}  # have no field but their kind
     bases = {
         AskedSuite, AssistedGate, BoundedSuite, GateKind, Judged, JudgeKind, Loader, LogSuite, NoDropout, RatingSuite, PairedGate, Pairs, Questions, RetrieverKind, ScoreGate, ScorerKind,
-        ScaledSuite, SizedSuite, Source, SuiteKind, Train,
+        ScaledSuite, SizedSuite, SuiteKind, Train,
     }  # fmt: skip
     ours = {each for each in known if each.__module__.startswith(("checks.", "stages."))}
     assert ours - reached == bases | kindred

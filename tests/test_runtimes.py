@@ -127,16 +127,28 @@ NGRAM = (
     '--speculative-config={"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_min": 2, '
     '"prompt_lookup_max": 5}'
 )
+DRAFTING = {"speculation": {"kind": "draft", "tokens": 3}}
+DRAFT = (
+    f'--speculative-config={{"method": "draft_model", "model": "{PATH}/draft", "num_speculative_tokens": 3, '
+    '"draft_tensor_parallel_size": 1}'
+)
 ADDED: list[tuple[str, dict[str, Any], set[str], set[str]]] = [
     # the runtime, what params.yaml says, what that adds, and what it replaces
     ("vllm", CACHED, {"--enable-prefix-caching"}, set()),
     ("vllm", UNCACHED, {"--no-enable-prefix-caching"}, set()),
     ("vllm", GUESSING, {NGRAM}, set()),
+    ("vllm", DRAFTING, {DRAFT}, set()),
     ("vllm", CACHED | GUESSING, {"--enable-prefix-caching", NGRAM}, set()),
     ("tgi", CACHED, set(), set()),
     ("tgi", UNCACHED, {"PREFIX_CACHING=0"}, {"PREFIX_CACHING=true"}),
     ("tgi", GUESSING, {"SPECULATE=3"}, set()),
 ]
+
+
+def say(document: dict[str, Any], said: dict[str, Any]) -> None:
+    document["serve"] |= said
+    if said is DRAFTING:
+        document["merge"]["draft"] = {"uri": "small", "sha256": "0" * 64, "license": "MIT"}
 
 
 @pytest.mark.parametrize(("name", "said", "added", "replaced"), ADDED)
@@ -148,7 +160,7 @@ def test_a_setting_adds_what_its_server_takes_and_changes_nothing_else(
         return [*filled.command, *(f"{key}={value}" for key, value in filled.environment.items())]
 
     plain = settings()
-    document["serve"] |= said
+    say(document, said)
     now = settings()
     assert (set(now) - set(plain), set(plain) - set(now)) == (added, replaced)
     assert len(now) == len(set(now))
@@ -166,16 +178,17 @@ def test_a_setting_adds_what_its_server_takes_and_changes_nothing_else(
             GUESSING,
             "serve.speculation.kind: ngram: the runtime transformers does not offer it; use serve.speculation: null, or",
         ),
+        (DRAFTING, "serve.speculation.kind: draft: the runtime transformers does not offer it"),
     ],
 )
 def test_a_runtime_without_a_setting_refuses_it(said: dict[str, Any], refusal: str, document: dict) -> None:
-    document["serve"] |= said
+    say(document, said)
     with pytest.raises(ParamsRefused, match=re.escape(refusal)):
         runtimes.fill(runtimes.load("transformers"), as_params(document).serve, PATH)
 
 
 @pytest.mark.parametrize(
-    "speculation", [{"kind": "draft", "tokens": 3}, {"kind": "ngram"}, {"kind": "ngram", "tokens": 0}]
+    "speculation", [{"kind": "medusa", "tokens": 3}, {"kind": "ngram"}, {"kind": "ngram", "tokens": 0}]
 )
 def test_a_speculation_that_no_server_has_is_refused(speculation: dict[str, Any], document: dict) -> None:
     document["serve"]["speculation"] = speculation

@@ -548,6 +548,19 @@ def test_the_bill_of_materials_of_8_bits_names_the_16_bit_model(finished: Path) 
     )
 
 
+def test_the_bill_of_materials_has_the_draft_with_its_licence(finished: Path) -> None:
+    held, image = holding.hold(Records(finished)), image_of(finished)
+    parity, fetch = held.evidence.reports.parity, held.evidence.reports.fetch
+    assert parity is not None
+    assert fetch is not None
+    object.__setattr__(parity, "draft", fetch.base.model_copy(update={"uri": "hf://team/small@1", "license": "MIT"}))
+    data = sbom.make(held, image, commits.committed_at(finished, image.commit))
+    assert _is_cyclonedx(data)
+    parts = json.loads(data)["metadata"]["component"]["components"]
+    (draft,) = [each for each in parts if each["bom-ref"] == "draft"]
+    assert (draft["name"], draft["licenses"]) == ("hf://team/small@1", [{"license": {"id": "MIT"}}])
+
+
 def test_the_bill_of_materials_is_the_same_in_another_process(finished: Path) -> None:
     text = (
         "import sys; from pathlib import Path; from release.adapters import commits; from release.record import held; from release.record.records import Records; from release.evidence import sbom; "

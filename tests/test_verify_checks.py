@@ -255,10 +255,13 @@ def test_each_fault_is_found_and_named(
 
 CACHE = {"prefix_caching": True}
 GUESS = {"speculation": Speculation(kind="ngram", tokens=4)}
+DRAFT = {"speculation": Speculation(kind="draft", tokens=4)}
 USED = [
     # the dialect, what params.yaml turns on, what is wrong, the verdict of the parity check, words of its reason
     ("vllm", CACHE, {}, "pass", "prefix caching: vllm:prefix_cache_hits_total grew by"),
     ("vllm", GUESS, {}, "pass", "speculation: vllm:spec_decode_num_draft_tokens_total grew by"),
+    ("vllm", DRAFT, {}, "pass", "speculation: vllm:spec_decode_num_accepted_tokens_total grew by"),
+    ("vllm", DRAFT, {"idle": True}, "fail", "serve.speculation: vllm:spec_decode_num_accepted_tokens_total did not"),
     ("tgi", CACHE, {}, "pass", "prefix caching: tgi does not count how often it was used"),
     ("tgi", GUESS, {}, "pass", "speculation: tgi_request_skipped_tokens_sum grew by"),
     ("vllm", {"prefix_caching": False}, {"idle": True}, "pass", "where nothing ends an answer"),

@@ -59,6 +59,7 @@ class VllmStandIn(StandIn):
                 f"vllm:generation_tokens_total{{{model}}} {count * 3}.0\n"
                 f"vllm:prefix_cache_hits_total{{{model}}} {self.hits}.0\n"
                 f"vllm:spec_decode_num_draft_tokens_total{{{model}}} {self.skipped * 2}.0\n"
+                f"vllm:spec_decode_num_accepted_tokens_total{{{model}}} {self.skipped}.0\n"
                 f"vllm:e2e_request_latency_seconds_count{{{model}}} {count}.0\n"
             )
             return 200, metrics

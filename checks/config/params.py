@@ -247,6 +247,10 @@ class Merge(Section):
         ExportQuantization | None,
         Field(description="ship weights of 8 or 4 bits: docs/how-to/quantization.md; null: 16 bits"),
     ] = None
+    draft: Annotated[
+        Source | None,
+        Field(description="a smaller model that ships with the weights, for serve.speculation of kind draft"),
+    ] = None
 
 
 class BasePrompt(Section):
@@ -441,6 +445,13 @@ class Params(Section):
                 f"serve.max_total_tokens: leaves {answer} tokens for an answer, and answers of {longest} are asked for|"
                 f"raise it to {self.serve.max_input_tokens + longest} or more"
             )
+        drafts = self.serve.speculation is not None and self.serve.speculation.kind == "draft"
+        if drafts and self.merge.draft is None:
+            raise ValueError(
+                "serve.speculation.kind: draft needs a second model|write its uri, sha256 and license into merge.draft"
+            )
+        if self.merge.draft is not None and not drafts:
+            raise ValueError("merge.draft: nothing uses it|remove it, or set serve.speculation.kind to draft")
         if problem := quantization.problem(self):
             raise ValueError(problem)
         for name, suite in self.suites.items():

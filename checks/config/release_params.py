@@ -50,8 +50,11 @@ class Speculation(Section):
     """Speculative decoding: the server guesses the next tokens, and keeps those that the model would have chosen."""
 
     kind: Annotated[
-        Literal["ngram"],
-        Field(description="ngram: guess the next tokens from earlier text in the prompt and the answer"),
+        Literal["ngram", "draft"],
+        Field(
+            description="ngram: guess the next tokens from earlier text in the prompt and the answer; draft: by the "
+            "smaller model of merge.draft"
+        ),
     ]
     tokens: Annotated[int, Field(ge=1, le=32, description="most tokens that are guessed at a time")]
 

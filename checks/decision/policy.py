@@ -44,10 +44,12 @@ EXEMPT: Mapping[str, str] = {
 
 # What a model and its image are made of. A release that was made of others than the target branch has now is as good,
 # if the target branch once had these: `lockstep promote` asks that.
-INPUTS = ("base", "data", "prepare", "train_budget", "serve")
+INPUTS = ("base", "data", "prepare", "train_budget", "merge.draft", "serve")
 # Which file is read belongs to one model; what a suite asks of such files does not.
 _LOG = re.compile(r"suites\.[^.]+\.(logs|judge\.log|labels)\b")
-_NO_INPUTS = ("base.license", "data.license", "serve.probes", "serve.verify")  # below one, and must hold
+_NO_INPUTS = (  # below one, and must hold
+    "base.license", "data.license", "merge.draft.license", "serve.probes", "serve.verify",
+)  # fmt: skip
 _LICENSE = re.compile(r"data\.sources\.[^.]+\.license")  # as data.license
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from checks import digest
+from checks.formats.data_reports import Fetched
 from checks.formats.energy import Energy
 from checks.formats.report import Count, Report, StageReport, TreePath
 from checks.identity import Digest
@@ -218,7 +219,7 @@ class ParityReport(Report, Sparse):
     merged model is from the quantised one.
     """
 
-    sparse: ClassVar[frozenset[str]] = frozenset({"merged_into", "quantised", "exported"})
+    sparse: ClassVar[frozenset[str]] = frozenset({"merged_into", "quantised", "exported", "draft"})
 
     base: Digest
     adapter: Digest
@@ -232,3 +233,4 @@ class ParityReport(Report, Sparse):
     merged_into: Literal["trained", "original"] | None = None
     quantised: Distance | None = None
     exported: Exported | None = None
+    draft: Fetched | None = None  # the smaller model in the folder draft

@@ -19,6 +19,8 @@ from checks.gating.chain import gap
 from checks.gating.gate_kind import Case, Explained, GateKind, Reads, failed
 from checks.sections import Strings, stricter
 
+_DRAFT = "merge.draft"
+
 
 class LicenseGate(GateKind):
     """Base, data and adapter may be shipped together."""
@@ -41,11 +43,15 @@ class LicenseGate(GateKind):
         assert report is not None  # else it is a gap
         sources = {"base": case.params.base, **case.params.data.pinned}
         stated = {part: source.license for part, source in sources.items()} | {"adapter": self.adapter}
+        parity = case.evidence.reports.parity
+        if parity and parity.draft:  # as params.yaml stated it when merge ran, which another licence repeats
+            stated[_DRAFT] = parity.draft.license
         rows = {part: licenses.find(value) if value else None for part, value in stated.items()}
         known = {part: row for part, row in rows.items() if row}
         problems = [
             *(problem for part, row in rows.items() if not row for problem in _unknown(case.name, part, stated[part])),
             *(problem for part in sources for problem in _source_problems(part, stated[part], _fetched(report, part))),
+            *(_source_problems(_DRAFT, stated[_DRAFT], parity.draft) if parity and parity.draft else ()),
             *_not_allowed(known, self.allow),
             *_not_compatible(known, commercial=self.commercial),
         ]

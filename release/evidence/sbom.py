@@ -21,7 +21,7 @@ from cyclonedx.output.json import JsonV1Dot6
 from checks import layout
 from checks.decision.held import HeldVerdict
 from checks.errors import EvidenceRefused
-from checks.formats.data_reports import MAIN_SOURCE
+from checks.formats.data_reports import MAIN_SOURCE, Fetched
 from checks.formats.evaluation_reports import EvaluationReport, Interval
 from checks.formats.serving import ImageReport
 from checks.gating.chain import Reports
@@ -56,19 +56,15 @@ def make(held: HeldVerdict, image: ImageReport, created: datetime) -> bytes:
 
 
 def _model(held: HeldVerdict, image: ImageReport) -> Component:
-    """The merged model with its files, and the base and adapter that it was made of."""
+    """The merged model with its files and draft, and the base and adapter that it was made of."""
     reports, params = held.evidence.reports, held.params
     assert reports.parity is not None
     assert reports.fetch is not None
-    fetched = reports.fetch.base
     full = reports.train is not None and reports.train.full
     made = f"{'trained weights' if full else 'LoRA adapter'} {reports.parity.adapter}, merged into the base"
     if exported := reports.parity.exported:
         made += f", and that 16-bit model {exported.unquantised} quantised to {exported.kind}"
-    base = Component(
-        name=fetched.uri, type=ComponentType.MACHINE_LEARNING_MODEL, bom_ref="base",
-        hashes=[_hash(fetched.sha256)], licenses=_license(fetched.license), properties=[_tree(fetched.digest)],
-    )  # fmt: skip
+    base, draft = _weights("base", reports.fetch.base), reports.parity.draft
     files = [
         Component(
             name=name, type=ComponentType.FILE, bom_ref=f"file:{name}", hashes=[_hash(file.sha256)],
@@ -78,7 +74,8 @@ def _model(held: HeldVerdict, image: ImageReport) -> Component:
     ]  # fmt: skip
     return Component(
         name=params.serve.name, version=image.model.removeprefix("sha256:")[:12], bom_ref=_MODEL,
-        type=ComponentType.MACHINE_LEARNING_MODEL, components=files,
+        type=ComponentType.MACHINE_LEARNING_MODEL,
+        components=[*files, _weights("draft", draft)] if draft else files,
         licenses=_license(images.spdx(params)),
         pedigree=Pedigree(ancestors=[base], notes=made),
         properties=[
@@ -88,6 +85,13 @@ def _model(held: HeldVerdict, image: ImageReport) -> Component:
             Property(name="lockstep:image", value=image.image),
             Property(name="lockstep:verdict", value=image.verdict),
         ],
+    )  # fmt: skip
+
+
+def _weights(ref: str, fetched: Fetched) -> Component:
+    return Component(
+        name=fetched.uri, type=ComponentType.MACHINE_LEARNING_MODEL, bom_ref=ref, hashes=[_hash(fetched.sha256)],
+        licenses=_license(fetched.license), properties=[_tree(fetched.digest)],
     )  # fmt: skip
 
 

@@ -69,12 +69,13 @@ def annotations(about: About, params: Params, runtime: Runtime, base: Base | Non
 
 
 def spdx(params: Params) -> str | None:
-    """The SPDX licence expression of base and adapter; None if neither has one.
+    """The SPDX licence expression of base, adapter and draft; None if none has one.
 
     Names without an SPDX identifier are written LicenseRef-NAME (SPDX specification 2.3, annex D).
     """
     adapters = [gate.adapter for gate in params.gates.values() if isinstance(gate, LicenseGate)]
-    names = [name for name in (params.base.license, *adapters) if name]
+    draft = params.merge.draft.license if params.merge.draft else None
+    names = [name for name in (params.base.license, *adapters, draft) if name]
     return " AND ".join(dict.fromkeys(map(_identifier, names))) or None
 
 

@@ -1,8 +1,8 @@
 """Compares local sources with their pins, without fetching. DVC tracks the pin in params.yaml but not the file.
 
-In:  ``base`` with the file of its chat template, ``data`` with its ``sources``, the files of ``suites`` and the encoder
- of ``validate`` in params.yaml, if they are local. A missing source is left to its stage: the outputs may come from the
- DVC remote.
+In:  ``base`` with the file of its chat template, ``data`` with its ``sources``, the files of ``suites``, the encoder of
+ ``validate`` and ``merge.draft`` in params.yaml, if they are local. A missing source is left to its stage: the outputs
+ may come from the DVC remote.
 Out: only ``.lockstep/sources.json``, so that an unchanged source is not hashed again:
  {"schema_version": 1, "sha256": {"sha256:<of paths, sizes, times, inodes>": "sha256:<of the bytes>"}}
 Run: ``python -m stages.sources.still_pinned``; `lockstep run` does so before it starts DVC. Refusals name fetch.
@@ -49,6 +49,8 @@ def still_pinned(params: Params, root: Path) -> str:
         pinned |= {f"suites.{name}.{key}": source for key, source in suite.sources.items()}
     if (meant := params.validate_.semantic_duplicates) is not None:
         pinned["validate.semantic_duplicates.model"] = meant.model
+    if params.merge.draft is not None:
+        pinned["merge.draft"] = params.merge.draft
     known, current = _read(root), dict[str, str]()
     found: dict[str, str | None] = {}
     for section, source in pinned.items():

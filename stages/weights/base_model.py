@@ -23,13 +23,15 @@ def has_weights(folder: Path) -> bool:
     return (folder / _INDEX).is_file() or (folder / _SINGLE).is_file()
 
 
-def copy(source: Path, target: Path, name: str) -> None:
-    """Copy the model in ``source`` into the empty folder ``target``; ``name`` is its name in refusals.
+def copy(source: Path, target: Path, name: str, section: str = "base") -> None:
+    """Copy the model in ``source`` into the empty folder ``target``.
+
+    ``name`` is its name in refusals, ``section`` its place in params.yaml.
 
     Raises SourceRefused for weights that are not safetensors, a missing shard of the index, custom code (``auto_map``),
     or a missing configuration or tokenizer.
     """
-    place = f"{layout.PARAMS}: base.uri: {name}"
+    place = f"{layout.PARAMS}: {section}.uri: {name}"
     weights = _weights(source, place)
     config = _mapping(source / "config.json", place)
     settings = _mapping(source / "tokenizer_config.json", place) if (source / "tokenizer_config.json").exists() else {}
@@ -41,7 +43,7 @@ def copy(source: Path, target: Path, name: str) -> None:
         raise SourceRefused(f"{place}: holds no tokenizer", "add tokenizer.json beside config.json, and pin it again")
     chosen = weights | {p.name for pattern in _KEPT for p in source.glob(pattern) if p.is_file()}
     chosen = {file for file in chosen if not file.endswith((*_PICKLES, ".py"))}
-    with progress.of_bytes("copy base", sum((source / file).stat().st_size for file in chosen)) as bar:
+    with progress.of_bytes(f"copy {section}", sum((source / file).stat().st_size for file in chosen)) as bar:
         for file in sorted(chosen):
             shutil.copyfile(source / file, target / file)
             bar.update((source / file).stat().st_size)
