@@ -24,6 +24,8 @@ from tests import build_tree, signing_tree
 from tests.registry_service import registry
 from tests.test_signing import KEY, image_of, store
 
+pytestmark = pytest.mark.slow
+
 OTHER = "sha256:" + "0" * 64
 WAY = [
     "image", "layer 1", "layer 2", "layer 3", "layer 4", "weights signature", "sbom", "weights", "adapter", "base",

@@ -83,6 +83,7 @@ def rows_of(uri: str, work: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_a_snapshot_has_its_own_rows_and_column_names(snapshots: Snapshots, tmp_path: Path) -> None:
     found = {
         name: rows_of(f"iceberg://lake/desk.tickets@{snapshots[name]}", tmp_path / "w")

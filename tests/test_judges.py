@@ -19,6 +19,8 @@ from stages.suites import suites
 from tests import evidence_tree
 from tests.conftest import as_params
 
+pytestmark = pytest.mark.slow
+
 PROMPT = "Question: $prompt\nAnswer: $answer\nRight: $reference\nIs it right? Say Score: 1 or Score: 0. It costs $$1."
 
 
