@@ -59,7 +59,7 @@ _LONGEST = (
 
 
 _WHOLLY_SLOW = re.compile(r"^pytestmark = (\[\s*)?pytest\.mark\.slow\b", re.MULTILINE)
-_FAST = 2.0  # seconds, all cases of a test together
+_FAST = 3.0  # seconds, all cases of a test together
 
 
 def is_slow(file: Path) -> bool:

@@ -15,6 +15,7 @@ def _mean(right: int, rows: int) -> Mean:
     return Mean.of([1.0] * right + [0.0] * (rows - right), [str(i) for i in range(rows)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ours", "theirs"), [((50, 60), (70, 80)), ((9, 10), (3, 10)), ((100, 100), (98, 100)), ((0, 20), (0, 30))]
 )

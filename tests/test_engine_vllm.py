@@ -32,6 +32,8 @@ from tests.conftest import REPOSITORY, as_params, scaled_down
 from tests.test_children import interruptible
 from tests.vllm_offline import ENGINE
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -79,7 +81,6 @@ def seen(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-@pytest.mark.slow
 def test_each_row_gets_its_own_answer_and_identical_prompts_one(
     tmp_path: Path,
     settings: Evaluate,
@@ -99,7 +100,6 @@ def test_each_row_gets_its_own_answer_and_identical_prompts_one(
     assert "a line of vLLM" in (tmp_path / vllm_process.LOG).read_text()
 
 
-@pytest.mark.slow
 def test_vllm_is_asked_what_params_say_and_nothing_that_this_machine_says(
     tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,7 +129,6 @@ CHANGES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES)
 def test_other_settings_of_the_engine_answer_anew_and_are_another_prompt_format(
     change: str, tmp_path: Path, settings: Evaluate, tiny_base: Path
@@ -223,7 +222,6 @@ REFUSED: dict[str, tuple[Callable[[pytest.MonkeyPatch, Path], None], dict[str, A
 }  # fmt: skip
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_failure_is_one_line_and_leaves_no_answers(
     case: str, tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
@@ -238,7 +236,6 @@ def test_a_failure_is_one_line_and_leaves_no_answers(
     assert not (tmp_path / ".lockstep" / "answers").exists()
 
 
-@pytest.mark.slow
 def test_where_rows_are_sealed_nothing_that_vllm_prints_is_kept(
     tmp_path: Path, settings: Evaluate, tiny_base: Path
 ) -> None:
@@ -267,7 +264,6 @@ vllm_process.ask(Path(), engine, request, Path("model"), "candidate", True)
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_stage_leaves_no_process(
     number: signal.Signals, tmp_path: Path, tiny_base: Path, settings: Evaluate

@@ -23,6 +23,8 @@ from tests.conftest import CHAT_TEMPLATE, REPOSITORY, as_params
 from tests.test_sources import BIG, sha256
 from tests.web import Web
 
+pytestmark = pytest.mark.slow
+
 
 def manifest(folder: Path) -> str:
     return digest.of_tree(folder).digest.removeprefix("sha256:")
@@ -439,7 +441,6 @@ def test_the_stage_refuses_with_its_exit_code_and_one_line(document: dict, tmp_p
 # --- the default sources ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_the_default_sources_come_through_the_users_own_index(tmp_path: Path) -> None:
     shutil.copy(REPOSITORY / layout.PARAMS, tmp_path)
     shutil.copytree(REPOSITORY / "stages/texts", tmp_path / "stages/texts")

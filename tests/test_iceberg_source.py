@@ -15,6 +15,8 @@ from stages import sources
 from stages.loaders import table as table_loader
 from stages.sources import parsing
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("pyiceberg")
 FIELD = "data.uri"
 Snapshots = dict[str, int]
@@ -83,7 +85,6 @@ def rows_of(uri: str, work: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-@pytest.mark.slow
 def test_a_snapshot_has_its_own_rows_and_column_names(snapshots: Snapshots, tmp_path: Path) -> None:
     found = {
         name: rows_of(f"iceberg://lake/desk.tickets@{snapshots[name]}", tmp_path / "w")

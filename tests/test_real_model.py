@@ -16,6 +16,8 @@ from release.record.records import Records
 from tests.conftest import REPOSITORY
 from tests.pipeline_repository import environment, git, interpreter, write_params
 
+pytestmark = pytest.mark.slow
+
 BUDGET = {
     "prepare": {"services": 6, "rows_per_service": 150},
     "min_rows": {"train": 300, "valid": 20, "test": 100},
@@ -25,7 +27,6 @@ BUDGET = {
 }
 
 
-@pytest.mark.slow
 def test_fine_tuning_really_lifts_exact_match_above_the_fairly_prompted_base(tmp_path: Path) -> None:
     document = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
     document["prepare"]["loader"] |= BUDGET["prepare"]

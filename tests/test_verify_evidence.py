@@ -20,6 +20,8 @@ from release.verbs.verify import verify
 from tests import build_tree, evidence_tree, spoil
 from tests.conftest import scaled_down
 
+pytestmark = pytest.mark.slow
+
 
 def probed(root: Path, params: Params) -> None:
     """Probes that are about the record in ``root``, of a model that nobody asks."""
