@@ -68,11 +68,8 @@ LAYERS = (
     {"release.verbs"},
     {"release.cli"},
 )
-SLOW_ALONE = {
-    "checks.chat_templates",
-    "stages.inference",
-    "stages.tracking",
-}  # work with transformers, torch and MLflow
+# Tested with torch or a browser.
+SLOW_ALONE = {"checks.chat_templates", "release.pages", "stages.inference", "stages.tracking"}
 LONGEST_CHAIN = 23  # files, each of which imports the next
 
 
