@@ -8,7 +8,7 @@ import json
 import os
 import re
 import sys
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -134,16 +134,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def _show_the_fast_tier(terminalreporter: pytest.TerminalReporter) -> None:
     """Say how long the tests without the mark took, and which of them should have it. Time of a busy machine fails none."""
     reports = [each for some in terminalreporter.stats.values() for each in some if isinstance(each, pytest.TestReport)]
-    took = Counter[str]()
+    took = defaultdict[str, float](float)
     for report in reports:
         if "slow" not in report.keywords:
             took[report.nodeid.partition("[")[0]] += report.duration
     terminalreporter.section("the fast tier")
-    for name, seconds in took.most_common():
+    for name, seconds in sorted(took.items(), key=lambda each: -each[1]):
         if seconds < _FAST:
             break
         terminalreporter.write_line(f"{seconds:.1f}s {name}: mark it slow, or make it faster")
-    terminalreporter.write_line(f"{took.total():.0f}s of one worker for all tests that are not marked slow")
+    terminalreporter.write_line(f"{sum(took.values()):.0f}s of one worker for all tests that are not marked slow")
 
 
 @pytest.fixture(scope="session")
