@@ -6,7 +6,9 @@ import functools
 import gc
 import json
 import os
+import re
 import sys
+from collections import defaultdict
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,21 @@ _LONGEST = (
     "test_calibrate", "test_processes", "test_mirrors", "test_checkpoints", "test_train",
     "test_sweep", "test_methods", "test_kinds", "test_quantised", "test_trackers", "test_references_in_time",
 )  # fmt: skip
+
+
+_WHOLLY_SLOW = re.compile(r"^pytestmark = (\[\s*)?pytest\.mark\.slow\b", re.MULTILINE)
+_FAST = 3.0  # seconds, all cases of a test together
+
+
+def is_slow(file: Path) -> bool:
+    """Whether all tests of a file are marked slow, by its text."""
+    return _WHOLLY_SLOW.search(file.read_text()) is not None
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out what ``-m "not slow"`` would deselect: each worker would import torch and more for it, for seconds."""
+    named = config.option.markexpr == "not slow" and collection_path.suffix == ".py"
+    return True if named and is_slow(collection_path) else None
 
 
 def pytest_configure() -> None:
@@ -110,6 +127,23 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("programs missing here")
         for line in lines:
             terminalreporter.write_line(line)
+    if programs.REQUIRE in os.environ:  # CI
+        _show_the_fast_tier(terminalreporter)
+
+
+def _show_the_fast_tier(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how long the tests without the mark took, and which of them should have it. Time of a busy machine fails none."""
+    reports = [each for some in terminalreporter.stats.values() for each in some if isinstance(each, pytest.TestReport)]
+    took = defaultdict[str, float](float)
+    for report in reports:
+        if "slow" not in report.keywords:
+            took[report.nodeid.partition("[")[0]] += report.duration
+    terminalreporter.section("the fast tier")
+    for name, seconds in sorted(took.items(), key=lambda each: -each[1]):
+        if seconds < _FAST:
+            break
+        terminalreporter.write_line(f"{seconds:.1f}s {name}: mark it slow, or make it faster")
+    terminalreporter.write_line(f"{sum(took.values()):.0f}s of one worker for all tests that are not marked slow")
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,8 @@ import pytest
 from tests.act_service import Act
 from tests.pipeline_repository import commit, git
 
+pytestmark = pytest.mark.slow
+
 CHECKOUT = "actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1"
 UPLOAD = "actions/upload-artifact@bbbca2ddaa5d8feaa63e36b76fdaad77386f024f"
 DOWNLOAD = "actions/download-artifact@3e5f45b2cfb9172054b4087a40e8e0b5a5461e7c"

@@ -42,6 +42,7 @@ def test_the_wealth_is_that_of_its_definition_in_any_order(observations: list[fl
         assert stream.p_above(bound) == pytest.approx(min(1.0, 1 / wealth(observations, bound)), rel=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("apart", [0.03, 0.12, 0.5])
 @pytest.mark.parametrize("margin", [0.0, 0.01, 0.03])
 def test_with_a_look_after_each_pair_few_streams_at_the_margin_are_decided(apart: float, margin: float) -> None:

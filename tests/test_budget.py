@@ -139,6 +139,7 @@ def test_a_larger_artifact_in_the_record_fails_the_verdict(tmp_path: Path, docum
 MEASURED = (layout.TRAIN_MEASURED, layout.EVALUATE_MEASURED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["otherwise", "nonsense", "gone"])
 @pytest.mark.parametrize("path", MEASURED, ids=str)
 def test_no_verdict_depends_on_what_a_clock_or_a_machine_said(tmp_path: Path, path: Path, how: str) -> None:

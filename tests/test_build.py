@@ -25,6 +25,8 @@ from tests import build_tree, oci_check
 from tests.build_tree import BaseLayout, built_image, merged_files, refused
 from tests.conftest import as_params, scaled_down
 
+pytestmark = pytest.mark.slow
+
 pytest_plugins = ("tests.build_fixtures",)
 OCI = "org.opencontainers.image."
 SHARD = layout.MERGED / "model-00002-of-00003.safetensors"

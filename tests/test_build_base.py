@@ -14,6 +14,8 @@ from tests import build_tree, oci_check
 from tests.build_tree import BaseLayout, built_image, needed, refused
 from tests.conftest import scaled_down
 
+pytestmark = pytest.mark.slow
+
 pytest_plugins = ("tests.build_fixtures",)
 OCI = "org.opencontainers.image."
 

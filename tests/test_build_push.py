@@ -18,6 +18,8 @@ from tests.build_tree import BaseLayout
 from tests.conftest import as_params, scaled_down
 from tests.registry_service import Registry
 
+pytestmark = pytest.mark.slow
+
 SIZE = 3 << 20  # of a shard: several blocks
 
 

@@ -18,6 +18,8 @@ from tests import build_tree, spoil
 from tests.build_tree import refused
 from tests.conftest import as_params, scaled_down
 
+pytestmark = pytest.mark.slow
+
 pytest_plugins = ("tests.build_fixtures",)
 
 

@@ -29,6 +29,8 @@ from tests import evidence_tree
 from tests.conftest import as_params, scaled_down
 from tests.test_quantised_export import root, with_export  # noqa: F401 - a fixture
 
+pytestmark = pytest.mark.slow
+
 VERSION = "0.14.0.1"
 HOW = Calibration(version=VERSION, rows=16, group=32)
 real = pytest.mark.skipif(
@@ -87,7 +89,6 @@ WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], type[Exception], str]] = 
 }  # fmt: skip
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("does", "said", "refusal", "word"), WRONG.values(), ids=WRONG)
 def test_what_keeps_a_model_from_4_bits_is_one_line_and_ships_nothing(
     does: dict[str, Any], said: dict[str, Any], refusal: type[Exception], word: str,
@@ -143,7 +144,6 @@ def test_a_python_that_prints_no_text_is_refused_on_one_line(tmp_path: Path, mon
 
 
 @real
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", CALIBRATED)
 def test_a_real_compressor_rounds_to_4_bits_that_transformers_computes_with(
     kind: str,

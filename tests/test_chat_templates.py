@@ -15,6 +15,8 @@ from stages.fetch import fetch
 from stages.sources import still_pinned
 from tests.conftest import CHAT_TEMPLATE, as_params
 
+pytestmark = pytest.mark.slow
+
 MARKS = (
     "<|im_start|>",
     "<|im_end|>",

@@ -24,6 +24,8 @@ from tests import energy_standin, spoil, training_tree
 from tests.conftest import REPOSITORY, as_params, scaled_down, written
 from tests.http_standin import Handler, StandIn
 
+pytestmark = pytest.mark.slow
+
 KEY = digest.of_bytes(b"a training")
 NAMES = sorted(checkpoints._NAMES - checkpoints._OPTIONAL - checkpoints._OWN)
 
@@ -425,7 +427,6 @@ def _weights(trainer: Any) -> dict[str, Any]:
     return {name: weight.detach().clone() for name, weight in trainer.model.named_parameters() if weight.requires_grad}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "stops", "settings", "lora"),
     [
@@ -672,7 +673,6 @@ def killed(root: Path, place: Path, checkpoint: str) -> None:
     assert not (root / layout.ADAPTER).exists()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("where", [HERE, THERE])
 def test_a_killed_training_ends_in_the_bytes_of_one_that_ran_through(
     tmp_path: Path,
@@ -719,7 +719,6 @@ def test_a_killed_training_ends_in_the_bytes_of_one_that_ran_through(
         assert not list((root / ".dvc" / "there" / "lockstep" / "checkpoints").iterdir())
 
 
-@pytest.mark.slow
 def test_a_killed_training_by_dpo_ends_in_the_bytes_of_one_that_ran_through(
     tmp_path: Path, tiny_base: Path, store: str
 ) -> None:
@@ -735,7 +734,6 @@ def test_a_killed_training_by_dpo_ends_in_the_bytes_of_one_that_ran_through(
     assert files.read_json(root / layout.TRAIN_REPORT, TrainReport) == straight.report
 
 
-@pytest.mark.slow
 def test_tokens_are_those_of_every_row_in_every_epoch(straight: Straight, tmp_path: Path, tiny_base: Path) -> None:
     root = training_tree.make(tmp_path, tiny_base)
     with checkpoints.opened(root, KEY, kept=False) as home:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 _PIPELINE = "stages:\n  train:\n    cmd: echo $$ > pid; exec sleep 300\n    outs: [pid]\n"
 _PROGRAM = """
 import sys
@@ -24,7 +26,6 @@ _CALLS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "number", "code"),
     [
@@ -58,7 +59,6 @@ with children.ended_with_this_process():
 """
 
 
-@pytest.mark.slow
 def test_a_second_signal_does_not_save_what_ignores_the_first(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     running = subprocess.Popen([sys.executable, "-c", _STUBBORN], cwd=tmp_path, env=environment, start_new_session=True)

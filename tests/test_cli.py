@@ -53,6 +53,7 @@ def test_a_wrong_command_line_exits_with_2(args: list[str]) -> None:
     assert _lockstep(*args)[0] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", [["gate"], ["run"]])
 def test_outside_a_repository_a_verb_refuses_in_one_line(tmp_path: Path, verb: list[str]) -> None:
     result = subprocess.run(
@@ -64,6 +65,7 @@ def test_outside_a_repository_a_verb_refuses_in_one_line(tmp_path: Path, verb: l
     assert result.stderr.splitlines()[-1].startswith("lockstep: ")
 
 
+@pytest.mark.slow
 def test_a_stage_outside_a_repository_refuses_with_its_code(tmp_path: Path) -> None:
     env = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(
@@ -75,6 +77,7 @@ def test_a_stage_outside_a_repository_refuses_with_its_code(tmp_path: Path) -> N
     ]
 
 
+@pytest.mark.slow
 def test_references_says_which_earlier_models_git_names_and_records_them_once(tmp_path: Path, document: dict) -> None:
     write_params(tmp_path, document)
     git(tmp_path, "init", "--quiet", "--initial-branch=main")
@@ -97,6 +100,7 @@ def test_references_says_which_earlier_models_git_names_and_records_them_once(tm
     assert "git knows no such commit" in output
 
 
+@pytest.mark.slow
 def test_calibrate_without_an_evaluation_passes_on_what_the_stage_refused(tmp_path: Path, document: dict) -> None:
     write_params(tmp_path, document)
     done = subprocess.run(
@@ -227,6 +231,7 @@ def test_a_long_line_goes_on_below_its_text_and_nothing_is_cut(width: int, line:
     assert wrapped(line, width).split("\n") == wanted
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_wrapped_lines_in_the_colours_it_wants_and_a_pipe_whole_ones(
     tmp_path: Path, document: dict
 ) -> None:

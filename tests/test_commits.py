@@ -10,6 +10,8 @@ from release.adapters import commits
 from release.ledger.versions import next_version, parse
 from tests.ledger_tree import git, identify
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:

@@ -30,6 +30,8 @@ from tests.compare_tree import answers, changed, rewrite
 from tests.ledger_tree import git
 from tests.pipeline_repository import write_params
 
+pytestmark = pytest.mark.slow
+
 nobodys_configuration = ledger_tree.nobodys_configuration
 IMAGE = f"sha256:{'b' * 64}"  # what report_tree says that production runs
 OTHER = f"sha256:{'5' * 64}"
@@ -306,7 +308,6 @@ def test_a_note_reads_the_same_in_the_folder_itself(root: Path, monkeypatch: pyt
     assert "`./lockstep dvc pull data/predictions`" in outside[0]
 
 
-@pytest.mark.slow
 def test_answers_of_a_commit_that_cannot_be_had_are_said_in_one_line_with_the_command(root: Path) -> None:
     shutil.rmtree(root / layout.PREDICTIONS)
     done = CliRunner().invoke(main, ["-C", str(root), "compare", "main", "HEAD", "--json"])
@@ -551,7 +552,6 @@ def test_a_page_that_cannot_be_written_is_refused_in_one_line(showy: Path, tmp_p
 # --- answers from DVC --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_answers_of_a_commit_come_from_dvc_as_of_that_commit_or_are_not_used(tmp_path: Path) -> None:
     """A real DVC repository with a folder for a remote: from the cache, from the remote, spoilt, and gone."""
     root, remote = tmp_path / "a réposit ory", tmp_path / "remote"

@@ -11,6 +11,8 @@ from release.verbs.compare import compare
 from tests import browser, compare_tree
 from tests.test_report_picture import colours
 
+pytestmark = pytest.mark.slow
+
 STYLE = Path(pages.__file__).with_name("page.css").read_text()
 # Searches as a person does, then writes what can be seen into the title.
 SEARCH = """
@@ -51,7 +53,6 @@ def test_every_colour_of_text_has_contrast_on_every_ground(mode: int) -> None:
             assert browser.contrast(named[text], named[ground]) >= 4.5, (text, ground)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("mode", browser.MODES)
 @pytest.mark.parametrize("where", browser.WIDTHS)
 def test_the_page_fits_the_screen_and_its_search_finds(html: str, where: str, mode: str, tmp_path: Path) -> None:
@@ -63,7 +64,6 @@ def test_the_page_fits_the_screen_and_its_search_finds(html: str, where: str, mo
         assert browser.wide(html, width, tmp_path) <= width, "a line is wider than the screen"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("mode", browser.MODES)
 def test_axe_finds_nothing_serious(html: str, mode: str, tmp_path: Path) -> None:
     assert list(browser.serious(html, mode, tmp_path)) == []

@@ -50,6 +50,7 @@ def test_a_request_is_seen_by_a_run_of_its_words_or_as_a_whole_where_it_is_short
     assert list(contamination.first_seen([test], ["something else", train], length)) == ([(0, 1)] if seen else [])
 
 
+@pytest.mark.slow
 @given(requests, requests, st.integers(1, 5))
 def test_shared_runs_are_those_that_comparing_all_pairs_finds(test: list[str], train: list[str], length: int) -> None:
     def runs(text: str) -> set[tuple[str, ...]]:
@@ -170,6 +171,7 @@ def test_a_split_without_rows_is_no_evidence(ground: Evidence, test: list[str], 
 PATHS = [layout.TRAIN_REPORT, layout.EVALUATION, layout.SPLITS / "train.jsonl", layout.SPLITS / "test.jsonl"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gone", PATHS, ids=str)
 def test_the_verdict_asks_the_gate_and_misses_what_is_gone(tmp_path: Path, document: dict, gone: Path) -> None:
     document["gates"] = {

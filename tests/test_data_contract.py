@@ -17,6 +17,8 @@ from checks.formats.data_reports import PrepareReport
 from stages.prepare import prepare
 from tests.conftest import as_params, scaled_down
 
+pytestmark = pytest.mark.slow
+
 FILE = "datasets/tickets.odcs.yaml"
 ASK = r"ask the owner of the data: #tickets https://chat\.example/tickets; jane@example\.org \(Owner\)"
 

@@ -15,6 +15,8 @@ from release.verbs.data import data
 from tests import browser, report_tree
 from tests.test_report_picture import colours
 
+pytestmark = pytest.mark.slow
+
 ATTACK = "Show </td><script>alert(1)</script> \x1b[31m\u202e all disks of the resource group " + "web " * 40
 
 
@@ -78,7 +80,6 @@ def test_the_page_loads_nothing_and_can_be_read(root: Path, html: str) -> None:
         browser.can_be_read(page)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("where", "mode"), [("phone", "light"), ("desktop", "dark")])
 def test_the_page_fits_the_screen_and_axe_finds_nothing_serious(
     html: str, where: str, mode: str, tmp_path: Path

@@ -31,6 +31,8 @@ from stages.validate import validate
 from tests import evidence_tree, page_tree, promotion_tree
 from tests.conftest import CHAT_TEMPLATE, as_params
 
+pytestmark = pytest.mark.slow
+
 PAIR = {"prompt": "prompt", "reference": "reference"}
 VERBS = ["Create", "Delete", "Show", "List all of", "Rename", "Restart", "Move", "Stop"]
 MAIN = [
@@ -366,7 +368,6 @@ def test_a_source_whose_rows_do_not_fit_is_refused_by_name(configure: Configure,
 # --- validate ---
 
 
-@pytest.mark.slow
 def test_rows_are_held_to_the_rules_of_their_source_and_train_only_answers_are_no_labels(
     configure: Configure, tmp_path: Path, tiny_base: Path
 ) -> None:
@@ -448,7 +449,6 @@ def add(root: Path, **change: Any) -> None:
     files.write_json(root / layout.PREPARE_REPORT, prepared.model_copy(update={"sources": rows}))
 
 
-@pytest.mark.slow
 def test_page_text_card_and_comparison_name_every_source(tmp_path: Path) -> None:
     root = promotion_tree.copy(page_tree.ledger(), tmp_path / "work")
     facts = card_facts.gather(root, None)

@@ -45,6 +45,7 @@ def _suspects(rows: Labelled) -> list[tuple[int, str]]:
     return [(int(row.where.rpartition(":")[2]) - 1, row.likelier) for row in found.rows]
 
 
+@pytest.mark.slow
 def test_only_wrong_labels_are_suspected_and_the_label_that_is_meant_is_named() -> None:
     rows = _requests()
     assert _suspects(rows) == []
@@ -53,6 +54,7 @@ def test_only_wrong_labels_are_suspected_and_the_label_that_is_meant_is_named() 
     assert sorted(_suspects(rows)) == [(2, "vm"), (17, "sql"), (30, "dns")]
 
 
+@pytest.mark.slow
 def test_rows_of_one_group_do_not_confirm_each_others_wrong_label() -> None:
     rows = _requests()
     wrong = [("show the disk", "dns", "of one group")] * 4
@@ -61,6 +63,7 @@ def test_rows_of_one_group_do_not_confirm_each_others_wrong_label() -> None:
     assert not {place for place, _ in _suspects([*rows, *apart])} & set(range(len(rows), len(rows) + 4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rows",
     [
@@ -73,6 +76,7 @@ def test_where_nothing_can_be_told_nothing_is(rows: Labelled) -> None:
     assert label_noise.of(_read(rows), ()) is None
 
 
+@pytest.mark.slow
 def test_a_label_that_one_group_alone_has_is_not_judged() -> None:
     found = label_noise.of(_read([*_requests(), ("show the vault", "keyvault", "alone")]), ())
     assert found is not None
@@ -124,6 +128,7 @@ def test_scripts_are_counted_and_garbled_text_is_shown(text: str, script: str, g
     assert [row.shown[: len(garbled or "")] for row in found.garbled_rows] == ([garbled] if garbled else [])
 
 
+@pytest.mark.slow
 def test_validate_reports_them_and_neither_fails_nor_drops(root: Path) -> None:
     def spoil(splits: dict[str, list[Row]]) -> None:
         first = splits["train"][0]
@@ -143,6 +148,7 @@ def test_validate_reports_them_and_neither_fails_nor_drops(root: Path) -> None:
     assert seen["labels"].judged == 68
 
 
+@pytest.mark.slow
 def test_text_and_page_show_them(tmp_path: Path) -> None:
     report_tree.pull_request(tmp_path / "pr")
     report_tree.bad_data(tmp_path / "pr", "<b>vm</b>")

@@ -56,6 +56,7 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
     assert broken == []
 
 
+@pytest.mark.slow
 def test_every_page_that_a_file_of_the_repository_names_is_there() -> None:
     """Refusals, help, workflows, comments: all that git keeps, but what this very test has of paths."""
     listed = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True)

@@ -15,6 +15,7 @@ def _mean(right: int, rows: int) -> Mean:
     return Mean.of([1.0] * right + [0.0] * (rows - right), [str(i) for i in range(rows)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ours", "theirs"), [((50, 60), (70, 80)), ((9, 10), (3, 10)), ((100, 100), (98, 100)), ((0, 20), (0, 30))]
 )
@@ -35,6 +36,7 @@ def test_a_difference_of_shares_is_bounded_about_as_by_others_and_its_p_value_is
     assert found.high(0.05) == pytest.approx(-Difference(_mean(*theirs), _mean(*ours)).low(0.05))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ours", "theirs", "rows", "others"), [(0.85, 0.9, 100, 400), (0.3, 0.35, 200, 200), (0.01, 0.06, 150, 1000)]
 )
@@ -92,6 +94,7 @@ def test_the_classifier_has_its_level_and_sees_other_texts() -> None:
     assert all(term[0] == "s" for term in found.terms[:3])
 
 
+@pytest.mark.slow
 def test_what_an_auc_detects_is_its_power_and_the_rows_it_asks_for_are_enough() -> None:
     random = np.random.default_rng(11)
     found = drift.separation(random.normal(size=100), random.normal(size=300), 0.95, 1)

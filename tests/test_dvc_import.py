@@ -16,6 +16,8 @@ from checks.sections import Source
 from stages import sources
 from tests.pipeline_repository import commit, git
 
+pytestmark = pytest.mark.slow
+
 FILE = Path("datasets/tickets.jsonl")
 ROWS = {
     "v1": '{"question": "show the disks", "team": "vm"}\n',
@@ -55,7 +57,6 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-@pytest.mark.slow
 def test_an_imported_file_is_pinned_by_revision_and_digest_until_both_are_updated(
     registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,6 +32,8 @@ from tests.conftest import REPOSITORY, as_params, scaled_down
 from tests.test_children import interruptible
 from tests.vllm_offline import ENGINE
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:

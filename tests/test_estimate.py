@@ -280,6 +280,7 @@ def _lockstep(root: Path, *args: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
+@pytest.mark.slow
 def test_a_training_that_the_record_holds_costs_nothing(root: Path) -> None:
     found = estimate(root)
     assert (found.status, found.headline, found.bounds) == ("nothing to train", NOTHING, ())
@@ -289,6 +290,7 @@ def test_a_training_that_the_record_holds_costs_nothing(root: Path) -> None:
     assert _lockstep(root)[0] == 0
 
 
+@pytest.mark.slow
 def test_a_change_is_scaled_from_the_record_of_the_target(root: Path) -> None:
     _epochs(root, 4)
     found = estimate(root)
@@ -310,6 +312,7 @@ def test_a_change_is_scaled_from_the_record_of_the_target(root: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_another_method_takes_another_time_and_is_not_scaled_to(root: Path) -> None:
     def orpo(value: dict[str, Any]) -> None:
         value["train"] |= {"method": "orpo", "beta": 0.1}
@@ -321,6 +324,7 @@ def test_another_method_takes_another_time_and_is_not_scaled_to(root: Path) -> N
     assert "train.method is orpo, and the record is of a training with sft" in found.notes
 
 
+@pytest.mark.slow
 def test_what_ran_is_what_the_lock_says_not_what_params_yaml_says_since(root: Path) -> None:
     """A commit that changes params.yaml before anything was trained with it."""
     _epochs(root, 64)
@@ -329,6 +333,7 @@ def test_what_ran_is_what_the_lock_says_not_what_params_yaml_says_since(root: Pa
     assert (found.minutes and found.minutes.middle) == pytest.approx(32 * SECONDS / 60)
 
 
+@pytest.mark.slow
 def test_even_the_low_end_above_a_bound_is_refused_by_name_with_what_to_do(root: Path) -> None:
     _epochs(root, 8)  # 40 minutes, 27 at least
     code, told = _lockstep(root)
@@ -340,6 +345,7 @@ def test_even_the_low_end_above_a_bound_is_refused_by_name_with_what_to_do(root:
     assert "note: params.yaml: train_budget.train_minutes 37 (24.7 to 55.5) likely exceeds 25" in told
 
 
+@pytest.mark.slow
 def test_a_refusal_is_what_the_comment_says_until_an_estimate_passes(root: Path) -> None:
     _epochs(root, 8)
     report_tree.commit(root, "more epochs")
@@ -355,6 +361,7 @@ def test_a_refusal_is_what_the_comment_says_until_an_estimate_passes(root: Path)
     assert refused.read(root) is None
 
 
+@pytest.mark.slow
 def test_an_estimate_that_cannot_be_made_leaves_word_too(root: Path) -> None:
     _epochs(root, 4)
     (root / layout.DATA_REPORT).unlink()
@@ -364,6 +371,7 @@ def test_an_estimate_that_cannot_be_made_leaves_word_too(root: Path) -> None:
     assert (word.stage, word.exit_code) == ("estimate", 8)
 
 
+@pytest.mark.slow
 def test_the_targets_budget_is_asked_too(root: Path) -> None:
     def raised(value: dict[str, Any]) -> None:
         value["train"]["epochs"] = 8
@@ -376,6 +384,7 @@ def test_the_targets_budget_is_asked_too(root: Path) -> None:
     assert "main:params.yaml: train_budget.train_minutes" in refused.what
 
 
+@pytest.mark.slow
 def test_json_is_the_answer_and_exits_as_the_table_does(root: Path) -> None:
     _epochs(root, 4)
     code, told = _lockstep(root, "--json", "--target", "main")
@@ -385,6 +394,7 @@ def test_json_is_the_answer_and_exits_as_the_table_does(root: Path) -> None:
     assert _lockstep(root, "--json")[0] == 10
 
 
+@pytest.mark.slow
 def test_a_first_run_has_no_history_and_is_not_refused(root: Path) -> None:
     _epochs(root, 4)
     shutil.rmtree(root / ".git")
@@ -396,6 +406,7 @@ def test_a_first_run_has_no_history_and_is_not_refused(root: Path) -> None:
     assert _lockstep(root)[0] == 0
 
 
+@pytest.mark.slow
 def test_where_the_target_has_no_record_that_of_head_is_taken(root: Path) -> None:
     git(root, "switch", "--quiet", "main")
     git(root, "rm", "--quiet", "--cached", layout.TRAIN_REPORT.as_posix())
@@ -412,6 +423,7 @@ def _report(root: Path, **change: Any) -> None:
         path.write_text(json.dumps(value | {name: each for name, each in change.items() if name in value}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -429,6 +441,7 @@ def test_a_record_that_measures_nothing_is_not_scaled_from(root: Path, change: d
     assert "\n" not in found.notes[0]
 
 
+@pytest.mark.slow
 def test_a_report_that_is_not_the_locks_is_not_scaled_from(root: Path) -> None:
     path = root / layout.LOCK
     lock = yaml.safe_load(path.read_text())
@@ -438,6 +451,7 @@ def test_a_report_that_is_not_the_locks_is_not_scaled_from(root: Path) -> None:
     assert "does not match train in its dvc.lock" in estimate(root, "main").notes[0]
 
 
+@pytest.mark.slow
 def test_where_nobody_knows_how_fast_answers_come_training_alone_is_counted(root: Path) -> None:
     path = root / layout.EVALUATE_MEASURED
     path.write_text(path.read_text().replace("20.0", "0.0"))
@@ -447,6 +461,7 @@ def test_where_nobody_knows_how_fast_answers_come_training_alone_is_counted(root
     assert any("cover training alone" in note for note in found.notes)
 
 
+@pytest.mark.slow
 def test_with_a_device_the_last_record_of_such_a_one_is_taken(root: Path) -> None:
     _report(root, device="cpu (2 threads)", seconds=9000.0)
     evidence_tree.recorded(root)
@@ -458,6 +473,7 @@ def test_with_a_device_the_last_record_of_such_a_one_is_taken(root: Path) -> Non
     assert found.minutes.middle == pytest.approx(2 * SECONDS / 60)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("device", "says"),
     [
@@ -482,6 +498,7 @@ def test_every_rate_of_the_table_names_its_source() -> None:
     assert all(rate.source and 1e12 < rate.operations_per_second < 1e16 for rate in found)
 
 
+@pytest.mark.slow
 def test_hours_on_a_cpu_are_no_gpu_hours_and_it_says_so(root: Path) -> None:
     _report(root, device="cpu (2 threads)")
     evidence_tree.recorded(root)
@@ -498,6 +515,7 @@ def test_hours_on_a_cpu_are_no_gpu_hours_and_it_says_so(root: Path) -> None:
     assert refusal(found) is None
 
 
+@pytest.mark.slow
 def test_fewer_layers_are_cheaper_by_what_is_not_passed_back(root: Path) -> None:
     _llama(root / layout.BASE)
     _change(root, lambda value: value["train"]["lora"].update(layers=1))
@@ -507,6 +525,7 @@ def test_fewer_layers_are_cheaper_by_what_is_not_passed_back(root: Path) -> None
     assert found.minutes.middle == pytest.approx(SECONDS / 60 * (2 * n * 1.25 + 6 * a) / (4 * n + 6 * 1))
 
 
+@pytest.mark.slow
 def test_full_fine_tuning_is_scaled_from_an_adapters_training_if_the_weights_are_there(root: Path) -> None:
     _change(root, lambda value: value["train"].update(lora=None, full={"layers": None}))
     found = estimate(root)
@@ -537,6 +556,7 @@ def _at_once(value: dict[str, Any]) -> None:
     value["train"]["method"] = "sft"
 
 
+@pytest.mark.slow
 def test_each_step_is_scaled_from_a_recorded_training_of_its_method(root: Path) -> None:
     """From one of two epochs first: two and four epochs are three times as long. Then from the steps themselves."""
     _change(root, _in_steps)
@@ -586,6 +606,7 @@ def test_a_step_whose_method_was_never_recorded_has_no_estimate(root: Path) -> N
     assert found.notes[0] == "train.method is orpo, and the record is of a training with sft"
 
 
+@pytest.mark.slow
 def test_packed_rows_are_counted_as_they_were_recorded_or_as_their_tokens_fill_sequences(root: Path) -> None:
     """150 rows of 32 tokens, two epochs; sequences have 128 tokens, so that four rows fill one."""
     path = root / layout.TRAIN_REPORT
@@ -610,6 +631,7 @@ def test_packed_rows_are_counted_as_they_were_recorded_or_as_their_tokens_fill_s
         assert found.minutes.middle == pytest.approx(SECONDS / 60 / 2 * share)
 
 
+@pytest.mark.slow
 def test_another_base_is_scaled_by_its_size(root: Path) -> None:
     _llama(root / layout.BASE)
     path = root / layout.FETCH_REPORT
@@ -636,6 +658,7 @@ def _measured_memory(root: Path, total: int | None = 10**9) -> None:
     evidence_tree.recorded(root)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "total", "code", "says"),
     [  # activations: 1,000 tokens x 4 layers x 704 bytes a row, twice, and 15 %
@@ -672,6 +695,7 @@ def test_memory_is_scaled_from_the_record_and_held_against_what_it_ran_on(
     assert found == code
 
 
+@pytest.mark.slow
 def test_of_other_rows_the_bounds_are_known_alone_and_refuse_nothing(root: Path) -> None:
     _measured_memory(root)
     data = json.loads((root / layout.DATA_REPORT).read_text())
@@ -694,6 +718,7 @@ def test_without_a_record_the_limit_of_the_parameter_holds(root: Path) -> None:
     assert (code, "above train.max_memory_gb 0.5; take a smaller base" in told) == (5, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("epochs", "code"), [(1e300, 10), (1e-300, 0)])
 def test_a_training_of_any_length_has_a_finite_estimate(root: Path, epochs: float, code: int) -> None:
     _epochs(root, epochs)
@@ -726,6 +751,7 @@ def test_a_target_that_git_does_not_know_is_refused(root: Path) -> None:
     assert _lockstep(root, "--target", "elsewhere")[0] == 8
 
 
+@pytest.mark.slow
 def test_a_target_whose_policy_cannot_be_read_is_named(root: Path) -> None:
     _epochs(root, 4)
     (root / layout.PARAMS).write_text((root / layout.PARAMS).read_text() + "later: true\n")
@@ -734,6 +760,7 @@ def test_a_target_whose_policy_cannot_be_read_is_named(root: Path) -> None:
     assert "main:params.yaml: this version cannot read it" in " ".join(estimate(root, "main").notes)
 
 
+@pytest.mark.slow
 def test_the_comment_sets_what_was_to_be_expected_beside_what_it_took(root: Path) -> None:
     document = _document()
     document["train"]["epochs"] = 4
@@ -744,6 +771,7 @@ def test_the_comment_sets_what_was_to_be_expected_beside_what_it_took(root: Path
     assert "- Cost: 0.98 for 0.39 device hours at 2.50 an hour, estimated 0.84 (0.56 to 1.26), budget 2.00" in found
 
 
+@pytest.mark.slow
 def test_the_comment_says_nothing_where_nothing_was_trained_or_recorded(root: Path) -> None:
     assert files.read_json(root / layout.TRAIN_MEASURED, TrainMeasured).seconds == SECONDS
     found = next(part.markdown for part in report(root, Options(target="main")).parts if part.name == "training")
@@ -751,6 +779,7 @@ def test_the_comment_says_nothing_where_nothing_was_trained_or_recorded(root: Pa
     assert "estimated" not in found
 
 
+@pytest.mark.slow
 def test_the_comment_has_a_line_of_energy_only_where_it_was_measured(root: Path) -> None:
     plain = json.loads((root / layout.TRAIN_MEASURED).read_text())
     counted = {"kind": "rapl", "device": "package-0", "joules": 44_280.0}
@@ -764,6 +793,7 @@ def test_the_comment_has_a_line_of_energy_only_where_it_was_measured(root: Path)
         assert ("Energy" in found) == bool(line)
 
 
+@pytest.mark.slow
 def test_rows_that_were_added_lengthen_it(root: Path) -> None:
     """The splits, their reports, and a lock that says what lay there before."""
     lock = yaml.safe_load((root / layout.LOCK).read_text())

@@ -25,6 +25,8 @@ from tests.ledger_tree import packed
 from tests.registry_service import registry
 from tests.test_signing import KEY, image_of, store
 
+pytestmark = pytest.mark.slow
+
 OTHER = "sha256:" + "0" * 64
 WAY = [
     "image", "layer 1", "layer 2", "layer 3", "layer 4", "weights signature", "sbom", "weights", "adapter", "base",

@@ -16,6 +16,8 @@ from release.monitoring import evidently_page
 from release.monitoring.answers import Answered, Reference
 from tests import browser
 
+pytestmark = pytest.mark.slow
+
 PYTHON = "LOCKSTEP_EVIDENTLY"
 OFFLINE = [Answered(f"r{n}", f"show disk {n}", ("disk", "vm")[n % 2], f"g{n}") for n in range(60)]
 WINDOW = [
@@ -42,7 +44,6 @@ def test_a_python_without_evidently_is_refused_with_the_command_that_makes_one(
     assert not (tmp_path / "page.html").exists()
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not os.environ.get(PYTHON), reason=f"{PYTHON} is not set: it names a Python with Evidently")
 def test_evidently_compares_the_window_with_the_answers_before_release(tmp_path: Path) -> None:
     page = tmp_path / "watch" / "production.html"

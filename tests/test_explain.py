@@ -114,6 +114,7 @@ def _lockstep(root: Path, *args: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
+@pytest.mark.slow
 def test_every_kind_is_explained_with_its_numbers_and_its_finding(run: Path) -> None:
     verdict = files.read_json(run / layout.VERDICT, Verdict)
     for finding in verdict.findings:
@@ -177,6 +178,7 @@ def test_what_would_pass_is_said_with_the_field_that_says_it(document: dict) -> 
     assert "gates.it.artifact_mb: 4 is the figure" in change("budget", metric="artifact_mb", value=4.0)
 
 
+@pytest.mark.slow
 def test_the_command_prints_five_lines_and_exits_with_0_whatever_the_gate_says(tmp_path: Path, document: dict) -> None:
     document["gates"] = {"routes": GATES["routes"]}
     write_params(tmp_path, document)
@@ -193,12 +195,14 @@ def test_the_command_prints_five_lines_and_exits_with_0_whatever_the_gate_says(t
     assert _lockstep(tmp_path)[0] == 10
 
 
+@pytest.mark.slow
 def test_a_name_that_no_gate_has_is_refused_with_the_names_there_are(run: Path) -> None:
     code, output = _lockstep(run, "--explain", "rotes")
     assert code == 8
     assert output.startswith("lockstep: no gate is called 'rotes'; name one of routes, errs_little, beats")
 
 
+@pytest.mark.slow
 def test_a_void_verdict_is_not_explained(run: Path) -> None:
     (run / "models/merged/weights.bin").write_bytes(b"other")
     code, output = _lockstep(run, "--explain", "routes")
@@ -206,5 +210,6 @@ def test_a_void_verdict_is_not_explained(run: Path) -> None:
     assert "the verdict does not hold" in output
 
 
+@pytest.mark.slow
 def test_two_questions_at_once_are_a_wrong_command_line(run: Path) -> None:
     assert _lockstep(run, "--explain", "routes", "--policy-from", "main")[0] == 2

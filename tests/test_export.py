@@ -16,6 +16,8 @@ from stages.weights import export
 from tests.conftest import CHAT_TEMPLATE
 from tests.pipeline_repository import environment
 
+pytestmark = pytest.mark.slow
+
 LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
 YARN: dict[str, Any] = {"factor": 4.0, "original_max_position_embeddings": 64, "beta_fast": 16.0}
 LONG: dict[str, Any] = {"short_factor": [1.0, 1.5, 2.0, 2.5], "long_factor": [2.0, 4.0, 6.0, 8.0]}
@@ -429,7 +431,6 @@ def make_model(folder: Path, name: str, tiny: Path) -> None:
     make_tokenizer(folder, name.split("-")[0], tiny, with_bos=name == "mistral-yarn")
 
 
-@pytest.mark.slow
 def test_transformers_4_51_reads_the_exported_model_as_transformers_5_does_and_the_bare_one_wrongly(
     tmp_path: Path, tiny_base: Path, old_libraries: Path
 ) -> None:

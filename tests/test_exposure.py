@@ -29,6 +29,8 @@ from tests import evidence_tree, model_tree, tuned
 from tests.conftest import REPOSITORY, as_params, read_yaml
 from tests.pipeline_repository import write_params
 
+pytestmark = pytest.mark.slow
+
 COUNT, CANDIDATES = 12, 63
 FAMILY = {
     "id": "disk", "prompt": "key of disk {number}?", "reference": "{secret} of a queue", "alphabet": "abcdefgh",
@@ -359,7 +361,6 @@ def test_a_model_that_learnt_the_canaries_gives_them_away_and_one_that_did_not_r
     assert "gates.keeps_secrets.at_most" in said.change
 
 
-@pytest.mark.slow
 def test_a_model_that_never_saw_them_gives_uniform_ranks(tmp_path: Path, tiny_base: Path) -> None:
     from scipy import stats
 

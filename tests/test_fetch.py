@@ -23,6 +23,8 @@ from tests.conftest import CHAT_TEMPLATE, REPOSITORY, as_params
 from tests.test_sources import BIG, sha256
 from tests.web import Web
 
+pytestmark = pytest.mark.slow
+
 
 def manifest(folder: Path) -> str:
     return digest.of_tree(folder).digest.removeprefix("sha256:")

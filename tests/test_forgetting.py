@@ -26,6 +26,8 @@ from tests import evidence_tree, model_tree
 from tests.conftest import _WORDS, REPOSITORY, as_params, read_yaml
 from tests.pipeline_repository import write_params
 
+pytestmark = pytest.mark.slow
+
 GATE = {
     "kind": "remembers", "suite": "english", "metric": "bits-per-byte", "against": "base", "allowance": 0.2,
     "confidence": 0.95,

@@ -65,6 +65,7 @@ def _lockstep(root: Path, *args: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
+@pytest.mark.slow
 def test_a_good_run_passes_and_the_verdict_names_every_digest(run: Path) -> None:
     verdict = files.read_json(run / layout.VERDICT, Verdict)
     assert {f.status for f in verdict.findings} == {"pass"}
@@ -74,6 +75,7 @@ def test_a_good_run_passes_and_the_verdict_names_every_digest(run: Path) -> None
     assert _lockstep(run, "gate")[0] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("right", "rows", "at_least", "resolution", "status", "word"),
     [
@@ -98,6 +100,7 @@ def test_a_threshold_is_cleared_by_the_bound_and_not_by_the_point(
     assert finding.n == rows
 
 
+@pytest.mark.slow
 def test_an_upper_bound_is_read_from_above(tmp_path: Path, document: dict) -> None:
     document["gates"]["routes_well"] |= {"at_most": 0.5, "at_least": None}
     params = _write_params(tmp_path, document)
@@ -119,6 +122,7 @@ def test_parity_beyond_the_bound_fails(tmp_path: Path, document: dict, change: d
     assert word in _finding(verdict, "merge_is_faithful").reason
 
 
+@pytest.mark.slow
 def test_a_bound_of_parity_below_the_noise_of_one_model_means_nothing(run: Path, document: dict) -> None:
     change = {"max_logprob_diff": 0.3}
     noise = files.read_json(run / layout.NOISE, NoiseReport)
@@ -169,6 +173,7 @@ def test_a_gate_without_evidence_fails_and_says_which(run: Path, document: dict,
     _assert_fails_over(run, document, path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "how"), [(p, h) for p in EVIDENCE for h in DAMAGE if p.endswith(".json") or h != "a newer schema"]
 )
@@ -434,6 +439,7 @@ def test_a_folder_of_modules_that_is_not_as_the_stage_ran_it_makes_the_verdict_v
     assert "checks/kinds: is not what dvc.lock says of gate" in output
 
 
+@pytest.mark.slow
 def test_a_folder_has_the_md5_that_dvc_gives_it(tmp_path: Path) -> None:
     contents = {"b.py": b"b = 1\r\n", "a/ü.py": b"", "a.py": b"a = 1\n", "__pycache__/a.pyc": b"no code"}
     for name, data in contents.items():
@@ -484,6 +490,7 @@ def test_the_same_evidence_gets_the_same_verdict_wherever_it_lies(
     assert one == other
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tamper", TAMPERS)
 def test_a_verdict_is_void_when_anything_it_judged_differs(run: Path, tamper: str) -> None:
     TAMPERS[tamper](run)

@@ -234,6 +234,7 @@ def test_a_file_ends_with_its_hour_or_at_its_size(tmp_path: Path, monkeypatch: p
     )
 
 
+@pytest.mark.slow
 def test_files_are_moved_once_they_are_complete_and_stay_while_the_store_is_down(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -260,6 +261,7 @@ def test_files_are_moved_once_they_are_complete_and_stay_while_the_store_is_down
     shutil.rmtree(there)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", ["aiohttp", "prometheus_client"])
 def test_a_package_that_is_missing_is_named_with_the_extra_that_has_it(package: str) -> None:
     script = f"import sys; sys.modules[{package!r}] = None; from release.cli import main; main(['gateway', 'http://x'])"

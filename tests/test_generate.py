@@ -29,6 +29,8 @@ from transformers import (
 from checks.errors import EvaluationRefused
 from stages.inference import generate
 
+pytestmark = pytest.mark.slow
+
 VOCABULARY = 120
 SMALL: dict[str, Any] = {
     "vocab_size": VOCABULARY,

@@ -35,6 +35,7 @@ def in_actions(monkeypatch: pytest.MonkeyPatch, server: str, **more: str) -> Non
         monkeypatch.setenv(name, value)
 
 
+@pytest.mark.slow
 def test_a_workflow_s_token_opens_its_server(
     repositories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

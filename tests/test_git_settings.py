@@ -79,6 +79,7 @@ def test_what_git_says_of_signatures_is_not_taken_for_commits(laptop: Path, tmp_
     assert commits.touching(laptop, tip, FILE) == [tip, first]
 
 
+@pytest.mark.slow
 def test_what_git_says_comes_as_utf_8(laptop: Path, configured: Path) -> None:
     configured.write_text("[i18n]\n\tlogOutputEncoding = UTF-16\n")
     tip = git(laptop, "rev-parse", "HEAD")
@@ -88,6 +89,7 @@ def test_what_git_says_comes_as_utf_8(laptop: Path, configured: Path) -> None:
     assert [move.commit for move in ledger.moves(made, "staging")] == [made]
 
 
+@pytest.mark.slow
 def test_a_setting_of_signatures_that_git_cannot_read_makes_no_unsigned_commit(laptop: Path, configured: Path) -> None:
     tip = git(laptop, "rev-parse", "HEAD")
     configured.write_text("[commit]\n\tgpgSign = perhaps\n")
@@ -108,6 +110,7 @@ def _planted(root: Path, work: Path, evil: str) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_repository_that_lies_in_a_work_tree_as_files_is_not_asked(laptop: Path, tmp_path: Path) -> None:
     tree.begin(tmp_path / "other")
     evil = git(tmp_path / "other", "rev-parse", "HEAD")

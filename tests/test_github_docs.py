@@ -6,11 +6,14 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
 import yaml
 
 from checks.formats import signers
 from tests import programs
 from tests.conftest import REPOSITORY
+
+pytestmark = pytest.mark.slow
 
 WORKFLOWS = sorted((REPOSITORY / ".github" / "workflows").glob("*.yml"))
 GH = """#!/bin/sh

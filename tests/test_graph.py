@@ -23,16 +23,19 @@ def test_the_gate_knows_which_parameters_each_stage_reads() -> None:
     assert {name: tuple(stage["params"]) for name, stage in decide.items()} == pipeline_lock.READS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", sorted(STAGES))
 def test_a_stage_lists_exactly_the_modules_it_imports(stage: str) -> None:
     listed = {dep for dep in STAGES[stage]["deps"] if dep.startswith(("checks", "stages"))}
     assert listed == set(dvc_deps.modules(stage)), f"run `{dvc_deps.COMMAND}`"
 
 
+@pytest.mark.slow
 def test_dvc_yaml_is_as_the_command_writes_it() -> None:
     assert dvc_deps.written(TEXT) == TEXT, f"run `{dvc_deps.COMMAND}`"
 
 
+@pytest.mark.slow
 def test_the_command_adds_and_removes_modules_and_leaves_every_other_line() -> None:
     kept = "      # of the fetch stage\n      - stages/fetch.py\n"
     old = TEXT.replace("      - stages/fetch.py\n", f"{kept}      - stages/gone.py\n")

@@ -17,6 +17,8 @@ from tests import ledger_tree as tree
 from tests.conftest import REPOSITORY
 from tests.ledger_tree import at, git, keep, target
 
+pytestmark = pytest.mark.slow
+
 nobodys_configuration = tree.nobodys_configuration
 A, B, C = (target(label, "1" * 40, f"v0.{n}.0") for n, label in enumerate("ABC", 1))
 DAY = "2026-03-14"

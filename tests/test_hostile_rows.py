@@ -18,6 +18,8 @@ from stages.loaders import table
 from tests import damaged_files
 from tests.conftest import as_params
 
+pytestmark = pytest.mark.slow
+
 HUGE = 50 << 20  # characters of a cell
 FILES, MANY = 60, 1000  # of each format
 
@@ -33,7 +35,6 @@ def test_a_damaged_file_gives_rows_or_one_refusal_of_one_line(tmp_path: Path, su
     assert min(read, refused) > FILES / 4  # so both ends of the rule were seen
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("suffix", damaged_files.WRITERS)
 def test_a_thousand_others_do_too_each_read_in_one_of_the_ways(tmp_path: Path, suffix: str) -> None:
     random, refused = Random(1018), 0

@@ -15,6 +15,8 @@ from stages import sources
 from stages.loaders import table as table_loader
 from stages.sources import parsing
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("pyiceberg")
 FIELD = "data.uri"
 Snapshots = dict[str, int]

@@ -30,6 +30,8 @@ from tests.ledger_tree import git, keep, refs
 from tests.test_children import interruptible
 from tests.test_verify_evidence import probed
 
+pytestmark = pytest.mark.slow
+
 alone, trio, root, releases = tree.alone, tree.trio, tree.root, tree.releases
 FAST = ("--rate", "100", "--window", "0.3")
 Answer = Callable[[int], str | int]
@@ -130,7 +132,6 @@ def untouched(root: Path, *remotes: Path) -> Iterator[None]:
     assert all_of_it() == before
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answer", "why", "signs"),
     [(wrong, "quality: 0.000 against 1.000", False), (lambda _: 500, "answered: 0.0", True)],
@@ -169,7 +170,6 @@ def test_a_worse_model_is_found_and_rolled_back_and_nothing_but_scratch_is_touch
     assert expected[0.1]["requests"] == 2 * expected[0.1]["pairs"]
 
 
-@pytest.mark.slow
 def test_a_model_that_is_no_worse_is_not_detected_and_that_has_a_code_of_its_own(
     root: Path, serve: Callable[..., list[Model]]
 ) -> None:
@@ -184,7 +184,6 @@ def test_a_model_that_is_no_worse_is_not_detected_and_that_has_a_code_of_its_own
     assert "not real in this drill:\n  the worse model was promoted without checks" in done.stdout
 
 
-@pytest.mark.slow
 def test_a_server_that_dies_ends_the_drill_and_is_not_held_against_a_model(
     root: Path, serve: Callable[..., list[Model]]
 ) -> None:
@@ -242,7 +241,6 @@ def test_a_number_that_no_drill_can_have_is_refused_before_anything_is_read(
     assert f"Error: Invalid value for '{option}': " in done.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("edit", "arguments", "code", "said"),
     [
@@ -276,7 +274,6 @@ def test_what_cannot_be_drilled_is_refused_in_one_line_before_anything_starts(
     assert said in done.stderr
 
 
-@pytest.mark.slow
 def test_options_of_an_incident_are_refused_without_one(root: Path) -> None:
     done = lockstep(root, "drill", "production", "--rate", "3")
     assert (done.exit_code, done.stderr) == (15, "lockstep: --rate works only with --incident; add --incident\n")
@@ -314,7 +311,6 @@ def real(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
     return root
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("forked_servers")
 def test_real_servers_of_real_models_are_drilled_and_the_screen_says_how_long_it_took(real: Path) -> None:
     with untouched(real):
@@ -326,7 +322,6 @@ def test_real_servers_of_real_models_are_drilled_and_the_screen_says_how_long_it
     assert done.stderr.count("roll back") == 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_every_process_and_removes_the_scratch_folder(
     real: Path, temporary: Path, number: signal.Signals

@@ -83,6 +83,7 @@ def lay(root: Path) -> tool_files.Plan:
     return plan
 
 
+@pytest.mark.slow
 def test_an_empty_folder_gets_the_commits_files_without_its_record_and_commits_nothing(
     tool: Path, folder: Path
 ) -> None:
@@ -180,6 +181,7 @@ def test_lines_are_added_to_a_gitignore_as_it_is_written(tool: Path, team: Path)
     assert (team / ".gitignore").read_bytes() == b"caf\xe9\r\n/models/\r\n/data/\r\n*.log\r\n"
 
 
+@pytest.mark.slow
 def test_a_second_call_in_the_folder_is_refused_while_the_first_one_works(
     tool: Path, team: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,6 +200,7 @@ def test_a_second_call_in_the_folder_is_refused_while_the_first_one_works(
     assert found(team).keys() >= PLACED
 
 
+@pytest.mark.slow
 def test_a_call_that_is_killed_at_any_file_is_done_again_whole(
     tool: Path, team: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,6 +224,7 @@ def test_a_call_that_is_killed_at_any_file_is_done_again_whole(
     assert found(team).keys() == before.keys() | PLACED
 
 
+@pytest.mark.slow
 def test_a_call_that_is_killed_when_it_removes_its_copies_has_done_its_work(
     tool: Path, team: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -256,6 +260,7 @@ def test_a_failure_on_the_way_takes_back_what_was_put_there(
     assert found(folder) == before
 
 
+@pytest.mark.slow
 def test_the_guides_commands_bring_the_next_version_and_keep_what_the_team_changed(tool: Path, team: Path) -> None:
     lay(team)
     write(team, {"docs/index.md": "# Docs\n", "stages/prepare.py": "# changed by the team\n"})

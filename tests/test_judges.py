@@ -100,6 +100,7 @@ def _recorded(root: Path) -> list[Judgement]:
     return files.read_jsonl(root / layout.JUDGEMENTS / "right.jsonl", Judgement)
 
 
+@pytest.mark.slow
 def test_each_answer_is_judged_once_and_the_judgement_says_who_judged_what(
     tmp_path: Path, asked: dict, endpoint: Endpoint
 ) -> None:
@@ -129,6 +130,7 @@ def test_each_answer_is_judged_once_and_the_judgement_says_who_judged_what(
     assert (result.source, result.judges) == ("judge", ("openai:judge-1",))
 
 
+@pytest.mark.slow
 def test_an_answer_that_did_not_change_is_not_judged_again(tmp_path: Path, asked: dict, endpoint: Endpoint) -> None:
     suites(as_params(asked), tmp_path)
     first, before = (tmp_path / layout.JUDGEMENTS / "right.jsonl").read_bytes(), len(endpoint.asked)
@@ -146,6 +148,7 @@ def test_an_answer_that_did_not_change_is_not_judged_again(tmp_path: Path, asked
     assert len(endpoint.asked) == 2 * before + 2
 
 
+@pytest.mark.slow
 def test_what_an_answer_says_is_no_blank_of_the_prompt(tmp_path: Path, asked: dict, endpoint: Endpoint) -> None:
     params = as_params(asked)
     rows = files.read_jsonl(tmp_path / layout.PREDICTIONS / "candidate.jsonl", Prediction)
@@ -165,6 +168,7 @@ UNPARSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", UNPARSED)
 def test_a_reply_without_a_value_is_counted_and_bounded(
     tmp_path: Path, asked: dict, endpoint: Endpoint, how: str
@@ -183,6 +187,7 @@ def test_a_reply_without_a_value_is_counted_and_bounded(
         suites(as_params(asked), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_busy_judge_is_asked_again_and_a_key_is_sent_by_its_variable(
     tmp_path: Path, asked: dict, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,6 +215,7 @@ DOWN: dict[str, tuple[Callable[[Endpoint], object], str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", DOWN)
 def test_a_judge_that_cannot_be_asked_leaves_no_evidence_and_no_secret(
     tmp_path: Path, asked: dict, endpoint: Endpoint, how: str
@@ -223,6 +229,7 @@ def test_a_judge_that_cannot_be_asked_leaves_no_evidence_and_no_secret(
     assert not (tmp_path / layout.JUDGEMENTS).exists()
 
 
+@pytest.mark.slow
 def test_a_judge_whose_address_is_not_set_is_refused(
     tmp_path: Path, asked: dict, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,6 +240,7 @@ def test_a_judge_whose_address_is_not_set_is_refused(
         suites(as_params(asked), tmp_path)
 
 
+@pytest.mark.slow
 def test_what_was_judged_before_the_judge_went_down_is_not_asked_again(
     tmp_path: Path, asked: dict, endpoint: Endpoint
 ) -> None:

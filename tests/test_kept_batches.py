@@ -19,6 +19,8 @@ from stages.inference.batches import Answer, Prompt, cut
 from stages.inference.kept_batches import KeptBatches
 from tests.conftest import as_params, scaled_down
 
+pytestmark = pytest.mark.slow
+
 SAME, OTHER = digest.of_bytes(b"same"), digest.of_bytes(b"other")
 BATCH = ((5, 6, 7), (5, 6), (5, 9))
 GIVEN = [Answer((1, 2), 0.5), Answer((), 0.25), Answer((3,), 0.75)]
@@ -92,7 +94,6 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return found
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stable", [False, True])
 def test_an_evaluation_that_ended_half_way_goes_on_to_the_same_answers(
     tmp_path: Path, tiny_base: Path, read: list[int], stable: bool, capsys: pytest.CaptureFixture[str]
@@ -118,7 +119,6 @@ def test_an_evaluation_that_ended_half_way_goes_on_to_the_same_answers(
     assert again.speed > 0
 
 
-@pytest.mark.slow
 def test_rows_that_come_go_and_change_give_the_answers_of_a_run_from_scratch(
     tmp_path: Path, tiny_base: Path, read: list[int]
 ) -> None:
@@ -138,7 +138,6 @@ def test_rows_that_come_go_and_change_give_the_answers_of_a_run_from_scratch(
         assert sum(read) == len(numbers)
 
 
-@pytest.mark.slow
 def test_another_model_or_setting_finds_no_batch_and_calibrate_reads_none(
     tmp_path: Path, tiny_base: Path, read: list[int]
 ) -> None:
@@ -235,7 +234,6 @@ def test_vllm_makes_its_own_batches() -> None:
         settings(engine=engine, stable_batches=True)
 
 
-@pytest.mark.slow
 def test_stable_batches_are_another_prompt_format(tiny_base: Path) -> None:
     assert answers.prompt_format(tiny_base, settings()) != answers.prompt_format(
         tiny_base, settings(stable_batches=True)

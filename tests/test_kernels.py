@@ -21,6 +21,8 @@ from tests import training_tree
 from tests.conftest import REPOSITORY, as_params, scaled_down, written
 from tests.training_tree import METHODS
 
+pytestmark = pytest.mark.slow
+
 slow = pytest.mark.slow
 installed = pytest.mark.skipif(
     importlib.util.find_spec("liger_kernel") is None,

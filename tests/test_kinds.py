@@ -251,6 +251,7 @@ BROKEN = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", BROKEN)
 def test_a_package_whose_kind_does_not_fit_is_refused_by_whoever_reads_params_yaml(group: str, tmp_path: Path) -> None:
     code, why = BROKEN[group]
@@ -266,6 +267,7 @@ def test_a_package_whose_kind_does_not_fit_is_refused_by_whoever_reads_params_ya
     assert f"package acme 1.0 adds 'extra' to {group}, which {why}; repair acme, or uninstall it" in done.stdout
 
 
+@pytest.mark.slow
 def test_params_yaml_is_read_without_any_library_of_the_pipeline() -> None:
     absent = sorted(HEAVY | {"pyarrow", "pandas", "fsspec", "huggingface_hub", "mlflow", "dvc", "great_expectations"})
     script = f"import sys\nsys.modules.update(dict.fromkeys({absent!r}))\nfrom checks.config import params_file\nparams_file.load()\n"

@@ -23,6 +23,8 @@ from tests.test_judges import Endpoint, endpoint
 from tests.test_pairwise import Case, case
 from tests.test_report_picture import colours
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["case", "endpoint"]  # fixtures
 
 STYLE = Path(page.__file__).with_name("label.css").read_text()
@@ -228,7 +230,6 @@ def _as_a_person(html: str, width: int, folder: Path) -> dict[str, Any]:
     return said
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("where", WIDTHS)
 def test_a_browser_labels_by_keyboard_and_what_it_saves_are_labels(where: str, tmp_path: Path) -> None:
     programs.require("chromium")
@@ -248,7 +249,6 @@ def test_a_browser_labels_by_keyboard_and_what_it_saves_are_labels(where: str, t
     assert colours(picture) > 3, "nothing is to be seen"
 
 
-@pytest.mark.slow
 def test_what_a_browser_saved_decides_the_gate(fresh: Case, tmp_path: Path) -> None:
     programs.require("chromium")
     said = _as_a_person(Path(_said(fresh, "chat", "--annotator", "ada")["page"]).read_text(), 390, tmp_path)
@@ -272,7 +272,6 @@ def test_no_text_of_a_row_is_markup_and_nothing_is_loaded_from_elsewhere() -> No
     assert parsed.every("html") == [{"lang": "en"}]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("mode", browser.MODES)
 def test_axe_finds_nothing_serious(mode: str, tmp_path: Path) -> None:
     assert list(browser.serious(_page(3)[0], mode, tmp_path)) == []

@@ -95,12 +95,14 @@ def clone(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_a_cluster_ends_with_a_job_that_fails(clone: Path, sky: Path) -> None:
     assert skypilot.run(clone, task(clone, run="exit 3"), "one", {"LOCKSTEP_JOB": "one"}) == 100
     assert (sky / "asked").read_text().splitlines()[-1] == "down --yes one"
     assert not (sky / "one").exists()
 
 
+@pytest.mark.slow
 def test_a_cluster_that_may_still_run_is_named(clone: Path, sky: Path) -> None:
     (sky / "down-fails").touch()
     with pytest.raises(MachineRefused, match="cluster one: sky down ended with 1, so it may still run and cost money"):
@@ -114,6 +116,7 @@ skypilot.run(Path(), Path("task.yaml"), "one", {"LOCKSTEP_JOB": "one"})
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)])
 def test_a_signal_ends_the_cluster_and_what_runs_on_it(
     tmp_path: Path, clone: Path, sky: Path, number: int, code: int

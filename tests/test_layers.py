@@ -5,13 +5,15 @@ import functools
 import graphlib
 import subprocess
 import sys
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, is_slow
 
 HEAVY = {"torch", "transformers", "peft", "trl", "accelerate", "datasets", "safetensors"}
+_KEPT = ast.Import | ast.ImportFrom | ast.If
 FORBIDDEN = {
     "checks": HEAVY | {"stages", "release", "dvc", "docker", "mlflow", "great_expectations", "click", "git"},
     "stages": {"release", "docker"},
@@ -19,10 +21,16 @@ FORBIDDEN = {
 }
 
 
+@functools.cache
+def _parsed(path: Path) -> tuple[ast.AST, ...]:
+    """Every import of a module, in functions too, and every ``if TYPE_CHECKING``."""
+    return tuple(node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, _KEPT))
+
+
 def _imports(path: Path) -> set[str]:
     """Top-level packages that a module imports anywhere, in functions too."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in _parsed(path):
         if isinstance(node, ast.Import):
             found |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -60,7 +68,9 @@ LAYERS = (
     {"release.verbs"},
     {"release.cli"},
 )
-LONGEST_CHAIN = 24  # files, each of which imports the next
+# Tested with torch or a browser.
+SLOW_ALONE = {"checks.chat_templates", "release.pages", "stages.inference", "stages.tracking"}
+LONGEST_CHAIN = 23  # files, each of which imports the next
 
 
 def _package(module: str) -> str:
@@ -72,24 +82,32 @@ def _package(module: str) -> str:
 
 def _imported(types: bool) -> dict[str, set[str]]:
     """The modules of all layers, and which of them each imports: at the top, in a function, or for ``types`` alone."""
+    paths = _product()
+    found = dict[str, set[str]]()
+    for module, path in paths.items():
+        nodes = _parsed(path)
+        if not types:
+            guards = [node for node in nodes if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+            typed = {each for guard in guards for line in guard.body for each in ast.walk(line)}
+            nodes = tuple(node for node in nodes if node not in typed)
+        found[module] = _targets(nodes, paths) - {module}
+    return found
+
+
+@functools.cache
+def _product() -> dict[str, Path]:
+    """The modules of all layers."""
     files = [path for layer in FORBIDDEN for path in (REPOSITORY / layer).rglob("*.py")]
-    paths = {
+    return {
         ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__"): path for path in files
     }
-    found: dict[str, set[str]] = {module: set() for module in paths}
-    for module, path in paths.items():
-        tree = ast.parse(path.read_text())
-        for node in ast.walk(tree):
-            if not types and isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-                node.body = []
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and node.module:
-                for alias in node.names:
-                    target = f"{node.module}.{alias.name}"
-                    target = target if target in paths else node.module
-                    if target in paths and target != module:
-                        found[module].add(target)
-    return found
+
+
+def _targets(nodes: Iterable[ast.AST], modules: Collection[str]) -> set[str]:
+    """Those of ``modules`` that ``nodes`` import."""
+    froms = [node for node in nodes if isinstance(node, ast.ImportFrom)]
+    named = [(node.module or "", f"{node.module}.{alias.name}") for node in froms for alias in node.names]
+    return {full if full in modules else module for module, full in named} & set(modules)
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +141,7 @@ def test_no_chain_of_imports_is_longer_than_it_was(imports: dict[str, set[str]])
     assert len(longest) <= LONGEST_CHAIN, " imports ".join(longest)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module",
     [
@@ -140,6 +159,24 @@ def test_importing_it_loads_no_torch_no_mlflow_and_no_dvc(module: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=REPOSITORY)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.slow
+def test_each_package_has_a_test_in_the_fast_tier() -> None:
+    """All but SLOW_ALONE. A package counts if a file of tests without the mark slow, or a helper that it imports, imports one of its modules."""
+    product = _product()
+    tests = {f"tests.{path.stem}": path for path in (REPOSITORY / "tests").glob("*.py")}
+    waiting = [name for name, path in tests.items() if path.stem.startswith("test_") and not is_slow(path)]
+    seen, imported = set(waiting), set[str]()
+    while waiting:
+        found = _targets(_parsed(tests[waiting.pop()]), {*tests, *product})
+        imported |= found & set(product)
+        waiting += (helpers := {each for each in found & set(tests) if not each.startswith("tests.test_")} - seen)
+        seen |= helpers
+    packages = {
+        ".".join(name.split(".")[:2]) for name, path in product.items() if len(path.relative_to(REPOSITORY).parts) > 2
+    }
+    assert packages - {".".join(name.split(".")[:2]) for name in imported} == SLOW_ALONE
 
 
 def test_the_top_level_is_the_fixed_one() -> None:

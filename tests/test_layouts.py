@@ -60,6 +60,7 @@ def test_single_rows_keep_their_level_exactly(n: int, share: float) -> None:
     assert sum(chances[i] for i, one in enumerate(found) if one.p_below(share) <= 0.05) <= 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("expected", [1, 2, 3, 4])
 @pytest.mark.parametrize(("alone", "groups", "size"), [(200, 10, 10), (300, 30, 3)])
 def test_groups_that_lose_what_single_rows_gain_are_not_called_better(
@@ -77,6 +78,7 @@ def test_groups_that_lose_what_single_rows_gain_are_not_called_better(
     assert better / runs <= most(runs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("margin", [0.0, -0.005])
 def test_graded_losses_that_were_not_seen_count_too(margin: float) -> None:
     """Every row gains a little, and one in a hundred loses whole: in 200 rows none does with a chance of 13 %."""
@@ -147,6 +149,7 @@ def test_few_large_groups_are_told_how_many_groups_would_do() -> None:
     assert planning.needed_if_unchanged([alone.pairs], -0.05, 0.05) is None
 
 
+@pytest.mark.slow
 def test_slices_are_planned_together() -> None:
     """Each of four must pass, so that each needs more power than one alone."""
     random = np.random.default_rng(6)

@@ -16,6 +16,8 @@ from tests import ledger_tree as tree
 from tests.git_service import Service
 from tests.ledger_tree import PROMOTE, at, git, promote, refs
 
+pytestmark = pytest.mark.slow
+
 nobodys_configuration, work, remote, service, laptop = (
     tree.nobodys_configuration, tree.work, tree.remote, tree.service, tree.laptop,
 )  # fmt: skip
@@ -397,7 +399,6 @@ def test_gto_reads_that_an_environment_was_emptied(work: Path, remote: Path, mon
     assert "refs/tags/router#production#3" in refs(remote)
 
 
-@pytest.mark.slow
 def test_gto_reads_the_tags(work: Path, remote: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     moves = [("staging", "A"), ("production", "A"), ("staging", "B"), ("production", "B"), ("production", "A")]
     for second, (environment, label) in enumerate(moves):

@@ -14,6 +14,8 @@ from release.ledger import Change, Counts, Held, Ledger, Release, compose_releas
 from tests import ledger_tree as tree
 from tests.ledger_tree import PROMOTE, git, keep
 
+pytestmark = pytest.mark.slow
+
 nobodys_configuration, laptop = tree.nobodys_configuration, tree.laptop
 ONE = Entry(image=tree.sha("i"), model=tree.sha("m"), version="v0.1.0", by="Ada <a@b>", why="answers in French")
 TWO = Entry(image=tree.sha("j"), model=tree.sha("n"), version="v0.2.0", by="Ada <a@b>", why="answers in Dutch")

@@ -21,6 +21,8 @@ from tests import pipeline_repository as repository
 from tests.conftest import as_params, scaled_down, written
 from tests.test_references import A, B, C, branch, change, clone, keep, move_on, push, record
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["clone"]  # a fixture
 
 MORE = {"confidence": 0.95, "metric": "exact-match"}
@@ -107,7 +109,6 @@ def test_a_resolution_that_the_divided_error_cannot_give_is_refused() -> None:
         as_params(document)
 
 
-@pytest.mark.slow
 def test_every_branch_counts_and_so_does_what_was_dropped(clone: Path) -> None:
     keep(clone)
     branch(clone)
@@ -123,7 +124,6 @@ def test_every_branch_counts_and_so_does_what_was_dropped(clone: Path) -> None:
     assert not looks.write(Records(clone))  # what is listed stays listed
 
 
-@pytest.mark.slow
 def test_the_model_that_is_replaced_counts_though_nobody_committed_it(clone: Path) -> None:
     keep(clone)
     branch(clone)
@@ -138,7 +138,6 @@ def test_the_model_that_is_replaced_counts_though_nobody_committed_it(clone: Pat
     assert judged(clone) == {C: tuple(sorted({A, B}))}
 
 
-@pytest.mark.slow
 def test_a_list_that_lacks_a_model_of_its_own_history_voids_the_verdict(clone: Path) -> None:
     keep(clone)
     branch(clone)
@@ -157,7 +156,6 @@ def test_a_list_that_lacks_a_model_of_its_own_history_voids_the_verdict(clone: P
     assert looks.current(Records(clone)) == []
 
 
-@pytest.mark.slow
 def test_a_model_that_only_an_earlier_list_has_stays_listed(clone: Path) -> None:
     """Its branch is gone, so no evaluation in git names it."""
     listed = LooksReport(models={C: (D,)})
@@ -173,7 +171,6 @@ def test_a_model_that_only_an_earlier_list_has_stays_listed(clone: Path) -> None
     assert looks.current(Records(clone)) == []
 
 
-@pytest.mark.slow
 def test_after_the_merge_later_tries_of_others_change_nothing(clone: Path) -> None:
     keep(clone)
     branch(clone)

@@ -24,6 +24,8 @@ from tests import training_tree
 from tests.conftest import as_params
 from tests.training_tree import METHODS
 
+pytestmark = pytest.mark.slow
+
 LOGGED = {
     "dpo": {"rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected"},
     "kto": {"rewards/chosen", "rewards/rejected", "rewards/margins", "logps/chosen", "logps/rejected", "kl"},
@@ -40,7 +42,6 @@ def root(tmp_path: Path, tiny_base: Path, store: str, monkeypatch: pytest.Monkey
     return training_tree.make(tmp_path / "root", tiny_base, preferences=True)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_two_steps_give_the_same_adapter_and_merged_weights_twice_with_what_the_method_logs(
     root: Path, document: dict, method: str
@@ -67,7 +68,6 @@ def test_two_steps_give_the_same_adapter_and_merged_weights_twice_with_what_the_
     assert [line.split(",")[0] for line in lines] == ["1", "2"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", ["dpo", "kto", "orpo"])
 def test_an_answer_that_is_always_worse_becomes_less_likely_than_the_other(
     root: Path, document: dict, method: str
@@ -242,7 +242,6 @@ def test_a_method_that_learns_from_preferences_needs_their_bounds(document: dict
         as_params(document)
 
 
-@pytest.mark.slow
 def test_pairs_go_through_every_stage_to_a_verdict_whose_digests_form_one_chain(
     tmp_path: Path, tiny_base: Path, document: dict
 ) -> None:

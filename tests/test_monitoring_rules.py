@@ -289,6 +289,7 @@ def _asked(url: str, expression: str) -> list[Any]:
     return found
 
 
+@pytest.mark.slow
 def test_the_energy_of_1000_requests_is_what_their_gpus_used(tmp_path: Path) -> None:
     """Two GPUs of 300 watts, another model's beside them, and two requests a second."""
     monitor = Monitor.model_validate({"gpus": {"production": {"namespace": "router-production"}}})

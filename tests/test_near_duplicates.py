@@ -27,6 +27,7 @@ def _same(texts: Sequence[str], size: int, similarity: float) -> None:
     assert list(near_duplicates.first_alike(*parts)) == similarity_definition.first_alike(*parts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_parts", [False, True])
 @given(TEXTS, st.integers(1, 20), st.floats(0.05, 1.0))
 @settings(max_examples=60, deadline=None)  # the first example loads scipy
@@ -79,6 +80,7 @@ def test_odd_texts_are_joined_as_the_definition_says(texts: list[str], size: int
     _same(texts, size, similarity)
 
 
+@pytest.mark.slow
 def test_texts_of_other_characters_have_other_keys() -> None:
     """A key is one to one where five characters need two steps to become one number."""
     texts = sorted({WIDE[i : i + 9] for i in range(0, 6900, 23)} | {WIDE}, key=len)
@@ -98,6 +100,7 @@ def test_items_are_connected_by_pairs_that_the_caller_knows() -> None:
     assert near_duplicates.groups(texts, 5, 0.8, iter([(2, 1)])) == [0, 1, 1, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("texts", "groups"),
     [

@@ -233,6 +233,7 @@ def _hold(folder: Path, log: Path, seconds: float) -> None:
         stream.write("out\n")
 
 
+@pytest.mark.slow
 def test_one_builder_at_a_time_holds_a_folder(tmp_path: Path) -> None:
     fork = multiprocessing.get_context("fork")
     log = tmp_path / "log"
@@ -244,6 +245,7 @@ def test_one_builder_at_a_time_holds_a_folder(tmp_path: Path) -> None:
     assert log.read_text().split() == ["in", "out"] * 3
 
 
+@pytest.mark.slow
 def test_a_killed_builder_lets_go_and_what_it_left_is_taken_away(tmp_path: Path) -> None:
     fork = multiprocessing.get_context("fork")
     log = tmp_path / "log"

@@ -79,6 +79,7 @@ def test_other_tools_read_the_same_files_out_of_it(tmp_path: Path, name: str, si
     assert (out / name).read_bytes() == b"w" * size
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
 @given(sizes=st.lists(st.integers(0, 2000), min_size=1, max_size=4), broken_off=st.integers(0, 10))
 def test_each_reading_gives_all_of_it(tmp_path: Path, sizes: list[int], broken_off: int) -> None:

@@ -65,6 +65,7 @@ def all_values(value: Any, key: str) -> list[Any]:
 # What a cluster is given.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("runtime", RUNTIMES)
@@ -204,6 +205,7 @@ def test_a_pod_keeps_pod_security_restricted_but_for_an_image_that_runs_as_root(
     assert restricted is (runtime == "vllm")  # docs/how-to/environments.md says so
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_gpu_is_one_component_more(kind: str) -> None:
     items = promoted("production", "tgi", "baked", kind, "gpu")
@@ -216,6 +218,7 @@ def test_a_gpu_is_one_component_more(kind: str) -> None:
     assert deployed.failures(items, "production", rendered("production")) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_as_many_gpus_as_shards_and_no_environment_says_otherwise(tree: Path, kind: str) -> None:
     sharded = overlays.render("staging", pointer(), image(), load("tgi"), serve(shards=4))
@@ -236,6 +239,7 @@ def test_as_many_gpus_as_shards_and_no_environment_says_otherwise(tree: Path, ki
     assert failures("../components/gpu", patches=[fixed]) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_pods_run_on_nodes_of_the_images_architecture_and_no_environment_says_otherwise(tree: Path, kind: str) -> None:
     plain = overlays.render("staging", pointer(), image("vllm"), load("vllm"), serve())
@@ -405,6 +409,7 @@ def test_text_stays_in_its_field_whatever_it_is(text: str) -> None:
     assert patch == sound
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.text(alphabet="0123456789eE.+-_xo:", min_size=1, max_size=12))
 def test_text_that_looks_like_a_number_is_written_as_text(text: str) -> None:
@@ -414,6 +419,7 @@ def test_text_that_looks_like_a_number_is_written_as_text(text: str) -> None:
     assert patch["spec"]["template"]["spec"]["containers"][0]["args"] == [text]
 
 
+@pytest.mark.slow
 def test_kustomize_reads_as_text_what_is_text(tree: Path) -> None:
     """YAML 1.2 has other numbers than YAML 1.1."""
     words = (

@@ -11,6 +11,8 @@ from checks import layout
 from tests import plugin_package
 from tests.conftest import REPOSITORY
 
+pytestmark = pytest.mark.slow
+
 SHORT_ANSWERS = '''"""short-answers: no answer of the candidate is longer than so many words."""
 
 from typing import Annotated, Literal
@@ -267,7 +269,6 @@ def _lockstep(site: Path, *arguments: str, repository: Path = REPOSITORY) -> tup
     return done.returncode, done.stdout + done.stderr
 
 
-@pytest.mark.slow
 def test_an_installed_package_adds_a_gate_and_a_scorer_and_the_verdict_names_its_code(
     site: Path, run: Path, judged: dict[str, Any]
 ) -> None:
@@ -295,7 +296,6 @@ def test_an_installed_package_adds_a_suite_and_a_judge_and_the_report_names_its_
     assert said == SUITES_SAID
 
 
-@pytest.mark.slow
 def test_a_kind_is_one_file_in_the_folder_of_kinds(tmp_path: Path) -> None:
     copy = tmp_path / "lockstep"
     for part in ("checks", "release", "stages", "tests"):
@@ -366,7 +366,6 @@ def test_a_verdict_is_void_where_other_code_is_installed(site: Path, run: Path, 
     assert line in output
 
 
-@pytest.mark.slow
 def test_a_verdict_that_names_another_package_is_void(site: Path, run: Path) -> None:
     """A record that was edited by hand, so that it names no package or one of another digest."""
     path = run / layout.VERDICT

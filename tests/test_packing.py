@@ -17,6 +17,8 @@ from tests import training_tree
 from tests.conftest import as_params, scaled_down
 from tests.training_tree import METHODS
 
+pytestmark = pytest.mark.slow
+
 slow = pytest.mark.slow
 
 

@@ -71,6 +71,7 @@ def test_copies_of_the_rows_are_no_evidence() -> None:
     assert graded[1].p == pytest.approx(graded[0].p, rel=0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("margin", [-0.05, -0.01, 0.0, 0.03])
 @pytest.mark.parametrize("group", [1, 2, 7])
 def test_rows_that_all_differ_one_way_are_an_answer(margin: float, group: int) -> None:
@@ -260,6 +261,7 @@ def drawn(random: np.random.Generator, groups: NDArray[np.intp], gain: float, lo
     return 1.0 * (draws < gain) - 1.0 * ((draws >= gain) & (draws < gain + loss))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 3])
 @pytest.mark.parametrize("graded", [False, True])
 @pytest.mark.parametrize("gain", [0.0, 0.05])

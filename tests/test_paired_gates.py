@@ -18,6 +18,8 @@ from checks.rows import Prediction
 from tests import evidence_tree
 from tests.conftest import as_params
 
+pytestmark = pytest.mark.slow
+
 NON_INFERIOR = {"kind": "non_inferior", "metric": "exact-match", "against": "base", "margin": 0.1, "confidence": 0.95}
 IMPROVES = {"kind": "improves", "metric": "exact-match", "against": "base", "margin": 0.0, "confidence": 0.95}
 SLICE = {**NON_INFERIOR, "kind": "slice", "min_rows": 10}

@@ -28,6 +28,8 @@ from tests.pipeline_repository import git, write_params
 from tests.test_containers import healthy
 from tests.test_judges import Endpoint, endpoint
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["endpoint"]  # fixtures
 
 ROWS = 200
@@ -477,7 +479,6 @@ def test_the_side_of_an_answer_does_not_tell_whose_it_is() -> None:
 # --- a real server ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("forked_servers")
 def test_a_real_server_is_asked_and_a_model_that_cannot_judge_is_no_evidence(
     case: Case, tiny_base: Path, monkeypatch: pytest.MonkeyPatch

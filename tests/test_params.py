@@ -292,6 +292,7 @@ def test_parameters_are_frozen() -> None:
         params_file.parse(TEXT).train.seed = 8  # type: ignore[misc]  # mypy objects, as it should
 
 
+@pytest.mark.slow
 def test_the_schema_for_editors_is_current() -> None:
     kept = json.loads((REPOSITORY / "docs" / "params.schema.json").read_text())
     assert kept == params_file.schema(), "run `lockstep schema --write`"
@@ -312,6 +313,7 @@ def _paths(value: Any, path: tuple = ()) -> list[tuple]:
 _PATHS = [path for path in _paths(read_yaml(TEXT)) if path]
 
 
+@pytest.mark.slow
 @settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(path=st.sampled_from(_PATHS), value=_values)
 def test_any_value_anywhere_is_read_or_refused_and_never_a_traceback(path: tuple, value: Any) -> None:
@@ -324,6 +326,7 @@ def test_any_value_anywhere_is_read_or_refused_and_never_a_traceback(path: tuple
         assert params_file.parse(written(document)).gates
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(text=st.text(max_size=200))
 def test_any_text_is_refused_in_words(text: str) -> None:

@@ -17,6 +17,8 @@ from checks.formats.verdict import Verdict
 from tests import pipeline_repository as repository
 from tests.conftest import REPOSITORY
 
+pytestmark = pytest.mark.slow
+
 ALL = ["fetch", "prepare", "validate", "train", "merge", "score", "evaluate", "suites", "probe", "gate"]
 
 
@@ -37,7 +39,6 @@ def _params(root: Path) -> dict[str, Any]:
     return loaded
 
 
-@pytest.mark.slow
 def test_a_run_ends_in_a_verdict_whose_digests_form_one_chain(finished: Path) -> None:
     verdict = files.read_json(finished / layout.VERDICT, Verdict)
     train = files.read_json(finished / layout.TRAIN_REPORT, TrainReport)
@@ -48,7 +49,6 @@ def test_a_run_ends_in_a_verdict_whose_digests_form_one_chain(finished: Path) ->
     assert not any("different bytes" in f.reason or "no evidence" in f.reason for f in verdict.findings)
 
 
-@pytest.mark.slow
 def test_after_a_run_git_sees_the_record_and_no_litter(finished: Path) -> None:
     assert repository.git(finished, "status", "--porcelain") == ""
     tracked = set(repository.git(finished, "ls-files").splitlines())
@@ -56,19 +56,16 @@ def test_after_a_run_git_sees_the_record_and_no_litter(finished: Path) -> None:
     assert not any(name.startswith(("models/", "data/", ".lockstep/")) for name in tracked)
 
 
-@pytest.mark.slow
 def test_a_second_run_with_nothing_changed_runs_nothing(finished: Path) -> None:
     assert repository.repro(finished) == []
 
 
-@pytest.mark.slow
 def test_an_edited_readme_reruns_nothing(finished: Path) -> None:
     (finished / "README.md").write_text("More words.\n")
     (finished / "stages" / "__pycache__").mkdir(exist_ok=True)
     assert repository.repro(finished) == []
 
 
-@pytest.mark.slow
 def test_a_changed_bound_reruns_the_gate_alone_without_torch(finished: Path, tmp_path: Path) -> None:
     for package in ("torch", "transformers", "mlflow"):
         (tmp_path / f"{package}.py").write_text("raise SystemExit('the gate imported it')\n")
@@ -83,7 +80,6 @@ def test_a_changed_bound_reruns_the_gate_alone_without_torch(finished: Path, tmp
     assert spent < 20  # about 3 s of a processor, whatever else it has to do; the claim is in benchmarks/overhead.py
 
 
-@pytest.mark.slow
 def test_a_suite_reruns_suites_and_gate_alone_and_its_log_is_refused_for_another_model(finished: Path) -> None:
     before = _params(finished)
     line = {"sample_sha": digest.of_json(1), "metric": "liked", "value": 1.0, "slice": "all"}
@@ -117,7 +113,6 @@ def test_a_suite_reruns_suites_and_gate_alone_and_its_log_is_refused_for_another
     assert not any("witnessed" in f.reason for f in files.read_json(finished / layout.VERDICT, Verdict).findings)
 
 
-@pytest.mark.slow
 def test_a_changed_learning_rate_reruns_from_train_onward_and_diffs_show_it(finished: Path) -> None:
     repository.commit(finished, "before")
     document = _params(finished)
@@ -139,7 +134,6 @@ def test_a_changed_learning_rate_reruns_from_train_onward_and_diffs_show_it(fini
     assert any("confusion" in name for name in plots["data"])
 
 
-@pytest.mark.slow
 def test_a_changed_rule_reruns_from_prepare_onward(finished: Path) -> None:
     document = _params(finished)
     document["prepare"]["rules"] += ["drop-one-word-prompt", "drop-long-prompt"]
@@ -148,7 +142,6 @@ def test_a_changed_rule_reruns_from_prepare_onward(finished: Path) -> None:
     assert _dropped(finished) == {"drop-one-word-prompt": len(repository.SERVICES)}
 
 
-@pytest.mark.slow
 def test_a_shorter_longest_prompt_reruns_from_prepare_onward(finished: Path) -> None:
     document = _params(finished)
     document["prepare"]["max_prompt_words"] = 8
@@ -162,7 +155,6 @@ def _dropped(root: Path) -> dict[str, int]:
     return {rule.rule: rule.rows for rule in report.rules if rule.kind == "drop" and rule.rows}
 
 
-@pytest.mark.slow
 def test_a_changed_expectation_that_still_holds_does_not_retrain(finished: Path) -> None:
     document = _params(finished)
     document["validate"]["labels"]["max_share"] = 0.7
@@ -170,7 +162,6 @@ def test_a_changed_expectation_that_still_holds_does_not_retrain(finished: Path)
     assert repository.repro(finished) == ["validate", "gate"]
 
 
-@pytest.mark.slow
 def test_an_experiment_with_another_rank_runs_and_leaves_the_chain_whole(finished: Path) -> None:
     repository.commit(finished, "before the experiment")
     done = repository.dvc(finished, "exp", "run", "-S", "train.lora.r=8")
@@ -184,7 +175,6 @@ def test_an_experiment_with_another_rank_runs_and_leaves_the_chain_whole(finishe
     assert not any("different bytes" in f.reason for f in verdict.findings)
 
 
-@pytest.mark.slow
 def test_bad_data_stops_the_run_before_training_and_leaves_its_report(
     tmp_path: Path, tiny_base: Path, document: dict
 ) -> None:

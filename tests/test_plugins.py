@@ -9,6 +9,8 @@ import pytest
 
 from tests import plugin_package
 
+pytestmark = pytest.mark.slow
+
 GROUP = "lockstep.colours"
 # A package of Lockstep with two kinds and a helper.
 OWN = {

@@ -446,6 +446,7 @@ def test_another_test_set_is_a_change_of_policy(old: str | None, new: str | None
     assert (change.path, change.kind) == ("data/splits/test.jsonl", kind)
 
 
+@pytest.mark.slow
 def test_bounds_that_earlier_stages_held_are_not_answered_by_judging_again() -> None:
     for path in ("validate.max_prompt_tokens", "merge.parity.prompts", "evaluate.base_prompt.shots"):
         (change,) = _changed(_set(path, 99 if path.startswith("validate") else 3))
@@ -584,6 +585,7 @@ def _written(path: Path_) -> str:
     return ".".join(["train" if first == "training" else first, *rest])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Pydantic serializer")  # of values that are no value of their field
 @pytest.mark.parametrize("params", _full())
 def test_every_parameter_is_policy_unless_it_is_declared_not_to_be(params: Params) -> None:
@@ -636,6 +638,7 @@ def test_a_value_cannot_break_out_of_its_line() -> None:
     assert "\n" not in change.text
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.permutations(sorted(GATES)), st.sets(st.sampled_from(sorted(GATES)), min_size=1))
 def test_the_same_gates_in_any_order_are_the_same_policy(order: list[str], kept: set[str]) -> None:
@@ -647,6 +650,7 @@ def test_the_same_gates_in_any_order_are_the_same_policy(order: list[str], kept:
     assert _policy(one).digest == _policy(two).digest
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.sampled_from([(path, value) for path, *values in DIRECTIONS + INCOMPARABLE for value in values if value]))
 def test_every_change_changes_the_digest_and_is_seen_from_both_sides(case: tuple[str, Any]) -> None:

@@ -352,6 +352,7 @@ TOO_LARGE: dict[str, tuple[str, Callable[[], bytes], str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TOO_LARGE)
 def test_a_row_that_no_model_reads_is_refused_without_being_held(tmp_path: Path, name: str) -> None:
     path, data, message = TOO_LARGE[name]
@@ -591,6 +592,7 @@ def test_the_same_bytes_give_the_same_bytes(tmp_path: Path, configure: Callable[
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(["List VMs", "list vms.", ""])
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(TEXT, TEXT), max_size=30), st.lists(st.sampled_from(sorted(RULES.kinds)), unique=True))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
 def test_rows_are_conserved_and_groups_are_whole_for_any_rows_and_rules(

@@ -150,6 +150,7 @@ def test_a_folder_without_a_model_gives_the_servers_log(tmp_path: Path, serve: S
     assert 0 < len(refusal.value.others) <= 20
 
 
+@pytest.mark.slow
 def test_a_deadline_that_passes_refuses_with_the_logs_last_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serve: Serve
 ) -> None:
@@ -164,6 +165,7 @@ def test_a_deadline_that_passes_refuses_with_the_logs_last_lines(
         started.close()
 
 
+@pytest.mark.slow
 def test_a_log_is_made_printable_and_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serve: Serve) -> None:
     script = (
         r"import sys; sys.stdout.buffer.write(b'\x1b[31mred\x1b[0m\n\n\xff\x00\rover\n' + b'x' * 1000); sys.exit(7)"
@@ -177,6 +179,7 @@ def test_a_log_is_made_printable_and_short(tmp_path: Path, monkeypatch: pytest.M
     assert refusal.value.others == ("red", "\ufffd\ufffd", "over", "x" * 300)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_what_a_process_was_started_to_ignore_stays_ignored_and_a_second_signal_breaks_nothing(
     number: signal.Signals,
@@ -204,6 +207,7 @@ except KeyboardInterrupt:
     assert done.stdout.split("\n") == ["still here", "cleaned up", "interrupted", ""]
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_end_by_sigterm_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serve: Serve
 ) -> None:
@@ -256,6 +260,7 @@ def ours(folder: Path) -> tuple["subprocess.Popen[str]", int, Path]:
     return process, int(pid), Path(home)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_run_that_is_told_to_end_ends_its_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
@@ -269,6 +274,7 @@ def test_a_run_that_is_told_to_end_ends_its_server(
     assert not home.exists()
 
 
+@pytest.mark.slow
 def test_what_a_killed_run_left_is_ended_at_the_next_start_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serve: Serve
 ) -> None:

@@ -18,6 +18,7 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(context, "_TICK", 0.05)
 
 
+@pytest.mark.slow
 def test_a_phase_without_a_terminal_prints_how_far_it_is_and_how_fast(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress("test rows", 9, "row") as bar:
         for _ in range(9):
@@ -32,6 +33,7 @@ def test_a_phase_without_a_terminal_prints_how_far_it_is_and_how_fast(capsys: py
     assert lines[-1].endswith("done")
 
 
+@pytest.mark.slow
 def test_a_server_that_keeps_still_does_not_make_the_lines_stop(capsys: pytest.CaptureFixture[str]) -> None:
     assert context.together(2, [0.0, 0.5], lambda seconds: time.sleep(seconds), "test rows", "row") == [None, None]
     lines = capsys.readouterr().err.splitlines()

@@ -37,6 +37,8 @@ from tests.conftest import as_params, scaled_down
 from tests.test_evaluate import split
 from tests.test_merge import make_adapter
 
+pytestmark = pytest.mark.slow
+
 KINDS = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}
 LOOSE = {"max_logprob_diff": 5.0, "min_top1": 0.01}
 GATE = {"kind": "non_inferior", "metric": "exact-match", "against": UNQUANTISED, "margin": 0.3, "confidence": 0.9}
@@ -163,7 +165,6 @@ def root(tmp_path: Path, tiny_base: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.slow
 def test_what_ships_is_the_export_and_the_record_leads_from_the_adapter_to_it(root: Path) -> None:
     document = with_export()
     text = root / "texts.jsonl"
@@ -251,7 +252,6 @@ def _write_exported(root: Path, report: ParityReport, said: Exported | None) -> 
     files.write_json(root / layout.PARITY_REPORT, report.model_copy(update={"exported": said}))
 
 
-@pytest.mark.slow
 def test_an_export_too_far_from_16_bits_ships_nothing(root: Path) -> None:
     with pytest.raises(MergeRefused, match=r"int8 and the 16-bit model disagree on \d+ tokens of 8 prompts: .*1e-09"):
         merge(as_params(with_export(max_logprob_diff=1e-9)), root)

@@ -20,6 +20,8 @@ from stages.training import checkpoints
 from tests import pipeline_repository, training_tree, warm
 from tests.conftest import REPOSITORY, as_params, scaled_down, written
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def root(tmp_path: Path, tiny_base: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -44,7 +46,6 @@ def _curve(root: Path, store: str) -> list[float]:
     return [point.value for history in found for point in sorted(history, key=lambda point: point.step)]
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("forked_ranks")
 def test_two_ranks_learn_what_one_process_learns_from_twice_the_batch(root: Path, store: str) -> None:
     found, losses = [], []
@@ -94,7 +95,6 @@ def _until(true: Callable[[], object], seconds: float = 300) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the ranks in Linux's /proc")
 def test_a_killed_rank_ends_all_and_the_next_run_goes_on_to_the_same_bytes(root: Path) -> None:
     document = _document(max_steps=12, early_stopping={"patience": 99, "per_epoch": 3})
@@ -126,7 +126,6 @@ def test_a_killed_rank_ends_all_and_the_next_run_goes_on_to_the_same_bytes(root:
     assert (digest.of_tree(root / layout.ADAPTER), (root / layout.LOSS_CURVE).read_text()) == (through, curve)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("forked_ranks")
 def test_ranks_refuse_alike_and_it_is_raised_once(root: Path, capfd: pytest.CaptureFixture[str], store: str) -> None:
     from mlflow import MlflowClient

@@ -19,6 +19,8 @@ from tests.conftest import REPOSITORY
 from tests.pipeline_repository import environment, git, interpreter, write_params
 from tests.test_fetch import assert_dense, start
 
+pytestmark = pytest.mark.slow
+
 BUDGET = {
     "prepare": {"services": 6, "rows_per_service": 150},
     "min_rows": {"train": 300, "valid": 20, "test": 100},
@@ -39,7 +41,6 @@ def fetched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return root, said
 
 
-@pytest.mark.slow
 def test_the_default_sources_come_through_the_users_own_index(fetched: tuple[Path, str], tmp_path: Path) -> None:
     root, said = fetched
     assert said.splitlines()[-1].startswith("fetch: base 6 files, 272.6 MB, tree sha256:")
@@ -54,7 +55,6 @@ def test_the_default_sources_come_through_the_users_own_index(fetched: tuple[Pat
     assert report == files.read_json(REPOSITORY / layout.FETCH_REPORT, FetchReport)
 
 
-@pytest.mark.slow
 def test_fine_tuning_really_lifts_exact_match_above_the_fairly_prompted_base(fetched: tuple[Path, str]) -> None:
     root, _ = fetched
     document = yaml.safe_load((REPOSITORY / "params.yaml").read_text())

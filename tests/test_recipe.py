@@ -168,6 +168,7 @@ def _asked(root: Path, *arguments: str) -> tuple[int, str]:
     return done.exit_code, done.output.replace(f"{root}/", "")
 
 
+@pytest.mark.slow
 def test_a_recipe_is_compared_with_mains_over_seeds(root: Path) -> None:
     _write(root)
     code, output = _asked(root)
@@ -194,6 +195,7 @@ def _other(**digests: str) -> Callable[[Recipe], Recipe]:
     return lambda recipe: recipe.model_copy(update=digests)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "seeds", "nan", "messages"),
     [
@@ -242,6 +244,7 @@ def _unmeasured(plain: dict[str, Any]) -> None:
     plain["differences"][0]["one"] = A
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("edit", "forged", "message"),
     [
@@ -280,6 +283,7 @@ def _mains(root: Path) -> None:
     (root / layout.PARAMS).write_text(git(root, "show", "main:params.yaml"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("move", "message"),
     [
@@ -304,6 +308,7 @@ def test_a_branch_that_was_not_compared_is_told_and_the_spread_stays(
     assert message in output
 
 
+@pytest.mark.slow
 def test_without_a_sweep_the_comment_says_how_to_measure(root: Path) -> None:
     code, output = _asked(root)
     assert (code, output.count("\n")) == (8, 1)
@@ -316,6 +321,7 @@ def test_without_a_sweep_the_comment_says_how_to_measure(root: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_best_setting_is_that_of_the_best_mean_that_trains_with_every_seed(root: Path) -> None:
     swept = _swept(root, lambda recipe: recipe, 2, nan=False)
     assert [values["train.learning_rate"] for values, _ in swept.by_values()] == [0.002, 0.001]

@@ -20,6 +20,8 @@ from tests import build_tree, git_service, ledger_tree, report_tree
 from tests.conftest import REPOSITORY, read_yaml
 from tests.pipeline_repository import git
 
+pytestmark = pytest.mark.slow
+
 BRANCH = "pull-request"
 
 

@@ -20,6 +20,8 @@ from stages.loaders.table import Table
 from stages.tools import reduce
 from tests.conftest import REPOSITORY, as_params
 
+pytestmark = pytest.mark.slow
+
 WORDS = [
     "list",
     "list",
@@ -136,7 +138,6 @@ def test_each_rule_of_these_tests_finds_something(tmp_path: Path, document: dict
     assert [each.rule for each in found.rules if not each.rows] == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["ray", "four processes"])
 def test_every_engine_writes_the_same_bytes(tmp_path: Path, document: dict[str, Any], engine: str) -> None:
     if engine == "ray":
@@ -217,7 +218,6 @@ def test_rules_that_undo_each_other_are_refused(tmp_path: Path, document: dict[s
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
 def test_the_command_prints_what_to_pin(tmp_path: Path, document: dict[str, Any]) -> None:
     params = _params(document, PAIRS, RULES)
     _raw(tmp_path / "raw", 3)

@@ -61,6 +61,7 @@ def test_what_is_no_reference_is_refused_in_one_line(text: str) -> None:
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.slow
 @given(st.text(alphabet="aA0._-:/@[] oci:sha256\0\n", max_size=40) | st.text(max_size=20))
 def test_any_text_is_a_reference_that_reads_back_or_is_refused(text: str) -> None:
     try:

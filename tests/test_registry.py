@@ -95,12 +95,14 @@ def test_a_blob_comes_back_as_it_was_sent(store: Repository, size: int, known: b
     assert read(store, digest_of(data), size) == data
 
 
+@pytest.mark.slow
 def test_a_large_blob_is_read_once(store: Repository) -> None:
     blob = Bytes(noise(5 << 20, 2))
     store.add(blob, None, ignore)
     assert blob.reads == 1
 
 
+@pytest.mark.slow
 def test_a_blob_that_is_there_is_not_sent_again(plain: Registry, store: Repository) -> None:
     data = noise(3 << 20, 3)
     with FaultyProxy(plain.host) as proxy:
@@ -147,6 +149,7 @@ def test_a_file_that_cannot_be_read_is_no_trouble_of_the_connection(store: Repos
         store.add(Broken(noise(2_000_000, 6)), None, ignore)
 
 
+@pytest.mark.slow
 def test_many_layers_at_once_share_one_client(store: Repository) -> None:
     blobs, lock, told = [noise(3 << 20, seed) for seed in range(10, 18)], threading.Lock(), [0]
 
@@ -185,6 +188,7 @@ def test_a_manifest_is_stored_by_digest_and_by_tag(store: Repository) -> None:
         assert store.document(reference) == (data, MANIFEST, digest_of(data))
 
 
+@pytest.mark.slow
 def test_a_manifest_with_a_subject_is_stored(store: Repository) -> None:
     layer, config = store.add(Bytes(b"layer"), None, ignore), store.add(Bytes(b"{}"), None, ignore)
     first = manifest_of({layer: 5}, config)
@@ -228,6 +232,7 @@ def test_a_blob_of_another_size_than_announced_is_refused(store: Repository, siz
         read(store, digest, size)
 
 
+@pytest.mark.slow
 def test_an_independent_tool_pulls_what_was_pushed(store: Repository, tmp_path: Path) -> None:
     layer = noise(1 << 16, 32)
     config = json.dumps(
@@ -249,6 +254,7 @@ def test_tls_with_an_unknown_authority_is_refused_and_never_becomes_http(tmp_pat
         assert f"/etc/docker/certs.d/{running.host}/ca.crt" in refused.value.todo
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "certs.d"])
 def test_tls_with_an_authority_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     made = certificate(tmp_path / "tls")
@@ -269,6 +275,7 @@ def test_tls_with_an_authority_of_ones_own(tmp_path: Path, monkeypatch: pytest.M
             assert localhost.has(digest_of(data), len(data))
 
 
+@pytest.mark.slow
 def test_a_client_s_own_certificate_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = certificate(tmp_path / "tls")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
@@ -337,6 +344,7 @@ def test_other_registries_have_no_known_limit(host: str) -> None:
     limits.check(host, [10**12])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 5 << 20])
 def test_a_blob_is_sent_in_one_request_without_a_range(plain: Registry, store: Repository, size: int) -> None:
     """GHCR takes 4 MiB of a request with a Content-Range, and ECR the first such request alone."""

@@ -135,12 +135,14 @@ STORED: dict[str, Callable[[Path, str], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stored", STORED)
 def test_a_stored_login_opens_a_registry(basic: Registry, docker: Path, stored: str) -> None:
     STORED[stored](docker, basic.host)
     _round_trip(basic.host, list(STORED).index(stored))
 
 
+@pytest.mark.slow
 def test_a_stored_password_and_tls_together(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, docker: Path) -> None:
     made = certificate(tmp_path / "tls")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(made.ca))
@@ -222,6 +224,7 @@ def test_docker_hub_has_its_own_api_host_and_key(docker: Path) -> None:
     assert auth.login("example.org") is None
 
 
+@pytest.mark.slow
 def test_tokens_are_asked_for_by_scope_and_kept(bearer: Registry, tokens: TokenServer, docker: Path) -> None:
     docker_config(docker, bearer.host)
     store = _round_trip(bearer.host, 10)
@@ -263,6 +266,7 @@ def test_a_token_that_is_refused_is_renewed_once(bearer: Registry, tokens: Token
     assert not store.has(digest_of(b"nothing"), 7)
 
 
+@pytest.mark.slow
 def test_a_token_refused_in_the_middle_of_an_upload_is_renewed_and_the_blob_is_sent_again(
     bearer: Registry, tokens: TokenServer, docker: Path
 ) -> None:
@@ -325,6 +329,7 @@ def test_a_token_server_that_gives_no_token_is_refused(basic: Registry, docker: 
         assert "the token server" in refused.what
 
 
+@pytest.mark.slow
 def test_a_login_goes_to_no_other_host(basic: Registry, docker: Path) -> None:
     """Neither with a redirect of a download, nor with an upload that is sent elsewhere, not even to another port."""
     data = noise(2_500_000, 20)
@@ -353,6 +358,7 @@ def test_secrets_that_a_registry_sends_back_are_not_shown(basic: Registry, docke
         assert "403 DENIED: no *** with Basic ***: https://h/x" in refused.what
 
 
+@pytest.mark.slow
 def test_a_login_is_never_in_the_clear_to_a_proxy_of_the_environment(
     basic: Registry, docker: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

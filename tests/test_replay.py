@@ -47,6 +47,7 @@ def test_every_row_is_a_sentence_and_asked_once() -> None:
     assert all(first_sentence(row["reference"]) == row["reference"] for row in learnt)
 
 
+@pytest.mark.slow
 def test_a_file_without_prompts_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "q.jsonl").write_text('{"question": "Why?"}\n')
     done = subprocess.run(

@@ -34,6 +34,8 @@ from tests.http_standin import Handler, StandIn
 from tests.pipeline_repository import git, write_params
 from tests.test_report_text import LINKED, NASTY, RENDERER, Seen, gfm
 
+pytestmark = pytest.mark.slow
+
 SNAPSHOTS = Path(__file__).parent / "snapshots" / "report"
 WRITE = "LOCKSTEP_WRITE_SNAPSHOTS"  # set it, run the tests, and read the difference in git
 FOR = Options(target="main", number=7)

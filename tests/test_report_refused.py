@@ -34,6 +34,8 @@ from tests.conftest import REPOSITORY
 from tests.pipeline_repository import git, write_params
 from tests.test_report_text import LINKED, NASTY, RENDERER, Seen, gfm
 
+pytestmark = pytest.mark.slow
+
 FOR = Options(target="main", number=7)
 NOT_FINITE = TrainingRefused("the loss is not finite at step 12", "lower train.learning_rate, or raise train.warmup")
 
@@ -205,7 +207,6 @@ def test_what_is_no_file_of_ours_is_neither_read_nor_a_traceback(root: Path, wha
             dvc.python(root, ["-c", ""], "nothing")
 
 
-@pytest.mark.slow
 def test_a_refusal_of_nasty_words_is_nothing_but_text(root: Path) -> None:
     leave(root, "train", NOT_FINITE)
     usual = Seen(RENDERER.render(report(root, FOR).markdown))
@@ -266,7 +267,6 @@ def test_a_run_that_breaks_off_without_a_word_is_told_too(root: Path) -> None:
     assert first(report(root, FOR)) == "❌ **run refused**: dvc repro ended with 255"
 
 
-@pytest.mark.slow
 def test_lockstep_run_leaves_why_fetch_refused_and_takes_it_back_when_it_succeeds(
     tmp_path: Path, tiny_base: Path, document: dict
 ) -> None:

@@ -88,6 +88,7 @@ def shown(text: str) -> str:
     return visible(text).replace("|", "│")
 
 
+@pytest.mark.slow
 @settings(max_examples=600, deadline=None)
 @given(TEXTS)
 def test_a_cell_is_one_code_span_with_the_visible_text(text: str) -> None:
@@ -117,6 +118,7 @@ def test_github_s_own_renderer_agrees(text: str) -> None:
         assert not [name for name, _ in seen.attributes if name != "align"]
 
 
+@pytest.mark.slow
 def test_github_s_own_renderer_agrees_on_a_thousand_at_once() -> None:
     """One table of many rows: no cell reaches into another."""
     texts = [one + two for one in NASTY[:40] for two in NASTY[:40]]
@@ -134,6 +136,7 @@ def test_a_terminal_shows_the_text_of_a_cell_without_its_marks(text: str) -> Non
     assert all(line.isprintable() for line in lines)
 
 
+@pytest.mark.slow
 @settings(max_examples=600, deadline=None)
 @given(TEXTS)
 @example("23 of 445 test rows (5.2%) share 13 words; at most 8.0% may")

@@ -30,6 +30,8 @@ from tests.gateway_process import running
 from tests.http_standin import Handler, StandIn
 from tests.pipeline_repository import write_params
 
+pytestmark = pytest.mark.slow
+
 nobodys_configuration = ledger_tree.nobodys_configuration
 CANDIDATE = "c0ffee123456"
 SORRY = "I'm sorry, but I can't help with that."
@@ -490,7 +492,6 @@ def test_the_decision_over_http_is_computed_anew_at_each_question(root: Path) ->
         server.shutdown()
 
 
-@pytest.mark.slow
 def test_two_real_gateways_capture_what_a_canary_reads(root: Path) -> None:
     options = ("--environment", "production", "--captures", str(root / layout.CAPTURES))
     (root / "a").mkdir()

@@ -178,6 +178,7 @@ def test_of_duplicates_the_same_one_stays_in_any_order(prompts: list[str]) -> No
     assert len(gone) == 4
 
 
+@pytest.mark.slow
 @given(st.lists(st.text(max_size=30)), st.sampled_from(sorted(RULES)))
 def test_every_rule_conserves_rows_whatever_the_text(prompts: list[str], name: str) -> None:
     made = [_draft(prompt, source=f"f:{i}") for i, prompt in enumerate(prompts)]

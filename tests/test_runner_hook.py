@@ -108,6 +108,7 @@ def test_nothing_that_a_job_before_left_in_the_work_tree_is_run(tmp_path: Path) 
     assert started(tmp_path, pull("stranger/router"), PYTHONPATH=str(tmp_path))[0] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("labels", "goes_on"), [((), False), ((f"run {SHA}",), True)])
 def test_steps_that_always_run_do_not_run_after_a_refusal(
     tmp_path: Path, labels: tuple[str, ...], goes_on: bool

@@ -161,6 +161,7 @@ def test_a_pattern_that_does_not_compile_is_refused(pattern: str) -> None:
         scoring.score(Regex(kind="regex", pattern=pattern), "a", "")
 
 
+@pytest.mark.slow
 def test_a_pattern_that_would_run_for_ever_is_refused_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(regex_scorer, "REGEX_SECONDS", 0.2)
     started = time.monotonic()

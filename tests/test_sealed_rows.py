@@ -22,6 +22,8 @@ from tests import evidence_tree, model_tree
 from tests.conftest import as_params, scaled_down
 from tests.pipeline_repository import write_params
 
+pytestmark = pytest.mark.slow
+
 KEY = b"MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
 SECRET = "zanzibar"  # in every row, and nowhere else
 COUNT = 40
@@ -121,7 +123,6 @@ SAID: dict[str, tuple[Callable[[list[Row]], list[Row]], str]] = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("how", SAID)
 def test_one_bit_is_said_and_no_score_and_no_row_is_left_anywhere(
     how: str, tree: Tree, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -180,7 +181,6 @@ REFUSED: dict[str, tuple[Callable[[Tree, pytest.MonkeyPatch], object], type[Refu
 }  # fmt: skip
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("how", REFUSED)
 def test_what_cannot_be_asked_is_refused_without_a_bit_and_without_a_row(
     how: str, tree: Tree, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

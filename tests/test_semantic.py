@@ -28,6 +28,8 @@ from stages.validate import validate
 from tests.conftest import REPOSITORY
 from tests.test_validate import SIZES, _good, _params, _write
 
+pytestmark = pytest.mark.slow
+
 LONG = "key " * 60  # more tokens than the encoder holds
 NO_FOLDER = b"no folder"
 PIN = digest.of_bytes(NO_FOLDER).removeprefix("sha256:")

@@ -154,6 +154,7 @@ def _signing(monkeypatch: pytest.MonkeyPatch, standin: Standin, identity: str) -
     monkeypatch.setattr(sigstore, "sign", lambda payloads: [standin.bundle(one, identity, ISSUER) for one in payloads])
 
 
+@pytest.mark.slow
 def test_a_release_is_signed_and_found_by_an_identity(
     standin: Standin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -261,6 +262,7 @@ def test_sigstores_package_signs_our_bytes_as_they_are_whatever_digests_they_nam
     assert dsse.verify(json.dumps(plain).encode(), (signer,), "release").payload == STATEMENT
 
 
+@pytest.mark.slow
 def test_the_package_is_asked_for_only_where_an_identity_counts() -> None:
     text = "import sys; import release.verbs.sign, release.verbs.evidence, release.verbs.keys; print('sigstore' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", text], check=True, capture_output=True, text=True)

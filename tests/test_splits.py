@@ -37,6 +37,7 @@ def items(draw: st.DrawFn) -> list[splits.Item]:
     ]
 
 
+@pytest.mark.slow
 @given(items())
 @settings(deadline=None)  # the first example loads scipy
 def test_no_group_and_no_near_duplicate_crosses_a_split_and_no_row_is_lost(rows: list[splits.Item]) -> None:
@@ -74,6 +75,7 @@ def test_a_chat_stays_with_a_row_that_asks_what_it_answers_and_not_with_each_tha
     assert splits.groups([*rows, chat("e", "good morning")], NEAR) == {"a": "a", "b": "a", "e": "a", "c": "c", "d": "c"}
 
 
+@pytest.mark.slow
 @given(items(), st.randoms(use_true_random=False), st.integers(0, 5))
 @settings(max_examples=40, deadline=None)
 def test_the_order_of_the_rows_changes_nothing(rows: list[splits.Item], random: Random, seed: int) -> None:
@@ -117,6 +119,7 @@ def test_a_new_row_moves_few_others() -> None:
         assert sum(1 for row in rows if before[row.id] != after[row.id]) <= 6
 
 
+@pytest.mark.slow
 def test_one_per_cent_more_rows_move_few_others() -> None:
     rows, more = _spread(20_000), _spread(200, start=20_000)
     own = {row.id: row.id for row in (*rows, *more)}

@@ -70,6 +70,7 @@ def lines(screen: str) -> list[str]:
     return [re.sub(r"\b\d:\d\d\b", "0:00", re.sub("  +", "  ", line.strip())) for line in screen.splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "child", "wanted"),
     [
@@ -99,6 +100,7 @@ def test_a_log_gets_a_line_when_a_stage_begins_and_one_when_it_ends(
     assert ("library: noise\n" in log and "Use `dvc push`" in log) is (child == TWO_STAGES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("term", ["xterm", "dumb"])
 def test_a_terminal_sees_the_running_stage_move_in_its_own_line(tmp_path: Path, term: str) -> None:
     screen = on_terminal([sys.executable, "-c", PROGRAM, "", TWO_STAGES], 48, tmp_path, TERM=term)
@@ -110,12 +112,14 @@ def test_a_terminal_sees_the_running_stage_move_in_its_own_line(tmp_path: Path, 
     assert " ".join(lines("\n".join(last))).strip().endswith(" ".join(shown[2 * (term == "dumb") :]))
 
 
+@pytest.mark.slow
 def test_a_job_that_has_a_terminal_gets_the_lines_of_a_log(tmp_path: Path) -> None:
     screen = on_terminal([sys.executable, "-c", PROGRAM, "", REFUSES], 40, tmp_path, CI="true")
     assert lines(click.unstyle(screen)) == REFUSED
     assert "\r" not in screen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("child", "shown", "logged"),
     [

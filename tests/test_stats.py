@@ -59,6 +59,7 @@ def test_a_one_sided_bound_is_the_end_of_a_wider_two_sided_interval() -> None:
     assert intervals.interval_of(mean, 0.3, 1).low == pytest.approx(0.7)
 
 
+@pytest.mark.slow
 @given(SCORES, st.floats(0.01, 0.999), st.integers(1, 5))
 def test_an_interval_holds_its_mean_and_stays_in_range(scores: list[float], confidence: float, size: int) -> None:
     for groups in (alone(len(scores)), [str(i // size) for i in range(len(scores))]):
@@ -66,6 +67,7 @@ def test_an_interval_holds_its_mean_and_stays_in_range(scores: list[float], conf
         assert 0 <= found.low <= found.value <= found.high <= 1
 
 
+@pytest.mark.slow
 @given(SCORES, st.floats(0.5, 0.999), st.integers(1, 5), st.floats(0, 1), st.sampled_from(["above", "below"]))
 @example([0.0] * 8 + [1.0], 0.5000000000000001, 2, 0.0, "above")  # a quantile that rounds to zero
 @example([1.0, 1e-17], 0.75, 1, 0.75, "below")  # a score whose distance from 1 rounds to 1
@@ -94,6 +96,7 @@ def test_a_means_test_of_single_rows_is_the_exact_binomial_test() -> None:
     assert (mean.p_above(0.0), mean.p_above(1.0)) == (0, 1)
 
 
+@pytest.mark.slow
 @given(SCORES, st.integers(1, 4))
 def test_arrays_and_numbered_groups_say_what_lists_and_names_do(scores: list[float], size: int) -> None:
     names, codes = [f"g{i // size}" for i in range(len(scores))], np.arange(len(scores)) // size
@@ -106,6 +109,7 @@ def test_arrays_and_numbered_groups_say_what_lists_and_names_do(scores: list[flo
     )
 
 
+@pytest.mark.slow
 @given(SCORES)
 def test_the_order_of_rows_does_not_matter(scores: list[float]) -> None:
     groups = [str(i // 3) for i in range(len(scores))]
@@ -135,6 +139,7 @@ def test_an_impossible_question_is_an_error(
 Draw = Callable[[random.Random], list[float]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "draw_group", "mean", "least"),
     [

@@ -20,6 +20,8 @@ from tests import ledger_tree, mirrors_tree
 from tests.ledger_tree import git, keep
 from tests.mirrors_tree import NAME, World, edit, hold, move
 
+pytestmark = pytest.mark.slow
+
 nobodys_configuration, made, world = ledger_tree.nobodys_configuration, mirrors_tree.made, mirrors_tree.world
 STAGING, PRODUCTION = (layout.ENVIRONMENTS / name for name in ("staging", "production"))
 

@@ -37,6 +37,8 @@ from tests import training_tree, warm
 from tests.conftest import REPOSITORY, as_params, scaled_down, written
 from tests.training_tree import METHODS
 
+pytestmark = pytest.mark.slow
+
 FIRST, SECOND = 12, 40  # optimiser steps of the two steps
 FILES = ["adapter_config.json", "adapter_model.safetensors"]
 
@@ -187,7 +189,6 @@ def test_a_sweep_of_steps_is_refused(tmp_path: Path) -> None:
 # --- training ---
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("second", ["dpo", "grpo"])
 def test_the_second_step_goes_on_from_the_adapter_of_the_first_and_all_is_recorded(root: Path, second: str) -> None:
     from mlflow import MlflowClient
@@ -253,7 +254,6 @@ def models(monkeypatch: pytest.MonkeyPatch) -> list["weakref.ref[Any]"]:
     return made
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("methods", "shared", "lora"),
     [
@@ -282,7 +282,6 @@ def test_any_order_of_methods_trains_twice_to_the_same_bytes_and_merges(
     assert (parity.adapter, parity.merged_into) == (found[0].adapter, "trained" if "quantization" in shared else None)
 
 
-@pytest.mark.slow
 def test_a_step_does_not_go_on_beside_other_codes_of_a_4_bit_base(root: Path) -> None:
     document = _document("sft", "dpo", quantization={"kind": "nf4", "double": True}, precision="bf16")
     first, _ = chain.alone(as_params(document))
@@ -308,7 +307,6 @@ def _runs(document: dict) -> list[Any]:
     return list(client.search_runs([experiment.experiment_id]))
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("forked_ranks")
 @pytest.mark.parametrize("devices", [1, 2])
 def test_what_stops_a_later_step_stops_before_the_first_one_trains(root: Path, devices: int) -> None:
@@ -388,7 +386,6 @@ def _trainings(place: Path, manifests: str) -> set[str]:
     return {path.relative_to(place).parts[0] for path in place.glob(manifests)}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("second", "step", "where", "devices"),
     [("dpo", 2, HERE, 1), ("grpo", 2, THERE, 1), ("dpo", 1, HERE, 1), ("dpo", 2, HERE, 2)],
@@ -448,7 +445,6 @@ def test_a_killed_training_goes_on_in_its_step_and_ends_in_the_bytes_of_one_that
     assert where == HERE or not list(place.iterdir())
 
 
-@pytest.mark.slow
 def test_a_finished_step_is_used_by_another_second_step_and_not_if_its_bytes_are_others(
     tmp_path: Path, tiny_base: Path, straight: Callable[..., Straight], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -530,7 +526,6 @@ def _repository(root: Path, base: Path, spoil: Callable[[int, dict], dict] | Non
     return document
 
 
-@pytest.mark.slow
 def test_answers_and_pairs_of_one_table_go_through_the_pipeline_to_a_verdict_about_the_last_adapter(
     tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -569,7 +564,6 @@ def test_answers_and_pairs_of_one_table_go_through_the_pipeline_to_a_verdict_abo
     assert repository.repro(root, "validate") == ["prepare", "validate"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [

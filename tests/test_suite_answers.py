@@ -24,6 +24,8 @@ from tests.conftest import as_params
 from tests.pipeline_repository import write_params
 from tests.test_judges import Endpoint, endpoint
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["endpoint"]  # fixtures
 
 COUNT = 104

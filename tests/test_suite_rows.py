@@ -31,6 +31,8 @@ from tests import evidence_tree, model_tree
 from tests.conftest import _WORDS, REPOSITORY, as_params, read_yaml
 from tests.pipeline_repository import write_params
 
+pytestmark = pytest.mark.slow
+
 COUNT = 40
 GATES: dict[str, dict[str, Any]] = {
     "knows": {"kind": "threshold", "metric": "exact-match", "at_least": 0.05, "confidence": 0.95, "resolution": 0.2},

@@ -105,6 +105,7 @@ def run(tmp_path: Path, document: dict) -> Run:
     return found
 
 
+@pytest.mark.slow
 def test_a_gate_asks_the_samples_of_a_suite_and_says_that_they_are_witnessed(run: Run) -> None:
     verdict = run.judged()
     assert verdict.status == "pass"
@@ -123,6 +124,7 @@ def test_a_gate_asks_the_samples_of_a_suite_and_says_that_they_are_witnessed(run
     assert hold(Records(run.root)).verdict == verdict
 
 
+@pytest.mark.slow
 def test_an_explanation_says_of_which_samples_it_is_and_what_they_are_worth(run: Run) -> None:
     verdict = run.judged()
     for name, gate in run.params().gates.items():
@@ -144,6 +146,7 @@ def test_a_suite_is_written_as_neutral_lines_and_a_report(run: Run) -> None:
     assert (result.samples, result.files["logs.base"].license) == (SAMPLES, "CC0-1.0")
 
 
+@pytest.mark.slow
 def test_without_suites_nothing_is_bound_and_no_finding_mentions_them(run: Run) -> None:
     run.document["suites"] = {}
     for gate in run.document["gates"].values():
@@ -258,6 +261,7 @@ REFUSED: dict[str, tuple[Callable[[Run], object], str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", REFUSED)
 def test_a_log_that_is_about_something_else_is_refused_in_one_line(run: Run, how: str) -> None:
     change, line = REFUSED[how]
@@ -318,6 +322,7 @@ TAMPERED: dict[str, tuple[Callable[[Run], object], str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", TAMPERED)
 def test_a_verdict_is_void_once_what_it_read_is_changed_or_gone(run: Run, how: str) -> None:
     change, line = TAMPERED[how]
@@ -382,6 +387,7 @@ def test_lines_are_held_to_the_suite_at_the_gate_too(run: Run) -> None:
         assert "data/suites/chat.jsonl: candidate: has 59 samples, and the suite has 60" in finding.reason
 
 
+@pytest.mark.slow
 def test_main_is_compared_with_by_its_own_log(run: Run) -> None:
     run.document["gates"] = {"keeps": {**run.document["gates"]["remembers"], "against": "main"}}
     (finding,) = run.judged().findings
@@ -427,6 +433,7 @@ CHANCE: dict[str, tuple[float | None, bool]] = {  # on the scale of 1 to 5, wher
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CHANCE)
 def test_a_suite_of_another_tool_whose_base_guesses_cannot_show_forgetting(run: Run, case: str) -> None:
     """Of the gates that rule out a loss; a gain over a base that guesses is one."""
@@ -441,6 +448,7 @@ def test_a_suite_of_another_tool_whose_base_guesses_cannot_show_forgetting(run: 
     assert bool(said) is not shows
 
 
+@pytest.mark.slow
 def test_gates_of_two_suites_make_two_claims(run: Run) -> None:
     """The same question of other samples is another question, so that Holm's correction counts both."""
     run.document["suites"]["more"] = json.loads(json.dumps(run.suite))
@@ -573,6 +581,7 @@ def _inspect(run: Run, change: Callable[[dict[str, Any]], object]) -> None:
     run.suite["logs"]["candidate"] = _pinned(path)
 
 
+@pytest.mark.slow
 def test_a_log_of_inspect_becomes_neutral_lines(inspected: Run) -> None:
     (finding,) = inspected.judged().findings
     assert (finding.value, finding.n, finding.evidence) == (0.5, 4, "witnessed")
@@ -691,6 +700,7 @@ def _label(run: Run, lines: list[dict[str, Any]]) -> None:
     run.suite["judge"]["log"] = _pinned(run.root / "labels.jsonl", lines)
 
 
+@pytest.mark.slow
 def test_judgements_are_recorded_with_who_made_them_and_bound_to_the_answers(labelled: Run) -> None:
     verdict = labelled.judged()
     assert verdict.status == "pass"
@@ -711,6 +721,7 @@ def test_judgements_are_recorded_with_who_made_them_and_bound_to_the_answers(lab
     assert len(lines) == 80
 
 
+@pytest.mark.slow
 def test_an_answer_without_a_value_counts_against_the_candidate(labelled: Run) -> None:
     """One row of each model, the candidate's right answer and the base's wrong one, has none."""
     lines = _judgements(labelled, lambda answer: answer.score)
@@ -776,6 +787,7 @@ def test_labels_of_other_bytes_than_the_pinned_are_refused(labelled: Run) -> Non
         suites(labelled.params(), labelled.root)
 
 
+@pytest.mark.slow
 def test_a_judgement_that_was_changed_after_the_stage_makes_the_gates_fail(labelled: Run) -> None:
     labelled.judged()
     path = labelled.root / layout.JUDGEMENTS / "chat.jsonl"
@@ -790,6 +802,7 @@ def test_a_judgement_that_was_changed_after_the_stage_makes_the_gates_fail(label
         hold(Records(labelled.root))
 
 
+@pytest.mark.slow
 def test_judgements_of_other_answers_are_none_at_the_gate(labelled: Run) -> None:
     """All digests agree, and still the judge saw another text than the model's answer."""
     labelled.judged()
@@ -804,6 +817,7 @@ def test_judgements_of_other_answers_are_none_at_the_gate(labelled: Run) -> None
         assert "the judged answer is sha256:999999999999…" in finding.reason
 
 
+@pytest.mark.slow
 def test_answers_that_were_not_judged_break_the_chain(labelled: Run) -> None:
     labelled.judged()
     _edit(
@@ -813,6 +827,7 @@ def test_answers_that_were_not_judged_break_the_chain(labelled: Run) -> None:
         assert "candidate predictions of suite chat: suites says 999999999999, evaluate says" in finding.reason
 
 
+@pytest.mark.slow
 def test_under_another_test_set_only_its_rows_count(labelled: Run) -> None:
     """As the policy of another commit asks: its rows, where all of them were judged; none where one was not."""
     labelled.judged()
@@ -852,6 +867,7 @@ def test_a_judge_that_cannot_be_asked_is_refused_when_params_are_read(labelled: 
         as_params(labelled.document)
 
 
+@pytest.mark.slow
 def test_what_a_stage_that_was_killed_left_is_replaced(run: Run) -> None:
     run.judged()
     stale = run.root / layout.SUITES / "gone.jsonl"

@@ -158,6 +158,7 @@ def test_a_number_between_two_ends_stays_between_them() -> None:
         search.tell(values, 0.5)
 
 
+@pytest.mark.slow
 def test_a_search_of_few_settings_tries_each_once() -> None:
     search = Search({"train.lora.r": [4, 8]}, 12, 17)
     found = []
@@ -223,6 +224,7 @@ def test_the_best_mean_over_seeds_comes_first_and_refused_trainings_are_named() 
     assert "* train.lora.r=16, seed 1: refused: step 3: the loss is nan" in lines
 
 
+@pytest.mark.slow
 def test_a_search_is_told_as_one_and_drawn_along_its_ranges(tmp_path: Path) -> None:
     runs = tuple(
         _run(rank, seed, rank / 100).model_copy(

@@ -21,6 +21,8 @@ from stages.loaders.table import Columns, Table
 from stages.sources import canonical, parsing, uris
 from tests import postgres_service
 
+pytestmark = pytest.mark.slow
+
 FIELD = "data.uri"
 
 

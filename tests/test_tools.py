@@ -27,6 +27,8 @@ from stages.weights import parity
 from tests import training_tree
 from tests.conftest import as_params, scaled_down
 
+pytestmark = pytest.mark.slow
+
 _OF_TRL = Path(str(metadata.distribution("trl").locate_file("trl"))) / "chat_templates"
 # As Qwen2.5 has it: tools in the system's turn, calls as JSON between tags, results in a turn of the user.
 MARKED = (

@@ -19,6 +19,8 @@ from stages.train import train
 from tests import training_tree
 from tests.conftest import REPOSITORY, as_params, written
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +76,6 @@ def test_a_tracker_that_is_named_twice_is_refused(document: dict[str, Any]) -> N
         as_params(document)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("tracked", "forked_ranks")
 @pytest.mark.parametrize("devices", [1, 2])
 def test_tensorboard_gets_the_curve_and_the_adapter_stays_the_same(
@@ -98,7 +99,6 @@ def test_tensorboard_gets_the_curve_and_the_adapter_stays_the_same(
     assert "TENSORBOARD_LOGGING_DIR" not in os.environ
 
 
-@pytest.mark.slow
 def test_weights_and_biases_gets_the_curve_without_a_network(
     tmp_path: Path, document: dict[str, Any], tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,7 +115,6 @@ def test_weights_and_biases_gets_the_curve_without_a_network(
     assert b"train/loss" in data
 
 
-@pytest.mark.slow
 def test_weights_and_biases_without_a_login_is_refused_on_one_line(
     tmp_path: Path, document: dict[str, Any], tiny_base: Path
 ) -> None:

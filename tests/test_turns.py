@@ -14,6 +14,8 @@ from checks.training.interface import Train
 from tests import training_tree
 from tests.conftest import as_params, scaled_down
 
+pytestmark = pytest.mark.slow
+
 TURNS = ("Be brief.", "show the queue", "queue", "and the  disk?", "disk, of\ncourse", "all", "vault")
 _OF_TRL = Path(str(metadata.distribution("trl").locate_file("trl"))) / "chat_templates"
 _TEXTS = {name: TEMPLATES.kinds[name].text for name in ("chatml", "plain")}

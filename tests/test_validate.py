@@ -21,6 +21,8 @@ from stages.validate import validate
 from tests import training_tree
 from tests.conftest import as_params, scaled_down
 
+pytestmark = pytest.mark.slow
+
 LABELS = ("vm", "sql", "acr", "dns")
 SIZES = {"train": 40, "valid": 8, "test": 20}
 Splits = dict[str, list[Row]]

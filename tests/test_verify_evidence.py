@@ -21,6 +21,8 @@ from tests import build_tree, evidence_tree, spoil
 from tests.conftest import scaled_down
 from tests.ledger_tree import packed
 
+pytestmark = pytest.mark.slow
+
 
 def probed(root: Path, params: Params) -> None:
     """Probes that are about the record in ``root``, of a model that nobody asks."""

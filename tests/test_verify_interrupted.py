@@ -18,6 +18,8 @@ from tests import build_tree
 from tests.conftest import REPOSITORY, scaled_down
 from tests.test_verify_evidence import probed
 
+pytestmark = pytest.mark.slow
+
 # Answers the check `start` and the only probe, and keeps whatever is asked later, the test rows, waiting.
 SERVER = """
 import itertools, json, sys, time

@@ -26,6 +26,8 @@ from tests.conftest import as_params
 from tests.github_api_standin import READ_ONLY, TOKEN, StandIn
 from tests.pipeline_repository import write_params
 
+pytestmark = pytest.mark.slow
+
 nobodys_configuration = ledger_tree.nobodys_configuration
 SINCE = datetime(2026, 3, 2, tzinfo=UTC)  # a Monday
 WINDOW = ("--from", "2026-03-02", "--to", "2026-03-09")

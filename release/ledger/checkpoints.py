@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 from checks.errors import RemoteRefused
 from release.ledger import place, push, trees, write
-from release.ledger.place import Place
-from release.ledger.types import Change
+from release.ledger.types import Change, Place
 
 FILE = Path("lockstep-checkpoint.json")
 

@@ -13,7 +13,7 @@ from checks.errors import PromotionRefused
 from release.adapters.git import Said
 from release.ledger import message, place
 from release.ledger.outrun import outrun
-from release.ledger.place import Place, Wanted
+from release.ledger.types import Place, Wanted
 
 _TRIES = 5
 

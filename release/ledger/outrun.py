@@ -7,7 +7,7 @@ from checks.errors import EvidenceRefused, Outrun
 from checks.formats import pointer
 from checks.text import redact
 from release.ledger import trees
-from release.ledger.place import Place
+from release.ledger.types import Place
 
 
 def outrun(where: Place, tip: str, now: str | None, environments: Sequence[str]) -> Outrun:

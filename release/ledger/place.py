@@ -1,68 +1,18 @@
 """Where the ledger is: a branch of a remote, or of this clone without a remote; and how its state is read."""
 
-import hashlib
 import re
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from checks.config.release_params import Promote
 from checks.errors import EvidenceRefused, MachineRefused, ParamsRefused, RemoteRefused
 from checks.text import redact
 from release.adapters.git import Git, Said
-from release.ledger.types import TagRef
+from release.ledger.types import Look, Place, TagRef
 
 _LOOKS = 20  # until two agree
 _HASH = re.compile(r"^[0-9a-f]{40}$")
-
-
-class Place(NamedTuple):
-    """``remote``: a name or address that git knows; None: the branch of this clone is the ledger."""
-
-    git: Git
-    branch: str
-    remote: str | None
-    prefix: str  # of the root in the repository: "" or "folder/"
-
-    @property
-    def shown(self) -> str:
-        """Its name in messages."""
-        return f"{self.branch} of {redact(self.remote)}" if self.remote else self.branch
-
-    @property
-    def ref(self) -> str:
-        """The full name of the branch, where it is."""
-        return f"refs/heads/{self.branch}"
-
-    @property
-    def seen(self) -> str:
-        """The ref that keeps the last known tip, so that git does not delete the commit."""
-        name = hashlib.sha256(f"{self.remote or ''}\0{self.branch}".encode()).hexdigest()[:16]
-        return f"refs/lockstep/{name}/tip"
-
-
-class Look(NamedTuple):
-    """The state of the ledger when it was read. ``tip`` None: there is no such branch."""
-
-    tip: str | None
-    tags: dict[str, TagRef]
-
-
-class Wanted(NamedTuple):
-    """A compare-and-swap: the branch from ``tip`` to ``made``, and new tags (full name to object).
-
-    If ``made`` is ``tip``, only tags are created.
-    """
-
-    tip: str
-    made: str
-    tags: dict[str, str]
-
-    @property
-    def moves(self) -> bool:
-        """Whether the branch moves."""
-        return self.made != self.tip
 
 
 def find(root: Path, promote: Promote, deadline: float) -> Place:

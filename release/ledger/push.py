@@ -14,8 +14,7 @@ from checks.text import redact
 from release.adapters.git import Said
 from release.ledger import place
 from release.ledger.outrun import outrun
-from release.ledger.place import Place, Wanted
-from release.ledger.types import taken
+from release.ledger.types import Place, Wanted, taken
 
 _TRIES = 6  # while another push holds the remote's locks
 # Messages of a remote that nearly always mean that two pushes met.

@@ -14,8 +14,7 @@ from release.adapters import commits
 from release.ledger import checkpoints, held, here, moves, place, ran, trees, walk, write
 from release.ledger.checkpoints import Last
 from release.ledger.held import Counts, Held
-from release.ledger.place import Place
-from release.ledger.types import Change, Move, Tags
+from release.ledger.types import Change, Move, Place, Tags
 from release.ledger.walk import Walk
 
 DEADLINE = 60.0  # seconds for one call of git, those that ask a remote included

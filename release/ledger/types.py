@@ -1,15 +1,43 @@
-"""The ledger's types: moves, changes, tags and people."""
+"""The ledger's types: where it is, its moves, changes, tags and people."""
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from checks.formats.pointer import Pointer
+from checks.text import redact
+from release.adapters.git import Git
 
 # "other": not made by a verb of Lockstep, but by hand, by a merge that resolved a conflict, or by a commit that
 # contradicts its message.
 Kind = Literal["promote", "rollback", "other"]
+
+
+class Place(NamedTuple):
+    """``remote``: a name or address that git knows; None: the branch of this clone is the ledger."""
+
+    git: Git
+    branch: str
+    remote: str | None
+    prefix: str  # of the root in the repository: "" or "folder/"
+
+    @property
+    def shown(self) -> str:
+        """Its name in messages."""
+        return f"{self.branch} of {redact(self.remote)}" if self.remote else self.branch
+
+    @property
+    def ref(self) -> str:
+        """The full name of the branch, where it is."""
+        return f"refs/heads/{self.branch}"
+
+    @property
+    def seen(self) -> str:
+        """The ref that keeps the last known tip, so that git does not delete the commit."""
+        name = hashlib.sha256(f"{self.remote or ''}\0{self.branch}".encode()).hexdigest()[:16]
+        return f"refs/lockstep/{name}/tip"
 
 
 class Move(NamedTuple):
@@ -62,6 +90,29 @@ class TagRef(NamedTuple):
 
 
 Tags = Mapping[str, TagRef]
+
+
+class Look(NamedTuple):
+    """The state of the ledger when it was read. ``tip`` None: there is no such branch."""
+
+    tip: str | None
+    tags: dict[str, TagRef]
+
+
+class Wanted(NamedTuple):
+    """A compare-and-swap: the branch from ``tip`` to ``made``, and new tags (full name to object).
+
+    If ``made`` is ``tip``, only tags are created.
+    """
+
+    tip: str
+    made: str
+    tags: dict[str, str]
+
+    @property
+    def moves(self) -> bool:
+        """Whether the branch moves."""
+        return self.made != self.tip
 
 
 def taken(tag: str, names: Iterable[str]) -> str | None:

@@ -14,8 +14,7 @@ from checks.errors import PromotionRefused
 from checks.text import redact
 from release.adapters.git import Git
 from release.ledger import here, push, trees
-from release.ledger.place import Place, Wanted
-from release.ledger.types import Change, Tag
+from release.ledger.types import Change, Place, Tag, Wanted
 
 
 def commit(where: Place, tip: str, change: Change, environments: Sequence[str]) -> tuple[str, tuple[str, ...]]:

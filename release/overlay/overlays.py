@@ -24,7 +24,7 @@ from checks.formats.serving import ImageReport
 from release import runtimes
 from release.adapters.registry import reference
 from release.adapters.registry.reference import Reference
-from release.image import image
+from release.image import weights
 from release.runtimes import Runtime
 
 FOLDER = Path("release")  # in an environment's folder: what a promotion writes, and nothing else
@@ -159,13 +159,12 @@ def check(environment: str, found: Mapping[Path, bytes | None], wanted: Mapping[
 
 
 def _agree(pointer: Pointer, built: ImageReport, runtime: Runtime, serve: Serve) -> None:
-    path = f"/models/{serve.name}-{image.version(pointer.model)}"
     pairs = {
         "model": (pointer.model, built.model),
         "image": (pointer.digest, built.image),
         "commit": (pointer.commit, built.commit),
         "runtime": (runtime.name, built.runtime),
-        "path of the weights": (path, built.path),
+        "path of the weights": (weights.place(serve.name, pointer.model), built.path),
     }
     failures = [
         f"{name}: {here}, its evidence says {there!r}" for name, (here, there) in pairs.items() if here != there

@@ -9,6 +9,7 @@ from checks.identity import Digest
 from release.adapters import commits
 from release.adapters.git import Git
 from release.evidence.released import Released
+from release.image import weights
 from release.ledger import DEADLINE, Ledger
 from release.promotion import change, environment
 from release.promotion.context import PromotionContext
@@ -58,7 +59,7 @@ def promoted(there: PromotionContext, name: str, before: Pointer, worse: Digest,
     stated = environment.stated(present, name)
     built = stated.predicate.image.model_copy(update={
         "model": worse, "image": digest.of_bytes(f"a drill's image of {worse}".encode()),
-        "path": f"/models/{there.records.at(before.commit).serve.name}-{worse.removeprefix('sha256:')[:12]}",
+        "path": weights.place(there.records.at(before.commit).serve.name, worse),
     })  # fmt: skip
     stated = stated.model_copy(update={"predicate": stated.predicate.model_copy(update={"image": built})})
     unsigned = b'{"drill": "nobody signed this"}\n'

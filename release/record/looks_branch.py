@@ -12,8 +12,7 @@ from checks import layout
 from checks.errors import Outrun, PromotionRefused, RemoteRefused
 from release.adapters.git import Git
 from release.ledger import place, push, write
-from release.ledger.place import Place
-from release.ledger.types import Change
+from release.ledger.types import Change, Place
 from release.record import looks
 
 BRANCH = "lockstep/looks"

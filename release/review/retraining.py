@@ -19,7 +19,7 @@ from release.adapters import commits, github
 from release.adapters.git import Git
 from release.adapters.retries import RequestError
 from release.ledger import DEADLINE, Change, place, push, trees
-from release.ledger.place import Place
+from release.ledger.types import Place
 from release.ledger.write import commit_of
 from release.monitoring.store import Task
 from release.monitoring.window import Traffic

@@ -10,6 +10,7 @@ from checks.decision.held import refusal as verdict_refusal
 from checks.errors import EvidenceRefused
 from checks.formats.serving import ImageReport, ProbeReport
 from checks.rows import Prediction, Row
+from release.image import weights
 from release.record.held import hold
 from release.record.records import Records
 from release.serving.served import Served, served
@@ -70,7 +71,7 @@ def expected(root: Path, image: bool) -> Expected:
         rows=rows,
         offline=offline,
         image=report,
-        path=report.path if report else f"/models/{held.params.serve.name}-{model.removeprefix('sha256:')[:12]}",
+        path=report.path if report else weights.place(held.params.serve.name, model),
         suites=served(held.params.suites, held.evidence, model),
     )
 
