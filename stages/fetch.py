@@ -19,7 +19,8 @@ from checks import digest, files, layout
 from checks.chat_templates import TEMPLATES
 from checks.config.params import Params, Source
 from checks.errors import MachineRefused, SourceRefused
-from checks.formats.data_reports import MAIN_SOURCE, Fetched, FetchReport
+from checks.formats.data_reports import MAIN_SOURCE, FetchReport
+from checks.formats.report import Fetched
 from stages import entry, sources
 from stages.sources import Verified, archive, declared, parsing, uris
 from stages.tracking import others

@@ -13,7 +13,6 @@ from checks.evaluation import scoring
 from checks.formats.data_reports import (
     DataReport,
     Expectation,
-    Fetched,
     FetchReport,
     PrepareReport,
     RuleCount,
@@ -37,6 +36,7 @@ from checks.formats.evaluation_reports import (
     Speed,
     ValidScores,
 )
+from checks.formats.report import Fetched
 from checks.formats.suite_report import SuitesReport
 from checks.formats.training_reports import MergedFile, ParityReport, TrainMeasured, TrainReport
 from checks.formats.verdict import Finding, Verdict

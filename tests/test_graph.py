@@ -55,7 +55,7 @@ def test_the_folders_of_kinds_are_those_that_this_test_expects() -> None:
     kinds = {"stages/loaders", "stages/training/methods", "checks/rules", "checks/scorers"}
     assert {name: found for name, found in code.items() if found} == {
         "fetch": {"stages/sources/schemes", "checks/chat_templates"}, "prepare": kinds, "validate": kinds | {"stages/sources/schemes"}, "train": {"stages/training/methods", "checks/scorers"},
-        "score": {"checks/scorers"}, "evaluate": {"checks/scorers"}, "suites": {"checks/retrievers", "checks/scorers", "checks/suites", "stages/judges", "stages/sources/schemes"}, "gate": {"checks/gates", "checks/retrievers", "checks/scorers", "checks/suites", "stages/judges"},
+        "merge": {"stages/sources/schemes"}, "score": {"checks/scorers"}, "evaluate": {"checks/scorers"}, "suites": {"checks/retrievers", "checks/scorers", "checks/suites", "stages/judges", "stages/sources/schemes"}, "gate": {"checks/gates", "checks/retrievers", "checks/scorers", "checks/suites", "stages/judges"},
     }  # fmt: skip
 
 

@@ -5,24 +5,11 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from checks.formats.data_statistics import Statistics
-from checks.formats.report import Count, Report, StageReport
+from checks.formats.report import Count, Fetched, Report, StageReport
 from checks.identity import Digest
 from checks.rows import Record
 
 MAIN_SOURCE = "main"  # the source that data.uri names, where several are told apart
-
-
-class Fetched(Record):
-    """One source: its address, the verified pin, and the digest of the directory made from it."""
-
-    uri: str
-    sha256: str
-    size: Count  # bytes that were hashed
-    files: Count
-    digest: Digest  # of the output directory
-    license: str | None  # as params.yaml states it
-    declared: str | None  # what the source says of itself, as it spells it; None when it says nothing
-    chat_template: Digest | None = None  # of its text; of a base alone
 
 
 class FetchReport(StageReport):

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field
 
 from checks import digest
-from checks.identity import Plugin, PluginName
+from checks.identity import Digest, Plugin, PluginName
 from checks.rows import Record, Sparse
 
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,40}$")]  # also the name of a file
@@ -44,3 +44,16 @@ class StageReport(Report, Sparse):
 def now_called(name: object) -> object:
     """The name of an earlier model. Older versions wrote ``champion`` for ``production``."""
     return "production" if name == "champion" else name
+
+
+class Fetched(Record):
+    """One source: its address, the verified pin, and the digest of the directory made from it."""
+
+    uri: str
+    sha256: str
+    size: Count  # bytes that were hashed
+    files: Count
+    digest: Digest  # of the output directory
+    license: str | None  # as params.yaml states it
+    declared: str | None  # what the source says of itself, as it spells it; None when it says nothing
+    chat_template: Digest | None = None  # of its text; of a base alone

@@ -5,9 +5,8 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from checks import digest
-from checks.formats.data_reports import Fetched
 from checks.formats.energy import Energy
-from checks.formats.report import Count, Report, StageReport, TreePath
+from checks.formats.report import Count, Fetched, Report, StageReport, TreePath
 from checks.identity import Digest
 from checks.rows import Record, Sparse
 

@@ -13,7 +13,8 @@ from pydantic import Field
 from checks import layout
 from checks.data import licenses
 from checks.data.licenses import License
-from checks.formats.data_reports import Fetched, FetchReport
+from checks.formats.data_reports import FetchReport
+from checks.formats.report import Fetched
 from checks.formats.verdict import Finding, Verdict
 from checks.gating.chain import gap
 from checks.gating.gate_kind import Case, Explained, GateKind, Reads, failed

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from checks import files, layout
 from checks.errors import EvidenceRefused
-from checks.formats.data_reports import DataReport, Expectation, Fetched, PrepareReport
+from checks.formats.data_reports import DataReport, Expectation, PrepareReport
+from checks.formats.report import Fetched
 from checks.rows import Record
 from release.pages import html
 from release.record import named

@@ -21,8 +21,9 @@ from cyclonedx.output.json import JsonV1Dot6
 from checks import layout
 from checks.decision.held import HeldVerdict
 from checks.errors import EvidenceRefused
-from checks.formats.data_reports import MAIN_SOURCE, Fetched
+from checks.formats.data_reports import MAIN_SOURCE
 from checks.formats.evaluation_reports import EvaluationReport, Interval
+from checks.formats.report import Fetched
 from checks.formats.serving import ImageReport
 from checks.gating.chain import Reports
 from release.evidence import strict

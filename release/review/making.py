@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from checks.formats.data_reports import Fetched, FetchReport, PrepareReport
+from checks.formats.data_reports import FetchReport, PrepareReport
+from checks.formats.report import Fetched
 from release.review.comparison import Changed, Cost
 from release.review.sides import Side
 

@@ -91,7 +91,7 @@ def _run(root: Path, job: Path) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as printed:
         done = subprocess.run(
-            [_python(root), *_WORKER, "round", job], stdin=subprocess.DEVNULL, stdout=printed, stderr=printed,
+            [_python(root), *_WORKER, "round", job.resolve()], stdin=subprocess.DEVNULL, stdout=printed, stderr=printed,
             env=_environment(), cwd=job.parent,
         )  # fmt: skip
     if done.returncode:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from checks import digest, layout
 from checks.errors import MergeRefused, SourceRefused
-from checks.formats.data_reports import Fetched
+from checks.formats.report import Fetched
 from checks.imports import uncollected
 from checks.sections import Source
 from stages import sources
