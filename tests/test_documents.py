@@ -191,6 +191,15 @@ def test_documents_that_cannot_be_read_are_refused_with_their_place(tmp_path: Pa
         ),
         ('| cell | "said" |', ['| cell | "said" |', "cell", "said"]),
         ("---\n\n…\n", []),
+        ("One\r\nTwo\rThree\u2028Four", ["One", "Two", "Three", "Four", "One Two Three Four"]),
+        ("Question: One?", ["Question: One?", "One?"]),
+        ("(One. Two.) Three", ["(One. Two.) Three", "(One.", "Two.", "Three"]),
+        ("一个。两个", ["一个。两个", "一个。", "两个"]),
+        ("**One.** Two", ["**One.** Two", "One. Two", "One.", "Two"]),
+        ("_One_ t*w*o snake_case", ["_One_ t*w*o snake_case", "One two snake_case"]),
+        ("[One](http://a.example)", ["[One](http://a.example)", "One"]),
+        ("<td>O<b>n</b>e</td>", ["<td>O<b>n</b>e</td>", "One"]),
+        ("One&nbsp;&lt;x&gt; t\u200bw&shy;o", ["One&nbsp;&lt;x&gt; t\u200bw&shy;o", "One\u00a0<x> two"]),
     ],
 )
 def test_the_passages_of_a_document_are_its_lines_sentences_and_cells(text: str, found: list[str]) -> None:
@@ -231,6 +240,9 @@ def ground(tmp_path: Path) -> Callable[[str], chain.Evidence]:
         ("Copy one object from the bucket. The archive belongs to team seven.", None),
         (f"You may say: {EIGHT.lower()}, if there is one.", "ngram_share"),  # whole, anywhere
         (f"You may say {EIGHT.removesuffix(' vault')} vaults.", None),
+        (f"You may say _{EIGHT}_, if there is one.", "ngram_share"),
+        (f"You may say {EIGHT.replace('keys', '[keys](http://a.example/b)')}, if there is one.", "ngram_share"),
+        (f"You may say {EIGHT.replace(' ', '&nbsp;')}, if there is one.", "ngram_share"),
         (f"You may say {SIX.lower()} or of another.", None),  # too short to mean anything there
         (f"You may say:\n{SIX}\n", "ngram_share"),
     ],
