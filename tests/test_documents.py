@@ -24,6 +24,7 @@ from release.cost import training_ahead
 from stages.prepare import prepare
 from stages.train import train
 from stages.training import windows
+from stages.training.answers import trainer_class
 from stages.validate import validate
 from tests import evidence_tree, training_tree
 from tests.conftest import as_params, scaled_down
@@ -39,7 +40,8 @@ MAIN = [
 MANUAL = "# The vault\n\nA vault keeps a key.\nWrite to desk@example.org\x07 to get one, and name the vault with it.  "
 TEXTS = {
     "a.md": MANUAL,
-    "copy.md": f"\n{MANUAL}\n",
+    "copy.md": "\ufeff" + f"\n{MANUAL}\n".replace("\n", "\r\n"),
+    "old.md": MANUAL.replace("\n", "\r"),
     "deep/b.md": "Of the queue and the table: a queue is a list, and a table is not. " * 6,
     "empty.md": " \n",
 }
@@ -149,7 +151,7 @@ def test_documents_are_cleaned_by_the_rules_that_fit_them_and_change_no_other_ro
     assert (one.prompt, one.slice, one.origin, one.group) == ("", "manual", "manual", one.id)
     counted = {rule.rule: rule.rows for rule in report.rules if rule.rows}
     assert counted == {
-        "strip-control-characters": 2, "trim-ends": 5, "mask-personal-data": 2, "drop-empty-reference": 1, "drop-duplicates": 1,
+        "strip-control-characters": 3, "trim-ends": 6, "mask-personal-data": 3, "drop-empty-reference": 1, "drop-duplicates": 2,
         "drop-row-of-other-source": 3, "cut-to-share": counted["cut-to-share"],
     }  # fmt: skip
     assert report.sources["manual"].splits == {"train": 3, "valid": 0, "test": 0}
@@ -191,6 +193,15 @@ def test_documents_that_cannot_be_read_are_refused_with_their_place(tmp_path: Pa
         ),
         ('| cell | "said" |', ['| cell | "said" |', "cell", "said"]),
         ("---\n\n…\n", []),
+        ("One\r\nTwo\rThree\u2028Four", ["One", "Two", "Three", "Four", "One Two Three Four"]),
+        ("Question: One?", ["Question: One?", "One?"]),
+        ("(One. Two.) Three", ["(One. Two.) Three", "(One.", "Two.", "Three"]),
+        ("一个。两个", ["一个。两个", "一个。", "两个"]),
+        ("**One.** Two", ["**One.** Two", "One. Two", "One.", "Two"]),
+        ("_One_ t*w*o snake_case", ["_One_ t*w*o snake_case", "One two snake_case"]),
+        ("[One](http://a.example)", ["[One](http://a.example)", "One"]),
+        ("<td>O<b>n</b>e</td>", ["<td>O<b>n</b>e</td>", "One"]),
+        ("One&nbsp;&lt;x&gt; t\u200bw&shy;o", ["One&nbsp;&lt;x&gt; t\u200bw&shy;o", "One\u00a0<x> two"]),
     ],
 )
 def test_the_passages_of_a_document_are_its_lines_sentences_and_cells(text: str, found: list[str]) -> None:
@@ -231,6 +242,9 @@ def ground(tmp_path: Path) -> Callable[[str], chain.Evidence]:
         ("Copy one object from the bucket. The archive belongs to team seven.", None),
         (f"You may say: {EIGHT.lower()}, if there is one.", "ngram_share"),  # whole, anywhere
         (f"You may say {EIGHT.removesuffix(' vault')} vaults.", None),
+        (f"You may say _{EIGHT}_, if there is one.", "ngram_share"),
+        (f"You may say {EIGHT.replace('keys', '[keys](http://a.example/b)')}, if there is one.", "ngram_share"),
+        (f"You may say {EIGHT.replace(' ', '&nbsp;')}, if there is one.", "ngram_share"),
         (f"You may say {SIX.lower()} or of another.", None),  # too short to mean anything there
         (f"You may say:\n{SIX}\n", "ngram_share"),
     ],
@@ -355,11 +369,21 @@ def _recounted(report: PrepareReport, path: Path, more: int) -> str:
 
 
 @slow
-def test_a_task_is_learned_after_the_documents_and_from_its_own_rows(root: Path) -> None:
+def test_a_task_is_learned_after_the_documents_and_from_its_own_rows(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, learned = trainer_class(), Counter[Any]()
+    compute_loss = trainer.compute_loss
+
+    def counted(self: Any, model: Any, inputs: Any, *others: Any, **named: Any) -> Any:
+        learned[self] += int((inputs["labels"] != -100).sum()) if model.training else 0
+        return compute_loss(self, model, inputs, *others, **named)
+
+    monkeypatch.setattr(trainer, "compute_loss", counted)
     value = document("cpt", "cpt", "sft", manual=source())
     for step, packing in zip(value["train"]["steps"], (False, "bfd", False), strict=True):
         step |= {"packing": packing, "batch_size": 2} | ({} if packing else {"epochs": None, "max_steps": 2})
-        step |= {"max_length": 24} if step["method"] == "cpt" else {}
+        step |= {"max_length": 24, "gradient_accumulation": 2} if step["method"] == "cpt" else {}
     rows, _ = prepared(root, value)
     training_tree.seal(root)
     train(as_params(value), root)
@@ -371,7 +395,8 @@ def test_a_task_is_learned_after_the_documents_and_from_its_own_rows(root: Path)
     assert (one_a_window.sequences, task.sequences) == (made, None)
     assert packed.sequences is not None
     assert packed.sequences < made
-    assert packed.steps == -(-packed.sequences // 2)
+    assert packed.steps == -(-packed.sequences // 4)
+    assert [*learned.values()][1] == sum(_tokens(root)) - packed.rows  # each token but the first of a document
     assert packed.tokens == sum(_tokens(root)) + made - len(cut)  # windows but the first see one token again
     assert [step.started_from for step in report.chain] == [None, one_a_window.adapter, packed.adapter]
     curve = (root / layout.LOSS_CURVE).read_text()

@@ -13,6 +13,8 @@ import re
 import unicodedata
 from collections.abc import Container, Iterable, Iterator, Sequence
 
+from checks.data.documents import plain
+
 _SHORTEST = 8  # words of a text that means something wherever it stands in a document: the least of Brown et al.
 
 
@@ -37,9 +39,10 @@ def first_seen(
             wanted.setdefault(run, []).append(position)
     first: dict[int, int] = {}
     for number, text in enumerate(train):
-        of = words(text)
-        for size in range(min(_SHORTEST, length), length + 1) if number in documents else (length,):
-            for run in _runs(of, size):
+        whole = number in documents
+        sizes = range(min(_SHORTEST, length), length + 1) if whole else (length,)
+        for of in {words(text), words(plain(text))} if whole else (words(text),):
+            for run in (run for size in sizes for run in _runs(of, size)):
                 for position in wanted.pop(run, ()):  # once it is found, a later number is no news
                     first.setdefault(position, number)
     yield from sorted(first.items())

@@ -4,26 +4,52 @@ A test request rarely is a whole document, but it can be a line, a sentence or a
 some words in the middle of a sentence is asked by ``checks.data.contamination``, of the whole text.
 """
 
+import html
 import re
 from collections.abc import Iterator
 
 from checks.rows import Row, request
 
 _BLANK_LINES = re.compile(r"\n\s*\n")
-_ENDS = re.compile(r"(?<=[.!?])\s+|[|\t\"“”]")  # of a sentence, of a cell, of what is quoted
+# Of a sentence, of a cell, of what is quoted; Chinese and Japanese sentences end without a space.
+_ENDS = re.compile(r"(?<=[.!?])[)\]]*\s+|(?<=[。！？])|[|\t\"“”«»「」`]")
 _WORD = re.compile(r"\w")
+_TAGS = (
+    (re.compile(r"</?(?:a|b|code|del|em|font|i|ins|kbd|mark|s|small|span|strong|su[bp]|u)(?:\s[^<>]*)?>", re.I), ""),
+    (re.compile(r"</?[a-z][^<>]*>|<!--|-->", re.I), "\n"),  # of a paragraph, a cell, a new line
+)  # fmt: skip
+_MARKS = (
+    (re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]"), ""),  # characters that nobody sees
+    (re.compile(r"!?\[([^\[\]\n]*)\](?:\([^()\n]*\)|\[[^\[\]\n]*\])"), r"\1"),  # a link
+    (re.compile(r"\*+|~~|\b_{1,3}|_{1,3}\b"), ""),  # emphasis
+)
+
+
+def plain(text: str) -> str:
+    """``text`` as a reader sees it: without HTML's tags and entities, and Markdown's links and emphasis."""
+    for mark, instead in _TAGS:
+        text = mark.sub(instead, text)
+    text = html.unescape(text)
+    for mark, instead in _MARKS:
+        text = mark.sub(instead, text)
+    return text
 
 
 def passages(text: str) -> tuple[str, ...]:
-    """Every line and every sentence of ``text``, each once; a sentence may go over several lines."""
-    found = (each.strip() for each in _pieces(text))
+    """Every line and every sentence of ``text``, as written and as a reader sees it, each once.
+
+    A sentence may go over several lines. What follows a colon counts too: "Question: What is a vault?".
+    """
+    found = (each.strip() for form in dict.fromkeys((text, plain(text))) for each in _pieces(form))
     return tuple(dict.fromkeys(each for each in found if _WORD.search(each)))
 
 
 def _pieces(text: str) -> Iterator[str]:
-    for paragraph in _BLANK_LINES.split(text):
-        yield from paragraph.split("\n")
-        yield from _ENDS.split(" ".join(paragraph.split("\n")))
+    for paragraph in _BLANK_LINES.split("\n".join(text.splitlines())):
+        lines = paragraph.split("\n")
+        for piece in (*lines, *_ENDS.split(" ".join(lines))):
+            yield piece
+            yield piece.partition(": ")[2]
 
 
 def asked(row: Row) -> tuple[str, ...]:

@@ -294,15 +294,16 @@ def _size(batch: Any) -> int:
 
 
 def _plain_text(path: Path, name: str) -> Iterator[Found]:
-    """A file of text, whole, under the column ``text``."""
+    """A file of text, whole, under the column ``text``; its lines end in a line feed, as ``open`` gives them."""
     with path.open("rb") as stream:
         data = stream.read(LARGEST + 1)
     if len(data) > LARGEST:
         raise _too_large(f"{name}:1", f"a file of {path.stat().st_size} bytes")
     try:
-        yield f"{name}:1", {TEXT: data.decode("utf-8-sig")}
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise _Bad(f"{name}: is not UTF-8 at byte {error.start}") from error
+    yield f"{name}:1", {TEXT: text.replace("\r\n", "\n").replace("\r", "\n")}
 
 
 TEXT = "text"  # the column of a file of plain text
