@@ -76,10 +76,10 @@ def best(scores: "NDArray[np.float64]", most: int) -> list[int]:
 
 
 def no_encoder(*_: object) -> "NDArray[np.float32]":
-    """Only the stage suites has one."""
-    raise NotImplementedError
+    """The encoder of callers that load no model: all but the stage suites."""
+    raise NotImplementedError("only the stage suites can encode texts")
 
 
 def no_cross_encoder(*_: object) -> "NDArray[np.float64]":
-    """Only the stage suites has one."""
-    raise NotImplementedError
+    """The cross-encoder of callers that load no model: all but the stage suites."""
+    raise NotImplementedError("only the stage suites can score pairs of texts")

@@ -174,7 +174,9 @@ class SemanticDuplicates(Vectors):
 
     similarity: Annotated[
         float,
-        Field(gt=0, le=1, description="rows whose vectors have this cosine or more are semantic near-duplicates"),
+        Field(
+            gt=0, le=1, description="cosine of two requests' vectors from which on they are semantic near-duplicates"
+        ),
         stricter("lower"),  # more rows have one
     ]
     max_share: Annotated[

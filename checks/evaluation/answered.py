@@ -32,7 +32,7 @@ class RatingSuite(SuiteKind, abc.ABC):
 
     suite: Annotated[
         Name | None,
-        Field(description="the suite of kind rows or rag whose answers are judged; null: the answers to the test rows"),
+        Field(description="a suite of kind rows or rag: its answers are judged; null: those to the test rows"),
     ] = None
 
     def size(self, test_rows: int) -> int:
