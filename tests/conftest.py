@@ -19,6 +19,7 @@ import yaml
 from checks.config import params_file
 from checks.config.params import Params
 from tests import programs
+from tests.effort import EXHAUSTIVE, LEFT_OUT
 
 # As many workers as cores and one more: more threads would wait for one another. Read when torch is loaded, here and in stages.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -93,7 +94,10 @@ def _no_test_cuts_the_power() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start with the files that take longest; all others as they were."""
+    """Start with the files that take longest; all others as they were. Skip what only an exhaustive run runs."""
+    for item in [] if EXHAUSTIVE else items:
+        if item.get_closest_marker("exhaustive"):
+            item.add_marker(pytest.mark.skip(reason=LEFT_OUT))
     places = {name: place for place, name in enumerate(_LONGEST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 

@@ -3,6 +3,7 @@
 import os
 
 EXHAUSTIVE = os.environ.get("LOCKSTEP_EXHAUSTIVE") == "1"
+LEFT_OUT = "exhaustive: LOCKSTEP_EXHAUSTIVE=1 ./lockstep test runs it"
 
 
 def moments(point: int) -> tuple[str, ...]:

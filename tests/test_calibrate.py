@@ -104,7 +104,7 @@ def by_width(folder: Path, precision: str) -> tuple[Any, Any]:
 LOAD = generate.load
 
 
-@pytest.fixture(scope="module", params=["fp32", "bf16"])
+@pytest.fixture(scope="module", params=["fp32", pytest.param("bf16", marks=pytest.mark.exhaustive)])
 def done(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, touchy: Path
 ) -> Iterator[tuple[Path, Params, NoiseReport, str]]:

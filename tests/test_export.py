@@ -431,6 +431,7 @@ def make_model(folder: Path, name: str, tiny: Path) -> None:
     make_tokenizer(folder, name.split("-")[0], tiny, with_bos=name == "mistral-yarn")
 
 
+@pytest.mark.exhaustive
 def test_transformers_4_51_reads_the_exported_model_as_transformers_5_does_and_the_bare_one_wrongly(
     tmp_path: Path, tiny_base: Path, old_libraries: Path
 ) -> None:

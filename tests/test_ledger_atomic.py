@@ -67,7 +67,7 @@ def test_of_two_at_once_one_wins_and_the_other_is_told_who(work: Path, remote: P
     with Service(remote.parent) as running:
         if way == "http":
             git(work, "remote", "set-url", "origin", running.address("origin.git"))
-        races(work, remote, 200 if EXHAUSTIVE else 20)
+        races(work, remote, 200 if EXHAUSTIVE else 8)
 
 
 def test_a_branch_that_moved_for_another_reason_says_so_too(work: Path, remote: Path) -> None:

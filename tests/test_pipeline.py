@@ -142,6 +142,7 @@ def test_a_changed_rule_reruns_from_prepare_onward(finished: Path) -> None:
     assert _dropped(finished) == {"drop-one-word-prompt": len(repository.SERVICES)}
 
 
+@pytest.mark.exhaustive
 def test_a_shorter_longest_prompt_reruns_from_prepare_onward(finished: Path) -> None:
     document = _params(finished)
     document["prepare"]["max_prompt_words"] = 8
@@ -162,6 +163,7 @@ def test_a_changed_expectation_that_still_holds_does_not_retrain(finished: Path)
     assert repository.repro(finished) == ["validate", "gate"]
 
 
+@pytest.mark.exhaustive
 def test_an_experiment_with_another_rank_runs_and_leaves_the_chain_whole(finished: Path) -> None:
     repository.commit(finished, "before the experiment")
     done = repository.dvc(finished, "exp", "run", "-S", "train.lora.r=8")

@@ -55,6 +55,7 @@ def test_the_default_sources_come_through_the_users_own_index(fetched: tuple[Pat
     assert report == files.read_json(REPOSITORY / layout.FETCH_REPORT, FetchReport)
 
 
+@pytest.mark.exhaustive  # the committed record is of a longer training of the same, whose digests CI holds
 def test_fine_tuning_really_lifts_exact_match_above_the_fairly_prompted_base(fetched: tuple[Path, str]) -> None:
     root, _ = fetched
     document = yaml.safe_load((REPOSITORY / "params.yaml").read_text())

@@ -264,6 +264,7 @@ def test_the_record_of_a_repository_in_a_folder_of_another_is_found(tmp_path: Pa
     assert (had.use.how, had.answered) == ("stored", said)
 
 
+@pytest.mark.exhaustive  # the pull request's journey compares with main in a run too
 def test_within_a_run_of_the_pipeline_main_and_production_are_compared_with(tmp_path: Path, tiny_base: Path) -> None:
     root = tmp_path / "clone"
     root.mkdir()

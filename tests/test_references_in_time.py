@@ -186,12 +186,22 @@ def agree(team: Team) -> None:
 @pytest.mark.parametrize(
     ("where", "steps"),
     [
-        ("here", ("train", "promote", "serve", "serve", "data", "promote", "gates")),
-        ("here", ("train", "promote", "merge", "promote", "serve", "rollback", "serve", "promote")),
+        pytest.param(
+            "here", ("train", "promote", "serve", "serve", "data", "promote", "gates"), marks=pytest.mark.exhaustive
+        ),
+        pytest.param(
+            "here",
+            ("train", "promote", "merge", "promote", "serve", "rollback", "serve", "promote"),
+            marks=pytest.mark.exhaustive,
+        ),
         ("here", ("train", "promote", "train again", "promote", "fast-forward", "promote", "roll two back", "gates")),
         ("here", ("train", "fast-forward", "revert", "promote", "squash", "revert")),
         ("here", ("train", "promote", "empty", "serve", "data", "promote", "empty", "promote", "rollback")),
-        ("a branch", ("train", "promote", "serve", "squash", "promote", "rollback", "empty")),
+        pytest.param(
+            "a branch",
+            ("train", "promote", "serve", "squash", "promote", "rollback", "empty"),
+            marks=pytest.mark.exhaustive,
+        ),
         ("a repository", ("train", "promote", "serve", "merge", "promote", "rollback", "empty")),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),

@@ -46,6 +46,12 @@ WAYS: dict[str, dict[str, Any]] = {
     "full": {"full": {"layers": None}, "learning_rate": 0.002},
     **training_tree.METHODS,
 }
+OF_CI = (
+    "sft",
+    "nf4",
+    "full",
+    "dpo",
+)  # a way of each kind; the others differ in what is learned, and not in what is served
 
 
 class Served(NamedTuple):
@@ -65,7 +71,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield Served(server, runtime)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "way", [pytest.param(way, marks=[pytest.mark.exhaustive] if way not in OF_CI else []) for way in WAYS]
+)
 def test_what_was_trained_is_merged_judged_and_served_as_it_answers_offline(
     way: str, tmp_path: Path, tiny_base: Path, served: Served
 ) -> None:

@@ -257,8 +257,10 @@ def models(monkeypatch: pytest.MonkeyPatch) -> list["weakref.ref[Any]"]:
 @pytest.mark.parametrize(
     ("methods", "shared", "lora"),
     [
-        (("sft", "kto", "orpo"), {}, {}),
-        (("dpo", "sft"), {"gradient_checkpointing": True}, {"variant": "dora"}),
+        pytest.param(("sft", "kto", "orpo"), {}, {}, marks=pytest.mark.exhaustive),
+        pytest.param(
+            ("dpo", "sft"), {"gradient_checkpointing": True}, {"variant": "dora"}, marks=pytest.mark.exhaustive
+        ),
         (("sft", "dpo"), {"quantization": {"kind": "nf4", "double": True}, "precision": "bf16"}, {}),
         (("dpo", "grpo", "dpo"), {"neftune_alpha": 5.0}, {"variant": "rslora", "init": "orthogonal"}),
     ],
@@ -388,7 +390,12 @@ def _trainings(place: Path, manifests: str) -> set[str]:
 
 @pytest.mark.parametrize(
     ("second", "step", "where", "devices"),
-    [("dpo", 2, HERE, 1), ("grpo", 2, THERE, 1), ("dpo", 1, HERE, 1), ("dpo", 2, HERE, 2)],
+    [
+        ("dpo", 1, HERE, 1),
+        ("grpo", 2, THERE, 1),
+        pytest.param("dpo", 2, HERE, 1, marks=pytest.mark.exhaustive),
+        pytest.param("dpo", 2, HERE, 2, marks=pytest.mark.exhaustive),
+    ],
 )
 def test_a_killed_training_goes_on_in_its_step_and_ends_in_the_bytes_of_one_that_ran_through(
     tmp_path: Path,

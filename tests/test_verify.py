@@ -117,6 +117,7 @@ def test_a_server_of_the_base_is_found_by_what_it_answers(run: Path, base_server
     assert len(refused.others) == len(report.checks) - 1
 
 
+@pytest.mark.exhaustive
 def test_the_base_in_the_models_own_folder_is_found_by_what_it_answers(
     run: Path, tiny_base: Path, params: Params, tmp_path: Path
 ) -> None:
