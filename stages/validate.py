@@ -5,7 +5,8 @@ In:  data/splits, reports/prepare.json, models/base (its tokenizer and chat temp
 Out: reports/data.json (``checks.formats.data_reports.DataReport``), Data Docs as HTML in data/data_docs, and, only if
 every expectation held, data/validated.json (``checks.formats.data_reports.Seal``). With
 ``validate.semantic_duplicates``, whose pinned encoder is fetched, also data/data_docs/semantic_duplicates.jsonl
-(``stages.quality.semantic.Twin``).
+(``stages.quality.semantic.Twin``). With ``validate.languages`` also data/data_docs/other_languages.jsonl
+(``checks.formats.data_statistics.OtherLanguage``).
 Run: python -m stages.validate
 """
 
@@ -33,6 +34,7 @@ from stages.quality import (
     expectations,
     label_noise,
     labels,
+    languages,
     preferences,
     rows_frames,
     semantic,
@@ -89,10 +91,12 @@ def validate(params: Params, root: Path) -> str:
     frames["conservation"] = rows_frames.conservation(read, report, len(texts.texts))
     frames |= documents.frames(texts, read, params.prepare.near_duplicates)
     frames |= preferences.frames({name: of_split.rows for name, of_split in read.items()}, judged, count, some)
+    spoken = languages.judge(params.validate_.languages, read, texts)
+    frames |= spoken.frames if spoken else {}
     found = None
     if any(counts.values()):
         suspects = label_noise.of(read, only_train) if params.validate_.labels is not None else None
-        found = statistics.of(read, suspects, documents.described(texts))
+        found = statistics.of(read, suspects, documents.described(texts), spoken.statistics if spoken else None)
     meaning = params.validate_.semantic_duplicates
     twins = semantic.twins(meaning, read, root)
     frames |= semantic.frames(meaning, read, twins)
@@ -100,8 +104,10 @@ def validate(params: Params, root: Path) -> str:
     suites = expectations.suites(params.validate_, params.prepare, report, list(defects), needed, some, texts.written)
     suites |= documents.suites(texts, params.prepare, list(defects))
     suites |= preferences.suites(judged, params.validate_.preferences, params.validate_.max_reference_tokens)
+    suites |= languages.suites(params.validate_.languages, spoken)
     suites |= semantic.suites(meaning)
     outcomes = expectations.run(suites, frames, root / layout.DATA_DOCS)
+    languages.write(spoken, root)
     semantic.write(meaning, twins, root)
     failed = [outcome for outcome in outcomes if not outcome.success]
     files.write_json(

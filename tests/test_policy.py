@@ -133,6 +133,9 @@ def _document() -> dict[str, Any]:
     document["validate"]["semantic_duplicates"] = {
         "model": {**_LOG}, "pooling": "mean", "max_tokens": 256, "similarity": 0.95, "max_share": 0.01,
     }  # fmt: skip
+    document["validate"]["languages"] = {
+        "expected": ["en"], "texts": ["request"], "min_characters": 20, "min_probability": 0.7, "max_share": 0.01,
+    }  # fmt: skip
     document["train_budget"] = {"train_minutes": 30, "gpu_hours": 1, "cost": 3, "hourly_price": 2.5}
     document["promote"]["environments"]["production"] |= {
         "soak_hours": 24, "approvals": 1, "signatures": 2, "runtimes": ["tgi"], "verified": ["container"],
@@ -213,6 +216,9 @@ DIRECTIONS: list[tuple[str, Any, Any]] = [
     ("validate.preferences.max_auc", 0.8, 0.7),
     ("validate.semantic_duplicates.similarity", 0.97, 0.9),
     ("validate.semantic_duplicates.max_share", 0.02, 0.0),
+    ("validate.languages.expected", ["en", "fr"], None),
+    ("validate.languages.texts", None, ["request", "reference"]),
+    ("validate.languages.max_share", 0.02, 0.0),
     ("validate.min_rows.valid", 50, 120),
     ("validate.min_rows.test", 950, 1100),
     ("validate.max_prompt_tokens", 100, 90),
@@ -261,6 +267,8 @@ INCOMPARABLE: list[tuple[str, Any]] = [
     ("validate.semantic_duplicates.model.sha256", "2" * 64),
     ("validate.semantic_duplicates.pooling", "first"),
     ("validate.semantic_duplicates.max_tokens", 128),
+    ("validate.languages.min_characters", 10),
+    ("validate.languages.min_probability", 0.9),
     ("sealed.sha256", "0" * 64),
     ("sealed.rows", 3000),
     ("sealed.max_looks", 40),

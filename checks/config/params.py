@@ -29,6 +29,7 @@ from checks.training import preferences, quantization, steps
 from checks.training.interface import MergedInto, Train
 from checks.training.quantization import ExportQuantization
 
+LanguageCode = Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]
 TemplateName = Annotated[str, NameOf(TEMPLATES.kinds)]  # a file of checks/chat_templates
 
 
@@ -186,6 +187,35 @@ class SemanticDuplicates(Vectors):
     ]
 
 
+class Languages(Section):
+    """In which languages the rows should be, by a detector."""
+
+    expected: Annotated[
+        tuple[LanguageCode, ...],
+        Field(strict=False, min_length=1, description="languages that rows may be in, by ISO 639 code, such as en"),
+        stricter("fewer"),
+    ]
+    texts: Annotated[
+        tuple[Literal["request", "reference", "document"], ...],
+        Field(
+            strict=False,
+            min_length=1,
+            description="what is judged, each on its own; document: of continued pre-training",
+        ),
+        stricter("more"),
+    ]
+    min_characters: Annotated[Positive, Field(description="shorter texts are not judged")]
+    min_probability: Annotated[
+        float,
+        Field(ge=0.5, le=1, description="a text whose language is less probable to the detector is not judged"),
+    ]
+    max_share: Annotated[
+        Share,
+        Field(description="share of the judged texts that may be in another language; 1: only counted"),
+        stricter("lower"),
+    ]
+
+
 class Validate(Section):
     """Bounds of the expectations on the splits."""
 
@@ -203,6 +233,11 @@ class Validate(Section):
     semantic_duplicates: Annotated[
         SemanticDuplicates | None,
         Field(description="held-out rows that mean the same as a train row, by an encoder; null: not looked for"),
+        stricter("section"),
+    ] = None
+    languages: Annotated[
+        Languages | None,
+        Field(description="rows in other languages than expected, by a detector; null: not looked for"),
         stricter("section"),
     ] = None
 

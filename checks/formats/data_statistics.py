@@ -4,6 +4,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from checks.identity import Digest
 from checks.rows import Record, Sparse
 
 Count = Annotated[int, Field(ge=0)]
@@ -79,6 +80,42 @@ class LabelNoise(Record):
     rows: tuple[Suspect, ...]  # the least confident
 
 
+class OtherLanguage(Record):
+    """A text that is probably in none of the expected languages."""
+
+    where: str
+    id: str
+    text: str  # request, reference or document
+    language: str  # ISO 639
+    probability: float
+    shown: str  # its first characters
+
+
+class Judged(Record):
+    """The texts of one kind: how many were judged, and in which languages they are."""
+
+    judged: Count
+    not_judged: Count  # too short, or no language is probable enough
+    languages: dict[str, Count]  # of those judged; the commonest first
+    others: Count  # in none of the expected languages
+    rows: tuple[OtherLanguage, ...]  # the most probable of these
+
+
+class Detector(Record):
+    """A package that detects languages; ``sha256`` is the digest of its model."""
+
+    name: str
+    version: str
+    sha256: Digest
+
+
+class Languages(Record):
+    """What a detector says of the languages of texts: see ``stages.quality.languages``."""
+
+    detector: Detector
+    texts: dict[str, Judged]  # by kind: request, reference, document
+
+
 class Documents(Record):
     """The documents for continued pre-training, which the other statistics leave out.
 
@@ -91,12 +128,16 @@ class Documents(Record):
 
 
 class Statistics(Sparse):
-    """The statistics of all splits together. ``labels``: only where validate.labels says that answers are labels."""
+    """The statistics of all splits together.
 
-    sparse: ClassVar[frozenset[str]] = frozenset({"labels", "documents"})
+    ``labels``: only where validate.labels says that answers are labels. ``languages``: with validate.languages.
+    """
+
+    sparse: ClassVar[frozenset[str]] = frozenset({"labels", "documents", "languages"})
 
     prompts: Lengths
     references: Lengths
     writing: Writing
     labels: LabelNoise | None = None
     documents: Documents | None = None
+    languages: Languages | None = None

@@ -13,7 +13,17 @@ from functools import cache
 
 import numpy as np
 
-from checks.formats.data_statistics import Bin, Documents, LabelNoise, Lengths, LongRow, MarkedRow, Statistics, Writing
+from checks.formats.data_statistics import (
+    Bin,
+    Documents,
+    LabelNoise,
+    Languages,
+    Lengths,
+    LongRow,
+    MarkedRow,
+    Statistics,
+    Writing,
+)
 from stages.quality.rows_frames import Read
 
 SHOWN = 10  # rows of a list
@@ -26,7 +36,12 @@ _LIKELY = re.compile(r"[\u00a0-\u017f\u0400-\u04ff\u2010-\u206f\u20a0-\u20bf]+")
 _LOST = "\ufffd"  # what decoders write for bytes that are no text
 
 
-def of(read: Mapping[str, Read], labels: LabelNoise | None, documents: Documents | None = None) -> Statistics:
+def of(
+    read: Mapping[str, Read],
+    labels: LabelNoise | None,
+    documents: Documents | None = None,
+    languages: Languages | None = None,
+) -> Statistics:
     """The statistics of all rows of all splits, and of documents."""
     where, ids, prompts, references = (
         [value for of_split in read.values() for value in of_split.columns[column]]
@@ -39,6 +54,7 @@ def of(read: Mapping[str, Read], labels: LabelNoise | None, documents: Documents
         writing=writing(where, ids, texts),
         labels=labels,
         documents=documents,
+        languages=languages,
     )
 
 

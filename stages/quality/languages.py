@@ -1,0 +1,196 @@
+"""Finds texts in other languages than ``validate.languages.expected``, by the detector py3langid.
+
+py3langid is Naive Bayes over sequences of bytes (Lui and Baldwin, langid.py: An Off-the-shelf Language Identification
+Tool, ACL 2012). Its probabilities say how sure it is, so a text that is too short for it is not judged instead of being
+called foreign: docs/measurements/data.md has its errors by length. Such texts are counted, bounded and listed for
+people to look at. None is dropped.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from checks import digest, files, layout
+from checks.config import params
+from checks.errors import MachineRefused, ParamsRefused
+from checks.formats.data_statistics import Detector, Judged, Languages, OtherLanguage
+from stages import progress
+from stages.quality.documents import Texts
+from stages.quality.expectations import Columns, Expected, Suite, great_expectations
+from stages.quality.rows_frames import Read
+
+if TYPE_CHECKING:
+    from py3langid.langid import LanguageIdentifier
+
+FILE = layout.DATA_DOCS / "other_languages.jsonl"
+SHOWN = 20  # rows of a list
+_PACKAGE = "py3langid"
+_SECTION = "validate.languages"
+_COLUMN = "other_language"
+_NONE = "zxx"  # what py3langid calls numbers, markup and identifiers
+_READ = 2000  # characters of a text that are judged: more take longer and change nothing
+_CHARACTERS = 200  # of a text that are listed
+_DIGITS = 3  # of a probability: processors differ in the sixth
+_Text = tuple[str, str, str]  # where, id, text
+
+
+class Found(NamedTuple):
+    """What was found: the frame of the judged texts of each kind, the statistics, and every text in another language.
+
+    In frames and in ``others`` texts in other languages come first, the most probable of them before the less probable.
+    """
+
+    frames: dict[str, Columns]
+    statistics: Languages
+    others: list[OtherLanguage]
+
+
+def judge(config: params.Languages | None, read: Mapping[str, Read], documents: Texts) -> Found | None:
+    """The languages of the texts that ``config`` names; None if it is None.
+
+    Raises MachineRefused if the detector is not installed, ParamsRefused for a language that it does not know.
+    """
+    if config is None:
+        return None
+    identifier, detector = _loaded(config)
+    frames: dict[str, Columns] = {}
+    texts: dict[str, Judged] = {}
+    others: list[OtherLanguage] = []
+    for kind in dict.fromkeys(config.texts):
+        columns, counts, found = _judged(identifier, config, kind, _texts(kind, read, documents))
+        frames[_frame(kind)], texts[kind] = columns, counts
+        others += found
+    return Found(frames, Languages(detector=detector, texts=texts), sorted(others, key=_rank))
+
+
+def _loaded(config: params.Languages) -> "tuple[LanguageIdentifier, Detector]":
+    try:
+        from py3langid.langid import MODEL_DIR, MODEL_FILE, LanguageIdentifier
+    except ModuleNotFoundError as error:
+        raise MachineRefused(
+            f"{_SECTION} needs {_PACKAGE}, which is not installed", "pip install -c constraints.txt -e '.[languages]'"
+        ) from error
+    model = digest.of_file(MODEL_DIR / MODEL_FILE)
+    detector = Detector(name=_PACKAGE, version=metadata.version(_PACKAGE), sha256=model.sha256)
+    identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    known = sorted({*identifier.labels} - {_NONE})
+    if unknown := sorted({*config.expected} - {*known}):
+        raise ParamsRefused(
+            f"{layout.PARAMS}: {_SECTION}.expected: {_PACKAGE} {detector.version} does not know {', '.join(unknown)}",
+            f"use codes of these: {', '.join(known)}",
+        )
+    return identifier, detector
+
+
+def _texts(kind: str, read: Mapping[str, Read], documents: Texts) -> Iterator[_Text]:
+    if kind == "document":
+        yield from zip(documents.where, documents.ids, documents.texts, strict=True)
+        return
+    for of_split in read.values():
+        texts = of_split.requests if kind == "request" else of_split.references
+        yield from zip(of_split.columns["where"], of_split.columns["id"], texts, strict=True)
+
+
+def _judged(
+    identifier: "LanguageIdentifier", config: params.Languages, kind: str, texts: Iterable[_Text]
+) -> tuple[Columns, Judged, list[OtherLanguage]]:
+    others: list[OtherLanguage] = []
+    sound: list[tuple[str, str]] = []
+    languages: Counter[str] = Counter()
+    unjudged = 0
+    for where, row_id, text in progress.of_rows(f"languages of {kind}s", texts):
+        language, probability = _language(identifier, config, text.strip())
+        if language is None:
+            unjudged += 1
+            continue
+        languages[language] += 1
+        if language in config.expected:
+            sound.append((where, row_id))
+        else:
+            shown = text.strip()[:_CHARACTERS]
+            others.append(
+                OtherLanguage(
+                    where=where, id=row_id, text=kind, language=language, probability=probability, shown=shown
+                )
+            )
+    others.sort(key=_rank)
+    columns: Columns = {
+        "where": [*(other.where for other in others), *(where for where, _ in sound)],
+        "id": [*(other.id for other in others), *(row_id for _, row_id in sound)],
+        _COLUMN: [*map(_said, others), *(None for _ in sound)],
+    }
+    ordered = sorted(languages, key=lambda language: (-languages[language], language))
+    counts = Judged(
+        judged=len(others) + len(sound),
+        not_judged=unjudged,
+        languages={language: languages[language] for language in ordered},
+        others=len(others),
+        rows=tuple(others[:SHOWN]),
+    )
+    return columns, counts, others
+
+
+def _language(identifier: "LanguageIdentifier", config: params.Languages, text: str) -> tuple[str | None, float]:
+    """The language and its probability; None if it is not judged.
+
+    The probabilities of all expected languages count together, so that relatives such as no and da do not compete.
+    """
+    if len(text) < config.min_characters:
+        return None, 0.0
+    ranked = identifier.rank(text[:_READ])
+    expected = [(language, probability) for language, probability in ranked if language in config.expected]
+    together = round(sum(probability for _, probability in expected), _DIGITS)
+    if together >= config.min_probability:
+        return expected[0][0], together
+    language, likeliest = next(each for each in ranked if each[0] not in config.expected)
+    probability = round(likeliest, _DIGITS)
+    return (None if language == _NONE or probability < config.min_probability else language), probability
+
+
+def _rank(other: OtherLanguage) -> tuple[float, str, str]:
+    return -other.probability, other.where, other.text
+
+
+def _said(other: OtherLanguage) -> str:
+    return f"{other.language} {other.probability:.3f} {other.shown!r}"
+
+
+def _frame(kind: str) -> str:
+    return f"{kind}s by language"
+
+
+def suites(config: params.Languages | None, found: Found | None) -> dict[str, Suite]:
+    """The suite of each frame of ``found``."""
+    if config is None or found is None:
+        return {}
+    gxe = great_expectations().expectations
+    by = found.statistics.detector
+    words = (
+        f"at most {config.max_share:.1%} of those judged are in another language than {', '.join(config.expected)}, "
+        f"by {by.name} {by.version} {by.sha256}"
+    )
+    todo = (
+        f"look at {FILE}; drop such rows in the data source, add their language to {_SECTION}.expected, or raise "
+        f"{_SECTION}.max_share"
+    )
+    of = partial(gxe.ExpectColumnValuesToBeNull, column=_COLUMN, mostly=round(1 - config.max_share, 9))
+    return {
+        _frame(kind): {
+            "some are judged": Expected(
+                gxe.ExpectTableRowCountToBeBetween(min_value=1),
+                f"lower {_SECTION}.min_characters or min_probability, or take {kind} out of {_SECTION}.texts: nothing "
+                "is known of them",
+            ),
+            words: Expected(of(), todo),
+        }
+        for kind in found.statistics.texts
+    }
+
+
+def write(found: Found | None, root: Path) -> None:
+    """Write ``FILE``, with every text in another language."""
+    if found is not None:
+        files.write_jsonl(root / FILE, found.others)
