@@ -17,6 +17,7 @@ from release import doctor
 from release.adapters import dvc
 from release.cli import main
 from release.cli.wrapping import hanging, wrapped
+from release.doctor import machine
 from tests.conftest import REPOSITORY
 from tests.http_standin import Handler, StandIn
 from tests.pipeline_repository import commit, git, write_params
@@ -193,6 +194,10 @@ def test_doctor_sees_a_dvc_remote_without_its_password(tmp_path: Path) -> None:
     (tmp_path / ".dvc" / "config").write_text("['remote \"store\"']\n    url = https://me:secret@example.invalid/dvc\n")
     check = _check("DVC remote", doctor.doctor(tmp_path))
     assert (check.status, check.found) == ("ok", "https://example.invalid/dvc")
+    with (tmp_path / ".dvc" / "config").open("a") as stream:
+        stream.write("    version_aware = true\n[core]\n    remote = Store\n")
+    check = machine._dvc_remote(tmp_path)
+    assert (check.status, "--unset store version_aware" in check.fix) == ("optional", True)
 
 
 # the wrapper
