@@ -17,6 +17,7 @@ from release import doctor
 from release.adapters import dvc
 from release.cli import main
 from release.cli.wrapping import hanging, wrapped
+from release.doctor import machine
 from tests.conftest import REPOSITORY
 from tests.http_standin import Handler, StandIn
 from tests.pipeline_repository import commit, git, write_params
@@ -193,6 +194,10 @@ def test_doctor_sees_a_dvc_remote_without_its_password(tmp_path: Path) -> None:
     (tmp_path / ".dvc" / "config").write_text("['remote \"store\"']\n    url = https://me:secret@example.invalid/dvc\n")
     check = _check("DVC remote", doctor.doctor(tmp_path))
     assert (check.status, check.found) == ("ok", "https://example.invalid/dvc")
+    with (tmp_path / ".dvc" / "config").open("a") as stream:
+        stream.write("    version_aware = true\n[core]\n    remote = Store\n")
+    check = machine._dvc_remote(tmp_path)
+    assert (check.status, "--unset store version_aware" in check.fix) == ("optional", True)
 
 
 # the wrapper
@@ -247,7 +252,7 @@ def test_a_terminal_gets_wrapped_lines_in_the_colours_it_wants_and_a_pipe_whole_
         assert click.unstyle(seen).split() == whole.split()
 
 
-def test_the_script_of_a_clone_is_named_as_it_was_called(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_are_named_as_they_can_be_typed_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asks = """
 import os, runpy, sys
 sys.argv = ["lockstep", "gate"]
@@ -259,10 +264,13 @@ found["main"]()
     command = [sys.executable, "-c", asks, str(REPOSITORY / "lockstep")]
     called = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     monkeypatch.setenv("LOCKSTEP_CALLED", called)
+    monkeypatch.chdir(tmp_path)
     said = "run `lockstep build`, then `./lockstep gate`, or pip install x"
     assert hanging(said) == "run `./lockstep build`, then `./lockstep gate`, or .venv/bin/pip install x"
     monkeypatch.delenv("LOCKSTEP_CALLED")
     assert hanging(said) == said
+    (tmp_path / "lockstep").touch()  # a clone, where the console script was called
+    assert hanging(said) == "run `./lockstep build`, then `./lockstep gate`, or pip install x"
 
 
 def test_the_list_of_commands_cuts_no_sentence() -> None:

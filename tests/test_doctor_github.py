@@ -425,6 +425,13 @@ def test_a_folder_as_dvc_remote_is_no_remote_of_several_machines(api: StandIn, c
     assert "folder of one machine" in _look(clone)["DVC remote"].found
 
 
+def test_a_cloud_versioned_remote_is_found_before_a_run_pushes_to_it(api: StandIn, clone: Path) -> None:
+    with (clone / ".dvc" / "config").open("a") as stream:
+        stream.write("    worktree = True\n")
+    _commit(clone)
+    assert _look(clone)["DVC remote"].found.startswith("DVC's default remote store has worktree: with it `dvc push`")
+
+
 def test_release_yml_of_another_repository_may_not_sign_here(api: StandIn, clone: Path) -> None:
     path = clone / "release" / "policy" / "signers.yaml"
     path.write_text(path.read_text().replace("octo/router", "octo/other"))

@@ -17,14 +17,18 @@ from safetensors.numpy import save_file
 from checks import digest, files, layout
 from checks.errors import DataRefused, EvidenceRefused, Refusal
 from checks.formats import refused
+from checks.formats.data_statistics import Documents, Lengths, Statistics, Writing
 from checks.formats.training_reports import MeasuredStep, TrainedStep, TrainMeasured, TrainMemory, TrainReport
+from checks.rows import Message, Row
 from checks.training import cost, memory, steps, tensors
 from checks.training.cost import Span, Training
 from checks.training.interface import Full, Train
 from release.cli import main
-from release.cost import throughput
+from release.cost import throughput, training_ahead
 from release.cost.estimate import NO_HISTORY, NOTHING, Estimate, estimate, refusal
+from release.cost.training_record import Recorded, Unscalable
 from release.verbs.report import Options, report
+from stages.quality.statistics import lengths
 from tests import evidence_tree, report_tree
 from tests.conftest import REPOSITORY, as_params, scaled_down, written
 from tests.ledger_tree import packed
@@ -793,18 +797,86 @@ def test_the_comment_has_a_line_of_energy_only_where_it_was_measured(root: Path)
         assert ("Energy" in found) == bool(line)
 
 
+def _bytes_of_a_row(root: Path) -> float:
+    lines = [line for path in (root / layout.SPLITS).iterdir() for line in path.read_bytes().splitlines(keepends=True)]
+    return sum(map(len, lines)) / len(lines)
+
+
 @pytest.mark.slow
-def test_rows_that_were_added_lengthen_it(root: Path) -> None:
+def test_rows_that_were_added_and_longer_ones_lengthen_it(root: Path) -> None:
     """The splits, their reports, and a lock that says what lay there before."""
-    lock = yaml.safe_load((root / layout.LOCK).read_text())
+    lock, before = yaml.safe_load((root / layout.LOCK).read_text()), _bytes_of_a_row(root)
     size = sum(path.stat().st_size for path in (root / layout.SPLITS).iterdir())
     lock["stages"]["prepare"]["outs"] = [{"path": layout.SPLITS.as_posix(), "md5": "0.dir", "size": size}]
     (root / layout.LOCK).write_text(written(lock))
     _on_main(root, "with sizes", None)
     path = root / layout.SPLITS / "train.jsonl"
-    files.write_jsonl(path, evidence_tree.rows("train", 180))
+    files.write_jsonl(path, [_longer(row) for row in evidence_tree.rows("train", 180)])
     data = json.loads((root / layout.DATA_REPORT).read_text())
     data["rows"]["train"], data["splits"]["train"] = 180, digest.of_file(path).sha256
     (root / layout.DATA_REPORT).write_text(json.dumps(data))
-    found = estimate(root)
-    assert (found.minutes and found.minutes.middle) == pytest.approx(3 * SECONDS / 60, rel=0.02)
+    found, longer = estimate(root), _bytes_of_a_row(root) / before
+    assert longer > 1.5
+    assert (found.minutes and found.minutes.middle) == pytest.approx(3 * longer * SECONDS / 60)
+
+
+def _longer(row: Row) -> Row:
+    return row.model_copy(update={"messages": (*row.messages[:-1], Message(role="user", content="a disk " * 60))})
+
+
+def _statistics(row: int, document: int | None = None) -> Statistics:
+    """Of rows with ``row`` tokens in prompt and reference, half in each, and of documents with so many."""
+
+    def each(tokens: int) -> Lengths:
+        return lengths(["x"], ["x"], [tokens])
+
+    writing = Writing(scripts={}, others=(), garbled=0, garbled_rows=())
+    documents = Documents(tokens=document, lengths=each(document), writing=writing) if document else None
+    return Statistics(prompts=each(row // 2), references=each(row // 2), writing=writing, documents=documents)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("before", "now", "said", "says", "rows", "longer"),
+    [  # 60 rows of 32 tokens were recorded, or 60 documents; 20 rows and 20 documents are here, and 128 tokens a window
+        ("sft", "sft", _statistics(32), _statistics(64), 20, 1.0),  # by bytes, without documents there
+        ("sft", "sft", _statistics(32, 500), _statistics(64, 9000), 20, 2.0),
+        ("cpt", "cpt", _statistics(32, 500), _statistics(32, 1000), 20, 2.0),
+        ("sft", "cpt", _statistics(32), _statistics(64, 1280), 200, 4.0),  # ten windows each
+        ("sft", "cpt", None, _statistics(64, 1280), None, None),
+        ("cpt", "sft", _statistics(32, 500), _statistics(32, 500), None, None),
+    ],
+)
+def test_rows_and_documents_are_each_scaled_by_their_own_length(
+    root: Path, before: str, now: str, said: Statistics | None, says: Statistics, rows: int | None, longer: float | None
+) -> None:
+    plain = evidence_tree.rows("train", 20)
+    documents = [
+        row.model_copy(update={"document": True, "messages": (), "reference": "the disk " * 2000}) for row in plain
+    ]
+    files.write_jsonl(root / layout.SPLITS / "train.jsonl", [*plain, *documents])
+    for name in ("valid", "test"):
+        (root / layout.SPLITS / f"{name}.jsonl").write_text("")
+    report = files.read_json(root / layout.TRAIN_REPORT, TrainReport)
+    report = report.model_copy(update={"tokens": round(report.rows * report.epochs * 32)})
+    measured, train = files.read_json(root / layout.TRAIN_MEASURED, TrainMeasured), _document()["train"]
+    its, there = (
+        steps.of(steps.read(train | {"early_stopping": None} | {"method": each}))[0] for each in (now, before)
+    )
+    size = sum(len(row.model_dump_json()) + 1 for row in plain) / len(plain)
+    recorded = Recorded("main", "0" * 40, report, measured, (there,), None, size, said)
+    ahead = training_ahead.Ahead(its, 20, 2.0, "other", report.base, 9, lengths=says)
+    if rows is None:
+        with pytest.raises(Unscalable, match=f"train.method is {now}, and the record "):
+            training_ahead.pair(root, ahead, recorded)
+        return
+    old, new = training_ahead.pair(root, ahead, recorded)
+    assert new.rows == rows
+    assert new.row_bytes is not None
+    assert old.row_bytes is not None
+    assert new.row_bytes / old.row_bytes == pytest.approx(longer, rel=0.05)
+    found = training_ahead.seconds(root, [ahead], recorded)
+    assert found.train.middle == pytest.approx(SECONDS * rows / report.rows * new.row_bytes / old.row_bytes)
+    assert [factor.above for factor in found.factors if factor.why == f"{now}, recorded {before}"] == [1.5] * (
+        before != now
+    )

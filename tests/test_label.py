@@ -128,7 +128,7 @@ NOT_LABELS: dict[str, tuple[str, int, str]] = {
     "no list of tasks": ("[3]", 8, "no labels: TypeError"),
     "another row": (json.dumps({
         "row": "nobody", "left_sha": f"sha256:{'1' * 64}", "right_sha": f"sha256:{'2' * 64}", "label": "tie", "annotator": "ada",
-    }), 8, "row 'nobody' was not answered; label what `lockstep label chat` wrote"),
+    }), 8, "row 'nobody' was not answered; label what `./lockstep label chat` wrote"),
 }  # fmt: skip
 
 

@@ -110,9 +110,9 @@ def test_a_page_has_the_commands_to_try_verify_and_leave_it(site: Site) -> None:
     page = of(site, "v0.2.0")
     assert f"docker run --rm -p 127.0.0.1:8000:8000 HOST/{site.name}@{page.pointer.digest}" in page.tries
     assert page.tries[-1].startswith("curl http://127.0.0.1:8000/v1/chat/completions ")
-    assert page.checks[0].startswith(f"lockstep evidence show {page.pointer.image} ")
+    assert page.checks[0].startswith(f"./lockstep evidence show {page.pointer.image} ")
     assert page.rollbacks == (
-        'lockstep rollback staging --to v0.1.0 --why "…"', 'lockstep rollback production --to v0.1.0 --why "…"'
+        './lockstep rollback staging --to v0.1.0 --why "…"', './lockstep rollback production --to v0.1.0 --why "…"'
     )  # fmt: skip
     assert of(site, "v0.3.0").rollbacks == ()  # it is in quarantine
     parts = {each.what: each.digest for each in page.parts}

@@ -264,13 +264,6 @@ def test_production_needs_no_data_no_model_and_no_reports_here(root: Path) -> No
     assert move(root, "production").done == "moved"
 
 
-def test_a_base_that_is_gone_is_taken_as_it_was_signed(root: Path) -> None:
-    shutil.rmtree(root / tree.BASE)
-    found = move(root, "staging", dry_run=True)
-    assert verb.refusal(found) is None
-    assert any("cannot be reached" in check.note for check in found.checks if check.about == "layers")
-
-
 def test_weights_alone_are_promoted_where_people_name_their_server(tmp_path: Path) -> None:
     root = tmp_path / "work"
     root.mkdir()

@@ -384,6 +384,42 @@ def test_nor_where_the_base_cannot_be_asked(root: Path, name: str) -> None:
         refused(root, "declares a volume" if "volume" in name else IMAGES[name][1], image=image)
 
 
+def of_base(change: Callable[[Path], object], part: str) -> Callable[[Path], object]:
+    """Change the file that the base's folder has for its ``part``."""
+
+    def tamper(root: Path) -> None:
+        base = report(root).base
+        assert base is not None
+        blobs = root / tree.BASE / "blobs" / "sha256"
+        manifest = blobs / base.manifest.removeprefix("sha256:")
+        of_config = json.loads(manifest.read_bytes())["config"]["digest"].removeprefix("sha256:")
+        change({"manifest": manifest, "config": blobs / of_config, "mark": root / tree.BASE / "oci-layout"}[part])
+
+    return tamper
+
+
+BASES: dict[str, tuple[Callable[[Path], object], str | None]] = {
+    "the manifest is another": (of_base(spoil.flip(at=60), "manifest"), "has other bytes than its name says"),
+    "the config is another": (of_base(spoil.flip(at=60), "config"), "has other bytes than its name says"),
+    "the folder is none": (of_base(lambda path: path.write_text("{}"), "mark"), "is of another version than 1.0.0"),
+    "the config is gone": (of_base(Path.unlink, "config"), None),
+    "the folder is gone": (lambda root: shutil.rmtree(root / tree.BASE), None),
+}
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_a_base_that_is_gone_is_as_signed_and_one_of_other_bytes_stops_the_promotion(root: Path, name: str) -> None:
+    change, why = BASES[name]
+    attach_to(root, report(root).image, envelope(root, unsigned(root)))
+    change(root)
+    if why:
+        refused(root, why)
+    else:
+        found = move(root, "staging", dry_run=True)
+        assert found.done == "planned"
+        assert any("cannot be reached" in check.note for check in found.checks if check.about == "layers")
+
+
 def replayed(root: Path) -> str:
     """The statement of the right image, beside another."""
     image = remade(root, preloaded)

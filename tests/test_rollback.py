@@ -107,7 +107,7 @@ def test_a_canary_rolls_back_what_runs_its_candidate_and_nothing_else(
     before = runs(root)
     done = CliRunner().invoke(main, ["-C", str(root), "canary", "production", "--rollback"])
     assert done.exit_code == 10, done.output
-    assert "`lockstep rollback staging --why …`" in done.stderr
+    assert "`./lockstep rollback staging --why …`" in done.stderr
     where = context.find(root)
     (last, *_) = where.ledger.moves(where.tip, "staging")
     assert (last.kind, last.after and last.after.image, runs(root)) == ("rollback", releases[1].image, before)
@@ -568,7 +568,7 @@ def test_the_command_holds_back_and_releases(first: Path) -> None:
         return done.exit_code, done.output
 
     code, output = run("v0.1.0", "--why", BAD)
-    assert (code, output.count("runs it: `lockstep rollback")) == (0, 2)
+    assert (code, output.count("runs it: `./lockstep rollback")) == (0, 2)
     assert run()[1].startswith("v0.1.0  ")
     assert run("v0.1.0")[0] == run("--why", "x")[0] == run("v0.1.0", "--release", "v0.1.0", "--why", "x")[0] == 2
     assert run("--release", "v0.1.0", "--why", "a joke") == (0, "the quarantine is empty\n")

@@ -207,7 +207,7 @@ def test_two_runs_of_the_same_releases_do_not_write_one_file(root: Path) -> None
         with closing(Kept(path)):
             done = shadow(root, ours.url, theirs.url)
         assert (done.exit_code, len(ours.asked)) == (9, 0), done.output
-        assert "another `lockstep shadow` of these releases runs; wait until it ends" in done.stderr
+        assert "another `./lockstep shadow` of these releases runs; wait until it ends" in done.stderr
         assert shadow(root, ours.url, theirs.url, "--most", "5").exit_code == 11
 
 
@@ -246,7 +246,7 @@ def _nothing(root: Path, ours: Model, theirs: Model) -> None:
     [
         (_replaced, (), 14, "production at http.*: is release 'bbbbbbbbbbbb', and not .*; give the address"),
         (_other, (), 14, "the candidate at http.*: is release '[0-9a-f]{12}', and not c0ffee123456"),
-        (_silent, (), 14, "does not say which release it serves; run `lockstep gateway --release` before it"),
+        (_silent, (), 14, "does not say which release it serves; run `./lockstep gateway --release` before it"),
         (_broken_file, (), 8, r"\.jsonl:1: .*; delete the file"),
         (_no_chats, (), 8, r"no chat with production since .* that can be sent again \(20 requests are left out"),
         (_nothing, ("--candidate-release", "main"), 8, "'main': is neither an environment nor the digest of a model"),
@@ -388,7 +388,7 @@ def test_of_an_environment_that_moved_already_the_candidate_is_what_it_runs_now(
     assert done.exit_code == 10, done.output
     found = json.loads(done.stdout)
     assert (found["production"], found["candidate"], found["runs_in"]) == (before, CANDIDATE, "production")
-    assert "`lockstep rollback production --why …`" in done.stderr
+    assert "`./lockstep rollback production --why …`" in done.stderr
     done = lockstep(root, "canary", "production", "--candidate-release", CANDIDATE)
     assert (done.exit_code, done.stdout) == (8, ""), done.output
     assert f"production runs the candidate {CANDIDATE} already" in done.stderr

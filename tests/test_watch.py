@@ -331,7 +331,7 @@ def _other_release(root: Path) -> None:
     ("change", "arguments", "code", "said"),
     [
         (_nothing, ("nowhere",), 2, "params.yaml: promote.environments has no 'nowhere'; use one of staging, production"),
-        (_nothing, ("staging",), 8, "staging: runs no release; `lockstep promote staging`"),
+        (_nothing, ("staging",), 8, "staging: runs no release; `./lockstep promote staging`"),
         (_nothing, ("production", "--from", "2026-03-02"), 8, "--from and --to: one is missing; give both"),
         (_nothing, ("production", "--from", "2026-03-09", "--to", "2026-03-02"), 8, "is not after --from 2026-03-09; swap"),
         (_nothing, ("production", "--from", "March", "--to", "2026-03-02"), 8, "'March': is neither a date nor a time"),

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from checks.errors import MachineRefused, Refusal
+from checks import layout
+from checks.errors import MachineRefused, Refusal, RemoteRefused
 from checks.formats import refused
 from checks.formats.refused import Refused
 from checks.text import redact
@@ -19,6 +20,7 @@ from release.adapters.children import ended_with_this_process
 from release.adapters.listening import Listener, listen
 
 _ERROR, _BUG = "ERROR: ", "unexpected error - "  # how DVC begins a line; its word for most failures of a remote
+_VERSIONING = ("version_aware", "worktree")  # options of a remote that keeps files by their names and versions
 REMOTE = "LOCKSTEP_REMOTE"  # set for stages that may keep something on the DVC remote while they work
 
 
@@ -32,15 +34,45 @@ class StageRefused(Refusal):
 
 
 def has_remote(root: Path) -> bool:
-    """Whether DVC has a default remote here."""
+    """Whether DVC has a default remote here. Raises RemoteRefused for one that is cloud-versioned."""
+    return bool(default_remote(settings(root)))
+
+
+def settings(root: Path) -> dict[str, str]:
+    """DVC's configuration here, such as ``remote.NAME.url``; empty if there is none that DVC can read."""
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "dvc", "config", "core.remote"],
+            [sys.executable, "-m", "dvc", "config", "--list"],
             cwd=root, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False,
         )  # fmt: skip
     except OSError as error:
         raise MachineRefused(f"{sys.executable}: {error.strerror}", "make the virtual environment again") from error
-    return bool(done.stdout.strip())
+    lines = (line.partition("=") for line in done.stdout.decode(errors="replace").splitlines())
+    return {key: value for key, _, value in lines}  # DVC lists the file that wins last
+
+
+def default_remote(config: Mapping[str, str]) -> str:
+    """The name of the default remote in DVC's configuration; "" for none. Raises RemoteRefused as ``has_remote``."""
+    name = config.get("core.remote", "").lower()  # so DVC compares names
+    if option := versioning(config, f"remote.{name}."):
+        raise RemoteRefused(*unfit(name, option))
+    return name
+
+
+def versioning(config: Mapping[str, str], prefix: str = "") -> str | None:
+    """The option, stored behind ``prefix``, that makes a remote cloud-versioned; None if it is not."""
+    return next((option for option in _VERSIONING if config.get(f"{prefix}{option}", "").lower() == "true"), None)
+
+
+def unfit(name: str, option: str) -> tuple[str, str]:
+    """Why a remote with ``option`` cannot keep the outputs of the pipeline, and what to do."""
+    shown = redact(name, 80)
+    what = (
+        f"DVC's default remote {shown} has {option}: with it `dvc push` removes the MD5 of folders from {layout.LOCK}"
+    )
+    unset = f"./lockstep dvc remote modify --unset {shown} {option}"
+    todo = f"run `{unset}`, or name another remote: `./lockstep dvc remote add --default NAME URL`"
+    return f"{what}, and the record is refused", todo
 
 
 def dvc(root: Path, *arguments: str, listener: Listener | None = None) -> int:

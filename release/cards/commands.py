@@ -31,7 +31,7 @@ def tries(pointer: Pointer, image: ImageReport, serve: Serve, environment: str, 
         lines += [
             "# it is in a folder of the machine that built it: push it from there, or build the same digest again",
             f"git switch --detach {pointer.commit[:12]}",
-            f"lockstep build --push HOST/{serve.name}",
+            f"./lockstep build --push HOST/{serve.name}",
         ]
     if image.base is None:
         lines += [
@@ -52,13 +52,13 @@ def tries(pointer: Pointer, image: ImageReport, serve: Serve, environment: str, 
 def checks(pointer: Pointer, before: str | None) -> tuple[str, ...]:
     """Verify the release on a machine of one's own."""
     lines = [
-        f"lockstep evidence show {pointer.image}  # signatures, layers, and the way back to the rows",
+        f"./lockstep evidence show {pointer.image}  # signatures, layers, and the way back to the rows",
         f"git switch --detach {pointer.commit[:12]} && ./lockstep dvc pull  # data, weights and answers by digest",
-        "lockstep gate  # hashes all of it, and asks every gate again",
+        "./lockstep gate  # hashes all of it, and asks every gate again",
     ]
     if before is not None:
-        lines.append(f"lockstep compare {before} {pointer.version}  # the figures of this page")
-    lines.append(f"lockstep card {pointer.version} --out cards  # the model card, the dataset card and a report")
+        lines.append(f"./lockstep compare {before} {pointer.version}  # the figures of this page")
+    lines.append(f"./lockstep card {pointer.version} --out cards  # the model card, the dataset card and a report")
     return tuple(lines)
 
 
@@ -69,7 +69,7 @@ def rollbacks(pointer: Pointer, environments: Mapping[str, Sequence[Ran]], held:
         ran = [move.after for move in moves if move.after and find(held, move.after.digest, move.after.model) is None]
         others = [each for each in ran if each.digest != pointer.digest]
         if moves and moves[0].after and moves[0].after.digest == pointer.digest:
-            lines.append(f'lockstep rollback {name} --to {others[0].version if others else "none"} --why "…"')
+            lines.append(f'./lockstep rollback {name} --to {others[0].version if others else "none"} --why "…"')
         elif len(others) < len(ran):
-            lines.append(f'lockstep rollback {name} --to {pointer.version} --why "…"  # return to this release')
+            lines.append(f'./lockstep rollback {name} --to {pointer.version} --why "…"  # return to this release')
     return tuple(lines)

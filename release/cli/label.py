@@ -72,4 +72,4 @@ def label(root: Path, suite: str, annotator: str, source: Path | None, anchor: P
         click.echo(f"{len(asked.tasks)} for {one_line(annotator)}; {asked.doubled} rows are labelled by two people")
         click.echo(f"  page   {one_line(str(page))}")
         click.echo(f"  tasks  {one_line(str(tasks))}, for Label Studio")
-        click.echo(f"then: lockstep label {suite} --import FILE")
+        click.echo(f"then: ./lockstep label {suite} --import FILE")

@@ -167,9 +167,9 @@ def sweep(
 ) -> None:
     """Train with each combination of values, and compare the models on the valid split.
 
-    For example: lockstep sweep train.lora.r=8,16 train.learning_rate=0.002,0.004 --seed 17 --seed 18
+    For example: ./lockstep sweep train.lora.r=8,16 train.learning_rate=0.002,0.004 --seed 17 --seed 18
 
-    Or a search, which needs Optuna: lockstep sweep train.learning_rate=1e-4..3e-3:log --trials 12
+    Or a search, which needs Optuna: ./lockstep sweep train.learning_rate=1e-4..3e-3:log --trials 12
 
     Trains one after the other, as experiments of DVC. Prints one line for each stage; what DVC and the stages print is
     in .lockstep/sweep.log. Run the same sweep again to go on after an interruption. Never

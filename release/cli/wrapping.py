@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import sys
+from pathlib import Path
 from typing import TextIO
 
 import click
@@ -17,7 +18,7 @@ def hanging(text: str, stream: TextIO | None = None) -> str:
     """``text`` with each line wrapped, if ``stream`` (default: standard output) is a terminal.
 
     A line of columns, which two spaces or more part, goes on below its last column that is wide enough. Nothing is
-    cut, and no word is broken. A pipe or a log gets each line whole. Commands are named as the person called this one.
+    cut, and no word is broken. A pipe or a log gets each line whole. Commands are named as they can be typed here.
     """
     text = _as_called(text)
     if not is_terminal(stream or sys.stdout):
@@ -26,9 +27,11 @@ def hanging(text: str, stream: TextIO | None = None) -> str:
 
 
 def _as_called(text: str) -> str:
-    """``text`` with commands as they work in a clone, if the script of a clone was called."""
+    """``text`` with commands as they work here: the script's if it was called, or if this is a clone, which has it."""
     called = os.environ.get("LOCKSTEP_CALLED")
-    return _PIP.sub(".venv/bin/pip install", text.replace("`lockstep ", f"`{called} ")) if called else text
+    text = _PIP.sub(".venv/bin/pip install", text) if called else text
+    here = called or ("./lockstep" if Path("lockstep").is_file() else "lockstep")
+    return text.replace("`lockstep ", f"`{here} ")
 
 
 def is_terminal(stream: TextIO) -> bool:

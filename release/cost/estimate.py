@@ -148,10 +148,10 @@ def after_the_fact(
     """
     try:
         recorded = training_record.read(records.at(commit), ref)
-        test_rows = records.work_tree.report(layout.DATA_REPORT, DataReport).rows.get("test", 0)
+        data = records.work_tree.report(layout.DATA_REPORT, DataReport)
         if (recorded.report, recorded.measured) == (report, took):
             return None
-        ahead = training_ahead.done(report, params.training, test_rows)
+        ahead = training_ahead.done(report, params.training, data)
         return training_ahead.seconds(records.root, ahead, recorded)
     except (EvidenceRefused, Unscalable):
         return None

@@ -8,7 +8,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from checks import files, layout
 from checks.errors import EvidenceRefused, ParamsRefused
-from checks.formats.data_reports import PrepareReport
+from checks.formats.data_reports import DataReport, PrepareReport
+from checks.formats.data_statistics import Statistics
 from checks.formats.evaluation_reports import EvaluateMeasured, EvaluationReport
 from checks.formats.training_reports import TrainedStep, TrainMeasured, TrainReport
 from checks.training import cost, steps
@@ -23,7 +24,7 @@ class Recorded(NamedTuple):
     """A recorded training; ``steps`` has the parameters of each of its steps.
 
     ``answers_per_second`` of the evaluation is None if nothing was generated. ``row_bytes``, the mean bytes per row of
-    the splits, is None if dvc.lock does not give it.
+    the splits, is None if dvc.lock does not give it. ``lengths``: what validate said of the rows and documents.
     """
 
     ref: str
@@ -33,6 +34,7 @@ class Recorded(NamedTuple):
     steps: tuple[Train, ...]
     answers_per_second: float | None
     row_bytes: float | None
+    lengths: Statistics | None = None
 
     @property
     def train(self) -> Train:
@@ -115,7 +117,9 @@ def _read(there: Commit, ref: str, at: str) -> Recorded:
     size = sum(out.size for out in outs if out.path == layout.SPLITS.as_posix())
     rows = prepared.kept_rows if prepared else 0
     row_bytes = size / rows if _is_measure(size) and _is_measure(rows) else None
-    return Recorded(ref, there.name, report, took, parts, _answers(there), row_bytes)
+    validated = _perhaps(there, layout.DATA_REPORT, DataReport)
+    lengths = validated.statistics if validated else None
+    return Recorded(ref, there.name, report, took, parts, _answers(there), row_bytes, lengths)
 
 
 def _answers(there: Commit) -> float | None:

@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from checks import layout
 from checks.config import params_file
 from checks.errors import Refusal
-from release.adapters import commits
+from release.adapters import commits, dvc
 from release.doctor.check import Check
 from release.doctor.command import DEADLINE, ask
 from release.overlay import kustomize
@@ -113,10 +113,15 @@ def _disk(root: Path) -> Check:
 
 def _dvc_remote(root: Path) -> Check:
     by = ("sharing artifacts", "pull requests")
-    listed = ask([sys.executable, "-m", "dvc", "remote", "list"], 60, root)
-    if not listed:
+    config = dvc.settings(root)
+    addresses = [value for key, value in config.items() if key.startswith("remote.") and key.endswith(".url")]
+    if not addresses:
         return Check("DVC remote", "optional", "none configured", by, "./lockstep dvc remote add -d storage URL")
-    return Check("DVC remote", "ok", "; ".join(_bare(line.split()[1]) for line in listed.splitlines()), by)
+    try:
+        dvc.default_remote(config)
+    except Refusal as refusal:
+        return Check("DVC remote", "optional", refusal.what, by, refusal.todo)
+    return Check("DVC remote", "ok", "; ".join(map(_bare, addresses)), by)
 
 
 def _mlflow(root: Path) -> Check:

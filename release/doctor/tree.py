@@ -9,6 +9,7 @@ from checks import layout
 from checks.config import params_file
 from checks.errors import Refusal
 from checks.formats.signers import Role
+from release.adapters import dvc
 from release.doctor.case import Case, Target
 from release.doctor.check import Finding, Unseen, Wanted, want
 from release.doctor.github import shown
@@ -28,8 +29,11 @@ def _workflows(target: Target) -> str:
     return f"all {len(WORKFLOWS)} on {target.name}"
 
 
-def remote(target: Target) -> tuple[str, str]:
-    """Name and address of the default DVC remote in the committed configuration. Raises Finding, Refusal."""
+def remote(target: Target) -> tuple[str, str, str | None]:
+    """Name and address of the default DVC remote in the committed configuration, and as ``dvc.versioning`` says.
+
+    Raises Finding, Refusal.
+    """
     where, data = f"{_DVC} on {target.name}", target.read(_DVC)
     config = configparser.ConfigParser(interpolation=None, strict=False)
     try:
@@ -37,14 +41,18 @@ def remote(target: Target) -> tuple[str, str]:
     except (configparser.Error, UnicodeDecodeError):
         raise Finding(f"{where}: cannot be read", "fix it: dvc config --list") from None
     name = config.get("core", "remote", fallback="").strip()
-    address = config.get(f"'remote \"{name}\"'", "url", fallback="").strip() if name else ""
-    return name, want(address, f"{where} names no default remote", _ADD)
+    section = f"'remote \"{name}\"'"
+    said = dict(config[section]) if config.has_section(section) else {}
+    address = want(said.get("url", "").strip(), f"{where} names no default remote", _ADD)
+    return name, address, dvc.versioning(said)
 
 
 def _remote(target: Target) -> str:
-    name, address = remote(target)
+    name, address, option = remote(target)
     scheme = address.partition("://")[0] if "://" in address else ""
     want(scheme in _SHARED, "is a folder of one machine: the jobs of a workflow run on several", _ADD)
+    if option:
+        raise Finding(*dvc.unfit(name, option))
     return f"{name}, {scheme}://"
 
 

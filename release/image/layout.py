@@ -20,7 +20,7 @@ from checks import files
 from checks.errors import BuildRefused, Refusal, RegistryRefused
 from release.adapters.registry import documents
 from release.adapters.registry.documents import Entry, Index, Manifest
-from release.adapters.registry.types import INDEX, Blob, Descriptor, Document, Seen, Store
+from release.adapters.registry.types import INDEX, Blob, Descriptor, Document, Seen, Store, Unavailable
 from release.image.known import Known, state
 
 REF_NAME = "org.opencontainers.image.ref.name"
@@ -28,6 +28,7 @@ MODEL = "lockstep.model"  # the annotation of manifests that this tool made
 _MARK = b'{"imageLayoutVersion":"1.0.0"}'
 _PARTIAL = ".partial-"
 _BLOCK = 1 << 20
+_AGAIN = "make the layout again"
 
 
 class Layout:
@@ -107,6 +108,8 @@ class Layout:
                     left -= len(block)
                     if left:
                         yield block
+        except FileNotFoundError as error:
+            raise _absent(path, str(error.strerror)) from error
         except OSError as error:
             raise _damaged(path, error.strerror or str(error)) from error
         if left or f"sha256:{hasher.hexdigest()}" != digest:
@@ -128,12 +131,13 @@ class Layout:
             found = {entry.digest for entry in named if reference or not self._attached(entry)}
         if len(found) != 1:
             wanted = f"tag {reference!r}" if reference else "its only image"
-            raise RegistryRefused(f"{self.name}: {len(found)} images match {wanted}", "name one by its digest")
+            kind = RegistryRefused if found else Unavailable
+            raise kind(f"{self.name}: {len(found)} images match {wanted}", "name one by its digest")
         (digest,) = found
         path = self._path(digest)
         there = state(path)
         if there is None or there[2] > documents.LARGEST:
-            raise _damaged(path, "is absent, or is not a manifest")
+            raise (_damaged if os.path.lexists(path) else _absent)(path, "is absent, or is not a manifest")
         data = b"".join(self.blob(digest, there[2]))
         return Document(data, documents.guess(data, str(path)), digest)
 
@@ -242,7 +246,7 @@ class Layout:
         except FileNotFoundError as error:
             if error.filename == str(mark):
                 todo = "name the folder that holds the file oci-layout"
-                raise RegistryRefused(f"{self.folder}: is not an OCI layout", todo) from error
+                raise Unavailable(f"{self.folder}: is not an OCI layout", todo) from error
             return Index(schema_version=2, manifests=())
         except OSError as error:
             raise RegistryRefused(f"{error.filename}: {error.strerror}", "make it readable") from error
@@ -311,8 +315,12 @@ def _sync(folder: Path) -> None:
         os.close(handle)
 
 
+def _absent(path: Path, what: str) -> Unavailable:
+    return Unavailable(f"{path}: {what}", _AGAIN)
+
+
 def _damaged(path: Path, what: str) -> RegistryRefused:
-    return RegistryRefused(f"{path}: {what}", "make the layout again")
+    return RegistryRefused(f"{path}: {what}", _AGAIN)
 
 
 def _unwritable(folder: Path, error: OSError) -> RegistryRefused:

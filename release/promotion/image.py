@@ -22,7 +22,7 @@ from release.adapters.registry import documents, reference
 from release.adapters.registry.client import Repository
 from release.adapters.registry.documents import Manifest
 from release.adapters.registry.reference import Reference
-from release.adapters.registry.types import Store
+from release.adapters.registry.types import Store, Unavailable
 from release.adapters.retries import Patience
 from release.image import base as bases
 from release.image import image as images
@@ -102,9 +102,10 @@ def composed(root: Path, found: StoredImage, release: Release, recorded: Recorde
 
 
 def _base(root: Path, found: StoredImage, report: ImageReport, result: CheckResult) -> Base | None:
-    """The base image from its registry; if that cannot be reached, the signed layer digests in the image are used.
+    """The base image from its registry; if that cannot be had, the signed layer digests in the image are used.
 
-    None without a base, and with a failure for one that a build would refuse, such as an image for other processors.
+    None without a base, and with a failure for one that a build would refuse, such as an image for other processors, or
+    whose registry or folder gives other bytes than its digest says.
     """
     if report.base is None:
         return None
@@ -115,8 +116,11 @@ def _base(root: Path, found: StoredImage, report: ImageReport, result: CheckResu
     except BuildRefused as refused:
         result.fail(refused.what, _FIX)  # it answers, and is another image than a build would take
         return None
-    except RegistryRefused:
+    except Unavailable:
         result.note = f"{report.base.name} cannot be reached: the signed layer digests are used"
+    except RegistryRefused as refused:
+        result.fail(refused.what, refused.todo)
+        return None
     else:
         result.note = f"on {report.base.name}"
         return real

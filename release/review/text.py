@@ -53,8 +53,11 @@ def cell(text: str, longest: int = LONGEST) -> str:
 
 
 def prose(text: str, longest: int = LONGEST * 4) -> str:
-    """A sentence that may quote untrusted text: unchanged if nothing in it is special in Markdown, else as ``cell``."""
-    shown = visible(text, longest)
+    """A sentence that may quote untrusted text: unchanged if nothing in it is special in Markdown, else as ``cell``.
+
+    Commands of Lockstep become those of a clone's script, as in the rest of a comment.
+    """
+    shown = visible(text.replace("`lockstep ", "`./lockstep "), longest)
     if shown and _PLAIN.fullmatch(shown) and not _LOADED.search(shown):
         return shown
     return cell(text, longest)

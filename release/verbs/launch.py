@@ -26,7 +26,7 @@ def launch(root: Path, task: Path, targets: tuple[str, ...], listener: Listener 
 
     Raises as ``skypilot.run``; MachineRefused without a commit, without a DVC remote, or if the job handed over no
     record; StageRefused if a stage refused there; EvidenceRefused if the record is not of HEAD and of what lies here;
-    RemoteRefused if the DVC remote does not have the outputs.
+    RemoteRefused if the DVC remote is cloud-versioned or does not have the outputs.
     """
     commit = _head(root)
     if not dvc.has_remote(root):

@@ -28,8 +28,8 @@ def run(
     if the run trained or judged; a store that does not answer costs one line.
 
     Raises StageRefused with the stage's exit code, MachineRefused if DVC itself cannot run, EvidenceRefused if git
-    cannot say which models were released or reports/noise.json is missing, RemoteRefused if the push to the DVC
-    remote fails.
+    cannot say which models were released or reports/noise.json is missing, RemoteRefused if the DVC remote is
+    cloud-versioned or the push to it fails.
     """
 
     def python(step: str, arguments: list[str], name: str, more: dict[str, str] | None = None) -> None:
@@ -42,9 +42,9 @@ def run(
         raise EvidenceRefused(
             f"{layout.NOISE}: is missing, and the stage gate reads it", f"run `git checkout HEAD -- {layout.NOISE}`"
         )
+    shared = remote and dvc.has_remote(root)
     python("sources", ["-m", "stages.sources.still_pinned"], "the look at local sources")
     _ask_git(root)
-    shared = remote and dvc.has_remote(root)
     wanted = [*(["--with-deps"] if targets else []), "--", *targets]
     if shared:  # what the remote lacks or does not give is made again: its lines say so, and the push asks it once more
         share("pull", "--allow-missing", *wanted)

@@ -28,11 +28,13 @@ from release.adapters.registry.types import (
     Document,
     Seen,
     Store,
+    Unavailable,
 )
 from release.adapters.retries import Patience, RequestError, Tries
 
 _MANIFESTS = (INDEX, MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST)
 _BLOCK = 1 << 20
+_NOT_GIVEN = (401, 403, 404)  # statuses for what this account may not have, or what is not there
 _AGAIN = "run it again when it answers: what is there already is not sent again"
 
 
@@ -249,7 +251,8 @@ class Repository:
         try:
             yield
         except RequestError as trouble:
-            refusal = RegistryRefused(f"{self.name}: {doing}: {trouble.what}", self._todo(trouble, verb))
+            kind = Unavailable if trouble.temporary or trouble.status in _NOT_GIVEN else RegistryRefused
+            refusal = kind(f"{self.name}: {doing}: {trouble.what}", self._todo(trouble, verb))
         else:
             return
         raise refusal

@@ -8,6 +8,7 @@ from typing import Annotated, Any, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from checks.errors import RegistryRefused
 from checks.identity import Digest
 
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -24,6 +25,11 @@ LAYERS = {
     f"{LAYER}+gzip": f"{LAYER}+gzip",
     f"{LAYER}+zstd": f"{LAYER}+zstd",
 }
+
+
+class Unavailable(RegistryRefused):
+    """The place does not answer, does not have it, or does not give it to this account. It need not be wrong."""
+
 
 Seen = Callable[[int], object]  # told how many bytes went by
 
@@ -67,8 +73,8 @@ class Store(Protocol):
     """A place that holds the blobs and manifests of one repository: an OCI layout folder, or a registry's repository.
 
     ``name`` is what messages and bars call it. Methods may be called from several threads at once. They raise
-    RegistryRefused when the place does not answer, refuses, or holds other bytes than the digest says; BuildRefused
-    when what is asked can never be done there.
+    RegistryRefused when the place refuses or holds other bytes than the digest says, Unavailable when it does not
+    answer or lacks what is asked for; BuildRefused when what is asked can never be done there.
     """
 
     name: str

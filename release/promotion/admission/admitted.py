@@ -83,10 +83,10 @@ def admitted(context: PromotionContext, environment: str) -> Admitted:
     if entry := quarantine.find(entries, its.digest, its.model):
         raise PromotionRefused(
             f"{environment} runs {its.version}, which is in quarantine: {entry.why}",
-            f"lockstep rollback {environment} --why TEXT, then again",
+            f"run `lockstep rollback {environment} --why TEXT`, then again",
         )
     if why := overlays.unreachable(its):
-        raise PromotionRefused(why, "promote an image of a registry: lockstep build --push HOST/NAME:TAG")
+        raise PromotionRefused(why, "promote an image of a registry: `lockstep build --push HOST/NAME:TAG`")
     moves = context.ledger.moves(context.tip, environment)
     ran = dict.fromkeys(move.after for move in moves if move.after and move.ran)
     pulled = [each for each in ran if not overlays.unreachable(each)]
