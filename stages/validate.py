@@ -118,7 +118,7 @@ def _row_checks(params: Params, root: Path) -> RowChecks:
     wanted = _wanted(params.prepare, parts)
     needed = steps.columns(params.training)
     return RowChecks(
-        count=chat_tokens.counter(root / layout.BASE),
+        lengths=chat_tokens.counter(root / layout.BASE),
         defects=_defects(params.prepare, parts, wanted),
         wanted=wanted,
         needed=needed,

@@ -93,8 +93,8 @@ class Shingles:
         return _mix(numbers)
 
     def _ranked(self, mixed: Keys) -> Keys:
-        ranks = self._rank[mixed >> self._low].astype(np.uint64)
-        return (ranks << self._low) | (mixed & ((_U(1) << self._low) - _U(1)))
+        keys: Keys = self._rank[mixed >> self._low].astype(np.uint64) << self._low
+        return keys | (mixed & ((_U(1) << self._low) - _U(1)))
 
     def _numbers(self, part: Ints) -> Keys:
         """A number for each character of each row, or for the characters from there on; 0 behind the end."""

@@ -39,7 +39,7 @@ def _whole(root: Path, name: str, checks: RowChecks, others: Sequence[Iterator[R
     """A split: own parts, and those of ``others`` up to their next None, in turn."""
     found = rows_frames.columns(name, [], checks)
     own = _parts(root, name, checks, _BATCH, 0, 1 + len(others))
-    with progress.of_rows(f"read {name}", ()) as bar:
+    with progress.of_rows(f"read {name}", list[Read]()) as bar:
         for part in chain.from_iterable(zip_longest(own, *(iter(other.__next__, None) for other in others))):
             if part is not None:
                 found.extend(part)

@@ -34,12 +34,14 @@ class Read(NamedTuple):
 
     def extend(self, more: "Read") -> None:
         """Put the rows of ``more`` behind these."""
-        for own, others in zip(self, more, strict=True):
-            if isinstance(own, dict):
-                for column, values in own.items():
-                    values.extend(others[column])
-            else:
-                own.extend(others)
+        for own, further in ((self.columns, more.columns), (self.defects, more.defects)):
+            for column, values in own.items():
+                values.extend(further[column])
+        self.references.extend(more.references)
+        self.requests.extend(more.requests)
+        self.earlier.extend(more.earlier)
+        self.rows.extend(more.rows)
+        self.origins.extend(more.origins)
 
 
 class RowChecks(NamedTuple):
@@ -50,7 +52,7 @@ class RowChecks(NamedTuple):
     than once.
     """
 
-    count: Callable[[Sequence[Row]], list[Lengths]]
+    lengths: Callable[[Sequence[Row]], list[Lengths]]
     defects: Mapping[str, Rule]
     wanted: Mapping[str, frozenset[str]]
     needed: Sequence[str]
@@ -63,7 +65,7 @@ def columns(name: str, numbered: Iterable[tuple[int, Row]], checks: RowChecks) -
     rows = [(line, row) for line, row in numbered if not row.document]
     names = (*ROW, *COUNTED, *checks.needed)
     found = Read({column: [] for column in names}, [], [], [], {rule: [] for rule in checks.defects}, [], [])
-    for (line, row), tokens in zip(rows, checks.count([row for _, row in rows]), strict=True):
+    for (line, row), tokens in zip(rows, checks.lengths([row for _, row in rows]), strict=True):
         draft = drafts.draft_of(row)
         values = {
             "where": f"{layout.SPLITS}/{name}.jsonl:{line}",
