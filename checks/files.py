@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -120,8 +120,8 @@ def read_jsonl(path: Path, model: type[Model]) -> list[Model]:
     return list(each_of_jsonl(path, model))
 
 
-def each_of_jsonl(path: Path, model: type[Model]) -> Iterator[Model]:
-    """Read row by row, as ``read_jsonl``: a million rows at once take gigabytes."""
+def each_of_jsonl(path: Path, model: type[Model], wanted: Callable[[int], bool] = lambda _: True) -> Iterator[Model]:
+    """Read row by row, as ``read_jsonl``: a million rows at once take gigabytes. ``wanted``: of which lines, from 1."""
     try:
         _is_no_device(path)
         with path.open("rb") as stream:
@@ -129,6 +129,8 @@ def each_of_jsonl(path: Path, model: type[Model]) -> Iterator[Model]:
                 if len(line) > LONGEST:
                     what = f"{path}:{number}: a line of more than {LONGEST} bytes"
                     raise EvidenceRefused(what, "run `./lockstep run` to make the file again")
+                if not wanted(number):
+                    continue
                 try:
                     row = model.model_validate_json(line)
                 except ValidationError as error:

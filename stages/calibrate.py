@@ -15,7 +15,6 @@ parity are measured again between batchings too, for the bound of a gate of kind
 
 import gc
 import math
-import os
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,6 +28,7 @@ from checks.formats.engines import Vllm
 from checks.formats.evaluation_reports import EvaluationReport, NoiseReport, NoiseRun
 from checks.gating import chain
 from checks.rows import Row
+from checks.threads import cores
 from stages import entry, progress
 from stages.inference import answers, vllm_process
 
@@ -172,11 +172,6 @@ def _of_vllm(settings: Evaluate, engine: Vllm, given: list[int], threads: int) -
     if (fewer := engine.max_rows // 4) > 0:
         less = engine.model_copy(update={"max_rows": fewer})
         yield Setup(f"test order, {fewer} at a time", [given], size, threads, less)
-
-
-def cores() -> int:
-    """The number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _texts(model: answers.Loaded, settings: Evaluate, test: Sequence[Row], setup: Setup, label: str) -> list[str]:

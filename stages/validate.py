@@ -12,9 +12,10 @@ Run: python -m stages.validate
 
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
-from checks import digest, files, imports, layout, rules
+from checks import digest, files, layout, rules
 from checks.config import data_sources
 from checks.config.data_sources import Part
 from checks.config.params import Params, Prepare
@@ -22,7 +23,6 @@ from checks.data.drafts import Rule
 from checks.data.loaders import LOADERS
 from checks.errors import DataRefused, EvidenceRefused
 from checks.formats.data_reports import DataReport, Expectation, PrepareReport, Seal
-from checks.rows import Row
 from checks.text import escape
 from checks.training import steps
 from checks.training.methods import METHODS
@@ -36,13 +36,14 @@ from stages.quality import (
     labels,
     languages,
     preferences,
+    reading,
     rows_frames,
     semantic,
     statistics,
 )
 from stages.quality.expectations import ALL, DOCUMENTS, LABELS, Columns, Frame
+from stages.quality.rows_frames import RowChecks
 
-Splits = Mapping[str, Sequence[Row]]
 Defects = Mapping[str, Rule]
 # Always defects, so that a missing rule is noticed. A loader adds the defects of its own data.
 _ALWAYS = ("strip-control-characters", "trim-ends")
@@ -60,26 +61,9 @@ def validate(params: Params, root: Path) -> str:
     report = files.read_json(root / layout.PREPARE_REPORT, PrepareReport)
     digests = _as_prepared(root, report)
     parts = data_sources.parts(params.data, params.prepare.loader)
-    wanted = _wanted(params.prepare, parts)
-    defects = _defects(params.prepare, parts, wanted)
-    needed, some = steps.columns(params.training), steps.in_some_rows(params.training)
+    some = steps.in_some_rows(params.training)
+    (count, defects, wanted, needed, *_), read = reading.read(root, partial(_row_checks, params, root))
     judged = learned(needed)
-    planted = {part.origin for part in parts if part.loader.planted}
-    count = chat_tokens.counter(root / layout.BASE)
-    with imports.uncollected():
-        read = {
-            name: rows_frames.read(
-                name,
-                files.each_of_jsonl(_file(root, name), Row),
-                count,
-                defects,
-                wanted,
-                needed,
-                bool(judged),
-                planted,
-            )
-            for name in layout.SPLIT_NAMES
-        }
     texts = documents.read(root, parts, report, defects, wanted)
     counts = {name: len(of_split.references) for name, of_split in read.items()}
     counts |= {DOCUMENTS: len(texts.texts)} if texts.texts else {}
@@ -133,6 +117,20 @@ def validate(params: Params, root: Path) -> str:
         )
     files.write_json(root / layout.SEAL, Seal(splits=digests))
     return f"{len(outcomes)} expectations hold on {sum(counts.values()):,} rows"
+
+
+def _row_checks(params: Params, root: Path) -> RowChecks:
+    parts = data_sources.parts(params.data, params.prepare.loader)
+    wanted = _wanted(params.prepare, parts)
+    needed = steps.columns(params.training)
+    return RowChecks(
+        lengths=chat_tokens.counter(root / layout.BASE),
+        defects=_defects(params.prepare, parts, wanted),
+        wanted=wanted,
+        needed=needed,
+        whole=bool(learned(needed)),
+        planted={part.origin for part in parts if part.loader.planted},
+    )
 
 
 def _file(root: Path, name: str) -> Path:

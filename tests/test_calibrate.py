@@ -19,6 +19,7 @@ from checks.evaluation import scoring
 from checks.formats.engines import PYTHON
 from checks.formats.evaluation_reports import EvaluationReport, NoiseReport
 from checks.rows import Message, Row
+from checks.threads import cores
 from release.adapters.dvc import StageRefused
 from release.verbs import calibrate as verb
 from stages import calibrate as stage
@@ -131,7 +132,7 @@ def test_order_company_batch_size_and_threads_are_varied_one_at_a_time(done: Don
     assert first == ("test order", TOKENS, torch.get_num_threads())
     assert {order for order, *_ in others} == {"test order", "reversed", "shuffled 1, in 4 parts"}
     assert {size for _, size, _ in others} == {TOKENS, 16, 32, 128, 1}
-    assert len({threads for *_, threads in others}) == (2 if torch.get_num_threads() > 1 or stage.cores() > 1 else 1)
+    assert len({threads for *_, threads in others}) == (2 if torch.get_num_threads() > 1 or cores() > 1 else 1)
     for other in others:
         assert sum(one != two for one, two in zip(first, other, strict=True)) == 1
 

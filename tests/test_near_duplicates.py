@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from checks import threads
 from checks.data import near_duplicates, shingles, similarity_join
 from tests import similarity_definition
 
@@ -38,6 +39,9 @@ def test_the_join_finds_what_comparing_all_pairs_finds(
         if in_parts:  # so that what is done in parts for millions of texts is done in parts here
             for part in SMALL:
                 patch.setattr(*part)
+            patch.setattr(threads, "cores", lambda: 2)
+        else:
+            patch.setattr(threads, "cores", lambda: 1)
         _same(texts, size, similarity)
 
 
@@ -85,7 +89,7 @@ def test_texts_of_other_characters_have_other_keys() -> None:
     """A key is one to one where five characters need two steps to become one number."""
     texts = sorted({WIDE[i : i + 9] for i in range(0, 6900, 23)} | {WIDE}, key=len)
     made = shingles.Shingles(texts, 5)
-    keys = {key for _, matrix, counts in made.chunks() for key in matrix[counts].tolist()}
+    keys = {key for _, matrix, counts in map(made.chunk, made.parts()) for key in matrix[counts].tolist()}
     assert len(keys) == len({text[i : i + 5] for text in texts for i in range(len(text) - 4)})
 
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from checks import digest, files, layout
+from checks import digest, files, layout, threads
 from checks.config.params import Params
 from checks.data.personal_data import PersonalData
 from checks.errors import DataRefused, EvidenceRefused
 from checks.formats.data_reports import DataReport, Expectation, PrepareReport, RuleCount, Seal, Split
 from checks.rows import Message, Row
-from stages.quality import chat_tokens
+from stages.quality import chat_tokens, reading
 from stages.quality.preferences import told_by_words
 from stages.validate import validate
 from tests import training_tree
@@ -134,9 +134,13 @@ def in_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
     time.tzset()
 
 
-def test_what_validate_writes_is_the_same_bytes_at_any_time_in_any_folder_and_zone(
-    root: Path, tmp_path_factory: pytest.TempPathFactory, in_zone: Callable[[str], None]
+def test_what_validate_writes_is_the_same_bytes_at_any_time_in_any_folder_and_zone_by_two_processes_too(
+    root: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    in_zone: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(reading, "_BATCH", 5)
     written = {}
     homes = tmp_path_factory.mktemp("homes")
     stamp = "20250102T030405.060708Z"  # of the data: it stays
@@ -147,6 +151,8 @@ def test_what_validate_writes_is_the_same_bytes_at_any_time_in_any_folder_and_zo
         _put(splits, "test", 3, reference=stamp)
         _write(home, splits)
         in_zone(zone)
+        monkeypatch.setattr(reading, "_LEAST", 0 if name == "there" else 1 << 30)
+        monkeypatch.setattr(threads, "cores", lambda: 2)
         with pytest.raises(DataRefused):
             validate(_params(), home)
         pages = {

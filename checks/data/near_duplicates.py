@@ -80,7 +80,7 @@ def connected(texts: Sequence[str], others: Sequence[str], size: int, similarity
 
 def _ordered(texts: Iterable[str]) -> list[str]:
     """Distinct texts by length, and those of one length side by side with those that begin alike."""
-    return sorted(set(texts), key=lambda text: (len(text), text))
+    return sorted(sorted(set(texts)), key=len)
 
 
 def _united(group: Ints, one: Ints, other: Ints) -> Ints:

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from checks import threads
+
 Keys = NDArray[np.uint64]
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -18,7 +20,7 @@ Mask = NDArray[np.bool_]
 _U = np.uint64
 _BLANK = _U(2**64 - 1)  # no shingle's number
 _BELOW = 2**63
-_CELLS = 1 << 22  # keys that are made at once
+_CELLS = 1 << 19  # keys that are made at once: few enough for a processor's cache
 _FEWEST, _MOST = 10, 22  # bits of a bucket
 
 
@@ -45,7 +47,7 @@ class Shingles:
             if several * length >= size:
                 break
             offsets = [length * k for k in range(several)]
-            found = [np.unique(_combined(self._numbers(rows), offsets, base)) for rows in self._parts(None)]
+            found = [np.unique(_combined(self._numbers(rows), offsets, base)) for rows in self.parts()]
             self._levels.append((offsets, base, np.unique(np.concatenate(found))))
             length, base = several * length, len(self._levels[-1][2]) + 1
         self._last = [*range(0, size - length, length), size - length], base
@@ -55,33 +57,30 @@ class Shingles:
     def __len__(self) -> int:
         return len(self._texts)
 
-    def chunks(self, rows: Ints | None = None) -> Iterator[tuple[Ints, Keys, Mask]]:
-        """Some of ``rows`` (ascending; None: all), a matrix with their keys, each row ascending, and which cells count.
+    def chunk(self, rows: Ints) -> tuple[Ints, Keys, Mask]:
+        """One of ``parts``, a matrix with the keys of its rows, each row ascending, and which cells count.
 
         Cells that do not count repeat a key or are blank.
         """
-        for part in self._parts(rows):
-            mixed = self._mixed(part)
-            keys = (self._rank[mixed >> self._low] << self._low) | (mixed & ((_U(1) << self._low) - _U(1)))
-            keys.sort(axis=1)
-            counts = keys != self.blank
-            counts[:, 1:] &= keys[:, 1:] != keys[:, :-1]
-            yield part, keys, counts
+        keys = self._ranked(self._mixed(rows))
+        keys.sort(axis=1)
+        counts = keys != self.blank
+        counts[:, 1:] &= keys[:, 1:] != keys[:, :-1]
+        return rows, keys, counts
 
     def _order_buckets(self) -> None:
         buckets = 1 << (64 - int(self._low))
         frequency = np.zeros(buckets, np.int64)
-        blanks = 0
-        for part in self._parts(None):
-            mixed = self._mixed(part)
-            blanks += mixed.size - int(self._positions(part).sum())
-            frequency += np.bincount((mixed >> self._low).ravel().astype(np.int64), minlength=buckets)
+        blanks = -int(self._positions(np.arange(len(self))).sum())
+        for mixed in threads.mapped(self._mixed, self.parts()):
+            blanks += mixed.size
+            np.add.at(frequency, (mixed >> self._low).ravel().astype(np.int64), 1)
         blank = _mix(np.array([_BLANK]))[0]
         frequency[blank >> self._low] -= blanks
         order = np.argsort(frequency, kind="stable")
-        self._rank = np.empty(buckets, np.uint64)
-        self._rank[order] = np.arange(buckets, dtype=np.uint64)
-        self.blank = (self._rank[blank >> self._low] << self._low) | (blank & ((_U(1) << self._low) - _U(1)))
+        self._rank = np.empty(buckets, np.uint32)
+        self._rank[order] = np.arange(buckets, dtype=np.uint32)
+        self.blank = self._ranked(np.array([blank]))[0]
         self.repeated = _U(int(np.searchsorted(frequency[order], 2))) << self._low
 
     def _positions(self, part: Ints) -> Ints:
@@ -93,6 +92,10 @@ class Shingles:
         numbers[np.arange(numbers.shape[1]) >= self._positions(part)[:, None]] = _BLANK
         return _mix(numbers)
 
+    def _ranked(self, mixed: Keys) -> Keys:
+        keys: Keys = self._rank[mixed >> self._low].astype(np.uint64) << self._low
+        return keys | (mixed & ((_U(1) << self._low) - _U(1)))
+
     def _numbers(self, part: Ints) -> Keys:
         """A number for each character of each row, or for the characters from there on; 0 behind the end."""
         lengths = self._lengths[part]
@@ -103,7 +106,8 @@ class Shingles:
             numbers = np.searchsorted(known, _combined(numbers, offsets, base)).astype(np.uint64) + _U(1)
         return numbers
 
-    def _parts(self, rows: Ints | None) -> Iterator[Ints]:
+    def parts(self, rows: Ints | None = None) -> Iterator[Ints]:
+        """``rows`` (ascending; None: all), some at a time."""
         rows = np.arange(len(self._texts)) if rows is None else rows
         start, most = 0, _CELLS // self._size
         while start < len(rows):

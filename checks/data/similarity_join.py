@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from checks import threads
 from checks.data.shingles import Ints, Keys, Mask, Shingles
 
 _SLACK = 1e-9  # 0.8 * 5 must not become 4.000000001
@@ -45,7 +46,8 @@ class Join:
         self._bound = similarity - _SLACK
         self._share = self._bound / (1 + self._bound)  # of the sizes of two similar sets, what they have in common
         self._sketch = np.zeros((_WORDS, len(texts)), np.uint64)
-        columns = [list(column) for column in zip(*(self._rare(*part) for part in self._sets.chunks()), strict=True)]
+        rare = threads.mapped(lambda rows: self._rare(*self._sets.chunk(rows)), self._sets.parts())
+        columns = [list(column) for column in zip(*rare, strict=True)]
         keys, found, sizes, left = (_taken(column) for column in columns or [[]] * 4)
         order = np.argsort(sizes, kind="stable").astype(np.int32)
         order = order[np.argsort(keys[order], kind="stable")]
@@ -113,23 +115,31 @@ class Join:
         """Pairs of texts that may be similar: each of ``ones`` with ``others[first:stop]``."""
         counts = np.maximum(stop - first, 0)
         ends = np.cumsum(counts)
-        at = 0
-        while at < len(counts):
-            upto = max(at + 1, int(np.searchsorted(ends, (ends[at - 1] if at else 0) + _FILTERED, side="right")))
-            one = np.repeat(np.arange(at, upto), counts[at:upto])
-            other = _ranges(first[at:upto], counts[at:upto])
-            yield self._filtered(ones, one, others, other)
-            at = upto
+
+        def parts() -> Iterator[slice]:
+            at = 0
+            while at < len(counts):
+                upto = max(at + 1, int(np.searchsorted(ends, (ends[at - 1] if at else 0) + _FILTERED, side="right")))
+                yield slice(at, upto)
+                at = upto
+
+        def filtered(part: slice) -> Pairs:
+            one = np.repeat(np.arange(part.start, part.stop), counts[part])
+            return self._filtered(ones, one, others, _ranges(first[part], counts[part]))
+
+        yield from threads.mapped(filtered, parts())
 
     def _filtered(self, ones: Side, one: Ints, others: Side, other: Ints) -> Pairs:
-        enough = ones.size[one] <= others.limit[other]
+        # Numbers of those that stay: taking with a mask that is half true takes several times as long.
+        enough = np.flatnonzero(ones.size[one] <= others.limit[other])
         one, other = one[enough], other[enough]
         sizes = ones.size[one] + others.size[other]
-        may = others.size[other] <= ones.limit[one]
+        may = np.flatnonzero(others.size[other] <= ones.limit[one])
         room = (sizes * (1 - 2 * self._share) + _ROUNDING)[may]
         one, other = ones.text[one[may]].astype(np.int64), others.text[other[may]].astype(np.int64)
         for word in self._sketch:
-            near = (differ := np.bitwise_count(word[one] ^ word[other])) <= room
+            differ = np.bitwise_count(word[one] ^ word[other])
+            near = np.flatnonzero(differ <= room)
             one, other, room = one[near], other[near], (room - differ)[near]
         return one, other
 
@@ -137,7 +147,8 @@ class Join:
         """Which pairs have at least the similarity: measured exactly."""
         found = np.zeros(len(one), np.bool_)
         texts = np.unique(np.concatenate([one, other]))
-        parts = [(matrix[counts], counts.sum(axis=1)) for _, matrix, counts in self._sets.chunks(texts)]
+        chunks = threads.mapped(self._sets.chunk, self._sets.parts(texts))
+        parts = [(matrix[counts], counts.sum(axis=1)) for _, matrix, counts in chunks]
         if not parts:
             return found
         keys, size = (np.concatenate(each) for each in zip(*parts, strict=True))

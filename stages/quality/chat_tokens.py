@@ -91,7 +91,7 @@ def _lengths(tokenizer: Any, apart: re.Pattern[str] | None, texts: list[str]) ->
         parts.append([*filter(None, (first, *map(str.__add__, rest[::2], rest[1::2])))])
     each = list(dict.fromkeys(chain.from_iterable(parts)))
     encoded = tokenizer.encode_batch_fast(each, add_special_tokens=False)
-    length = {part: len(one.ids) for part, one in zip(each, encoded, strict=True)}
+    length = {part: len(one) for part, one in zip(each, encoded, strict=True)}
     return [sum(length[part] for part in of_text) for of_text in parts]
 
 

@@ -3,7 +3,6 @@
 import json
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from typing import NamedTuple
 
 from pydantic import JsonValue
@@ -14,15 +13,12 @@ from checks.data import drafts, near_duplicates
 from checks.data.drafts import Rule
 from checks.formats.data_reports import PrepareReport
 from checks.rows import Row, earlier_requests, request
-from stages import progress
 from stages.quality.chat_tokens import Lengths
 from stages.quality.expectations import COUNTED, ROW, Columns, Frame
 
-_BATCH = 4096  # rows whose tokens are counted at once
-
 
 class Read(NamedTuple):
-    """What one split holds. Rows are let go of while they are read, but for ``rows`` of preferences."""
+    """What one split, or a part of it, holds. Rows are let go of, but for ``rows`` of preferences."""
 
     columns: Columns
     references: list[str]
@@ -36,67 +32,72 @@ class Read(NamedTuple):
         """The references of the rows that are not of these sources."""
         return [answer for answer, of in zip(self.references, self.origins, strict=True) if of not in without]
 
+    def extend(self, more: "Read") -> None:
+        """Put the rows of ``more`` behind these."""
+        for own, further in ((self.columns, more.columns), (self.defects, more.defects)):
+            for column, values in own.items():
+                values.extend(further[column])
+        self.references.extend(more.references)
+        self.requests.extend(more.requests)
+        self.earlier.extend(more.earlier)
+        self.rows.extend(more.rows)
+        self.origins.extend(more.origins)
 
-def read(
-    name: str,
-    rows: Iterable[Row],
-    count: Callable[[Sequence[Row]], list[Lengths]],
-    defects: Mapping[str, Rule],
-    wanted: Mapping[str, frozenset[str]],
-    needed: Sequence[str],
-    whole: bool,
-    planted: Container[str] = (),
-) -> Read:
-    """The rows of one split as columns, with their tokens and defects; documents are left out (``quality.documents``).
 
-    ``whole``: keep the rows too.
+class RowChecks(NamedTuple):
+    """What is counted and looked for in each row.
 
-    ``wanted``: by source, the rules whose defects its rows must not have. ``planted``: sources whose rows may be there
-    more than once.
+    ``defects``: the rules that may find something. ``wanted``: by source, the rules whose defects its rows must not
+    have. ``needed``: further columns. ``whole``: keep the rows too. ``planted``: sources whose rows may be there more
+    than once.
     """
-    columns: Columns = {column: [] for column in (*ROW, *COUNTED, *needed)}
-    found = Read(columns, [], [], [], {rule: [] for rule in defects}, [], [])
-    numbered = enumerate(progress.of_rows(f"read {name}", rows), 1)
-    for batch in _batches(each for each in numbered if not each[1].document):
-        for (line, row), tokens in zip(batch, count([row for _, row in batch]), strict=True):
-            draft = drafts.draft_of(row)
-            values = {
-                "where": f"{layout.SPLITS}/{name}.jsonl:{line}",
-                "id": row.id,
-                "prompt": row.prompt if _said(row, "user") else None,
-                "reference": row.reference if row.reference.strip() and _said(row, "assistant") else None,
-                "group": row.group,
-                "slice": row.slice,
-                "source": row.source,
-                "roles": " ".join(message.role for message in row.messages),
-                "asked": None if row.origin in planted else "\n".join(draft.asked),
-                "prompt_tokens": tokens.prompt,
-                "reference_tokens": tokens.reference,
-                **{column: _written(row.extra.get(column)) for column in needed},
-            }
-            for column, value in values.items():
-                found.columns[column].append(value)
-            found.references.append(row.reference)
-            found.requests.append(request(row.messages))
-            found.earlier.append(earlier_requests(row.messages))
-            found.origins.append(row.origin)
-            for defect, rule in defects.items():
-                is_found = defect in wanted[row.origin] and rule.finds(draft)
-                found.defects[defect].append(rule.shown(draft) if is_found else None)
-        if whole:
-            found.rows.extend(row for _, row in batch)
+
+    lengths: Callable[[Sequence[Row]], list[Lengths]]
+    defects: Mapping[str, Rule]
+    wanted: Mapping[str, frozenset[str]]
+    needed: Sequence[str]
+    whole: bool
+    planted: Container[str]
+
+
+def columns(name: str, numbered: Iterable[tuple[int, Row]], checks: RowChecks) -> Read:
+    """Rows of one split, each with its line, as columns; documents are left out (``quality.documents``)."""
+    rows = [(line, row) for line, row in numbered if not row.document]
+    names = (*ROW, *COUNTED, *checks.needed)
+    found = Read({column: [] for column in names}, [], [], [], {rule: [] for rule in checks.defects}, [], [])
+    for (line, row), tokens in zip(rows, checks.lengths([row for _, row in rows]), strict=True):
+        draft = drafts.draft_of(row)
+        values = {
+            "where": f"{layout.SPLITS}/{name}.jsonl:{line}",
+            "id": row.id,
+            "prompt": row.prompt if _said(row, "user") else None,
+            "reference": row.reference if row.reference.strip() and _said(row, "assistant") else None,
+            "group": row.group,
+            "slice": row.slice,
+            "source": row.source,
+            "roles": " ".join(message.role for message in row.messages),
+            "asked": None if row.origin in checks.planted else "\n".join(draft.asked),
+            "prompt_tokens": tokens.prompt,
+            "reference_tokens": tokens.reference,
+            **{column: _written(row.extra.get(column)) for column in checks.needed},
+        }
+        for column, value in values.items():
+            found.columns[column].append(value)
+        found.references.append(row.reference)
+        found.requests.append(request(row.messages))
+        found.earlier.append(earlier_requests(row.messages))
+        found.origins.append(row.origin)
+        for defect, rule in checks.defects.items():
+            is_found = defect in checks.wanted[row.origin] and rule.finds(draft)
+            found.defects[defect].append(rule.shown(draft) if is_found else None)
+    if checks.whole:
+        found.rows.extend(row for _, row in rows)
     return found
 
 
 def _said(row: Row, role: str) -> bool:
     """Whether no turn of this role is blank."""
     return all(message.text.strip() for message in row.messages if message.role == role)
-
-
-def _batches(rows: Iterable[tuple[int, Row]]) -> Iterator[list[tuple[int, Row]]]:
-    of_rows = iter(rows)
-    while batch := list(islice(of_rows, _BATCH)):
-        yield batch
 
 
 def _written(value: JsonValue) -> str | None:
