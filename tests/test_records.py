@@ -11,8 +11,7 @@ from pydantic import BaseModel
 
 from checks import layout, plain_yaml
 from release.cost import estimate
-from release.record import target_policy
-from release.record.records import Commit, Records
+from release.record.records import Commit
 from release.verbs import build, explain, gate, promote, report, rollback, sign, status
 from tests import promotion_tree as tree
 from tests.ledger_tree import packed
@@ -79,7 +78,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 COMMANDS: dict[str, Callable[[Path], object]] = {
     "gate": gate.gate,
-    "gate --policy-from": lambda root: target_policy.judge_from(Records(root), "main"),
+    "gate --policy-from": lambda root: gate.judge_from(root, "main"),
     "gate --explain": lambda root: explain.explain(root, "routes_well"),
     "report": lambda root: report.report(root, report.Options()),
     "estimate": estimate.estimate,

@@ -15,7 +15,7 @@ from checks.training.cost import Span, Step, Training
 from checks.training.interface import Train
 from checks.training.steps import Steps
 from checks.training.tensors import Weights
-from release.cost.training_record import Recorded, Unscalable
+from release.cost.types import Recorded, Unscalable
 
 
 class Ahead(NamedTuple):
