@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from checks import layout, plain_yaml
 from release.cost import estimate
 from release.record.records import Commit
-from release.verbs import build, explain, gate, promote, report, rollback, sign, status
+from release.verbs import build, explain, gate, page, promote, record, report, rollback, sign, status
 from tests import promotion_tree as tree
 from tests.ledger_tree import packed
 
@@ -82,9 +82,11 @@ COMMANDS: dict[str, Callable[[Path], object]] = {
     "gate --explain": lambda root: explain.explain(root, "routes_well"),
     "report": lambda root: report.report(root, report.Options()),
     "estimate": estimate.estimate,
+    "record": record.commit_record,
     "build --dry-run": lambda root: build.plan(root, build.Options()),
     "sign": lambda root: sign.evidence(root),
     "status": status.status,
+    "page": lambda root: page.page(root, root / "pages"),
     "promote --dry-run": lambda root: promote.promote(root, "production", promote.Options(dry_run=True)),
     "rollback --dry-run": lambda root: rollback.rollback(root, "staging", rollback.Options(why="slow", dry_run=True)),
 }
