@@ -26,7 +26,7 @@ from checks.rows import Message, Row
 from checks.training import cost, steps
 from release.cost import training_ahead
 from release.cost.training_ahead import Ahead
-from release.cost.training_record import Recorded
+from release.cost.types import Recorded
 from stages.train import train
 from tests.conftest import CHAT_TEMPLATE, as_params, scaled_down
 

@@ -62,17 +62,7 @@ def sweep(
     more than ``most`` trainings; EvidenceRefused if validate has not passed; TrainingRefused if every training is
     refused; MachineRefused without git or DVC, or for a search without Optuna.
     """
-    if not str(root.resolve()).isascii():  # its configuration of a copy is written in ASCII
-        raise MachineRefused(f"{root.resolve()}: DVC runs no experiment below such a name", "clone to a path in ASCII")
-    if isinstance(params.training, steps.Steps):
-        raise ParamsRefused(
-            f"{layout.PARAMS}: train.steps: a sweep trains with one method",
-            "sweep the step that you ask about as the whole of the section train, without steps",
-        )
-    tried = sweeps.asked(specs)
-    if len(set(seeds)) < len(seeds) or (not tried and len(seeds) < 2):
-        what = "a seed is named twice" if tried or len(seeds) > 1 else "no value to try, and not several seeds"
-        raise ParamsRefused(what, "write values as train.lora.r=8,16, and each seed once: --seed 17 --seed 18")
+    tried = _tried(params, root, specs, seeds)
     parsed = params_file.read(root / layout.PARAMS)
     proposals, settings, search = _proposals(params, parsed, tried, trials)
     seeds = seeds or [params.train.seed]
@@ -81,10 +71,7 @@ def sweep(
             f"{number} trainings, and at most {most} are allowed",
             f"try fewer values, or allow them: --most {number}",
         )
-    seal = files.read_json(root / layout.SEAL, Seal)
-    valid = files.read_jsonl(root / VALID, Row)
-    if digest.of_file(root / VALID).sha256 != seal.splits.get("valid") or not valid:
-        raise EvidenceRefused(f"{VALID}: is not the split that passed", "run `./lockstep run validate`")
+    seal, valid = _passed(root)
     where = tracking.public(tracking.address(params, root))
     click.echo(f"sweep: {number} trainings, one after the other; runs at {where}", err=True)
     runs: list[SweptRun] = []
@@ -113,6 +100,30 @@ def sweep(
     files.write_text(root / layout.SWEEP_TABLE, swept.table(report))
     best = ranked[0]
     return f"the best of {len(ranked)} on {len(valid)} valid rows: {swept.named(best[0])}, {report.mean(best[1]):.3f}"
+
+
+def _tried(params: Params, root: Path, specs: Sequence[str], seeds: Sequence[int]) -> Tried:
+    """The values of ``specs``. Raises ParamsRefused or MachineRefused if there can be no sweep of them."""
+    if not str(root.resolve()).isascii():  # its configuration of a copy is written in ASCII
+        raise MachineRefused(f"{root.resolve()}: DVC runs no experiment below such a name", "clone to a path in ASCII")
+    if isinstance(params.training, steps.Steps):
+        raise ParamsRefused(
+            f"{layout.PARAMS}: train.steps: a sweep trains with one method",
+            "sweep the step that you ask about as the whole of the section train, without steps",
+        )
+    tried = sweeps.asked(specs)
+    if len(set(seeds)) < len(seeds) or (not tried and len(seeds) < 2):
+        what = "a seed is named twice" if tried or len(seeds) > 1 else "no value to try, and not several seeds"
+        raise ParamsRefused(what, "write values as train.lora.r=8,16, and each seed once: --seed 17 --seed 18")
+    return tried
+
+
+def _passed(root: Path) -> tuple[Seal, list[Row]]:
+    """The seal of validate and the rows of the valid split. Raises EvidenceRefused if validate passed other rows."""
+    seal, valid = files.read_json(root / layout.SEAL, Seal), files.read_jsonl(root / VALID, Row)
+    if digest.of_file(root / VALID).sha256 != seal.splits.get("valid") or not valid:
+        raise EvidenceRefused(f"{VALID}: is not the split that passed", "run `./lockstep run validate`")
+    return seal, valid
 
 
 def _report(

@@ -19,7 +19,7 @@ from checks.config.params import Params
 from checks.errors import Refusal
 from checks.formats.evaluation_reports import ReferencesReport
 from checks.formats.training_reports import MergedFile, ParityReport
-from release.record import lock_check
+from release.record import modules
 from release.verbs.build import Options, build
 from tests import evidence_tree, oci_check
 from tests.conftest import REPOSITORY, as_params, read_yaml, scaled_down, written
@@ -83,7 +83,7 @@ def ran_also(root: Path, name: str = "stages/extra.py", folder: str | None = Non
     with (root / ".git" / "info" / "exclude").open("a") as stream:
         stream.write(f"/{name}\n")
     lock = read_yaml((root / layout.LOCK).read_text())
-    md5 = lock_check.folder_md5({path.name: path.read_bytes()}) if folder else lock_check.md5_of(path.read_bytes())
+    md5 = modules.folder_md5({path.name: path.read_bytes()}) if folder else modules.md5_of(path.read_bytes())
     lock["stages"]["gate"]["deps"].append({"path": folder or name, "hash": "md5", "md5": md5})
     (root / layout.LOCK).write_text(written(lock))
     pipeline = read_yaml((root / layout.PIPELINE).read_text())

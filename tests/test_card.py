@@ -13,7 +13,7 @@ from huggingface_hub import DatasetCard, ModelCard
 from checks import digest, files, layout
 from checks.errors import EvidenceRefused
 from checks.formats.evaluation_reports import EvaluationReport
-from release.cards import carbon, card_facts, hub_metadata, writing
+from release.cards import carbon, card_facts, card_record, hub_metadata, writing
 from release.cli import main
 from release.verbs.card import card
 from tests import page_tree
@@ -183,7 +183,7 @@ def test_a_record_whose_verdict_is_void_makes_no_card(root: Path) -> None:
 
 
 def test_names_of_slices_are_text(root: Path) -> None:
-    facts = card_facts.gather(root, None)
+    facts = card_record.gather(root, None)
     candidate = facts.evaluation.models["candidate"]
     slices = {"a|b<script>alert(1)</script> @team": candidate.metrics}
     models = facts.evaluation.models | {"candidate": candidate.model_copy(update={"slices": slices})}

@@ -15,9 +15,9 @@ from checks.errors import RemoteRefused, TrainingRefused
 from checks.formats import refused
 from release.adapters import github
 from release.adapters.retries import Patience
+from release.review.posting import Options, Posted, is_marked, watermark
 from release.verbs import comment as verb
-from release.verbs.comment import ACTIONS, Options, Posted, is_marked, watermark
-from release.verbs.report import Options as ReportOptions
+from release.verbs.comment import ACTIONS
 from tests import cml_standin, report_tree
 from tests.github_api_standin import REPOSITORY, TOKEN, StandIn
 from tests.pipeline_repository import git
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 OLD, LATER = "a" * 40, "c" * 40  # of comments of before
 QUICK = Patience(tries=4, first=0.01, longest=0.02, on_request=2.0)
-OPTIONS = Options(report=ReportOptions(target="main"), patience=QUICK, use_cml=False)
+OPTIONS = Options(target="main", patience=QUICK, use_cml=False)
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +191,7 @@ def test_the_commit_that_holds_the_record_is_a_success_whoever_made_it(hub: Stan
 def test_a_commit_that_git_does_not_know_here_is_no_success(hub: StandIn, copy: Path, is_repository: bool) -> None:
     if not is_repository:
         shutil.rmtree(copy / ".git")
-    options = OPTIONS if is_repository else OPTIONS._replace(report=ReportOptions())
+    options = OPTIONS if is_repository else OPTIONS._replace(target=None)
     assert post(copy, options._replace(commit=LATER)).conclusion == "failure"
     if is_repository:
         assert "may lack it: git does not know it here." in hub.comments[0]["body"]

@@ -10,7 +10,7 @@ from checks import digest, files, layout
 from checks.errors import EvidenceRefused
 from checks.formats.data_reports import FetchReport, PrepareReport, SourceRows
 from checks.rows import Row
-from release.cards import card_facts, croissant, writing
+from release.cards import card_facts, card_record, croissant, writing
 from release.cards.card_facts import CardFacts, Prose
 from release.verbs.card import card
 from tests import page_tree
@@ -111,7 +111,7 @@ def test_a_release_has_its_version_and_no_sizes_that_its_record_lacks(root: Path
 def test_several_sources_have_their_rows_and_licences(
     root: Path, licence: str | None, wanted: list[str] | None
 ) -> None:
-    facts = facts_with(card_facts.gather(root, None), root, licence)
+    facts = facts_with(card_record.gather(root, None), root, licence)
     path = root / "croissant.json"
     path.write_text(croissant.dataset(facts))
     found = read(path, root)
@@ -123,7 +123,7 @@ def test_several_sources_have_their_rows_and_licences(
 
 
 def test_a_split_without_rows_is_a_file_without_a_record_set(root: Path) -> None:
-    facts = card_facts.gather(root, None)
+    facts = card_record.gather(root, None)
     gone = facts.prepare.splits["valid"]
     splits = facts.prepare.splits | {"valid": gone.model_copy(update={"rows": 0, "groups": 0})}
     path = root / "croissant.json"
@@ -134,7 +134,7 @@ def test_a_split_without_rows_is_a_file_without_a_record_set(root: Path) -> None
 
 
 def test_people_may_say_what_no_record_knows(root: Path) -> None:
-    facts = card_facts.gather(root, None)
+    facts = card_record.gather(root, None)
     said = {"creator": "A team", "url": "https://example.org/data", "date_published": "2026-11-26", "cite_as": "Team"}
     facts = facts._replace(data_prose=Prose(said, "Words."))
     made = writing.render(facts)

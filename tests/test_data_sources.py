@@ -20,7 +20,7 @@ from checks.formats.data_reports import DataReport, FetchReport, PrepareReport, 
 from checks.gates.license import LicenseGate
 from checks.gating import chain
 from checks.rows import Message, Row, of_tested_sources
-from release.cards import card_facts, data_page, hub_metadata, writing
+from release.cards import card_record, data_page, hub_metadata, writing
 from release.cli import main
 from release.verbs.compare import compare
 from release.verbs.data import data
@@ -451,7 +451,7 @@ def add(root: Path, **change: Any) -> None:
 
 def test_page_text_card_and_comparison_name_every_source(tmp_path: Path) -> None:
     root = promotion_tree.copy(page_tree.ledger(), tmp_path / "work")
-    facts = card_facts.gather(root, None)
+    facts = card_record.gather(root, None)
     add(root)
     page = data_page.render(data(root))
     assert "talk: from <code>hf://datasets/us/talk@1</code>" in page

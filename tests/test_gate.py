@@ -20,7 +20,7 @@ from checks.formats.verdict import Finding, Status, Verdict, combine
 from checks.gating import chain
 from checks.rows import Prediction
 from release.cli import main, tables
-from release.record import lock_check, pipeline_lock
+from release.record import modules, pipeline_lock
 from release.record.records import WorkTree
 from stages.gate import gate
 from tests import evidence_tree, spoil
@@ -425,7 +425,7 @@ def test_a_folder_of_modules_that_is_not_as_the_stage_ran_it_makes_the_verdict_v
     folder.mkdir(parents=True)
     for name in ("__init__.py", "kind.py"):
         (folder / name).write_text(f"# {name}\n")
-    md5 = lock_check.folder_md5({path.name: path.read_bytes() for path in folder.iterdir()})
+    md5 = modules.folder_md5({path.name: path.read_bytes() for path in folder.iterdir()})
     for path, more in ((layout.PIPELINE, "checks/kinds"), (layout.LOCK, {"path": "checks/kinds", "md5": md5})):
         document = read_yaml((run / path).read_text())
         document["stages"]["gate"]["deps"].append(more)
@@ -452,8 +452,8 @@ def test_a_folder_has_the_md5_that_dvc_gives_it(tmp_path: Path) -> None:
         done = dvc(tmp_path, *command)
         assert done.returncode == 0, done.stderr
     tree = WorkTree(tmp_path)
-    assert lock_check.modules(tree.lock) == {Path("checks/kinds"): lock_check.folder_md5(contents)}
-    assert lock_check.module_files(tree) == [
+    assert modules.ran(tree.lock) == {Path("checks/kinds"): modules.folder_md5(contents)}
+    assert modules.files(tmp_path, tree.lock) == [
         Path("checks/kinds/a/ü.py"), Path("checks/kinds/a.py"), Path("checks/kinds/b.py"),
     ]  # fmt: skip
 

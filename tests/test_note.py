@@ -13,9 +13,8 @@ from checks.errors import RemoteRefused
 from release.adapters import gitlab
 from release.adapters.retries import Patience, RequestError
 from release.cli import main
+from release.review.posting import Options, Posted, watermark
 from release.verbs import note as verb
-from release.verbs.comment import Options, Posted, watermark
-from release.verbs.report import Options as ReportOptions
 from tests import gitlab_standin, report_tree
 from tests.conftest import REPOSITORY
 from tests.gitlab_standin import BOT, GUEST, TOKEN, StandIn
@@ -24,7 +23,7 @@ from tests.pipeline_repository import git
 pytestmark = pytest.mark.slow
 
 QUICK = Patience(tries=4, first=0.01, longest=0.02, on_request=2.0)
-OPTIONS = Options(report=ReportOptions(target="main"), patience=QUICK)
+OPTIONS = Options(target="main", patience=QUICK)
 PAGE = "https://gitlab.example/team/router"
 
 

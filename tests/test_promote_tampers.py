@@ -25,7 +25,7 @@ from release.evidence import attach
 from release.image.layout import Bytes, Layout
 from release.promotion import context
 from release.promotion import record as promotion_record
-from release.record import lock_check
+from release.record import modules
 from release.verbs import keys as key_verbs
 from tests import build_tree, signing_tree, spoil
 from tests import promotion_tree as tree
@@ -594,7 +594,7 @@ def test_code_that_git_never_had_is_not_released_by_whatever_version_built_it(
     build_tree.ran_also(root, name, folder)
     keep(root, "a lock that names it")
     with monkeypatch.context() as older:
-        older.setattr(lock_check, "modules", lambda _: {})
+        older.setattr(modules, "ran", lambda _: {})
         tree.release(root)
     assert f"{folder or name} at " in str(refused(root, "is not the module that dvc.lock there names"))
 

@@ -11,9 +11,8 @@ from pydantic import BaseModel
 
 from checks import layout, plain_yaml
 from release.cost import estimate
-from release.record import target_policy
-from release.record.records import Commit, Records
-from release.verbs import build, explain, gate, promote, report, rollback, sign, status
+from release.record.records import Commit
+from release.verbs import build, explain, gate, page, promote, record, report, rollback, sign, status
 from tests import promotion_tree as tree
 from tests.ledger_tree import packed
 
@@ -79,13 +78,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 COMMANDS: dict[str, Callable[[Path], object]] = {
     "gate": gate.gate,
-    "gate --policy-from": lambda root: target_policy.judge_from(Records(root), "main"),
+    "gate --policy-from": lambda root: gate.judge_from(root, "main"),
     "gate --explain": lambda root: explain.explain(root, "routes_well"),
     "report": lambda root: report.report(root, report.Options()),
     "estimate": estimate.estimate,
+    "record": record.commit_record,
     "build --dry-run": lambda root: build.plan(root, build.Options()),
     "sign": lambda root: sign.evidence(root),
     "status": status.status,
+    "page": lambda root: page.page(root, root / "pages"),
     "promote --dry-run": lambda root: promote.promote(root, "production", promote.Options(dry_run=True)),
     "rollback --dry-run": lambda root: rollback.rollback(root, "staging", rollback.Options(why="slow", dry_run=True)),
 }

@@ -22,7 +22,7 @@ from checks.rows import Prediction
 from release.cli import terminal
 from release.record import references
 from release.record.records import Records
-from release.review import details, facts, metrics, sections
+from release.review import details, gathering, metrics, sections
 from release.review.details import Parameter
 from release.review.facts import Facts
 from release.review.metrics import Score
@@ -173,7 +173,7 @@ def test_a_recorded_verdict_of_packages_that_are_not_those_here_is_void(
     shutil.rmtree(copy / "models")
     assert report(copy, FOR).state == "recorded"
     line = "plugin lockstep.gates:x: package acme 1.0 is not installed"
-    monkeypatch.setattr(facts, "plugins", SimpleNamespace(differences=lambda _: [line]))
+    monkeypatch.setattr(gathering, "plugins", SimpleNamespace(differences=lambda _: [line]))
     found = report(copy, FOR)
     assert (found.state, found.passes) == ("not-held", False)
     assert line in found.markdown
@@ -231,7 +231,7 @@ def test_a_passing_policy_of_its_own_does_not_count_and_says_what_would(tmp_path
 
 def test_the_first_view_is_the_valid_split_then_which_look_at_the_test_split_this_is(passing: Path) -> None:
     records = Records(passing)
-    found = facts.gather(records, "main")
+    found = gathering.gather(records, "main")
     assert found.verdict
     look = Finding(gate="fresh", kind="looks", status="pass", reason="counted", value=3, bound=20)
     counted = "model 3 of 20 that these rows may judge"
@@ -272,7 +272,7 @@ def _of_main(found: Facts, **change: Any) -> Facts:
 def test_scores_on_valid_are_beside_mains_only_if_both_were_asked_the_same(
     passing: Path, edit: Callable[[Facts], Facts], own: float | None, theirs: float | None
 ) -> None:
-    found = metrics.on_valid(edit(facts.gather(Records(passing), "main")))
+    found = metrics.on_valid(edit(gathering.gather(Records(passing), "main")))
     assert (found and found[0].value, found and found[1] and found[1].value) == (own, theirs)
 
 

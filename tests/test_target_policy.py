@@ -11,12 +11,12 @@ from click.testing import CliRunner
 
 from checks import digest, files, layout
 from checks.config.params import Params
+from checks.decision.policy_judgement import PolicyJudgement
 from checks.errors import EvidenceRefused
 from checks.rows import Prediction, Row
 from release.cli import main
 from release.record import target_policy
-from release.record.records import Records
-from release.record.target_policy import PolicyJudgement
+from release.verbs import gate
 from tests import evidence_tree
 from tests.conftest import as_params
 from tests.pipeline_repository import commit, dvc, git, write_params
@@ -82,7 +82,7 @@ def _approve(root: Path, policy: str) -> None:
 
 
 def _judged(root: Path) -> PolicyJudgement:
-    return target_policy.judge_from(Records(root), "main")
+    return gate.judge_from(root, "main")
 
 
 def _statuses(judgement: PolicyJudgement) -> tuple[str, str | None, str]:

@@ -1,7 +1,7 @@
-"""The record that a card is made of: of the work tree, if its verdict still holds, or of a release that was signed.
+"""What the cards of a model and of its data say.
 
-Figures come from the record alone. Prose comes from files that people own: ``docs/cards/model.md`` and
-``docs/cards/data.md``, with front matter that may say what no record knows.
+Figures come from a record alone (``card_record`` reads it). Prose comes from files that people own:
+``docs/cards/model.md`` and ``docs/cards/data.md``, with front matter that may say what no record knows.
 """
 
 import re
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from checks import digest, layout, plain_yaml
+from checks import plain_yaml
 from checks.config.params import Params
 from checks.errors import EvidenceRefused
 from checks.formats.data_reports import DataReport, FetchReport, PrepareReport
@@ -19,15 +19,8 @@ from checks.formats.evaluation_reports import EvaluationReport
 from checks.formats.suite_report import SuitesReport
 from checks.formats.training_reports import TrainMeasured, TrainReport
 from checks.formats.verdict import Verdict
-from release.cards import carbon, released
+from release.cards import carbon
 from release.cards.carbon import Carbon
-from release.cards.released import Released
-from release.image import image as images
-from release.ledger import Ledger
-from release.record import held
-from release.record.named import Named
-from release.record.records import Records
-from release.review.sides import CANDIDATE, Side
 
 MODEL, DATA = Path("docs/cards/model.md"), Path("docs/cards/data.md")
 SECTIONS = {MODEL: ("Intended use", "Limits"), DATA: ("Where it comes from", "Limits")}
@@ -36,7 +29,6 @@ _SAYS = {  # keys of the front matter
     MODEL: ("language", "tags", carbon.KEY),
     DATA: ("language", "tags", "pretty_name", *CATALOGUE),
 }
-_HEAVY = (layout.BASE, layout.RAW, layout.ADAPTER, layout.MERGED)
 _FRONT = re.compile(r"\A---\n(.*?)^---\n", re.DOTALL | re.MULTILINE)
 
 
@@ -73,64 +65,7 @@ class CardFacts(NamedTuple):
     carbon: Carbon | None
 
 
-def gather(root: Path, name: str | None) -> CardFacts:
-    """The facts of the work tree, or of the release that ``name`` means: an environment, a version, or an image.
-
-    Raises EvidenceRefused if the verdict does not hold, if the release's evidence does not, or if prose is missing;
-    as ``released.find`` for a name.
-    """
-    records = Records(root)
-    if name is None:
-        held.hold(records, trusting=_HEAVY)
-        return _facts(records, None)
-    release = released.find(records, Ledger.open(root, records.work_tree.params.promote), name)
-    return of_release(records, release)
-
-
-def of_release(records: Records, release: Released) -> CardFacts:
-    """The facts of a release. Raises EvidenceRefused if its evidence does not hold, or if prose is missing."""
-    released.stated(records, release)
-    return _facts(records, release)
-
-
-def _facts(records: Records, release: Released | None) -> CardFacts:
-    its = release.pointer if release else None
-    commit = records.at(its.commit) if its else None
-    side = Side(records, Named(its.version if its else ".", its.commit if its else None, its), "the record")
-
-    def data(path: Path) -> bytes | None:
-        if commit is not None:
-            return commit.data(path)
-        found = records.root / path
-        return found.read_bytes() if found.is_file() else None
-
-    reports = (layout.FETCH_REPORT, layout.PREPARE_REPORT, layout.DATA_REPORT, layout.TRAIN_REPORT, layout.EVALUATION)
-    verdict = commit.report(layout.VERDICT, Verdict) if commit else records.work_tree.report(layout.VERDICT, Verdict)
-    found = (
-        commit.report(layout.DATA_REPORT, DataReport) if commit
-        else records.work_tree.report(layout.DATA_REPORT, DataReport)
-    )  # fmt: skip
-    read = (side.fetch, side.prepare, found, side.train, side.evaluation)
-    missing = [str(path) for path, each in zip(reports, read, strict=True) if each is None]
-    fetch, prepare, _, train, evaluation = read
-    if not (fetch and prepare and found and train and evaluation and verdict) or CANDIDATE not in evaluation.models:
-        why = ", ".join(missing) or f"the candidate of {layout.EVALUATION}"
-        raise EvidenceRefused(f"{why}: is missing, or cannot be read by this version", "run `./lockstep run`")
-    params = commit.params(f"{layout.PARAMS} of {its.version}") if commit and its else records.work_tree.params
-    told = (layout.VERDICT, *reports, layout.SUITES_REPORT, *([layout.TRAIN_MEASURED] if side.took else []))
-    digests = {str(path): digest.of_bytes(text) for path in told if (text := data(path))}
-    prose = _prose(MODEL, data(MODEL))
-    return CardFacts(
-        name=params.serve.name, version=its.version if its else None, image=its.image if its else None,
-        license=images.spdx(params), params=params, fetch=fetch, prepare=prepare, data=found, train=train,
-        took=side.took, evaluation=evaluation, suites=side.suites, verdict=verdict, digests=digests,
-        sizes={} if its else {each.name: each.stat().st_size for each in (records.root / layout.SPLITS).glob("*")},
-        model_prose=prose, data_prose=_prose(DATA, data(DATA)),
-        carbon=carbon.of(prose.front, MODEL, side.took.energy if side.took else None),
-    )  # fmt: skip
-
-
-def _prose(path: Path, data: bytes | None) -> Prose:
+def prose(path: Path, data: bytes | None) -> Prose:
     """What people wrote at ``path``. Raises EvidenceRefused if it lacks a section, or says what the record says."""
     wanted = " and ".join(f"`## {each}`" for each in SECTIONS[path])
     todo = f"write {path} with the sections {wanted}, and commit it"

@@ -15,15 +15,14 @@ from checks.formats.quarantine import Entries
 from checks.formats.signers import Signers
 from checks.formats.statement import Release
 from checks.formats.verdict import Verdict
-from release.cards import card_facts, commands, released, trade, writing
+from release.cards import card_record, commands, released, trade, writing
 from release.cards.release_page import Against, Home, LeftOut, Part, ReleasePage, Site
 from release.cards.released import Released
 from release.evidence import freshness, trust
 from release.ledger import Ledger
 from release.ledger.ran import Ran, ran
 from release.promotion import held as quarantined
-from release.record.named import Named
-from release.record.records import Records
+from release.record.records import Named, Records
 from release.review import making, pairs, same_rows, same_samples, side_by_side
 from release.review.comparison import Comparison, Cost, Metric
 from release.review.sides import Side
@@ -251,7 +250,7 @@ def _policy(
 def _cards(found: _Ledger, release: Released, notes: list[str]) -> dict[str, str]:
     """The cards of the model and of its data. Empty, with a reason in ``notes``, if its commit lacks a part."""
     try:
-        return writing.readable(card_facts.of_release(found.records, release))
+        return writing.readable(card_record.of_release(found.records, release))
     except (ParamsRefused, EvidenceRefused) as refused:
         notes.append(f"no cards: {refused.what}")
         return {}

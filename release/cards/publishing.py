@@ -12,7 +12,7 @@ from checks import digest, layout
 from checks.errors import EvidenceRefused
 from checks.formats import quarantine
 from release.adapters.hub import File
-from release.cards import card_facts, released, writing
+from release.cards import card_record, released, writing
 from release.evidence import trust
 from release.ledger import Ledger
 from release.promotion import held as quarantined
@@ -50,7 +50,7 @@ def gather(root: Path, name: str | None) -> Publication:
     signer, why = released.signer(release, trust.known(root))
     if signer is None:
         raise EvidenceRefused(f"{its.version}: no current signer signed it: {why}", "`lockstep sign`, then promote it")
-    cards = writing.render(card_facts.of_release(records, release))
+    cards = writing.render(card_record.of_release(records, release))
     assert release.envelope is not None  # its signature was checked
     files = {
         **_tree(root, layout.MERGED, its.model, "", its.commit),

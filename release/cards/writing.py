@@ -9,7 +9,7 @@ from checks import files, layout
 from checks.errors import EvidenceRefused, MachineRefused
 from release.cards import croissant, hub_metadata
 from release.cards.card_facts import CardFacts, Prose
-from release.review import sections
+from release.review import templates
 
 FOLDER = layout.REPORTS / "cards"
 MODEL, DATA, REPORT, CROISSANT = "model.md", "data.md", "REPORT.md", "croissant.json"
@@ -63,6 +63,6 @@ def check(folder: Path, cards: dict[str, str]) -> list[Path]:
 
 def _body(macro: str, facts: CardFacts, prose: Prose) -> str:
     methods = [step.method for step in facts.train.chain] or [facts.params.train.method]
-    module = sections.environment("release.cards").get_template("cards.md.jinja").make_module({})
+    module = templates.environment("release.cards").get_template("cards.md.jinja").make_module({})
     text = getattr(module, macro)(facts, methods, Markup(prose.text))  # noqa: S704  # people wrote it as Markdown
     return re.sub(r"\n{3,}", "\n\n", text).strip()

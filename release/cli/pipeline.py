@@ -321,12 +321,12 @@ def _explain(root: Path, name: str, as_json: bool) -> None:
 
 
 def _judge_from(root: Path, ref: str, as_json: bool) -> None:
-    from release.record import target_policy as verb
-    from release.record.records import Records
+    from checks.decision import policy_judgement
+    from release.verbs import gate as verb
 
-    judgement = verb.judge_from(Records(root), ref)
+    judgement = verb.judge_from(root, ref)
     click.echo(to_json(judgement.model_dump(mode="json")) if as_json else hanging(tables.policy(judgement)))
-    if refusal := verb.refusal(judgement):
+    if refusal := policy_judgement.refusal(judgement):
         raise refusal
 
 

@@ -108,12 +108,14 @@ def comment(
     verdict.
     """
     from release.adapters import commits, gitlab
+    from release.review.posting import Options
     from release.verbs import comment as verb
     from release.verbs import note
-    from release.verbs import report as renderer
 
-    options = verb.Options(
-        report=renderer.Options(target=target, assets=assets, links=_pairs(links), number=number),
+    options = Options(
+        target=target,
+        assets=assets,
+        links=_pairs(links),
         number=number,
         commit=(commits.resolve(root, commit) or commit) if commit else None,
         title=title,

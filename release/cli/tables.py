@@ -9,10 +9,10 @@ from checks.formats import energy
 from checks.text import escape
 
 if TYPE_CHECKING:
+    from checks.decision.policy_judgement import PolicyJudgement
     from checks.formats.evaluation_reports import EvaluationReport
     from checks.formats.serving import ServingReport
     from checks.formats.verdict import Verdict
-    from release.record.target_policy import PolicyJudgement
     from release.verbs.build import Plan
     from release.verbs.evidence import Walk
 

@@ -17,7 +17,7 @@ from checks.config.params import Params
 from checks.errors import DataRefused, EvidenceRefused, ParamsRefused, Refusal, VerdictFailed
 from checks.formats.data_reports import DataReport, FetchReport
 from checks.formats.report import Count
-from checks.formats.training_reports import TrainMeasured, TrainReport
+from checks.formats.training_reports import TrainReport
 from checks.rows import Record
 from checks.training import cost
 from checks.training.cost import Span, Step
@@ -25,7 +25,7 @@ from release.adapters import commits
 from release.cost import memory_ahead, throughput, training_ahead, training_record
 from release.cost.memory_ahead import MemoryAhead
 from release.cost.training_ahead import Seconds
-from release.cost.training_record import Recorded, Unscalable
+from release.cost.types import Recorded, Unscalable
 from release.record import lock_check
 from release.record.records import Records, WorkTree
 
@@ -137,24 +137,6 @@ def bound_line(bound: BudgetBound) -> str:
         return f"{where} at most {bound.at_most:,.6g}, {bound.status}"
     low, middle, high = map(cost.shown, bound.estimate)
     return f"{where} {middle} ({low} to {high}) {bound.status} {bound.at_most:,.6g}"
-
-
-def after_the_fact(
-    records: Records, params: Params, ref: str, commit: str, report: TrainReport, took: TrainMeasured
-) -> Seconds | None:
-    """The estimate that the record at ``commit`` would have given for the finished training ``report``, ``took``.
-
-    None if nothing was trained since that record, or if either record lacks the figures to scale from.
-    """
-    try:
-        recorded = training_record.read(records.at(commit), ref)
-        data = records.work_tree.report(layout.DATA_REPORT, DataReport)
-        if (recorded.report, recorded.measured) == (report, took):
-            return None
-        ahead = training_ahead.done(report, params.training, data)
-        return training_ahead.seconds(records.root, ahead, recorded)
-    except (EvidenceRefused, Unscalable):
-        return None
 
 
 def _less(over: Sequence[BudgetBound]) -> str:

@@ -17,7 +17,7 @@ from checks.rows import Record
 from checks.training import memory, steps
 from checks.training.interface import Train
 from checks.training.memory import Batch, Foretold
-from release.cost.training_record import Recorded
+from release.cost.types import Recorded
 
 
 class MemoryAhead(Record):

@@ -9,7 +9,7 @@ from checks.rows import Record
 from checks.training import cost
 from release.cost import training_ahead, training_record
 from release.cost.training_ahead import Ahead
-from release.cost.training_record import Unscalable
+from release.cost.types import Unscalable
 from release.record.records import Records
 
 _TABLE = Path(__file__).with_suffix(".yaml")

@@ -16,7 +16,7 @@ from checks.training.cost import Span, Step, Training
 from checks.training.interface import Train
 from checks.training.steps import Steps
 from checks.training.tensors import Weights
-from release.cost.training_record import Recorded, Unscalable
+from release.cost.types import Recorded, Unscalable
 
 _PLAIN = "sft"  # what the first training on documents is scaled from: both go once over all tokens
 _OTHER_METHOD = 1.5  # windows of documents are full, and their tokens are all learned

@@ -19,32 +19,7 @@ def dashboard(of: Scope, monitor: Monitor) -> dict[str, Any]:
         _panel(f"{each.says}, of which {each.budget:.3g} may be", "percentunit", {each.name: each.ratio})
         for each in queries.objectives(of, monitor.objectives)
     ]
-
-    def quantiles(name: str) -> dict[str, str]:
-        summed = f"sum by (le, release) (rate({metric(f'{name}_bucket', of)}[{WINDOW}]))"
-        return {f"p{share} {{{{release}}}}": f"histogram_quantile(0.{share}, {summed})" for share in (50, 95, 99)}
-
-    def rate(name: str, by: str) -> dict[str, str]:
-        return {f"{{{{{by}}}}}": f"sum by ({by}) (rate({metric(name, of)}[{WINDOW}]))"}
-
-    answers = f"sum by (release) (rate({metric('answer_characters_count', of)}[{WINDOW}]))"
-
-    def share(name: str) -> dict[str, str]:
-        return {"{{release}}": f"sum by (release) (rate({metric(name, of)}[{WINDOW}])) / {answers}"}
-
-    panels += [
-        _panel("requests by code", "reqps", rate("requests_total", "code")),
-        _panel("requests by release", "reqps", rate("requests_total", "release")),
-        _panel("answers by reason of their end", "reqps", rate("requests_total", "finish_reason")),
-        _panel("seconds of a request", "s", quantiles("request_seconds")),
-        _panel("seconds to the first token", "s", quantiles("time_to_first_token_seconds")),
-        _panel("seconds between tokens", "s", quantiles("inter_token_seconds")),
-        _panel("tokens", "short", rate("tokens_total", "direction")),
-        _panel("requests in flight", "short", {"{{release}}": f"sum by (release) ({metric('in_flight', of)})"}),
-        _panel("share of refusals", "percentunit", share("refusals_total")),
-        _panel("share of answers that repeat themselves", "percentunit", share("repetitive_total")),
-        _panel("dropped captures", "short", rate("captures_dropped_total", "release")),
-    ]
+    panels += _traffic(of)
     if monitor.cost is not None:  # also while nobody asks: the devices are held
         second = monitor.cost.devices * monitor.cost.hourly_price / 3600
         rate_of_all = f"sum (rate({metric('requests_total', of)}[{WINDOW}]))"
@@ -82,6 +57,36 @@ def expressions(made: dict[str, Any], span: str) -> list[str]:
     """Every query of a dashboard, with ``span`` for Grafana's own variable."""
     found = [target["expr"] for panel in made["panels"] for target in panel["targets"]]
     return [each.replace(_SPAN, span) for each in (*found, *(a["expr"] for a in made["annotations"]["list"]))]
+
+
+def _traffic(of: Scope) -> list[dict[str, Any]]:
+    """Panels of what the gateway counts and measures."""
+
+    def quantiles(name: str) -> dict[str, str]:
+        summed = f"sum by (le, release) (rate({metric(f'{name}_bucket', of)}[{WINDOW}]))"
+        return {f"p{share} {{{{release}}}}": f"histogram_quantile(0.{share}, {summed})" for share in (50, 95, 99)}
+
+    def rate(name: str, by: str) -> dict[str, str]:
+        return {f"{{{{{by}}}}}": f"sum by ({by}) (rate({metric(name, of)}[{WINDOW}]))"}
+
+    answers = f"sum by (release) (rate({metric('answer_characters_count', of)}[{WINDOW}]))"
+
+    def share(name: str) -> dict[str, str]:
+        return {"{{release}}": f"sum by (release) (rate({metric(name, of)}[{WINDOW}])) / {answers}"}
+
+    return [
+        _panel("requests by code", "reqps", rate("requests_total", "code")),
+        _panel("requests by release", "reqps", rate("requests_total", "release")),
+        _panel("answers by reason of their end", "reqps", rate("requests_total", "finish_reason")),
+        _panel("seconds of a request", "s", quantiles("request_seconds")),
+        _panel("seconds to the first token", "s", quantiles("time_to_first_token_seconds")),
+        _panel("seconds between tokens", "s", quantiles("inter_token_seconds")),
+        _panel("tokens", "short", rate("tokens_total", "direction")),
+        _panel("requests in flight", "short", {"{{release}}": f"sum by (release) ({metric('in_flight', of)})"}),
+        _panel("share of refusals", "percentunit", share("refusals_total")),
+        _panel("share of answers that repeat themselves", "percentunit", share("repetitive_total")),
+        _panel("dropped captures", "short", rate("captures_dropped_total", "release")),
+    ]
 
 
 def _gpus(of: Scope, labels: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -20,8 +20,8 @@ from checks.config.release_params import Environment
 from checks.errors import EvidenceRefused
 from release.evidence import statement, trust
 from release.promotion.checklist import CheckResult
-from release.promotion.context import PromotionContext
 from release.promotion.environment import EnvironmentState, folder
+from release.promotion.types import PromotionContext
 
 
 class SignedApproval(NamedTuple):

@@ -23,6 +23,7 @@ from release.promotion import (
     change,
     contents,
     context,
+    edits,
     environment,
     image,
     record,
@@ -32,10 +33,9 @@ from release.promotion import (
     signatures,
 )
 from release.promotion.checklist import About, Check, Checklist, CheckResult, Unavailable
-from release.promotion.context import PromotionContext
 from release.promotion.environment import EnvironmentState
 from release.promotion.image import StoredImage
-from release.promotion.record import Recorded
+from release.promotion.types import PromotionContext, Recorded
 
 _T = TypeVar("_T")
 
@@ -257,7 +257,7 @@ def _version(case: Case, result: CheckResult) -> None:
 
 def _edits(case: Case, result: CheckResult) -> None:
     built = case.release.image
-    environment.unedited(case.where, case.move.environment, case.present, case.after, built, result)
+    edits.unedited(case.where, case.move.environment, case.present, case.after, built, result)
 
 
 def _approvals(case: Case, result: CheckResult) -> None:

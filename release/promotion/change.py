@@ -18,8 +18,8 @@ from release.ledger import Change, compose, next_version, tags_for
 from release.ledger import untagged as untagged_of
 from release.overlay import overlays
 from release.promotion import approvals
-from release.promotion.context import PromotionContext
 from release.promotion.environment import EnvironmentState, folder, rendered
+from release.promotion.types import PromotionContext
 
 
 def point(

@@ -18,7 +18,7 @@ from release.adapters.registry.types import Store
 from release.image import tar, weights
 from release.image.weights import Layer as Planned
 from release.promotion.checklist import CheckResult
-from release.promotion.record import Recorded
+from release.promotion.types import Recorded
 
 _THREADS = 4  # hashing lets go of the interpreter
 _FIX = "run `lockstep build`, verify and sign that"

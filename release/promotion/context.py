@@ -1,4 +1,4 @@
-"""The context of a move: rules and signers from the tip of the target branch, and the ledger with the environments.
+"""Finds the context of a move: rules and signers of the target branch, and the ledger with the environments.
 
 The work tree and the pull request are never read: whoever proposes a release chooses neither who may sign it nor what
 an environment requires. Only the sections of params.yaml that decide a move are read, so that a mistake elsewhere
@@ -6,20 +6,18 @@ cannot stop a rollback.
 """
 
 from pathlib import Path
-from typing import NamedTuple
 
 from pydantic import BaseModel
 
 from checks import layout
-from checks.config.release_params import Environment, Promote, Serve
+from checks.config.release_params import Promote, Serve
 from checks.errors import EvidenceRefused, PromotionRefused
-from checks.formats.pointer import Pointer
-from checks.formats.signers import Signers
 from checks.text import redact
 from release.adapters import commits
 from release.adapters.git import Git
 from release.evidence import freshness, trust
-from release.ledger import DEADLINE, Change, Ledger, Move, Tag, missing, naming
+from release.ledger import DEADLINE, Ledger
+from release.promotion.types import PromotionContext
 from release.record.records import Records
 
 _REFS = "--format=%(refname) %(symref)"
@@ -28,60 +26,6 @@ _REFS = "--format=%(refname) %(symref)"
 class _Rules(BaseModel):
     promote: Promote
     serve: Serve
-
-
-class PromotionContext(NamedTuple):
-    """Everything that decides a move.
-
-    ``target``: the branch of this repository that rules and signers come from; ``trunk``: its commit. ``serve``: how
-    its images are built. ``tip``: the commit of the ledger that all decisions are based on.
-    """
-
-    records: Records
-    target: str
-    trunk: str
-    promote: Promote
-    serve: Serve
-    signers: Signers
-    ledger: Ledger
-    tip: str
-
-    @property
-    def root(self) -> Path:
-        """The folder of the clone."""
-        return self.records.root
-
-    @property
-    def name(self) -> str:
-        """The name of the model in tags."""
-        return self.serve.name
-
-    def rule(self, environment: str) -> Environment:
-        """The rules of the environment. Raises EvidenceRefused if there is no such environment."""
-        if environment not in self.promote.environments:
-            raise EvidenceRefused(
-                f"environment {environment[:60]!r}: {layout.PARAMS} of {self.target} names no such one",
-                f"use one of {', '.join(self.promote.environments)}",
-            )
-        return self.promote.environments[environment]
-
-    def moves(self) -> list[Move]:
-        """The moves of all environments, which versions and tags are numbered by."""
-        return naming(move for name in self.promote.ordered for move in self.ledger.moves(self.tip, name))
-
-    def runs(self, environment: str) -> Pointer | None:
-        """What an environment runs after its last move; None also if its pointer cannot be read."""
-        moves = self.ledger.moves(self.tip, environment)
-        return moves[0].after if moves else None
-
-    def made(self, change: Change) -> tuple[str, ...]:
-        """The names of the tags of ``change`` that the last commit created, or would create."""
-        lost = {line.split(": ")[0] for line in self.ledger.untagged}
-        return tuple(tag.name for tag in change.tags if f"tag {tag.name}" not in lost)
-
-    def missing_tags(self) -> tuple[Tag, ...]:
-        """Tags that belong to past moves but do not exist, as after a merged pull request."""
-        return missing(self.name, self.ledger.tags(), self.moves())
 
 
 def find(root: Path, target: str | None = None, *, stale: bool = False) -> PromotionContext:

@@ -6,7 +6,7 @@ from checks.errors import EvidenceRefused, PromotionRefused
 from checks.formats.serving import ImageReport
 from release.adapters.registry import reference
 from release.adapters.registry.reference import Reference
-from release.promotion.context import PromotionContext
+from release.promotion.types import PromotionContext
 
 
 def find(where: PromotionContext, rule: Environment, named: str | None) -> Reference:

@@ -14,7 +14,7 @@ from checks.errors import EvidenceRefused, MachineRefused
 from checks.formats.quarantine import Entry
 from checks.formats.signers import Signers
 from release.ledger import Counts, Held, Ledger, Release
-from release.promotion.context import PromotionContext
+from release.promotion.types import PromotionContext
 
 
 def read(context: PromotionContext) -> Held:

@@ -30,7 +30,7 @@ from release.image import stores, weights
 from release.image.base import Base
 from release.image.image import About, Added
 from release.promotion.checklist import CheckResult
-from release.promotion.record import Recorded
+from release.promotion.types import Recorded
 
 _THREADS = 8  # a registry is asked for that many blobs at once
 _HASTY = Patience(tries=2, in_all=2, first=0.2, longest=0.5, on_request=1)  # with a base that the statement names too

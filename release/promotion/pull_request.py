@@ -14,7 +14,7 @@ from release.adapters import github
 from release.adapters.git import Git
 from release.adapters.retries import RequestError
 from release.ledger import DEADLINE, Change
-from release.promotion.context import PromotionContext
+from release.promotion.types import PromotionContext
 
 _SERVER = "https://github.com"
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}/[A-Za-z0-9._-]{1,100}")

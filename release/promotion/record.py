@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from checks import digest, files, gates, layout, plugins
 from checks.config.params import Params
 from checks.decision import policy as policies
+from checks.decision import policy_judgement
 from checks.decision.held import refusal as verdict_refusal
 from checks.decision.policy import Change
 from checks.digest import FileDigest
@@ -21,21 +22,14 @@ from release.adapters.git import Git
 from release.evidence import weights
 from release.ledger import DEADLINE
 from release.promotion.checklist import CheckResult
-from release.promotion.context import PromotionContext
-from release.record import lock_check, pipeline_lock, target_policy
+from release.promotion.types import PromotionContext, Recorded
+from release.record import held, modules, pipeline_lock, target_policy
 from release.record.pipeline_lock import Stages
 from release.record.records import Commit
 
 # Not in the image. Reports name these digests, and the verdict covers the reports; the weights are checked separately.
 TRUSTED = (layout.BASE, layout.ADAPTER, layout.RAW, layout.MERGED)
 _R = TypeVar("_R", Verdict, ParityReport)
-
-
-class Recorded(NamedTuple):
-    """The parts of the commit's record that decide the image."""
-
-    params: Params
-    files: Mapping[str, FileDigest]  # of the model
 
 
 def find(context: PromotionContext, release: Release) -> Recorded:
@@ -84,7 +78,7 @@ def _whole(found: Mapping[Path, bytes | None], commit: str, said: Mapping[str, A
         pipeline_lock.stages(found[path] or b"", f"{path} {at}") for path in (layout.PIPELINE, layout.LOCK)
     )
     names = dict.fromkeys(pipeline_lock.READS, ())  # an earlier version may have read less of params.yaml
-    problems = [*pipeline_lock.incomplete(pipeline, lock, names), *lock_check.otherwise(said, lock)]
+    problems = [*pipeline_lock.incomplete(pipeline, lock, names), *pipeline_lock.otherwise(said, lock)]
     if problems:
         todo = "run `lockstep run`, commit that record, and release it"
         raise EvidenceRefused(f"{problems[0]} ({at})", todo, tuple(f"{line} ({at})" for line in problems[1:]))
@@ -93,15 +87,15 @@ def _whole(found: Mapping[Path, bytes | None], commit: str, said: Mapping[str, A
 
 def _has_its_code(context: PromotionContext, commit: str, lock: Stages) -> None:
     """Check that the commit contains every module that the stages ran, unchanged: only then could it be reviewed."""
-    ran = lock_check.modules(lock)
+    ran = modules.ran(lock)
     folders = {path: commits.below(context.root, commit, path) for path, md5 in ran.items() if md5.endswith(".dir")}
     files = [path for path in ran if path not in folders] + [path for inside in folders.values() for path in inside]
     read = Git(context.root, DEADLINE).named([f"{commit}:./{path.as_posix()}" for path in files])
-    held = dict(zip(files, read, strict=True))
-    there = {path: lock_check.md5_of(data) for path, data in held.items() if data is not None}
+    data_of = dict(zip(files, read, strict=True))
+    there = {path: modules.md5_of(data) for path, data in data_of.items() if data is not None}
     for folder, inside in folders.items():
-        contents = {path.relative_to(folder).as_posix(): held[path] or b"" for path in inside}
-        there[folder] = lock_check.folder_md5(contents)
+        contents = {path.relative_to(folder).as_posix(): data_of[path] or b"" for path in inside}
+        there[folder] = modules.folder_md5(contents)
     lost = [
         f"{path} at {commit[:12]}: is not the module that {layout.LOCK} there names"
         for path, md5 in ran.items()
@@ -133,8 +127,9 @@ def _contradictions(release: Release, verdict: Verdict, described: Mapping[str, 
 
 def holds_here(context: PromotionContext, release: Release, result: CheckResult) -> None:
     """Check that the verdict holds in this checkout and under the target's policy, and is the signed one."""
-    judgement = target_policy.judge_from(context.records, context.trunk, TRUSTED)
-    if refused := target_policy.refusal(judgement):
+    found = held.hold(context.records, context.trunk, TRUSTED)
+    judgement = target_policy.judge_from(context.records, found, context.trunk)
+    if refused := policy_judgement.refusal(judgement):
         raise refused
     if judgement.approval and commits.uncommitted(context.root, context.trunk, [layout.APPROVALS]):
         result.fail(
@@ -193,8 +188,8 @@ def _compared(old: Params, new: Params) -> list[Change]:
 def _target_had(context: PromotionContext, params: str) -> bool:
     """Whether params.yaml with this digest was on the target branch itself, not only on a branch merged into it."""
     places = [f"{commit}:./{layout.PARAMS}" for commit in commits.touching(context.root, context.trunk, layout.PARAMS)]
-    held = Git(context.root, DEADLINE).named(places)
-    return any(data is not None and digest.of_bytes(data) == params for data in held)
+    versions = Git(context.root, DEADLINE).named(places)
+    return any(data is not None and digest.of_bytes(data) == params for data in versions)
 
 
 def _report(there: Commit, path: Path, kind: type[_R]) -> _R:

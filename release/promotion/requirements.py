@@ -14,7 +14,7 @@ from checks.formats.serving import ImageReport
 from release.promotion import environment as environments
 from release.promotion import held
 from release.promotion.checklist import CheckResult
-from release.promotion.context import PromotionContext
+from release.promotion.types import PromotionContext
 
 
 def previous(context: PromotionContext, rule: Environment, image: str, result: CheckResult) -> None:

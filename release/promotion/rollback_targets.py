@@ -10,8 +10,8 @@ from checks.formats.quarantine import Entries
 from checks.text import redact
 from release.ledger import Move
 from release.ledger.message import NONE
-from release.promotion.context import PromotionContext
 from release.promotion.environment import EnvironmentState
+from release.promotion.types import PromotionContext
 
 LONGEST_REASON = 500  # characters, as the quarantine keeps it
 

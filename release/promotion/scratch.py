@@ -12,7 +12,7 @@ from release.evidence.released import Released
 from release.image import weights
 from release.ledger import DEADLINE, Ledger
 from release.promotion import change, environment
-from release.promotion.context import PromotionContext
+from release.promotion.types import PromotionContext
 
 REMOTE = "remote.git"  # in the scratch folder
 _IDENTITY = (

@@ -16,7 +16,7 @@ from checks.errors import EvidenceRefused
 from checks.formats.statement import Looked
 from release.evidence import statement, trust
 from release.promotion.checklist import CheckResult
-from release.promotion.context import PromotionContext
+from release.promotion.types import PromotionContext
 
 
 class _Section(BaseModel):

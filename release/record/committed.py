@@ -9,7 +9,7 @@ from typing import NamedTuple
 from checks import layout
 from checks.errors import EvidenceRefused
 from release.adapters import commits
-from release.record import lock_check, pipeline_lock
+from release.record import modules, pipeline_lock
 from release.record.records import Records, WorkTree
 
 _CODE = ("stages", "checks")  # the lock names their digests
@@ -33,7 +33,7 @@ def missing(records: Records, commit: str) -> Missing | None:
         paths = [layout.PARAMS, layout.PIPELINE, *record_files(records.work_tree)]
         if (root / layout.APPROVALS).exists():  # counts for the verdict
             paths.append(layout.APPROVALS)
-        paths += lock_check.module_files(records.work_tree)
+        paths += modules.files(root, records.work_tree.lock)
         others = [path.as_posix() for path in commits.uncommitted(root, commit, paths)]
         others += [folder for folder in _CODE if not commits.same(root, commit, (folder,))]
     except EvidenceRefused as refused:

@@ -7,7 +7,6 @@ commit that the pointer names, and that is the one meant here.
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from checks import layout
 from checks.errors import EvidenceRefused, ParamsRefused
@@ -16,20 +15,12 @@ from checks.text import redact
 from release.adapters import commits
 from release.ledger import Ledger
 from release.ledger.versions import Assigned, Registered, parse
-from release.record.records import Records
+from release.record.records import Named, Records
 
 WORK_TREE = "."
 _VERSION = re.compile(r"v\d+\.\d+\.\d+", re.ASCII)
 _IMAGE = re.compile(r"(?:\S+@)?(sha256:[0-9a-f]{64})", re.ASCII)
 _SHOWN = 6  # releases that a refusal lists
-
-
-class Named(NamedTuple):
-    """A record. ``commit``: its full hash; None: the work tree. ``release``: what the ledger knows it as."""
-
-    name: str
-    commit: str | None
-    release: Pointer | None = None
 
 
 def find(records: Records, name: str) -> Named:

@@ -103,6 +103,14 @@ def parameters(ran: Mapping[str, Any]) -> Mapping[str, Any]:
     return _mapping(_mapping(ran.get("params")).get(_PARAMS))
 
 
+def otherwise(said: Mapping[str, Any], lock: Stages) -> Iterator[str]:
+    """One line for each parameter of ``said`` (params.yaml) that a stage did not run with, by the lock."""
+    for name, ran in lock.items():
+        for key, value in parameters(ran).items():
+            if _at(said, str(key)) != value:
+                yield f"{layout.PARAMS}: {key} is not what {name} ran with"
+
+
 def files(ran: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Path and MD5 of each dependency and output of a stage in the lock."""
     for kind in ("deps", "outs"):
@@ -175,3 +183,10 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
+
+
+def _at(document: Any, path: str) -> Any:
+    """The value at a dotted path; None if there is none."""
+    for part in path.split("."):
+        document = document.get(part) if isinstance(document, dict) else None
+    return document

@@ -8,7 +8,7 @@ import contextlib
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -18,6 +18,7 @@ from checks.config.params import Params
 from checks.config.params_file import Parsed
 from checks.config.release_params import Serve
 from checks.errors import EvidenceRefused, ParamsRefused
+from checks.formats.pointer import Pointer
 from checks.gating import chain
 from checks.gating.chain import Evidence
 from release.adapters import commits
@@ -35,6 +36,14 @@ _TOGETHER = (
 
 class _Served(BaseModel):
     serve: Serve
+
+
+class Named(NamedTuple):
+    """A record that a person named. ``commit``: its full hash; None: the work tree. ``release``: of the ledger."""
+
+    name: str
+    commit: str | None
+    release: Pointer | None = None
 
 
 class WorkTree:

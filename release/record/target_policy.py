@@ -1,69 +1,39 @@
 """gate --policy-from: judges the work tree's evidence under another commit's policy too.
 
-A pass counts only if the gates, scorers and test set of that commit give one as well, or if code owners approved the
-new policy: release/policy/approved.yaml, which only they may change, lists its digest. What no gate can judge, such as
-another base model or serving image, always needs that approval.
+The gates, scorers and test set of that commit judge it again; ``checks.decision.policy_judgement`` says what then
+counts. Code owners approve a policy in release/policy/approved.yaml, which only they may change.
 """
 
 import dataclasses
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import yaml
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from checks import digest, files, gates, layout, plain_yaml
 from checks.config.params import Params
-from checks.decision import judging, policy
+from checks.decision import judging, policy, policy_judgement
 from checks.decision.held import HeldVerdict
-from checks.decision.held import refusal as verdict_refusal
 from checks.decision.policy import Change
-from checks.errors import EvidenceRefused, ParamsRefused, Refusal, VerdictFailed, VerdictInconclusive
-from checks.formats.verdict import Finding, Status, Verdict, combine
+from checks.decision.policy_judgement import Approval, PolicyJudgement
+from checks.errors import EvidenceRefused, ParamsRefused
+from checks.formats.verdict import Finding, Verdict, combine
 from checks.gating.chain import Evidence
 from checks.gating.gate_kind import Reads
 from checks.identity import Digest
-from checks.rows import Prediction, Record, Row
+from checks.rows import Prediction, Row
 from release.adapters import commits
 from release.adapters.dvc import environment
-from release.record.held import hold
 from release.record.records import Records
 
 _TEST = layout.SPLITS / "test.jsonl"
-_NAMED = 3  # paths in a headline
 _KEPT = (layout.PREPARE_REPORT, layout.LOCK, layout.VERDICT)  # one of them is in every record
 _UNKEPT = "failed to load directory"  # what DVC says where a directory's list of files was never pushed
-
-
-class Approval(Record):
-    """An entry of approved.yaml: a policy that code owners accept, whatever it was compared with."""
-
-    policy: Digest
-    by: Annotated[str, Field(pattern=r"\S")]
-    why: Annotated[str, Field(pattern=r"\S")]
-
-
-class PolicyJudgement(Record):
-    """The verdicts under the work tree's policy and that of ``commit``; ``status`` is the one that counts.
-
-    ``policy`` is the digest that an approval of the work tree's policy names. ``target`` is None if this version cannot
-    read the policy of ``commit``.
-    """
-
-    ref: str
-    commit: str
-    status: Status
-    headline: str
-    policy: Digest
-    changes: tuple[Change, ...]
-    notes: tuple[str, ...]  # what else a reader must know, a sentence each
-    approval: Approval | None
-    own: Verdict
-    target: Verdict | None
 
 
 class _File(BaseModel):
@@ -92,15 +62,13 @@ class _Theirs(NamedTuple):
     unreadable: tuple[Change, ...]
 
 
-def judge_from(records: Records, ref: str, trusting: Collection[Path] = ()) -> PolicyJudgement:
-    """Judge the evidence of the work tree under its own policy and under that of ``ref``.
+def judge_from(records: Records, held: HeldVerdict, ref: str) -> PolicyJudgement:
+    """Judge the evidence of ``held``, the verdict of the work tree, under the policy of ``ref`` too.
 
-    ``trusting`` as for ``held.hold``. Raises EvidenceRefused if the verdict does not hold (as ``held.hold``), if git
-    has no ``ref`` or no params.yaml in it, or if the approvals cannot be read.
+    Raises EvidenceRefused if git has no ``ref`` or no params.yaml in it, or if the approvals cannot be read.
     """
     root, commit = records.root, records.target(ref)[1]
     assert commit is not None  # a name that is given and unknown is refused
-    held = hold(records, ref, trusting)
     theirs = _theirs(records, ref, commit)
     mine = policy.of(held.params, held.evidence.judged.get(policy.TEST))
     approval = next((entry for entry in approvals(root) if entry.policy == mine.digest), None)
@@ -116,24 +84,12 @@ def judge_from(records: Records, ref: str, trusting: Collection[Path] = ()) -> P
         else:
             target, more = _judged_as(root, ref, commit, held, theirs.params, old.test)
             notes += more
-    status, why = _decided(ref, held.verdict, target, changes, approval)
+    status, why = policy_judgement.decided(ref, held.verdict, target, changes, approval)
+    headline = policy_judgement.headline(ref, changes, why)
     return PolicyJudgement(
-        ref=ref, commit=commit, status=status, headline=_headline(ref, changes, why), policy=mine.digest,
+        ref=ref, commit=commit, status=status, headline=headline, policy=mine.digest,
         changes=changes, notes=tuple(notes), approval=approval, own=held.verdict, target=target,
     )  # fmt: skip
-
-
-def refusal(judgement: PolicyJudgement) -> Refusal | None:
-    """The refusal for a judgement other than ``pass``; None for ``pass``."""
-    if judgement.status == "pass":
-        return None
-    if judgement.own.status != "pass":
-        return verdict_refusal(judgement.own)
-    kind = VerdictFailed if judgement.status == "fail" else VerdictInconclusive
-    return kind(
-        f"verdict {judgement.status}: {judgement.headline}",
-        f"restore the policy of {judgement.ref}, or let code owners add {judgement.policy} to {layout.APPROVALS}",
-    )
 
 
 def approvals(root: Path) -> Sequence[Approval]:
@@ -219,42 +175,6 @@ def _judged_as(
     )
     update = {"findings": findings, "status": combine(findings), "policy": gates.policy_digest(theirs.gates)}
     return verdict.model_copy(update=update), notes
-
-
-def _decided(
-    ref: str, own: Verdict, target: Verdict | None, changes: Sequence[Change], approval: Approval | None
-) -> tuple[Status, str]:
-    """The status that counts, and why."""
-    in_need = [change for change in changes if change.needs_approval]
-    unjudged = [change.path for change in in_need if not change.is_judged]
-    if own.status != "pass":
-        return own.status, f"{own.status} under its own"
-    if in_need and approval:
-        return "pass", f"approved by {' '.join(approval.by.split())}"
-    if target is None:
-        return "inconclusive", f"that of {ref} cannot be judged"
-    if target.status != "pass":
-        return target.status, f"{target.status} under that of {ref}"
-    if unjudged:
-        more = f" and {len(unjudged) - _NAMED} more" if len(unjudged) > _NAMED else ""
-        named = f"{', '.join(unjudged[:_NAMED])}{more}"
-        return "inconclusive", f"no gate can judge {named}, so code owners must approve the policy"
-    return "pass", "pass under both" if changes else "pass"
-
-
-def _headline(ref: str, changes: Sequence[Change], why: str) -> str:
-    """The first line of a comment: what changed in the policy, then the status that counts."""
-    in_need = [change for change in changes if change.needs_approval]
-    if not changes:
-        return f"policy as in {ref}: {why}"
-    if not in_need:
-        return f"policy not weakened against {ref} ({changes[0].text}{_more(changes)}): {why}"
-    weakened = any(change.kind in ("weaker", "removed") for change in in_need)
-    return f"policy {'weakened' if weakened else 'changed'}: {in_need[0].text}{_more(in_need)}: {why}"
-
-
-def _more(changes: Sequence[Change]) -> str:
-    return f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
 
 
 def _rows_at(root: Path, commit: str, wanted: Digest) -> tuple[Row, ...] | str:

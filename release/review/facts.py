@@ -1,26 +1,15 @@
-"""The facts of a comment: the record, checked as `lockstep gate` checks it, and the target branch's record.
+"""What a comment is about: the record of the work tree and that of the target branch (``gathering`` finds it)."""
 
-The weights need not be present; then the reports' digests stand in for them, and the comment says so. Splits,
-predictions and probes are needed to evaluate the gates again. Without them the recorded verdict is shown, but does not
-count.
-"""
-
-import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ValidationError
-
-from checks import gates, layout, plugins
 from checks.config.params import Params
-from checks.decision import policy
 from checks.decision.policy import Change
-from checks.errors import EvidenceRefused, ParamsRefused, Refusal, RemoteRefused
-from checks.evaluation import scoring
-from checks.formats import pointer, quarantine
+from checks.decision.policy_judgement import PolicyJudgement
+from checks.errors import Refusal
+from checks.formats import quarantine
 from checks.formats.data_reports import DataReport, PrepareReport
 from checks.formats.evaluation_reports import EvaluateMeasured, EvaluationReport, ValidScores
 from checks.formats.pointer import Pointer
@@ -29,20 +18,11 @@ from checks.formats.refused import Refused
 from checks.formats.suite_report import SuitesMeasured
 from checks.formats.training_reports import TrainMeasured
 from checks.formats.verdict import Status, Verdict
-from checks.gating import chain
 from checks.gating.chain import Evidence
-from release.adapters import commits
-from release.record import lock_check, looks, references, refusals, target_policy
 from release.record.committed import Missing
-from release.record.held import hold
-from release.record.records import Commit, Records
-from release.record.target_policy import PolicyJudgement
 
 EARLIER = ("main", "production", "best", "base")  # models that the candidate is compared with, in the comment's order
 State = Literal["held", "recorded", "not-held", "bad-data", "refused"]
-_DATA = ("fetch", "prepare", "validate")
-_HEAVY = (layout.BASE, layout.RAW, layout.ADAPTER, layout.MERGED)
-M = TypeVar("M", bound=BaseModel)
 
 
 class Target(NamedTuple):
@@ -115,178 +95,3 @@ class Facts:
         """The entry of the target's quarantine that contains the judged weights."""
         model = self.verdict.model if self.verdict is not None else None
         return None if model is None else quarantine.find(self.target.quarantine, "", model)
-
-
-def gather(records: Records, ref: str | None) -> Facts:
-    """The facts of the work tree and of ``ref`` (default: ``commits.target``).
-
-    Raises EvidenceRefused if git has no such branch, MachineRefused without git.
-    """
-    target, commit = _target(records, ref), records.head
-    refused = refusals.current(records.root, commit)
-    try:
-        document = records.work_tree.document
-        params = records.work_tree.params
-    except ParamsRefused as why:
-        return Facts("refused" if refused else "not-held", target, commit, None, refusal=why, refused=refused)
-    data, prepare = (
-        _stored(records, layout.DATA_REPORT, DataReport),
-        _stored(records, layout.PREPARE_REPORT, PrepareReport),
-    )
-    common: dict[str, Any] = {"data": data, "prepare": prepare, "params": params}
-    is_older = refused is not None and refused.stage in ("fetch", "prepare")  # than what refused: of other data
-    if data is not None and not data.success and prepare is not None and _are_about(data, prepare) and not is_older:
-        return Facts("bad-data", target, commit, document, changes=_changes(records, target, params, prepare), **common)
-    try:
-        return _judged(records, target, commit, document, params, common)
-    except (EvidenceRefused, RemoteRefused) as why:  # the latter where the environments lie elsewhere
-        common |= {"changes": _changes(records, target, params, prepare), "refusal": why}
-    if refused is None:
-        return Facts("not-held", target, commit, document, **common)
-    if lock_check.differences(records.work_tree, _DATA):  # the data reports are those of an earlier run
-        common |= {"data": None, "prepare": None}
-    return Facts("refused", target, commit, document, refused=refused, **common)
-
-
-def _judged(
-    records: Records,
-    target: Target,
-    commit: str | None,
-    document: Mapping[str, Any],
-    params: Params,
-    common: dict[str, Any],
-) -> Facts:
-    root = records.root
-    stored = records.work_tree.report(layout.VERDICT, Verdict)
-    # Files that DVC caches may be missing here; files in git may not.
-    cached = (name for name in stored.judged if not name.startswith(f"{layout.REPORTS}/"))
-    missing = [name for name in cached if not (root / name).exists()]
-    lock = lock_check.differences(records.work_tree)
-    if not (root / layout.PROBES).exists() and any(text.startswith(f"{layout.PROBES}: ") for text in lock):
-        missing.append(layout.PROBES.as_posix())
-    heavy = {path.as_posix() for path in _HEAVY}
-    judgement: PolicyJudgement | None = None
-    if set(missing) <= heavy:
-        trusting = [Path(name) for name in missing]
-        if target.commit is not None and target.document is not None:
-            judgement = target_policy.judge_from(records, target.ref, trusting)
-            verdict = judgement.own
-        else:  # no policy to hold it against: the first pull request of all
-            verdict = hold(records, None if target.commit is None else target.ref, trusting).verdict
-    else:
-        verdict = stored
-        _hold_what_is_here(records, target, stored, lock, set(missing), params)
-    changes = judgement.changes if judgement else _changes(records, target, params, common["prepare"])
-    evidence = records.work_tree.evidence(scoring.digest_of(params.evaluate.scorers))
-    training = _stored(records, layout.TRAIN_MEASURED, TrainMeasured)
-    answering = _stored(records, layout.EVALUATE_MEASURED, EvaluateMeasured)
-    suites = _stored(records, layout.SUITES_MEASURED, SuitesMeasured)
-    about = evidence.judged
-    return Facts(
-        "held" if set(missing) <= heavy else "recorded", target, commit, document, verdict=verdict,
-        judgement=judgement, changes=changes, missing=tuple(missing), evidence=evidence,
-        training=training if training and training.adapter == about.get(layout.ADAPTER.as_posix()) else None,
-        answering=answering if answering and answering.merged == about.get(layout.MERGED.as_posix()) else None,
-        scores=_stored(records, layout.METRICS, ValidScores),
-        suites=suites if suites and suites.merged == about.get(layout.MERGED.as_posix()) else None,
-        **common,
-    )  # fmt: skip
-
-
-def _hold_what_is_here(
-    records: Records, target: Target, stored: Verdict, lock: list[str], missing: set[str], params: Params
-) -> None:
-    """``held.hold`` without the gates. Raises EvidenceRefused if a file that is here is not what was judged."""
-    here = {name: value for name, value in stored.judged.items() if name not in missing}
-    differences = chain.compare(records.root, here)
-    if stored.policy != gates.policy_digest(params.gates):
-        differences.append(f"{layout.PARAMS}: the gates are not those of the verdict")
-    differences += plugins.differences(stored.plugins)
-    differences += [text for text in lock if text.partition(": ")[0] not in missing]
-    differences += references.current(records, None if target.commit is None else target.ref)
-    differences += looks.current(records)
-    if differences:
-        first, *others = differences
-        raise EvidenceRefused(
-            f"the verdict does not hold: {first}", "run `./lockstep run`, then ask again", tuple(others)
-        )
-
-
-def _are_about(data: DataReport, prepare: PrepareReport) -> bool:
-    """Whether the data report is about the splits that prepare made last, and not outdated."""
-    return data.splits == {name: split.sha256 for name, split in prepare.splits.items()}
-
-
-def _changes(records: Records, target: Target, params: Params, prepare: PrepareReport | None) -> tuple[Change, ...]:
-    """Changes of policy between the commits; empty if the target's cannot be read."""
-    if target.document is None or target.commit is None:
-        return ()
-    try:
-        theirs = records.at(target.commit).params(f"{target.ref}:{layout.PARAMS}")
-    except ParamsRefused:
-        return ()
-    here = prepare.splits["test"].sha256 if prepare and "test" in prepare.splits else None
-    there = target.prepare.splits["test"].sha256 if target.prepare and "test" in target.prepare.splits else here
-    return policy.changes(policy.of(theirs, there), policy.of(params, here))
-
-
-def _target(records: Records, ref: str | None) -> Target:
-    if not commits.has_repository(records.root):
-        return Target("HEAD", None, None, None, None)
-    name, commit = records.target(ref)
-    if commit is None:
-        return Target(name, None, None, None, None)
-    there = records.at(commit)
-    document: Mapping[str, Any] | None = None
-    try:
-        if there.data(layout.PARAMS) is not None:
-            document = there.document(f"{name}:{layout.PARAMS}")
-    except (ParamsRefused, EvidenceRefused):
-        document = {}
-    return Target(
-        name,
-        commit,
-        document,
-        _there(there, layout.PREPARE_REPORT, PrepareReport),
-        _there(there, layout.TRAIN_MEASURED, TrainMeasured),
-        _there(there, layout.VERDICT, Verdict),
-        _quarantine(there, name),
-        _runs(there, document),
-        _there(there, layout.METRICS, ValidScores),
-    )
-
-
-def _quarantine(there: Commit, name: str) -> Entries:
-    """The quarantine; empty if it cannot be read, because promotions read it again."""
-    try:
-        text = there.data(layout.QUARANTINE)
-        return () if text is None else quarantine.parse(text, f"{name}:{layout.QUARANTINE}")
-    except EvidenceRefused:
-        return ()
-
-
-def _runs(there: Commit, document: object) -> dict[str, Pointer]:
-    """What each environment of ``document`` runs, if its pointer can be read; `lockstep status` reports the others."""
-    promote = document.get("promote") if isinstance(document, dict) else None
-    names = promote.get("environments") if isinstance(promote, dict) else None
-    found = {}
-    for name in [each for each in names if isinstance(each, str)] if isinstance(names, dict) else []:
-        path = layout.ENVIRONMENTS / name / layout.POINTER
-        with contextlib.suppress(EvidenceRefused):
-            if (data := there.data(path)) is not None:
-                found[name] = pointer.parse(data, str(path))
-    return found
-
-
-def _there(there: Commit, path: Path, model: type[M]) -> M | None:
-    try:
-        return there.report(path, model)
-    except (EvidenceRefused, ValidationError):
-        return None
-
-
-def _stored(records: Records, path: Path, model: type[M]) -> M | None:
-    try:
-        return records.work_tree.report(path, model)
-    except EvidenceRefused:
-        return None

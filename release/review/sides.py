@@ -22,9 +22,8 @@ from checks.formats.training_reports import ParityReport, TrainMeasured, TrainRe
 from checks.formats.verdict import Status
 from checks.identity import Digest
 from checks.rows import Prediction
-from release.record import lock_check, outputs
-from release.record.named import Named
-from release.record.records import Records
+from release.record import outputs, pipeline_lock
+from release.record.records import Named, Records
 
 M = TypeVar("M", bound=BaseModel)
 CANDIDATE = "candidate"
@@ -121,7 +120,7 @@ class Side:
             lock = self._records.work_tree.lock if self._commit is None else self._commit.lock(str(layout.LOCK))
         except EvidenceRefused:
             return []
-        return list(dict.fromkeys(lock_check.otherwise(self.document, lock))) if self.document is not None else []
+        return list(dict.fromkeys(pipeline_lock.otherwise(self.document, lock))) if self.document is not None else []
 
     @functools.cached_property
     def answers(self) -> list[Prediction] | None:

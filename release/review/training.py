@@ -10,7 +10,7 @@ from pathlib import Path
 from checks import layout
 from checks.formats import energy
 from checks.training.cost import Span
-from release.cost import estimate
+from release.cost import afterwards
 from release.record.records import Records
 from release.review.facts import Facts
 
@@ -85,7 +85,7 @@ def cost(facts: Facts, records: Records) -> list[tuple[str, str]]:
         return []
     expected, budget = None, facts.params.train_budget
     if target.commit is not None:
-        expected = estimate.after_the_fact(records, facts.params, target.ref, target.commit, train, took)
+        expected = afterwards.estimate(records, facts.params, target.ref, target.commit, train, took)
     parts = [f"Training: {_time(took.seconds)}", f", estimated {_times(expected.train)}" if expected else ""]
     parts += [f", budget {budget.train_minutes:,.6g} min" if budget.train_minutes else ""]
     parts += [f" (before: {_time(before.seconds)})" if before and before.adapter != train.adapter else ""]

@@ -14,6 +14,7 @@ from checks.text import redact
 from release.ledger import Change
 from release.promotion import approvals, context, default_image, environment, requirements
 from release.promotion.checklist import CheckResult
+from release.promotion.types import PromotionContext
 from release.verbs import sign
 
 
@@ -67,7 +68,7 @@ def approve(
     )
 
 
-def _counts(where: context.PromotionContext, name: str, digest: str, data: bytes, at: str, used_up: set[bytes]) -> bool:
+def _counts(where: PromotionContext, name: str, digest: str, data: bytes, at: str, used_up: set[bytes]) -> bool:
     try:
         return approvals.read(where, name, digest, data, at).payload not in used_up
     except EvidenceRefused:

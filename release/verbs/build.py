@@ -25,7 +25,7 @@ from release.image.image import Added
 from release.image.layout import Bytes, Layout
 from release.image.recipe import Options, Recipe
 from release.ledger import Ledger
-from release.record import lock_check
+from release.record import modules
 from release.record.held import hold
 from release.record.records import Records
 
@@ -68,7 +68,7 @@ def write_down(root: Path, options: Options) -> Recipe:
     held = hold(records, trusting=(*_NOT_SHIPPED, layout.MERGED))
     if refused := verdict_refusal(held.verdict):
         raise refused
-    return recipes.write_down(root, held, lock_check.module_files(records.work_tree), options)
+    return recipes.write_down(root, held, modules.files(root, records.work_tree.lock), options)
 
 
 def plan(root: Path, options: Options) -> Plan:

@@ -2,36 +2,30 @@
 
 The comment has CML's format: a watermark identifies it, so either tool finds a comment that the other wrote. CML posts
 if it is installed and would do the right thing. CML reads one page of comments, ignores their author, and overlooks a
-watermark without a commit. So the REST client posts if CML would not take this very comment. Source:
-https://github.com/iterative/cml/blob/v0.20.6/src/watermark.js.
+watermark without a commit. So the REST client posts if CML would not take this very comment.
 """
 
 import os
-import re
 import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 from urllib.parse import urlsplit
 
 from checks.errors import RemoteRefused
-from checks.formats.verdict import Status
-from checks.rows import Record
 from release.adapters import github, process
 from release.adapters.github import Comment, Conclusion, Forbidden, GitHub, Place
-from release.adapters.rest import PATIENCE
-from release.adapters.retries import Patience, RequestError
-from release.review.facts import State
+from release.adapters.retries import RequestError
+from release.review import posting
+from release.review.posting import Options, Posted
 from release.review.text import prose
 from release.verbs import report as renderer
 from release.verbs.report import Report
 
 ACTIONS = "github-actions[bot]"  # who a workflow's own token writes as; no person can be called so
-_TITLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,59}", re.ASCII)
 _CML_PAGE = 30  # comments that CML looks through
 _CML_SECONDS = 120
-_NO_COMMIT = "0" * 40  # git's name of no commit: CML overlooks a watermark without any
 _KEPT = (
     "PATH",
     "LANG",
@@ -45,38 +39,6 @@ _KEPT = (
 )
 
 
-class Options(NamedTuple):
-    """What is posted, and where.
-
-    ``report``: options of the report. ``number``: the pull request; ``commit``: the commit that gets the check; None:
-    from the workflow's environment. ``title`` distinguishes the comment from others; ``check`` names the check, None
-    sets none. ``author``: the account of the token; None: ask GitHub, or GitHub Actions if the token may not ask.
-    """
-
-    report: renderer.Options = renderer.Options()
-    number: int | None = None
-    commit: str | None = None
-    title: str = "lockstep"
-    check: str | None = "lockstep"
-    author: str | None = None
-    use_cml: bool = True
-    patience: Patience = PATIENCE
-
-
-class Posted(Record):
-    """``check``: how the check was set; ``conclusion``: its value. ``notes``: what went unusually, one line each."""
-
-    state: State
-    status: Status | None
-    conclusion: Conclusion
-    comment: str
-    created: bool
-    by: Literal["rest", "cml"]
-    check: Literal["check-run", "status"] | None
-    check_url: str | None
-    notes: tuple[str, ...]
-
-
 def comment(root: Path, options: Options | None = None) -> Posted:
     """Post the report of ``root``, whatever its verdict.
 
@@ -85,20 +47,20 @@ def comment(root: Path, options: Options | None = None) -> Posted:
     not answer, and as ``report.report``.
     """
     options = options or Options()
-    hold_title(options.title)
+    posting.hold_title(options.title)
     where = github.place()
-    number = options.number or options.report.number or where.number
+    number = options.number or where.number
     commit = options.commit or where.commit
     if number is None:
         raise RemoteRefused("no pull request is named", "give its number, or run in a workflow of a pull request")
     if options.check is not None and (commit is None or not github.is_commit(commit)):
         raise RemoteRefused("no commit is named for the check", "give the whole hash of the pull request's last commit")
     client = GitHub(where, patience=options.patience)
-    links = options.report.links
+    links = options.links
     if where.run and "Workflow run" not in dict(links):
         links = (("Workflow run", where.run), *links)
     checked = commit if options.check is not None else None
-    found = renderer.report(root, options.report._replace(number=number, links=links, commit=checked))
+    found = renderer.report(root, renderer.Options(options.target, options.assets, links, number, checked))
     notes = list[str]()
     try:
         made, created, by = _posted(client, number, found, commit, options, notes)
@@ -112,43 +74,12 @@ def comment(root: Path, options: Options | None = None) -> Posted:
     )  # fmt: skip
 
 
-def hold_title(title: str) -> None:
-    """Raise RemoteRefused if a watermark cannot hold the title."""
-    if not _TITLE.fullmatch(title):
-        raise RemoteRefused(f"{title!r}: is not a valid title of a comment", "write letters, digits, spaces, . _ -")
-
-
-def watermark(title: str, commit: str | None) -> str:
-    """The line by which CML finds its comment, as CML writes it: with an underscore of the title escaped."""
-    escaped = title.replace("_", r"\_")
-    return f'![](https://cml.dev/watermark.png#{commit or _NO_COMMIT} "CML watermark {escaped}")'
-
-
-def is_marked(body: str, title: str) -> bool:
-    """Whether the last line of a comment is the watermark of ``title``, for any commit or, as CML may write it, none.
-
-    Only the last line counts: a quotation or untrusted text may contain a watermark elsewhere.
-    """
-    last = body.rstrip().rpartition("\n")[2].strip()
-    pattern = _pattern("(#[0-9a-fA-F]*)?", re.escape(title).replace("_", r"\\?_"))
-    return re.fullmatch(pattern, last) is not None
-
-
-def _is_seen_by_cml(body: str, title: str) -> bool:
-    """Whether CML takes a comment for its own: it looks everywhere in the text, for a watermark with a commit."""
-    return re.search(_pattern("#[0-9a-fA-F]+", re.escape(title.replace("_", r"\_"))), body) is not None
-
-
-def _pattern(commit: str, title: str) -> str:
-    return rf'!\[\]\(https://cml\.dev/watermark\.png{commit} "CML watermark {title}"\)'
-
-
 def _posted(
     client: GitHub, number: int, found: Report, commit: str | None, options: Options, notes: list[str]
 ) -> tuple[Comment, bool, Literal["rest", "cml"]]:
     """The comment on GitHub, whether it is new, and which tool posted it."""
     author = options.author or client.login() or ACTIONS
-    body = f"{found.markdown}\n{watermark(options.title, commit)}"
+    body = f"{found.markdown}\n{posting.watermark(options.title, commit)}"
     ours, others, takes_ours = _look(client, number, options.title, author)
     if others:
         notes.append(
@@ -198,9 +129,9 @@ def _look(client: GitHub, number: int, title: str, author: str) -> tuple[Comment
     others = count = 0
     for each in client.comments(number):
         count += 1
-        if each.place <= _CML_PAGE and _is_seen_by_cml(each.body, title):
+        if each.place <= _CML_PAGE and posting.is_seen_by_cml(each.body, title):
             cmls = each  # the last on its page
-        if not is_marked(each.body, title):
+        if not posting.is_marked(each.body, title):
             continue
         if each.author.lower() != author.lower():
             others += 1

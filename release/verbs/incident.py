@@ -39,7 +39,7 @@ from release.monitoring.incident import SIMULATED, Back, Expected, Incident, Loo
 from release.monitoring.releases import Sides
 from release.monitoring.store import Label, Store
 from release.promotion import context, environment, image, scratch
-from release.promotion.context import PromotionContext
+from release.promotion.types import PromotionContext
 from release.runtimes import Runtime
 from release.serving import behind, processes, weights
 from release.serving.behind import Behind

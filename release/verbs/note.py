@@ -11,9 +11,9 @@ from release.adapters import github, gitlab
 from release.adapters.github import Conclusion
 from release.adapters.gitlab import GitLab, Note
 from release.adapters.retries import RequestError
-from release.verbs import comment
+from release.review import posting
+from release.review.posting import Options, Posted
 from release.verbs import report as renderer
-from release.verbs.comment import Options, Posted
 
 
 def note(root: Path, options: Options | None = None) -> Posted:
@@ -23,7 +23,7 @@ def note(root: Path, options: Options | None = None) -> Posted:
     answer, and as ``report.report``.
     """
     options = options or Options()
-    comment.hold_title(options.title)
+    posting.hold_title(options.title)
     where = gitlab.place()
     number, commit = options.number or where.number, options.commit or where.commit
     if number is None:
@@ -33,13 +33,13 @@ def note(root: Path, options: Options | None = None) -> Posted:
     if options.check is not None and (commit is None or not github.is_commit(commit)):
         raise RemoteRefused("no commit is named for the status", "give the whole hash of the branch's last commit")
     client = GitLab(where, patience=options.patience)
-    links = options.report.links
+    links = options.links
     if where.run and "Pipeline" not in dict(links):
         links = (("Pipeline", where.run), *links)
     checked = commit if options.check is not None else None
     # Without a number: with one, the report says how to fetch a pull request of GitHub.
-    found = renderer.report(root, options.report._replace(number=None, links=links, commit=checked))
-    body = without_actions(f"{found.markdown}\n{comment.watermark(options.title, commit)}")
+    found = renderer.report(root, renderer.Options(options.target, options.assets, links, None, checked))
+    body = without_actions(f"{found.markdown}\n{posting.watermark(options.title, commit)}")
     notes = list[str]()
     conclusion: Conclusion = "success" if found.passes else "failure"
     try:
@@ -84,6 +84,6 @@ def _posted(client: GitLab, number: int, body: str, title: str, author: str, not
 
 def _look(client: GitLab, number: int, title: str, author: str) -> tuple[Note | None, int]:
     """Our note, the oldest if there are several, and the number of others with its watermark."""
-    marked = [each for each in client.comments(number) if comment.is_marked(each.body, title)]
+    marked = [each for each in client.comments(number) if posting.is_marked(each.body, title)]
     ours = [each for each in marked if each.author.lower() == author.lower()]
     return next(iter(ours), None), len(marked) - len(ours)

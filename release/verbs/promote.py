@@ -21,8 +21,8 @@ from release.overlay import overlays
 from release.promotion import case, change, checklist, context, default_image, environment, pull_request
 from release.promotion.case import Move
 from release.promotion.checklist import Check, CheckResult
-from release.promotion.context import PromotionContext
 from release.promotion.environment import EnvironmentState
+from release.promotion.types import PromotionContext
 
 
 class Options(NamedTuple):

@@ -15,7 +15,7 @@ from release.evidence import keys
 from release.ledger import Change, Held, compose_release
 from release.promotion import context
 from release.promotion import held as quarantined
-from release.promotion.context import PromotionContext
+from release.promotion.types import PromotionContext
 from release.verbs import sign
 
 _LONGEST = 500  # characters of a reason, as the quarantine keeps it

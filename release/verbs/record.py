@@ -17,9 +17,9 @@ from release.adapters import commits
 from release.adapters.git import Git
 from release.ledger import DEADLINE, Change
 from release.ledger.write import commit_of
-from release.record import committed, lock_check, looks_branch
+from release.record import committed, looks_branch, modules
 from release.record.records import Records
-from release.review import facts
+from release.review import gathering
 
 _REMOTE = "origin"
 _PIPELINE = Path("dvc.yaml")
@@ -48,7 +48,7 @@ def commit_record(root: Path, branch: str | None = None, target: str | None = No
     if head is None:
         raise EvidenceRefused(f"{root}: git has no commit here", "commit the change first, then its record")
     records = Records(root)
-    found = facts.gather(records, target)
+    found = gathering.gather(records, target)
     if found.state not in ("held", "recorded") or found.verdict is None:
         why = found.refusal.what if found.refusal else "validate refused the data"
         raise EvidenceRefused(f"there is no verdict to record: {why}", "run `lockstep run` to its verdict first")
@@ -79,7 +79,7 @@ def _not_committed(git: Git) -> str | None:
 
 def _never_committed(records: Records, head: str) -> str | None:
     """The first module that the stages ran and that is not in ``head``, because it is ignored or was never added."""
-    ran = lock_check.module_files(records.work_tree)
+    ran = modules.files(records.root, records.work_tree.lock)
     absent = commits.uncommitted(records.root, head, ran)
     return redact(absent[0].as_posix(), 100) if absent else None
 

@@ -17,7 +17,7 @@ from checks.formats.verdict import Status
 from checks.rows import Record
 from release.record import committed
 from release.record.records import Records
-from release.review import facts, metrics, sections, verdicts
+from release.review import gathering, metrics, sections, templates, verdicts
 from release.review.facts import State
 from release.review.sections import Section
 
@@ -75,7 +75,7 @@ def report(root: Path, options: Options | None = None) -> Report:
     options = options or Options()
     images = _published(options.assets) if options.assets else {}
     records = Records(root)
-    found = facts.gather(records, options.target)
+    found = gathering.gather(records, options.target)
     if options.commit is not None and found.state == "held":
         found = dataclasses.replace(found, not_in_commit=committed.missing(records, options.commit))
     every = sections.sections(records, found, options.links, images, options.number)
@@ -112,7 +112,7 @@ def _fitting(every: Sequence[Section], room: int) -> list[Section]:
 
 def _published(assets: str) -> dict[str, str]:
     """The plots whose address serves a picture to an anonymous request, as GitHub's image proxy sends it."""
-    base = sections.address(assets).rstrip("/")
+    base = templates.address(assets).rstrip("/")
     paths = [(layout.PLOTS / f"{name}.png").as_posix() for name in _PLOTS]
     with ThreadPoolExecutor(len(paths)) as pool:
         seen = list(pool.map(lambda path: _answers(f"{base}/{path}"), paths))

@@ -28,12 +28,12 @@ from release.ledger import Change, past
 from release.ledger.message import NONE
 from release.mirrors import update
 from release.overlay import overlays
-from release.promotion import change, checklist, context, environment, image, rollback_targets
+from release.promotion import change, checklist, context, edits, environment, image, rollback_targets
 from release.promotion import held as quarantined
 from release.promotion.checklist import Check, Checklist, CheckResult, Unavailable
-from release.promotion.context import PromotionContext
 from release.promotion.environment import EnvironmentState
 from release.promotion.rollback_targets import LONGEST_REASON, RollbackTarget
+from release.promotion.types import PromotionContext
 from release.serving import ask_image
 
 
@@ -249,7 +249,7 @@ def _ask(
         result.note = after.version
     with ran.run("edits") as result:
         last, built = _last_move(where, name), _there(found).statement.predicate.image
-        environment.unedited_since(where, name, present, after, built, last, result)
+        edits.unedited_since(where, name, present, after, built, last, result)
     return after, made
 
 

@@ -23,7 +23,7 @@ from release.adapters.listening import Listener
 from release.evidence import dsse, keys, sigstore, statement, trust
 from release.ledger import Change
 from release.promotion import context, sealed
-from release.promotion.context import PromotionContext
+from release.promotion.types import PromotionContext
 from release.record.held import hold
 
 KEY = layout.STATE / "keys" / "sealed.key"  # decrypts the rows; below .lockstep, which git ignores

@@ -15,7 +15,7 @@ from release.ledger import past
 from release.overlay import edits, overlays
 from release.overlay.sources import OWN
 from release.promotion import held
-from release.promotion.context import PromotionContext
+from release.promotion.types import PromotionContext
 
 _HUB, _LIBRARY = "docker.io/", "library/"
 

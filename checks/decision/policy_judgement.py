@@ -1,0 +1,96 @@
+"""A verdict under two policies: that of a pull request, and that of its target branch.
+
+A pass counts only if the target's policy gives one as well, or if code owners approved the new policy. What no gate can
+judge, such as another base model or serving image, always needs that approval.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import Field
+
+from checks import layout
+from checks.decision.held import refusal as verdict_refusal
+from checks.decision.policy import Change
+from checks.errors import Refusal, VerdictFailed, VerdictInconclusive
+from checks.formats.verdict import Status, Verdict
+from checks.identity import Digest
+from checks.rows import Record
+
+_NAMED = 3  # paths in a headline
+
+
+class Approval(Record):
+    """An entry of approved.yaml: a policy that code owners accept, whatever it was compared with."""
+
+    policy: Digest
+    by: Annotated[str, Field(pattern=r"\S")]
+    why: Annotated[str, Field(pattern=r"\S")]
+
+
+class PolicyJudgement(Record):
+    """The verdicts under the work tree's policy and that of ``commit``; ``status`` is the one that counts.
+
+    ``policy`` is the digest that an approval of the work tree's policy names. ``target`` is None if this version cannot
+    read the policy of ``commit``.
+    """
+
+    ref: str
+    commit: str
+    status: Status
+    headline: str
+    policy: Digest
+    changes: tuple[Change, ...]
+    notes: tuple[str, ...]  # what else a reader must know, a sentence each
+    approval: Approval | None
+    own: Verdict
+    target: Verdict | None
+
+
+def refusal(judgement: PolicyJudgement) -> Refusal | None:
+    """The refusal for a judgement other than ``pass``; None for ``pass``."""
+    if judgement.status == "pass":
+        return None
+    if judgement.own.status != "pass":
+        return verdict_refusal(judgement.own)
+    kind = VerdictFailed if judgement.status == "fail" else VerdictInconclusive
+    return kind(
+        f"verdict {judgement.status}: {judgement.headline}",
+        f"restore the policy of {judgement.ref}, or let code owners add {judgement.policy} to {layout.APPROVALS}",
+    )
+
+
+def decided(
+    ref: str, own: Verdict, target: Verdict | None, changes: Sequence[Change], approval: Approval | None
+) -> tuple[Status, str]:
+    """The status that counts, and why."""
+    in_need = [change for change in changes if change.needs_approval]
+    unjudged = [change.path for change in in_need if not change.is_judged]
+    if own.status != "pass":
+        return own.status, f"{own.status} under its own"
+    if in_need and approval:
+        return "pass", f"approved by {' '.join(approval.by.split())}"
+    if target is None:
+        return "inconclusive", f"that of {ref} cannot be judged"
+    if target.status != "pass":
+        return target.status, f"{target.status} under that of {ref}"
+    if unjudged:
+        more = f" and {len(unjudged) - _NAMED} more" if len(unjudged) > _NAMED else ""
+        named = f"{', '.join(unjudged[:_NAMED])}{more}"
+        return "inconclusive", f"no gate can judge {named}, so code owners must approve the policy"
+    return "pass", "pass under both" if changes else "pass"
+
+
+def headline(ref: str, changes: Sequence[Change], why: str) -> str:
+    """The first line of a comment: what changed in the policy, then the status that counts."""
+    in_need = [change for change in changes if change.needs_approval]
+    if not changes:
+        return f"policy as in {ref}: {why}"
+    if not in_need:
+        return f"policy not weakened against {ref} ({changes[0].text}{_more(changes)}): {why}"
+    weakened = any(change.kind in ("weaker", "removed") for change in in_need)
+    return f"policy {'weakened' if weakened else 'changed'}: {in_need[0].text}{_more(in_need)}: {why}"
+
+
+def _more(changes: Sequence[Change]) -> str:
+    return f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""

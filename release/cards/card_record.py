@@ -1,0 +1,75 @@
+"""The record that a card is made of: of the work tree, if its verdict still holds, or of a release that was signed."""
+
+from pathlib import Path
+
+from checks import digest, layout
+from checks.errors import EvidenceRefused
+from checks.formats.data_reports import DataReport
+from checks.formats.verdict import Verdict
+from release.cards import carbon, card_facts, released
+from release.cards.card_facts import DATA, MODEL, CardFacts
+from release.cards.released import Released
+from release.image import image as images
+from release.ledger import Ledger
+from release.record import held
+from release.record.records import Named, Records
+from release.review.sides import CANDIDATE, Side
+
+_HEAVY = (layout.BASE, layout.RAW, layout.ADAPTER, layout.MERGED)
+
+
+def gather(root: Path, name: str | None) -> CardFacts:
+    """The facts of the work tree, or of the release that ``name`` means: an environment, a version, or an image.
+
+    Raises EvidenceRefused if the verdict does not hold, if the release's evidence does not, or if prose is missing;
+    as ``released.find`` for a name.
+    """
+    records = Records(root)
+    if name is None:
+        held.hold(records, trusting=_HEAVY)
+        return _facts(records, None)
+    release = released.find(records, Ledger.open(root, records.work_tree.params.promote), name)
+    return of_release(records, release)
+
+
+def of_release(records: Records, release: Released) -> CardFacts:
+    """The facts of a release. Raises EvidenceRefused if its evidence does not hold, or if prose is missing."""
+    released.stated(records, release)
+    return _facts(records, release)
+
+
+def _facts(records: Records, release: Released | None) -> CardFacts:
+    its = release.pointer if release else None
+    commit = records.at(its.commit) if its else None
+    side = Side(records, Named(its.version if its else ".", its.commit if its else None, its), "the record")
+
+    def data(path: Path) -> bytes | None:
+        if commit is not None:
+            return commit.data(path)
+        found = records.root / path
+        return found.read_bytes() if found.is_file() else None
+
+    reports = (layout.FETCH_REPORT, layout.PREPARE_REPORT, layout.DATA_REPORT, layout.TRAIN_REPORT, layout.EVALUATION)
+    verdict = commit.report(layout.VERDICT, Verdict) if commit else records.work_tree.report(layout.VERDICT, Verdict)
+    found = (
+        commit.report(layout.DATA_REPORT, DataReport) if commit
+        else records.work_tree.report(layout.DATA_REPORT, DataReport)
+    )  # fmt: skip
+    read = (side.fetch, side.prepare, found, side.train, side.evaluation)
+    missing = [str(path) for path, each in zip(reports, read, strict=True) if each is None]
+    fetch, prepare, _, train, evaluation = read
+    if not (fetch and prepare and found and train and evaluation and verdict) or CANDIDATE not in evaluation.models:
+        why = ", ".join(missing) or f"the candidate of {layout.EVALUATION}"
+        raise EvidenceRefused(f"{why}: is missing, or cannot be read by this version", "run `./lockstep run`")
+    params = commit.params(f"{layout.PARAMS} of {its.version}") if commit and its else records.work_tree.params
+    told = (layout.VERDICT, *reports, layout.SUITES_REPORT, *([layout.TRAIN_MEASURED] if side.took else []))
+    digests = {str(path): digest.of_bytes(text) for path in told if (text := data(path))}
+    prose = card_facts.prose(MODEL, data(MODEL))
+    return CardFacts(
+        name=params.serve.name, version=its.version if its else None, image=its.image if its else None,
+        license=images.spdx(params), params=params, fetch=fetch, prepare=prepare, data=found, train=train,
+        took=side.took, evaluation=evaluation, suites=side.suites, verdict=verdict, digests=digests,
+        sizes={} if its else {each.name: each.stat().st_size for each in (records.root / layout.SPLITS).glob("*")},
+        model_prose=prose, data_prose=card_facts.prose(DATA, data(DATA)),
+        carbon=carbon.of(prose.front, MODEL, side.took.energy if side.took else None),
+    )  # fmt: skip
