@@ -26,7 +26,7 @@ from checks.training.interface import Full, Train
 from release.cli import main
 from release.cost import throughput, training_ahead
 from release.cost.estimate import NO_HISTORY, NOTHING, Estimate, estimate, refusal
-from release.cost.training_record import Recorded, Unscalable
+from release.cost.types import Recorded, Unscalable
 from release.verbs.report import Options, report
 from stages.quality.statistics import lengths
 from tests import evidence_tree, report_tree

@@ -11,6 +11,7 @@ seconds.
 Nothing is estimated from a processor's name or its load: without a counter there is no figure.
 """
 
+import functools
 import os
 import threading
 import time
@@ -170,7 +171,7 @@ def _processors(powercap: Path) -> list[_Meter]:
             place = powercap / zone
             span = _joules(place / "max_energy_range_uj")
             title = name if zone in packages else f"{above}{MEMORY}"
-            found.append(_Meter("rapl", title, lambda place=place: _joules(place / "energy_uj"), span))  # type: ignore[misc]
+            found.append(_Meter("rapl", title, functools.partial(_joules, place / "energy_uj"), span))
     return found
 
 

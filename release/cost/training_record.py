@@ -9,7 +9,6 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from checks import files, layout
 from checks.errors import EvidenceRefused, ParamsRefused
 from checks.formats.data_reports import DataReport, PrepareReport
-from checks.formats.data_statistics import Statistics
 from checks.formats.evaluation_reports import EvaluateMeasured, EvaluationReport
 from checks.formats.training_reports import TrainedStep, TrainMeasured, TrainReport
 from checks.training import cost, steps
