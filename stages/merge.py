@@ -30,8 +30,8 @@ from checks.rows import Row
 from checks.sections import Agreement as Bounds
 from checks.training.quantization import Calibration, ExportQuantization
 from stages import entry
+from stages.threads import one_thread
 from stages.weights import calibrated, compressed, draft, export, generation, nf4
-from stages.weights.threads import one_thread
 
 if TYPE_CHECKING:
     from stages.weights.parity import Agreement as Measured  # transformers: not needed to merge

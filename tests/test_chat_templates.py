@@ -11,8 +11,8 @@ from checks import digest, files, layout
 from checks.chat_templates import TEMPLATES
 from checks.errors import ParamsRefused, SourceRefused
 from checks.formats.data_reports import FetchReport
+from stages import still_pinned
 from stages.fetch import fetch
-from stages.sources import still_pinned
 from tests.conftest import CHAT_TEMPLATE, as_params
 
 pytestmark = pytest.mark.slow

@@ -26,7 +26,7 @@ from release.verbs.compare import compare
 from release.verbs.data import data
 from stages.fetch import fetch
 from stages.prepare import prepare
-from stages.sources.still_pinned import still_pinned
+from stages.still_pinned import still_pinned
 from stages.validate import validate
 from tests import evidence_tree, page_tree, promotion_tree
 from tests.conftest import CHAT_TEMPLATE, as_params

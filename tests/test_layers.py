@@ -132,6 +132,19 @@ def test_each_package_imports_only_packages_of_lower_layers(imports: dict[str, s
     assert upward == set()
 
 
+def test_packages_of_stages_do_not_import_each_other_in_a_circle() -> None:
+    def package(module: str) -> str:
+        two = module.split(".")[:2]
+        return ".".join(two) if (REPOSITORY / Path(*two)).is_dir() else module
+
+    among = dict[str, set[str]]()
+    for module, targets in _imported(types=False).items():
+        if module.startswith("stages."):
+            packages = {package(target) for target in targets if target.startswith("stages.")} - {package(module)}
+            among.setdefault(package(module), set()).update(packages)
+    graphlib.TopologicalSorter(among).prepare()
+
+
 def test_no_chain_of_imports_is_longer_than_it_was(imports: dict[str, set[str]]) -> None:
     @functools.cache
     def chain(module: str) -> tuple[str, ...]:

@@ -19,9 +19,9 @@ from checks import digest, files, layout
 from checks.errors import EvidenceRefused, MachineRefused, MergeRefused
 from checks.formats.training_reports import ParityReport, QuantisedBase, TrainReport
 from stages.merge import merge
+from stages.threads import one_thread
 from stages.train import main, train
 from stages.weights import nf4
-from stages.weights.threads import one_thread
 from tests import pipeline_repository, training_tree
 from tests.conftest import REPOSITORY, as_params, scaled_down
 

@@ -23,7 +23,7 @@ from stages.inference.encoders import embed
 from stages.quality import semantic
 from stages.quality.rows_frames import Read
 from stages.quality.semantic import FILE, Twin
-from stages.sources.still_pinned import still_pinned
+from stages.still_pinned import still_pinned
 from stages.validate import validate
 from tests.conftest import REPOSITORY
 from tests.test_validate import SIZES, _good, _params, _write

@@ -11,8 +11,7 @@ import pytest
 
 from checks import digest, layout
 from checks.errors import SourceRefused
-from stages import sources
-from stages.sources import still_pinned
+from stages import sources, still_pinned
 from tests.conftest import as_params
 
 ROWS = b'{"a": 1}\n'

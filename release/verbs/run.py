@@ -43,7 +43,7 @@ def run(
             f"{layout.NOISE}: is missing, and the stage gate reads it", f"run `git checkout HEAD -- {layout.NOISE}`"
         )
     shared = remote and dvc.has_remote(root)
-    python("sources", ["-m", "stages.sources.still_pinned"], "the look at local sources")
+    python("sources", ["-m", "stages.still_pinned"], "the look at local sources")
     _ask_git(root)
     wanted = [*(["--with-deps"] if targets else []), "--", *targets]
     if shared:  # what the remote lacks or does not give is made again: its lines say so, and the push asks it once more

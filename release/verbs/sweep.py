@@ -25,7 +25,7 @@ def sweep(
     def python(step: str, arguments: list[str], name: str) -> None:
         dvc.python(root, arguments, name, aside=True, listener=listener, step=step)
 
-    python("sources", ["-m", "stages.sources.still_pinned"], "the look at local sources")
+    python("sources", ["-m", "stages.still_pinned"], "the look at local sources")
     python("", ["-m", "dvc", "repro", "validate"], "dvc repro")
     seeded = [f"--seed={seed}" for seed in seeds]
     searched = [] if trials is None else [f"--trials={trials}"]

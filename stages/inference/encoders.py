@@ -17,7 +17,7 @@ from tqdm import tqdm
 from checks import imports
 from checks.errors import EvaluationRefused
 from checks.retriever_kind import Pooling
-from stages.weights.threads import lanes
+from stages.threads import lanes
 
 _WAITING = 4096  # texts that wait for a lane: each costs about a kilobyte
 _ENCODER, _CROSS_ENCODER = "AutoModel", "AutoModelForSequenceClassification"

@@ -21,7 +21,7 @@ from transformers.cache_utils import DynamicCache
 from checks.errors import EvaluationRefused
 from checks.evaluation.suite_kind import Answered
 from stages.inference import generate
-from stages.weights.threads import lanes
+from stages.threads import lanes
 
 _LOGITS = 1 << 24  # numbers in the logits of a batch of answers
 Tokens = tuple[int, ...]

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from checks.errors import EvaluationRefused
 from stages.inference import generate
-from stages.weights.threads import lanes
+from stages.threads import lanes
 
 _WINDOW = 1024  # tokens read at a time, at most; the logits of each are in memory
 

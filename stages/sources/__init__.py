@@ -8,7 +8,7 @@ Files that a hub's downloader adds (``.cache/huggingface`` and ``.gitattributes`
 
 Downloads are stored by digest in ``.lockstep/downloads/<sha256>/``, and hashed again at each use; a changed one is
 deleted and downloaded again. Unfinished ones are in ``<sha256>.part/``. Local sources are used where they are; DVC does
-not track them, so `lockstep run` checks them first with ``stages.sources.still_pinned``.
+not track them, so `lockstep run` checks them first with ``stages.still_pinned``.
 """
 
 import difflib

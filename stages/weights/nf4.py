@@ -18,7 +18,7 @@ from checks import digest, files, layout
 from checks.errors import MachineRefused, MergeRefused
 from checks.formats.training_reports import Quantised, QuantisedBase
 from checks.training.interface import Quantization
-from stages.weights.threads import one_thread
+from stages.threads import one_thread
 
 NAME = "quantization.json"  # in the adapter's folder
 _BLOCK = 64  # weights that share a scale

@@ -5,7 +5,7 @@ In:  ``base`` with the file of its chat template, ``data`` with its ``sources``,
  may come from the DVC remote.
 Out: only ``.lockstep/sources.json``, so that an unchanged source is not hashed again:
  {"schema_version": 1, "sha256": {"sha256:<of paths, sizes, times, inodes>": "sha256:<of the bytes>"}}
-Run: ``python -m stages.sources.still_pinned``; `lockstep run` does so before it starts DVC. Refusals name fetch.
+Run: ``python -m stages.still_pinned``; `lockstep run` does so before it starts DVC. Refusals name fetch.
 """
 
 import os
