@@ -125,7 +125,7 @@ def serious(html: str, mode: str, folder: Path) -> Iterator[str]:
 
     Its details are opened, so that they are looked at too.
     """
-    programs.require("chromium")
+    programs.require("chromium-headless-shell")
     home = util.find_spec("axe_core_python")
     if home is None or home.origin is None:
         programs.missing("axe-core", "the package axe-core-python is not installed")
@@ -166,10 +166,10 @@ def _frame(html: str, width: int, height: int, folder: Path) -> str:
 
 
 def _browse(folder: Path, *options: str) -> str:
-    programs.require("chromium")
+    programs.require("chromium-headless-shell")
     fixed = [
-        "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--allow-file-access-from-files",
+        "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--allow-file-access-from-files",
         f"--user-data-dir={folder}/user",
     ]  # fmt: skip
-    done = subprocess.run(["chromium", *fixed, *options], check=True, capture_output=True, timeout=240)
+    done = subprocess.run(["chromium-headless-shell", *fixed, *options], check=True, capture_output=True, timeout=240)
     return done.stdout.decode(errors="replace")

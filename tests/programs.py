@@ -14,7 +14,7 @@ REQUIRE = "LOCKSTEP_REQUIRE"
 COSIGN3 = "LOCKSTEP_COSIGN3"  # the path of a cosign 3; `.ci/cosign3 FOLDER` gets it from Debian's testing
 # Each program with the packages of Debian that bring it.
 PACKAGES = {
-    "chromium": "chromium",
+    "chromium-headless-shell": "chromium-headless-shell",
     "cmark-gfm": "cmark-gfm",
     "cosign": "cosign",
     "debootstrap": "debootstrap",

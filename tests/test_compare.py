@@ -30,7 +30,7 @@ from tests.compare_tree import answers, changed, rewrite
 from tests.ledger_tree import git
 from tests.pipeline_repository import write_params
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forking")]
 
 nobodys_configuration = ledger_tree.nobodys_configuration
 IMAGE = f"sha256:{'b' * 64}"  # what report_tree says that production runs

@@ -232,7 +232,7 @@ def _as_a_person(html: str, width: int, folder: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("where", WIDTHS)
 def test_a_browser_labels_by_keyboard_and_what_it_saves_are_labels(where: str, tmp_path: Path) -> None:
-    programs.require("chromium")
+    programs.require("chromium-headless-shell")
     html, tasks = _page(5)
     said = _as_a_person(html, WIDTHS[where], tmp_path)
     assert said["saved"] == said["shown"]
@@ -250,7 +250,7 @@ def test_a_browser_labels_by_keyboard_and_what_it_saves_are_labels(where: str, t
 
 
 def test_what_a_browser_saved_decides_the_gate(fresh: Case, tmp_path: Path) -> None:
-    programs.require("chromium")
+    programs.require("chromium-headless-shell")
     said = _as_a_person(Path(_said(fresh, "chat", "--annotator", "ada")["page"]).read_text(), 390, tmp_path)
     (tmp_path / "saved.jsonl").write_text(said["saved"])
     taken = _said(fresh, "chat", "--import", str(tmp_path / "saved.jsonl"))

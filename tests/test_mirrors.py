@@ -25,7 +25,7 @@ from tests.mirrors_tree import NAME, World
 from tests.mlflow_service import Fault
 from tests.registry_service import Registry
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forking")]
 
 nobodys_configuration, made, world = ledger_tree.nobodys_configuration, mirrors_tree.made, mirrors_tree.world
 tables = mlflow_service.tables

@@ -18,7 +18,7 @@ from tests.conftest import REPOSITORY as HERE
 from tests.hub_standin import READER, REPOSITORY, WRITER, HubStandIn
 from tests.ledger_tree import keep
 
-pytestmark = pytest.mark.slow  # three releases are made
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forking")]  # three releases are made
 
 alone = tree.alone
 TO = f"hf://{REPOSITORY}"

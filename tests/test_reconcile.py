@@ -17,7 +17,7 @@ from tests import ledger_tree, mirrors_tree, mlflow_service
 from tests.ledger_tree import git, keep
 from tests.mirrors_tree import NAME, World, edit, hold, move
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forking")]
 
 nobodys_configuration, made, world = ledger_tree.nobodys_configuration, mirrors_tree.made, mirrors_tree.world
 tables = mlflow_service.tables

@@ -31,8 +31,8 @@ WIDTHS = {"desktop": 900, "phone": 390}
 
 @pytest.fixture(scope="session")
 def browser() -> str:
-    programs.require("chromium")
-    return "chromium"
+    programs.require("chromium-headless-shell")
+    return "chromium-headless-shell"
 
 
 @pytest.mark.parametrize("name", OUTCOMES)
@@ -47,7 +47,7 @@ def test_a_comment_can_be_looked_at(name: str, browser: str, tmp_path: Path) -> 
         page.write_text(
             f'<!doctype html><meta charset=utf-8>{view}<style>{STYLE}</style><main style="width:{width - 32}px">{opened}</main>'
         )
-        options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={tmp_path}/u"]
+        options = ["--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={tmp_path}/u"]
         size = f"--window-size={width},1600"
         _browse(browser, *options, size, f"--screenshot={picture}", page.as_uri())
         assert colours(picture) > 5, "nothing is to be seen"
