@@ -62,6 +62,7 @@ def validate(params: Params, root: Path) -> str:
     digests = _as_prepared(root, report)
     parts = data_sources.parts(params.data, params.prepare.loader)
     some = steps.in_some_rows(params.training)
+    detector = languages.load(params.validate_.languages)
     (count, defects, wanted, needed, *_), read = reading.read(root, partial(_row_checks, params, root))
     judged = learned(needed)
     texts = documents.read(root, parts, report, defects, wanted)
@@ -75,7 +76,7 @@ def validate(params: Params, root: Path) -> str:
     frames["conservation"] = rows_frames.conservation(read, report, len(texts.texts))
     frames |= documents.frames(texts, read, params.prepare.near_duplicates)
     frames |= preferences.frames({name: of_split.rows for name, of_split in read.items()}, judged, count, some)
-    spoken = languages.judge(params.validate_.languages, read, texts)
+    spoken = languages.judge(params.validate_.languages, detector, read, texts)
     frames |= spoken.frames if spoken else {}
     found = None
     if any(counts.values()):

@@ -130,6 +130,7 @@ def test_rows_that_keep_their_contract_are_prepared_and_the_report_names_it(root
         ({"logicalType": "string", "logicalTypeOptions": {"pattern": "^([a-z]|[a-z][a-z])+$"}}, {"team": f"{'v' * 60}!"},
          r"v!': must match \^"),  # for which Python's own engine takes years
         ({"logicalType": "string", "logicalTypeOptions": {"pattern": "^[a-z]+$"}}, {"team": "V"}, r"'V': must match \^\[a-z\]"),
+        ({"logicalType": "string", "logicalTypeOptions": {"pattern": "^[a-z]+$"}}, {"team": "v\ud800"}, r"must match \^\[a-z\]"),
         ({"logicalType": "number", "name": "score", "logicalTypeOptions": {"exclusiveMinimum": -1}}, {"score": -1},
          r"column 'score': -1: must have exclusiveMinimum -1"),
         ({"logicalType": "date", "name": "closed", "logicalTypeOptions": {"maximum": "2026-01-31"}}, {"closed": "2026-02-01"},

@@ -11,7 +11,7 @@ from checks.errors import Refusal, RegistryRefused
 from release.adapters.registry import bodies, client
 from release.adapters.registry.client import Repository
 from release.adapters.registry.transport import Transport
-from release.adapters.registry.types import MANIFEST, Unavailable
+from release.adapters.registry.types import MANIFEST, StoreUnavailable
 from release.adapters.retries import RequestError
 from tests.faulty_proxy import Fault, FaultyProxy
 from tests.registry_service import Registry, registry
@@ -243,7 +243,7 @@ def test_a_manifest_under_another_type_is_refused(upstream: Registry, kind: str)
         proxy.faults.append(Fault("GET .*manifests", "headers", headers={"Content-Type": kind}))
         with pytest.raises(RegistryRefused, match="calls itself") as refused:
             Repository(proxy.host, "f/model", patience=QUICK).document("typed")
-        assert not isinstance(refused.value, Unavailable)
+        assert not isinstance(refused.value, StoreUnavailable)
 
 
 def test_a_tag_that_another_moves_meanwhile_is_noticed(upstream: Registry) -> None:

@@ -13,7 +13,7 @@ import pytest
 from checks.errors import BuildRefused, RegistryRefused
 from release.adapters.registry import limits
 from release.adapters.registry.client import Repository
-from release.adapters.registry.types import CONFIG, LAYER, MANIFEST, Blob, Store, Unavailable
+from release.adapters.registry.types import CONFIG, LAYER, MANIFEST, Blob, Store, StoreUnavailable
 from release.adapters.retries import Patience, retry_after
 from tests.faulty_proxy import FaultyProxy
 from tests.registry_service import Registry, certificate, registry
@@ -208,7 +208,7 @@ def test_a_manifest_whose_layers_are_absent_is_never_tagged(plain: Registry, sto
 
 @pytest.mark.parametrize("reference", ["no-such-tag", digest_of(b"no such manifest")])
 def test_an_absent_manifest_is_refused_in_one_line(store: Repository, reference: str) -> None:
-    with pytest.raises(Unavailable, match=r"404 MANIFEST_UNKNOWN.*; check the name") as refused:
+    with pytest.raises(StoreUnavailable, match=r"404 MANIFEST_UNKNOWN.*; check the name") as refused:
         store.document(reference)
     assert "\n" not in str(refused.value)
     assert store.name in str(refused.value)
@@ -252,7 +252,7 @@ def test_tls_with_an_unknown_authority_is_refused_and_never_becomes_http(tmp_pat
         with pytest.raises(RegistryRefused, match="certificate is not trusted") as refused:
             Repository(running.host, "a/b", patience=QUICK).has(digest_of(b""), 0)
         assert f"/etc/docker/certs.d/{running.host}/ca.crt" in refused.value.todo
-        assert not isinstance(refused.value, Unavailable), "something else may answer there"
+        assert not isinstance(refused.value, StoreUnavailable), "something else may answer there"
 
 
 @pytest.mark.slow
@@ -304,7 +304,7 @@ def test_a_broken_authority_file_is_named(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("host", ["127.0.0.1:1", "[::1]:1", "localhost:1"])
 def test_a_registry_that_does_not_run_is_refused_soon(host: str) -> None:
-    with pytest.raises(Unavailable, match=r"Connection refused|Cannot assign|unreachable") as refused:
+    with pytest.raises(StoreUnavailable, match=r"Connection refused|Cannot assign|unreachable") as refused:
         Repository(host, "a/b", patience=QUICK).has(digest_of(b""), 0)
     assert "\n" not in str(refused.value)
 

@@ -152,6 +152,10 @@ def test_a_sentence_is_words_or_one_code_span(text: str) -> None:
         assert visible(text, LONGEST * 4).replace("|", "│") in said.replace("\n", " ") or not visible(text)
 
 
+def test_a_sentence_names_commands_as_they_can_be_typed_in_a_clone() -> None:
+    assert prose("no evidence: run `lockstep run`") == "`` no evidence: run `./lockstep run` ``"
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -56,18 +56,26 @@ def test_an_edited_source_stops_the_run_before_dvc_and_leaves_the_record(fetched
     assert repository.git(fetched, "status", "--porcelain").split() == ["M", "sources/rows.jsonl"]
 
 
-def test_a_cloud_versioned_remote_stops_the_run_before_anything_is_asked_of_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("shared", "local", "owner"),
+    [
+        ("url = s3://bucket/here\nversion_aware = false\n", "['remote \"store\"']\nversion_aware = True\n", "store"),
+        ("url = remote://other/here\n", "['remote \"other\"']\nurl = s3://bucket\nversion_aware = true\n", "other"),
+    ],
+)
+def test_a_cloud_versioned_remote_stops_the_run_before_anything_is_asked_of_it(
+    tmp_path: Path, shared: str, local: str, owner: str
+) -> None:
     (tmp_path / ".dvc").mkdir()
-    shared = "[core]\nremote = Store\n['remote \"store\"']\nurl = s3://bucket/here\nversion_aware = false\n"
-    (tmp_path / ".dvc" / "config").write_text(shared)
-    (tmp_path / ".dvc" / "config.local").write_text("['remote \"store\"']\nversion_aware = True\n")
+    (tmp_path / ".dvc" / "config").write_text(f"[core]\nremote = Store\n['remote \"store\"']\n{shared}")
+    (tmp_path / ".dvc" / "config.local").write_text(local)
     done = run(tmp_path, "--remote")
     assert done.returncode == RemoteRefused.exit_code
     (said,) = done.stderr.splitlines()
     assert said.startswith(
         "lockstep: DVC's default remote store has version_aware: with it `dvc push` removes the MD5 "
     )
-    assert "./lockstep dvc remote modify --unset store version_aware" in said
+    assert f"./lockstep dvc remote modify --unset {owner} version_aware" in said
 
 
 def test_a_source_that_is_absent_refuses_only_when_fetch_has_to_run(fetched: Path) -> None:

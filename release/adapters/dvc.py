@@ -54,24 +54,38 @@ def settings(root: Path) -> dict[str, str]:
 def default_remote(config: Mapping[str, str]) -> str:
     """The name of the default remote in DVC's configuration; "" for none. Raises RemoteRefused as ``has_remote``."""
     name = config.get("core.remote", "").lower()  # so DVC compares names
-    if option := versioning(config, f"remote.{name}."):
-        raise RemoteRefused(*unfit(name, option))
+    if found := versioning(config, name):
+        raise RemoteRefused(*unfit(name, *found))
     return name
 
 
-def versioning(config: Mapping[str, str], prefix: str = "") -> str | None:
-    """The option, stored behind ``prefix``, that makes a remote cloud-versioned; None if it is not."""
-    return next((option for option in _VERSIONING if config.get(f"{prefix}{option}", "").lower() == "true"), None)
+def versioning(config: Mapping[str, str], name: str) -> tuple[str, str] | None:
+    """What makes the remote ``name`` cloud-versioned, None if nothing does: the remote that says so, and its option.
+
+    Where an address is ``remote://OTHER/PATH``, DVC takes options that the remote does not set from the remote OTHER.
+    """
+    said, seen = dict[str, tuple[str, str]](), set[str]()
+    while name and name not in seen:
+        seen.add(name)
+        for option in _VERSIONING:
+            if (value := config.get(f"remote.{name}.{option}")) is not None:
+                said.setdefault(option, (name, value))
+        scheme, _, rest = config.get(f"remote.{name}.url", "").partition("://")
+        name = rest.partition("/")[0].lower() if scheme == "remote" else ""
+    return next(((owner, option) for option, (owner, value) in said.items() if value.lower() == "true"), None)
 
 
-def unfit(name: str, option: str) -> tuple[str, str]:
-    """Why a remote with ``option`` cannot keep the outputs of the pipeline, and what to do."""
-    shown = redact(name, 80)
+def unfit(name: str, owner: str, option: str) -> tuple[str, str]:
+    """Why a remote with ``option``, which ``owner`` sets, cannot keep the outputs of the pipeline, and what to do."""
+    shown, there = redact(name, 80), redact(owner, 80)
     what = (
         f"DVC's default remote {shown} has {option}: with it `dvc push` removes the MD5 of folders from {layout.LOCK}"
     )
-    unset = f"./lockstep dvc remote modify --unset {shown} {option}"
-    todo = f"run `{unset}`, or name another remote: `./lockstep dvc remote add --default NAME URL`"
+    unset = f"./lockstep dvc remote modify --unset {there} {option}"
+    todo = (
+        f"run `{unset}` (with --local or --global if `./lockstep dvc config --list --show-origin` shows the option in "
+        "such a file), or name another remote: `./lockstep dvc remote add --default NAME URL`"
+    )
     return f"{what}, and the record is refused", todo
 
 

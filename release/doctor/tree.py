@@ -1,6 +1,7 @@
 """Checks of files on the target branch: workflows, the DVC remote, signers."""
 
 import configparser
+import re
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +21,7 @@ WORKFLOWS = ("pr.yml", "release.yml", "verify.yml", "promote.yml", "scheduled.ym
 _DVC = Path(".dvc/config")
 _ADD = "./lockstep dvc remote add -d storage s3://BUCKET/PREFIX, commit .dvc/config, push"
 _ISSUER = "https://token.actions.githubusercontent.com"
+_REMOTE = re.compile(r"""'?remote "(.+?)"'?""")  # a section of the configuration
 _SHARED = {"s3", "gs", "http", "https", "ssh", "azure", "gdrive", "oss", "webhdfs", "hdfs", "webdav", "webdavs"}
 
 
@@ -29,7 +31,7 @@ def _workflows(target: Target) -> str:
     return f"all {len(WORKFLOWS)} on {target.name}"
 
 
-def remote(target: Target) -> tuple[str, str, str | None]:
+def remote(target: Target) -> tuple[str, str, tuple[str, str] | None]:
     """Name and address of the default DVC remote in the committed configuration, and as ``dvc.versioning`` says.
 
     Raises Finding, Refusal.
@@ -40,19 +42,23 @@ def remote(target: Target) -> tuple[str, str, str | None]:
         config.read_string((data or b"").decode())
     except (configparser.Error, UnicodeDecodeError):
         raise Finding(f"{where}: cannot be read", "fix it: dvc config --list") from None
-    name = config.get("core", "remote", fallback="").strip()
-    section = f"'remote \"{name}\"'"
-    said = dict(config[section]) if config.has_section(section) else {}
-    address = want(said.get("url", "").strip(), f"{where} names no default remote", _ADD)
-    return name, address, dvc.versioning(said)
+    name = config.get("core", "remote", fallback="").strip().lower()  # so DVC compares names
+    said = {
+        f"remote.{found[1].lower()}.{key}": value.strip()
+        for section in config.sections()
+        if (found := _REMOTE.fullmatch(section))
+        for key, value in config[section].items()
+    }
+    address = want(said.get(f"remote.{name}.url", ""), f"{where} names no default remote", _ADD)
+    return name, address, dvc.versioning(said, name)
 
 
 def _remote(target: Target) -> str:
-    name, address, option = remote(target)
+    name, address, versioned = remote(target)
     scheme = address.partition("://")[0] if "://" in address else ""
     want(scheme in _SHARED, "is a folder of one machine: the jobs of a workflow run on several", _ADD)
-    if option:
-        raise Finding(*dvc.unfit(name, option))
+    if versioned:
+        raise Finding(*dvc.unfit(name, *versioned))
     return f"{name}, {scheme}://"
 
 

@@ -54,7 +54,7 @@ def resolve(store: Store, reference: Reference, platform: str, name: str) -> Bas
     """Read the base image for ``platform`` (such as linux/amd64); ``name`` is its name in params.yaml.
 
     Raises BuildRefused if it is not pinned, is for another platform, or has layers that cannot be copied;
-    RegistryRefused if it is unavailable or malformed.
+    StoreUnavailable if it cannot be had, RegistryRefused if it is malformed or has other bytes.
     """
     if reference.digest is None:
         raise _unpinned(store, reference, name)

@@ -20,7 +20,7 @@ from checks import files
 from checks.errors import BuildRefused, Refusal, RegistryRefused
 from release.adapters.registry import documents
 from release.adapters.registry.documents import Entry, Index, Manifest
-from release.adapters.registry.types import INDEX, Blob, Descriptor, Document, Seen, Store, Unavailable
+from release.adapters.registry.types import INDEX, Blob, Descriptor, Document, Seen, Store, StoreUnavailable
 from release.image.known import Known, state
 
 REF_NAME = "org.opencontainers.image.ref.name"
@@ -131,7 +131,7 @@ class Layout:
             found = {entry.digest for entry in named if reference or not self._attached(entry)}
         if len(found) != 1:
             wanted = f"tag {reference!r}" if reference else "its only image"
-            kind = RegistryRefused if found else Unavailable
+            kind = RegistryRefused if found else StoreUnavailable
             raise kind(f"{self.name}: {len(found)} images match {wanted}", "name one by its digest")
         (digest,) = found
         path = self._path(digest)
@@ -246,7 +246,7 @@ class Layout:
         except FileNotFoundError as error:
             if error.filename == str(mark):
                 todo = "name the folder that holds the file oci-layout"
-                raise Unavailable(f"{self.folder}: is not an OCI layout", todo) from error
+                raise StoreUnavailable(f"{self.folder}: is not an OCI layout", todo) from error
             return Index(schema_version=2, manifests=())
         except OSError as error:
             raise RegistryRefused(f"{error.filename}: {error.strerror}", "make it readable") from error
@@ -315,8 +315,8 @@ def _sync(folder: Path) -> None:
         os.close(handle)
 
 
-def _absent(path: Path, what: str) -> Unavailable:
-    return Unavailable(f"{path}: {what}", _AGAIN)
+def _absent(path: Path, what: str) -> StoreUnavailable:
+    return StoreUnavailable(f"{path}: {what}", _AGAIN)
 
 
 def _damaged(path: Path, what: str) -> RegistryRefused:

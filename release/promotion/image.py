@@ -22,7 +22,7 @@ from release.adapters.registry import documents, reference
 from release.adapters.registry.client import Repository
 from release.adapters.registry.documents import Manifest
 from release.adapters.registry.reference import Reference
-from release.adapters.registry.types import Store, Unavailable
+from release.adapters.registry.types import Store, StoreUnavailable
 from release.adapters.retries import Patience
 from release.image import base as bases
 from release.image import image as images
@@ -116,8 +116,8 @@ def _base(root: Path, found: StoredImage, report: ImageReport, result: CheckResu
     except BuildRefused as refused:
         result.fail(refused.what, _FIX)  # it answers, and is another image than a build would take
         return None
-    except Unavailable:
-        result.note = f"{report.base.name} cannot be reached: the signed layer digests are used"
+    except StoreUnavailable as refused:
+        result.note = f"{refused.what}: the signed layer digests are used"
     except RegistryRefused as refused:
         result.fail(refused.what, refused.todo)
         return None

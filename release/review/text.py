@@ -57,7 +57,8 @@ def prose(text: str, longest: int = LONGEST * 4) -> str:
 
     Commands of Lockstep become those of a clone's script, as in the rest of a comment.
     """
-    shown = visible(text.replace("`lockstep ", "`./lockstep "), longest)
+    text = text.replace("`lockstep ", "`./lockstep ")
+    shown = visible(text, longest)
     if shown and _PLAIN.fullmatch(shown) and not _LOADED.search(shown):
         return shown
     return cell(text, longest)

@@ -48,7 +48,7 @@ def read(
 ) -> Texts:
     """The documents of the train split, which is not read again where no source has any. Raises EvidenceRefused.
 
-    ``wanted``: as ``rows_frames.read``.
+    ``wanted``: as in ``rows_frames.RowChecks``.
     """
     sources = [part.origin for part in parts if part.loader.of_documents]
     written = sum(report.sources[name].splits["train"] for name in sources if name in report.sources)

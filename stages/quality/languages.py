@@ -25,6 +25,8 @@ from stages.quality.rows_frames import Read
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier
 
+    Loaded = tuple[LanguageIdentifier, Detector]
+
 FILE = layout.DATA_DOCS / "other_languages.jsonl"
 SHOWN = 20  # rows of a list
 _PACKAGE = "py3langid"
@@ -48,14 +50,13 @@ class Found(NamedTuple):
     others: list[OtherLanguage]
 
 
-def judge(config: params.Languages | None, read: Mapping[str, Read], documents: Texts) -> Found | None:
-    """The languages of the texts that ``config`` names; None if it is None.
-
-    Raises MachineRefused if the detector is not installed, ParamsRefused for a language that it does not know.
-    """
-    if config is None:
+def judge(
+    config: params.Languages | None, loaded: "Loaded | None", read: Mapping[str, Read], documents: Texts
+) -> Found | None:
+    """The languages of the texts that ``config`` names, by what ``load`` gave for it; None if it is None."""
+    if config is None or loaded is None:
         return None
-    identifier, detector = _loaded(config)
+    identifier, detector = loaded
     frames: dict[str, Columns] = {}
     texts: dict[str, Judged] = {}
     others: list[OtherLanguage] = []
@@ -66,7 +67,13 @@ def judge(config: params.Languages | None, read: Mapping[str, Read], documents: 
     return Found(frames, Languages(detector=detector, texts=texts), sorted(others, key=_rank))
 
 
-def _loaded(config: params.Languages) -> "tuple[LanguageIdentifier, Detector]":
+def load(config: params.Languages | None) -> "Loaded | None":
+    """The detector, and what reports say of it; None without ``config``.
+
+    Raises MachineRefused if it is not installed, ParamsRefused for a language that it does not know.
+    """
+    if config is None:
+        return None
     try:
         from py3langid.langid import MODEL_DIR, MODEL_FILE, LanguageIdentifier
     except ModuleNotFoundError as error:

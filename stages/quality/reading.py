@@ -21,6 +21,7 @@ from stages.quality import rows_frames
 from stages.quality.rows_frames import Read, RowChecks
 
 _BATCH = 4096  # lines that are read at once
+_MORE_MEMORY = "free memory, and run the same command again"
 _LEAST = 16 << 20  # bytes of splits: with fewer, a second process saves less time than its start takes
 
 
@@ -36,7 +37,7 @@ def read(root: Path, make: Callable[[], RowChecks]) -> tuple[RowChecks, dict[str
 
 
 def _whole(root: Path, name: str, checks: RowChecks, others: Sequence[Iterator[Read | None]]) -> Read:
-    """A split: own parts, and those of ``others`` up to their next None, in turn."""
+    """Read a split: this process's batches and those of ``others`` in turn, up to the None that ends theirs."""
     found = rows_frames.columns(name, [], checks)
     own = _parts(root, name, checks, _BATCH, 0, 1 + len(others))
     with progress.of_rows(f"read {name}", list[Read]()) as bar:
@@ -71,7 +72,10 @@ def _second(wanted: bool, root: Path, make: Callable[[], RowChecks]) -> Iterator
     context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_send, args=(sender, root, make, _BATCH), daemon=True)
-    process.start()
+    try:
+        process.start()
+    except OSError as error:
+        raise MachineRefused(f"a second process cannot be started: {error.strerror}", _MORE_MEMORY) from error
     sender.close()  # so that the pipe ends with the process
     try:
         yield [_received(receiver, process)]
@@ -88,9 +92,7 @@ def _received(receiver: Connection, process: SpawnProcess) -> Iterator[Read | No
             process.join()
             if process.exitcode == 1:
                 raise RuntimeError("the second process failed: its error is above") from error
-            raise MachineRefused(
-                "the second process was killed, as where memory is full", "free memory, and run the same command again"
-            ) from error
+            raise MachineRefused("the second process was killed, as where memory is full", _MORE_MEMORY) from error
         if isinstance(part, Refusal):
             raise part
         yield part

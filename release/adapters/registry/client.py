@@ -28,7 +28,7 @@ from release.adapters.registry.types import (
     Document,
     Seen,
     Store,
-    Unavailable,
+    StoreUnavailable,
 )
 from release.adapters.retries import Patience, RequestError, Tries
 
@@ -251,7 +251,7 @@ class Repository:
         try:
             yield
         except RequestError as trouble:
-            kind = Unavailable if trouble.temporary or trouble.status in _NOT_GIVEN else RegistryRefused
+            kind = StoreUnavailable if trouble.temporary or trouble.status in _NOT_GIVEN else RegistryRefused
             refusal = kind(f"{self.name}: {doing}: {trouble.what}", self._todo(trouble, verb))
         else:
             return

@@ -27,8 +27,8 @@ LAYERS = {
 }
 
 
-class Unavailable(RegistryRefused):
-    """The place does not answer, does not have it, or does not give it to this account. It need not be wrong."""
+class StoreUnavailable(RegistryRefused):
+    """The store does not answer, lacks what is asked for, or denies this account. It need not be wrong."""
 
 
 Seen = Callable[[int], object]  # told how many bytes went by
@@ -73,7 +73,7 @@ class Store(Protocol):
     """A place that holds the blobs and manifests of one repository: an OCI layout folder, or a registry's repository.
 
     ``name`` is what messages and bars call it. Methods may be called from several threads at once. They raise
-    RegistryRefused when the place refuses or holds other bytes than the digest says, Unavailable when it does not
+    RegistryRefused when the place refuses or holds other bytes than the digest says, StoreUnavailable when it does not
     answer or lacks what is asked for; BuildRefused when what is asked can never be done there.
     """
 
