@@ -97,6 +97,7 @@ def test_a_second_process_that_ends_early_is_an_error(
 
 def wait_between_parts(root: Path) -> None:
     """Read one part of the second process, while it sends the next one."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores Ctrl-C
     reading._BATCH = 1
     with reading._second(True, root, checks) as (others,):
         next(others)
