@@ -142,7 +142,6 @@ def test_a_changed_rule_reruns_from_prepare_onward(finished: Path) -> None:
     assert _dropped(finished) == {"drop-one-word-prompt": len(repository.SERVICES)}
 
 
-@pytest.mark.exhaustive
 def test_a_shorter_longest_prompt_reruns_from_prepare_onward(finished: Path) -> None:
     document = _params(finished)
     document["prepare"]["max_prompt_words"] = 8
