@@ -207,7 +207,11 @@ class Languages(Section):
     min_characters: Annotated[Positive, Field(description="shorter texts are not judged")]
     min_probability: Annotated[
         float,
-        Field(ge=0.5, le=1, description="a text whose language is less probable to the detector is not judged"),
+        Field(
+            ge=0.5,
+            le=1,
+            description="a text is judged only if the detector gives its language this probability or more",
+        ),
     ]
     max_share: Annotated[
         Share,
