@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from checks.errors import EvidenceRefused
 from checks.text import redact
-from release.adapters.git import REGULAR, Git
+from release.adapters.git import REGULAR, Entry, Git
 from release.adapters.git import has_repository as has_repository
 
 # Where releases are made, the first that exists: what pull requests are held against.
@@ -104,7 +104,8 @@ def _begun(root: Path, name: str) -> str | None:
 
 
 def _peeled(root: Path, name: str) -> str | None:
-    return _git(root).found("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
+    found = _git(root).object(f"{name}^{{commit}}")
+    return found and found.name
 
 
 def target(root: Path, name: str | None = None) -> tuple[str, str | None]:
@@ -210,7 +211,7 @@ def last_touching(root: Path, tip: str, paths: Sequence[Path]) -> str | None:
 
 def committed_at(root: Path, commit: str) -> datetime:
     """When a commit was made (not when its change was written), in UTC."""
-    text = _read(root, "cat-file", "commit", commit).partition(b"\n\n")[0]
+    text = _git(root).objects([commit])[commit].partition(b"\n\n")[0]
     found = re.search(rb"^committer .*> (\d{1,10}) [+-]\d{4}$", text, re.MULTILINE)
     if found is None:
         raise EvidenceRefused(f"commit {commit[:12]}: has no time", "make the commit again")
@@ -222,7 +223,7 @@ def uncommitted(root: Path, commit: str, paths: Sequence[Path]) -> list[Path]:
 
     git's index is not asked: it can be told to overlook a change.
     """
-    entries = _git(root).entries(commit, "--", *(path.as_posix() for path in paths))
+    entries = _entries(root, commit, paths)
     blobs = {name: entry.name for name, entry in entries.items() if entry.regular}
     there = [path for path in paths if (root / path).is_file() and not (root / path).is_symlink()]
     hashed = _read(root, "hash-object", "--no-filters", "--", *(path.as_posix() for path in there)).decode().split()
@@ -232,7 +233,8 @@ def uncommitted(root: Path, commit: str, paths: Sequence[Path]) -> list[Path]:
 
 def below(root: Path, commit: str, folder: Path) -> list[Path]:
     """The files of ``commit`` below ``folder``, all relative to ``root``."""
-    return [Path(name) for name in _git(root).entries("-r", commit, "--", f"{folder.as_posix()}/")]
+    entry = _entries(root, commit, [folder]).get(folder.as_posix())
+    return [folder / name for name in _git(root).below(entry.name)] if entry and entry.kind == "tree" else []
 
 
 def same(root: Path, commit: str, paths: tuple[str, ...]) -> bool:
@@ -249,14 +251,22 @@ def read(root: Path, commit: str, path: Path) -> bytes | None:
 
 
 def read_many(root: Path, commit: str, paths: Sequence[Path]) -> dict[Path, bytes | None]:
-    """As ``read`` for many paths, by two processes of git. A path that is no regular file is left out."""
+    """As ``read`` for many paths. A path that is no regular file is left out."""
     if not paths:
         return {}
-    # ls-tree tells a file that is not there from a commit that is not there; `git show` does not.
-    entries = _git(root).entries(commit, "--", *(path.as_posix() for path in paths))
+    entries = _entries(root, commit, paths)
     objects = _git(root).objects([entry.name for entry in entries.values() if entry.regular])
     found = {path: entries.get(path.as_posix()) for path in paths}
     return {path: entry and objects[entry.name] for path, entry in found.items() if entry is None or entry.regular}
+
+
+def _entries(root: Path, commit: str, paths: Iterable[Path]) -> dict[str, Entry]:
+    """What a commit holds at paths relative to ``root``. Raises EvidenceRefused when the commit is not here."""
+    git, here = _git(root), f"{commit}:./"
+    if git.object(here) is None:  # the folder was made later
+        git.tree(f"{commit}^{{tree}}")
+        return {}
+    return git.at(here, (path.as_posix() for path in paths))
 
 
 def _read(root: Path, *args: str) -> bytes:

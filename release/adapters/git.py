@@ -15,14 +15,15 @@ repository, and at a deadline ends git by SIGKILL, which leaves its lock files.
 import os
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from checks.errors import EvidenceRefused, MachineRefused
 from checks.machine import disk
 from checks.text import redact
-from release.adapters import git_login, process
+from release.adapters import git_login, git_objects, process
+from release.adapters.git_objects import Object
 
 # A caller's own repository must not leak in: lockstep may run inside a hook. Of git's --local-env-vars all but those
 # that carry configuration, by which CI hands over credentials; and what opens windows.
@@ -46,6 +47,7 @@ _CONFIG = (
     "i18n.commitEncoding=UTF-8", "i18n.logOutputEncoding=UTF-8", "push.recurseSubmodules=no",
     "core.filesRefLockTimeout=5000",
 )  # fmt: skip
+_KINDS = {b"40000": "tree", b"160000": "commit"}  # of entries, by mode; all others are blobs
 REGULAR = ("100644", "100755")  # modes of files that are no links
 _OF_REMOTE = re.compile(r"^remote:.*$", re.MULTILINE)  # what the other machine says of itself
 
@@ -98,19 +100,23 @@ class Git(NamedTuple):
         Raises MachineRefused when there is no git, or a disk of this machine is full.
         """
         folder = at or self.root
-        # Files of a work tree may look like a bare repository, which git would ask before the one that holds them.
-        bare = f"safe.bareRepository={'explicit' if has_repository(folder) else 'all'}"
-        command = ["git", *(part for value in (*_CONFIG, bare) for part in ("-c", value)), *args]
+        command = [*self._command(folder), *args]
         try:
             done = process.run(command, given, self.deadline, cwd=folder, env=_environment(env or {}))
         except OSError as error:
-            raise MachineRefused(f"git: {error.strerror}", "install git") from error
+            raise _absent(error) from error
         except subprocess.TimeoutExpired:
             return Said(None, b"", "")
         text = done.stderr.decode(errors="replace")
         if done.returncode and disk.said(_OF_REMOTE.sub("", text)):
             raise disk.refusal(f"git {args[0]}", [folder, self._home(folder)])
         return Said(done.returncode, done.stdout, text)
+
+    @staticmethod
+    def _command(folder: Path) -> list[str]:
+        # Files of a work tree may look like a bare repository, which git would ask before the one that holds them.
+        bare = f"safe.bareRepository={'explicit' if has_repository(folder) else 'all'}"
+        return ["git", *(part for value in (*_CONFIG, bare) for part in ("-c", value))]
 
     def _home(self, folder: Path) -> Path:
         """The folder of the repository's objects: with a work tree apart it may lie on another disk."""
@@ -143,39 +149,99 @@ class Git(NamedTuple):
         """A value of git's configuration; None when it is not set. Raises EvidenceRefused when it is no ``kind``."""
         return self.found("config", *([f"--type={kind}"] if kind else []), "--get", name)
 
-    def entries(self, *args: str) -> dict[str, Entry]:
-        """What ``git ls-tree`` lists, by path."""
-        lines = self.ask("ls-tree", "-z", *args).decode(errors="surrogateescape").split("\0")
-        pairs = (line.partition("\t")[::2] for line in lines if line)
-        return {path: Entry(*fields.split(" ")) for fields, path in pairs}
+    def object(self, name: str) -> Object | None:
+        """What a name means, such as a hash or COMMIT:PATH; None when it is not here. Raises as ``read``."""
+        return self.read([name])[0]
 
-    def objects(self, hashes: Sequence[str]) -> dict[str, bytes]:
-        """The contents of many objects, by one process. Raises EvidenceRefused when one is not here."""
-        wanted = list(dict.fromkeys(hashes))
-        if not wanted:
-            return {}
-        out = self.ask("cat-file", "--batch", given="".join(f"{name}\n" for name in wanted).encode())
-        found, start = dict[str, bytes](), 0
-        for name in wanted:
-            head, _, _ = out[start : start + 200].partition(b"\n")
-            fields = head.split()
-            if len(fields) != 3 or not fields[2].isdigit():
-                raise EvidenceRefused(f"object {name[:12]}: is not in this clone", "git fetch, then again")
-            begin = start + len(head) + 1
-            start = begin + int(fields[2]) + 1
-            found[name] = out[begin : start - 1]
+    def read(self, names: Sequence[str]) -> list[Object | None]:
+        """What each name means, by a process that stays. A link is a blob that holds the path.
+
+        Raises EvidenceRefused when git cannot read here, or does not answer before the deadline; MachineRefused as
+        ``run``.
+        """
+        if any("\n" in name for name in names):
+            raise EvidenceRefused("the name of a file or folder has a line break", "rename it, and commit that")
+        command, environment = [*self._command(self.root), "cat-file", "--batch"], _environment({})
+        for _ in range(2):  # somebody may have ended the process
+            try:
+                return git_objects.read(command, self.root, environment, names, self.deadline)
+            except TimeoutError:
+                raise _refused("cat-file", Said(None, b"", "")) from None
+            except OSError as error:
+                raise _absent(error) from error
+            except git_objects.EndedError:
+                continue
+        said = self.run("cat-file", "--batch", given="".join(f"{name}\n" for name in names).encode())  # for its words
+        raise _refused("cat-file", said)
+
+    def below(self, name: str) -> dict[str, Entry]:
+        """What lies in a folder and in those below it, by path; no folders. ``name`` as for ``tree``."""
+        found = dict[str, Entry]()
+        for path, entry in self.tree(name).items():
+            if entry.kind == "tree":
+                found |= {f"{path}/{rest}": each for rest, each in self.below(entry.name).items()}
+            else:
+                found[path] = entry
         return found
 
+    def at(self, name: str, paths: Iterable[str]) -> dict[str, Entry]:
+        """What a tree holds at these paths, by path. Nothing lies below a link. ``name`` as for ``tree``."""
+        trees, found = {"": self.tree(name)}, dict[str, Entry]()
+        for path in paths:
+            above, entry = "", None
+            for part in path.split("/"):
+                if above not in trees:
+                    trees[above] = self.tree(entry.name) if entry and entry.kind == "tree" else {}
+                entry = trees[above].get(part)
+                above = f"{above}{part}/"
+            if entry:
+                found[path] = entry
+        return found
+
+    def objects(self, hashes: Sequence[str]) -> dict[str, bytes]:
+        """The contents of many objects. Raises EvidenceRefused when one is not here."""
+        wanted = list(dict.fromkeys(hashes))
+        found = dict(zip(wanted, self.read(wanted), strict=True))
+        for name, each in found.items():
+            if each is None:
+                raise _missing(name)
+        return {name: each.data for name, each in found.items() if each}
+
     def named(self, names: Sequence[str]) -> list[bytes | None]:
-        """The contents of what many names mean (such as COMMIT:PATH), by two processes; None where there is no file.
+        """The contents of what many names mean (such as COMMIT:PATH); None where there is no file.
 
         A link is read as the path that it holds.
         """
-        asked = "".join(f"{name}\n" for name in names).encode(errors="surrogateescape")
-        lines = self.ask("cat-file", "--batch-check=%(objecttype) %(objectname)", given=asked).decode().splitlines()
-        hashes = [line.removeprefix("blob ") if line.startswith("blob ") else None for line in lines]
-        objects = self.objects([each for each in hashes if each])
-        return [objects[each] if each else None for each in hashes]
+        return [each.data if each and each.kind == "blob" else None for each in self.read(names)]
+
+    def tree(self, name: str) -> dict[str, Entry]:
+        """What a folder holds, by name. ``name`` means a tree, such as COMMIT^{tree}.
+
+        Raises EvidenceRefused when it is not here.
+        """
+        found = self.object(name)
+        if found is None or found.kind != "tree":
+            raise _missing(name)
+        return dict(_entries(found))
+
+
+def _entries(tree: Object) -> Iterator[tuple[str, Entry]]:
+    size, start = len(tree.name) // 2, 0  # of a hash, in bytes
+    while start < len(tree.data):
+        end = tree.data.index(b"\0", start)
+        mode, _, name = tree.data[start:end].partition(b" ")
+        start = end + 1 + size
+        entry = Entry(mode.decode().zfill(6), _KINDS.get(mode, "blob"), tree.data[end + 1 : start].hex())
+        yield name.decode(errors="surrogateescape"), entry
+
+
+def _missing(name: str) -> EvidenceRefused:
+    todo = "git fetch; if it stays away, fix the repository (a clone with its whole history)"
+    return EvidenceRefused(f"object {name[:12]}: is not in this clone", todo)
+
+
+def _absent(error: OSError) -> MachineRefused:
+    return MachineRefused(f"git: {error.strerror}", "install git")
 
 
 def _refused(verb: str, said: Said) -> EvidenceRefused:

@@ -32,7 +32,7 @@ def files(git: Git, commit: str, folder: str) -> dict[str, bytes]:
         return {}
     if entry.kind != "tree":
         raise _irregular(folder, commit)
-    entries = git.entries("-r", "--full-tree", entry.name)
+    entries = git.below(entry.name)
     for path, each in entries.items():
         if not each.regular:
             raise _irregular(f"{folder}/{path}", commit)
@@ -45,12 +45,10 @@ def regular(git: Git, commit: str, folder: str) -> dict[str, bytes]:
 
     Empty if there is no such folder or commit.
     """
-    queries = f"{commit}:{folder}\n".encode(errors="surrogateescape")
-    kind, _, name = git.line("cat-file", "--batch-check=%(objecttype) %(objectname)", given=queries).partition(" ")
-    if kind != "tree":
+    found = git.object(f"{commit}:{folder}")
+    if found is None or found.kind != "tree":
         return {}
-    listed = git.entries("-r", "--full-tree", name)
-    entries = {path: each.name for path, each in listed.items() if each.regular}
+    entries = {path: each.name for path, each in git.below(found.name).items() if each.regular}
     objects = git.objects(list(entries.values()))
     return {f"{folder}/{path}": objects[blob] for path, blob in entries.items()}
 
@@ -77,20 +75,14 @@ def changed(git: Git, tip: str, changes: Mapping[str, bytes | None]) -> str:
 
 
 def _folders(git: Git, tip: str, blobs: Iterable[_Parts]) -> dict[_Parts, _Entries]:
-    """What ``tip`` has in each folder above ``blobs``, the root first; two processes."""
-    folders: dict[_Parts, _Entries] = {(): git.entries("--full-tree", tip)}
-    folders |= {parts[:count]: {} for parts in blobs for count in range(1, len(parts))}
-    if len(folders) > 1:
-        # Also lists folders that lie between these, which are not asked for.
-        for path, entry in git.entries("-t", "--full-tree", tip, "--", *map(_listed, [*folders][1:])).items():
-            *above, name = path.split("/")
-            if tuple(above) in folders:
-                folders[tuple(above)][name] = entry
+    """What ``tip`` has in each folder above ``blobs``, the root first."""
+    folders: dict[_Parts, _Entries] = {(): git.tree(f"{tip}^{{tree}}")}
+    for parts in blobs:
+        for count in range(1, len(parts)):
+            if parts[:count] not in folders:
+                entry = folders[parts[: count - 1]].get(parts[count - 1])
+                folders[parts[:count]] = git.tree(entry.name) if entry and entry.kind == "tree" else {}
     return folders
-
-
-def _listed(folder: _Parts) -> str:
-    return "/".join((*folder, ""))
 
 
 def _write(folders: Mapping[_Parts, _Entries], parts: _Parts, blob: str | None) -> None:
@@ -134,7 +126,7 @@ def _find(git: Git, commit: str, path: str) -> Entry | None:
     if not parts or path.startswith("/") or ".." in parts:
         raise EvidenceRefused(f"{redact(path)}: is not a path in a repository", "name a file below the root")
     ways = ["/".join(parts[: count + 1]) for count in range(len(parts))]
-    found = git.entries("-t", "--full-tree", commit, "--", *ways)  # a link on the way is listed as the blob that it is
+    found = git.at(f"{commit}^{{tree}}", ways)
     for way in ways[:-1]:
         if way in found and found[way].kind != "tree":
             raise _irregular(way, commit)
