@@ -72,7 +72,7 @@ class Said(NamedTuple):
 
 def has_repository(root: Path) -> bool:
     """Whether ``root`` lies in a git work tree."""
-    return any((folder / ".git").exists() for folder in (root.resolve(), *root.resolve().parents))
+    return (root / ".git").exists() or any((folder / ".git").exists() for folder in root.resolve().parents)
 
 
 class Entry(NamedTuple):

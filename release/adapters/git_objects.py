@@ -11,12 +11,13 @@ import select
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 _KEPT = 4  # processes: a command reads its work tree's repository, and that of its remote if it is a folder
+_AT_ONCE = 8  # names: as many long ones as a pipe holds, or both sides would wait for each other
 _FOUND = re.compile(rb"([0-9a-f]{40,64}) (commit|tree|blob|tag) ([0-9]+)")  # otherwise: missing, ambiguous and others
 _Key = tuple[Path, tuple[str, ...], tuple[tuple[str, str], ...]]
 
@@ -48,11 +49,17 @@ class _Reader:
         self._begun = b""  # what came after the line that was read last
         self.lock = threading.Lock()
 
-    def read(self, name: str, until: float | None) -> Object | None:
-        try:
-            os.write(self._asks, name.encode(errors="surrogateescape") + b"\n")  # less than a pipe holds
-        except BrokenPipeError as error:
-            raise EndedError from error
+    def read(self, names: Sequence[str], until: float | None) -> Iterator[Object | None]:
+        for start in range(0, len(names), _AT_ONCE):
+            some = names[start : start + _AT_ONCE]
+            try:
+                os.write(self._asks, "".join(f"{name}\n" for name in some).encode(errors="surrogateescape"))
+            except BrokenPipeError as error:
+                raise EndedError from error
+            for _ in some:
+                yield self._answer(until)
+
+    def _answer(self, until: float | None) -> Object | None:
         while b"\n" not in self._begun:
             self._begun += self._more(until)
         head, _, self._begun = self._begun.partition(b"\n")
@@ -108,7 +115,7 @@ def read(
     until = None if deadline is None else time.monotonic() + deadline
     try:
         with reader.lock:
-            return [reader.read(name, until) for name in names]
+            return list(reader.read(names, until))
     except BaseException:  # its next answer would be to this question
         with _choosing:
             if _readers.get(key) is reader:
