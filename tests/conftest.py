@@ -60,6 +60,7 @@ _LONGEST = (
 
 
 _WHOLLY_SLOW = re.compile(r"^pytestmark = (\[\s*)?pytest\.mark\.slow\b", re.MULTILINE)
+_imported = 0  # modules, at the last freeze
 _FAST = 3.0  # seconds, all cases of a test together
 
 
@@ -83,6 +84,15 @@ def pytest_collection_finish() -> None:
     """Leave what the tests are made of out of later collections."""
     gc.freeze()
     gc.enable()
+
+
+def pytest_runtest_logfinish() -> None:
+    """Leave what a test imported out of them too: with torch's objects each takes half a second, one in each training."""
+    global _imported
+    if len(sys.modules) > _imported + 200:
+        gc.collect()
+        gc.freeze()
+        _imported = len(sys.modules)
 
 
 @pytest.fixture(scope="session", autouse=True)
