@@ -46,7 +46,7 @@ def _built(program: str, scratch: Path, files: Mapping[Path, bytes], folder: Pat
         (tree / path).parent.mkdir(parents=True, exist_ok=True)
         (tree / path).write_bytes(data)
     env = {"PATH": str(home), "HOME": str(home), "XDG_CONFIG_HOME": str(home), "TMPDIR": str(home)}
-    env["GOGC"] = "400"  # it collects garbage for a third of its time otherwise, while it parses the schema of Kubernetes
+    env["GOGC"] = "400"  # while it parses the schema of Kubernetes, it would collect garbage for a third of its time
     env |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), _NOWHERE)
     with (scratch / "objects").open("w+b") as out:
         try:
