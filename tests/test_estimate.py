@@ -26,7 +26,7 @@ from checks.training.interface import Full, Train
 from release.cli import main
 from release.cost import throughput, training_ahead
 from release.cost.estimate import NO_HISTORY, NOTHING, Estimate, estimate, refusal
-from release.cost.types import Recorded, Unscalable
+from release.cost.types import RecordedTraining, Unscalable
 from release.verbs.report import Options, report
 from stages.quality.statistics import lengths
 from tests import evidence_tree, report_tree
@@ -864,7 +864,7 @@ def test_rows_and_documents_are_each_scaled_by_their_own_length(
         steps.of(steps.read(train | {"early_stopping": None} | {"method": each}))[0] for each in (now, before)
     )
     size = sum(len(row.model_dump_json()) + 1 for row in plain) / len(plain)
-    recorded = Recorded("main", "0" * 40, report, measured, (there,), None, size, said)
+    recorded = RecordedTraining("main", "0" * 40, report, measured, (there,), None, size, said)
     ahead = training_ahead.Ahead(its, 20, 2.0, "other", report.base, 9, lengths=says)
     if rows is None:
         with pytest.raises(Unscalable, match=f"train.method is {now}, and the record "):

@@ -25,7 +25,7 @@ from release.adapters import commits
 from release.cost import memory_ahead, throughput, training_ahead, training_record
 from release.cost.memory_ahead import MemoryAhead
 from release.cost.training_ahead import Seconds
-from release.cost.types import Recorded, Unscalable
+from release.cost.types import RecordedTraining, Unscalable
 from release.record import lock_check
 from release.record.records import Records, WorkTree
 
@@ -172,7 +172,7 @@ def _places(root: Path, ref: str | None) -> dict[str, str]:
     return found | {"HEAD": head} if head is not None and head != commit else found
 
 
-def _record(records: Records, name: str, commit: str, device: str | None) -> Recorded:
+def _record(records: Records, name: str, commit: str, device: str | None) -> RecordedTraining:
     """The record at ``commit``; with ``device``, the latest record up to it of a training on that device."""
     if device is None:
         return training_record.read(records.at(commit), name)
@@ -220,7 +220,7 @@ def _is_trained(tree: WorkTree, data: DataReport, base: str) -> bool:
 
 
 def _estimated(
-    recorded: Recorded,
+    recorded: RecordedTraining,
     seconds: Seconds,
     bounds: tuple[BudgetBound, ...],
     prices: Mapping[str, float],

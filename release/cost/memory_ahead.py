@@ -17,7 +17,7 @@ from checks.rows import Record
 from checks.training import memory, steps
 from checks.training.interface import Train
 from checks.training.memory import Batch, Foretold
-from release.cost.types import Recorded
+from release.cost.types import RecordedTraining
 
 
 class MemoryAhead(Record):
@@ -44,7 +44,9 @@ class _Bounds(NamedTuple):
     high: Foretold
 
 
-def predicted(root: Path, params: Params, data: DataReport, base: str, recorded: Recorded | None) -> MemoryAhead | None:
+def predicted(
+    root: Path, params: Params, data: DataReport, base: str, recorded: RecordedTraining | None
+) -> MemoryAhead | None:
     """The memory of the training that params.yaml asks for; None where models/base does not say its sizes.
 
     Of a training in steps it is that of the step that needs most. ``base``: its digest. ``recorded``: a training on
@@ -61,7 +63,9 @@ def predicted(root: Path, params: Params, data: DataReport, base: str, recorded:
     return max((each for each in found if each), key=lambda each: each.low, default=None)
 
 
-def _of_step(root: Path, params: Params, data: DataReport, base: str, recorded: Recorded | None) -> MemoryAhead | None:
+def _of_step(
+    root: Path, params: Params, data: DataReport, base: str, recorded: RecordedTraining | None
+) -> MemoryAhead | None:
     bounds = _foretold(root, params, data, base, recorded)
     if bounds is None:
         return None
@@ -85,7 +89,9 @@ def _of_step(root: Path, params: Params, data: DataReport, base: str, recorded: 
     )
 
 
-def _foretold(root: Path, params: Params, data: DataReport, base: str, recorded: Recorded | None) -> _Bounds | None:
+def _foretold(
+    root: Path, params: Params, data: DataReport, base: str, recorded: RecordedTraining | None
+) -> _Bounds | None:
     train = params.train
     sizes = memory.sizes(root / layout.BASE, train)
     if sizes is None:

@@ -16,7 +16,7 @@ from checks.training.cost import Span, Step, Training
 from checks.training.interface import Train
 from checks.training.steps import Steps
 from checks.training.tensors import Weights
-from release.cost.types import Recorded, Unscalable
+from release.cost.types import RecordedTraining, Unscalable
 
 _PLAIN = "sft"  # what the first training on documents is scaled from: both go once over all tokens
 _OTHER_METHOD = 1.5  # windows of documents are full, and their tokens are all learned
@@ -86,7 +86,7 @@ def done(report: TrainReport, training: Train | Steps, data: DataReport) -> list
     ]  # fmt: skip
 
 
-def seconds(root: Path, ahead: Sequence[Ahead], recorded: Recorded) -> Seconds:
+def seconds(root: Path, ahead: Sequence[Ahead], recorded: RecordedTraining) -> Seconds:
     """Estimate the duration of all steps ``ahead``: each is scaled from the recorded one with the same method.
 
     Raises Unscalable if that is impossible.
@@ -112,7 +112,7 @@ def seconds(root: Path, ahead: Sequence[Ahead], recorded: Recorded) -> Seconds:
     return Seconds(training, on_devices + answers, tuple(factors), True)
 
 
-def pair(root: Path, ahead: Ahead, recorded: Recorded) -> tuple[Training, Training]:
+def pair(root: Path, ahead: Ahead, recorded: RecordedTraining) -> tuple[Training, Training]:
     """The recorded and the next step with parameters counted alike: those in the layers if known, else all.
 
     Raises Unscalable if the next one cannot be counted the same way.
@@ -167,7 +167,7 @@ def pair(root: Path, ahead: Ahead, recorded: Recorded) -> tuple[Training, Traini
     )
 
 
-def _together(ahead: Ahead, recorded: Recorded, row_bytes: float | None, before_bytes: float | None) -> float:
+def _together(ahead: Ahead, recorded: RecordedTraining, row_bytes: float | None, before_bytes: float | None) -> float:
     """Mean rows in a sequence of the next training: those recorded, if they are the same rows and the same length.
 
     Otherwise sequences count as full, and rows as long as recorded, or longer by their bytes.
@@ -204,7 +204,7 @@ def _training(rows: int, epochs: float, train: Train, parameters: int, layers: i
     )  # fmt: skip
 
 
-def _recorded_bytes(ahead: Ahead, recorded: Recorded, row_bytes: float | None) -> float | None:
+def _recorded_bytes(ahead: Ahead, recorded: RecordedTraining, row_bytes: float | None) -> float | None:
     """Mean bytes of the recorded step's rows or documents; None if they are not known.
 
     dvc.lock has the size of all splits. If documents are among them or ahead, the tokens that validate counted decide.

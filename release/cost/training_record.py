@@ -12,7 +12,7 @@ from checks.formats.data_reports import DataReport, PrepareReport
 from checks.formats.evaluation_reports import EvaluateMeasured, EvaluationReport
 from checks.formats.training_reports import TrainedStep, TrainMeasured, TrainReport
 from checks.training import cost, steps
-from release.cost.types import Recorded, Unscalable
+from release.cost.types import RecordedTraining, Unscalable
 from release.record import pipeline_lock
 from release.record.records import Commit
 
@@ -26,7 +26,7 @@ class _Out(BaseModel):
     size: int = 0
 
 
-def read(there: Commit, ref: str) -> Recorded:
+def read(there: Commit, ref: str) -> RecordedTraining:
     """The training record of the commit that ``ref`` names. Raises Unscalable if it has none."""
     at = f"{ref} ({there.name[:12]})"
     try:
@@ -39,7 +39,7 @@ def read(there: Commit, ref: str) -> Recorded:
         raise Unscalable(f"{at}: its record cannot be read") from None
 
 
-def _read(there: Commit, ref: str, at: str) -> Recorded:
+def _read(there: Commit, ref: str, at: str) -> RecordedTraining:
     text, report = there.data(layout.TRAIN_REPORT), there.report(layout.TRAIN_REPORT, TrainReport)
     if text is None or report is None:
         raise Unscalable(f"{at} has no {layout.TRAIN_REPORT}")
@@ -76,7 +76,7 @@ def _read(there: Commit, ref: str, at: str) -> Recorded:
     row_bytes = size / rows if _is_measure(size) and _is_measure(rows) else None
     validated = _perhaps(there, layout.DATA_REPORT, DataReport)
     lengths = validated.statistics if validated else None
-    return Recorded(ref, there.name, report, took, parts, _answers(there), row_bytes, lengths)
+    return RecordedTraining(ref, there.name, report, took, parts, _answers(there), row_bytes, lengths)
 
 
 def _answers(there: Commit) -> float | None:

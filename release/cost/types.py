@@ -7,7 +7,7 @@ from checks.formats.training_reports import TrainMeasured, TrainReport
 from checks.training.interface import Train
 
 
-class Recorded(NamedTuple):
+class RecordedTraining(NamedTuple):
     """A recorded training; ``steps`` has the parameters of each of its steps.
 
     ``answers_per_second`` of the evaluation is None if nothing was generated. ``row_bytes``, the mean bytes per row of
@@ -28,7 +28,7 @@ class Recorded(NamedTuple):
         """The parameters of the only step, or of the last one."""
         return self.steps[-1]
 
-    def like(self, method: str, number: int) -> "Recorded":
+    def like(self, method: str, number: int) -> "RecordedTraining":
         """One of its steps as if that were the whole training: one with this method, if possible in this place."""
         found = [at for at, step in enumerate(self.steps) if step.method == method]
         at = number if number in found else (found or [0])[0]

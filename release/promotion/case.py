@@ -35,7 +35,7 @@ from release.promotion import (
 from release.promotion.checklist import About, Check, Checklist, CheckResult, Unavailable
 from release.promotion.environment import EnvironmentState
 from release.promotion.image import StoredImage
-from release.promotion.types import PromotionContext, Recorded
+from release.promotion.types import ImageRecord, PromotionContext
 
 _T = TypeVar("_T")
 
@@ -102,7 +102,7 @@ class Case:
         return self.released.statement.predicate
 
     @functools.cached_property
-    def recorded(self) -> Recorded:
+    def recorded(self) -> ImageRecord:
         """The record in the commit that the statement names. Raises as ``record.find``."""
         release = self.release
         return self._once("the record does not hold", lambda: record.find(self.where, release))

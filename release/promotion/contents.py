@@ -18,13 +18,13 @@ from release.adapters.registry.types import Store
 from release.image import tar, weights
 from release.image.weights import Layer as Planned
 from release.promotion.checklist import CheckResult
-from release.promotion.types import Recorded
+from release.promotion.types import ImageRecord
 
 _THREADS = 4  # hashing lets go of the interpreter
 _FIX = "run `lockstep build`, verify and sign that"
 
 
-def held(root: Path, store: Store, release: Release, recorded: Recorded, result: CheckResult) -> None:
+def held(root: Path, store: Store, release: Release, recorded: ImageRecord, result: CheckResult) -> None:
     """Check that the signed layers contain exactly the model's files.
 
     Raises EvidenceRefused if files here differ from the model's, RegistryRefused if the store holds other bytes.

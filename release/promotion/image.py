@@ -30,7 +30,7 @@ from release.image import stores, weights
 from release.image.base import Base
 from release.image.image import About, Added
 from release.promotion.checklist import CheckResult
-from release.promotion.types import Recorded
+from release.promotion.types import ImageRecord
 
 _THREADS = 8  # a registry is asked for that many blobs at once
 _HASTY = Patience(tries=2, in_all=2, first=0.2, longest=0.5, on_request=1)  # with a base that the statement names too
@@ -79,7 +79,7 @@ def there(store: Store, image: str) -> StoredImage:
     return StoredImage(store, found, documents.parse(data, f"{where}: config"))
 
 
-def composed(root: Path, found: StoredImage, release: Release, recorded: Recorded, result: CheckResult) -> None:
+def composed(root: Path, found: StoredImage, release: Release, recorded: ImageRecord, result: CheckResult) -> None:
     """Check that the image is exactly the base, the layers of the weights and the configuration of this runtime."""
     report = release.image
     layers = [(layer.digest, layer.size) for layer in found.manifest.layers]
@@ -132,7 +132,7 @@ def _base(root: Path, found: StoredImage, report: ImageReport, result: CheckResu
 
 
 def _differences(
-    root: Path, found: StoredImage, release: Release, recorded: Recorded, base: Base | None
+    root: Path, found: StoredImage, release: Release, recorded: ImageRecord, base: Base | None
 ) -> Iterator[str]:
     """How the image differs from what a build would make; empty if it is the same."""
     report, params = release.image, recorded.params

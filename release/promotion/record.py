@@ -22,7 +22,7 @@ from release.adapters.git import Git
 from release.evidence import weights
 from release.ledger import DEADLINE
 from release.promotion.checklist import CheckResult
-from release.promotion.types import PromotionContext, Recorded
+from release.promotion.types import ImageRecord, PromotionContext
 from release.record import held, modules, pipeline_lock, target_policy
 from release.record.pipeline_lock import Stages
 from release.record.records import Commit
@@ -32,7 +32,7 @@ TRUSTED = (layout.BASE, layout.ADAPTER, layout.RAW, layout.MERGED)
 _R = TypeVar("_R", Verdict, ParityReport)
 
 
-def find(context: PromotionContext, release: Release) -> Recorded:
+def find(context: PromotionContext, release: Release) -> ImageRecord:
     """Read the record and compare every digest with the statement. Its verdict must be ``pass`` and about this model.
 
     Raises EvidenceRefused with every mismatch, or ParamsRefused.
@@ -59,7 +59,7 @@ def find(context: PromotionContext, release: Release) -> Recorded:
     if problems := plugins.differences(verdict.plugins):
         raise EvidenceRefused(problems[0], "install the packages that it was judged with", tuple(problems[1:]))
     called = f"{layout.PARAMS} at {commit[:12]}"
-    recorded = Recorded(there.params(called), {})
+    recorded = ImageRecord(there.params(called), {})
     lock = _whole(found, commit, there.document(called))
     _has_its_code(context, commit, lock)
     if refused := verdict_refusal(verdict):
@@ -147,7 +147,7 @@ def holds_here(context: PromotionContext, release: Release, result: CheckResult)
 
 
 def policy(
-    context: PromotionContext, release: Release, recorded: Recorded, result: CheckResult, judged: bool = False
+    context: PromotionContext, release: Release, recorded: ImageRecord, result: CheckResult, judged: bool = False
 ) -> None:
     """Check that the verdict's policy is the target's, or one under which the target accepts this verdict.
 

@@ -69,7 +69,7 @@ class PromotionContext(NamedTuple):
         return missing(self.name, self.ledger.tags(), self.moves())
 
 
-class Recorded(NamedTuple):
+class ImageRecord(NamedTuple):
     """The parts of the commit's record that decide the image."""
 
     params: Params
