@@ -4,12 +4,13 @@ Hooks of this clone (``pre-push``, ``reference-transaction``) are not run: what 
 they judge, and whoever pushes could leave them out. The remote's hooks and rules decide, and their words are shown.
 Nothing opens a terminal or a window to ask for a password; credential helpers, SSH agents and GIT_ASKPASS work.
 
-All of ``release`` asks git through here. The stages use GitPython, for what decides nothing: where the work tree lies,
-and the commit that a run of MLflow is tagged with. Releases are decided on what is read here, and there GitPython 3.2
-fails open, each time without an error: its processes take over GIT_DIR, as a hook of another repository sets it;
-``Repo`` opens a bare repository that lies in the work tree as files; ``Git`` of a folder that is gone asks that of the
-current directory; ``cat-file --batch`` that is killed gives the part of the object that came. It also reads no SHA-256
-repository, and at a deadline ends git by SIGKILL, which leaves its lock files.
+All of ``release`` asks git through here; objects come from a process that stays (``git_objects``). The stages use
+GitPython, for what decides nothing: where the work tree lies, and the commit that a run of MLflow is tagged with.
+Releases are decided on what is read here, and there GitPython 3.2 fails open, each time without an error: its processes
+take over GIT_DIR, as a hook of another repository sets it; ``Repo`` opens a bare repository that lies in the work tree
+as files; ``Git`` of a folder that is gone asks that of the current directory; ``cat-file --batch`` that is killed gives
+the part of the object that came. It also reads no SHA-256 repository, and at a deadline ends git by SIGKILL, which
+leaves its lock files.
 """
 
 import os
