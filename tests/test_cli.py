@@ -1,5 +1,6 @@
 """The command: help everywhere, exit codes, and what doctor sees."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -198,6 +199,26 @@ def test_doctor_sees_a_dvc_remote_without_its_password(tmp_path: Path) -> None:
         stream.write("    version_aware = true\n[core]\n    remote = Store\n")
     check = machine._dvc_remote(tmp_path)
     assert (check.status, "--unset store version_aware" in check.fix) == ("optional", True)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("forking")
+@pytest.mark.parametrize(
+    ("scheme", "fix"), [("s3", "pip install -c constraints.txt -e '.[s3]'"), ("oss", "pip install dvc-oss")]
+)
+def test_doctor_names_the_package_that_a_dvc_remote_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str, fix: str
+) -> None:
+    (tmp_path / ".dvc").mkdir()
+    config = f"[core]\nremote = store\n['remote \"store\"']\nurl = {scheme}://bucket/team\n"
+    (tmp_path / ".dvc" / "config").write_text(config)
+    known = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name.startswith("dvc_") else known(name))
+    check = machine._dvc_remote(tmp_path)
+    found = f"{scheme}://bucket/team needs dvc-{scheme}, which is not installed"
+    assert (check.status, check.found, check.fix) == ("optional", found, fix)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: importlib.util.spec_from_loader("dvc_x", None))
+    assert machine._dvc_remote(tmp_path).status == "ok"
 
 
 # the wrapper

@@ -1,5 +1,6 @@
 """Checks what this machine has and lacks for each stage and verb."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -111,6 +112,9 @@ def _disk(root: Path) -> Check:
     return Check("disk", "ok" if fine else "missing", f"{free:.0f} GB free", STAGES, todo)
 
 
+_PACKAGED = ("s3", "gs", "azure", "gdrive", "hdfs", "oss", "ssh", "webdav")  # schemes of which each needs a package
+
+
 def _dvc_remote(root: Path) -> Check:
     by = ("sharing artifacts", "pull requests")
     config = dvc.settings(root)
@@ -118,9 +122,14 @@ def _dvc_remote(root: Path) -> Check:
     if not addresses:
         return Check("DVC remote", "optional", "none configured", by, "./lockstep dvc remote add -d storage URL")
     try:
-        dvc.default_remote(config)
+        name = dvc.default_remote(config)
     except Refusal as refusal:
         return Check("DVC remote", "optional", refusal.what, by, refusal.todo)
+    address = config.get(f"remote.{name}.url", "")
+    if (scheme := urlsplit(address).scheme) in _PACKAGED and not importlib.util.find_spec(f"dvc_{scheme}"):
+        install = f"-c constraints.txt -e '.[{scheme}]'" if scheme in ("s3", "gs") else f"dvc-{scheme}"
+        why = f"{_bare(address)} needs dvc-{scheme}, which is not installed"
+        return Check("DVC remote", "optional", why, by, f"pip install {install}")
     return Check("DVC remote", "ok", "; ".join(map(_bare, addresses)), by)
 
 
