@@ -188,3 +188,30 @@ def test_a_password_in_an_address_is_not_shown(address: str) -> None:
 def test_a_megabyte_of_addresses_is_one_short_line(said: str) -> None:
     """In a time that grows with their square they would take many minutes."""
     assert len(redact(said)) <= 400
+
+
+def test_files_of_a_folder_are_those_of_the_commit_also_where_it_is_not_there_yet_or_gone(root: Path) -> None:
+    before, folder = _hash(root, "HEAD"), root / "team ü"
+    folder.write_text("a file")
+    git(root, "add", "--all", ".")
+    git(root, "commit", "--quiet", "-m", "a file of that name")
+    as_file = _hash(root, "HEAD")
+    folder.unlink()
+    folder.mkdir()
+    (folder / "file").write_text("inside")
+    git(root, "add", "--all", ".")
+    git(root, "commit", "--quiet", "-m", "a folder")
+    tip = _hash(root, "HEAD")
+    assert commits.read(folder, tip, Path("file")) == b"inside"
+    assert commits.below(root, tip, Path("team ü")) == [Path("team ü/file")]
+    assert commits.uncommitted(folder, tip, [Path("file"), Path("other")]) == [Path("other")]
+    for commit in (before, as_file):
+        assert commits.read(folder, commit, Path("file")) is None
+        assert commits.below(root, commit, Path("team ü")) == []
+    with pytest.raises(EvidenceRefused, match="is not in this clone"):
+        commits.read(folder, "0" * 40, Path("file"))
+    tree = _hash(root, f"{tip}:team ü")
+    (root / ".git" / "objects" / tree[:2] / tree[2:]).unlink()
+    for ask in (lambda: commits.read(folder, tip, Path("file")), lambda: commits.below(root, tip, Path("team ü"))):
+        with pytest.raises(EvidenceRefused, match="is not in this clone"):
+            ask()

@@ -261,12 +261,16 @@ def read_many(root: Path, commit: str, paths: Sequence[Path]) -> dict[Path, byte
 
 
 def _entries(root: Path, commit: str, paths: Iterable[Path]) -> dict[str, Entry]:
-    """What a commit holds at paths relative to ``root``. Raises EvidenceRefused when the commit is not here."""
-    git, here = _git(root), f"{commit}:./"
-    if git.object(here) is None:  # the folder was made later
-        git.tree(f"{commit}^{{tree}}")
-        return {}
-    return git.at(here, (path.as_posix() for path in paths))
+    """What a commit holds at paths relative to ``root``. Raises EvidenceRefused when it is not here."""
+    git = _git(root)
+    here = git.object(f"{commit}:./")
+    if here and here.kind == "tree":
+        return git.at(here.name, (path.as_posix() for path in paths))
+    top = prefix(root).as_posix()
+    entry = git.at(f"{commit}^{{tree}}", [top]).get(top)
+    if entry and entry.kind == "tree":
+        git.tree(entry.name)  # a damaged clone lacks it, which this says
+    return {}  # the commit has no folder of this name
 
 
 def _read(root: Path, *args: str) -> bytes:
