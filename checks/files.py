@@ -121,7 +121,9 @@ def read_jsonl(path: Path, model: type[Model]) -> list[Model]:
 
 
 def each_of_jsonl(path: Path, model: type[Model], wanted: Callable[[int], bool] = lambda _: True) -> Iterator[Model]:
-    """Read row by row, as ``read_jsonl``: a million rows at once take gigabytes. ``wanted``: of which lines, from 1."""
+    """Read row by row, as ``read_jsonl``: a million rows at once take gigabytes. ``wanted`` says which lines are
+    parsed, counted from 1.
+    """
     try:
         _is_no_device(path)
         with path.open("rb") as stream:
