@@ -90,7 +90,7 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_runtest_logfinish() -> None:
-    """Leave what a test imported out of them too: with torch's objects each takes half a second, one in each training."""
+    """Leave what a test imported out of later collections: with torch's objects, each takes half a second."""
     global _imported
     if len(sys.modules) > _imported + 200:
         gc.collect()

@@ -204,7 +204,12 @@ def test_doctor_sees_a_dvc_remote_without_its_password(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("forking")
 @pytest.mark.parametrize(
-    ("scheme", "fix"), [("s3", "pip install -c constraints.txt -e '.[s3]'"), ("oss", "pip install dvc-oss")]
+    ("scheme", "fix"),
+    [
+        ("s3", "pip install -c constraints.txt -e '.[s3]'"),
+        ("oss", "pip install dvc-oss"),
+        ("webdavs", "pip install dvc-webdav"),
+    ],
 )
 def test_doctor_names_the_package_that_a_dvc_remote_needs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str, fix: str
@@ -215,7 +220,7 @@ def test_doctor_names_the_package_that_a_dvc_remote_needs(
     known = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name.startswith("dvc_") else known(name))
     check = machine._dvc_remote(tmp_path)
-    found = f"{scheme}://bucket/team needs dvc-{scheme}, which is not installed"
+    found = f"{scheme}://bucket/team needs {fix.split()[-1]}, which is not installed".replace("'.[s3]'", "dvc-s3")
     assert (check.status, check.found, check.fix) == ("optional", found, fix)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: importlib.util.spec_from_loader("dvc_x", None))
     assert machine._dvc_remote(tmp_path).status == "ok"

@@ -205,6 +205,9 @@ def test_files_of_a_folder_are_those_of_the_commit_also_where_it_is_not_there_ye
     assert commits.read(folder, tip, Path("file")) == b"inside"
     assert commits.below(root, tip, Path("team ü")) == [Path("team ü/file")]
     assert commits.uncommitted(folder, tip, [Path("file"), Path("other")]) == [Path("other")]
+    assert commits.read(folder, tip, Path("../file")) == commits.read(root, tip, Path("file")) == b"two"
+    with pytest.raises(EvidenceRefused, match="leads out of the repository"):
+        commits.read(folder, tip, Path("../../file"))
     for commit in (before, as_file):
         assert commits.read(folder, commit, Path("file")) is None
         assert commits.below(root, commit, Path("team ü")) == []

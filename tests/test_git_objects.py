@@ -2,8 +2,11 @@
 
 import os
 import signal
+import subprocess
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -119,6 +122,106 @@ def test_a_question_that_was_broken_off_answers_no_other(root: Path, monkeypatch
     assert reads.named(["HEAD:small", "HEAD:large"]) == [b"one\n", BIG]
 
 
+def test_where_a_process_is_ended_while_threads_ask_each_gets_its_own_answer(root: Path) -> None:
+    reads, wrong, names = (
+        Git(root, 60.0),
+        list[object](),
+        {"HEAD:small": b"one\n", "HEAD:large": BIG, "HEAD:empty": b""},
+    )
+
+    def ask(name: str) -> None:
+        for _ in range(20):
+            try:
+                if (found := reads.named([name])) != [names[name]]:
+                    wrong.append((name, found))
+            except EvidenceRefused:  # of the one that was asked when it ended, at the second time
+                pass
+
+    threads = [threading.Thread(target=ask, args=(name,)) for name in (*names, *names)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        for pid in _processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)
+    assert not wrong
+    assert reads.named(["HEAD:small"]) == [b"one\n"]
+
+
+def test_a_fetch_that_hangs_ends_at_the_deadline_with_all_that_it_started(
+    root: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A partial clone fetches a file when it is read."""
+    git(root, "config", "uploadpack.allowFilter", "true")
+    part = tmp_path_factory.mktemp("part") / "clone"
+    git(root, "clone", "--quiet", "--no-checkout", "--filter=blob:none", root.as_uri(), str(part))
+    git(part, "remote", "set-url", "origin", "ssh://nowhere.invalid/x")
+    monkeypatch.setenv("GIT_SSH_COMMAND", "sleep 60 #")
+    began = time.monotonic()
+    with pytest.raises(EvidenceRefused, match="no answer before the deadline"):
+        Git(part, 0.5).named(["HEAD:small"])
+    assert time.monotonic() - began < 30
+    assert not [each for each in psutil.Process().children(recursive=True) if "sleep" in each.cmdline()]
+
+
+def test_the_same_path_is_another_repository_after_a_move(
+    root: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path_factory.mktemp("other")
+    tree.begin(other)
+    (other / "small").write_text("other\n")
+    tree.keep(other, "a file")
+    monkeypatch.chdir(root)
+    assert Git(Path(), None).named(["HEAD:./small"]) == [b"one\n"]
+    monkeypatch.chdir(other)
+    assert Git(Path(), None).named(["HEAD:./small"]) == [b"other\n"]
+    inner = other / "inner"
+    inner.mkdir()
+    assert Git(inner, None).named(["HEAD:small"]) == [b"other\n"]
+    tree.begin(inner)
+    assert Git(inner, None).named(["HEAD:small"]) == [None]
+
+
+def _tree(root: Path, *entries: tuple[bytes, bytes]) -> str:
+    """A tree with these modes and names, of one blob, as it is told."""
+    blob = bytes.fromhex(git(root, "rev-parse", "HEAD:small"))
+    data = b"".join(mode + b" " + name + b"\0" + blob for mode, name in entries)
+    command = ["git", "hash-object", "-t", "tree", "-w", "--literally", "--stdin"]
+    return subprocess.run(command, cwd=root, input=data, capture_output=True, check=True).stdout.decode().strip()
+
+
+def test_modes_are_what_git_takes_them_for(root: Path) -> None:
+    modes = (
+        b"100644",
+        b"100664",
+        b"100755",
+        b"100711",
+        b"100600",
+        b"120000",
+        b"120777",
+        b"160000",
+        b"40000",
+        b"040000",
+    )
+    made = _tree(root, *((mode, b"name %02d \xff" % number) for number, mode in enumerate(modes)))
+    listed = subprocess.run(["git", "ls-tree", "-z", made], cwd=root, capture_output=True, check=True).stdout
+    lines = [line.partition("\t") for line in listed.decode(errors="surrogateescape").split("\0") if line]
+    assert [(*entry, name) for name, entry in Git(root, None).tree(made).items()] == [
+        (*fields.split(" "), name) for fields, _, name in lines
+    ]
+
+
+@pytest.mark.parametrize(
+    "data", [b"100644 name", b"100644 name\0short", b"10x644 name\0" + b"h" * 20, b"100644 \0" + b"h" * 20]
+)
+def test_a_damaged_tree_is_refused(root: Path, data: bytes) -> None:
+    command = ["git", "hash-object", "-t", "tree", "-w", "--literally", "--stdin"]
+    made = subprocess.run(command, cwd=root, input=data, capture_output=True, check=True).stdout.decode().strip()
+    with pytest.raises(EvidenceRefused, match=f"tree {made[:12]}: is damaged"):
+        Git(root, None).tree(made)
+
+
 def test_threads_and_forks_get_their_own_answers(root: Path) -> None:
     reads, wrong = Git(root, None), list[str]()
     wanted = {"HEAD:small": b"one\n", "HEAD:large": BIG, "HEAD:empty": b""}
@@ -187,6 +290,12 @@ def test_what_git_cannot_read_is_refused_in_its_words(
         Git(root, None).named(["HEAD:small"])
 
 
-def test_no_name_asks_two_questions(root: Path) -> None:
+@pytest.mark.parametrize("name", ["HEAD:folder ü/line\nbreak", "HEAD:small\r", "HEAD:small\0x"])
+def test_no_name_asks_another_question(root: Path, name: str) -> None:
     with pytest.raises(EvidenceRefused, match="has a line break"):
-        Git(root, None).named(["HEAD:folder ü/line\nbreak"])
+        Git(root, None).named([name])
+
+
+def test_a_part_of_a_hash_names_no_object(root: Path) -> None:
+    with pytest.raises(EvidenceRefused, match="is not in this clone"):
+        Git(root, None).objects([git(root, "rev-parse", "HEAD:small")[:12]])

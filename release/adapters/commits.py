@@ -4,6 +4,7 @@ Names are resolved to full hashes first and every later question is about hashes
 name is taken for an option, and none moves between two questions.
 """
 
+import posixpath
 import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -48,7 +49,10 @@ def resolve(root: Path, name: str) -> str | None:
     found = _STEPS.fullmatch(name)
     assert found is not None  # all of it may be the name
     commit = _named(root, found[1])
-    return _peeled(root, commit + found[2]) if commit and found[2] else commit
+    if not commit or not found[2]:
+        return commit
+    # A new process: which parents a shallow clone has may have changed since an older one looked.
+    return _git(root).found("rev-parse", "--verify", "--quiet", f"{commit}{found[2]}^{{commit}}")
 
 
 def _named(root: Path, name: str) -> str | None:
@@ -211,7 +215,8 @@ def last_touching(root: Path, tip: str, paths: Sequence[Path]) -> str | None:
 
 def committed_at(root: Path, commit: str) -> datetime:
     """When a commit was made (not when its change was written), in UTC."""
-    text = _git(root).objects([commit])[commit].partition(b"\n\n")[0]
+    its = _git(root).object(commit)
+    text = its.data.partition(b"\n\n")[0] if its and its.kind == "commit" else b""
     found = re.search(rb"^committer .*> (\d{1,10}) [+-]\d{4}$", text, re.MULTILINE)
     if found is None:
         raise EvidenceRefused(f"commit {commit[:12]}: has no time", "make the commit again")
@@ -262,15 +267,18 @@ def read_many(root: Path, commit: str, paths: Sequence[Path]) -> dict[Path, byte
 
 def _entries(root: Path, commit: str, paths: Iterable[Path]) -> dict[str, Entry]:
     """What a commit holds at paths relative to ``root``. Raises EvidenceRefused when it is not here."""
-    git = _git(root)
-    here = git.object(f"{commit}:./")
-    if here and here.kind == "tree":
-        return git.at(here.name, (path.as_posix() for path in paths))
+    git, named = _git(root), [path.as_posix() for path in paths]
+    here = git.object(f"{commit}:./") if has_repository(root) else None
+    if here and here.kind == "tree" and not any(".." in Path(name).parts for name in named):
+        return git.at(here.name, named)
+    # From the top, where a folder that the commit does not have is told from one that this clone lacks.
     top = prefix(root).as_posix()
-    entry = git.at(f"{commit}^{{tree}}", [top]).get(top)
-    if entry and entry.kind == "tree":
-        git.tree(entry.name)  # a damaged clone lacks it, which this says
-    return {}  # the commit has no folder of this name
+    paths_there = {name: posixpath.normpath(posixpath.join(top, name)) for name in named}
+    for name, there in paths_there.items():
+        if there.split("/")[0] == "..":
+            raise EvidenceRefused(f"{name}: leads out of the repository", "name a file in it")
+    found = git.at(f"{commit}^{{tree}}", paths_there.values())
+    return {name: found[there] for name, there in paths_there.items() if there in found}
 
 
 def _read(root: Path, *args: str) -> bytes:

@@ -15,6 +15,7 @@ leaves its lock files.
 
 import os
 import re
+import stat
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -48,7 +49,6 @@ _CONFIG = (
     "i18n.commitEncoding=UTF-8", "i18n.logOutputEncoding=UTF-8", "push.recurseSubmodules=no",
     "core.filesRefLockTimeout=5000",
 )  # fmt: skip
-_KINDS = {b"40000": "tree", b"160000": "commit"}  # of entries, by mode; all others are blobs
 REGULAR = ("100644", "100755")  # modes of files that are no links
 _OF_REMOTE = re.compile(r"^remote:.*$", re.MULTILINE)  # what the other machine says of itself
 
@@ -160,20 +160,17 @@ class Git(NamedTuple):
         Raises EvidenceRefused when git cannot read here, or does not answer before the deadline; MachineRefused as
         ``run``.
         """
-        if any("\n" in name for name in names):
+        if any(char in name for name in names for char in "\n\r\0"):
             raise EvidenceRefused("the name of a file or folder has a line break", "rename it, and commit that")
         command, environment = [*self._command(self.root), "cat-file", "--batch"], _environment({})
-        for _ in range(2):  # somebody may have ended the process
-            try:
-                return git_objects.read(command, self.root, environment, names, self.deadline)
-            except TimeoutError:
-                raise _refused("cat-file", Said(None, b"", "")) from None
-            except OSError as error:
-                raise _absent(error) from error
-            except git_objects.EndedError:
-                continue
-        said = self.run("cat-file", "--batch", given="".join(f"{name}\n" for name in names).encode())  # for its words
-        raise _refused("cat-file", said)
+        try:
+            return git_objects.read(command, self.root, environment, names, self.deadline)
+        except TimeoutError:
+            raise _refused("cat-file", Said(None, b"", "")) from None
+        except OSError as error:
+            raise _absent(error) from error
+        except git_objects.EndedError as ended:
+            raise _refused("cat-file", Said(-1, b"", ended.said)) from ended
 
     def below(self, name: str) -> dict[str, Entry]:
         """What lies in a folder and in those below it, by path; no folders. ``name`` as for ``tree``."""
@@ -186,7 +183,10 @@ class Git(NamedTuple):
         return found
 
     def at(self, name: str, paths: Iterable[str]) -> dict[str, Entry]:
-        """What a tree holds at these paths, by path. Nothing lies below a link. ``name`` as for ``tree``."""
+        """What a tree holds at these paths, by path. Nothing lies below a link. ``name`` as for ``tree``.
+
+        No path may have a part ``.`` or ``..``.
+        """
         trees, found = {"": self.tree(name)}, dict[str, Entry]()
         for path in paths:
             above, entry = "", None
@@ -204,7 +204,7 @@ class Git(NamedTuple):
         wanted = list(dict.fromkeys(hashes))
         found = dict(zip(wanted, self.read(wanted), strict=True))
         for name, each in found.items():
-            if each is None:
+            if each is None or each.name != name:
                 raise _missing(name)
         return {name: each.data for name, each in found.items() if each}
 
@@ -227,13 +227,24 @@ class Git(NamedTuple):
 
 
 def _entries(tree: Object) -> Iterator[tuple[str, Entry]]:
-    size, start = len(tree.name) // 2, 0  # of a hash, in bytes
-    while start < len(tree.data):
-        end = tree.data.index(b"\0", start)
-        mode, _, name = tree.data[start:end].partition(b" ")
-        start = end + 1 + size
-        entry = Entry(mode.decode().zfill(6), _KINDS.get(mode, "blob"), tree.data[end + 1 : start].hex())
-        yield name.decode(errors="surrogateescape"), entry
+    """The entries of a tree with the modes that git takes them for. Raises EvidenceRefused when the tree is damaged."""
+    rest, size = tree.data, len(tree.name) // 2  # of a hash, in bytes
+    while rest:
+        head, _, rest = rest.partition(b"\0")
+        mode, _, name = head.partition(b" ")
+        if not (mode.isdigit() and set(mode) <= set(b"01234567") and name and len(rest) >= size):
+            raise EvidenceRefused(f"tree {tree.name[:12]}: is damaged", "fix the repository: git fsck says where")
+        yield name.decode(errors="surrogateescape"), Entry(*_kind(int(mode, 8)), rest[:size].hex())
+        rest = rest[size:]
+
+
+def _kind(mode: int) -> tuple[str, str]:
+    """Mode and kind of an entry, as git reads old or odd modes."""
+    if stat.S_ISREG(mode):
+        return REGULAR[bool(mode & 0o100)], "blob"
+    if stat.S_ISLNK(mode):
+        return "120000", "blob"
+    return ("040000", "tree") if stat.S_ISDIR(mode) else ("160000", "commit")
 
 
 def _missing(name: str) -> EvidenceRefused:
@@ -242,7 +253,8 @@ def _missing(name: str) -> EvidenceRefused:
 
 
 def _absent(error: OSError) -> MachineRefused:
-    return MachineRefused(f"git: {error.strerror}", "install git")
+    todo = "install git" if isinstance(error, FileNotFoundError) else "see to it, then run it again"
+    return MachineRefused(f"git: {error.strerror}", todo)
 
 
 def _refused(verb: str, said: Said) -> EvidenceRefused:

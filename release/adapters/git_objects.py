@@ -1,7 +1,7 @@
 """The objects of a repository, from one ``git cat-file --batch`` that stays: a promotion reads some hundred of them.
 
-An object is its bytes by its hash, so that it matters little when the process was started. A process is kept for the
-last few folders that were asked about, and is not shared with what this process forks.
+A process is kept for each of the last few repositories. One question is asked at a time, and a process whose answer was
+broken off answers no other. What this process forks starts processes of its own.
 """
 
 import atexit
@@ -9,17 +9,19 @@ import os
 import re
 import select
 import subprocess
+import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from release.adapters import process
+
 _KEPT = 4  # processes: a command reads its work tree's repository, and that of its remote if it is a folder
-_AT_ONCE = 8  # names: as many long ones as a pipe holds, or both sides would wait for each other
-_FOUND = re.compile(rb"([0-9a-f]{40,64}) (commit|tree|blob|tag) ([0-9]+)")  # otherwise: missing, ambiguous and others
-_Key = tuple[Path, tuple[str, ...], tuple[tuple[str, str], ...]]
+_FOUND = re.compile(rb"([0-9a-f]{40}|[0-9a-f]{64}) (commit|tree|blob|tag) ([0-9]+)")  # else: missing, ambiguous, others
+_LAST_WORDS = 4096  # bytes
+_PATIENCE = 5.0  # seconds that a question may take at the end
 
 
 class Object(NamedTuple):
@@ -31,35 +33,35 @@ class Object(NamedTuple):
 
 
 class EndedError(Exception):
-    """git ended before its answer did."""
+    """git ended before it had answered. ``said``: what it printed on standard error."""
+
+    def __init__(self, said: str) -> None:
+        super().__init__(said)
+        self.said = said
 
 
 class _Reader:
     """One process. It answers one name after another."""
 
     def __init__(self, command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process
         pipe = subprocess.PIPE
         self._git = subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, bufsize=0, start_new_session=True,
+            command, stdin=pipe, stdout=pipe, stderr=self._errors, bufsize=0, start_new_session=True,
             cwd=folder, env=environment,
         )  # fmt: skip
         assert self._git.stdin is not None
         assert self._git.stdout is not None
         self._asks, self._says = self._git.stdin.fileno(), self._git.stdout.fileno()
         self._begun = b""  # what came after the line that was read last
-        self.lock = threading.Lock()
 
-    def read(self, names: Sequence[str], until: float | None) -> Iterator[Object | None]:
-        for start in range(0, len(names), _AT_ONCE):
-            some = names[start : start + _AT_ONCE]
-            try:
-                os.write(self._asks, "".join(f"{name}\n" for name in some).encode(errors="surrogateescape"))
-            except BrokenPipeError as error:
-                raise EndedError from error
-            for _ in some:
-                yield self._answer(until)
-
-    def _answer(self, until: float | None) -> Object | None:
+    def read(self, name: str, until: float | None) -> Object | None:
+        asked = memoryview(name.encode(errors="surrogateescape") + b"\n")
+        try:
+            while asked:
+                asked = asked[os.write(self._asks, asked) :]
+        except BrokenPipeError as error:
+            raise self._ended() from error
         while b"\n" not in self._begun:
             self._begun += self._more(until)
         head, _, self._begun = self._begun.partition(b"\n")
@@ -78,24 +80,28 @@ class _Reader:
             if not ready.poll(max(0.0, until - time.monotonic()) * 1000):
                 raise TimeoutError
         if not (some := os.read(self._says, 1 << 20)):
-            raise EndedError
+            raise self._ended()
         return some
 
+    def _ended(self) -> EndedError:
+        self._errors.seek(0)
+        return EndedError(self._errors.read(_LAST_WORDS).decode(errors="replace"))
+
     def close(self) -> None:
-        """End it."""
-        self._git.kill()  # it only reads
-        self._git.communicate()
+        """End it, and the fetch that it may have started."""
+        process.end(self._git)
+        self._errors.close()
 
     def leave(self) -> None:
         """Let go of a process that the parent of this one started."""
-        for pipe in (self._git.stdin, self._git.stdout):
-            if pipe:
-                pipe.close()
+        for stream in (self._git.stdin, self._git.stdout, self._errors):
+            if stream:
+                stream.close()
         self._git.returncode = 0  # it is not ours to wait for
 
 
-_readers = dict[_Key, _Reader]()  # the one that was used last is the last
-_choosing = threading.Lock()
+_readers: dict[object, _Reader] = {}  # the one that was used last is the last
+_asking = threading.Lock()
 
 
 def read(
@@ -106,38 +112,55 @@ def read(
     ``command`` is cat-file with its options. No name may hold a line break. Raises OSError when it does not start,
     EndedError when it ends too early, TimeoutError after ``deadline`` seconds.
     """
-    key = (folder, tuple(command), tuple(sorted(environment.items())))
-    with _choosing:
-        reader = _readers.pop(key, None) or _Reader(command, folder, environment)
-        _readers[key] = reader
-        while len(_readers) > _KEPT:
-            _readers.pop(next(iter(_readers))).close()
     until = None if deadline is None else time.monotonic() + deadline
+    if not _asking.acquire(timeout=-1 if deadline is None else deadline):
+        raise TimeoutError
     try:
-        with reader.lock:
-            return list(reader.read(names, until))
-    except BaseException:  # its next answer would be to this question
-        with _choosing:
-            if _readers.get(key) is reader:
-                del _readers[key]
+        key = (*_repository(folder), *command, *sorted(environment.items()))
+        if kept := _readers.pop(key, None):
+            try:
+                return _answers(key, kept, names, until)
+            except EndedError:  # somebody ended it since it was asked last
+                pass
+        return _answers(key, _Reader(command, folder, environment), names, until)
+    finally:
+        _asking.release()
+
+
+def _repository(folder: Path) -> tuple[object, ...]:
+    """What tells a repository from another that is, or was, asked about by the same path."""
+    home = folder.absolute()
+    found = next((each / ".git" for each in (home, *home.resolve().parents) if (each / ".git").exists()), home)
+    return home, *((stat := found.stat()).st_dev, stat.st_ino)
+
+
+def _answers(key: object, reader: _Reader, names: Sequence[str], until: float | None) -> list[Object | None]:
+    """The answers of a process that is not kept, which then is: if it gave them all."""
+    try:
+        found = [reader.read(name, until) for name in names]
+    except BaseException:
         reader.close()
         raise
+    _readers[key] = reader
+    while len(_readers) > _KEPT:
+        _readers.pop(next(iter(_readers))).close()
+    return found
 
 
 @atexit.register
 def close() -> None:
     """End all of them."""
-    while _readers:
-        with suppress(KeyError):
+    if _asking.acquire(timeout=_PATIENCE):  # otherwise they end with this process
+        while _readers:
             _readers.popitem()[1].close()
+        _asking.release()
 
 
 def _after_fork() -> None:
-    global _choosing
-    _choosing = threading.Lock()  # another thread may have held it
-    for reader in _readers.values():
-        reader.leave()
-    _readers.clear()
+    global _asking
+    _asking = threading.Lock()  # another thread may have held it
+    while _readers:
+        _readers.popitem()[1].leave()
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -22,12 +22,12 @@ def run(
     try:
         out, err = process.communicate(given, deadline)
     except BaseException:  # an interrupt by the user did not reach it
-        _end(process)
+        end(process)
         raise
     return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
+def end(process: "subprocess.Popen[bytes]") -> None:
     """SIGTERM first: it then takes away its lock files, and what it has half made."""
     for ending in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError, PermissionError):

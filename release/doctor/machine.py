@@ -112,7 +112,10 @@ def _disk(root: Path) -> Check:
     return Check("disk", "ok" if fine else "missing", f"{free:.0f} GB free", STAGES, todo)
 
 
-_PACKAGED = ("s3", "gs", "azure", "gdrive", "hdfs", "oss", "ssh", "webdav")  # schemes of which each needs a package
+# Packages that DVC needs for a remote, by the scheme of its address.
+_PACKAGED = {name: name for name in ("s3", "gs", "azure", "gdrive", "hdfs", "oss", "ssh", "webdav")} | {
+    "webdavs": "webdav", "webhdfs": "hdfs",
+}  # fmt: skip
 
 
 def _dvc_remote(root: Path) -> Check:
@@ -126,9 +129,9 @@ def _dvc_remote(root: Path) -> Check:
     except Refusal as refusal:
         return Check("DVC remote", "optional", refusal.what, by, refusal.todo)
     address = config.get(f"remote.{name}.url", "")
-    if (scheme := urlsplit(address).scheme) in _PACKAGED and not importlib.util.find_spec(f"dvc_{scheme}"):
-        install = f"-c constraints.txt -e '.[{scheme}]'" if scheme in ("s3", "gs") else f"dvc-{scheme}"
-        why = f"{_bare(address)} needs dvc-{scheme}, which is not installed"
+    if (package := _PACKAGED.get(urlsplit(address).scheme)) and not importlib.util.find_spec(f"dvc_{package}"):
+        install = f"-c constraints.txt -e '.[{package}]'" if package in ("s3", "gs") else f"dvc-{package}"
+        why = f"{_bare(address)} needs dvc-{package}, which is not installed"
         return Check("DVC remote", "optional", why, by, f"pip install {install}")
     return Check("DVC remote", "ok", "; ".join(map(_bare, addresses)), by)
 

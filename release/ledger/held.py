@@ -53,7 +53,7 @@ class Held(NamedTuple):
 def history(git: Git, walked: Walk, path: str, shown: str, counts: Counts | None) -> Held:
     """The quarantine after all commits of ``walked``. ``path``: of the file; ``shown``: its name in messages.
 
-    Runs one process for any number of commits. ``counts`` None: every release made by Lockstep counts.
+    ``counts`` None: every release made by Lockstep counts.
     """
     order = [name for landed, brought in walked.landings for name in (*brought, landed)]
     touching = [name for name in order if path in walked.commits[name].gave]

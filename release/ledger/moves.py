@@ -46,7 +46,7 @@ class _Step(NamedTuple):
 
 
 def history(git: Git, walked: Walk, paths: Mapping[str, str]) -> dict[str, tuple[Move, ...]]:
-    """All moves of each environment, oldest first; ``paths`` are their pointers'. Runs one process."""
+    """All moves of each environment, oldest first; ``paths`` are their pointers'."""
     steps = {name: list(_steps(walked, path)) for name, path in paths.items()}
     every = [step for some in steps.values() for step in some]
     blobs = {blob.name for step in every for blob in (step.before, step.after) if blob.mode in REGULAR}

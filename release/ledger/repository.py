@@ -102,7 +102,7 @@ class Ledger:
         return {Path(name.removeprefix(prefix)): data for name, data in found.items()}
 
     def gather(self, wanted: Sequence[tuple[str, Path]]) -> list[bytes | None]:
-        """Files from many commits, read by two processes; None if missing. A link is read as its text.
+        """Files from many commits, read together; None if missing. A link is read as its text.
 
         For files that are identified by digest.
         """

@@ -27,7 +27,7 @@ from release.record import pipeline_lock
 from release.record.pipeline_lock import Stages
 
 M = TypeVar("M", bound=BaseModel)
-# Files of a commit that are read together with the first of them: two processes of git for all, not two for each.
+# Files of a commit that are read together with the first of them.
 _TOGETHER = (
     layout.PARAMS, layout.LOCK, layout.PREPARE_REPORT, layout.TRAIN_REPORT, layout.TRAIN_MEASURED, layout.METRICS,
     layout.EVALUATION, layout.EVALUATE_MEASURED, layout.REFERENCES, layout.VERDICT, layout.QUARANTINE,
@@ -123,7 +123,7 @@ class Commit:
         return self._read[path]
 
     def bring(self, paths: Sequence[Path]) -> None:
-        """Read many files at once with two git processes, for ``data``."""
+        """Read many files at once, for ``data``."""
         self._read |= commits.read_many(self.root, self.name, [path for path in paths if path not in self._read])
 
     def document(self, called: str) -> Mapping[str, Any]:
