@@ -26,7 +26,7 @@ from checks.rows import Message, Row
 from checks.training import cost, steps
 from release.cost import training_ahead
 from release.cost.training_ahead import Ahead
-from release.cost.types import Recorded
+from release.cost.types import RecordedTraining
 from stages.train import train
 from tests.conftest import CHAT_TEMPLATE, as_params, scaled_down
 
@@ -77,7 +77,7 @@ def main() -> None:
     print("\n".join(lines))
 
 
-def _run(home: Path, change: dict[str, Any]) -> tuple[Path, Recorded]:
+def _run(home: Path, change: dict[str, Any]) -> tuple[Path, RecordedTraining]:
     """Train with ``change``; where it lies, and its record."""
     root = Path(tempfile.mkdtemp(dir=home))
     shutil.copytree(home / f"base-{change.get('width', WIDTH)}", root / layout.BASE)
@@ -97,10 +97,10 @@ def _run(home: Path, change: dict[str, Any]) -> tuple[Path, Recorded]:
     measured = files.read_json(root / layout.TRAIN_MEASURED, TrainMeasured)
     splits = [(root / layout.SPLITS / f"{name}.jsonl").read_bytes() for name in layout.SPLIT_NAMES]
     row_bytes = sum(map(len, splits)) / sum(text.count(b"\n") for text in splits)
-    return root, Recorded("main", "0" * 40, report, measured, tuple(steps.of(params.train)), None, row_bytes)
+    return root, RecordedTraining("main", "0" * 40, report, measured, tuple(steps.of(params.train)), None, row_bytes)
 
 
-def _ahead(after: Recorded) -> Ahead:
+def _ahead(after: RecordedTraining) -> Ahead:
     """As it would have been planned: nothing of what the training measured."""
     rows = after.report.rows
     epochs = cost.epochs(after.train, rows)
