@@ -9,12 +9,13 @@ import os
 import re
 import select
 import subprocess
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from release.adapters import process
 
@@ -40,11 +41,18 @@ class EndedError(Exception):
         self.said = said
 
 
+def _unnamed() -> IO[bytes]:
+    """A file for what git says on standard error: in memory where that is possible, since no disk is needed to read."""
+    if sys.platform == "linux":
+        return os.fdopen(os.memfd_create("git"), "w+b")
+    return tempfile.TemporaryFile()
+
+
 class _Reader:
     """One process. It answers one name after another."""
 
     def __init__(self, command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process
+        self._errors = _unnamed()
         pipe = subprocess.PIPE
         self._git = subprocess.Popen(
             command, stdin=pipe, stdout=pipe, stderr=self._errors, bufsize=0, start_new_session=True,
