@@ -8,17 +8,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 # Each call costs little more than git's own: the shell starts no other program, and becomes git where nothing is killed.
-_SHIM = """#!/bin/sh
+# What only reads is no call: it changes nothing, and one process reads until the end.
+_READS = 'case " $* " in *" cat-file --batch "*) exec "{git}" "$@";; esac'
+_SHIM = f"""#!/bin/sh
+{_READS}
 n=0; [ ! -e "$COUNT" ] || read -r n <"$COUNT"; n=$((n + 1)); echo $n >"$COUNT"
-[ "$n" = "$KILL" ] || exec "{git}" "$@"
-[ "$WHEN" = before ] || "{git}" "$@"
+[ "$n" = "$KILL" ] || exec "{{git}}" "$@"
+[ "$WHEN" = before ] || "{{git}}" "$@"
 kill -9 $PPID
 """
 
 # Stands still before and after each call, until it is told to go on.
-_WATCHED = """#!/bin/sh
+_WATCHED = f"""#!/bin/sh
+{_READS}
 echo before >"$SAYS"; read -r _ <"$GOES"
-"{git}" "$@"; code=$?
+"{{git}}" "$@"; code=$?
 echo after >"$SAYS"; read -r _ <"$GOES"
 exit $code
 """

@@ -166,7 +166,11 @@ def kill_everywhere(root: Path, ledger_at: Path, stride: int) -> None:
     for point in range(1, points + 1, stride):
         for when in moments(point // stride):
             old = refs(ledger_at)
-            assert write(root, f"{point} {when}", point, when) == -9
+            if (code := write(root, f"{point} {when}", point, when)) == 0:
+                assert int((root.parent / "count").read_text()) < point, "it made fewer calls than the first one"
+                number += 1
+                continue
+            assert code == -9
             now = refs(ledger_at)
             ledger, tip = tree.opened(root)
             moves = ledger.moves(tip, "staging")
