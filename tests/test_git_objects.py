@@ -184,7 +184,7 @@ def test_the_same_path_is_another_repository_after_a_move(
 
 
 def _tree(root: Path, *entries: tuple[bytes, bytes]) -> str:
-    """A tree with these modes and names, of one blob, as it is told."""
+    """A tree with these modes and names; each entry is the same blob."""
     blob = bytes.fromhex(git(root, "rev-parse", "HEAD:small"))
     data = b"".join(mode + b" " + name + b"\0" + blob for mode, name in entries)
     command = ["git", "hash-object", "-t", "tree", "-w", "--literally", "--stdin"]

@@ -271,7 +271,7 @@ def _entries(root: Path, commit: str, paths: Iterable[Path]) -> dict[str, Entry]
     here = git.object(f"{commit}:./") if has_repository(root) else None
     if here and here.kind == "tree" and not any(".." in Path(name).parts for name in named):
         return git.at(here.name, named)
-    # From the top, where a folder that the commit does not have is told from one that this clone lacks.
+    # From the top: this refuses where the clone lacks a folder, and finds nothing where the commit has none.
     top = prefix(root).as_posix()
     paths_there = {name: posixpath.normpath(posixpath.join(top, name)) for name in named}
     for name, there in paths_there.items():

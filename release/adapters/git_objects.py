@@ -1,7 +1,7 @@
 """The objects of a repository, from one ``git cat-file --batch`` that stays: a promotion reads some hundred of them.
 
-A process is kept for each of the last few repositories. One question is asked at a time, and a process whose answer was
-broken off answers no other. What this process forks starts processes of its own.
+A process is kept for each of the last few repositories. One question is asked at a time. A process that did not finish
+an answer, as after Ctrl-C, is ended. A forked process starts processes of its own.
 """
 
 import atexit
