@@ -218,3 +218,20 @@ def test_files_of_a_folder_are_those_of_the_commit_also_where_it_is_not_there_ye
     for ask in (lambda: commits.read(folder, tip, Path("file")), lambda: commits.below(root, tip, Path("team ü"))):
         with pytest.raises(EvidenceRefused, match="is not in this clone"):
             ask()
+
+
+def test_a_bare_repository_is_read_from_its_top(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    bare = tmp_path_factory.mktemp("bare") / "origin.git"
+    git(root, "clone", "--quiet", "--bare", str(root), str(bare))
+    assert commits.read(bare, _hash(root, "HEAD"), Path("file")) == b"two"
+
+
+def test_a_parent_that_a_shallow_clone_lacked_is_found_once_it_was_fetched(
+    root: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    clone = tmp_path_factory.mktemp("shallow") / "clone"
+    git(root, "clone", "--quiet", "--depth=1", root.as_uri(), str(clone))
+    tip, parent = _hash(root, "HEAD"), _hash(root, "HEAD~1")
+    assert (commits.resolve(clone, tip), commits.resolve(clone, f"{tip}~1")) == (tip, None)
+    git(clone, "fetch", "--quiet", "--unshallow")
+    assert commits.resolve(clone, f"{tip}~1") == parent

@@ -73,7 +73,7 @@ class Said(NamedTuple):
 
 def has_repository(root: Path) -> bool:
     """Whether ``root`` lies in a git work tree."""
-    return (root / ".git").exists() or any((folder / ".git").exists() for folder in root.resolve().parents)
+    return git_objects.repository(root) is not None
 
 
 class Entry(NamedTuple):

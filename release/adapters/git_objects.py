@@ -124,7 +124,7 @@ def read(
     if not _asking.acquire(timeout=-1 if deadline is None else deadline):
         raise TimeoutError
     try:
-        key = (*_repository(folder), *command, *sorted(environment.items()))
+        key = (*_identity(folder), *command, *sorted(environment.items()))
         if kept := _readers.pop(key, None):
             try:
                 return _answers(key, kept, names, until)
@@ -135,11 +135,17 @@ def read(
         _asking.release()
 
 
-def _repository(folder: Path) -> tuple[object, ...]:
+def repository(folder: Path) -> Path | None:
+    """The nearest ``.git`` at or above ``folder``; None where there is none, as in a bare repository."""
+    if (here := folder / ".git").exists():
+        return here
+    return next((above / ".git" for above in folder.resolve().parents if (above / ".git").exists()), None)
+
+
+def _identity(folder: Path) -> tuple[object, ...]:
     """What tells a repository from another that is, or was, asked about by the same path."""
-    home = folder.absolute()
-    found = next((each / ".git" for each in (home, *home.resolve().parents) if (each / ".git").exists()), home)
-    return home, *((stat := found.stat()).st_dev, stat.st_ino)
+    found = (repository(folder) or folder).stat()
+    return folder.absolute(), found.st_dev, found.st_ino
 
 
 def _answers(key: object, reader: _Reader, names: Sequence[str], until: float | None) -> list[Object | None]:
