@@ -85,31 +85,22 @@ def evaluate(params: Params, root: Path) -> str:
     models = {
         name: ModelResult(
             predictions=digest.of_file(root / layout.PREDICTIONS / f"{name}.jsonl").sha256,
-            metrics=_intervals(params, found),
-            slices=_slices(params, found),
+            metrics=_intervals(params, found), slices=_slices(params, found),
         )
         for name, found in predictions.items()
-    }
+    }  # fmt: skip
     same = {name for name, use in uses.items() if use.how == "same-model"}  # it neither wins nor loses
-    report = EvaluationReport(
-        merged=merged,
-        base=base,
-        test=judged.test,
-        rows=len(test),
-        scorers=judged.scorers,
-        prompt_format=judged.prompt_format,
-        base_prompt=answers.asked(test, base_messages),
-        confidence=settings.confidence,
-        references=uses,
-        models=models,
-        summary=page.summary(
-            {name: found for name, found in predictions.items() if name not in same},
-            {name: model.metrics for name, model in models.items()},
-            settings.confidence,
-        ),
-        unquantised=full,
-        engine=settings.engine,
+    summary = page.summary(
+        {name: found for name, found in predictions.items() if name not in same},
+        {name: model.metrics for name, model in models.items()},
+        settings.confidence,
     )
+    report = EvaluationReport(
+        merged=merged, base=base, test=judged.test, rows=len(test), scorers=judged.scorers,
+        prompt_format=judged.prompt_format, base_prompt=answers.asked(test, base_messages),
+        confidence=settings.confidence, references=uses, models=models, summary=summary, unquantised=full,
+        engine=settings.engine,
+    )  # fmt: skip
     speeds = {name: speed for name, each in answered.items() if name not in same and (speed := _speed(each))}
     files.write_json(root / layout.EVALUATE_MEASURED, EvaluateMeasured(merged=merged, models=speeds))
     _write(root, report, predictions["candidate"], prompts.labels(train))

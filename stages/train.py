@@ -117,13 +117,8 @@ def train(params: Params, root: Path) -> str:
         store.remove()
     unsent = sum(each.unsent for each in {run, *trained.runs}) + sum(each.unsent for each in fitted)
     kept = f", {unsent} points not taken by MLflow at {run.uri}" if unsent else ""
-    held_out = "" if last.valid_loss is None else f", on valid {last.valid_loss:.3f}"
-    held_out += f" (weights of step {last.stopping.best_step})" if last.stopping else ""
-    methods = f", {', then '.join(steps.names(params.training))}" if len(fitted) > 1 else ""
-    return (
-        f"{layout.ADAPTER}: {last.adapter[:19]}{methods}, {report.steps} steps in {seconds:.0f} s, "
-        f"final loss {report.final_loss:.3f}{held_out}{memory.said(took)}{energy.after(used)}{kept}"
-    )
+    line = f"{_line(params, report, fitted, seconds)}{memory.said(took)}{energy.after(used)}{kept}"
+    return f"{layout.ADAPTER}: {line}"
 
 
 def sealed(root: Path) -> Seal:
@@ -141,6 +136,15 @@ def sealed(root: Path) -> Seal:
             differing[0], "run `./lockstep run validate`: training needs splits that passed", tuple(differing[1:])
         )
     return seal
+
+
+def _line(params: Params, report: TrainReport, fitted: Sequence[chain.Fitted], seconds: float) -> str:
+    last = fitted[-1]
+    methods = f", {', then '.join(steps.names(params.training))}" if len(fitted) > 1 else ""
+    held_out = "" if last.valid_loss is None else f", on valid {last.valid_loss:.3f}"
+    held_out += f" (weights of step {last.stopping.best_step})" if last.stopping else ""
+    trained = f"{last.adapter[:19]}{methods}, {report.steps} steps in {seconds:.0f} s"
+    return f"{trained}, final loss {report.final_loss:.3f}{held_out}"
 
 
 def _report(params: Params, base: Digest, seal: Seal, rows: int, fitted: Sequence[chain.Fitted]) -> TrainReport:

@@ -109,15 +109,21 @@ def validate(params: Params, root: Path) -> str:
         ),
     )
     if failed:
-        todos = {f"{frame}: {words}": each.todo for frame, suite in suites.items() for words, each in suite.items()}
-        (first, todo), *others = [(escape(_line(outcome, of_labels)), todos[outcome.name]) for outcome in failed]
-        raise DataRefused(
-            f"{len(failed)} of {len(outcomes)} expectations failed: {first}",
-            f"{todo}; see {layout.DATA_REPORT} and {layout.DATA_DOCS}/index.html",
-            tuple(f"{line}; {remedy}" for line, remedy in others),
-        )
+        raise _refused(failed, len(outcomes), suites, of_labels)
     files.write_json(root / layout.SEAL, Seal(splits=digests))
     return f"{len(outcomes)} expectations hold on {sum(counts.values()):,} rows"
+
+
+def _refused(
+    failed: Sequence[Expectation], of: int, suites: Mapping[str, expectations.Suite], of_labels: Frame
+) -> DataRefused:
+    todos = {f"{frame}: {words}": each.todo for frame, suite in suites.items() for words, each in suite.items()}
+    (first, todo), *others = [(escape(_line(outcome, of_labels)), todos[outcome.name]) for outcome in failed]
+    return DataRefused(
+        f"{len(failed)} of {of} expectations failed: {first}",
+        f"{todo}; see {layout.DATA_REPORT} and {layout.DATA_DOCS}/index.html",
+        tuple(f"{line}; {remedy}" for line, remedy in others),
+    )
 
 
 def _row_checks(params: Params, root: Path) -> RowChecks:

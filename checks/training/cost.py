@@ -182,7 +182,7 @@ def _text(old: Training, new: Training) -> Step:
         return _step("other rows, of lengths that are not known", 1, _UNKNOWN_TEXT)
     ratio = new.row_bytes / old.row_bytes
     apart = math.sqrt(max(ratio, 1 / ratio))
-    why = f"other rows: {new.row_bytes:,.0f} bytes each, recorded {old.row_bytes:,.0f}"
+    why = f"other rows: {new.row_bytes:,.0f} bytes on average, recorded {old.row_bytes:,.0f}"
     return _step(why, ratio, max(_TEXT, apart))
 
 

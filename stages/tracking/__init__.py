@@ -49,13 +49,19 @@ class Run:
         self._pending += [Metric(name, float(value), now, step) for name, value in values.items()]
         self._send()
 
-    def replay(self, points: Iterable[tuple[int, Mapping[str, float]]]) -> None:
-        """Log the points of an earlier part of the training (steps with numbers) in few calls."""
+    def replay(
+        self, earlier: str, points: Iterable[tuple[int, Mapping[str, float]]], valid: Iterable[tuple[int, float]]
+    ) -> None:
+        """Log what the run ``earlier`` logged of this training, in few calls, and tag the run with its id.
+
+        ``points`` and ``valid``: for some steps, the loss curve's values and the loss on the valid split.
+        """
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        self._pending += [Metric(name, float(v), now, step) for step, values in points for name, v in values.items()]
-        self._send()
+        logged = [*points, *((step, {"valid_loss": loss}) for step, loss in valid)]
+        self._pending += [Metric(name, float(v), now, step) for step, values in logged for name, v in values.items()]
+        self.tag("lockstep.resumed_from", earlier)
 
     def tag(self, name: str, value: str) -> None:
         """Set a tag; it is kept and sent later if the store does not answer."""

@@ -175,23 +175,14 @@ def fit_all(
             name = key(part, its, start.adapter)
             store = stack.enter_context(checkpoints.opened(root, name, kept))
             stores.append(store)
-            found = None
+            finished = None
             if not last:
                 finished = stack.enter_context(checkpoints.opened(root, checkpoints.key({"finished": name}, ()), kept))
                 stores.append(finished)
-                found = finished.newest(read)
-            if found:
-                for path in _adapter(found.folder):
-                    shutil.copyfile(path, target / path.name)
-                one = found.known.model_copy(update={"run": run.id, "unsent": 0})
+            if found := finished and finished.newest(read):
+                say(f"{_step(number, parts)} is done: {found.known.adapter[:19]}, from {found.where}")
+                one = _again(found, target, run)
                 resumed_at = before + one.steps
-                say(f"{_step(number, parts)} is done: {one.adapter[:19]}, from {found.where}")
-                run.replay(one.points)
-                losses = one.stopping.losses if one.stopping else ()
-                run.replay((step, {"valid_loss": loss}) for step, loss in losses)
-                if one.valid_loss is not None:
-                    run.metrics({"valid_loss": one.valid_loss}, one.steps)
-                run.tag("lockstep.resumed_from", found.known.run)
             else:
                 if several:
                     say(_step(number, parts))
@@ -202,7 +193,7 @@ def fit_all(
                 if not trains and one.resumed_at is not None:
                     resumed_at = before + one.resumed_at
                 trains = True
-                if not last and kept:
+                if finished and kept:
                     _keep(finished, target, one)
             if several:
                 run.tag(tracking.STEP_ADAPTER_TAG, one.adapter)
@@ -222,6 +213,17 @@ def read(folder: Path, step: int) -> Fitted:
     if (adapter, step) != (found.adapter, found.steps):
         raise EvidenceRefused(f"step {step}: is not of the adapter {found.adapter[:19]}", "start from the beginning")
     return found
+
+
+def _again(found: checkpoints.Found[Fitted], adapter: Path, run: tracking.Run) -> Fitted:
+    """Copy the adapter of a finished step, and log what was logged when it was trained."""
+    for path in _adapter(found.folder):
+        shutil.copyfile(path, adapter / path.name)
+    one = found.known.model_copy(update={"run": run.id, "unsent": 0})
+    run.replay(found.known.run, one.points, one.stopping.losses if one.stopping else ())
+    if one.valid_loss is not None:
+        run.metrics({"valid_loss": one.valid_loss}, one.steps)
+    return one
 
 
 def _keep(store: Store, adapter: Path, one: Fitted) -> None:

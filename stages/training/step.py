@@ -66,10 +66,8 @@ def fit(
         resumed = keeper.resume()
         if resumed and run is not None:
             say(f"goes on at step {resumed.step} of {params.train.steps(sequences)}, from {resumed.where}")
-            run.replay(resumed.known.points)
-            run.replay((step, {"valid_loss": loss}) for step, loss in resumed.known.valid)
+            run.replay(resumed.known.run, resumed.known.points, resumed.known.valid)
             run.tag("lockstep.resumed_at", str(resumed.step))
-            run.tag("lockstep.resumed_from", resumed.known.run)
         stack.enter_context(kernels.applied(params.train, trainer.model))
         trainer.train(resume_from_checkpoint=str(resumed.folder) if resumed else None)
         seconds, used, took = keeper.seconds, keeper.energy, memory.measured(look)
@@ -82,30 +80,14 @@ def fit(
         if quantised:
             files.write_json(work.adapter / nf4.NAME, quantised)
     return chain.Fitted(
-        method=params.train.method,
-        started_from=work.started_from,
-        adapter=digest.of_tree(work.adapter).digest,
-        data=its.data,
-        rows=len(its.rows),
-        sequences=packed,
-        steps=trainer.state.global_step,
-        batch=_batch(params) if work.ranks > 1 else None,
-        epochs=round(trainer.state.epoch, 6),
-        trainable=trainable,
-        total=total,
-        final_loss=recorder.final_loss(),
-        valid_loss=valid_loss,
-        points=recorder.points,
-        figures=recorder.figures(),
-        tokens=trainer.state.num_input_tokens_seen or None,
-        seconds=seconds,
-        resumed_at=resumed.step if resumed else None,
-        quantised=quantised.quantised if quantised else None,
-        stopping=stopped,
-        memory=took,
-        energy=used,
-        run=work.run,
-    )
+        method=params.train.method, started_from=work.started_from, adapter=digest.of_tree(work.adapter).digest,
+        data=its.data, rows=len(its.rows), sequences=packed, steps=trainer.state.global_step,
+        batch=_batch(params) if work.ranks > 1 else None, epochs=round(trainer.state.epoch, 6),
+        trainable=trainable, total=total, final_loss=recorder.final_loss(), valid_loss=valid_loss,
+        points=recorder.points, figures=recorder.figures(), tokens=trainer.state.num_input_tokens_seen or None,
+        seconds=seconds, resumed_at=resumed.step if resumed else None,
+        quantised=quantised.quantised if quantised else None, stopping=stopped, memory=took, energy=used, run=work.run,
+    )  # fmt: skip
 
 
 def check(params: Params, work: ranks.Work, its: chain.Given) -> None:
