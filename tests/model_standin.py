@@ -70,7 +70,9 @@ class _Handler(Handler):
 
     def do_GET(self) -> None:
         self.server.seen.append(("GET", self.path, {name.lower(): value for name, value in self.headers.items()}))
-        if self.path == "/v1/models":
+        if self.path == "/v1/models?stall":
+            self.server.ending.wait(60)
+        elif self.path == "/v1/models":
             self.reply(200, {"data": [{"id": "standin", "root": f"/models/tiny-{self.server.release}"}]})
         else:
             self.reply(200, "secret of the runtime")

@@ -86,7 +86,9 @@ class Gateway:
                 return web.Response(status=sent.reply.status, body=body, headers=headers_of(sent, request_id))
         except Refused as refused:
             return _error(refused, request_id, None)
-        except (TimeoutError, aiohttp.ClientError):
+        except TimeoutError:
+            return _error(self._late(), request_id, None)
+        except aiohttp.ClientError:
             return _error(Refused(502, "upstream_error", "the server broke off"), request_id, None)
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
@@ -104,8 +106,7 @@ class Gateway:
             if _BEGUN in request:
                 return _broken(request)
             exchange.status = 504
-            late = Refused(504, "timeout", f"no whole answer within {self._settings.deadline:g} s")
-            return _error(late, exchange.request_id, exchange.release)
+            return _error(self._late(), exchange.request_id, exchange.release)
         except (asyncio.CancelledError, ConnectionResetError):
             exchange.status, exchange.error = GONE, "shutdown" if self.ending else "client_closed"
             raise
@@ -113,6 +114,9 @@ class Gateway:
             self._in_flight -= 1
             exchange.seconds = asyncio.get_running_loop().time() - began
             self._ended(exchange)
+
+    def _late(self) -> Refused:
+        return Refused(504, "timeout", f"no whole answer within {self._settings.deadline:g} s")
 
     def _ended(self, exchange: Exchange) -> None:
         """Count and store a request that ended; whatever fails here, the answer has been given."""
