@@ -16,7 +16,7 @@ from checks.errors import MachineRefused, ParamsRefused, TrainingRefused
 from checks.formats.training_reports import TrainMeasured, TrainReport
 from checks.rows import Row
 from stages.train import train
-from stages.training import checkpoints
+from stages.training import checkpoints, ranks
 from tests import pipeline_repository, training_tree, warm
 from tests.conftest import REPOSITORY, as_params, scaled_down, written
 
@@ -49,12 +49,12 @@ def _curve(root: Path, store: str) -> list[float]:
 @pytest.mark.usefixtures("forked_ranks")
 def test_two_ranks_learn_what_one_process_learns_from_twice_the_batch(root: Path, store: str) -> None:
     found, losses = [], []
-    for ranks, batch in ((1, 8), (2, 4)):
+    for number, batch in ((1, 8), (2, 4)):
         stopping = {"patience": 9, "per_epoch": 3}
-        train(as_params(_document(devices=ranks, batch_size=batch, early_stopping=stopping)), root)
+        train(as_params(_document(devices=number, batch_size=batch, early_stopping=stopping)), root)
         found.append(_curve(root, store))
         report = files.read_json(root / layout.TRAIN_REPORT, TrainReport)
-        assert (report.devices, report.batch) == ((None, None) if ranks == 1 else (2, 8))
+        assert (report.devices, report.batch) == ((None, None) if number == 1 else (2, 8))
         assert report.tokens
         assert report.stopping
         losses.append([loss for _, loss in report.stopping.losses])
@@ -101,14 +101,14 @@ def test_a_killed_rank_ends_all_and_the_next_run_goes_on_to_the_same_bytes(root:
     document["train"]["lora"]["dropout"] = 0.1  # each rank draws its own
     process = _started(root, document)
     _until(lambda: process.poll() is not None or any((root / checkpoints.FOLDER).glob("*/step-*/manifest.json")))
-    ranks = _ranks(process)
-    os.kill(ranks[1], signal.SIGKILL)
+    pids = _ranks(process)
+    os.kill(pids[1], signal.SIGKILL)
     said = process.communicate(timeout=300)[0]
     assert process.returncode == MachineRefused.exit_code, said
     assert said.splitlines()[-1].startswith("train: rank 1 of 2 was ended by SIGKILL, and the training with it; run")
     assert said.count("SIGKILL") == 1
     assert "Traceback" not in said
-    assert not any(Path(f"/proc/{pid}").exists() for pid in ranks.values())
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids.values())
     assert not (root / layout.ADAPTER).exists()
 
     again = _started(root, document, forked=True)
@@ -124,6 +124,43 @@ def test_a_killed_rank_ends_all_and_the_next_run_goes_on_to_the_same_bytes(root:
         train(as_params(document), root)
     assert files.read_json(root / layout.TRAIN_MEASURED, TrainMeasured).resumed_at is None
     assert (digest.of_tree(root / layout.ADAPTER), (root / layout.LOSS_CURVE).read_text()) == (through, curve)
+
+
+_ENDS = """
+import os, signal, sys, time
+from pathlib import Path
+from checks.errors import TrainingRefused
+from stages.training import ranks
+
+def fit(work, index):
+    if index == 1:
+        {end}
+    time.sleep(60)
+
+ranks.work(Path(sys.argv[1]), fit)
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "raised", "says"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", MachineRefused, "^rank 1 of 2 was ended by SIGKILL, and the training"),
+        ("os.kill(os.getpid(), signal.SIGTERM)", MachineRefused, "^rank [01] of 2 was ended by SIGTERM, and"),
+        ("raise ValueError('odd')", RuntimeError, r"^rank 1 of 2 failed:(?s:.*)ValueError: odd$"),
+        ("raise TrainingRefused('a row is odd', 'remove it')", TrainingRefused, "^a row is odd"),
+    ],
+)
+def test_the_rank_that_ended_first_is_the_reason_and_not_one_that_was_ended_for_it(
+    end: str, raised: type[Exception], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ends.py").write_text(_ENDS.format(end=end))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{REPOSITORY}")
+    work = ranks.Work(
+        root=tmp_path, params="", columns=(), data={}, start=None, started_from=None, base="sha256:" + "0" * 64, run="", key=None,
+        minutes=1, scratch=tmp_path, adapter=tmp_path, device="", ranks=2, threads=1, parent=os.getpid(),
+    )  # fmt: skip
+    with pytest.raises(raised, match=says):
+        ranks.launch("ends", work, tmp_path)
 
 
 @pytest.mark.usefixtures("forked_ranks")

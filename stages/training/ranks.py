@@ -162,7 +162,7 @@ def _end_with(parent: int) -> None:
 
 
 def _raise(folder: Path, codes: dict[int, int], work: Work) -> NoReturn:
-    """Raise what ended the training; ``codes``: exit codes of the ranks that ended by themselves."""
+    """Raise what ended the training; ``codes``: exit codes of the ranks, also of those that the agent ended."""
     found = {}
     for rank in range(work.ranks):
         try:
@@ -173,14 +173,16 @@ def _raise(folder: Path, codes: dict[int, int], work: Work) -> NoReturn:
         if ended.refusal:
             kind: Any = getattr(errors, ended.refusal)
             raise kind(ended.what, ended.todo, ended.others)
-    for rank, code in sorted(codes.items()):
-        if code < 0:
-            sys.stderr.write("\n")  # after the progress bar that rank 0 left
-            goes_on = "it goes on from the last checkpoint" if work.minutes else "it starts from the beginning"
-            raise MachineRefused(
-                f"rank {rank} of {work.ranks} was ended by {signal.Signals(-code).name}, and the training with it",
-                f"run the same command again: {goes_on}; a machine that is out of memory ends processes so",
-            )
+    killed = {rank: code for rank, code in codes.items() if code < 0}
+    # The agent ends the other ranks by SIGTERM: that is no reason if there is another one.
+    if reasons := {rank: code for rank, code in killed.items() if code != -signal.SIGTERM} or (not found and killed):
+        rank, code = min(reasons.items())
+        sys.stderr.write("\n")  # after the progress bar that rank 0 left
+        goes_on = "it goes on from the last checkpoint" if work.minutes else "it starts from the beginning"
+        raise MachineRefused(
+            f"rank {rank} of {work.ranks} was ended by {signal.Signals(-code).name}, and the training with it",
+            f"run the same command again: {goes_on}; a machine that is out of memory ends processes so",
+        )
     if found:
         first = min(found, key=lambda rank: found[rank].at)
         raise RuntimeError(f"rank {first} of {work.ranks} failed:\n{found[first].what}")
