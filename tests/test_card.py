@@ -132,6 +132,8 @@ def test_a_release_has_the_cards_of_its_own_record(root: Path, tmp_path: Path) -
     ("path", "text", "why"),
     [
         (card_facts.MODEL, None, r"docs/cards/model\.md: is missing: a card needs words of a person"),
+        (card_facts.MODEL, card_facts.PLACEHOLDERS[card_facts.MODEL], r"docs/cards/model\.md:1: is a placeholder of"),
+        (card_facts.DATA, "A row.\n" + card_facts.PLACEHOLDERS[card_facts.DATA], r"docs/cards/data\.md:2: is a placeh"),
         (card_facts.MODEL, "## Intended use\n\nYes.\n", "has no section `## Limits` with text"),
         (card_facts.MODEL, "## Intended use\n\n## Limits\n\nMany.\n", "has no section `## Intended use` with text"),
         (card_facts.DATA, PROSE, "has no section `## Where it comes from` with text"),

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -14,8 +15,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from checks.errors import MachineRefused
 from release import doctor
 from release.adapters import dvc
+from release.adapters.alone import alone
 from release.cli import main
 from release.cli.wrapping import hanging, wrapped
 from release.doctor import machine
@@ -300,3 +303,11 @@ found["main"]()
 
 def test_the_list_of_commands_cuts_no_sentence() -> None:
     assert "..." not in CliRunner().invoke(main, ["--help"], terminal_width=60).output.partition("Commands:")[2]
+
+
+def test_a_second_run_in_one_clone_says_so_and_changes_nothing(tmp_path: Path) -> None:
+    with alone(tmp_path, "lockstep run"):
+        done = CliRunner().invoke(main, ["-C", str(tmp_path), "run"])
+    assert done.exit_code == MachineRefused.exit_code
+    assert re.search(r": another `(\./)?lockstep run` works here; wait until it ends", done.output), done.output
+    assert list(tmp_path.iterdir()) == []

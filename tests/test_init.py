@@ -21,6 +21,7 @@ from checks.config.starting import Choice
 from checks.data.loaders import LOADERS
 from checks.errors import DataRefused, ParamsRefused
 from checks.formats.survey import Column, Measured, Request, guess
+from release.cards import card_facts
 from release.cli import main
 from release.verbs import init as init_verb
 from stages import survey
@@ -261,7 +262,8 @@ def test_what_is_about_the_data_is_new_and_the_rest_stays_as_it_was(choice: Choi
 def clone(tmp_path: Path) -> Path:
     """What init looks at first in a clone."""
     root = tmp_path / "clone"
-    for name in ("params.yaml", "dvc.yaml", ".dvc/config", "stages/prepare.py", "checks/config/params.py"):
+    cards = (str(card_facts.MODEL), str(card_facts.DATA))
+    for name in ("params.yaml", "dvc.yaml", ".dvc/config", "stages/prepare.py", "checks/config/params.py", *cards):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(REPOSITORY / name, root / name)
     repository.git(root, "init", "--quiet", "--initial-branch=main")
@@ -310,10 +312,25 @@ def test_the_examples_record_goes_and_one_of_your_own_model_stays(clone: Path, c
     choice = Choice(uri="rows.jsonl", license="MIT", name="x", labels=True, columns={}, instruction=None, margin=0.05)
     old = params_file.load(REPOSITORY / configuration)
     place = init_verb.Place(clone, None, "old", old)
-    assert init_verb.write(place, init_verb.Begun("new", choice, MEASURED, 1)) is not stays
+    (clone / card_facts.DATA).write_text("mine\n")
+    assert init_verb.write(place, init_verb.Begun("new", choice, MEASURED, 1, (), not stays)) is not stays
     assert [(clone / path).exists() for path in (layout.LOCK, layout.VERDICT, layout.TRAIN_MEASURED)] == [stays] * 3
     assert (clone / layout.NOISE).exists(), "the stage gate cannot run without it"
     assert (clone / layout.PARAMS).read_text() == "new"
+    assert (clone / card_facts.MODEL).read_text().startswith("TODO: ") is not stays
+    assert (clone / card_facts.DATA).read_text() == "mine\n", "git does not have it"
+
+
+def test_what_protected_the_example_and_is_left_out_is_named() -> None:
+    text = (REPOSITORY / layout.PARAMS).read_text()
+    before = params_file.parse(text)
+    prepared = starting.prepare(CHOICE, "rows.jsonl", 60, (0.06, 0.25))
+    after = params_file.parse(starting.written(text, before, CHOICE, prepared, MEASURED))
+    assert init_verb.left_out(before, after) == (
+        "prepare.personal_data", "data.sources", "gates.rows_are_private", "gates.writes_commands",
+        "gates.no_slice_falls_behind", "gates.still_answers",
+    )  # fmt: skip
+    assert init_verb.left_out(after, after) == ()
 
 
 @pytest.mark.slow

@@ -249,7 +249,7 @@ def test_before_the_first_commit_there_is_no_earlier_model(tmp_path: Path) -> No
     repository.git(tmp_path, "init", "--quiet")
     name(tmp_path, "main", "production")
     assert references.write(Records(tmp_path)).report.absent == dict.fromkeys(
-        ("main", "production"), "git has no commit yet"
+        ("main", "production"), "git had no commit when the models were looked up"
     )
 
 

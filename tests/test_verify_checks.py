@@ -387,6 +387,27 @@ def test_an_adapter_that_changes_no_answer_cannot_be_told(params: Params) -> Non
     assert found["parity"].status == "pass"
 
 
+@pytest.mark.parametrize("name", ["vllm", "openai"])
+@pytest.mark.parametrize(
+    ("part", "lead", "status"), [(1, 0.3, "pass"), (1, 0.5, "fail"), (2, 0.3, "fail"), (3, 0.1, "pass")]
+)
+def test_one_long_answer_of_several_may_part_at_twice_a_near_tie(
+    name: str, part: int, lead: float, status: str, params: Params
+) -> None:
+    made = [probe(n, token(40 + n, f"net{n}"), END) for n in range(6)]
+    parts = [
+        each.model_copy(update={"unended": (*each.unended[:3], token(50, " disk", lead), *each.unended[4:])})
+        for each in made[:part]
+    ]
+    with talking(params, name, probes=(*parts, *made[part:])) as (context, server):
+        for each in parts:
+            other = each.model_copy(update={"unended": (*each.unended[:3], token(51, " list"), *each.unended[4:])})
+            server.probes[each.messages[-1].content] = other
+        found = ask(context)
+    assert found["parity"].status == status, found["parity"]
+    assert found["drain"].status == ("fail" if lead == 0.5 else "pass"), found["drain"]
+
+
 def test_a_server_that_strips_white_space_is_no_other_model(params: Params) -> None:
     first = probe(0, token(20, "\n net"), token(21, "work\n"), END).model_copy(update={"unended": ()})
     spaced = (first, *PROBES[1:])

@@ -116,6 +116,6 @@ class RemembersGate(PairedGate):
             explain_test(finding, verdict, self.confidence, f"the true loss is {self.allowance:g} or more"),
             self.not_asked(finding) if finding.high is None
             else f"{more}these texts clear {place}.allowance above {max(finding.high, 0.0):.4g} {ALONE}; a lower "
-            "train.learning_rate forgets less",
+            "train.learning_rate, or rows of replay in data.sources (docs/measurements/forgetting.md), forget less",
             self.answers_at,
         )  # fmt: skip

@@ -4,13 +4,11 @@ No file of the folder is replaced. The files are written below ``.lockstep`` fir
 launcher last. If this is killed, the next call removes the links and starts again.
 """
 
-import fcntl
 import io
 import os
 import shutil
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -18,6 +16,7 @@ import release
 from checks import files, layout
 from checks.errors import MachineRefused, ParamsRefused
 from checks.text import redact
+from release.adapters.alone import alone
 from release.adapters.git import Git, has_repository
 
 ORIGIN = Path(".lockstep-commit")  # names the commit of Lockstep that the files are of, for a later update
@@ -62,7 +61,7 @@ def plan(folder: Path, data: Path) -> Plan:
             f"{folder}: has no {layout.PIPELINE}, and this lockstep is installed without the files to put there",
             "clone the repository of Lockstep, and run that clone's ./lockstep init in this folder",
         )
-    with _alone(folder):
+    with alone(folder, "lockstep init"):
         _remove_partial(folder)
     _check_folder(folder, data)
     git = Git(clone, None)
@@ -88,7 +87,7 @@ def install(its: Plan, more: Mapping[Path, str]) -> None:
     Raises ParamsRefused if a file appeared since the plan was made; MachineRefused if another call works there, or if
     the disk has no hard links.
     """
-    with _alone(its.folder):
+    with alone(its.folder, "lockstep init"):
         _install(its, more)
 
 
@@ -123,22 +122,6 @@ def _install(its: Plan, more: Mapping[Path, str]) -> None:
     shutil.rmtree(done, ignore_errors=True)
     staged.rename(done)  # at once: a call that is killed among the removals has done its work
     shutil.rmtree(done)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Work in the folder while no other call does: each would remove what the other one placed."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise MachineRefused(f"{folder}: another `lockstep init` works here", "wait until it ends") from error
-        except OSError:  # NFS locks no folder
-            pass
-        yield
-    finally:
-        os.close(handle)
 
 
 def _remove_partial(folder: Path) -> None:

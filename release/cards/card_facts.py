@@ -29,6 +29,29 @@ _SAYS = {  # keys of the front matter
     MODEL: ("language", "tags", carbon.KEY),
     DATA: ("language", "tags", "pretty_name", *CATALOGUE),
 }
+_TODO = "TODO:"
+PLACEHOLDERS = {  # of a model that is not the example's
+    MODEL: f"""{_TODO} what this model does, in one or two sentences.
+
+## Intended use
+
+{_TODO} who uses its answers, for what, and what a request looks like.
+
+## Limits
+
+{_TODO} what it gets wrong, what it was not tested for, and what it must not be used for.
+""",
+    DATA: f"""{_TODO} what a row is, in one or two sentences.
+
+## Where it comes from
+
+{_TODO} who wrote and labelled the rows, when, and whether they are about people.
+
+## Limits
+
+{_TODO} what these rows do not cover.
+""",
+}
 _FRONT = re.compile(r"\A---\n(.*?)^---\n", re.DOTALL | re.MULTILINE)
 
 
@@ -66,7 +89,10 @@ class CardFacts(NamedTuple):
 
 
 def prose(path: Path, data: bytes | None) -> Prose:
-    """What people wrote at ``path``. Raises EvidenceRefused if it lacks a section, or says what the record says."""
+    """What people wrote at ``path``.
+
+    Raises EvidenceRefused if it lacks a section, still has a placeholder, or says what the record says.
+    """
     wanted = " and ".join(f"`## {each}`" for each in SECTIONS[path])
     todo = f"write {path} with the sections {wanted}, and commit it"
     if data is None:
@@ -92,4 +118,7 @@ def prose(path: Path, data: bytes | None) -> Prose:
         body = re.search(rf"^## {section}\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
         if body is None or not body[1].strip():
             raise EvidenceRefused(f"{path}: has no section `## {section}` with text", todo)
+    if left := re.search(rb"^" + _TODO.encode(), data, re.MULTILINE):
+        number = data.count(b"\n", 0, left.start()) + 1
+        raise EvidenceRefused(f"{path}:{number}: is a placeholder of `lockstep init`", f"write {path}, and commit it")
     return Prose(front, text.strip())

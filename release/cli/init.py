@@ -95,17 +95,23 @@ def init(
     try:
         choice = _chosen(place, address, contents, flags)
     except click.Abort as error:
-        raise ParamsRefused("a question got no answer", "answer it, or give --yes and the flags") from error
+        raise ParamsRefused(
+            "a question got no answer",
+            "answer it, or give --yes, --license, and the columns that it does not find: --prompt, --reference",
+        ) from error
     chosen = margin is not None or choice.margin != starting.MARGIN
     begun = verb.begin(place, choice, margin_given=chosen, words=words)
     removed = verb.write(place, begun)
     if as_json:
-        plan = {"needed_test_rows": begun.needed, "measured": begun.measured.model_dump(mode="json")}
+        plan = {
+            "needed_test_rows": begun.needed, "measured": begun.measured.model_dump(mode="json"),
+            "left_out": begun.left_out,
+        }  # fmt: skip
         from_commit = place.plan.commit if place.plan else None
         click.echo(to_json({**begun.choice._asdict(), **plan, "removed_record": removed, "lockstep": from_commit}))
     else:
         _show(begun, choice.margin, pinned=begun.measured.base_sha256 is not None or base is None)
-        _show_next(removed, place.plan)
+        _show_next(removed, place.plan, begun.placeholders)
 
 
 def _chosen(place: "Place", address: str, contents: "Contents", flags: _Flags) -> "Choice":
@@ -194,15 +200,23 @@ def _show(begun: "Begun", wanted: float, *, pinned: bool) -> None:
     found, choice = begun.measured, begun.choice
     dropped = ", ".join(f"{rows:,} by {rule}" for rule, rows in found.dropped.items()) or "none"
     splits = ", ".join(f"{name} {rows:,}" for name, rows in found.split_rows.items())
+    alike = "" if found.test_groups == found.split_rows["test"] else " that are no near-duplicates"
     lines = [
         ("data", f"{choice.uri}, {choice.license}, sha256 {found.sha256[:12]}…"),
         ("columns", ", ".join(f"{role}: {column}" for role, column in choice.columns.items())),
         ("rows", f"{found.rows:,}; dropped: {dropped}; {splits}"),
         ("answers", f"{found.distinct:,} labels" if choice.labels else f"free text, {found.distinct:,} different"),
-        ("margin", f"{choice.margin:g} needs about {begun.needed:,} test rows, and there are {found.test_groups:,}"),
+        (
+            "margin",
+            f"{choice.margin:g} needs about {begun.needed:,} test rows{alike}, and there are {found.test_groups:,}",
+        ),
     ]
     if choice.margin > wanted:
         lines.append(("", f"{wanted:g} was wanted: the file has too few rows for it"))
+    if begun.left_out:
+        lines.append(("left out", f"of the example: {', '.join(begun.left_out)}; write in what your task needs"))
+        if "prepare.personal_data" in begun.left_out:
+            lines.append(("", "nothing looks for personal data in your rows until then: docs/how-to/privacy.md"))
     if Path(choice.uri).is_absolute():
         lines.append(
             ("note", "only this machine has the file: copy it to datasets/, or a bucket (docs/how-to/data.md)")
@@ -224,7 +238,7 @@ def _show_plan(plan: "Plan") -> None:
         click.echo(hanging(one_line(f"your own stay: {', '.join(plan.kept)}"), sys.stderr), err=True)
 
 
-def _show_next(removed: bool, plan: "Plan | None") -> None:
+def _show_next(removed: bool, plan: "Plan | None", placeholders: bool) -> None:
     """The next commands."""
     steps = [("./lockstep run", "checks the data, trains, evaluates and judges; ./lockstep run validate only checks")]
     if plan:
@@ -235,5 +249,7 @@ def _show_next(removed: bool, plan: "Plan | None") -> None:
         click.echo("removed dvc.lock and what is in reports/: the record of the example's model")
         steps.insert(0, ('git commit -am "Our task"', "on main, and push it: main's model is what gates compare with"))
     steps.append(("./lockstep calibrate", "once: measures the noise that a gate's margin must exceed"))
+    if placeholders:
+        steps.append(("edit docs/cards/*.md", "before `lockstep card` or `publish`: say what model and data are"))
     for word, (command, why) in zip(("next:", *[""] * len(steps)), steps, strict=False):
         click.echo(hanging(f"{word:<6}{command:<27}  {why}"))

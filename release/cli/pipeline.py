@@ -44,6 +44,7 @@ def run(
     record and the outputs come from the DVC remote.
     """
     from checks.decision.held import refusal as verdict_refusal
+    from release.adapters.alone import alone
     from release.record import refusals
     from release.verbs import gate as verb
     from release.verbs import launch
@@ -52,10 +53,11 @@ def run(
     if force and (launcher or job):
         raise click.UsageError("--force excludes --launcher and --hand-over: a cluster runs what changed")
     if job:
-        launch.hand_over(root, job, targets, listener(root, "run", verbose))
+        with alone(root, "lockstep run"):
+            launch.hand_over(root, job, targets, listener(root, "run", verbose))
         return
     before = pipeline.evaluated(root)
-    with refusals.recorded(root, "run"):
+    with alone(root, "lockstep run"), refusals.recorded(root, "run"):
         if launcher:
             launch.launch(root, launcher, targets, listener(root, "run", verbose))
         else:

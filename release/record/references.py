@@ -98,7 +98,13 @@ def _resolved(records: Records, target: str | None) -> tuple[str, Place | None, 
     name, tip = records.target(target)
     wanted = [each for each in EARLIER if each == "main" or each in _named(records, tip)]
     if tip is None:
-        return name, None, ReferencesReport(found={}, absent=dict.fromkeys(wanted, "git has no commit yet"))
+        return (
+            name,
+            None,
+            ReferencesReport(
+                found={}, absent=dict.fromkeys(wanted, "git had no commit when the models were looked up")
+            ),
+        )
     if commits.is_shallow(root):
         raise EvidenceRefused(
             "the clone is shallow: where this branch left the target cannot be seen",

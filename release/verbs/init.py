@@ -13,6 +13,7 @@ from checks.errors import DataRefused, ParamsRefused
 from checks.formats.survey import SURVEY, Contents, Measured, Request
 from release.adapters import commits, dvc, git, tool_files
 from release.adapters.tool_files import Plan
+from release.cards.card_facts import PLACEHOLDERS
 
 _EXAMPLE = "azure-cli"  # the loader of the configurations that come with the repository
 _NEEDED = (layout.PIPELINE, Path(".dvc/config"))
@@ -23,12 +24,18 @@ _LONGEST = 2048  # tokens of a prompt: longer ones need a person's decision abou
 
 
 class Begun(NamedTuple):
-    """A new params.yaml: its text, the choice behind it, what the rows are, and the test rows that the margin needs."""
+    """A new params.yaml: its text, the choice behind it, what the rows are, and the test rows that the margin needs.
+
+    ``left_out``: sections and gates of the old one that the new one lacks. ``placeholders``: the old one is the
+    example's, so what it says of model and data on the cards is replaced.
+    """
 
     text: str
     choice: Choice
     measured: Measured
     needed: int
+    left_out: tuple[str, ...]
+    placeholders: bool
 
 
 class Place(NamedTuple):
@@ -126,7 +133,18 @@ def begin(place: Place, choice: Choice, *, margin_given: bool, words: int | None
         choice, name, words or _words(measured), (measured.valid, measured.test)
     )
     text = starting.written(place.old, params, choice, prepared, measured)
-    return Begun(text, choice, measured, starting.rows_needed(margin, shares))
+    needed = starting.rows_needed(margin, shares)
+    return Begun(text, choice, measured, needed, left_out(params, params_file.parse(text)), _is_example(params))
+
+
+def left_out(old: Params, new: Params) -> tuple[str, ...]:
+    """Sections and gates that protect the old model or its data, and that the new params.yaml lacks."""
+    sections = {
+        "prepare.personal_data": (old.prepare.personal_data, new.prepare.personal_data),
+        "data.sources": (old.data.sources, new.data.sources),
+    }
+    gates = (f"gates.{name}" for name in old.gates if name not in new.gates)
+    return (*(name for name, (before, after) in sections.items() if before and not after), *gates)
 
 
 def _path(place: Place, address: str) -> str:
@@ -143,11 +161,13 @@ def _words(measured: Measured) -> int:
 def write(place: Place, begun: Begun) -> bool:
     """Write params.yaml, and Lockstep's files if they are missing. Return whether the example's record was removed.
 
+    Where the cards would describe the example, they get placeholders, which `lockstep card` refuses.
+
     Once the removal is committed to the target branch, no gate compares a model of the team's task with the example's.
     Raises as ``tool_files.install``.
     """
     if place.plan:
-        tool_files.install(place.plan, {layout.PARAMS: begun.text})
+        tool_files.install(place.plan, {layout.PARAMS: begun.text} | PLACEHOLDERS)
         return False
     root = place.root
     foreign = _is_example(place.params)
@@ -158,6 +178,9 @@ def write(place: Place, begun: Begun) -> bool:
                 shutil.rmtree(path)
             elif path.name != layout.NOISE.name:  # as in release.adapters.tool_files
                 path.unlink()
+        for path, text in PLACEHOLDERS.items():
+            if not commits.uncommitted(root, "HEAD", [path]):
+                files.write_text(root / path, text)
     files.write_text(root / layout.PARAMS, begun.text)
     return foreign
 
