@@ -173,6 +173,7 @@ FAULTS = {
     "a confidence below the floor": ("confidence: 0.95\n    resolution", "confidence: 0.79\n    resolution", "gates.routes_well.confidence: 0.79"),
     "a margin that allows nearly all": ("margin: 0.1\n", "margin: 0.51\n", r"gates\.[a-z_]+\.margin: 0\.51"),
     "a test split without models": ("kind: budget", "kind: looks\n    most: 0\n  more:\n    kind: budget", r"gates\..*\.most: 0"),
+    "a share above 1": ("at_least: 0.6", "at_least: 1.5", r"gates.routes_well.at_least: .*less than or equal to 1"),
     "an unknown gate": ("kind: parity", "kind: vibes", r"gates.merge_is_faithful.kind: unknown kind of gate 'vibes'; one of: threshold, .*, budget$"),
     "broken YAML": ("targets: [", "targets: [[", r"params.yaml:\d+: not YAML"),
     "a tab": ("  seed: 17\n  lora", "\tseed: 17\n  lora", r"params.yaml:\d+: not YAML"),

@@ -265,6 +265,7 @@ def _of_main(found: Facts, **change: Any) -> Facts:
         (lambda found: _of_main(found, scores=None), 0.9, None),  # main's record is of an earlier version
         (lambda found: _of_main(found, document={"evaluate": {"scorers": [{"kind": "token-f1"}]}}), 0.9, None),
         (_another_length, 0.9, None),
+        (lambda found: _of_main(found, verdict=found.verdict), 0.9, None),  # on main since then
         (_another_split, 0.9, None),
         (lambda found: replace(found, scores=None), None, None),
     ],

@@ -38,8 +38,12 @@ class ThresholdGate(ScoreGate):
 
     kind: Literal["threshold"]
     metric: Metric
-    at_least: Annotated[float | None, Field(description="the mean must be at least this"), stricter("higher")] = None
-    at_most: Annotated[float | None, Field(description="the mean must be at most this"), stricter("lower")] = None
+    at_least: Annotated[
+        float | None, Field(ge=0, le=1, description="the mean must be at least this"), stricter("higher")
+    ] = None
+    at_most: Annotated[
+        float | None, Field(ge=0, le=1, description="the mean must be at most this"), stricter("lower")
+    ] = None
     confidence: Confidence
     resolution: Annotated[
         float,

@@ -83,6 +83,8 @@ def against(facts: Facts) -> list[Score]:
 def on_valid(facts: Facts) -> tuple[Figures, Figures | None] | None:
     """The candidate's score on the valid split by the first scorer, and main's if it was asked the same.
 
+    Main's model is the one that the candidate was compared with on the test split.
+
     None without an evaluation, or with a record of before the stage score.
     """
     found = facts.evaluation
@@ -91,9 +93,10 @@ def on_valid(facts: Facts) -> tuple[Figures, Figures | None] | None:
         return None
     splits = [side.prepare.splits.get("valid") if side.prepare else None for side in (facts, facts.target)]
     asked = [[at(side.document, "evaluate", key) for key in _ANSWERED] for side in (facts, facts.target)]
-    main = found.references.get("main")
+    main, now = found.references.get("main"), facts.target.verdict
     is_another = main is not None and main.how != "same-model"
-    if facts.target.scores is None or not is_another or splits[0] != splits[1] or asked[0] != asked[1]:
+    is_main = main is not None and now is not None and now.model == main.merged  # since then this model may have come
+    if facts.target.scores is None or not (is_another and is_main) or splits[0] != splits[1] or asked[0] != asked[1]:
         return own, None
     return own, facts.target.scores.valid.get(_first(found))
 
