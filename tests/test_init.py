@@ -312,13 +312,35 @@ def test_the_examples_record_goes_and_one_of_your_own_model_stays(clone: Path, c
     choice = Choice(uri="rows.jsonl", license="MIT", name="x", labels=True, columns={}, instruction=None, margin=0.05)
     old = params_file.load(REPOSITORY / configuration)
     place = init_verb.Place(clone, None, "old", old)
-    (clone / card_facts.DATA).write_text("mine\n")
-    assert init_verb.write(place, init_verb.Begun("new", choice, MEASURED, 1, (), not stays)) is not stays
+    assert init_verb.write(place, init_verb.Begun("new", choice, MEASURED, 1, (), (card_facts.MODEL,))) is not stays
     assert [(clone / path).exists() for path in (layout.LOCK, layout.VERDICT, layout.TRAIN_MEASURED)] == [stays] * 3
     assert (clone / layout.NOISE).exists(), "the stage gate cannot run without it"
     assert (clone / layout.PARAMS).read_text() == "new"
     assert (clone / card_facts.MODEL).read_text().startswith("TODO: ") is not stays
-    assert (clone / card_facts.DATA).read_text() == "mine\n", "git does not have it"
+    assert "azure-cli" in (clone / card_facts.DATA).read_text()
+
+
+@pytest.mark.parametrize(
+    ("edit", "committed", "replaced"),
+    [
+        (lambda _: None, False, True),
+        (lambda card: card.write_text(card.read_text() + "\nMore.\n"), False, False),
+        (lambda card: card.write_text("Ours.\n"), True, False),
+        (lambda card: card.unlink(), False, False),
+        (lambda card: (card.rename(card.with_name("other")), card.symlink_to("other")), True, False),
+    ],
+)
+def test_only_the_examples_text_for_the_cards_is_replaced(
+    clone: Path, edit: Any, committed: bool, replaced: bool
+) -> None:
+    edit(clone / card_facts.MODEL)
+    if committed:
+        repository.commit(clone, "our card")
+    place = init_verb.Place(clone, None, "", params_file.load(clone / layout.PARAMS))
+    assert init_verb.cards_of_example(place) == (*([card_facts.MODEL] if replaced else []), card_facts.DATA)
+    shutil.rmtree(clone / ".git")
+    repository.git(clone, "init", "--quiet")
+    assert init_verb.cards_of_example(place) == (), "git has no commit"
 
 
 def test_what_protected_the_example_and_is_left_out_is_named() -> None:

@@ -147,6 +147,7 @@ ranks.work(Path(sys.argv[1]), fit)
         ("os.kill(os.getpid(), signal.SIGKILL)", MachineRefused, "^rank 1 of 2 was ended by SIGKILL, and the training"),
         ("os.kill(os.getpid(), signal.SIGTERM)", MachineRefused, "^rank [01] of 2 was ended by SIGTERM, and"),
         ("raise ValueError('odd')", RuntimeError, r"^rank 1 of 2 failed:(?s:.*)ValueError: odd$"),
+        ("os._exit(3)", RuntimeError, r"^ranks ended with \{0: -15, 1: 3\}, and left no reason$"),
         ("raise TrainingRefused('a row is odd', 'remove it')", TrainingRefused, "^a row is odd"),
     ],
 )

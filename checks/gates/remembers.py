@@ -115,7 +115,7 @@ class RemembersGate(PairedGate):
             f"{self.against}, shown with {percent(self.confidence)} confidence?",
             explain_test(finding, verdict, self.confidence, f"the true loss is {self.allowance:g} or more"),
             self.not_asked(finding) if finding.high is None
-            else f"{more}these texts clear {place}.allowance above {max(finding.high, 0.0):.4g} {ALONE}; a lower "
-            "train.learning_rate, or rows of replay in data.sources (docs/measurements/forgetting.md), forget less",
+            else f"{more}these texts clear {place}.allowance above {max(finding.high, 0.0):.4g} {ALONE}; with a lower "
+            "train.learning_rate, or with rows of replay (docs/measurements/forgetting.md), a model forgets less",
             self.answers_at,
         )  # fmt: skip

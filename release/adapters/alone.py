@@ -13,14 +13,15 @@ from checks.errors import MachineRefused
 def alone(folder: Path, command: str) -> Iterator[None]:
     """Hold ``folder`` while the block runs. Raises MachineRefused if another call of ``command`` holds it.
 
-    The kernel lets go of it when the process ends, however it ends. On NFS nothing is held.
+    The kernel lets go of it when this process ends, however it ends. Programs that it started do not hold the folder,
+    so after a SIGKILL they may still work there. On NFS nothing is held.
     """
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise MachineRefused(f"{folder}: another `{command}` works here", "wait until it ends") from error
+            raise MachineRefused(f"{folder.resolve()}: another `{command}` works here", "wait until it ends") from error
         except OSError:  # NFS locks no folder
             pass
         yield

@@ -101,6 +101,12 @@ def prose(path: Path, data: bytes | None) -> Prose:
         text = data.decode()
     except UnicodeDecodeError as error:
         raise EvidenceRefused(f"{path}: is not UTF-8", todo) from error
+    asked = {line for line in PLACEHOLDERS[path].splitlines() if line.startswith(_TODO)}
+    if left := next((number for number, line in enumerate(text.splitlines(), 1) if line in asked), None):
+        raise EvidenceRefused(
+            f"{path}:{left}: is a placeholder of `lockstep init`",
+            f"write {path} and commit it before you release: the card of a release has the text of its commit",
+        )
     front: Any = {}
     if found := _FRONT.match(text):
         try:
@@ -118,7 +124,4 @@ def prose(path: Path, data: bytes | None) -> Prose:
         body = re.search(rf"^## {section}\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
         if body is None or not body[1].strip():
             raise EvidenceRefused(f"{path}: has no section `## {section}` with text", todo)
-    if left := re.search(rb"^" + _TODO.encode(), data, re.MULTILINE):
-        number = data.count(b"\n", 0, left.start()) + 1
-        raise EvidenceRefused(f"{path}:{number}: is a placeholder of `lockstep init`", f"write {path}, and commit it")
     return Prose(front, text.strip())

@@ -105,13 +105,13 @@ def init(
     if as_json:
         plan = {
             "needed_test_rows": begun.needed, "measured": begun.measured.model_dump(mode="json"),
-            "left_out": begun.left_out,
+            "left_out": begun.left_out, "placeholders": [str(card) for card in begun.cards],
         }  # fmt: skip
         from_commit = place.plan.commit if place.plan else None
         click.echo(to_json({**begun.choice._asdict(), **plan, "removed_record": removed, "lockstep": from_commit}))
     else:
         _show(begun, choice.margin, pinned=begun.measured.base_sha256 is not None or base is None)
-        _show_next(removed, place.plan, begun.placeholders)
+        _show_next(removed, place.plan, begun.cards)
 
 
 def _chosen(place: "Place", address: str, contents: "Contents", flags: _Flags) -> "Choice":
@@ -214,7 +214,9 @@ def _show(begun: "Begun", wanted: float, *, pinned: bool) -> None:
     if choice.margin > wanted:
         lines.append(("", f"{wanted:g} was wanted: the file has too few rows for it"))
     if begun.left_out:
-        lines.append(("left out", f"of the example: {', '.join(begun.left_out)}; write in what your task needs"))
+        lines.append(
+            ("left out", f"of the old params.yaml: {', '.join(begun.left_out)}; write in what your task needs")
+        )
         if "prepare.personal_data" in begun.left_out:
             lines.append(("", "nothing looks for personal data in your rows until then: docs/how-to/privacy.md"))
     if Path(choice.uri).is_absolute():
@@ -238,7 +240,7 @@ def _show_plan(plan: "Plan") -> None:
         click.echo(hanging(one_line(f"your own stay: {', '.join(plan.kept)}"), sys.stderr), err=True)
 
 
-def _show_next(removed: bool, plan: "Plan | None", placeholders: bool) -> None:
+def _show_next(removed: bool, plan: "Plan | None", cards: tuple[Path, ...]) -> None:
     """The next commands."""
     steps = [("./lockstep run", "checks the data, trains, evaluates and judges; ./lockstep run validate only checks")]
     if plan:
@@ -249,7 +251,8 @@ def _show_next(removed: bool, plan: "Plan | None", placeholders: bool) -> None:
         click.echo("removed dvc.lock and what is in reports/: the record of the example's model")
         steps.insert(0, ('git commit -am "Our task"', "on main, and push it: main's model is what gates compare with"))
     steps.append(("./lockstep calibrate", "once: measures the noise that a gate's margin must exceed"))
-    if placeholders:
-        steps.append(("edit docs/cards/*.md", "before `lockstep card` or `publish`: say what model and data are"))
+    if cards:
+        said = f"{' and '.join(map(str, cards))}: what the model and its data are; until then they are placeholders"
+        steps.append(("before a release, write", said))
     for word, (command, why) in zip(("next:", *[""] * len(steps)), steps, strict=False):
         click.echo(hanging(f"{word:<6}{command:<27}  {why}"))

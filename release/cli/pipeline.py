@@ -57,15 +57,16 @@ def run(
             launch.hand_over(root, job, targets, listener(root, "run", verbose))
         return
     before = pipeline.evaluated(root)
-    with alone(root, "lockstep run"), refusals.recorded(root, "run"):
-        if launcher:
-            launch.launch(root, launcher, targets, listener(root, "run", verbose))
-        else:
-            pipeline.run(root, targets, force, remote, listener(root, "run", verbose))
-    if targets and "gate" not in targets:
-        click.echo("next: ./lockstep run   (the rest, up to the verdict)")
-        return
-    verdict = verb.gate(root)
+    with alone(root, "lockstep run"):
+        with refusals.recorded(root, "run"):
+            if launcher:
+                launch.launch(root, launcher, targets, listener(root, "run", verbose))
+            else:
+                pipeline.run(root, targets, force, remote, listener(root, "run", verbose))
+        if targets and "gate" not in targets:
+            click.echo("next: ./lockstep run   (the rest, up to the verdict)")
+            return
+        verdict = verb.gate(root)
     click.echo(hanging(f"\n{tables.verdict(verdict)}\n"))
     for what, said in [*tables.figures_of_run(before, pipeline.evaluated(root)), *_places(root)]:
         click.echo(hanging(f"  {what:<13} {said}"))

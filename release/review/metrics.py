@@ -95,7 +95,9 @@ def on_valid(facts: Facts) -> tuple[Figures, Figures | None] | None:
     asked = [[at(side.document, "evaluate", key) for key in _ANSWERED] for side in (facts, facts.target)]
     main, now = found.references.get("main"), facts.target.verdict
     is_another = main is not None and main.how != "same-model"
-    is_main = main is not None and now is not None and now.model == main.merged  # since then this model may have come
+    is_main = (
+        main is not None and now is not None and now.model == main.merged
+    )  # else main has another model since then
     if facts.target.scores is None or not (is_another and is_main) or splits[0] != splits[1] or asked[0] != asked[1]:
         return own, None
     return own, facts.target.scores.valid.get(_first(found))

@@ -26,8 +26,8 @@ _LONGEST = 2048  # tokens of a prompt: longer ones need a person's decision abou
 class Begun(NamedTuple):
     """A new params.yaml: its text, the choice behind it, what the rows are, and the test rows that the margin needs.
 
-    ``left_out``: sections and gates of the old one that the new one lacks. ``placeholders``: the old one is the
-    example's, so what it says of model and data on the cards is replaced.
+    ``left_out``: sections and gates of the old one that the new one lacks. ``cards``: files that describe the example,
+    and get placeholders.
     """
 
     text: str
@@ -35,7 +35,7 @@ class Begun(NamedTuple):
     measured: Measured
     needed: int
     left_out: tuple[str, ...]
-    placeholders: bool
+    cards: tuple[Path, ...]
 
 
 class Place(NamedTuple):
@@ -134,7 +134,18 @@ def begin(place: Place, choice: Choice, *, margin_given: bool, words: int | None
     )
     text = starting.written(place.old, params, choice, prepared, measured)
     needed = starting.rows_needed(margin, shares)
-    return Begun(text, choice, measured, needed, left_out(params, params_file.parse(text)), _is_example(params))
+    cards = tuple(PLACEHOLDERS) if place.plan else cards_of_example(place)
+    return Begun(text, choice, measured, needed, left_out(params, params_file.parse(text)), cards)
+
+
+def cards_of_example(place: Place) -> tuple[Path, ...]:
+    """The files for the cards that describe the example, by its tag, and that git has as they are."""
+    root, tag = place.root, f"tags: [{_EXAMPLE}]".encode()
+    if not _is_example(place.params) or commits.resolve(root, "HEAD") is None:
+        return ()
+    there = [card for card in PLACEHOLDERS if (root / card).is_file() and not (root / card).is_symlink()]
+    changed = commits.uncommitted(root, "HEAD", there)
+    return tuple(card for card in there if card not in changed and tag in (root / card).read_bytes())
 
 
 def left_out(old: Params, new: Params) -> tuple[str, ...]:
@@ -142,6 +153,10 @@ def left_out(old: Params, new: Params) -> tuple[str, ...]:
     sections = {
         "prepare.personal_data": (old.prepare.personal_data, new.prepare.personal_data),
         "data.sources": (old.data.sources, new.data.sources),
+        "data.contract": (old.data.contract, new.data.contract),
+        "validate.languages": (old.validate_.languages, new.validate_.languages),
+        "validate.semantic_duplicates": (old.validate_.semantic_duplicates, new.validate_.semantic_duplicates),
+        "validate.preferences": (old.validate_.preferences, new.validate_.preferences),
     }
     gates = (f"gates.{name}" for name in old.gates if name not in new.gates)
     return (*(name for name, (before, after) in sections.items() if before and not after), *gates)
@@ -178,9 +193,8 @@ def write(place: Place, begun: Begun) -> bool:
                 shutil.rmtree(path)
             elif path.name != layout.NOISE.name:  # as in release.adapters.tool_files
                 path.unlink()
-        for path, text in PLACEHOLDERS.items():
-            if not commits.uncommitted(root, "HEAD", [path]):
-                files.write_text(root / path, text)
+    for card in begun.cards if foreign else ():
+        files.write_text(root / card, PLACEHOLDERS[card])
     files.write_text(root / layout.PARAMS, begun.text)
     return foreign
 

@@ -7,6 +7,7 @@ adapter, checkpoints, points of the curve, and ``fitted.json``. A rank that refu
 """
 
 import logging
+import math
 import os
 import signal
 import sys
@@ -15,9 +16,9 @@ import time
 import traceback
 import uuid
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from pydantic import BaseModel, ConfigDict
 
@@ -108,7 +109,8 @@ def launch(module: str, work: Work, folder: Path) -> None:
     try:
         elastic_launch(config, sys.executable)("-m", module, str(folder))
     except ChildFailedError as error:
-        _raise(folder, {rank: failure.exitcode for rank, failure in error.failures.items()}, work)
+        ends = {rank: _End(failure.exitcode, failure.timestamp) for rank, failure in error.failures.items()}
+        _raise(folder, ends, work)
     except SignalException as error:
         _restore(handlers)
         if error.sigval == signal.SIGINT:
@@ -161,8 +163,15 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _raise(folder: Path, codes: dict[int, int], work: Work) -> NoReturn:
-    """Raise what ended the training; ``codes``: exit codes of the ranks, also of those that the agent ended."""
+class _End(NamedTuple):
+    """How a rank's process ended, as the agent saw it. ``at``: in whole seconds since the epoch."""
+
+    code: int
+    at: int
+
+
+def _raise(folder: Path, ends: Mapping[int, _End], work: Work) -> NoReturn:
+    """Raise what ended the training; ``ends``: of all ranks, also of those that the agent ended."""
     found = {}
     for rank in range(work.ranks):
         try:
@@ -173,10 +182,16 @@ def _raise(folder: Path, codes: dict[int, int], work: Work) -> NoReturn:
         if ended.refusal:
             kind: Any = getattr(errors, ended.refusal)
             raise kind(ended.what, ended.todo, ended.others)
-    killed = {rank: code for rank, code in codes.items() if code < 0}
-    # The agent ends the other ranks by SIGTERM: that is no reason if there is another one.
-    if reasons := {rank: code for rank, code in killed.items() if code != -signal.SIGTERM} or (not found and killed):
-        rank, code = min(reasons.items())
+    # The agent ends the other ranks by SIGTERM, and after _PATIENCE by SIGKILL; a rank may abort without the others.
+    latest = min((ended.at for ended in found.values()), default=math.inf) + _PATIENCE - 1
+    killed = {rank: end.code for rank, end in ends.items() if end.code < 0}
+    reasons = {
+        rank: code
+        for rank, code in killed.items()
+        if code != -signal.SIGTERM and ends[rank].at < latest and not (found and code == -signal.SIGABRT)
+    }
+    if reasons or (not found and len(killed) == len(ends)):
+        rank, code = min((reasons or killed).items())
         sys.stderr.write("\n")  # after the progress bar that rank 0 left
         goes_on = "it goes on from the last checkpoint" if work.minutes else "it starts from the beginning"
         raise MachineRefused(
@@ -186,6 +201,7 @@ def _raise(folder: Path, codes: dict[int, int], work: Work) -> NoReturn:
     if found:
         first = min(found, key=lambda rank: found[rank].at)
         raise RuntimeError(f"rank {first} of {work.ranks} failed:\n{found[first].what}")
+    codes = {rank: end.code for rank, end in sorted(ends.items())}
     raise RuntimeError(f"ranks ended with {codes}, and left no reason")
 
 

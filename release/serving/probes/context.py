@@ -76,11 +76,6 @@ class ProbeContext:
         return tuple(probe.without_end() for probe in self.probes.probes if probe.unended and self.speech.unending)
 
     @property
-    def less_near(self) -> float:
-        """Nats between the two best tokens up to which one long answer of several may part."""
-        return 2 * self.serve.verify.near_tie
-
-    @property
     def speech(self) -> Speech:
         """What the runtime's dialect adds."""
         return dialects.SPEECHES[self.runtime.dialect]
@@ -102,17 +97,11 @@ class ProbeContext:
         """One complete answer. Raises NoAnswer."""
         return dialects.chat(self.client, self.speech, self.model, asked.messages, limit, ends, asked.tools)
 
-    def unlike(self, probe: Probe, text: str, *known: str, near_tie: float | None = None) -> str | None:
-        """What is wrong with a streamed text, or None: it must be among ``known`` or what the offline model says.
-
-        ``near_tie``: None takes that of params.yaml.
-        """
+    def unlike(self, probe: Probe, text: str, *known: str) -> str | None:
+        """What is wrong with a streamed text, or None: it must be among ``known`` or what the offline model says."""
         if agreement.tidy(text) in map(agreement.tidy, known):
             return None
-        settings = self.serve.verify
-        if near_tie is not None:
-            settings = settings.model_copy(update={"near_tie": near_tie})
-        return agreement.by_text(probe, text, settings).complaint
+        return agreement.by_text(probe, text, self.serve.verify).complaint
 
     def stream(
         self, probe: Probe, limit: int | None = None, ends: Sequence[int] = (),

@@ -190,11 +190,11 @@ class _Burst:
         try:
             if self._long:
                 text = self._stream(probe, len(probe.tokens), context.probes.ends, spoke)
-                known, near_tie = context.unended.get(probe.id), context.less_near  # parity counts those that part
+                known = context.unended.get(probe.id)
             else:
                 text = self._stream(probe, context.probes.max_new_tokens, (), spoke)
-                known, near_tie = context.streamed.get(probe.id), None
-            wrong = context.unlike(probe, text, *filter(None, [known]), near_tie=near_tie)
+                known = context.streamed.get(probe.id)
+            wrong = context.unlike(probe, text, *filter(None, [known]))
         except NoAnswer as error:
             wrong = f"probe {probe.id}: {error}"
         finally:
