@@ -312,7 +312,8 @@ def test_the_examples_record_goes_and_one_of_your_own_model_stays(clone: Path, c
     choice = Choice(uri="rows.jsonl", license="MIT", name="x", labels=True, columns={}, instruction=None, margin=0.05)
     old = params_file.load(REPOSITORY / configuration)
     place = init_verb.Place(clone, None, "old", old)
-    assert init_verb.write(place, init_verb.Begun("new", choice, MEASURED, 1, (), (card_facts.MODEL,))) is not stays
+    begun = init_verb.Begun("new", choice, MEASURED, 1, (), () if stays else (card_facts.MODEL,))
+    assert init_verb.write(place, begun) is not stays
     assert [(clone / path).exists() for path in (layout.LOCK, layout.VERDICT, layout.TRAIN_MEASURED)] == [stays] * 3
     assert (clone / layout.NOISE).exists(), "the stage gate cannot run without it"
     assert (clone / layout.PARAMS).read_text() == "new"

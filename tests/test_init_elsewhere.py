@@ -309,6 +309,9 @@ def test_two_commands_in_an_empty_folder_lead_to_rows_in_splits(tmp_path: Path, 
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     assert (said["uri"], said["name"]) == ("tickets.jsonl", "help-desk")
+    assert {"prepare.personal_data", "gates.rows_are_private"} <= set(said["left_out"])
+    assert said["placeholders"] == ["docs/cards/model.md", "docs/cards/data.md"]
+    assert all((root / name).read_text().startswith("TODO: ") for name in said["placeholders"])
     assert (root / ".lockstep-commit").read_text() == f"{said['lockstep']}\n"
     assert params_file.load(root / layout.PARAMS).data.uri == "tickets.jsonl"
     tracked = repository.git(REPOSITORY, "ls-tree", "-r", "--name-only", "HEAD").splitlines()

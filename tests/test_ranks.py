@@ -135,26 +135,41 @@ from stages.training import ranks
 def fit(work, index):
     if index == 1:
         {end}
+    {other}
     time.sleep(60)
 
 ranks.work(Path(sys.argv[1]), fit)
 """
 
 
+_DEAF = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"  # so that the agent kills it later
+_ABORTS = f"{_DEAF}\n    while not os.path.exists(sys.argv[1] + '/ended-1.json'): time.sleep(0.01)\n    time.sleep(0.5); os.abort()"
+_ODD = r"^rank 1 of 2 failed:(?s:.*)ValueError: odd$"
+
+
 @pytest.mark.parametrize(
-    ("end", "raised", "says"),
+    ("end", "other", "raised", "says"),
     [
-        ("os.kill(os.getpid(), signal.SIGKILL)", MachineRefused, "^rank 1 of 2 was ended by SIGKILL, and the training"),
-        ("os.kill(os.getpid(), signal.SIGTERM)", MachineRefused, "^rank [01] of 2 was ended by SIGTERM, and"),
-        ("raise ValueError('odd')", RuntimeError, r"^rank 1 of 2 failed:(?s:.*)ValueError: odd$"),
-        ("os._exit(3)", RuntimeError, r"^ranks ended with \{0: -15, 1: 3\}, and left no reason$"),
-        ("raise TrainingRefused('a row is odd', 'remove it')", TrainingRefused, "^a row is odd"),
+        (
+            "os.kill(os.getpid(), signal.SIGKILL)",
+            "",
+            MachineRefused,
+            "^rank 1 of 2 was ended by SIGKILL, and the training",
+        ),
+        ("os.kill(os.getpid(), signal.SIGTERM)", "", MachineRefused, "^rank [01] of 2 was ended by SIGTERM, and"),
+        ("raise ValueError('odd')", "", RuntimeError, _ODD),
+        pytest.param(  # half a minute, in which nothing happens
+            "time.sleep(2); raise ValueError('odd')", _DEAF, RuntimeError, _ODD, marks=pytest.mark.exhaustive
+        ),
+        ("time.sleep(2); raise ValueError('odd')", _ABORTS, RuntimeError, _ODD),
+        ("os._exit(3)", "", RuntimeError, r"^ranks ended with \{0: -15, 1: 3\}, and left no reason$"),
+        ("raise TrainingRefused('a row is odd', 'remove it')", "", TrainingRefused, "^a row is odd"),
     ],
 )
 def test_the_rank_that_ended_first_is_the_reason_and_not_one_that_was_ended_for_it(
-    end: str, raised: type[Exception], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    end: str, other: str, raised: type[Exception], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "ends.py").write_text(_ENDS.format(end=end))
+    (tmp_path / "ends.py").write_text(_ENDS.format(end=end, other=other))
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{REPOSITORY}")
     work = ranks.Work(
         root=tmp_path, params="", columns=(), data={}, start=None, started_from=None, base="sha256:" + "0" * 64, run="", key=None,

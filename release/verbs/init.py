@@ -193,7 +193,7 @@ def write(place: Place, begun: Begun) -> bool:
                 shutil.rmtree(path)
             elif path.name != layout.NOISE.name:  # as in release.adapters.tool_files
                 path.unlink()
-    for card in begun.cards if foreign else ():
+    for card in begun.cards:
         files.write_text(root / card, PLACEHOLDERS[card])
     files.write_text(root / layout.PARAMS, begun.text)
     return foreign
