@@ -38,7 +38,7 @@ CONFUSION = REPORTS / "confusion.csv"
 EVALUATION = REPORTS / "evaluation.json"  # on the test split: the evidence
 EVALUATE_MEASURED = REPORTS / "measured" / "evaluate.json"
 SUMMARY = REPORTS / "evaluation.md"
-PLOTS = REPORTS / "plots"  # PNG and SVG
+PLOTS = REPORTS / "plots"  # PNG and SVG; DVC caches it
 SUITES_REPORT = REPORTS / "suites.json"  # which scores those are, by digest
 SUITES_MEASURED = REPORTS / "measured" / "suites.json"
 REFERENCES = REPORTS / "references.json"  # which earlier models git names
@@ -55,6 +55,9 @@ ROLLOUT = REPORTS / "rollout"  # `lockstep shadow` and `lockstep canary`: ENV-sh
 MONITORING = REPORTS / "monitoring"  # `lockstep monitor rules`: a folder for each environment
 WATCH = REPORTS / "watch"  # `lockstep watch`: ENV.json and ENV.svg
 QUEUED = Path("labels/watch")  # requests that `lockstep watch --pr` queues: ENV-DATE.jsonl
+
+# The only folders that DVC may write: stages.tools.guarded_dvc. Their outputs are cached, and imported data is in datasets.
+DVC_FOLDERS = (Path("data"), Path("datasets"), Path("models"), PLOTS)
 
 # Desired state and policy: changed by `lockstep promote` and by code owners.
 ENVIRONMENTS = Path("release/environments")

@@ -24,6 +24,7 @@ from checks.rows import Prediction, Row
 from stages import progress
 from stages.inference import answers
 from stages.inference.answers import Answered
+from stages.tools import guarded_dvc
 
 _ANSWERS = layout.PREDICTIONS / "candidate.jsonl"
 _REMEDY = "push the data of that commit to a DVC remote (docs/explanation/references.md)"
@@ -123,7 +124,8 @@ def brought(root: Path, name: str, commit: str, path: Path) -> Iterator[Path]:
     # The command, not the library: it shares this repository's cache and remotes, and takes none of the locks that
     # `dvc repro` holds around this stage. What goes wrong it says on standard error itself.
     wanted = (_below_git(root) / path).as_posix()
-    command = [sys.executable, "-m", "dvc", "get", ".", wanted, "--rev", commit, "-o", str(place.resolve())]
+    to = str(place.resolve())
+    command = [sys.executable, "-m", guarded_dvc.__name__, "get", ".", wanted, "--rev", commit, "-o", to]
     try:
         if subprocess.run(command, cwd=root, stdout=subprocess.DEVNULL, check=False).returncode != 0:
             raise EvidenceRefused(f"DVC has no {path} of that commit, here or on a remote", _REMEDY)

@@ -44,6 +44,7 @@ from stages.inference import answers
 from stages.reporting import swept
 from stages.score import VALID, scored
 from stages.searching import Search
+from stages.tools import guarded_dvc
 
 if TYPE_CHECKING:
     from git import Repo
@@ -265,7 +266,8 @@ def _dvc(params: Params, root: Path, *arguments: str) -> int:
         "MLFLOW_TRACKING_URI": tracking.address(params, root),
         "LOCKSTEP_STATE": str((root / layout.STATE).resolve()),
     }
-    return subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=root, env=environment, check=False).returncode
+    command = [sys.executable, "-m", guarded_dvc.__name__, *arguments]
+    return subprocess.run(command, cwd=root, env=environment, check=False).returncode
 
 
 def _commit(repository: "Repo", name: str) -> str | None:

@@ -49,6 +49,7 @@ MODULES = (
     "release.cli",
     "release.mirrors.worker",
     "dvc",
+    "stages.tools.guarded_dvc",
     "transformers.cli.transformers",
 )
 LIBRARIES = (

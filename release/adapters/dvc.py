@@ -20,6 +20,8 @@ from release.adapters.children import ended_with_this_process
 from release.adapters.listening import Listener, listen
 
 _ERROR, _BUG = "ERROR: ", "unexpected error - "  # how DVC begins a line; its word for most failures of a remote
+# Every command of DVC is run so that it writes only into the folders of data and models.
+MODULE = ("-m", "stages.tools.guarded_dvc")
 _VERSIONING = ("version_aware", "worktree")  # options of a remote that keeps files by their names and versions
 REMOTE = "LOCKSTEP_REMOTE"  # set for stages that may keep something on the DVC remote while they work
 
@@ -42,7 +44,7 @@ def settings(root: Path) -> dict[str, str]:
     """DVC's configuration here, such as ``remote.NAME.url``; empty if there is none that DVC can read."""
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "dvc", "config", "--list"],
+            [sys.executable, *MODULE, "config", "--list"],
             cwd=root, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False,
         )  # fmt: skip
     except OSError as error:
@@ -93,13 +95,13 @@ def dvc(root: Path, *arguments: str, listener: Listener | None = None) -> int:
     """Run DVC in ``root``; return its exit code. Its output is shown, or given to ``listener`` as a step of its own."""
     if listener is not None:
         listener.step(arguments[0])
-    code, _ = _run(["-m", "dvc", *arguments], listener, None, cwd=root, env=environment())
+    code, _ = _run([*MODULE, *arguments], listener, None, cwd=root, env=environment())
     return code
 
 
 def stale(root: Path, targets: Sequence[str]) -> str | None:
     """What differs from dvc.lock in ``targets`` and the stages before them, or in all stages; None: nothing does."""
-    command = [sys.executable, "-m", "dvc", "status", "--json", *(["--with-deps"] if targets else []), "--", *targets]
+    command = [sys.executable, *MODULE, "status", "--json", *(["--with-deps"] if targets else []), "--", *targets]
     done = subprocess.run(command, cwd=root, env=environment(), stdout=subprocess.PIPE, check=False)
     try:
         found = json.loads(done.stdout)
@@ -116,7 +118,7 @@ def get(root: Path, commit: str, path: Path, to: Path) -> str | None:
     if importlib.util.find_spec("dvc") is None:
         return "DVC is not installed: pip install -c constraints.txt -e '.[dvc]'"
     wanted = from_top(root, path).as_posix()
-    command = [sys.executable, "-m", "dvc", "get", ".", wanted, "--rev", commit, "--out", str(to.resolve())]
+    command = [sys.executable, *MODULE, "get", ".", wanted, "--rev", commit, "--out", str(to.resolve())]
     try:
         done = subprocess.run(
             command, cwd=root, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False

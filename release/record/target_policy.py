@@ -5,8 +5,6 @@ counts. Code owners approve a policy in release/policy/approved.yaml, which only
 """
 
 import dataclasses
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,8 +25,7 @@ from checks.gating.chain import Evidence
 from checks.gating.gate_kind import Reads
 from checks.identity import Digest
 from checks.rows import Prediction, Row
-from release.adapters import commits
-from release.adapters.dvc import environment
+from release.adapters import commits, dvc
 from release.record.records import Records
 
 _TEST = layout.SPLITS / "test.jsonl"
@@ -181,22 +178,12 @@ def _rows_at(root: Path, commit: str, wanted: Digest) -> tuple[Row, ...] | str:
     """The test split of ``commit``, from DVC's cache or remote; or why it is not available."""
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / _TEST.name
-        place = (commits.prefix(root) / _TEST).as_posix()
-        command = [sys.executable, "-m", "dvc", "get", ".", place, "--rev", commit, "-o", str(path)]
+        if why := dvc.get(root, commit, _TEST, path):
+            return "they are neither in DVC's cache here nor in its remote" if _UNKEPT in why else why
         try:
-            done = subprocess.run(
-                command, cwd=root, env=environment(), capture_output=True, text=True, errors="replace", check=False
-            )
-            if done.returncode:
-                said = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
-                if any(_UNKEPT in line for line in said):
-                    return "they are neither in DVC's cache here nor in its remote"
-                return said[0].removeprefix("ERROR: ") if said else f"dvc get ended with {done.returncode}"
             if (found := digest.of_file(path).sha256) != wanted:
                 return f"{_TEST} there is {found}, its {layout.PREPARE_REPORT} says {wanted}"
             return tuple(files.read_jsonl(path, Row))
-        except OSError as error:
-            return f"{sys.executable}: {error.strerror}"
         except EvidenceRefused as refused:
             return refused.what.replace(str(path), _TEST.as_posix())
 

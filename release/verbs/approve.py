@@ -15,6 +15,7 @@ from release.ledger import Change
 from release.promotion import approvals, context, default_image, environment, requirements
 from release.promotion.checklist import CheckResult
 from release.promotion.types import PromotionContext
+from release.record import running_code
 from release.verbs import sign
 
 
@@ -38,6 +39,7 @@ def approve(
     owner may not approve, PromotionRefused if the image is in quarantine or the approval would not count, Outrun or
     RemoteRefused if the push fails.
     """
+    running_code.check(root, committed=True)
     where = context.find(root, target)
     rule = where.rule(name)
     where.ledger.settle(where.tip)

@@ -25,7 +25,7 @@ from release.image.image import Added
 from release.image.layout import Bytes, Layout
 from release.image.recipe import Options, Recipe
 from release.ledger import Ledger
-from release.record import modules
+from release.record import modules, running_code
 from release.record.held import hold
 from release.record.records import Records
 
@@ -64,6 +64,7 @@ class Plan(Record):
 
 def write_down(root: Path, options: Options) -> Recipe:
     """Check the verdict and its record, and find every part of the image. Raises as ``build``."""
+    running_code.check(root, committed=True)
     records = Records(root)
     held = hold(records, trusting=(*_NOT_SHIPPED, layout.MERGED))
     if refused := verdict_refusal(held.verdict):

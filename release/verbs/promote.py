@@ -23,6 +23,7 @@ from release.promotion.case import Move
 from release.promotion.checklist import Check, CheckResult
 from release.promotion.environment import EnvironmentState
 from release.promotion.types import PromotionContext
+from release.record import running_code
 
 
 class Options(NamedTuple):
@@ -71,6 +72,7 @@ def promote(root: Path, name: str, options: Options | None = None) -> Promoted:
     After any of them the environment is unchanged.
     """
     options, began = options or Options(), time.perf_counter()
+    running_code.check(root, committed=True)
     where = context.find(root, options.target)
     image = default_image.find(where, where.rule(name), options.image)
     if not options.dry_run:

@@ -49,7 +49,7 @@ def run(
     if shared:  # what the remote lacks or does not give is made again: its lines say so, and the push asks it once more
         share("pull", "--allow-missing", *wanted)
     before = _decided(root)
-    repro, more = ["-m", "dvc", "repro"], {dvc.REMOTE: "1"} if shared else {}
+    repro, more = [*dvc.MODULE, "repro"], {dvc.REMOTE: "1"} if shared else {}
     try:
         python("", [*repro, *(["--force"] if force else []), "--", *targets], "dvc repro", more)
         if _ask_git(root):

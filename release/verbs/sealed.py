@@ -24,6 +24,7 @@ from release.evidence import dsse, keys, sigstore, statement, trust
 from release.ledger import Change
 from release.promotion import context, sealed
 from release.promotion.types import PromotionContext
+from release.record import running_code
 from release.record.held import hold
 
 KEY = layout.STATE / "keys" / "sealed.key"  # decrypts the rows; below .lockstep, which git ignores
@@ -178,6 +179,7 @@ def _said(model: str, looked: Looked, wanted: Sealed, done: Literal["asked", "al
 def _recorded(where: PromotionContext, wanted: Sealed) -> str:
     """The model of the record here, which the target branch must have, with a verdict that holds and passes."""
     root = where.root
+    running_code.check(root, committed=True)
     head = commits.resolve(root, "HEAD")
     merged = head is not None and commits.is_ancestor(root, head, where.trunk)
     if head is None or not merged or commits.uncommitted(root, head, _RECORD):

@@ -39,6 +39,7 @@ from release.evidence import (
 from release.evidence.keys import KEY
 from release.image import stores
 from release.image.layout import Layout
+from release.record import running_code
 from release.record.held import hold
 from release.record.records import Records
 
@@ -114,6 +115,7 @@ def evidence(root: Path, target: str | None = None) -> tuple[HeldVerdict, ImageR
 
     Raises EvidenceRefused, VerdictFailed or VerdictInconclusive.
     """
+    running_code.check(root, committed=True)
     held = hold(Records(root), target, trusting=_NOT_NEEDED)
     if refused := holding.refusal(held.verdict):
         raise refused

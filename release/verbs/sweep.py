@@ -26,7 +26,7 @@ def sweep(
         dvc.python(root, arguments, name, aside=True, listener=listener, step=step)
 
     python("sources", ["-m", "stages.still_pinned"], "the look at local sources")
-    python("", ["-m", "dvc", "repro", "validate"], "dvc repro")
+    python("", [*dvc.MODULE, "repro", "validate"], "dvc repro")
     seeded = [f"--seed={seed}" for seed in seeds]
     searched = [] if trials is None else [f"--trials={trials}"]
     python("sweep", ["-m", "stages.sweep", f"--most={most}", *searched, *seeded, "--", *specs], "sweep")

@@ -25,6 +25,7 @@ from release.evidence.verification import Verifier
 from release.image import stores
 from release.image.layout import Layout
 from release.overlay import named_server as servers
+from release.record import running_code
 from release.runtimes import Runtime
 from release.serving import containers, dialects, examine, images, processes, running, weights
 from release.serving.client import Client
@@ -95,6 +96,7 @@ def verify(root: Path, options: Options) -> ServingReport:
 
 
 def _verify(root: Path, options: Options) -> ServingReport:
+    running_code.check(root, committed=True)
     held = expected(root, image=options.how == "container")
     runtime = _runtime(held, options)
     _refuse_tools(held, runtime)

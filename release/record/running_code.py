@@ -1,0 +1,98 @@
+"""Checks that the code of Lockstep that runs here is the code in git, before it judges or signs.
+
+Where the tool is a part of the repository that it releases, a file below its packages is code of the next command. So
+each file there must be as git has it, and git must have each file there that Python would import. The interpreter must
+take its modules from nowhere else in the work tree. Where the tool lies elsewhere, nothing in the work tree is
+imported, and nothing is checked.
+"""
+
+import hashlib
+import importlib.machinery
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import release
+from checks import layout
+from checks.errors import EvidenceRefused
+from release.adapters.git import Git, has_repository
+
+PACKAGES = ("checks", "release", "stages")
+_LAUNCHER = "lockstep"
+_IMPORTED = tuple(importlib.machinery.all_suffixes())
+_CACHE = "__pycache__"
+# What lies below `release` and is no code: promotions check it by itself.
+_NO_CODE = (layout.ENVIRONMENTS.as_posix() + "/", layout.APPROVALS.parent.as_posix() + "/")
+_LINK = "120000"
+
+
+def check(root: Path, committed: bool = False) -> None:
+    """Check the code in the work tree ``root`` against git's index, or against HEAD if ``committed``.
+
+    Raises EvidenceRefused with every file that differs, or if this interpreter also imports modules from ``root``.
+    """
+    root = root.resolve()
+    if Path(release.__file__).resolve().parent.parent != root or not has_repository(root):
+        return
+    if not sys.flags.safe_path:
+        raise EvidenceRefused(
+            f"this Python imports modules from {root}, where a file may take the place of a library",
+            "use the launcher: `./lockstep VERB`",
+        )
+    differences = sorted({*_changed(root, committed), *_foreign(root, committed)})
+    if differences:
+        todo = "commit it, or restore it: `git status --ignored -- checks release stages lockstep`"
+        if not committed:
+            todo = todo.replace("commit it", "`git add` it")
+        others = tuple(f"{path}: is not the code that git has" for path in differences[1:])
+        raise EvidenceRefused(f"{differences[0]}: is not the code that git has", todo, others)
+
+
+def _changed(root: Path, committed: bool) -> Iterator[str]:
+    """Yield the files of code that git has, and that are missing or have other bytes here."""
+    for path, (mode, name) in _in_git(root, committed).items():
+        if _CACHE in path.split("/") or _object_at(root / path, mode, len(name)) != name:
+            yield path
+
+
+def _foreign(root: Path, committed: bool) -> Iterator[str]:
+    """Yield the files that Python would import from the packages, and links there, that git does not have."""
+    known = _in_git(root, committed)
+    for package in PACKAGES:
+        for folder, folders, files in os.walk(root / package):
+            here = Path(folder).relative_to(root)
+            links = [name for name in folders if (root / here / name).is_symlink()]
+            folders[:] = [name for name in folders if name != _CACHE]
+            for name in [*links, *files]:
+                path = (here / name).as_posix()
+                is_code = name in links or name.endswith(_IMPORTED) or (root / path).is_symlink()
+                if is_code and path not in known and not path.startswith(_NO_CODE):
+                    yield path
+
+
+def _in_git(root: Path, committed: bool) -> dict[str, tuple[str, str]]:
+    """Return mode and object name of each file of code, by path below ``root``."""
+    which = ["ls-tree", "-r", "-z", "HEAD"] if committed else ["ls-files", "--stage", "-z"]
+    listed = os.fsdecode(Git(root, None).ask(*which, "--", *PACKAGES, _LAUNCHER))
+    found = {}
+    for line in filter(None, listed.split("\0")):
+        words, _, path = line.partition("\t")
+        mode, *rest = words.split()
+        if not path.startswith(_NO_CODE):
+            found[path] = (mode, rest[1] if committed else rest[0])
+    return found
+
+
+def _object_at(path: Path, mode: str, length: int) -> str | None:
+    """Return the name of git's object with the content of ``path``; None if it is missing, or not of this ``mode``."""
+    try:
+        is_link = stat.S_ISLNK(path.lstat().st_mode)
+        data = os.fsencode(path.readlink()) if is_link else path.read_bytes()
+    except OSError:
+        return None
+    if is_link != (mode == _LINK):
+        return None
+    algorithm = "sha1" if length == hashlib.sha1(usedforsecurity=False).digest_size * 2 else "sha256"
+    return hashlib.new(algorithm, b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()

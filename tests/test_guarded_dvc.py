@@ -1,0 +1,202 @@
+"""DVC, as Lockstep runs it, writes only into the folders of data and models, whatever its files and its remote name."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import REPOSITORY
+from tests.pipeline_repository import commit, git
+
+pytestmark = pytest.mark.slow
+
+ROWS = {"train.jsonl": b'{"id": 1}\n', "sub/test.jsonl": b'{"id": 2}\n'}
+CODE = b"# the code that signs\n"
+PAYLOAD = b"raise SystemExit('code from the remote')\n"
+PIPELINE = {"stages": {"prepare": {"cmd": "true", "outs": ["data/splits"]}}}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with one output, in its cache and in its remote: the folders ``clone`` and ``remote`` below it."""
+    home = tmp_path_factory.mktemp("guarded")
+    root = home / "clone"
+    for name, data in ROWS.items():
+        path = root / "data/splits" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    (root / "release/verbs").mkdir(parents=True)
+    (root / "release/verbs/sign.py").write_bytes(CODE)
+    (root / "dvc.yaml").write_text(yaml.safe_dump(PIPELINE))
+    (root / ".gitignore").write_text("/data\n")
+    git(root, "init", "--quiet", "--initial-branch", "main")
+    for arguments in (["init"], ["remote", "add", "--default", "store", "../remote"], ["commit", "--force"], ["push"]):
+        done = dvc(root, *arguments, "--quiet")
+        assert done.returncode == 0, done.stderr
+    commit(root, "start")
+    shutil.rmtree(root / "data")
+    shutil.rmtree(root / ".dvc/cache")
+    return home
+
+
+@pytest.fixture
+def root(made: Path, tmp_path: Path) -> Path:
+    """A copy of the repository, with nothing in its cache and no output."""
+    shutil.copytree(made, tmp_path / "copy")
+    return tmp_path / "copy/clone"
+
+
+def dvc(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run DVC as `./lockstep dvc` does."""
+    home = {name: str(root.parent / "home") for name in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "DVC_SITE_CACHE_DIR")}
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "stages.tools.guarded_dvc", *arguments], cwd=root, capture_output=True, text=True,
+        env=os.environ | home | {"PYTHONPATH": str(REPOSITORY), "DVC_NO_ANALYTICS": "1"}, check=False,
+    )  # fmt: skip
+
+
+def outputs(root: Path) -> dict[str, bytes]:
+    folder = root / "data/splits"
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_pull_without_targets_brings_the_outputs_of_the_pipeline(root: Path) -> None:
+    done = dvc(root, "pull")
+    assert done.returncode == 0, done.stderr
+    assert outputs(root) == ROWS
+    assert dvc(root, "status", "--quiet").returncode == 0
+
+
+def test_a_pull_reads_no_file_of_dvc_that_is_not_part_of_the_pipeline(root: Path) -> None:
+    (root / "reports").mkdir()
+    (root / "reports/notes.dvc").write_text("outs: [")
+    assert dvc(root, "pull").returncode == 0
+    assert outputs(root) == ROWS
+
+
+def stored(root: Path, data: bytes, suffix: str = "") -> str:
+    """Put an object into the remote; its digest."""
+    md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
+    path = root.parent / "remote/files/md5" / md5[:2] / f"{md5[2:]}{suffix}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    path.write_bytes(data)
+    return f"{md5}{suffix}"
+
+
+def named_by_a_file(root: Path, folder: str, out: str) -> list[str]:
+    """A ``.dvc`` file in ``folder`` that names an output elsewhere."""
+    (root / folder).mkdir(parents=True, exist_ok=True)
+    md5 = stored(root, PAYLOAD)
+    text = yaml.safe_dump({"outs": [{"md5": md5, "hash": "md5", "size": len(PAYLOAD), "path": out}]})
+    (root / folder / "x.dvc").write_text(text)
+    return ["pull", "--force", f"{folder}/x.dvc"]
+
+
+def locked(root: Path, md5: str) -> None:
+    """Have dvc.lock name another object as the only output."""
+    lock = yaml.safe_load((root / "dvc.lock").read_text())
+    lock["stages"]["prepare"]["outs"][0] |= {"md5": md5}
+    (root / "dvc.lock").write_text(yaml.safe_dump(lock))
+
+
+def listed(root: Path, *entries: dict[str, str]) -> None:
+    """Have dvc.lock name a list of files as the only output."""
+    locked(root, stored(root, json.dumps(list(entries)).encode(), ".dir"))
+
+
+def in_a_list(root: Path, path: str) -> list[str]:
+    """A list that names ``path``."""
+    listed(root, {"md5": stored(root, PAYLOAD), "relpath": path})
+    return ["pull"]
+
+
+def of_no_digest(root: Path) -> list[str]:
+    """A list whose file has a digest that is a path."""
+    listed(root, {"md5": "ab/../../../../../release/verbs/sign.py", "relpath": "a"})
+    return ["pull"]
+
+
+def no_digest(root: Path) -> list[str]:
+    """A lock whose digest is a path."""
+    locked(root, "ab/../../../../../release/verbs/sign.py")
+    return ["pull"]
+
+
+def other_bytes(root: Path) -> list[str]:
+    """A list in the remote with other bytes than its name says."""
+    md5 = yaml.safe_load((root / "dvc.lock").read_text())["stages"]["prepare"]["outs"][0]["md5"]
+    path = root.parent / "remote/files/md5" / md5[:2] / md5[2:]
+    path.chmod(0o644)
+    path.write_text(json.dumps([{"md5": stored(root, PAYLOAD), "relpath": "train.jsonl"}]))
+    return ["pull"]
+
+
+def through_a_link(root: Path) -> list[str]:
+    """A link in the output's folder that leads to code."""
+    (root / "data/splits").mkdir(parents=True)
+    (root / "data/splits/sub").symlink_to("../../release/verbs")
+    return in_a_list(root, "sub/sign.py")
+
+
+def linked_folder(root: Path) -> list[str]:
+    """The folder of outputs is a link to code."""
+    (root / "data").symlink_to("release")
+    return in_a_list(root, "sign.py")
+
+
+def in_the_past(root: Path) -> list[str]:
+    """`dvc get` of an earlier commit."""
+    in_a_list(root, f"../../{root.name}/release/verbs/sign.py")
+    commit(root, "a record")
+    return ["get", ".", "data/splits", "--rev", "HEAD", "--out", str(root.parent / "scratch/splits")]
+
+
+ATTACKS: dict[str, tuple[Callable[[Path], list[str]], str]] = {
+    "a file of DVC beside data names a module": (
+        lambda root: named_by_a_file(root, "datasets", "../yaml.py"), "'yaml.py' is outside the folders that DVC may write"
+    ),
+    "a file of DVC beside reports names a command": (
+        lambda root: named_by_a_file(root, "reports", "../release/verbs/sign.py"), "is outside the folders",
+    ),
+    "a file of DVC names a report": (
+        lambda root: named_by_a_file(root, "reports", "verdict.json"), "'reports/verdict.json' is outside the folders"
+    ),
+    "a list leaves its folder": (lambda root: in_a_list(root, "../../release/verbs/sign.py"), "is not in that folder"),
+    "a list names an absolute path": (lambda root: in_a_list(root, "/tmp/x"), "names '/tmp/x'"),
+    "a list names a folder twice": (lambda root: in_a_list(root, "a//b"), "names 'a//b'"),
+    "a list names a digest that is a path": (of_no_digest, "is no MD5"),
+    "the lock names a digest that is a path": (no_digest, "is no MD5"),
+    "the remote has another list": (other_bytes, "it is not the list"),
+    "a link leads out of an output": (through_a_link, "through 'data/splits/sub', a symbolic link"),
+    "a link leads out of the folder of outputs": (linked_folder, "through 'data', a symbolic link"),
+    "an earlier commit's list leaves its folder": (in_the_past, "is not in that folder"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_nothing_outside_the_folders_of_data_and_models_is_written(root: Path, attack: str) -> None:
+    make, why = ATTACKS[attack]
+    arguments = make(root)
+    before = everything(root)
+    done = dvc(root, *arguments)
+    assert done.returncode in (1, 255)
+    assert why in " ".join(done.stderr.split()), done.stderr
+    assert everything(root) == before
+
+
+def everything(root: Path) -> dict[str, bytes]:
+    """All files beside and below the repository, without what DVC may write."""
+    kept = {root / ".dvc", root / ".git", root.parent / "home", root / "data/splits"}
+    return {
+        str(path.relative_to(root.parent)): path.read_bytes()
+        for path in root.parent.rglob("*")
+        if path.is_file() and not kept & {*path.parents} and path.suffix != ".pyc"
+    }

@@ -1,0 +1,145 @@
+"""What judges and signs runs git's code: no file that came into the work tree by another way is imported."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+from tests.pipeline_repository import commit, git
+
+pytestmark = pytest.mark.slow
+
+PACKAGES = ("checks", "release", "stages")
+CHECK = "import sys; from pathlib import Path; from release.record import running_code as code; code.check(Path(), {})"
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with Lockstep's code, and beside it a folder that leads to its packages, as the launcher makes it."""
+    root = tmp_path_factory.mktemp("code") / "clone"
+    for name in PACKAGES:
+        shutil.copytree(REPOSITORY / name, root / name, ignore=shutil.ignore_patterns("*.pyc*"))
+        (root.parent / "packages").mkdir(exist_ok=True)
+        (root.parent / "packages" / name).symlink_to(root / name)
+    shutil.copy(REPOSITORY / "lockstep", root)
+    shutil.copy(REPOSITORY / ".gitignore", root)
+    git(root, "init", "--quiet", "--initial-branch", "main")
+    commit(root, "start")
+    return root
+
+
+@pytest.fixture
+def root(clone: Path) -> Path:
+    """The repository as it was committed."""
+    git(clone, "reset", "--quiet", "--hard", git(clone, "rev-list", "--max-parents=0", "HEAD").strip())
+    git(clone, "clean", "--quiet", "-ffdx")
+    return clone
+
+
+def check(root: Path, committed: bool, *options: str, path: Path | None = None) -> str:
+    """What the check prints: nothing, or the last line of what it raises."""
+    done = subprocess.run(
+        [sys.executable, *options, "-c", CHECK.format(committed)], cwd=root, capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": str(path or root.parent / "packages"), "PYTHONDONTWRITEBYTECODE": "1"},
+    )  # fmt: skip
+    return done.stderr.strip().rpartition("\n")[2]
+
+
+@pytest.mark.parametrize("committed", [False, True])
+def test_the_code_of_git_may_judge_and_sign(root: Path, committed: bool) -> None:
+    (root / "release/environments/staging/pointer.yaml").write_text("a promotion checks this by itself")
+    (root / "release/verbs/notes.txt").write_text("nobody imports this")
+    (root / "release/verbs/__pycache__").mkdir()
+    (root / "release/verbs/__pycache__/sign.cpython-311.pyc").write_bytes(b"what Python itself keeps")
+    assert check(root, committed, "-P") == ""
+
+
+def write(path: str, data: bytes = b"raise SystemExit('foreign')\n") -> Callable[[Path], None]:
+    def change(root: Path) -> None:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(data)
+
+    return change
+
+
+def link(path: str, to: str) -> Callable[[Path], None]:
+    return lambda root: (root / path).symlink_to(to)
+
+
+def bytecode(root: Path) -> None:
+    """Bytecode that git brings: Python would take it for that of the module."""
+    write("release/verbs/__pycache__/sign.cpython-311.pyc")(root)
+    git(root, "add", "--force", "release/verbs/__pycache__")
+    git(root, "commit", "--quiet", "-m", "bytecode")
+
+
+def replaced_by_a_link(root: Path) -> None:
+    (root / "release/verbs/sign.py").rename(root / "sign.py")
+    (root / "release/verbs/sign.py").symlink_to("../../sign.py")
+
+
+ATTACKS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a changed verb": (write("release/verbs/sign.py"), "release/verbs/sign.py"),
+    "a changed file that code reads": (write("release/runtimes/vllm.yaml"), "release/runtimes/vllm.yaml"),
+    "a changed launcher": (write("lockstep"), "lockstep"),
+    "a missing module": (lambda root: (root / "checks/text.py").unlink(), "checks/text.py"),
+    "a module that git does not have": (write("release/verbs/extra.py"), "release/verbs/extra.py"),
+    "an extension that is imported before the module": (
+        write("release/verbs/sign.abi3.so"), "release/verbs/sign.abi3.so"
+    ),
+    "a package that is imported before the module": (
+        write("release/verbs/sign/__init__.py"), "release/verbs/sign/__init__.py"
+    ),
+    "bytecode without a source, which git ignores": (write("checks/extra.pyc"), "checks/extra.pyc"),
+    "bytecode in git": (bytecode, "release/verbs/__pycache__/sign.cpython-311.pyc"),
+    "a link to a folder": (link("release/verbs/sign", "../../data"), "release/verbs/sign"),
+    "a link in place of a module": (replaced_by_a_link, "release/verbs/sign.py"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("committed", [False, True])
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_other_code_is_refused_and_named(root: Path, attack: str, committed: bool) -> None:
+    make, path = ATTACKS[attack]
+    make(root)
+    line = check(root, committed, "-P")
+    assert line.startswith(f"checks.errors.EvidenceRefused: {path}: is not the code that git has; ")
+
+
+def test_a_change_that_is_staged_may_judge_and_not_sign(root: Path) -> None:
+    write("checks/scorers/mine.py")(root)
+    git(root, "add", "checks")
+    assert check(root, False, "-P") == ""
+    assert "checks/scorers/mine.py" in check(root, True, "-P")
+
+
+def test_an_interpreter_that_imports_from_the_work_tree_is_refused(root: Path) -> None:
+    assert "use the launcher: `./lockstep VERB`" in check(root, False)
+
+
+def test_a_tool_that_lies_elsewhere_checks_nothing(root: Path) -> None:
+    write("release/verbs/sign.py")(root)
+    assert check(root, True, "-P", path=REPOSITORY) == ""
+
+
+def test_the_launcher_imports_nothing_from_the_top_of_the_work_tree(root: Path, tmp_path: Path) -> None:
+    for name in ("yaml.py", "click.py", "wandb.py", "datasets/__init__.py", ".lockstep/code/yaml.py"):
+        write(name)(root)
+    environment = tmp_path / "environment"
+    (environment / "bin").mkdir(parents=True)
+    python = environment / "bin/python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    launcher = (root / "lockstep").read_text().replace("        set_up(extras)\n", "")
+    (root / "lockstep").write_text(launcher)
+    for words in (["--version"], ["dvc", "--version"]):
+        done = subprocess.run(
+            [sys.executable, "-P", str(root / "lockstep"), *words], cwd=root, capture_output=True, text=True,
+            env=os.environ | {"LOCKSTEP_VENV": str(environment)}, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, ""), words
