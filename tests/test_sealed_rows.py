@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dvc
 import pytest
 
 from checks import digest, files, layout
@@ -16,6 +17,7 @@ from checks.errors import EvaluationRefused, EvidenceRefused, MachineRefused, Pa
 from checks.formats.evaluation_reports import EvaluationReport, Reference, ReferencesReport
 from checks.rows import Message, Row
 from release.verbs import sealed as verb
+from stages import references
 from stages import sealed as stage
 from stages.inference import answers, generate
 from tests import evidence_tree, model_tree
@@ -86,7 +88,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Tree:
     evidence_tree.evaluated(root, params, said, main=said)
     (root / "dvc").mkdir()
     (root / "dvc" / "__init__.py").touch()
-    (root / "dvc" / "__main__.py").write_text(DVC)
+    (root / "dvc" / "__main__.py").write_text(DVC)  # imported from the current folder
     model, tokenizer = generate.load(root / layout.MERGED, params.evaluate.precision)
     asked = [row.messages for row in tree.right]
     texts = answers.answer(model, tokenizer, params.evaluate, tree.right, asked, "candidate").texts
@@ -99,6 +101,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Tree:
 def tree(made: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
     shutil.copytree(made.root, tmp_path / "run")
     monkeypatch.setenv(VARIABLE, KEY.decode())
+    monkeypatch.setattr(references, "guarded_dvc", dvc)
     return Tree(tmp_path / "run", json.loads(json.dumps(made.document)), list(made.right))
 
 

@@ -66,7 +66,7 @@ def run(
         if targets and "gate" not in targets:
             click.echo("next: ./lockstep run   (the rest, up to the verdict)")
             return
-        verdict = verb.gate(root)
+        verdict = verb.gate(root, just_run=True)
     click.echo(hanging(f"\n{tables.verdict(verdict)}\n"))
     for what, said in [*tables.figures_of_run(before, pipeline.evaluated(root)), *_places(root)]:
         click.echo(hanging(f"  {what:<13} {said}"))

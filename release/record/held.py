@@ -10,7 +10,7 @@ from checks.errors import EvidenceRefused, ParamsRefused
 from checks.evaluation import scoring
 from checks.formats.verdict import Verdict
 from checks.gating import chain
-from release.record import lock_check, looks, references, running_code
+from release.record import lock_check, looks, references
 from release.record.records import Records, WorkTree
 
 _AGAIN = "install the package, or run `./lockstep dvc repro --force --single-item evaluate gate`, then ask again"
@@ -25,9 +25,8 @@ def hold(records: Records, target: str | None = None, trusting: Collection[Path]
     hashed: the caller does so, or needs only what the reports say of them.
 
     Raises EvidenceRefused with every mismatch if the verdict does not hold: something judged differs or is missing, a
-    package of a kind was changed or removed, the gates give another result, or the code that runs here is not git's.
+    package of a kind was changed or removed, or the gates give another result.
     """
-    running_code.check(records.root)
     tree = records.work_tree
     try:
         params = tree.params

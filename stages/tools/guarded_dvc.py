@@ -8,7 +8,8 @@ of them is checked where DVC itself takes it up, so that no command can write ar
 
 * a digest must be 32 hexadecimal digits, because DVC makes it a path in its cache;
 * a path in a list must stay below its folder, and the list's bytes must have the digest that names it;
-* what is written must lie below ``layout.DVC_FOLDERS``, and no folder on the way may be a symbolic link.
+* what is written must lie below ``layout.DVC_FOLDERS``, and no folder on the way may be a symbolic link. A stage of
+  dvc.yaml may write below ``layout.REPORTS`` too, which DVC does where it knows the result of a stage.
 
 ``pull``, ``fetch`` and ``checkout`` without a target take the stages of dvc.yaml, and so read no other file of DVC's.
 All other arguments are DVC's own. A refusal is DVC's line ``ERROR: …``, and its exit code.
@@ -28,7 +29,7 @@ from checks import layout, plain_yaml
 
 _DIGESTS = ("md5", "md5-dos2unix")  # the names that DVC gives to digests of which it makes paths
 _DIGEST = re.compile(r"[0-9a-f]{32}(\.dir)?")
-_EXPERIMENTS = (".dvc", "tmp", "exps")  # `dvc exp run --temp` works in a copy of the repository below this folder
+_EXPERIMENTS = (".dvc", "tmp", "exps", "standalone")  # has a copy of the repository for each `dvc exp run --temp`
 _FETCHING = ("pull", "fetch", "checkout")
 _ALL = ("--all-branches", "-a", "--all-tags", "-T", "--all-commits", "-A")  # these take no target
 
@@ -46,8 +47,8 @@ def guard(project: Path) -> None:
 
     ``project``: the folder of dvc.yaml; ``layout.DVC_FOLDERS`` are below it.
     """
-    import dvc.output
     import dvc_data.index.checkout as index_checkout
+    from dvc.output import Output
     from dvc_data.hashfile.hash_info import HashInfo
     from dvc_data.hashfile.tree import Tree
 
@@ -55,7 +56,7 @@ def guard(project: Path) -> None:
     Tree.from_list = classmethod(_checking_paths(Tree.from_list.__func__))  # type: ignore[assignment, attr-defined]
     Tree.load = classmethod(_checking_bytes(Tree.load.__func__))  # type: ignore[assignment, attr-defined]
     index_checkout.apply = _checking_changes(index_checkout.apply, project)
-    dvc.output.checkout = _checking_output(dvc.output.checkout, project)
+    Output._checkout = _checking_output(Output._checkout, project)
 
 
 def unsafe_path(path: object) -> bool:
@@ -63,13 +64,13 @@ def unsafe_path(path: object) -> bool:
     return not isinstance(path, str) or "\0" in path or any(part in ("", ".", "..") for part in path.split("/"))
 
 
-def problem(project: Path, path: str) -> str | None:
+def problem(project: Path, path: str, allowed: Sequence[Path] = layout.DVC_FOLDERS) -> str | None:
     """Say why DVC may not write ``path``; None if it may."""
     inside = PurePath(os.path.relpath(path, project))
-    if inside.parts[:3] == _EXPERIMENTS and len(inside.parts) > 4:
-        return problem(project.joinpath(*inside.parts[:4]), path)
-    if not any(folder == inside or folder in inside.parents for folder in layout.DVC_FOLDERS):
-        folders = ", ".join(f"{folder}/" for folder in layout.DVC_FOLDERS)
+    if inside.parts[:4] == _EXPERIMENTS and len(inside.parts) > 5:
+        return problem(project.joinpath(*inside.parts[:5]), path, allowed)
+    if not any(folder == inside or folder in inside.parents for folder in allowed):
+        folders = ", ".join(f"{folder}/" for folder in allowed)
         return f"'{inside}' is outside the folders that DVC may write ({folders}): remove the file that names it"
     for folder in [*inside.parents][:-1]:
         if (project / folder).is_symlink():
@@ -144,10 +145,12 @@ def _checking_changes(apply: Callable[..., None], project: Path) -> Callable[...
 
 def _checking_output(checkout: Callable[..., Any], project: Path) -> Callable[..., Any]:
     @functools.wraps(checkout)
-    def wrapped(path: str, *args: Any, **kwargs: Any) -> Any:
-        if why := problem(project, path):
+    def wrapped(self: Any, path: str, *args: Any, **kwargs: Any) -> Any:
+        is_of_stage = Path(self.stage.path).name == layout.PIPELINE.name
+        allowed = (*layout.DVC_FOLDERS, layout.REPORTS) if is_of_stage else layout.DVC_FOLDERS
+        if why := problem(project, path, allowed):
             _refuse(why)
-        return checkout(path, *args, **kwargs)
+        return checkout(self, path, *args, **kwargs)
 
     return wrapped
 
