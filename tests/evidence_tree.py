@@ -45,7 +45,7 @@ from checks.gating.chain import Evidence
 from checks.gating.gate_kind import Case, GateKind
 from checks.gating.sample import Sample
 from checks.rows import Message, Prediction, Row
-from release.record import looks
+from release.record import looks, modules
 from release.record.records import Records
 from tests.conftest import REPOSITORY, as_params, read_yaml, scaled_down, written
 from tests.pipeline_repository import git
@@ -219,9 +219,12 @@ def recorded(root: Path) -> None:
 
 
 def _entry(root: Path, path: str) -> dict[str, Any]:
-    """A file or folder as the lock names it; the hash of a folder is of its name alone."""
+    """A file or folder as the lock names it; the hash of a folder that is not here is of its name alone."""
     if not Path(path).suffix:
-        return {"path": path, "hash": "md5", "md5": f"{hashlib.md5(path.encode()).hexdigest()}.dir"}
+        folder = root / path
+        contents = {name: (folder / name).read_bytes() for name in modules.below(folder)} if folder.is_dir() else None
+        md5 = f"{hashlib.md5(path.encode()).hexdigest()}.dir" if contents is None else modules.folder_md5(contents)
+        return {"path": path, "hash": "md5", "md5": md5}
     if not (root / path).exists() and (path in _NO_EVIDENCE or path.endswith(".py")):
         files.write_text(root / path, "# from a run\n")
     data = (root / path).read_bytes() if (root / path).is_file() else b"gone"

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from release.record import folder_lists
 from tests.conftest import REPOSITORY
 from tests.pipeline_repository import commit, git
 
@@ -72,6 +73,11 @@ def test_a_pull_without_targets_brings_the_outputs_of_the_pipeline(root: Path) -
     assert done.returncode == 0, done.stderr
     assert outputs(root) == ROWS
     assert dvc(root, "status", "--quiet").returncode == 0
+    # The digest of a list is made here as DVC makes it.
+    md5 = yaml.safe_load((root / "dvc.lock").read_text())["stages"]["prepare"]["outs"][0]["md5"]
+    for _ in ("the list is in the cache", "the list is made again"):
+        assert list(folder_lists.differences(root, "prepare", "data/splits", md5, True)) == []
+        shutil.rmtree(root / ".dvc/cache", ignore_errors=True)
 
 
 def test_a_pull_reads_no_file_of_dvc_that_is_not_part_of_the_pipeline(root: Path) -> None:

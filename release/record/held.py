@@ -44,7 +44,7 @@ def hold(records: Records, target: str | None = None, trusting: Collection[Path]
     if stored.policy != gates.policy_digest(params.gates):
         differences.append(f"{layout.PARAMS}: the gates are not those of the verdict")
     differences += (packages := plugins.differences(stored.plugins))
-    differences += lock_check.differences(tree)
+    differences += lock_check.differences(tree, trusting=trusted)
     differences += references.current(records, target) + looks.current(records)
     evidence = tree.evidence(scoring.digest_of(params.evaluate.scorers))
     again = judging.judge(params, evidence)

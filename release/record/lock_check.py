@@ -6,7 +6,7 @@ from typing import Any
 
 from checks import layout
 from checks.errors import EvidenceRefused
-from release.record import modules, pipeline_lock
+from release.record import folder_lists, modules, pipeline_lock
 from release.record.pipeline_lock import Stages
 from release.record.records import WorkTree
 
@@ -14,11 +14,12 @@ _MAKING = ("fetch", "prepare", "validate", "train", "merge")  # the stages that 
 _CHECKED = (f"{layout.REPORTS}/", layout.PROBES.as_posix(), *modules.CODE)  # and every module
 
 
-def differences(tree: WorkTree, stages: Collection[str] = ()) -> list[str]:
-    """One line for each difference between dvc.lock and dvc.yaml, the parameters, modules and reports.
+def differences(tree: WorkTree, stages: Collection[str] = (), trusting: Collection[str] = ()) -> list[str]:
+    """Return one line for each difference between dvc.lock and dvc.yaml, the parameters, modules, reports and lists.
 
-    Of the stages ``stages`` only, if given. Outputs in DVC's cache are checked by the verdict's own digests, except the
-    probes, which the verdict does not judge. Raises ParamsRefused if params.yaml cannot be read.
+    Of the stages ``stages`` only, if given. The contents of outputs in DVC's cache are checked by the verdict's own
+    digests, except the probes, which the verdict does not judge; here, folders are compared with their lists. Those in
+    ``trusting`` are not read. Raises ParamsRefused if params.yaml cannot be read.
     """
     said = tree.document
     try:
@@ -28,7 +29,7 @@ def differences(tree: WorkTree, stages: Collection[str] = ()) -> list[str]:
     reads = {name: keys for name, keys in pipeline_lock.READS.items() if not stages or name in stages}
     found = [*pipeline_lock.incomplete(pipeline, lock, reads), *pipeline_lock.otherwise(said, lock)]
     for name, ran in lock.items():
-        found += _changed(tree.root, name, ran)
+        found += _changed(tree.root, name, ran, trusting)
     return list(dict.fromkeys(found))
 
 
@@ -41,10 +42,14 @@ def _only(found: Stages, stages: Collection[str]) -> Stages:
     return {name: stage for name, stage in found.items() if name in stages} if stages else found
 
 
-def _changed(root: Path, stage: str, ran: Mapping[str, Any]) -> list[str]:
-    """Modules, reports and probes that differ from what the stage read and wrote."""
-    found = []
+def _changed(root: Path, stage: str, ran: Mapping[str, Any], trusting: Collection[str]) -> list[str]:
+    """Return a line for each module, report, probe and list that differs from what the stage read and wrote."""
+    found = list[str]()
+    outputs = {path for path, _ in pipeline_lock.files(ran, ("outs",))}
     for path, expected in pipeline_lock.files(ran):
+        if path in outputs and expected.endswith(".dir") and ".." not in Path(path).parts:
+            found += folder_lists.differences(root, stage, path, expected, path not in trusting)
+            continue
         if not path.endswith(modules.SUFFIX) and not path.startswith(_CHECKED):
             continue
         is_folder = modules.is_folder(path, expected)

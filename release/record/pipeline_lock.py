@@ -111,9 +111,9 @@ def otherwise(said: Mapping[str, Any], lock: Stages) -> Iterator[str]:
                 yield f"{layout.PARAMS}: {key} is not what {name} ran with"
 
 
-def files(ran: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Path and MD5 of each dependency and output of a stage in the lock."""
-    for kind in ("deps", "outs"):
+def files(ran: Mapping[str, Any], kinds: Collection[str] = ("deps", "outs")) -> Iterator[tuple[str, str]]:
+    """Yield path and MD5 of each dependency and output of a stage in the lock."""
+    for kind in kinds:
         for entry in _list(ran.get(kind)):
             yield str(_mapping(entry).get("path", "")), str(_mapping(entry).get("md5"))
 

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from checks import layout, plain_yaml
+from checks import digest, layout, plain_yaml
 
 _DIGESTS = ("md5", "md5-dos2unix")  # the names that DVC gives to digests of which it makes paths
 _DIGEST = re.compile(r"[0-9a-f]{32}(\.dir)?")
@@ -57,11 +57,6 @@ def guard(project: Path) -> None:
     Tree.load = classmethod(_checking_bytes(Tree.load.__func__))  # type: ignore[assignment, attr-defined]
     index_checkout.apply = _checking_changes(index_checkout.apply, project)
     Output._checkout = _checking_output(Output._checkout, project)
-
-
-def unsafe_path(path: object) -> bool:
-    """Whether a path in the list of a folder would leave that folder, or is none."""
-    return not isinstance(path, str) or "\0" in path or any(part in ("", ".", "..") for part in path.split("/"))
 
 
 def problem(project: Path, path: str, allowed: Sequence[Path] = layout.DVC_FOLDERS) -> str | None:
@@ -102,7 +97,8 @@ def _checking_paths(from_list: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(cls: Any, entries: Iterable[dict[str, Any]], *args: Any, **kwargs: Any) -> Any:
         listed = list(entries)
         for entry in listed:
-            if unsafe_path(path := entry.get(cls.PARAM_RELPATH)):
+            path = entry.get(cls.PARAM_RELPATH)
+            if not isinstance(path, str) or not digest.is_name(path):
                 _refuse(f"the list of a folder names {path!r}, which is not in that folder; find out who made it")
         return from_list(cls, listed, *args, **kwargs)
 

@@ -1,0 +1,87 @@
+"""Checks the folders that dvc.lock names: DVC's list of a folder has its digest, and names exactly the files there.
+
+dvc.lock names a folder by the MD5 of a list of its files, an object ``….dir`` in DVC's cache and remote. Whoever
+fetches the folder writes the files that the list names. Where the list is in the cache of this machine, it is read, and
+the verdict's own digests cover the contents. Where it is not, it is made again from the folder, byte by byte.
+"""
+
+import configparser
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from checks import digest, layout
+from release.record import modules
+
+_SUFFIX = ".dir"
+_BLOCK = 1 << 20
+
+
+def differences(root: Path, stage: str, path: str, md5: str, may_read: bool) -> Iterator[str]:
+    """Yield a line for what is wrong with the list ``md5`` of the folder ``path``, an output of ``stage``.
+
+    Nothing is yielded for a folder that is not here. ``may_read``: whether the contents of the folder may be read if
+    its list is not in the cache.
+    """
+    folder = root / path
+    if not folder.is_dir():
+        return
+    is_other = f"{path}: is not what {layout.LOCK} says of {stage}"
+    data = _cached(root, md5)
+    if data is None:
+        if may_read and _made_again(folder) != md5:
+            yield is_other
+        return
+    if f"{modules.md5_of(data)}{_SUFFIX}" != md5:
+        yield f"{path}: DVC's cache has another list than {md5}; remove it there, and `./lockstep dvc pull {path}`"
+        return
+    names = _names(data)
+    if names is None or not all(map(digest.is_name, names)):
+        yield f"{path}: its list {md5} names files outside of it: find out who made {layout.LOCK}"
+    elif names != set(modules.below(folder)):
+        yield is_other
+
+
+def _cached(root: Path, md5: str) -> bytes | None:
+    """Return the list ``md5`` from DVC's cache; None if it is not there."""
+    try:
+        return (_cache(root) / "files" / "md5" / md5[:2] / md5[2:]).read_bytes()
+    except OSError:
+        return None
+
+
+def _cache(root: Path) -> Path:
+    """Return the folder of DVC's cache: a process of DVC would need a second to say it."""
+    settings = configparser.ConfigParser(interpolation=None, strict=False)
+    try:
+        settings.read([root / ".dvc" / "config", root / ".dvc" / "config.local"])
+    except (configparser.Error, UnicodeDecodeError):
+        return root / ".dvc" / "cache"
+    return root / ".dvc" / settings.get("cache", "dir", fallback="cache").strip("\"'")
+
+
+def _names(data: bytes) -> set[str] | None:
+    """Return the paths in a list; None if it is none, or names a path twice."""
+    try:
+        entries = json.loads(data)
+        names = [entry["relpath"] for entry in entries]
+    except (ValueError, TypeError, KeyError):
+        return None
+    if not isinstance(entries, list) or not all(isinstance(name, str) for name in names) or len({*names}) != len(names):
+        return None
+    return {*names}
+
+
+def _made_again(folder: Path) -> str:
+    """Return the digest of the list that DVC would make of the folder."""
+    entries = [{"md5": _md5(folder / name), "relpath": name} for name in modules.below(folder)]
+    return f"{modules.md5_of(json.dumps(entries).encode())}{_SUFFIX}"
+
+
+def _md5(path: Path) -> str:
+    hasher = hashlib.md5(usedforsecurity=False)
+    with path.open("rb", buffering=0) as stream:
+        while block := stream.read(_BLOCK):
+            hasher.update(block)
+    return hasher.hexdigest()
