@@ -26,7 +26,9 @@ def md5_of(data: bytes) -> str:
 
 def listed(root: Path, names: object, cache: str = ".dvc/cache") -> str:
     """Put a list of ``names`` into the cache; its digest."""
-    entries = [{"md5": md5_of(str(name).encode()), "relpath": name} for name in names] if names else names
+    entries = (
+        [{"md5": md5_of(str(name).encode()), "relpath": name} for name in names] if isinstance(names, list) else names
+    )
     data = json.dumps(entries).encode()
     path = root / cache / "files/md5" / md5_of(data)[:2] / f"{md5_of(data)[2:]}.dir"
     path.parent.mkdir(parents=True, exist_ok=True)

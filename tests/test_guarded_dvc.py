@@ -1,11 +1,7 @@
 """DVC, as Lockstep runs it, writes only into the folders of data and models, whatever its files and its remote name."""
 
-import hashlib
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,38 +9,16 @@ import pytest
 import yaml
 
 from release.record import folder_lists
-from tests.conftest import REPOSITORY
-from tests.pipeline_repository import commit, git
+from tests import dvc_repository
+from tests.dvc_repository import PAYLOAD, ROWS, dvc, in_a_list, listed, locked, named_by_a_file, stored
+from tests.pipeline_repository import commit
 
 pytestmark = pytest.mark.slow
-
-ROWS = {"train.jsonl": b'{"id": 1}\n', "sub/test.jsonl": b'{"id": 2}\n'}
-CODE = b"# the code that signs\n"
-PAYLOAD = b"raise SystemExit('code from the remote')\n"
-PIPELINE = {"stages": {"prepare": {"cmd": "true", "outs": ["data/splits"]}}}
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with one output, in its cache and in its remote: the folders ``clone`` and ``remote`` below it."""
-    home = tmp_path_factory.mktemp("guarded")
-    root = home / "clone"
-    for name, data in ROWS.items():
-        path = root / "data/splits" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    (root / "release/verbs").mkdir(parents=True)
-    (root / "release/verbs/sign.py").write_bytes(CODE)
-    (root / "dvc.yaml").write_text(yaml.safe_dump(PIPELINE))
-    (root / ".gitignore").write_text("/data\n")
-    git(root, "init", "--quiet", "--initial-branch", "main")
-    for arguments in (["init"], ["remote", "add", "--default", "store", "../remote"], ["commit", "--force"], ["push"]):
-        done = dvc(root, *arguments, "--quiet")
-        assert done.returncode == 0, done.stderr
-    commit(root, "start")
-    shutil.rmtree(root / "data")
-    shutil.rmtree(root / ".dvc/cache")
-    return home
+    return dvc_repository.make(tmp_path_factory.mktemp("guarded"))
 
 
 @pytest.fixture
@@ -52,15 +26,6 @@ def root(made: Path, tmp_path: Path) -> Path:
     """A copy of the repository, with nothing in its cache and no output."""
     shutil.copytree(made, tmp_path / "copy")
     return tmp_path / "copy/clone"
-
-
-def dvc(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run DVC as `./lockstep dvc` does."""
-    home = {name: str(root.parent / "home") for name in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "DVC_SITE_CACHE_DIR")}
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "stages.tools.guarded_dvc", *arguments], cwd=root, capture_output=True, text=True,
-        env=os.environ | home | {"PYTHONPATH": str(REPOSITORY), "DVC_NO_ANALYTICS": "1"}, check=False,
-    )  # fmt: skip
 
 
 def outputs(root: Path) -> dict[str, bytes]:
@@ -85,43 +50,6 @@ def test_a_pull_reads_no_file_of_dvc_that_is_not_part_of_the_pipeline(root: Path
     (root / "reports/notes.dvc").write_text("outs: [")
     assert dvc(root, "pull").returncode == 0
     assert outputs(root) == ROWS
-
-
-def stored(root: Path, data: bytes, suffix: str = "") -> str:
-    """Put an object into the remote; its digest."""
-    md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
-    path = root.parent / "remote/files/md5" / md5[:2] / f"{md5[2:]}{suffix}"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    path.write_bytes(data)
-    return f"{md5}{suffix}"
-
-
-def named_by_a_file(root: Path, folder: str, out: str) -> list[str]:
-    """A ``.dvc`` file in ``folder`` that names an output elsewhere."""
-    (root / folder).mkdir(parents=True, exist_ok=True)
-    md5 = stored(root, PAYLOAD)
-    text = yaml.safe_dump({"outs": [{"md5": md5, "hash": "md5", "size": len(PAYLOAD), "path": out}]})
-    (root / folder / "x.dvc").write_text(text)
-    return ["pull", "--force", f"{folder}/x.dvc"]
-
-
-def locked(root: Path, md5: str) -> None:
-    """Have dvc.lock name another object as the only output."""
-    lock = yaml.safe_load((root / "dvc.lock").read_text())
-    lock["stages"]["prepare"]["outs"][0] |= {"md5": md5}
-    (root / "dvc.lock").write_text(yaml.safe_dump(lock))
-
-
-def listed(root: Path, *entries: dict[str, str]) -> None:
-    """Have dvc.lock name a list of files as the only output."""
-    locked(root, stored(root, json.dumps(list(entries)).encode(), ".dir"))
-
-
-def in_a_list(root: Path, path: str) -> list[str]:
-    """A list that names ``path``."""
-    listed(root, {"md5": stored(root, PAYLOAD), "relpath": path})
-    return ["pull"]
 
 
 def of_no_digest(root: Path) -> list[str]:

@@ -115,10 +115,20 @@ def get(root: Path, commit: str, path: Path, to: Path) -> str | None:
 
     The work tree, its outputs and git's index stay as they are.
     """
+    wanted = from_top(root, path).as_posix()
+    return _asked(root, "get", ".", wanted, "--rev", commit, "--out", str(to.resolve()))
+
+
+def read_lists(root: Path, commit: str) -> str | None:
+    """Read the lists of all folders that DVC knows in ``commit``; None, or why one cannot be read or is refused."""
+    return _asked(root, "list", ".", "--recursive", "--dvc-only", "--rev", commit)
+
+
+def _asked(root: Path, *arguments: str) -> str | None:
+    """Run DVC silently; None if it ends well, else its first error."""
     if importlib.util.find_spec("dvc") is None:
         return "DVC is not installed: pip install -c constraints.txt -e '.[dvc]'"
-    wanted = from_top(root, path).as_posix()
-    command = [sys.executable, *MODULE, "get", ".", wanted, "--rev", commit, "--out", str(to.resolve())]
+    command = [sys.executable, *MODULE, *arguments]
     try:
         done = subprocess.run(
             command, cwd=root, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False
@@ -127,9 +137,9 @@ def get(root: Path, commit: str, path: Path, to: Path) -> str | None:
         raise MachineRefused(f"{sys.executable}: {error.strerror}", "make the virtual environment again") from error
     if done.returncode == 0:
         return None
-    said = [line for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
-    errors = [line.removeprefix(_ERROR).removeprefix(_BUG) for line in said if line.startswith(_ERROR)]
-    return redact(next(iter(errors or said[-1:]), f"it ended with {done.returncode}"), 160)
+    printed = [line for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
+    errors = [line.removeprefix(_ERROR).removeprefix(_BUG) for line in printed if line.startswith(_ERROR)]
+    return redact(next(iter(errors or printed[-1:]), f"it ended with {done.returncode}"), 160)
 
 
 def from_top(root: Path, path: Path) -> Path:

@@ -86,6 +86,28 @@ def evidence() -> None:
     """Inspect the signed evidence of a release."""
 
 
+@evidence.command("recheck")
+@click.argument("names", metavar="[COMMIT]...", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.pass_obj
+@refusing
+def recheck(root: Path, names: tuple[str, ...], as_json: bool) -> None:
+    """Check whether fetching the data of a release could have written files beside data and models.
+
+    Checks all releases that ever ran in an environment, or the commits given. For releases that were signed before
+    Lockstep limited what DVC may write: docs/explanation/advisory-2026-11.md.
+    """
+    from release.verbs import recheck as verb
+
+    checked = verb.recheck(root, names)
+    if as_json:
+        click.echo(to_json([result.model_dump(mode="json") for result in checked]))
+    else:
+        click.echo(hanging(tables.rechecked(checked)))
+    if refused := verb.refusal(checked):
+        raise refused
+
+
 @evidence.command("show")
 @click.argument("image")
 @click.option("--target", metavar="REF", help="The branch whose signers count. Default: origin's default branch.")

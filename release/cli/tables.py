@@ -1,5 +1,6 @@
 """Renders the results of verbs as text: lines and tables. Prints nothing itself."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,10 @@ if TYPE_CHECKING:
     from checks.decision.policy_judgement import PolicyJudgement
     from checks.formats.evaluation_reports import EvaluationReport
     from checks.formats.serving import ServingReport
-    from checks.formats.verdict import Verdict
+    from checks.formats.verdict import Status, Verdict
     from release.verbs.build import Plan
     from release.verbs.evidence import Walk
+    from release.verbs.recheck import Rechecked
 
 MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?", "unavailable": "-"}
 COLOURS = {
@@ -169,6 +171,17 @@ def walk(found: "Walk") -> str:
         for step in found.steps
     ]
     return "\n".join(map(escape, lines))
+
+
+def rechecked(checked: "Iterable[Rechecked]") -> str:
+    """Return a line for each commit, and one below it for everything that is wrong or unknown there."""
+    lines = []
+    for result in checked:
+        status: Status = "fail" if result.unsafe else "inconclusive" if result.unknown else "pass"
+        ran = f"  {', '.join(result.releases)}" if result.releases else ""
+        lines.append(f"{MARKS[status]} {result.commit[:12]}{ran}")
+        lines += [f"    {line}" for line in (*result.unsafe, *result.unknown)]
+    return "\n".join(map(escape, lines)) or "nothing was released yet"
 
 
 def short(digest: str) -> str:
