@@ -86,7 +86,8 @@ def _pods(of: Scope) -> dict[str, Any]:
                     "port": "metrics",
                     "path": "/metrics",
                     "interval": "15s",
-                    "relabelings": [{"targetLabel": "model", "replacement": of.model}],
+                    # `replace` is the default, which the API server adds.
+                    "relabelings": [{"action": "replace", "targetLabel": "model", "replacement": of.model}],
                 }
             ],
         },
