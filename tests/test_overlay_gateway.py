@@ -153,7 +153,7 @@ REFUSED: dict[str, tuple[spoil.Spoil, str]] = {
         setting("/spec/selector", {"app": "evil"}, kind="Service"), "does not select the server"
     ),
     "a server that sends": (
-        setting("/spec/egress", [{}], kind="NetworkPolicy", name="server"), "a server sends nothing"
+        setting("/spec/egress", [{}], "add", kind="NetworkPolicy", name="server"), "a server sends nothing"
     ),
     "a second workload": (setting("/metadata/name", "other"), "there must be exactly one Deployment"),
 }  # fmt: skip
