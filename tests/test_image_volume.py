@@ -8,7 +8,6 @@ import json
 import re
 import subprocess
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ FOLDER = PLACE.rpartition("-")[0]
 
 
 @pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def node(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The name of the cluster, whose node has an image of weights alone. It pulls the server."""
     name = programs.kind_cluster()
     archive = tmp_path_factory.mktemp("weights") / "root.tar"
@@ -36,7 +35,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         tar.addfile(link)
     run("docker", "import", str(archive), WEIGHTS)
     run("kind", "load", "docker-image", "--name", name, WEIGHTS)
-    yield name
+    return name
 
 
 def _add(tar: tarfile.TarFile, path: str, data: bytes) -> None:
