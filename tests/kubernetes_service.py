@@ -54,9 +54,9 @@ def api_server(folder: Path) -> Iterator[ApiServer]:
     client, peer, port = (mlflow_service.free_port() for _ in range(3))
     keys = folder / "keys"
     keys.mkdir(parents=True)
-    subprocess.run(["openssl", "genrsa", "-out", keys / "sa.key", "2048"], check=True, capture_output=True)
-    public = ["openssl", "rsa", "-in", keys / "sa.key", "-pubout", "-out", keys / "sa.pub"]
-    subprocess.run(public, check=True, capture_output=True)
+    private, public = str(keys / "sa.key"), str(keys / "sa.pub")
+    for command in (["genrsa", "-out", private, "2048"], ["rsa", "-in", private, "-pubout", "-out", public]):
+        subprocess.run(["openssl", *command], check=True, capture_output=True)
     tokens = {ADMIN: secrets.token_hex(16), VIEWER: secrets.token_hex(16)}
     rows = (f'{tokens[ADMIN]},{ADMIN},{ADMIN},"system:masters"', f'{tokens[VIEWER]},{VIEWER},{VIEWER},"viewers"')
     (keys / "tokens.csv").write_text("".join(f"{row}\n" for row in rows))
@@ -74,7 +74,7 @@ def api_server(folder: Path) -> Iterator[ApiServer]:
             f"--etcd-servers={etcd}", f"--cert-dir={keys}", f"--token-auth-file={keys / 'tokens.csv'}",
             "--authorization-mode=RBAC", "--service-cluster-ip-range=10.0.0.0/24", "--allow-privileged=true",
             "--disable-admission-plugins=ServiceAccount", "--service-account-issuer=https://kubernetes.default.svc",
-            f"--service-account-key-file={keys / 'sa.pub'}", f"--service-account-signing-key-file={keys / 'sa.key'}",
+            f"--service-account-key-file={public}", f"--service-account-signing-key-file={private}",
         ],
     )  # fmt: skip
     with contextlib.ExitStack() as stack:

@@ -320,7 +320,9 @@ def test_a_ready_pod_of_another_model_is_drift(cloud: World, kubectl: Path) -> N
         f"Pod server-5f-x: gets requests, and its lockstep/model is 'sha256:{'0' * 64}', "
         f"the release says {cloud.old.model!r}"
     )
-    for over in ({"metadata": earlier["metadata"] | {"deletionTimestamp": "now"}}, {"status": {"conditions": []}}):
+    gone = {"metadata": earlier["metadata"] | {"deletionTimestamp": "now"}}
+    unready: dict[str, Any] = {"status": {"conditions": []}}
+    for over in (gone, unready):
         put(kubectl, [earlier | over], "pods")
         assert in_cluster(cloud) == []
 
