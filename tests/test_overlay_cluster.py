@@ -96,6 +96,22 @@ def test_the_pages_limit_for_a_quota_of_cpu_is_accepted(tree: Path) -> None:
     assert server["resources"]["limits"]["cpu"] == "4"
 
 
+def test_copies_of_files_as_they_were_shipped_earlier_are_accepted(tree: Path) -> None:
+    """Without the defaults that are written out since: a team has a copy of its own."""
+    kserve, network = tree / "components" / "kserve" / "kustomization.yaml", tree / "base" / "network.yaml"
+    text = kserve.read_text()
+    start, end = (
+        text.index("      - op: add # the default"),
+        text.index("      - op: add\n        path: /spec/predictor/dep"),
+    )
+    kserve.write_text(text[:start] + text[end:])
+    network.write_text(f"{network.read_text()}  egress: []\n")
+    edit(tree, "staging", lambda own: own.update(resources=["release/kserve"]))
+    assert failures(tree) == []
+    (server,) = kubernetes_tools.pod(kubernetes_tools.build(tree / "staging"))["containers"]
+    assert server["ports"] == [{"name": "http", "containerPort": 8080}]
+
+
 # Routes.
 
 
