@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ _OF_A_COMPONENT = {
 }
 
 # Of objects of operators the fields that we write, as their documentation has them: no schema of them can be installed.
-# A key with a mark of question may be absent; a type is a leaf, and a list of one is a list of such.
+# A key with a mark of question may be absent; a type is a leaf, and a list of one is a list of such. Inside lists each key
+# with a default of its schema must be there: Argo CD compares such lists whole, and the API server adds the defaults.
 _RULE = {"record?": str, "alert?": str, "expr": str, "for?": str, "labels?": dict, "annotations?": dict}
 _ARGUMENT = {"name": str, "valueFrom": {"fieldRef": {"fieldPath": str}}}
 _MATCHER = {"name": str, "value": str, "matchType": str}
@@ -80,13 +82,15 @@ _OF_OPERATORS: dict[tuple[str, str], dict[str, Any]] = {
         ],
     },
     ("gateway.networking.k8s.io/v1", "HTTPRoute"): {
-        "parentRefs": [{"name": str, "namespace": str, "sectionName": str}],
+        "parentRefs": [{"group": str, "kind": str, "name": str, "namespace": str, "sectionName": str}],
         "hostnames": [str],
         "rules": [
             {
                 "matches": [{"path": {"type": str, "value": str}}],
                 "timeouts": {"request": str},
-                "backendRefs": [{"name": str, "port": int, "namespace?": str, "weight?": int}],
+                "backendRefs": [
+                    {"group": str, "kind": str, "name": str, "port": int, "namespace?": str, "weight": int}
+                ],
             }
         ],
     },
@@ -97,7 +101,12 @@ _OF_OPERATORS: dict[tuple[str, str], dict[str, Any]] = {
     ("monitoring.coreos.com/v1", "PodMonitor"): {
         "selector": {"matchLabels": dict},
         "podMetricsEndpoints": [
-            {"port": str, "path": str, "interval": str, "relabelings": [{"targetLabel": str, "replacement": str}]}
+            {
+                "port": str,
+                "path": str,
+                "interval": str,
+                "relabelings": [{"action": str, "targetLabel": str, "replacement": str}],
+            }
         ],
     },
     ("monitoring.coreos.com/v1", "PrometheusRule"): {"groups": [{"name": str, "rules": [_RULE]}]},
@@ -155,13 +164,26 @@ def tried(folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def validate(item: dict[str, Any], version: str) -> None:
-    """Hold an object to the schema of its kind, unknown fields refused; KServe's to the schema of its parts."""
+    """Hold an object to the schema of its kind, unknown fields refused; KServe's to the schema of its parts.
+
+    Lists must not be empty: the API server drops them, so that ``kubectl diff`` never ends.
+    """
+    assert not (empty := list(_empty_lists(item, item["kind"]))), empty
     if item["apiVersion"].startswith("serving.kserve.io/"):
         _validate_inference_service(item, version)
     elif spec := _OF_OPERATORS.get((item["apiVersion"], item["kind"])):
         _has(item, {"apiVersion": str, "kind": str, "metadata": _METADATA, "spec": spec}, item["kind"])
     else:
         _schemas().validate(item, version, strict=True)
+
+
+def _empty_lists(value: Any, at: str) -> Iterator[str]:
+    """The paths of all empty lists, however deep."""
+    if value == []:
+        yield at
+    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, entry in entries:
+        yield from _empty_lists(entry, f"{at}.{key}")
 
 
 def _has(value: Any, shape: Any, at: str) -> None:
@@ -193,6 +215,7 @@ def _validate_inference_service(item: dict[str, Any], version: str) -> None:
     assert set(item["spec"]) == {"predictor"}
     pod = dict(item["spec"]["predictor"])
     assert pod["containers"][0]["name"] == "kserve-container"
+    assert all("protocol" in port for port in pod["containers"][0]["ports"])  # a default of KServe's schema
     for name, kind in _OF_A_COMPONENT.items():
         assert isinstance(pod.pop(name), kind), name
     assert item["spec"]["predictor"]["minReplicas"] <= item["spec"]["predictor"]["maxReplicas"]

@@ -6,12 +6,15 @@ Where one is missing, the tests that run it are skipped, and the summary says ho
 
 import os
 import shutil
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
 REQUIRE = "LOCKSTEP_REQUIRE"
 COSIGN3 = "LOCKSTEP_COSIGN3"  # the path of a cosign 3; `.ci/cosign3 FOLDER` gets it from Debian's testing
+KUBERNETES = "LOCKSTEP_KUBERNETES"  # a folder with kube-apiserver; `.ci/kubernetes programs FOLDER` gets it
+NODE = "LOCKSTEP_KUBERNETES_NODE"  # the name of a disposable cluster of kind; `.ci/kubernetes node IMAGE` makes it
 # Each program with the packages of Debian that bring it.
 PACKAGES = {
     "chromium-headless-shell": "chromium-headless-shell",
@@ -45,6 +48,28 @@ def cosign3() -> str:
     if not found:
         pytest.skip(f"{COSIGN3} names no cosign 3: .ci/cosign3 FOLDER gets one from Debian's testing")
     return found
+
+
+def kube_apiserver() -> Path:
+    """The program kube-apiserver; the test is skipped where there is none, also under LOCKSTEP_REQUIRE: no index has it."""
+    folder = os.environ.get(KUBERNETES)
+    if not folder:
+        pytest.skip(f"{KUBERNETES} names no folder with kube-apiserver: .ci/kubernetes programs FOLDER gets it")
+    program = Path(folder) / "kube-apiserver"
+    assert os.access(program, os.X_OK), f"{KUBERNETES}: {program} is no program"
+    for other in ("etcd", "kubectl", "openssl", "diff"):
+        assert shutil.which(other), (
+            f"{other} is not on PATH: apt-get install etcd-server kubernetes-client openssl diffutils"
+        )
+    return program
+
+
+def kind_cluster() -> str:
+    """The name of a disposable cluster of kind with one node; the test is skipped where there is none."""
+    name = os.environ.get(NODE)
+    if not name:
+        pytest.skip(f"{NODE} names no cluster of kind: .ci/kubernetes node IMAGE makes one")
+    return name
 
 
 def missing(program: str, why: str) -> NoReturn:

@@ -1,5 +1,6 @@
 """`lockstep admission`: the policies admit what was promoted and nothing else, as far as that shows without a cluster.
 
+The runtime of Kubernetes' expression language evaluates Kubernetes' own policy.
 policy-controller's own tester reads its policy, where that program is. Elsewhere cosign evaluates it, whose verification
 it uses, and with its OPA the rules for Gatekeeper and Ratify. Kyverno's rules are evaluated here by its documentation.
 """
@@ -27,7 +28,7 @@ from release.promotion.admission.admitted import Admitted
 from release.verbs import keys as key_verbs
 from release.verbs import quarantine, rollback
 from release.verbs.admission import CONTROLLERS, admission
-from tests import ledger_tree, programs, spoil
+from tests import kubernetes_tools, ledger_tree, programs, spoil
 from tests import promotion_tree as tree
 from tests.ledger_tree import keep
 from tests.promotion_tree import Release, move
@@ -172,6 +173,112 @@ def test_kyvernos_policy_enforces_in_the_namespace_of_the_environment(world: Wor
     keys = {"publicKeys": public, "rekor": {"ignoreTlog": True}, "ctlog": {"ignoreSCT": True}}
     assert attestors == {"count": 1, "entries": [{"keys": keys}]}
     assert found["spec"]["webhookConfiguration"]["failurePolicy"] == "Fail"
+
+
+# -- Kubernetes itself, by the runtime of its language
+
+
+def kubernetes(spec: dict[str, Any], pod: dict[str, Any], before: dict[str, Any] | None = None) -> tuple[bool, str]:
+    """Whether the policy admits a pod that is created, or that was ``before``, and the message of a refusal."""
+    cel = pytest.importorskip("cel_expr_python.cel", reason="pip install -c constraints.txt -e .[dev]")
+    strings = pytest.importorskip("cel_expr_python.ext.ext_strings")
+    names = ("object", "oldObject", "request", "variables")
+    language = cel.NewEnv(variables=dict.fromkeys(names, cel.Type.DYN), extensions=[strings.ExtStrings()])
+    data: dict[str, Any] = {
+        "object": {"spec": pod},
+        "oldObject": None if before is None else {"spec": before},
+        "request": {"operation": "CREATE" if before is None else "UPDATE"},
+        "variables": {},
+    }
+
+    def value(expression: str) -> Any:
+        return language.compile(expression).eval(data=data).plain_value()
+
+    for variable in spec["variables"]:
+        data["variables"][variable["name"]] = value(variable["expression"])
+    (validation,) = spec["validations"]
+    return value(validation["expression"]), value(validation["messageExpression"])
+
+
+def test_kubernetes_admits_what_was_promoted_wherever_the_image_is_and_however_it_is_written(world: World) -> None:
+    policy, binding = yaml.safe_load_all(admission(world.root, "staging", "kubernetes"))
+    first, second, third = (release.image for release in world.releases)
+    host, _, rest = third.partition("/")
+    name = f"{host}/{rest.partition('@')[0]}"
+    digest = third.partition("@")[2]
+
+    def runs(image: str) -> dict[str, Any]:
+        return {"containers": [{"name": "server", "image": image}]}
+
+    pods: dict[str, tuple[dict[str, Any], bool]] = {
+        "what runs": (runs(second), True),
+        "what ran before": (runs(first), True),
+        "with its tag too": (runs(second.replace("@", ":v1@")), True),
+        "the weights as a volume": (
+            runs("proxy:1") | {"volumes": [{"emptyDir": {}}, {"image": {"reference": second}}]},
+            True,
+        ),
+        "another's image": (runs("docker.io/library/proxy:1"), True),
+        "a longer name": (runs(f"{name}-tools:1"), True),
+        "signed and not promoted": (runs(third), False),
+        "with the tag of another": (runs(third.replace("@", ":v1@")), False),
+        "the same as a volume": (
+            runs("proxy:1") | {"volumes": [{"emptyDir": {}}, {"image": {"reference": third}}]},
+            False,
+        ),
+        "before it starts": (runs(second) | {"initContainers": [{"image": third}]}, False),
+        "a debugger": (runs(second) | {"ephemeralContainers": [{"image": third}]}, False),
+        "a second container": ({"containers": [{"image": second}, {"image": third}]}, False),
+        "never signed": (runs(f"{name}@sha256:{'0' * 64}"), False),
+        "a promoted digest as the tag": (runs(f"{name}:sha256-{second.rpartition(':')[2]}@{digest}"), False),
+        "a tag": (runs(f"{name}:v1"), False),
+        "no tag": (runs(name), False),
+    }
+    assert {what: kubernetes(policy["spec"], pod)[0] for what, (pod, _) in pods.items()} == {
+        what: admitted for what, (_, admitted) in pods.items()
+    }
+    assert kubernetes(policy["spec"], runs(third))[1] == f"not promoted to staging, or in quarantine: {third}"
+    # A running pod may be changed, so that it can end. Its image may not be changed to one that was not promoted.
+    assert kubernetes(policy["spec"], runs(third), runs(third))[0]
+    assert not kubernetes(policy["spec"], runs(third), runs(second))[0]
+    assert not kubernetes(policy["spec"], runs(second) | {"ephemeralContainers": [{"image": third}]}, runs(second))[0]
+
+    for document in (policy, binding):
+        for version in kubernetes_tools.VERSIONS:
+            kubernetes_tools.validate(document, version)
+    assert policy["spec"]["failurePolicy"] == "Fail"
+    (rule,) = policy["spec"]["matchConstraints"]["resourceRules"]
+    assert (rule["resources"], rule["operations"]) == (["pods", "pods/ephemeralcontainers"], ["CREATE", "UPDATE"])
+    own = yaml.safe_load((world.root / STAGING / "kustomization.yaml").read_text())["namespace"]
+    selector = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": own}}}
+    assert binding["spec"] == {
+        "policyName": policy["metadata"]["name"], "validationActions": ["Deny"], "matchResources": selector,
+    }  # fmt: skip
+
+
+def test_kubernetes_takes_no_other_spelling_of_a_registry_for_another_repository() -> None:
+    names = (
+        "registry.example/team/router",
+        "docker.io/team/router",
+        "index.docker.io/team/router",
+        "hub.example:443/a/b",
+    )
+    admitted = Admitted("staging", "router-staging", names, ("sha256:1",), (), 1)
+    policy, _ = CONTROLLERS["kubernetes"](admitted).documents
+    for image in (
+        "registry.example/team/router", "Registry.EXAMPLE/team/router", "registry.example:443/team/router", "team/router",
+        "docker.io/team/router", "index.docker.io/team/router", "hub.example/a/b", "hub.example:443/a/b",
+    ):  # fmt: skip
+        for end, promoted in (("@sha256:1", True), ("@sha256:2", False), (":v1", False), ("", False)):
+            assert kubernetes(policy["spec"], {"containers": [{"image": image + end}]})[0] is promoted, image + end
+    for image in ("registry.example:5000/team/router", "registry.example/team/router2", "mirror.example/team/router"):
+        assert kubernetes(policy["spec"], {"containers": [{"image": f"{image}:v1"}]})[0], image
+
+
+def test_kubernetes_policy_says_that_it_checks_digests_alone_and_nothing_of_signers(world: World) -> None:
+    comments = [line for line in admission(world.root, "staging", "kubernetes").splitlines() if line.startswith("#")]
+    (comment,) = comments
+    assert comment.startswith("# WEAKER than `lockstep promote`: the list of digests is all that decides.")
 
 
 # -- who must have signed: the shape of both policies

@@ -48,8 +48,11 @@ if what == "namespace":
     name = said[said.index("get") + 2]
     sys.exit(None if name in open("namespaces").read().split() else f'Error from server (NotFound): namespaces "{name}" not found')
 kinds = [kind.partition(".")[0] for kind in what.split(",")]
-if "inferenceservices" in kinds and not os.path.exists("inferenceservices.json"):
-    sys.exit("error: the server doesn't have a resource type \\"inferenceservices\\"")
+if what in os.environ.get("FORBIDDEN", "").split():
+    sys.exit(f'Error from server (Forbidden): {what} is forbidden: User "viewer" cannot list resource in the namespace "model-production"')
+for kind in ("inferenceservices", "rollouts"):
+    if kind in kinds and not os.path.exists(f"{kind}.json"):
+        sys.exit(f"error: the server doesn't have a resource type {kind}")
 try:
     texts = [open(f"{kind}.json").read() for kind in kinds]
 except OSError as error:
@@ -87,14 +90,22 @@ def cloud(world: World, kubectl: Path) -> World:
     """A cluster that runs what kustomize makes of production, as an API server completes it, down to a pod."""
     items = kubernetes_tools.build(world.root / layout.ENVIRONMENTS / "production")
     (server,) = [item for item in items if item["kind"] == "Deployment"]
-    server["metadata"] |= {"uid": "1", "resourceVersion": "7", "generation": 2}
-    server["status"] = {"readyReplicas": 2}
+    server["metadata"] |= {"uid": "1", "resourceVersion": "7"}
+    finish(server, 2)
     server["spec"]["template"]["spec"]["dnsPolicy"] = "ClusterFirst"
     server["spec"]["template"]["spec"]["containers"][0]["terminationMessagePath"] = "/dev/termination-log"
     put(kubectl, [server])
     put(kubectl, [item for item in items if item["kind"] == "Service"], "services")
     run(kubectl, server)
     return world
+
+
+def finish(item: dict[str, Any], replicas: int) -> None:
+    """Give a Deployment or a Rollout the status of one whose pods are all of its latest change, and ready."""
+    item["metadata"]["generation"] = 2
+    names = ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas")
+    progressing = {"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable", "message": "done"}
+    item["status"] = {"observedGeneration": 2, "conditions": [progressing]} | dict.fromkeys(names, replicas)
 
 
 def run(kubectl: Path, deployment: dict[str, Any]) -> None:
@@ -104,7 +115,9 @@ def run(kubectl: Path, deployment: dict[str, Any]) -> None:
     made = {"labels": labels, "ownerReferences": [owner(deployment)]}
     replicas = workload("ReplicaSet", "server-5f", template | {"metadata": {"labels": labels}}, uid="2", **made)
     put(kubectl, [replicas], "replicasets")
-    put(kubectl, [pod("server-5f-x", labels, template["spec"], ownerReferences=[owner(replicas)])], "pods")
+    annotations = template["metadata"]["annotations"]
+    made = {"annotations": annotations, "ownerReferences": [owner(replicas)]}
+    put(kubectl, [pod("server-5f-x", labels, template["spec"], **made)], "pods")
 
 
 def owner(item: dict[str, Any]) -> dict[str, Any]:
@@ -117,7 +130,9 @@ def workload(kind: str, name: str, template: dict[str, Any], **metadata: Any) ->
 
 
 def pod(name: str, labels: dict[str, str], spec: dict[str, Any], **metadata: Any) -> dict[str, Any]:
-    return {"kind": "Pod", "metadata": {"name": name, "uid": name, "labels": labels} | metadata, "spec": spec}
+    status = {"conditions": [{"type": "Ready", "status": "True"}]}
+    metadata = {"name": name, "uid": name, "labels": labels} | metadata
+    return {"kind": "Pod", "metadata": metadata, "spec": spec, "status": status}
 
 
 def put(kubectl: Path, items: list[dict[str, Any]], kind: str = "deployments") -> None:
@@ -244,6 +259,122 @@ def test_what_runs_where_nothing_was_promoted_is_drift(cloud: World, kubectl: Pa
     ]
 
 
+# What a cluster has not done.
+
+
+def status(**fields: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda item: item["status"].update(fields)
+
+
+def condition(name: str, value: str, reason: str, message: str) -> dict[str, str]:
+    return {"type": name, "status": value, "reason": reason, "message": message}
+
+
+STUCK = condition(
+    "Progressing", "False", "ProgressDeadlineExceeded", 'ReplicaSet "server-5f" has timed out progressing.'
+)
+REFUSED = condition(
+    "ReplicaFailure", "True", "FailedCreate", "exceeded quota: team, must specify limits.cpu for: server"
+)
+HALF = "of 2 servers 1 are of the latest change, 2 ready, 2 available; 3 pods are there"
+UNFINISHED: dict[str, tuple[Callable[[dict[str, Any]], object], list[str]]] = {
+    "scaled to 0": (lambda item: item["spec"].update(replicas=0), ["is scaled to 0: nothing answers"]),
+    "not seen": (status(observedGeneration=1), ["its controller has not seen its latest change (generation 2, seen 1)"]),
+    "no controller": (lambda item: item.pop("status"), ["its controller has not seen its latest change (generation 2, seen None)"]),
+    "half-way": (status(replicas=3, updatedReplicas=1), [HALF]),
+    "stuck": (
+        status(replicas=3, updatedReplicas=1, conditions=[STUCK]),
+        ['is stuck: ProgressDeadlineExceeded: ReplicaSet "server-5f" has timed out progressing.', HALF],
+    ),
+    "a quota": (
+        status(readyReplicas=1, availableReplicas=1, conditions=[REFUSED]),
+        [f"is stuck: FailedCreate: {REFUSED['message']}", "of 2 servers 2 are of the latest change, 1 ready, 1 available; 2 pods are there"],
+    ),
+    "one pod unready": (status(readyReplicas=1, availableReplicas=1), ["of 2 servers 2 are of the latest change, 1 ready, 1 available; 2 pods are there"]),
+    "none available": (
+        lambda item: [item["status"].pop(name) for name in ("readyReplicas", "availableReplicas")],
+        ["of 2 servers 2 are of the latest change, 0 ready, 0 available; 2 pods are there"],
+    ),
+    "earlier pods are left": (status(replicas=3), ["of 2 servers 2 are of the latest change, 2 ready, 2 available; 3 pods are there"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", UNFINISHED)
+def test_a_rollout_that_is_not_finished_is_drift(case: str, cloud: World, kubectl: Path) -> None:
+    change, lines = UNFINISHED[case]
+    (server,) = live(kubectl)
+    change(server)
+    put(kubectl, [server])
+    findings = in_cluster(cloud)
+    assert [finding.mirror for finding in findings] == [f"Deployment server: {line}" for line in lines]
+    todo = "wait for the rollout, or see `kubectl -n model-production describe pods,replicasets`"
+    assert {(finding.severity, finding.todo) for finding in findings} == {("drift", todo)}
+
+
+def test_a_ready_pod_of_another_model_is_drift(cloud: World, kubectl: Path) -> None:
+    (earlier,) = live(kubectl, "pods")
+    earlier["metadata"]["annotations"]["lockstep/model"] = f"sha256:{'0' * 64}"
+    put(kubectl, [earlier], "pods")
+    (finding,) = in_cluster(cloud)
+    assert finding.mirror == (
+        f"Pod server-5f-x: gets requests, and its lockstep/model is 'sha256:{'0' * 64}', "
+        f"the release says {cloud.old.model!r}"
+    )
+    gone = {"metadata": earlier["metadata"] | {"deletionTimestamp": "now"}}
+    unready: dict[str, Any] = {"status": {"conditions": []}}
+    for over in (gone, unready):
+        put(kubectl, [earlier | over], "pods")
+        assert in_cluster(cloud) == []
+
+
+@pytest.fixture
+def rollout(cloud: World, kubectl: Path) -> dict[str, Any]:
+    """The same with Argo Rollouts: the Rollout runs the pods, and the Deployment has none."""
+    own = cloud.root / layout.ENVIRONMENTS / "production" / "kustomization.yaml"
+    own.write_text(
+        own.read_text().replace("release/deployment", "release/rollout").replace("kind: Deployment", "kind: Rollout")
+    )
+    items = {item["kind"]: item for item in kubernetes_tools.build(own.parent)}
+    (server,) = live(kubectl)
+    moved = items["Rollout"]
+    moved["metadata"]["uid"] = "3"
+    finish(moved, 2)
+    moved["status"] |= {"observedGeneration": "2", "phase": "Healthy"}
+    put(kubectl, [moved], "rollouts")
+    server["spec"]["replicas"] = 0
+    run(kubectl, moved | {"spec": server["spec"]})
+    put(kubectl, [server])
+    return moved
+
+
+def test_the_pods_of_a_rollout_are_the_servers_and_its_phase_counts(
+    cloud: World, kubectl: Path, rollout: dict[str, Any]
+) -> None:
+    assert in_cluster(cloud) == []
+    rollout["status"] |= {"phase": "Paused", "message": "CanaryPauseStep"}
+    put(kubectl, [rollout], "rollouts")
+    assert [finding.mirror for finding in in_cluster(cloud)] == ["Rollout server: is Paused: CanaryPauseStep"]
+    rollout["spec"]["workloadRef"]["name"] = "other"
+    put(kubectl, [rollout], "rollouts")
+    lines = [finding.mirror for finding in in_cluster(cloud)]
+    assert lines == [
+        "Deployment server: ReplicaSet server-5f: has the labels by which the server is found",
+        "Deployment server: is scaled to 0: nothing answers",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["inferenceservices.serving.kserve.io", "rollouts.argoproj.io"])
+def test_a_kind_that_the_caller_may_not_list_names_the_role_and_not_another_cluster(
+    kind: str, cloud: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORBIDDEN", kind)
+    (finding,) = in_cluster(cloud)
+    assert (finding.severity, finding.todo) == (
+        "unreachable", "let the caller list it, by the Role in docs/how-to/mirrors.md#clusters",
+    )  # fmt: skip
+    assert f"{kind} is forbidden" in finding.mirror
+
+
 @pytest.fixture
 def kserve(cloud: World, kubectl: Path) -> World:
     """The same with KServe: what it makes of an InferenceService carries its labels, and selects by its own."""
@@ -257,8 +388,12 @@ def kserve(cloud: World, kubectl: Path) -> World:
     labels = {"app": "isvc.server-predictor"} | server["metadata"]["labels"] | predictor["labels"]
     made = {"labels": labels, "ownerReferences": [owner(server)]}
     (deployment,) = live(kubectl)
-    template = {"metadata": {"labels": labels}, "spec": deployment["spec"]["template"]["spec"]}
+    annotations = predictor["annotations"]
+    template = {
+        "metadata": {"labels": labels, "annotations": annotations}, "spec": deployment["spec"]["template"]["spec"],
+    }  # fmt: skip
     deployment = workload("Deployment", "server-predictor", template, uid="1", **made)
+    finish(deployment, 1)
     put(kubectl, [deployment])
     run(kubectl, deployment)
     leads = service("server-predictor", {"app": labels["app"]}, 8000)
@@ -269,6 +404,18 @@ def kserve(cloud: World, kubectl: Path) -> World:
 
 def test_what_kserve_makes_of_the_server_agrees(kserve: World) -> None:
     assert in_cluster(kserve) == []
+
+
+def test_kserve_that_made_nothing_and_a_deployment_of_it_that_is_stuck_are_drift(kserve: World, kubectl: Path) -> None:
+    (deployment,) = live(kubectl)
+    deployment["status"]["conditions"] = [STUCK]
+    put(kubectl, [deployment])
+    (finding,) = in_cluster(kserve)
+    assert finding.mirror.startswith("Deployment server-predictor: is stuck: ProgressDeadlineExceeded")
+    for kind in ("deployments", "replicasets", "pods", "services"):
+        put(kubectl, [], kind)
+    (finding,) = in_cluster(kserve)
+    assert finding.mirror == "InferenceService server: the cluster has made no Deployment of it"
 
 
 def test_a_pod_that_kserves_own_service_would_find_is_drift(kserve: World, kubectl: Path) -> None:

@@ -88,6 +88,30 @@ def test_what_the_page_puts_beside_and_into_an_environment_is_valid_and_accepted
         kubernetes_tools.validate(item, kubernetes_tools.VERSIONS[0])
 
 
+def test_the_pages_limit_for_a_quota_of_cpu_is_accepted(tree: Path) -> None:
+    (own,) = examples("environments.md", "What a pod may do")
+    edit(tree, "staging", lambda value: value.update(patches=[*value["patches"], *own["patches"]]))
+    assert failures(tree) == []
+    (server,) = kubernetes_tools.pod(kubernetes_tools.build(tree / "staging"))["containers"]
+    assert server["resources"]["limits"]["cpu"] == "4"
+
+
+def test_copies_of_files_as_they_were_shipped_earlier_are_accepted(tree: Path) -> None:
+    """Without the defaults that are written out since: a team has a copy of its own."""
+    kserve, network = tree / "components" / "kserve" / "kustomization.yaml", tree / "base" / "network.yaml"
+    text = kserve.read_text()
+    start, end = (
+        text.index("      - op: add # the default"),
+        text.index("      - op: add\n        path: /spec/predictor/dep"),
+    )
+    kserve.write_text(text[:start] + text[end:])
+    network.write_text(f"{network.read_text()}  egress: []\n")
+    edit(tree, "staging", lambda own: own.update(resources=["release/kserve"]))
+    assert failures(tree) == []
+    (server,) = kubernetes_tools.pod(kubernetes_tools.build(tree / "staging"))["containers"]
+    assert server["ports"] == [{"name": "http", "containerPort": 8080}]
+
+
 # Routes.
 
 
@@ -232,6 +256,20 @@ def test_the_pods_of_a_rollout_are_those_of_the_release_and_it_asks_about_that_r
     (model,) = [arg["valueFrom"]["fieldRef"]["fieldPath"] for arg in analysis["args"] if arg["name"] == "model"]
     assert model == "metadata.annotations['lockstep/model']"
     assert {arg["name"] for arg in analysis["args"]} == {arg["name"] for arg in template["spec"]["args"]}
+
+
+def test_the_shipped_number_of_servers_becomes_the_rollouts_by_one_word(
+    stepwise: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = stepwise / "staging" / "kustomization.yaml"
+    shipped = (REPOSITORY / layout.ENVIRONMENTS / "staging" / "kustomization.yaml").read_text()
+    own.write_text(shipped.replace("- release/deployment", "- release/rollout"))
+    refused(stepwise, "/spec/replicas.*. With release/rollout .*: write `kind: Rollout` in that patch's target")
+    own.write_text(own.read_text().replace("kind: Deployment", "kind: Rollout"))
+    items = {item["kind"]: item["spec"] for item in kubernetes_tools.build(stepwise / "staging")}
+    assert (items["Rollout"]["replicas"], "replicas" in items["Deployment"]) == (1, False)
+    monkeypatch.setattr(kustomize, "PROGRAM", "no-such-program")
+    assert failures(stepwise) == []
 
 
 def test_a_rollout_of_nothing_is_nothing(stepwise: Path) -> None:

@@ -461,7 +461,7 @@ TAMPERS: list[tuple[spoil.Spoil, str, str | None]] = [
     (an("autoscaling/v2", "HorizontalPodAutoscaler", {"scaleTargetRef": TARGET | {"name": "x"}, "maxReplicas": 1}), "spec.scaleTargetRef: is", None),
     (an("keda.sh/v1alpha1", "ScaledObject", {"scaleTargetRef": TARGET, "triggers": []}), "spec.minReplicaCount: is 0", None),
     (operations({"op": "replace", "path": "/spec/ingress", "value": []}, kind="NetworkPolicy"), "no NetworkPolicy lets a request in", None),
-    (operations({"op": "replace", "path": "/spec/egress", "value": [{}]}, kind="NetworkPolicy"), "NetworkPolicy server: spec.egress", None),
+    (operations({"op": "add", "path": "/spec/egress", "value": [{}]}, kind="NetworkPolicy"), "NetworkPolicy server: spec.egress", None),
     (operations({"op": "replace", "path": "/spec/podSelector", "value": {"matchLabels": {"a": "b"}}}, kind="NetworkPolicy"), "no NetworkPolicy closes its way out", None),
     (removed("networking.k8s.io/v1", "NetworkPolicy"), "no NetworkPolicy closes its way out", None),
     (removed("v1", "Service"), "no Service leads to it", None),

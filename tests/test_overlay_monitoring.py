@@ -15,7 +15,7 @@ from checks.config.monitor import Monitor
 from release.cli import main
 from release.monitoring import component, route, rules
 from release.monitoring.queries import Scope
-from release.overlay import edits, gateway, monitored, overlays
+from release.overlay import edits, gateway, monitored, overlays, scaling
 from tests import kubernetes_tools, programs, spoil
 from tests.conftest import REPOSITORY, dumped, read_yaml
 from tests.overlay_sample import KINDS, edit, lying, put, rendered, watched
@@ -264,6 +264,20 @@ def test_the_number_of_servers_is_not_in_git_too(root: Path) -> None:
     tree = root / layout.ENVIRONMENTS
     patched("Deployment", {"op": "add", "path": "/spec/replicas", "value": 2})(tree)
     assert any("would undo each scaling" in failure for failure in failures(root))
+
+
+def test_a_scaler_that_is_new_comes_with_the_command_that_keeps_the_number_of_servers(root: Path) -> None:
+    write_params(root, read_yaml((REPOSITORY / "params.yaml").read_text()) | {"monitor": SCALING})
+    arguments = ["-C", str(root), "monitor", "component", "staging"]
+    wrote, why, command, argo = CliRunner().invoke(main, arguments).stdout.splitlines()
+    assert why == "before a cluster applies the scaler, keep its number of servers, which else falls to 1:"
+    assert command == f"  {scaling.hand_over('model-staging')}"
+    assert argo.endswith(f"see {scaling.PAGE} instead")
+    assert CliRunner().invoke(main, arguments).stdout.splitlines() == [wrote], "it is no news"
+    page, _, anchor = scaling.PAGE.partition("#")
+    text = (REPOSITORY / page).read_text()
+    assert f"\n### {anchor.replace('-', ' ').capitalize()}\n" in text
+    assert scaling.hand_over("model-production").split(" | ")[0] in text
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def test_images_are_by_digest_and_the_pod_is_held_in(runtime: str, shape: str, k
     )
     assert pod["automountServiceAccountToken"] is False
     (network,) = [item["spec"] for item in items if item["kind"] == "NetworkPolicy"]
-    assert network["egress"] == []
+    assert "egress" not in network
     assert set(network["policyTypes"]) == {"Ingress", "Egress"}
     assert network["ingress"] == [{"ports": [{"protocol": "TCP", "port": "http"}]}]
 
@@ -114,7 +114,8 @@ def test_images_are_by_digest_and_the_pod_is_held_in(runtime: str, shape: str, k
 def test_the_pod_agrees_with_its_runtime(runtime: str, kind: str) -> None:
     items = promoted("production", runtime, "baked", kind)
     pod, server, facts, settings = kubernetes_tools.pod(items), container(items), load(runtime), serve()
-    assert server["ports"] == [{"name": "http", "containerPort": facts.port}]
+    protocol = {"protocol": "TCP"} if kind == "kserve" else {}
+    assert server["ports"] == [{"name": "http", "containerPort": facts.port} | protocol]
     for probe in ("startup", "readiness", "liveness"):
         assert server[f"{probe}Probe"]["httpGet"] == {"path": facts.health, "port": "http"}
     patience = {
@@ -135,13 +136,13 @@ def test_the_pod_agrees_with_its_runtime(runtime: str, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("runtime", RUNTIMES)
-def test_weights_alone_are_mounted_where_an_image_with_a_server_has_them(runtime: str, kind: str) -> None:
+def test_weights_alone_are_mounted_whole_at_a_path_of_their_own(runtime: str, kind: str) -> None:
     items = promoted("staging", runtime, "weights", kind)
     pod, server, facts = kubernetes_tools.pod(items), container(items), load(runtime)
-    path = image().path
+    # Without a subPath, which containerd before 2.2 ignores for an image volume, and at a path where it would not matter.
     (mount,) = [mount for mount in server["volumeMounts"] if mount["name"] == overlays.WEIGHTS]
-    assert mount == {"name": overlays.WEIGHTS, "mountPath": "/models", "subPath": "models", "readOnly": True}
-    assert path.startswith("/models/")
+    assert mount == {"name": overlays.WEIGHTS, "mountPath": "/weights", "readOnly": True}
+    path = f"/weights{image().path}"
     (volume,) = [volume for volume in pod["volumes"] if volume["name"] == overlays.WEIGHTS]
     assert volume["image"]["pullPolicy"] == "IfNotPresent"
     filled = runtimes.fill(facts, serve(), path)

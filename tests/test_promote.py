@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from checks import digest, layout
 from checks.errors import EvidenceRefused, Outrun, PromotionRefused
@@ -16,8 +17,9 @@ from release.verbs import promote as verb
 from release.verbs.promote import Promoted, promote
 from tests import ledger_tree, programs, spoil
 from tests import promotion_tree as tree
+from tests.conftest import dumped
 from tests.ledger_tree import git, keep, refs
-from tests.overlay_sample import watched
+from tests.overlay_sample import edit, watched
 from tests.promotion_tree import Release, move
 
 pytestmark = pytest.mark.slow
@@ -287,6 +289,36 @@ def test_alerts_that_nobody_generated_stop_a_promotion_until_the_command_writes_
     monitor.write_component(root, "staging")
     keep(root, "generated")
     assert move(root, "staging").done == "moved"
+
+
+def test_a_scaler_that_came_since_the_last_move_is_warned_of_until_the_next(root: Path) -> None:
+    programs.require("kustomize")
+    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "server"}
+    spec = {"scaleTargetRef": target, "minReplicas": 2, "maxReplicas": 4}
+    scaler = {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": "server"},
+        "spec": spec,
+    }
+    unset = yaml.safe_dump([{"op": "remove", "path": "/spec/replicas"}])
+    patch = {"target": {"kind": "Deployment", "name": "server"}, "patch": unset}
+
+    def warned(done: Promoted) -> bool:
+        return any("hand the number over first, else it falls to 1" in note for note in done.notes)
+
+    assert not warned(move(root, "staging"))
+    staging = root / layout.ENVIRONMENTS / "staging"
+    (staging / "scaler.yaml").write_text(dumped(scaler))
+    edit(
+        staging.parent, "staging", lambda own: own.update(patches=[patch], resources=[*own["resources"], "scaler.yaml"])
+    )
+    keep(root, "scale it")
+    tree.next_model(root, 11)
+    (note,) = [note for note in move(root, "staging").notes if "scaler" in note]
+    assert "kubectl -n model-staging apply --server-side --field-manager=handover -f -" in note
+    tree.next_model(root, 12)
+    assert not warned(move(root, "staging"))
 
 
 # With a remote

@@ -67,6 +67,8 @@ def test_evidence_that_holds_is_what_the_verdict_is_about(finished: Path) -> Non
     assert found.image is not None
     assert found.model == found.image.model == found.probes.merged
     assert found.path == found.image.path
+    assert (found.image.base, found.mounted) == (None, f"/weights{found.path}")  # as the release mounts weights alone
+    assert found._replace(image=None).mounted == found.path
     assert [row.id for row in found.rows] == [one.id for one in found.offline]
     assert found.verdict == digest.of_file(finished / layout.VERDICT).sha256
 

@@ -17,6 +17,7 @@ from tests.conftest import REPOSITORY
 
 WORKFLOWS = sorted((REPOSITORY / ".github" / "workflows").glob("*.yml"))
 FILES = [*WORKFLOWS, *sorted((REPOSITORY / ".github" / "actions").glob("*/action.yml"))]
+OURS = "kubernetes.yml"  # tests of Lockstep itself, which a team has no use for
 PINNED = re.compile(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}")
 SECRET = re.compile(r"secrets\.([A-Z_]+)")
 BUTTON = "${{ inputs.environment }}"
@@ -67,7 +68,7 @@ def _steps() -> Iterator[tuple[str, dict[str, Any]]]:
 
 def test_there_are_workflows_to_look_at() -> None:
     assert [path.name for path in WORKFLOWS] == [
-        "pages.yml", "pr.yml", "promote.yml", "release.yml", "scheduled.yml", "sealed.yml", "verify.yml", "watch.yml",
+        OURS, "pages.yml", "pr.yml", "promote.yml", "release.yml", "scheduled.yml", "sealed.yml", "verify.yml", "watch.yml",
     ]  # fmt: skip
 
 
@@ -78,7 +79,7 @@ def test_a_workflow_has_no_rights_but_its_jobs_own_and_ends_what_it_may(path: An
     if path.name in CALLED:  # its caller's group holds it
         assert "concurrency" not in document
     else:
-        assert document["concurrency"]["cancel-in-progress"] is (path.name == "pr.yml")
+        assert document["concurrency"]["cancel-in-progress"] is (path.name in ("pr.yml", OURS))
     assert "pull_request_target" not in path.read_text()
     for job in (each for each in document["jobs"].values() if "uses" not in each):
         assert 0 < job["timeout-minutes"] <= 1440
@@ -248,7 +249,7 @@ def test_nothing_but_the_default_branch_releases_promotes_or_rehearses() -> None
     """What a schedule starts is of that branch, and its event may not say which that is."""
     for found in jobs():
         first = not found.job.get("needs")  # a called one asks as well
-        if not found.name.startswith("pr.yml") and first:
+        if not found.name.startswith(("pr.yml", OURS)) and first:
             scheduled = "github.event_name == 'schedule' || "
             on_main = "github.ref_name == github.event.repository.default_branch"
             wanted = {
@@ -364,7 +365,17 @@ def test_expressions_ask_for_no_variable_of_the_machine() -> None:
 
 def test_steps_are_commands_of_lockstep() -> None:
     """Workflows hold no logic: no script of more than one line, and none that is not ./lockstep, but for DVC's login."""
-    scripts = [step["run"].strip() for path, step in _steps() if "run" in step and path != "action.yml"]
+    scripts = [step["run"].strip() for path, step in _steps() if "run" in step and path not in ("action.yml", OURS)]
     assert all(script.removeprefix("exec ").startswith("./lockstep ") and "\n" not in script for script in scripts), (
         scripts
     )
+
+
+def test_the_tests_on_a_real_kubernetes_may_only_read_and_know_no_secret() -> None:
+    document = _load(REPOSITORY / ".github" / "workflows" / OURS)
+    assert [step["run"] for path, step in _steps() if path == OURS and "run" in step] == [
+        ".ci/kubernetes api", '.ci/kubernetes node "$NODE_IMAGE"',
+    ]  # fmt: skip
+    assert all(job["permissions"] == {"contents": "read"} and not secrets(job) for job in document["jobs"].values())
+    nodes = document["jobs"]["node"]["strategy"]["matrix"]["include"]
+    assert all(re.fullmatch(r"kindest/node:v1\.\d+\.\d+@sha256:[0-9a-f]{64}", node["image"]) for node in nodes)

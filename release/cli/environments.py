@@ -253,9 +253,9 @@ def checkpoint(root: Path, key: Path | None, keyless: bool, target: str | None, 
 @click.option(
     "--for",
     "controller",
-    type=click.Choice(["kyverno", "policy-controller", "ratify"]),
+    type=click.Choice(["kubernetes", "kyverno", "policy-controller", "ratify"]),
     required=True,
-    help="The admission controller of the cluster.",
+    help="Who evaluates the policy: Kubernetes itself (digests alone), or the cluster's admission controller.",
 )
 @TARGET
 @click.pass_obj
@@ -264,7 +264,7 @@ def admission(root: Path, environment: str, controller: str, target: str | None)
     """Print a policy with which the cluster itself refuses what was not promoted to ENVIRONMENT.
 
     It admits the releases that ENVIRONMENT runs or ran, that are not in quarantine, and that as many signers signed as
-    its `signatures` asks for. Comments at its top say what the controller cannot check.
+    its `signatures` asks for. Comments at its top say what is not checked: Kubernetes itself reads no signatures.
 
     Apply it again after each promotion, rollback, quarantine and change of signers.
     """

@@ -137,11 +137,16 @@ def component(root: Path, environment: str) -> None:
     The files are release/environments/ENV/monitoring: a PodMonitor, a PrometheusRule, a ConfigMap with the dashboard
     and, if monitor.scaling and monitor.alerts have ENV, a ScaledObject and an AlertmanagerConfig. Commit them, and name
     `monitoring` in the components of ENV. Write them again after a change of monitor: `lockstep promote` refuses edited
-    and outdated files.
+    and outdated files. If the scaler is new, the command that keeps the number of servers is printed too.
     """
     from release.verbs import monitor as verb
 
-    click.echo(f"wrote {one_line(str(verb.write_component(root, environment)))}")
+    written = verb.write_component(root, environment)
+    click.echo(f"wrote {one_line(str(written.folder))}")
+    if written.hand_over is not None:
+        click.echo("before a cluster applies the scaler, keep its number of servers, which else falls to 1:")
+        click.echo(f"  {written.hand_over}")
+        click.echo(f"with Argo CD in its default mode see {verb.HAND_OVER_PAGE} instead")
 
 
 @monitor.command()

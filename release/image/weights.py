@@ -19,6 +19,9 @@ from release.image.known import Memory
 from release.image.tar import Link, Member, Tar
 
 SHARD = ".safetensors"
+# Where a server mounts an image of weights alone, from its root. A `subPath` of the mount would choose /models, but
+# containerd before 2.2 ignores it and reports nothing.
+VOLUME = "/weights"
 _FIX = "run `./lockstep run merge`, or `./lockstep dvc checkout models/merged` where it was once made"
 _VERSION = 12  # hex digits of a model's digest in its path
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -47,6 +50,11 @@ def place(name: str, model: str) -> str:
 def behind(path: str) -> str:
     """The folder that ``path`` (of ``place``) links to, which is the same for every version."""
     return path[: -(_VERSION + 1)]
+
+
+def mounted(path: str) -> str:
+    """The path of a model (of ``place``) in a server that mounts the whole image of weights alone as a volume."""
+    return f"{VOLUME}{path}"
 
 
 def layers(folder: Path, described: Mapping[str, FileDigest], model: str, name: str) -> tuple[Layer, ...]:

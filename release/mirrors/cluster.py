@@ -13,14 +13,15 @@ from checks.text import redact
 from release.adapters import process
 from release.mirrors.desired import Desired
 from release.mirrors.types import Finding, MirrorUnavailable
-from release.overlay import deployed
+from release.overlay import deployed, overlays, rolled_out
 
 DEADLINE = 15.0  # seconds for one answer
 # What may run in the server's place, and what leads to it. Whatever is made of something comes before that: of what is
 # listed, nothing lacks its owner because it was made in between.
 _EVERYWHERE = ("pods", "replicasets.apps", "deployments.apps", "statefulsets.apps", "daemonsets.apps", "services")
-_KSERVE = "inferenceservices.serving.kserve.io"
+_OPTIONAL = ("rollouts.argoproj.io", "inferenceservices.serving.kserve.io")  # where the cluster knows these kinds
 _UNKNOWN = "the server doesn't have a resource type"
+_FORBIDDEN = "(Forbidden)"
 
 
 class Cluster(NamedTuple):
@@ -43,7 +44,7 @@ def current() -> Cluster | str:
 
 
 def check(cluster: Cluster, desired: Desired) -> list[Finding]:
-    """How the objects of one environment differ from its commit."""
+    """How the objects of one environment differ from its commit, and what of it the cluster has not done."""
     name, shown = desired.environment, f"cluster {redact(cluster.context, 60)}"
     if desired.files is None:
         return []  # what it should be is not known: that is a finding about git already
@@ -51,31 +52,38 @@ def check(cluster: Cluster, desired: Desired) -> list[Finding]:
         if desired.namespace is None:
             raise MirrorUnavailable(f"{name}/kustomization.yaml names no namespace to look in")
         objects = _objects(cluster, desired.namespace)
-        failures = deployed.failures(objects, name, desired.files)
     except MirrorUnavailable as silent:
+        todo = "see that kubectl's current context is this environment's cluster"
+        if _FORBIDDEN in str(silent):
+            todo = "let the caller list it, by the Role in docs/how-to/mirrors.md#clusters"
         return [Finding(
             where="cluster", what=name, git=_says(desired), mirror=f"{shown}: {silent}", severity="unreachable",
-            todo="see that kubectl's current context is this environment's cluster",
+            todo=todo,
         )]  # fmt: skip
-    todo = "see what Argo CD or Flux says of it, and who changed it"
+    drifted = "see what Argo CD or Flux says of it, and who changed it"
+    unfinished = f"wait for the rollout, or see `kubectl -n {desired.namespace} describe pods,replicasets`"
+    failures = [(failure, drifted) for failure in deployed.failures(objects, name, desired.files)]
+    if desired.pointer and not overlays.unreachable(desired.pointer):
+        failures += [(failure, unfinished) for failure in rolled_out.failures(objects, desired.pointer.model)]
     return [
         Finding(where="cluster", what=name, git=_says(desired), mirror=redact(failure), severity="drift", todo=todo)
-        for failure in failures
+        for failure, todo in failures
     ]
 
 
 def _objects(cluster: Cluster, namespace: str) -> list[Mapping[str, Any]]:
-    """The workloads of a namespace and the Services that select them. Without KServe there are none of its objects."""
+    """The workloads of a namespace and the Services that select them, without those of kinds that it does not know."""
     kubectl = [cluster.kubectl, f"--context={cluster.context}", f"--request-timeout={DEADLINE - 1:g}s", "get"]
     # A namespace that is not there and one that is empty look the same to a list: one is another cluster.
     _output([*kubectl, "namespace", namespace, "--output=name"])
-    found = _listed(kubectl, ",".join(_EVERYWHERE), namespace)
-    try:
-        return found + _listed(kubectl, _KSERVE, namespace)
-    except MirrorUnavailable as silent:
-        if _UNKNOWN in str(silent):
-            return found
-        raise
+    objects = _listed(kubectl, ",".join(_EVERYWHERE), namespace)
+    for kind in _OPTIONAL:
+        try:
+            objects += _listed(kubectl, kind, namespace)
+        except MirrorUnavailable as silent:
+            if _UNKNOWN not in str(silent):
+                raise
+    return objects
 
 
 def _listed(kubectl: Sequence[str], kinds: str, namespace: str) -> list[Mapping[str, Any]]:

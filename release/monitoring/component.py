@@ -18,6 +18,7 @@ from release.overlay import gateway
 from release.overlay.overlays import CONTAINER
 
 DASHBOARD = "lockstep-dashboard"
+SCALER = "scaledobject.yaml"
 _GRAFANA = {"grafana_dashboard": "1"}  # by this label Grafana's sidecar finds a ConfigMap
 _HEADER = "# Written by `lockstep monitor component {}` from the section monitor: `promote` refuses edits.\n"
 
@@ -86,7 +87,8 @@ def _pods(of: Scope) -> dict[str, Any]:
                     "port": "metrics",
                     "path": "/metrics",
                     "interval": "15s",
-                    "relabelings": [{"targetLabel": "model", "replacement": of.model}],
+                    # `replace` is the default, which the API server adds.
+                    "relabelings": [{"action": "replace", "targetLabel": "model", "replacement": of.model}],
                 }
             ],
         },

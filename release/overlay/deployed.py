@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from checks import layout, plain_yaml
+from release.overlay.fields import at as _at
+from release.overlay.fields import called as _called
+from release.overlay.fields import dicts as _dicts
 from release.overlay.overlays import CONTAINER, LABEL, PLACEHOLDER, PREFIX, SERVER
 
 _KSERVE_CONTAINER = "kserve-container"  # what KServe asks the first container to be called
@@ -27,10 +30,9 @@ def failures(objects: Sequence[Mapping[str, Any]], environment: str, wanted: Map
     ``objects`` are plain values of one environment, possibly with unrelated objects of its namespace.
     """
     patch = plain_yaml.load(wanted[layout.ENVIRONMENTS / environment / SERVER].decode())
-    servers = [item for item in objects if _is_server(item)]
-    found = [item for item in servers if not any(_made_of(item, each) for each in servers)]
+    found = servers(objects)
     if patch is None:
-        carrying = [item for item in objects if item in servers or _labels(item).get(LABEL) == CONTAINER]
+        carrying = [item for item in objects if _is_server(item) or _labels(item).get(LABEL) == CONTAINER]
         found = [item for item in carrying if not any(_made_of(item, each) for each in carrying)]
         return [f"{_called(item)}: by git {environment} runs nothing in a cluster" for item in found]
     if len(found) != 1:
@@ -59,6 +61,12 @@ def failures(objects: Sequence[Mapping[str, Any]], environment: str, wanted: Map
             *_paused(found[0], objects),
         )
     ]
+
+
+def servers(objects: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The Deployments and InferenceServices that are a server, without those that the cluster made of another one."""
+    marked = [item for item in objects if _is_server(item)]
+    return [item for item in marked if not any(_made_of(item, owner) for owner in marked)]
 
 
 def _is_server(item: Mapping[str, Any]) -> bool:
@@ -187,7 +195,7 @@ def _around(server: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]) -> 
     for item in objects:
         if item.get("kind") in ("Endpoints", "EndpointSlice"):
             yield f"{_called(item)}: is written by nobody: a Service finds the server by its label"
-    ours = _with_what_is_made_of(server, objects)
+    ours = family(server, objects)
     others = [item for item in objects if not any(item is each for each in ours)]
     found = [
         item
@@ -203,7 +211,7 @@ def _around(server: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]) -> 
 
 def _paused(server: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """A paused Deployment matches git, but its pods still run the earlier release."""
-    for item in _with_what_is_made_of(server, objects):
+    for item in family(server, objects):
         if item.get("kind") == "Deployment" and _at(item, "spec").get("paused"):
             yield f"{'' if item is server else f'{_called(item)} '}is paused: its pods follow no move"
 
@@ -223,7 +231,7 @@ def _selects(service: Mapping[str, Any], labels: Mapping[str, Any]) -> bool:
     return bool(selector) and selector.items() <= labels.items()
 
 
-def _with_what_is_made_of(server: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def family(server: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The server and everything that the cluster created from it, directly or not, down to its pods."""
     ours, pending = [server], [server]
     while pending:
@@ -235,15 +243,16 @@ def _with_what_is_made_of(server: Mapping[str, Any], objects: Sequence[Mapping[s
 
 
 def _made_of(item: Mapping[str, Any], owner: Mapping[str, Any]) -> bool:
-    """Whether the cluster created an object from ``owner``, as KServe creates a Deployment of an InferenceService."""
+    """Whether the cluster created an object from ``owner``, as KServe creates a Deployment of an InferenceService.
+
+    A Rollout without a pod of its own counts as made of the Deployment that it names, since it runs that pod.
+    """
+    if item.get("kind") == "Rollout" and owner.get("kind") == "Deployment" and "template" not in _at(item, "spec"):
+        workload = _at(item, "spec", "workloadRef")
+        return (workload.get("kind"), workload.get("name")) == ("Deployment", _at(owner, "metadata").get("name"))
     uid = _at(owner, "metadata").get("uid")
     owners = _dicts(_at(item, "metadata"), "ownerReferences")
     return uid is not None and any(each.get("uid") == uid and each.get("controller") is True for each in owners)
-
-
-def _dicts(value: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
-    found = value.get(key)
-    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
 
 def _differences(wanted: Any, found: Any, where: str) -> Iterator[str]:
@@ -263,17 +272,3 @@ def _differences(wanted: Any, found: Any, where: str) -> Iterator[str]:
                 yield f"{where}.{value[key]}: is there {len(same)} times"
     elif wanted != found:
         yield f"{where}: is {found!r}, the release says {wanted!r}"
-
-
-def _at(item: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
-    """The mapping at ``path``; empty if there is none."""
-    for key in path:
-        value = item.get(key)
-        if not isinstance(value, Mapping):
-            return {}
-        item = value
-    return item
-
-
-def _called(item: Mapping[str, Any]) -> str:
-    return f"{item.get('kind')} {_at(item, 'metadata').get('name')}"

@@ -18,7 +18,7 @@ import yaml
 
 from checks import layout, plain_yaml
 from release.overlay import exposed, gateway, kustomize, monitored, objects, shipped, sources
-from release.overlay.overlays import PLACEHOLDER, SERVER
+from release.overlay.overlays import PLACEHOLDER, ROLLOUT, SERVER
 from release.overlay.sources import OWN
 
 _NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -60,7 +60,7 @@ def failures(
         return listed
     built = kustomize.build(read.files, home)
     if isinstance(built, str):
-        return [f"{home}: {built}"]
+        return [f"{home}: {built}{_instead(read.own, built)}"]
     namespace, before = str(read.own["namespace"]), gateway.image(read.own)
     wrong = objects.failures(built, patch, namespace, image, before)
     if not wrong:
@@ -68,6 +68,15 @@ def failures(
     if monitored.uses(home, read.files) and not wrong:
         wrong += monitored.failures(environment, built, generated())
     return [f"{home}: {failure}" for failure in wrong]
+
+
+def _instead(own: Mapping[str, Any], built: str) -> str:
+    """What to write in place of a patch of the number of servers that kustomize could not apply; empty for others."""
+    if ROLLOUT.parent.as_posix() in own.get("resources", ()) and "/spec/replicas" in built:
+        return (
+            ". With release/rollout the Rollout has the number of servers: write `kind: Rollout` in that patch's target"
+        )
+    return ""
 
 
 def theirs(environment: str, found: Mapping[Path, bytes | None]) -> dict[Path, bytes | None]:

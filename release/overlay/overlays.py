@@ -237,12 +237,10 @@ def _user(runtime: Runtime) -> dict[str, Any]:
 
 def _mounting(runtime: Runtime, serve: Serve, path: str, mounts: list[dict[str, Any]]) -> dict[str, Any]:
     """The command and settings that start the runtime's own server image on mounted weights."""
-    filled = runtimes.fill(runtime, serve, path)
-    home = path.split("/")[1]
+    filled = runtimes.fill(runtime, serve, weights.mounted(path))
     found: dict[str, Any] = {
         "env": [{"name": name, "value": _literal(value)} for name, value in filled.environment.items()],
-        # Kubernetes 1.33 on: the image has the path from its root.
-        "volumeMounts": [*mounts, {"name": WEIGHTS, "mountPath": f"/{home}", "subPath": home, "readOnly": True}],
+        "volumeMounts": [*mounts, {"name": WEIGHTS, "mountPath": weights.VOLUME, "readOnly": True}],
     }
     if filled.entrypoint is not None:
         found["command"] = [_literal(word) for word in filled.entrypoint]

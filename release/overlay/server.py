@@ -102,6 +102,8 @@ def _inference_service(patch: Mapping[str, Any], image: str | None) -> tuple[dic
     pod, rules = _pod(patch, image, KSERVE_CONTAINER)
     labels, annotations = _labels(patch), patch["metadata"]["annotations"]
     mode = {"serving.kserve.io/deploymentMode": "Standard"}
+    (ours,) = pod["containers"]
+    defaulted = [port | {"protocol": "TCP"} for port in ours["ports"]]  # as the component writes it out
     predictor = {"labels": labels, "annotations": annotations, "deploymentStrategy": {}, **pod}
     wanted = {
         "apiVersion": "serving.kserve.io/v1beta1",
@@ -120,6 +122,7 @@ def _inference_service(patch: Mapping[str, Any], image: str | None) -> tuple[dic
         "spec.predictor.scaleTarget": between(1, 1 << 30),
         "spec.predictor.scaleMetric": kind(str),
         "spec.predictor.deploymentStrategy": rolls,
+        f"spec.predictor.containers.{KSERVE_CONTAINER}.ports": one_of(ours["ports"], defaulted),
         **{f"spec.predictor.{path}": rule for path, rule in rules.items()},
     }
 

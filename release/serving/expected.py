@@ -38,6 +38,12 @@ class Expected(NamedTuple):
     path: str
     suites: Sequence[Served] = ()
 
+    @property
+    def mounted(self) -> str:
+        """The folder of the weights as a server in a container or a cluster sees it: weights alone are a volume."""
+        alone = self.image is not None and self.image.base is None
+        return weights.mounted(self.path) if alone else self.path
+
 
 def expected(root: Path, image: bool) -> Expected:
     """Read the evidence in ``root``; ``image``: there must be a built image.

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from checks import plain_yaml
 from release.promotion import context
-from release.promotion.admission import kyverno, policy_controller, ratify
+from release.promotion.admission import kubernetes, kyverno, policy_controller, ratify
 from release.promotion.admission.admitted import Admitted, Policy, admitted
 
 CONTROLLERS: Mapping[str, Callable[[Admitted], Policy]] = {
+    "kubernetes": kubernetes.policy,
     "kyverno": kyverno.policy,
     "policy-controller": policy_controller.policy,
     "ratify": ratify.policy,
@@ -24,5 +25,6 @@ def admission(root: Path, environment: str, controller: str, target: str | None 
     """
     found = admitted(context.find(root, target), environment)
     made = CONTROLLERS[controller](found)
-    notes = "".join(f"# {note}\n" for note in (*found.notes, *made.notes))
+    of_signers = found.notes if made.compares_signers else ()
+    notes = "".join(f"# {note}\n" for note in (*of_signers, *made.notes))
     return notes + "---\n".join(plain_yaml.dump(document) for document in made.documents)

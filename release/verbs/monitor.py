@@ -14,9 +14,11 @@ from checks.errors import ParamsRefused, ServingRefused
 from checks.text import redact
 from release.monitoring import component, dashboard, local, rules
 from release.monitoring.queries import Scope
-from release.overlay import monitored
+from release.overlay import edits, monitored, scaling
+from release.overlay.sources import OWN
 from release.verbs.gateway import ENVIRONMENT
 
+HAND_OVER_PAGE = scaling.PAGE
 RULES, TESTS, DASHBOARD = "rules.yaml", "rules_test.yaml", "dashboard.json"
 _WRITTEN = re.compile(
     r"https?://(?:(?:[\w.~!$&'()*+,;=:-]|%[\da-f]{2})*@)?[\w.:\[\]-]+(?:[/?#](?:[!#$&-\[\]-~]|%[\da-f]{2})*)?",
@@ -44,17 +46,30 @@ def write_rules(root: Path, environment: str, output: Path | None) -> tuple[Path
     return _write(output or root / layout.MONITORING / environment, *_settings(root, environment))
 
 
-def write_component(root: Path, environment: str) -> Path:
-    """Write the kustomize component of ``environment`` to its folder in release/environments; that folder.
+class Component(NamedTuple):
+    """The folder of a component. ``hand_over``: the command to run before a scaler that it newly has is applied."""
+
+    folder: Path
+    hand_over: str | None
+
+
+def write_component(root: Path, environment: str) -> Component:
+    """Write the kustomize component of ``environment`` to its folder in release/environments.
 
     Files there that the component no longer has are removed. Raises as ``write_rules``.
     """
     made = component.files(*_settings(root, environment))
-    folder = root / layout.ENVIRONMENTS / environment / monitored.COMPONENT
+    home = layout.ENVIRONMENTS / environment
+    folder = root / home / monitored.COMPONENT
+    own = root / home / OWN
+    command = None
+    if component.SCALER in made and not (folder / component.SCALER).exists() and own.is_file():
+        namespace = edits.namespace_of(environment, {home / OWN: own.read_bytes()})
+        command = scaling.hand_over(namespace) if namespace else None
     with files.replacing_folder(folder) as fresh:
         for name, data in made.items():
             (fresh / name).write_bytes(data)
-    return folder
+    return Component(folder, command)
 
 
 def _settings(root: Path, environment: str) -> tuple[Scope, Monitor]:

@@ -18,7 +18,7 @@ from release.evidence.released import Released
 from release.ledger import Change
 from release.mirrors import update
 from release.overlay import overlays
-from release.promotion import case, change, checklist, context, default_image, environment, pull_request
+from release.promotion import case, change, checklist, context, default_image, environment, pull_request, scaling
 from release.promotion.case import Move
 from release.promotion.checklist import Check, CheckResult
 from release.promotion.environment import EnvironmentState
@@ -83,7 +83,8 @@ def promote(root: Path, name: str, options: Options | None = None) -> Promoted:
     made = found.change or Change({}, "")
     local = overlays.unreachable(found.after) if found.after else None
     untagged = change.untagged(where, name, found.after) if found.change else []
-    notes = (*found.others, *([local] if local else []), *untagged)
+    scaler = scaling.warning(where, name, found.present)
+    notes = (*found.others, *([local] if local else []), *untagged, *([scaler] if scaler else []))
     result = Promoted(
         environment=name, done="planned", before=found.present.pointer, after=found.after, commit=None,
         tags=tuple(tag.name for tag in made.tags), checks=found.checks, notes=notes, url=None,

@@ -207,7 +207,7 @@ def _served(
 ) -> Iterator[_Subject]:
     """The server, started or found. It is stopped and removed afterwards. Raises _NotStarted if it does not start."""
     if options.url is not None:
-        yield _Subject(running.attach(options.url, held.path), runtime, None)
+        yield _Subject(running.attach(options.url, held.mounted), runtime, None)
     elif options.how == "process":
         with _weights(root, held, options) as (folder, image):
             try:
@@ -220,7 +220,7 @@ def _served(
         assert held.image is not None  # ``expected`` was asked for one
         with _container(root, held, runtime, options, server_image) as (name, mounted):
             try:
-                server = containers.start(name, runtime, held.path, options.gpus, mounted)
+                server = containers.start(name, runtime, held.mounted, options.gpus, mounted)
             except ServingRefused as reason:
                 raise _NotStarted(reason) from reason
             with closing(server), _keeping_log(root, server):
@@ -238,7 +238,7 @@ def _container(
             yield name, None
     else:
         with _weights(root, held, options) as (folder, _):
-            yield server, Mounted(folder, held.path, runtimes.fill(runtime, held.params.serve, held.path))
+            yield server, Mounted(folder, held.mounted, runtimes.fill(runtime, held.params.serve, held.mounted))
 
 
 @contextmanager

@@ -62,10 +62,14 @@ class Admitted(NamedTuple):
 
 
 class Policy(NamedTuple):
-    """What a controller reads. ``notes``: what this controller cannot check, beside ``Admitted.notes``."""
+    """What a controller reads. ``notes``: what this controller cannot check, beside ``Admitted.notes``.
+
+    ``compares_signers``: whether it checks signatures at all, so that ``Admitted.notes`` apply.
+    """
 
     documents: tuple[dict[str, Any], ...]
     notes: tuple[str, ...] = ()
+    compares_signers: bool = True
 
 
 def admitted(context: PromotionContext, environment: str) -> Admitted:

@@ -1,0 +1,33 @@
+"""Who sets the number of servers: git, or a scaler (KEDA, a HorizontalPodAutoscaler). Pure functions.
+
+A scaler needs a manifest without `spec.replicas`, since each apply would undo its number. But a field that leaves a
+manifest falls back to the API server's default, one server, unless somebody else has set it too.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from checks import layout
+
+_SCALER = re.compile(rb"^[\"'{ -]*kind[\"']?: *[\"']?(?:ScaledObject|HorizontalPodAutoscaler)\b", re.MULTILINE)
+# Server-side apply of the number alone, as another field manager.
+_NUMBER = (
+    '{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"server"},"spec":{"replicas":{{.spec.replicas}}}}'
+)
+PAGE = "docs/how-to/monitoring.md#hand-the-number-of-servers-over"
+
+
+def scaled(environment: str, files: Mapping[Path, bytes | None]) -> bool:
+    """Whether a file of the environment is a scaler. ``files``: all of one commit below release/environments."""
+    home = layout.ENVIRONMENTS / environment
+    return any(data is not None and path.is_relative_to(home) and _SCALER.search(data) for path, data in files.items())
+
+
+def hand_over(namespace: str) -> str:
+    """The command that keeps the number of servers when it leaves the manifest."""
+    kubectl = f"kubectl -n {namespace}"
+    return (
+        f"{kubectl} get deployment server -o go-template='{_NUMBER}' | "
+        f"{kubectl} apply --server-side --field-manager=handover -f -"
+    )
