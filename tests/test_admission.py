@@ -2,7 +2,7 @@
 
 The runtime of Kubernetes' expression language evaluates Kubernetes' own policy.
 policy-controller's own tester reads its policy, where that program is. Elsewhere cosign evaluates it, whose verification
-it uses, and with its OPA the rules for Gatekeeper and Ratify. Kyverno's rules are evaluated here by its documentation.
+it uses, and with its OPA the rules. Kyverno's rules are evaluated here by its documentation.
 """
 
 import fnmatch
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from checks import layout, plain_yaml
+from checks import layout
 from checks.errors import EvidenceRefused, PromotionRefused, Refusal
 from checks.formats import pointer, signers
 from checks.formats.signers import Role, Signer
@@ -312,17 +312,17 @@ AUTHORITIES: dict[str, Any] = {  # of policy-controller
     },
 }  # fmt: skip
 CALLER, UNTIL, SAME = "only Lockstep compares them", "until 2999-12-31", "the same statement"
-WEAKER, FAIL, KEYS, TOGETHER = "WEAKER", "failurePolicy", "Those of", "count together in Kyverno 1.19 or newer"
-# signers, signatures: Kyverno's type and entries; the notes of all controllers; Kyverno's; whom Ratify asks
-SHAPES: dict[str, tuple[tuple[Signer, ...], int, str, list[str], list[str], str]] = {
-    "a key": ((ADA,), 1, "Cosign", [], [], "ada"),
-    "an identity": ((OPS,), 1, "SigstoreBundle", [], [], ""),
-    "a workflow": ((CI,), 1, "SigstoreBundle", [CALLER], [], ""),
-    "a last day": ((ADA, BEA), 1, "Cosign", [UNTIL], [], "ada bea"),
-    "two keys": ((ADA, BEA), 2, "Cosign", [UNTIL, SAME], [], "ada bea"),
-    "two identities": ((CI, OPS), 2, "SigstoreBundle", [CALLER, SAME], [], ""),
-    "either kind": ((ADA, OPS), 1, "SigstoreBundle", [], [TOGETHER], "ada"),
-    "one of each": ((ADA, OPS), 2, "SigstoreBundle", [SAME], [TOGETHER], ""),
+TOGETHER = "count together in Kyverno 1.19 or newer"
+# signers, signatures: Kyverno's type and entries; the notes of all controllers; Kyverno's
+SHAPES: dict[str, tuple[tuple[Signer, ...], int, str, list[str], list[str]]] = {
+    "a key": ((ADA,), 1, "Cosign", [], []),
+    "an identity": ((OPS,), 1, "SigstoreBundle", [], []),
+    "a workflow": ((CI,), 1, "SigstoreBundle", [CALLER], []),
+    "a last day": ((ADA, BEA), 1, "Cosign", [UNTIL], []),
+    "two keys": ((ADA, BEA), 2, "Cosign", [UNTIL, SAME], []),
+    "two identities": ((CI, OPS), 2, "SigstoreBundle", [CALLER, SAME], []),
+    "either kind": ((ADA, OPS), 1, "SigstoreBundle", [], [TOGETHER]),
+    "one of each": ((ADA, OPS), 2, "SigstoreBundle", [SAME], [TOGETHER]),
 }
 
 
@@ -337,7 +337,7 @@ def noted(found: Admitted, controller: str, wanted: list[str]) -> bool:
 
 @pytest.mark.parametrize("what", SHAPES)
 def test_both_policies_ask_for_the_signers_and_say_what_they_cannot(what: str) -> None:
-    who, count, kind, everywhere, kyverno_says, _ = SHAPES[what]
+    who, count, kind, everywhere, kyverno_says = SHAPES[what]
     found = of(what)
     assert noted(found, "kyverno", [*everywhere, *kyverno_says])
     assert noted(found, "policy-controller", everywhere)
@@ -356,51 +356,16 @@ def test_both_policies_ask_for_the_signers_and_say_what_they_cannot(what: str) -
         assert f"count(input.authorityMatches) >= {count} " in spec["policy"]["data"]
 
 
-# -- Ratify and Gatekeeper
+def test_a_pod_may_write_each_name_that_docker_hub_has() -> None:
+    names = ("docker.io/library/router", "index.docker.io/library/router")
+    assert of("a key")._replace(repositories=names).written == (
+        "docker.io/library/router", "library/router", "router", "index.docker.io/library/router",
+    )  # fmt: skip
 
 
-@pytest.mark.parametrize("what", SHAPES)
-def test_ratify_asks_each_signer_with_a_key_and_says_what_it_cannot(what: str) -> None:
-    who, count, _, everywhere, _, asked = SHAPES[what]
-    found = of(what)
-    keyed = [one for one in who if one.name in asked.split()]
-    if not keyed:
-        with pytest.raises(EvidenceRefused, match=rf"signatures is {count}, Ratify reads only .* by keys.*keys new"):
-            CONTROLLERS["ratify"](found)
-        return
-    others = [] if len(keyed) == len(who) else [KEYS]
-    assert noted(found, "ratify", [*everywhere, WEAKER, FAIL, *others])
-    documents = CONTROLLERS["ratify"](found).documents
-    made = {(each["kind"], each["metadata"]["name"]): each for each in documents}
-    assert len(made) == len(documents) == 2 * len(keyed) + 4
-    for number, one in enumerate(keyed, 1):
-        # the fields that Ratify's CRDs require, and those of its Go types
-        provider = made["NamespacedKeyManagementProvider", f"lockstep-{number}"]["spec"]
-        assert provider == {"type": "inline", "parameters": {"contentType": "key", "value": one.key}}
-        verifier = made["NamespacedVerifier", f"lockstep-{number}"]["spec"]
-        assert (verifier["name"], verifier["type"]) == (f"lockstep-{number}", "cosign")
-        assert verifier["artifactTypes"] == "application/vnd.dev.cosign.artifact.sig.v1+json"
-        (trusted,) = verifier["parameters"]["trustPolicies"]
-        assert trusted == {
-            "name": one.name, "scopes": ["*"], "tLogVerify": False,
-            "keys": [{"provider": f"router-staging/lockstep-{number}"}],
-        }  # fmt: skip
-    assert made["NamespacedStore", "lockstep"]["spec"] == {"name": "oras", "parameters": {"cosignEnabled": True}}
-    assert made["NamespacedPolicy", "ratify-policy"]["spec"]["type"] == "rego-policy"
-    for (kind, _), each in made.items():
-        if kind.startswith("Namespaced"):
-            assert (each["apiVersion"], each["metadata"]["namespace"]) == (RATIFY, "router-staging")
-    assert made["LockstepPromoted", "lockstep-staging"]["spec"]["match"]["namespaces"] == ["router-staging"]
+# -- policy-controller, by cosign
 
 
-RATIFY = "config.ratify.deislabs.io/v1beta1"
-# what Gatekeeper's function gives back, from the input of a case: those without an answer are errors
-ANSWERS = """
-external_data(request) = answer {
-  answer := {"system_error": "", "errors": [], "responses": [[key, {"isSuccess": value}] |
-    key := request.keys[_]; value := input.answers[key]]}
-}
-"""
 CASES = """package signature
 cases := json.unmarshal(%s)
 wrong[case.name] {
@@ -424,96 +389,6 @@ def opa(world: World, module: str, query: str, cases: list[dict[str, Any]], home
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     return done.stderr if done.returncode else ""
-
-
-def ratify(root: Path) -> dict[str, dict[str, Any]]:
-    documents = admission(root, "staging", "ratify").split("\n---\n")
-    return {one["kind"]: one["spec"] for one in map(plain_yaml.load, documents)}  # which takes no aliases
-
-
-def test_gatekeeper_denies_what_was_not_promoted_and_what_ratify_does_not_confirm(world: World, tmp_path: Path) -> None:
-    found = ratify(world.root)
-    parameters = found["LockstepPromoted"]["parameters"] | {
-        "repositories": [*found["LockstepPromoted"]["parameters"]["repositories"], "docker.io/team/hub", "team/hub"]
-    }
-    first, second, third = (each.image for each in world.releases)
-    name = first.partition("@")[0]
-    digest = first.partition("@")[2]
-    other, tagged = "docker.io/library/proxy:1", f"{name}:v1@{digest}"
-    pods: dict[str, tuple[dict[str, Any], dict[str, bool], int]] = {  # Ratify's answers; violations
-        "what runs": ({"containers": [{"image": second}]}, {second: True}, 0),
-        "what ran before": ({"initContainers": [{"image": first}]}, {first: True}, 0),
-        "the weights as a volume": ({"volumes": [{"emptyDir": {}}, {"image": {"reference": second}}]}, {second: True}, 0),
-        "another's image": ({"containers": [{"image": other}]}, {}, 0),
-        "a tag and the digest": ({"containers": [{"image": tagged}]}, {tagged: True}, 0),
-        "another's that begins alike": ({"containers": [{"image": f"{name}-2:v1"}]}, {}, 0),
-        "signed and not promoted": ({"containers": [{"image": third}]}, {third: True}, 1),
-        "the same as a volume": ({"volumes": [{"image": {"reference": third}}]}, {third: True}, 1),
-        "a debugger": ({"ephemeralContainers": [{"image": third}]}, {third: True}, 1),
-        "a tag": ({"containers": [{"image": f"{name}:v1"}]}, {f"{name}:v1": True}, 1),
-        "no tag": ({"containers": [{"image": name}]}, {name: True}, 1),
-        "a short name of Docker Hub": ({"containers": [{"image": "team/hub@sha256:0"}]}, {}, 2),
-        "a promoted digest of a short name": ({"containers": [{"image": f"team/hub@{digest}"}]}, {}, 1),
-        "not confirmed": ({"containers": [{"image": second}]}, {second: False}, 1),
-        "no answer": ({"containers": [{"image": second}]}, {}, 1),
-        "one of two is not confirmed": (
-            {"containers": [{"image": second}, {"image": first}]}, {second: True, first: False}, 1,
-        ),
-    }  # fmt: skip
-    space = parameters["namespace"]
-    cases = [
-        {
-            "name": what, "wanted": count,
-            "input": {
-                "parameters": parameters, "review": {"object": {"spec": spec}},
-                "answers": {f"[{space}]{image}": held for image, held in answers.items()},
-            },
-        }
-        for what, (spec, answers, count) in pods.items()
-    ]  # fmt: skip
-    (target,) = found["ConstraintTemplate"]["targets"]
-    query = "count(data.locksteppromoted.violation)"
-    assert opa(world, target["rego"] + ANSWERS, query, cases, tmp_path) == ""
-    cases[0]["wanted"] = 1
-    assert "what runs" in opa(world, target["rego"] + ANSWERS, query, cases, tmp_path), "a wrong result is seen"
-
-
-def test_ratify_counts_signers_and_not_signatures(world: World, tmp_path: Path) -> None:
-    work = tree.copy(world.root, tmp_path / "work")
-    two_signatures(work)
-    another(work, "release", "bea")
-    module = ratify(work)["NamespacedPolicy"]["parameters"]["policy"]
-
-    def report(signer: str, *layers: bool) -> dict[str, Any]:
-        signatures = [{"signature": "", "verifications": [{"isSuccess": held}]} for held in layers]
-        return {"isSuccess": layers[-1], "extensions": {"signatures": signatures, "trustPolicy": signer}}
-
-    tags: dict[str, tuple[list[list[dict[str, Any]]], bool]] = {  # an artifact's reports, of each verifier
-        "both": ([[report("ada", True, False), report("bea", False, True)]], True),
-        "a stranger's signature is last": ([[report("ada", True, False, False), report("bea", False, True, False)]], True),
-        "one, twice": ([[report("ada", True, True), report("bea", False, False)]], False),
-        "one": ([[report("ada", True)]], False),
-        "nobody": ([[report("ada", False), report("bea", False)]], False),
-        "no tag of signatures, and a bundle that no verifier reads": ([[]], False),
-        "nothing": ([], False),
-    }  # fmt: skip
-    cases = [
-        {"name": what, "wanted": held, "input": {"verifierReports": [{"verifierReports": one} for one in reports]}}
-        for what, (reports, held) in tags.items()
-    ]
-    assert opa(world, module, "data.ratify.policy.valid", cases, tmp_path) == ""
-    assert "both" in opa(world, module.replace(">= 2", ">= 3"), "data.ratify.policy.valid", cases, tmp_path)
-
-
-def test_ratify_is_given_each_name_that_docker_hub_has() -> None:
-    found = of("a key")._replace(repositories=("docker.io/library/router", "index.docker.io/library/router"))
-    constraint = CONTROLLERS["ratify"](found).documents[-1]
-    assert constraint["spec"]["parameters"]["repositories"] == [
-        "docker.io/library/router", "library/router", "router", "index.docker.io/library/router",
-    ]  # fmt: skip
-
-
-# -- policy-controller, by cosign
 
 
 def release_rule(found: dict[str, Any]) -> str:

@@ -253,7 +253,7 @@ def checkpoint(root: Path, key: Path | None, keyless: bool, target: str | None, 
 @click.option(
     "--for",
     "controller",
-    type=click.Choice(["kubernetes", "kyverno", "policy-controller", "ratify"]),
+    type=click.Choice(["kubernetes", "kyverno", "policy-controller"]),
     required=True,
     help="Who evaluates the policy: Kubernetes itself (digests alone), or the cluster's admission controller.",
 )

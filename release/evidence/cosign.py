@@ -1,9 +1,9 @@
-"""What a key signed, where cosign, Kyverno, policy-controller and Ratify look for it: in a registry only.
+"""What a key signed, where cosign, Kyverno and policy-controller look for it: in a registry only.
 
 cosign 3 and Kyverno's type SigstoreBundle read every Sigstore bundle whose subject is the image; ``annotations`` say
 what is in one. If there is any, cosign 3 looks no further, so the statement of the release needs a bundle too.
 cosign 2 and policy-controller read the tag ``sha256-<hex>.att``: an image whose layers are DSSE envelopes.
-`cosign verify` of version 2 and Ratify read ``sha256-<hex>.sig``: layers that say only which image was signed.
+`cosign verify` of version 2 reads ``sha256-<hex>.sig``: layers that say only which image was signed.
 Lockstep trusts none of them. Whoever may push can move a tag, and whoever reads it verifies what is in it.
 """
 
