@@ -20,6 +20,7 @@ FILES = [*WORKFLOWS, *sorted((REPOSITORY / ".github" / "actions").glob("*/action
 OURS = "kubernetes.yml"  # tests of Lockstep itself, which a team has no use for
 PINNED = re.compile(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}")
 SECRET = re.compile(r"secrets\.([A-Z_]+)")
+ON_DEFAULT_BRANCH = "github.ref == format('refs/heads/{0}', github.event.repository.default_branch)"
 BUTTON = "${{ inputs.environment }}"
 STAGING = "${{ vars.LOCKSTEP_STAGING || 'staging' }}"
 PRODUCTION = "${{ vars.LOCKSTEP_PRODUCTION || 'production' }}"
@@ -148,7 +149,7 @@ def test_a_called_workflow_is_called_by_its_own_and_runs_the_default_branch_alon
                 assert job["permissions"] == inside["permissions"]
                 # Without `inherit` the called job has no secret of its environment.
                 assert job.get("secrets") == ("inherit" if secrets(inside) else None)
-                assert inside["if"] == "github.ref_name == github.event.repository.default_branch"
+                assert inside["if"] == ON_DEFAULT_BRANCH
                 assert set(_load(called)[True]) == {"workflow_call"}
     assert callers == CALLED
 
@@ -251,11 +252,17 @@ def test_nothing_but_the_default_branch_releases_promotes_or_rehearses() -> None
         first = not found.job.get("needs")  # a called one asks as well
         if not found.name.startswith(("pr.yml", OURS)) and first:
             scheduled = "github.event_name == 'schedule' || "
-            on_main = "github.ref_name == github.event.repository.default_branch"
             wanted = {
-                "scheduled.yml": scheduled + on_main, "watch.yml": f"({scheduled}{on_main}) && vars.LOCKSTEP_CAPTURES",
-            }  # fmt: skip
-            assert found.job["if"] == wanted.get(found.name.partition(":")[0], on_main), found.name
+                "scheduled.yml": scheduled + ON_DEFAULT_BRANCH,
+                "watch.yml": f"({scheduled}{ON_DEFAULT_BRANCH}) && vars.LOCKSTEP_CAPTURES",
+            }
+            assert found.job["if"] == wanted.get(found.name.partition(":")[0], ON_DEFAULT_BRANCH), found.name
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_a_tag_with_the_name_of_the_default_branch_starts_nothing(path: Any) -> None:
+    """`github.ref_name` is the same for refs/heads/main and refs/tags/main."""
+    assert not re.search(r"\b(ref_name|GITHUB_REF_NAME)\b", path.read_text())
 
 
 def test_a_rollback_waits_for_no_release_and_none_that_waits_is_dropped() -> None:
