@@ -4,6 +4,8 @@ import hashlib
 import json
 import multiprocessing
 import os
+import re
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -199,7 +201,37 @@ def test_a_malformed_layout_is_refused_in_one_line_and_left_alone(layout: Layout
     with pytest.raises(RegistryRefused) as refused:
         other.document("x")
     assert "\n" not in str(refused.value)
+    assert "remove" not in str(refused.value)  # the folder may have the only copy of an image
     assert (layout.folder / name).read_text() == text
+
+
+@pytest.mark.parametrize("name", ["oci-layout", "index.json"])
+def test_what_the_refusal_of_a_damaged_layout_says_brings_its_images_back(layout: Layout, name: str) -> None:
+    ours = {"annotations": {"lockstep.model": "x"}}
+    before, now = _image(layout, "before", b"before", **ours), _image(layout, "now", b"now", **ours)
+    signature = _image(layout, None, b"signature", subject={"mediaType": MANIFEST, "digest": before, "size": 1})
+    (layout.folder / name).write_text("cut")
+    with pytest.raises(RegistryRefused) as refused:
+        layout.document(now)
+    (command,) = re.findall("`(.*)`", str(refused.value))
+    subprocess.run(["sh", "-c", command], check=True)
+    assert layout.document(now).digest == now
+    assert [each.digest for each in layout.referrers(before)] == [signature]
+    _image(layout, "now", b"now", **ours)
+    layout.keep(now, before)  # as `lockstep build` does; `before` is a release that an environment runs
+    assert layout.document("now").digest == now
+    assert layout.document(before).digest == before
+    assert [each.digest for each in layout.referrers(before)] == [signature]
+
+
+def test_an_index_that_is_gone_lists_no_part_of_an_image_and_nothing_damaged(layout: Layout) -> None:
+    part = _image(layout, None, b"part")
+    entry = {"mediaType": MANIFEST, "digest": part, "size": len(layout.document(part).data)}
+    whole = layout.put(documents.write({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]}), INDEX, None)
+    damaged = _image(layout, None, b"damaged")
+    _blob(layout, damaged).write_bytes(_blob(layout, damaged).read_bytes().replace(b"x", b"y"))
+    (layout.folder / "index.json").unlink()
+    assert layout.document("").digest == whole
 
 
 @pytest.mark.parametrize(

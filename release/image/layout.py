@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import secrets
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -233,11 +234,11 @@ class Layout:
         return self._blobs / digest.removeprefix("sha256:")
 
     def _index(self) -> Index:
-        """The folder's index; empty if a layout has none yet."""
+        """The folder's index. If there is none, it is made of the blobs."""
         mark, path = self.folder / "oci-layout", self.folder / "index.json"
         for file in (mark, path):
             if file.exists() and not file.is_file():
-                raise RegistryRefused(f"{file}: is not a regular file", "remove the folder")
+                raise _misplaced(file, "is not a regular file")
         try:
             version = json.loads(mark.read_bytes())
             if not isinstance(version, dict) or version.get("imageLayoutVersion") != "1.0.0":
@@ -247,13 +248,32 @@ class Layout:
             if error.filename == str(mark):
                 todo = "name the folder that holds the file oci-layout"
                 raise StoreUnavailable(f"{self.folder}: is not an OCI layout", todo) from error
-            return Index(schema_version=2, manifests=())
+            return Index(schema_version=2, manifests=self._unlisted())
         except OSError as error:
             raise RegistryRefused(f"{error.filename}: {error.strerror}", "make it readable") from error
         except ValidationError as error:
-            raise RegistryRefused(f"{path}: {files.first(error)}", "remove the folder") from error
+            raise _misplaced(path, files.first(error)) from error
         except (ValueError, RecursionError) as error:
-            raise RegistryRefused(f"{mark}: is not JSON", "remove the folder") from error
+            raise _misplaced(mark, "is not JSON") from error
+
+    def _unlisted(self) -> tuple[Entry, ...]:
+        """Entries without tags for the manifests and indexes among the blobs, but for the parts of such an index."""
+        entries, parts = [], set[str]()
+        for path in sorted(self._blobs.glob("*")):
+            there = state(path)
+            if there is None or there[2] > documents.LARGEST:
+                continue
+            digest = f"sha256:{path.name}"
+            try:
+                data = b"".join(self.blob(digest, there[2]))
+                media_type = documents.guess(data, str(path))
+                found = documents.read(Document(data, media_type, digest), str(path))
+            except Refusal:
+                continue
+            entries.append(Entry(media_type=media_type, digest=digest, size=len(data)))
+            if isinstance(found, Index):
+                parts |= {entry.digest for entry in found.manifests}
+        return tuple(entry for entry in entries if entry.digest not in parts)
 
     def _write_index(self, index: Index, entries: list[Entry]) -> None:
         value = index.model_dump(mode="json", by_alias=True, exclude_none=True)
@@ -321,6 +341,18 @@ def _absent(path: Path, what: str) -> StoreUnavailable:
 
 def _damaged(path: Path, what: str) -> RegistryRefused:
     return RegistryRefused(f"{path}: {what}", _AGAIN)
+
+
+def _misplaced(path: Path, what: str) -> RegistryRefused:
+    """The refusal of a damaged oci-layout or index.json: the images are in the other files of the folder."""
+    command = f"mv {shlex.quote(str(path))} {shlex.quote(f'{path}.damaged')}"
+    if path.name == "oci-layout":
+        command += f" && echo {shlex.quote(_MARK.decode())} > {shlex.quote(str(path))}"
+        return RegistryRefused(f"{path}: {what}", f"run `{command}`")
+    return RegistryRefused(
+        f"{path}: {what}",
+        f"run `{command}`: its images are then found by their digests, and a build adds the tag",
+    )
 
 
 def _unwritable(folder: Path, error: OSError) -> RegistryRefused:
