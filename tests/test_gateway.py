@@ -364,6 +364,31 @@ def test_what_cannot_be_is_refused_before_anything_listens(case: str, tmp_path: 
     ), done.output
 
 
+VARIABLES = {
+    "no keys": ("LOCKSTEP_GATEWAY_KEYS", "", "LOCKSTEP_GATEWAY_KEYS: is empty; give it a value, or unset it"),
+    "blank keys": ("LOCKSTEP_GATEWAY_KEYS", " \t", "LOCKSTEP_GATEWAY_KEYS: is empty"),
+    "misspelt keys": ("LOCKSTEP_GATEWAY_KEY", "keys", "LOCKSTEP_GATEWAY_KEY: no option of the gateway has this name"),
+    "an argument": ("LOCKSTEP_GATEWAY_UPSTREAMS", "http://x", "LOCKSTEP_GATEWAY_UPSTREAMS: no option"),
+    "an empty folder": ("LOCKSTEP_GATEWAY_CAPTURES", "", "LOCKSTEP_GATEWAY_CAPTURES: is empty"),
+}
+
+
+@pytest.mark.parametrize("case", VARIABLES)
+def test_a_variable_that_would_be_ignored_is_refused(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty or misspelt variable for the keys would open the gateway to everyone."""
+    name, value, said = VARIABLES[case]
+    from click.testing import CliRunner
+
+    from release.cli import main
+    from release.monitoring.gateway import run
+
+    monkeypatch.setattr(run, "run", lambda *_: pytest.fail("the gateway started"))
+    monkeypatch.setenv(name, value)
+    done = CliRunner().invoke(main, ["gateway", "http://x"])
+    assert done.exit_code == 14, done.output
+    assert said in " ".join(done.output.split())
+
+
 def test_a_port_that_is_taken_is_named(gateway: GatewayProcess, model: ModelStandIn, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "release.cli", "gateway", model.url, "--port", str(gateway.port)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)

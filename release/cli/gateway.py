@@ -1,5 +1,6 @@
 """Commands that capture requests: gateway, and capture for those that other tools recorded."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +64,13 @@ def gateway(root: Path, /, **options: Any) -> None:
 
     Passes chat, completions and the list of models on, byte for byte. Adds a request id and the release that answered
     to each answer. Counts requests for Prometheus. Stores a redacted sample, if --captures is given. Ends on SIGTERM
-    after the requests in flight. Each option can be given as a variable too, such as LOCKSTEP_GATEWAY_SAMPLE.
+    after the requests in flight. Each option can be given as a variable too, such as LOCKSTEP_GATEWAY_SAMPLE. A
+    variable with this prefix that is empty or names no option is refused.
     """
     from checks.text import escape
     from release.verbs import gateway as verb
 
+    verb.check_variables(os.environ, options.keys() - {"upstreams"})
     verb.gateway(root, verb.Options(**options), lambda line: click.echo(escape(line), err=True))
 
 

@@ -1,7 +1,7 @@
 """gateway: stands before a model's server, passes requests on, and stores a redacted sample of them."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -15,6 +15,7 @@ ENVIRONMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 # As sha256sum prints it: a digest, and the name of whoever has the key.
 _KEY = re.compile(r"([0-9a-f]{64})(?:\s.*)?")
 _LARGEST = 1 << 20  # bytes of a file of keys or labels
+_VARIABLES = "LOCKSTEP_GATEWAY_"
 
 
 class Options(NamedTuple):
@@ -40,6 +41,23 @@ class Options(NamedTuple):
     labels: Path | None
     buckets: str | None
     token_buckets: str | None
+
+
+def check_variables(environ: Mapping[str, str], options: Iterable[str]) -> None:
+    """Refuse variables that would be ignored: without its file of keys the gateway answers everyone.
+
+    ``options``: the names of the command's options, such as ``max_body``. Raises ServingRefused for a variable of the
+    gateway that is empty or is none of theirs.
+    """
+    known = {f"{_VARIABLES}{option.upper()}" for option in options}
+    for name in sorted(name for name in environ if name.startswith(_VARIABLES)):
+        if name not in known:
+            raise ServingRefused(
+                f"{name}: no option of the gateway has this name",
+                "unset it, or name an option that `lockstep gateway --help` lists",
+            )
+        if not environ[name].strip():
+            raise ServingRefused(f"{name}: is empty", "give it a value, or unset it")
 
 
 def gateway(root: Path, options: Options, say: Callable[[str], None]) -> None:
