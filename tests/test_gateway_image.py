@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 import requests
+import yaml
 
+from checks import layout
 from tests import serving_base
 from tests.conftest import REPOSITORY
 from tests.gateway_process import unused_port
@@ -62,7 +64,19 @@ def test_it_runs_as_nobody_on_a_root_that_is_read_only(image: str) -> None:
             "--env",
             "LOCKSTEP_GATEWAY_CAPTURES=kept",
         ]
-        command += [image, "-C", "/work", "gateway", model.url, f"--port={port}", f"--metrics-port={private}"]
+        program, *words = _command()
+        command += [
+            "--entrypoint",
+            program,
+            image,
+            *words,
+            "-C",
+            "/work",
+            "gateway",
+            model.url,
+            f"--port={port}",
+            f"--metrics-port={private}",
+        ]
         name = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
         try:
             until = time.monotonic() + 60
@@ -83,6 +97,13 @@ def test_it_runs_as_nobody_on_a_root_that_is_read_only(image: str) -> None:
             assert "Traceback" not in log
         finally:
             subprocess.run(["docker", "rm", "--force", name], capture_output=True, check=True)
+
+
+def _command() -> list[str]:
+    """The command by which the component starts the image."""
+    text = (REPOSITORY / layout.ENVIRONMENTS / "components" / "gateway" / "deployment.yaml").read_text()
+    (container,) = yaml.safe_load(text)["spec"]["template"]["spec"]["containers"]
+    return [str(word) for word in container["command"]]
 
 
 def _ready(port: int) -> bool:

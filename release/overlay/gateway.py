@@ -17,11 +17,23 @@ PLACEHOLDER = "lockstep.invalid/gateway"  # `images:` of an environment replaces
 LABELS = {"app.kubernetes.io/name": NAME}
 ENVIRONMENT = "LOCKSTEP_GATEWAY_ENVIRONMENT"
 _CONFIG = re.compile(r"gateway(-[a-z0-9]{10})?")  # kustomize adds a hash of the content
-_VARIABLES = ("LOCKSTEP_GATEWAY_", "AWS_", "GOOGLE_")  # its settings, and those of a client of an object store
-_SETTING = re.compile(r"LOCKSTEP_GATEWAY_[A-Z_]{1,40}=[^\n]{0,400}")
+_SETTINGS = "LOCKSTEP_GATEWAY_"  # the gateway refuses to start with one that it does not know
+# Settings of a client of an object store. Not those that name a file or a program from which a login comes, because
+# such a file can name any program: AWS_CONFIG_FILE, GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES.
+_OF_A_STORE = (
+    "AWS_CA_BUNDLE", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION",
+    "AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION", "GOOGLE_APPLICATION_CREDENTIALS",
+    "GOOGLE_CLOUD_PROJECT",
+)  # fmt: skip
+_LOGIN = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")  # from the Secret `gateway`
+_SETTING = re.compile(r"LOCKSTEP_GATEWAY_[A-Z_]{1,40}=[^\n]*\S[^\n]*")
 
 _CONTAINER: dict[str, Any] = {
     "name": NAME,
+    "command": ["python3", "-I", "-m", "release.cli"],
+    "env": [
+        {"name": name, "valueFrom": {"secretKeyRef": {"name": NAME, "key": name, "optional": True}}} for name in _LOGIN
+    ],
     "args": [
         "-C", "/work", "gateway", "http://server-pods:8000", "http://server-pods:8080", "--host=0.0.0.0", "--drain=600",
     ],
@@ -137,9 +149,11 @@ def variables(config: Mapping[str, Any]) -> Iterator[str]:
     metadata, data = config.get("metadata"), config.get("data")
     if not _CONFIG.fullmatch(str(metadata.get("name") if isinstance(metadata, dict) else None)):
         return
-    for key in data if isinstance(data, dict) else ():
-        if not str(key).startswith(_VARIABLES):
-            yield f"data.{key}: variables of the gateway begin with {', '.join(_VARIABLES)}"
+    for key, value in data.items() if isinstance(data, dict) else ():
+        if not str(key).startswith(_SETTINGS) and key not in _OF_A_STORE:
+            yield f"data.{key}: is no setting of the gateway; allowed: {_SETTINGS}…, {', '.join(_OF_A_STORE)}"
+        elif not str(value).strip():
+            yield f"data.{key}: is empty: give it a value, or remove it"
 
 
 def _rules() -> dict[str, Rule]:
@@ -167,10 +181,14 @@ def _rules() -> dict[str, Rule]:
 
 
 def _settings_alone(value: Any) -> str | None:
-    """The ConfigMap and the Secret, by their names."""
-    if isinstance(value, list) and len(value) == 2 and all(isinstance(each, dict) for each in value):
-        config, secret = (value[0].get("configMapRef"), value[1].get("secretRef"))
-        named = isinstance(config, dict) and config.keys() == {"name"} and _CONFIG.fullmatch(str(config["name"]))
-        if named and secret == {"name": NAME, "optional": True} and len(value[0]) == len(value[1]) == 1:
+    """The ConfigMap, by its name."""
+    if (
+        isinstance(value, list)
+        and len(value) == 1
+        and isinstance(value[0], dict)
+        and value[0].keys() == {"configMapRef"}
+    ):
+        config = value[0]["configMapRef"]
+        if isinstance(config, dict) and config.keys() == {"name"} and _CONFIG.fullmatch(str(config["name"])):
             return None
-    return f"is {shown(value)}: settings are of ConfigMap gateway, credentials of Secret gateway"
+    return f"is {shown(value)}: settings are of ConfigMap gateway alone"

@@ -24,7 +24,7 @@ DIGESTS = {
         "base/service.yaml": "752fc6fb2b914ff96c53ed61c236903baec1285228a64712d4acd257fbe79bd1",
         "components/exposure/kustomization.yaml": "e48a816211ea3a3cb0013bf6f918753a5615f975fe03767ae31cd55f85ef4c92",
         "components/exposure/route.yaml": "c742d5954df6465f93d6a55b495cb96e9964a0c3c8e757c4f7028c4f2d21043f",
-        "components/gateway/deployment.yaml": "5e2b85de25df296b32ada709044d6448d00693e76b010379f4b10f3316a430fa",
+        "components/gateway/deployment.yaml": "6937edf81a3c0c86e4e211cc651e66c55aa5b784f65b113962b9b7057c9bc93b",
         "components/gateway/disruption.yaml": "7dd642a48e8ba8e8f64f41daff83e2cf8f00a28d986307f9bb9e0ecaf603e6d7",
         "components/gateway/kustomization.yaml": "2c7f58a8522df2f0980164586ba52f69a753346bafbf1090bf9634ea2872fa36",
         "components/gateway/network.yaml": "27c812a435f9fca562ce1f344b0015eb718f1aa4609276a5915d475d75a463df",
