@@ -194,6 +194,55 @@ def test_a_route_without_a_gateway_is_refused(exposed: Path) -> None:
     refused(exposed, "everyone who knows the host could ask")
 
 
+def hosts(tree: Path, *names: str, environment: str = "production") -> None:
+    """Give the environment a route of these hosts."""
+    gatewayed(tree, environment, components=[gateway.COMPONENT, "../components/exposure"])
+    operation = {"op": "replace", "path": "/spec/hostnames", "value": list(names)}
+    patch = {"target": {"kind": "HTTPRoute"}, "patch": yaml.safe_dump([operation])}
+    edit(tree, environment, lambda own: own.update(patches=[*own["patches"], patch]))
+
+
+# The hosts of production; staging's is models.example.org.
+TAKEN = (
+    ("models.example.org",),
+    ("other.example.org", "models.example.org"),
+    ("*.example.org",),
+    ("*.org",),
+)
+
+
+@pytest.mark.parametrize("names", TAKEN)
+def test_a_route_with_the_host_of_another_environment_is_refused(names: tuple[str, ...], exposed: Path) -> None:
+    hosts(exposed, *names)
+    refused(exposed, "HTTPRoute gateway: spec.hostnames: models.example.org overlaps with .* of production")
+    assert edits.failures("staging", lying(exposed), rendered()) == []  # another environment blocks no rollback
+
+
+def test_a_wildcard_that_covers_the_host_of_another_environment_is_refused(exposed: Path) -> None:
+    hosts(exposed, "models.example.org")
+    setting("HTTPRoute", "/spec/hostnames/0", "*.example.org")(exposed)
+    refused(exposed, "spec.hostnames: \\*.example.org overlaps with .* of production")
+
+
+def test_hosts_of_other_environments_that_differ_are_no_gap(exposed: Path) -> None:
+    hosts(exposed, "models.example.com", "*.models.example.org", "example.org")
+    assert failures(exposed) == []
+
+
+def test_a_route_is_refused_where_the_hosts_of_another_environment_are_not_known(exposed: Path) -> None:
+    spoil.replace("production/kustomization.yaml", "resources:", "resources: [gone.yaml]\nx:")(exposed)
+    refused(exposed, "spec.hostnames: cannot be compared with those of production: .*production/kustomization.yaml: ")
+
+
+@pytest.mark.parametrize("kind", ["HTTPRoute", "Service"])
+@pytest.mark.parametrize(
+    "key", ["external-dns.alpha.kubernetes.io/hostname", "tailscale.com/expose", "coredns.io/hostname"]
+)
+def test_a_name_that_a_tool_would_give_is_refused(key: str, kind: str, exposed: Path) -> None:
+    setting(kind, "/metadata/annotations", {key: "models.example.com"}, "add")(exposed)
+    refused(exposed, f"{kind} gateway: metadata.annotations: {key}: tools send requests elsewhere by such keys")
+
+
 def test_the_pages_weights_are_accepted_in_both_environments(exposed: Path) -> None:
     """The page's production is staging here, and its canary is production."""
     share, grant = examples("rollout.md", "Canary")[:2]

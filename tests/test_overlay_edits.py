@@ -262,6 +262,20 @@ OF_KSERVE: list[tuple[str, Any, str]] = [
     ("/metadata/annotations/serving.kserve.io~1stop", "true", "serving.kserve.io/stop: a tool"),
     ("/metadata/annotations/serving.kserve.io~1deploymentMode", "Serverless", "serving.kserve.io/deploymentMode is"),
 ]
+# Selectors of a NetworkPolicy by which Kubernetes selects the server's pods, or may.
+OPENING: list[dict[str, Any]] = [
+    {},
+    {"podSelector": None},
+    {"podSelector": {}},
+    {"podSelector": {"matchLabels": None}},
+    {"podSelector": {"matchLabels": {LABEL: "server"}}},
+    {"podSelector": {"matchLabels": {"team": "routing"}}},
+    {"podSelector": {"matchLabels": {"pod-template-hash": "7d9c5b8f6d"}}},
+    {"podSelector": {"matchExpressions": [{"key": LABEL, "operator": "In", "values": ["server"]}]}},
+    {"podSelector": {"matchExpressions": [{"key": LABEL, "operator": "NotIn", "values": ["gateway"]}]}},
+    {"podSelector": {"matchExpressions": [{"key": "x", "operator": "DoesNotExist"}]}},
+    {"podSelector": {"matchLabels": {LABEL: "server"}, "matchExpressions": [{"key": LABEL, "operator": "Exists"}]}},
+]
 OWN = layout.ENVIRONMENTS / "staging" / "kustomization.yaml"
 OWN_RELEASE = "release/deployment"
 
@@ -462,6 +476,8 @@ TAMPERS: list[tuple[spoil.Spoil, str, str | None]] = [
     (an("keda.sh/v1alpha1", "ScaledObject", {"scaleTargetRef": TARGET, "triggers": []}), "spec.minReplicaCount: is 0", None),
     (operations({"op": "replace", "path": "/spec/ingress", "value": []}, kind="NetworkPolicy"), "no NetworkPolicy lets a request in", None),
     (operations({"op": "add", "path": "/spec/egress", "value": [{}]}, kind="NetworkPolicy"), "NetworkPolicy server: spec.egress", None),
+    *((an("networking.k8s.io/v1", "NetworkPolicy", {"policyTypes": ["Egress"], "egress": [{}]} | selector), "NetworkPolicy x: spec.egress: .*a server sends nothing", None) for selector in OPENING),
+    (both(own(resources=["release/kserve"]), lambda tree: edit(tree, "staging", lambda value: value["resources"].append("more.yaml")), lambda tree: (tree / "staging/more.yaml").write_text(yaml.safe_dump({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "x"}, "spec": {"podSelector": {"matchLabels": {"serving.kserve.io/inferenceservice": "server"}}, "egress": [{}]}}))), "NetworkPolicy x: spec.egress: .*a server sends nothing", None),
     (operations({"op": "replace", "path": "/spec/podSelector", "value": {"matchLabels": {"a": "b"}}}, kind="NetworkPolicy"), "no NetworkPolicy closes its way out", None),
     (removed("networking.k8s.io/v1", "NetworkPolicy"), "no NetworkPolicy closes its way out", None),
     (removed("v1", "Service"), "no Service leads to it", None),
@@ -513,6 +529,7 @@ FREE: list[spoil.Spoil] = [
     operations({"op": "add", "path": "/spec/ingress/0/from", "value": [{"podSelector": {}}]}, kind="NetworkPolicy"),
     operations({"op": "add", "path": "/spec/type", "value": "LoadBalancer"}, {"op": "add", "path": "/metadata/annotations", "value": {"service.beta.kubernetes.io/x": "y"}}, kind="Service"),
     own(labels=[{"pairs": {LABEL: "server"}, "includeTemplates": True}]),
+    an("networking.k8s.io/v1", "NetworkPolicy", {"podSelector": {"matchLabels": {LABEL: "other"}}, "egress": [{}]}),
     write("staging/network.yaml", yaml.safe_dump({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "narrow"}, "spec": {"podSelector": {"matchLabels": {LABEL: "server"}}, "policyTypes": ["Ingress"]}}), resources=[OWN_RELEASE, "network.yaml"]),
     write("staging/more/kustomization.yaml", "configMapGenerator: [{name: more, files: [data]}]\n", resources=[OWN_RELEASE, "more"], then=lambda tree: (tree / "staging/more/data").write_text("image: any")),
     write("staging/notes", "image: evil"),

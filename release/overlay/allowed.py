@@ -15,6 +15,9 @@ _ORDER = "argocd.argoproj.io/sync-wave"  # when an object is applied, not whethe
 # Prefixes that no tool uses to change a pod. Others do: `instrumentation.opentelemetry.io/inject-python: "true"`
 # puts code into the server, `sidecar.istio.io/inject` a container beside it.
 _HARMLESS = ("app.kubernetes.io", "prometheus.io", "cluster-autoscaler.kubernetes.io", "karpenter.sh")
+# Prefixes by which clouds set up the load balancer of a Service. By others tools give a Service or a route more names
+# and addresses: `external-dns.alpha.kubernetes.io/hostname` could take the name of another environment.
+_BALANCERS = ("service.beta.kubernetes.io", "cloud.google.com", "networking.gke.io")
 
 _PERCENT = re.compile(r"[0-9]{1,3}%")
 
@@ -52,6 +55,19 @@ def between(least: int, most: int) -> Rule:
 
 def keys(needed: Mapping[str, str], *, server: bool) -> Rule:
     """Labels or annotations that include ``needed``. ``server``: they are of the server or its pods."""
+    return _keys(needed, "change pods" if server else None, _HARMLESS)
+
+
+def addressed() -> Rule:
+    """Labels or annotations of a Service or a route, from which no tool takes another name or address."""
+    return _keys({}, "send requests elsewhere", (*_HARMLESS, *_BALANCERS))
+
+
+def _keys(needed: Mapping[str, str], tools: str | None, prefixes: tuple[str, ...]) -> Rule:
+    """Labels or annotations that include ``needed``.
+
+    ``tools``: what tools do by keys whose prefix is not one of ``prefixes``; None: every prefix is allowed.
+    """
 
     def rule(value: Any) -> str | None:
         if not isinstance(value, dict) or not all(isinstance(each, str) for each in value.values()):
@@ -65,8 +81,8 @@ def keys(needed: Mapping[str, str], *, server: bool) -> Rule:
                 return f"{key}: only a promotion writes it"
             if _is_below(prefix, _TOOLS) and key != _ORDER:
                 return f"{key}: a tool would leave the object as it is, or change it"
-            if server and slash and key != _ORDER and prefix not in _HARMLESS:
-                return f"{key}: tools change pods by keys with a prefix; allowed: {', '.join(_HARMLESS)}, or no prefix"
+            if tools and slash and key != _ORDER and prefix not in prefixes:
+                return f"{key}: tools {tools} by such keys; allowed prefixes: {', '.join(prefixes)}, or none"
         return None
 
     return rule

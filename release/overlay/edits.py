@@ -64,7 +64,9 @@ def failures(
     namespace, before = str(read.own["namespace"]), gateway.image(read.own)
     wrong = objects.failures(built, patch, namespace, image, before)
     if not wrong:
-        wrong += exposed.failures(environment, built, namespace, spaces if others else None)
+        wrong += exposed.failures(
+            environment, built, namespace, spaces if others else None, lambda other: _built(other, found)
+        )
     if monitored.uses(home, read.files) and not wrong:
         wrong += monitored.failures(environment, built, generated())
     return [f"{home}: {failure}" for failure in wrong]
@@ -89,6 +91,12 @@ def _theirs(home: Path, found: Mapping[Path, bytes | None]) -> dict[Path, bytes 
     """``found`` without what a move writes (``overlays.check`` compares that), pointers and approvals."""
     written = (home / "release", home / layout.POINTER, home / layout.EVIDENCE, home / layout.APPROVED)
     return {path: data for path, data in found.items() if not any(path.is_relative_to(each) for each in written)}
+
+
+def _built(environment: str, found: Mapping[Path, bytes | None]) -> list[dict[str, Any]] | str:
+    """The objects of another environment as it is in git, or why they are not known. Raises as ``kustomize.build``."""
+    read = sources.read(environment, found)
+    return read.failures[0] if read.failures else kustomize.build(read.files, layout.ENVIRONMENTS / environment)
 
 
 def _is_alone(patch: Any) -> bool:

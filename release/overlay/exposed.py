@@ -5,11 +5,12 @@ another environment, as a canary: that environment's ReferenceGrant agrees, and 
 requests to the environment that has the route.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from release.overlay import gateway
 from release.overlay.allowed import group_and_kind, shown
+from release.overlay.overlays import LABEL
 
 GROUP = "gateway.networking.k8s.io"
 _NOWHERE = "lockstep.invalid"  # the component's host, which a patch replaces
@@ -19,16 +20,25 @@ _BACKEND = {"group", "kind", "name", "namespace", "port", "weight"}
 
 
 def failures(
-    environment: str, objects: Sequence[Mapping[str, Any]], namespace: str, others: Mapping[str, str] | None
+    environment: str,
+    objects: Sequence[Mapping[str, Any]],
+    namespace: str,
+    others: Mapping[str, str] | None,
+    build: Callable[[str], Sequence[Mapping[str, Any]] | str],
 ) -> Iterator[str]:
     """What is wrong with the routes and grants among ``objects``, all that ``environment`` builds to.
 
-    Also compares for which environment its gateway counts requests.
+    Also compares for which environment its gateway counts requests, and refuses a Service that leads past the gateway.
 
     ``others``: the namespaces of the other environments, by their names. None: which they are is not compared, so that
-    another environment blocks no rollback.
+    another environment blocks no rollback. ``build`` gives the objects of another environment, or why they are not
+    known; it is called if ``environment`` has a route.
     """
     settings = gateway.variables_of(objects)
+    if any(map(gateway.is_one, objects)):
+        yield from _past_the_gateway(objects)
+    if others is not None:
+        yield from _shared_hosts(objects, others, build)
     granted = set()
     for item in objects:
         spec = item.get("spec")
@@ -47,6 +57,56 @@ def failures(
             f"ConfigMap gateway: {gateway.ENVIRONMENT} is {shown(counted)}: only a gateway that another environment's "
             f"route leads to, by a ReferenceGrant, counts for it: write {gateway.ENVIRONMENT}={environment}"
         )
+
+
+def _past_the_gateway(objects: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Services by which clients outside of the cluster would reach the server itself, where no API key is asked for."""
+    for item in objects:
+        if group_and_kind(item) != ("", "Service") or item["spec"]["selector"].get(LABEL) == gateway.NAME:
+            continue
+        kind = item["spec"].get("type")
+        if kind not in (None, "ClusterIP"):
+            yield (
+                f"Service {item['metadata'].get('name')}: spec.type: is {shown(kind)}, which would lead past the "
+                f"gateway: set the type of the Service {gateway.NAME}"
+            )
+
+
+def _shared_hosts(
+    objects: Sequence[Mapping[str, Any]],
+    others: Mapping[str, str],
+    build: Callable[[str], Sequence[Mapping[str, Any]] | str],
+) -> Iterator[str]:
+    """Host names of routes that another environment has too: both would get the requests of either."""
+    own = _hosts(objects)
+    for other in others if own else ():
+        built = build(other)
+        if isinstance(built, str):
+            yield f"HTTPRoute: spec.hostnames: cannot be compared with those of {other}: {built}"
+            continue
+        for name, host in own:
+            for _, taken in _hosts(built):
+                if _covers(host, taken) or _covers(taken, host):
+                    yield (
+                        f"HTTPRoute {name}: spec.hostnames: {host} overlaps with {taken} of {other}: give each "
+                        "environment hosts of its own"
+                    )
+
+
+def _hosts(objects: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """The name of each route, with each of its hosts."""
+    routes = [item for item in objects if group_and_kind(item) == (GROUP, "HTTPRoute")]
+    return [
+        (str(item["metadata"].get("name")), str(host).lower())
+        for item in routes
+        if isinstance(item.get("spec"), dict) and isinstance(item["spec"].get("hostnames"), list)
+        for host in item["spec"]["hostnames"]
+    ]
+
+
+def _covers(host: str, other: str) -> bool:
+    """Whether ``other`` is ``host``, or a name below the wildcard ``host``."""
+    return host == other or (host.startswith("*.") and other.endswith(host[1:]))
 
 
 def _route(

@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from release.overlay import gateway, monitored, rollout, server
-from release.overlay.allowed import group_and_kind, keys, shown
-from release.overlay.overlays import LABEL
+from release.overlay.allowed import addressed, group_and_kind, keys, shown
+from release.overlay.overlays import CONTAINER, LABEL
 from release.overlay.server import SELECTED
 
+_ADDRESSED = (("", "Service"), ("gateway.networking.k8s.io", "HTTPRoute"))
+_SERVERS = (CONTAINER, "server-pods")  # Services of the server. By the second the gateway finds its pods.
 _METADATA = {"name", "namespace", "labels", "annotations"}
 _SERVICE = {
     "selector", "ports", "type", "clusterIP", "sessionAffinity", "sessionAffinityConfig", "ipFamilies",
@@ -82,13 +84,14 @@ def _of_any(item: Mapping[str, Any], namespace: str) -> Iterator[str]:
         yield f"metadata.namespace: is {shown(metadata.get('namespace'))}, the environment's is {namespace!r}"
     if more := sorted(metadata.keys() - _METADATA):
         yield f"metadata: {more[0]}: only {', '.join(sorted(_METADATA))} are allowed"
+    rule = addressed() if group_and_kind(item) in _ADDRESSED else keys({}, server=False)
     for key in ("labels", "annotations"):
         if (
             not _is_server(item)
             and not gateway.is_one(item)
             and group_and_kind(item)[0] != rollout.GROUP
             and metadata.get(key)
-            and (problem := keys({}, server=False)(metadata[key]))
+            and (problem := rule(metadata[key]))
         ):
             yield f"metadata.{key}: {problem}"
 
@@ -110,10 +113,14 @@ def _missing(objects: Sequence[Mapping[str, Any]], item: Mapping[str, Any]) -> I
 
 
 def _service(service: Mapping[str, Any], item: Mapping[str, Any]) -> Iterator[str]:
-    spec = _spec(service)
+    spec, name = _spec(service), service["metadata"].get("name")
     selector = spec.get("selector")
-    if not isinstance(selector, dict) or not _selects({"matchLabels": selector}, item) or LABEL not in selector:
-        yield f"spec.selector: is {shown(selector)}: does not select the server, and nothing else"
+    # Routes lead to the Service gateway, which must not be one of the server: there no API key is asked for.
+    wrong = name == gateway.NAME if not gateway.is_one(item) else name in _SERVERS
+    selected = isinstance(selector, dict) and LABEL in selector and _selects({"matchLabels": selector}, item)
+    if wrong or not selected:
+        wanted = gateway.NAME if name == gateway.NAME else CONTAINER
+        yield f"spec.selector: is {shown(selector)}: does not select the {wanted}, and nothing else"
     yield from (f"spec.{key}: leads elsewhere than to the server's port" for key in spec if key not in _SERVICE)
     if spec.get("type") not in (None, "ClusterIP", "NodePort", "LoadBalancer"):
         yield f"spec.type: {shown(spec.get('type'))}: leads elsewhere than to the server's port"
@@ -123,11 +130,21 @@ def _service(service: Mapping[str, Any], item: Mapping[str, Any]) -> Iterator[st
             yield f"spec.ports: {shown(port)}: leads elsewhere than to the server's port, http"
 
 
-def _network(policy: Mapping[str, Any], item: Mapping[str, Any]) -> Iterator[str]:
-    """Network policies add up: any of them may allow more requests in; none may open the way out."""
+def _network(policy: Mapping[str, Any], _: Mapping[str, Any]) -> Iterator[str]:
+    """Network policies add up: any of them may allow more requests in; none may open the server's way out.
+
+    A policy without a selector is for all pods, and the server's pods have labels that only the cluster knows, such as
+    KServe's. So a policy that opens a way out names other pods than the server's by ``LABEL``, which those must have.
+    """
     spec = _spec(policy)
-    if spec.get("egress") and _selects(spec.get("podSelector"), item):
-        yield f"spec.egress: {shown(spec['egress'])}: a server sends nothing: its weights are in an image"
+    selector = spec.get("podSelector")
+    labels = selector.get("matchLabels") if isinstance(selector, dict) else None
+    name = labels.get(LABEL) if isinstance(labels, dict) else None
+    if spec.get("egress") and (not isinstance(name, str) or name == CONTAINER):
+        yield (
+            f"spec.egress: {shown(spec['egress'])}: a server sends nothing: its weights are in an image. For other "
+            f"pods write their {LABEL} in podSelector.matchLabels"
+        )
 
 
 def _disruption(budget: Mapping[str, Any], item: Mapping[str, Any]) -> Iterator[str]:
@@ -167,6 +184,13 @@ def _config(config: Mapping[str, Any], _: Mapping[str, Any]) -> Iterator[str]:
     yield from gateway.variables(config)
 
 
+def _external(secret: Mapping[str, Any], _: Mapping[str, Any]) -> Iterator[str]:
+    """An ExternalSecret may write a Secret, and no ConfigMap such as the gateway's."""
+    target = _spec(secret).get("target")
+    if isinstance(target, dict) and "manifest" in target:
+        yield f"spec.target.manifest: {shown(target['manifest'])}: an ExternalSecret here writes Secrets alone"
+
+
 # The allowed kinds by API group and name, each with its check.
 _BESIDE: dict[tuple[str, str], Callable[[Mapping[str, Any], Mapping[str, Any]], Iterator[str]]] = {
     ("", "Service"): _service,
@@ -183,7 +207,7 @@ _BESIDE: dict[tuple[str, str], Callable[[Mapping[str, Any], Mapping[str, Any]], 
     # For imagePullSecrets, and whatever people keep beside a server.
     ("", "ConfigMap"): _config,
     ("", "Secret"): _data,
-    ("external-secrets.io", "ExternalSecret"): _data,
+    ("external-secrets.io", "ExternalSecret"): _external,
     ("bitnami.com", "SealedSecret"): _data,
     # Monitoring and alerts.
     ("monitoring.coreos.com", "ServiceMonitor"): _data,
