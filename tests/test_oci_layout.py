@@ -216,12 +216,12 @@ def test_what_the_refusal_of_a_damaged_layout_says_brings_its_images_back(layout
     (command,) = re.findall("`(.*)`", str(refused.value))
     subprocess.run(["sh", "-c", command], check=True)
     assert layout.document(now).digest == now
-    assert [each.digest for each in layout.referrers(before)] == [signature]
+    assert [referrer.digest for referrer in layout.referrers(before)] == [signature]
     _image(layout, "now", b"now", **ours)
     layout.keep(now, before)  # as `lockstep build` does; `before` is a release that an environment runs
     assert layout.document("now").digest == now
     assert layout.document(before).digest == before
-    assert [each.digest for each in layout.referrers(before)] == [signature]
+    assert [referrer.digest for referrer in layout.referrers(before)] == [signature]
 
 
 def test_an_index_that_is_gone_lists_no_part_of_an_image_and_nothing_damaged(layout: Layout) -> None:

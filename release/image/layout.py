@@ -260,19 +260,19 @@ class Layout:
         """Entries without tags for the manifests and indexes among the blobs, but for the parts of such an index."""
         entries, parts = [], set[str]()
         for path in sorted(self._blobs.glob("*")):
-            there = state(path)
-            if there is None or there[2] > documents.LARGEST:
+            before = state(path)
+            if before is None or before[2] > documents.LARGEST:
                 continue
             digest = f"sha256:{path.name}"
             try:
-                data = b"".join(self.blob(digest, there[2]))
+                data = b"".join(self.blob(digest, before[2]))
                 media_type = documents.guess(data, str(path))
-                found = documents.read(Document(data, media_type, digest), str(path))
+                document = documents.read(Document(data, media_type, digest), str(path))
             except Refusal:
                 continue
             entries.append(Entry(media_type=media_type, digest=digest, size=len(data)))
-            if isinstance(found, Index):
-                parts |= {entry.digest for entry in found.manifests}
+            if isinstance(document, Index):
+                parts |= {entry.digest for entry in document.manifests}
         return tuple(entry for entry in entries if entry.digest not in parts)
 
     def _write_index(self, index: Index, entries: list[Entry]) -> None:

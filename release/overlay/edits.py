@@ -93,9 +93,9 @@ def _theirs(home: Path, found: Mapping[Path, bytes | None]) -> dict[Path, bytes 
     return {path: data for path, data in found.items() if not any(path.is_relative_to(each) for each in written)}
 
 
-def _built(environment: str, found: Mapping[Path, bytes | None]) -> list[dict[str, Any]] | str:
+def _built(environment: str, files: Mapping[Path, bytes | None]) -> list[dict[str, Any]] | str:
     """The objects of another environment as it is in git, or why they are not known. Raises as ``kustomize.build``."""
-    read = sources.read(environment, found)
+    read = sources.read(environment, files)
     return read.failures[0] if read.failures else kustomize.build(read.files, layout.ENVIRONMENTS / environment)
 
 
