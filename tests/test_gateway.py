@@ -20,7 +20,7 @@ from release import runtimes
 from release.serving import processes, server
 from tests import tuned
 from tests.conftest import as_params
-from tests.gateway_process import GatewayProcess, running
+from tests.gateway_process import GatewayProcess, running, unused_port
 from tests.gateway_requests import CHAT, Got, ask_all, body, mixed, wrong
 from tests.model_standin import RELEASE, ModelStandIn, text, whole
 from tests.test_containers import healthy
@@ -391,6 +391,7 @@ def test_a_variable_that_would_be_ignored_is_refused(case: str, monkeypatch: pyt
 
 def test_a_port_that_is_taken_is_named(gateway: GatewayProcess, model: ModelStandIn, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "release.cli", "gateway", model.url, "--port", str(gateway.port)]
+    command += ["--metrics-port", str(unused_port())]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 9
     assert f"127.0.0.1:{gateway.port}: " in done.stderr.splitlines()[-1]
