@@ -228,6 +228,14 @@ def test_what_could_change_an_answer_is_refused(case: str, tree: Path) -> None:
     assert all("\n" not in failure for failure in found)
 
 
+def test_a_service_before_the_gateway_is_seen_in_a_cluster(tree: Path) -> None:
+    programs.require("kustomize")
+    setting("/spec/selector", {overlays.LABEL: "server"}, kind="Service")(tree)
+    assert deployed.failures(kubernetes_tools.build(tree / "staging"), "staging", rendered()) == [
+        "Deployment server: Service gateway: leads past the gateway, where no API key is asked for"
+    ]
+
+
 @pytest.mark.parametrize(
     "literals",
     [

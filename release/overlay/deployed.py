@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from checks import layout, plain_yaml
+from release.overlay import gateway
 from release.overlay.fields import at as _at
 from release.overlay.fields import called as _called
 from release.overlay.fields import dicts as _dicts
@@ -192,6 +193,8 @@ def _around(server: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]) -> 
             port.get("targetPort") != "http" for port in _dicts(_at(item, "spec"), "ports")
         ):
             yield f"{_called(item)}: leads elsewhere than to the server's port, http"
+        elif _at(item, "metadata").get("name") == gateway.NAME:
+            yield f"{_called(item)}: leads past the gateway, where no API key is asked for"
     for item in objects:
         if item.get("kind") in ("Endpoints", "EndpointSlice"):
             yield f"{_called(item)}: is written by nobody: a Service finds the server by its label"
