@@ -56,7 +56,7 @@ MONITORING = REPORTS / "monitoring"  # `lockstep monitor rules`: a folder for ea
 WATCH = REPORTS / "watch"  # `lockstep watch`: ENV.json and ENV.svg
 QUEUED = Path("labels/watch")  # requests that `lockstep watch --pr` queues: ENV-DATE.jsonl
 
-# The only folders that DVC may write: stages.tools.guarded_dvc. Their outputs are cached, and imported data is in datasets.
+# The only folders that DVC may write (stages.tools.guarded_dvc): cached outputs, and in datasets what was imported.
 DVC_FOLDERS = (Path("data"), Path("datasets"), Path("models"), PLOTS)
 
 # Desired state and policy: changed by `lockstep promote` and by code owners.
