@@ -106,6 +106,18 @@ def now(records: Records, where: Place, name: Earlier) -> Reference | str:
     return _running(records, where) if name == "production" else _best(records, where)
 
 
+def runs(records: Records, where: Place) -> pointers.Pointer | None:
+    """The pointer of production; None if nothing runs there, or if no environment is called so.
+
+    Raises EvidenceRefused and RemoteRefused.
+    """
+    rules = _rules(records, where)
+    if rules is not None and _ENVIRONMENT not in rules.environments:
+        return None
+    ran = _running_pointer(records, where)
+    return ran.pointer if ran else None
+
+
 def replaced(records: Records, where: Place, name: Earlier, model: str) -> Iterator[str | None]:
     """The models that ``model`` was compared with, from git, when it became main's or production's.
 
@@ -179,9 +191,14 @@ def _mains_then(records: Records, commit: str) -> Iterator[str | None]:
 
 
 def _running(records: Records, where: Place) -> Reference | str:
-    production = _production(records, where)
-    ran = production.runs or next(_ran(production.moves), None)
+    ran = _running_pointer(records, where)
     return _NOTHING_PROMOTED if ran is None else _of_pointer(records, where, ran)
+
+
+def _running_pointer(records: Records, where: Place) -> _Ran | None:
+    """What production runs; what ran last, if its pointer was deleted."""
+    production = _production(records, where)
+    return production.runs or next(_ran(production.moves), None)
 
 
 def _ran_before(records: Records, where: Place) -> Iterator[_Stood]:
@@ -238,6 +255,9 @@ def _production(records: Records, where: Place) -> _Production:
     Raises EvidenceRefused if its pointer cannot be read, RemoteRefused if that branch cannot be fetched.
     """
     root, rules = records.root, _rules(records, where)
+    if rules is not None and _ENVIRONMENT not in rules.environments:
+        what = f"no environment is called {_ENVIRONMENT}, and a gate compares with production"
+        raise EvidenceRefused(f"{where.target}:{layout.PARAMS}: {what}", "give one that name, or compare with main")
     if rules is None or _is_here(root, where, rules):
         prefix, git = commits.prefix(root).as_posix(), records.git
         path, listed = (f"{prefix}/{each}".removeprefix("./") for each in (PRODUCTION, layout.QUARANTINE))
@@ -264,9 +284,6 @@ def _rules(records: Records, where: Place) -> Promote | None:
         rules = records.at(where.tip).sections(_Rules, f"{where.target}:{layout.PARAMS}", "fix it").promote
     except ParamsRefused:
         return None
-    if _ENVIRONMENT not in rules.environments:
-        what = f"no environment is called {_ENVIRONMENT}, and a gate compares with production"
-        raise EvidenceRefused(f"{where.target}:{layout.PARAMS}: {what}", "give one that name, or compare with main")
     return rules
 
 
