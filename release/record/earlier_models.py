@@ -118,6 +118,24 @@ def runs(records: Records, where: Place) -> pointers.Pointer | None:
     return ran.pointer if ran else None
 
 
+def quarantine(records: Records, where: Place) -> Entries:
+    """The quarantine of the environments, by its history. Raises EvidenceRefused if its file cannot be read, and
+    RemoteRefused.
+    """
+    rules = _rules(records, where)
+    if rules is None or _is_here(records.root, where, rules):
+        path = (commits.prefix(records.root) / layout.QUARANTINE).as_posix()
+        found = held.history(records.git, walk(records.git, where.tip, [path]), path, str(layout.QUARANTINE), None)
+    else:
+        ledger, tip = _elsewhere(records.root, rules)
+        if tip is None:
+            return ()
+        found = ledger.quarantine(tip)
+    if found.unreadable:
+        raise found.unreadable
+    return found.entries
+
+
 def replaced(records: Records, where: Place, name: Earlier, model: str) -> Iterator[str | None]:
     """The models that ``model`` was compared with, from git, when it became main's or production's.
 
@@ -266,9 +284,7 @@ def _production(records: Records, where: Place) -> _Production:
         text, shown = records.at(where.tip).data(PRODUCTION), f"{PRODUCTION} at {where.tip[:12]}"
         kept = held.history(git, walked, listed, str(layout.QUARANTINE), None).entries
         return _Production(None if text is None else _Ran(pointers.parse(text, shown), shown), moves, kept)
-    ledger = Ledger.open(root, rules)
-    # A branch of this repository may not exist yet; in another repository a missing branch is a mistake.
-    tip = ledger.begun() if rules.repository is None else ledger.tip()
+    ledger, tip = _elsewhere(root, rules)
     if tip is None:
         return _Production(None, ())
     runs = ledger.pointer(tip, _ENVIRONMENT)
@@ -276,6 +292,13 @@ def _production(records: Records, where: Place) -> _Production:
     return _Production(
         None if runs is None else _Ran(runs, shown), ledger.moves(tip, _ENVIRONMENT), ledger.quarantine(tip).entries
     )
+
+
+def _elsewhere(root: Path, rules: Promote) -> tuple[Ledger, str | None]:
+    """The ledger on another branch or in another repository, and its tip; None if nothing was promoted yet."""
+    ledger = Ledger.open(root, rules)
+    # A branch of this repository may not exist yet; in another repository a missing branch is a mistake.
+    return ledger, ledger.begun() if rules.repository is None else ledger.tip()
 
 
 def _rules(records: Records, where: Place) -> Promote | None:

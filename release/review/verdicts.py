@@ -7,16 +7,23 @@ from checks.formats.verdict import Finding, Status
 from release.review.facts import Facts
 from release.review.text import visible
 
-Outcome = Literal["bad-data", "refused", "not-held", "recorded", "not-landed", "uncompared", "policy", "waits"] | Status
+Outcome = (
+    Literal["bad-data", "refused", "not-held", "recorded", "not-landed", "uncompared", "policy", "waits", "quarantined"]
+    | Status
+)
 _LONGEST = 160  # characters of a reason in a title
 
 
 def outcome(facts: Facts, uncompared: str) -> Outcome:
-    """The outcome of the first line. ``policy``: the gates pass, and only the target's policy decides against it.
+    """The outcome of the first line. ``quarantined``: no environment may run these weights, whatever the gates say.
+
+    ``policy``: the gates pass, and only the target's policy decides against it.
 
     ``waits``: they pass under both policies, and code owners have not approved the new one.
     ``uncompared``: why the model was not compared with main's, see ``metrics``.
     """
+    if facts.held_back:
+        return "quarantined"
     if facts.state != "held":
         return facts.state
     assert facts.verdict is not None  # it was asked again
@@ -28,6 +35,11 @@ def outcome(facts: Facts, uncompared: str) -> Outcome:
     if facts.not_in_commit is not None:
         return "not-landed"
     return "uncompared" if uncompared else "pass"
+
+
+def passes(facts: Facts) -> bool:
+    """The value of the check: the verdict holds, is a pass, is in the named commit, and no quarantine has its model."""
+    return facts.state == "held" and facts.status == "pass" and facts.not_in_commit is None and facts.held_back is None
 
 
 def title(facts: Facts, uncompared: str) -> str:
@@ -48,6 +60,8 @@ def title(facts: Facts, uncompared: str) -> str:
             return "pass, and the record is not on the branch: run again"
         case "uncompared":
             return "pass, not compared with main"
+        case "quarantined" if facts.held_back:
+            return f"quarantined: {visible(facts.held_back.why, _LONGEST)}"
         case "waits":
             return f"pass, but {becomes(facts)}: a code owner decides"
     gates = [finding.gate for finding in failing(facts)]
