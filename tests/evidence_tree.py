@@ -35,7 +35,7 @@ from checks.formats.evaluation_reports import (
     Speed,
     ValidScores,
 )
-from checks.formats.looks import CountedLooks
+from checks.formats.looks import LooksReport
 from checks.formats.report import Fetched
 from checks.formats.suite_report import SuitesReport
 from checks.formats.training_reports import MergedFile, ParityReport, TrainMeasured, TrainReport
@@ -162,7 +162,7 @@ def build(root: Path, params: Params, test_rows: int = 40, right: int = 36, **ch
     named = {getattr(gate, "against", None) for gate in params.gates.values()}
     absent = {name: "nothing runs yet" for name in EARLIER if name == "main" or name in named}
     files.write_json(root / layout.REFERENCES, ReferencesReport(found={}, absent=absent))
-    files.write_json(root / layout.LOOKS, CountedLooks(models={}))
+    files.write_json(root / layout.LOOKS, LooksReport(models={}))
     test = split_rows["test"]
     evaluated(root, params, [predict(row, i < right) for i, row in enumerate(test)])
     if (root / layout.PARAMS).is_file():

@@ -9,8 +9,8 @@ from checks.decision import judging
 from checks.errors import EvidenceRefused, ParamsRefused, RemoteRefused
 from checks.evaluation import scoring
 from checks.formats.evaluation_reports import EvaluationReport
-from checks.formats.looks import CountedLooks, RowSketch
-from checks.formats.verdict import Finding
+from checks.formats.looks import LooksReport, RowSketch
+from checks.formats.verdict import Finding, Verdict
 from checks.gates.looks import LooksGate
 from checks.gating import chain
 from checks.gating.gate_kind import ScoreGate
@@ -33,7 +33,7 @@ D = f"sha256:{'d' * 64}"
 
 
 def judged(root: Path) -> dict[str, tuple[str, ...]]:
-    return files.read_json(root / layout.LOOKS, CountedLooks).models
+    return files.read_json(root / layout.LOOKS, LooksReport).models
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_the_models_that_a_split_judged_before_are_counted(
     others = tuple(f"sha256:{number:064x}" for number in range(before))
     # The model itself, and models of another split, count for nothing.
     models = {about.test: (*others, about.merged), D: tuple(f"sha256:{n + 99:064x}" for n in range(30))}
-    files.write_json(tmp_path / layout.LOOKS, CountedLooks(models=models))
+    files.write_json(tmp_path / layout.LOOKS, LooksReport(models=models))
     evidence = chain.gather(tmp_path, scoring.digest_of(params.evaluate.scorers))
     found = evidence_tree.asked("test_is_fresh", LooksGate(kind="looks", most=most), evidence)
     assert (found.status, found.value, found.bound) == (status, before + 1, most)
@@ -95,7 +95,7 @@ def test_models_of_another_split_count_by_the_share_of_common_rows(
     evidence_tree.build(tmp_path, params)
     own = files.read_json(tmp_path / layout.EVALUATION, EvaluationReport).merged
     models = {D: (own, *(f"sha256:{number:064x}" for number in range(5)))}
-    files.write_json(tmp_path / layout.LOOKS, CountedLooks(models=models, rows={D: (rows,)} if rows else {}))
+    files.write_json(tmp_path / layout.LOOKS, LooksReport(models=models, rows={D: (rows,)} if rows else {}))
     evidence = chain.gather(tmp_path, scoring.digest_of(params.evaluate.scorers))
     finding = evidence_tree.asked("test_is_fresh", LooksGate(kind="looks", most=20), evidence)
     assert finding.value == number
@@ -123,7 +123,7 @@ def test_the_overlap_of_large_splits_is_estimated(ours: range, theirs: range, sh
 
 
 def test_of_two_sketches_of_one_split_the_one_that_counts_more_counts() -> None:
-    forged = CountedLooks(models={D: (A,)}, rows={D: (_rows(*range(100, 140)), _rows(*range(40)))})
+    forged = LooksReport(models={D: (A,)}, rows={D: (_rows(*range(100, 140)), _rows(*range(40)))})
     assert forged.shares(C, _rows(*range(40))) == {D: 1.0}
     assert forged.shares(D, None) == {D: 1.0}
     assert forged.shares(C, None) == {D: 0.0}
@@ -132,8 +132,10 @@ def test_of_two_sketches_of_one_split_the_one_that_counts_more_counts() -> None:
 def _judged_by(root: Path, model: str, test: str, rows: RowSketch) -> None:
     """The record of ``model`` on the split ``test``, which has ``rows``."""
     record(root, model, test=test)
-    value = {"judged": {"data/splits/test.jsonl": test}, "rows": rows.model_dump()}
-    files.write_json(root / layout.VERDICT, value)
+    verdict = Verdict(
+        status="pass", model=model, policy=C, judged={"data/splits/test.jsonl": test}, findings=(), rows=rows
+    )
+    files.write_json(root / layout.VERDICT, verdict)
 
 
 def test_ten_rows_more_restart_no_count(clone: Path) -> None:
@@ -142,14 +144,14 @@ def test_ten_rows_more_restart_no_count(clone: Path) -> None:
     _judged_by(clone, B, D, old)
     keep(clone)
     _judged_by(clone, A, B, new)
-    files.write_json(clone / layout.LOOKS, CountedLooks(models={}))
+    files.write_json(clone / layout.LOOKS, LooksReport(models={}))
     lines = looks.current(Records(clone))
     assert lines == [
         f"reports/looks.json: lacks 1 of the models that these test rows judged ({B[:19]}…); run `lockstep run`",
         f"reports/looks.json: lacks the rows of 1 test splits with rows of this one ({D[:19]}…); run `lockstep run`",
     ]
     assert looks.write(Records(clone))
-    assert files.read_json(clone / layout.LOOKS, CountedLooks).rows == {D: (old,)}
+    assert files.read_json(clone / layout.LOOKS, LooksReport).rows == {D: (old,)}
     assert looks.current(Records(clone)) == []
 
 
@@ -172,7 +174,7 @@ def omitting(clone: Path) -> Path:
     keep(clone)
     branch(clone)
     _look(clone, B, D)
-    files.write_json(clone / layout.LOOKS, CountedLooks(models={}))
+    files.write_json(clone / layout.LOOKS, LooksReport(models={}))
     keep(clone)
     return clone
 
@@ -311,7 +313,7 @@ def test_a_list_that_lacks_a_model_of_its_own_history_voids_the_verdict(clone: P
     looks.write(Records(clone))
     keep(clone)
     assert looks.current(Records(clone)) == []
-    files.write_json(clone / layout.LOOKS, CountedLooks(models={}))
+    files.write_json(clone / layout.LOOKS, LooksReport(models={}))
     (line,) = looks.current(Records(clone))
     assert line == (
         f"reports/looks.json: lacks 1 of the models that these test rows judged ({A[:19]}…); run `lockstep run`"
@@ -324,16 +326,16 @@ def test_a_list_that_lacks_a_model_of_its_own_history_voids_the_verdict(clone: P
 
 def test_a_model_that_only_an_earlier_list_has_stays_listed(clone: Path) -> None:
     """Its branch is gone, so no evaluation in git names it."""
-    listed = CountedLooks(models={C: (D,)})
+    listed = LooksReport(models={C: (D,)})
     files.write_json(clone / layout.LOOKS, listed)
     keep(clone)
-    files.write_json(clone / layout.LOOKS, CountedLooks(models={}))
+    files.write_json(clone / layout.LOOKS, LooksReport(models={}))
     keep(clone)
     (line,) = looks.current(Records(clone))
     assert f"lacks 1 of the models that these test rows judged ({D[:19]}…)" in line
     (clone / layout.LOOKS).unlink()
     assert looks.write(Records(clone))
-    assert files.read_json(clone / layout.LOOKS, CountedLooks) == listed
+    assert files.read_json(clone / layout.LOOKS, LooksReport) == listed
     assert looks.current(Records(clone)) == []
 
 

@@ -12,7 +12,7 @@ import pytest
 from checks import files, layout
 from checks.errors import EvidenceRefused, Outrun, ParamsRefused, RemoteRefused
 from checks.formats.evaluation_reports import EvaluationReport
-from checks.formats.looks import CountedLooks
+from checks.formats.looks import LooksReport
 from release.adapters.git import Git
 from release.record import committed, looks, looks_branch
 from release.record.records import Records, WorkTree
@@ -157,7 +157,7 @@ def test_a_look_is_counted_although_its_branch_loses_the_record(work: Path, how:
     (later / layout.EVALUATION).unlink(missing_ok=True)
     looks.write(Records(later))
     assert model(work) in {
-        each for known in files.read_json(later / layout.LOOKS, CountedLooks).models.values() for each in known
+        each for known in files.read_json(later / layout.LOOKS, LooksReport).models.values() for each in known
     }
     assert (
         git(later, "ls-tree", "-r", "--name-only", "origin/lockstep/looks")

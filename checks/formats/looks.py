@@ -13,7 +13,7 @@ from typing import Annotated, Self
 
 from pydantic import Field
 
-from checks.formats.evaluation_reports import LooksReport
+from checks.formats.report import Report
 from checks.identity import Digest
 from checks.rows import Record, Row, request
 
@@ -54,12 +54,14 @@ class RowSketch(Record):
         return "f" * _DIGITS if whole else self.smallest[-_DIGITS:]
 
 
-class CountedLooks(LooksReport):
-    """``reports/looks.json``: the models that each test split judged, and what is known of the rows of these splits.
+class LooksReport(Report):
+    """Which models each test split has judged, as far as git and this work tree know. ``lockstep run`` writes it.
 
-    ``rows``: by the digest of a test split. Git has more than one sketch of a split only if somebody forged one.
+    Both are by the digest of a test split. ``models``: the merged models that have a recorded evaluation on it, sorted.
+    ``rows``: its rows, if a verdict in git has them. There is more than one sketch only if somebody forged one.
     """
 
+    models: dict[Digest, tuple[Digest, ...]]
     rows: dict[Digest, tuple[RowSketch, ...]] = Field(default_factory=dict)
 
     def shares(self, test: Digest, rows: RowSketch | None) -> dict[Digest, float]:

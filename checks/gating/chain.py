@@ -16,7 +16,7 @@ from checks.data.personal_data import strings
 from checks.errors import EvidenceRefused
 from checks.formats.data_reports import DataReport, FetchReport, PrepareReport
 from checks.formats.evaluation_reports import EvaluationReport, NoiseReport, ReferencesReport
-from checks.formats.looks import CountedLooks
+from checks.formats.looks import LooksReport
 from checks.formats.report import Report
 from checks.formats.suite_report import Judgement, SuiteAnswer, SuiteLine, SuitesReport
 from checks.formats.training_reports import ParityReport, TrainReport
@@ -56,7 +56,7 @@ class Reports:
     evaluation: EvaluationReport | None
     references: ReferencesReport | None
     noise: NoiseReport | None
-    looks: CountedLooks | None = None
+    looks: LooksReport | None = None
     suites: SuitesReport | None = None
 
 
@@ -181,7 +181,7 @@ def _reports(disk: _Disk) -> Reports:
         evaluation=disk.report(layout.EVALUATION, EvaluationReport),
         references=disk.report(layout.REFERENCES, ReferencesReport),
         noise=disk.report(layout.NOISE, NoiseReport),
-        looks=disk.report(layout.LOOKS, CountedLooks),
+        looks=disk.report(layout.LOOKS, LooksReport),
         suites=disk.report(layout.SUITES_REPORT, SuitesReport),
     )
 

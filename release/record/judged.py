@@ -7,12 +7,12 @@ from typing import NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from checks import layout
-from checks.formats.looks import CountedLooks, RowSketch
+from checks.formats.looks import LooksReport, RowSketch
 from checks.identity import Digest
 from release.adapters import commits
 
 PATHS = (layout.EVALUATION, layout.VERDICT, layout.LOOKS)
-_TEST = (layout.SPLITS / "test.jsonl").as_posix()
+TEST = (layout.SPLITS / "test.jsonl").as_posix()
 
 
 class Look(NamedTuple):
@@ -39,7 +39,7 @@ class Known(NamedTuple):
         return Known(self.looks | other.looks, self.splits | other.splits)
 
     @property
-    def report(self) -> CountedLooks:
+    def report(self) -> LooksReport:
         """As reports/looks.json."""
         models, rows = dict[str, list[str]](), dict[str, list[RowSketch]]()
         for look in sorted(self.looks):
@@ -47,7 +47,7 @@ class Known(NamedTuple):
         for split in sorted(self.splits, key=lambda split: (split.test, split.rows.smallest)):
             if split.test in models:
                 rows.setdefault(split.test, []).append(split.rows)
-        return CountedLooks(
+        return LooksReport(
             models={test: tuple(each) for test, each in models.items()},
             rows={test: tuple(each) for test, each in rows.items()},
         )
@@ -82,11 +82,11 @@ def split(verdict: bytes) -> Split | None:
         found = _Verdict.model_validate_json(verdict)
     except ValidationError:
         return None
-    test = found.judged.get(_TEST)
+    test = found.judged.get(TEST)
     return Split(test, found.rows) if test and found.rows else None
 
 
-def listed(report: CountedLooks | None) -> Known:
+def listed(report: LooksReport | None) -> Known:
     """What a reports/looks.json lists."""
     if report is None:
         return Known()
@@ -120,8 +120,8 @@ def of(files: Mapping[Path, Iterable[bytes]]) -> Known:
     return found
 
 
-def _list(text: bytes) -> CountedLooks | None:
+def _list(text: bytes) -> LooksReport | None:
     try:
-        return CountedLooks.model_validate_json(text)
+        return LooksReport.model_validate_json(text)
     except ValidationError:
         return None

@@ -10,7 +10,8 @@ from pydantic import BaseModel
 
 from checks import files, layout
 from checks.errors import EvidenceRefused, RemoteRefused
-from checks.formats.looks import CountedLooks
+from checks.formats.looks import LooksReport
+from checks.formats.verdict import Verdict
 from checks.identity import Digest
 from release.record import judged, lock_check, looks_branch
 from release.record.judged import Known, Look, Split
@@ -74,7 +75,7 @@ def current(records: Records, *, reached: bool = False) -> list[str]:
     return _lacking(known, stored, own, _own_split(records, own))
 
 
-def _lacking(known: Known, stored: CountedLooks, own: Look, split: Split | None) -> list[str]:
+def _lacking(known: Known, stored: LooksReport, own: Look, split: Split | None) -> list[str]:
     """A line on each part of ``known`` that counts for the split of ``own`` and that ``stored`` lacks."""
     shares, listed = known.report.shares(own.test, split.rows if split else None), judged.listed(stored)
     missing = {look.model for look in known.looks - listed.looks if shares[look.test]} - {own.model}
@@ -109,13 +110,16 @@ def _own(records: Records) -> Look | None:
 
 def _own_split(records: Records, own: Look) -> Split | None:
     """The test split of ``own`` with its rows; None if the verdict in this work tree does not have them."""
-    path = records.root / layout.VERDICT
-    split = judged.split(path.read_bytes()) if path.is_file() else None
-    return split if split and split.test == own.test else None
-
-
-def _stored(records: Records) -> CountedLooks | None:
     try:
-        return records.work_tree.report(layout.LOOKS, CountedLooks)
+        verdict = records.work_tree.report(layout.VERDICT, Verdict)
+    except EvidenceRefused:
+        return None
+    is_own = verdict.judged.get(judged.TEST) == own.test
+    return Split(own.test, verdict.rows) if verdict.rows and is_own else None
+
+
+def _stored(records: Records) -> LooksReport | None:
+    try:
+        return records.work_tree.report(layout.LOOKS, LooksReport)
     except EvidenceRefused:
         return None
