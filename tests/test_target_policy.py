@@ -150,7 +150,11 @@ def test_a_weaker_gate_waits_for_an_owner_though_the_model_passes_the_old_one_to
     assert f"let code owners add {judgement.policy} to release/policy/approved.yaml" in output
     _approve(run, judgement.policy)
     assert _asked(run)[0] == 0
-    assert not _judged(run).waits
+    approved = _judged(run)
+    assert not approved.waits
+    assert approved.notes == (
+        "release/policy/approved.yaml is not as on main: this approval counts once a code owner has approved the file",
+    )
 
 
 def test_two_pull_requests_do_not_defeat_a_gate_that_one_cannot(run: Path, document: dict) -> None:

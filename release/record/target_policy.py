@@ -87,6 +87,10 @@ def judge_from(records: Records, held: HeldVerdict, ref: str, *, merging: bool =
     adopted = weaker and merging and _is_proposed(records, commit, mine)
     if weaker and merging and not adopted:
         notes.append(f"{ref} became stricter after this branch left it; to be judged by its policy alone, merge {ref}")
+    if weaker and approval and commits.uncommitted(root, commit, [layout.APPROVALS]):
+        notes.append(
+            f"{layout.APPROVALS} is not as on {ref}: this approval counts once a code owner has approved the file"
+        )
     notes += _since_production(records, ref, commit, mine, changes)
     status, why = policy_judgement.decided(ref, held.verdict, target, changes, approval, adopted)
     headline = policy_judgement.headline(ref, changes, why)
