@@ -91,7 +91,8 @@ def judge_from(records: Records, held: HeldVerdict, ref: str, *, merging: bool =
         notes.append(
             f"{layout.APPROVALS} is not as on {ref}: this approval counts once a code owner has approved the file"
         )
-    notes += _since_production(records, ref, commit, mine, changes)
+    if merging:
+        notes += _since_production(records, ref, commit, mine, changes)
     status, why = policy_judgement.decided(ref, held.verdict, target, changes, approval, adopted)
     headline = policy_judgement.headline(ref, changes, why)
     return PolicyJudgement(
