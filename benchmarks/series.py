@@ -3,7 +3,8 @@
     python -m benchmarks.series [--runs 1000] [--seed 20261126]
 
 Prints Markdown tables. Looks: how often a model that is no better (or that loses the whole margin) passes at least once
-when so many equal models are tried on one test split, with and without a gate of kind `looks`. Creep: twenty proposals
+when so many equal models are tried on one test split, with and without a gate of kind `looks`. Overlap: the same when
+rows of the split are replaced again and again, with looks counted by digest and by common rows. Creep: twenty proposals
 of which each truly loses a little against the release before; what is lost in the end, with a gate against production
 alone and with one against the best release too. Seeds: how often a recipe that is no better passes, because its one
 training had luck. Recipes: how often that happens when each recipe is trained with several seeds. Sealed: what passes
@@ -32,6 +33,8 @@ RIGHT, DIFFER = 0.7, 0.10
 OF_SEED = 0.07  # share of rows on which a training differs from what its recipe does on average
 RELEASES = 20
 LOOKS = (1, 5, 20, 50)
+KEPT = (0.997, 0.5, 0.16, 0.0)  # share of the rows that the next split keeps
+SPLITS = 6
 ASKED = (1, 5, 20)
 
 
@@ -90,6 +93,37 @@ def looks(runs: int, rows: int, random: np.random.Generator) -> Iterator[str]:
             shown = [f"{n / runs:.1%}" if k in counts else "" for k, n in zip(LOOKS, passed, strict=True)]
             how = "each alone" if most == 1 else f"`looks`, most {most}"
             yield f"| {said} | {rows} | {how} | {' | '.join(shown)} |"
+
+
+def overlap(runs: int, rows: int, random: np.random.Generator) -> Iterator[str]:
+    """One row of the table for each share of kept rows: how often one of many equal models passes on any split.
+
+    Each next split keeps some rows, chosen by chance. New models are tried on it as long as the gate `looks` lets them.
+    """
+    margin, confidence = level("improves", MOST)
+    for kept in KEPT:
+        found = np.zeros(2)  # looks counted by the split's digest, and by common rows
+        for _ in tqdm(range(runs), desc=f"overlap {kept}", leave=False):
+            splits = [right(random, rows)]
+            for _ in range(SPLITS - 1):
+                splits.append(np.where(random.random(rows) < kept, splits[-1], right(random, rows)))
+            for arm, share in enumerate((0.0, kept)):
+                found[arm] += _one_passes(splits, share, margin, confidence, random)
+        yield f"| {kept:.1%} | {rows} | {' | '.join(f'{share:.1%}' for share in found / runs)} |"
+
+
+def _one_passes(
+    splits: list[Scores], share: float, margin: float, confidence: float, random: np.random.Generator
+) -> bool:
+    """Whether a model passes on one of ``splits``, if it counts as ``share`` of a model on the next split."""
+    counted = 0.0
+    for main in splits:
+        counted *= share
+        while 1 + np.ceil(counted - 1e-9) <= MOST:
+            counted += 1
+            if passes(moved(random, main, 0.0), main, margin, confidence):
+                return True
+    return False
 
 
 def sealed(runs: int, random: np.random.Generator) -> Iterator[str]:
@@ -208,6 +242,9 @@ def main() -> None:
     print(("| --- | ---: | --- | " + "---: | " * len(LOOKS)).rstrip())
     for rows in (445, 1048):
         print("\n".join(looks(given.runs, rows, random)), flush=True)
+    print(f"\n## Overlap\n\n| rows that the next of {SPLITS} splits keeps | rows | by digest | by common rows |")
+    print("| ---: | ---: | ---: | ---: |")
+    print("\n".join(overlap(given.runs, 1048, np.random.default_rng(given.seed))), flush=True)
     print(
         "\n## Creep\n\n| true loss of each, points | rows | gates, with margin | released of 20 | lost | lost, 95 % |"
     )

@@ -26,7 +26,6 @@ from checks.formats.evaluation_reports import (
     EvaluationReport,
     Figures,
     Interval,
-    LooksReport,
     ModelResult,
     NoiseReport,
     NoiseRun,
@@ -36,6 +35,7 @@ from checks.formats.evaluation_reports import (
     Speed,
     ValidScores,
 )
+from checks.formats.looks import LooksReport
 from checks.formats.report import Fetched
 from checks.formats.suite_report import SuitesReport
 from checks.formats.training_reports import MergedFile, ParityReport, TrainMeasured, TrainReport

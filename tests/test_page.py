@@ -114,11 +114,21 @@ def test_a_page_has_the_commands_to_try_verify_and_leave_it(site: Site) -> None:
     assert page.rollbacks == (
         './lockstep rollback staging --to v0.1.0 --why "…"', './lockstep rollback production --to v0.1.0 --why "…"'
     )  # fmt: skip
-    assert of(site, "v0.3.0").rollbacks == ()  # it is in quarantine
+    held_back = of(site, "v0.3.0")  # it is in quarantine
+    assert (held_back.rollbacks, held_back.tries) == ((), ())
     parts = {each.what: each.digest for each in page.parts}
     assert parts["image"] == page.pointer.digest
     assert parts["weights"] == page.pointer.model == page.verdict.model
     assert parts["signed statement"] == page.pointer.evidence
+
+
+def test_a_release_in_quarantine_is_so_first_and_nobody_is_told_to_run_it(site: Site) -> None:
+    shown, index = rendered(site, "v0.3.0"), rendered(site, "index")
+    first = f"🚫 Quarantined: {page_tree.BAD}"
+    assert first in shown.partition("<nav")[0]
+    assert "verdict pass" not in shown.partition("<nav")[0]
+    assert "docker run" not in shown.partition('id="evidence"')[0]
+    assert first in index
 
 
 def test_a_page_has_the_cards_of_its_release_and_says_why_if_it_has_none(site: Site, root: Path) -> None:

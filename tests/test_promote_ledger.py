@@ -226,6 +226,18 @@ def test_what_is_in_quarantine_is_promoted_neither_again_nor_under_another_tag(r
     refused(root, "is in quarantine with v0.2.0", version="v7.0.0")
 
 
+def test_what_runs_and_is_in_quarantine_is_not_promoted_again(root: Path) -> None:
+    """It said "already" and wrote the files of the release again."""
+    quarantines.add(root, "v0.1.0", "answers in French")
+    for dry in (False, True):
+        with pytest.raises(
+            PromotionRefused, match=r"staging stays as it is; `lockstep rollback staging` leaves .* is in quarantine"
+        ):
+            move(root, "staging", dry_run=dry)
+    quarantines.release(root, "v0.1.0", "the French was a joke")
+    assert move(root, "staging").done == "already"
+
+
 def test_what_is_in_quarantine_is_not_promoted_inside_another_image(root: Path) -> None:
     held(root)
     home = BaseLayout(root / layout.STATE / "other")

@@ -631,3 +631,26 @@ def test_a_verdict_of_packages_that_are_not_those_here_releases_nothing(
     monkeypatch.setattr(promotion_record, "plugins", SimpleNamespace(differences=differences))
     refused(root, "package acme 1.0 is not installed")
     assert asked == [{}]
+
+
+def test_looks_that_the_record_omits_promote_nothing(root: Path) -> None:
+    """25 models stood on the branch lockstep/looks, and the list had one."""
+    attach_to(root, report(root).image, envelope(root, unsigned(root)))
+    others = root.parent / "looks"
+    git(root, "worktree", "add", "--quiet", "--detach", str(others))
+    git(others, "checkout", "--quiet", "--orphan", "lockstep/looks")
+    evaluation = json.loads((root / layout.EVALUATION).read_text())
+    for number in range(25):
+        files.write_json(others / layout.EVALUATION, evaluation | {"merged": f"sha256:{number:064x}"})
+        git(others, "add", "--all")
+        git(others, "commit", "--quiet", "-m", f"look {number}")
+    refused(root, "reports/looks.json: lacks 25 of the models that these test rows judged (sha256:000000000000…, ")
+
+
+def test_looks_of_a_remote_that_does_not_answer_promote_nothing(root: Path) -> None:
+    attach_to(root, report(root).image, envelope(root, unsigned(root)))
+    git(root, "remote", "add", "elsewhere", str(root.parent / "work.git"))
+    git(root, "clone", "--quiet", "--bare", str(root), str(root.parent / "work.git"))
+    git(root, "config", "branch.main.remote", "elsewhere")
+    git(root, "remote", "add", "origin", str(root.parent / "nowhere"))
+    refused(root, "lockstep/looks of origin: ")

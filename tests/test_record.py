@@ -11,7 +11,8 @@ import pytest
 
 from checks import files, layout
 from checks.errors import EvidenceRefused, Outrun, ParamsRefused, RemoteRefused
-from checks.formats.evaluation_reports import EvaluationReport, LooksReport
+from checks.formats.evaluation_reports import EvaluationReport
+from checks.formats.looks import LooksReport
 from release.adapters.git import Git
 from release.record import committed, looks, looks_branch
 from release.record.records import Records, WorkTree
@@ -158,7 +159,10 @@ def test_a_look_is_counted_although_its_branch_loses_the_record(work: Path, how:
     assert model(work) in {
         each for known in files.read_json(later / layout.LOOKS, LooksReport).models.values() for each in known
     }
-    assert git(later, "ls-tree", "-r", "--name-only", "origin/lockstep/looks") == f"{layout.EVALUATION}\n"
+    assert (
+        git(later, "ls-tree", "-r", "--name-only", "origin/lockstep/looks")
+        == f"{layout.EVALUATION}\n{layout.VERDICT}\n"
+    )
 
 
 def test_a_model_is_counted_once_and_beside_those_that_others_add_at_the_same_time(work: Path) -> None:

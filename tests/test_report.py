@@ -110,6 +110,7 @@ OUTCOMES: dict[str, tuple[Make, str, str | None, bool]] = {
     "fail": (lambda root: report_tree.pull_request(root, right=100), "held", "fail", False),
     "inconclusive": (lambda root: report_tree.pull_request(root, right=144), "held", "inconclusive", False),
     "weakened": (lambda root: report_tree.pull_request(root, 110, _weakened), "held", "fail", False),
+    "waits": (lambda root: report_tree.pull_request(root, 180, _weakened), "held", "inconclusive", False),
     "not-held": (_void, "not-held", None, False),
     "bad-data": (_bad, "bad-data", None, False),
     "refused": (_refused("train", NOT_FINITE), "refused", None, False),
@@ -192,6 +193,7 @@ def test_only_a_pass_that_holds_passes(name: str, made: dict[str, Report]) -> No
         ("fail", ["Fail", "▼ -0.300 [-0.361, -0.233] against main; `routes_well`: exact-match 0.500"]),
         ("inconclusive", ["Inconclusive", "`keeps_up_with_main`"]),
         ("weakened", ["Fail", "`routes_well` under the policy of", "Weakens 3 gates: judged under `main`'s policy too"]),
+        ("waits", ["⚠️ **Pass, but 3 gates become weaker for everybody after this, and a code owner decides**: `gates."]),
         ("not-held", ["The verdict does not hold", "data/predictions/candidate.jsonl"]),
         ("bad-data", ["Data refused: 1 of 2 expectations fail", "no verdict"]),
         ("refused", ["❌ **train refused**: the loss is not finite at step 12"]),
@@ -578,22 +580,56 @@ def test_predictions_of_other_rows_are_not_compared() -> None:
     assert (same and same.value) == 0
 
 
-def test_weights_that_main_holds_back_are_not_said_to_be_ready_to_merge(tmp_path: Path) -> None:
+def _hold_back(root: Path, why: str) -> Callable[[], object]:
+    """Main quarantines the weights of this branch; return what deletes the file again by hand."""
+    model = files.read_json(root / layout.VERDICT, Verdict).model
+    entry = quarantine.Entry(image=f"sha256:{1:064}", model=model, version="v1.1.0", by="Ada <a@b.c>", why=why)
+    path = root / layout.QUARANTINE
+    git(root, "switch", "--quiet", "main")
+    path.write_bytes(quarantine.write((entry,)))
+    report_tree.commit(root, "held back")
+    git(root, "switch", "--quiet", "-")
+
+    def delete() -> None:
+        git(root, "switch", "--quiet", "main")
+        path.write_bytes(quarantine.write(()))
+        report_tree.commit(root, "tidy up")
+        git(root, "switch", "--quiet", "-")
+
+    return delete
+
+
+@pytest.mark.parametrize("by_hand", [False, True], ids=["in the file", "deleted from the file by hand"])
+def test_weights_in_quarantine_are_so_first_and_nobody_is_told_to_merge(tmp_path: Path, by_hand: bool) -> None:
     _passing(tmp_path)
-    model = files.read_json(tmp_path / layout.VERDICT, Verdict).model
-    entry = quarantine.Entry(
-        image=f"sha256:{1:064}", model=model, version="v1.1.0", by="Ada <a@b.c>", why="answers *French*"
+    delete = _hold_back(tmp_path, "answers *French*")
+    if by_hand:
+        delete()
+    found = report(tmp_path, FOR)
+    assert found.markdown.startswith("🚫 **Quarantined: `answers *French*`**: `v1.1.0` had these weights"), (
+        found.markdown
     )
+    assert "`./lockstep quarantine --release v1.1.0 --why TEXT`" in found.markdown
+    assert "merge it" not in found.markdown
+    assert "✅" not in found.markdown.partition("<details>")[0]
+    assert (found.passes, found.title) == (False, "quarantined: answers *French*")
+
+
+def test_a_record_that_cannot_be_judged_here_is_quarantined_first_too(tmp_path: Path) -> None:
+    _recorded(tmp_path)
+    _hold_back(tmp_path, "answers in French")
+    assert report(tmp_path, FOR).title == "quarantined: answers in French"
+
+
+def test_a_quarantine_that_cannot_be_read_lets_nothing_pass(tmp_path: Path) -> None:
+    _passing(tmp_path)
     git(tmp_path, "switch", "--quiet", "main")
-    (tmp_path / layout.QUARANTINE).write_bytes(quarantine.write((entry,)))
-    report_tree.commit(tmp_path, "held back")
+    (tmp_path / layout.QUARANTINE).write_text("x: 1\n")
+    report_tree.commit(tmp_path, "by hand")
     git(tmp_path, "switch", "--quiet", "-")
-    said = report(tmp_path, FOR).markdown
-    assert "**Held back: `v1.1.0` had these weights, and is in quarantine**: `answers *French*`. They cannot" in said, (
-        said
-    )
-    assert "`./lockstep quarantine --release v1.1.0 --why TEXT`" in said
-    assert "merge it" not in said
+    found = report(tmp_path, FOR)
+    assert (found.passes, found.state) == (False, "not-held")
+    assert "quarantine.yaml" in found.markdown.partition("\n")[0]
 
 
 @pytest.mark.parametrize(("verified", "says"), [("process", "as a process"), ("container", "in another container")])

@@ -99,10 +99,10 @@ def test_what_is_in_quarantine_is_shown_where_it_runs_and_where_it_would_go(worl
     assert (runs and runs.quarantined) == "answers in French"
     following = of(world.root, "production").next
     assert (following and following.waits) == ("in quarantine: answers in French",)
-    assert any(
-        "in quarantine: answers in French" in line
-        for line in environment_tables.status(status(world.root)).splitlines()
-    )
+    first, second = environment_tables.status(status(world.root)).splitlines()[:2]
+    assert first.split("  ")[0] == "staging"
+    assert first.endswith("✗ quarantined: answers in French")
+    assert "v0.2.0" in second
 
 
 Tamper = Callable[[World], object]

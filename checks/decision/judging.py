@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from checks import gates, scorers
 from checks.config.params import Params
+from checks.formats.looks import RowSketch
 from checks.formats.suite_report import HUMAN
 from checks.formats.verdict import Finding, Verdict, combine
 from checks.gates import Gate
@@ -41,6 +42,7 @@ def judge(params: Params, evidence: Evidence) -> Verdict:
         judged=evidence.judged,
         findings=findings,
         plugins=used,
+        rows=RowSketch.of(evidence.test),
     )
 
 

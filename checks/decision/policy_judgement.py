@@ -1,7 +1,7 @@
 """A verdict under two policies: that of a pull request, and that of its target branch.
 
-A pass counts only if the target's policy gives one as well, or if code owners approved the new policy. What no gate can
-judge, such as another base model or serving image, always needs that approval.
+A pass counts only if the target's policy gives one as well, or if code owners approved the new policy. A policy that is
+weaker, or different, needs that approval even if both give a pass: the next pull request is judged by it.
 """
 
 from collections.abc import Sequence
@@ -46,6 +46,12 @@ class PolicyJudgement(Record):
     own: Verdict
     target: Verdict | None
 
+    @property
+    def waits(self) -> bool:
+        """Whether the model passes under both policies, and only the approval of code owners is missing."""
+        passes = self.target is not None and self.own.status == self.target.status == "pass"
+        return passes and self.status == "inconclusive"
+
 
 def refusal(judgement: PolicyJudgement) -> Refusal | None:
     """The refusal for a judgement other than ``pass``; None for ``pass``."""
@@ -61,9 +67,14 @@ def refusal(judgement: PolicyJudgement) -> Refusal | None:
 
 
 def decided(
-    ref: str, own: Verdict, target: Verdict | None, changes: Sequence[Change], approval: Approval | None
+    ref: str,
+    own: Verdict,
+    target: Verdict | None,
+    changes: Sequence[Change],
+    approval: Approval | None,
+    adopted: bool,
 ) -> tuple[Status, str]:
-    """The status that counts, and why."""
+    """The status that counts, and why. ``adopted``: whether a merge makes the new policy that of ``ref``."""
     in_need = [change for change in changes if change.needs_approval]
     unjudged = [change.path for change in in_need if not change.is_judged]
     if own.status != "pass":
@@ -78,6 +89,8 @@ def decided(
         more = f" and {len(unjudged) - _NAMED} more" if len(unjudged) > _NAMED else ""
         named = f"{', '.join(unjudged[:_NAMED])}{more}"
         return "inconclusive", f"no gate can judge {named}, so code owners must approve the policy"
+    if in_need and adopted:
+        return "inconclusive", "pass under both, but later models are judged by it too, so code owners must approve it"
     return "pass", "pass under both" if changes else "pass"
 
 

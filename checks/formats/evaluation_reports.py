@@ -95,16 +95,6 @@ class ReferencesReport(Report):
         return self
 
 
-class LooksReport(Report):
-    """Which models each test split has judged, as far as git and this work tree know.
-
-    ``models``: by the digest of a test split, the merged models that have a recorded evaluation on it, sorted.
-    ``lockstep run`` writes it.
-    """
-
-    models: dict[Digest, tuple[Digest, ...]]
-
-
 class ReferenceUse(Record):
     """Where a reference's predictions come from.
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
+from checks.formats.looks import RowSketch
 from checks.formats.report import Report
 from checks.identity import Digest
 from checks.plugins import Plugin, PluginName
@@ -63,7 +64,8 @@ class Verdict(Report):
 
     ``judged`` names every digest that the decision rests on; when one of them differs from what lies on disk, the
     verdict does not hold. ``policy`` is the digest of the gates section. ``plugins`` has the packages of users that a
-    gate or a scorer came from; a verdict without any does not mention them.
+    gate or a scorer came from; a verdict without any does not mention them. ``rows``: of the test split, by which later
+    verdicts count this model; None if there are none, and in verdicts of earlier versions.
     """
 
     status: Status
@@ -72,13 +74,12 @@ class Verdict(Report):
     judged: dict[Inside, Digest]
     findings: tuple[Finding, ...]
     plugins: dict[PluginName, Plugin] = Field(default_factory=dict)
+    rows: RowSketch | None = None
 
     @model_serializer(mode="wrap")
-    def _without_an_empty_list(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_what_is_empty(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
         said: dict[str, Any] = plain(self)
-        if not self.plugins:
-            said.pop("plugins", None)
-        return said
+        return {name: value for name, value in said.items() if value or name not in ("plugins", "rows")}
 
 
 def combine(findings: Iterable[Finding]) -> Status:

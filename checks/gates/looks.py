@@ -5,16 +5,19 @@ every test on the test rows is divided among ``most`` models in equal shares (Bo
 alpha), and models beyond ``most`` are not decided. docs/measurements/series.md has the simulated figures.
 """
 
+import math
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from checks import layout
+from checks.formats.looks import RowSketch
 from checks.formats.verdict import Finding, Verdict
 from checks.gating.chain import gap
 from checks.gating.gate_kind import Case, Explained, GateKind, Reads, failed
 
 _REFRESH = "take a new test split: fresh rows, or another prepare.seed"
+_ROUNDING = 1e-9  # of a sum of shares
 _SOON = 3  # models left when a finding begins to say what to do
 
 
@@ -41,7 +44,8 @@ class LooksGate(GateKind):
         """Pass while this model is among the first ``most``; inconclusive beyond.
 
         The models judged before are those of reports/looks.json with another digest: the same model may be judged
-        again. A report that lists fewer models than git has is refused before (``release.record.looks``).
+        again. A model that another split judged counts by the share of rows that both splits have. A report that lists
+        fewer models than git has is refused before (``release.record.looks``).
         """
         if missing := gap(case.evidence, (layout.LOOKS, layout.PARITY_REPORT, layout.EVALUATION)):
             return failed(case.name, self, missing)
@@ -50,9 +54,19 @@ class LooksGate(GateKind):
         assert looks is not None
         assert parity is not None
         assert evaluation is not None  # else they are gaps
-        number = 1 + len(set(looks.models.get(evaluation.test, ())) - {parity.merged})
+        weights = dict[str, float]()
+        shares = looks.shares(evaluation.test, RowSketch.of(case.evidence.test))
+        for test, share in shares.items():
+            weights |= {model: max(share, weights.get(model, 0.0)) for model in looks.models[test]}
+        weights.pop(parity.merged, None)
+        number = 1 + math.ceil(sum(weights.values()) - _ROUNDING)
         left = self.most - number
         said = f"model {number} of {self.most} that this test split may judge"
+        elsewhere = [
+            share for model, share in weights.items() if share and model not in looks.models.get(evaluation.test, ())
+        ]
+        if elsewhere:
+            said += f" ({len(elsewhere)} were judged on other splits, with up to {max(elsewhere):.1%} of its rows)"
         if left < 0:
             said += f": it is used up; {_REFRESH}"
         elif left <= _SOON:
@@ -67,8 +81,9 @@ class LooksGate(GateKind):
         del finding, verdict
         return Explained(
             f"is this one of the first {self.most} models that are judged on this test split?",
-            f"by counting the models whose evaluation on it is recorded in git; every test on the test rows is decided "
-            f"at 1/{self.most} of the error that its confidence allows",
+            "by counting the models whose evaluation on it is recorded in git, and those of other splits by the share "
+            f"of rows that both have; every test on the test rows is decided at 1/{self.most} of the error that its "
+            "confidence allows",
             f"a new test split; with a larger {place}.most on this one, the tests would err more often than allowed",
             layout.LOOKS.as_posix(),
         )

@@ -15,7 +15,8 @@ from checks.data.documents import asked
 from checks.data.personal_data import strings
 from checks.errors import EvidenceRefused
 from checks.formats.data_reports import DataReport, FetchReport, PrepareReport
-from checks.formats.evaluation_reports import EvaluationReport, LooksReport, NoiseReport, ReferencesReport
+from checks.formats.evaluation_reports import EvaluationReport, NoiseReport, ReferencesReport
+from checks.formats.looks import LooksReport
 from checks.formats.report import Report
 from checks.formats.suite_report import Judgement, SuiteAnswer, SuiteLine, SuitesReport
 from checks.formats.training_reports import ParityReport, TrainReport

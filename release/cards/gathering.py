@@ -129,7 +129,7 @@ def _page(found: _Ledger, release: Released, name: str) -> ReleasePage:
         comparison=compared,
         policy=None if before is None else _policy(found, before, its, stated, notes),
         cost=compared.cost if compared else tuple(_alone(this)), image=stated.image, serving=stated.serving,
-        tries=commands.tries(
+        tries=() if entry else commands.tries(
             its, stated.image, found.records.at(its.commit).serve, where, answers[0].prompt if answers else None
         ),
         cards=_cards(found, release, notes), parts=tuple(_parts(its, stated)),

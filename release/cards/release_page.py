@@ -56,7 +56,7 @@ class ReleasePage(Record):
     ``before``: the version of the release before, which ``comparison`` calls A; None: it is the first. ``signer`` None:
     no current signer signed it, for the reason ``unsigned``. ``policy`` None: the first release has none to differ
     from, or ``notes`` say why it is not known. ``cards``: the text of each card, as Markdown.
-    ``tries``, ``checks`` and ``rollbacks`` are lines for a shell.
+    ``tries``, ``checks`` and ``rollbacks`` are lines for a shell; nobody is to try a release in quarantine.
     """
 
     schema_version: Literal[1] = 1

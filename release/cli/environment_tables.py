@@ -66,6 +66,7 @@ def status(found: "Status") -> str:
         if runs is None:
             about.append("runs nothing" + (", or its pointer cannot be read" if state.drift else ""))
         else:
+            about += [f"✗ quarantined: {runs.quarantined}"] if runs.quarantined is not None else []
             its, who = runs.pointer, f"by {runs.by} ({runs.kind}: {runs.why})"
             about.append(f"{its.version}  since {runs.since:%Y-%m-%d %H:%M} UTC  {who}")
             about.append(f"model {short(its.model)}  commit {its.commit[:12]}  verdict {runs.verdict}")

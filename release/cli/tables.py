@@ -63,9 +63,7 @@ def policy(judgement: "PolicyJudgement") -> str:
         parts.append(f"under the policy of {target}, {verdict(judgement.target)}")
     changes = [f"  {'!' if c.needs_approval else ' '} {c.kind:<9}{c.text}" for c in judgement.changes]
     if changes:
-        parts.append(
-            "\n".join([f"changes of policy against {target}; ! needs approval or a pass under both:", *changes])
-        )
+        parts.append("\n".join([f"changes of policy against {target}; ! needs the approval of code owners:", *changes]))
     parts += judgement.notes
     if judgement.approval:
         parts.append(f"approved by {judgement.approval.by}: {judgement.approval.why}")

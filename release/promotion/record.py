@@ -127,8 +127,8 @@ def _contradictions(release: Release, verdict: Verdict, described: Mapping[str, 
 
 def holds_here(context: PromotionContext, release: Release, result: CheckResult) -> None:
     """Check that the verdict holds in this checkout and under the target's policy, and is the signed one."""
-    found = held.hold(context.records, context.trunk, TRUSTED)
-    judgement = target_policy.judge_from(context.records, found, context.trunk)
+    found = held.hold(context.records, context.trunk, TRUSTED, reached=True)
+    judgement = target_policy.judge_from(context.records, found, context.trunk, merging=False)
     if refused := policy_judgement.refusal(judgement):
         raise refused
     if judgement.approval and commits.uncommitted(context.root, context.trunk, [layout.APPROVALS]):

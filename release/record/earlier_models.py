@@ -106,6 +106,36 @@ def now(records: Records, where: Place, name: Earlier) -> Reference | str:
     return _running(records, where) if name == "production" else _best(records, where)
 
 
+def runs(records: Records, where: Place) -> pointers.Pointer | None:
+    """The pointer of production; None if nothing runs there, or if no environment is called so.
+
+    Raises EvidenceRefused and RemoteRefused.
+    """
+    rules = _rules(records, where)
+    if rules is not None and _ENVIRONMENT not in rules.environments:
+        return None
+    ran = _running_pointer(records, where)
+    return ran.pointer if ran else None
+
+
+def quarantine(records: Records, where: Place) -> Entries:
+    """The quarantine of the environments, by its history. Raises EvidenceRefused if its file cannot be read, and
+    RemoteRefused.
+    """
+    rules = _rules(records, where)
+    if rules is None or _is_here(records.root, where, rules):
+        path = (commits.prefix(records.root) / layout.QUARANTINE).as_posix()
+        found = held.history(records.git, walk(records.git, where.tip, [path]), path, str(layout.QUARANTINE), None)
+    else:
+        ledger, tip = _elsewhere(records.root, rules)
+        if tip is None:
+            return ()
+        found = ledger.quarantine(tip)
+    if found.unreadable:
+        raise found.unreadable
+    return found.entries
+
+
 def replaced(records: Records, where: Place, name: Earlier, model: str) -> Iterator[str | None]:
     """The models that ``model`` was compared with, from git, when it became main's or production's.
 
@@ -179,9 +209,14 @@ def _mains_then(records: Records, commit: str) -> Iterator[str | None]:
 
 
 def _running(records: Records, where: Place) -> Reference | str:
-    production = _production(records, where)
-    ran = production.runs or next(_ran(production.moves), None)
+    ran = _running_pointer(records, where)
     return _NOTHING_PROMOTED if ran is None else _of_pointer(records, where, ran)
+
+
+def _running_pointer(records: Records, where: Place) -> _Ran | None:
+    """What production runs; what ran last, if its pointer was deleted."""
+    production = _production(records, where)
+    return production.runs or next(_ran(production.moves), None)
 
 
 def _ran_before(records: Records, where: Place) -> Iterator[_Stood]:
@@ -238,6 +273,9 @@ def _production(records: Records, where: Place) -> _Production:
     Raises EvidenceRefused if its pointer cannot be read, RemoteRefused if that branch cannot be fetched.
     """
     root, rules = records.root, _rules(records, where)
+    if rules is not None and _ENVIRONMENT not in rules.environments:
+        what = f"no environment is called {_ENVIRONMENT}, and a gate compares with production"
+        raise EvidenceRefused(f"{where.target}:{layout.PARAMS}: {what}", "give one that name, or compare with main")
     if rules is None or _is_here(root, where, rules):
         prefix, git = commits.prefix(root).as_posix(), records.git
         path, listed = (f"{prefix}/{each}".removeprefix("./") for each in (PRODUCTION, layout.QUARANTINE))
@@ -246,9 +284,7 @@ def _production(records: Records, where: Place) -> _Production:
         text, shown = records.at(where.tip).data(PRODUCTION), f"{PRODUCTION} at {where.tip[:12]}"
         kept = held.history(git, walked, listed, str(layout.QUARANTINE), None).entries
         return _Production(None if text is None else _Ran(pointers.parse(text, shown), shown), moves, kept)
-    ledger = Ledger.open(root, rules)
-    # A branch of this repository may not exist yet; in another repository a missing branch is a mistake.
-    tip = ledger.begun() if rules.repository is None else ledger.tip()
+    ledger, tip = _elsewhere(root, rules)
     if tip is None:
         return _Production(None, ())
     runs = ledger.pointer(tip, _ENVIRONMENT)
@@ -258,15 +294,19 @@ def _production(records: Records, where: Place) -> _Production:
     )
 
 
+def _elsewhere(root: Path, rules: Promote) -> tuple[Ledger, str | None]:
+    """The ledger on another branch or in another repository, and its tip; None if nothing was promoted yet."""
+    ledger = Ledger.open(root, rules)
+    # A branch of this repository may not exist yet; in another repository a missing branch is a mistake.
+    return ledger, ledger.begun() if rules.repository is None else ledger.tip()
+
+
 def _rules(records: Records, where: Place) -> Promote | None:
     """The target's environments; None if this version cannot read them, which means that nothing is promoted."""
     try:
         rules = records.at(where.tip).sections(_Rules, f"{where.target}:{layout.PARAMS}", "fix it").promote
     except ParamsRefused:
         return None
-    if _ENVIRONMENT not in rules.environments:
-        what = f"no environment is called {_ENVIRONMENT}, and a gate compares with production"
-        raise EvidenceRefused(f"{where.target}:{layout.PARAMS}: {what}", "give one that name, or compare with main")
     return rules
 
 

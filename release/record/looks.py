@@ -6,33 +6,22 @@ lockstep/looks (``release.record.looks_branch``), so that it stays when the bran
 were never committed are known only as long as reports/looks.json lists them.
 """
 
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import NamedTuple
-
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from checks import files, layout
-from checks.errors import EvidenceRefused
-from checks.formats.evaluation_reports import LooksReport
+from checks.errors import EvidenceRefused, RemoteRefused
+from checks.formats.looks import LooksReport
+from checks.formats.verdict import Verdict
 from checks.identity import Digest
-from release.adapters import commits
-from release.record import lock_check
+from release.record import judged, lock_check, looks_branch
+from release.record.judged import Known, Look, Split
 from release.record.records import Records
 
 _FIX = "run `lockstep run`"
-Models = Mapping[str, frozenset[str]]  # by test split
-
-
-class Look(NamedTuple):
-    """A model that a test split judged."""
-
-    test: str
-    model: str
 
 
 class _Evaluation(BaseModel):
-    """The fields that are read of a reports/evaluation.json, of any version of Lockstep."""
+    """The fields that are read of this work tree's own evaluation."""
 
     merged: Digest
     test: Digest
@@ -44,80 +33,70 @@ def write(records: Records) -> bool:
     For a model that is on the target branch already nothing is added: what others tried afterwards does not count
     against it. For any other model every branch counts. The record's own model is added when another one is about to
     replace it.
-    Raises EvidenceRefused if git or a report here cannot be read.
+    Raises EvidenceRefused if git or a report here cannot be read, RemoteRefused if the branch of the looks lost some.
     """
     stored, own = _stored(records), _own(records)
     replaced = lock_check.makes_another_model(records.work_tree)
     if stored is not None and own is not None and not replaced and not current(records) and _merged(records, own):
         return False
-    looks = _known(records, "--all", "HEAD") | _listed(stored)
+    looks_branch.bring(records)
+    known = judged.listed(stored)
+    if records.head is not None:
+        known |= judged.in_history(records.root, "--all", "HEAD")
     if own is not None:
-        looks = looks | {own} if replaced else looks - {own}
-    report = LooksReport(models={test: tuple(sorted(models)) for test, models in sorted(_by_test(looks).items())})
-    if report == stored:
+        split = _own_split(records, own)
+        splits = known.splits | ({split} if split else frozenset())
+        known = Known(known.looks | {own} if replaced else known.looks - {own}, splits)
+    if known.report == stored:
         return False
-    files.write_json(records.root / layout.LOOKS, report)
+    files.write_json(records.root / layout.LOOKS, known.report)
     return True
 
 
-def current(records: Records) -> list[str]:
-    """A line if reports/looks.json is missing, or lacks a model that the history of HEAD has for this test split.
+def current(records: Records, *, reached: bool = False) -> list[str]:
+    """A line if reports/looks.json is missing, or lacks what git knows of this test split or one with rows of it.
 
-    The history has the evaluations that were recorded, and the earlier lists.
+    Git knows the evaluations and earlier lists in the history of HEAD, and the looks that the branch lockstep/looks had
+    before the look at this model. ``reached``: raise RemoteRefused if the remote does not answer; else what this clone
+    has of that branch counts.
     """
     stored, own = _stored(records), _own(records)
     if stored is None:
         return [f"{layout.LOOKS}: is missing or cannot be read; {_FIX}"]
-    if own is None:
+    if own is None or records.head is None:
         return []
-    known = {look.model for look in _known(records, "HEAD") if look.test == own.test}
-    missing = known - {own.model} - set(stored.models.get(own.test, ()))
-    if not missing:
-        return []
-    named = ", ".join(f"{model[:19]}…" for model in sorted(missing)[:3])
-    return [f"{layout.LOOKS}: lacks {len(missing)} of the models that this test split judged ({named}); {_FIX}"]
+    try:
+        tips = looks_branch.bring(records, reached=reached)
+    except RemoteRefused as refused:
+        if reached:
+            raise
+        return [str(refused)]
+    known = judged.in_history(records.root, "HEAD") | looks_branch.before(records.root, tips, own)
+    return _lacking(known, stored, own, _own_split(records, own))
+
+
+def _lacking(known: Known, stored: LooksReport, own: Look, split: Split | None) -> list[str]:
+    """A line on each part of ``known`` that counts for the split of ``own`` and that ``stored`` lacks."""
+    shares, listed = known.report.shares(own.test, split.rows if split else None), judged.listed(stored)
+    missing = {look.model for look in known.looks - listed.looks if shares[look.test]} - {own.model}
+    unknown = {each.test for each in known.splits - listed.splits if each.test != own.test and shares.get(each.test)}
+    lines = []
+    if missing:
+        named = ", ".join(f"{model[:19]}…" for model in sorted(missing)[:3])
+        what = f"lacks {len(missing)} of the models that these test rows judged ({named})"
+        lines.append(f"{layout.LOOKS}: {what}; {_FIX}")
+    if unknown:
+        named = ", ".join(f"{test[:19]}…" for test in sorted(unknown)[:3])
+        lines.append(
+            f"{layout.LOOKS}: lacks the rows of {len(unknown)} test splits with rows of this one ({named}); {_FIX}"
+        )
+    return lines
 
 
 def _merged(records: Records, own: Look) -> bool:
     """Whether the target branch has the record of this model."""
     tip = records.target()[1]
-    return tip is not None and own in recorded(records.root, tip)
-
-
-def _known(records: Records, *revisions: str) -> frozenset[Look]:
-    """The looks in the history of ``revisions``, by evaluations and by lists, except the list in the work tree."""
-    if records.head is None:
-        return frozenset()
-    path = records.root / layout.LOOKS
-    here = path.read_bytes() if path.is_file() else None
-    evaluated, lists = commits.versions_of_each(records.root, [layout.EVALUATION, layout.LOOKS], *revisions).values()
-    return _looks(evaluated).union(*(_listed(_list(text)) for text in lists if text != here))
-
-
-def recorded(root: Path, *revisions: str) -> frozenset[Look]:
-    """The evaluations in the history of ``revisions``."""
-    return _looks(commits.versions(root, layout.EVALUATION, *revisions))
-
-
-def _looks(evaluations: Iterable[bytes]) -> frozenset[Look]:
-    """Those of the evaluations that a version wrote."""
-    return frozenset(filter(None, map(parse, evaluations)))
-
-
-def _list(text: bytes) -> LooksReport | None:
-    try:
-        return LooksReport.model_validate_json(text)
-    except ValidationError:
-        return None
-
-
-def parse(text: bytes) -> Look | None:
-    """The look that a reports/evaluation.json records; None if no version wrote it."""
-    try:
-        found = _Evaluation.model_validate_json(text)
-    except ValidationError:
-        return None
-    return Look(found.test, found.merged)
+    return tip is not None and own in judged.recorded(records.root, tip)
 
 
 def _own(records: Records) -> Look | None:
@@ -129,21 +108,18 @@ def _own(records: Records) -> Look | None:
     return Look(found.test, found.merged)
 
 
+def _own_split(records: Records, own: Look) -> Split | None:
+    """The test split of ``own`` with its rows; None if the verdict in this work tree does not have them."""
+    try:
+        verdict = records.work_tree.report(layout.VERDICT, Verdict)
+    except EvidenceRefused:
+        return None
+    is_own = verdict.judged.get(judged.TEST) == own.test
+    return Split(own.test, verdict.rows) if verdict.rows and is_own else None
+
+
 def _stored(records: Records) -> LooksReport | None:
     try:
         return records.work_tree.report(layout.LOOKS, LooksReport)
     except EvidenceRefused:
         return None
-
-
-def _listed(report: LooksReport | None) -> frozenset[Look]:
-    return frozenset(
-        Look(test, model) for test, models in (report.models if report else {}).items() for model in models
-    )
-
-
-def _by_test(looks: Iterable[Look]) -> Models:
-    found: dict[str, frozenset[str]] = {}
-    for test, model in looks:
-        found[test] = found.get(test, frozenset()) | {model}
-    return found

@@ -1,34 +1,38 @@
 """The branch lockstep/looks of the remote: one commit for each model that a test split judged, with its evaluation.
 
 A pull request that is closed, or whose record is overwritten by a force push, leaves no trace on the branches that
-people use. ``looks`` counts every branch that git has, so it counts this one. Where force pushes and deletion are
-forbidden, no commit can be removed from it. Elsewhere a clone notices a removal, because it remembers the last commit
-that it saw.
+people use. ``looks`` counts what stands here. Where force pushes and deletion are forbidden, no commit can be removed
+from it. Elsewhere a clone notices a removal, because it remembers the last commit that it saw.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from checks import layout
 from checks.errors import Outrun, PromotionRefused, RemoteRefused
 from release.adapters.git import Git
-from release.ledger import place, push, write
+from release.ledger import DEADLINE, place, push, write
 from release.ledger.types import Change, Place
-from release.record import looks
+from release.record import judged
+from release.record.judged import Known, Look
+from release.record.records import Records
 
 BRANCH = "lockstep/looks"
+REMOTE = "origin"
+_KEPT = (layout.EVALUATION, layout.VERDICT)  # the look, and the rows of its test split
 _TRIES = 20  # each further one means that another look was added meanwhile
 
 
 def add(git: Git, remote: str) -> None:
-    """Push the evaluation in the work tree of ``git`` to ``remote``, unless the branch has a look at this model.
+    """Push evaluation and verdict in the work tree of ``git`` to ``remote``, unless the branch has this model's look.
 
     Raises RemoteRefused if the remote refuses, does not answer, or lost looks that this clone saw, if something else is
     where the branch must have the evaluation, or if others keep adding looks.
     """
-    evaluation = (git.root / layout.EVALUATION).read_bytes()
-    look = looks.parse(evaluation)
+    kept: dict[Path, bytes | None] = {path: (git.root / path).read_bytes() for path in _KEPT}
+    look = judged.look(kept[layout.EVALUATION] or b"")
     assert look is not None  # of a record that holds
-    where = Place(git, BRANCH, remote, git.line("rev-parse", "--show-prefix"))
+    where = _place(git, remote)
     message = (
         f"look: model {look.model.removeprefix('sha256:')[:12]} on test {look.test.removeprefix('sha256:')[:12]}\n"
     )
@@ -36,10 +40,10 @@ def add(git: Git, remote: str) -> None:
         tip = place.look(where).tip
         if tip is not None:
             place.bring(where, tip)
-            if look in looks.recorded(git.root, tip):
+            if look in judged.recorded(git.root, tip):
                 return
         try:
-            _add(where, tip, Change({Path(layout.EVALUATION): evaluation}, message))
+            _add(where, tip, Change(kept, message))
         except Outrun:
             continue
         except PromotionRefused as refused:
@@ -47,6 +51,61 @@ def add(git: Git, remote: str) -> None:
         return
     # Not Outrun: its exit code says that the pull request's branch moved, and that nothing needs to be done.
     raise RemoteRefused(f"{where.shown}: others added looks during all {_TRIES} tries", "run it again")
+
+
+def bring(records: Records, *, reached: bool = False) -> Sequence[str]:
+    """Fetch the branch, and return its tip; empty if there is none.
+
+    If the remote does not answer, return what this clone has of the branch; with ``reached`` raise RemoteRefused.
+    Raises RemoteRefused if the remote lost looks that this clone saw.
+    """
+    git = Git(records.root, DEADLINE)
+    if records.head is None:
+        return ()
+    where = _place(git, REMOTE if REMOTE in git.line("remote").split("\n") else None)
+    try:
+        tip = place.look(where).tip
+    except RemoteRefused:
+        if reached:
+            raise
+        refs = git.line("for-each-ref", "--format=%(objectname)", where.seen, f"refs/remotes/{REMOTE}/{BRANCH}")
+        return refs.split()
+    if tip is None:
+        place.never_was(where)
+        return ()
+    place.bring(where, tip)
+    return (tip,)
+
+
+def before(root: Path, tips: Sequence[str], own: Look) -> Known:
+    """The looks of the branch, and rows of their splits, without those that came after ``own``.
+
+    A commit came after ``own`` only if it descends from a commit with that look. So nobody hides looks by a merge with
+    a history that begins with their own.
+    """
+    if not tips:
+        return Known()
+    git = Git(root, DEADLINE)
+    listed = git.line("rev-list", "--full-history", *tips, "--", *(path.as_posix() for path in _KEPT))
+    order = [commit for commit in listed.split("\n") if commit]
+    texts = git.named([f"{commit}:./{path.as_posix()}" for commit in order for path in _KEPT])
+    records = dict(zip(order, zip(texts[::2], texts[1::2], strict=True), strict=True))
+    owns = [commit for commit, (evaluation, _) in records.items() if judged.look(evaluation or b"") == own]
+    later = {name for commit in owns for name in (commit, *_descendants(git, commit, tips))}
+    return judged.of(
+        {
+            path: [text for commit, both in records.items() if commit not in later and (text := both[at]) is not None]
+            for at, path in enumerate(_KEPT)
+        }
+    )
+
+
+def _descendants(git: Git, commit: str, tips: Sequence[str]) -> list[str]:
+    return git.line("rev-list", "--ancestry-path", *tips, f"^{commit}").split("\n")
+
+
+def _place(git: Git, remote: str | None) -> Place:
+    return Place(git, BRANCH, remote, git.line("rev-parse", "--show-prefix"))
 
 
 def _add(where: Place, tip: str | None, change: Change) -> None:

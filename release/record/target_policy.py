@@ -6,7 +6,7 @@ counts. Code owners approve a policy in release/policy/approved.yaml, which only
 
 import dataclasses
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -17,15 +17,16 @@ from checks import digest, files, gates, layout, plain_yaml
 from checks.config.params import Params
 from checks.decision import judging, policy, policy_judgement
 from checks.decision.held import HeldVerdict
-from checks.decision.policy import Change
+from checks.decision.policy import Change, Policy
 from checks.decision.policy_judgement import Approval, PolicyJudgement
-from checks.errors import EvidenceRefused, ParamsRefused
+from checks.errors import EvidenceRefused, ParamsRefused, RemoteRefused
 from checks.formats.verdict import Finding, Verdict, combine
 from checks.gating.chain import Evidence
 from checks.gating.gate_kind import Reads
 from checks.identity import Digest
 from checks.rows import Prediction, Row
 from release.adapters import commits, dvc
+from release.record import earlier_models
 from release.record.records import Records
 
 _TEST = layout.SPLITS / "test.jsonl"
@@ -59,10 +60,11 @@ class _Theirs(NamedTuple):
     unreadable: tuple[Change, ...]
 
 
-def judge_from(records: Records, held: HeldVerdict, ref: str) -> PolicyJudgement:
+def judge_from(records: Records, held: HeldVerdict, ref: str, *, merging: bool = True) -> PolicyJudgement:
     """Judge the evidence of ``held``, the verdict of the work tree, under the policy of ``ref`` too.
 
-    Raises EvidenceRefused if git has no ``ref`` or no params.yaml in it, or if the approvals cannot be read.
+    ``merging``: the work tree's policy is proposed for ``ref``; False: only its model is. Raises EvidenceRefused if git
+    has no ``ref`` or no params.yaml in it, or if the approvals cannot be read.
     """
     root, commit = records.root, records.target(ref)[1]
     assert commit is not None  # a name that is given and unknown is refused
@@ -81,7 +83,17 @@ def judge_from(records: Records, held: HeldVerdict, ref: str) -> PolicyJudgement
         else:
             target, more = _judged_as(root, ref, commit, held, theirs.params, old.test)
             notes += more
-    status, why = policy_judgement.decided(ref, held.verdict, target, changes, approval)
+    weaker = any(change.needs_approval for change in changes)
+    adopted = weaker and merging and _is_proposed(records, commit, mine)
+    if weaker and merging and not adopted:
+        notes.append(f"{ref} became stricter after this branch left it; to be judged by its policy alone, merge {ref}")
+    if weaker and approval and commits.uncommitted(root, commit, [layout.APPROVALS]):
+        notes.append(
+            f"{layout.APPROVALS} is not as on {ref}: this approval counts once a code owner has approved the file"
+        )
+    if merging:
+        notes += _since_production(records, ref, commit, mine, changes)
+    status, why = policy_judgement.decided(ref, held.verdict, target, changes, approval, adopted)
     headline = policy_judgement.headline(ref, changes, why)
     return PolicyJudgement(
         ref=ref, commit=commit, status=status, headline=headline, policy=mine.digest,
@@ -134,6 +146,51 @@ def _theirs(records: Records, ref: str, commit: str) -> _Theirs:
         what = f"{ref}:{layout.PREPARE_REPORT}: is missing, and {ref} once had {had}: its test set is not known"
         unreadable.append(Change(path=layout.PREPARE_REPORT.as_posix(), old=None, new=None, kind="removed", text=what))
     return _Theirs(params, test, tuple(unreadable))
+
+
+def _is_proposed(records: Records, commit: str, mine: Policy) -> bool:
+    """Whether this branch itself asks for less than where it left the target: only that is what a merge brings.
+
+    True if that cannot be told.
+    """
+    base = commits.merge_base(records.root, records.head, commit) if records.head else None
+    if base in (None, commit):
+        return True
+    assert base is not None
+    theirs = _theirs(records, base[:12], base)
+    if theirs.params is None or theirs.unreadable:
+        return True
+    return any(change.needs_approval for change in policy.changes(policy.of(theirs.params, theirs.test), mine))
+
+
+def _since_production(
+    records: Records, ref: str, commit: str, mine: Policy, changes: Collection[Change]
+) -> Iterator[str]:
+    """A sentence on how much less this policy asks than the one that production's release was judged by.
+
+    Inputs are left out, and so are ``changes``, those against the target: they are named already.
+    """
+    try:
+        pointer = earlier_models.runs(records, earlier_models.place(records, ref, commit))
+        if pointer is None:
+            return
+        theirs = _theirs(records, pointer.version, pointer.commit)
+    except (EvidenceRefused, RemoteRefused) as refused:
+        yield f"whether the policy became weaker since production's release is not known: {refused.what}"
+        return
+    if theirs.params is None:
+        yield f"whether the policy became weaker since production's release is not known: {theirs.unreadable[0].text}"
+        return
+    known = {change.path for change in changes}
+    weaker = [
+        change
+        for change in policy.changes(policy.of(theirs.params, theirs.test or mine.test), mine)
+        if change.needs_approval and not change.is_input and change.path not in known
+    ]
+    if weaker:
+        more = f" (and {len(weaker) - 1} more)" if len(weaker) > 1 else ""
+        since = f"since {pointer.version}, which production runs, the policy became weaker or different"
+        yield f"{since}: {weaker[0].text}{more}"
 
 
 def _cannot_be_read(path: Path, what: str) -> Change:

@@ -34,8 +34,7 @@ class Target(NamedTuple):
     prepare: PrepareReport | None
     training: TrainMeasured | None
     verdict: Verdict | None = None
-    quarantine: Entries = ()  # of environments that this repository holds
-    runs: Mapping[str, Pointer] = MappingProxyType({})  # what those environments run
+    runs: Mapping[str, Pointer] = MappingProxyType({})  # what the environments that this repository holds run
     scores: ValidScores | None = None
 
 
@@ -48,7 +47,7 @@ class Facts:
     that should have made the verdict refused, for this commit. ``refusal`` says why there is no verdict. ``missing``:
     paths that are not here. ``changes``: of the policy. ``not_in_commit``: parts of the record that the judged commit
     lacks. ``training``, ``answering`` and ``suites``: measurements of the training and evaluation that ``evidence`` is
-    about. ``scores``: of the valid split.
+    about. ``scores``: of the valid split. ``quarantine``: of the environments.
     """
 
     state: State
@@ -70,6 +69,7 @@ class Facts:
     refused: Refused | None = None
     missing: tuple[str, ...] = ()
     not_in_commit: Missing | None = None
+    quarantine: Entries = ()
 
     @property
     def status(self) -> Status | None:
@@ -92,6 +92,6 @@ class Facts:
 
     @property
     def held_back(self) -> Entry | None:
-        """The entry of the target's quarantine that contains the judged weights."""
+        """The entry of the quarantine that contains the judged weights."""
         model = self.verdict.model if self.verdict is not None else None
-        return None if model is None else quarantine.find(self.target.quarantine, "", model)
+        return None if model is None else quarantine.find(self.quarantine, "", model)

@@ -19,7 +19,7 @@ from checks.decision.policy import Change
 from checks.decision.policy_judgement import PolicyJudgement
 from checks.errors import EvidenceRefused, ParamsRefused, RemoteRefused
 from checks.evaluation import scoring
-from checks.formats import pointer, quarantine
+from checks.formats import pointer
 from checks.formats.data_reports import DataReport, PrepareReport
 from checks.formats.evaluation_reports import EvaluateMeasured, ValidScores
 from checks.formats.pointer import Pointer
@@ -29,7 +29,7 @@ from checks.formats.training_reports import TrainMeasured
 from checks.formats.verdict import Verdict
 from checks.gating import chain
 from release.adapters import commits
-from release.record import lock_check, looks, references, refusals, target_policy
+from release.record import earlier_models, lock_check, looks, references, refusals, target_policy
 from release.record.held import hold
 from release.record.records import Commit, Records
 from release.review.facts import Facts, Target
@@ -110,8 +110,16 @@ def _judged(
         answering=answering if answering and answering.merged == about.get(layout.MERGED.as_posix()) else None,
         scores=_stored(records, layout.METRICS, ValidScores),
         suites=suites if suites and suites.merged == about.get(layout.MERGED.as_posix()) else None,
+        quarantine=_quarantine(records, target),
         **common,
     )  # fmt: skip
+
+
+def _quarantine(records: Records, target: Target) -> Entries:
+    """The quarantine of the environments. Raises EvidenceRefused and RemoteRefused if it cannot be read."""
+    if target.commit is None:
+        return ()
+    return earlier_models.quarantine(records, earlier_models.place(records, target.ref, target.commit))
 
 
 def _hold_what_is_here(
@@ -171,19 +179,9 @@ def _target(records: Records, ref: str | None) -> Target:
         _there(there, layout.PREPARE_REPORT, PrepareReport),
         _there(there, layout.TRAIN_MEASURED, TrainMeasured),
         _there(there, layout.VERDICT, Verdict),
-        _quarantine(there, name),
         _runs(there, document),
         _there(there, layout.METRICS, ValidScores),
     )
-
-
-def _quarantine(there: Commit, name: str) -> Entries:
-    """The quarantine; empty if it cannot be read, because promotions read it again."""
-    try:
-        text = there.data(layout.QUARANTINE)
-        return () if text is None else quarantine.parse(text, f"{name}:{layout.QUARANTINE}")
-    except EvidenceRefused:
-        return ()
 
 
 def _runs(there: Commit, document: object) -> dict[str, Pointer]:

@@ -38,7 +38,8 @@ def sections(
     values = {
         "facts": facts, "links": links, "images": images, "number": number, "layout": layout,
         "outcome": verdicts.outcome(facts, uncompared), "who": verdicts.who(facts),
-        "machine_refused": verdicts.machine_refused(facts), "failing": verdicts.failing(facts),
+        "machine_refused": verdicts.machine_refused(facts), "becomes": verdicts.becomes(facts),
+        "failing": verdicts.failing(facts),
         "evaluation": facts.evaluation, "compared": compared, "scorer": next(iter(compared), ""),
         "of_main": metrics.of_main(facts), "failed_expectations": details.failed_expectations(facts),
         "against": metrics.against(facts), "on_valid": metrics.on_valid(facts), "look": metrics.look(facts),

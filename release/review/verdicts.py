@@ -7,24 +7,39 @@ from checks.formats.verdict import Finding, Status
 from release.review.facts import Facts
 from release.review.text import visible
 
-Outcome = Literal["bad-data", "refused", "not-held", "recorded", "not-landed", "uncompared", "policy"] | Status
+Outcome = (
+    Literal["bad-data", "refused", "not-held", "recorded", "not-landed", "uncompared", "policy", "waits", "quarantined"]
+    | Status
+)
 _LONGEST = 160  # characters of a reason in a title
 
 
 def outcome(facts: Facts, uncompared: str) -> Outcome:
-    """The outcome of the first line. ``policy``: the gates pass, and only the target's policy decides against it.
+    """The outcome of the first line. ``quarantined``: no environment may run these weights, whatever the gates say.
 
+    ``policy``: the gates pass, and only the target's policy decides against it.
+
+    ``waits``: they pass under both policies, and code owners have not approved the new one.
     ``uncompared``: why the model was not compared with main's, see ``metrics``.
     """
+    if facts.held_back:
+        return "quarantined"
     if facts.state != "held":
         return facts.state
     assert facts.verdict is not None  # it was asked again
     assert facts.status is not None
+    if facts.judgement and facts.judgement.waits:
+        return "waits"
     if facts.status != "pass":
         return "policy" if facts.judgement and facts.verdict.status == "pass" else facts.status
     if facts.not_in_commit is not None:
         return "not-landed"
     return "uncompared" if uncompared else "pass"
+
+
+def passes(facts: Facts) -> bool:
+    """The value of the check: the verdict holds, is a pass, is in the named commit, and no quarantine has its model."""
+    return facts.state == "held" and facts.status == "pass" and facts.not_in_commit is None and facts.held_back is None
 
 
 def title(facts: Facts, uncompared: str) -> str:
@@ -45,8 +60,20 @@ def title(facts: Facts, uncompared: str) -> str:
             return "pass, and the record is not on the branch: run again"
         case "uncompared":
             return "pass, not compared with main"
+        case "quarantined" if facts.held_back:
+            return f"quarantined: {visible(facts.held_back.why, _LONGEST)}"
+        case "waits":
+            return f"pass, but {becomes(facts)}: a code owner decides"
     gates = [finding.gate for finding in failing(facts)]
     return f"{facts.status}: {', '.join(gates[:4])}{'…' * (len(gates) > 4)}" if gates else f"{facts.status}"
+
+
+def becomes(facts: Facts) -> str:
+    """What a merge does to the policy, such as "2 gates become weaker for everybody"."""
+    gates, places = len(facts.weakened), sum(change.needs_approval for change in facts.changes)
+    if gates:
+        return f"{gates} gate{'s become' if gates > 1 else ' becomes'} weaker for everybody"
+    return f"the policy changes in {places} place{'s' * (places > 1)} for everybody"
 
 
 def who(facts: Facts) -> str:

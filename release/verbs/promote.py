@@ -18,9 +18,19 @@ from release.evidence.released import Released
 from release.ledger import Change
 from release.mirrors import update
 from release.overlay import overlays
-from release.promotion import case, change, checklist, context, default_image, environment, pull_request, scaling
+from release.promotion import (
+    case,
+    change,
+    checklist,
+    context,
+    default_image,
+    environment,
+    pull_request,
+    requirements,
+    scaling,
+)
 from release.promotion.case import Move
-from release.promotion.checklist import Check, CheckResult
+from release.promotion.checklist import Check, Checklist, CheckResult
 from release.promotion.environment import EnvironmentState
 from release.promotion.types import PromotionContext
 from release.record import running_code
@@ -117,11 +127,21 @@ def refusal(promoted: Promoted) -> Refusal | None:
 
 
 def _again(where: PromotionContext, name: str, options: Options, began: float) -> Promoted:
-    """The environment already runs the image: restore release files that were changed, and create missing tags."""
+    """The environment already runs the image: restore release files that were changed, and create missing tags.
+
+    Raises PromotionRefused if the image or its weights are in quarantine.
+    """
     present, result = environment.look(where, name), CheckResult()
     runs = present.pointer
     assert runs is not None
     statement = environment.stated(present, name)
+    trial = Checklist()
+    with trial.run("quarantine") as about_quarantine:
+        requirements.held_back(where, runs.digest, runs.model, about_quarantine)
+    if refused := checklist.refusal(
+        f"{name} stays as it is; `lockstep rollback {name}` leaves the release", trial.checks
+    ):
+        raise refused
     holds = _holds(where, name, present, runs)
     environment.intact(where, name, present, result)
     made = Change({}, "", where.missing_tags())

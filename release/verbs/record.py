@@ -21,7 +21,7 @@ from release.record import committed, looks_branch, modules
 from release.record.records import Records
 from release.review import gathering
 
-_REMOTE = "origin"
+_REMOTE = looks_branch.REMOTE
 _PIPELINE = Path("dvc.yaml")
 _HASH = re.compile(r"[0-9a-f]{40}", re.ASCII)
 

@@ -53,7 +53,7 @@ class Part(Record):
 class Report(Record):
     """``status``: the verdict; None if no verdict holds.
 
-    ``passes``: the value of the check: the verdict holds, is a pass, and is in the named commit. ``whole``: the full
+    ``passes``: the value of the check, see ``verdicts.passes``. ``whole``: the full
     Markdown; ``markdown``: what fits GitHub's limit, that is ``parts`` without ``left_out``.
     """
 
@@ -86,7 +86,7 @@ def report(root: Path, options: Options | None = None) -> Report:
     return Report(
         state=found.state,
         status=found.status if found.state in ("held", "recorded") else None,
-        passes=found.state == "held" and found.status == "pass" and found.not_in_commit is None,
+        passes=verdicts.passes(found),
         title=verdicts.title(found, metrics.uncompared(found)),
         markdown="\n\n".join(each.markdown for each in kept) + "\n",
         whole="\n\n".join(each.markdown for each in every) + "\n",

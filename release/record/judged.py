@@ -1,0 +1,127 @@
+"""What git has of models that test splits judged: evaluations, the rows of the splits, and earlier lists."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import BaseModel, ValidationError
+
+from checks import layout
+from checks.formats.looks import LooksReport, RowSketch
+from checks.identity import Digest
+from release.adapters import commits
+
+PATHS = (layout.EVALUATION, layout.VERDICT, layout.LOOKS)
+TEST = (layout.SPLITS / "test.jsonl").as_posix()
+
+
+class Look(NamedTuple):
+    """A model that a test split judged."""
+
+    test: str
+    model: str
+
+
+class Split(NamedTuple):
+    """A test split and its rows."""
+
+    test: str
+    rows: RowSketch
+
+
+class Known(NamedTuple):
+    """Looks, and test splits whose rows are known."""
+
+    looks: frozenset[Look] = frozenset()
+    splits: frozenset[Split] = frozenset()
+
+    def __or__(self, other: "Known") -> "Known":
+        return Known(self.looks | other.looks, self.splits | other.splits)
+
+    @property
+    def report(self) -> LooksReport:
+        """As reports/looks.json."""
+        models, rows = dict[str, list[str]](), dict[str, list[RowSketch]]()
+        for look in sorted(self.looks):
+            models.setdefault(look.test, []).append(look.model)
+        for split in sorted(self.splits, key=lambda split: (split.test, split.rows.smallest)):
+            if split.test in models:
+                rows.setdefault(split.test, []).append(split.rows)
+        return LooksReport(
+            models={test: tuple(each) for test, each in models.items()},
+            rows={test: tuple(each) for test, each in rows.items()},
+        )
+
+
+class _Evaluation(BaseModel):
+    """The fields that are read of a reports/evaluation.json, of any version of Lockstep."""
+
+    merged: Digest
+    test: Digest
+
+
+class _Verdict(BaseModel):
+    """The fields that are read of a reports/verdict.json, of any version of Lockstep."""
+
+    judged: dict[str, str]
+    rows: RowSketch | None = None
+
+
+def look(evaluation: bytes) -> Look | None:
+    """The look that a reports/evaluation.json records; None if no version wrote it."""
+    try:
+        found = _Evaluation.model_validate_json(evaluation)
+    except ValidationError:
+        return None
+    return Look(found.test, found.merged)
+
+
+def split(verdict: bytes) -> Split | None:
+    """The test split of a reports/verdict.json; None if it does not have its rows."""
+    try:
+        found = _Verdict.model_validate_json(verdict)
+    except ValidationError:
+        return None
+    test = found.judged.get(TEST)
+    return Split(test, found.rows) if test and found.rows else None
+
+
+def listed(report: LooksReport | None) -> Known:
+    """What a reports/looks.json lists."""
+    if report is None:
+        return Known()
+    return Known(
+        frozenset(Look(test, model) for test, models in report.models.items() for model in models),
+        frozenset(Split(test, rows) for test, sketches in report.rows.items() for rows in sketches),
+    )
+
+
+def recorded(root: Path, *revisions: str) -> frozenset[Look]:
+    """The evaluations in the history of ``revisions``."""
+    return of({layout.EVALUATION: commits.versions(root, layout.EVALUATION, *revisions)}).looks
+
+
+def in_history(root: Path, *revisions: str) -> Known:
+    """All that the history of ``revisions`` has, except the list that is in the work tree."""
+    path = root / layout.LOOKS
+    here = path.read_bytes() if path.is_file() else None
+    versions = commits.versions_of_each(root, PATHS, *revisions)
+    return of(versions | {layout.LOOKS: [text for text in versions[layout.LOOKS] if text != here]})
+
+
+def of(files: Mapping[Path, Iterable[bytes]]) -> Known:
+    """What these files have, by their path in a record. What no version wrote has nothing."""
+    found = Known(
+        frozenset(filter(None, map(look, files.get(layout.EVALUATION, ())))),
+        frozenset(filter(None, map(split, files.get(layout.VERDICT, ())))),
+    )
+    for text in files.get(layout.LOOKS, ()):
+        found |= listed(_list(text))
+    return found
+
+
+def _list(text: bytes) -> LooksReport | None:
+    try:
+        return LooksReport.model_validate_json(text)
+    except ValidationError:
+        return None
