@@ -33,7 +33,7 @@ from tests.test_verify_evidence import probed
 pytestmark = pytest.mark.slow
 
 alone, trio, root, releases = tree.alone, tree.trio, tree.root, tree.releases
-FAST = ("--rate", "100", "--window", "0.3")
+FAST = ("--rate", "100", "--window", "0.3", "--label-delay", "0.5")
 Answer = Callable[[int], str | int]
 
 
@@ -280,12 +280,12 @@ def test_options_of_an_incident_are_refused_without_one(root: Path) -> None:
 
 
 def test_a_smaller_loss_takes_longer_to_find_and_one_within_the_margin_is_hardly_ever_found() -> None:
-    found = detection.expected(0.8, 0.05, 0.0125, (0.05, 0.1, 0.2, 0.4))
+    found = detection.expected(0.8, 0.05, 0.0125, 0.5, (0.05, 0.1, 0.2, 0.4))
     assert found[0].found <= 0.0125 + 0.02
     pairs = [each.pairs or 0 for each in found[1:]]
     assert pairs == sorted(pairs, reverse=True)
     assert found[3].found == 1.0
-    assert [each.loss for each in detection.expected(0.04, 0.05, 0.0125)] == [0.01, 0.03]  # no room for more
+    assert [each.loss for each in detection.expected(0.04, 0.05, 0.0125, 0.5)] == [0.01, 0.03]  # no room for more
 
 
 @pytest.fixture(scope="module")
