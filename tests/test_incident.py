@@ -107,7 +107,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Callable[[Answer, Answer], list[Mo
     def replaced(*answers: Answer) -> list[Model]:
         made = list[Model]()
 
-        def start(_runtime: object, _serve: object, folder: Path) -> Model:
+        def start(_runtime: object, _serve: object, folder: Path, _root: Path) -> Model:
             made.append(Model(folder, answers[len(made)]))
             return made[-1]
 

@@ -102,7 +102,7 @@ def incident(root: Path, name: str, options: Options, tell: Callable[[str], None
     the temporary folder removed, after a signal too.
     """
     runtime = runtimes.load(options.runtime)
-    _are_installed(runtime)
+    _are_installed(runtime, root)
     with unwinding():
         where = context.find(root, options.target)
         where.rule(name)
@@ -122,7 +122,7 @@ def incident(root: Path, name: str, options: Options, tell: Callable[[str], None
             sides = releases.both(root, params, name, name, there.ledger)
             captures = home / "captures"
             both = [
-                stack.enter_context(behind.started(runtime, params.serve, folder, release, name, captures))
+                stack.enter_context(behind.started(runtime, params.serve, folder, release, name, captures, root))
                 for folder, release in zip(folders, (sides.production, sides.candidate), strict=True)
             ]
             tell(f"two servers start, each behind a gateway: {sides.production}, and {sides.candidate}, the worse one")
@@ -145,15 +145,15 @@ def refusal(done: Incident) -> Refusal | None:
     )
 
 
-def _are_installed(runtime: Runtime) -> None:
+def _are_installed(runtime: Runtime, root: Path) -> None:
     if runtime.package is None:
         raise ServingRefused(f"{runtime.name} runs in its image alone", "use --runtime transformers")
-    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
-    if missing := [*missing, *processes.absent(runtime.package)]:
+    if missing := [name for name in _PACKAGES if importlib.util.find_spec(name) is None]:
         raise MachineRefused(
-            f"the gateway and the server need packages that are missing: {', '.join(missing)}",
-            f"pip install -c constraints.txt -e '.[gateway]' '{runtime.package}'",
+            f"the gateway needs packages that are missing: {', '.join(missing)}",
+            "pip install -c constraints.txt -e '.[gateway]'",
         )
+    processes.program(runtime, root)
 
 
 def _requests(root: Path, options: Options) -> list[Request]:
@@ -293,8 +293,9 @@ def _result(
     return Incident(
         environment=name, production=before, worse=worse[1], worse_from=str(worse[0]), rate=options.rate,
         share=options.share, labelled=options.labelled, label_delay=options.label_delay, window=options.window,
-        looks=tuple(ran.looks), detected=ran.looks[-1] if ran.back else None, why=canary.why(ran.report) if ran.report and ran.back else None,
-        back=ran.back, rolled_back_after=None if ran.back_at is None else round(ran.back_at - ran.began, 2),
+        looks=tuple(ran.looks), detected=ran.looks[-1] if ran.back else None,
+        why=canary.why(ran.report) if ran.report and ran.back else None, back=ran.back,
+        rolled_back_after=None if ran.back_at is None else round(ran.back_at - ran.began, 2),
         requests=len(ran.answered), reached=round(reached, 2), worse_requests=len(theirs), lost=lost(ours, theirs),
         right=None if right is None else round(right, 4), margin=monitor.margin, false_rollbacks=round(alpha, 6),
         expected=smaller, simulated=SIMULATED,
