@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -277,6 +278,16 @@ def test_what_cannot_be_drilled_is_refused_in_one_line_before_anything_starts(
 def test_options_of_an_incident_are_refused_without_one(root: Path) -> None:
     done = lockstep(root, "drill", "production", "--rate", "3")
     assert (done.exit_code, done.stderr) == (15, "lockstep: --rate works only with --incident; add --incident\n")
+
+
+@pytest.mark.parametrize(("share", "variance"), [(0.5, 2.0), (0.1, 1 + 1 / 9), (0.9, 1 + 1 / 9)])
+def test_a_pair_of_many_requests_varies_less_and_means_the_same(share: float, variance: float) -> None:
+    drawn = detection.differences(0.8, 0.0, share, (400, 1000), np.random.default_rng(5))
+    assert float(drawn.mean()) == pytest.approx(0.0, abs=0.003)
+    assert float(drawn.var()) == pytest.approx(0.8 * 0.2 * variance, rel=0.02)
+    assert float(detection.differences(0.8, 0.1, share, (400, 1000), np.random.default_rng(5)).mean()) == pytest.approx(
+        0.1, abs=0.003
+    )
 
 
 def test_a_smaller_loss_takes_longer_to_find_and_one_within_the_margin_is_hardly_ever_found() -> None:
