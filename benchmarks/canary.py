@@ -63,6 +63,7 @@ SESSIONS = (
     Traffic("sessions of 3, each request by chance", 3),
     Traffic("sessions of 3, by user", 3, by_user=True),
 )
+CASES = ((0.1, 4000, DELAYS), (0.5, 2000, DELAYS[:1]))  # share, labelled requests, and how labels come
 
 
 def drawn(
@@ -155,7 +156,7 @@ def tables(streams: int, seed: int) -> Iterator[str]:
     plain = Traffic("each request by chance")
     title = "rule | rolled back | kept | printed score |\n"
     rule = "| --- | ---: | --- | ---: | ---: | --- |"
-    for share, count, delays in ((0.1, 4000, DELAYS), (0.5, 2000, DELAYS[:1])):
+    for share, count, delays in CASES:
         yield f"\n### Share {share:.0%}, {count:,} labelled requests\n\n| labels | loss | {title}{rule}"
         for delay in delays:
             for loss in (0.0, MARGIN, 0.1):

@@ -43,7 +43,7 @@ from release.monitoring.releases import Sides
 from release.monitoring.rollout import Asks, Pair, Side
 from release.monitoring.store import GivenLabel, Store
 
-BATCH = 32  # requests; larger batches would save at most 7 % of the labels
+BATCH = 64  # requests; larger batches would save at most 5 % of the labels
 _HOUR = timedelta(hours=1)
 
 

@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -226,7 +226,9 @@ def _run(
             _label(scene.store, _known(answered, scorer, now, options.label_delay), labelled)
             monitor = params.monitor.model_copy(update={"label_hours": wait / 3600})
             asked = params.model_copy(update={"monitor": monitor})
-            report = canary.look(asked, name, scene.sides, scene.store, since, datetime.now(UTC))
+            # The last requests are a batch of their own, as at the end of an hour: no other comes.
+            until = datetime.now(UTC) + (timedelta(hours=1) if counted else timedelta())
+            report = canary.look(asked, name, scene.sides, scene.store, since, until)
             if report is None:
                 continue
             looks.append(Look(
