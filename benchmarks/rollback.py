@@ -16,16 +16,15 @@ The last table asks the whole decision (release/monitoring/rollout.py), with all
 """
 
 import argparse
-import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from checks.stats.anytime import Stream
 from release.monitoring import detection
-from release.monitoring.detection import Flags, Streams
 from release.monitoring.rollout import Asks, Pair, Side, judge
 
 LOSSES = (0.0, 0.01, 0.03, 0.05, 0.10)
@@ -33,6 +32,20 @@ RIGHT = 0.83  # share of production's answers that are right
 ALPHA = 0.05
 LABELS = {1.0: "az group create", 0.0: "az group list"}  # a right answer, and a wrong one
 GUESS = RIGHT - 0.03  # the success rate that a failure limit asks for
+Flags = NDArray[np.bool_]
+
+
+class Streams(NamedTuple):
+    """Production's and the candidate's right answers, (streams, pairs)."""
+
+    production: Flags
+    candidate: Flags
+
+    @property
+    def counts(self) -> NDArray[np.float64]:
+        """Pairs that the candidate won, tied and lost, up to each pair: (streams, pairs, 3)."""
+        loss = self.production.astype(np.int8) - self.candidate
+        return np.stack([(loss == value).cumsum(axis=1) for value in (-1, 0, 1)], axis=-1).astype(np.float64)
 
 
 class Rule(NamedTuple):
@@ -53,13 +66,21 @@ def paired(loss: float, apart: float, shape: tuple[int, int], random: Any) -> St
     return Streams(np.where(worse, True, np.where(better, False, tied)), np.where(better, True, ~worse & tied))
 
 
+def unpaired(loss: float, shape: tuple[int, int], random: Any) -> Streams:
+    """Other prompts to each model, paired one to one."""
+    return Streams(random.random(shape) < RIGHT, random.random(shape) < RIGHT - loss)
+
+
 def _points(share: float) -> str:
     return f"{100 * share:g} point{'' if share == 0.01 else 's'}"
 
 
 def betting(margin: float) -> Rule:
     """The e-process, looked at after each pair."""
-    crossed = functools.partial(detection.crossed, margin=margin, alpha=ALPHA)
+
+    def crossed(streams: Streams) -> Flags:
+        return detection.crossed(streams.production - streams.candidate.astype(np.float64), margin, ALPHA)
+
     return Rule(f"e-process, margin {_points(margin)}", "each pair", crossed)
 
 
@@ -175,10 +196,10 @@ def decided(change: Change, asks: Asks, looks: Sequence[int], random: Any) -> tu
             theirs = Side(None)
         elif random.random() < change.refused:
             theirs = Side("I'm sorry, but I cannot help with that.", None if theirs.score is None else 0.0)
-        pairs.append(Pair(ours, theirs))
+        pairs.append(Pair([ours], [theirs]))
     for look in looks:
         seen = pairs[:look]
-        scored = [pair for pair in seen if pair.production.score is not None and pair.candidate.score is not None]
+        scored = [pair for pair in seen if all(side.score is not None for side in (*pair.production, *pair.candidate))]
         found = judge(seen, scored, asks)
         if found.decision != "go on":
             return found.decision, look
@@ -217,7 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for line in kept((0.01, 0.03, 0.05), drawn):
         print(line, flush=True)
     print(f"\n### Rolled back, unpaired traffic\n\n| rule | looks | {titles} |\n{rule}")
-    for line in rolled_back(RULES[:3], [detection.unpaired(RIGHT, loss, shape, random) for loss in LOSSES]):
+    for line in rolled_back(RULES[:3], [unpaired(loss, shape, random) for loss in LOSSES]):
         print(line, flush=True)
     print("\n### False rollbacks at the margin\n\n| one is right in | margin 0 | margin 1 | margin 5 |")
     print("| ---: | ---: | ---: | ---: |")

@@ -112,7 +112,11 @@ def _run(root: Path, home: Path, temporary: Path, options: argparse.Namespace) -
     params = params_file.load(Path(layout.PARAMS))
     probes = _probes(root, params)
     runtime = runtimes.load("vllm").model_copy(
-        update={"package": "pip", "entrypoint": (str(home.resolve() / "bin" / "vllm"), "serve")}
+        update={
+            "package": "pip",
+            "own_environment": None,
+            "entrypoint": (str(home.resolve() / "bin" / "vllm"), "serve"),
+        }
     )
     params, runtime = _with_settings(params, runtime, options)
     print("\n| check | | |\n| --- | --- | --- |")

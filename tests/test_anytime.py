@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from checks.stats.anytime import BETS, Stream
+from checks.stats.anytime import BETS, Stream, running
 
 
 def wealth(observations: list[float], bound: float) -> float:
@@ -40,6 +40,13 @@ def test_the_wealth_is_that_of_its_definition_in_any_order(observations: list[fl
         other = math.exp(stream.log_e_below(bound))
         assert other == pytest.approx(wealth([-x for x in observations], -bound), rel=1e-9)
         assert stream.p_above(bound) == pytest.approx(min(1.0, 1 / wealth(observations, bound)), rel=1e-9)
+
+
+def test_the_running_wealth_is_that_of_each_beginning() -> None:
+    given = np.random.default_rng(3).uniform(-1, 1, (2, 30))
+    for row, wealths in zip(given, running(given, 0.05), strict=True):
+        expected = [float(Stream.of(row[: place + 1]).log_e_above(0.05)) for place in range(30)]
+        assert wealths == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.slow

@@ -306,7 +306,8 @@ def test_traces_of_mlflows_gateway_and_what_people_say_of_them_become_captures_a
             "left out: 1 assessments: not the text of a correct answer",
         ]
     store = Store(str(root / layout.CAPTURES))
-    assert store.first_labels() == {chat.request_id: "az vm", streamed.request_id: "az disk"}
+    given = {name: label.label for name, label in store.first_labels().items()}
+    assert given == {chat.request_id: "az vm", streamed.request_id: "az disk"}
     assert len([*store.labels()]) == 2, "the same labels are stored once"
 
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -33,7 +34,7 @@ from tests.test_verify_evidence import probed
 pytestmark = pytest.mark.slow
 
 alone, trio, root, releases = tree.alone, tree.trio, tree.root, tree.releases
-FAST = ("--rate", "100", "--window", "0.3")
+FAST = ("--rate", "100", "--window", "0.3", "--label-delay", "0.5")
 Answer = Callable[[int], str | int]
 
 
@@ -107,7 +108,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Callable[[Answer, Answer], list[Mo
     def replaced(*answers: Answer) -> list[Model]:
         made = list[Model]()
 
-        def start(_runtime: object, _serve: object, folder: Path) -> Model:
+        def start(_runtime: object, _serve: object, folder: Path, _root: Path) -> Model:
             made.append(Model(folder, answers[len(made)]))
             return made[-1]
 
@@ -279,13 +280,23 @@ def test_options_of_an_incident_are_refused_without_one(root: Path) -> None:
     assert (done.exit_code, done.stderr) == (15, "lockstep: --rate works only with --incident; add --incident\n")
 
 
+@pytest.mark.parametrize(("share", "variance"), [(0.5, 2.0), (0.1, 1 + 1 / 9), (0.9, 1 + 1 / 9)])
+def test_a_pair_of_many_requests_varies_less_and_means_the_same(share: float, variance: float) -> None:
+    drawn = detection.differences(0.8, 0.0, share, (400, 1000), np.random.default_rng(5))
+    assert float(drawn.mean()) == pytest.approx(0.0, abs=0.003)
+    assert float(drawn.var()) == pytest.approx(0.8 * 0.2 * variance, rel=0.02)
+    assert float(detection.differences(0.8, 0.1, share, (400, 1000), np.random.default_rng(5)).mean()) == pytest.approx(
+        0.1, abs=0.003
+    )
+
+
 def test_a_smaller_loss_takes_longer_to_find_and_one_within_the_margin_is_hardly_ever_found() -> None:
-    found = detection.expected(0.8, 0.05, 0.0125, (0.05, 0.1, 0.2, 0.4))
+    found = detection.expected(0.8, 0.05, 0.0125, 0.5, (0.05, 0.1, 0.2, 0.4))
     assert found[0].found <= 0.0125 + 0.02
     pairs = [each.pairs or 0 for each in found[1:]]
     assert pairs == sorted(pairs, reverse=True)
     assert found[3].found == 1.0
-    assert [each.loss for each in detection.expected(0.04, 0.05, 0.0125)] == [0.01, 0.03]  # no room for more
+    assert [each.loss for each in detection.expected(0.04, 0.05, 0.0125, 0.5)] == [0.01, 0.03]  # no room for more
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,11 @@ from pathlib import Path
 import pytest
 import requests
 
+from benchmarks import vllm
+from checks import layout
 from checks.config.release_params import Serve
 from checks.errors import MachineRefused, ServingRefused
+from checks.formats import engines
 from release import runtimes
 from release.runtimes import Runtime
 from release.serving import owners, processes, running, server
@@ -352,6 +355,33 @@ def test_a_server_that_is_not_installed_is_refused(
         monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     with pytest.raises(MachineRefused, match=f"is not installed: .*{absent} absent; pip install"):
         processes.start(RUNTIME.model_copy(update={"package": package}), serve, tmp_path)
+
+
+def test_vllm_is_found_in_its_own_environment_and_is_never_installed_over_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = runtimes.load("vllm")
+    assert runtime.own_environment is not None
+    assert layout.STATE / runtime.own_environment.folder == engines.ENVIRONMENT
+    assert runtime.own_environment.variable == engines.PYTHON
+    monkeypatch.delenv(engines.PYTHON, raising=False)
+    with pytest.raises(MachineRefused) as refusal:
+        processes.program(runtime, tmp_path)
+    assert refusal.value.todo.startswith(
+        "run `python -m stages.tools.vllm 0.32.0` (without a GPU: --cpu), or set LOCKSTEP_VLLM"
+    )
+    for folder in (tmp_path / layout.STATE / "vllm/bin", tmp_path / "other/bin"):
+        folder.mkdir(parents=True)
+        (folder / "vllm").touch()
+        assert processes.program(runtime, tmp_path) == folder / "vllm"
+        monkeypatch.setenv(engines.PYTHON, str(tmp_path / "other/bin/python"))
+
+
+def test_the_image_of_vllm_is_the_release_that_was_tested() -> None:
+    runtime = runtimes.load("vllm")
+    assert runtime.image.endswith(f":v{vllm.VERSION}")
+    assert runtime.own_environment is not None
+    assert vllm.VERSION in runtime.own_environment.make
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path, serve: Serve) -> None:

@@ -6,10 +6,11 @@ import random
 import re
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -21,10 +22,11 @@ from checks.formats.rollout_report import RolloutReport
 from checks.scorers.exact_match import ExactMatch
 from release.cli import main
 from release.monitoring import canary as captured
-from release.monitoring import decision_server
+from release.monitoring import decision_server, rollout
 from release.monitoring.shadow import Kept
-from release.monitoring.store import Label, Store
+from release.monitoring.store import GivenLabel, Label, Store
 from release.verbs import canary as verb
+from release.verbs import shadow as shadow_verb
 from tests import captured_rows, ledger_tree, report_tree
 from tests.gateway_process import running
 from tests.http_standin import Handler, StandIn
@@ -107,13 +109,17 @@ class _Handler(Handler):
             raise ConnectionResetError
 
 
+def began() -> datetime:
+    """When the traffic began: its last request was more than a day ago, so every label counts."""
+    return datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=36)
+
+
 def traffic(root: Path, edit: Edit | None = None, count: int = 600, share: float = 0.25) -> None:
-    """``count`` requests in ten hours that have ended, each with its own prompt; a ``share`` goes to the candidate."""
-    chance, now = random.Random(7), datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
-    began = now - timedelta(hours=10)
+    """``count`` requests in ten hours, each with its own prompt; a ``share`` goes to the candidate."""
+    chance = random.Random(7)
     rows: list[dict[str, Any]] = [
         {
-            "time": began + timedelta(hours=10) * number / count, "id": f"r{number}", "prompt": f"request {number}",
+            "time": began() + timedelta(hours=10) * number / count, "id": f"r{number}", "prompt": f"request {number}",
             "answer": label(number), "status": 200, "release": CANDIDATE if chance.random() < share else production(root),
         }
         for number in range(count)
@@ -123,9 +129,10 @@ def traffic(root: Path, edit: Edit | None = None, count: int = 600, share: float
     captured_rows.write(root / layout.CAPTURES, rows)
 
 
-def labelled(root: Path, numbers: range = range(600)) -> None:
+def labelled(root: Path, numbers: Iterable[int] = range(600), after: float = 11) -> None:
+    """Store labels ``after`` so many hours since the traffic began."""
     given = [Label(request_id=f"r{number}", label=label(number)) for number in numbers]
-    Store(str(root / layout.CAPTURES)).add(given)
+    Store(str(root / layout.CAPTURES)).add(given, began() + timedelta(hours=after))
 
 
 def lockstep(root: Path, *arguments: str) -> Result:
@@ -279,7 +286,7 @@ def test_a_server_that_goes_away_ends_the_run_and_is_not_held_against_the_candid
     with Model(production(root)) as ours, Model(CANDIDATE) as theirs:
 
         def answer(number: int) -> str:
-            theirs.dead = len(theirs.asked) == 6
+            theirs.dead = len(theirs.asked) >= 6
             return label(number)
 
         theirs.answer = answer
@@ -368,10 +375,11 @@ def test_a_candidate_is_not_kept_before_requests_that_may_hang_have_ended(root: 
             row["time"] = rows[0]["time"] + timedelta(seconds=5 * number)
 
     traffic(root, within_an_hour, share=0.5)
-    labelled(root)
-    began = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=10)
+    labelled(root, after=0)
+    document = report_tree.document()
+    write_params(root, document | {"monitor": {"labels": LABELS, "margin": 0.1, "label_hours": 0.05}})
     for hours, decision in ((0.9, "go on"), (2, "keep")):
-        found = verb.canary(root, "production", verb.Options(CANDIDATE), now=began + timedelta(hours=hours))
+        found = verb.canary(root, "production", verb.Options(CANDIDATE), now=began() + timedelta(hours=hours))
         assert ({each.status for each in found.findings}, found.decision) == ({"pass"}, decision)
         assert any("may still run" in note for note in found.notes) is (decision == "go on")
 
@@ -394,41 +402,146 @@ def test_of_an_environment_that_moved_already_the_candidate_is_what_it_runs_now(
     assert f"production runs the candidate {CANDIDATE} already" in done.stderr
 
 
-def test_pairs_are_never_taken_back_when_requests_and_labels_come() -> None:
-    chance, began = random.Random(3), datetime(2026, 3, 2, tzinfo=UTC)
-    said = [
+def drawn(count: int, share: float, distinct: int) -> list[captured.Request]:
+    """Requests of each minute, of ``distinct`` prompts, with ids r0, r1, …; a ``share`` goes to the candidate, b."""
+    chance, start = random.Random(3), datetime(2026, 3, 2, tzinfo=UTC)
+    return [
         captured.Request(
-            began + timedelta(minutes=n), f"r{n}", chance.choice("ab"), bytes([n % 90, n // 90]), f"{n % 7}"
+            start + timedelta(minutes=n), f"r{n}", "b" if chance.random() < share else "a",
+            (n % distinct).to_bytes(4, "big"), f"{n % 7}",
         )
-        for n in range(200)
-    ]
-    order = chance.sample(said, 150)
-    known = {each.id: "3" for each in order}
-    arrived = [
-        captured.pair(said[:step], known, "b", ExactMatch(kind="exact-match")).pairs for step in range(0, 201, 10)
-    ]
-    scored = [
-        captured.pair(said, {each.id: "3" for each in order[:known]}, "b", ExactMatch(kind="exact-match")).scored
-        for known in range(0, 151, 10)
-    ]
-    for growing, least in ((arrived, 60), (scored, 30)):
+        for n in range(count)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.5, 0.9])
+def test_pairs_are_never_taken_back_when_requests_and_labels_come(share: float) -> None:
+    requests, chance, wait = drawn(400, share, 390), random.Random(5), timedelta(hours=2)
+    came = {
+        request.id: request.time + timedelta(minutes=chance.randrange(150))
+        for request in requests
+        if chance.random() < 0.8
+    }
+    scored, pairs = list[list[rollout.Pair]](), list[list[rollout.Pair]]()
+    for minutes in range(0, 620, 7):
+        now = requests[0].time + timedelta(minutes=minutes)
+        known = {name: GivenLabel("3", stored) for name, stored in came.items() if stored <= now}
+        arrived = [request for request in requests if request.time <= now]
+        paired = captured.pair(arrived, known, "b", ExactMatch(kind="exact-match"), wait, now)
+        scored.append(paired.scored)
+        pairs.append(paired.pairs)
+        counts = paired.labels
+        assert sum(counts) <= len(known)
+        assert counts.used == sum(len(side) for both in paired.scored for side in both)
+    for growing in (pairs, scored):
         assert all(later[: len(early)] == early for early, later in itertools.pairwise(growing))
-        assert len(growing[-1]) > least
+        assert len(growing[-1]) >= 10
+    every = sum(len(side) for both in pairs[-1] for side in both)
+    assert every > 200, "all requests of a batch are used, not one for each of the candidate's"
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.8])
+def test_a_pair_has_one_request_of_the_smaller_release_and_an_equal_part_of_the_other(share: float) -> None:
+    requests = drawn(2000, share, 2000)
+    paired = captured.pair(
+        requests, {}, "b", ExactMatch(kind="exact-match"), timedelta(hours=1), requests[-1].time + timedelta(hours=1)
+    )
+    ours, theirs = (sum(len(both[side]) for both in paired.pairs) for side in (0, 1))
+    assert ours + theirs > 1900
+    assert all(min(len(both.production), len(both.candidate)) == 1 for both in paired.pairs)
+    assert len(paired.pairs) > 0.8 * min(ours, theirs)
+
+
+@pytest.mark.parametrize(("wrong", "right"), [(0.5, 2.0), (2.0, 0.5), (0.1, 15.0)])
+@pytest.mark.parametrize(("loss", "decision"), [(0.0, "keep"), (0.4, "roll back")])
+def test_how_soon_labels_come_for_right_and_for_wrong_answers_decides_nothing(
+    root: Path, wrong: float, right: float, loss: float, decision: str
+) -> None:
+    """Production is right in 85 %, and gets nine of ten requests. Labels come in an order that tells nothing."""
+    chance, late = random.Random(1), dict[int, float]()
+
+    def answers(rows: list[dict[str, Any]]) -> None:
+        for number, row in enumerate(rows):
+            share = 0.85 - loss * (row["release"] == CANDIDATE)
+            is_right = chance.random() < share
+            row["answer"] = label(number) if is_right else label(number + 1)
+            late[number] = 10 * number / len(rows) + (right if is_right else wrong) * (0.5 + chance.random())
+
+    traffic(root, answers, count=3000, share=0.1)
+    for half_hour in range(70):
+        labelled(root, [n for n, hours in late.items() if half_hour <= 2 * hours < half_hour + 1], half_hour / 2)
+    report = verb.canary(root, "production", verb.Options(CANDIDATE), now=began() + timedelta(hours=36))
+    quality = next(finding for finding in report.findings if finding.name == "quality")
+    assert quality.production == pytest.approx(0.85, abs=0.04), "the mean of production is that of all its answers"
+    assert quality.candidate == pytest.approx(0.85 - loss, abs=0.08)
+    assert report.decision in (decision, "go on")
+    assert quality.status == {"keep": "pass", "roll back": "fail"}[decision] or (loss, quality.status) == (
+        0,
+        "inconclusive",
+    )
+
+
+@pytest.mark.parametrize(
+    ("after", "hours", "said"),
+    [
+        (11, 25, r"labels wait: one counts 24 h after its request \(monitor\.label_hours\)"),
+        (35, 71, r"labels are left out: they came more than 24 h after their requests.* raise monitor\.label_hours"),
+    ],
+)
+def test_labels_that_do_not_count_yet_or_came_too_late_are_told(
+    root: Path, after: float, hours: float, said: str
+) -> None:
+    traffic(root)
+    labelled(root, after=after)
+    report = verb.canary(root, "production", verb.Options(CANDIDATE), now=began() + timedelta(hours=hours))
+    assert any(re.search(said, note) for note in report.notes), report.notes
+    assert report.decision == "go on"
+
+
+def test_that_few_labels_are_used_is_told(root: Path) -> None:
+    traffic(root, count=100, share=0.05)
+    labelled(root, range(100))
+    report = verb.canary(root, "production", verb.Options(CANDIDATE))
+    assert any(re.search(r"few labels are used: \d+ of \d+\. .* label more requests", note) for note in report.notes), (
+        report
+    )
+
+
+def test_a_file_of_labels_that_does_not_say_when_it_was_stored_is_refused(root: Path) -> None:
+    traffic(root, count=20)
+    files.write_text(root / layout.CAPTURES / "feedback/mine.jsonl", '{"request_id": "r1", "label": "vm"}\n')
+    done = lockstep(root, "canary", "production", "--candidate-release", CANDIDATE)
+    assert (done.exit_code, done.stdout, len(done.stderr.splitlines())) == (8, "", 1), done.output
+    assert re.search("mine.jsonl: its name does not begin with the time .*`./lockstep feedback FILE`", done.stderr)
+
+
+def test_a_shadow_counts_no_label_before_its_time(root: Path) -> None:
+    """Labels came for production's wrong answers alone, the others come later: nothing is known about quality yet."""
+    traffic(root, count=200)
+    labelled(root, range(200), after=0.5)
+    with Model(production(root), _wrong_half) as ours, Model(CANDIDATE, _wrong_half) as theirs:
+        arguments = (root, "production", shadow_verb.Options(ours.url, theirs.url, CANDIDATE, 40))
+        early = shadow_verb.shadow(*arguments, now=began() + timedelta(hours=11))
+        assert (early.labelled, early.decision) == (0, "go on")
+        assert shadow_verb.shadow(*arguments, now=began() + timedelta(hours=35)).labelled > 20
 
 
 def test_common_prompts_are_no_disadvantage_of_the_release_with_less_traffic() -> None:
     """Half of the traffic is 200 prompts that neither answers. Production gets nine of ten, and so all of them sooner."""
-    chance, began = random.Random(11), datetime(2026, 3, 2, tzinfo=UTC)
-    said = []
+    chance, start = random.Random(11), datetime(2026, 3, 2, tzinfo=UTC)
+    requests = []
     for number in range(6000):
         hard = chance.random() < 0.5
         prompt = (chance.randrange(200) if hard else 1000 + number).to_bytes(4, "big")
         release = "b" if chance.random() < 0.1 else "a"
         answer = None if hard else "vm"
-        said.append(captured.Request(began + timedelta(seconds=14 * number), f"r{number}", release, prompt, answer))
-    pairs = captured.pair(said, {}, "b", ExactMatch(kind="exact-match")).pairs
-    unanswered = [sum(side.answer is None for side in sides) for sides in zip(*pairs, strict=True)]
-    assert len(pairs) > 300
+        requests.append(captured.Request(start + timedelta(seconds=14 * number), f"r{number}", release, prompt, answer))
+    now = requests[-1].time + timedelta(hours=1)
+    pairs = captured.pair(requests, {}, "b", ExactMatch(kind="exact-match"), timedelta(hours=1), now).pairs
+    unanswered = [
+        sum(fmean(side.answer is None for side in sides) for sides in both) for both in zip(*pairs, strict=True)
+    ]
+    assert len(pairs) > 250
     assert abs(unanswered[0] - unanswered[1]) < 0.04 * len(pairs)
 
 
@@ -437,7 +550,11 @@ def test_the_first_label_of_a_request_counts_and_the_order_of_labels_is_that_of_
     first = [Label(request_id=name, label="vm") for name in "zq"]
     for labels in (first, [Label(request_id=name, label="sql") for name in "aq"], first):
         store.add(labels)
-    assert list(store.first_labels().items()) == [("z", "vm"), ("q", "vm"), ("a", "sql")]
+    assert [(name, given.label) for name, given in store.first_labels().items()] == [
+        ("z", "vm"),
+        ("q", "vm"),
+        ("a", "sql"),
+    ]
     assert len(list((tmp_path / "feedback").iterdir())) == 2
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from checks.config.release_params import Verify
-from checks.formats.serving import Probe, ProbeToken
+from checks.formats.serving import Probe, ProbeReport, ProbeToken
 from checks.rows import Message
 from release.serving.dialects import Answer, Token
 from release.serving.probes import agreement
@@ -61,6 +61,45 @@ def test_texts_agree_when_equal_or_when_they_part_at_a_near_tie(
 ) -> None:
     found = agreement.by_text(probe(*tokens, ended=ended), text, SETTINGS)
     assert (found.complaint is None) == agrees, found
+
+
+SILENT = [
+    # offline tokens with their leads and runners-up, the served text, and whether that agrees: 98 is <|im_start|>
+    ([("vm", SURE, 1), (" a", TIED, 98), (" b", SURE, 1), (" c", SURE, 1)], "vm a b x", True),
+    ([("vm", SURE, 1), (" a", TIED, 97), (" b", SURE, 1), (" c", SURE, 1)], "vm a b x", False),  # 97 has a text
+    ([("vm", SURE, 1), (" a", SURE, 98), (" b", SURE, 1), (" c", SURE, 1)], "vm a b x", False),
+    ([("vm", SURE, 1), ("", TIED, 97), (" b", SURE, 1), (" c", SURE, 1)], "vm b x", True),  # it left <|im_start|> out
+    ([("vm", SURE, 1), (" b", SURE, 1), (" c", TIED, 98)], "vm x", False),  # the tie is later than the difference
+    ([("vm", SURE, 1), (" a", TIED, 98), (" b", SURE, 1)], "vm a", True),  # <|im_start|> used up the limit
+    ([("vm", TIED, 98), (" a", SURE, 1)], "vm a, and more", True),
+]
+
+
+@pytest.mark.parametrize(("tokens", "text", "agrees"), SILENT)
+def test_an_earlier_near_tie_with_a_token_without_text_ends_the_comparison_there(
+    tokens: list[tuple[str, float, int]], text: str, agrees: bool
+) -> None:
+    offline = probe(*((text, lead) for text, lead, _ in tokens), ended=False)
+    known = [token.model_copy(update={"runner_up": n}) for token, (_, _, n) in zip(offline.tokens, tokens, strict=True)]
+    offline = offline.model_copy(update={"tokens": tuple(known)})
+    found = agreement.by_text(offline, text, SETTINGS, frozenset({98}))
+    assert (found.complaint is None, found.parted) == (agrees, agrees), found
+    if not agrees:
+        assert "(serve.verify.near_tie)" in (found.complaint or "")
+
+
+def test_tokens_without_text_are_those_of_the_template_and_the_ends() -> None:
+    """The prompts: 98 <|im_start|>, 5 "user", 7 another word in each."""
+    ours = [probe(("vm", SURE), ("", SURE)).model_copy(update={"prompt_tokens": (98, 5, word, 99)}) for word in (7, 8)]
+    long = ProbeToken(id=5, text="user", logprob=-0.5, runner_up=98, runner_up_logprob=-0.6)
+    ours[0] = ours[0].model_copy(update={"unended": (long,)})
+    none = "sha256:" + "0" * 64
+    report = ProbeReport(
+        merged=none, base=none, valid=none, max_new_tokens=8, precision="fp32", device="cpu", probes=tuple(ours),
+        ends=(99, 3),
+    )  # fmt: skip
+    assert agreement.silent(report) == {98, 99, 3, 1}
+    assert 98 not in agreement.silent(report.model_copy(update={"probes": tuple(ours[:1])})), "one prompt shows nothing"
 
 
 TOLD = [

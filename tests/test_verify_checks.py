@@ -523,10 +523,16 @@ def test_a_percentile_is_a_value_that_was_seen() -> None:
     assert load.percentile([3.0], 0.95) == 3
 
 
+def better(number: int, rows: int) -> str:
+    """The offline answer, and the right one to the first ``rows`` questions that are answered wrongly."""
+    return ROWS[number].reference if number % 5 == 0 and number < 5 * rows else OFFLINE[number].prediction
+
+
 SUITE: dict[str, tuple[Callable[[int], str], Literal["pass", "fail"], str]] = {
     "the same": (lambda n: OFFLINE[n].prediction, "pass", "token-f1 0.8000 served and 0.8000 offline on 20 rows of suite chat, 0 texts differ"),
     "other words": (lambda n: f"{OFFLINE[n].prediction}.", "pass", "on 20 rows of suite chat, 20 texts differ"),
-    "better offline": (lambda n: ROWS[n].reference, "fail", "0.8000 served and 1.0000 offline on 20 rows of suite chat, 4 texts differ: 0.2000 apart where 0.01 is allowed"),
+    "two rows better offline": (lambda n: better(n, 2), "pass", "0.8000 served and 0.9000 offline on 20 rows of suite chat, 2 texts differ"),
+    "three rows better offline": (lambda n: better(n, 3), "fail", "3 texts differ: 0.1500 apart where 0.1 is allowed (serve.verify.margin: 0.01, but never less than 2 rows)"),
 }  # fmt: skip
 
 
@@ -544,7 +550,22 @@ def test_the_questions_of_a_suite_are_asked_too(case: str, params: Params) -> No
         found = score.score(context)
     assert (found.status, said in found.reason) == (status, True), found.reason
     assert found.reason.startswith("exact-match 0.8000 served and 0.8000 offline on 20 rows, 0 texts differ; ")
-    assert found.bound == 0.01
+    assert found.bound == 0.1, "two rows of 20, since a margin of 0.01 is less than one"
+
+
+@pytest.mark.parametrize(
+    ("margin", "rows", "status"), [(0.0, 0, "pass"), (0.0, 1, "fail"), (0.2, 4, "pass"), (0.16, 4, "fail")]
+)
+def test_a_margin_of_none_allows_for_none_and_a_wide_one_is_that_of_params(
+    margin: float, rows: int, status: str, params: Params
+) -> None:
+    with talking(params, margin=margin) as (context, _):
+        context.offline = [
+            prediction.model_copy(update={"prediction": better(n, rows)}) for n, prediction in enumerate(OFFLINE)
+        ]
+        found = score.score(context)
+    assert (found.status, found.bound) == (status, margin), found.reason
+    assert ("(serve.verify.margin: " in found.reason) is (status == "fail")
 
 
 def test_a_question_of_a_suite_without_an_answer_fails(params: Params) -> None:

@@ -130,6 +130,15 @@ class Monitor(Section):
         Share,
         Field(description="largest loss against the evaluation before release: labels, refusals, repetition, quality"),
     ] = 0.05
+    label_hours: Annotated[
+        float,
+        Field(
+            gt=0,
+            le=8784,
+            description="hours after a request at which its label counts in `lockstep canary` and `lockstep shadow`; "
+            "a label that comes later is left out, so that it does not matter which labels come sooner",
+        ),
+    ] = 24.0
     labels: Annotated[
         Strings | None,
         Field(description="the valid answers; null: the references of the train split if validate.labels is set"),

@@ -35,7 +35,12 @@ class Verify(Section):
     ]
     margin: Annotated[
         float,
-        Field(ge=0, lt=1, description="largest difference between served and offline score on the test rows"),
+        Field(
+            ge=0,
+            lt=1,
+            description="largest difference between served and offline score on the test rows; where that is less than "
+            "two rows, two rows may differ; 0: none may",
+        ),
         stricter("lower"),
     ]
     start_seconds: Annotated[

@@ -41,6 +41,9 @@ class RolloutFinding(Record):
 class RolloutReport(Report):
     """What the pairs since ``since`` showed. ``agreement``: share of equal answers to the same prompts, in a shadow.
 
+    A pair is an answer of each release to one prompt; in a canary one or more answers of each to other prompts.
+    ``labelled``: pairs whose answers all have a score.
+
     ``runs_in``: the environment that runs the candidate, if it is known. ``evidence``: digest of the answers and labels
     that were read.
     """

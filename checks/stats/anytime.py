@@ -82,6 +82,15 @@ class Stream:
         return -self.mirrored().low(alpha)
 
 
+def running(observations: NDArray[np.float64], bound: float) -> NDArray[np.float64]:
+    """``Stream.log_e_above`` after each observation of a stream: (..., observations) to the same shape."""
+    gains = (observations - bound) / (1 + bound)
+    wealth = np.full(observations.shape, -np.inf)
+    for bet in BETS:
+        np.logaddexp(wealth, np.log1p(bet * gains).cumsum(axis=-1), out=wealth)
+    return wealth - math.log(len(BETS))
+
+
 def _crossing(p: Callable[[float], float], alpha: float) -> float:
     """Where ``p``, which rises with its bound, is ``alpha``."""
     from scipy.optimize import brentq

@@ -43,6 +43,10 @@ if TYPE_CHECKING:
     help="With --incident: share of the requests that get a label.",
 )  # fmt: skip
 @click.option(
+    "--label-delay", type=Number(0, 86400), default=5.0, show_default=True,
+    help="With --incident: seconds that the label of a right answer comes later than that of a wrong one.",
+)  # fmt: skip
+@click.option(
     "--window", type=Number(0, 86400, min_open=True), default=10.0, show_default=True,
     help="With --incident: seconds between two decisions.",
 )  # fmt: skip
@@ -76,7 +80,7 @@ def drill(
 
     for name in options:
         if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
-            raise PromotionRefused(f"--{name} works only with --incident", "add --incident")
+            raise PromotionRefused(f"--{name.replace('_', '-')} works only with --incident", "add --incident")
     done = verb.drill(root, environment, target)
     if as_json:
         click.echo(to_json(done.model_dump(mode="json")))

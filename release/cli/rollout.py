@@ -92,10 +92,11 @@ def canary(
     """Judge a candidate by the traffic that it shares with ENV's release, since the first request to it.
 
     Reads what the gateway captured of both releases with --environment ENV, and the labels of `lockstep feedback`.
-    Requests of the same hour are paired in their order. Run it at any time, any number of times: by chance alone, at
-    most 5 % (1 - monitor.confidence) of the candidates that lose no more than monitor.margin are ever rolled back.
-    Writes only its report, unless --rollback is given. Exit codes: 0 keep, 10 roll back, 11 go on (too few pairs to
-    tell).
+    Requests of the same hour are paired in their order. A label counts monitor.label_hours after its request.
+
+    Run it at any time, any number of times: by chance alone, at most 5 % (1 - monitor.confidence) of the candidates
+    that lose no more than monitor.margin are ever rolled back. Writes only its report, unless --rollback is given. Exit
+    codes: 0 keep, 10 roll back, 11 go on (too few pairs to tell).
     """
     from release.verbs import canary as verb
 

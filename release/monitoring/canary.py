@@ -1,22 +1,36 @@
 """Pairs the captured requests of two releases that share the traffic of an environment.
 
-Each release answered other prompts, so a pair is a request to each, of the same hour. Within the hour they are paired
-in the order in which they became known: by arrival; for quality, by the arrival of their labels. So pairs are never
-taken back when more becomes known, which a test that is looked at again and again needs. What this assumes:
+Each release answered other prompts. So requests are taken in the order in which they arrived, in batches of ``BATCH``
+or more that have requests to both releases; a batch ends with the hour, too. In a batch each request to the release
+that has fewer gets an equal part of the other's requests, in their order, and that is a pair: at a share of 10 %, one
+request to the candidate and about nine to production. The difference of the two means is one observation in [-1, 1].
+
+For quality the requests with labels are paired in the same way, and a request counts only ``monitor.label_hours`` after
+it arrived: with the label that came until then. Labels that come sooner for wrong answers than for right ones would
+otherwise decide which answers are compared.
+
+Why the e-process of ``checks.stats.anytime`` keeps its level with such pairs: which pairs there are depends on when
+requests arrived, which release got them, which prompts repeat, and which have a label after that time, but on no answer
+or score. Given all of that, the pairs share no request, so the difference of each has the mean loss of its batch as its
+mean, whatever came before, and the number of requests in a pair changes only its variance. While no loss is above the
+margin, the wealth is thus a nonnegative supermartingale, and Ville's inequality holds at every look (Waudby-Smith and
+Ramdas, 2024, section 3). A look at another time reads a longer or shorter beginning of the same sequence of pairs:
+nothing is taken back. What this assumes:
 
 * Requests are given to a release by chance, not by user, region or kind. Then both sides of a pair are drawn from the
-  same traffic, whatever changes from hour to hour, and the weights of the releases may change at any time.
+  same traffic, whatever changes from batch to batch, and the weights of the releases may change at any time.
 * Clients make as many mistakes with one release as with the other, and go away as often. So what was refused (400 to
   499) counts as no answer: a candidate that refuses what production takes, or lets clients wait too long, shows.
-* Which requests get labels does not depend on the release or on what it answered.
+* Which requests have a label after ``monitor.label_hours`` does not depend on the release or on what it answered.
 * One request does not depend on another. So a prompt counts once, for the release that got it first: that is by chance,
   too. If it counted once for each release, the one with more traffic would run out of common prompts sooner.
 """
 
 import hashlib
-from collections import Counter, defaultdict, deque
-from collections.abc import Iterable
-from datetime import datetime
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from itertools import groupby
 from typing import NamedTuple
 
 from checks.config.params import Params
@@ -27,7 +41,10 @@ from checks.scorers import Scorer
 from release.monitoring import rollout
 from release.monitoring.releases import Sides
 from release.monitoring.rollout import Asks, Pair, Side
-from release.monitoring.store import Store
+from release.monitoring.store import GivenLabel, Store
+
+BATCH = 64  # requests; larger batches would save at most 5 % of the labels
+_HOUR = timedelta(hours=1)
 
 
 class Request(NamedTuple):
@@ -50,11 +67,21 @@ class Traffic(NamedTuple):
     others: int
 
 
+class LabelCounts(NamedTuple):
+    """How many labels of these requests are used in pairs, wait for their time, came after it, or have no partner."""
+
+    used: int
+    waiting: int
+    late: int
+    alone: int
+
+
 class Paired(NamedTuple):
     """``pairs`` of answers, and ``scored`` ones. ``evidence``: digest of the requests and labels that were read."""
 
     pairs: list[Pair]
     scored: list[Pair]
+    labels: LabelCounts
     evidence: str
 
 
@@ -63,29 +90,49 @@ def look(
 ) -> RolloutReport | None:
     """Judge what ``store`` has of both since then; None if the candidate got no request. Nothing is written."""
     production, candidate, runs_in = sides
-    found = traffic(store.requests(environment, since, now), production, candidate)
-    if not found.requests:
+    seen = traffic(store.requests(environment, since, now), production, candidate)
+    if not seen.requests:
         return None
     asks = Asks.of(params.monitor, same_prompts=False)
     labels, scorer = store.first_labels(), params.evaluate.scorers[0]
-    pairs, scored, evidence = pair(found.requests, labels, candidate, scorer)
-    judged = rollout.judge(pairs, scored, asks)
-    ended = [each for each in found.requests if each.time < now - LONGEST_REQUEST]
-    settled = rollout.judge(*pair(ended, labels, candidate, scorer)[:2], asks)
-    alone = len(found.requests) - 2 * len(pairs)
-    notes = [f"{alone:,} requests have no partner in their hour, or repeat a prompt"] if alone else []
-    if found.others:
-        notes.append(f"{found.others:,} requests to other releases are left out")
-    decision = judged.decision
+    wait = timedelta(hours=params.monitor.label_hours)
+    paired = pair(seen.requests, labels, candidate, scorer, wait, now)
+    judged = rollout.judge(paired.pairs, paired.scored, asks)
+    before = now - LONGEST_REQUEST
+    ended = [request for request in seen.requests if request.time < before]
+    settled = rollout.judge(*pair(ended, labels, candidate, scorer, wait, before)[:2], asks)
+    decision, notes = judged.decision, _notes(seen, paired, params.monitor.label_hours)
     if decision == "keep" != settled.decision:
         decision = "go on"
         notes.append("not kept yet: requests of the last hour may still run, and one that hangs is captured at its end")
     return RolloutReport(
         kind="canary", environment=environment, production=production, candidate=candidate, runs_in=runs_in,
-        since=found.requests[0].time, decision=decision, margin=asks.margin, alpha=round(asks.alpha, 6),
-        evidence=evidence, pairs=len(pairs), labelled=len(scored), agreement=None, findings=judged.findings,
-        notes=tuple(notes),
+        since=seen.requests[0].time, decision=decision, margin=asks.margin, alpha=round(asks.alpha, 6),
+        evidence=paired.evidence, pairs=len(paired.pairs), labelled=len(paired.scored), agreement=None,
+        findings=judged.findings, notes=tuple(notes),
     )  # fmt: skip
+
+
+def _notes(seen: Traffic, paired: Paired, hours: float) -> list[str]:
+    """What was left out, and why."""
+    labels, notes = paired.labels, list[str]()
+    if alone := len(seen.requests) - sum(len(side) for both in paired.pairs for side in both):
+        notes.append(f"{alone:,} requests repeat a prompt, or have no partner in their hour, or not yet")
+    if seen.others:
+        notes.append(f"{seen.others:,} requests to other releases are left out")
+    if labels.waiting:
+        notes.append(f"{labels.waiting:,} labels wait: one counts {hours:g} h after its request (monitor.label_hours)")
+    if labels.late:
+        notes.append(
+            f"{labels.late:,} labels are left out: they came more than {hours:g} h after their requests. If right "
+            "answers are labelled later than wrong ones, quality is not known: raise monitor.label_hours"
+        )
+    if labels.alone > labels.used:
+        notes.append(
+            f"few labels are used: {labels.used:,} of {labels.used + labels.alone:,}. The others repeat a prompt, or "
+            "have no partner in their hour, or not yet: label more requests, or give the candidate a larger share"
+        )
+    return notes
 
 
 def why(report: RolloutReport) -> str:
@@ -112,41 +159,61 @@ def traffic(captured: Iterable[Capture], production: str, candidate: str) -> Tra
     return Traffic(tuple(requests[first:]), others)
 
 
-def pair(requests: Iterable[Request], labels: dict[str, str], candidate: str, scorer: Scorer) -> Paired:
-    """Pair ``requests``, and those of them with a label. ``labels``: by request id, in the order in which they came.
+def pair(
+    requests: Sequence[Request], labels: Mapping[str, GivenLabel], candidate: str, scorer: Scorer, wait: timedelta,
+    now: datetime,
+) -> Paired:  # fmt: skip
+    """Pair ``requests``, which are in order of arrival, and those of them whose label came within ``wait``.
 
     A label whose id two requests have is not used.
     """
-    ordered = list(requests)
-    ids = Counter(each.id for each in ordered)
-    named = {each.id: each for each in ordered if ids[each.id] == 1}
-    hasher = hashlib.sha256()
-    for each in ordered:
-        hasher.update(f"{each!r}{labels.get(each.id)!r}\n".encode())
-    labelled = [
-        (named[name], Side(answer, scoring.score(scorer, answer, label)))
-        for name, label in labels.items()
-        if name in named and (answer := named[name].answer) is not None
-    ]
+    ids = Counter(request.id for request in requests)
+    hasher, labelled = hashlib.sha256(), list[tuple[Request, Side]]()
+    waiting = late = 0
+    for request in requests:
+        given = labels.get(request.id)
+        hasher.update(f"{request!r}{given!r}\n".encode())
+        if given is None or request.answer is None or ids[request.id] > 1:
+            continue
+        closes = request.time + wait
+        if closes > now:
+            waiting += 1
+        elif given.stored > closes:
+            late += 1
+        else:
+            labelled.append((request, Side(request.answer, scoring.score(scorer, request.answer, given.label))))
+    scored = _pairs(labelled, candidate, now - wait)
+    used = sum(len(side) for both in scored for side in both)
     return Paired(
-        _match(((each, Side(each.answer)) for each in ordered), candidate), _match(labelled, candidate),
-        f"sha256:{hasher.hexdigest()}",
+        _pairs([(request, Side(request.answer)) for request in requests], candidate, now), scored,
+        LabelCounts(used, waiting, late, len(labelled) - used), f"sha256:{hasher.hexdigest()}",
     )  # fmt: skip
 
 
-def _match(sides: Iterable[tuple[Request, Side]], candidate: str) -> list[Pair]:
-    """Pair each side with the first of the other release that waits in its hour."""
-    waiting = defaultdict[tuple[datetime, bool], deque[Side]](deque)
-    seen, found = set[bytes](), list[Pair]()
-    for request, side in sides:
-        if request.prompt in seen:
-            continue
-        seen.add(request.prompt)
-        ours = request.release == candidate
-        hour = request.time.replace(minute=0, second=0, microsecond=0)
-        if others := waiting[hour, not ours]:
-            other = others.popleft()
-            found.append(Pair(other, side) if ours else Pair(side, other))
-        else:
-            waiting[hour, ours].append(side)
-    return found
+def _pairs(sides: Sequence[tuple[Request, Side]], candidate: str, until: datetime) -> list[Pair]:
+    """The pairs of the batches that are complete, or whose hour ended before ``until``."""
+    seen, pairs = set[bytes](), list[Pair]()
+    for hour, group in groupby(sides, key=lambda side: side[0].time.replace(minute=0, second=0, microsecond=0)):
+        ours, theirs = list[Side](), list[Side]()
+        for request, side in group:
+            if request.prompt in seen:
+                continue
+            seen.add(request.prompt)
+            (theirs if request.release == candidate else ours).append(side)
+            if ours and theirs and len(ours) + len(theirs) >= BATCH:
+                pairs += _dealt(ours, theirs)
+                ours, theirs = [], []
+        if hour + _HOUR <= until:
+            pairs += _dealt(ours, theirs)
+    return pairs
+
+
+def _dealt(ours: Sequence[Side], theirs: Sequence[Side]) -> list[Pair]:
+    """Pairs that use every side once; none if a release has no request."""
+    count = min(len(ours), len(theirs))
+    return [Pair(_part(ours, number, count), _part(theirs, number, count)) for number in range(count)]
+
+
+def _part(sides: Sequence[Side], number: int, count: int) -> Sequence[Side]:
+    """Part ``number`` of ``count`` about equal ones."""
+    return sides[number * len(sides) // count : (number + 1) * len(sides) // count]

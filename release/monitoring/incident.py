@@ -14,7 +14,7 @@ from release.monitoring.detection import Detection
 
 SIMULATED = (
     "the worse model was promoted without checks, image, signature or approval: only its commit is as promote makes it",
-    "this command was the load balancer, and labels came at once",
+    "this command was the load balancer, and labels came within seconds",
     "no cluster followed the rollback, and no mirror was updated",
 )
 
@@ -60,6 +60,7 @@ class Incident(Record):
     rate: float
     share: float
     labelled: float
+    label_delay: float
     window: float
     looks: tuple[Look, ...]
     detected: Look | None
@@ -77,13 +78,15 @@ class Incident(Record):
     simulated: tuple[str, ...]
 
 
-def expected(right: float, margin: float, alpha: float, each: float, reached: float) -> tuple[Expected, ...]:
+def expected(
+    right: float, margin: float, alpha: float, share: float, each: float, reached: float
+) -> tuple[Expected, ...]:
     """How soon smaller losses would be found. ``each``: labelled pairs that a request makes.
 
     ``alpha``: the question's share of the allowed error. The rest is as in ``Incident``.
     """
     found = list[Expected]()
-    for case in detection.expected(right, margin, alpha):
+    for case in detection.expected(right, margin, alpha, share):
         requests = None if case.pairs is None else round(case.pairs / each)
         seconds = None if requests is None else round(requests / reached, 1)
         found.append(Expected(**case.model_dump(), requests=requests, seconds=seconds))

@@ -8,6 +8,7 @@ divided.
 """
 
 from collections.abc import Callable, Sequence
+from statistics import fmean
 from typing import NamedTuple, Self
 
 from checks.config.monitor import Monitor
@@ -26,10 +27,13 @@ class Side(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """Both answers, to the same prompt or to two prompts of the same time."""
+    """What both releases answered: one answer each to the same prompt, or one or more each to prompts of the same time.
 
-    production: Side
-    candidate: Side
+    A pair is one observation: the difference of the two means.
+    """
+
+    production: Sequence[Side]
+    candidate: Sequence[Side]
 
 
 class Asks(NamedTuple):
@@ -60,7 +64,7 @@ class Judged(NamedTuple):
 
 
 def judge(pairs: Sequence[Pair], scored: Sequence[Pair], asks: Asks) -> Judged:
-    """Ask ``pairs`` about answers, and ``scored`` about quality: the pairs in which both sides have a score."""
+    """Ask ``pairs`` about answers, and ``scored`` about quality: pairs of answers that all have a score."""
     known = asks.labels
     questions: list[tuple[str, Callable[[str], bool]]] = [
         ("no refusals", lambda answer: not signals.is_refusal(answer)),
@@ -68,12 +72,13 @@ def judge(pairs: Sequence[Pair], scored: Sequence[Pair], asks: Asks) -> Judged:
     ]
     if known is not None:
         questions.append(("valid labels", lambda answer: answer.strip() in known))
-    means = {"answered": [tuple(float(side.answer is not None) for side in pair) for pair in pairs]}
-    whole = [(ours.answer, theirs.answer) for ours, theirs in pairs if None not in (ours.answer, theirs.answer)]
+    means = {"answered": [tuple(fmean(side.answer is not None for side in sides) for sides in pair) for pair in pairs]}
+    answers = [tuple([side.answer for side in sides if side.answer is not None] for sides in pair) for pair in pairs]
+    whole = [pair for pair in answers if all(pair)]
     for name, good in questions:
-        means[name] = [tuple(float(good(answer or "")) for answer in each) for each in whole]
-    means["quality"] = [(ours.score or 0.0, theirs.score or 0.0) for ours, theirs in scored]
-    differ = [float((one or "").strip() != (two or "").strip()) for one, two in whole] if asks.same_prompts else None
+        means[name] = [tuple(fmean(map(good, texts)) for texts in pair) for pair in whole]
+    means["quality"] = [tuple(fmean(side.score or 0.0 for side in sides) for sides in pair) for pair in scored]
+    differ = [float(one.strip() != two.strip()) for (one,), (two,) in whole] if asks.same_prompts else None
     findings = tuple(
         _finding(name, values, asks, len(means), differ if name == "quality" else None)
         for name, values in means.items()

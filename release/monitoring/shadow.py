@@ -3,14 +3,16 @@
 The file is .lockstep/shadow/ENV/PRODUCTION-CANDIDATE.jsonl, where both are releases. It has a JSON object a line,
 appended when both servers have answered. Texts are redacted. Scores are not stored: labels may come later. An example:
 
-{"time": "2026-11-26T16:20:00Z", "request_id": "3f1c…", "prompt": "sha256:…", "production": {"answer": "az group list",
-"error": null, "seconds": 0.31}, "candidate": {"answer": null, "error": "HTTP 500: “out of memory”", "seconds": 0.02}}
+{"time": "2026-11-26T16:20:00Z", "arrived": "2026-11-24T09:02:11Z", "request_id": "3f1c…", "prompt": "sha256:…",
+"production": {"answer": "az group list", "error": null, "seconds": 0.31}, "candidate": {"answer": null, "error":
+"HTTP 500: “out of memory”", "seconds": 0.02}}
 """
 
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,14 +28,16 @@ from checks.identity import Digest
 from checks.rows import Message, Record
 from checks.scorers import Scorer
 from release.monitoring.rollout import Pair, Side
+from release.monitoring.store import GivenLabel
 
 _ROLES = ("system", "user", "assistant")
 
 
 class Prompt(NamedTuple):
-    """A prompt that was captured. ``digest``: of its messages."""
+    """A prompt that was captured. ``digest``: of its messages. ``arrived``: when production got it."""
 
     request_id: str
+    arrived: datetime
     digest: str
     messages: tuple[Message, ...]
 
@@ -47,9 +51,10 @@ class Said(Record):
 
 
 class ShadowPair(Record):
-    """One line of the file."""
+    """One line of the file. ``arrived``: when production got the prompt; None in a file of an older version."""
 
     time: AwareDatetime
+    arrived: AwareDatetime | None = None
     request_id: captures.Name
     prompt: Digest
     production: Said
@@ -68,7 +73,7 @@ def prompts(requests: Iterable[Capture]) -> tuple[list[Prompt], int]:
             left_out += 1
             continue
         name = digest.of_json([message.model_dump() for message in messages])
-        found.setdefault(name, Prompt(request.request_id, name, messages))
+        found.setdefault(name, Prompt(request.request_id, request.time, name, messages))
     return list(found.values()), left_out
 
 
@@ -126,15 +131,26 @@ class Kept:
             self.pairs.append(pair)
 
 
-def judged(pairs: Sequence[ShadowPair], labels: dict[str, str], scorer: Scorer) -> tuple[list[Pair], list[Pair]]:
-    """The pairs, and those of them in which both answers have a score."""
-    found = [
-        Pair(*(_side(said, labels.get(each.request_id), scorer) for said in (each.production, each.candidate)))
-        for each in pairs
-    ]
-    return found, [pair for pair in found if None not in (pair.production.score, pair.candidate.score)]
+def judged(
+    pairs: Sequence[ShadowPair], labels: Mapping[str, GivenLabel], scorer: Scorer, wait: timedelta, now: datetime
+) -> tuple[list[Pair], list[Pair]]:
+    """The pairs, and those of them in which both answers have a score.
+
+    A label counts as in a canary: ``wait`` after its request arrived, if it came until then. Otherwise labels that come
+    sooner for production's wrong answers would make the candidate look better than it is.
+    """
+    both, scored = list[Pair](), list[Pair]()
+    for pair in pairs:
+        given, closes = labels.get(pair.request_id), (pair.arrived or pair.time) + wait
+        label = given.label if given is not None and given.stored <= closes <= now else None
+        sides = [_side(answered, label, scorer) for answered in (pair.production, pair.candidate)]
+        both.append(Pair(sides[:1], sides[1:]))
+        if all(side.score is not None for side in sides):
+            scored.append(both[-1])
+    return both, scored
 
 
 def _side(said: Said, label: str | None, scorer: Scorer) -> Side:
-    known = said.answer is not None and label is not None
-    return Side(said.answer, scoring.score(scorer, said.answer or "", label or "") if known else None)
+    if said.answer is None or label is None:
+        return Side(said.answer)
+    return Side(said.answer, scoring.score(scorer, said.answer, label))

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, ValidationError
 
@@ -17,6 +17,7 @@ from checks.rows import Record
 from checks.text import redact
 
 _FEEDBACK = "feedback"
+_STORED = "%Y%m%dT%H%M%S.%fZ"  # how the name of a file of labels begins, in UTC
 _LARGEST = 1 << 30  # bytes of one file
 
 
@@ -25,6 +26,13 @@ class Label(Record):
 
     request_id: captures.Name
     label: Annotated[str, Field(max_length=1_000_000)]
+
+
+class GivenLabel(NamedTuple):
+    """The first label of a request, and when it was stored."""
+
+    label: str
+    stored: datetime
 
 
 class Task(Record):
@@ -98,23 +106,30 @@ class Store:
         for name in self._names(_FEEDBACK):
             yield from parse(self._read(name), redact(name))
 
-    def first_labels(self) -> dict[str, str]:
-        """The first label of each request, in the order in which they were stored. Raises EvidenceRefused.
+    def first_labels(self) -> dict[str, GivenLabel]:
+        """The first label of each request, in the order in which they were stored.
 
-        A test that is looked at again and again must not take back what it has read.
+        A test that is looked at again and again must not take back what it has read. Raises EvidenceRefused, also for a
+        file whose name does not begin with the time at which it was stored.
         """
-        found: dict[str, str] = {}
-        for each in self.labels():
-            found.setdefault(each.request_id, each.label)
-        return found
+        given: dict[str, GivenLabel] = {}
+        for name in self._names(_FEEDBACK):
+            stored = _stored(name)
+            for label in parse(self._read(name), redact(name)):
+                given.setdefault(label.request_id, GivenLabel(label.label, stored))
+        return given
 
-    def add(self, labels: list[Label]) -> str:
-        """Store ``labels``; the same ones again change nothing. Returns the name of their file."""
+    def add(self, labels: list[Label], stored: datetime | None = None) -> str:
+        """Store ``labels``; the same ones again change nothing. Returns the name of their file.
+
+        ``stored``: when they became known; None: now.
+        """
         data = "".join(f"{json.dumps(label.model_dump(), ensure_ascii=False)}\n" for label in labels)
         end = f"-{digest.of_bytes(data.encode()).removeprefix('sha256:')[:32]}.jsonl"
         if there := next((name for name in self._names(_FEEDBACK) if name.endswith(end)), None):
             return f"{_FEEDBACK}/{there.rpartition('/')[2]}"
-        name = f"{_FEEDBACK}/{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}{end}"
+        time = stored or datetime.now(UTC)
+        name = f"{_FEEDBACK}/{time:{_STORED}}{end}"
         self._write(name, data)
         return name
 
@@ -147,6 +162,17 @@ class Store:
             return Path(name).read_bytes()
         except OSError as error:
             raise EvidenceRefused(f"{redact(name)}: {error.strerror or error}", "make it readable") from error
+
+
+def _stored(name: str) -> datetime:
+    """When the file of labels ``name`` was stored."""
+    try:
+        return datetime.strptime(name.rpartition("/")[2].partition("-")[0], _STORED).replace(tzinfo=UTC)
+    except ValueError as error:
+        raise EvidenceRefused(
+            f"{redact(name)}: its name does not begin with the time at which its labels were stored",
+            "store the labels with `lockstep feedback FILE`, and remove this file",
+        ) from error
 
 
 def parse(data: bytes, where: str) -> Iterator[Label]:

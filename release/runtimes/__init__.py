@@ -60,6 +60,17 @@ class Drain(Section):
     exit_codes: Annotated[tuple[int, ...], Field(strict=False)]
 
 
+class OwnEnvironment(Section):
+    """A Python environment apart from Lockstep's, because the server pins packages that Lockstep has in other versions.
+
+    ``folder``: below .lockstep. ``variable``: names the Python of another environment instead. ``make``: the command.
+    """
+
+    folder: Name
+    variable: str
+    make: str
+
+
 class Runtime(Section):
     """One server. ``cannot`` names what it does not support, with reasons: a check, or ``errors.`` and a field of it.
 
@@ -82,6 +93,7 @@ class Runtime(Section):
     package: Annotated[
         str | None, Field(description="what brings the entrypoint to an environment; null: only its image")
     ]
+    own_environment: Annotated[OwnEnvironment | None, Field(description="null: `package` is beside Lockstep")]
     writable: Annotated[tuple[str, ...], Field(strict=False, description="paths that need room on a read-only root")]
     shm_mb: int
     health: str

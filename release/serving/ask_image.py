@@ -64,7 +64,7 @@ def _started(
         home = Path(tempfile.mkdtemp(prefix="serving-", dir=root / layout.STATE))
         try:
             folder = weights.unpack(store, report, home)
-            with closing(processes.start(runtime, serve, folder)) as process:
+            with closing(processes.start(runtime, serve, folder, root)) as process:
                 yield process
         finally:
             shutil.rmtree(home, ignore_errors=True)

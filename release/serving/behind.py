@@ -46,14 +46,16 @@ class Behind(NamedTuple):
 
 @contextmanager
 def started(
-    runtime: Runtime, serve: Serve, weights: Path, digest: str, environment: str, captures: Path
+    runtime: Runtime, serve: Serve, weights: Path, digest: str, environment: str, captures: Path, root: Path
 ) -> Iterator[Behind]:
     """Start both; ``Behind.wait`` waits for them. The gateway stores every request below ``captures``.
+
+    ``root``: as for ``processes.start``.
 
     Raises MachineRefused if the server is not installed, ServingRefused if the runtime cannot run as a process.
     """
     with ExitStack() as stack:
-        server = stack.enter_context(closing(processes.start(runtime, serve, weights)))
+        server = stack.enter_context(closing(processes.start(runtime, serve, weights, root)))
         gateway = stack.enter_context(closing(_gateway(server.url, digest, environment, captures)))
         yield Behind(server, gateway, runtimes.fill(runtime, serve, server.model).model_field)
 

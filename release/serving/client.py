@@ -54,6 +54,9 @@ class Reply(NamedTuple):
 class Client:
     """One server. Every thread has a connection of its own. ``deadline``: seconds for one reply.
 
+    A server may close a kept connection whenever it likes (RFC 9112, section 9.3), even while a request is on its way.
+    So a request on a kept connection that gets nothing at all is sent once more, on a new one.
+
     ``direct``: ignore proxies, netrc and the like, for a server that was started here. ``headers``: of every request.
     """
 
@@ -67,6 +70,7 @@ class Client:
         self.url, self.deadline, self.direct, self._headers = url, deadline, direct, headers
         self._local = threading.local()
         self._sessions: list[requests.Session] = []
+        self._kept: set[requests.Session] = set()  # those that may hold a connection
         self._lock = threading.Lock()
 
     def get(self, path: str) -> Reply:
@@ -101,6 +105,7 @@ class Client:
     def close(self) -> None:
         """Close every connection. Later requests open new ones."""
         with self._lock:
+            self._kept.clear()
             for session in self._sessions:
                 session.close()
 
@@ -125,19 +130,35 @@ class Client:
         self, method: str, path: str, data: bytes | None
     ) -> Iterator[tuple[requests.Response, Iterator[bytes]]]:
         until = time.monotonic() + self.deadline
-        headers = {"Content-Type": "application/json"} if data is not None else {}
         times = (min(CONNECT_SECONDS, self.deadline), self.deadline)
         try:
-            response = self._session().request(
-                method, self.url + path, data=data, headers=headers, stream=True, allow_redirects=False,
-                timeout=times,
-            )  # fmt: skip
-            with closing(response):
+            with closing(self._response(method, path, data, times)) as response:
                 yield response, _blocks(response, until, self.deadline)
         except requests.Timeout as error:
             raise NoAnswer(f"no reply within {self.deadline:g} s", lost=True) from error
         except (requests.RequestException, HTTPError, OSError) as error:
             raise NoAnswer(f"the connection was lost: {reason(error, times)}", lost=True) from error
+
+    def _response(self, method: str, path: str, data: bytes | None, times: tuple[float, float]) -> requests.Response:
+        """The status and the headers of the reply. Raises requests.RequestException."""
+        session = self._session()
+        headers = {"Content-Type": "application/json"} if data is not None else {}
+
+        def send() -> requests.Response:
+            return session.request(
+                method, self.url + path, data=data, headers=headers, stream=True, allow_redirects=False, timeout=times
+            )
+
+        with self._lock:
+            kept = session in self._kept
+            self._kept.add(session)
+        try:
+            return send()
+        except requests.ConnectionError:
+            if not kept:
+                raise
+            session.close()
+            return send()
 
 
 def _blocks(response: requests.Response, until: float, deadline: float) -> Iterator[bytes]:

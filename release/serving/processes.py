@@ -20,6 +20,7 @@ from typing import Literal
 
 from packaging.requirements import Requirement
 
+from checks import layout
 from checks.config.release_params import Serve
 from checks.errors import MachineRefused, ServingRefused
 from checks.machine import disk
@@ -77,8 +78,10 @@ class Process:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def start(runtime: Runtime, serve: Serve, folder: Path) -> Process:
+def start(runtime: Runtime, serve: Serve, folder: Path, root: Path | None = None) -> Process:
     """Serve the weights in ``folder`` and return at once; ``server.wait_until`` waits for it.
+
+    ``root``: the repository, in which the runtime's own environment is; None: the working directory.
 
     Raises MachineRefused if the server is not installed, ServingRefused if the runtime cannot run as a process or the
     folder does not exist.
@@ -86,12 +89,12 @@ def start(runtime: Runtime, serve: Serve, folder: Path) -> Process:
     remove_leftovers()
     if not folder.is_dir():
         raise ServingRefused(f"{folder}: is not a folder of weights", "run `./lockstep run`, or name another")
-    program = _program(runtime)
+    command = program(runtime, root or Path())
     port = free_port()
     model = str(folder.resolve())
     filled = runtimes.fill(runtime.model_copy(update={"port": port}), serve, model, HOST)
-    command = [str(program), *(filled.entrypoint or ())[1:], *filled.command]
-    return launch(command, f"http://{HOST}:{port}", model, lambda home: private(runtime, filled.environment, home))
+    words = [str(command), *(filled.entrypoint or ())[1:], *filled.command]
+    return launch(words, f"http://{HOST}:{port}", model, lambda home: private(runtime, filled.environment, home))
 
 
 def launch(command: Sequence[str], url: str, model: str, environment: Callable[[Path], Mapping[str, str]]) -> Process:
@@ -189,16 +192,27 @@ def remove_leftovers() -> int:
     return count
 
 
-def _program(runtime: Runtime) -> Path:
-    """The runtime's command in this environment. Raises as ``start``."""
+def program(runtime: Runtime, root: Path) -> Path:
+    """The runtime's command, in its own environment or in this one.
+
+    Raises MachineRefused if it is not installed, ServingRefused if the runtime cannot run as a process.
+    """
     if runtime.package is None or not runtime.entrypoint:
         raise ServingRefused(f"{runtime.name}: runs in its image alone", "verify the image, or use another runtime")
+    own = runtime.own_environment
+    if own is not None:
+        python = os.environ.get(own.variable) or str(root.resolve() / layout.STATE / own.folder / "bin" / "python")
+        command = Path(python).parent / runtime.entrypoint[0]
+        if not command.exists():
+            todo = f"run `{own.make}` (without a GPU: --cpu), or set {own.variable} to a Python that has it"
+            raise MachineRefused(f"{runtime.package} is not installed: {command} absent", todo)
+        return command
     missing = absent(runtime.package)
-    program = Path(sys.executable).parent / runtime.entrypoint[0]
-    if missing or not program.exists():
-        what = ", ".join(missing) or str(program)
+    command = Path(sys.executable).parent / runtime.entrypoint[0]
+    if missing or not command.exists():
+        what = ", ".join(missing) or str(command)
         raise MachineRefused(f"{runtime.package} is not installed: {what} absent", f"pip install '{runtime.package}'")
-    return program
+    return command
 
 
 def absent(package: str) -> list[str]:

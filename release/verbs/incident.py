@@ -3,7 +3,8 @@
 Everything happens in a temporary folder and on loopback. A clone of the ledger, with a remote of its own, moves the
 environment to the worse model. Servers of both models run as processes, each behind `lockstep gateway`. Each prompt of
 the test split is sent to one of both by chance; its label is known. After each window the decision of `lockstep canary`
-is made. Once it is `roll back`, the code of `lockstep rollback` makes the commit.
+is made. Once it is `roll back`, the code of `lockstep rollback` makes the commit. Labels of wrong answers come sooner
+than those of right ones, as they often do, and must not mislead the decision.
 """
 
 import importlib.util
@@ -11,7 +12,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +31,7 @@ from checks.formats.pointer import Pointer
 from checks.formats.rollout_report import RolloutReport
 from checks.identity import Digest
 from checks.rows import Row
+from checks.scorers import Scorer
 from release import runtimes
 from release.adapters.git import Git
 from release.adapters.registry import reference
@@ -57,7 +59,8 @@ class Options(NamedTuple):
     """``worse``: a folder of weights; None: the base. ``requests``: at most; None: all of the test split.
 
     ``rate``: requests a second. ``share``: of them to the worse model. ``labelled``: share of them whose label comes.
-    ``window``: seconds between two decisions. ``runtime``: starts both servers as processes.
+    ``label_delay``: seconds that the label of a right answer comes later than that of a wrong one. ``window``: seconds
+    between two decisions. ``runtime``: starts both servers as processes.
     """
 
     worse: Path | None = None
@@ -65,6 +68,7 @@ class Options(NamedTuple):
     rate: float = 2.0
     share: float = 0.5
     labelled: float = 1.0
+    label_delay: float = 5.0
     window: float = 10.0
     runtime: str = "transformers"
     target: str | None = None
@@ -98,7 +102,7 @@ def incident(root: Path, name: str, options: Options, tell: Callable[[str], None
     the temporary folder removed, after a signal too.
     """
     runtime = runtimes.load(options.runtime)
-    _are_installed(runtime)
+    _are_installed(runtime, root)
     with unwinding():
         where = context.find(root, options.target)
         where.rule(name)
@@ -118,7 +122,7 @@ def incident(root: Path, name: str, options: Options, tell: Callable[[str], None
             sides = releases.both(root, params, name, name, there.ledger)
             captures = home / "captures"
             both = [
-                stack.enter_context(behind.started(runtime, params.serve, folder, release, name, captures))
+                stack.enter_context(behind.started(runtime, params.serve, folder, release, name, captures, root))
                 for folder, release in zip(folders, (sides.production, sides.candidate), strict=True)
             ]
             tell(f"two servers start, each behind a gateway: {sides.production}, and {sides.candidate}, the worse one")
@@ -141,15 +145,15 @@ def refusal(done: Incident) -> Refusal | None:
     )
 
 
-def _are_installed(runtime: Runtime) -> None:
+def _are_installed(runtime: Runtime, root: Path) -> None:
     if runtime.package is None:
         raise ServingRefused(f"{runtime.name} runs in its image alone", "use --runtime transformers")
-    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
-    if missing := [*missing, *processes.absent(runtime.package)]:
+    if missing := [name for name in _PACKAGES if importlib.util.find_spec(name) is None]:
         raise MachineRefused(
-            f"the gateway and the server need packages that are missing: {', '.join(missing)}",
-            f"pip install -c constraints.txt -e '.[gateway]' '{runtime.package}'",
+            f"the gateway needs packages that are missing: {', '.join(missing)}",
+            "pip install -c constraints.txt -e '.[gateway]'",
         )
+    processes.program(runtime, root)
 
 
 def _requests(root: Path, options: Options) -> list[Request]:
@@ -201,21 +205,30 @@ def _production(where: PromotionContext, name: str, before: Pointer, home: Path)
 def _run(
     scene: _Scene, name: str, params: Params, requests: Sequence[Request], options: Options, tell: Callable[[str], None]
 ) -> _Ran:
-    """Replay, and ask for a decision after each window, until it is `roll back` or all requests were answered."""
-    since, limit = datetime.now(UTC), params.evaluate.max_new_tokens
+    """Replay, and ask for a decision after each window, until it is `roll back` or every label counted.
+
+    A label counts after the slowest answer so far, the delay of labels and two windows.
+    """
+    since, limit, scorer = datetime.now(UTC), params.evaluate.max_new_tokens, params.evaluate.scorers[0]
     looks, labelled, report, back = list[Look](), set[str](), None, None
     production, worse = (Side(each.url, each.model) for each in scene.both)
     with Replay(requests, production, worse, limit, options.rate, scene.at_once) as replay:
-        began, ended = time.monotonic(), False
-        while not ended and back is None:
-            if ended := replay.wait(options.window):
-                time.sleep(_LATE)
+        began, slowest, counted = time.monotonic(), 0.0, False
+        while not counted and back is None:
+            if replay.wait(options.window):
+                time.sleep(options.window)
             if gone := next((why for each in scene.both if (why := each.gone())), None):
                 raise ServingRefused(gone, "fix what its log says")
             answered, now = replay.answered, time.monotonic()
-            fresh = [each for each in answered if each.request.labelled and each.at <= now - _LATE]
-            _label(scene.store, [each.request for each in fresh if each.request.id not in labelled], labelled)
-            report = canary.look(params, name, scene.sides, scene.store, since, datetime.now(UTC))
+            slowest = max([slowest, *(each.at - each.sent for each in answered)])
+            wait = slowest + options.label_delay + 2 * options.window + _LATE
+            counted = replay.wait(0) and now > max(each.sent for each in answered) + wait
+            _label(scene.store, _known(answered, scorer, now, options.label_delay), labelled)
+            monitor = params.monitor.model_copy(update={"label_hours": wait / 3600})
+            asked = params.model_copy(update={"monitor": monitor})
+            # The last requests are a batch of their own, as at the end of an hour: no other comes.
+            until = datetime.now(UTC) + (timedelta(hours=1) if counted else timedelta())
+            report = canary.look(asked, name, scene.sides, scene.store, since, until)
             if report is None:
                 continue
             looks.append(Look(
@@ -228,10 +241,23 @@ def _run(
         return _Ran(looks, report, back, time.monotonic() if back else None, replay.answered, began)
 
 
+def _known(answered: Sequence[Answered], scorer: Scorer, now: float, delay: float) -> list[Request]:
+    """The requests whose label is known by ``now``: that of a wrong answer at once, of a right one after ``delay``."""
+    return [
+        each.request
+        for each in answered
+        if each.request.labelled and each.at + _LATE + delay * _score(each, scorer) <= now
+    ]
+
+
+def _score(answered: Answered, scorer: Scorer) -> float:
+    return 0.0 if answered.answer is None else scoring.score(scorer, answered.answer, answered.request.reference)
+
+
 def _label(store: Store, requests: Sequence[Request], known: set[str]) -> None:
-    if requests:
-        store.add([Label(request_id=each.id, label=each.reference) for each in requests])
-        known.update(each.id for each in requests)
+    if fresh := [request for request in requests if request.id not in known]:
+        store.add([Label(request_id=request.id, label=request.reference) for request in fresh])
+        known.update(request.id for request in fresh)
 
 
 def _line(look: Look) -> str:
@@ -256,11 +282,7 @@ def _result(
     scorer, monitor = params.evaluate.scorers[0], params.monitor
 
     def scores(candidate: bool) -> list[float]:
-        return [
-            0.0 if each.answer is None else scoring.score(scorer, each.answer, each.request.reference)
-            for each in ran.answered
-            if each.request.candidate is candidate
-        ]
+        return [_score(each, scorer) for each in ran.answered if each.request.candidate is candidate]
 
     ours, theirs = scores(False), scores(True)
     until = max((each.at for each in ran.answered), default=ran.began)
@@ -269,12 +291,13 @@ def _result(
     right = sum(ours) / len(ours) if ours else None
     smaller: tuple[Expected, ...] = ()
     if ran.report is not None and right and each:
-        smaller = expected(right, monitor.margin, alpha / len(ran.report.findings), each, reached)
+        smaller = expected(right, monitor.margin, alpha / len(ran.report.findings), options.share, each, reached)
     return Incident(
         environment=name, production=before, worse=worse[1], worse_from=str(worse[0]), rate=options.rate,
-        share=options.share, labelled=options.labelled, window=options.window, looks=tuple(ran.looks),
-        detected=ran.looks[-1] if ran.back else None, why=canary.why(ran.report) if ran.report and ran.back else None,
-        back=ran.back, rolled_back_after=None if ran.back_at is None else round(ran.back_at - ran.began, 2),
+        share=options.share, labelled=options.labelled, label_delay=options.label_delay, window=options.window,
+        looks=tuple(ran.looks), detected=ran.looks[-1] if ran.back else None,
+        why=canary.why(ran.report) if ran.report and ran.back else None, back=ran.back,
+        rolled_back_after=None if ran.back_at is None else round(ran.back_at - ran.began, 2),
         requests=len(ran.answered), reached=round(reached, 2), worse_requests=len(theirs), lost=lost(ours, theirs),
         right=None if right is None else round(right, 4), margin=monitor.margin, false_rollbacks=round(alpha, 6),
         expected=smaller, simulated=SIMULATED,

@@ -65,7 +65,7 @@ def shadow(
     )
 
     def look() -> RolloutReport:
-        return _report(environment, sides, params, kept, store, notes)
+        return _report(environment, sides, params, kept, store, notes, now or datetime.now(UTC))
 
     with closing(kept), closing(servers[0]), closing(servers[1]), ThreadPoolExecutor(2) as threads:
         for server in servers:
@@ -117,8 +117,8 @@ def _pair(threads: ThreadPoolExecutor, servers: tuple[Endpoint, Endpoint], promp
         for server in servers:
             server.identify()
     return ShadowPair(
-        time=datetime.now(UTC), request_id=prompt.request_id, prompt=prompt.digest, production=_redacted(said[0]),
-        candidate=_redacted(said[1]),
+        time=datetime.now(UTC), arrived=prompt.arrived, request_id=prompt.request_id, prompt=prompt.digest,
+        production=_redacted(said[0]), candidate=_redacted(said[1]),
     )  # fmt: skip
 
 
@@ -128,10 +128,11 @@ def _redacted(said: Said) -> shadowed.Said:
 
 
 def _report(
-    environment: str, sides: Sides, params: Params, kept: Kept, store: Store, notes: list[str]
+    environment: str, sides: Sides, params: Params, kept: Kept, store: Store, notes: list[str], now: datetime
 ) -> RolloutReport:
     labels, asks = store.first_labels(), Asks.of(params.monitor, same_prompts=True)
-    pairs, scored = shadowed.judged(kept.pairs, labels, params.evaluate.scorers[0])
+    wait = timedelta(hours=params.monitor.label_hours)
+    pairs, scored = shadowed.judged(kept.pairs, labels, params.evaluate.scorers[0], wait, now)
     found = rollout.judge(pairs, scored, asks)
     hasher = hashlib.sha256()
     for each in kept.pairs:

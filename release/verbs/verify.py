@@ -211,7 +211,7 @@ def _served(
     elif options.how == "process":
         with _weights(root, held, options) as (folder, image):
             try:
-                server: Server = processes.start(runtime, held.params.serve, folder)
+                server: Server = processes.start(runtime, held.params.serve, folder, root)
             except ServingRefused as reason:
                 raise _NotStarted(reason) from reason
             with closing(server), _keeping_log(root, server):

@@ -6,12 +6,12 @@ White space at the ends is ignored (no scorer counts it, and some servers strip 
 token limit cut in two.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from itertools import takewhile
 from typing import NamedTuple
 
 from checks.config.release_params import Verify
-from checks.formats.serving import Probe, ProbeToken
+from checks.formats.serving import Probe, ProbeReport, ProbeToken
 from release.serving.client import shown
 from release.serving.dialects import Answer, Token
 
@@ -57,7 +57,7 @@ def by_tokens(probe: Probe, answer: Answer, served: Sequence[Token], settings: V
         if difference > settings.max_logprob_diff:
             what = (
                 f"{shown(token.text)} has log-probability {here.logprob:.3f} there and {token.logprob:.3f} offline, "
-                f"{difference:.3f} apart where {settings.max_logprob_diff:g} is allowed"
+                f"{difference:.3f} apart where {settings.max_logprob_diff:g} is allowed (serve.verify.max_logprob_diff)"
             )
             return Agreement(_at(probe, place, what), place, largest, False)
         offset += len(token.text)
@@ -70,15 +70,33 @@ def by_tokens(probe: Probe, answer: Answer, served: Sequence[Token], settings: V
     return Agreement(None, min(count, len(served)), largest, False)
 
 
-def by_text(probe: Probe, text: str, settings: Verify) -> Agreement:
-    """Compare a text with the probe's: equal, or diverging first inside a token that was nearly tied."""
+def silent(report: ProbeReport) -> frozenset[int]:
+    """Ids of tokens that add no text to an answer, such as <|im_start|>, as far as the probes show them.
+
+    They end answers, are in answers without text, or are in every prompt: the template's. Tokens that have text in an
+    answer are left out.
+    """
+    answers = [token for probe in report.probes for token in (*probe.tokens, *probe.unended)]
+    prompts = [set(probe.prompt_tokens) for probe in report.probes]
+    shared = set.intersection(*prompts) if len(prompts) > 1 else set[int]()
+    without = {token.id for token in answers if not token.text}
+    return frozenset((shared | without | set(report.ends)) - {token.id for token in answers if token.text})
+
+
+def by_text(probe: Probe, text: str, settings: Verify, silent: Set[int] = frozenset()) -> Agreement:
+    """Compare a text with the probe's: equal, or diverging first inside a token that was nearly tied.
+
+    A text does not show whether the server wrote a token without text (``silent``: their ids). So an earlier near tie
+    with such a token ends the comparison there: what follows may be the answer to another beginning.
+    """
     if tidy(text) == tidy(probe.text):
         return Agreement(None, len(probe.tokens), 0.0, False)
     offline, served = probe.text.lstrip(), text.lstrip()
     alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(offline, served, strict=False)))
     place = _token_at(probe, alike + len(probe.text) - len(offline))
+    unseen = _unseen(probe, len(probe.tokens) if place is None else place, settings, silent)
     if place is None:
-        return Agreement(
+        return unseen or Agreement(
             f"probe {probe.id}: goes on after {probe.tokens[-1].text!r}, its last token: {shown(served[alike:])}",
             len(probe.tokens), 0.0, False,
         )  # fmt: skip
@@ -89,7 +107,15 @@ def by_text(probe: Probe, text: str, settings: Verify) -> Agreement:
         place -= 1
         earlier = _part(probe, place, other, 0.0, settings)
         found = earlier if earlier.complaint is None else found
-    return found
+    return (unseen or found) if found.complaint else found
+
+
+def _unseen(probe: Probe, end: int, settings: Verify, silent: Set[int]) -> Agreement | None:
+    """The answers may have diverged before token ``end`` without a trace in the text; None if they cannot have."""
+    for place, token in enumerate(probe.tokens[:end]):
+        if token.lead <= settings.near_tie and (not token.text or token.runner_up in silent):
+            return Agreement(None, place, 0.0, True)
+    return None
 
 
 def _same(token: ProbeToken, served: Token, ends: bool, served_ends: bool, rest: str) -> bool:
@@ -112,7 +138,7 @@ def _part(probe: Probe, place: int, other: str, largest: float, settings: Verify
     offline = "the end" if ends else shown(token.text)
     what = (
         f"{other} where the offline model has {offline}, {token.lead:.3f} nats ahead of any other; "
-        f"answers may part at {settings.near_tie:g} or less"
+        f"answers may part at {settings.near_tie:g} or less (serve.verify.near_tie)"
     )
     return Agreement(_at(probe, place, what), place, largest, False)
 

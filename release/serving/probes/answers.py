@@ -145,7 +145,7 @@ def _compared(context: ProbeContext, probes: Sequence[Probe], answers: Sequence[
 
 def _by_text(context: ProbeContext, probes: Sequence[Probe], answers: Sequence[Answer], settings: Verify) -> _Compared:
     pairs = list(zip(probes, answers, strict=True))
-    found = [agreement.by_text(probe, answer.text, settings) for probe, answer in pairs]
+    found = [agreement.by_text(probe, answer.text, settings, context.silent) for probe, answer in pairs]
     equal = sum(agreement.tidy(probe.text) == agreement.tidy(answer.text) for probe, answer in pairs)
     share = equal / len(pairs)
     if complaints := [one.complaint for one in found if one.complaint]:

@@ -81,6 +81,11 @@ class ProbeContext:
         return dialects.SPEECHES[self.runtime.dialect]
 
     @cached_property
+    def silent(self) -> frozenset[int]:
+        """Ids of tokens without text."""
+        return agreement.silent(self.probes)
+
+    @cached_property
     def answers(self) -> tuple[Answer, ...]:
         """The server's answers to the probes, requested one at a time. Raises NoAnswer."""
         return answered(together(1, self.probes.probes, self.probe, "probes", "prompt"))
@@ -101,7 +106,7 @@ class ProbeContext:
         """What is wrong with a streamed text, or None: it must be among ``known`` or what the offline model says."""
         if agreement.tidy(text) in map(agreement.tidy, known):
             return None
-        return agreement.by_text(probe, text, self.serve.verify).complaint
+        return agreement.by_text(probe, text, self.serve.verify, self.silent).complaint
 
     def stream(
         self, probe: Probe, limit: int | None = None, ends: Sequence[int] = (),
