@@ -102,14 +102,14 @@ def _record(root: Path, plain: dict[str, Any], right: int, seed: int) -> None:
         "majority": [evidence_tree.predict(row, n % 4 == 0) for n, row in enumerate(test)],
     }
     evidence_tree.evaluated(root, params, answers, **cheap)
-    evidence_tree.judged(root, params)
-    probed(root, params)
     for path in kept_suites.glob("*-[0-9]*.jsonl"):
         shutil.copy(path, root / layout.SUITES)
     for path in kept.glob("*-[0-9]*.jsonl"):
         shutil.copy(path, root / layout.PREDICTIONS)
     for name in ("candidate", *cheap):
         shutil.copy(root / layout.PREDICTIONS / f"{name}.jsonl", root / layout.PREDICTIONS / f"{name}-{seed}.jsonl")
+    evidence_tree.judged(root, params)
+    probed(root, params)
     keep(root, f"a record of {right}")
 
 
