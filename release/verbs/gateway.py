@@ -120,7 +120,7 @@ def _upstreams(words: Sequence[str]) -> dict[str, float | None]:
 def _upstream(text: str) -> str:
     url = urlsplit(text)
     try:
-        is_one = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+        is_one = url.scheme in ("http", "https") and bool(url.hostname) and "=" not in url.netloc and url.port != 0
     except ValueError:  # a port that is no number, or above 65535
         is_one = False
     if not is_one or url.username or url.query or url.fragment:

@@ -27,7 +27,6 @@ CHAT, COMPLETIONS, MODELS = "/v1/chat/completions", "/v1/completions", "/v1/mode
 GONE = 499  # as nginx calls it: the client went away
 _METHODS = {CHAT: "POST", COMPLETIONS: "POST", MODELS: "GET"}
 _BODY = 60.0  # seconds for a whole body
-_BEGUN = "begun"  # of a request: its answer has begun
 
 
 class Gateway:
@@ -45,6 +44,7 @@ class Gateway:
         unread = frozenset({"authorization"} if settings.keys else ())
         self._forwarder = Forwarder(session, upstreams, metrics, unread, settings.sticky)
         self._running: dict[asyncio.Task[object], Exchange] = {}  # whole requests that are being answered
+        self._listing = 0  # questions for the list of models
         self.ending = False
         self.read_keys()
 
@@ -55,17 +55,17 @@ class Gateway:
 
     async def public(self, request: web.BaseRequest) -> web.StreamResponse:
         """What clients reach."""
-        path = request.rel_url.raw_path
+        path, request_id = request.rel_url.raw_path, id_of(request)
         try:
             if path not in _METHODS:
                 raise Rejected(404, "not_found", f"the gateway passes on {CHAT}, {COMPLETIONS} and {MODELS} alone")
             if request.method != _METHODS[path]:
                 raise Rejected(405, "method_not_allowed", f"{path} takes another method", Allow=_METHODS[path])
             self._check_key(request)
-            response = await (self._models(request) if path == MODELS else self._complete(request))
+            response = await (self._models if path == MODELS else self._complete)(request, request_id)
         except Rejected as rejected:
             self._metrics.rejected(rejected.status)
-            response = refusals.answer(rejected, id_of(request))
+            response = refusals.answer(rejected, request_id)
         if self.ending and not response.prepared:
             response.force_close()
         return response
@@ -103,10 +103,12 @@ class Gateway:
             exchange.error = "shutdown"
             task.cancel()
 
-    async def _models(self, request: web.BaseRequest) -> web.StreamResponse:
-        request_id = id_of(request)
+    async def _models(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
         _connection(request).whole()
+        self._listing += 1
         try:
+            if self._is_full(1):
+                raise _too_many()
             async with asyncio.timeout(self._settings.deadline), self._forwarder.sent(request, b"", request_id) as sent:
                 body = await sent.reply.read()
                 return web.Response(status=sent.reply.status, body=body, headers=headers_of(sent, request_id))
@@ -116,10 +118,12 @@ class Gateway:
             return refusals.answer(self._late(), request_id)
         except aiohttp.ClientError:
             return refusals.answer(Refused(502, "upstream_error", "the server broke off"), request_id)
+        finally:
+            self._listing -= 1
 
-    async def _complete(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _complete(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
         is_chat = request.rel_url.raw_path == CHAT
-        exchange = Exchange(datetime.now(UTC), id_of(request), "chat" if is_chat else "text_completion")
+        exchange = Exchange(datetime.now(UTC), request_id, "chat" if is_chat else "text_completion")
         began = asyncio.get_running_loop().time()
         if not self._is_full():
             exchange.body = await self._body(request)
@@ -127,7 +131,7 @@ class Gateway:
         assert task is not None
         try:
             if self._is_full():
-                raise Refused(429, "too_many_requests", "too many requests at a time", **{"Retry-After": "1"})
+                raise _too_many()
             self._running[task] = exchange
             async with asyncio.timeout(self._settings.deadline):
                 return await self._passed(request, exchange, began)
@@ -136,8 +140,8 @@ class Gateway:
             return refusals.answer(refused, exchange.request_id, exchange.release)
         except TimeoutError:
             exchange.error = "timeout"
-            if _BEGUN in request:
-                return _broken(request)
+            if (response := _connection(request).response) is not None:
+                return _broken(request, response)
             exchange.status = 504
             return refusals.answer(self._late(), exchange.request_id, exchange.release)
         except (asyncio.CancelledError, ConnectionResetError):
@@ -146,8 +150,8 @@ class Gateway:
                 raise
             task.uncancel()
             exchange.status = 503  # the gateway cut it, and not the client
-            if _BEGUN in request:
-                return _broken(request)
+            if (response := _connection(request).response) is not None:
+                return _broken(request, response)
             ending = Refused(503, "shutdown", "the gateway is ending", **{"Retry-After": "1"})
             return refusals.answer(ending, exchange.request_id, exchange.release)
         finally:
@@ -155,8 +159,8 @@ class Gateway:
             exchange.seconds = asyncio.get_running_loop().time() - began
             self._ended(exchange)
 
-    def _is_full(self) -> bool:
-        return len(self._running) >= self._settings.max_concurrent
+    def _is_full(self, more: int = 0) -> bool:
+        return len(self._running) + self._listing - more >= self._settings.max_concurrent
 
     def _late(self) -> Refused:
         return Refused(504, "timeout", f"no whole answer within {self._settings.deadline:g} s")
@@ -232,7 +236,7 @@ class Gateway:
         began: float,
     ) -> web.StreamResponse:
         """Pass a stream on as it comes, and read it beside."""
-        response = request[_BEGUN] = web.StreamResponse(status=reply.status, headers=headers)
+        response = _connection(request).response = web.StreamResponse(status=reply.status, headers=headers)
         if self.ending:
             response.force_close()
         await response.prepare(request)
@@ -243,7 +247,7 @@ class Gateway:
                 data = await reply.content.readany()
             except aiohttp.ClientError:
                 exchange.error = "upstream_error"
-                return _broken(request)
+                return _broken(request, response)
             if not data:
                 break
             await response.write(data)
@@ -260,15 +264,18 @@ class Gateway:
         return response
 
 
+def _too_many() -> Refused:
+    return Refused(429, "too_many_requests", "too many requests at a time", **{"Retry-After": "1"})
+
+
 def _connection(request: web.BaseRequest) -> Connection:
     connection = request.protocol
     assert isinstance(connection, Connection)
     return connection
 
 
-def _broken(request: web.BaseRequest) -> web.StreamResponse:
+def _broken(request: web.BaseRequest, response: web.StreamResponse) -> web.StreamResponse:
     """Close the connection without the end of the answer, so that the client sees that it is not whole."""
     if request.transport is not None:
         request.transport.close()
-    response: web.StreamResponse = request[_BEGUN]
     return response

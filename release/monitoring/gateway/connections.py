@@ -27,10 +27,11 @@ Failed = Callable[[int, BaseException | None], web.Response]
 class Connection(web.RequestHandler):
     """One connection of a client.
 
-    ``answering``: the head of a request has come. ``half``: bytes of a body that is not whole.
+    ``answering``: the head of a request has come. ``half``: bytes of a body that is not whole. ``response``: the answer
+    if it has begun before it is whole.
     """
 
-    __slots__ = ("_connections", "_late", "answering", "half")
+    __slots__ = ("_connections", "_late", "answering", "half", "response")
 
     def __init__(self, connections: "Connections", loop: asyncio.AbstractEventLoop, **options: Any) -> None:
         super().__init__(connections, loop=loop, **options)
@@ -38,6 +39,7 @@ class Connection(web.RequestHandler):
         self._late: asyncio.TimerHandle | None = None
         self.answering = False
         self.half = 0
+        self.response: web.StreamResponse | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -56,7 +58,7 @@ class Connection(web.RequestHandler):
     def answers(self) -> None:
         """The head of a request has come."""
         self._in_time()
-        self.answering = True
+        self.answering, self.response = True, None
 
     def answered(self) -> None:
         """The answer has been made."""

@@ -108,10 +108,7 @@ class Forwarder:
 def id_of(request: web.BaseRequest) -> str:
     """The client's id of the request if it is one, else a new one."""
     sent = request.headers.get(ID, "")
-    if ID not in request:
-        request[ID] = sent if _ID.fullmatch(sent) else new_id()
-    request_id: str = request[ID]
-    return request_id
+    return sent if _ID.fullmatch(sent) else new_id()
 
 
 def new_id() -> str:
