@@ -62,21 +62,21 @@ def test_a_long_conversation_is_stored_still() -> None:
 def test_a_request_that_is_too_large_to_be_stored_is_answered_and_counted_apart_from_those_that_were_dropped(
     tmp_path: Path,
 ) -> None:
-    with ModelStandIn() as model, running(model.url, tmp_path, "--captures", "kept") as found:
+    with ModelStandIn() as model, running(model.url, tmp_path, "--captures", "kept") as gateway:
         pad = [{"role": "user", "content": ["x"] * 600_000}]
         sent = body(3) | {"messages": pad + body(3)["messages"]}
-        assert requests.post(found.url + CHAT, json=sent, timeout=30).content == whole(3)
-        assert requests.post(found.url + CHAT, json=body(4), timeout=30).content == whole(4)
+        assert requests.post(gateway.url + CHAT, json=sent, timeout=30).content == whole(3)
+        assert requests.post(gateway.url + CHAT, json=body(4), timeout=30).content == whole(4)
         until = time.monotonic() + 20
-        while found.total("lockstep_gateway_captures_total") < 1:
+        while gateway.total("lockstep_gateway_captures_total") < 1:
             assert time.monotonic() < until
-        assert found.total("lockstep_gateway_captures_too_large_total") == 1
-        assert found.total("lockstep_gateway_captures_dropped_total") == 0
+        assert gateway.total("lockstep_gateway_captures_too_large_total") == 1
+        assert gateway.total("lockstep_gateway_captures_dropped_total") == 0
     assert [row.prompt for row in rows(tmp_path / "kept")] == ["4 none"]
 
 
-def connect(found: GatewayProcess, data: bytes = b"") -> socket.socket:
-    client = socket.create_connection(("127.0.0.1", found.port), timeout=20)
+def connect(gateway: GatewayProcess, data: bytes = b"") -> socket.socket:
+    client = socket.create_connection(("127.0.0.1", gateway.port), timeout=20)
     client.sendall(data)
     return client
 
@@ -121,25 +121,25 @@ def test_whoever_opens_connections_and_ends_no_request_locks_nobody_out(
     number, data = OPEN[case]
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     request.getfixturevalue("few_files")
-    with ModelStandIn() as model, running(model.url, tmp_path, "--max-concurrent", "16") as found:
+    with ModelStandIn() as model, running(model.url, tmp_path, "--max-concurrent", "16") as gateway:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         with contextlib.ExitStack() as stack:
-            opened = [stack.enter_context(contextlib.closing(connect(found, data))) for _ in range(number)]
-            got = ask_all(found.url, [(number, "none", False) for number in range(40)], at_once=8)
-            assert [each.data for each in got] == [whole(each.number) for each in got]
-            assert requests.get(f"{found.private}/health", timeout=20).status_code == 200
+            opened = [stack.enter_context(contextlib.closing(connect(gateway, data))) for _ in range(number)]
+            got = ask_all(gateway.url, [(number, "none", False) for number in range(40)], at_once=8)
+            assert [answer.data for answer in got] == [whole(answer.number) for answer in got]
+            assert requests.get(f"{gateway.private}/health", timeout=20).status_code == 200
             assert is_closed(opened[0]) == (case not in ("half a body", "a body without an end"))
             assert not is_closed(opened[-1])
-        assert found.log.read_text().count("\n") == 1
+        assert gateway.log.read_text().count("\n") == 1
 
 
 def test_an_idle_connection_is_closed_for_another_one_and_the_port_of_the_probes_is_bounded_too(tmp_path: Path) -> None:
-    with ModelStandIn() as model, running(model.url, tmp_path) as found:
-        port = int(found.private.rpartition(":")[2])
+    with ModelStandIn() as model, running(model.url, tmp_path) as gateway:
+        port = int(gateway.private.rpartition(":")[2])
         with contextlib.ExitStack() as stack:
             for _ in range(200):
                 stack.enter_context(contextlib.closing(socket.create_connection(("127.0.0.1", port))))
-            assert requests.get(f"{found.private}/ready", timeout=20).status_code == 200
+            assert requests.get(f"{gateway.private}/ready", timeout=20).status_code == 200
 
 
 @pytest.mark.parametrize(("files", "at_once", "most"), [(65536, 256, 1088), (1024, 256, 608), (512, 256, None)])
@@ -156,7 +156,7 @@ def test_the_number_of_connections_follows_from_the_files_that_may_be_open(
         connections.most_connections(at_once)
 
 
-async def in_process(test: Callable[[int, Gateway], object]) -> None:
+async def in_process(test: Callable[[int], object]) -> None:
     """Run ``test`` in a thread, with the port of a gateway in this process that has no server."""
     settings = Settings(("http://127.0.0.1:9",))
     async with sessions.sending() as session:
@@ -165,7 +165,7 @@ async def in_process(test: Callable[[int, Gateway], object]) -> None:
         await runner.setup()
         port = unused_port()
         await web.TCPSite(runner, "127.0.0.1", port).start()
-        await asyncio.to_thread(test, port, gateway)
+        await asyncio.to_thread(test, port)
         await runner.cleanup()
 
 
@@ -178,7 +178,7 @@ def test_a_head_and_a_body_have_their_time(sent: bytes, answer: bytes, monkeypat
     monkeypatch.setattr(connections, "_LINGER", 0.1)
     monkeypatch.setattr(app, "_BODY", 0.3)
 
-    def test(port: int, gateway: Gateway) -> None:
+    def test(port: int) -> None:
         with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
             client.sendall(sent)
             got = b""
@@ -218,25 +218,25 @@ def test_invalid_requests_count_for_no_release_are_never_stored_and_stand_in_no_
     digest = subprocess.run("printf %s sk-ada | sha256sum", shell=True, capture_output=True, check=True).stdout
     (tmp_path / "keys").write_bytes(digest)
     options = ("--keys", str(tmp_path / "keys"), "--captures", "kept", "--max-body", "5000")
-    with ModelStandIn() as model, running(model.url, tmp_path, *options) as found:
+    with ModelStandIn() as model, running(model.url, tmp_path, *options) as gateway:
         before = len(model.seen)
         for name, (data, status, code) in REJECTED.items():
-            with connect(found, data) as client:
+            with connect(gateway, data) as client:
                 head, _, text = client.makefile("rb").read().partition(b"\r\n\r\n")
             assert (name, int(head.split()[1]), json.loads(text)["error"]["code"]) == (name, status, code)
             assert (b"\r\nX-Request-Id: " in head, b"aiohttp" in head) == (True, False)
             assert (b"\r\nWWW-Authenticate: Bearer" in head) == (status == 401)
             assert (b"\r\nAllow: POST" in head) == (status == 405)
         counted = Counter(status for _, status, _ in REJECTED.values())
-        metrics = found.metrics()
+        metrics = gateway.metrics()
         assert {status: metrics[f'lockstep_gateway_rejected_total{{code="{status}"}}'] for status in counted} == counted
-        assert found.total("lockstep_gateway_requests_total") == 0
-        assert found.total("lockstep_gateway_request_seconds_count") == 0
-        reply = requests.post(found.url + CHAT, json=body(5), headers={"Authorization": "Bearer sk-ada"}, timeout=20)
+        assert gateway.total("lockstep_gateway_requests_total") == 0
+        assert gateway.total("lockstep_gateway_request_seconds_count") == 0
+        reply = requests.post(gateway.url + CHAT, json=body(5), headers={"Authorization": "Bearer sk-ada"}, timeout=20)
         assert reply.content == whole(5)
         assert not [path for method, path, _ in model.seen[before:] if method == "POST"][1:]
-        assert found.stop() == 0
-        log = found.log.read_text()
+        assert gateway.stop() == 0
+        log = gateway.log.read_text()
     assert (SECRET.decode() in log, "Traceback" in log, log.count("\n")) == (False, False, 2)
     assert [row.prompt for row in rows(tmp_path / "kept")] == ["5 none"]
 
@@ -257,13 +257,13 @@ def test_headers_of_one_connection_are_passed_on_in_neither_direction(tmp_path: 
             headers = {"Connection": "X-Server-Secret", "X-Server-Secret": "s", "X-Kept": "k"}
             self.reply(200, {"choices": [{"index": 0, "text": "a", "finish_reason": "stop"}]}, headers)
 
-    with StandIn(Named) as model, running(model.url, tmp_path) as found:
+    with StandIn(Named) as model, running(model.url, tmp_path) as gateway:
         headers = {"Connection": "keep-alive, X-Client-Secret", "X-Client-Secret": "c", "X-Kept": "k", "TE": "trailers"}
-        reply = requests.post(found.url + CHAT, json=body(1), headers=headers, timeout=20)
+        reply = requests.post(gateway.url + CHAT, json=body(1), headers=headers, timeout=20)
         seen = Named.seen[-1]
         assert ("x-client-secret" in seen, "te" in seen, seen["x-kept"]) == (False, False, "k")
         assert seen["via"] == "1.1 lockstep"
-        for answered in (reply, requests.get(f"{found.url}/v1/models", timeout=20)):
+        for answered in (reply, requests.get(f"{gateway.url}/v1/models", timeout=20)):
             assert ("X-Server-Secret" in answered.headers, answered.headers["X-Kept"]) == (False, "k")
 
 
@@ -274,67 +274,67 @@ def poisoned(models: list[ModelStandIn]) -> list[int]:
 def test_a_request_that_kills_a_server_is_sent_to_no_other_one(tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
         models = [stack.enter_context(ModelStandIn(letter * 12)) for letter in "abc"]
-        found = stack.enter_context(running(models[0].url, tmp_path, models[1].url, models[2].url))
+        gateway = stack.enter_context(running(models[0].url, tmp_path, models[1].url, models[2].url))
         until = time.monotonic() + 30
-        while len({each.headers["lockstep-release"] for each in warm(found)}) < 3:
+        while len({answer.headers["lockstep-release"] for answer in warm(gateway)}) < 3:
             assert time.monotonic() < until
-        reply = requests.post(found.url + CHAT, json=body(77, "reset"), timeout=20)
+        reply = requests.post(gateway.url + CHAT, json=body(77, "reset"), timeout=20)
         assert (reply.status_code, reply.json()["error"]["code"]) == (502, "upstream_error")
         assert sorted(poisoned(models)) == [0, 0, 1]
-        assert found.total("lockstep_gateway_retries_total") == 0
-        assert {each.status for each in warm(found)} == {200}
+        assert gateway.total("lockstep_gateway_retries_total") == 0
+        assert {answer.status for answer in warm(gateway)} == {200}
 
 
-def warm(found: GatewayProcess) -> list[Got]:
+def warm(gateway: GatewayProcess) -> list[Got]:
     """Ask so many at a time that every server gets some, and connections lie open after it."""
-    return ask_all(found.url, [(number, "slow", False) for number in range(12)], at_once=12)
+    return ask_all(gateway.url, [(number, "slow", False) for number in range(12)], at_once=12)
 
 
 def test_a_request_that_no_connection_took_is_sent_elsewhere_and_counted(tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
         one, other = (stack.enter_context(ModelStandIn(letter * 12)) for letter in "ab")
-        found = stack.enter_context(running(one.url, tmp_path, other.url))
+        gateway = stack.enter_context(running(one.url, tmp_path, other.url))
         until = time.monotonic() + 30
-        while len({each.headers["lockstep-release"] for each in warm(found)}) < 2:
+        while len({answer.headers["lockstep-release"] for answer in warm(gateway)}) < 2:
             assert time.monotonic() < until
         one.stop()  # connections to it stay open, as of a server that ends its last requests
-        got = ask_all(found.url, [(number, "none", False) for number in range(30)])
-        assert {(each.status, each.headers["lockstep-release"]) for each in got} == {(200, "b" * 12)}
-        assert found.total("lockstep_gateway_retries_total") > 0
+        got = ask_all(gateway.url, [(number, "none", False) for number in range(30)])
+        assert {(answer.status, answer.headers["lockstep-release"]) for answer in got} == {(200, "b" * 12)}
+        assert gateway.total("lockstep_gateway_retries_total") > 0
 
 
 def test_after_a_server_was_replaced_in_place_no_answer_names_the_former_release(tmp_path: Path) -> None:
-    with ModelStandIn("a" * 12) as model, running(model.url, tmp_path, "--captures", "kept") as found:
+    with ModelStandIn("a" * 12) as model, running(model.url, tmp_path, "--captures", "kept") as gateway:
         for letter in "bcd":
-            assert requests.post(found.url + CHAT, json=body(1), timeout=20).status_code == 200
+            assert requests.post(gateway.url + CHAT, json=body(1), timeout=20).status_code == 200
             model.die()
             model = OtherPort(model.server_port, letter * 12)
             model.start()
             until = time.monotonic() + 30
-            while (reply := requests.post(found.url + CHAT, json=body(2), timeout=20)).status_code != 200:
+            while (reply := requests.post(gateway.url + CHAT, json=body(2), timeout=20)).status_code != 200:
                 assert time.monotonic() < until
             assert reply.headers["Lockstep-Release"] == letter * 12
-        assert found.stop() == 0
+        assert gateway.stop() == 0
         model.die()
     answered = [row.release for row in rows(tmp_path / "kept") if row.status == 200]
     assert answered == [letter * 12 for letter in "abbccd"]
 
 
 def test_what_the_end_of_the_gateway_cuts_is_503_and_the_end_comes_when_it_was_announced(tmp_path: Path) -> None:
-    with ModelStandIn() as model, running(model.url, tmp_path, "--captures", "kept", "--drain", "4") as found:
+    with ModelStandIn() as model, running(model.url, tmp_path, "--captures", "kept", "--drain", "4") as gateway:
         got: list[Got] = []
         asked = [(1, "stall", False), (2, "stall", True), (3, "slow", False)]
-        asking = threading.Thread(target=lambda: got.extend(ask_all(found.url, asked)))
+        asking = threading.Thread(target=lambda: got.extend(ask_all(gateway.url, asked)))
         asking.start()
-        idle = connect(found)
+        idle = connect(gateway)
         until = time.monotonic() + 20
-        while found.total("lockstep_gateway_in_flight") < 2:
+        while gateway.total("lockstep_gateway_in_flight") < 2:
             assert time.monotonic() < until
         began = time.monotonic()
-        found.process.send_signal(signal.SIGTERM)
-        found.wait(status=503)
+        gateway.process.send_signal(signal.SIGTERM)
+        gateway.wait(status=503)
         assert is_closed(idle)
-        assert found.process.wait(30) == 0
+        assert gateway.process.wait(30) == 0
         assert 3.5 < time.monotonic() - began < 8  # it was 11 when each step waited once more
         asking.join()
     one, stream, slow = got
@@ -349,13 +349,13 @@ URLS = ("http://a", "http://b")
 
 
 def upstreams(*weights: float) -> Upstreams:
-    found = Upstreams(None, URLS, None, weights)  # type: ignore[arg-type]
-    found.servers = {f"{url}:{port}": Server(url, f"{url}:{port}", "", ready=True) for url in URLS for port in (1, 2)}
-    return found
+    pool = Upstreams(None, URLS, None, weights)  # type: ignore[arg-type]
+    pool.servers = {f"{url}:{port}": Server(url, f"{url}:{port}", "", ready=True) for url in URLS for port in (1, 2)}
+    return pool
 
 
-def drawn(found: Upstreams, ids: list[str]) -> Counter[str]:
-    servers = [found._drawn(each) for each in ids]
+def drawn(pool: Upstreams, ids: list[str]) -> Counter[str]:
+    servers = [pool._drawn(request_id) for request_id in ids]
     return Counter(server.url if server else "none" for server in servers)
 
 
@@ -364,27 +364,27 @@ IDS = [f"r{number}" for number in range(4000)]
 
 @pytest.mark.parametrize(("weights", "share"), [((95, 5), 0.05), ((1, 1), 0.5), ((0, 1), 1.0), ((), 0.5)])
 def test_each_url_gets_its_share_by_chance(weights: tuple[float, ...], share: float) -> None:
-    found = upstreams(*weights)
-    assert drawn(found, IDS)["http://b"] / len(IDS) == pytest.approx(share, abs=0.02)
-    stored_ids = [each for each in IDS if sampled(each, 0.3)]  # sampling and weights are two draws
-    assert drawn(found, stored_ids)["http://b"] / len(stored_ids) == pytest.approx(share, abs=0.03)
+    pool = upstreams(*weights)
+    assert drawn(pool, IDS)["http://b"] / len(IDS) == pytest.approx(share, abs=0.02)
+    stored_ids = [request_id for request_id in IDS if sampled(request_id, 0.3)]  # sampling and weights are two draws
+    assert drawn(pool, stored_ids)["http://b"] / len(stored_ids) == pytest.approx(share, abs=0.03)
 
 
 def test_without_a_ready_server_the_others_get_its_share_and_weight_0_gets_nothing() -> None:
-    found = upstreams(95, 5)
-    for server in found.servers.values():
+    pool = upstreams(95, 5)
+    for server in pool.servers.values():
         server.ready = server.url == "http://b"
-    assert drawn(found, IDS[:100]) == {"http://b": 100}
-    found = upstreams(1, 0)
-    for server in found.servers.values():
+    assert drawn(pool, IDS[:100]) == {"http://b": 100}
+    pool = upstreams(1, 0)
+    for server in pool.servers.values():
         server.ready = server.url == "http://b"
-    assert drawn(found, IDS[:100]) == {"none": 100}
+    assert drawn(pool, IDS[:100]) == {"none": 100}
 
 
 def test_of_the_drawn_url_the_server_with_the_fewest_requests_gets_it() -> None:
-    found = upstreams(1, 1)
-    found.servers["http://a:1"].in_flight = 3
-    servers = Counter(server.base for each in IDS if (server := found._drawn(each)))
+    pool = upstreams(1, 1)
+    pool.servers["http://a:1"].in_flight = 3
+    servers = Counter(server.base for request_id in IDS if (server := pool._drawn(request_id)))
     assert (servers["http://a:1"], min(servers[base] for base in ("http://a:2", "http://b:1", "http://b:2")) > 900) == (
         0,
         True,
@@ -396,10 +396,10 @@ def test_two_releases_behind_one_gateway_share_the_requests_of_one_client_and_a_
 ) -> None:
     with ModelStandIn("a" * 12) as one, ModelStandIn("b" * 12) as other:
         options = (f"{other.url}=0.25", "--sticky", "X-Session")
-        with running(f"{one.url}=0.75", tmp_path, *options) as found:
+        with running(f"{one.url}=0.75", tmp_path, *options) as gateway:
 
             def ask(**headers: str) -> str:
-                return requests.post(found.url + CHAT, json=body(1), headers=headers, timeout=20).headers[
+                return requests.post(gateway.url + CHAT, json=body(1), headers=headers, timeout=20).headers[
                     "Lockstep-Release"
                 ]
 
@@ -409,8 +409,8 @@ def test_two_releases_behind_one_gateway_share_the_requests_of_one_client_and_a_
             got = Counter(ask() for _ in range(400))
             assert got["b" * 12] == pytest.approx(100, abs=35)
             kept = [{ask(**{"X-Session": f"s{number}"}) for _ in range(3)} for number in range(20)]
-            assert [len(each) for each in kept] == [1] * 20
-            assert len({release for each in kept for release in each}) == 2
+            assert [len(releases) for releases in kept] == [1] * 20
+            assert len({release for releases in kept for release in releases}) == 2
 
 
 def test_sighup_reads_the_keys_again_and_keeps_them_if_the_file_is_broken(tmp_path: Path) -> None:
@@ -419,18 +419,18 @@ def test_sighup_reads_the_keys_again_and_keeps_them_if_the_file_is_broken(tmp_pa
 
     keys = tmp_path / "keys"
     keys.write_text(digest("one"))
-    with ModelStandIn() as model, running(model.url, tmp_path, "--keys", str(keys)) as found:
+    with ModelStandIn() as model, running(model.url, tmp_path, "--keys", str(keys)) as gateway:
 
         def ask(key: str) -> int:
             headers = {"Authorization": f"Bearer {key}"}
-            return requests.post(found.url + CHAT, json=body(1), headers=headers, timeout=20).status_code
+            return requests.post(gateway.url + CHAT, json=body(1), headers=headers, timeout=20).status_code
 
         def reread(text: str, line: str) -> tuple[int, int]:
             keys.write_text(text)
-            found.process.send_signal(signal.SIGHUP)
+            gateway.process.send_signal(signal.SIGHUP)
             until = time.monotonic() + 20
-            while line not in found.log.read_text():
-                assert time.monotonic() < until, found.log.read_text()
+            while line not in gateway.log.read_text():
+                assert time.monotonic() < until, gateway.log.read_text()
             return ask("one"), ask("two")
 
         assert (ask("one"), ask("two")) == (200, 401)
@@ -440,7 +440,7 @@ def test_sighup_reads_the_keys_again_and_keeps_them_if_the_file_is_broken(tmp_pa
 
 
 def test_sighup_ends_no_gateway_without_keys(tmp_path: Path) -> None:
-    with ModelStandIn() as model, running(model.url, tmp_path) as found:
-        found.process.send_signal(signal.SIGHUP)
-        assert requests.post(found.url + CHAT, json=body(1), timeout=20).status_code == 200
-        assert found.process.poll() is None
+    with ModelStandIn() as model, running(model.url, tmp_path) as gateway:
+        gateway.process.send_signal(signal.SIGHUP)
+        assert requests.post(gateway.url + CHAT, json=body(1), timeout=20).status_code == 200
+        assert gateway.process.poll() is None
