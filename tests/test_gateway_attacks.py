@@ -194,6 +194,22 @@ def post(headers: bytes = b"", data: bytes = b"{}", path: bytes = CHAT.encode(),
     return b"%s %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n%s%s\r\n%s" % (method, path, length, headers, data)
 
 
+def test_what_breaks_in_the_gateway_is_500_and_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*_: object) -> web.Response:
+        raise RuntimeError("sk-secret")
+
+    counted: list[tuple[int, str | None]] = []
+    monkeypatch.setattr(Gateway, "_passed", broken)
+    monkeypatch.setattr(Metrics, "ended", lambda _, exchange: counted.append((exchange.status, exchange.error)))
+
+    def test(port: int) -> None:
+        reply = requests.post(f"http://127.0.0.1:{port}{CHAT}", json=body(1), timeout=20)
+        assert (reply.status_code, reply.json()["error"]["code"]) == (500, "internal_error")
+
+    asyncio.run(in_process(test))
+    assert counted == [(500, "internal_error")]
+
+
 SECRET = b"sk-of-somebody-else"
 REJECTED: dict[str, tuple[bytes, int, str]] = {
     "no key": (post(), 401, "invalid_api_key"),

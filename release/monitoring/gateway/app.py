@@ -157,6 +157,8 @@ class Gateway:
         finally:
             self._running.pop(task, None)
             exchange.seconds = asyncio.get_running_loop().time() - began
+            if not exchange.status:
+                exchange.status, exchange.error = 500, "internal_error"
             self._ended(exchange)
 
     def _is_full(self, more: int = 0) -> bool:

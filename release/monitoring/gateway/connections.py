@@ -85,7 +85,8 @@ class Connection(web.RequestHandler):
         return response
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
-        """Log nothing: messages of exceptions have what a client sent. ``failed`` says what broke."""
+        """Say what broke, without the messages of ``args``: they may have what a client sent."""
+        self._connections.failed(500, kw.get("exc_info"))
 
     def _in_time(self) -> None:
         if self._late is not None:

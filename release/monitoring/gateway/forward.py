@@ -94,6 +94,8 @@ class Forwarder:
                     raise
                 if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
                     server.forget()
+                    if exchange:
+                        exchange.release = None  # a request that no server took counts for no release
                 else:
                     raise Refused(502, "upstream_error", "the server broke off before its answer") from error
             else:
