@@ -84,8 +84,8 @@ class Connection(web.RequestHandler):
         response.force_close()
         return response
 
-    def log_exception(self, *args: Any, **kw: Any) -> None:
-        """Say what broke, without the messages of ``args``: they may have what a client sent."""
+    def log_exception(self, *_: Any, **kw: Any) -> None:
+        """Say what broke, without any message: it may have what a client sent."""
         self._connections.failed(500, kw.get("exc_info"))
 
     def _in_time(self) -> None:

@@ -21,7 +21,7 @@ import aiohttp
 from checks.formats.captures import release_of
 from release.monitoring.gateway.sessions import Reply
 
-# Seconds between two looks at the addresses, and between two questions to a server, whose connection stays open so long.
+# Seconds between two looks at the addresses, and between two questions to a server. So long its connection stays open.
 EVERY = 2.0
 _KNOWN = 1.0  # seconds for which a server is known that keeps no connection open
 _PATIENCE = {"GET": 10.0, "POST": 60.0}  # seconds to say what is served, and to generate one token
