@@ -1,12 +1,16 @@
-"""`lockstep gateway` against LiteLLM's proxy and MLflow's gateway, before one server; and many requests with faults.
+"""`lockstep gateway` beside nginx, LiteLLM's proxy and MLflow's gateway, before one server; and requests with faults.
 
-In:  nothing. The server is a stand-in that answers after 5 ms, or streams 20 tokens 5 ms apart. Needs
-     `.venv/bin/pip install -c constraints.txt -e '.[gateway]'`. --litellm names the program `litellm` of another
-     environment, because LiteLLM needs other versions of packages. --mlflow uses the pipeline's MLflow; its gateway
-     records a trace of each request.
-Out: a Markdown table: milliseconds of CPU of the proxy's processes for each request, and requests a second, 16 at once.
-     Every side takes its turn in each round, the server alone too, and the best round counts: the machine may be busy.
-     The gateway stores every request, redacted. Then how many requests with faults of the server got what they must.
+In:  nothing. The server is a stand-in that answers after 5 ms, or streams 20 tokens 5 ms apart. Needs `.venv/bin/pip
+     install -c constraints.txt -e '.[gateway]'`. nginx is measured where it is installed: one process that passes
+     requests on and writes its access log. --litellm names the program `litellm` of another environment, because
+     LiteLLM needs other versions of packages. --mlflow uses the pipeline's MLflow; its gateway records a trace of each
+     request.
+Out: a Markdown table. For whole answers and for streams: milliseconds of CPU of the proxy's processes for each request,
+     and requests a second, 16 at once. Every side takes its turn in each round, the server alone too, and the best
+     round counts: the machine may be busy. The gateway stores every request, redacted. For one request of 4 MiB that
+     has a million parts: seconds of CPU until the proxy is idle again, the longest answer to other requests meanwhile,
+     how much its memory grew, and how much of it is stored. Then how many requests with faults of the server got what
+     they must.
 Run: python -m benchmarks.gateway [--requests 2000] [--rounds 3] [--litellm FILE] [--mlflow] [--faults 10000]
 """
 
@@ -15,6 +19,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,6 +42,19 @@ from tests.model_standin import ModelStandIn
 AT_ONCE = 16
 PROMPT = {"role": "user", "content": "create a resource group in west europe and mail ada@mail.example.org"}
 _KEY = "sk-benchmark"
+_NGINX = """daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/error.log;
+events {{ }}
+http {{
+  access_log {folder}/access.log;
+  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+  server {{
+    listen 127.0.0.1:{port};
+    client_max_body_size 8m;
+    location / {{ proxy_pass {url}; proxy_http_version 1.1; proxy_buffering off; }}
+  }}
+}}
+"""
 _WHOLE = json.dumps(
     {
         "id": "c", "object": "chat.completion", "created": 1, "model": "m",
@@ -72,14 +90,19 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         sides = list(_sides(stack, Path(folder), given.litellm, given.mlflow))
-        for streamed in (False, True):
-            number = given.requests // 10 if streamed else given.requests
-            kind = "streams of 20 tokens" if streamed else "whole answers"
-            print(f"\n| {kind} | CPU ms a request | requests/s |\n|---|---|---|")
-            rounds = [[_measured(side, number, streamed) for side in sides] for _ in range(given.rounds)]
-            for at, side in enumerate(sides):
-                cpu, rate = min(each[at][0] for each in rounds), max(each[at][1] for each in rounds)
-                print(f"| {side.name} | {cpu:.2f} | {rate:.0f} |")
+        kinds = [(given.requests, False), (given.requests // 10, True)]
+        rounds = [[[_measured(side, *kind) for kind in kinds] for side in sides] for _ in range(given.rounds)]
+        print(
+            "| 16 at once; CPU ms a request, requests/s | whole answers | streams of 20 tokens | one request of 4 MiB |"
+        )
+        print("|---|---|---|---|")
+        for number, side in enumerate(sides):
+            cells = [
+                (min(each[number][kind][0] for each in rounds), max(each[number][kind][1] for each in rounds))
+                for kind in range(len(kinds))
+            ]
+            speeds = " | ".join(f"{cpu:.2f} ms, {rate:,.0f}/s" for cpu, rate in cells)
+            print(f"| {side.name} | {speeds} | {_large(side, cells[0][0], Path(folder) / 'captures')} |", flush=True)
     if given.faults:
         _faults(given.faults)
 
@@ -92,6 +115,12 @@ def _sides(stack: contextlib.ExitStack, folder: Path, litellm: Path | None, mlfl
     yield Side("the server alone", url, server.pid)
     gateway = stack.enter_context(running(url, folder, "--captures", "captures"))
     yield Side("lockstep gateway", gateway.url, gateway.process.pid)
+    if program := shutil.which("nginx"):
+        port, config = unused_port(), folder / "nginx.conf"
+        config.write_text(_NGINX.format(folder=folder, port=port, url=url))
+        proxy = stack.enter_context(_process([program, "-p", str(folder), "-c", str(config)]))
+        _until(f"http://127.0.0.1:{port}/v1/models")
+        yield Side("nginx", f"http://127.0.0.1:{port}", proxy.pid)
     if litellm:
         config = folder / "litellm.yaml"
         settings = {"model": "openai/m", "api_base": f"{url}/v1", "api_key": "none"}
@@ -129,6 +158,56 @@ async def _ask(side: Side, number: int, streamed: bool) -> None:
                 assert reply.status == 200, (side.name, data[:300])
 
         await asyncio.gather(*(one() for _ in range(number)))
+
+
+def _large(side: Side, usual: float, captures: Path) -> str:
+    """What one request of 4 MiB with a million parts costs. ``usual``: ms of CPU of each of the other requests."""
+    cpu, memory = _cpu(side.pid), _memory(side.pid)
+    parts = b'{"model": "%s", "messages": [{"role": "user", "content": [' % side.model.encode()
+    data = parts + b'"",' * (((4 << 20) - len(parts) - 8) // 3) + b'""]}]}'
+    waits = asyncio.run(_beside(side, data))
+    cpu += len(waits) * usual / 1e3
+    latest = -1.0
+    while (now := _cpu(side.pid)) > latest + 0.03:  # until it is idle
+        latest = now
+        time.sleep(1)
+    grown = max(0, _memory(side.pid) - memory) >> 20
+    kept = f", {_stored(captures) / (1 << 20):.1f} MiB stored" if side.name == "lockstep gateway" else ""
+    seconds = max(0.0, _cpu(side.pid) - cpu)
+    return f"{seconds:.1f} s of CPU, others wait {max(waits) * 1e3:.0f} ms at most, {grown} MiB more memory{kept}"
+
+
+async def _beside(side: Side, data: bytes) -> list[float]:
+    """The seconds of answers to other requests while ``data`` is answered, and for at least five seconds."""
+    headers = {"Authorization": f"Bearer {_KEY}", "Content-Type": "application/json"}
+    body = json.dumps({"model": side.model, "messages": [PROMPT]}).encode()
+    async with aiohttp.ClientSession() as client:
+
+        async def ask(sent: bytes) -> float:
+            began = time.monotonic()
+            async with client.post(side.url + CHAT, data=sent, headers=headers) as reply:
+                await reply.read()
+            return time.monotonic() - began
+
+        await ask(body)
+        large = asyncio.create_task(ask(data))
+        waits, until = list[float](), time.monotonic() + 5
+        while not large.done() or time.monotonic() < until:
+            waits.append(await ask(body))
+        await large
+        return waits
+
+
+def _stored(folder: Path) -> int:
+    """The longest row."""
+    rows = (row for path in folder.rglob("*.jsonl*") for row in path.read_bytes().split(b"\n"))
+    return max(map(len, rows), default=0)
+
+
+def _memory(pid: int) -> int:
+    """The most bytes of memory that a process has had."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) << 10
 
 
 def _faults(number: int) -> None:
@@ -178,7 +257,7 @@ def _serve(port: int) -> None:
     """The stand-in of a server, in a process of its own."""
 
     async def chat(request: web.Request) -> web.StreamResponse:
-        if not (await request.json()).get("stream"):
+        if b'"stream": true' not in (await request.read())[:4096]:
             await asyncio.sleep(0.005)
             return web.Response(body=_WHOLE, content_type="application/json")
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
@@ -195,7 +274,7 @@ def _serve(port: int) -> None:
     async def models(_: web.Request) -> web.Response:
         return web.json_response({"data": [{"id": "m", "root": "/models/m-0123456789ab"}]})
 
-    app = web.Application()
+    app = web.Application(client_max_size=8 << 20)
     app.add_routes([web.post(CHAT, chat), web.get("/v1/models", models)])
     web.run_app(app, host="127.0.0.1", port=port, access_log=None, print=None)
 

@@ -3,6 +3,7 @@
 A prompt is "NUMBER FAULT"; the answer to a number is always the same bytes (``whole``, ``stream``).
 """
 
+import contextlib
 import json
 import socket
 import struct
@@ -62,11 +63,27 @@ class ModelStandIn(StandIn):
         self.bodies: list[bytes] = []
         self.waiting = 0
         self.lock = threading.Lock()
+        self.connections: set[socket.socket] = set()
+
+    def die(self) -> None:
+        """End as a process does that is killed: its connections are closed too, as ``stop`` does not do."""
+        self.stop()
+        for connection in list(self.connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 class _Handler(Handler):
     server: ModelStandIn
     protocol_version = "HTTP/1.1"
+
+    def setup(self) -> None:
+        super().setup()
+        self.server.connections.add(self.connection)
+
+    def finish(self) -> None:
+        self.server.connections.discard(self.connection)
+        super().finish()
 
     def do_GET(self) -> None:
         self.server.seen.append(("GET", self.path, {name.lower(): value for name, value in self.headers.items()}))

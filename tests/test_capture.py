@@ -168,6 +168,9 @@ def test_streams_and_failures_of_a_log_are_kept_as_what_they_are(case: str, root
 
 LEFT_OUT: dict[str, tuple[str, list[Any], str]] = {
     "a request of something else": ("jsonl", [LINE, {**LINE, "request": None}], "no chat and no completion"),
+    "a request that is too large to be stored": (
+        "jsonl", [LINE, {**LINE, "request_id": "big", "request": {"prompt": ["a"] * 5000}}], "too large to be stored",
+    ),
     "a request of shadow": ("jsonl", [LINE, LINE | {"request_id": "lockstep-shadow"}], "a request of `lockstep shadow`"),
     "a request without an answer": ("kserve", [*PAIR, event("request", ASKED, BEGAN, id="e2")], "KServe logs only answers with status 200"),
     "an answer alone": ("kserve", [*PAIR, event("response", SAID, ENDED, id="e2")], "an answer without its request"),

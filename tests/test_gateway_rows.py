@@ -16,7 +16,7 @@ from checks.formats import captures
 from release.monitoring.gateway import store
 from release.monitoring.gateway.answers import Answer, Events, whole
 from release.monitoring.gateway.rows import Exchange, row, sampled
-from release.monitoring.gateway.store import Store
+from release.monitoring.gateway.store import Counts, Store
 from tests.conftest import REPOSITORY
 
 NOW = datetime(2026, 11, 26, 16, 20, tzinfo=UTC)
@@ -173,16 +173,19 @@ class Counted:
     """A store and what it counted."""
 
     def __init__(self, folder: Path, url: str | None = None) -> None:
-        self.dropped = self.kept = 0
+        self.dropped = self.kept = self.large = 0
         self.said: list[str] = []
         self.folder = folder
-        self.store = Store(folder, "staging", 1.0, self._drop, self._keep, self.said.append, url)
+        self.store = Store(folder, "staging", 1.0, Counts(self._drop, self._keep, self._refuse), self.said.append, url)
 
     def _drop(self, number: int) -> None:
         self.dropped += number
 
     def _keep(self, number: int) -> None:
         self.kept += number
+
+    def _refuse(self, number: int) -> None:
+        self.large += number
 
     def rows(self, folder: Path | None = None) -> int:
         paths = list((folder or self.folder).rglob(f"*{captures.CLOSED}"))
@@ -201,9 +204,9 @@ def test_what_does_not_fit_in_the_queue_is_dropped_and_counted_and_nothing_waits
     found.store.offer(exchange(answer=cut))
     found.store.start()
     found.store.stop(20)
-    assert (found.kept, found.dropped, found.rows()) == (11, 40, 11)
+    assert (found.kept, found.dropped, found.large, found.rows()) == (11, 39, 1, 11)
     found.store.offer(exchange())
-    assert found.dropped == 41
+    assert found.dropped == 40
 
 
 def test_a_row_that_cannot_be_made_is_dropped_and_the_next_ones_are_written(tmp_path: Path) -> None:

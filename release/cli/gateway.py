@@ -38,7 +38,7 @@ _PORT = click.IntRange(1, 65535)
 )
 @click.option(
     "--max-concurrent", type=click.IntRange(1), default=256, show_default=True,
-    help="Requests at a time; one more gets 429.",
+    help="Whole requests at a time; one more gets 429.",
 )  # fmt: skip
 @click.option(
     "--deadline", type=Number(0, 3600, min_open=True), default=600.0, show_default=True,
@@ -46,11 +46,16 @@ _PORT = click.IntRange(1, 65535)
 )  # fmt: skip
 @click.option(
     "--drain", type=Number(0, 3600), default=30.0, show_default=True,
-    help="Seconds that requests in flight have after SIGTERM.",
+    help="Seconds that requests in flight have after SIGTERM; then they get 503, and streams are broken off.",
 )  # fmt: skip
 @click.option(
     "--keys", type=_FILE, metavar="FILE",
-    help='API keys, one a line, as `printf %s "$KEY" | sha256sum` prints it. Default: anyone may ask.',
+    help='API keys, one a line, as `printf %s "$KEY" | sha256sum` prints it. SIGHUP reads them again. '
+    "Default: anyone may ask.",
+)  # fmt: skip
+@click.option(
+    "--sticky", metavar="HEADER",
+    help="With weights: requests with one value of this header go to one URL. Default: drawn for each request.",
 )  # fmt: skip
 @click.option(
     "--labels", type=_FILE, metavar="FILE", help="Known answers, one a line: how many answers are one is counted."
@@ -60,12 +65,13 @@ _PORT = click.IntRange(1, 65535)
 @click.pass_obj
 @refusing
 def gateway(root: Path, /, **options: Any) -> None:
-    """Run a gateway before the OpenAI-compatible servers at each URL.
+    """Run a gateway before the OpenAI-compatible servers at each URL, or URL=WEIGHT.
 
     Passes chat, completions and the list of models on, byte for byte. Adds a request id and the release that answered
-    to each answer. Counts requests for Prometheus. Stores a redacted sample, if --captures is given. Ends on SIGTERM
-    after the requests in flight. Each option can be given as a variable too, such as LOCKSTEP_GATEWAY_SAMPLE. A
-    variable with this prefix that is empty or names no option is refused.
+    to each answer. With weights (http://a:8000=95 http://b:8000=5) it draws the URL of each request. Counts requests
+    for Prometheus. Stores a redacted sample, if --captures is given. Ends on SIGTERM after the requests in flight. Each
+    option can be given as a variable too, such as LOCKSTEP_GATEWAY_SAMPLE. A variable with this prefix that is empty or
+    names no option is refused.
     """
     from checks.text import escape
     from release.verbs import gateway as verb

@@ -11,7 +11,7 @@ from checks import files, layout
 from checks.config import params_file
 from checks.errors import EvidenceRefused, ParamsRefused
 from checks.formats.captures import Capture, release_named
-from release.monitoring.gateway.rows import row
+from release.monitoring.gateway.rows import TooLarge, row
 from release.monitoring.logs import KINDS
 from release.monitoring.store import Store
 from release.monitoring.window import Span
@@ -89,6 +89,8 @@ def _read(environment: str, kind: str, source: str, options: Options) -> tuple[l
             raise EvidenceRefused(f"{where}: the log does not say which release answered", todo)
         try:
             found.append(row(exchange, environment, options.sample))
+        except TooLarge:
+            left_out["too large to be stored"] += 1
         except ValidationError as error:
             raise EvidenceRefused(f"{where}: {files.first(error)}", "correct the log, or leave the line out") from error
     return found, left_out

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -14,6 +15,8 @@ _SPOOL = Path(".lockstep") / "captures"
 ENVIRONMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 # As sha256sum prints it: a digest, and the name of whoever has the key.
 _KEY = re.compile(r"([0-9a-f]{64})(?:\s.*)?")
+_WEIGHTED = re.compile(r"(.*)=(\d{1,6}(?:\.\d{1,6})?)")
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _LARGEST = 1 << 20  # bytes of a file of keys or labels
 _VARIABLES = "LOCKSTEP_GATEWAY_"
 
@@ -21,8 +24,8 @@ _VARIABLES = "LOCKSTEP_GATEWAY_"
 class Options(NamedTuple):
     """As ``settings.Settings``, but for what is read here.
 
-    ``release``: a digest, or its first 12 digits. ``keys``, ``labels``: files with one on each line. ``buckets``,
-    ``token_buckets``: numbers separated by commas.
+    ``upstreams``: URL or URL=WEIGHT. ``release``: a digest, or its first 12 digits. ``keys``, ``labels``: files with
+    one on each line. ``buckets``, ``token_buckets``: numbers separated by commas.
     """
 
     upstreams: tuple[str, ...]
@@ -38,6 +41,7 @@ class Options(NamedTuple):
     deadline: float
     drain: float
     keys: Path | None
+    sticky: str | None
     labels: Path | None
     buckets: str | None
     token_buckets: str | None
@@ -79,12 +83,16 @@ def gateway(root: Path, options: Options, say: Callable[[str], None]) -> None:
 def _settings(root: Path, options: Options) -> Settings:
     if not ENVIRONMENT.fullmatch(options.environment):
         raise ServingRefused(f"--environment: {options.environment!r}", "use letters, digits, dots and hyphens")
+    urls = _upstreams(options.upstreams)
+    if options.sticky is not None and not _HEADER.fullmatch(options.sticky):
+        raise ServingRefused(f"--sticky: {options.sticky!r} is no name of a header", "write it as X-Session-Id")
     given = options._asdict()
     given |= {
-        "upstreams": tuple(map(_upstream, options.upstreams)),
+        "upstreams": tuple(urls),
+        "weights": tuple(weight for weight in urls.values() if weight is not None),
         "release": None if options.release is None else _release(options.release),
         "spool": root / _SPOOL if options.captures and "://" in options.captures else root,
-        "keys": None if options.keys is None else _keys(options.keys),
+        "keys": None if options.keys is None else partial(_keys, options.keys),
         "labels": frozenset(_lines(options.labels, "--labels") if options.labels else ()),
         "seconds": _buckets("--buckets", given.pop("buckets"), SECONDS),
         "token_seconds": _buckets("--token-buckets", given.pop("token_buckets"), TOKEN_SECONDS),
@@ -92,10 +100,27 @@ def _settings(root: Path, options: Options) -> Settings:
     return Settings(**given)
 
 
+def _upstreams(words: Sequence[str]) -> dict[str, float | None]:
+    """The URLs with their weights. Raises ServingRefused unless all have one or none has."""
+    urls: dict[str, float | None] = {}
+    for word in words:
+        match = _WEIGHTED.fullmatch(word)
+        url = _upstream(match[1] if match else word)
+        if url in urls:
+            raise ServingRefused(f"URL: {url} is there twice", "name each server once")
+        urls[url] = float(match[2]) if match else None
+    weights = [weight for weight in urls.values() if weight is not None]
+    if weights and (len(weights) < len(urls) or not sum(weights)):
+        raise ServingRefused(
+            f"URL: {' '.join(words)}: some have no weight, or all have 0", "write each as URL=WEIGHT, or none"
+        )
+    return urls
+
+
 def _upstream(text: str) -> str:
     url = urlsplit(text)
     try:
-        is_one = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+        is_one = url.scheme in ("http", "https") and bool(url.hostname) and "=" not in url.netloc and url.port != 0
     except ValueError:  # a port that is no number, or above 65535
         is_one = False
     if not is_one or url.username or url.query or url.fragment:

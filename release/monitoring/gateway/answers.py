@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-MOST_TEXT = 2 << 20  # characters that are kept of an answer
+MOST_TEXT = 512 << 10  # characters that are kept of an answer: about 128,000 tokens
 _MOST_EVENT = 1 << 20  # bytes of an event of a stream
 
 

@@ -12,9 +12,12 @@ from datetime import UTC, datetime
 import aiohttp
 from aiohttp import web
 
+from release.monitoring.gateway import refusals
 from release.monitoring.gateway.answers import Events, whole
-from release.monitoring.gateway.forward import ID, OWN, RELEASE, Forwarder, Refused, headers_of, id_of
+from release.monitoring.gateway.connections import Connection
+from release.monitoring.gateway.forward import Forwarder, headers_of, id_of, new_id
 from release.monitoring.gateway.metrics import Metrics
+from release.monitoring.gateway.refusals import Refused, Rejected
 from release.monitoring.gateway.rows import Exchange, sampled
 from release.monitoring.gateway.settings import Settings
 from release.monitoring.gateway.store import Store
@@ -22,8 +25,8 @@ from release.monitoring.gateway.upstreams import Upstreams
 
 CHAT, COMPLETIONS, MODELS = "/v1/chat/completions", "/v1/completions", "/v1/models"
 GONE = 499  # as nginx calls it: the client went away
-_BEGUN = "begun"  # of a request: its answer has begun
-_KINDS = {401: "authentication_error", 429: "rate_limit_error", 413: "invalid_request_error"}
+_METHODS = {CHAT: "POST", COMPLETIONS: "POST", MODELS: "GET"}
+_BODY = 60.0  # seconds for a whole body
 
 
 class Gateway:
@@ -38,82 +41,128 @@ class Gateway:
         store: Store | None,
     ) -> None:
         self._settings, self._upstreams, self._metrics, self._store = settings, upstreams, metrics, store
-        unread = frozenset({"authorization"} if settings.keys is not None else ())
-        self._forwarder = Forwarder(session, upstreams, metrics, unread)
-        self._in_flight = 0
+        unread = frozenset({"authorization"} if settings.keys else ())
+        self._forwarder = Forwarder(session, upstreams, metrics, unread, settings.sticky)
+        self._running: dict[asyncio.Task[object], Exchange] = {}  # whole requests that are being answered
+        self._listing = 0  # questions for the list of models
         self.ending = False
+        self.read_keys()
 
-    def public(self) -> web.Application:
+    def read_keys(self) -> int:
+        """Read the API keys again; return how many there are. Raises ServingRefused; then the former ones stay."""
+        self._keys = self._settings.keys() if self._settings.keys else None
+        return len(self._keys or ())
+
+    async def public(self, request: web.BaseRequest) -> web.StreamResponse:
         """What clients reach."""
-        app = web.Application(client_max_size=self._settings.max_body)
-        app.router.add_post(CHAT, self._complete)
-        app.router.add_post(COMPLETIONS, self._complete)
-        app.router.add_get(MODELS, self._models, allow_head=False)
-        app.router.add_route("*", "/{rest:.*}", self._elsewhere)
-        return app
-
-    def private(self) -> web.Application:
-        """What a cluster's probes and Prometheus reach, on a port of its own."""
-
-        async def health(_: web.Request) -> web.Response:
-            return web.Response(text="alive\n")
-
-        async def ready(_: web.Request) -> web.Response:
-            if self.ending or not self._upstreams.generated:
-                return web.Response(status=503, text="ending\n" if self.ending else "no server has generated yet\n")
-            return web.Response(text="ready\n")
-
-        async def metrics(_: web.Request) -> web.Response:
-            kind = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
-            return web.Response(body=self._metrics.text(), headers=kind)
-
-        app = web.Application()
-        app.add_routes([web.get("/health", health), web.get("/ready", ready), web.get("/metrics", metrics)])
-        return app
-
-    async def _elsewhere(self, request: web.Request) -> web.Response:
-        refused = Refused(404, "not_found", f"the gateway passes on {CHAT}, {COMPLETIONS} and {MODELS} alone")
-        if request.path in (CHAT, COMPLETIONS, MODELS):
-            refused = Refused(405, "method_not_allowed", f"{request.path} takes another method")
-        return _error(refused, id_of(request), None)
-
-    async def _models(self, request: web.Request) -> web.StreamResponse:
-        request_id = id_of(request)
+        path, request_id = request.rel_url.raw_path, id_of(request)
         try:
+            if path not in _METHODS:
+                raise Rejected(404, "not_found", f"the gateway passes on {CHAT}, {COMPLETIONS} and {MODELS} alone")
+            if request.method != _METHODS[path]:
+                raise Rejected(405, "method_not_allowed", f"{path} takes another method", Allow=_METHODS[path])
             self._check_key(request)
+            response = await (self._models if path == MODELS else self._complete)(request, request_id)
+        except Rejected as rejected:
+            self._metrics.rejected(rejected.status)
+            response = refusals.answer(rejected, request_id)
+        if self.ending and not response.prepared:
+            response.force_close()
+        return response
+
+    async def private(self, request: web.BaseRequest) -> web.StreamResponse:
+        """What a cluster's probes and Prometheus reach, on a port of its own."""
+        match request.rel_url.raw_path if request.method in ("GET", "HEAD") else "":
+            case "/health":
+                return web.Response(text="alive\n")
+            case "/ready" if self.ending:
+                return web.Response(status=503, text="ending\n")
+            case "/ready" if not self._upstreams.generated:
+                return web.Response(status=503, text="no server has generated yet\n")
+            case "/ready":
+                return web.Response(text="ready\n")
+            case "/metrics":
+                kind = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+                return web.Response(body=self._metrics.text(), headers=kind)
+        return web.Response(status=404, text="GET /health, /ready or /metrics\n")
+
+    def failed(self, status: int) -> web.Response:
+        """Answer what is no HTTP, or what broke here."""
+        if status >= 500:
+            return refusals.answer(Refused(500, "internal_error", "the gateway broke"), new_id())
+        self._metrics.rejected(status)
+        return refusals.answer(Rejected(status, "bad_request", "this is no valid request of HTTP"), new_id())
+
+    async def drain(self, seconds: float) -> None:
+        """Wait until the requests that are running have their answers, for at most ``seconds``; cut the others."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while self._running and (left := until - loop.time()) > 0:
+            await asyncio.wait(self._running, timeout=left)
+        for task, exchange in list(self._running.items()):
+            exchange.error = "shutdown"
+            task.cancel()
+
+    async def _models(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
+        _connection(request).whole()
+        self._listing += 1
+        try:
+            if self._is_full(1):
+                raise _too_many()
             async with asyncio.timeout(self._settings.deadline), self._forwarder.sent(request, b"", request_id) as sent:
                 body = await sent.reply.read()
                 return web.Response(status=sent.reply.status, body=body, headers=headers_of(sent, request_id))
         except Refused as refused:
-            return _error(refused, request_id, None)
+            return refusals.answer(refused, request_id)
         except TimeoutError:
-            return _error(self._late(), request_id, None)
+            return refusals.answer(self._late(), request_id)
         except aiohttp.ClientError:
-            return _error(Refused(502, "upstream_error", "the server broke off"), request_id, None)
+            return refusals.answer(Refused(502, "upstream_error", "the server broke off"), request_id)
+        finally:
+            self._listing -= 1
 
-    async def _complete(self, request: web.Request) -> web.StreamResponse:
-        exchange = Exchange(datetime.now(UTC), id_of(request), "chat" if request.path == CHAT else "text_completion")
+    async def _complete(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
+        is_chat = request.rel_url.raw_path == CHAT
+        exchange = Exchange(datetime.now(UTC), request_id, "chat" if is_chat else "text_completion")
         began = asyncio.get_running_loop().time()
-        self._in_flight += 1
+        if not self._is_full():
+            exchange.body = await self._body(request)
+        task = asyncio.current_task()
+        assert task is not None
         try:
+            if self._is_full():
+                raise _too_many()
+            self._running[task] = exchange
             async with asyncio.timeout(self._settings.deadline):
                 return await self._passed(request, exchange, began)
         except Refused as refused:
             exchange.status, exchange.error = refused.status, refused.error
-            return _error(refused, exchange.request_id, exchange.release)
+            return refusals.answer(refused, exchange.request_id, exchange.release)
         except TimeoutError:
             exchange.error = "timeout"
-            if _BEGUN in request:
-                return _broken(request)
+            if (response := _connection(request).response) is not None:
+                return _broken(request, response)
             exchange.status = 504
-            return _error(self._late(), exchange.request_id, exchange.release)
+            return refusals.answer(self._late(), exchange.request_id, exchange.release)
         except (asyncio.CancelledError, ConnectionResetError):
-            exchange.status, exchange.error = GONE, "shutdown" if self.ending else "client_closed"
-            raise
+            if exchange.error != "shutdown":
+                exchange.status, exchange.error = GONE, "client_closed"
+                raise
+            task.uncancel()
+            exchange.status = 503  # the gateway cut it, and not the client
+            if (response := _connection(request).response) is not None:
+                return _broken(request, response)
+            ending = Refused(503, "shutdown", "the gateway is ending", **{"Retry-After": "1"})
+            return refusals.answer(ending, exchange.request_id, exchange.release)
         finally:
-            self._in_flight -= 1
+            self._running.pop(task, None)
             exchange.seconds = asyncio.get_running_loop().time() - began
+            if not exchange.status:
+                exchange.status, exchange.error = 500, "internal_error"
             self._ended(exchange)
+
+    def _is_full(self, more: int = 0) -> bool:
+        return len(self._running) + self._listing - more >= self._settings.max_concurrent
 
     def _late(self) -> Refused:
         return Refused(504, "timeout", f"no whole answer within {self._settings.deadline:g} s")
@@ -127,10 +176,8 @@ class Gateway:
         except Exception:  # noqa: BLE001 - nothing of it may reach the client
             self._metrics.dropped(1)
 
-    async def _passed(self, request: web.Request, exchange: Exchange, began: float) -> web.StreamResponse:
-        body = await self._admitted(request)
-        exchange.body = body
-        async with self._forwarder.sent(request, body, exchange.request_id, exchange) as sent:
+    async def _passed(self, request: web.BaseRequest, exchange: Exchange, began: float) -> web.StreamResponse:
+        async with self._forwarder.sent(request, exchange.body, exchange.request_id, exchange) as sent:
             headers = headers_of(sent, exchange.request_id)
             if sent.reply.content_type == "text/event-stream":
                 return await self._streamed(request, exchange, sent.reply, headers, began)
@@ -142,43 +189,58 @@ class Gateway:
         exchange.status = sent.reply.status
         exchange.error = None if exchange.status < 400 else str(exchange.status)
         response = web.Response(status=exchange.status, body=data, headers=headers)
+        if self.ending:
+            response.force_close()
         await response.prepare(request)
         await response.write_eof()
         return response
 
-    async def _admitted(self, request: web.Request) -> bytes:
-        """The body of a request that is within the limits."""
-        settings = self._settings
-        self._check_key(request)
-        if self._in_flight > settings.max_concurrent:
-            raise Refused(429, "too_many_requests", "too many requests at a time", **{"Retry-After": "1"})
-        large = Refused(413, "request_too_large", f"a request has at most {settings.max_body} bytes")
-        if (request.content_length or 0) > settings.max_body:
+    async def _body(self, request: web.BaseRequest) -> bytes:
+        """The whole body of a request that is within the limits."""
+        most = self._settings.max_body
+        large = Rejected(413, "request_too_large", f"a request has at most {most} bytes")
+        if (request.content_length or 0) > most:
             raise large
+        if request.headers.get("Expect", "").lower() == "100-continue":
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0
+        connection, pieces, size = _connection(request), [], 0
         try:
-            return await request.read()
-        except web.HTTPRequestEntityTooLarge as error:
-            raise large from error
+            async with asyncio.timeout(_BODY):
+                async for piece in request.content.iter_any():
+                    size += len(piece)
+                    if size > most:
+                        raise large
+                    pieces.append(piece)
+                    connection.received(len(piece))
+        except TimeoutError:
+            raise Rejected(408, "request_timeout", f"no whole request within {_BODY:g} s") from None
+        except web.RequestPayloadError:
+            raise Rejected(400, "bad_request", "the body does not end as its headers say") from None
+        connection.whole()
+        return b"".join(pieces)
 
-    def _check_key(self, request: web.Request) -> None:
-        keys = self._settings.keys
-        if keys is None:
+    def _check_key(self, request: web.BaseRequest) -> None:
+        if self._keys is None:
             return
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
-        found = hashlib.sha256(key.strip().encode()).hexdigest()
-        if scheme.lower() != "bearer" or not sum(hmac.compare_digest(found, each) for each in keys):
-            raise Refused(401, "invalid_api_key", "an API key is needed: Authorization: Bearer KEY")
+        digest = hashlib.sha256(key.strip().encode(errors="surrogateescape")).hexdigest()
+        if scheme.lower() != "bearer" or not sum(hmac.compare_digest(digest, known) for known in self._keys):
+            challenge = {"WWW-Authenticate": "Bearer"}
+            raise Rejected(401, "invalid_api_key", "an API key is needed: Authorization: Bearer KEY", **challenge)
 
     async def _streamed(
         self,
-        request: web.Request,
+        request: web.BaseRequest,
         exchange: Exchange,
         reply: aiohttp.ClientResponse,
         headers: list[tuple[str, str]],
         began: float,
     ) -> web.StreamResponse:
         """Pass a stream on as it comes, and read it beside."""
-        response = request[_BEGUN] = web.StreamResponse(status=reply.status, headers=headers)
+        response = _connection(request).response = web.StreamResponse(status=reply.status, headers=headers)
+        if self.ending:
+            response.force_close()
         await response.prepare(request)
         exchange.status = reply.status
         events, loop, latest = Events(exchange.answer), asyncio.get_running_loop(), None
@@ -187,7 +249,7 @@ class Gateway:
                 data = await reply.content.readany()
             except aiohttp.ClientError:
                 exchange.error = "upstream_error"
-                return _broken(request)
+                return _broken(request, response)
             if not data:
                 break
             await response.write(data)
@@ -204,16 +266,18 @@ class Gateway:
         return response
 
 
-def _error(refused: Refused, request_id: str, release: str | None) -> web.Response:
-    kind = _KINDS.get(refused.status, "invalid_request_error" if refused.status < 500 else "server_error")
-    error = {"message": refused.message, "type": kind, "param": None, "code": refused.error}
-    headers = OWN | {ID: request_id, **({RELEASE: release} if release else {}), **refused.headers}
-    return web.json_response({"error": error}, status=refused.status, headers=headers)
+def _too_many() -> Refused:
+    return Refused(429, "too_many_requests", "too many requests at a time", **{"Retry-After": "1"})
 
 
-def _broken(request: web.Request) -> web.StreamResponse:
+def _connection(request: web.BaseRequest) -> Connection:
+    connection = request.protocol
+    assert isinstance(connection, Connection)
+    return connection
+
+
+def _broken(request: web.BaseRequest, response: web.StreamResponse) -> web.StreamResponse:
     """Close the connection without the end of the answer, so that the client sees that it is not whole."""
     if request.transport is not None:
         request.transport.close()
-    response: web.StreamResponse = request[_BEGUN]
     return response

@@ -2,9 +2,9 @@
 
 import re
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Set
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import aiohttp
 from aiohttp import web
@@ -12,19 +12,20 @@ from yarl import URL
 
 from checks.formats.captures import ID_HEADER, RELEASE_HEADER
 from release.monitoring.gateway.metrics import Metrics
+from release.monitoring.gateway.refusals import OWN, Refused
 from release.monitoring.gateway.rows import Exchange
 from release.monitoring.gateway.upstreams import Server, Upstreams
 
 ID, RELEASE = ID_HEADER, RELEASE_HEADER
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
-_CONNECT = 5.0  # seconds
+_TRIES = 3
 # Headers of one connection (RFC 9110, 7.6.1), and those that the gateway sets.
 _HOP = {
     "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
     "transfer-encoding", "upgrade", "host", "content-length", "expect", "accept-encoding",
 }  # fmt: skip
 _NOT_BACK = _HOP | {"server", "date", ID.lower(), RELEASE.lower()}
-OWN = {"Server": "lockstep"}  # in place of aiohttp's own, with its version
+_VIA = ("Via", "1.1 lockstep")
 
 
 class Sent(NamedTuple):
@@ -35,26 +36,26 @@ class Sent(NamedTuple):
     reply: aiohttp.ClientResponse
 
 
-class Refused(Exception):  # noqa: N818 - an answer, not a malfunction
-    """The gateway answers itself. ``error``: error.type of the captured row."""
-
-    def __init__(self, status: int, error: str, message: str, **headers: str) -> None:
-        super().__init__(message)
-        self.status, self.error, self.message, self.headers = status, error, message, headers
-
-
 class Forwarder:
-    """Sends requests to servers. ``unread``: headers that are not sent on, in lower case."""
+    """Sends requests to servers. ``unread``: headers that are not sent on, in lower case.
+
+    ``sticky``: the header by which an upstream is drawn; None: by the request's id.
+    """
 
     def __init__(
-        self, session: aiohttp.ClientSession, upstreams: Upstreams, metrics: Metrics, unread: frozenset[str]
+        self,
+        session: aiohttp.ClientSession,
+        upstreams: Upstreams,
+        metrics: Metrics,
+        unread: frozenset[str],
+        sticky: str | None,
     ) -> None:
-        self._session, self._upstreams, self._metrics = session, upstreams, metrics
+        self._session, self._upstreams, self._metrics, self._sticky = session, upstreams, metrics, sticky
         self._unread = _HOP | {ID.lower()} | unread
 
     @asynccontextmanager
     async def sent(
-        self, request: web.Request, body: bytes, request_id: str, exchange: Exchange | None = None
+        self, request: web.BaseRequest, body: bytes, request_id: str, exchange: Exchange | None = None
     ) -> AsyncIterator[Sent]:
         """The server that took the request, and its reply as it begins."""
         sent = await self._send(request, body, request_id, exchange)
@@ -64,74 +65,67 @@ class Forwarder:
         finally:
             self._count(sent.server, sent.release, -1)
 
-    async def _send(self, request: web.Request, body: bytes, request_id: str, exchange: Exchange | None) -> Sent:
-        """Send a request. It is sent again, at most twice, only before the client got anything.
+    async def _send(self, request: web.BaseRequest, body: bytes, request_id: str, exchange: Exchange | None) -> Sent:
+        """Send a request on a connection of its own.
 
-        That is where no server took the connection, or where one that had been used before broke off: as a rule the
-        server had closed it while it lay open.
+        It is sent to another server only where no connection was made, so nothing of it can have been processed. After
+        that no server gets it again: it may be the request that made the first one break.
         """
-        headers = [(name, value) for name, value in request.headers.items() if name.lower() not in self._unread]
-        headers += [(ID, request_id), ("Accept-Encoding", "identity")]
-        server = None
-        for last in (False, False, True):
-            server = self._upstreams.pick(without=server)
+        headers = [*_passed(request.headers, self._unread), (ID, request_id), ("Accept-Encoding", "identity"), _VIA]
+        drawn_by = (self._sticky and request.headers.get(self._sticky)) or request_id
+        for number in range(_TRIES):
+            server = await self._upstreams.pick(drawn_by)
             if server is None:
-                raise Refused(503, "no_server", "no server is ready", **{"Retry-After": "5"})
-            release, connection = server.release, {"reused": False}
+                break
+            if number:
+                self._metrics.retried()
+            release = server.release
             if exchange:
                 exchange.release = release
             self._count(server, release, 1)
             try:
                 reply = await self._session.request(
                     request.method, URL(server.base + request.path_qs, encoded=True), data=body or None,
-                    headers=[*headers, ("Host", server.host)], allow_redirects=False, trace_request_ctx=connection,
+                    headers=[*headers, ("Host", server.host)], allow_redirects=False,
                 )  # fmt: skip
             except BaseException as error:
                 self._count(server, release, -1)
-                unreached = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
-                if unreached:
-                    server.ready, server.asked = False, 0.0
                 if not isinstance(error, aiohttp.ClientError):
                     raise
-                if last or not (unreached or connection["reused"]):
+                if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+                    server.forget()
+                    if exchange:
+                        exchange.release = None  # a request that no server took counts for no release
+                else:
                     raise Refused(502, "upstream_error", "the server broke off before its answer") from error
             else:
                 return Sent(server, release, reply)
-        raise AssertionError  # the last round returns or raises
+        raise Refused(503, "no_server", "no server is ready", **{"Retry-After": "5"})
 
     def _count(self, server: Server, release: str | None, number: int) -> None:
         server.in_flight += number
         self._metrics.entered(release, number)
 
 
-def session() -> aiohttp.ClientSession:
-    """The client of the servers. It lets an idle connection go before a server does (uvicorn: after 5 s)."""
-    trace = aiohttp.TraceConfig()
-
-    async def reused(_: Any, context: Any, __: Any) -> None:
-        if context.trace_request_ctx is not None:
-            context.trace_request_ctx["reused"] = True
-
-    trace.on_connection_reuseconn.append(reused)
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=2),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT),
-        auto_decompress=False,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        skip_auto_headers=("User-Agent", "Content-Type", "Accept"),
-        trace_configs=[trace],
-        max_line_size=1 << 16,
-        max_field_size=1 << 16,
-    )
-
-
-def id_of(request: web.Request) -> str:
+def id_of(request: web.BaseRequest) -> str:
     """The client's id of the request if it is one, else a new one."""
-    said = request.headers.get(ID, "")
-    return said if _ID.fullmatch(said) else uuid.uuid4().hex
+    sent = request.headers.get(ID, "")
+    return sent if _ID.fullmatch(sent) else new_id()
+
+
+def new_id() -> str:
+    """An id for a request without one."""
+    return uuid.uuid4().hex
 
 
 def headers_of(sent: Sent, request_id: str) -> list[tuple[str, str]]:
     """The headers of the answer."""
-    headers = [(name, value) for name, value in sent.reply.headers.items() if name.lower() not in _NOT_BACK]
+    headers = _passed(sent.reply.headers, _NOT_BACK)
     return [*headers, *OWN.items(), (ID, request_id), *([(RELEASE, sent.release)] if sent.release else [])]
+
+
+def _passed(headers: Mapping[str, str], dropped: Set[str]) -> list[tuple[str, str]]:
+    """The headers without ``dropped`` and without those that ``Connection`` names: they are for the next hop alone."""
+    connection = ",".join(value for name, value in headers.items() if name.lower() == "connection")
+    dropped = dropped | {name.strip().lower() for name in connection.split(",")}
+    return [(name, value) for name, value in headers.items() if name.lower() not in dropped]

@@ -45,8 +45,11 @@ class Metrics:
         self._between = make(Histogram, "inter_token_seconds", "Of streams: between two texts.", buckets=token)
         self._tokens = make(Counter, "tokens", "Tokens of prompts (in) and answers (out).", "direction")
         self._in_flight = make(Gauge, "in_flight", "Requests that a server is answering.")
+        self._rejected = make(Counter, "rejected", "Invalid requests, of which no server heard.", "code")
+        self._retries = make(Counter, "retries", "Requests sent to another server: one took no connection.")
         self._dropped = make(Counter, "captures_dropped", "Sampled requests that were not stored.")
         self._stored = make(Counter, "captures", "Sampled requests that were stored.")
+        self._large = make(Counter, "captures_too_large", "Sampled requests that are too large to be stored.")
         self._refusals = make(Counter, "refusals", "Answers that decline.")
         self._repetitive = make(Counter, "repetitive", "Answers that repeat themselves.")
         self._labelled = make(Counter, "known_labels", "Answers that are one of the known labels.")
@@ -73,6 +76,18 @@ class Metrics:
     def stored(self, number: int) -> None:
         """Rows were stored."""
         self._stored.labels(self._environment, self.release).inc(number)
+
+    def too_large(self, number: int) -> None:
+        """Rows were not stored because the requests are too large."""
+        self._large.labels(self._environment, self.release).inc(number)
+
+    def rejected(self, code: int) -> None:
+        """A request was no valid one. It belongs to no release."""
+        self._rejected.labels(str(code), self._environment, UNKNOWN).inc()
+
+    def retried(self) -> None:
+        """A request is sent to another server."""
+        self._retries.labels(self._environment, self.release).inc()
 
     def ended(self, exchange: Exchange) -> None:
         """Count a request that ended."""

@@ -15,7 +15,13 @@ from checks.data import detectors
 from checks.formats import captures
 from release.monitoring.gateway.answers import Answer, Choice
 
+MOST_BODY = 512 << 10  # bytes of a request that is stored: about 128,000 tokens
+MOST_TEXTS = 4000  # of a row: texts of messages, and values of calls of tools
 _ROLES = 40  # characters
+
+
+class TooLarge(Exception):  # noqa: N818 - no malfunction: a row is not stored
+    """A request or an answer is too large to be stored."""
 
 
 @dataclass
@@ -38,6 +44,11 @@ class Exchange:
         """What it takes in a queue: bytes of the request and characters of the answer."""
         return len(self.body) + self.answer.size
 
+    @property
+    def is_large(self) -> bool:
+        """Whether it is too large to be stored, as far as sizes say."""
+        return len(self.body) > MOST_BODY or self.answer.cut
+
 
 def sampled(request_id: str, share: float) -> bool:
     """Whether a request is stored: by its id, so that two releases that get the same requests store the same ones.
@@ -51,15 +62,20 @@ def sampled(request_id: str, share: float) -> bool:
 
 
 def row(exchange: Exchange, environment: str, share: float) -> captures.Capture:
-    """The row to store. Every text from the client or the server is redacted, except the request's id."""
-    found: Counter[str] = Counter()
+    """The row to store. Every text from the client or the server is redacted, except the request's id.
+
+    Raises TooLarge.
+    """
+    if exchange.is_large:
+        raise TooLarge
+    redactor = _Redactor()
     return captures.Capture(
         time=exchange.time,
         operation=exchange.operation,
-        model=_plain(exchange.answer.model, found),
-        input_messages=tuple(_prompt(exchange.body, found)),
+        model=_plain(exchange.answer.model, redactor),
+        input_messages=tuple(_prompt(exchange.body, redactor)),
         output_messages=tuple(
-            _output(choice, found, broken=exchange.error is not None)
+            _output(choice, redactor, broken=exchange.error is not None)
             for _, choice in sorted(exchange.answer.choices.items())
         ),
         input_tokens=exchange.answer.input_tokens,
@@ -71,12 +87,26 @@ def row(exchange: Exchange, environment: str, share: float) -> captures.Capture:
         environment=environment,
         seconds=exchange.seconds,
         seconds_to_first_token=exchange.first,
-        redactions=dict(found),
+        redactions=dict(redactor.kinds),
         sampled_share=share,
     )
 
 
-def _prompt(data: bytes, found: Counter[str]) -> Iterator[captures.InputMessage]:
+class _Redactor:
+    """What was redacted in a row. ``kinds``: how often each kind was."""
+
+    def __init__(self) -> None:
+        self.kinds: Counter[str] = Counter()
+        self._left = MOST_TEXTS
+
+    def take(self) -> None:
+        """Take one more text. Raises TooLarge."""
+        self._left -= 1
+        if self._left < 0:
+            raise TooLarge
+
+
+def _prompt(data: bytes, redactor: _Redactor) -> Iterator[captures.InputMessage]:
     try:
         body = json.loads(data)
     except (ValueError, RecursionError):
@@ -86,40 +116,42 @@ def _prompt(data: bytes, found: Counter[str]) -> Iterator[captures.InputMessage]
     prompts = body.get("prompt")
     for prompt in prompts if isinstance(prompts, list) else [prompts]:
         if isinstance(prompt, str):
-            yield captures.InputMessage(role="user", parts=(_text("text", prompt, found),))
+            yield captures.InputMessage(role="user", parts=(_text("text", prompt, redactor),))
     listed = body.get("messages")
     for message in listed if isinstance(listed, list) else []:
         if isinstance(message, dict):
-            role = _short(message.get("role"), found)
-            yield captures.InputMessage(role=role, parts=tuple(_parts(message, role, found)))
+            role = _short(message.get("role"), redactor)
+            yield captures.InputMessage(role=role, parts=tuple(_parts(message, role, redactor)))
 
 
-def _parts(message: dict[str, Any], role: str, found: Counter[str]) -> Iterator[captures.Part]:
+def _parts(message: dict[str, Any], role: str, redactor: _Redactor) -> Iterator[captures.Part]:
     content = message.get("content")
     if role == "tool":
         call = message.get("tool_call_id")
-        response = _plain(content, found)
-        named = _plain(call, found) if isinstance(call, str) else None
+        response = _plain(content, redactor)
+        named = _plain(call, redactor) if isinstance(call, str) else None
         yield captures.Part(type="tool_call_response", id=named, response=response)
         return
     for part in content if isinstance(content, list) else [content]:
         if isinstance(part, str):
-            yield _text("text", part, found)
+            yield _text("text", part, redactor)
         elif isinstance(part, dict):
-            kind = _short(part.get("type"), found)
+            kind = _short(part.get("type"), redactor)
             text = part.get("text")
-            yield _text(kind, text, found) if isinstance(text, str) else captures.Part(type=kind)
-    yield from _calls(message.get("tool_calls"), found)
+            yield _text(kind, text, redactor) if isinstance(text, str) else captures.Part(type=kind)
+    yield from _calls(message.get("tool_calls"), redactor)
 
 
-def _output(choice: Choice, found: Counter[str], *, broken: bool) -> captures.OutputMessage:
-    parts = [_text(kind, "".join(each), found) for kind, each in (("reasoning", choice.reasoning),) if each]
-    parts += [_text("text", "".join(choice.text), found)] if choice.text else []
-    finish = _short(choice.finish or ("error" if broken else None), found)
-    return captures.OutputMessage(role="assistant", parts=(*parts, *_calls(choice.calls, found)), finish_reason=finish)
+def _output(choice: Choice, redactor: _Redactor, *, broken: bool) -> captures.OutputMessage:
+    parts = [_text(kind, "".join(each), redactor) for kind, each in (("reasoning", choice.reasoning),) if each]
+    parts += [_text("text", "".join(choice.text), redactor)] if choice.text else []
+    finish = _short(choice.finish or ("error" if broken else None), redactor)
+    return captures.OutputMessage(
+        role="assistant", parts=(*parts, *_calls(choice.calls, redactor)), finish_reason=finish
+    )
 
 
-def _calls(calls: Any, found: Counter[str]) -> Iterator[captures.Part]:
+def _calls(calls: Any, redactor: _Redactor) -> Iterator[captures.Part]:
     """Calls of tools. Those of a stream come in pieces, which belong together by their index."""
     joined: dict[Any, dict[str, str]] = {}
     for number, call in enumerate(calls if isinstance(calls, list) else []):
@@ -132,27 +164,28 @@ def _calls(calls: Any, found: Counter[str]) -> Iterator[captures.Part]:
             if isinstance(said.get(key), str):
                 entry[key] += said[key]
     for entry in joined.values():
-        call, name, arguments = (_plain(each, found) for each in entry.values())
+        call, name, arguments = (_plain(each, redactor) for each in entry.values())
         yield captures.Part(type="tool_call", id=call or None, name=name or None, arguments=arguments)
 
 
-def _text(kind: str, text: str, found: Counter[str]) -> captures.Part:
-    return captures.Part(type=kind, content=_plain(text, found))
+def _text(kind: str, text: str, redactor: _Redactor) -> captures.Part:
+    return captures.Part(type=kind, content=_plain(text, redactor))
 
 
-def _short(value: Any, found: Counter[str]) -> str:
+def _short(value: Any, redactor: _Redactor) -> str:
     """The name of a role or of a kind. It is redacted before it is cut: half an address is not recognised."""
-    return str(_plain(str(value or "unknown"), found))[:_ROLES]
+    return str(_plain(str(value or "unknown"), redactor))[:_ROLES]
 
 
-def _plain(value: Any, found: Counter[str]) -> Any:
+def _plain(value: Any, redactor: _Redactor) -> Any:
     """A value of JSON with all its texts redacted, keys too."""
+    redactor.take()
     if isinstance(value, str):
         text, counts = detectors.redact(value.encode(errors="replace").decode())  # half a surrogate pair is no UTF-8
-        found.update(counts)
+        redactor.kinds.update(counts)
         return text
     if isinstance(value, list):
-        return [_plain(each, found) for each in value]
+        return [_plain(item, redactor) for item in value]
     if isinstance(value, dict):
-        return {_plain(key, found): _plain(each, found) for key, each in value.items()}
+        return {_plain(key, redactor): _plain(item, redactor) for key, item in value.items()}
     return value

@@ -1,5 +1,6 @@
 """What a gateway is told when it starts."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,9 +35,11 @@ class Settings(NamedTuple):
 
     ``release``: of a server that does not say what it serves. ``captures``: a folder, or a URL of fsspec such as
     s3://bucket/captures; None: nothing is stored. ``spool``: the folder where files lie until they are at that URL.
-    ``sample``: the share of requests that is stored. ``max_body``: bytes of a request. ``max_concurrent``: requests in
-    flight. ``deadline``: seconds for a whole answer. ``drain``: seconds that requests in flight have after SIGTERM.
-    ``keys``: SHA-256 of each API key; None: anyone may ask. ``labels``: valid answers, to count.
+    ``sample``: the share of requests that is stored. ``max_body``: bytes of a request. ``max_concurrent``: requests
+    in flight. ``deadline``: seconds for a whole answer. ``drain``: seconds that requests in flight have after
+    SIGTERM. ``keys``: reads the SHA-256 of each API key; None: anyone may ask. ``weights``: the share of the requests
+    that each of the upstreams gets, drawn by a hash of the request's id, or of the header ``sticky``; empty: the
+    server with the fewest requests in flight gets each. ``labels``: valid answers, to count.
     """
 
     upstreams: tuple[str, ...]
@@ -52,7 +55,9 @@ class Settings(NamedTuple):
     max_concurrent: int = 256
     deadline: float = 600.0
     drain: float = 30.0
-    keys: tuple[str, ...] | None = None
+    keys: Callable[[], tuple[str, ...]] | None = None
+    weights: tuple[float, ...] = ()
+    sticky: str | None = None
     labels: frozenset[str] = frozenset()
     seconds: tuple[float, ...] = SECONDS
     token_seconds: tuple[float, ...] = TOKEN_SECONDS

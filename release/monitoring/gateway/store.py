@@ -1,8 +1,9 @@
 """Stores captured requests: a bounded queue, a thread that writes, files of an hour, and their way to an object store.
 
 ``offer`` never waits and never fails. What does not fit in the queue, cannot be made a row or cannot be written is
-dropped and counted. Files are always written in a local folder. Where the captures belong to a URL, another thread
-moves files there once they are complete; while it cannot, they stay, up to MOST_SPOOLED bytes.
+dropped and counted. So is what is too large, but apart: whoever sends that is no fault of the store. Files are always
+written in a local folder. Where the captures belong to a URL, another thread moves files there once they are complete;
+while it cannot, they stay, up to MOST_SPOOLED bytes.
 """
 
 import fcntl
@@ -17,10 +18,11 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
+from typing import NamedTuple
 
 from checks.formats.captures import CLOSED, OPEN
 from checks.text import redact
-from release.monitoring.gateway.rows import Exchange, row
+from release.monitoring.gateway.rows import Exchange, TooLarge, row
 
 MOST_QUEUED = 64 << 20  # bytes of requests and answers that wait
 MOST_FILE = 64 << 20  # bytes, then another file of the same hour begins
@@ -31,21 +33,29 @@ _RETRY = 10.0  # seconds between looks for files to move
 Count = Callable[[int], None]
 
 
+class Counts(NamedTuple):
+    """Called with a number of rows that were dropped, stored, or too large, from any thread."""
+
+    dropped: Count
+    stored: Count
+    too_large: Count
+
+
 class Store:
-    """``folder``: where files are written. ``dropped``, ``stored``: called with a number of rows, from any thread."""
+    """``folder``: where files are written."""
 
     def __init__(
         self,
         folder: Path,
         environment: str,
         share: float,
-        dropped: Count,
-        stored: Count,
+        counts: Counts,
         say: Callable[[str], None],
         url: str | None = None,
     ) -> None:
         self._environment, self._share = environment, share
-        self._dropped, self._stored, self._say = dropped, stored, say
+        self._dropped, self._stored, self._too_large = counts
+        self._say = say
         self._waiting: deque[Exchange] = deque()
         self._bytes = 0
         self._lock = threading.Lock()
@@ -64,9 +74,12 @@ class Store:
 
     def offer(self, exchange: Exchange) -> None:
         """Queue a request that ended. Never waits, never raises."""
+        if exchange.is_large:
+            self._too_large(1)
+            return
         size = exchange.size
         with self._lock:
-            if self._bytes + size > MOST_QUEUED or exchange.answer.cut or self._ending.is_set():
+            if self._bytes + size > MOST_QUEUED or self._ending.is_set():
                 size = -1
             else:
                 self._waiting.append(exchange)
@@ -106,10 +119,12 @@ class Store:
         return batch
 
     def _write(self, batch: list[Exchange]) -> None:
-        lines = []
+        lines, large = [], 0
         for exchange in batch:
             try:
                 lines.append(row(exchange, self._environment, self._share).model_dump_json().encode() + b"\n")
+            except TooLarge:
+                large += 1
             except Exception as error:  # noqa: BLE001 - a row that cannot be made must not end the thread
                 self._tell(f"captures: a request could not be stored: {type(error).__name__}")
         try:
@@ -120,8 +135,9 @@ class Store:
             self._tell(f"captures: {error.strerror or error}")
             lines = []
         self._stored(len(lines))
-        if len(lines) < len(batch):
-            self._dropped(len(batch) - len(lines))
+        for count, number in ((self._too_large, large), (self._dropped, len(batch) - large - len(lines))):
+            if number:
+                count(number)
 
     def _tell(self, what: str) -> None:
         """Say it at most once a minute."""

@@ -2,82 +2,132 @@
 
 A name may have several addresses, as a headless Service of Kubernetes has one for each ready pod. Each is a server with
 a release of its own, so while one release replaces another the header still says which of them answered.
+
+The connection on which a server said what it serves stays open. While it is open the same process listens there. Once
+it is closed another one may have taken the address, so the server is asked again before it gets a request.
 """
 
 import asyncio
+import hashlib
+import math
 import socket
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
+import aiohttp
+
 from checks.formats.captures import release_of
+from release.monitoring.gateway.sessions import Reply
 
-if TYPE_CHECKING:
-    from aiohttp import ClientSession
-
-EVERY = 5.0  # seconds between two looks at the addresses, and between two tries of a server that does not answer
-_AGAIN = 15.0  # seconds after which a server is asked again what it serves
+# Seconds between two looks at the addresses, and between two questions to a server. So long its connection stays open.
+EVERY = 2.0
+_KNOWN = 1.0  # seconds for which a server is known that keeps no connection open
 _PATIENCE = {"GET": 10.0, "POST": 60.0}  # seconds to say what is served, and to generate one token
 
 
 @dataclass(eq=False)
 class Server:
-    """One server. ``base``: its URL without a path; ``host``: for the Host header; ``ready``: it has generated."""
+    """One server. ``url``: the upstream that it belongs to; ``base``: its URL without a path; ``host``: for the header.
 
+    ``ready``: it has generated. ``witness``: the connection on which it said what it serves.
+    """
+
+    url: str
     base: str
     host: str
     release: str | None = None
     ready: bool = False
     in_flight: int = 0
     asked: float = 0.0
+    witness: asyncio.BaseTransport | None = None
+    asking: asyncio.Task[None] | None = None
+
+    def forget(self) -> None:
+        """It broke off, or took no connection: it is asked again before it gets another request."""
+        self.ready = False
+        if self.witness is not None:
+            self.witness.close()
+
+    def is_known(self, now: float) -> bool:
+        """Whether the process that listens there is the one that said what it serves."""
+        return now - self.asked < _KNOWN if self.witness is None else not self.witness.is_closing()
 
 
 class Upstreams:
-    """The servers at ``urls``; ``release`` is that of a server which does not say what it serves."""
+    """The servers at ``urls``; ``release`` is that of a server which does not say what it serves.
 
-    def __init__(self, session: "ClientSession", urls: Iterable[str], release: str | None) -> None:
-        self._session, self._urls, self._default = session, [urlsplit(url) for url in urls], release
+    ``weights``: the share of the requests that each URL gets, drawn by a hash; empty: each request goes to the server
+    with the fewest in flight.
+    """
+
+    def __init__(
+        self, session: aiohttp.ClientSession, urls: Sequence[str], release: str | None, weights: Sequence[float] = ()
+    ) -> None:
+        self._session, self._default = session, release
+        self._urls = {url: urlsplit(url) for url in urls}
+        self._weights = dict(zip(urls, weights, strict=True)) if weights else {}
         self.servers: dict[str, Server] = {}
         self.generated = False  # some server has, at some time
 
-    def pick(self, without: Server | None = None) -> Server | None:
-        """The ready server with the fewest requests in flight; another one than ``without``, if there is another."""
-        ready = [each for each in self.servers.values() if each.ready]
-        others = [each for each in ready if each is not without] or ready
-        return min(others, key=lambda each: each.in_flight, default=None)
+    async def pick(self, drawn_by: str) -> Server | None:
+        """The ready server for a request, of which the release is known; None if no server is ready."""
+        while server := self._drawn(drawn_by):
+            if server.is_known(asyncio.get_running_loop().time()):
+                break
+            await asyncio.wait([self._asking(server)], timeout=EVERY)
+            if server.ready:
+                break
+        return server
+
+    def _drawn(self, drawn_by: str) -> Server | None:
+        """A ready server: of the URL that is drawn, the one with the fewest requests in flight."""
+        ready = [server for server in self.servers.values() if server.ready]
+        if self._weights:
+            urls = {server.url for server in ready if self._weights[server.url] > 0}
+            url = min(urls, key=lambda url: -math.log(_draw(url, drawn_by)) / self._weights[url], default=None)
+            ready = [server for server in ready if server.url == url]
+        return min(ready, key=lambda server: (server.in_flight, _draw(server.base, drawn_by)), default=None)
 
     async def watch(self) -> None:
         """Look for servers, for ever."""
         while True:
             await self.look()
-            await asyncio.sleep(EVERY if self.pick() else EVERY / 10)
+            await asyncio.sleep(EVERY if any(server.ready for server in self.servers.values()) else EVERY / 4)
 
     async def look(self) -> None:
-        """Look once: find addresses, forget those that are gone, ask those that are new or were not asked lately."""
-        found: dict[str, Server] = {}
-        for url in self._urls:
+        """Look once: find addresses, forget those that are gone, and ask all of them what they serve."""
+        servers: dict[str, Server] = {}
+        for url, parts in self._urls.items():
             try:
-                bases = await _bases(url)
+                bases = await _bases(parts)
             except OSError:  # a name server that does not answer takes no server away
-                bases = [base for base, server in self.servers.items() if server.host == url.netloc]
-            found |= {base: self.servers.get(base) or Server(base, url.netloc) for base in bases}
-        self.servers = found
-        now = asyncio.get_running_loop().time()
-        due = [each for each in self.servers.values() if not each.ready or now - each.asked > _AGAIN]
-        await asyncio.gather(*(self._ask(server) for server in due))
+                bases = [base for base, server in self.servers.items() if server.url == url]
+            servers |= {base: self.servers.get(base) or Server(url, base, parts.netloc) for base in bases}
+        self.servers = servers
+        if servers:
+            await asyncio.wait([self._asking(server) for server in servers.values()], timeout=EVERY)
+
+    def _asking(self, server: Server) -> asyncio.Task[None]:
+        """The question that is under way; it begins if there is none."""
+        if server.asking is None or server.asking.done():
+            server.asking = asyncio.create_task(self._ask(server))
+        return server.asking
 
     async def _ask(self, server: Server) -> None:
-        """Ask what a server serves, and have it generate a token if it has not yet."""
-        import aiohttp
-
+        """Ask what a server serves, and have it generate a token if it has not yet, or now serves something else."""
         server.asked = asyncio.get_running_loop().time()
         try:
-            model, server.release = await self._identity(server)
+            model, release = await self._identity(server)
+            server.ready = server.ready and release == server.release
+            server.release = release
             server.ready = server.ready or await self._generates(server, model)
             self.generated = self.generated or server.ready
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+        except TimeoutError:
             server.ready = server.ready and server.in_flight > 0  # a busy server may be slow to say who it is
+        except (aiohttp.ClientError, OSError, ValueError, RecursionError):
+            server.forget()
 
     async def _identity(self, server: Server) -> tuple[str | None, str | None]:
         """The server's name of the model, and the release: the end of the folder that it serves."""
@@ -103,12 +153,11 @@ class Upstreams:
 
     async def _json(self, server: Server, method: str, path: str, body: Any = None) -> dict[str, Any]:
         """The answer as a mapping; empty if the server refuses."""
-        import aiohttp
-
         headers = {"Host": server.host} | ({} if body is None else {"Content-Type": "application/json"})
         patience = aiohttp.ClientTimeout(total=_PATIENCE[method])
         url = server.base + path
         async with self._session.request(method, url, json=body, headers=headers, timeout=patience) as reply:
+            server.witness = reply.transport if isinstance(reply, Reply) else None
             value = await reply.json(content_type=None) if reply.status == 200 else None
             return value if isinstance(value, dict) else {}
 
@@ -122,3 +171,9 @@ async def _bases(url: SplitResult) -> list[str]:
     found = await asyncio.get_running_loop().getaddrinfo(url.hostname, port, type=socket.SOCK_STREAM)
     hosts = dict.fromkeys(f"[{each[4][0]}]" if each[0] == socket.AF_INET6 else str(each[4][0]) for each in found)
     return [f"http://{host}:{port}{path}" for host in hosts]
+
+
+def _draw(name: str, drawn_by: str) -> float:
+    """A number in (0, 1] by chance, the same for the same words. Sampling draws another one from the same id."""
+    digest = hashlib.sha256(f"upstream {name} {drawn_by}".encode(errors="surrogateescape")).digest()
+    return (int.from_bytes(digest[:8], "big") + 1) / 2**64
