@@ -62,6 +62,7 @@ class ModelStandIn(StandIn):
         self.seen: list[tuple[str, str, dict[str, str]]] = []
         self.bodies: list[bytes] = []
         self.waiting = 0
+        self.hangs = False  # it says what it serves, and generates nothing
         self.lock = threading.Lock()
         self.connections: set[socket.socket] = set()
 
@@ -101,6 +102,8 @@ class _Handler(Handler):
             return
         self.server.seen.append(("POST", self.path, {name.lower(): value for name, value in self.headers.items()}))
         self.server.bodies.append(raw)
+        while self.server.hangs and not self.server.ending.wait(0.05):
+            pass
         if self.headers.get("Content-Type") != "application/json":  # as FastAPI
             self.reply(422, ERROR)
             return
@@ -140,6 +143,9 @@ class _Handler(Handler):
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         half = len(data) // 2
+        if fault == "mute":  # it begins a stream, and sends nothing
+            self.wfile.write(b"8\r\n: ping\n\n\r\n")
+            self.server.ending.wait(60)
         for start in range(0, len(data), 61):  # pieces that end anywhere, inside a letter too
             if start > half and fault in ("half", "end"):
                 break

@@ -122,7 +122,7 @@ def test_a_log_of_another_tool_becomes_the_row_that_the_gateway_would_have_store
     assert re.fullmatch(r"2026-11-26T16:59:59\.50*Z", said.pop("time"))
     assert said.pop("lockstep.request_id") in ("r1", "e1")
     assert said == {
-        "gen_ai.operation.name": "chat", "gen_ai.response.model": "router",
+        "gen_ai.operation.name": "chat", "gen_ai.provider.name": None, "gen_ai.response.model": "router",
         "gen_ai.input.messages": [{"role": "user", "parts": [{"type": "text", "content": "mail [email]"}]}],
         "gen_ai.output.messages": [{"role": "assistant", "finish_reason": "stop", "parts": [{"type": "text", "content": "to [ip_address]"}]}],
         "gen_ai.usage.input_tokens": 3, "gen_ai.usage.output_tokens": 1, "http.response.status_code": 200,

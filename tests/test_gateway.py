@@ -342,6 +342,8 @@ REFUSED = {
     "a weight below 0": (["http://x=-1"], 14, "is no address of a server"),
     "no header": (["http://x", "--sticky", "a b"], 14, "--sticky: 'a b' is no name of a header"),
     "a release": (["http://x", "--release", "latest"], 14, "'latest' is no digest"),
+    "a provider": (["http://x", "--provider", "a/b"], 14, "--provider: 'a/b'"),
+    "a collector": (["http://x", "--otlp", "http://u:secret@y"], 14, "--otlp: 'y' is no address"),
     "an environment": (["http://x", "--environment", "a/b"], 14, "'a/b'"),
     "buckets": (["http://x", "--buckets", "2,1"], 14, "--buckets: '2,1'"),
     "a file of keys": (["http://x", "--keys", "nowhere"], 14, "nowhere: No such file"),

@@ -6,8 +6,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +21,13 @@ from click.testing import CliRunner
 from release.cli import main
 from tests import gateway_process, programs
 from tests.conftest import REPOSITORY, read_yaml
-from tests.gateway_process import unused_port
+from tests.gateway_process import GatewayProcess, unused_port
+from tests.gateway_requests import ask_all
 from tests.http_standin import Handler, StandIn
 from tests.model_standin import ModelStandIn
 from tests.pipeline_repository import write_params
 
-SECONDS = 40  # that an alert may take
+SECONDS = 120  # that an alert may take: one minute of them is its `for:`
 
 
 class Webhook(StandIn):
@@ -53,11 +57,20 @@ def ports() -> tuple[str, str]:
     return str(unused_port()), str(unused_port())
 
 
-def _up(root: Path, ports: tuple[str, str], *arguments: str) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "release.cli", "-C", str(root), "monitor", "up", *arguments, "--interval", "1"]
+def _up(root: Path, ports: tuple[str, str], *arguments: str, interval: int = 1) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "release.cli", "-C", str(root), "monitor", "up", *arguments]
+    command += ["--interval", str(interval)]
     command += ["--port", ports[0], "--alertmanager-port", ports[1]]
     with (root / "log").open("wb") as log:
         return subprocess.Popen(command, stderr=log, env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
+
+
+def _wait_for_log(root: Path, process: "subprocess.Popen[bytes]", line: bytes) -> None:
+    until, log = time.monotonic() + SECONDS, root / "log"
+    while line not in log.read_bytes():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < until, log.read_text()
+        time.sleep(0.1)
 
 
 def _children(process: "subprocess.Popen[bytes]") -> list[int]:
@@ -78,7 +91,11 @@ def test_the_alert_of_a_faulty_server_reaches_a_webhook_and_ctrl_c_ends_everythi
     for program in ("prometheus", "prometheus-alertmanager"):
         programs.require(program)
     pytest.importorskip("prometheus_client", reason="pip install -c constraints.txt -e '.[gateway]'")
-    with Webhook() as webhook, ModelStandIn() as server, gateway_process.running(server.url, root) as gateway:
+    with (
+        Webhook() as webhook,
+        ModelStandIn() as server,
+        gateway_process.running(server.url, root, "--scrape-interval", "1") as gateway,
+    ):
         url = f"{webhook.url}/T0/secret"
         process = _up(root, ports, gateway.private.removeprefix("http://"), "--webhook", url)
         try:
@@ -113,16 +130,78 @@ def test_the_alert_of_a_faulty_server_reaches_a_webhook_and_ctrl_c_ends_everythi
     assert {path.name for path in root.iterdir()} == {".lockstep", "params.yaml", "log", "gateway.log"}
 
 
+@contextmanager
+def _watched(
+    root: Path, ports: tuple[str, str], *options: str
+) -> "Iterator[tuple[Webhook, ModelStandIn, GatewayProcess]]":
+    """A webhook, a server and a gateway before it, which a real Prometheus scrapes every 5 seconds."""
+    for program in ("prometheus", "prometheus-alertmanager"):
+        programs.require(program)
+    pytest.importorskip("prometheus_client", reason="pip install -c constraints.txt -e '.[gateway]'")
+    with (
+        Webhook() as webhook,
+        ModelStandIn() as server,
+        gateway_process.running(server.url, root, "--scrape-interval", "5", *options) as gateway,
+    ):
+        process = _up(root, ports, gateway.private.removeprefix("http://"), "--webhook", webhook.url, interval=5)
+        try:
+            _wait_for_log(root, process, b"alertmanager: http")
+            yield webhook, server, gateway
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(30)
+
+
+def _alerts(webhook: Webhook, seconds: float) -> set[str]:
+    """The first alerts that arrive within ``seconds``."""
+    until = time.monotonic() + seconds
+    while not webhook.alerts and time.monotonic() < until:
+        time.sleep(0.2)
+    return {alert["labels"]["alertname"] for alert in webhook.alerts}
+
+
+@pytest.mark.slow
+def test_a_burst_of_errors_between_two_scrapes_reaches_a_webhook(root: Path, ports: tuple[str, str]) -> None:
+    """300 of 480 requests fail in about two seconds: the first ones that this gateway has got."""
+    with _watched(root, ports) as (webhook, _, gateway):
+        asked = [(number, "error" if number % 8 < 5 else "none", False) for number in range(480)]
+        assert Counter(answer.status for answer in ask_all(gateway.url, asked)) == {500: 300, 200: 180}
+        assert _alerts(webhook, SECONDS) == {"LockstepAvailabilityBurn"}
+
+
+@pytest.mark.slow
+def test_one_failed_request_of_15_reaches_nobody(root: Path, ports: tuple[str, str]) -> None:
+    """The counters are there before: one request failed at the very start, too."""
+    with _watched(root, ports) as (webhook, _, gateway):
+        ask_all(gateway.url, [(0, "error", False), (1, "none", False)])
+        time.sleep(12)  # two scrapes
+        asked = [(number, "none" if number else "error", False) for number in range(15)]
+        assert Counter(answer.status for answer in ask_all(gateway.url, asked)) == {500: 1, 200: 14}
+        assert _alerts(webhook, SECONDS) == set()
+
+
+@pytest.mark.slow
+def test_a_server_that_hangs_reaches_a_webhook_long_before_its_requests_end(root: Path, ports: tuple[str, str]) -> None:
+    with _watched(root, ports, "--stall", "5") as (webhook, server, gateway):
+        server.hangs = True
+        clients = threading.Thread(
+            target=ask_all, args=(gateway.url, [(number, "none", False) for number in range(20)])
+        )
+        clients.start()
+        assert _alerts(webhook, SECONDS) == {"LockstepNoServer"}
+        assert clients.is_alive()
+        server.hangs = False
+        clients.join()
+
+
 @pytest.mark.slow
 def test_a_program_that_ends_takes_the_other_with_it_and_is_told(root: Path, ports: tuple[str, str]) -> None:
     for program in ("prometheus", "prometheus-alertmanager"):
         programs.require(program)
     process = _up(root, ports)
     try:
-        until, log = time.monotonic() + SECONDS, root / "log"
-        while b"alertmanager: http" not in log.read_bytes() and time.monotonic() < until:
-            assert process.poll() is None, log.read_text()
-            time.sleep(0.1)
+        log = root / "log"
+        _wait_for_log(root, process, b"alertmanager: http")
         pids = _children(process)
         os.kill(pids[1], signal.SIGKILL)
         assert process.wait(30) == 9

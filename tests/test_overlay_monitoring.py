@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from checks import layout
 from checks.config.monitor import Monitor
 from release.cli import main
-from release.monitoring import component, route, rules
+from release.monitoring import component, route, rule_cases, rules
 from release.monitoring.queries import Scope
 from release.overlay import edits, gateway, monitored, overlays, scaling
 from tests import kubernetes_tools, programs, spoil
@@ -89,7 +89,9 @@ def test_it_builds_to_what_promote_accepts_and_the_rules_hold_their_tests(
         assert "replicas" not in server["spec"]
     programs.require("promtool")
     (tmp_path / "rules.yaml").write_text(dumped(found["PrometheusRule"]["spec"]))
-    (tmp_path / "tests.yaml").write_text(dumped(rules.tests(STAGING, Monitor.model_validate(monitor), "rules.yaml")))
+    (tmp_path / "tests.yaml").write_text(
+        dumped(rule_cases.tests(STAGING, Monitor.model_validate(monitor), "rules.yaml"))
+    )
     done = subprocess.run(["promtool", "test", "rules", "tests.yaml"], cwd=tmp_path, capture_output=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -171,7 +173,7 @@ COMMAND = "`lockstep monitor component staging` writes it from the section monit
 REFUSED: dict[str, tuple[spoil.Spoil, str]] = {
     "an edited rule": (spoil.replace(f"{HOME}/prometheusrule.yaml", "> 0.144", "> 0.9"), f"PrometheusRule gateway: spec.groups.*: {COMMAND}"),
     "a patched rule": (
-        patched("PrometheusRule", {"op": "replace", "path": "/spec/groups/1/rules/0/expr", "value": "vector(0) > 1"}),
+        patched("PrometheusRule", {"op": "replace", "path": "/spec/groups/0/rules/0/expr", "value": "vector(0) > 1"}),
         f"PrometheusRule gateway: spec.groups.*: {COMMAND}",
     ),
     "an edited rule by another name of its folder": (
@@ -179,7 +181,7 @@ REFUSED: dict[str, tuple[spoil.Spoil, str]] = {
         f"PrometheusRule gateway: spec.groups.*: {COMMAND}",
     ),
     "a rule less": (
-        patched("PrometheusRule", {"op": "remove", "path": "/spec/groups/1"}), "PrometheusRule gateway: spec.groups"
+        patched("PrometheusRule", {"op": "remove", "path": "/spec/groups/0/rules/0"}), "PrometheusRule gateway: spec.groups"
     ),
     "no rules": (
         lambda tree: edit(tree, HOME, lambda own: own.update(resources=["podmonitor.yaml"])),

@@ -125,6 +125,18 @@ class Monitor(Section):
     ] = 1.0
     confidence: Annotated[float, Field(gt=0.5, lt=1, description="of a pass, and of each bound in the report")] = 0.95
     objectives: Objectives = Objectives()
+    least_errors: Annotated[
+        Positive,
+        Field(le=1000, description="fewest requests that miss an objective, in the long window of an alert, to page"),
+    ] = 10
+    runbook: Annotated[
+        str,
+        Field(
+            pattern=r"^[^\s#<>\"]+$",
+            max_length=300,
+            description="address of the page that says what to do about each alert; #NAME is added, in lower case",
+        ),
+    ] = "docs/how-to/alerts.md"
     drift: Drift = Drift()
     margin: Annotated[
         Share,

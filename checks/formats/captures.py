@@ -3,7 +3,8 @@
 Names follow OpenTelemetry's conventions for generative AI where they have one; ours begin with ``lockstep.``. Texts are
 redacted before a row is made. An example, one line in a file:
 
-{"time": "2026-11-26T16:20:00.123456Z", "gen_ai.operation.name": "chat", "gen_ai.response.model": "router",
+{"time": "2026-11-26T16:20:00.123456Z", "gen_ai.operation.name": "chat", "gen_ai.provider.name": "vllm",
+ "gen_ai.response.model": "router",
  "gen_ai.input.messages": [{"role": "user", "parts": [{"type": "text", "content": "create a group"}]}],
  "gen_ai.output.messages": [{"role": "assistant", "parts": [{"type": "text", "content": "az group create"}],
  "finish_reason": "stop"}], "gen_ai.usage.input_tokens": 11, "gen_ai.usage.output_tokens": 4,
@@ -92,6 +93,8 @@ class Capture(Record):
 
     time: _Time  # when the request arrived
     operation: Annotated[Literal["chat", "text_completion"], Field(alias="gen_ai.operation.name")]
+    # What runs the model, such as vllm; None: another tool recorded the request.
+    provider: Annotated[str | None, Field(alias="gen_ai.provider.name", max_length=60)] = None
     model: Annotated[str | None, Field(alias="gen_ai.response.model")] = None  # as the server calls it
     input_messages: Annotated[tuple[InputMessage, ...], Field(alias="gen_ai.input.messages")]
     output_messages: Annotated[tuple[OutputMessage, ...], Field(alias="gen_ai.output.messages")] = ()

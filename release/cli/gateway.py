@@ -21,6 +21,17 @@ _PORT = click.IntRange(1, 65535)
     "--metrics-port", type=_PORT, default=9464, show_default=True, help="Port of /metrics, /ready and /health."
 )
 @click.option(
+    "--scrape-interval", type=Number(0, 300), default=60.0, show_default=True,
+    help="Longest seconds between two scrapes: counters of a new release stay 0 until they were scraped once.",
+)  # fmt: skip
+@click.option(
+    "--otlp", metavar="URL", help="An OpenTelemetry collector that gets metrics by OTLP over HTTP too. Default: none."
+)
+@click.option(
+    "--provider", default="lockstep", show_default=True,
+    help="What runs the model, such as vllm: gen_ai.provider.name in rows and OTLP.",
+)  # fmt: skip
+@click.option(
     "--environment", default="local", show_default=True, help="Name of the environment, for metrics and rows."
 )
 @click.option(
@@ -43,6 +54,14 @@ _PORT = click.IntRange(1, 65535)
 @click.option(
     "--deadline", type=Number(0, 3600, min_open=True), default=600.0, show_default=True,
     help="Seconds for a whole answer; then 504, or a stream is broken off.",
+)  # fmt: skip
+@click.option(
+    "--first-token", type=Number(0, 3600, min_open=True), default=120.0, show_default=True,
+    help="Seconds for the first text of a stream that the server has begun; then it is broken off.",
+)  # fmt: skip
+@click.option(
+    "--stall", type=Number(0, 3600, min_open=True), default=60.0, show_default=True,
+    help="A server with requests that sends no text for so long must generate a token as fast, or gets no more.",
 )  # fmt: skip
 @click.option(
     "--drain", type=Number(0, 3600), default=30.0, show_default=True,

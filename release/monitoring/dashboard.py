@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from checks.config.monitor import Monitor
-from release.monitoring import queries
+from release.monitoring import queries, rules
 from release.monitoring.queries import WINDOW, Scope, metric
 
 _SPAN = "$__rate_interval"
@@ -16,7 +16,11 @@ _SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 def dashboard(of: Scope, monitor: Monitor) -> dict[str, Any]:
     """The dashboard, for `POST /api/dashboards/db` or a folder that Grafana watches. Raises as ``objectives``."""
     panels = [
-        _panel(f"{each.says}, of which {each.budget:.3g} may be", "percentunit", {each.name: each.ratio})
+        _panel(
+            f"{each.says}, of which {each.budget:.3g} may be",
+            "percentunit",
+            {each.name: f"{rules.record(each, rules.RATIO, '5m')}{queries.selector(of)}"},
+        )
         for each in queries.objectives(of, monitor.objectives)
     ]
     panels += _traffic(of)
@@ -75,6 +79,7 @@ def _traffic(of: Scope) -> list[dict[str, Any]]:
         return {"{{release}}": f"sum by (release) (rate({metric(name, of)}[{WINDOW}])) / {answers}"}
 
     return [
+        _panel("requests by outcome", "reqps", rate("outcomes_total", "outcome")),
         _panel("requests by code", "reqps", rate("requests_total", "code")),
         _panel("requests by release", "reqps", rate("requests_total", "release")),
         _panel("answers by reason of their end", "reqps", rate("requests_total", "finish_reason")),
@@ -83,10 +88,15 @@ def _traffic(of: Scope) -> list[dict[str, Any]]:
         _panel("seconds between tokens", "s", quantiles("inter_token_seconds")),
         _panel("tokens", "short", rate("tokens_total", "direction")),
         _panel("requests in flight", "short", {"{{release}}": f"sum by (release) ({metric('in_flight', of)})"}),
+        _panel(
+            "requests at a server that sent nothing for so many seconds", "short",
+            {"{{after}}": f"sum by (after) ({metric('silent_requests', of)}) > 0"},
+        ),
+        _panel("servers", "short", {"{{state}}": f"sum by (state) ({metric('servers', of)})"}),
         _panel("share of refusals", "percentunit", share("refusals_total")),
         _panel("share of answers that repeat themselves", "percentunit", share("repetitive_total")),
         _panel("dropped captures", "short", rate("captures_dropped_total", "release")),
-    ]
+    ]  # fmt: skip
 
 
 def _gpus(of: Scope, labels: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from checks import layout
 from checks.config.monitor import Objectives
 from checks.errors import ParamsRefused
+from release.monitoring.gateway.outcomes import ANSWERS, FAILURES
 from release.monitoring.gateway.settings import SECONDS
 
 WINDOW = "WINDOW"
@@ -32,7 +33,7 @@ BY = ", ".join(Scope._fields)
 
 
 class Objective(NamedTuple):
-    """An objective: ``bad`` requests among ``all`` of them, as expressions per second, and the budget for them.
+    """An objective: ``bad`` requests among ``all`` of them in a window, and the budget for them.
 
     ``histogram``: the one with a bucket of ``seconds``, without which ``bad`` is empty; None: requests are counted.
     """
@@ -44,11 +45,6 @@ class Objective(NamedTuple):
     all: str
     histogram: str | None = None
     seconds: float = 0.0
-
-    @property
-    def ratio(self) -> str:
-        """The share of bad requests; 0 where there is none among some."""
-        return f"({self.bad} or 0 * {self.all}) / ({self.all} > 0)"
 
 
 def selector(of: Scope, *more: str) -> str:
@@ -68,11 +64,8 @@ def bucket(histogram: str, of: Scope, seconds: float) -> str:
 
 def objectives(of: Scope, wanted: Objectives) -> Iterator[Objective]:
     """Every objective that is set. Raises ParamsRefused for seconds that no bucket of the gateway ends at."""
-    counted = _rate(metric("requests_total", of, 'code!="499"'))
     if wanted.availability is not None:
-        failed = metric("requests_total", of, 'code=~"5..|429"')
-        broken = metric("requests_total", of, 'code=~"2.."', 'finish_reason="error"')
-        bad = f"sum by ({BY}) (rate({failed}[{WINDOW}]) or rate({broken}[{WINDOW}]))"
+        bad, counted = _outcomes(of, *FAILURES), _outcomes(of, *FAILURES, *ANSWERS)
         yield Objective("availability", "requests without a whole answer", 1 - wanted.availability, bad, counted)
     for name, histogram, field in (
         ("latency", "request_seconds", "latency"),
@@ -86,15 +79,19 @@ def objectives(of: Scope, wanted: Objectives) -> Iterator[Objective]:
                 "so no rule can count it",
                 f"use one of {', '.join(f'{each:g}' for each in SECONDS)}",
             )
-        all_ = _rate(metric(f"{histogram}_count", of))
-        bad = f"({all_} - {_rate(bucket(histogram, of, within.seconds))})"
+        all_ = increase(metric(f"{histogram}_count", of))
+        bad = f"{all_} - {increase(bucket(histogram, of, within.seconds))}"
         says = f"requests slower than {within.seconds:g} s"
         yield Objective(name, says, 1 - within.share, bad, all_, histogram, within.seconds)
     if wanted.whole_answers is not None:
-        cut = _rate(metric("requests_total", of, 'finish_reason="length"'))
-        answered = _rate(metric("requests_total", of, 'code=~"2.."'))
+        cut, answered = _outcomes(of, "cut_off"), _outcomes(of, *ANSWERS)
         yield Objective("whole_answers", "answers that are cut off", 1 - wanted.whole_answers, cut, answered)
 
 
-def _rate(series: str) -> str:
-    return f"sum by ({BY}) (rate({series}[{WINDOW}]))"
+def increase(series: str) -> str:
+    """How much counters have grown in a window."""
+    return f"sum by ({BY}) (increase({series}[{WINDOW}]))"
+
+
+def _outcomes(of: Scope, *names: str) -> str:
+    return increase(metric("outcomes_total", of, f'outcome=~"{"|".join(names)}"'))

@@ -33,12 +33,17 @@ class Options(NamedTuple):
     port: int
     metrics_port: int
     environment: str
+    scrape_interval: float
+    otlp: str | None
+    provider: str
     release: str | None
     captures: str | None
     sample: float
     max_body: int
     max_concurrent: int
     deadline: float
+    first_token: float
+    stall: float
     drain: float
     keys: Path | None
     sticky: str | None
@@ -71,6 +76,8 @@ def gateway(root: Path, options: Options, say: Callable[[str], None]) -> None:
     captures cannot be written.
     """
     settings = _settings(root, options)
+    if settings.otlp is not None:
+        _has_exporter()
     try:
         from release.monitoring.gateway import run
     except ModuleNotFoundError as error:
@@ -81,14 +88,16 @@ def gateway(root: Path, options: Options, say: Callable[[str], None]) -> None:
 
 
 def _settings(root: Path, options: Options) -> Settings:
-    if not ENVIRONMENT.fullmatch(options.environment):
-        raise ServingRefused(f"--environment: {options.environment!r}", "use letters, digits, dots and hyphens")
+    for option, text in (("--environment", options.environment), ("--provider", options.provider)):
+        if not ENVIRONMENT.fullmatch(text):
+            raise ServingRefused(f"{option}: {text!r}", "use letters, digits, dots and hyphens")
     urls = _upstreams(options.upstreams)
     if options.sticky is not None and not _HEADER.fullmatch(options.sticky):
         raise ServingRefused(f"--sticky: {options.sticky!r} is no name of a header", "write it as X-Session-Id")
     given = options._asdict()
     given |= {
         "upstreams": tuple(urls),
+        "otlp": None if options.otlp is None else _address("--otlp", options.otlp),
         "weights": tuple(weight for weight in urls.values() if weight is not None),
         "release": None if options.release is None else _release(options.release),
         "spool": root / _SPOOL if options.captures and "://" in options.captures else root,
@@ -105,7 +114,7 @@ def _upstreams(words: Sequence[str]) -> dict[str, float | None]:
     urls: dict[str, float | None] = {}
     for word in words:
         match = _WEIGHTED.fullmatch(word)
-        url = _upstream(match[1] if match else word)
+        url = _address("URL", match[1] if match else word).removesuffix("/v1")  # /v1: as clients write it
         if url in urls:
             raise ServingRefused(f"URL: {url} is there twice", "name each server once")
         urls[url] = float(match[2]) if match else None
@@ -117,7 +126,7 @@ def _upstreams(words: Sequence[str]) -> dict[str, float | None]:
     return urls
 
 
-def _upstream(text: str) -> str:
+def _address(name: str, text: str) -> str:
     url = urlsplit(text)
     try:
         is_one = url.scheme in ("http", "https") and bool(url.hostname) and "=" not in url.netloc and url.port != 0
@@ -125,9 +134,9 @@ def _upstream(text: str) -> str:
         is_one = False
     if not is_one or url.username or url.query or url.fragment:
         raise ServingRefused(
-            f"URL: {text.rpartition('@')[2]!r} is no address of a server", "write it as http://HOST:PORT"
+            f"{name}: {text.rpartition('@')[2]!r} is no address of a server", "write it as http://HOST:PORT"
         )
-    return f"{url.scheme}://{url.netloc}{url.path.rstrip('/').removesuffix('/v1')}"  # /v1: as clients write it
+    return f"{url.scheme}://{url.netloc}{url.path.rstrip('/')}"
 
 
 def _release(text: str) -> str:
@@ -175,6 +184,17 @@ def _buckets(option: str, text: str | None, default: tuple[float, ...]) -> tuple
     if not found or list(found) != sorted(set(found)) or not 0 < found[0] <= found[-1] < float("inf"):
         raise ServingRefused(f"{option}: {text!r}", "write rising numbers of seconds, as 0.1,0.5,2")
     return found
+
+
+def _has_exporter() -> None:
+    """Refuse before anything starts if OpenTelemetry's exporter is missing."""
+    try:
+        import opentelemetry.exporter.otlp.proto.http.metric_exporter  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise MachineRefused(
+            f"--otlp: the package {error.name} is not installed",
+            "pip install -c constraints.txt -e '.[gateway,otel]'",
+        ) from error
 
 
 def _has_file_system(url: str) -> None:

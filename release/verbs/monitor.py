@@ -12,7 +12,7 @@ from checks.config import params_file
 from checks.config.monitor import Monitor
 from checks.errors import ParamsRefused, ServingRefused
 from checks.text import redact
-from release.monitoring import component, dashboard, local, rules
+from release.monitoring import component, dashboard, local, rule_cases, rules
 from release.monitoring.queries import Scope
 from release.overlay import edits, monitored, scaling
 from release.overlay.sources import OWN
@@ -128,7 +128,7 @@ def _is_address(text: str) -> bool:
 def _write(folder: Path, of: Scope, monitor: Monitor) -> tuple[Path, ...]:
     made = {
         RULES: plain_yaml.dump(rules.rules(of, monitor)),
-        TESTS: plain_yaml.dump(rules.tests(of, monitor, RULES)),
+        TESTS: plain_yaml.dump(rule_cases.tests(of, monitor, RULES)),
         DASHBOARD: json.dumps(dashboard.dashboard(of, monitor), indent=2) + "\n",
     }
     for name, text in made.items():

@@ -7,6 +7,8 @@ that breaks off on its way is broken for the client too, and never looks complet
 import asyncio
 import hashlib
 import hmac
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import aiohttp
@@ -15,8 +17,9 @@ from aiohttp import web
 from release.monitoring.gateway import refusals
 from release.monitoring.gateway.answers import Events, whole
 from release.monitoring.gateway.connections import Connection
-from release.monitoring.gateway.forward import Forwarder, headers_of, id_of, new_id
+from release.monitoring.gateway.forward import Forwarder, Sent, headers_of, id_of, new_id
 from release.monitoring.gateway.metrics import Metrics
+from release.monitoring.gateway.outcomes import GONE, outcome_of
 from release.monitoring.gateway.refusals import Refused, Rejected
 from release.monitoring.gateway.rows import Exchange, sampled
 from release.monitoring.gateway.settings import Settings
@@ -24,13 +27,15 @@ from release.monitoring.gateway.store import Store
 from release.monitoring.gateway.upstreams import Upstreams
 
 CHAT, COMPLETIONS, MODELS = "/v1/chat/completions", "/v1/completions", "/v1/models"
-GONE = 499  # as nginx calls it: the client went away
 _METHODS = {CHAT: "POST", COMPLETIONS: "POST", MODELS: "GET"}
 _BODY = 60.0  # seconds for a whole body
+_LOGGED = ("upstream_error", "timeout")  # outcomes of which each request has a line in the log
 
 
 class Gateway:
-    """The handlers. ``ending``: SIGTERM came; requests that have been sent are answered still."""
+    """The handlers. ``ending``: SIGTERM came; requests that have been sent are answered still. ``say`` gets a line for
+    each request that a server broke off or did not answer in time.
+    """
 
     def __init__(
         self,
@@ -39,8 +44,10 @@ class Gateway:
         upstreams: Upstreams,
         metrics: Metrics,
         store: Store | None,
+        say: Callable[[str], None],
     ) -> None:
         self._settings, self._upstreams, self._metrics, self._store = settings, upstreams, metrics, store
+        self._say = say
         unread = frozenset({"authorization"} if settings.keys else ())
         self._forwarder = Forwarder(session, upstreams, metrics, unread, settings.sticky)
         self._running: dict[asyncio.Task[object], Exchange] = {}  # whole requests that are being answered
@@ -77,13 +84,13 @@ class Gateway:
                 return web.Response(text="alive\n")
             case "/ready" if self.ending:
                 return web.Response(status=503, text="ending\n")
-            case "/ready" if not self._upstreams.generated:
-                return web.Response(status=503, text="no server has generated yet\n")
+            case "/ready" if not any(server.ready for server in self._upstreams.servers.values()):
+                return web.Response(status=503, text="no server generates\n")
             case "/ready":
                 return web.Response(text="ready\n")
             case "/metrics":
                 kind = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
-                return web.Response(body=self._metrics.text(), headers=kind)
+                return web.Response(body=self._metrics.text(self._upstreams.servers.values()), headers=kind)
         return web.Response(status=404, text="GET /health, /ready or /metrics\n")
 
     def failed(self, status: int) -> web.Response:
@@ -123,7 +130,9 @@ class Gateway:
 
     async def _complete(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
         is_chat = request.rel_url.raw_path == CHAT
-        exchange = Exchange(datetime.now(UTC), request_id, "chat" if is_chat else "text_completion")
+        exchange = Exchange(
+            datetime.now(UTC), request_id, "chat" if is_chat else "text_completion", provider=self._settings.provider
+        )
         began = asyncio.get_running_loop().time()
         if not self._is_full():
             exchange.body = await self._body(request)
@@ -133,13 +142,15 @@ class Gateway:
             if self._is_full():
                 raise _too_many()
             self._running[task] = exchange
+            self._metrics.began(exchange)
             async with asyncio.timeout(self._settings.deadline):
                 return await self._passed(request, exchange, began)
         except Refused as refused:
             exchange.status, exchange.error = refused.status, refused.error
+            exchange.cause = type(refused.__cause__).__name__ if refused.__cause__ else None
             return refusals.answer(refused, exchange.request_id, exchange.release)
         except TimeoutError:
-            exchange.error = "timeout"
+            exchange.error, exchange.cause = "timeout", exchange.cause or "the deadline"
             if (response := _connection(request).response) is not None:
                 return _broken(request, response)
             exchange.status = 504
@@ -171,6 +182,12 @@ class Gateway:
         """Count and store a request that ended; whatever fails here, the answer has been given."""
         try:
             self._metrics.ended(exchange)
+            if (reason := outcome_of(exchange)) in _LOGGED:
+                self._say(
+                    f"gateway: {exchange.status} {reason}: request {exchange.request_id}, "
+                    f"release {exchange.release or '-'}, server {exchange.upstream or '-'}, "
+                    f"after {exchange.seconds:.3f} s, cause {exchange.cause or '-'}"
+                )
             if self._store and sampled(exchange.request_id, self._settings.sample):
                 self._store.offer(exchange)
         except Exception:  # noqa: BLE001 - nothing of it may reach the client
@@ -180,9 +197,11 @@ class Gateway:
         async with self._forwarder.sent(request, exchange.body, exchange.request_id, exchange) as sent:
             headers = headers_of(sent, exchange.request_id)
             if sent.reply.content_type == "text/event-stream":
-                return await self._streamed(request, exchange, sent.reply, headers, began)
+                return await self._streamed(request, exchange, sent, headers, began)
             try:
                 data = await sent.reply.read()
+                sent.server.heard = time.monotonic()
+                self._metrics.spoke(exchange)
             except aiohttp.ClientError as error:
                 raise Refused(502, "upstream_error", "the server broke off its answer") from error
         exchange.answer = whole(data)
@@ -233,11 +252,12 @@ class Gateway:
         self,
         request: web.BaseRequest,
         exchange: Exchange,
-        reply: aiohttp.ClientResponse,
+        sent: Sent,
         headers: list[tuple[str, str]],
         began: float,
     ) -> web.StreamResponse:
         """Pass a stream on as it comes, and read it beside."""
+        reply = sent.reply
         response = _connection(request).response = web.StreamResponse(status=reply.status, headers=headers)
         if self.ending:
             response.force_close()
@@ -246,9 +266,14 @@ class Gateway:
         events, loop, latest = Events(exchange.answer), asyncio.get_running_loop(), None
         while True:
             try:
-                data = await reply.content.readany()
-            except aiohttp.ClientError:
-                exchange.error = "upstream_error"
+                reading = reply.content.readany()
+                first = began + self._settings.first_token - loop.time()
+                data = await (reading if latest is not None else asyncio.wait_for(reading, first))
+            except TimeoutError:
+                exchange.cause = "no first token"
+                raise
+            except aiohttp.ClientError as error:
+                exchange.error, exchange.cause = "upstream_error", type(error).__name__
                 return _broken(request, response)
             if not data:
                 break
@@ -260,9 +285,12 @@ class Gateway:
                 else:
                     self._metrics.between(exchange.release, now - latest)
                 latest = now
+                sent.server.heard = now
+                self._metrics.spoke(exchange)
         await response.write_eof()
         if exchange.answer.failed or not exchange.answer.complete:
             exchange.error = "upstream_error"
+            exchange.cause = "an event says error" if exchange.answer.failed else "no end of the stream"
         return response
 
 

@@ -1,6 +1,7 @@
 """Sends a request to a server: which one, with which headers, and how often."""
 
 import re
+import time
 import uuid
 from collections.abc import AsyncIterator, Mapping, Set
 from contextlib import asynccontextmanager
@@ -81,7 +82,8 @@ class Forwarder:
                 self._metrics.retried()
             release = server.release
             if exchange:
-                exchange.release = release
+                exchange.release, exchange.upstream = release, server.base
+                exchange.heard = time.monotonic()
             self._count(server, release, 1)
             try:
                 reply = await self._session.request(
@@ -103,6 +105,8 @@ class Forwarder:
         raise Refused(503, "no_server", "no server is ready", **{"Retry-After": "5"})
 
     def _count(self, server: Server, release: str | None, number: int) -> None:
+        if server.in_flight == 0:
+            server.heard = time.monotonic()
         server.in_flight += number
         self._metrics.entered(release, number)
 

@@ -1,6 +1,12 @@
-"""What Prometheus is told of the requests. All metrics have the labels environment and release."""
+"""Counts requests for Prometheus, by environment and release; requests that wait and servers by environment.
 
-from typing import Any
+A counter that is first scraped with its first errors has no increase, so no rule would see them. Therefore every series
+of a rule is exported as soon as its release is known, and stays 0 until it must have been scraped.
+"""
+
+import time
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 from prometheus_client import (
     CollectorRegistry,
@@ -13,8 +19,10 @@ from prometheus_client import (
 )
 
 from checks.data import signals
+from release.monitoring.gateway.outcomes import OUTCOMES, Outcome, outcome_of
 from release.monitoring.gateway.rows import Exchange
 from release.monitoring.gateway.settings import Settings
+from release.monitoring.gateway.upstreams import Server
 
 UNKNOWN = "unknown"  # release: no server answered, or it does not say what it serves
 # Reasons by which OpenAI, vLLM, TGI and transformers end an answer; others would be labels without a bound.
@@ -23,6 +31,16 @@ _FINISHES = frozenset(
 )
 _CHARACTERS = (10, 30, 100, 300, 1000, 3000, 10000, 30000)
 _LABELS = ("environment", "release")
+_SCRAPES = 1.25  # intervals within which a scrape is certain
+
+
+class _Ended(NamedTuple):
+    """What rules ask of a request that ended."""
+
+    release: str
+    outcome: Outcome
+    seconds: float
+    first: float | None
 
 
 class Metrics:
@@ -39,6 +57,7 @@ class Metrics:
             return kind(f"lockstep_gateway_{name}", text, (*labels, *_LABELS), registry=self.registry, **more)
 
         seconds, token = settings.seconds, settings.token_seconds
+        self._outcomes = make(Counter, "outcomes", "Requests by what became of them.", "outcome")
         self._requests = make(Counter, "requests", "Requests that ended.", "code", "finish_reason")
         self._seconds = make(Histogram, "request_seconds", "From arrival to the end.", buckets=seconds)
         self._first = make(Histogram, "time_to_first_token_seconds", "Of streams: to the first text.", buckets=seconds)
@@ -54,12 +73,86 @@ class Metrics:
         self._repetitive = make(Counter, "repetitive", "Answers that repeat themselves.")
         self._labelled = make(Counter, "known_labels", "Answers that are one of the known labels.")
         self._length = make(Histogram, "answer_characters", "Length of answers.", buckets=_CHARACTERS)
-        self._dropped.labels(self._environment, self.release)  # an alert on its increase needs a first value
+        self._silent = Gauge(
+            "lockstep_gateway_silent_requests", "Requests at a server from which no text came for so many seconds.",
+            ("after", "environment"), registry=self.registry,
+        )  # fmt: skip
+        self._last_text = Gauge(
+            "lockstep_gateway_last_text_seconds", "Unix time at which a server last sent text.",
+            ("environment",), registry=self.registry,
+        )  # fmt: skip
+        self._servers = Gauge(
+            "lockstep_gateway_servers", "Servers that take requests (ready), and that do not (out).",
+            ("state", "environment"), registry=self.registry,
+        )  # fmt: skip
+        self._telemetry = None
+        if settings.otlp is not None:
+            from release.monitoring.gateway.telemetry import Telemetry
 
-    def text(self) -> bytes:
-        """The metrics in Prometheus' text format."""
-        found: bytes = generate_latest(self.registry)
-        return found
+            self._telemetry = Telemetry(settings.otlp, settings.environment)
+        self._bounds = settings.seconds
+        self._open: dict[int, Exchange] = {}
+        self._zero_seconds = _SCRAPES * settings.scrape_interval
+        self._counted: dict[str, float] = {}  # releases, and since when on the clock of time.monotonic
+        self._uncounted: list[_Ended] = []
+        self.count_release(self.release)
+        self.spoke(None)
+
+    def text(self, servers: Iterable[Server] = ()) -> bytes:
+        """Return the metrics in Prometheus' text format, with the state of ``servers`` and their releases."""
+        states = {"ready": 0, "out": 0}
+        for server in servers:
+            states["ready" if server.ready else "out"] += 1
+            if server.release is not None:
+                self.count_release(server.release)
+        for state, number in states.items():
+            self._servers.labels(state, self._environment).set(number)
+        uncounted, self._uncounted = self._uncounted, []
+        for ended in uncounted:
+            self._count(ended)
+        now = time.monotonic()
+        silences = [now - exchange.heard for exchange in self._open.values() if exchange.upstream is not None]
+        for bound in self._bounds:
+            self._silent.labels(f"{bound:g}", self._environment).set(sum(silence > bound for silence in silences))
+        text: bytes = generate_latest(self.registry)
+        return text
+
+    def stop(self) -> None:
+        """Send what a collector lacks."""
+        if self._telemetry is not None:
+            self._telemetry.stop()
+
+    def count_release(self, release: str) -> None:
+        """Export every series that a rule asks for at 0, unless the release is counted already."""
+        if release in self._counted:
+            return
+        self._counted[release] = time.monotonic()
+        for name in OUTCOMES:
+            self._outcomes.labels(name, self._environment, release)
+        for metric in (self._seconds, self._first, self._dropped):
+            metric.labels(self._environment, release)
+
+    def _count(self, ended: _Ended) -> None:
+        """Count what rules ask for: now, or once it was exported at 0 for long enough."""
+        if time.monotonic() - self._counted[ended.release] < self._zero_seconds:
+            self._uncounted.append(ended)
+            return
+        labels = (self._environment, ended.release)
+        self._outcomes.labels(ended.outcome, *labels).inc()
+        if ended.outcome != "client_error":  # refused at once: it says nothing about the server's speed
+            self._seconds.labels(*labels).observe(ended.seconds)
+        if ended.first is not None:
+            self._first.labels(*labels).observe(ended.first)
+
+    def spoke(self, exchange: Exchange | None) -> None:
+        """Text came from a server, for a request."""
+        self._last_text.labels(self._environment).set(time.time())
+        if exchange is not None:
+            exchange.heard = time.monotonic()
+
+    def began(self, exchange: Exchange) -> None:
+        """Watch a request until it ends."""
+        self._open[id(exchange)] = exchange
 
     def entered(self, release: str | None, number: int) -> None:
         """``number``: 1 as a request is sent to a server, -1 as it ends."""
@@ -91,14 +184,16 @@ class Metrics:
 
     def ended(self, exchange: Exchange) -> None:
         """Count a request that ended."""
+        self._open.pop(id(exchange), None)
+        if self._telemetry is not None:
+            self._telemetry.ended(exchange)
         self.release = exchange.release or self.release
+        self.count_release(self.release)
+        self._count(_Ended(self.release, outcome_of(exchange), exchange.seconds, exchange.first))
         where = (self._environment, self.release)
         answer = exchange.answer
         finish = "error" if exchange.error else answer.finish or "none"
         self._requests.labels(str(exchange.status), finish if finish in _FINISHES else "other", *where).inc()
-        self._seconds.labels(*where).observe(exchange.seconds)
-        if exchange.first is not None:
-            self._first.labels(*where).observe(exchange.first)
         out = answer.pieces if answer.output_tokens is None else answer.output_tokens
         for direction, tokens in (("in", answer.input_tokens), ("out", out)):
             if tokens:

@@ -26,7 +26,12 @@ class TooLarge(Exception):  # noqa: N818 - no malfunction: a row is not stored
 
 @dataclass
 class Exchange:
-    """One request and what became of it. ``body``: the request as it came; ``error``: why no whole answer was given."""
+    """One request and what became of it. ``body``: the request as it came; ``error``: why no whole answer was given.
+
+    ``upstream``: the address of the server that got it. ``cause``: the exception behind ``error``. ``heard``: when the
+    server's latest text came, or the request was sent, on the clock of ``time.monotonic``. ``provider``: what runs the
+    model, as OpenTelemetry calls it.
+    """
 
     time: datetime
     request_id: str
@@ -38,6 +43,10 @@ class Exchange:
     answer: Answer = field(default_factory=Answer)
     seconds: float = 0.0
     first: float | None = None
+    upstream: str | None = None
+    cause: str | None = None
+    provider: str | None = None
+    heard: float = 0.0
 
     @property
     def size(self) -> int:
@@ -72,6 +81,7 @@ def row(exchange: Exchange, environment: str, share: float) -> captures.Capture:
     return captures.Capture(
         time=exchange.time,
         operation=exchange.operation,
+        provider=exchange.provider,
         model=_plain(exchange.answer.model, redactor),
         input_messages=tuple(_prompt(exchange.body, redactor)),
         output_messages=tuple(

@@ -36,10 +36,13 @@ class Settings(NamedTuple):
     ``release``: of a server that does not say what it serves. ``captures``: a folder, or a URL of fsspec such as
     s3://bucket/captures; None: nothing is stored. ``spool``: the folder where files lie until they are at that URL.
     ``sample``: the share of requests that is stored. ``max_body``: bytes of a request. ``max_concurrent``: requests
-    in flight. ``deadline``: seconds for a whole answer. ``drain``: seconds that requests in flight have after
-    SIGTERM. ``keys``: reads the SHA-256 of each API key; None: anyone may ask. ``weights``: the share of the requests
-    that each of the upstreams gets, drawn by a hash of the request's id, or of the header ``sticky``; empty: the
-    server with the fewest requests in flight gets each. ``labels``: valid answers, to count.
+    in flight. ``deadline``: seconds for a whole answer. ``first_token``: seconds for the first text of a stream that
+    the server has begun. ``stall``: seconds without any text from a server with requests, after which it must generate
+    a token to get more. ``scrape_interval``: longest seconds between two scrapes of the metrics. ``otlp``: URL of an
+    OpenTelemetry collector that gets metrics too. ``provider``: what runs the model. ``drain``: seconds that requests
+    in flight have after SIGTERM. ``keys``: reads the SHA-256 of each API key; None: anyone may ask. ``weights``: the
+    share of the requests that each of the upstreams gets, drawn by a hash of the request's id, or of the header
+    ``sticky``; empty: the server with the fewest requests in flight gets each. ``labels``: valid answers, to count.
     """
 
     upstreams: tuple[str, ...]
@@ -54,6 +57,11 @@ class Settings(NamedTuple):
     max_body: int = 4 << 20
     max_concurrent: int = 256
     deadline: float = 600.0
+    scrape_interval: float = 60.0
+    otlp: str | None = None
+    provider: str = "lockstep"
+    first_token: float = 120.0
+    stall: float = 60.0
     drain: float = 30.0
     keys: Callable[[], tuple[str, ...]] | None = None
     weights: tuple[float, ...] = ()

@@ -5,13 +5,18 @@ a release of its own, so while one release replaces another the header still say
 
 The connection on which a server said what it serves stays open. While it is open the same process listens there. Once
 it is closed another one may have taken the address, so the server is asked again before it gets a request.
+
+A server that has stalled takes no more requests: no text came from it for ``stall`` seconds while requests waited, and
+then it did not generate a token for the gateway in as many seconds. It is asked again and again, and comes back once it
+generates.
 """
 
 import asyncio
 import hashlib
 import math
 import socket
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -24,14 +29,16 @@ from release.monitoring.gateway.sessions import Reply
 # Seconds between two looks at the addresses, and between two questions to a server. So long its connection stays open.
 EVERY = 2.0
 _KNOWN = 1.0  # seconds for which a server is known that keeps no connection open
-_PATIENCE = {"GET": 10.0, "POST": 60.0}  # seconds to say what is served, and to generate one token
+_ANSWER = 10.0  # seconds to say what is served
+_LOADING = 60.0  # seconds to generate the first token
 
 
 @dataclass(eq=False)
 class Server:
     """One server. ``url``: the upstream that it belongs to; ``base``: its URL without a path; ``host``: for the header.
 
-    ``ready``: it has generated. ``witness``: the connection on which it said what it serves.
+    ``ready``: it generates. ``witness``: the connection on which it said what it serves. ``heard``: when text last came
+    from it, or its only request was sent, on the clock of ``time.monotonic``.
     """
 
     url: str
@@ -43,6 +50,7 @@ class Server:
     asked: float = 0.0
     witness: asyncio.BaseTransport | None = None
     asking: asyncio.Task[None] | None = None
+    heard: float = 0.0
 
     def forget(self) -> None:
         """It broke off, or took no connection: it is asked again before it gets another request."""
@@ -59,17 +67,23 @@ class Upstreams:
     """The servers at ``urls``; ``release`` is that of a server which does not say what it serves.
 
     ``weights``: the share of the requests that each URL gets, drawn by a hash; empty: each request goes to the server
-    with the fewest in flight.
+    with the fewest in flight. ``say`` gets a line when a server begins or ceases to take requests.
     """
 
     def __init__(
-        self, session: aiohttp.ClientSession, urls: Sequence[str], release: str | None, weights: Sequence[float] = ()
+        self,
+        session: aiohttp.ClientSession,
+        urls: Sequence[str],
+        release: str | None,
+        stall: float,
+        say: Callable[[str], None],
+        weights: Sequence[float] = (),
     ) -> None:
         self._session, self._default = session, release
         self._urls = {url: urlsplit(url) for url in urls}
         self._weights = dict(zip(urls, weights, strict=True)) if weights else {}
+        self._stall, self._say = stall, say
         self.servers: dict[str, Server] = {}
-        self.generated = False  # some server has, at some time
 
     async def pick(self, drawn_by: str) -> Server | None:
         """The ready server for a request, of which the release is known; None if no server is ready."""
@@ -116,18 +130,27 @@ class Upstreams:
         return server.asking
 
     async def _ask(self, server: Server) -> None:
-        """Ask what a server serves, and have it generate a token if it has not yet, or now serves something else."""
+        """Ask what a server serves. It must generate a token if it has not yet, serves something else, or is silent."""
         server.asked = asyncio.get_running_loop().time()
+        before = server.ready
+        silent = server.in_flight > 0 and time.monotonic() - server.heard > self._stall
         try:
             model, release = await self._identity(server)
             server.ready = server.ready and release == server.release
             server.release = release
-            server.ready = server.ready or await self._generates(server, model)
-            self.generated = self.generated or server.ready
+            if silent or not server.ready:
+                if not await self._generates(server, model, self._stall if server.ready else _LOADING):
+                    raise TimeoutError("no token")
+                server.ready, server.heard = True, time.monotonic()
         except TimeoutError:
-            server.ready = server.ready and server.in_flight > 0  # a busy server may be slow to say who it is
+            # A busy server may be slow to say who it is; one from which nothing at all came has stalled.
+            stalled = silent and server.heard < server.asked
+            server.ready = server.ready and server.in_flight > 0 and not stalled
         except (aiohttp.ClientError, OSError, ValueError, RecursionError):
             server.forget()
+        if server.ready != before:
+            state = "takes requests" if server.ready else "takes no more requests: it does not generate"
+            self._say(f"gateway: server {server.base}, release {server.release or '-'}: {state}")
 
     async def _identity(self, server: Server) -> tuple[str | None, str | None]:
         """The server's name of the model, and the release: the end of the folder that it serves."""
@@ -141,22 +164,24 @@ class Upstreams:
         release = next((found for word in words if (found := release_of(word))), self._default)
         return (model if isinstance(model, str) else None), release
 
-    async def _generates(self, server: Server, model: str | None) -> bool:
+    async def _generates(self, server: Server, model: str | None, patience: float) -> bool:
         named = {} if model is None else {"model": model}
         chat = named | {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 1}
         return bool(
-            (await self._json(server, "POST", "/v1/chat/completions", chat)).get("choices")
-            or (await self._json(server, "POST", "/v1/completions", named | {"prompt": "a", "max_tokens": 1})).get(
-                "choices"  # a model without a chat template
-            )
+            (await self._json(server, "POST", "/v1/chat/completions", patience, chat)).get("choices")
+            or (
+                await self._json(server, "POST", "/v1/completions", patience, named | {"prompt": "a", "max_tokens": 1})
+            ).get("choices")  # a model without a chat template
         )
 
-    async def _json(self, server: Server, method: str, path: str, body: Any = None) -> dict[str, Any]:
+    async def _json(
+        self, server: Server, method: str, path: str, patience: float = _ANSWER, body: Any = None
+    ) -> dict[str, Any]:
         """The answer as a mapping; empty if the server refuses."""
         headers = {"Host": server.host} | ({} if body is None else {"Content-Type": "application/json"})
-        patience = aiohttp.ClientTimeout(total=_PATIENCE[method])
+        timeout = aiohttp.ClientTimeout(total=patience)
         url = server.base + path
-        async with self._session.request(method, url, json=body, headers=headers, timeout=patience) as reply:
+        async with self._session.request(method, url, json=body, headers=headers, timeout=timeout) as reply:
             server.witness = reply.transport if isinstance(reply, Reply) else None
             value = await reply.json(content_type=None) if reply.status == 200 else None
             return value if isinstance(value, dict) else {}
