@@ -44,7 +44,7 @@ class Gateway:
         upstreams: Upstreams,
         metrics: Metrics,
         store: Store | None,
-        say: Callable[[str], None],
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._settings, self._upstreams, self._metrics, self._store = settings, upstreams, metrics, store
         self._say = say

@@ -43,7 +43,7 @@ async def _serve(settings: Settings, say: Say) -> None:
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(sessions.sending())
         asking = await stack.enter_async_context(sessions.asking())
-        upstreams = Upstreams(asking, settings.upstreams, settings.release, settings.stall, say, settings.weights)
+        upstreams = Upstreams(asking, settings.upstreams, settings.release, settings.weights, settings.stall, say)
         gateway = Gateway(settings, session, upstreams, metrics, store, say)
         stack.push_async_callback(asyncio.to_thread, metrics.stop)
         loop.add_signal_handler(signal.SIGHUP, _read_keys, gateway, say)

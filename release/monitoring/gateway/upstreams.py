@@ -75,9 +75,9 @@ class Upstreams:
         session: aiohttp.ClientSession,
         urls: Sequence[str],
         release: str | None,
-        stall: float,
-        say: Callable[[str], None],
         weights: Sequence[float] = (),
+        stall: float = math.inf,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._session, self._default = session, release
         self._urls = {url: urlsplit(url) for url in urls}
