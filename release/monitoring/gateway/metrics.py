@@ -185,8 +185,6 @@ class Metrics:
     def ended(self, exchange: Exchange) -> None:
         """Count a request that ended."""
         self._open.pop(id(exchange), None)
-        if self._telemetry is not None:
-            self._telemetry.ended(exchange)
         self.release = exchange.release or self.release
         self.count_release(self.release)
         self._count(_Ended(self.release, outcome_of(exchange), exchange.seconds, exchange.first))
@@ -200,6 +198,8 @@ class Metrics:
                 self._tokens.labels(direction, *where).inc(tokens)
         if exchange.error is None and answer.choices:
             self._signals(answer.text, where)
+        if self._telemetry is not None:
+            self._telemetry.ended(exchange)
 
     def _signals(self, text: str, where: tuple[str, str]) -> None:
         self._length.labels(*where).observe(len(text))
