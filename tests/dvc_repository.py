@@ -40,12 +40,12 @@ def make(home: Path) -> Path:
     return home
 
 
-def dvc(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def dvc(root: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run DVC as `./lockstep dvc` does."""
     home = {name: str(root.parent / "home") for name in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "DVC_SITE_CACHE_DIR")}
     return subprocess.run(
         [sys.executable, "-P", "-m", "stages.tools.guarded_dvc", *arguments], cwd=root, capture_output=True, text=True,
-        env=os.environ | home | {"PYTHONPATH": str(REPOSITORY), "DVC_NO_ANALYTICS": "1"}, check=False,
+        env=os.environ | home | {"PYTHONPATH": str(REPOSITORY), "DVC_NO_ANALYTICS": "1"} | environment, check=False,
     )  # fmt: skip
 
 

@@ -86,6 +86,31 @@ def linked_folder(root: Path) -> list[str]:
     return in_a_list(root, "sign.py")
 
 
+def through_a_hidden_link(root: Path) -> list[str]:
+    """A link in place of a file of an output, which DVC does not see."""
+    (root / "data/splits").mkdir(parents=True)
+    (root / "data/splits/a.json").symlink_to("../../release/verbs/sign.py")
+    (root / "data/.dvcignore").write_text("splits/a.json\n")
+    return in_a_list(root, "a.json")
+
+
+def of_another_digest(root: Path) -> list[str]:
+    """A lock whose digest is a path, under the name of a digest that DVC does not check."""
+    lock = yaml.safe_load((root / "dvc.lock").read_text())
+    name = "ab../../../../../release/verbs/sign.py"
+    lock["stages"]["prepare"]["outs"] = [{"path": "data/splits", "hash": "etag", "etag": name}]
+    (root / "dvc.lock").write_text(yaml.safe_dump(lock))
+    return ["pull"]
+
+
+def ignored_through_a_link(root: Path) -> list[str]:
+    """DVC adds each output to the .gitignore beside it."""
+    (root / "data/splits").mkdir(parents=True)
+    (root / "data/splits/a").touch()
+    (root / "data/.gitignore").symlink_to("../release/verbs/sign.py")
+    return ["commit", "--force"]
+
+
 def in_the_past(root: Path) -> list[str]:
     """`dvc get` of an earlier commit."""
     in_a_list(root, f"../../{root.name}/release/verbs/sign.py")
@@ -103,15 +128,20 @@ ATTACKS: dict[str, tuple[Callable[[Path], list[str]], str]] = {
     "a file of DVC names a report": (
         lambda root: named_by_a_file(root, "reports", "verdict.json"), "'reports/verdict.json' is outside the folders"
     ),
-    "a list leaves its folder": (lambda root: in_a_list(root, "../../release/verbs/sign.py"), "is not in that folder"),
+    "a list leaves its folder": (lambda root: in_a_list(root, "../../release/verbs/sign.py"), "which no folder of data may have"),
     "a list names an absolute path": (lambda root: in_a_list(root, "/tmp/x"), "names '/tmp/x'"),
     "a list names a folder twice": (lambda root: in_a_list(root, "a//b"), "names 'a//b'"),
+    "a list brings a repository": (lambda root: in_a_list(root, "sub/.GIT/config"), "names 'sub/.GIT/config'"),
+    "a list hides files from DVC": (lambda root: in_a_list(root, ".dvcignore"), "names '.dvcignore'"),
+    "a link that DVC does not see": (through_a_hidden_link, "'data/splits/a.json' is a symbolic link"),
+    "a link in place of .gitignore": (ignored_through_a_link, ".gitignore is a symbolic link"),
+    "the lock names another digest that is a path": (of_another_digest, "is no"),
     "a list names a digest that is a path": (of_no_digest, "is no MD5"),
     "the lock names a digest that is a path": (no_digest, "is no MD5"),
     "the remote has another list": (other_bytes, "it is not the list"),
     "a link leads out of an output": (through_a_link, "through 'data/splits/sub', a symbolic link"),
     "a link leads out of the folder of outputs": (linked_folder, "through 'data', a symbolic link"),
-    "an earlier commit's list leaves its folder": (in_the_past, "is not in that folder"),
+    "an earlier commit's list leaves its folder": (in_the_past, "which no folder of data may have"),
 }  # fmt: skip
 
 
@@ -124,6 +154,23 @@ def test_nothing_outside_the_folders_of_data_and_models_is_written(root: Path, a
     assert done.returncode in (1, 255)
     assert why in " ".join(done.stderr.split()), done.stderr
     assert everything(root) == before
+
+
+def test_it_may_be_called_from_a_folder_of_the_repository(root: Path) -> None:
+    (root / "docs").mkdir()
+    for arguments in (["pull"], ["--cd", "..", "pull", "--force"], ["pull", "../data/splits"]):
+        done = dvc(root / "docs", *arguments, LOCKSTEP_ROOT=str(root))
+        assert done.returncode == 0, done.stderr
+        assert outputs(root) == ROWS
+        shutil.rmtree(root / "data")
+
+
+def test_a_pipeline_that_cannot_be_read_is_said_in_a_line(root: Path) -> None:
+    (root / "dvc.yaml").write_text("stages: []\n- x")
+    done = dvc(root, "pull")
+    assert done.returncode != 0
+    assert done.stderr.startswith("ERROR: refused by Lockstep: dvc.yaml: its stages cannot be read")
+    assert "Traceback" not in done.stderr
 
 
 def everything(root: Path) -> dict[str, bytes]:

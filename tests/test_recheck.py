@@ -45,6 +45,30 @@ def templated(root: Path) -> None:
     (root / "notes.dvc").write_text("outs: [")
 
 
+MANY = yaml.safe_dump(
+    {"stages": {"x": {"foreach": ["a"], "do": {"cmd": "true", "outs": ["../release/verbs/sign.py"]}}}}
+)
+
+
+def linked(root: Path) -> None:
+    """A link of git in a folder of data."""
+    (root / "datasets").mkdir()
+    (root / "datasets/x").symlink_to("../release/verbs")
+
+
+def many(root: Path) -> None:
+    """A pipeline beside data with a stage for each of a list."""
+    (root / "datasets").mkdir()
+    (root / "datasets/dvc.yaml").write_text(MANY)
+
+
+def resolved(root: Path) -> None:
+    """A pipeline whose output has a variable in its path."""
+    (root / "datasets").mkdir()
+    stage = {"cmd": "true", "outs": ["a/${up}"]}
+    (root / "datasets/dvc.yaml").write_text(yaml.safe_dump({"vars": [{"up": ".."}], "stages": {"x": stage}}))
+
+
 COMMITS: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "as it was made": (lambda _: None, "", ""),
     "a file of DVC that names code": (
@@ -54,9 +78,15 @@ COMMITS: dict[str, tuple[Callable[[Path], object], str, str]] = {
         lambda root: named_by_a_file(root, "datasets", "../../x"), "datasets/x.dvc names ../x, outside", ""
     ),
     "a list that leaves its folder": (
-        lambda root: in_a_list(root, "../../release/verbs/sign.py"), "is not in that folder", ""
+        lambda root: in_a_list(root, "../../release/verbs/sign.py"), "which no folder of data may have", ""
     ),
     "a pipeline beside reports": (nested, "reports/dvc.yaml names release/verbs/sign.py, outside", ""),
+    "a link that a file of DVC names": (linked, "datasets/x is a link or another repository", ""),
+    "a pipeline of many stages": (
+        many,
+        "datasets/dvc.yaml names release/verbs/sign.py, outside", "",
+    ),
+    "a name that only DVC can resolve": (resolved, "", "datasets/dvc.yaml: has names that only DVC can resolve"),
     "a list that is nowhere": (lambda root: locked(root, f"{'ab' * 16}.dir"), "", "failed to load directory"),
     "a file that cannot be read": (templated, "", "notes.dvc: cannot be read"),
 }  # fmt: skip

@@ -111,6 +111,14 @@ def test_other_code_is_refused_and_named(root: Path, attack: str, committed: boo
     assert line.startswith(f"checks.errors.EvidenceRefused: {path}: is not the code that git has; ")
 
 
+@pytest.mark.parametrize("committed", [False, True])
+def test_a_link_below_a_folder_of_data_or_reports_is_refused(root: Path, committed: bool) -> None:
+    (root / "reports").mkdir()
+    (root / "reports/image.json").symlink_to("../lockstep")
+    git(root, "add", "--force", "reports")
+    assert "reports/image.json: is a link or another repository in git" in check(root, committed, "-P")
+
+
 def test_a_change_that_is_staged_may_judge_and_not_sign(root: Path) -> None:
     write("checks/scorers/mine.py")(root)
     git(root, "add", "checks")
@@ -128,7 +136,7 @@ def test_a_tool_that_lies_elsewhere_checks_nothing(root: Path) -> None:
 
 
 def test_the_launcher_imports_nothing_from_the_top_of_the_work_tree(root: Path, tmp_path: Path) -> None:
-    for name in ("yaml.py", "click.py", "wandb.py", "datasets/__init__.py", ".lockstep/code/yaml.py"):
+    for name in ("yaml.py", "click.py", "wandb.py", "datasets/__init__.py", "subprocess.py", ".lockstep/code/yaml.py"):
         write(name)(root)
     environment = tmp_path / "environment"
     (environment / "bin").mkdir(parents=True)
@@ -139,7 +147,7 @@ def test_the_launcher_imports_nothing_from_the_top_of_the_work_tree(root: Path, 
     (root / "lockstep").write_text(launcher)
     for words in (["--version"], ["dvc", "--version"]):
         done = subprocess.run(
-            [sys.executable, "-P", str(root / "lockstep"), *words], cwd=root, capture_output=True, text=True,
+            [sys.executable, str(root / "lockstep"), *words], cwd=root, capture_output=True, text=True,
             env=os.environ | {"LOCKSTEP_VENV": str(environment)}, check=False,
         )  # fmt: skip
         assert (done.returncode, done.stderr) == (0, ""), words

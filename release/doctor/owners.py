@@ -29,6 +29,7 @@ GUARDED = (
     "datasets/rows.jsonl.dvc",
     "reports/dvc.yaml",
     "datasets/.dvc/config",
+    "reports/.dvcignore",
     "datasets/__init__.py",
     "docs/extension.so",
     "docs/site.pth",

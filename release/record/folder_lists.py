@@ -47,7 +47,7 @@ def _cached(root: Path, md5: str) -> bytes | None:
     """Return the list ``md5`` from DVC's cache; None if it is not there."""
     try:
         return (_cache(root) / "files" / "md5" / md5[:2] / md5[2:]).read_bytes()
-    except OSError:
+    except (OSError, ValueError):
         return None
 
 
@@ -66,15 +66,17 @@ def _names(data: bytes) -> set[str] | None:
     try:
         entries = json.loads(data)
         names = [entry["relpath"] for entry in entries]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
     if not isinstance(entries, list) or not all(isinstance(name, str) for name in names) or len({*names}) != len(names):
         return None
     return {*names}
 
 
-def _made_again(folder: Path) -> str:
-    """Return the digest of the list that DVC would make of the folder."""
+def _made_again(folder: Path) -> str | None:
+    """Return the digest of the list that DVC would make of the folder; None if it has something else than files."""
+    if not all((folder / name).is_file() for name in modules.below(folder)):
+        return None
     entries = [{"md5": _md5(folder / name), "relpath": name} for name in modules.below(folder)]
     return f"{modules.md5_of(json.dumps(entries).encode())}{_SUFFIX}"
 

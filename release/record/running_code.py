@@ -25,7 +25,7 @@ _IMPORTED = tuple(importlib.machinery.all_suffixes())
 _CACHE = "__pycache__"
 # What lies below `release` and is no code: promotions check it by itself.
 _NO_CODE = (layout.ENVIRONMENTS.as_posix() + "/", layout.APPROVALS.parent.as_posix() + "/")
-_LINK = "120000"
+_LINK, _SUBMODULE = "120000", "160000"  # modes of git
 
 
 def check(root: Path, committed: bool = False) -> None:
@@ -41,6 +41,12 @@ def check(root: Path, committed: bool = False) -> None:
             f"this Python imports modules from {root}, where a file may take the place of a library",
             "use the launcher: `./lockstep VERB`",
         )
+    if leading := _leading_away(root):
+        raise EvidenceRefused(
+            f"{leading[0]}: is a link or another repository in git, below a folder that data is written to",
+            f"`git rm --cached {leading[0]}`, remove it, and commit",
+            tuple(f"{path}: is one, too" for path in leading[1:]),
+        )
     differences = sorted({*_changed(root, committed), *_foreign(root, committed)})
     if differences:
         todo = "commit it, or restore it: `git status --ignored -- checks release stages lockstep`"
@@ -48,6 +54,13 @@ def check(root: Path, committed: bool = False) -> None:
             todo = todo.replace("commit it", "`git add` it")
         others = tuple(f"{path}: is not the code that git has" for path in differences[1:])
         raise EvidenceRefused(f"{differences[0]}: is not the code that git has", todo, others)
+
+
+def _leading_away(root: Path) -> list[str]:
+    """Return the links and submodules in git's index that a file of data or of a report could be written through."""
+    folders = [path.as_posix() for path in (*layout.DVC_FOLDERS, layout.REPORTS)]
+    listed = os.fsdecode(Git(root, None).ask("ls-files", "--stage", "-z", "--", *folders))
+    return [line.partition("\t")[2] for line in listed.split("\0") if line.startswith((_LINK, _SUBMODULE))]
 
 
 def _changed(root: Path, committed: bool) -> Iterator[str]:

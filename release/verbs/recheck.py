@@ -83,11 +83,14 @@ def _resolved(root: Path, name: str) -> str:
 def _checked(root: Path, commit: str, releases: tuple[str, ...]) -> Rechecked:
     unsafe, unknown = list[str](), list[str]()
     try:
+        unsafe += _leading_away(root, commit)
         for path, data in _files_of_dvc(root, commit):
             try:
                 unsafe += _outside(path, plain_yaml.load(data.decode()))
             except (ValueError, TypeError, AttributeError, yaml.YAMLError):
                 unknown.append(f"{escape(path)}: cannot be read")
+            if b"${" in data:
+                unknown.append(f"{escape(path)}: has names that only DVC can resolve")
     except EvidenceRefused as refused:
         return Rechecked(commit=commit, releases=releases, unsafe=(), unknown=(refused.what,))
     if why := dvc.read_lists(root, commit):
@@ -104,10 +107,18 @@ def _files_of_dvc(root: Path, commit: str) -> Iterator[tuple[str, bytes]]:
         yield path, data or b""
 
 
+def _leading_away(root: Path, commit: str) -> Iterator[str]:
+    """Yield a line for each link and submodule of the commit that a file of data could be written through."""
+    folders = [folder.as_posix() for folder in layout.DVC_FOLDERS]
+    for line in os.fsdecode(Git(root, None).ask("ls-tree", "-r", "-z", commit, "--", *folders)).split("\0"):
+        if line.startswith(("120000", "160000")):
+            yield f"{escape(line.partition(chr(9))[2])} is a link or another repository: fetching may write through it"
+
+
 def _outside(path: str, document: Any) -> Iterator[str]:
     """Yield a line for each output that the file ``path`` names outside the folders of data and models."""
     stages = document.get("stages", {}).values() if PurePosixPath(path).name == _PIPELINE else [document]
-    for stage in stages:
+    for stage in (stage.get("do", stage) for stage in stages):  # `foreach` has the stage below `do`
         folder = PurePosixPath(path).parent / str(stage.get("wdir", "."))
         for output in (output for kind in _OUTPUTS for output in stage.get(kind) or ()):
             if (name := _cached(output)) is None:

@@ -6,13 +6,16 @@ DVC writes to names that it reads from files which people may change, or which c
 ``.dvc`` file, digests in dvc.lock, and paths in the list of a folder (an object whose name ends in ``.dir``). Here each
 of them is checked where DVC itself takes it up, so that no command can write around the check:
 
-* a digest must be 32 hexadecimal digits, because DVC makes it a path in its cache;
-* a path in a list must stay below its folder, and the list's bytes must have the digest that names it;
-* what is written must lie below ``layout.DVC_FOLDERS``, and no folder on the way may be a symbolic link. A stage of
-  dvc.yaml may write below ``layout.REPORTS`` too, which DVC does where it knows the result of a stage.
+* a digest must be 32 hexadecimal digits, because DVC makes it a path in its cache, and so no name of an object may have
+  a slash;
+* a path in a list must stay below its folder and name no file that git or DVC obeys, and the list's bytes must have the
+  digest that names it;
+* what is written must lie below ``layout.DVC_FOLDERS``, and neither it nor a folder on the way may be a symbolic link.
+  A stage of dvc.yaml may write below ``layout.REPORTS`` too, which DVC does where it knows the result of a stage.
 
 ``pull``, ``fetch`` and ``checkout`` without a target take the stages of dvc.yaml, and so read no other file of DVC's.
-All other arguments are DVC's own. A refusal is DVC's line ``ERROR: …``, and its exit code.
+All other arguments are DVC's own. A refusal is DVC's line ``ERROR: …``, and its exit code. LOCKSTEP_ROOT is the folder
+of dvc.yaml if it is above the current one.
 """
 
 import contextlib
@@ -25,10 +28,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
+import yaml
+
 from checks import digest, layout, plain_yaml
 
 _DIGESTS = ("md5", "md5-dos2unix")  # the names that DVC gives to digests of which it makes paths
 _DIGEST = re.compile(r"[0-9a-f]{32}(\.dir)?")
+_OBEYED = {".git", "git~1", ".dvc", ".dvcignore"}  # git and DVC do what these say, in any folder
 _EXPERIMENTS = (".dvc", "tmp", "exps", "standalone")  # has a copy of the repository for each `dvc exp run --temp`
 _FETCHING = ("pull", "fetch", "checkout")
 _ALL = ("--all-branches", "-a", "--all-tags", "-T", "--all-commits", "-A")  # these take no target
@@ -36,10 +42,20 @@ _ALL = ("--all-branches", "-a", "--all-tags", "-T", "--all-commits", "-A")  # th
 
 def main(arguments: Sequence[str]) -> int:
     """Run DVC with ``arguments`` and return its exit code."""
-    guard(Path.cwd())
+    if arguments[:1] == ["--cd"] and len(arguments) > 1:
+        os.chdir(arguments[1])
+        arguments = arguments[2:]
+    project = _project(Path.cwd())
+    guard(project)
     from dvc.cli import main as dvc
 
-    return int(dvc([*arguments, *_default_targets(arguments)]))
+    return int(dvc([*arguments, *_default_targets(project, arguments)]))
+
+
+def _project(here: Path) -> Path:
+    """Return the folder of dvc.yaml."""
+    root = Path(os.environ.get("LOCKSTEP_ROOT") or here).resolve()
+    return root if here.resolve().is_relative_to(root) else here.resolve()
 
 
 def guard(project: Path) -> None:
@@ -49,14 +65,19 @@ def guard(project: Path) -> None:
     """
     import dvc_data.index.checkout as index_checkout
     from dvc.output import Output
+    from dvc_data.hashfile.db.local import LocalHashFileDB
     from dvc_data.hashfile.hash_info import HashInfo
     from dvc_data.hashfile.tree import Tree
+    from dvc_objects.db import ObjectDB
 
     HashInfo.__init__ = _checking_digest(HashInfo.__init__)  # type: ignore[method-assign]
+    for kind in (ObjectDB, LocalHashFileDB):
+        kind.oid_to_path = _checking_name(kind.oid_to_path)  # type: ignore[method-assign]
     Tree.from_list = classmethod(_checking_paths(Tree.from_list.__func__))  # type: ignore[assignment, attr-defined]
     Tree.load = classmethod(_checking_bytes(Tree.load.__func__))  # type: ignore[assignment, attr-defined]
     index_checkout.apply = _checking_changes(index_checkout.apply, project)
     Output._checkout = _checking_output(Output._checkout, project)
+    Output.ignore = _checking_ignore(Output.ignore)
 
 
 def problem(project: Path, path: str, allowed: Sequence[Path] = layout.DVC_FOLDERS) -> str | None:
@@ -92,14 +113,24 @@ def _checking_digest(make: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
+def _checking_name(path_of: Callable[..., str]) -> Callable[..., str]:
+    @functools.wraps(path_of)
+    def wrapped(self: Any, name: str) -> str:
+        if "/" in name or ".." in name or "\0" in name:
+            _refuse(f"{name!r} is no name of an object; restore dvc.lock from git, or remove the file that names it")
+        return path_of(self, name)
+
+    return wrapped
+
+
 def _checking_paths(from_list: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(from_list)
     def wrapped(cls: Any, entries: Iterable[dict[str, Any]], *args: Any, **kwargs: Any) -> Any:
         listed = list(entries)
         for entry in listed:
             path = entry.get(cls.PARAM_RELPATH)
-            if not isinstance(path, str) or not digest.is_name(path):
-                _refuse(f"the list of a folder names {path!r}, which is not in that folder; find out who made it")
+            if not isinstance(path, str) or not digest.is_name(path) or _OBEYED & {*path.casefold().split("/")}:
+                _refuse(f"the list of a folder names {path!r}, which no folder of data may have; find out who made it")
         return from_list(cls, listed, *args, **kwargs)
 
     return wrapped
@@ -123,20 +154,31 @@ def _checking_bytes(load: Callable[..., Any]) -> Callable[..., Any]:
 def _checking_changes(apply: Callable[..., None], project: Path) -> Callable[..., None]:
     @functools.wraps(apply)
     def wrapped(changes: Any, path: str, *args: Any, **kwargs: Any) -> None:
-        entries = (
-            entry
-            for kind in ("files_delete", "dirs_delete", "files_create", "dirs_create", "files_chmod")
-            for entry in getattr(changes, kind)
-        )
-        # What holds for one file of a folder holds for all, so a million files cost one check for each folder.
-        problem_in = functools.lru_cache(None)(lambda folder: problem(project, str(folder / "file")))
-        for entry in entries:
-            place = Path(path).joinpath(*(entry.key or ()))
-            if problem_in(place.parent) and (why := problem(project, str(place))):
-                _refuse(why)
+        if Path(path).is_absolute() and _holds_work(Path(path), project):
+            _check_changes(changes, Path(path), project)
         apply(changes, path, *args, **kwargs)
 
     return wrapped
+
+
+def _holds_work(folder: Path, project: Path) -> bool:
+    """Whether ``folder`` is a work tree, and no folder of DVC's cache or of a remote."""
+    return project.is_relative_to(folder) or folder.parent == project.joinpath(*_EXPERIMENTS)
+
+
+def _check_changes(changes: Any, folder: Path, project: Path) -> None:
+    # What holds for one file of a folder holds for all, so a million files cost one check for each folder.
+    problem_in = functools.lru_cache(None)(lambda parent: problem(project, str(parent / "file")))
+    kinds = ("files_delete", "dirs_delete", "files_create", "dirs_create", "files_chmod")
+    removed = {entry.key for entry in changes.files_delete}
+    for kind in kinds:
+        for entry in getattr(changes, kind):
+            place = folder.joinpath(*(entry.key or ()))
+            if problem_in(place.parent) and (why := problem(project, str(place))):
+                _refuse(why)
+            # DVC removes a file before it makes another in its place, but for one that a .dvcignore hides.
+            if kind == "files_create" and entry.key not in removed and place.is_symlink():
+                _refuse(f"'{os.path.relpath(place, project)}' is a symbolic link: remove it")
 
 
 def _checking_output(checkout: Callable[..., Any], project: Path) -> Callable[..., Any]:
@@ -151,18 +193,42 @@ def _checking_output(checkout: Callable[..., Any], project: Path) -> Callable[..
     return wrapped
 
 
-def _default_targets(arguments: Sequence[str]) -> list[str]:
-    """The stages of dvc.yaml, if the command fetches and is given no target."""
+def _checking_ignore(ignore: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(ignore)
+    def wrapped(self: Any) -> None:
+        listing = Path(self.fs_path).parent / ".gitignore"
+        if listing.is_symlink():
+            _refuse(f"{listing} is a symbolic link: remove it")
+        ignore(self)
+
+    return wrapped
+
+
+def _default_targets(project: Path, arguments: Sequence[str]) -> list[str]:
+    """Return the stages of dvc.yaml if the command fetches and is given no target."""
     if not arguments or arguments[0] not in _FETCHING or any(word in _ALL for word in arguments):
         return []
+    from dvc.cli import DvcParserError
     from dvc.cli.parser import get_main_parser
 
-    # DVC itself says what is wrong with its arguments.
-    with contextlib.suppress(SystemExit), Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere):
-        if get_main_parser().parse_args([*arguments]).targets:
+    with contextlib.ExitStack() as silence:
+        nowhere = silence.enter_context(Path(os.devnull).open("w"))
+        silence.enter_context(contextlib.redirect_stdout(nowhere))
+        silence.enter_context(contextlib.redirect_stderr(nowhere))
+        try:
+            if get_main_parser().parse_args([*arguments]).targets:
+                return []
+        except (SystemExit, DvcParserError):  # DVC itself says what is wrong with its arguments
             return []
-    pipeline = plain_yaml.load(layout.PIPELINE.read_text())
-    return [f"{layout.PIPELINE}:{name}" for name in pipeline["stages"]]
+    try:
+        stages = [*plain_yaml.load((project / layout.PIPELINE).read_text())["stages"]]
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
+        raise SystemExit(
+            f"ERROR: refused by Lockstep: {layout.PIPELINE}: its stages cannot be read ({type(error).__name__}); "
+            "restore it from git, or name what to fetch"
+        ) from None
+    place = os.path.relpath(project / layout.PIPELINE)
+    return [f"{place}:{name}" for name in stages]
 
 
 if __name__ == "__main__":
