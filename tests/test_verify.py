@@ -155,12 +155,13 @@ def test_a_penalty_on_repetition_is_found_by_an_answer_that_nothing_ends(
 def _served_from_the_right_place(
     run: Path, weights: Path, params: Params, tmp_path: Path
 ) -> tuple[ServingReport, dict[str, ServingCheck]]:
-    """``weights`` served by a folder that has the name of the model; the record says that its path is there."""
-    told = json.loads((run / layout.IMAGE_REPORT).read_text())
-    folder = shutil.copytree(weights, tmp_path / "models" / Path(told["path"]).name)
-    (run / layout.IMAGE_REPORT).write_text(json.dumps(told | {"path": str(folder)}))
-    with closing(processes.start(runtimes.load("transformers"), params.serve, folder)) as server:
-        report = verify(run, Options(url=server.url))
+    """``weights`` served at the path at which a server mounts the image of weights alone, below ``tmp_path``."""
+    path = json.loads((run / layout.IMAGE_REPORT).read_text())["path"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("release.image.weights.VOLUME", str(tmp_path))
+        folder = shutil.copytree(weights, Path(f"{tmp_path}{path}"))
+        with closing(processes.start(runtimes.load("transformers"), params.serve, folder)) as server:
+            report = verify(run, Options(url=server.url))
     return report, by_name(report)
 
 
