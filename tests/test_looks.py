@@ -169,8 +169,11 @@ def _look(root: Path, *models: str) -> None:
 
 
 @pytest.fixture
-def omitting(clone: Path) -> Path:
+def omitting(clone: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A pull request of model A whose list omits the looks at B and D that are on the remote."""
+    for role in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{role}_NAME", "Test")
+        monkeypatch.setenv(f"GIT_{role}_EMAIL", "test@example.invalid")
     keep(clone)
     branch(clone)
     _look(clone, B, D)

@@ -509,7 +509,7 @@ def test_a_thinned_lock_is_not_released_by_whatever_version_built_it(
     thin, line = THINNED[what]
     tree.rewrite(root, layout.LOCK, thin)
     with monkeypatch.context() as older:
-        older.setattr(lock_check, "differences", lambda *_: [])
+        older.setattr(lock_check, "differences", lambda *_, **__: [])
         made = tree.release(root)
     assert f"{line} (at {git(root, 'rev-parse', 'HEAD')[:12]})" in gaps(root, "staging", image=made.image)
 
