@@ -146,10 +146,19 @@ def _watched(
         process = _up(root, ports, gateway.private.removeprefix("http://"), "--webhook", webhook.url, interval=5)
         try:
             _wait_for_log(root, process, b"alertmanager: http")
+            _wait_for_scrape(f"http://127.0.0.1:{ports[0]}")
             yield webhook, server, gateway
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(30)
+
+
+def _wait_for_scrape(prometheus: str) -> None:
+    """Wait until Prometheus has counters of the gateway: in production it runs before a gateway starts."""
+    until, query = time.monotonic() + SECONDS, {"query": "lockstep_gateway_outcomes_total"}
+    while not requests.get(f"{prometheus}/api/v1/query", params=query, timeout=10).json()["data"]["result"]:
+        assert time.monotonic() < until
+        time.sleep(0.2)
 
 
 def _alerts(webhook: Webhook, seconds: float) -> set[str]:
