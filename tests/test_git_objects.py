@@ -42,7 +42,11 @@ def _none_from_before() -> None:
 
 def _processes() -> list[int]:
     """The processes of git that stay."""
-    return [child.pid for child in psutil.Process().children() if "cat-file" in child.cmdline()]
+    pids = []
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):  # One that was ended a moment ago has no command line.
+            pids += [child.pid] if "cat-file" in child.cmdline() else []
+    return pids
 
 
 def test_all_that_is_read_comes_from_one_process(root: Path) -> None:
