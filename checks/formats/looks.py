@@ -17,8 +17,10 @@ from checks.formats.report import Report
 from checks.identity import Digest
 from checks.rows import Record, Row, request
 
-_KEPT = 1024  # digests
-_DIGITS = 12  # of each, hexadecimal: two of a million rows share one with a chance of 0.2 %
+_KEPT = 1024
+"""The largest number of digests that a sketch keeps."""
+_DIGITS = 12
+"""The hexadecimal digits that are kept of a digest: two of a million rows share them with a chance of 0.2 %."""
 
 
 class RowSketch(Record):

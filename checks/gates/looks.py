@@ -17,7 +17,8 @@ from checks.gating.chain import gap
 from checks.gating.gate_kind import Case, Explained, GateKind, Reads, failed
 
 _REFRESH = "take a new test split: fresh rows, or another prepare.seed"
-_ROUNDING = 1e-9  # of a sum of shares
+_ROUNDING = 1e-9
+"""The error that a sum of shares may have by rounding."""
 _SOON = 3  # models left when a finding begins to say what to do
 
 
