@@ -6,6 +6,7 @@ from pathlib import Path
 PARAMS = Path("params.yaml")
 PIPELINE = Path("dvc.yaml")
 LOCK = Path("dvc.lock")
+CODE_LOCK = Path("code.lock")  # the digest of each stage's code, in git
 PARAMS_SCHEMA = Path("docs/params.schema.json")
 
 # Outputs that DVC caches; git sees only their digests, in dvc.lock.

@@ -148,6 +148,17 @@ def differences(recorded: Mapping[str, Plugin]) -> list[str]:
     return found
 
 
+def named(names: Iterable[str]) -> dict[str, Plugin]:
+    """Return what evidence records of the kinds from outside that have one of ``names``, without importing them.
+
+    Raises MachineRefused as ``identity``.
+    """
+    wanted = set(names)
+    groups = sorted(group for group in _every_entry_point().groups if group.startswith(PREFIX))
+    used = [entry for group in groups for entry in _entry_points(group) if entry.name in wanted]
+    return {f"{entry.group}:{entry.name}": identity(entry) for entry in used}
+
+
 def identity(entry: metadata.EntryPoint) -> Plugin:
     """The package of an entry point, and the current digest of its code.
 

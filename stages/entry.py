@@ -10,6 +10,7 @@ from typing import Any, NoReturn, cast
 import click
 
 from checks import layout
+from checks.code import lock as code_lock
 from checks.config import params_file
 from checks.config.params import Params
 from checks.errors import Refusal
@@ -35,7 +36,10 @@ def run(name: str, stage: Stage, unneeded: Iterable[str] = ()) -> None:
     params = refused.params(root)  # of now: it may be edited while the stage works
     try:
         refused.forget(root)
-        click.echo(f"{name}: {stage(params_file.load(root / layout.PARAMS), root)}", err=True)
+        read = params_file.load(root / layout.PARAMS)
+        if _of_dvc(name) and name != code_lock.STAGE:
+            code_lock.hold(root, name, read.resolved())
+        click.echo(f"{name}: {stage(read, root)}", err=True)
     except Refusal as refusal:
         _refuse(name, root, refusal, params)
     except OSError as error:
@@ -45,6 +49,11 @@ def run(name: str, stage: Stage, unneeded: Iterable[str] = ()) -> None:
     except KeyboardInterrupt:
         click.echo(f"{name}: interrupted; run the same command again to go on", err=True)
         sys.exit(130)
+
+
+def _of_dvc(name: str) -> bool:
+    """Whether DVC runs this stage, and so will record what it makes."""
+    return os.environ.get("DVC_STAGE", "").rpartition(":")[2] == name
 
 
 def hide(libraries: Iterable[str]) -> None:

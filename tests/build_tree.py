@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 
 from checks import digest, files, layout
+from checks.code import lock as code_lock
+from checks.config import params_file
 from checks.config.params import Params
 from checks.errors import Refusal
 from checks.formats.evaluation_reports import ReferencesReport
 from checks.formats.training_reports import MergedFile, ParityReport
-from release.record import modules
 from release.verbs.build import Options, build
 from tests import evidence_tree, oci_check
 from tests.conftest import REPOSITORY, as_params, read_yaml, scaled_down, written
@@ -72,23 +73,18 @@ def commit(root: Path, message: str) -> str:
     return done.stdout.strip()
 
 
-OVERLOOKED = [("stages/extra.py", None), ("checks/kinds/extra.py", "checks/kinds")]  # what ``ran_also`` can add
-
-
-def ran_also(root: Path, name: str = "stages/extra.py", folder: str | None = None) -> Path:
-    """A module that git overlooks, and a dvc.lock that says that gate ran it, as one of ``folder`` where that is given."""
-    path = root / name
-    path.parent.mkdir(exist_ok=True, parents=True)
+def ran_ignored_code(root: Path) -> Path:
+    """A module of a stage that git overlooks, and a dvc.lock that says that every stage ran the code with it."""
+    path = root / "stages" / "gate.py"
+    path.parent.mkdir()
     path.write_text("print('never reviewed')\n")
     with (root / ".git" / "info" / "exclude").open("a") as stream:
-        stream.write(f"/{name}\n")
-    lock = read_yaml((root / layout.LOCK).read_text())
-    md5 = modules.folder_md5({path.name: path.read_bytes()}) if folder else modules.md5_of(path.read_bytes())
-    lock["stages"]["gate"]["deps"].append({"path": folder or name, "hash": "md5", "md5": md5})
-    (root / layout.LOCK).write_text(written(lock))
-    pipeline = read_yaml((root / layout.PIPELINE).read_text())
-    pipeline["stages"]["gate"]["deps"].append(folder or name)
-    (root / layout.PIPELINE).write_text(written(pipeline))
+        stream.write("/stages/\n")
+    digests = code_lock.of(params_file.load(root / layout.PARAMS).resolved(), code_lock.at(root))
+    document = read_yaml((root / layout.LOCK).read_text())
+    for name, value in digests.items():
+        document["stages"][name]["params"][layout.CODE_LOCK.as_posix()] = {code_lock.key(name): value}
+    (root / layout.LOCK).write_text(written(document))
     return path
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from checks import digest, files, layout
+from checks.code import lock
+from checks.code.modules import Code
 from checks.config import params_file
 from checks.config.params import Params, Source
 from checks.decision import judging
@@ -45,7 +47,7 @@ from checks.gating.chain import Evidence
 from checks.gating.gate_kind import Case, GateKind
 from checks.gating.sample import Sample
 from checks.rows import Message, Prediction, Row
-from release.record import looks, modules
+from release.record import folder_lists, looks
 from release.record.records import Records
 from tests.conftest import REPOSITORY, as_params, read_yaml, scaled_down, written
 from tests.pipeline_repository import git
@@ -190,12 +192,14 @@ def asked(name: str, gate: GateKind, evidence: Evidence, params: Params | None =
 
 @functools.cache
 def _pipeline() -> dict[str, Any]:
-    """The stages of dvc.yaml; of its modules each keeps its own alone, since no stage runs in these trees."""
+    """The stages of dvc.yaml."""
     stages: dict[str, Any] = read_yaml((REPOSITORY / layout.PIPELINE).read_text())["stages"]
-    for name, stage in stages.items():
-        inputs = (dep for dep in stage["deps"] if not dep.startswith(("checks/", "stages/")))
-        stage["deps"] = [f"stages/{name}.py", *inputs]
     return stages
+
+
+@functools.cache
+def _code() -> Code:
+    return lock.running()
 
 
 def recorded(root: Path) -> None:
@@ -204,15 +208,21 @@ def recorded(root: Path) -> None:
     What a run leaves and no gate reads is written where it is not here, with a line.
     """
     (root / layout.PIPELINE).write_text(written({"stages": _pipeline()}))
-    document = params_file.read(root / layout.PARAMS).value
+    parsed = params_file.read(root / layout.PARAMS)
+    document = parsed.value
+    digests = lock.of(params_file.check(parsed).resolved(), _code())
+    made = lock.CodeLock(lockstep=lock.Installed(version="1", wheel=None), stages=digests)
+    files.write_text(root / layout.CODE_LOCK, written(made.model_dump(mode="json")))
     stages = {}
     for name, stage in _pipeline().items():
-        values = {key: functools.reduce(lambda at, part: at[part], key.split("."), document) for key in stage["params"]}
+        keys = [key for key in stage.get("params", ()) if isinstance(key, str)]
+        values = {key: functools.reduce(lambda at, part: at[part], key.split("."), document) for key in keys}
+        code = {layout.CODE_LOCK.as_posix(): {lock.key(name): digests[name]}} if name in digests else {}
         outs = [each for kind in ("outs", "metrics", "plots") for each in stage.get(kind, [])]
         stages[name] = {
             "cmd": stage["cmd"],
-            "deps": [_entry(root, path) for path in sorted(stage["deps"])],
-            "params": {layout.PARAMS.as_posix(): values},
+            "deps": [_entry(root, path) for path in sorted(stage.get("deps", ()))],
+            "params": {layout.PARAMS.as_posix(): values} | code,
             "outs": [_entry(root, path) for path in sorted(next(iter(o)) if isinstance(o, dict) else o for o in outs)],
         }
     (root / layout.LOCK).write_text(written({"schema": "2.0", "stages": stages}))
@@ -222,10 +232,9 @@ def _entry(root: Path, path: str) -> dict[str, Any]:
     """A file or folder as the lock names it; the hash of a folder that is not here is of its name alone."""
     if not Path(path).suffix:
         folder = root / path
-        contents = {name: (folder / name).read_bytes() for name in modules.below(folder)} if folder.is_dir() else None
-        md5 = f"{hashlib.md5(path.encode()).hexdigest()}.dir" if contents is None else modules.folder_md5(contents)
+        md5 = folder_lists.made_again(folder) if folder.is_dir() else f"{folder_lists.md5_of(path.encode())}.dir"
         return {"path": path, "hash": "md5", "md5": md5}
-    if not (root / path).exists() and (path in _NO_EVIDENCE or path.endswith(".py")):
+    if not (root / path).exists() and path in _NO_EVIDENCE:
         files.write_text(root / path, "# from a run\n")
     data = (root / path).read_bytes() if (root / path).is_file() else b"gone"
     return {"path": path, "hash": "md5", "md5": hashlib.md5(data).hexdigest()}

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from checks import digest, files, layout
+from checks.code import lock, modules
 from checks.config.params import Evaluate
 from checks.rows import Message, Row
 from stages.inference import answers, generate
 from stages.inference.answers import Answered
-from tests import dvc_deps
 from tests.conftest import CHAT_TEMPLATE, as_params, scaled_down
 
 pytestmark = pytest.mark.slow
@@ -198,7 +198,8 @@ def test_another_device_or_number_of_threads_misses(
 
 
 def test_every_module_that_makes_an_answer_is_part_of_the_code() -> None:
-    made_by = {name for name in dvc_deps.modules("inference/answers") if name.startswith("stages/")}
+    found = modules.of_stage("inference/answers", frozenset(), lock.running())
+    made_by = {path for path in found if path.startswith("stages/") and not path.endswith("__init__.py")}
     assert made_by == {f"stages/inference/{name}" for name in answers.CODE}
 
 

@@ -71,13 +71,8 @@ def _hidden_change(root: Path) -> None:
 
 
 def _unseen_module(root: Path) -> None:
-    build_tree.ran_also(root)
+    build_tree.ran_ignored_code(root)
     build_tree.commit(root, "a lock that names it")
-
-
-def _unseen_kind(root: Path) -> None:
-    build_tree.ran_also(root, *build_tree.OVERLOOKED[1])
-    build_tree.commit(root, "a lock that names its folder")
 
 
 TAMPERS: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -108,8 +103,7 @@ TAMPERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a pipeline that is not committed": (spoil.replace(layout.PIPELINE, "\n", "\n# changed\n"), "dvc.yaml: is not committed"),
     "a report that git does not have": (_uncommitted(layout.PARITY_REPORT), "parity.json: is not committed"),
     "a verdict that git does not have": (_uncommitted(layout.VERDICT), "verdict.json: is not committed"),
-    "a module that git does not have": (_unseen_module, "stages/extra.py: is not committed in its current state"),
-    "a module of a folder that git does not have": (_unseen_kind, "checks/kinds/extra.py: is not committed in its current state"),
+    "a module that git does not have": (_unseen_module, "fetch ran other code than this commit has"),
     "no git": (lambda r: shutil.rmtree(r / ".git"), "is not a git repository|has no commit"),
     "no commit": (_without_history, "no commit"),
     "changed predictions": (

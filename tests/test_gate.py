@@ -20,12 +20,10 @@ from checks.formats.verdict import Finding, Status, Verdict, combine
 from checks.gating import chain
 from checks.rows import Prediction
 from release.cli import main, tables
-from release.record import modules, pipeline_lock
-from release.record.records import WorkTree
+from release.record import pipeline_lock
 from stages.gate import gate
 from tests import evidence_tree, spoil
 from tests.conftest import REPOSITORY, as_params, read_yaml, scaled_down, written
-from tests.pipeline_repository import dvc
 
 
 def _write_params(root: Path, document: dict) -> Params:
@@ -249,13 +247,16 @@ TAMPERS: dict[str, Callable[[Path], object]] = {
     "another base after the run": spoil.replace("params.yaml", "SmolLM2-135M", "SmolLM2-360M"),
     "another prompt for the base after the run": spoil.replace("params.yaml", "labels: true", "labels: false"),
     "a thinner dvc.yaml, and another base": lambda root: _thin(root),
-    "a module that is not the one that ran": lambda root: _lock(root, "train", "checks/files.py", "0" * 32),
+    "code that is not the one that ran": lambda root: _in_lock(
+        lambda stages: stages["train"]["params"]["code.lock"].update({"stages.train": OTHER})
+    )(root),
+    "a code.lock edited by hand": spoil.replace("code.lock", "  train: sha256:", "  train: sha256:0"),
     "a report that is not the one that was written": lambda root: _lock(root, "train", "reports/train.json", "0" * 32),
     "a judged path outside": spoil.edit_json("reports/verdict.json", lambda v: v["judged"].update({"/etc/passwd": OTHER})),
     "a judged path upwards": spoil.edit_json("reports/verdict.json", lambda v: v["judged"].update({"reports/../../x": OTHER})),
     "a judged path too long": spoil.edit_json("reports/verdict.json", lambda v: v["judged"].update({"reports/" + "x" * 5000: OTHER})),
     "a model's name with a way up": spoil.edit_json("reports/evaluation.json", lambda v: v["models"].update({"../x": v["models"]["base"]})),
-    "a module by a way out and back": lambda root: _lock(root, "train", "../checks/files.py", hashlib.md5(b"").hexdigest()),
+    "a report by a way out and back": lambda root: _lock(root, "train", "reports/../../x.json", hashlib.md5(b"").hexdigest()),
     "a dvc.lock of tags": lambda root: (root / "dvc.lock").write_text("stages: !!bool x"),
     "no record in dvc.lock": spoil.remove("dvc.lock"),
     "a stage gone from dvc.lock": spoil.replace("dvc.lock", "  train:", "  trained:"),
@@ -338,7 +339,7 @@ MD5 = "0" * 32
 # A record that DVC did not write, each with the line that says so. Only the cut ones changed a file that is hashed.
 LOCKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no dependencies at all": (
-        _in_lock(lambda stages: [stage.pop("deps") for stage in stages.values()]), "dvc.lock: fetch does not have stages/fetch.py among its deps",
+        _in_lock(lambda stages: [stage.pop("deps") for stage in stages.values()]), "dvc.lock: prepare does not have data/raw among its deps",
     ),
     "no outputs at all": (
         _in_lock(lambda stages: [stage.pop("outs") for stage in stages.values()]), "dvc.lock: train does not have reports/train.json among its outs",
@@ -348,7 +349,7 @@ LOCKS: dict[str, tuple[Callable[[Path], object], str]] = {
         "dvc.lock: evaluate ran cp better.json reports/evaluation.json, not python -m stages.evaluate",
     ),
     "no command": (_in_lock(lambda stages: stages["train"].pop("cmd")), "dvc.lock: train ran None, not python -m"),
-    "a module left out": (_in_lock(_drop("gate", "deps", "stages/gate.py")), "dvc.lock: gate does not have stages/gate.py among its deps"),
+    "its code left out": (_in_lock(lambda stages: stages["gate"]["params"].pop("code.lock")), "code.lock: gate ran other code than is here"),
     "a folder left out": (_in_lock(_drop("train", "deps", "models/base")), "dvc.lock: train does not have models/base among its deps"),
     "weights left out": (_in_lock(_drop("merge", "outs", "models/merged")), "dvc.lock: merge does not have models/merged among its outs"),
     "a dependency more": (
@@ -387,8 +388,8 @@ LOCKS: dict[str, tuple[Callable[[Path], object], str]] = {
         _rewrite("dvc.yaml", lambda stages: stages["gate"].update(params=["gates"])), "dvc.yaml: gate does not read evaluate.scorers",
     ),
     "a pipeline that does not name a stage's code": (
-        _rewrite("dvc.yaml", lambda stages: stages["train"]["deps"].remove("stages/train.py")),
-        "dvc.yaml: train does not depend on stages/train.py",
+        _rewrite("dvc.yaml", lambda stages: stages["train"].update(params=["train"])),
+        "dvc.yaml: train does not depend on its code, stages.train of code.lock",
     ),
     "a pipeline that only DVC can read": (
         _rewrite("dvc.yaml", lambda stages: stages["train"].update(foreach=["a"])),
@@ -408,54 +409,6 @@ def test_a_lock_that_dvc_did_not_write_makes_the_verdict_void(run: Path, forgery
     assert code == 8, output
     assert line in output
     assert "Traceback" not in output
-
-
-FOLDERS: dict[str, Callable[[Path], object]] = {
-    "changed": lambda folder: (folder / "kind.py").write_text("judge = lambda: 'pass'\n"),
-    "added": lambda folder: (folder / "another.py").write_text(""),
-    "removed": lambda folder: (folder / "kind.py").unlink(),
-    "moved": lambda folder: (folder / "kind.py").rename(folder / "like.py"),
-    "gone": shutil.rmtree,
-}
-
-
-@pytest.mark.parametrize("how", FOLDERS)
-def test_a_folder_of_modules_that_is_not_as_the_stage_ran_it_makes_the_verdict_void(run: Path, how: str) -> None:
-    folder = run / "checks" / "kinds"
-    folder.mkdir(parents=True)
-    for name in ("__init__.py", "kind.py"):
-        (folder / name).write_text(f"# {name}\n")
-    md5 = modules.folder_md5({path.name: path.read_bytes() for path in folder.iterdir()})
-    for path, more in ((layout.PIPELINE, "checks/kinds"), (layout.LOCK, {"path": "checks/kinds", "md5": md5})):
-        document = read_yaml((run / path).read_text())
-        document["stages"]["gate"]["deps"].append(more)
-        (run / path).write_text(written(document))
-    (folder / "__pycache__").mkdir()
-    (folder / "__pycache__" / "kind.pyc").write_bytes(b"made by an import")
-    assert _lockstep(run, "gate")[0] == 0
-    FOLDERS[how](folder)
-    code, output = _lockstep(run, "gate")
-    assert code == 8, output
-    assert "checks/kinds: is not what dvc.lock says of gate" in output
-
-
-@pytest.mark.slow
-def test_a_folder_has_the_md5_that_dvc_gives_it(tmp_path: Path) -> None:
-    contents = {"b.py": b"b = 1\r\n", "a/ü.py": b"", "a.py": b"a = 1\n", "__pycache__/a.pyc": b"no code"}
-    for name, data in contents.items():
-        (tmp_path / "checks" / "kinds" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "checks" / "kinds" / name).write_bytes(data)
-    shutil.copy(REPOSITORY / ".dvcignore", tmp_path)
-    stage = {"cmd": "true", "deps": ["checks/kinds"]}
-    (tmp_path / layout.PIPELINE).write_text(written({"stages": {"gate": stage}}))
-    for command in (["init", "--no-scm", "--quiet"], ["repro", "--quiet"]):
-        done = dvc(tmp_path, *command)
-        assert done.returncode == 0, done.stderr
-    tree = WorkTree(tmp_path)
-    assert modules.ran(tree.lock) == {Path("checks/kinds"): modules.folder_md5(contents)}
-    assert modules.files(tmp_path, tree.lock) == [
-        Path("checks/kinds/a/ü.py"), Path("checks/kinds/a.py"), Path("checks/kinds/b.py"),
-    ]  # fmt: skip
 
 
 def test_the_lock_of_this_repository_says_all_that_its_pipeline_asks() -> None:

@@ -50,7 +50,7 @@ def test_a_layer_imports_only_what_lies_below_it(layer: str) -> None:
 # A package imports only packages of lower layers, so no two import each other.
 LAYERS = (
     {"checks"},  # its loose modules: errors, digests, files, kinds
-    {"checks.chat_templates", "checks.data", "checks.formats"},
+    {"checks.chat_templates", "checks.code", "checks.data", "checks.formats"},
     {"checks.machine", "checks.rules", "checks.scorers", "checks.stats"},
     {"checks.training"},
     {"checks.evaluation"},

@@ -25,7 +25,7 @@ from release.evidence import attach
 from release.image.layout import Bytes, Layout
 from release.promotion import context
 from release.promotion import record as promotion_record
-from release.record import modules
+from release.record import committed_code
 from release.verbs import keys as key_verbs
 from tests import build_tree, signing_tree, spoil
 from tests import promotion_tree as tree
@@ -587,16 +587,15 @@ def test_a_branch_that_is_called_like_another_s_ref_is_not_taken_for_it(root: Pa
     assert git(root, "log", "-1", "--format=%s", "refs/heads/main") == "promote staging to v0.1.0"
 
 
-@pytest.mark.parametrize(("name", "folder"), build_tree.OVERLOOKED)
 def test_code_that_git_never_had_is_not_released_by_whatever_version_built_it(
-    root: Path, monkeypatch: pytest.MonkeyPatch, name: str, folder: str | None
+    root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build_tree.ran_also(root, name, folder)
+    build_tree.ran_ignored_code(root)
     keep(root, "a lock that names it")
     with monkeypatch.context() as older:
-        older.setattr(modules, "ran", lambda _: {})
+        older.setattr(committed_code, "differences", lambda *_: [])
         tree.release(root)
-    assert f"{folder or name} at " in str(refused(root, "is not the module that dvc.lock there names"))
+    assert "code.lock at " in str(refused(root, "fetch ran other code than this commit has"))
 
 
 def test_a_policy_that_became_stricter_is_asked_again(root: Path) -> None:

@@ -300,7 +300,7 @@ def test_the_record_takes_one_hidden_file_with_it_and_no_other_artifact_takes_an
     hidden = [each for each in uploads if each.get("include-hidden-files")]
     assert [each["name"] for each in hidden] == ["record", "record"]
     for each in hidden:
-        assert each["path"].split() == ["dvc.lock", "reports", "!reports/**/.*", str(layout.REFUSAL)]
+        assert each["path"].split() == ["code.lock", "dvc.lock", "reports", "!reports/**/.*", str(layout.REFUSAL)]
 
 
 def test_the_record_of_a_training_is_kept_before_anything_comes_after_it() -> None:

@@ -267,7 +267,7 @@ def test_bad_data_stops_before_a_gpu_is_used_and_the_comment_says_so(team: Team,
 def test_why_a_stage_refused_travels_with_the_record_and_no_other_hidden_file(team: Team, bad: Pull) -> None:
     run = bad.check["details_url"].rpartition("/")[2]
     record = team.act.folder / f"run-{run}" / "artifacts" / "record"
-    assert {path.name for path in record.iterdir()} == {"dvc.lock", "reports", ".lockstep"}
+    assert {path.name for path in record.iterdir()} == {"code.lock", "dvc.lock", "reports", ".lockstep"}
     hidden = {
         str(path.relative_to(record)) for path in record.rglob("*") if "/." in str(path.relative_to(record.parent))
     }

@@ -1,6 +1,6 @@
 """params.yaml as strict, frozen models; ``checks.config.params_file`` reads the file into them."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
@@ -452,6 +452,10 @@ class Params(Section):
         if isinstance(self.training, steps.Steps):
             raise TypeError(f"there are {len(self.training.steps)} steps")
         return self.training
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the parameters with their defaults, as params.yaml would say them."""
+        return self.model_dump(mode="json", by_alias=True, serialize_as_any=True)
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from checks import layout
+from checks.code import lock as code_lock
 from checks.errors import MachineRefused, Refusal, RemoteRefused
 from checks.formats import refused
 from checks.formats.refused import Refused
@@ -100,13 +101,22 @@ def dvc(root: Path, *arguments: str, listener: Listener | None = None) -> int:
 
 
 def stale(root: Path, targets: Sequence[str]) -> str | None:
-    """What differs from dvc.lock in ``targets`` and the stages before them, or in all stages; None: nothing does."""
+    """What differs from dvc.lock in ``targets`` and the stages before them, or in all stages; None: nothing does.
+
+    Writes code.lock first, since DVC compares the digests there.
+    """
+    subprocess.run(
+        [sys.executable, "-m", f"stages.{code_lock.STAGE}"],
+        cwd=root, env=environment(), stderr=subprocess.DEVNULL, check=False,
+    )  # fmt: skip
     command = [sys.executable, *MODULE, "status", "--json", *(["--with-deps"] if targets else []), "--", *targets]
     done = subprocess.run(command, cwd=root, env=environment(), stdout=subprocess.PIPE, check=False)
     try:
         found = json.loads(done.stdout)
     except ValueError:
         return f"dvc status ended with {done.returncode}"
+    if isinstance(found, dict) and found.get(code_lock.STAGE) == ["always changed"]:
+        del found[code_lock.STAGE]
     return redact(json.dumps(found), 300) if found else None
 
 

@@ -24,7 +24,7 @@ _LAUNCHER = "lockstep"
 _STAGED, _DONE = Path(".lockstep/init"), Path(".lockstep/init-done")
 # The record of the clone's own model, which is left out. Only the noise is copied, because the stage gate needs this
 # file. It is of another task, so the gates then ask to measure it again.
-_RECORD = (layout.LOCK, layout.REPORTS, Path("release/policy"))
+_RECORD = (layout.LOCK, layout.CODE_LOCK, layout.REPORTS, Path("release/policy"))
 _KEPT = ("README.md", "LICENSE", "CHANGELOG.md", ".pre-commit-config.yaml", ".gitattributes")  # kept if there
 _MERGED = (".gitignore", ".dvcignore")  # lines that are missing are added
 _SHOWN = 8

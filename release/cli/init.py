@@ -248,7 +248,7 @@ def _show_next(removed: bool, plan: "Plan | None", cards: tuple[Path, ...]) -> N
         click.echo(hanging(f"added {len(plan.contents):,} files of Lockstep{added}; nothing is committed"))
         steps.append(("git add -A && git commit", "with the record of the run, on main"))
     if removed:
-        click.echo("removed dvc.lock and what is in reports/: the record of the example's model")
+        click.echo("removed code.lock, dvc.lock and what is in reports/: the record of the example's model")
         steps.insert(0, ('git commit -am "Our task"', "on main, and push it: main's model is what gates compare with"))
     steps.append(("./lockstep calibrate", "once: measures the noise that a gate's margin must exceed"))
     if cards:

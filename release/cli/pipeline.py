@@ -71,7 +71,7 @@ def run(
     for what, said in [*tables.figures_of_run(before, pipeline.evaluated(root)), *_places(root)]:
         click.echo(hanging(f"  {what:<13} {said}"))
     click.echo(
-        hanging("\nThe record of this run is dvc.lock and reports/: commit them with the change that made them.")
+        hanging("\nThe record of this run is code.lock, dvc.lock and reports/: commit them with the change that made them.")
     )
     following = _next(verdict)
     width = max((len(command) for command, _ in following), default=0) + 2
@@ -335,7 +335,7 @@ def _judge_from(root: Path, ref: str, as_json: bool) -> None:
 
 def _next(verdict: "Verdict") -> list[tuple[str, str]]:
     """What to do after a run: pairs of a command and its purpose."""
-    commit = ("git add dvc.lock reports params.yaml", "and commit")
+    commit = ("git add code.lock dvc.lock reports params.yaml", "and commit")
     if verdict.status == "pass":
         return [commit, ("./lockstep build", "packs the model; what follows: docs/tutorial/first-release.md")]
     undone = [found.gate for found in verdict.findings if found.status == verdict.status]

@@ -29,7 +29,7 @@ MOST_LAYERS = 127  # of one image that Docker's overlay file system takes
 KNOWN = layout.STATE / "blobs.json"  # which blobs of layouts were hashed here: release/image/known.py
 
 # The files that a commit must have to be named as the record of the model.
-_RECORD = (layout.PARAMS, layout.PIPELINE, layout.LOCK, layout.VERDICT)
+_RECORD = (layout.PARAMS, layout.PIPELINE, layout.LOCK, layout.CODE_LOCK, layout.VERDICT)
 _CONFIG = "config.json"
 
 
@@ -59,11 +59,10 @@ class Recipe(NamedTuple):
     tag: str
 
 
-def write_down(root: Path, held: HeldVerdict, ran: Collection[Path], options: Options) -> Recipe:
+def write_down(root: Path, held: HeldVerdict, options: Options) -> Recipe:
     """Find everything that the image is made of. Raises as ``build.build``.
 
-    ``held``: the verdict, which passes; ``ran``: the modules that its stages ran, which the image's commit must
-    contain.
+    ``held``: the verdict, which passes.
     """
     params, parity, model = held.params, held.evidence.reports.parity, held.verdict.model
     if parity is None or model is None:
@@ -74,7 +73,7 @@ def write_down(root: Path, held: HeldVerdict, ran: Collection[Path], options: Op
         root,
         model,
         weights.place(params.serve.name, model),
-        {Path(path) for path in held.verdict.judged if path.startswith("reports/")} | set(ran),
+        {Path(path) for path in held.verdict.judged if path.startswith("reports/")},
     )
     runtime = runtimes.load(options.runtime or params.serve.runtime)
     target, place, tag = _target(root, options, image.version(model))
@@ -97,7 +96,7 @@ def _about(root: Path, model: str, home: str, needed: Collection[Path]) -> About
     head = commits.resolve(root, "HEAD") if commits.has_repository(root) else None
     if head is None:
         raise EvidenceRefused(
-            f"{root}: git has no commit that holds the record", "commit params.yaml, dvc.lock, reports/"
+            f"{root}: git has no commit that holds the record", "commit params.yaml, code.lock, dvc.lock, reports/"
         )
     if commits.is_shallow(root):
         raise EvidenceRefused(

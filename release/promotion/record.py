@@ -23,7 +23,7 @@ from release.evidence import weights
 from release.ledger import DEADLINE
 from release.promotion.checklist import CheckResult
 from release.promotion.types import ImageRecord, PromotionContext
-from release.record import held, modules, pipeline_lock, target_policy
+from release.record import committed_code, held, pipeline_lock, target_policy
 from release.record.pipeline_lock import Stages
 from release.record.records import Commit
 
@@ -61,7 +61,9 @@ def find(context: PromotionContext, release: Release) -> ImageRecord:
     called = f"{layout.PARAMS} at {commit[:12]}"
     recorded = ImageRecord(there.params(called), {})
     lock = _whole(found, commit, there.document(called))
-    _has_its_code(context, commit, lock)
+    if others := committed_code.differences(context.root, commit, recorded.params, lock, DEADLINE):
+        todo = "commit the code, run `lockstep run`, and release that record"
+        raise EvidenceRefused(others[0], todo, tuple(others[1:]))
     if refused := verdict_refusal(verdict):
         raise refused
     parity = _report(there, layout.PARITY_REPORT, ParityReport)
@@ -83,26 +85,6 @@ def _whole(found: Mapping[Path, bytes | None], commit: str, said: Mapping[str, A
         todo = "run `lockstep run`, commit that record, and release it"
         raise EvidenceRefused(f"{problems[0]} ({at})", todo, tuple(f"{line} ({at})" for line in problems[1:]))
     return lock
-
-
-def _has_its_code(context: PromotionContext, commit: str, lock: Stages) -> None:
-    """Check that the commit contains every module that the stages ran, unchanged: only then could it be reviewed."""
-    ran = modules.ran(lock)
-    folders = {path: commits.below(context.root, commit, path) for path, md5 in ran.items() if md5.endswith(".dir")}
-    files = [path for path in ran if path not in folders] + [path for inside in folders.values() for path in inside]
-    read = Git(context.root, DEADLINE).named([f"{commit}:./{path.as_posix()}" for path in files])
-    data_of = dict(zip(files, read, strict=True))
-    there = {path: modules.md5_of(data) for path, data in data_of.items() if data is not None}
-    for folder, inside in folders.items():
-        contents = {path.relative_to(folder).as_posix(): data_of[path] or b"" for path in inside}
-        there[folder] = modules.folder_md5(contents)
-    lost = [
-        f"{path} at {commit[:12]}: is not the module that {layout.LOCK} there names"
-        for path, md5 in ran.items()
-        if there.get(path) != md5
-    ]
-    if lost:
-        raise EvidenceRefused(lost[0], "commit the code, run `lockstep run`, and release that record", tuple(lost[1:]))
 
 
 def _contradictions(release: Release, verdict: Verdict, described: Mapping[str, FileDigest]) -> Iterator[str]:

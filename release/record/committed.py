@@ -9,10 +9,10 @@ from typing import NamedTuple
 from checks import layout
 from checks.errors import EvidenceRefused
 from release.adapters import commits
-from release.record import modules, pipeline_lock
+from release.record import pipeline_lock
 from release.record.records import Records, WorkTree
 
-_CODE = ("stages", "checks")  # the lock names their digests
+_CODE = ("stages", "checks")  # code.lock has their digests
 _OPTIONAL = {layout.NOISE, layout.TRAIN_MEASURED, layout.EVALUATE_MEASURED, layout.SUITES_MEASURED}
 
 
@@ -33,7 +33,6 @@ def missing(records: Records, commit: str) -> Missing | None:
         paths = [layout.PARAMS, layout.PIPELINE, *record_files(records.work_tree)]
         if (root / layout.APPROVALS).exists():  # counts for the verdict
             paths.append(layout.APPROVALS)
-        paths += modules.files(root, records.work_tree.lock)
         others = [path.as_posix() for path in commits.uncommitted(root, commit, paths)]
         others += [folder for folder in _CODE if not commits.same(root, commit, (folder,))]
     except EvidenceRefused as refused:
@@ -42,7 +41,7 @@ def missing(records: Records, commit: str) -> Missing | None:
 
 
 def record_paths(tree: WorkTree) -> set[Path]:
-    """Where the files of the record are: dvc.lock, outputs that dvc.yaml leaves to git, what git said, measurements.
+    """Where the files of the record are: dvc.lock, code.lock and other outputs that dvc.yaml leaves to git, what git said, measurements.
 
     Noise and measurements may be missing from a record. Raises EvidenceRefused if dvc.yaml cannot be read.
     """

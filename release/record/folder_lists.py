@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from checks import digest, layout
-from release.record import modules
 
 _SUFFIX = ".dir"
 _BLOCK = 1 << 20
+_IGNORED = "__pycache__"  # in .dvcignore
 
 
 def differences(root: Path, stage: str, path: str, md5: str, may_read: bool) -> Iterator[str]:
@@ -30,17 +30,28 @@ def differences(root: Path, stage: str, path: str, md5: str, may_read: bool) -> 
     is_other = f"{path}: is not what {layout.LOCK} says of {stage}"
     data = _cached(root, md5)
     if data is None:
-        if may_read and _made_again(folder) != md5:
+        if may_read and made_again(folder) != md5:
             yield is_other
         return
-    if f"{modules.md5_of(data)}{_SUFFIX}" != md5:
+    if f"{md5_of(data)}{_SUFFIX}" != md5:
         yield f"{path}: DVC's cache has another list than {md5}; remove it there, and `./lockstep dvc pull {path}`"
         return
     names = _names(data)
     if names is None or not all(map(digest.is_name, names)):
         yield f"{path}: its list {md5} names files outside of it: find out who made {layout.LOCK}"
-    elif names != set(modules.below(folder)):
+    elif names != set(below(folder)):
         yield is_other
+
+
+def md5_of(data: bytes) -> str:
+    """Return DVC's MD5 of a file."""
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
+def below(folder: Path) -> list[str]:
+    """Return the files in a folder that DVC would list, by path below it."""
+    found = (path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir())
+    return sorted(path.as_posix() for path in found if _IGNORED not in path.parts)
 
 
 def _cached(root: Path, md5: str) -> bytes | None:
@@ -73,12 +84,12 @@ def _names(data: bytes) -> set[str] | None:
     return {*names}
 
 
-def _made_again(folder: Path) -> str | None:
-    """Return the digest of the list that DVC would make of the folder; None if it has something else than files."""
-    if not all((folder / name).is_file() for name in modules.below(folder)):
+def made_again(folder: Path) -> str | None:
+    """Return the MD5 of the list that DVC would make of the folder; None if it has something else than files."""
+    if not all((folder / name).is_file() for name in below(folder)):
         return None
-    entries = [{"md5": _md5(folder / name), "relpath": name} for name in modules.below(folder)]
-    return f"{modules.md5_of(json.dumps(entries).encode())}{_SUFFIX}"
+    entries = [{"md5": _md5(folder / name), "relpath": name} for name in below(folder)]
+    return f"{md5_of(json.dumps(entries).encode())}{_SUFFIX}"
 
 
 def _md5(path: Path) -> str:

@@ -5,17 +5,18 @@ from pathlib import Path
 from typing import Any
 
 from checks import layout
+from checks.code import lock as code_lock
 from checks.errors import EvidenceRefused
-from release.record import folder_lists, modules, pipeline_lock
+from release.record import folder_lists, pipeline_lock
 from release.record.pipeline_lock import Stages
 from release.record.records import WorkTree
 
 _MAKING = ("fetch", "prepare", "validate", "train", "merge")  # the stages that decide the model
-_CHECKED = (f"{layout.REPORTS}/", layout.PROBES.as_posix(), *modules.CODE)  # and every module
+_CHECKED = (f"{layout.REPORTS}/", layout.PROBES.as_posix(), layout.CODE_LOCK.as_posix())
 
 
 def differences(tree: WorkTree, stages: Collection[str] = (), trusting: Collection[str] = ()) -> list[str]:
-    """Return one line for each difference between dvc.lock and dvc.yaml, the parameters, modules, reports and lists.
+    """Return one line for each difference between dvc.lock and dvc.yaml, the parameters, code, reports and lists.
 
     Of the stages ``stages`` only, if given. The contents of outputs in DVC's cache are checked by the verdict's own
     digests, except the probes, which the verdict does not judge; here, folders are compared with their lists. Those in
@@ -28,9 +29,17 @@ def differences(tree: WorkTree, stages: Collection[str] = (), trusting: Collecti
         return [refused.what]
     reads = {name: keys for name, keys in pipeline_lock.READS.items() if not stages or name in stages}
     found = [*pipeline_lock.incomplete(pipeline, lock, reads), *pipeline_lock.otherwise(said, lock)]
+    found += other_code(tree, lock)
     for name, ran in lock.items():
         found += _changed(tree.root, name, ran, trusting)
     return list(dict.fromkeys(found))
+
+
+def other_code(tree: WorkTree, lock: Stages) -> list[str]:
+    """Return a line for each stage in ``lock`` that ran other code than it would run now. Raises as ``differences``."""
+    digests = code_lock.of(tree.params.resolved(), code_lock.at(tree.root))
+    stages = pipeline_lock.other_code(digests, lock)
+    return [f"{layout.CODE_LOCK}: {stage} ran other code than is here" for stage in stages]
 
 
 def makes_another_model(tree: WorkTree) -> bool:
@@ -43,26 +52,19 @@ def _only(found: Stages, stages: Collection[str]) -> Stages:
 
 
 def _changed(root: Path, stage: str, ran: Mapping[str, Any], trusting: Collection[str]) -> list[str]:
-    """Return a line for each module, report, probe and list that differs from what the stage read and wrote."""
+    """Return a line for each report, probe and list that differs from what the stage read and wrote."""
     found = list[str]()
     outputs = {path for path, _ in pipeline_lock.files(ran, ("outs",))}
     for path, expected in pipeline_lock.files(ran):
         if path in outputs and expected.endswith(".dir") and ".." not in Path(path).parts:
             found += folder_lists.differences(root, stage, path, expected, path not in trusting)
             continue
-        if not path.endswith(modules.SUFFIX) and not path.startswith(_CHECKED):
-            continue
-        is_folder = modules.is_folder(path, expected)
-        if expected.endswith(".dir") and not is_folder:
+        if not path.startswith(_CHECKED) or expected.endswith(".dir"):
             continue
         try:
-            if path.startswith("/") or ".." in Path(path).parts:
+            if ".." in Path(path).parts:
                 raise ValueError("a way out of the repository, which no stage takes")
-            if is_folder:
-                names = modules.below(root / path)
-                now = modules.folder_md5({name: (root / path / name).read_bytes() for name in names})
-            else:
-                now = modules.md5_of((root / path).read_bytes())
+            now = folder_lists.md5_of((root / path).read_bytes())
         except (OSError, ValueError):
             now = None
         if now != expected:

@@ -12,36 +12,27 @@ from typing import Any, NamedTuple
 import yaml
 
 from checks import layout, plain_yaml
+from checks.code import lock as code_lock
 from checks.errors import EvidenceRefused
 
 Stages = Mapping[str, Mapping[str, Any]]
 
-# What each stage reads of params.yaml. Written out, so that a thinner dvc.yaml does not ask for less; a test holds
-# it to dvc.yaml. Without the stage score: it decides nothing, and releases of earlier versions have none.
-READS = {
-    "fetch": ("base", "data"),
-    "prepare": ("data", "prepare", "train.method"),
-    "validate": ("data", "validate", "prepare", "train.method"),
-    "train": ("train",),
-    "merge": ("merge",),
-    "evaluate": ("evaluate",),
-    "suites": ("suites", "evaluate.batch_tokens", "evaluate.precision"),
-    "probe": ("serve.probes", "serve.dtype", "serve.max_input_tokens"),
-    "gate": ("gates", "suites", "evaluate.scorers", "base.license", "data"),
-}
-_PARAMS = layout.PARAMS.as_posix()
+READS = {name: keys for name, keys in code_lock.READS.items() if name != "score"}
+"""The keys of params.yaml that each stage reads, without ``score``: it decides nothing."""
+_PARAMS, _CODE = layout.PARAMS.as_posix(), layout.CODE_LOCK.as_posix()
 _OUTS = ("outs", "metrics", "plots")  # in dvc.yaml; the lock has one list
 _OTHER_WAYS = ("foreach", "matrix", "wdir", "vars")  # to write a stage, which only DVC can resolve
 _MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
 
 class _Stage(NamedTuple):
-    """A stage of dvc.yaml: paths, and keys of params.yaml."""
+    """A stage of dvc.yaml: paths, and keys of params.yaml and of code.lock."""
 
     cmd: Any
     deps: Collection[str]
     outs: Collection[str]
     params: Collection[str]
+    code: Collection[str]
 
 
 def stages(data: bytes, where: str) -> Stages:
@@ -77,8 +68,8 @@ def incomplete(pipeline: Stages, lock: Stages, reads: Mapping[str, Collection[st
         found += [
             f"{layout.PIPELINE}: {name} does not read {key}" for key in reads.get(name, ()) if key not in stage.params
         ]
-        if name in reads and f"stages/{name}.py" not in stage.deps:
-            found.append(f"{layout.PIPELINE}: {name} does not depend on stages/{name}.py")
+        if name in reads and code_lock.key(name) not in stage.code:
+            found.append(f"{layout.PIPELINE}: {name} does not depend on its code, {code_lock.key(name)} of {_CODE}")
         if name in lock:
             found += _unlike(name, stage, lock[name])
         else:
@@ -101,6 +92,19 @@ def left_to_git(pipeline: Stages) -> set[Path]:
 def parameters(ran: Mapping[str, Any]) -> Mapping[str, Any]:
     """The keys and values of params.yaml that a stage in the lock read."""
     return _mapping(_mapping(ran.get("params")).get(_PARAMS))
+
+
+def code(ran: Mapping[str, Any], stage: str) -> str | None:
+    """The digest of the code that a stage in the lock ran; None if it does not say."""
+    found = _mapping(_mapping(ran.get("params")).get(_CODE)).get(code_lock.key(stage))
+    return found if isinstance(found, str) else None
+
+
+def other_code(digests: Mapping[str, str], lock: Stages) -> Iterator[str]:
+    """Yield each stage in the lock that ran other code than ``digests`` says."""
+    for stage, wanted in digests.items():
+        if stage in lock and code(lock[stage], stage) != wanted:
+            yield stage
 
 
 def otherwise(said: Mapping[str, Any], lock: Stages) -> Iterator[str]:
@@ -163,9 +167,12 @@ def _stage(said: Mapping[str, Any]) -> _Stage:
     # Options of an output stand behind its path: {reports/fetch.json: {cache: false}}.
     outs = [entry for kind in _OUTS for entry in _list(said.get(kind))]
     params = [key for key in _list(said.get("params")) if isinstance(key, str)]
+    code = list[Any]()
     for other in (each for each in _list(said.get("params")) if isinstance(each, dict)):
         params += _list(other.get(_PARAMS))
-    return _Stage(said.get("cmd"), _paths(_list(said.get("deps"))), _paths(outs), [str(key) for key in params])
+        code += _list(other.get(_CODE))
+    deps = _paths(_list(said.get("deps")))
+    return _Stage(said.get("cmd"), deps, _paths(outs), [str(key) for key in params], [str(key) for key in code])
 
 
 def _paths(entries: list[Any]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Literal
 from checks import digest, files, layout
 from checks.config.release_params import Promote
 from checks.decision.held import refusal as verdict_refusal
-from checks.errors import MachineRefused, Refusal
+from checks.errors import EvidenceRefused, MachineRefused, Refusal
 from checks.formats.report import Count
 from checks.formats.serving import BaseImage, CommitHash, ImageReport, Layer
 from checks.identity import Digest
@@ -25,7 +25,7 @@ from release.image.image import Added
 from release.image.layout import Bytes, Layout
 from release.image.recipe import Options, Recipe
 from release.ledger import Ledger
-from release.record import modules, running_code
+from release.record import committed_code, running_code
 from release.record.held import hold
 from release.record.records import Records
 
@@ -69,7 +69,11 @@ def write_down(root: Path, options: Options) -> Recipe:
     held = hold(records, trusting=(*_NOT_SHIPPED, layout.MERGED))
     if refused := verdict_refusal(held.verdict):
         raise refused
-    return recipes.write_down(root, held, modules.files(root, records.work_tree.lock), options)
+    recipe = recipes.write_down(root, held, options)
+    if others := committed_code.differences(root, recipe.about.commit, held.params, records.work_tree.lock):
+        todo = "commit the code, run `lockstep run`, and build from that record"
+        raise EvidenceRefused(others[0], todo, tuple(others[1:]))
+    return recipe
 
 
 def plan(root: Path, options: Options) -> Plan:

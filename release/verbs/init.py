@@ -188,6 +188,7 @@ def write(place: Place, begun: Begun) -> bool:
     foreign = _is_example(place.params)
     if foreign:  # first: if this command is killed here, the next one does the rest
         (root / layout.LOCK).unlink(missing_ok=True)
+        (root / layout.CODE_LOCK).unlink(missing_ok=True)
         for path in (root / layout.REPORTS).glob("*"):
             if path.is_dir():
                 shutil.rmtree(path)

@@ -1,4 +1,4 @@
-"""record: commits the record of a run (dvc.lock and the reports in git) to its branch, as one commit.
+"""record: commits the record of a run (code.lock, dvc.lock and the reports in git) to its branch, as one commit.
 
 The commit is built from git objects on top of the judged commit, and pushed only if the branch is still there. If the
 branch moved, no record is pushed; the run of the new commit records its own result. Nothing else of the work tree is
@@ -17,7 +17,7 @@ from release.adapters import commits
 from release.adapters.git import Git
 from release.ledger import DEADLINE, Change
 from release.ledger.write import commit_of
-from release.record import committed, looks_branch, modules
+from release.record import committed, committed_code, looks_branch
 from release.record.records import Records
 from release.review import gathering
 
@@ -52,9 +52,11 @@ def commit_record(root: Path, branch: str | None = None, target: str | None = No
     if found.state not in ("held", "recorded") or found.verdict is None:
         why = found.refusal.what if found.refusal else "validate refused the data"
         raise EvidenceRefused(f"there is no verdict to record: {why}", "run `lockstep run` to its verdict first")
-    if changed := _not_committed(git) or _never_committed(records, head):
-        todo = "commit it, so that the record is about a commit"
+    todo = "commit it, so that the record is about a commit"
+    if changed := _not_committed(git):
         raise EvidenceRefused(f"{changed}: is not what HEAD has, and a stage reads it", todo)
+    if others := committed_code.differences(root, head, records.work_tree.params, records.work_tree.lock):
+        raise EvidenceRefused(others[0], todo, tuple(others[1:]))
     kept = committed.record_files(records.work_tree)
     change = Change({path: (root / path).read_bytes() for path in kept}, _message(found.verdict, head))
     made = commit_of(git, head, change, git.line("rev-parse", "--show-prefix"))
@@ -75,13 +77,6 @@ def _not_committed(git: Git) -> str | None:
     out = git.ask("status", "--porcelain", "-z", "--untracked-files=no", "--", *inputs).decode(errors="replace")
     first = out.partition("\0")[0]
     return redact(first[3:], 100) if first else None
-
-
-def _never_committed(records: Records, head: str) -> str | None:
-    """The first module that the stages ran and that is not in ``head``, because it is ignored or was never added."""
-    ran = modules.files(records.root, records.work_tree.lock)
-    absent = commits.uncommitted(records.root, head, ran)
-    return redact(absent[0].as_posix(), 100) if absent else None
 
 
 def _message(verdict: Verdict, head: str) -> str:

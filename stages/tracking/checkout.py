@@ -10,14 +10,14 @@ from checks.training import steps
 
 # The branch where a machine checks out a commit alone: an experiment of DVC, GitHub's pull request and push, GitLab.
 _BRANCH = ("DVC_EXP_NAME", "GITHUB_HEAD_REF", "GITHUB_REF_NAME", "CI_COMMIT_REF_NAME")
-_WRITTEN = (layout.LOCK, layout.REPORTS)  # by the pipeline itself, while it works
+_WRITTEN = (layout.LOCK, layout.CODE_LOCK, layout.REPORTS)  # by the pipeline itself, while it works
 _LONGEST = 250  # characters of a run's name that MLflow's databases take
 
 
 class Checkout(NamedTuple):
     """``commit``: None outside git and before the first commit. ``branch``: None where nothing names one.
 
-    ``dirty``: tracked files differ from the commit, other than dvc.lock and reports/.
+    ``dirty``: tracked files differ from the commit, other than code.lock, dvc.lock and reports/.
     """
 
     commit: str | None = None

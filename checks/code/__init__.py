@@ -1,0 +1,1 @@
+"""The code of the stages: which modules each stage runs, and the digest of them that a record names."""

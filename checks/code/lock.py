@@ -1,0 +1,140 @@
+"""code.lock: which code of Lockstep each stage runs with the parameters of a repository, one digest for each stage.
+
+The stage ``code`` writes it at the beginning of every run, and in dvc.yaml each stage depends on its own digest there.
+So a stage runs again where a module that it runs has changed, and nowhere else. The digest covers the paths and
+contents of the modules that ``modules.of_stage`` finds, and the code of the packages from outside whose kinds are named
+(``plugins.identity``). It does not cover Python itself and the libraries: reports name their versions.
+"""
+
+import functools
+import json
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import Field, ValidationError
+
+import checks
+from checks import digest, files, layout, plain_yaml, plugins
+from checks.code import modules
+from checks.code.modules import Code
+from checks.errors import EvidenceRefused
+from checks.identity import Digest
+from checks.rows import Record
+
+STAGE = "code"
+"""The stage that writes code.lock."""
+
+READS: Mapping[str, tuple[str, ...]] = {
+    "fetch": ("base", "data"),
+    "prepare": ("data", "prepare", "train.method"),
+    "validate": ("data", "validate", "prepare", "train.method"),
+    "train": ("train",),
+    "merge": ("merge",),
+    "score": ("evaluate",),
+    "evaluate": ("evaluate",),
+    "suites": ("suites", "evaluate.batch_tokens", "evaluate.precision"),
+    "probe": ("serve.probes", "serve.dtype", "serve.max_input_tokens"),
+    "gate": ("gates", "suites", "evaluate.scorers", "base.license", "data"),
+}
+"""The keys of params.yaml that each stage reads. dvc.yaml must name them, which a thinner dvc.yaml cannot change."""
+
+_DISTRIBUTION = "lockstep"
+_TOLD = "# Written by the stage `code` at the beginning of each run: commit it with dvc.lock and reports/.\n"
+_TODO = "run `lockstep run`"
+
+
+class Installed(Record):
+    """The Lockstep that ran. ``wheel``: the SHA-256 of its wheel; None for an editable installation."""
+
+    version: str
+    wheel: Digest | None
+
+
+class CodeLock(Record):
+    """The content of code.lock."""
+
+    lockstep: Installed
+    stages: Annotated[dict[str, Digest], Field(min_length=1)]
+
+
+def key(stage: str) -> str:
+    """The key in code.lock that a stage of dvc.yaml depends on."""
+    return f"stages.{stage}"
+
+
+def of(params: Mapping[str, Any], code: Code) -> dict[str, str]:
+    """Return the digest of each stage's code.
+
+    ``params``: the parameters with their defaults, as params.yaml would say them (``Params.resolved``). Raises
+    MachineRefused if the code of a package from outside, which they name, cannot be hashed.
+    """
+    return {stage: _of_stage(stage, params, code) for stage in READS}
+
+
+def modules_of(stage: str, params: Mapping[str, Any], code: Code) -> list[str]:
+    """Return the paths of the modules that a stage runs with these parameters, sorted."""
+    return modules.of_stage(stage, _names(stage, params), code)
+
+
+def _names(stage: str, params: Mapping[str, Any]) -> frozenset[str]:
+    return modules.names_in([_at(params, path) for path in READS[stage]])
+
+
+def _of_stage(stage: str, params: Mapping[str, Any], code: Code) -> str:
+    found = {path: digest.of_bytes(code[path]) for path in modules_of(stage, params, code)}
+    outside = {kind: plugin.sha256 for kind, plugin in plugins.named(_names(stage, params)).items()}
+    return digest.of_json({"modules": found, "plugins": outside})
+
+
+def running() -> Code:
+    """Read the code that runs here."""
+    return modules.below(Path(checks.__file__).parent.parent)
+
+
+def at(root: Path) -> Code:
+    """Read the code in a repository that has Lockstep in it, or else the code that runs here."""
+    return modules.below(root) if (root / "stages").is_dir() else running()
+
+
+def write(root: Path, params: Mapping[str, Any]) -> CodeLock:
+    """Write code.lock of the code in ``root`` and return it. Raises as ``of``."""
+    made = CodeLock(lockstep=_installed(), stages=of(params, at(root)))
+    document = yaml.safe_dump(made.model_dump(mode="json"), sort_keys=False)
+    files.write_text(root / layout.CODE_LOCK, _TOLD + document)
+    return made
+
+
+def read(root: Path) -> CodeLock:
+    """Read code.lock. Raises EvidenceRefused if it is missing or is no such file."""
+    path = root / layout.CODE_LOCK
+    try:
+        return CodeLock.model_validate(plain_yaml.load(path.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise EvidenceRefused(f"{layout.CODE_LOCK}: is missing", _TODO) from error
+    except (OSError, ValueError, yaml.YAMLError, ValidationError) as error:
+        why = files.first(error) if isinstance(error, ValidationError) else str(error).splitlines()[0]
+        raise EvidenceRefused(f"{layout.CODE_LOCK}: {why}", _TODO) from error
+
+
+def hold(root: Path, stage: str, params: Mapping[str, Any]) -> None:
+    """Check that code.lock names the code that this stage is about to run. Raises EvidenceRefused, or as ``of``."""
+    if read(root).stages.get(stage) != _of_stage(stage, params, at(root)):
+        raise EvidenceRefused(f"{layout.CODE_LOCK}: names other code for {stage} than the code here", _TODO)
+
+
+@functools.cache
+def _installed() -> Installed:
+    found = metadata.distribution(_DISTRIBUTION)
+    origin = json.loads(found.read_text("direct_url.json") or "{}")
+    wheel = origin.get("archive_info", {}).get("hashes", {}).get("sha256")
+    return Installed(version=found.version, wheel=f"sha256:{wheel}" if wheel else None)
+
+
+def _at(document: Any, path: str) -> Any:
+    """The value at a dotted path; None if there is none."""
+    for part in path.split("."):
+        document = document.get(part) if isinstance(document, dict) else None
+    return document

@@ -1,0 +1,145 @@
+"""Finds the modules that a stage runs with given parameters, from the text of the code alone.
+
+Nothing is imported, so the code can be that of another commit. A stage runs ``stages/STAGE.py``, every module of
+``checks`` and ``stages`` that it imports, directly or not, in functions too, and the kinds that its parameters name.
+A folder of kinds does not count as a whole: a new or changed kind that no parameter names changes nothing.
+
+Text that looks like an import counts, in a docstring too, and so does a string that is the name of a module. So more
+modules can be found than run, and ``tests/checks/test_code_runs.py`` holds that no module runs without being found.
+Code that makes the name of a module while it runs is not found: a review has to refuse it.
+"""
+
+import functools
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("checks", "stages")
+Code = Mapping[str, bytes]
+"""The content of each file of Python below ``PACKAGES``, by its path."""
+
+KINDS = {
+    "checks/chat_templates/__init__.py": "checks/chat_templates",
+    "checks/data/loaders.py": "stages/loaders",
+    "checks/evaluation/judges.py": "stages/judges",
+    "checks/gates/__init__.py": "checks/gates",
+    "checks/retrievers/__init__.py": "checks/retrievers",
+    "checks/rules/__init__.py": "checks/rules",
+    "checks/scorers/__init__.py": "checks/scorers",
+    "checks/suites/__init__.py": "checks/suites",
+    "checks/training/methods.py": "stages/training/methods",
+    "stages/sources/parsing.py": "stages/sources/schemes",
+}
+"""The folders of kinds, by the module that finds the kinds in it. A kind's file has the kind's name."""
+
+_METHODS, _SCHEMES = "stages/training/methods", "stages/sources/schemes"
+_LATE_FOR = {_METHODS: "train"}
+"""The stage that runs the functions of these kinds. Other stages ask them for parameters and columns only."""
+
+_BY_PARAMETERS = {"gate": ("checks/suites/__init__.py",), "validate": ("checks/retrievers/dense.py",)}
+"""The modules that a stage reaches through its parameters alone: the module that reads them is not followed."""
+
+NOT_FOLLOWED = frozenset(
+    {
+        # These say what parameters there are. Their values are recorded beside the digest.
+        "checks/config/params.py",
+        "checks/config/params_file.py",
+        "checks/config/release_params.py",
+        "checks/kinds.py",
+        "checks/sections.py",
+        # These end a run or describe one, and decide no byte of what it makes.
+        "checks/code/lock.py",
+        "checks/errors.py",
+        "checks/layout.py",
+        "stages/entry.py",
+        "stages/progress.py",
+        "stages/tools/guarded_dvc.py",
+        "stages/tracking/__init__.py",
+        "stages/tracking/checkout.py",
+        "stages/tracking/others.py",
+        "stages/tracking/store.py",
+    }
+)
+
+_IMPORT = re.compile(
+    rb"^([ \t]*)(?:[^\n#'\"]*:[ \t]*)?"
+    rb"(?:from[ \t]+((?:checks|stages)[\w.]*)[ \t]+import[ \t]*(\([^)]*\)|[^\n]+)|import[ \t]+([^\n]*))",
+    re.MULTILINE,
+)
+_QUOTED = re.compile(rb"[\"']((?:checks|stages)(?:\.\w+)+)[\"']")
+_COMMENT = re.compile(r"#[^\n]*")
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):")
+
+
+def below(root: Path) -> Code:
+    """Read the code in a folder."""
+    paths = (path for package in PACKAGES for path in (root / package).rglob("*.py"))
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(paths)}
+
+
+def of_stage(stage: str, names: frozenset[str], code: Code) -> list[str]:
+    """Return the paths of the modules that a stage runs, sorted.
+
+    ``names``: all that its parameters may name, as ``names_in`` gives it.
+    """
+    pending = [f"stages/{stage}.py", *_BY_PARAMETERS.get(stage, ())]
+    found = set[str]()
+    while pending:
+        path = pending.pop()
+        if path in found or path in NOT_FOLLOWED or path not in code:
+            continue
+        found.add(path)
+        folder = path.rpartition("/")[0]
+        late = _LATE_FOR.get(folder, stage) == stage
+        pending += [module for name in imported(code[path], late) for module in _modules(name, code)]
+        if kinds := KINDS.get(path):
+            pending += _named(kinds, names, code)
+    return sorted(found)
+
+
+def names_in(values: Any) -> frozenset[str]:
+    """Return every text in ``values`` that may be the name of a kind: keys, values, and the schemes of URIs."""
+    if isinstance(values, Mapping):
+        return frozenset(map(str, values)).union(*map(names_in, values.values()))
+    if isinstance(values, list | tuple):
+        return frozenset[str]().union(*map(names_in, values))
+    if not isinstance(values, str):
+        return frozenset()
+    scheme = _SCHEME.match(values)
+    return frozenset({values, scheme[1]} if scheme else {values})
+
+
+def _named(folder: str, names: frozenset[str], code: Code) -> Iterator[str]:
+    """Yield the modules of the kinds of a folder that are named."""
+    files = {name.replace("-", "_").replace("+", "_") for name in names}
+    if folder == _SCHEMES:
+        files |= {"file", "url"}  # These read a path, and a URL whose scheme has no kind of its own.
+    for path in code:
+        place, _, name = path.rpartition("/")
+        if place == folder and name.removesuffix(".py") in files:
+            yield path
+
+
+@functools.lru_cache(maxsize=2048)
+def imported(text: bytes, late: bool) -> tuple[str, ...]:
+    """Return the names that a module imports and that may be modules; those in functions only where ``late``."""
+    found = [match.decode() for match in _QUOTED.findall(text)]
+    for indent, package, attributes, modules in _IMPORT.findall(text.replace(b"\\\n", b" ").replace(b";", b"\n")):
+        if indent and not late:
+            continue
+        listed = _COMMENT.sub("", (attributes or modules).decode(errors="replace")).strip("() \n")
+        words = [part.split()[0] for part in listed.replace("\n", " ").split(",") if part.split()]
+        start = f"{package.decode()}." if package else ""
+        found += [package.decode(), *(f"{start}{word}" for word in words)]
+    return tuple(found)
+
+
+def _modules(name: str, code: Code) -> Iterator[str]:
+    """Yield the modules that an import of ``name`` runs: the packages around it, and itself."""
+    parts = name.split(".")
+    if parts[0] not in PACKAGES:
+        return
+    for count in range(1, len(parts) + 1):
+        place = "/".join(parts[:count])
+        yield from (path for path in (f"{place}.py", f"{place}/__init__.py") if path in code)

@@ -1,0 +1,22 @@
+"""code: write code.lock, the digest of the code that each stage runs with these parameters.
+
+In:  params.yaml, and the code of the stages.
+Out: code.lock.
+Run: python -m stages.code         (`lockstep run` and `dvc repro` begin with it, every time)
+"""
+
+from pathlib import Path
+
+from checks.code import lock
+from checks.config.params import Params
+from stages import entry
+
+
+def code(params: Params, root: Path) -> str:
+    """Write code.lock."""
+    made = lock.write(root, params.resolved())
+    return f"Lockstep {made.lockstep.version}, {len(made.stages)} stages"
+
+
+if __name__ == "__main__":
+    entry.run(lock.STAGE, code)

@@ -1,0 +1,204 @@
+"""code.lock: which edits of the code make which stages stale, what it cannot be made to say, and how it is refused."""
+
+import ast
+import shutil
+import sys
+from collections.abc import Callable
+from importlib import import_module, metadata
+from pathlib import Path
+
+import pytest
+
+from checks import digest, layout, plugins
+from checks.code import lock, modules
+from checks.config import params_file
+from checks.errors import EvidenceRefused
+from stages import entry
+from stages.sources import parsing
+from tests import plugin_package
+from tests.conftest import REPOSITORY, as_params, scaled_down
+
+CODE = modules.below(REPOSITORY)
+PARAMS = params_file.load(REPOSITORY / layout.PARAMS).resolved()
+DIGESTS = lock.of(PARAMS, CODE)
+
+
+def _stale(code: modules.Code) -> set[str]:
+    changed = lock.of(PARAMS, code)
+    return {stage for stage in DIGESTS if changed[stage] != DIGESTS[stage]}
+
+
+EDITS = {
+    "checks/scorers/token_f1.py": {"score", "evaluate", "gate"},
+    "checks/scorers/contains.py": {"suites", "gate"},
+    "checks/scorers/edit_similarity.py": set(),
+    "checks/rules/drop_duplicates.py": {"prepare", "validate"},
+    "checks/rules/trim_ends.py": set(),
+    "checks/gates/improves.py": {"gate"},
+    "checks/gates/exposure.py": set(),
+    "checks/suites/loss.py": {"suites", "gate"},
+    "checks/suites/rag.py": set(),
+    "checks/chat_templates/gemma.py": set(),
+    "stages/sources/schemes/pypi.py": {"fetch", "validate"},
+    "stages/sources/schemes/hf.py": set(),
+    "stages/loaders/azure_cli.py": {"prepare", "validate"},
+    "stages/loaders/documents.py": set(),
+    "stages/training/methods/sft.py": {"prepare", "validate", "train"},
+    "stages/training/methods/dpo.py": set(),
+    "stages/training/trainer.py": {"train"},
+    "stages/judges/openai.py": set(),
+    "stages/inference/generate.py": {"score", "evaluate", "suites", "probe"},
+    "stages/entry.py": set(),
+    "stages/tracking/store.py": set(),
+    "checks/digest.py": set(lock.READS),
+}
+
+
+@pytest.mark.parametrize("path", EDITS)
+def test_an_edited_module_makes_exactly_the_stages_stale_that_run_it(path: str) -> None:
+    assert _stale({**CODE, path: CODE[path] + b"\n# edited\n"}) == EDITS[path]
+
+
+@pytest.mark.parametrize("folder", sorted(set(modules.KINDS.values())))
+def test_a_new_kind_makes_nothing_stale(folder: str) -> None:
+    assert _stale({**CODE, f"{folder}/brand_new.py": b"X = 1\n"}) == set()
+
+
+def test_a_kind_that_params_yaml_names_in_future_is_covered_by_its_name() -> None:
+    code = {**CODE, "checks/scorers/brand_new.py": b"from checks.data import canaries\n"}
+    document = scaled_down()
+    document["evaluate"]["scorers"].append({"kind": "regex", "pattern": "a"})
+    named = lock.modules_of("score", as_params(document).resolved(), code)
+    assert "checks/scorers/regex.py" in named
+    assert "checks/scorers/brand_new.py" not in named
+
+
+def test_kinds_of_a_chain_of_methods_count_for_the_stages_that_read_them() -> None:
+    params = {"train": {"method": ["sft", "dpo"]}, "data": {}, "prepare": {}}
+    assert "stages/training/methods/dpo.py" in lock.modules_of("prepare", params, CODE)
+
+
+def test_the_folders_of_kinds_are_all_that_the_product_searches() -> None:
+    parsing.kinds()
+    for finder in modules.KINDS:
+        import_module(finder.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
+    searched = set()
+    for group, registry in plugins._collected.items():
+        for name, kind in registry.kinds.items():
+            module = sys.modules[kind.__module__]
+            path = Path(str(module.__file__)).relative_to(REPOSITORY)
+            if path.parts[0] != "release" and name not in registry.outside:
+                searched.add(path.parent.as_posix())
+                assert path.stem == name.replace("-", "_"), f"{group}: the file of {name} has another name"
+    assert searched == set(modules.KINDS.values())
+
+
+@pytest.mark.parametrize("path", sorted(CODE))
+def test_every_import_is_found_that_pythons_own_parser_finds(path: str) -> None:
+    found = set(modules.imported(CODE[path], late=True))
+    wanted = set[str]()
+    for node in ast.walk(ast.parse(CODE[path])):
+        if isinstance(node, ast.Import):
+            wanted |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            wanted |= {f"{node.module}.{alias.name}" for alias in node.names}
+    assert {name for name in wanted if name.startswith(("checks.", "stages."))} <= found
+
+
+WAYS = {
+    "in a function": b"def f():\n    from checks import extra\n",
+    "after a semicolon": b"x = 1; from checks import extra\n",
+    "after a colon": b"if True: import checks.extra\n",
+    "over several lines": b"from checks import (  # why\n    digest,\n    extra as e,\n)\n",
+    "over a broken line": b"from checks import digest, \\\n    extra\n",
+    "with another name": b"import numpy as np, checks.extra as e\n",
+    "from a module": b"from checks.extra import Thing\n",
+    "by its name": b"from importlib import import_module\nx = import_module('checks.extra')\n",
+    "as a process": b'run([python, "-m", "checks.extra"])\n',
+    "without a space": b"from checks import(extra)\n",
+    "by tabs": b"def f():\n\tfrom\tchecks\timport\textra\n",
+    "with carriage returns": b"x = 1\r\nfrom checks import extra\r\n",
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_module_is_found_however_it_is_imported(way: str) -> None:
+    code = {**CODE, "checks/extra.py": b"X = 1\n", "stages/probe.py": CODE["stages/probe.py"] + WAYS[way]}
+    assert "checks/extra.py" in lock.modules_of("probe", PARAMS, code)
+
+
+def test_a_kind_of_a_package_counts_with_the_digest_of_its_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = {"lockstep.scorers": {"brevity": "acme.brevity"}}
+    plugin_package.by_hand(tmp_path, "acme", points, {"acme/__init__.py": "", "acme/brevity.py": "X = 1\n"})
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(plugins, "_every_entry_point", metadata.entry_points)
+    params = {**PARAMS, "evaluate": {"scorers": [{"kind": "brevity"}]}}
+    named, unnamed = lock.of(params, CODE), lock.of(PARAMS, CODE)
+    (tmp_path / "acme/brevity.py").write_text("X = 2\n")
+    changed = lock.of(params, CODE)
+    assert {stage for stage in named if changed[stage] != named[stage]} == {"score", "evaluate", "gate"}
+    assert lock.of(PARAMS, CODE) == unnamed
+
+
+# code.lock as a file
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    shutil.copy(REPOSITORY / layout.PARAMS, tmp_path)
+    lock.write(tmp_path, PARAMS)
+    return tmp_path
+
+
+def _edit(change: Callable[[str], str]) -> Callable[[Path], object]:
+    return lambda root: (root / layout.CODE_LOCK).write_text(change((root / layout.CODE_LOCK).read_text()))
+
+
+REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "gone": (lambda root: (root / layout.CODE_LOCK).unlink(), "code.lock: is missing"),
+    "empty": (_edit(lambda _: ""), "code.lock: "),
+    "not YAML": (_edit(lambda _: "{"), "code.lock: "),
+    "tags": (_edit(lambda _: "!!python/name:os.system"), "code.lock: "),
+    "another digest": (
+        _edit(lambda text: text.replace(DIGESTS["train"], digest.of_bytes(b""))),
+        "code.lock: names other code for train than the code here",
+    ),
+    "no digest": (_edit(lambda text: text.replace(DIGESTS["train"], "none")), "code.lock: stages.train"),
+    "a stage less": (
+        _edit(lambda text: "".join(line for line in text.splitlines(True) if "train" not in line)),
+        "code.lock: names other code for train than the code here",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", REFUSED)
+def test_a_stage_refuses_before_it_works_where_the_file_names_other_code(root: Path, how: str) -> None:
+    lock.hold(root, "train", PARAMS)
+    spoil, message = REFUSED[how]
+    spoil(root)
+    with pytest.raises(EvidenceRefused, match=message) as refused:
+        lock.hold(root, "train", PARAMS)
+    assert refused.value.todo == "run `lockstep run`"
+
+
+@pytest.mark.parametrize(
+    ("address", "refuses"), [("train", True), ("dvc.yaml:train", True), ("merge", False), (None, False)]
+)
+def test_only_the_stage_that_dvc_will_record_asks_for_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch, address: str | None, refuses: bool
+) -> None:
+    (root / layout.CODE_LOCK).unlink()
+    monkeypatch.chdir(root)
+    monkeypatch.delenv("DVC_STAGE", raising=False)
+    if address is not None:
+        monkeypatch.setenv("DVC_STAGE", address)
+    ran = []
+    if refuses:
+        with pytest.raises(SystemExit) as ended:
+            entry.run("train", lambda *_: ran.append("train") or "")
+        assert ended.value.code == EvidenceRefused.exit_code
+    else:
+        entry.run("train", lambda *_: ran.append("train") or "")
+    assert ran == ([] if refuses else ["train"])
