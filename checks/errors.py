@@ -44,7 +44,7 @@ class DataRefused(Refusal):
 
 
 class TrainingRefused(Refusal):
-    """Training cannot start, or its loss is not finite."""
+    """Training cannot start, its loss is not finite or diverged, or nothing was rewarded."""
 
     exit_code = 5
 

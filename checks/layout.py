@@ -74,6 +74,7 @@ SIGNERS = Path("release/policy/signers.yaml")  # who may sign releases, verifica
 # Private to one machine: ignored by git and by DVC.
 # An experiment of a sweep trains in a copy of the repository, and keeps its checkpoints in the one that it is of.
 STATE = Path(os.environ.get("LOCKSTEP_STATE", ".lockstep"))
+RUNNING = Path(".lockstep/running")  # a lock for each stage that runs in this folder, whatever LOCKSTEP_STATE is
 DOWNLOADS = STATE / "downloads"
 ANSWERS = STATE / "answers"  # generated texts by the digest of all that decides them
 BATCHES = STATE / "batches"  # the same for single batches, while a model answers

@@ -22,11 +22,12 @@ from typing import NamedTuple
 
 from checks import digest, files, layout
 from checks.config.params import Evaluate, Params
-from checks.errors import EvidenceRefused
+from checks.errors import EvaluationRefused, EvidenceRefused
 from checks.evaluation import scoring
 from checks.formats.engines import Vllm
 from checks.formats.evaluation_reports import EvaluationReport, NoiseReport, NoiseRun
 from checks.gating import chain
+from checks.gating.compared import PairedGate
 from checks.rows import Row
 from checks.threads import cores
 from stages import entry, progress
@@ -53,7 +54,8 @@ def calibrate(params: Params, root: Path) -> str:
     """Evaluate the merged model in several ways and write how far the results differ.
 
     Raises EvidenceRefused if model, test split or settings are not those of reports/evaluation.json, or if something is
-    missing; EvaluationRefused if the model does not load. Then the earlier report is kept.
+    missing; EvaluationRefused if the model does not load, or is never right or always right by a metric that a gate
+    compares. Then the earlier report is kept.
     """
     evaluation = files.read_json(root / layout.EVALUATION, EvaluationReport)
     _hold(params, root, evaluation)
@@ -61,6 +63,7 @@ def calibrate(params: Params, root: Path) -> str:
     if not test or not valid:
         raise EvidenceRefused(f"{_VALID if test else _TEST}: has no rows", "run `./lockstep run prepare`")
     runs = _runs(root, params.evaluate, test)
+    telling = _telling(params, runs)
     engine = params.evaluate.engine
 
     from stages.weights import parity
@@ -76,7 +79,7 @@ def calibrate(params: Params, root: Path) -> str:
         runs=runs,
         floor={
             name: round(max(run.metrics[name] for run in runs) - min(run.metrics[name] for run in runs), 6)
-            for name in runs[0].metrics
+            for name in telling
         },
         max_logprob_diff=round(parity.noise(root / layout.MERGED, valid[: params.merge.parity.prompts]), 6),
     )
@@ -107,6 +110,26 @@ def _hold(params: Params, root: Path, evaluation: EvaluationReport) -> None:
     ]
     if wrong:
         raise EvidenceRefused(wrong[0], "run `./lockstep run evaluate`, then calibrate", tuple(wrong[1:]))
+
+
+def _telling(params: Params, runs: Sequence[NoiseRun]) -> list[str]:
+    """The metrics that show noise: not those by which the model is never right, or always right, in every run.
+
+    Raises EvaluationRefused if a gate compares a metric that does not show it, or if none does.
+    """
+    means = {name: {run.metrics[name] for run in runs} for name in runs[0].metrics}
+    silent = {name: "always" if 1 in values else "never" for name, values in means.items() if values in ({0}, {1})}
+    gates = [gate for gate in params.gates.values() if isinstance(gate, PairedGate) and gate.suite is None]
+    refused = [gate.metric for gate in gates if gate.metric in silent]
+    if len(silent) == len(means):
+        refused += silent
+    if refused:
+        raise EvaluationRefused(
+            f"{layout.MERGED}: is {silent[refused[0]]} right by {refused[0]} on {_TEST}, so it does not show how far "
+            "two evaluations differ",
+            "calibrate with a model that is right at times, or take another metric in evaluate.scorers and gates",
+        )
+    return [name for name in means if name not in silent]
 
 
 def _runs(root: Path, settings: Evaluate, test: Sequence[Row]) -> tuple[NoiseRun, ...]:

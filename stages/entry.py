@@ -1,9 +1,11 @@
 """Runs a stage: reads the parameters, prints one line of result, and turns a refusal into one line and an exit code."""
 
+import fcntl
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -13,7 +15,7 @@ from checks import layout
 from checks.code import lock as code_lock
 from checks.config import params_file
 from checks.config.params import Params
-from checks.errors import Refusal
+from checks.errors import MachineRefused, Refusal
 from checks.formats import refused
 from checks.machine import disk
 
@@ -35,11 +37,12 @@ def run(name: str, stage: Stage, unneeded: Iterable[str] = ()) -> None:
     hide(unneeded)
     params = refused.params(root)  # of now: it may be edited while the stage works
     try:
-        refused.forget(root)
-        read = params_file.load(root / layout.PARAMS)
-        if _of_dvc(name) and name != code_lock.STAGE:
-            code_lock.hold(root, name, read.resolved())
-        click.echo(f"{name}: {stage(read, root)}", err=True)
+        with _alone(name, root):
+            refused.forget(root)
+            read = params_file.load(root / layout.PARAMS)
+            if _of_dvc(name) and name != code_lock.STAGE:
+                code_lock.hold(root, name, read.resolved())
+            click.echo(f"{name}: {stage(read, root)}", err=True)
     except Refusal as refusal:
         _refuse(name, root, refusal, params)
     except OSError as error:
@@ -54,6 +57,32 @@ def run(name: str, stage: Stage, unneeded: Iterable[str] = ()) -> None:
 def _of_dvc(name: str) -> bool:
     """Whether DVC runs this stage, and so will record what it makes."""
     return os.environ.get("DVC_STAGE", "").rpartition(":")[2] == name
+
+
+@contextmanager
+def _alone(name: str, root: Path) -> Iterator[None]:
+    """Hold the stage in ``root`` alone: another run of it would delete what this one is writing.
+
+    The kernel lets go of the lock when this process ends, however it ends. Where no lock can be had, as on a full disk,
+    the stage runs without it.
+    """
+    path = root / layout.RUNNING / name
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)
+    except OSError:
+        yield
+        return
+    with os.fdopen(handle):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise MachineRefused(
+                f"another process runs this stage in {root.resolve()}", "wait until it ends, then run the command again"
+            ) from error
+        except OSError:  # NFS may lock no file
+            pass
+        yield
 
 
 def hide(libraries: Iterable[str]) -> None:

@@ -26,6 +26,7 @@ from checks import digest, files, layout
 from checks.config.params import Params
 from checks.errors import EvidenceRefused, MachineRefused, MergeRefused
 from checks.formats.training_reports import Calibrated, Distance, Exported, MergedFile, ParityReport, QuantisedBase
+from checks.machine import disk
 from checks.rows import Row
 from checks.sections import Agreement as Bounds
 from checks.training.quantization import Calibration, ExportQuantization
@@ -132,7 +133,9 @@ def merge_weights(
                 if len(plan) > 1:
                     files.write_json(out / shards.INDEX, shards.index(plan))
             except OSError as error:
-                raise MachineRefused(f"{out}: {error.strerror or error}", "free space and merge again") from error
+                raise disk.full(error, [out]) or MachineRefused(
+                    f"{out}: {error.strerror or error}", "mend the disk, and merge again"
+                ) from error
     return [shard.file for shard in plan]
 
 

@@ -52,7 +52,7 @@ def train(params: Params, root: Path) -> str:
     """Fine-tune; write the adapter, its report and the loss curve.
 
     Raises EvidenceRefused if the splits are not the sealed ones, TrainingRefused if the parameters do not fit the model
-    or the data, a loss is not finite or it needs more than train.max_memory_gb, MachineRefused if the device, memory,
+    or the data, a loss is not finite or it takes more than train.max_memory_gb, MachineRefused if the device, memory,
     MLflow's store, or a package that the parameters need is missing, ParamsRefused if LOCKSTEP_CHECKPOINT_MINUTES is
     not a valid number.
     """
@@ -104,7 +104,7 @@ def train(params: Params, root: Path) -> str:
     files.write_text(root / layout.LOSS_CURVE, chain.curve(alone, fitted))
     report = _report(params, base, seal, len(rows), fitted)
     seconds = math.fsum(each.seconds for each in fitted)
-    took = max((each.memory for each in fitted), key=lambda memory: memory.peak or memory.predicted or 0)
+    took = max((each.memory for each in fitted), key=lambda memory: memory.peak or 0)
     measured = TrainMeasured(
         adapter=last.adapter, git_commit=tracking.revision(root)[0], mlflow_run=run.id, seconds=round(seconds, 3),
         energy=(used := energy.total([each.energy for each in fitted])), device=device, resumed_at=trained.resumed_at,
@@ -186,7 +186,7 @@ def _key(params: Params, base: str, data: Mapping[str, str], device: str, start:
         "base": base,
         "splits": data,
         "started_from": start,
-        "train": params.train.model_dump(mode="json", exclude={"max_memory_gb", *unset}),
+        "train": params.train.model_dump(mode="json", exclude={"allow", "max_memory_gb", *unset}),
         "device": f"{device} on {platform.machine()}",
         "versions": _versions([params], (*_LIBRARIES, *_BELOW)),
         "rewards": scoring.digest_of(params.train.rewards()),

@@ -14,10 +14,10 @@ import yaml
 
 from checks import digest, files, layout
 from checks.config.params import Params
-from checks.errors import EvidenceRefused, MachineRefused
+from checks.errors import EvaluationRefused, EvidenceRefused, MachineRefused
 from checks.evaluation import scoring
 from checks.formats.engines import PYTHON
-from checks.formats.evaluation_reports import EvaluationReport, NoiseReport
+from checks.formats.evaluation_reports import EvaluationReport, NoiseReport, NoiseRun
 from checks.rows import Message, Row
 from checks.threads import cores
 from release.adapters.dvc import StageRefused
@@ -52,6 +52,7 @@ def document(**change: Any) -> dict[str, Any]:
         "scorers": [{"kind": "edit-similarity"}, {"kind": "exact-match"}], "batch_tokens": TOKENS, "baselines": [],
     } | change  # fmt: skip
     value["merge"]["parity"]["prompts"] = 9
+    value["gates"] = {"data_is_sound": {"kind": "data"}}  # none compares what a random model is never right by
     return value
 
 
@@ -156,7 +157,7 @@ def test_the_noise_of_an_engine_is_measured_with_that_engine(
 
 def test_the_floor_is_the_largest_difference_between_two_runs(done: Done) -> None:
     _, _, report, line = done
-    assert set(report.floor) == {"edit-similarity", "exact-match"}
+    assert set(report.floor) == {"edit-similarity"}  # by the other one nothing is right, and no gate compares it
     for name, floor in report.floor.items():
         means = [run.metrics[name] for run in report.runs]
         assert floor == pytest.approx(max(abs(one - two) for one in means for two in means), abs=1e-9)
@@ -239,14 +240,69 @@ def test_other_scorers_and_settings_than_those_of_the_evaluation_are_refused_tog
     tmp_path: Path, tiny_base: Path
 ) -> None:
     lay_out(tmp_path, tiny_base, as_params(document()))
-    other = as_params(document(max_new_tokens=9, scorers=[{"kind": "exact-match"}]) | {"gates": DATA_ALONE})
+    other = as_params(document(max_new_tokens=9, scorers=[{"kind": "exact-match"}]))
     with pytest.raises(EvidenceRefused, match=r"evaluate\.scorers: is ") as refused:
         stage.calibrate(other, tmp_path)
     assert len(refused.value.others) == 1
     assert "the chat template: is " in refused.value.others[0]
 
 
-DATA_ALONE = {"data_is_sound": {"kind": "data"}}
+COMPARED = {
+    "keeps": {"kind": "improves", "metric": "exact-match", "against": "base", "margin": 0.0, "confidence": 0.95}
+}
+
+
+def _run(**means: float) -> NoiseRun:
+    return NoiseRun(order="test order", batch_tokens=TOKENS, threads=1, metrics=means, changed=0)
+
+
+@pytest.mark.parametrize(
+    ("exact", "other", "gates", "says"),
+    [
+        (
+            (0, 0),
+            (0.3, 0.4),
+            COMPARED,
+            "models/merged: is never right by exact-match on data/splits/test.jsonl, so it ",
+        ),
+        (
+            (1, 1),
+            (0.3, 0.4),
+            COMPARED,
+            "is always right by exact-match on data/splits/test.jsonl, so it does not show ",
+        ),
+        ((0, 0), (0, 0), {}, "is never right by edit-similarity on data/splits/test"),
+        ((0, 0), (0.3, 0.4), {}, None),
+        ((0, 0.1), (0.3, 0.4), COMPARED, None),
+        ((0.5, 0.5), (0.3, 0.3), COMPARED, None),
+        ((1, 0), (0.3, 0.4), COMPARED, None),
+    ],
+)
+def test_a_model_that_is_never_or_always_right_shows_no_noise(
+    exact: tuple[float, ...], other: tuple[float, ...], gates: dict[str, Any], says: str | None
+) -> None:
+    value = document()
+    params = as_params(value | {"gates": value["gates"] | gates})
+    runs = [_run(**{"edit-similarity": two, "exact-match": one}) for one, two in zip(exact, other, strict=True)]
+    if says is None:
+        shown = ["edit-similarity"] + ["exact-match"] * (exact not in ((0, 0), (1, 1)))
+        assert stage._telling(params, runs) == shown
+    else:
+        with pytest.raises(EvaluationRefused, match=says):
+            stage._telling(params, runs)
+
+
+def test_a_model_that_is_never_right_by_what_a_gate_compares_leaves_the_report_of_before(
+    tmp_path: Path, tiny_base: Path
+) -> None:
+    params = as_params(document() | {"gates": COMPARED})
+    lay_out(tmp_path, tiny_base, params)
+    files.write_text(tmp_path / layout.NOISE, "of before")
+    with pytest.raises(
+        EvaluationRefused, match=r"is never right by exact-match .*; calibrate with a model that is right"
+    ):
+        stage.calibrate(params, tmp_path)
+    assert (tmp_path / layout.NOISE).read_text() == "of before"
 
 
 def test_too_long_a_run_with_one_row_at_a_time_is_left_out() -> None:

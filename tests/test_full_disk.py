@@ -4,10 +4,12 @@ On a real file system of a few MiB, which root alone may mount: elsewhere these 
 """
 
 import contextlib
+import errno
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,8 +19,10 @@ from click.testing import CliRunner, Result
 from checks import layout
 from checks.machine import disk
 from release.cli import main
+from stages.training import checkpoints
+from tests import pipeline_repository, training_tree
 from tests import promotion_tree as tree
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, scaled_down, written
 from tests.ledger_tree import git, refs
 
 pytestmark = pytest.mark.slow
@@ -117,6 +121,68 @@ def test_a_stage_ends_with_the_same_line(small: Path) -> None:
     assert done.returncode == 9, done.stderr
     assert f"fetch: the disk of {small / 'reports'} is full, 0 bytes are free: writing reports/" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_copy_to_a_full_disk_names_that_disk_and_not_the_one_that_is_read(tmp_path: Path, small: Path) -> None:
+    (tmp_path / "source").write_bytes(b"x" * (1 << 20))
+    with full(small):
+        with pytest.raises(OSError, match="No space left") as raised:
+            shutil.copyfile(tmp_path / "source", small / "copy")
+        refusal = disk.full(raised.value, [tmp_path])
+    assert refusal is not None
+    assert refusal.what.startswith(f"the disk of {small} is full, 0 bytes are free: writing {small / 'copy'}")
+
+
+def test_a_temporary_folder_that_is_gone_names_the_disk_that_it_was_on(small: Path) -> None:
+    error = OSError(errno.ENOSPC, "No space left on device", str(small / "models" / ".adapter.x" / "adapter_model"))
+    refusal = disk.full(error, [])
+    assert refusal is not None
+    assert refusal.what.startswith(f"the disk of {small} is full, ")
+
+
+def test_where_no_disk_is_full_any_more_none_is_called_so(tmp_path: Path) -> None:
+    refusal = disk.full(OSError(errno.ENOSPC, "No space left on device"), [tmp_path])
+    assert refusal is not None
+    assert refusal.what == "a disk is full: writing a file"
+    assert str(tmp_path) in refusal.todo
+    assert tempfile.gettempdir() in refusal.todo
+
+
+def test_an_error_of_a_library_is_a_full_disk_only_where_the_disk_is_full(tmp_path: Path, small: Path) -> None:
+    words = "[enforce fail at inline_container.cc:863] . PytorchStreamWriter failed writing file data/0"
+    with pytest.raises(RuntimeError, match="PytorchStreamWriter"), disk.writing(tmp_path):
+        raise RuntimeError(words)
+    with full(small), pytest.raises(OSError, match="No space left on device") as raised, disk.writing(small):
+        raise RuntimeError(words)
+    assert raised.value.filename == str(small)
+
+
+def _stage(root: Path, name: str) -> subprocess.CompletedProcess[str]:
+    more = {"PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1", checkpoints.MINUTES: "0"}
+    command = [pipeline_repository.interpreter(), "-m", f"stages.{name}"]
+    return subprocess.run(
+        command, cwd=root, env=pipeline_repository.environment(**more, MLFLOW_TRACKING_URI=os.environ["MLFLOW_TRACKING_URI"]),
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("room", [0, 20_000])
+def test_an_adapter_or_a_merge_that_finds_no_room_names_the_disk_of_the_models(
+    tmp_path: Path, small: Path, tiny_base: Path, store: str, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    root = training_tree.make(tmp_path / "root", tiny_base)
+    shutil.move(root / "models", small / "models")
+    (root / "models").symlink_to(small / "models")
+    document = scaled_down()
+    document["train"] |= {"max_steps": 1, "epochs": None}
+    (root / layout.PARAMS).write_text(written(document))
+    with full(small):
+        os.truncate(small / "filler", (small / "filler").stat().st_size - room)
+        done = _stage(root, "train")
+    assert (done.returncode, "Traceback" in done.stderr) == (9, False), done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"train: the disk of {small / 'models'} is full, "), last
 
 
 def test_what_another_machine_says_of_its_disk_is_not_said_of_this_one() -> None:

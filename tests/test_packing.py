@@ -10,7 +10,6 @@ from checks import digest, files, layout
 from checks.errors import ParamsRefused, TrainingRefused
 from checks.formats.training_reports import TrainMeasured, TrainReport
 from checks.training.interface import Train
-from checks.training.memory import Batch
 from stages.train import train
 from stages.training import checkpoints
 from tests import training_tree
@@ -165,32 +164,6 @@ def test_two_ranks_learn_what_one_process_learns_from_twice_the_batch(root: Path
         losses.append([float(line.split(",")[1]) for line in curve])
     assert counts[0] == counts[1]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
-
-
-@slow
-def test_what_is_counted_of_a_packed_batch_is_what_autograd_keeps(root: Path) -> None:
-    import torch
-
-    from stages.training import memory
-
-    trainer = _trainer(root)
-    weights = {each.untyped_storage().data_ptr() for each in (*trainer.model.parameters(), *trainer.model.buffers())}
-    found: dict[int, int] = {}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            found[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    ids = torch.ones((1, 80), dtype=torch.long)
-    positions = torch.arange(40).repeat(2)[None]
-    trainer.model.train()
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        out = trainer.model(input_ids=ids, position_ids=positions, logits_to_keep=1, use_cache=False)
-        kept = sum(found.values())
-    del out
-    assert memory.kept(trainer, Batch(2, 40, 0), packed=True) == pytest.approx(kept, rel=0.05)
 
 
 def _convolutions(base: Path) -> None:

@@ -60,7 +60,7 @@ def test_two_ranks_learn_what_one_process_learns_from_twice_the_batch(root: Path
         losses.append([loss for _, loss in report.stopping.losses])
         took = files.read_json(root / layout.TRAIN_MEASURED, TrainMeasured).memory
         assert took
-        assert took.predicted
+        assert took.peak
     assert len(losses[0]) == 3
     assert losses[1] == pytest.approx(losses[0], rel=5e-3)  # a mean over batches, which are others
     assert len(found[0]) == 6

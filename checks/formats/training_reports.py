@@ -122,18 +122,21 @@ class TrainReport(StageReport):
         return self
 
 
-class TrainMemory(Record):
+class TrainMemory(Sparse):
     """Memory of a training in bytes: of the process on a CPU, of what PyTorch allocates on a GPU.
 
-    ``rows`` sequences of ``tokens`` are the largest batch, padding included. On several devices each number is of one.
+    On several devices each number is of one. Until November 2026 a prediction stood beside the peak, with the largest
+    batch that it was made for: ``predicted``, ``rows``, ``tokens``, ``logits``.
     """
 
-    predicted: Count | None  # before the first step; None: the base does not say its sizes
+    sparse: ClassVar[frozenset[str]] = frozenset({"predicted", "rows", "tokens", "logits"})
+
     peak: Count | None  # the largest that was measured; None: this system does not tell
     total: Count | None  # of the device
-    rows: Count
-    tokens: Count
-    logits: Count  # bytes of the logits that were held at once
+    predicted: Count | None = None
+    rows: Count | None = None
+    tokens: Count | None = None
+    logits: Count | None = None
 
 
 class MeasuredStep(Record):

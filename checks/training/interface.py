@@ -124,6 +124,12 @@ MergedInto = Annotated[
 ]
 
 
+Failure = Literal["divergence", "no-reward"]
+
+# A loss has risen far when it is so much above its beginning: this share of it, and so many nats.
+_FAR_SHARE, _FAR_NATS = 0.5, 0.5
+
+
 class Train(Section):
     """The parameters of every training method: adapter, optimiser, batches.
 
@@ -229,10 +235,18 @@ class Train(Section):
         float | None,
         Field(
             gt=0,
-            description="refuse a training that is predicted to need more on a device (10^9 bytes); null: the device's "
-            "own",
+            description="refuse a training that takes more on a device (10^9 bytes), as measured after each step; "
+            "null: the device's own memory",
         ),
     ] = None
+    allow: Annotated[
+        tuple[Failure, ...],
+        Field(
+            strict=False,
+            description="go on although the training failed: divergence, the loss rose far and ended no lower than it "
+            "began; no-reward, with grpo the answers to each prompt were rewarded alike. Empty: refuse"
+        ),
+    ] = ()
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
@@ -356,6 +370,22 @@ class Train(Section):
 
     def refuse_rows(self, rows: Sequence[Row], valid: Sequence[Row]) -> None:
         """Raise TrainingRefused for rows that cannot be learned from; called before the base is loaded."""
+
+    def failure(self, points: Sequence[Mapping[str, float]]) -> tuple[Failure, str] | None:
+        """How a finished training failed, by the ``points`` of its loss curve, and what shows it; None if it did not.
+
+        Diverged is a loss that rose far above its beginning and ended no lower than it began. Beginning and end are
+        means of a tenth of the points.
+        """
+        if not points:  # early stopping kept the weights of a step before the first one
+            return None
+        losses = [point["loss"] for point in points]
+        tenth = max(1, len(losses) // 10)
+        begin, end = (math.fsum(some) / tenth for some in (losses[:tenth], losses[-tenth:]))
+        peak = max(losses)
+        if end < begin or peak < begin + max(_FAR_NATS, _FAR_SHARE * abs(begin)):
+            return None
+        return "divergence", f"the loss began at {begin:.3f}, rose to {peak:.3f} and ended at {end:.3f}: it diverged"
 
     def rewards(self) -> tuple[ScorerKind, ...]:
         """The scorers whose scores training itself raises; the report names them, since gates may ask the same."""

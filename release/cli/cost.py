@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from release.cost.memory_ahead import MemoryAhead
 
 _COLOURS = {"within": "green", "may exceed": "yellow", "likely exceeds": "yellow", "exceeds": "red"}
-_COLOURS |= {"fits": "green", "may not fit": "yellow", "does not fit": "red"}
+_COLOURS |= {"fits": "green", "not known": "yellow", "may not fit": "yellow", "does not fit": "red"}
 _NAMES = {"train_minutes": "minutes of training", "gpu_hours": "GPU hours", "cost": "cost"}
 
 
@@ -77,10 +77,12 @@ def _shown(found: "Estimate") -> str:
 def _memory(needs: "MemoryAhead") -> str:
     from checks.training.memory import gigabytes
 
-    span = gigabytes(needs.high) if needs.low == needs.high else f"{gigabytes(needs.low)} to {gigabytes(needs.high)}"
-    limit = f", at most {one_line(needs.limited_by)}" if needs.limited_by else ""
+    least = gigabytes(needs.low)
+    span = f"at least {least}" if needs.high is None else f"{least} to {gigabytes(needs.high)}"
+    limit = f", of at most {one_line(needs.limited_by)}" if needs.limited_by else ""
     status = click.style(needs.status, fg=_COLOURS.get(needs.status))
-    return f"memory: {span}{limit}: {status}"
+    first = " before its first step" if needs.status == "not known" else ""
+    return f"memory: {span}{limit}: {status}{first}"
 
 
 def _bounded(bound: "BudgetBound") -> tuple[str, str, str, str]:

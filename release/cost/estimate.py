@@ -108,13 +108,13 @@ def estimate(root: Path, ref: str | None = None, device: str | None = None) -> E
         try:
             recorded = _record(records, name, commit, device)
             seconds = training_ahead.seconds(root, ahead, recorded)
-            needs = memory_ahead.predicted(root, params, data, base, recorded)
+            needs = memory_ahead.bounds(root, params, data, base, recorded)
             return _estimated(recorded, seconds, bounds, prices, notes).model_copy(update={"memory": needs})
         except Unscalable as unscalable:
             why.append(str(unscalable))
     if device:
         why.append(throughput.fastest(records, ahead, device, places))
-    needs = memory_ahead.predicted(root, params, data, base, None)
+    needs = memory_ahead.bounds(root, params, data, base, None)
     return Estimate(
         status="no estimate", headline=NO_HISTORY, bounds=bounds, memory=needs, notes=(*why, *without, *notes)
     )

@@ -182,6 +182,7 @@ def fit_all(
             if found := finished and finished.newest(read):
                 say(f"{_step(number, parts)} is done: {found.known.adapter[:19]}, from {found.where}")
                 one = _again(found, target, run)
+                hold(part.train, one)
                 resumed_at = before + one.steps
             else:
                 if several:
@@ -190,6 +191,7 @@ def fit_all(
                     check(*later)
                     _release()
                 one = fit(part, its, run, store, target, start)
+                hold(part.train, one)
                 if not trains and one.resumed_at is not None:
                     resumed_at = before + one.resumed_at
                 trains = True
@@ -204,6 +206,22 @@ def fit_all(
         if several and resumed_at is not None:
             parent.tag("lockstep.resumed_at", str(resumed_at))
     return Trained(fitted, runs, stores, resumed_at)
+
+
+def hold(train: Train, one: Fitted) -> None:
+    """Raise TrainingRefused if a step failed by its loss curve, unless ``train.allow`` lets it pass.
+
+    With early stopping the curve ends at the step whose weights were kept.
+    """
+    last = one.stopping.best_step if one.stopping else one.steps
+    if failure := train.failure([values for step, values in one.points if step <= last]):
+        kind, shown = failure
+        if kind not in train.allow:
+            remedy = "lower train.learning_rate or lengthen train.warmup_ratio"
+            if kind == "no-reward":
+                remedy = "start from a model that is right at times (a step of sft before), or change train.reward"
+            raise TrainingRefused(shown, f"{remedy}; to go on knowingly, set train.allow: [{kind}]")
+        say(f"{shown}; train.allow lets it pass")
 
 
 def read(folder: Path, step: int) -> Fitted:

@@ -55,10 +55,7 @@ def refuse_unknown(train: Train, model: Any) -> None:
 
 @contextmanager
 def applied(train: Train, model: Any) -> Iterator[None]:
-    """Train ``model`` with these kernels, which it keeps. Models that are made afterwards do not have them.
-
-    The memory of a training is predicted before, with fake tensors, which no kernel of Triton takes.
-    """
+    """Train ``model`` with these kernels, which it keeps. Models that are made afterwards do not have them."""
     if train.kernels is None:
         yield
         return

@@ -1,120 +1,75 @@
-"""How much memory a training will take, before its first step, and how much it took.
+"""How much memory a training took, and the refusal of one that takes too much.
 
-``checks.training.memory`` has the formula. What autograd keeps for the backward pass depends on the architecture, so
-it is counted: the largest batch goes forward through fake tensors, which have shapes and no data (https://docs.pytorch.org/docs/stable/torch.compiler_fake_tensor.html).
-That takes no memory, draws no random number, and gives the same count on every machine.
+Before the base is loaded, only its weights and the optimiser's state are known (``checks.training.memory``). All else
+is measured after each step. The first one is enough in most trainings: it has the longest row.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.autograd.graph import saved_tensors_hooks
+from transformers import TrainerCallback
 
 from checks import layout
-from checks.errors import EvidenceRefused
+from checks.errors import EvidenceRefused, MachineRefused, TrainingRefused
 from checks.formats.training_reports import TrainMemory, TrainReport
 from checks.machine import devices
 from checks.training import cost, memory, tensors
 from checks.training.interface import Train
-from checks.training.memory import Batch, Foretold, Limit
+from checks.training.memory import Limit
 
-# TRL computes logits in tiles of so many positions and words of the vocabulary (1.16, kernels/chunked_logprob.py).
-_POSITIONS, _WORDS = 4096, 32768
-# Bytes of a logit: as computed, in float32, its logarithm, and its gradient. On a GPU a tile is changed in place.
-_LOGIT, _LOGIT_IN_PLACE = {"bf16": 14, "fp16": 14, "fp32": 12}, {"bf16": 2, "fp16": 2, "fp32": 4}
+_NO_MEMORY = "can't allocate memory"  # as PyTorch says it of a CPU's
 
 
-class Look(NamedTuple):
-    """What was found out before the first step; ``foretold`` is None where the base does not say its sizes."""
+class Guard(TrainerCallback):
+    """Measures the peak of memory after each step, and refuses a training whose peak is above train.max_memory_gb."""
 
-    batch: Batch
-    foretold: Foretold | None
-    total: int | None
+    def __init__(self, train: Train) -> None:
+        self._train = train
 
-    @property
-    def predicted(self) -> int | None:
-        """The predicted peak in bytes."""
-        return self.foretold.peak() if self.foretold else None
+    def on_train_begin(self, _args: Any, _state: Any, _control: Any, **_kwargs: Any) -> None:
+        """Measure a GPU anew: a step of several is measured by itself."""
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+
+    def on_step_end(self, _args: Any, state: Any, _control: Any, **_kwargs: Any) -> None:
+        """Raise TrainingRefused if the peak until now is above the limit."""
+        size = peak() or 0
+        for most in memory.chosen(self._train):
+            if size > most.size:
+                taken = f"training took {memory.gigabytes(size)} of memory in step {state.global_step}"
+                raise TrainingRefused(f"{taken}, above {most.what}", memory.savings(self._train))
+
+
+@contextmanager
+def enough(train: Train) -> Iterator[None]:
+    """Raise MachineRefused if PyTorch finds too little memory in the block."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        lacking = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or _NO_MEMORY in str(error)
+        if not lacking:
+            raise
+        took = "" if (size := peak()) is None else f": it took {memory.gigabytes(size)} until then"
+        gpu = torch.cuda.is_available()
+        device = torch.cuda.get_device_name() if gpu else _machine(train)
+        raise MachineRefused(
+            f"training does not fit into the memory of {device}{took}", memory.savings(train)
+        ) from error
 
 
 def hold_weights(train: Train, root: Path) -> None:
-    """Refuse, before the base is loaded, when its weights and the adapter alone do not fit."""
-    sizes = memory.sizes(root / layout.BASE, train)
-    if sizes is None:
-        return
-    foretold = Foretold(train, sizes, Batch(0, 0, 0), not torch.cuda.is_available())
-    if refusal := memory.refusal(foretold, _limit(train)):
+    """Refuse, before the base is loaded, when its weights and the optimiser's state alone do not fit."""
+    size = memory.least(root / layout.BASE, train)
+    if size is not None and (refusal := memory.refusal(size, train, _limit(train))):
         raise refusal
 
 
-def hold(trainer: Any, train: Train, root: Path) -> Look:
-    """Predict the peak of a trainer that is ready; raises MachineRefused or TrainingRefused when that does not fit."""
-    batch, sizes, total = _batch(trainer, train), memory.sizes(root / layout.BASE, train), _total(train)
-    if sizes is None:
-        return Look(batch, None, total)
-    tokens = batch.rows * batch.tokens * memory.passed(train, sizes.layers)
-    counted = kept(trainer, batch, packed=bool(train.packing))
-    if counted is not None and train.full:
-        counted -= _copies(trainer.model, train)
-    foretold = Foretold(
-        train, sizes, batch, not torch.cuda.is_available(), None if counted is None else counted / max(1, tokens)
-    )
-    if refusal := memory.refusal(foretold, _limit(train)):
-        raise refusal
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    return Look(batch, foretold, total)
-
-
-def kept(trainer: Any, batch: Batch, packed: bool = False) -> int | None:
-    """Bytes that autograd keeps of the batch without head and checkpointing; None where a model cannot be traced so.
-
-    ``packed``: its rows are packed sequences, which lie end to end under one mask.
-    """
-    model, found = trainer.model, dict[int, int]()
-    device, training = next(model.parameters()).device, model.training
-    model.train()
-    try:
-        with FakeTensorMode(allow_non_fake_inputs=True) as mode, trainer.accelerator.autocast():
-            weights = [mode.from_tensor(each) for each in (*model.parameters(), *model.buffers())]  # keeps them alive
-            own = {_storage(each)[0] for each in weights}
-
-            def pack(tensor: torch.Tensor) -> torch.Tensor:
-                place, size = _storage(tensor)
-                if place not in own:
-                    found[place] = size
-                return tensor
-
-            with saved_tensors_hooks(pack, lambda tensor: tensor):
-                ids = torch.ones((batch.rows, batch.tokens), dtype=torch.long, device=device)
-                inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-                if packed:
-                    inputs = {"input_ids": ids.view(1, -1), "position_ids": (ids.cumsum(1) - 1).view(1, -1)}
-                out = model(**inputs, logits_to_keep=1, use_cache=False)
-                size = sum(found.values())
-                del out
-    except RuntimeError:  # such as the routing of a mixture of experts, which depends on data
-        return None
-    finally:
-        model.train(training)
-    return size
-
-
-def _copies(model: torch.nn.Module, train: Train) -> int:
-    """Bytes of the copies in 16 bits of linear weights that learn: the formula counts them with the weights."""
-    linear = {id(each.weight): each.weight for each in model.modules() if isinstance(each, torch.nn.Linear)}
-    return 0 if train.precision == "fp32" else 2 * sum(w.numel() for w in linear.values() if w.requires_grad)
-
-
-def measured(look: Look) -> TrainMemory:
-    """The prediction and the peak until now."""
-    return TrainMemory(
-        predicted=look.predicted, peak=peak(), total=look.total, rows=look.batch.rows, tokens=look.batch.tokens,
-        logits=look.batch.logits,
-    )  # fmt: skip
+def measured(train: Train) -> TrainMemory:
+    """The peak until now, and the memory of the device."""
+    return TrainMemory(peak=peak(), total=_total(train))
 
 
 def peak() -> int | None:
@@ -147,50 +102,7 @@ def speed(train: Train, report: TrainReport, seconds: float, device: str, root: 
 
 def said(found: TrainMemory) -> str:
     """The end of the stage's line."""
-    if found.peak is None or found.predicted is None:
-        return ""
-    return f", peak of memory {memory.gigabytes(found.peak)}, predicted {memory.gigabytes(found.predicted)}"
-
-
-def _batch(trainer: Any, train: Train) -> Batch:
-    """The largest batch of the trainer's rows: as many of the longest as a batch takes."""
-    rows = trainer.train_dataset
-    lengths = sorted(((_tokens(row, train.max_length), place) for place, row in enumerate(rows)), reverse=True)
-    longest = lengths[: train.batch_size]
-    count, tokens = train.batch_size * train.sequences, longest[0][0]
-    if train.packing and not torch.cuda.is_available():
-        # as below, but no column is another row's too
-        learned = sorted((sum(label != -100 for label in row["labels"]) for row in rows), reverse=True)
-        values = sum(learned[: train.batch_size]) * _vocabulary(trainer)
-    elif not torch.cuda.is_available() and "labels" in rows[0]:
-        # ``answers.trainer_class`` projects the columns that are learned in some row
-        batch = trainer.data_collator([rows[place] for _, place in longest])
-        columns = int((batch["labels"][:, 1:] != -100).any(dim=0).sum())
-        values = count * columns * _vocabulary(trainer)
-    elif "chosen_input_ids" in rows[0]:  # ``methods.orpo``
-        return Batch(count, tokens, count * tokens * _vocabulary(trainer) * _LOGIT[train.precision])
-    else:
-        values = min(count * tokens, _POSITIONS) * min(_vocabulary(trainer), _WORDS)
-        if torch.cuda.is_available():
-            return Batch(count, tokens, values * _LOGIT_IN_PLACE[train.precision])
-    return Batch(count, tokens, values * _LOGIT[train.precision])
-
-
-def _tokens(row: Mapping[str, Any], most: int) -> int:
-    """Tokens of the longest sequence that a prepared row has; ``most`` where TRL has not made them yet."""
-    whole = [len(row[name]) for name in ("input_ids", "chosen_input_ids", "rejected_input_ids") if name in row]
-    prompt = len(row.get("prompt_ids", ()))
-    whole += [prompt + len(row[name]) for name in ("chosen_ids", "rejected_ids", "completion_ids") if name in row]
-    return max(whole, default=most)
-
-
-def _vocabulary(trainer: Any) -> int:
-    return int(trainer.model.config.get_text_config().vocab_size)
-
-
-def _storage(tensor: torch.Tensor) -> tuple[int, int]:
-    storage = tensor.untyped_storage()
-    return storage._cdata, storage.nbytes()
+    return "" if found.peak is None else f", peak of memory {memory.gigabytes(found.peak)}"
 
 
 def _limit(train: Train) -> Limit | None:

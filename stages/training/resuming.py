@@ -110,8 +110,6 @@ class Keeper(TrainerCallback):
         folder, stopper = saved(args, state), self._trainer.stopper
         # No folder: the disk did not take it.
         if self._store is not None and folder.is_dir() and not control.should_training_stop:
-            if stopper:
-                stopper.save(folder)
             known = Progress(
                 run=self._run, seconds=self.seconds, energy=self.energy, order=self._order(state),
                 points=self._recorder.points, valid=stopper.losses if stopper else [],

@@ -53,7 +53,7 @@ def fit(
         trainable, total = chain.counted(trainer.model)
         packed = len(trainer.train_dataset) if params.train.makes_sequences else None
         sequences = packed or len(its.rows)
-        look = memory.hold(trainer, params.train, work.root)
+        trainer.add_callback(memory.Guard(params.train))
         stopper = stopping.attach(trainer, params.train, sequences, run.metrics if run else lambda *_: None)
         keeper = resuming.Keeper(store, work.minutes, trainer, recorder, work.run)
         stack.callback(keeper.close)
@@ -69,8 +69,9 @@ def fit(
             run.replay(resumed.known.run, resumed.known.points, resumed.known.valid)
             run.tag("lockstep.resumed_at", str(resumed.step))
         stack.enter_context(kernels.applied(params.train, trainer.model))
-        trainer.train(resume_from_checkpoint=str(resumed.folder) if resumed else None)
-        seconds, used, took = keeper.seconds, keeper.energy, memory.measured(look)
+        with memory.enough(params.train):
+            trainer.train(resume_from_checkpoint=str(resumed.folder) if resumed else None)
+        seconds, used, took = keeper.seconds, keeper.energy, memory.measured(params.train)
         stopped = stopper.restore(trainer.model) if stopper else None
         valid_loss = _valid_loss(trainer, run) if trainer.eval_dataset is not None else None
         state = gathered(trainer)
@@ -92,10 +93,9 @@ def fit(
 
 def check(params: Params, work: ranks.Work, its: chain.Given) -> None:
     """Make the trainer of a later step, with a new adapter, so that whatever its method refuses is refused now."""
-    from stages.training import memory, stopping
+    from stages.training import stopping
 
     trainer, _, _ = trainer_of(params, work.root / layout.BASE, work.base, its.rows, its.valid, None, str(work.scratch))
-    memory.hold(trainer, params.train, work.root)
     stopping.attach(trainer, params.train, len(trainer.train_dataset), lambda *_: None)
 
 

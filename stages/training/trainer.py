@@ -24,6 +24,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from checks import files, layout
 from checks.errors import TrainingRefused
+from checks.machine import disk
 from checks.training.interface import Lora, Train
 from stages.training.checkpoints import say
 from stages.training.order import Order
@@ -108,11 +109,15 @@ class Steady(Base):
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         """As the superclass; if the disk is full there is no checkpoint, and training continues."""
         try:
-            super()._save_checkpoint(*args, **kwargs)
+            with disk.writing(Path(self.args.output_dir)):
+                super()._save_checkpoint(*args, **kwargs)
+                if self.stopper and self.args.should_save:
+                    self.stopper.save(saved(self.args, self.state))
         except (OSError, RuntimeError, SafetensorError) as error:
             if self.args.should_save:
                 shutil.rmtree(saved(self.args, self.state), ignore_errors=True)
-            reason = str(error).strip().splitlines()[0]
+            full = disk.full(error, []) if isinstance(error, OSError) else None
+            reason = full.what if full else str(error).strip().splitlines()[0]
             say(f"the checkpoint of step {self.state.global_step} is not kept: {reason}")
         self.accelerator.wait_for_everyone()  # each rank adds its random state
 
@@ -320,7 +325,8 @@ def save(model: PreTrainedModel | PeftModel, folder: Path, state: dict[str, Any]
     if not isinstance(model, PeftModel):
         _write_own(model, folder)
         return
-    with tempfile.TemporaryDirectory() as scratch:  # PEFT adds a model card
+    # PEFT adds a model card.
+    with disk.writing(folder), tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as scratch:
         model.save_pretrained(scratch, state_dict=state, save_embedding_layers=False, selected_adapters=_ADAPTER)
         config = json.loads((Path(scratch) / _CONFIG).read_text())
         for name in ("target_modules", "modules_to_save"):  # sets in PEFT, in another order each time
@@ -332,6 +338,6 @@ def save(model: PreTrainedModel | PeftModel, folder: Path, state: dict[str, Any]
 
 def _write_own(model: nn.Module, folder: Path) -> None:
     folder.mkdir(exist_ok=True)
-    save_file(
-        {name: weight.detach().cpu().contiguous() for name, weight in trained(model).items()}, folder / whole.WEIGHTS
-    )
+    weights = {name: weight.detach().cpu().contiguous() for name, weight in trained(model).items()}
+    with disk.writing(folder):
+        save_file(weights, folder / whole.WEIGHTS)

@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from checks.errors import EvidenceRefused
+from checks.machine import disk
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -114,7 +115,7 @@ def plan(tensors: Iterable[Tensor], limit: int) -> tuple[Shard, ...]:
 
 def write(path: Path, tensors: Sequence[Tensor], pieces: Callable[[Tensor], Iterable[torch.Tensor]]) -> None:
     """Write one file; ``pieces`` gives each tensor's data in order, in any number of parts."""
-    with path.open("wb", buffering=0) as stream:
+    with disk.writing(path), path.open("wb", buffering=0) as stream:
         _put(stream.fileno(), _header(tensors))
         for tensor in tensors:
             written = 0

@@ -7,7 +7,7 @@ evaluation. So a gate that asks this scorer asks what training raised, and ``rep
 that never scores has nothing to start from.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, Literal, Self
 
@@ -18,7 +18,7 @@ from checks.evaluation import scoring
 from checks.rows import Row
 from checks.scorer_kind import ScorerKind
 from checks.scorers import Scorer
-from checks.training.interface import Job, NoDropout
+from checks.training.interface import Failure, Job, NoDropout
 from checks.training.preferences import address
 
 
@@ -48,6 +48,15 @@ class Grpo(NoDropout):
                 f"set train.batch_size to {group * (1 + size // group)}"
             )
         return self
+
+    def failure(self, points: Sequence[Mapping[str, float]]) -> tuple[Failure, str] | None:
+        """No reward, where the answers to each prompt were rewarded alike. The loss is about 0, and tells nothing."""
+        if any(point.get("frac_reward_zero_std", 0.0) < 1 for point in points):
+            return None
+        low, high = (choose(point["reward"] for point in points) for choose in (min, max))
+        reward = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+        alike = f"all answers to a prompt had the same reward in every step ({reward})"
+        return "no-reward", f"{alike}: nothing was learned"
 
     def rewards(self) -> tuple[ScorerKind, ...]:
         """The one scorer."""
