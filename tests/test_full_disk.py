@@ -6,6 +6,7 @@ On a real file system of a few MiB, which root alone may mount: elsewhere these 
 import contextlib
 import errno
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,12 +18,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from checks import layout
+from checks.errors import MachineRefused
 from checks.machine import disk
 from release.cli import main
+from stages.tracking.store import opened
 from stages.training import checkpoints
 from tests import pipeline_repository, training_tree
 from tests import promotion_tree as tree
-from tests.conftest import REPOSITORY, scaled_down, written
+from tests.conftest import REPOSITORY, as_params, scaled_down, written
 from tests.ledger_tree import git, refs
 
 pytestmark = pytest.mark.slow
@@ -158,7 +161,7 @@ def test_an_error_of_a_library_is_a_full_disk_only_where_the_disk_is_full(tmp_pa
 
 
 def _stage(root: Path, name: str) -> subprocess.CompletedProcess[str]:
-    more = {"PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1", checkpoints.MINUTES: "0"}
+    more = {"PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1", checkpoints.MINUTES: "0.0001"}
     command = [pipeline_repository.interpreter(), "-m", f"stages.{name}"]
     return subprocess.run(
         command, cwd=root, env=pipeline_repository.environment(**more, MLFLOW_TRACKING_URI=os.environ["MLFLOW_TRACKING_URI"]),
@@ -166,8 +169,16 @@ def _stage(root: Path, name: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+def test_a_store_of_runs_that_finds_no_room_names_its_disk(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    with full(small), pytest.raises(MachineRefused) as refused:
+        opened(as_params(scaled_down() | {"tracking": {"uri": "sqlite:///mlflow.db", "experiment": "x"}}), small)
+    assert refused.value.what.startswith(f"the disk of {small} is full, ")
+    assert f": writing {small / 'mlflow.db'}" in refused.value.what
+
+
 @pytest.mark.parametrize("room", [0, 20_000])
-def test_an_adapter_or_a_merge_that_finds_no_room_names_the_disk_of_the_models(
+def test_an_adapter_that_finds_no_room_names_the_disk_of_the_models(
     tmp_path: Path, small: Path, tiny_base: Path, store: str, monkeypatch: pytest.MonkeyPatch, room: int
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
@@ -175,12 +186,13 @@ def test_an_adapter_or_a_merge_that_finds_no_room_names_the_disk_of_the_models(
     shutil.move(root / "models", small / "models")
     (root / "models").symlink_to(small / "models")
     document = scaled_down()
-    document["train"] |= {"max_steps": 1, "epochs": None}
+    document["train"] |= {"max_steps": 2, "epochs": None}
     (root / layout.PARAMS).write_text(written(document))
     with full(small):
         os.truncate(small / "filler", (small / "filler").stat().st_size - room)
         done = _stage(root, "train")
     assert (done.returncode, "Traceback" in done.stderr) == (9, False), done.stderr
+    assert not re.search("(?i)stream ?writer|serializ|enforce", done.stderr), "words of torch or safetensors"
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith(f"train: the disk of {small / 'models'} is full, "), last
 

@@ -25,8 +25,13 @@ def full(error: OSError, places: Iterable[Path]) -> MachineRefused | None:
         return None
     for name in (error.filename2, error.filename):
         if isinstance(name, str):
-            return _refusal(f"writing {name}", _existing(Path(name).parent))
+            return of_file(Path(name))
     return refusal("writing a file", places)
+
+
+def of_file(path: Path) -> MachineRefused:
+    """The refusal for a disk that became full while ``path`` was written."""
+    return _refusal(f"writing {path}", _existing(path.parent))
 
 
 def said(text: str) -> bool:

@@ -244,7 +244,7 @@ class Train(Section):
         Field(
             strict=False,
             description="go on although the training failed: divergence, the loss rose far and ended no lower than it "
-            "began; no-reward, with grpo the answers to each prompt were rewarded alike. Empty: refuse"
+            "began; no-reward, with grpo the answers to each prompt were rewarded alike. Empty: refuse",
         ),
     ] = ()
 

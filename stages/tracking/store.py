@@ -18,9 +18,11 @@ from urllib.parse import urlsplit
 from checks import imports, layout
 from checks.config.params import Params
 from checks.errors import MachineRefused, Refusal
+from checks.machine import disk
 
 _DEADLINE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 _KIND = {"mlflow.experimentKind": "custom_model_development"}  # MLflow's pages: runs and charts first, not traces
+_SQLITE, _FULL = "sqlite:///", "database or disk is full"  # the scheme, and what SQLite says of a full disk
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
@@ -86,7 +88,7 @@ def _probe(uri: str) -> None:
         parts = urlsplit(uri)
         kind = parts.scheme.partition("+")[0]
         if kind == "sqlite":
-            path = Path(uri.removeprefix("sqlite:///"))
+            path = Path(uri.removeprefix(_SQLITE))
             path.parent.mkdir(parents=True, exist_ok=True)
             with sqlite3.connect(path, timeout=5) as connection:
                 connection.execute("PRAGMA schema_version")
@@ -123,6 +125,8 @@ def refusing(uri: str) -> Iterator[None]:
 
 
 def _refusal(uri: str, error: Exception) -> MachineRefused:
+    if uri.startswith(_SQLITE) and _FULL in str(error):
+        return disk.of_file(Path(uri.removeprefix(_SQLITE)))
     lines = str(error).replace(uri, public(uri)).strip().splitlines() or [type(error).__name__]
     reason = re.sub(r"://[^\s/]*@", "://", lines[0])
     if password := _password(uri):

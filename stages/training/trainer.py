@@ -26,7 +26,7 @@ from checks import files, layout
 from checks.errors import TrainingRefused
 from checks.machine import disk
 from checks.training.interface import Lora, Train
-from stages.training.checkpoints import say
+from stages.training.checkpoints import FOLDER, say
 from stages.training.order import Order
 from stages.training.stopping import Stopper, trained
 from stages.weights import whole
@@ -116,8 +116,8 @@ class Steady(Base):
         except (OSError, RuntimeError, SafetensorError) as error:
             if self.args.should_save:
                 shutil.rmtree(saved(self.args, self.state), ignore_errors=True)
-            full = disk.full(error, []) if isinstance(error, OSError) else None
-            reason = full.what if full else str(error).strip().splitlines()[0]
+            full = isinstance(error, OSError) and disk.full(error, [])
+            reason = f"the disk of {FOLDER} is full" if full else str(error).strip().splitlines()[0]
             say(f"the checkpoint of step {self.state.global_step} is not kept: {reason}")
         self.accelerator.wait_for_everyone()  # each rank adds its random state
 
