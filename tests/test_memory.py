@@ -44,7 +44,7 @@ def _train(**change: Any) -> Train:
 
 
 def _least(sizes: Sizes, section: Train, patch: pytest.MonkeyPatch) -> int:
-    patch.setattr(memory.tensors, "read", lambda _: sizes)
+    patch.setattr("checks.training.tensors.read", lambda _: sizes)
     found = memory.least(Path("base"), section)
     assert found is not None
     return found
