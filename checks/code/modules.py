@@ -52,6 +52,7 @@ NOT_FOLLOWED = frozenset(
         "checks/code/lock.py",
         "checks/errors.py",
         "checks/layout.py",
+        "checks/machine/disk.py",
         "stages/entry.py",
         "stages/progress.py",
         "stages/tools/guarded_dvc.py",
