@@ -71,7 +71,9 @@ def run(
     for what, said in [*tables.figures_of_run(before, pipeline.evaluated(root)), *_places(root)]:
         click.echo(hanging(f"  {what:<13} {said}"))
     click.echo(
-        hanging("\nThe record of this run is code.lock, dvc.lock and reports/: commit them with the change that made them.")
+        hanging(
+            "\nThe record of this run is code.lock, dvc.lock and reports/: commit them with the change that made them."
+        )
     )
     following = _next(verdict)
     width = max((len(command) for command, _ in following), default=0) + 2

@@ -28,9 +28,9 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as
 def record(root: Path, target: str | None, push: str | None, as_json: bool) -> None:
     """Commit the record of a run, and print the commit.
 
-    The commit contains code.lock, dvc.lock and reports/, and nothing else. The record is committed whatever the verdict. With
-    --push the look at the test split is counted first, on the branch lockstep/looks. Exits with 8 if there is no
-    record, with 16 if the branch moved.
+    The commit contains code.lock, dvc.lock and reports/, and nothing else. The record is committed whatever the
+    verdict. With --push the look at the test split is counted first, on the branch lockstep/looks. Exits with 8 if
+    there is no record, with 16 if the branch moved.
     """
     from release.verbs import record as verb
 

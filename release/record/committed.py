@@ -41,7 +41,7 @@ def missing(records: Records, commit: str) -> Missing | None:
 
 
 def record_paths(tree: WorkTree) -> set[Path]:
-    """Where the files of the record are: dvc.lock, code.lock and other outputs that dvc.yaml leaves to git, what git said, measurements.
+    """Where the files of the record are: dvc.lock, outputs that dvc.yaml leaves to git, what git said, measurements.
 
     Noise and measurements may be missing from a record. Raises EvidenceRefused if dvc.yaml cannot be read.
     """
