@@ -54,7 +54,7 @@ def calibrate(params: Params, root: Path) -> str:
     """Evaluate the merged model in several ways and write how far the results differ.
 
     Raises EvidenceRefused if model, test split or settings are not those of reports/evaluation.json, or if something is
-    missing; EvaluationRefused if the model does not load, or is never right or always right by a metric that a gate
+    missing; EvaluationRefused if the model does not load, or is never right by a metric that a gate
     compares. Then the earlier report is kept.
     """
     evaluation = files.read_json(root / layout.EVALUATION, EvaluationReport)
@@ -113,19 +113,19 @@ def _hold(params: Params, root: Path, evaluation: EvaluationReport) -> None:
 
 
 def _telling(params: Params, runs: Sequence[NoiseRun]) -> list[str]:
-    """The metrics that show noise: not those by which the model is never right, or always right, in every run.
+    """The metrics that show noise: not those by which the model is right in no run.
 
     Raises EvaluationRefused if a gate compares a metric that does not show it, or if none does.
     """
     means = {name: {run.metrics[name] for run in runs} for name in runs[0].metrics}
-    silent = {name: "always" if 1 in values else "never" for name, values in means.items() if values in ({0}, {1})}
+    silent = [name for name, values in means.items() if values == {0}]
     gates = [gate for gate in params.gates.values() if isinstance(gate, PairedGate) and gate.suite is None]
     refused = [gate.metric for gate in gates if gate.metric in silent]
     if len(silent) == len(means):
         refused += silent
     if refused:
         raise EvaluationRefused(
-            f"{layout.MERGED}: is {silent[refused[0]]} right by {refused[0]} on {_TEST}, so it does not show how far "
+            f"{layout.MERGED}: is never right by {refused[0]} on {_TEST}, so it does not show how far "
             "two evaluations differ",
             "calibrate with a model that is right at times, or take another metric in evaluate.scorers and gates",
         )
