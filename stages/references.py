@@ -91,7 +91,7 @@ def have(
         except Refusal as refusal:
             why = refusal.what
     try:
-        learned = _learned(root, name, reference, rows) if reference.test != judged.test else frozenset()
+        learned = _learned(root, name, reference, judged.test, rows) if reference.test != judged.test else frozenset()
         found = _evaluated(root, settings, name, reference, rows)
     except Refusal as refusal:
         note = f"the recorded answers of {at} were not used ({why}), and its weights could not be ({refusal.what})"
@@ -113,13 +113,19 @@ def _recorded(root: Path, name: str, reference: Reference, rows: Sequence[Row]) 
     return Answered([p.prediction for p in found], [], None)
 
 
-def _learned(root: Path, name: str, reference: Reference, rows: Sequence[Row]) -> frozenset[str]:
-    """Return the ids of the rows that ask what a train row of the reference asks, or an earlier turn of it."""
+def _learned(root: Path, name: str, reference: Reference, test: str, rows: Sequence[Row]) -> frozenset[str]:
+    """Return the ids of the rows that ask what a train row of the reference asks, or an earlier turn of it.
+
+    They are kept on this machine, as answers are. ``test`` is the digest of ``rows``.
+    """
     report = committed(root, reference.commit, layout.PREPARE_REPORT)
     try:
         recorded = json.loads(report or "")["splits"]["train"]["sha256"]
     except (ValueError, KeyError, TypeError) as error:
         raise EvidenceRefused(f"{layout.PREPARE_REPORT} of that commit names no train split", _REMEDY) from error
+    kept = root / layout.LEARNED / f"{digest.of_json([recorded, test]).removeprefix('sha256:')}.json"
+    with suppress(OSError, ValueError):
+        return frozenset(json.loads(kept.read_text()))
     with brought(root, name, reference.commit, _TRAIN) as path:
         if digest.of_file(path).sha256 != recorded:
             raise EvidenceRefused(f"{_TRAIN} is not what the record names", _REMEDY)
@@ -128,7 +134,9 @@ def _learned(root: Path, name: str, reference: Reference, rows: Sequence[Row]) -
             for row in files.each_of_jsonl(path, Row)
             for text in (request(row.messages), *earlier_requests(row.messages))
         }
-    return frozenset(row.id for row in rows if normalised(request(row.messages)) in learned)
+    found = [row.id for row in rows if normalised(request(row.messages)) in learned]
+    files.write_json(kept, found)
+    return frozenset(found)
 
 
 def _evaluated(root: Path, settings: Evaluate, name: str, reference: Reference, rows: Sequence[Row]) -> Answered:

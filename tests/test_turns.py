@@ -92,7 +92,7 @@ def test_an_earlier_answer_that_goes_on_after_an_end_token_is_refused_with_its_n
     broken = chat.model_copy(update={"messages": (*asked, answer, last)})
     root = _root(tmp_path, tiny_base, [_chat(1, 2), broken])
     with pytest.raises(
-        TrainingRefused, match=r"row 0000000000000002: answer 2: the answer has an end token at token 2 of"
+        TrainingRefused, match=r"row 0000000000000002: answer 2: the answer has an end token at token 3 of 7"
     ):
         training_tree.trainer(_settings(), root, root / "scratch")
     training_tree.trainer(_settings(loss_turns="last"), root, root / "scratch")
