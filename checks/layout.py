@@ -77,6 +77,7 @@ STATE = Path(os.environ.get("LOCKSTEP_STATE", ".lockstep"))
 RUNNING = Path(".lockstep/running")  # a lock for each stage that runs in this folder, whatever LOCKSTEP_STATE is
 DOWNLOADS = STATE / "downloads"
 ANSWERS = STATE / "answers"  # generated texts by the digest of all that decides them
+LEARNED = STATE / "learned"  # test rows that a reference was trained on, by the digests of both splits
 BATCHES = STATE / "batches"  # the same for single batches, while a model answers
 JUDGED = STATE / "judged"  # replies of judges by the digest of all that was asked
 SHADOW = STATE / "shadow"  # pairs of answers of `lockstep shadow`, by environment

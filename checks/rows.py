@@ -208,12 +208,15 @@ class Learned(NamedTuple):
         return (self.request, *self.earlier)
 
 
-class Prediction(Record):
+class Prediction(Sparse):
     """One model's answer to one row of the test split.
 
-    ``score`` is by the first scorer of evaluate.scorers, ``scores`` by each, all in [0, 1].
+    ``score`` is by the first scorer of evaluate.scorers, ``scores`` by each, all in [0, 1]. ``learned``: the train
+    split of this model, a reference of another test split, asks the same. No comparison with it counts this row.
     ``latency`` is of files that older versions wrote, in seconds: it is read, and not written any more.
     """
+
+    sparse: ClassVar[frozenset[str]] = frozenset({"learned"})
 
     id: Annotated[str, Field(min_length=1)]
     prompt: str
@@ -223,4 +226,5 @@ class Prediction(Record):
     scores: dict[str, float]
     group: str
     slice: str
+    learned: bool = False
     latency: Annotated[float | None, Field(ge=0, exclude=True)] = None

@@ -76,9 +76,14 @@ def evaluate(params: Params, root: Path) -> str:
             *([(UNQUANTISED, layout.UNQUANTISED, full, [row.messages for row in test])] if full else []),
         )
     }
-    uses, had = _references(root, settings, earlier, judged, test, answered["candidate"])
-    answered |= had
-    predictions = {name: predict(params, test, found) for name, found in (answered | cheap).items()}
+    had = _references(root, settings, earlier, judged, test, answered["candidate"])
+    uses = {name: ReferenceUse(how="absent", merged=None, note=why) for name, why in earlier.absent.items()}
+    uses |= {name: each.use for name, each in had.items()}
+    answered |= {name: each.answered for name, each in had.items() if each.answered}
+    learned: dict[str, frozenset[str]] = {name: each.learned for name, each in had.items()}
+    predictions = {
+        name: predict(params, test, found, learned.get(name, frozenset())) for name, found in (answered | cheap).items()
+    }
     with files.replacing_folder(root / layout.PREDICTIONS) as folder:
         for name, found in predictions.items():
             files.write_jsonl(folder / f"{name}.jsonl", found)
@@ -129,20 +134,16 @@ def _references(
     judged: references.Judged,
     test: Sequence[Row],
     candidate: Answered,
-) -> tuple[dict[Earlier, ReferenceUse], dict[str, Answered]]:
-    """How each earlier model is used, and the answers of those that have some."""
-    uses = {name: ReferenceUse(how="absent", merged=None, note=why) for name, why in earlier.absent.items()}
-    answered: dict[str, Answered] = {}
+) -> dict[Earlier, references.Had]:
+    """How each earlier model that git found is used, and its answers."""
+    had: dict[Earlier, references.Had] = {}
     obtained: dict[Reference, references.Had] = {}  # production mostly runs main's model
     for name, reference in earlier.found.items():
         record = reference.model_copy(update={"commit": ""})
         if record not in obtained:
             obtained[record] = references.have(root, settings, name, reference, judged, test, candidate)
-        had = obtained[record]
-        uses[name] = had.use
-        if had.answered:
-            answered[name] = had.answered
-    return uses, answered
+        had[name] = obtained[record]
+    return had
 
 
 def _earlier(root: Path) -> ReferencesReport:
@@ -177,8 +178,13 @@ def refuse_unread_calls(params: Params, test: Sequence[Row]) -> None:
         )
 
 
-def predict(params: Params, test: Sequence[Row], answered: Answered) -> list[Prediction]:
-    """Score answers against their rows. Raises EvaluationRefused if a row has no answer."""
+def predict(
+    params: Params, test: Sequence[Row], answered: Answered, learned: frozenset[str] = frozenset()
+) -> list[Prediction]:
+    """Score answers against their rows; ``learned`` are ids of rows that the model was trained on.
+
+    Raises EvaluationRefused if a row has no answer.
+    """
     if len(answered.texts) != len(test):
         missing = ", ".join(row.id for row in test[len(answered.texts) :][:5]) or "unknown"
         raise EvaluationRefused(
@@ -198,6 +204,7 @@ def predict(params: Params, test: Sequence[Row], answered: Answered) -> list[Pre
                 scores=scores,
                 group=row.group,
                 slice=row.slice,
+                learned=row.id in learned,
             )
         )
     return found

@@ -20,6 +20,7 @@ from checks.config.params import Prepare as Config
 from checks.data import drafts
 from checks.data.drafts import Draft
 from checks.data.loaders import LOADERS
+from checks.data.similar import normalised
 from checks.errors import DataRefused
 from checks.formats.data_reports import MAIN_SOURCE, PrepareReport, RuleCount, SourceRows, Split
 from checks.rows import Row, earlier_requests, request
@@ -211,7 +212,8 @@ class Placed(NamedTuple):
 
 def split(config: Config, kept: Sequence[Draft]) -> dict[str, list[Placed]]:
     """The drafts of each split, ordered by id. Raises DataRefused if two have the same id."""
-    items = _items(kept, splits.strata([draft.full_reference for draft in kept], [draft.slice for draft in kept]))
+    strata = splits.strata([draft.full_reference for draft in kept], [draft.slice for draft in kept])
+    items = _items(config, kept, strata)
     group_of = splits.groups(items, config.near_duplicates)
     shares = {"test": config.splits.test, "valid": config.splits.valid}
     place = splits.assign(items, group_of, shares, config.seed)
@@ -223,7 +225,7 @@ def split(config: Config, kept: Sequence[Draft]) -> dict[str, list[Placed]]:
 
 def _taught(config: Config, rows: Sequence[Draft], others: Mapping[str, Sequence[Placed]]) -> list[Placed]:
     """The train rows together with ``rows``, which are for training alone, ordered by id."""
-    items = _items(rows, [draft.slice for draft in rows])
+    items = _items(config, rows, [draft.slice for draft in rows])
     taken = {each.id: each.draft.source for of_split in others.values() for each in of_split}
     for item, draft in zip(items, rows, strict=True):
         if item.id in taken:
@@ -234,17 +236,19 @@ def _taught(config: Config, rows: Sequence[Draft], others: Mapping[str, Sequence
     return sorted([*others["train"], *added], key=lambda each: each.id)
 
 
-def _items(kept: Sequence[Draft], strata: Sequence[str]) -> list[splits.Item]:
+def _items(config: Config, kept: Sequence[Draft], strata: Sequence[str]) -> list[splits.Item]:
     """What the split needs to know of each draft. Raises DataRefused if two have the same id."""
     ids = [draft.id if draft.id is not None else draft.content for draft in kept]
     first: dict[str, Draft] = {}
     for row_id, draft in zip(ids, kept, strict=True):
         if first.setdefault(row_id, draft) is not draft:
             raise _same_id(draft, first[row_id].source)
-    return [
-        splits.Item(row_id, request(draft.messages), stratum, draft.group, earlier_requests(draft.messages))
-        for row_id, draft, stratum in zip(ids, kept, strata, strict=True)
-    ]
+    items = []
+    for row_id, draft, stratum in zip(ids, kept, strata, strict=True):
+        text = request(draft.messages)
+        key = row_id if config.placing == 1 or draft.id is not None else normalised(text)
+        items.append(splits.Item(row_id, text, stratum, key, draft.group, earlier_requests(draft.messages)))
+    return items
 
 
 def _same_id(draft: Draft, other: str) -> DataRefused:

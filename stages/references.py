@@ -4,10 +4,12 @@ In:  an entry of reports/references.json, the rows of the test split, what they 
 Out: the model's answers to exactly those rows, how they were obtained, and a sentence that says so.
 
 Recorded answers are used if test split, scorers and prompt have the same digests. Otherwise the model's weights answer
-this test split, through their own chat template. DVC fetches both, as of that commit, from its cache or any remote.
-They must have the digests in git, or they are not used.
+this test split, through their own chat template. Of another test split some rows may be train rows of that model: these
+are named, so that no comparison counts them. DVC fetches answers, weights and train split, as of that commit, from its
+cache or any remote. They must have the digests in git, or they are not used.
 """
 
+import json
 import shutil
 import subprocess
 import sys
@@ -18,15 +20,17 @@ from typing import NamedTuple
 
 from checks import digest, files, layout
 from checks.config.params import Evaluate
+from checks.data.similar import normalised
 from checks.errors import EvidenceRefused, Refusal
 from checks.formats.evaluation_reports import Reference, ReferenceUse
-from checks.rows import Prediction, Row
+from checks.rows import Prediction, Row, earlier_requests, request
 from stages import progress
 from stages.inference import answers
 from stages.inference.answers import Answered
 from stages.tools import guarded_dvc
 
 _ANSWERS = layout.PREDICTIONS / "candidate.jsonl"
+_TRAIN = layout.SPLITS / "train.jsonl"
 _REMEDY = "push the data of that commit to a DVC remote (docs/explanation/references.md)"
 # DVC sees no reason of its own to evaluate again.
 _AGAIN = "then `./lockstep dvc repro --force --single-item evaluate`"
@@ -42,10 +46,14 @@ class Judged(NamedTuple):
 
 
 class Had(NamedTuple):
-    """How a reference's answers were obtained, and the answers; None if they were not."""
+    """How a reference's answers were obtained, and the answers; None if they were not.
+
+    ``learned``: the ids of the rows that the reference's own train split asks too.
+    """
 
     use: ReferenceUse
     answered: Answered | None
+    learned: frozenset[str] = frozenset()
 
 
 def have(
@@ -83,13 +91,16 @@ def have(
         except Refusal as refusal:
             why = refusal.what
     try:
+        learned = _learned(root, name, reference, judged.test, rows) if reference.test != judged.test else frozenset()
         found = _evaluated(root, settings, name, reference, rows)
     except Refusal as refusal:
         note = f"the recorded answers of {at} were not used ({why}), and its weights could not be ({refusal.what})"
         note = f"{note}; {refusal.todo}, {_AGAIN}"
         return Had(ReferenceUse(how="unavailable", merged=reference.merged, note=note), None)
     note = f"its weights of {at} answered this test split; its recorded answers were not used: {why}"
-    return Had(ReferenceUse(how="evaluated", merged=reference.merged, note=note), found)
+    if learned:
+        note += f"; comparisons leave out {len(learned):,} of the {len(rows):,} rows: its own train split asks them too"
+    return Had(ReferenceUse(how="evaluated", merged=reference.merged, note=note), found, learned)
 
 
 def _recorded(root: Path, name: str, reference: Reference, rows: Sequence[Row]) -> Answered:
@@ -100,6 +111,32 @@ def _recorded(root: Path, name: str, reference: Reference, rows: Sequence[Row]) 
     if [(p.id, p.reference, p.group, p.slice) for p in found] != [(r.id, r.reference, r.group, r.slice) for r in rows]:
         raise EvidenceRefused(f"{_ANSWERS} is of other rows than the test split", _REMEDY)
     return Answered([p.prediction for p in found], [], None)
+
+
+def _learned(root: Path, name: str, reference: Reference, test: str, rows: Sequence[Row]) -> frozenset[str]:
+    """Return the ids of the rows that ask what a train row of the reference asks, or an earlier turn of it.
+
+    They are kept on this machine, as answers are. ``test`` is the digest of ``rows``.
+    """
+    report = committed(root, reference.commit, layout.PREPARE_REPORT)
+    try:
+        recorded = json.loads(report or "")["splits"]["train"]["sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise EvidenceRefused(f"{layout.PREPARE_REPORT} of that commit names no train split", _REMEDY) from error
+    kept = root / layout.LEARNED / f"{digest.of_json([recorded, test]).removeprefix('sha256:')}.json"
+    with suppress(OSError, ValueError):
+        return frozenset(json.loads(kept.read_text()))
+    with brought(root, name, reference.commit, _TRAIN) as path:
+        if digest.of_file(path).sha256 != recorded:
+            raise EvidenceRefused(f"{_TRAIN} is not what the record names", _REMEDY)
+        learned = {
+            normalised(text)
+            for row in files.each_of_jsonl(path, Row)
+            for text in (request(row.messages), *earlier_requests(row.messages))
+        }
+    found = [row.id for row in rows if normalised(request(row.messages)) in learned]
+    files.write_json(kept, found)
+    return frozenset(found)
 
 
 def _evaluated(root: Path, settings: Evaluate, name: str, reference: Reference, rows: Sequence[Row]) -> Answered:

@@ -137,6 +137,7 @@ def _row_checks(params: Params, root: Path) -> RowChecks:
         needed=needed,
         whole=bool(learned(needed)),
         planted={part.origin for part in parts if part.loader.planted},
+        control=chat_tokens.control(root / layout.BASE, needed),
     )
 
 

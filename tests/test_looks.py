@@ -41,7 +41,7 @@ def judged(root: Path) -> dict[str, tuple[str, ...]]:
     [
         (0, 20, "pass", "model 1 of 20 that this test split may judge"),
         (15, 20, "pass", "model 16 of 20 that this test split may judge"),
-        (17, 20, "pass", "2 left; then take a new test split: fresh rows, or another prepare.seed"),
+        (17, 20, "pass", "2 left; then take a new test split of fresh rows"),
         (19, 20, "pass", "model 20 of 20 that this test split may judge, 0 left"),
         (20, 20, "inconclusive", "model 21 of 20 that this test split may judge: it is used up; take a new test split"),
         (1, 1, "inconclusive", "it is used up"),

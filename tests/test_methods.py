@@ -167,6 +167,10 @@ def _late(**extra: Any) -> Callable[[int, Row], dict[str, Any]]:
 
 
 LATE = [
+    *(
+        (method, {}, _late(**{column: "disk<|im_end|>disk"}), rf"row 0000000000000006 \(x:1\): {column}: the answer has an end token at token \d of")
+        for method, column in (("dpo", "rejected"), ("orpo", "rejected"), ("kto", "completion"))
+    ),
     ("dpo", {"max_length": 96}, _late(rejected="disk " * 80), r"row 0000000000000006 \(x:1\): rejected: \d+ tokens with its prompt, above train.max_length 96; raise"),
     ("orpo", {"max_length": 96}, _late(rejected="disk " * 80), r"row 0000000000000006 \(x:1\): rejected: \d+ tokens with its prompt, above train.max_length 96; raise"),
     ("orpo", {"max_length": 96}, lambda number, _: {"reference": "disk " * 80} if number == 7 else {}, r"row 0000000000000007 \(x:1\): reference: \d+ tokens with its prompt, above train.max_length 96; raise"),

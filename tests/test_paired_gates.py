@@ -188,6 +188,34 @@ def test_an_earlier_model_is_compared_row_by_row(
     assert _judged(tmp_path, params).findings[0].status == status
 
 
+@pytest.mark.parametrize(
+    ("kind", "learned", "status", "word"),
+    [
+        (NON_INFERIOR, 0, "fail", "against main ("),
+        (NON_INFERIOR, 70, "pass", "against main, without the 70 of 300 rows that it learned ("),
+        (SLICE, 70, "pass", "on 115 rows against main, without the 70 of 300 rows that it learned"),
+        (IMPROVES, 70, "pass", "against main, without the 70 of 300 rows that it learned ("),
+        (NON_INFERIOR, 299, "inconclusive", "1 rows can rule out no loss"),
+        (NON_INFERIOR, 300, "inconclusive", "main was trained on all 300 test rows; bring fresh rows"),
+    ],
+)
+def test_a_reference_is_not_judged_on_rows_of_its_own_train_split(
+    tmp_path: Path, document: dict, kind: dict, learned: int, status: str, word: str
+) -> None:
+    params = _asked(document, keeps_up=kind | {"against": "main"})
+    _earlier(tmp_path, params, "main", 30, 70)
+    answers = files.read_jsonl(tmp_path / layout.PREDICTIONS / "main.jsonl", Prediction)
+    ours = files.read_jsonl(tmp_path / layout.PREDICTIONS / "candidate.jsonl", Prediction)
+    # First those that main alone answers: what it learned by heart.
+    order = sorted(range(300), key=lambda row: ours[row].score - answers[row].score)
+    by_heart = {answers[row].id for row in order[:learned]}
+    known = [each.model_copy(update={"learned": each.id in by_heart}) for each in answers]
+    evidence_tree.evaluated(tmp_path, params, ours, main=known)
+    finding = _judged(tmp_path, params).findings[0]
+    assert (finding.status, word in finding.reason) == (status, True), finding.reason
+    assert learned in (0, 300) or finding.slice or finding.n == 300 - learned
+
+
 def _uses(root: Path, **uses: ReferenceUse) -> None:
     """Say how the answers of earlier models were had."""
     found = {

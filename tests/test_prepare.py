@@ -580,6 +580,60 @@ def test_the_same_rows_in_another_order_give_the_same_splits(tmp_path: Path, con
     assert seen[0] == seen[1] == seen[2]
 
 
+REWRITTEN: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
+    # The fields of the loader, and of each row. ``{}`` stands for the row's own number.
+    "another instruction": ({"instruction": "Name the team."}, {}),
+    "a system message of each row": ({"system": "system"}, {"system": "Team {}."}),
+    "preferences instead of answers": ({"extra": {"rejected": "worse"}}, {"worse": "no {}"}),
+    "other references": ({}, {"reference": "corrected {}"}),
+    "tools": ({"tools": "tools"}, {"tools": '[{{"type": "function", "function": {{"name": "f{}"}}}}]'}),
+    "requests in capitals": ({}, {"prompt": "DELETE OR SHOW THE {} THING {}."}),
+}
+
+
+def _homes(root: Path, params: Params) -> dict[str, str]:
+    """The split of each row, by where it is from."""
+    prepare(params, root)
+    return {row.source: name for name, rows in _read(root).items() for row in rows}
+
+
+@pytest.mark.parametrize("change", REWRITTEN)
+def test_what_is_no_part_of_the_request_moves_no_row_since_placing_2(
+    tmp_path: Path, configure: Callable[..., Params], change: str
+) -> None:
+    columns, fields = REWRITTEN[change]
+    numbers = [f"{i * 7919:x}" for i in range(200)]
+    plain = [{"prompt": f"Delete or show the {n} thing {n}", "reference": f"answer {n}"} for n in numbers]
+    other = [
+        row | {name: text.format(n, n.upper()) for name, text in fields.items()}
+        for n, row in zip(numbers, plain, strict=True)
+    ]
+    _raw(tmp_path / "one", "rows.jsonl", _lines(plain))
+    _raw(tmp_path / "two", "rows.jsonl", _lines(other))
+    instruction = columns.get("instruction", "Route.")
+    extra = {name: column for name, column in columns.items() if name != "instruction"}
+    homes = {}
+    for placing in (1, 2):
+        before = configure(placing=placing)
+        after = configure(placing=placing, loader=_table("*.jsonl", instruction, **PAIR, **extra).model_dump())
+        homes[placing] = _homes(tmp_path / "one", before), _homes(tmp_path / "two", after)
+    assert homes[2][0] == homes[2][1]
+    moved = sum(home == "test" != homes[1][0][source] for source, home in homes[1][1].items())
+    assert moved > 20  # of 50
+
+
+def test_without_a_placing_and_with_ids_of_the_owner_rows_stay_where_older_versions_put_them(
+    tmp_path: Path, configure: Callable[..., Params], document: dict
+) -> None:
+    del document["prepare"]["placing"]
+    _raw(tmp_path, "rows.jsonl", _lines([row | {"key": f"k{i}"} for i, row in enumerate(ROWS)]))
+    by_id = _table("*.jsonl", "Route.", **PAIR, id="key").model_dump()
+    homes = [
+        _homes(tmp_path, configure(**change)) for change in ({}, {"loader": by_id}, {"loader": by_id, "placing": 2})
+    ]
+    assert [digest.of_json(each)[7:19] for each in homes] == ["694ef32009ee", "c8ce0fea4084", "c8ce0fea4084"]
+
+
 def test_the_same_bytes_give_the_same_bytes(tmp_path: Path, configure: Callable[..., Params]) -> None:
     written = []
     for name in ("one", "two"):

@@ -34,7 +34,7 @@ def checks(whole: bool = False, fails: Callable[[], object] = int) -> RowChecks:
     """Without a tokenizer or rules. ``fails``: what the second process does then."""
     if multiprocessing.parent_process() is not None:
         fails()
-    return RowChecks(_lengths, {}, {"": frozenset()}, ["more"], whole, ())
+    return RowChecks(_lengths, {}, {"": frozenset()}, ["more"], whole, (), lambda _: None)
 
 
 def be_killed() -> None:

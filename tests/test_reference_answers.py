@@ -33,7 +33,7 @@ from tests.test_forgetting import texts
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forking")]
 
-DVC_YAML = "stages:\n  made:\n    cmd: 'true'\n    outs: [models/merged, data/predictions]\n"
+DVC_YAML = "stages:\n  made:\n    cmd: 'true'\n    outs: [models/merged, data/predictions, data/splits]\n"
 _OTHER = f"sha256:{'0' * 64}"
 RUNS = f"model: {{}}\ncommit: {{}}\nversion: v0.1.0\nimage: registry.example/team/router@{_OTHER}\nevidence: {_OTHER}\n"
 HELD = {"kind": "non_inferior", "metric": "exact-match", "against": "main", "margin": 0.1, "confidence": 0.95}
@@ -57,6 +57,8 @@ def released(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
     (root / ".gitignore").write_text("/models/\n/data/\n/.lockstep/\n")
     (root / "dvc.yaml").write_text(DVC_YAML)
     repository.write_params(root, with_main())
+    train = {"sha256": digest.of_file(root / layout.SPLITS / "train.jsonl").sha256}
+    files.write_json(root / layout.PREPARE_REPORT, {"splits": {"train": train}})
     files.write_json(root / layout.REFERENCES, ReferencesReport(found={}, absent={"main": "no model yet"}))
     stage.evaluate(as_params(with_main()), root)
     repository.git(root, "init", "--quiet", "--initial-branch=main")
@@ -169,6 +171,44 @@ def test_on_another_test_split_mains_weights_answer_the_new_rows_once(root: Path
     again, _ = evaluated(root)
     assert again == use
     assert generated(root) == 3
+
+
+def test_rows_of_mains_own_train_split_are_named_and_no_comparison_counts_them(root: Path) -> None:
+    another_model(root)
+    of_train = [row(1000 + i, "vm", system="Another instruction.") for i in (0, 4)]
+    files.write_jsonl(root / layout.SPLITS / "test.jsonl", [*split(500, 6), *of_train])
+    use, report = evaluated(root)
+    assert use.note.endswith("; comparisons leave out 2 of the 8 rows: its own train split asks them too")
+    found = files.read_jsonl(root / layout.PREDICTIONS / "main.jsonl", Prediction)
+    assert [prediction.learned for prediction in found] == [False] * 6 + [True] * 2
+    assert '"learned"' not in (root / layout.PREDICTIONS / "candidate.jsonl").read_text()
+    (compared,) = [sentence for sentence in report.summary if "main's model" in sentence.lower()]
+    assert "on the same 6 rows" in compared
+
+
+@pytest.mark.parametrize(
+    ("gone", "why"),
+    [
+        (layout.PREPARE_REPORT, "reports/prepare.json of that commit names no train split"),
+        (layout.SPLITS / "train.jsonl", "data/splits/train.jsonl is not what the record names"),
+    ],
+)
+def test_a_model_whose_train_rows_are_not_known_is_not_compared_on_another_test_split(
+    root: Path, gone: Path, why: str
+) -> None:
+    if gone == layout.PREPARE_REPORT:
+        repository.git(root, "checkout", "--quiet", "main")
+        files.write_json(root / gone, {"splits": {}})
+        repository.commit(root, "without it")
+        repository.git(root, "checkout", "--quiet", "-B", "change")
+    else:
+        spoil(root, gone.as_posix())
+    another_model(root)
+    files.write_jsonl(root / layout.SPLITS / "test.jsonl", split(500, 8))
+    use, report = evaluated(root)
+    assert use.how == "unavailable"
+    assert why in use.note
+    assert "main" not in report.models
 
 
 def test_an_engine_answers_every_model_of_its_run_and_the_recorded_answers_of_another_do_not_count(

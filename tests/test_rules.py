@@ -1,6 +1,7 @@
 """Named rules: what each fixes or drops, and that params.yaml knows exactly these."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -46,6 +47,7 @@ DROPPED = {
     "drop-without-command": _draft(answer="Open the portal.\nClick."),
     "drop-personal-data": _draft(reference="az call +44 20 7946 0958"),
     "drop-several-commands": _draft(answer="az vm stop -n a\naz vm delete -n a"),
+    "drop-control-tokens": _draft(reference="ide<|im_end|>ntity"),
     "drop-command-in-prompt": _draft(prompt="Copy it. Use `az vm show` to see the status."),
 }
 
@@ -73,6 +75,33 @@ def test_a_fixing_rule_fixes_counts_and_is_done_after_one_pass(name: str) -> Non
 def test_a_dropping_rule_drops_its_defect_and_keeps_a_good_row(name: str) -> None:
     good = _draft()
     assert drafts.apply(RULES[name], [good, DROPPED[name]]) == ([good], [DROPPED[name]])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<|im_start|>assistant",
+        "<｜User｜>",
+        "</s>",
+        "[/INST]",
+        "<<SYS>>",
+        "<end_of_turn>",
+        "<eos>",
+        "[MASK]",
+        "<file_sep>",
+    ],
+)
+@pytest.mark.parametrize("where", ["system", "user", "assistant", "rejected", "tools"])
+def test_control_tokens_are_dropped_wherever_training_reads_them(text: str, where: str) -> None:
+    said, fine = f"Fine.{text}\nvm", _draft("Is 1 < 2 | 3 > 2? <s3> [INSTALL] <|a b|> <pads>", "<|>")
+    changes: dict[str, dict[str, Any]] = {
+        "system": {"before": (Message(role="system", content=said),)},
+        "user": {"prompt": said},
+        "assistant": {"reference": said},
+        "rejected": {"extra": {"rejected": said}},
+        "tools": {"tools": ({"type": "function", "function": {"name": "f", "description": said}},)},
+    }
+    assert drafts.apply(RULES["drop-control-tokens"], [fine, replace(fine, **changes[where])])[0] == [fine]
 
 
 @pytest.mark.parametrize("name", [*MENDED, "drop-empty-prompt", "drop-empty-reference"])

@@ -30,6 +30,7 @@ def items(draw: st.DrawFn) -> list[splits.Item]:
             id=f"{i:04d}",
             text=prompt,
             stratum=draw(st.sampled_from("xyz")),
+            key=f"{i * 7919 % 100:04d}",
             group=draw(st.none() | st.sampled_from(["mine", "yours"])) if i % 7 == 0 else None,
             earlier=tuple(draw(texts)[:2]) if i % 6 == 0 else (),
         )
@@ -63,7 +64,7 @@ def test_no_group_and_no_near_duplicate_crosses_a_split_and_no_row_is_lost(rows:
 def test_a_chat_stays_with_a_row_that_asks_what_it_answers_and_not_with_each_that_begins_alike() -> None:
     def chat(name: str, *questions: str) -> splits.Item:
         asked = ["\n".join(questions[: count + 1]) for count in range(len(questions))]
-        return splits.Item(name, asked[-1], "x", earlier=tuple(asked[:-1]))
+        return splits.Item(name, asked[-1], "x", name, earlier=tuple(asked[:-1]))
 
     rows = [
         chat("a", "good morning", "which disks have I got in zone two?"),
@@ -87,7 +88,9 @@ def test_the_order_of_the_rows_changes_nothing(rows: list[splits.Item], random: 
 
 
 def _spread(count: int, start: int = 0) -> list[splits.Item]:
-    return [splits.Item(f"{i:05d}", f"{i * 7919:x} {i:b}", "xyz"[i % 3]) for i in range(start, start + count)]
+    return [
+        splits.Item(f"{i:05d}", f"{i * 7919:x} {i:b}", "xyz"[i % 3], f"{i:05d}") for i in range(start, start + count)
+    ]
 
 
 @given(st.integers(30, 200), st.integers(0, 1000))
@@ -141,10 +144,10 @@ def test_another_seed_is_another_split() -> None:
 
 def test_a_named_group_joins_near_duplicates_of_its_members() -> None:
     rows = [
-        splits.Item("d", "delete the storage account", "x"),
-        splits.Item("c", "delete the storage accounts", "x", group="mine"),
-        splits.Item("b", "what a different thing", "x", group="mine"),
-        splits.Item("a", "nothing of the kind", "x"),
+        splits.Item("d", "delete the storage account", "x", "d"),
+        splits.Item("c", "delete the storage accounts", "x", "c", group="mine"),
+        splits.Item("b", "what a different thing", "x", "b", group="mine"),
+        splits.Item("a", "nothing of the kind", "x", "a"),
     ]
     assert splits.groups(rows, NEAR) == {"d": "b", "c": "b", "b": "b", "a": "a"}
 

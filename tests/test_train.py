@@ -333,6 +333,13 @@ def _long_row(_: dict, root: Path) -> None:
     training_tree.seal(root)
 
 
+def _row_with_an_end(_: dict, root: Path) -> None:
+    path = root / layout.SPLITS / "train.jsonl"
+    said = "queue<|im_end|>\n<|im_start|>assistant\ndisk"
+    files.write_jsonl(path, [*files.read_jsonl(path, Row), training_tree.row(255, "show the queue", said)])
+    training_tree.seal(root)
+
+
 def _template(text: str) -> Callable[[dict, Path], None]:
     def spoil(_: dict, root: Path) -> None:
         (root / layout.BASE / "chat_template.jinja").write_text(text)
@@ -357,6 +364,10 @@ _ASK = "{% if add_generation_prompt %}<|im_start|>assistant\nOTHERWISE{% endif %
         (_targets(), "names no module"),
         (_layers, "train.lora.layers: 3 is more than the model's 2; set it to 2 or less"),
         (_long_row, "row 00000000000000ff: [0-9]+ tokens would be cut at train.max_length 128"),
+        (
+            _row_with_an_end,
+            "row 00000000000000ff: the answer has an end token at token 2 of [0-9]+, and the model would",
+        ),
         (_template(_TURN + _ASK.replace("OTHERWISE", "")), "no end of turn is learned"),
         (_template(_TURN.replace("END", "<|im_end|>") + _ASK), "renders the prompt differently"),
         (_no_template, "has no chat template"),

@@ -83,6 +83,21 @@ def test_every_answer_has_a_loss_from_where_it_is_asked_for_to_its_end(
         assert 0 < sum(whole["assistant_masks"]) < len(whole["input_ids"])
 
 
+def test_an_earlier_answer_that_goes_on_after_an_end_token_is_refused_with_its_number(
+    tmp_path: Path, tiny_base: Path
+) -> None:
+    chat = _chat(2, 3)
+    *asked, answer, last = chat.messages
+    answer = answer.model_copy(update={"content": "disk<|im_end|>vault"})
+    broken = chat.model_copy(update={"messages": (*asked, answer, last)})
+    root = _root(tmp_path, tiny_base, [_chat(1, 2), broken])
+    with pytest.raises(
+        TrainingRefused, match=r"row 0000000000000002: answer 2: the answer has an end token at token 3 of 7"
+    ):
+        training_tree.trainer(_settings(), root, root / "scratch")
+    training_tree.trainer(_settings(loss_turns="last"), root, root / "scratch")
+
+
 def test_the_loss_of_a_chat_is_that_of_each_of_its_answers_asked_alone(tmp_path: Path, tiny_base: Path) -> None:
     chat = [_chat(number, count) for number, count in enumerate((3, 1, 2))]
     alone = [_chat(number, count) for number, count in enumerate((1, 2, 3, 1, 1, 2))]

@@ -80,6 +80,13 @@ class Prepare(Section):
     """Raw data to train, valid and test splits."""
 
     seed: Annotated[int, Field(ge=0, description="of the assignment of rows to splits")]
+    placing: Annotated[
+        Literal[1, 2],
+        Field(
+            description="what a row without an id of its owner is assigned by. 2: its request, so that another "
+            "instruction, reference or column moves no row; 1: all of its content, as versions before 2 existed"
+        ),
+    ] = 1
     loader: Annotated[Loader, OneOf(LOADERS.kinds, "kind"), Field(description="how raw data becomes rows")]
     rules: Annotated[tuple[RuleName, ...], Field(strict=False, description="named rules, applied in this order")]
     max_prompt_words: Annotated[

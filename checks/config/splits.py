@@ -1,7 +1,7 @@
 """Groups of rows that must stay together, and a deterministic, stratified split of the groups.
 
-The split of a row depends on the seed and on ids, not on the order of the rows, and a new row moves few others: groups
-are taken in the order of their hashes.
+The split of a row depends on the seed and on placing keys, not on the order of the rows, and a new row moves few
+others: groups are taken in the order of the hashes of their keys.
 """
 
 import hashlib
@@ -22,6 +22,7 @@ class Item(NamedTuple):
     id: str
     text: str  # what near-duplicates are judged by: ``rows.request``
     stratum: str
+    key: str  # what places the row, if it is the smallest of its group: ``prepare.placing`` says what it is made of
     group: str | None = None  # a group that the row's owner named
     earlier: tuple[str, ...] = ()  # ``rows.earlier_requests``: a chat trains their answers too
 
@@ -82,10 +83,11 @@ def assign(
         counted = Counter(row.stratum for row in rows)
         pools[min(counted, key=lambda name: (-counted[name], name))].append(group)
     size = {group: len(rows) for group, rows in members.items()}
+    rank = {group: (_hash(seed, min(row.key for row in rows)), group) for group, rows in members.items()}
     placed: dict[str, str | None] = {}
     owed = dict.fromkeys(shares, 0.0)  # rows that earlier strata gave too few of
     for stratum in sorted(pools):
-        pool = sorted(pools[stratum], key=lambda group: (_hash(seed, group), group))
+        pool = sorted(pools[stratum], key=rank.__getitem__)
         rows_here = sum(size[group] for group in pool)
         for name, share in shares.items():
             wanted = share * rows_here + owed[name]
@@ -110,5 +112,5 @@ def _nearest(pool: Sequence[str], size: Mapping[str, int], wanted: float) -> lis
     return taken
 
 
-def _hash(seed: int, group: str) -> bytes:
-    return hashlib.sha256(f"{seed}:{group}".encode()).digest()
+def _hash(seed: int, key: str) -> bytes:
+    return hashlib.sha256(f"{seed}:{key}".encode()).digest()

@@ -138,6 +138,7 @@ def prepare(choice: Choice, file: str, words: int, shares: tuple[float, float]) 
     """The section prepare; ``shares`` of the valid and the test split."""
     return {
         "seed": 17,
+        "placing": 2,
         "loader": {
             "kind": "table", "files": re.sub(r"([*?[])", r"[\1]", file),
             "columns": {str(role): name for role, name in choice.columns.items()},

@@ -33,6 +33,7 @@ ChangeKind = Literal["weaker", "removed", "changed", "stronger", "added", "renam
 EXEMPT: Mapping[str, str] = {
     "train": "It is what a pull request proposes. The gates judge the model that comes of it.",
     "prepare.seed": "It decides which rows are test rows. The test set is policy itself, by its digest.",
+    "prepare.placing": "It decides which rows are test rows. The test set is policy itself, by its digest.",
     "prepare.splits": "They decide how many rows are test rows. The test set is policy itself, by its digest.",
     "merge.base": "It decides what the adapter is added to. The gates judge the model that comes of it.",
     "merge.shard_mb": "It sets the sizes of the weight files.",

@@ -52,7 +52,7 @@ class ImprovesGate(AssistedGate):
             return against
         if self.asks(case):
             return self.people(case, against)
-        sample = case.sample.of(self.suite, self.metric)
+        sample = case.sample.of(self.suite, self.metric, against.model)
         ours, theirs = (sample.scores(model, self.metric) for model in ("candidate", against.model))
         found = compare(ours, theirs, sample.groups, self.margin, self.confidence)
         detectable = planning.detectable_gain(found.pairs, self.margin, 1 - self.confidence)

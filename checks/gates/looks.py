@@ -16,7 +16,7 @@ from checks.formats.verdict import Finding, Verdict
 from checks.gating.chain import gap
 from checks.gating.gate_kind import Case, Explained, GateKind, Reads, failed
 
-_REFRESH = "take a new test split: fresh rows, or another prepare.seed"
+_REFRESH = "take a new test split of fresh rows"
 _ROUNDING = 1e-9
 """The error that a sum of shares may have by rounding."""
 _SOON = 3  # models left when a finding begins to say what to do

@@ -52,7 +52,7 @@ class NonInferiorGate(AssistedGate):
             return self.people(case, against)
         if finding := compared.uninformed(case, self, against):
             return finding
-        sample = case.sample.of(self.suite, self.metric)
+        sample = case.sample.of(self.suite, self.metric, against.model)
         ours, theirs = (sample.scores(model, self.metric) for model in ("candidate", against.model))
         found = compare(ours, theirs, sample.groups, -self.margin, self.confidence)
         detectable = planning.detectable_loss([found.pairs], 1 - self.confidence)

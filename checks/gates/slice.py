@@ -90,7 +90,7 @@ class SliceGate(PairedGate):
             return against
         if finding := compared.uninformed(case, self, against):
             return finding
-        sample = case.sample.of(self.suite, self.metric)
+        sample = case.sample.of(self.suite, self.metric, against.model)
         ours, theirs = sample.scores("candidate", self.metric), sample.scores(against.model, self.metric)
         sizes = Counter(sample.slices)
         labels = np.array([s if sizes[s] >= self.min_rows else SMALL for s in sample.slices], dtype=object)

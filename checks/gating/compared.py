@@ -145,12 +145,28 @@ def reference(name: str, gate: PairedGate, evidence: Evidence) -> Finding | Comp
             return failed(name, gate, f"no evidence of {model}: {use.note}")
         if use.merged is not None:
             shown = model if model == gate.against else f"{model}, which stands in for {gate.against} ({why[0]})"
-            return _same(name, gate, shown) if use.how == "same-model" else Compared(model, shown, use.merged)
+            if use.how == "same-model":
+                return _same(name, gate, shown)
+            return _unlearned(name, gate, evidence, Compared(model, shown, use.merged))
         why.append(use.note)
     return Finding(
         gate=name, kind=gate.kind, status="pass", metric=gate.metric, against=gate.against,
         reason=f"nothing to compare with: {'; '.join(dict.fromkeys(why))}",
     )  # fmt: skip
+
+
+def _unlearned(name: str, gate: PairedGate, evidence: Evidence, against: Compared) -> Finding | Compared:
+    """Name the rows that the reference was trained on, which no comparison counts; inconclusive without others."""
+    answers = evidence.answers.get(against.model, ()) if gate.suite is None else ()
+    learned = sum(answer.learned for answer in answers)
+    if not learned:
+        return against
+    if learned == len(answers):
+        return Finding(
+            gate=name, kind=gate.kind, status="inconclusive", metric=gate.metric, against=against.model,
+            reason=f"{against.shown} was trained on all {learned:,} test rows; bring fresh rows",
+        )  # fmt: skip
+    return against._replace(shown=f"{against.shown}, without the {learned:,} of {len(answers):,} rows that it learned")
 
 
 def uninformed(case: Case, gate: PairedGate, against: Compared) -> Finding | None:

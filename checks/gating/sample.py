@@ -3,6 +3,8 @@
 The samples of suites are the exception: ``checks.gating.suite_sample``.
 """
 
+import copy
+import itertools
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
@@ -19,7 +21,10 @@ from checks.scorers import Scorer
 
 
 class Sample:
-    """Scores are arrays of shape (rows,) in [0, 1], in test order; each model is scored once for each metric."""
+    """Scores are arrays of shape (rows,) in [0, 1], in test order; each model is scored once for each metric.
+
+    A sample ``of`` a reference leaves out the rows that the reference was trained on.
+    """
 
     def __init__(
         self, evidence: Evidence, scorers: Sequence[Scorer], suites: Mapping[str, SuiteKind] = MappingProxyType({})
@@ -33,19 +38,29 @@ class Sample:
         codes: dict[str, int] = {}
         self.groups = np.array([codes.setdefault(row.group, len(codes)) for row in evidence.test], dtype=np.intp)
         self.slices = tuple(row.slice for row in evidence.test)
+        self._kept = np.ones(len(self.slices), dtype=bool)
 
-    def of(self, suite: str | None, metric: str | None = None) -> "Sample | SuiteSample":
+    def of(self, suite: str | None, metric: str | None = None, against: str | None = None) -> "Sample | SuiteSample":
         """The samples of ``suite`` that ``metric`` scores (None: all of them); without a suite, these.
 
-        Raises NoEvidence where the suite has no scores.
+        ``against``: the reference that they are compared with. Raises NoEvidence where the suite has no scores.
         """
-        return self if suite is None else SuiteSample(suite, self._suites, self._evidence, metric)
+        if suite is not None:
+            return SuiteSample(suite, self._suites, self._evidence, metric)
+        learned = [answer.learned for answer in self._evidence.answers.get(against or "", ())]
+        if not any(learned):
+            return self
+        part = copy.copy(self)
+        part._kept = ~np.array(learned)
+        part.groups = np.unique(self.groups[part._kept], return_inverse=True)[1]
+        part.slices = tuple(itertools.compress(self.slices, part._kept))
+        return part
 
     def scores(self, model: str, metric: str) -> NDArray[np.float64]:
         """Scores of ``model`` by ``metric``. Raises NoEvidence where there are none, or a claimed one is wrong."""
         if (model, metric) not in self._scores:
             self._scores[model, metric] = self._scored(model, metric)
-        return self._scores[model, metric]
+        return self._scores[model, metric][self._kept]
 
     def _scored(self, model: str, metric: str) -> NDArray[np.float64]:
         path = layout.PREDICTIONS / f"{model}.jsonl"

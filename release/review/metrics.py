@@ -190,10 +190,15 @@ def slices(facts: Facts) -> tuple[str, list[Slice]]:
 
 
 def paired(ours: Sequence[Prediction], theirs: Sequence[Prediction], scorer: str, confidence: float) -> Interval | None:
-    """The mean difference on the same rows; None if the rows differ or lack the score."""
-    if not ours or [each.id for each in ours] != [each.id for each in theirs]:
+    """The mean difference on the same rows, without those that ``theirs`` learned.
+
+    None if the rows differ or lack the score, or none is left.
+    """
+    if [each.id for each in ours] != [each.id for each in theirs]:
         return None
-    if any(scorer not in each.scores for each in (*ours, *theirs)):
+    ours = [each for each, other in zip(ours, theirs, strict=True) if not other.learned]
+    theirs = [other for other in theirs if not other.learned]
+    if not ours or any(scorer not in each.scores for each in (*ours, *theirs)):
         return None
     one, two = ([each.scores[scorer] for each in side] for side in (ours, theirs))
     found = intervals.paired_interval(one, two, [each.group for each in ours], confidence)

@@ -2,6 +2,9 @@
 
 In: models/base (``tokenizer.json``, and the template in ``chat_template.jinja`` or ``tokenizer_config.json``). The
 template is rendered as transformers renders it; a base without ``tokenizer.json`` is read with transformers itself.
+
+A rendered chat is one text. So a control token that stands in a row's own text is a real one to the model: the end of a
+turn, or the begin of one that nobody wrote. ``control`` finds such texts.
 """
 
 import json
@@ -12,11 +15,14 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import JsonValue
+
 from checks import tool_calls
 from checks.errors import DataRefused, EvidenceRefused
 from checks.rows import Message, Row
 
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
+_BARRED = re.compile(r"<[|\uff5c].+[|\uff5c]>")  # control tokens of bases that do not declare them special
 _ENDS = re.compile(r"(?:\s|</s>|<\|?\w+\|?>)+\Z")  # tokens after an answer
 
 
@@ -45,6 +51,44 @@ def counter(base: Path) -> Callable[[Sequence[Row]], list[Lengths]]:
         return [Lengths(a, max(0, w - a)) for a, w in zip(lengths, lengths[len(rows) :], strict=False)]
 
     return count
+
+
+def control(base: Path, columns: Sequence[str]) -> Callable[[Row], str | None]:
+    """A function that says where a row's own text has a control token of ``base``; None where it has none.
+
+    ``columns`` are the further columns that training learns from. Control tokens are the tokens that the tokenizer
+    declares special, and added ones between bars, such as ``<|user|>``.
+    """
+    config = _json(base / "tokenizer_config.json")
+    added = [*_json(base / "tokenizer.json").get("added_tokens", ()), *config.get("added_tokens_decoder", {}).values()]
+    named = [config[name] for name in _SPECIAL if config.get(name)]
+    special = {token["content"] if isinstance(token, dict) else token for token in named}
+    special |= {each["content"] for each in added if each.get("special") or _BARRED.fullmatch(each["content"])}
+    tokens = sorted((token for token in special if len(token) > 1), key=len, reverse=True)  # one letter is plain text
+    pattern = re.compile("|".join(map(re.escape, tokens))) if tokens else None
+
+    def find(row: Row) -> str | None:
+        if pattern is None:
+            return None
+        texts = [*((f"a turn of the {message.role}", message.text) for message in row.messages)]
+        texts += [("the reference", row.reference), *((name, _plain(row.extra.get(name))) for name in columns)]
+        texts += [("tools", _plain(list(row.tools)))] if row.tools else []
+        places = (f"{match[0]} in {place}" for place, text in texts if (match := pattern.search(text)))
+        return next(places, None)
+
+    return find
+
+
+def _plain(value: JsonValue) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise EvidenceRefused(f"{path}: is not JSON: {error}", "run `./lockstep run fetch` to make it again") from error
+    return found
 
 
 def _encoder(base: Path) -> Callable[[list[str]], list[int]]:
@@ -100,13 +144,7 @@ def _template(base: Path) -> Callable[..., str]:
     from jinja2.ext import loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    where = base / "tokenizer_config.json"
-    try:
-        config: dict[str, Any] = json.loads(where.read_text(encoding="utf-8")) if where.is_file() else {}
-    except ValueError as error:
-        raise EvidenceRefused(
-            f"{where}: is not JSON: {error}", "run `./lockstep run fetch` to make it again"
-        ) from error
+    config = _json(base / "tokenizer_config.json")
     text = config.get("chat_template")
     if isinstance(text, list):  # several, by name
         text = {one["name"]: one["template"] for one in text}.get("default")

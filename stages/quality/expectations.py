@@ -20,6 +20,7 @@ Columns = dict[str, list[Any]]  # a frame by its columns: a dictionary for each 
 SHOWN = 5  # offending rows of an expectation
 ROW = ("where", "id", "prompt", "reference", "group", "slice", "source")  # columns of a row as it is in the file
 COUNTED = ("roles", "asked", "prompt_tokens", "reference_tokens")  # and what validate adds
+CONTROL = "control_token"  # a column of the frame of all splits: which control token a row has, and where
 ALL, LABELS, DOCUMENTS = "splits", "labels", "documents"  # frames beside those of the three splits
 # Bytes of a frame, at 8 a cell, up to which its page has a fingerprint: that of a million rows takes as long as all
 # expectations. Nothing is compared with it: the report has the digests of the splits.
@@ -68,6 +69,9 @@ def suites(
             gxe.ExpectColumnValuesToBeNull(column="near_duplicate_of"), apart
         ),
         "no group is in two splits": Expected(gxe.ExpectColumnValuesToBeNull(column="group_also_in"), apart),
+        "no text has a control token of the base": Expected(
+            gxe.ExpectColumnValuesToBeNull(column=CONTROL), _without_control_tokens(config)
+        ),
         **{
             f"{defect} finds nothing": Expected(gxe.ExpectColumnValuesToBeNull(column=defect), by_rules(config, defect))
             for defect in defects
@@ -180,6 +184,13 @@ def by_rules(config: Prepare, *names: str) -> str:
     if lacking := [name for name in names if name not in config.rules]:
         return f"add {' and '.join(lacking)} to prepare.rules, or fix these rows in the data source"
     return f"move {' and '.join(names)} to the end of prepare.rules: a rule after it brings the defect back"
+
+
+def _without_control_tokens(config: Prepare) -> str:
+    """What to do about control tokens: the rule drops those of common bases alone."""
+    if "drop-control-tokens" in config.rules:
+        return "write them otherwise in the data source, such as `< |im_end|>`: drop-control-tokens does not know them"
+    return "add drop-control-tokens to prepare.rules, or write them otherwise in the data source, such as `< |im_end|>`"
 
 
 def _fewer_words(config: Prepare) -> str:

@@ -14,7 +14,7 @@ from checks.data.drafts import Rule
 from checks.formats.data_reports import PrepareReport
 from checks.rows import Row, earlier_requests, request
 from stages.quality.chat_tokens import Lengths
-from stages.quality.expectations import COUNTED, ROW, Columns, Frame
+from stages.quality.expectations import CONTROL, COUNTED, ROW, Columns, Frame
 
 
 class Read(NamedTuple):
@@ -24,7 +24,7 @@ class Read(NamedTuple):
     references: list[str]
     requests: list[str]  # what near-duplicates are judged by
     earlier: list[tuple[str, ...]]  # and what chats answer before their last turn
-    defects: Columns  # by rule; None for a row without the defect
+    defects: Columns  # by rule, and CONTROL; None for a row without the defect
     rows: list[Row]
     origins: list[str]
 
@@ -49,7 +49,7 @@ class RowChecks(NamedTuple):
 
     ``defects``: the rules that may find something. ``wanted``: by source, the rules whose defects its rows must not
     have. ``needed``: further columns. ``whole``: keep the rows too. ``planted``: sources whose rows may be there more
-    than once.
+    than once. ``control``: says which control token a row has, and where.
     """
 
     lengths: Callable[[Sequence[Row]], list[Lengths]]
@@ -58,13 +58,15 @@ class RowChecks(NamedTuple):
     needed: Sequence[str]
     whole: bool
     planted: Container[str]
+    control: Callable[[Row], str | None]
 
 
 def columns(name: str, numbered: Iterable[tuple[int, Row]], checks: RowChecks) -> Read:
     """Rows of one split, each with its line, as columns; documents are left out (``quality.documents``)."""
     rows = [(line, row) for line, row in numbered if not row.document]
     names = (*ROW, *COUNTED, *checks.needed)
-    found = Read({column: [] for column in names}, [], [], [], {rule: [] for rule in checks.defects}, [], [])
+    defects = (*checks.defects, CONTROL)
+    found = Read({column: [] for column in names}, [], [], [], {defect: [] for defect in defects}, [], [])
     for (line, row), tokens in zip(rows, checks.lengths([row for _, row in rows]), strict=True):
         draft = drafts.draft_of(row)
         values = {
@@ -90,6 +92,7 @@ def columns(name: str, numbered: Iterable[tuple[int, Row]], checks: RowChecks) -
         for defect, rule in checks.defects.items():
             is_found = defect in checks.wanted[row.origin] and rule.finds(draft)
             found.defects[defect].append(rule.shown(draft) if is_found else None)
+        found.defects[CONTROL].append(checks.control(row))
     if checks.whole:
         found.rows.extend(row for _, row in rows)
     return found

@@ -8,6 +8,7 @@ Text of rows and models is untrusted: it cannot become markup, a link, or a term
 import html
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import compress
 
 from checks import layout
 from checks.evaluation import baselines
@@ -40,15 +41,18 @@ def summary(
     """
     scorer = next(iter(metrics["candidate"]))
     ours = metrics["candidate"][scorer]
-    rest = sorted((n for n in predictions if n != "candidate"), key=lambda name: (-metrics[name][scorer].value, name))
-    groups = [prediction.group for prediction in predictions["candidate"]]
-    scores = {name: [prediction.score for prediction in found] for name, found in predictions.items()}
+    new = {name: [not row.learned for row in found] for name, found in predictions.items()}
+    others = (name for name in predictions if name != "candidate" and any(new[name]))
+    rest = sorted(others, key=lambda name: (-metrics[name][scorer].value, name))
     sentences = []
     for place, name in enumerate(rest):
         theirs = metrics[name][scorer]
-        gap = intervals.paired_interval(scores["candidate"], scores[name], groups, confidence)
+        one, two = ([*compress(predictions[side], new[name])] for side in ("candidate", name))
+        gap = intervals.paired_interval(
+            [row.score for row in one], [row.score for row in two], [row.group for row in one], confidence
+        )
         both = f"{NAMES[name]} scores {_figure(theirs)}, the fine-tuned model {_figure(ours)}"
-        which = f"{scorer} on the same {ours.n} rows, {confidence:.0%} intervals"
+        which = f"{scorer} on the same {gap.n} rows, {confidence:.0%} intervals"
         by = f"a difference of {gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
         best = ", the best of the others" if place == 0 and len(rest) > 1 else ""
         if gap.low > 0:

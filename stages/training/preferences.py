@@ -7,7 +7,7 @@ from checks.errors import TrainingRefused
 from checks.rows import Row
 from checks.training.interface import Job
 from checks.training.preferences import COMPLETION, REJECTED, address
-from stages.training.turns import dataset, tokens
+from stages.training.turns import after_stop, dataset, refuse_unended, tokens
 
 
 class Learned(NamedTuple):
@@ -55,11 +55,12 @@ def learned_answers(rows: Sequence[Row], prepared: Any) -> Iterable[Learned]:
         yield Learned(row, COMPLETION, each["prompt_ids"], each["completion_ids"])
 
 
-def refuse_unfit(job: Job, learned: Iterable[Learned], max_length: int) -> None:
-    """Refuse answers that would be cut, or follow another prompt than the one at inference, or have no end.
+def refuse_unfit(job: Job, learned: Iterable[Learned], max_length: int, added: Sequence[int] = ()) -> None:
+    """Refuse answers that would be cut, follow another prompt than at inference, or have not one end, at their end.
 
-    Raises TrainingRefused with the first such row.
+    ``added``: token ids that the trainer puts behind each answer. Raises TrainingRefused with the first such row.
     """
+    after = [*after_stop(job.tokenizer, job.stops), *added]
     for each in learned:
         at = f"{address(each.row)}: {each.name}"
         tokens = len(each.prompt) + len(each.answer)
@@ -74,11 +75,7 @@ def refuse_unfit(job: Job, learned: Iterable[Learned], max_length: int) -> None:
                 f"{at}: the chat template renders the prompt otherwise when the answer follows",
                 "use a template that renders the prompt alike with and without its answer",
             )
-        if not job.stops & set(each.answer):
-            raise TrainingRefused(
-                f"{at}: no end of turn is learned, so the model would not stop",
-                "correct the chat template or eos_token_id of the base: an assistant's turn must end in an end token",
-            )
+        refuse_unended(at, each.answer, job.stops, after)
 
 
 def prompt(job: Job, row: Row) -> list[int]:

@@ -38,9 +38,37 @@ def learn_all(prepared: Any, tokenizer: Any, stops: frozenset[int]) -> Any:
 
     ``prepared`` is a Dataset with ``id``, ``prompt``, ``input_ids`` and ``labels``, which are -100 up to the last
     answer; ``stops`` are the token ids that end a turn. Raises TrainingRefused with the first row of which the template
-    renders an earlier answer otherwise.
+    renders an earlier answer otherwise, or whose earlier answer has another end than one at its end.
     """
     return prepared.map(lambda batch: {"labels": _labels(batch, tokenizer, stops)}, batched=True)
+
+
+def after_stop(tokenizer: Any, stops: frozenset[int]) -> list[int]:
+    """The token ids that the chat template writes after the token that ends an answer, such as a line break."""
+    chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    (begin,) = tokens(tokenizer, [chat[:1]], [None], True)
+    (whole,) = tokens(tokenizer, [chat], [None], False)
+    answer = whole[len(begin) :]
+    return next((answer[place + 1 :] for place, each in enumerate(answer) if each in stops), [])
+
+
+def refuse_unended(at: str, answer: Sequence[int], stops: frozenset[int], after: Sequence[int]) -> None:
+    """Refuse an answer without exactly one end, at its end. Raises TrainingRefused.
+
+    ``at`` names row and answer. ``answer``: the token ids that are learned. ``after``: ``after_stop`` of the template.
+    """
+    stop = next((place for place, each in enumerate(answer) if each in stops), None)
+    if stop is None:
+        raise TrainingRefused(
+            f"{at}: no end of turn is learned, so the model would not stop",
+            "fix the chat template or eos_token_id of the base, so that an assistant's turn ends in an end token",
+        )
+    rest = list(answer[stop + 1 :])
+    if rest != list(after[: len(rest)]):
+        raise TrainingRefused(
+            f"{at}: the answer has an end token at token {stop + 1} of {len(answer)}, and the model would stop there",
+            "add drop-control-tokens to prepare.rules, or write the token otherwise in the data source",
+        )
 
 
 def _labels(batch: dict[str, list[Any]], tokenizer: Any, stops: frozenset[int]) -> list[list[int]]:
@@ -54,19 +82,21 @@ def _labels(batch: dict[str, list[Any]], tokenizer: Any, stops: frozenset[int]) 
     tools = [of_rows[row] for row, _ in places]
     begins = tokens(tokenizer, [batch["prompt"][row][:turn] for row, turn in places], tools, True)
     ends = tokens(tokenizer, [batch["prompt"][row][: turn + 1] for row, turn in places], tools, False)
+    after = after_stop(tokenizer, stops)
     labels = [list(each) for each in batch["labels"]]
     for (row, turn), begin, end in zip(places, begins, ends, strict=True):
         ids = batch["input_ids"][row]
         # What follows the end of turn may differ: the end of the chat, or white space that is one token with the next.
         stop = min((place for place in range(len(begin), len(end)) if end[place] in stops), default=len(end))
         same = next((place for place, (a, b) in enumerate(zip(ids, end, strict=False)) if a != b), len(end))
+        number = sum(message["role"] == "assistant" for message in batch["prompt"][row][: turn + 1])
         if same <= stop or end[: len(begin)] != begin:
-            number = sum(message["role"] == "assistant" for message in batch["prompt"][row][: turn + 1])
             raise TrainingRefused(
                 f"row {batch['id'][row]}: the chat template renders answer {number} otherwise once other turns follow, "
                 "so it cannot be learned as the model is asked for it",
                 "set train.loss_turns to last, or use a template that renders every turn alike",
             )
+        refuse_unended(f"row {batch['id'][row]}: answer {number}", ids[len(begin) : same], stops, after)
         labels[row][len(begin) : same] = ids[len(begin) : same]
     return labels
 

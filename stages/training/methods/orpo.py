@@ -54,7 +54,8 @@ class Orpo(Pairs):
         )
         for rows, prepared in ((job.rows, trainer.train_dataset), (job.valid, trainer.eval_dataset)):
             if prepared is not None:
-                preferences.refuse_unfit(job, _learned(rows, prepared), self.max_length)
+                added = (job.tokenizer.eos_token_id,)
+                preferences.refuse_unfit(job, _learned(rows, prepared), self.max_length, added)
         return trainer
 
 

@@ -91,7 +91,7 @@ def dataset(rows: Sequence[Row]) -> Any:
 
 
 def refuse_unfit(prepared: Any, tokenizer: Any, stops: frozenset[int], max_length: int) -> None:
-    """Refuse rows that would be truncated, have another prompt than at inference, or have no end token.
+    """Refuse rows that would be truncated, have another prompt than at inference, or not one end, at the answer's end.
 
     ``prepared`` has ``id``, ``prompt``, ``input_ids`` and ``labels`` (-100 at positions without loss), and ``tools`` of
     rows with calls; ``stops`` are the token ids that end a turn. Raises TrainingRefused with the first such row.
@@ -100,6 +100,7 @@ def refuse_unfit(prepared: Any, tokenizer: Any, stops: frozenset[int], max_lengt
 
     tools = map(json.loads, prepared["tools"]) if "tools" in prepared.column_names else repeat(None, len(prepared))
     prompts = turns.tokens(tokenizer, list(prepared["prompt"]), list(tools), True)
+    after = turns.after_stop(tokenizer, stops)
     for row, prompt in zip(prepared, prompts, strict=True):
         ids, labels = row["input_ids"], row["labels"]
         if len(ids) > max_length:
@@ -112,8 +113,4 @@ def refuse_unfit(prepared: Any, tokenizer: Any, stops: frozenset[int], max_lengt
                 f"row {row['id']}: the chat template renders the prompt differently when the answer follows",
                 "use a template that renders the prompt alike with and without its answer",
             )
-        if not stops & set(labels):
-            raise TrainingRefused(
-                f"row {row['id']}: no end of turn is learned, so the model would not stop",
-                "fix the chat template or eos_token_id of the base, so that an assistant's turn ends in an end token",
-            )
+        turns.refuse_unended(f"row {row['id']}", ids[len(prompt) :], stops, after)
