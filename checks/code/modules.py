@@ -37,8 +37,19 @@ _METHODS, _SCHEMES = "stages/training/methods", "stages/sources/schemes"
 _LATE_FOR = {_METHODS: "train"}
 """The stage that runs the functions of these kinds. Other stages ask them for parameters and columns only."""
 
-_BY_PARAMETERS = {"gate": ("checks/suites/__init__.py",), "validate": ("checks/retrievers/dense.py",)}
-"""The modules that a stage reaches through its parameters alone: the module that reads them is not followed."""
+_BY_PARAMETERS = {
+    "fetch": ("checks/config/data_sources.py",),
+    "gate": ("checks/config/data_sources.py", "checks/suites/__init__.py"),
+    "validate": (
+        "checks/retrievers/dense.py",
+        "checks/rules/strip_control_characters.py",
+        "checks/rules/trim_ends.py",
+    ),
+}
+"""The modules that a stage reaches through its parameters alone, or by the name of a kind in its own code."""
+
+_ALONE = "checks/config/data_sources.py"
+"""A section of the parameters whose functions decide. What it imports says what the section may have."""
 
 NOT_FOLLOWED = frozenset(
     {
@@ -91,6 +102,8 @@ def of_stage(stage: str, names: frozenset[str], code: Code) -> list[str]:
         if path in found or path in NOT_FOLLOWED or path not in code:
             continue
         found.add(path)
+        if path == _ALONE:
+            continue
         folder = path.rpartition("/")[0]
         late = _LATE_FOR.get(folder, stage) == stage
         pending += [module for name in imported(code[path], late) for module in _modules(name, code)]
