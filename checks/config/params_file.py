@@ -72,7 +72,8 @@ def check(parsed: Parsed) -> Params:
     try:
         return Params.model_validate(value)
     except ValidationError as error:
-        problems = [_problem(name, node, detail) for detail in _own(error.errors(include_url=False))]
+        details = _own(error.errors(include_url=False))
+        problems = [_problem(name, node, detail) for detail in _with_meant(details)]
         (what, todo), *others = sorted(dict.fromkeys(problems), key=lambda p: _line_of(p[0]))
         raise ParamsRefused(what, todo, tuple(f"{w}; {t}" for w, t in others)) from error
 
@@ -118,6 +119,19 @@ def _own(details: Sequence[Any]) -> list[Any]:
     return [one for one in details if one["type"] != "too_short" or not any(_is_below(two, one) for two in details)]
 
 
+def _with_meant(details: Sequence[Any]) -> list[Any]:
+    """Give each unknown key the missing one beside it that is nearly the same, as ``meant``, and drop that one."""
+    missing = {detail["loc"] for detail in details if detail["type"] == "missing"}
+    meant = dict[tuple[int | str, ...], str]()
+    for detail in details:
+        if detail["type"] == "extra_forbidden":
+            beside = [str(loc[-1]) for loc in missing if loc[:-1] == detail["loc"][:-1]]
+            for near in difflib.get_close_matches(str(detail["loc"][-1]), beside, n=1):
+                meant[detail["loc"]] = near
+    written = {(*loc[:-1], near) for loc, near in meant.items()}
+    return [{**detail, "meant": meant.get(detail["loc"])} for detail in details if detail["loc"] not in written]
+
+
 def _is_below(detail: Any, other: Any) -> bool:
     depth = len(other["loc"])
     return len(detail["loc"]) > depth and detail["loc"][:depth] == other["loc"]
@@ -145,7 +159,7 @@ def _problem(name: str, root: yaml.Node | None, detail: Any) -> tuple[str, str]:
     if kind == "extra_forbidden":
         if moved := _MOVED.get(str(loc[-1])):
             return f"{start}: is no longer a parameter", moved
-        near = _nearest(str(loc[-1]), around)
+        near = detail["meant"] or _nearest(str(loc[-1]), around)
         return f"{start}: unknown key", f"did you mean {near}?" if near else "remove it"
     if kind in _UNWRITTEN:
         return f"{start}: missing", "add it, as the documentation of params.yaml shows"

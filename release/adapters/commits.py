@@ -242,9 +242,15 @@ def below(root: Path, commit: str, folder: Path) -> list[Path]:
     return [folder / name for name in _git(root).below(entry.name)] if entry and entry.kind == "tree" else []
 
 
-def same(root: Path, commit: str, paths: tuple[str, ...]) -> bool:
-    """Whether the tracked files below ``paths`` are in the work tree as they are in ``commit``."""
-    return _git(root).says("diff", "--quiet", "--no-ext-diff", commit, "--", *paths)
+def same(root: Path, commit: str, paths: tuple[str, ...], other: str | None = None) -> bool:
+    """Whether the tracked files below ``paths`` are in ``other`` (default: the work tree) as they are in ``commit``."""
+    both = [commit] if other is None else [commit, other]
+    return _git(root).says("diff", "--quiet", "--no-ext-diff", *both, "--", *paths)
+
+
+def count(root: Path, base: str, tip: str) -> int:
+    """How many commits ``tip`` has that ``base`` lacks."""
+    return int(_git(root).line("rev-list", "--count", f"{base}..{tip}") or 0)
 
 
 def read(root: Path, commit: str, path: Path) -> bytes | None:

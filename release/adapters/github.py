@@ -38,6 +38,7 @@ class Place(NamedTuple):
     number: int | None
     commit: str | None
     run: str | None  # the address of this workflow run
+    web: str | None = None  # the address of the repository's pages
 
 
 class _Event(BaseModel):
@@ -93,6 +94,7 @@ def place(environment: Mapping[str, str] | None = None) -> Place:
         number,
         commit if _COMMIT.fullmatch(commit) else None,
         f"{server}/{repository}/actions/runs/{run}" if run.isascii() and run.isdigit() else None,
+        f"{server}/{repository}",
     )
 
 

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from checks.formats.verdict import Finding
+from release.pages.figures import signed
 from release.review.pairs import Difference
 
 _ROOM = 0.06  # of the line, left free at both ends
@@ -31,14 +32,15 @@ def of_gate(found: Finding) -> Bar | None:
     low, high = (found.low, found.high) if has_interval else sorted((0.0, found.value))
     assert low is not None
     assert high is not None
-    said = f"{found.value:.4g}, from {low:.4g} to {high:.4g}" if has_interval else f"{found.value:.4g}"
-    return _bar(found.value, low, high, found.bound, f"{said}, limit {found.bound:.4g}", found.status == "pass")
+    said = f"{signed(found.value, '.4g')}, from {signed(low, '.4g')} to {signed(high, '.4g')}"
+    said = f"{said if has_interval else signed(found.value, '.4g')}, limit {signed(found.bound, '.4g')}"
+    return _bar(found.value, low, high, found.bound, said, found.status == "pass")
 
 
 def of_difference(found: Difference) -> Bar:
     """The bar of a difference, beside no difference."""
-    said = f"{found.value:+.3f}, from {found.low:+.3f} to {found.high:+.3f}"
-    return _bar(found.value, found.low, found.high, 0.0, said, False)
+    value, low, high = (signed(figure, "+.3f") for figure in (found.value, found.low, found.high))
+    return _bar(found.value, found.low, found.high, 0.0, f"{value}, from {low} to {high}", False)
 
 
 def _bar(value: float, low: float, high: float, bound: float, said: str, passed: bool) -> Bar:

@@ -21,6 +21,8 @@ from checks.formats.training_reports import TrainMeasured, TrainReport
 from checks.formats.verdict import Verdict
 from release.cards import carbon
 from release.cards.carbon import Carbon
+from release.review import kept
+from release.review.kept import Kept
 
 MODEL, DATA = Path("docs/cards/model.md"), Path("docs/cards/data.md")
 SECTIONS = {MODEL: ("Intended use", "Limits"), DATA: ("Where it comes from", "Limits")}
@@ -86,6 +88,11 @@ class CardFacts(NamedTuple):
     model_prose: Prose
     data_prose: Prose
     carbon: Carbon | None
+
+    @property
+    def kept(self) -> list[Kept]:
+        """Each metric of its suites beside the base, with the loss that a gate allows."""
+        return list(kept.of_report(self.suites, self.verdict))
 
 
 def prose(path: Path, data: bytes | None) -> Prose:

@@ -16,15 +16,16 @@ from checks.formats.signers import Signers
 from checks.formats.statement import Release
 from checks.formats.verdict import Verdict
 from release.cards import card_record, commands, released, trade, writing
-from release.cards.release_page import Against, Home, LeftOut, Part, ReleasePage, Site
+from release.cards.release_page import Advised, Against, Home, LeftOut, Part, ReleasePage, Site
 from release.cards.released import Released
 from release.evidence import freshness, trust
 from release.ledger import Ledger
 from release.ledger.ran import Ran, ran
 from release.promotion import held as quarantined
 from release.record.records import Named, Records
-from release.review import making, pairs, same_rows, same_samples, side_by_side
+from release.review import advice, kept, making, pairs, same_rows, same_samples, side_by_side, situations
 from release.review.comparison import Comparison, Cost, Metric
+from release.review.kept import Kept
 from release.review.sides import Side
 
 _CONFIDENCE = 0.95  # where no evaluation says one
@@ -117,13 +118,14 @@ def _page(found: _Ledger, release: Released, name: str) -> ReleasePage:
     entry = quarantine.find(found.held, its.digest, its.model)
     against = tuple(_against(found, its, this, before, compared))
     confidence = this.evaluation.confidence if this.evaluation else _CONFIDENCE
-    suites = tuple(_suites(this, confidence))
+    suites = tuple(_suites(this, confidence, verdict))
     homes = tuple(_homes(found, its))
     where = homes[0].environment if homes else release.moves[0].environment
     answers = this.answers
     page = ReleasePage(
         name=name, version=its.version, file=file(found.releases, release), pointer=its, homes=homes,
-        quarantined=None if entry is None else entry.why, verdict=verdict, signer=signer, unsigned=unsigned,
+        quarantined=None if entry is None else entry.why,
+        advice=_advised(its, verdict, entry), verdict=verdict, signer=signer, unsigned=unsigned,
         headline=compared.headline if compared else "The first release: there is none to compare it with",
         confidence=confidence, against=against, suites=suites, before=before.version if before else None,
         comparison=compared,
@@ -213,8 +215,14 @@ def _model(this: Side, name: str, what: str, metric: str) -> Against:
     )  # fmt: skip
 
 
-def _suites(this: Side, confidence: float) -> Iterator[Against]:
+def _advised(its: Pointer, verdict: Verdict, entry: quarantine.Entry | None) -> Advised:
+    found = advice.advise(situations.of_release(its.version, verdict.status, entry.why if entry else None))
+    return Advised(mark=found.mark, headline=found.headline.plain, why=found.why.plain, todo=found.todo.plain)
+
+
+def _suites(this: Side, confidence: float, verdict: Verdict) -> Iterator[Against]:
     """Each metric of each suite beside the base, on the same samples. What people compared is in the gates."""
+    changes = {(row.suite, row.metric): row for row in kept.of_report(this.suites, verdict)}
     for name, suite in this.suites.suites.items() if this.suites else ():
         if suite.compared is not None:
             continue
@@ -223,8 +231,14 @@ def _suites(this: Side, confidence: float) -> Iterator[Against]:
             far = same_samples.against_base(this, name, metric, confidence) if metric in base else None
             note = "" if far else "its samples are not here" if metric in base else "the base was not asked"
             yield Against(
-                what=f"{name}: {metric}", metric=metric, ours=mean, theirs=base.get(metric), difference=far, note=note
-            )
+                what=f"{name}: {metric}", metric=metric, ours=mean, theirs=base.get(metric), difference=far, note=note,
+                allowed=_allowed(changes[name, metric]),
+            )  # fmt: skip
+
+
+def _allowed(row: Kept) -> str:
+    change = f"Change: {row.change}" if row.change else ""
+    return "; ".join(part for part in (change, f"allowed: {row.allowed}" if row.allowed else "") if part)
 
 
 def _policy(

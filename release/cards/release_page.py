@@ -13,6 +13,7 @@ from checks.rows import Record
 from release.cards.trade import Trade
 from release.ledger import Kind
 from release.ledger.ran import Ran
+from release.review.advice import Mark
 from release.review.comparison import Comparison, Cost
 from release.review.pairs import Difference
 
@@ -31,7 +32,7 @@ class Home(Record):
 class Against(Record):
     """The release's score by its first metric beside another model's, and the difference on the same rows.
 
-    ``note``: why there is no difference.
+    ``note``: why there is no difference. ``allowed``: change and allowance, as a sentence.
     """
 
     what: str
@@ -40,6 +41,16 @@ class Against(Record):
     theirs: Interval | float | None
     difference: Difference | None
     note: str
+    allowed: str = ""
+
+
+class Advised(Record):
+    """Mark, headline, reason and next step, as ``release.review.advice`` has them."""
+
+    mark: Mark
+    headline: str
+    why: str
+    todo: str
 
 
 class Part(Record):
@@ -66,6 +77,7 @@ class ReleasePage(Record):
     pointer: Pointer
     homes: tuple[Home, ...]
     quarantined: str | None
+    advice: Advised
     verdict: Verdict
     signer: str | None
     unsigned: str

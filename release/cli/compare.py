@@ -166,12 +166,18 @@ def _answer(each: "Answer") -> Iterator[str]:
 
 
 def _compared(found: "Difference | None", confidence: float, note: str) -> tuple[str, str, str, str]:
+    from release.pages.figures import signed
     from release.review.comparison import verdict
 
     if found is None:
         return one_line(note), "", "", ""
-    said = f"{_MARKS[verdict(found, confidence)]} {found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
-    return said, f"{found.wins:,}", f"{found.losses:,}", f"{found.p_holm:.2g}"
+    value, low, high = (signed(figure, "+.3f") for figure in (found.value, found.low, found.high))
+    return (
+        f"{_MARKS[verdict(found, confidence)]} {value} [{low}, {high}]",
+        f"{found.wins:,}",
+        f"{found.losses:,}",
+        f"{found.p_holm:.2g}",
+    )
 
 
 def _name(each: "Metric") -> str:

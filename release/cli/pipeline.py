@@ -9,7 +9,7 @@ import click
 
 from release.cli import tables, terminal
 from release.cli.common import listener, refusing, to_json, verbosely
-from release.cli.wrapping import hanging
+from release.cli.wrapping import hanging, is_terminal
 
 if TYPE_CHECKING:
     from checks.formats.verdict import Verdict
@@ -67,14 +67,10 @@ def run(
             click.echo("next: ./lockstep run   (the rest, up to the verdict)")
             return
         verdict = verb.gate(root, just_run=True)
-    click.echo(hanging(f"\n{tables.verdict(verdict)}\n"))
+    click.echo()
     for what, said in [*tables.figures_of_run(before, pipeline.evaluated(root)), *_places(root)]:
         click.echo(hanging(f"  {what:<13} {said}"))
-    click.echo(
-        hanging(
-            "\nThe record of this run is code.lock, dvc.lock and reports/: commit them with the change that made them."
-        )
-    )
+    click.echo(hanging(f"\n{tables.verdict(verdict, verbose or not is_terminal(sys.stdout))}"))
     following = _next(verdict)
     width = max((len(command) for command, _ in following), default=0) + 2
     for command, why in following:
@@ -88,11 +84,14 @@ def run(
     "--policy-from", metavar="REF", help="Also judge under the policy of this commit, such as the target branch."
 )
 @click.option("--explain", metavar="NAME", help="Explain one gate: its condition, its finding, what would change it.")
+@click.option("-v", "--verbose", is_flag=True, help="On a terminal too, print why each gate passes in full.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.pass_obj
 @refusing
-def gate(root: Path, policy_from: str | None, explain: str | None, as_json: bool) -> None:
-    """Print the verdict if it still holds. Exit codes: 0 pass, 10 fail, 11 inconclusive, 8 the verdict does not hold.
+def gate(root: Path, policy_from: str | None, explain: str | None, verbose: bool, as_json: bool) -> None:
+    """Print the verdict if it still holds, the gates that fail last, and what to do.
+
+    Exit codes: 0 pass, 10 fail, 11 inconclusive, 8 the verdict does not hold.
 
     The verdict is about these weights. For the parameters that made them: `lockstep recipe`.
 
@@ -110,7 +109,8 @@ def gate(root: Path, policy_from: str | None, explain: str | None, as_json: bool
         from release.verbs import gate as verb
 
         verdict = verb.gate(root)
-        click.echo(to_json(verdict.model_dump(mode="json")) if as_json else hanging(tables.verdict(verdict)))
+        whole = verbose or not is_terminal(sys.stdout)
+        click.echo(to_json(verdict.model_dump(mode="json")) if as_json else hanging(tables.verdict(verdict, whole)))
         if refusal := verdict_refusal(verdict):
             raise refusal
 

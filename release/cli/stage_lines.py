@@ -30,7 +30,13 @@ _TAIL = 20  # lines of what failed
 _SHOWN = 1_000  # characters of a line that may be shown; the log has all
 _LONGEST = 1 << 16  # characters of a line in the log: what prints no end of line is broken there
 _DIGEST = re.compile(r"(sha256:[0-9a-f]{12})[0-9a-f]+")
-_MARKS = {"ok": ("✓", "green"), "failed": ("✗", "red"), "same": ("=", None), "runs": (">", None)}
+_MARKS = {
+    "ok": ("✓", "green"),
+    "failed": ("✗", "red"),
+    "open": ("?", "yellow"),
+    "same": ("=", None),
+    "runs": (">", None),
+}
 
 
 class StageLines:
@@ -131,7 +137,8 @@ class StageLines:
         elif self._name:
             last = self._lines[-1] if self._lines else ""
             said = self._result or _SPEAKER.sub("", last)
-            how = "runs" if around else "ok"
+            decided = said.partition(":")[0] if self._name == "gate" else ""
+            how = "runs" if around else {"fail": "failed", "inconclusive": "open"}.get(decided, "ok")
             self._write(how, _DIGEST.sub(r"\1", said.partition("; ")[0]), time.monotonic() - self._began)
         self._clear()
         self._name = ""

@@ -1,5 +1,6 @@
 """Renders the results of verbs as text: lines and tables. Prints nothing itself."""
 
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,23 +31,36 @@ COLOURS = {
     "unknown": "yellow",
 }
 
+_LAST = ("pass", "inconclusive", "fail")  # what decides stands at the end, where a terminal shows it
+
 CHECKED = {
     "store": "checked in the store", "here": "checked here", "commit": "checked in the commit",
     "follows": "follows from what was checked", "signed": "only signed",
 }  # fmt: skip
 
 
-def verdict(found: "Verdict") -> str:
-    """The verdict, then one line for each finding."""
+def verdict(found: "Verdict", whole: bool = True) -> str:
+    """The verdict, a line for each finding, those that fail last, and what to do.
+
+    ``whole``: with every reason in full; else a gate that passes has one line of the terminal.
+    """
+    from release.pages.figures import typeset
+    from release.review import advice, situations
+
     head = f"verdict: {found.status}"
     if found.model:
         head += f"   of these weights, model {found.model.removeprefix('sha256:')[:12]}"
     lines = [click.style(head, fg=COLOURS[found.status], bold=True)]
     gates = max((len(f.gate) for f in found.findings), default=0)
     kinds = max((len(f.kind) for f in found.findings), default=0)
-    for finding in found.findings:
-        mark = click.style(MARKS[finding.status], fg=COLOURS[finding.status])
-        lines.append(f"  {mark} {finding.gate:<{gates}}  {finding.kind:<{kinds}}  {one_line(finding.reason)}")
+    room = None if whole else shutil.get_terminal_size().columns
+    for finding in sorted(found.findings, key=lambda finding: _LAST.index(finding.status)):
+        text = f"{finding.gate:<{gates}}  {finding.kind:<{kinds}}  {one_line(typeset(finding.reason))}"
+        if room and finding.status == "pass" and len(text) > room - 4:
+            text = f"{text[: room - 5].rstrip()}…"
+        lines.append(f"  {click.style(MARKS[finding.status], fg=COLOURS[finding.status])} {text}")
+    advised = advice.advise(situations.of_verdict(found))
+    lines += ["", click.style(one_line(advised.title), bold=True), f"Do: {one_line(advised.todo.plain)}"]
     return "\n".join(lines)
 
 

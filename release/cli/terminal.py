@@ -11,6 +11,7 @@ from collections.abc import Iterator
 _CODE = r"(?<!`)(?P<fence>`+)(?!`)(?P<code>.+?)(?<!`)(?P=fence)(?!`)"
 _INLINE = re.compile(_CODE + r"|!?\[(?P<label>[^\]\[]*)\]\((?P<url>[^)]*)\)|\*+")
 _HEADING = re.compile(r"#+ (.*)")
+_SMALL = re.compile(r"^<sub>|</sub>$")
 _FOLDED = re.compile(r"<details><summary>(.*)</summary>")
 
 
@@ -26,13 +27,17 @@ def text(markdown: str) -> str:
         elif block.startswith("…and "):
             blocks[-1] += f"\n  {block}"
         elif heading := _HEADING.fullmatch(block):
-            blocks.append(heading[1].upper())
+            blocks.append(heading[1].upper() if blocks else _INLINE.sub(_unmarked_unless_code, heading[1]))
         elif folded := _FOLDED.fullmatch(block):
             blocks.append(folded[1] if ": " in folded[1] else f"{folded[1]}:")
         elif block != "</details>":
-            shown = [_INLINE.sub(lambda found: found[0] if found["code"] else _unmarked(found), line) for line in lines]
+            shown = [_INLINE.sub(_unmarked_unless_code, _SMALL.sub("", line)) for line in lines]
             blocks.append("\n".join(f"  {line}" if line.startswith("- ") else line for line in shown))
     return "\n\n".join(blocks) + "\n"
+
+
+def _unmarked_unless_code(found: re.Match[str]) -> str:
+    return found[0] if found["code"] else _unmarked(found)
 
 
 def _unmarked(found: re.Match[str]) -> str:

@@ -23,6 +23,7 @@ from checks import files
 from checks.errors import MachineRefused
 from checks.text import escape
 from release.pages import markdown
+from release.pages.figures import signed, typeset
 
 ANSWERS = 2000  # cards that a browser on a phone still scrolls
 _LONGEST = 4000  # characters of one text
@@ -57,7 +58,8 @@ def _environment(package: str) -> Environment:
     )  # fmt: skip
     kept = ("length", "list", "selectattr", "sum", "map", "unique")  # none of them makes text
     ours: dict[str, Any] = {
-        "number": lambda value, how: format(float(value), how), "whole": _whole, "text": _text, "value": _value,
+        "number": lambda value, how: signed(float(value), how), "reason": typeset, "place": lambda at: f"{at:.2f}",
+        "whole": _whole, "text": _text, "value": _value,
         "short": lambda text: text.removeprefix("sha256:")[:12], "day": lambda at: format(at, "%Y-%m-%d %H:%M UTC"),
         "markdown": lambda text: markdown.html(text, 3), "dotted": _dotted,
     }  # fmt: skip

@@ -127,3 +127,14 @@ def verdict(found: Difference, confidence: float) -> Literal["better", "worse", 
     if found.p_holm > 1 - confidence:
         return ""
     return "better" if (found.value > 0) is not found.less_is_better else "worse"
+
+
+def standing(
+    difference: Difference, confidence: float
+) -> Literal["better", "worse", "probably better", "probably worse", ""]:
+    """As ``verdict``; "probably" where a one-sided test of this difference alone tells the two apart."""
+    if known := verdict(difference, confidence):
+        return known
+    if difference.p > 2 * (1 - confidence):
+        return ""
+    return "probably better" if (difference.value > 0) is not difference.less_is_better else "probably worse"

@@ -109,7 +109,8 @@ def flips(facts: Facts) -> list[Flips]:
     answers, found = facts.evidence.answers, []
     for name in EARLIER:
         use = evaluation.references.get(name)  # type: ignore[call-overload]  # "base" is not in it
-        if name in evaluation.models and (use is None or use.how != "same-model"):
+        same = (use is not None and use.how == "same-model") or (name == "main" and facts.same_as_main)
+        if name in evaluation.models and not same:
             found.append(flipped(name, answers.get("candidate", ()), answers.get(name, ())))
     return found
 

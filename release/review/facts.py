@@ -26,7 +26,11 @@ State = Literal["held", "recorded", "not-held", "bad-data", "refused"]
 
 
 class Target(NamedTuple):
-    """The target branch. What its commit lacks, or has in a format that this version cannot read, is None."""
+    """The target branch, and what this branch started from: the record of ``base``, where it left the target.
+
+    What that commit lacks, or has in a format that this version cannot read, is None. ``runs`` is of ``commit``, the
+    branch's tip.
+    """
 
     ref: str
     commit: str | None
@@ -36,6 +40,7 @@ class Target(NamedTuple):
     verdict: Verdict | None = None
     runs: Mapping[str, Pointer] = MappingProxyType({})  # what the environments that this repository holds run
     scores: ValidScores | None = None
+    base: str | None = None
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,9 @@ class Facts:
     that should have made the verdict refused, for this commit. ``refusal`` says why there is no verdict. ``missing``:
     paths that are not here. ``changes``: of the policy. ``not_in_commit``: parts of the record that the judged commit
     lacks. ``training``, ``answering`` and ``suites``: measurements of the training and evaluation that ``evidence`` is
-    about. ``scores``: of the valid split. ``quarantine``: of the environments.
+    about. ``scores``: of the valid split. ``quarantine``: of the environments. ``behind``: how many commits of the
+    target this branch lacks, if they changed parameters, pipeline or model. ``unrun``: parameters that no run had. ``folder``:
+    of this project in the repository, with a slash; empty at its top.
     """
 
     state: State
@@ -70,6 +77,15 @@ class Facts:
     missing: tuple[str, ...] = ()
     not_in_commit: Missing | None = None
     quarantine: Entries = ()
+    behind: int = 0
+    unrun: tuple[str, ...] = ()
+    folder: str = ""
+
+    @property
+    def same_as_main(self) -> bool:
+        """Whether this branch has the model that the target had where the branch left it."""
+        before = self.target.verdict
+        return self.verdict is not None and before is not None and before.model == self.verdict.model is not None
 
     @property
     def status(self) -> Status | None:

@@ -6,7 +6,7 @@ count.
 """
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,12 +29,15 @@ from checks.formats.training_reports import TrainMeasured
 from checks.formats.verdict import Verdict
 from checks.gating import chain
 from release.adapters import commits
-from release.record import earlier_models, lock_check, looks, references, refusals, target_policy
+from release.record import earlier_models, lock_check, looks, pipeline_lock, references, refusals, target_policy
 from release.record.held import hold
 from release.record.records import Commit, Records
+from release.review import details
 from release.review.facts import Facts, Target
+from release.review.sides import at
 
 _DATA = ("fetch", "prepare", "validate")
+_DECIDE = (layout.PARAMS.as_posix(), layout.PIPELINE.as_posix(), layout.LOCK.as_posix())
 _HEAVY = (layout.BASE, layout.RAW, layout.ADAPTER, layout.MERGED)
 M = TypeVar("M", bound=BaseModel)
 
@@ -55,7 +58,11 @@ def gather(records: Records, ref: str | None) -> Facts:
         _stored(records, layout.DATA_REPORT, DataReport),
         _stored(records, layout.PREPARE_REPORT, PrepareReport),
     )
-    common: dict[str, Any] = {"data": data, "prepare": prepare, "params": params}
+    prefix = commits.prefix(records.root).as_posix() if commit else "."
+    common: dict[str, Any] = {
+        "data": data, "prepare": prepare, "params": params, "behind": _behind(records, target),
+        "folder": "" if prefix == "." else f"{prefix}/",
+    }  # fmt: skip
     is_older = refused is not None and refused.stage in ("fetch", "prepare")  # than what refused: of other data
     if data is not None and not data.success and prepare is not None and _are_about(data, prepare) and not is_older:
         return Facts("bad-data", target, commit, document, changes=_changes(records, target, params, prepare), **common)
@@ -63,6 +70,7 @@ def gather(records: Records, ref: str | None) -> Facts:
         return _judged(records, target, commit, document, params, common)
     except (EvidenceRefused, RemoteRefused) as why:  # the latter where the environments lie elsewhere
         common |= {"changes": _changes(records, target, params, prepare), "refusal": why}
+        common |= {"unrun": tuple(_unrun(records))}
     if refused is None:
         return Facts("not-held", target, commit, document, **common)
     if lock_check.differences(records.work_tree, _DATA):  # the data reports are those of an earlier run
@@ -97,7 +105,9 @@ def _judged(
     else:
         verdict = stored
         _hold_what_is_here(records, target, stored, lock, set(missing), params)
-    changes = judgement.changes if judgement else _changes(records, target, params, common["prepare"])
+    changes = _changes(records, target, params, common["prepare"])
+    if judgement and target.base == target.commit:
+        changes = judgement.changes
     evidence = records.work_tree.evidence(scoring.digest_of(params.evaluate.scorers))
     training = _stored(records, layout.TRAIN_MEASURED, TrainMeasured)
     answering = _stored(records, layout.EVALUATE_MEASURED, EvaluateMeasured)
@@ -147,11 +157,11 @@ def _are_about(data: DataReport, prepare: PrepareReport) -> bool:
 
 
 def _changes(records: Records, target: Target, params: Params, prepare: PrepareReport | None) -> tuple[Change, ...]:
-    """Changes of policy between the commits; empty if the target's cannot be read."""
-    if target.document is None or target.commit is None:
+    """Changes of policy that this branch makes; empty if the target's cannot be read."""
+    if target.document is None or target.base is None:
         return ()
     try:
-        theirs = records.at(target.commit).params(f"{target.ref}:{layout.PARAMS}")
+        theirs = records.at(target.base).params(f"{target.ref}:{layout.PARAMS}")
     except ParamsRefused:
         return ()
     here = prepare.splits["test"].sha256 if prepare and "test" in prepare.splits else None
@@ -165,7 +175,8 @@ def _target(records: Records, ref: str | None) -> Target:
     name, commit = records.target(ref)
     if commit is None:
         return Target(name, None, None, None, None)
-    there = records.at(commit)
+    base = commits.merge_base(records.root, records.head, commit) if records.head else None
+    there = records.at(base or commit)
     document: Mapping[str, Any] | None = None
     try:
         if there.data(layout.PARAMS) is not None:
@@ -179,9 +190,34 @@ def _target(records: Records, ref: str | None) -> Target:
         _there(there, layout.PREPARE_REPORT, PrepareReport),
         _there(there, layout.TRAIN_MEASURED, TrainMeasured),
         _there(there, layout.VERDICT, Verdict),
-        _runs(there, document),
+        _runs(records.at(commit), document),
         _there(there, layout.METRICS, ValidScores),
+        base or commit,
     )
+
+
+def _behind(records: Records, target: Target) -> int:
+    """How many commits of the target this branch lacks, if they changed the parameters, the pipeline or the model."""
+    base, tip = target.base, target.commit
+    if base is None or tip is None or base == tip or commits.same(records.root, base, _DECIDE, tip):
+        return 0
+    return commits.count(records.root, base, tip)
+
+
+def _unrun(records: Records) -> Iterator[str]:
+    """The parameters that differ from those of the recorded run."""
+    try:
+        document, lock = records.work_tree.document, records.work_tree.lock
+    except EvidenceRefused:
+        return
+    recorded = {key: value for ran in lock.values() for key, value in pipeline_lock.parameters(ran).items()}
+    for key, value in recorded.items():
+        ours = at(document, *key.split("."))
+        nested = isinstance(value, Mapping) and isinstance(ours, Mapping)
+        if nested:
+            yield from (f"{key}.{path}" for path, _, _ in details.differing(value, ours))
+        elif ours != value:
+            yield key
 
 
 def _runs(there: Commit, document: object) -> dict[str, Pointer]:

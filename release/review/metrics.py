@@ -210,6 +210,8 @@ def _first(found: EvaluationReport) -> str:
 
 
 def _score(facts: Facts, found: EvaluationReport, name: str, scorer: str) -> Score:
+    if name == "main" and facts.same_as_main:  # the record compares with the model that main had before
+        return Score(name, "same-model", found.models["candidate"].metrics[scorer], note="the same model")
     use = found.references.get(name)  # type: ignore[call-overload]  # a name of another model is not in it
     how = use.how if use else "evaluated"
     if use and how in ("absent", "unavailable"):

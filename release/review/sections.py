@@ -9,7 +9,8 @@ from jinja2 import Template
 from checks import layout
 from checks.gating import chain
 from release.record.records import Records
-from release.review import details, exported, metrics, templates, training, verdicts
+from release.review import details, exported, kept, metrics, situations, templates, training
+from release.review.advice import Advice
 from release.review.facts import Facts
 
 # In the comment's order. If there is no room, the section with the lower number is left out first.
@@ -28,22 +29,32 @@ class Section(NamedTuple):
 
 
 def sections(
-    records: Records, facts: Facts, links: Sequence[tuple[str, str]], images: Mapping[str, str], number: int | None
+    records: Records,
+    facts: Facts,
+    advised: Advice,
+    links: Sequence[tuple[str, str]],
+    images: Mapping[str, str],
+    number: int | None,
+    web: str | None = None,
 ) -> list[Section]:
     """Every section that is not empty. Raises EvidenceRefused for a link that cannot be written safely.
 
     ``links``: labels and addresses. ``images``: plots whose address was checked. ``number``: of the pull request.
+    ``web``: where the forge shows the repository, such as https://github.com/OWNER/NAME; None: not known.
     """
-    compared, suites, uncompared = metrics.compared(facts), metrics.suites(facts), metrics.uncompared(facts)
+    compared, suites = metrics.compared(facts), metrics.suites(facts)
+    against = metrics.against(facts)
+    standings = {standing.name: standing for standing in situations.of_facts(facts, against, "").standings}
     values = {
         "facts": facts, "links": links, "images": images, "number": number, "layout": layout,
-        "outcome": verdicts.outcome(facts, uncompared), "who": verdicts.who(facts),
-        "machine_refused": verdicts.machine_refused(facts), "becomes": verdicts.becomes(facts),
-        "failing": verdicts.failing(facts),
+        "advice": advised, "stage_refused": situations.stage_refused(facts), "failing": situations.failing(facts),
+        "becomes": situations.becomes(facts), "off_branch": situations.off_branch(facts), "standings": standings,
+        "kept": kept.of_scores(suites, facts.verdict),
+        "address_of": _addresses(facts, web), "same_as_main": facts.same_as_main,
         "evaluation": facts.evaluation, "compared": compared, "scorer": next(iter(compared), ""),
         "of_main": metrics.of_main(facts), "failed_expectations": details.failed_expectations(facts),
-        "against": metrics.against(facts), "on_valid": metrics.on_valid(facts), "look": metrics.look(facts),
-        "uncompared": uncompared, "slices": metrics.slices(facts), "suites": suites,
+        "against": against, "on_valid": metrics.on_valid(facts), "look": metrics.look(facts),
+        "slices": metrics.slices(facts), "suites": suites,
         "export": exported.export(facts), "quantised": exported.table(facts, compared, suites),
         "cheapest": metrics.cheapest(facts), "splits": details.splits(facts), "shown_at_first": _SHOWN_AT_FIRST,
         "parameters": details.parameters(facts), "recipe": details.recipe(records, facts),
@@ -55,6 +66,17 @@ def sections(
     keep = _KEEP_BAD_DATA | _KEEP | _KEEP_BAD_DATA if facts.state == "bad-data" else _KEEP
     found = [Section(name, render(f"{name}_section", values), number) for name, number in keep.items()]
     return [each for each in found if each.markdown]
+
+
+def _addresses(facts: Facts, web: str | None) -> dict[str, str]:
+    """Where the forge shows the judged commit and its files; empty if it is not known."""
+    if web is None or facts.commit is None:
+        return {}
+    files_at = f"{web}/blob/{facts.commit}/{facts.folder}"
+    return {
+        "commit": f"{web}/commit/{facts.commit}", "gates": f"{files_at}{layout.VERDICT}",
+        "mistakes": f"{files_at}{layout.SUMMARY}", "parameters": f"{files_at}{layout.PARAMS}",
+    }  # fmt: skip
 
 
 def left_out(names: Sequence[str]) -> Section:

@@ -3,11 +3,18 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from release.pages.figures import signed
 from release.review import details, making, pairs, same_rows, same_samples
-from release.review.comparison import ORDER, Changed, Comparison, Metric, Rows, SideFacts, verdict
+from release.review.comparison import ORDER, Changed, Comparison, Metric, Rows, SideFacts, standing
+from release.review.pairs import Difference
 from release.review.sides import Side
 
 _CONFIDENCE = 0.95  # where no evaluation says one
+_SENTENCES = {
+    "better": "{two} is better than {one}", "worse": "{two} is worse than {one}",
+    "probably better": "{two} is probably better than {one}", "probably worse": "{two} is probably worse than {one}",
+    "": "no difference between {one} and {two} is shown",
+}  # fmt: skip
 
 
 def compare(a: Side, b: Side) -> Comparison:
@@ -69,13 +76,14 @@ def _headline(sides: Mapping[str, SideFacts], metrics: Sequence[Metric], confide
         missing = [name for name, side in sides.items() if side.model is None]
         why = f"{' and '.join(missing)} {'have' if len(missing) > 1 else 'has'} no evaluation" if missing else ""
         return f"{one} and {two} are not compared row by row{f': {why}' if why else ''}"
-    found = first.difference
-    said = {
-        "better": f"{two} is better than {one}", "worse": f"{two} is worse than {one}",
-        "": f"{one} and {two} cannot be told apart",
-    }[verdict(found, confidence)]  # fmt: skip
     by, rows = (first.name, "rows") if first.suite is None else (f"{first.suite}: {first.name}", "samples")
-    return (
-        f"{said} by {by}: {found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}] on the same {found.n} {rows}, "
-        f"p {found.p_holm:.2g}"
-    )
+    figures = shown(first.difference, first.suite is None)
+    sentence = _SENTENCES[standing(first.difference, confidence)].format(one=one, two=two)
+    return f"{sentence} by {by}: {figures} on the same {first.difference.n:,} {rows}"
+
+
+def shown(difference: Difference, is_share: bool) -> str:
+    """The difference with its interval; of shares in points."""
+    scale, unit, how = (100, " points", "+.1f") if is_share else (1, "", "+.3f")
+    value, low, high = (signed(scale * figure, how) for figure in (difference.value, difference.low, difference.high))
+    return f"{value}{unit} ({low} to {high})"

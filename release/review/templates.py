@@ -16,6 +16,8 @@ from markupsafe import Markup
 from checks.errors import EvidenceRefused
 from checks.evaluation import baselines
 from checks.formats import energy
+from checks.formats.evaluation_reports import Interval
+from release.pages.figures import points, signed, typeset
 from release.review.text import cell, prose, visible
 
 _URL = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~%/=&?+,;:#-]*)?", re.ASCII)
@@ -33,8 +35,10 @@ def environment(package: str) -> Environment:
     kept = ("length", "list", "min", "selectattr", "rejectattr", "sort")  # none of them makes text
     ours: dict[str, Callable[..., str]] = {
         "said": prose, "cell": cell, "code": lambda parts: cell(" ".join(parts)), "paragraph": _paragraph,
-        "bare": _bare, "address": address, "label": _label, "number": lambda value, how: format(float(value), how),
-        "interval": lambda found, how: f"{found.value:{how}} [{found.low:{how}}, {found.high:{how}}]",
+        "bare": _bare, "address": address, "label": _label, "number": lambda value, how: signed(float(value), how),
+        "interval": _interval,
+        "words": lambda sentence: sentence.markdown, "points": points, "percent": lambda value: f"{100 * value:.1f} %",
+        "reason": lambda reason: prose(typeset(reason)),
     }  # fmt: skip
     made.filters = {name: made.filters[name] for name in kept} | {name: _safe(each) for name, each in ours.items()}
     models: dict[str, str] = {"main": "main", "production": "production", "best": "best release", "base": "base model"}
@@ -57,6 +61,11 @@ def _written(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     raise TypeError(f"{value!r}: the template does not say how to write it")
+
+
+def _interval(found: Interval, how: str) -> str:
+    """An estimate and its bounds."""
+    return f"{signed(found.value, how)} [{signed(found.low, how)}, {signed(found.high, how)}]"
 
 
 def _paragraph(text: str) -> str:

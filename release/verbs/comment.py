@@ -60,7 +60,9 @@ def comment(root: Path, options: Options | None = None) -> Posted:
     if where.run and "Workflow run" not in dict(links):
         links = (("Workflow run", where.run), *links)
     checked = commit if options.check is not None else None
-    found = renderer.report(root, renderer.Options(options.target, options.assets, links, number, checked))
+    found = renderer.report(
+        root, renderer.Options(options.target, options.assets, links, number, checked, web=where.web)
+    )
     notes = list[str]()
     try:
         made, created, by = _posted(client, number, found, commit, options, notes)

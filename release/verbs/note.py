@@ -38,7 +38,8 @@ def note(root: Path, options: Options | None = None) -> Posted:
         links = (("Pipeline", where.run), *links)
     checked = commit if options.check is not None else None
     # Without a number: with one, the report says how to fetch a pull request of GitHub.
-    found = renderer.report(root, renderer.Options(options.target, options.assets, links, None, checked))
+    web = f"{where.page}/-" if where.page else None
+    found = renderer.report(root, renderer.Options(options.target, options.assets, links, None, checked, web=web))
     body = without_actions(f"{found.markdown}\n{posting.watermark(options.title, commit)}")
     notes = list[str]()
     conclusion: Conclusion = "success" if found.passes else "failure"

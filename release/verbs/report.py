@@ -17,7 +17,7 @@ from checks.formats.verdict import Status
 from checks.rows import Record
 from release.record import committed
 from release.record.records import Records
-from release.review import gathering, metrics, sections, templates, verdicts
+from release.review import advice, gathering, metrics, sections, situations, templates
 from release.review.facts import State
 from release.review.sections import Section
 
@@ -32,7 +32,8 @@ class Options(NamedTuple):
 
     ``assets``: the address under which ``reports/plots`` is published, with the same file names. ``links``: further
     links, as labels and addresses. ``number``: of the pull request. ``commit``: full hash of the commit that must
-    contain the record for the check to pass; None: no check is made. ``limit``: characters of the Markdown.
+    contain the record for the check to pass; None: no check is made. ``limit``: characters of the Markdown. ``web``:
+    where the forge shows the repository, for links to the commit and its files.
     """
 
     target: str | None = None
@@ -41,6 +42,7 @@ class Options(NamedTuple):
     number: int | None = None
     commit: str | None = None
     limit: int = LIMIT
+    web: str | None = None
 
 
 class Part(Record):
@@ -53,12 +55,18 @@ class Part(Record):
 class Report(Record):
     """``status``: the verdict; None if no verdict holds.
 
-    ``passes``: the value of the check, see ``verdicts.passes``. ``whole``: the full
-    Markdown; ``markdown``: what fits GitHub's limit, that is ``parts`` without ``left_out``.
+    ``situation``, ``mark``, ``headline``, ``why`` and ``todo``: as ``release.review.advice`` has them. ``passes``: the
+    value of the check. ``whole``: the full Markdown; ``markdown``: what fits GitHub's limit, that is ``parts`` without
+    ``left_out``.
     """
 
     state: State
     status: Status | None
+    situation: advice.Name
+    mark: advice.Mark
+    headline: str
+    why: str
+    todo: str
     passes: bool
     title: str
     markdown: str
@@ -78,7 +86,9 @@ def report(root: Path, options: Options | None = None) -> Report:
     found = gathering.gather(records, options.target)
     if options.commit is not None and found.state == "held":
         found = dataclasses.replace(found, not_in_commit=committed.missing(records, options.commit))
-    every = sections.sections(records, found, options.links, images, options.number)
+    situation = situations.of_facts(found, metrics.against(found), metrics.uncompared(found))
+    advised = advice.advise(situation)
+    every = sections.sections(records, found, advised, options.links, images, options.number, options.web)
     kept = _fitting(every, options.limit - _RESERVED)
     left_out = tuple(each.name for each in every if each not in kept)
     if left_out:
@@ -86,8 +96,13 @@ def report(root: Path, options: Options | None = None) -> Report:
     return Report(
         state=found.state,
         status=found.status if found.state in ("held", "recorded") else None,
-        passes=verdicts.passes(found),
-        title=verdicts.title(found, metrics.uncompared(found)),
+        situation=advised.name,
+        mark=advised.mark,
+        headline=advised.headline.plain,
+        why=advised.why.plain,
+        todo=advised.todo.plain,
+        passes=advised.success,
+        title=advised.title,
         markdown="\n\n".join(each.markdown for each in kept) + "\n",
         whole="\n\n".join(each.markdown for each in every) + "\n",
         parts=tuple(Part(name=each.name, markdown=each.markdown) for each in kept),

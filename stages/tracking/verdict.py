@@ -1,7 +1,8 @@
 """Log the decision at the training's run in MLflow: verdict, base, baselines and test data set, from the reports.
 
 The scores on the test split are tags. As metrics they would be columns of the table in which people compare runs, and
-who chooses a run by them has chosen by the test split. Metrics are the scores on the valid split (``stages.score``).
+who chooses a run by them has chosen by the test split. Metrics are the scores on the valid split: ``stages.score`` logs
+them too, but does not run where training gave the recorded bytes again.
 
 `lockstep run` starts it once the gate has decided. It is no stage: nothing depends on it, and a store that does not
 answer costs one line.
@@ -14,7 +15,7 @@ from pathlib import Path
 from checks import files, layout
 from checks.config.params import Params
 from checks.errors import Refusal
-from checks.formats.evaluation_reports import EvaluationReport
+from checks.formats.evaluation_reports import EvaluationReport, ValidScores
 from checks.formats.training_reports import ParityReport
 from checks.formats.verdict import Verdict
 from stages import entry, tracking
@@ -30,7 +31,9 @@ def log(params: Params, root: Path) -> str:
         made = files.read_json(root / layout.PARITY_REPORT, ParityReport)
         if not verdict.model == report.merged == made.merged:
             return "no verdict about this model yet"
-        run = tracking.annotate(params, root, made.adapter, {}, _tags(verdict, report), _data(report))
+        scores = files.read_json(root / layout.METRICS, ValidScores).valid
+        valid = {f"valid.{scorer}": figures.value for scorer, figures in scores.items()}
+        run = tracking.annotate(params, root, made.adapter, valid, _tags(verdict, report), _data(report))
     except Refusal as refusal:
         return f"verdict not in MLflow: {refusal}"
     return f"verdict {verdict.status} at MLflow's run {run}"

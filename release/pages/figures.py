@@ -1,0 +1,28 @@
+"""Writes figures for people: U+2212 for a minus, shares in points, no p-values where a first screen quotes a gate."""
+
+import re
+
+MINUS = "\N{MINUS SIGN}"
+_HYPHEN = re.compile(r"(?<![\w./-])-(?=\.?\d)")
+_P_VALUE = re.compile(r",? ?\bp \d[\d.e+-]*(?=[,);]|$)")
+_NO_WORDS = re.compile(r" \(\)")
+
+
+def signed(value: float, how: str) -> str:
+    """``value`` in the format ``how``, with the sign U+2212 for less than 0."""
+    return f"{value:{how}}".replace("-", MINUS)
+
+
+def typeset(reason: str) -> str:
+    """A gate's reason with U+2212 before the figures that are below 0."""
+    return _HYPHEN.sub(MINUS, reason)
+
+
+def without_p(reason: str) -> str:
+    """A gate's reason without p-values: a first screen has none."""
+    return _NO_WORDS.sub("", _P_VALUE.sub("", typeset(reason)))
+
+
+def points(value: float) -> str:
+    """A share as points: +1.5."""
+    return signed(100 * value, "+.1f")

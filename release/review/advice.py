@@ -1,0 +1,326 @@
+"""The mark, the headline and the next step: one table of situations, which every renderer prints.
+
+``advise`` is a pure function of a ``Situation``, whose fields are plain values: the comment, the check, the terminal,
+the release page and ``--json`` show what it returns. The mark says what the reader should do, not what the gates found:
+✅ go on, ⚠️ a person decides, ❌ change the model, the data or the parameters, 🚫 do not use what is here as it is.
+"""
+
+from typing import Literal, NamedTuple
+
+from checks.formats.verdict import Finding, Status
+from release.pages.figures import points, without_p
+from release.review.words import Prose, Words
+
+Mark = Literal["✅", "⚠️", "❌", "🚫"]
+Name = Literal[
+    "quarantined", "data-refused", "parameters-refused", "refused", "behind", "not-run", "not-held", "recorded",
+    "waits", "weaker-policy", "fail", "inconclusive", "not-on-branch", "uncompared", "worse", "same", "better", "pass",
+]  # fmt: skip
+Place = Literal["pull request", "work tree", "release"]
+_PASSES = ("pass", "better", "same", "worse", "uncompared")
+_GATES = 3  # gates that a headline names
+_UNDER = "\n\n"
+
+
+class Standing(NamedTuple):
+    """How the model stands beside another, called ``name``. Figures are differences of the first metric, in [-1, 1].
+
+    ``allowed``: the loss that a gate allows against it; None: no gate compares with it.
+    """
+
+    name: str
+    how: Literal["better", "worse", "alike", "same", "absent", "unknown"]
+    value: float = 0.0
+    low: float = 0.0
+    high: float = 0.0
+    allowed: float | None = None
+
+
+class Refused(NamedTuple):
+    """What ended before a verdict. ``by``: the stage or verb. ``machine``: the machine was the cause."""
+
+    by: str
+    what: str
+    todo: str
+    machine: bool = False
+
+
+class Situation(NamedTuple):
+    """What decides the mark.
+
+    ``held``: every gate was evaluated again, and the record is that of these files. ``status``: under every policy that
+    counts; ``own``: under the work tree's alone. ``failing``: the gates that decided. ``gates``: how many there are.
+    ``standings``: main first. ``uncompared``: why main's answers could not be compared. ``quarantined``: version and
+    reason. ``refused`` with ``of`` "data" or "parameters": the splits or params.yaml were refused. ``behind``: commits
+    of ``target`` that this branch lacks, if they change what decides. ``unrun``: parameters that no run had.
+    ``void``: why the verdict does not hold. ``missing``: files that are needed to judge again. ``off_branch``: what the
+    judged commit lacks. ``weaker``: what a merge does to the policy; ``waits``: both policies pass, an owner has not
+    approved. ``change``: the first change of policy.
+    """
+
+    place: Place = "pull request"
+    target: str = "main"
+    held: bool = True
+    status: Status | None = None
+    own: Status | None = None
+    gates: int = 0
+    failing: tuple[Finding, ...] = ()
+    standings: tuple[Standing, ...] = ()
+    uncompared: str = ""
+    quarantined: tuple[str, str] | None = None
+    refused: Refused | None = None
+    of: Literal["data", "parameters", ""] = ""
+    behind: int = 0
+    unrun: tuple[str, ...] = ()
+    void: str = ""
+    missing: tuple[str, ...] = ()
+    off_branch: Words | None = None
+    weaker: str = ""
+    waits: bool = False
+    change: str = ""
+    why_policy: str = ""
+
+
+class Advice(NamedTuple):
+    """What a reader sees first. ``success``: the value of the check."""
+
+    name: Name
+    mark: Mark
+    headline: Words
+    why: Words
+    todo: Words
+    success: bool
+
+    @property
+    def heading(self) -> Words:
+        """Mark and headline."""
+        return Words(f"{self.mark} {self.headline.text}", self.headline.values)
+
+    @property
+    def title(self) -> str:
+        """Mark and headline as one line of text."""
+        return self.heading.plain
+
+
+class _Row(NamedTuple):
+    mark: Mark
+    headline: str
+    why: str
+    todo: str
+
+
+_RUN = "run `./lockstep run`, commit `dvc.lock` and `reports/`, and push."
+_SHIPS = "These weights are released as they are: nothing is trained again."
+TABLE: dict[Name, _Row] = {
+    "quarantined": _Row(
+        "🚫", "Quarantined: {reason}",
+        "{version} had these weights, and no environment may run them. The gates say {status}.",
+        "train another model; or, if the fault was not in the weights, {unquarantine} allows them again.",
+    ),
+    "data-refused": _Row(
+        "❌", "Data refused: {what}", "Nothing was trained, and there is no verdict.",
+        "fix the source, or a rule or bound in `params.yaml` under `prepare` and `validate`, and push. "
+        "`./lockstep run validate` checks again in minutes, without a GPU.",
+    ),
+    "parameters-refused": _Row("❌", "Parameters refused: {what}", "", "correct `params.yaml`, and push: {todo}"),
+    "refused": _Row("❌", "{by} refused: {what}", "", "{todo}{machine}"),
+    "behind": _Row(
+        "🚫", "{behind} behind {target}: merge {target} first",
+        "Since this branch left it, {target} has changed parameters or its model. So nothing here is compared with "
+        "what {target} is now.{gates_here}",
+        "run these two lines: your side of the record stays, and the next run makes it anew." + _UNDER
+        + "```bash\ngit fetch && git merge {merged}\n"
+        "git checkout --ours dvc.lock reports && git add dvc.lock reports && git commit --no-edit && git push\n```",
+    ),
+    "not-run": _Row(
+        "🚫", "Not run yet: {unrun} changed since the last run", "The record is of a run with other parameters.", _RUN
+    ),
+    "not-held": _Row("🚫", "The verdict does not hold: {void}", "", _RUN),
+    "recorded": _Row(
+        "🚫", "Not judged here",
+        "The record says {status}, and what is needed to judge it again is missing: {missing}.",
+        "fetch it, and run this again: "
+        "`./lockstep dvc pull data/splits data/predictions data/suites data/judgements data/probes.json`",
+    ),
+    "waits": _Row(
+        "⚠️", "Pass, but {weaker} after this: a code owner decides", "{change}",
+        "let a code owner decide, since later pull requests are judged by this policy too: see Policy below. Or "
+        "restore the policy of {target}.",
+    ),
+    "weaker-policy": _Row(
+        "❌", "{Status} under the policy of {target}{gates_named}",
+        "Only the policy of this branch lets it pass. {first}",
+        "{lost}restore the policy of {target}, or let code owners approve this one: see Policy below.",
+    ),
+    "fail": _Row(
+        "❌", "Fail{worse_than}{gates_named}", "{first}",
+        "do not merge. Read {newly_wrong}, change the data or the training that made them so, and push: only what "
+        "changed runs again. {explain} says what would change the result.",
+    ),
+    "inconclusive": _Row(
+        "⚠️", "Inconclusive{gates_named}: these rows are too few to decide", "{first}",
+        "{rows}, or train a better model; then push. {explain} says what would change the result.",
+    ),
+    "not-on-branch": _Row(
+        "🚫", "Pass, and the record is not on the branch", "{off_branch}",
+        "find out why `./lockstep record` did not commit it, and run again; or commit `dvc.lock` and `reports/` from "
+        "here, and push.",
+    ),
+    "uncompared": _Row(
+        "⚠️", "Pass, not compared with {main}", "Of {main}: {uncompared}.",
+        "compare it first: `./lockstep dvc push` in a checkout of main that has its data, then `./lockstep run` here. "
+        "No gate of this policy compares with main.",
+    ),
+    "worse": _Row(
+        "⚠️", "Pass, and worse than {worse}", "The gates allow this loss.", "merge it only if a worse model is intended."
+    ),
+    "same": _Row("✅", "Pass · the same model as {main}", "", "merge it. Nothing that is released changes."),
+    "better": _Row("✅", "Pass · better than {better}", "", f"merge it. {_SHIPS}"),
+    "pass": _Row("✅", "Pass{beside}", "", f"merge it. {_SHIPS}"),
+}  # fmt: skip
+_COMMIT = "commit `dvc.lock` and `reports/` with the change that made them, and open a pull request."
+# What is done elsewhere than in a pull request, where that is something else.
+_ELSEWHERE: dict[tuple[Place, Name], str] = {
+    ("release", "quarantined"): "run another release.",
+    **{("work tree", name): _COMMIT for name in ("pass", "better", "same")},
+    ("work tree", "worse"): f"only if a worse model is intended, {_COMMIT}",
+    ("work tree", "not-run"): "run `./lockstep run`.",
+    ("release", "pass"): "run it: see Try it.",
+}
+
+
+def advise(situation: Situation) -> Advice:
+    """The mark, headline, reason and next step of a situation."""
+    name = _name(situation)
+    row = TABLE[name]
+    todo = _ELSEWHERE.get((situation.place, name), row.todo)
+    values = _values(situation)
+    mark = "⚠️" if name == "weaker-policy" and situation.status == "inconclusive" else row.mark
+    headline, why, last = (Words(text, values) if text else Words("") for text in (row.headline, row.why, todo))
+    return Advice(name, mark, headline, why, last, name in _PASSES)
+
+
+def _name(situation: Situation) -> Name:
+    """The situation's name: the first that applies, the one that a reader must settle first."""
+    status, main = situation.status, _standing(situation, "main")
+    if situation.quarantined:
+        return "quarantined"
+    if situation.refused:
+        by_kind: dict[str, Name] = {"data": "data-refused", "parameters": "parameters-refused", "": "refused"}
+        return by_kind[situation.of]
+    if situation.behind:
+        return "behind"
+    if situation.void:
+        return "not-run" if situation.unrun else "not-held"
+    if not situation.held:
+        return "recorded"
+    if situation.waits:
+        return "waits"
+    if status != "pass":
+        return "weaker-policy" if situation.own == "pass" else "inconclusive" if status == "inconclusive" else "fail"
+    if situation.off_branch:
+        return "not-on-branch"
+    if situation.uncompared:
+        return "uncompared"
+    if main and main.how == "same":
+        return "same"
+    hows = {standing.how for standing in situation.standings}
+    return "worse" if "worse" in hows else "better" if "better" in hows else "pass"
+
+
+def _standing(situation: Situation, name: str) -> Standing | None:
+    return next((standing for standing in situation.standings if standing.name == name), None)
+
+
+def _values(situation: Situation) -> dict[str, str | int | Words]:
+    """The values of the table's names; those of other situations are empty."""
+    refused = situation.refused or Refused("", "", "")
+    version, reason = situation.quarantined or ("", "")
+    names = [finding.gate for finding in situation.failing]
+    explain = f"./lockstep gate --explain {names[0]}" if names else "./lockstep gate"
+    again = "; then run the job again. The cause is the machine, not the change." if refused.machine else ""
+    status = situation.status or "nothing"
+    worse = next((standing for standing in situation.standings if standing.how == "worse"), None)
+    main = _standing(situation, "main")
+    lost = main is not None and main.how == "worse"
+    return {
+        "reason": Prose(reason), "version": version,
+        "unquarantine": f"./lockstep quarantine --release {version} --why TEXT",
+        "status": Words(status), "Status": Words(status.capitalize()), "what": Prose(refused.what),
+        "by": Words(refused.by), "todo": Prose(refused.todo), "machine": Words(again),
+        "behind": Words(f"{situation.behind:,} commit{'s' * (situation.behind > 1)}"), "target": situation.target,
+        "merged": Words(_ref(situation.target)),
+        "gates_here": Words(f" The gates say {status} here." * bool(situation.status)),
+        "unrun": _listed(situation.unrun), "void": Prose(situation.void),
+        "missing": _listed(situation.missing), "weaker": Words(situation.weaker), "change": Prose(situation.change),
+        "gates_named": Words(": {gates}", {"gates": _listed(tuple(names))}) if names else Words(""),
+        "first": _first(situation), "explain": explain, "rows": _rows(situation),
+        "uncompared": Prose(situation.uncompared),
+        "lost": Words("train a model that is no worse than main; or " * lost), "main": Words("main"),
+        "off_branch": situation.off_branch or Words(""),
+        "newly_wrong": Words("the answers that became wrong" if worse else "the answers that are wrong"),
+        "worse_than": Words(", worse than {by}", {"by": _by(worse)}) if worse else Words(""), "worse": _by(worse),
+        "better": _better(situation), "beside": _beside(situation),
+    }  # fmt: skip
+
+
+def _ref(target: str) -> str:
+    """The branch to merge, as a word of a shell."""
+    return (
+        target
+        if target.replace("/", "").replace("-", "").replace("_", "").replace(".", "").isalnum()
+        else "origin/HEAD"
+    )
+
+
+def _listed(names: tuple[str, ...]) -> Words:
+    """The first names, and how many more there are."""
+    shown = {f"name{number}": name for number, name in enumerate(names[:_GATES])}
+    more = f" and {len(names) - _GATES} more" if len(names) > _GATES else ""
+    return Words(f"{', '.join(f'{{{name}}}' for name in shown)}{more}", shown)
+
+
+def _first(situation: Situation) -> Words:
+    """Why the first gate decided as it did, or why the policy does."""
+    if not situation.failing:
+        return Words("{why}.", {"why": Prose(situation.why_policy)}) if situation.why_policy else Words("")
+    finding = situation.failing[0]
+    return Words("{gate}: {reason}.", {"gate": finding.gate, "reason": Prose(without_p(finding.reason))})
+
+
+def _rows(situation: Situation) -> Words:
+    """How many rows would decide, if a gate says so."""
+    needed = [finding for finding in situation.failing if finding.rows_needed]
+    if not needed:
+        return Words("add test rows")
+    most = max(needed, key=lambda finding: finding.rows_needed or 0)
+    groups = f" in {most.groups_needed:,} groups like these" if most.groups_needed else ""
+    return Words(f"add test rows: about {most.rows_needed:,}{groups} would decide")
+
+
+def _by(standing: Standing | None) -> Words:
+    if standing is None:
+        return Words("")
+    allowed = "" if standing.allowed is None else f"; {100 * standing.allowed:.3g} allowed"
+    low, high = 100 * -standing.high, 100 * -standing.low
+    return Words(f"{standing.name} by {-100 * standing.value:.1f} points ({low:.1f} to {high:.1f}{allowed})")
+
+
+def _better(situation: Situation) -> Words:
+    """Whom it is better than: the one that users have, if it is better than that."""
+    names = [standing.name for standing in situation.standings if standing.how == "better"]
+    return Words(" and ".join(names))
+
+
+def _beside(situation: Situation) -> Words:
+    main = _standing(situation, "main")
+    if main is None:
+        return Words("")
+    said = {"alike": " · no difference to main is shown", "absent": " · main has no model yet"}
+    return Words(said.get(main.how, ""))
+
+
+def shown(standing: Standing) -> str:
+    """The difference as a mark and points."""
+    mark = {"better": "▲", "worse": "▼"}.get(standing.how, "≈")
+    return f"{mark} {points(standing.value)}"

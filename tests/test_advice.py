@@ -1,0 +1,176 @@
+"""The mark, headline and next step of each situation: what a stranger does after five seconds."""
+
+import click
+import pytest
+
+from checks.formats.verdict import Finding, Verdict
+from release.cli import tables
+from release.pages.figures import typeset, without_p
+from release.review import advice, situations
+from release.review.advice import Refused, Situation, Standing
+from release.review.words import Prose, Words
+
+
+def _finding(kind: str = "threshold", status: str = "fail", **more: object) -> Finding:
+    reason = "exact-match 0.500 is not at least 0.6 (lower 95% bound 0.440, p 0.9)"
+    return Finding.model_validate({"gate": "routes_well", "kind": kind, "status": status, "reason": reason, **more})
+
+
+_BETTER = Standing("main", "better", 0.1, 0.056, 0.142, 0.1)
+_WORSE = Standing("main", "worse", -0.3, -0.361, -0.233, 0.1)
+_WITHIN = Standing("main", "worse", -0.04, -0.068, -0.011, 0.1)
+_OPEN = _finding(status="inconclusive", rows_needed=400)
+_PASS = Situation(status="pass", own="pass", gates=7)
+
+# The fifteen situations of strangers before the comment, but for drifted traffic, which `watch` tells; then all others.
+SITUATIONS: dict[str, tuple[Situation, str, str, str, bool]] = {
+    "better than main": (
+        _PASS._replace(standings=(_BETTER,)), "better", "✅ Pass · better than main", "merge it. ", True,
+    ),
+    "the same model": (
+        _PASS._replace(standings=(Standing("main", "same"), Standing("production", "better", 0.1, 0.05, 0.2))),
+        "same", "✅ Pass · the same model as main", "merge it. Nothing that is released changes.", True,
+    ),
+    "worse by 30 points": (
+        Situation(status="fail", own="fail", failing=(_finding(),), standings=(_WORSE,)), "fail",
+        "❌ Fail, worse than main by 30.0 points (23.3 to 36.1; 10 allowed): routes_well",
+        "do not merge. Read the answers that became wrong, ", False,
+    ),
+    "data refused": (
+        Situation(refused=Refused("validate", "1 of 2 expectations fail", ""), of="data"), "data-refused",
+        "❌ Data refused: 1 of 2 expectations fail", "fix the source, or a rule or bound in `params.yaml`", False,
+    ),
+    "over budget": (
+        Situation(refused=Refused("Estimate", "over the budget before training", "shorten the training to 62%")),
+        "refused", "❌ Estimate refused: over the budget before training", "shorten the training to 62%", False,
+    ),
+    "loss not finite": (
+        Situation(refused=Refused("train", "the loss is not finite at step 12", "lower train.learning_rate")),
+        "refused", "❌ train refused: the loss is not finite at step 12", "lower train.learning_rate", False,
+    ),
+    "record not on the branch": (
+        _PASS._replace(off_branch=Words("Commit abc lacks these files."), standings=(_BETTER,)), "not-on-branch",
+        "🚫 Pass, and the record is not on the branch", "find out why `./lockstep record` did not commit it", False,
+    ),
+    "parameters changed, not run": (
+        Situation(void="train is not what train ran with", unrun=("train.learning_rate",)),
+        "not-run", "🚫 Not run yet: train.learning_rate changed since the last run", "run `./lockstep run`, commit ", False,
+    ),
+    "inconclusive threshold": (
+        Situation(status="inconclusive", own="inconclusive", failing=(_OPEN,)), "inconclusive",
+        "⚠️ Inconclusive: routes_well: these rows are too few to decide",
+        "add test rows: about 400 would decide, or train a better model; then push. ", False,
+    ),
+    "only gates weakened": (
+        _PASS._replace(status="inconclusive", waits=True, weaker="2 gates become weaker for everybody"), "waits",
+        "⚠️ Pass, but 2 gates become weaker for everybody after this: a code owner decides", "let a code owner decide", False,
+    ),
+    "quarantined weights": (
+        _PASS._replace(quarantined=("v0.3.0", "answers in French"), standings=(_BETTER,)), "quarantined",
+        "🚫 Quarantined: answers in French", "train another model; or, if the fault was not in the weights", False,
+    ),
+    "worse than main within the margin": (
+        _PASS._replace(standings=(_WITHIN,)), "worse",
+        "⚠️ Pass, and worse than main by 4.0 points (1.1 to 6.8; 10 allowed)",
+        "merge it only if a worse model is intended.", True,
+    ),
+    "typo in a key": (
+        Situation(refused=Refused("Parameters", "params.yaml:9: train.learning_rat: unknown key", "did you mean learning_rate?"),
+                  of="parameters"),
+        "parameters-refused", "❌ Parameters refused: params.yaml:9: train.learning_rat: unknown key",
+        "correct `params.yaml`, and push: did you mean learning_rate?", False,
+    ),
+    "branch behind main": (
+        _PASS._replace(behind=12, target="origin/main", weaker="2 gates become weaker", waits=True), "behind",
+        "🚫 12 commits behind origin/main: merge origin/main first", "run these two lines: ", False,
+    ),
+    "too close to main": (
+        _PASS._replace(standings=(Standing("main", "alike", 0.01, -0.02, 0.04),)), "pass",
+        "✅ Pass · no difference to main is shown", "merge it. ", True,
+    ),
+    "the first model": (
+        _PASS._replace(standings=(Standing("main", "absent"),)), "pass", "✅ Pass · main has no model yet", "merge it. ", True,
+    ),
+    "main cannot be had": (
+        _PASS._replace(uncompared="its remote is gone"), "uncompared", "⚠️ Pass, not compared with main",
+        "compare it first: `./lockstep dvc push`", True,
+    ),
+    "only its own policy passes": (
+        _PASS._replace(status="fail", failing=(_finding(),), standings=(_WORSE,)), "weaker-policy",
+        "❌ Fail under the policy of main: routes_well", "train a model that is no worse than main; or restore", False,
+    ),
+    "files are missing here": (
+        _PASS._replace(held=False, missing=("data/predictions/base.jsonl",)), "recorded", "🚫 Not judged here", "fetch it", False,
+    ),
+    "another file": (
+        Situation(void="data/splits/test.jsonl is another"), "not-held",
+        "🚫 The verdict does not hold: data/splits/test.jsonl is another", "run `./lockstep run`, commit", False,
+    ),
+    "the machine was full": (
+        Situation(refused=Refused("train", "no memory", "free some", machine=True)), "refused", "❌ train refused: no memory",
+        "free some; then run the job again. The cause is the machine, not the change.", False,
+    ),
+    "a release": (situations.of_release("v1", "pass", None), "pass", "✅ Pass", "run it: see Try it.", True),
+    "a release in quarantine": (
+        situations.of_release("v1", "pass", "answers in French"), "quarantined", "🚫 Quarantined: answers in French",
+        "run another release.", False,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SITUATIONS)
+def test_a_situation_has_one_mark_and_says_what_to_do(name: str) -> None:
+    situation, wanted, title, todo, success = SITUATIONS[name]
+    advised = advice.advise(situation)
+    assert (advised.name, advised.title, advised.success) == (wanted, title, success)
+    assert advised.todo.plain.startswith(todo)
+    for words in (advised.headline, advised.why, advised.todo):
+        assert "{" not in words.plain + words.markdown
+
+
+def test_every_situation_of_the_table_is_tested() -> None:
+    assert {wanted for _, wanted, *_ in SITUATIONS.values()} == set(advice.TABLE)
+
+
+def test_the_two_lines_that_merge_main_are_those_of_the_guide() -> None:
+    from tests.conftest import REPOSITORY
+
+    todo = advice.advise(SITUATIONS["branch behind main"][0]).todo.markdown
+    lines = todo.partition("```bash\n")[2].removesuffix("\n```")
+    assert lines in (REPOSITORY / "docs/how-to/github.md").read_text()
+
+
+def test_a_name_is_a_code_span_and_a_sentence_stays_words_if_it_is_harmless() -> None:
+    values = {"name": "a|<b>@octocat", "why": Prose("@octocat closes #12"), "fine": Prose("it is fine")}
+    assert Words("{name}: {why}, {fine}", values).markdown == "`a│<b>@octocat`: `@octocat closes #12`, it is fine"
+
+
+@pytest.mark.parametrize(
+    ("reason", "typed", "first"),
+    [
+        ("exact-match -0.300 against main (upper 95% bound -0.247, p 1.7e-18): worse",
+         "exact-match −0.300 against main (upper 95% bound −0.247, p 1.7e-18): worse",
+         "exact-match −0.300 against main (upper 95% bound −0.247): worse"),
+        ("exact-match 0.5 (p 0.02)", "exact-match 0.5 (p 0.02)", "exact-match 0.5"),
+        ("of 8-bit files, GH-1 and 2026-11-30", "of 8-bit files, GH-1 and 2026-11-30", "of 8-bit files, GH-1 and 2026-11-30"),
+    ],
+)  # fmt: skip
+def test_figures_are_typeset_and_a_first_screen_has_no_p(reason: str, typed: str, first: str) -> None:
+    assert (typeset(reason), without_p(reason)) == (typed, first)
+
+
+def _verdict(*findings: Finding) -> Verdict:
+    return Verdict(status="fail", model=f"sha256:{1:064}", policy=f"sha256:{2:064}", judged={}, findings=findings)
+
+
+def test_a_terminal_ends_with_what_failed_and_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    fine = [_finding(status="pass", gate=f"gate_{number}", reason="long " * 40) for number in range(13)]
+    found = _verdict(_finding(), *fine)
+    lines = click.unstyle(tables.verdict(found, whole=False)).splitlines()
+    assert [line for line in lines if len(line) > 80 and "gate_" in line] == []
+    assert "✗" in lines[-4]
+    assert "routes_well" in lines[-4]
+    assert lines[-2].endswith("❌ Fail: routes_well")
+    assert lines[-1].startswith("Do: do not merge.")
+    assert ("long " * 40).strip() in tables.verdict(found)
