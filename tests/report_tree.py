@@ -91,6 +91,27 @@ def _main() -> tempfile.TemporaryDirectory[str]:
     return folder
 
 
+def unchanged(root: Path) -> None:
+    """A branch that leaves parameters and record as main has them: it changes a text."""
+    shutil.copytree(Path(_main().name) / "pr", root, dirs_exist_ok=True)
+    git(root, "switch", "--quiet", "--create", "pull-request")
+    (root / "README.md").write_text("Words.\n")
+    commit(root, "words")
+
+
+def main_moves(root: Path, commits: int = 1) -> None:
+    """Main gets commits: the first lowers a bound of its policy, the others change a text."""
+    git(root, "switch", "--quiet", "main")
+    value = document()
+    value["gates"]["routes_well"]["at_least"] = 0.65
+    write_params(root, value)
+    commit(root, "a stricter policy")
+    for number in range(commits - 1):
+        (root / "NOTES.md").write_text(f"{number}\n")
+        commit(root, "words")
+    git(root, "switch", "--quiet", "-")
+
+
 def left_to_git(root: Path) -> list[Path]:
     """The outputs that dvc.yaml leaves to git."""
     stages = read_yaml((root / layout.PIPELINE).read_text())["stages"].values()

@@ -151,6 +151,8 @@ def test_a_name_is_a_code_span_and_a_sentence_stays_words_if_it_is_harmless() ->
         ("exact-match -0.300 against main (upper 95% bound -0.247, p 1.7e-18): worse",
          "exact-match −0.300 against main (upper 95% bound −0.247, p 1.7e-18): worse",
          "exact-match −0.300 against main (upper 95% bound −0.247): worse"),
+        ("about 1353 rows of 1048 test rows in 2026", "about 1,353 rows of 1,048 test rows in 2026",
+         "about 1,353 rows of 1,048 test rows in 2026"),
         ("exact-match 0.5 (p 0.02)", "exact-match 0.5 (p 0.02)", "exact-match 0.5"),
         ("of 8-bit files, GH-1 and 2026-11-30", "of 8-bit files, GH-1 and 2026-11-30", "of 8-bit files, GH-1 and 2026-11-30"),
     ],

@@ -73,7 +73,7 @@ def test_it_is_created_once_and_then_updated(hub: StandIn, copy: Path) -> None:
     assert (first.created, second.created) == (True, False)
     assert first.comment == second.comment != ""
     (only,) = hub.comments
-    assert only["body"].startswith("✅ **Pass**")
+    assert only["body"].startswith("### ✅ Pass · better than main")
     assert only["body"].endswith(watermark("lockstep", head(copy)))
     assert f"[Workflow run](https://github.com/{REPOSITORY}/actions/runs/42)" in only["body"]
     assert "git fetch origin pull/7/head" in only["body"]
@@ -83,8 +83,8 @@ def test_its_check_is_the_verdict_on_the_pull_requests_last_commit(hub: StandIn,
     posted = post(passing)
     (check,) = hub.checks
     assert (check["name"], check["head_sha"], check["conclusion"]) == ("lockstep", head(passing), "success")
-    assert check["output"]["title"] == "pass"
-    assert "✅ **Pass**" in check["output"]["summary"]
+    assert check["output"]["title"] == "✅ Pass · better than main and production"
+    assert "### ✅ Pass · better than main" in check["output"]["summary"]
     assert check["details_url"].endswith("/actions/runs/42")
     assert (posted.check, posted.conclusion, posted.notes) == ("check-run", "success", ())
 
@@ -92,10 +92,10 @@ def test_its_check_is_the_verdict_on_the_pull_requests_last_commit(hub: StandIn,
 @pytest.mark.parametrize(
     ("right", "spoil", "title"),
     [
-        (100, None, "fail: routes_well"),
-        (144, None, "inconclusive: "),
-        (180, lambda root: (root / layout.VERDICT).unlink(), "the verdict does not hold: "),
-        (180, report_tree.bad_data, "data refused: 1 of 2 expectations fail"),
+        (100, None, "❌ Fail, worse than main by 30.0 points"),
+        (144, None, "⚠️ Inconclusive: "),
+        (180, lambda root: (root / layout.VERDICT).unlink(), "🚫 The verdict does not hold: "),
+        (180, report_tree.bad_data, "❌ Data refused: 1 of 2 expectations fail"),
     ],
 )
 def test_anything_but_a_pass_is_posted_and_fails_the_check(
@@ -168,11 +168,11 @@ def test_a_pass_is_no_success_on_a_commit_that_lacks_its_record(
     (check,), (only,) = hub.checks, hub.comments
     assert (posted.state, posted.status, posted.conclusion) == ("held", "pass", "failure")
     assert (check["head_sha"], check["conclusion"]) == (last, "failure")
-    assert check["output"]["title"] == "pass, and the record is not on the branch: run again"
-    first = only["body"].partition("\n")[0]
-    assert first.startswith(f"🚫 **Pass, and the record is not on the branch**: commit `{last[:12]}` ")
+    assert check["output"]["title"] == "🚫 Pass, and the record is not on the branch"
+    first = only["body"].partition("\n\n- ")[0]
+    assert first.startswith(f"### 🚫 Pass, and the record is not on the branch\n\nCommit `{last[:12]}` ")
     assert lacks in first
-    assert "**What to do:** find out why `./lockstep record` did not commit it, and run again" in only["body"]
+    assert "- **Do:** find out why `./lockstep record` did not commit it, and run again" in only["body"]
 
 
 def test_the_commit_that_holds_the_record_is_a_success_whoever_made_it(hub: StandIn, copy: Path) -> None:
@@ -182,7 +182,7 @@ def test_the_commit_that_holds_the_record_is_a_success_whoever_made_it(hub: Stan
     report_tree.commit(copy, "the record")
     assert post(copy, OPTIONS._replace(commit=proposed)).conclusion == "failure"
     assert post(copy, OPTIONS._replace(commit=head(copy))).conclusion == "success"
-    assert not hub.comments[0]["body"].startswith("🚫")
+    assert not hub.comments[0]["body"].startswith("### 🚫")
     report_tree.commit(copy, "nothing changed since")
     assert post(copy, OPTIONS._replace(commit=head(copy))).conclusion == "success"
 
@@ -202,8 +202,8 @@ def test_a_failed_verdict_that_is_not_on_the_branch_says_both(hub: StandIn, tmp_
     report_tree.pull_request(root, 100)
     _uncommitted(root)
     post(root, OPTIONS._replace(commit=head(root)))
-    assert hub.checks[0]["output"]["title"].startswith("fail: routes_well")
-    assert "\n\nThe record is not on the branch: commit `" in hub.comments[0]["body"]
+    assert hub.checks[0]["output"]["title"].startswith("❌ Fail, worse than main by ")
+    assert "\n\nThe record is not on the branch. Commit `" in hub.comments[0]["body"]
 
 
 def test_without_a_check_no_commit_is_asked_for(
@@ -214,7 +214,7 @@ def test_without_a_check_no_commit_is_asked_for(
     (tmp_path / "event.json").write_text('{"number": 7}')
     posted = post(copy, OPTIONS._replace(check=None))
     assert (posted.conclusion, posted.check, hub.checks) == ("success", None, [])
-    assert hub.comments[0]["body"].startswith("✅ **Pass**")
+    assert hub.comments[0]["body"].startswith("### ✅ Pass · better than main")
 
 
 def test_a_refusal_is_the_comment_and_the_checks_title(hub: StandIn, copy: Path) -> None:
@@ -226,8 +226,8 @@ def test_a_refusal_is_the_comment_and_the_checks_title(hub: StandIn, copy: Path)
     refused.write(copy, refused.of("train", why, refused.params(copy), head(copy)))
     posted = post(copy, OPTIONS._replace(commit=head(copy)))
     assert (posted.state, posted.status, posted.conclusion) == ("refused", None, "failure")
-    assert hub.comments[0]["body"].startswith("❌ **train refused**: the loss is not finite at step 12\n")
-    assert hub.checks[0]["output"]["title"] == "train refused: the loss is not finite at step 12"
+    assert hub.comments[0]["body"].startswith("### ❌ train refused: the loss is not finite at step 12\n")
+    assert hub.checks[0]["output"]["title"] == "❌ train refused: the loss is not finite at step 12"
     assert hub.refused == []
 
 
@@ -239,12 +239,12 @@ def test_it_is_found_on_a_later_page(hub: StandIn, passing: Path, before: int) -
     for i in range(3):
         hub.say("somebody", f"later {i}")
     assert not post(passing).created
-    assert ours["body"].startswith("✅")
+    assert ours["body"].startswith("### ✅")
     assert len(hub.comments) == before + 4
 
 
 def test_a_look_alike_of_another_author_is_left_alone(hub: StandIn, passing: Path) -> None:
-    forged = f"✅ **Pass**\n\n{watermark('lockstep', OLD)}"
+    forged = f"### ✅ Pass\n\n{watermark('lockstep', OLD)}"
     for author in ("mallory", "github-actions", "other-app[bot]"):
         hub.say(author, forged)
     posted = post(passing)

@@ -168,7 +168,7 @@ def test_what_is_refused_is_one_line_with_its_code(root: Path, change: Change, n
 def test_two_records_are_compared_in_all_that_both_have_and_nothing_is_changed(root: Path) -> None:
     before = hashes(root)
     found = compare(root, "main")
-    assert found.headline.startswith("B is better than A by exact-match: +0.100")
+    assert found.headline.startswith("B is better than A by exact-match: +10.0 points (")
     (metric,) = found.metrics
     assert metric.difference is not None
     assert (metric.difference.wins, metric.difference.losses, metric.difference.n) == (20, 0, 200)

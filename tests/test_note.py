@@ -63,14 +63,14 @@ def test_the_note_is_created_once_then_updated_and_the_commit_has_the_verdict(la
     assert (first.created, second.created, first.check, first.conclusion) == (True, False, "status", "success")
     (ours,) = [each for each in lab.notes if each["author"]["username"] == BOT]
     assert first.comment == second.comment == f"{PAGE}/-/merge_requests/7#note_{ours['id']}"
-    assert ours["body"].startswith("✅ **Pass**")
+    assert ours["body"].startswith("### ✅ Pass")
     assert f"[Pipeline]({PAGE}/-/pipelines/9)" in ours["body"]
     assert "pull/7/head" not in ours["body"], "that is GitHub's"
     assert first.notes == ("1 other note with this watermark, of other authors: left alone",)
     assert [each["body"] for each in lab.notes[: len(others)]] == ["looks good"] * len(others)
     assert theirs["body"].startswith("quoted")
     (last,) = lab.commits
-    status = {"state": "success", "name": "lockstep", "description": "pass", "sha": last, "pipeline_id": 9}
+    status = {"state": "success", "name": "lockstep", "description": "✅ Pass · better than main and production", "sha": last, "pipeline_id": 9}
     assert lab.statuses == [status | {"target_url": f"{PAGE}/-/pipelines/9"}] * 2
 
 
@@ -84,7 +84,7 @@ def test_a_verdict_that_fails_is_posted_and_fails_the_status(lab: StandIn, tmp_p
     (status,) = lab.statuses
     assert (status["state"], status["sha"]) == ("failed", last)
     assert "pipeline_id" not in status, "that pipeline is of another commit"
-    assert status["description"].startswith("fail: ")
+    assert status["description"].startswith("❌ Fail, ")
 
 
 def test_a_note_that_a_gateway_made_and_denied_is_found(lab: StandIn, passing: Path) -> None:

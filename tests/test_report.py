@@ -22,7 +22,7 @@ from checks.rows import Prediction
 from release.cli import terminal
 from release.record import references
 from release.record.records import Records
-from release.review import details, gathering, metrics, sections
+from release.review import advice, details, gathering, metrics, sections, situations
 from release.review.details import Parameter
 from release.review.facts import Facts
 from release.review.metrics import Score
@@ -97,6 +97,32 @@ def _elsewhere(root: Path) -> None:
     git(root, "commit", "--quiet", "--amend", "--no-edit", "--date", report_tree.WHEN)
 
 
+def _edited(change: Callable[[str], str]) -> Make:
+    """params.yaml that was changed after the run."""
+
+    def make(root: Path) -> None:
+        report_tree.pull_request(root)
+        path = root / layout.PARAMS
+        path.write_text(change(path.read_text()))
+        report_tree.commit(root, "edited")
+
+    return make
+
+
+def _behind(root: Path) -> None:
+    report_tree.pull_request(root)
+    report_tree.main_moves(root, 12)
+
+
+def _undecided(value: dict[str, Any]) -> None:
+    value["gates"]["routes_well"]["at_least"] = 0.88
+
+
+def _quarantined(root: Path) -> None:
+    _passing(root)
+    _hold_back(root, "answers in French")
+
+
 NOT_FINITE = TrainingRefused("the loss is not finite at step 12", "lower train.learning_rate, or raise train.warmup")
 OVER = VerdictFailed(
     "over the budget before training: params.yaml: train_budget.train_minutes 40 (26.7 to 60) exceeds 25",
@@ -118,7 +144,14 @@ OUTCOMES: dict[str, tuple[Make, str, str | None, bool]] = {
     "not-landed": (_elsewhere, "held", "pass", False),
     "recorded": (_recorded, "recorded", "pass", False),
     "without-weights": (_without_weights, "held", "pass", True),
-}
+    "same": (report_tree.unchanged, "held", "pass", True),
+    "worse": (lambda root: report_tree.pull_request(root, right=152), "held", "pass", True),
+    "undecided-threshold": (lambda root: report_tree.pull_request(root, 180, _undecided), "held", "inconclusive", False),
+    "not-run": (_edited(lambda text: text.replace("learning_rate: 0.002", "learning_rate: 0.003")), "not-held", None, False),
+    "typo": (_edited(lambda text: text.replace("learning_rate: ", "learning_rat: ")), "not-held", None, False),
+    "behind": (_behind, "held", "pass", False),
+    "quarantined": (_quarantined, "held", "pass", False),
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -186,29 +219,60 @@ def test_only_a_pass_that_holds_passes(name: str, made: dict[str, Report]) -> No
     assert (made[name].state, made[name].status, made[name].passes) == (state, status, passes)
 
 
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("pass", ["Pass", "`exact-match` ▲ +0.100 [+0.056, +0.142] against main; all 7 gates pass."]),
-        ("fail", ["Fail", "▼ -0.300 [-0.361, -0.233] against main; `routes_well`: exact-match 0.500"]),
-        ("inconclusive", ["Inconclusive", "`keeps_up_with_main`"]),
-        ("weakened", ["Fail", "`routes_well` under the policy of", "Weakens 3 gates: judged under `main`'s policy too"]),
-        ("waits", ["⚠️ **Pass, but 3 gates become weaker for everybody after this, and a code owner decides**: `gates."]),
-        ("not-held", ["The verdict does not hold", "data/predictions/candidate.jsonl"]),
-        ("bad-data", ["Data refused: 1 of 2 expectations fail", "no verdict"]),
-        ("refused", ["❌ **train refused**: the loss is not finite at step 12"]),
-        ("refused-estimate", ["❌ **Estimate refused**: ", "train_budget", "train_minutes 40"]),
-        (
-            "not-landed",
-            ["Pass, and the record is not on the branch", "lacks these files as they were judged", "`dvc.lock`"],
-        ),
-        ("recorded", ["Not judged here", "the record says pass"]),
-    ],
-)  # fmt: skip
-def test_the_first_line_says_what_was_decided_and_why(name: str, words: list[str], made: dict[str, Report]) -> None:
-    first = made[name].markdown.partition("\n")[0]
-    assert [word for word in words if word not in first] == []
-    assert "What to do:" in made[name].markdown.split("\n\n")[1:8].__str__()
+FIRST = {
+    "pass": "✅ Pass · better than main and production",
+    "fail": "❌ Fail, worse than main by 30.0 points (24.7 to 35.8; 10 allowed): `routes_well`, `keeps_up_with_main`, ",
+    "inconclusive": "⚠️ Inconclusive: `keeps_up_with_main`: these rows are too few to decide",
+    "weakened": "❌ Fail under the policy of `main`: `routes_well`, ",
+    "waits": "⚠️ Pass, but 3 gates become weaker for everybody after this: a code owner decides",
+    "not-held": "🚫 The verdict does not hold: `data/predictions/candidate.jsonl: ",
+    "bad-data": "❌ Data refused: 1 of 2 expectations fail",
+    "refused": "❌ train refused: the loss is not finite at step 12",
+    "refused-estimate": "❌ Estimate refused: over the budget before training: ",
+    "not-landed": "🚫 Pass, and the record is not on the branch",
+    "recorded": "🚫 Not judged here",
+    "without-weights": "✅ Pass · better than main and production",
+    "same": "✅ Pass · the same model as main",
+    "worse": "⚠️ Pass, and worse than main by 4.0 points (2.1 to 7.3; 10 allowed)",
+    "undecided-threshold": "⚠️ Inconclusive: `routes_well`: these rows are too few to decide",
+    "not-run": "🚫 Not run yet: `train.learning_rate` changed since the last run",
+    "typo": "❌ Parameters refused: `",
+    "behind": "🚫 12 commits behind `main`: merge `main` first",
+    "quarantined": "🚫 Quarantined: answers in French",
+}
+
+
+@pytest.mark.parametrize("name", OUTCOMES)
+def test_the_first_line_says_what_it_is_about_and_another_what_to_do(name: str, made: dict[str, Report]) -> None:
+    found = made[name]
+    assert found.markdown.startswith(f"### {FIRST[name]}")
+    first = found.parts[0].markdown
+    assert "\n- **Do:** " in first
+    assert not re.search(r"\bp \d|(?<![\w.-])-\d", first), "a p-value, or a hyphen for a minus"
+    assert found.title == f"{found.mark} {found.headline}"
+
+
+def test_a_typing_error_in_a_key_is_named_with_the_key_that_was_meant(made: dict[str, Report]) -> None:
+    first = made["typo"].parts[0].markdown
+    assert "train.learning_rat: unknown key" in first
+    assert "correct `params.yaml`, and push: did you mean learning_rate?" in first
+    assert "missing" not in first
+
+
+def test_a_branch_is_not_blamed_for_what_main_changed_nor_given_what_main_gained(made: dict[str, Report]) -> None:
+    behind, same = made["behind"].parts[0].markdown, made["same"].parts[0].markdown
+    assert "- **Changed:** `train.learning_rate` `0.004` → `0.002` · rules unchanged\n" in behind
+    assert "git fetch && git merge main\ngit checkout --ours dvc.lock reports" in behind
+    assert "- **Changed:** no parameter · rules unchanged\n" in same
+    assert "▲" not in same
+    assert "changed against main" not in made["same"].markdown
+
+
+def test_the_judged_commit_and_its_files_are_linked(passing: Path) -> None:
+    found = report(passing, FOR._replace(web="https://github.com/example/router")).parts[0].markdown
+    head = git(passing, "rev-parse", "HEAD").strip()
+    assert f"judged [{head[:7]}](https://github.com/example/router/commit/{head})" in found
+    assert f"[7 gates](https://github.com/example/router/blob/{head}/reports/verdict.json)" in found
 
 
 @pytest.mark.parametrize("name", OUTCOMES)
@@ -231,18 +295,18 @@ def test_a_passing_policy_of_its_own_does_not_count_and_says_what_would(tmp_path
     assert "release/policy/approved.yaml" in policy
 
 
-def test_the_first_view_is_the_valid_split_then_which_look_at_the_test_split_this_is(passing: Path) -> None:
+def test_the_first_view_has_the_valid_split_and_which_look_at_the_test_split_this_is(passing: Path) -> None:
     records = Records(passing)
     found = gathering.gather(records, "main")
     assert found.verdict
     look = Finding(gate="fresh", kind="looks", status="pass", reason="counted", value=3, bound=20)
     counted = "model 3 of 20 that these rows may judge"
     verdict = found.verdict.model_copy(update={"findings": (*found.verdict.findings, look)})
-    (first, *_) = sections.sections(records, replace(found, verdict=verdict), (), {}, 7)
-    assert first.markdown.splitlines()[2:4] == [
-        "- **On valid:** `exact-match` 0.900 [0.900, 0.900] on 8 rows, main 0.800.",
-        f"- **Score:** `exact-match` 0.900 [0.900, 0.900] on 200 test rows, main 0.800; {counted}.",
-    ]
+    changed = replace(found, verdict=verdict)
+    advised = advice.advise(situations.of_facts(changed, metrics.against(changed), ""))
+    (first, *_) = sections.sections(records, changed, advised, (), {}, 7)
+    assert first.markdown.splitlines()[2].endswith(" · valid 90.0 % (main 80.0 %)")
+    assert counted in first.markdown
 
 
 def _another_split(found: Facts) -> Facts:
@@ -293,8 +357,8 @@ def test_a_reward_that_gates_ask_is_named_with_them_and_figures_beside_the_loss(
     ("by", "said"),
     [
         (0.03, r"base model 1\.098 \(▼ \+0\.030 \[\+0\.02\d, \+0\.03\d\]\)"),
-        (-0.03, r"base model 1\.098 \(▲ -0\.030 \[-0\.03\d, -0\.02\d\]\)"),
-        (0.0, r"base model 1\.098 \(≈ \+0\.000 \[-0\.00\d, \+0\.00\d\]\)"),
+        (-0.03, r"base model 1\.098 \(▲ −0\.030 \[−0\.03\d, −0\.02\d\]\)"),
+        (0.0, r"base model 1\.098 \(≈ \+0\.000 \[−0\.00\d, \+0\.00\d\]\)"),
         (None, r"base model 1\.098"),  # the samples are of other models
     ],
 )
@@ -340,10 +404,10 @@ def _main_is_gone(at: Path) -> None:
 @pytest.mark.parametrize(
     ("before", "right", "edit", "first", "todo"),
     [
-        (160, 180, None, "✅ **Pass**: `exact-match` ▲ +0.100 [", "merge it. "),
-        (180, 145, None, "✅ **Pass**: `exact-match` ▼ -0.175 [", "merge it only if a model that is worse than main"),
-        (None, 180, None, "✅ **Pass**: main has no model yet; all 5 gates pass.", "merge it. "),
-        (160, 180, _main_is_gone, "⚠️ **Pass, not compared with main**: all 5 gates pass", "compare it first: `./lockstep dvc push`"),
+        (160, 180, None, "✅ Pass · better than main", "merge it. "),
+        (180, 145, None, "⚠️ Pass, and worse than main by 17.5 points (", "merge it only if a worse model is intended."),
+        (None, 180, None, "✅ Pass · main has no model yet", "merge it. "),
+        (160, 180, _main_is_gone, "⚠️ Pass, not compared with main", "compare it first: `./lockstep dvc push`"),
     ],
 )  # fmt: skip
 def test_main_is_compared_row_by_row_though_no_gate_names_it(
@@ -365,11 +429,11 @@ def test_main_is_compared_row_by_row_though_no_gate_names_it(
     report_tree.commit(root, "a change")
     found = report(root, FOR)
     assert found.status == "pass"
-    assert found.markdown.startswith(first), found.markdown[:300]
-    assert f"**What to do:** {todo}" in found.markdown
+    assert found.markdown.startswith(f"### {first}"), found.markdown[:300]
+    assert f"- **Do:** {todo}" in found.markdown
     assert "rows not compared" not in found.markdown
     assert ("changed against main: " in found.markdown) is (before is not None and edit is None)  # flips
-    assert found.title == ("pass" if edit is None else "pass, not compared with main")
+    assert found.title.startswith(first)
 
 
 def _nasty_record(root: Path) -> None:
@@ -511,8 +575,10 @@ def test_a_record_that_cannot_be_read_holds_no_verdict_and_is_still_a_comment(
     assert (found.state, found.status, found.passes) == ("not-held", None, False)
     assert word in found.markdown
     is_params = word == "params.yaml"
-    assert found.markdown.startswith("❌ **Parameters refused**" if is_params else "🚫 **The verdict does not hold**")
-    assert ("**What to do:** correct `params.yaml`" in found.markdown) is is_params
+    assert found.markdown.startswith(
+        "### ❌ Parameters refused: " if is_params else "### 🚫 The verdict does not hold: "
+    )
+    assert ("- **Do:** correct `params.yaml`" in found.markdown) is is_params
 
 
 def test_a_verdict_written_by_hand_does_not_pass_anywhere(tmp_path: Path) -> None:
@@ -606,19 +672,17 @@ def test_weights_in_quarantine_are_so_first_and_nobody_is_told_to_merge(tmp_path
     if by_hand:
         delete()
     found = report(tmp_path, FOR)
-    assert found.markdown.startswith("🚫 **Quarantined: `answers *French*`**: `v1.1.0` had these weights"), (
-        found.markdown
-    )
+    assert found.markdown.startswith("### 🚫 Quarantined: `answers *French*`\n\n`v1.1.0` had these weights")
     assert "`./lockstep quarantine --release v1.1.0 --why TEXT`" in found.markdown
     assert "merge it" not in found.markdown
     assert "✅" not in found.markdown.partition("<details>")[0]
-    assert (found.passes, found.title) == (False, "quarantined: answers *French*")
+    assert (found.passes, found.title) == (False, "🚫 Quarantined: answers *French*")
 
 
 def test_a_record_that_cannot_be_judged_here_is_quarantined_first_too(tmp_path: Path) -> None:
     _recorded(tmp_path)
     _hold_back(tmp_path, "answers in French")
-    assert report(tmp_path, FOR).title == "quarantined: answers in French"
+    assert report(tmp_path, FOR).title == "🚫 Quarantined: answers in French"
 
 
 def test_a_quarantine_that_cannot_be_read_lets_nothing_pass(tmp_path: Path) -> None:
@@ -671,17 +735,17 @@ _ONE, _JUDGED = Parameter("train.lora.r", False, "16", "8"), Parameter("gates.go
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        (_cheap(0.1, 0.05, 0.15), "**Best cheap baseline:** Naive Bayes 0.800, ▲ +0.100 [+0.050, +0.150] against it."),
-        (_cheap(-0.1, -0.2, -0.05), "⚠️ **Naive Bayes is better:** 0.800, ▼ -0.100 [-0.200, -0.050] against it."),
+        (_cheap(0.1, 0.05, 0.15), "**Best cheap baseline:** Naive Bayes 80.0 % → **▲ +10.0**"),
+        (_cheap(-0.1, -0.2, -0.05), "⚠️ **Naive Bayes is better:** 80.0 % → **▼ −10.0**"),
         (
             _cheap(0.1, -0.05, 0.15),
-            "⚠️ **Not shown to be better than Naive Bayes:** 0.800, ≈ +0.100 [-0.050, +0.150] against it.",
+            "⚠️ **Not shown to be better than Naive Bayes:** 80.0 % → ≈ +10.0",
         ),
-        ({"parameters": []}, "**Changed:** no parameter."),
-        ({"parameters": [_ONE]}, "**Changed:** `train.lora.r` `16` → `8`."),
-        ({"parameters": [_JUDGED]}, "**Changed:** **`gates.good.at_least`** removed."),
-        ({"parameters": [_ONE] * 6}, "**Changed:** " + "; ".join(["`train.lora.r` `16` → `8`"] * 4) + "; and 2 more."),
-        ({"parameters": [], "splits": ["train", "test"]}, "**Changed:** no parameter; rows of `train`, `test`."),
+        ({"parameters": []}, "**Changed:** no parameter"),
+        ({"parameters": [_ONE]}, "**Changed:** `train.lora.r` `16` → `8`"),
+        ({"parameters": [_JUDGED]}, "**Changed:** **`gates.good.at_least`** removed"),
+        ({"parameters": [_ONE] * 6}, "**Changed:** " + "; ".join(["`train.lora.r` `16` → `8`"] * 4) + "; and 2 more"),
+        ({"parameters": [], "splits": ["train", "test"]}, "**Changed:** no parameter; rows of `train`, `test`"),
         ({}, ""),
     ],
 )
@@ -691,6 +755,8 @@ def test_what_is_read_first(values: dict[str, object], said: str) -> None:
         "against": [],
         "failed_expectations": [],
         "cheapest": None,
+        "kept": [],
+        "facts": SimpleNamespace(changes=(), verdict=None),
         "parameters": None,
         "splits": [],
         "shown_at_first": 4,

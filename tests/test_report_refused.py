@@ -72,18 +72,18 @@ def test_what_a_stage_said_is_the_first_line_the_title_and_what_to_do(root: Path
     leave(root, "train", NOT_FINITE)
     found = report(root, FOR)
     assert (found.state, found.status, found.passes) == ("refused", None, False)
-    assert first(found) == "❌ **train refused**: the loss is not finite at step 12"
-    assert found.title == "train refused: the loss is not finite at step 12"
-    assert "- **Changed:** `train.learning_rate` `0.004` → `0.5`.\n" in found.markdown
-    assert "**What to do:** lower train.learning_rate, or raise train.warmup\n" in found.markdown
+    assert first(found) == "### ❌ train refused: the loss is not finite at step 12"
+    assert found.title == "❌ train refused: the loss is not finite at step 12"
+    assert "- **Changed:** `train.learning_rate` `0.004` → `0.5`\n" in found.markdown
+    assert "- **Do:** lower train.learning_rate, or raise train.warmup\n" in found.markdown
     assert [part.name for part in found.parts] == ["verdict", "data", "places", "reproduce", "digests"]
 
 
 @pytest.mark.parametrize(
     ("refusal", "line", "todo"),
     [
-        (ParamsRefused("params.yaml: train.lora.r: 0", "write 16"), "❌ **Parameters refused**: params.yaml: train.lora.r: 0", "write 16"),
-        (MachineRefused("1 GB is free", "end what else runs"), "❌ **train refused**: 1 GB is free", "end what else runs; then run the job again. The cause is the machine, not the change."),
+        (ParamsRefused("params.yaml: train.lora.r: 0", "write 16"), "### ❌ Parameters refused: params.yaml: train.lora.r: 0", "correct `params.yaml`, and push: write 16"),
+        (MachineRefused("1 GB is free", "end what else runs"), "### ❌ train refused: 1 GB is free", "end what else runs; then run the job again. The cause is the machine, not the change."),
     ],
     ids=["parameters", "a busy machine"],
 )  # fmt: skip
@@ -91,7 +91,7 @@ def test_the_cause_is_named_and_not_blamed_on_the_change(root: Path, refusal: Re
     leave(root, "train", refusal)
     found = report(root, FOR)
     assert first(found) == line
-    assert f"**What to do:** {todo}\n" in found.markdown
+    assert f"- **Do:** {todo}\n" in found.markdown
 
 
 def test_an_estimate_over_the_budget_is_called_by_its_name(root: Path) -> None:
@@ -99,7 +99,7 @@ def test_an_estimate_over_the_budget_is_called_by_its_name(root: Path) -> None:
         root, "estimate", VerdictFailed("over the budget before training: train_minutes, 40 exceeds 25", "train less")
     )
     found = report(root, FOR)
-    assert first(found) == "❌ **Estimate refused**: over the budget before training: train_minutes, 40 exceeds 25"
+    assert first(found) == "### ❌ Estimate refused: over the budget before training: train_minutes, 40 exceeds 25"
     assert "lockstep estimate" in found.markdown.partition("Reproduce it on your machine")[2]
 
 
@@ -154,7 +154,7 @@ def test_bad_data_is_told_by_its_rows_whoever_refused_it(root: Path) -> None:
     report_tree.bad_data(root)
     for stage in ("validate", "estimate"):
         leave(root, stage, DataRefused("an expectation fails", "fix the data"))
-        assert first(report(root, FOR)).startswith("❌ **Data refused: 1 of 2 expectations fail.**")
+        assert first(report(root, FOR)).startswith("### ❌ Data refused: 1 of 2 expectations fail")
 
 
 def test_parameters_that_cannot_be_read_are_told_by_the_stage_that_read_them(root: Path) -> None:
@@ -226,7 +226,7 @@ def test_a_verdict_is_not_passed_by_any_word(root: Path) -> None:
     leave(root, "gate", VerdictFailed("✅ **Pass**: all 7 gates hold.", "merge it"))
     found = report(root, FOR)
     assert not found.passes
-    assert first(found).startswith("❌ **gate refused**: `")
+    assert first(found).startswith("### ❌ gate refused: `")
 
 
 # who leaves it
@@ -264,7 +264,7 @@ def test_only_the_same_command_takes_its_word_back(root: Path) -> None:
 def test_a_run_that_breaks_off_without_a_word_is_told_too(root: Path) -> None:
     with pytest.raises(MachineRefused), refusals.recorded(root, "run"):
         dvc.python(root, ["-c", "raise SystemExit(255)"], "dvc repro")
-    assert first(report(root, FOR)) == "❌ **run refused**: dvc repro ended with 255"
+    assert first(report(root, FOR)) == "### ❌ run refused: dvc repro ended with 255"
 
 
 def test_lockstep_run_leaves_why_fetch_refused_and_takes_it_back_when_it_succeeds(
@@ -284,7 +284,7 @@ def test_lockstep_run_leaves_why_fetch_refused_and_takes_it_back_when_it_succeed
     assert word.commit == git(root, "rev-parse", "HEAD").strip()
     found = report(root)
     assert found.state == "refused"
-    assert first(found).startswith("❌ **fetch refused**: ")
+    assert first(found).startswith("### ❌ fetch refused: ")
     document["data"]["sha256"] = good
     write_params(root, document)
     assert _run(root, "fetch") == 0

@@ -27,7 +27,7 @@ from tests.workflow_repository import Pull, Team
 
 pytestmark = pytest.mark.slow
 
-PASS = "✅ **Pass**"
+PASS = "### ✅ Pass"
 TRAIN_ONWARD = ["train", "merge", "score", "evaluate", "suites", "probe", "gate"]
 
 

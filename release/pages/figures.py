@@ -4,18 +4,20 @@ import re
 
 MINUS = "\N{MINUS SIGN}"
 _HYPHEN = re.compile(r"(?<![\w./-])-(?=\.?\d)")
+_COUNT = re.compile(r"(?<![\w.,-])\d{4,15}(?= (?:test |train )?(?:rows|groups|samples|texts)\b)")
 _P_VALUE = re.compile(r",? ?\bp \d[\d.e+-]*(?=[,);]|$)")
 _NO_WORDS = re.compile(r" \(\)")
 
 
 def signed(value: float, how: str) -> str:
     """``value`` in the format ``how``, with the sign U+2212 for less than 0."""
-    return f"{value:{how}}".replace("-", MINUS)
+    text = f"{value:{how}}"
+    return f"{MINUS}{text[1:]}" if text.startswith("-") else text
 
 
 def typeset(reason: str) -> str:
-    """A gate's reason with U+2212 before the figures that are below 0."""
-    return _HYPHEN.sub(MINUS, reason)
+    """A gate's reason with U+2212 before the figures that are below 0, and with commas in its counts of rows."""
+    return _COUNT.sub(lambda match: f"{int(match[0]):,}", _HYPHEN.sub(MINUS, reason))
 
 
 def without_p(reason: str) -> str:

@@ -250,7 +250,7 @@ def _values(situation: Situation) -> dict[str, str | int | Words]:
         "by": Words(refused.by), "todo": Prose(refused.todo), "machine": Words(again),
         "behind": Words(f"{situation.behind:,} commit{'s' * (situation.behind > 1)}"), "target": situation.target,
         "merged": Words(_ref(situation.target)),
-        "gates_here": Words(f" The gates say {status} here." * bool(situation.status)),
+        "gates_here": _here(situation),
         "unrun": _listed(situation.unrun), "void": Prose(situation.void),
         "missing": _listed(situation.missing), "weaker": Words(situation.weaker), "change": Prose(situation.change),
         "gates_named": Words(": {gates}", {"gates": _listed(tuple(names))}) if names else Words(""),
@@ -278,6 +278,13 @@ def _listed(names: tuple[str, ...]) -> Words:
     shown = {f"name{number}": name for number, name in enumerate(names[:_GATES])}
     more = f" and {len(names) - _GATES} more" if len(names) > _GATES else ""
     return Words(f"{', '.join(f'{{{name}}}' for name in shown)}{more}", shown)
+
+
+def _here(situation: Situation) -> Words:
+    """What is known of the record without the target's changes."""
+    if situation.void:
+        return Words(" The verdict does not hold here: {void}.", {"void": Prose(situation.void)})
+    return Words(f" The gates say {situation.status} here." if situation.status else "")
 
 
 def _first(situation: Situation) -> Words:

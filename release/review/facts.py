@@ -53,8 +53,8 @@ class Facts:
     paths that are not here. ``changes``: of the policy. ``not_in_commit``: parts of the record that the judged commit
     lacks. ``training``, ``answering`` and ``suites``: measurements of the training and evaluation that ``evidence`` is
     about. ``scores``: of the valid split. ``quarantine``: of the environments. ``behind``: how many commits of the
-    target this branch lacks, if they changed parameters, pipeline or model. ``unrun``: parameters that no run had. ``folder``:
-    of this project in the repository, with a slash; empty at its top.
+    target this branch lacks, if they changed parameters, pipeline or model. ``unrun``: parameters that no run had.
+    ``folder``: of this project in the repository, with a slash; empty at its top.
     """
 
     state: State

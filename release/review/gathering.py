@@ -53,7 +53,9 @@ def gather(records: Records, ref: str | None) -> Facts:
         document = records.work_tree.document
         params = records.work_tree.params
     except ParamsRefused as why:
-        return Facts("refused" if refused else "not-held", target, commit, None, refusal=why, refused=refused)
+        lines = [line.removeprefix(f"{records.root.as_posix()}/") for line in (why.what, *why.others)]
+        refusal = ParamsRefused(lines[0], why.todo, tuple(lines[1:]))
+        return Facts("refused" if refused else "not-held", target, commit, None, refusal=refusal, refused=refused)
     data, prepare = (
         _stored(records, layout.DATA_REPORT, DataReport),
         _stored(records, layout.PREPARE_REPORT, PrepareReport),
