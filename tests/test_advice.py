@@ -1,13 +1,16 @@
 """The mark, headline and next step of each situation: what a stranger does after five seconds."""
 
 import click
+import numpy as np
 import pytest
 
 from checks.formats.verdict import Finding, Verdict
 from release.cli import tables
 from release.pages.figures import typeset, without_p
-from release.review import advice, situations
+from release.review import advice, metrics, pairs, side_by_side, situations
 from release.review.advice import Refused, Situation, Standing
+from release.review.comparison import Metric, SideFacts
+from release.review.metrics import SuiteScore
 from release.review.words import Prose, Words
 
 
@@ -33,7 +36,7 @@ SITUATIONS: dict[str, tuple[Situation, str, str, str, bool]] = {
     ),
     "worse by 30 points": (
         Situation(status="fail", own="fail", failing=(_finding(),), standings=(_WORSE,)), "fail",
-        "❌ Fail, worse than main by 30.0 points (23.3 to 36.1; 10 allowed): routes_well",
+        "❌ Fail, worse than main by 30.0 points (23.3 to 36.1; 10 allowed)",
         "do not merge. Read the answers that became wrong, ", False,
     ),
     "data refused": (
@@ -97,7 +100,7 @@ SITUATIONS: dict[str, tuple[Situation, str, str, str, bool]] = {
     ),
     "only its own policy passes": (
         _PASS._replace(status="fail", failing=(_finding(),), standings=(_WORSE,)), "weaker-policy",
-        "❌ Fail under the policy of main: routes_well", "train a model that is no worse than main; or restore", False,
+        "❌ Fail under the policy of main", "train a model that is no worse than main; or restore", False,
     ),
     "files are missing here": (
         _PASS._replace(held=False, missing=("data/predictions/base.jsonl",)), "recorded", "🚫 Not judged here", "fetch it", False,
@@ -159,6 +162,51 @@ def test_a_name_is_a_code_span_and_a_sentence_stays_words_if_it_is_harmless() ->
 )  # fmt: skip
 def test_figures_are_typeset_and_a_first_screen_has_no_p(reason: str, typed: str, first: str) -> None:
     assert (typeset(reason), without_p(reason)) == (typed, first)
+
+
+_FORGOT = {"metric": "bits-per-byte", "against": "base", "suite": "english", "status": "pass"}
+
+
+@pytest.mark.parametrize(
+    ("less", "base", "own", "bounds", "gate", "said"),
+    [
+        (True, 1.098, 1.160, (0.0617, 0.0551, 0.0687), ("remembers", 0.1), "`english` ▼ 5.6 % (9.1 allowed)"),
+        (True, 1.098, 1.100, (0.002, -0.004, 0.008), ("remembers", 0.1), "`english` ≈ +0.2 % (−0.4 to +0.7; 9.1 allowed)"),
+        (True, 1.098, 1.0, (-0.098, -0.12, -0.08), ("remembers", 0.1), "`english` ▲ 8.9 % (9.1 allowed)"),
+        (False, 0.545, 0.493, (-0.0522, -0.1242, 0.0182), ("non_inferior", -0.25),
+         "`english` ≈ −5.2 points (−12.4 to +1.8; 25 allowed)"),
+        (False, 4.1, 3.2, (-0.9, -1.2, -0.6), ("improves", 0.0), "`english` ▼ −0.90"),
+        (False, 0.545, 0.493, None, ("non_inferior", -0.25), "`english` 0.493 (25 allowed)"),
+    ],
+)  # fmt: skip
+def test_what_a_model_forgot_is_one_line_with_what_is_allowed(
+    less: bool, base: float, own: float, bounds: tuple[float, float, float] | None, gate: tuple[str, float], said: str
+) -> None:
+    figures = dict(zip(("value", "low", "high"), bounds or (None,) * 3, strict=True))
+    found = _verdict(_finding(gate[0], **_FORGOT | figures | {"bound": gate[1]}))
+    score = SuiteScore("english", "bits-per-byte", own, (("base", base),), {}, less)
+    assert [row.words.markdown for row in metrics.forgot(found, [score])] == [said]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "wanted"),
+    [
+        ((1, 0), 40, "B is worse than A by exact-match: −100.0 points ("),
+        ((7, 1), 40, "B is probably worse than A by exact-match: −15.0 points (−31."),
+        ((1, 7), 40, "B is probably better than A by exact-match: +15.0 points ("),
+        ((3, 2), 40, "no difference between A and B is shown by exact-match: −2.5 points ("),
+    ],
+)
+def test_a_comparison_says_what_is_probable(old: tuple[int, int], new: int, wanted: str) -> None:
+    lost, won = (new, 0) if old == (1, 0) else old
+    before = [1.0] * lost + [0.0] * (new - lost)
+    after = [0.0] * lost + [1.0] * won + [0.0] * (new - lost - won)
+    difference = pairs.difference(before, after, np.arange(new), 0.95)
+    metric = Metric(suite=None, name="exact-match", a=None, b=None, difference=difference, note="")
+    side = SideFacts(
+        name="x", commit=None, version=None, image=None, model=None, test=None, rows=None, verdict=None, device=None
+    )
+    assert side_by_side.headline({"A": side, "B": side}, [metric], 0.95).startswith(wanted)
 
 
 def _verdict(*findings: Finding) -> Verdict:

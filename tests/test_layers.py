@@ -69,7 +69,7 @@ LAYERS = (
     {"release.cli"},
 )
 # Tested with torch or a browser.
-SLOW_ALONE = {"checks.chat_templates", "release.pages", "stages.inference", "stages.tracking"}
+SLOW_ALONE = {"checks.chat_templates", "stages.inference", "stages.tracking"}
 LONGEST_CHAIN = 19  # files, each of which imports the next
 
 

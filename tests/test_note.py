@@ -70,7 +70,13 @@ def test_the_note_is_created_once_then_updated_and_the_commit_has_the_verdict(la
     assert [each["body"] for each in lab.notes[: len(others)]] == ["looks good"] * len(others)
     assert theirs["body"].startswith("quoted")
     (last,) = lab.commits
-    status = {"state": "success", "name": "lockstep", "description": "✅ Pass · better than main and production", "sha": last, "pipeline_id": 9}
+    status = {
+        "state": "success",
+        "name": "lockstep",
+        "description": "✅ Pass · better than main and production",
+        "sha": last,
+        "pipeline_id": 9,
+    }
     assert lab.statuses == [status | {"target_url": f"{PAGE}/-/pipelines/9"}] * 2
 
 

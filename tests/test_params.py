@@ -26,6 +26,10 @@ FAULTS = {
         r"evaluate.batch_size: unknown key; did you mean batch_tokens\?",
     ),
     "a misspelt key": ("alpha: 32", "alhpa: 32", r"train.lora.alhpa: unknown key; did you mean alpha"),
+    "a misspelt key that must be there": (
+        "  learning_rate: 0.004", "  learning_rat: 0.004",
+        r"^\S+:\d+: train.learning_rat: unknown key; did you mean learning_rate\?$",
+    ),
     "an unknown section": ("tracking:", "trackign:", r"trackign: unknown key"),
     "a missing key": ("  max_grad_norm: 1.0\n", "", r"train.max_grad_norm: missing"),
     "a key twice": ("  precision: bf16\n\nmerge", "  precision: bf16\n  precision: fp32\n\nmerge", "precision is written twice"),

@@ -221,9 +221,9 @@ def test_only_a_pass_that_holds_passes(name: str, made: dict[str, Report]) -> No
 
 FIRST = {
     "pass": "✅ Pass · better than main and production",
-    "fail": "❌ Fail, worse than main by 30.0 points (24.7 to 35.8; 10 allowed): `routes_well`, `keeps_up_with_main`, ",
+    "fail": "❌ Fail, worse than main by 30.0 points (24.7 to 35.8; 10 allowed)\n",
     "inconclusive": "⚠️ Inconclusive: `keeps_up_with_main`: these rows are too few to decide",
-    "weakened": "❌ Fail under the policy of `main`: `routes_well`, ",
+    "weakened": "❌ Fail under the policy of `main`\n",
     "waits": "⚠️ Pass, but 3 gates become weaker for everybody after this: a code owner decides",
     "not-held": "🚫 The verdict does not hold: `data/predictions/candidate.jsonl: ",
     "bad-data": "❌ Data refused: 1 of 2 expectations fail",

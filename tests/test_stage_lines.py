@@ -78,9 +78,11 @@ def lines(screen: str) -> list[str]:
         ("", REFUSES, REFUSED),
         ("sweep", SWEEP, SWEPT),
         ("pull", "print('A  models\\n5 files fetched', end='')", ["> pull", "✓ pull  0:00  5 files fetched"]),
+        ("", "print(\"Running stage 'gate':\\ngate: fail: is_good: 0.5\")", ["> gate", "✗ gate  0:00  fail: is_good: 0.5"]),
+        ("", "print(\"Running stage 'gate':\\ngate: inconclusive: x\")", ["> gate", "? gate  0:00  inconclusive: x"]),
         ("push", "raise SystemExit('no such bucket')", ["> push", "✗ push  0:00  failed", "no such bucket", REFUSED[-1]]),
     ],
-    ids=["two stages", "one that refuses", "a sweep of two trainings", "a command", "one that fails"],
+    ids=["two stages", "one that refuses", "a sweep of two trainings", "a command", "a verdict that fails", "one that is open", "one that fails"],
 )  # fmt: skip
 def test_a_log_gets_a_line_when_a_stage_begins_and_one_when_it_ends(
     tmp_path: Path, step: str, child: str, wanted: list[str]

@@ -16,7 +16,7 @@ import pytest
 from checks import files, layout
 from checks.config.params import Params
 from checks.errors import MachineRefused, TrainingRefused
-from checks.formats.evaluation_reports import EvaluationReport
+from checks.formats.evaluation_reports import EvaluationReport, ValidScores
 from checks.formats.training_reports import ParityReport
 from stages import tracking
 from stages.tracking import checkout, verdict
@@ -161,7 +161,7 @@ def test_the_verdict_and_what_it_is_about_are_logged_at_the_training(
 ) -> None:
     params = as_params(document)
     client = _client(params, root)
-    for path in (layout.VERDICT, layout.EVALUATION, layout.PARITY_REPORT):
+    for path in (layout.VERDICT, layout.EVALUATION, layout.PARITY_REPORT, layout.METRICS):
         (root / path).parent.mkdir(exist_ok=True)
         shutil.copyfile(REPOSITORY / path, root / path)
     made = files.read_json(root / layout.PARITY_REPORT, ParityReport)
@@ -177,7 +177,9 @@ def test_the_verdict_and_what_it_is_about_are_logged_at_the_training(
     assert found.data.tags["lockstep.test.exact-match"].startswith(
         f"{report.models['candidate'].metrics['exact-match'].value:.3f} ["
     )
-    assert found.data.metrics == {}  # the table of runs: no score on the test split
+    valid = files.read_json(root / layout.METRICS, ValidScores).valid
+    # The table of runs: scores on the valid split, also where the stage score did not run; none on the test split.
+    assert found.data.metrics == {f"valid.{scorer}": figures.value for scorer, figures in valid.items()}
     assert found.data.params["evaluate.baselines"] == ", ".join(params.evaluate.baselines)
     inputs = {each.tags[0].value: each.dataset for each in found.inputs.dataset_inputs}
     assert set(inputs) == {"training", "test"}

@@ -148,12 +148,12 @@ TABLE: dict[Name, _Row] = {
         "restore the policy of {target}.",
     ),
     "weaker-policy": _Row(
-        "❌", "{Status} under the policy of {target}{gates_named}",
+        "❌", "{Status} under the policy of {target}",
         "Only the policy of this branch lets it pass. {first}",
         "{lost}restore the policy of {target}, or let code owners approve this one: see Policy below.",
     ),
     "fail": _Row(
-        "❌", "Fail{worse_than}{gates_named}", "{first}",
+        "❌", "Fail{worse_than}", "{first}",
         "do not merge. Read {newly_wrong}, change the data or the training that made them so, and push: only what "
         "changed runs again. {explain} says what would change the result.",
     ),
@@ -241,6 +241,7 @@ def _values(situation: Situation) -> dict[str, str | int | Words]:
     again = "; then run the job again. The cause is the machine, not the change." if refused.machine else ""
     status = situation.status or "nothing"
     worse = next((standing for standing in situation.standings if standing.how == "worse"), None)
+    named = Words(": {gates}", {"gates": _listed(tuple(names))}) if names else Words("")
     main = _standing(situation, "main")
     lost = main is not None and main.how == "worse"
     return {
@@ -253,13 +254,13 @@ def _values(situation: Situation) -> dict[str, str | int | Words]:
         "gates_here": _here(situation),
         "unrun": _listed(situation.unrun), "void": Prose(situation.void),
         "missing": _listed(situation.missing), "weaker": Words(situation.weaker), "change": Prose(situation.change),
-        "gates_named": Words(": {gates}", {"gates": _listed(tuple(names))}) if names else Words(""),
+        "gates_named": named,
         "first": _first(situation), "explain": explain, "rows": _rows(situation),
         "uncompared": Prose(situation.uncompared),
         "lost": Words("train a model that is no worse than main; or " * lost), "main": Words("main"),
         "off_branch": situation.off_branch or Words(""),
         "newly_wrong": Words("the answers that became wrong" if worse else "the answers that are wrong"),
-        "worse_than": Words(", worse than {by}", {"by": _by(worse)}) if worse else Words(""), "worse": _by(worse),
+        "worse_than": Words(", worse than {by}", {"by": _by(worse)}) if worse else named, "worse": _by(worse),
         "better": _better(situation), "beside": _beside(situation),
     }  # fmt: skip
 
@@ -291,8 +292,9 @@ def _first(situation: Situation) -> Words:
     """Why the first gate decided as it did, or why the policy does."""
     if not situation.failing:
         return Words("{why}.", {"why": Prose(situation.why_policy)}) if situation.why_policy else Words("")
-    finding = situation.failing[0]
-    return Words("{gate}: {reason}.", {"gate": finding.gate, "reason": Prose(without_p(finding.reason))})
+    finding, *others = situation.failing
+    more = f" {len(others)} more gate{'s' * (len(others) > 1)} below." if others else ""
+    return Words(f"{{gate}}: {{reason}}.{more}", {"gate": finding.gate, "reason": Prose(without_p(finding.reason))})
 
 
 def _rows(situation: Situation) -> Words:

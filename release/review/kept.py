@@ -1,13 +1,13 @@
 """What a model kept and what it forgot of its base: each metric of each suite, with the loss that a gate allows."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
+from checks.evaluation.suite_kind import BoundedSuite
 from checks.formats.suite_report import SuitesReport
 from checks.formats.verdict import Finding, Verdict
+from checks.suites import SUITES
 from release.pages.figures import signed
-from release.review import same_samples
-from release.review.metrics import SuiteScore
 from release.review.words import Words
 
 _ALLOWING = ("non_inferior", "remembers")  # kinds of gate that allow a loss
@@ -38,28 +38,12 @@ class Kept(NamedTuple):
         return Words(f"{{suite}}{change}{f' ({inside})' if inside else ''}", {"suite": self.suite})
 
 
-def of_scores(suites: Sequence[SuiteScore], verdict: Verdict | None) -> list[Kept]:
-    """What the suites of a pull request gave beside the base."""
-    found = list[Kept]()
-    for score in suites:
-        base = dict(score.others).get("base")
-        if base is None:
-            continue
-        gate = _gate(verdict, score.suite, score.metric)
-        difference = score.differences.get("base")
-        bounds = (difference.value, difference.low, difference.high) if difference else _bounds(gate)
-        found.append(_kept(score.suite, score.metric, base, score.own, bounds, gate, score.less_is_better))
-    return found
-
-
 def of_report(report: SuitesReport | None, verdict: Verdict) -> Iterator[Kept]:
     """What the suites of a record gave beside the base, by the bounds of its gates."""
     for name, suite in report.suites.items() if report else ():
         base = suite.means.get("base", {})
         for metric, own in suite.means.get("candidate", {}).items():
-            gate = _gate(verdict, name, metric)
-            less = not same_samples.is_bounded(suite.kind)
-            yield _kept(name, metric, base.get(metric), own, _bounds(gate), gate, less)
+            yield row(verdict, name, metric, (base.get(metric), own), not is_bounded(suite.kind))
 
 
 def _gate(verdict: Verdict | None, suite: str, metric: str) -> Finding | None:
@@ -74,26 +58,39 @@ def _bounds(gate: Finding | None) -> tuple[float, float, float] | None:
     return gate.value, gate.low, gate.high
 
 
-def _kept(
+def is_bounded(kind: str) -> bool:
+    """Whether metrics of this kind of suite have bounds, and more is better. A loss has none, and less is better."""
+    found = SUITES.kinds.get(kind)
+    return found is None or issubclass(found, BoundedSuite)
+
+
+def row(
+    verdict: Verdict | None,
     suite: str,
     metric: str,
-    base: float | None,
-    own: float,
-    bounds: tuple[float, float, float] | None,
-    gate: Finding | None,
+    means: tuple[float | None, float],
     less_is_better: bool,
+    bounds: tuple[float, float, float] | None = None,
 ) -> Kept:
-    """A loss is written in per cent of the base's, a share in points, any other scale as it is."""
+    """The row of a metric. ``means``: of the base and of the model; ``bounds``: the change; None: those of the gate.
+
+    A loss is written in per cent of the base's, a share in points, any other scale as it is.
+    """
+    base, own = means
+    gate = _gate(verdict, suite, metric)
+    bounds = bounds or _bounds(gate)
     scale, unit, how = 1.0, "", "+.2f"
     if less_is_better and base:
         scale, unit, how = 100 / base, " %", "+.1f"
     elif base is not None and 0 <= base <= 1 and 0 <= own <= 1:
         scale, unit, how = 100.0, " points", "+.1f"
     allows = gate is not None and gate.bound is not None and gate.kind in _ALLOWING
-    allowed = f"{abs((gate.bound or 0) * scale):.3g}" if gate and allows else ""
+    allowed = f"{round(abs(gate.bound or 0) * scale, 1 if unit else 3):g}" if gate and allows else ""
     if bounds is None:
         return Kept(suite, metric, base, own, "", "", allowed)
     value, low, high = bounds
     mark = "≈" if low <= 0 <= high else "▲" if (value > 0) is not less_is_better else "▼"
     interval = f"{signed(low * scale, how)} to {signed(high * scale, how)}"
-    return Kept(suite, metric, base, own, f"{mark} {signed(value * scale, how)}{unit}", interval, allowed)
+    # Of a loss, the mark says the direction: a plus would read as a gain.
+    size = f"{abs(value * scale):.1f}" if less_is_better and mark != "≈" else signed(value * scale, how)
+    return Kept(suite, metric, base, own, f"{mark} {size}{unit}", interval, allowed)

@@ -7,11 +7,12 @@ from checks.decision import policy
 from checks.evaluation import baselines
 from checks.formats.evaluation_reports import RELEASED, EvaluationReport, Figures, Interval
 from checks.formats.suite_report import SuiteResult
-from checks.formats.verdict import Finding
+from checks.formats.verdict import Finding, Verdict
 from checks.rows import Prediction
 from checks.stats import intervals
-from release.review import same_samples
+from release.review import kept, same_samples
 from release.review.facts import EARLIER, Facts
+from release.review.kept import Kept
 from release.review.pairs import Difference
 from release.review.sides import at
 
@@ -152,11 +153,23 @@ def suites(facts: Facts) -> list[SuiteScore]:
         SuiteScore(
             name, metric, own,
             tuple((role, its[metric]) for role, its in found.means.items() if role != "candidate" and metric in its),
-            _in_suite(facts, name, found, metric), not same_samples.is_bounded(found.kind),
+            _in_suite(facts, name, found, metric), not kept.is_bounded(found.kind),
         )
         for name, found in (report.suites.items() if report else ()) if found.compared is None
         for metric, own in found.means.get("candidate", {}).items()
     ]  # fmt: skip
+
+
+def forgot(verdict: Verdict | None, suites: Sequence[SuiteScore]) -> list[Kept]:
+    """What the suites gave beside the base, on the same samples where these are here."""
+    found = list[Kept]()
+    for score in suites:
+        base, difference = dict(score.others).get("base"), score.differences.get("base")
+        bounds = (difference.value, difference.low, difference.high) if difference else None
+        if base is not None:
+            means = (base, score.own)
+            found.append(kept.row(verdict, score.suite, score.metric, means, score.less_is_better, bounds))
+    return found
 
 
 def _in_suite(facts: Facts, name: str, suite: SuiteResult, metric: str) -> dict[str, Difference]:

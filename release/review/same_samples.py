@@ -5,10 +5,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from checks.evaluation.suite_kind import BoundedSuite, ScaledSuite
+from checks.evaluation.suite_kind import ScaledSuite
 from checks.formats.suite_report import Scale, SuiteLine, SuiteResult
 from checks.suites import SUITES
-from release.review import pairs
+from release.review import kept, pairs
 from release.review.comparison import Metric
 from release.review.pairs import Difference
 from release.review.sides import Side, at
@@ -24,7 +24,7 @@ def metrics(a: Side, b: Side, confidence: float) -> Iterator[Metric]:
             note = f"{(a if one is None else b).letter} has no such suite"
         else:
             note = _asked_otherwise(a, b, suite, one, two)
-        bounded = two is None or is_bounded(two.kind)
+        bounded = two is None or kept.is_bounded(two.kind)
         mine, theirs = (None, None) if note else (a.suite_lines(suite), b.suite_lines(suite))
         for metric in dict.fromkeys((*after, *before)):
             found, said = None, note
@@ -57,15 +57,9 @@ def difference(
 
     None: there is no sample that both were asked, or the metric's scale is not known.
     """
-    scale = _scale(document, suite, metric) if is_bounded(kind) else None
-    scales = (scale, scale) if is_bounded(kind) else None
+    scale = _scale(document, suite, metric) if kept.is_bounded(kind) else None
+    scales = (scale, scale) if kept.is_bounded(kind) else None
     return _of_samples(("one", "the other"), old, new, metric, scales, confidence)[0]
-
-
-def is_bounded(kind: str) -> bool:
-    """Whether metrics of this kind of suite have bounds, and more is better. A loss has none, and less is better."""
-    found = SUITES.kinds.get(kind)
-    return found is None or issubclass(found, BoundedSuite)
 
 
 def _of_samples(

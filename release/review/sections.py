@@ -9,7 +9,7 @@ from jinja2 import Template
 from checks import layout
 from checks.gating import chain
 from release.record.records import Records
-from release.review import details, exported, kept, metrics, situations, templates, training
+from release.review import details, exported, metrics, situations, templates, training
 from release.review.advice import Advice
 from release.review.facts import Facts
 
@@ -49,7 +49,7 @@ def sections(
         "facts": facts, "links": links, "images": images, "number": number, "layout": layout,
         "advice": advised, "stage_refused": situations.stage_refused(facts), "failing": situations.failing(facts),
         "becomes": situations.becomes(facts), "off_branch": situations.off_branch(facts), "standings": standings,
-        "kept": kept.of_scores(suites, facts.verdict),
+        "kept": metrics.forgot(facts.verdict, suites),
         "address_of": _addresses(facts, web), "same_as_main": facts.same_as_main,
         "evaluation": facts.evaluation, "compared": compared, "scorer": next(iter(compared), ""),
         "of_main": metrics.of_main(facts), "failed_expectations": details.failed_expectations(facts),

@@ -42,7 +42,7 @@ def compare(a: Side, b: Side) -> Comparison:
                 f"{side.letter}: its reports are of an earlier run than its parameters: {side.outdated[0]}{more}"
             )
     return Comparison(
-        headline=_headline({a.letter: facts[0], b.letter: facts[1]}, metrics, confidence), a=facts[0], b=facts[1],
+        headline=headline({a.letter: facts[0], b.letter: facts[1]}, metrics, confidence), a=facts[0], b=facts[1],
         confidence=confidence,
         rows=paired and Rows(
             both=len(paired.new), only_a=paired.only_old, only_b=paired.only_new, other=paired.other
@@ -66,7 +66,7 @@ def _facts(side: Side) -> SideFacts:
     )  # fmt: skip
 
 
-def _headline(sides: Mapping[str, SideFacts], metrics: Sequence[Metric], confidence: float) -> str:
+def headline(sides: Mapping[str, SideFacts], metrics: Sequence[Metric], confidence: float) -> str:
     """One sentence about the first metric whose rows are paired; ``sides``: the earlier and the later, by letter."""
     (one, a), (two, b) = sides.items()
     if a.model is not None and a.model == b.model:
