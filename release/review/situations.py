@@ -1,20 +1,22 @@
 """The situation of a pull request, of a verdict alone, and of a release, for ``advice.advise``."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from checks.errors import MachineRefused, ParamsRefused
 from checks.formats.evaluation_reports import Interval
 from checks.formats.verdict import Finding, Status, Verdict
 from release.review.advice import Refused, Situation, Standing
 from release.review.facts import Facts
-from release.review.metrics import Score
 from release.review.words import Prose, Words
+
+if TYPE_CHECKING:
+    from release.review.metrics import Score
 
 _NAMED = 6  # files that a sentence lists
 
 
-def of_facts(facts: Facts, against: Sequence[Score], uncompared: str) -> Situation:
+def of_facts(facts: Facts, against: "Sequence[Score]", uncompared: str) -> Situation:
     """The situation of a pull request. ``against``, ``uncompared``: of ``metrics``."""
     judgement, verdict = facts.judgement, facts.verdict
     scorer = next(iter(facts.evaluation.models["candidate"].metrics)) if facts.evaluation else None
@@ -118,7 +120,7 @@ def off_branch(facts: Facts) -> Words | None:
     return Words(f"Commit {{commit}} {text}.", {**names, "commit": missing.commit[:12], "why": Prose(missing.why)})
 
 
-def _standing(score: Score, verdict: Verdict | None, scorer: str | None) -> Standing:
+def _standing(score: "Score", verdict: Verdict | None, scorer: str | None) -> Standing:
     """How the model stands beside that of ``score``: by the bounds of the gate that compares both, if one does."""
     if score.how in ("absent", "same-model"):
         return Standing(score.name, "absent" if score.how == "absent" else "same")
