@@ -1,5 +1,7 @@
 """The mark, headline and next step of each situation: what a stranger does after five seconds."""
 
+from typing import Any
+
 import click
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from release.review.metrics import SuiteScore
 from release.review.words import Prose, Words
 
 
-def _finding(kind: str = "threshold", status: str = "fail", **more: object) -> Finding:
+def _finding(kind: str = "threshold", status: str = "fail", **more: Any) -> Finding:
     reason = "exact-match 0.500 is not at least 0.6 (lower 95% bound 0.440, p 0.9)"
     return Finding.model_validate({"gate": "routes_well", "kind": kind, "status": status, "reason": reason, **more})
 
@@ -164,7 +166,7 @@ def test_figures_are_typeset_and_a_first_screen_has_no_p(reason: str, typed: str
     assert (typeset(reason), without_p(reason)) == (typed, first)
 
 
-_FORGOT = {"metric": "bits-per-byte", "against": "base", "suite": "english", "status": "pass"}
+_FORGOT: dict[str, Any] = {"metric": "bits-per-byte", "against": "base", "suite": "english", "status": "pass"}
 
 
 @pytest.mark.parametrize(
@@ -183,7 +185,7 @@ def test_what_a_model_forgot_is_one_line_with_what_is_allowed(
     less: bool, base: float, own: float, bounds: tuple[float, float, float] | None, gate: tuple[str, float], said: str
 ) -> None:
     figures = dict(zip(("value", "low", "high"), bounds or (None,) * 3, strict=True))
-    found = _verdict(_finding(gate[0], **_FORGOT | figures | {"bound": gate[1]}))
+    found = _verdict(_finding(gate[0], **{**_FORGOT, **figures, "bound": gate[1]}))
     score = SuiteScore("english", "bits-per-byte", own, (("base", base),), {}, less)
     assert [row.words.markdown for row in metrics.forgot(found, [score])] == [said]
 

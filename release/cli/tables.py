@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from checks.formats.evaluation_reports import EvaluationReport
     from checks.formats.serving import ServingReport
     from checks.formats.verdict import Status, Verdict
+    from release.review.advice import Situation
     from release.verbs.build import Plan
     from release.verbs.evidence import Walk
     from release.verbs.recheck import Rechecked
@@ -40,12 +41,26 @@ CHECKED = {
 
 
 def verdict(found: "Verdict", whole: bool = True) -> str:
-    """The verdict, a line for each finding, those that fail last, and what to do.
+    """The verdict, a line for each finding, those that fail last, and what to do. ``whole``: as of ``findings``."""
+    from release.review import situations
 
-    ``whole``: with every reason in full; else a gate that passes has one line of the terminal.
+    return "\n".join([findings(found, whole), "", advised(situations.of_verdict(found))])
+
+
+def advised(situation: "Situation") -> str:
+    """Mark, headline and next step of a situation."""
+    from release.review import advice
+
+    found = advice.advise(situation)
+    return f"{click.style(one_line(found.title), bold=True)}\nDo: {one_line(found.todo.plain)}"
+
+
+def findings(found: "Verdict", whole: bool = True) -> str:
+    """The verdict, and a line for each finding, those that fail last.
+
+    ``whole``: with every reason in full; else a gate that passes has one line of the terminal, and none has a p-value.
     """
-    from release.pages.figures import typeset
-    from release.review import advice, situations
+    from release.pages.figures import typeset, without_p
 
     head = f"verdict: {found.status}"
     if found.model:
@@ -53,28 +68,28 @@ def verdict(found: "Verdict", whole: bool = True) -> str:
     lines = [click.style(head, fg=COLOURS[found.status], bold=True)]
     gates = max((len(f.gate) for f in found.findings), default=0)
     kinds = max((len(f.kind) for f in found.findings), default=0)
+    write = typeset if whole else without_p
     room = None if whole else shutil.get_terminal_size().columns
     for finding in sorted(found.findings, key=lambda finding: _LAST.index(finding.status)):
-        text = f"{finding.gate:<{gates}}  {finding.kind:<{kinds}}  {one_line(typeset(finding.reason))}"
+        text = f"{finding.gate:<{gates}}  {finding.kind:<{kinds}}  {one_line(write(finding.reason))}"
         if room and finding.status == "pass" and len(text) > room - 4:
             text = f"{text[: room - 5].rstrip()}…"
         lines.append(f"  {click.style(MARKS[finding.status], fg=COLOURS[finding.status])} {text}")
-    advised = advice.advise(situations.of_verdict(found))
-    lines += ["", click.style(one_line(advised.title), bold=True), f"Do: {one_line(advised.todo.plain)}"]
     return "\n".join(lines)
 
 
 def policy(judgement: "PolicyJudgement") -> str:
     """The verdict under both policies, every change of the policy, and how to approve it."""
     from checks import layout
+    from release.review import situations
 
     target = f"{judgement.ref} ({judgement.commit[:12]})"
     parts = [click.style(judgement.headline, fg=COLOURS[judgement.status], bold=True)]
-    parts.append(f"under its own policy, {verdict(judgement.own)}")
+    parts.append(f"under its own policy, {findings(judgement.own)}")
     if judgement.target is None:
         parts.append(f"under the policy of {target}: not judged")
     elif judgement.target != judgement.own:
-        parts.append(f"under the policy of {target}, {verdict(judgement.target)}")
+        parts.append(f"under the policy of {target}, {findings(judgement.target)}")
     changes = [f"  {'!' if c.needs_approval else ' '} {c.kind:<9}{c.text}" for c in judgement.changes]
     if changes:
         parts.append("\n".join([f"changes of policy against {target}; ! needs the approval of code owners:", *changes]))
@@ -84,6 +99,7 @@ def policy(judgement: "PolicyJudgement") -> str:
     elif any(change.needs_approval for change in judgement.changes):
         entry = f"  - policy: {judgement.policy}\n    by: NAME\n    why: REASON"
         parts.append(f"to approve this policy, code owners add to {layout.APPROVALS}:\n{entry}")
+    parts.append(advised(situations.of_judgement(judgement)))
     return "\n\n".join(parts)
 
 

@@ -144,13 +144,13 @@ TABLE: dict[Name, _Row] = {
     ),
     "waits": _Row(
         "⚠️", "Pass, but {weaker} after this: a code owner decides", "{change}",
-        "let a code owner decide, since later pull requests are judged by this policy too: see Policy below. Or "
-        "restore the policy of {target}.",
+        "let a code owner decide, since later pull requests are judged by this policy too: {approve}. Or restore "
+        "the policy of {target}.",
     ),
     "weaker-policy": _Row(
         "❌", "{Status} under the policy of {target}",
         "Only the policy of this branch lets it pass. {first}",
-        "{lost}restore the policy of {target}, or let code owners approve this one: see Policy below.",
+        "{lost}restore the policy of {target}, or let code owners approve this one: {approve}.",
     ),
     "fail": _Row(
         "❌", "Fail{worse_than}", "{first}",
@@ -257,6 +257,7 @@ def _values(situation: Situation) -> dict[str, str | int | Words]:
         "gates_named": named,
         "first": _first(situation), "explain": explain, "rows": _rows(situation),
         "uncompared": Prose(situation.uncompared),
+        "approve": Words("this report has the entry for `release/policy/approved.yaml`"),
         "lost": Words("train a model that is no worse than main; or " * lost), "main": Words("main"),
         "off_branch": situation.off_branch or Words(""),
         "newly_wrong": Words("the answers that became wrong" if worse else "the answers that are wrong"),

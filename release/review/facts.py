@@ -101,12 +101,6 @@ class Facts:
         return found if found and "candidate" in found.models else None
 
     @property
-    def weakened(self) -> set[str]:
-        """Gates that the pull request removes or makes less strict."""
-        weaker = [change.path for change in self.changes if change.kind in ("weaker", "removed")]
-        return {path.split(".")[1] for path in weaker if path.startswith("gates.")}
-
-    @property
     def held_back(self) -> Entry | None:
         """The entry of the quarantine that contains the judged weights."""
         model = self.verdict.model if self.verdict is not None else None

@@ -48,7 +48,8 @@ def sections(
     values = {
         "facts": facts, "links": links, "images": images, "number": number, "layout": layout,
         "advice": advised, "stage_refused": situations.stage_refused(facts), "failing": situations.failing(facts),
-        "becomes": situations.becomes(facts), "off_branch": situations.off_branch(facts), "standings": standings,
+        "becomes": situations.becomes(facts.changes),
+        "off_branch": situations.off_branch(facts), "standings": standings,
         "kept": metrics.forgot(facts.verdict, suites),
         "address_of": _addresses(facts, web), "same_as_main": facts.same_as_main,
         "evaluation": facts.evaluation, "compared": compared, "scorer": next(iter(compared), ""),

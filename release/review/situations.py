@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
+from checks.decision.policy import Change
+from checks.decision.policy_judgement import PolicyJudgement
 from checks.errors import MachineRefused, ParamsRefused
 from checks.formats.evaluation_reports import Interval
 from checks.formats.verdict import Finding, Status, Verdict
@@ -27,7 +29,7 @@ def of_facts(facts: Facts, against: "Sequence[Score]", uncompared: str) -> Situa
         uncompared=uncompared,
         quarantined=None if facts.held_back is None else (facts.held_back.name, facts.held_back.why),
         refused=_refused(facts), of=_kind(facts), behind=facts.behind, unrun=facts.unrun, void=_void(facts),
-        missing=facts.missing, off_branch=off_branch(facts), weaker=becomes(facts),
+        missing=facts.missing, off_branch=off_branch(facts), weaker=becomes(facts.changes),
         waits=bool(judgement and judgement.waits),
         change=facts.changes[0].text if facts.changes else "", why_policy=judgement.headline if judgement else "",
     )  # fmt: skip
@@ -55,9 +57,22 @@ def of_release(version: str, status: Status, quarantined: str | None) -> Situati
     )
 
 
-def becomes(facts: Facts) -> str:
+def of_judgement(judgement: PolicyJudgement) -> Situation:
+    """The situation of the work tree's verdict under the policy of a target branch too."""
+    own, target = of_verdict(judgement.own), judgement.target
+    decided = of_verdict(target) if target and judgement.own.status == "pass" else own
+    return decided._replace(
+        target=judgement.ref, status=judgement.status, own=own.status, waits=judgement.waits,
+        weaker=becomes(judgement.changes), change=judgement.changes[0].text if judgement.changes else "",
+        why_policy=judgement.headline,
+    )  # fmt: skip
+
+
+def becomes(changes: Sequence[Change]) -> str:
     """What a merge does to the policy, such as "2 gates become weaker for everybody"."""
-    gates, places = len(facts.weakened), sum(change.needs_approval for change in facts.changes)
+    weaker = [change.path for change in changes if change.kind in ("weaker", "removed")]
+    gates = len({path.split(".")[1] for path in weaker if path.startswith("gates.")})
+    places = sum(change.needs_approval for change in changes)
     if gates:
         return f"{gates} gate{'s become' if gates > 1 else ' becomes'} weaker for everybody"
     return f"the policy changes in {places} place{'s' * (places > 1)} for everybody"
