@@ -1,5 +1,6 @@
 """The mark, headline and next step of each situation: what a stranger does after five seconds."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -9,7 +10,7 @@ import pytest
 from checks.formats.verdict import Finding, Verdict
 from release.cli import tables
 from release.pages.figures import typeset, without_p
-from release.review import advice, metrics, pairs, side_by_side, situations
+from release.review import advice, metrics, pairs, side_by_side, situations, templates
 from release.review.advice import Refused, Situation, Standing
 from release.review.comparison import Metric, SideFacts
 from release.review.metrics import SuiteScore
@@ -188,6 +189,16 @@ def test_what_a_model_forgot_is_one_line_with_what_is_allowed(
     found = _verdict(_finding(gate[0], **{**_FORGOT, **figures, "bound": gate[1]}))
     score = SuiteScore("english", "bits-per-byte", own, (("base", base),), {}, less)
     assert [row.words.markdown for row in metrics.forgot(found, [score])] == [said]
+
+
+def test_a_card_shows_suites_beside_the_base_with_what_is_allowed() -> None:
+    found = _verdict(_finding("remembers", **{**_FORGOT, "value": 0.0617, "low": 0.0551, "high": 0.0687, "bound": 0.1}))
+    row = metrics.forgot(found, [SuiteScore("english", "bits-per-byte", 1.16, (("base", 1.098),), {}, True)])[0]
+    facts = SimpleNamespace(kept=[row], suites=SimpleNamespace(suites={"english": SimpleNamespace(samples=24)}))
+    card = templates.environment("release.cards").get_template("cards.md.jinja").make_module({}).suites(facts)
+    assert card.strip().splitlines()[-1] == (
+        "| `english` | `bits-per-byte` | 24 | 1.098 | 1.160 | ▼ 5.6 % (+5.0 to +6.3) | 9.1 |"
+    )
 
 
 @pytest.mark.parametrize(

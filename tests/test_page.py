@@ -125,8 +125,10 @@ def test_a_page_has_the_commands_to_try_verify_and_leave_it(site: Site) -> None:
 def test_a_release_in_quarantine_is_so_first_and_nobody_is_told_to_run_it(site: Site) -> None:
     shown, index = rendered(site, "v0.3.0"), rendered(site, "index")
     first = f"🚫 Quarantined: {page_tree.BAD}"
+    todo = "<strong>Do:</strong> run another release."
     assert first in shown.partition("<nav")[0]
     assert "verdict pass" not in shown.partition("<nav")[0]
+    assert todo in shown.partition("<nav")[0]
     assert "docker run" not in shown.partition('id="evidence"')[0]
     assert first in index
 

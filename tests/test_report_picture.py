@@ -1,4 +1,4 @@
-"""The comment as a reader sees it: rendered, on a desktop and on a phone, by a browser. The pictures are to be looked at."""
+"""The comment as a reader sees it: rendered, on a tablet and on a phone, by a browser. The pictures are to be looked at."""
 
 import re
 import struct
@@ -26,7 +26,7 @@ pre { background: #f6f8fa; padding: 16px; overflow: auto } pre code { background
 """
 # A window is never narrower than 500: the page is.
 MEASURE = "<script>document.title = 'wide=' + document.querySelector('main').scrollWidth</script>"
-WIDTHS = {"desktop": 900, "phone": 390}
+WIDTHS = {"tablet": 768, "phone": 390}
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +43,7 @@ def test_a_comment_can_be_looked_at(name: str, browser: str, tmp_path: Path) -> 
     for where, width in WIDTHS.items():
         page, picture = tmp_path / f"{where}.html", tmp_path / f"{name}-{where}.png"
         view = '<meta name="viewport" content="width=device-width">'
-        opened = body if where == "desktop" else body.replace("<details>", "<details open>")
+        opened = body if where == "tablet" else body.replace("<details>", "<details open>")
         page.write_text(
             f'<!doctype html><meta charset=utf-8>{view}<style>{STYLE}</style><main style="width:{width - 32}px">{opened}</main>'
         )

@@ -30,6 +30,11 @@ class Kept(NamedTuple):
         return Words(f"{self.change} ({self.interval})" if self.change else "–")
 
     @property
+    def allowance(self) -> Words:
+        """The allowed loss; a dash if no gate allows one."""
+        return Words(self.allowed or "–")
+
+    @property
     def words(self) -> Words:
         """Name, change and allowance in a line; the interval where it contains no change."""
         allowed = f"{self.allowed} allowed" if self.allowed else ""
