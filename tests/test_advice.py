@@ -26,7 +26,7 @@ _BETTER = Standing("main", "better", 0.1, 0.056, 0.142, 0.1)
 _WORSE = Standing("main", "worse", -0.3, -0.361, -0.233, 0.1)
 _WITHIN = Standing("main", "worse", -0.04, -0.068, -0.011, 0.1)
 _OPEN = _finding(status="inconclusive", rows_needed=400)
-_PASS = Situation(status="pass", own="pass", gates=7)
+_PASS = Situation(status="pass", own="pass")
 
 # The fifteen situations of strangers before the comment, but for drifted traffic, which `watch` tells; then all others.
 SITUATIONS: dict[str, tuple[Situation, str, str, str, bool]] = {
@@ -195,8 +195,8 @@ def test_a_card_shows_suites_beside_the_base_with_what_is_allowed() -> None:
     found = _verdict(_finding("remembers", **{**_FORGOT, "value": 0.0617, "low": 0.0551, "high": 0.0687, "bound": 0.1}))
     row = metrics.forgot(found, [SuiteScore("english", "bits-per-byte", 1.16, (("base", 1.098),), {}, True)])[0]
     facts = SimpleNamespace(kept=[row], suites=SimpleNamespace(suites={"english": SimpleNamespace(samples=24)}))
-    card = templates.environment("release.cards").get_template("cards.md.jinja").make_module({}).suites(facts)
-    assert card.strip().splitlines()[-1] == (
+    card = templates.environment("release.cards").get_template("cards.md.jinja").make_module({})
+    assert vars(card)["suites"](facts).strip().splitlines()[-1] == (
         "| `english` | `bits-per-byte` | 24 | 1.098 | 1.160 | ▼ 5.6 % (+5.0 to +6.3) | 9.1 |"
     )
 

@@ -592,6 +592,6 @@ def test_a_reason_is_one_printable_line(run: Path, document: dict) -> None:
     evidence_tree.earlier(run, "production")
     evidence_tree.evaluated(run, params, [evidence_tree.predict(row, True) for row in evidence_tree.rows("test", 40)])
     _evaluation(references__production=change)(run)
-    shown = tables.verdict(_verdict(run, params))
+    shown = tables.findings(_verdict(run, params))
     assert "gone ✓ all is well\N{REPLACEMENT CHARACTER}[2J" in shown
     assert len(shown.splitlines()) == 1 + len(params.gates)

@@ -8,7 +8,7 @@ the release page and ``--json`` show what it returns. The mark says what the rea
 from typing import Literal, NamedTuple
 
 from checks.formats.verdict import Finding, Status
-from release.pages.figures import points, without_p
+from release.pages.figures import without_p
 from release.review.words import Prose, Words
 
 Mark = Literal["✅", "⚠️", "❌", "🚫"]
@@ -49,7 +49,7 @@ class Situation(NamedTuple):
     """What decides the mark.
 
     ``held``: every gate was evaluated again, and the record is that of these files. ``status``: under every policy that
-    counts; ``own``: under the work tree's alone. ``failing``: the gates that decided. ``gates``: how many there are.
+    counts; ``own``: under the work tree's alone. ``failing``: the gates that decided.
     ``standings``: main first. ``uncompared``: why main's answers could not be compared. ``quarantined``: version and
     reason. ``refused`` with ``of`` "data" or "parameters": the splits or params.yaml were refused. ``behind``: commits
     of ``target`` that this branch lacks, if they change what decides. ``unrun``: parameters that no run had.
@@ -63,7 +63,6 @@ class Situation(NamedTuple):
     held: bool = True
     status: Status | None = None
     own: Status | None = None
-    gates: int = 0
     failing: tuple[Finding, ...] = ()
     standings: tuple[Standing, ...] = ()
     uncompared: str = ""
@@ -328,9 +327,3 @@ def _beside(situation: Situation) -> Words:
         return Words("")
     said = {"alike": " · no difference to main is shown", "absent": " · main has no model yet"}
     return Words(said.get(main.how, ""))
-
-
-def shown(standing: Standing) -> str:
-    """The difference as a mark and points."""
-    mark = {"better": "▲", "worse": "▼"}.get(standing.how, "≈")
-    return f"{mark} {points(standing.value)}"

@@ -51,16 +51,19 @@ def of_report(report: SuitesReport | None, verdict: Verdict) -> Iterator[Kept]:
             yield row(verdict, name, metric, (base.get(metric), own), not is_bounded(suite.kind))
 
 
-def _gate(verdict: Verdict | None, suite: str, metric: str) -> Finding | None:
-    findings = verdict.findings if verdict else ()
-    wanted = (suite, metric, "base", None)
-    return next((each for each in findings if (each.suite, each.metric, each.against, each.slice) == wanted), None)
+def gate(verdict: Verdict | None, against: str, metric: str | None, suite: str | None = None) -> Finding | None:
+    """The finding about all rows of ``suite`` (None: the test rows) by ``metric`` against the model ``against``."""
+    wanted = (against, metric, suite, None)
+    for finding in verdict.findings if verdict else ():
+        if (finding.against, finding.metric, finding.suite, finding.slice) == wanted:
+            return finding
+    return None
 
 
-def _bounds(gate: Finding | None) -> tuple[float, float, float] | None:
-    if gate is None or gate.value is None or gate.low is None or gate.high is None:
+def _bounds(finding: Finding | None) -> tuple[float, float, float] | None:
+    if finding is None or finding.value is None or finding.low is None or finding.high is None:
         return None
-    return gate.value, gate.low, gate.high
+    return finding.value, finding.low, finding.high
 
 
 def is_bounded(kind: str) -> bool:
@@ -82,15 +85,15 @@ def row(
     A loss is written in per cent of the base's, a share in points, any other scale as it is.
     """
     base, own = means
-    gate = _gate(verdict, suite, metric)
-    bounds = bounds or _bounds(gate)
+    finding = gate(verdict, "base", metric, suite)
+    bounds = bounds or _bounds(finding)
     scale, unit, how = 1.0, "", "+.2f"
     if less_is_better and base:
         scale, unit, how = 100 / base, " %", "+.1f"
     elif base is not None and 0 <= base <= 1 and 0 <= own <= 1:
         scale, unit, how = 100.0, " points", "+.1f"
-    allows = gate is not None and gate.bound is not None and gate.kind in _ALLOWING
-    allowed = f"{round(abs(gate.bound or 0) * scale, 1 if unit else 3):g}" if gate and allows else ""
+    allows = finding is not None and finding.bound is not None and finding.kind in _ALLOWING
+    allowed = f"{round(abs(finding.bound or 0) * scale, 1 if unit else 3):g}" if finding and allows else ""
     if bounds is None:
         return Kept(suite, metric, base, own, "", "", allowed)
     value, low, high = bounds

@@ -243,8 +243,7 @@ def _score(facts: Facts, found: EvaluationReport, name: str, scorer: str) -> Sco
 
 
 def _of_gate(facts: Facts, name: str, scorer: str) -> Interval | None:
-    for each in facts.verdict.findings if facts.verdict else ():
-        is_it = (each.against, each.metric, each.slice, each.suite) == (name, scorer, None, None)
-        if is_it and each.value is not None and each.low is not None and each.high is not None:
-            return Interval(value=each.value, low=each.low, high=each.high, n=each.n or 0)
-    return None
+    found = kept.gate(facts.verdict, name, scorer)
+    if found is None or found.value is None or found.low is None or found.high is None:
+        return None
+    return Interval(value=found.value, low=found.low, high=found.high, n=found.n or 0)

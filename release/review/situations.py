@@ -8,6 +8,7 @@ from checks.decision.policy_judgement import PolicyJudgement
 from checks.errors import MachineRefused, ParamsRefused
 from checks.formats.evaluation_reports import Interval
 from checks.formats.verdict import Finding, Status, Verdict
+from release.review import kept
 from release.review.advice import Refused, Situation, Standing
 from release.review.facts import Facts
 from release.review.words import Prose, Words
@@ -24,7 +25,7 @@ def of_facts(facts: Facts, against: "Sequence[Score]", uncompared: str) -> Situa
     scorer = next(iter(facts.evaluation.models["candidate"].metrics)) if facts.evaluation else None
     return Situation(
         target=facts.target.ref, held=facts.state == "held", status=facts.status,
-        own=verdict.status if verdict else None, gates=len(verdict.findings) if verdict else 0,
+        own=verdict.status if verdict else None,
         failing=failing(facts), standings=tuple(_standing(score, verdict, scorer) for score in against),
         uncompared=uncompared,
         quarantined=None if facts.held_back is None else (facts.held_back.name, facts.held_back.why),
@@ -41,10 +42,10 @@ def of_verdict(verdict: Verdict) -> Situation:
     scorer = next(
         (finding.metric for finding in verdict.findings if finding.against == "main" and finding.metric), None
     )
-    gates = [_gate(verdict, name, scorer) for name in ("main", "production")]
+    gates = [kept.gate(verdict, name, scorer) for name in ("main", "production")]
     standings = [_compared(gate.against or "", gate, gate) for gate in gates if gate and gate.value is not None]
     return Situation(
-        place="work tree", status=verdict.status, own=verdict.status, gates=len(verdict.findings),
+        place="work tree", status=verdict.status, own=verdict.status,
         failing=tuple(sorted(undone, key=lambda finding: finding.status != verdict.status)),
         standings=tuple(standings),
     )  # fmt: skip
@@ -139,7 +140,7 @@ def _standing(score: "Score", verdict: Verdict | None, scorer: str | None) -> St
     """How the model stands beside that of ``score``: by the bounds of the gate that compares both, if one does."""
     if score.how in ("absent", "same-model"):
         return Standing(score.name, "absent" if score.how == "absent" else "same")
-    gate = _gate(verdict, score.name, scorer) if verdict else None
+    gate = kept.gate(verdict, score.name, scorer)
     figures = gate if gate and gate.value is not None else score.difference or score.of_gate
     return Standing(score.name, "unknown") if figures is None else _compared(score.name, figures, gate)
 
@@ -149,16 +150,3 @@ def _compared(name: str, figures: Finding | Interval, gate: Finding | None) -> S
     allowed = -gate.bound if gate and gate.bound is not None and gate.bound <= 0 else None
     how: Literal["better", "worse", "alike"] = "better" if low > 0 else "worse" if high < 0 else "alike"
     return Standing(name, how, value, low, high, allowed)
-
-
-def _gate(verdict: Verdict, name: str, scorer: str | None) -> Finding | None:
-    """The finding about all test rows against the model ``name``, by ``scorer``."""
-    wanted = (name, scorer, None, None)
-    return next(
-        (
-            finding
-            for finding in verdict.findings
-            if (finding.against, finding.metric, finding.slice, finding.suite) == wanted
-        ),
-        None,
-    )
