@@ -262,7 +262,7 @@ def test_a_typing_error_in_a_key_is_named_with_the_key_that_was_meant(made: dict
 def test_a_branch_is_not_blamed_for_what_main_changed_nor_given_what_main_gained(made: dict[str, Report]) -> None:
     behind, same = made["behind"].parts[0].markdown, made["same"].parts[0].markdown
     assert "- **Changed:** `train.learning_rate` `0.004` → `0.002` · rules unchanged\n" in behind
-    assert "git fetch && git merge main\ngit checkout --ours dvc.lock reports" in behind
+    assert "git fetch && git merge main\ngit checkout --ours code.lock dvc.lock reports" in behind
     assert "- **Changed:** no parameter · rules unchanged\n" in same
     assert "▲" not in same
     assert "changed against main" not in made["same"].markdown

@@ -108,7 +108,7 @@ class _Row(NamedTuple):
     todo: str
 
 
-_RUN = "run `./lockstep run`, commit `dvc.lock` and `reports/`, and push."
+_RUN = "run `./lockstep run`, commit `code.lock`, `dvc.lock` and `reports/`, and push."
 _SHIPS = "These weights are released as they are: nothing is trained again."
 TABLE: dict[Name, _Row] = {
     "quarantined": _Row(
@@ -129,7 +129,8 @@ TABLE: dict[Name, _Row] = {
         "what {target} is now.{gates_here}",
         "run these two lines: your side of the record stays, and the next run makes it anew." + _UNDER
         + "```bash\ngit fetch && git merge {merged}\n"
-        "git checkout --ours dvc.lock reports && git add dvc.lock reports && git commit --no-edit && git push\n```",
+        "git checkout --ours code.lock dvc.lock reports && git add code.lock dvc.lock reports "
+        "&& git commit --no-edit && git push\n```",
     ),
     "not-run": _Row(
         "🚫", "Not run yet: {unrun} changed since the last run", "The record is of a run with other parameters.", _RUN
@@ -162,8 +163,8 @@ TABLE: dict[Name, _Row] = {
     ),
     "not-on-branch": _Row(
         "🚫", "Pass, and the record is not on the branch", "{off_branch}",
-        "find out why `./lockstep record` did not commit it, and run again; or commit `dvc.lock` and `reports/` from "
-        "here, and push.",
+        "find out why `./lockstep record` did not commit it, and run again; or commit `code.lock`, `dvc.lock` and "
+        "`reports/` from here, and push.",
     ),
     "uncompared": _Row(
         "⚠️", "Pass, not compared with {main}", "Of {main}: {uncompared}.",
@@ -177,7 +178,7 @@ TABLE: dict[Name, _Row] = {
     "better": _Row("✅", "Pass · better than {better}", "", f"merge it. {_SHIPS}"),
     "pass": _Row("✅", "Pass{beside}", "", f"merge it. {_SHIPS}"),
 }  # fmt: skip
-_COMMIT = "commit `dvc.lock` and `reports/` with the change that made them, and open a pull request."
+_COMMIT = "commit `code.lock`, `dvc.lock` and `reports/` with the change that made them, and open a pull request."
 # What is done elsewhere than in a pull request, where that is something else.
 _ELSEWHERE: dict[tuple[Place, Name], str] = {
     ("release", "quarantined"): "run another release.",

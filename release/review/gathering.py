@@ -37,7 +37,7 @@ from release.review.facts import Facts, Target
 from release.review.sides import at
 
 _DATA = ("fetch", "prepare", "validate")
-_DECIDE = (layout.PARAMS.as_posix(), layout.PIPELINE.as_posix(), layout.LOCK.as_posix())
+_DECIDE = tuple(path.as_posix() for path in (layout.PARAMS, layout.PIPELINE, layout.CODE_LOCK, layout.LOCK))
 _HEAVY = (layout.BASE, layout.RAW, layout.ADAPTER, layout.MERGED)
 M = TypeVar("M", bound=BaseModel)
 
