@@ -1,21 +1,23 @@
-"""How often `lockstep watch` errs: years of windows in which nothing changed, and windows with planted changes.
+"""How often `lockstep watch` errs: windows in which nothing changed, and windows with planted changes.
 
-    python -m benchmarks.watch [--years 6] [--runs 40] [--seed 20261126]
+    python -m benchmarks.watch [--windows 100] [--runs 20] [--seed 20261126]
 
 Prints Markdown tables. Asks the real questions (release/monitoring) of the default data: a request is a row's text, its
-label is the service. Each window is drawn anew, without replacement, and compared with other rows. Requests of another
-kind are about services that the reference has none of, or the first lines of docstrings of Python's standard library. A
-stand-in for the model is right about nine of ten labels; it fails 0.3 % of requests. Needs data/splits: `./lockstep run
-prepare`.
+label is the service. There are 400 users, each with services of their own, who ask in sessions about one service. In
+some weeks all of them come, in others a random third. Their mean is the reference's shares of services. Requests of
+another kind are about services that the reference has none of, or the first lines of docstrings of Python's standard
+library. A stand-in for the model is right about nine of ten labels; it fails 0.3 % of requests. Needs data/splits:
+`./lockstep run prepare`.
 """
 
 import argparse
 import ast
 import sys
 import sysconfig
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import chain, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,12 +28,12 @@ from checks import files, layout
 from checks.config.monitor import Monitor
 from checks.formats import captures
 from checks.formats.captures import Capture
-from checks.formats.watch_report import WatchFinding
 from checks.rows import Row
 from checks.scorers.exact_match import ExactMatch
 from checks.stats import intervals
+from checks.stats.drift import Text
 from release.monitoring import answers, asked, service, window
-from release.monitoring.answers import Answered, Reference
+from release.monitoring.answers import Answered, Reference, Windows
 from release.monitoring.asked import Asked
 from release.monitoring.window import Traffic
 
@@ -41,15 +43,37 @@ WINDOWS = 52
 SIZES = (200, 1000)  # requests of a window
 REFERENCE = 2000  # rows that a window is compared with; as many answers as the default's test split
 ANSWERS = 1000
+USERS, CONCENTRATION = 400, 5.0  # and of the Dirichlet distribution of a user's services
 RIGHT, FAILED, SLOW = 0.9, 0.003, 0.02
 BEGAN = datetime(2026, 3, 2, tzinfo=UTC)
 
 
 class Request(NamedTuple):
-    """A text, and the label that is right."""
+    """A text, the label that is right, who asked, and when: in days since the window began."""
 
     text: str
     label: str
+    user: str = ""
+    day: float = 0.0
+
+
+class Habits(NamedTuple):
+    """How requests come. ``session``: requests of one, on average. ``share``: of the users, that come in a week.
+
+    Where all come, each session has a key of its own: that of a user would say less than is known here.
+    """
+
+    name: str
+    session: float = 1.0
+    share: float = 1.0
+
+
+HABITS = (
+    Habits("independent requests"),
+    Habits("sessions of 1.5 requests", 1.5),
+    Habits("sessions of 3", 3.0),
+    Habits("a random third of the users each week", 1.0, 1 / 3),
+)
 
 
 class Change(NamedTuple):
@@ -95,7 +119,11 @@ class World:
     """All requests: of services that the reference knows, and of others."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
-        each = {row.prompt: Request(row.prompt, row.messages[0].content.rpartition(" ")[2]) for row in rows}
+        each = {
+            row.prompt: Request(row.prompt, row.messages[0].content.rpartition(" ")[2])
+            for row in rows
+            if row.messages[0].role == "system"
+        }
         services = Counter(request.label for request in each.values())
         ordered = [name for name, _ in services.most_common()]
         strange = set(ordered[1::3])  # a third of them, small and large ones
@@ -105,25 +133,35 @@ class World:
         self.commonest = next(name for name in ordered if name not in strange)
         self.labels = sorted({request.label for request in self.known})
 
-    def apart(self, random: Any) -> tuple[list[Request], list[Request]]:
-        """Requests of the reference, and all others, in no order."""
-        places = random.permutation(len(self.known))
-        return [self.known[i] for i in places[:REFERENCE]], [self.known[i] for i in places[REFERENCE:]]
+        self.texts = {label: [request for request in self.known if request.label == label] for label in self.labels}
+        self.shares = np.array([len(self.texts[label]) / len(self.known) for label in self.labels])
+        random = np.random.default_rng(0)
+        self.users = random.dirichlet(CONCENTRATION * self.shares, USERS) + 1e-9
+        for _ in range(50):  # until their mean is the shares of the rows
+            self.users *= self.shares / self.users.mean(axis=0)
+            self.users /= self.users.sum(axis=1, keepdims=True)
 
-    def window(self, rest: Sequence[Request], change: Change, size: int, random: Any) -> list[Request]:
-        """Requests of a window, of ``rest``, without one twice."""
-        rest = [rest[i] for i in random.permutation(len(rest))]
-        strange = [
-            pool[i]
-            for pool, share in ((self.other, change.other), (self.foreign, change.foreign))
-            for i in random.choice(len(pool), round(share * size), replace=False)
-        ]
-        if change.grown:
-            share = sum(request.label == self.commonest for request in self.known) / len(self.known)
-            wanted = round((1 + change.grown) * share * size)
-            ours = [request for request in rest if request.label == self.commonest][:wanted]
-            return ours + [request for request in rest if request.label != self.commonest][: size - len(ours)]
-        return rest[: size - len(strange)] + strange
+    def rows(self, random: Any) -> list[Request]:
+        """Rows of a reference, without one twice."""
+        return [self.known[i] for i in random.permutation(len(self.known))[:REFERENCE]]
+
+    def window(self, change: Change, size: int, random: Any, habits: Habits = HABITS[0]) -> list[Request]:
+        """Requests of a window, in order of time."""
+        users, requests = random.permutation(USERS)[: round(habits.share * USERS)], list[Request]()
+        while len(requests) < size:
+            user, kind, day = random.choice(users), random.random(), random.random() * MONITOR.window_days
+            key = f"{user}" if habits.share < 1 else f"s{random.integers(2**62)}"
+            shares = self.users[user]
+            if change.grown:
+                shares = shares * np.where(np.array(self.labels) == self.commonest, 1 + change.grown, 1.0)
+                shares /= shares.sum()
+            pool = self.texts[self.labels[random.choice(len(self.labels), p=shares)]]
+            if kind < change.foreign + change.other:
+                pool = self.foreign if kind < change.foreign else self.other
+            for number in range(random.geometric(1 / habits.session)):
+                asked = pool[random.integers(len(pool))]
+                requests.append(asked._replace(user=key, day=min(day + number / 1440, MONITOR.window_days - 1e-6)))
+        return sorted(requests[:size], key=lambda request: request.day)
 
     def answer(self, request: Request, change: Change, random: Any) -> str:
         """The stand-in's answer."""
@@ -154,7 +192,7 @@ def reference_of(world: World, rows: Sequence[Request], random: Any) -> Referenc
     for number, request in enumerate(rows[:ANSWERS]):
         answer = world.answer(request, UNCHANGED, random)
         offline.append(Answered(f"t{number}", request.text, answer, request.text, float(answer == request.label)))
-    prompts = [(f"p{random.integers(2**62)}", request.text) for request in rows]
+    prompts = [Text(f"p{random.integers(2**62)}", request.text, request.text) for request in rows]
     return Reference(prompts, offline, frozenset(world.labels))
 
 
@@ -163,29 +201,31 @@ def traffic_of(world: World, requests: Sequence[Request], change: Change, random
     size, labels, captured = len(requests), dict[str, str](), list[Capture]()
     seconds = np.where(random.random(size) < SLOW, 20.0, random.exponential(1.0, size).clip(0.05, 9.0))
     failed = random.random(size) < change.failed
-    when = np.sort(random.random(size)) * MONITOR.window_days
-    for number, (request, day, took, broken) in enumerate(zip(requests, when, seconds, failed, strict=True)):
+    for number, (request, took, broken) in enumerate(zip(requests, seconds, failed, strict=True)):
         answer, name = world.answer(request, change, random), f"r{random.integers(2**62)}"
         if number % 5 == 0:
             labels[name] = request.label
-        captured.append(_capture(name, request, None if broken else answer, began + timedelta(days=float(day)), took))
+        time = began + timedelta(days=request.day)
+        captured.append(_capture(name, request, None if broken else answer, time, took))
     return Traffic(tuple(captured), labels, ())
 
 
-def questions(traffic: Traffic, reference: Reference) -> list[Asked]:
-    """What `lockstep watch` asks of them."""
-    levels, served = asked.levels(MONITOR), window.answered(traffic, SCORER)
+def questions(traffic: Traffic, earlier: Sequence[Traffic], reference: Reference, *, keyed: bool) -> list[Asked]:
+    """What `lockstep watch` asks of them. ``keyed``: requests have user keys."""
+    served, *before = (
+        window.answered(each if keyed else _without_keys(each), SCORER)
+        for each in (traffic, *earlier[: window.EARLIER])
+    )
+    levels = asked.levels(MONITOR)
     return [
         *service.questions(traffic.requests, MONITOR.objectives, levels),
-        *answers.questions(served, reference, MONITOR, levels),
+        *answers.questions(Windows(served, before, keyed), reference, MONITOR, levels),
     ]
 
 
-def findings(world: World, change: Change, size: int, random: Any) -> tuple[WatchFinding, ...]:
-    """The findings of one window of ``size`` requests."""
-    rows, rest = world.apart(random)
-    traffic = traffic_of(world, world.window(rest, change, size, random), change, random, BEGAN)
-    return asked.findings(questions(traffic, reference_of(world, rows, random)), MONITOR.alpha)
+def _without_keys(traffic: Traffic) -> Traffic:
+    requests = tuple(each.model_copy(update={"user_key": None}) for each in traffic.requests)
+    return traffic._replace(requests=requests)
 
 
 def _capture(name: str, request: Request, answer: str | None, time: datetime, seconds: float) -> Capture:
@@ -196,6 +236,7 @@ def _capture(name: str, request: Request, answer: str | None, time: datetime, se
         output_messages=() if answer is None else (says,), status=500 if answer is None else 200,
         error="500" if answer is None else None, seconds=float(seconds), seconds_to_first_token=None,
         environment="production", redactions={}, sampled_share=1.0,
+        user_key=request.user,
     )  # fmt: skip
 
 
@@ -203,53 +244,90 @@ def _text(content: str) -> captures.Part:
     return captures.Part.model_construct(type="text", content=content)
 
 
-def same(world: World, years: int, sizes: Sequence[int], seed: int) -> Iterator[str]:
+class Case(NamedTuple):
+    """What `lockstep watch` knows: ``earlier`` windows, and whether requests have user keys."""
+
+    name: str
+    earlier: int
+    keyed: bool
+
+
+CASES = (
+    Case("first week", 0, keyed=False),
+    Case("first week, user keys", 0, keyed=True),
+    Case("8 weeks before", 8, keyed=False),
+    Case("8 weeks before, user keys", 8, keyed=True),
+)
+
+
+def failing(world: World, change: Change, habits: Habits, size: int, random: Any) -> dict[str, set[str]]:
+    """By case, the findings that fail in one window."""
+    reference = reference_of(world, world.rows(random), random)
+    weeks = [BEGAN - timedelta(weeks=number) for number in range(1, window.EARLIER + 1)]
+    now = traffic_of(world, world.window(change, size, random, habits), change, random, BEGAN)
+    earlier = [
+        traffic_of(world, world.window(UNCHANGED, size, random, habits), UNCHANGED, random, week) for week in weeks
+    ]
+    return {
+        case.name: {
+            each.name
+            for each in asked.findings(
+                questions(now, earlier[: case.earlier], reference, keyed=case.keyed), MONITOR.alpha
+            )
+            if each.status == "fail"
+        }
+        for case in CASES
+    }
+
+
+def same(world: World, windows: int, sizes: Sequence[int], seed: int) -> Iterator[str]:
     """Nothing changed: any alarm is a false one."""
-    yield "| requests in a window | windows | false alarms | 95 % interval | a year | by which finding | pass |"
-    yield "| ---: | ---: | ---: | --- | ---: | --- | ---: |"
-    for size in sizes:
-        random, alarms, by, passed = np.random.default_rng([seed, size]), [], Counter[str](), 0
-        for _ in tqdm(range(years * WINDOWS), desc=f"unchanged, {size}", file=sys.stderr):
-            found = findings(world, UNCHANGED, size, random)
-            failing = [each.name for each in found if each.status == "fail"]
-            alarms.append(float(bool(failing)))
-            by.update(failing)
-            passed += all(each.status == "pass" for each in found)
-        share = intervals.mean_interval(alarms, [str(i) for i in range(len(alarms))], 0.95)
-        names = ", ".join(f"{name} {count}" for name, count in by.most_common()) or "none"
-        yield (
-            f"| {size} | {len(alarms)} | {share.value:.2%} | {share.low:.2%} to {share.high:.2%} | "
-            f"{share.value * WINDOWS:.2f} | {names} | {passed / len(alarms):.0%} |"
-        )
+    yield "| requests | known | windows | false alarms | 95 % interval | by which finding |"
+    yield "| --- | --- | ---: | ---: | --- | --- |"
+    for place, (habits, size) in enumerate(product(HABITS, sizes)):
+        random, alarms = np.random.default_rng([seed, place]), defaultdict[str, list[set[str]]](list)
+        for _ in tqdm(range(windows), desc=f"unchanged, {habits.name}, {size}", file=sys.stderr):
+            for name, failed in failing(world, UNCHANGED, habits, size, random).items():
+                alarms[name].append(failed)
+        for name, sets in alarms.items():
+            share = intervals.mean_interval(
+                [float(bool(each)) for each in sets], [str(i) for i in range(windows)], 0.95
+            )
+            by = ", ".join(f"{each} {count}" for each, count in Counter(chain(*sets)).most_common()) or "none"
+            yield (
+                f"| {habits.name}, {size} a week | {name} | {windows} | {share.value:.1%} | {share.low:.1%} to "
+                f"{share.high:.1%} | {by} |"
+            )
 
 
-def planted(world: World, runs: int, sizes: Sequence[int], seed: int) -> Iterator[str]:
-    """How often the finding that should see a change fails, and how often the window does."""
-    yield f"| change | finding | {' | '.join(f'{size} requests' for size in sizes)} |"
-    yield f"| --- | --- |{' ---: |' * len(sizes)}"
-    for number, change in enumerate(CHANGES):
-        cells = []
-        for size in sizes:
-            random, seen = np.random.default_rng([seed, number, size]), 0
-            for _ in tqdm(range(runs), desc=f"{change.name}, {size}", file=sys.stderr):
-                found = findings(world, change, size, random)
-                seen += any(each.status == "fail" and each.name == change.finding for each in found)
-            cells.append(f"{seen / runs:.0%}")
-        yield f"| {change.name} | {change.finding} | {' | '.join(cells)} |"
+def planted(
+    world: World, runs: int, sizes: Sequence[int], seed: int, changes: Sequence[Change], every: Sequence[Habits]
+) -> Iterator[str]:
+    """How often the finding that should see a change fails."""
+    yield f"| change | finding | requests | {' | '.join(case.name for case in CASES[1:])} |"
+    yield f"| --- | --- | --- |{' ---: |' * len(CASES[1:])}"
+    for place, (change, habits, size) in enumerate(product(changes, every, sizes)):
+        random, seen = np.random.default_rng([seed, place, 1]), Counter[str]()
+        for _ in tqdm(range(runs), desc=f"{change.name}, {habits.name}, {size}", file=sys.stderr):
+            failed = failing(world, change, habits, size, random)
+            seen.update(name for name, names in failed.items() if change.finding in names)
+        cells = " | ".join(f"{seen[case.name] / runs:.0%}" for case in CASES[1:])
+        yield f"| {change.name} | {change.finding} | {habits.name}, {size} a week | {cells} |"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print both tables."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--years", type=int, default=6, help="years of windows without a change, of each size")
-    parser.add_argument("--runs", type=int, default=40, help="windows of each planted change")
+    parser.add_argument("--windows", type=int, default=100, help="windows without a change, of each kind")
+    parser.add_argument("--runs", type=int, default=20, help="windows of each planted change")
     parser.add_argument("--seed", type=int, default=20261126)
     options = parser.parse_args(arguments)
     world = world_of_splits()
     print(f"Seed {options.seed}; alpha {MONITOR.alpha:.2%} a window, {len(world.labels)} labels.")
     for name, table in {
-        "Nothing changed": same(world, options.years, SIZES, options.seed),
-        "Planted changes": planted(world, options.runs, SIZES, options.seed),
+        "Nothing changed": same(world, options.windows, SIZES[1:], options.seed),
+        "A new kind of request": planted(world, options.runs, SIZES[1:], options.seed, CHANGES[:3], HABITS),
+        "Other changes": planted(world, options.runs, SIZES, options.seed, CHANGES[3:], HABITS[:1]),
     }.items():
         print(f"\n### {name}\n")
         for line in table:

@@ -341,6 +341,8 @@ REFUSED = {
     "no weight above 0": (["http://x=0", "http://y=0"], 14, "write each as URL=WEIGHT, or none"),
     "a weight below 0": (["http://x=-1"], 14, "is no address of a server"),
     "no header": (["http://x", "--sticky", "a b"], 14, "--sticky: 'a b' is no name of a header"),
+    "a header of users without a secret": (["http://x", "--user-header", "X-User"], 14, "--user-header: needs --user-secret"),
+    "a short secret": (["http://x", "--user-secret", "short.txt"], 14, "short.txt: has 5 bytes; openssl rand -hex 32 > short.txt"),
     "a release": (["http://x", "--release", "latest"], 14, "'latest' is no digest"),
     "a provider": (["http://x", "--provider", "a/b"], 14, "--provider: 'a/b'"),
     "a collector": (["http://x", "--otlp", "http://u:secret@y"], 14, "--otlp: 'y' is no address"),
@@ -358,6 +360,7 @@ REFUSED = {
 def test_what_cannot_be_is_refused_before_anything_listens(case: str, tmp_path: Path) -> None:
     words, code, said = REFUSED[case]
     (tmp_path / "gateway.txt").write_text(f"{'a' * 64}  ada\nsk-plain\n")
+    (tmp_path / "short.txt").write_text("12345\n")
     from click.testing import CliRunner
 
     from release.cli import main

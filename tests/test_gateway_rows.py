@@ -140,6 +140,24 @@ def test_an_answer_that_broke_off_says_so() -> None:
     assert (found["gen_ai.output.messages"][0]["finish_reason"], found["error.type"]) == ("error", "upstream_error")
 
 
+def test_a_user_has_one_key_in_a_release_which_says_nothing_without_the_secret() -> None:
+    def key(body: Any, secret: bytes | None = b"s" * 32, **fields: Any) -> str | None:
+        return row(exchange(body, **fields), "staging", 0.5, secret).user_key
+
+    ada = key({"user": "ada@mail.example.org"}, release="1" * 12)
+    assert ada is not None
+    assert ada == key({"user": "ada@mail.example.org", "messages": []}, release="1" * 12)
+    assert ada == key({"safety_identifier": "ada@mail.example.org", "user": "x"}, release="1" * 12)
+    assert ada == key({}, user="ada@mail.example.org", release="1" * 12)  # of a header
+    others = [
+        key({"user": "bob"}, release="1" * 12), key({"user": "ada@mail.example.org"}, release="2" * 12),
+        key({"user": "ada@mail.example.org"}, b"t" * 32, release="1" * 12),
+    ]  # fmt: skip
+    assert len({ada, *others}) == 4
+    assert key({"user": "ada"}, None) is key({"user": 5}) is key({}) is key([]) is key(None) is None
+    assert "lockstep.user_key" not in stored({"user": "ada"})  # as rows were before there were keys
+
+
 def test_the_sample_is_the_stated_share_and_a_larger_one_holds_a_smaller_one() -> None:
     ids = [f"r{number}" for number in range(20_000)]
     some = {each for each in ids if sampled(each, 0.1)}

@@ -76,7 +76,7 @@ def requests(root: Path) -> list[dict[str, Any]]:
         {
             "time": SINCE + timedelta(minutes=40 * number), "prompt": row.prompt, "system": row.messages[0].content,
             "answer": row.reference if chance.random() < 0.75 else "sql", "status": 200, "seconds": 0.3 + 0.001 * number,
-            "finish": "stop", "id": f"request-{number}", "release": release(root), "share": 1.0,
+            "finish": "stop", "id": f"request-{number}", "release": release(root), "share": 1.0, "user": f"{number:016x}",
         }
         for number, row in enumerate(chance.sample(rows, 240))
     ]  # fmt: skip
@@ -95,7 +95,7 @@ def capture(root: Path, edit: Edit | None = None, name: str = "10-a-1.jsonl") ->
             output_messages=(_message(OutputMessage, "assistant", each["answer"], finish_reason=each["finish"]),)
             if each["status"] < 400 else (),
             error=None if each["status"] < 400 else str(each["status"]), environment="production",
-            seconds=each["seconds"], redactions={}, sampled_share=each["share"],
+            seconds=each["seconds"], redactions={}, sampled_share=each["share"], user_key=each["user"],
         )  # fmt: skip
         path = root / layout.CAPTURES / "production" / f"{each['time']:%Y-%m-%d}" / f"{each['time']:%H}-{name}"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -237,6 +237,66 @@ def test_what_changed_is_what_fails(root: Path, edit: Edit, code: int, expected:
     failing = [name for name, status in found.items() if status == "fail"]
     assert all(name in done.stderr for name in failing)
     assert len(done.stderr.splitlines()) == (code != 0)
+
+
+def _without_users(said: list[dict[str, Any]]) -> None:
+    for each in said:
+        each["user"] = None
+
+
+def _weeks(said: list[dict[str, Any]], weeks: int) -> None:
+    """As many weeks before, each with some of these requests."""
+    chance, now = random.Random(7), list(said)
+    for week in range(1, weeks + 1):
+        said += [
+            each | {"id": f"{each['id']}-{week}", "time": each["time"] - timedelta(weeks=week)}
+            for each in chance.sample(now, 160)
+        ]
+
+
+@pytest.mark.parametrize(("weeks", "status"), [(0, "inconclusive"), (2, "inconclusive"), (8, "fail")])
+def test_without_users_keys_a_change_is_an_alarm_once_usual_weeks_are_known(
+    root: Path, weeks: int, status: str
+) -> None:
+    def edit(said: list[dict[str, Any]]) -> None:
+        _without_users(said)
+        now = len(said)
+        _weeks(said, weeks)
+        _other_prompts(said[:now])
+
+    capture(root, edit)
+    done = lockstep(root, "watch", "production", *WINDOW)
+    report = files.read_json(root / "reports/watch/production.json", WatchReport)
+    prompts = next(each for each in report.findings if each.name == "prompts")
+    assert (prompts.status, done.exit_code) == (status, 10 if status == "fail" else 11), done.output
+    assert "bread" in prompts.reason
+    note = f"drift raises no alarm yet, because .* for 3 earlier windows of this release \\({weeks} captured so far\\)"
+    assert bool(re.search(note, " ".join(done.stdout.split()))) == (status == "inconclusive"), done.stdout
+    assert sum(name.startswith("window of") for name in report.reference) == weeks
+    if status == "fail":
+        assert "not those of the windows before" in prompts.reason
+
+
+def test_a_user_who_sends_half_of_the_requests_is_no_change(root: Path) -> None:
+    def edit(said: list[dict[str, Any]]) -> None:
+        _other_prompts(said)
+        for each in said[:120]:
+            each["user"] = "f" * 16
+
+    capture(root, edit)
+    lockstep(root, "watch", "production", *WINDOW)
+    assert statuses(root)["prompts"] == "inconclusive"
+
+
+def test_the_first_screen_says_what_happened_what_fails_and_what_to_do(root: Path) -> None:
+    capture(root, _other_prompts)
+    lines = lockstep(root, "watch", "production", *WINDOW).stdout.splitlines()
+    assert lines[0] == "production v0.1.0: what people ask has changed (answers have not been shown to be worse)"
+    assert lines[2].startswith("  ✗ prompts")
+    assert "  ✓ 8 other checks pass: " in "\n".join(lines)
+    assert " ".join(" ".join(lines).split()).endswith(
+        "What to do: label some of the requests and train: `./lockstep watch production --pr`. A rollback would not help."
+    )
 
 
 def test_evidently_gets_figures_of_window_and_reference_and_no_text(root: Path, tmp_path: Path) -> None:

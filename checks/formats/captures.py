@@ -10,7 +10,10 @@ redacted before a row is made. An example, one line in a file:
  "finish_reason": "stop"}], "gen_ai.usage.input_tokens": 11, "gen_ai.usage.output_tokens": 4,
  "http.response.status_code": 200, "error.type": null, "lockstep.request_id": "3f1c…", "lockstep.release":
  "2bf8835691b3", "lockstep.environment": "production", "lockstep.seconds": 0.31,
- "lockstep.seconds_to_first_token": null, "lockstep.redactions": {"email": 1}, "lockstep.sampled_share": 0.1}
+ "lockstep.seconds_to_first_token": null, "lockstep.redactions": {"email": 1}, "lockstep.sampled_share": 0.1,
+ "lockstep.user_key": "9b2d6c01f3a8e754"}
+
+``lockstep.user_key`` is there only where the gateway was told to make one.
 
 A file is ENVIRONMENT/YYYY-MM-DD/HH-WRITER-NUMBER.jsonl: rows of requests that ended in that hour (UTC); of those that
 `lockstep capture` took from other tools, requests that arrived in it. It is complete and never changed. While it is
@@ -86,8 +89,13 @@ class OutputMessage(InputMessage):
     finish_reason: Annotated[str, Field(min_length=1, max_length=40)]
 
 
-class Capture(Record):
-    """One request that ended, and its answer. Seconds count from the request's arrival at the gateway."""
+class Capture(Sparse):
+    """One request that ended, and its answer. Seconds count from the request's arrival at the gateway.
+
+    ``user_key``: tells requests of one user to one release from those of others, and says nothing else of a person.
+    """
+
+    sparse: ClassVar[frozenset[str]] = frozenset({"lockstep.user_key"})
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
@@ -109,6 +117,7 @@ class Capture(Record):
     seconds_to_first_token: Annotated[Seconds | None, Field(alias="lockstep.seconds_to_first_token")] = None  # streams
     redactions: Annotated[dict[str, Count], Field(alias="lockstep.redactions", default_factory=dict)]  # kind to number
     sampled_share: Annotated[float, Field(alias="lockstep.sampled_share", gt=0, le=1)]
+    user_key: Annotated[str | None, Field(alias="lockstep.user_key", pattern=r"^[0-9a-f]{16}$")] = None
 
     @property
     def prompt(self) -> str:

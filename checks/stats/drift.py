@@ -6,6 +6,12 @@
   classifier two-sample tests"). A test of the pooled scores of several folds would not.
 * Labels: Pearson's chi-square test of both samples. Labels too rare for it are pooled.
 
+Values come in clusters, such as the requests of one user. A whole cluster is in one half, and both tests use the
+variance between clusters: Obuchowski (1997, "Nonparametric analysis of clustered ROC curve data") for ranks, Rao and
+Scott (1984, "On chi-squared tests for multiway contingency tables") in their second-order form for labels. Where no
+cluster is known that is independent of the others, ``beside`` asks whether a window differs more from the windows
+before it than those differ from one another.
+
 Every figure has an interval and the effect that is seen with 80 % power.
 """
 
@@ -13,7 +19,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,13 +34,48 @@ _EXPECTED = 5.0  # answers in a cell of chi-square's table, if nothing changed
 _TERMS = 8
 _SEEN = 5  # texts that a term must be in before it is named
 
-Text = tuple[str, str]  # its id and what it says
+
+class Text(NamedTuple):
+    """A text. Texts of one ``cluster`` may depend on one another."""
+
+    id: str
+    text: str
+    cluster: str
+
+
+class Ordinary(NamedTuple):
+    """What a statistic was in ``windows`` windows in which nothing is known to have changed."""
+
+    mean: float
+    deviation: float  # of a further window from this mean
+    windows: int
+
+    @classmethod
+    def of(cls, statistics: Sequence[float]) -> Self:
+        """Of at least two windows."""
+        count = len(statistics)
+        return cls(float(np.mean(statistics)), float(np.std(statistics, ddof=1)) * math.sqrt(1 + 1 / count), count)
+
+    def p(self, statistic: float) -> float:
+        """Of the hypothesis that a window with at least this statistic is as the others."""
+        from scipy.special import stdtr
+
+        if not self.deviation:
+            return 1.0
+        return float(stdtr(self.windows - 1, (self.mean - statistic) / self.deviation))
+
+    def seen(self, level: float) -> float:
+        """The statistic that gives a p-value of ``level`` with 80 % power."""
+        from scipy.special import ndtri, stdtrit
+
+        return self.mean + float(stdtrit(self.windows - 1, 1 - level) + ndtri(POWER)) * self.deviation
 
 
 class Separation(NamedTuple):
     """How well a score tells ``n`` values of the window from ``m`` of the reference: AUC, 0.5 where not at all.
 
-    ``p``: of the hypothesis that it does not. ``terms``: what the classifier takes for typical of the window.
+    ``p``: of the hypothesis that it does not. ``design``: how many times the variance of as many independent values.
+    ``freedom``: degrees of freedom of that variance. ``terms``: what the classifier takes for typical of the window.
     """
 
     auc: float
@@ -44,21 +85,46 @@ class Separation(NamedTuple):
     n: int
     m: int
     sided: int
+    design: float
+    freedom: float
+    ordinary: Ordinary | None = None
     terms: tuple[str, ...] = ()
+
+    @property
+    def statistic(self) -> float:
+        """What is compared with ordinary windows."""
+        return self.auc if self.sided == 1 else abs(self.auc - 0.5)
 
     def detectable(self, level: float) -> float | None:
         """The AUC above 0.5 that is seen with 80 % power; None: none is."""
-        found = _quantiles(level / self.sided) * math.sqrt((self.n + self.m + 1) / (12 * self.n * self.m))
-        return found if found < 0.5 else None
+        variance = self.design * (self.n + self.m + 1) / (12 * self.n * self.m)
+        sees = self._quantiles(level) * math.sqrt(variance)
+        if self.ordinary is not None:
+            sees = max(sees, self.ordinary.seen(level) - (0.5 if self.sided == 1 else 0))
+        return sees if sees < 0.5 else None
 
     def needed(self, effect: float, level: float) -> int | None:
         """Values of the window that see ``effect`` with this reference; None: no number does."""
-        room = 12 * (effect / _quantiles(level / self.sided)) ** 2
+        if self.ordinary is not None and self.ordinary.seen(level) - (0.5 if self.sided == 1 else 0) > effect:
+            return None
+        room = 12 * (effect / self._quantiles(level)) ** 2 / self.design
         return math.ceil((self.m + 1) / (room * self.m - 1)) if room * self.m > 1 else None
+
+    def beside(self, earlier: Sequence["Separation"]) -> Self:
+        """The same, held against ``earlier`` windows: the larger of both p-values."""
+        ordinary = Ordinary.of([each.statistic for each in earlier])
+        return self._replace(p=max(self.p, ordinary.p(self.statistic)), ordinary=ordinary)
+
+    def _quantiles(self, level: float) -> float:
+        from scipy.special import ndtri, stdtrit
+
+        return float(stdtrit(self.freedom, 1 - level / self.sided) + ndtri(POWER))
 
 
 class Shift(NamedTuple):
-    """Pearson's chi-square test of labels; ``w`` is Cohen's effect size, ``size`` n m / (n + m) of the answers."""
+    """The chi-square test of labels; ``w`` is Cohen's effect size, ``size`` n m / (n + m) of as many independent
+    answers as tell what these do. ``freedom``: of the numerator and of the denominator.
+    """
 
     w: float
     low: float
@@ -66,53 +132,83 @@ class Shift(NamedTuple):
     p: float
     n: int
     m: int
-    freedom: int
+    freedom: tuple[float, float]
     size: float
+    statistic: float  # what is compared with ordinary windows: about normal
     moved: tuple[tuple[str, float, float], ...]  # label, its share in the window and in the reference: the largest
+    ordinary: Ordinary | None = None
 
     def detectable(self, level: float) -> float | None:
         """Cohen's w that is seen with 80 % power; None: none below 1 is."""
-        found = math.sqrt(self._noncentral(level) / self.size)
-        return found if found < 1 else None
+        sees = math.sqrt(self._noncentral(level) / self.size)
+        if self.ordinary is not None:
+            sees = max(sees, math.sqrt(max(0.0, self.ordinary.seen(level) ** 3 - self.freedom[0] / self.size)))
+        return sees if sees < 1 else None
 
     def needed(self, effect: float, level: float) -> int | None:
         """Answers of the window that see ``effect`` with this reference; None: no number does."""
-        size = self._noncentral(level) / effect**2
+        if self.ordinary is not None and self.ordinary.seen(level) ** 3 > effect**2:
+            return None
+        alike = self.n * self.m / (self.n + self.m) / self.size
+        size = self._noncentral(level) * alike / effect**2
         return math.ceil(size * self.m / (self.m - size)) if size < self.m else None
 
-    def _noncentral(self, level: float) -> float:
-        from scipy.special import chdtri, chndtrinc
+    def beside(self, earlier: Sequence["Shift"]) -> Self:
+        """The same, held against ``earlier`` windows: the larger of both p-values."""
+        ordinary = Ordinary.of([each.statistic for each in earlier])
+        return self._replace(p=max(self.p, ordinary.p(self.statistic)), ordinary=ordinary)
 
-        return float(chndtrinc(chdtri(self.freedom, level), self.freedom, 1 - POWER))
+    def _noncentral(self, level: float) -> float:
+        from scipy.special import chndtrinc, fdtri
+
+        freedom, below = self.freedom
+        return float(chndtrinc(freedom * fdtri(freedom, below, 1 - level), freedom, 1 - POWER))
 
 
 def separation(
-    window: NDArray[np.float64], reference: NDArray[np.float64], confidence: float, sided: int
-) -> Separation:
+    window: Sequence[float], reference: Sequence[float], clusters: tuple[Sequence[str], Sequence[str]],
+    confidence: float, sided: int,
+) -> Separation:  # fmt: skip
     """Whether values of the window rank higher (``sided`` 1) or otherwise (2) than the reference's; each not empty.
 
-    The interval is DeLong's (1988), each end at ``confidence``.
+    ``clusters``: of the values of both. The interval is Obuchowski's, each end at ``confidence``.
     """
-    from scipy.stats import mannwhitneyu, norm, rankdata
+    from scipy.special import stdtr, stdtrit
+    from scipy.stats import rankdata, tiecorrect
 
     n, m = len(window), len(reference)
-    alternative = "greater" if sided == 1 else "two-sided"
-    found = mannwhitneyu(window, reference, alternative=alternative, method="asymptotic")
-    auc = float(found.statistic) / (n * m)
     ranks = rankdata(np.concatenate([window, reference]))
     ours = (ranks[:n] - rankdata(window)) / m
     theirs = 1 - (ranks[n:] - rankdata(reference)) / n
-    variance = (float(ours.var()) + 1 / m**2) / n + (float(theirs.var()) + 1 / n**2) / m
-    half = float(norm.ppf(confidence)) * math.sqrt(variance)
-    p = float(found.pvalue) if math.isfinite(found.pvalue) else 1.0  # every value is the same
-    return Separation(auc, max(0.0, auc - half), min(1.0, auc + half), p, n, m, sided)
+    auc = float(ours.mean())
+    variances, freedoms = zip(_of_mean(ours, clusters[0], m), _of_mean(theirs, clusters[1], n), strict=True)
+    variance = sum(variances)
+    freedom = max(0.01, min(freedoms))
+    alone = (n + m + 1) / (12 * n * m)
+    null = max(variance, alone * float(tiecorrect(ranks)))
+    half = float(stdtrit(freedom, confidence)) * math.sqrt(variance)
+    p = float(stdtr(freedom, (0.5 - auc if sided == 1 else -abs(auc - 0.5)) / math.sqrt(null)))
+    return Separation(
+        auc, max(0.0, auc - half), min(1.0, auc + half), min(1.0, sided * p), n, m, sided, max(1.0, null / alone),
+        freedom,
+    )  # fmt: skip
+
+
+def _of_mean(values: NDArray[np.float64], clusters: Sequence[str], others: int) -> tuple[float, float]:
+    """The variance of the mean of ``values`` that come in clusters, and its degrees of freedom (Kish, 1965)."""
+    codes = np.unique(clusters, return_inverse=True)[1]
+    sizes, count, n = np.bincount(codes), int(codes.max()) + 1, len(values)
+    totals = np.bincount(codes, values - values.mean())
+    squares = float((totals**2).sum()) * count / max(count - 1, 1)
+    return (squares / n + 1 / others**2) / n, n**2 / float((sizes**2).sum()) - 1
 
 
 def texts(window: Sequence[Text], reference: Sequence[Text], confidence: float) -> Separation | None:
     """The classifier's test of two samples of different texts; None where one is too small or has no words.
 
-    A text's id decides which half it is in, so the same texts always give the same result. Raises MachineRefused
-    without scikit-learn.
+    The hash of a text's cluster decides which half it is in, so the same texts always give the same result. Where both
+    sides have each text once, one that was learned is not ranked: it can only be of the other side. Raises
+    MachineRefused without scikit-learn.
     """
     try:
         from sklearn.feature_extraction.text import TfidfVectorizer
@@ -121,40 +217,60 @@ def texts(window: Sequence[Text], reference: Sequence[Text], confidence: float) 
         todo = "pip install -c constraints.txt -e '.[watch]'"
         raise MachineRefused("scikit-learn is not installed, and a test of texts needs it", todo) from error
     sides = [_sampled(side) for side in (window, reference)]
-    halves = [[[text[:MOST] for name, text in side if _half(name) == half] for side in sides] for half in (0, 1)]
-    if min(len(side) for half in halves for side in half) < LEAST // 2:
+    ours, theirs = ([each for each in side if _half(each.cluster) == 0] for side in sides)
+    once = all(len({each.text for each in side}) == len(side) for side in sides)
+    known = {each.text for each in (*ours, *theirs)} if once else set[str]()
+    held = [[each for each in side if _half(each.cluster) == 1 and each.text not in known] for side in sides]
+    if min(map(len, (ours, theirs, *held))) < LEAST // 2:
         return None
-    (ours, theirs), held = halves
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2, max_features=200_000)
     try:
-        learned = vectorizer.fit_transform([*ours, *theirs])
+        learned = vectorizer.fit_transform([each.text[:MOST] for each in (*ours, *theirs)])
     except ValueError:  # no word is in two texts
         return None
     model = LogisticRegression(class_weight="balanced", max_iter=200)
     model.fit(learned, [1] * len(ours) + [0] * len(theirs))
-    window_scores, reference_scores = (
-        np.asarray(model.decision_function(vectorizer.transform(side)), np.float64) for side in held
-    )
+    scores = [model.decision_function(vectorizer.transform([each.text[:MOST] for each in side])) for side in held]
+    clusters = [[each.cluster for each in side] for side in held]
     seen = np.asarray((learned[: len(ours)] > 0).sum(axis=0)).ravel()
     weights, names = np.where(seen >= _SEEN, model.coef_[0], 0.0), vectorizer.get_feature_names_out()
     typical = tuple(str(names[i]) for i in np.argsort(-weights, kind="stable")[:_TERMS] if weights[i] > 0)
-    return separation(window_scores, reference_scores, confidence, 1)._replace(terms=typical)
+    result = separation(scores[0], scores[1], (clusters[0], clusters[1]), confidence, 1)
+    return result._replace(terms=typical)
 
 
-def labels(window: Mapping[str, int], reference: Mapping[str, int], confidence: float) -> Shift | None:
-    """The chi-square test of two counts of labels; None where fewer than two are common enough."""
-    from scipy.special import chndtrinc
-    from scipy.stats import chi2, chi2_contingency
+def labels(window: Sequence[Text], reference: Sequence[Text], confidence: float) -> Shift | None:
+    """The test of the labels of two samples; None where fewer than two are common enough."""
+    from scipy.special import chndtrinc, fdtrc
+    from scipy.stats import chi2
 
-    n, m = sum(window.values()), sum(reference.values())
+    n, m = len(window), len(reference)
     if not n or not m:
         return None
-    ours, theirs = _pooled(window, reference, _EXPECTED * (n + m) / min(n, m))
+    counts = [Counter(each.text for each in side) for side in (window, reference)]
+    ours, theirs = _pooled(counts[0], counts[1], _EXPECTED * (n + m) / min(n, m))
     names = sorted(ours | theirs)
     if len(names) < 2:
         return None
-    table = np.array([[side[name] for name in names] for side in (ours, theirs)], np.float64)
-    statistic, freedom, size = float(chi2_contingency(table, correction=False)[0]), len(names) - 1, n * m / (n + m)
+    place = {name: index for index, name in enumerate(names)}
+    rare = place.get(RARE, 0)
+    shares = np.array([[side[name] / sum(side.values()) for name in names] for side in (ours, theirs)])
+    both = (n * shares[0] + m * shares[1]) / (n + m)
+    spreads, sizes = zip(
+        *(
+            _spread([place.get(each.text, rare) for each in side], [each.cluster for each in side], len(names))
+            for side in (window, reference)
+        ),
+        strict=True,
+    )  # fmt: skip
+    size, cells = n * m / (n + m), len(names) - 1
+    # The eigenvalues of this matrix are the design effects.
+    effects = (spreads[0] + spreads[1]) * size / np.sqrt(np.outer(both, both))
+    design = max(1.0, float(np.trace(effects)) / cells)
+    unequal = max(1.0, float((effects**2).sum()) / (cells * design**2))
+    freedom, below = cells / unequal, cells / unequal * max(0.01, min(sizes) - 1)
+    size /= design * unequal
+    statistic = size * float(((shares[0] - shares[1]) ** 2 / both).sum())
 
     def effect(tail: float) -> float:
         """Of which a statistic as small as this has the probability ``tail``."""
@@ -162,11 +278,23 @@ def labels(window: Mapping[str, int], reference: Mapping[str, int], confidence: 
             return 0.0
         return math.sqrt(float(chndtrinc(statistic, freedom, tail)) / size)
 
-    shares = sorted(((name, ours[name] / n, theirs[name] / m) for name in names), key=lambda s: -abs(s[1] - s[2]))
+    moved = sorted(zip(names, *shares.tolist(), strict=True), key=lambda s: -abs(s[1] - s[2]))
     return Shift(
         math.sqrt(max(0.0, statistic - freedom) / size), effect(confidence), effect(1 - confidence),
-        float(chi2.sf(statistic, freedom)), n, m, freedom, size, tuple(shares[:3]),
+        float(fdtrc(freedom, below, statistic / freedom)), n, m, (freedom, below), size, (statistic / size) ** (1 / 3),
+        tuple(moved[:3]),
     )  # fmt: skip
+
+
+def _spread(cells: Sequence[int], clusters: Sequence[str], count: int) -> tuple[NDArray[np.float64], float]:
+    """The covariance of the shares of ``count`` cells, and how many clusters of one size are as even (Kish, 1965)."""
+    codes, n = np.unique(clusters, return_inverse=True)[1], len(cells)
+    sizes = np.bincount(codes)
+    totals = np.zeros((len(sizes), count))
+    np.add.at(totals, (codes, np.asarray(cells)), 1)
+    about = totals - np.outer(sizes, totals.sum(axis=0) / n)
+    spread: NDArray[np.float64] = about.T @ about * len(sizes) / max(len(sizes) - 1, 1) / n**2
+    return spread, n**2 / float((sizes**2).sum())
 
 
 def _pooled(window: Mapping[str, int], reference: Mapping[str, int], least: float) -> tuple[Counter[str], Counter[str]]:
@@ -183,7 +311,7 @@ def _pooled(window: Mapping[str, int], reference: Mapping[str, int], least: floa
 
 
 def _sampled(side: Sequence[Text]) -> list[Text]:
-    return sorted(side, key=lambda text: _hash(text[0]))[:MOST]
+    return sorted(side, key=lambda text: _hash(text.id))[:MOST]
 
 
 def _half(name: str) -> int:
@@ -193,9 +321,3 @@ def _half(name: str) -> int:
 def _hash(name: str) -> bytes:
     """Of its own, because a gateway takes its sample by another hash of the same id."""
     return hashlib.sha256(f"half {name}".encode()).digest()
-
-
-def _quantiles(level: float) -> float:
-    from scipy.special import ndtri
-
-    return float(ndtri(1 - level) + ndtri(POWER))

@@ -79,6 +79,14 @@ _PORT = click.IntRange(1, 65535)
 @click.option(
     "--labels", type=_FILE, metavar="FILE", help="Known answers, one a line: how many answers are one is counted."
 )
+@click.option(
+    "--user-secret", type=_FILE, metavar="FILE",
+    help="A secret of 32 bytes or more, by which stored rows get a key of their user. Default: they have none.",
+)  # fmt: skip
+@click.option(
+    "--user-header", metavar="HEADER",
+    help="Header that names a request's user. Default: safety_identifier or user of the request.",
+)  # fmt: skip
 @click.option("--buckets", metavar="SECONDS", help="Bounds of the histograms of requests and first tokens: 0.1,0.5,2.")
 @click.option("--token-buckets", metavar="SECONDS", help="Bounds of the histogram of seconds between tokens.")
 @click.pass_obj

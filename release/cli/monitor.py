@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from release.cli.common import Group, refusing, to_json
-from release.cli.tables import one_line
+from release.cli.tables import MARKS, one_line
 from release.cli.wrapping import hanging
 
 if TYPE_CHECKING:
     from checks.formats.watch_report import WatchFinding, WatchReport
 
 _COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
+_ORDER = ("fail", "inconclusive", "pass")  # of findings
 _PROPOSED = {"opened": "opened {}", "updated": "updated {}", "closed": "none, because people closed {}"}
 _PORT = click.IntRange(1, 65535)
 _CAPTURES = "Folder or address (s3://…) of the gateway's captures. Default: .lockstep/captures."
@@ -177,22 +178,33 @@ def up(root: Path, /, targets: tuple[str, ...], **options: Any) -> None:
 
 
 def _shown(report: "WatchReport") -> Iterator[str]:
+    from release.monitoring import advice
+
     when = f"{report.since:%Y-%m-%d %H:%M} to {report.until:%Y-%m-%d %H:%M} UTC"
-    title = f"{report.environment} {report.version}: {report.status}"
+    advised = advice.advise(report)
+    title = f"{report.environment} {report.version}: {advised.headline}"
     yield click.style(one_line(title), bold=True, fg=_COLOURS[report.status])
     yield f"{when}, {report.requests:,} requests, {report.prompts:,} different prompts, {report.labelled:,} labels"
     width = max((len(each.name) for each in report.findings), default=0)
-    for each in report.findings:
-        status = click.style(f"{each.status:<12}", fg=_COLOURS[each.status])
-        yield f"  {each.name:<{width}}  {status}  {one_line(each.reason)}"
-        if each.detectable is not None and each.kind in ("objective", "quality"):
-            yield f"  {'':<{width}}  {'':<12}  {_sees(each)}"
+    passed = [each.name for each in report.findings if each.status == "pass"]
+    for each in sorted(report.findings, key=lambda each: _ORDER.index(each.status)):
+        if each.status != "pass":
+            mark = click.style(MARKS[each.status], fg=_COLOURS[each.status])
+            yield f"  {mark} {each.name:<{width}}  {one_line(each.reason)}"
+            if each.detectable is not None and each.kind in ("objective", "quality"):
+                yield f"    {'':<{width}}  {_sees(each)}"
+    if passed:
+        others = "" if len(passed) == len(report.findings) else " other"
+        mark, plural = click.style(MARKS["pass"], fg=_COLOURS["pass"]), "s" if len(passed) > 1 else ""
+        yield f"  {mark} {len(passed)}{others} check{plural} pass{'' if plural else 'es'}: {', '.join(passed)}"
     if costs := report.costs:
         figure = f"{'about ' if costs.estimated else ''}{costs.per_1000_requests:,.4g}"
         yield f"  cost: {figure} per 1,000 requests ({costs.device_hours:,.4g} device hours)"
     for note in report.notes:
         yield f"note: {one_line(note)}"
     yield f"at most {report.alpha:.2%} of such windows fail by chance; bounds are one-sided at {report.confidence:.0%}"
+    if advised.step:
+        yield click.style(f"What to do: {one_line(advised.step)}.", bold=True)
 
 
 def _sees(each: "WatchFinding") -> str:

@@ -1,29 +1,37 @@
 """Questions about prompts and answers: drift, proxies of quality, and quality where labels came.
 
-Drift is asked of prompts that differ: one that is sent again and again says nothing new, and training data has each
-once. Proxies and quality are asked of every answer, where answers to one prompt are a cluster.
+A window is compared with the windows of the same release before it, if there are ``LEAST_EARLIER``, and else with the
+release's data. That has each prompt once, so a window that is compared with it has, too; labels and means weigh
+requests. Requests of one user depend on one another, and so do those of a block of hours where users are not known. But
+users who come back make weeks differ in a way that no block shows. So a difference is an alarm only where keys tell
+users apart, or where it is larger than those between the earlier windows.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
-
-import numpy as np
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import chain
+from typing import NamedTuple, TypeVar
 
 from checks.config.monitor import Monitor
 from checks.data import signals
 from checks.formats.watch_report import Kind, WatchFinding
 from checks.stats import drift, intervals
-from checks.stats.drift import Text
+from checks.stats.drift import Separation, Shift, Text
 from checks.stats.planning import POWER
 from checks.stats.two_samples import Difference
 from release.monitoring.asked import Asked, Levels, untested
 
-_FEW = "{} different {} of the window and {} of the reference are too few to compare"
+LEAST_EARLIER = 3
+_FEW = "{} {} of the window and {} of the reference are too few to compare"
+
+Tested = TypeVar("Tested", Separation, Shift)
 
 
 class Answered(NamedTuple):
-    """A prompt, what was answered, and the score of the answer if it is known. ``group``: of near-duplicates."""
+    """A prompt, what was answered, and the score of the answer if it is known.
+
+    ``group``: answers of one group may depend on one another: those to near-duplicates, or to one user.
+    """
 
     id: str
     prompt: str
@@ -43,93 +51,174 @@ class Reference(NamedTuple):
     labels: frozenset[str] | None
 
 
-def questions(window: Sequence[Answered], reference: Reference, monitor: Monitor, levels: Levels) -> Iterator[Asked]:
+class Windows(NamedTuple):
+    """Answers of one window, and of each one before it. ``keyed``: the groups are users, so they are independent."""
+
+    now: Sequence[Answered]
+    earlier: Sequence[Sequence[Answered]]
+    keyed: bool
+
+    @property
+    def compared(self) -> bool:
+        """Whether there are enough earlier windows to compare this one with; else it is compared with the release."""
+        return len(self.earlier) >= LEAST_EARLIER
+
+    @property
+    def note(self) -> str | None:
+        """Why a difference is no alarm; None: it is one."""
+        if self.keyed or self.compared:
+            return None
+        return (
+            "drift raises no alarm yet, because it is not known how much usual weeks differ: give requests user keys "
+            f"(`lockstep gateway --user-secret`), or wait for {LEAST_EARLIER} earlier windows of this release "
+            f"({len(self.earlier)} captured so far)"
+        )
+
+
+def questions(windows: Windows, reference: Reference, monitor: Monitor, levels: Levels) -> Iterator[Asked]:
     """All questions that this window allows."""
-    distinct = list({each.prompt: each for each in reversed(window)}.values())[::-1]
-    yield _texts("prompts", [(each.id, each.prompt) for each in distinct], reference.prompts, monitor, levels)
-    known, offline = reference.labels, list(reference.answers)
+    known, offline, now = reference.labels, reference.answers, windows.now
+
+    def texts(ours: Sequence[Text], theirs: Sequence[Text]) -> Separation | None:
+        return drift.texts(ours, theirs, levels.confidence)
+
+    def labels(ours: Sequence[Text], theirs: Sequence[Text]) -> Shift | None:
+        return drift.labels(ours, theirs, levels.confidence)
+
+    def lengths(ours: Sequence[Text], theirs: Sequence[Text]) -> Separation | None:
+        if not ours or not theirs:
+            return None
+        words = [[float(len(each.text.split())) for each in side] for side in (ours, theirs)]
+        clusters = tuple([each.cluster for each in side] for side in (ours, theirs))
+        return drift.separation(words[0], words[1], (clusters[0], clusters[1]), levels.confidence, 2)
+
+    def prompts_of(side: Sequence[Answered]) -> list[Text]:
+        return [Text(each.id, each.prompt, each.group) for each in (side if windows.compared else _distinct(side))]
+
+    def answers_of(side: Sequence[Answered]) -> list[Text]:
+        return [Text(each.id, each.answer, each.group) for each in (side if windows.compared else _distinct(side))]
+
+    offline_answers = [Text(each.id, each.answer, each.group) for each in offline]
+    prompts = _compared(windows, reference.prompts, prompts_of, texts)
+    yield _texts("prompts", prompts, windows, monitor, levels)
     if known is None:
-        ours, theirs = ([(each.id, each.answer) for each in side] for side in (distinct, offline))
-        yield _texts("answers", ours, theirs, monitor, levels)
+        answered = _compared(windows, offline_answers, answers_of, texts)
+        yield _texts("answers", answered, windows, monitor, levels)
     else:
-        yield _labels(distinct, offline, known, monitor, levels)
-        yield _rate("valid labels", window, offline, lambda each: each.answer.strip() in known, monitor, levels)
-    yield _lengths(distinct, offline, monitor, levels)
-    yield _rate("no refusals", window, offline, lambda each: not signals.is_refusal(each.answer), monitor, levels)
-    yield _rate("no repetition", window, offline, lambda each: not signals.is_repetitive(each.answer), monitor, levels)
-    labelled = [each for each in window if each.score is not None]
+        said = partial(_labels_of, known=known)
+        yield _labels(_compared(windows, said(offline), said, labels), windows, monitor, levels)
+        yield _rate("valid labels", now, offline, lambda each: each.answer.strip() in known, monitor, levels)
+    long = _compared(windows, offline_answers, answers_of, lengths)
+    yield _lengths(long, windows, monitor, levels)
+    yield _rate("no refusals", now, offline, lambda each: not signals.is_refusal(each.answer), monitor, levels)
+    yield _rate("no repetition", now, offline, lambda each: not signals.is_repetitive(each.answer), monitor, levels)
+    labelled = [each for each in now if each.score is not None]
     if labelled:
         yield _rate("quality", labelled, offline, lambda each: each.score or 0.0, monitor, levels, kind="quality")
 
 
-def _texts(name: str, ours: Sequence[Text], theirs: Sequence[Text], monitor: Monitor, levels: Levels) -> Asked:
-    found = drift.texts(ours, theirs, levels.confidence)
-    if found is None:
-        return untested(name, "drift", _FEW.format(len(ours), name, len(theirs)))
+def _compared(
+    windows: Windows, release: Sequence[Text], sample: Callable[[Sequence[Answered]], Sequence[Text]],
+    test: Callable[[Sequence[Text], Sequence[Text]], Tested | None],
+) -> Tested | None:  # fmt: skip
+    """The ``test`` of this window: against the earlier ones if there are enough, else against ``release``.
+
+    Where users are not known, each earlier window is tested against the others too: ordinary windows may differ so
+    much. None where a side is too small.
+    """
+    if not windows.compared:
+        return test(sample(windows.now), release)
+    samples = [sample(each) for each in windows.earlier]
+    result = test(sample(windows.now), list(chain(*samples)))
+    if result is None or windows.keyed:
+        return result
+    ordinary = [test(each, list(chain(*samples[:i], *samples[i + 1 :]))) for i, each in enumerate(samples)]
+    tested = [each for each in ordinary if each is not None]
+    return result.beside(tested) if len(tested) >= LEAST_EARLIER else None
+
+
+def _labels_of(side: Sequence[Answered], known: frozenset[str]) -> list[Text]:
+    """The label of each answer; answers that are none count as one label more."""
+    return [
+        Text(each.id, label if (label := each.answer.strip()) in known else "(no label)", each.group) for each in side
+    ]
+
+
+def _distinct(side: Sequence[Answered]) -> list[Answered]:
+    """The first request of each prompt."""
+    return list({each.prompt: each for each in reversed(side)}.values())[::-1]
+
+
+def _texts(name: str, result: Separation | None, windows: Windows, monitor: Monitor, levels: Levels) -> Asked:
+    if result is None:
+        return untested(name, "drift", f"too few different {name} to compare")
     method = "held-out half of a classifier on TF-IDF of words"
-    asked = _separation(name, "drift", found, monitor, levels, method, halves=2)
-    terms = f", as by the words {', '.join(found.terms)}" if found.terms else ""
-    return asked._replace(alarm=f"{name} are not those of the reference: AUC {found.auc:.3f}{terms}")
+    terms = f", as by the words {', '.join(result.terms)}" if result.terms else ""
+    alarm = f"{name} are not those of {_against(windows)}: AUC {result.auc:.3f}{terms}"
+    return _separation(name, "drift", result, windows, monitor, levels, method, alarm, halves=2)
 
 
-def _lengths(window: Sequence[Answered], offline: Sequence[Answered], monitor: Monitor, levels: Levels) -> Asked:
-    if not window or not offline:
-        return untested("length", "proxy", _FEW.format(len(window), "answers", len(offline)))
-    words = [np.array([len(each.answer.split()) for each in side], np.float64) for side in (window, offline)]
-    found = drift.separation(words[0], words[1], levels.confidence, 2)
-    asked = _separation("length", "proxy", found, monitor, levels, "Mann-Whitney test of words in an answer", halves=1)
-    way = "longer" if found.auc > 0.5 else "shorter"
-    means = f"{words[0].mean():.1f} words on average, {words[1].mean():.1f} before release"
-    return asked._replace(alarm=f"answers are {way} than before release: {means}")
+def _lengths(result: Separation | None, windows: Windows, monitor: Monitor, levels: Levels) -> Asked:
+    if result is None:
+        return untested("length", "proxy", "there is no answer to compare")
+    way = "longer" if result.auc > 0.5 else "shorter"
+    alarm = f"answers are {way} than those of {_against(windows)}: AUC {result.auc:.3f}"
+    method = "Mann-Whitney test of words in an answer"
+    return _separation("length", "proxy", result, windows, monitor, levels, method, alarm, halves=1)
 
 
 def _separation(
-    name: str, kind: Kind, found: drift.Separation, monitor: Monitor, levels: Levels, method: str, halves: int
-) -> Asked:
-    """A question of an AUC; its ``alarm`` is for the caller to say."""
-    effect, sees = monitor.drift.auc, found.detectable(levels.alpha)
-    fine, needed = sees is not None and sees <= effect, found.needed(effect, levels.alpha)
-    said = "nothing" if sees is None else f"an AUC of {0.5 + sees:.3f} or more"
-    reason = f"AUC {found.auc:.3f}: no change is shown; {said} would be seen with {POWER:.0%} power"
+    name: str, kind: Kind, result: Separation, windows: Windows, monitor: Monitor, levels: Levels, method: str,
+    alarm: str, halves: int,
+) -> Asked:  # fmt: skip
+    """A question of an AUC."""
+    effect, sees = monitor.drift.auc, result.detectable(levels.alpha)
+    fine, needed = sees is not None and sees <= effect, result.needed(effect, levels.alpha)
+    seen = "nothing" if sees is None else f"an AUC of {0.5 + sees:.3f} or more"
+    reason = f"AUC {result.auc:.3f}: no change is shown; {seen} would be seen with {POWER:.0%} power"
     if not fine:
         more = f"; about {halves * needed:,} different ones of the window would" if needed else ""
         reason += f", and monitor.drift.auc asks for {0.5 + effect:g}{more}"
     finding = WatchFinding(
         name=name, kind=kind, status="pass" if fine else "inconclusive", reason=reason, method=method, unit="AUC",
-        value=found.auc, low=found.low, high=found.high, reference=0.5, bound=0.5 + effect, p_alarm=found.p,
-        detectable=sees, n=found.n, n_reference=found.m,
+        value=result.auc, low=result.low, high=result.high, reference=0.5, bound=0.5 + effect, p_alarm=result.p,
+        detectable=sees, n=result.n, n_reference=result.m,
         rows_needed=None if fine or needed is None else halves * needed,
     )  # fmt: skip
-    return Asked(finding, "")
+    return _asked(finding, alarm, windows)
 
 
-def _labels(
-    window: Sequence[Answered], offline: Sequence[Answered], known: frozenset[str], monitor: Monitor, levels: Levels
-) -> Asked:
-    ours, theirs = (_counts(side, known) for side in (window, offline))
-    found = drift.labels(ours, theirs, levels.confidence)
-    if found is None:
-        return untested("labels", "drift", _FEW.format(len(window), "labels", len(offline)))
-    effect, sees = monitor.drift.w, found.detectable(levels.alpha)
-    fine, needed = sees is not None and sees <= effect, found.needed(effect, levels.alpha)
-    said = "nothing" if sees is None else f"w of {sees:.3f} or more"
-    reason = f"Cohen's w {found.w:.3f}: no change is shown; {said} would be seen with {POWER:.0%} power"
+def _labels(result: Shift | None, windows: Windows, monitor: Monitor, levels: Levels) -> Asked:
+    if result is None:
+        return untested("labels", "drift", "too few labels to compare")
+    effect, sees = monitor.drift.w, result.detectable(levels.alpha)
+    fine, needed = sees is not None and sees <= effect, result.needed(effect, levels.alpha)
+    seen = "nothing" if sees is None else f"w of {sees:.3f} or more"
+    reason = f"Cohen's w {result.w:.3f}: no change is shown; {seen} would be seen with {POWER:.0%} power"
     if not fine:
-        more = f"; about {needed:,} different prompts of the window would" if needed else ""
+        more = f"; about {needed:,} requests of the window would" if needed else ""
         reason += f", and monitor.drift.w asks for {effect:g}{more}"
-    moved = ", ".join(f"{label} {now:.1%} ({before:.1%} before release)" for label, now, before in found.moved)
+    moved = ", ".join(f"{label} {now:.1%} ({before:.1%} before)" for label, now, before in result.moved)
     finding = WatchFinding(
         name="labels", kind="drift", status="pass" if fine else "inconclusive", reason=reason, unit="w",
-        method=f"chi-square test, {found.freedom + 1} labels after pooling", value=found.w, low=found.low,
-        high=found.high, reference=0.0, bound=effect, p_alarm=found.p, detectable=sees, n=found.n,
-        n_reference=found.m, rows_needed=None if fine else needed,
+        method="chi-square test with Rao and Scott's correction", value=result.w, low=result.low, high=result.high,
+        reference=0.0, bound=effect, p_alarm=result.p, detectable=sees, n=result.n, n_reference=result.m,
+        rows_needed=None if fine else needed,
     )  # fmt: skip
-    return Asked(finding, f"shares of labels changed: w {found.w:.3f}; {moved}")
+    return _asked(finding, f"shares of labels are not those of {_against(windows)}: w {result.w:.3f}; {moved}", windows)
 
 
-def _counts(side: Sequence[Answered], known: frozenset[str]) -> Mapping[str, int]:
-    """Answers that are no label count as one label more."""
-    return Counter(label if (label := each.answer.strip()) in known else "(no label)" for each in side)
+def _asked(finding: WatchFinding, alarm: str, windows: Windows) -> Asked:
+    """The question; where no ordinary window is known, its difference is reported and is no alarm."""
+    if windows.note is None or finding.p_alarm is None:
+        return Asked(finding, alarm)
+    differs = f"{alarm} (p {finding.p_alarm:.2g})" if finding.p_alarm <= 0.05 else finding.reason.partition(";")[0]
+    update = {"status": "inconclusive", "p_alarm": None, "rows_needed": None, "detectable": None}
+    return Asked(finding.model_copy(update=update | {"reason": f"{differs}; usual weeks are not known yet"}), "")
+
+
+def _against(windows: Windows) -> str:
+    return "the windows before" if windows.compared else "the release's data"
 
 
 def _rate(
@@ -144,7 +233,10 @@ def _rate(
     """A mean that must not be lower than before release by more than the margin."""
     if not window or not offline:
         return untested(name, kind, _FEW.format(len(window), "answers", len(offline)))
-    ours = intervals.Mean.of([float(good(each)) for each in window], [each.prompt for each in window])
+    scores = [float(good(each)) for each in window]
+    # A prompt's answers depend on one another, and so do those of a user: the larger variance counts.
+    clusters = ([each.prompt for each in window], [each.group for each in window])
+    ours = min((intervals.Mean.of(scores, each) for each in clusters), key=lambda mean: mean.size)
     theirs = intervals.Mean.of([float(good(each)) for each in offline], [each.group for each in offline])
     found, margin = Difference(ours, theirs), monitor.margin
     low, high, p_pass = found.low(levels.passing), found.high(levels.passing), found.p_above(-margin)

@@ -16,6 +16,7 @@ from checks.formats.pointer import Pointer
 from checks.identity import Digest
 from checks.rows import Prediction, Row, of_tested_sources
 from checks.scorers import Scorer
+from checks.stats.drift import Text
 from release.monitoring.answers import Answered, Reference
 from release.record import outputs
 from release.record.records import Commit, Records
@@ -51,14 +52,20 @@ def read(records: Records, release: Pointer, params: Params) -> Found:
     rows["train"] = of_tested_sources(rows["train"], rows["test"])
     digests[answers_at.as_posix()] = evaluated.models["candidate"].predictions
     answers = _lines(records, commit, answers_at, Prediction, digests)
-    prompts = {row.id: _prompt(row) for split in rows.values() for row in split}
+    pinned = {row.id: Text(row.id, _prompt(row), row.group) for split in rows.values() for row in split}
     labels = params.monitor.labels
     if labels is None and params.validate_.labels is not None:
         labels = tuple({row.reference.strip() for row in rows["train"]})
     reference = Reference(
-        prompts=list(prompts.items()),
+        prompts=list(pinned.values()),
         answers=[
-            Answered(each.id, prompts.get(each.id, each.prompt), redact(each.prediction)[0], each.group, each.score)
+            Answered(
+                each.id,
+                pinned[each.id].text if each.id in pinned else each.prompt,
+                redact(each.prediction)[0],
+                each.group,
+                each.score,
+            )
             for each in answers
         ],
         labels=None if labels is None else frozenset(labels),

@@ -13,7 +13,10 @@ from checks.scorers import Scorer
 from release.monitoring.answers import Answered
 from release.monitoring.store import Store
 
+EARLIER = 8  # windows before one, that it is compared with
 _MONDAY = datetime(1970, 1, 5, tzinfo=UTC)
+_BLOCK = 3  # hours: requests of a block may depend on one another, where no key tells users apart
+_KEYED = 0.95  # share of the requests that must have a user's key
 
 
 class Span(NamedTuple):
@@ -29,6 +32,11 @@ class Traffic(NamedTuple):
     requests: tuple[Capture, ...]
     labels: dict[str, str]
     notes: tuple[str, ...]
+
+    @property
+    def keyed(self) -> bool:
+        """Whether keys tell which requests are of one user."""
+        return sum(each.user_key is not None for each in self.requests) >= _KEYED * len(self.requests)
 
     @property
     def digest(self) -> str:
@@ -68,6 +76,17 @@ def read(store: Store, environment: str, span: Span, model: str) -> Traffic:
     return Traffic(requests, labels, (*notes, *more))
 
 
+def earlier(store: Store, environment: str, span: Span, model: str) -> list[Traffic]:
+    """The traffic of the same release in the windows before ``span`` that have some, without labels. Latest first."""
+    short, length, windows = model.removeprefix("sha256:")[:12], span.until - span.since, list[Traffic]()
+    for number in range(1, EARLIER + 1):
+        seen = store.requests(environment, span.since - number * length, span.until - number * length)
+        once = {(each.time, each.request_id): each for each in seen if each.release == short}
+        if once:
+            windows.append(Traffic(tuple(once[key] for key in sorted(once)), {}, ()))
+    return windows
+
+
 def _labels(store: Store, requests: Sequence[Capture]) -> tuple[dict[str, str], list[str]]:
     """The labels of these requests. An id of two requests, or with two labels, names neither."""
     ids, given = Counter(each.request_id for each in requests), defaultdict[str, set[str]](set)
@@ -80,7 +99,10 @@ def _labels(store: Store, requests: Sequence[Capture]) -> tuple[dict[str, str], 
 
 
 def answered(traffic: Traffic, scorer: Scorer | None) -> list[Answered]:
-    """The requests with a whole answer, scored by ``scorer`` where their label came."""
+    """The requests with a whole answer, scored by ``scorer`` where their label came.
+
+    The group of each is its user, or the block of hours in which it arrived.
+    """
     found = list[Answered]()
     for each in traffic.requests:
         if each.error is not None or each.status >= 400 or each.answer is None:
@@ -88,5 +110,6 @@ def answered(traffic: Traffic, scorer: Scorer | None) -> list[Answered]:
         prompt = "\n".join(message.text for message in each.input_messages)
         label = traffic.labels.get(each.request_id)
         score = None if label is None or scorer is None else scoring.score(scorer, each.answer, label)
-        found.append(Answered(each.request_id, prompt, each.answer, prompt, score))
+        group = each.user_key or f"{each.time:%Y-%m-%d} {each.time.hour // _BLOCK}"
+        found.append(Answered(each.request_id, prompt, each.answer, group, score))
     return found

@@ -21,6 +21,7 @@ from release.adapters.retries import RequestError
 from release.ledger import DEADLINE, Change, place, push, trees
 from release.ledger.types import Place
 from release.ledger.write import commit_of
+from release.monitoring import advice
 from release.monitoring.store import Task
 from release.monitoring.window import Traffic
 from release.review.text import prose
@@ -155,8 +156,8 @@ def _body(report: WatchReport, queue: Path | None) -> str:
         f"| {each.name} | {prose(each.reason)} | {_PARAMETERS.get(each.name, _OTHERWISE)} |" for each in failing(report)
     )
     return f"""\
-`./lockstep watch {report.environment}` judged {report.requests:,} requests to {report.version} from {days}: they show a
-change. Nothing was trained, and nothing is merged by itself.
+`./lockstep watch {report.environment}` judged {report.requests:,} requests to {report.version} from {days}:
+{advice.advise(report).headline}. {advice.advise(report).step}. Nothing was trained, and nothing is merged by itself.
 
 | finding | reason | parameters to change |
 | --- | --- | --- |

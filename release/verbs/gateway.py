@@ -17,6 +17,7 @@ ENVIRONMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _KEY = re.compile(r"([0-9a-f]{64})(?:\s.*)?")
 _WEIGHTED = re.compile(r"(.*)=(\d{1,6}(?:\.\d{1,6})?)")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
+_SECRET = 32  # bytes at least
 _LARGEST = 1 << 20  # bytes of a file of keys or labels
 _VARIABLES = "LOCKSTEP_GATEWAY_"
 
@@ -25,7 +26,7 @@ class Options(NamedTuple):
     """As ``settings.Settings``, but for what is read here.
 
     ``upstreams``: URL or URL=WEIGHT. ``release``: a digest, or its first 12 digits. ``keys``, ``labels``: files with
-    one on each line. ``buckets``, ``token_buckets``: numbers separated by commas.
+    one on each line. ``user_secret``: a file. ``buckets``, ``token_buckets``: numbers separated by commas.
     """
 
     upstreams: tuple[str, ...]
@@ -48,6 +49,8 @@ class Options(NamedTuple):
     keys: Path | None
     sticky: str | None
     labels: Path | None
+    user_secret: Path | None
+    user_header: str | None
     buckets: str | None
     token_buckets: str | None
 
@@ -92,8 +95,11 @@ def _settings(root: Path, options: Options) -> Settings:
         if not ENVIRONMENT.fullmatch(text):
             raise ServingRefused(f"{option}: {text!r}", "use letters, digits, dots and hyphens")
     urls = _upstreams(options.upstreams)
-    if options.sticky is not None and not _HEADER.fullmatch(options.sticky):
-        raise ServingRefused(f"--sticky: {options.sticky!r} is no name of a header", "write it as X-Session-Id")
+    for option, header in (("--sticky", options.sticky), ("--user-header", options.user_header)):
+        if header is not None and not _HEADER.fullmatch(header):
+            raise ServingRefused(f"{option}: {header!r} is no name of a header", "write it as X-Session-Id")
+    if options.user_header is not None and options.user_secret is None:
+        raise ServingRefused("--user-header: needs --user-secret", "give the file of a secret")
     given = options._asdict()
     given |= {
         "upstreams": tuple(urls),
@@ -102,6 +108,7 @@ def _settings(root: Path, options: Options) -> Settings:
         "release": None if options.release is None else _release(options.release),
         "spool": root / _SPOOL if options.captures and "://" in options.captures else root,
         "keys": None if options.keys is None else partial(_keys, options.keys),
+        "user_secret": None if options.user_secret is None else _secret(options.user_secret),
         "labels": frozenset(_lines(options.labels, "--labels") if options.labels else ()),
         "seconds": _buckets("--buckets", given.pop("buckets"), SECONDS),
         "token_seconds": _buckets("--token-buckets", given.pop("token_buckets"), TOKEN_SECONDS),
@@ -158,6 +165,14 @@ def _keys(path: Path) -> tuple[str, ...]:
     if not found:
         raise ServingRefused(f"{path}: has no key", todo)
     return tuple(found)
+
+
+def _secret(path: Path) -> bytes:
+    """The secret that makes keys of users. A short one could be guessed, and then users could, too."""
+    secret = "\n".join(_lines(path, "--user-secret")).encode()
+    if len(secret) < _SECRET:
+        raise ServingRefused(f"--user-secret: {path}: has {len(secret)} bytes", f"openssl rand -hex 32 > {path}")
+    return secret
 
 
 def _lines(path: Path, option: str) -> Sequence[str]:

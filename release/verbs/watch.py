@@ -15,6 +15,7 @@ from checks.errors import EvidenceRefused, Refusal, VerdictFailed, VerdictInconc
 from checks.formats.verdict import Status
 from checks.formats.watch_report import Costs, WatchFinding, WatchReport
 from release.monitoring import answers, asked, evidently_page, picture, reference, releases, service, window
+from release.monitoring.answers import Windows
 from release.monitoring.store import Store
 from release.monitoring.window import Span, Traffic
 from release.record.records import Records
@@ -62,22 +63,26 @@ def _judged(root: Path, environment: str, options: Options | None, now: datetime
     params = records.work_tree.params
     span = _span(options, params, now or datetime.now(UTC))
     release = releases.runs(root, params, environment)
-    traffic = window.read(Store(options.captures or str(root / layout.CAPTURES)), environment, span, release.model)
+    store = Store(options.captures or str(root / layout.CAPTURES))
+    traffic = window.read(store, environment, span, release.model)
+    before = window.earlier(store, environment, span, release.model)
     found = reference.read(records, release, params)
     levels, monitor = asked.levels(params.monitor), params.monitor
     served = window.answered(traffic, found.scorer)
+    windows = Windows(served, [window.answered(each, None) for each in before], traffic.keyed)
     questions = [
         *service.questions(traffic.requests, monitor.objectives, levels),
-        *answers.questions(served, found.reference, monitor, levels),
+        *answers.questions(windows, found.reference, monitor, levels),
     ]
     findings = asked.findings(questions, levels.alpha)
-    notes = list(traffic.notes)
+    notes = [*traffic.notes, *([windows.note] if windows.note else [])]
     if traffic.labels and found.scorer is None:
         notes.append("labels are not used: evaluate.scorers are not those that the release was evaluated with")
     report = WatchReport(
         environment=environment, since=span.since, until=span.until, version=release.version, model=release.model,
         commit=release.commit, status=_status(findings), alpha=round(levels.alpha, 6), confidence=monitor.confidence,
-        traffic=traffic.digest, reference=found.digests, requests=len(traffic.requests),
+        traffic=traffic.digest, requests=len(traffic.requests),
+        reference=found.digests | {f"window of {each.requests[0].time:%Y-%m-%d}": each.digest for each in before},
         prompts=len({each.prompt for each in served}), labelled=len(traffic.labels), findings=findings,
         costs=_costs(traffic, span, monitor.cost), notes=tuple(notes),
     )  # fmt: skip
@@ -94,10 +99,8 @@ def refusal(report: WatchReport) -> Refusal | None:
         return None
     names = ", ".join(each.name for each in report.findings if each.status == report.status)
     what, where = f"{report.environment}: {report.status}: {names}", layout.WATCH / f"{report.environment}.json"
-    if report.status == "fail":
-        todo = f"read the reasons in {where}; `lockstep rollback` goes back, `lockstep compare` shows what changed"
-        return VerdictFailed(what, todo)
-    return VerdictInconclusive(what, f"read in {where} how many rows would do; a longer window has more")
+    kind = VerdictFailed if report.status == "fail" else VerdictInconclusive
+    return kind(what, f"read the reasons in {where}")
 
 
 def page(environment: str) -> Path:

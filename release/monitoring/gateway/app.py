@@ -133,6 +133,8 @@ class Gateway:
         exchange = Exchange(
             datetime.now(UTC), request_id, "chat" if is_chat else "text_completion", provider=self._settings.provider
         )
+        if self._settings.user_header:
+            exchange.user = request.headers.get(self._settings.user_header)
         began = asyncio.get_running_loop().time()
         if not self._is_full():
             exchange.body = await self._body(request)

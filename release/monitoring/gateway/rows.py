@@ -4,6 +4,7 @@ It runs in the thread that writes, after the answer has gone.
 """
 
 import hashlib
+import hmac
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -47,6 +48,7 @@ class Exchange:
     cause: str | None = None
     provider: str | None = None
     heard: float = 0.0
+    user: str | None = None  # as a header named it
 
     @property
     def size(self) -> int:
@@ -70,10 +72,10 @@ def sampled(request_id: str, share: float) -> bool:
     )
 
 
-def row(exchange: Exchange, environment: str, share: float) -> captures.Capture:
+def row(exchange: Exchange, environment: str, share: float, secret: bytes | None = None) -> captures.Capture:
     """The row to store. Every text from the client or the server is redacted, except the request's id.
 
-    Raises TooLarge.
+    ``secret``: makes a key of the user, which is another one for each release; None: no key is stored. Raises TooLarge.
     """
     if exchange.is_large:
         raise TooLarge
@@ -99,7 +101,18 @@ def row(exchange: Exchange, environment: str, share: float) -> captures.Capture:
         seconds_to_first_token=exchange.first,
         redactions=dict(redactor.kinds),
         sampled_share=share,
+        user_key=_user_key(exchange, secret) if secret else None,
     )
+
+
+def _user_key(exchange: Exchange, secret: bytes) -> str | None:
+    """A keyed hash of the user that a header or OpenAI's fields name; None: they name none."""
+    body = _object(exchange.body)
+    user = exchange.user or body.get("safety_identifier") or body.get("user")
+    if not isinstance(user, str):
+        return None
+    named = f"{exchange.release}\n{user}".encode(errors="replace")
+    return hmac.new(secret, named, hashlib.sha256).hexdigest()[:16]
 
 
 class _Redactor:
@@ -116,13 +129,17 @@ class _Redactor:
             raise TooLarge
 
 
-def _prompt(data: bytes, redactor: _Redactor) -> Iterator[captures.InputMessage]:
+def _object(data: bytes) -> dict[str, Any]:
+    """The object of JSON in a request; empty if it is none."""
     try:
         body = json.loads(data)
     except (ValueError, RecursionError):
-        return
-    if not isinstance(body, dict):
-        return
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _prompt(data: bytes, redactor: _Redactor) -> Iterator[captures.InputMessage]:
+    body = _object(data)
     prompts = body.get("prompt")
     for prompt in prompts if isinstance(prompts, list) else [prompts]:
         if isinstance(prompt, str):

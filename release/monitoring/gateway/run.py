@@ -100,7 +100,7 @@ def _store(settings: Settings, metrics: Metrics, say: Say) -> Store | None:
     url = settings.captures if "://" in settings.captures else None
     folder = settings.spool if url else settings.spool / settings.captures
     counts = Counts(metrics.dropped, metrics.stored, metrics.too_large)
-    store = Store(folder, settings.environment, settings.sample, counts, say, url)
+    store = Store(folder, settings.environment, settings.sample, counts, say, url, settings.user_secret)
     try:
         store.start()
     except OSError as error:

@@ -43,6 +43,7 @@ class Settings(NamedTuple):
     in flight have after SIGTERM. ``keys``: reads the SHA-256 of each API key; None: anyone may ask. ``weights``: the
     share of the requests that each of the upstreams gets, drawn by a hash of the request's id, or of the header
     ``sticky``; empty: the server with the fewest requests in flight gets each. ``labels``: valid answers, to count.
+    ``user_secret``: makes keys of users; None: none is stored. ``user_header``: the header that names a request's user.
     """
 
     upstreams: tuple[str, ...]
@@ -67,5 +68,7 @@ class Settings(NamedTuple):
     weights: tuple[float, ...] = ()
     sticky: str | None = None
     labels: frozenset[str] = frozenset()
+    user_secret: bytes | None = None
+    user_header: str | None = None
     seconds: tuple[float, ...] = SECONDS
     token_seconds: tuple[float, ...] = TOKEN_SECONDS

@@ -42,7 +42,7 @@ class Counts(NamedTuple):
 
 
 class Store:
-    """``folder``: where files are written."""
+    """``folder``: where files are written. ``secret``: see ``rows.row``."""
 
     def __init__(
         self,
@@ -52,8 +52,9 @@ class Store:
         counts: Counts,
         say: Callable[[str], None],
         url: str | None = None,
+        secret: bytes | None = None,
     ) -> None:
-        self._environment, self._share = environment, share
+        self._environment, self._share, self._secret = environment, share, secret
         self._dropped, self._stored, self._too_large = counts
         self._say = say
         self._waiting: deque[Exchange] = deque()
@@ -122,7 +123,9 @@ class Store:
         lines, large = [], 0
         for exchange in batch:
             try:
-                lines.append(row(exchange, self._environment, self._share).model_dump_json().encode() + b"\n")
+                lines.append(
+                    row(exchange, self._environment, self._share, self._secret).model_dump_json().encode() + b"\n"
+                )
             except TooLarge:
                 large += 1
             except Exception as error:  # noqa: BLE001 - a row that cannot be made must not end the thread

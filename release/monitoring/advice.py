@@ -1,0 +1,47 @@
+"""What a reader of a window's report should do, by the kind of what was found.
+
+Another release is no remedy for other prompts: it was not made for them either. So a rollback is advised only where
+answers are worse and the prompts are not shown to be others.
+"""
+
+from typing import NamedTuple
+
+from checks.formats.watch_report import WatchReport
+
+_DRIFT = ("prompts", "labels", "answers", "length")
+
+
+class Advice(NamedTuple):
+    """``headline``: what happened, in the words of a newcomer. ``step``: what to do about it; None: nothing."""
+
+    headline: str
+    step: str | None
+
+
+def advise(report: WatchReport) -> Advice:
+    """The advice for a window."""
+    failing = {each.name for each in report.findings if each.status == "fail"}
+    objectives = [each.name for each in report.findings if each.kind == "objective" and each.name in failing]
+    drifted = [name for name in _DRIFT if name in failing]
+    worse = failing.difference(objectives, drifted)
+    train = f"label some of the requests and train: `lockstep watch {report.environment} --pr`"
+    if "prompts" in drifted:
+        also = "answers are worse, too" if worse else "answers have not been shown to be worse"
+        headline, steps = f"what people ask has changed ({also})", [f"{train}. A rollback would not help"]
+    elif worse:
+        headline = "answers are worse than before release"
+        steps = [f"`lockstep rollback {report.environment}` goes back to the release before; then {train}"]
+    elif drifted:
+        headline = "answers have changed (they have not been shown to be worse)"
+        steps = [f"{train}. A rollback helps only if the labels show that answers are worse"]
+    elif objectives:
+        headline, steps = "the service is worse than its objectives (answers are as before)", []
+    elif report.status == "inconclusive":
+        unsure = ", ".join(each.name for each in report.findings if each.status == "inconclusive")
+        step = "nothing now; the reasons say how many rows would do, and a longer window has more"
+        return Advice(f"nothing is shown to be wrong; not enough is known about {unsure}", step)
+    else:
+        return Advice("as before release", None)
+    if objectives:
+        steps.append(f"look at the server and its load ({', '.join(objectives)}): docs/how-to/alerts.md")
+    return Advice(headline, "; ".join(steps))
