@@ -1,10 +1,10 @@
 """How often `lockstep watch` errs: windows in which nothing changed, and windows with planted changes.
 
-    python -m benchmarks.watch [--windows 100] [--runs 20] [--seed 20261126]
+    python -m benchmarks.watch [--months 10] [--windows 10] [--runs 2] [--size 1000] [--all] [--habits 0]
 
-Prints Markdown tables. Asks the real questions (release/monitoring) of the default data: a request is a row's text, its
-label is the service. There are 400 users, each with services of their own, who ask in sessions about one service. In
-some weeks all of them come, in others a random third. Their mean is the reference's shares of services. Requests of
+Prints a Markdown table. Asks the real questions (release/monitoring) of the default data: a request is a row's text,
+its label is the service. There are 400 users, each with services of their own, who ask in sessions about one service.
+In some weeks all of them come, in others a random third. Their mean is the reference's shares of services. Requests of
 another kind are about services that the reference has none of, or the first lines of docstrings of Python's standard
 library. A stand-in for the model is right about nine of ten labels; it fails 0.3 % of requests. Needs data/splits:
 `./lockstep run prepare`.
@@ -17,9 +17,9 @@ import sysconfig
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from itertools import chain, product
+from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from tqdm import tqdm
@@ -30,7 +30,7 @@ from checks.formats import captures
 from checks.formats.captures import Capture
 from checks.rows import Row
 from checks.scorers.exact_match import ExactMatch
-from checks.stats import intervals
+from checks.stats import drift
 from checks.stats.drift import Text
 from release.monitoring import answers, asked, service, window
 from release.monitoring.answers import Answered, Reference, Windows
@@ -43,7 +43,7 @@ WINDOWS = 52
 SIZES = (200, 1000)  # requests of a window
 REFERENCE = 2000  # rows that a window is compared with; as many answers as the default's test split
 ANSWERS = 1000
-USERS, CONCENTRATION = 400, 5.0  # and of the Dirichlet distribution of a user's services
+USERS, CONCENTRATION = 400, 0.5  # of the Dirichlet distribution of a user's services: most ask about a few
 RIGHT, FAILED, SLOW = 0.9, 0.003, 0.02
 BEGAN = datetime(2026, 3, 2, tzinfo=UTC)
 
@@ -210,7 +210,7 @@ def traffic_of(world: World, requests: Sequence[Request], change: Change, random
     return Traffic(tuple(captured), labels, ())
 
 
-def questions(traffic: Traffic, earlier: Sequence[Traffic], reference: Reference, *, keyed: bool) -> list[Asked]:
+def questions(traffic: Traffic, earlier: Sequence[Traffic], reference: Reference, keyed: bool) -> list[Asked]:
     """What `lockstep watch` asks of them. ``keyed``: requests have user keys."""
     served, *before = (
         window.answered(each if keyed else _without_keys(each), SCORER)
@@ -253,85 +253,90 @@ class Case(NamedTuple):
 
 
 CASES = (
-    Case("first week", 0, keyed=False),
-    Case("first week, user keys", 0, keyed=True),
-    Case("8 weeks before", 8, keyed=False),
-    Case("8 weeks before, user keys", 8, keyed=True),
+    Case("first week, user keys", 0, True),
+    Case("8 weeks before", 8, False),
+    Case("8 weeks before, user keys", 8, True),
 )
 
 
-def failing(world: World, change: Change, habits: Habits, size: int, random: Any) -> dict[str, set[str]]:
-    """By case, the findings that fail in one window."""
-    reference = reference_of(world, world.rows(random), random)
-    weeks = [BEGAN - timedelta(weeks=number) for number in range(1, window.EARLIER + 1)]
-    now = traffic_of(world, world.window(change, size, random, habits), change, random, BEGAN)
-    earlier = [
-        traffic_of(world, world.window(UNCHANGED, size, random, habits), UNCHANGED, random, week) for week in weeks
-    ]
-    return {
-        case.name: {
-            each.name
-            for each in asked.findings(
-                questions(now, earlier[: case.earlier], reference, keyed=case.keyed), MONITOR.alpha
-            )
-            if each.status == "fail"
+class Month(NamedTuple):
+    """A release's reference, and the windows that it has had, latest first."""
+
+    reference: Reference
+    earlier: list[Traffic]
+
+    @classmethod
+    def of(cls, world: World, habits: Habits, size: int, random: Any) -> Self:
+        """Draw both, with nothing changed."""
+        weeks = [BEGAN - timedelta(weeks=number) for number in range(1, window.EARLIER + 1)]
+        earlier = [
+            traffic_of(world, world.window(UNCHANGED, size, random, habits), UNCHANGED, random, week) for week in weeks
+        ]
+        return cls(reference_of(world, world.rows(random), random), earlier)
+
+    def failing(self, world: World, change: Change, habits: Habits, size: int, random: Any) -> dict[str, set[str]]:
+        """By case, the findings that fail in one window after them."""
+        now = traffic_of(world, world.window(change, size, random, habits), change, random, BEGAN)
+        asks = {case.name: questions(now, self.earlier[: case.earlier], self.reference, case.keyed) for case in CASES}
+        return {
+            name: {each.name for each in asked.findings(each, MONITOR.alpha) if each.status == "fail"}
+            for name, each in asks.items()
         }
-        for case in CASES
-    }
 
 
-def same(world: World, windows: int, sizes: Sequence[int], seed: int) -> Iterator[str]:
-    """Nothing changed: any alarm is a false one."""
-    yield "| requests | known | windows | false alarms | 95 % interval | by which finding |"
-    yield "| --- | --- | ---: | ---: | --- | --- |"
-    for place, (habits, size) in enumerate(product(HABITS, sizes)):
-        random, alarms = np.random.default_rng([seed, place]), defaultdict[str, list[set[str]]](list)
-        for _ in tqdm(range(windows), desc=f"unchanged, {habits.name}, {size}", file=sys.stderr):
-            for name, failed in failing(world, UNCHANGED, habits, size, random).items():
-                alarms[name].append(failed)
-        for name, sets in alarms.items():
-            share = intervals.mean_interval(
-                [float(bool(each)) for each in sets], [str(i) for i in range(windows)], 0.95
-            )
+def tables(world: World, options: argparse.Namespace, every: Sequence[Habits]) -> Iterator[str]:
+    """How often windows without a change fail, and how often the finding that should see a change does."""
+    yield "| requests | change | known | windows that fail | by which finding |"
+    yield "| --- | --- | --- | ---: | --- |"
+    changes = [UNCHANGED, *CHANGES] if options.all else [UNCHANGED, *CHANGES[:3]]
+    for habits in every:
+        random, failed = (
+            np.random.default_rng([options.seed, HABITS.index(habits)]),
+            defaultdict[Any, list[set[str]]](list),
+        )
+        for _ in tqdm(range(options.months), desc=habits.name, file=sys.stderr):
+            month = Month.of(world, habits, options.size, random)
+            for change in changes:
+                for _ in range(options.windows if change is UNCHANGED else options.runs):
+                    names = month.failing(world, change, habits, options.size, random)
+                    for case, found in names.items():
+                        failed[change, case].append(found if change is UNCHANGED else found & {change.finding})
+        for (change, case), sets in failed.items():
             by = ", ".join(f"{each} {count}" for each, count in Counter(chain(*sets)).most_common()) or "none"
             yield (
-                f"| {habits.name}, {size} a week | {name} | {windows} | {share.value:.1%} | {share.low:.1%} to "
-                f"{share.high:.1%} | {by} |"
+                f"| {habits.name} | {change.name or 'none'} | {case} | {sum(map(bool, sets))} of {len(sets)} | {by} |"
             )
 
 
-def planted(
-    world: World, runs: int, sizes: Sequence[int], seed: int, changes: Sequence[Change], every: Sequence[Habits]
-) -> Iterator[str]:
-    """How often the finding that should see a change fails."""
-    yield f"| change | finding | requests | {' | '.join(case.name for case in CASES[1:])} |"
-    yield f"| --- | --- | --- |{' ---: |' * len(CASES[1:])}"
-    for place, (change, habits, size) in enumerate(product(changes, every, sizes)):
-        random, seen = np.random.default_rng([seed, place, 1]), Counter[str]()
-        for _ in tqdm(range(runs), desc=f"{change.name}, {habits.name}, {size}", file=sys.stderr):
-            failed = failing(world, change, habits, size, random)
-            seen.update(name for name, names in failed.items() if change.finding in names)
-        cells = " | ".join(f"{seen[case.name] / runs:.0%}" for case in CASES[1:])
-        yield f"| {change.name} | {change.finding} | {habits.name}, {size} a week | {cells} |"
+def _remembered(test: Any) -> Any:
+    """``test``, which is asked of the same earlier windows again and again."""
+    known: dict[Any, Any] = {}
+
+    def remembering(ours: Sequence[Text], theirs: Sequence[Text], confidence: float) -> Any:
+        key = (tuple(ours), hash(tuple(theirs)), confidence)
+        if key not in known:
+            known[key] = test(ours, theirs, confidence)
+        return known[key]
+
+    return remembering
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the tables."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--windows", type=int, default=100, help="windows without a change, of each kind")
-    parser.add_argument("--runs", type=int, default=20, help="windows of each planted change")
+    parser.add_argument("--months", type=int, default=10, help="references and eight windows before, of each kind")
+    parser.add_argument("--windows", type=int, default=10, help="windows without a change after them")
+    parser.add_argument("--runs", type=int, default=2, help="windows of each planted change after them")
+    parser.add_argument("--size", type=int, default=1000, help="requests of a window")
+    parser.add_argument("--all", action="store_true", help="all changes, not only new kinds of requests")
+    parser.add_argument("--habits", type=int, choices=range(len(HABITS)), help="only these, by number")
     parser.add_argument("--seed", type=int, default=20261126)
     options = parser.parse_args(arguments)
-    world = world_of_splits()
-    print(f"Seed {options.seed}; alpha {MONITOR.alpha:.2%} a window, {len(world.labels)} labels.")
-    for name, table in {
-        "Nothing changed": same(world, options.windows, SIZES[1:], options.seed),
-        "A new kind of request": planted(world, options.runs, SIZES[1:], options.seed, CHANGES[:3], HABITS),
-        "Other changes": planted(world, options.runs, SIZES, options.seed, CHANGES[3:], HABITS[:1]),
-    }.items():
-        print(f"\n### {name}\n")
-        for line in table:
-            print(line, flush=True)
+    world, drift.texts = world_of_splits(), _remembered(drift.texts)
+    every = HABITS if options.habits is None else HABITS[options.habits : options.habits + 1]
+    print(f"Seed {options.seed}; alpha {MONITOR.alpha:.2%}; {options.size} requests; {len(world.labels)} labels\n")
+    for line in tables(world, options, every):
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

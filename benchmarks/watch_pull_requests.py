@@ -4,8 +4,9 @@
 
 Prints Markdown tables. Real are the questions, Holm's correction, the decision and the pull request: git commits and
 pushes to a bare remote. Stand-ins: GitHub (tests/github_api_standin.py), the requests, answers and labels of
-benchmarks/watch.py, and people. One reference is drawn for a year, as a release has one; its windows draw from the
-other rows. The reading of captures and of the release's record is left out.
+benchmarks/watch.py, and people. Requests are independent and have user keys. One reference is drawn for a year, as a
+release has one, and a window is compared with the eight before it. The reading of captures and of the release's record
+is left out.
 
 Where nothing changed, people close each pull request before the next window: while one is open, no other is opened, so
 this is the most that can be. A planted change begins at a random time of a window, and its pull request stays open for
@@ -88,13 +89,13 @@ def unchanged(world: World, team: Team, years: int, size: int, seed: int) -> Ite
     random = np.random.default_rng([seed, size])
     opened, by = {stated: list[float]() for stated in STATED}, {stated: Counter[str]() for stated in STATED}
     for _year in tqdm(range(years), desc=f"unchanged, {size}", file=sys.stderr):
-        rows, rest = world.apart(random)
-        reference = watch.reference_of(world, rows, random)
+        reference, earlier = watch.reference_of(world, world.rows(random), random), list[Traffic]()
         for _ in range(WINDOWS):
             team.next_window()
-            requests = world.window(rest, UNCHANGED, size, random)
+            requests = world.window(UNCHANGED, size, random)
             traffic = watch.traffic_of(world, requests, UNCHANGED, random, team.began)
-            questions, digest = watch.questions(traffic, reference), traffic.digest
+            questions, digest = watch.questions(traffic, earlier, reference, keyed=True), traffic.digest
+            earlier.insert(0, traffic)
             for stated in STATED:
                 findings = asked.findings(questions, level(stated))
                 done = team.propose(traffic, findings, stated, digest)
@@ -114,14 +115,15 @@ def unchanged(world: World, team: Team, years: int, size: int, seed: int) -> Ite
 
 def days(world: World, team: Team, change: Change, size: int, random: Any) -> tuple[float | None, Proposal | None]:
     """Days from the change to its pull request, None if none came; and what the window after that one did."""
-    rows, rest = world.apart(random)
-    reference, onset = watch.reference_of(world, rows, random), float(random.random())
+    reference, onset = watch.reference_of(world, world.rows(random), random), float(random.random())
     waited: float | None = None
+    earlier = list[Traffic]()
     for number in range(LONGEST + 1):
         team.next_window()
         now = change.part(1 - onset) if number == 0 else change
-        traffic = watch.traffic_of(world, world.window(rest, now, size, random), now, random, team.began)
-        findings = asked.findings(watch.questions(traffic, reference), level(1))
+        traffic = watch.traffic_of(world, world.window(now, size, random), now, random, team.began)
+        findings = asked.findings(watch.questions(traffic, earlier, reference, keyed=True), level(1))
+        earlier.insert(0, traffic)
         done = team.propose(traffic, findings, 1, traffic.digest)
         if waited is not None or number == LONGEST:
             return waited, done

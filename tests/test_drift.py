@@ -94,6 +94,7 @@ def _sessions(random: Any, count: int, length: int, name: str) -> list[Text]:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_sessions_raise_no_more_alarms_than_independent_requests_if_they_are_clusters() -> None:
     """Without clusters the same windows alarm in most cases."""
     random, runs, level = np.random.default_rng(5), 200, 0.05
@@ -123,6 +124,7 @@ def test_one_user_shows_nothing_however_many_requests_are_his() -> None:
     assert drift.separation(*words, (["one user"] * 500, [each.id for each in reference]), 0.95, 2).p > 0.2
 
 
+@pytest.mark.slow
 def test_a_window_is_held_against_ordinary_ones_that_differ_more_than_their_requests_say() -> None:
     """Each window has users of its own, and none of its clusters shows it: only the other windows do."""
     random, runs, level = np.random.default_rng(9), 200, 0.05
@@ -152,6 +154,7 @@ def _shift(window: list[Text], reference: list[Text]) -> Shift:
     return shift
 
 
+@pytest.mark.slow
 def test_a_text_of_both_sides_is_no_mark_of_the_side_that_it_was_learned_from() -> None:
     """Where copies were ranked, a classifier took the other side's for a mark of that side, and the AUC was 0.42."""
     random = np.random.default_rng(4)

@@ -28,6 +28,7 @@ from checks.errors import MachineRefused
 from checks.stats.planning import POWER
 
 RARE = "(rare)"
+Values = Sequence[float] | NDArray[np.float64]
 LEAST = 20  # texts of each side; with fewer there is nothing to learn from
 MOST = 10_000  # texts of each side that are read, and characters of one
 _EXPECTED = 5.0  # answers in a cell of chi-square's table, if nothing changed
@@ -166,7 +167,7 @@ class Shift(NamedTuple):
 
 
 def separation(
-    window: Sequence[float], reference: Sequence[float], clusters: tuple[Sequence[str], Sequence[str]],
+    window: Values, reference: Values, clusters: tuple[Sequence[str], Sequence[str]],
     confidence: float, sided: int,
 ) -> Separation:  # fmt: skip
     """Whether values of the window rank higher (``sided`` 1) or otherwise (2) than the reference's; each not empty.
