@@ -146,6 +146,8 @@ def test_a_window_is_held_against_ordinary_ones_that_differ_more_than_their_requ
     assert alone / runs > 0.75
     assert beside / runs <= level + 2 * math.sqrt(level * (1 - level) / runs)
     assert seen / runs > 0.9
+    same = drift.Ordinary.of([0.1, 0.1, 0.1])  # such as the lengths of answers that are one word
+    assert (same.p(0.1), same.p(0.2)) == (1.0, 0.0)
 
 
 def _shift(window: list[Text], reference: list[Text]) -> Shift:

@@ -28,6 +28,7 @@ from checks.errors import MachineRefused
 from checks.stats.planning import POWER
 
 RARE = "(rare)"
+_SAME = 1e-9  # a difference of rounding
 Values = Sequence[float] | NDArray[np.float64]
 LEAST = 20  # texts of each side; with fewer there is nothing to learn from
 MOST = 10_000  # texts of each side that are read, and characters of one
@@ -61,8 +62,8 @@ class Ordinary(NamedTuple):
         """Of the hypothesis that a window with at least this statistic is as the others."""
         from scipy.special import stdtr
 
-        if not self.deviation:
-            return 1.0
+        if self.deviation < _SAME:
+            return float(statistic <= self.mean + _SAME)
         return float(stdtr(self.windows - 1, (self.mean - statistic) / self.deviation))
 
     def seen(self, level: float) -> float:
@@ -94,19 +95,19 @@ class Separation(NamedTuple):
     @property
     def statistic(self) -> float:
         """What is compared with ordinary windows."""
-        return self.auc if self.sided == 1 else abs(self.auc - 0.5)
+        return self.auc - 0.5 if self.sided == 1 else abs(self.auc - 0.5)
 
     def detectable(self, level: float) -> float | None:
         """The AUC above 0.5 that is seen with 80 % power; None: none is."""
         variance = self.design * (self.n + self.m + 1) / (12 * self.n * self.m)
         sees = self._quantiles(level) * math.sqrt(variance)
         if self.ordinary is not None:
-            sees = max(sees, self.ordinary.seen(level) - (0.5 if self.sided == 1 else 0))
+            sees = max(sees, self.ordinary.seen(level))
         return sees if sees < 0.5 else None
 
     def needed(self, effect: float, level: float) -> int | None:
         """Values of the window that see ``effect`` with this reference; None: no number does."""
-        if self.ordinary is not None and self.ordinary.seen(level) - (0.5 if self.sided == 1 else 0) > effect:
+        if self.ordinary is not None and self.ordinary.seen(level) > effect:
             return None
         room = 12 * (effect / self._quantiles(level)) ** 2 / self.design
         return math.ceil((self.m + 1) / (room * self.m - 1)) if room * self.m > 1 else None
