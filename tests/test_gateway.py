@@ -341,8 +341,16 @@ REFUSED = {
     "no weight above 0": (["http://x=0", "http://y=0"], 14, "write each as URL=WEIGHT, or none"),
     "a weight below 0": (["http://x=-1"], 14, "is no address of a server"),
     "no header": (["http://x", "--sticky", "a b"], 14, "--sticky: 'a b' is no name of a header"),
-    "a header of users without a secret": (["http://x", "--user-header", "X-User"], 14, "--user-header: needs --user-secret"),
-    "a short secret": (["http://x", "--user-secret", "short.txt"], 14, "short.txt: has 5 bytes; openssl rand -hex 32 > short.txt"),
+    "a header of users without a secret": (
+        ["http://x", "--user-header", "X-User"],
+        14,
+        "--user-header: needs --user-secret",
+    ),
+    "a short secret": (
+        ["http://x", "--user-secret", "short.txt"],
+        14,
+        "short.txt: has 5 bytes; openssl rand -hex 32 > short.txt",
+    ),
     "a release": (["http://x", "--release", "latest"], 14, "'latest' is no digest"),
     "a provider": (["http://x", "--provider", "a/b"], 14, "--provider: 'a/b'"),
     "a collector": (["http://x", "--otlp", "http://u:secret@y"], 14, "--otlp: 'y' is no address"),

@@ -44,8 +44,9 @@ def watch(
     """Judge a window of captured traffic of ENV: the last whole one (monitor.window_days), or from --from to --to.
 
     Compares the requests to the release that ENV runs with its training data and with its answers before release:
-    objectives, drift of prompts and answers, refusals and other signals, and quality if there are labels. By chance
-    alone, at most monitor.false_alarms_a_year windows a year fail. Writes reports/watch/ENV.json and a picture of it.
+    objectives, drift of prompts and answers, refusals and other signals, and quality if there are labels. Drift is
+    compared with earlier windows of the release once there are three. By chance alone, at most
+    monitor.false_alarms_a_year windows a year fail. Writes reports/watch/ENV.json and a picture of it.
     Exit codes: 0 pass, 10 fail, 11 inconclusive (too few requests to tell).
 
     With --pr a failing finding about prompts, answers or quality opens a pull request on GitHub, or updates the open
