@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from checks.errors import MachineRefused
+from checks.stats.drift import Text
 from release.monitoring import evidently_page
 from release.monitoring.answers import Answered, Reference
 from tests import browser
@@ -24,7 +25,7 @@ WINDOW = [
     Answered(f"w{n}", f"please show me the disk {n}", ("disk", "vm", "I cannot")[n % 3], f"g{n}") for n in range(60)
 ]
 REFERENCE = Reference(
-    prompts=[(each.id, each.prompt) for each in OFFLINE], answers=OFFLINE, labels=frozenset({"disk", "vm"})
+    prompts=[Text(each.id, each.prompt, each.id) for each in OFFLINE], answers=OFFLINE, labels=frozenset({"disk", "vm"})
 )
 
 
