@@ -63,6 +63,18 @@ def test_a_judge_that_says_nothing_or_the_contrary_counts_for_nothing() -> None:
     assert (everyone.weight, everyone.others) == (0.0, 0)
 
 
+def test_a_judge_never_makes_the_error_larger() -> None:
+    """Rows in groups of 1 to 6: the weight of the paper would make it larger in one sample of eight."""
+    random = np.random.default_rng(7)
+    for _ in range(200):
+        groups = np.repeat(np.arange(400), random.choice([1, 1, 1, 2, 3, 6], 400))[:400]
+        people = random.choice([-1.0, 0.0, 1.0], 400, p=[0.1, 0.8, 0.1])[groups]
+        judge = np.where(random.random(400) < 0.6, people, random.choice([-1.0, 1.0], 400))
+        people[np.isin(groups, np.unique(groups)[::3], invert=True)] = np.nan
+        found = Assisted.of(people, judge, groups)
+        assert found.error**2 <= found.alone * (1 + 1e-12)
+
+
 def test_rows_of_a_group_that_agree_count_as_one() -> None:
     """Each row three times, in one group: the same effect and weight, and the error of the single rows."""
     people, judge = _sample()

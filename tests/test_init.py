@@ -74,7 +74,7 @@ TEAMS = ("network", "travel", "people")
 CHOICE = Choice("rows.jsonl", "LicenseRef-Own", "router", True, {"prompt": "question", "reference": "team"}, None, 0.05)
 MEASURED = Measured(
     sha256="0" * 64, base_sha256=None, rows=5000, dropped={}, valid=0.06, test=0.25,
-    split_rows={"train": 3450, "valid": 300, "test": 1250}, test_groups=1200, distinct=3, label_shares=(0.2, 0.5),
+    split_rows={"train": 3450, "valid": 300, "test": 1250}, test_size=1200, distinct=3, label_shares=(0.2, 0.5),
     majority=0.45, words=40, prompt_tokens=128, reference_tokens=32,
 )  # fmt: skip
 
@@ -155,7 +155,7 @@ def test_the_test_split_gets_the_rows_that_are_wanted_and_bounds_that_its_rows_m
     found = survey.measure(request(jsonl(tmp_path / "a[1].jsonl", [*rows(300), *rows(2)])), Path("/"))
     assert found.dropped == {"drop-duplicates": 2}
     assert found.rows == 302
-    assert 40 <= found.test_groups <= 50
+    assert 40 <= found.test_size <= 50
     assert sum(found.split_rows.values()) == 300
     assert found.label_shares[0] <= 1 / 3 <= found.label_shares[1]
     assert found.words == 6
@@ -199,14 +199,14 @@ def test_the_rows_that_a_margin_needs_show_it_and_far_fewer_do_not(
 
 
 def test_a_margin_that_the_file_is_too_small_for_is_widened_unless_it_was_given() -> None:
-    small = MEASURED.model_copy(update={"test_groups": 300, "split_rows": {"train": 900, "valid": 60, "test": 310}})
+    small = MEASURED.model_copy(update={"test_size": 300, "split_rows": {"train": 900, "valid": 60, "test": 310}})
     assert starting.held_margin(MEASURED, 0.05, 20, given=True) == 0.05
     wide = starting.held_margin(small, 0.05, 20, given=False)
     assert 0.05 < wide < 0.15
     with pytest.raises(DataRefused, match=rf"give --margin {wide:g}, or bring about [\d,]+ rows"):
         starting.held_margin(small, 0.05, 20, given=True)
     with pytest.raises(DataRefused, match="too few to rule out even a loss"):
-        starting.held_margin(small.model_copy(update={"test_groups": 12}), 0.05, 20, given=False)
+        starting.held_margin(small.model_copy(update={"test_size": 12}), 0.05, 20, given=False)
 
 
 @pytest.mark.parametrize(

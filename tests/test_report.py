@@ -436,6 +436,18 @@ def test_main_is_compared_row_by_row_though_no_gate_names_it(
     assert found.title.startswith(first)
 
 
+@pytest.mark.parametrize(("most", "mark"), [(None, "▲ +0.030 ["), (20, "≈ +0.030 [")])
+def test_a_mark_has_the_error_of_as_many_models_as_the_gates_divide_it_among(
+    tmp_path: Path, most: int | None, mark: str
+) -> None:
+    looks = {} if most is None else {"test_is_fresh": {"kind": "looks", "most": most}}
+    report_tree.pull_request(tmp_path / "pr", 166, lambda value: value["gates"].update(looks))
+    found = report(tmp_path / "pr", FOR)
+    assert f"{mark}" in found.markdown.splitlines()[0]
+    confidence = "95%" if most is None else "99.75%"
+    assert f"{confidence} intervals of differences on the same rows" in found.markdown
+
+
 def _nasty_record(root: Path) -> None:
     """Everything that is not ours says something nasty: rows, answers, slices, labels' notes, devices, parameters."""
 
