@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -21,6 +22,10 @@ from checks.config.starting import Choice
 from checks.data.loaders import LOADERS
 from checks.errors import DataRefused, ParamsRefused
 from checks.formats.survey import Column, Measured, Request, guess
+from checks.gates import decided_at
+from checks.gates.threshold import ThresholdGate
+from checks.stats import mean_planning
+from checks.stats.intervals import Mean
 from release.cards import card_facts
 from release.cli import main
 from release.verbs import init as init_verb
@@ -209,6 +214,25 @@ def test_a_margin_that_the_file_is_too_small_for_is_widened_unless_it_was_given(
         starting.held_margin(small.model_copy(update={"test_size": 12}), 0.05, 20, given=False)
 
 
+def test_a_resolution_is_planned_with_the_size_that_the_gate_uses() -> None:
+    """Of 200 customers, each with 1 to 10 rows that are answered alike: they count as some 100 rows, not as 200."""
+    draw = np.random.default_rng(3)
+    groups = np.repeat(np.arange(200), draw.choice([1, 1, 2, 3, 10], 200))
+    size = survey._size([str(each) for each in groups])
+    assert 90 < size < 120
+    measured = MEASURED.model_copy(
+        update={"test_size": size, "split_rows": {"train": 3450, "valid": 300, "test": len(groups)}}
+    )
+    text = (REPOSITORY / layout.PARAMS).read_text()
+    prepared = starting.prepare(CHOICE, "rows.jsonl", 60, (0.06, 0.25))
+    params = params_file.parse(starting.written(text, params_file.parse(text), CHOICE, prepared, measured))
+    gate = decided_at(params.gates)["answers_well"]
+    assert isinstance(gate, ThresholdGate)
+    means = [Mean.of((draw.random(200) < 0.5).astype(float)[groups], groups) for _ in range(100)]
+    resolved = sum(mean_planning.resolves(mean, gate.resolution, gate.confidence) for mean in means)
+    assert resolved >= 80
+
+
 @pytest.mark.parametrize(
     ("base", "data", "found"),
     [
@@ -351,7 +375,7 @@ def test_what_protected_the_example_and_is_left_out_is_named() -> None:
     after = params_file.parse(starting.written(text, before, CHOICE, prepared, MEASURED))
     assert init_verb.left_out(before, after) == (
         "prepare.personal_data", "data.sources", "gates.rows_are_private", "gates.writes_commands",
-        "gates.no_slice_falls_behind", "gates.still_answers",
+        "gates.no_slice_falls_behind", "gates.no_slice_falls_behind_production", "gates.still_answers",
     )  # fmt: skip
     assert init_verb.left_out(after, after) == ()
 

@@ -8,15 +8,17 @@ from typing import Any
 import pytest
 
 from checks import files, layout
+from checks.config import params_file
 from checks.config.params import Params
 from checks.decision import judging
 from checks.evaluation import scoring
 from checks.formats.evaluation_reports import EvaluationReport, NoiseReport, Reference, ReferencesReport, ReferenceUse
 from checks.formats.verdict import Finding, Verdict
+from checks.gates.slice import SliceGate
 from checks.gating.chain import Evidence, gather
 from checks.rows import Prediction
 from tests import evidence_tree
-from tests.conftest import as_params
+from tests.conftest import REPOSITORY, as_params
 
 pytestmark = pytest.mark.slow
 
@@ -342,6 +344,12 @@ def test_the_default_gates_fail_a_loss_of_25_points_against_main_before_anything
     assert verdict.status == "fail"
     assert {finding.status for finding in verdict.findings} == {"fail"}
     assert {finding.value for finding in verdict.findings} == {-0.25}
+
+
+def test_the_default_holds_slices_against_models_that_know_the_task() -> None:
+    """The base is right on 0.2 % of the rows: held against it, a model that lost three slices wholly passed."""
+    slices = [gate for gate in params_file.load(REPOSITORY / layout.PARAMS).gates.values() if gate.kind == "slice"]
+    assert {gate.against for gate in slices if isinstance(gate, SliceGate)} == {"main", "production"}
 
 
 def test_gates_that_ask_one_thing_of_one_model_are_corrected_for_as_one(tmp_path: Path, document: dict) -> None:

@@ -31,6 +31,7 @@ RULES = (
 _KEPT_GATES = ("data", "looks", "parity", "budget", "remembers")  # kinds that do not ask about the answers
 _ROOM = 2048  # tokens that the base reads, with its examples
 _LARGEST_MARGIN = 0.25
+_SLICE_MARGIN = 0.15
 
 
 class Choice(NamedTuple):
@@ -251,9 +252,10 @@ def _gates(
         new[name] = {"kind": "non_inferior", "against": against, **margin}
     new["keeps_up_with_the_best"] = {"kind": "non_inferior", "against": "best", **margin, "margin": 2 * choice.margin}
     if "slice" in choice.columns:
-        new["no_slice_falls_behind"] = {
-            "kind": "slice", "against": "base", **margin, "margin": max(0.1, choice.margin), "min_rows": 40,
-        }  # fmt: skip
+        widest = max(_SLICE_MARGIN, 2 * choice.margin)
+        least = rows_needed(widest, models(params))  # of one slice, for a new model that is as good
+        for name, against in (("no_slice_falls_behind", "main"), ("no_slice_falls_behind_production", "production")):
+            new[name] = {"kind": "slice", "against": against, **margin, "margin": widest, "min_rows": least}
     return kept.rstrip() + "\n" + textwrap.indent(plain_yaml.dump(new), "  ")
 
 

@@ -276,7 +276,7 @@ def small(p: float) -> float:
 
 
 def corrected(level: float, p: float, p_holm: float) -> float:
-    """The level at which ``p`` decides as ``p_holm`` does at ``level``: bounds at that level agree with the decision."""
+    """The level at which ``p`` decides as ``p_holm`` does at ``level``: bounds at it agree with the decision."""
     return level * p / p_holm if p > 0 else level
 
 

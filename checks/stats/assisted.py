@@ -5,7 +5,8 @@ The estimate is the mean of people's differences, less ``weight`` times the judg
 the judge's on all others. It has no bias, however biased the judge is: what the judge says wrongly of the labelled rows
 is taken off. A good judge makes it vary less, and the weight is the one that makes it vary least (Angelopoulos, Duchi
 and Zrnic, 2023, "PPI++: Efficient Prediction-Powered Inference", https://arxiv.org/abs/2311.01453), within [0, 1]. It
-is 0 where the error that the test uses would not be lower with the judge, as where rows come in groups.
+is 0 where the judge makes the error that the test uses less than a twentieth smaller, as where rows come in large
+groups. There the estimate with the judge varies much less than the test supposes, and so seldom exceeds its bound.
 
 Groups of rows are the clusters, and the error is that of their totals. Two things keep the test honest where few rows
 differ, as ``python -m benchmarks.judges`` shows:
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 from checks.stats import hall
 
 LEAST_LABELS = 100  # with fewer the test passes too many: docs/measurements/judges.md
+_WORTH = 0.95  # of the error without a judge: a judge that makes it no smaller is not counted
 _LUCK = NormalDist().inv_cdf(0.8)  # for at least 80 % power
 
 Values = NDArray[np.float64]
@@ -55,8 +57,8 @@ class Assisted:
     def of(cls, people: Values, judge: Values, groups: NDArray[np.intp], further: float = 1.0) -> Self:
         """Of differences in [-1, 1], shape (rows,); ``people`` is NaN where nobody labelled. ``groups`` are from 0.
 
-        ``further``: groups more that differ; with 0 it is the estimate of the paper. ValueError for fewer than two
-        labelled groups.
+        ``further``: groups more that differ; with 0 it is the estimate of the paper, whatever it gains. ValueError for
+        fewer than two labelled groups.
         """
         known = ~np.isnan(people)
         labelled, others = _Part(people[known], judge[known], groups[known]), _Part(judge[~known], None, groups[~known])
@@ -68,7 +70,8 @@ class Assisted:
         if rest and spread > 0:
             weight = min(max((labelled.covariance() - more) / (spread * (1 / n + 1 / rest)), 0.0), 1.0)
         found = cls._with(weight, labelled, others, more)
-        return found if found.error**2 < found.alone else cls._with(0.0, labelled, others, more)
+        worth = found.error <= _WORTH * math.sqrt(found.alone) or not further
+        return found if worth else cls._with(0.0, labelled, others, more)
 
     @classmethod
     def _with(cls, weight: float, labelled: "_Part", others: "_Part", more: float) -> Self:

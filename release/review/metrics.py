@@ -109,8 +109,10 @@ def confidence(facts: Facts) -> float | None:
 
     Else one of many equal models would soon be called better. None without an evaluation.
     """
-    found, counted = facts.evaluation, look(facts)
-    return found and 1 - (1 - found.confidence) / (counted.bound if counted and counted.bound else 1)
+    if facts.evaluation is None:
+        return None
+    counted = look(facts)
+    return 1 - (1 - facts.evaluation.confidence) / (counted.bound if counted and counted.bound else 1)
 
 
 def look(facts: Facts) -> Finding | None:
