@@ -5,10 +5,9 @@ docs/explanation/statistics.md says which test answers which question, and why.
 * Right/wrong scores, each row its own group, margin 0: McNemar's exact test.
 * Everything else: Tango's score test (1998) with a continuity correction of half a row, at the effective sample size
   that the clustered variance implies (Korn and Graubard, 1998). Graded scores are counted in units of a typical
-  difference. Where rows come in groups, or scores are graded,
-  - few may lose much: the p-value is at least that of Student's test after Hall's transformation
-    (``checks.stats.hall``);
-  - what is rare may not have been seen: the chance of that (``checks.stats.unseen``) is added.
+  difference, and few rows may lose much: the p-value is at least that of Student's test after Hall's transformation
+  (``checks.stats.hall``). Where rows come in groups, or scores are graded, what is rare may not have been seen: the
+  chance of that (``checks.stats.unseen``) is added to the p-value.
 
 Nothing is resampled: the same rows give the same finding. ``checks.stats.planning`` says what these rows could have
 told.
@@ -119,7 +118,8 @@ class Pairs:
         if self.exact:
             return test.p(bound)
         surplus = self.wins - self.losses - self.rows * bound
-        return min(1.0, max(test.p(bound), self._skewed(surplus, test)) + self.unseen.chance(surplus, self.times))
+        p = test.p(bound) if self.binary else max(test.p(bound), self._skewed(surplus, test))
+        return min(1.0, p + self.unseen.chance(surplus, self.times))
 
     def _skewed(self, surplus: float, test: ScoreTest) -> float:
         """P-value of Student's test of the group totals after Hall's transformation."""
