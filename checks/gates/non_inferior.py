@@ -78,13 +78,7 @@ class NonInferiorGate(AssistedGate):
         return Test(found.p, found.p_worse, decide, claim)
 
     def _decided(
-        self,
-        shown: str,
-        found: "Comparison",
-        bounds: tuple[float, float],
-        detectable: float | None,
-        p: float,
-        worse: float,
+        self, shown: str, found: "Comparison", bounds: tuple[float, float], sees: float | None, p: float, worse: float
     ) -> "tuple[Status, str, Needed | None]":
         from checks.stats import planning
 
@@ -97,9 +91,9 @@ class NonInferiorGate(AssistedGate):
         if p <= level:
             return "pass", f"{said}: not worse by {self.margin:g}", None
         at = held_back(level, found.p, p)
-        if detectable is None or detectable > self.margin:
+        if sees is None or sees > self.margin:
             needed = planning.needed_if_unchanged([found.pairs], -self.margin, at)
-            least = "no loss" if detectable is None else f"a loss of {detectable:.3f}"
+            least = "no loss" if sees is None else f"a loss of {sees:.3f}"
             seen = f"{found.n} rows can rule out {least} of an unchanged model (at least 80 % power)"
             would = f"; about {needed} would" if needed else ""
             return "inconclusive", f"{said}: {seen}, not of {self.margin:g}{would}", needed

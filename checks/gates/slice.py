@@ -37,14 +37,13 @@ SMALL = "(small slices)"
 
 
 class _Seen(NamedTuple):
-    """The comparison of each slice. ``worse``: the corrected p-value of each that lost more than the margin.
+    """The comparison of each slice.
 
     ``detectable``: the loss that would be seen in every slice with a power of 80 %; None: no loss would. ``levels``:
     those at which a lower and an upper bound of a slice agree with the corrected p-values.
     """
 
     found: "Mapping[str, Comparison]"
-    worse: Mapping[str, float]
     detectable: float | None
     against: str
     levels: tuple[float, float]
@@ -115,14 +114,14 @@ class SliceGate(PairedGate):
             label: p for (label, c), p in zip(found.items(), of_slices, strict=True) if c.effect < -self.margin
         }  # fmt: skip
         worst = min(worse, key=lambda label: (worse[label], label), default=None)
-        p, p_worse = max(c.p for c in found.values()), worse[worst] if worst else 1.0
-        alone = found[worst].p_worse if worst else 1.0  # before the correction over the slices
+        p, p_worse = max(c.p for c in found.values()), 1.0 if worst is None else worse[worst]
+        alone = 1.0 if worst is None else found[worst].p_worse  # before the correction over the slices
         level = 1 - self.confidence
 
         def decide(p_holm: float, worse_holm: float | None) -> Finding:
             assert worse_holm is not None  # the kind gives a p_worse
             levels = corrected(level, p, p_holm), corrected(level, alone, worse_holm)
-            seen = _Seen(found, worse, detectable, against.shown, levels)
+            seen = _Seen(found, detectable, against.shown, levels)
             said = self._decided(seen, worst, p_holm, worse_holm, held_back(level, p, p_holm))
             about, rows, (low, high) = found[said.slice], labels == said.slice, seen.bounds(said.slice)
             return Finding(
