@@ -200,7 +200,7 @@ def nothing_to_lose(case: Case, gate: PairedGate, against: Compared) -> Finding 
     """
     from checks.stats import intervals
 
-    sample = case.sample.of(gate.suite, gate.metric)
+    sample = case.sample.of(gate.suite, gate.metric, against.model)
     knows = intervals.Mean.of(sample.scores(against.model, gate.metric), sample.groups)
     high = knows.high(1 - gate.confidence)
     if high >= gate.margin:
