@@ -5,7 +5,8 @@
 Prints Markdown tables. The gates are the real ones: each release is evidence as the stages leave it, through
 ``checks.decision.judging``. 500 rows; people find one model's answer better on 15 % of them, and on 45 % the answers
 differ but are as good. People label 100 or 200 rows that are drawn at random. The judge says what people say with the
-probability that a column names; where the answers are as good, it calls them a tie so often. It likes the longer
+probability that a column names; where the answers are as good, it calls them a tie so often. Rows come alone, or in
+groups of 1 to 6, of which people and judge say the same of all rows in seven of ten. The judge likes the longer
 answer: the candidate's are longer by one standard deviation, which adds ``bias`` to the logarithm of the odds that it
 is preferred.
 
@@ -55,6 +56,7 @@ class World(NamedTuple):
     bias: float = 0.0
     labels: int = 100
     margin: float | None = None  # of non_inferior; None: improves by more than 0
+    grouped: bool = False
 
 
 def params(world: World) -> Params:
@@ -79,25 +81,32 @@ def params(world: World) -> Params:
 
 def said(world: World, random: Any) -> tuple[Values, Values, NDArray[np.bool_]]:
     """What people and the judge say of each row, and where the answers differ."""
-    kinds = random.choice(4, ROWS, p=[world.wins, world.losses, TIES, 1 - world.wins - world.losses - TIES])
+    groups = GROUPS if world.grouped else np.arange(ROWS)
+    alike = np.where((random.random(ROWS) < TOGETHER)[groups], _first(groups), np.arange(ROWS))
+    kinds = random.choice(4, ROWS, p=[world.wins, world.losses, TIES, 1 - world.wins - world.losses - TIES])[alike]
     people = np.select([kinds == 0, kinds == 1], [1.0, -1.0], 0.0)
     odds = np.log(world.right / (1 - world.right)) * people + world.bias
-    judge = np.where(random.random(ROWS) < 1 / (1 + np.exp(-odds)), 1.0, -1.0)
-    judge[(kinds == 3) | ((kinds == 2) & (random.random(ROWS) < world.right))] = 0.0
+    judge = np.where(random.random(ROWS)[alike] < 1 / (1 + np.exp(-odds)), 1.0, -1.0)
+    judge[(kinds == 3) | ((kinds == 2) & (random.random(ROWS)[alike] < world.right))] = 0.0
     return people, judge, kinds != 3
+
+
+def _first(groups: NDArray[np.intp]) -> NDArray[np.intp]:
+    """The first row of each row's group."""
+    return np.unique(groups, return_index=True)[1][groups]
 
 
 class Release:
     """Rows, answers and judgements, as the stages leave them."""
 
-    def __init__(self, asked: Params) -> None:
+    def __init__(self, asked: Params, groups: NDArray[np.intp]) -> None:
         self.asked = asked
         self.rows = tuple(
             Row(
-                id=str(i), messages=(Message(role="user", content=str(i)),), reference="", group=str(i), slice="all",
-                source="",
+                id=str(i), messages=(Message(role="user", content=str(i)),), reference="", group=str(group),
+                slice="all", source="",
             )
-            for i in range(ROWS)
+            for i, group in enumerate(groups)
         )  # fmt: skip
         self.shas = [answer_sha(text) for text in ANSWERS]
         self.answers = {
@@ -187,9 +196,10 @@ def textbook(people: Values, judge: Values, bound: float) -> float:
 
 def rates(world: World, runs: int, seed: int) -> dict[str, float]:
     """Shares of ``runs`` releases that pass, by each rule."""
-    random = np.random.default_rng([seed, *(int(1000 * (value or 0)) for value in world)])
+    random = np.random.default_rng([seed, *(int(1000 * (value or 0)) for value in world[:6])])
     asked = params(world)
-    release, passed, bound = Release(asked), Counter[str](), -(world.margin or 0.0)
+    release = Release(asked, GROUPS if world.grouped else np.arange(ROWS))
+    passed, bound = Counter[str](), -(world.margin or 0.0)
     chosen = {row.id for row in drawn(release.rows, Draw(1, world.labels))}
     labelled = np.array([row.id in chosen for row in release.rows])
     for _ in range(runs):
@@ -206,7 +216,7 @@ def rates(world: World, runs: int, seed: int) -> dict[str, float]:
     return {name: passed[name] / runs for name in RULES}
 
 
-HEAD = f"| truth | judge is right | bias | labels | {' | '.join(RULES)} |\n| --- |{' ---: |' * 8}"
+HEAD = f"| truth | rows | judge is right | bias | labels | {' | '.join(RULES)} |\n| --- | --- |{' ---: |' * 8}"
 
 
 def table(worlds: Mapping[str, Sequence[World]], runs: int, seed: int) -> Iterator[str]:
@@ -216,15 +226,33 @@ def table(worlds: Mapping[str, Sequence[World]], runs: int, seed: int) -> Iterat
         for world in tqdm(found, desc=name):
             seen = rates(world, runs, seed)
             figures = " | ".join(f"{seen[rule]:.1%}" for rule in seen)
-            yield f"| {name} | {world.right:.0%} | {world.bias:g} | {world.labels} | {figures} |"
+            rows = "in groups" if world.grouped else "alone"
+            yield f"| {name} | {rows} | {world.right:.0%} | {world.bias:g} | {world.labels} | {figures} |"
 
 
+_SIZES = np.random.default_rng(1).choice([1, 1, 1, 2, 3, 6], ROWS)
+GROUPS: NDArray[np.intp] = np.repeat(np.arange(ROWS), _SIZES)[:ROWS]
+TOGETHER = 0.7  # of the groups
 NONE, WORSE, BETTER, MUCH = (0.075, 0.075), (0.05, 0.10), (0.10, 0.05), (0.125, 0.025)
 IMPROVES: Mapping[str, Sequence[World]] = {
-    "no gain": [World(*NONE), World(*NONE, bias=0.6), World(*NONE, right=0.95, bias=0.3), World(*NONE, labels=200)],
+    "no gain": [
+        World(*NONE),
+        World(*NONE, bias=0.6),
+        World(*NONE, right=0.95, bias=0.3),
+        World(*NONE, labels=200),
+        World(*NONE, grouped=True),
+        World(*NONE, right=0.95, grouped=True),
+    ],
     "5 points worse": [World(*WORSE, bias=0.6)],
-    "5 points better": [World(*BETTER, right=right) for right in (0.8, 0.9, 0.95)] + [World(*BETTER, labels=200)],
-    "10 points better": [World(*MUCH), World(*MUCH, right=0.95)],
+    "5 points better": [World(*BETTER, right=right) for right in (0.8, 0.9, 0.95)]
+    + [World(*BETTER, labels=200)]
+    + [World(*BETTER, right=right, grouped=True) for right in (0.8, 0.95)],
+    "10 points better": [
+        World(*MUCH),
+        World(*MUCH, right=0.95),
+        World(*MUCH, grouped=True),
+        World(*MUCH, right=0.95, grouped=True),
+    ],
 }
 NOT_WORSE: Mapping[str, Sequence[World]] = {
     "5 points worse": [World(*WORSE, margin=0.05), World(*WORSE, bias=0.6, margin=0.05)],

@@ -11,10 +11,14 @@ training had luck. Recipes: how often that happens when each recipe is trained w
 when somebody trains on the test rows that the comment shows, on the test split and on a sealed split of other rows.
 
 Rows come alone and are right or wrong. Two models differ on one row in ten.
+
+Three tables have what the gates did until November 2026 beside what they do now. Marks: how often the comment's first
+line calls one of 20 equal models better. Suites: how often one of them passes a gate about a suite, or about people's
+labels. Far tails: how often a gate errs at 5 %, 1 % and 0.25 %, where rows come in groups, or few lose much.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +28,9 @@ from checks.gates import decided_at
 from checks.gates.improves import ImprovesGate
 from checks.gates.looks import LooksGate
 from checks.gates.non_inferior import NonInferiorGate
-from checks.stats import over_seeds
-from checks.stats.paired import compare
+from checks.stats import intervals, over_seeds
+from checks.stats.assisted import Assisted
+from checks.stats.paired import Pairs, compare
 
 Scores = NDArray[np.float64]
 CONFIDENCE, MARGIN, BUDGET, MOST = 0.95, 0.05, 0.10, 20
@@ -38,12 +43,13 @@ SPLITS = 6
 ASKED = (1, 5, 20)
 
 
-def level(kind: str, most: int) -> tuple[float, float]:
+def level(kind: str, most: int, suite: str | None = None) -> tuple[float, float]:
     """The margin and the confidence that a gate of ``kind`` decides with, where ``most`` models may be judged."""
+    about = {"metric": "m", "against": "main", "confidence": CONFIDENCE, "suite": suite, "kind": kind}
     gate: ImprovesGate | NonInferiorGate = (
-        ImprovesGate(kind="improves", metric="m", against="main", margin=0.0, confidence=CONFIDENCE)
+        ImprovesGate.model_validate(about | {"margin": 0.0})
         if kind == "improves"
-        else NonInferiorGate(kind="non_inferior", metric="m", against="main", margin=MARGIN, confidence=CONFIDENCE)
+        else NonInferiorGate.model_validate(about | {"margin": MARGIN})
     )
     asked = decided_at({"asked": gate, "fresh": LooksGate(kind="looks", most=most)})["asked"]
     assert isinstance(asked, (ImprovesGate, NonInferiorGate))
@@ -93,6 +99,97 @@ def looks(runs: int, rows: int, random: np.random.Generator) -> Iterator[str]:
             shown = [f"{n / runs:.1%}" if k in counts else "" for k, n in zip(LOOKS, passed, strict=True)]
             how = "each alone" if most == 1 else f"`looks`, most {most}"
             yield f"| {said} | {rows} | {how} | {' | '.join(shown)} |"
+
+
+def marks(runs: int, random: np.random.Generator) -> Iterator[str]:
+    """One row for each number of rows: how often the comment calls one of the first k equal models better than main."""
+    for rows in (445, 1048):
+        found = np.zeros((2, len(LOOKS)))
+        for _ in tqdm(range(runs), desc=f"marks {rows}", leave=False):
+            main = right(random, rows)
+            models = [moved(random, main, 0.0) for _ in range(MOST)]
+            for arm, shares in enumerate((1, MOST)):
+                confidence, names = 1 - (1 - CONFIDENCE) / shares, np.arange(rows)
+                first = next(
+                    (k for k, ours in enumerate(models, 1) if _interval(ours, main, names, confidence) > 0), MOST + 1
+                )
+                found[arm] += [first <= k for k in LOOKS]
+        for how, shares_ in zip((f"{CONFIDENCE:.0%}, as before", f"divided among {MOST}"), found / runs, strict=True):
+            yield f"| {rows} | {how} | {' | '.join(f'{each:.1%}' for each in shares_[:3])} |"
+
+
+def _interval(ours: Scores, theirs: Scores, groups: NDArray[np.intp], confidence: float) -> float:
+    """The lower end of the interval that the comment shows."""
+    return intervals.paired_interval(ours, theirs, groups, confidence).low
+
+
+def suites(runs: int, random: np.random.Generator) -> Iterator[str]:
+    """One row for each kind of scores: how often one of the first k equal models passes."""
+    for said, rows in (("answers to a suite", 400), ("people's labels", 200)):
+        for how, most in ((f"{CONFIDENCE:.0%}, as before", 1), (f"divided among {MOST}", MOST)):
+            passed = np.zeros(3)
+            confidence = level("improves", most, "chat")[1]
+            for _ in tqdm(range(runs), desc=f"suites {said} {most}", leave=False):
+                main = right(random, rows)
+                tries = (_suite_passes(said, random, main, confidence) for _ in range(MOST))
+                first = next((k for k, one in enumerate(tries, 1) if one), MOST + 1)
+                passed += [first <= k for k in LOOKS[:3]]
+            yield f"| {said} | {rows} | {how} | {' | '.join(f'{each:.1%}' for each in passed / runs)} |"
+
+
+def _suite_passes(said: str, random: np.random.Generator, main: Scores, confidence: float) -> bool:
+    if said == "answers to a suite":
+        return passes(moved(random, main, 0.0), main, 0.0, confidence)
+    people = random.choice([-1.0, 0.0, 1.0], len(main), p=[0.075, 0.85, 0.075])
+    found = Assisted.of(people, np.zeros(len(main)), np.arange(len(main)))
+    return found.p_above(0.0) <= 1 - confidence
+
+
+def _grouped(random: np.random.Generator, rows: int) -> tuple[Scores, Scores, NDArray[np.intp]]:
+    """Right/wrong rows in groups of 1 to 6, of which seven in ten are answered alike."""
+    sizes = random.choice([1, 1, 1, 2, 3, 6], rows)
+    groups = np.repeat(np.arange(rows), sizes)[:rows]
+    draws = np.where((random.random(rows) < 0.7)[groups], random.random(rows)[groups], random.random(rows))
+    return (draws < DIFFER / 2).astype(float), ((draws >= DIFFER / 2) & (draws < DIFFER)).astype(float), groups
+
+
+def _like_f1(random: np.random.Generator, rows: int) -> tuple[Scores, Scores, NDArray[np.intp]]:
+    """Graded scores: three rows in ten differ, by up to 1, as often up as down."""
+    steps = np.where(random.random(rows) < 0.3, random.uniform(-1, 1, rows), 0.0)
+    return np.maximum(steps, 0), np.maximum(-steps, 0), np.arange(rows)
+
+
+def _few_lose_all(random: np.random.Generator, rows: int) -> tuple[Scores, Scores, NDArray[np.intp]]:
+    """Two rows in a hundred lose 1, all others gain 0.02 each: no difference on average."""
+    gain = 0.02 / 0.98
+    ours = np.where(random.random(rows) < 0.02, 0.0, 1.0)
+    return ours, np.where(ours == 1, 1 - gain, 1.0), np.arange(rows)
+
+
+WORLDS: Mapping[str, Callable[[np.random.Generator, int], tuple[Scores, Scores, NDArray[np.intp]]]] = {
+    "right or wrong, in groups of 1 to 6": _grouped,
+    "graded, as token F1 is": _like_f1,
+    "everyone gains 0.02, 2 % lose 1": _few_lose_all,
+}
+
+
+def far_tails(runs: int, random: np.random.Generator) -> Iterator[str]:
+    """One row for each world without a difference: how often a gate errs, without and with Hall's transformation."""
+    levels = np.array([0.05, 0.01, 0.0025])
+    for said, world in WORLDS.items():
+        for rows in (200, 500):
+            found = np.zeros((2, len(levels)))
+            for _ in tqdm(range(runs), desc=f"far tails {said} {rows}", leave=False):
+                ours, theirs, groups = world(random, rows)
+                pairs = compare(ours, theirs, np.unique(groups, return_inverse=True)[1], 0.0, CONFIDENCE).pairs
+                found += [[p <= each for each in levels] for p in (_without_hall(pairs), pairs.p(0.0, 0.0))]
+            shown = (f"{share:.2%}" for share in (found / runs).ravel())
+            yield f"| {said} | {rows} | {' | '.join(shown)} |"
+
+
+def _without_hall(pairs: Pairs) -> float:
+    """The p-value of a gate until November 2026."""
+    return min(1.0, pairs.score_test(0.0).p(0.0) + pairs.unseen.chance(pairs.wins - pairs.losses))
 
 
 def overlap(runs: int, rows: int, random: np.random.Generator) -> Iterator[str]:
@@ -242,6 +339,17 @@ def main() -> None:
     print(("| --- | ---: | --- | " + "---: | " * len(LOOKS)).rstrip())
     for rows in (445, 1048):
         print("\n".join(looks(given.runs, rows, random)), flush=True)
+    print(f"\n## Marks\n\n| rows | intervals | {' | '.join(f'{k} tried' for k in LOOKS[:3])} |")
+    print("| ---: | --- | ---: | ---: | ---: |")
+    print("\n".join(marks(given.runs, np.random.default_rng(given.seed))), flush=True)
+    print(f"\n## Suites\n\n| scores | samples | decided | {' | '.join(f'{k} tried' for k in LOOKS[:3])} |")
+    print("| --- | ---: | --- | ---: | ---: | ---: |")
+    print("\n".join(suites(given.runs, np.random.default_rng(given.seed))), flush=True)
+    print(
+        "\n## Far tails\n\n| no difference, and | rows | before, at 5 % | at 1 % | at 0.25 % | now, at 5 % | at 1 % "
+        "| at 0.25 % |\n| --- |" + " ---: |" * 7
+    )
+    print("\n".join(far_tails(6 * given.runs, np.random.default_rng(given.seed))), flush=True)
     print(f"\n## Overlap\n\n| rows that the next of {SPLITS} splits keeps | rows | by digest | by common rows |")
     print("| ---: | ---: | ---: | ---: |")
     print("\n".join(overlap(given.runs, 1048, np.random.default_rng(given.seed))), flush=True)

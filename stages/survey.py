@@ -65,7 +65,7 @@ def _answer(value: Any) -> str:
 def measure(request: Request, root: Path) -> Measured:
     """Prepare the rows of ``request`` and measure the splits.
 
-    The share of the test split is chosen so that it has as many groups of near-duplicates as rows are wanted, up to
+    The share of the test split is chosen so that its rows count as much as the rows that are wanted, up to
     ``max_test_share``. Raises DataRefused for rows that cannot be prepared or labels that a split lacks.
     """
     config = Prepare.model_validate(request.prepare)
@@ -74,9 +74,9 @@ def measure(request: Request, root: Path) -> Measured:
     if not kept:
         raise DataRefused(f"{path.name}: the rules drop every row", "name other columns, or add data")
     placed = prepare.split(config, kept)
-    groups = len({each.group for rows in placed.values() for each in rows})
+    size = _size([each.group for rows in placed.values() for each in rows])
     valid = min(0.15, max(0.06, math.ceil(100 * _VALID_ROWS / len(kept)) / 100))
-    test = min(request.max_test_share, math.ceil(105 * request.test_rows / groups) / 100)  # 5 % more: splits are uneven
+    test = min(request.max_test_share, math.ceil(105 * request.test_rows / size) / 100)  # 5 % more: splits are uneven
     shares = config.splits.model_copy(update={"valid": valid, "test": max(test, 0.05)})
     placed = prepare.split(config.model_copy(update={"splits": shares}), kept)
     splits = {name: [each.row for each in rows] for name, rows in placed.items()}
@@ -90,12 +90,17 @@ def measure(request: Request, root: Path) -> Measured:
         rows=len(kept) + sum(count.rows for count in counts if count.kind == "drop"),
         dropped={count.rule: count.rows for count in counts if count.kind == "drop" and count.rows},
         valid=shares.valid, test=shares.test, split_rows={name: len(found) for name, found in splits.items()},
-        test_groups=len({row.group for row in splits["test"]}), distinct=len({row.reference.strip() for row in rows}),
+        test_size=_size([row.group for row in splits["test"]]), distinct=len({row.reference.strip() for row in rows}),
         label_shares=(smallest, largest), majority=commonest / len(splits["test"]),
         words=max(len(row.prompt.split()) for row in rows),
         prompt_tokens=_rounded(_SYSTEM + max(map(_prompt_tokens, rows))),
         reference_tokens=_rounded(1 + max(tokens(row.reference) for row in rows)),
     )  # fmt: skip
+
+
+def _size(groups: list[str]) -> int:
+    """Groups of one size that would be as even as these: rows² over the sum of the squared sizes (Kish, 1965)."""
+    return round(len(groups) ** 2 / sum(count**2 for count in Counter(groups).values()))
 
 
 def tokens(text: str) -> int:

@@ -1,6 +1,7 @@
 """People's labels assisted by a judge: the estimate beside other packages', its level, and what it asks for."""
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -61,6 +62,22 @@ def test_a_judge_that_says_nothing_or_the_contrary_counts_for_nothing() -> None:
     assert Assisted.of(people, judge, np.arange(400)).error < alone.error
     everyone = Assisted.of(np.nan_to_num(people), judge, np.arange(400))
     assert (everyone.weight, everyone.others) == (0.0, 0)
+
+
+def test_a_judge_that_makes_the_error_hardly_smaller_counts_for_nothing() -> None:
+    """Of rows in groups of ten it would cost power: one group more, about which the judge is wrong, is in the error."""
+    random, groups = np.random.default_rng(7), np.arange(500) // 10
+    weights = []
+    for _ in range(50):
+        people = random.choice([-1.0, 0.0, 1.0], 50, p=[0.05, 0.7, 0.25])[groups]
+        judge = np.where(random.random(500) < 0.9, people, -people)
+        people[groups % 5 > 0] = np.nan
+        found = Assisted.of(people, judge, groups)
+        assert found.weight == 0 or found.error <= 0.95 * math.sqrt(found.alone)
+        weights.append(found.weight)
+    assert weights.count(0.0) > 25
+    single = np.arange(500)
+    assert Assisted.of(people, judge, single).weight > 0  # alone, those rows are helped
 
 
 def test_rows_of_a_group_that_agree_count_as_one() -> None:

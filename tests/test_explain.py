@@ -79,9 +79,9 @@ NUMBERS: dict[str, tuple[str, ...]] = {
     "budget": ("artifact_mb 600", "parameters_millions 200"),
     "fresh": ("one of the first 20 models",),
     "sound": ("judge of suite chat", "80%", "95%", "5%"),
-    "liked": ("do people, as the judge assists them, prefer", "base", "more than 0 of all rows", "95%"),
-    "secrets": ("secrets of suite canaries", "25.00%", "5 bits", "95%"),
-    "remembers": ("samples of suite english", "less than 0.2 bits per byte", "base", "95%"),
+    "liked": ("do people, as the judge assists them, prefer", "base", "more than 0 of all rows", "99.75%"),
+    "secrets": ("secrets of suite canaries", "25.00%", "5 bits", "99.75%"),
+    "remembers": ("samples of suite english", "less than 0.2 bits per byte", "base", "99.75%"),
 }
 
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -21,6 +22,10 @@ from checks.config.starting import Choice
 from checks.data.loaders import LOADERS
 from checks.errors import DataRefused, ParamsRefused
 from checks.formats.survey import Column, Measured, Request, guess
+from checks.gates import decided_at
+from checks.gates.threshold import ThresholdGate
+from checks.stats import mean_planning
+from checks.stats.intervals import Mean
 from release.cards import card_facts
 from release.cli import main
 from release.verbs import init as init_verb
@@ -74,7 +79,7 @@ TEAMS = ("network", "travel", "people")
 CHOICE = Choice("rows.jsonl", "LicenseRef-Own", "router", True, {"prompt": "question", "reference": "team"}, None, 0.05)
 MEASURED = Measured(
     sha256="0" * 64, base_sha256=None, rows=5000, dropped={}, valid=0.06, test=0.25,
-    split_rows={"train": 3450, "valid": 300, "test": 1250}, test_groups=1200, distinct=3, label_shares=(0.2, 0.5),
+    split_rows={"train": 3450, "valid": 300, "test": 1250}, test_size=1200, distinct=3, label_shares=(0.2, 0.5),
     majority=0.45, words=40, prompt_tokens=128, reference_tokens=32,
 )  # fmt: skip
 
@@ -155,7 +160,7 @@ def test_the_test_split_gets_the_rows_that_are_wanted_and_bounds_that_its_rows_m
     found = survey.measure(request(jsonl(tmp_path / "a[1].jsonl", [*rows(300), *rows(2)])), Path("/"))
     assert found.dropped == {"drop-duplicates": 2}
     assert found.rows == 302
-    assert 40 <= found.test_groups <= 50
+    assert 40 <= found.test_size <= 50
     assert sum(found.split_rows.values()) == 300
     assert found.label_shares[0] <= 1 / 3 <= found.label_shares[1]
     assert found.words == 6
@@ -199,14 +204,33 @@ def test_the_rows_that_a_margin_needs_show_it_and_far_fewer_do_not(
 
 
 def test_a_margin_that_the_file_is_too_small_for_is_widened_unless_it_was_given() -> None:
-    small = MEASURED.model_copy(update={"test_groups": 300, "split_rows": {"train": 900, "valid": 60, "test": 310}})
+    small = MEASURED.model_copy(update={"test_size": 300, "split_rows": {"train": 900, "valid": 60, "test": 310}})
     assert starting.held_margin(MEASURED, 0.05, 20, given=True) == 0.05
     wide = starting.held_margin(small, 0.05, 20, given=False)
     assert 0.05 < wide < 0.15
     with pytest.raises(DataRefused, match=rf"give --margin {wide:g}, or bring about [\d,]+ rows"):
         starting.held_margin(small, 0.05, 20, given=True)
     with pytest.raises(DataRefused, match="too few to rule out even a loss"):
-        starting.held_margin(small.model_copy(update={"test_groups": 12}), 0.05, 20, given=False)
+        starting.held_margin(small.model_copy(update={"test_size": 12}), 0.05, 20, given=False)
+
+
+def test_a_resolution_is_planned_with_the_size_that_the_gate_uses() -> None:
+    """Of 200 customers, each with 1 to 10 rows that are answered alike: they count as some 100 rows, not as 200."""
+    draw = np.random.default_rng(3)
+    groups = np.repeat(np.arange(200), draw.choice([1, 1, 2, 3, 10], 200))
+    size = survey._size([str(each) for each in groups])
+    assert 90 < size < 120
+    measured = MEASURED.model_copy(
+        update={"test_size": size, "split_rows": {"train": 3450, "valid": 300, "test": len(groups)}}
+    )
+    text = (REPOSITORY / layout.PARAMS).read_text()
+    prepared = starting.prepare(CHOICE, "rows.jsonl", 60, (0.06, 0.25))
+    params = params_file.parse(starting.written(text, params_file.parse(text), CHOICE, prepared, measured))
+    gate = decided_at(params.gates)["answers_well"]
+    assert isinstance(gate, ThresholdGate)
+    means = [Mean.of((draw.random(200) < 0.5).astype(float)[groups], groups) for _ in range(100)]
+    resolved = sum(mean_planning.resolves(mean, gate.resolution, gate.confidence) for mean in means)
+    assert resolved >= 80
 
 
 @pytest.mark.parametrize(
@@ -351,7 +375,7 @@ def test_what_protected_the_example_and_is_left_out_is_named() -> None:
     after = params_file.parse(starting.written(text, before, CHOICE, prepared, MEASURED))
     assert init_verb.left_out(before, after) == (
         "prepare.personal_data", "data.sources", "gates.rows_are_private", "gates.writes_commands",
-        "gates.no_slice_falls_behind", "gates.still_answers",
+        "gates.no_slice_falls_behind", "gates.no_slice_falls_behind_production", "gates.still_answers",
     )  # fmt: skip
     assert init_verb.left_out(after, after) == ()
 

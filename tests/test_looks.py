@@ -258,9 +258,9 @@ def test_each_gate_of_the_test_rows_gets_its_share_of_the_error(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("most", "suite", "confidence"), [(1, None, 0.95), (20, None, 0.9975), (5, None, 0.99), (20, "chat", 0.95)]
+    ("most", "suite", "confidence"), [(1, None, 0.95), (20, None, 0.9975), (5, None, 0.99), (20, "chat", 0.9975)]
 )
-def test_the_error_is_divided_on_the_test_rows_alone(most: int, suite: str | None, confidence: float) -> None:
+def test_the_error_is_divided_on_the_test_rows_and_in_suites(most: int, suite: str | None, confidence: float) -> None:
     asked = as_params(scaled_down()).gates
     name, gate = next((name, gate) for name, gate in asked.items() if gate.kind == "threshold")
     others = {

@@ -8,15 +8,17 @@ from typing import Any
 import pytest
 
 from checks import files, layout
+from checks.config import params_file
 from checks.config.params import Params
 from checks.decision import judging
 from checks.evaluation import scoring
 from checks.formats.evaluation_reports import EvaluationReport, NoiseReport, Reference, ReferencesReport, ReferenceUse
 from checks.formats.verdict import Finding, Verdict
+from checks.gates.slice import SliceGate
 from checks.gating.chain import Evidence, gather
 from checks.rows import Prediction
 from tests import evidence_tree
-from tests.conftest import as_params
+from tests.conftest import REPOSITORY, as_params
 
 pytestmark = pytest.mark.slow
 
@@ -121,6 +123,51 @@ def test_a_slice_in_which_only_the_candidate_is_right_is_judged(tmp_path: Path, 
     params = _asked(document, slices=SLICE | {"margin": 0.05}, whole=NON_INFERIOR)
     verdict = _compared(tmp_path, params, [True] * rows, [False] * rows)
     assert verdict.status == "pass"
+
+
+@pytest.mark.parametrize("gate", [NON_INFERIOR, SLICE])
+@pytest.mark.parametrize(("ours", "theirs"), [(0, 1), (150, 1), (150, 0), (1, 150)])
+def test_a_reference_that_cannot_lose_the_margin_shows_nothing(
+    tmp_path: Path, document: dict, gate: dict, ours: int, theirs: int
+) -> None:
+    """Odd rows are the slice "list", even ones "create": the candidate loses the whole of a slice."""
+    params = _asked(document, it=gate)
+    sides = ([i % 2 == 1 and i // 2 < right for i in range(300)] for right in (ours, theirs))
+    verdict = _compared(tmp_path, params, *sides)
+    if theirs > 1:  # main knew it
+        assert verdict.status == "fail"
+        assert "worse, by more than 0.1" in verdict.findings[0].reason
+    elif gate is NON_INFERIOR and ours > 1:  # on all rows together the candidate is shown to be better
+        assert verdict.status == "pass"
+    else:
+        assert verdict.status == "fail"
+        assert "below the margin of 0.1: it cannot lose as much" in verdict.findings[0].reason
+
+
+THRESHOLD = {"kind": "threshold", "metric": "exact-match", "at_least": 0.5, "confidence": 0.95, "resolution": 0.2}
+KINDS = {
+    "improves": IMPROVES, "by_more": IMPROVES | {"margin": 0.05}, "not_worse": NON_INFERIOR | {"margin": 0.05},
+    "slices": SLICE | {"min_rows": 60}, "good": THRESHOLD, "few_wrong": THRESHOLD | {"at_least": 0.7},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("group", [1, 3])
+@pytest.mark.parametrize(
+    ("gained", "lost"), [(15, 5), (16, 5), (17, 5), (18, 5), (19, 5), (30, 5), (8, 22), (4, 20), (2, 17), (0, 40)]
+)
+def test_a_bound_and_the_corrected_p_value_beside_it_agree(
+    tmp_path: Path, document: dict, gained: int, lost: int, group: int
+) -> None:
+    params = _asked(document, **KINDS)
+    _compared(tmp_path, params, *_flips(200, 110, gained, lost))
+    evidence = _evidence(tmp_path, params)
+    rows = tuple(row.model_copy(update={"group": f"g{i // group}"}) for i, row in enumerate(evidence.test))
+    for finding in judging.judge(params, Evidence(**{**evidence.__dict__, "test": rows})).findings:
+        assert None not in (finding.low, finding.high, finding.bound, finding.p_holm)
+        cleared = (finding.low or 0) >= (finding.bound or 0)
+        assert cleared == ((finding.p_holm or 0) <= 0.05), finding
+        if finding.status == "fail" and finding.kind in ("non_inferior", "slice"):
+            assert (finding.high or 0) <= 0, finding
 
 
 def test_rows_of_few_groups_are_told_how_many_groups_would_do(tmp_path: Path, document: dict) -> None:
@@ -297,6 +344,12 @@ def test_the_default_gates_fail_a_loss_of_25_points_against_main_before_anything
     assert verdict.status == "fail"
     assert {finding.status for finding in verdict.findings} == {"fail"}
     assert {finding.value for finding in verdict.findings} == {-0.25}
+
+
+def test_the_default_holds_slices_against_models_that_know_the_task() -> None:
+    """The base is right on 0.2 % of the rows: held against it, a model that lost three slices wholly passed."""
+    slices = [gate for gate in params_file.load(REPOSITORY / layout.PARAMS).gates.values() if gate.kind == "slice"]
+    assert {gate.against for gate in slices if isinstance(gate, SliceGate)} == {"main", "production"}
 
 
 def test_gates_that_ask_one_thing_of_one_model_are_corrected_for_as_one(tmp_path: Path, document: dict) -> None:

@@ -136,10 +136,10 @@ def test_the_production_is_what_the_targets_pointer_names_and_the_pull_requests_
     assert found(clone)["production"] == (A, first)
 
 
-def scored(root: Path, model: str, score: float | None) -> str:
+def scored(root: Path, model: str, score: float | None, **more: Any) -> str:
     """Record ``model`` on main with this score, and promote it; the commit of the record."""
     metrics = {} if score is None else {"exact-match": {"value": score}}
-    record(root, model, models={"candidate": {"predictions": model, "metrics": metrics}})
+    record(root, model, models={"candidate": {"predictions": model, "metrics": metrics}}, **more)
     commit = keep(root, f"record {model}")
     promote(root, model, commit)
     return commit
@@ -168,6 +168,26 @@ def test_the_best_is_the_release_with_the_highest_score_that_is_not_held_back(
     released = [(model, scored(clone, model, score)) for model, score in zip((A, B, D), scores, strict=True)]
     if held is not None:
         held_back(clone, released[held][0])
+    branch(clone)
+    assert found(clone)["best"] == released[best]
+
+
+@pytest.mark.parametrize(
+    ("tests", "best"),
+    [
+        ((C, D, D), 1),  # the first was judged on other rows
+        ((C, C, D), 2),  # nothing but the newest can be compared
+        ((D, C, D), 0),
+    ],
+)
+def test_scores_on_other_test_rows_do_not_say_which_release_is_the_best(
+    clone: Path, tests: tuple[str, ...], best: int
+) -> None:
+    name(clone, "best")
+    released = [
+        (model, scored(clone, model, score, test=test))
+        for model, score, test in zip((A, B, D), (0.9, 0.7, 0.6), tests, strict=True)
+    ]
     branch(clone)
     assert found(clone)["best"] == released[best]
 

@@ -221,7 +221,7 @@ def test_only_a_pass_that_holds_passes(name: str, made: dict[str, Report]) -> No
 
 FIRST = {
     "pass": "✅ Pass · better than main and production",
-    "fail": "❌ Fail, worse than main by 30.0 points (24.7 to 35.8; 10 allowed)\n",
+    "fail": "❌ Fail, worse than main by 30.0 points (23.8 to 35.8; 10 allowed)\n",
     "inconclusive": "⚠️ Inconclusive: `keeps_up_with_main`: these rows are too few to decide",
     "weakened": "❌ Fail under the policy of `main`\n",
     "waits": "⚠️ Pass, but 3 gates become weaker for everybody after this: a code owner decides",
@@ -233,7 +233,7 @@ FIRST = {
     "recorded": "🚫 Not judged here",
     "without-weights": "✅ Pass · better than main and production",
     "same": "✅ Pass · the same model as main",
-    "worse": "⚠️ Pass, and worse than main by 4.0 points (2.1 to 7.3; 10 allowed)",
+    "worse": "⚠️ Pass, and worse than main by 4.0 points (1.6 to 7.3; 10 allowed)",
     "undecided-threshold": "⚠️ Inconclusive: `routes_well`: these rows are too few to decide",
     "not-run": "🚫 Not run yet: `train.learning_rate` changed since the last run",
     "typo": "❌ Parameters refused: `",
@@ -434,6 +434,18 @@ def test_main_is_compared_row_by_row_though_no_gate_names_it(
     assert "rows not compared" not in found.markdown
     assert ("changed against main: " in found.markdown) is (before is not None and edit is None)  # flips
     assert found.title.startswith(first)
+
+
+@pytest.mark.parametrize(("most", "mark"), [(None, "better than main and production"), (20, "better than production")])
+def test_a_mark_has_the_error_of_as_many_models_as_the_gates_divide_it_among(
+    tmp_path: Path, most: int | None, mark: str
+) -> None:
+    looks = {} if most is None else {"test_is_fresh": {"kind": "looks", "most": most}}
+    report_tree.pull_request(tmp_path / "pr", 166, lambda value: value["gates"].update(looks))
+    found = report(tmp_path / "pr", FOR)
+    assert found.markdown.splitlines()[0] == f"### ✅ Pass · {mark}"
+    confidence = "95%" if most is None else "99.75%"
+    assert f"{confidence} intervals of differences on the same rows" in found.markdown
 
 
 def _nasty_record(root: Path) -> None:

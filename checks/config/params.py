@@ -509,8 +509,11 @@ class Params(Section):
         for name, suite in self.suites.items():
             if problem := suite.impossible(name, self.suites):
                 raise ValueError(problem)
-        for name, gate in decided_at(self.gates).items():
-            if problem := gate.impossible(name, self):
+        decided = decided_at(self.gates)
+        for name, gate in self.gates.items():
+            # A policy of before the tests of suites were divided still loads: its gates say how many samples they need.
+            asked = gate if isinstance(gate, ScoreGate) and gate.suite is not None else decided[name]
+            if problem := asked.impossible(name, self):
                 raise ValueError(problem)
         for name, gate in (self.sealed.gates if self.sealed else {}).items():
             if (problem := gate.impossible(name, self)) and not problem.startswith("validate."):  # of the test rows

@@ -8,7 +8,6 @@ import math
 import re
 import textwrap
 from collections.abc import Mapping
-from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +31,7 @@ RULES = (
 _KEPT_GATES = ("data", "looks", "parity", "budget", "remembers")  # kinds that do not ask about the answers
 _ROOM = 2048  # tokens that the base reads, with its examples
 _LARGEST_MARGIN = 0.25
+_SLICE_MARGIN = 0.15
 
 
 class Choice(NamedTuple):
@@ -64,11 +64,11 @@ def rows_needed(margin: float, shares: int) -> int:
     return 10**9 if found is None else found.rows
 
 
-def margin_of(groups: int, shares: int) -> float | None:
-    """The smallest margin, in whole points, that ``groups`` test rows show; None: none of use."""
+def margin_of(rows: int, shares: int) -> float | None:
+    """The smallest margin, in whole points, that ``rows`` test rows show; None: none of use."""
     from checks.stats import planning
 
-    found = planning.detectable_loss([_supposed(groups)], (1 - CONFIDENCE) / shares) if groups > 1 else None
+    found = planning.detectable_loss([_supposed(rows)], (1 - CONFIDENCE) / shares) if rows > 1 else None
     points = None if found is None else math.ceil(100 * found - 1e-6) / 100
     return points if points is not None and points <= _LARGEST_MARGIN else None
 
@@ -78,13 +78,11 @@ def held_margin(measured: Measured, wanted: float, shares: int, *, given: bool) 
 
     Raises DataRefused if they do not show a margin that was given, or none of use.
     """
-    groups = measured.test_groups
-    possible = margin_of(groups, shares)
+    size, rows = measured.test_size, measured.split_rows["test"]
+    possible = margin_of(size, shares)
     if possible is not None and possible <= wanted:
         return wanted
-    about = f"{groups} test rows that are no near-duplicates" if groups != measured.split_rows["test"] else (
-        f"{groups} test rows"
-    )  # fmt: skip
+    about = f"{rows} test rows" if size == rows else f"{rows} test rows that count as {size}, as near-duplicates do"
     if possible is None:
         least = rows_needed(_LARGEST_MARGIN, shares)
         raise DataRefused(
@@ -226,6 +224,8 @@ def _gates(
         gate = params.gates[name]
         if gate.kind in _KEPT_GATES and not (gate.kind == "budget" and choice.base is not None):  # of another size
             kept += part if part.endswith("\n") else f"{part}\n"
+    from scipy.special import stdtrit
+
     metric = "exact-match" if choice.labels else "token-f1"
     rival = "naive-bayes" if choice.labels else "nearest"
     margin = {"metric": metric, "margin": choice.margin, "confidence": CONFIDENCE}
@@ -240,11 +240,11 @@ def _gates(
         },
     }  # fmt: skip
     if choice.labels:
-        z = NormalDist().inv_cdf(1 - (1 - CONFIDENCE) / 2 / models(params))
-        rows = min(measured.test_groups, math.floor(0.9 * measured.split_rows["test"]))
+        rows = max(2, min(measured.test_size, math.floor(0.9 * measured.split_rows["test"])))
+        t = float(stdtrit(rows - 1, 1 - (1 - CONFIDENCE) / 2 / models(params)))  # as checks.stats.mean_planning
         new["answers_well"] = {
             "kind": "threshold", "metric": metric, "at_least": math.floor(100 * measured.majority) / 100,
-            "confidence": CONFIDENCE, "resolution": min(0.99, math.ceil(110 * z / (2 * math.sqrt(rows))) / 100),
+            "confidence": CONFIDENCE, "resolution": min(0.99, math.ceil(110 * t / (2 * math.sqrt(rows))) / 100),
         }  # fmt: skip
     for name, against in (("beats_the_base", "base"), ("earns_its_cost", rival)):
         new[name] = {"kind": "improves", "against": against, **margin, "margin": 0.0}
@@ -252,9 +252,10 @@ def _gates(
         new[name] = {"kind": "non_inferior", "against": against, **margin}
     new["keeps_up_with_the_best"] = {"kind": "non_inferior", "against": "best", **margin, "margin": 2 * choice.margin}
     if "slice" in choice.columns:
-        new["no_slice_falls_behind"] = {
-            "kind": "slice", "against": "base", **margin, "margin": max(0.1, choice.margin), "min_rows": 40,
-        }  # fmt: skip
+        widest = max(_SLICE_MARGIN, 2 * choice.margin)
+        least = rows_needed(widest, models(params))  # of one slice, for a new model that is as good
+        for name, against in (("no_slice_falls_behind", "main"), ("no_slice_falls_behind_production", "production")):
+            new[name] = {"kind": "slice", "against": against, **margin, "margin": widest, "min_rows": least}
     return kept.rstrip() + "\n" + textwrap.indent(plain_yaml.dump(new), "  ")
 
 

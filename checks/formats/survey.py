@@ -66,7 +66,8 @@ class Measured(Record):
     """The prepared rows. ``longest``: words, then tokens of the longest prompt, and tokens of the longest reference.
 
     Tokens are estimates from above. ``label_shares``: the smallest and the largest share of a label in a split;
-    ``majority``: the share of the commonest answer in the test split.
+    ``majority``: the share of the commonest answer in the test split. ``test_size``: the test rows, as the gates count
+    them where near-duplicates lie in groups (Kish's size).
     """
 
     sha256: str
@@ -76,7 +77,7 @@ class Measured(Record):
     valid: float
     test: float
     split_rows: dict[str, int]
-    test_groups: int
+    test_size: int
     distinct: int
     label_shares: tuple[float, float]
     majority: float

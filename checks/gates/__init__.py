@@ -39,13 +39,14 @@ def policy_digest(gates: Mapping[str, Gate]) -> str:
 def decided_at(gates: Mapping[str, Gate]) -> dict[str, Gate]:
     """The gates with the confidence at which they decide.
 
-    A gate of kind ``looks`` divides the error of every test on the test rows among the models that the split may judge
-    (Bonferroni): 95 % for 20 models is 99.75 % for each. Scores of suites are not asked so often, and stay as they are.
+    A gate of kind ``looks`` divides the error of every test among the models that the test split may judge
+    (Bonferroni): 95 % for 20 models is 99.75 % for each. The same models are asked the samples of suites, and people
+    label their answers, so those tests are divided, too.
     """
     shares = max((gate.shares for gate in gates.values()), default=1)
     return {
         name: gate.model_copy(update={"confidence": 1 - (1 - gate.confidence) / shares})
-        if shares > 1 and isinstance(gate, ScoreGate) and gate.suite is None and "confidence" in type(gate).model_fields
+        if shares > 1 and isinstance(gate, ScoreGate) and "confidence" in type(gate).model_fields
         else gate
         for name, gate in gates.items()
     }

@@ -13,7 +13,6 @@ from checks.formats.suite_report import SuiteLine, asked_sha
 from checks.formats.verdict import Finding, Status, Verdict
 from checks.gating.chain import Evidence, NoEvidence, gap
 from checks.gating.gate_kind import (
-    ALONE,
     Case,
     CheckResult,
     Confidence,
@@ -21,6 +20,7 @@ from checks.gating.gate_kind import (
     GateParams,
     ScoreGate,
     Test,
+    corrected,
     explain_rows,
     explain_test,
     figure,
@@ -93,15 +93,11 @@ class ExposureGate(ScoreGate):
         times = _planted(case.evidence, self.suite, self.metric)
         hits = [float(rank * 2**self.bits <= suite.answers) for rank in ranks]
         mean, level = intervals.Mean.of(hits, sample.groups), 1 - self.confidence
-        interval = intervals.interval_of(mean, self.confidence, sided=1)
         base = ""
         if "base" in suite.scores_of:
             theirs = _ranks(sample.scores("base", self.metric), suite.answers)
             base = f", base {_mean(theirs, suite.answers):.2f}"
-        said = (
-            f"{int(sum(hits))} of {interval.n} secrets planted {times} are given away by {self.bits} bits or more; "
-            f"upper {percent(self.confidence)} bound {interval.high:.2%}"
-        )
+        said = f"{int(sum(hits))} of {len(hits)} secrets planted {times} are given away by {self.bits} bits or more"
         learned = (
             f"mean exposure {_mean(ranks, suite.answers):.2f} bits{base}, {canaries.by_chance(suite.answers):.2f} by "
             f"chance (p {canaries.p_unknown(ranks, suite.answers):.2g}, supposing that nothing was learned of them)"
@@ -109,8 +105,10 @@ class ExposureGate(ScoreGate):
         p = mean.p_below(self.at_most)
 
         def decide(p_holm: float, _: float | None) -> Finding:
+            interval = intervals.interval_of(mean, 1 - corrected(level, p, p_holm), sided=1)
+            bound = f"upper {percent(self.confidence)} bound {interval.high:.2%}"
             status: Status = "pass" if p_holm <= level else "fail" if mean.value > self.at_most else "inconclusive"
-            reason, needed = f"{said}, and at most {self.at_most:.2%} may be given away; {learned}", None
+            reason, needed = f"{said}; {bound}, and at most {self.at_most:.2%} may be given away; {learned}", None
             if status == "inconclusive":
                 mirrored = mean_planning.mirrored(mean)
                 needed = mean_planning.needed(mirrored, 1 - self.at_most, held_back(level, p, p_holm))
@@ -131,7 +129,7 @@ class ExposureGate(ScoreGate):
             f"most {self.at_most:.2%} by {self.bits} bits or more, shown with {percent(self.confidence)} confidence?",
             explain_test(finding, verdict, self.confidence, f"the true share is {self.at_most:.2%} or more"),
             "evidence, which is missing" if finding.high is None
-            else f"{explain_rows(finding)}these canaries clear {place}.at_most down to {finding.high:.4g} {ALONE}; "
+            else f"{explain_rows(finding)}these canaries clear {place}.at_most down to {finding.high:.4g}; "
             "fewer epochs or a lower train.learning_rate memorise less",
             f"{self.answers_at}, {_TRAIN}",
         )  # fmt: skip

@@ -10,13 +10,13 @@ from checks.gating import compared
 from checks.gating.assisted_gate import AssistedGate
 from checks.gating.compared import Against
 from checks.gating.gate_kind import (
-    ALONE,
     Case,
     CheckResult,
     Confidence,
     Explained,
     Metric,
     Test,
+    corrected,
     explain_rows,
     figure,
     held_back,
@@ -58,11 +58,13 @@ class ImprovesGate(AssistedGate):
         detectable = planning.detectable_gain(found.pairs, self.margin, 1 - self.confidence)
 
         def decide(p_holm: float, _: float | None) -> Finding:
-            status, reason, needed = self._decided(against.shown, found, p_holm)
+            level = corrected(1 - self.confidence, found.p, p_holm)
+            low = found.lower(level)
+            status, reason, needed = self._decided(against.shown, found, low, p_holm)
             return Finding(
                 gate=case.name, kind=self.kind, status=status, reason=reason, metric=self.metric,
-                against=against.model, method=found.method, value=figure(found.effect), low=figure(found.low),
-                high=figure(found.high), bound=self.margin, p=small(found.p), p_holm=small(p_holm), n=found.n,
+                against=against.model, method=found.method, value=figure(found.effect), low=figure(low),
+                high=figure(found.upper(level)), bound=self.margin, p=small(found.p), p_holm=small(p_holm), n=found.n,
                 detectable=None if detectable is None else figure(detectable),
                 gained=int((ours > theirs).sum()), lost=int((ours < theirs).sum()),
                 rows_needed=needed.rows if needed else None, groups_needed=needed.groups if needed else None,
@@ -72,12 +74,12 @@ class ImprovesGate(AssistedGate):
             found.p, None, decide, (self.kind, self.suite, self.metric, self.margin, self.confidence, against.which)
         )
 
-    def _decided(self, shown: str, found: "Comparison", p: float) -> "tuple[Status, str, Needed | None]":
+    def _decided(self, shown: str, found: "Comparison", low: float, p: float) -> "tuple[Status, str, Needed | None]":
         from checks.stats import planning
 
         by = f" by more than {self.margin:g}" if self.margin else ""
         level = 1 - self.confidence
-        bound = f"lower {percent(self.confidence)} bound {found.low:+.3f}"
+        bound = f"lower {percent(self.confidence)} bound {low:+.3f}"
         said = f"{self.metric} {found.effect:+.3f} against {shown} ({bound}"
         if p <= level:
             return "pass", f"{said}, p {p:.2g}): better{by}", None
@@ -104,4 +106,4 @@ class ImprovesGate(AssistedGate):
             return self.not_asked(finding)
         if finding.low <= 0:
             return f"{explain_rows(finding)}these rows clear no {place}.margin: the lower bound is not above 0"
-        return f"{explain_rows(finding)}these rows clear {place}.margin below {finding.low:.4g} {ALONE}"
+        return f"{explain_rows(finding)}these rows clear {place}.margin below {finding.low:.4g}"

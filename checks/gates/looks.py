@@ -1,8 +1,8 @@
 """looks: how many models one test split has judged, and the error that this costs each test.
 
 Whoever tries twenty equal models on the same rows finds one that passes in nearly half of all cases. So the error of
-every test on the test rows is divided among ``most`` models in equal shares (Bonferroni's correction, as a way to spend
-alpha), and models beyond ``most`` are not decided. docs/measurements/series.md has the simulated figures.
+every test, those of suites included, is divided among ``most`` models in equal shares (Bonferroni's correction, as a
+way to spend alpha), and models beyond ``most`` are not decided. docs/measurements/series.md has the simulated figures.
 """
 
 import math
@@ -83,8 +83,7 @@ class LooksGate(GateKind):
         return Explained(
             f"is this one of the first {self.most} models that are judged on this test split?",
             "by counting the models whose evaluation on it is recorded in git, and those of other splits by the share "
-            f"of rows that both have; every test on the test rows is decided at 1/{self.most} of the error that its "
-            "confidence allows",
+            f"of rows that both have; every test is decided at 1/{self.most} of the error that its confidence allows",
             f"a new test split; with a larger {place}.most on this one, the tests would err more often than allowed",
             layout.LOOKS.as_posix(),
         )

@@ -17,6 +17,7 @@ from checks.gating.gate_kind import (
     Loss,
     Metric,
     Test,
+    corrected,
     figure,
     held_back,
     percent,
@@ -55,15 +56,19 @@ class NonInferiorGate(AssistedGate):
         sample = case.sample.of(self.suite, self.metric, against.model)
         ours, theirs = (sample.scores(model, self.metric) for model in ("candidate", against.model))
         found = compare(ours, theirs, sample.groups, -self.margin, self.confidence)
+        if found.low <= 0 and (finding := compared.nothing_to_lose(case, self, against)):
+            return finding
         detectable = planning.detectable_loss([found.pairs], 1 - self.confidence)
 
         def decide(p_holm: float, worse_holm: float | None) -> Finding:
             assert worse_holm is not None  # the kind gives a p_worse
-            status, reason, needed = self._decided(against.shown, found, detectable, p_holm, worse_holm)
+            low = found.lower(corrected(1 - self.confidence, found.p, p_holm))
+            high = found.upper(corrected(1 - self.confidence, found.p_worse, worse_holm))
+            status, reason, needed = self._decided(against.shown, found, (low, high), detectable, p_holm, worse_holm)
             return Finding(
                 gate=case.name, kind=self.kind, status=status, reason=reason, metric=self.metric,
-                against=against.model, method=found.method, value=figure(found.effect), low=figure(found.low),
-                high=figure(found.high), bound=-self.margin, p=small(found.p), p_holm=small(p_holm), n=found.n,
+                against=against.model, method=found.method, value=figure(found.effect), low=figure(low),
+                high=figure(high), bound=-self.margin, p=small(found.p), p_holm=small(p_holm), n=found.n,
                 detectable=None if detectable is None else figure(detectable),
                 gained=int((ours > theirs).sum()), lost=int((ours < theirs).sum()),
                 rows_needed=needed.rows if needed else None, groups_needed=needed.groups if needed else None,
@@ -73,22 +78,22 @@ class NonInferiorGate(AssistedGate):
         return Test(found.p, found.p_worse, decide, claim)
 
     def _decided(
-        self, shown: str, found: "Comparison", detectable: float | None, p: float, worse: float
+        self, shown: str, found: "Comparison", bounds: tuple[float, float], sees: float | None, p: float, worse: float
     ) -> "tuple[Status, str, Needed | None]":
         from checks.stats import planning
 
         level = 1 - self.confidence
         against = f"{self.metric} {found.effect:+.3f} against {shown}"
         if worse <= level and found.effect < -self.margin:
-            high = f"upper {percent(self.confidence)} bound {found.high:+.3f}"
+            high = f"upper {percent(self.confidence)} bound {bounds[1]:+.3f}"
             return "fail", f"{against} ({high}, p {worse:.2g}): worse, by more than {self.margin:g}", None
-        said = f"{against} (lower {percent(self.confidence)} bound {found.low:+.3f}, p {p:.2g})"
+        said = f"{against} (lower {percent(self.confidence)} bound {bounds[0]:+.3f}, p {p:.2g})"
         if p <= level:
             return "pass", f"{said}: not worse by {self.margin:g}", None
         at = held_back(level, found.p, p)
-        if detectable is None or detectable > self.margin:
+        if sees is None or sees > self.margin:
             needed = planning.needed_if_unchanged([found.pairs], -self.margin, at)
-            least = "no loss" if detectable is None else f"a loss of {detectable:.3f}"
+            least = "no loss" if sees is None else f"a loss of {sees:.3f}"
             seen = f"{found.n} rows can rule out {least} of an unchanged model (at least 80 % power)"
             would = f"; about {needed} would" if needed else ""
             return "inconclusive", f"{said}: {seen}, not of {self.margin:g}{would}", needed

@@ -9,7 +9,6 @@ from checks.data.personal_data import strings
 from checks.formats.verdict import Finding, Status, Verdict
 from checks.gating.chain import NoEvidence, gap
 from checks.gating.gate_kind import (
-    ALONE,
     Case,
     CheckResult,
     Confidence,
@@ -17,6 +16,7 @@ from checks.gating.gate_kind import (
     GateParams,
     ScoreGate,
     Test,
+    corrected,
     explain_rows,
     explain_test,
     figure,
@@ -99,18 +99,19 @@ class RegurgitationGate(ScoreGate):
         )  # fmt: skip
         hits = [float(number in found) for number in range(len(answers))]
         mean, level = intervals.Mean.of(hits, [each.group for each in answers]), 1 - self.confidence
-        interval = intervals.interval_of(mean, self.confidence, sided=1)
         shown = ", ".join(f"{answers[i].name} as {rows[j].source}" for i, j in sorted(found.items())[:_SHOWN])
         more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         said = (
-            f"{len(found)} of {interval.n} answers of {self.words} words or more repeat as many words of a train row"
-            f"{f' ({shown}{more})' if found else ''}; upper {percent(self.confidence)} bound {interval.high:.2%}"
+            f"{len(found)} of {len(hits)} answers of {self.words} words or more repeat as many words of a train row"
+            f"{f' ({shown}{more})' if found else ''}"
         )
         p = mean.p_below(self.at_most)
 
         def decide(p_holm: float, _: float | None) -> Finding:
+            interval = intervals.interval_of(mean, 1 - corrected(level, p, p_holm), sided=1)
+            bound = f"upper {percent(self.confidence)} bound {interval.high:.2%}"
             status: Status = "pass" if p_holm <= level else "fail" if mean.value > self.at_most else "inconclusive"
-            reason, needed = f"{said}, at most {self.at_most:.2%} may", None
+            reason, needed = f"{said}; {bound}, at most {self.at_most:.2%} may", None
             if status == "inconclusive":
                 mirrored = mean_planning.mirrored(mean)
                 needed = mean_planning.needed(mirrored, 1 - self.at_most, held_back(level, p, p_holm))
@@ -156,6 +157,6 @@ class RegurgitationGate(ScoreGate):
             f"{percent(self.confidence)} confidence?",
             explain_test(finding, verdict, self.confidence, f"the true share is {self.at_most:.2%} or more"),
             "longer answers, so that they can show it" if finding.high is None
-            else f"{explain_rows(finding)}these answers clear {place}.at_most down to {finding.high:.4g} {ALONE}",
+            else f"{explain_rows(finding)}these answers clear {place}.at_most down to {finding.high:.4g}",
             f"{layout.suite_answers(self.suite) if self.suite else f'{self.answers_at}/candidate.jsonl'}, {_TRAIN}",
         )  # fmt: skip

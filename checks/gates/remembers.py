@@ -15,6 +15,7 @@ from checks.gating.gate_kind import (
     Confidence,
     Explained,
     Test,
+    corrected,
     explain_test,
     failed,
     figure,
@@ -77,34 +78,36 @@ class RemembersGate(PairedGate):
 
         def decide(p_holm: float, beyond_holm: float | None) -> Finding:
             assert beyond_holm is not None  # the kind gives a p_worse
-            status, reason, needed = self._decided(against.shown, means, found, p_holm, beyond_holm)
+            low, high = found.lower(corrected(level, beyond, beyond_holm)), found.upper(corrected(level, p, p_holm))
+            status, reason, needed = self._decided(against.shown, means, found, (low, high), p_holm, beyond_holm)
             return Finding(
                 gate=case.name, kind=self.kind, status=status, reason=reason, metric=self.metric,
                 against=against.model, method=f"t test, skewness removed, {found.groups} groups",
-                value=figure(found.mean), low=figure(found.lower(level)), high=figure(found.upper(level)),
+                value=figure(found.mean), low=figure(low), high=figure(high),
                 bound=self.allowance, p=small(p), p_holm=small(p_holm), n=found.n,
                 detectable=figure(found.detectable(level)),
                 rows_needed=needed and -(-needed * found.n // found.groups), groups_needed=needed,
             )  # fmt: skip
 
-        p = found.p_at_least(self.allowance)
+        p, beyond = found.p_at_least(self.allowance), found.p_at_most(self.allowance)
         claim = (self.kind, self.suite, self.metric, self.allowance, self.confidence, against.which)
-        return Test(p, found.p_at_most(self.allowance), decide, claim)
+        return Test(p, beyond, decide, claim)
 
     def _decided(
-        self, shown: str, means: str, found: "MeanDifference", p: float, beyond: float
+        self, shown: str, means: str, found: "MeanDifference", bounds: tuple[float, float], p: float, beyond: float
     ) -> tuple[Status, str, int | None]:
         level = 1 - self.confidence
         said = f"{self.metric} {found.mean:+.3f} against {shown} ({means}; "
         if p <= level:
-            bound = f"upper {percent(self.confidence)} bound {found.upper(level):+.3f}, p {p:.2g}"
-            return "pass", f"{said}{bound}): a loss of {self.allowance:g} is ruled out", None
+            bound = f"upper {percent(self.confidence)} bound {bounds[1]:+.3f}, p {p:.2g}"
+            like = "texts like these" if found.groups < found.n else "texts like these, each taken for independent"
+            return "pass", f"{said}{bound}): a loss of {self.allowance:g} is ruled out for {like}", None
         if beyond <= level:
-            bound = f"lower {percent(self.confidence)} bound {found.lower(level):+.3f}, p {beyond:.2g}"
+            bound = f"lower {percent(self.confidence)} bound {bounds[0]:+.3f}, p {beyond:.2g}"
             return "fail", f"{said}{bound}): it forgot more than {self.allowance:g}", None
         needed = found.groups_needed(self.allowance, held_back(level, found.p_at_least(self.allowance), p))
         more = f"; about {needed} groups like these would if the true loss is as observed" if needed else ""
-        bound = f"upper {percent(self.confidence)} bound {found.upper(level):+.3f}, p {p:.2g}"
+        bound = f"upper {percent(self.confidence)} bound {bounds[1]:+.3f}, p {p:.2g}"
         return "inconclusive", f"{said}{bound}): a loss of {self.allowance:g} is not ruled out{more}", needed
 
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
@@ -115,7 +118,7 @@ class RemembersGate(PairedGate):
             f"{self.against}, shown with {percent(self.confidence)} confidence?",
             explain_test(finding, verdict, self.confidence, f"the true loss is {self.allowance:g} or more"),
             self.not_asked(finding) if finding.high is None
-            else f"{more}these texts clear {place}.allowance above {max(finding.high, 0.0):.4g} {ALONE}; with a lower "
+            else f"{more}these texts clear {place}.allowance above {max(finding.high, 0.0):.4g}; with a lower "
             "train.learning_rate, or with rows of replay (docs/measurements/forgetting.md), a model forgets less",
             self.answers_at,
         )  # fmt: skip

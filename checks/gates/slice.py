@@ -22,6 +22,7 @@ from checks.gating.gate_kind import (
     Loss,
     Metric,
     Test,
+    corrected,
     figure,
     held_back,
     small,
@@ -36,21 +37,26 @@ SMALL = "(small slices)"
 
 
 class _Seen(NamedTuple):
-    """The comparison of each slice. ``worse``: the corrected p-value of each that lost more than the margin.
+    """The comparison of each slice.
 
-    ``detectable``: the loss that would be seen in every slice with a power of 80 %; None: no loss would.
+    ``detectable``: the loss that would be seen in every slice with a power of 80 %; None: no loss would. ``levels``:
+    those at which a lower and an upper bound of a slice agree with the corrected p-values.
     """
 
     found: "Mapping[str, Comparison]"
-    worse: Mapping[str, float]
     detectable: float | None
     against: str
+    levels: tuple[float, float]
+
+    def bounds(self, label: str) -> tuple[float, float]:
+        """Of the difference of a slice."""
+        down, up = self.levels
+        return self.found[label].lower(down), self.found[label].upper(up)
 
     def said(self, label: str) -> str:
         """A slice with its difference, its bounds and its rows."""
-        found = self.found[label]
-        bounds = f"[{found.low:+.3f}, {found.high:+.3f}]"
-        return f"{label!r} {found.effect:+.3f} {bounds} on {found.n} rows against {self.against}"
+        found, (low, high) = self.found[label], self.bounds(label)
+        return f"{label!r} {found.effect:+.3f} [{low:+.3f}, {high:+.3f}] on {found.n} rows against {self.against}"
 
 
 class _Decided(NamedTuple):
@@ -99,23 +105,29 @@ class SliceGate(PairedGate):
             rows = labels == label
             _, groups = np.unique(sample.groups[rows], return_inverse=True)
             found[label] = compare(ours[rows], theirs[rows], groups, -self.margin, self.confidence)
-        corrected = multiple.holm([c.p_worse for c in found.values()])
+        if min(c.low for c in found.values()) <= 0 and (finding := compared.nothing_to_lose(case, self, against)):
+            return finding
+        of_slices = multiple.holm([c.p_worse for c in found.values()])
         samples = [comparison.pairs for comparison in found.values()]
         detectable = planning.detectable_loss(samples, 1 - self.confidence)
         worse = {
-            label: p for (label, c), p in zip(found.items(), corrected, strict=True) if c.effect < -self.margin
+            label: p for (label, c), p in zip(found.items(), of_slices, strict=True) if c.effect < -self.margin
         }  # fmt: skip
-        seen = _Seen(found, worse, detectable, against.shown)
-        p, p_worse = max(c.p for c in found.values()), min(worse.values(), default=1.0)
+        worst = min(worse, key=lambda label: (worse[label], label), default=None)
+        p, p_worse = max(c.p for c in found.values()), 1.0 if worst is None else worse[worst]
+        alone = 1.0 if worst is None else found[worst].p_worse  # before the correction over the slices
+        level = 1 - self.confidence
 
         def decide(p_holm: float, worse_holm: float | None) -> Finding:
             assert worse_holm is not None  # the kind gives a p_worse
-            said = self._decided(seen, p_holm, worse_holm, held_back(1 - self.confidence, p, p_holm))
-            about, rows = found[said.slice], labels == said.slice
+            levels = corrected(level, p, p_holm), corrected(level, alone, worse_holm)
+            seen = _Seen(found, detectable, against.shown, levels)
+            said = self._decided(seen, worst, p_holm, worse_holm, held_back(level, p, p_holm))
+            about, rows, (low, high) = found[said.slice], labels == said.slice, seen.bounds(said.slice)
             return Finding(
                 gate=case.name, kind=self.kind, status=said.status, reason=f"{said.reason}{_together(self, sizes)}",
                 metric=self.metric, against=against.model, slice=said.slice, method=about.method,
-                value=figure(about.effect), low=figure(about.low), high=figure(about.high), bound=-self.margin,
+                value=figure(about.effect), low=figure(low), high=figure(high), bound=-self.margin,
                 p=small(p), p_holm=small(p_holm), detectable=None if detectable is None else figure(detectable),
                 n=about.n, gained=int((ours > theirs)[rows].sum()), lost=int((ours < theirs)[rows].sum()),
                 rows_needed=said.needed.rows if said.needed else None,
@@ -125,13 +137,12 @@ class SliceGate(PairedGate):
         claim = (self.kind, self.suite, self.metric, self.margin, self.confidence, self.min_rows, against.which)
         return Test(p, p_worse, decide, claim)
 
-    def _decided(self, seen: _Seen, p: float, p_worse: float, at: float) -> _Decided:
+    def _decided(self, seen: _Seen, worst: str | None, p: float, p_worse: float, at: float) -> _Decided:
         """The status by the corrected p-values. ``at``: the level at which the rows that are needed are planned."""
         from checks.stats import planning
 
         level, found = 1 - self.confidence, seen.found
-        if p_worse <= level:
-            worst = min(seen.worse, key=lambda label: (seen.worse[label], label))
+        if worst is not None and p_worse <= level:
             return _Decided("fail", worst, f"{seen.said(worst)}: worse, by more than {self.margin:g}")
         if p <= level:
             lowest = min(found, key=lambda label: found[label].effect)

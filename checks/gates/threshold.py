@@ -10,7 +10,6 @@ from checks import layout
 from checks.evaluation import answered
 from checks.formats.verdict import Finding, Status, Verdict
 from checks.gating.gate_kind import (
-    ALONE,
     Case,
     Confidence,
     Explained,
@@ -18,6 +17,7 @@ from checks.gating.gate_kind import (
     Metric,
     ScoreGate,
     Test,
+    corrected,
     explain_rows,
     explain_test,
     figure,
@@ -98,16 +98,12 @@ class ThresholdGate(ScoreGate):
         upward = self.at_least is not None
         bound = self.at_least if self.at_least is not None else self.at_most
         assert bound is not None  # the parameters hold exactly one of the two
-        # The question has one side, so the bounds are one-sided: the ends of a two-sided interval at 2c - 1.
-        interval = intervals.interval_of(mean, self.confidence, sided=1)
         level = 1 - self.confidence
         p = mean.p_above(bound) if upward else mean.p_below(bound)
         # Plans are made upward.
         ours, least = (mean, bound) if upward else (mean_planning.mirrored(mean), 1 - bound)
         wanted = f"at {'least' if upward else 'most'} {bound:g}"
-        side, limit = ("lower", interval.low) if upward else ("upper", interval.high)
-        end = f"{side} {percent(self.confidence)} bound {limit:.3f}"
-        distance = interval.value - bound if upward else bound - interval.value
+        distance = mean.value - bound if upward else bound - mean.value
         detectable = mean_planning.detectable(ours, least, level)
         method = "exact binomial test" if mean.exact else "binomial test at the effective size"
         if not mean.alone:
@@ -116,6 +112,10 @@ class ThresholdGate(ScoreGate):
         def decide(p_holm: float, _: float | None) -> Finding:
             status: Status
             needed: Needed | None = None
+            # The question has one side, so the bounds are one-sided: the ends of a two-sided interval at 2c - 1.
+            interval = intervals.interval_of(mean, 1 - corrected(level, p, p_holm), sided=1)
+            side, limit = ("lower", interval.low) if upward else ("upper", interval.high)
+            end = f"{side} {percent(self.confidence)} bound {limit:.3f}"
             found = f"{self.metric} {interval.value:.3f}"
             if not mean_planning.resolves(mean, self.resolution, self.confidence):
                 status = "inconclusive"
@@ -159,6 +159,6 @@ class ThresholdGate(ScoreGate):
             f"confidence by rows enough to know it to ±{self.resolution:g} ({self.rows_needed} independent ones)?",
             explain_test(finding, verdict, self.confidence, f"the true mean is {refuted} {bound:g}"),
             "evidence, which is missing" if end is None
-            else f"{explain_rows(finding)}these rows clear {place}.{field} {way} {end:.4g} {ALONE}",
+            else f"{explain_rows(finding)}these rows clear {place}.{field} {way} {end:.4g}",
             self.answers_at if self.suite else f"{layout.SUMMARY}, {self.answers_at}/candidate.jsonl",
         )  # fmt: skip

@@ -10,7 +10,19 @@ from pydantic import Field
 from checks.formats.suite_report import HUMAN
 from checks.formats.verdict import Finding, Status, Verdict
 from checks.gating.compared import Compared, PairedGate
-from checks.gating.gate_kind import ALONE, Case, CheckResult, Explained, GateParams, Test, figure, held_back, small
+from checks.gating.gate_kind import (
+    ALONE,
+    Case,
+    CheckResult,
+    Explained,
+    GateParams,
+    Test,
+    corrected,
+    figure,
+    held_back,
+    percent,
+    small,
+)
 
 if TYPE_CHECKING:
     from checks.evaluation.comparisons import Comparisons
@@ -68,49 +80,52 @@ class AssistedGate(PairedGate, abc.ABC):
     def people(self, case: Case, against: Compared) -> CheckResult:
         """Decide by people's labels."""
         from checks.gating.suite_sample import SuiteSample
-        from checks.stats.assisted import LEAST_LABELS, Assisted
+        from checks.stats.assisted import LEAST_LABELS, Assisted, rows_to_see
 
         sample = case.sample.of(self.suite)
         assert isinstance(sample, SuiteSample)  # the metric is a suite's
         said = sample.compared(against.model)
         labelled = said.drawn - len(said.missing)
-        if said.missing or labelled < LEAST_LABELS:
-            return self._too_few(case.name, against, said, labelled)
-        found = Assisted.of(said.people, said.judge * bool(self.assisted_by), said.groups)
         level = 1 - self.confidence
+        least = LEAST_LABELS if self.better else max(LEAST_LABELS, rows_to_see(self.margin, level))
+        if said.missing or labelled < least:
+            return self._too_few(case.name, against, said, labelled, least)
+        found = Assisted.of(said.people, said.judge * bool(self.assisted_by), said.groups)
+        p, p_worse = found.p_above(self.limit), found.p_below(0.0)
 
         def decide(p_holm: float, worse_holm: float | None) -> Finding:
-            status, reason, needed = self._settled(against.shown, found, p_holm, worse_holm)
+            low = found.lower(corrected(level, p, p_holm))
+            high = found.upper(level if worse_holm is None else corrected(level, p_worse, worse_holm))
+            status, reason, needed = self._settled(against.shown, found, (low, high), p_holm, worse_holm)
             return Finding(
                 gate=case.name, kind=self.kind, status=status, reason=reason, metric=self.metric,
                 against=against.model, method=f"{'PPI++, ' if self.assisted_by else ''}t test, skewness removed",
-                value=figure(found.effect), low=figure(found.lower(level)), high=figure(found.upper(level)),
-                bound=self.limit, p=small(found.p_above(self.limit)), p_holm=small(p_holm), n=labelled,
-                detectable=figure(found.detectable(level)), gained=int((said.people > 0).sum()),
-                lost=int((said.people < 0).sum()), rows_needed=needed,
+                value=figure(found.effect), low=figure(low), high=figure(high), bound=self.limit, p=small(p),
+                p_holm=small(p_holm), n=labelled, detectable=figure(found.detectable(level)),
+                gained=int((said.people > 0).sum()), lost=int((said.people < 0).sum()), rows_needed=needed,
             )  # fmt: skip
 
         claim = (self.kind, self.suite, self.metric, self.limit, self.confidence, self.assisted_by, against.which)
-        return Test(found.p_above(self.limit), None if self.better else found.p_below(0.0), decide, claim)
+        return Test(p, None if self.better else p_worse, decide, claim)
 
-    def _too_few(self, name: str, against: Compared, said: "Comparisons", labelled: int) -> Finding:
-        from checks.stats.assisted import LEAST_LABELS
-
-        todo = f"`lockstep label {self.suite}` asks for {len(said.missing)} more" if said.missing else "add rows"
+    def _too_few(self, name: str, against: Compared, said: "Comparisons", labelled: int, least: int) -> Finding:
+        more = f"`lockstep label {self.suite}` asks for {len(said.missing)} more"
+        todo = more if said.missing else f"raise suites.{self.suite}.rows"
         return Finding(
             gate=name, kind=self.kind, status="inconclusive", metric=self.metric, against=against.model,
             reason=f"people labelled {labelled} of the {said.drawn} rows that were drawn, as they are answered now; "
-            f"the test needs all of them, at least {LEAST_LABELS}; {todo}",
-            n=labelled, rows_needed=max(said.drawn, LEAST_LABELS),
+            f"the test needs all of them, at least {least}; {todo}",
+            n=labelled, rows_needed=max(said.drawn, least),
         )  # fmt: skip
 
-    def _settled(self, shown: str, found: "Assisted", p: float, worse: float | None) -> tuple[Status, str, int | None]:
-        level = 1 - self.confidence
-        low, high = found.lower(level), found.upper(level)
+    def _settled(
+        self, shown: str, found: "Assisted", bounds: tuple[float, float], p: float, worse: float | None
+    ) -> tuple[Status, str, int | None]:
+        level, (low, high) = 1 - self.confidence, bounds
         helped = f", the judge's weight is {found.weight:.2f}" if self.assisted_by else ""
         said = (
             f"people prefer it to {shown} by {found.effect:+.3f} ({found.n} labels{helped}; lower "
-            f"{self.confidence:.0%} bound {low:+.3f}, p {p:.2g})"
+            f"{percent(self.confidence)} bound {low:+.3f}, p {p:.2g})"
         )
         if p <= level:
             return "pass", f"{said}: {'better' if self.better else f'not worse by {self.margin:g}'}", None
@@ -128,9 +143,9 @@ class AssistedGate(PairedGate, abc.ABC):
         more = f"about {finding.rows_needed} labels would decide {ALONE}; " if finding.rows_needed else ""
         return self.explained(
             f"do people{helped} prefer the candidate's answers to those of {self.against} by more than {self.limit:g} "
-            f"of all rows, shown with {self.confidence:.0%} confidence?",
+            f"of all rows, shown with {percent(self.confidence)} confidence?",
             f"the true difference is {self.limit:g} or less",
             f"{more}what the reason names" if finding.low is None
-            else f"{more}these labels show a difference above {finding.low:.4g} {ALONE}; {place}.margin",
+            else f"{more}these labels show a difference above {finding.low:.4g}; {place}.margin",
             finding, verdict,
         )  # fmt: skip

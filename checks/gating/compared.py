@@ -16,7 +16,6 @@ from checks.formats.report import now_called
 from checks.formats.verdict import Finding, Verdict
 from checks.gating.chain import Evidence, gap
 from checks.gating.gate_kind import (
-    ALONE,
     Case,
     Explained,
     GateParams,
@@ -115,7 +114,7 @@ class PairedGate(ScoreGate, abc.ABC):
                 "cleared"
             )
         about = "the rows of that slice" if finding.slice else "these rows"
-        return f"{explain_rows(finding)}{about} clear {place}.margin above {-finding.low:.4g} {ALONE}"
+        return f"{explain_rows(finding)}{about} clear {place}.margin above {-finding.low:.4g}"
 
 
 def settled(case: Case, gate: PairedGate) -> Finding | Compared:
@@ -190,6 +189,27 @@ def uninformed(case: Case, gate: PairedGate, against: Compared) -> Finding | Non
         f"{against.shown} itself has {gate.metric} {interval.value:.3f} (lower {gate.confidence:.0%} bound "
         f"{interval.low:.3f}), not above the {chance:.3f} of a model that knows nothing: suite {gate.suite} cannot "
         f"show what was lost; ask what {against.shown} can answer",
+    )  # fmt: skip
+
+
+def nothing_to_lose(case: Case, gate: PairedGate, against: Compared) -> Finding | None:
+    """The finding for a reference whose mean is shown to be below the margin; None where it is not.
+
+    Such a reference cannot lose the margin, and every candidate would pass. A gate does not ask about a candidate that
+    is shown to be better.
+    """
+    from checks.stats import intervals
+
+    sample = case.sample.of(gate.suite, gate.metric, against.model)
+    knows = intervals.Mean.of(sample.scores(against.model, gate.metric), sample.groups)
+    high = knows.high(1 - gate.confidence)
+    if high >= gate.margin:
+        return None
+    return failed(
+        case.name, gate,
+        f"{against.shown} itself has {gate.metric} {knows.value:.3f} (upper {percent(gate.confidence)} bound "
+        f"{high:.3f}), below the margin of {gate.margin:g}: it cannot lose as much, and every model would pass; "
+        f"compare with a model that knows more, or set gates.{case.name}.margin below {high:.3f}",
     )  # fmt: skip
 
 

@@ -156,7 +156,7 @@ class GateKind(Section, abc.ABC):
 
     @property
     def shares(self) -> int:
-        """Among how many models the error of every test on the test rows is divided; see ``gates.decided_at``."""
+        """Among how many models the error of every test is divided; see ``gates.decided_at``."""
         return 1
 
     @abc.abstractmethod
@@ -275,12 +275,17 @@ def small(p: float) -> float:
     return float(f"{p:.3g}")
 
 
+def corrected(level: float, p: float, p_holm: float) -> float:
+    """The level at which ``p`` decides as ``p_holm`` does at ``level``: bounds at it agree with the decision."""
+    return level * p / p_holm if p > 0 else level
+
+
 def held_back(level: float, p: float, p_holm: float) -> float:
     """The level that a plan is made for: the gate's own, or what Holm's correction leaves if only that prevents a pass.
 
     Without the correction no more rows would be needed, so a plan for the gate alone would say nothing.
     """
-    return level * p / p_holm if p <= level < p_holm and p > 0 else level
+    return corrected(level, p, p_holm) if p <= level < p_holm else level
 
 
 def explain_test(finding: Finding, verdict: Verdict, confidence: float, refuted: str) -> str:

@@ -5,8 +5,9 @@ docs/explanation/statistics.md says which test answers which question, and why.
 * Right/wrong scores, each row its own group, margin 0: McNemar's exact test.
 * Everything else: Tango's score test (1998) with a continuity correction of half a row, at the effective sample size
   that the clustered variance implies (Korn and Graubard, 1998). Graded scores are counted in units of a typical
-  difference. Where rows come in groups, or scores are graded, what is rare may not have been seen: the chance of that
-  (``checks.stats.unseen``) is added to the p-value.
+  difference, and few rows may lose much: the p-value is at least that of Student's test after Hall's transformation
+  (``checks.stats.hall``). Where rows come in groups, or scores are graded, what is rare may not have been seen: the
+  chance of that (``checks.stats.unseen``) is added to the p-value.
 
 Nothing is resampled: the same rows give the same finding. ``checks.stats.planning`` says what these rows could have
 told.
@@ -14,11 +15,13 @@ told.
 
 import math
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from checks.stats import hall
 from checks.stats.score_test import ScoreTest
 from checks.stats.unseen import Unseen
 
@@ -33,7 +36,8 @@ class Pairs:
 
     ``typical`` is the size of the group that a typical row lies in; ``kish`` the number of equal groups that would be
     as even (Kish, 1965). ``blocks`` is the sum of squared group totals, ``mixed`` that of totals times sizes.
-    ``times`` is above 1 only in a plan: as many times these rows.
+    ``skewness`` is that of the group totals about the mean. ``times`` is above 1 only in a plan: as many times these
+    rows.
     """
 
     rows: float
@@ -44,6 +48,7 @@ class Pairs:
     squares: float
     blocks: float
     mixed: float
+    skewness: float
     binary: bool
     alone: bool  # each row its own group
     unseen: Unseen = field(compare=False)  # of losses
@@ -99,8 +104,8 @@ class Pairs:
     def mirrored(self) -> Self:
         """The same seen from the reference's side."""
         return replace(
-            self, wins=self.losses, losses=self.wins, mixed=-self.mixed, unseen=self.unseen_gains,
-            unseen_gains=self.unseen,
+            self, wins=self.losses, losses=self.wins, mixed=-self.mixed, skewness=-self.skewness,
+            unseen=self.unseen_gains, unseen_gains=self.unseen,
         )  # fmt: skip
 
     def p(self, bound: float, margin: float) -> float:
@@ -110,10 +115,20 @@ class Pairs:
         return self._p(self.score_test(margin), bound)
 
     def _p(self, test: ScoreTest, bound: float) -> float:
-        p = test.p(bound)
-        if not self.exact:
-            p += self.unseen.chance(self.wins - self.losses - self.rows * bound, self.times)
-        return min(1.0, p)
+        if self.exact:
+            return test.p(bound)
+        surplus = self.wins - self.losses - self.rows * bound
+        p = test.p(bound) if self.binary else max(test.p(bound), self._skewed(surplus, test))
+        return min(1.0, p + self.unseen.chance(surplus, self.times))
+
+    def _skewed(self, surplus: float, test: ScoreTest) -> float:
+        """P-value of Student's test of the group totals after Hall's transformation."""
+        from scipy.special import stdtr
+
+        if not self.between or test.freedom is None or test.freedom <= 0:
+            return 0.0  # Tango's test says 1 of a single group
+        apart = surplus / math.sqrt(self.between)
+        return float(stdtr(test.freedom, -hall.transformed(apart, self.skewness / math.sqrt(self.groups))))
 
     def lower(self, level: float, margin: float) -> float:
         """The difference whose p-value is ``level``: the lower bound at confidence 1 - level."""
@@ -124,26 +139,48 @@ class Pairs:
             return -1.0
         if self._p(test, EDGE) <= level:
             return 1.0
-        return float(brentq(lambda bound: self._p(test, bound) - level, -EDGE, EDGE, xtol=1e-10))
+        bound = float(brentq(lambda bound: self._p(test, bound) - level, -EDGE, EDGE, xtol=1e-10))
+        if not self.exact:
+            return bound
+        # McNemar's test decides about 0, and the bound agrees with it.
+        return max(bound, 0.0) if _mcnemar(self.wins, self.losses) <= level else min(bound, 0.0)
 
 
 @dataclass(frozen=True)
 class Comparison:
     """The mean of ``candidate - reference`` over ``n`` rows, and what it says about a margin.
 
-    ``low`` and ``high`` each bound the true difference alone, one-sided, with the confidence asked for.
+    ``low`` and ``high`` each bound the true difference alone, one-sided, with ``confidence``.
     ``p``: of the hypothesis that the true difference is ``margin`` or less. ``p_worse``: that it is 0 or more.
     ``method``: the test. ``pairs``: what ``checks.stats.planning`` needs.
     """
 
     n: int
     effect: float
-    low: float
-    high: float
     p: float
     p_worse: float
     method: str
     pairs: Pairs
+    margin: float
+    confidence: float
+
+    def lower(self, level: float) -> float:
+        """The lower bound at confidence 1 - ``level``."""
+        return max(-1.0, min(self.pairs.lower(level, self.margin), self.effect))
+
+    def upper(self, level: float) -> float:
+        """The upper bound at confidence 1 - ``level``."""
+        return min(1.0, max(-self.pairs.mirrored().lower(level, self.margin), self.effect))
+
+    @cached_property
+    def low(self) -> float:
+        """The lower bound."""
+        return self.lower(1 - self.confidence)
+
+    @cached_property
+    def high(self) -> float:
+        """The upper bound."""
+        return self.upper(1 - self.confidence)
 
 
 def compare(candidate: Scores, reference: Scores, groups: Groups, margin: float, confidence: float) -> Comparison:
@@ -165,18 +202,16 @@ def compare(candidate: Scores, reference: Scores, groups: Groups, margin: float,
     if not -1 < margin < 1:
         raise ValueError(f"margin {margin} is not between -1 and 1")
     pairs = _pairs(candidate, reference, groups)
-    level, effect, other = 1 - confidence, math.fsum(candidate - reference) / n, pairs.mirrored()
-    low, high = pairs.lower(level, margin), -other.lower(level, margin)
     if pairs.exact and margin == 0:
         method = "exact McNemar test"
     else:
         method = "Tango's score test" if pairs.binary else "Tango's score test in units of a difference"
     if not pairs.alone:
         method += f", {pairs.groups:g} group{'s' if pairs.groups > 1 else ''}"
-    p_worse = other.p(0, 0 if pairs.exact else margin)
     return Comparison(
-        n=n, effect=effect, low=max(-1.0, min(low, effect)), high=min(1.0, max(high, effect)),
-        p=pairs.p(margin, margin), p_worse=p_worse, method=method, pairs=pairs,
+        n=n, effect=math.fsum(candidate - reference) / n, p=pairs.p(margin, margin),
+        p_worse=pairs.mirrored().p(0, 0 if pairs.exact else margin), method=method, pairs=pairs, margin=margin,
+        confidence=confidence,
     )  # fmt: skip
 
 
@@ -185,10 +220,13 @@ def _pairs(candidate: Scores, reference: Scores, groups: Groups) -> Pairs:
     totals = np.bincount(groups, differences)[rows > 0]
     sizes = rows[rows > 0].astype(np.float64)
     squared = float((sizes**2).sum())
+    about = totals - sizes * (totals.sum() / len(candidate))
+    spread = math.sqrt(float((about**2).sum()) / max(len(sizes) - 1, 1))
     return Pairs(
         rows=float(len(candidate)), groups=float(len(sizes)), typical=squared / len(candidate),
         wins=float(differences[differences > 0].sum()), losses=-float(differences[differences < 0].sum()),
         squares=float((differences**2).sum()), blocks=float((totals**2).sum()), mixed=float(totals @ sizes),
+        skewness=float((about**3).mean()) / spread**3 if spread else 0.0,
         binary=all(bool(((scores == 0) | (scores == 1)).all()) for scores in (candidate, reference)),
         alone=len(sizes) == len(candidate), unseen=Unseen(sizes + totals), unseen_gains=Unseen(sizes - totals),
     )  # fmt: skip

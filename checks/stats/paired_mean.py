@@ -3,8 +3,7 @@
 Groups are the clusters, each with the same weight: the mean of a group is one observation. Student's t test would let
 too much through where differences are skewed, as when few texts lose much: the sample then mostly lacks them, its mean
 is too small, and so is its variance. So every p-value is the larger of that of the t test and that of the t test after
-Hall's transformation, which removes the skewness (Hall, 1992, "On the removal of skewness by transformation", Journal
-of the Royal Statistical Society B 54, 221-228). ``python -m benchmarks.forgetting`` says how often both err.
+Hall's transformation (``checks.stats.hall``). ``python -m benchmarks.forgetting`` says how often both err.
 """
 
 import math
@@ -13,6 +12,8 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from checks.stats import hall
 
 LUCK = 0.9  # for at least 80 % power: a sample's variance and skewness are estimates
 LEAST_GROUPS = 20  # with fewer the test passes too many: docs/measurements/forgetting.md
@@ -45,9 +46,8 @@ class MeanDifference:
             return 0.0 if self.mean < bound else 1.0
         from scipy.stats import t
 
-        apart, g, n = (self.mean - bound) / self.deviation, self.skewness, self.groups
-        transformed = apart + g * apart**2 / 3 + g**2 * apart**3 / 27 + g / (6 * n)
-        return float(t.cdf(math.sqrt(n) * max(apart, transformed), n - 1))
+        apart = (self.mean - bound) / self._error
+        return float(t.cdf(max(apart, hall.transformed(apart, self._of_mean)), self.groups - 1))
 
     def p_at_most(self, bound: float) -> float:
         """P-value of the hypothesis that the true mean is ``bound`` or less."""
@@ -59,12 +59,8 @@ class MeanDifference:
             return self.mean
         from scipy.stats import t
 
-        g, n = self.skewness, self.groups
-        least = float(t.ppf(level, n - 1)) / math.sqrt(n)
-        apart = least
-        if abs(g) > 1e-9:
-            apart = 3 / g * (float(np.cbrt(1 + g * (least - g / (6 * n)))) - 1)
-        return self.mean - min(least, apart) * self.deviation
+        least = float(t.ppf(level, self.groups - 1))
+        return self.mean - min(least, hall.apart_at(least, self._of_mean)) * self._error
 
     def lower(self, level: float) -> float:
         """The lower bound at confidence 1 - level."""
@@ -80,7 +76,7 @@ class MeanDifference:
             return 0.0
         from scipy.stats import t
 
-        luck = float(t.ppf(LUCK, self.groups - 1)) * self.deviation / math.sqrt(self.groups)
+        luck = float(t.ppf(LUCK, self.groups - 1)) * self._error
         return self.upper(level) - self.mean + luck
 
     def groups_needed(self, bound: float, level: float) -> int | None:
@@ -96,6 +92,15 @@ class MeanDifference:
             enough = replace(self, groups=middle).detectable(level) <= bound - self.mean
             low, high = (low, middle) if enough else (middle + 1, high)
         return low
+
+    @property
+    def _error(self) -> float:
+        return self.deviation / math.sqrt(self.groups)
+
+    @property
+    def _of_mean(self) -> float:
+        """The skewness of the mean."""
+        return self.skewness / math.sqrt(self.groups)
 
     def _mirrored(self) -> Self:
         return replace(self, mean=-self.mean, skewness=-self.skewness)

@@ -177,7 +177,7 @@ def _unchanged(pairs: Pairs) -> Pairs:
     """What differs, differs either way."""
     more = _one_more(pairs)
     half = (more.wins + more.losses) / 2
-    return replace(more, wins=half, losses=half, mixed=0.0)
+    return replace(more, wins=half, losses=half, mixed=0.0, skewness=0.0)
 
 
 def _gaining(pairs: Pairs, gain: float) -> Pairs:

@@ -200,16 +200,15 @@ def _show(begun: "Begun", wanted: float, *, pinned: bool) -> None:
     found, choice = begun.measured, begun.choice
     dropped = ", ".join(f"{rows:,} by {rule}" for rule, rows in found.dropped.items()) or "none"
     splits = ", ".join(f"{name} {rows:,}" for name, rows in found.split_rows.items())
-    alike = "" if found.test_groups == found.split_rows["test"] else " that are no near-duplicates"
+    size = found.test_size
+    alike = "" if size == found.split_rows["test"] else f", which count as {size:,}: some are near-duplicates"
+    there = f"{found.split_rows['test']:,}{alike}"
     lines = [
         ("data", f"{choice.uri}, {choice.license}, sha256 {found.sha256[:12]}…"),
         ("columns", ", ".join(f"{role}: {column}" for role, column in choice.columns.items())),
         ("rows", f"{found.rows:,}; dropped: {dropped}; {splits}"),
         ("answers", f"{found.distinct:,} labels" if choice.labels else f"free text, {found.distinct:,} different"),
-        (
-            "margin",
-            f"{choice.margin:g} needs about {begun.needed:,} test rows{alike}, and there are {found.test_groups:,}",
-        ),
+        ("margin", f"{choice.margin:g} needs about {begun.needed:,} test rows, and there are {there}"),
     ]
     if choice.margin > wanted:
         lines.append(("", f"{wanted:g} was wanted: the file has too few rows for it"))

@@ -2,9 +2,10 @@
 
 ``main`` is the model recorded where this branch left the target branch. ``production`` is the model that production
 runs as of the target branch's tip (or that of the branch with the environments): what its pointer names, or what ran
-last if the pointer was deleted. ``best`` is the release with the highest recorded score of all that production ran,
-without those in quarantine. All three depend on commits alone. Neither the work tree nor its record is read, so every
-verb gets the same answer, and no pull request can choose what it is compared with.
+last if the pointer was deleted. ``best`` is the release with the highest recorded score of all that production ran
+and that were judged on the newest one's test split, without those in quarantine. All three depend on commits alone.
+Neither the work tree nor its record is read, so every verb gets the same answer, and no pull request can choose what it
+is compared with.
 """
 
 from collections.abc import Iterable, Iterator
@@ -247,18 +248,25 @@ def _releases(production: _Production) -> list[_Stood]:
 
 
 def _highest(records: Records, releases: Iterable[_Stood]) -> Reference | None:
-    """The release with the highest score in its own record, by the first scorer of the newest one."""
+    """The release with the highest score in its own record, by the first scorer of the newest one.
+
+    Scores on other test rows, or by other scorers, than those of the newest release cannot be compared with its score.
+    """
     best: tuple[float, str] | None = None
-    metric = None
+    newest: _Record | None = None
     for each in releases:
         try:
             found = records.at(each.commit).report(layout.EVALUATION, _Record)
         except (ValidationError, EvidenceRefused):
             continue  # of a version that recorded otherwise
-        scores = found.models.candidate.metrics if found and found.merged == each.model else {}
-        metric = metric or next(iter(scores), None)
-        if metric in scores and (best is None or scores[metric].value > best[0]):
-            best = scores[metric].value, each.commit
+        if found is None or found.merged != each.model or not (scores := found.models.candidate.metrics):
+            continue
+        newest = newest or found
+        score = scores.get(next(iter(newest.models.candidate.metrics)))
+        if score is None or (found.test, found.scorers) != (newest.test, newest.scorers):
+            continue
+        if best is None or score.value > best[0]:
+            best = score.value, each.commit
     return record(records, best[1]) if best else None
 
 

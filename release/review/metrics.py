@@ -104,6 +104,17 @@ def on_valid(facts: Facts) -> tuple[Figures, Figures | None] | None:
     return own, facts.target.scores.valid.get(_first(found))
 
 
+def confidence(facts: Facts) -> float | None:
+    """That of the intervals of differences: the evaluation's, its error divided among as many models as the gates'.
+
+    Else one of many equal models would soon be called better. None without an evaluation.
+    """
+    if facts.evaluation is None:
+        return None
+    counted = look(facts)
+    return 1 - (1 - facts.evaluation.confidence) / (counted.bound if counted and counted.bound else 1)
+
+
 def look(facts: Facts) -> Finding | None:
     """Which of the models that this test split may judge the candidate is, if a gate counts them."""
     return next((each for each in facts.verdict.findings if each.kind == "looks"), None) if facts.verdict else None
@@ -178,12 +189,12 @@ def _in_suite(facts: Facts, name: str, suite: SuiteResult, metric: str) -> dict[
     if not lines or report is None:
         return {}
     own, found = suite.models["candidate"], dict[str, Difference]()
+    divided = confidence(facts) or report.confidence
     for role, model in suite.models.items():
         if model == own:
             continue
         theirs, ours = ([line for line in lines if line.model == each] for each in (model, own))
-        confidence = report.confidence
-        if it := same_samples.difference(facts.document, name, suite.kind, metric, theirs, ours, confidence):
+        if it := same_samples.difference(facts.document, name, suite.kind, metric, theirs, ours, divided):
             found[role] = it
     return found
 
@@ -237,7 +248,9 @@ def _score(facts: Facts, found: EvaluationReport, name: str, scorer: str) -> Sco
     if theirs is None or how == "same-model":
         return Score(name, how, theirs, note="the same model" if theirs else "–")
     answers = facts.evidence.answers if facts.evidence else {}
-    difference = paired(answers.get("candidate", ()), answers.get(name, ()), scorer, found.confidence)
+    difference = paired(
+        answers.get("candidate", ()), answers.get(name, ()), scorer, confidence(facts) or found.confidence
+    )
     of_gate = None if difference else _of_gate(facts, name, scorer)
     return Score(name, how, theirs, difference, of_gate, "predictions are missing here")
 

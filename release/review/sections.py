@@ -55,7 +55,7 @@ def sections(
         "evaluation": facts.evaluation, "compared": compared, "scorer": next(iter(compared), ""),
         "of_main": metrics.of_main(facts), "failed_expectations": details.failed_expectations(facts),
         "against": against, "on_valid": metrics.on_valid(facts), "look": metrics.look(facts),
-        "slices": metrics.slices(facts), "suites": suites,
+        "confidence": metrics.confidence(facts), "slices": metrics.slices(facts), "suites": suites,
         "export": exported.export(facts), "quantised": exported.table(facts, compared, suites),
         "cheapest": metrics.cheapest(facts), "splits": details.splits(facts), "shown_at_first": _SHOWN_AT_FIRST,
         "parameters": details.parameters(facts), "recipe": details.recipe(records, facts),
