@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from release.record import folder_lists
+from release.record import folder_lists, lock_check
+from release.record.records import WorkTree
 
 OTHER = "data/splits: is not what dvc.lock says of prepare"
 OUTSIDE = "its list {} names files outside of it"
@@ -88,3 +89,14 @@ def test_without_a_list_the_contents_decide(root: Path) -> None:
 
 def test_a_folder_that_is_not_here_is_left_to_the_verdict(root: Path) -> None:
     assert list(folder_lists.differences(root, "merge", "models/merged", f"{'0' * 32}.dir", True)) == []
+
+
+def test_probes_that_nobody_fetched_are_said_to_be_missing(root: Path) -> None:
+    (root / "params.yaml").write_text("{}\n")
+    (root / "dvc.yaml").write_text("stages: {probe: {cmd: x, outs: [data/probes.json]}}\n")
+    out = {"path": "data/probes.json", "md5": md5_of(b"probes"), "hash": "md5"}
+    (root / "dvc.lock").write_text(json.dumps({"stages": {"probe": {"cmd": "x", "outs": [out]}}}))
+    missing = "data/probes.json: is missing here: `./lockstep dvc pull data/probes.json` fetches it"
+    assert missing in lock_check.differences(WorkTree(root), ["probe"])
+    (root / "data/probes.json").write_text("others")
+    assert "data/probes.json: is not what dvc.lock says of probe" in lock_check.differences(WorkTree(root), ["probe"])
