@@ -114,6 +114,8 @@ def template(tiny_base: Path, tmp_path: Path) -> Path:
     git(tmp_path, "init", "--quiet", "--bare", "--initial-branch=main", "origin.git")
     git(root, "remote", "add", "origin", str(tmp_path / "origin.git"))
     follow(root, f"./lockstep dvc remote add --default storage {tmp_path / 'store'}")
+    (root / layout.SIGNERS).parent.mkdir(parents=True)  # as step 4 does
+    (root / layout.SIGNERS).write_text("[]\n")
     repository.commit(root, "Owners, and who signs")
     git(root, "push", "--quiet", "--set-upstream", "origin", "main")
     return root
