@@ -13,7 +13,8 @@ import pytest
 from checks import layout
 from checks.config import params_file
 from checks.formats import pointer
-from tests import overlay_sample, workflow_repository
+from checks.rows import Message
+from tests import overlay_sample, tuned, workflow_repository
 from tests import pipeline_repository as repository
 from tests.conftest import REPOSITORY, scaled_down
 from tests.pipeline_repository import git
@@ -108,7 +109,10 @@ def template(tiny_base: Path, tmp_path: Path) -> Path:
     root = tmp_path / "router"
     document = scaled_down()
     loader = params_file.parse((REPOSITORY / "params.yaml").read_text()).prepare.loader
-    laid_out(root, tiny_base, document, rows(5))
+    told = Message(role="system", content="Name the team.")
+    asked = [((told, Message(role="user", content=row["question"])), row["team"]) for row in rows(240)]
+    tuned.tune(tiny_base, tmp_path / "taught", asked)  # a model that is never right shows no noise
+    laid_out(root, tmp_path / "taught", document, rows(5))
     document["prepare"] |= {"loader": loader.model_dump(mode="json", exclude_none=True)}
     repository.write_params(root, document)
     git(tmp_path, "init", "--quiet", "--bare", "--initial-branch=main", "origin.git")
