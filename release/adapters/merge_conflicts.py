@@ -7,6 +7,7 @@ from checks import layout
 from checks.errors import EvidenceRefused
 from release.adapters.git import Git, has_repository
 
+HAS = "has conflict markers of a merge"
 _MARKER = re.compile(rb"^<{7} ", re.MULTILINE)
 _RECORD = (layout.CODE_LOCK, layout.LOCK, layout.REPORTS)
 
@@ -19,7 +20,7 @@ def check(root: Path) -> None:
     ]
     if names:
         others = tuple(f"{name}: has them, too" for name in names[1:])
-        raise EvidenceRefused(f"{names[0]}: has conflict markers of a merge", _resolved_by(root), others)
+        raise EvidenceRefused(f"{names[0]}: {HAS}", _resolved_by(root), others)
 
 
 def _resolved_by(root: Path) -> str:
