@@ -10,10 +10,11 @@ _JOINED = re.compile(f"(?<=([^\x00-\x7f]))[{_JOINERS}](?=([^\x00-\x7f]))")
 
 
 def escape(text: str) -> str:
-    """Return ``text`` with U+FFFD for each unprintable character, so that it cannot imitate, move or hide a line.
+    """Return ``text`` so that no character of it can imitate, move or hide a line.
 
-    A zero-width joiner or non-joiner stays between two letters or symbols of scripts that need it, such as Persian,
-    Hindi and emoji.
+    An invisible character is written by its name, such as ``⟨U+202E RIGHT-TO-LEFT OVERRIDE⟩``, a control character and
+    one without a name as U+FFFD, and an unusual space as a space. A zero-width joiner or non-joiner stays between two
+    letters or symbols of scripts that need it, such as Persian, Hindi and emoji.
     """
     return _printable(text, "\N{REPLACEMENT CHARACTER}")
 
@@ -21,18 +22,26 @@ def escape(text: str) -> str:
 def redact(text: str, longest: int = _LONGEST) -> str:
     """Return ``text`` as one line of at most ``longest`` characters, without the credentials and queries of URLs.
 
-    The line is printable as ``escape`` has it, with spaces for other characters.
+    The line is printable as ``escape`` has it, with a space for a control character.
     """
-    words = " ".join(_redacted(word) for word in _printable(text, " ").split())
-    return words if len(words) <= longest else words[: longest - 1] + "…"
+    words = " ".join(_redacted(word) for word in text.split())
+    line = " ".join(_printable(words, " ").split())
+    return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
-def _printable(text: str, other: str) -> str:
-    """Return ``text`` with ``other`` for each unprintable character that joins nothing."""
+def _printable(text: str, nameless: str) -> str:
+    """Return ``text`` with names for invisible characters that join nothing, and ``nameless`` for those without one."""
     if text.isprintable():
         return text
-    joining = {found.start() for found in _JOINED.finditer(text) if all(map(_is_joined, found.groups()))}
-    return "".join(c if c.isprintable() or at in joining else other for at, c in enumerate(text))
+    joining = {match.start() for match in _JOINED.finditer(text) if all(map(_is_joined, match.groups()))}
+    return "".join(c if c.isprintable() or at in joining else _named(c, nameless) for at, c in enumerate(text))
+
+
+def _named(character: str, nameless: str) -> str:
+    if unicodedata.category(character) == "Zs":
+        return " "
+    name = unicodedata.name(character, "")
+    return f"⟨U+{ord(character):04X} {name}⟩" if name else nameless
 
 
 def _is_joined(character: str) -> bool:

@@ -12,11 +12,14 @@ import math
 import re
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from checks import files
 from checks.config.params import Params, Prepare
+from checks.data import detectors
+from checks.data.personal_data import PersonalData
 from checks.errors import DataRefused
 from checks.formats.survey import SURVEY, Column, Contents, Measured, Request
 from checks.rows import Row
@@ -66,7 +69,8 @@ def measure(request: Request, root: Path) -> Measured:
     """Prepare the rows of ``request`` and measure the splits.
 
     The share of the test split is chosen so that its rows count as much as the rows that are wanted, up to
-    ``max_test_share``. Raises DataRefused for rows that cannot be prepared or labels that a split lacks.
+    ``max_test_share``. Raises DataRefused for rows that cannot be prepared; and, with all problems at once, for labels
+    that a split lacks and for prompts that are too long.
     """
     config = Prepare.model_validate(request.prepare)
     path = root / request.file
@@ -82,8 +86,14 @@ def measure(request: Request, root: Path) -> Measured:
     splits = {name: [each.row for each in rows] for name, rows in placed.items()}
     if empty := [name for name, rows in splits.items() if not rows]:
         raise DataRefused(f"{path.name}: {len(kept)} rows leave {' and '.join(empty)} empty", "add data")
-    smallest, largest = _labels(splits, path.name) if request.labels else (0.0, 1.0)
     rows = [row for of_split in splits.values() for row in of_split]
+    problems = [*(_rare_labels(splits, path.name) if request.labels else ()), *_long_prompts(rows, request.longest)]
+    if problems:
+        raise DataRefused(problems[0].what, problems[0].todo, tuple(map(str, problems[1:])))
+    by_split = [Counter(row.reference for row in of_split) for of_split in splits.values() if request.labels]
+    labels = [count / found.total() for found in by_split for count in found.values()] or [0.0, 1.0]
+    sought = PersonalData(detectors=detectors.KINDS)
+    personal = {each.draft.source: sought.count(each.draft) for of_split in placed.values() for each in of_split}
     commonest = Counter(row.reference.strip() for row in splits["test"]).most_common(1)[0][1]
     return Measured(
         sha256=sources.measure(path, "data").sha256, base_sha256=_pin(request.base, root),
@@ -91,10 +101,12 @@ def measure(request: Request, root: Path) -> Measured:
         dropped={count.rule: count.rows for count in counts if count.kind == "drop" and count.rows},
         valid=shares.valid, test=shares.test, split_rows={name: len(found) for name, found in splits.items()},
         test_size=_size([row.group for row in splits["test"]]), distinct=len({row.reference.strip() for row in rows}),
-        label_shares=(smallest, largest), majority=commonest / len(splits["test"]),
+        label_shares=(min(labels), max(labels)), majority=commonest / len(splits["test"]),
         words=max(len(row.prompt.split()) for row in rows),
         prompt_tokens=_rounded(_SYSTEM + max(map(_prompt_tokens, rows))),
         reference_tokens=_rounded(1 + max(tokens(row.reference) for row in rows)),
+        personal=dict(sum(personal.values(), Counter[str]())),
+        personal_rows=tuple(source for source, counts in personal.items() if counts),
     )  # fmt: skip
 
 
@@ -122,25 +134,39 @@ def _rounded(count: int) -> int:
     return math.ceil(count / _STEP) * _STEP
 
 
-def _labels(splits: dict[str, list[Row]], name: str) -> tuple[float, float]:
-    """The smallest and the largest share of a label in a split."""
+def _rare_labels(splits: dict[str, list[Row]], name: str) -> Iterator[DataRefused]:
+    """The refusal of answers that are no labels, or of labels that a split lacks; none if all is well."""
     if not prompts.labels(splits["train"]):
         distinct = len({row.reference.strip() for row in splits["train"]})
-        raise DataRefused(
+        yield DataRefused(
             f"{name}: {distinct} distinct answers in {len(splits['train'])} training rows are no list of labels "
             f"(2 to {prompts.MAX_LABELS}, two rows each)",
             "give --answers text",
         )
+        return
     counts = {split: Counter(row.reference for row in rows) for split, rows in splits.items()}
-    every = sorted(set().union(*counts.values()))
-    if rare := [label for label in every if not all(found[label] for found in counts.values())]:
-        shown = ", ".join(map(repr, rare[:_SHOWN])) + (f" and {len(rare) - _SHOWN} more" if len(rare) > _SHOWN else "")
-        raise DataRefused(
+    first = {row.reference: row.source for rows in splits.values() for row in reversed(rows)}
+    if rare := [label for label in sorted(first) if not all(found[label] for found in counts.values())]:
+        shown = ", ".join(f"{label!r} ({first[label]})" for label in rare[:_SHOWN])
+        shown += f" and {len(rare) - _SHOWN} more" if len(rare) > _SHOWN else ""
+        yield DataRefused(
             f"{name}: too few rows for each of train, valid and test to have the label {shown}",
             "add rows of it, write the label in one way, or give --answers text",
         )
-    shares = [found[label] / found.total() for found in counts.values() for label in every]
-    return min(shares), max(shares)
+
+
+def _long_prompts(rows: list[Row], longest: int) -> Iterator[DataRefused]:
+    """The refusal of prompts with more than ``longest`` tokens, with a limit in words that leaves none; else none."""
+    long = {row.source: len(row.prompt.split()) for row in rows if _rounded(_SYSTEM + _prompt_tokens(row)) > longest}
+    if long:
+        source, words = max(long.items(), key=lambda item: item[1])
+        limit = max(1, min(long.values()) - 1)
+        dropped = sum(len(row.prompt.split()) > limit for row in rows)
+        yield DataRefused(
+            f"{source}: the longest prompt has {words:,} words; {len(long):,} rows have more than {longest:,} tokens, "
+            "the most that a prompt may have",
+            f"shorten them, or give --max-prompt-words {limit}, which drops {dropped:,} of {len(rows):,} rows",
+        )
 
 
 def _pin(base: str | None, root: Path) -> str | None:

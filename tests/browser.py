@@ -24,6 +24,20 @@ addEventListener("load", () => axe.run(document, {resultTypes: ["violations"]}).
     [each.impact, each.id, each.nodes.map((node) => node.target.join(" "))])))));
 }));
 """
+# Which elements do not take their direction from their own text; how far a Persian text stands from the right edge.
+_DIRECTION = """
+addEventListener("load", () => {
+  const others = [...document.body.querySelectorAll("*")].filter((each) => getComputedStyle(each).unicodeBidi !== "plaintext");
+  const edges = [...document.querySelectorAll("SELECTOR")].map((each) => {
+    each.textContent = "سلام دنیا!";
+    const text = document.createRange();
+    text.selectNodeContents(each);
+    const style = getComputedStyle(each), right = each.getBoundingClientRect().right - parseFloat(style.paddingRight) - parseFloat(style.borderRightWidth);
+    return Math.round(right - text.getBoundingClientRect().right);
+  });
+  document.title = `others=${others.map((each) => each.tagName)} edges=${[...new Set(edges)]}`;
+});
+"""
 _WIDE = "addEventListener('load', () => { document.title = `wide=${document.documentElement.scrollWidth}`; });"
 
 
@@ -97,6 +111,11 @@ def picture(html: str, width: int, mode: str, path: Path, height: int = 2400) ->
 def wide(html: str, width: int, folder: Path) -> int:
     """How wide the page is on a screen of this width: more, where something must be scrolled sideways."""
     return int(told(html, _WIDE, width, folder).removeprefix("wide="))
+
+
+def turns(html: str, selector: str, folder: Path) -> bool:
+    """Whether text of a script that is written from the right stands right in what ``selector`` finds."""
+    return told(html, _DIRECTION.replace("SELECTOR", selector), 900, folder) == "others= edges=0"
 
 
 def drawn(page: Path) -> str:

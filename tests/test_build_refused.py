@@ -11,6 +11,7 @@ import pytest
 from checks import digest, files, layout
 from checks.digest import FileDigest
 from checks.errors import BuildRefused, EvidenceRefused, Refusal, VerdictFailed, VerdictInconclusive
+from checks.formats import placeholder_cards
 from checks.formats.training_reports import ParityReport
 from release.image import weights
 from release.verbs.build import Options, build
@@ -59,6 +60,15 @@ def _uncommitted(path: Path) -> Callable[[Path], None]:
     return drop
 
 
+def _placeholder(root: Path) -> None:
+    (root / placeholder_cards.DATA).parent.mkdir(parents=True)
+    (root / placeholder_cards.DATA).write_text(
+        "A row is a ticket.\n" + placeholder_cards.PLACEHOLDERS[placeholder_cards.DATA]
+    )
+    (root / layout.PARAMS).open("a").write("# ours\n")
+    build_tree.commit(root, "of init")
+
+
 def _without_history(root: Path) -> None:
     shutil.rmtree(root / ".git")
     subprocess.run(["git", "init", "--quiet"], cwd=root, check=True)
@@ -105,6 +115,7 @@ TAMPERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a verdict that git does not have": (_uncommitted(layout.VERDICT), "verdict.json: is not committed"),
     "a module that git does not have": (_unseen_module, "fetch ran other code than this commit has"),
     "no git": (lambda r: shutil.rmtree(r / ".git"), "is not a git repository|has no commit"),
+    "cards that are placeholders": (_placeholder, r"docs/cards/data.md:2: is a placeholder of `lockstep init`"),
     "no commit": (_without_history, "no commit"),
     "changed predictions": (
         spoil.replace(layout.PREDICTIONS / "candidate.jsonl", '"prediction":"vm"', '"prediction":"sql"'), "the verdict does not hold",

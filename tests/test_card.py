@@ -12,6 +12,7 @@ from huggingface_hub import DatasetCard, ModelCard
 
 from checks import digest, files, layout
 from checks.errors import EvidenceRefused
+from checks.formats import placeholder_cards
 from checks.formats.evaluation_reports import EvaluationReport
 from release.cards import carbon, card_facts, card_record, hub_metadata, writing
 from release.cli import main
@@ -132,8 +133,16 @@ def test_a_release_has_the_cards_of_its_own_record(root: Path, tmp_path: Path) -
     ("path", "text", "why"),
     [
         (card_facts.MODEL, None, r"docs/cards/model\.md: is missing: a card needs words of a person"),
-        (card_facts.MODEL, card_facts.PLACEHOLDERS[card_facts.MODEL], r"docs/cards/model\.md:1: is a placeholder of"),
-        (card_facts.DATA, "A row.\n" + card_facts.PLACEHOLDERS[card_facts.DATA], r"docs/cards/data\.md:2: is a placeh"),
+        (
+            card_facts.MODEL,
+            placeholder_cards.PLACEHOLDERS[card_facts.MODEL],
+            r"docs/cards/model\.md:1: is a placeholder of",
+        ),
+        (
+            card_facts.DATA,
+            "A row.\n" + placeholder_cards.PLACEHOLDERS[card_facts.DATA],
+            r"docs/cards/data\.md:2: is a placeh",
+        ),
         (card_facts.MODEL, "## Intended use\n\nYes.\n", "has no section `## Limits` with text"),
         (card_facts.MODEL, "## Intended use\n\n## Limits\n\nMany.\n", "has no section `## Intended use` with text"),
         (card_facts.DATA, PROSE, "has no section `## Where it comes from` with text"),

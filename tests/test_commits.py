@@ -156,7 +156,7 @@ def test_a_branch_that_somebody_called_head_is_not_the_target(root: Path) -> Non
     git(root, "update-ref", "refs/remotes/origin/HEAD", evil)  # what fetching all branches of such a remote leaves
     assert commits.target(root) == ("origin/main", tip)
     git(root, "symbolic-ref", "refs/remotes/origin/HEAD", "refs/remotes/origin/main")
-    assert commits.target(root) == ("origin/HEAD", tip)
+    assert commits.target(root) == ("origin/main", tip), "by the name of the branch that it points to"
 
 
 def test_nothing_stands_for_another_object(root: Path) -> None:

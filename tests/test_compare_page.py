@@ -64,6 +64,10 @@ def test_the_page_fits_the_screen_and_its_search_finds(html: str, where: str, mo
         assert browser.wide(html, width, tmp_path) <= width, "a line is wider than the screen"
 
 
+def test_text_that_is_written_from_the_right_stands_right(html: str, tmp_path: Path) -> None:
+    assert browser.turns(html, "h1, dd, li > h3", tmp_path)
+
+
 @pytest.mark.parametrize("mode", browser.MODES)
 def test_axe_finds_nothing_serious(html: str, mode: str, tmp_path: Path) -> None:
     assert list(browser.serious(html, mode, tmp_path)) == []

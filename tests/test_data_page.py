@@ -80,6 +80,10 @@ def test_the_page_loads_nothing_and_can_be_read(root: Path, html: str) -> None:
         browser.can_be_read(page)
 
 
+def test_text_that_is_written_from_the_right_stands_right(html: str, tmp_path: Path) -> None:
+    assert browser.turns(html, "dd, h3", tmp_path)
+
+
 @pytest.mark.parametrize(("where", "mode"), [("phone", "light"), ("desktop", "dark")])
 def test_the_page_fits_the_screen_and_axe_finds_nothing_serious(
     html: str, where: str, mode: str, tmp_path: Path

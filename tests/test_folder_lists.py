@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from release.record import folder_lists
+from release.record import folder_lists, lock_check
 
 OTHER = "data/splits: is not what dvc.lock says of prepare"
 OUTSIDE = "its list {} names files outside of it"
@@ -88,3 +88,11 @@ def test_without_a_list_the_contents_decide(root: Path) -> None:
 
 def test_a_folder_that_is_not_here_is_left_to_the_verdict(root: Path) -> None:
     assert list(folder_lists.differences(root, "merge", "models/merged", f"{'0' * 32}.dir", True)) == []
+
+
+def test_probes_that_nobody_fetched_are_said_to_be_missing(root: Path) -> None:
+    ran = {"outs": [{"path": "data/probes.json", "md5": md5_of(b"probes")}]}
+    missing = "data/probes.json: is missing here: `./lockstep dvc pull data/probes.json` fetches it"
+    assert lock_check._changed(root, "probe", ran, ()) == [missing]
+    (root / "data/probes.json").write_text("others")
+    assert lock_check._changed(root, "probe", ran, ()) == ["data/probes.json: is not what dvc.lock says of probe"]

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import random
+import shlex
 import shutil
 import subprocess
 import sys
@@ -80,7 +81,7 @@ CHOICE = Choice("rows.jsonl", "LicenseRef-Own", "router", True, {"prompt": "ques
 MEASURED = Measured(
     sha256="0" * 64, base_sha256=None, rows=5000, dropped={}, valid=0.06, test=0.25,
     split_rows={"train": 3450, "valid": 300, "test": 1250}, test_size=1200, distinct=3, label_shares=(0.2, 0.5),
-    majority=0.45, words=40, prompt_tokens=128, reference_tokens=32,
+    majority=0.45, words=40, prompt_tokens=128, reference_tokens=32, personal={}, personal_rows=(),
 )  # fmt: skip
 
 
@@ -152,7 +153,7 @@ def test_a_file_is_described_by_its_columns(tmp_path: Path, kind: str) -> None:
 
 def request(path: Path, **changed: Any) -> Request:
     choice = CHOICE._replace(uri=str(path))
-    asked = {"labels": True, "test_rows": 40, "max_test_share": 0.3, "base": None} | changed
+    asked = {"labels": True, "test_rows": 40, "max_test_share": 0.3, "longest": 2048, "base": None} | changed
     return Request(file=str(path), prepare=starting.prepare(choice, path.name, 100, (0.1, 0.1)), **asked)
 
 
@@ -186,6 +187,23 @@ def test_rows_that_no_configuration_helps_are_refused(
     with pytest.raises(DataRefused) as refusal:
         survey.measure(request(jsonl(tmp_path / "rows.jsonl", lines), labels=labels), Path("/"))
     assert said in str(refusal.value)
+
+
+def test_rare_labels_and_long_prompts_are_refused_at_once_with_their_rows_and_a_limit(tmp_path: Path) -> None:
+    odd = [{"question": "who", "team": "rare"}, {"question": "far " * 2000, "team": "people"}]
+    asked = request(jsonl(tmp_path / "rows.jsonl", [*rows(90), *odd]))
+    with pytest.raises(DataRefused) as refusal:
+        survey.measure(asked.model_copy(update={"prepare": asked.prepare | {"max_prompt_words": 10**6}}), Path("/"))
+    assert "to have the label 'rare' (rows.jsonl:91); add rows of it" in str(refusal.value)
+    (other,) = refusal.value.others
+    assert other.startswith("rows.jsonl:92: the longest prompt has 2,000 words; 1 rows have more than 2,048 tokens")
+    assert other.endswith("give --max-prompt-words 1999, which drops 1 of 92 rows")
+
+
+def test_personal_data_is_counted_and_its_rows_are_named(tmp_path: Path) -> None:
+    odd = [{"question": "write to ada@corp.example and bob@corp.example", "team": "people"}]
+    found = survey.measure(request(jsonl(tmp_path / "rows.jsonl", [*rows(90), *odd])), Path("/"))
+    assert (found.personal, found.personal_rows) == ({"email": 2}, ("rows.jsonl:91",))
 
 
 @pytest.mark.parametrize(
@@ -389,8 +407,15 @@ def test_init_and_run_are_all_that_own_data_needs(tmp_path: Path, tiny_base: Pat
     done = init(root, file, "--yes")
     assert (done.returncode, (root / layout.PARAMS).read_bytes()) == (2, before)
     assert "the licence of the data is not known; give --license, LicenseRef-Own" in done.stderr
-    # columns, labels, instruction, licence, margin (after one that is none) and name
-    done = init(root, file, asked="\n\n\n\nMIT\nmuch\n0.15\nhelp-desk\n")
+    # columns, labels, instruction, licence, margin (after one that is none), and no name
+    done = init(root, file, asked="\n\n\n\nMIT\nmuch\n0.15\n")
+    given = ["--prompt", "question", "--reference", "team", "--answers", "labels", "--instruction", "Name the team.",
+             "--license", "MIT", "--margin", "0.15"]  # fmt: skip
+    assert (
+        done.stderr.splitlines()[-1]
+        == f"lockstep: your answers so far, as flags for the same command: {shlex.join(given)}"
+    )
+    done = init(root, file, *given, asked="help-desk\n")
     assert done.returncode == 0, done.stderr
     assert "next: ./lockstep run" in done.stdout
     params = params_file.load(root / layout.PARAMS)

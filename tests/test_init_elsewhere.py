@@ -260,25 +260,78 @@ def test_a_failure_on_the_way_takes_back_what_was_put_there(
     assert found(folder) == before
 
 
-@pytest.mark.slow
-def test_the_guides_commands_bring_the_next_version_and_keep_what_the_team_changed(tool: Path, team: Path) -> None:
-    lay(team)
-    write(team, {"docs/index.md": "# Docs\n", "stages/prepare.py": "# changed by the team\n"})
-    repository.commit(team, "Lockstep")
-    repository.git(tool, "checkout", "--quiet", "docs/index.md")
-    write(tool, {"docs/index.md": "# Docs of the next version\n", "docs/new.txt": "new\n", "params.yaml": "next\n"})
-    write(tool, {"dvc.lock": "next\n", "README.md": "Lockstep, next\n"})
-    repository.commit(tool, "next")
+def update(team: Path, tool: Path) -> "subprocess.CompletedProcess[str]":
+    """Run the commands of the guide."""
     guide = (REPOSITORY / "docs/how-to/data.md").read_text()
     block = re.search(r"```\n(git fetch .*?)```", guide, re.DOTALL)
     assert block
     script = block[1].replace("https://github.com/OWNER/lockstep", str(tool))
-    subprocess.run(["sh", "-e", "-c", script], cwd=team, check=True, capture_output=True)
-    after = found(team)
+    return subprocess.run(["sh", "-e", "-c", script], cwd=team, check=False, capture_output=True, text=True)
+
+
+@pytest.fixture
+def updated(tool: Path, team: Path) -> Path:
+    """A team's repository, before the update to a version that changes, adds and removes files; the team did so too."""
+    shutil.copytree(REPOSITORY / ".ci", tool / ".ci")
+    (tool / "untracked.txt").unlink()
+    write(
+        tool,
+        {"docs/index.md": "# Docs\n", "docs/old.txt": "old\n", "docs/gone.txt": "gone\n", "docs/both.txt": "one\n"},
+    )
+    repository.commit(tool, "more files")
+    lay(team)
+    write(team, {"stages/prepare.py": "# changed by the team\n", "docs/both.txt": "the team's\n"})
+    (team / "docs/gone.txt").unlink()
+    repository.commit(team, "Lockstep")
+    write(tool, {"docs/index.md": "# Docs of the next version\n", "docs/new.txt": "new\n", "params.yaml": "next\n"})
+    write(tool, {"dvc.lock": "next\n", "README.md": "Lockstep, next\n", "docs/gone.txt": "gone, next\n"})
+    (tool / "docs/old.txt").unlink()
+    repository.commit(tool, "next")
+    return team
+
+
+@pytest.mark.slow
+def test_the_guides_commands_bring_the_next_version_and_keep_what_the_team_changed(tool: Path, updated: Path) -> None:
+    done = update(updated, tool)
+    assert (done.returncode, done.stdout) == (0, "left out, because it was removed here: docs/gone.txt\n"), done.stderr
+    after = found(updated)
     assert (after["docs/index.md"], after["docs/new.txt"]) == ("# Docs of the next version\n", "new\n")
     assert (after["README.md"], after["params.yaml"]) == ("# Ours\n", "of the rows\n")
-    assert (after["stages/prepare.py"], "dvc.lock" in after) == ("# changed by the team\n", False)
+    assert (after["stages/prepare.py"], after["docs/both.txt"]) == ("# changed by the team\n", "the team's\n")
+    assert {"dvc.lock", "docs/gone.txt", "docs/old.txt"} & after.keys() == set()
     assert after[".lockstep-commit"] == repository.git(tool, "rev-parse", "HEAD")
+    repository.commit(updated, "the next version")
+    assert update(updated, tool).stdout == "", "a second update has nothing to do"
+    assert repository.git(updated, "status", "--porcelain") == ""
+
+
+@pytest.mark.slow
+def test_an_update_with_conflicts_names_their_files(tool: Path, updated: Path) -> None:
+    write(tool, {"docs/both.txt": "Lockstep's\n"})
+    repository.commit(tool, "the same line")
+    done = update(updated, tool)
+    assert done.returncode == 0, done.stderr
+    first, *_, last = done.stdout.splitlines()
+    assert (first, last) == ("has conflict markers: docs/both.txt", "resolve the conflicts, then commit")
+    assert "<<<<<<< ours\nthe team's\n" in (updated / "docs/both.txt").read_text()
+
+
+@pytest.mark.slow
+def test_an_update_that_cannot_be_made_leaves_the_mark_and_can_be_repeated(tool: Path, updated: Path) -> None:
+    mark = (updated / ".lockstep-commit").read_text()
+    write(updated, {"docs/new.txt": "the team's, and not in git\n"})
+    done = update(updated, tool)
+    assert done.returncode == 1
+    assert "was not merged: docs/new.txt\n" in done.stderr
+    assert (
+        "lockstep: .lockstep-commit stays, because some files were not merged; move what is in their way" in done.stderr
+    )
+    assert (updated / ".lockstep-commit").read_text() == mark
+    assert "there are uncommitted changes; commit them first" in update(updated, tool).stderr
+    (updated / "docs/new.txt").unlink()
+    repository.git(updated, "reset", "--quiet", "--hard")
+    assert update(updated, tool).returncode == 0
+    assert (updated / "docs/new.txt").read_text() == "new\n"
 
 
 def test_a_clone_with_a_task_of_its_own_is_no_source_and_a_missing_file_is_said_first(tool: Path, folder: Path) -> None:

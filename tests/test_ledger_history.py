@@ -514,7 +514,7 @@ def test_names_and_messages_of_commits_are_shown_printable(laptop: Path) -> None
     move = told(laptop)[0]
     assert move.by.isprintable()
     assert move.why.isprintable()
-    assert move.by == "E ve <ada@example.org>"
+    assert move.by == "E ve ⟨U+202E RIGHT-TO-LEFT OVERRIDE⟩ <ada@example.org>"
 
 
 # Versions

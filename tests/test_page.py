@@ -173,7 +173,7 @@ def test_a_release_whose_parameters_this_version_refuses_has_a_page_without_card
         ("<script>alert(1)</script>", "<p>&lt;script&gt;alert(1)&lt;/script&gt;</p>\n"),
         ("[a](https://x.example) ![b](x.png)", "<p>[a](https://x.example) ![b](x.png)</p>\n"),
         ("<https://x.example> &#x202e;", "<p>&lt;https://x.example&gt; &amp;#x202e;</p>\n"),
-        ("a\x1b\u202eb", "<p>a\ufffd\ufffdb</p>\n"),
+        ("a\x1b\u202eb", "<p>a\ufffd⟨U+202E RIGHT-TO-LEFT OVERRIDE⟩b</p>\n"),
         ("## *One* <b>\n### Two", "<h4><em>One</em> &lt;b&gt;</h4>\n<h5>Two</h5>\n"),
     ],
 )

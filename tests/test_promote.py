@@ -8,7 +8,7 @@ import yaml
 
 from checks import digest, layout
 from checks.errors import EvidenceRefused, Outrun, PromotionRefused
-from checks.formats import pointer
+from checks.formats import placeholder_cards, pointer
 from release.image.layout import Layout
 from release.ledger import Ledger, disagreements
 from release.promotion import context
@@ -274,6 +274,30 @@ def test_weights_alone_are_promoted_where_people_name_their_server(tmp_path: Pat
     assert move(root, "production").done == "moved"
 
 
+def test_a_release_whose_cards_are_placeholders_goes_nowhere_until_they_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree.prepare(tmp_path)
+    cards = placeholder_cards.PLACEHOLDERS
+    for path, text in cards.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    (tmp_path / layout.PARAMS).open("a").write("# ours\n")
+    keep(tmp_path, "a record, with the cards of init")
+    with monkeypatch.context() as older:  # as a version that did not look would have built it
+        older.setattr(placeholder_cards, "PLACEHOLDERS", {})
+        tree.release(tmp_path)
+    with pytest.raises(PromotionRefused, match=r"docs/cards/model\.md:1: is a placeholder of `lockstep init`"):
+        move(tmp_path, "staging")
+    for path, text in cards.items():
+        (tmp_path / path).write_text(text.replace("TODO:", "Ours:"))
+    keep(tmp_path, "cards")
+    tree.release(tmp_path)
+    moved = move(tmp_path, "staging")
+    assert moved.after is not None
+    assert git(tmp_path, "show", "--no-patch", "--format=%s", moved.after.commit) == "cards"
+
+
 def test_alerts_that_nobody_generated_stop_a_promotion_until_the_command_writes_them(root: Path) -> None:
     programs.require("kustomize")
     watched(root / layout.ENVIRONMENTS, root, "staging")
@@ -333,6 +357,7 @@ def work(root: Path) -> Path:
 def test_with_a_remote_its_branch_is_moved_and_nothing_here(work: Path) -> None:
     before = refs(work)
     moved = move(work, "staging")
+    assert "main of this clone is behind main of origin: `git switch main && git pull`" in moved.notes
     assert refs(work) == before
     there = refs(work.parent / "origin.git")
     assert there["refs/heads/main"] == moved.commit

@@ -172,7 +172,8 @@ def test_a_gate_s_own_words_stay_words(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "longest", "expected"),
     [
-        ("a\u202eb", 10, "a\ufffdb"),
+        ("a\u202eb", 99, "a⟨U+202E RIGHT-TO-LEFT OVERRIDE⟩b"),
+        ("می\u200cخواهم 👩\u200d💻", 99, "می\u200cخواهم 👩\u200d💻"),
         (" a \n\n b ", 10, "a b"),
         ("abcdef", 4, "abc…"),
         ("e" + "\u0301" * 50, 99, "e" + "\u0301" * 4),

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
@@ -16,6 +17,7 @@ from checks import layout
 from checks.errors import EvidenceRefused, MachineRefused, Refusal
 from checks.formats import signers
 from checks.formats.signers import Role
+from release.cli import main
 from release.evidence import keys
 from release.verbs import keys as key_verbs
 
@@ -89,6 +91,17 @@ def test_a_plain_key_is_not_taken_for_an_encrypted_one(tmp_path: Path, monkeypat
     monkeypatch.setenv(keys.PASSWORD, PASSWORD)
     with pytest.raises(EvidenceRefused, match="is not encrypted"):
         keys.load(made.private)
+
+
+@pytest.mark.parametrize("name", ["", "ada lovelace", "-x", "a" * 101])
+def test_a_name_that_no_signer_can_have_is_refused_by_that_word_before_a_key_is_made(tmp_path: Path, name: str) -> None:
+    done = CliRunner().invoke(main, ["-C", str(tmp_path), "keys", "new", f"--name={name}", "--add"])
+    assert done.exit_code == 8
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(
+        f"lockstep: --name {name[:100]!r}: is not the name of a signer; give a letter or digit, then"
+    )
+    assert not (tmp_path / ".lockstep/keys").exists()
 
 
 def test_no_key_is_ever_overwritten_and_nothing_is_left_behind(tmp_path: Path) -> None:

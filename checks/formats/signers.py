@@ -26,6 +26,7 @@ from checks import files, plain_yaml
 from checks.errors import EvidenceRefused
 from checks.rows import Record
 
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,99}$"
 # One for each step that is signed: a server was verified, an image is a release, a release may run somewhere, the
 # history of the environments is whole, the sealed split was asked.
 Role = Literal["verify", "release", "approve", "checkpoint", "sealed"]
@@ -34,7 +35,7 @@ Role = Literal["verify", "release", "approve", "checkpoint", "sealed"]
 class Signer(Record):
     """A person or a machine, known by a public key (PEM) or by an identity that Sigstore certifies."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,99}$")]
+    name: Annotated[str, Field(pattern=NAME)]
     may: Annotated[tuple[Role, ...], Field(min_length=1)]
     # Never the private half by mistake: that is refused, and not shown.
     key: Annotated[str, Field(max_length=4000, pattern=r"^\s*-----BEGIN PUBLIC KEY-----\n")] | None = None

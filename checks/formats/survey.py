@@ -50,8 +50,8 @@ class Contents(Record):
 class Request(Record):
     """How the rows are read and cleaned, and how many test rows are wanted.
 
-    ``prepare``: the section of params.yaml, whose shares the survey sets. ``base``: address of the base, to be pinned
-    if it is on this machine; None: it has its pin.
+    ``prepare``: the section of params.yaml, whose shares the survey sets. ``longest``: tokens that a prompt may have.
+    ``base``: address of the base, to be pinned if it is on this machine; None: it has its pin.
     """
 
     file: str
@@ -59,11 +59,13 @@ class Request(Record):
     labels: bool
     test_rows: Annotated[int, Field(ge=1)]
     max_test_share: float
+    longest: int
     base: str | None
 
 
 class Measured(Record):
-    """The prepared rows. ``longest``: words, then tokens of the longest prompt, and tokens of the longest reference.
+    """The prepared rows. ``words``: those of the longest prompt. ``personal``: of personal data and secrets, how many
+    of each kind; ``personal_rows``: where they are.
 
     Tokens are estimates from above. ``label_shares``: the smallest and the largest share of a label in a split;
     ``majority``: the share of the commonest answer in the test split. ``test_size``: the test rows, as the gates count
@@ -84,6 +86,8 @@ class Measured(Record):
     words: int
     prompt_tokens: int
     reference_tokens: int
+    personal: dict[str, int]
+    personal_rows: tuple[str, ...]
 
 
 def guess(columns: Sequence[Column]) -> dict[Role, str]:

@@ -129,7 +129,7 @@ def target(root: Path, name: str | None = None) -> tuple[str, str | None]:
         if ref is None or (candidate.endswith("/HEAD") and not ref.link):
             continue
         if commit := _commit(root, ref):
-            return candidate.removeprefix("refs/remotes/").removeprefix("refs/heads/"), commit
+            return (ref.link or candidate).removeprefix("refs/remotes/").removeprefix("refs/heads/"), commit
     head = resolve(root, "HEAD")
     if head and (remotes := _remotes(root)):
         # A branch that is compared with itself could choose what it is compared with.

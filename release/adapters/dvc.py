@@ -16,7 +16,7 @@ from checks.errors import MachineRefused, Refusal, RemoteRefused
 from checks.formats import refused
 from checks.formats.refused import Refused
 from checks.text import redact
-from release.adapters import commits
+from release.adapters import commits, merge_conflicts
 from release.adapters.children import ended_with_this_process
 from release.adapters.listening import Listener, listen
 
@@ -169,10 +169,14 @@ def python(
 ) -> str:
     """Run this interpreter with ``arguments`` in ``root``; refusals call it ``name``. Raises as ``run`` does.
 
+    Raises EvidenceRefused before that if a merge has left conflict markers in the record: DVC would not say how to
+    resolve them, or train again.
+
     ``more`` is added to its environment. ``aside``: what it prints goes to standard error, so that the caller can print
     JSON alone. ``heard``: what it prints on standard output is returned, and not shown; else "" is returned.
     ``listener`` gets the rest of the output as the step ``step``, and nothing else is shown.
     """
+    merge_conflicts.check(root)
     refused.forget(root)
     if listener is not None:
         listener.step(step)

@@ -14,8 +14,11 @@ import yaml
 from checks import plain_yaml
 from checks.config.params import Params
 from checks.errors import EvidenceRefused
+from checks.formats import placeholder_cards
 from checks.formats.data_reports import DataReport, FetchReport, PrepareReport
 from checks.formats.evaluation_reports import EvaluationReport
+from checks.formats.placeholder_cards import DATA as DATA
+from checks.formats.placeholder_cards import MODEL as MODEL
 from checks.formats.suite_report import SuitesReport
 from checks.formats.training_reports import TrainMeasured, TrainReport
 from checks.formats.verdict import Verdict
@@ -24,35 +27,11 @@ from release.cards.carbon import Carbon
 from release.review import kept
 from release.review.kept import Kept
 
-MODEL, DATA = Path("docs/cards/model.md"), Path("docs/cards/data.md")
 SECTIONS = {MODEL: ("Intended use", "Limits"), DATA: ("Where it comes from", "Limits")}
 CATALOGUE = ("creator", "url", "date_published", "cite_as")  # for croissant.json alone
 _SAYS = {  # keys of the front matter
     MODEL: ("language", "tags", carbon.KEY),
     DATA: ("language", "tags", "pretty_name", *CATALOGUE),
-}
-_TODO = "TODO:"
-PLACEHOLDERS = {  # of a model that is not the example's
-    MODEL: f"""{_TODO} what this model does, in one or two sentences.
-
-## Intended use
-
-{_TODO} who uses its answers, for what, and what a request looks like.
-
-## Limits
-
-{_TODO} what it gets wrong, what it was not tested for, and what it must not be used for.
-""",
-    DATA: f"""{_TODO} what a row is, in one or two sentences.
-
-## Where it comes from
-
-{_TODO} who wrote and labelled the rows, when, and whether they are about people.
-
-## Limits
-
-{_TODO} what these rows do not cover.
-""",
 }
 _FRONT = re.compile(r"\A---\n(.*?)^---\n", re.DOTALL | re.MULTILINE)
 
@@ -108,12 +87,7 @@ def prose(path: Path, data: bytes | None) -> Prose:
         text = data.decode()
     except UnicodeDecodeError as error:
         raise EvidenceRefused(f"{path}: is not UTF-8", todo) from error
-    asked = {line for line in PLACEHOLDERS[path].splitlines() if line.startswith(_TODO)}
-    if left := next((number for number, line in enumerate(text.splitlines(), 1) if line in asked), None):
-        raise EvidenceRefused(
-            f"{path}:{left}: is a placeholder of `lockstep init`",
-            f"write {path} and commit it before you release: the card of a release has the text of its commit",
-        )
+    placeholder_cards.check({path: data})
     front: Any = {}
     if found := _FRONT.match(text):
         try:

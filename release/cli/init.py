@@ -1,6 +1,7 @@
 """The command init: asks, or takes from flags, what params.yaml needs to know of a team's own data."""
 
 import re
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +23,10 @@ _PATH = click.Path(path_type=Path)
 
 
 class _Flags(NamedTuple):
-    """What the flags say; None where a question is left. ``ask`` is False for --yes."""
+    """What the flags say; None where a question is left. ``ask`` is False for --yes.
+
+    ``answers_so_far``: what was answered, by flag, so that a refusal loses no answer.
+    """
 
     columns: dict["Role", str]
     answers: str | None
@@ -33,6 +37,7 @@ class _Flags(NamedTuple):
     base: str | None
     base_license: str | None
     ask: bool
+    answers_so_far: dict[str, str]
 
 
 @click.command()
@@ -77,7 +82,7 @@ def init(
     is about your own data, or that git does not have, without --force.
     """
     from checks.config import starting
-    from checks.errors import ParamsRefused
+    from checks.errors import ParamsRefused, Refusal
     from release.verbs import init as verb
 
     given = {
@@ -85,7 +90,7 @@ def init(
         "id": row_id,
     }  # fmt: skip
     columns: dict[Role, str] = {role: column for role, column in given.items() if column is not None}  # type: ignore[misc]  # the keys are roles
-    flags = _Flags(columns, answers, instruction, licence, name, margin, base, base_license, not yes)
+    flags = _Flags(columns, answers, instruction, licence, name, margin, base, base_license, not yes, {})
     if (base is None) != (base_license is None):
         raise click.UsageError("--base and --base-license need each other: give both")
     place = verb.find_place(root, file, force=force)
@@ -94,13 +99,17 @@ def init(
     address, contents = verb.read_columns(place, file)
     try:
         choice = _chosen(place, address, contents, flags)
+        chosen = margin is not None or choice.margin != starting.MARGIN
+        begun = verb.begin(place, choice, margin_given=chosen, words=words)
     except click.Abort as error:
         raise ParamsRefused(
             "a question got no answer",
             "answer it, or give --yes, --license, and the columns that it does not find: --prompt, --reference",
+            _flags_so_far(flags),
         ) from error
-    chosen = margin is not None or choice.margin != starting.MARGIN
-    begun = verb.begin(place, choice, margin_given=chosen, words=words)
+    except Refusal as refused:
+        refused.others += _flags_so_far(flags)
+        raise
     removed = verb.write(place, begun)
     if as_json:
         plan = {
@@ -125,25 +134,29 @@ def _chosen(place: "Place", address: str, contents: "Contents", flags: _Flags) -
     answer = next(each for each in contents.columns if each.name == columns.get("reference", columns.get("messages")))
     proposed = "labels" if answer.closed else "text"
     answers = flags.answers or _ask(
-        flags, f"{answer.distinct:,} different answers in {contents.rows:,} rows: labels or text?", proposed,
+        flags, "answers", f"{answer.distinct:,} different answers in {contents.rows:,} rows: labels or text?", proposed,
         ["labels", "text"],
     )  # fmt: skip
     said = f"Name the {answer.name}." if answers == "labels" and "reference" in columns else ""
     instruction = flags.instruction
     if instruction is None:
-        instruction = _ask(flags, "Instruction before each prompt (system message)", said)
+        instruction = _ask(flags, "instruction", "Instruction before each prompt (system message)", said)
     if flags.license is None and not flags.ask:
         fix = f"give --license, {licenses.OWN} for rows of your own: docs/reference/licenses.md"
         raise ParamsRefused("the licence of the data is not known", fix)
-    licence = flags.license or _ask(flags, f"Licence of the data ({licenses.OWN}: your own rows)", licenses.OWN)
+    licence = flags.license or _ask(
+        flags, "license", f"Licence of the data ({licenses.OWN}: your own rows)", licenses.OWN
+    )
     starting.adapter(flags.base_license or place.params.base.license or "", licence)  # refuse before more questions
     margin = flags.margin
     while margin is None:
-        said = _ask(flags, "Loss that a new model must be shown to stay below", f"{starting.MARGIN:g}")
-        margin = float(said) if re.fullmatch(r"0?\.\d+", said) and 0.005 <= float(said) <= 0.25 else None
+        reply = _ask(flags, "margin", "Loss that a new model must be shown to stay below", f"{starting.MARGIN:g}")
+        margin = float(reply) if re.fullmatch(r"0?\.\d+", reply) and 0.005 <= float(reply) <= 0.25 else None
         if margin is None:
             click.echo("a share between 0.005 and 0.25, such as 0.05", err=True)
-    name = flags.name or _ask(flags, "Name of the model", _slug(place.root.resolve().name))
+        if margin in (None, starting.MARGIN):  # a margin that was only proposed may be widened
+            flags.answers_so_far.pop("margin", None)
+    name = flags.name or _ask(flags, "name", "Name of the model", _slug(place.root.resolve().name))
     return Choice(
         uri=address, license=licence, name=name, labels=answers == "labels", columns=columns,
         instruction=instruction or None, margin=margin, base=flags.base, base_license=flags.base_license,
@@ -172,7 +185,7 @@ def _columns(contents: "Contents", flags: _Flags) -> Mapping["Role", str]:
         if column is None:
             column = found.get(role, "")
             if needed or column:
-                column = _ask(flags, f"Column of the {role}", column, there if needed else [*there, "none"])
+                column = _ask(flags, role, f"Column of the {role}", column, there if needed else [*there, "none"])
         if column in ("", "none") and needed:
             raise ParamsRefused(f"no column looks like the {role}", f"give --{role}: one of {listed}")
         if column and column not in there and column != "none":
@@ -182,13 +195,21 @@ def _columns(contents: "Contents", flags: _Flags) -> Mapping["Role", str]:
     return chosen
 
 
-def _ask(flags: _Flags, question: str, proposed: str, known: list[str] | None = None) -> str:
-    """What is proposed, if nothing is asked."""
+def _ask(flags: _Flags, flag: str, question: str, proposed: str, known: list[str] | None = None) -> str:
+    """Ask the user for the value of ``--flag``. With --yes, return the proposal without asking."""
     if not flags.ask:
         return proposed
     kind = click.Choice(known) if known else str
     default = proposed if proposed or not known else None
-    return str(click.prompt(one_line(question), default=default, type=kind, show_choices=False, err=True))
+    answer = str(click.prompt(one_line(question), default=default, type=kind, show_choices=False, err=True))
+    flags.answers_so_far[flag] = "" if known and answer == "none" else answer
+    return answer
+
+
+def _flags_so_far(flags: _Flags) -> tuple[str, ...]:
+    """A line with the flags for what was answered; none if nothing was."""
+    given = " ".join(f"--{flag} {shlex.quote(answer)}" for flag, answer in flags.answers_so_far.items())
+    return (f"your answers so far, as flags for the same command: {given}",) if given else ()
 
 
 def _slug(name: str) -> str:
@@ -212,6 +233,10 @@ def _show(begun: "Begun", wanted: float, *, pinned: bool) -> None:
     ]
     if choice.margin > wanted:
         lines.append(("", f"{wanted:g} was wanted: the file has too few rows for it"))
+    if found.personal:
+        kinds = ", ".join(f"{kind} {count:,}" for kind, count in found.personal.items())
+        rows = f"{len(found.personal_rows):,} rows, such as {', '.join(found.personal_rows[:3])}"
+        lines.append(("personal", f"{kinds} in {rows}; take them out first, or let a rule: docs/how-to/privacy.md"))
     if begun.left_out:
         lines.append(
             ("left out", f"of the old params.yaml: {', '.join(begun.left_out)}; write in what your task needs")
@@ -248,10 +273,11 @@ def _show_next(removed: bool, plan: "Plan | None", cards: tuple[Path, ...]) -> N
         steps.append(("git add -A && git commit", "with the record of the run, on main"))
     if removed:
         click.echo("removed code.lock, dvc.lock and what is in reports/: the record of the example's model")
-        steps.insert(0, ('git commit -am "Our task"', "on main, and push it: main's model is what gates compare with"))
-    steps.append(("./lockstep calibrate", "once: measures the noise that a gate's margin must exceed"))
+        steps.insert(0, ("git add -A && git commit", "on main, and push it: main's model is what gates compare with"))
+    steps.append(
+        ("./lockstep calibrate", "once, then commit reports/noise.json: a gate's margin must exceed this noise")
+    )
     if cards:
-        said = f"{' and '.join(map(str, cards))}: what the model and its data are; until then they are placeholders"
-        steps.append(("before a release, write", said))
+        steps.append((f"$EDITOR {' '.join(map(str, cards))}", "placeholders now, which `build` refuses; commit them"))
     for word, (command, why) in zip(("next:", *[""] * len(steps)), steps, strict=False):
         click.echo(hanging(f"{word:<6}{command:<27}  {why}"))

@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 from checks import layout
 from checks.config import params_file
 from checks.errors import Refusal
-from release.adapters import commits, dvc
+from release.adapters import commits, dvc, merge_conflicts
 from release.doctor.check import Check
 from release.doctor.command import DEADLINE, ask
 from release.overlay import kustomize
@@ -56,6 +56,7 @@ def _git(root: Path) -> Check:
         return Check("git", "missing", "no git on the path", STAGES, "install git")
     try:
         head = commits.resolve(root, "HEAD") if commits.has_repository(root) else None
+        merge_conflicts.check(root)
     except Refusal as refusal:
         return Check("git", "missing", refusal.what, STAGES, refusal.todo)
     if head is None:

@@ -13,6 +13,7 @@ from checks.config.params import Params
 from checks.decision.held import HeldVerdict
 from checks.digest import FileDigest
 from checks.errors import BuildRefused, EvidenceRefused
+from checks.formats import placeholder_cards
 from release import runtimes
 from release.adapters import commits
 from release.adapters.registry import limits, reference
@@ -92,7 +93,10 @@ def write_down(root: Path, held: HeldVerdict, options: Options) -> Recipe:
 
 
 def _about(root: Path, model: str, home: str, needed: Collection[Path]) -> About:
-    """The commit with the complete record of the model. The record must be committed, or nobody else can find it."""
+    """The commit with the complete record of the model. The record must be committed, or nobody else can find it.
+
+    If its cards are placeholders, the later commit that has them written. Raises EvidenceRefused if there is none.
+    """
     head = commits.resolve(root, "HEAD") if commits.has_repository(root) else None
     if head is None:
         raise EvidenceRefused(
@@ -111,6 +115,12 @@ def _about(root: Path, model: str, home: str, needed: Collection[Path]) -> About
         )  # fmt: skip
     commit = commits.last_touching(root, head, _RECORD)
     assert commit is not None  # all of them are in HEAD
+    cards = [*placeholder_cards.PLACEHOLDERS]
+    try:
+        placeholder_cards.check(commits.read_many(root, commit, cards))
+    except EvidenceRefused:  # they may have been written after the record
+        commit = commits.last_touching(root, head, (*_RECORD, *cards)) or commit
+        placeholder_cards.check(commits.read_many(root, commit, cards))
     evidence = digest.of_file(root / layout.VERDICT).sha256
     return About(model, home, evidence, commit, commits.committed_at(root, commit))
 

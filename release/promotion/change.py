@@ -13,6 +13,7 @@ from checks.formats import pointer, quarantine
 from checks.formats.pointer import Pointer
 from checks.formats.quarantine import Entries
 from checks.text import escape
+from release.adapters.git import Git
 from release.evidence.released import Released
 from release.ledger import Change, compose, next_version, tags_for
 from release.ledger import untagged as untagged_of
@@ -85,6 +86,19 @@ def empty(context: PromotionContext, environment: str, present: EnvironmentState
 def untagged(context: PromotionContext, environment: str, after: Pointer | None) -> list[str]:
     """The tags that a move to ``after`` cannot create, one line each with the reason."""
     return untagged_of(context.name, context.ledger.tags(), context.moves(), environment, after)
+
+
+def behind(context: PromotionContext, commit: str) -> list[str]:
+    """A line if this clone's own branch lacks ``commit``, which was pushed to the branch of the remote; else none."""
+    branch = context.ledger.branch
+    if not context.ledger.remote or context.promote.repository is not None:
+        return []
+    lacking = Git(context.root, None).run("rev-list", "--max-count=1", commit, f"^refs/heads/{branch}").out
+    return (
+        [f"{branch} of this clone is behind {context.ledger.shown}: `git switch {branch} && git pull`"]
+        if lacking
+        else []
+    )
 
 
 def _change(

@@ -14,6 +14,7 @@ from checks.decision.held import refusal as verdict_refusal
 from checks.decision.policy import Change
 from checks.digest import FileDigest
 from checks.errors import EvidenceRefused
+from checks.formats import placeholder_cards
 from checks.formats.statement import Release
 from checks.formats.training_reports import ParityReport
 from checks.formats.verdict import Verdict
@@ -55,6 +56,7 @@ def find(context: PromotionContext, release: Release) -> ImageRecord:
     if problems:
         todo = "sign the release of a record that is committed: `lockstep sign`"
         raise EvidenceRefused(problems[0], todo, tuple(problems[1:]))
+    placeholder_cards.check(commits.read_many(context.root, commit, [*placeholder_cards.PLACEHOLDERS]))
     verdict = _report(there, layout.VERDICT, Verdict)
     if problems := plugins.differences(verdict.plugins):
         raise EvidenceRefused(problems[0], "install the packages that it was judged with", tuple(problems[1:]))

@@ -67,6 +67,8 @@ def _changed(root: Path, stage: str, ran: Mapping[str, Any], trusting: Collectio
             now = folder_lists.md5_of((root / path).read_bytes())
         except (OSError, ValueError):
             now = None
-        if now != expected:
+        if now != expected and path == layout.PROBES.as_posix() and not (root / path).exists():
+            found.append(f"{path}: is missing here: `./lockstep dvc pull {path}` fetches it")
+        elif now != expected:
             found.append(f"{path}: is not what {layout.LOCK} says of {stage}")
     return found

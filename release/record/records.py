@@ -21,7 +21,7 @@ from checks.errors import EvidenceRefused, ParamsRefused
 from checks.formats.pointer import Pointer
 from checks.gating import chain
 from checks.gating.chain import Evidence
-from release.adapters import commits
+from release.adapters import commits, merge_conflicts
 from release.adapters.git import Git
 from release.record import pipeline_lock
 from release.record.pipeline_lock import Stages
@@ -47,7 +47,10 @@ class Named(NamedTuple):
 
 
 class WorkTree:
-    """The record below ``root``. A property that refuses does so at each access."""
+    """The record below ``root``. A property that refuses does so at each access.
+
+    The lock and the reports also raise EvidenceRefused while a merge has left conflict markers in one of them.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -74,13 +77,20 @@ class WorkTree:
         return pipeline_lock.stages(self._bytes(layout.PIPELINE), str(layout.PIPELINE))
 
     @functools.cached_property
+    def _is_merged(self) -> bool:
+        merge_conflicts.check(self.root)
+        return True
+
+    @functools.cached_property
     def lock(self) -> Stages:
         """The stages of dvc.lock. Raises EvidenceRefused if it is missing or invalid."""
+        assert self._is_merged
         return pipeline_lock.stages(self._bytes(layout.LOCK), str(layout.LOCK))
 
     def report(self, path: Path, model: type[M]) -> M:
         """The report at ``path``, relative to ``root``. Raises EvidenceRefused as ``files.read_json``."""
         if (path, model) not in self._reports:
+            assert self._is_merged
             self._reports[path, model] = files.read_json(self.root / path, model)
         found = self._reports[path, model]
         assert isinstance(found, model)

@@ -8,6 +8,7 @@ from checks.decision.policy_judgement import PolicyJudgement
 from checks.errors import MachineRefused, ParamsRefused
 from checks.formats.evaluation_reports import Interval
 from checks.formats.verdict import Finding, Status, Verdict
+from release.adapters import merge_conflicts
 from release.review import kept
 from release.review.advice import Refused, Situation, Standing
 from release.review.facts import Facts
@@ -107,6 +108,8 @@ def _refused(facts: Facts) -> Refused | None:
         return Refused(stage_refused(facts), word.what, word.todo, machine)
     if facts.state == "not-held" and facts.params is None and facts.refusal:
         return Refused("Parameters", facts.refusal.what, facts.refusal.todo)
+    if facts.refusal and merge_conflicts.HAS in facts.refusal.what:
+        return Refused("Record", facts.refusal.what, facts.refusal.todo)
     return None
 
 

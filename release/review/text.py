@@ -9,6 +9,8 @@ https://github.github.com/gfm/ (§4.10 tables, §6.3 code spans, §6.9 autolinks
 import re
 import unicodedata
 
+from checks.text import escape
+
 LONGEST = 160  # characters of one text in a table
 _MARKS = 4  # combining marks on one character; more pile up over the lines around
 _PIPE = "\N{BOX DRAWINGS LIGHT VERTICAL}"
@@ -26,18 +28,13 @@ _LOADED = re.compile(
 
 
 def visible(text: str, longest: int = LONGEST) -> str:
-    """``text`` on one line and shortened; invisible or direction-changing characters become U+FFFD."""
+    """``text`` on one line and shortened; hidden characters as ``checks.text.escape`` writes them."""
     shown, marks = list[str](), 0
     for character in text[: longest * 8]:
-        kind = unicodedata.category(character)
-        marks = marks + 1 if kind[0] == "M" else 0
-        if marks > _MARKS:
-            continue
-        if character.isspace():
-            shown.append(" ")
-        else:
-            shown.append("\N{REPLACEMENT CHARACTER}" if kind[0] == "C" else character)
-    line = " ".join("".join(shown).split())
+        marks = marks + 1 if unicodedata.category(character)[0] == "M" else 0
+        if marks <= _MARKS:
+            shown.append(" " if character.isspace() else character)
+    line = " ".join(escape("".join(shown)).split())
     cut = len(line) > longest or len(text) > longest * 8
     return f"{line[: longest - 1]}…" if cut else line
 

@@ -10,10 +10,10 @@ from checks.config import params_file, starting
 from checks.config.params import Params
 from checks.config.starting import Choice
 from checks.errors import DataRefused, ParamsRefused
+from checks.formats.placeholder_cards import PLACEHOLDERS
 from checks.formats.survey import SURVEY, Contents, Measured, Request
 from release.adapters import commits, dvc, git, tool_files
 from release.adapters.tool_files import Plan
-from release.cards.card_facts import PLACEHOLDERS
 
 _EXAMPLE = "azure-cli"  # the loader of the configurations that come with the repository
 _NEEDED = (layout.PIPELINE, Path(".dvc/config"))
@@ -106,7 +106,7 @@ def begin(place: Place, choice: Choice, *, margin_given: bool, words: int | None
     """Prepare the rows as ``choice`` says, plan the test split, and make the new text. Writes no params.yaml.
 
     ``words``: longer prompts are dropped; None: none are. Raises ParamsRefused for licences that do not fit or a choice
-    that params.yaml cannot express, DataRefused for rows that are too long or too few, and as ``dvc.python``.
+    that params.yaml cannot express, DataRefused for too few rows, and as ``dvc.python``.
     """
     params = place.params
     starting.adapter(choice.base_license or params.base.license or "", choice.license)
@@ -115,18 +115,12 @@ def begin(place: Place, choice: Choice, *, margin_given: bool, words: int | None
     name = Path(choice.uri).name
     request = Request(
         file=_path(place, choice.uri), prepare=starting.prepare(choice, name, words or _WORDS, (0.1, 0.1)),
-        labels=choice.labels, test_rows=needed, max_test_share=starting.MOST_TEST,
+        labels=choice.labels, test_rows=needed, max_test_share=starting.MOST_TEST, longest=_LONGEST,
         base=choice.base and _path(place, choice.base),
     )  # fmt: skip
     arguments = ["-m", "stages.survey", "--request", request.model_dump_json()]
     dvc.python(place.tool, arguments, "the look at the data", aside=True)
     measured = files.read_json(place.tool / SURVEY, Measured)
-    if measured.prompt_tokens > _LONGEST:
-        raise DataRefused(
-            f"{name}: the longest prompt has {measured.words:,} words, about {measured.prompt_tokens:,} tokens; "
-            f"{_LONGEST:,} are the most",
-            "drop such rows with --max-prompt-words",
-        )
     margin = starting.held_margin(measured, choice.margin, shares, given=margin_given)
     choice = choice._replace(margin=margin)
     prepared: dict[str, Any] = starting.prepare(

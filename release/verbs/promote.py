@@ -114,6 +114,7 @@ def promote(root: Path, name: str, options: Options | None = None) -> Promoted:
         commit = where.ledger.commit(where.tip, made)
         late = (
             *where.ledger.untagged,
+            *change.behind(where, commit),
             *update.after_move(where.records, where.target, where.trunk, name, found.after, found.released.statement),
         )
         done = {"done": "moved", "commit": commit, "notes": (*result.notes, *late), "tags": where.made(made)}

@@ -154,8 +154,9 @@ def _commit(where: PromotionContext, planned: tuple[RolledBack, Change], dry_run
     began = time.perf_counter()
     commit = where.ledger.commit(where.tip, made)
     done = "moved" if rolled.done == "planned" else rolled.done
+    notes = (*rolled.notes, *where.ledger.untagged, *change.behind(where, commit))
     return rolled.model_copy(update={
-        "done": done, "commit": commit, "tags": where.made(made), "notes": (*rolled.notes, *where.ledger.untagged),
+        "done": done, "commit": commit, "tags": where.made(made), "notes": notes,
         "seconds": rolled.seconds + time.perf_counter() - began,
     })  # fmt: skip
 
