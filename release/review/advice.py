@@ -130,7 +130,7 @@ TABLE: dict[Name, _Row] = {
         "run these two lines: your side of the record stays, and the next run makes it anew." + _UNDER
         + "```bash\ngit fetch && git merge {merged}\n"
         "git checkout --ours code.lock dvc.lock reports && git add code.lock dvc.lock reports "
-        "&& git commit --no-edit && git push\n```",
+        "&& git commit --no-edit; git push\n```",
     ),
     "not-run": _Row(
         "🚫", "Not run yet: {unrun} changed since the last run", "The record is of a run with other parameters.", _RUN

@@ -6,7 +6,6 @@ Text of rows and models is untrusted: it cannot become markup, a link, or a term
 """
 
 import html
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import compress
 
@@ -15,6 +14,7 @@ from checks.evaluation import baselines
 from checks.formats.evaluation_reports import EvaluationReport, Interval
 from checks.rows import Prediction
 from checks.stats import intervals
+from checks.text import escape
 
 NAMES: dict[str, str] = {
     "candidate": "the fine-tuned model",
@@ -121,17 +121,10 @@ def _lines(report: EvaluationReport, candidate: Sequence[Prediction]) -> Iterato
 
 
 def _inert(text: str, longest: int) -> str:
-    one_line = " ".join("".join(_visible(character) for character in text).split())
+    one_line = " ".join(escape(" ".join(text.split())).split())
     cut = one_line if len(one_line) <= longest else f"{one_line[: longest - 1]}…"
     escaped = "".join(f"&#{ord(c)};" if c in _MARKUP else html.escape(c) for c in cut)
     return escaped.replace("www.", "www&#46;")
-
-
-def _visible(character: str) -> str:
-    """White space as a space; characters that mislead a terminal or a reader as U+FFFD."""
-    if character.isspace():
-        return " "
-    return "\N{REPLACEMENT CHARACTER}" if unicodedata.category(character)[0] == "C" else character
 
 
 def _figure(interval: Interval) -> str:
