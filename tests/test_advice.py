@@ -207,7 +207,7 @@ def test_a_card_shows_suites_beside_the_base_with_what_is_allowed() -> None:
         ((1, 0), 40, "B is worse than A by exact-match: −100.0 points ("),
         ((7, 1), 40, "B is probably worse than A by exact-match: −15.0 points (−31."),
         ((1, 7), 40, "B is probably better than A by exact-match: +15.0 points ("),
-        ((3, 2), 40, "no difference between A and B is shown by exact-match: −2.5 points ("),
+        ((3, 2), 40, "No difference between A and B is shown by exact-match: −2.5 points ("),
     ],
 )
 def test_a_comparison_says_what_is_probable(old: tuple[int, int], new: int, wanted: str) -> None:

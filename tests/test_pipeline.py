@@ -66,6 +66,27 @@ def test_an_edited_readme_reruns_nothing(finished: Path) -> None:
     assert repository.repro(finished) == []
 
 
+def test_dvc_alone_runs_what_runs_changed_code_however_stale_code_lock_is(finished: Path) -> None:
+    lock = finished / layout.CODE_LOCK
+    before = lock.read_text()
+    with (finished / "stages" / "probe.py").open("a") as stream:
+        stream.write("# edited\n")
+    assert repository.repro(finished) == ["probe"]
+    assert lock.read_text() != before
+    lock.unlink()
+    with (finished / "checks" / "gates" / "exposure.py").open("a") as stream:
+        stream.write("# a kind that params.yaml does not name\n")
+    (finished / "checks" / "gates" / "brand_new.py").write_bytes(
+        (finished / "checks" / "gates" / "budget.py").read_bytes().replace(b"budget", b"brand_new")
+    )
+    assert repository.repro(finished) == []
+    assert lock.is_file()
+    (finished / "checks" / "gates" / "brand_new.py").unlink()
+    repository.git(finished, "checkout", "checks", "stages")
+    assert repository.repro(finished) == ["probe"]
+    assert lock.read_text() == before
+
+
 def test_a_changed_bound_reruns_the_gate_alone_without_torch(finished: Path, tmp_path: Path) -> None:
     for package in ("torch", "transformers", "mlflow"):
         (tmp_path / f"{package}.py").write_text("raise SystemExit('the gate imported it')\n")

@@ -13,7 +13,7 @@ _CONFIDENCE = 0.95  # where no evaluation says one
 _SENTENCES = {
     "better": "{two} is better than {one}", "worse": "{two} is worse than {one}",
     "probably better": "{two} is probably better than {one}", "probably worse": "{two} is probably worse than {one}",
-    "": "no difference between {one} and {two} is shown",
+    "": "No difference between {one} and {two} is shown",
 }  # fmt: skip
 
 
