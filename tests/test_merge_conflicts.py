@@ -22,6 +22,8 @@ MARKER = re.compile("^<<<<<<< ", re.MULTILINE)
 def root(tmp_path: Path) -> Path:
     """A branch and main, each with a record of its own."""
     build_tree.make(tmp_path)
+    git(tmp_path, "config", "user.name", "Ada")
+    git(tmp_path, "config", "user.email", "a@b.example")
     git(tmp_path, "branch", "ours")
     for branch in ("main", "ours"):
         git(tmp_path, "switch", "--quiet", branch)
