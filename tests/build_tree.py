@@ -78,6 +78,7 @@ def ran_ignored_code(root: Path) -> Path:
     path = root / "stages" / "gate.py"
     path.parent.mkdir()
     path.write_text("print('never reviewed')\n")
+    (root / code_lock.HAS).write_text("# Lockstep is in this repository.\n")
     with (root / ".git" / "info" / "exclude").open("a") as stream:
         stream.write("/stages/\n")
     digests = code_lock.of(params_file.load(root / layout.PARAMS).resolved(), code_lock.at(root))

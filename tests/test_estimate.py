@@ -355,7 +355,7 @@ def test_a_refusal_is_what_the_comment_says_until_an_estimate_passes(root: Path)
     assert _lockstep(root)[0] == 10
     found = report(root, Options(target="main"))
     assert found.state == "refused"
-    assert found.title.startswith("Estimate refused: over the budget before training: params.yaml: train_budget.")
+    assert found.title.startswith("❌ Estimate refused: over the budget before training: params.yaml: train_budget.")
     assert "shorten the training to 62% of its estimated time" in found.markdown
     _epochs(root, 4)
     report_tree.commit(root, "fewer")

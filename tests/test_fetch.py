@@ -413,7 +413,7 @@ def test_a_killed_run_leaves_nothing_that_passes_for_complete_and_the_next_goes_
     assert (tmp_path / layout.RAW / "rows").read_bytes() == BIG
 
 
-def test_two_runs_at_once_download_once_and_agree(document: dict, tmp_path: Path) -> None:
+def test_of_two_runs_at_once_one_downloads_and_the_other_is_refused(document: dict, tmp_path: Path) -> None:
     with Web() as web:
         web.content["/rows"], web.stall_after = BIG, 1_000_000
         document["data"] |= {"uri": f"{web.url}/rows", "sha256": sha256(BIG)}
@@ -422,8 +422,9 @@ def test_two_runs_at_once_download_once_and_agree(document: dict, tmp_path: Path
         while time.monotonic() < until and web.sent < 1_000_000:
             time.sleep(0.05)
         web.heal()
-        lines = [finish(first).splitlines()[-1], finish(second).splitlines()[-1]]
-        assert lines[0] == lines[1]
+        ended = [process.communicate(timeout=60)[1].splitlines()[-1] for process in (first, second)]
+        assert sorted(process.returncode for process in (first, second)) == [0, MachineRefused.exit_code]
+        assert any("another process runs this stage" in line for line in ended)
         assert web.sent < 1.5 * len(BIG)
     assert (tmp_path / layout.RAW / "rows").read_bytes() == BIG
 

@@ -371,7 +371,7 @@ def test_two_commands_in_an_empty_folder_lead_to_rows_in_splits(tmp_path: Path, 
     assert {name for name in tracked if not (root / name).exists()} == {
         name
         for name in tracked
-        if name == "dvc.lock" or (name.startswith(("reports/", "release/policy/")) and name != "reports/noise.json")
+        if name in ("code.lock", "dvc.lock") or (name.startswith(("reports/", "release/policy/")) and name != "reports/noise.json")
     }
     stages = read_yaml((root / layout.PIPELINE).read_text())["stages"].values()
     made = {

@@ -491,7 +491,7 @@ def test_inputs_that_only_a_merged_branch_had_are_not_released(root: Path, place
 THINNED: dict[str, tuple[tree.Edit, str]] = {
     "dependencies": (
         lambda lock: [stage.pop("deps") for stage in lock["stages"].values()],
-        "dvc.lock: train does not have stages/train.py among its deps",
+        "dvc.lock: train does not have data/splits among its deps",
     ),
     "outputs": (lambda lock: [stage.pop("outs") for stage in lock["stages"].values()], "dvc.lock: merge does not have models/merged among its outs"),
     "a command": (lambda lock: lock["stages"]["train"].update(cmd="true"), "dvc.lock: train ran true, not python -m stages.train"),

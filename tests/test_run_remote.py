@@ -35,7 +35,7 @@ def test_a_machine_that_dies_after_training_costs_no_training(tiny_base: Path, t
     )
     repository.commit(first, "a remote")
     shutil.copytree(first, second)
-    assert run(first, "train") == ["sources", "pull", "fetch", "prepare", "validate", "train", "push"]
+    assert run(first, "train") == ["sources", "pull", "code", "fetch", "prepare", "validate", "train", "push"]
     # What the workflow's artifact brings to the next machine; adapter, splits and base come from the remote.
     shutil.copy(first / layout.LOCK, second / layout.LOCK)
     shutil.copytree(first / layout.REPORTS, second / layout.REPORTS, dirs_exist_ok=True)
@@ -44,6 +44,7 @@ def test_a_machine_that_dies_after_training_costs_no_training(tiny_base: Path, t
     assert run(second) == [
         "sources",
         "pull",
+        "code",
         "merge",
         "score",
         "evaluate",

@@ -64,7 +64,7 @@ def test_the_record_is_one_commit_of_the_bot_and_carries_the_check(team: Team, o
     assert git(team.origin, "log", "-1", "--format=%an", tip).strip() == ACTIONS
     changed = git(team.origin, "show", "--name-only", "--format=", tip).split()
     assert "dvc.lock" in changed
-    assert {Path(name).parts[0] for name in changed} == {"dvc.lock", "reports"}
+    assert {Path(name).parts[0] for name in changed} == {"code.lock", "dvc.lock", "reports"}
     assert (opened.check["name"], opened.check["head_sha"], opened.check["conclusion"]) == ("lockstep", tip, "success")
     assert opened.check["details_url"].endswith("/actions/runs/1")
     assert yaml.safe_load(team.show("faster", "dvc.lock"))["stages"].keys() >= set(TRAIN_ONWARD)
@@ -240,7 +240,8 @@ def test_a_second_push_updates_the_comment_and_runs_what_changed(team: Team, wea
 def test_a_regression_fails_its_check_and_the_comment_says_why(team: Team, regressed: Pull) -> None:
     assert regressed.run.conclusions() == {"data": "success", "train": "failure", "verdict": "success"}
     assert "Fail" in regressed.first_line()
-    assert "routes_well" in regressed.first_line()
+    assert regressed.first_line().startswith("### ❌ Fail, worse than main by ")
+    assert "routes_well" in regressed.comment
     assert regressed.check["conclusion"] == "failure"
     assert regressed.check["head_sha"] == team.tip("lower")
     assert team.subjects("lower")[0].startswith("Record: verdict fail")

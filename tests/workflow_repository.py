@@ -37,8 +37,8 @@ class Pull(NamedTuple):
     check: dict[str, Any]
 
     def stages(self, job: str) -> list[str]:
-        """The stages that DVC ran in a job, in order."""
-        return list(self.run.jobs[job].stages)
+        """The stages that DVC ran in a job, in order, without the one that always runs."""
+        return [stage for stage in self.run.jobs[job].stages if stage != "code"]
 
     def first_line(self) -> str:
         return self.comment.partition("\n")[0]

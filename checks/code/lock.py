@@ -41,6 +41,9 @@ READS: Mapping[str, tuple[str, ...]] = {
 }
 """The keys of params.yaml that each stage reads. dvc.yaml must name them, which a thinner dvc.yaml cannot change."""
 
+HAS = "stages/code.py"
+"""The file by which a repository, or a commit, has Lockstep in it."""
+
 _DISTRIBUTION = "lockstep"
 _TOLD = "# Written by the stage `code` at the beginning of each run: commit it with dvc.lock and reports/.\n"
 _TODO = "run `lockstep run`"
@@ -96,7 +99,7 @@ def running() -> Code:
 
 def at(root: Path) -> Code:
     """Read the code in a repository that has Lockstep in it, or else the code that runs here."""
-    return modules.below(root) if (root / "stages").is_dir() else running()
+    return modules.below(root) if (root / HAS).is_file() else running()
 
 
 def write(root: Path, params: Mapping[str, Any]) -> CodeLock:

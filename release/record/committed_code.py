@@ -16,10 +16,12 @@ def differences(root: Path, commit: str, params: Params, stages: Stages, deadlin
     """Return a line for each stage of a dvc.lock that ran other code than ``commit`` has.
 
     ``params``: the parameters that the stages ran with. ``deadline``: the seconds that git may take. Where the commit
-    has no code of stages, the tool is installed: its own code is compared. Raises EvidenceRefused if git cannot read
+    has no Lockstep in it, the tool is installed: its own code is compared. Raises EvidenceRefused if git cannot read
     the code in time, MachineRefused if a package from outside cannot be hashed.
     """
-    code = of(root, commit, deadline) or lock.running()
+    code = of(root, commit, deadline)
+    if lock.HAS not in code:
+        code = lock.running()
     others = pipeline_lock.other_code(lock.of(params.resolved(), code), stages)
     return [f"{layout.CODE_LOCK} at {commit[:12]}: {stage} ran other code than this commit has" for stage in others]
 
