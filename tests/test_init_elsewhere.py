@@ -371,7 +371,8 @@ def test_two_commands_in_an_empty_folder_lead_to_rows_in_splits(tmp_path: Path, 
     assert {name for name in tracked if not (root / name).exists()} == {
         name
         for name in tracked
-        if name in ("code.lock", "dvc.lock") or (name.startswith(("reports/", "release/policy/")) and name != "reports/noise.json")
+        if name in ("code.lock", "dvc.lock")
+        or (name.startswith(("reports/", "release/policy/")) and name != "reports/noise.json")
     }
     stages = read_yaml((root / layout.PIPELINE).read_text())["stages"].values()
     made = {
@@ -382,6 +383,6 @@ def test_two_commands_in_an_empty_folder_lead_to_rows_in_splits(tmp_path: Path, 
     }
     made |= {name for stage in stages for each in stage.get("metrics", []) for name in each}
     made |= {str(layout.REFERENCES), str(layout.LOOKS)}  # by `lockstep run`
-    needed = {name for stage in stages for name in stage["deps"] if "$" not in name}
+    needed = {name for stage in stages for name in stage.get("deps", ()) if "$" not in name}
     assert {name for name in needed - made if not (root / name).exists()} == set()
     assert repository.repro(root, "prepare") == ["fetch", "prepare"]
