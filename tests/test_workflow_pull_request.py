@@ -54,7 +54,7 @@ def test_a_pull_request_is_judged_in_three_jobs_and_gets_one_comment(team: Team,
     assert opened.stages("train") == TRAIN_ONWARD
     assert opened.first_line().startswith(PASS)
     assert [each["user"]["login"] for each in team.hub.on(1)] == [ACTIONS]
-    assert "**Changed:** `train.learning_rate` `0.01` → `0.03`." in opened.comment
+    assert "**Changed:** `train.learning_rate` `0.01` → `0.03`" in opened.comment
 
 
 def test_the_record_is_one_commit_of_the_bot_and_carries_the_check(team: Team, opened: Pull) -> None:
