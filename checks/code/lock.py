@@ -46,7 +46,7 @@ HAS = "stages/code.py"
 
 _DISTRIBUTION = "lockstep"
 _TOLD = "# Written by the stage `code` at the beginning of each run: commit it with dvc.lock and reports/.\n"
-_TODO = "run `lockstep run`"
+_REMEDY = "run `lockstep run`"
 
 
 class Installed(Record):
@@ -83,13 +83,13 @@ def modules_of(stage: str, params: Mapping[str, Any], code: Code) -> list[str]:
 
 
 def _names(stage: str, params: Mapping[str, Any]) -> frozenset[str]:
-    return modules.names_in([_at(params, path) for path in READS[stage]])
+    return modules.names_in([value_at(params, path) for path in READS[stage]])
 
 
 def _of_stage(stage: str, params: Mapping[str, Any], code: Code) -> str:
-    found = {path: digest.of_bytes(code[path]) for path in modules_of(stage, params, code)}
+    contents = {path: digest.of_bytes(code[path]) for path in modules_of(stage, params, code)}
     outside = {kind: plugin.sha256 for kind, plugin in plugins.named(_names(stage, params)).items()}
-    return digest.of_json({"modules": found, "plugins": outside})
+    return digest.of_json({"modules": contents, "plugins": outside})
 
 
 def running() -> Code:
@@ -116,28 +116,28 @@ def read(root: Path) -> CodeLock:
     try:
         return CodeLock.model_validate(plain_yaml.load(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
-        raise EvidenceRefused(f"{layout.CODE_LOCK}: is missing", _TODO) from error
+        raise EvidenceRefused(f"{layout.CODE_LOCK}: is missing", _REMEDY) from error
     except (OSError, ValueError, yaml.YAMLError, ValidationError) as error:
         why = files.first(error) if isinstance(error, ValidationError) else str(error).splitlines()[0]
-        raise EvidenceRefused(f"{layout.CODE_LOCK}: {why}", _TODO) from error
+        raise EvidenceRefused(f"{layout.CODE_LOCK}: {why}", _REMEDY) from error
 
 
 def hold(root: Path, stage: str, params: Mapping[str, Any]) -> None:
     """Check that code.lock names the code that this stage is about to run. Raises EvidenceRefused, or as ``of``."""
     if read(root).stages.get(stage) != _of_stage(stage, params, at(root)):
-        raise EvidenceRefused(f"{layout.CODE_LOCK}: names other code for {stage} than the code here", _TODO)
+        raise EvidenceRefused(f"{layout.CODE_LOCK}: names other code for {stage} than the code here", _REMEDY)
 
 
 @functools.cache
 def _installed() -> Installed:
-    found = metadata.distribution(_DISTRIBUTION)
-    origin = json.loads(found.read_text("direct_url.json") or "{}")
+    distribution = metadata.distribution(_DISTRIBUTION)
+    origin = json.loads(distribution.read_text("direct_url.json") or "{}")
     wheel = origin.get("archive_info", {}).get("hashes", {}).get("sha256")
-    return Installed(version=found.version, wheel=f"sha256:{wheel}" if wheel else None)
+    return Installed(version=distribution.version, wheel=f"sha256:{wheel}" if wheel else None)
 
 
-def _at(document: Any, path: str) -> Any:
-    """The value at a dotted path; None if there is none."""
+def value_at(document: Any, path: str) -> Any:
+    """Return the value at a dotted path; None if there is none."""
     for part in path.split("."):
         document = document.get(part) if isinstance(document, dict) else None
     return document

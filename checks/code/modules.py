@@ -5,7 +5,7 @@ Nothing is imported, so the code can be that of another commit. A stage runs ``s
 A folder of kinds does not count as a whole: a new or changed kind that no parameter names changes nothing.
 
 Text that looks like an import counts, in a docstring too, and so does a string that is the name of a module. So more
-modules can be found than run, and ``tests/checks/test_code_runs.py`` holds that no module runs without being found.
+modules can be found than run, and ``tests/test_code_runs.py`` holds that no module runs without being found.
 Code that makes the name of a module while it runs is not found: a review has to refuse it.
 """
 
@@ -96,12 +96,12 @@ def of_stage(stage: str, names: frozenset[str], code: Code) -> list[str]:
     ``names``: all that its parameters may name, as ``names_in`` gives it.
     """
     pending = [f"stages/{stage}.py", *_BY_PARAMETERS.get(stage, ())]
-    found = set[str]()
+    paths = set[str]()
     while pending:
         path = pending.pop()
-        if path in found or path in NOT_FOLLOWED or path not in code:
+        if path in paths or path in NOT_FOLLOWED or path not in code:
             continue
-        found.add(path)
+        paths.add(path)
         if path == _ALONE:
             continue
         folder = path.rpartition("/")[0]
@@ -109,7 +109,7 @@ def of_stage(stage: str, names: frozenset[str], code: Code) -> list[str]:
         pending += [module for name in imported(code[path], late) for module in _modules(name, code)]
         if kinds := KINDS.get(path):
             pending += _named(kinds, names, code)
-    return sorted(found)
+    return sorted(paths)
 
 
 def names_in(values: Any) -> frozenset[str]:
@@ -128,7 +128,7 @@ def _named(folder: str, names: frozenset[str], code: Code) -> Iterator[str]:
     """Yield the modules of the kinds of a folder that are named."""
     files = {name.replace("-", "_").replace("+", "_") for name in names}
     if folder == _SCHEMES:
-        files |= {"file", "url"}  # These read a path, and a URL whose scheme has no kind of its own.
+        files |= {"file", "url"}  # `file` reads paths. `url` reads every address whose scheme has no kind of its own.
     for path in code:
         place, _, name = path.rpartition("/")
         if place == folder and name.removesuffix(".py") in files:
@@ -138,15 +138,15 @@ def _named(folder: str, names: frozenset[str], code: Code) -> Iterator[str]:
 @functools.lru_cache(maxsize=2048)
 def imported(text: bytes, late: bool) -> tuple[str, ...]:
     """Return the names that a module imports and that may be modules; those in functions only where ``late``."""
-    found = [match.decode() for match in _QUOTED.findall(text)]
+    names = [match.decode() for match in _QUOTED.findall(text)]
     for indent, package, attributes, modules in _IMPORT.findall(text.replace(b"\\\n", b" ").replace(b";", b"\n")):
         if indent and not late:
             continue
         listed = _COMMENT.sub("", (attributes or modules).decode(errors="replace")).strip("() \n")
         words = [part.split()[0] for part in listed.replace("\n", " ").split(",") if part.split()]
         start = f"{package.decode()}." if package else ""
-        found += [package.decode(), *(f"{start}{word}" for word in words)]
-    return tuple(found)
+        names += [package.decode(), *(f"{start}{word}" for word in words)]
+    return tuple(names)
 
 
 def _modules(name: str, code: Code) -> Iterator[str]:

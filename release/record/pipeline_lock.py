@@ -111,7 +111,7 @@ def otherwise(said: Mapping[str, Any], lock: Stages) -> Iterator[str]:
     """One line for each parameter of ``said`` (params.yaml) that a stage did not run with, by the lock."""
     for name, ran in lock.items():
         for key, value in parameters(ran).items():
-            if _at(said, str(key)) != value:
+            if code_lock.value_at(said, str(key)) != value:
                 yield f"{layout.PARAMS}: {key} is not what {name} ran with"
 
 
@@ -190,10 +190,3 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
-
-
-def _at(document: Any, path: str) -> Any:
-    """The value at a dotted path; None if there is none."""
-    for part in path.split("."):
-        document = document.get(part) if isinstance(document, dict) else None
-    return document
