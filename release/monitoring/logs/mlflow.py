@@ -28,6 +28,7 @@ _CALLER = "mlflow.gateway.caller"
 _CHUNK = "mlflow.chunk.value"  # an attribute of an event of a span, one for each piece of a stream
 _STATUS = re.compile(r"([45]\d\d)(?::|$)")  # how the gateway's HTTPException begins
 _JUDGES = ("LLM_JUDGE", "AI_JUDGE")
+_NOT_ENDED = "a trace that has not ended"
 _PAGE = 100
 PATIENCE = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
@@ -43,9 +44,14 @@ class Traces(LogKind):
     name = "mlflow"
 
     def read(self, source: str, span: Span) -> Iterator[Entry]:
-        """The traces of the experiment ``source`` that began within ``span``."""
-        for trace in _traces(source, span, spans=True):
-            yield _entry(trace)
+        """Yield the traces of the experiment ``source`` that began within ``span``.
+
+        MLflow leaves a trace out of a search with spans until all of its spans are stored. Such a trace is named.
+        """
+        whole = {trace.info.trace_id: trace for trace in _traces(source, span, spans=True)}
+        for trace in _traces(source, span, spans=False):
+            name = trace.info.trace_id
+            yield _entry(whole[name]) if name in whole else Entry(f"trace {name}", None, _NOT_ENDED)
 
 
 def labels(experiment: str, name: str, span: Span) -> Iterator[Label | str]:
@@ -74,7 +80,7 @@ def _entry(trace: Any) -> Entry:
     if info.trace_metadata.get(_CALLER) == "judge":
         return Entry(where, None, "a judge's request")
     if info.state not in ("OK", "ERROR"):
-        return Entry(where, None, "a trace that has not ended")
+        return Entry(where, None, _NOT_ENDED)
     if root is None or not isinstance(root.inputs, dict):
         return Entry(where, None, NO_COMPLETION)
     response = root.outputs
