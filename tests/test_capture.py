@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 from checks import layout
 from checks.formats.captures import Capture
 from release.cli import main
+from release.monitoring.gateway.rows import Exchange, row
 from release.monitoring.logs import mlflow
 from release.monitoring.store import Store
 from tests import mlflow_service as service
@@ -197,6 +198,25 @@ def test_what_is_no_request_of_the_release_is_left_out_and_counted(case: str, ro
     assert done.exit_code == 0, done.output
     assert [line for line in done.stderr.splitlines() if line.startswith("left out: 1: ") and why in line], done.stderr
     assert [each.release for each in stored(root)] == [MODEL], "what the log says goes before --release"
+
+
+def test_requests_of_one_user_get_the_key_that_the_gateway_gives_him(root: Path) -> None:
+    secret = root / "secret"
+    secret.write_text("s" * 32)
+    by_body = LINE | {"request_id": "r2", "request": ASKED | {"user": "ada"}}
+    by_line = LINE | {"request_id": "r1", "user": "ada"}
+    (root / "log").write_text(lines(by_line, by_body, LINE | {"request_id": "r3"}))
+    done = lockstep(root, "capture", "production", "jsonl", str(root / "log"), "--user-secret", str(secret))
+    assert "stored 3 of 3 requests" in done.stdout, done.output
+    body = json.dumps(ASKED | {"safety_identifier": "ada"}).encode()
+    exchange = Exchange(datetime.now(UTC), "r4", "chat", body, release=stored(root)[0].release)
+    of_gateway = row(exchange, "production", 1.0, b"s" * 32).user_key
+    assert of_gateway is not None
+    assert {each.request_id: each.user_key for each in stored(root)} == {"r1": of_gateway, "r2": of_gateway, "r3": None}
+    secret.write_text("short")
+    done = lockstep(root, "capture", "production", "jsonl", str(root / "log"), "--user-secret", str(secret))
+    assert done.exit_code == 14, done.output
+    assert "has 5 bytes; openssl rand -hex 32 >" in done.stderr
 
 
 NAMELESS = {name: value for name, value in LINE.items() if name != "release"}

@@ -441,7 +441,7 @@ def _weights(trainer: Any) -> dict[str, Any]:
         ("sft", (2,), {"early_stopping": {"patience": 1, "per_epoch": 6}, "learning_rate": 0.5, "schedule": "constant"}, {}),
         ("dpo", (7,), {"early_stopping": {"patience": 9, "per_epoch": 3}}, {}),
         ("dpo", (7, 8), {}, {}), ("dpo", (6,), {}, {}), ("dpo", (4,), {"gradient_accumulation": 2}, {}),
-        ("kto", (7,), {}, {}), ("orpo", (7,), {}, {}),
+        ("kto", (7,), {}, {}),
         ("grpo", (7,), {"gradient_accumulation": 2}, {}), ("grpo", (6,), {"gradient_accumulation": 2}, {}),
     ],
 )  # fmt: skip

@@ -317,14 +317,14 @@ def test_a_change_is_scaled_from_the_record_of_the_target(root: Path) -> None:
 
 @pytest.mark.slow
 def test_another_method_takes_another_time_and_is_not_scaled_to(root: Path) -> None:
-    def orpo(value: dict[str, Any]) -> None:
-        value["train"] |= {"method": "orpo", "beta": 0.1}
+    def dpo(value: dict[str, Any]) -> None:
+        value["train"] |= METHODS["dpo"]
         value["validate"]["preferences"] = {"max_length_bias": 0.15, "max_auc": 0.75}
 
-    _change(root, orpo)
+    _change(root, dpo)
     found = estimate(root)
     assert (found.status, found.minutes) == ("no estimate", None)
-    assert "train.method is orpo, and the record is of a training with sft" in found.notes
+    assert "train.method is dpo, and the record is of a training with sft" in found.notes
 
 
 @pytest.mark.slow
@@ -599,14 +599,14 @@ def test_each_step_is_scaled_from_a_recorded_training_of_its_method(root: Path) 
 
 
 def test_a_step_whose_method_was_never_recorded_has_no_estimate(root: Path) -> None:
-    def with_orpo(value: dict[str, Any]) -> None:
-        value["train"] |= {"method": ["sft", "orpo"], "steps": [{"method": "sft"}, {"method": "orpo", "beta": 0.1}]}
+    def with_dpo(value: dict[str, Any]) -> None:
+        value["train"] |= {"method": ["sft", "dpo"], "steps": [{"method": "sft"}, METHODS["dpo"]]}
         value["validate"]["preferences"] = {"max_length_bias": 0.15, "max_auc": 0.75}
 
-    _change(root, with_orpo)
+    _change(root, with_dpo)
     found = estimate(root)
     assert found.status == "no estimate"
-    assert found.notes[0] == "train.method is orpo, and the record is of a training with sft"
+    assert found.notes[0] == "train.method is dpo, and the record is of a training with sft"
 
 
 @pytest.mark.slow

@@ -279,10 +279,10 @@ def test_the_method_is_sft_unless_params_yaml_names_another(document: dict) -> N
     document["train"].pop("method", None)
     assert as_params(document).train.method == "sft"
     schema = params_file.schema()["properties"]["train"]["oneOf"][0]
-    assert list(schema["discriminator"]["mapping"]) == ["cpt", "dpo", "grpo", "kto", "orpo", "sft"]
+    assert list(schema["discriminator"]["mapping"]) == ["cpt", "dpo", "grpo", "kto", "sft"]
     document["train"]["method"] = "dpi"
     with pytest.raises(
-        ParamsRefused, match=r"train\.method: unknown training method 'dpi'; one of: cpt, dpo, grpo, kto, orpo, sft"
+        ParamsRefused, match=r"train\.method: unknown training method 'dpi'; one of: cpt, dpo, grpo, kto, sft"
     ):
         as_params(document)
 

@@ -29,7 +29,6 @@ pytestmark = pytest.mark.slow
 LOGGED = {
     "dpo": {"rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected"},
     "kto": {"rewards/chosen", "rewards/rejected", "rewards/margins", "logps/chosen", "logps/rejected", "kl"},
-    "orpo": {"rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected", "nll_loss", "log_odds_ratio"},
     "grpo": {"reward", "reward_std", "frac_reward_zero_std", "completions/mean_length", "completions/clipped_ratio", "entropy"},
 }  # fmt: skip
 
@@ -68,7 +67,7 @@ def test_two_steps_give_the_same_adapter_and_merged_weights_twice_with_what_the_
     assert [line.split(",")[0] for line in lines] == ["1", "2"]
 
 
-@pytest.mark.parametrize("method", ["dpo", "kto", "orpo"])
+@pytest.mark.parametrize("method", ["dpo", "kto"])
 def test_an_answer_that_is_always_worse_becomes_less_likely_than_the_other(
     root: Path, document: dict, method: str
 ) -> None:
@@ -124,10 +123,8 @@ def _liked_alone(_: int, row: Row) -> dict[str, Any]:
 AT = r"row 000000000000000{} \(x:1\): "
 EARLY = [
     ("dpo", _extra(3, rejected="  Vault. "), AT.format(3) + "reference and rejected are the same answer, so nothing is learned;"),
-    ("orpo", _extra(3, rejected="VAULT"), AT.format(3) + "reference and rejected are the same answer"),
     ("dpo", lambda _, row: {"extra": {"rejected": row.reference}}, r"reference and rejected are the same answer, so nothing is learned \(and 23 more\); fix or remove these rows"),
     ("dpo", _extra(2, rejected=" "), AT.format(2) + "has no text in column 'rejected'"),
-    ("orpo", _extra(2, rejected=None), AT.format(2) + "has no text in column 'rejected'"),
     ("dpo", _turned, AT.format(5) + "is the pair of " + AT.format(4)[:-2] + " in the other order"),
     ("kto", _extra(1, completion=""), AT.format(1) + "has no text in column 'completion'"),
     ("kto", _extra(1, label="yes"), AT.format(1) + "column 'label' is neither true nor false"),
@@ -169,11 +166,9 @@ def _late(**extra: Any) -> Callable[[int, Row], dict[str, Any]]:
 LATE = [
     *(
         (method, {}, _late(**{column: "disk<|im_end|>disk"}), rf"row 0000000000000006 \(x:1\): {column}: the answer has an end token at token \d of")
-        for method, column in (("dpo", "rejected"), ("orpo", "rejected"), ("kto", "completion"))
+        for method, column in (("dpo", "rejected"), ("kto", "completion"))
     ),
     ("dpo", {"max_length": 96}, _late(rejected="disk " * 80), r"row 0000000000000006 \(x:1\): rejected: \d+ tokens with its prompt, above train.max_length 96; raise"),
-    ("orpo", {"max_length": 96}, _late(rejected="disk " * 80), r"row 0000000000000006 \(x:1\): rejected: \d+ tokens with its prompt, above train.max_length 96; raise"),
-    ("orpo", {"max_length": 96}, lambda number, _: {"reference": "disk " * 80} if number == 7 else {}, r"row 0000000000000007 \(x:1\): reference: \d+ tokens with its prompt, above train.max_length 96; raise"),
     ("kto", {"max_length": 96}, _late(completion="disk " * 80), r"row 0000000000000006 \(x:1\): completion: \d+ tokens with its prompt, above"),
     ("grpo", {"max_length": 30, "max_completion_length": 20}, _late(), r"row \w+ \(x:1\): \d+ tokens of prompt and 20 of an answer are above train.max_length 30; raise"),
     ("grpo", {"max_completion_length": 4}, lambda number, _: {"reference": "a disk of the vault"} if number == 7 else {}, r"row 0000000000000007 \(x:1\): no answer can be its reference: that has \d+ tokens with its end, above train.max_completion_length 4; set"),
@@ -203,8 +198,8 @@ OTHER_PROMPT = ("<|im_start|>assistant\n", "<|im_start|>key\n", "the chat templa
 @pytest.mark.parametrize(
     ("method", "old", "new", "says"),
     [
-        *((method, *NO_END) for method in ("dpo", "kto")),  # orpo adds an end itself
-        *((method, *OTHER_PROMPT) for method in ("dpo", "kto", "orpo")),
+        *((method, *NO_END) for method in ("dpo", "kto")),
+        *((method, *OTHER_PROMPT) for method in ("dpo", "kto")),
     ],
 )
 def test_a_template_that_does_not_fit_is_refused(
@@ -238,7 +233,7 @@ def test_parameters_that_do_not_fit_are_refused_as_params_yaml_is_read(
 
 
 @pytest.mark.parametrize(
-    ("method", "columns"), [("dpo", "rejected"), ("orpo", "rejected"), ("kto", "completion and label")]
+    ("method", "columns"), [("dpo", "rejected"), ("kto", "completion and label")]
 )
 def test_a_method_that_learns_from_preferences_needs_their_bounds(document: dict, method: str, columns: str) -> None:
     document["train"] |= METHODS[method]

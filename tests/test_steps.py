@@ -147,7 +147,7 @@ LISTED = r"write method: \[sft, dpo\]: prepare and validate depend on this line"
         (_step(1, beat=1), r"train\.steps\.1\.beat: unknown key; did you mean beta\?"),
         (_step(1, beta="x"), r"train\.steps\.1\.beta: 'x'; input should be a valid number"),
         (_step(0, beta=0.1), r"train\.steps\.0\.beta: unknown key"),
-        (_written_so(beta=0.1), r"train: beta: is a parameter of dpo and grpo and kto and orpo, not of every method; move it into that step"),
+        (_written_so(beta=0.1), r"train: beta: is a parameter of dpo and grpo and kto, not of every method; move it into that step"),
         (_written_so(learning_rate="x"), r"^params.yaml:\d+: train\.learning_rate: 'x'; input should be a valid number$"),
         (_written_so(sed=1), r"train\.sed: unknown key; did you mean seed\?"),
         (_without("seed"), r"train\.steps\.0\.seed: missing"),
@@ -257,7 +257,7 @@ def models(monkeypatch: pytest.MonkeyPatch) -> list["weakref.ref[Any]"]:
 @pytest.mark.parametrize(
     ("methods", "shared", "lora"),
     [
-        pytest.param(("sft", "kto", "orpo"), {}, {}, marks=pytest.mark.exhaustive),
+        pytest.param(("sft", "kto", "dpo"), {}, {}, marks=pytest.mark.exhaustive),
         pytest.param(
             ("dpo", "sft"), {"gradient_checkpointing": True}, {"variant": "dora"}, marks=pytest.mark.exhaustive
         ),
@@ -565,8 +565,8 @@ def test_answers_and_pairs_of_one_table_go_through_the_pipeline_to_a_verdict_abo
     document["train"]["steps"][1]["learning_rate"] = 0.001
     repository.write_params(root, document)
     assert repository.repro(root, "validate") == []
-    document["train"]["method"][1] = "orpo"
-    document["train"]["steps"][1] = METHODS["orpo"] | {"max_steps": 4}
+    document["train"]["method"][1] = "kto"
+    document["train"]["steps"][1] = METHODS["kto"] | {"max_steps": 4}
     repository.write_params(root, document)
     assert repository.repro(root, "validate") == ["prepare", "validate"]
 

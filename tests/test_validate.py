@@ -631,7 +631,7 @@ def _more(splits: Splits, name: str, line: int, **extra: Any) -> None:
     splits[name][line - 1] = row.model_copy(update={"extra": row.extra | extra})
 
 
-@pytest.mark.parametrize(("method", "more"), [("dpo", 9), ("orpo", 9), ("kto", 13), ("grpo", 0)])
+@pytest.mark.parametrize(("method", "more"), [("dpo", 9), ("kto", 13), ("grpo", 0)])
 def test_good_preferences_are_sealed(root: Path, method: str, more: int) -> None:
     _write(root, _preferences())
     assert validate(_taught(method), root) == f"{35 + more} expectations hold on 68 rows"
@@ -705,7 +705,7 @@ def _telling(row: Row) -> dict[str, Any]:
     ("method", "change", "name", "says"),
     [
         ("dpo", _long, "the better answer is the longer one in 0.35 to 0.65 of the pairs", "longer 1.0): bring pairs whose"),
-        ("orpo", _one_word, "words alone tell better from worse answers by an AUC of at most 0.75", "told_by_words 1.0): bring worse answers that are right for other prompts"),
+        ("dpo", _one_word, "words alone tell better from worse answers by an AUC of at most 0.75", "told_by_words 1.0): bring worse answers that are right for other prompts"),
         ("kto", _telling, "words alone tell better from worse answers by an AUC of at most 0.75", "told_by_words 1.0): bring worse"),
         ("kto", _all_liked, "train has answers that people disliked", "disliked 0): bring answers that people disliked"),
     ],

@@ -27,7 +27,6 @@ METHODS: dict[str, dict[str, Any]] = {
         "temperature": 1.0, "beta": 0.0,
     },
     "kto": {"method": "kto", "beta": 0.1, "desirable_weight": 1.0, "undesirable_weight": 1.0},
-    "orpo": {"method": "orpo", "beta": 0.1},
 }  # fmt: skip
 
 

@@ -239,7 +239,7 @@ class Validate(Section):
     ]
     labels: Annotated[Labels | None, Field(description="null for free text"), stricter("section")]
     preferences: Annotated[
-        Preferences | None, Field(description="for the training methods dpo, kto and orpo"), stricter("section")
+        Preferences | None, Field(description="for the training methods dpo and kto"), stricter("section")
     ] = None
     semantic_duplicates: Annotated[
         SemanticDuplicates | None,

@@ -120,6 +120,10 @@ def gateway(root: Path, /, **options: Any) -> None:
     "--from", "since", metavar="TIME", help="Only requests from this time on: 2026-03-14 or 2026-03-14T15:09+01:00."
 )
 @click.option("--to", "until", metavar="TIME", help="Only requests before this time.")
+@click.option(
+    "--user-secret", type=_FILE, metavar="FILE",
+    help="The gateway's secret, by which stored rows get a key of their user. Default: they have none.",
+)  # fmt: skip
 @click.option("--captures", metavar="FOLDER", help="Where to store them; also s3://… Default: .lockstep/captures.")
 @click.pass_obj
 @refusing

@@ -44,12 +44,13 @@ class LogKind(abc.ABC):
 
 def entry(
     where: str, *, time: datetime, request_id: str, request: Any, response: Any, status: int, seconds: float,
-    release: str | None = None, first: float | None = None,
+    release: str | None = None, first: float | None = None, user: str | None = None,
 ) -> Entry:  # fmt: skip
     """Check a request and its answer. ``request``: a JSON object or its text; ``response``: that, or a stream's text.
 
-    ``release``: the digest of the model that answered, if the log has it; ``first``: seconds to the first token. Raises
-    EvidenceRefused for a malformed digest, or if ``status`` is below 400 and the answer is not one of OpenAI's API.
+    ``release``: the digest of the model that answered, if the log has it; ``first``: seconds to the first token.
+    ``user``: whoever asked, if another field than those of OpenAI names it; only a keyed hash of it is ever stored.
+    Raises EvidenceRefused for a malformed digest, or if ``status`` is below 400 and the answer is not one of OpenAI's.
     """
     body = _object(f"{where}: request", request)
     if "messages" not in body and "prompt" not in body:
@@ -72,7 +73,9 @@ def entry(
         raise EvidenceRefused(f"{where}: release: {release[:80]!r} is no digest of a model", todo)
     operation: Literal["chat", "text_completion"] = "chat" if "messages" in body else "text_completion"
     data = json.dumps(body).encode()
-    return Entry(where, Exchange(time, request_id, operation, data, named, status, error, answer, seconds, first))
+    return Entry(
+        where, Exchange(time, request_id, operation, data, named, status, error, answer, seconds, first, user=user)
+    )
 
 
 def documents(name: str, data: bytes) -> Iterator[tuple[str, Any]]:

@@ -15,6 +15,7 @@ from release.monitoring.gateway.rows import TooLarge, row
 from release.monitoring.logs import KINDS
 from release.monitoring.store import Store
 from release.monitoring.window import Span
+from release.verbs.gateway import user_secret
 from release.verbs.history import moment
 
 
@@ -22,7 +23,8 @@ class Options(NamedTuple):
     """``release``: the model's digest, for requests whose log does not name it. ``sample``: the share recorded.
 
     ``captures``: where to store them: a folder or an address; None: that of this machine. ``since``, ``until``: as of
-    `lockstep watch`; None: without a bound.
+    `lockstep watch`; None: without a bound. ``user_secret``: the file of the secret that makes keys of users; None: no
+    key is stored.
     """
 
     release: str | None = None
@@ -30,6 +32,7 @@ class Options(NamedTuple):
     captures: str | None = None
     since: str | None = None
     until: str | None = None
+    user_secret: Path | None = None
 
 
 class Captured(NamedTuple):
@@ -45,8 +48,8 @@ def capture(root: Path, environment: str, kind: str, source: str, options: Optio
     """Read the log at ``source`` and store its requests as those of ``environment``. The same log again adds nothing.
 
     Raises ParamsRefused for an unknown environment or kind. EvidenceRefused for a log without a request and, with the
-    line, for a malformed request or one without a release; nothing is stored then. MachineRefused if a package is
-    missing or MLflow cannot be asked.
+    line, for a malformed request or one without a release; nothing is stored then. ServingRefused if the
+    file of a secret cannot be read or is too short. MachineRefused if a package is missing or MLflow cannot be asked.
     """
     known = params_file.load(root / layout.PARAMS).promote.ordered
     if environment not in known:
@@ -76,6 +79,7 @@ def _read(environment: str, kind: str, source: str, options: Options) -> tuple[l
     until = moment(options.until, now).start if options.until else now
     found, left_out = list[Capture](), Counter[str]()
     given = None if options.release is None else release_named(options.release)
+    secret = None if options.user_secret is None else user_secret(options.user_secret)
     for where, exchange, reason in KINDS.kinds[kind]().read(source, Span(since, until)):
         if exchange is None:
             left_out[reason] += 1
@@ -88,7 +92,7 @@ def _read(environment: str, kind: str, source: str, options: Options) -> tuple[l
             todo = "give the digest of the model that answered with --release"
             raise EvidenceRefused(f"{where}: the log does not say which release answered", todo)
         try:
-            found.append(row(exchange, environment, options.sample))
+            found.append(row(exchange, environment, options.sample, secret))
         except TooLarge:
             left_out["too large to be stored"] += 1
         except ValidationError as error:

@@ -108,7 +108,7 @@ def _settings(root: Path, options: Options) -> Settings:
         "release": None if options.release is None else _release(options.release),
         "spool": root / _SPOOL if options.captures and "://" in options.captures else root,
         "keys": None if options.keys is None else partial(_keys, options.keys),
-        "user_secret": None if options.user_secret is None else _secret(options.user_secret),
+        "user_secret": None if options.user_secret is None else user_secret(options.user_secret),
         "labels": frozenset(_lines(options.labels, "--labels") if options.labels else ()),
         "seconds": _buckets("--buckets", given.pop("buckets"), SECONDS),
         "token_seconds": _buckets("--token-buckets", given.pop("token_buckets"), TOKEN_SECONDS),
@@ -167,8 +167,8 @@ def _keys(path: Path) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _secret(path: Path) -> bytes:
-    """The secret that makes keys of users. A short one could be guessed, and then users could, too."""
+def user_secret(path: Path) -> bytes:
+    """Read the secret that makes keys of users. Raises ServingRefused for a short one: it could be guessed."""
     secret = "\n".join(_lines(path, "--user-secret")).encode()
     if len(secret) < _SECRET:
         raise ServingRefused(f"--user-secret: {path}: has {len(secret)} bytes", f"openssl rand -hex 32 > {path}")

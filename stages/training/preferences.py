@@ -55,12 +55,12 @@ def learned_answers(rows: Sequence[Row], prepared: Any) -> Iterable[Learned]:
         yield Learned(row, COMPLETION, each["prompt_ids"], each["completion_ids"])
 
 
-def refuse_unfit(job: Job, learned: Iterable[Learned], max_length: int, added: Sequence[int] = ()) -> None:
+def refuse_unfit(job: Job, learned: Iterable[Learned], max_length: int) -> None:
     """Refuse answers that would be cut, follow another prompt than at inference, or have not one end, at their end.
 
-    ``added``: token ids that the trainer puts behind each answer. Raises TrainingRefused with the first such row.
+    Raises TrainingRefused with the first such row.
     """
-    after = [*after_stop(job.tokenizer, job.stops), *added]
+    after = after_stop(job.tokenizer, job.stops)
     for each in learned:
         at = f"{address(each.row)}: {each.name}"
         tokens = len(each.prompt) + len(each.answer)

@@ -4,8 +4,8 @@
  "response": {"choices": […]}}
 
 ``time``: when the request arrived. ``request`` and ``response``: the bodies, or their text; for a stream, the text of
-all events. ``seconds_to_first_token`` and ``release`` (the model's digest) are optional. Other fields are not read, and
-lines of requests without a chat or completion are left out.
+all events. ``seconds_to_first_token``, ``release`` (the model's digest) and ``user`` are optional. Other fields are not
+read, and lines of requests without a chat or completion are left out.
 """
 
 from collections.abc import Iterator
@@ -28,6 +28,7 @@ class _Line(BaseModel):
     seconds: Seconds
     seconds_to_first_token: Seconds | None = None
     release: str | None = None
+    user: str | None = None
     request: JsonValue = None
     response: JsonValue = None
 
@@ -50,4 +51,5 @@ class JsonLines(LogKind):
                 yield entry(
                     where, time=line.time, request_id=line.request_id, request=line.request, response=line.response,
                     status=line.status, seconds=line.seconds, first=line.seconds_to_first_token, release=line.release,
+                    user=line.user,
                 )  # fmt: skip

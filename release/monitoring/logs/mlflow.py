@@ -25,6 +25,7 @@ from release.monitoring.window import Span
 
 _VARIABLE = "MLFLOW_TRACKING_URI"
 _CALLER = "mlflow.gateway.caller"
+_USER = "mlflow.trace.user"
 _CHUNK = "mlflow.chunk.value"  # an attribute of an event of a span, one for each piece of a stream
 _STATUS = re.compile(r"([45]\d\d)(?::|$)")  # how the gateway's HTTPException begins
 _JUDGES = ("LLM_JUDGE", "AI_JUDGE")
@@ -90,7 +91,7 @@ def _entry(trace: Any) -> Entry:
         where, time=datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=info.request_time),
         request_id=_id(info), request=root.inputs, response=response,
         status=200 if info.state == "OK" else _status(root), seconds=(info.execution_duration or 0) / 1000,
-        first=_first(root),
+        first=_first(root), user=info.trace_metadata.get(_USER),
     )  # fmt: skip
 
 
