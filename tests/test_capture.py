@@ -209,7 +209,7 @@ def test_requests_of_one_user_get_the_key_that_the_gateway_gives_him(root: Path)
     done = lockstep(root, "capture", "production", "jsonl", str(root / "log"), "--user-secret", str(secret))
     assert "stored 3 of 3 requests" in done.stdout, done.output
     body = json.dumps(ASKED | {"safety_identifier": "ada"}).encode()
-    exchange = Exchange(datetime.now(UTC), "r4", "chat", body, release=stored(root)[0].release)
+    exchange = Exchange(datetime.now(UTC), "r4", "chat", body, stored(root)[0].release, 200)
     of_gateway = row(exchange, "production", 1.0, b"s" * 32).user_key
     assert of_gateway is not None
     assert {each.request_id: each.user_key for each in stored(root)} == {"r1": of_gateway, "r2": of_gateway, "r3": None}
