@@ -147,6 +147,6 @@ def each_of_jsonl(path: Path, model: type[Model], wanted: Callable[[int], bool] 
 def first(error: ValidationError) -> str:
     """The first problem of a validation on one line: place and problem."""
     detail = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in detail["loc"])
+    key = ".".join(str(part) for part in detail["loc"])
     what = str(detail["msg"]).removeprefix("Value error, ")  # pydantic's words before those of a validator
-    return f"{where}: {what}" if where else what
+    return f"{key}: {what}" if key else what

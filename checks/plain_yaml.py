@@ -100,7 +100,7 @@ def _plain(loader: _Loader, node: yaml.Node) -> Any:
     if isinstance(node, yaml.ScalarNode):
         return node.value if node.tag == _TEXT else loader.construct_object(node)
     if isinstance(node, yaml.SequenceNode):
-        return [_plain(loader, each) for each in node.value]
+        return [_plain(loader, node_of_item) for node_of_item in node.value]
     seen: set[str] = set()
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode):

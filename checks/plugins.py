@@ -87,10 +87,12 @@ def collect(
     a function). ``name_of`` is the name that params.yaml uses. Kinds of Lockstep are in the order of their ``rank``,
     and of their names where that leaves a choice.
     """
-    modules = sorted(each.name for each in pkgutil.iter_modules(package.__path__) if not each.name.startswith("_"))
-    found = [kind_in(importlib.import_module(f"{package.__name__}.{name}")) for name in modules]
-    own = {name_of(kind): kind for kind in sorted(found, key=lambda kind: (rank(kind), name_of(kind)))}
-    if len(own) < len(found):
+    modules = sorted(
+        module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_")
+    )
+    kinds = [kind_in(importlib.import_module(f"{package.__name__}.{name}")) for name in modules]
+    own = {name_of(kind): kind for kind in sorted(kinds, key=lambda kind: (rank(kind), name_of(kind)))}
+    if len(own) < len(kinds):
         raise ValueError(f"{package.__name__}: two modules have a kind of one name")
     outside: dict[str, metadata.EntryPoint] = {}
     added: dict[str, T] = {}
@@ -116,9 +118,9 @@ def collect(
 
 def refuse_broken() -> None:
     """Raise MachineRefused with every entry point of a collected group that cannot be used."""
-    found = [each for _, registry in sorted(_collected.items()) for each in registry.broken]
-    if found:
-        (what, todo), *others = found
+    broken = [kind for _, registry in sorted(_collected.items()) for kind in registry.broken]
+    if broken:
+        (what, todo), *others = broken
         raise MachineRefused(what, todo, tuple(f"{w}; {t}" for w, t in others))
 
 
@@ -127,25 +129,25 @@ def differences(recorded: Mapping[str, Plugin]) -> list[str]:
 
     Imports none of them. The fix depends on the evidence, so the caller adds it.
     """
-    found = []
+    different = []
     for key, wanted in sorted(recorded.items()):
         group, _, name = key.partition(":")
         entry = next((entry for entry in _entry_points(group) if entry.name == name), None)
         package = f"{wanted.distribution} {wanted.version}"
         if entry is None:
-            found.append(f"plugin {key}: package {package} is not installed")
+            different.append(f"plugin {key}: package {package} is not installed")
             continue
         try:
             here = identity(entry)
         except MachineRefused as refused:
-            found.append(f"plugin {key}: {refused}")
+            different.append(f"plugin {key}: {refused}")
             continue
         if here != wanted:
-            found.append(
+            different.append(
                 f"plugin {key}: the installed {here.distribution} {here.version} has the code "
                 f"{_short(here.sha256)}, the record is about {package} with {_short(wanted.sha256)}"
             )
-    return found
+    return different
 
 
 def named(names: Iterable[str]) -> dict[str, Plugin]:
@@ -181,10 +183,10 @@ def subclass_of(base: type) -> Callable[[object], type[Any]]:
     def kind_in(found: object) -> type[Any]:
         if isinstance(found, ModuleType):
             here = [
-                each
-                for each in vars(found).values()
-                if inspect.isclass(each) and issubclass(each, base) and each.__module__ == found.__name__
-                if not inspect.isabstract(each)
+                value
+                for value in vars(found).values()
+                if inspect.isclass(value) and issubclass(value, base) and value.__module__ == found.__name__
+                if not inspect.isabstract(value)
             ]
             if len(here) != 1:
                 raise Unfit(f"defines {len(here)} classes below {base.__module__}.{base.__name__} and must define one")
@@ -211,10 +213,10 @@ def _loaded(entry: metadata.EntryPoint, kind_in: Callable[[object], T], name_of:
     if not _NAME.fullmatch(entry.name):
         raise Unfit("is not a valid name of a kind: use at most 60 lower-case letters, digits, - and _")
     try:
-        found = entry.load()
+        loaded = entry.load()
     except (Exception, SystemExit) as error:
         raise Unfit(f"cannot be imported: {type(error).__name__}: {_one_line(error)}") from error
-    kind = kind_in(found)
+    kind = kind_in(loaded)
     if (name := name_of(kind)) != entry.name:
         raise Unfit(f"calls itself {name!r}")
     try:
@@ -229,8 +231,8 @@ def _loaded(entry: metadata.EntryPoint, kind_in: Callable[[object], T], name_of:
 
 
 def _entry_points(group: str) -> list[metadata.EntryPoint]:
-    found = _every_entry_point().select(group=group)
-    return sorted(found, key=lambda entry: (entry.name, _who(entry)))
+    points = _every_entry_point().select(group=group)
+    return sorted(points, key=lambda entry: (entry.name, _who(entry)))
 
 
 @functools.cache

@@ -81,7 +81,7 @@ def said(content: str, calls: Sequence[ToolCall]) -> str:
 def _written(calls: Iterable[ToolCall]) -> str:
     """As Hermes and Qwen write them: ``checks.tool_calls`` reads it."""
     written = (json.dumps(call.function.model_dump(), ensure_ascii=False) for call in calls)
-    return "\n".join(f"<tool_call>\n{each}\n</tool_call>" for each in written)
+    return "\n".join(f"<tool_call>\n{call}\n</tool_call>" for call in written)
 
 
 def calls_in(messages: Iterable[Message]) -> bool:
@@ -103,7 +103,7 @@ def request(messages: Iterable[Message]) -> str:
 
 def earlier_requests(messages: Sequence[Message]) -> tuple[str, ...]:
     """What the assistant's turns in a prompt answer: the request before each of them."""
-    return tuple(request(messages[:place]) for place, each in enumerate(messages) if each.role == "assistant")
+    return tuple(request(messages[:place]) for place, message in enumerate(messages) if message.role == "assistant")
 
 
 class Row(Sparse):

@@ -52,5 +52,5 @@ def _is_joined(character: str) -> bool:
 def _redacted(word: str) -> str:
     """A word without the credentials and the query of a URL in it. Takes time in proportion to its length."""
     scheme, separator, rest = word.partition("://")
-    ends = [found.end() for found in _AT.finditer(rest)]  # the last one counts: a password may hold a slash or an @
+    ends = [match.end() for match in _AT.finditer(rest)]  # the last one counts: a password may hold a slash or an @
     return scheme + separator + rest[ends[-1] if ends else 0 :].partition("?")[0]

@@ -62,9 +62,9 @@ def comparable(call: Call, loose: bool = False) -> Hashable:
 
 def _comparable(value: Any, loose: bool) -> Hashable:
     if isinstance(value, Mapping):
-        return "object", frozenset((key, _comparable(each, loose)) for key, each in value.items())
+        return "object", frozenset((key, _comparable(item, loose)) for key, item in value.items())
     if isinstance(value, list):
-        return "list", tuple(_comparable(each, loose) for each in value)
+        return "list", tuple(_comparable(item, loose) for item in value)
     if isinstance(value, str):
         return "text", re.sub(r"[ ,./\-_*^]", "", value).lower().replace("'", '"') if loose else value
     return ("boolean" if isinstance(value, bool) else "number" if value is not None else "null"), value
@@ -87,13 +87,13 @@ def _without_thought(text: str) -> str:
 
 def _of_hermes(text: str) -> tuple[Call, ...]:
     """The calls of each block. A block ends at its tag, which arguments may contain, at the next, or with the text."""
-    found: list[Call] = []
+    every: list[Call] = []
     place = text.find(_HERMES)
     while place >= 0:
         calls, place = _up_to(text, place + len(_HERMES), (_HERMES, _HERMES_END))
-        found += calls
+        every += calls
         place = text.find(_HERMES, place)
-    return tuple(found)
+    return tuple(every)
 
 
 def _several(text: str) -> tuple[Call, ...]:
@@ -103,24 +103,24 @@ def _several(text: str) -> tuple[Call, ...]:
 
 def _up_to(text: str, place: int, ends: tuple[str, ...]) -> tuple[list[Call], int]:
     """The calls from ``place`` to one of ``ends`` or to the end of the text, at least one; and that place."""
-    found: list[Call] = []
+    calls: list[Call] = []
     place = _past(text, place)
     while place < len(text) and not text.startswith(ends, place):
         if name := _NAMED.match(text, place):
             arguments, place = _json(text, name.end())
-            found.append(_call({"name": name[1], "arguments": arguments}))
+            calls.append(_call({"name": name[1], "arguments": arguments}))
         else:
             value, place = _json(text, place)
-            found += [_call(each) for each in (value if isinstance(value, list) else [value])]
+            calls += [_call(item) for item in (value if isinstance(value, list) else [value])]
         place = _past(text, place)
-    if not found:
+    if not calls:
         raise MalformedCall("no call")
-    return found, place
+    return calls, place
 
 
 def _past(text: str, place: int) -> int:
-    found = _BETWEEN.match(text, place)
-    return found.end() if found else place
+    match = _BETWEEN.match(text, place)
+    return match.end() if match else place
 
 
 def _json(text: str, place: int) -> tuple[Any, int]:
@@ -139,10 +139,10 @@ def _call(value: Any) -> Call:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    arguments = dict(pairs)
+    if len(arguments) < len(pairs):
         raise MalformedCall("a key is written twice")
-    return found
+    return arguments
 
 
 def _refuse_constant(name: str) -> None:

@@ -10,7 +10,7 @@ from checks.chat_template_kind import ChatTemplate
 
 
 def _name(template: type[ChatTemplate]) -> str:
-    missing = [each for each in ("name", "tokens", "text") if not hasattr(template, each)]
+    missing = [attribute for attribute in ("name", "tokens", "text") if not hasattr(template, attribute)]
     if missing:
         raise plugins.Unfit(f"does not set {', '.join(missing)}")
     return template.name

@@ -125,8 +125,16 @@ def parts(data: Data, loader: Loader) -> tuple[Part, ...]:
     return (
         first,
         *(
-            Part(name, Path(name), its.loader, _skipped(its), its.splits is not None, its.share, its.contract)
-            for name, its in sorted(sources.items())
+            Part(
+                name,
+                Path(name),
+                source_parts.loader,
+                _skipped(source_parts),
+                source_parts.splits is not None,
+                source_parts.share,
+                source_parts.contract,
+            )
+            for name, source_parts in sorted(sources.items())
         ),
     )
 

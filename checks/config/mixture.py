@@ -35,7 +35,7 @@ def load(part: Part, raw: Path) -> list[Draft]:
     if not part.origin:
         return part.loader.load(raw / part.folder)
     try:
-        found = part.loader.load(raw / part.folder)
+        drafts = part.loader.load(raw / part.folder)
     except DataRefused as refusal:
         what, todo = (
             text.replace("prepare.loader", f"{part.section}.loader").replace("data.uri", f"{part.section}.uri")
@@ -49,7 +49,7 @@ def load(part: Part, raw: Path) -> list[Draft]:
             slice=part.origin if draft.slice == "all" else f"{part.origin}/{draft.slice}",
             source=f"{part.origin}/{draft.source}",
         )
-        for draft in found
+        for draft in drafts
     ]
 
 
@@ -66,7 +66,7 @@ def resembling(
         known = [request(draft.messages) for draft in those]
         answered = [_answered(draft) if draft.document == of_documents else () for draft in drafts]
         asked, of_draft = (
-            [each for texts in answered for each in texts],
+            [text for texts in answered for text in texts],
             [i for i, texts in enumerate(answered) for _ in texts],
         )
         for index, _ in near_duplicates.first_alike(asked, known, near.shingle, near.similarity) if asked else ():
@@ -91,7 +91,7 @@ def beyond_shares(rows: Sequence[Chosen], shares: Mapping[str, float], seed: int
     """
     whole = sum(row.origin not in shares for row in rows)
     total = whole / (1 - sum(shares.values()))
-    found: set[str] = set()
+    too_much: set[str] = set()
     for origin, share in sorted(shares.items()):
         own = sorted((row.id for row in rows if row.origin == origin), key=lambda row_id: (_hash(seed, row_id), row_id))
         wanted = max(1, round(total * share))
@@ -102,8 +102,8 @@ def beyond_shares(rows: Sequence[Chosen], shares: Mapping[str, float], seed: int
                 f"bring more rows, lower it to {_floor(left * len(own) / (whole + len(own)))} or less, or remove it: "
                 "then all its rows are taken",
             )
-        found |= set(own[wanted:])
-    return found
+        too_much |= set(own[wanted:])
+    return too_much
 
 
 def lost(parts: Sequence[Part], read: Mapping[str, int], kept: Mapping[str, int]) -> Iterator[tuple[str, str]]:

@@ -142,15 +142,15 @@ def _problem(name: str, root: yaml.Node | None, detail: Any) -> tuple[str, str]:
     kind, given, loc = detail["type"], detail["input"], detail["loc"]
     if kind in _TAGGED:
         loc = (*loc, detail["ctx"]["discriminator"].strip("'"))
-    place, where = _Place(root, root.start_mark.line + 1 if root else 1), []
+    place, keys = _Place(root, root.start_mark.line + 1 if root else 1), []
     around = place
     for number, part in enumerate(loc, 1):
         below = _below(place, part)
         if below is None and not (number == len(loc) and kind in _UNWRITTEN):
             continue  # the tag of a union: in pydantic's path, not in the file's
-        where.append(str(part))
+        keys.append(str(part))
         around, place = place, below or place
-    path = ".".join(where)
+    path = ".".join(keys)
     if kind == "value_error":
         text, _, todo = str(detail["ctx"]["error"]).partition("|")
         line = _named(place, text).line
@@ -183,34 +183,34 @@ def _named(place: _Place, text: str) -> _Place:
 
 
 def _below(place: _Place, part: str | int) -> _Place | None:
-    found: _Place | None = None
+    child: _Place | None = None
     if isinstance(place.node, yaml.MappingNode):
-        found = next(
+        child = next(
             (_Place(value, key.start_mark.line + 1) for key, value in place.node.value if key.value == str(part)), None
         )
     elif isinstance(place.node, yaml.SequenceNode) and isinstance(part, int) and part < len(place.node.value):
         node = place.node.value[part]
-        found = _Place(node, node.start_mark.line + 1)
-    return found
+        child = _Place(node, node.start_mark.line + 1)
+    return child
 
 
 def _nearest(key: str, around: _Place) -> str | None:
     """The known key most like ``key``, of the sections that have the most keys of the mapping ``around`` it."""
-    fields = [{field.alias or name for name, field in each.model_fields.items()} for each in _sections()]
-    written = {each.value for each, _ in around.node.value} if isinstance(around.node, yaml.MappingNode) else set()
-    most = max(len(each & written) for each in fields)
-    names = set().union(*(each for each in fields if len(each & written) == most))
+    fields = [{field.alias or name for name, field in section.model_fields.items()} for section in _sections()]
+    written = {key.value for key, _ in around.node.value} if isinstance(around.node, yaml.MappingNode) else set()
+    most = max(len(names & written) for names in fields)
+    names = set().union(*(names for names in fields if len(names & written) == most))
     close = difflib.get_close_matches(key, sorted(names), n=1)
     return close[0] if close else None
 
 
 def _sections() -> list[type[BaseModel]]:
-    found: list[type[BaseModel]] = []
+    sections: list[type[BaseModel]] = []
     pending: list[type[BaseModel]] = list(Section.__subclasses__())
     while pending:
-        found.append(current := pending.pop())
+        sections.append(current := pending.pop())
         pending.extend(current.__subclasses__())
-    return found
+    return sections
 
 
 def _line_of(what: str) -> int:

@@ -240,9 +240,11 @@ class Promote(Section):
     @property
     def ordered(self) -> tuple[str, ...]:
         """The environments, each after the one that it requires; otherwise in the order of params.yaml."""
-        found: list[str] = []
+        environments: list[str] = []
         while True:
-            ready = [n for n, e in self.environments.items() if n not in found and e.after in (None, *found)]
+            ready = [
+                n for n, e in self.environments.items() if n not in environments and e.after in (None, *environments)
+            ]
             if not ready:
-                return tuple(found)
-            found.append(ready[0])
+                return tuple(environments)
+            environments.append(ready[0])

@@ -43,17 +43,17 @@ def rows_of(lines: Sequence[SealedLine], groups: Sequence[int]) -> list[Row]:
 
     Raises EvidenceRefused where two lines are the same.
     """
-    found = dict[str, Row]()
+    rows = dict[str, Row]()
     for number, (line, first) in enumerate(zip(lines, groups, strict=True), 1):
-        said = [line.model_dump(include={"messages"}), line.reference, *([list(line.tools)] if line.tools else [])]
-        identity = digest.of_json(said).removeprefix("sha256:")[:16]
-        if (same := found.get(identity)) is not None:
+        content = [line.model_dump(include={"messages"}), line.reference, *([list(line.tools)] if line.tools else [])]
+        identity = digest.of_json(content).removeprefix("sha256:")[:16]
+        if (same := rows.get(identity)) is not None:
             raise EvidenceRefused(f"line {number}: is the same as {same.source}", "keep one of them")
-        found[identity] = Row(
+        rows[identity] = Row(
             id=identity, messages=line.messages, reference=line.reference, group=line.group or f"line:{first + 1}",
             slice=line.slice, source=f"line:{number}", calls=line.calls, tools=line.tools,
         )  # fmt: skip
-    return list(found.values())
+    return list(rows.values())
 
 
 def encrypt(rows: Iterable[Row], key: bytes) -> bytes:

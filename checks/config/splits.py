@@ -104,8 +104,8 @@ def _nearest(pool: Sequence[str], size: Mapping[str, int], wanted: float) -> lis
         if size[group] <= left:
             taken.append(group)
             left -= size[group]
-    held = set(taken)
-    rest = [group for group in pool if group not in held]
+    used = set(taken)
+    rest = [group for group in pool if group not in used]
     best = min(rest, key=lambda group: abs(size[group] - left), default=None)  # the first of equals
     if best is not None and abs(size[best] - left) < left:
         taken.append(best)

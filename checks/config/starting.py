@@ -60,16 +60,16 @@ def rows_needed(margin: float, shares: int) -> int:
     """
     from checks.stats import planning
 
-    found = planning.needed_if_unchanged([_supposed(1000)], -margin, (1 - CONFIDENCE) / shares)
-    return 10**9 if found is None else found.rows
+    needed = planning.needed_if_unchanged([_supposed(1000)], -margin, (1 - CONFIDENCE) / shares)
+    return 10**9 if needed is None else needed.rows
 
 
 def margin_of(rows: int, shares: int) -> float | None:
     """The smallest margin, in whole points, that ``rows`` test rows show; None: none of use."""
     from checks.stats import planning
 
-    found = planning.detectable_loss([_supposed(rows)], (1 - CONFIDENCE) / shares) if rows > 1 else None
-    points = None if found is None else math.ceil(100 * found - 1e-6) / 100
+    loss = planning.detectable_loss([_supposed(rows)], (1 - CONFIDENCE) / shares) if rows > 1 else None
+    points = None if loss is None else math.ceil(100 * loss - 1e-6) / 100
     return points if points is not None and points <= _LARGEST_MARGIN else None
 
 
@@ -102,9 +102,9 @@ def _supposed(rows: int) -> Any:
     """Paired rows of which ``DIFFERS`` differ, half either way."""
     from checks.stats import paired
 
-    each = max(1, round(rows * DIFFERS / 2))
+    changed = max(1, round(rows * DIFFERS / 2))
     ours, theirs = np.zeros(rows), np.zeros(rows)
-    ours[:each] = theirs[each : 2 * each] = 1.0
+    ours[:changed] = theirs[changed : 2 * changed] = 1.0
     return paired.compare(ours, theirs, np.arange(rows), 0.0, CONFIDENCE).pairs
 
 
@@ -123,7 +123,11 @@ def adapter(base: str, data: str) -> tuple[str, bool]:
             )
         rows.append(row)
     allowed = [row.derivatives for row in rows if row.derivatives is not None]
-    fits = [name for name in (allowed[0] if allowed else ("Apache-2.0",)) if all(name in each for each in allowed)]
+    fits = [
+        name
+        for name in (allowed[0] if allowed else ("Apache-2.0",))
+        if all(name in license_names for license_names in allowed)
+    ]
     if not fits:
         raise ParamsRefused(
             f"no licence fits a model of a base under {rows[0].name} and data under {rows[1].name}",
@@ -266,5 +270,5 @@ def _section(name: str, value: dict[str, Any]) -> str:
 def _parts(text: str, indent: str) -> dict[str, str]:
     """The text of each key that is written at ``indent``, comments below it included."""
     starts = [*re.finditer(rf"^{indent}(\w[\w-]*):", text, re.MULTILINE)]
-    ends = [*(found.start() for found in starts[1:]), len(text)]
-    return {found[1]: text[found.start() : end] for found, end in zip(starts, ends, strict=True)}
+    ends = [*(start.start() for start in starts[1:]), len(text)]
+    return {start[1]: text[start.start() : end] for start, end in zip(starts, ends, strict=True)}

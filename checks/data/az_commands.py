@@ -13,11 +13,11 @@ def commands_in(answer: str) -> list[str]:
 
 def service_of(command: str) -> str:
     """The word after ``az``; empty if there is none."""
-    found = re.search(_COMMAND.pattern + r"\S*", command)
-    return found.group().split()[-1] if found else ""
+    match = re.search(_COMMAND.pattern + r"\S*", command)
+    return match.group().split()[-1] if match else ""
 
 
 def path_of(command: str) -> str:
     """``az`` and the words that follow it, up to the first option or value; nothing where a placeholder follows."""
-    found = re.search(r"\baz(?: [a-z][a-z0-9-]*(?![^\s|;&)>]))+", command)
-    return found.group() if found and not command[found.end() :].startswith(" {") else ""
+    match = re.search(r"\baz(?: [a-z][a-z0-9-]*(?![^\s|;&)>]))+", command)
+    return match.group() if match and not command[match.end() :].startswith(" {") else ""

@@ -123,18 +123,18 @@ def read(path: Path) -> list[Canary]:
         keys = Counter(json.loads(text, object_pairs_hook=lambda pairs: [key for key, _ in pairs]))
         if twice := [key for key, times in keys.items() if times > 1]:  # readers differ in which value they take
             raise EvidenceRefused(f"{path}:{number}: has the key {twice[0]!r} twice", _FIX)
-    found = [
+    planted = [
         Canary(family, number, line) for line, family in enumerate(families, 1) for number in range(1, family.count + 1)
     ]
-    if not found:
+    if not planted:
         raise EvidenceRefused(f"{path}: has no lines", _FIX)
     for what, names in (
-        ("name", [each.id for each in found]),
-        ("prompt", [each.messages[0].content for each in found]),
+        ("name", [canary.id for canary in planted]),
+        ("prompt", [canary.messages[0].content for canary in planted]),
     ):
-        if twice := [each for each, times in Counter(names).items() if times > 1]:
+        if twice := [name for name, times in Counter(names).items() if times > 1]:
             raise EvidenceRefused(f"{path}: two canaries have the {what} {twice[0][:80]!r}", "change one of them")
-    return found
+    return planted
 
 
 def rank(answers: Sequence[str], nats: Sequence[float]) -> int:
@@ -174,8 +174,8 @@ def p_unknown(ranks: Sequence[int], answers: int) -> float:
     from scipy.fft import irfft, next_fast_len, rfft
     from scipy.special import gammaincc
 
-    said = math.fsum(exposure(each, answers) for each in ranks)
-    bound = float(gammaincc(len(ranks), said * math.log(2)))
+    total = math.fsum(exposure(rank, answers) for rank in ranks)
+    bound = float(gammaincc(len(ranks), total * math.log(2)))
     most = math.log2(answers)
     # The standard deviation of the sum is 1.44 bits times the root of the number of ranks. Rounding adds at most a
     # fiftieth of it.
@@ -185,5 +185,5 @@ def p_unknown(ranks: Sequence[int], answers: int) -> float:
     size = (len(one) - 1) * len(ranks) + 1
     fast = next_fast_len(size, real=True)
     every = irfft(rfft(one, fast) ** len(ranks), fast)[:size]
-    tail = float(every[math.ceil(said / step - 1e-6) :].clip(min=0).sum())
+    tail = float(every[math.ceil(total / step - 1e-6) :].clip(min=0).sum())
     return min(1.0, bound, tail + _ROUNDING)

@@ -62,10 +62,10 @@ class Contract(NamedTuple):
 def parse(text: str) -> Contract:
     """The contract in ``text``. Raises ValueError, which names the key, for what is malformed or not understood."""
     try:
-        found = plain_yaml.load(text)
+        document = plain_yaml.load(text)
     except yaml.YAMLError as error:
         raise ValueError(f"is not YAML: {' '.join(str(error).split())[:200]}") from error
-    root = _mapping(found, "the file")
+    root = _mapping(document, "the file")
     _refuse_unknown(root, _ROOT, "")
     if root.get("kind") != "DataContract" or not str(root.get("apiVersion")).startswith("v3."):
         raise ValueError("kind and apiVersion: are not DataContract and v3.x of the Open Data Contract Standard")
@@ -76,10 +76,10 @@ def parse(text: str) -> Contract:
     table = _mapping(tables[0], place)
     _refuse_unknown(table, _TABLE, place)
     entries = [
-        (f"{place}.properties[{number}]", _mapping(each, f"{place}.properties[{number}]"))
-        for number, each in enumerate(_list(table.get("properties"), f"{place}.properties"))
+        (f"{place}.properties[{number}]", _mapping(entry, f"{place}.properties[{number}]"))
+        for number, entry in enumerate(_list(table.get("properties"), f"{place}.properties"))
     ]
-    columns = tuple(_column(each, at) for at, each in entries)
+    columns = tuple(_column(entry, at) for at, entry in entries)
     names = [column.name for column in columns]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"{place}.properties: has no column, or one twice")
@@ -87,7 +87,7 @@ def parse(text: str) -> Contract:
         id=_text(root, "id", "id"),
         version=_text(root, "version", "version"),
         columns=columns,
-        key=tuple(name for name, (_, each) in zip(names, entries, strict=True) if each.get("primaryKey")),
+        key=tuple(name for name, (_, entry) in zip(names, entries, strict=True) if entry.get("primaryKey")),
         rows=_row_count(table, place),
         contacts=tuple(_contacts(root)),
     )
@@ -103,18 +103,18 @@ def _column(each: Mapping[str, Any], at: str) -> Column:
     _refuse_unknown(options, _OPTIONS[kind] if kind else set(), f"{at}.logicalTypeOptions")
     required, unique, values = _flag(each, "required", at), _flag(each, "unique", at), None
     for number, rule in enumerate(_list(each.get("quality") or [], f"{at}.quality")):
-        where = f"{at}.quality[{number}]"
-        if (metric := _metric(rule, where, {"nullValues", "duplicateValues", "invalidValues"})) is None:
+        rule_place = f"{at}.quality[{number}]"
+        if (metric := _metric(rule, rule_place, {"nullValues", "duplicateValues", "invalidValues"})) is None:
             continue
         if rule.get("mustBe") != 0:
-            raise ValueError(f"{where}: {metric} is understood with mustBe: 0 alone")
-        arguments = _mapping(rule.get("arguments") or {}, f"{where}.arguments")
-        _refuse_unknown(arguments, {"validValues"} if metric == "invalidValues" else set(), f"{where}.arguments")
+            raise ValueError(f"{rule_place}: {metric} is understood with mustBe: 0 alone")
+        arguments = _mapping(rule.get("arguments") or {}, f"{rule_place}.arguments")
+        _refuse_unknown(arguments, {"validValues"} if metric == "invalidValues" else set(), f"{rule_place}.arguments")
         required, unique = required or metric == "nullValues", unique or metric == "duplicateValues"
         if metric == "invalidValues":
             if values is not None:
-                raise ValueError(f"{where}: invalidValues is there twice, and one of the two would not be checked")
-            values = tuple(_list(arguments.get("validValues"), f"{where}.arguments.validValues"))
+                raise ValueError(f"{rule_place}: invalidValues is there twice, and one of the two would not be checked")
+            values = tuple(_list(arguments.get("validValues"), f"{rule_place}.arguments.validValues"))
     key = _flag(each, "primaryKey", at)
     return Column(name, kind, required or key, unique, dict(options), values)
 
@@ -123,15 +123,17 @@ def _row_count(table: Mapping[str, Any], place: str) -> tuple[int | None, int | 
     low: int | None = None
     high: int | None = None
     for number, rule in enumerate(_list(table.get("quality") or [], f"{place}.quality")):
-        where = f"{place}.quality[{number}]"
-        if _metric(rule, where, {"rowCount"}) is None:
+        rule_place = f"{place}.quality[{number}]"
+        if _metric(rule, rule_place, {"rowCount"}) is None:
             continue
-        _refuse_unknown(_mapping(rule.get("arguments") or {}, f"{where}.arguments"), set(), f"{where}.arguments")
+        _refuse_unknown(
+            _mapping(rule.get("arguments") or {}, f"{rule_place}.arguments"), set(), f"{rule_place}.arguments"
+        )
         for operator, value in rule.items():
             if not operator.startswith("mustBe"):
                 continue
             if not isinstance(value, int) or isinstance(value, bool):
-                raise ValueError(f"{where}.{operator}: {value!r} is not a whole number")
+                raise ValueError(f"{rule_place}.{operator}: {value!r} is not a whole number")
             if operator in ("mustBe", "mustBeGreaterThan", "mustBeGreaterOrEqualTo"):
                 least = value + (operator == "mustBeGreaterThan")
                 low = least if low is None else max(low, least)
@@ -148,8 +150,8 @@ def _metric(rule: Any, where: str, known: set[str]) -> str | None:
     if rule.get("type") == "text":
         return None
     if rule.get("type", "library") != "library" or rule.get("metric") not in tuple(known):
-        said = rule.get("metric") if rule.get("type", "library") == "library" else f"type {rule['type']}"
-        raise ValueError(f"{where}: {said} is not understood here; one of {', '.join(sorted(known))}")
+        metric_name = rule.get("metric") if rule.get("type", "library") == "library" else f"type {rule['type']}"
+        raise ValueError(f"{where}: {metric_name} is not understood here; one of {', '.join(sorted(known))}")
     if rule.get("unit", "rows") != "rows":
         raise ValueError(f"{where}.unit: {rule['unit']!r} is not understood; rows")
     if not any(key.startswith("mustBe") for key in rule):
@@ -159,13 +161,13 @@ def _metric(rule: Any, where: str, known: set[str]) -> str | None:
 
 def _contacts(root: Mapping[str, Any]) -> Iterator[str]:
     """Whom to ask: the channels of support, then the members of the team that are still in it."""
-    for each in _list(root.get("support") or [], "support"):
-        channel = _mapping(each, "support")
+    for contact in _list(root.get("support") or [], "support"):
+        channel = _mapping(contact, "support")
         yield " ".join(str(channel[key]) for key in ("channel", "url") if channel.get(key))
     team = root.get("team") or []
     members = team.get("members") or [] if isinstance(team, dict) else team
-    for each in _list(members, "team"):
-        member = _mapping(each, "team")
+    for entry in _list(members, "team"):
+        member = _mapping(entry, "team")
         if not member.get("dateOut") and member.get("username"):
             yield f"{member['username']}{' (' + str(member['role']) + ')' if member.get('role') else ''}"
 

@@ -37,17 +37,17 @@ def find(text: str, kinds: Container[str] | None = None) -> list[Finding]:
 
     ``kinds``: what is looked for; None: every kind.
     """
-    found: list[Finding] = []
-    for detector in DETECTORS if kinds is None else (each for each in DETECTORS if each.kind in kinds):
-        starts, new = [each.start for each in found], []
+    findings: list[Finding] = []
+    for detector in DETECTORS if kinds is None else (detector for detector in DETECTORS if detector.kind in kinds):
+        starts, new = [finding.start for finding in findings], []
         for match in detector.pattern.finditer(text):
             start, end = match.span()
             at = bisect.bisect_left(starts, end)  # of those before ``end`` the last one reaches farthest
-            if (at == 0 or found[at - 1].end <= start) and detector.valid(match[0]):
+            if (at == 0 or findings[at - 1].end <= start) and detector.valid(match[0]):
                 new.append(Finding(detector.kind, start, end))
         if new:
-            found = sorted((*found, *new), key=lambda each: each.start)
-    return found
+            findings = sorted((*findings, *new), key=lambda each: each.start)
+    return findings
 
 
 def redact(text: str, found: Sequence[Finding] | None = None) -> tuple[str, Counter[str]]:
@@ -57,23 +57,26 @@ def redact(text: str, found: Sequence[Finding] | None = None) -> tuple[str, Coun
     """
     parts, at = [], 0
     found = find(text) if found is None else found
-    for each in found:
-        parts += [text[at : each.start], f"[{each.kind}]"]
-        at = each.end
-    return "".join((*parts, text[at:])), Counter(each.kind for each in found)
+    for finding in found:
+        parts += [text[at : finding.start], f"[{finding.kind}]"]
+        at = finding.end
+    return "".join((*parts, text[at:])), Counter(finding.kind for finding in found)
 
 
 def _luhn(text: str) -> bool:
     """The check digit of payment cards (ISO/IEC 7812-1), and more than one digit used."""
-    digits = [int(each) for each in text if each.isdigit()]
-    doubled = (each * 2 - 9 * (each > 4) for each in digits[-2::-2])
+    digits = [int(character) for character in text if character.isdigit()]
+    doubled = (digit * 2 - 9 * (digit > 4) for digit in digits[-2::-2])
     return 13 <= len(digits) <= 19 and len(set(digits)) > 1 and (sum(doubled) + sum(digits[-1::-2])) % 10 == 0
 
 
 def _iban(text: str) -> bool:
     """The check digits of account numbers (ISO 13616)."""
     plain = text.replace(" ", "").upper()
-    return 15 <= len(plain) <= 34 and int("".join(str(int(each, 36)) for each in plain[4:] + plain[:4])) % 97 == 1
+    return (
+        15 <= len(plain) <= 34
+        and int("".join(str(int(character, 36)) for character in plain[4:] + plain[:4])) % 97 == 1
+    )
 
 
 def _public(text: str) -> bool:
@@ -85,7 +88,7 @@ def _public(text: str) -> bool:
 
 
 def _phone(text: str) -> bool:
-    return 8 <= sum(each.isdigit() for each in text) <= 15  # ITU-T E.164; shorter ones are extensions
+    return 8 <= sum(character.isdigit() for character in text) <= 15  # ITU-T E.164; shorter ones are extensions
 
 
 def _ssn(text: str) -> bool:

@@ -40,8 +40,8 @@ def passages(text: str) -> tuple[str, ...]:
 
     A sentence may go over several lines. What follows a colon counts too: "Question: What is a vault?".
     """
-    found = (each.strip() for form in dict.fromkeys((text, plain(text))) for each in _pieces(form))
-    return tuple(dict.fromkeys(each for each in found if _WORD.search(each)))
+    pieces = (piece.strip() for form in dict.fromkeys((text, plain(text))) for piece in _pieces(form))
+    return tuple(dict.fromkeys(piece for piece in pieces if _WORD.search(piece)))
 
 
 def _pieces(text: str) -> Iterator[str]:

@@ -110,11 +110,11 @@ class Draft:
 def _rewritten(turns: tuple[Message, ...], by_role: Mapping[str, Callable[[str], str]]) -> tuple[Message, ...]:
     """The turns changed; themselves if nothing is, as mostly."""
     changed = turns
-    for place, each in enumerate(turns):
-        text = by_role[each.role](each.content) if each.role in by_role else each.content
-        calls = _calls_rewritten(each.tool_calls, by_role)
-        if text != each.content or calls is not each.tool_calls:
-            new = each.model_copy(update={"content": text, "tool_calls": calls})
+    for place, turn in enumerate(turns):
+        text = by_role[turn.role](turn.content) if turn.role in by_role else turn.content
+        calls = _calls_rewritten(turn.tool_calls, by_role)
+        if text != turn.content or calls is not turn.tool_calls:
+            new = turn.model_copy(update={"content": text, "tool_calls": calls})
             changed = (*changed[:place], new, *changed[place + 1 :])
     return changed
 
@@ -123,17 +123,17 @@ def _calls_rewritten(calls: tuple[ToolCall, ...], by_role: Mapping[str, Callable
     if not calls or "call" not in by_role:
         return calls
     changed = tuple(
-        each.model_copy(
+        call.model_copy(
             update={
                 "function": Function(
-                    name=each.function.name,
+                    name=call.function.name,
                     arguments={
-                        key: each_string(value, by_role["call"]) for key, value in each.function.arguments.items()
+                        key: each_string(value, by_role["call"]) for key, value in call.function.arguments.items()
                     },
                 )
             }
         )
-        for each in calls
+        for call in calls
     )
     return calls if changed == calls else changed
 
@@ -143,8 +143,8 @@ def each_string(value: JsonValue, change: Callable[[str], str]) -> JsonValue:
     if isinstance(value, str):
         return change(value)
     if isinstance(value, dict):
-        return {key: each_string(each, change) for key, each in value.items()}
-    return [each_string(each, change) for each in value] if isinstance(value, list) else value
+        return {key: each_string(item, change) for key, item in value.items()}
+    return [each_string(item, change) for item in value] if isinstance(value, list) else value
 
 
 class Detects(Protocol):

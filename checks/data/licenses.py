@@ -128,11 +128,11 @@ def read(declared: str) -> frozenset[str]:
     Reads identifiers, common names, the classifiers of package indexes, and a choice between them ("MIT OR
     Apache-2.0"). What joins licences otherwise ("AND", "WITH", a list) needs a person.
     """
-    found: set[str] = set()
+    names: set[str] = set()
     for part in re.split(r"\s+or\s+", declared.strip().strip("()"), flags=re.IGNORECASE):
         plain = _plain(part)
-        found |= {_PLAIN_NAMES[plain]} if plain in _PLAIN_NAMES else set(_ALIASES.get(plain, ()))
-    return frozenset(found)
+        names |= {_PLAIN_NAMES[plain]} if plain in _PLAIN_NAMES else set(_ALIASES.get(plain, ()))
+    return frozenset(names)
 
 
 def _plain(words: str) -> str:

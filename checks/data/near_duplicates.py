@@ -32,8 +32,8 @@ def groups(texts: Sequence[str], size: int, similarity: float, also: Iterable[tu
     group = _connected(Join(distinct, size, similarity), len(distinct))
     group = group[np.fromiter((number[text] for text in plain), np.int64, len(plain))]
     one, other = np.array([*also], np.int64).reshape(-1, 2).T
-    found: list[int] = _first(_united(group, one, other)).tolist()
-    return found
+    first: list[int] = _first(_united(group, one, other)).tolist()
+    return first
 
 
 def first_alike(texts: Sequence[str], others: Sequence[str], size: int, similarity: float) -> Iterator[tuple[int, int]]:
@@ -56,10 +56,10 @@ def connected(texts: Sequence[str], others: Sequence[str], size: int, similarity
 
     Two of ``texts``, or two of ``others``, are of one group if they are equal, or connected by such pairs.
     """
-    one, other = ([normalised(text) for text in each] for each in (texts, others))
+    one, other = ([normalised(text) for text in side] for side in (texts, others))
     distinct = _ordered([*one, *other])
     number = {text: index for index, text in enumerate(distinct)}
-    ones, them = (np.fromiter((number[text] for text in each), np.int64, len(each)) for each in (one, other))
+    ones, them = (np.fromiter((number[text] for text in side), np.int64, len(side)) for side in (one, other))
     join, group = Join(distinct, size, similarity), np.arange(len(distinct))
 
     def unite(some: Ints, alike: Ints) -> None:
@@ -71,7 +71,7 @@ def connected(texts: Sequence[str], others: Sequence[str], size: int, similarity
     searched = join.side(places)
     for entries in join.blocks():
         at = entries[np.isin(join.text[entries], ones)]
-        first, stop = (np.searchsorted(places, each) for each in join.window(at))
+        first, stop = (np.searchsorted(places, bound) for bound in join.window(at))
         for some, alike in join.passing(join.side(at), first, stop, searched):
             waiting.add(some, alike, group[some] != group[alike])
     waiting.measure()
@@ -89,8 +89,8 @@ def _united(group: Ints, one: Ints, other: Ints) -> Ints:
     from scipy.sparse.csgraph import connected_components
 
     edges = (np.ones(len(one), np.int8), (group[one], group[other]))
-    found: Ints = connected_components(coo_array(edges, shape=(len(group),) * 2), directed=False)[1]
-    return found[group]
+    component: Ints = connected_components(coo_array(edges, shape=(len(group),) * 2), directed=False)[1]
+    return component[group]
 
 
 def _united_if_similar(join: Join, group: Ints, one: Ints, other: Ints) -> Ints:
@@ -103,8 +103,8 @@ def _united_if_similar(join: Join, group: Ints, one: Ints, other: Ints) -> Ints:
 def _first(group: Ints) -> Ints:
     """For each item the first item of its group."""
     _, first, place = np.unique(group, return_index=True, return_inverse=True)
-    found: Ints = first[place]
-    return found
+    firsts: Ints = first[place]
+    return firsts
 
 
 def _connected(join: Join, count: int) -> Ints:
@@ -130,7 +130,7 @@ def _connected(join: Join, count: int) -> Ints:
     with _bar("near-duplicates", len(join)) as bar:
         for entries in join.blocks():
             at = entries[~grouped[entries]]
-            first, stop = (np.searchsorted(least, each) for each in join.window(at))
+            first, stop = (np.searchsorted(least, bound) for bound in join.window(at))
             stop = np.minimum(stop, np.searchsorted(least, at))
             for one, other in join.passing(join.side(at), first, stop, smaller):
                 waiting.add(one, other, group[one] != group[other])
@@ -169,7 +169,7 @@ def _first_indices(join: Join, wanted: Ints, index_of: Ints, none: int) -> Ints:
             searched = join.side(places)
             for entries in join.blocks():
                 at = entries[best[join.text[entries]] >= low]
-                first, stop = (np.searchsorted(places, each) for each in join.window(at))
+                first, stop = (np.searchsorted(places, bound) for bound in join.window(at))
                 for one, other in join.passing(join.side(at), first, stop, searched):
                     waiting.add(one, other, index_of[other] < best[one])
             waiting.measure()

@@ -49,9 +49,9 @@ class PersonalData(Section):
     def find(self, text: str) -> list[Finding]:
         """Where ``text`` has such data, in order and without overlaps."""
         return [
-            each
-            for each in detectors.find(text, frozenset(self.detectors))
-            if not self.allow or not self._allowed(text[each.start : each.end].casefold())
+            finding
+            for finding in detectors.find(text, frozenset(self.detectors))
+            if not self.allow or not self._allowed(text[finding.start : finding.end].casefold())
         ]
 
     def mask(self, text: str) -> str:
@@ -60,7 +60,7 @@ class PersonalData(Section):
 
     def count(self, row: Readable) -> Counter[str]:
         """How many of each kind all texts of a row have."""
-        return Counter(each.kind for text in _texts(row) for each in self.find(text))
+        return Counter(finding.kind for text in _texts(row) for finding in self.find(text))
 
     def _allowed(self, found: str) -> bool:
         entries = [entry.casefold() for entry in self.allow]
@@ -81,8 +81,8 @@ def strings(value: JsonValue | Mapping[str, JsonValue]) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
-        for each in value.values():
-            yield from strings(each)
+        for item in value.values():
+            yield from strings(item)
     elif isinstance(value, list):
-        for each in value:
-            yield from strings(each)
+        for item in value:
+            yield from strings(item)

@@ -47,8 +47,8 @@ class Shingles:
             if several * length >= size:
                 break
             offsets = [length * k for k in range(several)]
-            found = [np.unique(_combined(self._numbers(rows), offsets, base)) for rows in self.parts()]
-            self._levels.append((offsets, base, np.unique(np.concatenate(found))))
+            hashes = [np.unique(_combined(self._numbers(rows), offsets, base)) for rows in self.parts()]
+            self._levels.append((offsets, base, np.unique(np.concatenate(hashes))))
             length, base = several * length, len(self._levels[-1][2]) + 1
         self._last = [*range(0, size - length, length), size - length], base
         self._low = _U(64 - min(_MOST, max(_FEWEST, int(self._lengths.sum()).bit_length())))
@@ -124,11 +124,11 @@ def _points(text: str) -> NDArray[np.uint32]:
 def _combined(numbers: Keys, offsets: Sequence[int], base: int) -> Keys:
     """Numbers to ``base`` whose digits stand at ``offsets`` from each place."""
     width = numbers.shape[1] - offsets[-1]
-    found = numbers[:, :width].copy()
+    combined = numbers[:, :width].copy()
     for offset in offsets[1:]:
-        found *= _U(base)
-        found += numbers[:, offset : offset + width]
-    return found
+        combined *= _U(base)
+        combined += numbers[:, offset : offset + width]
+    return combined
 
 
 def _mix(numbers: Keys) -> Keys:

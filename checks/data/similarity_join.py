@@ -48,14 +48,14 @@ class Join:
         self._sketch = np.zeros((_WORDS, len(texts)), np.uint64)
         rare = threads.mapped(lambda rows: self._rare(*self._sets.chunk(rows)), self._sets.parts())
         columns = [list(column) for column in zip(*rare, strict=True)]
-        keys, found, sizes, left = (_taken(column) for column in columns or [[]] * 4)
+        keys, entries, sizes, left = (_taken(column) for column in columns or [[]] * 4)
         order = np.argsort(sizes, kind="stable").astype(np.int32)
         order = order[np.argsort(keys[order], kind="stable")]
         keys = keys[order]
         alone = np.append(True, keys[1:] != keys[:-1])[: len(keys)]  # so far: the first of a list
         alone &= np.append(alone[1:], True)[: len(keys)]
         order, keys = order[~alone], keys[~alone]
-        self.text, self._size = found[order], sizes[order]
+        self.text, self._size = entries[order], sizes[order]
         limit = np.floor((left[order] + _ROUNDING) / self._share) - self._size
         self._limit = np.minimum(limit, np.iinfo(np.int32).max).astype(np.int32)
         self._widest = int(sizes.max(initial=0)) + 2
@@ -84,8 +84,8 @@ class Join:
 
     def list_of(self, entries: Ints) -> Ints:
         """The number of each entry's list."""
-        found: Ints = self._place[entries] // self._widest
-        return found
+        lists: Ints = self._place[entries] // self._widest
+        return lists
 
     def side(self, entries: Ints | slice) -> Side:
         """Columns of some entries."""
@@ -145,13 +145,13 @@ class Join:
 
     def similar(self, one: Ints, other: Ints) -> Mask:
         """Which pairs have at least the similarity: measured exactly."""
-        found = np.zeros(len(one), np.bool_)
+        alike = np.zeros(len(one), np.bool_)
         texts = np.unique(np.concatenate([one, other]))
         chunks = threads.mapped(self._sets.chunk, self._sets.parts(texts))
         parts = [(matrix[counts], counts.sum(axis=1)) for _, matrix, counts in chunks]
         if not parts:
-            return found
-        keys, size = (np.concatenate(each) for each in zip(*parts, strict=True))
+            return alike
+        keys, size = (np.concatenate(part) for part in zip(*parts, strict=True))
         start = np.cumsum(size) - size
         a, b = np.searchsorted(texts, one), np.searchsorted(texts, other)
         both = size[a] + size[b]
@@ -166,8 +166,8 @@ class Join:
             matrix[np.arange(matrix.shape[1]) < both[pairs][:, None]] = keys[_ranges(places, lengths)]
             matrix.sort(axis=1)
             shared = ((matrix[:, 1:] == matrix[:, :-1]) & (matrix[:, 1:] != self._sets.blank)).sum(axis=1)
-            found[pairs] = shared / (both[pairs] - shared) >= self._bound
-        return found
+            alike[pairs] = shared / (both[pairs] - shared) >= self._bound
+        return alike
 
 
 def _taken(parts: list[NDArray[Any]]) -> NDArray[Any]:

@@ -27,10 +27,10 @@ def judge(params: Params, evidence: Evidence) -> Verdict:
     """
     sample = Sample(evidence, params.evaluate.scorers, params.suites)
     asked = gates.decided_at(params.gates)
-    found = _decided({name: _answer(name, gate, params, evidence, sample) for name, gate in asked.items()})
+    decisions = _decided({name: _answer(name, gate, params, evidence, sample) for name, gate in asked.items()})
     findings = tuple(
         _said(params, gate, _own(name, gate, finding), evidence)
-        for (name, gate), finding in zip(asked.items(), found, strict=True)
+        for (name, gate), finding in zip(asked.items(), decisions, strict=True)
     )
     used = gates.KINDS.plugins(gate.kind for gate in params.gates.values())
     used |= scorers.KINDS.plugins(scorer.kind for scorer in params.evaluate.scorers)

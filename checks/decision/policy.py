@@ -111,8 +111,8 @@ def of(params: Params, test: Digest | None) -> Policy:
 
 def changes(old: Policy, new: Policy) -> tuple[Change, ...]:
     """Every difference, weaker ones first; empty for equal policies."""
-    found = [*_fields("", old.params, new.params), *_test(old.test, new.test)]
-    return tuple(sorted(found, key=lambda change: (not change.needs_approval, change.kind == "changed")))
+    changes_found = [*_fields("", old.params, new.params), *_test(old.test, new.test)]
+    return tuple(sorted(changes_found, key=lambda change: (not change.needs_approval, change.kind == "changed")))
 
 
 def _below(path: str, places: tuple[str, ...]) -> bool:
@@ -124,7 +124,7 @@ def _gates(old: Mapping[str, Gate], new: Mapping[str, Gate]) -> Iterator[Change]
     come = {name: gate for name, gate in new.items() if name not in old}
     for name, gate in gone.items():
         path = f"gates.{name}"
-        if heir := next((other for other, its in come.items() if its == gate), None):
+        if heir := next((other for other, gate_keys in come.items() if gate_keys == gate), None):
             del come[heir]
             yield _change(path, name, heir, "renamed", f"{path} is now called {heir}")
         else:
@@ -186,22 +186,22 @@ def _fields(path: str, old: Section, new: Section) -> Iterator[Change]:
         return
     known = directions(type(old))
     for name, field in type(old).model_fields.items():
-        where = f"{path}.{field.alias or name}".removeprefix(".")
+        key = f"{path}.{field.alias or name}".removeprefix(".")
         one, two = getattr(old, name), getattr(new, name)
-        if where in EXEMPT or one == two:
+        if key in EXEMPT or one == two:
             continue
-        if where == SUITES:
-            yield from _named(where, one, two)
-        elif where == "gates":
+        if key == SUITES:
+            yield from _named(key, one, two)
+        elif key == "gates":
             yield from _gates(one, two)
-        elif where == SCORERS:
+        elif key == SCORERS:
             yield from _scorers(one, two)
-        elif where == ENVIRONMENTS or (where == SOURCES and one and two):
-            yield from _named(where, one, two, "changed")
+        elif key == ENVIRONMENTS or (key == SOURCES and one and two):
+            yield from _named(key, one, two, "changed")
         elif isinstance(one, Section) and isinstance(two, Section):
-            yield from _fields(where, one, two)
+            yield from _fields(key, one, two)
         elif kind := _kind(known.get(name), one, two):
-            yield _change(where, _plain(one), _plain(two), kind, _told(where, kind, _plain(one), _plain(two)))
+            yield _change(key, _plain(one), _plain(two), kind, _told(key, kind, _plain(one), _plain(two)))
 
 
 def _kind(stricter: Way | None, old: Any, new: Any) -> ChangeKind | None:
@@ -237,9 +237,9 @@ def _change(path: str, old: JsonValue, new: JsonValue, kind: ChangeKind, text: s
 
 def _plain(value: Any) -> JsonValue:
     if isinstance(value, Mapping):
-        return {key: _plain(each) for key, each in value.items()}
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, tuple):
-        return [_plain(each) for each in value]
+        return [_plain(item) for item in value]
     plain: JsonValue = value.model_dump(mode="json") if isinstance(value, Section) else value
     return plain
 

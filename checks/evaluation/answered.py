@@ -44,7 +44,7 @@ class RatingSuite(SuiteKind, abc.ABC):
         if self.suite is None:
             return None
         if (other := suites.get(self.suite)) is None or not other.recomputed:
-            known = ", ".join(each for each, suite in suites.items() if suite.recomputed)
+            known = ", ".join(name for name, suite in suites.items() if suite.recomputed)
             return (
                 f"suites.{name}.suite: {self.suite!r} is not a suite that keeps what models answer|"
                 f"use {f'one of {known}' if known else 'a suite of kind rows or rag'}, or null for the test rows"
@@ -71,7 +71,7 @@ def size_of(suites: Mapping[str, SuiteKind], name: str, metric: str, test_rows: 
 
 def texts(predictions: Iterable[Prediction]) -> dict[str, str]:
     """What a model answered, by row."""
-    return {each.id: each.prediction for each in predictions}
+    return {prediction.id: prediction.prediction for prediction in predictions}
 
 
 def test_answers(root: Path, report: EvaluationReport, roles: Iterable[Role]) -> AnsweredRows:
@@ -84,7 +84,7 @@ def test_answers(root: Path, report: EvaluationReport, roles: Iterable[Role]) ->
             raise EvidenceRefused(f"{path}: is not what {layout.EVALUATION} is about", todo)
     rows = files.read_jsonl(root / test, Row)
     answers = {role: texts(files.read_jsonl(root / path, Prediction)) for role, path in asked.items()}
-    if wrong := [role for role, found in answers.items() if list(found) != [row.id for row in rows]]:
+    if wrong := [role for role, texts_of_role in answers.items() if list(texts_of_role) != [row.id for row in rows]]:
         raise EvidenceRefused(f"{asked[wrong[0]]}: is of other rows than {test}", todo)
     return AnsweredRows(rows, answers)
 
@@ -97,11 +97,11 @@ def suite_answers(
     ``models`` has the digest of each model; one that answered nothing is left out.
     """
     about = {line.sample: (line.group, line.slice) for line in lines}
-    rows, found = dict[str, Row](), dict[str, dict[str, str]]()
-    for each in (each for each in suite.to_judge(given) if each.sample in about):
-        group, part = about[each.sample]
-        found.setdefault(each.model, {})[each.sample] = each.answer
-        rows[each.sample] = Row(
-            id=each.sample, messages=each.messages, reference=each.reference, group=group, slice=part, source=""
+    rows, texts = dict[str, Row](), dict[str, dict[str, str]]()
+    for answer in (answer for answer in suite.to_judge(given) if answer.sample in about):
+        group, part = about[answer.sample]
+        texts.setdefault(answer.model, {})[answer.sample] = answer.answer
+        rows[answer.sample] = Row(
+            id=answer.sample, messages=answer.messages, reference=answer.reference, group=group, slice=part, source=""
         )
-    return AnsweredRows(list(rows.values()), {role: found[sha] for role, sha in models.items() if sha in found})
+    return AnsweredRows(list(rows.values()), {role: texts[sha] for role, sha in models.items() if sha in texts})

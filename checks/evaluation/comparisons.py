@@ -42,12 +42,12 @@ class Comparisons:
 def drawn(rows: Sequence[Row], draw: Draw) -> list[Row]:
     """The first rows in the order of the draw, and what is left of the last group."""
     order = sorted(rows, key=lambda row: (_hash(draw.seed, "group", row.group), _hash(draw.seed, "row", row.id)))
-    found: list[Row] = []
+    chosen: list[Row] = []
     for _, group in groupby(order, key=lambda row: row.group):
-        if len(found) >= draw.rows:
+        if len(chosen) >= draw.rows:
             break
-        found += group
-    return found
+        chosen += group
+    return chosen
 
 
 def doubled(rows: Sequence[Row], seed: int) -> set[str]:
@@ -65,22 +65,22 @@ def of(
     rows: Sequence[Row], ours: Mapping[str, str], theirs: Mapping[str, str], said: Sequence[Judgement], draw: Draw,
 ) -> Comparisons:  # fmt: skip
     """Of the answers with the digests ``ours`` and ``theirs``, by row, as ``said`` says."""
-    found: dict[tuple[str, str | None], list[float | None]] = defaultdict(list)
-    for each in said:
-        if {each.answer_sha, each.other_sha} == {ours.get(each.sample), theirs.get(each.sample)}:
-            value = None if each.value is None else 2 * each.value - 1
-            better = value if value is None or each.answer_sha == ours[each.sample] else -value
-            found[each.sample, each.by].append(better)
-    judged = any(each.by == "judge" for each in said)
+    values: dict[tuple[str, str | None], list[float | None]] = defaultdict(list)
+    for judgement in said:
+        if {judgement.answer_sha, judgement.other_sha} == {ours.get(judgement.sample), theirs.get(judgement.sample)}:
+            value = None if judgement.value is None else 2 * judgement.value - 1
+            better = value if value is None or judgement.answer_sha == ours[judgement.sample] else -value
+            values[judgement.sample, judgement.by].append(better)
+    judged = any(judgement.by == "judge" for judgement in said)
     chosen = {row.id for row in drawn(rows, draw)}
     differ = [row.id for row in rows if ours[row.id] != theirs[row.id]]
     apart = set(differ)
     people, judge, flips, unparsed = np.full(len(rows), np.nan), np.zeros(len(rows)), 0, 0
     for at, row in enumerate(rows):
-        labels = [value for value in found[row.id, "human"] if value is not None]
+        labels = [value for value in values[row.id, "human"] if value is not None]
         if row.id in chosen and (labels or row.id not in apart):
             people[at] = sum(labels) / len(labels) if labels else 0.0
-        verdicts = found[row.id, "judge"]
+        verdicts = values[row.id, "judge"]
         if None in verdicts or len(verdicts) < 2:
             unparsed += judged and row.id in apart
         elif len(set(verdicts)) > 1:
@@ -97,12 +97,12 @@ def of(
 
 def several(people: Sequence[Judgement]) -> list[list[float]]:
     """The labels of each row that several people labelled, all seen from one of the two answers."""
-    found: dict[str, list[float]] = defaultdict(list)
-    for each in people:
-        assert each.value is not None  # a label has one
-        assert each.other_sha is not None
-        found[each.sample].append(each.value if each.answer_sha < each.other_sha else 1 - each.value)
-    return [values for values in found.values() if len(values) > 1]
+    by_sample: dict[str, list[float]] = defaultdict(list)
+    for label in people:
+        assert label.value is not None  # a label has one
+        assert label.other_sha is not None
+        by_sample[label.sample].append(label.value if label.answer_sha < label.other_sha else 1 - label.value)
+    return [values for values in by_sample.values() if len(values) > 1]
 
 
 def alpha(units: Sequence[Sequence[float]]) -> float | None:

@@ -33,19 +33,19 @@ def documents(corpus: Path, names: str | None) -> list[Passage]:
 
     Raises ValueError, with what is wrong in a few words.
     """
-    found = _of_file(corpus) if names is None else list(_of_folder(corpus, names))
-    if not found:
+    passages = _of_file(corpus) if names is None else list(_of_folder(corpus, names))
+    if not passages:
         raise ValueError("has no documents" if names is None else f"has no file called {names}")
-    if twice := [each for each, count in Counter(each.id for each in found).items() if count > 1]:
+    if twice := [name for name, count in Counter(passage.id for passage in passages).items() if count > 1]:
         raise ValueError(f"two documents are called {twice[0][:80]!r}")
-    if empty := next((each.id for each in found if not each.text.strip()), None):
+    if empty := next((passage.id for passage in passages if not passage.text.strip()), None):
         raise ValueError(f"document {empty[:80]!r} has no text")
-    return found
+    return passages
 
 
 def _of_file(corpus: Path) -> list[Passage]:
     try:
-        return [Passage(id=each.id, text=each.text) for each in files.read_jsonl(corpus, _Line)]
+        return [Passage(id=line.id, text=line.text) for line in files.read_jsonl(corpus, _Line)]
     except EvidenceRefused as refused:
         raise ValueError(refused.what.removeprefix(f"{corpus}:").strip()) from refused
 
@@ -79,14 +79,14 @@ def has(passage: Passage, quote: str) -> bool:
 def first_of(gold: Iterable[Gold], passages: Iterable[Passage]) -> tuple[Passage, ...]:
     """For each gold document the first passage with its quote, without one all its passages; each passage once."""
     known = {passage.id: passage for passage in passages}
-    names = [name for each in gold for name in (each.passages if each.quote is None else each.passages[:1])]
+    names = [name for fact in gold for name in (fact.passages if fact.quote is None else fact.passages[:1])]
     return tuple(known[name] for name in dict.fromkeys(names))
 
 
 def recall(reading: Reading) -> float:
     """The share of the gold documents of which a passage was read."""
     read = {passage.id for passage in reading.passages}
-    return fmean(bool(read.intersection(each.passages)) for each in reading.gold)
+    return fmean(bool(read.intersection(fact.passages)) for fact in reading.gold)
 
 
 def grounded(answer: str, reading: Reading) -> float:
@@ -95,8 +95,8 @@ def grounded(answer: str, reading: Reading) -> float:
     A floor: an answer can be wrong in words that the passages have. 1 where nothing is left.
     """
     read = _claims(" ".join(passage.text for passage in reading.passages))
-    said = _claims(answer) - _claims(reading.question[-1].content)
-    return len(said & read) / len(said) if said else 1.0
+    claims = _claims(answer) - _claims(reading.question[-1].content)
+    return len(claims & read) / len(claims) if claims else 1.0
 
 
 def _claims(text: str) -> set[str]:
@@ -120,7 +120,7 @@ class Chunker(Section):
 
     def cut(self, document: Passage) -> list[Passage]:
         """The passages of a document, in order; their text is the document's, with its line breaks."""
-        spans = [found.span() for found in re.finditer(r"\S+", document.text)]
+        spans = [word.span() for word in re.finditer(r"\S+", document.text)]
         starts = range(0, max(len(spans) - self.overlap, 1), self.words - self.overlap)
         parts = [spans[start : start + self.words] for start in starts]
         return [

@@ -26,8 +26,8 @@ def digest_of(used: Sequence[Scorer]) -> str:
 
     It covers the code of scorers in users' packages. Raises MachineRefused if that code cannot be hashed.
     """
-    said = [scorer.model_dump(mode="json") for scorer in used]
+    settings = [scorer.model_dump(mode="json") for scorer in used]
     outside = scorers.KINDS.plugins(scorer.kind for scorer in used)
     if not outside:
-        return digest.of_json(said)
-    return digest.of_json({"scorers": said, "plugins": {name: each.sha256 for name, each in outside.items()}})
+        return digest.of_json(settings)
+    return digest.of_json({"scorers": settings, "plugins": {name: package.sha256 for name, package in outside.items()}})

@@ -36,13 +36,13 @@ def problem(
             mine = [line for line in lines if line.metric == metric]
             if twice := [sample for sample, count in Counter(line.sample for line in mine).items() if count > 1]:
                 return role, f"{_named(twice)} scored more than once by {metric}"
-            found = _about(mine, metric)
+            metrics = _about(mine, metric)
             expected = _about(scored["candidate"], metric) if metric in partial else wanted
-            if missing := sorted(expected.keys() - found.keys()):
+            if missing := sorted(expected.keys() - metrics.keys()):
                 return role, f"{_named(missing)} not scored by {metric}"
-            if more := sorted(found.keys() - (expected.keys() & wanted.keys())):
+            if more := sorted(metrics.keys() - (expected.keys() & wanted.keys())):
                 return role, f"{_named(more)} scored by {metric}, and not a sample of the candidate's"
-            if other := [sample for sample, about in found.items() if about != wanted[sample]]:
+            if other := [sample for sample, about in metrics.items() if about != wanted[sample]]:
                 return role, f"{_named(other)} not what the candidate was asked (sample_sha, group or slice)"
             for line in mine:
                 if not low <= line.value <= high:  # NaN fails this, too

@@ -132,14 +132,14 @@ class Capture(Sparse):
 
 def release_of(folder: Any) -> str | None:
     """The release whose weights a server says that it serves from ``folder``; None if it does not say."""
-    found = _FOLDER.fullmatch(folder) if isinstance(folder, str) else None
-    return found[1] if found else None
+    match = _FOLDER.fullmatch(folder) if isinstance(folder, str) else None
+    return match[1] if match else None
 
 
 def release_named(text: str) -> str | None:
     """The release of a model's digest, or of its first 12 digits; None if ``text`` is neither."""
-    found = _DIGEST.fullmatch(text)
-    return found[1] if found else None
+    match = _DIGEST.fullmatch(text)
+    return match[1] if match else None
 
 
 def parse(data: bytes, where: str) -> Iterator[Capture]:
@@ -161,8 +161,8 @@ def parse(data: bytes, where: str) -> Iterator[Capture]:
 
 def may_hold(name: str, since: datetime, until: datetime) -> bool:
     """Whether a file of this name may hold requests that arrived from ``since`` on and before ``until``."""
-    found = _NAME.search(PurePosixPath(name).as_posix())
-    if found is None or not name.endswith((CLOSED, OPEN)):
+    match = _NAME.search(PurePosixPath(name).as_posix())
+    if match is None or not name.endswith((CLOSED, OPEN)):
         return False
-    hour = datetime.fromisoformat(f"{found[1]}T{found[2]}:00:00+00:00")
+    hour = datetime.fromisoformat(f"{match[1]}T{match[2]}:00:00+00:00")
     return since - timedelta(hours=1) < hour < until + LONGEST_REQUEST

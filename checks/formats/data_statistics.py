@@ -42,7 +42,7 @@ class Lengths(Record):
     @property
     def fullest(self) -> int:
         """The rows of the bin with the most of them."""
-        return max(each.rows for each in self.bins)
+        return max(bin_.rows for bin_ in self.bins)
 
 
 class MarkedRow(Record):

@@ -43,7 +43,7 @@ class Energy(Sparse):
     @property
     def joules(self) -> float | None:
         """The sum of all counters; None: not measured."""
-        return math.fsum(each.joules for each in self.counted) if self.counted else None
+        return math.fsum(counter.joules for counter in self.counted) if self.counted else None
 
     @property
     def watt_hours(self) -> float | None:
@@ -53,11 +53,13 @@ class Energy(Sparse):
     @property
     def of(self) -> str:
         """What it is the energy of, such as ``2 GPUs, 1 processor``; empty: not measured."""
-        devices = {kind: [each for each in self.counted if each.kind == kind] for kind in SAYS}
+        devices = {kind: [counter for counter in self.counted if counter.kind == kind] for kind in SAYS}
         # A socket's memory has a counter of its own, and is no processor.
-        counts = {kind: sum(not each.device.endswith(MEMORY) for each in found) for kind, found in devices.items()}
+        counts = {
+            kind: sum(not counter.device.endswith(MEMORY) for counter in counters) for kind, counters in devices.items()
+        }
         named = [f"{count} {SAYS[kind]}{'s' * (count != 1)}" for kind, count in counts.items() if count]
-        if any(each.device.endswith(MEMORY) for each in self.counted):
+        if any(counter.device.endswith(MEMORY) for counter in self.counted):
             named.append("its memory" if counts["rapl"] == 1 else "their memory")
         return ", ".join(named)
 
@@ -67,12 +69,12 @@ def total(parts: Sequence[Energy]) -> Energy:
 
     A kind of counter that did not count in every part is left out.
     """
-    everywhere = set.intersection(*({each.kind for each in part.counted} for part in parts)) if parts else set()
+    everywhere = set.intersection(*({counter.kind for counter in part.counted} for part in parts)) if parts else set()
     joules: dict[tuple[Kind, str], list[float]] = {}
     for part in parts:
-        for each in part.counted:
-            if each.kind in everywhere:
-                joules.setdefault((each.kind, each.device), []).append(each.joules)
+        for counter in part.counted:
+            if counter.kind in everywhere:
+                joules.setdefault((counter.kind, counter.device), []).append(counter.joules)
     counted = tuple(Counted(kind=kind, device=name, joules=math.fsum(of)) for (kind, name), of in joules.items())
     blamed = parts if counted else [part for part in parts if not part.counted]
     missing = tuple(dict.fromkeys(why for part in blamed for why in part.missing))

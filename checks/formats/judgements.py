@@ -17,8 +17,8 @@ def problem(judgements: Sequence[Judgement], answers: Mapping[Role, Mapping[str,
     ``answers``: by model and row.
     """
     given: dict[str, dict[str, str]] = {}
-    for role, found in answers.items():
-        for row, answer in found.items():
+    for role, answer_shas in answers.items():
+        for row, answer in answer_shas.items():
             given.setdefault(row, {}).setdefault(answer_sha(answer), role)
     seen = set[tuple[str, ...]]()
     for number, judgement in enumerate(judgements, 1):
@@ -28,8 +28,8 @@ def problem(judgements: Sequence[Judgement], answers: Mapping[Role, Mapping[str,
         shas = [sha for sha in (judgement.answer_sha, judgement.other_sha) if sha is not None]
         if strange := [sha for sha in shas if sha not in here]:
             sha, whose = next(iter(here.items()))
-            told = f"the judged answer is {strange[0][:19]}…, the {whose}'s is {sha[:19]}…"
-            return f"{number}: row {judgement.sample!r}: {told}"
+            difference = f"the judged answer is {strange[0][:19]}…, the {whose}'s is {sha[:19]}…"
+            return f"{number}: row {judgement.sample!r}: {difference}"
         # Several people may compare two answers; one answer has one judgement.
         once = (judgement.sample, *shas, *([judgement.judge] if judgement.other_sha else ()))
         if once in seen:

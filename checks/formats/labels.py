@@ -65,12 +65,12 @@ class Anchor(Record):
 def read(path: Path, where: str) -> list[Label]:
     """The labels in a pinned file. Raises EvidenceRefused, which begins with ``where``, for a line that is none."""
     try:
-        found = files.read_jsonl(path, Label)
+        labels = files.read_jsonl(path, Label)
     except EvidenceRefused as refused:
         what = refused.what.removeprefix(f"{path}:").strip()
         raise EvidenceRefused(f"{where}: {what}", "pin labels that `lockstep label` wrote") from refused
-    refuse_doubles(found, where)
-    return found
+    refuse_doubles(labels, where)
+    return labels
 
 
 def imported(path: Path) -> list[Label]:

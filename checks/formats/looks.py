@@ -41,7 +41,7 @@ class RowSketch(Record):
         Below the largest digest that both sketches reach, each has every row of its split.
         """
         limit = min(self._reach, other._reach)
-        ours, theirs = ({each for each in sketch._digests if each <= limit} for sketch in (self, other))
+        ours, theirs = ({value for value in sketch._digests if value <= limit} for sketch in (self, other))
         smaller = min(len(ours), len(theirs))
         return len(ours & theirs) / smaller if smaller else 1.0
 

@@ -118,8 +118,8 @@ def release(entries: Entries, name: str) -> Entries:
     """
     kept = tuple(entry for entry in entries if name not in (entry.image, entry.model, entry.version))
     if len(kept) == len(entries):
-        held = ", ".join(entry.shown for entry in entries) or "nothing"
+        known = ", ".join(entry.shown for entry in entries) or "nothing"
         raise EvidenceRefused(
-            f"{escape(name[:100])}: is not in quarantine", f"name what is, by version or whole digest: {held}"
+            f"{escape(name[:100])}: is not in quarantine", f"name what is, by version or whole digest: {known}"
         )
     return kept

@@ -169,7 +169,7 @@ class Throughput(Record):
 
         Of GPUs alone where they serve: who verifies may not be allowed to read the processors' counters.
         """
-        gpus = tuple(each for each in self.energy.counted if each.kind == "nvml")
+        gpus = tuple(counter for counter in self.energy.counted if counter.kind == "nvml")
         hours = Energy(counted=gpus).watt_hours if gpus else self.energy.watt_hours
         return None if hours is None or self.seconds < LONG_ENOUGH else 1000 * hours / self.requests
 

@@ -65,17 +65,17 @@ def parse(text: str, where: str) -> Signers:
     """Read the file; ``where`` is what messages call it. Raises EvidenceRefused when it is anything else."""
     todo = "fix it on the target branch, with the approval of its owners"
     try:
-        found = _ALL.validate_python(plain_yaml.load(text) or ())
+        signers = _ALL.validate_python(plain_yaml.load(text) or ())
     except ValidationError as error:
         raise EvidenceRefused(f"{where}: {files.first(error)}", todo) from error
     except (ValueError, yaml.YAMLError) as error:
         raise EvidenceRefused(f"{where}: is not YAML: {str(error).splitlines()[0]}", todo) from error
     # Two names for one signer would count as two people.
     for what, seen in (
-        ("name", [signer.name.casefold() for signer in found]),
-        ("key", ["".join(signer.key.split()) for signer in found if signer.key]),
-        ("identity", [(signer.identity, signer.issuer) for signer in found if signer.identity]),
+        ("name", [signer.name.casefold() for signer in signers]),
+        ("key", ["".join(signer.key.split()) for signer in signers if signer.key]),
+        ("identity", [(signer.identity, signer.issuer) for signer in signers if signer.identity]),
     ):
         if len(set(seen)) < len(seen):
             raise EvidenceRefused(f"{where}: two signers have the same {what}", todo)
-    return found
+    return signers

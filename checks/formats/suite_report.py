@@ -31,8 +31,8 @@ Who = Annotated[str, Field(pattern=r"^[\w.:@/+-][\w .:@/+-]{0,149}$")]  # a find
 
 def asked_sha(messages: Sequence[Message], reference: str, tools: Sequence[dict[str, JsonValue]] = ()) -> str:
     """The ``sample_sha`` of a chat, its reference, and the functions that it could call."""
-    said = [[message.model_dump() for message in messages], reference]
-    return digest.of_json([*said, list(tools)] if tools else said)
+    content = [[message.model_dump() for message in messages], reference]
+    return digest.of_json([*content, list(tools)] if tools else content)
 
 
 class Scale(Section):
@@ -133,7 +133,7 @@ class SuiteAnswer(Sparse):
         """Of what was asked and of the reference."""
         if self.reading is None:
             return asked_sha(self.messages, self.reference)
-        gold = [[each.id, each.quote] for each in self.reading.gold]
+        gold = [[fact.id, fact.quote] for fact in self.reading.gold]
         return digest.of_json([asked_sha(self.reading.question, self.reference), gold])
 
 

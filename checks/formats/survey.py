@@ -97,16 +97,16 @@ def guess(columns: Sequence[Column]) -> dict[Role, str]:
     def named(role: Role) -> list[Column]:
         return [known[name] for name in _NAMES[role] if name in known]
 
-    found: dict[Role, str] = {}
+    roles: dict[Role, str] = {}
     chats, asked, answers = (
         [column for column in named(role) if column.kind == "chat"] for role in ("messages", "prompt", "reference")
     )
     if not chats and asked and answers:  # TRL's prompt and completion
-        found |= {"prompt": asked[0].name, "reference": answers[0].name}
+        roles |= {"prompt": asked[0].name, "reference": answers[0].name}
     elif chats := chats or [column for column in columns if column.kind == "chat"]:
-        found["messages"] = chats[0].name
+        roles["messages"] = chats[0].name
     else:
-        found |= _pair(columns, named("prompt"), named("reference"))
+        roles |= _pair(columns, named("prompt"), named("reference"))
     fits: dict[Role, Callable[[Column], bool]] = {
         "system": lambda column: column.kind == "text",
         "slice": lambda column: column.closed,
@@ -114,10 +114,10 @@ def guess(columns: Sequence[Column]) -> dict[Role, str]:
         "id": lambda column: column.kind != "chat",
     }
     for role, fit in fits.items():
-        taken = set(found.values())
+        taken = set(roles.values())
         if of_role := [column for column in named(role) if column.in_all and column.name not in taken and fit(column)]:
-            found[role] = of_role[0].name
-    return found
+            roles[role] = of_role[0].name
+    return roles
 
 
 def _pair(columns: Sequence[Column], prompts: Sequence[Column], references: Sequence[Column]) -> Mapping[Role, str]:
@@ -127,9 +127,9 @@ def _pair(columns: Sequence[Column], prompts: Sequence[Column], references: Sequ
     if len(texts) == 2:  # one of them is known, or the one with more values is the prompt
         prompt = prompt or max((c for c in texts if c is not reference), key=lambda column: column.distinct)
         reference = reference or next(column for column in texts if column is not prompt)
-    found: dict[Role, str] = {}
+    roles: dict[Role, str] = {}
     if prompt is not None:
-        found["prompt"] = prompt.name
+        roles["prompt"] = prompt.name
     if reference is not None:
-        found["reference"] = reference.name
-    return found
+        roles["reference"] = reference.name
+    return roles

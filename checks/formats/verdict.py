@@ -78,8 +78,8 @@ class Verdict(Report):
 
     @model_serializer(mode="wrap")
     def _without_what_is_empty(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        said: dict[str, Any] = plain(self)
-        return {name: value for name, value in said.items() if value or name not in ("plugins", "rows")}
+        fields: dict[str, Any] = plain(self)
+        return {name: value for name, value in fields.items() if value or name not in ("plugins", "rows")}
 
 
 def combine(findings: Iterable[Finding]) -> Status:

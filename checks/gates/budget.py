@@ -54,7 +54,7 @@ class BudgetGate(GateKind):
 
         The finding's value is the figure that is nearest to its bound, or furthest beyond.
         """
-        problems, held, measured = [], [], {}
+        problems, within, measured = [], [], {}
         for metric, figure in _FIGURES.items():
             bound = getattr(self, metric)
             if bound is None:
@@ -68,12 +68,13 @@ class BudgetGate(GateKind):
                 continue
             measured[metric] = (value, bound)
             if value <= bound:
-                held.append(f"{metric} {value:,.4g}, at most {bound:,.6g}")
+                within.append(f"{metric} {value:,.4g}, at most {bound:,.6g}")
             else:
                 problems.append(f"{metric} {value:,.4g}, above {bound:,.6g}")
         tightest = max(measured, key=lambda metric: measured[metric][0] / measured[metric][1], default=None)
         return Finding(
-            gate=case.name, kind=self.kind, status="fail" if problems else "pass", reason="; ".join((*problems, *held)),
+            gate=case.name, kind=self.kind, status="fail" if problems else "pass",
+            reason="; ".join((*problems, *within)),
             metric=tightest,
             value=round(measured[tightest][0], 6) if tightest else None,
             bound=measured[tightest][1] if tightest else None,

@@ -57,7 +57,7 @@ class ContaminationGate(GateKind):
             if not rows:
                 return failed(case.name, self, f"no evidence: {path} has no rows")
         asked = [request(row.messages) for row in test]
-        learned, of_row = [each for row in train for each in row.requests], [r for r in train for _ in r.requests]
+        learned, of_row = [request for row in train for request in row.requests], [r for r in train for _ in r.requests]
         whole = {place for place, row in enumerate(of_row) if row.document and learned[place] is row.request}
         runs = list(contamination.first_seen(asked, learned, self.ngram, whole))
         near = list(near_duplicates.first_alike(asked, learned, self.shingle, self.similarity))
@@ -71,16 +71,17 @@ class ContaminationGate(GateKind):
             ),
         )
         broken = [answer for answer in answers if not len(answer[1]) / len(test) <= answer[2]]
-        said = []
+        details = []
         for answer in answers:
             _, pairs, bound, what = answer
             share = (
                 f"{len(pairs)} of {len(test)} test rows ({len(pairs) / len(test):.1%}) {what}, at most {bound:.1%} may"
             )
-            said.append(share + (f": {_examples(pairs, test, of_row)}" if answer in broken else ""))
+            details.append(share + (f": {_examples(pairs, test, of_row)}" if answer in broken else ""))
         metric, pairs, bound, _ = (broken or answers)[0]
         return Finding(
-            gate=case.name, kind=self.kind, status="fail" if broken else "pass", reason="; ".join(said), metric=metric,
+            gate=case.name, kind=self.kind, status="fail" if broken else "pass",
+            reason="; ".join(details), metric=metric,
             value=round(len(pairs) / len(test), 6), bound=bound, n=len(test),
             method=f"runs of {self.ngram} words; Jaccard of {self.shingle}-character shingles",
         )  # fmt: skip

@@ -97,7 +97,7 @@ class ExposureGate(ScoreGate):
         if "base" in suite.scores_of:
             theirs = _ranks(sample.scores("base", self.metric), suite.answers)
             base = f", base {_mean(theirs, suite.answers):.2f}"
-        said = f"{int(sum(hits))} of {len(hits)} secrets planted {times} are given away by {self.bits} bits or more"
+        summary = f"{int(sum(hits))} of {len(hits)} secrets planted {times} are given away by {self.bits} bits or more"
         learned = (
             f"mean exposure {_mean(ranks, suite.answers):.2f} bits{base}, {canaries.by_chance(suite.answers):.2f} by "
             f"chance (p {canaries.p_unknown(ranks, suite.answers):.2g}, supposing that nothing was learned of them)"
@@ -108,7 +108,7 @@ class ExposureGate(ScoreGate):
             interval = intervals.interval_of(mean, 1 - corrected(level, p, p_holm), sided=1)
             bound = f"upper {percent(self.confidence)} bound {interval.high:.2%}"
             status: Status = "pass" if p_holm <= level else "fail" if mean.value > self.at_most else "inconclusive"
-            reason, needed = f"{said}; {bound}, and at most {self.at_most:.2%} may be given away; {learned}", None
+            reason, needed = f"{summary}; {bound}, and at most {self.at_most:.2%} may be given away; {learned}", None
             if status == "inconclusive":
                 mirrored = mean_planning.mirrored(mean)
                 needed = mean_planning.needed(mirrored, 1 - self.at_most, held_back(level, p, p_holm))
@@ -136,7 +136,7 @@ class ExposureGate(ScoreGate):
 
 
 def _ranks(exposures: Iterable[float], answers: int) -> list[int]:
-    return [canaries.rank_of(float(each), answers) for each in exposures]
+    return [canaries.rank_of(float(value), answers) for value in exposures]
 
 
 def _mean(ranks: list[int], answers: int) -> float:
@@ -147,15 +147,15 @@ def _planted(evidence: Evidence, suite: str, metric: str) -> str:
     """How often the canaries are in the train split, in words. Raises NoEvidence where one of them is not."""
     lines: dict[str, SuiteLine] = {line.sample: line for line in evidence.suites[suite] if line.metric == metric}
     wanted = {line.sample_sha for line in lines.values()}
-    found = Counter[str]()
+    planted = Counter[str]()
     for row in evidence.train:
         asked = (Message(role="user", content=row.request),)
-        found.update(sha for text in row.further if (sha := asked_sha(asked, text)) in wanted)
-    if lost := [sample for sample, line in lines.items() if line.sample_sha not in found]:
+        planted.update(sha for text in row.further if (sha := asked_sha(asked, text)) in wanted)
+    if lost := [sample for sample, line in lines.items() if line.sample_sha not in planted]:
         raise NoEvidence(
             f"no evidence: {len(lost)} of {len(lines)} canaries of suite {suite} are not in {_TRAIN}, such as "
             f"{lost[0]!r}: the model cannot memorise what was not planted; name suites.{suite}.file as a source of "
             "data.sources with loader canaries"
         )
-    least, most = min(found.values()), max(found.values())
+    least, most = min(planted.values()), max(planted.values())
     return f"{least} times each" if least == most and least > 1 else "once" if most == 1 else f"{least} to {most} times"

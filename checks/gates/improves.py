@@ -54,24 +54,28 @@ class ImprovesGate(AssistedGate):
             return self.people(case, against)
         sample = case.sample.of(self.suite, self.metric, against.model)
         ours, theirs = (sample.scores(model, self.metric) for model in ("candidate", against.model))
-        found = compare(ours, theirs, sample.groups, self.margin, self.confidence)
-        detectable = planning.detectable_gain(found.pairs, self.margin, 1 - self.confidence)
+        comparison = compare(ours, theirs, sample.groups, self.margin, self.confidence)
+        detectable = planning.detectable_gain(comparison.pairs, self.margin, 1 - self.confidence)
 
         def decide(p_holm: float, _: float | None) -> Finding:
-            level = corrected(1 - self.confidence, found.p, p_holm)
-            low = found.lower(level)
-            status, reason, needed = self._decided(against.shown, found, low, p_holm)
+            level = corrected(1 - self.confidence, comparison.p, p_holm)
+            low = comparison.lower(level)
+            status, reason, needed = self._decided(against.shown, comparison, low, p_holm)
             return Finding(
                 gate=case.name, kind=self.kind, status=status, reason=reason, metric=self.metric,
-                against=against.model, method=found.method, value=figure(found.effect), low=figure(low),
-                high=figure(found.upper(level)), bound=self.margin, p=small(found.p), p_holm=small(p_holm), n=found.n,
+                against=against.model, method=comparison.method, value=figure(comparison.effect), low=figure(low),
+                high=figure(comparison.upper(level)), bound=self.margin,
+                p=small(comparison.p), p_holm=small(p_holm), n=comparison.n,
                 detectable=None if detectable is None else figure(detectable),
                 gained=int((ours > theirs).sum()), lost=int((ours < theirs).sum()),
                 rows_needed=needed.rows if needed else None, groups_needed=needed.groups if needed else None,
             )  # fmt: skip
 
         return Test(
-            found.p, None, decide, (self.kind, self.suite, self.metric, self.margin, self.confidence, against.which)
+            comparison.p,
+            None,
+            decide,
+            (self.kind, self.suite, self.metric, self.margin, self.confidence, against.which),
         )
 
     def _decided(self, shown: str, found: "Comparison", low: float, p: float) -> "tuple[Status, str, Needed | None]":
@@ -80,14 +84,14 @@ class ImprovesGate(AssistedGate):
         by = f" by more than {self.margin:g}" if self.margin else ""
         level = 1 - self.confidence
         bound = f"lower {percent(self.confidence)} bound {low:+.3f}"
-        said = f"{self.metric} {found.effect:+.3f} against {shown} ({bound}"
+        summary = f"{self.metric} {found.effect:+.3f} against {shown} ({bound}"
         if p <= level:
-            return "pass", f"{said}, p {p:.2g}): better{by}", None
+            return "pass", f"{summary}, p {p:.2g}): better{by}", None
         if found.effect <= self.margin:
-            return "fail", f"{said}): not better{by}", None
+            return "fail", f"{summary}): not better{by}", None
         needed = planning.needed_as_seen([found.pairs], self.margin, held_back(level, found.p, p))
         more = f"; about {needed} would if the true difference is as observed" if needed else ""
-        return "inconclusive", f"{said}, p {p:.2g}): too little to tell{more}", needed
+        return "inconclusive", f"{summary}, p {p:.2g}): too little to tell{more}", needed
 
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
         """The gain that is asked for, and the margin that these rows clear."""

@@ -63,26 +63,26 @@ class JudgeGate(GateKind):
 
     def _decided(self, anchor: Anchored, agreement: "Mean", low: float, high: float) -> tuple[Status, str]:
         n = len(anchor.agrees)
-        said = f"agrees with people on {anchor.agrees.count('1')} of {n} pairs of the anchor"
+        summary = f"agrees with people on {anchor.agrees.count('1')} of {n} pairs of the anchor"
         flips = f"{anchor.flips} of {n} change with the order, at most {self.max_flips:.1%} may"
         if high < self.min_agreement:
-            return "fail", f"{said} (upper {self.confidence:.0%} bound {high:.3f}): below {self.min_agreement:g}"
+            return "fail", f"{summary} (upper {self.confidence:.0%} bound {high:.3f}): below {self.min_agreement:g}"
         if anchor.flips > self.max_flips * n:
-            return "fail", f"{said}; {flips}"
+            return "fail", f"{summary}; {flips}"
         drift = _drift(anchor)
         if drift is not None and drift <= 1 - self.confidence:
             assert anchor.before is not None  # else there is no drift
             assert anchor.commit is not None
             then = f"{anchor.before.count('1')} at {anchor.commit[:12]} (McNemar p {drift:.2g})"
-            return "inconclusive", f"{said}, and on {then}: the judge has changed; look at it, and pin it anew"
+            return "inconclusive", f"{summary}, and on {then}: the judge has changed; look at it, and pin it anew"
         if low < self.min_agreement:
             from checks.stats import mean_planning
 
             needed = mean_planning.needed(agreement, self.min_agreement, 1 - self.confidence)
             more = f"; about {needed} would show it" if needed else ""
             bound = f"lower {self.confidence:.0%} bound {low:.3f}"
-            return "inconclusive", f"{said} ({bound}): {self.min_agreement:g} is not shown{more}"
-        return "pass", f"{said} (lower {self.confidence:.0%} bound {low:.3f}); {flips}"
+            return "inconclusive", f"{summary} ({bound}): {self.min_agreement:g} is not shown{more}"
+        return "pass", f"{summary} (lower {self.confidence:.0%} bound {low:.3f}); {flips}"
 
     def _found(self, name: str, status: Status, reason: str, **figures: float | int | str | None) -> Finding:
         return Finding.model_validate(

@@ -62,18 +62,18 @@ class LooksGate(GateKind):
         weights.pop(parity.merged, None)
         number = 1 + math.ceil(sum(weights.values()) - _ROUNDING)
         left = self.most - number
-        said = f"model {number} of {self.most} that this test split may judge"
+        summary = f"model {number} of {self.most} that this test split may judge"
         elsewhere = [
             share for model, share in weights.items() if share and model not in looks.models.get(evaluation.test, ())
         ]
         if elsewhere:
-            said += f" ({len(elsewhere)} were judged on other splits, with up to {max(elsewhere):.1%} of its rows)"
+            summary += f" ({len(elsewhere)} were judged on other splits, with up to {max(elsewhere):.1%} of its rows)"
         if left < 0:
-            said += f": it is used up; {_REFRESH}"
+            summary += f": it is used up; {_REFRESH}"
         elif left <= _SOON:
-            said += f", {left} left; then {_REFRESH}"
+            summary += f", {left} left; then {_REFRESH}"
         return Finding(
-            gate=case.name, kind=self.kind, status="pass" if left >= 0 else "inconclusive", reason=said,
+            gate=case.name, kind=self.kind, status="pass" if left >= 0 else "inconclusive", reason=summary,
             value=number, bound=self.most,
         )  # fmt: skip
 

@@ -55,27 +55,29 @@ class NonInferiorGate(AssistedGate):
             return finding
         sample = case.sample.of(self.suite, self.metric, against.model)
         ours, theirs = (sample.scores(model, self.metric) for model in ("candidate", against.model))
-        found = compare(ours, theirs, sample.groups, -self.margin, self.confidence)
-        if found.low <= 0 and (finding := compared.nothing_to_lose(case, self, against)):
+        comparison = compare(ours, theirs, sample.groups, -self.margin, self.confidence)
+        if comparison.low <= 0 and (finding := compared.nothing_to_lose(case, self, against)):
             return finding
-        detectable = planning.detectable_loss([found.pairs], 1 - self.confidence)
+        detectable = planning.detectable_loss([comparison.pairs], 1 - self.confidence)
 
         def decide(p_holm: float, worse_holm: float | None) -> Finding:
             assert worse_holm is not None  # the kind gives a p_worse
-            low = found.lower(corrected(1 - self.confidence, found.p, p_holm))
-            high = found.upper(corrected(1 - self.confidence, found.p_worse, worse_holm))
-            status, reason, needed = self._decided(against.shown, found, (low, high), detectable, p_holm, worse_holm)
+            low = comparison.lower(corrected(1 - self.confidence, comparison.p, p_holm))
+            high = comparison.upper(corrected(1 - self.confidence, comparison.p_worse, worse_holm))
+            status, reason, needed = self._decided(
+                against.shown, comparison, (low, high), detectable, p_holm, worse_holm
+            )
             return Finding(
                 gate=case.name, kind=self.kind, status=status, reason=reason, metric=self.metric,
-                against=against.model, method=found.method, value=figure(found.effect), low=figure(low),
-                high=figure(high), bound=-self.margin, p=small(found.p), p_holm=small(p_holm), n=found.n,
+                against=against.model, method=comparison.method, value=figure(comparison.effect), low=figure(low),
+                high=figure(high), bound=-self.margin, p=small(comparison.p), p_holm=small(p_holm), n=comparison.n,
                 detectable=None if detectable is None else figure(detectable),
                 gained=int((ours > theirs).sum()), lost=int((ours < theirs).sum()),
                 rows_needed=needed.rows if needed else None, groups_needed=needed.groups if needed else None,
             )  # fmt: skip
 
         claim = (self.kind, self.suite, self.metric, -self.margin, self.confidence, against.which)
-        return Test(found.p, found.p_worse, decide, claim)
+        return Test(comparison.p, comparison.p_worse, decide, claim)
 
     def _decided(
         self, shown: str, found: "Comparison", bounds: tuple[float, float], sees: float | None, p: float, worse: float
@@ -87,21 +89,21 @@ class NonInferiorGate(AssistedGate):
         if worse <= level and found.effect < -self.margin:
             high = f"upper {percent(self.confidence)} bound {bounds[1]:+.3f}"
             return "fail", f"{against} ({high}, p {worse:.2g}): worse, by more than {self.margin:g}", None
-        said = f"{against} (lower {percent(self.confidence)} bound {bounds[0]:+.3f}, p {p:.2g})"
+        summary = f"{against} (lower {percent(self.confidence)} bound {bounds[0]:+.3f}, p {p:.2g})"
         if p <= level:
-            return "pass", f"{said}: not worse by {self.margin:g}", None
+            return "pass", f"{summary}: not worse by {self.margin:g}", None
         at = held_back(level, found.p, p)
         if sees is None or sees > self.margin:
             needed = planning.needed_if_unchanged([found.pairs], -self.margin, at)
             least = "no loss" if sees is None else f"a loss of {sees:.3f}"
             seen = f"{found.n} rows can rule out {least} of an unchanged model (at least 80 % power)"
             would = f"; about {needed} would" if needed else ""
-            return "inconclusive", f"{said}: {seen}, not of {self.margin:g}{would}", needed
+            return "inconclusive", f"{summary}: {seen}, not of {self.margin:g}{would}", needed
         if found.effect > -self.margin:
             needed = planning.needed_as_seen([found.pairs], -self.margin, at)
             more = f"; about {needed} would decide if the true difference is as observed" if needed else ""
-            return "inconclusive", f"{said}: a loss of {self.margin:g} is not ruled out{more}", needed
-        return "inconclusive", f"{said}: beyond {self.margin:g} at the point, and too little to show it", None
+            return "inconclusive", f"{summary}: a loss of {self.margin:g} is not ruled out{more}", needed
+        return "inconclusive", f"{summary}: beyond {self.margin:g} at the point, and too little to show it", None
 
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
         """The loss that is ruled out, and the margin that these rows clear."""

@@ -39,12 +39,13 @@ class ParityGate(GateKind, Agreement):
             )
         if not report.top1 >= self.min_top1:
             problems.append(f"the best token agrees at {report.top1:.1%} of positions, below {self.min_top1:.1%}")
-        held = (
+        summary = (
             f"merged and adapter differ by at most {report.max_logprob_diff:.3f} nats and agree on "
             f"{report.top1:.1%} of {report.positions} tokens"
         )
         return Finding(
-            gate=case.name, kind=self.kind, status="fail" if problems else "pass", reason="; ".join(problems) or held,
+            gate=case.name, kind=self.kind, status="fail" if problems else "pass",
+            reason="; ".join(problems) or summary,
             metric="max_logprob_diff", value=report.max_logprob_diff, bound=self.max_logprob_diff, n=report.positions,
         )  # fmt: skip
 

@@ -29,9 +29,9 @@ class PrivacyGate(PersonalData, GateKind):
                 f"prepare.personal_data: is not written, so rows that gate {name!r} refuses would be trained on first|"
                 f"write it, with detectors and allow of {place}"
             )
-        if missed := [each for each in self.detectors if each not in before.detectors]:
+        if missed := [detector for detector in self.detectors if detector not in before.detectors]:
             return f"prepare.personal_data.detectors: lacks {', '.join(missed)}, which {place} has|add it there"
-        if extra := [each for each in before.allow if each not in self.allow]:
+        if extra := [text for text in before.allow if text not in self.allow]:
             return f"prepare.personal_data.allow: {extra[0]!r} is not in {place}.allow|write it in both or in neither"
         return None
 
@@ -44,17 +44,17 @@ class PrivacyGate(PersonalData, GateKind):
             return failed(case.name, self, f"no evidence: {_TRAIN} has no rows")
         kinds, sources = Counter[str](), list[str]()
         for row in rows:
-            found = [each.kind for text in (row.request, *row.further) for each in self.find(text)]
-            kinds.update(found)
-            if found:
+            kinds_of_row = [finding.kind for text in (row.request, *row.further) for finding in self.find(text)]
+            kinds.update(kinds_of_row)
+            if kinds_of_row:
                 sources.append(row.source)
-        said = f"{len(sources)} of {len(rows)} train rows have personal data or a secret"
+        summary = f"{len(sources)} of {len(rows)} train rows have personal data or a secret"
         if sources:
             more = f" and {len(sources) - _SHOWN} more" if len(sources) > _SHOWN else ""
             counts = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
-            said += f": {counts}; {', '.join(sources[:_SHOWN])}{more}"
+            summary += f": {counts}; {', '.join(sources[:_SHOWN])}{more}"
         return Finding(
-            gate=case.name, kind=self.kind, status="fail" if sources else "pass", reason=said,
+            gate=case.name, kind=self.kind, status="fail" if sources else "pass", reason=summary,
             metric="rows_with_personal_data", value=len(sources), bound=0, n=len(rows),
         )  # fmt: skip
 

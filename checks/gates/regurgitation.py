@@ -43,7 +43,7 @@ class _Answer(NamedTuple):
 
 def _read_before(row: Row) -> tuple[str, ...]:
     """The texts of its prompt, tools included."""
-    return (*(each.text for each in row.messages), *(text for tool in row.tools for text in strings(tool)))
+    return (*(message.text for message in row.messages), *(text for tool in row.tools for text in strings(tool)))
 
 
 class RegurgitationGate(ScoreGate):
@@ -72,7 +72,7 @@ class RegurgitationGate(ScoreGate):
         if suite is not None and suite.recomputed:
             return None
         what = "has no answers that can be read again" if suite else "is no suite"
-        kept = ", ".join(known for known, each in params.suites.items() if each.recomputed)
+        kept = ", ".join(known for known, suite in params.suites.items() if suite.recomputed)
         return f"gates.{name}.suite: {self.suite!r} {what}|use one of {kept or 'kind rows'}, or null for the test rows"
 
     def check(self, case: Case) -> CheckResult:
@@ -85,7 +85,7 @@ class RegurgitationGate(ScoreGate):
         if not case.evidence.train:
             raise NoEvidence(f"no evidence: {_TRAIN} has no rows")
         every = self._answers(case)
-        answers = [each for each in every if len(contamination.words(each.text)) >= self.words]
+        answers = [answer for answer in every if len(contamination.words(answer.text)) >= self.words]
         if not answers:
             return Finding(
                 gate=case.name, kind=self.kind, status="inconclusive", metric=_METRIC, n=0,
@@ -93,17 +93,17 @@ class RegurgitationGate(ScoreGate):
                 "answered at length, in a suite of kind rows",
             )  # fmt: skip
         rows = case.evidence.train
-        found = contamination.first_repeated(
-            [each.text for each in answers], [each.known for each in answers],
+        repeated = contamination.first_repeated(
+            [answer.text for answer in answers], [answer.known for answer in answers],
             ((row.request, *row.further) for row in rows), self.words,
         )  # fmt: skip
-        hits = [float(number in found) for number in range(len(answers))]
-        mean, level = intervals.Mean.of(hits, [each.group for each in answers]), 1 - self.confidence
-        shown = ", ".join(f"{answers[i].name} as {rows[j].source}" for i, j in sorted(found.items())[:_SHOWN])
-        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-        said = (
-            f"{len(found)} of {len(hits)} answers of {self.words} words or more repeat as many words of a train row"
-            f"{f' ({shown}{more})' if found else ''}"
+        hits = [float(number in repeated) for number in range(len(answers))]
+        mean, level = intervals.Mean.of(hits, [answer.group for answer in answers]), 1 - self.confidence
+        shown = ", ".join(f"{answers[i].name} as {rows[j].source}" for i, j in sorted(repeated.items())[:_SHOWN])
+        more = f" and {len(repeated) - _SHOWN} more" if len(repeated) > _SHOWN else ""
+        summary = (
+            f"{len(repeated)} of {len(hits)} answers of {self.words} words or more repeat as many words of a train row"
+            f"{f' ({shown}{more})' if repeated else ''}"
         )
         p = mean.p_below(self.at_most)
 
@@ -111,7 +111,7 @@ class RegurgitationGate(ScoreGate):
             interval = intervals.interval_of(mean, 1 - corrected(level, p, p_holm), sided=1)
             bound = f"upper {percent(self.confidence)} bound {interval.high:.2%}"
             status: Status = "pass" if p_holm <= level else "fail" if mean.value > self.at_most else "inconclusive"
-            reason, needed = f"{said}; {bound}, at most {self.at_most:.2%} may", None
+            reason, needed = f"{summary}; {bound}, at most {self.at_most:.2%} may", None
             if status == "inconclusive":
                 mirrored = mean_planning.mirrored(mean)
                 needed = mean_planning.needed(mirrored, 1 - self.at_most, held_back(level, p, p_holm))
@@ -143,10 +143,10 @@ class RegurgitationGate(ScoreGate):
         base = sample.answers("base") if "base" in case.params.suites[self.suite].scores_of else [None] * len(ours)
         return [
             _Answer(
-                each.answer, (*(m.content for m in each.messages), *((other.answer,) if other else ())), each.sample,
-                str(group),
+                answer.answer, (*(m.content for m in answer.messages), *((other.answer,) if other else ())),
+                answer.sample, str(group),
             )
-            for each, other, group in zip(ours, base, sample.groups, strict=True)
+            for answer, other, group in zip(ours, base, sample.groups, strict=True)
         ]  # fmt: skip
 
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:

@@ -58,11 +58,11 @@ class RemembersGate(PairedGate):
             return against
         sample = case.sample.of(self.suite, self.metric)
         ours, theirs = (sample.scores(model, self.metric) for model in ("candidate", against.model))
-        found, level = MeanDifference.of(ours - theirs, sample.groups), 1 - self.confidence
-        if found.groups < LEAST_GROUPS:
+        difference, level = MeanDifference.of(ours - theirs, sample.groups), 1 - self.confidence
+        if difference.groups < LEAST_GROUPS:
             return Finding(
                 gate=case.name, kind=self.kind, status="inconclusive", metric=self.metric, against=against.model,
-                reason=f"{found.groups} groups of texts are too few for the test: it needs {LEAST_GROUPS}",
+                reason=f"{difference.groups} groups of texts are too few for the test: it needs {LEAST_GROUPS}",
             )  # fmt: skip
         knows = MeanDifference.of(theirs, sample.groups)
         chance = sample.chance(self.metric) if isinstance(sample, SuiteSample) else None
@@ -74,22 +74,25 @@ class RemembersGate(PairedGate):
                 f"language that {against.shown} knows",
             )  # fmt: skip
         worse = int((ours > theirs).sum())
-        means = f"{knows.mean:.3f} to {knows.mean + found.mean:.3f}, {worse} of {found.n} texts worse"
+        means = f"{knows.mean:.3f} to {knows.mean + difference.mean:.3f}, {worse} of {difference.n} texts worse"
 
         def decide(p_holm: float, beyond_holm: float | None) -> Finding:
             assert beyond_holm is not None  # the kind gives a p_worse
-            low, high = found.lower(corrected(level, beyond, beyond_holm)), found.upper(corrected(level, p, p_holm))
-            status, reason, needed = self._decided(against.shown, means, found, (low, high), p_holm, beyond_holm)
+            low, high = (
+                difference.lower(corrected(level, beyond, beyond_holm)),
+                difference.upper(corrected(level, p, p_holm)),
+            )
+            status, reason, needed = self._decided(against.shown, means, difference, (low, high), p_holm, beyond_holm)
             return Finding(
                 gate=case.name, kind=self.kind, status=status, reason=reason, metric=self.metric,
-                against=against.model, method=f"t test, skewness removed, {found.groups} groups",
-                value=figure(found.mean), low=figure(low), high=figure(high),
-                bound=self.allowance, p=small(p), p_holm=small(p_holm), n=found.n,
-                detectable=figure(found.detectable(level)),
-                rows_needed=needed and -(-needed * found.n // found.groups), groups_needed=needed,
+                against=against.model, method=f"t test, skewness removed, {difference.groups} groups",
+                value=figure(difference.mean), low=figure(low), high=figure(high),
+                bound=self.allowance, p=small(p), p_holm=small(p_holm), n=difference.n,
+                detectable=figure(difference.detectable(level)),
+                rows_needed=needed and -(-needed * difference.n // difference.groups), groups_needed=needed,
             )  # fmt: skip
 
-        p, beyond = found.p_at_least(self.allowance), found.p_at_most(self.allowance)
+        p, beyond = difference.p_at_least(self.allowance), difference.p_at_most(self.allowance)
         claim = (self.kind, self.suite, self.metric, self.allowance, self.confidence, against.which)
         return Test(p, beyond, decide, claim)
 
@@ -97,18 +100,18 @@ class RemembersGate(PairedGate):
         self, shown: str, means: str, found: "MeanDifference", bounds: tuple[float, float], p: float, beyond: float
     ) -> tuple[Status, str, int | None]:
         level = 1 - self.confidence
-        said = f"{self.metric} {found.mean:+.3f} against {shown} ({means}; "
+        summary = f"{self.metric} {found.mean:+.3f} against {shown} ({means}; "
         if p <= level:
             bound = f"upper {percent(self.confidence)} bound {bounds[1]:+.3f}, p {p:.2g}"
             like = "texts like these" if found.groups < found.n else "texts like these, each taken for independent"
-            return "pass", f"{said}{bound}): a loss of {self.allowance:g} is ruled out for {like}", None
+            return "pass", f"{summary}{bound}): a loss of {self.allowance:g} is ruled out for {like}", None
         if beyond <= level:
             bound = f"lower {percent(self.confidence)} bound {bounds[0]:+.3f}, p {beyond:.2g}"
-            return "fail", f"{said}{bound}): it forgot more than {self.allowance:g}", None
+            return "fail", f"{summary}{bound}): it forgot more than {self.allowance:g}", None
         needed = found.groups_needed(self.allowance, held_back(level, found.p_at_least(self.allowance), p))
         more = f"; about {needed} groups like these would if the true loss is as observed" if needed else ""
         bound = f"upper {percent(self.confidence)} bound {bounds[1]:+.3f}, p {p:.2g}"
-        return "inconclusive", f"{said}{bound}): a loss of {self.allowance:g} is not ruled out{more}", needed
+        return "inconclusive", f"{summary}{bound}): a loss of {self.allowance:g} is not ruled out{more}", needed
 
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
         """The loss that is ruled out, and the allowance that these texts clear."""

@@ -55,8 +55,9 @@ class _Seen(NamedTuple):
 
     def said(self, label: str) -> str:
         """A slice with its difference, its bounds and its rows."""
-        found, (low, high) = self.found[label], self.bounds(label)
-        return f"{label!r} {found.effect:+.3f} [{low:+.3f}, {high:+.3f}] on {found.n} rows against {self.against}"
+        comparison, (low, high) = self.found[label], self.bounds(label)
+        difference = f"{comparison.effect:+.3f} [{low:+.3f}, {high:+.3f}]"
+        return f"{label!r} {difference} on {comparison.n} rows against {self.against}"
 
 
 class _Decided(NamedTuple):
@@ -100,38 +101,39 @@ class SliceGate(PairedGate):
         ours, theirs = sample.scores("candidate", self.metric), sample.scores(against.model, self.metric)
         sizes = Counter(sample.slices)
         labels = np.array([s if sizes[s] >= self.min_rows else SMALL for s in sample.slices], dtype=object)
-        found: dict[str, Comparison] = {}
+        comparisons: dict[str, Comparison] = {}
         for label in sorted(set(labels)):
             rows = labels == label
             _, groups = np.unique(sample.groups[rows], return_inverse=True)
-            found[label] = compare(ours[rows], theirs[rows], groups, -self.margin, self.confidence)
-        if min(c.low for c in found.values()) <= 0 and (finding := compared.nothing_to_lose(case, self, against)):
+            comparisons[label] = compare(ours[rows], theirs[rows], groups, -self.margin, self.confidence)
+        if min(c.low for c in comparisons.values()) <= 0 and (finding := compared.nothing_to_lose(case, self, against)):
             return finding
-        of_slices = multiple.holm([c.p_worse for c in found.values()])
-        samples = [comparison.pairs for comparison in found.values()]
+        of_slices = multiple.holm([c.p_worse for c in comparisons.values()])
+        samples = [comparison.pairs for comparison in comparisons.values()]
         detectable = planning.detectable_loss(samples, 1 - self.confidence)
         worse = {
-            label: p for (label, c), p in zip(found.items(), of_slices, strict=True) if c.effect < -self.margin
+            label: p for (label, c), p in zip(comparisons.items(), of_slices, strict=True) if c.effect < -self.margin
         }  # fmt: skip
         worst = min(worse, key=lambda label: (worse[label], label), default=None)
-        p, p_worse = max(c.p for c in found.values()), 1.0 if worst is None else worse[worst]
-        alone = 1.0 if worst is None else found[worst].p_worse  # before the correction over the slices
+        p, p_worse = max(c.p for c in comparisons.values()), 1.0 if worst is None else worse[worst]
+        alone = 1.0 if worst is None else comparisons[worst].p_worse  # before the correction over the slices
         level = 1 - self.confidence
 
         def decide(p_holm: float, worse_holm: float | None) -> Finding:
             assert worse_holm is not None  # the kind gives a p_worse
             levels = corrected(level, p, p_holm), corrected(level, alone, worse_holm)
-            seen = _Seen(found, detectable, against.shown, levels)
-            said = self._decided(seen, worst, p_holm, worse_holm, held_back(level, p, p_holm))
-            about, rows, (low, high) = found[said.slice], labels == said.slice, seen.bounds(said.slice)
+            seen = _Seen(comparisons, detectable, against.shown, levels)
+            decided = self._decided(seen, worst, p_holm, worse_holm, held_back(level, p, p_holm))
+            about, rows, (low, high) = comparisons[decided.slice], labels == decided.slice, seen.bounds(decided.slice)
             return Finding(
-                gate=case.name, kind=self.kind, status=said.status, reason=f"{said.reason}{_together(self, sizes)}",
-                metric=self.metric, against=against.model, slice=said.slice, method=about.method,
+                gate=case.name, kind=self.kind, status=decided.status,
+                reason=f"{decided.reason}{_together(self, sizes)}",
+                metric=self.metric, against=against.model, slice=decided.slice, method=about.method,
                 value=figure(about.effect), low=figure(low), high=figure(high), bound=-self.margin,
                 p=small(p), p_holm=small(p_holm), detectable=None if detectable is None else figure(detectable),
                 n=about.n, gained=int((ours > theirs)[rows].sum()), lost=int((ours < theirs)[rows].sum()),
-                rows_needed=said.needed.rows if said.needed else None,
-                groups_needed=said.needed.groups if said.needed else None,
+                rows_needed=decided.needed.rows if decided.needed else None,
+                groups_needed=decided.needed.groups if decided.needed else None,
             )  # fmt: skip
 
         claim = (self.kind, self.suite, self.metric, self.margin, self.confidence, self.min_rows, against.which)
@@ -141,15 +143,15 @@ class SliceGate(PairedGate):
         """The status by the corrected p-values. ``at``: the level at which the rows that are needed are planned."""
         from checks.stats import planning
 
-        level, found = 1 - self.confidence, seen.found
+        level, comparisons = 1 - self.confidence, seen.found
         if worst is not None and p_worse <= level:
             return _Decided("fail", worst, f"{seen.said(worst)}: worse, by more than {self.margin:g}")
         if p <= level:
-            lowest = min(found, key=lambda label: found[label].effect)
-            reason = f"none of {len(found)} slices loses {self.margin:g}; lowest: {seen.said(lowest)}"
+            lowest = min(comparisons, key=lambda label: comparisons[label].effect)
+            reason = f"none of {len(comparisons)} slices loses {self.margin:g}; lowest: {seen.said(lowest)}"
             return _Decided("pass", lowest, reason)
-        open_one = max(found, key=lambda label: found[label].p)
-        samples = [comparison.pairs for comparison in found.values()]
+        open_one = max(comparisons, key=lambda label: comparisons[label].p)
+        samples = [comparison.pairs for comparison in comparisons.values()]
         if seen.detectable is None or seen.detectable > self.margin:
             needed = planning.needed_if_unchanged(samples, -self.margin, at)
             least = "no loss" if seen.detectable is None else f"a loss of {seen.detectable:.3f}"
@@ -168,8 +170,8 @@ class SliceGate(PairedGate):
 
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
         """The loss that is ruled out in each slice, and the margin that the rows of the lowest clear."""
-        where = f"in each slice (those under {self.min_rows} rows together), "
-        return self.explain_loss(where, place, finding, verdict)
+        in_slices = f"in each slice (those under {self.min_rows} rows together), "
+        return self.explain_loss(in_slices, place, finding, verdict)
 
 
 def _together(gate: SliceGate, sizes: Mapping[str, int]) -> str:

@@ -116,13 +116,13 @@ class ThresholdGate(ScoreGate):
             interval = intervals.interval_of(mean, 1 - corrected(level, p, p_holm), sided=1)
             side, limit = ("lower", interval.low) if upward else ("upper", interval.high)
             end = f"{side} {percent(self.confidence)} bound {limit:.3f}"
-            found = f"{self.metric} {interval.value:.3f}"
+            measured = f"{self.metric} {interval.value:.3f}"
             if not mean_planning.resolves(mean, self.resolution, self.confidence):
                 status = "inconclusive"
                 needed = mean_planning.needed_to_resolve(mean, self.resolution, self.confidence)
                 if distance > 0 and needed:
-                    told = mean_planning.needed(ours, least, level)
-                    needed = told and max(needed, told)
+                    for_test = mean_planning.needed(ours, least, level)
+                    needed = for_test and max(needed, for_test)
                 rows = f"{interval.n} rows"
                 if not mean.alone:
                     effective = f"{mean_planning.effective_rows(mean):.0f} independent ones"
@@ -130,13 +130,13 @@ class ThresholdGate(ScoreGate):
                 would = f"; about {needed} would" if needed else ""
                 reason = f"{rows} cannot resolve ±{self.resolution:g}{would}"
             elif p_holm <= level:
-                status, reason = "pass", f"{found}, {end}: {wanted}"
+                status, reason = "pass", f"{measured}, {end}: {wanted}"
             elif distance > 0:
                 status, needed = "inconclusive", mean_planning.needed(ours, least, held_back(level, p, p_holm))
                 more = f"; about {needed} would decide if the true mean is as observed" if needed else ""
-                reason = f"{found} is {wanted}, but its {end} is not (p {p_holm:.2g}){more}"
+                reason = f"{measured} is {wanted}, but its {end} is not (p {p_holm:.2g}){more}"
             else:
-                status, reason = "fail", f"{found} is not {wanted} ({end})"
+                status, reason = "fail", f"{measured} is not {wanted} ({end})"
             return Finding(
                 gate=case.name, kind=self.kind, status=status, reason=reason, metric=self.metric, bound=bound,
                 n=interval.n, value=figure(interval.value), low=figure(interval.low), high=figure(interval.high),

@@ -84,25 +84,25 @@ class AssistedGate(PairedGate, abc.ABC):
 
         sample = case.sample.of(self.suite)
         assert isinstance(sample, SuiteSample)  # the metric is a suite's
-        said = sample.compared(against.model)
-        labelled = said.drawn - len(said.missing)
+        compared = sample.compared(against.model)
+        labelled = compared.drawn - len(compared.missing)
         level = 1 - self.confidence
         least = LEAST_LABELS if self.better else max(LEAST_LABELS, rows_to_see(self.margin, level))
-        if said.missing or labelled < least:
-            return self._too_few(case.name, against, said, labelled, least)
-        found = Assisted.of(said.people, said.judge * bool(self.assisted_by), said.groups)
-        p, p_worse = found.p_above(self.limit), found.p_below(0.0)
+        if compared.missing or labelled < least:
+            return self._too_few(case.name, against, compared, labelled, least)
+        assisted = Assisted.of(compared.people, compared.judge * bool(self.assisted_by), compared.groups)
+        p, p_worse = assisted.p_above(self.limit), assisted.p_below(0.0)
 
         def decide(p_holm: float, worse_holm: float | None) -> Finding:
-            low = found.lower(corrected(level, p, p_holm))
-            high = found.upper(level if worse_holm is None else corrected(level, p_worse, worse_holm))
-            status, reason, needed = self._settled(against.shown, found, (low, high), p_holm, worse_holm)
+            low = assisted.lower(corrected(level, p, p_holm))
+            high = assisted.upper(level if worse_holm is None else corrected(level, p_worse, worse_holm))
+            status, reason, needed = self._settled(against.shown, assisted, (low, high), p_holm, worse_holm)
             return Finding(
                 gate=case.name, kind=self.kind, status=status, reason=reason, metric=self.metric,
                 against=against.model, method=f"{'PPI++, ' if self.assisted_by else ''}t test, skewness removed",
-                value=figure(found.effect), low=figure(low), high=figure(high), bound=self.limit, p=small(p),
-                p_holm=small(p_holm), n=labelled, detectable=figure(found.detectable(level)),
-                gained=int((said.people > 0).sum()), lost=int((said.people < 0).sum()), rows_needed=needed,
+                value=figure(assisted.effect), low=figure(low), high=figure(high), bound=self.limit, p=small(p),
+                p_holm=small(p_holm), n=labelled, detectable=figure(assisted.detectable(level)),
+                gained=int((compared.people > 0).sum()), lost=int((compared.people < 0).sum()), rows_needed=needed,
             )  # fmt: skip
 
         claim = (self.kind, self.suite, self.metric, self.limit, self.confidence, self.assisted_by, against.which)
@@ -123,19 +123,19 @@ class AssistedGate(PairedGate, abc.ABC):
     ) -> tuple[Status, str, int | None]:
         level, (low, high) = 1 - self.confidence, bounds
         helped = f", the judge's weight is {found.weight:.2f}" if self.assisted_by else ""
-        said = (
+        summary = (
             f"people prefer it to {shown} by {found.effect:+.3f} ({found.n} labels{helped}; lower "
             f"{percent(self.confidence)} bound {low:+.3f}, p {p:.2g})"
         )
         if p <= level:
-            return "pass", f"{said}: {'better' if self.better else f'not worse by {self.margin:g}'}", None
+            return "pass", f"{summary}: {'better' if self.better else f'not worse by {self.margin:g}'}", None
         if self.better and found.effect <= self.limit:
-            return "fail", f"{said}: not better", None
+            return "fail", f"{summary}: not better", None
         if worse is not None and worse <= level and found.effect < self.limit:
-            return "fail", f"{said}; upper bound {high:+.3f}: worse, by more than {self.margin:g}", None
+            return "fail", f"{summary}; upper bound {high:+.3f}: worse, by more than {self.margin:g}", None
         needed = found.rows_needed(self.limit, held_back(level, found.p_above(self.limit), p))
         more = f"; about {needed} labels would if the true difference is as observed" if needed else ""
-        return "inconclusive", f"{said}: too little to tell{more}", needed
+        return "inconclusive", f"{summary}: too little to tell{more}", needed
 
     def explain_people(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
         """What people were asked, and what their labels clear."""

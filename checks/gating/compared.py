@@ -119,11 +119,11 @@ class PairedGate(ScoreGate, abc.ABC):
 
 def settled(case: Case, gate: PairedGate) -> Finding | Compared:
     """The model to compare with; or the finding if there is none, or if the margin is below the noise."""
-    found = reference(case.name, gate, case.evidence)
-    if isinstance(found, Compared) and gate.margin > 0:
+    other = reference(case.name, gate, case.evidence)
+    if isinstance(other, Compared) and gate.margin > 0:
         noisy = _noise(case.name, gate, case.evidence) if gate.suite is None else _declared_noise(case, gate)
-        return noisy or found
-    return found
+        return noisy or other
+    return other
 
 
 def reference(name: str, gate: PairedGate, evidence: Evidence) -> Finding | Compared:

@@ -194,11 +194,11 @@ class ScoreGate(GateKind, abc.ABC):
 
     @model_serializer(mode="wrap")
     def _without_no_suite(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        said: dict[str, Any] = plain(self)
+        fields: dict[str, Any] = plain(self)
         for name in ("suite", "assisted_by"):
-            if said.get(name) is None:
-                said.pop(name, None)
-        return said
+            if fields.get(name) is None:
+                fields.pop(name, None)
+        return fields
 
     @property
     def asked_of(self) -> str:

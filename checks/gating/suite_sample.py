@@ -76,12 +76,14 @@ class SuiteSample:
             samples = {row.id: (row.group, row.slice) for row in about.rows}
         codes: dict[str, int] = {}
         self.groups = np.array([codes.setdefault(group, len(codes)) for group, _ in samples.values()], dtype=np.intp)
-        self.slices = tuple(each for _, each in samples.values())
+        self.slices = tuple(label for _, label in samples.values())
         self._suite, self._measured_chance = suite, result.chance
-        self._references = tuple(references[each] for each in samples if references)
+        self._references = tuple(references[sample] for sample in samples if references)
         self._name, self._scales, self._samples = name, suite.scales, tuple(samples)
         self._values: dict[tuple[str, str, str], float] = {
-            (role, line.metric, line.sample): line.value for role, found in lines.items() for line in found
+            (role, line.metric, line.sample): line.value
+            for role, lines_of_role in lines.items()
+            for line in lines_of_role
         }
         self._lines: dict[str, list[SuiteLine]] = dict(lines.items())
         self._evidence, self._draw = evidence, suite.draw
@@ -95,8 +97,8 @@ class SuiteSample:
             for role, texts in self._about.answers.items()
             if role in ("candidate", model)
         }
-        said = self._evidence.judgements.get(self._name, ())
-        return comparisons.of(self._about.rows, shas["candidate"], shas[model], said, self._draw)
+        judged = self._evidence.judgements.get(self._name, ())
+        return comparisons.of(self._about.rows, shas["candidate"], shas[model], judged, self._draw)
 
     def scores(self, model: str, metric: str) -> NDArray[np.float64]:
         """Scores of ``model`` by ``metric``. Raises NoEvidence where there are none."""
@@ -109,7 +111,7 @@ class SuiteSample:
     def answers(self, model: str) -> list[SuiteAnswer]:
         """What ``model`` answered, in the order of the samples. Raises NoEvidence where no answers were kept."""
         digest_of = {line.sample: line.model for line in self._lines.get(model, ())}
-        given = {(each.model, each.sample): each for each in self._evidence.given.get(self._name, ())}
+        given = {(answer.model, answer.sample): answer for answer in self._evidence.given.get(self._name, ())}
         try:
             return [given[digest_of[sample], sample] for sample in self._samples]
         except KeyError as error:
@@ -126,17 +128,17 @@ def _about(suite: RatingSuite, asked: Mapping[str, SuiteKind], evidence: Evidenc
     if suite.suite is None:
         answers = {role: answered.texts(evidence.answers[role]) for role in result.models if role in evidence.answers}
         return AnsweredRows(evidence.test, answers)
-    other, its = checked(suite.suite, asked, evidence)
+    other, checked_lines = checked(suite.suite, asked, evidence)
     SuiteSample(suite.suite, asked, evidence, next(iter(other.scales)))
-    models = {role: its.models[role] for role in result.models if role in its.models}
+    models = {role: checked_lines.models[role] for role in result.models if role in checked_lines.models}
     return answered.suite_answers(other, evidence.given[suite.suite], evidence.suites[suite.suite], models)
 
 
 def _hold_judgements(name: str, evidence: Evidence, about: AnsweredRows) -> None:
     """Hold judgements to the answers that are here, word for word."""
     rows = {row.id for row in about.rows}
-    said = [each for each in evidence.judgements.get(name, ()) if each.sample in rows]
-    if wrong := judgements.problem(said, about.answers):
+    judged = [judgement for judgement in evidence.judgements.get(name, ()) if judgement.sample in rows]
+    if wrong := judgements.problem(judged, about.answers):
         raise NoEvidence(f"{layout.JUDGEMENTS}/{name}.jsonl:{wrong}; {_FIX}")
 
 
@@ -145,10 +147,10 @@ def _hold_unseen(name: str, evidence: Evidence) -> None:
     if missing := gap(evidence, (layout.SPLITS / "train.jsonl",)):
         raise NoEvidence(missing)
     asked = {
-        _plain(request(each.reading.question if each.reading else each.messages)): each.sample
-        for each in evidence.given.get(name, ())
+        _plain(request(answer.reading.question if answer.reading else answer.messages)): answer.sample
+        for answer in evidence.given.get(name, ())
     }
-    seen = {sample: row for row in evidence.train for each in row.requests if (sample := asked.get(_plain(each)))}
+    seen = {sample: row for row in evidence.train for request in row.requests if (sample := asked.get(_plain(request)))}
     if seen:
         sample, row = next(iter(seen.items()))
         raise NoEvidence(

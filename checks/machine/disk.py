@@ -88,7 +88,7 @@ def _existing(place: Path) -> Path:
 def _free(place: Path) -> int | None:
     """Bytes that this user can still write; 0 if no more files can be created; None if unknown."""
     try:
-        found = os.statvfs(place)
+        status = os.statvfs(place)
     except OSError:
         return None
-    return 0 if found.f_files and not found.f_favail else found.f_bavail * found.f_frsize
+    return 0 if status.f_files and not status.f_favail else status.f_bavail * status.f_frsize

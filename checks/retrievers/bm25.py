@@ -38,16 +38,16 @@ class Words(Section):
         import numpy as np
 
         texts, asked = (
-            bm25s.tokenize(list(each), stopwords=self.stopwords, return_ids=False, show_progress=False)
-            for each in (passages, questions)
+            bm25s.tokenize(list(side), stopwords=self.stopwords, return_ids=False, show_progress=False)
+            for side in (passages, questions)
         )
         if not any(texts):
             raise ValueError("has no words")
         index = bm25s.BM25(k1=self.k1, b=self.b, method="lucene", dtype="float64")
         index.index(texts, show_progress=False)
         for words in asked:
-            found = np.round(index.get_scores(words), DECIMALS) if words else np.zeros(len(passages))
-            yield np.where(found > 0, found, -np.inf)
+            scored = np.round(index.get_scores(words), DECIMALS) if words else np.zeros(len(passages))
+            yield np.where(scored > 0, scored, -np.inf)
 
 
 class Bm25(Words, RetrieverKind):
@@ -57,5 +57,5 @@ class Bm25(Words, RetrieverKind):
 
     def ranked(self, search: Search, most: int) -> Iterator[list[int]]:
         """By words alone."""
-        found = self.scores([*search.passages.values()], [*search.questions.values()])
-        return (best(scores, most) for scores in found)
+        scored = self.scores([*search.passages.values()], [*search.questions.values()])
+        return (best(scores, most) for scores in scored)

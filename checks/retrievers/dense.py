@@ -46,8 +46,8 @@ class Vectors(Section):
 
         texts = [(self.passage_prefix or "") + text for text in passages]
         texts += [(self.question_prefix or "") + text for text in questions]
-        found = embed(texts, self.pooling, self.max_tokens)
-        known, asked = found[: len(passages)], found[len(passages) :].astype(np.float64)
+        vectors = embed(texts, self.pooling, self.max_tokens)
+        known, asked = vectors[: len(passages)], vectors[len(passages) :].astype(np.float64)
         step = max(1, _COSINES // len(known))
         for first in range(0, len(asked), step):
             some = asked[first : first + step]
@@ -70,5 +70,5 @@ class Dense(Vectors, RetrieverKind):
 
     def ranked(self, search: Search, most: int) -> Iterator[list[int]]:
         """By vectors alone."""
-        found = self.scores([*search.passages.values()], [*search.questions.values()], search.embed)
-        return (best(scores, most) for scores in found)
+        scored = self.scores([*search.passages.values()], [*search.questions.values()], search.embed)
+        return (best(scores, most) for scores in scored)

@@ -34,9 +34,9 @@ class Hybrid(RetrieverKind):
         passages, questions = [*search.passages.values()], [*search.questions.values()]
         shares = 1 / (self.rank_constant + np.arange(1, len(passages) + 1))
         both = self.bm25.scores(passages, questions), self.dense.scores(passages, questions, search.embed)
-        for found in zip(*both, strict=True):
+        for rankings in zip(*both, strict=True):
             total = np.zeros(len(passages))
-            for scores in found:
+            for scores in rankings:
                 places = np.argsort(-scores, kind="stable")[: int(np.isfinite(scores).sum())]
                 total[places] += shares[: len(places)]
             yield best(total, most)

@@ -50,27 +50,27 @@ class RecordedSearch(RetrieverKind):
 
     def ranked(self, search: Search, most: int) -> Iterator[list[int]]:
         """As recorded. Raises EvidenceRefused for a record of other questions or passages, or of too few."""
-        where, path = f"{search.where}.log", search.files["log"]
+        key, path = f"{search.where}.log", search.files["log"]
         try:
             lines = files.read_jsonl(path, Ranking)
         except EvidenceRefused as refused:
-            raise EvidenceRefused(f"{where}: {refused.what.removeprefix(f'{path}:').strip()}", _AGAIN) from refused
-        found = dict[str, tuple[str, ...]]()
+            raise EvidenceRefused(f"{key}: {refused.what.removeprefix(f'{path}:').strip()}", _AGAIN) from refused
+        ranking = dict[str, tuple[str, ...]]()
         for number, line in enumerate(lines, 1):
-            if wrong := _problem(line, search, found):
+            if wrong := _problem(line, search, ranking):
                 what, fix = wrong
-                raise EvidenceRefused(f"{where}: {number}: {what}", fix)
-            found[line.id] = line.passages
-        if missing := [name for name in search.questions if name not in found]:
-            raise EvidenceRefused(f"{where}: has no line for row {missing[0][:80]!r}", _AGAIN)
-        longest = max(map(len, found.values()), default=0)
+                raise EvidenceRefused(f"{key}: {number}: {what}", fix)
+            ranking[line.id] = line.passages
+        if missing := [name for name in search.questions if name not in ranking]:
+            raise EvidenceRefused(f"{key}: has no line for row {missing[0][:80]!r}", _AGAIN)
+        longest = max(map(len, ranking.values()), default=0)
         if longest < min(most, len(search.passages)):
             raise EvidenceRefused(
-                f"{where}: no question has more than {longest} passages, and {most} are asked for",
+                f"{key}: no question has more than {longest} passages, and {most} are asked for",
                 "record more for each question, or lower top_k or reranker.candidates",
             )
         places = {name: place for place, name in enumerate(search.passages)}
-        return ([places[name] for name in found[row][:most]] for row in search.questions)
+        return ([places[name] for name in ranking[row][:most]] for row in search.questions)
 
 
 def _problem(line: Ranking, search: Search, before: Mapping[str, object]) -> tuple[str, str] | None:

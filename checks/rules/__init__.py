@@ -31,5 +31,5 @@ def of(numbers: Numbers) -> dict[str, Rule]:
 def dropped(counts: Iterable[RuleCount]) -> str:
     """How many rows went, by which rules, the largest first: ``3 dropped: drop-duplicates 2, drop-long-prompt 1``."""
     by = sorted((c for c in counts if c.kind == "drop" and c.rows), key=lambda count: -count.rows)
-    each = ", ".join(f"{count.rule} {count.rows:,}" for count in by)
-    return f"{sum(count.rows for count in by):,} dropped{': ' if by else ''}{each}"
+    rules = ", ".join(f"{count.rule} {count.rows:,}" for count in by)
+    return f"{sum(count.rows for count in by):,} dropped{': ' if by else ''}{rules}"

@@ -22,5 +22,5 @@ class MaskPersonalData(Rule):
         return replace(
             draft.turns_rewritten(**dict.fromkeys(("system", "user", "assistant", "tool", "call"), wanted.mask)),
             extra={key: each_string(value, wanted.mask) for key, value in draft.extra.items()},
-            tools=tuple({key: each_string(each, wanted.mask) for key, each in tool.items()} for tool in draft.tools),
+            tools=tuple({key: each_string(value, wanted.mask) for key, value in tool.items()} for tool in draft.tools),
         )

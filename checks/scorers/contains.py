@@ -30,7 +30,7 @@ class Contains(ScorerKind):
         """
         text = _plain(prediction)
         wanted = [reference] if self.separator is None else reference.split(self.separator)
-        return float(any(_occurs(_plain(each), text) for each in wanted))
+        return float(any(_occurs(_plain(fragment), text) for fragment in wanted))
 
 
 def _plain(text: str) -> str:

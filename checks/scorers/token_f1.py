@@ -22,11 +22,11 @@ class TokenF1(ScorerKind):
 
         Lower case, no ASCII punctuation, no English article; two texts without a word agree.
         """
-        found, wanted = _words(prediction), _words(reference)
-        if not found or not wanted:
-            return float(found == wanted)
-        shared = (found & wanted).total()
-        return 2 * shared / (found.total() + wanted.total())
+        predicted, wanted = _words(prediction), _words(reference)
+        if not predicted or not wanted:
+            return float(predicted == wanted)
+        shared = (predicted & wanted).total()
+        return 2 * shared / (predicted.total() + wanted.total())
 
 
 def _words(text: str) -> Counter[str]:

@@ -31,10 +31,10 @@ class ToolCall(ScorerKind):
         """1 for equal calls, as ``checks.tool_calls`` reads and compares them, in any order; else 0."""
         loose = self.texts == "loose"
         try:
-            said, wanted = (
+            predicted, wanted = (
                 Counter(tool_calls.comparable(call, loose) for call in tool_calls.read(text))
                 for text in (prediction, reference)
             )
         except (tool_calls.MalformedCall, RecursionError):
             return 0.0
-        return float(said == wanted)
+        return float(predicted == wanted)

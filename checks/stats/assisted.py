@@ -69,9 +69,9 @@ class Assisted:
         weight, more = 0.0, further * (labelled.typical / n) ** 2
         if rest and spread > 0:
             weight = min(max((labelled.covariance() - more) / (spread * (1 / n + 1 / rest)), 0.0), 1.0)
-        found = cls._with(weight, labelled, others, more)
-        worth = found.error <= _WORTH * math.sqrt(found.alone) or not further
-        return found if worth else cls._with(0.0, labelled, others, more)
+        estimate = cls._with(weight, labelled, others, more)
+        worth = estimate.error <= _WORTH * math.sqrt(estimate.alone) or not further
+        return estimate if worth else cls._with(0.0, labelled, others, more)
 
     @classmethod
     def _with(cls, weight: float, labelled: "_Part", others: "_Part", more: float) -> Self:

@@ -114,7 +114,7 @@ class Separation(NamedTuple):
 
     def beside(self, earlier: Sequence["Separation"]) -> Self:
         """The same, held against ``earlier`` windows: the larger of both p-values."""
-        ordinary = Ordinary.of([each.statistic for each in earlier])
+        ordinary = Ordinary.of([window.statistic for window in earlier])
         return self._replace(p=max(self.p, ordinary.p(self.statistic)), ordinary=ordinary)
 
     def _quantiles(self, level: float) -> float:
@@ -157,7 +157,7 @@ class Shift(NamedTuple):
 
     def beside(self, earlier: Sequence["Shift"]) -> Self:
         """The same, held against ``earlier`` windows: the larger of both p-values."""
-        ordinary = Ordinary.of([each.statistic for each in earlier])
+        ordinary = Ordinary.of([window.statistic for window in earlier])
         return self._replace(p=max(self.p, ordinary.p(self.statistic)), ordinary=ordinary)
 
     def _noncentral(self, level: float) -> float:
@@ -219,21 +219,21 @@ def texts(window: Sequence[Text], reference: Sequence[Text], confidence: float) 
         todo = "pip install -c constraints.txt -e '.[watch]'"
         raise MachineRefused("scikit-learn is not installed, and a test of texts needs it", todo) from error
     sides = [_sampled(side) for side in (window, reference)]
-    ours, theirs = ([each for each in side if _half(each.cluster) == 0] for side in sides)
-    once = all(len({each.text for each in side}) == len(side) for side in sides)
-    known = {each.text for each in (*ours, *theirs)} if once else set[str]()
-    held = [[each for each in side if _half(each.cluster) == 1 and each.text not in known] for side in sides]
-    if min(map(len, (ours, theirs, *held))) < LEAST // 2:
+    ours, theirs = ([text for text in side if _half(text.cluster) == 0] for side in sides)
+    once = all(len({text.text for text in side}) == len(side) for side in sides)
+    known = {text.text for text in (*ours, *theirs)} if once else set[str]()
+    held_out = [[text for text in side if _half(text.cluster) == 1 and text.text not in known] for side in sides]
+    if min(map(len, (ours, theirs, *held_out))) < LEAST // 2:
         return None
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2, max_features=200_000)
     try:
-        learned = vectorizer.fit_transform([each.text[:MOST] for each in (*ours, *theirs)])
+        learned = vectorizer.fit_transform([text.text[:MOST] for text in (*ours, *theirs)])
     except ValueError:  # no word is in two texts
         return None
     model = LogisticRegression(class_weight="balanced", max_iter=200)
     model.fit(learned, [1] * len(ours) + [0] * len(theirs))
-    scores = [model.decision_function(vectorizer.transform([each.text[:MOST] for each in side])) for side in held]
-    clusters = [[each.cluster for each in side] for side in held]
+    scores = [model.decision_function(vectorizer.transform([text.text[:MOST] for text in side])) for side in held_out]
+    clusters = [[text.cluster for text in side] for side in held_out]
     seen = np.asarray((learned[: len(ours)] > 0).sum(axis=0)).ravel()
     weights, names = np.where(seen >= _SEEN, model.coef_[0], 0.0), vectorizer.get_feature_names_out()
     typical = tuple(str(names[i]) for i in np.argsort(-weights, kind="stable")[:_TERMS] if weights[i] > 0)
@@ -249,7 +249,7 @@ def labels(window: Sequence[Text], reference: Sequence[Text], confidence: float)
     n, m = len(window), len(reference)
     if not n or not m:
         return None
-    counts = [Counter(each.text for each in side) for side in (window, reference)]
+    counts = [Counter(text.text for text in side) for side in (window, reference)]
     ours, theirs = _pooled(counts[0], counts[1], _EXPECTED * (n + m) / min(n, m))
     names = sorted(ours | theirs)
     if len(names) < 2:
@@ -260,7 +260,7 @@ def labels(window: Sequence[Text], reference: Sequence[Text], confidence: float)
     both = (n * shares[0] + m * shares[1]) / (n + m)
     spreads, sizes = zip(
         *(
-            _spread([place.get(each.text, rare) for each in side], [each.cluster for each in side], len(names))
+            _spread([place.get(text.text, rare) for text in side], [text.cluster for text in side], len(names))
             for side in (window, reference)
         ),
         strict=True,

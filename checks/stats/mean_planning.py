@@ -126,11 +126,11 @@ def _critical(rows: NDArray[np.int64], bound: float, level: float) -> NDArray[np
     """The fewest right rows that clear ``bound``, for each number of rows; rows + 1 where none do."""
     from scipy.special import bdtrc, bdtrik
 
-    found = np.asarray(np.nan_to_num(np.ceil(bdtrik(1 - level, rows, bound)), nan=0.0), np.int64)
-    found = np.clip(found - 1, 0, rows)
+    critical = np.asarray(np.nan_to_num(np.ceil(bdtrik(1 - level, rows, bound)), nan=0.0), np.int64)
+    critical = np.clip(critical - 1, 0, rows)
     for _ in range(4):  # the real-valued inverse may be off by one or two
-        found = np.where((found <= rows) & (bdtrc(found - 1, rows, bound) > level), found + 1, found)
-    return found
+        critical = np.where((critical <= rows) & (bdtrc(critical - 1, rows, bound) > level), critical + 1, critical)
+    return critical
 
 
 def _rows(true: float, bound: float, level: float) -> int | None:

@@ -101,12 +101,12 @@ def _root(falls_short: Callable[[float], float], low: float, high: float) -> flo
 
 def _power(samples: Sequence[Pairs], margins: Sequence[float], level: float) -> float:
     """The probability that every sample refutes its margin, when the samples are what is expected."""
-    found = 1.0
+    power = 1.0
     for pairs, margin in zip(samples, margins, strict=True):
-        found *= NormalDist().cdf(_spare(pairs, margin, level))
-        if not found:
+        power *= NormalDist().cdf(_spare(pairs, margin, level))
+        if not power:
             break
-    return found
+    return power
 
 
 def _spare(pairs: Pairs, margin: float, level: float) -> float:
@@ -185,11 +185,11 @@ def _gaining(pairs: Pairs, gain: float) -> Pairs:
     same = _unchanged(pairs)
     wins = same.wins + gain * same.rows
     losses = min(same.losses, max(0.0, same.rows - wins))
-    found = _of(same, min(wins, same.rows), losses)
+    gaining = _of(same, min(wins, same.rows), losses)
     if pairs.exact:
-        return found
+        return gaining
     moved = min(gain * same.rows / pairs.typical, pairs.groups * (1 - 1e-9))
-    return replace(found, unseen=pairs.unseen.having_gained(2 * pairs.typical, moved))
+    return replace(gaining, unseen=pairs.unseen.having_gained(2 * pairs.typical, moved))
 
 
 def _times(pairs: Pairs, times: float) -> Pairs:

@@ -66,8 +66,8 @@ class Exposure(AskedSuite, SizedSuite):
 
     def scored(self, material: Material) -> Made:
         """Rank every planted answer by each model."""
-        found = self._canaries(material.name, material.files["file"])
-        asked = [Answered(canary.messages, canary.answers(self.candidates)) for canary in found]
+        planted = self._canaries(material.name, material.files["file"])
+        asked = [Answered(canary.messages, canary.answers(self.candidates)) for canary in planted]
         return Made(
             {
                 role: [
@@ -77,7 +77,7 @@ class Exposure(AskedSuite, SizedSuite):
                         slice=f"planted {canary.family.repeats} times",
                         value=round(canaries.exposure(canaries.rank(chat.answers, sums), self.answers), 6),
                     )
-                    for canary, chat, sums in zip(found, asked, self._sums(material, role, asked), strict=True)
+                    for canary, chat, sums in zip(planted, asked, self._sums(material, role, asked), strict=True)
                 ]
                 for role in self.models if role in material.models
             }
@@ -85,20 +85,20 @@ class Exposure(AskedSuite, SizedSuite):
 
     def _sums(self, material: Material, role: Role, asked: list[Answered]) -> list[list[float]]:
         """Minus the log-likelihood of each answer."""
-        found = material.answer_nats(role, asked, self.precision)
-        return [[math.fsum(tokens) for tokens in of_chat] for of_chat in found]
+        nats = material.answer_nats(role, asked, self.precision)
+        return [[math.fsum(tokens) for tokens in of_chat] for of_chat in nats]
 
     def _canaries(self, name: str, path: Path) -> list[Canary]:
-        where = f"{layout.PARAMS}: suites.{name}"
+        key = f"{layout.PARAMS}: suites.{name}"
         try:
-            found = canaries.read(path)
+            planted = canaries.read(path)
         except EvidenceRefused as refused:
             raise EvidenceRefused(
-                f"{where}.file: {refused.what.removeprefix(f'{path}:').strip()}", refused.todo
+                f"{key}.file: {refused.what.removeprefix(f'{path}:').strip()}", refused.todo
             ) from None
-        if small := [each.family for each in found if each.family.secrets <= self.candidates]:
+        if small := [canary.family for canary in planted if canary.family.secrets <= self.candidates]:
             raise EvidenceRefused(
-                f"{where}.candidates: {self.candidates}, and {small[0].id!r} has {small[0].secrets} secrets in all",
+                f"{key}.candidates: {self.candidates}, and {small[0].id!r} has {small[0].secrets} secrets in all",
                 "lower it, or lengthen these secrets",
             )
-        return found
+        return planted

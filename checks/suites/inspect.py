@@ -35,10 +35,10 @@ class Inspect(LogSuite):
     def convert(self, log: Path) -> Iterator[Scored]:
         """Only of a run that succeeded, with every sample of its data set scored once."""
         try:
-            found = json.loads(log.read_bytes())
-            spec, samples = found["eval"], found["samples"]
+            document = json.loads(log.read_bytes())
+            spec, samples = document["eval"], document["samples"]
             status, chosen, model = (
-                found["status"],
+                document["status"],
                 spec["dataset"]["sample_ids"],
                 (spec.get("metadata") or {}).get(MODEL),
             )
@@ -47,8 +47,10 @@ class Inspect(LogSuite):
             raise ValueError(f"no log of Inspect in JSON with samples ({type(error).__name__}: {error})") from error
         if model is None:
             raise ValueError(f"names no model: run `inspect eval` with --metadata {MODEL}=sha256:…")
-        if status != "success" or found.get("invalidated"):
-            raise ValueError(f"the run ended with {status!r}{', and is invalidated' * bool(found.get('invalidated'))}")
+        if status != "success" or document.get("invalidated"):
+            raise ValueError(
+                f"the run ended with {status!r}{', and is invalidated' * bool(document.get('invalidated'))}"
+            )
         here = {name for name, _, _ in scored}
         if missing := [name for name in chosen or () if name not in here]:
             raise ValueError(f"sample {missing[0]!r} of the data set is not in it")
@@ -62,7 +64,7 @@ class Inspect(LogSuite):
     def _of(self, sample: dict[str, Any], model: str, scores: dict[str, Any]) -> Iterator[Scored]:
         name = str(sample["id"])
         asked = [sample.get("input"), sample.get("choices"), sample.get("target")]
-        for metric in (each for each in scores if each in self.metrics):
+        for metric in (name for name in scores if name in self.metrics):
             yield Scored(
                 sample=name, sample_sha=digest.of_json(_plain(asked)), model=model, metric=metric,
                 value=_value(name, metric, scores[metric]["value"]),
@@ -74,8 +76,8 @@ class Inspect(LogSuite):
 def _plain(asked: Any) -> Any:
     """What was asked, without the identifiers that Inspect gives messages, which differ from run to run."""
     if isinstance(asked, list):
-        return [_plain(each) for each in asked]
-    return {key: _plain(each) for key, each in asked.items() if key != "id"} if isinstance(asked, dict) else asked
+        return [_plain(item) for item in asked]
+    return {key: _plain(item) for key, item in asked.items() if key != "id"} if isinstance(asked, dict) else asked
 
 
 def _value(sample: str, metric: str, value: Any) -> float:

@@ -65,21 +65,25 @@ class Judged(RatingSuite, ScaledSuite):
         """Ask the judge, and hold what it says to the answers."""
         ((metric, scale),) = self.metrics.items()
         answers = {role: material.answers[role] for role in self.models if role in material.answers}
-        said = tuple(self.judge.judge(_asked(AnsweredRows(material.rows, answers)), scale, material))
-        where = f"{layout.PARAMS}: suites.{material.name}.judge"
-        if wrong := judgements.problem(said, answers):
-            raise EvidenceRefused(f"{where}: judgement {wrong}", "let it judge these answers")
-        values = {(each.sample, each.answer_sha): each.value for each in said if each.value is not None}
+        judged = tuple(self.judge.judge(_asked(AnsweredRows(material.rows, answers)), scale, material))
+        key = f"{layout.PARAMS}: suites.{material.name}.judge"
+        if wrong := judgements.problem(judged, answers):
+            raise EvidenceRefused(f"{key}: judgement {wrong}", "let it judge these answers")
+        values = {
+            (judgement.sample, judgement.answer_sha): judgement.value
+            for judgement in judged
+            if judgement.value is not None
+        }
         scored, unparsed = dict[Role, list[Scored]](), dict[Role, int]()
-        for role, found in answers.items():
+        for role, answer_of in answers.items():
             worst = scale.low if role == "candidate" else scale.high
-            known = [values.get((row.id, judgements.answer_sha(found[row.id]))) for row in material.rows]
+            known = [values.get((row.id, judgements.answer_sha(answer_of[row.id]))) for row in material.rows]
             unparsed[role] = known.count(None)
-            if unparsed[role] > self.max_unparsed * len(found):
+            if unparsed[role] > self.max_unparsed * len(answer_of):
                 raise EvidenceRefused(
-                    f"{where}: {unparsed[role]} of {len(found)} answers of {role} have no value, at most "
+                    f"{key}: {unparsed[role]} of {len(answer_of)} answers of {role} have no value, at most "
                     f"{self.max_unparsed:.1%} may",
-                    f"see what it said in {layout.JUDGED}, or judge the rest",
+                    f"see what it judged in {layout.JUDGED}, or judge the rest",
                 )
             scored[role] = [
                 Scored(
@@ -89,14 +93,14 @@ class Judged(RatingSuite, ScaledSuite):
                 )
                 for row, value in zip(material.rows, known, strict=True)
             ]  # fmt: skip
-        return Made(scored, said, unparsed)
+        return Made(scored, judged, unparsed)
 
 
 def _asked(about: AnsweredRows) -> list[Asked]:
     """Each answer once, whichever models gave it."""
-    found = dict[tuple[str, str], Asked]()
+    questions = dict[tuple[str, str], Asked]()
     for given in about.answers.values():
         for row in about.rows:
             sha = judgements.answer_sha(given[row.id])
-            found.setdefault((row.id, sha), Asked(row, given[row.id], sha))
-    return list(found.values())
+            questions.setdefault((row.id, sha), Asked(row, given[row.id], sha))
+    return list(questions.values())

@@ -70,19 +70,19 @@ class LmEval(ScaledSuite, AskedSuite, SizedSuite):
             if model not in known:
                 with material.weights(role) as folder, tempfile.TemporaryDirectory() as out:
                     _run(self, material, python, folder.resolve(), Path(out))
-                    known[model] = [each for name in self.names for each in self._of_task(material, name, out, model)]
+                    known[model] = [line for name in self.names for line in self._of_task(material, name, out, model)]
         return Made({role: known[material.models[role]] for role in self.models if role in material.models})
 
     def _of_task(self, material: Material, name: str, out: str, model: str) -> Iterator[Scored]:
-        where = f"{layout.PARAMS}: suites.{material.name}.names: {name}"
-        found = sorted(Path(out).rglob(f"samples_{name}_*.jsonl"))
-        if len(found) != 1:
-            raise EvidenceRefused(f"{where}: lm-eval logged no samples of it", "name tasks, and no groups of tasks")
+        key = f"{layout.PARAMS}: suites.{material.name}.names: {name}"
+        logs = sorted(Path(out).rglob(f"samples_{name}_*.jsonl"))
+        if len(logs) != 1:
+            raise EvidenceRefused(f"{key}: lm-eval logged no samples of it", "name tasks, and no groups of tasks")
         try:
-            yield from self.convert(found[0], name, model)
+            yield from self.convert(logs[0], name, model)
         except (ValueError, KeyError, TypeError) as error:
             what = files.first(error) if isinstance(error, ValidationError) else f"{type(error).__name__}: {error}"
-            raise EvidenceRefused(f"{where}: {redact(what)}", "see docs/how-to/suites.md, lm-eval") from error
+            raise EvidenceRefused(f"{key}: {redact(what)}", "see docs/how-to/suites.md, lm-eval") from error
 
     def convert(self, log: Path, task: str, model: str) -> Iterator[Scored]:
         """The scores in a log of samples. Raises ValueError, KeyError or TypeError where it is no such log."""
@@ -112,14 +112,14 @@ def _sha(sample: Mapping[str, Any]) -> str:
 def _python(suite: LmEval, material: Material) -> str:
     """The Python of the harness's environment. Raises MachineRefused unless it has the version of params.yaml."""
     python = os.environ.get(PYTHON) or str(material.root.resolve() / ENVIRONMENT / "bin" / "python")
-    told = "import importlib.metadata as m; print(m.version('lm_eval'))"
+    script = "import importlib.metadata as m; print(m.version('lm_eval'))"
     todo = f"run `python -m stages.tools.lm_eval {suite.version}`, or set {PYTHON} to a Python that has it"
     try:
-        done = subprocess.run([python, "-c", told], capture_output=True, text=True, env=_environment(), check=False)
+        done = subprocess.run([python, "-c", script], capture_output=True, text=True, env=_environment(), check=False)
     except OSError as error:
         raise MachineRefused(f"{python}: {error.strerror}: suites.{material.name} needs lm-eval", todo) from error
-    if (found := done.stdout.strip()) != suite.version:
-        has = f"lm-eval {found}" if done.returncode == 0 else "no lm-eval"
+    if (version := done.stdout.strip()) != suite.version:
+        has = f"lm-eval {version}" if done.returncode == 0 else "no lm-eval"
         raise MachineRefused(f"{python}: has {has}, and suites.{material.name}.version is {suite.version}", todo)
     return python
 

@@ -83,16 +83,16 @@ class Loss(AskedSuite):
 
 
 def _pieces(name: str, path: Path) -> list[Piece]:
-    where = f"{layout.PARAMS}: suites.{name}.text"
+    key = f"{layout.PARAMS}: suites.{name}.text"
     try:
         pieces = files.read_jsonl(path, Piece)
     except EvidenceRefused as refused:
         what = refused.what.removeprefix(f"{path}:").strip()
-        raise EvidenceRefused(f"{where}: {what}", "pin JSON lines with id and text: docs/how-to/suites.md") from refused
-    if twice := [each for each, count in Counter(piece.id for piece in pieces).items() if count > 1]:
-        raise EvidenceRefused(f"{where}: two pieces are called {twice[0]!r}", "give each its own id")
+        raise EvidenceRefused(f"{key}: {what}", "pin JSON lines with id and text: docs/how-to/suites.md") from refused
+    if twice := [piece_id for piece_id, count in Counter(piece.id for piece in pieces).items() if count > 1]:
+        raise EvidenceRefused(f"{key}: two pieces are called {twice[0]!r}", "give each its own id")
     if not pieces:
-        raise EvidenceRefused(f"{where}: has no lines", "pin a file with texts")
+        raise EvidenceRefused(f"{key}: has no lines", "pin a file with texts")
     return pieces
 
 

@@ -129,21 +129,21 @@ class Pairwise(RatingSuite):
             {row: judgements.answer_sha(text) for row, text in texts.items()} for texts in (ours, theirs)
         )
         people = list(self._people(material, our_shas, their_shas))
-        asked = [each for row in material.rows for each in _both_orders(row, ours[row.id], theirs[row.id])]
+        asked = [pair for row in material.rows for pair in _both_orders(row, ours[row.id], theirs[row.id])]
         anchor = self._anchor(material)
-        verdicts = self._ask([*asked, *(each for pair, _ in anchor for each in pair)], material)
-        said = [*people, *verdicts[: len(asked)]]
-        if wrong := judgements.problem(said, material.answers):
+        verdicts = self._ask([*asked, *(question for pair, _ in anchor for question in pair)], material)
+        judged = [*people, *verdicts[: len(asked)]]
+        if wrong := judgements.problem(judged, material.answers):
             raise EvidenceRefused(f"{self._at(material)}.judge: judgement {wrong}", "let it compare these answers")
-        found = comparisons.of(material.rows, our_shas, their_shas, said, self.draw)
-        self._hold(material, found.unparsed, found.differ, "comparisons")
+        compared = comparisons.of(material.rows, our_shas, their_shas, judged, self.draw)
+        self._hold(material, compared.unparsed, compared.differ, "comparisons")
         several = comparisons.several(people)
         return Made(
-            self._figures(material, role, found, [ours[row.id] != theirs[row.id] for row in material.rows]),
-            said,
+            self._figures(material, role, compared, [ours[row.id] != theirs[row.id] for row in material.rows]),
+            judged,
             compared=Compared(
-                against=role or self.against, differ=found.differ, drawn=found.drawn,
-                labelled=found.drawn - len(found.missing), flips=found.flips, unparsed=found.unparsed,
+                against=role or self.against, differ=compared.differ, drawn=compared.drawn,
+                labelled=compared.drawn - len(compared.missing), flips=compared.flips, unparsed=compared.unparsed,
                 several=len(several), alpha=_rounded(comparisons.alpha(several)),
                 anchor=self._anchored(material, anchor, verdicts[len(asked) :]),
             ),
@@ -183,15 +183,16 @@ class Pairwise(RatingSuite):
         if self.judge is None:
             return []
         given = {
-            (each.sample, each.answer_sha, each.other_sha): each for each in self.judge.judge(asked, _SCALE, material)
+            (judgement.sample, judgement.answer_sha, judgement.other_sha): judgement
+            for judgement in self.judge.judge(asked, _SCALE, material)
         }
-        found = []
-        for each in asked:
-            if (said := given.get((each.row.id, each.sha, each.other_sha))) is None:
-                what = f"{self._at(material)}.judge: compares no answers to row {each.row.id!r}"
+        judgements = []
+        for question in asked:
+            if (judgement := given.get((question.row.id, question.sha, question.other_sha))) is None:
+                what = f"{self._at(material)}.judge: compares no answers to row {question.row.id!r}"
                 raise EvidenceRefused(what, "repair the judge: it must return one judgement for each question")
-            found.append(said.model_copy(update={"by": "judge"}))
-        return found
+            judgements.append(judgement.model_copy(update={"by": "judge"}))
+        return judgements
 
     def _hold(self, material: Material, unparsed: int, of: int, what: str) -> None:
         if unparsed > self.max_unparsed * of:
@@ -205,24 +206,24 @@ class Pairwise(RatingSuite):
         """The questions of each line of the anchor, and people's label."""
         if self.anchor is None:
             return []
-        path, where = material.files["anchor"], f"{self._at(material)}.anchor"
+        path, key = material.files["anchor"], f"{self._at(material)}.anchor"
         try:
             lines = files.read_jsonl(path, labels.Anchor)
         except EvidenceRefused as refused:
             what = refused.what.removeprefix(f"{path}:").strip()
-            raise EvidenceRefused(f"{where}: {what}", "pin lines with id, prompt, left, right and label") from refused
-        found = []
+            raise EvidenceRefused(f"{key}: {what}", "pin lines with id, prompt, left, right and label") from refused
+        pairs = []
         for number, line in enumerate(lines, 1):
             row = Row(
                 id=f"anchor {number}", messages=(Message(role="user", content=line.prompt),), reference=line.reference,
                 group="anchor", slice="anchor", source="",
             )  # fmt: skip
             if not (pair := _both_orders(row, line.left, line.right)):
-                raise EvidenceRefused(f"{where}: {number}: both answers are the same", "remove the line")
-            found.append((pair, line.label))
-        if not found:
-            raise EvidenceRefused(f"{where}: has no lines", "pin some 200 pairs of answers with people's label")
-        return found
+                raise EvidenceRefused(f"{key}: {number}: both answers are the same", "remove the line")
+            pairs.append((pair, line.label))
+        if not pairs:
+            raise EvidenceRefused(f"{key}: has no lines", "pin some 200 pairs of answers with people's label")
+        return pairs
 
     def _anchored(
         self, material: Material, anchor: Sequence[tuple[Sequence[Asked], Verdict]], said: Sequence[Judgement]
@@ -232,7 +233,7 @@ class Pairwise(RatingSuite):
             return None
         agrees, flips, unparsed = "", 0, 0
         for number, (_, label) in enumerate(anchor):
-            first, second = (each.value for each in said[2 * number : 2 * number + 2])
+            first, second = (judgement.value for judgement in said[2 * number : 2 * number + 2])
             if first is None or second is None:
                 unparsed += 1
                 verdict = None

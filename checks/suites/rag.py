@@ -149,9 +149,9 @@ class Rag(Questions):
     def to_judge(self, given: Iterable[SuiteAnswer]) -> Iterable[SuiteAnswer]:
         """The answers from retrieved passages, which are what users get."""
         return (
-            each
-            for each in given
-            if (reading := each.reading) and reading.setting == "retrieved" and each.messages == self.asked(reading)
+            answer
+            for answer in given
+            if (reading := answer.reading) and reading.setting == "retrieved" and answer.messages == self.asked(reading)
         )
 
     def size_of(self, metric: str, test_rows: int) -> int:
@@ -163,7 +163,7 @@ class Rag(Questions):
         """By the metric's scorer; without a reference, whether the answer abstains."""
         if metric != ABSTAINS and reference:
             scorer = metric.partition("/")[2]
-            return scoring.score(next(each for each in self.scorers if each.kind == scorer), answer, reference)
+            return scoring.score(next(kind for kind in self.scorers if kind.kind == scorer), answer, reference)
         if self.unanswerable is None:
             return 0.0
         return scoring.score(Regex(kind="regex", pattern=self.unanswerable.abstains), answer, "")
@@ -172,10 +172,10 @@ class Rag(Questions):
         """Of answers; a model that knows nothing may also abstain always."""
         if "/" not in metric:
             return None
-        commonest = super().chance_of(metric, [each for each in references if each])
+        commonest = super().chance_of(metric, [text for text in references if text])
         if commonest is None or self.chance is not None:
             return commonest
-        answerable = sum(1 for each in references if each) / len(references)
+        answerable = sum(1 for text in references if text) / len(references)
         return max(commonest * answerable, 1 - answerable)
 
     def row(self, line: Mapping[str, JsonValue], number: int) -> Row:
@@ -184,7 +184,7 @@ class Rag(Questions):
         if "gold" not in line:
             raise ValueError("has no gold; an empty list says that no document answers it")
         named = line["gold"] if isinstance(line["gold"], list) else [line["gold"]]
-        gold = [{"id": each} if isinstance(each, str) else each for each in named]
+        gold = [{"id": passage} if isinstance(passage, str) else passage for passage in named]
         _GOLD.validate_python(gold)
         if bool(gold) != bool(row.reference.strip()):
             raise ValueError("has gold and no reference" if gold else "has a reference and no gold")
@@ -215,56 +215,56 @@ class Rag(Questions):
             ]  # fmt: skip
             scored[role] = [
                 Scored(
-                    sample=each.sample, sample_sha=each.sample_sha, model=each.model, metric=metric, value=value,
-                    group=about[each.sample].group, slice=about[each.sample].slice,
+                    sample=answer.sample, sample_sha=answer.sample_sha, model=answer.model, metric=metric, value=value,
+                    group=about[answer.sample].group, slice=about[answer.sample].slice,
                 )
-                for each, metric, value in self.scored_again(given[role])
+                for answer, metric, value in self.scored_again(given[role])
             ]  # fmt: skip
         return Made(scored, given=given)
 
     def asked(self, reading: Reading) -> tuple[Message, ...]:
         """The chat of which the last question has the passages with it."""
         *before, last = reading.question
-        shown = "\n\n".join(f"[{n}] {each.text}" for n, each in enumerate(reading.passages, 1)) or "(none)"
-        told = string.Template(self.prompt).substitute(passages=shown, question=last.content)
-        return (*before, last.model_copy(update={"content": told}))
+        shown = "\n\n".join(f"[{n}] {passage.text}" for n, passage in enumerate(reading.passages, 1)) or "(none)"
+        prompt = string.Template(self.prompt).substitute(passages=shown, question=last.content)
+        return (*before, last.model_copy(update={"content": prompt}))
 
     def scored_again(self, given: Sequence[SuiteAnswer]) -> Iterator[tuple[SuiteAnswer, str, float]]:
         """Every score of an answer that was asked with the passages that it names."""
-        for each in given:
-            reading = each.reading
-            if reading is None or each.messages != self.asked(reading):
+        for answer in given:
+            reading = answer.reading
+            if reading is None or answer.messages != self.asked(reading):
                 continue
             for scorer in self.scored_by:
                 metric = f"{reading.setting}/{scorer}"
-                yield each, metric, self.score(metric, each.answer, each.reference)
-            abstains = self.score(ABSTAINS, each.answer, "")
+                yield answer, metric, self.score(metric, answer.answer, answer.reference)
+            abstains = self.score(ABSTAINS, answer.answer, "")
             if reading.setting == "gold" and self.unanswerable:
-                yield each, ATTEMPTED, 1 - abstains
+                yield answer, ATTEMPTED, 1 - abstains
             if reading.setting == "retrieved":
-                yield each, GROUNDED, 1.0 if abstains else grounded(each.answer, reading)
-                yield each, *((RECALL, recall(reading)) if reading.gold else (ABSTAINS, abstains))
+                yield answer, GROUNDED, 1.0 if abstains else grounded(answer.answer, reading)
+                yield answer, *((RECALL, recall(reading)) if reading.gold else (ABSTAINS, abstains))
 
     def _readings(self, material: Material, rows: Sequence[Row]) -> Iterator[tuple[str, Reading]]:
         """What is read for each row: what is retrieved for all of them, then the gold passages where there are any."""
-        where = f"{layout.PARAMS}: suites.{material.name}"
+        key = f"{layout.PARAMS}: suites.{material.name}"
         without, declared = sum(not row.extra["gold"] for row in rows), self.size_of(ABSTAINS, 0)
         if without != declared:
             raise EvidenceRefused(
-                f"{where}.file: {without} rows have no gold, and unanswerable has {declared}",
+                f"{key}.file: {without} rows have no gold, and unanswerable has {declared}",
                 f"set suites.{material.name}.unanswerable to what the file has",
             )
         try:
-            cut = {each.id: self._cut(each) for each in documents(material.files["corpus"], self.documents)}
+            cut = {document.id: self._cut(document) for document in documents(material.files["corpus"], self.documents)}
             passages = [passage for parts in cut.values() for passage in parts]
-            found = self._found(
-                material, {each.id: each.text for each in passages}, {row.id: row.prompt for row in rows}
+            rankings = self._found(
+                material, {passage.id: passage.text for passage in passages}, {row.id: row.prompt for row in rows}
             )
         except ValueError as error:
             what = files.first(error) if isinstance(error, ValidationError) else str(error)
-            raise EvidenceRefused(f"{where}.corpus: {what}", "see docs/how-to/rag.md") from error
-        gold = [self._gold(where, row, cut) for row in rows]
-        for row, right, best in zip(rows, gold, found, strict=True):
+            raise EvidenceRefused(f"{key}.corpus: {what}", "see docs/how-to/rag.md") from error
+        gold = [self._gold(key, row, cut) for row in rows]
+        for row, right, best in zip(rows, gold, rankings, strict=True):
             read = fitting([passages[place] for place in best], self.max_words)
             yield row.id, Reading(setting="retrieved", question=row.messages, gold=right, passages=read)
         for row, right in zip(rows, gold, strict=True):
@@ -273,7 +273,7 @@ class Rag(Questions):
             shown = first_of(right, passages)
             if len(fitting(shown, self.max_words)) < len(shown):
                 raise EvidenceRefused(
-                    f"{where}.file: {_line(row)}: its gold passages have {words(shown)} words, and max_words is "
+                    f"{key}.file: {_line(row)}: its gold passages have {words(shown)} words, and max_words is "
                     f"{self.max_words}",
                     "raise it, or name the words of gold documents that answer, as quote",
                 )
@@ -288,13 +288,13 @@ class Rag(Questions):
         given = {name: material.files[f"retriever.{name}"] for name in self.retriever.sources}
         search = Search(f"{layout.PARAMS}: suites.{material.name}.retriever", passages, questions, embed, given)
         most = self.reranker.candidates if self.reranker else self.top_k
-        found = [places[:most] for places in self.retriever.ranked(search, most)]
+        rankings = [places[:most] for places in self.retriever.ranked(search, most)]
         if self.reranker:
             again = self.reranker.ranked(
-                [*passages.values()], [*questions.values()], found, partial(material.relate, _RERANKER)
+                [*passages.values()], [*questions.values()], rankings, partial(material.relate, _RERANKER)
             )
-            found = [places[: self.top_k] for places in again]
-        return found
+            rankings = [places[: self.top_k] for places in again]
+        return rankings
 
     def _cut(self, document: Passage) -> list[Passage]:
         """The passages of a document. Raises ValueError for one that no prompt may have."""
@@ -305,18 +305,18 @@ class Rag(Questions):
 
     def _gold(self, where: str, row: Row, cut: Mapping[str, Sequence[Passage]]) -> tuple[Gold, ...]:
         """The row's gold documents, with the passages that have them. Raises EvidenceRefused where there are none."""
-        found = []
-        for each in _GOLD.validate_python(row.extra["gold"]):
-            parts = cut.get(each.id, ())
-            names = tuple(part.id for part in parts if each.quote is None or has(part, each.quote))
+        passages = []
+        for fact in _GOLD.validate_python(row.extra["gold"]):
+            parts = cut.get(fact.id, ())
+            names = tuple(part.id for part in parts if fact.quote is None or has(part, fact.quote))
             if not names:
-                what = f"{each.id[:80]!r} has no passage with the whole of {(each.quote or '')[:80]!r}"
+                what = f"{fact.id[:80]!r} has no passage with the whole of {(fact.quote or '')[:80]!r}"
                 raise EvidenceRefused(
-                    f"{where}.file: {_line(row)}: " + (what if parts else f"no document is called {each.id[:80]!r}"),
+                    f"{where}.file: {_line(row)}: " + (what if parts else f"no document is called {fact.id[:80]!r}"),
                     "name documents of the corpus, and quote their words; chunker.overlap must be as long as a quote",
                 )
-            found.append(Gold(id=each.id, quote=each.quote, passages=names))
-        return tuple(found)
+            passages.append(Gold(id=fact.id, quote=fact.quote, passages=names))
+        return tuple(passages)
 
 
 def _line(row: Row) -> str:

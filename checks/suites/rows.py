@@ -93,7 +93,7 @@ class Questions(BoundedSuite, AskedSuite, SizedSuite, abc.ABC):
 
     def score(self, metric: str, answer: str, reference: str) -> float:
         """By the scorer of that name. Raises ParamsRefused as it does."""
-        return scoring.score(next(each for each in self.scorers if each.kind == metric), answer, reference)
+        return scoring.score(next(scorer for scorer in self.scorers if scorer.kind == metric), answer, reference)
 
     def chance_of(self, metric: str, references: Sequence[str]) -> float | None:
         """As declared; else the mean of the commonest reference as the answer to every row.
@@ -159,22 +159,22 @@ class _Line(RootModel[dict[str, JsonValue]]):
 
 def _rows(suite: Questions, name: str, path: Path) -> list[Row]:
     """The rows of the pinned file. Raises EvidenceRefused with the line that is none."""
-    where = f"{layout.PARAMS}: suites.{name}.file"
+    key = f"{layout.PARAMS}: suites.{name}.file"
     todo = "pin JSON lines with prompt, or name the file's keys in columns: docs/how-to/suites.md"
     try:
         lines = files.read_jsonl(path, _Line)
     except EvidenceRefused as refused:
-        raise EvidenceRefused(f"{where}: {refused.what.removeprefix(f'{path}:').strip()}", todo) from refused
-    found = []
+        raise EvidenceRefused(f"{key}: {refused.what.removeprefix(f'{path}:').strip()}", todo) from refused
+    rows = []
     for number, line in enumerate(lines, 1):
         try:
-            found.append(suite.row(line.root, number))
+            rows.append(suite.row(line.root, number))
         except (ValueError, TypeError) as error:
             what = files.first(error) if isinstance(error, ValidationError) else str(error)
-            raise EvidenceRefused(f"{where}: {number}: {what}", todo) from error
-    if twice := [each for each, count in Counter(row.id for row in found).items() if count > 1]:
-        raise EvidenceRefused(f"{where}: two rows are called {twice[0][:80]!r}", "give each its own id")
-    return found
+            raise EvidenceRefused(f"{key}: {number}: {what}", todo) from error
+    if twice := [row_id for row_id, count in Counter(row.id for row in rows).items() if count > 1]:
+        raise EvidenceRefused(f"{key}: two rows are called {twice[0][:80]!r}", "give each its own id")
+    return rows
 
 
 def _row(suite: Questions, line: Mapping[str, JsonValue], number: int) -> Row:

@@ -358,8 +358,8 @@ class Train(Section):
     @property
     def packages(self) -> tuple[str, ...]:
         """Packages of extras that compute the weights: their versions belong to checkpoint key and record."""
-        found = ("bitsandbytes",) if self.needs_bitsandbytes else ()
-        return (*found, "liger-kernel", "triton") if self.kernels else found
+        names = ("bitsandbytes",) if self.needs_bitsandbytes else ()
+        return (*names, "liger-kernel", "triton") if self.kernels else names
 
     @abstractmethod
     def trainer(self, job: Job) -> Any:

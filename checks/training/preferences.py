@@ -23,7 +23,7 @@ _SHOWN = 5  # further rows that a refusal lists
 def learned(columns: Sequence[str]) -> tuple[str, ...]:
     """Those of the columns that a method needs which hold preferences, whoever wrote the method."""
     judged = (COMPLETION, LABEL)
-    return (*(each for each in (REJECTED,) if each in columns), *(judged if {*judged} <= {*columns} else ()))
+    return (*(column for column in (REJECTED,) if column in columns), *(judged if {*judged} <= {*columns} else ()))
 
 
 def text(row: Row, column: str) -> str | None:
@@ -47,13 +47,13 @@ def same(one: str, other: str) -> bool:
 def reversed_pairs(rows: Sequence[Row]) -> dict[int, int]:
     """Row to an earlier row that asks the same and likes better what this one likes less; both by their place."""
     seen: dict[tuple[str, ...], int] = {}
-    found: dict[int, int] = {}
+    reversed_: dict[int, int] = {}
     for place, row in enumerate(rows):
         asked, better, worse = draft_of(row).asked, normalised(row.reference), normalised(text(row, REJECTED) or "")
         if (earlier := seen.get((*asked, worse, better))) is not None:
-            found[place] = earlier
+            reversed_[place] = earlier
         seen.setdefault((*asked, better, worse), place)
-    return found
+    return reversed_
 
 
 class Pairs(NoDropout):

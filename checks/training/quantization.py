@@ -88,8 +88,8 @@ def problem(params: _Params) -> str | None:
         return (
             f"{asked[0]}: asks {UNQUANTISED}, and merge.quantization is null|remove it there, or set merge.quantization"
         )
-    held = (gate for gate in params.gates.values() if gate.kind in _RULES_OUT_A_LOSS and gate.suite is None)
-    if on and not any(gate.against == UNQUANTISED for gate in held):
+    strict_gates = (gate for gate in params.gates.values() if gate.kind in _RULES_OUT_A_LOSS and gate.suite is None)
+    if on and not any(gate.against == UNQUANTISED for gate in strict_gates):
         return (
             f"merge.quantization: no gate rules out a loss on the test rows|add gates.loses_nothing_in_8_bits: {_GATE}"
         )

@@ -77,8 +77,8 @@ class Steps(Section):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, _core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        found = handler(_as_written().__pydantic_core_schema__)
-        return handler.resolve_ref_schema(found)
+        schema = handler(_as_written().__pydantic_core_schema__)
+        return handler.resolve_ref_schema(schema)
 
 
 def _form(value: Any) -> str:
@@ -149,7 +149,7 @@ def without_documents(train: Train | Steps, sources: Sequence[str]) -> str | Non
 
 
 def _merged(value: dict[str, Any], step: dict[str, Any]) -> dict[str, Any]:
-    return {key: each for key, each in value.items() if key not in ("method", "steps")} | step
+    return {key: item for key, item in value.items() if key not in ("method", "steps")} | step
 
 
 def _misplaced(value: dict[str, Any]) -> Iterator[InitErrorDetails]:
@@ -157,9 +157,9 @@ def _misplaced(value: dict[str, Any]) -> Iterator[InitErrorDetails]:
     written = [step.get("method") for step in value["steps"]]
     if value.get("method") != written and all(isinstance(method, str) for method in written):
         listed = f"[{', '.join(written)}]"
-        said = f"is {value['method']!r}" if "method" in value else "is not written"
+        is_now = f"is {value['method']!r}" if "method" in value else "is not written"
         yield _problem(
-            f"method: {said}, and the steps are {listed}|"
+            f"method: {is_now}, and the steps are {listed}|"
             f"write method: {listed}: prepare and validate depend on this line"
         )
     for place, keys in ((), value), *((("steps", number), step) for number, step in enumerate(value["steps"])):
@@ -193,8 +193,8 @@ def _unfit(value: dict[str, Any]) -> Iterator[InitErrorDetails]:
         if "method" not in step:
             yield InitErrorDetails(type="missing", loc=("steps", number, "method"), input=step)
             continue
-        right = {key: each for key, each in step.items() if key not in _OF_ALL}  # of the others ``_misplaced`` tells
-        merged = _merged({key: each for key, each in value.items() if key in _SHARED or key not in owned}, right)
+        right = {key: item for key, item in step.items() if key not in _OF_ALL}  # of the others ``_misplaced`` tells
+        merged = _merged({key: item for key, item in value.items() if key in _SHARED or key not in owned}, right)
         if merged.get("shard"):
             del merged["shard"]
         try:

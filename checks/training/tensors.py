@@ -70,19 +70,19 @@ def read(folder: Path) -> Weights:
         for name, shape in _shapes(path):
             count = math.prod(shape)
             total += count
-            if found := _LAYER.search(name):
-                layer = int(found[1])
+            if match := _LAYER.search(name):
+                layer = int(match[1])
                 layers[layer] = layers.get(layer, 0) + count
                 if len(shape) == 2:
-                    matrices.append(Matrix(layer, found[2].removesuffix(".weight"), sum(shape)))
+                    matrices.append(Matrix(layer, match[2].removesuffix(".weight"), sum(shape)))
             else:
                 outer[name.removesuffix(".weight")] = count
     if not total:
         raise EvidenceRefused(f"{folder}: its weights have no parameters", _FIX)
     # Where no layer is known by its name, the whole is taken for them.
     number = max(layers) + 1 if layers else 1
-    each = tuple(layers.get(layer, 0) for layer in range(number)) if layers else (total,)
-    return Weights(total, sum(layers.values()) or total, number, tuple(matrices), each, outer)
+    counts = tuple(layers.get(layer, 0) for layer in range(number)) if layers else (total,)
+    return Weights(total, sum(layers.values()) or total, number, tuple(matrices), counts, outer)
 
 
 def _is_of(module: str, name: str) -> bool:
@@ -97,7 +97,7 @@ def names(folder: Path) -> frozenset[str]:
 
 def layer_of(name: str) -> int | None:
     """The layer that a tensor of this name is in; None: it is in none."""
-    return int(found[1]) if (found := _LAYER.search(name)) else None
+    return int(match[1]) if (match := _LAYER.search(name)) else None
 
 
 def _files(folder: Path) -> list[Path]:
@@ -112,8 +112,8 @@ def _files(folder: Path) -> list[Path]:
         raise EvidenceRefused(f"{folder / _INDEX}: is not an index of weights", _FIX) from error
     if (folder / _SINGLE).exists():
         return [folder / _SINGLE]
-    if found := sorted(folder.glob("*.safetensors")):
-        return found
+    if paths := sorted(folder.glob("*.safetensors")):
+        return paths
     raise EvidenceRefused(f"{folder}: holds no safetensors", _FIX)
 
 
