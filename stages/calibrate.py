@@ -104,9 +104,9 @@ def _hold(params: Params, root: Path, evaluation: EvaluationReport) -> None:
         prompt_format = answers.prompt_format(root / layout.MERGED, params.evaluate)
         pairs.append((f"{layout.PARAMS}: evaluate and the chat template", prompt_format, evaluation.prompt_format))
     wrong = [
-        f"{what}: is {chain.short(found)}, {layout.EVALUATION} is about {chain.short(known)}"
-        for what, found, known in pairs
-        if found != known
+        f"{what}: is {chain.short(measured)}, {layout.EVALUATION} is about {chain.short(known)}"
+        for what, measured, known in pairs
+        if measured != known
     ]
     if wrong:
         raise EvidenceRefused(wrong[0], "run `./lockstep run evaluate`, then calibrate", tuple(wrong[1:]))
@@ -200,12 +200,12 @@ def _of_vllm(settings: Evaluate, engine: Vllm, given: list[int], threads: int) -
 def _texts(model: answers.Loaded, settings: Evaluate, test: Sequence[Row], setup: Setup, label: str) -> list[str]:
     """The answers in the order of the test split, whatever the order of generation."""
     settings = settings.model_copy(update={"batch_tokens": setup.batch_tokens, "engine": setup.engine})
-    found: dict[int, str] = {}
+    texts: dict[int, str] = {}
     for part in setup.parts:
         rows = [test[number] for number in part]
         made = model(settings, rows, [row.messages for row in rows], label, _TEST)
-        found |= zip(part, made.texts, strict=True)
-    return [found[number] for number in range(len(test))]
+        texts |= zip(part, made.texts, strict=True)
+    return [texts[number] for number in range(len(test))]
 
 
 def _means(settings: Evaluate, texts: Sequence[str], test: Sequence[Row]) -> dict[str, float]:

@@ -78,25 +78,26 @@ def evaluate(params: Params, root: Path) -> str:
     }
     had = _references(root, settings, earlier, judged, test, answered["candidate"])
     uses = {name: ReferenceUse(how="absent", merged=None, note=why) for name, why in earlier.absent.items()}
-    uses |= {name: each.use for name, each in had.items()}
-    answered |= {name: each.answered for name, each in had.items() if each.answered}
-    learned: dict[str, frozenset[str]] = {name: each.learned for name, each in had.items()}
+    uses |= {name: reference.use for name, reference in had.items()}
+    answered |= {name: reference.answered for name, reference in had.items() if reference.answered}
+    learned: dict[str, frozenset[str]] = {name: reference.learned for name, reference in had.items()}
     predictions = {
-        name: predict(params, test, found, learned.get(name, frozenset())) for name, found in (answered | cheap).items()
+        name: predict(params, test, answers_of_role, learned.get(name, frozenset()))
+        for name, answers_of_role in (answered | cheap).items()
     }
     with files.replacing_folder(root / layout.PREDICTIONS) as folder:
-        for name, found in predictions.items():
-            files.write_jsonl(folder / f"{name}.jsonl", found)
+        for name, predictions_of_role in predictions.items():
+            files.write_jsonl(folder / f"{name}.jsonl", predictions_of_role)
     models = {
         name: ModelResult(
             predictions=digest.of_file(root / layout.PREDICTIONS / f"{name}.jsonl").sha256,
-            metrics=_intervals(params, found), slices=_slices(params, found),
+            metrics=_intervals(params, predictions_of_role), slices=_slices(params, predictions_of_role),
         )
-        for name, found in predictions.items()
+        for name, predictions_of_role in predictions.items()
     }  # fmt: skip
     same = {name for name, use in uses.items() if use.how == "same-model"}  # it neither wins nor loses
     summary = page.summary(
-        {name: found for name, found in predictions.items() if name not in same},
+        {name: predictions_of_role for name, predictions_of_role in predictions.items() if name not in same},
         {name: model.metrics for name, model in models.items()},
         settings.confidence,
     )
@@ -106,7 +107,11 @@ def evaluate(params: Params, root: Path) -> str:
         confidence=settings.confidence, references=uses, models=models, summary=summary, unquantised=full,
         engine=settings.engine,
     )  # fmt: skip
-    speeds = {name: speed for name, each in answered.items() if name not in same and (speed := _speed(each))}
+    speeds = {
+        name: speed
+        for name, answers_of_role in answered.items()
+        if name not in same and (speed := _speed(answers_of_role))
+    }
     files.write_json(root / layout.EVALUATE_MEASURED, EvaluateMeasured(merged=merged, models=speeds))
     _write(root, report, predictions["candidate"], prompts.labels(train))
     return _line(report) + _mirror(params, root, report, parity.adapter)
@@ -119,9 +124,9 @@ def _merged(root: Path) -> ParityReport:
     if parity.exported:
         wanted[layout.UNQUANTISED] = parity.exported.unquantised
     for folder, model in wanted.items():
-        if (found := _hashed(root, folder)) != model:
+        if (actual := _hashed(root, folder)) != model:
             raise EvidenceRefused(
-                f"{folder}: is {found[:19]}…, {layout.PARITY_REPORT} is about {model[:19]}…",
+                f"{folder}: is {actual[:19]}…, {layout.PARITY_REPORT} is about {model[:19]}…",
                 "run `./lockstep run merge`",
             )
     return parity
@@ -191,10 +196,10 @@ def predict(
             f"{len(answered.texts)} predictions for {len(test)} rows of {_TEST} (without one: {missing})",
             "run `./lockstep run evaluate`; if it happens again, report it",
         )
-    found = []
+    predictions = []
     for row, text in zip(test, answered.texts, strict=True):
         scores = {s.kind: scoring.score(s, text, row.reference) for s in params.evaluate.scorers}
-        found.append(
+        predictions.append(
             Prediction(
                 id=row.id,
                 prompt=row.prompt,
@@ -207,7 +212,7 @@ def predict(
                 learned=row.id in learned,
             )
         )
-    return found
+    return predictions
 
 
 def _cheap(kind: str, train: Sequence[Row], test: Sequence[Row]) -> Answered:
@@ -250,7 +255,7 @@ def _write(root: Path, report: EvaluationReport, candidate: Sequence[Prediction]
     if labels:
         known = set(labels) | {p.reference.strip() for p in candidate}
         answers = (p.prediction if p.prediction in known else plots.OTHER for p in candidate)
-        pairs = [(p.reference.strip(), found) for p, found in zip(candidate, answers, strict=True)]
+        pairs = [(p.reference.strip(), answer) for p, answer in zip(candidate, answers, strict=True)]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([("reference", "predicted"), *pairs])

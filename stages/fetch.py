@@ -87,8 +87,8 @@ def _fetch(params: Params, root: Path) -> str:
     further = {name: fetched[section] for section, name in folders.items() if section != "data"}
     report = FetchReport(base=fetched["base"], data=fetched["data"], sources=further, plugins=plugins)
     files.write_json(root / layout.FETCH_REPORT, report)
-    said = (f"{section} {_summary(tree)}" for section, tree in trees.items())
-    return "; ".join((*said, *_declarations(fetched)))
+    summaries = (f"{section} {_summary(tree)}" for section, tree in trees.items())
+    return "; ".join((*summaries, *_declarations(fetched)))
 
 
 def _summary(tree: digest.Tree) -> str:

@@ -234,21 +234,21 @@ def _quantised(
         calibration = _calibrated(limit, how.kind, how.calibration, root, full, ships)
     else:
         compressed.export(full, ships, how.kind, limit)
-    found = parity.distance(full, ships, prompts)
+    distance = parity.distance(full, ships, prompts)
     exported = Exported(
         kind=how.kind,
         calibration=calibration,
         compressed_tensors=compressed.hold_installed(),
         unquantised=report.merged,
         size=sum(file.size for file in report.files.values()),
-        max_logprob_diff=found.max_logprob_diff,
-        mean_logprob_diff=found.mean_logprob_diff,
-        top1=found.top1,
+        max_logprob_diff=distance.max_logprob_diff,
+        mean_logprob_diff=distance.mean_logprob_diff,
+        top1=distance.top1,
     )
     report = _of(ships, report).model_copy(update={"exported": exported})
     files.write_json(root / layout.PARITY_REPORT, report)
     todo = "remove merge.quantization, or change its parity knowingly"
-    _hold(found, how.parity, f"{how.kind} and the 16-bit model", prompts, todo)
+    _hold(distance, how.parity, f"{how.kind} and the 16-bit model", prompts, todo)
     return report
 
 

@@ -22,12 +22,12 @@ def read(root: Path, file: str, sha256: str | None, place: str, what: str) -> by
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
         raise SourceRefused(f"{place}.file: {file}: {reason}", f"name a text file in {what}") from error
-    found = digest.of_bytes(text).removeprefix("sha256:")
+    actual = digest.of_bytes(text).removeprefix("sha256:")
     if sha256 is None:
-        raise SourceRefused(f"{place}.sha256: {file} is not pinned", f"pin it: sha256: {found}")
-    if sha256 != found:
+        raise SourceRefused(f"{place}.sha256: {file} is not pinned", f"pin it: sha256: {actual}")
+    if sha256 != actual:
         raise SourceRefused(
-            f"{place}.sha256: {sha256} is pinned, but {file} is {found}",
-            f"restore it, or only if the new text is right pin sha256: {found}",
+            f"{place}.sha256: {sha256} is pinned, but {file} is {actual}",
+            f"restore it, or only if the new text is right pin sha256: {actual}",
         )
     return text

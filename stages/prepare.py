@@ -44,7 +44,7 @@ def prepare(params: Params, root: Path) -> str:
     raw = root / layout.RAW
     tree = digest.of_tree(raw)
     parts = data_sources.parts(params.data, config.loader)
-    held = contract.hold(parts, root)
+    contracts_held = contract.hold(parts, root)
     loaded = [draft for part in parts for draft in mixture.load(part, raw)]
     _refuse_without_columns(params, loaded)
     _refuse_calls(params, loaded)
@@ -54,7 +54,7 @@ def prepare(params: Params, root: Path) -> str:
     if empty:
         raise DataRefused(
             f"{layout.SPLITS}: {' and '.join(empty)} would be empty: {len(loaded):,} rows in, {kept:,} kept, "
-            f"{len({each.group for rows in placed.values() for each in rows}):,} groups ({rules.dropped(counts)})",
+            f"{len({row.group for rows in placed.values() for row in rows}):,} groups ({rules.dropped(counts)})",
             "add data, drop less in prepare.rules, or raise prepare.splits or prepare.near_duplicates.similarity",
         )
     of_sources = _of_sources(parts, loaded, placed)
@@ -72,7 +72,7 @@ def prepare(params: Params, root: Path) -> str:
         rules=tuple(counts),
         splits=written,
         sources=of_sources,
-        contracts=held,
+        contracts=contracts_held,
         plugins=LOADERS.plugins([part.loader.kind for part in parts])
         | rules.RULES.plugins(config.rules)
         | METHODS.plugins(steps.names(params.training)),
@@ -95,16 +95,16 @@ def mixed(
     if only_train:
         taught = [draft for draft in loaded if draft.origin in only_train]
         taught, more = clean(config, taught, [part for part in parts if part.only_train])
-        held_out = [each.draft for name in ("valid", "test") for each in placed[name]]
+        held_out = [row.draft for name in ("valid", "test") for row in placed[name]]
         goes = mixture.resembling(taught, kept, held_out, config.near_duplicates)
         taught, gone = drafts.parted(taught, goes)
         counts = [*_summed([*counts, *more]), _counted(mixture.RESEMBLES, "drop", gone)]
         placed["train"] = _taught(config, taught, placed)
     if shares := {part.origin: part.share for part in parts if part.share is not None}:
-        chosen = [mixture.Chosen(each.id, each.draft.origin) for each in placed["train"] if not each.draft.document]
+        chosen = [mixture.Chosen(row.id, row.draft.origin) for row in placed["train"] if not row.draft.document]
         beyond = mixture.beyond_shares(chosen, shares, config.seed)
-        gone = [each.draft for each in placed["train"] if each.id in beyond]
-        placed["train"] = [each for each in placed["train"] if each.id not in beyond]
+        gone = [row.draft for row in placed["train"] if row.id in beyond]
+        placed["train"] = [row for row in placed["train"] if row.id not in beyond]
         counts = [*counts, _counted(mixture.SHARE, "drop", gone)]
     return placed, counts
 
@@ -137,13 +137,13 @@ def _counted(rule: str, kind: Literal["fix", "drop"], hit: Sequence[Draft]) -> R
 
 def _summed(counts: Iterable[RuleCount]) -> list[RuleCount]:
     """One count for each rule: two sources may have loaders with the same rules of their own."""
-    found: dict[str, RuleCount] = {}
+    totals: dict[str, RuleCount] = {}
     for count in counts:
-        if (first := found.get(count.rule)) is not None:
+        if (first := totals.get(count.rule)) is not None:
             examples = (*first.examples, *count.examples)[:_EXAMPLES]
             count = RuleCount(rule=count.rule, kind=count.kind, rows=first.rows + count.rows, examples=examples)
-        found[count.rule] = count
-    return list(found.values())
+        totals[count.rule] = count
+    return list(totals.values())
 
 
 def _of_sources(
@@ -153,7 +153,7 @@ def _of_sources(
     if len(parts) == 1:
         return {}
     read = Counter(draft.origin for draft in loaded)
-    kept = {name: Counter(each.draft.origin for each in of_split) for name, of_split in placed.items()}
+    kept = {name: Counter(row.draft.origin for row in of_split) for name, of_split in placed.items()}
     return {
         part.origin or MAIN_SOURCE: SourceRows(
             read=read[part.origin], splits={name: counted[part.origin] for name, counted in kept.items()}
@@ -218,15 +218,15 @@ def split(config: Config, kept: Sequence[Draft]) -> dict[str, list[Placed]]:
     shares = {"test": config.splits.test, "valid": config.splits.valid}
     place = splits.assign(items, group_of, shares, config.seed)
     placed: dict[str, list[Placed]] = {name: [] for name in layout.SPLIT_NAMES}
-    for each in _placed(items, kept, group_of):
-        placed[place[each.id] or "train"].append(each)
+    for row in _placed(items, kept, group_of):
+        placed[place[row.id] or "train"].append(row)
     return placed
 
 
 def _taught(config: Config, rows: Sequence[Draft], others: Mapping[str, Sequence[Placed]]) -> list[Placed]:
     """The train rows together with ``rows``, which are for training alone, ordered by id."""
     items = _items(config, rows, [draft.slice for draft in rows])
-    taken = {each.id: each.draft.source for of_split in others.values() for each in of_split}
+    taken = {row.id: row.draft.source for of_split in others.values() for row in of_split}
     for item, draft in zip(items, rows, strict=True):
         if item.id in taken:
             raise _same_id(draft, taken[item.id])
@@ -268,8 +268,8 @@ def _placed(items: Sequence[splits.Item], kept: Sequence[Draft], group_of: Mappi
 
 
 def _write(path: Path, placed: Sequence[Placed]) -> Split:
-    files.write_jsonl(path, (each.row for each in placed))
-    return Split(rows=len(placed), groups=len({each.group for each in placed}), sha256=digest.of_file(path).sha256)
+    files.write_jsonl(path, (row.row for row in placed))
+    return Split(rows=len(placed), groups=len({row.group for row in placed}), sha256=digest.of_file(path).sha256)
 
 
 if __name__ == "__main__":

@@ -83,14 +83,14 @@ def _answers(
         texts = token_by_token.pieces(tokenizer, [step.id for step in steps])
         return tuple(ProbeToken(text=text, **step._asdict()) for step, text in zip(steps, texts, strict=True))
 
-    found = []
+    answers = []
     bar = tqdm(prompt_ids, desc=label, unit="prompt", disable=None)
     for number, (row, ids) in enumerate(zip(rows, bar, strict=True)):
         answer = tokens(token_by_token.answer(model, ids, ends, max_new_tokens))
         unended: tuple[ProbeToken, ...] = ()
         if number < long and (positions is None or len(ids) + _TOKENS <= positions):
             unended = tokens(token_by_token.answer(model, ids, frozenset(), _TOKENS, never=ends))
-        found.append(
+        answers.append(
             Probe(
                 id=row.id,
                 messages=row.messages,
@@ -104,7 +104,7 @@ def _answers(
         )
     del model
     gc.collect()  # the next model loads into this one's memory
-    return found, ends
+    return answers, ends
 
 
 if __name__ == "__main__":

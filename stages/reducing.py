@@ -110,7 +110,7 @@ def job(params: Params, raw: Path, work: Path, out: Path) -> Job:
 def read(job: Job, task: tuple[int, str]) -> Done:
     """The first pass over a raw file: its number, and its path below ``job.raw``. Raises DataRefused."""
     number, name = task
-    found = digest.of_file(job.raw / name)
+    actual = digest.of_file(job.raw / name)
     loaded = job.raw_loader.model_copy(update={"files": glob.escape(name)}).load(job.raw)
     kept, counts = _applied(job, job.alone, loaded)
     parts: defaultdict[int, list[str]] = defaultdict(list)
@@ -122,7 +122,7 @@ def read(job: Job, task: tuple[int, str]) -> Done:
         unfinished = path.with_suffix(f".{os.getpid()}")  # an engine may run a task twice, even at once
         unfinished.write_text("".join(lines), encoding="utf-8", newline="\n")
         unfinished.replace(path)
-    return Done(len(loaded), len(kept), counts, (name, found))
+    return Done(len(loaded), len(kept), counts, (name, actual))
 
 
 def compare(job: Job, part: int) -> Done:
@@ -153,12 +153,12 @@ def manifest(job: Job, first: Sequence[Done], second: Sequence[Done]) -> Manifes
     counted = [
         (name, sum(counts))
         for names, done in ((job.alone, first), (job.together, second))
-        for name, counts in zip(names, zip(*(each.counts for each in done), strict=True), strict=True)
+        for name, counts in zip(names, zip(*(part.counts for part in done), strict=True), strict=True)
     ]
     return Manifest(
-        raw=digest.of_manifest(dict(each.raw for each in first if each.raw)),
-        input_rows=sum(each.read for each in first),
-        kept_rows=sum(each.kept for each in second),
+        raw=digest.of_manifest(dict(part.raw for part in first if part.raw)),
+        input_rows=sum(part.read for part in first),
+        kept_rows=sum(part.kept for part in second),
         rules=tuple(RuleCount(rule=name, kind=known[name].kind, rows=rows, examples=()) for name, rows in counted),
         left=job.left,
     )
@@ -180,9 +180,9 @@ def _part(draft: Draft) -> int:
 def _line(job: Job, draft: Draft) -> str:
     """A row as ``job.loader`` reads it. Keys in cells keep their order: calls are learned as they are written."""
     answer = Message(role="assistant", content=draft.reference, tool_calls=draft.calls)
-    turns = [each.model_dump() for each in (*draft.messages, answer)]
+    turns = [turn.model_dump() for turn in (*draft.messages, answer)]
     row: dict[str, Any] = {name: getattr(draft, name) for name in _NAMED if getattr(job.loader.columns, name)}
-    row |= {"messages": turns, _SOURCE: draft.source, **{f"extra.{name}": each for name, each in draft.extra.items()}}
+    row |= {"messages": turns, _SOURCE: draft.source, **{f"extra.{name}": value for name, value in draft.extra.items()}}
     return json.dumps(dict(sorted(row.items())), separators=(",", ":"), ensure_ascii=False) + "\n"
 
 

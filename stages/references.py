@@ -85,14 +85,14 @@ def have(
         why = f"they are of {' and '.join(other)}"
     else:
         try:
-            found = _recorded(root, name, reference, rows)
+            recorded = _recorded(root, name, reference, rows)
             note = f"its own answers, recorded in {at}: the same test split, scorers and prompt format"
-            return Had(ReferenceUse(how="stored", merged=reference.merged, note=note), found)
+            return Had(ReferenceUse(how="stored", merged=reference.merged, note=note), recorded)
         except Refusal as refusal:
             why = refusal.what
     try:
         learned = _learned(root, name, reference, judged.test, rows) if reference.test != judged.test else frozenset()
-        found = _evaluated(root, settings, name, reference, rows)
+        recorded = _evaluated(root, settings, name, reference, rows)
     except Refusal as refusal:
         note = f"the recorded answers of {at} were not used ({why}), and its weights could not be ({refusal.what})"
         note = f"{note}; {refusal.todo}, {_AGAIN}"
@@ -100,17 +100,19 @@ def have(
     note = f"its weights of {at} answered this test split; its recorded answers were not used: {why}"
     if learned:
         note += f"; comparisons leave out {len(learned):,} of the {len(rows):,} rows: its own train split asks them too"
-    return Had(ReferenceUse(how="evaluated", merged=reference.merged, note=note), found, learned)
+    return Had(ReferenceUse(how="evaluated", merged=reference.merged, note=note), recorded, learned)
 
 
 def _recorded(root: Path, name: str, reference: Reference, rows: Sequence[Row]) -> Answered:
     with brought(root, name, reference.commit, _ANSWERS) as path:
         if digest.of_file(path).sha256 != reference.predictions:
             raise EvidenceRefused(f"{_ANSWERS} is not what the record names", _REMEDY)
-        found = files.read_jsonl(path, Prediction)
-    if [(p.id, p.reference, p.group, p.slice) for p in found] != [(r.id, r.reference, r.group, r.slice) for r in rows]:
+        predictions = files.read_jsonl(path, Prediction)
+    if [(p.id, p.reference, p.group, p.slice) for p in predictions] != [
+        (r.id, r.reference, r.group, r.slice) for r in rows
+    ]:
         raise EvidenceRefused(f"{_ANSWERS} is of other rows than the test split", _REMEDY)
-    return Answered([p.prediction for p in found], [], None)
+    return Answered([p.prediction for p in predictions], [], None)
 
 
 def _learned(root: Path, name: str, reference: Reference, test: str, rows: Sequence[Row]) -> frozenset[str]:
@@ -134,9 +136,9 @@ def _learned(root: Path, name: str, reference: Reference, test: str, rows: Seque
             for row in files.each_of_jsonl(path, Row)
             for text in (request(row.messages), *earlier_requests(row.messages))
         }
-    found = [row.id for row in rows if normalised(request(row.messages)) in learned]
-    files.write_json(kept, found)
-    return frozenset(found)
+    row_ids = [row.id for row in rows if normalised(request(row.messages)) in learned]
+    files.write_json(kept, row_ids)
+    return frozenset(row_ids)
 
 
 def _evaluated(root: Path, settings: Evaluate, name: str, reference: Reference, rows: Sequence[Row]) -> Answered:
@@ -145,10 +147,10 @@ def _evaluated(root: Path, settings: Evaluate, name: str, reference: Reference, 
         return known
     with brought(root, name, reference.commit, layout.MERGED) as folder:
         with progress.of_bytes(f"hash {name}") as bar:
-            found = digest.of_tree(folder, bar.update).digest
-        if found != reference.merged:
+            actual = digest.of_tree(folder, bar.update).digest
+        if actual != reference.merged:
             raise EvidenceRefused(f"{layout.MERGED} is not what the record names", _REMEDY)
-        return answers.ask(root, settings, folder, found, rows, conversations, name)
+        return answers.ask(root, settings, folder, actual, rows, conversations, name)
 
 
 @contextmanager

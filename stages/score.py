@@ -41,30 +41,34 @@ def score(params: Params, root: Path) -> str:
         raise EvaluationRefused(f"{VALID}: has no rows", "run `./lockstep run prepare`")
     groups, confidence = [row.group for row in valid], params.evaluate.confidence
     scores = {
-        kind: intervals.mean_interval(each, groups, confidence)
-        for kind, each in scored(params, root, root / layout.MERGED, merged, valid).items()
+        kind: intervals.mean_interval(score_of_kind, groups, confidence)
+        for kind, score_of_kind in scored(params, root, root / layout.MERGED, merged, valid).items()
     }
     rounded = {
-        kind: Figures(value=round(found.value, 6), low=round(found.low, 6), high=round(found.high, 6))
-        for kind, found in scores.items()
+        kind: Figures(
+            value=round(score_of_kind.value, 6), low=round(score_of_kind.low, 6), high=round(score_of_kind.high, 6)
+        )
+        for kind, score_of_kind in scores.items()
     }
     files.write_json(root / layout.METRICS, ValidScores(valid=rounded, rows=len(valid)))
     kind, first = next(iter(scores.items()))
-    said = f"{len(valid)} valid rows: {kind} {first.value:.3f} [{first.low:.3f}, {first.high:.3f}]"
+    summary = f"{len(valid)} valid rows: {kind} {first.value:.3f} [{first.low:.3f}, {first.high:.3f}]"
     try:
-        numbers = {f"valid.{kind}": found.value for kind, found in scores.items()}
+        numbers = {f"valid.{kind}": score_of_kind.value for kind, score_of_kind in scores.items()}
         tracking.annotate(params, root, parity.adapter, numbers, {})
     except MachineRefused as refusal:
-        return f"{said} (not in MLflow: {refusal})"
-    return said
+        return f"{summary} (not in MLflow: {refusal})"
+    return summary
 
 
 def scored(params: Params, root: Path, folder: Path, model: str, valid: list[Row]) -> dict[str, list[float]]:
     """Each scorer's scores of the rows. ``folder`` has the model whose digest is ``model``."""
     asked = [row.messages for row in valid]
-    found = answers.ask(root, params.evaluate, folder, model, valid, asked, "valid", VALID)
+    answered = answers.ask(root, params.evaluate, folder, model, valid, asked, "valid", VALID)
     return {
-        scorer.kind: [scoring.score(scorer, text, row.reference) for text, row in zip(found.texts, valid, strict=True)]
+        scorer.kind: [
+            scoring.score(scorer, text, row.reference) for text, row in zip(answered.texts, valid, strict=True)
+        ]
         for scorer in params.evaluate.scorers
     }
 

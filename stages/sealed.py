@@ -64,22 +64,22 @@ def _can_be_decided(asked: Params, evidence: Evidence) -> None:
 
 def _roles(asked: Params, evidence: Evidence) -> list[Role]:
     """The candidate, and the earlier models that gates compare it with."""
-    found = (
+    compared_models = (
         compared.reference(name, gate, evidence) for name, gate in asked.gates.items() if isinstance(gate, PairedGate)
     )
-    models = {each.model for each in found if isinstance(each, Compared)}
+    models = {reference.model for reference in compared_models if isinstance(reference, Compared)}
     return ["candidate", *(role for role in ROLES if role in models)]
 
 
 def _given(params: Params, root: Path, rows: Sequence[Row], roles: Sequence[Role]) -> dict[str, tuple[Prediction, ...]]:
     """What the model of each role answers. Two of them may be one model, which is asked once."""
     earlier = files.read_json(root / layout.REFERENCES, ReferencesReport)
-    models, found = suites.models_of(root, earlier), dict[str, tuple[Prediction, ...]]()
+    models, predictions = suites.models_of(root, earlier), dict[str, tuple[Prediction, ...]]()
     for role in roles:
-        if models[role] not in found:
+        if models[role] not in predictions:
             with suites.verified(root, models, earlier, role) as folder:
-                found[models[role]] = _answers(params, root, folder, role, rows)
-    return {role: found[models[role]] for role in roles}
+                predictions[models[role]] = _answers(params, root, folder, role, rows)
+    return {role: predictions[models[role]] for role in roles}
 
 
 def _answers(params: Params, root: Path, folder: Path, role: Role, rows: Sequence[Row]) -> tuple[Prediction, ...]:

@@ -52,20 +52,20 @@ def still_pinned(params: Params, root: Path) -> str:
     if params.merge.draft is not None:
         pinned["merge.draft"] = params.merge.draft
     known, current = _read(root), dict[str, str]()
-    found: dict[str, str | None] = {}
+    digests: dict[str, str | None] = {}
     for section, source in pinned.items():
         local = parsing.parse(source.uri, f"{section}.uri", root).local
         if local is not None:
             path = sources.place(local)
-            found[section] = _sha256(path, section, known, current) if sources.lies_there(path, section) else None
+            digests[section] = _sha256(path, section, known, current) if sources.lies_there(path, section) else None
     if current != known:
         with suppress(OSError):  # it is hashed again
             files.write_json(root / MEMO, _Memo(sha256=current))
-    for section, sha256 in found.items():
+    for section, sha256 in digests.items():
         if sha256 is not None:
             sources.hold(pinned[section], section, sha256.removeprefix("sha256:"))
-    said = (f"{section} {'as pinned' if sha256 else 'not here'}" for section, sha256 in found.items())
-    return f"local sources: {', '.join(said) or 'none'}"
+    states = (f"{section} {'as pinned' if sha256 else 'not here'}" for section, sha256 in digests.items())
+    return f"local sources: {', '.join(states) or 'none'}"
 
 
 def _sha256(path: Path, section: str, known: dict[str, str], current: dict[str, str]) -> str:
@@ -73,19 +73,20 @@ def _sha256(path: Path, section: str, known: dict[str, str], current: dict[str, 
     started = time.time_ns()
     try:
         stamp = _stamp(path)
-        found = known.get(stamp.digest) or f"sha256:{sources.measure(path, section).sha256}"
+        actual = known.get(stamp.digest) or f"sha256:{sources.measure(path, section).sha256}"
         if stamp.digest in known or stamp.changed < started - SETTLED:
-            current[stamp.digest] = found
+            current[stamp.digest] = actual
     except OSError as error:
         raise sources.unreadable(section, error) from error
-    return found
+    return actual
 
 
 def _stamp(path: Path) -> _Stamp:
     """The stamp of a file or folder with everything below it; raises OSError."""
-    seen = [(each, each.lstat()) for each in (path, *sorted(path.rglob("*")))]
+    seen = [(path_below, path_below.lstat()) for path_below in (path, *sorted(path.rglob("*")))]
     states = [
-        (os.fspath(each), s.st_mode, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino, s.st_dev) for each, s in seen
+        (os.fspath(path_below), s.st_mode, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino, s.st_dev)
+        for path_below, s in seen
     ]
     return _Stamp(digest.of_bytes(ascii(states).encode()), max(s.st_ctime_ns for _, s in seen))
 

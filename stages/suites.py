@@ -78,14 +78,14 @@ def suites(params: Params, root: Path) -> str:
             took[name] = round(time.perf_counter() - started + sum(before), 3)
     with files.replacing_folder(root / layout.JUDGEMENTS) as folder:
         files.write_text(folder / "README.txt", _ABOUT)
-        for name, found in made.items():
-            if found.judgements:
-                files.write_jsonl(folder / f"{name}.jsonl", found.judgements)
+        for name, outcome in made.items():
+            if outcome.judgements:
+                files.write_jsonl(folder / f"{name}.jsonl", outcome.judgements)
     with files.replacing_folder(root / layout.SUITES) as folder:
         files.write_text(folder / "README.txt", _ABOUT)
         results = dict[str, SuiteResult]()
-        for name, found in made.items():
-            results[name] = _written(folder, root, name, params.suites[name], found, results)
+        for name, outcome in made.items():
+            results[name] = _written(folder, root, name, params.suites[name], outcome, results)
         results = {name: results[name] for name in params.suites}
     plugins = SUITES.plugins(suite.kind for suite in params.suites.values())
     plugins |= JUDGES.plugins(suite.judged_by for suite in params.suites.values() if suite.judged_by)
@@ -104,7 +104,7 @@ def models_of(root: Path, earlier: ReferencesReport) -> dict[Role, str]:
         "candidate": parity.merged,
         "base": parity.base,
         **({UNQUANTISED: parity.exported.unquantised} if parity.exported else {}),
-        **{name: found.merged for name, found in earlier.found.items()},
+        **{name: reference.merged for name, reference in earlier.found.items()},
     }
 
 
@@ -127,8 +127,8 @@ def _last(root: Path, earlier: ReferencesReport) -> tuple[Mapping[str, SuiteResu
     """The suites of main's last record, as git has them, and its commit; none where this version cannot read them."""
     if (main := earlier.found.get("main")) is not None:
         with suppress(ValidationError):
-            found = references.committed(root, main.commit, layout.SUITES_REPORT) or b""
-            return SuitesReport.model_validate_json(found).suites, main.commit
+            committed = references.committed(root, main.commit, layout.SUITES_REPORT) or b""
+            return SuitesReport.model_validate_json(committed).suites, main.commit
     return {}, None
 
 
@@ -189,20 +189,20 @@ def _asked(
     if (known := answers.known(root, settings, models[role], rows, conversations)) is not None:
         before += [len(rows) / known.speed] if known.speed else []
         return known.texts
-    where = f"suites.{suite}.file"
+    key = f"suites.{suite}.file"
     try:
         with verified(root, models, earlier, role) as folder:
             return answers.ask(
-                root, settings, folder, models[role], rows, conversations, f"{role}, {suite}", Path(where)
+                root, settings, folder, models[role], rows, conversations, f"{role}, {suite}", Path(key)
             ).texts
     except EvaluationRefused as refused:
-        if not refused.what.startswith(f"{where}:"):
+        if not refused.what.startswith(f"{key}:"):
             raise
 
         def line(found: re.Match[str]) -> str:
-            return f"{where}:{rows[int(found[1]) - 1].source.removeprefix('line:')}:"
+            return f"{key}:{rows[int(found[1]) - 1].source.removeprefix('line:')}:"
 
-        what = re.sub(rf"^{re.escape(where)}:([0-9]+):", line, refused.what)  # a row may be asked twice
+        what = re.sub(rf"^{re.escape(key)}:([0-9]+):", line, refused.what)  # a row may be asked twice
         raise EvaluationRefused(
             f"{layout.PARAMS}: {what}", f"shorten or drop that row, or lower suites.{suite}.max_new_tokens"
         ) from refused
@@ -213,10 +213,10 @@ def verified(root: Path, models: Mapping[Role, str], earlier: ReferencesReport, 
     """The model's directory, once it has its digest."""
     with _weights(root, earlier, role) as folder:
         with progress.of_bytes(f"hash {role}") as bar:
-            found = digest.of_tree(folder, bar.update).digest
-        if found != models[role]:
+            actual = digest.of_tree(folder, bar.update).digest
+        if actual != models[role]:
             raise EvidenceRefused(
-                f"{folder}: is {found[:19]}…, the {role} is {models[role][:19]}…", "run `./lockstep run merge`"
+                f"{folder}: is {actual[:19]}…, the {role} is {models[role][:19]}…", "run `./lockstep run merge`"
             )
         yield folder
 
@@ -239,11 +239,11 @@ def _weights(root: Path, earlier: ReferencesReport, role: Role) -> Iterator[Path
 def _files(name: str, suite: SuiteKind, root: Path) -> Iterator[dict[str, Path]]:
     """Copies of the pinned files of a suite, verified."""
     with tempfile.TemporaryDirectory() as scratch:
-        found = {}
+        paths = {}
         for number, (key, source) in enumerate(suite.sources.items()):
             place = Path(scratch) / str(number)
-            found[key] = copies.copy(source, f"suites.{name}.{key}", root, place, key in suite.folders)
-        yield found
+            paths[key] = copies.copy(source, f"suites.{name}.{key}", root, place, key in suite.folders)
+        yield paths
 
 
 def _held(name: str, suite: SuiteKind, made: Made, models: Mapping[Role, str]) -> Made:
@@ -293,10 +293,10 @@ def _written(
             ]
     path = folder / f"{name}.jsonl"
     files.write_jsonl(path, lines)
-    given = {answer.model: found for found in made.given.values() for answer in found[:1]}
+    given = {answer.model: answers for answers in made.given.values() for answer in answers[:1]}
     if given:
         files.write_jsonl(
-            folder / layout.suite_answers(name).name, [each for found in given.values() for each in found]
+            folder / layout.suite_answers(name).name, [answer for answers in given.values() for answer in answers]
         )
     return SuiteResult(
         kind=suite.kind,
@@ -315,7 +315,7 @@ def _written(
         files=pins,
         given=digest.of_file(folder / layout.suite_answers(name).name).sha256 if given else None,
         judgements=judged,
-        judges=tuple(sorted({each.judge for each in made.judgements})),
+        judges=tuple(sorted({judgement.judge for judgement in made.judgements})),
         answers=_answers(root, suite, made.scored, earlier),
         answers_of=answered.rated_suite(suite),
         unparsed={role: count for role, count in made.unparsed.items() if count},

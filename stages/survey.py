@@ -47,15 +47,15 @@ def contents(path: Path) -> Contents:
 
 
 def _column(name: str, values: list[Any], rows: int) -> Column:
-    held = [value for value in values if value not in (None, "")]
-    kind = "text" if held and all(isinstance(value, str) for value in held) else "other"
-    if held and _chats.is_chat(held[0]):
-        kind, held = "chat", [_answer(value) for value in held]
-    distinct = len({value if isinstance(value, str) else json.dumps(value, default=str) for value in held})
+    present = [value for value in values if value not in (None, "")]
+    kind = "text" if present and all(isinstance(value, str) for value in present) else "other"
+    if present and _chats.is_chat(present[0]):
+        kind, present = "chat", [_answer(value) for value in present]
+    distinct = len({value if isinstance(value, str) else json.dumps(value, default=str) for value in present})
     return Column(
-        name=name, kind=kind, distinct=distinct, in_all=len(held) == rows,
+        name=name, kind=kind, distinct=distinct, in_all=len(present) == rows,
         closed=kind != "other" and 1 < distinct <= min(prompts.MAX_LABELS, rows / 2),
-        sample=str(held[0])[:60] if held else "",
+        sample=str(present[0])[:60] if present else "",
     )  # fmt: skip
 
 
@@ -78,12 +78,12 @@ def measure(request: Request, root: Path) -> Measured:
     if not kept:
         raise DataRefused(f"{path.name}: the rules drop every row", "name other columns, or add data")
     placed = prepare.split(config, kept)
-    size = _size([each.group for rows in placed.values() for each in rows])
+    size = _size([row.group for rows in placed.values() for row in rows])
     valid = min(0.15, max(0.06, math.ceil(100 * _VALID_ROWS / len(kept)) / 100))
     test = min(request.max_test_share, math.ceil(105 * request.test_rows / size) / 100)  # 5 % more: splits are uneven
     shares = config.splits.model_copy(update={"valid": valid, "test": max(test, 0.05)})
     placed = prepare.split(config.model_copy(update={"splits": shares}), kept)
-    splits = {name: [each.row for each in rows] for name, rows in placed.items()}
+    splits = {name: [row.row for row in rows] for name, rows in placed.items()}
     if empty := [name for name, rows in splits.items() if not rows]:
         raise DataRefused(f"{path.name}: {len(kept)} rows leave {' and '.join(empty)} empty", "add data")
     rows = [row for of_split in splits.values() for row in of_split]
@@ -91,15 +91,15 @@ def measure(request: Request, root: Path) -> Measured:
     if problems:
         raise DataRefused(problems[0].what, problems[0].todo, tuple(map(str, problems[1:])))
     by_split = [Counter(row.reference for row in of_split) for of_split in splits.values() if request.labels]
-    labels = [count / found.total() for found in by_split for count in found.values()] or [0.0, 1.0]
+    labels = [count / counts.total() for counts in by_split for count in counts.values()] or [0.0, 1.0]
     sought = PersonalData(detectors=detectors.KINDS)
-    personal = {each.draft.source: sought.count(each.draft) for of_split in placed.values() for each in of_split}
+    personal = {row.draft.source: sought.count(row.draft) for of_split in placed.values() for row in of_split}
     commonest = Counter(row.reference.strip() for row in splits["test"]).most_common(1)[0][1]
     return Measured(
         sha256=sources.measure(path, "data").sha256, base_sha256=_pin(request.base, root),
         rows=len(kept) + sum(count.rows for count in counts if count.kind == "drop"),
         dropped={count.rule: count.rows for count in counts if count.kind == "drop" and count.rows},
-        valid=shares.valid, test=shares.test, split_rows={name: len(found) for name, found in splits.items()},
+        valid=shares.valid, test=shares.test, split_rows={name: len(rows) for name, rows in splits.items()},
         test_size=_size([row.group for row in splits["test"]]), distinct=len({row.reference.strip() for row in rows}),
         label_shares=(min(labels), max(labels)), majority=commonest / len(splits["test"]),
         words=max(len(row.prompt.split()) for row in rows),
@@ -146,7 +146,9 @@ def _rare_labels(splits: dict[str, list[Row]], name: str) -> Iterator[DataRefuse
         return
     counts = {split: Counter(row.reference for row in rows) for split, rows in splits.items()}
     first = {row.reference: row.source for rows in splits.values() for row in reversed(rows)}
-    if rare := [label for label in sorted(first) if not all(found[label] for found in counts.values())]:
+    if rare := [
+        label for label in sorted(first) if not all(counts_of_split[label] for counts_of_split in counts.values())
+    ]:
         shown = ", ".join(f"{label!r} ({first[label]})" for label in rare[:_SHOWN])
         shown += f" and {len(rare) - _SHOWN} more" if len(rare) > _SHOWN else ""
         yield DataRefused(
@@ -180,11 +182,11 @@ def _main(arguments: list[str]) -> None:
     def survey(params: Params, root: Path) -> str:
         del params
         if arguments[:1] == ["--request"]:
-            found: Contents | Measured = measure(Request.model_validate_json(arguments[1]), root)
+            result: Contents | Measured = measure(Request.model_validate_json(arguments[1]), root)
         else:
-            found = contents(root / arguments[0])
-        files.write_json(root / SURVEY, found)
-        return f"{found.rows:,} rows"
+            result = contents(root / arguments[0])
+        files.write_json(root / SURVEY, result)
+        return f"{result.rows:,} rows"
 
     entry.run("survey", survey)
 

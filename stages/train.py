@@ -103,19 +103,19 @@ def train(params: Params, root: Path) -> str:
     *_, last = fitted = trained.fitted
     files.write_text(root / layout.LOSS_CURVE, chain.curve(alone, fitted))
     report = _report(params, base, seal, len(rows), fitted)
-    seconds = math.fsum(each.seconds for each in fitted)
-    took = max((each.memory for each in fitted), key=lambda memory: memory.peak or 0)
+    seconds = math.fsum(step.seconds for step in fitted)
+    took = max((step.memory for step in fitted), key=lambda memory: memory.peak or 0)
     measured = TrainMeasured(
         adapter=last.adapter, git_commit=tracking.revision(root)[0], mlflow_run=run.id, seconds=round(seconds, 3),
-        energy=(used := energy.total([each.energy for each in fitted])), device=device, resumed_at=trained.resumed_at,
+        energy=(used := energy.total([step.energy for step in fitted])), device=device, resumed_at=trained.resumed_at,
         memory=took, **memory.speed(alone[-1].train, report, seconds, device, root),
-        chain=tuple(each.measured() for each in fitted) if len(fitted) > 1 else (),
+        chain=tuple(step.measured() for step in fitted) if len(fitted) > 1 else (),
     )  # fmt: skip
     files.write_json(root / layout.TRAIN_MEASURED, measured)
     files.write_json(root / layout.TRAIN_REPORT, report)
     for store in trained.stores:
         store.remove()
-    unsent = sum(each.unsent for each in {run, *trained.runs}) + sum(each.unsent for each in fitted)
+    unsent = sum(step.unsent for step in {run, *trained.runs}) + sum(step.unsent for step in fitted)
     kept = f", {unsent} points not taken by MLflow at {run.uri}" if unsent else ""
     line = f"{_line(params, report, fitted, seconds)}{memory.said(took)}{energy.after(used)}{kept}"
     return f"{layout.ADAPTER}: {line}"
@@ -125,11 +125,11 @@ def sealed(root: Path) -> Seal:
     """The seal, if it has exactly the splits on disk; raises EvidenceRefused with every difference."""
     seal = files.read_json(root / layout.SEAL, Seal)
     paths = {name: layout.SPLITS / f"{name}.jsonl" for name in layout.SPLIT_NAMES}
-    found = {name: digest.of_file(root / path).sha256 for name, path in paths.items()}
+    digests = {name: digest.of_file(root / path).sha256 for name, path in paths.items()}
     differing = [
-        f"{layout.SEAL}: {name} is {seal.splits.get(name, 'not sealed')}, on disk {found.get(name, 'there is none')}"
-        for name in sorted(found.keys() | seal.splits.keys())
-        if found.get(name) != seal.splits.get(name)
+        f"{layout.SEAL}: {name} is {seal.splits.get(name, 'not sealed')}, on disk {digests.get(name, 'there is none')}"
+        for name in sorted(digests.keys() | seal.splits.keys())
+        if digests.get(name) != seal.splits.get(name)
     ]
     if differing:
         raise EvidenceRefused(
@@ -158,13 +158,13 @@ def _report(params: Params, base: Digest, seal: Seal, rows: int, fitted: Sequenc
         splits=seal.splits,
         rows=rows,
         sequences=last.sequences,
-        steps=sum(each.steps for each in fitted),
+        steps=sum(step.steps for step in fitted),
         epochs=chain.epochs(fitted, rows),
         trainable_parameters=last.trainable,
         total_parameters=last.total,
         final_loss=last.final_loss,
         versions=_versions(alone, _LIBRARIES),
-        tokens=sum(each.tokens or 0 for each in fitted) or None,
+        tokens=sum(step.tokens or 0 for step in fitted) or None,
         figures=last.figures,
         optimised_for=tuple(rewards),
         quantised=last.quantised,
@@ -172,7 +172,7 @@ def _report(params: Params, base: Digest, seal: Seal, rows: int, fitted: Sequenc
         devices=devices if devices > 1 else None,
         batch=last.batch,
         shard=alone[0].train.shard,
-        chain=tuple(each.reported() for each in fitted) if len(fitted) > 1 else (),
+        chain=tuple(step.reported() for step in fitted) if len(fitted) > 1 else (),
         full=alone[0].train.full is not None,
         plugins=METHODS.plugins(steps.names(params.training)) | scorers.KINDS.plugins(rewards),
     )

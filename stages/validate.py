@@ -78,10 +78,10 @@ def validate(params: Params, root: Path) -> str:
     frames |= preferences.frames({name: of_split.rows for name, of_split in read.items()}, judged, count, some)
     spoken = languages.judge(params.validate_.languages, detector, read, texts)
     frames |= spoken.frames if spoken else {}
-    found = None
+    noise = None
     if any(counts.values()):
         suspects = label_noise.of(read, only_train) if params.validate_.labels is not None else None
-        found = statistics.of(read, suspects, documents.described(texts), spoken.statistics if spoken else None)
+        noise = statistics.of(read, suspects, documents.described(texts), spoken.statistics if spoken else None)
     meaning = params.validate_.semantic_duplicates
     twins = semantic.twins(meaning, read, root)
     frames |= semantic.frames(meaning, read, twins)
@@ -102,7 +102,7 @@ def validate(params: Params, root: Path) -> str:
             splits=digests,
             rows=counts,
             expectations=tuple(outcomes),
-            statistics=found,
+            statistics=noise,
             plugins=LOADERS.plugins([part.loader.kind for part in parts])
             | rules.RULES.plugins(defects)
             | METHODS.plugins(steps.names(params.training)),
@@ -117,7 +117,9 @@ def validate(params: Params, root: Path) -> str:
 def _refused(
     failed: Sequence[Expectation], of: int, suites: Mapping[str, expectations.Suite], of_labels: Frame
 ) -> DataRefused:
-    todos = {f"{frame}: {words}": each.todo for frame, suite in suites.items() for words, each in suite.items()}
+    todos = {
+        f"{frame}: {words}": expectation.todo for frame, suite in suites.items() for words, expectation in suite.items()
+    }
     (first, todo), *others = [(escape(_line(outcome, of_labels)), todos[outcome.name]) for outcome in failed]
     return DataRefused(
         f"{len(failed)} of {of} expectations failed: {first}",
@@ -147,23 +149,23 @@ def _file(root: Path, name: str) -> Path:
 
 def _as_prepared(root: Path, report: PrepareReport) -> dict[str, str]:
     """The digest of each split; EvidenceRefused names every split that differs from what prepare wrote."""
-    found = {name: digest.of_file(_file(root, name)).sha256 for name in layout.SPLIT_NAMES}
+    digests = {name: digest.of_file(_file(root, name)).sha256 for name in layout.SPLIT_NAMES}
     wrong = [
-        f"{layout.SPLITS}/{name}.jsonl: is {found.get(name, 'unknown')}, but prepare wrote "
+        f"{layout.SPLITS}/{name}.jsonl: is {digests.get(name, 'unknown')}, but prepare wrote "
         f"{report.splits[name].sha256 if name in report.splits else 'no such split'}"
-        for name in sorted({*found, *report.splits})
-        if name not in report.splits or found.get(name) != report.splits[name].sha256
+        for name in sorted({*digests, *report.splits})
+        if name not in report.splits or digests.get(name) != report.splits[name].sha256
     ]
-    held = {f"{name}.jsonl" for name in layout.SPLIT_NAMES}
+    names = {f"{name}.jsonl" for name in layout.SPLIT_NAMES}
     wrong += [
         f"{layout.SPLITS}/{path.name}: is not of prepare"
         for path in sorted((root / layout.SPLITS).iterdir())
-        if path.name not in held
+        if path.name not in names
     ]
     if wrong:
         todo = "change the raw data or prepare.rules, not the splits, and run `./lockstep run prepare`"
         raise EvidenceRefused(wrong[0], todo, tuple(wrong[1:]))
-    return found
+    return digests
 
 
 def _wanted(config: Prepare, parts: Sequence[Part]) -> dict[str, frozenset[str]]:
@@ -184,8 +186,8 @@ def _defects(config: Prepare, parts: Sequence[Part], wanted: Mapping[str, frozen
 def _line(outcome: Expectation, of_labels: Frame) -> str:
     """A failed expectation on one line: its name, the observed value, and the rows or labels."""
     if outcome.name.startswith(f"{LABELS}: "):
-        said = labels.describe(outcome, of_labels)
-        return f"{outcome.name}: {outcome.observed}{': ' if said else ''}{said}"
+        described = labels.describe(outcome, of_labels)
+        return f"{outcome.name}: {outcome.observed}{': ' if described else ''}{described}"
     shown = []
     for row in outcome.rows:
         values = ", ".join(f"{key} {value!r}"[:120] for key, value in row.items() if key not in ("where", "id"))

@@ -118,11 +118,11 @@ def ask(
         tqdm.write(f"{label}: answered before, {len(rows)} rows from {key.path}", file=sys.stderr)
         return known
     model_here = loaded(root, settings, folder, kept=KeptBatches(root, key.of_batches))
-    found = model_here(settings, rows, conversations, label, where)
+    model_answers = model_here(settings, rows, conversations, label, where)
     del model_here
     gc.collect()  # the next model loads into this one's memory
-    keep(root, key, found)
-    return found
+    keep(root, key, model_answers)
+    return model_answers
 
 
 def known(
@@ -182,7 +182,7 @@ def answer(
     asked = prompts.tokens(tokenizer, conversations, rows, room, where)
     started = time.perf_counter()
     ends = generate.end_tokens(model, tokenizer)
-    found = generate.generate(
+    generated = generate.generate(
         model, asked, ends, settings.max_new_tokens, settings.batch_tokens, label,
         stable=settings.stable_batches, kept=kept,
     )  # fmt: skip
@@ -191,8 +191,8 @@ def answer(
         tqdm.write(f"{label}: {kept.rows} of {len(set(map(tuple, asked)))} prompts answered before", file=sys.stderr)
         seconds += kept.seconds / generate.lanes(model.device.type)[0]
     speed = len(rows) / seconds
-    texts = [tokenizer.decode(one.tokens, skip_special_tokens=True).strip() for one in found]
-    return Answered(texts, [one.seconds for one in found], round(speed, 3))
+    texts = [tokenizer.decode(one.tokens, skip_special_tokens=True).strip() for one in generated]
+    return Answered(texts, [one.seconds for one in generated], round(speed, 3))
 
 
 def key_of(
@@ -201,7 +201,7 @@ def key_of(
     """The key of a model's answers on this machine, with this code. Raises MachineRefused without the engine."""
     import torch
 
-    versions = {name: found for name in _PACKAGES if (found := _version(name))}
+    versions = {name: version for name in _PACKAGES if (version := _version(name))}
     computes = device()
     if settings.engine is not None:
         about = vllm_process.about(root, settings.engine)

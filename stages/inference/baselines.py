@@ -38,7 +38,7 @@ def _majority(train: Sequence[Row], test: Sequence[Row]) -> list[str]:
     from sklearn.dummy import DummyClassifier
 
     model = DummyClassifier(strategy="most_frequent").fit([[0]] * len(train), [row.reference for row in train])
-    return [str(found) for found in model.predict([[0]] * len(test))]
+    return [str(label) for label in model.predict([[0]] * len(test))]
 
 
 def _nearest(train: Sequence[Row], test: Sequence[Row]) -> list[str]:
@@ -88,4 +88,4 @@ def _naive_bayes(train: Sequence[Row], test: Sequence[Row]) -> list[str]:
             "take it out of evaluate.baselines: free text is no task for it",
         )
     model = MultinomialNB(alpha=SMOOTHING).fit(words, references)
-    return [str(found) for found in model.predict(vectorizer.transform([request(row.messages) for row in test]))]
+    return [str(label) for label in model.predict(vectorizer.transform([request(row.messages) for row in test]))]

@@ -36,12 +36,12 @@ def embed(folder: Path, texts: Sequence[str], pooling: Pooling, most: int | None
     """
     tokenizer, model = _loaded(folder, _ENCODER, where)
     asked = _tokens(tokenizer, model, [(text,) for text in texts], most, where)
-    found = np.empty((0, 0), np.float32)
+    vectors = np.empty((0, 0), np.float32)
     for place, vector in enumerate(_each(lambda ids: _vector(model, ids, pooling), model, asked, "encode")):
-        if not len(found):
-            found = np.empty((len(texts), len(vector)), np.float32)
-        found[place] = vector
-    return found
+        if not len(vectors):
+            vectors = np.empty((len(texts), len(vector)), np.float32)
+        vectors[place] = vector
+    return vectors
 
 
 def relevance(folder: Path, pairs: Sequence[tuple[str, str]], most: int | None, where: str) -> NDArray[np.float64]:
@@ -58,10 +58,10 @@ def relevance(folder: Path, pairs: Sequence[tuple[str, str]], most: int | None, 
             f"{where}: has {model.config.num_labels} labels, and a cross-encoder has 1", "pin a model with one label"
         )
     asked = _tokens(tokenizer, model, pairs, most, where)
-    found = np.array(list(_each(lambda tokens: _score(model, tokens), model, asked, "re-rank")), np.float64)
-    if not np.isfinite(found).all():
+    scores = np.array(list(_each(lambda tokens: _score(model, tokens), model, asked, "re-rank")), np.float64)
+    if not np.isfinite(scores).all():
         raise EvaluationRefused(f"{where}: gives a score that is no number", "pin another model")
-    return found
+    return scores
 
 
 def _loaded(folder: Path, of: str, where: str) -> tuple[Any, Any]:
@@ -89,7 +89,7 @@ def _tokens(tokenizer: Any, model: Any, asked: Sequence[tuple[str, ...]], most: 
     """What the model reads of each text or pair. Raises EvaluationRefused for one that it does not hold."""
     cut: dict[str, Any] = {"truncation": True, "max_length": most} if most else {}
     room = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", tokenizer.model_max_length))
-    found = list[Tokens]()
+    encoded = list[Tokens]()
     for texts in asked:
         inputs = tokenizer(*texts, verbose=False, return_attention_mask=False, **cut)
         if (count := len(inputs["input_ids"])) > room:
@@ -97,17 +97,17 @@ def _tokens(tokenizer: Any, model: Any, asked: Sequence[tuple[str, ...]], most: 
                 f"{where}: {texts[-1][:40]!r}… has {count} tokens, and the model holds {room}",
                 "lower chunker.words, or set max_tokens",
             )
-        found.append({name: np.asarray(ids, np.int32) for name, ids in inputs.items()})
-    return found
+        encoded.append({name: np.asarray(ids, np.int32) for name, ids in inputs.items()})
+    return encoded
 
 
 def _each(of: Callable[[Tokens], Any], model: Any, asked: Sequence[Tokens], doing: str) -> Iterator[Any]:
     """``of`` each, in order, several at a time."""
     with lanes(model) as pool, tqdm(total=len(asked), desc=doing, disable=None) as bar:
         for start in range(0, len(asked), _WAITING):
-            for found in pool.map(of, asked[start : start + _WAITING]):
+            for result in pool.map(of, asked[start : start + _WAITING]):
                 bar.update()
-                yield found
+                yield result
 
 
 @torch.inference_mode()  # of each thread for itself

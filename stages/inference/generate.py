@@ -125,10 +125,10 @@ def generate(
         begin = _read(model, distinct[0][:prefix] if asked else ())
 
         def answer(batch: Sequence[Prompt]) -> dict[Prompt, Answer]:
-            found = dict(_answer(model, batch, begin, prefix, ends, max_new_tokens, stop, bar))
-            if kept is not None and len(found) == len(batch):  # fewer: another batch failed
-                kept.keep(prefix, batch, [found[prompt] for prompt in batch])
-            return found
+            tokens_by_place = dict(_answer(model, batch, begin, prefix, ends, max_new_tokens, stop, bar))
+            if kept is not None and len(tokens_by_place) == len(batch):  # fewer: another batch failed
+                kept.keep(prefix, batch, [tokens_by_place[prompt] for prompt in batch])
+            return tokens_by_place
 
         with ThreadPoolExecutor(at_once) as pool:
             running = [pool.submit(answer, batch) for batch in asked]
@@ -138,8 +138,8 @@ def generate(
             except BaseException:
                 stop.set()  # the others end at their next step
                 raise
-    for each in running:
-        answers |= each.result()
+    for future in running:
+        answers |= future.result()
     return [answers[tuple(prompt)] for prompt in prompts]
 
 
@@ -182,7 +182,7 @@ def _answer(
     cache = copy.deepcopy(begin)
     if prefix:
         cache.batch_repeat_interleave(len(prompts))
-    rows, found = list(range(len(prompts))), [list[int]() for _ in prompts]
+    rows, written = list(range(len(prompts))), [list[int]() for _ in prompts]
     answers = list[tuple[Prompt, Answer]]()
     while rows and not stop.is_set():
         positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
@@ -196,9 +196,9 @@ def _answer(
         left = list[int]()
         for place, (row, token) in enumerate(zip(rows, chosen.tolist(), strict=True)):
             if token not in ends:
-                found[row].append(token)
-            if token in ends or len(found[row]) == new:
-                answers.append((prompts[row], Answer(tuple(found[row]), time.perf_counter() - started)))
+                written[row].append(token)
+            if token in ends or len(written[row]) == new:
+                answers.append((prompts[row], Answer(tuple(written[row]), time.perf_counter() - started)))
             else:
                 left.append(place)
         bar.update(len(rows) - len(left))
@@ -233,7 +233,7 @@ def _alike_up_to(model: Any) -> float:
             parts = [part for part in (rope, *rope.values()) if isinstance(part, dict)]
             names = ("original_max_position_embeddings", "max_position_embeddings")
             limits += [part[names[0]] for part in parts if names[0] in part]
-            limits += [found for name in names if (found := getattr(config, name, None))]
+            limits += [limit for name in names if (limit := getattr(config, name, None))]
     return min(limits)
 
 

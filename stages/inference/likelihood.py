@@ -48,8 +48,8 @@ def nats(folder: Path, precision: str, asked: Sequence[Answered], label: str) ->
         return _nats(model, start, answers)
 
     with lanes(model) as pool:
-        found = pool.map(of_chat, asked)
-        return list(tqdm(found, label, len(asked), unit="chat", disable=None))
+        scored = pool.map(of_chat, asked)
+        return list(tqdm(scored, label, len(asked), unit="chat", disable=None))
 
 
 def _tokens(tokenizer: Any, chat: Answered, ends: frozenset[int]) -> tuple[int, list[Tokens]]:
@@ -57,7 +57,7 @@ def _tokens(tokenizer: Any, chat: Answered, ends: frozenset[int]) -> tuple[int, 
     turns = [message.model_dump() for message in chat.messages]
     whole = [[*turns, {"role": "assistant", "content": answer}] for answer in chat.answers]
     prompt = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=True, return_dict=False)
-    found, start = [], len(prompt)
+    pieces, start = [], len(prompt)
     for ids in tokenizer.apply_chat_template(whole, tokenize=True, return_dict=False):
         if ids[:start] != prompt or len(ids) == start:
             raise EvaluationRefused(
@@ -65,8 +65,8 @@ def _tokens(tokenizer: Any, chat: Answered, ends: frozenset[int]) -> tuple[int, 
                 "use a template that renders the prompt alike with and without its answer",
             )
         stop = next((place for place in range(start, len(ids)) if ids[place] in ends), len(ids) - 1)
-        found.append(tuple(ids[: stop + 1]))
-    return start, found
+        pieces.append(tuple(ids[: stop + 1]))
+    return start, pieces
 
 
 def _shown(chat: Answered) -> str:
@@ -81,7 +81,7 @@ def _nats(model: Any, start: int, answers: Sequence[Tokens]) -> list[list[float]
     logits = _logits(model, [answers[0][:shared]], cache)[0, start - 1 :].float()
     begin = [] if shared == start else _of(logits[:-1][None], [answers[0][start:shared]])[0]
     size = max(1, _LOGITS // (logits.shape[-1] * (max(map(len, answers)) - shared)))
-    found = list[list[float]]()
+    nats_of_answers = list[list[float]]()
     for first in range(0, len(answers), size):
         batch = [answer[shared:] for answer in answers[first : first + size]]
         after = logits[-1].expand(len(batch), 1, -1)
@@ -90,8 +90,8 @@ def _nats(model: Any, start: int, answers: Sequence[Tokens]) -> list[list[float]
             more = copy.deepcopy(cache)
             more.batch_repeat_interleave(len(batch))
             after = torch.cat([after, _logits(model, inputs, more).float()], dim=1)
-        found += [begin + own for own in _of(after, batch)]
-    return found
+        nats_of_answers += [begin + own for own in _of(after, batch)]
+    return nats_of_answers
 
 
 def _logits(model: Any, ids: Sequence[Tokens], cache: Any) -> Any:
@@ -106,8 +106,8 @@ def _of(logits: Any, targets: Sequence[Tokens]) -> list[list[float]]:
     """Nats of each row's targets, one after each logit; padding after a row is left out."""
     width = logits.shape[1]
     padded = torch.tensor([row + (0,) * (width - len(row)) for row in targets], device=logits.device)
-    found = cross_entropy(logits.transpose(1, 2), padded, reduction="none").tolist()
-    cut = [row[: len(own)] for row, own in zip(found, targets, strict=True)]
-    if not all(each < float("inf") for row in cut for each in row):  # NaN fails this, too
+    losses = cross_entropy(logits.transpose(1, 2), padded, reduction="none").tolist()
+    cut = [row[: len(own)] for row, own in zip(losses, targets, strict=True)]
+    if not all(value < float("inf") for row in cut for value in row):  # NaN fails this, too
         raise EvaluationRefused("a log-probability is not finite", "train with a lower train.learning_rate")
     return cut

@@ -38,10 +38,12 @@ def nats(folder: Path, precision: str, texts: Sequence[str], label: str) -> list
         ids = [begin, *tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]]
         windows += [(number, ids[first : first + size + 1]) for first in range(0, len(ids) - 1, size)]
     with lanes(model) as pool:
-        found = pool.map(lambda window: _nats(model, window[1]), windows)
+        scored = pool.map(lambda window: _nats(model, window[1]), windows)
         sums = [0.0] * len(texts)
-        for (number, _), each in tqdm(zip(windows, found, strict=True), label, len(windows), unit="text", disable=None):
-            sums[number] += each
+        for (number, _), nats_of_window in tqdm(
+            zip(windows, scored, strict=True), label, len(windows), unit="text", disable=None
+        ):
+            sums[number] += nats_of_window
     return sums
 
 
@@ -50,7 +52,7 @@ def _nats(model: Any, ids: Sequence[int]) -> float:
     """Of all tokens but the first, which they follow."""
     tokens = torch.tensor([ids], device=model.device)
     logits = model(input_ids=tokens[:, :-1], use_cache=False).logits[0]
-    found = float(torch.nn.functional.cross_entropy(logits.float(), tokens[0, 1:], reduction="none").double().sum())
-    if not found < float("inf"):  # NaN fails this, too
+    total = float(torch.nn.functional.cross_entropy(logits.float(), tokens[0, 1:], reduction="none").double().sum())
+    if not total < float("inf"):  # NaN fails this, too
         raise EvaluationRefused("a log-probability is not finite", "train with a lower train.learning_rate")
-    return found
+    return total

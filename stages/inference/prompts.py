@@ -27,8 +27,8 @@ def labels(train: Sequence[Row]) -> tuple[str, ...]:
 
     Closed: at most MAX_LABELS distinct answers, two rows each on average.
     """
-    found = {row.reference.strip() for row in train}
-    return tuple(sorted(found)) if len(found) <= min(MAX_LABELS, len(train) / 2) else ()
+    names = {row.reference.strip() for row in train}
+    return tuple(sorted(names)) if len(names) <= min(MAX_LABELS, len(train) / 2) else ()
 
 
 def for_base(rows: Sequence[Row], train: Sequence[Row], settings: BasePrompt) -> list[tuple[Message, ...]]:
@@ -37,7 +37,7 @@ def for_base(rows: Sequence[Row], train: Sequence[Row], settings: BasePrompt) ->
     Raises EvaluationRefused when the labels are asked for and the answers are no closed set, when train has fewer rows
     than examples are asked for, or when examples are asked for of rows with different tools.
     """
-    told = ""
+    instruction = ""
     if settings.labels:
         names = labels(train)
         if not names:
@@ -47,7 +47,7 @@ def for_base(rows: Sequence[Row], train: Sequence[Row], settings: BasePrompt) ->
                 f"of labels (at most {MAX_LABELS}, two rows each)",
                 "set it to false",
             )
-        told = f"Answer with one of these labels and nothing else: {', '.join(names)}."
+        instruction = f"Answer with one of these labels and nothing else: {', '.join(names)}."
     if settings.shots > len(train):
         raise EvaluationRefused(
             f"evaluate.base_prompt.shots: {settings.shots} examples, and train has {len(train)} rows", "ask for fewer"
@@ -61,9 +61,9 @@ def for_base(rows: Sequence[Row], train: Sequence[Row], settings: BasePrompt) ->
         )
     if shots and len({_system(row) for row in (*rows, *shots)}) > 1:
         shown = tuple(turn for row in shots for turn in (*_in_question(row), _answer(row)))
-        return [_with(_in_question(row), told, shown) for row in rows]
+        return [_with(_in_question(row), instruction, shown) for row in rows]
     shown = tuple(turn for row in shots for turn in (*_talk(row), _answer(row)))
-    return [_with(row.messages, told, shown) for row in rows]
+    return [_with(row.messages, instruction, shown) for row in rows]
 
 
 def examples(train: Sequence[Row], count: int) -> list[Row]:
@@ -86,7 +86,7 @@ def tokens(
     """
     if tokenizer.chat_template is None:
         raise EvaluationRefused(f"{where}: the model has no chat template", "set base.uri to an Instruct model")
-    found = []
+    encoded = []
     for number, (row, messages) in enumerate(zip(rows, conversations, strict=True), 1):
         turns = [message.model_dump() for message in messages]
         try:
@@ -106,8 +106,8 @@ def tokens(
                 f"room for {room} before the answer",
                 "lower validate.max_prompt_tokens, evaluate.max_new_tokens or evaluate.base_prompt.shots",
             )
-        found.append(list(ids))
-    return found
+        encoded.append(list(ids))
+    return encoded
 
 
 def _system(row: Row) -> str:

@@ -53,16 +53,16 @@ def pieces(tokenizer: Any, tokens: Sequence[int]) -> list[str]:
     A character that several tokens spell belongs to the one that completes it. So does text that a later token changes:
     where tokens are bytes, one byte that fits no character turns those before it into replacement characters.
     """
-    found, sofar = [], ""
+    parts, sofar = [], ""
     whole = _text(tokenizer, tokens)
     for count in range(1, len(tokens) + 1):
         text = _text(tokenizer, tokens[:count])
         unfinished = text.endswith("\N{REPLACEMENT CHARACTER}") or not whole.startswith(text)
         if count < len(tokens) and (unfinished or len(text) < len(sofar)):
             text = sofar
-        found.append(text[len(sofar) :])
+        parts.append(text[len(sofar) :])
         sofar = text
-    return found
+    return parts
 
 
 def _text(tokenizer: Any, tokens: Sequence[int]) -> str:

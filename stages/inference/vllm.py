@@ -53,11 +53,11 @@ def answer(
     asked = prompts.tokens(tokenizer, conversations, rows, room, where)
     distinct = sorted({tuple(prompt) for prompt in asked})
     request = request_of(settings, engine, folder, distinct, ends)
-    found = vllm_process.ask(root, engine, request, folder, label, log)
-    if None in found.logprobs:
+    reply = vllm_process.ask(root, engine, request, folder, label, log)
+    if None in reply.logprobs:
         raise EvaluationRefused(f"{label}: a log-probability is not finite", "train with a lower train.learning_rate")
-    given = {prompt: _text(tokenizer, ids, ends) for prompt, ids in zip(distinct, found.answers, strict=True)}
-    return Generated([given[tuple(prompt)] for prompt in asked], round(len(rows) / found.seconds, 3))
+    given = {prompt: _text(tokenizer, ids, ends) for prompt, ids in zip(distinct, reply.answers, strict=True)}
+    return Generated([given[tuple(prompt)] for prompt in asked], round(len(rows) / reply.seconds, 3))
 
 
 def request_of(

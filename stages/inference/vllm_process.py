@@ -78,17 +78,17 @@ _Said = TypeAdapter[Found | _Failed | _Done](Found | _Failed | _Done)
 
 def about(root: Path, engine: Vllm) -> About:
     """vLLM's environment. Raises MachineRefused unless it has the version, GPUs and kernels of params.yaml."""
-    found = environment_of(_python(root), engine.version)
-    if engine.gpus > max(found.gpus, 1):
+    environment = environment_of(_python(root), engine.version)
+    if engine.gpus > max(environment.gpus, 1):
         raise MachineRefused(
-            f"evaluate.engine.gpus is {engine.gpus}, but vLLM sees {found.gpus} here",
+            f"evaluate.engine.gpus is {engine.gpus}, but vLLM sees {environment.gpus} here",
             "lower it, or take another machine",
         )
-    if engine.batch_invariant and not found.gpus:
+    if engine.batch_invariant and not environment.gpus:
         raise MachineRefused(
             "vLLM has no batch-invariant kernels for a CPU", "set evaluate.engine.batch_invariant to false"
         )
-    return found
+    return environment
 
 
 def _python(root: Path) -> str:
@@ -115,13 +115,13 @@ def environment_of(python: str, version: str) -> About:
     except subprocess.TimeoutExpired as error:
         raise MachineRefused(f"{python}: did not say what vLLM it has in {_SECONDS_TO_SAY} s", todo) from error
     try:
-        found = About.model_validate_json(done.stdout)
+        environment = About.model_validate_json(done.stdout)
     except ValidationError as error:
         raise MachineRefused(f"{python}: has no vLLM: {_last(done.stderr)}", todo) from error
-    if found.vllm.partition("+")[0] != version:
-        has = f"vLLM {found.vllm}" if found.vllm else "no vLLM"
+    if environment.vllm.partition("+")[0] != version:
+        has = f"vLLM {environment.vllm}" if environment.vllm else "no vLLM"
         raise MachineRefused(f"{python}: has {has}, and evaluate.engine.version is {version}", todo)
-    return found
+    return environment
 
 
 def ask(root: Path, engine: Vllm, request: dict[str, Any], folder: Path, label: str, log: bool) -> Found:
@@ -130,8 +130,8 @@ def ask(root: Path, engine: Vllm, request: dict[str, Any], folder: Path, label: 
     Raises MachineRefused or EvaluationRefused with what the worker says went wrong, or how it ended.
     """
     environment = _environment() | ({"VLLM_BATCH_INVARIANT": "1"} if engine.batch_invariant else {})
-    where = f"; {LOG} has what it printed" if log else ""
-    said: Found | _Failed | None = None
+    log_hint = f"; {LOG} has what it printed" if log else ""
+    reply: Found | _Failed | None = None
     with _printed(root, log) as printed, _started(_python(root), environment, printed) as worker:
         assert worker.stdin is not None
         assert worker.stdout is not None
@@ -141,19 +141,21 @@ def ask(root: Path, engine: Vllm, request: dict[str, Any], folder: Path, label: 
         with tqdm(total=len(request["prompts"]), desc=label, unit="row", disable=None) as bar:
             for line in worker.stdout:
                 if not isinstance(news := _said(line, label), _Done):
-                    said = news
+                    reply = news
                     break
                 bar.update(news.done)
         with suppress(subprocess.TimeoutExpired):
             worker.wait(_SECONDS_TO_END)
-    if isinstance(said, Found):
-        _is_whole(said, request, label)
-        return said
-    if isinstance(said, _Failed):
-        raise _refused(engine, folder, said, where)
+    if isinstance(reply, Found):
+        _is_whole(reply, request, label)
+        return reply
+    if isinstance(reply, _Failed):
+        raise _refused(engine, folder, reply, log_hint)
     if worker.returncode == -signal.SIGKILL:
-        raise MachineRefused(f"vLLM was killed while it answered for {label}: out of memory, as a rule{where}", _LESS)
-    raise EvaluationRefused(f"vLLM ended with {worker.returncode} while it answered for {label}{where}", "run again")
+        raise MachineRefused(
+            f"vLLM was killed while it answered for {label}: out of memory, as a rule{log_hint}", _LESS
+        )
+    raise EvaluationRefused(f"vLLM ended with {worker.returncode} while it answered for {label}{log_hint}", "run again")
 
 
 def _said(line: bytes, label: str) -> Found | _Failed | _Done:

@@ -36,11 +36,11 @@ def main() -> None:
     request = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_the_stage, daemon=True).start()
     try:
-        found = answer(request, say)
+        reply = answer(request, say)
     except BaseException as error:
         say({"error": [kind.__name__ for kind in type(error).__mro__], "message": str(error)})
         raise
-    say(found)
+    say(reply)
 
 
 def _end_with_the_stage() -> None:
@@ -94,14 +94,17 @@ def answer(request: dict[str, Any], say: Callable[[dict[str, Any]], None]) -> di
     prompts = [{"prompt_token_ids": ids} for ids in request["prompts"]]
     with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - a device
         began = time.perf_counter()
-        found = model.generate(prompts, SamplingParams(**request["sampling"]), use_tqdm=Counter)
+        outputs = model.generate(prompts, SamplingParams(**request["sampling"]), use_tqdm=Counter)
         seconds = time.perf_counter() - began
-    if [list(each.prompt_token_ids or ()) for each in found] != request["prompts"]:
+    if [list(output.prompt_token_ids or ()) for output in outputs] != request["prompts"]:
         raise RuntimeError("it answered other prompts, or in another order")
-    first = [each.outputs[0] for each in found]
+    first = [output.outputs[0] for output in outputs]
     return {
-        "answers": [list(each.token_ids) for each in first],
-        "logprobs": [each.cumulative_logprob if math.isfinite(each.cumulative_logprob) else None for each in first],
+        "answers": [list(completion.token_ids) for completion in first],
+        "logprobs": [
+            completion.cumulative_logprob if math.isfinite(completion.cumulative_logprob) else None
+            for completion in first
+        ],
         "seconds": seconds,
     }
 

@@ -117,20 +117,20 @@ class OpenAI(JudgeKind):
         self._afford(start, material.root, asked)
         prompt_sha = digest.of_bytes(self.prompt.encode())
         with requests.Session() as session:
-            for each in asked:
-                text = self._reply(session, start, material.root, self._body(each))
+            for question in asked:
+                text = self._reply(session, start, material.root, self._body(question))
                 yield Judgement(
-                    sample=each.row.id, answer_sha=each.sha, other_sha=each.other_sha, value=self._value(text, scale),
-                    judge=f"openai:{self.model}", prompt_sha=prompt_sha, response=text,
+                    sample=question.row.id, answer_sha=question.sha, other_sha=question.other_sha,
+                    value=self._value(text, scale), judge=f"openai:{self.model}", prompt_sha=prompt_sha, response=text,
                 )  # fmt: skip
 
     def _body(self, asked: Asked) -> dict[str, Any]:
         """The request. What the texts hold is never taken for a blank."""
         texts = {"prompt": asked.row.transcript, "reference": asked.row.reference}
         texts |= {"left": asked.answer, "right": asked.other or ""} if self.compares else {"answer": asked.answer}
-        told = string.Template(self.prompt).substitute(texts)
+        prompt = string.Template(self.prompt).substitute(texts)
         return {
-            "model": self.model, "messages": [{"role": "user", "content": told}], "temperature": 0, "seed": self.seed,
+            "model": self.model, "messages": [{"role": "user", "content": prompt}], "temperature": 0, "seed": self.seed,
             "max_tokens": self.max_tokens,
         }  # fmt: skip
 
@@ -139,8 +139,8 @@ class OpenAI(JudgeKind):
         import regex
 
         try:
-            found = str(regex.findall(self.value, text, timeout=_SECONDS)[-1])
-            value = VALUES[found.lower()] if self.compares else float(found)
+            matched = str(regex.findall(self.value, text, timeout=_SECONDS)[-1])
+            value = VALUES[matched.lower()] if self.compares else float(matched)
         except (LookupError, ValueError, TimeoutError):
             return None
         return value if scale.low <= value <= scale.high else None

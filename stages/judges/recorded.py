@@ -44,12 +44,14 @@ class Recorded(JudgeKind):
         start = f"{layout.PARAMS}: suites.{material.name}.judge.log"
         path = material.files["judge.log"]
         try:
-            found = files.read_jsonl(path, Judgement)
+            judgements = files.read_jsonl(path, Judgement)
         except EvidenceRefused as refused:
             what = refused.what.removeprefix(f"{path}:").strip()
             raise EvidenceRefused(f"{start}: {what}", "pin a file of judgements: docs/how-to/suites.md") from refused
-        for number, each in enumerate(found, 1):
-            if each.value is not None and not scale.low <= each.value <= scale.high:
+        for number, judgement in enumerate(judgements, 1):
+            if judgement.value is not None and not scale.low <= judgement.value <= scale.high:
                 outside = f"is not from {scale.low:g} to {scale.high:g}"
-                raise EvidenceRefused(f"{start}: {number}: {each.value:g} {outside}", "correct the scale, or the value")
-        return found
+                raise EvidenceRefused(
+                    f"{start}: {number}: {judgement.value:g} {outside}", "correct the scale, or the value"
+                )
+        return judgements

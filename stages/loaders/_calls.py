@@ -18,11 +18,11 @@ def calls(value: Any) -> tuple[ToolCall, ...]:
     """The calls of a turn; arguments may be a JSON object or its text. Raises ValueError for any other shape."""
     if not isinstance(value, list | tuple):
         raise ValueError("tool_calls is not a list")
-    found = tuple(map(_call, value))
-    ids = [each.id for each in found if each.id]
+    read = tuple(map(_call, value))
+    ids = [call.id for call in read if call.id]
     if len({*ids}) < len(ids):
         raise ValueError("two calls have one id")
-    return found
+    return read
 
 
 def text(turn: Mapping[str, Any], key: str) -> str:
@@ -45,11 +45,11 @@ def tools(value: Any) -> tuple[dict[str, JsonValue], ...]:
         return ()
     if not isinstance(value, list):
         raise ValueError(f"{ascii(value)[:_SHOWN]} is not a list of tools")
-    found = tuple(_tool(each) for each in value)
-    names = [name_of(each) for each in found]
+    read = tuple(_tool(tool) for tool in value)
+    names = [name_of(tool) for tool in read]
     if len({*names}) < len(names):
         raise ValueError(f"two tools have one name: {ascii(names)[:_SHOWN]}")
-    return found
+    return read
 
 
 def refuse_unknown(made: Iterable[ToolCall], known: Sequence[dict[str, JsonValue]]) -> None:
@@ -62,11 +62,11 @@ def refuse_unknown(made: Iterable[ToolCall], known: Sequence[dict[str, JsonValue
         takes: Any = tool["function"]
         takes = takes.get("parameters") or {}
         named, more = takes.get("properties") or {}, takes.get("additionalProperties", False)
-        if named and not more and (odd := [each for each in given if each not in named]):
+        if named and not more and (odd := [name for name in given if name not in named]):
             raise ValueError(
                 f"calls {name[:_SHOWN]!r} with {odd[0][:_SHOWN]!r}, which it does not take{_filled(given[odd[0]])}"
             )
-        if lacking := [each for each in takes.get("required") or () if each not in given]:
+        if lacking := [name for name in takes.get("required") or () if name not in given]:
             raise ValueError(f"calls {name[:_SHOWN]!r} without {str(lacking[0])[:_SHOWN]!r}, which it requires")
 
 
@@ -100,13 +100,13 @@ def _tool(value: Any) -> dict[str, JsonValue]:
     named = takes.get("properties") if isinstance(takes, dict) else None
     if not isinstance(takes, dict | None) or not isinstance(named, dict | None):
         raise ValueError(f"tool {function['name'][:_SHOWN]!r}: its parameters are no JSON schema of an object")
-    for key, each in (named or {}).items():
-        if not isinstance(each, dict | bool):
+    for key, schema in (named or {}).items():
+        if not isinstance(schema, dict | bool):
             raise ValueError(
-                f"tool {function['name'][:_SHOWN]!r}: {str(key)[:_SHOWN]!r} has no JSON schema{_filled(each)}"
+                f"tool {function['name'][:_SHOWN]!r}: {str(key)[:_SHOWN]!r} has no JSON schema{_filled(schema)}"
             )
     required = (takes or {}).get("required")
-    if not isinstance(required, list | None) or not all(isinstance(each, str) for each in required or ()):
+    if not isinstance(required, list | None) or not all(isinstance(name, str) for name in required or ()):
         raise ValueError(f"tool {function['name'][:_SHOWN]!r}: its required parameters are no list of names")
     return _plain(value, "tools")
 
@@ -124,9 +124,9 @@ def _parsed(value: str, what: str) -> Any:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(found := dict(pairs)) < len(pairs):
+    if len(unique := dict(pairs)) < len(pairs):
         raise ValueError("a key is written twice")
-    return found
+    return unique
 
 
 def _plain(value: Any, what: str) -> dict[str, JsonValue]:

@@ -67,19 +67,19 @@ def turns(value: list[dict[str, Any]], shape: Shape) -> list[Turn]:
     if not all(role in _ROLES for role in roles) or not re.fullmatch(shape.pattern, "".join(f"{k} " for k in kinds)):
         more = "; after calls of tools, their results" if {"call", "tool"} & {*kinds} else ""
         raise ValueError(f"roles {ascii(roles)[:_SHOWN]} are not: {shape.words}{more}")
-    found = []
+    messages = []
     for number, (role, turn) in enumerate(zip(roles, read, strict=True), 1):
         known = ("role", "content", *_KEYS.get(str(role), ()))
-        if other := sorted(key for key, held in turn.items() if key not in known and held is not None):
+        if other := sorted(key for key, value in turn.items() if key not in known and value is not None):
             raise ValueError(f"a turn has {', '.join(other)[:_SHOWN]} beside {' and '.join(known)}")
         try:
             calls = _calls.calls(turn.get("tool_calls") or ())
             call_id, name = (_calls.text(turn, key) for key in ("tool_call_id", "name"))
         except ValueError as error:
             raise ValueError(f"turn {number}: {error}") from error
-        found.append(Turn(str(role), turn.get("content"), calls, call_id, name))
-    _refuse_unanswered(found)
-    return found
+        messages.append(Turn(str(role), turn.get("content"), calls, call_id, name))
+    _refuse_unanswered(messages)
+    return messages
 
 
 def _refuse_unanswered(found: list[Turn]) -> None:
@@ -92,8 +92,8 @@ def _refuse_unanswered(found: list[Turn]) -> None:
     for number, turn in enumerate(found, 1):
         if turn.role == "tool":
             fits = (
-                each for each in waiting
-                if turn.call_id in ("", each.id) and turn.name in ("", each.function.name)
+                call for call in waiting
+                if turn.call_id in ("", call.id) and turn.name in ("", call.function.name)
             )  # fmt: skip
             if (call := next(fits, None)) is None:
                 what = turn.call_id or turn.name
@@ -108,6 +108,6 @@ def _refuse_unanswered(found: list[Turn]) -> None:
 def _as_openai(turn: dict[str, Any]) -> dict[str, Any]:
     if "from" not in turn or "role" in turn:
         return turn
-    named = {{"from": "role", "value": "content"}.get(key, key): held for key, held in turn.items()}
+    named = {{"from": "role", "value": "content"}.get(key, key): value for key, value in turn.items()}
     role = named["role"]
     return named | {"role": _SHAREGPT.get(role, role) if isinstance(role, str) else None}

@@ -195,13 +195,13 @@ def _in_helps(loader: AzureCli, tree: ast.Module, name: str, lines: list[str]) -
         if "examples" not in text:
             continue
         try:
-            found = list(_examples(yaml.compose(_without_blocks(text), Loader=_Loader)))
+            examples = list(_examples(yaml.compose(_without_blocks(text), Loader=_Loader)))
         except (yaml.YAMLError, RecursionError) as error:
             mark = getattr(error, "problem_mark", None)
-            where = f"{name}:{line_of(lines, start, mark.line if mark else 0)}"
-            yield _draft(loader, where, "", "", unreadable=f"not YAML: {getattr(error, 'problem', error)}")
+            line_place = f"{name}:{line_of(lines, start, mark.line if mark else 0)}"
+            yield _draft(loader, line_place, "", "", unreadable=f"not YAML: {getattr(error, 'problem', error)}")
             continue
-        for offset, prompt, answer in found:
+        for offset, prompt, answer in examples:
             yield _draft(loader, f"{name}:{line_of(lines, start, offset)}", prompt, answer)
 
 

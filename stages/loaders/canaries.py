@@ -20,12 +20,12 @@ class Canaries(Loader):
 
     def load(self, folder: Path) -> list[Draft]:
         """Every canary, each time that it is planted."""
-        found = sorted(path for path in folder.rglob("*") if path.is_file())
-        if len(found) != 1:
+        paths = sorted(path for path in folder.rglob("*") if path.is_file())
+        if len(paths) != 1:
             raise DataRefused(
-                f"loader canaries: found {len(found)} files, but reads exactly one", "name the file in the source's uri"
+                f"loader canaries: found {len(paths)} files, but reads exactly one", "name the file in the source's uri"
             )
-        (path,) = found
+        (path,) = paths
         try:
             planted = canaries.read(path)
         except EvidenceRefused as refused:

@@ -152,10 +152,11 @@ def matching(pattern: str, folder: Path, whole: bool = False) -> list[Path]:
     except ValueError as error:
         raise DataRefused(f"prepare.loader.files: {pattern!r}: {error}", "write a glob such as **/*.jsonl") from error
     if not paths:
-        held = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+        present = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+        listed = ", ".join([*present[:5], *["…"] * (len(present) > 5)]) or "nothing"
         raise DataRefused(
             f"prepare.loader.files: {pattern!r} matches no file below {folder}",
-            f"it holds {', '.join(held[:5]) or 'nothing'}{', …' if len(held) > 5 else ''}: change the glob or data.uri",
+            f"it holds {listed}: change the glob or data.uri",
         )
     for path in paths:
         if path.suffix.lower() not in known:
@@ -289,8 +290,10 @@ def _hold_groups(metadata: Any, name: str) -> None:
 
 def _size(batch: Any) -> int:
     """Bytes of an Arrow batch, with dictionaries expanded."""
-    columns = (each.dictionary_decode() if hasattr(each, "dictionary_decode") else each for each in batch.columns)
-    return sum(each.nbytes for each in columns)
+    columns = (
+        column.dictionary_decode() if hasattr(column, "dictionary_decode") else column for column in batch.columns
+    )
+    return sum(column.nbytes for column in columns)
 
 
 def _plain_text(path: Path, name: str) -> Iterator[Found]:
@@ -446,26 +449,26 @@ def _label(row: dict[str, Any], column: str | None, field: str) -> str | None:
 
 
 def _turns(value: Any, column: str | None, shape: _chats.Shape) -> list[Message]:
-    where = f"column {column!r}"
+    column_named = f"column {column!r}"
     if isinstance(value, str):
         try:
             value = json.loads(value)
         except (ValueError, RecursionError) as error:
-            raise _Bad(f"{where}: {_shown(value)} is not a list of turns: {error}") from error
+            raise _Bad(f"{column_named}: {_shown(value)} is not a list of turns: {error}") from error
     if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
-        raise _Bad(f"{where}: {_shown(value)} is not a list of turns")
+        raise _Bad(f"{column_named}: {_shown(value)} is not a list of turns")
     try:
-        found = _chats.turns(value, shape)
+        messages = _chats.turns(value, shape)
     except ValueError as error:
-        raise _Bad(f"{where}: {error}") from error
+        raise _Bad(f"{column_named}: {error}") from error
     return [
         Message.model_validate(
             {
-                "role": turn.role, "content": _as_text(turn.content, f"{where}, turn {number}"),
+                "role": turn.role, "content": _as_text(turn.content, f"{column_named}, turn {number}"),
                 "tool_calls": turn.calls, "tool_call_id": turn.call_id, "name": turn.name,
             }
         )
-        for number, turn in enumerate(found, 1)
+        for number, turn in enumerate(messages, 1)
     ]  # fmt: skip
 
 

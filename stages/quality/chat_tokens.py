@@ -63,7 +63,7 @@ def control(base: Path, columns: Sequence[str]) -> Callable[[Row], str | None]:
     added = [*_json(base / "tokenizer.json").get("added_tokens", ()), *config.get("added_tokens_decoder", {}).values()]
     named = [config[name] for name in _SPECIAL if config.get(name)]
     special = {token["content"] if isinstance(token, dict) else token for token in named}
-    special |= {each["content"] for each in added if each.get("special") or _BARRED.fullmatch(each["content"])}
+    special |= {token["content"] for token in added if token.get("special") or _BARRED.fullmatch(token["content"])}
     tokens = sorted((token for token in special if len(token) > 1), key=len, reverse=True)  # one letter is plain text
     pattern = re.compile("|".join(map(re.escape, tokens))) if tokens else None
 
@@ -85,10 +85,10 @@ def _plain(value: JsonValue) -> str:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except ValueError as error:
         raise EvidenceRefused(f"{path}: is not JSON: {error}", "run `./lockstep run fetch` to make it again") from error
-    return found
+    return document
 
 
 def _encoder(base: Path) -> Callable[[list[str]], list[int]]:
@@ -133,9 +133,9 @@ def _lengths(tokenizer: Any, apart: re.Pattern[str] | None, texts: list[str]) ->
     for text in texts:
         first, *rest = apart.split(text) if apart else [text]  # then a token and what follows it, in turn
         parts.append([*filter(None, (first, *map(str.__add__, rest[::2], rest[1::2])))])
-    each = list(dict.fromkeys(chain.from_iterable(parts)))
-    encoded = tokenizer.encode_batch_fast(each, add_special_tokens=False)
-    length = {part: len(one) for part, one in zip(each, encoded, strict=True)}
+    distinct = list(dict.fromkeys(chain.from_iterable(parts)))
+    encoded = tokenizer.encode_batch_fast(distinct, add_special_tokens=False)
+    length = {part: len(one) for part, one in zip(distinct, encoded, strict=True)}
     return [sum(length[part] for part in of_text) for of_text in parts]
 
 
@@ -218,11 +218,11 @@ def _unlike(row: Row, text: str) -> str | None:
     """What of the row's calls is not in its rendered answer."""
     content = row.answer.content.strip()
     try:
-        found = tool_calls.read(_ENDS.sub("", text))
+        calls = tool_calls.read(_ENDS.sub("", text))
     except tool_calls.MalformedCall:
-        found = ()
-    wanted = [tool_calls.Call(each.function.name, each.function.arguments) for each in row.calls]
-    if [*map(tool_calls.comparable, found)] != [*map(tool_calls.comparable, wanted)]:
+        calls = ()
+    wanted = [tool_calls.Call(call.function.name, call.function.arguments) for call in row.calls]
+    if [*map(tool_calls.comparable, calls)] != [*map(tool_calls.comparable, wanted)]:
         return "writes calls in a form that the scorer tool-call does not read: docs/how-to/data.md#tools"
     return f"leaves out the text beside a call: {content[:40]!r}" if content not in text else None
 

@@ -47,22 +47,22 @@ def _hold(part: Part, root: Path) -> HeldContract:
             "remove it, or use the loader table",
         )
     try:
-        found = contracts.parse(text.decode())
-        rules = _rules(found)
+        parsed = contracts.parse(text.decode())
+        rules = _rules(parsed)
     except ValueError as error:
         raise DataRefused(
             escape(f"{file}: {error}"), "write it in the part of the standard that docs/how-to/data.md names"
         ) from error
-    frame, missing, raw = _frame(found, part.loader, root / layout.RAW / part.folder)
+    frame, missing, raw = _frame(parsed, part.loader, root / layout.RAW / part.folder)
     if missing:
-        raise _broken(found, [f"{file}: column {name!r}: no row has it" for name in missing])
+        raise _broken(parsed, [f"{file}: column {name!r}: no row has it" for name in missing])
     suite = {str(number): Expected(rule.of, rule.words) for number, rule in enumerate(rules)}
     outcomes = expectations.run({_FRAME: suite}, {_FRAME: frame}, None)
     failed = [(rule, outcome) for rule, outcome in zip(rules, outcomes, strict=True) if not outcome.success]
     if failed:
-        raise _broken(found, [line for each in failed for line in _lines(*each, file, frame["where"], raw)])
+        raise _broken(parsed, [line for failure in failed for line in _lines(*failure, file, frame["where"], raw)])
     return HeldContract(
-        id=found.id, version=found.version, sha256=digest.of_bytes(text), expectations=len(outcomes),
+        id=parsed.id, version=parsed.version, sha256=digest.of_bytes(text), expectations=len(outcomes),
         rows=len(frame["where"]),
     )  # fmt: skip
 
@@ -115,17 +115,19 @@ def _rules(found: Contract) -> list[_Rule]:
 
 def _of_column(column: Column, is_key: bool, gxe: Any) -> dict[str, Any]:
     typed, raw = f"typed {column.name}", f"raw {column.name}"
-    found: dict[str, Any] = {}
+    checks_of_column: dict[str, Any] = {}
     if column.required:
-        found["not be null"] = gxe.ExpectColumnValuesToNotBeNull(column=raw)
+        checks_of_column["not be null"] = gxe.ExpectColumnValuesToNotBeNull(column=raw)
     if column.unique or is_key:
-        found["be unique"] = gxe.ExpectColumnValuesToBeUnique(column=raw)
+        checks_of_column["be unique"] = gxe.ExpectColumnValuesToBeUnique(column=raw)
     if column.kind is not None:
-        found[f"be of type {column.kind}"] = gxe.ExpectColumnValuesToBeNull(column=f"wrong {column.name}")
+        checks_of_column[f"be of type {column.kind}"] = gxe.ExpectColumnValuesToBeNull(column=f"wrong {column.name}")
     if column.values is not None:
         of = typed if column.kind in ("integer", "number", "boolean") else raw
-        said = ", ".join(map(str, column.values))
-        found[f"be one of {_short(said)}"] = gxe.ExpectColumnValuesToBeInSet(column=of, value_set=list(column.values))
+        values = ", ".join(map(str, column.values))
+        checks_of_column[f"be one of {_short(values)}"] = gxe.ExpectColumnValuesToBeInSet(
+            column=of, value_set=list(column.values)
+        )
     for name, value in column.options.items():
         at = f"{column.name}: logicalTypeOptions.{name}"
         if name == "pattern":
@@ -134,14 +136,14 @@ def _of_column(column: Column, is_key: bool, gxe: Any) -> dict[str, Any]:
             except (ValueError, TypeError) as error:
                 why = str(error).removeprefix("Invalid regular expression: ")
                 raise ValueError(f"{at}: {_short(repr(value))} is no regular expression of RE2: {why}") from error
-            found[f"match {value}"] = gxe.ExpectColumnValuesToBeNull(column=f"unmatched {column.name}")
+            checks_of_column[f"match {value}"] = gxe.ExpectColumnValuesToBeNull(column=f"unmatched {column.name}")
             continue
         lower, strict = name in ("minLength", "minimum", "exclusiveMinimum"), name.startswith("exclusive")
         bound = _bound(column.kind, name, value, at)
         limits = {"min_value" if lower else "max_value": bound, "strict_min" if lower else "strict_max": strict}
         what = gxe.ExpectColumnValueLengthsToBeBetween if "Length" in name else gxe.ExpectColumnValuesToBeBetween
-        found[f"have {name} {value}"] = what(column=typed, **limits)
-    return found
+        checks_of_column[f"have {name} {value}"] = what(column=typed, **limits)
+    return checks_of_column
 
 
 def _bound(kind: Kind | None, name: str, value: Any, at: str) -> Any:
@@ -166,9 +168,9 @@ def _frame(found: Contract, loader: Table, folder: Path) -> tuple[Columns, list[
     seen: set[str] = set()
     for path in table.matching(loader.files, folder):
         as_text = path.suffix.lower() == ".csv"
-        for where, row in table.rows(path, path.relative_to(folder).as_posix()):
-            frame["where"].append(where)
-            frame["id"].append(where)
+        for place, row in table.rows(path, path.relative_to(folder).as_posix()):
+            frame["where"].append(place)
+            frame["id"].append(place)
             seen |= row.keys()
             for column in found.columns:
                 value = row.get(column.name)
@@ -234,10 +236,10 @@ def _timestamp(value: Any) -> float | None:
 
 def _parsed(read: Callable[[Any], Any], value: Any) -> Any:
     try:
-        found = read(value)
+        read_value = read(value)
     except (ValueError, OverflowError, ArithmeticError):
         return None
-    return None if isinstance(found, float) and not math.isfinite(found) else found
+    return None if isinstance(read_value, float) and not math.isfinite(read_value) else read_value
 
 
 _READ: dict[Kind, Callable[[Any], Any]] = {

@@ -52,21 +52,21 @@ def read(
     """
     sources = [part.origin for part in parts if part.loader.of_documents]
     written = sum(report.sources[name].splits["train"] for name in sources if name in report.sources)
-    found = Texts([], [], [], {name: [] for name in defects}, [], written)
+    read_texts = Texts([], [], [], {name: [] for name in defects}, [], written)
     path = layout.SPLITS / "train.jsonl"
     for line, row in enumerate(files.each_of_jsonl(root / path, Row) if sources else (), 1):
         if not row.document:
             continue
-        found.where.append(f"{path.as_posix()}:{line}")
-        found.ids.append(row.id)
-        found.texts.append(row.reference)
+        read_texts.where.append(f"{path.as_posix()}:{line}")
+        read_texts.ids.append(row.id)
+        read_texts.texts.append(row.reference)
         draft = draft_of(row)
         for name, rule in defects.items():
             is_found = name in wanted[row.origin] and rule.finds(draft)
-            found.defects[name].append(rule.shown(draft)[:_SHOWN] if is_found else None)
-    if found.texts:
-        found.tokens.extend(_tokens(found.texts, root / layout.BASE))
-    return found
+            read_texts.defects[name].append(rule.shown(draft)[:_SHOWN] if is_found else None)
+    if read_texts.texts:
+        read_texts.tokens.extend(_tokens(read_texts.texts, root / layout.BASE))
+    return read_texts
 
 
 def _tokens(texts: Sequence[str], base: Path) -> Iterator[int]:
@@ -84,7 +84,7 @@ def frames(found: Texts, read: Mapping[str, Read], near: NearDuplicates) -> dict
     """The frame of the documents; none if there are none and none were prepared."""
     if not found.texts and not found.written:
         return {}
-    given = [(place, text) for place, each in enumerate(found.texts) for text in passages(each)]
+    given = [(place, text) for place, text_read in enumerate(found.texts) for text in passages(text_read)]
     held_out = [(name, place) for name in ("valid", "test") for place in range(len(read[name].requests))]
     alike: list[str | None] = [None] * len(found.texts)
     asked = [read[name].requests[place] for name, place in held_out]

@@ -57,9 +57,11 @@ def suites(
     """
     gxe = great_expectations().expectations
     written = {name: report.splits[name].rows - (documents if name == "train" else 0) for name in layout.SPLIT_NAMES}
-    found = {name: _of_split(name, bounds, config, report, needed, some, written[name]) for name in layout.SPLIT_NAMES}
+    suites_by_split = {
+        name: _of_split(name, bounds, config, report, needed, some, written[name]) for name in layout.SPLIT_NAMES
+    }
     apart = "run `./lockstep run prepare`, which keeps such rows in one split"
-    found[ALL] = {
+    suites_by_split[ALL] = {
         "ids are unique": Expected(
             gxe.ExpectColumnValuesToBeUnique(column="id"),
             "give each row an id of its own in the column that prepare.loader.columns.id names",
@@ -77,14 +79,14 @@ def suites(
             for defect in defects
         },
     }
-    found["conservation"] = {
+    suites_by_split["conservation"] = {
         "no row is lost or made": Expected(
             gxe.ExpectColumnPairValuesToBeEqual(column_A="counted", column_B="reported"), _AGAIN
         )
     }
     if bounds.labels is not None:
-        found[LABELS] = _of_labels(bounds.labels)
-    return found
+        suites_by_split[LABELS] = _of_labels(bounds.labels)
+    return suites_by_split
 
 
 def _of_split(
@@ -228,8 +230,12 @@ def run(found: Mapping[str, Suite], frames: Mapping[str, Frame | Columns], docs:
         for words, expected in suite.items():
             expected.of.meta = {"name": f"{frame}: {words}"}
         data = source.add_dataframe_asset(frame).add_batch_definition_whole_dataframe(frame)
-        held = context.suites.add(gx.ExpectationSuite(name=frame, expectations=[each.of for each in suite.values()]))
-        definition = context.validation_definitions.add(gx.ValidationDefinition(name=frame, data=data, suite=held))
+        suite_added = context.suites.add(
+            gx.ExpectationSuite(name=frame, expectations=[expectation.of for expectation in suite.values()])
+        )
+        definition = context.validation_definitions.add(
+            gx.ValidationDefinition(name=frame, data=data, suite=suite_added)
+        )
         checkpoint = context.checkpoints.add(
             gx.Checkpoint(
                 name=frame,

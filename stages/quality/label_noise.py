@@ -27,20 +27,20 @@ def of(read: Mapping[str, Read], without: Container[str]) -> LabelNoise | None:
 
     Of more rows than 50,000, every second, third or so is judged.
     """
-    found = [
-        (where, row_id, text, label, group)
+    labelled = [
+        (place, row_id, text, label, group)
         for of_split in read.values()
-        for where, row_id, text, label, group, origin in zip(
+        for place, row_id, text, label, group, origin in zip(
             of_split.columns["where"], of_split.columns["id"], of_split.requests, of_split.references,
             of_split.columns["group"], of_split.origins, strict=True,
         )
         if origin not in without
     ]  # fmt: skip
-    most = max(1, min(_MOST_ROWS, _LARGEST // max(1, len({label for _, _, _, label, _ in found}))))
-    found = found[:: -(-len(found) // most) or 1]
-    if not found:
+    most = max(1, min(_MOST_ROWS, _LARGEST // max(1, len({label for _, _, _, label, _ in labelled}))))
+    labelled = labelled[:: -(-len(labelled) // most) or 1]
+    if not labelled:
         return None
-    where, ids, texts, labels, groups = zip(*found, strict=True)
+    places, ids, texts, labels, groups = zip(*labelled, strict=True)
     if len(set(groups)) < _FOLDS or len(set(labels)) < 2:
         return None
     names, given = np.unique(np.asarray(labels, dtype=object), return_inverse=True)
@@ -48,12 +48,12 @@ def of(read: Mapping[str, Read], without: Container[str]) -> LabelNoise | None:
     if probabilities is None:
         return None
     own, likelier, judged = _confident(probabilities, given)
-    order = sorted(np.flatnonzero(likelier >= 0).tolist(), key=lambda place: (own[place], where[place], ids[place]))
+    order = sorted(np.flatnonzero(likelier >= 0).tolist(), key=lambda place: (own[place], places[place], ids[place]))
     return LabelNoise(
         judged=judged,
         suspects=len(order),
         rows=tuple(
-            Suspect(where=where[at], id=ids[at], label=labels[at], likelier=names[likelier[at]], confidence=own[at])
+            Suspect(where=places[at], id=ids[at], label=labels[at], likelier=names[likelier[at]], confidence=own[at])
             for at in order[:SHOWN]
         ),
     )
@@ -69,11 +69,11 @@ def _out_of_fold(texts: Any, given: Any, groups: Any, labels: int) -> Any:
         words = TfidfVectorizer(ngram_range=(1, 2)).fit_transform(texts)  # it sees no label
     except ValueError:  # every request is punctuation
         return None
-    found = np.full((len(texts), labels), np.nan)
+    likelihoods = np.full((len(texts), labels), np.nan)
     for fitted, asked in GroupKFold(_FOLDS).split(words, given, groups):
         model = MultinomialNB(alpha=_SMOOTHING).fit(words[fitted], given[fitted])
-        found[np.ix_(asked, model.classes_)] = model.predict_proba(words[asked])
-    return found.round(6)  # so that another machine's sums give the same list
+        likelihoods[np.ix_(asked, model.classes_)] = model.predict_proba(words[asked])
+    return likelihoods.round(6)  # so that another machine's sums give the same list
 
 
 def _confident(probabilities: Any, given: Any) -> tuple[Any, Any, int]:

@@ -61,9 +61,9 @@ def judge(
     texts: dict[str, Judged] = {}
     others: list[OtherLanguage] = []
     for kind in dict.fromkeys(config.texts):
-        columns, counts, found = _judged(identifier, config, kind, _texts(kind, read, documents))
+        columns, counts, guessed = _judged(identifier, config, kind, _texts(kind, read, documents))
         frames[_frame(kind)], texts[kind] = columns, counts
-        others += found
+        others += guessed
     return Found(frames, Languages(detector=detector, texts=texts), sorted(others, key=_rank))
 
 
@@ -108,24 +108,24 @@ def _judged(
     sound: list[tuple[str, str]] = []
     languages: Counter[str] = Counter()
     unjudged = 0
-    for where, row_id, text in progress.of_rows(f"languages of {kind}s", texts):
+    for place, row_id, text in progress.of_rows(f"languages of {kind}s", texts):
         language, probability = _language(identifier, config, text.strip())
         if language is None:
             unjudged += 1
             continue
         languages[language] += 1
         if language in config.expected:
-            sound.append((where, row_id))
+            sound.append((place, row_id))
         else:
             shown = text.strip()[:_CHARACTERS]
             others.append(
                 OtherLanguage(
-                    where=where, id=row_id, text=kind, language=language, probability=probability, shown=shown
+                    where=place, id=row_id, text=kind, language=language, probability=probability, shown=shown
                 )
             )
     others.sort(key=_rank)
     columns: Columns = {
-        "where": [*(other.where for other in others), *(where for where, _ in sound)],
+        "where": [*(other.where for other in others), *(place for place, _ in sound)],
         "id": [*(other.id for other in others), *(row_id for _, row_id in sound)],
         _COLUMN: [*map(_said, others), *(None for _ in sound)],
     }
@@ -152,7 +152,7 @@ def _language(identifier: "LanguageIdentifier", config: params.Languages, text: 
     together = round(sum(probability for _, probability in expected), _DIGITS)
     if together >= config.min_probability:
         return expected[0][0], together
-    language, likeliest = next(each for each in ranked if each[0] not in config.expected)
+    language, likeliest = next(guess for guess in ranked if guess[0] not in config.expected)
     probability = round(likeliest, _DIGITS)
     return (None if language == _NONE or probability < config.min_probability else language), probability
 

@@ -27,21 +27,25 @@ def frames(rows: Splits, columns: Sequence[str], count: Any, some: Sequence[str]
 
     ``some``: columns that only the rows of one step have (``checks.training.steps``).
     """
-    found: dict[str, Frame] = {}
+    by_name: dict[str, Frame] = {}
     bias: dict[str, Any] = {"where": layout.SPLITS.as_posix(), "id": "all splits"}
     if REJECTED in columns:
         places, together = _with(rows, [REJECTED], some)
-        found[PAIRS] = _pairs(places, together, count)
-        found[BIAS] = [bias | _bias_of_pairs(together, found[PAIRS])]
+        by_name[PAIRS] = _pairs(places, together, count)
+        by_name[BIAS] = [bias | _bias_of_pairs(together, by_name[PAIRS])]
     if COMPLETION in columns:
         places, together = _with(rows, [COMPLETION, LABEL], some)
-        found[JUDGED] = _judged(places, together, count)
+        by_name[JUDGED] = _judged(places, together, count)
         labelled = [(text(row, COMPLETION), liked(row.extra.get(LABEL)), row.group) for row in together]
         answers = [(answer, label, group) for answer, label, group in labelled if answer and label is not None]
         labels = [liked(row.extra.get(LABEL)) for row in rows["train"]]
-        told = {"told_by_words": told_by_words(answers), "liked": labels.count(True), "disliked": labels.count(False)}
-        found[BIAS] = [bias | (found[BIAS][0] if BIAS in found else {}) | told]
-    return found
+        figures = {
+            "told_by_words": told_by_words(answers),
+            "liked": labels.count(True),
+            "disliked": labels.count(False),
+        }
+        by_name[BIAS] = [bias | (by_name[BIAS][0] if BIAS in by_name else {}) | figures]
+    return by_name
 
 
 def suites(columns: Sequence[str], bounds: Preferences | None, longest: int) -> dict[str, Suite]:
@@ -49,7 +53,7 @@ def suites(columns: Sequence[str], bounds: Preferences | None, longest: int) -> 
     if bounds is None:
         return {}
     gxe = great_expectations().expectations
-    found: dict[str, Suite] = {}
+    by_name: dict[str, Suite] = {}
     todo = "fix or remove these rows in the data source"
 
     def answers(column: str) -> Suite:
@@ -69,7 +73,7 @@ def suites(columns: Sequence[str], bounds: Preferences | None, longest: int) -> 
         )
     }
     if REJECTED in columns:
-        found[PAIRS] = {
+        by_name[PAIRS] = {
             **answers(REJECTED),
             "the two answers differ": Expected(gxe.ExpectColumnValuesToBeNull(column="same_as_reference"), todo),
             "no pair is there in both orders": Expected(gxe.ExpectColumnValuesToBeNull(column="other_order_of"), todo),
@@ -81,7 +85,7 @@ def suites(columns: Sequence[str], bounds: Preferences | None, longest: int) -> 
             f"validate.preferences.max_length_bias ({bounds.max_length_bias:g})",
         )
     if COMPLETION in columns:
-        found[JUDGED] = {
+        by_name[JUDGED] = {
             **answers(COMPLETION),
             "label is true or false": Expected(gxe.ExpectColumnValuesToNotBeNull(column=LABEL), todo),
             "no answer that people disliked is the reference": Expected(
@@ -93,7 +97,7 @@ def suites(columns: Sequence[str], bounds: Preferences | None, longest: int) -> 
                 gxe.ExpectColumnValuesToBeBetween(column=label, min_value=1),
                 f"bring answers that people {label}: those of one kind alone teach nothing",
             )
-    return found | {BIAS: bias} if found else {}
+    return by_name | {BIAS: bias} if by_name else {}
 
 
 def told_by_words(answers: Sequence[tuple[str, bool, str]]) -> float | None:
@@ -114,30 +118,30 @@ def told_by_words(answers: Sequence[tuple[str, bool, str]]) -> float | None:
     words = CountVectorizer(analyzer=str.split, binary=True)
     model = make_pipeline(words, MultinomialNB(fit_prior=False))
     by = {"groups": groups, "cv": GroupKFold(_FOLDS), "method": "predict_log_proba"}
-    found = cross_val_predict(model, list(texts), list(better), **by)
+    likelihoods = cross_val_predict(model, list(texts), list(better), **by)
     # Rounded, so that another machine's sums give the same value and words that say nothing are ties.
-    return round(float(roc_auc_score(better, [round(of[1] - of[0], 9) for of in found])), 3)
+    return round(float(roc_auc_score(better, [round(of[1] - of[0], 9) for of in likelihoods])), 3)
 
 
 def _with(rows: Splits, columns: Sequence[str], some: Sequence[str]) -> tuple[list[str], list[Row]]:
     """Place and row of those that have one of the columns; of all, if every row must have them."""
     needed = [column for column in columns if column in some]
-    found = [
+    rows_with = [
         (f"{layout.SPLITS}/{name}.jsonl:{line}", row)
         for name, of_split in rows.items()
         for line, row in enumerate(of_split, 1)
         if not needed or any(row.extra.get(column) is not None for column in needed)
     ]
-    return [place for place, _ in found], [row for _, row in found]
+    return [place for place, _ in rows_with], [row for _, row in rows_with]
 
 
 def _pairs(places: Sequence[str], rows: Sequence[Row], count: Any) -> Frame:
     turned = reversed_pairs(rows)
-    found = []
+    pairs = []
     for place, (row, tokens) in enumerate(zip(rows, _tokens(rows, REJECTED, count), strict=True)):
         worse = text(row, REJECTED)
         alike = worse is not None and same(worse, row.reference)
-        found.append(
+        pairs.append(
             {
                 "where": places[place],
                 "id": row.id,
@@ -147,15 +151,15 @@ def _pairs(places: Sequence[str], rows: Sequence[Row], count: Any) -> Frame:
                 "other_order_of": places[turned[place]] if place in turned else None,
             }
         )
-    return found
+    return pairs
 
 
 def _judged(places: Sequence[str], rows: Sequence[Row], count: Any) -> Frame:
-    found = []
+    judged = []
     for place, row, tokens in zip(places, rows, _tokens(rows, COMPLETION, count), strict=True):
         answer, label = text(row, COMPLETION), liked(row.extra.get(LABEL))
         wrong = answer is not None and label is False and same(answer, row.reference)
-        found.append(
+        judged.append(
             {
                 "where": place,
                 "id": row.id,
@@ -165,7 +169,7 @@ def _judged(places: Sequence[str], rows: Sequence[Row], count: Any) -> Frame:
                 "disliked_reference": answer if wrong else None,
             }
         )
-    return found
+    return judged
 
 
 def _tokens(rows: Sequence[Row], column: str, count: Any) -> list[int | None]:
@@ -175,13 +179,15 @@ def _tokens(rows: Sequence[Row], column: str, count: Any) -> list[int | None]:
         row.model_copy(update={"reference": answer or "-", "calls": row.turn(answer or "-").tool_calls})
         for row, answer in zip(rows, answers, strict=True)
     ]
-    found = count(others)
-    return [tokens.reference if answer else None for tokens, answer in zip(found, answers, strict=True)]
+    counted = count(others)
+    return [tokens.reference if answer else None for tokens, answer in zip(counted, answers, strict=True)]
 
 
 def _bias_of_pairs(rows: Sequence[Row], found: Frame) -> dict[str, float | None]:
     pairs = [(row, entry[REJECTED]) for row, entry in zip(rows, found, strict=True) if entry[REJECTED]]
     longer = [(len(row.reference) > len(worse)) + 0.5 * (len(row.reference) == len(worse)) for row, worse in pairs]
-    answers = [each for row, worse in pairs for each in ((row.reference, True, row.group), (worse, False, row.group))]
+    answers = [
+        answer for row, worse in pairs for answer in ((row.reference, True, row.group), (worse, False, row.group))
+    ]
     share = round(sum(longer) / len(longer), 3) if longer else None
     return {"longer": share, "told_by_words": told_by_words(answers)}

@@ -38,14 +38,14 @@ def read(root: Path, make: Callable[[], RowChecks]) -> tuple[RowChecks, dict[str
 
 def _whole(root: Path, name: str, checks: RowChecks, others: Sequence[Iterator[Read | None]]) -> Read:
     """Read a split: this process's batches and those of ``others`` in turn, up to the None that ends theirs."""
-    found = rows_frames.columns(name, [], checks)
+    frame = rows_frames.columns(name, [], checks)
     own = _parts(root, name, checks, _BATCH, 0, 1 + len(others))
     with progress.of_rows(f"read {name}", list[Read]()) as bar:
         for part in chain.from_iterable(zip_longest(own, *(iter(other.__next__, None) for other in others))):
             if part is not None:
-                found.extend(part)
+                frame.extend(part)
                 bar.update(len(part.references))
-    return found
+    return frame
 
 
 def _parts(root: Path, name: str, checks: RowChecks, batch: int, turn: int, of: int) -> Iterator[Read]:

@@ -66,7 +66,7 @@ def columns(name: str, numbered: Iterable[tuple[int, Row]], checks: RowChecks) -
     rows = [(line, row) for line, row in numbered if not row.document]
     names = (*ROW, *COUNTED, *checks.needed)
     defects = (*checks.defects, CONTROL)
-    found = Read({column: [] for column in names}, [], [], [], {defect: [] for defect in defects}, [], [])
+    read = Read({column: [] for column in names}, [], [], [], {defect: [] for defect in defects}, [], [])
     for (line, row), tokens in zip(rows, checks.lengths([row for _, row in rows]), strict=True):
         draft = drafts.draft_of(row)
         values = {
@@ -84,18 +84,18 @@ def columns(name: str, numbered: Iterable[tuple[int, Row]], checks: RowChecks) -
             **{column: _written(row.extra.get(column)) for column in checks.needed},
         }
         for column, value in values.items():
-            found.columns[column].append(value)
-        found.references.append(row.reference)
-        found.requests.append(request(row.messages))
-        found.earlier.append(earlier_requests(row.messages))
-        found.origins.append(row.origin)
+            read.columns[column].append(value)
+        read.references.append(row.reference)
+        read.requests.append(request(row.messages))
+        read.earlier.append(earlier_requests(row.messages))
+        read.origins.append(row.origin)
         for defect, rule in checks.defects.items():
             is_found = defect in checks.wanted[row.origin] and rule.finds(draft)
-            found.defects[defect].append(rule.shown(draft) if is_found else None)
-        found.defects[CONTROL].append(checks.control(row))
+            read.defects[defect].append(rule.shown(draft) if is_found else None)
+        read.defects[CONTROL].append(checks.control(row))
     if checks.whole:
-        found.rows.extend(row for _, row in rows)
-    return found
+        read.rows.extend(row for _, row in rows)
+    return read
 
 
 def _said(row: Row, role: str) -> bool:
@@ -112,7 +112,7 @@ def _written(value: JsonValue) -> str | None:
 def together(read: Mapping[str, Read], near: NearDuplicates) -> Columns:
     """One entry for each row of any split; a column is null if there is nothing to object to."""
     home = [name for name, of_split in read.items() for _ in of_split.references]
-    where, ids, asked, groups = (
+    places, ids, asked, groups = (
         [value for of_split in read.values() for value in of_split.columns[column]]
         for column in ("where", "id", "asked", "group")
     )
@@ -121,17 +121,17 @@ def together(read: Mapping[str, Read], near: NearDuplicates) -> Columns:
     for index, (name, group) in enumerate(zip(home, groups, strict=True)):
         homes[group].add(name)
         same.setdefault(asked[index], index)
-    first = [same[each] for each in asked]
+    first = [same[request] for request in asked]
     texts = [text for of_split in read.values() for text in of_split.requests]
     roots = near_duplicates.groups(texts, near.shingle, near.similarity)
-    alike = [None if home[other] == name else where[other] for name, other in zip(home, roots, strict=True)]
+    alike = [None if home[other] == name else places[other] for name, other in zip(home, roots, strict=True)]
     for index, chat in _answered_in_training(home, texts, [e for of in read.values() for e in of.earlier], near):
-        alike[index] = alike[index] or where[chat]
+        alike[index] = alike[index] or places[chat]
     return {
-        "where": where,
+        "where": places,
         "id": ids,
         "same_prompt_as": [
-            None if home[other] == name else where[other] for name, other in zip(home, first, strict=True)
+            None if home[other] == name else places[other] for name, other in zip(home, first, strict=True)
         ],
         "near_duplicate_of": alike,
         "group_also_in": [

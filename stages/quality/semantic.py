@@ -53,9 +53,9 @@ def twins(config: SemanticDuplicates | None, read: Mapping[str, Read], root: Pat
     """
     train = read["train"]
     known: dict[str, str] = {}
-    for where, request, earlier in zip(train.columns["where"], train.requests, train.earlier, strict=True):
+    for place_of_row, request, earlier in zip(train.columns["where"], train.requests, train.earlier, strict=True):
         for text in (request, *earlier):
-            known.setdefault(text, where)
+            known.setdefault(text, place_of_row)
     asked = [text for name in _HELD_OUT for text in read[name].requests]
     if config is None or not known or not asked:
         return []
@@ -68,14 +68,19 @@ def twins(config: SemanticDuplicates | None, read: Mapping[str, Read], root: Pat
         for name in _HELD_OUT
         for pair in zip(read[name].columns["where"], read[name].columns["id"], read[name].requests, strict=True)
     )
-    found = [
+    pairs = [
         Twin(
-            where=where, id=row_id, request=text, train=known[texts[place]], train_request=texts[place], similarity=cos
+            where=place_of_row,
+            id=row_id,
+            request=text,
+            train=known[texts[place]],
+            train_request=texts[place],
+            similarity=cos,
         )
-        for (where, row_id, text), (place, cos) in zip(rows, closest, strict=True)
+        for (place_of_row, row_id, text), (place, cos) in zip(rows, closest, strict=True)
         if cos >= config.similarity
     ]
-    return sorted(found, key=lambda twin: -twin.similarity)
+    return sorted(pairs, key=lambda twin: -twin.similarity)
 
 
 def _closest(
@@ -94,32 +99,32 @@ def _embed(folder: Path, texts: Sequence[str], pooling: Pooling, most: int | Non
 
     from stages.inference import encoders  # torch
 
-    where = f"{layout.PARAMS}: {_SECTION}.model"
+    key = f"{layout.PARAMS}: {_SECTION}.model"
     try:
-        found = encoders.embed(folder, texts, pooling, most, where)
+        vectors = encoders.embed(folder, texts, pooling, most, key)
     except EvaluationRefused as refused:
         raise DataRefused(
             refused.what, f"pin an encoder's folder, in safetensors; set {_SECTION}.max_tokens to what it holds"
         ) from refused
-    if not np.isfinite(found).all():  # NaN is below every threshold
-        raise DataRefused(f"{where}: gives a vector that is no number", "pin another encoder")
-    return found
+    if not np.isfinite(vectors).all():  # NaN is below every threshold
+        raise DataRefused(f"{key}: gives a vector that is no number", "pin another encoder")
+    return vectors
 
 
 def frames(config: SemanticDuplicates | None, read: Mapping[str, Read], found: Sequence[Twin]) -> dict[str, Columns]:
     """The frame of each held-out split: rows that ``found`` names come first, so that a report shows the closest."""
     if config is None:
         return {}
-    said = {twin.where: _said(twin) for twin in found}
-    order = {where: place for place, where in enumerate(said)}
+    described = {twin.where: _said(twin) for twin in found}
+    order = {place_of_row: place for place, place_of_row in enumerate(described)}
     made = {}
     for name in _HELD_OUT:
         columns = read[name].columns
         rows = sorted(zip(columns["where"], columns["id"], strict=True), key=lambda row: order.get(row[0], len(order)))
         made[_frame(name)] = {
-            "where": [where for where, _ in rows],
+            "where": [place_of_row for place_of_row, _ in rows],
             "id": [row_id for _, row_id in rows],
-            _COLUMN: [said.get(where) for where, _ in rows],
+            _COLUMN: [described.get(place_of_row) for place_of_row, _ in rows],
         }
     return made
 

@@ -43,15 +43,19 @@ def of(
     languages: Languages | None = None,
 ) -> Statistics:
     """The statistics of all rows of all splits, and of documents."""
-    where, ids, prompts, references = (
+    places, ids, prompts, references = (
         [value for of_split in read.values() for value in of_split.columns[column]]
         for column in ("where", "id", "prompt_tokens", "reference_tokens")
     )
-    texts = (f"{a}\n{b}" for each in read.values() for a, b in zip(each.requests, each.references, strict=True))
+    texts = (
+        f"{a}\n{b}"
+        for split_read in read.values()
+        for a, b in zip(split_read.requests, split_read.references, strict=True)
+    )
     return Statistics(
-        prompts=lengths(where, ids, prompts),
-        references=lengths(where, ids, references),
-        writing=writing(where, ids, texts),
+        prompts=lengths(places, ids, prompts),
+        references=lengths(places, ids, references),
+        writing=writing(places, ids, texts),
         labels=labels,
         documents=documents,
         languages=languages,
@@ -80,9 +84,9 @@ def lengths(where: Sequence[str], ids: Sequence[str], tokens: Sequence[int]) -> 
 def _bins(counts: "np.ndarray[tuple[int], np.dtype[np.int64]]", least: int, most: int) -> tuple[Bin, ...]:
     """Bins that are as wide as each other in the logarithm, but for those that would hold no whole number."""
     edges = np.unique(np.geomspace(least, most + 1, _BINS + 1).round(6).astype(np.int64))
-    found, _ = np.histogram(counts, edges)
+    counts_by_bin, _ = np.histogram(counts, edges)
     return tuple(
-        Bin(low=int(a), high=int(b) - 1, rows=int(n)) for a, b, n in zip(edges, edges[1:], found, strict=False)
+        Bin(low=int(a), high=int(b) - 1, rows=int(n)) for a, b, n in zip(edges, edges[1:], counts_by_bin, strict=False)
     )
 
 
@@ -96,10 +100,10 @@ def writing(where: Sequence[str], ids: Sequence[str], texts: Iterable[str]) -> W
         scripts[script] += 1
         if len(known := examples.setdefault(script, [])) < SHOWN:
             known.append(place)
-        if not text.isascii() and (found := _garbled(text)):
+        if not text.isascii() and (piece := _garbled(text)):
             garbled += 1
             if len(shown) < SHOWN:
-                shown.append(MarkedRow(where=where[place], id=ids[place], shown=found))
+                shown.append(MarkedRow(where=where[place], id=ids[place], shown=piece))
     ordered = sorted(scripts, key=lambda script: (-scripts[script], script))
     rare = [(script, place) for script in reversed(ordered[1:]) for place in examples[script]]
     return Writing(

@@ -23,7 +23,7 @@ NAMES: dict[str, str] = {
     "main": "main's model",
     "production": "production's model",
     "best": "the best release",
-} | {str(name): said if said[0].isupper() else f"the {said}" for name, said in baselines.NAMES.items()}
+} | {str(name): phrase if phrase[0].isupper() else f"the {phrase}" for name, phrase in baselines.NAMES.items()}
 
 _MISTAKES = 10
 _LONGEST = 160

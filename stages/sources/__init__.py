@@ -86,16 +86,16 @@ def bring(source: Source, section: str, root: Path) -> Verified:
     bytes (a wrong download is deleted); MachineRefused if the machine lacks what the scheme needs. The caller ensures
     that no other run uses the downloads meanwhile.
     """
-    where = parsing.parse(source.uri, f"{section}.uri", root)
-    if where.local is not None:
-        path = place(where.local)
+    location = parsing.parse(source.uri, f"{section}.uri", root)
+    if location.local is not None:
+        path = place(location.local)
         if not lies_there(path, section):
             raise _absent(path, section)
-        found = measure(path, section)
-        hold(source, section, found.sha256)
-        return Verified(found.path, where.name, None, found.sha256, found.files)
-    found = _kept(source, section, root) or _downloaded(where, source, section, root)
-    return Verified(found.path, where.name, where.inside, found.sha256, found.files)
+        measured = measure(path, section)
+        hold(source, section, measured.sha256)
+        return Verified(measured.path, location.name, None, measured.sha256, measured.files)
+    measured = _kept(source, section, root) or _downloaded(location, source, section, root)
+    return Verified(measured.path, location.name, location.inside, measured.sha256, measured.files)
 
 
 def place(local: Path) -> Path:
@@ -130,7 +130,7 @@ def _absent(path: Path, section: str) -> SourceRefused:
     missing = next(part for part in (path, *path.parents) if part.parent.is_dir())
     names: list[str] = []
     with suppress(OSError):
-        names = sorted(each.name for each in missing.parent.iterdir() if uris.is_safe(each.name))
+        names = sorted(entry.name for entry in missing.parent.iterdir() if uris.is_safe(entry.name))
     near = difflib.get_close_matches(missing.name, names, n=1)
     return SourceRefused(
         f"{layout.PARAMS}: {section}.uri: {path}: no such file or folder",
@@ -146,14 +146,14 @@ def _kept(source: Source, section: str, root: Path) -> Measured | None:
     if not entry.exists():
         return None
     try:
-        found = measure(entry, section)
+        measured = measure(entry, section)
     except SourceRefused:  # emptied, or with links in it
-        found = Measured(entry, "", {})
-    if found.sha256 == source.sha256:
-        return found
-    for name, file in found.files.items():
-        if len(found.files) == 1 and file.sha256 == f"sha256:{source.sha256}":
-            return Measured(entry / name, source.sha256 or "", found.files)
+        measured = Measured(entry, "", {})
+    if measured.sha256 == source.sha256:
+        return measured
+    for name, file in measured.files.items():
+        if len(measured.files) == 1 and file.sha256 == f"sha256:{source.sha256}":
+            return Measured(entry / name, source.sha256 or "", measured.files)
     shutil.rmtree(entry)
     return None
 
@@ -164,15 +164,15 @@ def _downloaded(where: Location, source: Source, section: str, root: Path) -> Me
     if source.sha256 is None:  # what an earlier run left could not be told from a changed source
         shutil.rmtree(work, ignore_errors=True)
     path, continued = _transferred(where, work, section)
-    found = measure(path, section)
-    if source.sha256 not in (None, found.sha256) and continued:
+    measured = measure(path, section)
+    if source.sha256 not in (None, measured.sha256) and continued:
         shutil.rmtree(work)  # old bytes and new ones may not belong together: once more from the start
         path, _ = _transferred(where, work, section)
-        found = measure(path, section)
-    if source.sha256 not in (None, found.sha256):
+        measured = measure(path, section)
+    if source.sha256 not in (None, measured.sha256):
         shutil.rmtree(work)
-        raise _refusal(source, section, found.sha256, "nothing of it was kept; find out what changed, and")
-    entry, is_file = store / found.sha256, path.is_file()
+        raise _refusal(source, section, measured.sha256, "nothing of it was kept; find out what changed, and")
+    entry, is_file = store / measured.sha256, path.is_file()
     if not entry.exists():
         folder = path
         if is_file:
@@ -182,8 +182,8 @@ def _downloaded(where: Location, source: Source, section: str, root: Path) -> Me
         folder.rename(entry)
     shutil.rmtree(work)
     if source.sha256 is None:
-        raise _refusal(source, section, found.sha256, "")
-    return Measured(entry / path.name if is_file else entry, found.sha256, found.files)
+        raise _refusal(source, section, measured.sha256, "")
+    return Measured(entry / path.name if is_file else entry, measured.sha256, measured.files)
 
 
 def _transferred(where: Location, work: Path, section: str) -> tuple[Path, bool]:

@@ -90,9 +90,9 @@ def _plain(value: Any) -> Any:
             raise ValueError(f"{value} is no number of JSON")
         return value
     if isinstance(value, Mapping):
-        return {_key(name): _plain(each) for name, each in value.items()}
+        return {_key(name): _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [_plain(item) for item in value]
     if isinstance(value, datetime.datetime):
         return (value if value.tzinfo is None else value.astimezone(datetime.UTC)).isoformat()
     if isinstance(value, datetime.date):

@@ -67,10 +67,10 @@ def _alone(out: Path) -> Iterator[None]:
     with path.open("a") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            held = os.fstat(handle.fileno()).st_nlink > 0  # else the other run has just ended
+            locked = os.fstat(handle.fileno()).st_nlink > 0  # else the other run has just ended
         except BlockingIOError:
-            held = False
-        if not held:
+            locked = False
+        if not locked:
             raise MachineRefused(f"{out}: another run is writing it", "wait until it ends, or name another folder")
         try:
             yield
@@ -84,11 +84,11 @@ def _reduced(params: Params, raw: Path, out: Path, engine: Engine) -> tuple[Job,
         names = [path.relative_to(raw).as_posix() for path in table.matching(job.raw_loader.files, raw)]
         first = _run(engine, partial(reducing.read, job), "read", " files", list(enumerate(names)))
         second = _run(engine, partial(reducing.compare, job), "compare", " parts", list(range(reducing.PARTS)))
-        found = reducing.manifest(job, first, second)
-        if not found.kept_rows:
-            raise DataRefused(f"{raw}: none of {found.input_rows:,} rows is kept", "drop less in prepare.rules")
-        files.write_json(folder / "manifest.json", found)
-    return job, found
+        manifest = reducing.manifest(job, first, second)
+        if not manifest.kept_rows:
+            raise DataRefused(f"{raw}: none of {manifest.input_rows:,} rows is kept", "drop less in prepare.rules")
+        files.write_json(folder / "manifest.json", manifest)
+    return job, manifest
 
 
 def _run(engine: Engine, task: Callable[[Any], Done], what: str, unit: str, tasks: Sequence[Any]) -> list[Done]:
@@ -123,7 +123,7 @@ def ray() -> Engine:
             raise MachineRefused(f"Ray: {uris.reason(error, '')}", "look at RAY_ADDRESS and at Ray's log") from error
         try:
             remote = ray.remote(num_cpus=1)(lambda each: task(each))
-            for reference in [remote.remote(each) for each in tasks]:
+            for reference in [remote.remote(task) for task in tasks]:
                 yield ray.get(reference)
         except ray.exceptions.RayError as error:
             if isinstance(cause := getattr(error, "cause", None), Refusal):
@@ -151,13 +151,15 @@ def main(raw: Path, out: Path, engine: str, workers: int | None) -> None:
     try:
         params = params_file.load(Path() / layout.PARAMS)
         chosen = ray() if engine == "ray" else local(workers or os.cpu_count() or 1)
-        job, found = reduce(params, raw.resolve(), out.resolve(), chosen)
+        job, manifest = reduce(params, raw.resolve(), out.resolve(), chosen)
     except Refusal as refusal:
         click.echo("\n".join([str(refusal), *refusal.others]), err=True)
         raise SystemExit(refusal.exit_code) from refusal
-    by_rule = ", ".join(f"{each.rule} {each.rows:,}" for each in found.rules if each.rows)
-    left = f"; left to prepare: {', '.join(found.left)}" if found.left else ""
-    click.echo(f"{found.input_rows:,} rows in, {found.kept_rows:,} kept; {by_rule or 'no rule hit'}{left}", err=True)
+    by_rule = ", ".join(f"{count.rule} {count.rows:,}" for count in manifest.rules if count.rows)
+    left = f"; left to prepare: {', '.join(manifest.left)}" if manifest.left else ""
+    click.echo(
+        f"{manifest.input_rows:,} rows in, {manifest.kept_rows:,} kept; {by_rule or 'no rule hit'}{left}", err=True
+    )
     click.echo(pin(out, job), nl=False)
 
 

@@ -42,20 +42,20 @@ def answered(root: Path, file: Path, max_tokens: int, batch_tokens: int) -> list
     rows = [
         Row(
             id=str(number),
-            messages=(Message(role="user", content=each.prompt),),
+            messages=(Message(role="user", content=question.prompt),),
             reference="",
             group=str(number),
             slice="replay",
             source=str(file),
         )
-        for number, each in enumerate(questions, 1)
+        for number, question in enumerate(questions, 1)
     ]
     model, tokenizer = generate.load(root / layout.BASE, "bf16")
     asked = prompts.tokens(tokenizer, [row.messages for row in rows], rows, None, file)
     ends = generate.end_tokens(model, tokenizer)
-    found = generate.generate(model, asked, ends, max_tokens, batch_tokens, "base")
+    answers = generate.generate(model, asked, ends, max_tokens, batch_tokens, "base")
     kept = []
-    for question, answer in zip(questions, found, strict=True):
+    for question, answer in zip(questions, answers, strict=True):
         text = tokenizer.decode(answer.tokens, skip_special_tokens=True).strip()
         # One token less, for the one that ends an answer: so counts validate.max_reference_tokens.
         if (sentence := first_sentence(text)) and len(tokenizer(sentence).input_ids) < max_tokens:
@@ -65,8 +65,8 @@ def answered(root: Path, file: Path, max_tokens: int, batch_tokens: int) -> list
 
 def first_sentence(text: str) -> str | None:
     """The first sentence of an answer; None if it has no end, or fewer than three words."""
-    found = _SENTENCE.match(text)
-    return found[1] if found and len(found[1].split()) > 2 else None
+    match = _SENTENCE.match(text)
+    return match[1] if match and len(match[1].split()) > 2 else None
 
 
 @click.command()

@@ -114,12 +114,13 @@ def run(params: Params, root: Path, data: Data, parent: Run | None = None) -> It
     """
     others.hold_installed(params)
     store = opened(params, root)
-    its = checkout.current(root)
-    tags = {"lockstep.stage": "train"} | _tags(its)
+    checked_out = checkout.current(root)
+    tags = {"lockstep.stage": "train"} | _tags(checked_out)
     if parent:
         tags[_PARENT_TAG] = parent.id
     with refusing(store.uri), deadline():
-        run_id = store.client.create_run(store.experiment, tags=tags, run_name=checkout.named(params, its)).info.run_id
+        name = checkout.named(params, checked_out)
+        run_id = store.client.create_run(store.experiment, tags=tags, run_name=name).info.run_id
         _describe(store.client, run_id, params, data)
     current = Run(store, run_id)
     try:
@@ -153,18 +154,18 @@ def annotate(
     from mlflow.entities import Metric, RunTag
 
     with refusing(store.uri), deadline():
-        found = store.client.search_runs(
+        runs = store.client.search_runs(
             [store.experiment],
             filter_string=f"tags.`{ADAPTER_TAG}` = '{adapter_digest}'",
             order_by=["attributes.start_time DESC"],
             max_results=1,
         )
-        if found:
-            run_id = str(found[0].info.run_id)
+        if runs:
+            run_id = str(runs[0].info.run_id)
         else:
-            its = checkout.current(root)
-            known = {ADAPTER_TAG: adapter_digest} | _tags(its)
-            made = store.client.create_run(store.experiment, tags=known, run_name=checkout.named(params, its))
+            current = checkout.current(root)
+            known = {ADAPTER_TAG: adapter_digest} | _tags(current)
+            made = store.client.create_run(store.experiment, tags=known, run_name=checkout.named(params, current))
             run_id = str(made.info.run_id)
             store.client.set_terminated(run_id, "FINISHED")
         now = int(time.time() * 1000)
@@ -180,13 +181,14 @@ def annotate(
 
 def revision(root: Path) -> tuple[str | None, bool]:
     """The checked-out commit at ``root``, and whether files were edited since; None outside git."""
-    its = checkout.current(root)
-    return its.commit, its.dirty
+    current = checkout.current(root)
+    return current.commit, current.dirty
 
 
-def _tags(its: Checkout) -> dict[str, str]:
-    found = {"lockstep.git.dirty": str(its.dirty).lower()}
-    return found | {name: value for name, value in ((_COMMIT_TAG, its.commit), (_BRANCH_TAG, its.branch)) if value}
+def _tags(current: Checkout) -> dict[str, str]:
+    tags = {"lockstep.git.dirty": str(current.dirty).lower()}
+    named = ((_COMMIT_TAG, current.commit), (_BRANCH_TAG, current.branch))
+    return tags | {name: value for name, value in named if value}
 
 
 def _describe(client: Any, run_id: str, params: Params, data: Data) -> None:

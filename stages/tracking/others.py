@@ -24,8 +24,8 @@ _SECONDS = 60  # that the end of a training waits for Weights & Biases; the rest
 def hold_installed(params: Params) -> None:
     """Raise MachineRefused if a package of ``tracking.also`` is not installed."""
     for name in params.tracking.also:
-        found = importlib.util.find_spec(name)
-        if found is None or found.origin is None:  # a folder of that name, such as runs of wandb, is no package
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:  # a folder of that name, such as runs of wandb, is no package
             raise MachineRefused(
                 f"{layout.PARAMS}: tracking.also: {name} is not installed",
                 f"pip install -c constraints.txt -e '.[{name}]', or take {name} out of tracking.also",

@@ -43,10 +43,10 @@ def _scores(report: EvaluationReport) -> dict[str, str]:
     """``lockstep.test.SCORER`` of the candidate, with the model's name before the scorer of every other model."""
     return {
         f"lockstep.test.{scorer}" if name == "candidate" else f"lockstep.test.{name}.{scorer}": (
-            f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
+            f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}]"
         )
         for name, model in report.models.items()
-        for scorer, found in model.metrics.items()
+        for scorer, score in model.metrics.items()
     }
 
 

@@ -28,7 +28,7 @@ def trainer_class() -> Any:
             if labels.device.type == "cuda" or self.aux_loss_enabled or return_outputs:
                 return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             columns = (labels[:, 1:] != -100).any(dim=0).nonzero()[:, 0]
-            others = {name: each for name, each in inputs.items() if name != "labels"}
+            others = {name: value for name, value in inputs.items() if name != "labels"}
             logits = model(**others, logits_to_keep=columns, use_cache=False).logits
             targets = labels[:, columns + 1]
             total = nn.functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="sum")

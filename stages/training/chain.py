@@ -121,26 +121,31 @@ def alone(params: Params) -> list[Params]:
 def given(params: Params, rows: Sequence[Row], valid: Sequence[Row], seal: Seal) -> list[Given]:
     """What each step learns from. Raises TrainingRefused for rows that it cannot learn from, or if it has none."""
     some = steps.in_some_rows(params.training)
-    found = []
+    steps_given = []
     for number, step in enumerate(steps.of(params.training), 1):
-        its = {name: steps.rows_of(step, some, of_split) for name, of_split in (("train", rows), ("valid", valid))}
-        if not its["train"]:
+        rows_by_split = {
+            name: steps.rows_of(step, some, of_split) for name, of_split in (("train", rows), ("valid", valid))
+        }
+        if not rows_by_split["train"]:
             why = "none is a document" if step.of_documents else "all are documents"
             why = f"each has null in {' and '.join(step.extra())}" if step.extra() else why
             raise TrainingRefused(
                 f"{layout.SPLITS / 'train.jsonl'}: no row is for step {number}, {step.method}: {why}",
                 "bring rows for it, or remove the step from train.steps",
             )
-        step.refuse_rows(its["train"], its["valid"])
+        step.refuse_rows(rows_by_split["train"], rows_by_split["valid"])
         whole = {"train": len(rows), "valid": len(valid)}
-        data = {name: seal.splits[name] if len(its[name]) == whole[name] else _digest(its[name]) for name in its}
-        found.append(Given(its["train"], its["valid"], data))
-    return found
+        data = {
+            name: seal.splits[name] if len(rows_by_split[name]) == whole[name] else _digest(rows_by_split[name])
+            for name in rows_by_split
+        }
+        steps_given.append(Given(rows_by_split["train"], rows_by_split["valid"], data))
+    return steps_given
 
 
 def described(its: Given) -> dict[str, tuple[Path, Digest]]:
     """The data of a step, as ``tracking.run`` takes it."""
-    return {_CONTEXTS[name]: (layout.SPLITS / f"{name}.jsonl", found) for name, found in its.data.items()}
+    return {_CONTEXTS[name]: (layout.SPLITS / f"{name}.jsonl", split_rows) for name, split_rows in its.data.items()}
 
 
 def fit_all(
@@ -163,25 +168,25 @@ def fit_all(
     with ExitStack() as stack:
         several = len(parts) > 1
         runs = [  # all before the first step: a store that is lost later costs no training
-            stack.enter_context(tracking.run(part, root, described(its), parent)) if several else parent
-            for part, its in parts
+            stack.enter_context(tracking.run(part, root, described(data), parent)) if several else parent
+            for part, data in parts
         ]
         adapters = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         start = Start()
-        for number, ((part, its), run) in enumerate(zip(parts, runs, strict=True), 1):
-            last, before = number == len(parts), sum(each.steps for each in fitted)
+        for number, ((part, data), run) in enumerate(zip(parts, runs, strict=True), 1):
+            last, before = number == len(parts), sum(step.steps for step in fitted)
             target = folder if last else adapters / str(number)
             target.mkdir(exist_ok=True)
-            name = key(part, its, start.adapter)
+            name = key(part, data, start.adapter)
             store = stack.enter_context(checkpoints.opened(root, name, kept))
             stores.append(store)
             finished = None
             if not last:
                 finished = stack.enter_context(checkpoints.opened(root, checkpoints.key({"finished": name}, ()), kept))
                 stores.append(finished)
-            if found := finished and finished.newest(read):
-                say(f"{_step(number, parts)} is done: {found.known.adapter[:19]}, from {found.where}")
-                one = _again(found, target, run)
+            if checkpoint := finished and finished.newest(read):
+                say(f"{_step(number, parts)} is done: {checkpoint.known.adapter[:19]}, from {checkpoint.where}")
+                one = _again(checkpoint, target, run)
                 hold(part.train, one)
                 resumed_at = before + one.steps
             else:
@@ -190,7 +195,7 @@ def fit_all(
                 for later in () if trains else parts[number:]:
                     check(*later)
                     _release()
-                one = fit(part, its, run, store, target, start)
+                one = fit(part, data, run, store, target, start)
                 hold(part.train, one)
                 if not trains and one.resumed_at is not None:
                     resumed_at = before + one.resumed_at
@@ -226,11 +231,11 @@ def hold(train: Train, one: Fitted) -> None:
 
 def read(folder: Path, step: int) -> Fitted:
     """What a finished step left. Raises EvidenceRefused if its adapter is not the one that it names."""
-    found = files.read_json(folder / PROGRESS, Fitted)
+    fitted = files.read_json(folder / PROGRESS, Fitted)
     adapter = digest.of_manifest({path.name: digest.of_file(path) for path in _adapter(folder)})
-    if (adapter, step) != (found.adapter, found.steps):
-        raise EvidenceRefused(f"step {step}: is not of the adapter {found.adapter[:19]}", "start from the beginning")
-    return found
+    if (adapter, step) != (fitted.adapter, fitted.steps):
+        raise EvidenceRefused(f"step {step}: is not of the adapter {fitted.adapter[:19]}", "start from the beginning")
+    return fitted
 
 
 def _again(found: checkpoints.Found[Fitted], adapter: Path, run: tracking.Run) -> Fitted:
@@ -262,37 +267,38 @@ def curve(parts: Sequence[Params], fitted: Sequence[Fitted]) -> str:
     """
     several = len(fitted) > 1
     reported = dict.fromkeys(name for part in parts for name in part.train.reported)
-    points = [values for each in fitted for _, values in each.points]
+    points = [values for step in fitted for _, values in step.points]
     names = [name for name in reported if any(name in values for values in points)]
     lines = [["step", "loss", "learning_rate", *(["chain"] if several else []), *names]]
     before = 0
-    for number, each in enumerate(fitted, 1):
-        for step, values in each.points:
+    for number, of_step in enumerate(fitted, 1):
+        for step, values in of_step.points:
             first, *rest = (f"{values[n]:.6g}" if n in values else "" for n in ("loss", "learning_rate", *names))
-            of = [f"{number} {each.method}"] if several else []
+            of = [f"{number} {of_step.method}"] if several else []
             lines.append([str(before + step), first, rest[0], *of, *rest[1:]])
-        before += each.steps
+        before += of_step.steps
     return "".join(f"{','.join(line)}\n" for line in lines)
 
 
 def epochs(fitted: Sequence[Fitted], rows: int) -> float:
     """How often a row of the train split was seen, on average over all ``rows``."""
-    return round(math.fsum(each.epochs * each.rows / rows for each in fitted), 6)
+    return round(math.fsum(step.epochs * step.rows / rows for step in fitted), 6)
 
 
 def counted(model: Any) -> tuple[int, int]:
     """Trainable parameters and all, without the frozen copy of an adapter that TRL compares with."""
     if not hasattr(model, "get_nb_trainable_parameters"):  # no adapter
         weights = list(model.parameters())
-        return sum(each.numel() for each in weights if each.requires_grad), sum(each.numel() for each in weights)
+        learned = sum(weight.numel() for weight in weights if weight.requires_grad)
+        return learned, sum(weight.numel() for weight in weights)
     trainable, total = model.get_nb_trainable_parameters()
     copies = sum(weight.numel() for name, weight in model.named_parameters() if ".ref." in name)
     return trainable, total - copies
 
 
 def _step(number: int, parts: Sequence[tuple[Params, Given]]) -> str:
-    part, its = parts[number - 1]
-    return f"step {number} of {len(parts)}, {part.train.method} on {len(its.rows)} {named(part.train)}"
+    part, data = parts[number - 1]
+    return f"step {number} of {len(parts)}, {part.train.method} on {len(data.rows)} {named(part.train)}"
 
 
 def named(train: Train) -> str:

@@ -120,14 +120,14 @@ class Store:
         ``read`` gets the folder and the step, and raises EvidenceRefused if training cannot resume from it. Checkpoints
         that are skipped are reported, and deleted if they are local.
         """
-        for where, manifest, folder in sorted(self._candidates(), key=lambda c: (-c[1].step, c[0] == THERE)):
+        for place, manifest, folder in sorted(self._candidates(), key=lambda c: (-c[1].step, c[0] == THERE)):
             try:
-                if where == THERE:
+                if place == THERE:
                     folder = self._fetched(manifest)
                 _refuse_other_bytes(folder, manifest)
-                return Found(folder, manifest.step, where, read(folder, manifest.step))
+                return Found(folder, manifest.step, place, read(folder, manifest.step))
             except (EvidenceRefused, RemoteRefused) as refusal:
-                self._pass_over(where, refusal.what, folder)
+                self._pass_over(place, refusal.what, folder)
         return None
 
     def keep(self, folder: Path, step: int, progress: str, finished: bool = False) -> None:
@@ -285,18 +285,18 @@ def say(line: str) -> None:
 
 
 def _digests(folder: Path) -> dict[Any, Kept]:
-    found = {path.name: digest.of_file(path) for path in sorted(folder.iterdir())}
-    return {name: Kept(sha256=file.sha256, size=file.size) for name, file in found.items()}
+    digests = {path.name: digest.of_file(path) for path in sorted(folder.iterdir())}
+    return {name: Kept(sha256=file.sha256, size=file.size) for name, file in digests.items()}
 
 
 def _refuse_other_bytes(folder: Path, manifest: Manifest) -> None:
     """Raise EvidenceRefused unless every file exists with the bytes in the manifest."""
     for name, kept in manifest.files.items():
-        found = digest.of_file(folder / name)
-        if (found.sha256, found.size) != (kept.sha256, kept.size):
+        actual = digest.of_file(folder / name)
+        if (actual.sha256, actual.size) != (kept.sha256, kept.size):
             raise EvidenceRefused(
-                f"step {manifest.step}: {name} has {found.size} bytes, not the {kept.size} of its manifest"
-                if found.size != kept.size
+                f"step {manifest.step}: {name} has {actual.size} bytes, not the {kept.size} of its manifest"
+                if actual.size != kept.size
                 else f"step {manifest.step}: {name} has other bytes than its manifest names",
                 "start from the beginning",
             )

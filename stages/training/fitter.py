@@ -37,11 +37,11 @@ class Fitter:
         start: chain.Start,
     ) -> chain.Fitted:
         """Train one step, ``part``, and write its adapter. Raises as the stage."""
-        told = self._work(part, its, run, store.scratch, adapter, start, store.key)
-        if told.ranks > 1:
-            ranks.launch("stages.training.step", told, store.scratch)
+        work = self._work(part, its, run, store.scratch, adapter, start, store.key)
+        if work.ranks > 1:
+            ranks.launch("stages.training.step", work, store.scratch)
             return ranks.fitted(store.scratch)
-        fitted = step.fit(part, told, its, run, store)
+        fitted = step.fit(part, work, its, run, store)
         assert fitted is not None
         return fitted
 
@@ -49,11 +49,11 @@ class Fitter:
         """Raise what would stop a later step."""
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
-            told = self._work(part, its, self.run, folder, folder, chain.Start(), None)
-            if told.ranks == 1:
-                step.check(part, told, its)
+            work = self._work(part, its, self.run, folder, folder, chain.Start(), None)
+            if work.ranks == 1:
+                step.check(part, work, its)
             else:
-                ranks.launch("stages.training.step", told, folder)
+                ranks.launch("stages.training.step", work, folder)
 
     def _work(
         self,

@@ -95,8 +95,8 @@ def speed(train: Train, report: TrainReport, seconds: float, device: str, root: 
         report.rows, report.epochs, train.batch_size, weights.inner, share, trained if train.lora else 0, False,
         train.precision, None, own=0 if train.lora else trained,
     )  # fmt: skip
-    each = None if per_second is None else per_second / train.devices
-    used = devices.utilisation(each, training.flops_per_token, device, train.precision)
+    per_device = None if per_second is None else per_second / train.devices
+    used = devices.utilisation(per_device, training.flops_per_token, device, train.precision)
     return {"tokens_per_second": per_second, "flop_utilisation": used}
 
 
@@ -118,13 +118,13 @@ def _total(train: Train) -> int | None:
     """Bytes of the GPU, else a rank's part of the machine or of the control group that this process is confined to."""
     if torch.cuda.is_available():
         return int(torch.cuda.get_device_properties(0).total_memory)
-    found = (*_numbers(Path("/proc/meminfo"), "MemTotal:", 1024), *_confined())
-    return min(found) // train.devices if found else None
+    limits = (*_numbers(Path("/proc/meminfo"), "MemTotal:", 1024), *_confined())
+    return min(limits) // train.devices if limits else None
 
 
 def _confined() -> list[int]:
     """The limits of memory of the process's control groups, of both versions (man 7 cgroups)."""
-    found = []
+    limits = []
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -135,9 +135,9 @@ def _confined() -> list[int]:
             continue
         root, name = ("memory", "memory.limit_in_bytes") if controllers else ("", "memory.max")
         group = Path(path.strip("/"))
-        for each in (group, *group.parents):
-            found += _numbers(Path("/sys/fs/cgroup") / root / each / name, "", 1)
-    return found
+        for folder in (group, *group.parents):
+            limits += _numbers(Path("/sys/fs/cgroup") / root / folder / name, "", 1)
+    return limits
 
 
 def _numbers(path: Path, start: str, unit: int) -> list[int]:
@@ -147,4 +147,4 @@ def _numbers(path: Path, start: str, unit: int) -> list[int]:
     except OSError:
         return []
     words = [line.removeprefix(start).split() for line in lines if line.startswith(start)]
-    return [int(each[0]) * unit for each in words if each and each[0].isdigit()]
+    return [int(words_of_line[0]) * unit for words_of_line in words if words_of_line and words_of_line[0].isdigit()]

@@ -33,9 +33,9 @@ def choose(model: PreTrainedModel, full: Full, base: Path) -> None:
         weight.requires_grad = full.layers is None or (layer is not None and layer >= first)
         if not weight.requires_grad:
             continue
-        found = [each for each in names[id(weight)] if each in stored]
-        if found != [name]:
-            twice = f"has {' and '.join(found)}, which are one weight" if len(found) > 1 else f"does not name {name}"
+        chosen = [name for name in names[id(weight)] if name in stored]
+        if chosen != [name]:
+            twice = f"has {' and '.join(chosen)}, which are one weight" if len(chosen) > 1 else f"does not name {name}"
             raise TrainingRefused(f"train.full: the file of the base {twice}", _LORA)
         weight.data = weight.data.float()
     if not any(weight.requires_grad for weight in model.parameters()):

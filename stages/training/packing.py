@@ -50,18 +50,18 @@ def refuse_seen(trainer: Any, together: Any) -> None:
     model.eval()
     reason = "the second one sees the first"
     try:
-        found = []
+        outputs = []
         for before in (first, other):
             ids = (torch.cat([before, second]) % words).tolist()
             batch = together([{"input_ids": ids, "labels": ids, "seq_lengths": [_PROBE, _PROBE]}])
             inputs = {
-                name: each.to(device) if isinstance(each, torch.Tensor) else each
-                for name, each in batch.items()
+                name: tensor.to(device) if isinstance(tensor, torch.Tensor) else tensor
+                for name, tensor in batch.items()
                 if name != "labels"
             }
             with torch.no_grad(), trainer.accelerator.autocast():
-                found.append(model(**inputs, use_cache=False).logits[:, _PROBE:])
-        if torch.equal(*found):
+                outputs.append(model(**inputs, use_cache=False).logits[:, _PROBE:])
+        if torch.equal(*outputs):
             return
     except (TypeError, ValueError, NotImplementedError) as error:  # it says so itself
         reason = str(error).strip().splitlines()[0]

@@ -44,15 +44,15 @@ def pairs(rows: Sequence[Row]) -> Any:
 
 def learned_pairs(rows: Sequence[Row], prepared: Any) -> Iterable[Learned]:
     """The two answers of each row of a dataset that TRL tokenised; ``prepared`` has one row for each of ``rows``."""
-    for row, each in zip(rows, prepared, strict=True):
-        yield Learned(row, "reference", each["prompt_ids"], each["chosen_ids"])
-        yield Learned(row, REJECTED, each["prompt_ids"], each["rejected_ids"])
+    for row, tokens_of_row in zip(rows, prepared, strict=True):
+        yield Learned(row, "reference", tokens_of_row["prompt_ids"], tokens_of_row["chosen_ids"])
+        yield Learned(row, REJECTED, tokens_of_row["prompt_ids"], tokens_of_row["rejected_ids"])
 
 
 def learned_answers(rows: Sequence[Row], prepared: Any) -> Iterable[Learned]:
     """The judged answer of each row, likewise."""
-    for row, each in zip(rows, prepared, strict=True):
-        yield Learned(row, COMPLETION, each["prompt_ids"], each["completion_ids"])
+    for row, tokens_of_row in zip(rows, prepared, strict=True):
+        yield Learned(row, COMPLETION, tokens_of_row["prompt_ids"], tokens_of_row["completion_ids"])
 
 
 def refuse_unfit(job: Job, learned: Iterable[Learned], max_length: int) -> None:
@@ -61,21 +61,21 @@ def refuse_unfit(job: Job, learned: Iterable[Learned], max_length: int) -> None:
     Raises TrainingRefused with the first such row.
     """
     after = after_stop(job.tokenizer, job.stops)
-    for each in learned:
-        at = f"{address(each.row)}: {each.name}"
-        tokens = len(each.prompt) + len(each.answer)
+    for answer in learned:
+        at = f"{address(answer.row)}: {answer.name}"
+        tokens = len(answer.prompt) + len(answer.answer)
         if tokens > max_length:
             raise TrainingRefused(
                 f"{at}: {tokens} tokens with its prompt, above train.max_length {max_length}",
                 "raise train.max_length, or lower validate.max_prompt_tokens and validate.max_reference_tokens so that "
                 "validate finds such rows",
             )
-        if list(each.prompt) != prompt(job, each.row):
+        if list(answer.prompt) != prompt(job, answer.row):
             raise TrainingRefused(
                 f"{at}: the chat template renders the prompt otherwise when the answer follows",
                 "use a template that renders the prompt alike with and without its answer",
             )
-        refuse_unended(at, each.answer, job.stops, after)
+        refuse_unended(at, answer.answer, job.stops, after)
 
 
 def prompt(job: Job, row: Row) -> list[int]:

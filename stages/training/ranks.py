@@ -131,13 +131,13 @@ def work(folder: Path, fit: Callable[[Work, int], Fitted | None]) -> NoReturn:
     index = int(os.environ["RANK"])
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # the stage says that it was interrupted
     warnings.simplefilter("ignore", FutureWarning)
-    told = files.read_json(folder / _WORK, Work)
-    threading.Thread(target=_end_with, args=[told.parent], daemon=True).start()
+    work_given = files.read_json(folder / _WORK, Work)
+    threading.Thread(target=_end_with, args=[work_given.parent], daemon=True).start()
     code = 0
     try:
-        found = fit(told, index)
-        if found and index == 0:
-            files.write_text(folder / _FITTED, found.model_dump_json())
+        result = fit(work_given, index)
+        if result and index == 0:
+            files.write_text(folder / _FITTED, result.model_dump_json())
     except Refusal as refusal:
         code = refusal.exit_code
         _leave(folder, index, type(refusal).__name__, refusal.what, refusal.todo, refusal.others)
@@ -172,25 +172,25 @@ class _End(NamedTuple):
 
 def _raise(folder: Path, ends: Mapping[int, _End], work: Work) -> NoReturn:
     """Raise what ended the training; ``ends``: of all ranks, also of those that the agent ended."""
-    found = {}
+    failures = {}
     for rank in range(work.ranks):
         try:
-            found[rank] = files.read_json(folder / _ENDED.format(rank), _Ended)
+            failures[rank] = files.read_json(folder / _ENDED.format(rank), _Ended)
         except EvidenceRefused:
             continue
-    for _, ended in sorted(found.items()):
+    for _, ended in sorted(failures.items()):
         if ended.refusal:
             kind: Any = getattr(errors, ended.refusal)
             raise kind(ended.what, ended.todo, ended.others)
     # The agent ends the other ranks by SIGTERM, and after _PATIENCE by SIGKILL; a rank may abort without the others.
-    latest = min((ended.at for ended in found.values()), default=math.inf) + _PATIENCE - 1
+    latest = min((ended.at for ended in failures.values()), default=math.inf) + _PATIENCE - 1
     killed = {rank: end.code for rank, end in ends.items() if end.code < 0}
     reasons = {
         rank: code
         for rank, code in killed.items()
-        if code != -signal.SIGTERM and ends[rank].at < latest and not (found and code == -signal.SIGABRT)
+        if code != -signal.SIGTERM and ends[rank].at < latest and not (failures and code == -signal.SIGABRT)
     }
-    if reasons or (not found and len(killed) == len(ends)):
+    if reasons or (not failures and len(killed) == len(ends)):
         rank, code = min((reasons or killed).items())
         sys.stderr.write("\n")  # after the progress bar that rank 0 left
         goes_on = "it goes on from the last checkpoint" if work.minutes else "it starts from the beginning"
@@ -198,9 +198,9 @@ def _raise(folder: Path, ends: Mapping[int, _End], work: Work) -> NoReturn:
             f"rank {rank} of {work.ranks} was ended by {signal.Signals(-code).name}, and the training with it",
             f"run the same command again: {goes_on}; a machine that is out of memory ends processes so",
         )
-    if found:
-        first = min(found, key=lambda rank: found[rank].at)
-        raise RuntimeError(f"rank {first} of {work.ranks} failed:\n{found[first].what}")
+    if failures:
+        first = min(failures, key=lambda rank: failures[rank].at)
+        raise RuntimeError(f"rank {first} of {work.ranks} failed:\n{failures[first].what}")
     codes = {rank: end.code for rank, end in sorted(ends.items())}
     raise RuntimeError(f"ranks ended with {codes}, and left no reason")
 

@@ -68,16 +68,18 @@ class Keeper(TrainerCallback):
 
     def resume(self) -> Found[Progress] | None:
         """Prepare the trainer to resume from the newest usable checkpoint; None: start from the beginning."""
-        found = self._store.newest(lambda folder, step: progress(folder, step, self._trainer)) if self._store else None
-        found = of_first(found)
-        if found is not None:
-            self._earlier, self._earlier_energy = found.known.seconds, (found.known.energy,)
-            self._recorder.points += found.known.points
-            order = found.known.order
+        checkpoint = (
+            self._store.newest(lambda folder, step: progress(folder, step, self._trainer)) if self._store else None
+        )
+        checkpoint = of_first(checkpoint)
+        if checkpoint is not None:
+            self._earlier, self._earlier_energy = checkpoint.known.seconds, (checkpoint.known.energy,)
+            self._recorder.points += checkpoint.known.points
+            order = checkpoint.known.order
             self._trainer.resumed_order = None if order is None else _generator(order)
             if self._trainer.stopper:
-                self._trainer.stopper.load(found.known.valid, found.folder)
-        return found
+                self._trainer.stopper.load(checkpoint.known.valid, checkpoint.folder)
+        return checkpoint
 
     @property
     def seconds(self) -> float:
@@ -156,8 +158,8 @@ def _gpus(ranks: int) -> tuple[str, ...]:
     """The GPUs of all ranks, as NVML names them; empty on a CPU."""
     if not torch.cuda.is_available():
         return ()
-    found = (str(torch.cuda.get_device_properties(rank).uuid) for rank in range(ranks))
-    return tuple(f"GPU-{each.removeprefix('GPU-')}" for each in found)
+    identifiers = (str(torch.cuda.get_device_properties(rank).uuid) for rank in range(ranks))
+    return tuple(f"GPU-{identifier.removeprefix('GPU-')}" for identifier in identifiers)
 
 
 def _generator(text: str) -> torch.Tensor:
@@ -165,9 +167,9 @@ def _generator(text: str) -> torch.Tensor:
 
 
 def _adapter(path: Path, _step: int, trainer: Steady) -> None:
-    found = {name: (weight.shape, weight.dtype) for name, weight in load_file(path).items()}
+    weights = {name: (weight.shape, weight.dtype) for name, weight in load_file(path).items()}
     expected = get_peft_model_state_dict(trainer.model, save_embedding_layers=False)
-    if found != {name: (weight.shape, weight.dtype) for name, weight in expected.items()}:
+    if weights != {name: (weight.shape, weight.dtype) for name, weight in expected.items()}:
         raise ValueError("other weights than this adapter's")
 
 
@@ -176,8 +178,8 @@ def _own(path: Path, _step: int, trainer: Steady) -> None:
 
 
 def _trained(path: Path, _step: int, trainer: Steady) -> None:
-    found = sorted(tuple(weight.shape) for weight in _loaded(path).values())
-    if found != sorted(tuple(weight.shape) for weight in trainer.model.parameters() if weight.requires_grad):
+    shapes = sorted(tuple(weight.shape) for weight in _loaded(path).values())
+    if shapes != sorted(tuple(weight.shape) for weight in trainer.model.parameters() if weight.requires_grad):
         raise ValueError("other weights than this adapter's")
 
 
@@ -199,9 +201,9 @@ def _schedule(path: Path, step: int, _trainer: Steady) -> None:
 
 def _random(path: Path, _step: int, trainer: Steady) -> None:
     ranks = trainer.args.world_size
-    for each in [path] if ranks == 1 else [path.with_name(name) for name in of_ranks(ranks)]:
+    for random_state in [path] if ranks == 1 else [path.with_name(name) for name in of_ranks(ranks)]:
         with safe_globals():  # names NumPy's arrays as harmless, nothing more
-            state = _loaded(each)
+            state = _loaded(random_state)
         random.Random().setstate(state["python"])  # noqa: S311 - tried out, not used
         np.random.RandomState().set_state(state["numpy"])
         torch.Generator().set_state(state["cpu"])

@@ -249,16 +249,16 @@ def _on_rank(work: ranks.Work, index: int) -> chain.Fitted | None:
     if params.train.needs_bitsandbytes:
         nf4.library()
     rows, valid = (steps.rows_of(params.train, work.columns, split) for split in splits(work.root))
-    its = chain.Given(rows, valid, work.data)
+    data = chain.Given(rows, valid, work.data)
     if work.key is None:
-        check(params, work, its)
+        check(params, work, data)
         return None
     if index:
-        return fit(params, work, its, None, None)
+        return fit(params, work, data, None, None)
     run = tracking.joined(params, work.root, work.run)
     sharded = params.train.shard is not None
     store = checkpoints.joined(work.root, work.key, work.minutes > 0, work.scratch, work.ranks, sharded)
-    fitted = fit(params, work, its, run, store)
+    fitted = fit(params, work, data, run, store)
     run.send_rest()
     return fitted and fitted.model_copy(update={"unsent": run.unsent})
 

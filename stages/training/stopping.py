@@ -118,8 +118,8 @@ def refuse_other(path: Path, losses: list[tuple[int, float]], step: int, trainer
 
 def refuse_foreign(weights: Mapping[str, torch.Tensor], model: nn.Module) -> None:
     """Raise ValueError unless the weights have the names and forms of those that are trained."""
-    found = {name: (weight.shape, weight.dtype) for name, weight in weights.items()}
-    if found != {name: (weight.shape, weight.dtype) for name, weight in trained(model).items()}:
+    present = {name: (weight.shape, weight.dtype) for name, weight in weights.items()}
+    if present != {name: (weight.shape, weight.dtype) for name, weight in trained(model).items()}:
         raise ValueError("other weights than this adapter's")
 
 

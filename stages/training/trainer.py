@@ -161,8 +161,8 @@ class Recorder(TrainerCallback):
 
     def figures(self) -> dict[str, float]:
         """The same mean of what the method reports, over the points that have it."""
-        found = {name: [values[name] for _, values in self.points if name in values] for name in self._reported}
-        return {name: self._mean(values) for name, values in found.items() if values}
+        series = {name: [values[name] for _, values in self.points if name in values] for name in self._reported}
+        return {name: self._mean(values) for name, values in series.items() if values}
 
     @staticmethod
     def _mean(values: Sequence[float]) -> float:
@@ -293,10 +293,11 @@ def _learning_whole(lora: Lora, model: PreTrainedModel) -> dict[str, Any]:
     ends = (model.get_input_embeddings(), model.get_output_embeddings())
     allowed = {name for name, module in model.named_modules() if any(module is end for end in ends)}
     for name in lora.modules_to_save:
-        if not any(each == name or each.endswith(f".{name}") for each in allowed):
+        if not any(allowed_name == name or allowed_name.endswith(f".{name}") for allowed_name in allowed):
+            listed = ", ".join(sorted(allowed_name.rpartition(".")[2] for allowed_name in allowed))
             raise TrainingRefused(
                 f"train.lora.modules_to_save: {name!r} is neither the embeddings nor the head",
-                f"use some of {', '.join(sorted(each.rpartition('.')[2] for each in allowed))}, or train.full",
+                f"use some of {listed}, or train.full",
             )
     tied = ends[1] is not None and ends[0].weight is ends[1].weight
     return {"modules_to_save": sorted(set(lora.modules_to_save)), "ensure_weight_tying": tied}

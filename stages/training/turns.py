@@ -25,7 +25,7 @@ def dataset(rows: Sequence[Row], values: Sequence[dict[str, Any]]) -> Any:
         return Dataset.from_list(list(values))
     known = [value | {"tools": json.dumps(row.schemas)} for row, value in zip(rows, values, strict=True)]
     kinds = {list: List(Json()), str: Value("string"), bool: Value("bool")}
-    return Dataset.from_list(known, features=Features({name: kinds[type(each)] for name, each in known[0].items()}))
+    return Dataset.from_list(known, features=Features({name: kinds[type(value)] for name, value in known[0].items()}))
 
 
 def has_earlier_answers(rows: Sequence[Row]) -> bool:
@@ -49,7 +49,7 @@ def after_stop(tokenizer: Any, stops: frozenset[int]) -> list[int]:
     (begin,) = tokens(tokenizer, [chat[:1]], [None], True)
     (whole,) = tokens(tokenizer, [chat], [None], False)
     answer = whole[len(begin) :]
-    return next((answer[place + 1 :] for place, each in enumerate(answer) if each in stops), [])
+    return next((answer[place + 1 :] for place, token in enumerate(answer) if token in stops), [])
 
 
 def refuse_unended(at: str, answer: Sequence[int], stops: frozenset[int], after: Sequence[int]) -> None:
@@ -57,7 +57,7 @@ def refuse_unended(at: str, answer: Sequence[int], stops: frozenset[int], after:
 
     ``at`` names row and answer. ``answer``: the token ids that are learned. ``after``: ``after_stop`` of the template.
     """
-    stop = next((place for place, each in enumerate(answer) if each in stops), None)
+    stop = next((place for place, token in enumerate(answer) if token in stops), None)
     if stop is None:
         raise TrainingRefused(
             f"{at}: no end of turn is learned, so the model would not stop",
@@ -78,12 +78,16 @@ def _labels(batch: dict[str, list[Any]], tokenizer: Any, stops: frozenset[int]) 
         for turn, message in enumerate(prompt)
         if message["role"] == "assistant"
     ]
-    of_rows = [json.loads(each) for each in batch["tools"]] if "tools" in batch else [None] * len(batch["prompt"])
+    of_rows = (
+        [json.loads(tools_of_row) for tools_of_row in batch["tools"]]
+        if "tools" in batch
+        else [None] * len(batch["prompt"])
+    )
     tools = [of_rows[row] for row, _ in places]
     begins = tokens(tokenizer, [batch["prompt"][row][:turn] for row, turn in places], tools, True)
     ends = tokens(tokenizer, [batch["prompt"][row][: turn + 1] for row, turn in places], tools, False)
     after = after_stop(tokenizer, stops)
-    labels = [list(each) for each in batch["labels"]]
+    labels = [list(labels_of_row) for labels_of_row in batch["labels"]]
     for (row, turn), begin, end in zip(places, begins, ends, strict=True):
         ids = batch["input_ids"][row]
         # What follows the end of turn may differ: the end of the chat, or white space that is one token with the next.
@@ -110,5 +114,5 @@ def tokens(tokenizer: Any, chats: list[Any], tools: list[Any], ask: bool) -> lis
         ]
     if not chats:
         return []
-    found: list[list[int]] = tokenizer.apply_chat_template(chats, add_generation_prompt=ask, return_dict=False)
-    return found
+    ids: list[list[int]] = tokenizer.apply_chat_template(chats, add_generation_prompt=ask, return_dict=False)
+    return ids

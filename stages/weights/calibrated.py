@@ -42,8 +42,8 @@ def hold_installed(root: Path, how: Calibration) -> None:
         raise MachineRefused(f"{python}: {error.strerror}: merge.quantization needs LLM Compressor", todo) from error
     if done.returncode:
         raise MachineRefused(f"{python}: has no LLM Compressor: {_last(done.stderr)}", todo)
-    if (found := done.stdout.strip()) != how.version:
-        has = f"{python}: has LLM Compressor {redact(found)}"
+    if (version := done.stdout.strip()) != how.version:
+        has = f"{python}: has LLM Compressor {redact(version)}"
         raise MachineRefused(f"{has}, and merge.quantization.calibration.version is {how.version}", todo)
 
 
@@ -95,8 +95,8 @@ def _run(root: Path, job: Path) -> None:
             env=_environment(), cwd=job.parent,
         )  # fmt: skip
     if done.returncode:
-        said = _last(log.read_text(encoding="utf-8", errors="replace"))
-        raise MergeRefused(f"LLM Compressor ended with {done.returncode}: {said}", f"read {LOG}, or use another kind")
+        last = _last(log.read_text(encoding="utf-8", errors="replace"))
+        raise MergeRefused(f"LLM Compressor ended with {done.returncode}: {last}", f"read {LOG}, or use another kind")
 
 
 def _hold_complete(before: set[str], chosen: frozenset[str], after: set[str]) -> None:

@@ -81,11 +81,11 @@ def digest_in(folder: Path) -> str | None:
     if (folder / NAME).is_file():
         return digest.of_file(folder / NAME).sha256
     for name in (_SETTINGS, _OLD):
-        found = _mapping(folder / name).get("chat_template")
-        if isinstance(found, list):  # several, by name
-            found = next((one.get("template") for one in found if one.get("name") == "default"), None)
-        if isinstance(found, str):
-            return digest.of_bytes(found.encode())
+        template = _mapping(folder / name).get("chat_template")
+        if isinstance(template, list):  # several, by name
+            template = next((one.get("template") for one in template if one.get("name") == "default"), None)
+        if isinstance(template, str):
+            return digest.of_bytes(template.encode())
     return None
 
 
@@ -113,10 +113,10 @@ def _end_token(tokenizer: Any, template: str) -> int:
     """The id of the token that ends an answer: the first one after its text."""
     whole = [*_QUESTION, {"role": "assistant", "content": _ANSWER}]
     prompt = _rendered(tokenizer, template, _QUESTION, True)
-    _, found, after = _rendered(tokenizer, template, whole, False).removeprefix(prompt).rpartition(_ANSWER)
+    _, answer, after = _rendered(tokenizer, template, whole, False).removeprefix(prompt).rpartition(_ANSWER)
     ids = tokenizer.encode(after.strip(), add_special_tokens=False)
-    if not found or not ids or ids[0] not in tokenizer.added_tokens_decoder:
-        shown = repr(after.strip()[:40]) if found else "no answer"
+    if not answer or not ids or ids[0] not in tokenizer.added_tokens_decoder:
+        shown = repr(after.strip()[:40]) if answer else "no answer"
         raise SourceRefused(
             f"{_PLACE}: no token of the model ends an answer: the template writes {shown} there",
             f"end an assistant's turn in a special token that the tokenizer has, or use {_or(_fitting(tokenizer))}",

@@ -30,25 +30,25 @@ def place(source: Source, root: Path, ships: Path) -> Fetched:
     out = ships / layout.DRAFT
     out.mkdir()
     with sources.alone(root), tempfile.TemporaryDirectory(prefix=".", dir=ships.parent) as unpacked:
-        found = sources.bring(source, SECTION, root)
-        material = archive.extract(found.path, found.inside, Path(unpacked)) if found.inside else found.path
-        name = found.inside or found.name
+        brought = sources.bring(source, SECTION, root)
+        material = archive.extract(brought.path, brought.inside, Path(unpacked)) if brought.inside else brought.path
+        name = brought.inside or brought.name
         if not material.is_dir():
             raise SourceRefused(
                 f"{layout.PARAMS}: {SECTION}.uri: {name} is a file",
                 "name a folder with config.json, tokenizer.json and safetensors files",
             )
         base_model.copy(material, out, name, SECTION)
-        licensed = declared.license_of(found)
+        licensed = declared.license_of(brought)
     tree = digest.of_tree(out)
-    if changed := [file for file, copied in tree.files.items() if found.files.get(file, copied) != copied]:
+    if changed := [file for file, copied in tree.files.items() if brought.files.get(file, copied) != copied]:
         raise SourceRefused(
             f"{layout.PARAMS}: {SECTION}.uri: {changed[0]} changed while it was copied", "let nothing write to it"
         )
     _hold_same_tokens(ships, out)
     return Fetched(
-        uri=uris.redact(source.uri), sha256=found.sha256, size=found.size, files=len(tree.files), digest=tree.digest,
-        license=source.license, declared=licensed,
+        uri=uris.redact(source.uri), sha256=brought.sha256, size=brought.size, files=len(tree.files),
+        digest=tree.digest, license=source.license, declared=licensed,
     )  # fmt: skip
 
 

@@ -200,10 +200,10 @@ def _scaling(value: dict[str, Any], rope: dict[str, Any]) -> dict[str, Any]:
     """The scaling in ``rope`` as both generations name it, with its defaults written out."""
     apart = ("rope_theta", "partial_rotary_factor", "type", "rope_type")
     kind = rope.get("rope_type") or rope.get("type") or "default"
-    found = {"rope_type": kind} | {k: v for k, v in rope.items() if k not in apart and v is not None}
+    scaling = {"rope_type": kind} | {k: v for k, v in rope.items() if k not in apart and v is not None}
     if kind in _WITH_ORIGINAL:
-        found[_ORIGINAL] = value.get(_ORIGINAL) or found.get(_ORIGINAL) or value.get("max_position_embeddings")
-    return found
+        scaling[_ORIGINAL] = value.get(_ORIGINAL) or scaling.get(_ORIGINAL) or value.get("max_position_embeddings")
+    return scaling
 
 
 def _context_of_yarn(value: dict[str, Any], scaling: dict[str, Any], place: str) -> dict[str, Any]:

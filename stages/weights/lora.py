@@ -75,7 +75,7 @@ def opened(folder: Path, base: Mapping[str, Tensor], tied_rows: int | None) -> I
     config = _config(folder / CONFIG)
     with shards.opened(folder, WEIGHTS) as weights:
         whole, twins = _learned_whole(folder, config, weights, base, tied_rows)
-        rest = {name: each for name, each in weights.tensors.items() if name not in {*whole.values(), *twins}}
+        rest = {name: tensor for name, tensor in weights.tensors.items() if name not in {*whole.values(), *twins}}
         yield Adapter(weights, _fitted(folder, config, rest, base, tied_rows), whole)
 
 
@@ -109,9 +109,9 @@ def _learned_whole(
     """
     if not config.get("modules_to_save"):
         return {}, []
-    found = {match["weight"]: name for name in weights.tensors if (match := _WHOLE.fullmatch(name))}
-    whole = {weight: name for weight, name in found.items() if weight in base}
-    tied = [name for name in found.values() if weights.tensors[name].shape[0] == tied_rows]
+    wholes = {match["weight"]: name for name in weights.tensors if (match := _WHOLE.fullmatch(name))}
+    whole = {weight: name for weight, name in wholes.items() if weight in base}
+    tied = [name for name in wholes.values() if weights.tensors[name].shape[0] == tied_rows]
     if tied and not config.get("ensure_weight_tying"):
         raise MergeRefused(
             f"{folder / CONFIG}: ensure_weight_tying is off, and the base's head is tied to its embeddings: one "
@@ -127,7 +127,7 @@ def _learned_whole(
     twins = [
         name
         for name in sorted(set(tied).difference(whole.values()))
-        if any(torch.equal(weights.read(name), weights.read(each)) for each in whole.values())
+        if any(torch.equal(weights.read(name), weights.read(other)) for other in whole.values())
     ]
     return whole, twins
 

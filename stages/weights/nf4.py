@@ -162,12 +162,12 @@ def _digest(codes: Any, state: Any) -> str:
     import torch
 
     parts = {"codes": codes, **state.as_dict(packed=True)}
-    found = hashlib.sha256()
+    hashed = hashlib.sha256()
     for name, part in sorted(parts.items()):
         data = part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-        found.update(f"{name}:{len(data)}\n".encode())
-        found.update(data.data)
-    return f"sha256:{found.hexdigest()}"
+        hashed.update(f"{name}:{len(data)}\n".encode())
+        hashed.update(data.data)
+    return f"sha256:{hashed.hexdigest()}"
 
 
 def _dtype(precision: str) -> Any:

@@ -105,7 +105,10 @@ def distance(full: Path, quantised: Path, rows: Sequence[Row]) -> Agreement:
     tokenizer = AutoTokenizer.from_pretrained(full)
     examples = [encode(tokenizer, row) for row in rows]
     with tqdm(total=2 * len(examples), unit="prompt", desc="parity of the export") as bar:
-        before, after = (_scored(partial(_loaded, each), examples, _pad(tokenizer), bar) for each in (full, quantised))
+        before, after = (
+            _scored(partial(_loaded, weights_folder), examples, _pad(tokenizer), bar)
+            for weights_folder in (full, quantised)
+        )
     return _agreement(before, after)
 
 
@@ -121,8 +124,8 @@ def noise(merged: Path, rows: Sequence[Row]) -> float:
     examples = [encode(tokenizer, row) for row in rows]
     sizes = (_BATCH, *_OTHER_BATCHES)
     with tqdm(total=len(sizes) * len(examples), unit="prompt", desc="log-probabilities") as bar:
-        found = [_scored(lambda: model, examples, _pad(tokenizer), bar, size).logprobs for size in sizes]
-    together = torch.stack(found)
+        measured = [_scored(lambda: model, examples, _pad(tokenizer), bar, size).logprobs for size in sizes]
+    together = torch.stack(measured)
     _hold_finite(together)
     return float((together.max(0).values - together.min(0).values).max())
 

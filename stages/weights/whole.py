@@ -42,13 +42,13 @@ def opened(folder: Path, base: Mapping[str, Tensor]) -> Iterator[Checkpoint]:
 def rounded(name: str, trained: torch.Tensor, dtype: torch.dtype) -> Iterator[torch.Tensor]:
     """Yield the tensor in ``dtype``, a part at a time. Raises MergeRefused if a value is not finite then."""
     for part in trained.reshape(-1).split(_ROWS):
-        found = part.to(dtype)
-        if not math.isfinite(found.sum(dtype=torch.promote_types(dtype, torch.float32))):
+        rounded_part = part.to(dtype)
+        if not math.isfinite(rounded_part.sum(dtype=torch.promote_types(dtype, torch.float32))):
             raise MergeRefused(
                 f"{name}: trained weights are not finite in {dtype}",
                 "lower train.learning_rate, or use a base in bf16",
             )
-        yield found
+        yield rounded_part
 
 
 def put(model: torch.nn.Module, trained: Mapping[str, torch.Tensor]) -> None:

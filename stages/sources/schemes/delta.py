@@ -31,18 +31,18 @@ class Table(canonical.Rows):
     @classmethod
     def parse(cls, uri: str, rest: str, field: str, root: Path) -> Self:
         """Read the table's place and version, both; a relative path begins at ``root``."""
-        found = _URI.fullmatch(rest)
-        if found is None:
+        match = _URI.fullmatch(rest)
+        if match is None:
             raise refused(
                 uri, field, "is not delta://TABLE@VERSION", "write the table's path or URL, @ and its version"
             )
-        place = found[1]
+        place = match[1]
         if uris.split(place)[0] is None:
             place = str(root / place)
         elif uris.redact(place) != place:
             todo = "leave the credentials to the environment, such as AWS_ACCESS_KEY_ID"
             raise refused(uri, field, "holds a user, a password or a query", todo)
-        return cls(place, int(found[2]))
+        return cls(place, int(match[2]))
 
     def rows(self, field: str) -> Iterator[dict[str, Any]]:
         """The rows by column."""

@@ -33,12 +33,12 @@ class Hub(Location):
     def parse(cls, uri: str, rest: str, field: str, root: Path) -> Self:
         """Read repository, revision and path."""
         del root
-        found = _URI.fullmatch(rest)
-        if found is None or (found[4] is not None and not uris.is_safe(found[4])):
+        match = _URI.fullmatch(rest)
+        if match is None or (match[4] is not None and not uris.is_safe(match[4])):
             what = "is not hf://org/model@revision or hf://datasets/org/name@revision"
             todo = "write the repository, @ and a commit, tag or branch, then at most a /path/inside"
             raise refused(uri, field, what, todo)
-        return cls(found[2], "dataset" if found[1] else "model", unquote(found[3]), found[4])
+        return cls(match[2], "dataset" if match[1] else "model", unquote(match[3]), match[4])
 
     @property
     def name(self) -> str:

@@ -34,11 +34,11 @@ class Table(canonical.Rows):
     def parse(cls, uri: str, rest: str, field: str, root: Path) -> Self:
         """Read catalog, table and snapshot, all three."""
         del root
-        found = _URI.fullmatch(rest)
-        if found is None:
+        match = _URI.fullmatch(rest)
+        if match is None:
             todo = "write the catalog's name, /, namespace and table with a dot between, @ and the id of the snapshot"
             raise refused(uri, field, "is not iceberg://CATALOG/NAMESPACE.TABLE@SNAPSHOT", todo)
-        return cls(found[1], found[2], int(found[3]))
+        return cls(match[1], match[2], int(match[3]))
 
     def rows(self, field: str) -> Iterator[dict[str, Any]]:
         """The rows by column."""

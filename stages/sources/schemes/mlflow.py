@@ -36,11 +36,11 @@ class Artifact(Location):
     def parse(cls, uri: str, rest: str, field: str, root: Path) -> Self:
         """Read the run's id and the path, both."""
         del root
-        found = _URI.fullmatch(rest)
-        if found is None or not uris.is_safe(found[2]):
+        match = _URI.fullmatch(rest)
+        if match is None or not uris.is_safe(match[2]):
             todo = f"write the id of a run and the path of one of its artifacts; {_VARIABLE} has the server's address"
             raise refused(uri, field, "is not mlflow://RUN/PATH", todo)
-        return cls(found[1], found[2])
+        return cls(match[1], match[2])
 
     @property
     def name(self) -> str:
@@ -81,15 +81,15 @@ def download(asked: Artifact, work: Path, field: str) -> Path:
         with store.deadline():
             folder = _below(root, posixpath.dirname(asked.path))
             listed = artifacts.list_artifacts(artifact_uri=folder, tracking_uri=address)
-        names = sorted(posixpath.basename(each.path) for each in listed)
+        names = sorted(posixpath.basename(artifact.path) for artifact in listed)
         if asked.name not in names:
             shown = ", ".join(name for name in names[:5] if uris.is_safe(name)) or "nothing"
             raise SourceRefused(f"{place}: has no artifact {asked.path}", f"there, it has {shown}")
         content = work / "content"
-        found = artifacts.download_artifacts(
+        path = artifacts.download_artifacts(
             artifact_uri=_below(root, asked.path), dst_path=str(content), tracking_uri=address
         )
-        return Path(found)
+        return Path(path)
     except Refusal:
         raise
     except Exception as error:  # each store of artifacts raises its own

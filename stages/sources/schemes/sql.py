@@ -43,14 +43,14 @@ class Query(canonical.Rows):
     def parse(cls, uri: str, rest: str, field: str, root: Path) -> Self:
         """Read the variable's name, the key columns and the query, all three."""
         del root
-        found = _URI.fullmatch(rest)
-        if found is None:
+        match = _URI.fullmatch(rest)
+        if match is None:
             todo = "write the name of an environment variable, key columns and a query; the variable has the address"
             raise refused(uri, field, f"is not {_FORM}", todo)
-        query = found[3].strip()
+        query = match[3].strip()
         if ";" in query:
             raise refused(uri, field, "holds a semicolon", "write one query, without a semicolon")
-        return cls(found[1], tuple(found[2].split(",")), query)
+        return cls(match[1], tuple(match[2].split(",")), query)
 
     def rows(self, field: str) -> Iterator[dict[str, Any]]:
         """The rows by column."""
@@ -104,13 +104,13 @@ def _rows(asked: Query, field: str) -> Iterator[dict[str, Any]]:
             connection.execute(sqlalchemy.text(read_only))
             # no_parameters: a % of the query is no placeholder.
             streaming = connection.execution_options(stream_results=True, max_row_buffer=_BATCH, no_parameters=True)
-            found = streaming.exec_driver_sql(asked.query)
-            names = list(found.keys())
+            result = streaming.exec_driver_sql(asked.query)
+            names = list(result.keys())
             if len(set(names)) < len(names):
                 raise canonical.refused(
                     field, f"the query names a column twice: {', '.join(names)}", "name each once, by AS"
                 )
-            for row in found.yield_per(_BATCH):
+            for row in result.yield_per(_BATCH):
                 yield dict(zip(names, row, strict=True))
     except SQLAlchemyError as error:
         cause = getattr(error, "orig", None) or error

@@ -61,20 +61,20 @@ def download(remote: Remote, work: Path, field: str) -> tuple[Path, bool]:
     try:
         info = fs.info(path)
         is_file = info["type"] == "file"
-        found = {path: info} if is_file else fs.find(path, detail=True)
+        entries = {path: info} if is_file else fs.find(path, detail=True)
     except Exception as error:  # each backend raises its own
         raise SourceRefused(
             f"{shown}: {uris.reason(error, remote.url)}", "check the URI, the credentials and the network"
         ) from error
     stem = path.rstrip("/") + "/"
-    files = {file_name(remote.url) if is_file else name.removeprefix(stem): name for name in found}
+    files = {file_name(remote.url) if is_file else name.removeprefix(stem): name for name in entries}
     if not files or not all(uris.is_safe(name) for name in files):
         bad = next((name for name in files if not uris.is_safe(name)), "nothing")
         raise SourceRefused(f"{shown}: holds {bad!r}", "name a file, or a folder with files of plain names")
     content, partial = work / "content", work / "partial"
     continued = content.exists()
     partial.mkdir(exist_ok=True)
-    sizes = {name: found[place].get("size") for name, place in files.items()}
+    sizes = {name: entries[place].get("size") for name, place in files.items()}
     known = None if None in sizes.values() else sum(sizes.values())
     with progress.of_bytes(file_name(remote.url), known) as bar:
         for name, place in sorted(files.items()):
