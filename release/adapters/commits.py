@@ -46,13 +46,13 @@ def resolve(root: Path, name: str) -> str | None:
     which are easier to push than branches. Parents may follow, such as ~2. Raises EvidenceRefused for a tag that is
     called like a branch or a hash: it is to be named in full.
     """
-    found = _STEPS.fullmatch(name)
-    assert found is not None  # all of it may be the name
-    commit = _named(root, found[1])
-    if not commit or not found[2]:
+    match = _STEPS.fullmatch(name)
+    assert match is not None  # all of it may be the name
+    commit = _named(root, match[1])
+    if not commit or not match[2]:
         return commit
     # A new process: which parents a shallow clone has may have changed since an older one looked.
-    return _git(root).found("rev-parse", "--verify", "--quiet", f"{commit}{found[2]}^{{commit}}")
+    return _git(root).found("rev-parse", "--verify", "--quiet", f"{commit}{match[2]}^{{commit}}")
 
 
 def _named(root: Path, name: str) -> str | None:
@@ -65,9 +65,9 @@ def _named(root: Path, name: str) -> str | None:
         return _commit(root, _refs(root, name).get(name))
     tag, branches = f"refs/tags/{name}", (f"refs/remotes/{name}", f"refs/heads/{name}", f"refs/{name}")
     refs = _refs(root, *branches, tag, f"refs/remotes/*/{name}")
-    for each in branches:
-        if each in refs:
-            return _commit(root, refs[each])
+    for candidate in branches:
+        if candidate in refs:
+            return _commit(root, refs[candidate])
     if tag not in refs:
         return _begun(root, name) if _SHORT.fullmatch(name) else None
     if _mistakable(root, name, refs):
@@ -103,13 +103,13 @@ def _commit(root: Path, ref: _Ref | None) -> str | None:
 
 def _begun(root: Path, name: str) -> str | None:
     """The commit whose hash begins with ``name``, or is it: no ref that is called so."""
-    found = _peeled(root, name)
-    return found if found and found.startswith(name) else None
+    commit = _peeled(root, name)
+    return commit if commit and commit.startswith(name) else None
 
 
 def _peeled(root: Path, name: str) -> str | None:
-    found = _git(root).object(f"{name}^{{commit}}")
-    return found and found.name
+    peeled = _git(root).object(f"{name}^{{commit}}")
+    return peeled and peeled.name
 
 
 def target(root: Path, name: str | None = None) -> tuple[str, str | None]:
@@ -179,9 +179,9 @@ def versions_of_each(root: Path, paths: Sequence[Path], *revisions: str) -> dict
     """As ``versions`` for several files, with as many processes of git as for one. No path may end with another."""
     lines = _changes(root, paths, revisions)
     # The lines name files from the top of the repository, in quotes if a folder's name has special characters.
-    found = {path: _blobs(line for line in lines if line.rstrip('"').endswith(path.as_posix())) for path in paths}
-    objects = _git(root).objects(sorted(set().union(*found.values())))
-    return {path: [objects[name] for name in sorted(names)] for path, names in found.items()}
+    versions = {path: _blobs(line for line in lines if line.rstrip('"').endswith(path.as_posix())) for path in paths}
+    objects = _git(root).objects(sorted(set().union(*versions.values())))
+    return {path: [objects[name] for name in sorted(names)] for path, names in versions.items()}
 
 
 def _changes(root: Path, paths: Sequence[Path], revisions: Sequence[str]) -> list[str]:
@@ -209,18 +209,18 @@ def last_touching(root: Path, tip: str, paths: Sequence[Path]) -> str | None:
     A branch that was merged is followed: the commit is the same one before and after the merge.
     """
     names = [path.as_posix() for path in paths]
-    found = _read(root, "rev-list", "--max-count=1", tip, "--", *names)
-    return found.decode().strip() or None
+    commit = _read(root, "rev-list", "--max-count=1", tip, "--", *names)
+    return commit.decode().strip() or None
 
 
 def committed_at(root: Path, commit: str) -> datetime:
     """When a commit was made (not when its change was written), in UTC."""
-    its = _git(root).object(commit)
-    text = its.data.partition(b"\n\n")[0] if its and its.kind == "commit" else b""
-    found = re.search(rb"^committer .*> (\d{1,10}) [+-]\d{4}$", text, re.MULTILINE)
-    if found is None:
+    git_object = _git(root).object(commit)
+    text = git_object.data.partition(b"\n\n")[0] if git_object and git_object.kind == "commit" else b""
+    match = re.search(rb"^committer .*> (\d{1,10}) [+-]\d{4}$", text, re.MULTILINE)
+    if match is None:
         raise EvidenceRefused(f"commit {commit[:12]}: has no time", "make the commit again")
-    return datetime.fromtimestamp(int(found[1]), UTC)
+    return datetime.fromtimestamp(int(match[1]), UTC)
 
 
 def uncommitted(root: Path, commit: str, paths: Sequence[Path]) -> list[Path]:
@@ -255,10 +255,10 @@ def count(root: Path, base: str, tip: str) -> int:
 
 def read(root: Path, commit: str, path: Path) -> bytes | None:
     """The bytes of ``path``, relative to ``root``, in ``commit``; None when it holds no such file."""
-    found = read_many(root, commit, [path])
-    if path not in found:
+    blobs = read_many(root, commit, [path])
+    if path not in blobs:
         raise EvidenceRefused(f"{path} at {commit[:12]}: is not a regular file", "replace it with one, and commit that")
-    return found[path]
+    return blobs[path]
 
 
 def read_many(root: Path, commit: str, paths: Sequence[Path]) -> dict[Path, bytes | None]:
@@ -267,8 +267,10 @@ def read_many(root: Path, commit: str, paths: Sequence[Path]) -> dict[Path, byte
         return {}
     entries = _entries(root, commit, paths)
     objects = _git(root).objects([entry.name for entry in entries.values() if entry.regular])
-    found = {path: entries.get(path.as_posix()) for path in paths}
-    return {path: entry and objects[entry.name] for path, entry in found.items() if entry is None or entry.regular}
+    names_there = {path: entries.get(path.as_posix()) for path in paths}
+    return {
+        path: entry and objects[entry.name] for path, entry in names_there.items() if entry is None or entry.regular
+    }
 
 
 def _entries(root: Path, commit: str, paths: Iterable[Path]) -> dict[str, Entry]:
@@ -283,8 +285,8 @@ def _entries(root: Path, commit: str, paths: Iterable[Path]) -> dict[str, Entry]
     for name, there in paths_there.items():
         if there.split("/")[0] == "..":
             raise EvidenceRefused(f"{name}: leads out of the repository", "name a file in it")
-    found = git.at(f"{commit}^{{tree}}", paths_there.values())
-    return {name: found[there] for name, there in paths_there.items() if there in found}
+    entries = git.at(f"{commit}^{{tree}}", paths_there.values())
+    return {name: entries[there] for name, there in paths_there.items() if there in entries}
 
 
 def _read(root: Path, *args: str) -> bytes:

@@ -57,8 +57,8 @@ def settings(root: Path) -> dict[str, str]:
 def default_remote(config: Mapping[str, str]) -> str:
     """The name of the default remote in DVC's configuration; "" for none. Raises RemoteRefused as ``has_remote``."""
     name = config.get("core.remote", "").lower()  # so DVC compares names
-    if found := versioning(config, name):
-        raise RemoteRefused(*unfit(name, *found))
+    if versioned := versioning(config, name):
+        raise RemoteRefused(*unfit(name, *versioned))
     return name
 
 
@@ -67,15 +67,15 @@ def versioning(config: Mapping[str, str], name: str) -> tuple[str, str] | None:
 
     Where an address is ``remote://OTHER/PATH``, DVC takes options that the remote does not set from the remote OTHER.
     """
-    said, seen = dict[str, tuple[str, str]](), set[str]()
+    settings, seen = dict[str, tuple[str, str]](), set[str]()
     while name and name not in seen:
         seen.add(name)
         for option in _VERSIONING:
             if (value := config.get(f"remote.{name}.{option}")) is not None:
-                said.setdefault(option, (name, value))
+                settings.setdefault(option, (name, value))
         scheme, _, rest = config.get(f"remote.{name}.url", "").partition("://")
         name = rest.partition("/")[0].lower() if scheme == "remote" else ""
-    return next(((owner, option) for option, (owner, value) in said.items() if value.lower() == "true"), None)
+    return next(((owner, option) for option, (owner, value) in settings.items() if value.lower() == "true"), None)
 
 
 def unfit(name: str, owner: str, option: str) -> tuple[str, str]:
@@ -112,12 +112,12 @@ def stale(root: Path, targets: Sequence[str]) -> str | None:
     command = [sys.executable, *MODULE, "status", "--json", *(["--with-deps"] if targets else []), "--", *targets]
     done = subprocess.run(command, cwd=root, env=environment(), stdout=subprocess.PIPE, check=False)
     try:
-        found = json.loads(done.stdout)
+        status = json.loads(done.stdout)
     except ValueError:
         return f"dvc status ended with {done.returncode}"
-    if isinstance(found, dict) and found.get(code_lock.STAGE) == ["always changed"]:
-        del found[code_lock.STAGE]
-    return redact(json.dumps(found), 300) if found else None
+    if isinstance(status, dict) and status.get(code_lock.STAGE) == ["always changed"]:
+        del status[code_lock.STAGE]
+    return redact(json.dumps(status), 300) if status else None
 
 
 def get(root: Path, commit: str, path: Path, to: Path) -> str | None:
@@ -183,7 +183,7 @@ def python(
     try:
         env = environment() | dict(more or {})
         out = subprocess.PIPE if heard else sys.stderr if aside else None
-        code, said = _run(arguments, listener, cwd=root, env=env, stdout=out)
+        code, printed = _run(arguments, listener, cwd=root, env=env, stdout=out)
     except OSError as error:
         raise MachineRefused(f"{sys.executable}: {error.strerror}", "make the virtual environment again") from error
     if code and (word := refused.read(root)):
@@ -192,7 +192,7 @@ def python(
         raise MachineRefused(
             f"{name} ended with {code}", "read what it printed; `lockstep doctor` says what is missing"
         )
-    return said.decode(errors="replace")
+    return printed.decode(errors="replace")
 
 
 def _run(arguments: list[str], listener: Listener | None, stdout: Any, **options: Any) -> tuple[int, bytes]:

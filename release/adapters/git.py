@@ -67,8 +67,8 @@ class Said(NamedTuple):
         lines = [line.strip() for line in self.err.splitlines() if line.strip()]
         theirs = [line.removeprefix("remote:").strip() for line in lines if line.startswith("remote:")]
         ours = [line for line in lines if line.startswith(("fatal:", "error:"))]
-        told = " ".join(line for line in theirs if line) or next(iter(ours or lines), f"git ended with {self.code}")
-        return redact(told)
+        reason = " ".join(line for line in theirs if line) or next(iter(ours or lines), f"git ended with {self.code}")
+        return redact(reason)
 
 
 def has_repository(root: Path) -> bool:
@@ -121,15 +121,15 @@ class Git(NamedTuple):
 
     def _home(self, folder: Path) -> Path:
         """The folder of the repository's objects: with a work tree apart it may lie on another disk."""
-        said = self.run("rev-parse", "--path-format=absolute", "--git-common-dir", at=folder)
-        return Path(os.fsdecode(said.out.rstrip(b"\n"))) if said.code == 0 else folder
+        answer = self.run("rev-parse", "--path-format=absolute", "--git-common-dir", at=folder)
+        return Path(os.fsdecode(answer.out.rstrip(b"\n"))) if answer.code == 0 else folder
 
     def ask(self, *args: str, given: bytes = b"", env: Mapping[str, str] | None = None) -> bytes:
         """What it prints. Raises EvidenceRefused when it fails."""
-        said = self.run(*args, given=given, env=env)
-        if said.code != 0:
-            raise _refused(args[0], said)
-        return said.out
+        answer = self.run(*args, given=given, env=env)
+        if answer.code != 0:
+            raise _refused(args[0], answer)
+        return answer.out
 
     def line(self, *args: str, given: bytes = b"", env: Mapping[str, str] | None = None) -> str:
         """The one line that it prints."""
@@ -141,10 +141,10 @@ class Git(NamedTuple):
 
     def found(self, *args: str, env: Mapping[str, str] | None = None) -> str | None:
         """The one line that it prints; None when it ends with 1, its way to say no. Raises as ``says``."""
-        said = self.run(*args, env=env)
-        if said.code not in (0, 1):
-            raise _refused(args[0], said)
-        return None if said.code else said.out.decode(errors="surrogateescape").rstrip("\n")
+        answer = self.run(*args, env=env)
+        if answer.code not in (0, 1):
+            raise _refused(args[0], answer)
+        return None if answer.code else answer.out.decode(errors="surrogateescape").rstrip("\n")
 
     def config(self, name: str, *, kind: str = "") -> str | None:
         """A value of git's configuration; None when it is not set. Raises EvidenceRefused when it is no ``kind``."""
@@ -174,20 +174,20 @@ class Git(NamedTuple):
 
     def below(self, name: str) -> dict[str, Entry]:
         """What lies in a folder and in those below it, by path; no folders. ``name`` as for ``tree``."""
-        found = dict[str, Entry]()
+        entries = dict[str, Entry]()
         for path, entry in self.tree(name).items():
             if entry.kind == "tree":
-                found |= {f"{path}/{rest}": each for rest, each in self.below(entry.name).items()}
+                entries |= {f"{path}/{rest}": inner for rest, inner in self.below(entry.name).items()}
             else:
-                found[path] = entry
-        return found
+                entries[path] = entry
+        return entries
 
     def at(self, name: str, paths: Iterable[str]) -> dict[str, Entry]:
         """What a tree holds at these paths, by path. Nothing lies below a link. ``name`` as for ``tree``.
 
         No path may have a part ``.`` or ``..``.
         """
-        trees, found = {"": self.tree(name)}, dict[str, Entry]()
+        trees, entries = {"": self.tree(name)}, dict[str, Entry]()
         for path in paths:
             above, entry = "", None
             for part in path.split("/"):
@@ -196,34 +196,36 @@ class Git(NamedTuple):
                 entry = trees[above].get(part)
                 above = f"{above}{part}/"
             if entry:
-                found[path] = entry
-        return found
+                entries[path] = entry
+        return entries
 
     def objects(self, hashes: Sequence[str]) -> dict[str, bytes]:
         """The contents of many objects. Raises EvidenceRefused when one is not here."""
         wanted = list(dict.fromkeys(hashes))
-        found = dict(zip(wanted, self.read(wanted), strict=True))
-        for name, each in found.items():
-            if each is None or each.name != name:
+        by_name = dict(zip(wanted, self.read(wanted), strict=True))
+        for name, git_object in by_name.items():
+            if git_object is None or git_object.name != name:
                 raise _missing(name)
-        return {name: each.data for name, each in found.items() if each}
+        return {name: git_object.data for name, git_object in by_name.items() if git_object}
 
     def named(self, names: Sequence[str]) -> list[bytes | None]:
         """The contents of what many names mean (such as COMMIT:PATH); None where there is no file.
 
         A link is read as the path that it holds.
         """
-        return [each.data if each and each.kind == "blob" else None for each in self.read(names)]
+        return [
+            git_object.data if git_object and git_object.kind == "blob" else None for git_object in self.read(names)
+        ]
 
     def tree(self, name: str) -> dict[str, Entry]:
         """What a folder holds, by name. ``name`` means a tree, such as COMMIT^{tree}.
 
         Raises EvidenceRefused when it is not here.
         """
-        found = self.object(name)
-        if found is None or found.kind != "tree":
+        git_object = self.object(name)
+        if git_object is None or git_object.kind != "tree":
             raise _missing(name)
-        return dict(_entries(found))
+        return dict(_entries(git_object))
 
 
 def _entries(tree: Object) -> Iterator[tuple[str, Entry]]:

@@ -73,13 +73,13 @@ class _Reader:
         while b"\n" not in self._begun:
             self._begun += self._more(until)
         head, _, self._begun = self._begun.partition(b"\n")
-        if not (found := _FOUND.fullmatch(head)):
+        if not (header := _FOUND.fullmatch(head)):
             return None
-        data, size = bytearray(self._begun), int(found[3])
+        data, size = bytearray(self._begun), int(header[3])
         while len(data) <= size:  # a line break follows
             data += self._more(until)
         self._begun = bytes(data[size + 1 :])
-        return Object(found[1].decode(), found[2].decode(), bytes(data[:size]))
+        return Object(header[1].decode(), header[2].decode(), bytes(data[:size]))
 
     def _more(self, until: float | None) -> bytes:
         if until is not None:
@@ -144,21 +144,21 @@ def repository(folder: Path) -> Path | None:
 
 def _identity(folder: Path) -> tuple[object, ...]:
     """What tells a repository from another that is, or was, asked about by the same path."""
-    found = (repository(folder) or folder).stat()
-    return folder.absolute(), found.st_dev, found.st_ino
+    status = (repository(folder) or folder).stat()
+    return folder.absolute(), status.st_dev, status.st_ino
 
 
 def _answers(key: object, reader: _Reader, names: Sequence[str], until: float | None) -> list[Object | None]:
     """The answers of a process that is not kept, which then is: if it gave them all."""
     try:
-        found = [reader.read(name, until) for name in names]
+        answers = [reader.read(name, until) for name in names]
     except BaseException:
         reader.close()
         raise
     _readers[key] = reader
     while len(_readers) > _KEPT:
         _readers.pop(next(iter(_readers))).close()
-    return found
+    return answers
 
 
 @atexit.register

@@ -85,8 +85,8 @@ def place(environment: Mapping[str, str] | None = None) -> Place:
         raise RemoteRefused(f"GITHUB_REPOSITORY: {redact(repository, 80)!r} is no OWNER/NAME", "set it")
     event = _event(env.get("GITHUB_EVENT_PATH"))
     number, commit = event.number, event.commit or env.get("GITHUB_SHA", "")
-    if number is None and (found := re.fullmatch(r"refs/pull/(\d{1,10})/(?:merge|head)", env.get("GITHUB_REF", ""))):
-        number = int(found[1])
+    if number is None and (match := re.fullmatch(r"refs/pull/(\d{1,10})/(?:merge|head)", env.get("GITHUB_REF", ""))):
+        number = int(match[1])
     run, server = env.get("GITHUB_RUN_ID", ""), (env.get("GITHUB_SERVER_URL") or "https://github.com").rstrip("/")
     return Place(
         api,
@@ -100,8 +100,8 @@ def place(environment: Mapping[str, str] | None = None) -> Place:
 
 def repository_of(address: str, server: str) -> str | None:
     """OWNER/NAME of the address of a git remote; None where that is not on the host of ``server``."""
-    found = _SCP.match(address) if "://" not in address else None
-    host, path = (found[1].lower(), found[2]) if found else (host_of(address), None)
+    match = _SCP.match(address) if "://" not in address else None
+    host, path = (match[1].lower(), match[2]) if match else (host_of(address), None)
     if not host or host != host_of(server):
         return None
     return (urlsplit(address).path if path is None else path).strip("/").removesuffix(".git")
@@ -146,20 +146,20 @@ class GitHub(Forge):
 
     def comments(self, number: int) -> Iterator[Comment]:
         """Every comment of a pull request, from all pages."""
-        for at, each in enumerate(self.pages(f"{self._base}/issues/{number}/comments?", "comments"), 1):
-            yield _comment(each, at)
+        for at, comment in enumerate(self.pages(f"{self._base}/issues/{number}/comments?", "comments"), 1):
+            yield _comment(comment, at)
 
     def pulls(self, state: Literal["open", "closed"], base: str, head: str | None = None) -> Iterator[Pull]:
         """The pull requests into ``base`` from branches of this repository, or from its branch ``head`` alone."""
         owner = self.where.repository.partition("/")[0]
         query = f"state={state}&base={quote(base)}" + (f"&head={quote(owner)}:{quote(head)}" if head else "")
-        for each in self.pages(f"{self._base}/pulls?{query}", "pull requests"):
+        for value in self.pages(f"{self._base}/pulls?{query}", "pull requests"):
             try:
-                found = Pull.model_validate(each)
+                pull = Pull.model_validate(value)
             except ValidationError as error:
                 raise RequestError(f"answers with a pull request of another shape: {files.first(error)}") from None
-            if found.home.lower() == self.where.repository.lower():
-                yield found
+            if pull.home.lower() == self.where.repository.lower():
+                yield pull
 
     def create(self, number: int, body: str) -> Comment:
         """A new comment. It is not tried twice: whether the first try went through, the caller looks up."""
@@ -179,10 +179,10 @@ class GitHub(Forge):
                 raise
             owner = self.where.repository.partition("/")[0]
             query = f"?state=open&head={quote(owner)}:{quote(head)}&base={quote(base)}"
-            found = self.ask("GET", f"{self._base}/pulls{query}", many=True)
-            if not found or not isinstance(found[0], dict):
+            pulls = self.ask("GET", f"{self._base}/pulls{query}", many=True)
+            if not pulls or not isinstance(pulls[0], dict):
                 raise
-            made = found[0]
+            made = pulls[0]
         address = _text(made, "html_url")
         if not address.startswith(("https://", "http://")):
             raise RequestError("says nothing of the pull request that it took")
@@ -257,5 +257,5 @@ def _wait(headers: Mapping[str, str], status: int) -> float | None:
 
 
 def _text(value: Mapping[str, Any], key: str) -> str:
-    found = value.get(key)
-    return found if isinstance(found, str) else ""
+    text = value.get(key)
+    return text if isinstance(text, str) else ""

@@ -107,8 +107,8 @@ class GitLab(Forge):
     def comments(self, number: int) -> Iterator[Note]:
         """Every comment of a merge request, from all pages."""
         listed = self.pages(f"{self._notes(number)}?sort=asc&order_by=created_at", "notes")
-        for at, each in enumerate(listed, 1):
-            yield self._note(each, number, at)
+        for at, value in enumerate(listed, 1):
+            yield self._note(value, number, at)
 
     def create(self, number: int, body: str) -> Note:
         """A new comment. It is not tried twice: whether the first try went through, the caller looks up."""
@@ -130,8 +130,8 @@ class GitLab(Forge):
 
     def said(self, answer: Any) -> str:
         """What GitLab says of an error: words, or lists of words by the field that they are about."""
-        said = (answer.get("message") or answer.get("error") or "") if isinstance(answer, dict) else ""
-        return said if isinstance(said, str) else json.dumps(said)
+        message = (answer.get("message") or answer.get("error") or "") if isinstance(answer, dict) else ""
+        return message if isinstance(message, str) else json.dumps(message)
 
     def failed(self, what: str, status: int, headers: Mapping[str, str]) -> RequestError:
         return RequestError(
@@ -144,11 +144,11 @@ class GitLab(Forge):
 
     def _note(self, value: Any, number: int, at: int) -> Note:
         try:
-            found = Note.model_validate(value)
+            note = Note.model_validate(value)
         except ValidationError as error:
             raise RequestError(f"answers with a note of another shape: {files.first(error)}") from None
-        page = f"{self.where.page}/-/merge_requests/{number}#note_{found.id}" if self.where.page else ""
-        return found.model_copy(update={"place": at, "url": page or f"note {found.id} of merge request {number}"})
+        page = f"{self.where.page}/-/merge_requests/{number}#note_{note.id}" if self.where.page else ""
+        return note.model_copy(update={"place": at, "url": page or f"note {note.id} of merge request {number}"})
 
 
 def _number(text: str | None) -> int | None:

@@ -62,14 +62,14 @@ def parsed(kind: type[M], data: bytes) -> M | None:
 
 def links(error: BaseException) -> list[BaseException]:
     """The error and all that it holds: requests and urllib3 wrap the system's error in several layers."""
-    found: list[BaseException] = []
+    causes: list[BaseException] = []
     queue: list[Any] = [error]
     while queue:
         link = queue.pop(0)
-        if isinstance(link, BaseException) and link not in found:
-            found.append(link)
+        if isinstance(link, BaseException) and link not in causes:
+            causes.append(link)
             queue += [link.__cause__, link.__context__, getattr(link, "reason", None), *link.args]
-    return found
+    return causes
 
 
 def reason(error: Exception, times: tuple[float, float]) -> str:
@@ -77,8 +77,8 @@ def reason(error: Exception, times: tuple[float, float]) -> str:
 
     Only the kind of the error and the system's words: its own text may hold an address with a login, or what was sent.
     """
-    found = links(error)
-    for link in reversed(found):
+    causes = links(error)
+    for link in reversed(causes):
         if isinstance(link, ssl.SSLCertVerificationError):
             return f"its TLS certificate is not trusted: {redact(link.verify_message or 'it does not fit', _LONGEST)}"
         if isinstance(link, ssl.SSLError):
@@ -87,10 +87,10 @@ def reason(error: Exception, times: tuple[float, float]) -> str:
             return redact(link.strerror, _LONGEST)
     if isinstance(error, ValueError):
         return f"cannot be asked: {type(error).__name__}"
-    if any(isinstance(link, requests.ConnectTimeout | urllib3.exceptions.ConnectTimeoutError) for link in found):
+    if any(isinstance(link, requests.ConnectTimeout | urllib3.exceptions.ConnectTimeoutError) for link in causes):
         return f"does not answer within {times[0]:g} s"
     if isinstance(error, requests.Timeout):
         return f"does not answer within {times[1]:g} s"
-    if any(isinstance(link, TimeoutError | urllib3.exceptions.TimeoutError) for link in found):
+    if any(isinstance(link, TimeoutError | urllib3.exceptions.TimeoutError) for link in causes):
         return "stops answering"
-    return f"the connection broke off ({type(found[-1]).__name__})"
+    return f"the connection broke off ({type(causes[-1]).__name__})"

@@ -70,16 +70,16 @@ class Hub:
             commit = self._api.model_info(self.name, revision=name).sha
             listed = self._api.list_repo_tree(self.name, recursive=True, revision=commit)
             files = {
-                each.path: (each.lfs.sha256 if each.lfs else None, each.blob_id)
-                for each in listed
-                if isinstance(each, self._hub.hf_api.RepoFile)
+                entry.path: (entry.lfs.sha256 if entry.lfs else None, entry.blob_id)
+                for entry in listed
+                if isinstance(entry, self._hub.hf_api.RepoFile)
             }
         return Revision(str(commit), files)
 
     def tags(self) -> dict[str, str]:
         """Each tag, and the commit that it is on."""
         with self._asked():
-            return {each.name: each.target_commit for each in self._api.list_repo_refs(self.name).tags}
+            return {tag.name: tag.target_commit for tag in self._api.list_repo_refs(self.name).tags}
 
     def commit(self, files: Mapping[str, File], gone: Sequence[str], message: str, parent: str) -> str:
         """Add ``files`` and delete ``gone`` in one commit on ``parent``, which must be the head of main; its hash."""
@@ -98,12 +98,12 @@ class Hub:
 
     @contextlib.contextmanager
     def _asked(self) -> Iterator[None]:
-        errors, where = self._hub.errors, f"hf://{self.name}"
+        errors, repository = self._hub.errors, f"hf://{self.name}"
         try:
             yield
         except errors.RepositoryNotFoundError as error:
             raise RegistryRefused(
-                f"{where}: is not there, or this token may not see it",
+                f"{repository}: is not there, or this token may not see it",
                 f"make it first, private or public as you want it: hf repos create {self.name}",
             ) from error
         except errors.HfHubHTTPError as error:
@@ -113,11 +113,13 @@ class Hub:
                 403: "use a token that may write there: HF_TOKEN, or `hf auth login`",
                 409: "run it again", 412: "somebody else committed there: run it again",
             }.get(status, "run it again later")  # fmt: skip
-            said = error.server_message or str(error).splitlines()[0]
-            raise RegistryRefused(f"{where}: HTTP {status}: {redact(said, 200)}", todo) from error
+            message = error.server_message or str(error).splitlines()[0]
+            raise RegistryRefused(f"{repository}: HTTP {status}: {redact(message, 200)}", todo) from error
         except ValueError as error:  # huggingface_hub's word for metadata or files that the hub does not take
             why = redact(" ".join(str(error).split()), 300)
-            raise RegistryRefused(f"{where}: does not take it: {why}", "correct what it names") from error
+            raise RegistryRefused(f"{repository}: does not take it: {why}", "correct what it names") from error
         except Exception as error:  # its HTTP client and its transfer library raise anything
             why = redact(str(error) or type(error).__name__, 200)
-            raise RegistryRefused(f"{where}: does not answer: {why}", "check the network and HF_ENDPOINT") from error
+            raise RegistryRefused(
+                f"{repository}: does not answer: {why}", "check the network and HF_ENDPOINT"
+            ) from error

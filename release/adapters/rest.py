@@ -58,9 +58,9 @@ class Forge:
     def pages(self, path: str, called: str) -> Iterator[Any]:
         """What a list holds, from all its pages. ``path`` has a query."""
         for page in range(1, _PAGES + 1):
-            found = self.ask("GET", f"{path}&per_page={_PAGE}&page={page}", many=True)
-            yield from found
-            if len(found) < _PAGE:
+            values = self.ask("GET", f"{path}&per_page={_PAGE}&page={page}", many=True)
+            yield from values
+            if len(values) < _PAGE:
                 return
         raise RequestError(f"lists more than {_PAGE * _PAGES:,} {called}")
 
@@ -71,7 +71,7 @@ class Forge:
             with self._session.request(
                 method, url, json=value, headers=self.headers, timeout=_TIMES, allow_redirects=False, stream=True
             ) as response:
-                data, status, told = http.body(response, _LARGEST), response.status_code, response.headers
+                data, status, headers = http.body(response, _LARGEST), response.status_code, response.headers
         except http.TooLarge as error:
             raise RequestError(str(error)) from None
         except (requests.RequestException, OSError, ValueError) as error:
@@ -79,11 +79,11 @@ class Forge:
         answer = _read(data)
         if status in (200, 201) and isinstance(answer, list if many else dict):
             return answer
-        said = f"{method} {urlsplit(url).path}: {status} {self.said(answer)}".rstrip()
-        what = redact(said.replace(self._token, "…"), 300)
+        message = f"{method} {urlsplit(url).path}: {status} {self.said(answer)}".rstrip()
+        what = redact(message.replace(self._token, "…"), 300)
         if status in (200, 201):
             raise RequestError(f"{what}: answers with something else than a JSON {'list' if many else 'object'}")
-        raise self.failed(what, status, told)
+        raise self.failed(what, status, headers)
 
     def refused(self, trouble: RequestError) -> RemoteRefused:
         """The refusal for ``trouble``."""

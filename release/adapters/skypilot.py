@@ -60,13 +60,13 @@ def _environment() -> dict[str, str]:
 
 def _read(path: Path) -> Mapping[str, Any]:
     try:
-        found = plain_yaml.load(path.read_text(encoding="utf-8"))
+        document = plain_yaml.load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         why = error.strerror if isinstance(error, OSError) else "is no YAML"
         raise ParamsRefused(f"{path}: {why}", "name a task of SkyPilot, such as docs/clusters/launcher.yaml") from error
-    if not isinstance(found, dict):
+    if not isinstance(document, dict):
         raise ParamsRefused(f"{path}: is no task of SkyPilot", "name one, such as docs/clusters/launcher.yaml")
-    return found
+    return document
 
 
 def _variables(task: Mapping[str, Any], path: Path, given: Mapping[str, str]) -> Iterator[str]:

@@ -38,5 +38,5 @@ def card(root: Path, name: str | None, folder: Path | None, check: bool, as_json
     if as_json:
         click.echo(to_json({"files": shown, "checked": check}))
         return
-    for each in shown:
-        click.echo(f"{one_line(each)}{': is current' if check else ''}")
+    for shown_path in shown:
+        click.echo(f"{one_line(shown_path)}{': is current' if check else ''}")

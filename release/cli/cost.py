@@ -38,9 +38,9 @@ def estimate(root: Path, target: str | None, device: str | None, as_json: bool) 
     from release.record import refusals
 
     with refusals.recorded(root, "estimate"):
-        found = verb.estimate(root, target, device)
-        click.echo(to_json(found.model_dump(mode="json")) if as_json else hanging(_shown(found)))
-        if refusal := verb.refusal(found):
+        estimated = verb.estimate(root, target, device)
+        click.echo(to_json(estimated.model_dump(mode="json")) if as_json else hanging(_shown(estimated)))
+        if refusal := verb.refusal(estimated):
             raise refusal
 
 

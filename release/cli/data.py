@@ -33,46 +33,47 @@ def data(root: Path, record: str, file: Path | None, as_json: bool) -> None:
     from release.cards import data_page
     from release.verbs import data as verb
 
-    found = verb.data(root, record)
+    report = verb.data(root, record)
     if file is not None:
         from release.pages import html
 
-        html.write(file, data_page.render(found))
+        html.write(file, data_page.render(report))
     if as_json:
-        click.echo(to_json(found.model_dump(mode="json")))
+        click.echo(to_json(report.model_dump(mode="json")))
     elif file is not None:
-        click.echo(f"{one_line(found.headline)}\n{one_line(str(file))}")
+        click.echo(f"{one_line(report.headline)}\n{one_line(str(file))}")
     else:
-        click.echo(hanging("\n".join(_text(found))))
+        click.echo(hanging("\n".join(_text(report))))
 
 
 def _text(found: "DataPage") -> Iterator[str]:
     yield click.style(found.headline, fg="red" if found.failed else "green", bold=True)
-    for each in found.failed:
-        yield f"  ✗ {one_line(each.name)}: {each.unexpected:,} rows; observed {one_line(each.observed)}"
-    for each in found.tolerated:
-        yield f"  {one_line(each.name)}: observed {one_line(each.observed)}"
+    for expectation in found.failed:
+        observed = f"{expectation.unexpected:,} rows; observed {one_line(expectation.observed)}"
+        yield f"  ✗ {one_line(expectation.name)}: {observed}"
+    for expectation in found.tolerated:
+        yield f"  {one_line(expectation.name)}: observed {one_line(expectation.observed)}"
     for name, split in found.prepare.splits.items():
         yield f"  {name:<6}{split.rows:>8,} rows in {split.groups:,} groups"
     for source, rows in found.prepare.sources.items():
         counts = ", ".join(f"{split} {count:,}" for split, count in rows.splits.items())
         yield f"  {source}: {rows.read:,} rows were read; {counts}"
-    for source, held in found.prepare.contracts.items():
-        yield one_line(f"  {source}: {held.rows:,} rows met the contract {held.id} {held.version}")
-    if (said := found.report.statistics) is not None:
-        for what, of in (("prompts", said.prompts), ("references", said.references)):
+    for source, contract in found.prepare.contracts.items():
+        yield one_line(f"  {source}: {contract.rows:,} rows met the contract {contract.id} {contract.version}")
+    if (statistics := found.report.statistics) is not None:
+        for what, of in (("prompts", statistics.prompts), ("references", statistics.references)):
             yield f"  {what}: {of.least:,} to {of.most:,} tokens, median {of.median:,}; {of.outliers:,} outliers"
-        if (texts := said.documents) is not None:
+        if (texts := statistics.documents) is not None:
             of, garbled = texts.lengths, texts.writing.garbled
             yield f"  documents: {texts.tokens:,} tokens, {of.least:,} to {of.most:,} each; {of.outliers:,} outliers"
             if garbled:
                 yield f"  {garbled:,} documents have characters from text that was decoded wrongly"
-        if said.labels is not None:
-            yield f"  labels: {said.labels.suspects:,} of {said.labels.judged:,} may be wrong"
-            for row in said.labels.rows[:_SUSPECTS]:
+        if statistics.labels is not None:
+            yield f"  labels: {statistics.labels.suspects:,} of {statistics.labels.judged:,} may be wrong"
+            for row in statistics.labels.rows[:_SUSPECTS]:
                 yield f"    {one_line(f'{row.where}: {row.label!r}, likelier {row.likelier!r}')}"
-        if said.writing.garbled:
-            yield f"  {said.writing.garbled:,} rows have characters from text that was decoded wrongly"
+        if statistics.writing.garbled:
+            yield f"  {statistics.writing.garbled:,} rows have characters from text that was decoded wrongly"
     yield f"  {found.prepare.input_rows:,} rows were read, {found.prepare.dropped_rows:,} dropped:"
     for rule in found.prepare.rules:
         if rule.rows:

@@ -124,7 +124,7 @@ def _shown(done: "Incident") -> Iterator[str]:
 
         drawn = f"{STREAMS} simulated canaries with up to {PAIRS:,} labelled pairs, {version} right in {done.right:.0%}"
         yield f"share of smaller losses of quality that would be rolled back ({drawn}):"
-        yield from (_line(each, done) for each in done.expected)
+        yield from (_line(row, done) for row in done.expected)
     elif not done.labelled:
         yield "without labels a loss of quality is not found"
     yield "not real in this drill:"

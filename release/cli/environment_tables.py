@@ -67,10 +67,10 @@ def status(found: "Status") -> str:
             about.append("runs nothing" + (", or its pointer cannot be read" if state.drift else ""))
         else:
             about += [f"✗ quarantined: {runs.quarantined}"] if runs.quarantined is not None else []
-            its, who = runs.pointer, f"by {runs.by} ({runs.kind}: {runs.why})"
-            about.append(f"{its.version}  since {runs.since:%Y-%m-%d %H:%M} UTC  {who}")
-            about.append(f"model {short(its.model)}  commit {its.commit[:12]}  verdict {runs.verdict}")
-            about.append(f"image {its.image}")
+            pointer, who = runs.pointer, f"by {runs.by} ({runs.kind}: {runs.why})"
+            about.append(f"{pointer.version}  since {runs.since:%Y-%m-%d %H:%M} UTC  {who}")
+            about.append(f"model {short(pointer.model)}  commit {pointer.commit[:12]}  verdict {runs.verdict}")
+            about.append(f"image {pointer.image}")
             about += took(runs.took) if runs.took else []
             about += [f"not verified as it serves: {line}" for line in runs.otherwise]
         about += [f"! {line}" for line in state.wrong]
@@ -90,12 +90,12 @@ def took(found: "Took") -> list[str]:
         price = "" if found.training_price is None else f", price {found.training_price:,.2f}"
         lines.append(f"training {training.seconds:,.0f} s on {training.device}{energy.after(training.energy)}{price}")
     if requests := found.requests:
-        each = found.price_per_1000_requests
-        figures = [] if each is None else [f"price {each:,.3g}"]
+        cost = found.price_per_1000_requests
+        figures = [] if cost is None else [f"price {cost:,.3g}"]
         figures += [] if requests.watt_hours is None else [energy.watt_hours(requests.watt_hours)]
         if figures:
-            where = f" on {requests.machine}" if requests.machine else ""
-            lines.append(f"1,000 requests: {', '.join(figures)}, {requests.concurrency} at a time{where}")
+            machine = f" on {requests.machine}" if requests.machine else ""
+            lines.append(f"1,000 requests: {', '.join(figures)}, {requests.concurrency} at a time{machine}")
     return lines
 
 

@@ -157,7 +157,9 @@ def quarantine(
     if name is not None and why is not None:
         added = verb.add(root, name, why, target)
         left = added.left
-        notes = [f"note: {each} runs it: `lockstep rollback {each} --why …`" for each in added.runs]
+        notes = [
+            f"note: {environment} runs it: `lockstep rollback {environment} --why …`" for environment in added.runs
+        ]
     elif release is not None and why is not None:
         left = verb.release(root, release, why, key, target).left
     else:
@@ -180,9 +182,9 @@ def status(root: Path, as_json: bool) -> None:
     """
     from release.verbs import status as verb
 
-    found = verb.status(root)
-    click.echo(to_json(found.model_dump(mode="json")) if as_json else hanging(environment_tables.status(found)))
-    if refusal := verb.refusal(found):
+    state = verb.status(root)
+    click.echo(to_json(state.model_dump(mode="json")) if as_json else hanging(environment_tables.status(state)))
+    if refusal := verb.refusal(state):
         raise refusal
 
 
@@ -199,8 +201,8 @@ def history(root: Path, environment: str | None, on: str | None, as_json: bool) 
     """
     from release.verbs import history as verb
 
-    found = verb.history(root, environment, on)
-    click.echo(to_json(found.model_dump(mode="json")) if as_json else hanging(environment_tables.history(found)))
+    moves = verb.history(root, environment, on)
+    click.echo(to_json(moves.model_dump(mode="json")) if as_json else hanging(environment_tables.history(moves)))
 
 
 @click.command()
@@ -215,9 +217,9 @@ def reconcile(root: Path, fix: bool, as_json: bool) -> None:
     """
     from release.verbs import reconcile as verb
 
-    found = verb.reconcile(root, fix)
-    click.echo(to_json(found.model_dump(mode="json")) if as_json else hanging(environment_tables.reconciled(found)))
-    if refusal := verb.refusal(found):
+    drift = verb.reconcile(root, fix)
+    click.echo(to_json(drift.model_dump(mode="json")) if as_json else hanging(environment_tables.reconciled(drift)))
+    if refusal := verb.refusal(drift):
         raise refusal
 
 

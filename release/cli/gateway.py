@@ -137,9 +137,10 @@ def capture(root: Path, /, environment: str, kind: str, source: str, **options: 
     """
     from release.verbs import capture as verb
 
-    found = verb.capture(root, environment, kind, source, verb.Options(**options))
-    for reason, count in found.left_out.most_common():
+    captured = verb.capture(root, environment, kind, source, verb.Options(**options))
+    for reason, count in captured.left_out.most_common():
         click.echo(f"left out: {count:,}: {one_line(reason)}", err=True)
     click.echo(
-        f"stored {found.new:,} of {found.requests:,} requests in {len(found.files):,} files; the others were there"
+        f"stored {captured.new:,} of {captured.requests:,} requests in {len(captured.files):,} files; "
+        "the others were there"
     )

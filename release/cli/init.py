@@ -131,16 +131,18 @@ def _chosen(place: "Place", address: str, contents: "Contents", flags: _Flags) -
     from checks.errors import ParamsRefused
 
     columns = _columns(contents, flags)
-    answer = next(each for each in contents.columns if each.name == columns.get("reference", columns.get("messages")))
+    answer = next(
+        column for column in contents.columns if column.name == columns.get("reference", columns.get("messages"))
+    )
     proposed = "labels" if answer.closed else "text"
     answers = flags.answers or _ask(
         flags, "answers", f"{answer.distinct:,} different answers in {contents.rows:,} rows: labels or text?", proposed,
         ["labels", "text"],
     )  # fmt: skip
-    said = f"Name the {answer.name}." if answers == "labels" and "reference" in columns else ""
+    hint = f"Name the {answer.name}." if answers == "labels" and "reference" in columns else ""
     instruction = flags.instruction
     if instruction is None:
-        instruction = _ask(flags, "instruction", "Instruction before each prompt (system message)", said)
+        instruction = _ask(flags, "instruction", "Instruction before each prompt (system message)", hint)
     if flags.license is None and not flags.ask:
         fix = f"give --license, {licenses.OWN} for rows of your own: docs/reference/licenses.md"
         raise ParamsRefused("the licence of the data is not known", fix)
@@ -170,11 +172,11 @@ def _columns(contents: "Contents", flags: _Flags) -> Mapping["Role", str]:
 
     there = [column.name for column in contents.columns]
     listed = one_line(", ".join(there))
-    for each in contents.columns:
-        said = f"{each.distinct:>9,} different   {one_line(each.sample)}"
-        click.echo(hanging(f"  {one_line(each.name):<20} {said}", sys.stderr), err=True)
-    found = survey.guess(contents.columns)
-    if "messages" in flags.columns or ("messages" in found and not {"prompt", "reference"} & set(flags.columns)):
+    for offered in contents.columns:
+        shown = f"{offered.distinct:>9,} different   {one_line(offered.sample)}"
+        click.echo(hanging(f"  {one_line(offered.name):<20} {shown}", sys.stderr), err=True)
+    guessed = survey.guess(contents.columns)
+    if "messages" in flags.columns or ("messages" in guessed and not {"prompt", "reference"} & set(flags.columns)):
         roles: tuple[Role, ...] = ("messages",)
     else:
         roles = ("prompt", "reference")
@@ -183,7 +185,7 @@ def _columns(contents: "Contents", flags: _Flags) -> Mapping["Role", str]:
         column = flags.columns.get(role)
         needed = role in roles
         if column is None:
-            column = found.get(role, "")
+            column = guessed.get(role, "")
             if needed or column:
                 column = _ask(flags, role, f"Column of the {role}", column, there if needed else [*there, "none"])
         if column in ("", "none") and needed:
@@ -218,24 +220,27 @@ def _slug(name: str) -> str:
 
 def _show(begun: "Begun", wanted: float, *, pinned: bool) -> None:
     """What was decided and why, and the next command."""
-    found, choice = begun.measured, begun.choice
-    dropped = ", ".join(f"{rows:,} by {rule}" for rule, rows in found.dropped.items()) or "none"
-    splits = ", ".join(f"{name} {rows:,}" for name, rows in found.split_rows.items())
-    size = found.test_size
-    alike = "" if size == found.split_rows["test"] else f", which count as {size:,}: some are near-duplicates"
-    there = f"{found.split_rows['test']:,}{alike}"
+    measured, choice = begun.measured, begun.choice
+    dropped = ", ".join(f"{rows:,} by {rule}" for rule, rows in measured.dropped.items()) or "none"
+    splits = ", ".join(f"{name} {rows:,}" for name, rows in measured.split_rows.items())
+    size = measured.test_size
+    alike = "" if size == measured.split_rows["test"] else f", which count as {size:,}: some are near-duplicates"
+    there = f"{measured.split_rows['test']:,}{alike}"
     lines = [
-        ("data", f"{choice.uri}, {choice.license}, sha256 {found.sha256[:12]}…"),
+        ("data", f"{choice.uri}, {choice.license}, sha256 {measured.sha256[:12]}…"),
         ("columns", ", ".join(f"{role}: {column}" for role, column in choice.columns.items())),
-        ("rows", f"{found.rows:,}; dropped: {dropped}; {splits}"),
-        ("answers", f"{found.distinct:,} labels" if choice.labels else f"free text, {found.distinct:,} different"),
+        ("rows", f"{measured.rows:,}; dropped: {dropped}; {splits}"),
+        (
+            "answers",
+            f"{measured.distinct:,} labels" if choice.labels else f"free text, {measured.distinct:,} different",
+        ),
         ("margin", f"{choice.margin:g} needs about {begun.needed:,} test rows, and there are {there}"),
     ]
     if choice.margin > wanted:
         lines.append(("", f"{wanted:g} was wanted: the file has too few rows for it"))
-    if found.personal:
-        kinds = ", ".join(f"{kind} {count:,}" for kind, count in found.personal.items())
-        rows = f"{len(found.personal_rows):,} rows, such as {', '.join(found.personal_rows[:3])}"
+    if measured.personal:
+        kinds = ", ".join(f"{kind} {count:,}" for kind, count in measured.personal.items())
+        rows = f"{len(measured.personal_rows):,} rows, such as {', '.join(measured.personal_rows[:3])}"
         lines.append(("personal", f"{kinds} in {rows}; take them out first, or let a rule: docs/how-to/privacy.md"))
     if begun.left_out:
         lines.append(
@@ -252,14 +257,14 @@ def _show(begun: "Begun", wanted: float, *, pinned: bool) -> None:
     if not choice.labels:
         lines.append(("note", "no gate asks for a least score: add a threshold when you know one"))
     click.echo("wrote params.yaml")
-    for what, said in lines:
-        click.echo(hanging(f"  {what:<9}{one_line(said)}"))
+    for what, text in lines:
+        click.echo(hanging(f"  {what:<9}{one_line(text)}"))
 
 
 def _show_plan(plan: "Plan") -> None:
     """Where Lockstep's files go, before the first question."""
-    said = f"Lockstep {plan.commit[:12]} goes into {plan.folder}: {len(plan.contents):,} files"
-    click.echo(hanging(one_line(said), sys.stderr), err=True)
+    question = f"Lockstep {plan.commit[:12]} goes into {plan.folder}: {len(plan.contents):,} files"
+    click.echo(hanging(one_line(question), sys.stderr), err=True)
     if plan.kept:
         click.echo(hanging(one_line(f"your own stay: {', '.join(plan.kept)}"), sys.stderr), err=True)
 

@@ -98,12 +98,12 @@ def feedback(root: Path, file: Path | None, experiment: str | None, assessment: 
     if (file is None) == (experiment is None):
         raise click.UsageError("Give either FILE or --mlflow EXPERIMENT.")
     if file is not None:
-        found = verb.feedback(root, file, captures)
+        result = verb.feedback(root, file, captures)
     else:
-        found = verb.feedback_from_mlflow(root, str(experiment), assessment, captures)
-    for reason, count in found.left_out:
+        result = verb.feedback_from_mlflow(root, str(experiment), assessment, captures)
+    for reason, count in result.left_out:
         click.echo(f"left out: {count:,} assessments: {one_line(reason)}", err=True)
-    click.echo(f"stored {found.labels:,} labels of {found.requests:,} requests: {one_line(found.name)}")
+    click.echo(f"stored {result.labels:,} labels of {result.requests:,} requests: {one_line(result.name)}")
 
 
 @click.group(cls=Group)
@@ -186,14 +186,14 @@ def _shown(report: "WatchReport") -> Iterator[str]:
     title = f"{report.environment} {report.version}: {advised.headline}"
     yield click.style(one_line(title), bold=True, fg=_COLOURS[report.status])
     yield f"{when}, {report.requests:,} requests, {report.prompts:,} different prompts, {report.labelled:,} labels"
-    width = max((len(each.name) for each in report.findings), default=0)
-    passed = [each.name for each in report.findings if each.status == "pass"]
-    for each in sorted(report.findings, key=lambda each: _ORDER.index(each.status)):
-        if each.status != "pass":
-            mark = click.style(MARKS[each.status], fg=_COLOURS[each.status])
-            yield f"  {mark} {each.name:<{width}}  {one_line(each.reason)}"
-            if each.detectable is not None and each.kind in ("objective", "quality"):
-                yield f"    {'':<{width}}  {_sees(each)}"
+    width = max((len(finding.name) for finding in report.findings), default=0)
+    passed = [finding.name for finding in report.findings if finding.status == "pass"]
+    for finding in sorted(report.findings, key=lambda each: _ORDER.index(each.status)):
+        if finding.status != "pass":
+            mark = click.style(MARKS[finding.status], fg=_COLOURS[finding.status])
+            yield f"  {mark} {finding.name:<{width}}  {one_line(finding.reason)}"
+            if finding.detectable is not None and finding.kind in ("objective", "quality"):
+                yield f"    {'':<{width}}  {_sees(finding)}"
     if passed:
         others = "" if len(passed) == len(report.findings) else " other"
         mark, plural = click.style(MARKS["pass"], fg=_COLOURS["pass"]), "s" if len(passed) > 1 else ""

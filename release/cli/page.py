@@ -50,5 +50,7 @@ def page(root: Path, name: str | None, folder: Path, attached: bool, as_json: bo
         return
     for path in made.files:
         click.echo(one_line(str(path)))
-    for each in made.site.left_out:
-        click.echo(hanging(f"note: no page of {one_line(each.version)}: {one_line(each.why)}", sys.stderr), err=True)
+    for release in made.site.left_out:
+        click.echo(
+            hanging(f"note: no page of {one_line(release.version)}: {one_line(release.why)}", sys.stderr), err=True
+        )

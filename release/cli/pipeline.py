@@ -68,8 +68,8 @@ def run(
             return
         verdict = verb.gate(root, just_run=True)
     click.echo()
-    for what, said in [*tables.figures_of_run(before, pipeline.evaluated(root)), *_places(root)]:
-        click.echo(hanging(f"  {what:<13} {said}"))
+    for what, text in [*tables.figures_of_run(before, pipeline.evaluated(root)), *_places(root)]:
+        click.echo(hanging(f"  {what:<13} {text}"))
     click.echo(hanging(f"\n{tables.verdict(verdict, verbose or not is_terminal(sys.stdout))}"))
     following = _next(verdict)
     width = max((len(command) for command, _ in following), default=0) + 2
@@ -215,14 +215,14 @@ def recipe(root: Path, target: str | None, as_json: bool) -> None:
     """
     from release.verbs import recipe as verb
 
-    found = verb.recipe(root, target)
+    steps = verb.recipe(root, target)
     if as_json:
-        spreads = {"here": found.here._asdict(), "theirs": found.theirs._asdict() if found.theirs else None}
-        difference = {"difference": found.difference.model_dump(mode="json") if found.difference else None}
-        click.echo(to_json(found._asdict() | spreads | difference))
+        spreads = {"here": steps.here._asdict(), "theirs": steps.theirs._asdict() if steps.theirs else None}
+        difference = {"difference": steps.difference.model_dump(mode="json") if steps.difference else None}
+        click.echo(to_json(steps._asdict() | spreads | difference))
         return
-    click.echo(tables.one_line(f"{found.scorer} on {found.rows} rows of the valid split, by parameters:"))
-    for line in found.lines:
+    click.echo(tables.one_line(f"{steps.scorer} on {steps.rows} rows of the valid split, by parameters:"))
+    for line in steps.lines:
         click.echo(hanging(f"  {tables.one_line(line)}"))
 
 
@@ -294,24 +294,24 @@ def doctor(root: Path, as_json: bool, registry: str | None, github: bool) -> Non
 
     if github and registry is not None:
         raise click.UsageError("--registry and --github exclude each other: give one of them")
-    found = verb.on_github(root) if github else verb.doctor(root, registry)
-    missing, unknown = ([each.name for each in found if each.status == status] for status in ("missing", "unknown"))
+    checks = verb.on_github(root) if github else verb.doctor(root, registry)
+    missing, unknown = ([check.name for check in checks if check.status == status] for status in ("missing", "unknown"))
     if as_json:
-        click.echo(to_json([check._asdict() for check in found]))
+        click.echo(to_json([check._asdict() for check in checks]))
     else:
-        width = max(16, *(len(check.name) + 2 for check in found))
-        for check in found:
+        width = max(16, *(len(check.name) + 2 for check in checks))
+        for check in checks:
             status = click.style(f"{check.status:<9}", fg=tables.COLOURS[check.status])
             click.echo(hanging(f"{status}{check.name:<{width}}{check.found}  [{', '.join(check.needed_by)}]"))
             if check.fix:
                 click.echo(hanging(f"{'':<{9 + width}}→ {check.fix}"))
         if unknown:
-            click.echo(f"not known to be ready: {len(unknown)} of {len(found)} settings could not be read")
+            click.echo(f"not known to be ready: {len(unknown)} of {len(checks)} settings could not be read")
         elif github and not missing:
             click.echo("ready for a pull request")
     if missing:
-        where = "the workflows cannot run, or are not safe" if github else "the pipeline cannot run here"
-        raise MachineRefused(f"{where}: {', '.join(missing)}", "run the commands named above")
+        problem = "the workflows cannot run, or are not safe" if github else "the pipeline cannot run here"
+        raise MachineRefused(f"{problem}: {', '.join(missing)}", "run the commands named above")
 
 
 def _explain(root: Path, name: str, as_json: bool) -> None:
@@ -340,7 +340,7 @@ def _next(verdict: "Verdict") -> list[tuple[str, str]]:
     commit = ("git add code.lock dvc.lock reports params.yaml", "and commit")
     if verdict.status == "pass":
         return [commit, ("./lockstep build", "packs the model; what follows: docs/tutorial/first-release.md")]
-    undone = [found.gate for found in verdict.findings if found.status == verdict.status]
+    undone = [finding.gate for finding in verdict.findings if finding.status == verdict.status]
     return [(f"./lockstep gate --explain {gate}", "what it asks, and what would change it") for gate in undone[:3]]
 
 
@@ -351,13 +351,13 @@ def _places(root: Path) -> list[tuple[str, str]]:
 
     mlflow = Path(os.path.relpath(Path(sys.executable).parent / "mlflow"))
     store = f"--backend-store-uri {params_file.load(root / layout.PARAMS).tracking.uri}"
-    where = "at MLFLOW_TRACKING_URI" if os.environ.get("MLFLOW_TRACKING_URI") else f"{mlflow} ui {store}"
+    place = "at MLFLOW_TRACKING_URI" if os.environ.get("MLFLOW_TRACKING_URI") else f"{mlflow} ui {store}"
     view = "(choose Model training there)"  # MLflow opens every browser that is new to it in its view of traces
     return [
         ("verdict", f"{root / layout.VERDICT}   (again: ./lockstep gate)"),
         ("evaluation", str(root / layout.SUMMARY)),
         ("plots", f"{root / layout.PLOTS}, {root / layout.COMPARISON}"),
         ("data", "./lockstep data --html data.html"),
-        ("MLflow", f"{where}   {view}"),
+        ("MLflow", f"{place}   {view}"),
         ("model", str(root / layout.MERGED)),
     ]

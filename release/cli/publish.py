@@ -25,13 +25,17 @@ def publish(root: Path, repository: str, name: str | None, dry_run: bool, as_jso
     """
     from release.verbs import publish as verb
 
-    found = verb.publish(root, repository, name, dry_run=dry_run)
+    published = verb.publish(root, repository, name, dry_run=dry_run)
     if as_json:
-        click.echo(to_json(found.model_dump(mode="json")))
+        click.echo(to_json(published.model_dump(mode="json")))
         return
-    for path, size in found.files.items():
+    for path, size in published.files.items():
         click.echo(f"{size:>14,}  {one_line(path)}")
-    for path in found.removed:
+    for path in published.removed:
         click.echo(f"{'removed':>14}  {one_line(path)}")
-    done = {"published": "published", "already": "was published already", "planned": "would be published"}[found.done]
-    click.echo(f"{found.version} {done} as {found.repository}{f' at {found.commit}' if found.commit else ''}")
+    done = {"published": "published", "already": "was published already", "planned": "would be published"}[
+        published.done
+    ]
+    click.echo(
+        f"{published.version} {done} as {published.repository}{f' at {published.commit}' if published.commit else ''}"
+    )

@@ -67,7 +67,7 @@ def report(
     if as_json:
         answer = made.model_dump(mode="json").items()
         shown = ("text", terminal.text(made.whole))
-        click.echo(to_json(dict(shown if name == "whole" else (name, each) for name, each in answer)))
+        click.echo(to_json(dict(shown if name == "whole" else (name, part) for name, part in answer)))
     else:
         click.echo(hanging(terminal.text(made.whole)) if text else made.markdown)
 
@@ -135,10 +135,10 @@ def comment(
 
 def _pairs(links: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     """Split each LABEL=URL into its parts. Raises UsageError for anything else."""
-    found = []
+    pairs = []
     for link in links:
         label, equals, url = link.partition("=")
         if not label or not equals or not url.startswith(("https://", "http://")):
             raise click.UsageError(f"--link {link!r}: write it as LABEL=https://…")
-        found.append((label, url))
-    return tuple(found)
+        pairs.append((label, url))
+    return tuple(pairs)

@@ -134,10 +134,10 @@ def _shown(report: "RolloutReport") -> Iterator[str]:
     same = "" if report.agreement is None else f", {report.agreement:.1%} of the answers are equal"
     since = f"since {report.since:%Y-%m-%d %H:%M} UTC"
     yield f"{report.kind}, {since}: {report.pairs:,} pairs, {report.labelled:,} with labels{same}"
-    width = max(len(each.name) for each in report.findings)
-    for each in report.findings:
-        status = click.style(f"{each.status:<12}", fg=_COLOURS[each.status])
-        yield f"  {each.name:<{width}}  {status}  {one_line(each.reason)}"
+    width = max(len(finding.name) for finding in report.findings)
+    for finding in report.findings:
+        status = click.style(f"{finding.status:<12}", fg=_COLOURS[finding.status])
+        yield f"  {finding.name:<{width}}  {status}  {one_line(finding.reason)}"
     for note in report.notes:
         yield f"note: {one_line(note)}"
     yield f"at any number of looks, at most {report.alpha:.2%} of candidates within the margin are rolled back"

@@ -66,9 +66,9 @@ class StageLines:
     def hear(self, output: bytes) -> None:
         """Read what was printed, and show how far it is."""
         self._open += self._decoder.decode(output)
-        while found := _LINE.match(self._open):
-            self._open = self._open[found.end() :]
-            self._read(found[0])
+        while match := _LINE.match(self._open):
+            self._open = self._open[match.end() :]
+            self._read(match[0])
         if len(self._open) > _LONGEST:
             self._read(f"{self._open}\n")
             self._open = ""
@@ -123,12 +123,12 @@ class StageLines:
     def _look(self, text: str) -> bool:
         """Whether the line is a progress bar. A bar that is not full says what the stage does now."""
         # Matching takes the square of the length.
-        found = _BAR.match(click.unstyle(text).strip()) if len(text) <= _SHOWN else None
-        if found:
-            left = f", {found['left']} left" if found["left"].strip("0:") else ""
-            full = found["done"] == found["total"]
-            self._now = "" if full else f"{found['what']} {found['done']} of {found['total']}{left}".strip()
-        return found is not None
+        match = _BAR.match(click.unstyle(text).strip()) if len(text) <= _SHOWN else None
+        if match:
+            left = f", {match['left']} left" if match["left"].strip("0:") else ""
+            full = match["done"] == match["total"]
+            self._now = "" if full else f"{match['what']} {match['done']} of {match['total']}{left}".strip()
+        return match is not None
 
     def _finish(self, around: bool = False) -> None:
         """Write the result of this stage. ``around``: it is the program that runs the next stage, and goes on."""
@@ -136,18 +136,18 @@ class StageLines:
             self._failed("failed")
         elif self._name:
             last = self._lines[-1] if self._lines else ""
-            said = self._result or _SPEAKER.sub("", last)
-            decided = said.partition(":")[0] if self._name == "gate" else ""
+            outcome = self._result or _SPEAKER.sub("", last)
+            decided = outcome.partition(":")[0] if self._name == "gate" else ""
             how = "runs" if around else {"fail": "failed", "inconclusive": "open"}.get(decided, "ok")
-            self._write(how, _DIGEST.sub(r"\1", said.partition("; ")[0]), time.monotonic() - self._began)
+            self._write(how, _DIGEST.sub(r"\1", outcome.partition("; ")[0]), time.monotonic() - self._began)
         self._clear()
         self._name = ""
 
     def _failed(self, how: str) -> None:
         self._write("failed", how, time.monotonic() - self._began)
         own = [line for line in self._lines if line.startswith(f"{self._name}: ")]
-        said = [line for line in self._lines if not line.startswith(_DVC_FAILED)]
-        for line in own if how == "interrupted" else said or self._lines:
+        lines = [line for line in self._lines if not line.startswith(_DVC_FAILED)]
+        for line in own if how == "interrupted" else lines or self._lines:
             click.echo(hanging(f"    {escape(line)}", sys.stderr), err=True)
         click.echo(hanging(f"    all that was printed: {self._log_path}", sys.stderr), err=True)
         self._name = ""

@@ -51,8 +51,8 @@ def advised(situation: "Situation") -> str:
     """Mark, headline and next step of a situation."""
     from release.review import advice
 
-    found = advice.advise(situation)
-    return f"{click.style(one_line(found.title), bold=True)}\nDo: {one_line(found.todo.plain)}"
+    advised_so = advice.advise(situation)
+    return f"{click.style(one_line(advised_so.title), bold=True)}\nDo: {one_line(advised_so.todo.plain)}"
 
 
 def findings(found: "Verdict", whole: bool = True) -> str:
@@ -115,7 +115,7 @@ def figures_of_run(before: "EvaluationReport | None", now: "EvaluationReport | N
     lines = []
     for scorer, own in now.models["candidate"].metrics.items():
         others = {name: model.metrics.get(scorer) for name, model in now.models.items() if name != "candidate"}
-        beside = ", ".join(f"{name} {its.value:.3f}" for name, its in others.items() if its)
+        beside = ", ".join(f"{name} {score.value:.3f}" for name, score in others.items() if score)
         lines.append((scorer, f"{own.value:.3f} [{own.low:.3f}, {own.high:.3f}] of {now.rows:,} rows; {beside}"))
     return [*lines, ("last run", _since(before, now))]
 
@@ -128,7 +128,7 @@ def _since(before: "EvaluationReport | None", now: "EvaluationReport") -> str:
     if (before.test, before.scorers) != (now.test, now.scorers):
         return f"model {short(before.merged)}, scored on other rows or otherwise"
     new, old = now.models["candidate"].metrics, before.models["candidate"].metrics
-    changes = ", ".join(f"{name} {new[name].value - its.value:+.3f}" for name, its in old.items() if name in new)
+    changes = ", ".join(f"{name} {new[name].value - score.value:+.3f}" for name, score in old.items() if name in new)
     return f"model {short(before.merged)}: {changes} since; more than noise? ./lockstep compare HEAD"
 
 
@@ -172,13 +172,15 @@ def serving(report: "ServingReport") -> str:
             f"    {load.concurrency:>2} at a time: p50 {load.p50:.3f} s, p95 {load.p95:.3f} s{first}, "
             f"{load.tokens_per_second:.0f} tokens/s"
         )
-    if found := report.throughput:
-        hours = found.watt_hours
-        missing = "; ".join(found.energy.missing) or f"it took {found.seconds:g} s, too short for the counters"
+    if throughput := report.throughput:
+        hours = throughput.watt_hours
+        missing = (
+            "; ".join(throughput.energy.missing) or f"it took {throughput.seconds:g} s, too short for the counters"
+        )
         taken = (
             f"energy not measured: {missing}" if hours is None else f"1,000 requests take {energy.watt_hours(hours)}"
         )
-        lines.append(f"    {one_line(found.machine or 'machine not known')}: {one_line(taken)}")
+        lines.append(f"    {one_line(throughput.machine or 'machine not known')}: {one_line(taken)}")
     return "\n".join(lines)
 
 

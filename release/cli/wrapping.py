@@ -48,7 +48,7 @@ def _lines(line: str, width: int) -> list[str]:
     plain = click.unstyle(line)
     if len(plain) <= width:
         return [line]
-    starts = [found.end() for found in _COLUMN.finditer(plain)]
+    starts = [match.end() for match in _COLUMN.finditer(plain)]
     wide_enough = [start for start in starts if width - start >= width // _NARROWEST]
     indent = " " * (max(wide_enough, default=0) or 2)
     lines = [""]

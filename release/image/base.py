@@ -60,23 +60,23 @@ def resolve(store: Store, reference: Reference, platform: str, name: str) -> Bas
         raise _unpinned(store, reference, name)
     document = store.document(reference.digest)
     _holds(document, reference.digest, name)
-    found = documents.read(document, name)
+    manifest = documents.read(document, name)
     index = None
-    if isinstance(found, Index):
+    if isinstance(manifest, Index):
         index = reference.digest
-        entry = _choose(found, platform, name)
+        entry = _choose(manifest, platform, name)
         document = store.document(entry.digest)
         _holds(document, entry.digest, name)
-        found = documents.read(document, f"{name}, {platform}")
-        if not isinstance(found, Manifest):
+        manifest = documents.read(document, f"{name}, {platform}")
+        if not isinstance(manifest, Manifest):
             raise BuildRefused(f"{name}: is an index of indexes", "pin the manifest of one platform")
-    config, plain = _config(store, found, name)
-    said = Platform(os=config.os, architecture=config.architecture, variant=config.variant or None)
-    if not _same(said, platform):
+    config, plain = _config(store, manifest, name)
+    wanted = Platform(os=config.os, architecture=config.architecture, variant=config.variant or None)
+    if not _same(wanted, platform):
         raise BuildRefused(
-            f"{name}: is for {said}, not for {platform}", "pin an image for it, or change serve.platform"
+            f"{name}: is for {wanted}, not for {platform}", "pin an image for it, or change serve.platform"
         )
-    layers = tuple(_layer(layer, name) for layer in found.layers)
+    layers = tuple(_layer(layer, name) for layer in manifest.layers)
     if len(config.rootfs.diff_ids) != len(layers):
         raise RegistryRefused(
             f"{name}: its config has {len(config.rootfs.diff_ids)} layers, its manifest {len(layers)}",

@@ -51,7 +51,7 @@ def version(model: str) -> str:
 
 def annotations(about: About, params: Params, runtime: Runtime, base: Base | None) -> dict[str, str]:
     """Labels of the config and annotations of the manifest: OCI's keys, and three of this tool."""
-    found = {
+    labels = {
         f"{OCI}title": params.serve.name,
         f"{OCI}version": version(about.model),
         f"{OCI}revision": about.commit,
@@ -65,7 +65,7 @@ def annotations(about: About, params: Params, runtime: Runtime, base: Base | Non
         "lockstep.evidence": about.evidence,
         "lockstep.runtime": runtime.name,
     }
-    return {key: value for key, value in sorted(found.items()) if value is not None}
+    return {key: value for key, value in sorted(labels.items()) if value is not None}
 
 
 def spdx(params: Params) -> str | None:
@@ -113,8 +113,8 @@ def manifest(
     """The image's manifest: the base's layers, then these. ``named`` is the annotation key for a layer's content."""
     below = [layer.plain() for layer in base.layers] if base else []
     ours = [
-        {"mediaType": LAYER, "digest": found, "size": size, "annotations": {named: title}}
-        for found, size, title in added
+        {"mediaType": LAYER, "digest": sha256, "size": size, "annotations": {named: title}}
+        for sha256, size, title in added
     ]
     return documents.write(
         {
@@ -148,18 +148,18 @@ def _base_config(base: Base) -> dict[str, Any]:
 
 def _server(runtime: Runtime, filled: Filled, settings: dict[str, Any]) -> dict[str, Any]:
     """How the server starts. As in Docker, a base's command is dropped if an entrypoint is set."""
-    found: dict[str, Any] = {
+    config: dict[str, Any] = {
         "Env": _environment(settings.get("Env") or [], filled.environment),
         "ExposedPorts": {f"{runtime.port}/tcp": {}},
         "StopSignal": "SIGTERM",
     }
     if filled.entrypoint is not None:
-        found |= {"Entrypoint": [*filled.entrypoint], "Cmd": [*filled.command]}
+        config |= {"Entrypoint": [*filled.entrypoint], "Cmd": [*filled.command]}
     elif filled.command:
-        found |= {"Cmd": [*filled.command]}
+        config |= {"Cmd": [*filled.command]}
     if runtime.user is not None:
-        found["User"] = runtime.user
-    return found
+        config["User"] = runtime.user
+    return config
 
 
 def _environment(theirs: Sequence[str], ours: dict[str, str]) -> list[str]:

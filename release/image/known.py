@@ -22,10 +22,10 @@ class Memory:
 
     def _read(self) -> dict[str, Any]:
         try:
-            found = json.loads(self._path.read_bytes()) if self._path else {}
+            document = json.loads(self._path.read_bytes()) if self._path else {}
         except (OSError, ValueError, RecursionError):
             return {}
-        return found if isinstance(found, dict) else {}
+        return document if isinstance(document, dict) else {}
 
     def _write(self, value: Mapping[str, Any]) -> None:
         """A value that cannot be stored is computed again the next time."""
@@ -52,7 +52,7 @@ class Known(Memory):
 def state(file: Path) -> State | None:
     """The state of a file that changes with its bytes; None if it is not a regular file."""
     try:
-        found = file.lstat()
+        status = file.lstat()
     except OSError:
         return None
-    return [found.st_ino, found.st_ctime_ns, found.st_size] if stat.S_ISREG(found.st_mode) else None
+    return [status.st_ino, status.st_ctime_ns, status.st_size] if stat.S_ISREG(status.st_mode) else None

@@ -80,19 +80,19 @@ class Layout:
                     size += len(block)
                     seen(len(block))
                 os.fsync(stream.fileno())
-            found = f"sha256:{hasher.hexdigest()}"
-            if size != blob.size or digest not in (None, found):
+            digest_read = f"sha256:{hasher.hexdigest()}"
+            if size != blob.size or digest not in (None, digest_read):
                 raise RegistryRefused(
-                    f"{self.name}: was given {found} of {size} bytes, not {digest or 'a blob'} of {blob.size}",
+                    f"{self.name}: was given {digest_read} of {size} bytes, not {digest or 'a blob'} of {blob.size}",
                     "try again; when it happens again, the source is damaged",
                 )
-            partial.replace(self._path(found))
-            self._known.note(self._path(found), state(self._path(found)))
+            partial.replace(self._path(digest_read))
+            self._known.note(self._path(digest_read), state(self._path(digest_read)))
         except OSError as error:
             raise _unwritable(self.folder, error) from error
         finally:
             partial.unlink(missing_ok=True)
-        return found
+        return digest_read
 
     def blob(self, digest: str, size: int) -> Iterator[bytes]:
         """The blob's bytes; the last block is given only if digest and size are right."""
@@ -126,15 +126,15 @@ class Layout:
         """The manifest or index by digest, by tag, or for an empty reference the only one."""
         index = self._index()
         if reference.startswith("sha256:"):
-            found = {reference}
+            names = {reference}
         else:
             named = [e for e in index.manifests if not reference or (e.annotations or {}).get(REF_NAME) == reference]
-            found = {entry.digest for entry in named if reference or not self._attached(entry)}
-        if len(found) != 1:
+            names = {entry.digest for entry in named if reference or not self._attached(entry)}
+        if len(names) != 1:
             wanted = f"tag {reference!r}" if reference else "its only image"
-            kind = RegistryRefused if found else StoreUnavailable
-            raise kind(f"{self.name}: {len(found)} images match {wanted}", "name one by its digest")
-        (digest,) = found
+            kind = RegistryRefused if names else StoreUnavailable
+            raise kind(f"{self.name}: {len(names)} images match {wanted}", "name one by its digest")
+        (digest,) = names
         path = self._path(digest)
         there = state(path)
         if there is None or there[2] > documents.LARGEST:
@@ -158,12 +158,12 @@ class Layout:
 
     def referrers(self, digest: str) -> list[Descriptor]:
         """The manifests of this folder whose subject is ``digest``."""
-        found = []
+        entries = []
         for entry in self._index().manifests:
             manifest = self._manifest(entry)
             if manifest and manifest.subject and manifest.subject.digest == digest:
-                found.append(documents.referrer(manifest, entry))
-        return found
+                entries.append(documents.referrer(manifest, entry))
+        return entries
 
     # -- what only a folder can do
 
@@ -208,8 +208,10 @@ class Layout:
         """
         index = self._index()
         manifests = {entry.digest: self._manifest(entry) for entry in index.manifests}
-        subjects = {name: found.subject.digest for name, found in manifests.items() if found and found.subject}
-        made = {name for name, found in manifests.items() if found and MODEL in (found.annotations or {})}
+        subjects = {
+            name: manifest.subject.digest for name, manifest in manifests.items() if manifest and manifest.subject
+        }
+        made = {name for name, manifest in manifests.items() if manifest and MODEL in (manifest.annotations or {})}
         gone = made - subjects.keys() - {*digests}
         dropped = [e for e in index.manifests if e.digest in gone or subjects.get(e.digest) in gone]
         kept = [e for e in index.manifests if e not in dropped]
@@ -289,10 +291,10 @@ class Layout:
     def _manifest(self, entry: Entry) -> Manifest | None:
         """The manifest of an index entry; None if it is an index or cannot be read."""
         try:
-            found = documents.read(self.document(entry.digest), self.name)
+            manifest = documents.read(self.document(entry.digest), self.name)
         except Refusal:
             return None
-        return found if isinstance(found, Manifest) else None
+        return manifest if isinstance(manifest, Manifest) else None
 
     def _attached(self, entry: Entry) -> bool:
         """Whether it is an artifact attached to an image, not an image."""
@@ -302,12 +304,12 @@ class Layout:
     def _reached(self, entry: Entry) -> set[str] | None:
         """Every blob that an index entry needs, itself included; None if that cannot be read."""
         try:
-            found = documents.read(self.document(entry.digest), self.name)
+            manifest = documents.read(self.document(entry.digest), self.name)
         except Refusal:
             return None
-        if isinstance(found, Manifest):
-            return {entry.digest, found.config.digest, *(layer.digest for layer in found.layers)}
-        below = [self._reached(child) for child in found.manifests if self._path(child.digest).exists()]
+        if isinstance(manifest, Manifest):
+            return {entry.digest, manifest.config.digest, *(layer.digest for layer in manifest.layers)}
+        below = [self._reached(child) for child in manifest.manifests if self._path(child.digest).exists()]
         return None if None in below else {entry.digest}.union(*(blobs for blobs in below if blobs))
 
 

@@ -71,19 +71,19 @@ def differs(blocks: Iterable[bytes], members: Sequence[Member], link: Link | Non
 
     Nothing is unpacked. ``blocks`` is read to its end unless it differs.
     """
-    source, held = iter(blocks), b""
+    source, rest = iter(blocks), b""
     for part in _parts(members, link):
         hasher, left = hashlib.sha256(), part.size
         while left:
-            held = held or next(source, b"")
-            if not held:
+            rest = rest or next(source, b"")
+            if not rest:
                 return "it ends early"
-            hasher.update(memoryview(held)[:left])
-            left, held = left - min(left, len(held)), held[left:]
+            hasher.update(memoryview(rest)[:left])
+            left, rest = left - min(left, len(rest)), rest[left:]
         wanted = part.member.sha256 if part.member else f"sha256:{hashlib.sha256(part.data).hexdigest()}"
         if f"sha256:{hasher.hexdigest()}" != wanted:
             return f"{part.member.name} is another file" if part.member else "its entries are others"
-    return "something follows its end" if held or any(source) else ""
+    return "something follows its end" if rest or any(source) else ""
 
 
 def _parts(members: Sequence[Member], link: Link | None) -> Iterator[_Part]:

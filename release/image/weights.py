@@ -64,9 +64,9 @@ def layers(folder: Path, described: Mapping[str, FileDigest], model: str, name: 
     checked here, contents when they are read. Raises EvidenceRefused if ``described`` is not of the model or the folder
     has other files, BuildRefused for a name that an image cannot have.
     """
-    found = arranged(folder, described, model, name)
+    placed = arranged(folder, described, model, name)
     _holds(folder, described)
-    return found
+    return placed
 
 
 def arranged(folder: Path, described: Mapping[str, FileDigest], model: str, name: str) -> tuple[Layer, ...]:
@@ -101,7 +101,7 @@ def _holds(folder: Path, described: Mapping[str, FileDigest]) -> None:
     """Check that the folder has exactly these files with these sizes; links are refused."""
     if folder.is_symlink() or not folder.is_dir():
         raise EvidenceRefused(f"{folder}: not a directory", _FIX)
-    found = {}
+    sizes = {}
     try:
         for path in sorted(folder.rglob("*")):
             if path.is_symlink():
@@ -110,16 +110,16 @@ def _holds(folder: Path, described: Mapping[str, FileDigest]) -> None:
                 continue
             if not path.is_file():
                 raise EvidenceRefused(f"{path}: not a regular file", _FIX)
-            found[path.relative_to(folder).as_posix()] = path.stat().st_size
+            sizes[path.relative_to(folder).as_posix()] = path.stat().st_size
     except OSError as error:
         raise EvidenceRefused(f"{folder}: {error.strerror or error}", "make it readable") from error
     problems = [
-        *(f"{folder / path}: is missing" for path in sorted(described.keys() - found.keys())),
-        *(f"{folder / path}: is not of the model" for path in sorted(found.keys() - described.keys())),
+        *(f"{folder / path}: is missing" for path in sorted(described.keys() - sizes.keys())),
+        *(f"{folder / path}: is not of the model" for path in sorted(sizes.keys() - described.keys())),
         *(
-            f"{folder / path}: has {found[path]} bytes, the verdict is about {described[path].size}"
-            for path in sorted(found.keys() & described.keys())
-            if found[path] != described[path].size
+            f"{folder / path}: has {sizes[path]} bytes, the verdict is about {described[path].size}"
+            for path in sorted(sizes.keys() & described.keys())
+            if sizes[path] != described[path].size
         ),
     ]
     if problems:

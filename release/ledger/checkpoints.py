@@ -26,16 +26,18 @@ def last(ledger: Place) -> Last | None:
 
     Raises RemoteRefused if the remote does not answer, or has fewer checkpoints than before.
     """
-    its = _of(ledger)
-    tip = place.look(its).tip
+    checkpoint_ledger = _of(ledger)
+    tip = place.look(checkpoint_ledger).tip
     if tip is None:
-        place.never_was(its)
+        place.never_was(checkpoint_ledger)
         return None
-    place.bring(its, tip)
-    signed = trees.read(its.git, tip, FILE.as_posix())
+    place.bring(checkpoint_ledger, tip)
+    signed = trees.read(checkpoint_ledger.git, tip, FILE.as_posix())
     if signed is None:
         return None
-    return Last(signed, int(its.git.line("rev-list", "--count", "--first-parent", tip, "--", f":(top){FILE}")))
+    return Last(
+        signed, int(checkpoint_ledger.git.line("rev-list", "--count", "--first-parent", tip, "--", f":(top){FILE}"))
+    )
 
 
 def add(ledger: Place, head: str, signed: bytes, message: str) -> str:
@@ -43,12 +45,12 @@ def add(ledger: Place, head: str, signed: bytes, message: str) -> str:
 
     Raises as ``Ledger.commit``: Outrun if somebody else added one first.
     """
-    its, change = _of(ledger), Change({FILE: signed}, message)
-    tip = place.look(its).tip
+    checkpoint_ledger, change = _of(ledger), Change({FILE: signed}, message)
+    tip = place.look(checkpoint_ledger).tip
     if tip is None:
-        return push.propose(ledger, write.commit_of(ledger.git, head, change), its.branch)
-    place.bring(its, tip)
-    return write.commit(its, tip, change, ())[0]
+        return push.propose(ledger, write.commit_of(ledger.git, head, change), checkpoint_ledger.branch)
+    place.bring(checkpoint_ledger, tip)
+    return write.commit(checkpoint_ledger, tip, change, ())[0]
 
 
 def holds(ledger: Place, head: str, tip: str) -> bool:

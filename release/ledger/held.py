@@ -61,7 +61,7 @@ def history(git: Git, walked: Walk, path: str, shown: str, counts: Counts | None
     objects = git.objects([*touching, *sorted(blobs)])
     files = _Files(objects, shown)
     dated = moves.dates(walked)
-    held: Entries = ()
+    entries: Entries = ()
     became: dict[str, str] = {}
     now = NOTHING
     for name in touching:
@@ -69,13 +69,13 @@ def history(git: Git, walked: Walk, path: str, shown: str, counts: Counts | None
         before, after = (files.read(blob, name) for blob in _both(walked.commits[name], path))
         by = f"commit {name[:12]} by {author(head)}"
         if isinstance(after, EvidenceRefused):
-            became |= {entry.image: f"{by} made the file unreadable" for entry in held}
+            became |= {entry.image: f"{by} made the file unreadable" for entry in entries}
             continue
         was = () if isinstance(before, EvidenceRefused) else before
         out = tuple(entry for entry in was if entry not in after)
         for entry in after:
             if entry not in was:
-                held = quarantine.add(held, entry)
+                entries = quarantine.add(entries, entry)
         if not out:
             continue
         freed = _release(name, walked.commits[name], body, out, was, after, author(head), dated[name])
@@ -85,16 +85,16 @@ def history(git: Git, walked: Walk, path: str, shown: str, counts: Counts | None
             became |= {entry.image: f"{by} released it, which does not count: {why}" for entry in out}
         else:
             images = {entry.image for entry in out}
-            held = tuple(entry for entry in held if entry.image not in images)
+            entries = tuple(entry for entry in entries if entry.image not in images)
     for landed, _ in walked.landings:
         now = walked.commits[landed].gave.get(path, now)
     here = files.read(now, walked.landings[-1][0] if walked.landings else "")
     if isinstance(here, EvidenceRefused):
-        return Held(held, tuple((entry, became.get(entry.image, "")) for entry in held), here)
+        return Held(entries, tuple((entry, became.get(entry.image, "")) for entry in entries), here)
     for entry in here:
-        held = quarantine.add(held, entry)
-    gone = tuple((entry, became.get(entry.image, "a merge left it out")) for entry in held if entry not in here)
-    return Held(held, gone, None)
+        entries = quarantine.add(entries, entry)
+    gone = tuple((entry, became.get(entry.image, "a merge left it out")) for entry in entries if entry not in here)
+    return Held(entries, gone, None)
 
 
 class _Files:
@@ -107,11 +107,11 @@ class _Files:
 
     def read(self, blob: Blob, commit: str) -> Entries | EvidenceRefused:
         if blob not in self._known:
-            where = f"{self._shown} at {commit[:12]}"
+            place = f"{self._shown} at {commit[:12]}"
             try:
                 if blob.mode not in REGULAR:
-                    raise EvidenceRefused(f"{where}: is not a regular file", "restore it from git's history")
-                self._known[blob] = quarantine.parse(self._objects[blob.name], where)
+                    raise EvidenceRefused(f"{place}: is not a regular file", "restore it from git's history")
+                self._known[blob] = quarantine.parse(self._objects[blob.name], place)
             except EvidenceRefused as refused:
                 self._known[blob] = refused
         return self._known[blob]
@@ -125,9 +125,9 @@ def _release(
     name: str, commit: Commit, body: bytes, out: Entries, was: Entries, now: Entries, by: str, at: datetime | None
 ) -> Release | None:
     """The release that this commit made; None if it made none."""
-    said = message.read_release(body.decode(errors="replace"))
-    if said is None or commit.parents != (said.parent,):
+    released = message.read_release(body.decode(errors="replace"))
+    if released is None or commit.parents != (released.parent,):
         return None
-    if said.images != {entry.image for entry in out} or any(entry not in was for entry in now):
+    if released.images != {entry.image for entry in out} or any(entry not in was for entry in now):
         return None
-    return Release(out, name, said.parent, by, said.why, said.signed, at)
+    return Release(out, name, released.parent, by, released.why, released.signed, at)

@@ -22,23 +22,23 @@ def move(where: Place, wanted: Wanted, environments: Sequence[str]) -> tuple[str
     """Move the branch of this clone, its tags, and the work trees that have it checked out. As ``push.move``."""
     folders = _checked_out(where) if wanted.moves else []
     for folder in folders:
-        said = _forward(where, folder, wanted.tip, wanted.made, "-n")
-        if said.code != 0:
+        answer = _forward(where, folder, wanted.tip, wanted.made, "-n")
+        if answer.code != 0:
             if (now := place.look(where).tip) != wanted.tip:
                 raise outrun(where, wanted.tip, now, environments)
             raise PromotionRefused(
-                f"{folder}: has edits of files that the move changes: {said.why()}",
+                f"{folder}: has edits of files that the move changes: {answer.why()}",
                 "commit or restore them, then again",
             )
-    said, lost = _update(where, wanted), tuple[str, ...]()
-    if said.code != 0 and wanted.tags and place.look(where).tip == wanted.tip:  # the branch waits for no tag
-        lost = tuple(f"tag {name.removeprefix('refs/tags/')}: was not created: {said.why()}" for name in wanted.tags)
-        said = _update(where, wanted._replace(tags={}))
+    answer, lost = _update(where, wanted), tuple[str, ...]()
+    if answer.code != 0 and wanted.tags and place.look(where).tip == wanted.tip:  # the branch waits for no tag
+        lost = tuple(f"tag {name.removeprefix('refs/tags/')}: was not created: {answer.why()}" for name in wanted.tags)
+        answer = _update(where, wanted._replace(tags={}))
     now = place.look(where).tip
     if now not in (wanted.tip, wanted.made):
         raise outrun(where, wanted.tip, now, environments)
-    if now != wanted.made or (said.code != 0 and not wanted.moves):
-        raise PromotionRefused(f"{where.shown} was not moved: {said.why()}", "see to that, then run it again")
+    if now != wanted.made or (answer.code != 0 and not wanted.moves):
+        raise PromotionRefused(f"{where.shown} was not moved: {answer.why()}", "see to that, then run it again")
     for folder in folders:
         _forward(where, folder, wanted.tip, wanted.made)
     return lost
@@ -58,11 +58,11 @@ def _forward(where: Place, folder: Path, old: str, new: str, *options: str) -> S
     """
     where.git.run("update-index", "-q", "--refresh", at=folder)
     for attempt in range(_TRIES):
-        said = where.git.run("read-tree", *options, "-m", "-u", old, new, at=folder)
-        if "index.lock" not in said.err:
+        answer = where.git.run("read-tree", *options, "-m", "-u", old, new, at=folder)
+        if "index.lock" not in answer.err:
             break
         time.sleep(0.1 * 2**attempt)
-    return said
+    return answer
 
 
 def _words(line: str) -> list[str]:
@@ -88,14 +88,14 @@ def follow(where: Place, tip: str) -> None:
 
 def _checked_out(where: Place) -> list[Path]:
     """The work trees that have the branch checked out."""
-    found, ask = list[Path](), ("worktree", "list", "--porcelain")
-    said = where.git.run(*ask, "-z")
+    folders, ask = list[Path](), ("worktree", "list", "--porcelain")
+    answer = where.git.run(*ask, "-z")
     # git before 2.36 knows no -z: there a folder whose name has a line break is not found.
-    listed = said.out if said.code == 0 else where.git.ask(*ask).replace(b"\n", b"\0")
+    listed = answer.out if answer.code == 0 else where.git.ask(*ask).replace(b"\n", b"\0")
     for block in listed.decode(errors="surrogateescape").split("\0\0"):
         lines = block.split("\0")
         if f"branch {where.ref}" in lines and "bare" not in lines:
             folder = Path(lines[0].removeprefix("worktree "))
             if folder.is_dir():
-                found.append(folder)
-    return found
+                folders.append(folder)
+    return folders

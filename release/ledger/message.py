@@ -92,18 +92,20 @@ def read_release(message: str) -> Release | None:
     paragraphs = _paragraphs(message)
     if len(paragraphs) < 2 or not paragraphs[-1].startswith(f"Lockstep-{_RELEASE}: "):
         return None
-    pairs = [found.groups() for line in paragraphs[-1].splitlines() if (found := _TRAILER.match(line))]
-    said = {name: [value for key, value in pairs if key == f"Lockstep-{name}"] for name in (_RELEASE, _PARENT, _SIGNED)}
-    if len(pairs) != len(paragraphs[-1].splitlines()) or sum(map(len, said.values())) != len(pairs):
+    pairs = [match.groups() for line in paragraphs[-1].splitlines() if (match := _TRAILER.match(line))]
+    fields = {
+        name: [value for key, value in pairs if key == f"Lockstep-{name}"] for name in (_RELEASE, _PARENT, _SIGNED)
+    }
+    if len(pairs) != len(paragraphs[-1].splitlines()) or sum(map(len, fields.values())) != len(pairs):
         return None
-    if len(said[_PARENT]) != 1 or len(said[_SIGNED]) > 1:
+    if len(fields[_PARENT]) != 1 or len(fields[_SIGNED]) > 1:
         return None
     try:
-        signed = base64.b64decode(said[_SIGNED][0], validate=True) if said[_SIGNED] else None
+        signed = base64.b64decode(fields[_SIGNED][0], validate=True) if fields[_SIGNED] else None
     except ValueError:
         return None
     why = redact(" ".join(paragraphs[1:-1]), _LONGEST)
-    return Release(frozenset(said[_RELEASE]), said[_PARENT][0], signed, why)
+    return Release(frozenset(fields[_RELEASE]), fields[_PARENT][0], signed, why)
 
 
 def read(message: str) -> Read:
@@ -140,7 +142,7 @@ def _paragraphs(message: str) -> list[str]:
 
 
 def _trailers(paragraph: str) -> Mapping[str, str]:
-    pairs = [found.groups() for line in paragraph.splitlines() if (found := _TRAILER.match(line))]
+    pairs = [match.groups() for line in paragraph.splitlines() if (match := _TRAILER.match(line))]
     trailers = {name.removeprefix("Lockstep-"): value for name, value in pairs}
     whole = set(trailers) == {"Move", "Kind", "From", "To", "Evidence"} and len(pairs) == len(trailers)
     return trailers if whole and trailers["Kind"] in ("promote", "rollback") else {}

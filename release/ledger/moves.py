@@ -90,12 +90,12 @@ def _steps(walked: Walk, path: str) -> Iterator[_Step]:
 def dates(walked: Walk) -> dict[str, datetime | None]:
     """The date of each commit (UTC), never before that of one it follows; None if it is not believed."""
     latest, at = int(time.time()) + SKEW, 0
-    found: dict[str, datetime | None] = {}
-    for name in (each for landed, brought in walked.landings for each in (*brought, landed)):
+    dates_found: dict[str, datetime | None] = {}
+    for name in (commit for landed, brought in walked.landings for commit in (*brought, landed)):
         commit = walked.commits[name]
         at = max([at, *_believed([commit], latest)])
-        found[name] = None if _doubt(name, commit.date, at, latest) else _time(at)
-    return found
+        dates_found[name] = None if _doubt(name, commit.date, at, latest) else _time(at)
+    return dates_found
 
 
 def _believed(commits: Iterable[Commit], latest: int) -> Iterator[int]:
@@ -140,17 +140,17 @@ def _move(
 ) -> Move:  # fmt: skip
     before, after = (_pointer(blob, path, step.commit, objects, pointers) for blob in (step.before, step.after))
     head, _, body = objects[step.commit].partition(b"\n\n")
-    said = message.read(body.decode(errors="replace"))
+    told_by = message.read(body.decode(errors="replace"))
     was, now = (value if isinstance(value, Pointer) else None for value in (before, after))
     problem = after if isinstance(after, str) else ""
     kind: Kind = "other"
-    if said.trailers and not (wrong := message.differs(said.trailers, environment, was, now)):
-        kind = "rollback" if said.trailers["Kind"] == "rollback" else "promote"
-    elif said.trailers:
+    if told_by.trailers and not (wrong := message.differs(told_by.trailers, environment, was, now)):
+        kind = "rollback" if told_by.trailers["Kind"] == "rollback" else "promote"
+    elif told_by.trailers:
         problem = problem or f"commit {step.commit[:12]}: {wrong}"
     return Move(
-        number, environment, kind, _time(step.at), author(head), said.why, step.commit, step.landed, was, now, problem,
-        step.doubt, step.ran,
+        number, environment, kind, _time(step.at), author(head), told_by.why, step.commit, step.landed, was, now,
+        problem, step.doubt, step.ran,
     )  # fmt: skip
 
 
@@ -161,11 +161,11 @@ def _pointer(
     if blob == NOTHING:
         return None
     if blob not in known:
-        where = f"{path} at {commit[:12]}"
+        place = f"{path} at {commit[:12]}"
         try:
             if blob.mode not in REGULAR:
-                raise EvidenceRefused(f"{where}: is not a regular file", "")
-            known[blob] = pointer.parse(objects[blob.name], where)
+                raise EvidenceRefused(f"{place}: is not a regular file", "")
+            known[blob] = pointer.parse(objects[blob.name], place)
         except EvidenceRefused as refused:
             known[blob] = refused.what
     return known[blob]

@@ -29,7 +29,7 @@ def _runs(where: Place, environment: str, tip: str, now: str) -> str:
         old, new = (trees.read(where.git, commit, path) for commit in (tip, now))
         if old == new:
             return ""
-        its = pointer.parse(new, path) if new is not None else None
+        running = pointer.parse(new, path) if new is not None else None
     except EvidenceRefused as refused:
         return refused.what
-    return f"{environment} runs {f'{its.version} ({its.digest[:19]}…)' if its else 'nothing'} now"
+    return f"{environment} runs {f'{running.version} ({running.digest[:19]}…)' if running else 'nothing'} now"

@@ -40,8 +40,8 @@ def envelope(data: bytes | None, pointer: Pointer, where: str) -> Envelope:
     """The evidence that a pointer names. Raises EvidenceRefused if ``data`` is anything else."""
     if data is None:
         raise EvidenceRefused(f"{where}: is missing", _FIX)
-    if (found := digest.of_bytes(data)) != pointer.evidence:
-        raise EvidenceRefused(f"{where}: is {found}, the pointer names {pointer.evidence}", _FIX)
+    if (actual := digest.of_bytes(data)) != pointer.evidence:
+        raise EvidenceRefused(f"{where}: is {actual}, the pointer names {pointer.evidence}", _FIX)
     try:
         plain = json.loads(data)
         payload = base64.b64decode(plain.get("dsseEnvelope", plain)["payload"], validate=True)
@@ -59,14 +59,14 @@ def releases(ledger: Ledger, tip: str, environments: Iterable[str]) -> Released:
         if move.after is not None and move.ran:
             last[move.after.image] = move
     names = [(move.commit, path(move.environment)) for move in last.values()]
-    found: dict[str, tuple[Pointer, Envelope | None]] = {}
+    by_model: dict[str, tuple[Pointer, Envelope | None]] = {}
     for (image, move), data in zip(last.items(), ledger.gather(names), strict=True):
         assert move.after is not None
         try:
-            found[image] = move.after, envelope(data, move.after, str(path(move.environment)))
+            by_model[image] = move.after, envelope(data, move.after, str(path(move.environment)))
         except EvidenceRefused:
-            found[image] = move.after, None
-    return found
+            by_model[image] = move.after, None
+    return by_model
 
 
 def runs(root: Path, commits: Sequence[str], deadline: float) -> Mapping[str, str]:

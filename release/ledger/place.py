@@ -18,10 +18,10 @@ _HASH = re.compile(r"^[0-9a-f]{40}$")
 def find(root: Path, promote: Promote, deadline: float) -> Place:
     """The place that ``promote`` names. Raises as ``Ledger.open``."""
     git = Git(root, deadline)
-    said = git.run("rev-parse", "--show-object-format", "--show-prefix")
-    if said.code != 0:
-        raise EvidenceRefused(f"{root}: {said.why()}", "clone the repository; a copy of its files has no history")
-    form, _, prefix = said.out.decode(errors="surrogateescape").removesuffix("\n").partition("\n")
+    answer = git.run("rev-parse", "--show-object-format", "--show-prefix")
+    if answer.code != 0:
+        raise EvidenceRefused(f"{root}: {answer.why()}", "clone the repository; a copy of its files has no history")
+    form, _, prefix = answer.out.decode(errors="surrogateescape").removesuffix("\n").partition("\n")
     if form != "sha1":
         raise EvidenceRefused(
             f"{root}: is a {form} repository", "pointers name commits by SHA-1: use such a repository"
@@ -53,8 +53,8 @@ def _address(text: str) -> str:
 
 def _remote(git: Git, branch: str) -> str | None:
     """The upstream remote of the branch, else origin; None if there is no remote at all."""
-    said = git.run("config", "-z", "--get-regexp", r"^(branch|remote)\.")
-    lines = said.out.decode(errors="surrogateescape").split("\0") if said.code == 0 else []
+    answer = git.run("config", "-z", "--get-regexp", r"^(branch|remote)\.")
+    lines = answer.out.decode(errors="surrogateescape").split("\0") if answer.code == 0 else []
     values = dict(line.partition("\n")[::2] for line in lines if line)
     remotes = sorted(
         {name.split(".", 1)[1].rpartition(".")[0] for name in values if re.match(r"remote\..*\.url$", name)}
@@ -87,10 +87,10 @@ def look(place: Place) -> Look:
             "refs/tags/",
         )
         return _look(out, place.ref)
-    said = place.git.run("ls-remote", "--", place.remote, place.ref, "refs/tags/*")
-    if said.code != 0:
-        raise unreachable(place, said)
-    return _look(said.out, place.ref)
+    answer = place.git.run("ls-remote", "--", place.remote, place.ref, "refs/tags/*")
+    if answer.code != 0:
+        raise unreachable(place, answer)
+    return _look(answer.out, place.ref)
 
 
 def still(place: Place) -> Look:
@@ -137,12 +137,12 @@ def bring(place: Place, tip: str) -> None:
         return
     git = place.git
     if not has(git, tip):
-        said = git.run(
+        answer = git.run(
             "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--refmap=",
             "--no-auto-maintenance", "--", place.remote, place.ref,
         )  # fmt: skip
-        if said.code != 0:
-            raise unreachable(place, said)
+        if answer.code != 0:
+            raise unreachable(place, answer)
         if not has(git, tip):
             raise RemoteRefused(
                 f"{place.shown}: said {tip[:12]}, and gives another history", "ask again; if it stays so, fix it"

@@ -28,18 +28,18 @@ def move(where: Place, wanted: Wanted, environments: Sequence[str]) -> tuple[str
 
     Raises as ``Ledger.commit``.
     """
-    said, taken = _pushed(where, wanted, environments)
-    if said is None:
+    answer, taken = _pushed(where, wanted, environments)
+    if answer is None:
         return ()
-    cut = not taken and (said.code is None or any(word in said.err for word in _CUT))
+    cut = not taken and (answer.code is None or any(word in answer.err for word in _CUT))
     if cut or not wanted.tags:
         todo = (
             "run it again: it finds out if it arrived after all"
             if cut
             else "do what the remote requires, then run it again"
         )
-        raise RemoteRefused(f"{where.shown}: {_words(said)}: nothing was moved", todo)
-    why = "somebody else made it meanwhile" if taken else _words(said)
+        raise RemoteRefused(f"{where.shown}: {_words(answer)}: nothing was moved", todo)
+    why = "somebody else made it meanwhile" if taken else _words(answer)
     lost = taken or tuple(wanted.tags)
     left = wanted._replace(tags={name: value for name, value in wanted.tags.items() if name not in lost})
     others = move(where, left, environments) if left.moves or left.tags else ()
@@ -54,18 +54,18 @@ def _pushed(where: Place, wanted: Wanted, environments: Sequence[str]) -> tuple[
     values = {where.ref: wanted.made, **wanted.tags}
     for attempt in range(_TRIES):
         time.sleep(0.1 * 2**attempt if attempt else 0)
-        said = where.git.run(
+        answer = where.git.run(
             "push", "--porcelain", "--atomic", "--no-verify", "--no-follow-tags", "--recurse-submodules=no",
             *(f"--force-with-lease={name}:{value}" for name, value in expected.items()),
             "--", where.remote, *(f"{values[name]}:{name}" for name in expected),
         )  # fmt: skip
-        found = _arrived(where, wanted, said, environments)
-        if found is None:
+        arrived = _arrived(where, wanted, answer, environments)
+        if arrived is None:
             return None, ()
-        taken = found
-        if taken or not any(word in said.err + said.out.decode(errors="replace") for word in _BUSY):
+        taken = arrived
+        if taken or not any(word in answer.err + answer.out.decode(errors="replace") for word in _BUSY):
             break
-    return said, taken
+    return answer, taken
 
 
 def _arrived(where: Place, wanted: Wanted, said: Said, environments: Sequence[str]) -> tuple[str, ...] | None:
@@ -98,21 +98,23 @@ def _arrived(where: Place, wanted: Wanted, said: Said, environments: Sequence[st
 def propose(where: Place, made: str, branch: str, tip: str = "") -> str:
     """Create a new branch of the remote at ``made``, or move one from ``tip``. One with the same change is accepted."""
     assert where.remote is not None
-    its, git = where._replace(branch=branch), where.git
-    said = git.run(
+    on_branch, git = where._replace(branch=branch), where.git
+    answer = git.run(
         "push", "--porcelain", "--no-verify", "--no-follow-tags", "--recurse-submodules=no",
-        f"--force-with-lease={its.ref}:{tip}", "--", where.remote, f"{made}:{its.ref}",
+        f"--force-with-lease={on_branch.ref}:{tip}", "--", where.remote, f"{made}:{on_branch.ref}",
     )  # fmt: skip
-    now = place.look(its).tip
+    now = place.look(on_branch).tip
     if now is None or now == tip != made:
-        what = f"{its.shown}: was not {'moved' if tip else 'created'}: {_words(said)}"
+        what = f"{on_branch.shown}: was not {'moved' if tip else 'created'}: {_words(answer)}"
         raise RemoteRefused(what, "do what the remote requires, then run it again")
     if now != made:
-        place.bring(its, now)
-        same = [git.line("show", "--no-patch", "--format=%T %P", "--no-show-signature", each) for each in (now, made)]
+        place.bring(on_branch, now)
+        same = [
+            git.line("show", "--no-patch", "--format=%T %P", "--no-show-signature", commit) for commit in (now, made)
+        ]
         if same[0] != same[1]:
-            todo = f"merge or close its pull request, then: git push {redact(where.remote)} :{its.ref}"
-            what = f"{its.shown}: {'was moved meanwhile' if tip else 'already exists with another change'}"
+            todo = f"merge or close its pull request, then: git push {redact(where.remote)} :{on_branch.ref}"
+            what = f"{on_branch.shown}: {'was moved meanwhile' if tip else 'already exists with another change'}"
             raise RemoteRefused(what, "run it again" if tip else todo)
     return now
 

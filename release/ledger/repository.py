@@ -53,9 +53,9 @@ class Ledger:
         if there is no such branch.
         """
         if (tip := self.begun()) is None:
-            where = self._place
-            todo = f"git push {where.remote} {where.branch}" if where.remote else f"git branch {where.branch}"
-            if not where.git.says("rev-parse", "--verify", "--quiet", "HEAD"):
+            place = self._place
+            todo = f"git push {place.remote} {place.branch}" if place.remote else f"git branch {place.branch}"
+            if not place.git.says("rev-parse", "--verify", "--quiet", "HEAD"):
                 todo = "git add -A && git commit"  # the first
             raise EvidenceRefused(f"{self.shown}: there is no such branch", f"make it ({todo}), or fix promote.branch")
         return tip
@@ -88,18 +88,18 @@ class Ledger:
 
     def files(self, commit: str, folder: Path) -> dict[Path, bytes]:
         """Every file below ``folder`` in ``commit``, by its path, kept as by ``read``. Raises as ``read``."""
-        if (found := self._files.get((commit, folder))) is None:
+        if (files := self._files.get((commit, folder))) is None:
             prefix = self._place.prefix
             listed = trees.files(self._place.git, commit, prefix + folder.as_posix())
-            found = {Path(name.removeprefix(prefix)): data for name, data in listed.items()}
-            self._files[commit, folder] = found
-        return dict(found)
+            files = {Path(name.removeprefix(prefix)): data for name, data in listed.items()}
+            self._files[commit, folder] = files
+        return dict(files)
 
     def regular(self, commit: str, folder: Path) -> dict[Path, bytes]:
         """The regular files below ``folder`` in ``commit``, which may be COMMIT^1; anything else is ignored."""
         prefix = self._place.prefix
-        found = trees.regular(self._place.git, commit, prefix + folder.as_posix())
-        return {Path(name.removeprefix(prefix)): data for name, data in found.items()}
+        entries = trees.regular(self._place.git, commit, prefix + folder.as_posix())
+        return {Path(name.removeprefix(prefix)): data for name, data in entries.items()}
 
     def gather(self, wanted: Sequence[tuple[str, Path]]) -> list[bytes | None]:
         """Files from many commits, read together; None if missing. A link is read as its text.

@@ -33,11 +33,11 @@ def files(git: Git, commit: str, folder: str) -> dict[str, bytes]:
     if entry.kind != "tree":
         raise _irregular(folder, commit)
     entries = git.below(entry.name)
-    for path, each in entries.items():
-        if not each.regular:
+    for path, git_entry in entries.items():
+        if not git_entry.regular:
             raise _irregular(f"{folder}/{path}", commit)
-    objects = git.objects([each.name for each in entries.values()])
-    return {f"{folder}/{path}": objects[each.name] for path, each in entries.items()}
+    objects = git.objects([entry.name for entry in entries.values()])
+    return {f"{folder}/{path}": objects[entry.name] for path, entry in entries.items()}
 
 
 def regular(git: Git, commit: str, folder: str) -> dict[str, bytes]:
@@ -45,10 +45,10 @@ def regular(git: Git, commit: str, folder: str) -> dict[str, bytes]:
 
     Empty if there is no such folder or commit.
     """
-    found = git.object(f"{commit}:{folder}")
-    if found is None or found.kind != "tree":
+    tree = git.object(f"{commit}:{folder}")
+    if tree is None or tree.kind != "tree":
         return {}
-    entries = {path: each.name for path, each in git.below(found.name).items() if each.regular}
+    entries = {path: entry.name for path, entry in git.below(tree.name).items() if entry.regular}
     objects = git.objects(list(entries.values()))
     return {f"{folder}/{path}": objects[blob] for path, blob in entries.items()}
 
@@ -126,11 +126,11 @@ def _find(git: Git, commit: str, path: str) -> Entry | None:
     if not parts or path.startswith("/") or ".." in parts:
         raise EvidenceRefused(f"{redact(path)}: is not a path in a repository", "name a file below the root")
     ways = ["/".join(parts[: count + 1]) for count in range(len(parts))]
-    found = git.at(f"{commit}^{{tree}}", ways)
+    entries = git.at(f"{commit}^{{tree}}", ways)
     for way in ways[:-1]:
-        if way in found and found[way].kind != "tree":
+        if way in entries and entries[way].kind != "tree":
             raise _irregular(way, commit)
-    return found.get(ways[-1])
+    return entries.get(ways[-1])
 
 
 def _irregular(path: str, commit: str) -> EvidenceRefused:

@@ -117,4 +117,4 @@ class Wanted(NamedTuple):
 
 def taken(tag: str, names: Iterable[str]) -> str | None:
     """The existing tag that prevents this name: the same, or one that git cannot store beside it (``a``, ``a/b``)."""
-    return next((each for each in names if f"{each}/".startswith(f"{tag}/") or tag.startswith(f"{each}/")), None)
+    return next((name for name in names if f"{name}/".startswith(f"{tag}/") or tag.startswith(f"{name}/")), None)

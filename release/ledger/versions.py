@@ -44,10 +44,10 @@ class Assigned(NamedTuple):
 
 def parse(tag: str) -> Registered | Assigned | None:
     """What a tag's name says; None if it has none of these forms."""
-    if found := _VERSION.match(tag):
-        return Registered(found[1], found[2])
-    if found := _MOVE.match(tag):
-        return Assigned(found[1], found[2], int(found[4]), bool(found[3]))
+    if match := _VERSION.match(tag):
+        return Registered(match[1], match[2])
+    if match := _MOVE.match(tag):
+        return Assigned(match[1], match[2], int(match[4]), bool(match[3]))
     return None
 
 
@@ -64,7 +64,11 @@ def next_version(
         if pointer.digest == image:
             return pointer.version
     taken = [pointer.version for pointer in known]
-    taken += [said.version for tag in tags if isinstance(said := parse(tag), Registered) and said.name == name]
+    taken += [
+        registered.version
+        for tag in tags
+        if isinstance(registered := parse(tag), Registered) and registered.name == name
+    ]
     numbers = [tuple(map(int, version[1:].split("."))) for version in taken]
     # Anyone who may push can create a tag, so a version with no larger number after it is ignored.
     numbers = [parts for parts in numbers if max(parts) < _ABSURD]
@@ -88,8 +92,8 @@ def tags_for(
 
 def untagged(name: str, tags: Tags, moves: Sequence[Move], environment: str, pointer: Pointer | None) -> list[str]:
     """One line for each tag that the next move cannot create, because its name is taken or invalid."""
-    found = _next(name, tags, moves, environment, pointer)
-    return [f"tag {tag.name}: was not created: {why}" for tag, why in found if why]
+    version = _next(name, tags, moves, environment, pointer)
+    return [f"tag {tag.name}: was not created: {why}" for tag, why in version if why]
 
 
 def _next(
@@ -144,17 +148,17 @@ def _wanted(name: str, tags: Tags, moves: Sequence[Move]) -> Iterable[Tag]:
     """Every tag that these moves should have."""
     wanted = dict[str, Tag]()
     for made in sorted(moves, key=lambda each: each.at):
-        its = made.after or _last(moves, made.environment, made.number)
-        if its is None or not made.ran or made.problem:
+        pointer_wanted = made.after or _last(moves, made.environment, made.number)
+        if pointer_wanted is None or not made.ran or made.problem:
             continue
-        commit = _registered(name, tags, moves, its)
+        commit = _registered(name, tags, moves, pointer_wanted)
         tag = _named(name, made.environment, made.number, made.after)
         if made.after is None:
             wanted[tag] = Tag(tag, _emptied(name, made.environment), commit)
             continue
-        version = f"{name}@{its.version}"
-        wanted.setdefault(version, Tag(version, _says(name, its), commit))
-        wanted[tag] = Tag(tag, _says(name, its, made.environment), commit)
+        version = f"{name}@{pointer_wanted.version}"
+        wanted.setdefault(version, Tag(version, _says(name, pointer_wanted), commit))
+        wanted[tag] = Tag(tag, _says(name, pointer_wanted, made.environment), commit)
     return wanted.values()
 
 
@@ -187,22 +191,22 @@ def disagreements(name: str, tags: Tags, moves: Sequence[Move]) -> list[str]:
     by_number = {(move.environment, move.number): move for move in moves}
     lines = []
     for tag, there in sorted(tags.items()):
-        said = parse(tag)
-        if said is None or said.name != name:
+        parsed = parse(tag)
+        if parsed is None or parsed.name != name:
             continue
         if not there.annotated:
             lines.append(f"tag {tag}: is not annotated, so GTO does not see it")
-        if isinstance(said, Registered):
-            if there.commit not in made.get(said.version, []):
-                lines.append(f"tag {tag}: {_FOREIGN}: commit {there.commit[:12]} moved nothing to {said.version}")
+        if isinstance(parsed, Registered):
+            if there.commit not in made.get(parsed.version, []):
+                lines.append(f"tag {tag}: {_FOREIGN}: commit {there.commit[:12]} moved nothing to {parsed.version}")
             continue
-        move = by_number.get((said.environment, said.number))
-        its = move and (_last(moves, move.environment, move.number) if said.emptied else move.after)
-        if move is None or its is None or said.emptied != (move.after is None):
-            to = "nothing" if said.emptied else "a version"
-            lines.append(f"tag {tag}: {_FOREIGN}: {said.environment} made no move {said.number} to {to}")
-        elif not _is_of(its, there.commit, tags.get(f"{name}@{its.version}"), made):
-            lines.append(f"tag {tag}: {_FOREIGN}: it is not on the commit of {its.version}, where that move went")
+        move = by_number.get((parsed.environment, parsed.number))
+        expected = move and (_last(moves, move.environment, move.number) if parsed.emptied else move.after)
+        if move is None or expected is None or parsed.emptied != (move.after is None):
+            to = "nothing" if parsed.emptied else "a version"
+            lines.append(f"tag {tag}: {_FOREIGN}: {parsed.environment} made no move {parsed.number} to {to}")
+        elif not _is_of(expected, there.commit, tags.get(f"{name}@{expected.version}"), made):
+            lines.append(f"tag {tag}: {_FOREIGN}: it is not on the commit of {expected.version}, where that move went")
     for wanted in _wanted(name, tags, moves):
         if (other := taken(wanted.name, tags)) not in (None, wanted.name):
             lines.append(f"tag {other}: {_FOREIGN}: tag {wanted.name} cannot be made beside it")

@@ -57,8 +57,8 @@ def walk(git: Git, tip: str, paths: Iterable[str]) -> Walk:
 
 def author(head: bytes) -> str:
     """The author in a commit object: a name and address, which anyone who may push can write."""
-    found = _PERSON.search(head)
-    return redact(found[1].decode(errors="replace") if found else "", 200)
+    match = _PERSON.search(head)
+    return redact(match[1].decode(errors="replace") if match else "", 200)
 
 
 def _commits(git: Git, tip: str, paths: tuple[str, ...]) -> dict[str, Commit]:

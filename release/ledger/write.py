@@ -44,12 +44,12 @@ def propose(where: Place, tip: str, change: Change, branch: str) -> str:
 
 
 def _identity(git: Git) -> str:
-    said = git.run("-c", "user.useConfigOnly=true", "var", "GIT_COMMITTER_IDENT")
-    if said.code != 0:
+    answer = git.run("-c", "user.useConfigOnly=true", "var", "GIT_COMMITTER_IDENT")
+    if answer.code != 0:
         raise PromotionRefused(
             "git does not know who commits", 'git config user.name "NAME" && git config user.email ADDRESS'
         )
-    return said.out.decode(errors="surrogateescape").strip()
+    return answer.out.decode(errors="surrogateescape").strip()
 
 
 def commit_of(git: Git, tip: str, change: Change, prefix: str = "") -> str:
@@ -69,11 +69,11 @@ def _made(git: Git, tip: str, change: Change, prefix: str) -> str:
         return tip
     env = {"GIT_AUTHOR_NAME": redact(author.name), "GIT_AUTHOR_EMAIL": redact(author.email)} if author else {}
     sign = signing(git)
-    said = git.run("commit-tree", *sign, "-p", tip, "-F", "-", tree, given=change.message.encode(), env=env)
-    if said.code != 0:
+    answer = git.run("commit-tree", *sign, "-p", tip, "-F", "-", tree, given=change.message.encode(), env=env)
+    if answer.code != 0:
         todo = "see that git can sign (git commit --allow-empty), or unset commit.gpgSign" if sign else "fix it"
-        raise PromotionRefused(f"the commit cannot be made: {said.why()}", todo)
-    return said.out.decode().strip()
+        raise PromotionRefused(f"the commit cannot be made: {answer.why()}", todo)
+    return answer.out.decode().strip()
 
 
 def signing(git: Git) -> list[str]:

@@ -20,8 +20,10 @@ class Advice(NamedTuple):
 
 def advise(report: WatchReport) -> Advice:
     """The advice for a window."""
-    failing = {each.name for each in report.findings if each.status == "fail"}
-    objectives = [each.name for each in report.findings if each.kind == "objective" and each.name in failing]
+    failing = {finding.name for finding in report.findings if finding.status == "fail"}
+    objectives = [
+        finding.name for finding in report.findings if finding.kind == "objective" and finding.name in failing
+    ]
     drifted = [name for name in _DRIFT if name in failing]
     worse = failing.difference(objectives, drifted)
     train = f"label some of the requests and train: `lockstep watch {report.environment} --pr`"
@@ -37,7 +39,7 @@ def advise(report: WatchReport) -> Advice:
     elif objectives:
         headline, steps = "the service is worse than its objectives (answers are as before)", []
     elif report.status == "inconclusive":
-        unsure = ", ".join(each.name for each in report.findings if each.status == "inconclusive")
+        unsure = ", ".join(finding.name for finding in report.findings if finding.status == "inconclusive")
         step = "nothing now; the reasons say how many rows would do, and a longer window has more"
         return Advice(f"nothing is shown to be wrong; not enough is known about {unsure}", step)
     else:

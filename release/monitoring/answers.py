@@ -88,31 +88,35 @@ def questions(windows: Windows, reference: Reference, monitor: Monitor, levels: 
     def lengths(ours: Sequence[Text], theirs: Sequence[Text]) -> Separation | None:
         if not ours or not theirs:
             return None
-        words = [[float(len(each.text.split())) for each in side] for side in (ours, theirs)]
-        clusters = tuple([each.cluster for each in side] for side in (ours, theirs))
+        words = [[float(len(text.text.split())) for text in side] for side in (ours, theirs)]
+        clusters = tuple([text.cluster for text in side] for side in (ours, theirs))
         return drift.separation(words[0], words[1], (clusters[0], clusters[1]), levels.confidence, 2)
 
     def prompts_of(side: Sequence[Answered]) -> list[Text]:
-        return [Text(each.id, each.prompt, each.group) for each in (side if windows.compared else _distinct(side))]
+        return [
+            Text(answer.id, answer.prompt, answer.group) for answer in (side if windows.compared else _distinct(side))
+        ]
 
     def answers_of(side: Sequence[Answered]) -> list[Text]:
-        return [Text(each.id, each.answer, each.group) for each in (side if windows.compared else _distinct(side))]
+        return [
+            Text(answer.id, answer.answer, answer.group) for answer in (side if windows.compared else _distinct(side))
+        ]
 
-    offline_answers = [Text(each.id, each.answer, each.group) for each in offline]
+    offline_answers = [Text(answer.id, answer.answer, answer.group) for answer in offline]
     prompts = _compared(windows, reference.prompts, prompts_of, texts)
     yield _texts("prompts", prompts, windows, monitor, levels)
     if known is None:
         answered = _compared(windows, offline_answers, answers_of, texts)
         yield _texts("answers", answered, windows, monitor, levels)
     else:
-        said = partial(_labels_of, known=known)
-        yield _labels(_compared(windows, said(offline), said, labels), windows, monitor, levels)
+        labels_now = partial(_labels_of, known=known)
+        yield _labels(_compared(windows, labels_now(offline), labels_now, labels), windows, monitor, levels)
         yield _rate("valid labels", now, offline, lambda each: each.answer.strip() in known, monitor, levels)
     long = _compared(windows, offline_answers, answers_of, lengths)
     yield _lengths(long, windows, monitor, levels)
     yield _rate("no refusals", now, offline, lambda each: not signals.is_refusal(each.answer), monitor, levels)
     yield _rate("no repetition", now, offline, lambda each: not signals.is_repetitive(each.answer), monitor, levels)
-    labelled = [each for each in now if each.score is not None]
+    labelled = [answer for answer in now if answer.score is not None]
     if labelled:
         yield _rate("quality", labelled, offline, lambda each: each.score or 0.0, monitor, levels, kind="quality")
 
@@ -128,25 +132,26 @@ def _compared(
     """
     if not windows.compared:
         return test(sample(windows.now), release)
-    samples = [sample(each) for each in windows.earlier]
+    samples = [sample(window) for window in windows.earlier]
     result = test(sample(windows.now), list(chain(*samples)))
     if result is None or windows.keyed:
         return result
-    ordinary = [test(each, list(chain(*samples[:i], *samples[i + 1 :]))) for i, each in enumerate(samples)]
-    tested = [each for each in ordinary if each is not None]
+    ordinary = [test(window, list(chain(*samples[:i], *samples[i + 1 :]))) for i, window in enumerate(samples)]
+    tested = [test_result for test_result in ordinary if test_result is not None]
     return result.beside(tested) if len(tested) >= LEAST_EARLIER else None
 
 
 def _labels_of(side: Sequence[Answered], known: frozenset[str]) -> list[Text]:
     """The label of each answer; answers that are none count as one label more."""
     return [
-        Text(each.id, label if (label := each.answer.strip()) in known else "(no label)", each.group) for each in side
+        Text(answer.id, label if (label := answer.answer.strip()) in known else "(no label)", answer.group)
+        for answer in side
     ]
 
 
 def _distinct(side: Sequence[Answered]) -> list[Answered]:
     """The first request of each prompt."""
-    return list({each.prompt: each for each in reversed(side)}.values())[::-1]
+    return list({answer.prompt: answer for answer in reversed(side)}.values())[::-1]
 
 
 def _texts(name: str, result: Separation | None, windows: Windows, monitor: Monitor, levels: Levels) -> Asked:
@@ -233,14 +238,14 @@ def _rate(
     """A mean that must not be lower than before release by more than the margin."""
     if not window or not offline:
         return untested(name, kind, _FEW.format(len(window), "answers", len(offline)))
-    scores = [float(good(each)) for each in window]
+    scores = [float(good(answer)) for answer in window]
     # A prompt's answers depend on one another, and so do those of a user: the larger variance counts.
-    clusters = ([each.prompt for each in window], [each.group for each in window])
-    ours = min((intervals.Mean.of(scores, each) for each in clusters), key=lambda mean: mean.size)
-    theirs = intervals.Mean.of([float(good(each)) for each in offline], [each.group for each in offline])
-    found, margin = Difference(ours, theirs), monitor.margin
-    low, high, p_pass = found.low(levels.passing), found.high(levels.passing), found.p_above(-margin)
-    passed, sees = p_pass <= levels.passing, found.detectable(levels.alpha)
+    clusters = ([answer.prompt for answer in window], [answer.group for answer in window])
+    ours = min((intervals.Mean.of(scores, by) for by in clusters), key=lambda mean: mean.size)
+    theirs = intervals.Mean.of([float(good(answer)) for answer in offline], [answer.group for answer in offline])
+    difference, margin = Difference(ours, theirs), monitor.margin
+    low, high, p_pass = difference.low(levels.passing), difference.high(levels.passing), difference.p_above(-margin)
+    passed, sees = p_pass <= levels.passing, difference.detectable(levels.alpha)
     figures = f"{ours.value:.3f} on {len(window):,} answers, {theirs.value:.3f} before release"
     reason = f"{figures}: not lower by {margin:g} (lower bound {low:+.3f})"
     if not passed:
@@ -248,7 +253,7 @@ def _rate(
     finding = WatchFinding(
         name=name, kind=kind, status="pass" if passed else "inconclusive", reason=reason, unit="share",
         method="difference of two means, square-and-add bounds", value=ours.value, reference=theirs.value, low=low,
-        high=high, bound=-margin, p_alarm=found.p_below(-margin), p_pass=p_pass, detectable=margin + sees,
+        high=high, bound=-margin, p_alarm=difference.p_below(-margin), p_pass=p_pass, detectable=margin + sees,
         n=len(window), n_reference=len(offline),
     )  # fmt: skip
     return Asked(finding, f"{figures}: lower by more than {margin:g} (upper bound {high:+.3f})")

@@ -40,19 +40,19 @@ def untested(name: str, kind: Kind, reason: str) -> Asked:
 
 def findings(asked: Sequence[Asked], alpha: float) -> tuple[WatchFinding, ...]:
     """The findings: an alarm at ``alpha`` or less, after Holm's correction over all questions, fails."""
-    tested = [each.finding for each in asked if each.finding.p_alarm is not None]
-    corrected = iter(holm([each.p_alarm for each in tested if each.p_alarm is not None]))
-    found = list[WatchFinding]()
+    tested = [question.finding for question in asked if question.finding.p_alarm is not None]
+    corrected = iter(holm([finding.p_alarm for finding in tested if finding.p_alarm is not None]))
+    findings_made = list[WatchFinding]()
     for finding, alarm in asked:
         if finding.p_alarm is None:
-            found.append(finding)
+            findings_made.append(finding)
             continue
         p = next(corrected)
         update: dict[str, object] = {"p_holm": small(p), "p_alarm": small(finding.p_alarm)}
         if p <= alpha:
             update |= {"status": "fail", "reason": f"{alarm} (p {p:.2g})", "rows_needed": None}
-        found.append(finding.model_copy(update=update))
-    return tuple(_rounded(finding) for finding in found)
+        findings_made.append(finding.model_copy(update=update))
+    return tuple(_rounded(finding) for finding in findings_made)
 
 
 def _rounded(finding: WatchFinding) -> WatchFinding:

@@ -137,25 +137,25 @@ def _notes(seen: Traffic, paired: Paired, hours: float) -> list[str]:
 
 def why(report: RolloutReport) -> str:
     """The reason of the rollback that ``report`` decides."""
-    reasons = [f"{each.name}: {each.reason}" for each in report.findings if each.status == "fail"]
+    reasons = [f"{finding.name}: {finding.reason}" for finding in report.findings if finding.status == "fail"]
     return f"canary of {report.environment} against {report.production}, {report.evidence[:19]}…: {'; '.join(reasons)}"
 
 
 def traffic(captured: Iterable[Capture], production: str, candidate: str) -> Traffic:
     """What counts of ``captured``; empty without a request to the candidate. A request stored twice counts once."""
-    found, others = dict[tuple[datetime, str], Request](), 0
-    for each in captured:
-        if each.release not in (production, candidate):
+    requests_found, others = dict[tuple[datetime, str], Request](), 0
+    for request in captured:
+        if request.release not in (production, candidate):
             others += 1
             continue
-        whole = each.error is None and each.status < 400
-        prompt = "\n".join(message.text for message in each.input_messages)
-        found[each.time, each.request_id] = Request(
-            each.time, each.request_id, each.release, hashlib.sha256(prompt.encode()).digest(),
-            each.answer if whole else None,
+        whole = request.error is None and request.status < 400
+        prompt = "\n".join(message.text for message in request.input_messages)
+        requests_found[request.time, request.request_id] = Request(
+            request.time, request.request_id, request.release, hashlib.sha256(prompt.encode()).digest(),
+            request.answer if whole else None,
         )  # fmt: skip
-    requests = [found[key] for key in sorted(found)]
-    first = next((number for number, each in enumerate(requests) if each.release == candidate), len(requests))
+    requests = [requests_found[key] for key in sorted(requests_found)]
+    first = next((number for number, request in enumerate(requests) if request.release == candidate), len(requests))
     return Traffic(tuple(requests[first:]), others)
 
 

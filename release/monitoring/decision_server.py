@@ -29,7 +29,10 @@ def server(host: str, port: int, decide: Callable[[], RolloutReport]) -> Threadi
                 self._reply(503, "text/plain", f"{refusal}\n")
                 return
             candidates = parse_qs(asked.query, keep_blank_values=True).get("candidate", [])
-            if any(each.removeprefix("sha256:")[: len(report.candidate)] != report.candidate for each in candidates):
+            if any(
+                candidate.removeprefix("sha256:")[: len(report.candidate)] != report.candidate
+                for candidate in candidates
+            ):
                 self._reply(503, "text/plain", f"the candidate in this clone is {report.candidate}: pull it\n")
             else:
                 self._reply(200, "application/json", report.model_dump_json())

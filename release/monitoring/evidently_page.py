@@ -48,13 +48,13 @@ def write(python: Path, path: Path, window: Sequence[Answered], reference: Refer
 
 
 def _columns(side: Sequence[Answered], labels: frozenset[str] | None) -> dict[str, list[int | str]]:
-    found: dict[str, list[int | str]] = {
-        "words of the prompt": [len(each.prompt.split()) for each in side],
-        "words of the answer": [len(each.answer.split()) for each in side],
-        "characters of the answer": [len(each.answer) for each in side],
-        "answer declines": [str(signals.is_refusal(each.answer)) for each in side],
-        "answer repeats itself": [str(signals.is_repetitive(each.answer)) for each in side],
+    columns: dict[str, list[int | str]] = {
+        "words of the prompt": [len(answer.prompt.split()) for answer in side],
+        "words of the answer": [len(answer.answer.split()) for answer in side],
+        "characters of the answer": [len(answer.answer) for answer in side],
+        "answer declines": [str(signals.is_refusal(answer.answer)) for answer in side],
+        "answer repeats itself": [str(signals.is_repetitive(answer.answer)) for answer in side],
     }
     if labels is not None:
-        found["label"] = [said if (said := each.answer.strip()) in labels else _OTHER for each in side]
-    return found
+        columns["label"] = [label if (label := answer.answer.strip()) in labels else _OTHER for answer in side]
+    return columns

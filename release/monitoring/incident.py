@@ -85,12 +85,12 @@ def expected(
 
     ``alpha``: the question's share of the allowed error. The rest is as in ``Incident``.
     """
-    found = list[Expected]()
+    rows = list[Expected]()
     for case in detection.expected(right, margin, alpha, share):
         requests = None if case.pairs is None else round(case.pairs / each)
         seconds = None if requests is None else round(requests / reached, 1)
-        found.append(Expected(**case.model_dump(), requests=requests, seconds=seconds))
-    return tuple(found)
+        rows.append(Expected(**case.model_dump(), requests=requests, seconds=seconds))
+    return tuple(rows)
 
 
 def lost(ours: Sequence[float], theirs: Sequence[float]) -> float:

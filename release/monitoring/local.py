@@ -125,8 +125,8 @@ def _alertmanager(settings: Settings) -> _Program:
 
 def _path(program: _Program) -> str:
     for name in program.names:
-        if found := shutil.which(name):
-            return found
+        if path := shutil.which(name):
+            return path
     raise MachineRefused(f"{program.name} is not installed", INSTALL)
 
 

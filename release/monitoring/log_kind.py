@@ -89,8 +89,8 @@ def documents(name: str, data: bytes) -> Iterator[tuple[str, Any]]:
                 yield f"{name}:{number}", _parsed(name, line, number)
         return
     value = _parsed(name, data, 1)
-    for number, each in enumerate(value if isinstance(value, list) else [value], 1):
-        yield f"{name}:[{number}]", each
+    for number, item in enumerate(value if isinstance(value, list) else [value], 1):
+        yield f"{name}:[{number}]", item
 
 
 def _parsed(name: str, data: bytes, line: int) -> Any:

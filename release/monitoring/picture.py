@@ -42,14 +42,14 @@ def _wrapped(text: str, lines: int) -> list[str]:
 
 
 def _rows(findings: tuple[WatchFinding, ...]) -> Iterator[dict[str, Any]]:
-    for number, each in enumerate(findings):
-        reason = escape(each.reason)
+    for number, finding in enumerate(findings):
+        reason = escape(finding.reason)
         row = {
-            "y": _TOP + _ROW * number, "name": each.name, "status": each.status, "reason": reason,
+            "y": _TOP + _ROW * number, "name": finding.name, "status": finding.status, "reason": reason,
             "lines": _wrapped(reason, 2), "value": None,
         }  # fmt: skip
-        if each.value is not None and each.low is not None and each.high is not None:
-            row |= _placed(each, each.value, each.low, each.high)
+        if finding.value is not None and finding.low is not None and finding.high is not None:
+            row |= _placed(finding, finding.value, finding.low, finding.high)
         yield row
 
 

@@ -60,13 +60,13 @@ def read(records: Records, release: Pointer, params: Params) -> Found:
         prompts=list(pinned.values()),
         answers=[
             Answered(
-                each.id,
-                pinned[each.id].text if each.id in pinned else each.prompt,
-                redact(each.prediction)[0],
-                each.group,
-                each.score,
+                answer.id,
+                pinned[answer.id].text if answer.id in pinned else answer.prompt,
+                redact(answer.prediction)[0],
+                answer.group,
+                answer.score,
             )
-            for each in answers
+            for answer in answers
         ],
         labels=None if labels is None else frozenset(labels),
     )
@@ -76,21 +76,21 @@ def read(records: Records, release: Pointer, params: Params) -> Found:
 
 def _report(commit: Commit, path: Path, model: type[M]) -> M:
     try:
-        found = commit.report(path, model)
+        report = commit.report(path, model)
     except ValidationError as error:
         todo = "use the version of Lockstep that wrote it, or promote a release of this one"
         raise EvidenceRefused(f"{path} at {commit.name[:12]}: {files.first(error)}", todo) from error
-    if found is None:
+    if report is None:
         raise EvidenceRefused(f"{path} at {commit.name[:12]}: is not there", "fetch the commit that made the release")
-    return found
+    return report
 
 
 def _lines(records: Records, commit: Commit, path: Path, model: type[M], digests: dict[str, Digest]) -> list[M]:
-    found = outputs.lines(records.root, commit.name, path, model, digests[path.as_posix()])
-    if isinstance(found, str):
-        what, _, todo = found.partition("; ")
+    lines = outputs.lines(records.root, commit.name, path, model, digests[path.as_posix()])
+    if isinstance(lines, str):
+        what, _, todo = lines.partition("; ")
         raise EvidenceRefused(what, todo or "push it again where it was made: `./lockstep dvc push`")
-    return found
+    return lines
 
 
 def _prompt(row: Row) -> str:
@@ -98,4 +98,4 @@ def _prompt(row: Row) -> str:
 
     A result of a tool is captured as such, and not as text.
     """
-    return redact("\n".join("" if each.role == "tool" else each.content for each in row.messages))[0]
+    return redact("\n".join("" if message.role == "tool" else message.content for message in row.messages))[0]

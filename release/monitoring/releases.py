@@ -54,8 +54,8 @@ def both(root: Path, params: Params, environment: str, named: str | None, ledger
         raise EvidenceRefused(f"{environment}: no environment comes before it, so the candidate is not known", todo)
     if named in params.promote.environments:
         candidate = short(runs(root, params, named, ledger))
-    elif found := release_named(named):
-        candidate = found
+    elif digest_named := release_named(named):
+        candidate = digest_named
     else:
         raise EvidenceRefused(f"{named[:80]!r}: is neither an environment nor the digest of a model", todo)
     if candidate == production:

@@ -83,8 +83,8 @@ def judge(pairs: Sequence[Pair], scored: Sequence[Pair], asks: Asks) -> Judged:
         _finding(name, values, asks, len(means), differ if name == "quality" else None)
         for name, values in means.items()
     )
-    found = {finding.status for finding in findings}
-    decision: Decision = "roll back" if "fail" in found else "keep" if found == {"pass"} else "go on"
+    statuses = {finding.status for finding in findings}
+    decision: Decision = "roll back" if "fail" in statuses else "keep" if statuses == {"pass"} else "go on"
     return Judged(findings, decision, figure(1 - sum(differ) / len(differ)) if differ else None)
 
 
@@ -103,15 +103,15 @@ def _finding(
     status: Status = "fail" if p_loss <= level else "pass" if min(p_fine, p_same) <= passing else "inconclusive"
     n, margin = len(values), asks.margin
     production, candidate = (sum(value[side] for value in values) / n if n else None for side in (0, 1))
-    said = f"{candidate:.3f} against {production:.3f} on {n:,} pairs" if n else "no pair yet"
+    compared = f"{candidate:.3f} against {production:.3f} on {n:,} pairs" if n else "no pair yet"
     if status == "fail":
-        reason = f"{said}: a loss above {margin:g} is shown (at least {low:.3f})"
+        reason = f"{compared}: a loss above {margin:g} is shown (at least {low:.3f})"
     elif status == "pass" and p_fine <= passing:
-        reason = f"{said}: a loss of {margin:g} is ruled out (at most {high:.3f})"
+        reason = f"{compared}: a loss of {margin:g} is ruled out (at most {high:.3f})"
     elif status == "pass":
-        reason = f"{said}: fewer than {margin:g} of the answers differ, so no larger loss is possible"
+        reason = f"{compared}: fewer than {margin:g} of the answers differ, so no larger loss is possible"
     else:
-        reason = f"{said}: a loss of {margin:g} is neither shown nor ruled out (bounds {low:.3f}, {high:.3f})"
+        reason = f"{compared}: a loss of {margin:g} is neither shown nor ruled out (bounds {low:.3f}, {high:.3f})"
     return RolloutFinding(
         name=name, status=status, reason=reason, pairs=n, low=figure(low), high=figure(high),
         production=None if production is None else figure(production),

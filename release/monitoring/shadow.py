@@ -67,24 +67,24 @@ def prompts(requests: Iterable[Capture]) -> tuple[list[Prompt], int]:
     So the first of them are a sample drawn by chance, the same for every run. Mistakes of a client, calls of tools,
     and what has other parts than text cannot be sent.
     """
-    found, left_out = dict[str, Prompt](), 0
+    by_digest, left_out = dict[str, Prompt](), 0
     for request in sorted(requests, key=lambda each: hashlib.sha256(each.request_id.encode()).digest()):
         if (messages := _messages(request)) is None:
             left_out += 1
             continue
         name = digest.of_json([message.model_dump() for message in messages])
-        found.setdefault(name, Prompt(request.request_id, request.time, name, messages))
-    return list(found.values()), left_out
+        by_digest.setdefault(name, Prompt(request.request_id, request.time, name, messages))
+    return list(by_digest.values()), left_out
 
 
 def _messages(request: Capture) -> tuple[Message, ...] | None:
     mistake = 400 <= request.status < 500 and request.status not in (429, 499)
-    said = request.input_messages
-    if request.operation != "chat" or mistake or not said or said[-1].role != "user":
+    messages = request.input_messages
+    if request.operation != "chat" or mistake or not messages or messages[-1].role != "user":
         return None
-    if any(each.role not in _ROLES or any(part.type != "text" for part in each.parts) for each in said):
+    if any(message.role not in _ROLES or any(part.type != "text" for part in message.parts) for message in messages):
         return None
-    return tuple(Message.model_validate({"role": each.role, "content": each.text}) for each in said)
+    return tuple(Message.model_validate({"role": message.role, "content": message.text}) for message in messages)
 
 
 class Kept:

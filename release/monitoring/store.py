@@ -85,14 +85,14 @@ class Store:
 
         A request that is stored already is left out, so the same ones again change nothing. Raises EvidenceRefused.
         """
-        times = [each.time for each in requests]
+        times = [request.time for request in requests]
         there = self.requests(environment, min(times), max(times) + timedelta(microseconds=1))
-        known = {(each.time, each.request_id) for each in there}
+        known = {(request.time, request.request_id) for request in there}
         hours = defaultdict[str, list[str]](list)
-        for each in sorted(requests, key=lambda one: (one.time, one.request_id)):
-            if (key := (each.time, each.request_id)) not in known:
+        for request in sorted(requests, key=lambda one: (one.time, one.request_id)):
+            if (key := (request.time, request.request_id)) not in known:
                 known.add(key)
-                hours[f"{each.time:%Y-%m-%d/%H}"].append(f"{each.model_dump_json()}\n")
+                hours[f"{request.time:%Y-%m-%d/%H}"].append(f"{request.model_dump_json()}\n")
         names = []
         for hour, lines in hours.items():
             data = "".join(lines)

@@ -36,7 +36,7 @@ class Traffic(NamedTuple):
     @property
     def keyed(self) -> bool:
         """Whether keys tell which requests are of one user."""
-        return sum(each.user_key is not None for each in self.requests) >= _KEYED * len(self.requests)
+        return sum(request.user_key is not None for request in self.requests) >= _KEYED * len(self.requests)
 
     @property
     def digest(self) -> str:
@@ -81,7 +81,7 @@ def earlier(store: Store, environment: str, span: Span, model: str) -> list[Traf
     short, length, windows = model.removeprefix("sha256:")[:12], span.until - span.since, list[Traffic]()
     for number in range(1, EARLIER + 1):
         seen = store.requests(environment, span.since - number * length, span.until - number * length)
-        once = {(each.time, each.request_id): each for each in seen if each.release == short}
+        once = {(request.time, request.request_id): request for request in seen if request.release == short}
         if once:
             windows.append(Traffic(tuple(once[key] for key in sorted(once)), {}, ()))
     return windows
@@ -89,10 +89,10 @@ def earlier(store: Store, environment: str, span: Span, model: str) -> list[Traf
 
 def _labels(store: Store, requests: Sequence[Capture]) -> tuple[dict[str, str], list[str]]:
     """The labels of these requests. An id of two requests, or with two labels, names neither."""
-    ids, given = Counter(each.request_id for each in requests), defaultdict[str, set[str]](set)
-    for each in store.labels():
-        if each.request_id in ids:
-            given[each.request_id].add(each.label)
+    ids, given = Counter(request.request_id for request in requests), defaultdict[str, set[str]](set)
+    for label in store.labels():
+        if label.request_id in ids:
+            given[label.request_id].add(label.label)
     unclear = [name for name, labels in given.items() if len(labels) > 1 or ids[name] > 1]
     notes = [f"{len(unclear):,} labels are left out: two for one request, or an id of two requests"] if unclear else []
     return {name: next(iter(labels)) for name, labels in given.items() if name not in unclear}, notes
@@ -103,13 +103,13 @@ def answered(traffic: Traffic, scorer: Scorer | None) -> list[Answered]:
 
     The group of each is its user, or the block of hours in which it arrived.
     """
-    found = list[Answered]()
-    for each in traffic.requests:
-        if each.error is not None or each.status >= 400 or each.answer is None:
+    answers = list[Answered]()
+    for request in traffic.requests:
+        if request.error is not None or request.status >= 400 or request.answer is None:
             continue
-        prompt = "\n".join(message.text for message in each.input_messages)
-        label = traffic.labels.get(each.request_id)
-        score = None if label is None or scorer is None else scoring.score(scorer, each.answer, label)
-        group = each.user_key or f"{each.time:%Y-%m-%d} {each.time.hour // _BLOCK}"
-        found.append(Answered(each.request_id, prompt, each.answer, group, score))
-    return found
+        prompt = "\n".join(message.text for message in request.input_messages)
+        label = traffic.labels.get(request.request_id)
+        score = None if label is None or scorer is None else scoring.score(scorer, request.answer, label)
+        group = request.user_key or f"{request.time:%Y-%m-%d} {request.time.hour // _BLOCK}"
+        answers.append(Answered(request.request_id, prompt, request.answer, group, score))
+    return answers

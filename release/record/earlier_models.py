@@ -126,15 +126,17 @@ def quarantine(records: Records, where: Place) -> Entries:
     rules = _rules(records, where)
     if rules is None or _is_here(records.root, where, rules):
         path = (commits.prefix(records.root) / layout.QUARANTINE).as_posix()
-        found = held.history(records.git, walk(records.git, where.tip, [path]), path, str(layout.QUARANTINE), None)
+        quarantined = held.history(
+            records.git, walk(records.git, where.tip, [path]), path, str(layout.QUARANTINE), None
+        )
     else:
         ledger, tip = _elsewhere(records.root, rules)
         if tip is None:
             return ()
-        found = ledger.quarantine(tip)
-    if found.unreadable:
-        raise found.unreadable
-    return found.entries
+        quarantined = ledger.quarantine(tip)
+    if quarantined.unreadable:
+        raise quarantined.unreadable
+    return quarantined.entries
 
 
 def replaced(records: Records, where: Place, name: Earlier, model: str) -> Iterator[str | None]:
@@ -156,27 +158,27 @@ def replaced(records: Records, where: Place, name: Earlier, model: str) -> Itera
 def record(records: Records, commit: str) -> Reference | None:
     """The candidate of the evaluation recorded in ``commit``; None if there is no record."""
     try:
-        found = records.at(commit).report(layout.EVALUATION, _Record)
+        evaluated = records.at(commit).report(layout.EVALUATION, _Record)
     except ValidationError as error:
         raise EvidenceRefused(
             f"{layout.EVALUATION} at {commit[:12]}: {files.first(error)}",
             "restore it on the target branch from an earlier commit; without it there is no reference model",
         ) from error
-    if found is None:
+    if evaluated is None:
         return None
     return Reference(
         commit=commit,
-        merged=found.merged,
-        test=found.test,
-        scorers=found.scorers,
-        prompt_format=found.prompt_format,
-        predictions=found.models.candidate.predictions,
+        merged=evaluated.merged,
+        test=evaluated.test,
+        scorers=evaluated.scorers,
+        prompt_format=evaluated.prompt_format,
+        predictions=evaluated.models.candidate.predictions,
     )
 
 
 def _main(records: Records, where: Place) -> Reference | str:
-    if (found := record(records, where.base)) is not None:
-        return found
+    if (model := record(records, where.base)) is not None:
+        return model
     if record(records, where.tip) is not None:
         raise EvidenceRefused(
             f"{where.target} has a record and the commit where this branch left it, {where.base[:12]}, has none",
@@ -189,10 +191,10 @@ def _mains(records: Records, where: Place) -> Iterator[_Stood]:
     """The models recorded on the target branch up to the base, newest first."""
     for commit in commits.touching(records.root, where.base, layout.EVALUATION):
         try:
-            found = record(records, commit)
+            model = record(records, commit)
         except EvidenceRefused:
             continue  # no model can be read there
-        yield _Stood(found.merged if found else None, commit)
+        yield _Stood(model.merged if model else None, commit)
 
 
 def _mains_then(records: Records, commit: str) -> Iterator[str | None]:
@@ -222,7 +224,7 @@ def _running_pointer(records: Records, where: Place) -> _Ran | None:
 
 def _ran_before(records: Records, where: Place) -> Iterator[_Stood]:
     """The models that production ran, newest first."""
-    return (_Stood(each.pointer.model, each.pointer.commit) for each in _ran(_production(records, where).moves))
+    return (_Stood(move.pointer.model, move.pointer.commit) for move in _ran(_production(records, where).moves))
 
 
 def _best(records: Records, where: Place) -> Reference | str:
@@ -233,18 +235,22 @@ def _best(records: Records, where: Place) -> Reference | str:
 def _bests_before(records: Records, where: Place, model: str) -> Iterator[str | None]:
     """The best releases at the times when ``model`` was promoted; None: there was none."""
     releases = _releases(_production(records, where))
-    for number, each in enumerate(releases):
+    for number, release in enumerate(releases):
         before = releases[number + 1 :]
-        if each.model == model and (not before or before[0].model != model):
-            found = _highest(records, before)
-            yield found.merged if found else None
+        if release.model == model and (not before or before[0].model != model):
+            best = _highest(records, before)
+            yield best.merged if best else None
 
 
 def _releases(production: _Production) -> list[_Stood]:
     """What production ran, newest first, without models in quarantine."""
-    held = {entry.model for entry in production.held}
+    quarantined = {entry.model for entry in production.held}
     ran = [*([production.runs] if production.runs else []), *_ran(production.moves)]
-    return [_Stood(each.pointer.model, each.pointer.commit) for each in ran if each.pointer.model not in held]
+    return [
+        _Stood(release.pointer.model, release.pointer.commit)
+        for release in ran
+        if release.pointer.model not in quarantined
+    ]
 
 
 def _highest(records: Records, releases: Iterable[_Stood]) -> Reference | None:
@@ -254,19 +260,19 @@ def _highest(records: Records, releases: Iterable[_Stood]) -> Reference | None:
     """
     best: tuple[float, str] | None = None
     newest: _Record | None = None
-    for each in releases:
+    for release in releases:
         try:
-            found = records.at(each.commit).report(layout.EVALUATION, _Record)
+            evaluated = records.at(release.commit).report(layout.EVALUATION, _Record)
         except (ValidationError, EvidenceRefused):
             continue  # of a version that recorded otherwise
-        if found is None or found.merged != each.model or not (scores := found.models.candidate.metrics):
+        if evaluated is None or evaluated.merged != release.model or not (scores := evaluated.models.candidate.metrics):
             continue
-        newest = newest or found
+        newest = newest or evaluated
         score = scores.get(next(iter(newest.models.candidate.metrics)))
-        if score is None or (found.test, found.scorers) != (newest.test, newest.scorers):
+        if score is None or (evaluated.test, evaluated.scorers) != (newest.test, newest.scorers):
             continue
         if best is None or score.value > best[0]:
-            best = score.value, each.commit
+            best = score.value, release.commit
     return record(records, best[1]) if best else None
 
 
@@ -286,7 +292,7 @@ def _production(records: Records, where: Place) -> _Production:
         raise EvidenceRefused(f"{where.target}:{layout.PARAMS}: {what}", "give one that name, or compare with main")
     if rules is None or _is_here(root, where, rules):
         prefix, git = commits.prefix(root).as_posix(), records.git
-        path, listed = (f"{prefix}/{each}".removeprefix("./") for each in (PRODUCTION, layout.QUARANTINE))
+        path, listed = (f"{prefix}/{path_below}".removeprefix("./") for path_below in (PRODUCTION, layout.QUARANTINE))
         walked = walk(git, where.tip, [path, listed])
         moves = history(git, walked, {_ENVIRONMENT: path})[_ENVIRONMENT][::-1]
         text, shown = records.at(where.tip).data(PRODUCTION), f"{PRODUCTION} at {where.tip[:12]}"
@@ -333,24 +339,24 @@ def _of_pointer(records: Records, where: Place, ran: _Ran) -> Reference:
     named, at = ran
     if not commits.is_ancestor(records.root, named.commit, where.tip):
         raise EvidenceRefused(f"{at}: commit {named.commit[:12]} is not in the history of {where.target}", todo)
-    found = record(records, named.commit)
-    if found is None:
+    model = record(records, named.commit)
+    if model is None:
         raise EvidenceRefused(f"{at}: commit {named.commit[:12]} has no {layout.EVALUATION}", todo)
-    if found.merged != named.model:
+    if model.merged != named.model:
         raise EvidenceRefused(
             f"{at}: names {named.model[:19]}…, and the record of commit {named.commit[:12]} is about "
-            f"{found.merged[:19]}…",
+            f"{model.merged[:19]}…",
             todo,
         )
-    return found
+    return model
 
 
 def _replaced(stood: Iterable[_Stood], model: str) -> Iterator[_Stood | None]:
     """What came before each unbroken run of ``model``, newest first; None: nothing."""
     inside = False
-    for each in stood:
-        if inside and each.model != model:
-            yield each
-        inside = each.model == model
+    for model_before in stood:
+        if inside and model_before.model != model:
+            yield model_before
+        inside = model_before.model == model
     if inside:
         yield None

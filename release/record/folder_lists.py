@@ -50,8 +50,8 @@ def md5_of(data: bytes) -> str:
 
 def below(folder: Path) -> list[str]:
     """Return the files in a folder that DVC would list, by path below it."""
-    found = (path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir())
-    return sorted(path.as_posix() for path in found if _IGNORED not in path.parts)
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir())
+    return sorted(path.as_posix() for path in paths if _IGNORED not in path.parts)
 
 
 def _cached(root: Path, md5: str) -> bytes | None:

@@ -48,8 +48,8 @@ class Known(NamedTuple):
             if split.test in models:
                 rows.setdefault(split.test, []).append(split.rows)
         return LooksReport(
-            models={test: tuple(each) for test, each in models.items()},
-            rows={test: tuple(each) for test, each in rows.items()},
+            models={test: tuple(names) for test, names in models.items()},
+            rows={test: tuple(digests) for test, digests in rows.items()},
         )
 
 
@@ -70,20 +70,20 @@ class _Verdict(BaseModel):
 def look(evaluation: bytes) -> Look | None:
     """The look that a reports/evaluation.json records; None if no version wrote it."""
     try:
-        found = _Evaluation.model_validate_json(evaluation)
+        evaluated = _Evaluation.model_validate_json(evaluation)
     except ValidationError:
         return None
-    return Look(found.test, found.merged)
+    return Look(evaluated.test, evaluated.merged)
 
 
 def split(verdict: bytes) -> Split | None:
     """The test split of a reports/verdict.json; None if it does not have its rows."""
     try:
-        found = _Verdict.model_validate_json(verdict)
+        read_verdict = _Verdict.model_validate_json(verdict)
     except ValidationError:
         return None
-    test = found.judged.get(TEST)
-    return Split(test, found.rows) if test and found.rows else None
+    test = read_verdict.judged.get(TEST)
+    return Split(test, read_verdict.rows) if test and read_verdict.rows else None
 
 
 def listed(report: LooksReport | None) -> Known:
@@ -111,13 +111,13 @@ def in_history(root: Path, *revisions: str) -> Known:
 
 def of(files: Mapping[Path, Iterable[bytes]]) -> Known:
     """What these files have, by their path in a record. What no version wrote has nothing."""
-    found = Known(
+    known = Known(
         frozenset(filter(None, map(look, files.get(layout.EVALUATION, ())))),
         frozenset(filter(None, map(split, files.get(layout.VERDICT, ())))),
     )
     for text in files.get(layout.LOOKS, ()):
-        found |= listed(_list(text))
-    return found
+        known |= listed(_list(text))
+    return known
 
 
 def _list(text: bytes) -> LooksReport | None:

@@ -22,17 +22,17 @@ def differences(tree: WorkTree, stages: Collection[str] = (), trusting: Collecti
     digests, except the probes, which the verdict does not judge; here, folders are compared with their lists. Those in
     ``trusting`` are not read. Raises ParamsRefused if params.yaml cannot be read.
     """
-    said = tree.document
+    params = tree.document
     try:
-        pipeline, lock = (_only(found, stages) for found in (tree.pipeline, tree.lock))
+        pipeline, lock = (_only(document, stages) for document in (tree.pipeline, tree.lock))
     except EvidenceRefused as refused:
         return [refused.what]
     reads = {name: keys for name, keys in pipeline_lock.READS.items() if not stages or name in stages}
-    found = [*pipeline_lock.incomplete(pipeline, lock, reads), *pipeline_lock.otherwise(said, lock)]
-    found += other_code(tree, lock)
+    differing = [*pipeline_lock.incomplete(pipeline, lock, reads), *pipeline_lock.otherwise(params, lock)]
+    differing += other_code(tree, lock)
     for name, ran in lock.items():
-        found += _changed(tree.root, name, ran, trusting)
-    return list(dict.fromkeys(found))
+        differing += _changed(tree.root, name, ran, trusting)
+    return list(dict.fromkeys(differing))
 
 
 def other_code(tree: WorkTree, lock: Stages) -> list[str]:
@@ -53,11 +53,11 @@ def _only(found: Stages, stages: Collection[str]) -> Stages:
 
 def _changed(root: Path, stage: str, ran: Mapping[str, Any], trusting: Collection[str]) -> list[str]:
     """Return a line for each report, probe and list that differs from what the stage read and wrote."""
-    found = list[str]()
+    changed = list[str]()
     outputs = {path for path, _ in pipeline_lock.files(ran, ("outs",))}
     for path, expected in pipeline_lock.files(ran):
         if path in outputs and expected.endswith(".dir") and ".." not in Path(path).parts:
-            found += folder_lists.differences(root, stage, path, expected, path not in trusting)
+            changed += folder_lists.differences(root, stage, path, expected, path not in trusting)
             continue
         if not path.startswith(_CHECKED) or expected.endswith(".dir"):
             continue
@@ -68,7 +68,7 @@ def _changed(root: Path, stage: str, ran: Mapping[str, Any], trusting: Collectio
         except (OSError, ValueError):
             now = None
         if now != expected and path == layout.PROBES.as_posix() and not (root / path).exists():
-            found.append(f"{path}: is missing here: `./lockstep dvc pull {path}` fetches it")
+            changed.append(f"{path}: is missing here: `./lockstep dvc pull {path}` fetches it")
         elif now != expected:
-            found.append(f"{path}: is not what {layout.LOCK} says of {stage}")
-    return found
+            changed.append(f"{path}: is not what {layout.LOCK} says of {stage}")
+    return changed

@@ -79,7 +79,9 @@ def _lacking(known: Known, stored: LooksReport, own: Look, split: Split | None) 
     """A line on each part of ``known`` that counts for the split of ``own`` and that ``stored`` lacks."""
     shares, listed = known.report.shares(own.test, split.rows if split else None), judged.listed(stored)
     missing = {look.model for look in known.looks - listed.looks if shares[look.test]} - {own.model}
-    unknown = {each.test for each in known.splits - listed.splits if each.test != own.test and shares.get(each.test)}
+    unknown = {
+        split.test for split in known.splits - listed.splits if split.test != own.test and shares.get(split.test)
+    }
     lines = []
     if missing:
         named = ", ".join(f"{model[:19]}…" for model in sorted(missing)[:3])
@@ -102,10 +104,10 @@ def _merged(records: Records, own: Look) -> bool:
 def _own(records: Records) -> Look | None:
     """What the record in this work tree is about; None if there is none."""
     try:
-        found = records.work_tree.report(layout.EVALUATION, _Evaluation)
+        evaluated = records.work_tree.report(layout.EVALUATION, _Evaluation)
     except EvidenceRefused:
         return None
-    return Look(found.test, found.merged)
+    return Look(evaluated.test, evaluated.merged)
 
 
 def _own_split(records: Records, own: Look) -> Split | None:

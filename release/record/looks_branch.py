@@ -32,25 +32,25 @@ def add(git: Git, remote: str) -> None:
     kept: dict[Path, bytes | None] = {path: (git.root / path).read_bytes() for path in _KEPT}
     look = judged.look(kept[layout.EVALUATION] or b"")
     assert look is not None  # of a record that holds
-    where = _place(git, remote)
+    branch_place = _place(git, remote)
     message = (
         f"look: model {look.model.removeprefix('sha256:')[:12]} on test {look.test.removeprefix('sha256:')[:12]}\n"
     )
     for _ in range(_TRIES):
-        tip = place.look(where).tip
+        tip = place.look(branch_place).tip
         if tip is not None:
-            place.bring(where, tip)
+            place.bring(branch_place, tip)
             if look in judged.recorded(git.root, tip):
                 return
         try:
-            _add(where, tip, Change(kept, message))
+            _add(branch_place, tip, Change(kept, message))
         except Outrun:
             continue
         except PromotionRefused as refused:
-            raise RemoteRefused(f"{where.shown}: {refused.what}", refused.todo) from refused
+            raise RemoteRefused(f"{branch_place.shown}: {refused.what}", refused.todo) from refused
         return
     # Not Outrun: its exit code says that the pull request's branch moved, and that nothing needs to be done.
-    raise RemoteRefused(f"{where.shown}: others added looks during all {_TRIES} tries", "run it again")
+    raise RemoteRefused(f"{branch_place.shown}: others added looks during all {_TRIES} tries", "run it again")
 
 
 def bring(records: Records, *, reached: bool = False) -> Sequence[str]:
@@ -62,18 +62,18 @@ def bring(records: Records, *, reached: bool = False) -> Sequence[str]:
     git = Git(records.root, DEADLINE)
     if records.head is None:
         return ()
-    where = _place(git, REMOTE if REMOTE in git.line("remote").split("\n") else None)
+    branch_place = _place(git, REMOTE if REMOTE in git.line("remote").split("\n") else None)
     try:
-        tip = place.look(where).tip
+        tip = place.look(branch_place).tip
     except RemoteRefused:
         if reached:
             raise
-        refs = git.line("for-each-ref", "--format=%(objectname)", where.seen, f"refs/remotes/{REMOTE}/{BRANCH}")
+        refs = git.line("for-each-ref", "--format=%(objectname)", branch_place.seen, f"refs/remotes/{REMOTE}/{BRANCH}")
         return refs.split()
     if tip is None:
-        place.never_was(where)
+        place.never_was(branch_place)
         return ()
-    place.bring(where, tip)
+    place.bring(branch_place, tip)
     return (tip,)
 
 

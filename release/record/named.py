@@ -46,22 +46,22 @@ def find(records: Records, name: str) -> Named:
         if commit is None:
             raise _unknown(name)
         return Named(name, commit)
-    found, known = _released(records, name)
-    if found is None:
+    pointers, known = _released(records, name)
+    if pointers is None:
         if commit is None:
             raise _unknown(name, known)
         return Named(name, commit)
-    if commit is not None and commit != found.commit:
+    if commit is not None and commit != pointers.commit:
         raise EvidenceRefused(
-            f"{_shown(name)}: git knows commit {commit[:12]} by it, and the ledger a release of {found.commit[:12]}",
-            f"name the one in full (refs/heads/…, refs/tags/…), or the other by its image: {found.digest}",
+            f"{_shown(name)}: git knows commit {commit[:12]} by it, and the ledger a release of {pointers.commit[:12]}",
+            f"name the one in full (refs/heads/…, refs/tags/…), or the other by its image: {pointers.digest}",
         )
-    if commits.resolve(root, found.commit) != found.commit:
+    if commits.resolve(root, pointers.commit) != pointers.commit:
         raise EvidenceRefused(
-            f"{_shown(name)}: commit {found.commit[:12]}, whose record made it, is not in this clone",
+            f"{_shown(name)}: commit {pointers.commit[:12]}, whose record made it, is not in this clone",
             "git fetch the branch that it was merged to",
         )
-    return Named(name, found.commit, found)
+    return Named(name, pointers.commit, pointers)
 
 
 def _is_of_ledger(records: Records, name: str) -> bool:
@@ -87,32 +87,32 @@ def _released(records: Records, name: str) -> tuple[Pointer | None, list[Pointer
         return runs, []
     moves = [move for environment in promote.environments for move in ledger.moves(tip, environment) if move.ran]
     moves.sort(key=lambda move: move.at, reverse=True)
-    known, found = dict[str, Pointer](), list[Pointer]()
+    known, matching = dict[str, Pointer](), list[Pointer]()
     for move in moves:
-        if (its := move.after) is None:
+        if (pointer := move.after) is None:
             continue
-        known.setdefault(its.digest, its)
+        known.setdefault(pointer.digest, pointer)
         if isinstance(tag, Assigned):
             of = (params.serve.name, move.environment, move.number)
             fits = of == (tag.name, tag.environment, tag.number)
         elif isinstance(tag, Registered):
-            fits = (tag.name, its.version) == (params.serve.name, tag.version)
+            fits = (tag.name, pointer.version) == (params.serve.name, tag.version)
         else:
-            fits = its.digest == image[1] if image else its.version == name
+            fits = pointer.digest == image[1] if image else pointer.version == name
         if fits:
-            found.append(its)
-    if len({its.model for its in found}) > 1:
+            matching.append(pointer)
+    if len({pointer.model for pointer in matching}) > 1:
         raise EvidenceRefused(
-            f"{_shown(name)}: the ledger knows releases of {len({its.model for its in found})} models by it",
-            f"name one by its image: {', '.join(dict.fromkeys(its.digest for its in found))}",
+            f"{_shown(name)}: the ledger knows releases of {len({pointer.model for pointer in matching})} models by it",
+            f"name one by its image: {', '.join(dict.fromkeys(pointer.digest for pointer in matching))}",
         )
-    return next(iter(found), None), list(known.values())
+    return next(iter(matching), None), list(known.values())
 
 
 def _unknown(name: str, known: list[Pointer] | None = None) -> EvidenceRefused:
     todo = "name a commit, branch or tag, an environment, or a release of `lockstep history`"
     if known:
-        todo += f", such as {', '.join(dict.fromkeys(its.version for its in known[:_SHOWN]))}"
+        todo += f", such as {', '.join(dict.fromkeys(pointer.version for pointer in known[:_SHOWN]))}"
     elif not known and known is not None:
         todo = "nothing was promoted yet: name a commit, branch or tag"
     return EvidenceRefused(f"{_shown(name)}: neither git nor the ledger knows such a record here", todo)

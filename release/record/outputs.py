@@ -35,8 +35,8 @@ class Folders:
             weakref.finalize(self, shutil.rmtree, home, ignore_errors=True)
             to = home / folder.name
             self._brought[folder] = to if dvc.get(self._root, self._commit, folder, to) is None else None
-        found = self._brought[folder]
-        return found / path.name if found and (found / path.name).is_file() else None
+        brought = self._brought[folder]
+        return brought / path.name if brought and (brought / path.name).is_file() else None
 
 
 def lines(
@@ -58,14 +58,14 @@ def lines(
     whole = folders.file(path) if folders else None
     if whole and digest.of_file(whole).sha256 == wanted:
         return files.read_jsonl(whole, model)
-    where = f"commit {commit[:12]}"
+    place = f"commit {commit[:12]}"
     with tempfile.TemporaryDirectory(prefix="lockstep-") as folder:
         brought = Path(folder) / path.name
         if why := dvc.get(root, commit, path, brought):
             return (
-                f"{path} of {where} is not here, and DVC cannot fetch it ({why}); push it where it was made "
+                f"{path} of {place} is not here, and DVC cannot fetch it ({why}); push it where it was made "
                 f"(`./lockstep dvc push`), then `./lockstep dvc get . {dvc.from_top(root, path)} --rev {commit[:12]}`"
             )
         if digest.of_file(brought).sha256 != wanted:
-            return f"{path} of {where} is not what its record names: it is not used"
+            return f"{path} of {place} is not what its record names: it is not used"
         return files.read_jsonl(brought, model)

@@ -38,12 +38,12 @@ class _Stage(NamedTuple):
 def stages(data: bytes, where: str) -> Stages:
     """The stages of a dvc.yaml or dvc.lock. Raises EvidenceRefused if it has none."""
     try:
-        found = plain_yaml.load(data.decode())
+        document = plain_yaml.load(data.decode())
     except (ValueError, yaml.YAMLError) as error:
         what = f"{where}: no record of this pipeline: {str(error).splitlines()[0]}"
         raise EvidenceRefused(what, "run `lockstep run`, or restore it from git") from error
-    named = found.get("stages") if isinstance(found, dict) else None
-    if not isinstance(named, dict) or not all(isinstance(each, dict) for each in named.values()):
+    named = document.get("stages") if isinstance(document, dict) else None
+    if not isinstance(named, dict) or not all(isinstance(stage, dict) for stage in named.values()):
         raise EvidenceRefused(f"{where}: no record of this pipeline: it has no stages", "restore it from git")
     return {str(name): stage for name, stage in named.items()}
 
@@ -54,39 +54,41 @@ def incomplete(pipeline: Stages, lock: Stages, reads: Mapping[str, Collection[st
     ``reads``: the keys of params.yaml that the stages of every Lockstep pipeline read. The values of keys and the
     contents of files are not compared here.
     """
-    found = [f"{layout.PIPELINE}: has no stage {name}" for name in reads if name not in pipeline]
-    found += [
+    differing = [f"{layout.PIPELINE}: has no stage {name}" for name in reads if name not in pipeline]
+    differing += [
         f"{layout.LOCK}: has a stage {name}, and {layout.PIPELINE} has none: remove it there"
         for name in lock
         if name not in pipeline
     ]
-    for name, said in pipeline.items():
-        if way := _way(said):
-            found.append(f"{layout.PIPELINE}: {name}: {way} cannot be compared with {layout.LOCK}: write the stage out")
+    for name, settings in pipeline.items():
+        if way := _way(settings):
+            differing.append(
+                f"{layout.PIPELINE}: {name}: {way} cannot be compared with {layout.LOCK}: write the stage out"
+            )
             continue
-        stage = _stage(said)
-        found += [
+        stage = _stage(settings)
+        differing += [
             f"{layout.PIPELINE}: {name} does not read {key}" for key in reads.get(name, ()) if key not in stage.params
         ]
         if name in reads and code_lock.key(name) not in stage.code:
-            found.append(f"{layout.PIPELINE}: {name} does not depend on its code, {code_lock.key(name)} of {_CODE}")
+            differing.append(f"{layout.PIPELINE}: {name} does not depend on its code, {code_lock.key(name)} of {_CODE}")
         if name in lock:
-            found += _unlike(name, stage, lock[name])
+            differing += _unlike(name, stage, lock[name])
         else:
-            found.append(f"{layout.LOCK}: has no record of {name}")
-    return [*found, *_contradictions(lock)]
+            differing.append(f"{layout.LOCK}: has no record of {name}")
+    return [*differing, *_contradictions(lock)]
 
 
 def left_to_git(pipeline: Stages) -> set[Path]:
     """The outputs that DVC does not cache (``cache: false``), so that git has them. Raises EvidenceRefused."""
-    found = set()
+    paths = set()
     for name, stage in pipeline.items():
-        for entry in (each for kind in _OUTS for each in _list(stage.get(kind))):
+        for entry in (item for kind in _OUTS for item in _list(stage.get(kind))):
             if not isinstance(entry, str | dict):
                 raise EvidenceRefused(f"{layout.PIPELINE}: {name}: is not a pipeline", "restore it from git")
             options = entry.items() if isinstance(entry, dict) else ()
-            found |= {Path(str(path)) for path, said in options if _mapping(said).get("cache") is False}
-    return found
+            paths |= {Path(str(path)) for path, settings in options if _mapping(settings).get("cache") is False}
+    return paths
 
 
 def parameters(ran: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -96,8 +98,8 @@ def parameters(ran: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def code(ran: Mapping[str, Any], stage: str) -> str | None:
     """The digest of the code that a stage in the lock ran; None if it does not say."""
-    found = _mapping(_mapping(ran.get("params")).get(_CODE)).get(code_lock.key(stage))
-    return found if isinstance(found, str) else None
+    recorded = _mapping(_mapping(ran.get("params")).get(_CODE)).get(code_lock.key(stage))
+    return recorded if isinstance(recorded, str) else None
 
 
 def other_code(digests: Mapping[str, str], lock: Stages) -> Iterator[str]:
@@ -168,7 +170,7 @@ def _stage(said: Mapping[str, Any]) -> _Stage:
     outs = [entry for kind in _OUTS for entry in _list(said.get(kind))]
     params = [key for key in _list(said.get("params")) if isinstance(key, str)]
     code = list[Any]()
-    for other in (each for each in _list(said.get("params")) if isinstance(each, dict)):
+    for other in (item for item in _list(said.get("params")) if isinstance(item, dict)):
         params += _list(other.get(_PARAMS))
         code += _list(other.get(_CODE))
     deps = _paths(_list(said.get("deps")))

@@ -92,9 +92,9 @@ class WorkTree:
         if (path, model) not in self._reports:
             assert self._is_merged
             self._reports[path, model] = files.read_json(self.root / path, model)
-        found = self._reports[path, model]
-        assert isinstance(found, model)
-        return found
+        report = self._reports[path, model]
+        assert isinstance(report, model)
+        return report
 
     def evidence(self, scorers: str) -> Evidence:
         """The evidence of the verdict; ``scorers`` is the digest of the scorers. Raises as ``report``."""
@@ -186,9 +186,9 @@ class Commit:
         if (path, model) not in self._models:
             text = self.data(path)
             self._models[path, model] = None if text is None else model.model_validate_json(text)
-        found = self._models[path, model]
-        assert found is None or isinstance(found, model)
-        return found
+        report = self._models[path, model]
+        assert report is None or isinstance(report, model)
+        return report
 
 
 class Records:

@@ -96,7 +96,7 @@ def _resolved(records: Records, target: str | None) -> tuple[str, Place | None, 
             )
         return "HEAD", None, ReferencesReport(found={}, absent={"main": "this is not a git repository"})
     name, tip = records.target(target)
-    wanted = [each for each in EARLIER if each == "main" or each in _named(records, tip)]
+    wanted = [name for name in EARLIER if name == "main" or name in _named(records, tip)]
     if tip is None:
         return (
             name,
@@ -111,10 +111,10 @@ def _resolved(records: Records, target: str | None) -> tuple[str, Place | None, 
             "git fetch --unshallow (in GitHub Actions: fetch-depth: 0)",
         )
     place = earlier_models.place(records, name, tip)
-    answers = {each: earlier_models.now(records, place, each) for each in wanted}
-    found = {each: answer for each, answer in answers.items() if isinstance(answer, Reference)}
-    absent = {each: answer for each, answer in answers.items() if isinstance(answer, str)}
-    return name, place, ReferencesReport(found=found, absent=absent)
+    answers = {name: earlier_models.now(records, place, name) for name in wanted}
+    known = {name: answer for name, answer in answers.items() if isinstance(answer, Reference)}
+    absent = {name: answer for name, answer in answers.items() if isinstance(answer, str)}
+    return name, place, ReferencesReport(found=known, absent=absent)
 
 
 def _named(records: Records, tip: str | None) -> tuple[Earlier, ...]:

@@ -89,13 +89,13 @@ def _in_git(root: Path, committed: bool) -> dict[str, tuple[str, str]]:
     """Return mode and object name of each file of code, by path below ``root``."""
     which = ["ls-tree", "-r", "-z", "HEAD"] if committed else ["ls-files", "--stage", "-z"]
     listed = os.fsdecode(Git(root, None).ask(*which, "--", *PACKAGES, _LAUNCHER))
-    found = {}
+    blobs = {}
     for line in filter(None, listed.split("\0")):
         words, _, path = line.partition("\t")
         mode, *rest = words.split()
         if not path.startswith(_NO_CODE):
-            found[path] = (mode, rest[1] if committed else rest[0])
-    return found
+            blobs[path] = (mode, rest[1] if committed else rest[0])
+    return blobs
 
 
 def _object_at(path: Path, mode: str, length: int) -> str | None:

@@ -219,13 +219,13 @@ def _judged_as(
                 why = f"{missing} of the {len(brought)} test rows of {ref} were not answered here"
                 askable = ("no rows", "rows")
         notes.append(why or f"under the policy of {ref}, its own {len(evidence.test)} test rows are judged")
-    judged = {name: its for name, its in theirs.gates.items() if its.reads in askable}
+    judged = {name: gate for name, gate in theirs.gates.items() if gate.reads in askable}
     scored = held.params.evaluate.model_copy(update={"scorers": theirs.evaluate.scorers})
     verdict = judging.judge(held.params.model_copy(update={"gates": judged, "evaluate": scored}), evidence)
-    found = {finding.gate: finding for finding in verdict.findings}
+    by_gate = {finding.gate: finding for finding in verdict.findings}
     findings = tuple(
-        found.get(name) or Finding(gate=name, kind=its.kind, status="inconclusive", reason=why)
-        for name, its in theirs.gates.items()
+        by_gate.get(name) or Finding(gate=name, kind=gate.kind, status="inconclusive", reason=why)
+        for name, gate in theirs.gates.items()
     )
     update = {"findings": findings, "status": combine(findings), "policy": gates.policy_digest(theirs.gates)}
     return verdict.model_copy(update=update), notes
@@ -238,8 +238,8 @@ def _rows_at(root: Path, commit: str, wanted: Digest) -> tuple[Row, ...] | str:
         if why := dvc.get(root, commit, _TEST, path):
             return "they are neither in DVC's cache here nor in its remote" if _UNKEPT in why else why
         try:
-            if (found := digest.of_file(path).sha256) != wanted:
-                return f"{_TEST} there is {found}, its {layout.PREPARE_REPORT} says {wanted}"
+            if (actual := digest.of_file(path).sha256) != wanted:
+                return f"{_TEST} there is {actual}, its {layout.PREPARE_REPORT} says {wanted}"
             return tuple(files.read_jsonl(path, Row))
         except EvidenceRefused as refused:
             return refused.what.replace(str(path), _TEST.as_posix())

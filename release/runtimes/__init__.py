@@ -174,8 +174,8 @@ def fill(runtime: Runtime, serve: Serve, path: str, host: str = "0.0.0.0") -> Fi
             f"serve.dtype: {serve.dtype}: {runtime.name} does not compute in it", f"use {' or '.join(runtime.dtypes)}"
         )
     shards, added = serve.shards or 1, runtime.chosen(serve).values()
-    command = [*runtime.command, *(text for each in added for text in each.command)]
-    environment = runtime.environment | {name: text for each in added for name, text in each.environment.items()}
+    command = [*runtime.command, *(text for setting in added for text in setting.command)]
+    environment = runtime.environment | {name: text for setting in added for name, text in setting.environment.items()}
     if shards > 1 and not any("{shards}" in text for text in (*command, *environment.values())):
         raise ParamsRefused(
             f"serve.shards: {shards}: {runtime.name} computes on one device", "use null, or another serve.runtime"

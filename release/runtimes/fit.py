@@ -25,15 +25,15 @@ def unfit(runtime: Runtime, config: Mapping[str, Any], longest: int | None = Non
 def _rope(runtime: Runtime, config: Mapping[str, Any]) -> str | None:
     if runtime.rope is None:
         return None
-    found = config.get("rope_scaling") or config.get("rope_parameters") or {}
-    if not isinstance(found, dict) or any(isinstance(part, dict) for part in found.values()):
+    rope = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    if not isinstance(rope, dict) or any(isinstance(part, dict) for part in rope.values()):
         return f"rotary embeddings that differ by layer: {runtime.name} has one for all"
-    kind = found.get("rope_type") or found.get("type") or "default"
+    kind = rope.get("rope_type") or rope.get("type") or "default"
     if not isinstance(kind, str) or kind not in runtime.rope:
         known = ", ".join(runtime.rope)
         return f"rope_type {kind!r:.40}: {runtime.name} computes it in another way, or not at all; it does {known}"
     for key, fixed in runtime.rope[kind].items():
-        if (value := found.get(key)) is not None and value != fixed:
+        if (value := rope.get(key)) is not None and value != fixed:
             does = "ignores it" if fixed is None else f"takes {fixed} for granted"
             return f"{kind} with {key} {value!r:.40}: {runtime.name} {does}"
     return None

@@ -38,14 +38,14 @@ class Settings(Section):
 
         Raises ParamsRefused if the server does not have one.
         """
-        found = {}
+        settings = {}
         if (caching := serve.prefix_caching) is not None:
             if self.prefix_caching is None:
                 raise ParamsRefused(
                     f"serve.prefix_caching: {str(caching).lower()}: the runtime {runtime} does not offer it",
                     "use null, or another serve.runtime",
                 )
-            found["prefix_caching"] = self.prefix_caching.enabled if caching else self.prefix_caching.disabled
+            settings["prefix_caching"] = self.prefix_caching.enabled if caching else self.prefix_caching.disabled
         if (speculation := serve.speculation) is not None:
             setting = (self.speculation or {}).get(speculation.kind)
             if setting is None:
@@ -53,5 +53,5 @@ class Settings(Section):
                     f"serve.speculation.kind: {speculation.kind}: the runtime {runtime} does not offer it",
                     "use serve.speculation: null, or another serve.runtime",
                 )
-            found["speculation"] = setting
-        return found
+            settings["speculation"] = setting
+        return settings

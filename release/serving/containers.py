@@ -112,10 +112,10 @@ def start(
 
     engine = connect()
     remove_leftovers(engine)
-    found = _image(engine, image, started=mounted is not None and mounted.filled.entrypoint is not None)
+    image_found = _image(engine, image, started=mounted is not None and mounted.filled.entrypoint is not None)
     server = Container(engine, f"lockstep-{secrets.token_hex(6)}", model)
     try:
-        _run(server, engine, found, runtime, gpus, mounted)
+        _run(server, engine, image_found, runtime, gpus, mounted)
     except BaseException as error:
         server.close()
         if isinstance(error, DockerException | OSError):
@@ -149,7 +149,7 @@ def remove_leftovers(engine: Any) -> int:
     try:
         kept = [*engine.containers.list(all=True, filters={"label": VERIFY}, ignore_removed=True)]
         kept += engine.networks.list(filters={"label": VERIFY})
-        labels = [_labels(each) for each in kept]
+        labels = [_labels(container) for container in kept]
         dead = {label[VERIFY] for label in labels if not owners.lives(label.get(OWNER, ""))}
         for name in dead:
             _remove(engine, name)
@@ -166,25 +166,25 @@ def _image(engine: Any, image: str, *, started: bool) -> Any:
         raise ServingRefused(f"{image}: names no digest", "write it as NAME@sha256:…")
     try:
         try:
-            found = engine.images.get(image)
+            image_found = engine.images.get(image)
         except ImageNotFound:
             name, _, digest = image.rpartition("@")
             if not name:
                 raise
             with Progress(f"pull {name}", unit="B") as bar:
                 _watch(engine.api.pull(name, tag=digest, stream=True, decode=True), bar)
-            found = engine.images.get(image)
+            image_found = engine.images.get(image)
     except (DockerException, OSError) as error:
         raise ServingRefused(
             f"{image}: cannot be pulled: {line(error)}", "check the name and `docker login`"
         ) from error
-    config = found.attrs.get("Config") or {}
+    config = image_found.attrs.get("Config") or {}
     if not started and not config.get("Entrypoint") and not config.get("Cmd"):
         raise ServingRefused(
             f"{image}: carries weights and no server",
             "name a server's image in serve.base, or verify a folder or a URL",
         )
-    return found
+    return image_found
 
 
 def _watch(events: Any, bar: Any) -> None:
@@ -255,13 +255,13 @@ def _address(server: Container, port: int, near: bool) -> str:
     settings = container.attrs["NetworkSettings"]
     if near:
         address = settings["Networks"][server.name]["IPAddress"]
-        found = f"{address}:{port}" if address else ""
+        host = f"{address}:{port}" if address else ""
     else:
         published = settings["Ports"].get(f"{port}/tcp")
-        found = f"127.0.0.1:{published[0]['HostPort']}" if published else ""
-    if not found:
+        host = f"127.0.0.1:{published[0]['HostPort']}" if published else ""
+    if not host:
         raise ServingRefused(f"the server ended at once: {server.gone()}", "fix what its log says", last(server))
-    return found
+    return host
 
 
 def _is_near(engine: Any) -> bool:
@@ -298,8 +298,8 @@ def _remove(engine: Any, name: str) -> None:
 
 def _labels(kept: Any) -> dict[str, str]:
     """The labels of a container or network."""
-    found = kept.attrs.get("Labels") or (kept.attrs.get("Config") or {}).get("Labels") or {}
-    return dict(found)
+    labels = kept.attrs.get("Labels") or (kept.attrs.get("Config") or {}).get("Labels") or {}
+    return dict(labels)
 
 
 def no_engine(error: Exception) -> MachineRefused:

@@ -147,8 +147,8 @@ def chat(
     """Request the greedy answer of at most ``limit`` tokens, without the tokens ``ends``. Raises NoAnswer."""
     body = request(model, messages, limit) | speech.told(tools) | speech.without(ends, limit)
     reply = client.post(CHAT, body | (speech.logprobs or {})).good()
-    said = _read(_Chat, reply.body)
-    choice, usage = said.choices[0], said.usage
+    answer = _read(_Chat, reply.body)
+    choice, usage = answer.choices[0], answer.usage
     tokens = choice.logprobs.content if choice.logprobs and speech.logprobs else None
     return Answer(
         text=choice.message.content or "",
@@ -246,10 +246,10 @@ def _by_id(token: _Logprob) -> Token:
 
 def _plain(messages: Iterable[Message]) -> list[dict[str, Any]]:
     """The turns as OpenAI's API has them: arguments of calls are text."""
-    found = [message.model_dump() for message in messages]
-    for call in (call for turn in found for call in turn.get("tool_calls", ())):
+    values = [message.model_dump() for message in messages]
+    for call in (call for turn in values for call in turn.get("tool_calls", ())):
         call["function"]["arguments"] = json.dumps(call["function"]["arguments"], ensure_ascii=False)
-    return found
+    return values
 
 
 def _read(model: type[Part], body: bytes) -> Part:

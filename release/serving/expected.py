@@ -51,25 +51,28 @@ def expected(root: Path, image: bool) -> Expected:
     Raises as ``held.hold``, the verdict's own refusal if it is not ``pass``, and EvidenceRefused if probes or image are
     missing or about another model.
     """
-    held = hold(Records(root), trusting=_ELSEWHERE)
-    if refusal := verdict_refusal(held.verdict):
+    record = hold(Records(root), trusting=_ELSEWHERE)
+    if refusal := verdict_refusal(record.verdict):
         raise refusal
-    judged, verdict = held.verdict.judged, digest.of_file(root / layout.VERDICT).sha256
-    model = held.verdict.model
+    judged, verdict = record.verdict.judged, digest.of_file(root / layout.VERDICT).sha256
+    model = record.verdict.model
     if model is None:
         raise EvidenceRefused(f"{layout.VERDICT}: is about no model", _AGAIN)
     probes = files.read_json(root / layout.PROBES, ProbeReport)
     _same(layout.PROBES, "the merged model", probes.merged, model)
     _same(layout.PROBES, "the base", probes.base, judged[layout.BASE.as_posix()])
     _same(layout.PROBES, "the valid split", probes.valid, judged[(layout.SPLITS / "valid.jsonl").as_posix()])
-    if probes.max_new_tokens != held.params.serve.probes.max_new_tokens or probes.precision != held.params.serve.dtype:
+    if (
+        probes.max_new_tokens != record.params.serve.probes.max_new_tokens
+        or probes.precision != record.params.serve.dtype
+    ):
         raise EvidenceRefused(f"{layout.PROBES}: made with other settings than serve.probes and serve.dtype", _AGAIN)
-    rows, offline = held.evidence.test, held.evidence.answers["candidate"]
+    rows, offline = record.evidence.test, record.evidence.answers["candidate"]
     if not rows or [row.id for row in rows] != [one.id for one in offline]:
         raise EvidenceRefused(f"{layout.PREDICTIONS}/candidate.jsonl: does not answer the test rows, in order", _AGAIN)
     report = _image(root, model, verdict) if image or (root / layout.IMAGE_REPORT).exists() else None
     return Expected(
-        params=held.params,
+        params=record.params,
         model=model,
         verdict=verdict,
         probes=probes,
@@ -77,8 +80,8 @@ def expected(root: Path, image: bool) -> Expected:
         rows=rows,
         offline=offline,
         image=report,
-        path=report.path if report else weights.place(held.params.serve.name, model),
-        suites=served(held.params.suites, held.evidence, model),
+        path=report.path if report else weights.place(record.params.serve.name, model),
+        suites=served(record.params.suites, record.evidence, model),
     )
 
 

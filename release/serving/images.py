@@ -47,23 +47,23 @@ def loaded(store: Store, digest: str) -> Iterator[str]:
             raise ServingRefused(
                 f"{store.name}: the engine does not take the image: {reason}", "free its disk"
             ) from error
-    found = known or _known(engine, ids)
-    if found is None:
+    found_image = known or _known(engine, ids)
+    if found_image is None:
         raise ServingRefused(f"{store.name}: the engine took {digest} for another image", "run `lockstep build` again")
     try:
-        yield found
+        yield found_image
     finally:
         if known is None:
             with contextlib.suppress(DockerException, OSError):  # a container of somebody else's uses it
-                engine.images.remove(found)
+                engine.images.remove(found_image)
 
 
 def _known(engine: Any, ids: tuple[str, ...]) -> str | None:
     from docker.errors import DockerException, ImageNotFound
 
-    for each in ids:
+    for image_id in ids:
         try:
-            return str(engine.images.get(each).id)
+            return str(engine.images.get(image_id).id)
         except ImageNotFound:
             continue
         except (DockerException, OSError) as error:

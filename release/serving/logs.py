@@ -32,30 +32,30 @@ def tail(log: bytes, lines: int) -> str:
 
 def causes(log: bytes) -> tuple[str, ...]:
     """The last exceptions or errors in a log: at most three, in order, each once; empty if there are none."""
-    found: dict[str, None] = {}
+    causes_found: dict[str, None] = {}
     errors: dict[str, None] = {}
     rows = list(_records(log))
     for place, (level, text) in enumerate(rows):
-        said = text.strip()
+        line = text.strip()
         if text[:1].isspace() or level in ("DEBUG", "INFO", "WARNING"):  # inside a traceback, or no failure
             continue
-        if _EXCEPTION.match(said):
+        if _EXCEPTION.match(line):
             more = []
             for _, next_one in rows[place + 1 : place + 1 + _MORE]:
                 if not next_one[:1].isspace() or next_one.lstrip().startswith("File "):
                     break
                 more.append(next_one.strip())
-            _again(found, _short(" ".join([said, *more])))
-        elif level in ("ERROR", "CRITICAL", "FATAL") or _ERROR.match(said):
-            _again(errors, _short(said))
-    first = [said for said in found if not _ELSEWHERE.search(said)]
-    return tuple(first or found or errors)[-_CAUSES:]
+            _again(causes_found, _short(" ".join([line, *more])))
+        elif level in ("ERROR", "CRITICAL", "FATAL") or _ERROR.match(line):
+            _again(errors, _short(line))
+    first = [cause for cause in causes_found if not _ELSEWHERE.search(cause)]
+    return tuple(first or causes_found or errors)[-_CAUSES:]
 
 
 def why(log: bytes, lines: int = 5) -> str:
     """The causes, or else the last lines, as the end of a sentence."""
-    if found := causes(log):
-        return f"; its log says: {' / '.join(found)}"
+    if causes_found := causes(log):
+        return f"; its log says: {' / '.join(causes_found)}"
     if last := tail(log, lines).splitlines():
         return f"; its log ends: {' / '.join(last)}"
     return "; its log is empty"

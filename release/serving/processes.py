@@ -138,13 +138,13 @@ def private(runtime: Runtime, environment: dict[str, str], home: Path) -> dict[s
     In a container the writable paths belong to the container. Here others could write there, or guess the name of code
     that a server compiles and loads. So a variable with a path below one of them gets a path below ``home``.
     """
-    found = dict(environment)
+    variables = dict(environment)
     for name, value in environment.items():
         for room in map(PurePosixPath, runtime.writable):
             if PurePosixPath(value).is_relative_to(room):
-                found[name] = str(home / PurePosixPath(value).relative_to(room))
+                variables[name] = str(home / PurePosixPath(value).relative_to(room))
     # Where nothing says otherwise, caches lie below one of these.
-    return found | {"HOME": str(home), "TMPDIR": str(home)}
+    return variables | {"HOME": str(home), "TMPDIR": str(home)}
 
 
 @contextlib.contextmanager
@@ -222,14 +222,16 @@ def absent(package: str) -> list[str]:
         needed = [Requirement(text) for text in metadata.requires(wanted.name) or []]
     except metadata.PackageNotFoundError:
         return [wanted.name]
-    found = []
-    for each in needed:
-        if each.marker is None or any(each.marker.evaluate({"extra": extra}) for extra in ("", *wanted.extras)):
+    missing = []
+    for requirement in needed:
+        if requirement.marker is None or any(
+            requirement.marker.evaluate({"extra": extra}) for extra in ("", *wanted.extras)
+        ):
             try:
-                metadata.version(each.name)
+                metadata.version(requirement.name)
             except metadata.PackageNotFoundError:
-                found.append(each.name)
-    return found
+                missing.append(requirement.name)
+    return missing
 
 
 def free_port() -> int:

@@ -37,16 +37,16 @@ class Endpoint:
             listed = reply.json()
             first = listed["data"][0] if isinstance(listed, dict) and listed.get("data") else {}
             self._model = str(first.get("id", ""))
-            found = reply.headers.get(RELEASE_HEADER) or release_of(first.get("root")) or release_of(self._model)
-            found = found or release_of(self._info().get("model_id"))
+            release = reply.headers.get(RELEASE_HEADER) or release_of(first.get("root")) or release_of(self._model)
+            release = release or release_of(self._info().get("model_id"))
         except (NoAnswer, AttributeError, KeyError, TypeError) as error:
-            said = str(error) if isinstance(error, NoAnswer) else f"{_MODELS} has no list of models"
-            raise ServingRefused(f"{self._shown}: {said}", "start it, or give its address") from error
-        if found is None:
+            answer = str(error) if isinstance(error, NoAnswer) else f"{_MODELS} has no list of models"
+            raise ServingRefused(f"{self._shown}: {answer}", "start it, or give its address") from error
+        if release is None:
             raise ServingRefused(
                 f"{self._shown}: does not say which release it serves", "run `lockstep gateway --release` before it"
             )
-        self._hold(found)
+        self._hold(release)
 
     def ask(self, messages: Sequence[Message], limit: int) -> Said:
         """Its greedy answer of at most ``limit`` tokens. Raises ServingRefused if another release answered."""

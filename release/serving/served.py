@@ -24,16 +24,16 @@ class Served(NamedTuple):
 
 def served(suites: Mapping[str, SuiteKind], evidence: Evidence, model: str) -> tuple[Served, ...]:
     """The suites that a server is asked, by their first metric. Raises EvidenceRefused without answers."""
-    found = []
+    suites_served = []
     for name, suite in suites.items():
         if (limit := suite.served_tokens) is None:
             continue
-        answers = [each for each in evidence.given.get(name, ()) if each.model == model]
+        answers = [answer for answer in evidence.given.get(name, ()) if answer.model == model]
         if not answers:
             raise EvidenceRefused(f"{layout.suite_answers(name)}: has no answers of {model}", "run `./lockstep run`")
         metric = next(iter(suite.scales))
-        found.append(Served(name, metric, answers, _scorer(suite, metric), limit))
-    return tuple(found)
+        suites_served.append(Served(name, metric, answers, _scorer(suite, metric), limit))
+    return tuple(suites_served)
 
 
 def _scorer(suite: SuiteKind, metric: str) -> Callable[[str, str], float]:

@@ -83,9 +83,9 @@ class Replay:
             due = self._began + number / self._rate
             if self._stop.wait(max(0.0, due - time.monotonic())):
                 return
-            found = self._ask(self._requests[number])
+            reply = self._ask(self._requests[number])
             with self._lock:
-                self._answered.append(found)
+                self._answered.append(reply)
                 if len(self._answered) == len(self._requests):
                     self._done.set()
 

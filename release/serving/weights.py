@@ -31,21 +31,21 @@ def unpack(store: Store, report: ImageReport, home: Path) -> Path:
     for name in (report.path.lstrip("/"), *(name for layer in report.layers for name in layer.files)):
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\0" in name or not name:
             raise EvidenceRefused(f"{layout.IMAGE_REPORT}: {name!r} is a way out of the image's folder", _AGAIN)
-    held = {layer.digest: layer.size for layer in manifest.layers}
+    sizes = {layer.digest: layer.size for layer in manifest.layers}
     folder = home / report.path.lstrip("/")
-    found: dict[str, FileDigest] = {}
+    unpacked: dict[str, FileDigest] = {}
     try:
         folder.mkdir(parents=True)
         with Progress("unpack", sum(layer.size for layer in report.layers), "B") as bar:
             for layer in report.layers:
-                if held.get(layer.digest) != layer.size:
+                if sizes.get(layer.digest) != layer.size:
                     raise EvidenceRefused(f"{store.name}: the image has no layer {layer.digest}", _AGAIN)
-                found |= _unpack(_Stream(store.blob(layer.digest, layer.size), bar), layer, report.path, folder)
+                unpacked |= _unpack(_Stream(store.blob(layer.digest, layer.size), bar), layer, report.path, folder)
     except OSError as error:
         raise MachineRefused(
             f"{folder}: {error.strerror or error}", "free some space there, or make it writable"
         ) from error
-    if digest.of_manifest(found) != report.model:
+    if digest.of_manifest(unpacked) != report.model:
         raise EvidenceRefused(f"{store.name}: the files in {report.image} are not the model {report.model}", _AGAIN)
     return folder
 
@@ -53,7 +53,7 @@ def unpack(store: Store, report: ImageReport, home: Path) -> Path:
 def _unpack(stream: "_Stream", layer: Layer, path: str, folder: Path) -> dict[str, FileDigest]:
     """The files of one layer, each checked against the digest in the report."""
     wanted = {f"{oci.behind(path).lstrip('/')}/{name}": name for name in layer.files}
-    found: dict[str, FileDigest] = {}
+    unpacked: dict[str, FileDigest] = {}
     try:
         with tarfile.open(fileobj=stream, mode="r|", bufsize=_BLOCK) as archive:
             for member in archive:
@@ -68,13 +68,13 @@ def _unpack(stream: "_Stream", layer: Layer, path: str, folder: Path) -> dict[st
                 with target.open("xb") as out:
                     while block := content.read(_BLOCK):
                         out.write(block)
-                found[name] = digest.of_file(target)
+                unpacked[name] = digest.of_file(target)
     except tarfile.TarError as error:
         raise RegistryRefused(f"layer {layer.digest}: is not a tar: {error}", _AGAIN) from error
     stream.drain()
-    if wrong := [name for name in layer.files if name not in found or found[name].sha256 != layer.files[name]]:
+    if wrong := [name for name in layer.files if name not in unpacked or unpacked[name].sha256 != layer.files[name]]:
         raise EvidenceRefused(f"layer {layer.digest}: {wrong[0]} is not the file of the report", _AGAIN)
-    return found
+    return unpacked
 
 
 class _Stream(io.RawIOBase):

@@ -62,25 +62,25 @@ def capture(root: Path, environment: str, kind: str, source: str, options: Optio
         raise ParamsRefused(
             f"--release: {options.release[:80]!r} is no digest", "write the model's digest, or its first 12 digits"
         )
-    found, left_out = _read(environment, kind, source, options)
-    if not found:
+    captured, left_out = _read(environment, kind, source, options)
+    if not captured:
         why = "; ".join(f"{count:,} left out: {reason}" for reason, count in left_out.most_common(3))
         raise EvidenceRefused(
             f"{source}: has no request to store{f' ({why})' if why else ''}", "name another log, --from or --to"
         )
     store = Store(options.captures or str(root / layout.CAPTURES))
-    names, new = store.add_requests(environment, found, kind)
-    return Captured(len(found), new, left_out, tuple(names))
+    names, new = store.add_requests(environment, captured, kind)
+    return Captured(len(captured), new, left_out, tuple(names))
 
 
 def _read(environment: str, kind: str, source: str, options: Options) -> tuple[list[Capture], Counter[str]]:
     now = datetime.now(UTC)
     since = moment(options.since, now).start if options.since else datetime(1970, 1, 1, tzinfo=UTC)
     until = moment(options.until, now).start if options.until else now
-    found, left_out = list[Capture](), Counter[str]()
+    captured, left_out = list[Capture](), Counter[str]()
     given = None if options.release is None else release_named(options.release)
     secret = None if options.user_secret is None else user_secret(options.user_secret)
-    for where, exchange, reason in KINDS.kinds[kind]().read(source, Span(since, until)):
+    for place, exchange, reason in KINDS.kinds[kind]().read(source, Span(since, until)):
         if exchange is None:
             left_out[reason] += 1
             continue
@@ -90,11 +90,11 @@ def _read(environment: str, kind: str, source: str, options: Options) -> tuple[l
         exchange.release = exchange.release or given
         if exchange.release is None:
             todo = "give the digest of the model that answered with --release"
-            raise EvidenceRefused(f"{where}: the log does not say which release answered", todo)
+            raise EvidenceRefused(f"{place}: the log does not say which release answered", todo)
         try:
-            found.append(row(exchange, environment, options.sample, secret))
+            captured.append(row(exchange, environment, options.sample, secret))
         except TooLarge:
             left_out["too large to be stored"] += 1
         except ValidationError as error:
-            raise EvidenceRefused(f"{where}: {files.first(error)}", "correct the log, or leave the line out") from error
-    return found, left_out
+            raise EvidenceRefused(f"{place}: {files.first(error)}", "correct the log, or leave the line out") from error
+    return captured, left_out

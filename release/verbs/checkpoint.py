@@ -29,18 +29,22 @@ def checkpoint(root: Path, key: Path | None = None, *, keyless: bool = False, ta
     """
     if (key is None) != keyless:
         raise EvidenceRefused("a checkpoint is signed by a key or by an identity", "give one of --key and --keyless")
-    where = context.find(root, target, stale=True)
-    if not where.ledger.remote:
-        raise PromotionRefused(f"{where.ledger.shown}: has no remote, so nobody else can change it", "add a remote")
+    promotion_context = context.find(root, target, stale=True)
+    if not promotion_context.ledger.remote:
+        raise PromotionRefused(
+            f"{promotion_context.ledger.shown}: has no remote, so nobody else can change it", "add a remote"
+        )
     signer = None if key is None else keys.load(key)
     if signer:
-        trust.owner(signer, where.signers, "checkpoint")
-    before = freshness.last(where.ledger, where.signers)
+        trust.owner(signer, promotion_context.signers, "checkpoint")
+    before = freshness.last(promotion_context.ledger, promotion_context.signers)
     if before:
-        freshness.hold(where.ledger, where.tip, before)
+        freshness.hold(promotion_context.ledger, promotion_context.tip, before)
     number, at = before.number + 1 if before else 1, datetime.now(UTC).replace(microsecond=0)
-    payload = statement.checkpoint(where.ledger.branch, where.tip, number, at)
+    payload = statement.checkpoint(promotion_context.ledger.branch, promotion_context.tip, number, at)
     data = dsse.sign(payload, PAYLOAD, signer) if signer else sigstore.sign([payload])[0]
-    by = trust.verify(data, where.signers, "checkpoint", "the checkpoint").signer
-    where.ledger.add_checkpoint(where.tip, data, f"checkpoint {number} of {where.ledger.branch}\n")
-    return Signed(branch=where.ledger.branch, number=number, head=where.tip, at=at, signer=by)
+    by = trust.verify(data, promotion_context.signers, "checkpoint", "the checkpoint").signer
+    promotion_context.ledger.add_checkpoint(
+        promotion_context.tip, data, f"checkpoint {number} of {promotion_context.ledger.branch}\n"
+    )
+    return Signed(branch=promotion_context.ledger.branch, number=number, head=promotion_context.tip, at=at, signer=by)

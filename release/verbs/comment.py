@@ -48,30 +48,30 @@ def comment(root: Path, options: Options | None = None) -> Posted:
     """
     options = options or Options()
     posting.hold_title(options.title)
-    where = github.place()
-    number = options.number or where.number
-    commit = options.commit or where.commit
+    place = github.place()
+    number = options.number or place.number
+    commit = options.commit or place.commit
     if number is None:
         raise RemoteRefused("no pull request is named", "give its number, or run in a workflow of a pull request")
     if options.check is not None and (commit is None or not github.is_commit(commit)):
         raise RemoteRefused("no commit is named for the check", "give the whole hash of the pull request's last commit")
-    client = GitHub(where, patience=options.patience)
+    client = GitHub(place, patience=options.patience)
     links = options.links
-    if where.run and "Workflow run" not in dict(links):
-        links = (("Workflow run", where.run), *links)
+    if place.run and "Workflow run" not in dict(links):
+        links = (("Workflow run", place.run), *links)
     checked = commit if options.check is not None else None
-    found = renderer.report(
-        root, renderer.Options(options.target, options.assets, links, number, checked, web=where.web)
+    report = renderer.report(
+        root, renderer.Options(options.target, options.assets, links, number, checked, web=place.web)
     )
     notes = list[str]()
     try:
-        made, created, by = _posted(client, number, found, commit, options, notes)
-        conclusion: Conclusion = "success" if found.passes else "failure"
-        how, address = _checked(client, commit, conclusion, found, options.check, notes) if commit else (None, None)
+        made, created, by = _posted(client, number, report, commit, options, notes)
+        conclusion: Conclusion = "success" if report.passes else "failure"
+        how, address = _checked(client, commit, conclusion, report, options.check, notes) if commit else (None, None)
     except RequestError as trouble:
         raise client.refused(trouble) from None
     return Posted(
-        state=found.state, status=found.status, conclusion=conclusion, comment=made.url, created=created, by=by,
+        state=report.state, status=report.status, conclusion=conclusion, comment=made.url, created=created, by=by,
         check=how, check_url=address, notes=tuple(notes),
     )  # fmt: skip
 
@@ -129,16 +129,16 @@ def _look(client: GitHub, number: int, title: str, author: str) -> tuple[Comment
     ours: Comment | None = None
     cmls: Comment | None = None
     others = count = 0
-    for each in client.comments(number):
+    for comment_there in client.comments(number):
         count += 1
-        if each.place <= _CML_PAGE and posting.is_seen_by_cml(each.body, title):
-            cmls = each  # the last on its page
-        if not posting.is_marked(each.body, title):
+        if comment_there.place <= _CML_PAGE and posting.is_seen_by_cml(comment_there.body, title):
+            cmls = comment_there  # the last on its page
+        if not posting.is_marked(comment_there.body, title):
             continue
-        if each.author.lower() != author.lower():
+        if comment_there.author.lower() != author.lower():
             others += 1
         elif ours is None:
-            ours = each
+            ours = comment_there
     return ours, others, cmls is ours and (ours is not None or count < _CML_PAGE)
 
 

@@ -53,13 +53,13 @@ def drill(root: Path, name: str, target: str | None = None) -> Drill:
         steps.append(Step(what=what, seconds=time.perf_counter() - start))
         return done
 
-    where = timed("ask the ledger", lambda: context.find(root, target))
-    where.rule(name)
-    before = where.ledger.pointer(where.tip, name)
+    promotion_context = timed("ask the ledger", lambda: context.find(root, target))
+    promotion_context.rule(name)
+    before = promotion_context.ledger.pointer(promotion_context.tip, name)
     if before is None:
         raise PromotionRefused(f"{name} runs nothing", f"`lockstep promote {name}` first")
     with processes.scratch() as folder:
-        there = timed("make a scratch clone and remote", lambda: scratch.clone(where, folder))
+        there = timed("make a scratch clone and remote", lambda: scratch.clone(promotion_context, folder))
         back = timed("roll back", lambda: _back(there, name))
         there = scratch.arrived(there, name, back.after)
         timed("let it out of quarantine", lambda: quarantine.free(there, before.version, _WHY))

@@ -27,19 +27,19 @@ def explain(root: Path, name: str) -> Explanation:
 
     Raises EvidenceRefused for an unknown name, with the list of gates.
     """
-    held = hold(Records(root))
-    gate = gates.decided_at(held.params.gates).get(name)
+    record = hold(Records(root))
+    gate = gates.decided_at(record.params.gates).get(name)
     if gate is None:
-        raise EvidenceRefused(f"no gate is called {name!r}", f"name one of {', '.join(held.params.gates)}")
-    return of(name, gate, held.verdict)
+        raise EvidenceRefused(f"no gate is called {name!r}", f"name one of {', '.join(record.params.gates)}")
+    return of(name, gate, record.verdict)
 
 
 def of(name: str, gate: Gate, verdict: Verdict) -> Explanation:
     """Explain ``gate``, called ``name``, from its finding in ``verdict``."""
     finding = next(finding for finding in verdict.findings if finding.gate == name)
-    said = gate.explain(f"gates.{name}", finding, verdict)
-    look = f"{said.look}; {layout.VERDICT}; docs/reference/gates.md"
-    return Explanation(said.asks, _found(finding), said.decided, said.change, look)
+    explained = gate.explain(f"gates.{name}", finding, verdict)
+    look = f"{explained.look}; {layout.VERDICT}; docs/reference/gates.md"
+    return Explanation(explained.asks, _found(finding), explained.decided, explained.change, look)
 
 
 def _found(finding: Finding) -> str:
@@ -49,12 +49,12 @@ def _found(finding: Finding) -> str:
     sign = "+" if finding.against else ""
     shown = f"{finding.value:{sign}.4f}, bounds {finding.low:{sign}.4f} and {finding.high:{sign}.4f}"
     against = f" against {finding.against}" if finding.against else ""
-    where = f" in slice {finding.slice!r}" if finding.slice else ""
+    in_slice = f" in slice {finding.slice!r}" if finding.slice else ""
     flips = f", {finding.gained} gained and {finding.lost} lost" if finding.gained is not None else ""
     sees = "no difference" if finding.detectable is None else f"a difference of {finding.detectable:.4f}"
     worth = f" (witnessed, by suite {finding.suite})" if finding.evidence else ""
     return (
-        f"{finding.status}: {finding.metric}{against}{where} {shown}{worth}, on {finding.n} rows{flips}; "
+        f"{finding.status}: {finding.metric}{against}{in_slice} {shown}{worth}, on {finding.n} rows{flips}; "
         f"p {finding.p:.3g}, after Holm's correction {finding.p_holm:.3g}; with at least 80 % power it sees {sees} "
         f"{ALONE}"
     )

@@ -46,11 +46,11 @@ def feedback_from_mlflow(root: Path, experiment: str, assessment: str, captures:
     from release.monitoring.logs import mlflow
 
     labels, left_out = list[Label](), Counter[str]()
-    for each in mlflow.labels(experiment, assessment, Span(datetime(1970, 1, 1, tzinfo=UTC), datetime.now(UTC))):
-        if isinstance(each, str):
-            left_out[each] += 1
+    for label in mlflow.labels(experiment, assessment, Span(datetime(1970, 1, 1, tzinfo=UTC), datetime.now(UTC))):
+        if isinstance(label, str):
+            left_out[label] += 1
         else:
-            labels.append(each)
+            labels.append(label)
     if not labels:
         why = "".join(f"; {count:,} left out: {reason}" for reason, count in left_out.most_common())
         raise EvidenceRefused(

@@ -147,24 +147,24 @@ def _address(name: str, text: str) -> str:
 
 
 def _release(text: str) -> str:
-    found = captures.release_named(text)
-    if found is None:
+    digest = captures.release_named(text)
+    if digest is None:
         raise ServingRefused(f"--release: {text!r} is no digest", "write the model's digest, or its first 12 digits")
-    return found
+    return digest
 
 
 def _keys(path: Path) -> tuple[str, ...]:
     """The digests in a file of keys. A file without any is refused: it would lock everybody out."""
     todo = 'write one line for each key: printf %s "$KEY" | sha256sum'
-    found = []
+    digests = []
     for number, line in enumerate(_lines(path, "--keys"), 1):
         match = _KEY.fullmatch(line)
         if match is None:
             raise ServingRefused(f"{path}:{number}: does not begin with a SHA-256", todo)
-        found.append(match[1])
-    if not found:
+        digests.append(match[1])
+    if not digests:
         raise ServingRefused(f"{path}: has no key", todo)
-    return tuple(found)
+    return tuple(digests)
 
 
 def user_secret(path: Path) -> bytes:
@@ -193,12 +193,12 @@ def _buckets(option: str, text: str | None, default: tuple[float, ...]) -> tuple
     if text is None:
         return default
     try:
-        found = tuple(float(word) for word in text.split(","))
+        bounds = tuple(float(word) for word in text.split(","))
     except ValueError:
-        found = ()
-    if not found or list(found) != sorted(set(found)) or not 0 < found[0] <= found[-1] < float("inf"):
+        bounds = ()
+    if not bounds or list(bounds) != sorted(set(bounds)) or not 0 < bounds[0] <= bounds[-1] < float("inf"):
         raise ServingRefused(f"{option}: {text!r}", "write rising numbers of seconds, as 0.1,0.5,2")
-    return found
+    return bounds
 
 
 def _has_exporter() -> None:

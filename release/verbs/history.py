@@ -58,10 +58,10 @@ def history(root: Path, environment: str | None = None, on: str | None = None) -
     ledger = Ledger.open(root, promote)
     tip = freshness.tip(root, ledger, promote)
     names = promote.ordered if environment is None else (environment,)
-    found = {name: ran(ledger.moves(tip, name)) for name in names}
+    every = {name: ran(ledger.moves(tip, name)) for name in names}
     if span is not None:
-        found = {name: tuple(each for each in all_ if span.meets(each.at, each.until)) for name, all_ in found.items()}
-    return History(branch=ledger.shown, tip=tip, on=on, environments=found)
+        every = {name: tuple(move for move in all_ if span.meets(move.at, move.until)) for name, all_ in every.items()}
+    return History(branch=ledger.shown, tip=tip, on=on, environments=every)
 
 
 def moment(text: str, now: datetime | None = None) -> Span:
@@ -72,8 +72,8 @@ def moment(text: str, now: datetime | None = None) -> Span:
             start = datetime.combine(date.fromisoformat(text), datetime.min.time(), UTC)
             span = Span(start, start + timedelta(days=1))
         elif _DATE.match(text):
-            found = datetime.fromisoformat(text)
-            at = found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+            moment_named = datetime.fromisoformat(text)
+            at = moment_named.replace(tzinfo=UTC) if moment_named.tzinfo is None else moment_named.astimezone(UTC)
             span = Span(at, at)
         else:
             raise ValueError

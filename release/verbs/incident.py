@@ -104,18 +104,18 @@ def incident(root: Path, name: str, options: Options, tell: Callable[[str], None
     runtime = runtimes.load(options.runtime)
     _are_installed(runtime, root)
     with unwinding():
-        where = context.find(root, options.target)
-        where.rule(name)
-        before = where.ledger.pointer(where.tip, name)
+        promotion_context = context.find(root, options.target)
+        promotion_context.rule(name)
+        before = promotion_context.ledger.pointer(promotion_context.tip, name)
         if before is None:
             raise PromotionRefused(f"{name} runs nothing", f"`lockstep promote {name}` first")
-        params = where.records.work_tree.params
+        params = promotion_context.records.work_tree.params
         requests = _requests(root, options)
         worse = _worse(root, options, before)
         with ExitStack() as stack:
             home = stack.enter_context(processes.scratch())
-            there = scratch.clone(where, home)
-            folders = (_production(where, name, before, home), worse[0])
+            there = scratch.clone(promotion_context, home)
+            folders = (_production(promotion_context, name, before, home), worse[0])
             there = scratch.promoted(there, name, before, worse[1], _WHY)
             if refused := rollback.refusal(rollback.move(there, name, rollback.Options(why=_WHY, dry_run=True))):
                 raise refused  # before minutes of traffic
@@ -126,8 +126,8 @@ def incident(root: Path, name: str, options: Options, tell: Callable[[str], None
                 for folder, release in zip(folders, (sides.production, sides.candidate), strict=True)
             ]
             tell(f"two servers start, each behind a gateway: {sides.production}, and {sides.candidate}, the worse one")
-            for each in both:
-                each.wait(params.serve.verify.start_seconds)
+            for server in both:
+                server.wait(params.serve.verify.start_seconds)
             scene = _Scene(
                 there, home / scratch.REMOTE, sides, both, Store(str(captures)), len(both) * runtime.concurrency
             )
@@ -184,12 +184,12 @@ def _requests(root: Path, options: Options) -> list[Request]:
 
 def _worse(root: Path, options: Options, before: Pointer) -> tuple[Path, Digest]:
     folder = root / layout.BASE if options.worse is None else options.worse
-    found = digest.of_tree(folder).digest
-    if found == before.model:
+    actual = digest.of_tree(folder).digest
+    if actual == before.model:
         raise EvidenceRefused(
             f"{folder}: is the model that already runs, {before.version}", "name another folder: --worse"
         )
-    return folder, found
+    return folder, actual
 
 
 def _production(where: PromotionContext, name: str, before: Pointer, home: Path) -> Path:
@@ -211,18 +211,18 @@ def _run(
     """
     since, limit, scorer = datetime.now(UTC), params.evaluate.max_new_tokens, params.evaluate.scorers[0]
     looks, labelled, report, back = list[Look](), set[str](), None, None
-    production, worse = (Side(each.url, each.model) for each in scene.both)
+    production, worse = (Side(server.url, server.model) for server in scene.both)
     with Replay(requests, production, worse, limit, options.rate, scene.at_once) as replay:
         began, slowest, counted = time.monotonic(), 0.0, False
         while not counted and back is None:
             if replay.wait(options.window):
                 time.sleep(options.window)
-            if gone := next((why for each in scene.both if (why := each.gone())), None):
+            if gone := next((why for server in scene.both if (why := server.gone())), None):
                 raise ServingRefused(gone, "fix what its log says")
             answered, now = replay.answered, time.monotonic()
-            slowest = max([slowest, *(each.at - each.sent for each in answered)])
+            slowest = max([slowest, *(answer.at - answer.sent for answer in answered)])
             wait = slowest + options.label_delay + 2 * options.window + _LATE
-            counted = replay.wait(0) and now > max(each.sent for each in answered) + wait
+            counted = replay.wait(0) and now > max(answer.sent for answer in answered) + wait
             _label(scene.store, _known(answered, scorer, now, options.label_delay), labelled)
             monitor = params.monitor.model_copy(update={"label_hours": wait / 3600})
             asked = params.model_copy(update={"monitor": monitor})
@@ -244,9 +244,9 @@ def _run(
 def _known(answered: Sequence[Answered], scorer: Scorer, now: float, delay: float) -> list[Request]:
     """The requests whose label is known by ``now``: that of a wrong answer at once, of a right one after ``delay``."""
     return [
-        each.request
-        for each in answered
-        if each.request.labelled and each.at + _LATE + delay * _score(each, scorer) <= now
+        answer.request
+        for answer in answered
+        if answer.request.labelled and answer.at + _LATE + delay * _score(answer, scorer) <= now
     ]
 
 
@@ -272,8 +272,8 @@ def _roll_back(scene: _Scene, name: str, report: RolloutReport) -> Back:
     scratch.arrived(there, name, done.after)
     if done.after is None or not done.after.model.startswith(f"sha256:{report.production}"):
         raise EvidenceRefused(f"the drill: {name} went back to another release", "report this as a bug")
-    said = Git(scene.remote, DEADLINE).line("cat-file", "commit", done.commit or "")
-    return Back(to=done.after, seconds=round(seconds, 2), signed="\ngpgsig" in said.partition("\n\n")[0])
+    commit = Git(scene.remote, DEADLINE).line("cat-file", "commit", done.commit or "")
+    return Back(to=done.after, seconds=round(seconds, 2), signed="\ngpgsig" in commit.partition("\n\n")[0])
 
 
 def _result(
@@ -282,16 +282,18 @@ def _result(
     scorer, monitor = params.evaluate.scorers[0], params.monitor
 
     def scores(candidate: bool) -> list[float]:
-        return [_score(each, scorer) for each in ran.answered if each.request.candidate is candidate]
+        return [_score(answer, scorer) for answer in ran.answered if answer.request.candidate is candidate]
 
     ours, theirs = scores(False), scores(True)
-    until = max((each.at for each in ran.answered), default=ran.began)
+    until = max((answer.at for answer in ran.answered), default=ran.began)
     reached = max(len(ran.answered), 1) / max(until - ran.began, 1e-6)
-    alpha, each = 1 - monitor.confidence, min(options.share, 1 - options.share) * options.labelled
+    alpha, labelled_each = 1 - monitor.confidence, min(options.share, 1 - options.share) * options.labelled
     right = sum(ours) / len(ours) if ours else None
     smaller: tuple[Expected, ...] = ()
-    if ran.report is not None and right and each:
-        smaller = expected(right, monitor.margin, alpha / len(ran.report.findings), options.share, each, reached)
+    if ran.report is not None and right and labelled_each:
+        smaller = expected(
+            right, monitor.margin, alpha / len(ran.report.findings), options.share, labelled_each, reached
+        )
     return Incident(
         environment=name, production=before, worse=worse[1], worse_from=str(worse[0]), rate=options.rate,
         share=options.share, labelled=options.labelled, label_delay=options.label_delay, window=options.window,

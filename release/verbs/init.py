@@ -87,7 +87,9 @@ def read_columns(place: Place, file: Path) -> tuple[str, Contents]:
     _check_file(file)
     path, top = file.resolve(), place.root.resolve()
     within = path.relative_to(top) if path.is_relative_to(top) else None
-    if within and (folder := next((each for each in _WRITTEN if each in within.parents), None)):
+    if within and (
+        folder := next((folder_written for folder_written in _WRITTEN if folder_written in within.parents), None)
+    ):
         raise DataRefused(
             f"{within}: the pipeline writes {folder}/ itself",
             f"mkdir -p datasets && mv {within} datasets/ && ./lockstep init datasets/{within.name}",

@@ -69,40 +69,40 @@ def tasks(root: Path, name: str, annotator: str) -> Written:
     except ValidationError as error:
         what = f"--annotator {annotator!r}: {files.first(error)}"
         raise EvidenceRefused(what, "use letters, digits, spaces and . : @ / + - _") from error
-    found = _read(root, name)
-    asked = labelling.asked(found.suite, found.rows, found.ours, found.theirs, found.labels, annotator)
+    reading = _read(root, name)
+    asked = labelling.asked(reading.suite, reading.rows, reading.ours, reading.theirs, reading.labels, annotator)
     place = root / PLACE / f"{name}-{annotator}".replace("/", "_")
     page, data = place.with_name(f"{place.name}.html"), place.with_name(f"{place.name}.json")
-    files.write_text(page, labelling.render(name, found.suite.question, annotator, asked.tasks))
-    files.write_json(data, [{"data": _plain(found.suite.question, task)} for task in asked.tasks])
+    files.write_text(page, labelling.render(name, reading.suite.question, annotator, asked.tasks))
+    files.write_json(data, [{"data": _plain(reading.suite.question, task)} for task in asked.tasks])
     return Written(page, data, asked)
 
 
 def take_in(root: Path, name: str, source: Path) -> Imported:
     """Add the labels in ``source``. One that the same person gives again for the same answers replaces the earlier."""
-    found = _read(root, name)
+    task = _read(root, name)
     new = labels.imported(source)
     labels.refuse_doubles(new, str(source))
-    if strange := [label.row for label in new if label.row not in {row.id for row in found.rows}]:
+    if strange := [label.row for label in new if label.row not in {row.id for row in task.rows}]:
         what = f"{source}: row {strange[0]!r} was not answered"
         raise EvidenceRefused(what, f"label what `lockstep label {name}` wrote")
-    before = {label.once: label for label in found.labels}
+    before = {label.once: label for label in task.labels}
     kept = {**before, **{label.once: label for label in new}}
-    files.write_jsonl(root / found.path, kept.values())
-    several = comparisons.several([label.judgement for label in found.about(list(kept.values()))])
+    files.write_jsonl(root / task.path, kept.values())
+    several = comparisons.several([label.judgement for label in task.about(list(kept.values()))])
     return Imported(
-        path=found.path, sha256=digest.of_file(root / found.path).sha256.removeprefix("sha256:"),
+        path=task.path, sha256=digest.of_file(root / task.path).sha256.removeprefix("sha256:"),
         added=len(kept) - len(before), replaced=len(new) - (len(kept) - len(before)),
-        other=len(new) - len(found.about(new)), several=len(several), alpha=comparisons.alpha(several),
+        other=len(new) - len(task.about(new)), several=len(several), alpha=comparisons.alpha(several),
     )  # fmt: skip
 
 
 def anchor(root: Path, name: str, target: Path) -> tuple[int, str]:
     """Write the labelled pairs, texts included, as an anchor; their number, and the digest to pin."""
-    found = _read(root, name)
-    lines = labelling.anchor(found.rows, found.ours, found.theirs, found.labels)
+    task = _read(root, name)
+    lines = labelling.anchor(task.rows, task.ours, task.theirs, task.labels)
     if not lines:
-        raise EvidenceRefused(f"{found.path}: has no label of these answers", f"run `lockstep label {name}` first")
+        raise EvidenceRefused(f"{task.path}: has no label of these answers", f"run `lockstep label {name}` first")
     files.write_jsonl(target, lines)
     return len(lines), digest.of_file(target).sha256.removeprefix("sha256:")
 
@@ -112,7 +112,7 @@ def _read(root: Path, name: str) -> _Rows:
     suites = params_file.load(root / layout.PARAMS).suites
     suite = suites.get(name)
     if not isinstance(suite, Pairwise):
-        known = [each for each, kind in suites.items() if isinstance(kind, Pairwise)]
+        known = [name for name, kind in suites.items() if isinstance(kind, Pairwise)]
         fix = f"name one of {', '.join(known)}" if known else "add one: docs/how-to/labels.md"
         raise ParamsRefused(f"{layout.PARAMS}: {name!r} is no suite of kind pairwise", fix)
     about, role = _answers(root, name, suite, suites)

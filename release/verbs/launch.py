@@ -38,19 +38,19 @@ def launch(root: Path, task: Path, targets: tuple[str, ...], listener: Listener 
     code = skypilot.run(root, task, job, {"LOCKSTEP_JOB": job, "LOCKSTEP_STAGES": " ".join(targets)})
     with tempfile.TemporaryDirectory(prefix="lockstep-job-") as scratch:
         _transfer(root, "take", job, Path(scratch), listener)
-        found = handed.unpack(Records(root).work_tree, Path(scratch), commit)
-    if found is None and code:
+        unpacked = handed.unpack(Records(root).work_tree, Path(scratch), commit)
+    if unpacked is None and code:
         raise MachineRefused(
             f"sky launch ended with {code}: the job failed, was preempted or ran out of time",
             "read its lines above; run the same command again, and training goes on from its last checkpoint",
         )
-    if found is None:
+    if unpacked is None:
         raise MachineRefused(
             f"{task}: the job ended well and handed over no record",
             "end its run section with `./lockstep run --hand-over`, as docs/clusters/launcher.yaml does",
         )
-    if found.refused:
-        raise StageRefused(found.refused)
+    if unpacked.refused:
+        raise StageRefused(unpacked.refused)
     _take_outputs(root, targets, listener)
 
 
@@ -99,8 +99,8 @@ def _take_outputs(root: Path, targets: tuple[str, ...], listener: Listener | Non
         )
     if (root / layout.TRAIN_REPORT).exists() and (root / layout.ADAPTER).is_dir():
         named = files.read_json(root / layout.TRAIN_REPORT, TrainReport).adapter
-        if (found := digest.of_tree(root / layout.ADAPTER).digest) != named:
+        if (actual := digest.of_tree(root / layout.ADAPTER).digest) != named:
             raise EvidenceRefused(
-                f"{layout.ADAPTER}: is {found}, and {layout.TRAIN_REPORT} names {named}",
+                f"{layout.ADAPTER}: is {actual}, and {layout.TRAIN_REPORT} names {named}",
                 "the DVC remote has other bytes than the job made: find out who wrote there",
             )

@@ -78,10 +78,10 @@ def _settings(root: Path, environment: str) -> tuple[Scope, Monitor]:
     names += [(name, "monitor.scaling: ") for name in params.monitor.scaling]
     names += [(name, "monitor.alerts: ") for name in params.monitor.alerts]
     names += [(name, "monitor.gpus: ") for name in params.monitor.gpus]
-    for name, where in names:
+    for name, key in names:
         if name not in params.promote.environments:
             raise ParamsRefused(
-                f"{layout.PARAMS}: {where}promote.environments has no {name!r}",
+                f"{layout.PARAMS}: {key}promote.environments has no {name!r}",
                 f"use one of {', '.join(params.promote.ordered)}",
             )
     return Scope(params.serve.name, environment), params.monitor

@@ -24,36 +24,36 @@ def note(root: Path, options: Options | None = None) -> Posted:
     """
     options = options or Options()
     posting.hold_title(options.title)
-    where = gitlab.place()
-    number, commit = options.number or where.number, options.commit or where.commit
+    place = gitlab.place()
+    number, commit = options.number or place.number, options.commit or place.commit
     if number is None:
         raise RemoteRefused(
             "no merge request is named", "give its number, or run in a merge request pipeline (CI_MERGE_REQUEST_IID)"
         )
     if options.check is not None and (commit is None or not github.is_commit(commit)):
         raise RemoteRefused("no commit is named for the status", "give the whole hash of the branch's last commit")
-    client = GitLab(where, patience=options.patience)
+    client = GitLab(place, patience=options.patience)
     links = options.links
-    if where.run and "Pipeline" not in dict(links):
-        links = (("Pipeline", where.run), *links)
+    if place.run and "Pipeline" not in dict(links):
+        links = (("Pipeline", place.run), *links)
     checked = commit if options.check is not None else None
     # Without a number: with one, the report says how to fetch a pull request of GitHub.
-    web = f"{where.page}/-" if where.page else None
-    found = renderer.report(root, renderer.Options(options.target, options.assets, links, None, checked, web=web))
-    body = without_actions(f"{found.markdown}\n{posting.watermark(options.title, commit)}")
+    web = f"{place.page}/-" if place.page else None
+    report = renderer.report(root, renderer.Options(options.target, options.assets, links, None, checked, web=web))
+    body = without_actions(f"{report.markdown}\n{posting.watermark(options.title, commit)}")
     notes = list[str]()
-    conclusion: Conclusion = "success" if found.passes else "failure"
+    conclusion: Conclusion = "success" if report.passes else "failure"
     try:
         author = options.author or client.login()
         made, created = _posted(client, number, body, options.title, author, notes)
         if options.check is not None and commit is not None:
-            client.status(options.check, commit, conclusion, found.title)
+            client.status(options.check, commit, conclusion, report.title)
     except RequestError as trouble:
         raise client.refused(trouble) from None
     check = options.check is not None
     return Posted(
-        state=found.state, status=found.status, conclusion=conclusion, comment=made.url, created=created, by="rest",
-        check="status" if check else None, check_url=(where.run or None) if check else None, notes=tuple(notes),
+        state=report.state, status=report.status, conclusion=conclusion, comment=made.url, created=created, by="rest",
+        check="status" if check else None, check_url=(place.run or None) if check else None, notes=tuple(notes),
     )  # fmt: skip
 
 
@@ -85,6 +85,6 @@ def _posted(client: GitLab, number: int, body: str, title: str, author: str, not
 
 def _look(client: GitLab, number: int, title: str, author: str) -> tuple[Note | None, int]:
     """Our note, the oldest if there are several, and the number of others with its watermark."""
-    marked = [each for each in client.comments(number) if posting.is_marked(each.body, title)]
-    ours = [each for each in marked if each.author.lower() == author.lower()]
+    marked = [note_there for note_there in client.comments(number) if posting.is_marked(note_there.body, title)]
+    ours = [note_there for note_there in marked if note_there.author.lower() == author.lower()]
     return next(iter(ours), None), len(marked) - len(ours)

@@ -36,8 +36,8 @@ def publish(root: Path, repository: str, name: str | None = None, *, dry_run: bo
     published there with other files; RegistryRefused if the hub refuses, is silent, or lists other bytes than were
     sent; MachineRefused without a token.
     """
-    found = _REPOSITORY.fullmatch(repository)
-    if found is None:
+    match = _REPOSITORY.fullmatch(repository)
+    if match is None:
         raise EvidenceRefused(f"{repository[:100]!r}: is not hf://ORGANISATION/NAME", "name a repository of the hub")
     release = publishing.gather(root, name)
     plan = Published(
@@ -46,7 +46,7 @@ def publish(root: Path, repository: str, name: str | None = None, *, dry_run: bo
     )  # fmt: skip
     if dry_run:
         return plan
-    hub = Hub(found[1])
+    hub = Hub(match[1])
     if not hub.has_token():
         raise MachineRefused("the hub needs a token that may write", "set HF_TOKEN, or run `hf auth login`")
     if tagged := hub.tags().get(release.version):

@@ -59,24 +59,34 @@ def add(root: Path, name: str, why: str, target: str | None = None) -> Added:
     which it is: it is added as an image and as a model. Raises EvidenceRefused if ``name`` is neither a version that
     ran nor a digest, PromotionRefused without a reason, Outrun, RemoteRefused.
     """
-    where = context.find(root, target)
-    where.ledger.settle(where.tip)
+    promotion_context = context.find(root, target)
+    promotion_context.ledger.settle(promotion_context.tip)
     reason = redact(why, _LONGEST)
     if not reason:
         raise PromotionRefused("an entry without a reason", "give the reason: --why")
-    before = _readable(where)
-    image, model, version = _named(where, name)
-    made = Entry(image=image, model=model, version=version, by=context.whoami(where.root), why=reason)
+    before = _readable(promotion_context)
+    image, model, version = _named(promotion_context, name)
+    made = Entry(image=image, model=model, version=version, by=context.whoami(promotion_context.root), why=reason)
     entries = quarantine.add(before.entries, made)
-    entry = next(each for each in entries if each.image == image)
-    commit = where.tip
+    entry = next(candidate for candidate in entries if candidate.image == image)
+    commit = promotion_context.tip
     if entries != before.entries or before.gone:
         message = f"hold {entry.version or entry.image[:19]} back\n\n{reason}\n"
-        commit = where.ledger.commit(where.tip, Change({layout.QUARANTINE: quarantine.write(entries)}, message))
-    pointers = {each: where.runs(each) for each in where.promote.ordered}
-    runs = [each for each, its in pointers.items() if its and quarantine.find((entry,), its.digest, its.model)]
+        commit = promotion_context.ledger.commit(
+            promotion_context.tip, Change({layout.QUARANTINE: quarantine.write(entries)}, message)
+        )
+    pointers = {name: promotion_context.runs(name) for name in promotion_context.promote.ordered}
+    runs = [
+        name
+        for name, pointer in pointers.items()
+        if pointer and quarantine.find((entry,), pointer.digest, pointer.model)
+    ]
     return Added(
-        entry=entry, done="already" if commit == where.tip else "held", commit=commit, runs=tuple(runs), left=entries
+        entry=entry,
+        done="already" if commit == promotion_context.tip else "held",
+        commit=commit,
+        runs=tuple(runs),
+        left=entries,
     )
 
 
@@ -87,8 +97,8 @@ def release(root: Path, name: str, why: str, key: Path | None = None, target: st
     EvidenceRefused if nothing of that name is in quarantine, or if a signature is needed and no key may give it;
     PromotionRefused without a reason; Outrun, RemoteRefused.
     """
-    where = context.find(root, target)
-    return free(where, name, why, key or _key(where))
+    promotion_context = context.find(root, target)
+    return free(promotion_context, name, why, key or _key(promotion_context))
 
 
 def free(where: PromotionContext, name: str, why: str, key: Path | None = None) -> Freed:
@@ -132,18 +142,18 @@ def _key(where: PromotionContext) -> Path | None:
 
 
 def _readable(where: PromotionContext) -> Held:
-    found = quarantined.read(where)
-    if found.unreadable:
-        raise found.unreadable
-    return found
+    quarantined_now = quarantined.read(where)
+    if quarantined_now.unreadable:
+        raise quarantined_now.unreadable
+    return quarantined_now
 
 
 def _named(where: PromotionContext, name: str) -> tuple[str, str | None, str | None]:
     """Image, model and version of ``name``, as far as git and the build report here know them."""
     digest = name.rpartition("@")[2]
-    for move in (move for each in where.promote.ordered for move in where.ledger.moves(where.tip, each)):
-        if (its := move.after) and move.ran and digest in (its.digest, its.model, its.version):
-            return its.digest, its.model, its.version
+    for move in (move for name in where.promote.ordered for move in where.ledger.moves(where.tip, name)):
+        if (pointer := move.after) and move.ran and digest in (pointer.digest, pointer.model, pointer.version):
+            return pointer.digest, pointer.model, pointer.version
     try:
         built = files.read_json(where.root / layout.IMAGE_REPORT, ImageReport)
     except EvidenceRefused:

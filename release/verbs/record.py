@@ -48,9 +48,9 @@ def commit_record(root: Path, branch: str | None = None, target: str | None = No
     if head is None:
         raise EvidenceRefused(f"{root}: git has no commit here", "commit the change first, then its record")
     records = Records(root)
-    found = gathering.gather(records, target)
-    if found.state not in ("held", "recorded") or found.verdict is None:
-        why = found.refusal.what if found.refusal else "validate refused the data"
+    gathered = gathering.gather(records, target)
+    if gathered.state not in ("held", "recorded") or gathered.verdict is None:
+        why = gathered.refusal.what if gathered.refusal else "validate refused the data"
         raise EvidenceRefused(f"there is no verdict to record: {why}", "run `lockstep run` to its verdict first")
     todo = "commit it, so that the record is about a commit"
     if changed := _not_committed(git):
@@ -58,7 +58,7 @@ def commit_record(root: Path, branch: str | None = None, target: str | None = No
     if others := committed_code.differences(root, head, records.work_tree.params, records.work_tree.lock):
         raise EvidenceRefused(others[0], todo, tuple(others[1:]))
     kept = committed.record_files(records.work_tree)
-    change = Change({path: (root / path).read_bytes() for path in kept}, _message(found.verdict, head))
+    change = Change({path: (root / path).read_bytes() for path in kept}, _message(gathered.verdict, head))
     made = commit_of(git, head, change, git.line("rev-parse", "--show-prefix"))
     if branch is not None:
         made = _push(git, branch, head, made)
@@ -66,7 +66,7 @@ def commit_record(root: Path, branch: str | None = None, target: str | None = No
         git.ask("update-ref", "-m", "lockstep record", "HEAD", made, head)
         git.ask("reset", "--quiet", "--", *(path.as_posix() for path in kept))  # the index of these files alone
     return CommittedRecord(
-        judged=head, commit=made, status=found.verdict.status, files=tuple(path.as_posix() for path in kept),
+        judged=head, commit=made, status=gathered.verdict.status, files=tuple(path.as_posix() for path in kept),
         branch=branch,
     )  # fmt: skip
 
@@ -96,31 +96,31 @@ def _push(git: Git, branch: str, head: str, made: str) -> str:
     looks_branch.add(git, _REMOTE)  # first: the test split was asked, whatever becomes of the branch
     now = _look(git, ref, shown)
     if now == head and made != head:
-        said = git.run(
+        answer = git.run(
             "push", "--porcelain", "--no-verify", "--no-follow-tags", "--recurse-submodules=no",
             f"--force-with-lease={ref}:{head}", "--", _REMOTE, f"{made}:{ref}",
         )  # fmt: skip
         now = _look(git, ref, shown)
         if now == head:  # what git said counts for nothing beside what the remote shows
             raise RemoteRefused(
-                f"{shown}: {said.why()}: nothing was pushed", "do what the remote requires, then run it again"
+                f"{shown}: {answer.why()}: nothing was pushed", "do what the remote requires, then run it again"
             )
     if now == made:
         return made
     if now is not None and _has(git, now, ref) and _same(git, now, made):
         return now
-    where = f"is at {now[:12]}" if now else "is gone"
+    state = f"is at {now[:12]}" if now else "is gone"
     raise Outrun(
-        f"{shown}: {where}, and this is the record of {head[:12]}: nothing was pushed",
+        f"{shown}: {state}, and this is the record of {head[:12]}: nothing was pushed",
         "nothing needs to be done where its new commit has a run of its own; else pull, and run it again",
     )
 
 
 def _look(git: Git, ref: str, shown: str) -> str | None:
-    said = git.run("ls-remote", "--", _REMOTE, ref)
-    if said.code != 0:
-        raise RemoteRefused(f"{shown}: {said.why()}", f"see that git has credentials for it: git ls-remote {_REMOTE}")
-    for line in said.out.decode(errors="replace").splitlines():
+    answer = git.run("ls-remote", "--", _REMOTE, ref)
+    if answer.code != 0:
+        raise RemoteRefused(f"{shown}: {answer.why()}", f"see that git has credentials for it: git ls-remote {_REMOTE}")
+    for line in answer.out.decode(errors="replace").splitlines():
         value, _, name = line.partition("\t")
         if name == ref and _HASH.fullmatch(value):
             return value
@@ -136,5 +136,5 @@ def _has(git: Git, commit: str, ref: str) -> bool:
 def _same(git: Git, one: str, two: str) -> bool:
     """Whether two commits have the same tree and parents."""
     form = "--format=%T %P"
-    first, second = (git.line("show", "--no-patch", form, "--no-show-signature", each) for each in (one, two))
+    first, second = (git.line("show", "--no-patch", form, "--no-show-signature", commit) for commit in (one, two))
     return first == second

@@ -119,33 +119,33 @@ def ask(
     """
     if (key is None) != keyless:
         raise EvidenceRefused("a look is signed by a key or by an identity", "give one of --key and --keyless")
-    where = context.find(root, target)
-    wanted = sealed.split(where)
+    promotion_context = context.find(root, target)
+    wanted = sealed.split(promotion_context)
     signer = None if key is None else keys.load(key)
     if signer:
-        trust.owner(signer, where.signers, "sealed")
+        trust.owner(signer, promotion_context.signers, "sealed")
     context.whoami(root)  # a bit that cannot be counted is not asked for
-    model = _recorded(where, wanted)
-    if (known := _known(where, wanted, model)) is not None:
+    model = _recorded(promotion_context, wanted)
+    if (known := _known(promotion_context, wanted, model)) is not None:
         return known
-    said = dvc.python(root, ["-m", "stages.sealed"], "sealed", heard=True, listener=listener, step="sealed")
-    bit = said.split()[-1:]
+    answer = dvc.python(root, ["-m", "stages.sealed"], "sealed", heard=True, listener=listener, step="sealed")
+    bit = answer.split()[-1:]
     if bit not in (["pass"], ["fail"]):
         raise MachineRefused("stages.sealed: said neither pass nor fail", "install the package again")
-    where = context.find(root, target)  # of now: the answers may have taken hours
-    if sealed.split(where) != wanted:
-        raise EvidenceRefused(f"{where.target}: sealed changed meanwhile", "ask again from its tip")
-    if (known := _known(where, wanted, model)) is not None:
+    promotion_context = context.find(root, target)  # of now: the answers may have taken hours
+    if sealed.split(promotion_context) != wanted:
+        raise EvidenceRefused(f"{promotion_context.target}: sealed changed meanwhile", "ask again from its tip")
+    if (known := _known(promotion_context, wanted, model)) is not None:
         return known
     looked = Looked(
-        split=f"sha256:{wanted.sha256}", asked=split.asked(wanted), number=sealed.count(where, wanted) + 1,
+        split=f"sha256:{wanted.sha256}", asked=split.asked(wanted), number=sealed.count(promotion_context, wanted) + 1,
         passed=bit == ["pass"],
     )  # fmt: skip
     payload = statement.sealed_look(model, looked)
     data = dsse.sign(payload, PAYLOAD, signer) if signer else sigstore.sign([payload])[0]
-    trust.verify(data, where.signers, "sealed", "the look")
+    trust.verify(data, promotion_context.signers, "sealed", "the look")
     message = f"look {looked.number} of {wanted.max_looks} at the sealed split {wanted.sha256[:12]}\n"
-    where.ledger.commit(where.tip, Change({sealed.place(wanted, model): data}, message))
+    promotion_context.ledger.commit(promotion_context.tip, Change({sealed.place(wanted, model): data}, message))
     return _said(model, looked, wanted, "asked")
 
 
@@ -164,8 +164,8 @@ def refusal(asked: Asked) -> Refusal | None:
 def _known(where: PromotionContext, wanted: Sealed, model: str) -> Asked | None:
     """What is said without another look; None if the split must be asked."""
     number = sealed.count(where, wanted)
-    if (found := sealed.look(where, wanted, model)) is not None:
-        return _said(model, found.looked, wanted, "already")
+    if (result := sealed.look(where, wanted, model)) is not None:
+        return _said(model, result.looked, wanted, "already")
     if number >= wanted.max_looks:
         return Asked(model=model, status="inconclusive", done="refused", number=number, looks=wanted.max_looks)
     return None
@@ -187,10 +187,10 @@ def _recorded(where: PromotionContext, wanted: Sealed) -> str:
             f"the record here is not one of {where.target}: the sealed split answers only models that were merged",
             f"merge it, check out {where.target}, and `./lockstep dvc pull`",
         )
-    held = hold(where.records, where.trunk, trusting=(layout.BASE, layout.ADAPTER, layout.RAW, layout.MERGED))
-    if refused := holding.refusal(held.verdict):
+    record = hold(where.records, where.trunk, trusting=(layout.BASE, layout.ADAPTER, layout.RAW, layout.MERGED))
+    if refused := holding.refusal(record.verdict):
         raise refused
-    if held.params.sealed != wanted:
+    if record.params.sealed != wanted:
         raise EvidenceRefused(f"{layout.PARAMS}: sealed is not that of {where.target}", f"check out {where.target}")
-    assert held.verdict.model is not None  # a verdict without a model does not pass
-    return held.verdict.model
+    assert record.verdict.model is not None  # a verdict without a model does not pass
+    return record.verdict.model

@@ -70,7 +70,9 @@ def shadow(
     with closing(kept), closing(servers[0]), closing(servers[1]), ThreadPoolExecutor(2) as threads:
         for server in servers:
             server.identify()
-        waiting = [each for each in prompts if each.digest not in kept.asked][: max(0, options.most - len(kept.pairs))]
+        waiting = [prompt for prompt in prompts if prompt.digest not in kept.asked][
+            : max(0, options.most - len(kept.pairs))
+        ]
         for number, prompt in enumerate(waiting):
             if number % _LOOK == 0 and kept.pairs:
                 report = look()
@@ -85,40 +87,40 @@ def shadow(
 
 def refusal(report: RolloutReport) -> Refusal | None:
     """The refusal for a candidate that is not kept; None for ``keep``."""
-    where = layout.ROLLOUT / f"{report.environment}-{report.kind}.json"
+    path = layout.ROLLOUT / f"{report.environment}-{report.kind}.json"
     what = f"{report.environment}: {report.decision}: candidate {report.candidate} against {report.production}"
     if report.decision == "keep":
         return None
     if report.decision == "go on":
-        return VerdictInconclusive(what, f"send more requests, or labels by `lockstep feedback`; figures in {where}")
-    names = ", ".join(each.name for each in report.findings if each.status == "fail")
+        return VerdictInconclusive(what, f"send more requests, or labels by `lockstep feedback`; figures in {path}")
+    names = ", ".join(finding.name for finding in report.findings if finding.status == "fail")
     todo = "do not promote it" if report.runs_in is None else f"`lockstep rollback {report.runs_in} --why …`"
-    todo += f"; figures in {where}"
+    todo += f"; figures in {path}"
     return VerdictFailed(f"{what}: {names}", todo)
 
 
 def _prompts(store: Store, environment: str, params: Params, now: datetime) -> tuple[list[Prompt], list[str]]:
     since = now - timedelta(days=params.monitor.window_days)
-    found, left_out = shadowed.prompts(store.requests(environment, since, now))
+    prompts, left_out = shadowed.prompts(store.requests(environment, since, now))
     notes = [f"{left_out:,} requests are left out: no chat of texts alone, or a client's mistake"] if left_out else []
-    if not found:
+    if not prompts:
         raise EvidenceRefused(
             f"{store.shown}: no chat with {environment} since {since:%Y-%m-%d %H:%M} UTC that can be sent again"
             + (f" ({notes[0]})" if notes else ""),
             "name the gateway's folder with --captures",
         )
-    return found, notes
+    return prompts, notes
 
 
 def _pair(threads: ThreadPoolExecutor, servers: tuple[Endpoint, Endpoint], prompt: Prompt, limit: int) -> ShadowPair:
     """Ask both at the same time. Raises ServingRefused if one is gone: that says nothing about its answers."""
-    said = tuple(threads.map(lambda server: server.ask(prompt.messages, limit), servers))
-    if any(each.lost for each in said):
+    answers = tuple(threads.map(lambda server: server.ask(prompt.messages, limit), servers))
+    if any(answer.lost for answer in answers):
         for server in servers:
             server.identify()
     return ShadowPair(
         time=datetime.now(UTC), arrived=prompt.arrived, request_id=prompt.request_id, prompt=prompt.digest,
-        production=_redacted(said[0]), candidate=_redacted(said[1]),
+        production=_redacted(answers[0]), candidate=_redacted(answers[1]),
     )  # fmt: skip
 
 
@@ -133,13 +135,14 @@ def _report(
     labels, asks = store.first_labels(), Asks.of(params.monitor, same_prompts=True)
     wait = timedelta(hours=params.monitor.label_hours)
     pairs, scored = shadowed.judged(kept.pairs, labels, params.evaluate.scorers[0], wait, now)
-    found = rollout.judge(pairs, scored, asks)
+    judged = rollout.judge(pairs, scored, asks)
     hasher = hashlib.sha256()
-    for each in kept.pairs:
-        hasher.update(f"{each.model_dump_json()}\n{labels.get(each.request_id)!r}\n".encode())
+    for pair in kept.pairs:
+        hasher.update(f"{pair.model_dump_json()}\n{labels.get(pair.request_id)!r}\n".encode())
     return RolloutReport(
         kind="shadow", environment=environment, production=sides.production, candidate=sides.candidate,
-        runs_in=sides.runs_in, since=min(each.time for each in kept.pairs), decision=found.decision, margin=asks.margin,
-        alpha=round(asks.alpha, 6), evidence=f"sha256:{hasher.hexdigest()}", pairs=len(pairs), labelled=len(scored),
-        agreement=found.agreement, findings=found.findings, notes=tuple(notes),
+        runs_in=sides.runs_in, since=min(pair.time for pair in kept.pairs), decision=judged.decision,
+        margin=asks.margin, alpha=round(asks.alpha, 6), evidence=f"sha256:{hasher.hexdigest()}",
+        pairs=len(pairs), labelled=len(scored),
+        agreement=judged.agreement, findings=judged.findings, notes=tuple(notes),
     )  # fmt: skip

@@ -89,14 +89,14 @@ def sign(
     known = trust.known(root, target)
     if signer:
         trust.owner(signer, known, "release")
-    held, image, serving = evidence(root, target)
+    record, image, serving = evidence(root, target)
     verified = verification.read(root, serving, known)
     subject = attach.subject(store, image.image)
     _holds(store, subject, image)
-    bill = sbom.make(held, image, commits.committed_at(root, image.commit))
+    bill = sbom.make(record, image, commits.committed_at(root, image.commit))
     made = _Made(
-        statement.make(root, held, image, serving, verified, digest.of_bytes(bill)),
-        weights.payload(weights.of_image(image), held.params.serve.name),
+        statement.make(root, record, image, serving, verified, digest.of_bytes(bill)),
+        weights.payload(weights.of_image(image), record.params.serve.name),
         bill,
     )
     with store.held() if isinstance(store, Layout) else contextlib.nullcontext():
@@ -116,34 +116,34 @@ def evidence(root: Path, target: str | None = None) -> tuple[HeldVerdict, ImageR
     Raises EvidenceRefused, VerdictFailed or VerdictInconclusive.
     """
     running_code.check(root, committed=True)
-    held = hold(Records(root), target, trusting=_NOT_NEEDED)
-    if refused := holding.refusal(held.verdict):
+    record = hold(Records(root), target, trusting=_NOT_NEEDED)
+    if refused := holding.refusal(record.verdict):
         raise refused
     image = _report(root, layout.IMAGE_REPORT, ImageReport)
     serving = _report(root, layout.SERVING_REPORT, ServingReport)
     verdict, probes = digest.of_file(root / layout.VERDICT).sha256, digest.of_file(root / layout.PROBES).sha256
     problems = [
-        f"{path}: is about {what} {found}, not {wanted}"
-        for path, what, found, wanted in (
-            (layout.IMAGE_REPORT, "the model", image.model, held.verdict.model),
+        f"{path}: is about {what} {actual}, not {wanted}"
+        for path, what, actual, wanted in (
+            (layout.IMAGE_REPORT, "the model", image.model, record.verdict.model),
             (layout.IMAGE_REPORT, "the verdict", image.verdict, verdict),
-            (layout.SERVING_REPORT, "the model", serving.model, held.verdict.model),
+            (layout.SERVING_REPORT, "the model", serving.model, record.verdict.model),
             (layout.SERVING_REPORT, "the verdict", serving.verdict, verdict),
             (layout.SERVING_REPORT, "the probes", serving.probes, probes),
             # None: the weights were served without an image; the environments decide whether to accept that.
             (layout.SERVING_REPORT, "the image", serving.image or image.image, image.image),
         )
-        if found != wanted
+        if actual != wanted
     ]
-    if weights.of_image(image) != {path: file.sha256 for path, file in _parity(held.evidence.reports).files.items()}:
+    if weights.of_image(image) != {path: file.sha256 for path, file in _parity(record.evidence.reports).files.items()}:
         problems.append(f"{layout.IMAGE_REPORT}: its layers are not the files of the merged model")
     if serving.status != "pass":
         failed = ", ".join(check.name for check in serving.checks if check.status == "fail")
         problems.append(f"{layout.SERVING_REPORT}: did not pass ({failed or 'an essential check is missing'})")
-    base, wanted = image.base.name if image.base else None, held.params.serve.base
+    base, wanted = image.base.name if image.base else None, record.params.serve.base
     if base != wanted:  # built with --base, for a trial: nobody reviewed that one
-        said = f"serve.base of {layout.PARAMS} is {wanted or 'null'}"
-        problems.append(f"{layout.IMAGE_REPORT}: is made on {base or 'no base'}, {said}")
+        problem = f"serve.base of {layout.PARAMS} is {wanted or 'null'}"
+        problems.append(f"{layout.IMAGE_REPORT}: is made on {base or 'no base'}, {problem}")
     head = commits.resolve(root, "HEAD") if commits.has_repository(root) else None
     if head is None or not commits.is_ancestor(root, image.commit, head):
         problems.append(f"{layout.IMAGE_REPORT}: commit {image.commit[:12]} is not in this clone's history")
@@ -152,7 +152,7 @@ def evidence(root: Path, target: str | None = None) -> tuple[HeldVerdict, ImageR
         problems += [f"{path}: differs from commit {image.commit[:12]}" for path in absent]
     if problems:
         raise EvidenceRefused(problems[0], _VERIFY, tuple(problems[1:]))
-    return held, image, serving
+    return record, image, serving
 
 
 def approve(root: Path, key: Path, environment: str, image: str, why: str, target: str | None = None) -> bytes:
@@ -167,9 +167,9 @@ def approve(root: Path, key: Path, environment: str, image: str, why: str, targe
 
 def approved(data: bytes, known: Signers, environment: str, image: str) -> str:
     """Who signed an envelope of ``approve``. Raises EvidenceRefused if no approver did."""
-    found = trust.verify(data, known, "approve", "the approval")
-    statement.parse_approval(found.payload, environment, image)
-    return found.signer
+    approval = trust.verify(data, known, "approve", "the approval")
+    statement.parse_approval(approval.payload, environment, image)
+    return approval.signer
 
 
 def free(root: Path, key: Path, images: Iterable[str], parent: str, why: str, target: str | None = None) -> bytes:
@@ -188,13 +188,13 @@ def may_approve(root: Path, key: Path, target: str | None) -> str:
 
 def _holds(store: Store, subject: Descriptor, image: ImageReport) -> None:
     """Check that the image in the store ends with exactly the layers of the report."""
-    where = f"{store.name}@{image.image}"
-    found = documents.read(store.document(subject.digest), where)
-    layers = [(layer.digest, layer.size) for layer in found.layers] if isinstance(found, Manifest) else []
+    place = f"{store.name}@{image.image}"
+    manifest = documents.read(store.document(subject.digest), place)
+    layers = [(layer.digest, layer.size) for layer in manifest.layers] if isinstance(manifest, Manifest) else []
     wanted = [(layer.digest, layer.size) for layer in image.layers]
     below = image.base.layers if image.base else 0
     if len(layers) != below + len(wanted) or layers[below:] != wanted:
-        raise EvidenceRefused(f"{where}: has other layers than {layout.IMAGE_REPORT} says", "run `lockstep build`")
+        raise EvidenceRefused(f"{place}: has other layers than {layout.IMAGE_REPORT} says", "run `lockstep build`")
 
 
 def _attach(store: Store, to: Descriptor, made: _Made, signer: CryptoSigner | None, known: Signers) -> Signed:
@@ -209,8 +209,8 @@ def _attach(store: Store, to: Descriptor, made: _Made, signer: CryptoSigner | No
     there = _already(store, to, ours)
     new = _signed([payload for payload in (made.weights, made.release) if payload not in there], signer, made.release)
     envelope = there.get(made.release) or new[made.release]
-    found = released.check(envelope, to.digest, ours)
-    provenance = slsa.make(found.statement, next(one for one in ours if one.name == found.signer))
+    problem = released.check(envelope, to.digest, ours)
+    provenance = slsa.make(problem.statement, next(one for one in ours if one.name == problem.signer))
     if provenance not in there:
         new |= _signed([provenance], signer, made.release)
     titles = {made.weights: "model.sig", provenance: "provenance.json", made.release: "release.json"}
@@ -224,7 +224,7 @@ def _attach(store: Store, to: Descriptor, made: _Made, signer: CryptoSigner | No
             added.append(attach.attach(store, to, kind, data, title, cosign.annotations(data) if bundle else None))
     if signer and isinstance(store, Repository):
         cosign.write(store, to, envelope, there.get(provenance) or new[provenance], signer)
-    return Signed(found.statement, found.signer, envelope, found.digest, tuple(added))
+    return Signed(problem.statement, problem.signer, envelope, problem.digest, tuple(added))
 
 
 def _signed(payloads: list[bytes], signer: CryptoSigner | None, release: bytes) -> dict[bytes, bytes]:

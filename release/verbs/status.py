@@ -76,10 +76,10 @@ class State(Record):
     @property
     def wrong(self) -> list[str]:
         """The contradictions, one line each."""
-        its = self.runs
-        held = [f"in quarantine: {its.quarantined}"] if its and its.quarantined is not None else []
-        doubt = [its.doubt] if its and its.doubt else []
-        return [*held, *doubt, *(f"{drift.what}: {drift.mirror}" for drift in self.drift)]
+        running = self.runs
+        problems = [f"in quarantine: {running.quarantined}"] if running and running.quarantined is not None else []
+        doubt = [running.doubt] if running and running.doubt else []
+        return [*problems, *doubt, *(f"{drift.what}: {drift.mirror}" for drift in self.drift)]
 
 
 class Status(Record):
@@ -102,22 +102,25 @@ def status(root: Path) -> Status:
 
     Raises RemoteRefused if the remote does not answer, EvidenceRefused if the history is not valid.
     """
-    records, ledger, tip, found = desired.read(root)
+    records, ledger, tip, environments = desired.read(root)
     params = records.work_tree.params
     names = params.promote.ordered
     known = quarantined.here(root, ledger, tip, params.promote)
-    held = known.entries
+    entries_held = known.entries
     moves = {name: ledger.moves(tip, name) for name in names}
-    signed = _signed(root, found, ledger, tip)
-    seen = verified.look(root, ledger, tip, params.promote, found)
-    verdicts = _verdicts(records, [each.pointer for each in found.values() if each.pointer])
-    took = {name: _took(records, params, each) for name, each in found.items()}
-    runs = {name: _runs(found[name], moves[name], held, verdicts, seen[name].otherwise, took[name]) for name in names}
+    signed = _signed(root, environments, ledger, tip)
+    seen = verified.look(root, ledger, tip, params.promote, environments)
+    verdicts = _verdicts(records, [environment.pointer for environment in environments.values() if environment.pointer])
+    took = {name: _took(records, params, environment) for name, environment in environments.items()}
+    runs = {
+        name: _runs(environments[name], moves[name], entries_held, verdicts, seen[name].otherwise, took[name])
+        for name in names
+    }
     states = [
         State(
             environment=name, runs=runs[name],
-            drift=(*found[name].findings, *signed[name], *seen[name].findings, *_last(name, moves[name])),
-            next=_next(records, params, name, runs, held),
+            drift=(*environments[name].findings, *signed[name], *seen[name].findings, *_last(name, moves[name])),
+            next=_next(records, params, name, runs, entries_held),
         )
         for name in names
     ]  # fmt: skip
@@ -149,13 +152,13 @@ def _runs(
     otherwise: tuple[str, ...],
     took: Took | None,
 ) -> Runs | None:
-    its = found.pointer
-    if its is None or not moves:
+    pointer = found.pointer
+    if pointer is None or not moves:
         return None
-    last, entry = moves[0], quarantine.find(held, its.digest, its.model)
+    last, entry = moves[0], quarantine.find(held, pointer.digest, pointer.model)
     return Runs(
-        pointer=its, since=last.at, by=last.by, why=last.why, kind=last.kind, move=last.number, doubt=last.doubt,
-        verdict=verdicts[its], quarantined=None if entry is None else entry.why, otherwise=otherwise,
+        pointer=pointer, since=last.at, by=last.by, why=last.why, kind=last.kind, move=last.number, doubt=last.doubt,
+        verdict=verdicts[pointer], quarantined=None if entry is None else entry.why, otherwise=otherwise,
         took=took,
     )  # fmt: skip
 
@@ -170,22 +173,24 @@ def _took(records: Records, params: Params, found: Desired) -> Took | None:
 def _signed(root: Path, found: Mapping[str, Desired], ledger: Ledger, tip: str) -> dict[str, list[Finding]]:
     """Evidence that no signer of the target branch, as this clone has it, signed, now or when it moved. No network."""
     findings: dict[str, list[Finding]] = {name: [] for name in found}
-    its = {name: each for name, each in found.items() if each.pointer and each.envelope}
+    signed = {name: environment for name, environment in found.items() if environment.pointer and environment.envelope}
     try:
-        known = trust.known(root) if its else ()
+        known = trust.known(root) if signed else ()
     except EvidenceRefused as refused:
-        return findings | {name: [desired.drift(name, _SIGNED, _WANTED, refused.what)] for name in its}
-    for name, each in its.items():
-        assert each.pointer is not None
-        assert each.envelope is not None
-        where = str(past.path(name))
+        return findings | {name: [desired.drift(name, _SIGNED, _WANTED, refused.what)] for name in signed}
+    for name, environment in signed.items():
+        assert environment.pointer is not None
+        assert environment.envelope is not None
+        path = str(past.path(name))
         try:
-            at = ledger.recorded(tip, name, each.pointer)
-            trust.verify(each.envelope.data, known, "release", where, offline=True, at=at)
+            at = ledger.recorded(tip, name, environment.pointer)
+            trust.verify(environment.envelope.data, known, "release", path, offline=True, at=at)
         except (EvidenceRefused, MachineRefused) as refused:
             findings[name].append(desired.drift(name, _SIGNED, _WANTED, refused.what))
-        if (image := each.envelope.statement.predicate.image.image) != each.pointer.digest:
-            findings[name].append(desired.drift(name, _SIGNED, f"about {each.pointer.digest}", f"is about {image}"))
+        if (image := environment.envelope.statement.predicate.image.image) != environment.pointer.digest:
+            findings[name].append(
+                desired.drift(name, _SIGNED, f"about {environment.pointer.digest}", f"is about {image}")
+            )
     return findings
 
 
@@ -224,9 +229,16 @@ def _next(
     before = runs[rules.after]
     if before is None or (here is not None and here.pointer.image == before.pointer.image):
         return None
-    its = before.pointer
-    waits = (*_soak(rules, before), *_signatures(rules), *_approvals(rules), *_held(held, its.digest, its.model))
-    return Next(version=its.version, model=its.model, image=its.digest, source=rules.after, waits=waits)
+    candidate = before.pointer
+    waits = (
+        *_soak(rules, before),
+        *_signatures(rules),
+        *_approvals(rules),
+        *_held(held, candidate.digest, candidate.model),
+    )
+    return Next(
+        version=candidate.version, model=candidate.model, image=candidate.digest, source=rules.after, waits=waits
+    )
 
 
 def _soak(rules: Environment, before: Runs) -> list[str]:

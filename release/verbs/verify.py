@@ -97,10 +97,10 @@ def verify(root: Path, options: Options) -> ServingReport:
 
 def _verify(root: Path, options: Options) -> ServingReport:
     running_code.check(root, committed=True)
-    held = expected(root, image=options.how == "container")
-    runtime = _runtime(held, options)
-    _refuse_tools(held, runtime)
-    server = _server(root, held, options)
+    record = expected(root, image=options.how == "container")
+    runtime = _runtime(record, options)
+    _refuse_tools(record, runtime)
+    server = _server(root, record, options)
     for path in (layout.SERVING_STATEMENT, layout.SERVING_REPORT, LOG):
         (root / path).unlink(missing_ok=True)
     load: tuple[Load, ...] = ()
@@ -108,20 +108,20 @@ def _verify(root: Path, options: Options) -> ServingReport:
     image = None
     began = time.monotonic()
     try:
-        with _served(root, held, runtime, options, server) as subject:
+        with _served(root, record, runtime, options, server) as subject:
             image = subject.image
-            context = _context(held, subject, _gpus(subject.server, options))
+            context = _context(record, subject, _gpus(subject.server, options))
             with closing(context.client):
                 checks = examine.examine(context, began)
             load, throughput = context.load, context.throughput
     except _NotStarted as reason:
-        checks = examine.nothing(failed("start", str(reason), None, held.params.serve.verify.start_seconds))
+        checks = examine.nothing(failed("start", str(reason), None, record.params.serve.verify.start_seconds))
     return ServingReport(
         image=image,
         server=server,
-        model=held.model,
-        verdict=held.verdict,
-        probes=held.probes_digest,
+        model=record.model,
+        verdict=record.verdict,
+        probes=record.probes_digest,
         runtime=runtime.name,
         how=options.how,
         device=_device(options),
@@ -135,7 +135,7 @@ def _verify(root: Path, options: Options) -> ServingReport:
 
 def _refuse_tools(held: Expected, runtime: Runtime) -> None:
     """Refuse to ask a server about tools that answers otherwise once a request has some."""
-    asked = [("probe", each.id) for each in held.probes.probes if each.tools]
+    asked = [("probe", probe.id) for probe in held.probes.probes if probe.tools]
     asked += [("row", row.id) for row in held.rows if row.tools]
     if asked and dialects.SPEECHES[runtime.dialect].raw is None:
         raise ServingRefused(
@@ -270,10 +270,10 @@ def _weights(root: Path, held: Expected, options: Options) -> Iterator[tuple[Pat
     if held.image is None:
         folder = root / layout.MERGED
         with Progress(f"hash {layout.MERGED}", unit="B") as bar:
-            found = digest.of_tree(folder, bar.update).digest
-        if found != held.model:
+            actual = digest.of_tree(folder, bar.update).digest
+        if actual != held.model:
             raise EvidenceRefused(
-                f"{layout.MERGED}: is {found}, the verdict is about {held.model}", "run `./lockstep run`"
+                f"{layout.MERGED}: is {actual}, the verdict is about {held.model}", "run `./lockstep run`"
             )
         yield folder, None
         return

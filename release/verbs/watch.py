@@ -66,30 +66,31 @@ def _judged(root: Path, environment: str, options: Options | None, now: datetime
     store = Store(options.captures or str(root / layout.CAPTURES))
     traffic = window.read(store, environment, span, release.model)
     before = window.earlier(store, environment, span, release.model)
-    found = reference.read(records, release, params)
+    offline = reference.read(records, release, params)
     levels, monitor = asked.levels(params.monitor), params.monitor
-    served = window.answered(traffic, found.scorer)
-    windows = Windows(served, [window.answered(each, None) for each in before], traffic.keyed)
+    served = window.answered(traffic, offline.scorer)
+    windows = Windows(served, [window.answered(window_before, None) for window_before in before], traffic.keyed)
     questions = [
         *service.questions(traffic.requests, monitor.objectives, levels),
-        *answers.questions(windows, found.reference, monitor, levels),
+        *answers.questions(windows, offline.reference, monitor, levels),
     ]
     findings = asked.findings(questions, levels.alpha)
     notes = [*traffic.notes, *([windows.note] if windows.note else [])]
-    if traffic.labels and found.scorer is None:
+    if traffic.labels and offline.scorer is None:
         notes.append("labels are not used: evaluate.scorers are not those that the release was evaluated with")
+    earlier = {f"window of {window.requests[0].time:%Y-%m-%d}": window.digest for window in before}
     report = WatchReport(
         environment=environment, since=span.since, until=span.until, version=release.version, model=release.model,
         commit=release.commit, status=_status(findings), alpha=round(levels.alpha, 6), confidence=monitor.confidence,
         traffic=traffic.digest, requests=len(traffic.requests),
-        reference=found.digests | {f"window of {each.requests[0].time:%Y-%m-%d}": each.digest for each in before},
-        prompts=len({each.prompt for each in served}), labelled=len(traffic.labels), findings=findings,
+        reference=offline.digests | earlier,
+        prompts=len({answer.prompt for answer in served}), labelled=len(traffic.labels), findings=findings,
         costs=_costs(traffic, span, monitor.cost), notes=tuple(notes),
     )  # fmt: skip
     files.write_json(root / layout.WATCH / f"{environment}.json", report)
     files.write_text(root / layout.WATCH / f"{environment}.svg", picture.draw(report))
     if options.evidently is not None:
-        evidently_page.write(options.evidently, root / page(environment), served, found.reference)
+        evidently_page.write(options.evidently, root / page(environment), served, offline.reference)
     return report, traffic
 
 
@@ -97,10 +98,10 @@ def refusal(report: WatchReport) -> Refusal | None:
     """The refusal for a window that does not pass; None for ``pass``."""
     if report.status == "pass":
         return None
-    names = ", ".join(each.name for each in report.findings if each.status == report.status)
-    what, where = f"{report.environment}: {report.status}: {names}", layout.WATCH / f"{report.environment}.json"
+    names = ", ".join(finding.name for finding in report.findings if finding.status == report.status)
+    what, path = f"{report.environment}: {report.status}: {names}", layout.WATCH / f"{report.environment}.json"
     kind = VerdictFailed if report.status == "fail" else VerdictInconclusive
-    return kind(what, f"read the reasons in {where}")
+    return kind(what, f"read the reasons in {path}")
 
 
 def page(environment: str) -> Path:
@@ -121,17 +122,17 @@ def _span(options: Options, params: Params, now: datetime) -> Span:
 
 def _status(findings: tuple[WatchFinding, ...]) -> Status:
     """As of a verdict: fail before inconclusive before pass."""
-    found = {finding.status for finding in findings}
-    return "fail" if "fail" in found else "inconclusive" if "inconclusive" in found else "pass"
+    statuses = {finding.status for finding in findings}
+    return "fail" if "fail" in statuses else "inconclusive" if "inconclusive" in statuses else "pass"
 
 
 def _costs(traffic: Traffic, span: Span, cost: Cost | None) -> Costs | None:
     """Every captured row stands for 1 / sampled_share requests."""
     if cost is None:
         return None
-    requests = sum(1 / each.sampled_share for each in traffic.requests)
+    requests = sum(1 / request.sampled_share for request in traffic.requests)
     hours = (span.until - span.since).total_seconds() / 3600 * cost.devices
     return Costs(
         per_1000_requests=round(1000 * hours * cost.hourly_price / requests, 6), requests=round(requests, 1),
-        device_hours=round(hours, 3), estimated=any(each.sampled_share < 1 for each in traffic.requests),
+        device_hours=round(hours, 3), estimated=any(request.sampled_share < 1 for request in traffic.requests),
     )  # fmt: skip

@@ -188,16 +188,16 @@ class Metrics:
         self.release = exchange.release or self.release
         self.count_release(self.release)
         self._count(_Ended(self.release, outcome_of(exchange), exchange.seconds, exchange.first))
-        where = (self._environment, self.release)
+        labels = (self._environment, self.release)
         answer = exchange.answer
         finish = "error" if exchange.error else answer.finish or "none"
-        self._requests.labels(str(exchange.status), finish if finish in _FINISHES else "other", *where).inc()
+        self._requests.labels(str(exchange.status), finish if finish in _FINISHES else "other", *labels).inc()
         out = answer.pieces if answer.output_tokens is None else answer.output_tokens
         for direction, tokens in (("in", answer.input_tokens), ("out", out)):
             if tokens:
-                self._tokens.labels(direction, *where).inc(tokens)
+                self._tokens.labels(direction, *labels).inc(tokens)
         if exchange.error is None and answer.choices:
-            self._signals(answer.text, where)
+            self._signals(answer.text, labels)
         if self._telemetry is not None:
             self._telemetry.ended(exchange)
 

@@ -170,7 +170,7 @@ def _parts(message: dict[str, Any], role: str, redactor: _Redactor) -> Iterator[
 
 
 def _output(choice: Choice, redactor: _Redactor, *, broken: bool) -> captures.OutputMessage:
-    parts = [_text(kind, "".join(each), redactor) for kind, each in (("reasoning", choice.reasoning),) if each]
+    parts = [_text(kind, "".join(pieces), redactor) for kind, pieces in (("reasoning", choice.reasoning),) if pieces]
     parts += [_text("text", "".join(choice.text), redactor)] if choice.text else []
     finish = _short(choice.finish or ("error" if broken else None), redactor)
     return captures.OutputMessage(
@@ -186,12 +186,12 @@ def _calls(calls: Any, redactor: _Redactor) -> Iterator[captures.Part]:
             continue
         function = call.get("function")
         entry = joined.setdefault(call.get("index", f"whole {number}"), {"id": "", "name": "", "arguments": ""})
-        said = {"id": call.get("id"), **(function if isinstance(function, dict) else {})}
+        shown = {"id": call.get("id"), **(function if isinstance(function, dict) else {})}
         for key in entry:
-            if isinstance(said.get(key), str):
-                entry[key] += said[key]
+            if isinstance(shown.get(key), str):
+                entry[key] += shown[key]
     for entry in joined.values():
-        call, name, arguments = (_plain(each, redactor) for each in entry.values())
+        call, name, arguments = (_plain(value, redactor) for value in entry.values())
         yield captures.Part(type="tool_call", id=call or None, name=name or None, arguments=arguments)
 
 

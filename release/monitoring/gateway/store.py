@@ -116,7 +116,7 @@ class Store:
     def _take(self) -> list[Exchange]:
         with self._lock:
             batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
-            self._bytes -= sum(each.size for each in batch)
+            self._bytes -= sum(exchange.size for exchange in batch)
         return batch
 
     def _write(self, batch: list[Exchange]) -> None:

@@ -161,7 +161,7 @@ class Upstreams:
         words = [first.get("root"), model]
         if not any(release_of(word) for word in words):
             words.append((await self._json(server, "GET", "/info")).get("model_id"))  # TGI
-        release = next((found for word in words if (found := release_of(word))), self._default)
+        release = next((release_named for word in words if (release_named := release_of(word))), self._default)
         return (model if isinstance(model, str) else None), release
 
     async def _generates(self, server: Server, model: str | None, patience: float) -> bool:
@@ -193,8 +193,10 @@ async def _bases(url: SplitResult) -> list[str]:
     if url.scheme == "https":  # its certificate is for the name
         return [f"https://{url.netloc}{path}"]
     port = url.port or 80
-    found = await asyncio.get_running_loop().getaddrinfo(url.hostname, port, type=socket.SOCK_STREAM)
-    hosts = dict.fromkeys(f"[{each[4][0]}]" if each[0] == socket.AF_INET6 else str(each[4][0]) for each in found)
+    addresses = await asyncio.get_running_loop().getaddrinfo(url.hostname, port, type=socket.SOCK_STREAM)
+    hosts = dict.fromkeys(
+        f"[{address[4][0]}]" if address[0] == socket.AF_INET6 else str(address[4][0]) for address in addresses
+    )
     return [f"http://{host}:{port}{path}" for host in hosts]
 
 

@@ -42,14 +42,14 @@ class JsonLines(LogKind):
         """The lines of a file, or of all files in a folder or at an address of fsspec."""
         del span
         for name, data in Store(source).documents():
-            for where, value in documents(name, data):
+            for place, value in documents(name, data):
                 try:
                     line = _Line.model_validate(value)
                 except ValidationError as error:
                     todo = "docs/how-to/gateway.md#requests-that-other-tools-recorded has the fields of a line"
-                    raise EvidenceRefused(f"{where}: {files.first(error)}", todo) from error
+                    raise EvidenceRefused(f"{place}: {files.first(error)}", todo) from error
                 yield entry(
-                    where, time=line.time, request_id=line.request_id, request=line.request, response=line.response,
+                    place, time=line.time, request_id=line.request_id, request=line.request, response=line.response,
                     status=line.status, seconds=line.seconds, first=line.seconds_to_first_token, release=line.release,
                     user=line.user,
                 )  # fmt: skip

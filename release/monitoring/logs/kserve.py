@@ -52,33 +52,33 @@ class KServe(LogKind):
     def read(self, source: str, span: Span) -> Iterator[Entry]:
         """The events in a file, or in all files in a folder or at an address of fsspec, paired by their ids."""
         del span
-        said: dict[str, dict[str, list[_Said]]] = defaultdict(lambda: {_REQUEST: [], _RESPONSE: []})
+        by_event: dict[str, dict[str, list[_Said]]] = defaultdict(lambda: {_REQUEST: [], _RESPONSE: []})
         for name, data in Store(source).documents():
-            for where, value in documents(name, data):
-                event = _event(where, value)
+            for place, value in documents(name, data):
+                event = _event(place, value)
                 if event.type not in (_REQUEST, _RESPONSE):
-                    yield Entry(where, None, f"an event of type {event.type[:80]}")
+                    yield Entry(place, None, f"an event of type {event.type[:80]}")
                     continue
-                found, known = _said(where, event), said[event.id][event.type]
-                if found[1:] not in [each[1:] for each in known]:  # an event may be delivered twice
-                    known.append(found)
-        for name, events in said.items():
+                event_read, known = _said(place, event), by_event[event.id][event.type]
+                if event_read[1:] not in [other[1:] for other in known]:  # an event may be delivered twice
+                    known.append(event_read)
+        for name, events in by_event.items():
             yield _paired(name, events[_REQUEST], events[_RESPONSE])
 
 
 def _paired(name: str, requests: list[_Said], answers: list[_Said]) -> Entry:
-    where = (requests or answers)[0].where
+    place = (requests or answers)[0].where
     if not requests:
-        return Entry(where, None, "an answer without its request")
+        return Entry(place, None, "an answer without its request")
     if len(requests) > 1 or len(answers) > 1:
-        return Entry(where, None, "two requests or answers with the same id")
+        return Entry(place, None, "two requests or answers with the same id")
     if not answers:
-        return Entry(where, None, "a request without an answer: KServe logs only answers with status 200")
+        return Entry(place, None, "a request without an answer: KServe logs only answers with status 200")
     request, answer = requests[0], answers[0]
     if request.release is None and request.endpoint not in _MAIN:
-        return Entry(where, None, f"a request to endpoint {request.endpoint[:40]} that names no release")
+        return Entry(place, None, f"a request to endpoint {request.endpoint[:40]} that names no release")
     return entry(
-        where, time=request.time, request_id=name, request=request.data, response=answer.data, status=200,
+        place, time=request.time, request_id=name, request=request.data, response=answer.data, status=200,
         seconds=max(0.0, (answer.time - request.time).total_seconds()), release=request.release,
     )  # fmt: skip
 

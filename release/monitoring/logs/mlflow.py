@@ -62,12 +62,12 @@ def labels(experiment: str, name: str, span: Span) -> Iterator[Label | str]:
     correct label of a wrong answer is not known, and labels of right answers alone would make the model look too good.
     """
     for trace in _traces(experiment, span, spans=False):
-        for each in trace.info.assessments:
-            if each.name != name or each.valid is False:  # False: another one took its place
+        for assessment in trace.info.assessments:
+            if assessment.name != name or assessment.valid is False:  # False: another one took its place
                 continue
-            said = each.expectation or each.feedback
-            value = getattr(said, "value", None)
-            if each.source.source_type in _JUDGES:
+            given = assessment.expectation or assessment.feedback
+            value = getattr(given, "value", None)
+            if assessment.source.source_type in _JUDGES:
                 yield "from a judge, not from a person"
             elif not isinstance(value, str):
                 yield "not the text of a correct answer"
@@ -76,19 +76,19 @@ def labels(experiment: str, name: str, span: Span) -> Iterator[Label | str]:
 
 
 def _entry(trace: Any) -> Entry:
-    info, root = trace.info, next((each for each in trace.data.spans if each.parent_id is None), None)
-    where = f"trace {info.trace_id}"
+    info, root = trace.info, next((span for span in trace.data.spans if span.parent_id is None), None)
+    place = f"trace {info.trace_id}"
     if info.trace_metadata.get(_CALLER) == "judge":
-        return Entry(where, None, "a judge's request")
+        return Entry(place, None, "a judge's request")
     if info.state not in ("OK", "ERROR"):
-        return Entry(where, None, _NOT_ENDED)
+        return Entry(place, None, _NOT_ENDED)
     if root is None or not isinstance(root.inputs, dict):
-        return Entry(where, None, NO_COMPLETION)
+        return Entry(place, None, NO_COMPLETION)
     response = root.outputs
     if isinstance(response, list):  # of a stream that the gateway passes on: each piece of it as Python shows bytes
         response = b"".join(map(_piece, response)).decode(errors="replace")
     return entry(
-        where, time=datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=info.request_time),
+        place, time=datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=info.request_time),
         request_id=_id(info), request=root.inputs, response=response,
         status=200 if info.state == "OK" else _status(root), seconds=(info.execution_duration or 0) / 1000,
         first=_first(root), user=info.trace_metadata.get(_USER),
@@ -106,17 +106,17 @@ def _id(info: Any) -> str:
 
 def _piece(shown: Any) -> bytes:
     try:
-        found = ast.literal_eval(shown)
+        value = ast.literal_eval(shown)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
-        found = shown
-    return found if isinstance(found, bytes) else str(found).encode(errors="replace")
+        value = shown
+    return value if isinstance(value, bytes) else str(value).encode(errors="replace")
 
 
 def _status(root: Any) -> int:
     """The status of a failed request; 500 where the trace does not say it, so that it counts against availability."""
     for event in root.events:
-        if event.name == "exception" and (said := _STATUS.match(str(event.attributes.get("exception.message", "")))):
-            return int(said[1])
+        if event.name == "exception" and (match := _STATUS.match(str(event.attributes.get("exception.message", "")))):
+            return int(match[1])
     return 500
 
 
@@ -144,18 +144,18 @@ def _traces(experiment: str, span: Span, *, spans: bool) -> Iterator[Any]:
         from mlflow import MlflowClient
 
         client = MlflowClient(tracking_uri=address)
-        found = client.get_experiment_by_name(experiment)
-        if found is None:
-            known = ", ".join(repr(each.name) for each in client.search_experiments(max_results=5))
+        of_name = client.get_experiment_by_name(experiment)
+        if of_name is None:
+            known = ", ".join(repr(other.name) for other in client.search_experiments(max_results=5))
             raise EvidenceRefused(
                 f"{shown}: has no experiment {experiment[:80]!r}", f"use one of its experiments: {known}"
             )
-    begins, ends = (int(each.timestamp() * 1000) for each in span)
-    where, token = f"timestamp_ms >= {begins} AND timestamp_ms < {ends}", None
+    begins, ends = (int(moment.timestamp() * 1000) for moment in span)
+    condition, token = f"timestamp_ms >= {begins} AND timestamp_ms < {ends}", None
     while True:
         with _refusing(shown):
             page = client.search_traces(
-                locations=[found.experiment_id], filter_string=where, max_results=_PAGE, page_token=token,
+                locations=[of_name.experiment_id], filter_string=condition, max_results=_PAGE, page_token=token,
                 order_by=["timestamp_ms ASC"], include_spans=spans,
             )  # fmt: skip
         yield from page

@@ -101,13 +101,13 @@ def by_text(probe: Probe, text: str, settings: Verify, silent: Set[int] = frozen
             len(probe.tokens), 0.0, False,
         )  # fmt: skip
     other = shown(served[alike:]) if alike < len(served) else "the end"
-    found = _part(probe, place, other, 0.0, settings)
+    agreement = _part(probe, place, other, 0.0, settings)
     # A character that several tokens spell shows at the one that completes it; any of them may be where they parted.
-    while found.complaint and place > 0 and not probe.tokens[place - 1].text:
+    while agreement.complaint and place > 0 and not probe.tokens[place - 1].text:
         place -= 1
         earlier = _part(probe, place, other, 0.0, settings)
-        found = earlier if earlier.complaint is None else found
-    return (unseen or found) if found.complaint else found
+        agreement = earlier if earlier.complaint is None else agreement
+    return (unseen or agreement) if agreement.complaint else agreement
 
 
 def _unseen(probe: Probe, end: int, settings: Verify, silent: Set[int]) -> Agreement | None:

@@ -29,9 +29,9 @@ def template(context: ProbeContext) -> ServingCheck:
         if ids != probe.prompt_tokens:
             pairs = enumerate(zip(ids or (), probe.prompt_tokens, strict=False), 1)
             place = next((n for n, (here, there) in pairs if here != there), None)
-            where = f"differ from token {place} on" if place else "differ in length"
+            difference = f"differ from token {place} on" if place else "differ in length"
             wrong.append(
-                f"probe {probe.id}: {len(ids or ())} token ids, {len(probe.prompt_tokens)} offline: they {where}"
+                f"probe {probe.id}: {len(ids or ())} token ids, {len(probe.prompt_tokens)} offline: they {difference}"
             )
     if wrong:
         return failed("template", some(wrong))
@@ -69,13 +69,13 @@ def parity(context: ProbeContext) -> ServingCheck:
     Equal answers say nothing about a cache or a guess that no answer needed.
     """
     before = use.read(context)
-    found = _parity(context)
-    if found.status != "pass":
-        return found
-    unused, said = use.since(context, before)
+    result = _parity(context)
+    if result.status != "pass":
+        return result
+    unused, use_seen = use.since(context, before)
     if unused:
-        return failed("parity", unused, found.value, found.bound)
-    return found.model_copy(update={"reason": "; ".join([found.reason, *said])})
+        return failed("parity", unused, result.value, result.bound)
+    return result.model_copy(update={"reason": "; ".join([result.reason, *use_seen])})
 
 
 def _parity(context: ProbeContext) -> ServingCheck:
@@ -109,52 +109,52 @@ def _parity(context: ProbeContext) -> ServingCheck:
         return passed("parity", f"{short.said}; no long answer was compared: {reason}", short.value, bound)
     # By the choice of tokens alone: where the end is likeliest, the others' log-probabilities are far from exact.
     chosen = settings.model_copy(update={"max_logprob_diff": math.inf})
-    found = _compared(context, long, answers, chosen)
-    if found.parted == 1 and len(long) >= _SEVERAL:
+    result = _compared(context, long, answers, chosen)
+    if result.parted == 1 and len(long) >= _SEVERAL:
         # A penalty changes several answers. A correct server in 16 bits changed one of eight, at 0.5 nats.
         wide = chosen.model_copy(update={"near_tie": 2 * chosen.near_tie})
         if (wider := _compared(context, long, answers, wide)).wrong is None:
-            found = wider._replace(said=f"{wider.said}, one of them at more than near_tie and at most twice")
-    if found.wrong:
-        return failed("parity", f"where nothing ends an answer, {found.wrong}", short.value, bound)
+            result = wider._replace(said=f"{wider.said}, one of them at more than near_tie and at most twice")
+    if result.wrong:
+        return failed("parity", f"where nothing ends an answer, {result.wrong}", short.value, bound)
     context.unended |= {probe.id: answer.text for probe, answer in zip(long, answers, strict=True)}
-    return passed("parity", f"{short.said}; where nothing ends an answer, {found.said}", short.value, bound)
+    return passed("parity", f"{short.said}; where nothing ends an answer, {result.said}", short.value, bound)
 
 
 def _compared(context: ProbeContext, probes: Sequence[Probe], answers: Sequence[Answer], settings: Verify) -> _Compared:
     if context.speech.logprobs is None:
         return _by_text(context, probes, answers, settings)
-    found = []
+    agreements = []
     for probe, answer in zip(probes, answers, strict=True):
         if answer.tokens is None:
             wrong = f"probe {probe.id}: answered without the requested log-probabilities"
             return _Compared(wrong, "", None)
-        found.append(agreement.by_tokens(probe, answer, answer.tokens, settings))
-    largest = max(one.largest for one in found)
-    if complaints := [one.complaint for one in found if one.complaint]:
+        agreements.append(agreement.by_tokens(probe, answer, answer.tokens, settings))
+    largest = max(one.largest for one in agreements)
+    if complaints := [one.complaint for one in agreements if one.complaint]:
         return _Compared(some(complaints), "", largest, len(complaints))
-    compared = sum(one.compared for one in found)
+    compared = sum(one.compared for one in agreements)
     if not compared:
         return _Compared("every answer parted at its first token: nothing could be compared", "", None)
-    said = (
+    summary = (
         f"{compared} of {sum(len(probe.tokens) for probe in probes)} tokens of {len(probes)} answers compared, at most "
-        f"{largest:.3f} nats apart; {sum(one.parted for one in found)} answers part at a near tie"
+        f"{largest:.3f} nats apart; {sum(one.parted for one in agreements)} answers part at a near tie"
     )
-    return _Compared(None, said, largest)
+    return _Compared(None, summary, largest)
 
 
 def _by_text(context: ProbeContext, probes: Sequence[Probe], answers: Sequence[Answer], settings: Verify) -> _Compared:
     pairs = list(zip(probes, answers, strict=True))
-    found = [agreement.by_text(probe, answer.text, settings, context.silent) for probe, answer in pairs]
+    agreements = [agreement.by_text(probe, answer.text, settings, context.silent) for probe, answer in pairs]
     equal = sum(agreement.tidy(probe.text) == agreement.tidy(answer.text) for probe, answer in pairs)
     share = equal / len(pairs)
-    if complaints := [one.complaint for one in found if one.complaint]:
+    if complaints := [one.complaint for one in agreements if one.complaint]:
         return _Compared(some(complaints), "", share, len(complaints))
-    if not sum(one.compared for one in found):
+    if not sum(one.compared for one in agreements):
         return _Compared("every answer parted at its first token: nothing could be compared", "", share)
     why = context.runtime.cannot.get("parity", "this server returns no log-probabilities")
-    said = f"{equal} of {len(pairs)} texts are the offline ones, the others part at a near tie; by text: {why}"
-    return _Compared(None, said, share)
+    summary = f"{equal} of {len(pairs)} texts are the offline ones, the others part at a near tie; by text: {why}"
+    return _Compared(None, summary, share)
 
 
 def adapter(context: ProbeContext) -> ServingCheck:
@@ -175,8 +175,8 @@ def adapter(context: ProbeContext) -> ServingCheck:
         return failed("adapter", f"{len(base)} of {telling} answers are the untuned base's: {some(base)}", share)
     if not tuned:
         return failed("adapter", f"none of {telling} answers is the merged model's where the base's differs", share)
-    said = (
+    summary = (
         f"of {telling} probes with another answer of the base, {tuned} answers are the merged model's and none is the "
         "base's"
     )
-    return passed("adapter", said, share)
+    return passed("adapter", summary, share)

@@ -167,12 +167,12 @@ def together(
 
 def answered(results: Sequence[Result | NoAnswer]) -> tuple[Result, ...]:
     """The results if none is a NoAnswer. Raises the first NoAnswer."""
-    found: list[Result] = []
+    results_given: list[Result] = []
     for result in results:
         if isinstance(result, NoAnswer):
             raise result
-        found.append(result)
-    return tuple(found)
+        results_given.append(result)
+    return tuple(results_given)
 
 
 def passed(name: CheckName, reason: str, value: float | None = None, bound: float | None = None) -> ServingCheck:

@@ -19,22 +19,22 @@ _SAMPLE = re.compile(r"^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{.*\})?[ \t]+(\S+)", re.MU
 
 def identity(context: ProbeContext) -> ServingCheck:
     """The server reports the folder that it was given, whose name has the model's digest."""
-    where = context.runtime.identity
-    if where is None:
+    identity_at = context.runtime.identity
+    if identity_at is None:
         return unavailable("identity", context.runtime.cannot["identity"])
-    value = context.client.get(where.path).good().json()
-    for part in where.field.split("."):
+    value = context.client.get(identity_at.path).good().json()
+    for part in identity_at.field.split("."):
         if isinstance(value, list) and part.isdigit() and int(part) < len(value):
             value = value[int(part)]
         elif isinstance(value, dict) and part in value:
             value = value[part]
         else:
-            return failed("identity", f"{where.path} has no {where.field}")
-    said = f"{where.path} says that {where.field} is"
+            return failed("identity", f"{identity_at.path} has no {identity_at.field}")
+    named = f"{identity_at.path} says that {identity_at.field} is"
     if value != context.server.model:
         name = value if isinstance(value, str) else json.dumps(value)
-        return failed("identity", f"{said} {shown(name, 200)}, not {context.server.model}")
-    return passed("identity", f"{said} the folder that it was given, {PurePosixPath(context.server.model).name}")
+        return failed("identity", f"{named} {shown(name, 200)}, not {context.server.model}")
+    return passed("identity", f"{named} the folder that it was given, {PurePosixPath(context.server.model).name}")
 
 
 def metrics(context: ProbeContext) -> ServingCheck:
@@ -67,15 +67,15 @@ def metrics(context: ProbeContext) -> ServingCheck:
 
 def samples(body: bytes) -> dict[str, float]:
     """Samples of Prometheus' text format by name, summed over labels; NaN and invalid numbers are left out."""
-    found: dict[str, float] = {}
+    values: dict[str, float] = {}
     for name, value in _SAMPLE.findall(body.decode(errors="replace")):
         try:
             number = float(value)
         except ValueError:
             continue
         if number == number:
-            found[name] = found.get(name, 0.0) + number
-    return found
+            values[name] = values.get(name, 0.0) + number
+    return values
 
 
 def errors(context: ProbeContext) -> ServingCheck:

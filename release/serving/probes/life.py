@@ -115,10 +115,10 @@ def drain(context: ProbeContext) -> ServingCheck:
         return failed("drain", f"exit code {ended.code} where {' or '.join(map(str, codes))} is right", seconds, limit)
     if seconds > limit:
         return failed("drain", f"ended {seconds:.1f} s after SIGTERM, over {limit:g} s", seconds, limit)
-    said = (
+    summary = (
         f"{across} streams in flight at SIGTERM were completed; ended after {seconds:.1f} s with exit code {ended.code}"
     )
-    return passed("drain", said, seconds, limit)
+    return passed("drain", summary, seconds, limit)
 
 
 def _answers(context: ProbeContext) -> bool:

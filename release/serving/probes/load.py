@@ -37,16 +37,16 @@ def latency(context: ProbeContext) -> ServingCheck:
         if lost := [str(result) for result in results if isinstance(result, NoAnswer)]:
             return failed("latency", f"{len(lost)} of {len(items)} requests failed at {level} at a time: {some(lost)}")
         if level == 1:
-            said = zip(items, whole, itertools.cycle(context.answers), strict=False)
-            if other := list(filter(None, (context.unlike(p, s.text, a.text) for p, s, a in said))):
+            questions = zip(items, whole, itertools.cycle(context.answers), strict=False)
+            if other := list(filter(None, (context.unlike(p, s.text, a.text) for p, s, a in questions))):
                 return failed("latency", f"a stream differs from the whole answer: {some(other)}")
             context.streamed |= {p.id: s.text for p, s in zip(items, whole, strict=True)}
         levels.append(_load(level, whole, wall))
         context.load = tuple(levels)
-    found = _throughput(context, items, ask, wall)
-    if isinstance(found, str):
-        return failed("latency", found)
-    context.throughput = found
+    throughput = _throughput(context, items, ask, wall)
+    if isinstance(throughput, str):
+        return failed("latency", throughput)
+    context.throughput = throughput
     alone, most = levels[0], levels[-1]
     figures = (
         f"p50 {alone.p50:.3f} s and p95 {alone.p95:.3f} s one at a time, p95 {most.p95:.3f} s at "

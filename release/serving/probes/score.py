@@ -43,8 +43,8 @@ def score(context: ProbeContext) -> ServingCheck:
     A margin above 0 allows for two rows at least: one that is less than a row would refuse correct servers.
     """
     rows = [
-        _Question(row.id, row.messages, row.reference, found.prediction, row.tools)
-        for row, found in zip(context.rows, context.offline, strict=True)
+        _Question(row.id, row.messages, row.reference, offline_answer.prediction, row.tools)
+        for row, offline_answer in zip(context.rows, context.offline, strict=True)
     ]
 
     def of_rows(answer: str, reference: str) -> float:
@@ -52,18 +52,18 @@ def score(context: ProbeContext) -> ServingCheck:
 
     compared = [_compare(context, rows, context.scorer.kind, of_rows, context.limit, "test rows")]
     for suite in context.suites:
-        asked = [_Question(each.sample, each.messages, each.reference, each.answer) for each in suite.answers]
+        asked = [_Question(answer.sample, answer.messages, answer.reference, answer.answer) for answer in suite.answers]
         compared.append(_compare(context, asked, suite.metric, suite.score, suite.limit, f"suite {suite.name}"))
-    said = "; ".join(each.said for each in compared)
-    if any(each.apart is None for each in compared):
-        return failed("score", said)
+    summary = "; ".join(comparison.said for comparison in compared)
+    if any(comparison.apart is None for comparison in compared):
+        return failed("score", summary)
     worst = max(compared, key=lambda each: (each.apart or 0.0) - each.allowed)
     apart, margin = worst.apart or 0.0, context.serve.verify.margin
     if apart > worst.allowed + 1e-9:
         least = "" if worst.allowed == margin else f", but never less than {_ROWS} rows"
         why = f"{apart:.4f} apart where {worst.allowed:.4g} is allowed (serve.verify.margin: {margin:g}{least})"
-        return failed("score", f"{said}: {why}", apart, worst.allowed)
-    return passed("score", said, apart, worst.allowed)
+        return failed("score", f"{summary}: {why}", apart, worst.allowed)
+    return passed("score", summary, apart, worst.allowed)
 
 
 def _compare(
@@ -95,8 +95,8 @@ def _compare(
     served = sum(scored(text, q.reference) for text, q in zip(texts, questions, strict=True))
     offline = sum(scored(q.offline, q.reference) for q in questions)
     differ = sum(text.strip() != q.offline.strip() for text, q in zip(texts, questions, strict=True))
-    said = (
+    summary = (
         f"{metric} {served / count:.4f} served and {offline / count:.4f} offline on {count} rows{of}, "
         f"{differ} texts differ"
     )
-    return _Compared(said, abs(served - offline) / count, allowed)
+    return _Compared(summary, abs(served - offline) / count, allowed)

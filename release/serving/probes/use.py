@@ -19,7 +19,7 @@ def read(context: ProbeContext) -> dict[str, float]:
 
 def since(context: ProbeContext, before: Mapping[str, float]) -> tuple[str | None, list[str]]:
     """What is wrong if a counter did not grow since ``before``, else None; and what is known of each setting."""
-    said = []
+    uses = []
     for key, setting in context.runtime.chosen(context.serve).items():
         if getattr(context.serve, key) is False:
             continue
@@ -28,8 +28,8 @@ def since(context: ProbeContext, before: Mapping[str, float]) -> tuple[str | Non
             wrong = f"serve.{key}: {still[0]} did not grow while the probes were answered"
             return f"{wrong}: so {_WORDS[key]} was not tested", []
         counted = ", ".join(f"{name} grew by {more:g}" for name, more in grew.items())
-        said.append(f"{_WORDS[key]}: {counted or f'{context.runtime.name} does not count how often it was used'}")
-    return None, said
+        uses.append(f"{_WORDS[key]}: {counted or f'{context.runtime.name} does not count how often it was used'}")
+    return None, uses
 
 
 def _grown(context: ProbeContext, counters: tuple[str, ...], before: Mapping[str, float]) -> dict[str, float]:
