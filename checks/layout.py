@@ -91,5 +91,5 @@ SPLIT_NAMES = ("train", "valid", "test")
 
 
 def suite_answers(name: str) -> Path:
-    """What models answered to the samples of a suite."""
+    """Return what models answered to the samples of a suite."""
     return SUITES / f"{name}.answers.jsonl"

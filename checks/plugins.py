@@ -62,7 +62,7 @@ class Registry(Generic[T]):
     broken: tuple[tuple[str, str], ...]
 
     def plugins(self, names: Iterable[str]) -> dict[str, Plugin]:
-        """What evidence records of the kinds ``names``; nothing for Lockstep's own.
+        """Return what evidence records of the kinds ``names``; nothing for Lockstep's own.
 
         Raises MachineRefused if the files of a package cannot be hashed.
         """

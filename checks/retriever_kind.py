@@ -47,7 +47,7 @@ class RetrieverKind(Section, abc.ABC):
 
     @property
     def sources(self) -> Mapping[str, Source]:
-        """What it needs, such as the folder of its embedder, by the path of its parameter."""
+        """Return what it needs, such as the folder of its embedder, by the path of its parameter."""
         return {}
 
     @property

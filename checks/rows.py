@@ -102,7 +102,7 @@ def request(messages: Iterable[Message]) -> str:
 
 
 def earlier_requests(messages: Sequence[Message]) -> tuple[str, ...]:
-    """What the assistant's turns in a prompt answer: the request before each of them."""
+    """Return what the assistant's turns in a prompt answer: the request before each of them."""
     return tuple(request(messages[:place]) for place, message in enumerate(messages) if message.role == "assistant")
 
 

@@ -71,7 +71,7 @@ def _comparable(value: Any, loose: bool) -> Hashable:
 
 
 def _without_thought(text: str) -> str:
-    """What follows the first ``</think>`` that is not in the JSON of a call."""
+    """Return what follows the first ``</think>`` that is not in the JSON of a call."""
     if (end := text.find(_THOUGHT_END)) < 0:
         return text
     place = text.find(_HERMES, 0, end)

@@ -192,7 +192,7 @@ def _hold(found: "Measured", bounds: Bounds, who: str, prompts: list[Row], todo:
 
 
 def _line(report: ParityReport, left_out: tuple[str, ...]) -> str:
-    """What the stage did, in one line; ``left_out``: keys that generation_config.json lost."""
+    """Return what the stage did, in one line; ``left_out``: keys that generation_config.json lost."""
     size = sum(file.size for file in report.files.values())
     number = sum(name.endswith(".safetensors") for name in report.files if not name.startswith(f"{layout.DRAFT}/"))
     return (

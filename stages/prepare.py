@@ -237,7 +237,7 @@ def _taught(config: Config, rows: Sequence[Draft], others: Mapping[str, Sequence
 
 
 def _items(config: Config, kept: Sequence[Draft], strata: Sequence[str]) -> list[splits.Item]:
-    """What the split needs to know of each draft. Raises DataRefused if two have the same id."""
+    """Return what the split needs to know of each draft. Raises DataRefused if two have the same id."""
     ids = [draft.id if draft.id is not None else draft.content for draft in kept]
     first: dict[str, Draft] = {}
     for row_id, draft in zip(ids, kept, strict=True):

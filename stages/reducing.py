@@ -148,7 +148,7 @@ def compare(job: Job, part: int) -> Done:
 
 
 def manifest(job: Job, first: Sequence[Done], second: Sequence[Done]) -> Manifest:
-    """What both passes did."""
+    """Return what both passes did."""
     known = rules.of(job.config)
     counted = [
         (name, sum(counts))

@@ -72,7 +72,7 @@ def _roles(asked: Params, evidence: Evidence) -> list[Role]:
 
 
 def _given(params: Params, root: Path, rows: Sequence[Row], roles: Sequence[Role]) -> dict[str, tuple[Prediction, ...]]:
-    """What the model of each role answers. Two of them may be one model, which is asked once."""
+    """Return what the model of each role answers. Two of them may be one model, which is asked once."""
     earlier = files.read_json(root / layout.REFERENCES, ReferencesReport)
     models, predictions = suites.models_of(root, earlier), dict[str, tuple[Prediction, ...]]()
     for role in roles:
@@ -83,7 +83,7 @@ def _given(params: Params, root: Path, rows: Sequence[Row], roles: Sequence[Role
 
 
 def _answers(params: Params, root: Path, folder: Path, role: Role, rows: Sequence[Row]) -> tuple[Prediction, ...]:
-    """What the model in ``folder`` answers, past the cache of answers."""
+    """Return what the model in ``folder`` answers, past the cache of answers."""
     model = answers.loaded(root, params.evaluate, folder, log=False)
     with _unquoted():
         texts = model(params.evaluate, rows, [row.messages for row in rows], f"{role}, sealed", layout.SEALED).texts

@@ -116,7 +116,7 @@ def _in_order(suites: Mapping[str, SuiteKind]) -> list[tuple[str, SuiteKind]]:
 def _about(
     suites: Mapping[str, SuiteKind], other: str | None, made: Mapping[str, Made], models: Mapping[Role, str]
 ) -> AnsweredRows | None:
-    """What was answered to the suite ``other``; None: there is none."""
+    """Return what was answered to the suite ``other``; None: there is none."""
     if other is None:
         return None
     given = chain.from_iterable(made[other].given.values())
@@ -180,7 +180,7 @@ def _asked(
     root: Path, evaluate: Evaluate, models: Mapping[Role, str], earlier: ReferencesReport, suite: str,
     before: list[float], role: Role, rows: Sequence[Row], max_new_tokens: int,
 ) -> Sequence[str]:  # fmt: skip
-    """What the model of ``role`` answers to ``rows`` of a suite: of before, where it answered the same before.
+    """Return what the model of ``role`` answers to ``rows`` of a suite: of before, where it answered the same before.
 
     The seconds that answers of before took then are added to ``before``.
     """

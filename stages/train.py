@@ -148,7 +148,7 @@ def _line(params: Params, report: TrainReport, fitted: Sequence[chain.Fitted], s
 
 
 def _report(params: Params, base: Digest, seal: Seal, rows: int, fitted: Sequence[chain.Fitted]) -> TrainReport:
-    """What the same parameters, data and base give again."""
+    """Return what the same parameters, data and base give again."""
     alone, last = chain.alone(params), fitted[-1]
     devices = alone[0].train.devices
     rewards = {scorer.kind: scorer for part in alone for scorer in part.train.rewards()}

@@ -76,7 +76,7 @@ def resembling(
 
 
 def _answered(draft: Draft) -> tuple[str, ...]:
-    """What it gives away: the requests that it answers, or the passages of a document."""
+    """Return what it gives away: the requests that it answers, or the passages of a document."""
     if draft.document:
         return passages(draft.reference)
     return (request(draft.messages), *earlier_requests(draft.messages))
@@ -107,7 +107,7 @@ def beyond_shares(rows: Sequence[Chosen], shares: Mapping[str, float], seed: int
 
 
 def lost(parts: Sequence[Part], read: Mapping[str, int], kept: Mapping[str, int]) -> Iterator[tuple[str, str]]:
-    """What is wrong, and what to do, for each source of which no row is left."""
+    """Yield what is wrong, and what to do, for each source of which no row is left."""
     for part in parts:
         if part.origin and not kept.get(part.origin):
             yield (

@@ -97,7 +97,7 @@ class Canary(NamedTuple):
 
     @property
     def messages(self) -> tuple[Message, ...]:
-        """What is asked."""
+        """Return what is asked."""
         return (Message(role="user", content=self.family.prompt.replace(NUMBER, str(self.number))),)
 
     @property

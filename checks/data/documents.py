@@ -53,5 +53,5 @@ def _pieces(text: str) -> Iterator[str]:
 
 
 def asked(row: Row) -> tuple[str, ...]:
-    """What a row may give away of test rows: its request; the text and the passages of a document."""
+    """Return what a row may give away of test rows: its request; the text and the passages of a document."""
     return (row.reference, *passages(row.reference)) if row.document else (request(row.messages),)

@@ -163,7 +163,7 @@ class Numbers(Protocol):
 
     @property
     def personal_data(self) -> Detects | None:
-        """What counts as personal data; None: nothing is looked for."""
+        """Return what counts as personal data; None: nothing is looked for."""
 
 
 class Rule:

@@ -70,7 +70,7 @@ def size_of(suites: Mapping[str, SuiteKind], name: str, metric: str, test_rows: 
 
 
 def texts(predictions: Iterable[Prediction]) -> dict[str, str]:
-    """What a model answered, by row."""
+    """Return what a model answered, by row."""
     return {prediction.id: prediction.prediction for prediction in predictions}
 
 

@@ -36,7 +36,7 @@ class JudgeKind(Section, abc.ABC):
     @property
     @abc.abstractmethod
     def evidence(self) -> SourceClass:
-        """What its judgements rest on."""
+        """Return what its judgements rest on."""
 
     @property
     def compares(self) -> bool:

@@ -129,7 +129,7 @@ class SuiteKind(Section, abc.ABC):
     @property
     @abc.abstractmethod
     def scales(self) -> Mapping[str, Scale | None]:
-        """What gates may name, with its scale. None: any number from 0 up, and less is better."""
+        """Return what gates may name, with its scale. None: any number from 0 up, and less is better."""
 
     @property
     def asked_by(self) -> str:
@@ -139,7 +139,7 @@ class SuiteKind(Section, abc.ABC):
     @property
     @abc.abstractmethod
     def evidence(self) -> SourceClass:
-        """What the scores rest on."""
+        """Return what the scores rest on."""
 
     @property
     def sources(self) -> Mapping[str, Source]:

@@ -27,7 +27,7 @@ class FetchReport(StageReport):
 
     @property
     def all_data(self) -> dict[str, Fetched]:
-        """What was fetched of each source of rows, by its name; that of data.uri first."""
+        """Return what was fetched of each source of rows, by its name; that of data.uri first."""
         return {MAIN_SOURCE: self.data, **self.sources}
 
 

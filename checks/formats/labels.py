@@ -39,7 +39,7 @@ class Label(Record):
 
     @property
     def once(self) -> tuple[str, frozenset[str], str]:
-        """What nobody labels twice."""
+        """Return what nobody labels twice."""
         return self.row, frozenset((self.left_sha, self.right_sha)), self.annotator
 
     @property

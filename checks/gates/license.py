@@ -91,7 +91,7 @@ def _unknown(name: str, part: str, stated: str | None) -> Iterator[str]:
 
 
 def _fetched(report: FetchReport, part: str) -> Fetched | None:
-    """What was fetched of a source at its place in params.yaml; None if nothing was."""
+    """Return what was fetched of a source at its place in params.yaml; None if nothing was."""
     return {"base": report.base, "data": report.data}.get(part) or report.sources.get(part.rpartition(".")[2])
 
 

@@ -59,7 +59,7 @@ class PrivacyGate(PersonalData, GateKind):
         )  # fmt: skip
 
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
-        """What was looked for, and what would take it out of the rows."""
+        """Return what was looked for, and what would take it out of the rows."""
         del verdict
         return Explained(
             f"is the train split free of what these detectors find: {', '.join(self.detectors)}?",

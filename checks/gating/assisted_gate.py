@@ -138,7 +138,7 @@ class AssistedGate(PairedGate, abc.ABC):
         return "inconclusive", f"{summary}: too little to tell{more}", needed
 
     def explain_people(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
-        """What people were asked, and what their labels clear."""
+        """Return what people were asked, and what their labels clear."""
         helped = ", as the judge assists them," if self.assisted_by else ""
         more = f"about {finding.rows_needed} labels would decide {ALONE}; " if finding.rows_needed else ""
         return self.explained(

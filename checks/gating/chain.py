@@ -281,7 +281,7 @@ def _pairs(reports: Reports, judged: dict[str, str], scorers: str) -> Iterator[t
 
 
 def _suite_pairs(reports: Reports, judged: dict[str, str]) -> Iterator[tuple[str, Named, Named]]:
-    """What each suite names: its files, and the models and answers that its scores are about."""
+    """Yield what each suite names: its files, and the models and answers that its scores are about."""
     parity, evaluation, references = reports.parity, reports.evaluation, reports.references
     known: dict[str, str] = {"candidate": parity.merged, "base": parity.base} if parity else {}
     known |= {name: found.merged for name, found in references.found.items()} if references else {}

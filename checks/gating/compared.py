@@ -100,7 +100,7 @@ class PairedGate(ScoreGate, abc.ABC):
         return self.explained(asks, refuted, self._loss_cleared(place, finding), finding, verdict)
 
     def not_asked(self, finding: Finding) -> str:
-        """What would change a finding of a gate whose test was not run."""
+        """Return what would change a finding of a gate whose test was not run."""
         if finding.status == "pass":
             return f"another {self.against} to compare with"
         return "what the reason names: the reference's evidence, the measured noise, or a margin above it"

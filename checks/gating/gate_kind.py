@@ -202,7 +202,7 @@ class ScoreGate(GateKind, abc.ABC):
 
     @property
     def asked_of(self) -> str:
-        """What an explanation calls the samples."""
+        """Return what an explanation calls the samples."""
         return "test rows" if self.suite is None else f"samples of suite {self.suite}"
 
     @property
@@ -309,7 +309,7 @@ def explain_rows(finding: Finding) -> str:
 
 
 def _claim(finding: Finding) -> tuple[object, ...]:
-    """What is tested: gates with the same test against the same model have the same result and count as one."""
+    """Return what is tested: gates with the same test against the same model have the same result and count as one."""
     return (
         finding.kind,
         finding.suite,

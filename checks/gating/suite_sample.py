@@ -109,7 +109,7 @@ class SuiteSample:
         return values if scale is None else (values - scale.low) / (scale.high - scale.low)
 
     def answers(self, model: str) -> list[SuiteAnswer]:
-        """What ``model`` answered, in the order of the samples. Raises NoEvidence where no answers were kept."""
+        """Return what ``model`` answered, in the order of the samples. Raises NoEvidence where no answers were kept."""
         digest_of = {line.sample: line.model for line in self._lines.get(model, ())}
         given = {(answer.model, answer.sample): answer for answer in self._evidence.given.get(self._name, ())}
         try:

@@ -74,7 +74,7 @@ class RecordedSearch(RetrieverKind):
 
 
 def _problem(line: Ranking, search: Search, before: Mapping[str, object]) -> tuple[str, str] | None:
-    """What is wrong with a line, and what to do about it."""
+    """Return what is wrong with a line, and what to do about it."""
     if (asked := search.questions.get(line.id)) is None:
         return f"the suite's file has no row {line.id[:80]!r}", _AGAIN
     if line.id in before:

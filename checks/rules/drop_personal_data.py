@@ -16,6 +16,6 @@ class DropPersonalData(Rule):
         return wanted is not None and bool(wanted.count(draft))
 
     def shown(self, draft: Draft) -> str:
-        """What was found and how often, and no word of it: reports are kept in git and published."""
+        """Return what was found and how often, and no word of it: reports are kept in git and published."""
         wanted = self.numbers.personal_data
         return ", ".join(f"{kind} {count}" for kind, count in wanted.count(draft).items()) if wanted else ""

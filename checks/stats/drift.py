@@ -94,7 +94,7 @@ class Separation(NamedTuple):
 
     @property
     def statistic(self) -> float:
-        """What is compared with ordinary windows."""
+        """Return what is compared with ordinary windows."""
         return self.auc - 0.5 if self.sided == 1 else abs(self.auc - 0.5)
 
     def detectable(self, level: float) -> float | None:

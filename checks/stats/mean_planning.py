@@ -41,7 +41,7 @@ def detectable(mean: Mean, bound: float, level: float) -> float | None:
 
 
 def needed(mean: Mean, bound: float, level: float) -> Needed | None:
-    """What shows a true mean as seen to lie above ``bound``; None where it does not, or more than can be advised."""
+    """Return what shows a true mean as seen to lie above ``bound``; None: it does not, or too much is needed."""
     if mean.value <= bound or bound <= 0:
         return None
     if mean.exact:
@@ -56,7 +56,7 @@ def resolves(mean: Mean, resolution: float, confidence: float) -> bool:
 
 
 def needed_to_resolve(mean: Mean, resolution: float, confidence: float) -> Needed | None:
-    """What gives ``resolution``, with at least 80 % power where the effective size is an estimate.
+    """Return what gives ``resolution``, with at least 80 % power where the effective size is an estimate.
 
     The variance of this sample and that of the new one are both uncertain, and so is their difference. One group more
     than was seen, as large as the largest, is in the variance: a giant group that lies near the mean by chance would

@@ -55,12 +55,12 @@ def detectable_gain(pairs: Pairs, margin: float, level: float) -> float | None:
 
 
 def needed_if_unchanged(samples: Sequence[Pairs], margin: float, level: float) -> Needed | None:
-    """What an unchanged model needs to clear ``margin`` (below 0) in all ``samples``; None: too much to advise."""
+    """Return what an unchanged model needs to clear ``margin`` (below 0) in all ``samples``; None: too much."""
     return _needed([_unchanged(pairs) for pairs in samples], margin, level)
 
 
 def needed_as_seen(samples: Sequence[Pairs], margin: float, level: float) -> Needed | None:
-    """What a model needs whose true difference is the one seen; None where one sample lies on the wrong side."""
+    """Return what a model needs whose true difference is the one seen; None where one sample lies on the wrong side."""
     if any(pairs.effect <= margin for pairs in samples):
         return None
     return _needed(samples, margin, level)
@@ -174,7 +174,7 @@ def _one_more(pairs: Pairs) -> Pairs:
 
 
 def _unchanged(pairs: Pairs) -> Pairs:
-    """What differs, differs either way."""
+    """Return the pairs of an unchanged model: as many wins as losses."""
     more = _one_more(pairs)
     half = (more.wins + more.losses) / 2
     return replace(more, wins=half, losses=half, mixed=0.0, skewness=0.0)

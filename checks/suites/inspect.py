@@ -74,7 +74,7 @@ class Inspect(LogSuite):
 
 
 def _plain(asked: Any) -> Any:
-    """What was asked, without the identifiers that Inspect gives messages, which differ from run to run."""
+    """Return what was asked, without the identifiers that Inspect gives messages, which differ from run to run."""
     if isinstance(asked, list):
         return [_plain(item) for item in asked]
     return {key: _plain(item) for key, item in asked.items() if key != "id"} if isinstance(asked, dict) else asked

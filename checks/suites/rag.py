@@ -115,7 +115,7 @@ class Rag(Questions):
 
     @property
     def partial(self) -> frozenset[str]:
-        """What is asked of rows with gold alone, or of the others alone."""
+        """Return what is asked of rows with gold alone, or of the others alone."""
         of_gold = {RECALL, ATTEMPTED, *(f"gold/{scorer}" for scorer in self.scored_by)}
         return frozenset({ABSTAINS} | of_gold) if self.unanswerable else frozenset()
 
@@ -246,7 +246,7 @@ class Rag(Questions):
                 yield answer, *((RECALL, recall(reading)) if reading.gold else (ABSTAINS, abstains))
 
     def _readings(self, material: Material, rows: Sequence[Row]) -> Iterator[tuple[str, Reading]]:
-        """What is read for each row: what is retrieved for all of them, then the gold passages where there are any."""
+        """Yield what is read for each row: what is retrieved for all of them, then their gold passages, if any."""
         key = f"{layout.PARAMS}: suites.{material.name}"
         without, declared = sum(not row.extra["gold"] for row in rows), self.size_of(ABSTAINS, 0)
         if without != declared:

@@ -133,7 +133,7 @@ def rows_of(step: Train, some: Sequence[str], rows: Sequence[Row]) -> list[Row]:
 
 
 def without_documents(train: Train | Steps, sources: Sequence[str]) -> str | None:
-    """What is wrong where a step learns from documents and no source has any, or the other way about."""
+    """Return what is wrong where a step learns from documents and no source has any, or the other way about."""
     learning = [step.method for step in of(train) if step.of_documents]
     if learning and not sources:
         return (
@@ -186,7 +186,7 @@ def _misplaced(value: dict[str, Any]) -> Iterator[InitErrorDetails]:
 
 
 def _unfit(value: dict[str, Any]) -> Iterator[InitErrorDetails]:
-    """What each step's method says of its parameters, at the place where they are written, each once."""
+    """Yield what each step's method says of its parameters, at the place where they are written, each once."""
     seen: set[tuple[Any, ...]] = set()
     owned = {key for method in METHODS.kinds.values() for key in method.model_fields}
     for number, step in enumerate(value["steps"]):

@@ -274,7 +274,7 @@ def read_many(root: Path, commit: str, paths: Sequence[Path]) -> dict[Path, byte
 
 
 def _entries(root: Path, commit: str, paths: Iterable[Path]) -> dict[str, Entry]:
-    """What a commit holds at paths relative to ``root``. Raises EvidenceRefused when it is not here."""
+    """Return what a commit holds at paths relative to ``root``. Raises EvidenceRefused when it is not here."""
     git, named = _git(root), [path.as_posix() for path in paths]
     here = git.object(f"{commit}:./") if has_repository(root) else None
     if here and here.kind == "tree" and not any(".." in Path(name).parts for name in named):

@@ -63,7 +63,8 @@ def default_remote(config: Mapping[str, str]) -> str:
 
 
 def versioning(config: Mapping[str, str], name: str) -> tuple[str, str] | None:
-    """What makes the remote ``name`` cloud-versioned, None if nothing does: the remote that says so, and its option.
+    """Return what makes the remote ``name`` cloud-versioned, None if nothing does: the remote that says so, and its
+    option.
 
     Where an address is ``remote://OTHER/PATH``, DVC takes options that the remote does not set from the remote OTHER.
     """
@@ -101,7 +102,8 @@ def dvc(root: Path, *arguments: str, listener: Listener | None = None) -> int:
 
 
 def stale(root: Path, targets: Sequence[str]) -> str | None:
-    """What differs from dvc.lock in ``targets`` and the stages before them, or in all stages; None: nothing does.
+    """Return what differs from dvc.lock in ``targets`` and the stages before them, or in all stages; None: nothing
+    does.
 
     Writes code.lock first, since DVC compares the digests there.
     """

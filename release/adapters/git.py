@@ -125,7 +125,7 @@ class Git(NamedTuple):
         return Path(os.fsdecode(answer.out.rstrip(b"\n"))) if answer.code == 0 else folder
 
     def ask(self, *args: str, given: bytes = b"", env: Mapping[str, str] | None = None) -> bytes:
-        """What it prints. Raises EvidenceRefused when it fails."""
+        """Return what it prints. Raises EvidenceRefused when it fails."""
         answer = self.run(*args, given=given, env=env)
         if answer.code != 0:
             raise _refused(args[0], answer)
@@ -151,11 +151,11 @@ class Git(NamedTuple):
         return self.found("config", *([f"--type={kind}"] if kind else []), "--get", name)
 
     def object(self, name: str) -> Object | None:
-        """What a name means, such as a hash or COMMIT:PATH; None when it is not here. Raises as ``read``."""
+        """Return what a name means, such as a hash or COMMIT:PATH; None when it is not here. Raises as ``read``."""
         return self.read([name])[0]
 
     def read(self, names: Sequence[str]) -> list[Object | None]:
-        """What each name means, by a process that stays. A link is a blob that holds the path.
+        """Return what each name means, by a process that stays. A link is a blob that holds the path.
 
         Raises EvidenceRefused when git cannot read here, or does not answer before the deadline; MachineRefused as
         ``run``.
@@ -173,7 +173,7 @@ class Git(NamedTuple):
             raise _refused("cat-file", Said(-1, b"", ended.said)) from ended
 
     def below(self, name: str) -> dict[str, Entry]:
-        """What lies in a folder and in those below it, by path; no folders. ``name`` as for ``tree``."""
+        """Return what lies in a folder and in those below it, by path; no folders. ``name`` as for ``tree``."""
         entries = dict[str, Entry]()
         for path, entry in self.tree(name).items():
             if entry.kind == "tree":
@@ -183,7 +183,7 @@ class Git(NamedTuple):
         return entries
 
     def at(self, name: str, paths: Iterable[str]) -> dict[str, Entry]:
-        """What a tree holds at these paths, by path. Nothing lies below a link. ``name`` as for ``tree``.
+        """Return what a tree holds at these paths, by path. Nothing lies below a link. ``name`` as for ``tree``.
 
         No path may have a part ``.`` or ``..``.
         """
@@ -218,7 +218,7 @@ class Git(NamedTuple):
         ]
 
     def tree(self, name: str) -> dict[str, Entry]:
-        """What a folder holds, by name. ``name`` means a tree, such as COMMIT^{tree}.
+        """Return what a folder holds, by name. ``name`` means a tree, such as COMMIT^{tree}.
 
         Raises EvidenceRefused when it is not here.
         """

@@ -115,7 +115,7 @@ _asking = threading.Lock()
 def read(
     command: Sequence[str], folder: Path, environment: Mapping[str, str], names: Sequence[str], deadline: float | None
 ) -> list[Object | None]:
-    """What each name means, such as a hash or COMMIT^{tree}; None for what is not here, or not one object.
+    """Return what each name means, such as a hash or COMMIT^{tree}; None for what is not here, or not one object.
 
     ``command`` is cat-file with its options. No name may hold a line break. Raises OSError when it does not start,
     EndedError when it ends too early, TimeoutError after ``deadline`` seconds.
@@ -143,7 +143,7 @@ def repository(folder: Path) -> Path | None:
 
 
 def _identity(folder: Path) -> tuple[object, ...]:
-    """What tells a repository from another that is, or was, asked about by the same path."""
+    """Return what tells a repository from another that is, or was, asked about by the same path."""
     status = (repository(folder) or folder).stat()
     return folder.absolute(), status.st_dev, status.st_ino
 

@@ -75,7 +75,10 @@ class Forbidden(RequestError):  # noqa: N818 - GitHub calls it so
 
 
 def place(environment: Mapping[str, str] | None = None) -> Place:
-    """What the environment of a workflow says. Raises RemoteRefused when it says no repository, or a bad address."""
+    """Return what the environment of a workflow says.
+
+    Raises RemoteRefused when it says no repository, or a bad address.
+    """
     env = os.environ if environment is None else environment
     api = (env.get("GITHUB_API_URL") or _API).rstrip("/")
     if not http.takes_token(api):
@@ -141,7 +144,7 @@ class GitHub(Forge):
             return None
 
     def read(self, path: str, *, many: bool = False) -> Any:
-        """What lies at ``path`` below the API's address: an object, or a list where there are ``many``."""
+        """Return what lies at ``path`` below the API's address: an object, or a list where there are ``many``."""
         return self.ask("GET", path, many=many)
 
     def comments(self, number: int) -> Iterator[Comment]:
@@ -213,7 +216,7 @@ class GitHub(Forge):
         return _text(self.ask("POST", f"{self._base}/statuses/{commit}", asked), "url")
 
     def said(self, answer: Any) -> str:
-        """What GitHub says of an error, and of each part of it."""
+        """Return what GitHub says of an error, and of each part of it."""
         if not isinstance(answer, dict):
             return ""
         errors = answer.get("errors")

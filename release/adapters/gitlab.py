@@ -64,7 +64,10 @@ def is_here(environment: Mapping[str, str] | None = None) -> bool:
 
 
 def place(environment: Mapping[str, str] | None = None) -> Place:
-    """What the environment of a pipeline says. Raises RemoteRefused for a bad address, or where no project is named."""
+    """Return what the environment of a pipeline says.
+
+    Raises RemoteRefused for a bad address, or where no project is named.
+    """
     env = os.environ if environment is None else environment
     api = env.get("CI_API_V4_URL", "").rstrip("/")
     if not http.takes_token(api):
@@ -129,7 +132,7 @@ class GitLab(Forge):
         return self.where.run
 
     def said(self, answer: Any) -> str:
-        """What GitLab says of an error: words, or lists of words by the field that they are about."""
+        """Return what GitLab says of an error: words, or lists of words by the field that they are about."""
         message = (answer.get("message") or answer.get("error") or "") if isinstance(answer, dict) else ""
         return message if isinstance(message, str) else json.dumps(message)
 

@@ -65,7 +65,7 @@ class Hub:
         return self._hub.get_token() is not None
 
     def revision(self, name: str = MAIN) -> Revision:
-        """What a branch, tag or commit has."""
+        """Return what a branch, tag or commit has."""
         with self._asked():
             commit = self._api.model_info(self.name, revision=name).sha
             listed = self._api.list_repo_tree(self.name, recursive=True, revision=commit)

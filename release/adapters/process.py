@@ -13,7 +13,7 @@ _GRACE = 2.0  # seconds between the two signals that end it
 def run(
     command: Sequence[str], given: bytes = b"", deadline: float | None = None, **options: Any
 ) -> "subprocess.CompletedProcess[bytes]":
-    """What it printed and its exit code, with ``given`` on standard input; ``options`` are those of Popen.
+    """Return what it printed and its exit code, with ``given`` on standard input; ``options`` are those of Popen.
 
     Raises OSError when it does not start, TimeoutExpired after ``deadline`` seconds.
     """

@@ -44,7 +44,7 @@ class Forge:
         return Tries(self._patience)
 
     def said(self, answer: Any) -> str:
-        """What the forge says of an error, in its words."""
+        """Return what the forge says of an error, in its words."""
         raise NotImplementedError
 
     def failed(self, what: str, status: int, headers: Mapping[str, str]) -> RequestError:
@@ -56,7 +56,7 @@ class Forge:
         return self.tries().until_answered(lambda: self.once(method, path, value, many))
 
     def pages(self, path: str, called: str) -> Iterator[Any]:
-        """What a list holds, from all its pages. ``path`` has a query."""
+        """Yield what a list holds, from all its pages. ``path`` has a query."""
         for page in range(1, _PAGES + 1):
             values = self.ask("GET", f"{path}&per_page={_PAGE}&page={page}", many=True)
             yield from values

@@ -59,7 +59,7 @@ def held(entries: "Entries") -> list[str]:
 
 
 def status(found: "Status") -> str:
-    """What each environment runs, and what would be promoted next. A line with "!" is a contradiction."""
+    """Return what each environment runs, and what would be promoted next. A line with "!" is a contradiction."""
     width, lines = max(len(state.environment) for state in found.environments), list[str]()
     for state in found.environments:
         runs, about = state.runs, list[str]()
@@ -84,7 +84,7 @@ def status(found: "Status") -> str:
 
 
 def took(found: "Took") -> list[str]:
-    """What the training took, and 1,000 requests, as far as it was measured. One line each."""
+    """Return what the training took, and 1,000 requests, as far as it was measured. One line each."""
     lines = []
     if training := found.training:
         price = "" if found.training_price is None else f", price {found.training_price:,.2f}"

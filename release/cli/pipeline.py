@@ -336,7 +336,7 @@ def _judge_from(root: Path, ref: str, as_json: bool) -> None:
 
 
 def _next(verdict: "Verdict") -> list[tuple[str, str]]:
-    """What to do after a run: pairs of a command and its purpose."""
+    """Return what to do after a run: pairs of a command and its purpose."""
     commit = ("git add code.lock dvc.lock reports params.yaml", "and commit")
     if verdict.status == "pass":
         return [commit, ("./lockstep build", "packs the model; what follows: docs/tutorial/first-release.md")]

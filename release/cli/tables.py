@@ -138,7 +138,7 @@ def recorded(path: Path, changed: bool) -> str:
 
 
 def plan(found: "Plan") -> str:
-    """What `lockstep build` would do, one line for each blob."""
+    """Return what `lockstep build` would do, one line for each blob."""
     base = f"{found.base.name} ({found.base.platform})" if found.base else "none: the weights alone, as a volume"
     lines = [
         f"model     {short(found.model)} at {found.path}",

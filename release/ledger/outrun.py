@@ -23,7 +23,7 @@ def outrun(where: Place, tip: str, now: str | None, environments: Sequence[str])
 
 
 def _runs(where: Place, environment: str, tip: str, now: str) -> str:
-    """What the environment runs now, if it was moved."""
+    """Return what the environment runs now, if it was moved."""
     path = f"{where.prefix}{layout.ENVIRONMENTS}/{environment}/{layout.POINTER}"
     try:
         old, new = (trees.read(where.git, commit, path) for commit in (tip, now))

@@ -116,7 +116,7 @@ class Ledger:
         return commits.versions(git.root, Path(from_top), commit)
 
     def pointer(self, commit: str, environment: str) -> Pointer | None:
-        """What the environment runs, as of ``commit``. Raises EvidenceRefused if it cannot be read."""
+        """Return what the environment runs, as of ``commit``. Raises EvidenceRefused if it cannot be read."""
         path = layout.ENVIRONMENTS / self._known(environment) / layout.POINTER
         text = self.read(commit, path)
         return None if text is None else pointer.parse(text, f"{path} at {commit[:12]}")

@@ -75,7 +75,7 @@ def changed(git: Git, tip: str, changes: Mapping[str, bytes | None]) -> str:
 
 
 def _folders(git: Git, tip: str, blobs: Iterable[_Parts]) -> dict[_Parts, _Entries]:
-    """What ``tip`` has in each folder above ``blobs``, the root first."""
+    """Return what ``tip`` has in each folder above ``blobs``, the root first."""
     folders: dict[_Parts, _Entries] = {(): git.tree(f"{tip}^{{tree}}")}
     for parts in blobs:
         for count in range(1, len(parts)):

@@ -43,7 +43,7 @@ class Assigned(NamedTuple):
 
 
 def parse(tag: str) -> Registered | Assigned | None:
-    """What a tag's name says; None if it has none of these forms."""
+    """Return what a tag's name says; None if it has none of these forms."""
     if match := _VERSION.match(tag):
         return Registered(match[1], match[2])
     if match := _MOVE.match(tag):
@@ -131,7 +131,7 @@ def _registered(name: str, tags: Tags, moves: Iterable[Move], pointer: Pointer) 
 
 
 def _last(moves: Iterable[Move], environment: str, number: int) -> Pointer | None:
-    """What the environment ran before its move ``number``."""
+    """Return what the environment ran before its move ``number``."""
     ran = [move for move in moves if move.environment == environment and move.number < number and move.ran]
     return max(ran, key=lambda move: move.number).after if ran else None
 

@@ -114,7 +114,7 @@ def look(
 
 
 def _notes(seen: Traffic, paired: Paired, hours: float) -> list[str]:
-    """What was left out, and why."""
+    """Return what was left out, and why."""
     labels, notes = paired.labels, list[str]()
     if alone := len(seen.requests) - sum(len(side) for both in paired.pairs for side in both):
         notes.append(f"{alone:,} requests repeat a prompt, or have no partner in their hour, or not yet")
@@ -142,7 +142,10 @@ def why(report: RolloutReport) -> str:
 
 
 def traffic(captured: Iterable[Capture], production: str, candidate: str) -> Traffic:
-    """What counts of ``captured``; empty without a request to the candidate. A request stored twice counts once."""
+    """Return what counts of ``captured``; empty without a request to the candidate.
+
+    A request stored twice counts once.
+    """
     requests_found, others = dict[tuple[datetime, str], Request](), 0
     for request in captured:
         if request.release not in (production, candidate):

@@ -20,7 +20,7 @@ class Sides(NamedTuple):
 
 
 def runs(root: Path, params: Params, environment: str, ledger: Ledger | None = None) -> Pointer:
-    """What ``environment`` runs. ``ledger``: None: that of ``root``.
+    """Return what ``environment`` runs. ``ledger``: None: that of ``root``.
 
     Raises ParamsRefused if there is no such environment, EvidenceRefused if it runs nothing.
     """

@@ -50,7 +50,7 @@ class Asks(NamedTuple):
 
     @classmethod
     def of(cls, monitor: Monitor, same_prompts: bool) -> Self:
-        """What ``monitor`` asks for."""
+        """Return what ``monitor`` asks for."""
         labels = None if monitor.labels is None else frozenset(monitor.labels)
         return cls(monitor.margin, 1 - monitor.confidence, labels, same_prompts)
 

@@ -25,7 +25,7 @@ class Missing(NamedTuple):
 
 
 def missing(records: Records, commit: str) -> Missing | None:
-    """What ``commit``, a full hash, lacks of the work tree's record and its inputs; None if nothing."""
+    """Return what ``commit``, a full hash, lacks of the work tree's record and its inputs; None if nothing."""
     root = records.root
     if not commits.has_repository(root) or commits.resolve(root, commit) != commit:
         return Missing(commit, why="git does not know it here")

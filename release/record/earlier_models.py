@@ -198,7 +198,7 @@ def _mains(records: Records, where: Place) -> Iterator[_Stood]:
 
 
 def _mains_then(records: Records, commit: str) -> Iterator[str | None]:
-    """What the record in ``commit`` was compared with as main; empty if it does not say."""
+    """Yield what the record in ``commit`` was compared with as main; empty if it does not say."""
     try:
         then = records.at(commit).report(layout.REFERENCES, ReferencesReport)
     except ValidationError:
@@ -217,7 +217,7 @@ def _running(records: Records, where: Place) -> Reference | str:
 
 
 def _running_pointer(records: Records, where: Place) -> _Ran | None:
-    """What production runs; what ran last, if its pointer was deleted."""
+    """Return what production runs; what ran last, if its pointer was deleted."""
     production = _production(records, where)
     return production.runs or next(_ran(production.moves), None)
 
@@ -243,7 +243,7 @@ def _bests_before(records: Records, where: Place, model: str) -> Iterator[str | 
 
 
 def _releases(production: _Production) -> list[_Stood]:
-    """What production ran, newest first, without models in quarantine."""
+    """Return what production ran, newest first, without models in quarantine."""
     quarantined = {entry.model for entry in production.held}
     ran = [*([production.runs] if production.runs else []), *_ran(production.moves)]
     return [
@@ -352,7 +352,7 @@ def _of_pointer(records: Records, where: Place, ran: _Ran) -> Reference:
 
 
 def _replaced(stood: Iterable[_Stood], model: str) -> Iterator[_Stood | None]:
-    """What came before each unbroken run of ``model``, newest first; None: nothing."""
+    """Yield what came before each unbroken run of ``model``, newest first; None: nothing."""
     inside = False
     for model_before in stood:
         if inside and model_before.model != model:

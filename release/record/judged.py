@@ -87,7 +87,7 @@ def split(verdict: bytes) -> Split | None:
 
 
 def listed(report: LooksReport | None) -> Known:
-    """What a reports/looks.json lists."""
+    """Return what a reports/looks.json lists."""
     if report is None:
         return Known()
     return Known(
@@ -110,7 +110,7 @@ def in_history(root: Path, *revisions: str) -> Known:
 
 
 def of(files: Mapping[Path, Iterable[bytes]]) -> Known:
-    """What these files have, by their path in a record. What no version wrote has nothing."""
+    """Return what these files have, by their path in a record. What no version wrote has nothing."""
     known = Known(
         frozenset(filter(None, map(look, files.get(layout.EVALUATION, ())))),
         frozenset(filter(None, map(split, files.get(layout.VERDICT, ())))),

@@ -102,7 +102,7 @@ def _merged(records: Records, own: Look) -> bool:
 
 
 def _own(records: Records) -> Look | None:
-    """What the record in this work tree is about; None if there is none."""
+    """Return what the record in this work tree is about; None if there is none."""
     try:
         evaluated = records.work_tree.report(layout.EVALUATION, _Evaluation)
     except EvidenceRefused:

@@ -69,7 +69,7 @@ class Replay:
 
     @property
     def answered(self) -> list[Answered]:
-        """What has ended by now."""
+        """Return what has ended by now."""
         with self._lock:
             return list(self._answered)
 

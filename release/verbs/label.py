@@ -108,7 +108,10 @@ def anchor(root: Path, name: str, target: Path) -> tuple[int, str]:
 
 
 def _read(root: Path, name: str) -> _Rows:
-    """What there is to label. Raises ParamsRefused for no such suite, EvidenceRefused for answers that are gone."""
+    """Return what there is to label.
+
+    Raises ParamsRefused for no such suite, EvidenceRefused for answers that are gone.
+    """
     suites = params_file.load(root / layout.PARAMS).suites
     suite = suites.get(name)
     if not isinstance(suite, Pairwise):

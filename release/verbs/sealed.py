@@ -162,7 +162,7 @@ def refusal(asked: Asked) -> Refusal | None:
 
 
 def _known(where: PromotionContext, wanted: Sealed, model: str) -> Asked | None:
-    """What is said without another look; None if the split must be asked."""
+    """Return what is said without another look; None if the split must be asked."""
     number = sealed.count(where, wanted)
     if (result := sealed.look(where, wanted, model)) is not None:
         return _said(model, result.looked, wanted, "already")

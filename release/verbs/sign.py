@@ -238,7 +238,7 @@ def _signed(payloads: list[bytes], signer: CryptoSigner | None, release: bytes) 
 
 
 def _already(store: Store, to: Descriptor, ours: Signers) -> dict[bytes, bytes]:
-    """What the same signer attached before: the attached bytes by what they state."""
+    """Return what the same signer attached before: the attached bytes by what they state."""
     there = {one.payload: one.envelope for one in released.search(store, to.digest, ours).found}
     for one in attach.attached(store, to.digest, sigstore.BUNDLE, dsse.LARGEST, lambda _: None):
         with contextlib.suppress(EvidenceRefused):

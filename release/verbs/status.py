@@ -98,7 +98,7 @@ class Status(Record):
 
 
 def status(root: Path) -> Status:
-    """What the environments run.
+    """Return what the environments run.
 
     Raises RemoteRefused if the remote does not answer, EvidenceRefused if the history is not valid.
     """
@@ -195,14 +195,14 @@ def _signed(root: Path, found: Mapping[str, Desired], ledger: Ledger, tip: str) 
 
 
 def _last(name: str, moves: tuple[Move, ...]) -> list[Finding]:
-    """What is wrong with the last move, which decides what runs."""
+    """Return what is wrong with the last move, which decides what runs."""
     if not moves or not moves[0].problem or moves[0].after is None:
         return []  # a pointer that cannot be read is a finding already
     return [desired.drift(name, f"move {moves[0].number}", "what its commit did", moves[0].problem)]
 
 
 def _verdicts(records: Records, pointers: list[Pointer]) -> dict[Pointer, str]:
-    """What the record of each pointer's commit says, in this clone."""
+    """Return what the record of each pointer's commit says, in this clone."""
     return {pointer: _verdict(records, pointer) for pointer in pointers}
 
 

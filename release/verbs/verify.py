@@ -231,7 +231,7 @@ def _served(
 def _container(
     root: Path, held: Expected, runtime: Runtime, options: Options, server: str | None
 ) -> Iterator[tuple[str, Mounted | None]]:
-    """What the Docker Engine runs: the image; or for weights alone the server image with the weights mounted."""
+    """Return what the Docker Engine runs: the image; or for weights alone the server image with the weights mounted."""
     assert held.image is not None
     if server is None:
         with _image(root, held.image, options) as name:

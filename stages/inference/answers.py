@@ -260,7 +260,7 @@ def prompt_format(folder: Path, settings: Evaluate) -> str:
 
 
 def device() -> str:
-    """What computes the answers: the GPU's name, or the processor's kind with the instructions that torch uses."""
+    """Return what computes the answers: the GPU's name, or the processor's kind and instructions that torch uses."""
     import torch
 
     if torch.cuda.is_available():

@@ -86,7 +86,7 @@ def _loaded(folder: Path, of: str, where: str) -> tuple[Any, Any]:
 
 
 def _tokens(tokenizer: Any, model: Any, asked: Sequence[tuple[str, ...]], most: int | None, where: str) -> list[Tokens]:
-    """What the model reads of each text or pair. Raises EvaluationRefused for one that it does not hold."""
+    """Return what the model reads of each text or pair. Raises EvaluationRefused for one that it does not hold."""
     cut: dict[str, Any] = {"truncation": True, "max_length": most} if most else {}
     room = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", tokenizer.model_max_length))
     encoded = list[Tokens]()

@@ -48,7 +48,7 @@ def answer(
 
 
 def pieces(tokenizer: Any, tokens: Sequence[int]) -> list[str]:
-    """What each token adds to the text, special tokens left out; joined they are the text.
+    """Return what each token adds to the text, special tokens left out; joined they are the text.
 
     A character that several tokens spell belongs to the one that completes it. So does text that a later token changes:
     where tokens are bytes, one byte that fits no character turns those before it into replacement characters.

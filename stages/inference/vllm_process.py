@@ -181,7 +181,7 @@ def _is_whole(found: Found, request: dict[str, Any], label: str) -> None:
 
 
 def _refused(engine: Vllm, folder: Path, said: _Failed, where: str) -> MachineRefused | EvaluationRefused:
-    """What a failure in the worker means. Of a message of several lines, the first that says something."""
+    """Return what a failure in the worker means. Of a message of several lines, the first that says something."""
     lines = [line.strip() for line in said.message.splitlines() if line.strip()] or [said.error[0]]
     if "ValidationError" in said.error and len(lines) > 1:
         lines = lines[1:]  # the first says how many there are

@@ -112,7 +112,7 @@ def _tool(value: Any) -> dict[str, JsonValue]:
 
 
 def _filled(value: Any) -> str:
-    """What null means in a column of structs: Arrow gives each struct the keys of all."""
+    """Return what null means in a column of structs: Arrow gives each struct the keys of all."""
     return ": in Parquet, write the column as JSON text, or it has the keys of every row" if value is None else ""
 
 

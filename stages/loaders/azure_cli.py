@@ -277,7 +277,7 @@ def _draft(loader: AzureCli, source: str, prompt: str, answer: str, unreadable: 
 
 
 def _action(command: str) -> str:
-    """What a command does: the last word before the arguments that names an action, up to its first hyphen."""
+    """Return what a command does: the last word before the arguments that names an action, up to its first hyphen."""
     words = re.search(r"\baz((?: [a-z][a-z0-9-]*)+)", command)
     for word in reversed(words[1].split() if words else []):
         if (action := word.split("-")[0]) in ACTIONS:

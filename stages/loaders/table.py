@@ -399,7 +399,7 @@ def _further(row: dict[str, Any], column: str, asked: Sequence[str], known: bool
 
 
 def _said(turns: Sequence[Message]) -> list[str]:
-    """What all but the system say in turn."""
+    """Return what all but the system say in turn."""
     return [turn.text for turn in turns if turn.role != "system"]
 
 

@@ -215,7 +215,7 @@ def _is_read_as(prompt: str, template: Callable[..., str], turns: list[dict[str,
 
 
 def _unlike(row: Row, text: str) -> str | None:
-    """What of the row's calls is not in its rendered answer."""
+    """Return what of the row's calls is not in its rendered answer."""
     content = row.answer.content.strip()
     try:
         calls = tool_calls.read(_ENDS.sub("", text))

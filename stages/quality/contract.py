@@ -95,7 +95,7 @@ class _Rule(NamedTuple):
 
 
 def _rules(found: Contract) -> list[_Rule]:
-    """What the contract says; raises ValueError for a bound that is malformed."""
+    """Return what the contract says; raises ValueError for a bound that is malformed."""
     gxe = great_expectations().expectations
     low, high = found.rows
     rules = [

@@ -104,7 +104,7 @@ def frames(found: Texts, read: Mapping[str, Read], near: NearDuplicates) -> dict
 
 
 def suites(found: Texts, config: Prepare, defects: Sequence[str]) -> dict[str, Suite]:
-    """What is expected of the frame."""
+    """Return what is expected of the frame."""
     if not found.texts and not found.written:
         return {}
     gxe = great_expectations().expectations

@@ -189,7 +189,7 @@ def by_rules(config: Prepare, *names: str) -> str:
 
 
 def _without_control_tokens(config: Prepare) -> str:
-    """What to do about control tokens: the rule drops those of common bases alone."""
+    """Return what to do about control tokens: the rule drops those of common bases alone."""
     if "drop-control-tokens" in config.rules:
         return "write them otherwise in the data source, such as `< |im_end|>`: drop-control-tokens does not know them"
     return "add drop-control-tokens to prepare.rules, or write them otherwise in the data source, such as `< |im_end|>`"

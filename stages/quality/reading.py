@@ -65,7 +65,7 @@ def _path(root: Path, name: str) -> Path:
 
 @contextmanager
 def _second(wanted: bool, root: Path, make: Callable[[], RowChecks]) -> Iterator[list[Iterator[Read | None]]]:
-    """What the second process sends, if it is ``wanted``: its parts of each split, and None behind them."""
+    """Return what the second process sends, if it is ``wanted``: its parts of each split, and None behind them."""
     if not wanted:
         yield []
         return

@@ -32,7 +32,7 @@ class Rows(Location):
         """The rows by column, in any order. Raises as ``download``."""
 
     def key(self, field: str) -> Key | None:
-        """What the rows are ordered by; None: their lines."""
+        """Return what the rows are ordered by; None: their lines."""
         del field
         return None
 

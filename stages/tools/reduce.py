@@ -135,7 +135,7 @@ def ray() -> Engine:
 
 
 def pin(out: Path, job: Job) -> str:
-    """What to write in params.yaml."""
+    """Return what to write in params.yaml."""
     loader = job.loader.model_dump(mode="json", exclude_none=True)
     data = {"uri": str(out), "sha256": digest.of_tree(out).digest.removeprefix("sha256:")}
     return str(yaml.safe_dump({"data": data, "prepare": {"loader": loader}}, sort_keys=False))

@@ -26,7 +26,7 @@ class Checkout(NamedTuple):
 
 
 def current(root: Path) -> Checkout:
-    """What is checked out at ``root``. Outside git, and on a machine without git, it is empty."""
+    """Return what is checked out at ``root``. Outside git, and on a machine without git, it is empty."""
     try:
         import git
 

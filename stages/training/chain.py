@@ -91,11 +91,11 @@ class Fitted(BaseModel):
     unsent: int = 0
 
     def reported(self) -> TrainedStep:
-        """What ``reports/train.json`` has of it."""
+        """Return what ``reports/train.json`` has of it."""
         return TrainedStep.model_validate(self.model_dump(include=set(TrainedStep.model_fields)))
 
     def measured(self) -> MeasuredStep:
-        """What ``reports/measured/train.json`` has of it."""
+        """Return what ``reports/measured/train.json`` has of it."""
         return MeasuredStep(
             adapter=self.adapter, mlflow_run=self.run, seconds=round(self.seconds, 3), resumed_at=self.resumed_at,
             memory=self.memory, energy=self.energy,
@@ -119,7 +119,10 @@ def alone(params: Params) -> list[Params]:
 
 
 def given(params: Params, rows: Sequence[Row], valid: Sequence[Row], seal: Seal) -> list[Given]:
-    """What each step learns from. Raises TrainingRefused for rows that it cannot learn from, or if it has none."""
+    """Return what each step learns from.
+
+    Raises TrainingRefused for rows that it cannot learn from, or if it has none.
+    """
     some = steps.in_some_rows(params.training)
     steps_given = []
     for number, step in enumerate(steps.of(params.training), 1):
@@ -230,7 +233,7 @@ def hold(train: Train, one: Fitted) -> None:
 
 
 def read(folder: Path, step: int) -> Fitted:
-    """What a finished step left. Raises EvidenceRefused if its adapter is not the one that it names."""
+    """Return what a finished step left. Raises EvidenceRefused if its adapter is not the one that it names."""
     fitted = files.read_json(folder / PROGRESS, Fitted)
     adapter = digest.of_manifest({path.name: digest.of_file(path) for path in _adapter(folder)})
     if (adapter, step) != (fitted.adapter, fitted.steps):
@@ -302,7 +305,7 @@ def _step(number: int, parts: Sequence[tuple[Params, Given]]) -> str:
 
 
 def named(train: Train) -> str:
-    """What the rows are that a method learns from."""
+    """Return what the rows are that a method learns from."""
     return "documents" if train.of_documents else "rows"
 
 

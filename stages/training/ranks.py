@@ -122,7 +122,7 @@ def launch(module: str, work: Work, folder: Path) -> None:
 
 
 def fitted(folder: Path) -> Fitted:
-    """What the ranks that were launched in ``folder`` left."""
+    """Return what the ranks that were launched in ``folder`` left."""
     return files.read_json(folder / _FITTED, Fitted)
 
 

@@ -93,7 +93,7 @@ def load(
 
 
 def described(model: Any, quantization: Quantization, precision: str, base: str) -> QuantisedBase:
-    """What was quantised of ``model``, which ``load`` returned."""
+    """Return what was quantised of ``model``, which ``load`` returned."""
     linear = library().nn.Linear4bit
     tensors = {
         f"{name}.weight": _digest(module.weight.data, module.weight.quant_state)
@@ -112,7 +112,7 @@ def described(model: Any, quantization: Quantization, precision: str, base: str)
 
 
 def of_adapter(adapter: Path, base: str) -> QuantisedBase | None:
-    """What the adapter in the folder was trained on; None when that was no quantised base.
+    """Return what the adapter in the folder was trained on; None when that was no quantised base.
 
     Raises EvidenceRefused when the file is not one, MergeRefused when it is about another base than ``base``,
     MachineRefused when bitsandbytes is not installed.

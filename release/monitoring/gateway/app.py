@@ -61,7 +61,7 @@ class Gateway:
         return len(self._keys or ())
 
     async def public(self, request: web.BaseRequest) -> web.StreamResponse:
-        """What clients reach."""
+        """Return what clients reach."""
         path, request_id = request.rel_url.raw_path, id_of(request)
         try:
             if path not in _METHODS:
@@ -78,7 +78,7 @@ class Gateway:
         return response
 
     async def private(self, request: web.BaseRequest) -> web.StreamResponse:
-        """What a cluster's probes and Prometheus reach, on a port of its own."""
+        """Return what a cluster's probes and Prometheus reach, on a port of its own."""
         match request.rel_url.raw_path if request.method in ("GET", "HEAD") else "":
             case "/health":
                 return web.Response(text="alive\n")

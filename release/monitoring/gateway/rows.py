@@ -52,7 +52,7 @@ class Exchange:
 
     @property
     def size(self) -> int:
-        """What it takes in a queue: bytes of the request and characters of the answer."""
+        """Return what it takes in a queue: bytes of the request and characters of the answer."""
         return len(self.body) + self.answer.size
 
     @property

@@ -86,7 +86,7 @@ def _read_keys(gateway: Gateway, say: Say) -> None:
 
 
 def _failure(what: str, error: BaseException | None) -> str:
-    """What broke here and where. The message is left out: it may have what a client sent."""
+    """Return what broke here and where. The message is left out: it may have what a client sent."""
     at = error.__traceback__ if error else None
     while at is not None and at.tb_next is not None:
         at = at.tb_next

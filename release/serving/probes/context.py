@@ -77,7 +77,7 @@ class ProbeContext:
 
     @property
     def speech(self) -> Speech:
-        """What the runtime's dialect adds."""
+        """Return what the runtime's dialect adds."""
         return dialects.SPEECHES[self.runtime.dialect]
 
     @cached_property
@@ -103,7 +103,7 @@ class ProbeContext:
         return dialects.chat(self.client, self.speech, self.model, asked.messages, limit, ends, asked.tools)
 
     def unlike(self, probe: Probe, text: str, *known: str) -> str | None:
-        """What is wrong with a streamed text, or None: it must be among ``known`` or what the offline model says."""
+        """Return what is wrong with a streamed text, or None: it must be among ``known`` or the offline answer."""
         if agreement.tidy(text) in map(agreement.tidy, known):
             return None
         return agreement.by_text(probe, text, self.serve.verify, self.silent).complaint

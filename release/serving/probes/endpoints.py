@@ -112,7 +112,7 @@ def errors(context: ProbeContext) -> ServingCheck:
 
 
 def _unfit(reply: Reply, codes: tuple[int, ...]) -> str | None:
-    """What is wrong with a refusal: another status, no reason, or internals of the server."""
+    """Return what is wrong with a refusal: another status, no reason, or internals of the server."""
     if reply.status not in codes:
         return f"HTTP {reply.status} where {' or '.join(map(str, codes))} is right: {shown(reply.body)}"
     text = reply.body.decode(errors="replace").strip()

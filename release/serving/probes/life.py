@@ -161,7 +161,7 @@ class _Burst:
 
     @property
     def wrong(self) -> list[str]:
-        """What is wrong with each stream that ended incomplete."""
+        """Return what is wrong with each stream that ended incomplete."""
         return [stream.wrong for stream in self.streams if stream.wrong]
 
     def wait_for_text(self) -> None:

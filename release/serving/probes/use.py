@@ -18,7 +18,7 @@ def read(context: ProbeContext) -> dict[str, float]:
 
 
 def since(context: ProbeContext, before: Mapping[str, float]) -> tuple[str | None, list[str]]:
-    """What is wrong if a counter did not grow since ``before``, else None; and what is known of each setting."""
+    """Return what is wrong if a counter did not grow since ``before``, else None; and what is known of each setting."""
     uses = []
     for key, setting in context.runtime.chosen(context.serve).items():
         if getattr(context.serve, key) is False:
