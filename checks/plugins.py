@@ -40,7 +40,7 @@ from checks.identity import PluginName as PluginName
 
 T = TypeVar("T")
 
-PREFIX = "lockstep."  # of every group
+PREFIX = "lockstep."  # Every group begins so.
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}")
 
 

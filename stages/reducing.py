@@ -34,7 +34,7 @@ from stages.loaders.table import Columns, Table
 
 PARTS = 64
 _NAMED = ("id", "slice", "group", "tools")
-_SOURCE = "source"  # of the raw row: prepare names the place in the part instead
+_SOURCE = "source"  # It is that of the raw row. prepare names the place in the part instead.
 
 
 class Manifest(Record):

@@ -22,14 +22,14 @@ from checks.formats.survey import Measured, Role
 
 CONFIDENCE = 0.95
 MARGIN = 0.05
-MOST_TEST = 0.3  # of the rows; the others are to learn from
-DIFFERS = 0.2  # supposed share of test rows on which two equally good models differ
+MOST_TEST = 0.3  # The largest share of rows for the test split. The others are to learn from.
+DIFFERS = 0.2  # The supposed share of test rows on which two equally good models differ.
 RULES = (
     "strip-control-characters", "collapse-white-space", "drop-empty-prompt", "drop-empty-reference", "drop-long-prompt",
     "drop-conflicting-references", "drop-duplicates",
 )  # fmt: skip
-_KEPT_GATES = ("data", "looks", "parity", "budget", "remembers")  # kinds that do not ask about the answers
-_ROOM = 2048  # tokens that the base reads, with its examples
+_KEPT_GATES = ("data", "looks", "parity", "budget", "remembers")  # These kinds do not ask about the answers.
+_ROOM = 2048  # So many tokens the base reads, with its examples.
 _LARGEST_MARGIN = 0.25
 _SLICE_MARGIN = 0.15
 

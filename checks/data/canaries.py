@@ -29,9 +29,9 @@ from checks.rows import Message, Record
 from checks.sections import Name, Positive
 
 NUMBER, SECRET = "{number}", "{secret}"
-_ROWS = 100_000  # that one line plants, at most
+_ROWS = 100_000  # One line plants at most so many rows.
 _GRID = 1 << 22  # places of the distribution of a sum, at most
-_ROUNDING = 1e-12  # what rounding in a Fourier transform may hide of a tail
+_ROUNDING = 1e-12  # Rounding in a Fourier transform may hide so much of a tail.
 _FIX = "see docs/how-to/privacy.md#plant-canaries for the form of the file"
 _Text = Annotated[str, Field(min_length=1)]
 

@@ -35,14 +35,17 @@ from checks.formats.serving import Seconds
 from checks.rows import Record, Sparse
 
 CLOSED, OPEN = ".jsonl", ".jsonl.open"
-LONGEST_REQUEST = timedelta(hours=1)  # that a gateway allows: so late may a row of an hour be in a later file
+# A gateway allows no longer one, so a row of an hour may be in a file as much later.
+LONGEST_REQUEST = timedelta(hours=1)
 # The first 12 hex digits of the model's digest, as the folder of its weights ends: `checks.identity.Digest` has all 64.
 Release = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
-ID_HEADER, RELEASE_HEADER = "X-Request-Id", "Lockstep-Release"  # of an answer: its request, and which release gave it
-SHADOW_ID = "lockstep-shadow"  # of every request of `lockstep shadow`: no traffic, so a gateway does not store it
+# An answer names its request and the release that gave it.
+ID_HEADER, RELEASE_HEADER = "X-Request-Id", "Lockstep-Release"
+# Every request of `lockstep shadow` has it. They are no traffic, so a gateway does not store them.
+SHADOW_ID = "lockstep-shadow"
 
-_FOLDER = re.compile(r".*-([0-9a-f]{12})/?")  # of weights: /models/NAME-VERSION
+_FOLDER = re.compile(r".*-([0-9a-f]{12})/?")  # The folder of weights is /models/NAME-VERSION.
 _DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{12})(?:[0-9a-f]{52})?")
 _NAME = re.compile(r"(?:^|/)(\d{4}-\d\d-\d\d)/(\d\d)-[^/]+$")
 # The time of a row is written in UTC, whatever zone it was read in.

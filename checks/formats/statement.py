@@ -27,7 +27,7 @@ QUARANTINE_RELEASE: Final = "urn:lockstep:quarantine-release:v1"
 CHECKPOINT: Final = "urn:lockstep:checkpoint:v1"
 SEALED_LOOK: Final = "urn:lockstep:sealed-look:v1"
 PAYLOAD = "application/vnd.in-toto+json"  # DSSE's payloadType of a statement
-ENVELOPE = "application/vnd.dsse.envelope.v1+json"  # of the signed statement, as an artifact of its image
+ENVELOPE = "application/vnd.dsse.envelope.v1+json"  # The signed statement is an artifact of its image, of this type.
 # A directory's digest, as checks.digest defines it: in-toto's sha256 is of a file's bytes.
 TREE = "lockstepTreeV1"
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _COSINES = 2**24  # held at a time: 128 MiB
-_PASSAGES = 2**13  # whose vectors are in float64 at a time
+_PASSAGES = 2**13  # So many passages have their vectors in float64 at a time.
 
 
 class Vectors(Section):

@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 
 from checks.stats import hall
 
-LEAST_LABELS = 100  # with fewer the test passes too many: docs/measurements/judges.md
-_WORTH = 0.95  # of the error without a judge: a judge that makes it no smaller is not counted
-_LUCK = NormalDist().inv_cdf(0.8)  # for at least 80 % power
+LEAST_LABELS = 100  # With fewer, the test passes too many: docs/measurements/judges.md.
+_WORTH = 0.95  # A judge counts only if it makes the error smaller than this share of the error without it.
+_LUCK = NormalDist().inv_cdf(0.8)  # This leaves at least 80 % power.
 
 Values = NDArray[np.float64]
 

@@ -28,13 +28,13 @@ from checks.errors import MachineRefused
 from checks.stats.planning import POWER
 
 RARE = "(rare)"
-_SAME = 1e-9  # a difference of rounding
+_SAME = 1e-9  # A smaller difference comes from rounding.
 Values = Sequence[float] | NDArray[np.float64]
-LEAST = 20  # texts of each side; with fewer there is nothing to learn from
-MOST = 10_000  # texts of each side that are read, and characters of one
-_EXPECTED = 5.0  # answers in a cell of chi-square's table, if nothing changed
+LEAST = 20  # Each side has at least so many texts. With fewer there is nothing to learn from.
+MOST = 10_000  # So many texts of each side are read, and so many characters of one.
+_EXPECTED = 5.0  # A cell of chi-square's table has so many answers if nothing changed.
 _TERMS = 8
-_SEEN = 5  # texts that a term must be in before it is named
+_SEEN = 5  # A term must be in so many texts before it is named.
 
 
 class Text(NamedTuple):

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from checks.stats import hall
 
-LUCK = 0.9  # for at least 80 % power: a sample's variance and skewness are estimates
-LEAST_GROUPS = 20  # with fewer the test passes too many: docs/measurements/forgetting.md
+LUCK = 0.9  # This leaves at least 80 % power: a sample's variance and skewness are estimates.
+LEAST_GROUPS = 20  # With fewer, the test passes too many: docs/measurements/forgetting.md.
 _MOST_GROUPS = 100_000  # more are no advice
 
 

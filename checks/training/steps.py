@@ -32,7 +32,7 @@ from checks.sections import Section
 from checks.training.interface import Train
 from checks.training.methods import METHODS, AnyTrain
 
-_ONE_BASE = "all steps train one adapter on one base"  # which is quantised in one way
+_ONE_BASE = "all steps train one adapter on one base"
 _OF_ALL = {
     "lora": _ONE_BASE,
     "precision": _ONE_BASE,

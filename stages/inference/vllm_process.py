@@ -32,14 +32,14 @@ LOG = layout.STATE / "vllm.log"
 # Run with -I: the folder of this file has another module that is called vllm.
 _WORKER = ["-I", vllm_worker.__file__]
 _SECONDS_TO_END = 60  # after the last answer
-_SECONDS_TO_SAY = 300  # what vLLM it has: the first import of torch and vLLM on a busy machine takes a minute
+_SECONDS_TO_SAY = 300  # The first import of torch and vLLM takes a minute on a busy machine.
 # Of this process's VLLM_ variables, those that say where compiled kernels are kept and which cores are used.
 _KEPT = ("VLLM_CACHE_ROOT", "VLLM_CPU_OMP_THREADS_BIND", "VLLM_TARGET_DEVICE")
 _ALWAYS = {
     "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_DO_NOT_TRACK": "1",
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # else the first requests are answered while others come in
 }  # fmt: skip
-_MEMORY = ("memory", "cache blocks")  # in the messages of vLLM and torch that ask for more or less of it
+_MEMORY = ("memory", "cache blocks")  # Messages of vLLM and torch that ask for more or less memory have these words.
 _LESS = "lower evaluate.engine.kv_cache_gb or evaluate.batch_tokens, or free memory"
 
 

@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
 _TIMES = (10, 300)  # seconds to connect, and between two reads
 _WAITS = (1, 5, 20)  # seconds before another try, where the server is busy
-_SECONDS = 2.0  # for the expression to search one reply
+_SECONDS = 2.0  # The expression may search one reply for so long.
 _BUSY = (429, 500, 502, 503, 504)
 _BLANKS = {"prompt", "answer", "left", "right", "reference"}
-_BYTES = 3  # of a text for each token that is counted: English has more, so that it costs less
+_BYTES = 3  # A token is counted for each three bytes. English has more, so it costs less.
 Variable = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$", description="name of an environment variable")]
 
 

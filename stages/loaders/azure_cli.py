@@ -29,7 +29,7 @@ from stages.loaders._static_text import line_of, texts_under
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C parser is ten times faster, and optional
 _LARGEST = 4 << 20  # bytes of a file; the longest of Azure CLI has 0.7 MB, and its syntax tree takes 100 times as much
 _FIELD = re.compile(r"^\s*:\w[\w -]*:")  # the next section of a docstring
-_SERVICE = "{service}"  # in the instruction
+_SERVICE = "{service}"  # The instruction may have it.
 _QUOTES = re.compile(rb"\"{3}|'{3}")
 # The last word of a command that says what it does; every other word is "other".
 ACTIONS = frozenset(

@@ -13,7 +13,8 @@ from pathlib import Path
 # The time that every run is said to have been at. It is part of file names, and no time that data is likely to contain.
 RUN_TIME = datetime(1971, 3, 5, 7, 9, 11, tzinfo=UTC)
 
-_SHOWN = re.compile(r"1971-03-0[456](T\d\d:\d\d:11Z| \d\d:\d\d:11 [^\s'<]+)")  # in the machine's time zone
+# The machine's time zone decides the hour.
+_SHOWN = re.compile(r"1971-03-0[456](T\d\d:\d\d:11Z| \d\d:\d\d:11 [^\s'<]+)")
 _STAMP = re.compile(r"\d{8}T\d{6}\.\d{6}Z")
 _STAMP_FORM = "%Y%m%dT%H%M%S.%fZ"
 _ELEMENT = re.compile(r"(?<=-collapse-body-)[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")

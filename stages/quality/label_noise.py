@@ -18,7 +18,7 @@ from stages.quality.rows_frames import Read
 
 SHOWN = 20
 _FOLDS = 5
-_SMOOTHING = 0.1  # as in stages.inference.baselines
+_SMOOTHING = 0.1  # It is the same in stages.inference.baselines.
 _MOST_ROWS, _LARGEST = 50_000, 20_000_000  # rows, and probabilities: rows times labels
 
 

@@ -32,10 +32,10 @@ SHOWN = 20  # rows of a list
 _PACKAGE = "py3langid"
 _SECTION = "validate.languages"
 _COLUMN = "other_language"
-_NONE = "zxx"  # what py3langid calls numbers, markup and identifiers
+_NONE = "zxx"  # py3langid calls numbers, markup and identifiers so.
 _READ = 2000  # characters of a text that are judged: more take longer and change nothing
-_CHARACTERS = 200  # of a text that are listed
-_DIGITS = 3  # of a probability: processors differ in the sixth
+_CHARACTERS = 200  # So many characters of a text are listed.
+_DIGITS = 3  # A probability is written with so many. Processors differ in the sixth.
 _Text = tuple[str, str, str]  # where, id, text
 
 

@@ -33,7 +33,7 @@ _RUN = re.compile(r"[^\x00-\x7f]{2,}")
 # What UTF-8 that was read as Windows-1252 decodes to: Latin letters, Cyrillic, typographic marks. Others occur in sound
 # text, such as "É»": a capital before a French quotation mark.
 _LIKELY = re.compile(r"[\u00a0-\u017f\u0400-\u04ff\u2010-\u206f\u20a0-\u20bf]+")
-_LOST = "\ufffd"  # what decoders write for bytes that are no text
+_LOST = "\ufffd"  # Decoders write it for bytes that are no text.
 
 
 def of(

@@ -12,7 +12,7 @@ from stages import progress
 from stages.sources import uris
 
 _BLOCK = 1 << 20
-_LARGEST_RATIO = 100  # of bytes unpacked to bytes of the archive; text packs about 5 to 1
+_LARGEST_RATIO = 100  # Bytes unpacked for one byte of the archive. Text packs about 5 to 1.
 _ALWAYS_ALLOWED = 100_000_000  # bytes, whatever the ratio
 
 

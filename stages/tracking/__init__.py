@@ -21,7 +21,7 @@ from stages.tracking.store import Store, address, deadline, opened, public, refu
 __all__ = ["ADAPTER_TAG", "STEP_ADAPTER_TAG", "Run", "address", "annotate", "joined", "public", "revision", "run"]
 
 ADAPTER_TAG = "lockstep.adapter"
-STEP_ADAPTER_TAG = "lockstep.step_adapter"  # of a run below another: a step of a training in several
+STEP_ADAPTER_TAG = "lockstep.step_adapter"  # A run below another has it: a step of a training in several.
 Data = Mapping[str, tuple[Path, str]]  # a context (training, evaluation, test) to a file below the root and its digest
 _PARENT_TAG = "mlflow.parentRunId"
 _COMMIT_TAG, _BRANCH_TAG = "mlflow.source.git.commit", "mlflow.source.git.branch"

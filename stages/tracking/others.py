@@ -18,7 +18,7 @@ from checks.config.params import Params
 from checks.errors import MachineRefused
 
 _TENSORBOARD, _PLACE = "tensorboard", "TENSORBOARD_LOGGING_DIR"
-_SECONDS = 60  # that the end of a training waits for Weights & Biases; the rest is left for `wandb sync`
+_SECONDS = 60  # The end of a training waits so long for Weights & Biases. The rest is left for `wandb sync`.
 
 
 def hold_installed(params: Params) -> None:

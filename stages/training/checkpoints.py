@@ -26,7 +26,8 @@ from checks.identity import Digest
 from checks.rows import Record
 from stages.training.remote import Remote, Upload
 
-MINUTES = "LOCKSTEP_CHECKPOINT_MINUTES"  # of wall time between two checkpoints; 0: none is taken, and none is used
+# Minutes of wall time between two checkpoints. With 0, none is taken and none is used.
+MINUTES = "LOCKSTEP_CHECKPOINT_MINUTES"
 MANIFEST, PROGRESS = "manifest.json", "progress.json"
 HERE, THERE = "this machine", "the remote"
 FOLDER = layout.STATE / "checkpoints"
@@ -49,12 +50,12 @@ Name = Literal[
 ]
 _NAMES: frozenset[str] = frozenset(get_args(Name))
 _ADAPTER = {"adapter_config.json", "adapter_model.safetensors"}
-_OWN = {"trained_weights.safetensors"}  # in place of an adapter, the base's own weights
+_OWN = {"trained_weights.safetensors"}  # The base's own weights, in place of an adapter.
 _OPTIONAL = {"best.safetensors", "quantization.json", "scaler.pt"}  # early stopping; a quantised base; fp16
 _FINISHED = frozenset({*_ADAPTER, "progress.json"})
 _OfRank = Annotated[str, Field(pattern=r"^rng_state_[0-9]{1,4}\.pth$")]
-_RANDOM = "rng_state.pth"  # of one process
-_Sharded = Literal["optimizer.bin", "pytorch_model_fsdp.bin"]  # in place of optimizer.pt, where the base is divided
+_RANDOM = "rng_state.pth"  # The state of one process.
+_Sharded = Literal["optimizer.bin", "pytorch_model_fsdp.bin"]  # In place of optimizer.pt, where the base is divided.
 
 
 class Kept(Record):

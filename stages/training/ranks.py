@@ -30,7 +30,7 @@ from stages.training.chain import Fitted
 _WORK, _FITTED, _ENDED = "work.json", "fitted.json", "ended-{}.json"
 _PATIENCE = 5  # seconds for a rank that was told to end
 _WATCH = 0.5  # seconds between two looks at whether the stage still lives
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # that the agent passes on
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # The agent passes these on.
 
 
 class _Handed(BaseModel):

@@ -21,7 +21,7 @@ from checks.errors import TrainingRefused
 from checks.formats.training_reports import Stopping
 from checks.training.interface import EarlyStopping, Train
 
-BEST = "best.safetensors"  # in a checkpoint
+BEST = "best.safetensors"  # A checkpoint has it.
 Log = Callable[[dict[str, float], int], None]
 
 

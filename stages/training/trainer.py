@@ -33,9 +33,9 @@ from stages.weights import whole
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-_ADAPTER = ["default"]  # what is trained; TRL compares it with a frozen copy of an earlier step's
+_ADAPTER = ["default"]  # It is trained. TRL compares it with a frozen copy of an earlier step's.
 _LOG_STEPS = 10  # between two points of the loss curve, at most
-_LOG_POINTS = 20  # of the loss curve, at least
+_LOG_POINTS = 20  # The loss curve has at least so many.
 _SHARDS = {
     "fsdp": True,
     "fsdp_config": {

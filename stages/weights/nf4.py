@@ -20,7 +20,7 @@ from checks.formats.training_reports import Quantised, QuantisedBase
 from checks.training.interface import Quantization
 from stages.threads import one_thread
 
-NAME = "quantization.json"  # in the adapter's folder
+NAME = "quantization.json"  # The adapter's folder has it.
 _BLOCK = 64  # weights that share a scale
 _PACKAGE = "bitsandbytes"
 
