@@ -250,6 +250,7 @@ from contextlib import closing
 from release import runtimes
 from release.serving import containers, server
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whatever nohup starts ignores it
 with server.unwinding(), closing(containers.start(sys.argv[1], runtimes.load("transformers"), "/m")) as started:
     print(started.name, flush=True)
     time.sleep(600)
