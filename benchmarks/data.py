@@ -1,14 +1,13 @@
-"""prepare, validate and the contamination gate on synthetic requests, beside the usual libraries for near-duplicates.
+"""prepare, validate and the contamination gate on synthetic requests.
 
 In:  models/base (`lockstep run fetch`), for its tokenizer; rows of 8 to 25 made-up words are written to a temporary
- directory, one in a hundred with one word changed in another row. `datasketch` and `rensa` if they are installed.
+ directory, one in a hundred with one word changed in another row.
 Out: a Markdown table: processor seconds, seconds and the peak of memory, each step in a process of its own. Its second
  process counts too: the peaks of both are added, as if they were at one time.
 Run: python -m benchmarks.data [--rows 1000 10000 100000] [--rows 1000000]
 """
 
 import argparse
-import importlib.util
 import itertools
 import json
 import os
@@ -18,12 +17,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks import tables
 from checks import files, layout
 from checks.config.params import Params
 from checks.data import contamination, near_duplicates
@@ -38,7 +38,6 @@ RULES = (
 )  # fmt: skip
 RAW = layout.RAW / "rows.jsonl"
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
-HASHES, BANDS = 256, 32
 
 
 def main() -> None:
@@ -50,23 +49,22 @@ def main() -> None:
     if arguments.step:
         _measure(arguments.step)
         return
-    print("| rows | step | CPU s | s | GB | result |\n| ---: | --- | ---: | ---: | ---: | --- |")
-    for rows in arguments.rows:
+    tables.show("Data", ("rows", "step", "CPU s", "s", "GB", "result"), _steps(arguments.rows))
+
+
+def _steps(sizes: Sequence[int]) -> Iterator[tuple[object, ...]]:
+    """Run each step on so many rows."""
+    for rows in sizes:
         with tempfile.TemporaryDirectory(prefix="lockstep-data-") as name:
             root = Path(name)
             write_rows(root / RAW, rows)
             (root / layout.BASE).mkdir(parents=True)
-            for each in filter(lambda each: (layout.BASE / each).is_file(), TOKENIZER):
-                shutil.copy(layout.BASE / each, root / layout.BASE)
+            for name_of_file in filter(lambda name: (layout.BASE / name).is_file(), TOKENIZER):
+                shutil.copy(layout.BASE / name_of_file, root / layout.BASE)
             for step in STEPS:
-                if step in USUAL and importlib.util.find_spec(step) is None:
-                    continue
-                found = json.loads(_child(step, root))
-                print(
-                    f"| {rows:,} | {step} | {found['cpu']:.1f} | {found['seconds']:.1f} | {found['gb']:.2f} | "
-                    f"{found['result']} |",
-                    flush=True,
-                )
+                took = json.loads(_child(step, root))
+                figures = (f"{took['cpu']:.1f}", f"{took['seconds']:.1f}", f"{took['gb']:.2f}")
+                yield f"{rows:,}", step, *figures, took["result"]
 
 
 def write_rows(path: Path, rows: int) -> None:
@@ -126,40 +124,7 @@ def _gate() -> str:
     return f"{len(runs)} of {len(test):,} test rows share a run of {RUN} words with train, {len(near)} are alike to one"
 
 
-def _loaded() -> list[list[str]]:
-    """Shingles of each row, as a user's script makes them."""
-    from datasets import load_dataset
-
-    rows = load_dataset("json", data_files=str(RAW), split="train", cache_dir=".cache")["prompt"]
-    return [list({text[i : i + SHINGLE] for i in range(max(1, len(text) - SHINGLE + 1))}) for text in rows]
-
-
-def _datasketch() -> str:
-    from datasketch import MinHash, MinHashLSH
-
-    index, pairs = MinHashLSH(threshold=SIMILARITY, num_perm=128), 0
-    for number, shingles in enumerate(_loaded()):
-        sketch = MinHash(num_perm=128)
-        sketch.update_batch([shingle.encode() for shingle in shingles])
-        pairs += len(index.query(sketch))
-        index.insert(number, sketch)
-    return f"{pairs:,} pairs, not verified"
-
-
-def _rensa() -> str:
-    from rensa import RMinHash, RMinHashLSH
-
-    index, pairs = RMinHashLSH(threshold=SIMILARITY, num_perm=HASHES, num_bands=BANDS), 0
-    for number, shingles in enumerate(_loaded()):
-        sketch = RMinHash(num_perm=HASHES, seed=1)
-        sketch.update(shingles)
-        pairs += len(index.query(sketch))
-        index.insert(number, sketch)
-    return f"{pairs:,} pairs, not verified"
-
-
-USUAL: dict[str, Callable[[], str]] = {"datasketch": _datasketch, "rensa": _rensa}
-STEPS: dict[str, Callable[[], str]] = {"prepare": _prepare, "validate": _validate, "gate": _gate, **USUAL}
+STEPS: dict[str, Callable[[], str]] = {"prepare": _prepare, "validate": _validate, "gate": _gate}
 
 
 def _child(step: str, root: Path) -> str:

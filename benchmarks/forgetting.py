@@ -1,10 +1,9 @@
-"""How often the gate ``remembers`` errs: simulated losses of texts through the real gate code, beside other tests.
+"""How often the gate ``remembers`` errs: simulated losses of texts through the real gate code, beside a t test.
 
     python -m benchmarks.forgetting [--runs 1000] [--seed 20261126]
 
-Prints Markdown tables. At the allowance: the true loss is the allowance, and at most 5 % may pass. Power: of a smaller
-true loss, how often it passes, beside what the finding said. The other tests are Student's t test alone, and a bound of
-the BCa bootstrap (``scipy.stats.bootstrap``, 2,000 resamples) on fewer runs.
+At the allowance: the true loss is the allowance, and at most 5 % may pass. Student's t test alone stands beside. Power:
+how often a smaller true loss passes.
 
 Shapes of the losses of groups, all with the same mean and variance: even (normal), some lose more (gamma, skewness 1),
 few lose much (exponential, skewness 2), very few lose much (lognormal, skewness 6), few lose little (exponential,
@@ -13,15 +12,15 @@ mirrored), heavy tails (t with 5 degrees of freedom).
 Authors: 24 texts by fewer authors, where half of the variance is the author's, with each text as its own group.
 """
 
-import argparse
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from benchmarks import tables
 from checks import digest
 from checks.config import params_file
 from checks.config.params import Params
@@ -32,6 +31,7 @@ from checks.formats.verdict import Finding
 from checks.gating.chain import Evidence, Reports
 
 Values = NDArray[np.float64]
+Row = tuple[object, ...]
 
 LEVEL, ALLOWANCE, SPREAD, WITHIN = 0.05, 0.2, 0.1, 0.05
 GROUPS = (20, 24, 40, 100)
@@ -52,7 +52,7 @@ SHAPES: Mapping[str, Callable[[Any, Any], Values]] = {
 
 
 def params(allowance: float) -> Params:
-    """The default parameters with the one gate."""
+    """Return the default parameters with the one gate."""
     default = params_file.load().model_dump(mode="json", by_alias=True)
     default["suites"] = {
         "texts": {
@@ -69,18 +69,19 @@ def params(allowance: float) -> Params:
     return Params.model_validate(default)
 
 
-def evidence(asked: Params, differences: Values, groups: NDArray[np.intp]) -> Evidence:
-    """What ``chain.gather`` would have read of a base that needs 1 bit per byte, and of a candidate that needs more."""
+def evidence(parameters: Params, differences: Values, groups: NDArray[np.intp]) -> Evidence:
+    """Return evidence of a base that needs 1 bit per byte, and of a candidate that needs more."""
     values: dict[Role, Values] = {"candidate": 1 + differences, "base": np.ones(len(differences))}
     lines = tuple(
         SuiteLine.model_construct(
             sample=str(i), sample_sha=ZERO, model=ZERO if role == "candidate" else OTHER, metric="bits-per-byte",
             value=float(value), group=str(groups[i]), slice="all", source="pure", source_digest=ZERO,
         )
-        for role, found in values.items() for i, value in enumerate(found)
+        for role, losses in values.items() for i, value in enumerate(losses)
     )  # fmt: skip
+    asked = digest.of_json(parameters.suites["texts"].model_dump(mode="json"))
     result = SuiteResult(
-        kind="loss", asked=digest.of_json(asked.suites["texts"].model_dump(mode="json")), source="pure", lines=ZERO,
+        kind="loss", asked=asked, source="pure", lines=ZERO,
         samples=len(differences), models={"candidate": ZERO, "base": OTHER}, means={}, files={}, chance=4.0,
     )  # fmt: skip
     reports = Reports(
@@ -90,15 +91,15 @@ def evidence(asked: Params, differences: Values, groups: NDArray[np.intp]) -> Ev
     return Evidence(reports, train=(), test=(), answers={}, gaps={}, breaks=(), judged={}, suites={"texts": lines})
 
 
-def finding(differences: Values, groups: NDArray[np.intp], allowance: float, asked: Params | None = None) -> Finding:
-    """The gate's finding where the loss of each text grew by ``differences``."""
-    asked = asked or params(allowance)
-    (found,) = judging.judge(asked, evidence(asked, differences, groups)).findings
-    return found
+def finding(differences: Values, groups: NDArray[np.intp], allowance: float, given: Params | None = None) -> Finding:
+    """Return the gate's finding where the loss of each text grew by ``differences``."""
+    parameters = given or params(allowance)
+    (finding,) = judging.judge(parameters, evidence(parameters, differences, groups)).findings
+    return finding
 
 
 def drawn(shape: str, groups: int, texts: int, loss: float, random: Any) -> tuple[Values, NDArray[np.intp]]:
-    """Differences of ``groups`` groups of up to ``texts`` texts, and their groups."""
+    """Draw differences of ``groups`` groups of up to ``texts`` texts, and their groups."""
     means = loss + SPREAD * SHAPES[shape](random, groups)
     sizes = np.ones(groups, np.intp) if texts == 1 else random.integers(1, texts + 1, groups)
     which = np.repeat(np.arange(groups), sizes)
@@ -107,86 +108,58 @@ def drawn(shape: str, groups: int, texts: int, loss: float, random: Any) -> tupl
 
 
 def rate(shape: str, groups: int, texts: int, loss: float, allowance: float, runs: int, seed: int) -> dict[str, float]:
-    """Shares of ``runs`` releases that pass, fail, are inconclusive; and that Student's t test alone would pass."""
+    """Return shares of ``runs`` releases that pass and fail, and that Student's t test alone passes."""
     from scipy.stats import ttest_1samp
 
-    asked, random = params(allowance), np.random.default_rng([seed, groups, texts, list(SHAPES).index(shape)])
-    seen: Counter[str] = Counter()
+    parameters, random = params(allowance), np.random.default_rng([seed, groups, texts, list(SHAPES).index(shape)])
+    counts: Counter[str] = Counter()
     for _ in range(runs):
         values, which = drawn(shape, groups, texts, loss, random)
-        seen[finding(values, which, allowance, asked).status] += 1
+        counts[finding(values, which, allowance, parameters).status] += 1
         means = np.bincount(which, values) / np.bincount(which)
-        seen["t"] += bool(ttest_1samp(means, allowance, alternative="less").pvalue <= LEVEL)
-    return {name: seen[name] / runs for name in ("pass", "fail", "inconclusive", "t")}
+        counts["t"] += bool(ttest_1samp(means, allowance, alternative="less").pvalue <= LEVEL)
+    return {name: counts[name] / runs for name in ("pass", "fail", "t")}
 
 
-def bca(shape: str, groups: int, runs: int, seed: int) -> float:
-    """Of releases whose true loss is the allowance: the share whose upper BCa bound is below it, so that they pass."""
-    from scipy.stats import bootstrap
-
-    random, passed = np.random.default_rng([seed, groups, list(SHAPES).index(shape)]), 0
-    for _ in range(runs):
-        values, _ = drawn(shape, groups, 1, ALLOWANCE, random)
-        found = bootstrap((values,), np.mean, n_resamples=2000, confidence_level=1 - 2 * LEVEL, rng=random)
-        passed += bool(found.confidence_interval.high < ALLOWANCE)
-    return passed / runs
-
-
-def level(runs: int, seed: int) -> Iterator[str]:
-    """The true loss is the allowance itself: at most 5 % may pass."""
-    yield "| losses | groups | texts in a group | passes | t test alone | BCa bootstrap | fails |"
-    yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
+def level(runs: int, seed: int) -> Iterator[Row]:
+    """Let the true loss be the allowance itself: at most 5 % may pass."""
     cases = [(shape, groups, 1) for shape in SHAPES for groups in GROUPS] + [("few lose much", 24, 6)]
     for shape, groups, texts in tqdm(cases, desc="level"):
-        found = rate(shape, groups, texts, ALLOWANCE, ALLOWANCE, runs, seed)
-        boot = f"{bca(shape, groups, runs // 4, seed):.1%}" if texts == 1 and groups == 24 else ""
-        each = "1" if texts == 1 else f"1 to {texts}"
-        yield f"| {shape} | {groups} | {each} | {found['pass']:.1%} | {found['t']:.1%} | {boot} | {found['fail']:.1%} |"
+        shares = rate(shape, groups, texts, ALLOWANCE, ALLOWANCE, runs, seed)
+        yield shape, groups, texts, *(f"{shares[name]:.1%}" for name in ("pass", "t", "fail"))
 
 
-def authors(runs: int, seed: int) -> Iterator[str]:
-    """The true loss is the allowance over texts of all authors, and the texts are by few: how often they pass."""
-    yield "| authors of 24 texts | each text its own group | author as group |"
-    yield "| ---: | ---: | --- |"
-    asked, half = params(ALLOWANCE), SPREAD * 0.5**0.5
+def authors(runs: int, seed: int) -> Iterator[Row]:
+    """Let the true loss be the allowance over texts of all authors, where the texts are by few."""
+    parameters, half = params(ALLOWANCE), SPREAD * 0.5**0.5
     for count in tqdm((24, 8, 4, 1), desc="authors"):
-        random, seen = np.random.default_rng([seed, count]), Counter[tuple[int, str]]()
+        random, passed = np.random.default_rng([seed, count]), 0
         for _ in range(runs):
-            by = np.arange(24) % count
-            values = ALLOWANCE + half * (random.normal(size=count)[by] + random.normal(size=24))
-            for which, groups in enumerate((np.arange(24), by)):
-                seen[which, finding(values, groups, ALLOWANCE, asked).status] += 1
-        by_author = f"{seen[1, 'pass'] / runs:.1%}" if seen[1, "pass"] else "inconclusive: too few groups"
-        yield f"| {count} | {seen[0, 'pass'] / runs:.1%} | {by_author} |"
+            of_authors = random.normal(size=count)[np.arange(24) % count]
+            values = ALLOWANCE + half * (of_authors + random.normal(size=24))
+            passed += finding(values, np.arange(24), ALLOWANCE, parameters).status == "pass"
+        yield count, f"{passed / runs:.1%}"
 
 
-def power(runs: int, seed: int) -> Iterator[str]:
-    """The true loss is smaller: by a fixed number, and by what findings say that these groups see."""
-    yield "| losses | groups | below the allowance by | passes | below by what `detectable` says | passes |"
-    yield "| --- | ---: | ---: | ---: | ---: | ---: |"
+def power(runs: int, seed: int) -> Iterator[Row]:
+    """Let the true loss be smaller, by what findings say that these groups see."""
     for shape in tqdm(("even", "some lose more", "few lose much"), desc="power"):
         for groups in GROUPS:
             random = np.random.default_rng([seed, groups])
-            said = [finding(*drawn(shape, groups, 1, 0.0, random), ALLOWANCE).detectable or 0.0 for _ in range(200)]
-            by, detectable = 0.05, float(np.median(said))
-            power, power_there = (
-                rate(shape, groups, 1, ALLOWANCE - less, ALLOWANCE, runs // 4, seed)["pass"]
-                for less in (by, detectable)
-            )
-            yield f"| {shape} | {groups} | {by} | {power:.1%} | {detectable:.3f} | {power_there:.1%} |"
+            pilots = (finding(*drawn(shape, groups, 1, 0.0, random), ALLOWANCE) for _ in range(200))
+            detectable = float(np.median([pilot.detectable or 0.0 for pilot in pilots]))
+            shares = rate(shape, groups, 1, ALLOWANCE - detectable, ALLOWANCE, runs // 4, seed)
+            yield shape, groups, f"{detectable:.3f}", f"{shares['pass']:.1%}"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main() -> None:
     """Print every table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--runs", type=int, default=1000, help="releases of a case; a quarter as many of BCa and power")
-    parser.add_argument("--seed", type=int, default=20261126)
-    options = parser.parse_args(arguments)
-    print(f"Seed {options.seed}, {options.runs} runs, allowance {ALLOWANCE}, standard deviation {SPREAD}.")
-    for name, table in {"At the allowance": level, "Authors": authors, "Power": power}.items():
-        print(f"\n### {name}\n")
-        for line in table(options.runs, options.seed):
-            print(line, flush=True)
+    options = tables.numbers(__doc__, runs=1000, seed=20261126)
+    shown = ("passes", "t test alone", "fails")
+    tables.show("At the allowance", ("losses", "groups", "texts in a group", *shown), level(options.runs, options.seed))
+    tables.show("Authors", ("authors of 24 texts", "passes"), authors(options.runs, options.seed))
+    columns = ("losses", "groups", "below the allowance by `detectable`", "passes")
+    tables.show("Power", columns, power(options.runs, options.seed))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ be seen in 77 % or more.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from statistics import median
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from benchmarks import tables
 from checks.stats import mean_planning, planning
 from checks.stats.intervals import Mean
 from checks.stats.paired import Comparison, compare
@@ -44,80 +45,49 @@ LAYOUTS: dict[str, Sizes] = {
 MEANS = (0.02, 0.05, 0.5, 0.95, 0.98)
 
 
-def thresholds(runs: int, seed: int) -> str:
-    """The true mean is the bound: how often is it shown to be above, or below?"""
-    lines = [
-        f"{runs} samples each, intraclass correlation 0.5; the true mean is the bound: shown to be above / below it",
-        "",
-        f"| layout | {' | '.join(f'mean {mean:g}' for mean in MEANS)} |",
-        f"| --- |{' ---: |' * len(MEANS)}",
-    ]
+def thresholds(runs: int, seed: int) -> Iterator[tuple[object, ...]]:
+    """Show a true mean that is the bound itself to be above it, and below."""
     for layout, sizes in tqdm(LAYOUTS.items(), desc="thresholds"):
         cells = []
         for mean in MEANS:
             random = np.random.default_rng([seed, 1, len(sizes), round(mean * 100)])
-            above = below = 0
-            for _ in range(runs):
-                found = Mean.of(*scores(random, sizes, mean))
-                above += found.p_above(mean) <= LEVEL
-                below += found.p_below(mean) <= LEVEL
+            means = [Mean.of(*scores(random, sizes, mean)) for _ in range(runs)]
+            above = sum(drawn_mean.p_above(mean) <= LEVEL for drawn_mean in means)
+            below = sum(drawn_mean.p_below(mean) <= LEVEL for drawn_mean in means)
             cells.append(f"{above / runs:.1%} / {below / runs:.1%}")
-        lines.append(f"| {layout} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        yield layout, *cells
 
 
-def comparisons(runs: int, seed: int) -> str:
-    """Two models on these layouts: no difference, or a loss of exactly the margin."""
-    lines = [
-        f"{runs} samples each (half as many graded); {DISCORDANCE:.0%} of rows differ besides the loss",
-        "",
-        "| layout | scores | unchanged: shown better | shown worse | loss of 5 points: ruled out | 1 point |",
-        "| --- | --- | ---: | ---: | ---: | ---: |",
-    ]
+def comparisons(runs: int, seed: int) -> Iterator[tuple[object, ...]]:
+    """Compare two models without a difference, or with a loss of exactly the margin."""
     for layout, sizes in tqdm(LAYOUTS.items(), desc="comparisons"):
-        for graded in (False, True):
-            count = runs // 2 if graded else runs
-            random = np.random.default_rng([seed, 2, len(sizes), graded])
-            counts = np.zeros(4)
-            for _ in range(count):
-                found = drawn(random, sizes, 0.0, graded=graded)
-                counts[:2] += found.p <= LEVEL, found.p_worse <= LEVEL
-                for column, margin in ((2, 0.05), (3, 0.01)):
-                    counts[column] += drawn(random, sizes, margin, -margin, graded=graded).p <= LEVEL
-            cells = " | ".join(f"{share:.1%}" for share in counts / count)
-            lines.append(f"| {layout} | {'graded' if graded else 'right/wrong'} | {cells} |")
-    return "\n".join(lines)
+        random = np.random.default_rng([seed, 2, len(sizes), 0])
+        counts = np.zeros(4)
+        for _ in range(runs):
+            unchanged = drawn(random, sizes, 0.0)
+            counts[:2] += unchanged.p <= LEVEL, unchanged.p_worse <= LEVEL
+            for column, margin in ((2, 0.05), (3, 0.01)):
+                counts[column] += drawn(random, sizes, margin, -margin).p <= LEVEL
+        yield layout, *(f"{share:.1%}" for share in counts / runs)
 
 
-def by_size(runs: int, seed: int) -> str:
-    """Single rows gain what large groups lose: the true difference is 0, or a loss of the margin."""
-    lines = [
-        f"{runs} samples each: single rows gain what groups lose as a whole; beside it the sign-flip test of groups",
-        "",
-        "| layout | losses expected | no difference: shown better | sign flip | loss of 2 points: ruled out |",
-        "| --- | ---: | ---: | ---: | ---: |",
-    ]
+def by_size(runs: int, seed: int) -> Iterator[tuple[object, ...]]:
+    """Let single rows gain what large groups lose. Nothing differs on average. The sign-flip test stands beside."""
     cases = [(200, 10, 10), (1000, 10, 10), (200, 40, 5), (300, 30, 3)]
     for alone, groups, size in tqdm(cases, desc="by size"):
         sizes = np.append(np.ones(alone, np.intp), np.full(groups, size))
         for expected in (1, 2, 3, 4, 6):
             random = np.random.default_rng([seed, 3, alone, groups, expected])
             lose = np.where(sizes > 1, expected / groups, 0.0)
-            counts = np.zeros(3)
-            for column, margin in ((0, 0.0), (2, 0.02)):
-                rate = (expected * size - margin * sizes.sum()) / alone
-                gain = np.where(sizes == 1, max(rate, 0.0), 0.0)
-                if rate < 0:  # so few losses do not make the margin: more of them
-                    more = lose * margin * sizes.sum() / (expected * size)
-                for _ in range(runs):
-                    totals = _whole(random, sizes, gain, lose if rate >= 0 else more)
-                    found = _compared(sizes, totals, -margin)
-                    counts[column] += found.p <= LEVEL
-                    if not margin:
-                        counts[1] += _sign_flip(totals) <= LEVEL
-            cells = " | ".join(f"{share:.1%}" for share in counts / runs)
-            lines.append(f"| {alone} rows, {groups} groups of {size} | {expected} | {cells} |")
-    return "\n".join(lines)
+            gain = np.where(sizes == 1, expected * size / alone, 0.0)
+            counts = np.zeros(2)
+            for _ in range(runs):
+                draws = random.random(len(sizes))
+                totals = np.where(draws < gain, sizes, np.where(draws < gain + lose, -sizes, 0))
+                signs = np.sign(totals)[np.repeat(np.arange(len(sizes)), sizes)].astype(np.float64)
+                counts += _compared(signs, sizes).p <= LEVEL, _sign_flip(totals) <= LEVEL
+            shares = (f"{share:.1%}" for share in counts / runs)
+            yield f"{alone} rows, {groups} groups of {size}", expected, *shares
 
 
 class Promise(NamedTuple):
@@ -127,29 +97,16 @@ class Promise(NamedTuple):
     kept: float
 
 
-def promises(runs: int, seed: int) -> str:
-    """What is printed, and what comes: a difference that is seen, and rows that would do, with at least 80 % power."""
-    runs *= 2  # the error must be well below the three points that are allowed
-    lines = [
-        f"{runs} samples each; at least 80 % is promised. Needed: to rule out six tenths of the detectable loss",
-        "",
-        "| layout | detectable loss | ruled out | needed | ruled out | detectable gain | shown | as seen: shown |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
+def promises(runs: int, seed: int) -> Iterator[tuple[object, ...]]:
+    """Ask whether a difference is seen, and whether the advised rows do, with at least 80 % power."""
     for layout, sizes in tqdm(LAYOUTS.items(), desc="promises"):
         random = np.random.default_rng([seed, 4, len(sizes)])
         loss, needed, gain = promised(random, sizes, runs)
-        unit = "rows" if sizes.max() == 1 else "groups"
-        cells = [
-            *_cells(loss, "{:.1%}"), *_cells(needed, f"{{:.0f}} {unit}"), *_cells(gain, "{:.1%}"),
-            f"{_as_seen(random, sizes, gain.printed, runs):.0%}" if gain else "",
-        ]  # fmt: skip
-        lines.append(f"| {layout} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        yield layout, *_cells(loss, "{:.1%}"), *_cells(needed, "{:.0f}"), *_cells(gain, "{:.1%}")
 
 
 def promised(random: Random, sizes: Sizes, runs: int) -> tuple[Promise | None, Promise | None, Promise | None]:
-    """Of two models: the detectable loss, the rows or groups for six tenths of it, and the detectable gain.
+    """Return the detectable loss, the rows or groups for six tenths of it, and the detectable gain.
 
     Each pilot is a sample of an unchanged model. New samples of the same layout are then asked at what it printed.
     """
@@ -163,29 +120,17 @@ def promised(random: Random, sizes: Sizes, runs: int) -> tuple[Promise | None, P
     return loss, needed, _kept(gains, runs, lambda gain: drawn(random, sizes, -gain, 0.0).p <= LEVEL)
 
 
-def threshold_promises(runs: int, seed: int) -> str:
-    """The same of a threshold of 0.6, and of one of 0.9."""
-    runs *= 2
-    lines = [
-        f"{runs} samples each; at least 80 % is promised",
-        "",
-        "| layout | at least | detectable | shown | needed for ±0.1 | resolved | needed as seen: shown |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
+def threshold_promises(runs: int, seed: int) -> Iterator[tuple[object, ...]]:
+    """Ask the same of a threshold of 0.6, and of one of 0.9."""
     for layout, sizes in tqdm(LAYOUTS.items(), desc="threshold promises"):
         for bound in (0.6, 0.9):
             random = np.random.default_rng([seed, 5, len(sizes), round(bound * 10)])
             ahead, resolved = promised_mean(random, sizes, bound, runs)
-            cells = [
-                *_cells(ahead, "{:.1%}"), *_cells(resolved, f"{{:.0f}} {'rows' if sizes.max() == 1 else 'groups'}"),
-                f"{_mean_as_seen(random, sizes, bound, ahead.printed / 2, runs):.0%}" if ahead else "",
-            ]  # fmt: skip
-            lines.append(f"| {layout} | {bound} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+            yield layout, bound, *_cells(ahead, "{:.1%}"), *_cells(resolved, "{:.0f}")
 
 
 def promised_mean(random: Random, sizes: Sizes, bound: float, runs: int) -> tuple[Promise | None, Promise | None]:
-    """How far above ``bound`` the mean must lie, and what gives ``RESOLUTION``; pilots lie five points above it."""
+    """Return how far above ``bound`` the mean must lie, and what gives ``RESOLUTION``. Pilots lie five points above."""
     pilots = [Mean.of(*scores(random, sizes, bound + 0.05)) for _ in range(PILOTS)]
     ahead = [mean_planning.detectable(pilot, bound, LEVEL) for pilot in pilots]
     plans = [_groups(mean_planning.needed_to_resolve(pilot, RESOLUTION, CONFIDENCE)) for pilot in pilots]
@@ -201,11 +146,11 @@ def promised_mean(random: Random, sizes: Sizes, bound: float, runs: int) -> tupl
 
 
 def _kept(printed: Sequence[float | None], runs: int, passes: Callable[[float], bool]) -> Promise | None:
-    """Asks new samples at what each pilot printed; None where half of the pilots print nothing."""
-    said = [figure for figure in printed if figure is not None]
-    if 2 * len(said) <= len(printed):
+    """Ask new samples at the figure of each pilot; None where half of the pilots print none."""
+    figures = [figure for figure in printed if figure is not None]
+    if 2 * len(figures) <= len(printed):
         return None
-    passed = sum(passes(said[run % len(said)]) for run in range(runs))
+    passed = sum(passes(figures[run % len(figures)]) for run in range(runs))
     return Promise(median(math.inf if figure is None else figure for figure in printed), passed / runs)
 
 
@@ -214,7 +159,7 @@ def _cells(promise: Promise | None, form: str) -> tuple[str, str]:
 
 
 def scores(random: Random, sizes: Sizes, mean: float, correlation: float = 0.5) -> tuple[Values, Sizes]:
-    """Right/wrong rows of a beta-binomial model (intraclass correlation), and their groups."""
+    """Draw right/wrong rows of a beta-binomial model (intraclass correlation), and their groups."""
     scale = (1 - correlation) / correlation
     chances = random.beta(mean * scale, (1 - mean) * scale, len(sizes))
     chances = np.where(sizes == 1, mean, chances)
@@ -222,40 +167,24 @@ def scores(random: Random, sizes: Sizes, mean: float, correlation: float = 0.5) 
     return (random.random(len(groups)) < chances[groups]).astype(np.float64), groups
 
 
-def drawn(random: Random, sizes: Sizes, loss: float, margin: float = 0.0, *, graded: bool = False) -> Comparison:
-    """A candidate that loses ``loss`` (below 0: gains), compared at ``margin``."""
-    return _steps(random, sizes, -loss, margin, graded=graded)[0]
-
-
-def _steps(
-    random: Random, sizes: Sizes, change: float, margin: float = 0.0, *, graded: bool = False
-) -> tuple[Comparison, Values]:
-    """The comparison of ``drawn``, and its differences."""
+def drawn(random: Random, sizes: Sizes, loss: float, margin: float = 0.0) -> Comparison:
+    """Draw a candidate that loses ``loss`` (below 0: gains), and compare it at ``margin``."""
     groups = np.repeat(np.arange(len(sizes)), sizes)
-    n, draws = len(groups), random.random(len(groups))
+    draws = random.random(len(groups))
     together = (random.random(len(sizes)) < TOGETHER)[groups]
     draws = np.where(together, random.random(len(sizes))[groups], draws)
-    size = random.integers(1, 11, n) / 10 if graded else np.ones(n)
-    more = change / 0.55 if graded else change  # 0.55: the mean size of a graded difference
-    gain, lose = DISCORDANCE / 2 + max(0.0, more), DISCORDANCE / 2 + max(0.0, -more)
-    steps = np.where(draws < gain, size, np.where(draws < gain + lose, -size, 0.0))
-    return compare(np.maximum(steps, 0), np.maximum(-steps, 0), groups, margin, CONFIDENCE), steps
+    gain, lose = DISCORDANCE / 2 + max(0.0, -loss), DISCORDANCE / 2 + max(0.0, loss)
+    signs = np.where(draws < gain, 1.0, np.where(draws < gain + lose, -1.0, 0.0))
+    return _compared(signs, sizes, margin)
 
 
-def _whole(random: Random, sizes: Sizes, gain: Values, lose: Values) -> Sizes:
-    """Totals of groups that gain or lose as a whole."""
-    draws = random.random(len(sizes))
-    return np.where(draws < gain, sizes, np.where(draws < gain + lose, -sizes, 0))
-
-
-def _compared(sizes: Sizes, totals: Sizes, margin: float) -> Comparison:
+def _compared(signs: Values, sizes: Sizes, margin: float = 0.0) -> Comparison:
     groups = np.repeat(np.arange(len(sizes)), sizes)
-    signs = np.sign(totals)[groups].astype(np.float64)
     return compare(np.maximum(signs, 0), np.maximum(-signs, 0), groups, margin, CONFIDENCE)
 
 
 def _sign_flip(totals: Sizes) -> float:
-    """One-sided, by the normal distribution with a correction of half a row."""
+    """Return the one-sided p by the normal distribution, with a correction of half a row."""
     lead, spread = float(totals.sum()), math.sqrt(float((totals**2).sum()))
     return 0.5 * math.erfc((lead - 0.5) / spread / math.sqrt(2)) if spread else 1.0
 
@@ -264,41 +193,18 @@ def _groups(plan: Needed | None) -> int | None:
     return plan and (plan.groups or plan.rows)
 
 
-def _as_seen(random: Random, sizes: Sizes, gain: float, runs: int) -> float:
-    """Pilots with half the detectable gain; each is the truth of 20 samples as large as it says."""
-    shown = asked = 0
-    while asked < runs:
-        pilot, steps = _steps(random, sizes, gain / 2)
-        plan = planning.needed_as_seen([pilot.pairs], 0.0, LEVEL)
-        # A pilot that passes needs no plan, and one that shows next to nothing asks for very many rows.
-        if pilot.p <= LEVEL or plan is None or plan.rows > 20_000:
-            continue
-        for _ in range(20):
-            rows, groups = _again(random, steps, sizes, plan.groups or plan.rows)
-            shown += compare(np.maximum(rows, 0), np.maximum(-rows, 0), groups, 0.0, CONFIDENCE).p <= LEVEL
-            asked += 1
-    return shown / asked
-
-
-def _mean_as_seen(random: Random, sizes: Sizes, bound: float, ahead: float, runs: int) -> float:
-    shown = asked = 0
-    while asked < runs:
-        values, groups = scores(random, sizes, bound + ahead)
-        pilot = Mean.of(values, groups)
-        plan = mean_planning.needed(pilot, bound, LEVEL)
-        if pilot.p_above(bound) <= LEVEL or plan is None or plan.rows > 20_000:
-            continue
-        for _ in range(20):
-            shown += Mean.of(*_again(random, values, sizes, plan.groups or plan.rows)).p_above(bound) <= LEVEL
-            asked += 1
-    return shown / asked
-
-
-def _again(random: Random, values: Values, sizes: Sizes, groups: int) -> tuple[Values, Sizes]:
-    """So many groups of these, drawn with replacement: their rows and their numbers."""
-    picked = random.integers(0, len(sizes), groups)
-    chosen = sizes[picked]
-    ends = np.cumsum(chosen)
-    within = np.arange(ends[-1]) - np.repeat(ends - chosen, chosen)
-    starts = (np.cumsum(sizes) - sizes)[picked]
-    return values[np.repeat(starts, chosen) + within], np.repeat(np.arange(groups), chosen)
+def show(runs: int, seed: int) -> None:
+    """Print every table. Promises get twice as many samples: the error must be well below the three points allowed."""
+    tables.show(
+        "A threshold at its bound: above / below",
+        ("layout", *(f"mean {mean:g}" for mean in MEANS)),
+        thresholds(runs, seed),
+    )
+    seen = ("unchanged: shown better", "shown worse", "loss of 5 points: ruled out", "1 point")
+    tables.show("Two models", ("layout", *seen), comparisons(runs, seed))
+    sized = ("losses expected", "no difference: shown better", "sign flip")
+    tables.show("Effects that depend on the size of a group", ("layout", *sized), by_size(runs, seed))
+    planned = ("detectable loss", "ruled out", "rows or groups needed", "ruled out", "detectable gain", "shown")
+    tables.show("What is promised of two models", ("layout", *planned), promises(2 * runs, seed))
+    resolved = ("at least", "detectable", "shown", "needed for ±0.1", "resolved")
+    tables.show("What is promised of a threshold", ("layout", *resolved), threshold_promises(2 * runs, seed))

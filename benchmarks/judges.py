@@ -2,7 +2,7 @@
 
     python -m benchmarks.judges [--runs 1000] [--seed 20261126]
 
-Prints Markdown tables. The gates are the real ones: each release is evidence as the stages leave it, through
+The gates are the real ones: each release is evidence as the stages leave it, through
 ``checks.decision.judging``. 500 rows; people find one model's answer better on 15 % of them, and on 45 % the answers
 differ but are as good. People label 100 or 200 rows that are drawn at random. The judge says what people say with the
 probability that a column names; where the answers are as good, it calls them a tie so often. Rows come alone, or in
@@ -17,7 +17,6 @@ is preferred.
   adds.
 """
 
-import argparse
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -27,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from benchmarks import tables
 from benchmarks.forgetting import OTHER, PARITY, ZERO
 from checks import digest
 from checks.config import params_file
@@ -112,19 +112,13 @@ class Release:
         self.answers = {
             text: [
                 Prediction(
-                    id=row.id,
-                    prompt="",
-                    prediction=text,
-                    reference="",
-                    score=0.0,
-                    scores={},
-                    group=row.group,
+                    id=row.id, prompt="", prediction=text, reference="", score=0.0, scores={}, group=row.group,
                     slice="all",
                 )
                 for row in self.rows
             ]
             for text in ANSWERS
-        }
+        }  # fmt: skip
         self.judgements: dict[tuple[str, str, float, bool], Judgement] = {}
         self.evidence = _evidence(asked, self.rows)
 
@@ -216,18 +210,14 @@ def rates(world: World, runs: int, seed: int) -> dict[str, float]:
     return {name: passed[name] / runs for name in RULES}
 
 
-HEAD = f"| truth | rows | judge is right | bias | labels | {' | '.join(RULES)} |\n| --- | --- |{' ---: |' * 8}"
-
-
-def table(worlds: Mapping[str, Sequence[World]], runs: int, seed: int) -> Iterator[str]:
-    """A line for each world."""
-    yield HEAD
-    for name, found in worlds.items():
-        for world in tqdm(found, desc=name):
-            seen = rates(world, runs, seed)
-            figures = " | ".join(f"{seen[rule]:.1%}" for rule in seen)
+def table(worlds: Mapping[str, Sequence[World]], runs: int, seed: int) -> Iterator[tuple[object, ...]]:
+    """Ask every rule in each world."""
+    for name, variants in worlds.items():
+        for world in tqdm(variants, desc=name):
+            passed = rates(world, runs, seed)
             rows = "in groups" if world.grouped else "alone"
-            yield f"| {name} | {rows} | {world.right:.0%} | {world.bias:g} | {world.labels} | {figures} |"
+            shares = (f"{passed[rule]:.1%}" for rule in RULES)
+            yield name, rows, f"{world.right:.0%}", f"{world.bias:g}", world.labels, *shares
 
 
 _SIZES = np.random.default_rng(1).choice([1, 1, 1, 2, 3, 6], ROWS)
@@ -261,17 +251,12 @@ NOT_WORSE: Mapping[str, Sequence[World]] = {
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Print every table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--runs", type=int, default=1000, help="releases of a case")
-    parser.add_argument("--seed", type=int, default=20261126)
-    options = parser.parse_args(arguments)
-    print(f"Seed {options.seed}, {options.runs} runs, {ROWS} rows.")
-    for name, worlds in {"`improves`: is it better?": IMPROVES, "`non_inferior`, margin 0.05": NOT_WORSE}.items():
-        print(f"\n### {name}\n")
-        for line in table(worlds, options.runs, options.seed):
-            print(line, flush=True)
+def main() -> None:
+    """Print both tables."""
+    options = tables.numbers(__doc__, runs=1000, seed=20261126)
+    columns = ("truth", "rows", "judge is right", "bias", "labels", *RULES)
+    tables.show("`improves`: is it better?", columns, table(IMPROVES, options.runs, options.seed))
+    tables.show("`non_inferior`, margin 0.05", columns, table(NOT_WORSE, options.runs, options.seed))
 
 
 if __name__ == "__main__":

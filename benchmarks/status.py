@@ -1,27 +1,30 @@
-"""How long do `status` and `history` take, with a long history of releases behind them?
+"""How long do `status`, `history` and one move take, with a long history of releases behind them?
 
     python -m benchmarks.status [--releases 1000] [--runs 7]
 
-Prints a Markdown table: the median over the runs, of whole processes from their start, against a bare remote on this
-machine. A release is two moves and three tags, as in `benchmarks.ledger`; what runs now was really built and signed, so
-that everything is compared. ``--help`` is what any verb takes before it does anything.
+Prints the median of whole processes from their start, against a bare remote on this machine, and of one move in this
+process. A release is two moves and three tags; what runs now was really built and signed, so that everything is
+compared. ``--help`` is what any verb takes before it does anything.
 """
 
-import argparse
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
-from benchmarks import ledger as long
+from benchmarks import tables
 from checks import layout
-from tests import mirrors_tree
+from checks.formats import pointer
+from release.ledger import compose
+from tests import ledger_tree, mirrors_tree
 from tests.conftest import REPOSITORY
-from tests.ledger_tree import CLEAN, bare, git, keep
+from tests.ledger_tree import at, git
 
+START = 1_600_000_000
 _VERB = """
 import sys
 from pathlib import Path
@@ -29,57 +32,82 @@ from release.cli import environment_tables
 from release.verbs import {0}
 print(environment_tables.{0}({0}.{0}(Path(sys.argv[1]))))
 """
-ASKED = {
-    "--help": ["-m", "release.cli", "--help"],
-    "status": ["-c", _VERB.format("status")],
-    "history": ["-c", _VERB.format("history")],
-}
 
 
 def main() -> None:
-    """Parse the command line, measure, print."""
-    parser = argparse.ArgumentParser(description="How long do status and history take?")
-    parser.add_argument("--releases", type=int, default=1000)
-    parser.add_argument("--runs", type=int, default=7)
-    options = parser.parse_args()
-    os.environ.update(CLEAN)
-    print("| past releases | what | seconds |\n| ---: | --- | ---: |")
+    """Make the history, measure, print."""
+    options = tables.numbers(__doc__, releases=1000, runs=7)
+    os.environ.update(ledger_tree.CLEAN)
     with tempfile.TemporaryDirectory() as scratch:
         root = _world(Path(scratch), options.releases)
-        seconds: dict[str, list[float]] = {what: [] for what in ASKED}
+        commands = {
+            "--help": ["-m", "release.cli", "--help"],
+            "status": ["-c", _VERB.format("status"), str(root)],
+            "history": ["-c", _VERB.format("history"), str(root)],
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in (*commands, "one move")}
         for turn in range(options.runs + 1):
-            for what, command in ASKED.items():
-                taken = _run([*command, str(root)] if what != "--help" else command)
-                if turn:  # the first turn warms the page cache
-                    seconds[what].append(taken)
-    for what, times in seconds.items():
-        print(f"| {options.releases:,} | {what} | {median(times):.3f} |")
+            for name, command in commands.items():
+                started = time.perf_counter()
+                subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL, cwd=REPOSITORY)
+                if turn:  # The first turn warms the page cache.
+                    seconds[name].append(time.perf_counter() - started)
+        for _ in range(options.runs):
+            started = time.perf_counter()
+            ledger_tree.promote(root, "staging", f"{time.monotonic_ns()}")
+            seconds["one move"].append(time.perf_counter() - started)
+    rows = ((f"{options.releases:,}", name, f"{median(times):.3f}") for name, times in seconds.items())
+    tables.show("The ledger", ("past releases", "what", "seconds"), rows)
 
 
 def _world(folder: Path, releases: int) -> Path:
-    """A clone whose remote has a long history, and two releases that run."""
+    """Make a clone whose remote has a long history, and two releases that run."""
     root = mirrors_tree.make(folder / "root")
     first = mirrors_tree.release(root, 1)
     past = folder / "past"
     git(folder, "init", "--quiet", "--initial-branch=main", str(past))
-    subprocess.run(
-        ["git", "-C", str(past), "fast-import", "--quiet"], input=b"".join(long._stream(releases, 0)), check=True
-    )
+    history = b"".join(_history(releases))
+    subprocess.run(["git", "-C", str(past), "fast-import", "--quiet"], input=history, check=True)
     # The releases behind the record: one history, whose last tree is the record's.
     git(root, "fetch", "--quiet", "--tags", str(past), "main")
     git(root, "merge", "--quiet", "--allow-unrelated-histories", "-s", "ours", "-m", "the past", "FETCH_HEAD")
     git(root, "checkout", "--quiet", "FETCH_HEAD", "--", str(layout.ENVIRONMENTS))
-    keep(root, "what ran before")
+    ledger_tree.keep(root, "what ran before")
     for name in ("staging", "production"):
         mirrors_tree.move(root, name, first)
-    bare(folder / "origin.git", root)
+    ledger_tree.bare(folder / "origin.git", root)
     return root
 
 
-def _run(command: list[str]) -> float:
-    started = time.perf_counter()
-    subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL, cwd=REPOSITORY)
-    return time.perf_counter() - started
+def _history(releases: int) -> Iterator[bytes]:
+    """Write a history for ``git fast-import``: one commit to begin, then the releases."""
+    who = "Ada <ada@example.org>"
+    yield b"blob\nmark :1\ndata 2\nx\n\n"
+    mark, when = 1, START
+    previous: dict[str, pointer.Pointer] = {}
+
+    def commit(message: str, files: str) -> bytes:
+        nonlocal mark, when
+        mark, when = mark + 1, when + 60
+        size = len(message.encode())
+        head = f"commit refs/heads/main\nmark :{mark}\ncommitter {who} {when} +0000\ndata {size}\n"
+        return f"{head}{message}\n{files}\n".encode()
+
+    def tag(name: str, target: int) -> bytes:
+        return f"tag {name}\nfrom :{target}\ntagger {who} {when} +0000\ndata {len(name)}\n{name}\n".encode()
+
+    yield commit("begin", "M 100644 :1 params.yaml")
+    for number in range(1, releases + 1):
+        after = ledger_tree.target(str(number), "1" * 40, f"v0.{number}.0")
+        version = mark + 1
+        for environment in ("staging", "production"):
+            text = pointer.write(after).decode()
+            message = compose(environment, number, "promote", previous.get(environment), after, "it is better")
+            yield commit(message, f"M 100644 inline {at(environment)}\ndata {len(text)}\n{text}")
+            previous[environment] = after
+            if mark == version:
+                yield tag(f"router@{after.version}", version)
+            yield tag(f"router#{environment}#{number}", version)
 
 
 if __name__ == "__main__":

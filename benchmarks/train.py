@@ -1,13 +1,12 @@
-"""Training with the stage beside TRL's SFTTrainer, Unsloth and Axolotl: tokens a second, memory, and loss at the end.
+"""Training with the stage beside TRL's SFTTrainer: tokens a second, memory, and loss at the end.
 
 In:  models/base and data/splits (`lockstep run validate`); the first rows of the train split, one pass.
 Out: a Markdown table. Each training runs in a process of its own, and so does the measuring of its loss: the mean over
      the answers' tokens of valid rows, each alone, by the same code for all. All get the same base, LoRA, seed and
      rows, in the order that the stage drew in the first row of the table; only packing draws its own. "TRL" has its
      own defaults for all the rest; "our settings" are those of params.yaml.
-     --liger adds the stage with Liger's kernels, on a GPU. --unsloth and --axolotl PYTHON add these, which need other
-     versions of TRL: the interpreter of an environment that has them.
-Run: python -m benchmarks.train [--unsloth ENVIRONMENT/bin/python] [--axolotl ENVIRONMENT/bin/python]
+     --liger adds the stage with Liger's kernels, on a GPU.
+Run: python -m benchmarks.train [--rows 160] [--liger]
 """
 
 import argparse
@@ -25,7 +24,7 @@ from unittest import mock
 import yaml
 from tqdm import tqdm
 
-from benchmarks import train_elsewhere
+from benchmarks import tables
 from checks import digest, files, layout
 from checks.config import params_file
 from checks.config.params import Params
@@ -35,12 +34,10 @@ from checks.rows import Row
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 ROWS, HELD_OUT, ORDER = 160, 60, "order.json"
-STAGE, END_TO_END, PACKED = "stages.train", "stages.train, rows end to end", "stages.train, packing"
+STAGE, PACKED = "stages.train", "stages.train, packing"
 TRL, TRL_AS_OURS = "TRL", "TRL, our settings"
-ELSEWHERE = {"Unsloth, our settings": "unsloth", "Axolotl, our settings": "axolotl"}
 OURS: dict[str, dict[str, Any]] = {
     STAGE: {},
-    END_TO_END: {"packing": "bfd"},  # each row is a sequence: ``_stage_here``
     PACKED: {"packing": "bfd", "max_length": 768, "batch_size": 1},
 }
 LIGER: dict[str, dict[str, Any]] = {"stages.train, Liger": {"kernels": "liger"}}
@@ -51,40 +48,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rows", type=int, default=ROWS, help="training rows")
     parser.add_argument("--liger", action="store_true", help="the stage with train.kernels: liger too; needs a GPU")
-    parser.add_argument("--unsloth", metavar="PYTHON", help="interpreter of an environment with Unsloth")
-    parser.add_argument("--axolotl", metavar="PYTHON", help="interpreter of an environment with Axolotl")
-    parser.add_argument("--seed", type=int, help="train.seed of all; default: that of params.yaml")
-    parser.add_argument("--only", action="append", metavar="NAME", help="the first row of the table and these")
-    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)  # what to do, and where
-    chosen = parser.parse_args()
-    if chosen.child:
-        _as_child(chosen.child[0], Path(chosen.child[1]))
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)  # The training, and its folder.
+    options = parser.parse_args()
+    if options.child:
+        _as_child(options.child[0], Path(options.child[1]))
         return
-    elsewhere = {name: python for name, key in ELSEWHERE.items() if (python := getattr(chosen, key))}
-    ours = OURS | (LIGER if chosen.liger else {})
-    names = (*ours, TRL, TRL_AS_OURS, *elsewhere)
-    if unknown := {*(chosen.only or ())} - {*names}:
-        parser.error(f"--only {' '.join(sorted(unknown))}: no row of the table; they are {', '.join(names)}")
-    print("| training | steps | tokens a second | CPU s | peak, GB | loss on valid |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: |")
-    order: list[int] | None = None  # of the rows, which the first training draws
-    asked = [name for name in names if name in {STAGE, *(chosen.only or names)}]
-    for name in tqdm(asked, file=sys.stderr, disable=None):
+    columns = ("training", "steps", "tokens a second", "CPU s", "peak, GB", "loss on valid")
+    tables.show("Train", columns, _trainings(options.rows, OURS | (LIGER if options.liger else {})))
+
+
+def _trainings(rows: int, ours: dict[str, dict[str, Any]]) -> Iterator[tuple[object, ...]]:
+    """Train with each of ours and with TRL, all on the rows in the order that the first training draws."""
+    order: list[int] | None = None
+    for name in tqdm((*ours, TRL, TRL_AS_OURS), file=sys.stderr, disable=None):
         with tempfile.TemporaryDirectory(prefix="lockstep-train-") as folder:
             root = Path(folder)
-            seed = {} if chosen.seed is None else {"seed": chosen.seed}
-            _lay_out(root, chosen.rows, ours.get(name, {}) | seed, order)
-            if name in elsewhere:
-                took = _elsewhere(root, ELSEWHERE[name], elsewhere[name])
-            else:
-                took = _stage(root, name) if name in ours else _child(name, root)
-            took |= _child("loss", root)
+            _lay_out(root, rows, ours.get(name, {}), order)
+            took = _stage(root, name) if name in ours else _child(name, root)
+            loss = _child("loss", root)["loss"]
             order = order or json.loads((root / ORDER).read_text())
-        print(
-            f"| {name} | {took['steps']} | {took['tokens'] / took['seconds']:,.0f} | {took['cpu']:.0f} | "
-            f"{took['peak'] / 1e9:.2f} | {took['loss']:.3f} |",
-            flush=True,
-        )
+        speed = f"{took['tokens'] / took['seconds']:,.0f}"
+        yield name, took["steps"], speed, f"{took['cpu']:.0f}", f"{took['peak'] / 1e9:.2f}", f"{loss:.3f}"
 
 
 def _as_child(what: str, root: Path) -> None:
@@ -127,10 +111,7 @@ def _stage(root: Path, name: str) -> dict[str, Any]:
 
 
 def _stage_here(params: Params, root: Path, name: str) -> str:
-    """The stage, which leaves the order of its rows in ``ORDER``; all but the first take them as they lie.
-
-    With END_TO_END each row is a sequence of its own, so that a batch is its rows end to end.
-    """
+    """Run the stage, which leaves the order of its rows in ``ORDER``."""
     from stages import entry
     from stages import train as stage
     from stages.training import chain, step
@@ -145,14 +126,8 @@ def _stage_here(params: Params, root: Path, name: str) -> str:
         files.write_text(root / ORDER, json.dumps(rows))
         return iter(rows)
 
-    def alone(rows: Any, *_: Any) -> Any:
-        return rows.add_column("seq_lengths", [[len(ids)] for ids in rows["input_ids"]])
-
     with mock.patch.object(Order, "__iter__", drawn):
-        if name != END_TO_END:
-            return stage.train(params, root)
-        with mock.patch("trl.pack_dataset", alone):
-            return stage.train(params, root)
+        return stage.train(params, root)
 
 
 def _child(what: str, root: Path) -> dict[str, Any]:
@@ -162,51 +137,12 @@ def _child(what: str, root: Path) -> dict[str, Any]:
     return found if what == "loss" else found | {"cpu": cpu}
 
 
-def _elsewhere(root: Path, name: str, python: str) -> dict[str, Any]:
-    """One pass over the same rows by Unsloth or Axolotl, in its own environment."""
-    from transformers import AutoConfig
-
-    from stages.training.methods import sft
-
-    train = params_file.load(root / layout.PARAMS).train
-    assert train.lora is not None
-    rows = files.read_jsonl(root / layout.SPLITS / "train.jsonl", Row)
-    layers = AutoConfig.from_pretrained(root / layout.BASE).num_hidden_layers
-    first = layers - (train.lora.layers or layers)
-    lora = train.lora.model_dump() | {"indices": list(range(first, layers)) if first else None}
-    scratch = root / "scratch"
-    scratch.mkdir()
-    sft.dataset(rows).to_json(scratch / "rows.jsonl")
-    job = {
-        "base": str(root / layout.BASE), "rows": str(scratch / "rows.jsonl"),
-        "train": train.model_dump(mode="json"), "lora": lora, "adapter": str(root / layout.ADAPTER),
-        "scratch": str(scratch),
-    }  # fmt: skip
-    files.write_text(scratch / "job.json", json.dumps(job))
-    # A copy: beside the original, our `evaluate.py` would hide the package of that name.
-    script = str(shutil.copy(train_elsewhere.__file__, scratch))
-    said, cpu = _run([script, name, str(scratch / "job.json")], root, python)
-    found: dict[str, Any] = json.loads(said.splitlines()[-1])
-    return found | {"cpu": cpu, "tokens": _tokens(root, rows)}
-
-
-def _tokens(root: Path, rows: Sequence[Row]) -> int:
-    """Of the rows as chats, without padding: what the other trainers count themselves."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(root / layout.BASE)
-    chats = [[message.model_dump() for message in (*row.messages, row.answer)] for row in rows]
-    return sum(len(tokenizer.apply_chat_template(chat, return_dict=False)) for chat in chats)
-
-
-def _run(command: list[str], root: Path, python: str = sys.executable) -> tuple[str, float]:
-    """What the process printed, and its CPU seconds, start and imports included."""
+def _run(command: list[str], root: Path) -> tuple[str, float]:
+    """Return what the process printed, and its CPU seconds, start and imports included."""
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "LOCKSTEP_CHECKPOINT_MINUTES": "0"}
-    environment |= {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}  # as ``stages.entry``, for all
-    if python != sys.executable:
-        environment |= {"PYTHONPATH": "", "HF_HUB_OFFLINE": "1"}
+    environment |= {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}  # ``stages.entry`` sets them, too.
     before = os.times()
-    ran = subprocess.run([python, *command], cwd=root, env=environment, capture_output=True, text=True)
+    ran = subprocess.run([sys.executable, *command], cwd=root, env=environment, capture_output=True, text=True)
     if ran.returncode:
         sys.exit(ran.stderr)
     after = os.times()

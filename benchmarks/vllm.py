@@ -1,23 +1,19 @@
 """A real vLLM on a processor, held to the default model by the checks of `lockstep verify`.
 
-    python -m benchmarks.vllm [--root FOLDER] [--venv FOLDER] [--quick | --engine ROWS]
-        [--prefix-caching] [--speculate TOKENS [--draft FOLDER]] [--checks NAME ...]
+    python -m benchmarks.vllm [--root FOLDER] [--venv FOLDER] [--checks NAME ...]
+        [--prefix-caching] [--speculate TOKENS [--draft FOLDER]]
 
 Needs a run's models/ and data/ in ``--root``, two cores and 6 GB of memory. Without ``--venv`` it makes an
 environment of its own in a temporary folder, as `python -m stages.tools.vllm VERSION --cpu` does. That takes about
 100 s, and starting vLLM 100 s, too long for the tests.
 
-Prints a row for each check, and then what a penalty on repetition in generation_config.json does, with the flag that
-the runtime pins and without it (``--quick`` leaves that out). Exits with 1 when anything is not as it should be.
-``--engine`` asks the first test rows by both engines of the evaluation instead, and compares the answers.
-``--prefix-caching`` and ``--speculate`` turn these settings of ``serve`` on. The cache then has blocks of 32 tokens: a
-block of 128, as in vLLM's build for CPUs, is longer than the prompts, and nothing would be found in it. ``--draft``
-names a model with the same tokenizer. It is copied beside the weights, as ``merge.draft`` is, and guesses the tokens.
+Prints a row for each check. Exits with 1 when one fails. ``--prefix-caching`` and ``--speculate`` turn these settings
+of ``serve`` on. The cache then has blocks of 32 tokens: a block of 128, as in vLLM's build for CPUs, is longer than the
+prompts, and nothing would be found in it. ``--draft`` names a model with the same tokenizer. It is copied beside the
+weights, as ``merge.draft`` is, and guesses the tokens.
 """
 
 import argparse
-import json
-import os
 import shutil
 import sys
 import tempfile
@@ -27,11 +23,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Literal, get_args
 
+from benchmarks import tables
 from checks import files, layout
 from checks.config import params_file
 from checks.config.params import Params
 from checks.config.release_params import Speculation
-from checks.formats.engines import PYTHON, Vllm
 from checks.formats.serving import CheckName, ProbeReport, ServingCheck
 from checks.rows import Prediction, Row
 from release import runtimes
@@ -41,11 +37,9 @@ from release.serving.client import Client
 from release.serving.probes.context import ProbeContext
 from release.serving.server import unwinding
 from stages import probe
-from stages.inference import answers
 from stages.tools import vllm
 
 VERSION = "0.32.0"
-PENALTY = 1.1
 
 
 def main() -> None:
@@ -53,8 +47,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", type=Path, default=Path())
     parser.add_argument("--venv", type=Path)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--engine", type=int, metavar="ROWS")
     parser.add_argument("--prefix-caching", action="store_true")
     parser.add_argument("--speculate", type=int, metavar="TOKENS")
     parser.add_argument("--draft", type=Path, metavar="FOLDER")
@@ -68,32 +60,8 @@ def main() -> None:
             began = time.monotonic()
             vllm.make(home, VERSION, cpu=True)
             print(f"installed in {time.monotonic() - began:.0f} s")
-        if options.engine:
-            os.environ[PYTHON] = str(home.resolve() / "bin" / "python")
-            _engines(options.root, options.engine)
-            return
         good = _run(options.root, home, Path(temporary), options)
     sys.exit(0 if good else 1)
-
-
-def _engines(root: Path, count: int) -> None:
-    """The same rows by both engines, each from a loaded model; vLLM's start is no part of its speed."""
-    settings = params_file.load(Path(layout.PARAMS)).evaluate
-    rows = files.read_jsonl(root / layout.SPLITS / "test.jsonl", Row)[:count]
-    engine = Vllm(
-        kind="vllm", version=VERSION, max_rows=32, kv_cache_gb=1.0, gpus=1, compiled=False, batch_invariant=False
-    )
-    texts = dict[str, list[str]]()
-    print("\n| engine | rows/s | exact |\n| --- | ---: | ---: |")
-    for name, one in (("transformers", None), ("vllm", engine)):
-        asked = settings.model_copy(update={"engine": one})
-        model = answers.loaded(root, asked, root / layout.MERGED)
-        found = model(asked, rows, [row.messages for row in rows], name, layout.SPLITS / "test.jsonl")
-        texts[name] = found.texts
-        exact = sum(text == row.reference for text, row in zip(found.texts, rows, strict=True))
-        print(f"| {name} | {found.speed} | {exact} of {len(rows)} |")
-    same = sum(one == two for one, two in zip(texts["transformers"], texts["vllm"], strict=True))
-    print(f"\n{same} of {len(rows)} answers are the same.")
 
 
 def _with_settings(params: Params, runtime: Runtime, options: argparse.Namespace) -> tuple[Params, Runtime]:
@@ -119,30 +87,13 @@ def _run(root: Path, home: Path, temporary: Path, options: argparse.Namespace) -
         }
     )
     params, runtime = _with_settings(params, runtime, options)
-    print("\n| check | | |\n| --- | --- | --- |")
     ships = root / layout.MERGED
     if options.draft:
         ships = shutil.copytree(ships, temporary / "drafting")
         shutil.copytree(options.draft, ships / layout.DRAFT)
-    found = _asked(root, ships, runtime, params, probes, options.checks)
-    for check in found:
-        print(f"| {check.name} | {check.status} | {check.reason} |")
-    good = all(check.status != "fail" for check in found)
-    if options.quick:
-        return good
-    penalised = shutil.copytree(root / layout.MERGED, temporary / "penalised")
-    path = penalised / "generation_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"repetition_penalty": PENALTY}))
-    unpinned = tuple("--generation-config=auto" if "generation-config" in word else word for word in runtime.command)
-    print(f"\n| generation_config.json says repetition_penalty {PENALTY} | parity | |\n| --- | --- | --- |")
-    for name, command, right in (("pinned", runtime.command, "pass"), ("not pinned", unpinned, "fail")):
-        served = runtime.model_copy(update={"command": command})
-        parity = next(
-            check for check in _asked(root, penalised, served, params, probes, ("parity",)) if check.name == "parity"
-        )
-        print(f"| {name} | {parity.status} | {parity.reason} |")
-        good &= parity.status == right
-    return good
+    checks = _asked(root, ships, runtime, params, probes, options.checks)
+    tables.show("A real vLLM", ("check", "", ""), ((check.name, check.status, check.reason) for check in checks))
+    return all(check.status != "fail" for check in checks)
 
 
 def _asked(

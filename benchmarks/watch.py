@@ -1,19 +1,18 @@
-"""How often `lockstep watch` errs: windows in which nothing changed, and windows with planted changes.
+"""How often `lockstep watch` errs: windows in which nothing changed, and windows with requests of a new kind.
 
-    python -m benchmarks.watch [--months 10] [--windows 10] [--runs 2] [--size 1000] [--all] [--habits 0]
+    python -m benchmarks.watch [--months 10] [--windows 10] [--runs 2] [--size 1000]
 
-Prints a Markdown table. Asks the real questions (release/monitoring) of the default data: a request is a row's text,
-its label is the service. There are 400 users, each with services of their own, who ask in sessions about one service.
-In some weeks all of them come, in others a random third. Their mean is the reference's shares of services. Requests of
-another kind are about services that the reference has none of, or the first lines of docstrings of Python's standard
-library. A stand-in for the model is right about nine of ten labels; it fails 0.3 % of requests. Needs data/splits:
-`./lockstep run prepare`.
+Asks the real questions (release/monitoring) of the default data: a request is a row's text, its label is the service.
+There are 400 users, each with services of their own, who ask in sessions about one service. In some weeks all of them
+come, in others a random third. Their mean is the reference's shares of services. Requests of a new kind are the first
+lines of docstrings of Python's standard library. A stand-in for the model is right about nine of ten labels; it fails
+0.3 % of requests. Needs data/splits: `./lockstep run prepare`.
 """
 
-import argparse
 import ast
 import sys
 import sysconfig
+from argparse import Namespace
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -24,6 +23,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks import tables
 from checks import files, layout
 from checks.config.monitor import Monitor
 from checks.formats import captures
@@ -39,11 +39,10 @@ from release.monitoring.window import Traffic
 
 MONITOR = Monitor()
 SCORER = ExactMatch(kind="exact-match")
-WINDOWS = 52
-SIZES = (200, 1000)  # requests of a window
-REFERENCE = 2000  # rows that a window is compared with; as many answers as the default's test split
+REFERENCE = 2000  # The rows that a window is compared with.
 ANSWERS = 1000
-USERS, CONCENTRATION = 400, 0.5  # of the Dirichlet distribution of a user's services: most ask about a few
+USERS = 400
+CONCENTRATION = 0.5  # A user's services follow a Dirichlet distribution: most users ask about a few.
 RIGHT, FAILED, SLOW = 0.9, 0.003, 0.02
 BEGAN = datetime(2026, 3, 2, tzinfo=UTC)
 
@@ -76,133 +75,79 @@ HABITS = (
 )
 
 
-class Change(NamedTuple):
-    """What is planted. ``other``: share of requests about services that the reference has none of, ``foreign``: of
-    docstrings. ``grown``: by what part of itself the commonest label's share grows. ``right``: of the answers.
-    ``refused``: share that are refusals.
-    """
-
-    name: str
-    finding: str  # that should see it
-    other: float = 0.0
-    foreign: float = 0.0
-    grown: float = 0.0
-    right: float = RIGHT
-    refused: float = 0.0
-    failed: float = FAILED
-
-    def part(self, share: float) -> "Change":
-        """The change of a window of which it had only begun in a ``share``."""
-        return self._replace(
-            other=self.other * share, foreign=self.foreign * share, grown=self.grown * share,
-            right=RIGHT + (self.right - RIGHT) * share, refused=self.refused * share,
-            failed=FAILED + (self.failed - FAILED) * share,
-        )  # fmt: skip
-
-
-UNCHANGED = Change("", "")
-CHANGES = (
-    Change("30 % docstrings", "prompts", foreign=0.3),
-    Change("10 % docstrings", "prompts", foreign=0.1),
-    Change("5 % docstrings", "prompts", foreign=0.05),
-    Change("30 % requests about other services", "prompts", other=0.3),
-    Change("10 % requests about other services", "prompts", other=0.1),
-    Change("the commonest label's share doubled", "labels", grown=1.0),
-    Change("right about 10 points fewer labels", "quality", right=RIGHT - 0.1),
-    Change("right about 20 points fewer labels", "quality", right=RIGHT - 0.2),
-    Change("10 % refusals", "no refusals", refused=0.1),
-    Change("3 % of requests fail", "availability", failed=0.03),
-)
+FOREIGN = (0.0, 0.3, 0.1, 0.05)  # The shares of requests that are docstrings.
 
 
 class World:
-    """All requests: of services that the reference knows, and of others."""
+    """All requests: of the data, and docstrings."""
 
-    def __init__(self, rows: Sequence[Row]) -> None:
-        each = {
+    def __init__(self) -> None:
+        rows = [row for name in layout.SPLIT_NAMES for row in files.read_jsonl(layout.SPLITS / f"{name}.jsonl", Row)]
+        requests = {
             row.prompt: Request(row.prompt, row.messages[0].content.rpartition(" ")[2])
             for row in rows
             if row.messages[0].role == "system"
         }
-        services = Counter(request.label for request in each.values())
-        ordered = [name for name, _ in services.most_common()]
-        strange = set(ordered[1::3])  # a third of them, small and large ones
-        self.known = [request for request in each.values() if request.label not in strange]
-        self.other = [request for request in each.values() if request.label in strange]
+        self.known = list(requests.values())
         self.foreign = [Request(text, "?") for text in _docstrings()]
-        self.commonest = next(name for name in ordered if name not in strange)
         self.labels = sorted({request.label for request in self.known})
-
         self.texts = {label: [request for request in self.known if request.label == label] for label in self.labels}
-        self.shares = np.array([len(self.texts[label]) / len(self.known) for label in self.labels])
-        random = np.random.default_rng(0)
-        self.users = random.dirichlet(CONCENTRATION * self.shares, USERS) + 1e-9
-        for _ in range(50):  # until their mean is the shares of the rows
-            self.users *= self.shares / self.users.mean(axis=0)
+        shares = np.array([len(self.texts[label]) / len(self.known) for label in self.labels])
+        self.users = np.random.default_rng(0).dirichlet(CONCENTRATION * shares, USERS) + 1e-9
+        for _ in range(50):  # Repeat until the users' mean is the shares of the rows.
+            self.users *= shares / self.users.mean(axis=0)
             self.users /= self.users.sum(axis=1, keepdims=True)
 
     def rows(self, random: Any) -> list[Request]:
-        """Rows of a reference, without one twice."""
+        """Draw the rows of a reference, none of them twice."""
         return [self.known[i] for i in random.permutation(len(self.known))[:REFERENCE]]
 
-    def window(self, change: Change, size: int, random: Any, habits: Habits = HABITS[0]) -> list[Request]:
-        """Requests of a window, in order of time."""
+    def window(self, foreign: float, size: int, random: Any, habits: Habits) -> list[Request]:
+        """Draw the requests of a window, in order of time; a share ``foreign`` of the sessions are docstrings."""
         users, requests = random.permutation(USERS)[: round(habits.share * USERS)], list[Request]()
         while len(requests) < size:
             user, kind, day = random.choice(users), random.random(), random.random() * MONITOR.window_days
             key = f"{user}" if habits.share < 1 else f"s{random.integers(2**62)}"
-            shares = self.users[user]
-            if change.grown:
-                shares = shares * np.where(np.array(self.labels) == self.commonest, 1 + change.grown, 1.0)
-                shares /= shares.sum()
-            pool = self.texts[self.labels[random.choice(len(self.labels), p=shares)]]
-            if kind < change.foreign + change.other:
-                pool = self.foreign if kind < change.foreign else self.other
+            pool = self.texts[self.labels[random.choice(len(self.labels), p=self.users[user])]]
+            pool = self.foreign if kind < foreign else pool
             for number in range(random.geometric(1 / habits.session)):
-                asked = pool[random.integers(len(pool))]
-                requests.append(asked._replace(user=key, day=min(day + number / 1440, MONITOR.window_days - 1e-6)))
+                request = pool[random.integers(len(pool))]
+                requests.append(request._replace(user=key, day=min(day + number / 1440, MONITOR.window_days - 1e-6)))
         return sorted(requests[:size], key=lambda request: request.day)
 
-    def answer(self, request: Request, change: Change, random: Any) -> str:
-        """The stand-in's answer."""
-        if random.random() < change.refused:
-            return "I'm sorry, but I cannot help with that."
-        right = request.label in self.labels and random.random() < change.right
+    def answer(self, request: Request, random: Any) -> str:
+        """Answer as the stand-in does."""
+        right = request.label in self.labels and random.random() < RIGHT
         return request.label if right else str(random.choice(self.labels))
 
 
-def world_of_splits() -> World:
-    """Of all rows of data/splits."""
-    return World([row for name in layout.SPLIT_NAMES for row in files.read_jsonl(layout.SPLITS / f"{name}.jsonl", Row)])
-
-
 def _docstrings() -> list[str]:
-    """First lines of docstrings of functions and classes, each once."""
-    found = set[str]()
+    """Return the first lines of docstrings of functions and classes, each once."""
+    lines = set[str]()
     for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and (text := ast.get_docstring(node)):
-                found.add(text.splitlines()[0])
-    return sorted(text for text in found if 4 <= len(text.split()) <= 30)
+                lines.add(text.splitlines()[0])
+    return sorted(text for text in lines if 4 <= len(text.split()) <= 30)
 
 
 def reference_of(world: World, rows: Sequence[Request], random: Any) -> Reference:
-    """What a release is compared with: its rows, and its answers to some of them before it was served."""
+    """Return what a release is compared with: its rows, and its answers to some of them before it was served."""
     offline = list[Answered]()
     for number, request in enumerate(rows[:ANSWERS]):
-        answer = world.answer(request, UNCHANGED, random)
+        answer = world.answer(request, random)
         offline.append(Answered(f"t{number}", request.text, answer, request.text, float(answer == request.label)))
     prompts = [Text(f"p{random.integers(2**62)}", request.text, request.text) for request in rows]
     return Reference(prompts, offline, frozenset(world.labels))
 
 
-def traffic_of(world: World, requests: Sequence[Request], change: Change, random: Any, began: datetime) -> Traffic:
-    """The requests of a window that begins at ``began``, captured. A fifth of them got labels."""
+def traffic_of(world: World, requests: Sequence[Request], random: Any, began: datetime) -> Traffic:
+    """Capture the requests of a window that begins at ``began``. A fifth of them got labels."""
     size, labels, captured = len(requests), dict[str, str](), list[Capture]()
     seconds = np.where(random.random(size) < SLOW, 20.0, random.exponential(1.0, size).clip(0.05, 9.0))
-    failed = random.random(size) < change.failed
+    failed = random.random(size) < FAILED
     for number, (request, took, broken) in enumerate(zip(requests, seconds, failed, strict=True)):
-        answer, name = world.answer(request, change, random), f"r{random.integers(2**62)}"
+        answer, name = world.answer(request, random), f"r{random.integers(2**62)}"
         if number % 5 == 0:
             labels[name] = request.label
         time = began + timedelta(days=request.day)
@@ -211,10 +156,9 @@ def traffic_of(world: World, requests: Sequence[Request], change: Change, random
 
 
 def questions(traffic: Traffic, earlier: Sequence[Traffic], reference: Reference, keyed: bool) -> list[Asked]:
-    """What `lockstep watch` asks of them. ``keyed``: requests have user keys."""
+    """Ask what `lockstep watch` asks. ``keyed``: requests have user keys."""
     served, *before = (
-        window.answered(each if keyed else _without_keys(each), SCORER)
-        for each in (traffic, *earlier[: window.EARLIER])
+        window.answered(one if keyed else _without_keys(one), SCORER) for one in (traffic, *earlier[: window.EARLIER])
     )
     levels = asked.levels(MONITOR)
     return [
@@ -224,7 +168,7 @@ def questions(traffic: Traffic, earlier: Sequence[Traffic], reference: Reference
 
 
 def _without_keys(traffic: Traffic) -> Traffic:
-    requests = tuple(each.model_copy(update={"user_key": None}) for each in traffic.requests)
+    requests = tuple(request.model_copy(update={"user_key": None}) for request in traffic.requests)
     return traffic._replace(requests=requests)
 
 
@@ -269,47 +213,37 @@ class Month(NamedTuple):
     def of(cls, world: World, habits: Habits, size: int, random: Any) -> Self:
         """Draw both, with nothing changed."""
         weeks = [BEGAN - timedelta(weeks=number) for number in range(1, window.EARLIER + 1)]
-        earlier = [
-            traffic_of(world, world.window(UNCHANGED, size, random, habits), UNCHANGED, random, week) for week in weeks
-        ]
+        earlier = [traffic_of(world, world.window(0, size, random, habits), random, week) for week in weeks]
         return cls(reference_of(world, world.rows(random), random), earlier)
 
-    def failing(self, world: World, change: Change, habits: Habits, size: int, random: Any) -> dict[str, set[str]]:
-        """By case, the findings that fail in one window after them."""
-        now = traffic_of(world, world.window(change, size, random, habits), change, random, BEGAN)
-        asks = {case.name: questions(now, self.earlier[: case.earlier], self.reference, case.keyed) for case in CASES}
-        return {
-            name: {each.name for each in asked.findings(each, MONITOR.alpha) if each.status == "fail"}
-            for name, each in asks.items()
-        }
+    def failing(self, world: World, foreign: float, habits: Habits, size: int, random: Any) -> dict[str, list[str]]:
+        """Return, by case, the findings that fail in one window after them."""
+        now = traffic_of(world, world.window(foreign, size, random, habits), random, BEGAN)
+        names = {}
+        for case in CASES:
+            asks = questions(now, self.earlier[: case.earlier], self.reference, case.keyed)
+            findings = asked.findings(asks, MONITOR.alpha)
+            names[case.name] = [finding.name for finding in findings if finding.status == "fail"]
+        return names
 
 
-def tables(world: World, options: argparse.Namespace, every: Sequence[Habits]) -> Iterator[str]:
-    """How often windows without a change fail, and how often the finding that should see a change does."""
-    yield "| requests | change | known | windows that fail | by which finding |"
-    yield "| --- | --- | --- | ---: | --- |"
-    changes = [UNCHANGED, *CHANGES] if options.all else [UNCHANGED, *CHANGES[:3]]
-    for habits in every:
-        random, failed = (
-            np.random.default_rng([options.seed, HABITS.index(habits)]),
-            defaultdict[Any, list[set[str]]](list),
-        )
+def windows(world: World, options: Namespace) -> Iterator[tuple[object, ...]]:
+    """Count the windows that fail, by kind of requests, share of docstrings, and what `lockstep watch` knows."""
+    for place, habits in enumerate(HABITS):
+        random, failed = np.random.default_rng([options.seed, place]), defaultdict[Any, list[list[str]]](list)
         for _ in tqdm(range(options.months), desc=habits.name, file=sys.stderr):
             month = Month.of(world, habits, options.size, random)
-            for change in changes:
-                for _ in range(options.windows if change is UNCHANGED else options.runs):
-                    names = month.failing(world, change, habits, options.size, random)
-                    for case, found in names.items():
-                        failed[change, case].append(found if change is UNCHANGED else found & {change.finding})
-        for (change, case), sets in failed.items():
-            by = ", ".join(f"{each} {count}" for each, count in Counter(chain(*sets)).most_common()) or "none"
-            yield (
-                f"| {habits.name} | {change.name or 'none'} | {case} | {sum(map(bool, sets))} of {len(sets)} | {by} |"
-            )
+            for foreign in FOREIGN:
+                for _ in range(options.runs if foreign else options.windows):
+                    for case, names in month.failing(world, foreign, habits, options.size, random).items():
+                        failed[foreign, case].append(names)
+        for (foreign, case), outcomes in failed.items():
+            by = ", ".join(f"{name} {count}" for name, count in Counter(chain(*outcomes)).most_common())
+            yield habits.name, f"{foreign:.0%}", case, f"{sum(map(bool, outcomes))} of {len(outcomes)}", by or "none"
 
 
 def _remembered(test: Any) -> Any:
-    """``test``, which is asked of the same earlier windows again and again."""
+    """Remember the results of ``test``, which is asked of the same earlier windows again and again."""
     known: dict[Any, Any] = {}
 
     def remembering(ours: Sequence[Text], theirs: Sequence[Text], confidence: float) -> Any:
@@ -321,22 +255,12 @@ def _remembered(test: Any) -> Any:
     return remembering
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--months", type=int, default=10, help="references and eight windows before, of each kind")
-    parser.add_argument("--windows", type=int, default=10, help="windows without a change after them")
-    parser.add_argument("--runs", type=int, default=2, help="windows of each planted change after them")
-    parser.add_argument("--size", type=int, default=1000, help="requests of a window")
-    parser.add_argument("--all", action="store_true", help="all changes, not only new kinds of requests")
-    parser.add_argument("--habits", type=int, choices=range(len(HABITS)), help="only these, by number")
-    parser.add_argument("--seed", type=int, default=20261126)
-    options = parser.parse_args(arguments)
-    world, drift.texts = world_of_splits(), _remembered(drift.texts)
-    every = HABITS if options.habits is None else HABITS[options.habits : options.habits + 1]
-    print(f"Seed {options.seed}; alpha {MONITOR.alpha:.2%}; {options.size} requests; {len(world.labels)} labels\n")
-    for line in tables(world, options, every):
-        print(line, flush=True)
+    options = tables.numbers(__doc__, months=10, windows=10, runs=2, size=1000, seed=20261126)
+    world, drift.texts = World(), _remembered(drift.texts)
+    columns = ("requests", "docstrings", "known", "windows that fail", "by which finding")
+    tables.show(f"Windows at alpha {MONITOR.alpha:.2%}", columns, windows(world, options))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,4 @@
-"""Files with faults of many kinds: each gives rows or one clear refusal, never a traceback, and nothing takes for ever.
-
-`python -m benchmarks.hostile` reads a thousand of each format in every way, and measures the slowest.
-"""
+"""Files with faults of many kinds: each gives rows or one clear refusal, never a traceback, and nothing takes for ever."""
 
 from pathlib import Path
 from random import Random

@@ -176,4 +176,4 @@ def test_rows_count_as_many_as_they_are_worth_for_a_resolution() -> None:
 @pytest.mark.slow
 def test_the_tables_of_the_benchmark_can_be_made() -> None:
     for table in (gate_layouts.thresholds, gate_layouts.comparisons, gate_layouts.by_size):
-        assert table(4, 1).count("\n") > 5
+        assert len(list(table(4, 1))) > 5

@@ -98,7 +98,7 @@ def test_a_changed_bound_reruns_the_gate_alone_without_torch(finished: Path, tmp
     assert repository.repro(finished, PYTHONPATH=str(tmp_path), **alone) == ["gate"]
     ended = os.times()
     spent = ended.children_user + ended.children_system - started.children_user - started.children_system
-    assert spent < 20  # about 3 s of a processor, whatever else it has to do; the claim is in benchmarks/overhead.py
+    assert spent < 20  # About 3 s of a processor, whatever else it has to do.
 
 
 def test_a_suite_reruns_suites_and_gate_alone_and_its_log_is_refused_for_another_model(finished: Path) -> None:

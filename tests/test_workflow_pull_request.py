@@ -388,16 +388,3 @@ def test_the_sealed_split_says_one_bit_about_the_model_on_main_signed_by_the_job
     (path,) = git(team.origin, "show", "--name-only", "--format=", "main").split()
     assert path.startswith(f"{layout.SEALED_LOOKS}/")
     assert workflow_repository.SEALED_KEY not in run.text
-
-
-def test_what_each_job_costs(opened: Pull, unchanged: Pull, released: Run, production: Run) -> None:
-    """Printed for benchmarks/workflows.py. The work: stages that ran, and the server that is verified."""
-    runs = {"push to comment": opened.run, "nothing changed": unchanged.run, "merge to staging": released}
-    print("\n| run | job | seconds | its work | beside it |\n| --- | --- | ---: | ---: | ---: |")
-    for what, run in (runs | {"production by hand": production}).items():
-        for name, job in run.jobs.items():
-            verify = job.step("Hold the running image to the offline model")
-            work = sum(job.stages.values()) + (verify.seconds if verify else 0)
-            print(f"| {what} | {name} | {job.seconds:.1f} | {work:.1f} | {job.seconds - work:.1f} |")
-            assert 0 <= work <= job.seconds
-        print(f"| {what} | in all | {run.seconds:.1f} | | |")
