@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from checks import layout
 from release import doctor
 from release.cli import main
-from release.doctor import owners, tree
+from release.doctor import owners, rulesets, tree
 from release.doctor.check import Check
 from tests import overlay_sample
 from tests.conftest import REPOSITORY as ROOT
@@ -53,6 +53,8 @@ def clone(tmp_path: Path) -> Path:
     (root / ".github" / "workflows").mkdir(parents=True)
     text = (ROOT / ".github" / "CODEOWNERS").read_text().replace(f"{owners.PLACEHOLDER}model-owners", "@octo/owners")
     (root / ".github" / "CODEOWNERS").write_text(text)
+    for file in (rulesets.MAIN, rulesets.TAGS, rulesets.EVIDENCE):
+        shutil.copy(ROOT / file, root / file)
     for name in tree.WORKFLOWS:
         (root / ".github" / "workflows" / name).write_text("on: push\njobs: {}\n")
     (root / ".dvc").mkdir()
@@ -133,56 +135,53 @@ def _tags(**values: object) -> Callable[[StandIn], None]:
     return lambda api: api.at("/rulesets")[1].update(values)
 
 
-def _protected(api: StandIn) -> None:
-    api.at("/branches/main")["protection"]["enabled"] = True
-    api.put("/branches/main/protection", {"required_pull_request_reviews": {"require_code_owner_reviews": True}})
-
-
 # fmt: off
 WRONG: list[tuple[str, Callable[[StandIn], None], str, str]] = [
-    ("Actions is off", _answer("/actions/permissions", enabled=False), "Actions", "switched off"),
-    ("a token that writes", _answer("/actions/permissions/workflow", default_workflow_permissions="write"), "workflow token", "may write"),
-    ("a token that approves", _answer("/actions/permissions/workflow", can_approve_pull_request_reviews=True), "workflow token", "may approve"),
-    ("forks that were here before", _answer("/actions/permissions/fork-pr-contributor-approval", approval_policy="first_time_contributors"), "pull requests of forks", "after the first one"),
+    ("Actions is off", _answer("/actions/permissions", enabled=False), "Actions", "enabled is false, not true"),
+    ("a token that writes", _answer("/actions/permissions/workflow", default_workflow_permissions="write"), "workflow token", 'default_workflow_permissions is "write", not "read"'),
+    ("a token that approves", _answer("/actions/permissions/workflow", can_approve_pull_request_reviews=True), "workflow token", "can_approve_pull_request_reviews is true, not false"),
+    ("forks that were here before", _answer("/actions/permissions/fork-pr-contributor-approval", approval_policy="first_time_contributors"), "pull requests of forks", 'approval_policy is "first_time_contributors"'),
     ("no runner", _answer("/actions/runners", runners=[]), "GPU runner", "none with the labels self-hosted and gpu"),
-    ("a runner that is off", lambda api: api.at("/actions/runners")["runners"][0].update(status="offline"), "GPU runner", "gpu-1: offline"),
+    ("a runner that is off", lambda api: api.at("/actions/runners")["runners"][0].update(status="offline"), "GPU runner", "none with the labels self-hosted and gpu is online"),
     ("a runner without a GPU", lambda api: api.at("/actions/runners")["runners"][0]["labels"].pop(), "GPU runner", "none with the labels"),
     ("no secret for staging", _answer("/environments/staging/secrets", secrets=[{"name": "LOCKSTEP_TOKEN"}]), "secret DVC_CONFIG_LOCAL", "is not set in staging"),
     ("no pipeline", lambda api: api.at("/environments")["environments"].pop(), "environment pipeline", "there is none"),
-    ("a pipeline of main alone", _environment(3, deployment_branch_policy={"protected_branches": True, "custom_branch_policies": False}), "environment pipeline", "refuses the jobs of pull requests"),
-    ("packages of another owner", lambda api: api.at("/actions/variables")["variables"][0].update(value="ghcr.io/other/router"), "login of the registry", "is not set in any environment"),
+    ("a pipeline of main alone", _environment(3, deployment_branch_policy={"protected_branches": True, "custom_branch_policies": False}), "environment pipeline", "deployment_branch_policy is"),
+    ("packages of another owner", lambda api: api.at("/actions/variables")["variables"][0].update(value="ghcr.io/other/router"), "login of the registry", "is not set in pipeline and staging and production"),
     ("a registry without a login", lambda api: api.at("/actions/variables")["variables"][0].update(value="registry.example/octo/router"), "login of the registry", "LOCKSTEP_REGISTRY is not the host"),
     ("no variable", _answer("/actions/variables", variables=[]), "variable LOCKSTEP_IMAGE", "is not set"),
     ("an image with a tag", lambda api: api.at("/actions/variables")["variables"][0].update(value="ghcr.io/octo/router:latest"), "variable LOCKSTEP_IMAGE", "a tag"),
     ("another storage", lambda api: api.at("/actions/variables")["variables"][1].update(value="gs"), "variable LOCKSTEP_STORAGE", "lacks s3"),
     ("nothing that verify could start", lambda api: api.at("/actions/variables")["variables"].pop(2), "server to verify", "no server's image is named"),
     ("no environment to push from", lambda api: api.at("/environments")["environments"].pop(2), "environment registry", "there is none"),
-    ("images pushed from any branch", _environment(2, deployment_branch_policy=None), "environment registry", "every branch may deploy"),
+    ("images pushed from any branch", _environment(2, deployment_branch_policy=None), "environment registry", "deployment_branch_policy is null"),
     ("a login that pushes, for every branch", lambda api: api.at("/environments/pipeline/secrets")["secrets"].append({"name": "LOCKSTEP_REGISTRY_TOKEN"}), "login that may push", "can be read by the workflow of any branch"),
     ("a login that pushes, of the repository", lambda api: api.at("/actions/secrets")["secrets"].append({"name": "LOCKSTEP_REGISTRY_TOKEN"}), "login that may push", "can be read by the workflow of any branch"),
     ("another registry, and nothing that pushes there", lambda api: api.at("/actions/variables")["variables"][0].update(value="ghcr.io/other/router"), "login that may push", "LOCKSTEP_REGISTRY_TOKEN is not set in registry and staging"),
     ("no staging", lambda api: api.at("/environments")["environments"].pop(0), "environment staging", "there is none"),
-    ("production of any branch", _environment(1, deployment_branch_policy=None), "environment production", "every branch may deploy"),
-    ("production of protected branches", _environment(1, deployment_branch_policy={"protected_branches": True, "custom_branch_policies": False}), "environment production", "every protected branch"),
-    ("production of another branch too", lambda api: api.at("/environments/production/deployment-branch-policies")["branch_policies"].append({"id": 2, "name": "feature/*", "type": "branch"}), "environment production", "deploys from main, feature/*"),
-    ("nobody reviews", _environment(1, protection_rules=[]), "environment production", "without a reviewer"),
+    ("production of any branch", _environment(1, deployment_branch_policy=None), "environment production", "deployment_branch_policy is null"),
+    ("production of protected branches", _environment(1, deployment_branch_policy={"protected_branches": True, "custom_branch_policies": False}), "environment production", "custom_branch_policies is false"),
+    ("production of another branch too", lambda api: api.at("/environments/production/deployment-branch-policies")["branch_policies"].append({"id": 2, "name": "feature/*", "type": "branch"}), "environment production", "deploys from branch main, branch feature/*"),
+    ("nobody reviews", _environment(1, protection_rules=[]), "environment production", "protection_rules lacks"),
     ("no token in staging", _answer("/environments/staging/secrets", secrets=[]), "LOCKSTEP_TOKEN of staging", "is not set"),
     ("the token for everybody", lambda api: api.at("/actions/secrets")["secrets"].append({"name": "LOCKSTEP_TOKEN"}), "LOCKSTEP_TOKEN of production", "can be read by the workflow of any branch"),
-    ("no required check", _without("required_status_checks"), "required check", "`lockstep` is not required"),
-    ("a check of anybody", _required(), "required check", "anybody who may write statuses"),
-    ("a check of another app", _required(integration_id=7), "required check", "bound to the app 7"),
-    ("branches that are behind", _parameter("required_status_checks", "strict_required_status_checks_policy", False), "required check", "not up to date"),
-    ("no code owners' review", _parameter("pull_request", "require_code_owner_review", False), "code owners", "not required"),
-    ("no pull requests", _without("pull_request"), "code owners", "not required"),
-    ("force pushes", _without("non_fast_forward"), "force pushes", "allowed"),
-    ("deletion", _without("deletion"), "deletion", "allowed"),
+    ("no required check", _without("required_status_checks"), "rules of main", "there is no rule required_status_checks"),
+    ("a check of anybody", _required(), "rules of main", "required_status_checks lacks"),
+    ("a check of another app", _required(integration_id=7), "rules of main", "15368"),
+    ("branches that are behind", _parameter("required_status_checks", "strict_required_status_checks_policy", False), "rules of main", "strict_required_status_checks_policy is false, not true"),
+    ("no code owners' review", _parameter("pull_request", "require_code_owner_review", False), "rules of main", "require_code_owner_review is false, not true"),
+    ("rebase merges", _parameter("pull_request", "allowed_merge_methods", ["squash", "rebase"]), "rules of main", 'allowed_merge_methods has "rebase"'),
+    ("no approval", _parameter("pull_request", "required_approving_review_count", 0), "rules of main", "required_approving_review_count is 0, not 1"),
+    ("no pull requests", _without("pull_request"), "rules of main", "there is no rule pull_request"),
+    ("force pushes", _without("non_fast_forward"), "rules of main", "there is no rule non_fast_forward"),
+    ("deletion", _without("deletion"), "rules of main", "there is no rule deletion"),
     ("nobody passes", _actors(), "ruleset bypass", "no promotion can be pushed"),
     ("deploy keys pass", _actors({"actor_id": None, "actor_type": "DeployKey", "bypass_mode": "always"}), "ruleset bypass", "no token passes"),
     ("pull requests alone pass", _actors({"actor_id": 9, "actor_type": "Team", "bypass_mode": "pull_request"}), "ruleset bypass", "no token passes"),
-    ("an older protection beside the ruleset", _protected, "ruleset bypass", "older protection"),
+    ("an older protection beside the ruleset", _answer("/branches/main", protection={"enabled": True}), "older protection", "protection"),
     ("all writers pass", _actors({"actor_id": 4, "actor_type": "RepositoryRole", "bypass_mode": "always"}), "ruleset bypass", "everybody who may write"),
-    ("looks can be taken back", lambda api: api.put("/rules/branches/lockstep%2Flooks", []), "counted looks", "can be deleted or rewritten"),
-    ("looks can be rewritten", lambda api: api.at("/rules/branches/lockstep%2Flooks").pop(), "counted looks", "can be deleted or rewritten"),
+    ("looks can be taken back", lambda api: api.put("/rules/branches/lockstep%2Flooks", []), "counted looks", "there is no rule"),
+    ("looks can be rewritten", lambda api: api.at("/rules/branches/lockstep%2Flooks").pop(), "counted looks", "there is no rule"),
     ("no ruleset of tags", lambda api: api.put("/rulesets", []), "release tags", "anybody who may push"),
     ("a ruleset of tags that only looks", _tags(enforcement="evaluate"), "release tags", "anybody who may push"),
     ("tags may be deleted", lambda api: api.at("/rulesets/43").update(rules=[{"type": "creation"}, {"type": "update"}]), "release tags", "anybody who may push"),
@@ -283,17 +282,8 @@ def test_what_the_token_may_not_see_is_unknown_and_never_ok(api: StandIn, clone:
             api.shown[path] = refusal
     found = _look(clone)
     unknown = {name for name, check in found.items() if check.status == "unknown"}
-    settled = {
-        "repository",
-        "workflows",
-        "DVC remote",
-        "signers",
-        "verifiers",
-        "required check",
-        "code owners",
-        "merge methods",
-    }
-    assert unknown == set(found) - settled - {"force pushes", "deletion"}
+    settled = {"repository", "workflows", "DVC remote", "signers", "verifiers", "rules of main"}
+    assert unknown == set(found) - settled
     assert all("needs a token with" in found[name].found and found[name].fix for name in unknown)
     code, output = _run(clone)
     assert code == 0
@@ -302,37 +292,30 @@ def test_what_the_token_may_not_see_is_unknown_and_never_ok(api: StandIn, clone:
     )
 
 
-def test_the_older_protection_of_a_branch_is_asked_where_no_ruleset_says_it(api: StandIn, clone: Path) -> None:
-    api.put("/rules/branches/main", [])
-    api.at("")["allow_rebase_merge"] = False
-    api.at("/branches/main")["protection"]["enabled"] = True
-    protection: dict[str, Any] = {
-        "required_status_checks": {"strict": True, "checks": [{"context": "lockstep", "app_id": 15368}]},
-        "required_pull_request_reviews": {"require_code_owner_reviews": True},
-        "enforce_admins": {"enabled": False},
-        "allow_force_pushes": {"enabled": False},
-        "allow_deletions": {"enabled": False},
+def test_stricter_rules_of_several_rulesets_are_in_order(api: StandIn, clone: Path) -> None:
+    strict = {
+        "required_approving_review_count": 2,
+        "require_last_push_approval": True,
+        "allowed_merge_methods": ["squash"],
     }
-    api.put("/branches/main/protection", protection)
+    _rule(api, "pull_request")["parameters"].update(strict)
+    owners_alone = {"type": "pull_request", "parameters": {"require_code_owner_review": False}, "ruleset_id": 42}
+    api.at("/rules/branches/main").append(owners_alone)
+    checks = _rule(api, "required_status_checks")["parameters"]["required_status_checks"]
+    checks.insert(0, {"context": "another", "integration_id": 1})
     assert all(check.status == "ok" for check in doctor.on_github(clone))
-    protection["required_status_checks"]["checks"][0]["app_id"] = -1
-    protection["enforce_admins"]["enabled"] = True
-    del protection["allow_deletions"]
-    found = _look(clone)
-    assert {name for name, check in found.items() if check.status == "missing"} == {
-        "required check",
-        "ruleset bypass",
-        "deletion",
-    }
-    api.put("/branches/main/protection", HIDDEN)
-    assert _look(clone)["required check"].status == "unknown"
 
 
-def test_a_branch_without_any_rule_lacks_all_of_them(api: StandIn, clone: Path) -> None:
+def test_every_difference_from_a_ruleset_is_named_and_a_ruleset_is_read_from_the_target_branch(
+    api: StandIn, clone: Path
+) -> None:
     api.put("/rules/branches/main", [])
-    api.at("")["allow_rebase_merge"] = True
-    missing = {name for name, check in _look(clone).items() if check.status == "missing"}
-    assert missing == {"required check", "code owners", "merge methods", "force pushes", "deletion", "ruleset bypass"}
+    found = _look(clone)["rules of main"]
+    assert found.found.count("there is no rule") == 4
+    assert found.fix.endswith("--input .github/ruleset.json")
+    (clone / rulesets.MAIN).write_text('{"rules": 7}')
+    _commit(clone)
+    assert _look(clone)["rules of main"].found == ".github/ruleset.json is not a ruleset"
 
 
 def test_a_private_repository_is_asked_for_the_policy_of_private_ones(api: StandIn, clone: Path) -> None:
@@ -345,22 +328,17 @@ def test_a_private_repository_is_asked_for_the_policy_of_private_ones(api: Stand
         "require_approval_for_fork_pr_workflows": True,
     }
     api.put("/actions/permissions/fork-pr-workflows-private-repos", policy)
-    assert _look(clone)["pull requests of forks"].found == "get the secrets"
+    assert _look(clone)["pull requests of forks"].found == "send_secrets_and_variables is true, not false"
     policy["send_secrets_and_variables"] = False
     assert _look(clone)["pull requests of forks"].status == "ok"
 
 
-def test_actions_that_are_used_and_not_allowed_are_named(api: StandIn, clone: Path) -> None:
-    workflow = clone / ".github" / "workflows" / "pr.yml"
-    workflow.write_text("jobs:\n  a:\n    steps:\n      - uses: actions/checkout@v7\n      - uses: docker/login@v4\n")
+def test_selected_actions_are_in_order_and_local_ones_are_not(api: StandIn, clone: Path) -> None:
     api.at("/actions/permissions")["allowed_actions"] = "selected"
-    choice = {"github_owned_allowed": True, "verified_allowed": False, "patterns_allowed": []}
-    api.put("/actions/permissions/selected-actions", choice)
-    assert _look(clone)["Actions"].found == "docker/login: not allowed"
-    choice["patterns_allowed"] = ["docker/*"]
-    assert _look(clone)["Actions"].status == "ok"
+    found = _look(clone)["Actions"]
+    assert (found.status, "must allow docker/login-action" in found.found) == ("ok", True)
     api.at("/actions/permissions")["allowed_actions"] = "local_only"
-    assert "actions/checkout, docker/login" in _look(clone)["Actions"].found
+    assert "allows local_only" in _look(clone)["Actions"].found
 
 
 # what lies in the tree
@@ -415,8 +393,7 @@ def test_files_count_once_they_are_on_the_target_branch(api: StandIn, clone: Pat
     _git(clone, "update-ref", "refs/remotes/origin/main", "HEAD")
     found = _look(clone)
     missing = {name for name, check in found.items() if check.status == "missing"}
-    assert missing == {"CODEOWNERS", "workflows", "DVC remote", "signers", "verifiers"}
-    assert found["variable LOCKSTEP_STORAGE"].status == "unknown"
+    assert missing == {"CODEOWNERS", "workflows", "DVC remote", "signers", "verifiers", "variable LOCKSTEP_STORAGE"}
 
 
 def test_a_folder_as_dvc_remote_is_no_remote_of_several_machines(api: StandIn, clone: Path) -> None:

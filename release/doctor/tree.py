@@ -11,9 +11,9 @@ from checks.config import params_file
 from checks.errors import Refusal
 from checks.formats.signers import Role
 from release.adapters import dvc
-from release.doctor.case import Case, Target
 from release.doctor.check import Finding, Unseen, Wanted, want
 from release.doctor.github import shown
+from release.doctor.repository import Repository, Target
 from release.evidence import trust
 from release.overlay import named_server
 
@@ -86,22 +86,20 @@ def serving(target: Target) -> Serving:
     return Serving(params.serve.base or alone, production is not None and production.served_as_verified)
 
 
-def _signer(name: str, role: Role, what: str, case: Case) -> str:
+def _signer(name: str, role: Role, what: str, repository: Repository) -> str:
     """This repository's workflow that signs is among the signers."""
-    file = f"{role}.yml"
-    identity = f"https://github.com/{shown(case.about.full_name)}/.github/workflows/{file}@refs/heads/{case.branch}"
+    file, full_name = f"{role}.yml", shown(repository.answer["full_name"])
+    identity = f"https://github.com/{full_name}/.github/workflows/{file}@refs/heads/{repository.branch}"
     fix = f"add to {layout.SIGNERS}: {{name: {name}, may: [{role}], identity: {identity}, issuer: {_ISSUER}}}"
     try:
-        may = [signer for signer in trust.known(case.target.root) if role in signer.may and not signer.retired()]
+        may = [signer for signer in trust.known(repository.target.root) if role in signer.may and not signer.retired()]
     except Refusal as refusal:
         raise Finding(refusal.what, fix) from None
-    want(may, f"nobody may {what}", fix)
-    machines = ", ".join(signer.name for signer in may if signer.identity)
-    if machines and not case.public:
-        raise Unseen(f"{machines}: the issuer of this server is not known", "compare it by hand")
-    own = [one.name for one in may if case.public and (one.identity, one.issuer) == (identity, _ISSUER)]
-    others = ", ".join(signer.name for signer in may[:5])
-    want(own, f"{others} may {what}, and {file} of this repository may not", fix)
+    names = ", ".join(signer.name for signer in may[:5]) or "nobody"
+    if any(signer.identity for signer in may) and not repository.public:
+        raise Unseen(f"{names}: the issuer of this server is not known", "compare it by hand")
+    own = [signer.name for signer in may if (signer.identity, signer.issuer) == (identity, _ISSUER)]
+    want(own, f"{names} may {what}, and {file} of this repository may not", fix)
     return f"{own[0]} is {file} of this repository"
 
 
