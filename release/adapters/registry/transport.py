@@ -22,6 +22,7 @@ HASHING = 900.0  # seconds that a registry may think about a whole layer
 CANCEL = 5.0  # seconds for what is only polite
 _REDIRECTS = 5
 _LONGEST = 200  # characters of what a registry says
+_POOL = 32  # Idle connections that are kept: more than any number of threads that send.
 _FIRST_TRIES = 4  # of a registry that never answered: its name may be wrong
 
 
@@ -49,8 +50,7 @@ class Transport:
         self._api = addresses.api_host(host)
         self._lock = threading.Lock()
         self._base: str | None = None
-        self._adapters: dict[str | None, HTTPAdapter] = {}
-        self._adapters_lock = threading.Lock()
+        self._adapter = HTTPAdapter(pool_maxsize=_POOL)
 
     def url(self, path: str) -> str:
         """The address of a path below /v2/. Asks the registry once whether it is there, and how it is spoken to."""
@@ -171,28 +171,27 @@ class Transport:
         assert parts is not None
         local = addresses.is_loopback(parts.netloc)
         proxies = {} if local else get_environ_proxies(url, no_proxy=None)
+        # Only the registry is trusted by its own authorities, and sees our certificate for it.
+        verify, certificate = tls.trust(self._api if parts.netloc == self._api else None)
         try:
             # A request of its own, without a session: no cookies, no ~/.netrc. No compression: digests are of the bytes
             # as they are stored.
             request = requests.Request(
                 method, url, headers={"User-Agent": "lockstep", "Accept-Encoding": "identity", **headers}, data=body
             )
-            return self._adapter(url).send(request.prepare(), stream=True, timeout=(CONNECT, read), proxies=proxies)
+            prepared = request.prepare()
+            return self._adapter.send(
+                request.prepare(),
+                stream=True,
+                timeout=(CONNECT, read),
+                verify=verify,
+                cert=certificate,
+                proxies=proxies,
+            )
         except FAILURES as error:
             # The error holds the request, and with it the login: it must not be chained.
             failure = failed(error, parts.netloc, select_proxy(url, proxies), read)
         raise failure
-
-    def _adapter(self, url: str) -> HTTPAdapter:
-        """Connections for a URL. Those to the registry alone know its own authorities and our certificate for it."""
-        origin, own = addresses.origin(url), addresses.origin(f"https://{self._api}")
-        key = None if origin is None or origin[0] == "http" else self._api if origin == own else ""
-        with self._adapters_lock:
-            if key not in self._adapters:  # a TLS context takes a tenth of a second: made when first needed
-                self._adapters[key] = (
-                    HTTPAdapter(pool_maxsize=tls.POOL) if key is None else tls.Adapter(tls.context(key or None))
-                )
-            return self._adapters[key]
 
     def _is_registry(self, url: str) -> bool:
         return self._base is not None and addresses.origin(url) == addresses.origin(self._base)
