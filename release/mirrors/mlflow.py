@@ -1,7 +1,6 @@
 """MLflow as a mirror: a model version for each release, its lineage as tags, an alias for each environment.
 
-Servers are reached through MLflow's REST API, so that a release tool without MLflow can update them; SQLite files and
-databases through MLflow's client. Both run in a process of their own, which is killed at a deadline.
+Every store is reached through MLflow's own client, in a process of its own, which is killed at a deadline.
 """
 
 import os
