@@ -1,4 +1,7 @@
-"""Sigstore bundles signed by a key on disk: the form in which cosign 3 and `model_signing` look for a signature."""
+"""Sigstore bundles signed by a key on disk: the form in which cosign, Kyverno and `model_signing` look for signatures.
+
+cosign and Kyverno read every bundle whose subject is the image; ``annotations`` say what is in one.
+"""
 
 import base64
 import hashlib
@@ -35,6 +38,14 @@ def envelope(data: bytes) -> dict[str, Any]:
     plain: dict[str, Any] = json.loads(data)
     found: dict[str, Any] = plain.get("dsseEnvelope", plain)
     return found
+
+
+def annotations(bundle: bytes) -> dict[str, str]:
+    """Return what cosign writes beside a bundle of a statement."""
+    return {
+        "dev.sigstore.bundle.content": "dsse-envelope",
+        "dev.sigstore.bundle.predicateType": predicate_type(bundle),
+    }
 
 
 def predicate_type(data: bytes) -> str:

@@ -24,7 +24,6 @@ from release.adapters.registry.types import Descriptor, Store
 from release.evidence import (
     attach,
     bundles,
-    cosign,
     dsse,
     keys,
     released,
@@ -54,7 +53,7 @@ _VERIFY = "run `lockstep build`, then `lockstep verify`"
 class Signed(NamedTuple):
     """A signed release. ``added``: digests of the newly attached artifacts; empty the second time.
 
-    What is in a registry for other programs alone (``cosign.write``) is not among them.
+    The bundle of a key's statement, which only other programs read, is not among them.
     """
 
     statement: Statement
@@ -200,7 +199,7 @@ def _holds(store: Store, subject: Descriptor, image: ImageReport) -> None:
 def _attach(store: Store, to: Descriptor, made: _Made, signer: CryptoSigner | None, known: Signers) -> Signed:
     """Attach what is missing. The statement comes last, so that whoever finds it finds the rest.
 
-    What only other programs read comes after it: a registry may refuse to move their tags.
+    In a registry a statement that a key signed is also attached as a bundle, for other programs.
     """
     ours = known
     if signer:
@@ -221,9 +220,10 @@ def _attach(store: Store, to: Descriptor, made: _Made, signer: CryptoSigner | No
         if data := new.get(payload):
             bundle = payload != made.release or signer is None
             kind = sigstore.BUNDLE if bundle else ENVELOPE
-            added.append(attach.attach(store, to, kind, data, title, cosign.annotations(data) if bundle else None))
+            added.append(attach.attach(store, to, kind, data, title, bundles.annotations(data) if bundle else None))
     if signer and isinstance(store, Repository):
-        cosign.write(store, to, envelope, there.get(provenance) or new[provenance], signer)
+        wrapped = bundles.wrap(envelope, signer)
+        attach.attach(store, to, sigstore.BUNDLE, wrapped, "release.sigstore.json", bundles.annotations(wrapped))
     return Signed(problem.statement, problem.signer, envelope, problem.digest, tuple(added))
 
 

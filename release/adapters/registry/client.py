@@ -131,13 +131,6 @@ class Repository:
                 raise _lies(f"gives {reference} as {said[:80]!r}, which calls itself {str(kind)[:80]!r}")
         return Document(answer.data, said, found)
 
-    def tagged(self, tag: str) -> Document | None:
-        """The manifest or index that a tag names; None if there is no such tag."""
-        headers = {"Accept": ", ".join(_MANIFESTS)}
-        with self._saying(f"looking for {tag}", "pull from"):
-            there = self._ask("HEAD", f"manifests/{tag}", (200, 404), self._read, headers=headers).status == 200
-        return self.document(tag) if there else None
-
     def put(self, data: bytes, media_type: str, tag: str | None) -> str:
         """Store a manifest under its digest and read it back; only then let ``tag`` name it. Return the digest."""
         if len(data) > documents.LARGEST:
