@@ -179,8 +179,14 @@ class Transport:
             request = requests.Request(
                 method, url, headers={"User-Agent": "lockstep", "Accept-Encoding": "identity", **headers}, data=body
             )
-            options = {"stream": True, "timeout": (CONNECT, read), "proxies": proxies}
-            return self._adapter.send(request.prepare(), verify=verify, cert=certificate, **options)
+            return self._adapter.send(
+                request.prepare(),
+                stream=True,
+                timeout=(CONNECT, read),
+                verify=verify,
+                cert=certificate,
+                proxies=proxies,
+            )
         except FAILURES as error:
             # The error holds the request, and with it the login: it must not be chained.
             failure = failed(error, parts.netloc, select_proxy(url, proxies), read)
