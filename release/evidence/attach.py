@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from checks.errors import EvidenceRefused
+from checks.formats.serving import ImageReport
 from release.adapters.registry import documents
 from release.adapters.registry.documents import Manifest
 from release.adapters.registry.types import MANIFEST, Descriptor, Store
@@ -29,6 +30,15 @@ def subject(store: Store, image: str) -> Descriptor:
     """The descriptor of the image with digest ``image``. Raises RegistryRefused if it is missing."""
     document = store.document(image)
     return Descriptor(media_type=document.media_type, digest=image, size=len(document.data))
+
+
+def has_layers(store: Store, image: str, report: ImageReport) -> bool:
+    """Tell whether the layers of an image are those of its base and then exactly those of the report."""
+    manifest = documents.read(store.document(image), f"{store.name}@{image}")
+    layers = [(layer.digest, layer.size) for layer in manifest.layers] if isinstance(manifest, Manifest) else []
+    reported = [(layer.digest, layer.size) for layer in report.layers]
+    below = report.base.layers if report.base else 0
+    return len(layers) == below + len(reported) and layers[below:] == reported
 
 
 def attach(

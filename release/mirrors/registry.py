@@ -5,8 +5,9 @@ A missing image cannot be made from git. Its evidence can be attached again, bec
 
 import contextlib
 import json
-import threading
 from collections.abc import Callable, Iterable
+from multiprocessing import TimeoutError as PoolTimeoutError
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -126,24 +127,14 @@ def _answers(store: Store) -> None:
 
 
 def _within(seconds: float, ask: Callable[[], _T]) -> _T:
-    """The result of ``ask``. Raises MirrorUnavailable if it takes too long, and abandons the thread."""
-    done: list[_T] = []
-    raised: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            done.append(ask())
-        except (Refusal, MirrorUnavailable) as error:
-            raised.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if raised:
-        raise raised[0]
-    if not done:
-        raise MirrorUnavailable(f"no answer within {seconds:g} s" if thread.is_alive() else "asking it failed")
-    return done[0]
+    """Return the result of ``ask``. Raises MirrorUnavailable if it takes too long, and abandons the thread."""
+    pool = ThreadPool(1)
+    try:
+        return pool.apply_async(ask).get(seconds)
+    except PoolTimeoutError:
+        raise MirrorUnavailable(f"no answer within {seconds:g} s") from None
+    finally:
+        pool.terminate()
 
 
 def _drift(what: str, git: str, mirror: str, *, fix: str = "", todo: str = "") -> Finding:

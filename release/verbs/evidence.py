@@ -23,8 +23,7 @@ from checks.formats.training_reports import ParityReport, TrainReport
 from checks.identity import Digest
 from checks.rows import Record
 from release.adapters import commits
-from release.adapters.registry import documents, reference
-from release.adapters.registry.documents import Manifest
+from release.adapters.registry import reference
 from release.adapters.registry.types import Store
 from release.evidence import attach, dsse, released, sbom, sigstore, trust, verification, weights
 from release.evidence.released import Released
@@ -104,11 +103,9 @@ def _place(root: Path, text: str) -> _Place:
 
 def _image(place: _Place, found: Released) -> Iterator[Step]:
     """The image and its layers, read from the store."""
-    report, where = found.statement.predicate.image, f"{place.store.name}@{place.image}"
-    manifest = documents.read(place.store.document(place.image), where)
-    layers = [layer.digest for layer in manifest.layers] if isinstance(manifest, Manifest) else []
-    below = report.base.layers if report.base else 0
-    if layers[below:] != [layer.digest for layer in report.layers] or len(layers) != below + len(report.layers):
+    report = found.statement.predicate.image
+    if not attach.has_layers(place.store, place.image, report):
+        where = f"{place.store.name}@{place.image}"
         raise EvidenceRefused(
             f"{where}: has other layers than its signed statement says", "do not run it; ask who signed"
         )

@@ -17,9 +17,8 @@ from checks.formats.statement import ENVELOPE, PAYLOAD, Statement
 from checks.formats.training_reports import ParityReport
 from checks.gating.chain import Reports
 from release.adapters import commits
-from release.adapters.registry import documents, reference
+from release.adapters.registry import reference
 from release.adapters.registry.client import Repository
-from release.adapters.registry.documents import Manifest
 from release.adapters.registry.types import Descriptor, Store
 from release.evidence import (
     attach,
@@ -91,7 +90,9 @@ def sign(
     record, image, serving = evidence(root, target)
     verified = verification.read(root, serving, known)
     subject = attach.subject(store, image.image)
-    _holds(store, subject, image)
+    if not attach.has_layers(store, image.image, image):
+        place = f"{store.name}@{image.image}"
+        raise EvidenceRefused(f"{place}: has other layers than {layout.IMAGE_REPORT} says", "run `lockstep build`")
     bill = sbom.make(record, image, commits.committed_at(root, image.commit))
     made = _Made(
         statement.make(root, record, image, serving, verified, digest.of_bytes(bill)),
@@ -183,17 +184,6 @@ def free(root: Path, key: Path, images: Iterable[str], parent: str, why: str, ta
 def may_approve(root: Path, key: Path, target: str | None) -> str:
     """The name of the owner of ``key``. Raises EvidenceRefused if the key is invalid or its owner may not approve."""
     return trust.owner(keys.load(key), trust.known(root, target), "approve")
-
-
-def _holds(store: Store, subject: Descriptor, image: ImageReport) -> None:
-    """Check that the image in the store ends with exactly the layers of the report."""
-    place = f"{store.name}@{image.image}"
-    manifest = documents.read(store.document(subject.digest), place)
-    layers = [(layer.digest, layer.size) for layer in manifest.layers] if isinstance(manifest, Manifest) else []
-    wanted = [(layer.digest, layer.size) for layer in image.layers]
-    below = image.base.layers if image.base else 0
-    if len(layers) != below + len(wanted) or layers[below:] != wanted:
-        raise EvidenceRefused(f"{place}: has other layers than {layout.IMAGE_REPORT} says", "run `lockstep build`")
 
 
 def _attach(store: Store, to: Descriptor, made: _Made, signer: CryptoSigner | None, known: Signers) -> Signed:
