@@ -33,13 +33,13 @@ T = TypeVar("T")
 class Session:
     """One repository's settings, as far as the token may read them."""
 
-    def __init__(self, where: Place, token: str, deadline: float = DEADLINE) -> None:
-        self._client = GitHub(where, token, _PATIENCE)
+    def __init__(self, place: Place, token: str, deadline: float = DEADLINE) -> None:
+        self._client = GitHub(place, token, _PATIENCE)
         self._deadline = deadline
         self._pool = ThreadPool(1)  # A slow trickle of bytes never ends a read timeout, so the caller's wait must end.
         self._answers: dict[str, Any] = {}
         self._stopped: Unseen | None = None  # Why no more requests are made.
-        self.repository = where.repository
+        self.repository = place.repository
 
     def __enter__(self) -> "Session":
         return self
@@ -148,14 +148,14 @@ def place(root: Path) -> Place:
     return github.place({**env, "GITHUB_REPOSITORY": name})
 
 
-def on_github_com(where: Place) -> bool:
+def on_github_com(place: Place) -> bool:
     """Tell whether it is github.com: an enterprise server has another issuer of identities."""
     server = os.environ.get("GITHUB_SERVER_URL") or _SERVER
-    return github.host_of(server) == "github.com" and not urlsplit(where.api).path
+    return github.host_of(server) == "github.com" and not urlsplit(place.api).path
 
 
-def token(where: Place) -> str | None:
+def token(place: Place) -> str | None:
     """Return GITHUB_TOKEN, else the token that gh has for this host; None if there is none."""
     if (given := os.environ.get("GITHUB_TOKEN")) or not shutil.which("gh"):
         return given or None
-    return ask(["gh", "auth", "token", "--hostname", github.host_of(where.api).removeprefix("api.")], 10) or None
+    return ask(["gh", "auth", "token", "--hostname", github.host_of(place.api).removeprefix("api.")], 10) or None

@@ -29,14 +29,14 @@ def on_github(root: Path, deadline: float = DEADLINE) -> list[Check]:
         return [Check("target branch", "missing", refusal.what, _EVERY, refusal.todo)]
     local = list(walk(tree.LOCAL, target))
     try:
-        where = github.place(root)
-        token = github.token(where)
+        place = github.place(root)
+        token = github.token(place)
         if token is None:
             fix = f"gh auth login as an administrator, or GITHUB_TOKEN=… of {_ALL}"
             unknown = "needs a token: there is no GITHUB_TOKEN and no login of gh"
             return [Check("repository", "unknown", unknown, _EVERY, fix), *local]
-        with Session(where, token, deadline) as session:
-            first, *others = _checks(session, target, github.on_github_com(where))
+        with Session(place, token, deadline) as session:
+            first, *others = _checks(session, target, github.on_github_com(place))
     except RemoteRefused as refused:
         return [Check("repository", "missing", refused.what, _EVERY, refused.todo), *local]
     checks = [first, *local, *others]

@@ -36,21 +36,21 @@ def remote(target: Target) -> tuple[str, str, tuple[str, str] | None]:
 
     Raises Finding, Refusal.
     """
-    where, data = f"{_DVC} on {target.name}", target.read(_DVC)
+    place, data = f"{_DVC} on {target.name}", target.read(_DVC)
     config = configparser.ConfigParser(interpolation=None, strict=False)
     try:
         config.read_string((data or b"").decode())
     except (configparser.Error, UnicodeDecodeError):
-        raise Finding(f"{where}: cannot be read", "fix it: dvc config --list") from None
+        raise Finding(f"{place}: cannot be read", "fix it: dvc config --list") from None
     name = config.get("core", "remote", fallback="").strip().lower()  # so DVC compares names
-    said = {
-        f"remote.{found[1].lower()}.{key}": value.strip()
+    config_values = {
+        f"remote.{section_name[1].lower()}.{key}": value.strip()
         for section in config.sections()
-        if (found := _REMOTE.fullmatch(section))
+        if (section_name := _REMOTE.fullmatch(section))
         for key, value in config[section].items()
     }
-    address = want(said.get(f"remote.{name}.url", ""), f"{where} names no default remote", _ADD)
-    return name, address, dvc.versioning(said, name)
+    address = want(config_values.get(f"remote.{name}.url", ""), f"{place} names no default remote", _ADD)
+    return name, address, dvc.versioning(config_values, name)
 
 
 def _remote(target: Target) -> str:

@@ -49,13 +49,13 @@ class ModelRegistry:
             return None
         with self._asking() as client:
             try:
-                found = client.get_registered_model(name)
+                model = client.get_registered_model(name)
             except _mlflow_exception() as error:
                 if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                     return None
                 raise
             versions = sorted(self._versions(client, name), key=lambda held: order(held.number))
-            return Model(tuple(versions), {alias: str(number) for alias, number in found.aliases.items()})
+            return Model(tuple(versions), {alias: str(number) for alias, number in model.aliases.items()})
 
     def has_run(self, run: str) -> bool:
         with self._asking() as client:
@@ -141,8 +141,8 @@ class ModelRegistry:
 def _mlflow_exception() -> type[Any]:
     from mlflow.exceptions import MlflowException
 
-    found: type[Any] = MlflowException
-    return found
+    kind: type[Any] = MlflowException
+    return kind
 
 
 @contextmanager

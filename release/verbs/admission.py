@@ -21,8 +21,8 @@ def admission(root: Path, environment: str, controller: str, target: str | None 
 
     ``target`` is the branch whose signers count. Raises as ``context.find``, ``admitted`` and the maker of the policy.
     """
-    found = admitted(context.find(root, target), environment)
-    made = CONTROLLERS[controller](found)
-    of_signers = found.notes if made.compares_signers else ()
+    allowed = admitted(context.find(root, target), environment)
+    made = CONTROLLERS[controller](allowed)
+    of_signers = allowed.notes if made.compares_signers else ()
     notes = "".join(f"# {note}\n" for note in (*of_signers, *made.notes))
     return notes + "---\n".join(plain_yaml.dump(document) for document in made.documents)

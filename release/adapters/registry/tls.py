@@ -35,20 +35,20 @@ def trust(host: str | None) -> Trust:
     system = ssl.get_default_verify_paths()
     bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
     usual = bundle or system.cafile or system.capath or certifi.where()
-    found = Trust((authorities or [usual])[-1], (certificates or [None])[-1])
-    _check(found)
-    return found
+    chosen = Trust((authorities or [usual])[-1], (certificates or [None])[-1])
+    _check(chosen)
+    return chosen
 
 
 @functools.lru_cache(maxsize=8)  # Reading all authorities takes a tenth of a second.
-def _check(found: Trust) -> None:
-    problem, place = "", found.authorities
+def _check(chosen: Trust) -> None:
+    problem, place = "", chosen.authorities
     try:
         folder = Path(place).is_dir()
         context = ssl.create_default_context(cafile=None if folder else place, capath=place if folder else None)
-        if found.certificate:
-            place = found.certificate[0]
-            context.load_cert_chain(*found.certificate)
+        if chosen.certificate:
+            place = chosen.certificate[0]
+            context.load_cert_chain(*chosen.certificate)
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError.
         problem = getattr(error, "reason", None) or getattr(error, "strerror", None) or type(error).__name__
     if problem:

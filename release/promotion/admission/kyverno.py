@@ -80,7 +80,7 @@ def _document(admitted: Admitted) -> dict[str, Any]:
                     "validate": {
                         "failureAction": "Enforce",
                         "message": f"an image of this pod was not promoted to {admitted.environment}",
-                        "foreach": [_denied(admitted, where, image) for where, image in _ELEMENTS.items()],
+                        "foreach": [_denied(admitted, elements, image) for elements, image in _ELEMENTS.items()],
                     },
                 },
             ],
