@@ -84,21 +84,22 @@ def attached(
 
     Raises EvidenceRefused if there are more than the limit, and as the store does if it does not answer.
     """
-    found = [one for one in store.referrers(image) if (one.model_extra or {}).get("artifactType") == artifact_type]
-    if len(found) > _MOST:
+    referrers = store.referrers(image)
+    descriptors = [one for one in referrers if (one.model_extra or {}).get("artifactType") == artifact_type]
+    if len(descriptors) > _MOST:
         raise EvidenceRefused(
-            f"{store.name}: {len(found)} artifacts of {artifact_type} are attached to {image}, {_MOST} are read",
+            f"{store.name}: {len(descriptors)} artifacts of {artifact_type} are attached to {image}, {_MOST} are read",
             "remove those that are not yours",
         )
-    for one in found:
-        where = f"{store.name}@{one.digest}"
-        manifest = documents.read(store.document(one.digest), where)
+    for one in descriptors:
+        name = f"{store.name}@{one.digest}"
+        manifest = documents.read(store.document(one.digest), name)
         layers = manifest.layers if isinstance(manifest, Manifest) else ()
         if not isinstance(manifest, Manifest) or manifest.subject is None or manifest.subject.digest != image:
-            report(f"{where}: is not attached to {image}")
+            report(f"{name}: is not attached to {image}")
         elif len(layers) != 1 or layers[0].media_type != artifact_type:
-            report(f"{where}: is not an artifact with one layer of {artifact_type}")
+            report(f"{name}: is not an artifact with one layer of {artifact_type}")
         elif layers[0].size > largest:
-            report(f"{where}: has {layers[0].size:,} bytes, at most {largest:,} are read")
+            report(f"{name}: has {layers[0].size:,} bytes, at most {largest:,} are read")
         else:
             yield Artifact(one.digest, b"".join(store.blob(layers[0].digest, layers[0].size)))

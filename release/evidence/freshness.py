@@ -34,10 +34,10 @@ def tip(root: Path, ledger: Ledger, promote: Promote) -> str:
 
     Raises as ``Ledger.tip``, ``trust.known`` and ``check``.
     """
-    found = ledger.tip()
+    head = ledger.tip()
     if promote.checkpoint_hours and ledger.remote:
-        check(ledger, found, promote, trust.known(root))
-    return found
+        check(ledger, head, promote, trust.known(root))
+    return head
 
 
 def check(ledger: Ledger, tip: str, promote: Promote, signers: Signers) -> None:
@@ -74,16 +74,16 @@ def last(ledger: Ledger, signers: Signers) -> Seen | None:
     there = ledger.checkpoint()
     if there is None:
         return None
-    where = f"the checkpoint of {ledger.shown}"
-    verified = trust.verify(there.signed, signers, "checkpoint", where)
-    found = statement.parse_checkpoint(verified.payload, ledger.branch, where)
-    number = found.predicate.number
+    name = f"the checkpoint of {ledger.shown}"
+    verified = trust.verify(there.signed, signers, "checkpoint", name)
+    checkpoint = statement.parse_checkpoint(verified.payload, ledger.branch, name)
+    number = checkpoint.predicate.number
     if number != there.written:
         raise EvidenceRefused(
-            f"{where}: is number {number}, and {there.written} were written: an older one was put in place of the last",
+            f"{name}: is number {number}, and {there.written} were written: an older one was put in place of the last",
             "see who wrote the last commit of the branch of the checkpoints, and take it away",
         )
-    return Seen(number, found.head, found.predicate.at.astimezone(UTC), verified.signer)
+    return Seen(number, checkpoint.head, checkpoint.predicate.at.astimezone(UTC), verified.signer)
 
 
 def hold(ledger: Ledger, tip: str, seen: Seen) -> None:

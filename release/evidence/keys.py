@@ -96,7 +96,7 @@ def known(signers: Signers) -> dict[str, SSlibKey]:
 
     Raises EvidenceRefused if one is invalid, or if two names have the same key: its approval would count twice.
     """
-    found: dict[str, SSlibKey] = {}
+    public_keys: dict[str, SSlibKey] = {}
     names: dict[str, str] = {}
     for signer in signers:
         if signer.key is None:
@@ -107,8 +107,8 @@ def known(signers: Signers) -> dict[str, SSlibKey]:
                 f"signers {names[key.keyid]} and {signer.name}: have the same key", "give each a key of their own"
             )
         names[key.keyid] = signer.name
-        found[signer.name] = key
-    return found
+        public_keys[signer.name] = key
+    return public_keys
 
 
 def pem(key: SSlibKey) -> str:

@@ -61,10 +61,10 @@ def search(store: Store, image: str, known: Signers) -> Search:
                 if not _is_provenance(one.data, known):
                     others.append(refused.what)
             else:
-                said = (released.signer, released.payload)
+                stated = (released.signer, released.payload)
                 if kind == ENVELOPE:
-                    enveloped.add(said)
-                if kind == ENVELOPE or said not in enveloped:
+                    enveloped.add(stated)
+                if kind == ENVELOPE or stated not in enveloped:
                     found[released.digest] = released
     return Search(tuple(found.values()), tuple(others))
 

@@ -145,8 +145,8 @@ def _card(held: HeldVerdict, evaluation: EvaluationReport) -> dict[str, Any]:
     if result is None:
         raise EvidenceRefused(f"{layout.EVALUATION}: has no candidate", "run `./lockstep run evaluate`")
     metrics = [_metric(name, interval, None) for name, interval in sorted(result.metrics.items())]
-    for part, found in sorted(result.slices.items()):
-        metrics += [_metric(name, interval, part) for name, interval in sorted(found.items())]
+    for part, slice_result in sorted(result.slices.items()):
+        metrics += [_metric(name, interval, part) for name, interval in sorted(slice_result.items())]
     return {
         "modelParameters": {
             "approach": {"type": "supervised"},
@@ -163,12 +163,12 @@ def _card(held: HeldVerdict, evaluation: EvaluationReport) -> dict[str, Any]:
 
 
 def _metric(name: str, interval: Interval, part: str | None) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    metric: dict[str, Any] = {
         "type": name,
         "value": str(interval.value),
         "confidenceInterval": {"lowerBound": str(interval.low), "upperBound": str(interval.high)},
     }
-    return found if part is None else found | {"slice": part}
+    return metric if part is None else metric | {"slice": part}
 
 
 def _hash(digest: str) -> HashType:

@@ -29,16 +29,16 @@ def otherwise(image: ImageReport, serving: ServingReport, named: str | None) -> 
 
     ``named``: the server image that the environment names for weights alone, NAME@sha256:….
     """
-    found = []
+    differences = []
     if serving.how != "container":
-        found.append(f"it ran as a {serving.how}, not in a container")
+        differences.append(f"it ran as a {serving.how}, not in a container")
     if serving.runtime != image.runtime:
-        found.append(f"{serving.runtime} served it, the image is for {image.runtime}")
+        differences.append(f"{serving.runtime} served it, the image is for {image.runtime}")
     if image.base is None and named is None:
-        found.append("the environment names no server for weights alone (`images:` of its kustomization.yaml)")
+        differences.append("the environment names no server for weights alone (`images:` of its kustomization.yaml)")
     elif image.base is None and serving.how == "container" and _digest(serving.server) != _digest(named):
-        found.append(f"the server was {serving.server or 'not recorded'}, the environment names {named}")
-    return found
+        differences.append(f"the server was {serving.server or 'not recorded'}, the environment names {named}")
+    return differences
 
 
 def now(release: Release, environment: str, files: Mapping[Path, bytes]) -> list[str]:
@@ -53,8 +53,8 @@ def verifier(release: Release, known: Signers, *, offline: bool = False, at: dat
     """
     if release.verification is None:
         raise EvidenceRefused("the serving report is not signed by a verifier", AGAIN)
-    where = "the signed verification"
-    return verification.check(release.verification.encode(), release.serving, known, where, offline=offline, at=at)
+    source = "the signed verification"
+    return verification.check(release.verification.encode(), release.serving, known, source, offline=offline, at=at)
 
 
 def _digest(name: str | None) -> str:

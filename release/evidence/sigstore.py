@@ -114,10 +114,10 @@ def _policy(signer: Signer) -> "AllOf":
     from sigstore.verify.policy import AllOf, Identity, OIDCSourceRepositoryRef, OIDCSourceRepositoryURI
 
     who = Identity(identity=signer.identity or "", issuer=signer.issuer)
-    found = workflow(signer)
-    if found is None:
+    called = workflow(signer)
+    if called is None:
         return AllOf([who])
-    return AllOf([who, OIDCSourceRepositoryURI(found["repository"]), OIDCSourceRepositoryRef(found["ref"])])
+    return AllOf([who, OIDCSourceRepositoryURI(called["repository"]), OIDCSourceRepositoryRef(called["ref"])])
 
 
 def _names(bundle: "Bundle", signer: Signer) -> bool:
@@ -140,9 +140,9 @@ def _statement(payload: bytes) -> "Statement":
     """
     from sigstore.dsse import Statement
 
-    found = Statement.__new__(Statement)
-    found._contents = payload
-    return found
+    statement = Statement.__new__(Statement)
+    statement._contents = payload
+    return statement
 
 
 def _require() -> None:

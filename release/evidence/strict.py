@@ -22,23 +22,23 @@ def read(data: bytes, where: str, largest: int) -> dict[str, Any]:
         raise EvidenceRefused(f"{where}: has {len(data):,} bytes, at most {largest:,} are read", _FIX)
     try:
         # From text, not bytes: json would guess UTF-16 and UTF-32 as well.
-        found = json.loads(data.decode(), object_pairs_hook=_once, parse_constant=_no_number)
-        write(found)  # half a surrogate pair is not text
+        value = json.loads(data.decode(), object_pairs_hook=_once, parse_constant=_no_number)
+        write(value)  # half a surrogate pair is not text
     except _TwiceError as error:
         raise EvidenceRefused(f"{where}: writes the key {error.args[0]!r} twice", _FIX) from error
     except (ValueError, RecursionError) as error:
         raise EvidenceRefused(f"{where}: is not JSON", _FIX) from error
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise EvidenceRefused(f"{where}: is not a JSON object", _FIX)
-    return found
+    return value
 
 
 def read_canonical(data: bytes, where: str, largest: int) -> dict[str, Any]:
     """As ``read``, but refuses any form except that of ``write``."""
-    found = read(data, where, largest)
-    if write(found) != data:
+    value = read(data, where, largest)
+    if write(value) != data:
         raise EvidenceRefused(f"{where}: is not in canonical form", _FIX)
-    return found
+    return value
 
 
 class _TwiceError(ValueError):

@@ -58,8 +58,8 @@ def verify(data: bytes, statement: bytes, signers: Signers) -> str:
 
     Raises EvidenceRefused if the signature is invalid or about other files.
     """
-    where = "the weights' signature"
-    found = trust.verify(data, signers, "release", where)
-    if found.payload != statement:
-        raise EvidenceRefused(f"{where}: is over other files", "sign the release again: `lockstep sign`")
-    return found.signer
+    name = "the weights' signature"
+    verified = trust.verify(data, signers, "release", name)
+    if verified.payload != statement:
+        raise EvidenceRefused(f"{name}: is over other files", "sign the release again: `lockstep sign`")
+    return verified.signer

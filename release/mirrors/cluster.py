@@ -103,8 +103,8 @@ def _output(command: Sequence[str]) -> str:
     except OSError as error:
         raise MirrorUnavailable(f"kubectl: {error.strerror}") from None
     if done.returncode != 0:
-        said = done.stderr.decode(errors="replace").strip() or f"ended with {done.returncode}"
-        raise MirrorUnavailable(redact(said, 300))
+        message = done.stderr.decode(errors="replace").strip() or f"ended with {done.returncode}"
+        raise MirrorUnavailable(redact(message, 300))
     return done.stdout.decode(errors="replace")
 
 

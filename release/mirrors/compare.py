@@ -74,22 +74,22 @@ def differences(model: Model | None, wanted: Wanted) -> list[Finding]:
 
 def _versions(model: Model, wanted: Wanted) -> Iterator[Finding]:
     for release in wanted.releases:
-        held = version_of(model, release)
-        if held is None:
+        version = version_of(model, release)
+        if version is None:
             yield _drift(f"version {release.version}", release.source, "no version has this source", "make it")
-        elif wrong := wrong_tags(held, release):
+        elif wrong := wrong_tags(version, release):
             git = ", ".join(f"{key} {release.tags[key]}" for key in wrong)
             there = ", ".join(
-                f"{key} {redact(held.tags[key], _LISTED)}" if key in held.tags else f"no {key}" for key in wrong
+                f"{key} {redact(version.tags[key], _LISTED)}" if key in version.tags else f"no {key}" for key in wrong
             )
-            yield _drift(f"tags of {_called(held)}, which is {release.version}", git, there, "set them")
+            yield _drift(f"tags of {_called(version)}, which is {release.version}", git, there, "set them")
 
 
 def _claims(model: Model, wanted: Wanted) -> Iterator[Finding]:
-    for held in claiming(model, wanted):
-        said = redact(held.tags[VERSION], _SHOWN) if VERSION in held.tags else "a release"
-        there = f"says that it is {said}, of {redact(held.source, _LISTED)}"
-        yield _drift(_called(held), "nothing was released from this source and run", there, "take its tags away")
+    for version in claiming(model, wanted):
+        claim = redact(version.tags[VERSION], _SHOWN) if VERSION in version.tags else "a release"
+        there = f"says that it is {claim}, of {redact(version.source, _LISTED)}"
+        yield _drift(_called(version), "nothing was released from this source and run", there, "take its tags away")
 
 
 def _aliases(model: Model, wanted: Wanted) -> Iterator[Finding]:
@@ -98,10 +98,10 @@ def _aliases(model: Model, wanted: Wanted) -> Iterator[Finding]:
         if points(model, wanted, alias, source):
             continue
         number = model.aliases.get(alias)
-        held = next((each for each in model.versions if each.number == number), None)
+        version = next((candidate for candidate in model.versions if candidate.number == number), None)
         there = "is not set" if number is None else f"MLflow's version {redact(number, 20)}"
-        if held is not None:
-            there += f", of {redact(held.source, _LISTED)}"
+        if version is not None:
+            there += f", of {redact(version.source, _LISTED)}"
         fix = "take it away" if source is None else "set it"
         yield _drift(f"alias {alias}", "nothing runs there" if source is None else versions[source], there, fix)
 
@@ -112,12 +112,12 @@ def points(model: Model, wanted: Wanted, alias: str, source: str | None) -> bool
     if number is None or source is None:
         return number is None and source is None
     release = next(release for release in wanted.releases if release.source == source)
-    return any(held.number == number and _is(held, release) for held in model.versions)
+    return any(version.number == number and _is(version, release) for version in model.versions)
 
 
 def version_of(model: Model, release: Release) -> Held | None:
     """Return the version of a release: the first, if there are several."""
-    return next((held for held in model.versions if _is(held, release)), None)
+    return next((version for version in model.versions if _is(version, release)), None)
 
 
 def _is(held: Held, release: Release) -> bool:
@@ -134,10 +134,10 @@ def claiming(model: Model, wanted: Wanted) -> list[Held]:
         for about in (release.source, mlmodel.folder(release.source)):
             known.setdefault(about, []).append(release)
     return [
-        held
-        for held in model.versions
-        if any(key.startswith(PREFIX) for key in held.tags)
-        and not any(_is(held, release) for release in known.get(mlmodel.about(held.source, held.run), ()))
+        version
+        for version in model.versions
+        if any(key.startswith(PREFIX) for key in version.tags)
+        and not any(_is(version, release) for release in known.get(mlmodel.about(version.source, version.run), ()))
     ]
 
 

@@ -77,9 +77,9 @@ def _environment(name: str, found: Mapping[Path, bytes], records: Records, names
         its = pointer.parse(text, str(home / layout.POINTER))
     except EvidenceRefused as refused:
         return _unreadable(name, "pointer", refused)
-    where = past.path(name)
+    evidence_path = past.path(name)
     try:
-        envelope = past.envelope(found.get(where), its, str(where))
+        envelope = past.envelope(found.get(evidence_path), its, str(evidence_path))
     except EvidenceRefused as refused:
         return Desired(name, its, None, None, spaced, (drift(name, "evidence", its.evidence, refused.what),))
     built = envelope.statement.predicate.image

@@ -80,8 +80,8 @@ def source(image: str) -> str:
 
 def aliases(runs: Mapping[str, Pointer | None]) -> dict[str, str | None]:
     """The aliases of environments: their names, and for production also ``champion``."""
-    found = {name: None if pointer is None else source(pointer.image) for name, pointer in runs.items()}
-    return found | ({CHAMPION: found[PRODUCTION]} if PRODUCTION in found else {})
+    sources = {name: None if pointer is None else source(pointer.image) for name, pointer in runs.items()}
+    return sources | ({CHAMPION: sources[PRODUCTION]} if PRODUCTION in sources else {})
 
 
 def ask(where: Address, wanted: Wanted, fix: bool, seconds: float) -> list[Finding]:

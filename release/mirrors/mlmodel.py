@@ -44,8 +44,8 @@ def about(source: str, run: str) -> str:
     MLflow never changes source and run of a version, so both together say which image it is. A source outside of what
     is ``writable`` stands for itself: anyone who may write to the registry can name a bucket whose path ends alike.
     """
-    _, found, name = source.rpartition(f"/{run}/artifacts/{_FOLDER}/") if run else ("", "", "")
-    return f"{_FOLDER}/{name}" if found and "/" not in name and writable(source) else source
+    _, separator, name = source.rpartition(f"/{run}/artifacts/{_FOLDER}/") if run else ("", "", "")
+    return f"{_FOLDER}/{name}" if separator and "/" not in name and writable(source) else source
 
 
 def files(source: str, run: str, tags: Mapping[str, str]) -> dict[str, str]:

@@ -45,23 +45,23 @@ def check(root: Path, images: Iterable[Image], fix: bool) -> list[Finding]:
 
 
 def _image(root: Path, image: Image, fix: bool) -> list[Finding]:
-    its = image.pointer
-    what = f"image of {its.version}"
+    pointer = image.pointer
+    what = f"image of {pointer.version}"
     try:
-        where = reference.parse(its.image)
-        if where.host is None and not (root / where.name).is_dir():
-            raise MirrorUnavailable(f"{where.name} is not on this machine")
-        store = stores.open_store(where, root)
-        failures = _within(DEADLINE, lambda: _failures(store, its.digest))
+        place = reference.parse(pointer.image)
+        if place.host is None and not (root / place.name).is_dir():
+            raise MirrorUnavailable(f"{place.name} is not on this machine")
+        store = stores.open_store(place, root)
+        failures = _within(DEADLINE, lambda: _failures(store, pointer.digest))
         if failures:
-            git = f"{its.image}: {image.why}"
+            git = f"{pointer.image}: {image.why}"
             todo = "push it again (`lockstep build --push`), or restore the registry"
             return [_drift(what, git, failure, todo=todo) for failure in failures]
-        return _evidence(root, store, where, image, fix)
+        return _evidence(root, store, place, image, fix)
     except (MirrorUnavailable, BuildRefused) as trouble:
         return [Finding(
-            where="registry", what=what, git=f"{its.image}: {image.why}", mirror=str(trouble), severity="unreachable",
-            todo="ask again where it can be reached",
+            where="registry", what=what, git=f"{pointer.image}: {image.why}", mirror=str(trouble),
+            severity="unreachable", todo="ask again where it can be reached",
         )]  # fmt: skip
 
 
@@ -71,7 +71,8 @@ def _failures(store: Store, image: str) -> list[str]:
         manifest = documents.read(store.document(image), f"{store.name}@{image}")
         if not isinstance(manifest, Manifest):
             return [f"{store.name}@{image} is an index, not an image"]
-        blobs = (("its config", manifest.config), *((f"layer {n}", each) for n, each in enumerate(manifest.layers, 1)))
+        layers = ((f"layer {number}", layer) for number, layer in enumerate(manifest.layers, 1))
+        blobs = (("its config", manifest.config), *layers)
         return [f"{name} {one.digest} is gone" for name, one in blobs if not store.has(one.digest, one.size)]
     except RegistryRefused as refused:
         _answers(store)
@@ -79,22 +80,22 @@ def _failures(store: Store, image: str) -> list[str]:
 
 
 def _evidence(root: Path, store: Store, where: Reference, image: Image, fix: bool) -> list[Finding]:
-    its = image.pointer
-    if _within(DEADLINE, lambda: _attached(store, its)):
+    pointer = image.pointer
+    if _within(DEADLINE, lambda: _attached(store, pointer)):
         return []
     envelope = image.envelope
-    found = _drift(
-        f"evidence of {its.version}", its.evidence, f"is not attached to {its.image}",
+    finding = _drift(
+        f"evidence of {pointer.version}", pointer.evidence, f"is not attached to {pointer.image}",
         fix="" if envelope is None else "attach it", todo="sign it again: `lockstep sign`" if envelope is None else "",
     )  # fmt: skip
     if not fix or envelope is None:
-        return [found]
+        return [finding]
     try:
-        _attach(stores.open_store(where, root, push=True), its.digest, envelope.data)
-        return [found.model_copy(update={"fixed": _within(DEADLINE, lambda: _attached(store, its))})]
+        _attach(stores.open_store(where, root, push=True), pointer.digest, envelope.data)
+        return [finding.model_copy(update={"fixed": _within(DEADLINE, lambda: _attached(store, pointer))})]
     except Refusal as refused:
         todo = refused.todo
-        return [found.model_copy(update={"mirror": f"{found.mirror}; {refused.what}", "fix": "", "todo": todo})]
+        return [finding.model_copy(update={"mirror": f"{finding.mirror}; {refused.what}", "fix": "", "todo": todo})]
 
 
 def _attached(store: Store, its: Pointer) -> bool:

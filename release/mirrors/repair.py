@@ -27,16 +27,16 @@ def _repair(registry: ModelRegistry, wanted: compare.Wanted) -> None:
         model = compare.Model((), {})
     numbers: dict[str, str] = {}
     for release in wanted.releases:
-        if (held := compare.version_of(model, release)) is None:
+        if (version := compare.version_of(model, release)) is None:
             run = release.run if release.run and registry.has_run(release.run) else None
             numbers[release.source] = registry.make_version(name, release.source, run, release.tags)
             continue
-        numbers[release.source] = held.number
-        for key in compare.wrong_tags(held, release):
-            registry.tag(name, held.number, key, release.tags[key])
-    for held in compare.claiming(model, wanted):
-        for key in sorted(key for key in held.tags if key.startswith(compare.PREFIX)):
-            registry.untag(name, held.number, key)
+        numbers[release.source] = version.number
+        for key in compare.wrong_tags(version, release):
+            registry.tag(name, version.number, key, release.tags[key])
+    for version in compare.claiming(model, wanted):
+        for key in sorted(key for key in version.tags if key.startswith(compare.PREFIX)):
+            registry.untag(name, version.number, key)
     for alias, source in wanted.aliases.items():
         if compare.points(model, wanted, alias, source):
             continue

@@ -167,9 +167,9 @@ def approve(root: Path, key: Path, environment: str, image: str, why: str, targe
 
 def approved(data: bytes, known: Signers, environment: str, image: str) -> str:
     """Who signed an envelope of ``approve``. Raises EvidenceRefused if no approver did."""
-    approval = trust.verify(data, known, "approve", "the approval")
-    statement.parse_approval(approval.payload, environment, image)
-    return approval.signer
+    verified = trust.verify(data, known, "approve", "the approval")
+    statement.parse_approval(verified.payload, environment, image)
+    return verified.signer
 
 
 def free(root: Path, key: Path, images: Iterable[str], parent: str, why: str, target: str | None = None) -> bytes:
@@ -198,8 +198,8 @@ def _attach(store: Store, to: Descriptor, made: _Made, signer: CryptoSigner | No
     there = _already(store, to, ours)
     new = _signed([payload for payload in (made.weights, made.release) if payload not in there], signer, made.release)
     envelope = there.get(made.release) or new[made.release]
-    problem = released.check(envelope, to.digest, ours)
-    provenance = slsa.make(problem.statement, next(one for one in ours if one.name == problem.signer))
+    signed = released.check(envelope, to.digest, ours)
+    provenance = slsa.make(signed.statement, next(one for one in ours if one.name == signed.signer))
     if provenance not in there:
         new |= _signed([provenance], signer, made.release)
     titles = {made.weights: "model.sig", provenance: "provenance.json", made.release: "release.json"}
@@ -214,7 +214,7 @@ def _attach(store: Store, to: Descriptor, made: _Made, signer: CryptoSigner | No
     if signer and isinstance(store, Repository):
         wrapped = bundles.wrap(envelope, signer)
         attach.attach(store, to, sigstore.BUNDLE, wrapped, "release.sigstore.json", bundles.annotations(wrapped))
-    return Signed(problem.statement, problem.signer, envelope, problem.digest, tuple(added))
+    return Signed(signed.statement, signed.signer, envelope, signed.digest, tuple(added))
 
 
 def _signed(payloads: list[bytes], signer: CryptoSigner | None, release: bytes) -> dict[bytes, bytes]:

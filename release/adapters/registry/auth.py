@@ -67,13 +67,13 @@ class Challenge(NamedTuple):
 
 def challenge(header: str) -> Challenge | None:
     """The best challenge of a WWW-Authenticate header that can be answered: Bearer before Basic."""
-    found: list[tuple[str, dict[str, str]]] = []
+    challenges: list[tuple[str, dict[str, str]]] = []
     for key, value, scheme in _CHALLENGE.findall(header):
         if scheme:
-            found.append((scheme.lower(), {}))
-        elif found:
-            found[-1][1].setdefault(key.lower(), re.sub(r"\\(.)", r"\1", value.strip('"')))
-    for scheme, values in sorted(found, key=lambda pair: pair[0] != "bearer"):
+            challenges.append((scheme.lower(), {}))
+        elif challenges:
+            challenges[-1][1].setdefault(key.lower(), re.sub(r"\\(.)", r"\1", value.strip('"')))
+    for scheme, values in sorted(challenges, key=lambda pair: pair[0] != "bearer"):
         if scheme == "bearer" and values.get("realm"):
             return Challenge("bearer", values["realm"], values.get("service", ""))
         if scheme == "basic":
@@ -191,8 +191,8 @@ class Authorization:
             self._login = login(self._host)
             self._is_read = True
             if self._login:
-                found = self._login
-                self._secrets |= {s for s in (found.password, found.identity, found.basic.split()[1]) if s}
+                secrets = (self._login.password, self._login.identity, self._login.basic.split()[1])
+                self._secrets |= {secret for secret in secrets if secret}
         return self._login
 
     def _fetch(self, asked: Challenge, scopes: tuple[str, ...]) -> tuple[str, float]:

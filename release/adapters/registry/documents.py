@@ -96,8 +96,8 @@ def write(value: dict[str, Any]) -> bytes:
 def guess(data: bytes, where: str) -> str:
     """The media type of a document that came without one: its own word, or by its shape."""
     plain = parse(data, where)
-    said = plain.get("mediaType")
-    return said if isinstance(said, str) else INDEX if "manifests" in plain else MANIFEST
+    media_type = plain.get("mediaType")
+    return media_type if isinstance(media_type, str) else INDEX if "manifests" in plain else MANIFEST
 
 
 def referrer(manifest: Manifest, of: Descriptor) -> Descriptor:

@@ -33,8 +33,8 @@ class NoTLS(RequestError):  # noqa: N818 - it says what is missing
 def failed(error: Exception, netloc: str, proxy: str | None, read: float = READ) -> RequestError:
     """The trouble that an exception of requests or urllib3 stands for. ``read``: seconds between two reads."""
     links = http.links(error)
-    where = f"{netloc} through the proxy of the environment" if proxy else netloc
-    what = f"{where}: {http.reason(error, (CONNECT, read))}"
+    place = f"{netloc} through the proxy of the environment" if proxy else netloc
+    what = f"{place}: {http.reason(error, (CONNECT, read))}"
     for link in links:
         if isinstance(link, ssl.SSLCertVerificationError):
             return RequestError(

@@ -128,9 +128,9 @@ class Transport:
         with suppress(RequestError):  # not every proxy speaks as a registry does: the status says enough
             error = http.parsed(_Error, whole(response).data) or error
         code, message = error.code, error.message or response.reason or ""
-        said = self.auth.redacted(f"{status} {code}: {message}" if code else f"{status} {message}")
+        message_shown = self.auth.redacted(f"{status} {code}: {message}" if code else f"{status} {message}")
         return RequestError(
-            redact(said, _LONGEST),
+            redact(message_shown, _LONGEST),
             temporary=status in TEMPORARY,
             status=status,
             code=code,
@@ -238,6 +238,6 @@ class Transport:
         ):
             return parts._replace(scheme="https").geturl()  # a registry that does not know of the TLS before it
         if not location or parts is None or not addresses.is_private_way(target):
-            where = redact(parts.netloc, _LONGEST) if parts and location else "nowhere"
-            raise RequestError(f"sends us on to {where}, which is no https address", todo="ask who runs the registry")
+            place = redact(parts.netloc, _LONGEST) if parts and location else "nowhere"
+            raise RequestError(f"sends us on to {place}, which is no https address", todo="ask who runs the registry")
         return target
