@@ -46,7 +46,7 @@ def on_github(root: Path, deadline: float = DEADLINE) -> list[Check]:
 
 
 def _checks(session: Session, target: Target, public: bool) -> list[Check]:
-    """The checks of the repository, then of all tables, in the order in which a new repository is set up."""
+    """Return the checks of the repository, then of all tables, in the order in which a new repository is set up."""
     try:
         answer = session.one("", EVERYBODY, "full_name", "default_branch", "private", "archived")
     except Unseen as unseen:

@@ -39,12 +39,12 @@ _SED = "sed -i 's|@your-organization/model-owners|@OWNER/TEAM|' .github/CODEOWNE
 
 
 def parse(text: str) -> CodeOwners:
-    """The owners of files, without comments, which may name people too. Raises ValueError for an unclosed [."""
+    """Return the owners of files, without comments, which may name people too. Raises ValueError for an unclosed [."""
     return CodeOwners("\n".join(line.partition("#")[0] for line in text.splitlines()))
 
 
 def _owners(repository: Repository) -> str:
-    """The files that decide about releases have owners, and GitHub reports no error for any of them.
+    """Require owners of the files that decide about releases, and no error of GitHub for any of them.
 
     GitHub ignores an owner who does not exist or has no write access: then nobody is asked for a review.
     """

@@ -64,7 +64,7 @@ def _tags(repository: Repository) -> str:
 
 
 def _bypass(repository: Repository) -> str:
-    """Whoever moves environments commits to the branch directly, so someone must bypass the rules: few accounts."""
+    """Require few accounts to bypass the rules. One must: whoever moves environments commits to the branch directly."""
     applied = repository.github.every(f"rules/branches/{quoted(repository.branch)}", EVERYBODY)
     stopping = [rule for rule in applied if rule.get("type") in ("pull_request", "required_status_checks")]
     want(stopping, "no rule applies, so anybody can push", f"{_NEW} {MAIN}")

@@ -71,7 +71,7 @@ class Secret(NamedTuple):
 
 
 def _actions(repository: Repository) -> str:
-    """Actions is enabled, for more than the actions of this repository."""
+    """Require Actions to be enabled, for more than the actions of this repository."""
     ENABLED.hold(repository)
     allowed = repository.github.one(_PERMISSIONS, ADMINISTRATION, "allowed_actions")["allowed_actions"]
     want(allowed in ("all", "selected"), f"allows {shown(allowed)}, and the workflows use others", ENABLED.fix)
@@ -79,7 +79,7 @@ def _actions(repository: Repository) -> str:
 
 
 def _forks(repository: Repository) -> str:
-    """Pull requests of forks start no workflow without a maintainer's approval."""
+    """Require that pull requests of forks start no workflow without a maintainer's approval."""
     if not repository.answer["private"]:
         return FORKS.hold(repository)
     running = "run_workflows_from_fork_pull_requests"
@@ -89,7 +89,7 @@ def _forks(repository: Repository) -> str:
 
 
 def _runner(repository: Repository) -> str:
-    """A runner with the labels of the GPU jobs is online in this repository or its organization."""
+    """Require a runner with the labels of the GPU jobs, online in this repository or its organization."""
     paths = {"actions/runners": ADMINISTRATION}
     if repository.is_shared:
         paths[f"/orgs/{quoted(repository.owner)}/actions/runners"] = "the organization's Self-hosted runners: read"

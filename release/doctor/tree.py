@@ -70,7 +70,7 @@ class Serving(NamedTuple):
 
 
 def serving(target: Target) -> Serving:
-    """The server on the target branch: ``serve.base``, else the one server that its environments name."""
+    """Return the server on the target branch: ``serve.base``, else the one server that its environments name."""
     try:
         text = target.read(layout.PARAMS)
         params = params_file.parse(text.decode()) if text is not None else None
@@ -87,7 +87,7 @@ def serving(target: Target) -> Serving:
 
 
 def _signer(name: str, role: Role, what: str, repository: Repository) -> str:
-    """This repository's workflow that signs is among the signers."""
+    """Require this repository's workflow that signs among the signers."""
     file, full_name = f"{role}.yml", shown(repository.answer["full_name"])
     identity = f"https://github.com/{full_name}/.github/workflows/{file}@refs/heads/{repository.branch}"
     fix = f"add to {layout.SIGNERS}: {{name: {name}, may: [{role}], identity: {identity}, issuer: {_ISSUER}}}"

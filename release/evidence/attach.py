@@ -27,7 +27,7 @@ class Artifact(NamedTuple):
 
 
 def subject(store: Store, image: str) -> Descriptor:
-    """The descriptor of the image with digest ``image``. Raises RegistryRefused if it is missing."""
+    """Return the descriptor of the image with digest ``image``. Raises RegistryRefused if it is missing."""
     document = store.document(image)
     return Descriptor(media_type=document.media_type, digest=image, size=len(document.data))
 
@@ -80,7 +80,7 @@ def attach(
 def attached(
     store: Store, image: str, artifact_type: str, largest: int, report: Callable[[str], object]
 ) -> Iterator[Artifact]:
-    """The artifacts of one type attached to ``image``. The reason why one is ignored is passed to ``report``.
+    """Yield the artifacts of one type attached to ``image``. The reason why one is ignored is passed to ``report``.
 
     Raises EvidenceRefused if there are more than the limit, and as the store does if it does not answer.
     """

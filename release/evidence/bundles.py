@@ -15,12 +15,12 @@ from release.evidence import dsse, keys, sigstore, strict
 
 
 def sign(statement: bytes, key: CryptoSigner) -> bytes:
-    """A bundle of ``statement``, signed by ``key``."""
+    """Return a bundle of ``statement``, signed by ``key``."""
     return wrap(dsse.sign(statement, PAYLOAD, key), key)
 
 
 def wrap(signed: bytes, key: CryptoSigner) -> bytes:
-    """The bundle of an envelope that ``key`` signed: the same signature, so the same bytes each time."""
+    """Return the bundle of an envelope that ``key`` signed: the same signature, so the same bytes each time."""
     plain = envelope(signed)
     signatures = [one | {"keyid": ""} for one in plain["signatures"]]  # the bundle's hint says it
     hint = hashlib.sha256(keys.pem(key.public_key).encode()).hexdigest()
@@ -34,7 +34,7 @@ def wrap(signed: bytes, key: CryptoSigner) -> bytes:
 
 
 def envelope(data: bytes) -> dict[str, Any]:
-    """The DSSE envelope in ``data``, which is one or is a bundle of one; its signature was checked."""
+    """Return the DSSE envelope in ``data``, which is one or is a bundle of one; its signature was checked."""
     plain: dict[str, Any] = json.loads(data)
     found: dict[str, Any] = plain.get("dsseEnvelope", plain)
     return found
@@ -49,6 +49,6 @@ def annotations(bundle: bytes) -> dict[str, str]:
 
 
 def predicate_type(data: bytes) -> str:
-    """The predicate's type of the statement in an envelope or bundle whose signature was checked."""
+    """Return the predicate's type of the statement in an envelope or bundle whose signature was checked."""
     said: str = json.loads(base64.b64decode(envelope(data)["payload"]))["predicateType"]
     return said

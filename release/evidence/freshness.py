@@ -30,7 +30,7 @@ class Seen(NamedTuple):
 
 
 def tip(root: Path, ledger: Ledger, promote: Promote) -> str:
-    """The tip of the ledger, which a checkpoint by a signer of the target branch confirms if one is required.
+    """Return the tip of the ledger, which a checkpoint by a signer of the target branch confirms if one is required.
 
     Raises as ``Ledger.tip``, ``trust.known`` and ``check``.
     """
@@ -67,7 +67,7 @@ def check(ledger: Ledger, tip: str, promote: Promote, signers: Signers) -> None:
 
 
 def last(ledger: Ledger, signers: Signers) -> Seen | None:
-    """The last checkpoint; None if there is none.
+    """Return the last checkpoint; None if there is none.
 
     Raises EvidenceRefused if nobody signed it who may, or if it is an older one that was written again.
     """

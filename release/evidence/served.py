@@ -20,12 +20,12 @@ AGAIN = "run `lockstep verify`, then `lockstep sign`"
 
 
 def how(release: Release, environment: str, files: Mapping[Path, bytes]) -> Served:
-    """What the pointer records: ``as-served``, or how the verification differed."""
+    """Return what the pointer records: ``as-served``, or how the verification differed."""
     return release.serving.how if now(release, environment, files) else "as-served"
 
 
 def otherwise(image: ImageReport, serving: ServingReport, named: str | None) -> list[str]:
-    """How the verification differs from the way it will be served; empty if it does not.
+    """Return how the verification differs from the way it will be served; empty if it does not.
 
     ``named``: the server image that the environment names for weights alone, NAME@sha256:….
     """
@@ -47,7 +47,7 @@ def now(release: Release, environment: str, files: Mapping[Path, bytes]) -> list
 
 
 def verifier(release: Release, known: Signers, *, offline: bool = False, at: datetime | None = None) -> str:
-    """Who verified. ``at`` is as in ``trust.verify``.
+    """Return who verified. ``at`` is as in ``trust.verify``.
 
     Raises EvidenceRefused if no verifier signed the report, MachineRefused as ``trust.verify``.
     """

@@ -66,7 +66,7 @@ _S = TypeVar("_S", Statement, Verification, Approval, QuarantineRelease, Checkpo
 
 
 def make(root: Path, held: HeldVerdict, image: ImageReport, serving: ServingReport, verified: str, sbom: str) -> bytes:
-    """The statement of the release of ``image``, whose bill of materials has the digest ``sbom``.
+    """Return the statement of the release of ``image``, whose bill of materials has the digest ``sbom``.
 
     ``verified`` is the signed verification of the report ``serving``. Files below ``root`` are hashed; the digests of
     directories come from ``held``, which checked them. Raises EvidenceRefused if a file is missing or the parts are
@@ -109,7 +109,7 @@ def parse(payload: bytes, where: str = "the statement") -> Statement:
 
 
 def verification(report: ServingReport, file: str) -> bytes:
-    """The statement of a verification: ``report``, whose file has the digest ``file``."""
+    """Return the statement of a verification: ``report``, whose file has the digest ``file``."""
     subjects = [
         Subject(name=layout.SERVING_REPORT.as_posix(), digest={"sha256": file.removeprefix("sha256:")}),
         Subject(name=MODEL, digest={TREE: report.model.removeprefix("sha256:")}),
@@ -125,7 +125,7 @@ def parse_verification(payload: bytes, where: str) -> Verification:
 
 
 def approve(environment: str, image: str, why: str) -> bytes:
-    """The statement that the image with digest ``image`` may run in ``environment``."""
+    """Return the statement that the image with digest ``image`` may run in ``environment``."""
     subject = Subject(name="image", digest={"sha256": image.removeprefix("sha256:")})
     try:
         approved = Approved(environment=environment, why=why)
@@ -146,7 +146,7 @@ def parse_approval(payload: bytes, environment: str, image: str, where: str = "t
 
 
 def free(images: Iterable[str], parent: str, why: str) -> bytes:
-    """The statement that ``images`` (digests) leave the quarantine with the commit after ``parent``."""
+    """Return the statement that ``images`` (digests) leave the quarantine with the commit after ``parent``."""
     digests = [image.removeprefix("sha256:") for image in sorted(images)]
     subjects = tuple(Subject(name="image", digest={"sha256": value}) for value in digests)
     try:
@@ -165,7 +165,7 @@ def parse_free(payload: bytes, images: Iterable[str], parent: str, where: str) -
 
 
 def checkpoint(branch: str, head: str, number: int, at: datetime) -> bytes:
-    """The statement that ``branch`` was at the commit ``head``."""
+    """Return the statement that ``branch`` was at the commit ``head``."""
     subject = Subject(name=branch, digest={"gitCommit": head})
     return write(Checkpoint(subject=(subject,), predicate=Checked(number=number, at=at)))
 
@@ -180,7 +180,7 @@ def parse_checkpoint(payload: bytes, branch: str, where: str) -> Checkpoint:
 
 
 def sealed_look(model: str, looked: Looked) -> bytes:
-    """The statement that the sealed split was asked about the weights ``model``."""
+    """Return the statement that the sealed split was asked about the weights ``model``."""
     return write(
         SealedLook(subject=(Subject(name=MODEL, digest={TREE: model.removeprefix("sha256:")}),), predicate=looked)
     )
@@ -195,7 +195,7 @@ def parse_sealed_look(payload: bytes, model: str, where: str) -> SealedLook:
 
 
 def tokenizer(parity: ParityReport) -> str:
-    """The tree digest of the tokenizer's files. Raises EvidenceRefused if there are none."""
+    """Return the tree digest of the tokenizer's files. Raises EvidenceRefused if there are none."""
     tokens = {name: FileDigest(file.sha256, file.size) for name, file in parity.files.items() if name in TOKENIZER}
     if not tokens:
         raise EvidenceRefused(
@@ -205,7 +205,7 @@ def tokenizer(parity: ParityReport) -> str:
 
 
 def write(statement: BaseModel) -> bytes:
-    """The canonical bytes of a statement."""
+    """Return the canonical bytes of a statement."""
     return strict.write(statement.model_dump(mode="json", by_alias=True))
 
 
@@ -228,7 +228,7 @@ def _judged(judged: dict[str, str], path: Path) -> str:
 
 
 def _template(root: Path, parity: ParityReport) -> str | None:
-    """The digest of the chat template's text: a file, or a field of the tokenizer's configuration."""
+    """Return the digest of the chat template's text: a file, or a field of the tokenizer's configuration."""
     if TEMPLATE in parity.files:
         return parity.files[TEMPLATE].sha256
     if TOKENIZER_CONFIG not in parity.files:

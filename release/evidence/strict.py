@@ -9,12 +9,12 @@ _FIX = "sign the release again, or restore the file from git's history"
 
 
 def write(value: Any) -> bytes:
-    """The canonical form of a value: sorted keys, no spaces, UTF-8."""
+    """Return the canonical form of a value: sorted keys, no spaces, UTF-8."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def read(data: bytes, where: str, largest: int) -> dict[str, Any]:
-    """The JSON object in ``data``; ``where`` names it in messages.
+    """Return the JSON object in ``data``; ``where`` names it in messages.
 
     Raises EvidenceRefused if it has more than ``largest`` bytes, is not an object in UTF-8, or repeats a key.
     """

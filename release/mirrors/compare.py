@@ -57,12 +57,12 @@ class Model(NamedTuple):
 
 
 def order(number: str) -> tuple[int, str]:
-    """The sort key of versions: numbers as text of any length."""
+    """Return the sort key of versions: numbers as text of any length."""
     return len(number), number
 
 
 def differences(model: Model | None, wanted: Wanted) -> list[Finding]:
-    """Where ``model`` differs from ``wanted``. Pure function."""
+    """Return where ``model`` differs from ``wanted``. Pure function."""
     if model is None:
         if not wanted.releases:
             return []

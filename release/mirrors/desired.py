@@ -38,7 +38,7 @@ class Desired(NamedTuple):
 
 
 def read(root: Path) -> tuple[Records, Ledger, str, dict[str, Desired]]:
-    """The records of the clone, its ledger, the tip of that, and the environments at the tip.
+    """Return the records of the clone, its ledger, the tip of that, and the environments at the tip.
 
     Raises RemoteRefused when the remote does not answer or a checkpoint contradicts it, EvidenceRefused when the
     history cannot be believed.
@@ -55,7 +55,7 @@ def read(root: Path) -> tuple[Records, Ledger, str, dict[str, Desired]]:
 
 
 def drift(environment: str, what: str, git: str, mirror: str) -> Finding:
-    """A finding about files in git that only a promotion may write."""
+    """Return a finding about files in git that only a promotion may write."""
     return Finding(
         where="environments", what=f"{environment}: {what}", git=git, mirror=mirror, severity="drift", todo=_AGAIN
     )
@@ -98,7 +98,7 @@ def _environment(name: str, found: Mapping[Path, bytes], records: Records, names
 def _overlay(
     name: str, found: Mapping[Path, bytes], wanted: Mapping[Path, bytes], names: tuple[str, ...], *, pulled: bool
 ) -> list[Finding]:
-    """Where files written by people change the release; this may be unknown without kustomize."""
+    """Return where files written by people change the release; this may be unknown without kustomize."""
     said = "leaves the release as it is"
     try:
         return [

@@ -40,7 +40,7 @@ class Image(NamedTuple):
 
 
 def check(root: Path, images: Iterable[Image], fix: bool) -> list[Finding]:
-    """What is missing where the pointers say it is. ``fix`` attaches missing evidence again."""
+    """Return what is missing where the pointers say it is. ``fix`` attaches missing evidence again."""
     return [finding for image in images for finding in _image(root, image, fix)]
 
 
@@ -66,7 +66,7 @@ def _image(root: Path, image: Image, fix: bool) -> list[Finding]:
 
 
 def _failures(store: Store, image: str) -> list[str]:
-    """What of an image is missing. Raises MirrorUnavailable if the store does not answer."""
+    """Return what of an image is missing. Raises MirrorUnavailable if the store does not answer."""
     try:
         manifest = documents.read(store.document(image), f"{store.name}@{image}")
         if not isinstance(manifest, Manifest):
@@ -99,7 +99,7 @@ def _evidence(root: Path, store: Store, where: Reference, image: Image, fix: boo
 
 
 def _attached(store: Store, its: Pointer) -> bool:
-    """Whether the evidence that the pointer names is attached."""
+    """Tell whether the evidence that the pointer names is attached."""
     try:
         return any(
             digest.of_bytes(one.data) == its.evidence

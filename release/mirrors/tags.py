@@ -8,7 +8,7 @@ _MISSING = ": is missing"
 
 
 def check(ledger: Ledger, tip: str, name: str, environments: tuple[str, ...], fix: bool) -> list[Finding]:
-    """Where the tags disagree with the moves. ``fix`` creates missing tags; a wrong tag is never deleted."""
+    """Return where the tags disagree with the moves. ``fix`` creates missing tags; a wrong tag is never deleted."""
     findings = _differences(ledger, tip, name, environments)
     absent = missing(name, ledger.tags(), _moves(ledger, tip, environments))
     if not fix or not absent:
@@ -32,7 +32,7 @@ def check(ledger: Ledger, tip: str, name: str, environments: tuple[str, ...], fi
 
 
 def lines(ledger: Ledger, tip: str, name: str, environments: tuple[str, ...]) -> list[str]:
-    """The same, one line each, for `lockstep status`."""
+    """Return the same, one line each, for `lockstep status`."""
     return disagreements(name, ledger.tags(), _moves(ledger, tip, environments))
 
 

@@ -15,7 +15,7 @@ CONTROLLERS: Mapping[str, Callable[[Admitted], Policy]] = {
 
 
 def admission(root: Path, environment: str, controller: str, target: str | None = None) -> str:
-    """The policy for ``controller`` as YAML, of one object or several; the same state gives the same bytes.
+    """Return the policy for ``controller`` as YAML, of one object or several; the same state gives the same bytes.
 
     Comments at its top say what the controller cannot check.
 

@@ -102,7 +102,7 @@ def _place(root: Path, text: str) -> _Place:
 
 
 def _image(place: _Place, release: Released) -> Iterator[Step]:
-    """The image and its layers, read from the store."""
+    """Yield the image and its layers, read from the store."""
     report = release.statement.predicate.image
     if not attach.has_layers(place.store, place.image, report):
         name = f"{place.store.name}@{place.image}"
@@ -122,7 +122,7 @@ def _image(place: _Place, release: Released) -> Iterator[Step]:
 
 
 def _attached(place: _Place, signed: Released, known: Signers) -> Iterator[Step]:
-    """The signature of the weights and the bill of materials, if they are attached and valid."""
+    """Yield the signature of the weights and the bill of materials, if they are attached and valid."""
     release = signed.statement.predicate
     listed = weights.of_image(release.image)
     statement = weights.payload(listed, signed.statement.subject[0].name)
@@ -150,7 +150,7 @@ class _Made:
         self._commit = commit if here else None
 
     def steps(self) -> Iterator[Step]:
-        """The steps from the weights to the rows, then the verdict and its reports."""
+        """Yield the steps from the weights to the rows, then the verdict and its reports."""
         made, release = self._materials, self._release
         parity = self._report(layout.PARITY_REPORT, ParityReport)
         train = self._report(layout.TRAIN_REPORT, TrainReport)
@@ -188,7 +188,7 @@ class _Made:
         yield Step(what="serving", digest=None, checked="signed", note=note)
 
     def _verified(self) -> str:
-        """Who verified the served model, for the note."""
+        """Return who verified the served model, for the note."""
         if self._release.verification is None:
             return "not signed by a verifier"
         data, source = self._release.verification.encode(), "the signed verification"
@@ -198,7 +198,7 @@ class _Made:
             return f"and no current verifier signed that: {refused.what}"
 
     def _folder(self, what: str, path: Path, value: str, note: str, named: bool) -> Step:
-        """A directory. It is hashed if it is here; ``named`` says that a checked report names its digest."""
+        """Return a directory. It is hashed if it is here; ``named`` says that a checked report names its digest."""
         if (self._root / path).is_dir():
             with tqdm(desc=str(path), unit="B", unit_scale=True, disable=None, leave=False) as bar:
                 if digest.of_tree(self._root / path, bar.update).digest == value:
@@ -223,7 +223,7 @@ class _Made:
         return "commit", data
 
     def _report(self, path: Path, kind: type[_R]) -> _R | None:
-        """A report with the digest in the statement; None if it is neither on disk nor in the commit."""
+        """Return a report with the digest in the statement; None if it is neither on disk nor in the commit."""
         value = self._materials.reports.get(path.as_posix())
         data = self._read(path, value)[1] if value else None
         if data is None:

@@ -166,7 +166,7 @@ def approve(root: Path, key: Path, environment: str, image: str, why: str, targe
 
 
 def approved(data: bytes, known: Signers, environment: str, image: str) -> str:
-    """Who signed an envelope of ``approve``. Raises EvidenceRefused if no approver did."""
+    """Return who signed an envelope of ``approve``. Raises EvidenceRefused if no approver did."""
     verified = trust.verify(data, known, "approve", "the approval")
     statement.parse_approval(verified.payload, environment, image)
     return verified.signer
@@ -218,7 +218,7 @@ def _attach(store: Store, to: Descriptor, made: _Made, signer: CryptoSigner | No
 
 
 def _signed(payloads: list[bytes], signer: CryptoSigner | None, release: bytes) -> dict[bytes, bytes]:
-    """A bundle for each statement; of ``release`` an envelope alone, if a key signs it: git keeps that one."""
+    """Return a bundle for each statement; of ``release`` an envelope alone, if a key signs it: git keeps that one."""
     if signer is None:
         return dict(zip(payloads, sigstore.sign(payloads) if payloads else (), strict=True))
     return {

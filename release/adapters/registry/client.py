@@ -56,7 +56,7 @@ class Repository:
         self._referrers = Referrers(self._http, name, self._read, self._write)
 
     def has(self, digest: str, size: int) -> bool:
-        """Whether the blob is there, whole."""
+        """Tell whether the blob is there, whole."""
         with self._saying(f"looking for {digest}", "pull from"):
             answer = self._ask("HEAD", f"blobs/{digest}", (200, 404), self._read)
         return answer.status == 200 and answer.headers.get("Content-Length") == str(size)
@@ -113,7 +113,7 @@ class Repository:
             yield last
 
     def document(self, reference: str) -> Document:
-        """The manifest or index by tag or digest, checked against the digest where it is one."""
+        """Return the manifest or index by tag or digest, checked against the digest where it is one."""
         headers = {"Accept": ", ".join(_MANIFESTS)}
         with self._saying(f"reading {reference}", "pull from"):
             answer = self._ask("GET", f"manifests/{reference}", (200,), self._read, headers=headers)
@@ -164,7 +164,7 @@ class Repository:
         return digest
 
     def referrers(self, digest: str) -> list[Descriptor]:
-        """The manifests whose subject is ``digest``, as the registry or its stand-in tag lists them."""
+        """Return the manifests whose subject is ``digest``, as the registry or its stand-in tag lists them."""
         with self._saying(f"looking for what belongs to {digest}", "pull from"):
             return self._referrers.listed(digest)
 
@@ -179,7 +179,7 @@ class Repository:
                 self._referrers.name(manifest.subject.digest, documents.referrer(manifest, of))
 
     def _stream(self, digest: str, size: int) -> Iterator[bytes]:
-        """The body of a blob over as many requests as it takes; no more than the first block too many."""
+        """Yield the body of a blob over as many requests as it takes; no more than the first block too many."""
         tries, position = Tries(self._http.patience), 0
         while True:
             before = position
@@ -204,7 +204,7 @@ class Repository:
                 tries.failed(trouble)
 
     def _start(self, response: requests.Response, position: int) -> int:
-        """How many bytes of a body lie before ``position``."""
+        """Return how many bytes of a body lie before ``position``."""
         if response.status_code == 200:
             return position  # from the start: not every storage knows ranges
         if response.status_code == 416 and position:

@@ -33,7 +33,7 @@ class Referrers:
         self._write = write
 
     def listed(self, digest: str) -> list[Descriptor]:
-        """The manifests that the registry, or else the tag, says to belong to ``digest``."""
+        """Return the manifests that the registry, or else the tag, says to belong to ``digest``."""
         descriptors: list[Descriptor] = []
         url: str | None = self._url(f"referrers/{digest}")
         for page in range(_PAGES):

@@ -60,7 +60,7 @@ class Transport:
             return f"{self._base}/v2/{path}"
 
     def location(self, answer: Answer) -> str:
-        """Where a reply's Location header leads. Raises RequestError when it leads nowhere we would go."""
+        """Return where a reply's Location header leads. Raises RequestError when it leads nowhere we would go."""
         return self._follow(answer.url, answer.headers.get("Location"))
 
     def ask(
@@ -75,7 +75,7 @@ class Transport:
         read: float = READ,
         tries: Tries | None = None,
     ) -> Answer:
-        """A reply with one of the statuses ``ok``, tried again while that makes sense."""
+        """Return a reply with one of the statuses ``ok``, tried again while that makes sense."""
         tries = tries or Tries(self.patience)
         while True:
             try:
@@ -94,7 +94,7 @@ class Transport:
         body: bytes | Sized | None = None,
         read: float = READ,
     ) -> Answer:
-        """A reply with one of the statuses ``ok``, in one try."""
+        """Return a reply with one of the statuses ``ok``, in one try."""
         with closing(self.send(method, url, scopes, headers=headers, body=body, read=read)) as response:
             if response.status_code not in ok:
                 raise self.trouble(response)
@@ -110,7 +110,7 @@ class Transport:
         body: bytes | Sized | None = None,
         read: float = READ,
     ) -> requests.Response:
-        """A reply whose body is still to be read, whatever its status; redirects of GET and HEAD are followed.
+        """Return a reply whose body is still to be read, whatever its status; redirects of GET and HEAD are followed.
 
         A login goes to the registry itself and nowhere else.
         """
@@ -123,7 +123,7 @@ class Transport:
         raise RequestError(f"redirects more than {_REDIRECTS} times")
 
     def trouble(self, response: requests.Response) -> RequestError:
-        """What a reply says that was not asked for. Reads the rest of it."""
+        """Return what a reply says that was not asked for. Reads the rest of it."""
         status, error = response.status_code, _Error()
         with suppress(RequestError):  # not every proxy speaks as a registry does: the status says enough
             error = http.parsed(_Error, whole(response).data) or error

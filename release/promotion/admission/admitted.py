@@ -36,7 +36,7 @@ class Admitted(NamedTuple):
 
     @property
     def written(self) -> tuple[str, ...]:
-        """The repositories as the text of a pod may name them: with or without Docker Hub."""
+        """Return the repositories as the text of a pod may name them: with or without Docker Hub."""
         names = list[str]()
         for full in self.repositories:
             short = full.removeprefix(_HUB)
@@ -73,7 +73,7 @@ class Policy(NamedTuple):
 
 
 def admitted(context: PromotionContext, environment: str) -> Admitted:
-    """What the environment may run as of the tip, newest first.
+    """Return what the environment may run as of the tip, newest first.
 
     Raises PromotionRefused if the environment runs nothing, a release in quarantine or one that no cluster can pull;
     EvidenceRefused if the evidence of what runs is invalid, its signer may no longer release, or fewer signers may
@@ -111,14 +111,14 @@ def admitted(context: PromotionContext, environment: str) -> Admitted:
 
 
 def _names(pointer: Pointer) -> tuple[str, ...]:
-    """The repository, and the other name that Docker Hub has."""
+    """Return the repository, and the other name that Docker Hub has."""
     image = reference.parse(pointer.image)
     name = f"{image.host}/{image.name}"
     return (name, f"index.{name}") if name.startswith(_HUB) else (name,)
 
 
 def _signed_by(context: PromotionContext, environment: str, its: Pointer) -> Signer:
-    """Who signed what runs."""
+    """Return who signed what runs."""
     path = past.path(environment)
     name = f"{path} of {context.ledger.shown}"
     envelope = past.envelope(context.ledger.read(context.tip, path), its, name)
@@ -130,7 +130,7 @@ def _signed_by(context: PromotionContext, environment: str, its: Pointer) -> Sig
 def _signers(
     context: PromotionContext, environment: str, by: Signer, signatures: int, images: Container[str]
 ) -> tuple[Signer, ...]:
-    """Who may release, in the order of the file. Retired signers only if they signed what may run.
+    """Return who may release, in the order of the file. Retired signers only if they signed what may run.
 
     The ledger keeps one signature of each release. If several must sign, all retired signers stay: they may be others.
     """
@@ -143,7 +143,7 @@ def _signers(
 
 
 def _signed(context: PromotionContext, environment: str, images: Container[str]) -> set[str]:
-    """Who signed what may run, as the ledger recorded it. Evidence that does not count has no signer."""
+    """Return who signed what may run, as the ledger recorded it. Evidence that does not count has no signer."""
     names = set[str]()
     for pointer, envelope in past.releases(context.ledger, context.tip, (environment,)).values():
         if envelope and pointer.digest in images:
