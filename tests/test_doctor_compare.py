@@ -20,7 +20,7 @@ EXPECTED = {rule["type"]: rule.get("parameters", {}) for rule in SHIPPED}
         ({"a": True}, {"a": True, "b": 1}, []),
         ({"a": True, "b": "x"}, {"a": False, "b": "y"}, ["a is false, not true", 'b is "y", not "x"']),
         ({"a": False}, {"a": 0}, ["a is 0, not false"]),
-        ({"a": {"b": 1}}, {"a": {"b": 2, "c": 3}}, ["b is 2, not 1"]),
+        ({"a": {"b": 1}}, {"a": {"b": 2, "c": 3}}, ["a.b is 2, not 1"]),
         ({"a": {"b": 1}}, {"a": None}, ['a is null, not {"b": 1}']),
         ({"a": None}, {"a": {"b": 1}}, ['a is {"b": 1}, not null']),
         ({"a": [{"b": 1}]}, {"a": [{"b": 2}, {"b": 1, "c": 2}]}, []),

@@ -173,7 +173,7 @@ WRONG: list[tuple[str, Callable[[StandIn], None], str, str]] = [
     ("nobody passes", _actors(), "ruleset bypass", "no promotion can be pushed"),
     ("deploy keys pass", _actors({"actor_id": None, "actor_type": "DeployKey", "bypass_mode": "always"}), "ruleset bypass", "no token passes"),
     ("pull requests alone pass", _actors({"actor_id": 9, "actor_type": "Team", "bypass_mode": "pull_request"}), "ruleset bypass", "no token passes"),
-    ("an older protection beside the ruleset", _answer("/branches/main", protection={"enabled": True}), "older protection", "protection"),
+    ("an older protection beside the ruleset", _answer("/branches/main", protection={"enabled": True}), "older protection", "protection.enabled is true, not false"),
     ("all writers pass", _actors({"actor_id": 4, "actor_type": "RepositoryRole", "bypass_mode": "always"}), "ruleset bypass", "everybody who may write"),
     ("looks can be taken back", lambda api: api.put("/rules/branches/lockstep%2Flooks", []), "counted looks", "there is no rule"),
     ("no ruleset of tags", lambda api: api.put("/rulesets", []), "release tags", "anybody who may push"),

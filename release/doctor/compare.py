@@ -34,7 +34,8 @@ def differences(expected: object, actual: object, key: str = "") -> list[str]:
     have fewer.
     """
     if isinstance(expected, Mapping) and isinstance(actual, dict):
-        return [line for name, value in expected.items() for line in differences(value, actual.get(name), name)]
+        path = f"{key}." if key else ""
+        return [line for name, value in expected.items() for line in differences(value, actual.get(name), path + name)]
     if isinstance(expected, list) and expected and isinstance(actual, list):
         if key.startswith("allowed_"):
             return [f"{key} has {_shown(item)}" for item in actual if item not in expected]
