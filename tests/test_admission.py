@@ -1,16 +1,13 @@
 """`lockstep admission`: the policies admit what was promoted and nothing else, as far as that shows without a cluster.
 
-The runtime of Kubernetes' expression language evaluates Kubernetes' own policy.
-policy-controller's own tester reads its policy, where that program is. Elsewhere cosign evaluates it, whose verification
-it uses, and with its OPA the rules. Kyverno's rules are evaluated here by its documentation.
+The runtime of Kubernetes' expression language evaluates Kubernetes' own policy. Kyverno's rules are evaluated here by
+its documentation.
 """
 
 import fnmatch
 import json
-import os
 import re
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -23,12 +20,12 @@ from checks import layout
 from checks.errors import EvidenceRefused, PromotionRefused, Refusal
 from checks.formats import pointer, signers
 from checks.formats.signers import Role, Signer
-from checks.formats.statement import PREDICATE
-from release.promotion.admission.admitted import Admitted
+from release.promotion import context
+from release.promotion.admission.admitted import Admitted, admitted
 from release.verbs import keys as key_verbs
 from release.verbs import quarantine, rollback
 from release.verbs.admission import CONTROLLERS, admission
-from tests import kubernetes_tools, ledger_tree, programs, spoil
+from tests import kubernetes_tools, ledger_tree, spoil
 from tests import promotion_tree as tree
 from tests.ledger_tree import keep
 from tests.promotion_tree import Release, move
@@ -38,7 +35,6 @@ pytestmark = pytest.mark.slow
 
 alone = tree.alone
 STAGING = layout.ENVIRONMENTS / "staging"
-TESTER = os.environ.get("LOCKSTEP_POLICY_TESTER") or shutil.which("policy-tester")
 
 
 class World(NamedTuple):
@@ -166,7 +162,7 @@ def test_kyvernos_policy_enforces_in_the_namespace_of_the_environment(world: Wor
     }  # fmt: skip
     assert digests["validate"]["failureAction"] == "Enforce"
     (verify,) = rule["verifyImages"]
-    assert (verify["type"], verify["failureAction"], verify["required"]) == ("Cosign", "Enforce", True)
+    assert (verify["type"], verify["failureAction"], verify["required"]) == ("SigstoreBundle", "Enforce", True)
     (attestors,) = verify["attestations"][0]["attestors"]
     public = (tree.key(world.root, "ada")).with_suffix(".pub").read_text()
     # bob and cara may approve, and not release; a signature by a key is in no log
@@ -281,7 +277,7 @@ def test_kubernetes_policy_says_that_it_checks_digests_alone_and_nothing_of_sign
     assert comment.startswith("# WEAKER than `lockstep promote`: the list of digests is all that decides.")
 
 
-# -- who must have signed: the shape of both policies
+# -- who must have signed: the shape of Kyverno's policy
 
 ISSUER = "https://token.actions.githubusercontent.com"
 WORKFLOW = "https://github.com/team/router/.github/workflows/release.yml@refs/heads/main"
@@ -297,32 +293,18 @@ ENTRIES: dict[str, Any] = {  # of Kyverno
     "ci": {"keyless": {"subject": WORKFLOW, "issuer": ISSUER, **REKOR}},
     "ops": {"keyless": {"subject": OPS.identity, "issuer": OPS.issuer, **REKOR}},
 }
-AUTHORITIES: dict[str, Any] = {  # of policy-controller
-    "ada": {"key": {"data": ADA.key, "hashAlgorithm": "sha256"}},
-    "bea": {"key": {"data": BEA.key, "hashAlgorithm": "sha256"}},
-    "ci": {
-        "keyless": {"url": "https://fulcio.sigstore.dev", "identities": [{"subject": WORKFLOW, "issuer": ISSUER}]},
-        "signatureFormat": "bundle",
-    },
-    "ops": {
-        "keyless": {
-            "url": "https://fulcio.sigstore.dev", "identities": [{"subject": OPS.identity, "issuer": OPS.issuer}],
-        },
-        "signatureFormat": "bundle",
-    },
-}  # fmt: skip
 CALLER, UNTIL, SAME = "only Lockstep compares them", "until 2999-12-31", "the same statement"
-TOGETHER = "count together in Kyverno 1.19 or newer"
-# signers, signatures: Kyverno's type and entries; the notes of all controllers; Kyverno's
-SHAPES: dict[str, tuple[tuple[Signer, ...], int, str, list[str], list[str]]] = {
-    "a key": ((ADA,), 1, "Cosign", [], []),
-    "an identity": ((OPS,), 1, "SigstoreBundle", [], []),
-    "a workflow": ((CI,), 1, "SigstoreBundle", [CALLER], []),
-    "a last day": ((ADA, BEA), 1, "Cosign", [UNTIL], []),
-    "two keys": ((ADA, BEA), 2, "Cosign", [UNTIL, SAME], []),
-    "two identities": ((CI, OPS), 2, "SigstoreBundle", [CALLER, SAME], []),
-    "either kind": ((ADA, OPS), 1, "SigstoreBundle", [], [TOGETHER]),
-    "one of each": ((ADA, OPS), 2, "SigstoreBundle", [SAME], [TOGETHER]),
+KEYS = "count in Kyverno 1.19 or newer"
+# signers, signatures, what the notes say
+SHAPES: dict[str, tuple[tuple[Signer, ...], int, list[str]]] = {
+    "a key": ((ADA,), 1, [KEYS]),
+    "an identity": ((OPS,), 1, []),
+    "a workflow": ((CI,), 1, [CALLER]),
+    "a last day": ((ADA, BEA), 1, [UNTIL, KEYS]),
+    "two keys": ((ADA, BEA), 2, [UNTIL, SAME, KEYS]),
+    "two identities": ((CI, OPS), 2, [CALLER, SAME]),
+    "either kind": ((ADA, OPS), 1, [KEYS]),
+    "one of each": ((ADA, OPS), 2, [SAME, KEYS]),
 }
 
 
@@ -330,30 +312,18 @@ def of(what: str) -> Admitted:
     return Admitted("staging", "router-staging", ("registry.example/router",), ("sha256:1",), *SHAPES[what][:2])
 
 
-def noted(found: Admitted, controller: str, wanted: list[str]) -> bool:
-    said = [*found.notes, *CONTROLLERS[controller](found).notes]
-    return len(said) == len(wanted) and all(text in note for text, note in zip(wanted, said, strict=True))
-
-
 @pytest.mark.parametrize("what", SHAPES)
-def test_both_policies_ask_for_the_signers_and_say_what_they_cannot(what: str) -> None:
-    who, count, kind, everywhere, kyverno_says = SHAPES[what]
+def test_kyvernos_policy_asks_for_the_signers_and_says_what_it_cannot(what: str) -> None:
+    who, count, expected = SHAPES[what]
     found = of(what)
-    assert noted(found, "kyverno", [*everywhere, *kyverno_says])
-    assert noted(found, "policy-controller", everywhere)
-    rule, _ = CONTROLLERS["kyverno"](found).documents[0]["spec"]["rules"]
+    made = CONTROLLERS["kyverno"](found)
+    notes = [*found.notes, *made.notes]
+    assert len(notes) == len(expected)
+    assert all(text in note for text, note in zip(expected, notes, strict=True))
+    rule, _ = made.documents[0]["spec"]["rules"]
     (verify,) = rule["verifyImages"]
-    assert verify["type"] == kind
     (attestation,) = verify["attestations"]
     assert attestation["attestors"] == [{"count": count, "entries": [ENTRIES[one.name] for one in who]}]
-    spec = CONTROLLERS["policy-controller"](found).documents[0]["spec"]
-    authorities = {one.pop("name"): one for one in spec["authorities"]}
-    assert all(one.pop("attestations") for one in authorities.values())
-    assert authorities == {one.name: AUTHORITIES[one.name] for one in who}
-    assert ("policy" in spec) is (count > 1)
-    if count > 1:
-        assert spec["policy"]["type"] == "rego"
-        assert f"count(input.authorityMatches) >= {count} " in spec["policy"]["data"]
 
 
 def test_a_pod_may_write_each_name_that_docker_hub_has() -> None:
@@ -363,153 +333,14 @@ def test_a_pod_may_write_each_name_that_docker_hub_has() -> None:
     )  # fmt: skip
 
 
-# -- policy-controller, by cosign
-
-
-CASES = """package signature
-cases := json.unmarshal(%s)
-wrong[case.name] {
-  case := cases[_]
-  found := %s with input as case.input
-  found != case.wanted
-}
-allow { count(wrong) == 0 }
-allow = wrong { count(wrong) > 0 }
-"""
-
-
-def opa(world: World, module: str, query: str, cases: list[dict[str, Any]], home: Path) -> str:
-    """Which of ``cases`` have another result than they want, by the OPA in cosign; empty if none."""
-    (home / "module.rego").write_text(module)
-    (home / "cases.rego").write_text(CASES % (json.dumps(json.dumps(cases)), query))
-    done = subprocess.run(
-        [programs.cosign3(), "verify-attestation", "--insecure-ignore-tlog", "--key", tree.key(world.root, "ada").with_suffix(
-            ".pub"), "--type", PREDICATE, "--policy", home / "module.rego", "--policy", home / "cases.rego",
-         world.releases[0].image],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return done.stderr if done.returncode else ""
-
-
-def release_rule(found: dict[str, Any]) -> str:
-    (authority,) = found["spec"]["authorities"]
-    (attestation,) = authority["attestations"]
-    assert (attestation["predicateType"], attestation["policy"]["type"]) == (PREDICATE, "rego")
-    rule: str = attestation["policy"]["data"]
-    return rule
-
-
-def admits(world: World, found: dict[str, Any], statements: dict[str, tuple[Any, bool]], home: Path) -> str:
-    """Which statements get another answer from policy-controller's rule; empty if none."""
-    cases = [{"name": what, "wanted": held, "input": value} for what, (value, held) in statements.items()]
-    return opa(world, release_rule(found), "data.sigstore.isCompliant", cases, home)
-
-
-def statement(release: Release, **subjects: str) -> dict[str, Any]:
-    """As policy-controller hands it to the rule; ``subjects``: other digests of images."""
-    plain: dict[str, Any] = release.signed.statement.model_dump(mode="json", by_alias=True)
-    if subjects:
-        plain["subject"] = [{"name": name, "digest": {"sha256": digest}} for name, digest in subjects.items()]
-    return plain
-
-
-def test_policy_controllers_policy_is_about_the_images_and_keys_of_the_environment(
-    world: World, tmp_path: Path
-) -> None:
-    found = policy(world.root, "policy-controller")
-    name = world.releases[0].image.partition("@")[0]
-    assert found["spec"]["images"] == [{"glob": f"{name}:**"}, {"glob": f"{name}@**"}]
-    assert found["spec"]["mode"] == "enforce"
-    (authority,) = found["spec"]["authorities"]
-    assert authority["name"] == "ada"
-    for key, holds in ((authority["key"]["data"], True), (tree.key(world.root, "mallory").with_suffix(".pub"), False)):
-        (tmp_path / "key.pub").write_text(key if isinstance(key, str) else key.read_text())
-        done = subprocess.run(
-            ["cosign", "verify-attestation", "--insecure-ignore-tlog", "--key", tmp_path / "key.pub", "--type",
-             PREDICATE, world.releases[1].image],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert (done.returncode == 0) is holds, done.stderr
-
-
-def test_policy_controllers_policy_admits_what_was_promoted_and_nothing_else(world: World, tmp_path: Path) -> None:
-    found = policy(world.root, "policy-controller")
-    first, second, third = world.releases
-    promoted, other = (one.image.rpartition(":")[2] for one in (first, third))
-    failed, silent = statement(second), statement(second)
-    failed["predicate"]["serving"]["status"] = "fail"
-    del silent["predicate"]["serving"]
-    statements = {
-        "what runs": (statement(second), True),
-        "what ran before": (statement(first), True),
-        "signed and not promoted": (statement(third), False),
-        "another image's, which names a promoted one": (statement(second, image=other), False),
-        "the same with both as subjects": (statement(second, image=other, promoted=promoted), False),
-        "no image": (statement(second) | {"subject": []}, False),
-        "a verification that failed": (failed, False),
-        "no verification": (silent, False),
-        "an empty predicate": (statement(second) | {"predicate": {}}, False),
-        "nothing": ({}, False),
-    }
-    assert admits(world, found, statements, tmp_path) == ""
-    assert "what runs" in admits(world, found, {"what runs": (statement(second), False)}, tmp_path)
-
-
-@pytest.mark.skipif(TESTER is None, reason="policy-tester is not installed: set LOCKSTEP_POLICY_TESTER to it")
-def test_policy_controllers_own_tester_admits_what_was_promoted_and_nothing_else(world: World, tmp_path: Path) -> None:
-    assert TESTER is not None
-    work = tree.copy(world.root, tmp_path / "work")
-
-    def tested(image: str, signatures: int = 2) -> tuple[int, str]:
-        text = admission(work, "staging", "policy-controller").replace(">= 2", f">= {signatures}")
-        (tmp_path / "policy.yaml").write_text(text)
-        command = [TESTER, "--policy", str(tmp_path / "policy.yaml"), "--image", image, "--log-level", "warn"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        return done.returncode, done.stdout + done.stderr
-
-    first, second, third = (each.image for each in world.releases)
-    name, _, digest = second.partition("@")
-    assert tested(first) == (0, "")
-    assert tested(second) == (0, "")
-    assert tested(f"{name}-2@{digest}")[0] == 1, "another repository"
-    code, why = tested(third)
-    assert (code, "failed evaluating rego policy" in why) == (1, True), why
-    two_signatures(work)
-    another(work, "release", "bea")
-    code, why = tested(second)
-    assert (code, "Failed to validate CIP level policy" in why) == (1, True), why
-    assert tested(second, signatures=1)[0] == 0
-
-
-def test_policy_controller_counts_the_authorities_that_hold(world: World, tmp_path: Path) -> None:
-    work = tree.copy(world.root, tmp_path / "work")
-    two_signatures(work)
-    another(work, "release", "bea")
-    text = admission(work, "staging", "policy-controller")
-    assert text.startswith("# Whether all signers signed the same statement")
-    found = yaml.safe_load(text)
-    assert [one["name"] for one in found["spec"]["authorities"]] == ["ada", "bea"]
-    matches: dict[str, tuple[dict[str, Any], bool]] = {
-        "both": ({"authorityMatches": {"ada": {}, "bea": {}}}, True),
-        "one": ({"authorityMatches": {"ada": {"attestations": {"release": [1, 2]}}}}, False),
-        "none": ({"authorityMatches": {}}, False),
-        "nothing": ({}, False),
-    }
-    cases = [{"name": what, "wanted": held, "input": value} for what, (value, held) in matches.items()]
-    query = "data.sigstore.isCompliant"
-    assert opa(world, found["spec"]["policy"]["data"], query, cases, tmp_path) == ""
-    assert "both" in opa(world, found["spec"]["policy"]["data"].replace(">= 2", ">= 3"), query, cases, tmp_path)
-
-
 def test_what_was_rolled_back_is_admitted_no_more(world: World, tmp_path: Path) -> None:
     work = tree.copy(world.root, tmp_path / "work")
     first, second, _ = world.releases
     rollback.rollback(work, "staging", rollback.Options(why="answers in French"))
-    found = policy(work, "policy-controller")
-    digests = [one.image.rpartition(":")[2] for one in (first, second)]
-    assert [f'"{digest}"' in release_rule(found) for digest in digests] == [True, False]
-    statements = {"before": (statement(first), True), "rolled back": (statement(second), False)}
-    assert admits(world, found, statements, tmp_path) == ""
+    rules = policy(work, "kyverno")["spec"]["rules"]
+    signed = {one.image: one.signed.statement.predicate.model_dump(mode="json") for one in (first, second)}
+    pods = ({"spec": {"containers": [{"image": image}]}} for image in signed)
+    assert [kyverno(rules, pod, signed) for pod in pods] == [True, False]
 
 
 def test_what_a_replaced_key_signed_is_admitted_as_before(world: World, tmp_path: Path) -> None:
@@ -535,7 +366,7 @@ def test_a_retired_signer_is_asked_only_about_what_it_signed(world: World, tmp_p
     keep(work, "ci may release")
 
     def asked() -> list[str]:
-        return [one["name"] for one in policy(work, "policy-controller")["spec"]["authorities"]]
+        return [one.name for one in admitted(context.find(work), "staging").signers]
 
     assert asked() == ["ada", "bea", "ci"]
     today = f"{datetime.now(UTC):%Y-%m-%d}"

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from release.mirrors import compare, mlflow, mlmodel
-from release.mirrors.compare import Release, Store, Wanted, agree
-from release.mirrors.direct import Database
+from release.mirrors.compare import Release, Wanted
 from release.mirrors.mlflow import Address
-from release.mirrors.rest import Server
+from release.mirrors.mlflow_client import ModelRegistry
+from release.mirrors.repair import agree
 from release.mirrors.types import Finding, MirrorUnavailable
 from tests import browser
 from tests import mlflow_service as service
@@ -39,10 +39,10 @@ def tracking(tmp_path_factory: pytest.TempPathFactory, tables: Path) -> Iterator
         yield uri, folder / "mlflow.db"
 
 
-@pytest.fixture(params=["sqlite", "server"])
+@pytest.fixture
 def place(request: pytest.FixtureRequest, tmp_path: Path, tables: Path) -> tuple[str, Path]:
-    """A store's URI, and the file behind it."""
-    if request.param == "server":
+    """A store's URI, and the file behind it: a SQLite file, or a server for the tests of ``STORES``."""
+    if getattr(request, "param", "sqlite") == "server":
         found: tuple[str, Path] = request.getfixturevalue("tracking")
         return found
     path = tmp_path / "mlflow.db"
@@ -50,9 +50,13 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, tables: Path) -> tuple
     return f"sqlite:///{path}", path
 
 
+# MLflow's client is the same for both, so only what a server does by itself is tested with both.
+STORES = pytest.mark.parametrize("place", ["sqlite", "server"], indirect=True)
+
+
 @pytest.fixture
-def store(place: tuple[str, Path]) -> Store:
-    return Server(place[0]) if place[0].startswith("http") else Database(place[0])
+def store(place: tuple[str, Path]) -> ModelRegistry:
+    return ModelRegistry(place[0])
 
 
 @pytest.fixture
@@ -88,7 +92,8 @@ def shown(client: Any, name: str) -> tuple[dict[str, str], list[dict[str, str]]]
     return told, [dict(versions[number].tags) for number in sorted(versions, key=int)]
 
 
-def test_a_new_model_gets_its_versions_their_lineage_and_the_aliases(store: Store, client: Any) -> None:
+@STORES
+def test_a_new_model_gets_its_versions_their_lineage_and_the_aliases(store: ModelRegistry, client: Any) -> None:
     asked = both()
     (found,) = agree(store, asked, False)
     assert (found.what, found.git, found.mirror) == (f"registered model {asked.name}", "2 versions", "no such model")
@@ -101,12 +106,13 @@ def test_a_new_model_gets_its_versions_their_lineage_and_the_aliases(store: Stor
     assert agree(store, asked, True) == []
 
 
-def test_a_model_that_was_never_released_is_not_missed(store: Store) -> None:
+def test_a_model_that_was_never_released_is_not_missed(store: ModelRegistry) -> None:
     assert agree(store, wanted(staging=None), True) == []
 
 
+@STORES
 def test_a_version_is_of_its_training_run_where_the_store_has_it(
-    store: Store, client: Any, place: tuple[str, Path]
+    store: ModelRegistry, client: Any, place: tuple[str, Path]
 ) -> None:
     run = os.urandom(16).hex()
     service.add_run(place[1], run, "s3://bucket/0")
@@ -130,8 +136,9 @@ def trained(place: tuple[str, Path], tmp_path: Path) -> str:
     return run
 
 
+@STORES
 def test_mlflow_reads_the_signature_and_an_example_of_a_request_from_the_version_itself(
-    store: Store, place: tuple[str, Path], trained: str, monkeypatch: pytest.MonkeyPatch
+    store: ModelRegistry, place: tuple[str, Path], trained: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mlflow.models import Model
 
@@ -153,7 +160,7 @@ def test_mlflows_own_page_of_a_version_shows_the_signature(tracking: tuple[str, 
     run = os.urandom(16).hex()
     service.add_run(database, run, "mlflow-artifacts:/0")
     asked = wanted(A.model_copy(update={"run": run}), B)
-    agree(Server(uri), asked, True)
+    agree(ModelRegistry(uri), asked, True)
     pages = [browser.loaded(f"{uri}/#/models/{asked.name}/versions/{number}", tmp_path) for number in (1, 2)]
     assert [re.findall(r"(Inputs|Outputs)\s+\((\d)\)", page) for page in pages] == [
         [("Inputs", "3"), ("Outputs", "1")], [("Inputs", "0"), ("Outputs", "0")],
@@ -161,7 +168,7 @@ def test_mlflows_own_page_of_a_version_shows_the_signature(tracking: tuple[str, 
 
 
 def test_the_folder_of_an_image_in_another_run_or_place_or_of_another_image_is_not_the_release(
-    store: Store, client: Any, trained: str
+    store: ModelRegistry, client: Any, trained: str
 ) -> None:
     release = A.model_copy(update={"run": trained})
     asked = wanted(release)
@@ -178,8 +185,9 @@ def test_the_folder_of_an_image_in_another_run_or_place_or_of_another_image_is_n
     assert mlmodel.about(refused, trained) == refused
 
 
+@STORES
 def test_where_no_artifacts_can_be_written_the_image_itself_is_the_source(
-    store: Store, client: Any, place: tuple[str, Path]
+    store: ModelRegistry, client: Any, place: tuple[str, Path]
 ) -> None:
     run = os.urandom(16).hex()
     service.add_run(place[1], run, "s3://bucket/0" if place[0].startswith("http") else "/proc/nothing")
@@ -189,7 +197,8 @@ def test_where_no_artifacts_can_be_written_the_image_itself_is_the_source(
     assert client.get_model_version(asked.name, "1").source == A.source
 
 
-def test_what_a_promotion_tells_moves_its_own_alias_and_no_other(store: Store, client: Any) -> None:
+@STORES
+def test_what_a_promotion_tells_moves_its_own_alias_and_no_other(store: ModelRegistry, client: Any) -> None:
     asked = both()
     agree(store, asked, True)
     told = Wanted(name=asked.name, releases=(B,), aliases={"production": B.source, "champion": B.source}, whole=False)
@@ -224,7 +233,7 @@ def _matches(finding: Finding, line: str) -> bool:
 
 
 @pytest.mark.parametrize("name", TAMPERS)
-def test_what_was_changed_by_hand_is_found_reported_and_fixed(store: Store, client: Any, name: str) -> None:
+def test_what_was_changed_by_hand_is_found_reported_and_fixed(store: ModelRegistry, client: Any, name: str) -> None:
     tamper, lines = TAMPERS[name]
     asked = both()
     asked = asked.model_copy(update={"aliases": {**asked.aliases, "canary": None}})
@@ -248,7 +257,7 @@ def test_what_was_changed_by_hand_is_found_reported_and_fixed(store: Store, clie
         assert all(not key.startswith("lockstep.") for each in tags[2:] for key in each)
 
 
-def test_an_alias_at_another_models_version_with_the_right_tags_is_found(store: Store, client: Any) -> None:
+def test_an_alias_at_another_models_version_with_the_right_tags_is_found(store: ModelRegistry, client: Any) -> None:
     asked = both()
     agree(store, asked, True)
     client.create_model_version(asked.name, "s3://bucket/evil", tags=A.tags)
@@ -258,7 +267,7 @@ def test_an_alias_at_another_models_version_with_the_right_tags_is_found(store: 
 
 
 def test_a_version_of_the_image_and_of_another_run_is_not_the_release(
-    store: Store, client: Any, place: tuple[str, Path]
+    store: ModelRegistry, client: Any, place: tuple[str, Path]
 ) -> None:
     run = os.urandom(16).hex()
     service.add_run(place[1], run, "s3://bucket/0")
@@ -270,7 +279,7 @@ def test_a_version_of_the_image_and_of_another_run_is_not_the_release(
     assert all(finding.fixed for finding in found)
 
 
-def test_a_second_version_of_the_same_image_is_the_release_as_well(store: Store, client: Any) -> None:
+def test_a_second_version_of_the_same_image_is_the_release_as_well(store: ModelRegistry, client: Any) -> None:
     asked = both()
     agree(store, asked, True)
     client.create_model_version(asked.name, A.source, tags=A.tags)
@@ -278,7 +287,7 @@ def test_a_second_version_of_the_same_image_is_the_release_as_well(store: Store,
     assert agree(store, asked, True) == []
 
 
-def test_versions_are_counted_in_numbers(store: Store, client: Any) -> None:
+def test_versions_are_counted_in_numbers(store: ModelRegistry, client: Any) -> None:
     asked = both()
     client.create_registered_model(asked.name)
     for _ in range(11):
@@ -306,7 +315,8 @@ def versions_like_the_first(path: Path, name: str, sources: list[str]) -> None:
     connection.close()
 
 
-def test_a_thousand_versions_are_compared_at_once(store: Store, place: tuple[str, Path]) -> None:
+@STORES
+def test_a_thousand_versions_are_compared_at_once(store: ModelRegistry, place: tuple[str, Path]) -> None:
     releases = [
         A.model_copy(update={"version": f"v0.{n}.0", "source": f"{A.source[:-4]}{n:04}", "run": None})
         for n in range(1100)
@@ -321,7 +331,7 @@ def test_a_thousand_versions_are_compared_at_once(store: Store, place: tuple[str
 
 
 @pytest.mark.parametrize("image", ["registry.example/team/router@sha256:" + "a" * 64, "oci:.lockstep/image@sha256:" + "a" * 64, "oci:/abs/folder@sha256:" + "a" * 64])  # fmt: skip
-def test_every_kind_of_image_is_a_source_that_mlflow_takes(store: Store, image: str) -> None:
+def test_every_kind_of_image_is_a_source_that_mlflow_takes(store: ModelRegistry, image: str) -> None:
     asked = wanted(A.model_copy(update={"source": mlflow.source(image)}))
     assert agree(store, asked, True)[0].fixed
 
@@ -333,6 +343,7 @@ def ask(uri: str, asked: Wanted, seconds: float = 60, *, fix: bool = True) -> li
     return mlflow.ask(Address(uri, "shown"), asked, fix, seconds)
 
 
+@STORES
 @pytest.mark.usefixtures("forking")
 def test_a_store_is_asked_in_another_process(place: tuple[str, Path], client: Any) -> None:
     asked = both()
@@ -352,10 +363,10 @@ def quietly(uri: str, asked: Wanted, seconds: float) -> None:
     [
         ("hang", 3, "no answer within 3 s"),
         ("drip", 3, "no answer within 3 s"),
-        ("fail", 20, "registered-models/get: 500 out of"),
-        ("garbage", 20, "answers with no JSON object"),
-        ("redirect", 20, "registered-models/get: 302"),
-        ("endless", 20, "lists more than 100,000 versions"),
+        ("fail", 20, "500"),
+        ("garbage", 20, "list"),
+        ("redirect", 20, "Connection refused"),
+        ("endless", 8, "no answer within 8 s"),
     ],
 )
 def test_a_server_that_goes_wrong_is_said_so_in_time(fault: Fault, seconds: float, words: str) -> None:
@@ -414,7 +425,7 @@ def test_logins_are_those_of_mlflow(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with service.FaultyServer("lie") as running:
-        assert Server(running.url.replace("http://", f"http://{login}")).read("router") is None
+        assert ModelRegistry(running.url.replace("http://", f"http://{login}")).read("router") is None
         assert running.asked == [("registered-models/get", sent)]
 
 
@@ -461,21 +472,13 @@ def test_an_address_that_mlflow_does_not_know_is_said_so() -> None:
         ask("carrier-pigeon://roof", both())
 
 
-def test_without_mlflow_a_file_is_not_asked_and_a_server_is(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tables: Path
-) -> None:
-    shutil.copyfile(tables, tmp_path / "mlflow.db")
+def test_without_mlflow_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mlflow", None)
-    with pytest.raises(
-        MirrorUnavailable,
-        match=r"needs MLflow, which is not installed here \(pip install -c constraints\.txt -e '\.\[pipeline\]'\)",
-    ):
-        Database(f"sqlite:///{tmp_path / 'mlflow.db'}").read("router")
-    with service.FaultyServer("lie") as running:
-        assert Server(running.url).read("router") is None
+    with pytest.raises(MirrorUnavailable, match=r"needs MLflow, which is not installed here \(pip .*\[mlflow\]"):
+        ModelRegistry("http://127.0.0.1:1").read("router")
 
 
-def test_what_is_no_release_is_left_alone(store: Store, client: Any) -> None:
+def test_what_is_no_release_is_left_alone(store: ModelRegistry, client: Any) -> None:
     asked = both()
     agree(store, asked, True)
     client.create_model_version(asked.name, "s3://bucket/experiment", tags={"owner": "Bob"})

@@ -84,7 +84,7 @@ def test_a_repository_is_a_store(store: Repository) -> None:
     assert blob.size == 1
 
 
-@pytest.mark.parametrize("size", [0, 1, 1000, 1 << 20, (1 << 20) + 1, 4 << 20, (4 << 20) + 17])
+@pytest.mark.parametrize("size", [0, 1 << 20, (4 << 20) + 17])
 @pytest.mark.parametrize("known", [True, False])
 def test_a_blob_comes_back_as_it_was_sent(store: Repository, size: int, known: bool) -> None:
     data, told = noise(size, int(known)), list[int]()

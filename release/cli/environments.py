@@ -255,7 +255,7 @@ def checkpoint(root: Path, key: Path | None, keyless: bool, target: str | None, 
 @click.option(
     "--for",
     "controller",
-    type=click.Choice(["kubernetes", "kyverno", "policy-controller"]),
+    type=click.Choice(["kubernetes", "kyverno"]),
     required=True,
     help="Who evaluates the policy: Kubernetes itself (digests alone), or the cluster's admission controller.",
 )

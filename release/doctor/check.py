@@ -35,13 +35,9 @@ class Finding(Exception):  # noqa: N818 - ends one question, and is no error
 
 
 class Unseen(Finding):
-    """Something is ``unknown``: GitHub hides it from this token or does not answer. ``said``: GitHub's message."""
+    """Something is ``unknown``: GitHub hides it from this token or does not answer."""
 
     status = "unknown"
-
-    def __init__(self, found: str, fix: str, said: str = "") -> None:
-        super().__init__(found, fix)
-        self.said = said
 
 
 class Wanted(NamedTuple, Generic[About]):

@@ -3,16 +3,15 @@
 Each path is requested once. A request has the time limit ``DEADLINE``; after one without an answer no more are made.
 """
 
-import functools
 import os
 import shutil
 from multiprocessing import TimeoutError as PoolTimeoutError
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar, cast
 from urllib.parse import quote, urlsplit
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from checks.errors import RemoteRefused
 from checks.text import redact
@@ -23,37 +22,24 @@ from release.adapters.retries import Patience, RequestError
 from release.doctor.check import Unseen
 from release.doctor.command import ask
 
-DEADLINE = 20.0  # seconds for one request, its second try included
+DEADLINE = 20.0  # Seconds for one request, its second try included.
 _PATIENCE = Patience(tries=2, first=0.3, longest=1.0, on_request=2.0)
-_PAGE, _PAGES = 30, 20  # GitHub gives at most 30 variables at once
+_PAGE, _PAGES = 30, 20  # GitHub gives at most 30 variables at once.
 _SERVER = "https://github.com"
 _LATER = "run it again in a while"
 T = TypeVar("T")
-Model = TypeVar("Model", bound=BaseModel)
-
-
-class Endpoint(NamedTuple, Generic[Model]):
-    """``path``: below ``repos/OWNER/NAME``, or from / on. ``permission``: what a token needs to read it.
-
-    ``key``: the key of the list in a counted answer; empty for a list without a count.
-    """
-
-    path: str
-    model: type[Model]
-    permission: str
-    key: str = ""
 
 
 class Session:
     """One repository's settings, as far as the token may read them."""
 
-    def __init__(self, where: Place, token: str, deadline: float = DEADLINE) -> None:
-        self._client = GitHub(where, token, _PATIENCE)
+    def __init__(self, place: Place, token: str, deadline: float = DEADLINE) -> None:
+        self._client = GitHub(place, token, _PATIENCE)
         self._deadline = deadline
-        self._pool = ThreadPool(1)  # a slow trickle of bytes never ends a read timeout, so the caller's wait must end
-        self._known: dict[str, Any] = {}
-        self._gone: Unseen | None = None  # why no more requests are made
-        self.repository = where.repository
+        self._pool = ThreadPool(1)  # A slow trickle of bytes never ends a read timeout, so the caller's wait must end.
+        self._answers: dict[str, Any] = {}
+        self._stopped: Unseen | None = None  # Why no more requests are made.
+        self.repository = place.repository
 
     def __enter__(self) -> "Session":
         return self
@@ -61,86 +47,99 @@ class Session:
     def __exit__(self, *_: object) -> None:
         self._pool.terminate()
 
-    def one(self, endpoint: Endpoint[Model], *names: object) -> Model:
-        """The object at ``endpoint``, with ``names`` in its path. Raises Unseen."""
-        path = _filled(endpoint.path, names)
-        return parsed(endpoint.model, self._read(path, endpoint.permission, many=False), path)
+    def one(self, path: str, permission: str, *keys: str) -> dict[str, Any]:
+        """Return the object at ``path``, below the repository or from / on. Raises Unseen if it lacks one of ``keys``.
 
-    def every(self, endpoint: Endpoint[Model], *names: object) -> list[Model]:
-        """All objects of the list at ``endpoint``, from all pages. Raises Unseen if some are hidden."""
-        path, key = _filled(endpoint.path, names), endpoint.key
-        found: list[Model] = []
+        ``permission``: what a token needs to read it.
+        """
+        answer: dict[str, Any] = self._read(path, permission, many=False)
+        if any(key not in answer for key in keys):
+            raise odd(path)
+        return answer
+
+    def every(self, path: str, permission: str, key: str = "") -> list[dict[str, Any]]:
+        """Return all objects of the list at ``path``, from all pages. Raises Unseen if some are hidden.
+
+        ``key``: the key of the list in a counted answer; empty for a list without a count.
+        """
+        items: list[dict[str, Any]] = []
         for page in range(1, _PAGES + 1):
-            answer = self._read(f"{path}?per_page={_PAGE}&page={page}", endpoint.permission, many=not key)
-            here = parsed(list[Any], answer.get(key) if key else answer, path)
-            found += [parsed(endpoint.model, each, path) for each in here]
-            whole = len(found) >= parsed(int, answer.get("total_count"), path) if key else len(here) < _PAGE
+            answer = self._read(f"{path}?per_page={_PAGE}&page={page}", permission, many=not key)
+            listed, total = (answer.get(key), answer.get("total_count")) if key else (answer, None)
+            items += parsed(list[dict[str, Any]], listed, path)
+            whole = len(items) >= parsed(int, total, path) if key else len(listed) < _PAGE
             if whole:
-                return found
-            if not here:
+                return items
+            if not listed:
                 break
-        raise Unseen(f"{path}: not all of it is shown", f"give the token {endpoint.permission}")
+        raise Unseen(f"{path}: not all of it is shown", f"give the token {permission}")
+
+    def names(self, path: str, permission: str, key: str) -> dict[str, str]:
+        """Return the names in a counted list, in capitals as GitHub compares them, with their values."""
+        items = self.every(path, permission, key)
+        return {str(item.get("name", "")).upper(): str(item.get("value", "")) for item in items}
 
     def _read(self, path: str, permission: str, *, many: bool) -> Any:
-        if path not in self._known and self._gone is None:
+        if path not in self._answers and self._stopped is None:
             below = path[1:] if path.startswith("/") else f"repos/{self.repository}/{path}".rstrip("/")
             try:
-                answer = self._pool.apply_async(self._client.read, (below,), {"many": many})
-                self._known[path] = answer.get(self._deadline)
+                waiting = self._pool.apply_async(self._client.read, (below,), {"many": many})
+                self._answers[path] = waiting.get(self._deadline)
             except PoolTimeoutError:
-                self._gone = Unseen(f"GitHub does not answer within {self._deadline:g} s", _LATER)
-            except RequestError as trouble:
-                self._known[path] = self._unseen(trouble, permission)
-        found = self._known.get(path, self._gone)
-        if isinstance(found, Unseen):
-            raise found
-        return found
+                self._stopped = Unseen(f"GitHub does not answer within {self._deadline:g} s", _LATER)
+            except RequestError as error:
+                self._answers[path] = self._unseen(error, permission)
+        answer = self._answers.get(path, self._stopped)
+        if isinstance(answer, Unseen):
+            raise answer
+        return answer
 
-    def _unseen(self, trouble: RequestError, permission: str) -> Unseen:
-        if trouble.status == 401:
-            self._gone = Unseen("GitHub does not know the token", "gh auth login, or a new GITHUB_TOKEN")
-        elif trouble.status is None and trouble.temporary:
-            self._gone = Unseen(f"GitHub {trouble.what}", _LATER)
-        elif isinstance(trouble, Forbidden) or trouble.status == 404:
-            return Unseen(*needs(permission), said=trouble.what)
-        return self._gone or Unseen(f"GitHub: {trouble.what}", _LATER)
-
-
-@functools.cache
-def _adapter(kind: type) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+    def _unseen(self, error: RequestError, permission: str) -> Unseen:
+        if error.status == 401:
+            self._stopped = Unseen("GitHub does not know the token", "gh auth login, or a new GITHUB_TOKEN")
+        elif error.status is None and error.temporary:
+            self._stopped = Unseen(f"GitHub {error.what}", _LATER)
+        elif isinstance(error, Forbidden) or error.status == 404:
+            return hidden(permission)
+        return self._stopped or Unseen(f"GitHub: {error.what}", _LATER)
 
 
 def parsed(kind: type[T], value: object, path: str) -> T:
-    """``value`` as a ``kind``. Raises Unseen if the answer differs from GitHub's documentation."""
+    """Return ``value`` as a ``kind``. Raises Unseen if the answer differs from GitHub's documentation."""
     try:
-        return cast(T, _adapter(cast(Any, kind)).validate_python(value, strict=True))
+        return cast(T, TypeAdapter(kind).validate_python(value, strict=True))
     except ValidationError:
         raise odd(path) from None
 
 
 def odd(path: str) -> Unseen:
+    """Return the finding for an answer that differs from GitHub's documentation."""
     return Unseen(f"{path or 'repository'}: the answer has another shape than GitHub's", "check GITHUB_API_URL")
 
 
-def needs(permission: str) -> tuple[str, str]:
-    """Why a token without ``permission`` cannot read a setting, and what to do."""
+def hidden(permission: str) -> Unseen:
+    """Return the finding for a setting that a token without ``permission`` cannot read."""
     fix = f"ask as an administrator (gh auth login), or GITHUB_TOKEN=… of a fine-grained token with {permission}"
-    return f"needs a token with {permission}", fix
+    return Unseen(f"needs a token with {permission}", fix)
+
+
+def quoted(name: object) -> str:
+    """Return a name as one part of a path."""
+    return quote(str(name), safe="")
 
 
 def shown(name: object) -> str:
-    """A name from GitHub on one short printable line."""
+    """Return a name from GitHub on one short printable line."""
     return redact(str(name), 80)
 
 
 def place(root: Path) -> Place:
-    """GITHUB_REPOSITORY, else the remote origin. Raises RemoteRefused if neither is on GitHub."""
+    """Return GITHUB_REPOSITORY, else the remote origin. Raises RemoteRefused if neither is on GitHub."""
     env = {name: os.environ.get(name, "") for name in ("GITHUB_API_URL", "GITHUB_SERVER_URL")}
     name = os.environ.get("GITHUB_REPOSITORY")
     if not name:
-        said = Git(root, DEADLINE).run("remote", "get-url", "--", "origin")
-        address = said.out.decode(errors="replace").rstrip("\n") if said.code == 0 else ""
+        done = Git(root, DEADLINE).run("remote", "get-url", "--", "origin")
+        address = done.out.decode(errors="replace").rstrip("\n") if done.code == 0 else ""
         name = github.repository_of(address, env["GITHUB_SERVER_URL"] or _SERVER)
     if name is None:
         what = "the remote origin is on another host than GITHUB_SERVER_URL" if address else "there is no remote origin"
@@ -149,18 +148,14 @@ def place(root: Path) -> Place:
     return github.place({**env, "GITHUB_REPOSITORY": name})
 
 
-def on_github_com(where: Place) -> bool:
-    """Whether it is github.com: an enterprise server has other app numbers and another issuer."""
+def on_github_com(place: Place) -> bool:
+    """Tell whether it is github.com: an enterprise server has another issuer of identities."""
     server = os.environ.get("GITHUB_SERVER_URL") or _SERVER
-    return github.host_of(server) == "github.com" and not urlsplit(where.api).path
+    return github.host_of(server) == "github.com" and not urlsplit(place.api).path
 
 
-def token(where: Place) -> str | None:
-    """GITHUB_TOKEN, else the token that gh has for this host; None if there is none."""
+def token(place: Place) -> str | None:
+    """Return GITHUB_TOKEN, else the token that gh has for this host; None if there is none."""
     if (given := os.environ.get("GITHUB_TOKEN")) or not shutil.which("gh"):
         return given or None
-    return ask(["gh", "auth", "token", "--hostname", github.host_of(where.api).removeprefix("api.")], 10) or None
-
-
-def _filled(path: str, names: tuple[object, ...]) -> str:
-    return path.format(*(quote(str(name), safe="") for name in names))
+    return ask(["gh", "auth", "token", "--hostname", github.host_of(place.api).removeprefix("api.")], 10) or None

@@ -193,7 +193,7 @@ def _registry(host: str | None) -> Check:
 
 
 def _http(url: str) -> str:
-    """The status of a GET as text, or the reason why there is none."""
+    """Return the status of a GET as text, or the reason why there is none."""
     try:
         with urlopen(url, timeout=DEADLINE) as answer:  # noqa: S310 - the scheme is http or https, checked by the callers
             return str(answer.status)
@@ -204,6 +204,6 @@ def _http(url: str) -> str:
 
 
 def _bare(uri: str) -> str:
-    """A URI without user, password and query."""
+    """Return a URI without user, password and query."""
     parts = urlsplit(uri)
     return uri if "@" not in parts.netloc else parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()

@@ -6,12 +6,12 @@ What the token may not read is ``unknown``, never ``ok``. With one unknown line 
 from pathlib import Path
 
 from checks.errors import Refusal, RemoteRefused
-from release.doctor import actions, answers, github, owners, rules, settings, tree
-from release.doctor.case import Case, Target
+from release.doctor import github, owners, rulesets, settings, tree
 from release.doctor.check import Check, Unseen, Wanted, walk, want
 from release.doctor.github import DEADLINE, Session, shown
+from release.doctor.repository import EVERYBODY, Repository, Target
 
-_BRANCH = "main"  # what the workflows are written for
+_BRANCH = "main"  # The workflows are written for it.
 _EVERY = ("every workflow",)
 _ALL = (
     "a fine-grained token with Metadata, Contents, Actions, Administration, Environments, Secrets and Variables: read"
@@ -29,36 +29,40 @@ def on_github(root: Path, deadline: float = DEADLINE) -> list[Check]:
         return [Check("target branch", "missing", refusal.what, _EVERY, refusal.todo)]
     local = list(walk(tree.LOCAL, target))
     try:
-        where = github.place(root)
-        token = github.token(where)
+        place = github.place(root)
+        token = github.token(place)
         if token is None:
             fix = f"gh auth login as an administrator, or GITHUB_TOKEN=… of {_ALL}"
             unknown = "needs a token: there is no GITHUB_TOKEN and no login of gh"
             return [Check("repository", "unknown", unknown, _EVERY, fix), *local]
-        with Session(where, token, deadline) as session:
-            first, *others = _checks(session, target, github.on_github_com(where))
+        with Session(place, token, deadline) as session:
+            first, *others = _checks(session, target, github.on_github_com(place))
     except RemoteRefused as refused:
         return [Check("repository", "missing", refused.what, _EVERY, refused.todo), *local]
-    found = [first, *local, *others]
-    return [each._replace(found=each.found.replace(token, "…"), fix=each.fix.replace(token, "…")) for each in found]
+    checks = [first, *local, *others]
+    return [
+        check._replace(found=check.found.replace(token, "…"), fix=check.fix.replace(token, "…")) for check in checks
+    ]
 
 
 def _checks(session: Session, target: Target, public: bool) -> list[Check]:
-    """The checks of the repository, then of all tables, in the order in which a new repository is set up."""
+    """Return the checks of the repository, then of all tables, in the order in which a new repository is set up."""
     try:
-        case = Case(session, session.one(answers.REPOSITORY), target, public)
+        answer = session.one("", EVERYBODY, "full_name", "default_branch", "private", "archived")
     except Unseen as unseen:
         return [Check("repository", "unknown", f"{shown(session.repository)}: {unseen.found}", _EVERY, unseen.fix)]
-    return [found for table in _TABLES for found in walk(table, case)]
+    repository = Repository(session, answer, target, public)
+    return [check for table in _TABLES for check in walk(table, repository)]
 
 
-def _repository(case: Case) -> str:
-    name, branch = shown(case.about.full_name), shown(case.branch)
+def _repository(repository: Repository) -> str:
+    name, branch = shown(repository.answer["full_name"]), shown(repository.branch)
     fix = f"gh api repos/{{owner}}/{{repo}}/branches/{branch}/rename -f new_name={_BRANCH}"
-    want(case.branch == _BRANCH, f"{name}: the default branch is {branch}, not {_BRANCH}", fix)
-    want(not case.about.archived, f"{name}: is archived", "gh repo unarchive")
-    return f"{name}, {'private' if case.about.private else 'public'}, default branch {branch}"
+    want(repository.branch == _BRANCH, f"{name}: the default branch is {branch}, not {_BRANCH}", fix)
+    want(not repository.answer["archived"], f"{name}: is archived", "gh repo unarchive")
+    visibility = "private" if repository.answer["private"] else "public"
+    return f"{name}, {visibility}, default branch {branch}"
 
 
 _FIRST = (Wanted("repository", _EVERY, _repository),)
-_TABLES = (_FIRST, settings.WANTED, actions.WANTED, owners.WANTED, rules.WANTED, tree.SIGNERS)
+_TABLES = (_FIRST, settings.WANTED, owners.WANTED, rulesets.WANTED, tree.SIGNERS)

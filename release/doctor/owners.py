@@ -8,10 +8,9 @@ from pathlib import Path
 from codeowners import CodeOwners
 
 from checks import layout
-from release.doctor import answers
-from release.doctor.case import Case
 from release.doctor.check import Finding, Wanted, want
-from release.doctor.github import shown
+from release.doctor.github import parsed, shown
+from release.doctor.repository import CONTENTS, Repository
 
 PLACES = (Path(".github/CODEOWNERS"), Path("CODEOWNERS"), Path("docs/CODEOWNERS"))  # the first that is there counts
 PLACEHOLDER = "@your-organization/"
@@ -40,16 +39,16 @@ _SED = "sed -i 's|@your-organization/model-owners|@OWNER/TEAM|' .github/CODEOWNE
 
 
 def parse(text: str) -> CodeOwners:
-    """The owners of files, without comments, which may name people too. Raises ValueError for an unclosed [."""
+    """Return the owners of files, without comments, which may name people too. Raises ValueError for an unclosed [."""
     return CodeOwners("\n".join(line.partition("#")[0] for line in text.splitlines()))
 
 
-def _owners(case: Case) -> str:
-    """The files that decide about releases have owners, and GitHub reports no error for any of them.
+def _owners(repository: Repository) -> str:
+    """Require owners of the files that decide about releases, and no error of GitHub for any of them.
 
     GitHub ignores an owner who does not exist or has no write access: then nobody is asked for a review.
     """
-    texts = ((path, data) for path in PLACES if (data := case.target.read(path)) is not None)
+    texts = ((path, data) for path in PLACES if (data := repository.target.read(path)) is not None)
     fix = "git restore .github/CODEOWNERS, commit, push"
     path, data = want(next(texts, None), "there is none on the target branch", fix)
     try:
@@ -61,10 +60,10 @@ def _owners(case: Case) -> str:
     owners = {file: [name for _, name in rules.of(file)] for file in GUARDED}
     bare = [file for file, names in owners.items() if not names]
     want(not bare, f"{path}: nobody owns {', '.join(bare)}", "give them an owner there, commit, push")
-    for first in case.github.one(answers.OWNERS_ERRORS).errors[:1]:
-        where = f"{path}, line {first.line}" if first.line is not None else str(path)
-        fix = "name people or teams who may write: gh api repos/{owner}/{repo}/codeowners/errors"
-        want("", f"{where}: {shown(first.kind)}", fix)
+    fix = "name people or teams who may write: gh api repos/{owner}/{repo}/codeowners/errors"
+    answer = repository.github.one("codeowners/errors", CONTENTS, "errors")
+    for error in parsed(list[dict[str, object]], answer["errors"], "codeowners/errors"):
+        raise Finding(f"{path}, line {shown(error.get('line'))}: {shown(error.get('kind'))}", fix)
     return shown(", ".join(sorted({name for names in owners.values() for name in names})))
 
 

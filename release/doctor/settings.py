@@ -1,141 +1,184 @@
-"""Checks of secrets (by name), variables, and the environments of jobs."""
+"""Checks of Actions, secrets (by name), variables, and the environments of jobs."""
 
+from collections.abc import Mapping
 from functools import partial
+from typing import NamedTuple
 
-from checks.errors import Refusal
-from release.adapters.registry.reference import Reference
-from release.doctor import answers, tree
-from release.doctor.case import IMAGE, Case
-from release.doctor.check import Finding, Unseen, Wanted, want
-from release.doctor.github import parsed, shown
+from release.doctor import tree
+from release.doctor.check import Finding, Wanted, want
+from release.doctor.compare import Setting, differences
+from release.doctor.github import parsed, quoted, shown
+from release.doctor.repository import ACTIONS, ADMINISTRATION, IMAGE, Repository
 
-TOKEN, CREDENTIALS = "LOCKSTEP_TOKEN", "DVC_CONFIG_LOCAL"
-PUSH_TOKEN, PULL_TOKEN = "LOCKSTEP_REGISTRY_TOKEN", "LOCKSTEP_REGISTRY_PULL_TOKEN"
 STORAGE, REGISTRY, RUNTIME = "LOCKSTEP_STORAGE", "LOCKSTEP_REGISTRY", "LOCKSTEP_VERIFY_RUNTIME"
-PIPELINE = "pipeline"  # what jobs run in that move nothing: any branch may
-PUSHING = "registry"  # what the job that pushes images runs in
-STAGING, PRODUCTION = "staging", "production"  # unless variables LOCKSTEP_STAGING and LOCKSTEP_PRODUCTION say otherwise
+PIPELINE = "pipeline"  # Jobs that move nothing run in it, of any branch.
+PUSHING = "registry"  # The job that pushes images runs in it.
+STAGING, PRODUCTION = "staging", "production"  # Variables LOCKSTEP_STAGING and LOCKSTEP_PRODUCTION may name others.
 ENVIRONMENTS = (STAGING, PRODUCTION)
-_ALL = (PIPELINE, PUSHING, *ENVIRONMENTS)
-_OWN_REGISTRY = "ghcr.io"  # a workflow's own token logs in there
-_PULLS = "refs/pull/*/merge"  # what a pull request's jobs run on
-_EXTRAS = {"s3": "s3", "gs": "gs", "http": "http", "https": "http"}  # schemes of a DVC remote, by the extra they need
-_MAKE = "gh api -X PUT repos/{owner}/{repo}/environments/"
+LABELS = frozenset({"self-hosted", "gpu"})
+_OWN_REGISTRY = "ghcr.io"  # A workflow's own token logs in there.
+_EXTRAS = {"s3": "s3", "gs": "gs", "http": "http", "https": "http"}  # Extras that DVC needs, by the remote's scheme.
 _EVERY, _RELEASE, _PROMOTE = ("every workflow",), ("release.yml",), ("promote.yml",)
+_API = "gh api -X PUT repos/{owner}/{repo}"
+_PERMISSIONS = "actions/permissions"
 
 
-def _pipeline(case: Case) -> str:
-    fix = f"{_MAKE}{PIPELINE}"
-    found = want(case.environments().get(PIPELINE), "there is none", fix)
-    want(not _reviewers(found), "every job waits for its reviewers", fix)
-    if policy := found.deployment_branch_policy:
-        branches = case.deploying(PIPELINE) if policy.get("custom_branch_policies") else []
-        want({_PULLS, case.branch} <= set(branches), "refuses the jobs of pull requests, or of main", fix)
-    return "takes pull requests"
+def _setting(path: str, options: str, **expected: object) -> Setting:
+    """Return a row of the table: the expected values below Actions' permissions, and gh's options that set them."""
+    return Setting(f"{_PERMISSIONS}{path}", ADMINISTRATION, expected, f"{_API}/{_PERMISSIONS}{path} {options}")
 
 
-def _named(role: str, case: Case) -> str:
-    """The name of an environment that workflows use as ``role``."""
-    return (role in ENVIRONMENTS and case.variable(f"LOCKSTEP_{role.upper()}").lower()) or role
+ENABLED = _setting("", "-F enabled=true -f allowed_actions=all", enabled=True)
+TOKEN = _setting(
+    "/workflow",
+    "-f default_workflow_permissions=read -F can_approve_pull_request_reviews=false",
+    default_workflow_permissions="read",
+    can_approve_pull_request_reviews=False,
+)
+FORKS = _setting(
+    "/fork-pr-contributor-approval",
+    "-f approval_policy=all_external_contributors",
+    approval_policy="all_external_contributors",
+)
+PRIVATE_FORKS = _setting(
+    "/fork-pr-workflows-private-repos",
+    "-F run_workflows_from_fork_pull_requests=false",
+    send_write_tokens_to_workflows=False,
+    send_secrets_and_variables=False,
+    require_approval_for_fork_pr_workflows=True,
+)
+
+_MAIN_ALONE = {"deployment_branch_policy": {"custom_branch_policies": True}}
+_EXPECTED: Mapping[str, Mapping[str, object]] = {
+    PIPELINE: {"deployment_branch_policy": None, "protection_rules": []},
+    PUSHING: _MAIN_ALONE,
+    STAGING: _MAIN_ALONE,
+    PRODUCTION: {**_MAIN_ALONE, "protection_rules": [{"type": "required_reviewers"}]},
+}
 
 
-def _environment(role: str, case: Case) -> str:
-    name = _named(role, case)
-    alone, fix = f"{case.branch} alone", f"{_MAKE}{name} --input - # the JSON: docs/how-to/github.md"
-    found = want(case.environments().get(name), "there is none", fix)
-    policy = want(found.deployment_branch_policy, "every branch may deploy there", fix)
-    want(policy.get("custom_branch_policies"), f"every protected branch may deploy there, not {alone}", fix)
-    branches, reviewers = case.deploying(name), _reviewers(found)
-    listed = ", ".join(map(shown, branches[:5])) or "none"
-    want(branches == [case.branch], f"deploys from {listed}, not from {alone}", fix)
-    want(role != PRODUCTION or reviewers, f"deploys from {case.branch} without a reviewer", fix)
-    return f"deploys from {alone}" + (f", reviewed by {', '.join(reviewers[:6])}" if reviewers else "")
+class Secret(NamedTuple):
+    """A secret that jobs of the environments ``roles`` read. ``guarded``: workflows of other branches cannot read it.
+
+    ``login``: it is a login of the registry, which ghcr.io does not need. ``source``: the end of gh's command.
+    """
+
+    name: str
+    roles: tuple[str, ...]
+    guarded: bool = True
+    login: bool = False
+    source: str = ""
 
 
-def _reviewers(environment: answers.Environment) -> list[str]:
-    """Who must approve before a job deploys to an environment."""
-    rules = [rule for rule in environment.protection_rules if rule.get("type") == "required_reviewers"]
-    found = [each for rule in rules for each in parsed(answers.Reviewers, rule, "environments").reviewers]
-    people = [parsed(dict[str, object], each.get("reviewer") or {}, "environments") for each in found]
-    return [shown(who.get("login") or who.get("slug") or "somebody") for who in people]
+def _actions(repository: Repository) -> str:
+    """Require Actions to be enabled, for more than the actions of this repository."""
+    ENABLED.hold(repository)
+    allowed = repository.github.one(_PERMISSIONS, ADMINISTRATION, "allowed_actions")["allowed_actions"]
+    want(allowed in ("all", "selected"), f"allows {shown(allowed)}, and the workflows use others", ENABLED.fix)
+    return "on, all actions" if allowed == "all" else "on; must allow docker/login-action and GitHub's own actions"
 
 
-def _secret(name: str, source: str, needing: tuple[str, ...], case: Case) -> str:
-    """A secret that jobs of the environments ``needing`` read: the repository's, or one of each environment."""
-    if name in case.secrets(name):
+def _forks(repository: Repository) -> str:
+    """Require that pull requests of forks start no workflow without a maintainer's approval."""
+    if not repository.answer["private"]:
+        return FORKS.hold(repository)
+    running = "run_workflows_from_fork_pull_requests"
+    if not repository.github.one(PRIVATE_FORKS.path, ADMINISTRATION, running)[running]:
+        return "start no workflow"
+    return PRIVATE_FORKS.hold(repository)
+
+
+def _runner(repository: Repository) -> str:
+    """Require a runner with the labels of the GPU jobs, online in this repository or its organization."""
+    paths = {"actions/runners": ADMINISTRATION}
+    if repository.is_shared:
+        paths[f"/orgs/{quoted(repository.owner)}/actions/runners"] = "the organization's Self-hosted runners: read"
+    for path, permission in paths.items():
+        for runner in repository.github.every(path, permission, "runners"):
+            labels = parsed(list[dict[str, object]], runner.get("labels"), path)
+            names = {str(label.get("name")).lower() for label in labels}
+            if names >= LABELS and runner.get("status") == "online":
+                hook = "whether it has the hook that holds forks is not shown: docs/how-to/runners.md"
+                return f"{shown(runner.get('name'))} is online; {hook}"
+    wanted = " and ".join(sorted(LABELS, reverse=True))
+    raise Finding(f"none with the labels {wanted} is online", "start one: docs/how-to/runners.md")
+
+
+def _named(role: str, repository: Repository) -> str:
+    """Return the name of an environment that workflows use as ``role``."""
+    return (role in ENVIRONMENTS and repository.variable(f"LOCKSTEP_{role.upper()}").lower()) or role
+
+
+def _environment(role: str, repository: Repository) -> str:
+    """Compare an environment of jobs. The default branch alone deploys to it, but any branch to the pipeline's."""
+    name, branch = _named(role, repository), repository.branch
+    options = "" if role == PIPELINE else " --input - # the JSON: docs/how-to/github.md"
+    fix = f"{_API}/environments/{name}{options}"
+    environment = want(repository.environments().get(name), "there is none", fix)
+    wrong = differences(_EXPECTED[role], environment)
+    want(not wrong, "; ".join(wrong), fix)
+    if role == PIPELINE:
+        return "takes pull requests"
+    path = f"environments/{quoted(name)}/deployment-branch-policies"
+    policies = repository.github.every(path, ACTIONS, "branch_policies")
+    names = [f"{policy.get('type', 'branch')} {policy.get('name')}" for policy in policies]
+    listed = ", ".join(map(shown, names[:5])) or "none"
+    want(names == [f"branch {branch}"], f"deploys from {listed}, not from the branch {branch} alone", fix)
+    return f"deploys from {branch} alone{', after a review' if role == PRODUCTION else ''}"
+
+
+def _secret(secret: Secret, repository: Repository) -> str:
+    """Check where a secret is set: of the repository for everybody, or of each environment that needs it."""
+    name, shared = secret.name, secret.name in repository.secrets()
+    if secret.guarded:
+        fix = f"gh secret delete {name}{'' if shared else f' --env {PIPELINE}'}"
+        loose = shared or name in repository.secrets_of(PIPELINE)
+        want(not loose, f"{name} can be read by the workflow of any branch", fix)
+    if secret.login and _has_own_login(repository):
+        return f"the workflow's own token, at {_OWN_REGISTRY}/{shown(repository.owner.lower())}"
+    if shared:
         return "is set"
-    return _in_each(case, name, source, needing)
+    names = [_named(role, repository) for role in secret.roles]
+    without = [environment for environment in names if name not in repository.secrets_of(environment)]
+    fix = f"gh secret set {name} --env {''.join(without[:1])} {secret.source}".rstrip()
+    want(not without, f"{name} is not set in {' and '.join(without)}", fix)
+    return f"is set in {' and '.join(names)}"
 
 
-def _guarded(name: str, needing: tuple[str, ...], case: Case) -> str:
-    """A secret that only jobs of the environments ``needing`` may read, and not workflows of any branch."""
-    try:
-        loose = name in case.secrets(name)
-    except Unseen:
-        loose = False  # the rows of other secrets say so
-    fix = f"gh secret delete {name}{'' if loose else f' --env {PIPELINE}'}"
-    loose = loose or name in case.secrets_of(PIPELINE)
-    want(not loose, f"{name} can be read by the workflow of any branch", fix)
-    return _in_each(case, name, "", needing)
+def _has_own_login(repository: Repository) -> bool:
+    """Tell whether the image is in GitHub's registry under the repository's owner: a workflow's token logs in there.
+
+    Raises Finding if the image is on another host than the registry that workflows log in to.
+    """
+    image = want(repository.image(), f"{IMAGE} names no registry", f"gh variable set {IMAGE} --body HOST/NAME")
+    if image.host == _OWN_REGISTRY:
+        return image.name.partition("/")[0] == repository.owner.lower()
+    fix = f"gh variable set {REGISTRY} --body {shown(image.host)}"
+    want(repository.variable(REGISTRY) == image.host, f"{REGISTRY} is not the host of {IMAGE}", fix)
+    return False
 
 
-def _in_each(case: Case, name: str, source: str, roles: tuple[str, ...]) -> str:
-    needing = tuple(_named(role, case) for role in roles)
-    without = [each for each in needing if name not in case.secrets_of(each)]
-    where = " and ".join(without) if len(without) < len(needing) or len(needing) < 3 else "any environment"
-    fix = f"gh secret set {name} --env {''.join(without[:1])} {source}".rstrip()
-    want(not without, f"{name} is not set in {where}", fix)
-    return f"is set in {' and '.join(needing)}"
-
-
-def _image(case: Case) -> str:
-    fix = f"gh variable set {IMAGE} --body {_OWN_REGISTRY}/{shown(case.github.repository.lower())}"
-    want(case.variable(IMAGE), "is not set", fix)
-    found = want(case.image(), "is not HOST/NAME", fix)
-    plain = found.host is not None and found.tag is None and found.digest is None
+def _image(repository: Repository) -> str:
+    fix = f"gh variable set {IMAGE} --body {_OWN_REGISTRY}/{shown(repository.github.repository.lower())}"
+    want(repository.variable(IMAGE), "is not set", fix)
+    image = want(repository.image(), "is not HOST/NAME", fix)
+    plain = image.host is not None and image.tag is None and image.digest is None
     want(plain, "is not HOST/NAME: a tag, a digest or a folder is not for it", fix)
-    return shown(f"{found.host}/{found.name}")
+    return shown(f"{image.host}/{image.name}")
 
 
-def _is_own(case: Case, image: Reference) -> bool:
-    """Whether the image is in GitHub's registry under the repository's owner: a workflow's token can log in there."""
-    return image.host == _OWN_REGISTRY and image.name.partition("/")[0] == case.owner.lower()
-
-
-def _login(case: Case) -> str:
-    image = want(case.image(), f"{IMAGE} names no registry", f"gh variable set {IMAGE} --body HOST/NAME")
-    if _is_own(case, image):
-        return f"the workflow's own token, at {_OWN_REGISTRY}/{shown(case.owner.lower())}"
-    named = image.host == _OWN_REGISTRY or case.variable(REGISTRY) == image.host
-    want(named, f"{REGISTRY} is not the host of {IMAGE}", f"gh variable set {REGISTRY} --body {shown(image.host)}")
-    user = "# one that may only pull, and gh variable set LOCKSTEP_REGISTRY_USER"
-    return _secret(PULL_TOKEN, user, (PIPELINE, *ENVIRONMENTS), case)
-
-
-def _pushing(case: Case) -> str:
-    image = case.image()
-    own = image is not None and _is_own(case, image)
-    found = _guarded(PUSH_TOKEN, () if own else (PUSHING, ENVIRONMENTS[0]), case)
-    return "the workflow's own token" if own else found
-
-
-def _storage(case: Case) -> str:
-    try:
-        scheme, separator, _ = tree.remote(case.target)[1].partition("://")
-    except (Finding, Refusal):
-        raise Unseen("depends on the DVC remote, and there is none", "add the DVC remote first") from None
-    if not separator or not scheme:
-        return "not needed by the DVC remote"
-    known = f"s3://, gs:// or https://, or add DVC's package for {shown(scheme)} to the extra dvc"
-    want(scheme in _EXTRAS, f"the DVC remote is {shown(scheme)}://, which no extra brings", f"use {known}")
-    extra, fix = _EXTRAS[scheme], f"gh variable set {STORAGE} --body {_EXTRAS[scheme]}"
-    here = case.variable(STORAGE).replace(",", " ").split()
-    want(extra in here, f"lacks {extra}, which the DVC remote needs", fix)
+def _storage(repository: Repository) -> str:
+    scheme = tree.remote(repository.target)[1].partition("://")[0]
+    known = f"use s3://, gs:// or https://, or add DVC's package for {shown(scheme)} to the extra dvc"
+    extra = want(_EXTRAS.get(scheme), f"the DVC remote is {shown(scheme)}://, which no extra brings", known)
+    given = repository.variable(STORAGE).replace(",", " ").split()
+    fix = f"gh variable set {STORAGE} --body {extra}"
+    want(extra in given, f"lacks {extra}, which the DVC remote needs", fix)
     return extra
 
 
-def _server(case: Case) -> str:
-    runtime, serving = case.variable(RUNTIME), tree.serving(case.target)
+def _server(repository: Repository) -> str:
+    runtime, serving = repository.variable(RUNTIME), tree.serving(repository.target)
     strict = f"{RUNTIME} is set: {shown(runtime)} is verified as a process, which production does not take"
     fix = f"gh variable delete {RUNTIME} (the GPU runner needs Docker), or set served_as_verified: false"
     want(not (runtime and serving.strict), strict, fix)
@@ -145,17 +188,26 @@ def _server(case: Case) -> str:
     return f"{shown(runtime)}, as a process" if runtime else shown(serving.server)
 
 
+_STAGING_TOKEN = Secret("LOCKSTEP_TOKEN", (STAGING,))
+_CREDENTIALS = Secret("DVC_CONFIG_LOCAL", tuple(_EXPECTED), guarded=False, source="< .dvc/config.local")
+_USER = "# of a user who may only pull, and gh variable set LOCKSTEP_REGISTRY_USER"
+_PULL = Secret("LOCKSTEP_REGISTRY_PULL_TOKEN", (PIPELINE, *ENVIRONMENTS), guarded=False, login=True, source=_USER)
+_PUSH = Secret("LOCKSTEP_REGISTRY_TOKEN", (PUSHING, STAGING), login=True)
 WANTED = (
-    Wanted(f"environment {PIPELINE}", _EVERY, _pipeline),
+    Wanted(f"environment {PIPELINE}", _EVERY, partial(_environment, PIPELINE)),
     Wanted(f"environment {PUSHING}", _RELEASE, partial(_environment, PUSHING)),
     Wanted(f"environment {STAGING}", _RELEASE, partial(_environment, STAGING)),
-    Wanted(f"{TOKEN} of {STAGING}", _RELEASE, partial(_guarded, TOKEN, (STAGING,))),
+    Wanted(f"LOCKSTEP_TOKEN of {STAGING}", _RELEASE, partial(_secret, _STAGING_TOKEN)),
     Wanted(f"environment {PRODUCTION}", _PROMOTE, partial(_environment, PRODUCTION)),
-    Wanted(f"{TOKEN} of {PRODUCTION}", _PROMOTE, partial(_guarded, TOKEN, (PRODUCTION,))),
-    Wanted(f"secret {CREDENTIALS}", _EVERY, partial(_secret, CREDENTIALS, "< .dvc/config.local", _ALL)),
+    Wanted(f"LOCKSTEP_TOKEN of {PRODUCTION}", _PROMOTE, partial(_secret, _STAGING_TOKEN._replace(roles=(PRODUCTION,)))),
+    Wanted("secret DVC_CONFIG_LOCAL", _EVERY, partial(_secret, _CREDENTIALS)),
     Wanted(f"variable {IMAGE}", _RELEASE, _image),
-    Wanted("login of the registry", (*_RELEASE, *_PROMOTE), _login),
-    Wanted("login that may push", _RELEASE, _pushing),
+    Wanted("login of the registry", (*_RELEASE, *_PROMOTE), partial(_secret, _PULL)),
+    Wanted("login that may push", _RELEASE, partial(_secret, _PUSH)),
     Wanted(f"variable {STORAGE}", _EVERY, _storage),
     Wanted("server to verify", _RELEASE, _server),
+    Wanted("Actions", _EVERY, _actions),
+    Wanted("workflow token", _EVERY, TOKEN.hold),
+    Wanted("pull requests of forks", ("pr.yml",), _forks),
+    Wanted("GPU runner", ("pr.yml", "release.yml", "scheduled.yml"), _runner),
 )

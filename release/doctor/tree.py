@@ -11,9 +11,9 @@ from checks.config import params_file
 from checks.errors import Refusal
 from checks.formats.signers import Role
 from release.adapters import dvc
-from release.doctor.case import Case, Target
 from release.doctor.check import Finding, Unseen, Wanted, want
 from release.doctor.github import shown
+from release.doctor.repository import Repository, Target
 from release.evidence import trust
 from release.overlay import named_server
 
@@ -36,21 +36,21 @@ def remote(target: Target) -> tuple[str, str, tuple[str, str] | None]:
 
     Raises Finding, Refusal.
     """
-    where, data = f"{_DVC} on {target.name}", target.read(_DVC)
+    place, data = f"{_DVC} on {target.name}", target.read(_DVC)
     config = configparser.ConfigParser(interpolation=None, strict=False)
     try:
         config.read_string((data or b"").decode())
     except (configparser.Error, UnicodeDecodeError):
-        raise Finding(f"{where}: cannot be read", "fix it: dvc config --list") from None
+        raise Finding(f"{place}: cannot be read", "fix it: dvc config --list") from None
     name = config.get("core", "remote", fallback="").strip().lower()  # so DVC compares names
-    said = {
-        f"remote.{found[1].lower()}.{key}": value.strip()
+    config_values = {
+        f"remote.{section_name[1].lower()}.{key}": value.strip()
         for section in config.sections()
-        if (found := _REMOTE.fullmatch(section))
+        if (section_name := _REMOTE.fullmatch(section))
         for key, value in config[section].items()
     }
-    address = want(said.get(f"remote.{name}.url", ""), f"{where} names no default remote", _ADD)
-    return name, address, dvc.versioning(said, name)
+    address = want(config_values.get(f"remote.{name}.url", ""), f"{place} names no default remote", _ADD)
+    return name, address, dvc.versioning(config_values, name)
 
 
 def _remote(target: Target) -> str:
@@ -70,7 +70,7 @@ class Serving(NamedTuple):
 
 
 def serving(target: Target) -> Serving:
-    """The server on the target branch: ``serve.base``, else the one server that its environments name."""
+    """Return the server on the target branch: ``serve.base``, else the one server that its environments name."""
     try:
         text = target.read(layout.PARAMS)
         params = params_file.parse(text.decode()) if text is not None else None
@@ -86,22 +86,20 @@ def serving(target: Target) -> Serving:
     return Serving(params.serve.base or alone, production is not None and production.served_as_verified)
 
 
-def _signer(name: str, role: Role, what: str, case: Case) -> str:
-    """This repository's workflow that signs is among the signers."""
-    file = f"{role}.yml"
-    identity = f"https://github.com/{shown(case.about.full_name)}/.github/workflows/{file}@refs/heads/{case.branch}"
+def _signer(name: str, role: Role, what: str, repository: Repository) -> str:
+    """Require this repository's workflow that signs among the signers."""
+    file, full_name = f"{role}.yml", shown(repository.answer["full_name"])
+    identity = f"https://github.com/{full_name}/.github/workflows/{file}@refs/heads/{repository.branch}"
     fix = f"add to {layout.SIGNERS}: {{name: {name}, may: [{role}], identity: {identity}, issuer: {_ISSUER}}}"
     try:
-        may = [signer for signer in trust.known(case.target.root) if role in signer.may and not signer.retired()]
+        may = [signer for signer in trust.known(repository.target.root) if role in signer.may and not signer.retired()]
     except Refusal as refusal:
         raise Finding(refusal.what, fix) from None
-    want(may, f"nobody may {what}", fix)
-    machines = ", ".join(signer.name for signer in may if signer.identity)
-    if machines and not case.public:
-        raise Unseen(f"{machines}: the issuer of this server is not known", "compare it by hand")
-    own = [one.name for one in may if case.public and (one.identity, one.issuer) == (identity, _ISSUER)]
-    others = ", ".join(signer.name for signer in may[:5])
-    want(own, f"{others} may {what}, and {file} of this repository may not", fix)
+    names = ", ".join(signer.name for signer in may[:5]) or "nobody"
+    if any(signer.identity for signer in may) and not repository.public:
+        raise Unseen(f"{names}: the issuer of this server is not known", "compare it by hand")
+    own = [signer.name for signer in may if (signer.identity, signer.issuer) == (identity, _ISSUER)]
+    want(own, f"{names} may {what}, and {file} of this repository may not", fix)
     return f"{own[0]} is {file} of this repository"
 
 

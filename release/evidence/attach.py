@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from checks.errors import EvidenceRefused
+from checks.formats.serving import ImageReport
 from release.adapters.registry import documents
 from release.adapters.registry.documents import Manifest
 from release.adapters.registry.types import MANIFEST, Descriptor, Store
@@ -26,9 +27,18 @@ class Artifact(NamedTuple):
 
 
 def subject(store: Store, image: str) -> Descriptor:
-    """The descriptor of the image with digest ``image``. Raises RegistryRefused if it is missing."""
+    """Return the descriptor of the image with digest ``image``. Raises RegistryRefused if it is missing."""
     document = store.document(image)
     return Descriptor(media_type=document.media_type, digest=image, size=len(document.data))
+
+
+def has_layers(store: Store, image: str, report: ImageReport) -> bool:
+    """Tell whether the layers of an image are those of its base and then exactly those of the report."""
+    manifest = documents.read(store.document(image), f"{store.name}@{image}")
+    layers = [(layer.digest, layer.size) for layer in manifest.layers] if isinstance(manifest, Manifest) else []
+    reported = [(layer.digest, layer.size) for layer in report.layers]
+    below = report.base.layers if report.base else 0
+    return len(layers) == below + len(reported) and layers[below:] == reported
 
 
 def attach(
@@ -70,25 +80,26 @@ def attach(
 def attached(
     store: Store, image: str, artifact_type: str, largest: int, report: Callable[[str], object]
 ) -> Iterator[Artifact]:
-    """The artifacts of one type attached to ``image``. The reason why one is ignored is passed to ``report``.
+    """Yield the artifacts of one type attached to ``image``. The reason why one is ignored is passed to ``report``.
 
     Raises EvidenceRefused if there are more than the limit, and as the store does if it does not answer.
     """
-    found = [one for one in store.referrers(image) if (one.model_extra or {}).get("artifactType") == artifact_type]
-    if len(found) > _MOST:
+    referrers = store.referrers(image)
+    descriptors = [one for one in referrers if (one.model_extra or {}).get("artifactType") == artifact_type]
+    if len(descriptors) > _MOST:
         raise EvidenceRefused(
-            f"{store.name}: {len(found)} artifacts of {artifact_type} are attached to {image}, {_MOST} are read",
+            f"{store.name}: {len(descriptors)} artifacts of {artifact_type} are attached to {image}, {_MOST} are read",
             "remove those that are not yours",
         )
-    for one in found:
-        where = f"{store.name}@{one.digest}"
-        manifest = documents.read(store.document(one.digest), where)
+    for one in descriptors:
+        name = f"{store.name}@{one.digest}"
+        manifest = documents.read(store.document(one.digest), name)
         layers = manifest.layers if isinstance(manifest, Manifest) else ()
         if not isinstance(manifest, Manifest) or manifest.subject is None or manifest.subject.digest != image:
-            report(f"{where}: is not attached to {image}")
+            report(f"{name}: is not attached to {image}")
         elif len(layers) != 1 or layers[0].media_type != artifact_type:
-            report(f"{where}: is not an artifact with one layer of {artifact_type}")
+            report(f"{name}: is not an artifact with one layer of {artifact_type}")
         elif layers[0].size > largest:
-            report(f"{where}: has {layers[0].size:,} bytes, at most {largest:,} are read")
+            report(f"{name}: has {layers[0].size:,} bytes, at most {largest:,} are read")
         else:
             yield Artifact(one.digest, b"".join(store.blob(layers[0].digest, layers[0].size)))

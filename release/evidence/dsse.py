@@ -30,7 +30,7 @@ class Verified(NamedTuple):
 
 
 def sign(payload: bytes, payload_type: str, key: CryptoSigner) -> bytes:
-    """An envelope of ``payload`` with one signature, as canonical JSON."""
+    """Return an envelope of ``payload`` with one signature, as canonical JSON."""
     envelope = Envelope(payload, payload_type, {})
     envelope.sign(key)
     return strict.write(envelope.to_dict())
@@ -64,7 +64,7 @@ def verify_plain(
 
 
 def allowed(signer: Signer, role: Role, where: str, at: datetime | None = None) -> str:
-    """The signer's name. Raises EvidenceRefused if the signer does not have the role, or is retired.
+    """Return the signer's name. Raises EvidenceRefused if the signer does not have the role, or is retired.
 
     ``at``: when the ledger recorded a move that relies on the signature; None: nothing relies on it yet, so now counts.
     """
@@ -82,7 +82,7 @@ def allowed(signer: Signer, role: Role, where: str, at: datetime | None = None) 
 
 
 def _signature(found: Any, where: str) -> tuple[str, bytes]:
-    """The only signature: its key id, empty if it has none, and its bytes."""
+    """Return the only signature: its key id, empty if it has none, and its bytes."""
     if not isinstance(found, list) or len(found) != 1:
         count = len(found) if isinstance(found, list) else "no list of"
         raise EvidenceRefused(f"{where}: has {count} signatures, it takes exactly one", _AGAIN)
@@ -96,7 +96,7 @@ def _signature(found: Any, where: str) -> tuple[str, bytes]:
 
 
 def _signer(pae: bytes, keyid: str, signature: bytes, signers: Signers, where: str) -> Signer:
-    """The signer whose key made the signature. The key id only selects keys to try: it is not signed."""
+    """Return the signer whose key made the signature. The key id only selects keys to try: it is not signed."""
     tried = {name: key for name, key in keys.known(signers).items() if keyid in ("", key.keyid)}
     if not tried:
         what = f"key {keyid[:12]!r}" if keyid else "a key, and no signer has one,"

@@ -30,14 +30,14 @@ class Seen(NamedTuple):
 
 
 def tip(root: Path, ledger: Ledger, promote: Promote) -> str:
-    """The tip of the ledger, which a checkpoint by a signer of the target branch confirms if one is required.
+    """Return the tip of the ledger, which a checkpoint by a signer of the target branch confirms if one is required.
 
     Raises as ``Ledger.tip``, ``trust.known`` and ``check``.
     """
-    found = ledger.tip()
+    head = ledger.tip()
     if promote.checkpoint_hours and ledger.remote:
-        check(ledger, found, promote, trust.known(root))
-    return found
+        check(ledger, head, promote, trust.known(root))
+    return head
 
 
 def check(ledger: Ledger, tip: str, promote: Promote, signers: Signers) -> None:
@@ -67,23 +67,23 @@ def check(ledger: Ledger, tip: str, promote: Promote, signers: Signers) -> None:
 
 
 def last(ledger: Ledger, signers: Signers) -> Seen | None:
-    """The last checkpoint; None if there is none.
+    """Return the last checkpoint; None if there is none.
 
     Raises EvidenceRefused if nobody signed it who may, or if it is an older one that was written again.
     """
     there = ledger.checkpoint()
     if there is None:
         return None
-    where = f"the checkpoint of {ledger.shown}"
-    verified = trust.verify(there.signed, signers, "checkpoint", where)
-    found = statement.parse_checkpoint(verified.payload, ledger.branch, where)
-    number = found.predicate.number
+    name = f"the checkpoint of {ledger.shown}"
+    verified = trust.verify(there.signed, signers, "checkpoint", name)
+    checkpoint = statement.parse_checkpoint(verified.payload, ledger.branch, name)
+    number = checkpoint.predicate.number
     if number != there.written:
         raise EvidenceRefused(
-            f"{where}: is number {number}, and {there.written} were written: an older one was put in place of the last",
+            f"{name}: is number {number}, and {there.written} were written: an older one was put in place of the last",
             "see who wrote the last commit of the branch of the checkpoints, and take it away",
         )
-    return Seen(number, found.head, found.predicate.at.astimezone(UTC), verified.signer)
+    return Seen(number, checkpoint.head, checkpoint.predicate.at.astimezone(UTC), verified.signer)
 
 
 def hold(ledger: Ledger, tip: str, seen: Seen) -> None:

@@ -47,7 +47,7 @@ def write_new(key: CryptoSigner, private: Path, public: Path) -> None:
 
 
 def load(path: Path) -> CryptoSigner:
-    """The private key in ``path``.
+    """Return the private key in ``path``.
 
     Raises EvidenceRefused if it is missing, readable by others, not a P-256 key, or if its encryption does not match
     the environment's password.
@@ -76,7 +76,7 @@ def load(path: Path) -> CryptoSigner:
 
 
 def public(text: str, where: str) -> SSlibKey:
-    """A public key from PEM. Raises EvidenceRefused if it is invalid or of another algorithm."""
+    """Return a public key from PEM. Raises EvidenceRefused if it is invalid or of another algorithm."""
     todo = "write the public half of an ECDSA P-256 key: `lockstep keys new` prints it"
     try:
         key = serialization.load_pem_public_key(text.encode())
@@ -92,11 +92,11 @@ def public(text: str, where: str) -> SSlibKey:
 
 
 def known(signers: Signers) -> dict[str, SSlibKey]:
-    """The public keys of all signers that have one, by name.
+    """Return the public keys of all signers that have one, by name.
 
     Raises EvidenceRefused if one is invalid, or if two names have the same key: its approval would count twice.
     """
-    found: dict[str, SSlibKey] = {}
+    public_keys: dict[str, SSlibKey] = {}
     names: dict[str, str] = {}
     for signer in signers:
         if signer.key is None:
@@ -107,12 +107,12 @@ def known(signers: Signers) -> dict[str, SSlibKey]:
                 f"signers {names[key.keyid]} and {signer.name}: have the same key", "give each a key of their own"
             )
         names[key.keyid] = signer.name
-        found[signer.name] = key
-    return found
+        public_keys[signer.name] = key
+    return public_keys
 
 
 def pem(key: SSlibKey) -> str:
-    """The public key as PEM, in one form whatever form it was read from."""
+    """Return the public key as PEM, in one form whatever form it was read from."""
     text: str = key.keyval["public"]
     return text
 

@@ -31,7 +31,7 @@ class Search(NamedTuple):
 
 
 def check(data: bytes, image: str, known: Signers, where: str = "the evidence", at: datetime | None = None) -> Released:
-    """The release that ``data`` states, signed by one of ``known`` for the image with digest ``image``.
+    """Return the release that ``data`` states, signed by one of ``known`` for the image with digest ``image``.
 
     ``at`` is as in ``trust.verify``. Raises EvidenceRefused if it is invalid or about another image, MachineRefused as
     ``trust.verify``.
@@ -61,10 +61,10 @@ def search(store: Store, image: str, known: Signers) -> Search:
                 if not _is_provenance(one.data, known):
                     others.append(refused.what)
             else:
-                said = (released.signer, released.payload)
+                stated = (released.signer, released.payload)
                 if kind == ENVELOPE:
-                    enveloped.add(said)
-                if kind == ENVELOPE or said not in enveloped:
+                    enveloped.add(stated)
+                if kind == ENVELOPE or stated not in enveloped:
                     found[released.digest] = released
     return Search(tuple(found.values()), tuple(others))
 
@@ -79,7 +79,7 @@ def _is_provenance(data: bytes, known: Signers) -> bool:
 
 
 def find(store: Store, image: str, known: Signers, evidence: str | None = None) -> Released:
-    """The only valid statement of an image, or the one whose envelope has the digest ``evidence``.
+    """Return the only valid statement of an image, or the one whose envelope has the digest ``evidence``.
 
     If several signers signed the same statement, the envelope with the lowest digest.
 

@@ -36,7 +36,7 @@ _MODEL = "model"
 
 
 def make(held: HeldVerdict, image: ImageReport, created: datetime) -> bytes:
-    """The bill of materials of ``image``; ``created`` is the time of its record's commit.
+    """Return the bill of materials of ``image``; ``created`` is the time of its record's commit.
 
     Raises EvidenceRefused if a report that it needs is missing.
     """
@@ -57,7 +57,7 @@ def make(held: HeldVerdict, image: ImageReport, created: datetime) -> bytes:
 
 
 def _model(held: HeldVerdict, image: ImageReport) -> Component:
-    """The merged model with its files and draft, and the base and adapter that it was made of."""
+    """Return the merged model with its files and draft, and the base and adapter that it was made of."""
     reports, params = held.evidence.reports, held.params
     assert reports.parity is not None
     assert reports.fetch is not None
@@ -97,7 +97,7 @@ def _weights(ref: str, fetched: Fetched) -> Component:
 
 
 def _data(reports: Reports) -> list[Component]:
-    """The raw data of each source, and each split of it."""
+    """Return the raw data of each source, and each split of it."""
     assert reports.fetch is not None
     sources = reports.fetch.all_data
     raw = [
@@ -138,15 +138,15 @@ def _container(image: ImageReport) -> Iterator[Component]:
 
 
 def _card(held: HeldVerdict, evaluation: EvaluationReport) -> dict[str, Any]:
-    """The model card: how and on what it was trained, and its scores with confidence intervals."""
+    """Return the model card: how and on what it was trained, and its scores with confidence intervals."""
     fetch = held.evidence.reports.fetch
     assert fetch is not None
     result = evaluation.models.get("candidate")
     if result is None:
         raise EvidenceRefused(f"{layout.EVALUATION}: has no candidate", "run `./lockstep run evaluate`")
     metrics = [_metric(name, interval, None) for name, interval in sorted(result.metrics.items())]
-    for part, found in sorted(result.slices.items()):
-        metrics += [_metric(name, interval, part) for name, interval in sorted(found.items())]
+    for part, slice_result in sorted(result.slices.items()):
+        metrics += [_metric(name, interval, part) for name, interval in sorted(slice_result.items())]
     return {
         "modelParameters": {
             "approach": {"type": "supervised"},
@@ -163,12 +163,12 @@ def _card(held: HeldVerdict, evaluation: EvaluationReport) -> dict[str, Any]:
 
 
 def _metric(name: str, interval: Interval, part: str | None) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    metric: dict[str, Any] = {
         "type": name,
         "value": str(interval.value),
         "confidenceInterval": {"lowerBound": str(interval.low), "upperBound": str(interval.high)},
     }
-    return found if part is None else found | {"slice": part}
+    return metric if part is None else metric | {"slice": part}
 
 
 def _hash(digest: str) -> HashType:
@@ -180,5 +180,5 @@ def _tree(digest: str) -> Property:
 
 
 def _license(name: str | None) -> list[License]:
-    """A licence by its SPDX identifier or expression if it has one, else by its name."""
+    """Return a licence by its SPDX identifier or expression if it has one, else by its name."""
     return [] if name is None else [LicenseFactory().make_from_string(name)]

@@ -20,25 +20,25 @@ AGAIN = "run `lockstep verify`, then `lockstep sign`"
 
 
 def how(release: Release, environment: str, files: Mapping[Path, bytes]) -> Served:
-    """What the pointer records: ``as-served``, or how the verification differed."""
+    """Return what the pointer records: ``as-served``, or how the verification differed."""
     return release.serving.how if now(release, environment, files) else "as-served"
 
 
 def otherwise(image: ImageReport, serving: ServingReport, named: str | None) -> list[str]:
-    """How the verification differs from the way it will be served; empty if it does not.
+    """Return how the verification differs from the way it will be served; empty if it does not.
 
     ``named``: the server image that the environment names for weights alone, NAME@sha256:….
     """
-    found = []
+    differences = []
     if serving.how != "container":
-        found.append(f"it ran as a {serving.how}, not in a container")
+        differences.append(f"it ran as a {serving.how}, not in a container")
     if serving.runtime != image.runtime:
-        found.append(f"{serving.runtime} served it, the image is for {image.runtime}")
+        differences.append(f"{serving.runtime} served it, the image is for {image.runtime}")
     if image.base is None and named is None:
-        found.append("the environment names no server for weights alone (`images:` of its kustomization.yaml)")
+        differences.append("the environment names no server for weights alone (`images:` of its kustomization.yaml)")
     elif image.base is None and serving.how == "container" and _digest(serving.server) != _digest(named):
-        found.append(f"the server was {serving.server or 'not recorded'}, the environment names {named}")
-    return found
+        differences.append(f"the server was {serving.server or 'not recorded'}, the environment names {named}")
+    return differences
 
 
 def now(release: Release, environment: str, files: Mapping[Path, bytes]) -> list[str]:
@@ -47,14 +47,14 @@ def now(release: Release, environment: str, files: Mapping[Path, bytes]) -> list
 
 
 def verifier(release: Release, known: Signers, *, offline: bool = False, at: datetime | None = None) -> str:
-    """Who verified. ``at`` is as in ``trust.verify``.
+    """Return who verified. ``at`` is as in ``trust.verify``.
 
     Raises EvidenceRefused if no verifier signed the report, MachineRefused as ``trust.verify``.
     """
     if release.verification is None:
         raise EvidenceRefused("the serving report is not signed by a verifier", AGAIN)
-    where = "the signed verification"
-    return verification.check(release.verification.encode(), release.serving, known, where, offline=offline, at=at)
+    source = "the signed verification"
+    return verification.check(release.verification.encode(), release.serving, known, source, offline=offline, at=at)
 
 
 def _digest(name: str | None) -> str:

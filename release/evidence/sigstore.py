@@ -29,7 +29,7 @@ _ONLINE = "try again with the network; or sign with a key: --key"
 
 
 def identity() -> str:
-    """The OpenID Connect token of this machine. Raises MachineRefused if it has none."""
+    """Return the OpenID Connect token of this machine. Raises MachineRefused if it has none."""
     _require()
     from sigstore.oidc import detect_credential
 
@@ -44,7 +44,7 @@ def identity() -> str:
 
 
 def sign(payloads: list[bytes]) -> list[bytes]:
-    """A bundle for each in-toto statement, signed by this machine's identity (GitHub Actions: id-token: write).
+    """Return a bundle for each in-toto statement, signed by this machine's identity (GitHub Actions: id-token: write).
 
     Raises MachineRefused if there is no identity or Sigstore cannot be reached.
     """
@@ -63,7 +63,7 @@ def sign(payloads: list[bytes]) -> list[bytes]:
 def verify(
     data: bytes, signers: Signers, role: Role, where: str, *, offline: bool = False, at: datetime | None = None
 ) -> Verified:
-    """The payload of a bundle signed by an identity of ``signers`` with the role ``role``.
+    """Return the payload of a bundle signed by an identity of ``signers`` with the role ``role``.
 
     The sigstore package checks the certificate chain, the transparency log, the signature and the identity.
     ``offline``: use the trust roots that were fetched last. ``at`` is as in ``dsse.allowed``. Raises EvidenceRefused or
@@ -101,12 +101,12 @@ def verify(
 
 
 def workflow(signer: Signer) -> re.Match[str] | None:
-    """The repository and ref of the identity, if it is a GitHub workflow."""
+    """Return the repository and ref of the identity, if it is a GitHub workflow."""
     return _WORKFLOW.fullmatch(signer.identity or "") if signer.issuer == _GITHUB else None
 
 
 def _policy(signer: Signer) -> "AllOf":
-    """The identity and issuer to require; for a GitHub workflow also the repository and branch whose code ran.
+    """Return the identity and issuer to require; for a GitHub workflow also the repository and branch whose code ran.
 
     A reusable workflow has the identity of its file whoever calls it, from any repository or branch that can read the
     file, and the job checks out the caller's code. The certificate names the caller separately.
@@ -114,14 +114,14 @@ def _policy(signer: Signer) -> "AllOf":
     from sigstore.verify.policy import AllOf, Identity, OIDCSourceRepositoryRef, OIDCSourceRepositoryURI
 
     who = Identity(identity=signer.identity or "", issuer=signer.issuer)
-    found = workflow(signer)
-    if found is None:
+    called = workflow(signer)
+    if called is None:
         return AllOf([who])
-    return AllOf([who, OIDCSourceRepositoryURI(found["repository"]), OIDCSourceRepositoryRef(found["ref"])])
+    return AllOf([who, OIDCSourceRepositoryURI(called["repository"]), OIDCSourceRepositoryRef(called["ref"])])
 
 
 def _names(bundle: "Bundle", signer: Signer) -> bool:
-    """Whether the bundle's certificate, which is not verified yet, names this identity."""
+    """Tell whether the bundle's certificate, which is not verified yet, names this identity."""
     from cryptography.x509 import ExtensionNotFound
     from sigstore.errors import VerificationError
 
@@ -133,16 +133,16 @@ def _names(bundle: "Bundle", signer: Signer) -> bool:
 
 
 def _statement(payload: bytes) -> "Statement":
-    """A statement of exactly these bytes.
+    """Return a statement of exactly these bytes.
 
     The package's own model accepts only file digests, and would refuse the digest of a directory
     (github.com/sigstore/sigstore-python, issue 1018).
     """
     from sigstore.dsse import Statement
 
-    found = Statement.__new__(Statement)
-    found._contents = payload
-    return found
+    statement = Statement.__new__(Statement)
+    statement._contents = payload
+    return statement
 
 
 def _require() -> None:

@@ -17,7 +17,7 @@ _BUILDER = "urn:lockstep:builder:"
 
 
 def make(release: Statement, signer: Signer) -> bytes:
-    """The provenance of ``release``, which ``signer`` signed; an in-toto statement in canonical JSON."""
+    """Return the provenance of ``release``, which ``signer`` signed; an in-toto statement in canonical JSON."""
     its = release.predicate
     base = its.image.base
     return strict.write(

@@ -66,7 +66,7 @@ _S = TypeVar("_S", Statement, Verification, Approval, QuarantineRelease, Checkpo
 
 
 def make(root: Path, held: HeldVerdict, image: ImageReport, serving: ServingReport, verified: str, sbom: str) -> bytes:
-    """The statement of the release of ``image``, whose bill of materials has the digest ``sbom``.
+    """Return the statement of the release of ``image``, whose bill of materials has the digest ``sbom``.
 
     ``verified`` is the signed verification of the report ``serving``. Files below ``root`` are hashed; the digests of
     directories come from ``held``, which checked them. Raises EvidenceRefused if a file is missing or the parts are
@@ -109,7 +109,7 @@ def parse(payload: bytes, where: str = "the statement") -> Statement:
 
 
 def verification(report: ServingReport, file: str) -> bytes:
-    """The statement of a verification: ``report``, whose file has the digest ``file``."""
+    """Return the statement of a verification: ``report``, whose file has the digest ``file``."""
     subjects = [
         Subject(name=layout.SERVING_REPORT.as_posix(), digest={"sha256": file.removeprefix("sha256:")}),
         Subject(name=MODEL, digest={TREE: report.model.removeprefix("sha256:")}),
@@ -125,7 +125,7 @@ def parse_verification(payload: bytes, where: str) -> Verification:
 
 
 def approve(environment: str, image: str, why: str) -> bytes:
-    """The statement that the image with digest ``image`` may run in ``environment``."""
+    """Return the statement that the image with digest ``image`` may run in ``environment``."""
     subject = Subject(name="image", digest={"sha256": image.removeprefix("sha256:")})
     try:
         approved = Approved(environment=environment, why=why)
@@ -136,18 +136,19 @@ def approve(environment: str, image: str, why: str) -> bytes:
 
 def parse_approval(payload: bytes, environment: str, image: str, where: str = "the approval") -> Approval:
     """Parse an approval whose signature was checked. It must be of this image and environment."""
-    found = _parse(payload, where, Approval)
+    approval = _parse(payload, where, Approval)
     todo = "let it be approved again: `lockstep approve`"
-    if found.subject[0].digest != {"sha256": image.removeprefix("sha256:")}:
+    if approval.subject[0].digest != {"sha256": image.removeprefix("sha256:")}:
         raise EvidenceRefused(f"{where}: is about another image", todo)
-    if found.predicate.environment != environment:
-        raise EvidenceRefused(f"{where}: is for {found.predicate.environment!r}, not {environment!r}", todo)
-    return found
+    if approval.predicate.environment != environment:
+        raise EvidenceRefused(f"{where}: is for {approval.predicate.environment!r}, not {environment!r}", todo)
+    return approval
 
 
 def free(images: Iterable[str], parent: str, why: str) -> bytes:
-    """The statement that ``images`` (digests) leave the quarantine with the commit after ``parent``."""
-    subjects = tuple(Subject(name="image", digest={"sha256": each.removeprefix("sha256:")}) for each in sorted(images))
+    """Return the statement that ``images`` (digests) leave the quarantine with the commit after ``parent``."""
+    digests = [image.removeprefix("sha256:") for image in sorted(images)]
+    subjects = tuple(Subject(name="image", digest={"sha256": value}) for value in digests)
     try:
         return write(QuarantineRelease(subject=subjects, predicate=Freed(parent=parent, why=why)))
     except ValidationError as error:
@@ -156,29 +157,30 @@ def free(images: Iterable[str], parent: str, why: str) -> bytes:
 
 def parse_free(payload: bytes, images: Iterable[str], parent: str, where: str) -> QuarantineRelease:
     """Parse a removal from quarantine whose signature was checked. It must be of these images, on this commit."""
-    found = _parse(payload, where, QuarantineRelease)
-    wanted = [{"sha256": each.removeprefix("sha256:")} for each in sorted(images)]
-    if [subject.digest for subject in found.subject] != wanted or found.predicate.parent != parent:
+    release = _parse(payload, where, QuarantineRelease)
+    wanted = [{"sha256": image.removeprefix("sha256:")} for image in sorted(images)]
+    if [subject.digest for subject in release.subject] != wanted or release.predicate.parent != parent:
         raise EvidenceRefused(f"{where}: is about other images or another commit", "release them again")
-    return found
+    return release
 
 
 def checkpoint(branch: str, head: str, number: int, at: datetime) -> bytes:
-    """The statement that ``branch`` was at the commit ``head``."""
+    """Return the statement that ``branch`` was at the commit ``head``."""
     subject = Subject(name=branch, digest={"gitCommit": head})
     return write(Checkpoint(subject=(subject,), predicate=Checked(number=number, at=at)))
 
 
 def parse_checkpoint(payload: bytes, branch: str, where: str) -> Checkpoint:
     """Parse a checkpoint whose signature was checked. It must be of this branch."""
-    found = _parse(payload, where, Checkpoint)
-    if found.subject[0].name != branch:
-        raise EvidenceRefused(f"{where}: is about the branch {found.subject[0].name[:80]!r}", "sign a new checkpoint")
-    return found
+    checkpoint = _parse(payload, where, Checkpoint)
+    if checkpoint.subject[0].name != branch:
+        name = checkpoint.subject[0].name[:80]
+        raise EvidenceRefused(f"{where}: is about the branch {name!r}", "sign a new checkpoint")
+    return checkpoint
 
 
 def sealed_look(model: str, looked: Looked) -> bytes:
-    """The statement that the sealed split was asked about the weights ``model``."""
+    """Return the statement that the sealed split was asked about the weights ``model``."""
     return write(
         SealedLook(subject=(Subject(name=MODEL, digest={TREE: model.removeprefix("sha256:")}),), predicate=looked)
     )
@@ -186,31 +188,32 @@ def sealed_look(model: str, looked: Looked) -> bytes:
 
 def parse_sealed_look(payload: bytes, model: str, where: str) -> SealedLook:
     """Parse a sealed look whose signature was checked. It must be of this model."""
-    found = _parse(payload, where, SealedLook)
-    if found.subject[0].digest != {TREE: model.removeprefix("sha256:")}:
+    look = _parse(payload, where, SealedLook)
+    if look.subject[0].digest != {TREE: model.removeprefix("sha256:")}:
         raise EvidenceRefused(f"{where}: is about another model", "ask about this one: `lockstep sealed ask`")
-    return found
+    return look
 
 
 def tokenizer(parity: ParityReport) -> str:
-    """The tree digest of the tokenizer's files. Raises EvidenceRefused if there are none."""
-    found = {name: FileDigest(file.sha256, file.size) for name, file in parity.files.items() if name in TOKENIZER}
-    if not found:
+    """Return the tree digest of the tokenizer's files. Raises EvidenceRefused if there are none."""
+    tokens = {name: FileDigest(file.sha256, file.size) for name, file in parity.files.items() if name in TOKENIZER}
+    if not tokens:
         raise EvidenceRefused(
             f"{layout.MERGED}: has no tokenizer", "merge it with its tokenizer: run `./lockstep run merge`"
         )
-    return digest.of_manifest(found)
+    return digest.of_manifest(tokens)
 
 
 def write(statement: BaseModel) -> bytes:
-    """The canonical bytes of a statement."""
+    """Return the canonical bytes of a statement."""
     return strict.write(statement.model_dump(mode="json", by_alias=True))
 
 
 def _parse(payload: bytes, where: str, kind: type[_S]) -> _S:
-    said, wanted = strict.read_canonical(payload, where, dsse.LARGEST).get("predicateType"), _PREDICATES[kind]
-    if said != wanted:
-        raise EvidenceRefused(f"{where}: predicateType is {str(said)[:80]!r}, not {wanted}", "sign the right statement")
+    predicate_type, wanted = strict.read_canonical(payload, where, dsse.LARGEST).get("predicateType"), _PREDICATES[kind]
+    if predicate_type != wanted:
+        what = f"{where}: predicateType is {str(predicate_type)[:80]!r}, not {wanted}"
+        raise EvidenceRefused(what, "sign the right statement")
     try:
         return kind.model_validate_json(payload)
     except ValidationError as error:
@@ -218,14 +221,14 @@ def _parse(payload: bytes, where: str, kind: type[_S]) -> _S:
 
 
 def _judged(judged: dict[str, str], path: Path) -> str:
-    found = judged.get(path.as_posix())
-    if found is None:
+    value = judged.get(path.as_posix())
+    if value is None:
         raise EvidenceRefused(f"{layout.VERDICT}: does not name its {path}", _REPRO)
-    return found
+    return value
 
 
 def _template(root: Path, parity: ParityReport) -> str | None:
-    """The digest of the chat template's text: a file, or a field of the tokenizer's configuration."""
+    """Return the digest of the chat template's text: a file, or a field of the tokenizer's configuration."""
     if TEMPLATE in parity.files:
         return parity.files[TEMPLATE].sha256
     if TOKENIZER_CONFIG not in parity.files:
@@ -233,5 +236,7 @@ def _template(root: Path, parity: ParityReport) -> str | None:
     path = root / layout.MERGED / TOKENIZER_CONFIG
     if digest.of_file(path).sha256 != parity.files[TOKENIZER_CONFIG].sha256:
         raise EvidenceRefused(f"{path}: is not the file that was merged", "run `./lockstep dvc checkout models/merged`")
-    found = json.loads(path.read_bytes()).get("chat_template")
-    return None if found is None else digest.of_bytes(found.encode() if isinstance(found, str) else strict.write(found))
+    template = json.loads(path.read_bytes()).get("chat_template")
+    if template is None:
+        return None
+    return digest.of_bytes(template.encode() if isinstance(template, str) else strict.write(template))

@@ -9,12 +9,12 @@ _FIX = "sign the release again, or restore the file from git's history"
 
 
 def write(value: Any) -> bytes:
-    """The canonical form of a value: sorted keys, no spaces, UTF-8."""
+    """Return the canonical form of a value: sorted keys, no spaces, UTF-8."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def read(data: bytes, where: str, largest: int) -> dict[str, Any]:
-    """The JSON object in ``data``; ``where`` names it in messages.
+    """Return the JSON object in ``data``; ``where`` names it in messages.
 
     Raises EvidenceRefused if it has more than ``largest`` bytes, is not an object in UTF-8, or repeats a key.
     """
@@ -22,23 +22,23 @@ def read(data: bytes, where: str, largest: int) -> dict[str, Any]:
         raise EvidenceRefused(f"{where}: has {len(data):,} bytes, at most {largest:,} are read", _FIX)
     try:
         # From text, not bytes: json would guess UTF-16 and UTF-32 as well.
-        found = json.loads(data.decode(), object_pairs_hook=_once, parse_constant=_no_number)
-        write(found)  # half a surrogate pair is not text
+        value = json.loads(data.decode(), object_pairs_hook=_once, parse_constant=_no_number)
+        write(value)  # half a surrogate pair is not text
     except _TwiceError as error:
         raise EvidenceRefused(f"{where}: writes the key {error.args[0]!r} twice", _FIX) from error
     except (ValueError, RecursionError) as error:
         raise EvidenceRefused(f"{where}: is not JSON", _FIX) from error
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise EvidenceRefused(f"{where}: is not a JSON object", _FIX)
-    return found
+    return value
 
 
 def read_canonical(data: bytes, where: str, largest: int) -> dict[str, Any]:
     """As ``read``, but refuses any form except that of ``write``."""
-    found = read(data, where, largest)
-    if write(found) != data:
+    value = read(data, where, largest)
+    if write(value) != data:
         raise EvidenceRefused(f"{where}: is not in canonical form", _FIX)
-    return found
+    return value
 
 
 class _TwiceError(ValueError):

@@ -15,7 +15,7 @@ from release.evidence.dsse import Verified
 
 
 def known(root: Path, target: str | None = None, branch: str | None = None) -> Signers:
-    """The signers in release/policy/signers.yaml on the target branch (``commits.target``).
+    """Return the signers in release/policy/signers.yaml on the target branch (``commits.target``).
 
     ``branch``: its name, if ``target`` is its commit. The file in the work tree counts only if git has no commit yet:
     whoever proposes a release must not choose who may sign it. Raises EvidenceRefused if there is no valid file.
@@ -54,7 +54,7 @@ def owner(key: CryptoSigner, known: Signers, role: Role) -> str:
 def verify(
     data: bytes, known: Signers, role: Role, where: str, *, offline: bool = False, at: datetime | None = None
 ) -> Verified:
-    """The signed payload and its signer, one of ``known`` with the role ``role``.
+    """Return the signed payload and its signer, one of ``known`` with the role ``role``.
 
     ``data`` is a DSSE envelope, or a Sigstore bundle with one. Raises EvidenceRefused if it is not valid,
     MachineRefused if Sigstore cannot be used. ``offline``: use the trust roots that were fetched last. ``at``: when the

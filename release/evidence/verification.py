@@ -69,7 +69,7 @@ def write(root: Path, report: ServingReport, by: Verifier) -> str:
 
 
 def read(root: Path, report: ServingReport, known: Signers) -> str:
-    """The signed verification of the report in ``root``, as text for the release's statement.
+    """Return the signed verification of the report in ``root``, as text for the release's statement.
 
     Raises EvidenceRefused if it is missing, about another report, or not signed by a verifier.
     """

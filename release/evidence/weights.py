@@ -20,12 +20,12 @@ _IGNORED = (".git", ".gitattributes", ".github", ".gitignore")  # what the packa
 
 
 def of_image(image: ImageReport) -> dict[str, str]:
-    """The files of the model in an image: path below the model's folder to digest."""
+    """Return the files of the model in an image: path below the model's folder to digest."""
     return {path: value for layer in image.layers for path, value in layer.files.items()}
 
 
 def payload(files: Mapping[str, str], name: str) -> bytes:
-    """The statement that the model ``name`` consists of these files: path below its folder to digest.
+    """Return the statement that the model ``name`` consists of these files: path below its folder to digest.
 
     Raises EvidenceRefused if verifiers would ignore a file because of its name, so that it would not be signed.
     """
@@ -54,12 +54,12 @@ def payload(files: Mapping[str, str], name: str) -> bytes:
 
 
 def verify(data: bytes, statement: bytes, signers: Signers) -> str:
-    """The signer of ``statement`` (from ``payload``), who must have the role `release`.
+    """Return the signer of ``statement`` (from ``payload``), who must have the role `release`.
 
     Raises EvidenceRefused if the signature is invalid or about other files.
     """
-    where = "the weights' signature"
-    found = trust.verify(data, signers, "release", where)
-    if found.payload != statement:
-        raise EvidenceRefused(f"{where}: is over other files", "sign the release again: `lockstep sign`")
-    return found.signer
+    name = "the weights' signature"
+    verified = trust.verify(data, signers, "release", name)
+    if verified.payload != statement:
+        raise EvidenceRefused(f"{name}: is over other files", "sign the release again: `lockstep sign`")
+    return verified.signer

@@ -32,7 +32,7 @@ class Cluster(NamedTuple):
 
 
 def current() -> Cluster | str:
-    """The cluster of kubectl's current context, or why there is none."""
+    """Return the cluster of kubectl's current context, or why there is none."""
     kubectl = shutil.which("kubectl")
     if kubectl is None:
         return "kubectl is not installed here"
@@ -44,7 +44,7 @@ def current() -> Cluster | str:
 
 
 def check(cluster: Cluster, desired: Desired) -> list[Finding]:
-    """How the objects of one environment differ from its commit, and what of it the cluster has not done."""
+    """Return how the objects of one environment differ from its commit, and what of it the cluster has not done."""
     name, shown = desired.environment, f"cluster {redact(cluster.context, 60)}"
     if desired.files is None:
         return []  # what it should be is not known: that is a finding about git already
@@ -95,7 +95,7 @@ def _listed(kubectl: Sequence[str], kinds: str, namespace: str) -> list[Mapping[
 
 
 def _output(command: Sequence[str]) -> str:
-    """The output of a command. Raises MirrorUnavailable if it fails or exceeds the time limit."""
+    """Return the output of a command. Raises MirrorUnavailable if it fails or exceeds the time limit."""
     try:
         done = process.run(command, deadline=DEADLINE)
     except subprocess.TimeoutExpired:
@@ -103,8 +103,8 @@ def _output(command: Sequence[str]) -> str:
     except OSError as error:
         raise MirrorUnavailable(f"kubectl: {error.strerror}") from None
     if done.returncode != 0:
-        said = done.stderr.decode(errors="replace").strip() or f"ended with {done.returncode}"
-        raise MirrorUnavailable(redact(said, 300))
+        message = done.stderr.decode(errors="replace").strip() or f"ended with {done.returncode}"
+        raise MirrorUnavailable(redact(message, 300))
     return done.stdout.decode(errors="replace")
 
 

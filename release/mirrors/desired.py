@@ -38,7 +38,7 @@ class Desired(NamedTuple):
 
 
 def read(root: Path) -> tuple[Records, Ledger, str, dict[str, Desired]]:
-    """The records of the clone, its ledger, the tip of that, and the environments at the tip.
+    """Return the records of the clone, its ledger, the tip of that, and the environments at the tip.
 
     Raises RemoteRefused when the remote does not answer or a checkpoint contradicts it, EvidenceRefused when the
     history cannot be believed.
@@ -55,7 +55,7 @@ def read(root: Path) -> tuple[Records, Ledger, str, dict[str, Desired]]:
 
 
 def drift(environment: str, what: str, git: str, mirror: str) -> Finding:
-    """A finding about files in git that only a promotion may write."""
+    """Return a finding about files in git that only a promotion may write."""
     return Finding(
         where="environments", what=f"{environment}: {what}", git=git, mirror=mirror, severity="drift", todo=_AGAIN
     )
@@ -77,9 +77,9 @@ def _environment(name: str, found: Mapping[Path, bytes], records: Records, names
         its = pointer.parse(text, str(home / layout.POINTER))
     except EvidenceRefused as refused:
         return _unreadable(name, "pointer", refused)
-    where = past.path(name)
+    evidence_path = past.path(name)
     try:
-        envelope = past.envelope(found.get(where), its, str(where))
+        envelope = past.envelope(found.get(evidence_path), its, str(evidence_path))
     except EvidenceRefused as refused:
         return Desired(name, its, None, None, spaced, (drift(name, "evidence", its.evidence, refused.what),))
     built = envelope.statement.predicate.image
@@ -98,7 +98,7 @@ def _environment(name: str, found: Mapping[Path, bytes], records: Records, names
 def _overlay(
     name: str, found: Mapping[Path, bytes], wanted: Mapping[Path, bytes], names: tuple[str, ...], *, pulled: bool
 ) -> list[Finding]:
-    """Where files written by people change the release; this may be unknown without kustomize."""
+    """Return where files written by people change the release; this may be unknown without kustomize."""
     said = "leaves the release as it is"
     try:
         return [

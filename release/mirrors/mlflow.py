@@ -1,7 +1,6 @@
 """MLflow as a mirror: a model version for each release, its lineage as tags, an alias for each environment.
 
-Servers are reached through MLflow's REST API, so that a release tool without MLflow can update them; SQLite files and
-databases through MLflow's client. Both run in a process of their own, which is killed at a deadline.
+Every store is reached through MLflow's own client, in a process of its own, which is killed at a deadline.
 """
 
 import os
@@ -57,7 +56,7 @@ def absent(where: Address) -> bool:
 
 
 def version(pointer: Pointer, statement: Statement | None, run: str | None) -> Release:
-    """The version that mirrors what ``pointer`` names. Without its statement, the lineage is not compared."""
+    """Return the version that mirrors what ``pointer`` names. Without its statement, the lineage is not compared."""
     tags = {VERSION: pointer.version, f"{PREFIX}image": pointer.digest}
     tags |= {f"{PREFIX}{name}": getattr(pointer, name) for name in _OF_THE_POINTER}
     tags[f"{PREFIX}signature"] = SIGNATURE
@@ -69,7 +68,7 @@ def version(pointer: Pointer, statement: Statement | None, run: str | None) -> R
 
 
 def source(image: str) -> str:
-    """An image as a URI, which MLflow accepts as the source of a model. KServe writes images as oci:// too.
+    """Return an image as a URI, which MLflow accepts as the source of a model. KServe writes images as oci:// too.
 
     A folder is written as an absolute path, as MLflow requires; a folder relative to the repository has no host.
     """
@@ -80,13 +79,13 @@ def source(image: str) -> str:
 
 
 def aliases(runs: Mapping[str, Pointer | None]) -> dict[str, str | None]:
-    """The aliases of environments: their names, and for production also ``champion``."""
-    found = {name: None if pointer is None else source(pointer.image) for name, pointer in runs.items()}
-    return found | ({CHAMPION: found[PRODUCTION]} if PRODUCTION in found else {})
+    """Return the aliases of environments: their names, and for production also ``champion``."""
+    sources = {name: None if pointer is None else source(pointer.image) for name, pointer in runs.items()}
+    return sources | ({CHAMPION: sources[PRODUCTION]} if PRODUCTION in sources else {})
 
 
 def ask(where: Address, wanted: Wanted, fix: bool, seconds: float) -> list[Finding]:
-    """How the store differs from ``wanted``; with ``fix`` it is corrected.
+    """Return how the store differs from ``wanted``; with ``fix`` it is corrected.
 
     Raises MirrorUnavailable after ``seconds`` at the latest. If it is killed while fixing, a later run fixes the rest.
     """

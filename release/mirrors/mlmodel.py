@@ -29,27 +29,27 @@ _WRITABLE = re.compile(r"(?:mlflow-artifacts:|file:(?://)?|[^:/]*)/(?!/)")
 
 
 def folder(source: str) -> str:
-    """The folder of an image (``oci://HOST/NAME@sha256:…``) among the artifacts of its run."""
+    """Return the folder of an image (``oci://HOST/NAME@sha256:…``) among the artifacts of its run."""
     return f"{_FOLDER}/{re.sub(r'[^A-Za-z0-9._]+', '-', source)}"
 
 
 def writable(root: str) -> bool:
-    """Whether the two files are ever written below ``root``, the address of a run's artifacts."""
+    """Tell whether the two files are ever written below ``root``, the address of a run's artifacts."""
     return _WRITABLE.match(root) is not None
 
 
 def about(source: str, run: str) -> str:
-    """What a version's source is about: the folder of an image if it is one of ``run``, else the source itself.
+    """Return what a version's source is about: the folder of an image if it is one of ``run``, else the source itself.
 
     MLflow never changes source and run of a version, so both together say which image it is. A source outside of what
     is ``writable`` stands for itself: anyone who may write to the registry can name a bucket whose path ends alike.
     """
-    _, found, name = source.rpartition(f"/{run}/artifacts/{_FOLDER}/") if run else ("", "", "")
-    return f"{_FOLDER}/{name}" if found and "/" not in name and writable(source) else source
+    _, separator, name = source.rpartition(f"/{run}/artifacts/{_FOLDER}/") if run else ("", "", "")
+    return f"{_FOLDER}/{name}" if separator and "/" not in name and writable(source) else source
 
 
 def files(source: str, run: str, tags: Mapping[str, str]) -> dict[str, str]:
-    """The two files by name. ``tags`` are those of the version: they become the model's metadata."""
+    """Return the two files by name. ``tags`` are those of the version: they become the model's metadata."""
     model = {
         "artifact_path": folder(source),
         "flavors": {"lockstep": {"image": source, "api": "/v1/chat/completions"}},

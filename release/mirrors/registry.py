@@ -5,8 +5,9 @@ A missing image cannot be made from git. Its evidence can be attached again, bec
 
 import contextlib
 import json
-import threading
 from collections.abc import Callable, Iterable
+from multiprocessing import TimeoutError as PoolTimeoutError
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -39,38 +40,39 @@ class Image(NamedTuple):
 
 
 def check(root: Path, images: Iterable[Image], fix: bool) -> list[Finding]:
-    """What is missing where the pointers say it is. ``fix`` attaches missing evidence again."""
+    """Return what is missing where the pointers say it is. ``fix`` attaches missing evidence again."""
     return [finding for image in images for finding in _image(root, image, fix)]
 
 
 def _image(root: Path, image: Image, fix: bool) -> list[Finding]:
-    its = image.pointer
-    what = f"image of {its.version}"
+    pointer = image.pointer
+    what = f"image of {pointer.version}"
     try:
-        where = reference.parse(its.image)
-        if where.host is None and not (root / where.name).is_dir():
-            raise MirrorUnavailable(f"{where.name} is not on this machine")
-        store = stores.open_store(where, root)
-        failures = _within(DEADLINE, lambda: _failures(store, its.digest))
+        place = reference.parse(pointer.image)
+        if place.host is None and not (root / place.name).is_dir():
+            raise MirrorUnavailable(f"{place.name} is not on this machine")
+        store = stores.open_store(place, root)
+        failures = _within(DEADLINE, lambda: _failures(store, pointer.digest))
         if failures:
-            git = f"{its.image}: {image.why}"
+            git = f"{pointer.image}: {image.why}"
             todo = "push it again (`lockstep build --push`), or restore the registry"
             return [_drift(what, git, failure, todo=todo) for failure in failures]
-        return _evidence(root, store, where, image, fix)
+        return _evidence(root, store, place, image, fix)
     except (MirrorUnavailable, BuildRefused) as trouble:
         return [Finding(
-            where="registry", what=what, git=f"{its.image}: {image.why}", mirror=str(trouble), severity="unreachable",
-            todo="ask again where it can be reached",
+            where="registry", what=what, git=f"{pointer.image}: {image.why}", mirror=str(trouble),
+            severity="unreachable", todo="ask again where it can be reached",
         )]  # fmt: skip
 
 
 def _failures(store: Store, image: str) -> list[str]:
-    """What of an image is missing. Raises MirrorUnavailable if the store does not answer."""
+    """Return what of an image is missing. Raises MirrorUnavailable if the store does not answer."""
     try:
         manifest = documents.read(store.document(image), f"{store.name}@{image}")
         if not isinstance(manifest, Manifest):
             return [f"{store.name}@{image} is an index, not an image"]
-        blobs = (("its config", manifest.config), *((f"layer {n}", each) for n, each in enumerate(manifest.layers, 1)))
+        layers = ((f"layer {number}", layer) for number, layer in enumerate(manifest.layers, 1))
+        blobs = (("its config", manifest.config), *layers)
         return [f"{name} {one.digest} is gone" for name, one in blobs if not store.has(one.digest, one.size)]
     except RegistryRefused as refused:
         _answers(store)
@@ -78,26 +80,26 @@ def _failures(store: Store, image: str) -> list[str]:
 
 
 def _evidence(root: Path, store: Store, where: Reference, image: Image, fix: bool) -> list[Finding]:
-    its = image.pointer
-    if _within(DEADLINE, lambda: _attached(store, its)):
+    pointer = image.pointer
+    if _within(DEADLINE, lambda: _attached(store, pointer)):
         return []
     envelope = image.envelope
-    found = _drift(
-        f"evidence of {its.version}", its.evidence, f"is not attached to {its.image}",
+    finding = _drift(
+        f"evidence of {pointer.version}", pointer.evidence, f"is not attached to {pointer.image}",
         fix="" if envelope is None else "attach it", todo="sign it again: `lockstep sign`" if envelope is None else "",
     )  # fmt: skip
     if not fix or envelope is None:
-        return [found]
+        return [finding]
     try:
-        _attach(stores.open_store(where, root, push=True), its.digest, envelope.data)
-        return [found.model_copy(update={"fixed": _within(DEADLINE, lambda: _attached(store, its))})]
+        _attach(stores.open_store(where, root, push=True), pointer.digest, envelope.data)
+        return [finding.model_copy(update={"fixed": _within(DEADLINE, lambda: _attached(store, pointer))})]
     except Refusal as refused:
         todo = refused.todo
-        return [found.model_copy(update={"mirror": f"{found.mirror}; {refused.what}", "fix": "", "todo": todo})]
+        return [finding.model_copy(update={"mirror": f"{finding.mirror}; {refused.what}", "fix": "", "todo": todo})]
 
 
 def _attached(store: Store, its: Pointer) -> bool:
-    """Whether the evidence that the pointer names is attached."""
+    """Tell whether the evidence that the pointer names is attached."""
     try:
         return any(
             digest.of_bytes(one.data) == its.evidence
@@ -126,24 +128,14 @@ def _answers(store: Store) -> None:
 
 
 def _within(seconds: float, ask: Callable[[], _T]) -> _T:
-    """The result of ``ask``. Raises MirrorUnavailable if it takes too long, and abandons the thread."""
-    done: list[_T] = []
-    raised: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            done.append(ask())
-        except (Refusal, MirrorUnavailable) as error:
-            raised.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if raised:
-        raise raised[0]
-    if not done:
-        raise MirrorUnavailable(f"no answer within {seconds:g} s" if thread.is_alive() else "asking it failed")
-    return done[0]
+    """Return the result of ``ask``. Raises MirrorUnavailable if it takes too long, and abandons the thread."""
+    pool = ThreadPool(1)
+    try:
+        return pool.apply_async(ask).get(seconds)
+    except PoolTimeoutError:
+        raise MirrorUnavailable(f"no answer within {seconds:g} s") from None
+    finally:
+        pool.terminate()
 
 
 def _drift(what: str, git: str, mirror: str, *, fix: str = "", todo: str = "") -> Finding:

@@ -8,29 +8,31 @@ _MISSING = ": is missing"
 
 
 def check(ledger: Ledger, tip: str, name: str, environments: tuple[str, ...], fix: bool) -> list[Finding]:
-    """Where the tags disagree with the moves. ``fix`` creates missing tags; a wrong tag is never deleted."""
-    found = _differences(ledger, tip, name, environments)
+    """Return where the tags disagree with the moves. ``fix`` creates missing tags; a wrong tag is never deleted."""
+    findings = _differences(ledger, tip, name, environments)
     absent = missing(name, ledger.tags(), _moves(ledger, tip, environments))
     if not fix or not absent:
-        return found
+        return findings
     try:
         ledger.commit(tip, Change({}, "", absent))
     except Refusal as refused:
-        return [*found, Finding(
+        return [*findings, Finding(
             where="tags", what="making tags", git=f"{len(absent)} are missing", mirror=refused.what,
             severity="unreachable", todo=refused.todo,
         )]  # fmt: skip
     if ledger.untagged:
-        found = [*found, Finding(
+        findings = [*findings, Finding(
             where="tags", what="making tags", git=f"{len(absent)} are missing", mirror="; ".join(ledger.untagged),
             severity="unreachable", todo="do what the remote asks for, then run it again",
         )]  # fmt: skip
     left = {finding.what for finding in _differences(ledger, ledger.tip(), name, environments)}
-    return [finding.model_copy(update={"fixed": bool(finding.fix) and finding.what not in left}) for finding in found]
+    return [
+        finding.model_copy(update={"fixed": bool(finding.fix) and finding.what not in left}) for finding in findings
+    ]
 
 
 def lines(ledger: Ledger, tip: str, name: str, environments: tuple[str, ...]) -> list[str]:
-    """The same, one line each, for `lockstep status`."""
+    """Return the same, one line each, for `lockstep status`."""
     return disagreements(name, ledger.tags(), _moves(ledger, tip, environments))
 
 
@@ -39,17 +41,17 @@ def _differences(ledger: Ledger, tip: str, name: str, environments: tuple[str, .
 
 
 def _moves(ledger: Ledger, tip: str, environments: tuple[str, ...]) -> list[Move]:
-    return naming(move for each in environments for move in ledger.moves(tip, each))
+    return naming(move for environment in environments for move in ledger.moves(tip, environment))
 
 
 def _finding(line: str) -> Finding:
-    tag, _, said = line.partition(": ")
+    tag, _, reason = line.partition(": ")
     if line.endswith(_MISSING):
         return Finding(
             where="tags", what=tag, git="a move made it", mirror="is missing", severity="drift", fix="make it"
         )
     name = tag.removeprefix("tag ")
     return Finding(
-        where="tags", what=tag, git="no move says so", mirror=said, severity="drift",
+        where="tags", what=tag, git="no move says so", mirror=reason, severity="drift",
         todo=f"see who made it, then take it away: git push REMOTE :refs/tags/{name}",
     )  # fmt: skip

@@ -27,7 +27,7 @@ def update_mirrors(
     from release.mirrors import compare, mlflow
 
     ends = time.monotonic() + DEADLINE
-    where = mlflow.address(root, params)
+    address = mlflow.address(root, params)
     todo = "`lockstep reconcile --fix` fixes it"
     try:
         releases: tuple[compare.Release, ...] = ()
@@ -37,10 +37,10 @@ def update_mirrors(
         wanted = compare.Wanted(
             name=params.serve.name, releases=releases, aliases=mlflow.aliases({environment: pointer}), whole=False
         )
-        found = mlflow.ask(where, wanted, True, ends - time.monotonic())
+        findings = mlflow.ask(address, wanted, True, ends - time.monotonic())
     except (MirrorUnavailable, Refusal) as trouble:
-        return [f"MLflow at {where.shown} did not follow: {redact(str(trouble))}; {todo}"]
-    return [f"MLflow at {where.shown}: {one.what}: {one.mirror}; {todo}" for one in found if not one.fixed]
+        return [f"MLflow at {address.shown} did not follow: {redact(str(trouble))}; {todo}"]
+    return [f"MLflow at {address.shown}: {one.what}: {one.mirror}; {todo}" for one in findings if not one.fixed]
 
 
 def after_move(

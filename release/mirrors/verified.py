@@ -28,7 +28,7 @@ class Verified(NamedTuple):
 
 
 def look(root: Path, ledger: Ledger, tip: str, promote: Promote, found: Mapping[str, Desired]) -> dict[str, Verified]:
-    """The verification of each environment at ``tip``; empty if it runs nothing or cannot be read."""
+    """Return the verification of each environment at ``tip``; empty if it runs nothing or cannot be read."""
     try:
         files = ledger.files(tip, layout.ENVIRONMENTS)
         known = trust.known(root)

@@ -9,7 +9,9 @@ import signal
 import sys
 
 from checks.rows import Record
-from release.mirrors.compare import Store, Wanted, agree
+from release.mirrors.compare import Wanted
+from release.mirrors.mlflow_client import ModelRegistry
+from release.mirrors.repair import agree
 from release.mirrors.types import Finding, MirrorUnavailable
 
 
@@ -31,19 +33,9 @@ class Done(Record):
 def do(job: Job) -> Done:
     """Compare, and fix if the job asks for it."""
     try:
-        return Done(findings=tuple(agree(_opened(job.uri), job.wanted, job.fix)))
+        return Done(findings=tuple(agree(ModelRegistry(job.uri), job.wanted, job.fix)))
     except MirrorUnavailable as silent:
         return Done(findings=(), trouble=str(silent))
-
-
-def _opened(uri: str) -> Store:
-    if uri.startswith(("http://", "https://")):
-        from release.mirrors.rest import Server
-
-        return Server(uri)
-    from release.mirrors.direct import Database
-
-    return Database(uri)
 
 
 def _main() -> None:

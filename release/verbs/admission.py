@@ -5,25 +5,24 @@ from pathlib import Path
 
 from checks import plain_yaml
 from release.promotion import context
-from release.promotion.admission import kubernetes, kyverno, policy_controller
+from release.promotion.admission import kubernetes, kyverno
 from release.promotion.admission.admitted import Admitted, Policy, admitted
 
 CONTROLLERS: Mapping[str, Callable[[Admitted], Policy]] = {
     "kubernetes": kubernetes.policy,
     "kyverno": kyverno.policy,
-    "policy-controller": policy_controller.policy,
 }
 
 
 def admission(root: Path, environment: str, controller: str, target: str | None = None) -> str:
-    """The policy for ``controller`` as YAML, of one object or several; the same state gives the same bytes.
+    """Return the policy for ``controller`` as YAML, of one object or several; the same state gives the same bytes.
 
     Comments at its top say what the controller cannot check.
 
     ``target`` is the branch whose signers count. Raises as ``context.find``, ``admitted`` and the maker of the policy.
     """
-    found = admitted(context.find(root, target), environment)
-    made = CONTROLLERS[controller](found)
-    of_signers = found.notes if made.compares_signers else ()
+    allowed = admitted(context.find(root, target), environment)
+    made = CONTROLLERS[controller](allowed)
+    of_signers = allowed.notes if made.compares_signers else ()
     notes = "".join(f"# {note}\n" for note in (*of_signers, *made.notes))
     return notes + "---\n".join(plain_yaml.dump(document) for document in made.documents)

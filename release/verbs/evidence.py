@@ -23,8 +23,7 @@ from checks.formats.training_reports import ParityReport, TrainReport
 from checks.identity import Digest
 from checks.rows import Record
 from release.adapters import commits
-from release.adapters.registry import documents, reference
-from release.adapters.registry.documents import Manifest
+from release.adapters.registry import reference
 from release.adapters.registry.types import Store
 from release.evidence import attach, dsse, released, sbom, sigstore, trust, verification, weights
 from release.evidence.released import Released
@@ -77,11 +76,11 @@ def show(root: Path, image: str, target: str | None = None) -> Walk:
     place = _place(root, image)
     attach.subject(place.store, place.image)  # an image that is not there is another matter than one without evidence
     known = trust.known(root, target)
-    found = released.find(place.store, place.image, known, place.evidence)
-    steps = (*_image(place, found), *_attached(place, found, known), *_Made(root, found.statement, known).steps())
+    release = released.find(place.store, place.image, known, place.evidence)
+    steps = (*_image(place, release), *_attached(place, release, known), *_Made(root, release.statement, known).steps())
     return Walk(
-        image=f"{place.store.name}@{place.image}", evidence=found.digest, signer=found.signer, steps=steps,
-        statement=found.statement,
+        image=f"{place.store.name}@{place.image}", evidence=release.digest, signer=release.signer, steps=steps,
+        statement=release.statement,
     )  # fmt: skip
 
 
@@ -92,25 +91,23 @@ def _place(root: Path, text: str) -> _Place:
             raise BuildRefused(f"{text!r}: names no digest", "write it as HOST/NAME@sha256:…: a tag can be moved")
         return _Place(stores.open_store(named, root), named.digest, None)
     # A pointer says where the image is; without one it is where `lockstep build` wrote it.
-    found = reference.parse(f"{reference.LAYOUT}{layout.IMAGE}@{text}")
+    built = reference.parse(f"{reference.LAYOUT}{layout.IMAGE}@{text}")
     for path in sorted((root / layout.ENVIRONMENTS).glob(f"*/{layout.POINTER}")):
         if not path.is_file():
             raise EvidenceRefused(f"{path.relative_to(root)}: is not a regular file", "restore it from git")
         here = pointer.parse(path.read_bytes(), str(path.relative_to(root)))
         if here.digest == text:
             return _Place(stores.open_store(reference.parse(here.image), root), text, here.evidence)
-    return _Place(stores.open_store(found, root), text, None)
+    return _Place(stores.open_store(built, root), text, None)
 
 
-def _image(place: _Place, found: Released) -> Iterator[Step]:
-    """The image and its layers, read from the store."""
-    report, where = found.statement.predicate.image, f"{place.store.name}@{place.image}"
-    manifest = documents.read(place.store.document(place.image), where)
-    layers = [layer.digest for layer in manifest.layers] if isinstance(manifest, Manifest) else []
-    below = report.base.layers if report.base else 0
-    if layers[below:] != [layer.digest for layer in report.layers] or len(layers) != below + len(report.layers):
+def _image(place: _Place, release: Released) -> Iterator[Step]:
+    """Yield the image and its layers, read from the store."""
+    report = release.statement.predicate.image
+    if not attach.has_layers(place.store, place.image, report):
+        name = f"{place.store.name}@{place.image}"
         raise EvidenceRefused(
-            f"{where}: has other layers than its signed statement says", "do not run it; ask who signed"
+            f"{name}: has other layers than its signed statement says", "do not run it; ask who signed"
         )
     yield Step(
         what="image", digest=place.image, checked="store", note=f"runtime {report.runtime}, {report.size:,} bytes"
@@ -124,11 +121,11 @@ def _image(place: _Place, found: Released) -> Iterator[Step]:
         yield Step(what=f"layer {number}", digest=layer.digest, checked="follows", note=note)
 
 
-def _attached(place: _Place, found: Released, known: Signers) -> Iterator[Step]:
-    """The signature of the weights and the bill of materials, if they are attached and valid."""
-    release = found.statement.predicate
+def _attached(place: _Place, signed: Released, known: Signers) -> Iterator[Step]:
+    """Yield the signature of the weights and the bill of materials, if they are attached and valid."""
+    release = signed.statement.predicate
     listed = weights.of_image(release.image)
-    statement = weights.payload(listed, found.statement.subject[0].name)
+    statement = weights.payload(listed, signed.statement.subject[0].name)
     for one in attach.attached(place.store, place.image, sigstore.BUNDLE, dsse.LARGEST, lambda _: None):
         with contextlib.suppress(EvidenceRefused):
             note = f"of {len(listed)} files, as OpenSSF model signing defines it, by "
@@ -153,7 +150,7 @@ class _Made:
         self._commit = commit if here else None
 
     def steps(self) -> Iterator[Step]:
-        """The steps from the weights to the rows, then the verdict and its reports."""
+        """Yield the steps from the weights to the rows, then the verdict and its reports."""
         made, release = self._materials, self._release
         parity = self._report(layout.PARITY_REPORT, ParityReport)
         train = self._report(layout.TRAIN_REPORT, TrainReport)
@@ -185,23 +182,23 @@ class _Made:
         yield Step(what="commit", digest=None, checked="commit" if self._commit else "signed", note=note)
         serving = release.serving
         passed = sum(check.status == "pass" for check in serving.checks)
-        where = f" of {serving.server}" if serving.server else ""
+        server = f" of {serving.server}" if serving.server else ""
         note = f"{serving.status}: {passed} of {len(serving.checks)} checks passed, "
-        note += f"by {serving.runtime} as a {serving.how}{where}, {self._verified()}"
+        note += f"by {serving.runtime} as a {serving.how}{server}, {self._verified()}"
         yield Step(what="serving", digest=None, checked="signed", note=note)
 
     def _verified(self) -> str:
-        """Who verified the served model, for the note."""
+        """Return who verified the served model, for the note."""
         if self._release.verification is None:
             return "not signed by a verifier"
-        data, where = self._release.verification.encode(), "the signed verification"
+        data, source = self._release.verification.encode(), "the signed verification"
         try:
-            return f"verified by {verification.check(data, self._release.serving, self._known, where)}"
+            return f"verified by {verification.check(data, self._release.serving, self._known, source)}"
         except (EvidenceRefused, MachineRefused) as refused:
             return f"and no current verifier signed that: {refused.what}"
 
     def _folder(self, what: str, path: Path, value: str, note: str, named: bool) -> Step:
-        """A directory. It is hashed if it is here; ``named`` says that a checked report names its digest."""
+        """Return a directory. It is hashed if it is here; ``named`` says that a checked report names its digest."""
         if (self._root / path).is_dir():
             with tqdm(desc=str(path), unit="B", unit_scale=True, disable=None, leave=False) as bar:
                 if digest.of_tree(self._root / path, bar.update).digest == value:
@@ -226,7 +223,7 @@ class _Made:
         return "commit", data
 
     def _report(self, path: Path, kind: type[_R]) -> _R | None:
-        """A report with the digest in the statement; None if it is neither on disk nor in the commit."""
+        """Return a report with the digest in the statement; None if it is neither on disk nor in the commit."""
         value = self._materials.reports.get(path.as_posix())
         data = self._read(path, value)[1] if value else None
         if data is None:
@@ -242,10 +239,10 @@ class _Made:
     ) -> None:  # fmt: skip
         """Check that the reports and the statement agree on every digest."""
         made, image = self._materials, self._release.image
-        said: list[tuple[str, object, object]] = []
+        pairs: list[tuple[str, object, object]] = []
         if parity:
             described = {path: FileDigest(file.sha256, file.size) for path, file in parity.files.items()}
-            said += [
+            pairs += [
                 ("the weights", digest.of_manifest(described), image.model),
                 (
                     "the files of the weights",
@@ -257,14 +254,16 @@ class _Made:
                 ("the tokenizer", tokenizer(parity), made.tokenizer),
             ]
         if train:
-            said += [("the adapter", train.adapter, made.adapter), ("the base", train.base, made.base)]
-            said += [(f"the {name} split", value, made.splits.get(name)) for name, value in train.splits.items()]
+            pairs += [("the adapter", train.adapter, made.adapter), ("the base", train.base, made.base)]
+            pairs += [(f"the {name} split", value, made.splits.get(name)) for name, value in train.splits.items()]
         if fetch:
-            said += [("the base", fetch.base.digest, made.base), ("the raw data", fetch.data.digest, made.raw)]
+            pairs += [("the base", fetch.base.digest, made.base), ("the raw data", fetch.data.digest, made.raw)]
         if prepare:
-            said += [("the raw data", prepare.raw, made.raw)]
-            said += [(f"the {name} split", one.sha256, made.splits.get(name)) for name, one in prepare.splits.items()]
-        if others := [f"the reports name another of {what} than the signed statement" for what, a, b in said if a != b]:
+            pairs += [("the raw data", prepare.raw, made.raw)]
+            pairs += [(f"the {name} split", one.sha256, made.splits.get(name)) for name, one in prepare.splits.items()]
+        if others := [
+            f"the reports name another of {what} than the signed statement" for what, a, b in pairs if a != b
+        ]:
             raise EvidenceRefused(others[0], "ask who signed it", tuple(others[1:]))
 
 

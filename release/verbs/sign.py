@@ -17,14 +17,12 @@ from checks.formats.statement import ENVELOPE, PAYLOAD, Statement
 from checks.formats.training_reports import ParityReport
 from checks.gating.chain import Reports
 from release.adapters import commits
-from release.adapters.registry import documents, reference
+from release.adapters.registry import reference
 from release.adapters.registry.client import Repository
-from release.adapters.registry.documents import Manifest
 from release.adapters.registry.types import Descriptor, Store
 from release.evidence import (
     attach,
     bundles,
-    cosign,
     dsse,
     keys,
     released,
@@ -54,7 +52,7 @@ _VERIFY = "run `lockstep build`, then `lockstep verify`"
 class Signed(NamedTuple):
     """A signed release. ``added``: digests of the newly attached artifacts; empty the second time.
 
-    What is in a registry for other programs alone (``cosign.write``) is not among them.
+    The bundle of a key's statement, which only other programs read, is not among them.
     """
 
     statement: Statement
@@ -92,7 +90,9 @@ def sign(
     record, image, serving = evidence(root, target)
     verified = verification.read(root, serving, known)
     subject = attach.subject(store, image.image)
-    _holds(store, subject, image)
+    if not attach.has_layers(store, image.image, image):
+        place = f"{store.name}@{image.image}"
+        raise EvidenceRefused(f"{place}: has other layers than {layout.IMAGE_REPORT} says", "run `lockstep build`")
     bill = sbom.make(record, image, commits.committed_at(root, image.commit))
     made = _Made(
         statement.make(root, record, image, serving, verified, digest.of_bytes(bill)),
@@ -166,10 +166,10 @@ def approve(root: Path, key: Path, environment: str, image: str, why: str, targe
 
 
 def approved(data: bytes, known: Signers, environment: str, image: str) -> str:
-    """Who signed an envelope of ``approve``. Raises EvidenceRefused if no approver did."""
-    approval = trust.verify(data, known, "approve", "the approval")
-    statement.parse_approval(approval.payload, environment, image)
-    return approval.signer
+    """Return who signed an envelope of ``approve``. Raises EvidenceRefused if no approver did."""
+    verified = trust.verify(data, known, "approve", "the approval")
+    statement.parse_approval(verified.payload, environment, image)
+    return verified.signer
 
 
 def free(root: Path, key: Path, images: Iterable[str], parent: str, why: str, target: str | None = None) -> bytes:
@@ -186,21 +186,10 @@ def may_approve(root: Path, key: Path, target: str | None) -> str:
     return trust.owner(keys.load(key), trust.known(root, target), "approve")
 
 
-def _holds(store: Store, subject: Descriptor, image: ImageReport) -> None:
-    """Check that the image in the store ends with exactly the layers of the report."""
-    place = f"{store.name}@{image.image}"
-    manifest = documents.read(store.document(subject.digest), place)
-    layers = [(layer.digest, layer.size) for layer in manifest.layers] if isinstance(manifest, Manifest) else []
-    wanted = [(layer.digest, layer.size) for layer in image.layers]
-    below = image.base.layers if image.base else 0
-    if len(layers) != below + len(wanted) or layers[below:] != wanted:
-        raise EvidenceRefused(f"{place}: has other layers than {layout.IMAGE_REPORT} says", "run `lockstep build`")
-
-
 def _attach(store: Store, to: Descriptor, made: _Made, signer: CryptoSigner | None, known: Signers) -> Signed:
     """Attach what is missing. The statement comes last, so that whoever finds it finds the rest.
 
-    What only other programs read comes after it: a registry may refuse to move their tags.
+    In a registry a statement that a key signed is also attached as a bundle, for other programs.
     """
     ours = known
     if signer:
@@ -209,8 +198,8 @@ def _attach(store: Store, to: Descriptor, made: _Made, signer: CryptoSigner | No
     there = _already(store, to, ours)
     new = _signed([payload for payload in (made.weights, made.release) if payload not in there], signer, made.release)
     envelope = there.get(made.release) or new[made.release]
-    problem = released.check(envelope, to.digest, ours)
-    provenance = slsa.make(problem.statement, next(one for one in ours if one.name == problem.signer))
+    signed = released.check(envelope, to.digest, ours)
+    provenance = slsa.make(signed.statement, next(one for one in ours if one.name == signed.signer))
     if provenance not in there:
         new |= _signed([provenance], signer, made.release)
     titles = {made.weights: "model.sig", provenance: "provenance.json", made.release: "release.json"}
@@ -221,14 +210,15 @@ def _attach(store: Store, to: Descriptor, made: _Made, signer: CryptoSigner | No
         if data := new.get(payload):
             bundle = payload != made.release or signer is None
             kind = sigstore.BUNDLE if bundle else ENVELOPE
-            added.append(attach.attach(store, to, kind, data, title, cosign.annotations(data) if bundle else None))
+            added.append(attach.attach(store, to, kind, data, title, bundles.annotations(data) if bundle else None))
     if signer and isinstance(store, Repository):
-        cosign.write(store, to, envelope, there.get(provenance) or new[provenance], signer)
-    return Signed(problem.statement, problem.signer, envelope, problem.digest, tuple(added))
+        wrapped = bundles.wrap(envelope, signer)
+        attach.attach(store, to, sigstore.BUNDLE, wrapped, "release.sigstore.json", bundles.annotations(wrapped))
+    return Signed(signed.statement, signed.signer, envelope, signed.digest, tuple(added))
 
 
 def _signed(payloads: list[bytes], signer: CryptoSigner | None, release: bytes) -> dict[bytes, bytes]:
-    """A bundle for each statement; of ``release`` an envelope alone, if a key signs it: git keeps that one."""
+    """Return a bundle for each statement; of ``release`` an envelope alone, if a key signs it: git keeps that one."""
     if signer is None:
         return dict(zip(payloads, sigstore.sign(payloads) if payloads else (), strict=True))
     return {

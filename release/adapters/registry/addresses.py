@@ -19,7 +19,7 @@ def api_host(host: str) -> str:
 
 
 def split(url: str) -> SplitResult | None:
-    """The parts of an http or https URL with a host, a valid port and no user; None for anything else."""
+    """Return the parts of an http or https URL with a host, a valid port and no user; None for anything else."""
     try:
         parts = urlsplit(url)
         fine = parts.scheme in _PORTS and parts.hostname and parts.port != 0 and "@" not in parts.netloc
@@ -36,7 +36,7 @@ def origin(url: str) -> Origin | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether HOST[:PORT] is this machine by its name: localhost, 127.0.0.0/8 or ::1."""
+    """Tell whether HOST[:PORT] is this machine by its name: localhost, 127.0.0.0/8 or ::1."""
     name = urlsplit(f"//{host}").hostname or ""
     if name == "localhost":
         return True
@@ -47,6 +47,6 @@ def is_loopback(host: str) -> bool:
 
 
 def is_private_way(url: str) -> bool:
-    """Whether nobody between can read along: https, or http within this machine."""
+    """Tell whether nobody between can read along: https, or http within this machine."""
     parts = split(url)
     return parts is not None and (parts.scheme == "https" or is_loopback(parts.netloc))

@@ -45,7 +45,7 @@ class Login:
 
     @property
     def basic(self) -> str:
-        """The value of an Authorization header."""
+        """Return the value of an Authorization header."""
         return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
 
 
@@ -66,14 +66,14 @@ class Challenge(NamedTuple):
 
 
 def challenge(header: str) -> Challenge | None:
-    """The best challenge of a WWW-Authenticate header that can be answered: Bearer before Basic."""
-    found: list[tuple[str, dict[str, str]]] = []
+    """Return the best challenge of a WWW-Authenticate header that can be answered: Bearer before Basic."""
+    challenges: list[tuple[str, dict[str, str]]] = []
     for key, value, scheme in _CHALLENGE.findall(header):
         if scheme:
-            found.append((scheme.lower(), {}))
-        elif found:
-            found[-1][1].setdefault(key.lower(), re.sub(r"\\(.)", r"\1", value.strip('"')))
-    for scheme, values in sorted(found, key=lambda pair: pair[0] != "bearer"):
+            challenges.append((scheme.lower(), {}))
+        elif challenges:
+            challenges[-1][1].setdefault(key.lower(), re.sub(r"\\(.)", r"\1", value.strip('"')))
+    for scheme, values in sorted(challenges, key=lambda pair: pair[0] != "bearer"):
         if scheme == "bearer" and values.get("realm"):
             return Challenge("bearer", values["realm"], values.get("service", ""))
         if scheme == "basic":
@@ -87,7 +87,7 @@ def config_path() -> Path:
 
 
 def login(host: str) -> Login | None:
-    """What `docker login` stored for ``host`` (docker.io for Docker Hub); None when it stored nothing.
+    """Return what `docker login` stored for ``host`` (docker.io for Docker Hub); None when it stored nothing.
 
     Raises RegistryRefused when the configuration or its credential helper is broken.
     """
@@ -140,7 +140,7 @@ class Authorization:
         self._secrets: set[str] = set()
 
     def header(self, scopes: Sequence[str]) -> str | None:
-        """The Authorization header for these scopes; None when none is asked for, or there is nothing to show.
+        """Return the Authorization header for these scopes; None when none is asked for, or there is nothing to show.
 
         Raises RequestError when the token server gives none, RegistryRefused when the stored login cannot be read.
         """
@@ -173,7 +173,7 @@ class Authorization:
             return True
 
     def advice(self, verb: str, name: str) -> str:
-        """What to do about a 401 or 403."""
+        """Return what to do about a 401 or 403."""
         with self._lock:
             known = self._is_read and self._login is not None
         who = f"another account that may {verb} {name}" if known else f"an account that may {verb} {name}"
@@ -191,12 +191,12 @@ class Authorization:
             self._login = login(self._host)
             self._is_read = True
             if self._login:
-                found = self._login
-                self._secrets |= {s for s in (found.password, found.identity, found.basic.split()[1]) if s}
+                secrets = (self._login.password, self._login.identity, self._login.basic.split()[1])
+                self._secrets |= {secret for secret in secrets if secret}
         return self._login
 
     def _fetch(self, asked: Challenge, scopes: tuple[str, ...]) -> tuple[str, float]:
-        """A token and the seconds that it lasts."""
+        """Return a token and the seconds that it lasts."""
         parts = addresses.split(asked.realm)
         if parts is None or not addresses.is_private_way(asked.realm):
             raise RequestError(f"sends us to {asked.realm[:100]!r} for a token, which is no https", todo=_ASK)

@@ -56,7 +56,7 @@ class Repository:
         self._referrers = Referrers(self._http, name, self._read, self._write)
 
     def has(self, digest: str, size: int) -> bool:
-        """Whether the blob is there, whole."""
+        """Tell whether the blob is there, whole."""
         with self._saying(f"looking for {digest}", "pull from"):
             answer = self._ask("HEAD", f"blobs/{digest}", (200, 404), self._read)
         return answer.status == 200 and answer.headers.get("Content-Length") == str(size)
@@ -93,50 +93,43 @@ class Repository:
 
     def blob(self, digest: str, size: int) -> Iterator[bytes]:
         """The blob's bytes, continued where a connection broke; the last block comes once digest and size are right."""
-        hasher, position, held = hashlib.sha256(), 0, b""
+        hasher, position, last = hashlib.sha256(), 0, b""
         with self._saying(f"reading {digest}", "pull from"):
             for block in self._stream(digest, size):
                 hasher.update(block)
                 position += len(block)
                 if position > size:
                     break
-                if held:
-                    yield held
-                held = block
-        found = f"sha256:{hasher.hexdigest()}"
-        if position != size or found != digest:
-            what = f"more than {size:,} bytes" if position > size else f"{position:,} bytes, {found}"
+                if last:
+                    yield last
+                last = block
+        digest_read = f"sha256:{hasher.hexdigest()}"
+        if position != size or digest_read != digest:
+            what = f"more than {size:,} bytes" if position > size else f"{position:,} bytes, {digest_read}"
             raise RegistryRefused(
                 f"{self.name}: holds {what} as {digest} of {size:,} bytes", "ask who runs the registry, or use another"
             )
-        if held:
-            yield held
+        if last:
+            yield last
 
     def document(self, reference: str) -> Document:
-        """The manifest or index by tag or digest, checked against the digest where it is one."""
+        """Return the manifest or index by tag or digest, checked against the digest where it is one."""
         headers = {"Accept": ", ".join(_MANIFESTS)}
         with self._saying(f"reading {reference}", "pull from"):
             answer = self._ask("GET", f"manifests/{reference}", (200,), self._read, headers=headers)
-            found = digests.of_bytes(answer.data)
-            wanted = reference if ":" in reference else answer.headers.get("Docker-Content-Digest") or found
-            if found != wanted:
-                raise _lies(f"gives bytes with the digest {found} as {wanted[:80]!r}")
-            said = answer.headers.get("Content-Type", "").partition(";")[0].strip()
+            digest = digests.of_bytes(answer.data)
+            wanted = reference if ":" in reference else answer.headers.get("Docker-Content-Digest") or digest
+            if digest != wanted:
+                raise _lies(f"gives bytes with the digest {digest} as {wanted[:80]!r}")
+            media_type = answer.headers.get("Content-Type", "").partition(";")[0].strip()
             try:
                 document = json.loads(answer.data)
-                kind = document.get("mediaType", said)
+                kind = document.get("mediaType", media_type)
             except (ValueError, AttributeError, RecursionError):
                 raise _lies(f"gives no manifest for {reference}: no JSON object") from None
-            if kind != said or said not in _MANIFESTS:
-                raise _lies(f"gives {reference} as {said[:80]!r}, which calls itself {str(kind)[:80]!r}")
-        return Document(answer.data, said, found)
-
-    def tagged(self, tag: str) -> Document | None:
-        """The manifest or index that a tag names; None if there is no such tag."""
-        headers = {"Accept": ", ".join(_MANIFESTS)}
-        with self._saying(f"looking for {tag}", "pull from"):
-            there = self._ask("HEAD", f"manifests/{tag}", (200, 404), self._read, headers=headers).status == 200
-        return self.document(tag) if there else None
+            if kind != media_type or media_type not in _MANIFESTS:
+                raise _lies(f"gives {reference} as {media_type[:80]!r}, which calls itself {str(kind)[:80]!r}")
+        return Document(answer.data, media_type, digest)
 
     def put(self, data: bytes, media_type: str, tag: str | None) -> str:
         """Store a manifest under its digest and read it back; only then let ``tag`` name it. Return the digest."""
@@ -157,9 +150,9 @@ class Repository:
                     body=data,
                     read=HASHING,
                 )
-                said = answer.headers.get("Docker-Content-Digest") or digest
-                if said != digest:
-                    raise _lies(f"stored {said[:80]!r} where {digest} was sent")
+                stored = answer.headers.get("Docker-Content-Digest") or digest
+                if stored != digest:
+                    raise _lies(f"stored {stored[:80]!r} where {digest} was sent")
                 noted = "OCI-Subject" in answer.headers
             if self.document(reference).data != data:
                 raise RegistryRefused(
@@ -171,7 +164,7 @@ class Repository:
         return digest
 
     def referrers(self, digest: str) -> list[Descriptor]:
-        """The manifests whose subject is ``digest``, as the registry or its stand-in tag lists them."""
+        """Return the manifests whose subject is ``digest``, as the registry or its stand-in tag lists them."""
         with self._saying(f"looking for what belongs to {digest}", "pull from"):
             return self._referrers.listed(digest)
 
@@ -186,7 +179,7 @@ class Repository:
                 self._referrers.name(manifest.subject.digest, documents.referrer(manifest, of))
 
     def _stream(self, digest: str, size: int) -> Iterator[bytes]:
-        """The body of a blob over as many requests as it takes; no more than the first block too many."""
+        """Yield the body of a blob over as many requests as it takes; no more than the first block too many."""
         tries, position = Tries(self._http.patience), 0
         while True:
             before = position
@@ -211,7 +204,7 @@ class Repository:
                 tries.failed(trouble)
 
     def _start(self, response: requests.Response, position: int) -> int:
-        """How many bytes of a body lie before ``position``."""
+        """Return how many bytes of a body lie before ``position``."""
         if response.status_code == 200:
             return position  # from the start: not every storage knows ranges
         if response.status_code == 416 and position:

@@ -58,7 +58,7 @@ class Manifest(BaseModel):
 
 
 def read(document: Document, where: str) -> Index | Manifest:
-    """What a document says. ``where`` names it in the refusal.
+    """Return what a document says. ``where`` names it in the refusal.
 
     Raises RegistryRefused when it is no index and no manifest, or both at once: two readers would then see two images
     (CVE-2021-41190).
@@ -78,7 +78,7 @@ def read(document: Document, where: str) -> Index | Manifest:
 
 
 def parse(data: bytes, where: str) -> dict[str, Any]:
-    """A JSON object. Raises RegistryRefused when it is none."""
+    """Return a JSON object. Raises RegistryRefused when it is none."""
     try:
         plain = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -94,14 +94,14 @@ def write(value: dict[str, Any]) -> bytes:
 
 
 def guess(data: bytes, where: str) -> str:
-    """The media type of a document that came without one: its own word, or by its shape."""
+    """Return the media type of a document that came without one: its own word, or by its shape."""
     plain = parse(data, where)
-    said = plain.get("mediaType")
-    return said if isinstance(said, str) else INDEX if "manifests" in plain else MANIFEST
+    media_type = plain.get("mediaType")
+    return media_type if isinstance(media_type, str) else INDEX if "manifests" in plain else MANIFEST
 
 
 def referrer(manifest: Manifest, of: Descriptor) -> Descriptor:
-    """How a list of referrers names ``manifest``, stored as ``of`` (distribution specification 1.1)."""
+    """Return how a list of referrers names ``manifest``, stored as ``of`` (distribution specification 1.1)."""
     value = {"mediaType": of.media_type, "digest": of.digest, "size": of.size}
     value["artifactType"] = manifest.artifact_type or manifest.config.media_type
     if manifest.annotations:

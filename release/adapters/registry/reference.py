@@ -31,8 +31,8 @@ class Reference(NamedTuple):
     digest: str | None
 
     def __str__(self) -> str:
-        where = f"{self.host}/{self.name}" if self.host else f"{LAYOUT}{self.name}"
-        return where + (f":{self.tag}" if self.tag else "") + (f"@{self.digest}" if self.digest else "")
+        name = f"{self.host}/{self.name}" if self.host else f"{LAYOUT}{self.name}"
+        return name + (f":{self.tag}" if self.tag else "") + (f"@{self.digest}" if self.digest else "")
 
 
 def parse(text: str) -> Reference:
@@ -69,8 +69,8 @@ def _registry(rest: str, text: str) -> tuple[str, str, str | None]:
     name, tag = (last, tag) if colon else (name, "")
     if host == DOCKER_HUB and "/" not in name:
         name = f"library/{name}"
-    found = _HOST.fullmatch(host)
-    fits = found and int(found["port"] or 0) <= 65535 and len(host) + 1 + len(name) <= _LONGEST
+    matched = _HOST.fullmatch(host)
+    fits = matched and int(matched["port"] or 0) <= 65535 and len(host) + 1 + len(name) <= _LONGEST
     if not fits or not _NAME.fullmatch(name) or (colon and not _TAG.fullmatch(tag)):
         raise BuildRefused(
             f"{text!r}: is no reference to an image", "write it as HOST/NAME:TAG, without https://, names in lower case"

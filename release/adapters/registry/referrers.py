@@ -33,17 +33,17 @@ class Referrers:
         self._write = write
 
     def listed(self, digest: str) -> list[Descriptor]:
-        """The manifests that the registry, or else the tag, says to belong to ``digest``."""
-        found: list[Descriptor] = []
+        """Return the manifests that the registry, or else the tag, says to belong to ``digest``."""
+        descriptors: list[Descriptor] = []
         url: str | None = self._url(f"referrers/{digest}")
         for page in range(_PAGES):
             assert url is not None
             answer = self._http.ask("GET", url, (200, 404), self._read)
             if answer.status == 404 and not page:
                 return self._tagged(_tag(digest))
-            found += self._index(answer).manifests
+            descriptors += self._index(answer).manifests
             if (url := self._next(answer)) is None:
-                return found
+                return descriptors
         raise RequestError(f"lists more than {_PAGES} pages of what belongs to {digest}")
 
     def name(self, subject: str, manifest: Descriptor) -> None:
@@ -84,11 +84,11 @@ class Referrers:
         kind = answer.headers.get("Content-Type", "").partition(";")[0].strip()
         if answer.status != 200 or kind != INDEX:
             raise RequestError(f"lists what belongs to an image as {kind[:80]!r}", todo="ask who runs the registry")
-        found = documents.read(
+        index = documents.read(
             Document(answer.data, kind, digests.of_bytes(answer.data)), f"{self._repository}: its list"
         )
-        assert isinstance(found, Index)  # by its media type
-        return found
+        assert isinstance(index, Index)  # by its media type
+        return index
 
     def _next(self, answer: Answer) -> str | None:
         for link in parse_header_links(answer.headers.get("Link", "")):

@@ -31,10 +31,10 @@ class NoTLS(RequestError):  # noqa: N818 - it says what is missing
 
 
 def failed(error: Exception, netloc: str, proxy: str | None, read: float = READ) -> RequestError:
-    """The trouble that an exception of requests or urllib3 stands for. ``read``: seconds between two reads."""
+    """Return the trouble that an exception of requests or urllib3 stands for. ``read``: seconds between two reads."""
     links = http.links(error)
-    where = f"{netloc} through the proxy of the environment" if proxy else netloc
-    what = f"{where}: {http.reason(error, (CONNECT, read))}"
+    place = f"{netloc} through the proxy of the environment" if proxy else netloc
+    what = f"{place}: {http.reason(error, (CONNECT, read))}"
     for link in links:
         if isinstance(link, ssl.SSLCertVerificationError):
             return RequestError(
@@ -56,7 +56,7 @@ def failed(error: Exception, netloc: str, proxy: str | None, read: float = READ)
 
 
 def blocks(response: requests.Response, size: int, *, eager: bool = False) -> Iterator[bytes]:
-    """The rest of a body in blocks of at most ``size`` bytes, as they were sent; ``eager``: as they come in.
+    """Yield the rest of a body in blocks of at most ``size`` bytes, as they were sent; ``eager``: as they come in.
 
     Raises RequestError when it breaks off.
     """

@@ -22,6 +22,7 @@ HASHING = 900.0  # seconds that a registry may think about a whole layer
 CANCEL = 5.0  # seconds for what is only polite
 _REDIRECTS = 5
 _LONGEST = 200  # characters of what a registry says
+_POOL = 32  # Idle connections that are kept: more than any number of threads that send.
 _FIRST_TRIES = 4  # of a registry that never answered: its name may be wrong
 
 
@@ -49,8 +50,7 @@ class Transport:
         self._api = addresses.api_host(host)
         self._lock = threading.Lock()
         self._base: str | None = None
-        self._adapters: dict[str | None, HTTPAdapter] = {}
-        self._adapters_lock = threading.Lock()
+        self._adapter = HTTPAdapter(pool_maxsize=_POOL)
 
     def url(self, path: str) -> str:
         """The address of a path below /v2/. Asks the registry once whether it is there, and how it is spoken to."""
@@ -60,7 +60,7 @@ class Transport:
             return f"{self._base}/v2/{path}"
 
     def location(self, answer: Answer) -> str:
-        """Where a reply's Location header leads. Raises RequestError when it leads nowhere we would go."""
+        """Return where a reply's Location header leads. Raises RequestError when it leads nowhere we would go."""
         return self._follow(answer.url, answer.headers.get("Location"))
 
     def ask(
@@ -75,7 +75,7 @@ class Transport:
         read: float = READ,
         tries: Tries | None = None,
     ) -> Answer:
-        """A reply with one of the statuses ``ok``, tried again while that makes sense."""
+        """Return a reply with one of the statuses ``ok``, tried again while that makes sense."""
         tries = tries or Tries(self.patience)
         while True:
             try:
@@ -94,7 +94,7 @@ class Transport:
         body: bytes | Sized | None = None,
         read: float = READ,
     ) -> Answer:
-        """A reply with one of the statuses ``ok``, in one try."""
+        """Return a reply with one of the statuses ``ok``, in one try."""
         with closing(self.send(method, url, scopes, headers=headers, body=body, read=read)) as response:
             if response.status_code not in ok:
                 raise self.trouble(response)
@@ -110,7 +110,7 @@ class Transport:
         body: bytes | Sized | None = None,
         read: float = READ,
     ) -> requests.Response:
-        """A reply whose body is still to be read, whatever its status; redirects of GET and HEAD are followed.
+        """Return a reply whose body is still to be read, whatever its status; redirects of GET and HEAD are followed.
 
         A login goes to the registry itself and nowhere else.
         """
@@ -123,14 +123,14 @@ class Transport:
         raise RequestError(f"redirects more than {_REDIRECTS} times")
 
     def trouble(self, response: requests.Response) -> RequestError:
-        """What a reply says that was not asked for. Reads the rest of it."""
+        """Return what a reply says that was not asked for. Reads the rest of it."""
         status, error = response.status_code, _Error()
         with suppress(RequestError):  # not every proxy speaks as a registry does: the status says enough
             error = http.parsed(_Error, whole(response).data) or error
         code, message = error.code, error.message or response.reason or ""
-        said = self.auth.redacted(f"{status} {code}: {message}" if code else f"{status} {message}")
+        message_shown = self.auth.redacted(f"{status} {code}: {message}" if code else f"{status} {message}")
         return RequestError(
-            redact(said, _LONGEST),
+            redact(message_shown, _LONGEST),
             temporary=status in TEMPORARY,
             status=status,
             code=code,
@@ -171,28 +171,26 @@ class Transport:
         assert parts is not None
         local = addresses.is_loopback(parts.netloc)
         proxies = {} if local else get_environ_proxies(url, no_proxy=None)
+        # Only the registry is trusted by its own authorities, and sees our certificate for it.
+        verify, certificate = tls.trust(self._api if parts.netloc == self._api else None)
         try:
             # A request of its own, without a session: no cookies, no ~/.netrc. No compression: digests are of the bytes
             # as they are stored.
             request = requests.Request(
                 method, url, headers={"User-Agent": "lockstep", "Accept-Encoding": "identity", **headers}, data=body
             )
-            return self._adapter(url).send(request.prepare(), stream=True, timeout=(CONNECT, read), proxies=proxies)
+            return self._adapter.send(
+                request.prepare(),
+                stream=True,
+                timeout=(CONNECT, read),
+                verify=verify,
+                cert=certificate,
+                proxies=proxies,
+            )
         except FAILURES as error:
             # The error holds the request, and with it the login: it must not be chained.
             failure = failed(error, parts.netloc, select_proxy(url, proxies), read)
         raise failure
-
-    def _adapter(self, url: str) -> HTTPAdapter:
-        """Connections for a URL. Those to the registry alone know its own authorities and our certificate for it."""
-        origin, own = addresses.origin(url), addresses.origin(f"https://{self._api}")
-        key = None if origin is None or origin[0] == "http" else self._api if origin == own else ""
-        with self._adapters_lock:
-            if key not in self._adapters:  # a TLS context takes a tenth of a second: made when first needed
-                self._adapters[key] = (
-                    HTTPAdapter(pool_maxsize=tls.POOL) if key is None else tls.Adapter(tls.context(key or None))
-                )
-            return self._adapters[key]
 
     def _is_registry(self, url: str) -> bool:
         return self._base is not None and addresses.origin(url) == addresses.origin(self._base)
@@ -240,6 +238,6 @@ class Transport:
         ):
             return parts._replace(scheme="https").geturl()  # a registry that does not know of the TLS before it
         if not location or parts is None or not addresses.is_private_way(target):
-            where = redact(parts.netloc, _LONGEST) if parts and location else "nowhere"
-            raise RequestError(f"sends us on to {where}, which is no https address", todo="ask who runs the registry")
+            place = redact(parts.netloc, _LONGEST) if parts and location else "nowhere"
+            raise RequestError(f"sends us on to {place}, which is no https address", todo="ask who runs the registry")
         return target

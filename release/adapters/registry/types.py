@@ -65,7 +65,7 @@ class Blob(Protocol):
         ...
 
     def blocks(self) -> Iterator[bytes]:
-        """All bytes, in blocks of some megabytes."""
+        """Return all bytes, in blocks of some megabytes."""
         ...
 
 
@@ -80,7 +80,7 @@ class Store(Protocol):
     name: str
 
     def has(self, digest: str, size: int) -> bool:
-        """Whether the blob is there, whole."""
+        """Tell whether the blob is there, whole."""
         ...
 
     def add(self, blob: Blob, digest: str | None, seen: Seen) -> str:
@@ -91,7 +91,7 @@ class Store(Protocol):
         ...
 
     def blob(self, digest: str, size: int) -> Iterator[bytes]:
-        """The blob's bytes, checked against digest and size before the last block is given."""
+        """Return the blob's bytes, checked against digest and size before the last block is given."""
         ...
 
     def borrow(self, digest: str, size: int, source: "Store") -> bool:
@@ -99,7 +99,7 @@ class Store(Protocol):
         ...
 
     def document(self, reference: str) -> Document:
-        """The manifest or index by tag or digest, checked against the digest where it is one."""
+        """Return the manifest or index by tag or digest, checked against the digest where it is one."""
         ...
 
     def put(self, data: bytes, media_type: str, tag: str | None) -> str:
@@ -107,7 +107,7 @@ class Store(Protocol):
         ...
 
     def referrers(self, digest: str) -> list[Descriptor]:
-        """The manifests whose subject is ``digest``; artifactType and annotations are among their extra fields.
+        """Return the manifests whose subject is ``digest``; artifactType and annotations are among their extra fields.
 
         None for an image that has none, or is not there. Whoever may write there may add to them.
         """

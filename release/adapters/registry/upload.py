@@ -88,9 +88,9 @@ class _Upload:
             if not self._is_there(digest, size):
                 raise
         else:
-            said = stored.headers.get("Docker-Content-Digest") or digest
-            if said != digest:
-                raise RequestError(f"stored {said[:80]!r} where {digest} was sent", todo="ask who runs the registry")
+            named = stored.headers.get("Docker-Content-Digest") or digest
+            if named != digest:
+                raise RequestError(f"stored {named[:80]!r} where {digest} was sent", todo="ask who runs the registry")
 
     def cancel(self) -> None:
         """Best effort: a registry forgets unfinished uploads by itself."""
@@ -102,7 +102,7 @@ class _Upload:
     def _is_there(self, digest: str, size: int) -> bool:
         url = self._transport.url(f"{self._name}/blobs/{digest}")
         try:
-            found = self._transport.once("HEAD", url, (200, 404), self._scopes)
+            answer = self._transport.once("HEAD", url, (200, 404), self._scopes)
         except RequestError:
             return False
-        return found.status == 200 and found.headers.get("Content-Length") == str(size)
+        return answer.status == 200 and answer.headers.get("Content-Length") == str(size)

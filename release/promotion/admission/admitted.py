@@ -36,29 +36,29 @@ class Admitted(NamedTuple):
 
     @property
     def written(self) -> tuple[str, ...]:
-        """The repositories as the text of a pod may name them: with or without Docker Hub."""
-        found = list[str]()
+        """Return the repositories as the text of a pod may name them: with or without Docker Hub."""
+        names = list[str]()
         for full in self.repositories:
             short = full.removeprefix(_HUB)
-            found += [full, short, short.removeprefix(_LIBRARY) if short != full else short]
-        return tuple(dict.fromkeys(found))
+            names += [full, short, short.removeprefix(_LIBRARY) if short != full else short]
+        return tuple(dict.fromkeys(names))
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Comments on what no controller can check."""
-        said = [
+        notes = [
             f"{one.name} signs until {one.until}. The cluster knows no dates: apply a new policy after that day."
             for one in self.signers
             if one.until and not one.retired()
         ]
         if called := [one.name for one in self.signers if sigstore.workflow(one)]:
-            said.append(
+            notes.append(
                 f"{', '.join(called)}: identity and issuer are compared. The repository and branch that called the "
                 "workflow are not: only Lockstep compares them."
             )
         if self.signatures > 1:
-            said.append("Whether all signers signed the same statement is not compared: only `lockstep promote` does.")
-        return tuple(said)
+            notes.append("Whether all signers signed the same statement is not compared: only `lockstep promote` does.")
+        return tuple(notes)
 
 
 class Policy(NamedTuple):
@@ -73,30 +73,30 @@ class Policy(NamedTuple):
 
 
 def admitted(context: PromotionContext, environment: str) -> Admitted:
-    """What the environment may run as of the tip, newest first.
+    """Return what the environment may run as of the tip, newest first.
 
     Raises PromotionRefused if the environment runs nothing, a release in quarantine or one that no cluster can pull;
     EvidenceRefused if the evidence of what runs is invalid, its signer may no longer release, or fewer signers may
     release than must sign.
     """
     rule = context.rule(environment)
-    its = context.runs(environment)
-    if its is None:
+    pointer = context.runs(environment)
+    if pointer is None:
         raise PromotionRefused(f"{environment} runs nothing", f"run `lockstep promote {environment}`, then again")
     entries = held.read(context).entries
-    if entry := quarantine.find(entries, its.digest, its.model):
+    if entry := quarantine.find(entries, pointer.digest, pointer.model):
         raise PromotionRefused(
-            f"{environment} runs {its.version}, which is in quarantine: {entry.why}",
+            f"{environment} runs {pointer.version}, which is in quarantine: {entry.why}",
             f"run `lockstep rollback {environment} --why TEXT`, then again",
         )
-    if why := overlays.unreachable(its):
+    if why := overlays.unreachable(pointer):
         raise PromotionRefused(why, "promote an image of a registry: `lockstep build --push HOST/NAME:TAG`")
     moves = context.ledger.moves(context.tip, environment)
     ran = dict.fromkeys(move.after for move in moves if move.after and move.ran)
-    pulled = [each for each in ran if not overlays.unreachable(each)]
-    allowed = [each.digest for each in pulled if not quarantine.find(entries, each.digest, each.model)]
-    repositories = dict.fromkeys(name for each in pulled for name in _names(each))
-    by = _signed_by(context, environment, its)
+    pulled = [release for release in ran if not overlays.unreachable(release)]
+    allowed = [release.digest for release in pulled if not quarantine.find(entries, release.digest, release.model)]
+    repositories = dict.fromkeys(name for release in pulled for name in _names(release))
+    by = _signed_by(context, environment, pointer)
     signers = _signers(context, environment, by, rule.signatures, allowed)
     if len(signers) < rule.signatures:
         names = ", ".join(one.name for one in signers)
@@ -111,26 +111,26 @@ def admitted(context: PromotionContext, environment: str) -> Admitted:
 
 
 def _names(pointer: Pointer) -> tuple[str, ...]:
-    """The repository, and the other name that Docker Hub has."""
-    where = reference.parse(pointer.image)
-    name = f"{where.host}/{where.name}"
+    """Return the repository, and the other name that Docker Hub has."""
+    image = reference.parse(pointer.image)
+    name = f"{image.host}/{image.name}"
     return (name, f"index.{name}") if name.startswith(_HUB) else (name,)
 
 
 def _signed_by(context: PromotionContext, environment: str, its: Pointer) -> Signer:
-    """Who signed what runs."""
+    """Return who signed what runs."""
     path = past.path(environment)
-    where = f"{path} of {context.ledger.shown}"
-    envelope = past.envelope(context.ledger.read(context.tip, path), its, where)
+    name = f"{path} of {context.ledger.shown}"
+    envelope = past.envelope(context.ledger.read(context.tip, path), its, name)
     recorded = context.ledger.recorded(context.tip, environment, its)
-    by = released.check(envelope.data, its.digest, context.signers, where, recorded).signer
+    by = released.check(envelope.data, its.digest, context.signers, name, recorded).signer
     return next(one for one in context.signers if one.name == by)
 
 
 def _signers(
     context: PromotionContext, environment: str, by: Signer, signatures: int, images: Container[str]
 ) -> tuple[Signer, ...]:
-    """Who may release, in the order of the file. Retired signers only if they signed what may run.
+    """Return who may release, in the order of the file. Retired signers only if they signed what may run.
 
     The ledger keeps one signature of each release. If several must sign, all retired signers stay: they may be others.
     """
@@ -143,7 +143,7 @@ def _signers(
 
 
 def _signed(context: PromotionContext, environment: str, images: Container[str]) -> set[str]:
-    """Who signed what may run, as the ledger recorded it. Evidence that does not count has no signer."""
+    """Return who signed what may run, as the ledger recorded it. Evidence that does not count has no signer."""
     names = set[str]()
     for pointer, envelope in past.releases(context.ledger, context.tip, (environment,)).values():
         if envelope and pointer.digest in images:
@@ -155,9 +155,9 @@ def _signed(context: PromotionContext, environment: str, images: Container[str])
 
 def _namespace(context: PromotionContext, environment: str) -> str:
     path = layout.ENVIRONMENTS / environment / OWN
-    found = edits.namespace_of(environment, {path: context.ledger.read(context.tip, path)})
-    if found is None:
+    namespace = edits.namespace_of(environment, {path: context.ledger.read(context.tip, path)})
+    if namespace is None:
         raise EvidenceRefused(
             f"{path} of {context.ledger.shown}: names no namespace", "write `namespace:` there, one of its own"
         )
-    return found
+    return namespace

@@ -74,7 +74,7 @@ def _spec(admitted: Admitted) -> dict[str, Any]:
 
 
 def _images(pod: str) -> str:
-    """The expression of all images of a pod, those of volumes too, since weights that come alone are one."""
+    """Return the expression of all images of a pod, those of volumes too, since weights that come alone are one."""
     lists = [
         f"(has({pod}.spec.{name}) ? {pod}.spec.{name}.map(c, c.image) : [])"
         for name in ("containers", "initContainers", "ephemeralContainers")

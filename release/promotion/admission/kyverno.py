@@ -26,23 +26,16 @@ _ELEMENTS = {
 
 
 def policy(admitted: Admitted) -> Policy:
-    """Pods of the environment's namespace run only admitted images of its repositories.
+    """Return the policy: pods of the environment's namespace run only admitted images of its repositories.
 
-    Signatures by keys alone are read where every version of Kyverno finds them. With identities among the signers all
-    are read from Sigstore bundles, which `lockstep sign` attaches for keys too.
+    Signatures are read from Sigstore bundles, which `lockstep sign` attaches for keys and identities.
     """
-    by_key = [one.name for one in admitted.signers if one.key]
-    notes = []
-    if by_key and len(by_key) < len(admitted.signers):
-        notes.append(
-            f"Keys ({', '.join(by_key)}) and identities count together in Kyverno 1.19 or newer. An earlier one counts "
-            "no key here. If a key signed before Lockstep attached bundles for keys, no version counts it: sign again."
-        )
-    all_keys = len(by_key) == len(admitted.signers)
-    return Policy((_document(admitted, "Cosign" if all_keys else "SigstoreBundle"),), tuple(notes))
+    by_key = ", ".join(signer.name for signer in admitted.signers if signer.key)
+    note = f"Keys ({by_key}) count in Kyverno 1.19 or newer: an earlier version reads no bundle that a key signed."
+    return Policy((_document(admitted),), (note,) if by_key else ())
 
 
-def _document(admitted: Admitted, kind: str) -> dict[str, Any]:
+def _document(admitted: Admitted) -> dict[str, Any]:
     pods = {"kinds": ["Pod"], "namespaces": [admitted.namespace]}
     signers = {"count": admitted.signatures, "entries": [_entry(one) for one in admitted.signers]}
     return {
@@ -63,7 +56,7 @@ def _document(admitted: Admitted, kind: str) -> dict[str, Any]:
                     "imageExtractors": {"Pod": [{"name": name, "path": path} for name, path in _IMAGES.items()]},
                     "verifyImages": [
                         {
-                            "type": kind,
+                            "type": "SigstoreBundle",
                             "failureAction": "Enforce",
                             "imageReferences": [
                                 f"{name}{end}" for name in admitted.repositories for end in (":*", "@*")
@@ -87,7 +80,7 @@ def _document(admitted: Admitted, kind: str) -> dict[str, Any]:
                     "validate": {
                         "failureAction": "Enforce",
                         "message": f"an image of this pod was not promoted to {admitted.environment}",
-                        "foreach": [_denied(admitted, where, image) for where, image in _ELEMENTS.items()],
+                        "foreach": [_denied(admitted, elements, image) for elements, image in _ELEMENTS.items()],
                     },
                 },
             ],

@@ -1,6 +1,6 @@
-"""MLflow's model registry through its own client: SQLite files, databases, and other stores of MLflow.
+"""MLflow's model registry through its own client: servers, SQLite files, databases, and other stores of MLflow.
 
-Only the worker imports this: MLflow takes seconds to load, and a database may never answer.
+Only the worker imports this: MLflow takes seconds to load, and a store may never answer.
 """
 
 import logging
@@ -18,6 +18,7 @@ from release.mirrors.compare import Held, Model, order
 from release.mirrors.types import MirrorUnavailable
 
 _SQLITE = "sqlite:///"
+_PROXIED = "mlflow-artifacts:"  # Artifacts that a server itself takes and gives.
 _PAGE = 1000
 _SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -26,8 +27,12 @@ _SETTINGS = {
 }
 
 
-class Database:
-    """The registry behind a URI. A missing SQLite file counts as empty and is created by the first write."""
+class ModelRegistry:
+    """The registry behind a URI. A missing SQLite file counts as empty and is created by the first write.
+
+    Logins and TLS are MLflow's own settings. Every method raises MirrorUnavailable if the store refuses or does not
+    answer.
+    """
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
@@ -38,18 +43,19 @@ class Database:
             logging.getLogger(name).setLevel(logging.ERROR)
 
     def read(self, name: str) -> Model | None:
+        """Return the model with all its versions; None if there is no such model."""
         path = _file(self._uri)
         if path is not None and not path.exists():
             return None
         with self._asking() as client:
             try:
-                found = client.get_registered_model(name)
+                model = client.get_registered_model(name)
             except _mlflow_exception() as error:
                 if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                     return None
                 raise
             versions = sorted(self._versions(client, name), key=lambda held: order(held.number))
-            return Model(tuple(versions), {alias: str(number) for alias, number in found.aliases.items()})
+            return Model(tuple(versions), {alias: str(number) for alias, number in model.aliases.items()})
 
     def has_run(self, run: str) -> bool:
         with self._asking() as client:
@@ -70,8 +76,12 @@ class Database:
             client.create_registered_model(name)
 
     def make_version(self, name: str, source: str, run: str | None, tags: Mapping[str, str]) -> str:
+        """Create a version with its tags; return its number.
+
+        With a run whose artifacts can be written, the version's source is a folder there, with ``mlmodel.files``.
+        """
         with self._asking() as client:
-            place = _write_mlmodel(client, source, run, tags) if run else None
+            place = self._write_mlmodel(client, source, run, tags) if run else None
             made = client.create_model_version(name, place or source, run_id=run, tags=dict(tags), await_creation_for=0)
             return str(made.version)
 
@@ -95,10 +105,27 @@ class Database:
         token = None
         while True:
             page = client.search_model_versions(f"name='{name}'", max_results=_PAGE, page_token=token)
-            for each in page:
-                yield Held(str(each.version), each.source or "", each.run_id or "", dict(each.tags))
+            for version in page:
+                yield Held(str(version.version), version.source or "", version.run_id or "", dict(version.tags))
             if not (token := page.token):
                 return
+
+    def _write_mlmodel(self, client: Any, source: str, run: str, tags: Mapping[str, str]) -> str | None:
+        """Write ``mlmodel.files`` among the run's artifacts and return their folder; None if that is not possible.
+
+        A server passes them on, another store has them on a local disk. A bucket is not tried: without a login its
+        client may wait longer than a promotion does for mirrors.
+        """
+        root, folder = str(client.get_run(run).info.artifact_uri), mlmodel.folder(source)
+        is_server = self._uri.startswith(("http://", "https://"))
+        if root.startswith(_PROXIED) != is_server or not mlmodel.writable(root):
+            return None
+        try:
+            for name, text in mlmodel.files(source, run, tags).items():
+                client.log_text(run, text, f"{folder}/{name}")
+        except (OSError, _mlflow_exception()):
+            return None
+        return f"{root}/{folder}"
 
     @contextmanager
     def _asking(self) -> Iterator[Any]:
@@ -111,27 +138,11 @@ class Database:
             yield self._client
 
 
-def _write_mlmodel(client: Any, source: str, run: str, tags: Mapping[str, str]) -> str | None:
-    """Write ``mlmodel.files`` among the run's artifacts and return their folder; None if it is not on a local disk.
-
-    A bucket is not tried: without a login its client may wait longer than a promotion does for mirrors.
-    """
-    root, folder = str(client.get_run(run).info.artifact_uri), mlmodel.folder(source)
-    if root.startswith("mlflow-artifacts:") or not mlmodel.writable(root):
-        return None
-    try:
-        for name, text in mlmodel.files(source, run, tags).items():
-            client.log_text(run, text, f"{folder}/{name}")
-    except (OSError, _mlflow_exception()):
-        return None
-    return f"{root}/{folder}"
-
-
 def _mlflow_exception() -> type[Any]:
     from mlflow.exceptions import MlflowException
 
-    found: type[Any] = MlflowException
-    return found
+    kind: type[Any] = MlflowException
+    return kind
 
 
 @contextmanager
@@ -142,7 +153,7 @@ def _saying(uri: str) -> Iterator[None]:
     except MirrorUnavailable:
         raise
     except ImportError as error:
-        todo = "pip install -c constraints.txt -e '.[pipeline]'"
+        todo = "pip install -c constraints.txt -e '.[mlflow]' for a server, '.[pipeline]' for a file or a database"
         raise MirrorUnavailable(
             f"needs MLflow, which is not installed here ({todo}): {redact(str(error), 100)}"
         ) from None

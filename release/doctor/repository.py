@@ -1,0 +1,90 @@
+"""The repository that the tables of ``doctor --github`` check, with answers that several rows need."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from checks.errors import BuildRefused, EvidenceRefused
+from release.adapters import commits
+from release.adapters.registry import reference
+from release.doctor.github import Session, quoted
+
+IMAGE = "LOCKSTEP_IMAGE"
+ADMINISTRATION, ACTIONS, CONTENTS = "Administration: read", "Actions: read", "Contents: read"
+SECRETS, VARIABLES, ENVIRONMENTS = "Secrets: read", "Variables: read", "Environments: read"
+EVERYBODY = "Metadata: read"
+
+
+class Target:
+    """The files of the target branch in this clone; those of the folder if git has no commit yet.
+
+    ``name`` is the branch's. Raises Refusal if git does not know which branch it is.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.name, self._commit = commits.target(root) if commits.has_repository(root) else ("this folder", None)
+
+    def read(self, path: Path) -> bytes | None:
+        """Return a file's bytes; None if there is none. Raises Refusal for anything but a regular file."""
+        if self._commit is not None:
+            return commits.read(self.root, self._commit, path)
+        file = self.root / path
+        try:
+            return file.read_bytes() if file.is_file() else None
+        except OSError as error:
+            raise EvidenceRefused(f"{path}: {error.strerror or error}", "make it readable") from error
+
+
+class Repository(NamedTuple):
+    """``answer``: GitHub's description of the repository. ``public``: it is on github.com."""
+
+    github: Session
+    answer: dict[str, Any]
+    target: Target
+    public: bool
+
+    @property
+    def branch(self) -> str:
+        return str(self.answer["default_branch"])
+
+    @property
+    def owner(self) -> str:
+        return self.github.repository.partition("/")[0]
+
+    @property
+    def is_shared(self) -> bool:
+        """Tell whether an organization owns it, which may share secrets, variables and runners."""
+        owner = self.answer.get("owner")
+        return isinstance(owner, dict) and owner.get("type") == "Organization"
+
+    def secrets(self) -> set[str]:
+        """Return the names of the repository's secrets, and of those that its organization shares."""
+        return set(self._named("secrets", SECRETS))
+
+    def variable(self, name: str) -> str:
+        """Return the value of a variable; empty if it is not set."""
+        return self._named("variables", VARIABLES).get(name, "")
+
+    def _named(self, kind: str, permission: str) -> dict[str, str]:
+        shared = self.github.names(f"actions/organization-{kind}", permission, kind) if self.is_shared else {}
+        return shared | self.github.names(f"actions/{kind}", permission, kind)
+
+    def environments(self) -> dict[str, dict[str, Any]]:
+        """Return the environments of jobs by name, in lower case as GitHub compares them."""
+        return {
+            str(item.get("name", "")).lower(): item
+            for item in self.github.every("environments", ACTIONS, "environments")
+        }
+
+    def secrets_of(self, environment: str) -> set[str]:
+        """Return the names of the secrets of one environment; none if there is no such environment."""
+        if environment not in self.environments():
+            return set()
+        return set(self.github.names(f"environments/{quoted(environment)}/secrets", ENVIRONMENTS, "secrets"))
+
+    def image(self) -> reference.Reference | None:
+        """Return the image that the variable names; None if it is not set or not a valid reference."""
+        try:
+            return reference.parse(value) if (value := self.variable(IMAGE)) else None
+        except BuildRefused:
+            return None
