@@ -1,34 +1,28 @@
-"""Writes the generated parts of docs/reference: commands, exit codes, parameters, kinds of gate; and the schema of what
-is signed, docs/release.schema.json.
+"""Adds the generated parts of docs/reference to the site: commands, parameters, kinds of gate.
 
-    .venv/bin/python .ci/reference.py            write them
-    .venv/bin/python .ci/reference.py --check    exit with 1 and name the pages that are not current
+MkDocs calls ``on_page_markdown`` for each page (`hooks` of .ci/mkdocs.yml). The line ``<!-- generated: NAME -->`` of a
+page becomes the part of this name. Commands come from click, parameters and gates from the JSON Schema of params.yaml.
 
-Commands come from click, exit codes from ``checks.errors``, parameters and gates from the JSON Schema of params.yaml,
-so that no list is kept by hand. A generated part stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``; the
-rest of its page is written by people. The pages are committed: most readers see them in a clone or on GitHub.
+    .venv/bin/python .ci/reference.py            write docs/release.schema.json, the schema of what is signed
 """
 
 import functools
 import inspect
 import json
 import re
-import sys
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
-from checks import errors
 from checks.config import params_file
 from checks.formats import statement
 from release.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ROOT / "docs" / "reference"
 SCHEMA = ROOT / "docs" / "release.schema.json"
-PART = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+PART = re.compile(r"<!-- generated: ([a-z-]+) -->")
 LONG = 8  # names in a list; a longer one is named by its length, and its page lists it
 
 Schema = dict[str, Any]
@@ -46,14 +40,6 @@ def tasks() -> Iterator[str]:
         for name in names:
             does = main.commands[name].get_short_help_str(limit=1000)
             yield f"* [`lockstep {name}`](#lockstep-{name}): {_prose(does)}"
-
-
-def exit_codes() -> Iterator[str]:
-    """Every refusal with its code."""
-    found = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, errors.Refusal)]
-    yield from _table("code", "name", "meaning")
-    for refusal in sorted((each for each in found if each is not errors.Refusal), key=lambda each: each.exit_code):
-        yield _row(str(refusal.exit_code), refusal.__name__, _prose(inspect.getdoc(refusal) or ""))
 
 
 def parameters() -> Iterator[str]:
@@ -75,20 +61,18 @@ def gates() -> Iterator[str]:
 PARTS: dict[str, Callable[[], Iterator[str]]] = {
     "tasks": tasks,
     "commands": commands,
-    "exit-codes": exit_codes,
     "parameters": parameters,
     "gate-kinds": gates,
 }
 
 
-def written(page: str) -> str:
-    """The text of a page with each of its generated parts made anew. Raises KeyError for a part that nothing makes."""
-    return PART.sub(_made, page)
+def on_page_markdown(markdown: str, **_: object) -> str:
+    """Return a page's text with its generated parts. Raises KeyError for a name that is not in PARTS."""
+    return PART.sub(_part, markdown)
 
 
-def _made(part: re.Match[str]) -> str:
-    text = re.sub(r"\n{3,}", "\n\n", "\n".join(PARTS[part[2]]())).strip("\n")
-    return f"{part[1]}\n{text}\n\n{part[3]}"
+def _part(marker: re.Match[str]) -> str:
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(PARTS[marker[1]]())).strip("\n")
 
 
 # --- commands ----------------------------------------------------------------------------------------------------
@@ -278,16 +262,5 @@ def _row(*cells: str) -> str:
     return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
 
-def current() -> dict[Path, str]:
-    """Every file that is generated, whole or in part, as it should be."""
-    pages = {page: written(page.read_text()) for page in sorted(PAGES.glob("*.md"))}
-    return pages | {SCHEMA: json.dumps(statement.schema(), indent=2) + "\n"}
-
-
 if __name__ == "__main__":
-    stale = {path: text for path, text in current().items() if not path.exists() or path.read_text() != text}
-    for found, text in stale.items():
-        if "--check" not in sys.argv[1:]:
-            found.write_text(text)
-        print(found.relative_to(ROOT))
-    sys.exit("--check" in sys.argv[1:] and bool(stale))
+    SCHEMA.write_text(json.dumps(statement.schema(), indent=2) + "\n")
