@@ -1,46 +1,40 @@
-"""Writes the generated parts of docs/reference: commands, exit codes, parameters, kinds of gate; and the schema of what
-is signed, docs/release.schema.json.
+"""Adds the generated parts of docs/reference to the site: commands, parameters, kinds of gate.
 
-    .venv/bin/python .ci/reference.py            write them
-    .venv/bin/python .ci/reference.py --check    exit with 1 and name the pages that are not current
+MkDocs calls ``on_page_markdown`` for each page (`hooks` of .ci/mkdocs.yml). The line ``<!-- generated: NAME -->`` of a
+page becomes the part of this name. Commands come from click, parameters and gates from the JSON Schema of params.yaml.
 
-Commands come from click, exit codes from ``checks.errors``, parameters and gates from the JSON Schema of params.yaml,
-so that no list is kept by hand. A generated part stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``; the
-rest of its page is written by people. The pages are committed: most readers see them in a clone or on GitHub.
+    .venv/bin/python .ci/reference.py            write docs/release.schema.json, the schema of what is signed
 """
 
 import functools
 import inspect
 import json
 import re
-import sys
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
-from checks import errors
 from checks.config import params_file
 from checks.formats import statement
 from release.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ROOT / "docs" / "reference"
 SCHEMA = ROOT / "docs" / "release.schema.json"
-PART = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+PART = re.compile(r"<!-- generated: ([a-z-]+) -->")
 LONG = 8  # names in a list; a longer one is named by its length, and its page lists it
 
 Schema = dict[str, Any]
 
 
 def commands() -> Iterator[str]:
-    """Every command by the words that call it: what it does, how it is called, its options."""
+    """Yield the lines of every command: what it does, how it is called, its options."""
     yield from _command(main, None, "lockstep")
 
 
 def tasks() -> Iterator[str]:
-    """Every command by the section of `lockstep --help` that lists it."""
+    """Yield the commands by the section of `lockstep --help` that lists them."""
     for title, names in main.sections.items():
         yield f"\n**{title}**\n"
         for name in names:
@@ -48,16 +42,8 @@ def tasks() -> Iterator[str]:
             yield f"* [`lockstep {name}`](#lockstep-{name}): {_prose(does)}"
 
 
-def exit_codes() -> Iterator[str]:
-    """Every refusal with its code."""
-    found = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, errors.Refusal)]
-    yield from _table("code", "name", "meaning")
-    for refusal in sorted((each for each in found if each is not errors.Refusal), key=lambda each: each.exit_code):
-        yield _row(str(refusal.exit_code), refusal.__name__, _prose(inspect.getdoc(refusal) or ""))
-
-
 def parameters() -> Iterator[str]:
-    """Every section of params.yaml with its keys, but for the kinds of gate, which have a page of their own."""
+    """Yield every section of params.yaml with its keys. The kinds of gate have a page of their own."""
     for name, node in _schema()["properties"].items():
         if name != "gates":
             yield f"\n## `{name}`\n"
@@ -67,7 +53,7 @@ def parameters() -> Iterator[str]:
 
 
 def gates() -> Iterator[str]:
-    """Every kind of gate with its keys."""
+    """Yield every kind of gate with its keys."""
     (named,) = _schema()["properties"]["gates"]["patternProperties"].values()
     yield from _kinds(named, "### `{kind}`")
 
@@ -75,20 +61,18 @@ def gates() -> Iterator[str]:
 PARTS: dict[str, Callable[[], Iterator[str]]] = {
     "tasks": tasks,
     "commands": commands,
-    "exit-codes": exit_codes,
     "parameters": parameters,
     "gate-kinds": gates,
 }
 
 
-def written(page: str) -> str:
-    """The text of a page with each of its generated parts made anew. Raises KeyError for a part that nothing makes."""
-    return PART.sub(_made, page)
+def on_page_markdown(markdown: str, **_: object) -> str:
+    """Return a page's text with its generated parts. Raises KeyError for a name that is not in PARTS."""
+    return PART.sub(_part, markdown)
 
 
-def _made(part: re.Match[str]) -> str:
-    text = re.sub(r"\n{3,}", "\n\n", "\n".join(PARTS[part[2]]())).strip("\n")
-    return f"{part[1]}\n{text}\n\n{part[3]}"
+def _part(marker: re.Match[str]) -> str:
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(PARTS[marker[1]]())).strip("\n")
 
 
 # --- commands ----------------------------------------------------------------------------------------------------
@@ -105,8 +89,8 @@ def _command(command: click.Command, parent: click.Context | None, name: str) ->
         yield from _table("option", "meaning")
         yield from (_row(f"`{record[0]}`", _prose(record[1])) for record in records if record)
     if isinstance(command, click.Group):
-        for each, below in command.commands.items():
-            yield from _command(below, context, each)
+        for subname, subcommand in command.commands.items():
+            yield from _command(subcommand, context, subname)
 
 
 # --- parameters --------------------------------------------------------------------------------------------------
@@ -118,15 +102,15 @@ def _schema() -> Schema:
 
 
 def _resolved(node: Schema) -> Schema:
-    """The definition that a node refers to; its own words and default win."""
+    """Return the definition that a node refers to. The node's own words and default win."""
     if "$ref" not in node:
         return node
-    found: Schema = _schema()["$defs"][node["$ref"].rpartition("/")[2]]
-    return found | {key: value for key, value in node.items() if key != "$ref"}
+    definition: Schema = _schema()["$defs"][node["$ref"].rpartition("/")[2]]
+    return definition | {key: value for key, value in node.items() if key != "$ref"}
 
 
 def _section(node: Schema, prefix: str) -> Iterator[str]:
-    """A section's words, one table of all its keys, and the kinds of whatever has kinds."""
+    """Yield a section's words, one table of all its keys, and the kinds of whatever has kinds."""
     yield _paragraphs(node)
     if "discriminator" in node:
         tag = node["discriminator"]["propertyName"]
@@ -139,10 +123,10 @@ def _section(node: Schema, prefix: str) -> Iterator[str]:
         first, *others = map(_resolved, node["oneOf"])
         yield from _section(first, prefix)
         shared = _shared(first).keys() | _resolved(first["oneOf"][0])["properties"].keys() - {"method"}
-        for each in others:
-            yield f"\n### {prefix.rstrip('.')} in {each['title'].lower()}\n"
-            own = {name: value for name, value in each["properties"].items() if name not in shared}
-            yield from _section(each | {"properties": own}, prefix)
+        for form in others:
+            yield f"\n### {prefix.rstrip('.')} in {form['title'].lower()}\n"
+            own = {name: value for name, value in form["properties"].items() if name not in shared}
+            yield from _section(form | {"properties": own}, prefix)
     elif "anyOf" in node:  # or null
         yield ""
         yield from _table("key", "value", "meaning")
@@ -157,21 +141,23 @@ def _section(node: Schema, prefix: str) -> Iterator[str]:
 def _keys(node: Schema, prefix: str) -> Iterator[str]:
     required = node.get("required", ())
     for name, value in node["properties"].items():
-        each, key = _resolved(value), f"{prefix}{name}"
-        optional = "" if name in required else "; optional" + _default(each)
-        yield _row(f"`{key}`", _value(each) + optional, _prose(each.get("description", "").partition("\n\n")[0]))
-        section, where = _below(each, key)
+        key = f"{prefix}{name}"
+        definition = _resolved(value)
+        optional = "" if name in required else "; optional" + _default(definition)
+        meaning = definition.get("description", "").partition("\n\n")[0]
+        yield _row(f"`{key}`", _value(definition) + optional, _prose(meaning))
+        section, section_prefix = _below(definition, key)
         if section:
-            yield from _keys(section, where)
+            yield from _keys(section, section_prefix)
 
 
 def _below(node: Schema, key: str) -> tuple[Schema | None, str]:
-    """The section that a key holds, or that each of its names holds, and what stands before the keys of that."""
-    for each in (node, *map(_resolved, _choices(node))):
-        if "properties" in each:
-            return each, f"{key}."
-        more = each.get("additionalProperties")
-        for named in [*each.get("patternProperties", {}).values(), *([more] if isinstance(more, dict) else [])]:
+    """Return the section below a key, or below each of its names, and the prefix of the section's keys."""
+    for choice in (node, *map(_resolved, _choices(node))):
+        if "properties" in choice:
+            return choice, f"{key}."
+        more = choice.get("additionalProperties")
+        for named in [*choice.get("patternProperties", {}).values(), *([more] if isinstance(more, dict) else [])]:
             if "properties" in _resolved(named):
                 return _resolved(named), f"{key}.NAME."
     return None, ""
@@ -179,49 +165,49 @@ def _below(node: Schema, key: str) -> tuple[Schema | None, str]:
 
 def _with_kinds(node: Schema, prefix: str) -> Iterator[tuple[str, Schema]]:
     for name, value in node["properties"].items():
-        each = _resolved(value)
-        each = each.get("items", each)
-        if "discriminator" in each:
-            yield f"{prefix}{name}", each
-        elif "properties" in each:
-            yield from _with_kinds(each, f"{prefix}{name}.")
+        definition = _resolved(value)
+        definition = definition.get("items", definition)
+        if "discriminator" in definition:
+            yield f"{prefix}{name}", definition
+        elif "properties" in definition:
+            yield from _with_kinds(definition, f"{prefix}{name}.")
 
 
 def _shared(node: Schema) -> Schema:
-    """The keys that are the same in every kind."""
+    """Return the keys that are the same in every kind."""
     first, *others = map(_resolved, node["oneOf"])
     return {
         name: value
         for name, value in first["properties"].items()
-        if all(each["properties"].get(name) == value for each in others)
+        if all(other["properties"].get(name) == value for other in others)
     }
 
 
 def _kinds(node: Schema, heading: str, prefix: str = "", without: Collection[str] = ()) -> Iterator[str]:
-    for each in map(_resolved, node["oneOf"]):
-        tag = each["properties"][node["discriminator"]["propertyName"]]["const"]
+    for kind in map(_resolved, node["oneOf"]):
+        tag = kind["properties"][node["discriminator"]["propertyName"]]["const"]
         yield f"\n{heading.format(kind=tag)}\n"
-        own = {name: value for name, value in each["properties"].items() if "const" not in value}
+        own = {name: value for name, value in kind["properties"].items() if "const" not in value}
         rest = {name: value for name, value in own.items() if name not in without}
-        yield from _section({key: value for key, value in each.items() if key != "properties"}, "")
+        yield from _section({key: value for key, value in kind.items() if key != "properties"}, "")
         if rest:
             yield from _table("key", "value", "meaning")
-            yield from _keys(each | {"properties": rest}, prefix)
+            yield from _keys(kind | {"properties": rest}, prefix)
             for name, kinds in _with_kinds({"properties": rest}, prefix):
                 yield from _kinds(kinds, f"### `{name}`, kind `{{kind}}`", f"{name}.")
 
 
 def _choices(node: Schema) -> list[Schema]:
-    """What may stand there, if there are several forms; those of a section with kinds are none of these."""
+    """Return the forms of a value that has several. A section with kinds has one form."""
     several = "anyOf" if "anyOf" in node or "discriminator" in node else "oneOf"
     return list(node.get(several, ()))
 
 
 def _value(node: Schema) -> str:
-    """What may stand there, in words."""
+    """Describe the values of a key in words."""
     node = _resolved(node)
     if choices := _choices(node):
-        return " or ".join(_value(each) for each in choices)
+        return " or ".join(map(_value, choices))
     if "oneOf" in node:
         return f"a section with `kind`: {_names(node['discriminator']['mapping'])}"
     if "const" in node:
@@ -240,7 +226,7 @@ def _value(node: Schema) -> str:
 
 
 def _names(names: Any) -> str:
-    listed = [f"`{each}`" for each in names]
+    listed = [f"`{name}`" for name in names]
     if len(listed) > LONG:
         return f"one of {len(listed)} names"
     return " or ".join(filter(None, [", ".join(listed[:-1]), listed[-1]]))
@@ -248,8 +234,8 @@ def _names(names: Any) -> str:
 
 def _bounds(node: Schema) -> str:
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-    found = [f"{sign} {node[key]:g}" for key, sign in signs.items() if key in node]
-    return (" " + ", ".join(found)) if found else ""
+    bounds = [f"{sign} {node[key]:g}" for key, sign in signs.items() if key in node]
+    return (" " + ", ".join(bounds)) if bounds else ""
 
 
 def _default(node: Schema) -> str:
@@ -265,7 +251,7 @@ def _paragraphs(node: Schema) -> str:
 
 
 def _prose(text: str) -> str:
-    """Text on one line; what looks like a tag of HTML is no tag, but in code."""
+    """Return text on one line, with Markdown and HTML outside of code escaped."""
     parts = re.split(r"(`+[^`]+`+)", " ".join(text.split()))
     return "".join(part if part[:1] == "`" else part.replace("<", "&lt;").replace("*", r"\*") for part in parts)
 
@@ -278,16 +264,5 @@ def _row(*cells: str) -> str:
     return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
 
-def current() -> dict[Path, str]:
-    """Every file that is generated, whole or in part, as it should be."""
-    pages = {page: written(page.read_text()) for page in sorted(PAGES.glob("*.md"))}
-    return pages | {SCHEMA: json.dumps(statement.schema(), indent=2) + "\n"}
-
-
 if __name__ == "__main__":
-    stale = {path: text for path, text in current().items() if not path.exists() or path.read_text() != text}
-    for found, text in stale.items():
-        if "--check" not in sys.argv[1:]:
-            found.write_text(text)
-        print(found.relative_to(ROOT))
-    sys.exit("--check" in sys.argv[1:] and bool(stale))
+    SCHEMA.write_text(json.dumps(statement.schema(), indent=2) + "\n")
