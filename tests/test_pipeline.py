@@ -15,7 +15,6 @@ from checks.formats.evaluation_reports import EvaluationReport
 from checks.formats.training_reports import TrainReport
 from checks.formats.verdict import Verdict
 from tests import pipeline_repository as repository
-from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.slow
 
@@ -163,14 +162,6 @@ def test_a_changed_rule_reruns_from_prepare_onward(finished: Path) -> None:
     assert _dropped(finished) == {"drop-one-word-prompt": len(repository.SERVICES)}
 
 
-def test_a_shorter_longest_prompt_reruns_from_prepare_onward(finished: Path) -> None:
-    document = _params(finished)
-    document["prepare"]["max_prompt_words"] = 8
-    repository.write_params(finished, document)
-    assert repository.repro(finished) == ALL[1:]
-    assert _dropped(finished)["drop-long-prompt"] == 15  # "Show details of the … for team …", but for one thing
-
-
 def _dropped(root: Path) -> dict[str, int]:
     report = files.read_json(root / layout.PREPARE_REPORT, PrepareReport)
     return {rule.rule: rule.rows for rule in report.rules if rule.kind == "drop" and rule.rows}
@@ -217,19 +208,6 @@ def test_bad_data_stops_the_run_before_training_and_leaves_its_report(
     assert "Traceback" not in done.stderr
 
 
-def test_a_bad_parameter_is_refused_by_the_first_stage_with_its_own_code(
-    tmp_path: Path, tiny_base: Path, document: dict
-) -> None:
-    from click.testing import CliRunner
-
-    from release.cli import main
-
-    repository.make(tmp_path, tiny_base, document, repository.table())
-    document["data"]["sha256"] = "0" * 64
-    repository.write_params(tmp_path, document)
-    assert CliRunner().invoke(main, ["-C", str(tmp_path), "run"]).exit_code == 3
-
-
 def test_a_run_without_the_measured_noise_is_refused_before_anything_runs(
     tmp_path: Path, tiny_base: Path, document: dict
 ) -> None:
@@ -245,7 +223,3 @@ def test_a_run_without_the_measured_noise_is_refused_before_anything_runs(
         assert "reports/noise.json: is missing" in done.output
         assert "git checkout HEAD -- reports/noise.json" in done.output
     assert not (tmp_path / layout.RAW).exists()
-
-
-def test_the_default_pipeline_has_all_its_stages_in_order() -> None:
-    assert list(yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]) == ["code", *ALL]
