@@ -56,7 +56,7 @@ _WORDS = "queue table disk vault image key list show create delete the a of all 
 # Files that take a minute or more: first, so that no worker ends with one of them while the other has nothing to do.
 _LONGEST = (
     "test_workflow_pull_request", "test_steps", "test_promote_killed", "test_verify", "test_real_model",
-    "test_pipeline", "test_reference_answers", "test_mirrors_mlflow", "test_ranks", "test_checkpoints",
+    "test_pipeline", "test_reference_answers", "test_mirrors_mlflow", "test_ranks", "test_resuming",
     "test_promote_real", "test_run_remote", "test_promote_ledger", "test_fetch", "test_export", "test_verify_alone",
     "test_containers", "test_calibrate", "test_processes", "test_mirrors", "test_train",
     "test_sweep", "test_methods", "test_kinds", "test_quantised", "test_trackers", "test_references_in_time",
