@@ -23,6 +23,7 @@ from tests.test_checkpoints import KEY, NAMES, home_of, make_remote, until
 
 pytestmark = pytest.mark.slow
 
+EXHAUSTIVE = pytest.mark.exhaustive  # In CI each method and each setting is interrupted once.
 STEPS = 48
 EPOCHS = 8  # of 6 batches
 
@@ -101,15 +102,18 @@ def _weights(trainer: Any) -> dict[str, Any]:
         ("sft", (7,), {"precision": "bf16"}, {"modules_to_save": ["embed_tokens", "lm_head"]}),
         ("sft", (3,), {"neftune_alpha": 5.0}, {"variant": "dora", "init": "gaussian"}),
         ("sft", (3,), {"optimizer": "adamw_8bit"}, {"r": 128, "targets": ["down_proj"]}),  # fewer stay in 32 bits
-        ("sft", (7,), {"optimizer": "paged_adamw_8bit"}, {"r": 128, "targets": ["down_proj"]}),
+        pytest.param("sft", (7,), {"optimizer": "paged_adamw_8bit"}, {"r": 128, "targets": ["down_proj"]}, marks=EXHAUSTIVE),
         ("sft", (3,), {"quantization": {"kind": "nf4", "double": True}}, {"variant": "rslora"}),
         ("sft", (3, 8), {"early_stopping": {"patience": 9, "per_epoch": 3}}, {}),
         ("sft", (3, 7), {"lora": None, "full": {"layers": 1}, "optimizer": "adamw_8bit"}, {}),
         ("sft", (2,), {"early_stopping": {"patience": 1, "per_epoch": 6}, "learning_rate": 0.5, "schedule": "constant"}, {}),
-        ("dpo", (7,), {"early_stopping": {"patience": 9, "per_epoch": 3}}, {}),
-        ("dpo", (7, 8), {}, {}), ("dpo", (6,), {}, {}), ("dpo", (4,), {"gradient_accumulation": 2}, {}),
+        pytest.param("dpo", (7,), {"early_stopping": {"patience": 9, "per_epoch": 3}}, {}, marks=EXHAUSTIVE),
+        ("dpo", (7, 8), {}, {}),
+        pytest.param("dpo", (6,), {}, {}, marks=EXHAUSTIVE),
+        pytest.param("dpo", (4,), {"gradient_accumulation": 2}, {}, marks=EXHAUSTIVE),
         ("kto", (7,), {}, {}),
-        ("grpo", (7,), {"gradient_accumulation": 2}, {}), ("grpo", (6,), {"gradient_accumulation": 2}, {}),
+        ("grpo", (7,), {"gradient_accumulation": 2}, {}),
+        pytest.param("grpo", (6,), {"gradient_accumulation": 2}, {}, marks=EXHAUSTIVE),
     ],
 )  # fmt: skip
 def test_a_training_in_parts_is_the_training_in_one_part(
