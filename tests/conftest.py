@@ -7,6 +7,7 @@ import gc
 import json
 import os
 import re
+import shutil
 import sys
 from collections import defaultdict
 from collections.abc import Generator, Iterator
@@ -272,8 +273,12 @@ def forked_servers() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The address of one MLflow store for all tests of a file: making its tables takes seconds."""
-    return f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
+    """The address of one MLflow store for all tests of a file, with its tables: making them takes seconds."""
+    from tests import mlflow_service
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    shutil.copyfile(mlflow_service.tables_of_this_run(tmp_path_factory), path)
+    return f"sqlite:///{path}"
 
 
 @pytest.fixture

@@ -44,12 +44,11 @@ FILES = ["adapter_config.json", "adapter_model.safetensors"]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """One MLflow store for all tests here: making its tables takes seconds."""
-    uri = f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
+def store(store: str) -> Iterator[str]:
+    """The file's store, to which all trainings here are logged."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", uri)
-        yield uri
+        patch.setenv("MLFLOW_TRACKING_URI", store)
+        yield store
 
 
 @pytest.fixture
