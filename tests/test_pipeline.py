@@ -154,24 +154,21 @@ def test_a_changed_learning_rate_reruns_from_train_onward_and_diffs_show_it(fini
     assert any("confusion" in name for name in plots["data"])
 
 
-def test_a_changed_rule_reruns_from_prepare_onward(finished: Path) -> None:
-    document = _params(finished)
-    document["prepare"]["rules"] += ["drop-one-word-prompt", "drop-long-prompt"]
-    repository.write_params(finished, document)
-    assert repository.repro(finished) == ALL[1:]
-    assert _dropped(finished) == {"drop-one-word-prompt": len(repository.SERVICES)}
-
-
-def _dropped(root: Path) -> dict[str, int]:
-    report = files.read_json(root / layout.PREPARE_REPORT, PrepareReport)
-    return {rule.rule: rule.rows for rule in report.rules if rule.kind == "drop" and rule.rows}
-
-
 def test_a_changed_expectation_that_still_holds_does_not_retrain(finished: Path) -> None:
     document = _params(finished)
     document["validate"]["labels"]["max_share"] = 0.7
     repository.write_params(finished, document)
     assert repository.repro(finished) == ["validate", "gate"]
+
+
+def test_a_changed_rule_makes_the_data_anew(finished: Path) -> None:
+    document = _params(finished)
+    document["prepare"]["rules"] += ["drop-one-word-prompt", "drop-long-prompt"]
+    repository.write_params(finished, document)
+    assert repository.repro(finished, "validate") == ["prepare", "validate"]
+    report = files.read_json(finished / layout.PREPARE_REPORT, PrepareReport)
+    dropped = {rule.rule: rule.rows for rule in report.rules if rule.kind == "drop" and rule.rows}
+    assert dropped == {"drop-one-word-prompt": len(repository.SERVICES)}
 
 
 @pytest.mark.exhaustive
