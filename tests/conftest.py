@@ -7,6 +7,7 @@ import gc
 import json
 import os
 import re
+import shutil
 import sys
 from collections import defaultdict
 from collections.abc import Generator, Iterator
@@ -20,6 +21,7 @@ from checks.config import params_file
 from checks.config.params import Params
 from tests import programs
 from tests.effort import EXHAUSTIVE, LEFT_OUT
+from tests.interrupt import pytest_keyboard_interrupt, pytest_unconfigure  # noqa: F401 # hooks
 
 # As many workers as cores and one more: more threads would wait for one another. Read when torch is loaded, here and in stages.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -55,7 +57,7 @@ _WORDS = "queue table disk vault image key list show create delete the a of all 
 # Files that take a minute or more: first, so that no worker ends with one of them while the other has nothing to do.
 _LONGEST = (
     "test_workflow_pull_request", "test_steps", "test_promote_killed", "test_verify", "test_real_model",
-    "test_pipeline", "test_reference_answers", "test_mirrors_mlflow", "test_ranks", "test_checkpoints",
+    "test_pipeline", "test_reference_answers", "test_mirrors_mlflow", "test_ranks", "test_resuming",
     "test_promote_real", "test_run_remote", "test_promote_ledger", "test_fetch", "test_export", "test_verify_alone",
     "test_containers", "test_calibrate", "test_processes", "test_mirrors", "test_train",
     "test_sweep", "test_methods", "test_kinds", "test_quantised", "test_trackers", "test_references_in_time",
@@ -271,8 +273,12 @@ def forked_servers() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The address of one MLflow store for all tests of a file: making its tables takes seconds."""
-    return f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
+    """The address of one MLflow store for all tests of a file, with its tables: making them takes seconds."""
+    from tests import mlflow_service
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    shutil.copyfile(mlflow_service.tables_of_this_run(tmp_path_factory), path)
+    return f"sqlite:///{path}"
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """MLflow for tests: a store with its tables, a real tracking server, and a stand-in that hangs, lies or fails."""
 
-import functools
+import fcntl
 import os
 import shutil
 import signal
@@ -28,14 +28,20 @@ QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION
 @pytest.fixture(scope="session")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty store with its tables: making them takes seconds."""
-    return _tables(tmp_path_factory.getbasetemp())
+    return tables_of_this_run(tmp_path_factory)
 
 
-@functools.cache  # each file that takes the fixture has one of its own
-def _tables(home: Path) -> Path:
-    path = home / "tables" / "mlflow.db"
-    path.parent.mkdir()
-    client(f"sqlite:///{path}").search_registered_models()
+def tables_of_this_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the empty store that all workers of a run of pytest share. Copy it before anything is written."""
+    home = tmp_path_factory.getbasetemp()
+    folder = (home.parent if "PYTEST_XDIST_WORKER" in os.environ else home) / "tables"
+    folder.mkdir(exist_ok=True)
+    path = folder / "mlflow.db"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            client(f"sqlite:///{folder / 'new.db'}").search_registered_models()
+            (folder / "new.db").rename(path)
     return path
 
 

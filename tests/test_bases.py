@@ -19,7 +19,7 @@ from stages.train import train
 from tests import training_tree
 from tests.conftest import as_params
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tracked")]
 
 TEXT = ["name the key show the queue table disk vault system user model assistant System User Assistant"] * 9
 SIZES: dict[str, Any] = {

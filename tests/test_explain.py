@@ -1,6 +1,7 @@
 """gate --explain: five lines for every kind, whatever it found."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,76 +13,25 @@ from checks.formats.verdict import Finding, Verdict
 from checks.gates import Gate
 from release.cli import main
 from release.verbs import explain
-from tests import evidence_tree
+from tests import evidence_tree, gate_samples
 from tests.conftest import as_params
 from tests.pipeline_repository import write_params
 
+SAMPLES = gate_samples.samples()
 GATES: dict[str, dict[str, Any]] = {
-    "routes": {"kind": "threshold", "metric": "exact-match", "at_least": 0.7, "confidence": 0.95, "resolution": 0.4},
-    "errs_little": {"kind": "threshold", "metric": "exact-match", "at_most": 0.999, "confidence": 0.95, "resolution": 0.4},
-    "beats": {"kind": "improves", "metric": "exact-match", "against": "base", "margin": 0.0, "confidence": 0.95},
-    "keeps": {"kind": "non_inferior", "metric": "exact-match", "against": "base", "margin": 0.2, "confidence": 0.95},
+    **gate_samples.gates(),
     "first": {"kind": "non_inferior", "metric": "exact-match", "against": "production", "margin": 0.2, "confidence": 0.95},
-    "slices": {"kind": "slice", "metric": "exact-match", "against": "base", "margin": 0.3, "confidence": 0.95, "min_rows": 10},
-    "data": {"kind": "data"},
-    "parity": {"kind": "parity", "max_logprob_diff": 0.25, "min_top1": 0.97},
-    "unseen": {"kind": "contamination", "ngram": 13, "max_ngram_share": 0.01, "shingle": 5, "similarity": 0.8, "max_near_duplicate_share": 0.02},
-    "private": {"kind": "privacy", "detectors": ["email", "phone"]},
-    "own_words": {"kind": "regurgitation", "words": 30, "at_most": 0.02, "confidence": 0.95},
-    "license": {"kind": "license", "allow": ["MIT", "Apache-2.0"], "adapter": "Apache-2.0", "commercial": True},
-    "budget": {"kind": "budget", "artifact_mb": 600, "parameters_millions": 200},
-    "fresh": {"kind": "looks", "most": 20},
-    "remembers": {
-        "kind": "remembers", "suite": "english", "metric": "bits-per-byte", "against": "base", "allowance": 0.2,
-        "confidence": 0.95,
-    },
-    "secrets": {
-        "kind": "exposure", "suite": "canaries", "metric": "exposure", "bits": 5, "at_most": 0.25, "confidence": 0.95,
-    },
-    "sound": {"kind": "judge", "suite": "chat", "min_agreement": 0.8, "max_flips": 0.05, "confidence": 0.95},
     "liked": {
-        "kind": "improves", "suite": "chat", "metric": "human", "assisted_by": "judge", "against": "base", "margin": 0.0,
+        "kind": "improves", "suite": "compared", "metric": "human", "assisted_by": "judge", "against": "base", "margin": 0.0,
         "confidence": 0.95,
     },
 }  # fmt: skip
-_PINNED = {"uri": "texts.jsonl", "sha256": "0" * 64, "license": None}
-SUITES = {
-    "english": {
-        "kind": "loss", "text": {"uri": "texts.jsonl", "sha256": "0" * 64, "license": None}, "precision": "bf16",
-        "models": ["candidate", "base"],
-    },
-    "canaries": {
-        "kind": "exposure", "file": _PINNED, "samples": 20, "candidates": 63, "precision": "bf16",
-        "models": ["candidate", "base"],
-    },
-    "chat": {
-        "kind": "pairwise", "question": "Which?", "against": "base", "rows": 100, "seed": 1, "labels": None, "anchor": _PINNED,
-        "judge": {
-            "kind": "openai", "url_from": "JUDGE", "model": "m", "prompt": "$left $right", "value": "(left|right|tie)",
-            "seed": 1, "max_tokens": 9,
-        },
-    },
-}  # fmt: skip
+SUITES = gate_samples.suites()
 # What the question must say of each gate: its own numbers.
-NUMBERS: dict[str, tuple[str, ...]] = {
-    "routes": ("at least 0.7", "99.75%", "±0.4", "exact-match"),
-    "errs_little": ("at most 0.999",),
-    "beats": ("better than that of base at all", "99.75%"),
-    "keeps": ("not lower than that of base by 0.2 or more",),
+SAYS: dict[str, Sequence[str]] = {
+    **{name: sample.says for name, sample in SAMPLES.items()},
     "first": ("production",),
-    "slices": ("under 10 rows", "0.3", "base"),
-    "data": ("expectation",),
-    "parity": ("0.25 nats", "97.0%"),
-    "unseen": ("13 words", "1.0%", "2.0%", "5-character", "0.8"),
-    "private": ("email, phone", "train split"),
-    "own_words": ("30 words or more", "2.00%", "99.75%"),
-    "license": ("Apache-2.0", "commercially", "MIT"),
-    "budget": ("artifact_mb 600", "parameters_millions 200"),
-    "fresh": ("one of the first 20 models",),
-    "sound": ("judge of suite chat", "80%", "95%", "5%"),
     "liked": ("do people, as the judge assists them, prefer", "base", "more than 0 of all rows", "99.75%"),
-    "secrets": ("secrets of suite canaries", "25.00%", "5 bits", "99.75%"),
-    "remembers": ("samples of suite english", "less than 0.2 bits per byte", "base", "99.75%"),
 }
 
 
@@ -121,7 +71,7 @@ def test_every_kind_is_explained_with_its_numbers_and_its_finding(run: Path) -> 
         lines = explain.explain(run, finding.gate)
         assert len(lines) == 5
         assert all(line and "\n" not in line and "None" not in line for line in lines), lines
-        assert all(number in lines.asks for number in NUMBERS[finding.gate]), lines.asks
+        assert all(number in lines.asks for number in SAYS[finding.gate]), lines.asks
         assert lines.found.startswith(f"{finding.status}: ")
         assert str(layout.VERDICT) in lines.look
         if finding.p is None:
@@ -133,9 +83,9 @@ def test_every_kind_is_explained_with_its_numbers_and_its_finding(run: Path) -> 
             assert finding.method in lines.decided
 
 
-def test_the_table_of_this_test_has_every_kind() -> None:
+def test_every_kind_has_a_sample_that_says_something() -> None:
     assert {gate["kind"] for gate in GATES.values()} == set(gates.KINDS.kinds)
-    assert set(NUMBERS) == set(GATES)
+    assert all(SAYS[name] for name in GATES)
 
 
 @pytest.mark.parametrize("status", ["pass", "fail", "inconclusive"])
@@ -164,7 +114,7 @@ def test_what_would_pass_is_said_with_the_field_that_says_it(document: dict) -> 
         return _explained(asked[name], _finding(asked[name], **found)).change
 
     assert "gates.it.at_least up to 0.01" in change("routes", **figures)
-    assert "gates.it.at_most down to 0.09" in change("errs_little", **figures)
+    assert "gates.it.at_most down to 0.09" in change("few_errors", **figures)
     assert "gates.it.margin below 0.01" in change("beats", **paired)
     assert "clear no gates.it.margin" in change("beats", **lost)
     assert "gates.it.margin above 0.09" in change("keeps", **lost)
@@ -199,7 +149,7 @@ def test_the_command_prints_five_lines_and_exits_with_0_whatever_the_gate_says(t
 def test_a_name_that_no_gate_has_is_refused_with_the_names_there_are(run: Path) -> None:
     code, output = _lockstep(run, "--explain", "rotes")
     assert code == 8
-    assert output.startswith("lockstep: no gate is called 'rotes'; name one of routes, errs_little, beats")
+    assert output.startswith(f"lockstep: no gate is called 'rotes'; name one of {', '.join(GATES)}")
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from stages.training import checkpoints
 from stages.weights import whole
 from tests import training_tree
 from tests.conftest import as_params, scaled_down, written
-from tests.test_checkpoints import killed
+from tests.test_resuming import killed
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tracked")]
 

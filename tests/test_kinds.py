@@ -252,19 +252,22 @@ BROKEN = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("group", BROKEN)
-def test_a_package_whose_kind_does_not_fit_is_refused_by_whoever_reads_params_yaml(group: str, tmp_path: Path) -> None:
-    code, why = BROKEN[group]
-    value = "acme.extra:L" if group == "lockstep.loaders" else "acme.extra"
-    plugin_package.by_hand(tmp_path, "acme", {group: {"extra": value}}, {"acme/__init__.py": "", "acme/extra.py": code})
+def test_packages_whose_kinds_do_not_fit_are_refused_by_whoever_reads_params_yaml(tmp_path: Path) -> None:
+    expected = set()
+    for number, (group, (code, why)) in enumerate(BROKEN.items()):
+        name = f"acme{number}"
+        value = f"{name}.extra:L" if group == "lockstep.loaders" else f"{name}.extra"
+        package = {f"{name}/__init__.py": "", f"{name}/extra.py": code}
+        plugin_package.by_hand(tmp_path, name, {group: {"extra": value}}, package)
+        expected.add(f"package {name} 1.0 adds 'extra' to {group}, which {why}; repair {name}, or uninstall it")
     script = (
         "from pathlib import Path\nfrom checks.config import params_file\nfrom checks.errors import MachineRefused\n"
         f"try:\n    params_file.load(Path({str(REPOSITORY / 'params.yaml')!r}))\n"
-        "except MachineRefused as refusal:\n    print(refusal)\n"
+        "except MachineRefused as refusal:\n    print(refusal, *refusal.others, sep='\\n')\n"
     )
     done = plugin_package.python(tmp_path, script)
     assert done.returncode == 0, done.stderr
-    assert f"package acme 1.0 adds 'extra' to {group}, which {why}; repair acme, or uninstall it" in done.stdout
+    assert set(done.stdout.splitlines()) == expected
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 import math
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,10 @@ from safetensors.numpy import load_file
 
 from checks import files, layout
 from checks.errors import ParamsRefused, TrainingRefused
-from checks.formats.data_reports import DataReport
-from checks.formats.evaluation_reports import EvaluationReport
 from checks.formats.training_reports import ParityReport, TrainReport
-from checks.formats.verdict import Verdict
 from checks.rows import Message, Row
 from stages.merge import merge
 from stages.train import train
-from tests import pipeline_repository as repository
 from tests import training_tree
 from tests.conftest import as_params
 from tests.training_tree import METHODS
@@ -239,36 +234,3 @@ def test_a_method_that_learns_from_preferences_needs_their_bounds(document: dict
     document["train"] |= METHODS[method]
     with pytest.raises(ParamsRefused, match=rf"validate.preferences: is not written, and train.method '{method}' learns from {columns}; write"):  # fmt: skip
         as_params(document)
-
-
-def test_pairs_go_through_every_stage_to_a_verdict_whose_digests_form_one_chain(
-    tmp_path: Path, tiny_base: Path, document: dict
-) -> None:
-    table = repository.table()
-    services = sorted(repository.SERVICES)
-    pairs = [row | {"worse": services[(services.index(row["reference"]) + 1) % 4]} for row in table]
-    root = tmp_path / "repository"
-    repository.make(root, tiny_base, document, pairs)
-    document["prepare"]["loader"]["columns"]["extra"] = {"rejected": "worse"}
-    document["train"] |= METHODS["dpo"]
-    document["validate"]["preferences"] = {"max_length_bias": 0.5, "max_auc": 0.75}
-    repository.write_params(root, document)
-    for stage in ("fetch", "prepare", "validate", "train", "merge", "score", "evaluate", "probe", "gate"):
-        done = subprocess.run(
-            [repository.interpreter(), "-m", f"stages.{stage}"],
-            cwd=root, env=repository.environment(PYTHONPATH=str(root)), capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-    data = files.read_json(root / layout.DATA_REPORT, DataReport)
-    assert {"pairs: the two answers differ", "pairs: no pair is there in both orders"} < {
-        each.name for each in data.expectations
-    }
-    trained = files.read_json(root / layout.TRAIN_REPORT, TrainReport)
-    parity = files.read_json(root / layout.PARITY_REPORT, ParityReport)
-    evaluation = files.read_json(root / layout.EVALUATION, EvaluationReport)
-    verdict = files.read_json(root / layout.VERDICT, Verdict)
-    assert set(trained.figures) == LOGGED["dpo"]
-    assert (trained.splits, parity.adapter) == (data.splits, trained.adapter)
-    assert (evaluation.merged, verdict.model) == (parity.merged, parity.merged)
-    assert verdict.judged["models/adapter"] == trained.adapter
-    assert not any("different bytes" in each.reason or "no evidence" in each.reason for each in verdict.findings)

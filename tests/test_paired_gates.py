@@ -283,24 +283,23 @@ SEVENS = f"sha256:{'7' * 64}"
 STAND_IN = "against main, which stands in for"
 
 
+WHAT_MAIN_IS: list[tuple[ReferenceUse | None, int, str, str]] = [
+    (ReferenceUse(how="evaluated", merged=SEVENS, note="asked"), 75, "fail", STAND_IN),  # 25 points of 300 rows
+    (ReferenceUse(how="evaluated", merged=SEVENS, note="asked"), 0, "pass", STAND_IN),
+    (ReferenceUse(how="absent", merged=None, note="no record"), 75, "pass", "nothing to compare with: nothing"),
+    (NOTHING_RUNS, 75, "pass", "nothing to compare with: nothing"),
+    (ReferenceUse(how="unavailable", merged=SEVENS, note="it is gone"), 75, "fail", "no evidence of main: it is"),
+    (ReferenceUse(how="same-model", merged=SEVENS, note="it is"), 0, "pass", "the same model as main, which"),
+    (None, 75, "fail", "names no main; run `lockstep run`"),
+]
+
+
 @pytest.mark.parametrize(
-    ("kind", "released"), [(NON_INFERIOR, "production"), (NON_INFERIOR, "best"), (SLICE, "production")]
-)
-@pytest.mark.parametrize(
-    ("main", "lost", "status", "word"),
+    ("kind", "released", "main", "lost", "status", "word"),
     [
-        (ReferenceUse(how="evaluated", merged=SEVENS, note="asked"), 75, "fail", STAND_IN),  # 25 points of 300 rows
-        (ReferenceUse(how="evaluated", merged=SEVENS, note="asked"), 0, "pass", STAND_IN),
-        (ReferenceUse(how="absent", merged=None, note="no record"), 75, "pass", "nothing to compare with: nothing"),
-        (
-            ReferenceUse(how="absent", merged=None, note="nothing runs yet"),
-            75,
-            "pass",
-            "nothing to compare with: nothing",
-        ),
-        (ReferenceUse(how="unavailable", merged=SEVENS, note="it is gone"), 75, "fail", "no evidence of main: it is"),
-        (ReferenceUse(how="same-model", merged=SEVENS, note="it is"), 0, "pass", "the same model as main, which"),
-        (None, 75, "fail", "names no main; run `lockstep run`"),
+        *((NON_INFERIOR, "production", *case) for case in WHAT_MAIN_IS),
+        (NON_INFERIOR, "best", *WHAT_MAIN_IS[0]),
+        (SLICE, "production", *WHAT_MAIN_IS[0]),
     ],
 )
 def test_main_stands_in_for_a_release_while_production_runs_nothing(
@@ -441,15 +440,21 @@ def test_a_gate_against_a_baseline_that_was_not_evaluated_fails(tmp_path: Path, 
     assert (finding.status, finding.reason) == ("fail", "no evidence: evaluate did not ask naive-bayes")
 
 
-@pytest.mark.parametrize("gate", [NON_INFERIOR, SLICE, IMPROVES | {"margin": 0.1}])
+NOISE: list[tuple[dict, str, str]] = [
+    ({"floor": {"exact-match": 0.2}}, "fail", "a margin of 0.1 means nothing"),
+    ({"floor": {}}, "inconclusive", "has no exact-match"),
+    ({"base": "sha256:" + "1" * 64}, "inconclusive", "is about another base"),
+    ({"scorers": "sha256:" + "1" * 64}, "inconclusive", "is about other scorers"),
+    ({"prompt_format": "sha256:" + "1" * 64}, "inconclusive", "is about another prompt format"),
+]
+
+
 @pytest.mark.parametrize(
-    ("change", "status", "word"),
+    ("gate", "change", "status", "word"),
     [
-        ({"floor": {"exact-match": 0.2}}, "fail", "a margin of 0.1 means nothing"),
-        ({"floor": {}}, "inconclusive", "has no exact-match"),
-        ({"base": "sha256:" + "1" * 64}, "inconclusive", "is about another base"),
-        ({"scorers": "sha256:" + "1" * 64}, "inconclusive", "is about other scorers"),
-        ({"prompt_format": "sha256:" + "1" * 64}, "inconclusive", "is about another prompt format"),
+        *((NON_INFERIOR, *case) for case in NOISE),
+        (SLICE, *NOISE[0]),
+        (IMPROVES | {"margin": 0.1}, *NOISE[0]),
     ],
 )
 def test_a_margin_is_held_against_measured_noise(

@@ -32,35 +32,15 @@ from checks.suites.rows import Questions
 from checks.training.interface import NoDropout, Train
 from checks.training.preferences import Judged, Pairs
 from stages.loaders.canaries import Canaries
+from tests import gate_samples
 from tests.conftest import REPOSITORY, ROUTER
 from tests.training_tree import METHODS
 from tests.vllm_offline import ENGINE
 
 DEFAULT: dict[str, Any] = yaml.safe_load(ROUTER.read_text())
 OLD_TEST, NEW_TEST = ("sha256:" + digit * 64 for digit in "12")
-GATES: dict[str, dict[str, Any]] = {
-    "routes": {"kind": "threshold", "metric": "exact-match", "at_least": 0.6, "confidence": 0.95, "resolution": 0.05},
-    "few_errors": {"kind": "threshold", "metric": "token-f1", "at_most": 0.9, "confidence": 0.95, "resolution": 0.05},
-    "beats": {"kind": "improves", "metric": "exact-match", "against": "base", "margin": 0.02, "confidence": 0.95},
-    "keeps": {"kind": "non_inferior", "metric": "exact-match", "against": "main", "margin": 0.02, "confidence": 0.95},
-    "slices": {"kind": "slice", "metric": "exact-match", "against": "base", "margin": 0.1, "confidence": 0.95, "min_rows": 30},
-    "data": {"kind": "data"},
-    "parity": {"kind": "parity", "max_logprob_diff": 0.25, "min_top1": 0.97},
-    "seen": {"kind": "contamination", "ngram": 13, "max_ngram_share": 0.01, "shingle": 5, "similarity": 0.8, "max_near_duplicate_share": 0.01},
-    "private": {"kind": "privacy", "detectors": ["email", "phone"], "allow": ["@a.example"]},
-    "own_words": {"kind": "regurgitation", "words": 30, "at_most": 0.01, "confidence": 0.95},
-    "license": {"kind": "license", "allow": ["MIT", "Apache-2.0"], "adapter": "Apache-2.0", "commercial": True},
-    "budget": {"kind": "budget", "parameters_millions": 200, "artifact_mb": 600},
-    "fresh": {"kind": "looks", "most": 20},
-    "remembers": {
-        "kind": "remembers", "suite": "texts", "metric": "bits-per-byte", "against": "base", "allowance": 0.1,
-        "confidence": 0.95,
-    },
-    "secrets": {
-        "kind": "exposure", "suite": "canaries", "metric": "exposure", "bits": 5, "at_most": 0.2, "confidence": 0.95,
-    },
-    "sound": {"kind": "judge", "suite": "compared", "min_agreement": 0.8, "max_flips": 0.05, "confidence": 0.95},
-}  # fmt: skip
+SAMPLES = gate_samples.samples()
+GATES = gate_samples.gates()
 
 _LOG = {"uri": "logs/candidate.json", "sha256": "1" * 64, "license": "MIT"}
 _SUITE = {"metrics": {"match": {"low": 0.0, "high": 1.0}}, "noise": 0.01}
@@ -99,25 +79,7 @@ SUITES: dict[str, dict[str, Any]] = {
             {"kind": "hybrid", "bm25": _WORDS, "dense": _VECTORS, "rank_constant": 60}, {"kind": "recorded", "log": {**_LOG}},
         )
     },
-    **{
-        name: {"kind": "loss", "text": {**_LOG}, "precision": "bf16", "models": ["candidate", "base", "main"]}
-        for name in ("texts", "more_texts")
-    },
-    **{
-        name: {
-            "kind": "exposure", "file": {**_LOG}, "samples": 99, "candidates": 1023, "precision": "bf16",
-            "models": ["candidate", "base"],
-        }
-        for name in ("canaries", "more_canaries")
-    },
-    **{
-        name: {
-            "kind": "pairwise", "question": "Which?", "against": "base", "rows": 200, "seed": 1, "labels": {**_LOG},
-            "judge": _OPENAI | {"prompt": "$left $right", "cost": {"input": 1.0, "output": 1.0, "at_most": 9.0}},
-            "anchor": {**_LOG}, "max_unparsed": 0.02,
-        }
-        for name in ("compared", "more_compared")
-    },
+    **{f"{more}{name}": suite for name, suite in gate_samples.suites().items() for more in ("", "more_")},
 }  # fmt: skip
 
 
@@ -171,40 +133,12 @@ def _set(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
 
 # Path, a value that asks for less, a value that asks for more (None: there is none in this table).
 DIRECTIONS: list[tuple[str, Any, Any]] = [
-    ("gates.routes.at_least", 0.5, 0.7),
-    ("gates.routes.confidence", 0.9, 0.96),
-    ("gates.routes.resolution", 0.06, 0.0499999),
-    ("gates.few_errors.at_most", 0.95, 0.8),
-    ("gates.beats.margin", 0.0, 0.05),
-    ("gates.beats.confidence", 0.9, 0.99),
-    ("gates.keeps.margin", 0.05, 0.01),
-    ("gates.keeps.confidence", 0.8, 0.99),
-    ("gates.slices.margin", 0.2, 0.05),
-    ("gates.slices.confidence", 0.9, 0.99),
-    ("gates.slices.min_rows", 60, 10),
-    ("gates.private.detectors", ["email"], ["email", "phone", "secret"]),
-    ("gates.own_words.at_most", 0.02, 0.005),
-    ("gates.own_words.confidence", 0.9, 0.99),
-    ("gates.private.allow", ["@a.example", "@b.example"], []),
+    *(
+        (f"gates.{name}.{field}", sample.weaker.get(field), sample.stronger.get(field))
+        for name, sample in SAMPLES.items()
+        for field in sample.weaker | sample.stronger
+    ),
     ("prepare.personal_data.detectors", ["phone", "email"], ["email", "phone", "secret", "iban"]),
-    ("gates.parity.max_logprob_diff", 0.5, 0.1),
-    ("gates.parity.min_top1", 0.9, 0.99),
-    ("gates.seen.ngram", 20, 8),
-    ("gates.seen.max_ngram_share", 0.1, 0.0),
-    ("gates.seen.similarity", 0.9, 0.7),
-    ("gates.seen.max_near_duplicate_share", 0.1, 0.0),
-    ("gates.license.allow", ["MIT", "Apache-2.0", "CC-BY-NC-4.0"], ["Apache-2.0"]),
-    ("gates.license.commercial", False, None),
-    ("gates.budget.parameters_millions", 300, 100),
-    ("gates.budget.artifact_mb", 700, 500),
-    ("gates.secrets.bits", 6, 4),
-    ("gates.secrets.at_most", 0.3, 0.1),
-    ("gates.secrets.confidence", 0.9, 0.96),
-    ("gates.remembers.allowance", 0.2, 0.05),
-    ("gates.remembers.confidence", 0.9, 0.99),
-    ("gates.sound.min_agreement", 0.7, 0.9),
-    ("gates.sound.max_flips", 0.1, 0.01),
-    ("gates.sound.confidence", 0.9, 0.99),
     ("suites.compared.rows", 150, 300),
     ("suites.compared.max_unparsed", 0.1, 0.0),
     ("train_budget.train_minutes", 60, 20),
@@ -253,6 +187,7 @@ DIRECTIONS: list[tuple[str, Any, Any]] = [
     ("evaluate.baselines", ["majority"], None),
 ]
 INCOMPARABLE: list[tuple[str, Any]] = [
+    *((f"gates.{name}.{field}", value) for name, sample in SAMPLES.items() for field, value in sample.changed.items()),
     ("base.uri", "hf://someone/else@0123456789abcdef"),
     ("base.sha256", "0" * 64),
     ("base.license", "MIT"),
@@ -273,7 +208,6 @@ INCOMPARABLE: list[tuple[str, Any]] = [
     ("sealed.rows", 3000),
     ("sealed.max_looks", 40),
     ("serve.name", "other"),
-    ("gates.own_words.words", 20),
     ("serve.runtime", "vllm"),
     ("serve.base", "ghcr.io/somebody/server:1@sha256:" + "0" * 64),
     ("serve.source", "https://example.invalid/"),
@@ -288,16 +222,6 @@ INCOMPARABLE: list[tuple[str, Any]] = [
     ("promote.repository", "https://example.invalid/environments.git"),
     ("promote.branch", "elsewhere"),
     ("promote.environments.production.budget.machine", "1 x NVIDIA L40S"),
-    ("gates.routes.metric", "token-f1"),
-    ("gates.beats.metric", "token-f1"),
-    ("gates.beats.against", "majority"),
-    ("gates.keeps.metric", "token-f1"),
-    ("gates.keeps.against", "base"),
-    ("gates.slices.metric", "token-f1"),
-    ("gates.slices.against", "main"),
-    ("gates.seen.shingle", 6),
-    ("gates.license.adapter", "MIT"),
-    ("gates.license.allow", ["MIT", "BSD-3-Clause"]),
     ("suites.tool.samples", 101),
     ("suites.tool.logs", {"candidate": {**_LOG, "sha256": "2" * 64}}),
     ("suites.general.slice", "other"),
@@ -321,11 +245,6 @@ INCOMPARABLE: list[tuple[str, Any]] = [
     ("suites.chat.models", ["candidate", "base"]),
     ("suites.chat.served", False),
     ("suites.texts.models", ["candidate", "base"]),
-    ("gates.fresh.most", 30),
-    ("gates.remembers.against", "main"),
-    ("gates.remembers.suite", "more_texts"),
-    ("gates.secrets.suite", "more_canaries"),
-    ("gates.sound.suite", "more_compared"),
     ("suites.compared.labels.sha256", "2" * 64),
     ("suites.compared.anchor.sha256", "2" * 64),
     ("suites.compared.question", "What?"),

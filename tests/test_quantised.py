@@ -40,12 +40,11 @@ def _document(**settings: Any) -> dict:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """One MLflow store for all tests here: making its tables takes seconds."""
+def store(store: str) -> Any:
+    """The file's store, to which all trainings here are logged."""
     with pytest.MonkeyPatch.context() as patch:
-        uri = f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
-        patch.setenv("MLFLOW_TRACKING_URI", uri)
-        yield uri
+        patch.setenv("MLFLOW_TRACKING_URI", store)
+        yield store
 
 
 @pytest.fixture(scope="module")

@@ -156,7 +156,13 @@ _ODD = r"^rank 1 of 2 failed:(?s:.*)ValueError: odd$"
             MachineRefused,
             "^rank 1 of 2 was ended by SIGKILL, and the training",
         ),
-        ("os.kill(os.getpid(), signal.SIGTERM)", "", MachineRefused, "^rank [01] of 2 was ended by SIGTERM, and"),
+        pytest.param(
+            "os.kill(os.getpid(), signal.SIGTERM)",
+            "",
+            MachineRefused,
+            "^rank [01] of 2 was ended by SIGTERM, and",
+            marks=pytest.mark.exhaustive,
+        ),
         ("raise ValueError('odd')", "", RuntimeError, _ODD),
         pytest.param(  # half a minute, in which nothing happens
             "time.sleep(2); raise ValueError('odd')", _DEAF, RuntimeError, _ODD, marks=pytest.mark.exhaustive

@@ -1,16 +1,13 @@
 """`lockstep run --remote`: what one machine made, another takes from DVC's remote by dvc.lock."""
 
-import contextlib
 import re
 import shutil
-import sqlite3
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from checks import files, layout
-from checks.formats.verdict import Verdict
+from checks import layout
 from tests import pipeline_repository as repository
 from tests.conftest import scaled_down
 
@@ -18,11 +15,11 @@ pytestmark = pytest.mark.slow
 
 
 def run(root: Path, *args: str) -> list[str]:
-    """The steps that ran, to a verdict whatever it is: the tiny model is no good."""
+    """The steps that ran."""
     command = [repository.interpreter(), "-m", "release.cli", "run", "--remote", *args]
     env = repository.environment(PYTHONPATH=str(root))
     done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode in (0, 10), done.stdout[-2000:] + done.stderr[-4000:]
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return re.findall(r"^  [✓✗] (\w+)", done.stderr, re.MULTILINE)
 
 
@@ -41,21 +38,5 @@ def test_a_machine_that_dies_after_training_costs_no_training(tiny_base: Path, t
     shutil.copytree(first / layout.REPORTS, second / layout.REPORTS, dirs_exist_ok=True)
     adapter = (first / layout.ADAPTER / "adapter_model.safetensors").read_bytes()
     shutil.rmtree(first)
-    assert run(second) == [
-        "sources",
-        "pull",
-        "code",
-        "merge",
-        "score",
-        "evaluate",
-        "suites",
-        "probe",
-        "gate",
-        "tracking",
-        "push",
-    ]
+    assert run(second, "merge") == ["sources", "pull", "code", "merge", "push"]
     assert (second / layout.ADAPTER / "adapter_model.safetensors").read_bytes() == adapter
-    verdict = files.read_json(second / layout.VERDICT, Verdict)
-    with contextlib.closing(sqlite3.connect(second / layout.STATE / "mlflow.db")) as store:
-        logged = store.execute("SELECT value FROM tags WHERE key = 'lockstep.verdict'").fetchall()
-    assert logged == [(verdict.status,)], "MLflow says what the gate decided"

@@ -2,10 +2,10 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,19 +13,25 @@ from checks import digest, layout
 from checks.errors import RemoteRefused, SourceRefused
 from checks.formats import refused
 from tests import pipeline_repository as repository
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, scaled_down
 
 pytestmark = pytest.mark.slow  # DVC itself, a process or more each
 
 
-@pytest.fixture
-def fetched(tmp_path: Path, tiny_base: Path, document: dict[str, Any]) -> Path:
-    """A repository with local sources in which fetch has run and was committed."""
-    root = tmp_path / "work"
-    repository.make(root, tiny_base, document, repository.table())
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
+    """A repository with local sources in which fetch has run and was committed. Copy it before anything is changed."""
+    root = tmp_path_factory.mktemp("made") / "work"
+    repository.make(root, tiny_base, scaled_down(), repository.table())
     assert run(root, "fetch").returncode == 0
     repository.commit(root, "fetched")
     return root
+
+
+@pytest.fixture
+def fetched(made: Path, tmp_path: Path) -> Path:
+    """A copy of that repository."""
+    return Path(shutil.copytree(made, tmp_path / "work", symlinks=True))
 
 
 def run(root: Path, *args: str) -> "subprocess.CompletedProcess[str]":

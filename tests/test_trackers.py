@@ -17,7 +17,7 @@ from stages.fetch import fetch
 from stages.tracking import others
 from stages.train import train
 from tests import training_tree
-from tests.conftest import REPOSITORY, as_params, written
+from tests.conftest import REPOSITORY, as_params, scaled_down, written
 
 pytestmark = pytest.mark.slow
 
@@ -76,20 +76,30 @@ def test_a_tracker_that_is_named_twice_is_refused(document: dict[str, Any]) -> N
         as_params(document)
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, store: str) -> str:
+    """The adapter of a training on one device without another tracker."""
+    root = training_tree.make(tmp_path_factory.mktemp("plain"), tiny_base)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", store)
+        report, _ = trained(root, scaled_down())
+    assert not (root / layout.STATE / "tensorboard").exists()
+    return report.adapter
+
+
 @pytest.mark.usefixtures("tracked", "forked_ranks")
 @pytest.mark.parametrize("devices", [1, 2])
 def test_tensorboard_gets_the_curve_and_the_adapter_stays_the_same(
-    tmp_path: Path, document: dict[str, Any], tiny_base: Path, devices: int
+    tmp_path: Path, document: dict[str, Any], tiny_base: Path, devices: int, plain: str
 ) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     document["train"]["devices"] = devices
     training_tree.make(tmp_path, tiny_base)
-    plain, _ = trained(tmp_path, document)
-    assert not (tmp_path / layout.STATE / "tensorboard").exists()
+    without = plain if devices == 1 else trained(tmp_path, document)[0].adapter
     report, measured = trained(tmp_path, document, "tensorboard")
-    assert report.adapter == plain.adapter
+    assert report.adapter == without
     events = EventAccumulator(str(tmp_path / layout.STATE / "tensorboard" / measured.mlflow_run))
     events.Reload()
     found = {event.step: event.value for event in events.Scalars("train/loss")}
@@ -99,15 +109,15 @@ def test_tensorboard_gets_the_curve_and_the_adapter_stays_the_same(
     assert "TENSORBOARD_LOGGING_DIR" not in os.environ
 
 
+@pytest.mark.usefixtures("tracked")
 def test_weights_and_biases_gets_the_curve_without_a_network(
-    tmp_path: Path, document: dict[str, Any], tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, document: dict[str, Any], tiny_base: Path, monkeypatch: pytest.MonkeyPatch, plain: str
 ) -> None:
     wandb = pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     training_tree.make(tmp_path, tiny_base)
-    plain, _ = trained(tmp_path, document)
     report, measured = trained(tmp_path, document, "wandb")
-    assert report.adapter == plain.adapter
+    assert report.adapter == plain
     (log,) = (tmp_path / layout.STATE / "wandb").glob("offline-run-*/run-*.wandb")
     assert wandb.run is None
     data = log.read_bytes()

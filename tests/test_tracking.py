@@ -1,13 +1,13 @@
 """Tracking: where runs go, what they say, and a store that does not answer."""
 
+import contextlib
 import json
 import os
 import shutil
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,12 @@ from checks.formats.evaluation_reports import EvaluationReport, ValidScores
 from checks.formats.training_reports import ParityReport
 from stages import tracking
 from stages.tracking import checkout, verdict
+from tests import mlflow_service
 from tests.conftest import REPOSITORY, as_params
 
 pytestmark = pytest.mark.slow
+
+tables = mlflow_service.tables
 
 DIGEST = "sha256:" + "ab" * 32
 
@@ -30,16 +33,6 @@ DIGEST = "sha256:" + "ab" * 32
 @pytest.fixture(autouse=True)
 def _no_server_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-
-
-@pytest.fixture(scope="module")
-def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty store with its tables: making them takes seconds."""
-    from mlflow import MlflowClient
-
-    path = tmp_path_factory.mktemp("tables") / "mlflow.db"
-    MlflowClient(tracking_uri=f"sqlite:///{path}").get_experiment_by_name("none")
-    return path
 
 
 @pytest.fixture
@@ -299,56 +292,19 @@ def test_an_experiment_that_was_deleted_refuses(root: Path, params: Params) -> N
         tracking.annotate(params, root, DIGEST, {}, {})
 
 
-@pytest.fixture
-def server(root: Path) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
-    """A real tracking server, over HTTP."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    store = f"sqlite:///{root / layout.STATE / 'mlflow.db'}"
-    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-    process = subprocess.Popen(
-        [*command, "--backend-store-uri", store, "--artifacts-destination", str(root / "artifacts")],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"},
-        start_new_session=True,
-    )
-    try:
-        deadline = time.monotonic() + 90
-        while time.monotonic() < deadline:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}", process
-    finally:
-        _stop(process)
-
-
-def _stop(process: "subprocess.Popen[bytes]") -> None:
-    import signal
-
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def test_a_server_that_is_lost_during_training_costs_no_training(
-    root: Path, document: dict, server: tuple[str, "subprocess.Popen[bytes]"]
-) -> None:
-    document["tracking"]["uri"], process = server
-    params = as_params(document)
-    with tracking.run(params, root, _data()) as run:
-        run.metrics({"loss": 2.0}, step=1)
-        _stop(process)
-        run.metrics({"loss": 1.0}, step=2)
-        start = time.monotonic()
-        run.metrics({"loss": 0.5}, step=3)
-        assert time.monotonic() - start < 0.5  # not tried again at every step
-        run.tag(tracking.ADAPTER_TAG, DIGEST)
+def test_a_server_that_is_lost_during_training_costs_no_training(root: Path, document: dict, tables: Path) -> None:
+    with contextlib.ExitStack() as running:
+        document["tracking"]["uri"] = running.enter_context(mlflow_service.server(root / "server", tables))
+        params = as_params(document)
+        with tracking.run(params, root, _data()) as run:
+            run.metrics({"loss": 2.0}, step=1)
+            running.close()
+            run.metrics({"loss": 1.0}, step=2)
+            start = time.monotonic()
+            run.metrics({"loss": 0.5}, step=3)
+            assert time.monotonic() - start < 0.5  # not tried again at every step
+            run.tag(tracking.ADAPTER_TAG, DIGEST)
     assert run.unsent == 3
-    document["tracking"]["uri"] = "sqlite:///.lockstep/mlflow.db"
+    document["tracking"]["uri"] = "sqlite:///server/mlflow.db"
     (point,) = _client(as_params(document), root).get_metric_history(run.id, "loss")
     assert point.value == 2.0

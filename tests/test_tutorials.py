@@ -1,18 +1,21 @@
 """The tutorials, word for word: their commands are run in repositories with a tiny model, and leave what they promise."""
 
+import contextlib
 import json
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from checks import layout
+from checks import files, layout
 from checks.config import params_file
 from checks.formats import pointer
+from checks.formats.verdict import Verdict
 from checks.rows import Message
 from tests import overlay_sample, tuned, workflow_repository
 from tests import pipeline_repository as repository
@@ -85,6 +88,9 @@ def laptop(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_first_release_reaches_staging_and_goes_back(laptop: Path) -> None:
     tutorial = "docs/tutorial/first-release.md"
+    with contextlib.closing(sqlite3.connect(laptop / layout.STATE / "mlflow.db")) as store:
+        logged = store.execute("SELECT value FROM tags WHERE key = 'lockstep.verdict'").fetchall()
+    assert logged == [(files.read_json(laptop / layout.VERDICT, Verdict).status,)]
     tool(laptop, "edit", 'sed -i "s/learning_rate: 0.01/learning_rate: 0.012/" "$1"')
     said = follow(laptop, blocks(tutorial, "2.")[0], EDITOR="edit")
     assert "train.learning_rate" in said
