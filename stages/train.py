@@ -81,7 +81,6 @@ def train(params: Params, root: Path) -> str:
                 importlib.import_module("stages.training.resuming")
         for part in alone:
             kernels.hold(part.train)
-            memory.hold_weights(part.train, root)
         data = {
             "training": (layout.SPLITS / "train.jsonl", seal.splits["train"]),
             "evaluation": (layout.SPLITS / "valid.jsonl", seal.splits["valid"]),
@@ -107,9 +106,9 @@ def train(params: Params, root: Path) -> str:
     took = max((step.memory for step in fitted), key=lambda memory: memory.peak or 0)
     measured = TrainMeasured(
         adapter=last.adapter, git_commit=tracking.revision(root)[0], mlflow_run=run.id, seconds=round(seconds, 3),
-        energy=(used := energy.total([step.energy for step in fitted])), device=device, resumed_at=trained.resumed_at,
-        memory=took, **memory.speed(alone[-1].train, report, seconds, device, root),
-        chain=tuple(step.measured() for step in fitted) if len(fitted) > 1 else (),
+        energy=(used := energy.total([each.energy for each in fitted])), device=device, resumed_at=trained.resumed_at,
+        memory=took, tokens_per_second=report.tokens / seconds if report.tokens and seconds > 0 else None,
+        chain=tuple(each.measured() for each in fitted) if len(fitted) > 1 else (),
     )  # fmt: skip
     files.write_json(root / layout.TRAIN_MEASURED, measured)
     files.write_json(root / layout.TRAIN_REPORT, report)
@@ -117,7 +116,8 @@ def train(params: Params, root: Path) -> str:
         store.remove()
     unsent = sum(step.unsent for step in {run, *trained.runs}) + sum(step.unsent for step in fitted)
     kept = f", {unsent} points not taken by MLflow at {run.uri}" if unsent else ""
-    line = f"{_line(params, report, fitted, seconds)}{memory.said(took)}{energy.after(used)}{kept}"
+    peak = "" if took.peak is None else f", peak of memory {memory.gigabytes(took.peak)}"
+    line = f"{_line(params, report, fitted, seconds)}{peak}{energy.after(used)}{kept}"
     return f"{layout.ADAPTER}: {line}"
 
 

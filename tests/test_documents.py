@@ -20,7 +20,7 @@ from checks.gating import chain
 from checks.rows import Message, Row
 from release.cards import data_page
 from release.cli.data import _text
-from release.cost import training_ahead
+from release.cost import forecast
 from stages.prepare import prepare
 from stages.train import train
 from stages.training import windows
@@ -329,8 +329,8 @@ def test_validate_holds_documents_to_expectations_of_their_own(root: Path) -> No
     assert found.statistics.documents is not None
     assert found.statistics.documents.tokens == sum(_tokens(root))
     assert found.statistics.references.most < 8
-    ahead = training_ahead.planned(root, as_params(value).training, found, "")
-    assert [(step.params.method, step.rows) for step in ahead] == [("cpt", 2), ("sft", of_task)]
+    plan = forecast.planned(root, as_params(value).training, found)
+    assert [(step.train.method, step.rows) for step in plan] == [("cpt", 2), ("sft", of_task)]
     page = data_page.DataPage(name=".", commit=None, source=None, sources={}, prepare=report, report=found)
     assert any(f"documents: {sum(_tokens(root)):,} tokens" in line for line in _text(page))
     assert ">Documents</h3>" in data_page.render(page)

@@ -227,9 +227,7 @@ def test_parameters_that_do_not_fit_are_refused_as_params_yaml_is_read(
         _params(document, method, **change)
 
 
-@pytest.mark.parametrize(
-    ("method", "columns"), [("dpo", "rejected"), ("kto", "completion and label")]
-)
+@pytest.mark.parametrize(("method", "columns"), [("dpo", "rejected"), ("kto", "completion and label")])
 def test_a_method_that_learns_from_preferences_needs_their_bounds(document: dict, method: str, columns: str) -> None:
     document["train"] |= METHODS[method]
     with pytest.raises(ParamsRefused, match=rf"validate.preferences: is not written, and train.method '{method}' learns from {columns}; write"):  # fmt: skip

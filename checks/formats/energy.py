@@ -1,10 +1,10 @@
 """Energy that counters of the hardware measured: how it is recorded and added.
 
-``checks.machine.meters`` reads the counters. Nothing here is an estimate. Where a counter is missing, the record says
-which one, and why.
+``checks.machine.meters`` reads the counters. If one is missing, the record names it, and says why.
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
@@ -12,14 +12,13 @@ from pydantic import Field, model_validator
 
 from checks.rows import Record, Sparse
 
-Kind = Literal["nvml", "rapl"]  # of a GPU's board; of a processor's package or its memory
-MEMORY = " dram"  # ends the name of a memory's counter, after that of its package
+Kind = Literal["nvml", "rapl"]  # NVML counts a GPU's board, RAPL a processor's package or its memory.
+MEMORY = " dram"  # The name of a memory's counter is that of its package and this.
 SAYS: dict[Kind, str] = {"nvml": "GPU", "rapl": "processor"}
-_JOULES = 3600.0  # of a watt-hour
 
 
 class Counted(Record):
-    """What one counter counted: of a whole GPU, or of a whole socket, with all that ran there."""
+    """The energy that one counter counted, of all that ran on a whole GPU or a whole socket."""
 
     kind: Kind
     device: str
@@ -27,7 +26,7 @@ class Counted(Record):
 
 
 class Energy(Sparse):
-    """The energy that counters counted; without a counter it was not measured. ``missing``: what lacks, and why."""
+    """The energy that counters counted. ``missing``: the devices that were not measured, and why."""
 
     sparse: ClassVar[frozenset[str]] = frozenset({"counted", "missing"})
 
@@ -42,61 +41,57 @@ class Energy(Sparse):
 
     @property
     def joules(self) -> float | None:
-        """The sum of all counters; None: not measured."""
+        """The sum of all counters. None if nothing was measured."""
         return math.fsum(counter.joules for counter in self.counted) if self.counted else None
 
     @property
     def watt_hours(self) -> float | None:
-        """The same in watt-hours."""
-        return None if self.joules is None else self.joules / _JOULES
+        """The sum in watt-hours."""
+        return None if self.joules is None else self.joules / 3600
 
     @property
     def of(self) -> str:
-        """What it is the energy of, such as ``2 GPUs, 1 processor``; empty: not measured."""
-        devices = {kind: [counter for counter in self.counted if counter.kind == kind] for kind in SAYS}
-        # A socket's memory has a counter of its own, and is no processor.
-        counts = {
-            kind: sum(not counter.device.endswith(MEMORY) for counter in counters) for kind, counters in devices.items()
-        }
-        named = [f"{count} {SAYS[kind]}{'s' * (count != 1)}" for kind, count in counts.items() if count]
+        """The devices that were measured, such as ``2 GPUs, 1 processor``. Empty if none was."""
+        counts = Counter(counter.kind for counter in self.counted if not counter.device.endswith(MEMORY))
+        names = [f"{counts[kind]} {name}{'s' * (counts[kind] != 1)}" for kind, name in SAYS.items() if counts[kind]]
         if any(counter.device.endswith(MEMORY) for counter in self.counted):
-            named.append("its memory" if counts["rapl"] == 1 else "their memory")
-        return ", ".join(named)
+            names.append("its memory" if counts["rapl"] == 1 else "their memory")
+        return ", ".join(names)
 
 
 def total(parts: Sequence[Energy]) -> Energy:
-    """The energy of several parts of one work, such as a training and its continuation. All parts must be measured.
+    """Add the energy of several parts of one work, such as a training and its continuation.
 
     A kind of counter that did not count in every part is left out.
     """
-    everywhere = set.intersection(*({counter.kind for counter in part.counted} for part in parts)) if parts else set()
+    kinds = [{counter.kind for counter in part.counted} for part in parts]
+    everywhere = set.intersection(*kinds) if kinds else set[Kind]()
     joules: dict[tuple[Kind, str], list[float]] = {}
-    for part in parts:
-        for counter in part.counted:
-            if counter.kind in everywhere:
-                joules.setdefault((counter.kind, counter.device), []).append(counter.joules)
+    for counter in (counter for part in parts for counter in part.counted):
+        if counter.kind in everywhere:
+            joules.setdefault((counter.kind, counter.device), []).append(counter.joules)
     counted = tuple(Counted(kind=kind, device=name, joules=math.fsum(of)) for (kind, name), of in joules.items())
-    blamed = parts if counted else [part for part in parts if not part.counted]
-    missing = tuple(dict.fromkeys(why for part in blamed for why in part.missing))
-    return Energy(
-        counted=counted, missing=missing if counted or missing else ("no kind of counter counted in every part",)
-    )
+    unmeasured = parts if counted else [part for part in parts if not part.counted]
+    missing = tuple(dict.fromkeys(reason for part in unmeasured for reason in part.missing))
+    if not counted and not missing:
+        missing = ("no kind of counter counted in every part",)
+    return Energy(counted=counted, missing=missing)
 
 
 def said(energy: Energy | None) -> str:
-    """The energy for people, such as ``12.3 Wh (1 GPU)``; empty: not measured."""
-    hours = energy.watt_hours if energy else None
-    if energy is None or hours is None:
+    """Write the energy for people, such as ``12.3 Wh (1 GPU)``. Empty if it was not measured."""
+    if energy is None or energy.watt_hours is None:
         return ""
-    return f"{watt_hours(hours)} ({energy.of})"
+    return f"{watt_hours(energy.watt_hours)} ({energy.of})"
 
 
 def after(energy: Energy | None) -> str:
-    """What a sentence about the work ends with: its energy, if that was measured."""
-    return f", {text}" if (text := said(energy)) else ""
+    """Write the energy for the end of a sentence about the work. Empty if it was not measured."""
+    text = said(energy)
+    return f", {text}" if text else ""
 
 
 def watt_hours(hours: float) -> str:
-    """Watt-hours in a unit that a person reads."""
+    """Write watt-hours in a unit for people."""
     value, unit = (hours / 1000, "kWh") if hours >= 1000 else (hours, "Wh")
     return f"{value:,.3g} {unit}" if value < 1000 else f"{value:,.0f} {unit}"

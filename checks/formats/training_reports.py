@@ -123,16 +123,16 @@ class TrainReport(StageReport):
 
 
 class TrainMemory(Sparse):
-    """Memory of a training in bytes: of the process on a CPU, of what PyTorch allocates on a GPU.
+    """The peak memory of a training in bytes: of the process on a CPU, of what PyTorch allocates on a GPU.
 
-    On several devices each number is of one. Until November 2026 a prediction stood beside the peak, with the largest
-    batch that it was made for: ``predicted``, ``rows``, ``tokens``, ``logits``.
+    On several devices it is that of one. The other fields are only read: records of November 2026 have the memory of
+    the device (``total``), or a prediction and the largest batch that it was made for.
     """
 
-    sparse: ClassVar[frozenset[str]] = frozenset({"predicted", "rows", "tokens", "logits"})
+    sparse: ClassVar[frozenset[str]] = frozenset({"total", "predicted", "rows", "tokens", "logits"})
 
-    peak: Count | None  # the largest that was measured; None: this system does not tell
-    total: Count | None  # of the device
+    peak: Count | None  # None: this system does not tell it.
+    total: Count | None = None
     predicted: Count | None = None
     rows: Count | None = None
     tokens: Count | None = None
@@ -157,7 +157,7 @@ class TrainMeasured(Report, Sparse):
     and parameters give the same ``dvc.lock`` and the same verdict on a busy machine.
     """
 
-    sparse: ClassVar[frozenset[str]] = frozenset({"chain"})
+    sparse: ClassVar[frozenset[str]] = frozenset({"chain", "flop_utilisation"})
 
     adapter: Digest  # which training this is about
     git_commit: str | None
@@ -167,7 +167,7 @@ class TrainMeasured(Report, Sparse):
     resumed_at: Count | None = None  # the step of the checkpoint from which this run went on; None: it ran through
     memory: TrainMemory | None = None  # of the step that took most
     tokens_per_second: float | None = None  # without padding, on all devices together
-    flop_utilisation: float | None = None  # of the devices' peak (checks.machine.devices); None: that is not known
+    flop_utilisation: float | None = None  # This field is only read: records of November 2026 have it.
     energy: Energy | None = None  # in these seconds; None: a version that did not ask recorded it
     chain: tuple[MeasuredStep, ...] = ()  # as in the report
 

@@ -6,9 +6,7 @@ root may read it. A package contains its cores and its graphics; its memory (``d
 and ``intel-rapl-mmio`` would count the package once more. So packages and memory are added, and nothing else.
 
 RAPL's counters return to 0 at the end of their range, after minutes on a busy server. So a thread reads them every ten
-seconds.
-
-Nothing is estimated from a processor's name or its load: without a counter there is no figure.
+seconds. Without a counter there is no figure.
 """
 
 import functools
@@ -16,53 +14,57 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from checks.formats.energy import MEMORY, Counted, Energy, Kind
 
 POWERCAP = Path("/sys/class/powercap")
-ALL = ("all",)  # GPUs
-_WHAT: dict[Kind, str] = {"nvml": "GPUs", "rapl": "processors and memory"}
-_EVERY = 10.0  # seconds between two readings
-# Watts: none draws more, so whatever says so started again unseen, or was set back.
-_MOST: dict[Kind, float] = {"nvml": 10_000.0, "rapl": 2000.0}
+ALL = ("all",)  # This selects every GPU.
+_SECONDS = 10.0  # This is the time between two readings.
 _INSTALL = "pip install -c constraints.txt -e '.[energy]'"
 
 
+class _Source(NamedTuple):
+    """A kind of counter. ``most_watts``: no device draws more, so a higher figure means that a counter was reset."""
+
+    devices: str
+    most_watts: float
+
+
+_SOURCES: dict[Kind, _Source] = {
+    "nvml": _Source("GPUs", 10_000.0),
+    "rapl": _Source("processors and memory", 2000.0),
+}
+
+
 class _Unmeasured(Exception):  # noqa: N818 - a result, which is recorded
-    """Why a counter does not count."""
+    """The reason why a counter does not count."""
 
 
 class _Meter:
-    """One counter. ``look``: its joules now. ``span``: where it starts again at 0; None: it never does."""
+    """One counter. ``read`` returns its joules now. ``span``: the joules at which it returns to 0, if it does."""
 
-    def __init__(self, kind: Kind, device: str, look: Callable[[], float], span: float | None = None) -> None:
+    def __init__(self, kind: Kind, device: str, read: Callable[[], float], span: float | None = None) -> None:
         self.kind, self.device = kind, device
-        self._look, self._span = look, span
-        self._last, self._joules = look(), 0.0
+        self._read, self._span = read, span
+        self._last, self.joules = read(), 0.0
 
-    def update(self, elapsed: float) -> None:
-        """Add what was counted in ``elapsed`` seconds. Raises _Unmeasured where that is not known."""
-        now = self._look()
-        more = now - self._last
-        most = _MOST[self.kind]
-        if self._span is not None:
-            if elapsed * most > self._span:
-                raise _Unmeasured(f"{self.device}: was not read for {elapsed:.0f} s, and may have started again unseen")
-            more += self._span if more < 0 else 0
-        if more < 0:
-            raise _Unmeasured(f"{self.device}: counts backwards")
-        if more > most * max(elapsed, 1.0):
+    def update(self, seconds: float) -> None:
+        """Add the joules of the last ``seconds``. Raises _Unmeasured if they are not known."""
+        most = _SOURCES[self.kind].most_watts * max(seconds, 1.0)
+        if self._span is not None and most > self._span:
+            raise _Unmeasured(f"{self.device}: was not read for {seconds:.0f} s, and may have started again unseen")
+        now = self._read()
+        joules = now - self._last
+        if joules < 0 and self._span is not None:
+            joules += self._span
+        if not 0 <= joules <= most:
             raise _Unmeasured(f"{self.device}: was set back meanwhile, or jumped")
-        self._last, self._joules = now, self._joules + more
-
-    def counted(self) -> Counted:
-        """What it counted so far. Raises _Unmeasured if it does not move."""
-        if self._joules <= 0:
-            raise _Unmeasured(f"{self.device}: the counter does not move")
-        return Counted(kind=self.kind, device=self.device, joules=round(self._joules, 3))
+        self._last = now
+        self.joules += joules
 
 
 class Meters:
@@ -78,75 +80,73 @@ class Meters:
         self._needed: Kind = "nvml" if gpus else "rapl"
         self._clock, self._at = clock, clock()
         self._lock, self._over = threading.Lock(), threading.Event()
-        self._why: dict[Kind, str] = {}
+        self._failures: dict[Kind, str] = {}
         self._meters: list[_Meter] = []
-        kinds: tuple[tuple[Kind, Callable[[], list[_Meter]]], ...] = (
-            ("nvml", lambda: _gpus(gpus)),
-            ("rapl", lambda: _processors(powercap or POWERCAP)),
-        )
-        for kind, find in kinds if gpus else kinds[1:]:
-            try:
-                self._meters += find()
-            except _Unmeasured as why:
-                self._why[kind] = str(why)
+        if gpus:
+            self._add("nvml", lambda: _gpus(gpus))
+        self._add("rapl", lambda: _processors(powercap or POWERCAP))
         if self.can:
             threading.Thread(target=self._watch, daemon=True).start()
 
     @property
     def can(self) -> bool:
-        """Whether what does the work is counted."""
-        return self._needed not in self._why
+        """Whether the devices that do the work are counted."""
+        return self._needed not in self._failures
 
     def read(self) -> Energy:
-        """What was counted so far."""
+        """Return the energy until now, and the reason for each device that is not counted."""
         self._update()
         with self._lock:
-            why, left_out, found = dict(self._why), [], list[Counted]()
+            failures = dict(self._failures)
             for meter in self._meters:
-                try:
-                    found.append(meter.counted())
-                except _Unmeasured as reason:
-                    if meter.device.endswith(MEMORY):
-                        left_out.append(str(reason))
-                    else:
-                        why.setdefault(meter.kind, str(reason))
-        counted = [each for each in found if each.kind not in why] if self._needed not in why else []
-        if any(each.kind == "rapl" for each in counted) and not any(
-            each.device.endswith(MEMORY) for each in self._meters
-        ):
-            left_out.append("memory: RAPL has no counter of it here")
-        missing = [*left_out, *(f"{_WHAT[kind]}: {reason}" for kind, reason in why.items())]
-        return Energy(counted=tuple(counted), missing=tuple(missing))
+                if meter.joules == 0 and not meter.device.endswith(MEMORY):
+                    failures.setdefault(meter.kind, f"{meter.device}: the counter does not move")
+            counted = tuple(
+                Counted(kind=meter.kind, device=meter.device, joules=round(meter.joules, 3))
+                for meter in self._meters
+                if meter.joules > 0 and meter.kind not in failures and self._needed not in failures
+            )
+        missing = [f"{_SOURCES[kind].devices}: {reason}" for kind, reason in failures.items()]
+        devices = {counter.device for counter in counted if counter.kind == "rapl"}
+        memories = {device if device.endswith(MEMORY) else f"{device}{MEMORY}" for device in devices}
+        missing += [f"{memory}: RAPL does not count it here" for memory in sorted(memories - devices)]
+        return Energy(counted=counted, missing=tuple(missing))
 
     def stop(self) -> None:
         """End the thread that reads."""
         self._over.set()
 
+    def _add(self, kind: Kind, find: Callable[[], list[_Meter]]) -> None:
+        try:
+            self._meters += find()
+        except _Unmeasured as reason:
+            self._failures[kind] = str(reason)
+
     def _watch(self) -> None:
-        while not self._over.wait(_EVERY):
+        while not self._over.wait(_SECONDS):
             self._update()
 
     def _update(self) -> None:
         with self._lock:
             now = self._clock()
             for meter in self._meters:
-                if meter.kind not in self._why:
+                if meter.kind not in self._failures:
                     try:
                         meter.update(now - self._at)
-                    except _Unmeasured as why:
-                        self._why[meter.kind] = str(why)
+                    except _Unmeasured as reason:
+                        self._failures[meter.kind] = str(reason)
             self._at = now
 
 
 def machine(gpus: Sequence[str] = ()) -> str | None:
-    """The class of this machine, such as ``2 x NVIDIA L4`` or ``AMD EPYC 9354 32-Core Processor, 64 CPUs``.
+    """Return the class of this machine, such as ``2 x NVIDIA L4`` or ``AMD EPYC 9354 32-Core Processor, 64 CPUs``.
 
-    ``gpus`` as for Meters. None where it does not say.
+    ``gpus`` as for Meters. None if it cannot be read.
     """
     if gpus:
         try:
-            nvml = _nvml()
-            names = Counter(_text(_asked(nvml, nvml.nvmlDeviceGetName, each)) for each in _handles(nvml, gpus))
+            with _nvml() as nvml:
+                names = Counter(nvml.nvmlDeviceGetName(handle) for handle in _handles(nvml, gpus))
         except _Unmeasured:
             return None
         return ", ".join(f"{count} x {name}" for name, count in sorted(names.items()))
@@ -154,97 +154,84 @@ def machine(gpus: Sequence[str] = ()) -> str | None:
         lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
     except OSError:
         return None
-    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return f"{name}, {os.cpu_count()} CPUs" if name else None
+    processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return f"{processor}, {os.cpu_count()} CPUs" if processor else None
 
 
 def _processors(powercap: Path) -> list[_Meter]:
-    """A counter of each package and of its memory. Raises _Unmeasured if there is none, or one cannot be read."""
-    names = {zone.name: _line(zone / "name") for zone in sorted(powercap.glob("intel-rapl:*"))}
-    packages = {zone: name for zone, name in names.items() if name.startswith("package-")}
-    if not packages:
+    """Find a counter of each package and of its memory. Raises _Unmeasured if there is none, or one is unreadable."""
+    packages: dict[str, str] = {}
+    meters = []
+    for zone in sorted(powercap.glob("intel-rapl:*")):
+        name, package = _text(zone / "name"), packages.get(zone.name.rpartition(":")[0])
+        if name.startswith("package-"):
+            packages[zone.name] = name
+        elif name == "dram" and package:
+            name = f"{package}{MEMORY}"
+        else:
+            continue
+        span = _joules(zone / "max_energy_range_uj")
+        meters.append(_Meter("rapl", name, functools.partial(_joules, zone / "energy_uj"), span))
+    if not meters:
         raise _Unmeasured(f"no counter below {powercap}; virtual machines have none")
-    found = []
-    for zone, name in names.items():
-        above = packages.get(zone.rpartition(":")[0])
-        if zone in packages or (name == "dram" and above):
-            place = powercap / zone
-            span = _joules(place / "max_energy_range_uj")
-            title = name if zone in packages else f"{above}{MEMORY}"
-            found.append(_Meter("rapl", title, functools.partial(_joules, place / "energy_uj"), span))
-    return found
-
-
-def _line(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""
+    return meters
 
 
 def _joules(path: Path) -> float:
     try:
-        return int(path.read_text()) / 1e6
-    except PermissionError as error:
-        raise _Unmeasured(f"no permission to read {path}") from error
-    except (OSError, ValueError) as error:
+        return int(_text(path)) / 1e6
+    except ValueError as error:
         raise _Unmeasured(f"{path}: {error}") from error
 
 
-def _gpus(wanted: Sequence[str]) -> list[_Meter]:
-    """A counter of each GPU. Raises _Unmeasured if one has none."""
-    nvml = _nvml()
-    found = []
-    for number, handle in enumerate(_handles(nvml, wanted)):
-        if _in_parts(nvml, handle):
-            raise _Unmeasured(f"GPU {number}: is divided (MIG), and its counter is of all parts")
-        name = _text(_asked(nvml, nvml.nvmlDeviceGetName, handle))
-
-        def look(handle: Any = handle) -> float:
-            return int(_asked(nvml, nvml.nvmlDeviceGetTotalEnergyConsumption, handle)) / 1e3
-
-        found.append(_Meter("nvml", f"{number}: {name}", look))
-    return found
-
-
-def _nvml() -> Any:
-    """NVIDIA's library, ready. It stays loaded until the process ends."""
+def _text(path: Path) -> str:
     try:
-        import pynvml
-    except ImportError as error:
-        raise _Unmeasured(f"nvidia-ml-py is not installed: {_INSTALL}") from error
-    _asked(pynvml, pynvml.nvmlInit)
-    return pynvml
+        return path.read_text().strip()
+    except OSError as error:
+        raise _Unmeasured(f"{path}: {error.strerror}") from error
+
+
+def _gpus(wanted: Sequence[str]) -> list[_Meter]:
+    """Find the counter of each GPU. Raises _Unmeasured if one has none."""
+    meters = []
+    with _nvml() as nvml:
+        for number, handle in enumerate(_handles(nvml, wanted)):
+            try:
+                divided = bool(nvml.nvmlDeviceGetMigMode(handle)[0])
+            except nvml.NVMLError_NotSupported:  # This GPU cannot be divided.
+                divided = False
+            if divided:
+                raise _Unmeasured(f"GPU {number}: is divided (MIG), and its counter is of all parts")
+            name = nvml.nvmlDeviceGetName(handle)
+            meters.append(_Meter("nvml", f"{number}: {name}", functools.partial(_gpu_joules, handle)))
+    return meters
+
+
+def _gpu_joules(handle: Any) -> float:
+    with _nvml() as nvml:
+        return int(nvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1e3
 
 
 def _handles(nvml: Any, wanted: Sequence[str]) -> list[Any]:
     if tuple(wanted) == ALL:
-        wanted = [str(number) for number in range(_asked(nvml, nvml.nvmlDeviceGetCount))]
+        wanted = [str(number) for number in range(nvml.nvmlDeviceGetCount())]
     if not wanted:
         raise _Unmeasured("there is none")
     return [
-        _asked(nvml, nvml.nvmlDeviceGetHandleByIndex, int(each))
-        if each.isdigit()
-        else _asked(nvml, nvml.nvmlDeviceGetHandleByUUID, each)
-        for each in wanted
+        nvml.nvmlDeviceGetHandleByIndex(int(gpu)) if gpu.isdigit() else nvml.nvmlDeviceGetHandleByUUID(gpu)
+        for gpu in wanted
     ]
 
 
-def _in_parts(nvml: Any, handle: Any) -> bool:
+@contextmanager
+def _nvml() -> Iterator[Any]:
+    """Yield NVIDIA's library, which stays loaded. Raises _Unmeasured if it is missing or refuses in the block."""
     try:
-        return bool(nvml.nvmlDeviceGetMigMode(handle)[0])
-    except nvml.NVMLError_NotSupported:  # a GPU that cannot be divided
-        return False
-    except nvml.NVMLError as error:
-        raise _Unmeasured(f"NVML: {error}") from error
-
-
-def _asked(nvml: Any, ask: Callable[..., Any], *given: Any) -> Any:
+        import pynvml
+    except ImportError as error:
+        raise _Unmeasured(f"nvidia-ml-py is not installed: {_INSTALL}") from error
     try:
-        return ask(*given)
-    except nvml.NVMLError as error:
+        pynvml.nvmlInit()
+        yield pynvml
+    except pynvml.NVMLError as error:
         raise _Unmeasured(f"NVML: {error}") from error
-
-
-def _text(name: str | bytes) -> str:
-    return name.decode(errors="replace") if isinstance(name, bytes) else name

@@ -1,1 +1,1 @@
-"""What a training will cost by the recorded ones, and what it did cost."""
+"""The cost of a training: forecast from a recorded one, and measured."""

@@ -1,29 +1,28 @@
-"""What would have been estimated for a training that is done, beside what it took. It decides nothing."""
+"""Estimates a training that is done, so that the estimate can be shown beside the measured time. It decides nothing."""
 
 from checks import layout
 from checks.config.params import Params
 from checks.errors import EvidenceRefused
 from checks.formats.data_reports import DataReport
 from checks.formats.training_reports import TrainMeasured, TrainReport
-from release.cost import training_ahead, training_record
-from release.cost.training_ahead import Seconds
-from release.cost.types import Unscalable
+from release.cost import forecast, training_record
+from release.cost.forecast import Forecast, Unscalable
 from release.record.records import Records
 
 
 def estimate(
-    records: Records, params: Params, ref: str, commit: str, report: TrainReport, took: TrainMeasured
-) -> Seconds | None:
-    """The estimate that the record at ``commit`` would have given for the finished training ``report``, ``took``.
+    records: Records, params: Params, ref: str, commit: str, report: TrainReport, measured: TrainMeasured
+) -> Forecast | None:
+    """Return the estimate that the record at ``commit`` gives for the finished training of ``report``.
 
-    None if nothing was trained since that record, or if either record lacks the figures to scale from.
+    None if nothing was trained since that record, or if there is nothing to scale from.
     """
     try:
         recorded = training_record.read(records.at(commit), ref)
         data = records.work_tree.report(layout.DATA_REPORT, DataReport)
-        if (recorded.report, recorded.measured) == (report, took):
+        if (recorded.report, recorded.measured) == (report, measured):
             return None
-        ahead = training_ahead.done(report, params.training, data)
-        return training_ahead.seconds(records.root, ahead, recorded)
+        plan = forecast.planned(records.root, params.training, data)
+        return forecast.forecast(plan, data, report.base, recorded)
     except (EvidenceRefused, Unscalable):
         return None

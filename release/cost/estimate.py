@@ -1,6 +1,6 @@
 """estimate: predicts the time and cost of a training before it runs, and compares them with the budget.
 
-The prediction is scaled (``checks.training.cost``) from the last recorded training on the same device. A training is
+The prediction is scaled (``release.cost.forecast``) from the last recorded training on the same device. A training is
 refused only if even the low end of its estimate exceeds a bound of ``train_budget``, in the work tree or on the target
 branch. The actual time is shown in the comment and decides nothing.
 """
@@ -8,9 +8,7 @@ branch. The actual time is shown in the comment and decides nothing.
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Literal
-
-from pydantic import PlainSerializer
+from typing import Literal
 
 from checks import digest, layout
 from checks.config.params import Params
@@ -19,26 +17,17 @@ from checks.formats.data_reports import DataReport, FetchReport
 from checks.formats.report import Count
 from checks.formats.training_reports import TrainReport
 from checks.rows import Record
-from checks.training import cost
-from checks.training.cost import Span, Step
 from release.adapters import commits
-from release.cost import memory_ahead, throughput, training_ahead, training_record
-from release.cost.memory_ahead import MemoryAhead
-from release.cost.training_ahead import Seconds
-from release.cost.types import RecordedTraining, Unscalable
+from release.cost import forecast, training_record
+from release.cost.forecast import MOST, Factor, Forecast, RecordedTraining, Span, Unscalable, shown
 from release.record import lock_check
 from release.record.records import Records, WorkTree
 
 NOTHING = "nothing to train: the record is of these parameters"
-NO_HISTORY = "no estimate: nothing was recorded to scale from"
-_BEFORE = ("fetch", "prepare", "validate", "train")  # the stages that decide whether training runs at all
-_METRICS = ("train_minutes", "gpu_hours", "cost")  # the bounds of a TrainBudget
+NO_RUN = "no estimate: no comparable run on this device yet"
+_BEFORE = ("fetch", "prepare", "validate", "train")  # These stages decide whether training runs at all.
+_METRICS = ("train_minutes", "gpu_hours", "cost")  # These are the bounds of a TrainBudget.
 Status = Literal["within", "may exceed", "likely exceeds", "exceeds", "not estimated"]
-
-
-# In JSON these are objects with named parts.
-Range = Annotated[Span, PlainSerializer(Span._asdict)]
-Factor = Annotated[Step, PlainSerializer(Step._asdict)]
 
 
 class BudgetBound(Record):
@@ -51,7 +40,7 @@ class BudgetBound(Record):
     policy: str
     metric: str
     at_most: float
-    estimate: Range | None = None
+    estimate: Span | None = None
     status: Status = "not estimated"
     fits: float | None = None
 
@@ -74,13 +63,12 @@ class Estimate(Record):
 
     status: Literal["estimated", "nothing to train", "no estimate"]
     headline: str
-    minutes: Range | None = None
-    gpu_hours: Range | None = None
-    cost: Range | None = None
+    minutes: Span | None = None
+    gpu_hours: Span | None = None
+    cost: Span | None = None
     hourly_price: float | None = None
     bounds: tuple[BudgetBound, ...] = ()
     basis: Basis | None = None
-    memory: MemoryAhead | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -96,58 +84,52 @@ def estimate(root: Path, ref: str | None = None, device: str | None = None) -> E
     tree, params = records.work_tree, records.work_tree.params
     data = tree.report(layout.DATA_REPORT, DataReport)
     base = tree.report(layout.FETCH_REPORT, FetchReport).base.digest
-    _hold(root, data)
+    _check_splits(root, data)
     places = _places(root, ref)
     bounds, prices, notes = _bounds(records, params, places)
     if _is_trained(tree, data, base):
         return Estimate(status="nothing to train", headline=NOTHING, notes=notes)
-    without = ("without an estimate no training is refused",) if bounds else ()
-    ahead = training_ahead.planned(root, params.training, data, base)
-    why: list[str] = []
+    plan = forecast.planned(root, params.training, data)
+    reasons: list[str] = []
     for name, commit in places.items():
         try:
             recorded = _record(records, name, commit, device)
-            seconds = training_ahead.seconds(root, ahead, recorded)
-            needs = memory_ahead.bounds(root, params, data, base, recorded)
-            return _estimated(recorded, seconds, bounds, prices, notes).model_copy(update={"memory": needs})
+            return _estimated(recorded, forecast.forecast(plan, data, base, recorded), bounds, prices, notes)
         except Unscalable as unscalable:
-            why.append(str(unscalable))
-    if device:
-        why.append(throughput.fastest(records, ahead, device, places))
-    needs = memory_ahead.bounds(root, params, data, base, None)
-    return Estimate(
-        status="no estimate", headline=NO_HISTORY, bounds=bounds, memory=needs, notes=(*why, *without, *notes)
-    )
+            reasons.append(str(unscalable))
+    if bounds:
+        reasons.append("without an estimate no training is refused")
+    return Estimate(status="no estimate", headline=NO_RUN, bounds=bounds, notes=(*reasons, *notes))
 
 
-def refusal(found: Estimate) -> Refusal | None:
-    """The refusal for an estimate whose low end is above a bound, or that does not fit; None for any other estimate."""
-    over = [bound for bound in found.bounds if bound.status == "exceeds"]
-    if not over:
-        return found.memory.refusal() if found.memory else None
-    first, *others = map(bound_line, over)
-    todo = f"{_less(over)}, or let code owners raise the bound on the target branch"
+def refusal(estimate: Estimate) -> Refusal | None:
+    """Return the refusal of an estimate whose low end is above a bound; None for any other estimate."""
+    exceeded = [bound for bound in estimate.bounds if bound.status == "exceeds"]
+    if not exceeded:
+        return None
+    first, *others = map(bound_line, exceeded)
+    todo = f"{_less(exceeded)}, or let code owners raise the bound on the target branch"
     return VerdictFailed(f"over the budget before training: {first}", todo, tuple(others))
 
 
 def bound_line(bound: BudgetBound) -> str:
-    """A bound and its estimate on one line."""
-    where = f"{bound.policy}: train_budget.{bound.metric}"
-    if bound.estimate is None:
-        return f"{where} at most {bound.at_most:,.6g}, {bound.status}"
-    low, middle, high = map(cost.shown, bound.estimate)
-    return f"{where} {middle} ({low} to {high}) {bound.status} {bound.at_most:,.6g}"
+    """Write a bound and its estimate on one line."""
+    name, span = f"{bound.policy}: train_budget.{bound.metric}", bound.estimate
+    if span is None:
+        return f"{name} at most {bound.at_most:,.6g}, {bound.status}"
+    figure = f"{shown(span.middle)} ({shown(span.low)} to {shown(span.high)})"
+    return f"{name} {figure} {bound.status} {bound.at_most:,.6g}"
 
 
-def _less(over: Sequence[BudgetBound]) -> str:
-    """How to bring the middle of the estimates within their bounds."""
-    share = min((bound.fits or 0 for bound in over), default=0)
+def _less(bounds: Sequence[BudgetBound]) -> str:
+    """Say how to bring the middle of the estimates within their bounds."""
+    share = min((bound.fits or 0 for bound in bounds), default=0)
     part = f"{share:.0%}" if share >= 0.01 else "less than 1%"
     how = "lower train.epochs or max_steps, fewer layers of train.lora or train.full, fewer rows, a smaller base"
     return f"shorten the training to {part} of its estimated time ({how})"
 
 
-def _hold(root: Path, data: DataReport) -> None:
+def _check_splits(root: Path, data: DataReport) -> None:
     """Check that the splits on disk are those that validate passed."""
     report, again = layout.DATA_REPORT, "run `lockstep run validate`"
     if not data.success:
@@ -161,19 +143,19 @@ def _hold(root: Path, data: DataReport) -> None:
 
 
 def _places(root: Path, ref: str | None) -> dict[str, str]:
-    """Refs and commits whose records can be scaled from; the target branch comes first."""
+    """List the refs and commits whose records can be scaled from; the target branch comes first."""
     if not commits.has_repository(root):
         if ref is not None:
             raise EvidenceRefused(f"{ref}: there is no git repository here", "run it in a clone")
         return {}
     name, commit = commits.target(root, ref)
     head = commits.resolve(root, "HEAD")
-    found = {name: commit} if commit else {}
-    return found | {"HEAD": head} if head is not None and head != commit else found
+    places = {name: commit} if commit else {}
+    return places | {"HEAD": head} if head is not None and head != commit else places
 
 
 def _record(records: Records, name: str, commit: str, device: str | None) -> RecordedTraining:
-    """The record at ``commit``; with ``device``, the latest record up to it of a training on that device."""
+    """Read the record at ``commit``; with ``device``, the latest record up to it of a training on that device."""
     if device is None:
         return training_record.read(records.at(commit), name)
     for earlier in commits.touching(records.root, commit, layout.TRAIN_MEASURED):
@@ -187,27 +169,28 @@ def _record(records: Records, name: str, commit: str, device: str | None) -> Rec
 def _bounds(
     records: Records, params: Params, places: Mapping[str, str]
 ) -> tuple[tuple[BudgetBound, ...], dict[str, float], tuple[str, ...]]:
-    """The bounds of both policies without duplicates, the hourly price by policy, and notes."""
+    """Collect the bounds of both policies without duplicates, the hourly price by policy, and notes."""
     budgets = {layout.PARAMS.as_posix(): params.train_budget}
     notes: tuple[str, ...] = ()
     name, commit = next(iter(places.items()), ("", ""))
     if commit:
-        where = f"{name}:{layout.PARAMS}"
+        policy = f"{name}:{layout.PARAMS}"
         try:
             if records.at(commit).data(layout.PARAMS) is None:
-                notes = (f"{where}: missing; only the budget of the work tree applies",)
+                notes = (f"{policy}: missing; only the budget of the work tree applies",)
             else:
-                budgets[where] = records.at(commit).params(where).train_budget
+                budgets[policy] = records.at(commit).params(policy).train_budget
         except ParamsRefused:
-            notes = (f"{where}: this version cannot read it; only the budget of the work tree applies",)
-    found: dict[tuple[object, ...], BudgetBound] = {}
+            notes = (f"{policy}: this version cannot read it; only the budget of the work tree applies",)
+    bounds: dict[tuple[object, ...], BudgetBound] = {}
     for policy, budget in budgets.items():
         for metric in _METRICS:
-            if (bound := getattr(budget, metric)) is not None:
-                key = (metric, bound, budget.hourly_price if metric == "cost" else None)
-                found.setdefault(key, BudgetBound(policy=policy, metric=metric, at_most=bound))
+            at_most = getattr(budget, metric)
+            if at_most is not None:
+                key = (metric, at_most, budget.hourly_price if metric == "cost" else None)
+                bounds.setdefault(key, BudgetBound(policy=policy, metric=metric, at_most=at_most))
     prices = {policy: budget.hourly_price for policy, budget in budgets.items() if budget.hourly_price}
-    return tuple(found.values()), prices, notes
+    return tuple(bounds.values()), prices, notes
 
 
 def _is_trained(tree: WorkTree, data: DataReport, base: str) -> bool:
@@ -221,53 +204,54 @@ def _is_trained(tree: WorkTree, data: DataReport, base: str) -> bool:
 
 def _estimated(
     recorded: RecordedTraining,
-    seconds: Seconds,
+    seconds: Forecast,
     bounds: tuple[BudgetBound, ...],
     prices: Mapping[str, float],
     notes: tuple[str, ...],
 ) -> Estimate:
     report, measured = recorded.report, recorded.measured
-    cpu = measured.device.startswith("cpu")
-    minutes, hours = seconds.train.times(1 / 60), seconds.device.times(1 / 3600)
-    on_gpu = hours.times(0 if cpu else 1)
-    if cpu and any(each.metric == "gpu_hours" for each in bounds):
+    on_cpu = measured.device.startswith("cpu")
+    if on_cpu and any(bound.metric == "gpu_hours" for bound in bounds):
         notes = (*notes, "gpu_hours is 0 on a CPU, where the record was made: there is no estimate for a GPU")
-    if not seconds.answers_known:
+    if seconds.evaluation is None:
         notes = (*notes, "hours and cost cover training alone: the record has no speed of the evaluation")
-    compared = tuple(
-        _compared(each, minutes, seconds.train, seconds)
-        if each.metric == "train_minutes"
-        else _compared(
-            each, on_gpu if each.metric == "gpu_hours" else hours.times(prices[each.policy]), seconds.device, seconds
-        )
-        for each in bounds
-    )
-    notes = (*notes, *(f"{bound_line(each)}: {_less((each,))}" for each in compared if each.status == "likely exceeds"))
+    minutes, hours = seconds.training.times(1 / 60), seconds.device_seconds.times(1 / 3600)
+    evaluation_hours = seconds.evaluation.middle / 3600 if seconds.evaluation else 0.0
+    on_gpu = 0.0 if on_cpu else 1.0
+    compared = []
+    for bound in bounds:
+        if bound.metric == "train_minutes":
+            compared.append(_compared(bound, minutes, 0))
+        else:
+            unit = on_gpu if bound.metric == "gpu_hours" else prices[bound.policy]
+            compared.append(_compared(bound, hours.times(unit), evaluation_hours * unit))
+    likely = [bound for bound in compared if bound.status == "likely exceeds"]
     price = prices.get(layout.PARAMS.as_posix()) or next((prices[b.policy] for b in bounds if b.metric == "cost"), None)
     return Estimate(
         status="estimated",
-        headline="training: {1} min ({0} to {2})".format(*map(cost.shown, minutes)),
+        headline=f"training: {shown(minutes.middle)} min ({shown(minutes.low)} to {shown(minutes.high)})",
         minutes=minutes,
-        gpu_hours=on_gpu,
+        gpu_hours=hours.times(on_gpu),
         cost=hours.times(price) if price else None,
         hourly_price=price,
-        bounds=compared,
+        bounds=tuple(compared),
         basis=Basis(
             ref=recorded.ref, commit=recorded.commit, device=measured.device, seconds=measured.seconds,
             rows=report.rows, epochs=report.epochs, tokens=report.tokens, factors=seconds.factors,
         ),
-        notes=notes,
+        notes=(*notes, *(f"{bound_line(bound)}: {_less((bound,))}" for bound in likely)),
     )  # fmt: skip
 
 
-def _compared(bound: BudgetBound, span: Span, whole: Span, seconds: Seconds) -> BudgetBound:
-    """The bound with its estimate and status. ``whole``: the estimated seconds; only its training part can shrink."""
-    train, answers = seconds.train.middle, whole.middle - seconds.train.middle
-    left = whole.middle * bound.at_most / span.middle - answers if span.middle > 0 else whole.middle
-    fits = left / train if train > 0 else 0
-    status: Status = "may exceed" if span.high > bound.at_most else "within"
-    if span.middle > bound.at_most:
-        status = "exceeds" if span.low > bound.at_most else "likely exceeds"
-    return bound.model_copy(
-        update={"estimate": span, "status": status, "fits": cost.bounded(fits) if fits > 0 else None}
-    )
+def _compared(bound: BudgetBound, span: Span, evaluation: float) -> BudgetBound:
+    """Return the bound with its estimate and status. ``evaluation``: its part of ``span``, which cannot shrink."""
+    status: Status = "within"
+    if span.low > bound.at_most:
+        status = "exceeds"
+    elif span.middle > bound.at_most:
+        status = "likely exceeds"
+    elif span.high > bound.at_most:
+        status = "may exceed"
+    training = span.middle - evaluation
+    fits = (bound.at_most - evaluation) / training if training > 0 else 1.0
+    return bound.model_copy(update={"estimate": span, "status": status, "fits": min(fits, MOST) if fits > 0 else None})

@@ -1,4 +1,4 @@
-"""What a released model took: its training, as its record has it, and 1,000 requests, as a verifier measured them.
+"""The cost of a released model: of its training, as recorded, and of 1,000 requests, as a verifier measured them.
 
 Prices are those of the work tree's params.yaml: ``train_budget.hourly_price`` and ``monitor.cost.hourly_price``.
 """
@@ -15,7 +15,7 @@ from release.record.records import Records
 
 
 class Took(Record):
-    """What is not known is None. Energy is part of ``training`` and ``requests``."""
+    """The cost of a released model. A figure that is not known is None. ``training`` and ``requests`` have energy."""
 
     training: TrainMeasured | None
     training_price: float | None
@@ -24,25 +24,28 @@ class Took(Record):
 
 
 def took(records: Records, params: Params, commit: str, requests: Throughput | None) -> Took:
-    """What the model of ``commit`` took; ``requests`` as its signed statement has them."""
+    """Return the cost of the model of ``commit``; ``requests`` as its signed statement has them."""
     training, devices = _training(records, commit)
-    hourly, cost = params.train_budget.hourly_price, params.monitor.cost
+    hourly, serving = params.train_budget.hourly_price, params.monitor.cost
     hours = training.seconds / 3600 * devices if training else None
-    each = None if cost is None else cost.hourly_price * (params.serve.shards or 1)
+    serving_hourly = None if serving is None else serving.hourly_price * (params.serve.shards or 1)
     return Took(
         training=training,
         training_price=None if hours is None or hourly is None else round(hours * hourly, 6),
         requests=requests,
-        price_per_1000_requests=None if requests is None or each is None else round(requests.price(each), 6),
+        price_per_1000_requests=(
+            None if requests is None or serving_hourly is None else round(requests.price(serving_hourly), 6)
+        ),
     )
 
 
 def _training(records: Records, commit: str) -> tuple[TrainMeasured | None, int]:
-    """What was measured of the training in a commit, and its devices."""
+    """Read the measurements of the training in a commit, and its number of devices."""
     try:
         report = records.at(commit).report(layout.TRAIN_REPORT, TrainReport)
-        found = records.at(commit).report(layout.TRAIN_MEASURED, TrainMeasured)
+        measured = records.at(commit).report(layout.TRAIN_MEASURED, TrainMeasured)
     except (EvidenceRefused, ValidationError):
         return None, 1
-    about = report is not None and found is not None and found.adapter == report.adapter
-    return (found if about else None), (report.devices or 1) if report else 1
+    if report is None or measured is None or measured.adapter != report.adapter:
+        return None, 1
+    return measured, report.devices or 1

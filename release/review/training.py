@@ -9,8 +9,8 @@ from pathlib import Path
 
 from checks import layout
 from checks.formats import energy
-from checks.training.cost import Span
 from release.cost import afterwards
+from release.cost.forecast import Span
 from release.record.records import Records
 from release.review.facts import Facts
 
@@ -86,7 +86,7 @@ def cost(facts: Facts, records: Records) -> list[tuple[str, str]]:
     expected, budget = None, facts.params.train_budget
     if target.commit is not None:
         expected = afterwards.estimate(records, facts.params, target.ref, target.commit, train, took)
-    parts = [f"Training: {_time(took.seconds)}", f", estimated {_times(expected.train)}" if expected else ""]
+    parts = [f"Training: {_time(took.seconds)}", f", estimated {_times(expected.training)}" if expected else ""]
     parts += [f", budget {budget.train_minutes:,.6g} min" if budget.train_minutes else ""]
     parts += [f" (before: {_time(before.seconds)})" if before and before.adapter != train.adapter else ""]
     lines = [(f"{''.join(parts)}, {train.steps:,} steps over {train.rows:,} rows on", took.device)]
@@ -106,7 +106,7 @@ def cost(facts: Facts, records: Records) -> list[tuple[str, str]]:
     if budget.gpu_hours and not took.device.startswith("cpu"):
         lines.append((f"GPU hours: {seconds / 3600:,.2f}, budget {budget.gpu_hours:,.6g}", ""))
     if price := budget.hourly_price:
-        foretold = f", estimated {_span(expected.device.times(price / 3600), ',.2f')}" if expected else ""
+        foretold = f", estimated {_span(expected.device_seconds.times(price / 3600), ',.2f')}" if expected else ""
         most = f", budget {budget.cost:,.2f}" if budget.cost else ""
         hours = f"{seconds / 3600:.2f} device hours at {price:,.2f} an hour"
         lines.append((f"Cost: {seconds / 3600 * price:,.2f} for {hours}{foretold}{most}", ""))

@@ -1,13 +1,15 @@
 """Which of the base's own weights full fine-tuning trains (``train.full``)."""
 
+import re
 from pathlib import Path
 
 from transformers import PreTrainedModel
 
 from checks.errors import TrainingRefused
-from checks.training import tensors
 from checks.training.interface import Full
+from stages.weights import shards
 
+_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d{1,5})\.")  # Names such as ``model.layers.3.`` and ``h.3.``.
 _LORA = "use train.lora in place of train.full"
 
 
@@ -24,13 +26,14 @@ def choose(model: PreTrainedModel, full: Full, base: Path) -> None:
             f"train.full.layers: {full.layers} is more than the model's {count}", f"set it to {count} or less, or null"
         )
     first = 0 if full.layers is None else count - full.layers
-    stored = tensors.names(base)
+    with shards.opened(base) as checkpoint:
+        stored = set(checkpoint.tensors)
     names: dict[int, list[str]] = {}
     for name, weight in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(weight), []).append(name)
     for name, weight in model.named_parameters():
-        layer = tensors.layer_of(name)
-        weight.requires_grad = full.layers is None or (layer is not None and layer >= first)
+        layer = _LAYER.search(name)
+        weight.requires_grad = full.layers is None or (layer is not None and int(layer[1]) >= first)
         if not weight.requires_grad:
             continue
         chosen = [name for name in names[id(weight)] if name in stored]

@@ -14,7 +14,7 @@ from checks import digest, files, imports, layout
 from checks.config import params_file
 from checks.config.params import Params
 from checks.errors import EvidenceRefused, MachineRefused, TrainingRefused
-from checks.formats.training_reports import QuantisedBase
+from checks.formats.training_reports import QuantisedBase, TrainMemory
 from checks.rows import Row
 from checks.training import steps
 from checks.training.interface import Job, Train
@@ -38,6 +38,7 @@ def fit(
         from stages.training.trainer import gathered, save
 
     with ExitStack() as stack:
+        stack.enter_context(memory.enough(params.train))
         trackers = stack.enter_context(others.opened(params, work.root, run.id)) if run else {}
         trainer, recorder, quantised = trainer_of(
             params,
@@ -69,9 +70,8 @@ def fit(
             run.replay(resumed.known.run, resumed.known.points, resumed.known.valid)
             run.tag("lockstep.resumed_at", str(resumed.step))
         stack.enter_context(kernels.applied(params.train, trainer.model))
-        with memory.enough(params.train):
-            trainer.train(resume_from_checkpoint=str(resumed.folder) if resumed else None)
-        seconds, used, took = keeper.seconds, keeper.energy, memory.measured(params.train)
+        trainer.train(resume_from_checkpoint=str(resumed.folder) if resumed else None)
+        seconds, used, took = keeper.seconds, keeper.energy, TrainMemory(peak=memory.peak())
         stopped = stopper.restore(trainer.model) if stopper else None
         valid_loss = _valid_loss(trainer, run) if trainer.eval_dataset is not None else None
         state = gathered(trainer)
@@ -157,23 +157,28 @@ def trainer_of(
 
 
 def _loaded(train: Train, base: Path) -> tuple[Any, Any]:
-    """Tokenizer and model of the base, quantised where ``train`` says so. Raises EvidenceRefused or TrainingRefused."""
+    """Load the tokenizer and the model of the base, quantised where ``train`` says so.
+
+    Raises EvidenceRefused, TrainingRefused, or MachineRefused if the memory is too small.
+    """
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
+    from stages.training import memory
     from stages.training.trainer import DTYPES
 
     logging.set_verbosity_error()
     try:
         tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
-        model, loading = (
-            nf4.load(base, train.quantization, train.precision, sharded=train.shard is not None)
-            if train.quantization
-            else AutoModelForCausalLM.from_pretrained(
-                base, dtype=DTYPES[train.precision], local_files_only=True, output_loading_info=True
+        with memory.enough(train):
+            model, loading = (
+                nf4.load(base, train.quantization, train.precision, sharded=train.shard is not None)
+                if train.quantization
+                else AutoModelForCausalLM.from_pretrained(
+                    base, dtype=DTYPES[train.precision], local_files_only=True, output_loading_info=True
+                )
             )
-        )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise EvidenceRefused(
