@@ -79,7 +79,7 @@ SUITES: dict[str, dict[str, Any]] = {
             {"kind": "hybrid", "bm25": _WORDS, "dense": _VECTORS, "rank_constant": 60}, {"kind": "recorded", "log": {**_LOG}},
         )
     },
-    **{f"{more}{name}": suite for name, suite in gate_samples.suites().items() for more in ("", "more_")},
+    **{f"{more}{name}": copy.deepcopy(suite) for name, suite in gate_samples.suites().items() for more in ("", "more_")},
 }  # fmt: skip
 
 
