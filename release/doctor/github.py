@@ -8,7 +8,7 @@ import shutil
 from multiprocessing import TimeoutError as PoolTimeoutError
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 from pydantic import TypeAdapter, ValidationError
@@ -107,7 +107,7 @@ class Session:
 def parsed(kind: type[T], value: object, path: str) -> T:
     """Return ``value`` as a ``kind``. Raises Unseen if the answer differs from GitHub's documentation."""
     try:
-        return cast(T, TypeAdapter(kind).validate_python(value, strict=True))
+        return TypeAdapter(kind).validate_python(value, strict=True)
     except ValidationError:
         raise odd(path) from None
 

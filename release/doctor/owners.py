@@ -62,8 +62,8 @@ def _owners(repository: Repository) -> str:
     want(not bare, f"{path}: nobody owns {', '.join(bare)}", "give them an owner there, commit, push")
     fix = "name people or teams who may write: gh api repos/{owner}/{repo}/codeowners/errors"
     answer = repository.github.one("codeowners/errors", CONTENTS, "errors")
-    for error in parsed(list[dict[str, object]], answer["errors"], "codeowners/errors"):
-        raise Finding(f"{path}, line {shown(error.get('line'))}: {shown(error.get('kind'))}", fix)
+    for problem in parsed(list[dict[str, object]], answer["errors"], "codeowners/errors"):
+        raise Finding(f"{path}, line {shown(problem.get('line'))}: {shown(problem.get('kind'))}", fix)
     return shown(", ".join(sorted({name for names in owners.values() for name in names})))
 
 

@@ -11,8 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import requests
+
 from checks import imports
 from checks.text import redact
+from release.adapters import http
 from release.mirrors import mlmodel
 from release.mirrors.compare import Held, Model, order
 from release.mirrors.types import MirrorUnavailable
@@ -20,9 +23,10 @@ from release.mirrors.types import MirrorUnavailable
 _SQLITE = "sqlite:///"
 _PROXIED = "mlflow-artifacts:"  # Artifacts that a server itself takes and gives.
 _PAGE = 1000
+_TIMES = (5, 5)  # Seconds to connect, and between two reads.
 _SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": str(_TIMES[0]),
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
 }
 
@@ -160,6 +164,8 @@ def _saying(uri: str) -> Iterator[None]:
     except Exception as error:
         if not isinstance(error, OSError) and type(error).__module__.split(".")[0] not in ("mlflow", "sqlalchemy"):
             raise
+        if isinstance(error.__cause__, requests.RequestException):
+            raise MirrorUnavailable(http.reason(error.__cause__, _TIMES)) from None
         first = next(iter(str(error).replace(uri, "the store").strip().splitlines()), type(error).__name__)
         raise MirrorUnavailable(redact(first, 300)) from None
 

@@ -35,7 +35,7 @@ def trust(host: str | None) -> Trust:
     system = ssl.get_default_verify_paths()
     bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
     usual = bundle or system.cafile or system.capath or certifi.where()
-    chosen = Trust((authorities or [usual])[-1], (certificates or [None])[-1])
+    chosen = Trust((authorities or [usual])[-1], certificates[-1] if certificates else None)
     _check(chosen)
     return chosen
 

@@ -77,11 +77,7 @@ class Transport:
     ) -> Answer:
         """Return a reply with one of the statuses ``ok``, tried again while that makes sense."""
         tries = tries or Tries(self.patience)
-        while True:
-            try:
-                return self.once(method, url, ok, scopes, headers=headers, body=body, read=read)
-            except RequestError as trouble:
-                tries.failed(trouble)
+        return tries.until_answered(lambda: self.once(method, url, ok, scopes, headers=headers, body=body, read=read))
 
     def once(
         self,
@@ -215,15 +211,13 @@ class Transport:
         raise AssertionError("the last scheme returns or raises")
 
     def _token(self, method: str, url: str, headers: dict[str, str], form: bytes | None) -> bytes:
-        tries = Tries(self.patience)
-        while True:
-            try:
-                with closing(self._bare(method, url, headers, form, READ)) as response:
-                    if response.status_code != 200:
-                        raise self.trouble(response)
-                    return whole(response).data
-            except RequestError as trouble:
-                tries.failed(trouble)
+        def ask() -> bytes:
+            with closing(self._bare(method, url, headers, form, READ)) as response:
+                if response.status_code != 200:
+                    raise self.trouble(response)
+                return whole(response).data
+
+        return Tries(self.patience).until_answered(ask)
 
     def _follow(self, url: str, location: str | None) -> str:
         target = urljoin(url, location or "").partition("#")[0]
