@@ -12,14 +12,13 @@ from checks.config import params_file
 from checks.config.monitor import Monitor
 from checks.errors import ParamsRefused, ServingRefused
 from checks.text import redact
-from release.monitoring import component, dashboard, local, rule_cases, rules
-from release.monitoring.queries import Scope
+from release.monitoring import component, dashboard, local, rules
+from release.monitoring.objectives import Scope
 from release.overlay import edits, monitored, scaling
 from release.overlay.sources import OWN
 from release.verbs.gateway import ENVIRONMENT
 
 HAND_OVER_PAGE = scaling.PAGE
-RULES, TESTS, DASHBOARD = "rules.yaml", "rules_test.yaml", "dashboard.json"
 _WRITTEN = re.compile(
     r"https?://(?:(?:[\w.~!$&'()*+,;=:-]|%[\da-f]{2})*@)?[\w.:\[\]-]+(?:[/?#](?:[!#$&-\[\]-~]|%[\da-f]{2})*)?",
     re.A | re.I,
@@ -108,7 +107,7 @@ def up(root: Path, options: Options, say: Callable[[str], None]) -> None:
     of = Scope(params.serve.name, options.environment)
     _write(folder, of, params.monitor)
     settings = local.Settings(
-        folder, RULES, options.targets, of.model, options.webhook, options.port, options.alertmanager_port,
+        folder, rules.RULES, options.targets, of.model, options.webhook, options.port, options.alertmanager_port,
         options.interval,
     )  # fmt: skip
     local.run(settings, say)
@@ -127,9 +126,9 @@ def _is_address(text: str) -> bool:
 
 def _write(folder: Path, of: Scope, monitor: Monitor) -> tuple[Path, ...]:
     made = {
-        RULES: plain_yaml.dump(rules.rules(of, monitor)),
-        TESTS: plain_yaml.dump(rule_cases.tests(of, monitor, RULES)),
-        DASHBOARD: json.dumps(dashboard.dashboard(of, monitor), indent=2) + "\n",
+        rules.RULES: plain_yaml.dump(rules.rules(of, monitor)),
+        "rules_test.yaml": plain_yaml.dump(rules.tests(of, monitor)),
+        "dashboard.json": json.dumps(dashboard.dashboard(of, monitor), indent=2) + "\n",
     }
     for name, text in made.items():
         files.write_text(folder / name, text)
