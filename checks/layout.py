@@ -48,7 +48,6 @@ NOISE = REPORTS / "noise.json"  # `lockstep calibrate`
 VERDICT = REPORTS / "verdict.json"
 SWEEP_REPORT = REPORTS / "sweep.json"  # `lockstep sweep`: no evidence
 SWEEP_TABLE = REPORTS / "sweep.md"
-SWEEP_PLOTS = REPORTS / "sweep"
 IMAGE_REPORT = REPORTS / "image.json"  # `lockstep build`
 SERVING_REPORT = REPORTS / "serving.json"  # `lockstep verify`
 SERVING_STATEMENT = REPORTS / "serving.intoto.json"  # the same command signs that it saw this report's facts

@@ -1,10 +1,9 @@
 """sweep: trains with each combination of given values, and compares the models on the valid split.
 
 In:  arguments such as ``train.lora.r=8,16`` and ``--seed 17``; params.yaml, and the splits that passed validate.
-     Without values, params.yaml as it is, with several seeds. With ``--trials 12``, ranges such as
-     ``train.learning_rate=1e-4..3e-3:log``, whose values a search chooses (``stages.searching``).
-Out: reports/sweep.json (``checks.config.sweeps.SweepReport``), reports/sweep.md (its table), reports/sweep/*.svg and
-*.png. Run: python -m stages.sweep, or `lockstep sweep`, which does so. It is not a stage of dvc.yaml.
+     Without values, params.yaml as it is, with several seeds.
+Out: reports/sweep.json (``checks.config.sweeps.SweepReport``) and reports/sweep.md (its table).
+Run: python -m stages.sweep, or `lockstep sweep`, which does so. It is not a stage of dvc.yaml.
 
 Each training is an experiment of DVC in a copy of the repository, one after the other, up to the stage merge; the test
 split is not asked. MLflow's runs, checkpoints and answers are kept in this repository. A sweep that was interrupted
@@ -19,10 +18,9 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 from pydantic import JsonValue
@@ -30,12 +28,12 @@ from pydantic import JsonValue
 from checks import digest, files, layout
 from checks.config import params_file, sweeps
 from checks.config.params import Params
-from checks.config.sweeps import Compared, Range, Recipe, Sweep, SweepReport, SweptRun, Tried, Values
+from checks.config.sweeps import Compared, Recipe, Sweep, SweepReport, SweptRun, Values
 from checks.errors import EvidenceRefused, MachineRefused, MergeRefused, ParamsRefused, TrainingRefused
 from checks.evaluation import scoring
 from checks.formats import refused
 from checks.formats.data_reports import Seal
-from checks.formats.training_reports import TrainMeasured, TrainReport
+from checks.formats.training_reports import TrainReport
 from checks.rows import Row
 from checks.stats import intervals, over_seeds
 from checks.training import steps
@@ -43,80 +41,88 @@ from stages import entry, tracking
 from stages.inference import answers
 from stages.reporting import swept
 from stages.score import VALID, scored
-from stages.searching import Search
 from stages.tools import guarded_dvc
 
 if TYPE_CHECKING:
     from git import Repo
 
-_OF_VALUES = (TrainingRefused.exit_code, MergeRefused.exit_code)  # other refusals would meet any values: the sweep ends
+_OF_VALUES = (TrainingRefused.exit_code, MergeRefused.exit_code)  # Other refusals would meet any values.
 
 
-def sweep(
-    params: Params, root: Path, specs: Sequence[str], seeds: Sequence[int], most: int, trials: int | None = None
-) -> str:
+class Setup(NamedTuple):
+    """The inputs that all trainings of a sweep share. ``valid``: the rows of the valid split."""
+
+    root: Path
+    repository: "Repo"
+    params: Params
+    parsed: params_file.Parsed
+    seal: Seal
+    valid: list[Row]
+
+
+def sweep(params: Params, root: Path, specs: Sequence[str], seeds: Sequence[int], most: int) -> str:
     """Train each combination with each seed, score it on valid, write the report.
 
-    With ``trials`` at most so many settings are trained, which a search chooses by the scores of those before. A
-    training that is refused, such as one whose loss is not finite, is reported and does not end the sweep. Raises
-    ParamsRefused, before anything is trained, if a combination is impossible (of a range: one of its ends) or there are
-    more than ``most`` trainings; EvidenceRefused if validate has not passed; TrainingRefused if every training is
-    refused; MachineRefused without git or DVC, or for a search without Optuna.
+    A training that is refused, such as one whose loss is not finite, is reported and does not end the sweep. Raises
+    ParamsRefused, before anything is trained, if a combination is impossible or there are more than ``most`` trainings;
+    EvidenceRefused if validate has not passed; TrainingRefused if every training is refused; MachineRefused without git
+    or DVC.
     """
-    tried = _tried(params, root, specs, seeds)
     parsed = params_file.read(root / layout.PARAMS)
-    proposals, settings, search = _proposals(params, parsed, tried, trials)
-    seeds = seeds or [params.train.seed]
-    if (number := settings * len(seeds)) > most:
+    settings = _settings(params, root, parsed, specs, seeds)
+    trainings = [(values, seed) for values in settings for seed in seeds or [params.train.seed]]
+    if (number := len(trainings)) > most:
         raise ParamsRefused(
             f"{number} trainings, and at most {most} are allowed",
             f"try fewer values, or allow them: --most {number}",
         )
     seal, valid = _passed(root)
-    where = tracking.public(tracking.address(params, root))
-    click.echo(f"sweep: {number} trainings, one after the other; runs at {where}", err=True)
+    address = tracking.public(tracking.address(params, root))
+    click.echo(f"sweep: {number} trainings, one after the other; runs at {address}", err=True)
     runs: list[SweptRun] = []
-    scores: dict[str, list[list[float]]] = {}  # by the digest of parameters: each seed's, of every row
+    scores: dict[str, list[list[float]]] = {}  # The scores of each seed's rows, by the digest of the parameters.
     import git
 
     with git.Repo(root) as repository:
-        for values, seed in ((values, seed) for values in proposals for seed in seeds):
+        setup = Setup(root, repository, params, parsed, seal, valid)
+        for values, seed in trainings:
             click.echo(f"sweep: {len(runs) + 1} of {number}: {swept.named(values)}, seed {seed}", err=True)
-            parameters = sweeps.parameters_of(sweeps.hold(parsed, values))
-            run, rows = _run(params, root, repository, parsed, values, seed, seal, valid, parameters)
+            parameters = sweeps.parameters_of(sweeps.changed(parsed, values))
+            run, rows = _train(setup, values, seed, parameters)
             runs.append(run)
-            shown = ", ".join(f"{kind} {found.value:.3f}" for kind, found in run.scores.items())
+            shown = ", ".join(f"{kind} {interval.value:.3f}" for kind, interval in run.scores.items())
             click.echo(f"sweep: {len(runs)} of {number}: {shown or f'refused: {run.refused}'}", err=True)
             scores.setdefault(parameters, []).append(rows)
-            if search:
-                every = scores[parameters]
-                search.tell(values, fmean(map(fmean, every)) if all(every) else None)
-            report = _report(params, seal, valid, runs, scores, settings, search)
+            report = _report(setup, runs, scores, len(settings))
             files.write_json(root / layout.SWEEP_REPORT, report)
     ranked = report.by_values()
     if not ranked:
         raise TrainingRefused(f"all {len(runs)} trainings were refused: {runs[-1].refused}", "try other values")
-    with files.replacing_folder(root / layout.SWEEP_PLOTS) as folder:
-        swept.draw(folder, report, tried)
     files.write_text(root / layout.SWEEP_TABLE, swept.table(report))
-    best = ranked[0]
-    return f"the best of {len(ranked)} on {len(valid)} valid rows: {swept.named(best[0])}, {report.mean(best[1]):.3f}"
+    best_values, best_runs = ranked[0]
+    score = report.mean(best_runs)
+    return f"the best of {len(ranked)} on {len(valid)} valid rows: {swept.named(best_values)}, {score:.3f}"
 
 
-def _tried(params: Params, root: Path, specs: Sequence[str], seeds: Sequence[int]) -> Tried:
-    """The values of ``specs``. Raises ParamsRefused or MachineRefused if there can be no sweep of them."""
-    if not str(root.resolve()).isascii():  # its configuration of a copy is written in ASCII
+def _settings(
+    params: Params, root: Path, parsed: params_file.Parsed, specs: Sequence[str], seeds: Sequence[int]
+) -> list[Values]:
+    """The combinations of ``specs``. Raises ParamsRefused or MachineRefused if there can be no sweep of them."""
+    if not str(root.resolve()).isascii():  # DVC writes the configuration of a copy in ASCII.
         raise MachineRefused(f"{root.resolve()}: DVC runs no experiment below such a name", "clone to a path in ASCII")
     if isinstance(params.training, steps.Steps):
         raise ParamsRefused(
             f"{layout.PARAMS}: train.steps: a sweep trains with one method",
             "sweep the step that you ask about as the whole of the section train, without steps",
         )
-    tried = sweeps.asked(specs)
-    if len(set(seeds)) < len(seeds) or (not tried and len(seeds) < 2):
-        what = "a seed is named twice" if tried or len(seeds) > 1 else "no value to try, and not several seeds"
+    lists = sweeps.value_lists(specs)
+    if len(set(seeds)) < len(seeds) or (not lists and len(seeds) < 2):
+        what = "a seed is named twice" if lists or len(seeds) > 1 else "no value to try, and not several seeds"
         raise ParamsRefused(what, "write values as train.lora.r=8,16, and each seed once: --seed 17 --seed 18")
-    return tried
+    settings = sweeps.combinations(lists)
+    for values in settings:
+        sweeps.changed(parsed, values)
+    return settings
 
 
 def _passed(root: Path) -> tuple[Seal, list[Row]]:
@@ -128,113 +134,96 @@ def _passed(root: Path) -> tuple[Seal, list[Row]]:
 
 
 def _report(
-    params: Params, seal: Seal, valid: Sequence[Row], runs: Sequence[SweptRun],
-    scores: Mapping[str, Sequence[Sequence[float]]], settings: int, search: Search | None,
-) -> SweepReport:  # fmt: skip
-    """The report of the trainings so far.
-
-    Of a search without differences: its values were chosen by scores on these rows, so no interval would hold.
-    """
-    groups, confidence = [row.group for row in valid], params.evaluate.confidence
-    return SweepReport.seal(
-        Sweep(
-            valid=seal.splits["valid"],
-            rows=len(valid),
-            scorer=params.evaluate.scorers[0].kind,
-            confidence=confidence,
-            search=search.name if search else None,
-            runs=tuple(runs),
-            differences=() if search else _differences(scores, groups, confidence, settings),
-        )
+    setup: Setup, runs: Sequence[SweptRun], scores: Mapping[str, Sequence[Sequence[float]]], settings: int
+) -> SweepReport:
+    """The report of the trainings so far, of a sweep of ``settings`` recipes."""
+    evaluate = setup.params.evaluate
+    groups = [row.group for row in setup.valid]
+    sweep = Sweep(
+        valid=setup.seal.splits["valid"],
+        rows=len(setup.valid),
+        scorer=evaluate.scorers[0].kind,
+        confidence=evaluate.confidence,
+        runs=tuple(runs),
+        differences=_differences(scores, groups, evaluate.confidence, settings),
     )
+    return SweepReport.seal(sweep)
 
 
-def _proposals(
-    params: Params, parsed: params_file.Parsed, tried: Tried, trials: int | None
-) -> tuple[Iterable[Values], int, Search | None]:
-    """The settings to train, how many they are, and what chooses them; None: they are every combination."""
-    ranges = [path for path, values in tried.items() if isinstance(values, Range)]
-    if ranges and trials is None:
-        raise ParamsRefused(f"{ranges[0]}: a range has no list of values", "say how many to try: --trials 12")
-    if trials is not None and not tried:
-        raise ParamsRefused("--trials: no value to search", "name a range: train.learning_rate=1e-4..3e-3:log")
-    every = sweeps.combinations(sweeps.ends_of(tried))
-    for values in every:
-        sweeps.hold(parsed, values)
-    if trials is None:
-        return every, len(every), None
-    search = Search(tried, trials, params.train.seed)
-    return search, trials, search
+def _train(setup: Setup, values: Values, seed: int, parameters: str) -> tuple[SweptRun, list[float]]:
+    """Train unless this experiment ended before. Return the run, and the first scorer's scores of the valid rows.
 
-
-def _run(
-    params: Params, root: Path, repository: "Repo", parsed: params_file.Parsed, values: Mapping[str, JsonValue],
-    seed: int, seal: Seal, valid: list[Row], parameters: str,
-) -> tuple[SweptRun, list[float]]:  # fmt: skip
-    """The training, and its scores of the valid rows by the first scorer."""
-    about = {"values": dict(values), "seed": seed, "params": parsed.value, "commit": tracking.revision(root)[0]}
-    name = f"sweep-{digest.of_json(about).removeprefix('sha256:')[:12]}"
-    changes = {**values, "train.seed": seed}
-    if (commit := _commit(repository, name)) is None:
-        refused.forget(root)
-        code = _dvc(params, root, "exp", "run", "--temp", "--name", name, *_overrides(changes), "merge")
-        if code:
-            word = refused.read(root)
-            if word and word.exit_code in _OF_VALUES:
-                return SweptRun(values=dict(values), seed=seed, experiment=name, refused=word.what), []
-            why = f"stage {word.stage} refused: {word.what}" if word else f"dvc exp run ended with {code}"
-            raise MachineRefused(why, "fix what it says, and run the same sweep again to go on")
-        if (commit := _commit(repository, name)) is None:
+    ``parameters``: the digest of the parameters with ``values`` in them.
+    """
+    evaluate = setup.params.evaluate
+    name = _experiment_name(setup, values, seed)
+    commit = _commit(setup.repository, name)
+    if commit is None:
+        reason = _refused_reason(setup, values, seed, name)
+        if reason is not None:
+            return SweptRun(values=values, seed=seed, experiment=name, refused=reason), []
+        commit = _commit(setup.repository, name)
+        if commit is None:
             raise MachineRefused(f"dvc kept no experiment {name}", "run the same sweep again")
     else:
         click.echo(f"sweep: trained before, as experiment {name}", err=True)
-    report = TrainReport.model_validate_json(_shown(repository, commit, layout.TRAIN_REPORT) or "")
-    # Not in the experiment before the first record of a training is in git.
-    noted = _shown(repository, commit, layout.TRAIN_MEASURED)
-    measured = TrainMeasured.model_validate_json(noted) if noted else None
-    if measured and measured.adapter != report.adapter:
-        measured = None
-    if report.splits != seal.splits:
+    blob = setup.repository.commit(commit).tree / layout.TRAIN_REPORT.as_posix()
+    report = TrainReport.model_validate_json(blob.data_stream.read())
+    if report.splits != setup.seal.splits:
         raise EvidenceRefused(f"experiment {name}: was trained on other splits", "run `./lockstep run validate`")
-    click.echo(f"sweep: score {len(valid):,} rows of the valid split", err=True)
-    merged, prompt_format, rows = _scored(params, root, commit, valid)
-    groups = [row.group for row in valid]
-    scores = {kind: intervals.mean_interval(each, groups, params.evaluate.confidence) for kind, each in rows.items()}
+    click.echo(f"sweep: score {len(setup.valid):,} rows of the valid split", err=True)
+    merged, prompt_format, rows = _scored(setup, commit)
+    groups = [row.group for row in setup.valid]
+    scores = {kind: intervals.mean_interval(each, groups, evaluate.confidence) for kind, each in rows.items()}
+    metrics = {f"valid.{kind}": interval.value for kind, interval in scores.items()}
     try:
-        tracking.annotate(
-            params, root, report.adapter, {f"valid.{kind}": found.value for kind, found in scores.items()}, {}
-        )
+        tracking.annotate(setup.params, setup.root, report.adapter, metrics, {})
     except MachineRefused as refusal:
         click.echo(f"sweep: not in MLflow: {refusal}", err=True)
-    run = SweptRun(
-        values=dict(values),
-        seed=seed,
-        recipe=Recipe(
-            parameters=parameters, base=report.base, train=report.splits["train"], valid=report.splits["valid"],
-            scorers=scoring.digest_of(params.evaluate.scorers), prompt_format=prompt_format,
-        ),
-        adapter=report.adapter,
-        merged=merged,
-        trainable_parameters=report.trainable_parameters,
-        scores=scores,
-        seconds=measured.seconds if measured else None,
-        device=measured.device if measured else None,
-        experiment=name,
-        mlflow_run=measured.mlflow_run if measured else None,
-    )  # fmt: skip
+    recipe = Recipe(
+        parameters=parameters,
+        base=report.base,
+        train=report.splits["train"],
+        valid=report.splits["valid"],
+        scorers=scoring.digest_of(evaluate.scorers),
+        prompt_format=prompt_format,
+    )
+    run = SweptRun(values=values, seed=seed, recipe=recipe, merged=merged, scores=scores, experiment=name)
     return run, next(iter(rows.values()))
 
 
-def _scored(params: Params, root: Path, commit: str, valid: list[Row]) -> tuple[str, str, dict[str, list[float]]]:
+def _experiment_name(setup: Setup, values: Values, seed: int) -> str:
+    """A name that depends on all that decides the training, so that the same sweep finds it again."""
+    commit = tracking.revision(setup.root)[0]
+    about = {"values": values, "seed": seed, "params": setup.parsed.value, "commit": commit}
+    return f"sweep-{digest.of_json(about).removeprefix('sha256:')[:12]}"
+
+
+def _refused_reason(setup: Setup, values: Values, seed: int, name: str) -> str | None:
+    """Run the experiment. Return why its values were refused; None: it ended well. Raises MachineRefused otherwise."""
+    refused.forget(setup.root)
+    overrides = _overrides({**values, "train.seed": seed})
+    code = _dvc(setup.params, setup.root, "exp", "run", "--temp", "--name", name, *overrides, "merge")
+    if code == 0:
+        return None
+    refusal = refused.read(setup.root)
+    if refusal and refusal.exit_code in _OF_VALUES:
+        return refusal.what
+    ended = f"stage {refusal.stage} refused: {refusal.what}" if refusal else f"dvc exp run ended with {code}"
+    raise MachineRefused(ended, "fix what it says, and run the same sweep again to go on")
+
+
+def _scored(setup: Setup, commit: str) -> tuple[str, str, dict[str, list[float]]]:
     """The digests of the experiment's merged model and of how it was asked; each scorer's scores of the valid rows."""
     from dvc.api import DVCFileSystem
 
     with tempfile.TemporaryDirectory(prefix="lockstep-sweep-") as scratch:
         folder = Path(scratch) / "merged"
-        DVCFileSystem(str(root), rev=commit).get(layout.MERGED.as_posix(), str(folder), recursive=True)
+        DVCFileSystem(str(setup.root), rev=commit).get(layout.MERGED.as_posix(), str(folder), recursive=True)
         merged = digest.of_tree(folder).digest
-        prompt_format = answers.prompt_format(folder, params.evaluate)
-        return merged, prompt_format, scored(params, root, folder, merged, valid)
+        prompt_format = answers.prompt_format(folder, setup.params.evaluate)
+        rows = scored(setup.params, setup.root, folder, merged, setup.valid)
+        return merged, prompt_format, rows
 
 
 def _differences(
@@ -248,12 +237,13 @@ def _differences(
     import numpy as np
 
     several = {parameters: np.asarray(each) for parameters, each in scores.items() if len(each) > 1 and all(each)}
-    pairs, found = math.comb(settings, 2), []
+    pairs = math.comb(settings, 2)
+    differences = []
     for one, two in itertools.combinations(several, 2):
         difference = over_seeds.difference(several[one], several[two], groups, 1 - (1 - confidence) / pairs)
         if difference is not None:
-            found.append(Compared(**dict(difference), one=one, two=two))
-    return tuple(found)
+            differences.append(Compared(**dict(difference), one=one, two=two))
+    return tuple(differences)
 
 
 def _overrides(values: Mapping[str, JsonValue]) -> list[str]:
@@ -276,23 +266,13 @@ def _commit(repository: "Repo", name: str) -> str | None:
     return next((ref.split()[0] for ref in refs.splitlines() if ref.endswith(f"/{name}")), None)
 
 
-def _shown(repository: "Repo", commit: str, path: Path) -> str | None:
-    """The text of ``path`` in ``commit``; None: it is not there."""
-    try:
-        blob = repository.commit(commit).tree / path.as_posix()
-    except KeyError:
-        return None
-    return str(blob.data_stream.read(), "utf-8")
-
-
 @click.command()
 @click.argument("specs", nargs=-1)
 @click.option("--seed", "seeds", type=click.IntRange(min=0), multiple=True)
 @click.option("--most", type=int, default=20)
-@click.option("--trials", type=click.IntRange(min=1))
-def main(specs: tuple[str, ...], seeds: tuple[int, ...], most: int, trials: int | None) -> None:
-    """Train each combination of the values of SPECS, or as many as TRIALS that a search chooses, with each seed."""
-    entry.run("sweep", lambda params, root: sweep(params, root, specs, seeds, most, trials))
+def main(specs: tuple[str, ...], seeds: tuple[int, ...], most: int) -> None:
+    """Train each combination of the values of SPECS with each seed."""
+    entry.run("sweep", lambda params, root: sweep(params, root, specs, seeds, most))
 
 
 if __name__ == "__main__":

@@ -13,11 +13,14 @@ from click.testing import CliRunner
 from checks import digest, files, layout
 from checks.config import params_file, sweeps
 from checks.config.sweeps import Compared, Recipe, Sweep, SweepReport, SweptRun
+from checks.errors import EvidenceRefused
 from checks.evaluation import scoring
 from checks.formats.evaluation_reports import EvaluationReport, Interval
 from checks.formats.training_reports import TrainReport
 from checks.stats import over_seeds
 from release.cli import main
+from release.record import recipes
+from release.record.records import Records
 from release.verbs.report import Options, report
 from stages.reporting.swept import table
 from stages.sweep import _differences
@@ -102,44 +105,96 @@ def test_seeds_that_score_alike_promise_nothing() -> None:
     )
 
 
-def _run(recipe: Recipe, values: sweeps.Values, seed: int, score: float, merged: str | None = None) -> SweptRun:
+HERE = Recipe(parameters=A, base=B, train=B, valid=B, scorers=B, prompt_format=B)
+THERE = HERE.model_copy(update={"parameters": C})
+SEED = 17
+
+
+def _run(recipe: Recipe, rate: float, seed: int, score: float, merged: str | None = None) -> SweptRun:
+    interval = Interval(value=score, low=score - 0.1, high=min(1, score + 0.1), n=60)
     return SweptRun(
-        values=values, seed=seed, recipe=recipe, merged=merged or digest.of_json([values, seed]), experiment=f"sweep-{seed}",
-        scores={"exact-match": Interval(value=score, low=score - 0.1, high=min(1, score + 0.1), n=60)}, seconds=1.0,
+        values={"train.learning_rate": rate}, seed=seed, recipe=recipe, merged=merged or digest.of_json([rate, seed]),
+        experiment=f"sweep-{seed}", scores={"exact-match": interval},
     )  # fmt: skip
 
 
-def _refused(values: sweeps.Values, seed: int) -> SweptRun:
+def _refused(rate: float, seed: int) -> SweptRun:
+    values: sweeps.Values = {"train.learning_rate": rate}
     return SweptRun(values=values, seed=seed, experiment=f"sweep-{seed}", refused="step 3: the loss is nan")
 
 
-def _swept(root: Path, change: Callable[[Recipe], Recipe], seeds: int, nan: bool) -> Sweep:
-    """A sweep of main's learning rate, and of the rate of the record in ``root``, whose own model is among them."""
-    params = params_file.load(root / layout.PARAMS)
-    train, evaluation = (
-        files.read_json(root / layout.TRAIN_REPORT, TrainReport),
-        files.read_json(root / layout.EVALUATION, EvaluationReport),
-    )
-    here = Recipe(
-        parameters=sweeps.parameters_of(params), base=train.base, train=train.splits["train"],
-        valid=train.splits["valid"], scorers=scoring.digest_of(params.evaluate.scorers),
-        prompt_format=evaluation.prompt_format,
-    )  # fmt: skip
-    main_ = sweeps.parameters_of(params_file.parse(git(root, "show", "main:params.yaml")))
-    here, there = change(here), change(here.model_copy(update={"parameters": main_}))
-    ours: sweeps.Values = {"train.learning_rate": 0.002}
-    theirs: sweeps.Values = {"train.learning_rate": 0.001}
-    own = params.train.seed
-    runs = [_run(here, ours, own, 0.70, evaluation.merged), _run(here, ours, own + 1, 0.73)][:seeds]
-    runs += [_run(there, theirs, own, 0.60), _run(there, theirs, own + 1, 0.61)]
-    runs += [_refused(ours, own + 2)] * nan
-    found = over_seeds.difference(_seeds([0.70, 0.73]), _seeds([0.60, 0.61]), _ALONE, 0.95)
-    assert found is not None
-    compared = Compared(**dict(found), one=there.parameters, two=here.parameters).mirrored()
+def _swept(
+    here: Recipe = HERE, there: Recipe = THERE, seeds: int = 2, nan: bool = False, merged: str | None = None
+) -> Sweep:
+    """A sweep of two learning rates, that of ``here`` with ``seeds`` seeds, of which the first gave ``merged``."""
+    runs = [_run(here, 0.002, SEED, 0.70, merged), _run(here, 0.002, SEED + 1, 0.73)][:seeds]
+    runs += [_run(there, 0.001, SEED, 0.60), _run(there, 0.001, SEED + 1, 0.61)]
+    runs += [_refused(0.002, SEED + 2)] * nan
+    difference = over_seeds.difference(_seeds([0.70, 0.73]), _seeds([0.60, 0.61]), _ALONE, 0.95)
+    assert difference is not None
+    compared = Compared(**dict(difference), one=there.parameters, two=here.parameters).mirrored()
     return Sweep(
         valid=here.valid, rows=60, scorer="exact-match", confidence=0.95, runs=tuple(runs),
         differences=(compared,) if seeds > 1 else (),
     )  # fmt: skip
+
+
+def test_the_best_setting_is_that_of_the_best_mean_that_trains_with_every_seed() -> None:
+    swept, lucky = _swept(), _swept(nan=True)
+    assert [values["train.learning_rate"] for values, _ in swept.by_values()] == [0.002, 0.001]
+    assert [values["train.learning_rate"] for values, _ in lucky.by_values()] == [0.001, 0.002]
+    assert "| train.learning_rate=0.002 | 0.715 | 2 of 3 | 0.021 |" in table(lucky).splitlines()
+    assert (
+        "* train.learning_rate=0.001 against train.learning_rate=0.002: -0.110 [-0.243, +0.023], 1.2 degrees of freedom: "
+        "too close to tell; a true difference of 0.172 would be seen in four cases of five"
+    ) in table(swept).splitlines()
+    alone = swept.model_copy(update={"runs": swept.runs[:2], "differences": ()})
+    assert "0.715 over 2 seeds, spread (standard deviation) 0.021: another recipe" in table(alone)
+
+
+def _score(plain: dict[str, Any]) -> None:
+    plain["runs"][0]["scores"]["exact-match"]["value"] = 0.75
+
+
+def _digest(plain: dict[str, Any]) -> None:
+    plain["runs"][0]["recipe"]["base"] = A
+
+
+def _fewer(plain: dict[str, Any]) -> None:
+    del plain["runs"][1]
+
+
+def _narrower(plain: dict[str, Any]) -> None:
+    plain["differences"][0]["high"] = -0.01
+
+
+def _unscored(plain: dict[str, Any]) -> None:
+    plain["scorer"] = "token-f1"
+
+
+def _unmeasured(plain: dict[str, Any]) -> None:
+    plain["differences"][0]["one"] = B
+
+
+@pytest.mark.parametrize(
+    ("edit", "forged", "message"),
+    [
+        *((edit, False, "sealed is not the digest of the rest: the file was changed after the sweep")
+          for edit in (_score, _digest, _fewer, _narrower)),
+        (_unscored, True, "a training has no score by token-f1"),
+        (_unmeasured, True, f"no training has the parameters {B}, which differences names"),
+    ],
+)  # fmt: skip
+def test_a_report_that_was_edited_by_hand_is_refused(
+    edit: Callable[[dict[str, Any]], None], forged: bool, message: str
+) -> None:
+    plain = SweepReport.seal(_swept()).model_dump(mode="json")
+    edit(plain)
+    if forged:
+        del plain["sealed"]
+        plain["sealed"] = digest.of_json(plain)
+    with pytest.raises(ValueError, match=message):
+        SweepReport.model_validate(plain)
 
 
 @pytest.fixture(scope="module")
@@ -156,24 +211,34 @@ def root(passing: Path, tmp_path: Path) -> Path:
 
 
 def _write(
-    root: Path, change: Callable[[Recipe], Recipe] = lambda recipe: recipe, seeds: int = 2, nan: bool = False
-) -> Path:
+    root: Path, change: Callable[[Recipe], Recipe] = lambda recipe: recipe, seeds: int = 2, nan: bool = False,
+    compared: bool = True,
+) -> Path:  # fmt: skip
+    """Write a sweep of the recipes of the record in ``root`` and of main, both changed by ``change``."""
+    params = params_file.load(root / layout.PARAMS)
+    train = files.read_json(root / layout.TRAIN_REPORT, TrainReport)
+    evaluation = files.read_json(root / layout.EVALUATION, EvaluationReport)
+    here = Recipe(
+        parameters=sweeps.parameters_of(params), base=train.base, train=train.splits["train"],
+        valid=train.splits["valid"], scorers=scoring.digest_of(params.evaluate.scorers),
+        prompt_format=evaluation.prompt_format,
+    )  # fmt: skip
+    main_parameters = sweeps.parameters_of(params_file.parse(git(root, "show", "main:params.yaml")))
+    there = change(here.model_copy(update={"parameters": main_parameters}))
+    swept = _swept(change(here), there, seeds, nan, evaluation.merged)
+    if not compared:
+        swept = swept.model_copy(update={"differences": ()})
     path = root / layout.SWEEP_REPORT
-    files.write_json(path, SweepReport.seal(_swept(root, change, seeds, nan)))
+    files.write_json(path, SweepReport.seal(swept))
     return path
-
-
-def _asked(root: Path, *arguments: str) -> tuple[int, str]:
-    done = CliRunner().invoke(main, ["-C", str(root), "recipe", *arguments])
-    return done.exit_code, done.output.replace(f"{root}/", "")
 
 
 @pytest.mark.slow
 def test_a_recipe_is_compared_with_mains_over_seeds(root: Path) -> None:
     _write(root)
-    code, output = _asked(root)
-    assert code == 0, output
-    heading, *lines = output.splitlines()
+    done = CliRunner().invoke(main, ["-C", str(root), "recipe"])
+    assert done.exit_code == 0, done.output
+    heading, *lines = done.output.splitlines()
     assert heading == "exact-match on 60 rows of the valid split, by parameters:"
     here = (
         "  0.715 over 2 seeds, spread (standard deviation) 0.021: another recipe with the same spread over as many seeds "
@@ -184,11 +249,11 @@ def test_a_recipe_is_compared_with_mains_over_seeds(root: Path) -> None:
         "too close to tell; a true difference of 0.172 would be seen in four cases of five"
     )
     assert lines == [here, against, "  the judged model is the one of seed 17"]
-    plain = json.loads(_asked(root, "--json")[1])
+    plain = json.loads(CliRunner().invoke(main, ["-C", str(root), "recipe", "--json"]).output)
     assert (plain["here"]["seeds"], plain["difference"]["value"]) == ([17, 18], pytest.approx(0.11))
-    said = report(root, Options(target="main", number=7)).markdown
-    assert "**Over several seeds**, since a verdict is about these weights and another seed gives others:" in said
-    assert all(f"- {line.strip()}" in said for line in lines[1:])
+    markdown = report(root, Options(target="main", number=7)).markdown
+    assert "**Over several seeds**, since a verdict is about these weights and another seed gives others:" in markdown
+    assert all(f"- {line.strip()}" in markdown for line in lines[1:])
 
 
 def _other(**digests: str) -> Callable[[Recipe], Recipe]:
@@ -214,59 +279,20 @@ def test_a_spread_of_something_else_is_refused(
     root: Path, change: Callable[[Recipe], Recipe], seeds: int, nan: bool, messages: list[str]
 ) -> None:
     _write(root, change, seeds, nan)
-    code, output = _asked(root)
-    assert code == 8, output
-    assert all(message in output for message in messages), output
-    assert f"Does not count: {layout.SWEEP_REPORT}" in report(root, Options(target="main")).markdown
-
-
-def _score(plain: dict[str, Any]) -> None:
-    plain["runs"][0]["scores"]["exact-match"]["value"] = 0.75
-
-
-def _digest(plain: dict[str, Any]) -> None:
-    plain["runs"][0]["recipe"]["base"] = A
-
-
-def _fewer(plain: dict[str, Any]) -> None:
-    del plain["runs"][1]
-
-
-def _narrower(plain: dict[str, Any]) -> None:
-    plain["differences"][0]["high"] = -0.01
-
-
-def _unscored(plain: dict[str, Any]) -> None:
-    plain["scorer"] = "token-f1"
-
-
-def _unmeasured(plain: dict[str, Any]) -> None:
-    plain["differences"][0]["one"] = A
+    with pytest.raises(EvidenceRefused) as refused:
+        recipes.claim(Records(root))
+    text = "\n".join((str(refused.value), *refused.value.others))
+    assert all(message in text for message in messages), text
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("edit", "forged", "message"),
-    [
-        *((edit, False, "sealed is not the digest of the rest: the file was changed after the sweep; train these")
-          for edit in (_score, _digest, _fewer, _narrower)),
-        (_unscored, True, "a training has no score by token-f1; train these"),
-        (_unmeasured, True, f"no training has the parameters {A}, which differences names; train these"),
-    ],
-)  # fmt: skip
-def test_a_report_that_was_edited_by_hand_is_refused(
-    root: Path, edit: Callable[[dict[str, Any]], None], forged: bool, message: str
-) -> None:
+def test_a_sweep_that_does_not_count_is_named_by_the_command_and_the_comment(root: Path) -> None:
     path = _write(root)
-    plain = json.loads(path.read_text())
-    edit(plain)
-    if forged:
-        del plain["sealed"]
-        plain["sealed"] = digest.of_json(plain)
-    path.write_text(json.dumps(plain))
-    code, output = _asked(root)
-    assert code == 8
-    assert message in output
+    path.write_text(path.read_text().replace("0.73", "0.74"))
+    done = CliRunner().invoke(main, ["-C", str(root), "recipe"])
+    assert done.exit_code == 8
+    assert "the file was changed after the sweep; train these parameters with several seeds" in done.output
+    assert f"Does not count: {layout.SWEEP_REPORT}" in report(root, Options(target="main")).markdown
 
 
 def _unreadable(root: Path) -> None:
@@ -300,38 +326,15 @@ def test_a_branch_that_was_not_compared_is_told_and_the_spread_stays(
     move(root)
     git(root, "commit", "--quiet", "--allow-empty", "--all", "--message", "elsewhere")
     git(root, "switch", "--quiet", "pull-request")
-    swept = _swept(root, lambda recipe: recipe, 2, nan=False)
-    files.write_json(root / layout.SWEEP_REPORT, SweepReport.seal(swept.model_copy(update={"differences": ()})))
-    code, output = _asked(root, "--target", "elsewhere")
-    assert code == 0
-    assert "0.715 over 2 seeds" in output
-    assert message in output
+    _write(root, compared=False)
+    claim = recipes.claim(Records(root), "elsewhere")
+    assert "0.715 over 2 seeds" in claim.lines[0]
+    assert claim.lines[1].startswith(message)
 
 
 @pytest.mark.slow
 def test_without_a_sweep_the_comment_says_how_to_measure(root: Path) -> None:
-    code, output = _asked(root)
-    assert (code, output.count("\n")) == (8, 1)
-    assert (
-        "reports/sweep.json: No such file or directory; train these parameters with several seeds: ./lockstep" in output
-    )
-    assert (
-        "`./lockstep sweep PARAMETER=OLD,NEW --seed 17 --seed 18 --seed 19` compares the parameters"
-        in report(root, Options()).markdown
-    )
-
-
-@pytest.mark.slow
-def test_the_best_setting_is_that_of_the_best_mean_that_trains_with_every_seed(root: Path) -> None:
-    swept = _swept(root, lambda recipe: recipe, 2, nan=False)
-    assert [values["train.learning_rate"] for values, _ in swept.by_values()] == [0.002, 0.001]
-    lucky = _swept(root, lambda recipe: recipe, 2, nan=True)
-    assert [values["train.learning_rate"] for values, _ in lucky.by_values()] == [0.001, 0.002]
-    lines = table(lucky).splitlines()
-    assert "| train.learning_rate=0.002 | 0.00 | 0.715 | 2 of 3 | 0.021 | 1 |" in lines
-    assert (
-        "* train.learning_rate=0.001 against train.learning_rate=0.002: -0.110 [-0.243, +0.023], 1.2 degrees of freedom: "
-        "too close to tell; a true difference of 0.172 would be seen in four cases of five"
-    ) in table(swept).splitlines()
-    alone = swept.model_copy(update={"runs": swept.runs[:2], "differences": ()})
-    assert "0.715 over 2 seeds, spread (standard deviation) 0.021: another recipe" in table(alone)
+    with pytest.raises(EvidenceRefused, match="No such file or directory; train these parameters with several seeds"):
+        recipes.claim(Records(root))
+    markdown = report(root, Options()).markdown
+    assert "`./lockstep sweep PARAMETER=OLD,NEW --seed 17 --seed 18 --seed 19` compares the parameters" in markdown

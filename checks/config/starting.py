@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import JsonValue
 
 from checks import plain_yaml
-from checks.config import params_file, sweeps
+from checks.config import params_edit, params_file
 from checks.config.params import Params
 from checks.data import licenses
 from checks.errors import DataRefused, ParamsRefused
@@ -181,7 +181,7 @@ def written(text: str, params: Params, choice: Choice, prepared: dict[str, Any],
             max(params.serve.max_input_tokens, prompt) + max(reference, params.serve.probes.max_new_tokens),
         ),
     }
-    new = sweeps.written(head + "".join(sections.values()), values)
+    new = params_edit.with_values(head + "".join(sections.values()), values)
     params_file.parse(new, "the new params.yaml")
     return new
 

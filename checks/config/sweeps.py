@@ -1,13 +1,12 @@
 """A sweep: the values that were tried, and how each training did on the valid split. No gate reads it.
 
-Several seeds make it speak of recipes (parameters of training) instead of single models.
+With several seeds it compares recipes (parameters of training) instead of single models.
 """
 
 import itertools
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 import yaml
 from pydantic import Field, JsonValue, model_validator
@@ -23,24 +22,8 @@ from checks.rows import Record
 from checks.stats.over_seeds import Difference
 from checks.training import steps
 
-Values = dict[str, JsonValue]  # by the parameter's path, such as train.lora.r
-_BELOW = "train."  # another section changes the rows, or how they are asked: then scores are not comparable
-
-
-class Range(Record):
-    """The values of one parameter between two numbers, both included; whole numbers if both are. ``log``: by ratio."""
-
-    low: int | float
-    high: int | float
-    log: bool = False
-
-    @property
-    def ends(self) -> list[JsonValue]:
-        """Both ends."""
-        return [self.low, self.high]
-
-
-Tried = dict[str, list[JsonValue] | Range]  # by the parameter's path
+Values = dict[str, JsonValue]  # The keys are paths of parameters, such as train.lora.r.
+_BELOW = "train."  # Other sections change the rows, or how they are asked: then scores are not comparable.
 
 
 class Recipe(Record):
@@ -61,14 +44,9 @@ class SweptRun(Record):
     seed: int
     refused: str | None = None
     recipe: Recipe | None = None
-    adapter: Digest | None = None
     merged: Digest | None = None
-    trainable_parameters: Count | None = None
     scores: dict[str, Interval] = Field(default_factory=dict)  # on the valid split, by scorer
-    seconds: Annotated[float, Field(ge=0)] | None = None  # of the training alone
-    device: str | None = None
     experiment: str  # its name among `dvc exp show`'s
-    mlflow_run: str | None = None
 
 
 class Compared(Difference):
@@ -85,24 +63,21 @@ class Sweep(Report):
     rows: Count
     scorer: str  # by which the best was chosen
     confidence: float  # of each interval; those of ``differences`` hold together
-    search: str | None = None  # what chose the values, by the scores of earlier ones; None: every combination was tried
     runs: tuple[SweptRun, ...]
-    differences: tuple[Compared, ...] = ()  # of every two recipes that have several seeds; none of a search
+    differences: tuple[Compared, ...] = ()  # of every two recipes that have several seeds
 
     def by_values(self) -> list[tuple[Values, list[SweptRun]]]:
         """The trainings that have a score, the best mean over seeds first; equal ones as they ran.
 
         Values that were refused with some seed come last: the mean over the other seeds is one of the lucky ones.
         """
-        found: list[tuple[Values, list[SweptRun]]] = []
-        for run in self.runs:
-            if run.refused is None:
-                same = next((runs for values, runs in found if values == run.values), None)
-                if same is None:
-                    found.append((run.values, [run]))
-                else:
-                    same.append(run)
-        return sorted(found, key=lambda each: (self.refused(each[0]) > 0, -self.mean(each[1])))
+        scored = [run for run in self.runs if run.refused is None]
+        settings: list[Values] = []
+        for run in scored:
+            if run.values not in settings:
+                settings.append(run.values)
+        ranked = [(values, [run for run in scored if run.values == values]) for values in settings]
+        return sorted(ranked, key=lambda setting: (self.refused(setting[0]) > 0, -self.mean(setting[1])))
 
     def refused(self, values: Values) -> int:
         """With how many seeds a training with these values was refused."""
@@ -122,11 +97,11 @@ class Sweep(Report):
 
     def difference(self, one: Digest, two: Digest) -> Difference | None:
         """How far ``one`` is above ``two``; None: that was not measured."""
-        for found in self.differences:
-            if (found.one, found.two) == (one, two):
-                return found
-            if (found.two, found.one) == (one, two):
-                return found.mirrored()
+        for compared in self.differences:
+            if (compared.one, compared.two) == (one, two):
+                return compared
+            if (compared.two, compared.one) == (one, two):
+                return compared.mirrored()
         return None
 
 
@@ -147,8 +122,9 @@ class SweepReport(Sweep):
         if any(run.refused is None and self.scorer not in run.scores for run in self.runs):
             raise ValueError(f"a training has no score by {self.scorer}")
         measured = {run.recipe.parameters for run in self.runs if run.recipe is not None}
-        if named := {each for pair in self.differences for each in (pair.one, pair.two)} - measured:
-            raise ValueError(f"no training has the parameters {min(named)}, which differences names")
+        named = {parameters for pair in self.differences for parameters in (pair.one, pair.two)}
+        if unknown := named - measured:
+            raise ValueError(f"no training has the parameters {min(unknown)}, which differences names")
         return self
 
 
@@ -158,12 +134,12 @@ def parameters_of(params: Params) -> Digest:
     return digest.of_json({"train": trained, "merge.base": params.merge.base})
 
 
-def asked(specs: Iterable[str]) -> Tried:
-    """The values to try of each parameter, from texts such as ``train.lora.r=8,16`` and ``train.lora.r=4..64:log``.
+def value_lists(specs: Iterable[str]) -> dict[str, list[JsonValue]]:
+    """Read the values to try of each parameter from texts such as ``train.lora.r=8,16``.
 
-    Raises ParamsRefused for a text that is neither, or a parameter outside of ``train``.
+    Raises ParamsRefused for a text that is no such list, or a parameter outside of ``train``.
     """
-    found: Tried = {}
+    lists: dict[str, list[JsonValue]] = {}
     for spec in specs:
         path, equals, text = spec.partition("=")
         if not equals or not path.startswith(_BELOW) or path == _BELOW:
@@ -173,90 +149,39 @@ def asked(specs: Iterable[str]) -> Tried:
             )
         if path == "train.seed":
             raise ParamsRefused("train.seed: a seed is no value to choose", "give seeds with --seed")
-        if ".." in text and path not in found:
-            found[path] = _range(spec, text)
-            continue
         try:
             values = plain_yaml.load(f"[{text}]")
         except yaml.YAMLError as error:
             raise ParamsRefused(f"{spec!r}: its values are no YAML", "write them as train.lora.r=8,16") from error
-        if path in found or not values or any(value in values[:at] for at, value in enumerate(values)):
+        if path in lists or not values or any(value in values[:at] for at, value in enumerate(values)):
             raise ParamsRefused(f"{spec!r}: names a parameter or a value twice, or no value", "name each once")
-        found[path] = values
-    return found
+        lists[path] = values
+    return lists
 
 
-def _range(spec: str, text: str) -> Range:
-    ends, _, scale = text.partition(":")
-    low, _, high = ends.partition("..")
-    try:
-        values = [plain_yaml.load(end) for end in (low, high)]
-    except yaml.YAMLError:
-        values = []
-    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
-    if len(numbers) < 2 or scale not in ("", "log") or not all(map(math.isfinite, numbers)):
-        raise ParamsRefused(f"{spec!r}: is no range of numbers", "write it as train.learning_rate=1e-4..3e-3:log")
-    if not numbers[0] < numbers[1] or (scale and numbers[0] <= 0):
-        raise ParamsRefused(f"{spec!r}: is no range", "write the lower end first; with :log it is above 0")
-    return Range(low=numbers[0], high=numbers[1], log=bool(scale))
-
-
-def ends_of(tried: Tried) -> dict[str, list[JsonValue]]:
-    """What has to be possible before a search begins: each value, and both ends of each range."""
-    return {path: values.ends if isinstance(values, Range) else list(values) for path, values in tried.items()}
-
-
-def combinations(tried: Mapping[str, Sequence[JsonValue]]) -> list[Values]:
+def combinations(lists: Mapping[str, Sequence[JsonValue]]) -> list[Values]:
     """Every combination of one value for each parameter, the last parameter changing first."""
-    return [dict(zip(tried, values, strict=True)) for values in itertools.product(*tried.values())]
+    return [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
 
 
-def hold(parsed: params_file.Parsed, values: Mapping[str, JsonValue]) -> Params:
-    """The parameters with ``values`` in them. Raises ParamsRefused if they are refused: before anything is trained."""
-    changed = plain_yaml.dump(_with(parsed.value, values))
+def changed(parsed: params_file.Parsed, values: Mapping[str, JsonValue]) -> Params:
+    """Return the parameters with ``values`` in them. Raises ParamsRefused if params.yaml could not have them."""
+    text = plain_yaml.dump(_with(parsed.value, values))
     try:
-        return params_file.parse(changed, parsed.name)
+        return params_file.parse(text, parsed.name)
     except ParamsRefused as refusal:
-        said = ", ".join(f"{path}={value}" for path, value in values.items())
-        raise ParamsRefused(f"{said}: {refusal.what.partition(': ')[2]}", refusal.todo) from refusal
-
-
-def written(text: str, values: Mapping[str, JsonValue]) -> str:
-    """``text`` of params.yaml with ``values`` in it, and nothing else changed: comments and order stay.
-
-    Raises ParamsRefused when a parameter is not in the text.
-    """
-    places, whole = [], yaml.compose(text, Loader=yaml.SafeLoader)
-    for path, value in values.items():
-        node = whole
-        for part in path.split("."):
-            below = node.value if isinstance(node, yaml.MappingNode) else []
-            node = next((value for key, value in below if key.value == part), None)
-        if node is None:
-            raise ParamsRefused(f"params.yaml: does not write {path}", f"add it by hand, as {value!r}")
-        block = isinstance(node, yaml.CollectionNode) and not node.flow_style
-        if block:
-            raise ParamsRefused(
-                f"params.yaml: {path} is written over several lines", f"change it by hand, to {value!r}"
-            )
-        places.append((node.start_mark.index, node.end_mark.index, _plain(value)))
-    for start, end, value in sorted(places, reverse=True):
-        text = text[:start] + value + text[end:]
-    return text
-
-
-def _plain(value: Any) -> str:
-    return yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("\n").removesuffix("\n...")
+        setting = ", ".join(f"{path}={value}" for path, value in values.items())
+        raise ParamsRefused(f"{setting}: {refusal.what.partition(': ')[2]}", refusal.todo) from refusal
 
 
 def _with(plain: Mapping[str, Any], values: Mapping[str, JsonValue]) -> dict[str, Any]:
-    changed: dict[str, Any] = dict(plain)
+    copy: dict[str, Any] = dict(plain)
     for path, value in values.items():
         *above, last = path.split(".")
-        section = changed
+        section = copy
         for part in above:
             inner = section.get(part)
             section[part] = dict(inner) if isinstance(inner, dict) else {}
             section = section[part]
         section[last] = value
-    return changed
+    return copy

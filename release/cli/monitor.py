@@ -174,7 +174,7 @@ def up(root: Path, /, targets: tuple[str, ...], **options: Any) -> None:
     from checks.text import escape
     from release.verbs import monitor as verb
 
-    chosen = verb.Options(targets=targets or ("127.0.0.1:9464",), **options)
+    chosen = verb.LocalMonitorOptions(targets=targets or ("127.0.0.1:9464",), **options)
     verb.up(root, chosen, lambda line: click.echo(escape(line), err=True))
 
 

@@ -143,7 +143,7 @@ def calibrate(root: Path, verbose: bool, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("specs", nargs=-1, metavar="[PARAMETER=VALUE,VALUE|LOW..HIGH[:log]]...")
+@click.argument("specs", nargs=-1, metavar="[PARAMETER=VALUE,VALUE]...")
 @click.option(
     "--seed",
     "seeds",
@@ -151,12 +151,8 @@ def calibrate(root: Path, verbose: bool, as_json: bool) -> None:
     multiple=True,
     help="Train each combination with this seed too; repeat it.",
 )
-@click.option(
-    "--trials", type=click.IntRange(min=1), help="Search: try this many settings, each chosen by the earlier scores."
-)
 @click.option("--most", type=click.IntRange(min=1), default=20, show_default=True, help="Refuse more trainings.")
 @verbosely
-@click.option("--apply", "applied", is_flag=True, help="Write the best values into params.yaml.")
 @click.option("--json", "as_json", is_flag=True, help="Print reports/sweep.json.")
 @click.pass_obj
 @refusing
@@ -164,41 +160,30 @@ def sweep(
     root: Path,
     specs: tuple[str, ...],
     seeds: tuple[int, ...],
-    trials: int | None,
     most: int,
     verbose: bool,
-    applied: bool,
     as_json: bool,
 ) -> None:
     """Train with each combination of values, and compare the models on the valid split.
 
     For example: ./lockstep sweep train.lora.r=8,16 train.learning_rate=0.002,0.004 --seed 17 --seed 18
 
-    Or a search, which needs Optuna: ./lockstep sweep train.learning_rate=1e-4..3e-3:log --trials 12
-
     Trains one after the other, as experiments of DVC. Prints one line for each stage; what DVC and the stages print is
     in .lockstep/sweep.log. Run the same sweep again to go on after an interruption. Never
     asks the test split, so the gates' figures of the chosen model are honest. Settings are compared by their means over
-    seeds. Without a PARAMETER, each seed trains params.yaml as it is. Writes reports/sweep.json, a table in
-    reports/sweep.md and plots in reports/sweep.
+    seeds. Without a PARAMETER, each seed trains params.yaml as it is. Writes reports/sweep.json, and a table in
+    reports/sweep.md.
     """
-    if applied and not specs:
-        raise click.UsageError("--apply writes the best values: name a PARAMETER with its values")
     from checks import layout
     from release.verbs import sweep as verb
 
-    report = verb.sweep(root, specs, seeds, most, trials, listener(root, "sweep", verbose))
-    values, _ = report.by_values()[0]
-    if applied:
-        verb.apply(root, values)
+    report = verb.sweep(root, specs, seeds, most, listener(root, "sweep", verbose))
     if as_json:
         click.echo(to_json(report.model_dump(mode="json")))
         return
     click.echo(hanging(terminal.text((root / layout.SWEEP_TABLE).read_text(encoding="utf-8"))))
-    if applied:
-        click.echo(f"wrote the best into {layout.PARAMS}: ./lockstep run")
-    elif specs:
-        click.echo("to take the best: the same command with --apply, or edit params.yaml")
+    if specs:
+        click.echo(f"to take the best: write its values into {layout.PARAMS}, then ./lockstep run")
 
 
 @click.command()

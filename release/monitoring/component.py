@@ -3,120 +3,63 @@
 Written to release/environments/ENV/monitoring by `lockstep monitor component ENV`, from the section monitor:
 PodMonitor (the gateway is scraped, and its metrics get the label model), PrometheusRule (the rules of `lockstep monitor
 rules`), a ConfigMap with the dashboard, a ScaledObject if monitor.scaling names the environment, and an
-AlertmanagerConfig if monitor.alerts does. Field by field they follow the documentation of the Prometheus Operator
-(monitoring.coreos.com/v1) and of KEDA 2 (keda.sh/v1alpha1).
+AlertmanagerConfig if monitor.alerts does. Before alerts reach it, the cluster's operator objects need settings:
+docs/how-to/monitoring.md#in-a-cluster.
 """
 
 import json
 from typing import Any
 
 from checks import plain_yaml
-from checks.config.monitor import Monitor, Scaling
-from release.monitoring import dashboard, queries, route, rules
-from release.monitoring.queries import Scope
+from checks.config.monitor import Monitor
+from release.monitoring import dashboard, rules, templates
+from release.monitoring.objectives import Scope
 from release.overlay import gateway
 from release.overlay.overlays import CONTAINER
 
-DASHBOARD = "lockstep-dashboard"
 SCALER = "scaledobject.yaml"
-_GRAFANA = {"grafana_dashboard": "1"}  # by this label Grafana's sidecar finds a ConfigMap
+_KUSTOMIZATION = "kustomization.yaml"
 _HEADER = "# Written by `lockstep monitor component {}` from the section monitor: `promote` refuses edits.\n"
 
 
-def files(of: Scope, monitor: Monitor) -> dict[str, bytes]:
-    """The files of the folder, by name. The same arguments give the same bytes. Raises ParamsRefused as ``rules``."""
-    found = objects(of, monitor)
-    made = {f"{each['kind'].lower()}.yaml": each for each in found if each["kind"] != "ConfigMap"}
-    ((name, text),) = found[-1]["data"].items()
-    kustomization: dict[str, Any] = {
-        "apiVersion": "kustomize.config.k8s.io/v1alpha1",
-        "kind": "Component",
-        "resources": list(made),
-        "configMapGenerator": [
-            {
-                "name": DASHBOARD,
-                "files": [f"{name}=dashboard.json"],
-                "options": {"disableNameSuffixHash": True, "labels": _GRAFANA},
-            }
-        ],
+def files(scope: Scope, monitor: Monitor) -> dict[str, bytes]:
+    """The files of the folder, by name. The same arguments give the same bytes.
+
+    Raises ParamsRefused as ``objectives.from_params``.
+    """
+    header = _HEADER.format(scope.environment)
+    texts = {name: header + plain_yaml.dump(value) for name, value in _manifests(scope, monitor).items()}
+    texts["dashboard.json"] = _dashboard(scope, monitor)
+    return {name: text.encode() for name, text in texts.items()}
+
+
+def objects(scope: Scope, monitor: Monitor) -> list[dict[str, Any]]:
+    """The objects that the component builds to, the ConfigMap last. Raises as ``files``."""
+    manifests = _manifests(scope, monitor)
+    generator = manifests.pop(_KUSTOMIZATION)["configMapGenerator"][0]
+    config_map = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": generator["name"], "labels": generator["options"]["labels"]},
+        # The sidecar puts all dashboards into one folder, so the file has a name of its own.
+        "data": {generator["files"][0].partition("=")[0]: _dashboard(scope, monitor)},
     }
-    if of.environment in monitor.scaling:
-        # KEDA sets it: in git it would undo each scaling.
-        operations = plain_yaml.dump([{"op": "remove", "path": "/spec/replicas"}])
-        kustomization["patches"] = [{"target": {"kind": "Deployment", "name": CONTAINER}, "patch": operations}]
-    written = {"kustomization.yaml": kustomization, **made}
-    head = _HEADER.format(of.environment)
-    return {name: f"{head}{plain_yaml.dump(value)}".encode() for name, value in written.items()} | {
-        "dashboard.json": text.encode()
-    }
+    return [*manifests.values(), config_map]
 
 
-def objects(of: Scope, monitor: Monitor) -> list[dict[str, Any]]:
-    """The objects of the component, the ConfigMap last. Raises as ``files``."""
-    scaling, alerts = monitor.scaling.get(of.environment), monitor.alerts.get(of.environment)
-    text = json.dumps(dashboard.dashboard(of, monitor), indent=2) + "\n"
-    return [
-        _pods(of),
-        {
-            "apiVersion": "monitoring.coreos.com/v1",
-            "kind": "PrometheusRule",
-            "metadata": {"name": gateway.NAME},
-            "spec": rules.rules(of, monitor),
-        },
-        *([] if scaling is None else [_scaled(of, scaling)]),
-        *([] if alerts is None else [route.config(of, alerts)]),
-        {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {"name": DASHBOARD, "labels": _GRAFANA},
-            # The sidecar puts all dashboards into one folder.
-            "data": {f"lockstep-{of.model}.{of.environment}.json": text},
-        },
-    ]
+def _manifests(scope: Scope, monitor: Monitor) -> dict[str, dict[str, Any]]:
+    filled: dict[str, dict[str, Any]] = templates.fill(
+        "component.yaml.jinja",
+        scope=scope,
+        rules=rules.rules(scope, monitor),
+        scaling=monitor.scaling.get(scope.environment),
+        alerts=monitor.alerts.get(scope.environment),
+        gateway=gateway.NAME,
+        gateway_labels=gateway.LABELS,
+        server=CONTAINER,
+    )
+    return filled
 
 
-def _pods(of: Scope) -> dict[str, Any]:
-    return {
-        "apiVersion": "monitoring.coreos.com/v1",
-        "kind": "PodMonitor",
-        "metadata": {"name": gateway.NAME},
-        "spec": {
-            "selector": {"matchLabels": dict(gateway.LABELS)},
-            "podMetricsEndpoints": [
-                {
-                    "port": "metrics",
-                    "path": "/metrics",
-                    "interval": "15s",
-                    # `replace` is the default, which the API server adds.
-                    "relabelings": [{"action": "replace", "targetLabel": "model", "replacement": of.model}],
-                }
-            ],
-        },
-    }
-
-
-def _scaled(of: Scope, scaling: Scaling) -> dict[str, Any]:
-    """KEDA adds servers until each has at most ``scaling.requests`` in flight: those that it answers or queues."""
-    alive = queries.metric("captures_dropped_total", of)  # before the first request nothing is in flight
-    return {
-        "apiVersion": "keda.sh/v1alpha1",
-        "kind": "ScaledObject",
-        "metadata": {"name": CONTAINER},
-        "spec": {
-            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": CONTAINER},
-            "minReplicaCount": scaling.least,
-            "maxReplicaCount": scaling.most,
-            "triggers": [
-                {
-                    "type": "prometheus",
-                    "metricType": "AverageValue",
-                    "metadata": {
-                        "serverAddress": scaling.prometheus,
-                        "query": f"sum({queries.metric('in_flight', of)}) or sum(0 * {alive})",
-                        "threshold": str(scaling.requests),
-                        "ignoreNullValues": "false",  # a gateway that is not scraped is no gateway without requests
-                    },
-                }
-            ],
-        },
-    }
+def _dashboard(scope: Scope, monitor: Monitor) -> str:
+    return json.dumps(dashboard.dashboard(scope, monitor), indent=2) + "\n"

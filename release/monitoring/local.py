@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import requests
@@ -22,6 +22,7 @@ import requests
 from checks import files, plain_yaml
 from checks.errors import MachineRefused
 from checks.text import redact
+from release.monitoring import templates
 
 HOST = "127.0.0.1"
 INSTALL = "apt-get install prometheus prometheus-alertmanager"
@@ -55,7 +56,6 @@ class _Program(NamedTuple):
 
     names: tuple[str, ...]
     port: int
-    config: dict[str, Any]
     options: tuple[str, ...]
 
     @property
@@ -68,7 +68,15 @@ def run(settings: Settings, say: Callable[[str], None]) -> None:
 
     Raises MachineRefused if one is not installed, its port is taken, or it ends by itself.
     """
-    programs = (_alertmanager(settings), _prometheus(settings))
+    programs = (
+        # Alertmanager without a cluster, for which it would listen everywhere.
+        _Program(
+            ("prometheus-alertmanager", "alertmanager"),
+            settings.alertmanager_port,
+            ("--storage.path=alertmanager", "--cluster.listen-address="),
+        ),
+        _Program(("prometheus",), settings.port, ("--storage.tsdb.path=prometheus",)),
+    )
     paths = [_path(program) for program in programs]
     for program in programs:
         _is_free(program.port)
@@ -76,7 +84,7 @@ def run(settings: Settings, say: Callable[[str], None]) -> None:
     settings.folder.chmod(0o700)  # the address of a webhook is often a secret
     with _signals() as ended, ExitStack() as stack:
         running = {
-            program.name: stack.enter_context(_running(program, path, settings.folder))
+            program.name: stack.enter_context(_running(program, path, settings))
             for program, path in zip(programs, paths, strict=True)
         }
         for program in programs:
@@ -90,37 +98,6 @@ def run(settings: Settings, say: Callable[[str], None]) -> None:
         while not ended.wait(_PAUSE):
             _live(running, settings.folder)
         say("monitor: ending")
-
-
-def _prometheus(settings: Settings) -> _Program:
-    often = f"{settings.interval}s"
-    config = {
-        "global": {"scrape_interval": often, "scrape_timeout": often, "evaluation_interval": often},
-        "rule_files": [settings.rules],
-        "alerting": {"alertmanagers": [_static(f"{HOST}:{settings.alertmanager_port}")]},
-        "scrape_configs": [{"job_name": "lockstep", **_static(*settings.targets, model=settings.model)}],
-    }
-    return _Program(("prometheus",), settings.port, config, ("--storage.tsdb.path=prometheus",))
-
-
-def _static(*targets: str, **labels: str) -> dict[str, Any]:
-    return {"static_configs": [{"targets": list(targets), "labels": labels}]}
-
-
-def _alertmanager(settings: Settings) -> _Program:
-    receiver: dict[str, Any] = {"name": "webhook"}
-    if settings.webhook:
-        receiver["webhook_configs"] = [{"url": settings.webhook, "send_resolved": True}]
-    often = f"{settings.interval}s"
-    route = {
-        "receiver": "webhook",
-        "group_by": ["alertname", "model", "environment"],
-        "group_wait": often,
-        "group_interval": often,
-    }
-    config = {"route": route, "receivers": [receiver]}
-    options = ("--storage.path=alertmanager", "--cluster.listen-address=")  # no cluster: it would listen everywhere
-    return _Program(("prometheus-alertmanager", "alertmanager"), settings.alertmanager_port, config, options)
 
 
 def _path(program: _Program) -> str:
@@ -153,13 +130,14 @@ def _signals() -> Iterator[threading.Event]:
 
 
 @contextmanager
-def _running(program: _Program, path: str, folder: Path) -> "Iterator[subprocess.Popen[bytes]]":
-    config = folder / f"{program.name}.yaml"
-    files.write_text(config, plain_yaml.dump(program.config))
-    with _log(program.name, folder).open("wb") as log:
+def _running(program: _Program, path: str, settings: Settings) -> "Iterator[subprocess.Popen[bytes]]":
+    config = settings.folder / f"{program.name}.yaml"
+    filled = templates.fill(f"{config.name}.jinja", **settings._asdict())
+    files.write_text(config, plain_yaml.dump(filled))
+    with _log(program.name, settings.folder).open("wb") as log:
         process = subprocess.Popen(
             [path, f"--config.file={config.name}", f"--web.listen-address={HOST}:{program.port}", *program.options],
-            cwd=folder, env={"PATH": os.environ.get("PATH", os.defpath)}, stdin=subprocess.DEVNULL, stdout=log,
+            cwd=settings.folder, env={"PATH": os.environ.get("PATH", os.defpath)}, stdin=subprocess.DEVNULL, stdout=log,
             stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
     try:

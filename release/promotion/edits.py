@@ -11,7 +11,7 @@ from checks.formats.pointer import Pointer
 from checks.formats.serving import ImageReport
 from release import runtimes
 from release.monitoring import component
-from release.monitoring.queries import Scope
+from release.monitoring.objectives import Scope
 from release.overlay import edits, overlays
 from release.promotion.checklist import CheckResult
 from release.promotion.environment import EnvironmentState

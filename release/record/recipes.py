@@ -1,4 +1,4 @@
-"""recipes: what the last sweep says of the parameters here, and of the target branch's, over several seeds.
+"""Compares the parameters here with the target branch's over several seeds, as the last sweep measured them.
 
 A verdict is about weights. A claim about parameters ("rank 8 is not worse") needs several trainings of each, and counts
 only for the base, the splits and the questions that they were measured with: reports/sweep.json has their digests.
@@ -37,7 +37,7 @@ class Spread(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """What several seeds say of the parameters here.
+    """The comparison of the parameters here with those of ``ref``.
 
     ``theirs``: the spread of the parameters of ``ref``, which ``difference`` is to; None: they are the same, or were
     not trained in this sweep. ``lines``: the same for a person, the first about the parameters here.
@@ -53,7 +53,7 @@ class Claim(NamedTuple):
 
 
 def claim(records: Records, target: str | None = None) -> Claim:
-    """The claim about the parameters of the work tree beside those of ``target`` (default: ``commits.target``).
+    """Compare the parameters of the work tree with those of ``target`` (default: ``commits.target``).
 
     Raises EvidenceRefused if there is no sweep, if its report was changed by hand, if it was measured with other
     parameters, another base, other splits or other questions than the record has, or with one seed. Raises
@@ -64,29 +64,33 @@ def claim(records: Records, target: str | None = None) -> Claim:
         report = tree.report(layout.SWEEP_REPORT, SweepReport)
     except EvidenceRefused as refusal:
         raise EvidenceRefused(refusal.what, _FIX, refusal.others) from refusal
-    here = _here(records)
-    runs = _measured(report, here)
-    ours = _spread(report, runs)
+    recipe = _recipe_of(records)
+    runs = _runs_of(report, recipe)
+    here = _spread(report, runs)
     ref, commit = commits.target(records.root, target)
     theirs, difference, line = None, None, f"{ref} has no commit to compare with"
     if commit is not None:
-        theirs, difference, line = _against(report, here.parameters, records.at(commit), ref)
-    alone = over_seeds.said_of_one(ours.mean, ours.spread, len(ours.seeds), report.confidence)
+        theirs, difference, line = _against(report, recipe.parameters, records.at(commit), ref)
+    lines = [over_seeds.said_of_one(here.mean, here.spread, len(here.seeds), report.confidence), line]
     judged = tree.report(layout.EVALUATION, EvaluationReport).merged
-    lines = (alone, line, *_same_model(runs, tree.params.train.seed, judged))
-    return Claim(report.scorer, report.rows, ours, ref, theirs, difference, lines)
+    lines += _same_model(runs, tree.params.train.seed, judged)
+    return Claim(report.scorer, report.rows, here, ref, theirs, difference, tuple(lines))
 
 
-def _here(records: Records) -> Recipe:
+def _recipe_of(records: Records) -> Recipe:
+    """The recipe of the record in the work tree."""
     tree = records.work_tree
     train = tree.report(layout.TRAIN_REPORT, TrainReport)
     if not {"train", "valid"} <= set(train.splits):
         raise EvidenceRefused(f"{layout.TRAIN_REPORT}: does not name its splits", "run `./lockstep run`")
     return Recipe(
-        parameters=sweeps.parameters_of(tree.params), base=train.base, train=train.splits["train"],
-        valid=train.splits["valid"], scorers=scoring.digest_of(tree.params.evaluate.scorers),
+        parameters=sweeps.parameters_of(tree.params),
+        base=train.base,
+        train=train.splits["train"],
+        valid=train.splits["valid"],
+        scorers=scoring.digest_of(tree.params.evaluate.scorers),
         prompt_format=tree.report(layout.EVALUATION, EvaluationReport).prompt_format,
-    )  # fmt: skip
+    )
 
 
 def _against(report: SweepReport, here: str, there: Commit, ref: str) -> tuple[Spread | None, Difference | None, str]:
@@ -98,36 +102,42 @@ def _against(report: SweepReport, here: str, there: Commit, ref: str) -> tuple[S
     if parameters == here:
         return None, None, f"the parameters of {ref} are the same"
     difference = report.difference(here, parameters)
+    if difference is None and report.of(parameters):
+        line = f"the parameters of {ref} cannot be told from these: one seed, a refused one, or equal scores"
+        return None, None, line
     if difference is None:
-        todo = f"were not compared with: ./lockstep sweep PARAMETER=OLD,NEW {_SEEDS}"
-        untold = "cannot be told from these: one seed, a refused one, or equal scores"
-        return None, None, f"the parameters of {ref} {untold if report.of(parameters) else todo}"
+        line = f"the parameters of {ref} were not compared with: ./lockstep sweep PARAMETER=OLD,NEW {_SEEDS}"
+        return None, None, line
     theirs = _spread(report, report.of(parameters))
     about = f"{theirs.mean:.3f} over {len(theirs.seeds)} seeds, spread {theirs.spread:.3f}"
     return theirs, difference, f"against the parameters of {ref}, {about}: {difference.said()}"
 
 
-def _measured(report: SweepReport, here: Recipe) -> list[SweptRun]:
-    """The trainings of ``here``. Raises EvidenceRefused with everything in which the nearest one differs."""
+def _runs_of(report: SweepReport, recipe: Recipe) -> list[SweptRun]:
+    """The trainings of ``recipe``. Raises EvidenceRefused with everything in which the nearest one differs."""
     recipes = [run.recipe for run in report.runs if run.recipe is not None]
-    apart = [[name for name in _OTHER if getattr(each, name) != getattr(here, name)] for each in recipes]
-    nearest = min(range(len(apart)), key=lambda at: len(apart[at]), default=None)
-    if nearest is None:
+    if not recipes:
         raise EvidenceRefused(f"{layout.SWEEP_REPORT}: every training was refused", _FIX)
-    if names := apart[nearest]:
+    nearest = min(recipes, key=lambda other: len(_differing(other, recipe)))
+    if differing := _differing(nearest, recipe):
         first, *others = [
-            f"{_OTHER[name]}, {chain.short(getattr(recipes[nearest], name))}; the record here has "
-            f"{chain.short(getattr(here, name))}"
-            for name in names
+            f"{_OTHER[name]}, {chain.short(getattr(nearest, name))}; the record here has "
+            f"{chain.short(getattr(recipe, name))}"
+            for name in differing
         ]
         raise EvidenceRefused(f"{layout.SWEEP_REPORT}: was measured with {first}", _FIX, tuple(others))
-    runs = report.of(here.parameters)
+    runs = report.of(recipe.parameters)
     if refused := report.refused(runs[0].values):
         seeds = f"{refused} of {refused + len(runs)} seeds were refused, and the others are the lucky ones"
         raise EvidenceRefused(f"{layout.SWEEP_REPORT}: {seeds}", "choose parameters that train with every seed")
     if len(runs) < 2:
         raise EvidenceRefused(f"{layout.SWEEP_REPORT}: has one seed of these parameters, and so no spread", _FIX)
     return runs
+
+
+def _differing(one: Recipe, two: Recipe) -> list[str]:
+    """The names of the fields in which the recipes differ."""
+    return [name for name in _OTHER if getattr(one, name) != getattr(two, name)]
 
 
 def _spread(report: SweepReport, runs: Sequence[SweptRun]) -> Spread:

@@ -12,14 +12,13 @@ from checks.config import params_file
 from checks.config.monitor import Monitor
 from checks.errors import ParamsRefused, ServingRefused
 from checks.text import redact
-from release.monitoring import component, dashboard, local, rule_cases, rules
-from release.monitoring.queries import Scope
+from release.monitoring import component, dashboard, local, rules
+from release.monitoring.objectives import Scope
 from release.overlay import edits, monitored, scaling
 from release.overlay.sources import OWN
 from release.verbs.gateway import ENVIRONMENT
 
 HAND_OVER_PAGE = scaling.PAGE
-RULES, TESTS, DASHBOARD = "rules.yaml", "rules_test.yaml", "dashboard.json"
 _WRITTEN = re.compile(
     r"https?://(?:(?:[\w.~!$&'()*+,;=:-]|%[\da-f]{2})*@)?[\w.:\[\]-]+(?:[/?#](?:[!#$&-\[\]-~]|%[\da-f]{2})*)?",
     re.A | re.I,
@@ -27,7 +26,7 @@ _WRITTEN = re.compile(
 _TARGET = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}")
 
 
-class Options(NamedTuple):
+class LocalMonitorOptions(NamedTuple):
     """``targets``: HOST:PORT of each /metrics. ``environment``: as the gateway was told. Others: ``local.Settings``."""
 
     targets: tuple[str, ...]
@@ -87,7 +86,7 @@ def _settings(root: Path, environment: str) -> tuple[Scope, Monitor]:
     return Scope(params.serve.name, environment), params.monitor
 
 
-def up(root: Path, options: Options, say: Callable[[str], None]) -> None:
+def up(root: Path, options: LocalMonitorOptions, say: Callable[[str], None]) -> None:
     """Run Prometheus and Alertmanager with the rules until a signal comes; ``say`` gets a line now and then.
 
     Raises ServingRefused for options that cannot be, ParamsRefused as ``write_rules``, MachineRefused as ``local.run``.
@@ -105,10 +104,10 @@ def up(root: Path, options: Options, say: Callable[[str], None]) -> None:
         raise ServingRefused(f"--alertmanager-port: {options.port} is the port of Prometheus", "choose another")
     folder = (root / layout.LOCAL_MONITOR).resolve()
     params = params_file.load(root / layout.PARAMS)
-    of = Scope(params.serve.name, options.environment)
-    _write(folder, of, params.monitor)
+    scope = Scope(params.serve.name, options.environment)
+    _write(folder, scope, params.monitor)
     settings = local.Settings(
-        folder, RULES, options.targets, of.model, options.webhook, options.port, options.alertmanager_port,
+        folder, rules.RULES, options.targets, scope.model, options.webhook, options.port, options.alertmanager_port,
         options.interval,
     )  # fmt: skip
     local.run(settings, say)
@@ -125,12 +124,12 @@ def _is_address(text: str) -> bool:
         return False
 
 
-def _write(folder: Path, of: Scope, monitor: Monitor) -> tuple[Path, ...]:
-    made = {
-        RULES: plain_yaml.dump(rules.rules(of, monitor)),
-        TESTS: plain_yaml.dump(rule_cases.tests(of, monitor, RULES)),
-        DASHBOARD: json.dumps(dashboard.dashboard(of, monitor), indent=2) + "\n",
+def _write(folder: Path, scope: Scope, monitor: Monitor) -> tuple[Path, ...]:
+    texts = {
+        rules.RULES: plain_yaml.dump(rules.rules(scope, monitor)),
+        "rules_test.yaml": plain_yaml.dump(rules.tests(scope, monitor)),
+        "dashboard.json": json.dumps(dashboard.dashboard(scope, monitor), indent=2) + "\n",
     }
-    for name, text in made.items():
+    for name, text in texts.items():
         files.write_text(folder / name, text)
-    return tuple(folder / name for name in made)
+    return tuple(folder / name for name in texts)

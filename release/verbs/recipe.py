@@ -1,4 +1,4 @@
-"""recipe: what several seeds say of the parameters here, beside those of the target branch."""
+"""recipe: compares the parameters here with those of the target branch, over several seeds."""
 
 from pathlib import Path
 
