@@ -50,7 +50,7 @@ class Picture(NamedTuple):
 
 def of(trade: Trade) -> Picture:
     """The picture of a suite with at least one point."""
-    across, up = _Axis([each.change for each in trade.points]), _Axis([each.gain for each in trade.points])
+    across, up = _Axis([point.change for point in trade.points]), _Axis([point.gain for point in trade.points])
 
     def x(value: float) -> float:
         return _LEFT + (_RIGHT - _LEFT) * across.share(value)
@@ -59,21 +59,21 @@ def of(trade: Trade) -> Picture:
         return _BOTTOM - (_BOTTOM - _TOP) * up.share(value)
 
     taken, marks = list[tuple[float, float, float]](), list[Mark]()
-    for each in trade.points:
-        place = x(each.change.value), y(each.gain.value)
-        named = _side(each.version, *place, taken)
-        marks.append(Mark(each, *place, _ends(each.change, x), _ends(each.gain, y), named))
-    joins = tuple((a.x, a.y, b.x, b.y) for a, b in pairwise(each for each in marks if not each.point.why))
-    comparable = sum(not each.why for each in trade.points)
-    said = (
+    for point in trade.points:
+        place = x(point.change.value), y(point.gain.value)
+        named = _side(point.version, *place, taken)
+        marks.append(Mark(point, *place, _ends(point.change, x), _ends(point.gain, y), named))
+    joins = tuple((a.x, a.y, b.x, b.y) for a, b in pairwise(mark for mark in marks if not mark.point.why))
+    comparable = sum(not point.why for point in trade.points)
+    words = (
         f"{len(trade.points)} releases, {comparable} of them comparable; change in {trade.task} on the test rows, "
         f"and change in {trade.metric} of {trade.suite}. The table below has the figures."
     )
     zero = x(0.0) if across.has(0.0) else None, y(0.0) if up.has(0.0) else None
     return Picture(
         (_LEFT, _TOP, _RIGHT - _LEFT, _BOTTOM - _TOP), zero,
-        tuple(Tick(x(each), said) for each, said in across.ticks()),
-        tuple(Tick(y(each), said) for each, said in up.ticks()), tuple(marks), joins, said,
+        tuple(Tick(x(value), label) for value, label in across.ticks()),
+        tuple(Tick(y(value), label) for value, label in up.ticks()), tuple(marks), joins, words,
     )  # fmt: skip
 
 
@@ -101,7 +101,7 @@ class _Axis:
     """From the least to the greatest of the figures and their intervals; to zero, if that is near."""
 
     def __init__(self, figures: Sequence[Far]) -> None:
-        ends = [each for far in figures for each in (far.value, far.low, far.high) if each is not None]
+        ends = [end for far in figures for end in (far.value, far.low, far.high) if end is not None]
         low, high = min(ends), max(ends)
         if min(abs(low), abs(high)) <= high - low or low == high:
             low, high = min(0.0, low), max(0.0, high)
