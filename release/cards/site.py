@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from release.cards import bars, scatter
+from release.cards import bars
 from release.cards.release_page import ReleasePage, Site
 from release.pages import html
 from release.review import comparison
@@ -23,7 +23,7 @@ def release(page: ReleasePage, site: Site) -> str:
 
 def index(site: Site) -> str:
     """The list of the releases of ``site``."""
-    return html.render("release.cards", "index.html.jinja", site=site, scatter=scatter)
+    return html.render("release.cards", "index.html.jinja", site=site, bars=bars)
 
 
 def write(folder: Path, site: Site) -> list[Path]:
