@@ -15,7 +15,7 @@ from checks.errors import RemoteRefused, TrainingRefused
 from checks.formats import refused
 from release.adapters import github
 from release.adapters.retries import Patience
-from release.review.posting import Options, Posted, is_marked, watermark
+from release.review.posting import CommentOptions, Posted, is_marked, watermark
 from release.verbs import comment as verb
 from release.verbs.comment import ACTIONS
 from tests import cml_standin, report_tree
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 OLD, LATER = "a" * 40, "c" * 40  # of comments of before
 QUICK = Patience(tries=4, first=0.01, longest=0.02, on_request=2.0)
-OPTIONS = Options(target="main", patience=QUICK, use_cml=False)
+OPTIONS = CommentOptions(target="main", patience=QUICK, use_cml=False)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, passing: Path) -> Itera
         yield server
 
 
-def post(root: Path, options: Options = OPTIONS) -> Posted:
+def post(root: Path, options: CommentOptions = OPTIONS) -> Posted:
     return verb.comment(root, options)
 
 

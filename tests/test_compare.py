@@ -4,7 +4,6 @@ import hashlib
 import json
 import re
 import shutil
-import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -497,32 +496,18 @@ def showy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def columns(line: str) -> int:
-    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in line)
-
-
-@pytest.mark.parametrize(("terminal", "widest"), [("", 80), ("40", 60), ("60", 60), ("120", 120)])
-def test_the_text_is_as_wide_as_the_terminal(
-    showy: Path, monkeypatch: pytest.MonkeyPatch, terminal: str, widest: int
-) -> None:
-    monkeypatch.setattr("release.cli.compare.is_terminal", lambda _: bool(terminal))
-    monkeypatch.setenv("COLUMNS", terminal or "200")
-    done = CliRunner().invoke(main, ["-C", str(showy), "compare", "before", "--search", ""])
-    assert done.exit_code == 0, done.output
-    assert widest * 0.9 < max(map(columns, done.output.splitlines())) <= widest
-
-
-def test_the_text_of_a_pipe_has_80_columns_and_no_control_character(showy: Path) -> None:
+def test_the_text_has_every_part_and_no_control_character(showy: Path) -> None:
     done = CliRunner().invoke(main, ["-C", str(showy), "compare", "before", "--search", ""])
     assert done.exit_code == 0, done.output
     lines = done.output.splitlines()
-    assert max(map(columns, lines)) <= 80
     assert all(line.isprintable() for line in lines), [line for line in lines if not line.isprintable()]
-    for part in ("METRICS", "SLICES by exact-match", "PARAMETERS", "DATA", "COST", "ANSWERS: 48 of 190 differ"):
+    for part in ("METRICS", "SLICES", "PARAMETERS", "DATA", "COST", "ANSWERS"):
         assert part in lines
-    assert "  190 test rows in both, 10 only in A, 10 only in B" in lines
-    assert "  train.lora.r: 4 → 16" in lines
-    assert "  raw data: licence: MIT → CC-BY-4.0" in lines
+    assert "190 test rows are in both, 10 only in A, 10 only in B." in lines
+    assert "  - `train.lora.r` `4` → `16`" in lines
+    assert "  - `raw data: licence` `MIT` → `CC-BY-4.0`" in lines
+    assert any(line.startswith("48 of 190 differ: ") for line in lines)
+    assert sum(line.startswith("  - B is right: ") for line in lines) == done.output.count("B is right: ") > 5
 
 
 @pytest.mark.parametrize(("env", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True)])
@@ -538,15 +523,6 @@ def test_the_json_has_every_answer_word_for_word(showy: Path) -> None:
     assert found == compare(showy, "before")
     assert len(found.answers) == 48
     assert any("\x1b[31m" in each.prompt for each in found.answers)
-
-
-def test_a_page_that_cannot_be_written_is_refused_in_one_line(showy: Path, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    done = CliRunner().invoke(
-        main, ["-C", str(showy), "compare", "before", "--html", str(tmp_path / "file" / "p.html")]
-    )
-    assert done.exit_code == 9
-    assert done.output.splitlines()[-1].endswith("name a file in a folder that you may write")
 
 
 # --- answers from DVC --------------------------------------------------------------------------------------------

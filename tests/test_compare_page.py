@@ -40,7 +40,7 @@ def test_text_of_rows_and_models_is_text_and_nothing_is_loaded_from_elsewhere(ht
 
 
 def test_the_page_can_be_read_by_a_screen_reader(html: str) -> None:
-    assert html.count("<table>") > 3
+    assert html.count("<table") > 3
     browser.can_be_read(html)
 
 
@@ -53,8 +53,7 @@ def test_every_colour_of_text_has_contrast_on_every_ground(mode: int) -> None:
             assert browser.contrast(named[text], named[ground]) >= 4.5, (text, ground)
 
 
-@pytest.mark.parametrize("mode", browser.MODES)
-@pytest.mark.parametrize("where", browser.WIDTHS)
+@pytest.mark.parametrize(("where", "mode"), [("phone", "light"), ("desktop", "dark")])
 def test_the_page_fits_the_screen_and_its_search_finds(html: str, where: str, mode: str, tmp_path: Path) -> None:
     width, shown = browser.WIDTHS[where], tmp_path / f"compare-{where}-{mode}.png"
     browser.picture(html, width, mode, shown)
@@ -65,7 +64,7 @@ def test_the_page_fits_the_screen_and_its_search_finds(html: str, where: str, mo
 
 
 def test_text_that_is_written_from_the_right_stands_right(html: str, tmp_path: Path) -> None:
-    assert browser.turns(html, "h1, dd, li > h3", tmp_path)
+    assert browser.turns(html, "h1, dd, li > h3, section > ul > li", tmp_path)
 
 
 @pytest.mark.parametrize("mode", browser.MODES)

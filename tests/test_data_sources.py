@@ -454,12 +454,12 @@ def test_page_text_card_and_comparison_name_every_source(tmp_path: Path) -> None
     facts = card_record.gather(root, None)
     add(root)
     page = data_page.render(data(root))
-    assert "talk: from <code>hf://datasets/us/talk@1</code>" in page
+    assert "Source <code>talk</code>: <code>hf://datasets/us/talk@1</code>, " in page
     assert re.search(
-        r"<th scope=\"row\">talk</th><td class=\"number\">1,?234</td>(<td class=\"number\">7</td>){3}", page
+        r"<td><code>talk</code></td>\n<td class=\"number\">1,?234</td>(\n<td class=\"number\">7</td>){3}", page
     )
     said = CliRunner().invoke(main, ["-C", str(root), "data"]).output
-    assert "  talk: 1,234 rows were read; train 7, valid 7, test 7\n" in said
+    assert re.search(r"^  talk +1,234 +7 +7 +7$", said, re.MULTILINE)
     fetch, prepare = (
         files.read_json(root / layout.FETCH_REPORT, FetchReport),
         files.read_json(root / layout.PREPARE_REPORT, PrepareReport),

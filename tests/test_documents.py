@@ -19,7 +19,6 @@ from checks.gates.privacy import PrivacyGate
 from checks.gating import chain
 from checks.rows import Message, Row
 from release.cards import data_page
-from release.cli.data import _text
 from release.cost import forecast
 from stages.prepare import prepare
 from stages.train import train
@@ -332,8 +331,7 @@ def test_validate_holds_documents_to_expectations_of_their_own(root: Path) -> No
     plan = forecast.planned(root, as_params(value).training, found)
     assert [(step.train.method, step.rows) for step in plan] == [("cpt", 2), ("sft", of_task)]
     page = data_page.DataPage(name=".", commit=None, source=None, sources={}, prepare=report, report=found)
-    assert any(f"documents: {sum(_tokens(root)):,} tokens" in line for line in _text(page))
-    assert ">Documents</h3>" in data_page.render(page)
+    assert f"- Documents: {sum(_tokens(root)):,} tokens together\n" in data_page.sections(page)["statistics"]
 
     path = root / layout.SPLITS / "train.jsonl"
     first = next(row for row in rows["train"] if row.document)

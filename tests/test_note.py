@@ -13,7 +13,7 @@ from checks.errors import RemoteRefused
 from release.adapters import gitlab
 from release.adapters.retries import Patience, RequestError
 from release.cli import main
-from release.review.posting import Options, Posted, watermark
+from release.review.posting import CommentOptions, Posted, watermark
 from release.verbs import note as verb
 from tests import gitlab_standin, report_tree
 from tests.conftest import REPOSITORY
@@ -23,7 +23,7 @@ from tests.pipeline_repository import git
 pytestmark = pytest.mark.slow
 
 QUICK = Patience(tries=4, first=0.01, longest=0.02, on_request=2.0)
-OPTIONS = Options(target="main", patience=QUICK)
+OPTIONS = CommentOptions(target="main", patience=QUICK)
 PAGE = "https://gitlab.example/team/router"
 
 
@@ -52,7 +52,7 @@ def lab(monkeypatch: pytest.MonkeyPatch, passing: Path) -> Iterator[StandIn]:
         yield server
 
 
-def post(root: Path, options: Options = OPTIONS) -> Posted:
+def post(root: Path, options: CommentOptions = OPTIONS) -> Posted:
     return verb.note(root, options)
 
 

@@ -24,7 +24,7 @@ from checks.gating.sample import Sample
 from checks.rows import Row
 from checks.training.quantization import UNQUANTISED
 from release.review import exported as review
-from release.review import metrics, sections
+from release.review import metrics, sections, templates
 from release.review.facts import Facts, Target
 from release.runtimes import load
 from release.runtimes.fit import unfit
@@ -234,7 +234,9 @@ def _both_are_in_one_table(root: Path, evidence: chain.Evidence) -> None:
     )  # fmt: skip
     rows = review.table(facts, metrics.compared(facts), metrics.suites(facts))
     assert [row.what.split(" ")[0] for row in rows] == ["files,", "exact-match", "text:", "test"]
-    text = sections.render("exported_section", {"export": review.export(facts), "quantised": rows})
+    text = templates.render(
+        "release.review", sections.TEMPLATE, "exported_section", {"export": review.export(facts), "quantised": rows}
+    )
     assert "| | 16 bits | int8 |" in text
     assert text.count("\n| ") == 6
 

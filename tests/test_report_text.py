@@ -12,7 +12,7 @@ from jinja2 import TemplateAssertionError, nodes
 from markdown_it import MarkdownIt
 
 from release.cli import terminal
-from release.review.sections import template
+from release.review import templates
 from release.review.text import EMPTY, LONGEST, cell, prose, visible
 
 NASTY = (
@@ -189,7 +189,7 @@ def test_what_is_seen_is_one_line_without_what_hides(text: str, longest: int, ex
 
 
 def written(source: str, **values: object) -> str:
-    return template().environment.from_string(source).render(values)
+    return templates.environment("release.review").from_string(source).render(values)
 
 
 @pytest.mark.parametrize("text", NASTY)
@@ -224,8 +224,18 @@ def test_no_filter_of_jinja_that_makes_text_is_there_to_be_used(name: str) -> No
         written(f"{{{{ x | {name} }}}}", x="text")
 
 
-def test_the_template_joins_no_text_around_the_escaping() -> None:
-    environment = template().environment
+@pytest.mark.parametrize(
+    ("package", "name"),
+    [
+        ("release.review", "comment.md.jinja"),
+        ("release.review", "comparison.md.jinja"),
+        ("release.review", "parts.md.jinja"),
+        ("release.cards", "cards.md.jinja"),
+        ("release.cards", "data.md.jinja"),
+    ],
+)
+def test_a_template_joins_no_text_around_the_escaping(package: str, name: str) -> None:
+    environment = templates.environment(package)
     assert environment.loader is not None
-    found = environment.parse(environment.loader.get_source(environment, "comment.md.jinja")[0])
+    found = environment.parse(environment.loader.get_source(environment, name)[0])
     assert not list(found.find_all((nodes.Concat, nodes.Add, nodes.Mod, nodes.ScopedEvalContextModifier)))

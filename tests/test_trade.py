@@ -1,4 +1,4 @@
-"""What releases gained and forgot: where points lie in the picture, and which releases are not joined."""
+"""What releases gained and forgot: where their bars lie, and which suites are left out."""
 
 from types import SimpleNamespace
 from typing import Any, cast
@@ -7,7 +7,7 @@ import pytest
 
 from checks import digest
 from checks.formats.suite_report import SuiteResult
-from release.cards import scatter
+from release.cards import bars
 from release.cards import trade as trades
 from release.cards.trade import Far, Point, Trade
 
@@ -27,58 +27,16 @@ def trade(*points: tuple[float, float, str], spread: float | None = 0.01) -> Tra
     return Trade(suite="english", metric="bits-per-byte", less=True, task="exact-match", points=made)
 
 
-def test_a_point_lies_as_its_figures_do_up_for_more_and_right_for_more() -> None:
-    at = scatter.of(trade((0.3, 0.1, ""), (0.1, 0.4, ""), (-0.2, -0.1, "")))
-    first, second, third = at.marks
-    assert third.x < first.x < second.x
-    assert first.y < second.y < third.y  # the picture counts down
-    across, up = at.zero
-    assert across
-    assert up
-    assert third.x < across < first.x
-    assert second.y < up < third.y
-    left, top, wide, tall = at.frame
-    for mark in at.marks:
-        assert mark.wide
-        assert mark.tall
-        assert left < mark.wide[0] < mark.x < mark.wide[1] < left + wide
-        assert top < mark.tall[1] < mark.y < mark.tall[0] < top + tall
-    for ticks, figures in ((at.across, "x"), (at.up, "y")):
-        assert 2 <= len(ticks) <= 6, figures
-    known = {tick.said: tick.at for tick in at.across}
-    assert known["0"] == pytest.approx(across)
-    assert known["+0.2"] - known["0"] == pytest.approx((second.x - first.x) * 2 / 3)
-
-
-def test_a_release_that_cannot_be_compared_is_not_joined() -> None:
-    at = scatter.of(trade((0.3, 0.1, ""), (0.2, 0.1, "another test split"), (0.1, 0.2, "")))
-    first, _, third = at.marks
-    assert at.joins == ((first.x, first.y, third.x, third.y),)
-    assert "3 releases, 2 of them comparable;" in at.said
-
-
-@pytest.mark.parametrize("points", [[(0.0, 0.0, "")], [(0.3, 0.1, "")] * 2, [(1e-7, -1e5, "")]])
-def test_points_that_are_alike_or_far_apart_have_a_place(points: list[tuple[float, float, str]]) -> None:
-    at = scatter.of(trade(*points, spread=None))
-    assert all(0 < place < 100 for mark in at.marks for place in (mark.x, mark.y))
-    assert {(mark.wide, mark.tall) for mark in at.marks} == {(None, None)}
-
-
-def test_names_do_not_overlap_and_the_newest_has_one() -> None:
-    at = scatter.of(trade(*[(0.3 + 0.001 * (number % 7), 0.1 + 0.001 * (number % 5), "") for number in range(30)]))
-    named = [mark for mark in at.marks if mark.named]
-    assert at.marks[0].named
-    assert 3 < len(named) < 30
-    for one in named:
-        for other in named:
-            if one is not other and one.named == other.named:
-                assert abs(one.y - other.y) > 5 or abs(one.x - other.x) > 4
-
-
-def test_zero_is_in_the_picture_where_it_is_near() -> None:
-    assert scatter.of(trade((0.30, 0.02, ""), (0.31, 0.05, ""))).zero[1] is None
-    assert scatter.of(trade((0.30, 0.02, ""), (0.31, 0.05, ""))).zero[0] is not None
-    assert None not in scatter.of(trade((0.3, 0.2, ""), spread=None)).zero  # one point alone says how far it is
+@pytest.mark.parametrize("spread", [0.01, None])
+def test_bars_of_releases_are_on_one_scale_with_no_difference_in_one_place(spread: float | None) -> None:
+    releases = trade((0.3, 0.1, ""), (-0.2, 0.4, ""), (1e-7, -1e5, "another suite"), spread=spread)
+    gains, changes = bars.of_gains(releases), bars.of_changes(releases)
+    assert gains[1].value < gains[2].value < gains[0].value
+    assert changes[2].value < changes[0].value < changes[1].value
+    for column in (gains, changes):
+        assert len({bar.bound for bar in column}) == 1
+        assert all(0 < bar.low <= bar.value <= bar.high < 100 for bar in column)
+        assert all((bar.low == bar.high) is (spread is None) for bar in column)
 
 
 NOT_SHOWN: dict[str, dict[str, Any]] = {

@@ -1,8 +1,10 @@
-"""Where the figures of a gate lie on a line: its bound, the value, and the interval of the value."""
+"""Places figures on a line: a bound, the value, and the interval of the value."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from checks.formats.verdict import Finding
+from release.cards.trade import Far, Trade
 from release.pages.figures import signed
 from release.review.pairs import Difference
 
@@ -12,7 +14,7 @@ _ROOM = 0.06  # of the line, left free at both ends
 class Bar(NamedTuple):
     """Places from 0 to 100. ``low`` and ``high``: the ends of what is drawn to the left and right of ``value``.
 
-    ``passes``: from where to where a value passes; None where that is not known. ``said``: the same in words.
+    ``passes``: from where to where a value passes; None where that is not known. ``words``: the same in words.
     """
 
     value: float
@@ -20,31 +22,52 @@ class Bar(NamedTuple):
     high: float
     bound: float
     passes: tuple[float, float] | None
-    said: str
+    words: str
 
 
-def of_gate(found: Finding) -> Bar | None:
+def of_gate(finding: Finding) -> Bar | None:
     """The bar of a gate's finding; None for a kind without figures, or where they are missing."""
-    if found.value is None or found.bound is None:
+    if finding.value is None or finding.bound is None:
         return None
-    has_interval = found.low is not None and found.high is not None
+    has_interval = finding.low is not None and finding.high is not None
     # A figure without an interval, such as a size, is drawn from zero.
-    low, high = (found.low, found.high) if has_interval else sorted((0.0, found.value))
+    low, high = (finding.low, finding.high) if has_interval else sorted((0.0, finding.value))
     assert low is not None
     assert high is not None
-    said = f"{signed(found.value, '.4g')}, from {signed(low, '.4g')} to {signed(high, '.4g')}"
-    said = f"{said if has_interval else signed(found.value, '.4g')}, limit {signed(found.bound, '.4g')}"
-    return _bar(found.value, low, high, found.bound, said, found.status == "pass")
+    words = f"{signed(finding.value, '.4g')}, from {signed(low, '.4g')} to {signed(high, '.4g')}"
+    words = f"{words if has_interval else signed(finding.value, '.4g')}, limit {signed(finding.bound, '.4g')}"
+    return _bar(finding.value, low, high, finding.bound, words, finding.status == "pass")
 
 
-def of_difference(found: Difference) -> Bar:
+def of_difference(difference: Difference) -> Bar:
     """The bar of a difference, beside no difference."""
-    value, low, high = (signed(figure, "+.3f") for figure in (found.value, found.low, found.high))
-    return _bar(found.value, found.low, found.high, 0.0, f"{value}, from {low} to {high}", False)
+    value, low, high = (signed(figure, "+.3f") for figure in (difference.value, difference.low, difference.high))
+    return _bar(difference.value, difference.low, difference.high, 0.0, f"{value}, from {low} to {high}", False)
 
 
-def _bar(value: float, low: float, high: float, bound: float, said: str, passed: bool) -> Bar:
-    ends = [value, low, high, bound]
+def of_gains(trade: Trade) -> list[Bar]:
+    """Return the bars of what the releases gained, on one scale."""
+    return _together([point.gain for point in trade.points])
+
+
+def of_changes(trade: Trade) -> list[Bar]:
+    """Return the bars of what the releases changed elsewhere, on one scale."""
+    return _together([point.change for point in trade.points])
+
+
+def _together(changes: Sequence[Far]) -> list[Bar]:
+    rows = []
+    for change in changes:
+        low, high = (change.value if end is None else end for end in (change.low, change.high))
+        rows.append((change.value, low, high))
+    ends = [end for row in rows for end in row]
+    return [_bar(*row, 0.0, signed(row[0], "+.3f"), False, ends) for row in rows]
+
+
+def _bar(
+    value: float, low: float, high: float, bound: float, words: str, passed: bool, others: Sequence[float] = ()
+) -> Bar:
+    ends = [value, low, high, bound, *others]
     left, right = min(ends), max(ends)
     room = (right - left or abs(right) or 1.0) * _ROOM / (1 - 2 * _ROOM)
     left, span = left - room, right - left + 2 * room
@@ -55,4 +78,4 @@ def _bar(value: float, low: float, high: float, bound: float, said: str, passed:
     passes = None
     if passed and value != bound:
         passes = (place(bound), 100.0) if value > bound else (0.0, place(bound))
-    return Bar(place(value), place(low), place(high), place(bound), passes, said)
+    return Bar(place(value), place(low), place(high), place(bound), passes, words)

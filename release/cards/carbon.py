@@ -1,4 +1,4 @@
-"""Emissions of a training: its measured energy times the carbon intensity that people state, with its source.
+"""Computes the emissions of a training: its measured energy times the carbon intensity that people state.
 
 No record knows where the electricity came from, so the front matter of docs/cards/model.md may say it:
 ``carbon: {g_per_kwh: 55, source: grid operator, mean of 2025}``. Without it, or without measured energy, nothing is
@@ -24,21 +24,21 @@ class Carbon(NamedTuple):
     grams: float
 
 
-def of(front: Mapping[str, Any], where: Path, energy: Energy | None) -> Carbon | None:
-    """What was emitted; None if nobody says how electricity was made, or energy was not measured.
+def of(front: Mapping[str, Any], path: Path, energy: Energy | None) -> Carbon | None:
+    """Return the emissions; None if nobody says how electricity was made, or energy was not measured.
 
-    Raises EvidenceRefused if the front matter of ``where`` says it in another form.
+    Raises EvidenceRefused if the front matter of ``path`` says it in another form.
     """
     if KEY not in front:
         return None
-    said = front[KEY]
-    each, source = (said.get("g_per_kwh"), said.get("source")) if isinstance(said, dict) else (None, None)
-    is_number = isinstance(each, int | float) and not isinstance(each, bool) and math.isfinite(each) and each >= 0
-    if not is_number or not isinstance(source, str) or not source.strip() or set(said) != {"g_per_kwh", "source"}:
+    stated = front[KEY]
+    grams, source = (stated.get("g_per_kwh"), stated.get("source")) if isinstance(stated, dict) else (None, None)
+    is_number = isinstance(grams, int | float) and not isinstance(grams, bool) and math.isfinite(grams) and grams >= 0
+    if not is_number or not isinstance(source, str) or not source.strip() or set(stated) != {"g_per_kwh", "source"}:
         raise EvidenceRefused(
-            f"{where}: {KEY} is {str(said)[:100]!r}",
+            f"{path}: {KEY} is {str(stated)[:100]!r}",
             f"write {KEY}: {{g_per_kwh: NUMBER, source: where that number comes from}}, or leave it out",
         )
     hours = energy.watt_hours if energy else None
-    intensity = float(each or 0)
+    intensity = float(grams or 0)
     return None if hours is None else Carbon(intensity, source.strip(), hours / 1000 * intensity)

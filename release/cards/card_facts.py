@@ -1,4 +1,4 @@
-"""What the cards of a model and of its data say.
+"""Defines the facts of the cards of a model and of its data.
 
 Figures come from a record alone (``card_record`` reads it). Prose comes from files that people own:
 ``docs/cards/model.md`` and ``docs/cards/data.md``, with front matter that may say what no record knows.
@@ -37,7 +37,7 @@ _FRONT = re.compile(r"\A---\n(.*?)^---\n", re.DOTALL | re.MULTILINE)
 
 
 class Prose(NamedTuple):
-    """What people wrote: ``front`` for the metadata, ``text`` for the card."""
+    """The words of people: ``front`` for the metadata, ``text`` for the card."""
 
     front: Mapping[str, Any]
     text: str
@@ -75,11 +75,11 @@ class CardFacts(NamedTuple):
 
 
 def prose(path: Path, data: bytes | None) -> Prose:
-    """What people wrote at ``path``.
+    """Return what people wrote at ``path``.
 
     Raises EvidenceRefused if it lacks a section, still has a placeholder, or says what the record says.
     """
-    wanted = " and ".join(f"`## {each}`" for each in SECTIONS[path])
+    wanted = " and ".join(f"`## {section_name}`" for section_name in SECTIONS[path])
     todo = f"write {path} with the sections {wanted}, and commit it"
     if data is None:
         raise EvidenceRefused(f"{path}: is missing: a card needs words of a person", todo)
@@ -89,17 +89,17 @@ def prose(path: Path, data: bytes | None) -> Prose:
         raise EvidenceRefused(f"{path}: is not UTF-8", todo) from error
     placeholder_cards.check({path: data})
     front: Any = {}
-    if found := _FRONT.match(text):
+    if match := _FRONT.match(text):
         try:
-            front = plain_yaml.load(found[1]) or {}
+            front = plain_yaml.load(match[1]) or {}
         except (ValueError, yaml.YAMLError) as error:
             raise EvidenceRefused(f"{path}: {str(error).splitlines()[0]}", "fix its front matter") from error
-        text = text[found.end() :]
+        text = text[match.end() :]
     known = _SAYS[path]
     if not isinstance(front, dict) or (others := sorted(map(str, front.keys() - set(known)))):
-        said = ", ".join(others) if isinstance(front, dict) else "no mapping"
+        keys = ", ".join(others) if isinstance(front, dict) else "no mapping"
         raise EvidenceRefused(
-            f"{path}: its front matter has {said}", f"keep {', '.join(known)}: the rest comes from the record"
+            f"{path}: its front matter has {keys}", f"keep {', '.join(known)}: the rest comes from the record"
         )
     for section in SECTIONS[path]:
         body = re.search(rf"^## {section}\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)

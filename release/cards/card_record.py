@@ -4,7 +4,6 @@ from pathlib import Path
 
 from checks import digest, layout
 from checks.errors import EvidenceRefused
-from checks.formats.data_reports import DataReport
 from checks.formats.verdict import Verdict
 from release.cards import carbon, card_facts, released
 from release.cards.card_facts import DATA, MODEL, CardFacts
@@ -46,30 +45,26 @@ def _facts(records: Records, release: Released | None) -> CardFacts:
     def data(path: Path) -> bytes | None:
         if commit is not None:
             return commit.data(path)
-        found = records.root / path
-        return found.read_bytes() if found.is_file() else None
+        file = records.root / path
+        return file.read_bytes() if file.is_file() else None
 
     reports = (layout.FETCH_REPORT, layout.PREPARE_REPORT, layout.DATA_REPORT, layout.TRAIN_REPORT, layout.EVALUATION)
     verdict = commit.report(layout.VERDICT, Verdict) if commit else records.work_tree.report(layout.VERDICT, Verdict)
-    found = (
-        commit.report(layout.DATA_REPORT, DataReport) if commit
-        else records.work_tree.report(layout.DATA_REPORT, DataReport)
-    )  # fmt: skip
-    read = (side.fetch, side.prepare, found, side.train, side.evaluation)
-    missing = [str(path) for path, each in zip(reports, read, strict=True) if each is None]
-    fetch, prepare, _, train, evaluation = read
-    if not (fetch and prepare and found and train and evaluation and verdict) or CANDIDATE not in evaluation.models:
+    read = (side.fetch, side.prepare, side.data, side.train, side.evaluation)
+    missing = [str(path) for path, report in zip(reports, read, strict=True) if report is None]
+    fetch, prepare, checked, train, evaluation = read
+    if not (fetch and prepare and checked and train and evaluation and verdict) or CANDIDATE not in evaluation.models:
         why = ", ".join(missing) or f"the candidate of {layout.EVALUATION}"
         raise EvidenceRefused(f"{why}: is missing, or cannot be read by this version", "run `./lockstep run`")
     params = commit.params(f"{layout.PARAMS} of {its.version}") if commit and its else records.work_tree.params
-    told = (layout.VERDICT, *reports, layout.SUITES_REPORT, *([layout.TRAIN_MEASURED] if side.took else []))
-    digests = {str(path): digest.of_bytes(text) for path in told if (text := data(path))}
+    named = (layout.VERDICT, *reports, layout.SUITES_REPORT, *([layout.TRAIN_MEASURED] if side.took else []))
+    digests = {str(path): digest.of_bytes(text) for path in named if (text := data(path))}
     prose = card_facts.prose(MODEL, data(MODEL))
     return CardFacts(
         name=params.serve.name, version=its.version if its else None, image=its.image if its else None,
-        license=images.spdx(params), params=params, fetch=fetch, prepare=prepare, data=found, train=train,
+        license=images.spdx(params), params=params, fetch=fetch, prepare=prepare, data=checked, train=train,
         took=side.took, evaluation=evaluation, suites=side.suites, verdict=verdict, digests=digests,
-        sizes={} if its else {each.name: each.stat().st_size for each in (records.root / layout.SPLITS).glob("*")},
+        sizes={} if its else {split.name: split.stat().st_size for split in (records.root / layout.SPLITS).glob("*")},
         model_prose=prose, data_prose=card_facts.prose(DATA, data(DATA)),
         carbon=carbon.of(prose.front, MODEL, side.took.energy if side.took else None),
     )  # fmt: skip

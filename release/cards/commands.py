@@ -62,12 +62,13 @@ def checks(pointer: Pointer, before: str | None) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def rollbacks(pointer: Pointer, environments: Mapping[str, Sequence[Ran]], held: Entries) -> tuple[str, ...]:
+def rollbacks(pointer: Pointer, environments: Mapping[str, Sequence[Ran]], quarantine: Entries) -> tuple[str, ...]:
     """Leave the release where it runs, and return to it where another ran after it. ``environments``: their moves."""
     lines = list[str]()
     for name, moves in environments.items():
-        ran = [move.after for move in moves if move.after and find(held, move.after.digest, move.after.model) is None]
-        others = [each for each in ran if each.digest != pointer.digest]
+        pointers = [move.after for move in moves if move.after]
+        ran = [former for former in pointers if find(quarantine, former.digest, former.model) is None]
+        others = [former for former in ran if former.digest != pointer.digest]
         if moves and moves[0].after and moves[0].after.digest == pointer.digest:
             lines.append(f'./lockstep rollback {name} --to {others[0].version if others else "none"} --why "…"')
         elif len(others) < len(ran):

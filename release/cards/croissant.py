@@ -1,4 +1,4 @@
-"""The data in the words of MLCommons Croissant 1.0, for the catalogues and loaders that read it: croissant.json.
+"""Describes the data in the words of MLCommons Croissant 1.0, for catalogues and loaders: croissant.json.
 
 https://docs.mlcommons.org/croissant/docs/croissant-spec-1.0.html. The splits are files, each with a record set of its
 rows. Sources, rules, counts and the digests of the record are small record sets that carry their data. ``mlcroissant``,
@@ -64,14 +64,14 @@ def dataset(facts: CardFacts) -> str:
     Raises EvidenceRefused if the front matter of docs/cards/data.md has a value that Croissant does not take.
     """
     splits, prose = facts.prepare.splits, facts.data_prose
-    found = {
+    described = {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
         "conformsTo": VERSION,
         "name": str(prose.front.get("pretty_name", f"Data of {facts.name}")),
         "description": prose.text,
         **({"version": facts.version.removeprefix("v")} if facts.version else {}),
-        **_licenses([each.license for each in facts.fetch.all_data.values()]),
+        **_licenses([source.license for source in facts.fetch.all_data.values()]),
         **_said(prose.front),
         "distribution": [_file(facts, name) for name in splits],
         "recordSet": [
@@ -79,12 +79,12 @@ def dataset(facts: CardFacts) -> str:
             *(_table(name, of, data) for name, (of, data) in _tables(facts).items() if data),
         ],
     }
-    return f"{json.dumps(found, indent=2, ensure_ascii=False)}\n"
+    return f"{json.dumps(described, indent=2, ensure_ascii=False)}\n"
 
 
 def _said(front: Mapping[str, Any]) -> dict[str, Any]:
-    """What people say of the data in front matter. Raises EvidenceRefused for a value of another form."""
-    found: dict[str, Any] = {}
+    """Return what people say of the data in front matter. Raises EvidenceRefused for a value of another form."""
+    stated: dict[str, Any] = {}
     for key, (name, form, wanted) in _SAID.items():
         if key not in front:
             continue
@@ -92,10 +92,10 @@ def _said(front: Mapping[str, Any]) -> dict[str, Any]:
         texts = [str(value) for value in values]
         if (key in CATALOGUE and len(texts) != 1) or not all(re.fullmatch(form, text) for text in texts):
             raise EvidenceRefused(f"{DATA}: {key} is {str(front[key])[:100]!r}", f"write {wanted}, or leave it out")
-        found[name] = texts[0] if len(texts) == 1 else texts
-    if "creator" in found:
-        found["creator"] = {"@type": "sc:Organization", "name": found["creator"]}
-    return found
+        stated[name] = texts[0] if len(texts) == 1 else texts
+    if "creator" in stated:
+        stated["creator"] = {"@type": "sc:Organization", "name": stated["creator"]}
+    return stated
 
 
 def _licenses(names: Sequence[str | None]) -> dict[str, Any]:
@@ -171,7 +171,7 @@ def _table(name: str, text: str, data: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _tables(facts: CardFacts) -> dict[str, tuple[str, list[dict[str, Any]]]]:
-    """What the record says of the data: by name, a sentence and the rows."""
+    """Return what the record says of the data: by name, a sentence and the rows."""
     prepare, fetched = facts.prepare, facts.fetch.all_data
     whole = SourceRows(read=prepare.input_rows, splits={name: split.rows for name, split in prepare.splits.items()})
     sources = [

@@ -6,19 +6,20 @@ It shows the same results as Great Expectations' Data Docs, from reports/data.js
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
-
-from checks import files, layout
+from checks import layout
 from checks.errors import EvidenceRefused
 from checks.formats.data_reports import DataReport, Expectation, PrepareReport
+from checks.formats.data_statistics import Lengths
 from checks.formats.report import Fetched
 from checks.rows import Record
 from release.pages import html
 from release.record import named
 from release.record.records import Records
+from release.review import templates, training
 from release.review.details import columns, shown
 from release.review.sides import Side
 
+_SECTIONS = ("failures", "tolerated", "splits", "statistics", "rules")
 _FIX = "run `./lockstep run validate`, or name a commit that has the record"
 
 
@@ -39,12 +40,13 @@ class DataPage(Record):
     @property
     def failed(self) -> list[Expectation]:
         """The expectations that fail."""
-        return [each for each in self.report.expectations if not each.success]
+        return [expectation for expectation in self.report.expectations if not expectation.success]
 
     @property
     def tolerated(self) -> list[Expectation]:
         """The expectations that hold although some rows do not meet them."""
-        return [each for each in self.report.expectations if each.success and each.unexpected]
+        holding = (expectation for expectation in self.report.expectations if expectation.success)
+        return [expectation for expectation in holding if expectation.unexpected]
 
     @property
     def headline(self) -> str:
@@ -56,36 +58,45 @@ class DataPage(Record):
 
 
 def gather(root: Path, name: str) -> DataPage:
-    """The data of the record that ``name`` means: see ``record.named``.
+    """Return the data of the record that ``name`` means: see ``record.named``.
 
     Raises EvidenceRefused if its reports are missing, cannot be read, or are about other splits; as ``named.find``.
     """
     records = Records(root)
-    found = named.find(records, name)
-    side = Side(records, found, name)
-    report = _report(records, found.commit)
-    if side.prepare is None:
-        raise EvidenceRefused(f"{layout.PREPARE_REPORT}: is missing, or cannot be read by this version", _FIX)
-    if report.splits != {split: its.sha256 for split, its in side.prepare.splits.items()}:
+    record = named.find(records, name)
+    side = Side(records, record, name)
+    for path, report in ((layout.DATA_REPORT, side.data), (layout.PREPARE_REPORT, side.prepare)):
+        if report is None:
+            raise EvidenceRefused(f"{path}: is missing, or cannot be read by this version", _FIX)
+    assert side.data is not None
+    assert side.prepare is not None
+    if side.data.splits != {split: file.sha256 for split, file in side.prepare.splits.items()}:
         raise EvidenceRefused(f"{layout.DATA_REPORT}: is about other splits than {layout.PREPARE_REPORT}", _FIX)
     return DataPage(
-        name=name, commit=found.commit, source=side.fetch.data if side.fetch else None,
-        sources=side.fetch.sources if side.fetch else {}, prepare=side.prepare, report=report,
+        name=name, commit=record.commit, source=side.fetch.data if side.fetch else None,
+        sources=side.fetch.sources if side.fetch else {}, prepare=side.prepare, report=side.data,
     )  # fmt: skip
 
 
+def sections(page: DataPage) -> dict[str, str]:
+    """Return the Markdown of each section of the page by name."""
+    return _markdown(page, (*_SECTIONS, "expectations"), whole=True)
+
+
+def text_sections(page: DataPage) -> dict[str, str]:
+    """Return the Markdown of each section for a terminal, which shows only the rows that fail."""
+    return _markdown(page, _SECTIONS, whole=False)
+
+
 def render(page: DataPage) -> str:
-    """The page as HTML."""
-    return html.render("release.cards", "data.html.jinja", page=page, columns=columns, shown=shown)
+    """Return the page as HTML."""
+    return html.render("release.cards", "data.html.jinja", page=page, sections=sections(page))
 
 
-def _report(records: Records, commit: str | None) -> DataReport:
-    if commit is None:
-        return records.work_tree.report(layout.DATA_REPORT, DataReport)
-    try:
-        found = records.at(commit).report(layout.DATA_REPORT, DataReport)
-    except ValidationError as error:
-        raise EvidenceRefused(f"{layout.DATA_REPORT} at {commit[:12]}: {files.first(error)}", _FIX) from error
-    if found is None:
-        raise EvidenceRefused(f"{layout.DATA_REPORT}: commit {commit[:12]} has none", _FIX)
-    return found
+def _markdown(page: DataPage, names: tuple[str, ...], *, whole: bool) -> dict[str, str]:
+    values = {"page": page, "columns": columns, "shown": shown, "bars": _bars, "whole": whole}
+    return templates.sections("release.cards", "data.md.jinja", names, values)
+
+
+def _bars(lengths: Lengths) -> str:
+    return training.bars([part.rows for part in lengths.bins], 0, lengths.fullest)

@@ -16,14 +16,14 @@ from checks.formats.signers import Signers
 from checks.formats.statement import Release
 from checks.formats.verdict import Verdict
 from release.cards import card_record, commands, released, trade, writing
-from release.cards.release_page import Advised, Against, Home, LeftOut, Part, ReleasePage, Site
+from release.cards.release_page import Against, Home, LeftOut, Part, ReleasePage, Site
 from release.cards.released import Released
 from release.evidence import freshness, trust
 from release.ledger import Ledger
 from release.ledger.ran import Ran, ran
 from release.promotion import held as quarantined
 from release.record.records import Named, Records
-from release.review import advice, kept, making, pairs, same_rows, same_samples, side_by_side, situations
+from release.review import advice, kept, making, same_rows, same_samples, side_by_side, situations
 from release.review.comparison import Comparison, Cost, Metric
 from release.review.kept import Kept
 from release.review.sides import Side
@@ -31,8 +31,8 @@ from release.review.sides import Side
 _CONFIDENCE = 0.95  # where no evaluation says one
 
 
-class _Ledger(NamedTuple):
-    """What all pages have in common. ``releases``: the last that came first. ``moves``: of each environment."""
+class _SiteFacts(NamedTuple):
+    """The common facts of all pages. ``releases``: the last that came first. ``moves``: of each environment."""
 
     records: Records
     releases: tuple[Released, ...]
@@ -66,26 +66,27 @@ def gather(root: Path, name: str | None) -> Site:
     params = records.work_tree.params
     ledger = Ledger.open(root, params.promote)
     tip, names = freshness.tip(root, ledger, params.promote), params.promote.ordered
-    moves = {each: ran(ledger.moves(tip, each)) for each in names}
-    found = _Ledger(
+    moves = {environment: ran(ledger.moves(tip, environment)) for environment in names}
+    facts = _SiteFacts(
         records, released.every(ledger, tip, names), moves,
         quarantined.here(root, ledger, tip, params.promote).entries, _signers(root), {},
     )  # fmt: skip
     pages, left_out, paged = list[ReleasePage](), list[LeftOut](), list[trade.Candidate]()
-    for release in found.releases if name is None else (released.named(found.releases, moves, name),):
+    for release in facts.releases if name is None else (released.named(facts.releases, moves, name),):
         try:
-            pages.append(page := _page(found, release, params.serve.name))
-            paged.append(trade.Candidate(page.version, page.file, found.side(release.pointer)))
+            pages.append(page := _page(facts, release, params.serve.name))
+            paged.append(trade.Candidate(page.version, page.file, facts.side(release.pointer)))
         except Refusal as refused:
             if name is not None:
                 raise
             left_out.append(LeftOut(version=release.pointer.version, image=release.pointer.image, why=refused.what))
-    if not found.releases:
+    if not facts.releases:
         raise EvidenceRefused(
             f"{ledger.shown}: nothing was promoted yet, so no release has a page",
             "promote one: `lockstep promote ENVIRONMENT`",
         )
-    runs = {each: its[0].after.version if its and its[0].after else None for each, its in moves.items()}
+    last = {place: history[0].after if history else None for place, history in moves.items()}
+    runs = {place: pointer.version if pointer else None for place, pointer in last.items()}
     return Site(
         name=params.serve.name, branch=ledger.shown, tip=tip, alone=name is not None, environments=runs,
         pages=tuple(pages), left_out=tuple(left_out), trades=tuple(trade.of(paged)) if name is None else (),
@@ -99,82 +100,86 @@ def _signers(root: Path) -> Signers | str:
         return refused.what
 
 
-def file(found: Sequence[Released], release: Released) -> str:
+def file(releases: Sequence[Released], release: Released) -> str:
     """The name of its file. A version that two images have, which no move of Lockstep makes, has the image's too."""
-    its = release.pointer
-    same = [each for each in found if each.pointer.version == its.version]
-    return f"{its.version}.html" if len(same) == 1 else f"{its.version}-{its.digest.removeprefix('sha256:')[:12]}.html"
+    pointer = release.pointer
+    same = [other for other in releases if other.pointer.version == pointer.version]
+    image = f"-{pointer.digest.removeprefix('sha256:')[:12]}" if len(same) > 1 else ""
+    return f"{pointer.version}{image}.html"
 
 
-def _page(found: _Ledger, release: Released, name: str) -> ReleasePage:
-    stated = released.stated(found.records, release)
-    its, this = release.pointer, found.side(release.pointer)
-    verdict = found.records.at(its.commit).report(layout.VERDICT, Verdict)
+def _page(facts: _SiteFacts, release: Released, name: str) -> ReleasePage:
+    stated = released.stated(facts.records, release)
+    pointer = release.pointer
+    side = facts.side(pointer)
+    verdict = facts.records.at(pointer.commit).report(layout.VERDICT, Verdict)
     assert verdict is not None  # the statement names its digest
-    before = _before(found, release)
-    compared = None if before is None else side_by_side.compare(found.side(before), this)
-    signer, unsigned = (None, found.known) if isinstance(found.known, str) else released.signer(release, found.known)
+    before = _before(facts, release)
+    compared = None if before is None else side_by_side.compare(facts.side(before), side)
+    signer, unsigned = (None, facts.known) if isinstance(facts.known, str) else released.signer(release, facts.known)
     notes = list[str]()
-    entry = quarantine.find(found.held, its.digest, its.model)
-    against = tuple(_against(found, its, this, before, compared))
-    confidence = this.evaluation.confidence if this.evaluation else _CONFIDENCE
-    suites = tuple(_suites(this, confidence, verdict))
-    homes = tuple(_homes(found, its))
-    where = homes[0].environment if homes else release.moves[0].environment
-    answers = this.answers
+    entry = quarantine.find(facts.held, pointer.digest, pointer.model)
+    advised = advice.advise(situations.of_release(pointer.version, verdict.status, entry.why if entry else None))
+    against = tuple(_against(facts, pointer, side, before, compared))
+    confidence = side.evaluation.confidence if side.evaluation else _CONFIDENCE
+    suites = tuple(_suites(side, confidence, verdict))
+    homes = tuple(_homes(facts, pointer))
+    environment = homes[0].environment if homes else release.moves[0].environment
+    answers = side.answers
     page = ReleasePage(
-        name=name, version=its.version, file=file(found.releases, release), pointer=its, homes=homes,
+        name=name, version=pointer.version, file=file(facts.releases, release), pointer=pointer, homes=homes,
         quarantined=None if entry is None else entry.why,
-        advice=_advised(its, verdict, entry), verdict=verdict, signer=signer, unsigned=unsigned,
+        advice=advised.plain, verdict=verdict, signer=signer, unsigned=unsigned,
         headline=compared.headline if compared else "The first release: there is none to compare it with",
         confidence=confidence, against=against, suites=suites, before=before.version if before else None,
         comparison=compared,
-        policy=None if before is None else _policy(found, before, its, stated, notes),
-        cost=compared.cost if compared else tuple(_alone(this)), image=stated.image, serving=stated.serving,
+        policy=None if before is None else _policy(facts, before, pointer, stated, notes),
+        cost=compared.cost if compared else tuple(_alone(side)), image=stated.image, serving=stated.serving,
         tries=() if entry else commands.tries(
-            its, stated.image, found.records.at(its.commit).serve, where, answers[0].prompt if answers else None
+            pointer, stated.image, facts.records.at(pointer.commit).serve, environment,
+            answers[0].prompt if answers else None,
         ),
-        cards=_cards(found, release, notes), parts=tuple(_parts(its, stated)),
-        checks=commands.checks(its, before.version if before else None),
-        moves=release.moves, rollbacks=commands.rollbacks(its, found.moves, found.held), notes=(),
+        cards=_cards(facts, release, notes), parts=tuple(_parts(pointer, stated)),
+        checks=commands.checks(pointer, before.version if before else None),
+        moves=release.moves, rollbacks=commands.rollbacks(pointer, facts.moves, facts.held), notes=(),
     )  # fmt: skip
     return page.model_copy(
-        update={"notes": tuple(dict.fromkeys((*notes, *(compared.notes if compared else this.notes))))}
+        update={"notes": tuple(dict.fromkeys((*notes, *(compared.notes if compared else side.notes))))}
     )
 
 
-def _before(found: _Ledger, release: Released) -> Pointer | None:
+def _before(facts: _SiteFacts, release: Released) -> Pointer | None:
     """The release of another model that came first, the last before ``release``."""
-    at = found.releases.index(release)
+    at = facts.releases.index(release)
     return next(
-        (each.pointer for each in found.releases[at + 1 :] if each.pointer.model != release.pointer.model), None
+        (other.pointer for other in facts.releases[at + 1 :] if other.pointer.model != release.pointer.model), None
     )
 
 
-def _homes(found: _Ledger, its: Pointer) -> Iterator[Home]:
-    for name, moves in found.moves.items():
+def _homes(facts: _SiteFacts, pointer: Pointer) -> Iterator[Home]:
+    for name, moves in facts.moves.items():
         now = moves[0] if moves else None
-        if now and now.after and now.after.digest == its.digest:
+        if now and now.after and now.after.digest == pointer.digest:
             yield Home(environment=name, since=now.at, by=now.by, why=now.why, kind=now.kind, doubt=now.doubt)
 
 
 def _against(
-    found: _Ledger, its: Pointer, this: Side, before: Pointer | None, compared: Comparison | None
+    facts: _SiteFacts, pointer: Pointer, side: Side, before: Pointer | None, compared: Comparison | None
 ) -> Iterator[Against]:
     """Beside the release before, what production runs, the best cheap baseline, and the base."""
-    name, runs = found.production
+    name, runs = facts.production
     if before is not None and compared is not None:
         also = f", which {name} runs" if runs and runs.model == before.model else ""
         yield _first(f"{before.version}, the release before{also}", compared.metrics)
-    if runs is not None and runs.model not in (its.model, before.model if before else None):
-        other = side_by_side.compare(found.side(runs), this)
+    if runs is not None and runs.model not in (pointer.model, before.model if before else None):
+        other = side_by_side.compare(facts.side(runs), side)
         yield _first(f"{runs.version}, which {name} runs", other.metrics)
-    if this.evaluation is None or this.candidate is None:
+    if side.evaluation is None or side.candidate is None:
         return
-    metric = next(iter(this.candidate.metrics))
+    metric = next(iter(side.candidate.metrics))
     scores = {
         each: result.metrics[metric].value
-        for each, result in this.evaluation.models.items()
+        for each, result in side.evaluation.models.items()
         if each in baselines.NAMES and metric in result.metrics
     }
     models = {"base": "the base model"}
@@ -182,16 +187,16 @@ def _against(
         best = max(scores, key=scores.__getitem__)
         models = {best: f"{_called(best)}, the best cheap baseline"} | models
     for each, what in models.items():
-        if each in this.evaluation.models:
-            yield _model(this, each, what, metric)
+        if each in side.evaluation.models:
+            yield _model(side, each, what, metric)
 
 
 def _called(name: str) -> str:
-    return next(said for baseline, said in baselines.NAMES.items() if baseline == name)
+    return next(words for baseline, words in baselines.NAMES.items() if baseline == name)
 
 
 def _first(what: str, metrics: Sequence[Metric]) -> Against:
-    first = next((each for each in metrics if each.suite is None), None)
+    first = next((metric for metric in metrics if metric.suite is None), None)
     if first is None:
         return Against(what=what, metric="", ours=None, theirs=None, difference=None, note="no metric is in both")
     return Against(
@@ -199,36 +204,27 @@ def _first(what: str, metrics: Sequence[Metric]) -> Against:
     )
 
 
-def _model(this: Side, name: str, what: str, metric: str) -> Against:
+def _model(side: Side, name: str, what: str, metric: str) -> Against:
     """Beside another model of its own evaluation, on the same rows."""
-    assert this.evaluation is not None
-    assert this.candidate is not None
-    ours, theirs = this.answers, this.answers_of(name)
-    far = None
-    if ours is not None and theirs is not None:
-        paired = pairs.pair(theirs, ours)
-        far = same_rows.difference(paired, range(len(paired.new)), metric, this.evaluation.confidence)
+    assert side.evaluation is not None
+    assert side.candidate is not None
+    far = same_rows.against(side, name, metric)
     return Against(
-        what=what, metric=metric, ours=this.candidate.metrics.get(metric),
-        theirs=this.evaluation.models[name].metrics.get(metric), difference=far,
+        what=what, metric=metric, ours=side.candidate.metrics.get(metric),
+        theirs=side.evaluation.models[name].metrics.get(metric), difference=far,
         note="" if far else "its answers are not here",
     )  # fmt: skip
 
 
-def _advised(its: Pointer, verdict: Verdict, entry: quarantine.Entry | None) -> Advised:
-    found = advice.advise(situations.of_release(its.version, verdict.status, entry.why if entry else None))
-    return Advised(mark=found.mark, headline=found.headline.plain, why=found.why.plain, todo=found.todo.plain)
-
-
-def _suites(this: Side, confidence: float, verdict: Verdict) -> Iterator[Against]:
+def _suites(side: Side, confidence: float, verdict: Verdict) -> Iterator[Against]:
     """Each metric of each suite beside the base, on the same samples. What people compared is in the gates."""
-    changes = {(row.suite, row.metric): row for row in kept.of_report(this.suites, verdict)}
-    for name, suite in this.suites.suites.items() if this.suites else ():
+    changes = {(row.suite, row.metric): row for row in kept.of_report(side.suites, verdict)}
+    for name, suite in side.suites.suites.items() if side.suites else ():
         if suite.compared is not None:
             continue
         base = suite.means.get("base", {})
         for metric, mean in suite.means.get("candidate", {}).items():
-            far = same_samples.against_base(this, name, metric, confidence) if metric in base else None
+            far = same_samples.against_base(side, name, metric, confidence) if metric in base else None
             note = "" if far else "its samples are not here" if metric in base else "the base was not asked"
             yield Against(
                 what=f"{name}: {metric}", metric=metric, ours=mean, theirs=base.get(metric), difference=far, note=note,
@@ -242,18 +238,18 @@ def _allowed(row: Kept) -> str:
 
 
 def _policy(
-    found: _Ledger, before: Pointer, its: Pointer, stated: Release, notes: list[str]
+    facts: _SiteFacts, before: Pointer, pointer: Pointer, stated: Release, notes: list[str]
 ) -> tuple[Change, ...] | None:
-    """What changed of the policy since the release before; None if that is not known, for a reason in ``notes``."""
-    earlier = next(each for each in found.releases if each.pointer.image == before.image)
+    """Return what changed in the policy since the release before. None: not known, for a reason in ``notes``."""
+    earlier = next(each for each in facts.releases if each.pointer.image == before.image)
     try:
         tests = [
-            released.stated(found.records, earlier).materials.splits.get("test"),
+            released.stated(facts.records, earlier).materials.splits.get("test"),
             stated.materials.splits.get("test"),
         ]
         old, new = (
-            policy.of(found.records.at(each.commit).params(f"{layout.PARAMS} of {each.version}"), test)
-            for each, test in zip((before, its), tests, strict=True)
+            policy.of(facts.records.at(each.commit).params(f"{layout.PARAMS} of {each.version}"), test)
+            for each, test in zip((before, pointer), tests, strict=True)
         )
     except (ParamsRefused, EvidenceRefused) as refused:
         notes.append(f"the policies are not compared: {refused.what}")
@@ -261,33 +257,35 @@ def _policy(
     return policy.changes(old, new)
 
 
-def _cards(found: _Ledger, release: Released, notes: list[str]) -> dict[str, str]:
+def _cards(facts: _SiteFacts, release: Released, notes: list[str]) -> dict[str, str]:
     """The cards of the model and of its data. Empty, with a reason in ``notes``, if its commit lacks a part."""
     try:
-        return writing.readable(card_record.of_release(found.records, release))
+        return writing.readable(card_record.of_release(facts.records, release))
     except (ParamsRefused, EvidenceRefused) as refused:
         notes.append(f"no cards: {refused.what}")
         return {}
 
 
-def _alone(this: Side) -> Iterator[Cost]:
-    """What the first release took, beside nothing."""
-    for each in making.costs(this, this, []):
-        yield each.model_copy(update={"a": None})
+def _alone(side: Side) -> Iterator[Cost]:
+    """Return what the first release took, beside nothing."""
+    for cost in making.costs(side, side, []):
+        yield cost.model_copy(update={"a": None})
 
 
-def _parts(its: Pointer, stated: Release) -> Iterator[Part]:
-    made, image = stated.materials, stated.image
-    yield Part(what="image", digest=its.digest, says=f"{image.place}, {image.size:,} bytes, for {image.runtime}")
-    yield Part(what="signed statement", digest=its.evidence, says="names everything below")
-    yield Part(what="verdict", digest=made.verdict, says=f"{layout.VERDICT} at commit {its.commit[:12]}")
-    yield Part(what="weights", digest=its.model, says="the merged model that was evaluated and is served")
-    yield Part(what="adapter", digest=made.adapter, says="what training made, merged into the base")
-    yield Part(what="base model", digest=made.base, says="its files, as a tree")
-    yield Part(what="evaluation", digest=made.reports.get(str(layout.EVALUATION)), says="the scores of this page")
-    for name, value in made.splits.items():
-        yield Part(what=f"{name} split", digest=value, says="the rows, after the rules of prepare")
-    yield Part(what="raw data", digest=made.raw, says="what was fetched")
-    yield Part(what="parameters", digest=made.params, says=f"{layout.PARAMS} at commit {its.commit[:12]}")
-    yield Part(what="pipeline", digest=made.lock, says=f"{layout.LOCK} at commit {its.commit[:12]}")
-    yield Part(what="bill of materials", digest=stated.sbom, says="CycloneDX with a model card, attached to the image")
+def _parts(pointer: Pointer, stated: Release) -> Iterator[Part]:
+    made, image, commit = stated.materials, stated.image, pointer.commit[:12]
+    parts = [
+        ("image", pointer.digest, f"{image.place}, {image.size:,} bytes, for {image.runtime}"),
+        ("signed statement", pointer.evidence, "names everything below"),
+        ("verdict", made.verdict, f"{layout.VERDICT} at commit {commit}"),
+        ("weights", pointer.model, "the merged model that was evaluated and is served"),
+        ("adapter", made.adapter, "what training made, merged into the base"),
+        ("base model", made.base, "its files, as a tree"),
+        ("evaluation", made.reports.get(str(layout.EVALUATION)), "the scores of this page"),
+        *((f"{name} split", digest, "the rows, after the rules of prepare") for name, digest in made.splits.items()),
+        ("raw data", made.raw, "what was fetched"),
+        ("parameters", made.params, f"{layout.PARAMS} at commit {commit}"),
+        ("pipeline", made.lock, f"{layout.LOCK} at commit {commit}"),
+        ("bill of materials", stated.sbom, "CycloneDX with a model card, attached to the image"),
+    ]
+    return (Part(what=what, digest=digest, says=says) for what, digest, says in parts)

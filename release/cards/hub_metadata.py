@@ -57,24 +57,24 @@ def dataset(facts: CardFacts, body: str) -> str:
             for name in facts.prepare.splits
         ]}
     ]  # fmt: skip
-    said = {name: value for name, value in facts.data_prose.front.items() if name not in CATALOGUE}
-    front = {"pretty_name": f"Data of {facts.name}", **said}
-    found = hub.DatasetCardData(
+    stated = {name: value for name, value in facts.data_prose.front.items() if name not in CATALOGUE}
+    front = {"pretty_name": f"Data of {facts.name}", **stated}
+    metadata = hub.DatasetCardData(
         task_categories=[_TASK], size_categories=[_size(rows)], configs=configs,
-        **license_of_all([each.license for each in facts.fetch.all_data.values()]), **front,
+        **license_of_all([source.license for source in facts.fetch.all_data.values()]), **front,
     )  # fmt: skip
-    return _checked(hub.DatasetCard, f"---\n{found.to_yaml()}\n---\n{body}\n")
+    return _checked(hub.DatasetCard, f"---\n{metadata.to_yaml()}\n---\n{body}\n")
 
 
 def _emissions(facts: CardFacts) -> dict[str, Any]:
     """Grams of CO2 of the training; empty if they are not known. https://huggingface.co/docs/hub/model-cards-co2"""
     if facts.carbon is None or facts.took is None:
         return {}
-    said = {
+    emissions = {
         "emissions": float(f"{facts.carbon.grams:.3g}"), "source": f"measured energy; {facts.carbon.source}",
         "training_type": "fine-tuning", "hardware_used": facts.took.device,
     }  # fmt: skip
-    return {"co2_eq_emissions": said}
+    return {"co2_eq_emissions": emissions}
 
 
 def _results(facts: CardFacts) -> "list[EvalResult]":
@@ -115,11 +115,11 @@ def license_of_all(names: list[str | None]) -> dict[str, Any]:
     """The licences of all sources in the metadata of a card: one, or a list of them; empty if one is not stated."""
     if None in names:
         return {}
-    found = [license_of(name) for name in dict.fromkeys(names)]
-    if len(found) == 1:
-        return dict(found[0])
-    shown = [each.get("license_name", each["license"]) for each in found]
-    if any("license_name" in each for each in found):
+    licenses = [license_of(name) for name in dict.fromkeys(names)]
+    if len(licenses) == 1:
+        return dict(licenses[0])
+    shown = [fields.get("license_name", fields["license"]) for fields in licenses]
+    if any("license_name" in fields for fields in licenses):
         return {"license": "other", "license_name": "-and-".join(shown)}
     return {"license": shown}
 
@@ -131,7 +131,7 @@ def _size(rows: int) -> str:
 
 
 def _listed(value: object) -> list[str]:
-    return [str(each) for each in (value if isinstance(value, list) else [value])]
+    return [str(entry) for entry in (value if isinstance(value, list) else [value])]
 
 
 def _checked(kind: Any, content: str) -> str:

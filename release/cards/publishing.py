@@ -1,4 +1,4 @@
-"""What is published of a release: the merged weights, the adapter, the cards, and the signed statement.
+"""Gathers what is published of a release: the merged weights, the adapter, the cards, and the signed statement.
 
 Only a release that was promoted, that is not in quarantine, and that a current signer signed. The weights are those on
 this machine, if they have the digests that the statement names.
@@ -42,23 +42,24 @@ def gather(root: Path, name: str | None) -> Publication:
     params = records.work_tree.params
     ledger = Ledger.open(root, params.promote)
     release = released.find(records, ledger, params.promote.ordered[-1] if name is None else name)
-    its = release.pointer
+    pointer = release.pointer
     stated = released.stated(records, release)
-    held = quarantined.here(root, ledger, ledger.tip(), params.promote).entries
-    if entry := quarantine.find(held, its.digest, its.model):
-        raise EvidenceRefused(f"{its.version}: is in quarantine: {entry.why}", "publish another release")
+    entries = quarantined.here(root, ledger, ledger.tip(), params.promote).entries
+    if entry := quarantine.find(entries, pointer.digest, pointer.model):
+        raise EvidenceRefused(f"{pointer.version}: is in quarantine: {entry.why}", "publish another release")
     signer, why = released.signer(release, trust.known(root))
     if signer is None:
-        raise EvidenceRefused(f"{its.version}: no current signer signed it: {why}", "`lockstep sign`, then promote it")
+        what = f"{pointer.version}: no current signer signed it: {why}"
+        raise EvidenceRefused(what, "`lockstep sign`, then promote it")
     cards = writing.render(card_record.of_release(records, release))
     assert release.envelope is not None  # its signature was checked
     files = {
-        **_tree(root, layout.MERGED, its.model, "", its.commit),
-        **_tree(root, layout.ADAPTER, stated.materials.adapter, f"{ADAPTER}/", its.commit),
+        **_tree(root, layout.MERGED, pointer.model, "", pointer.commit),
+        **_tree(root, layout.ADAPTER, stated.materials.adapter, f"{ADAPTER}/", pointer.commit),
         **{_NAMES.get(card, card): _file(text.encode()) for card, text in cards.items()},
         EVIDENCE: _file(release.envelope.data),
     }
-    return Publication(params.serve.name, its.version, its.image, its.model, files)
+    return Publication(params.serve.name, pointer.version, pointer.image, pointer.model, files)
 
 
 def _tree(root: Path, folder: Path, wanted: str, prefix: str, commit: str) -> dict[str, File]:
@@ -66,12 +67,12 @@ def _tree(root: Path, folder: Path, wanted: str, prefix: str, commit: str) -> di
     todo = f"git switch --detach {commit[:12]} && ./lockstep dvc pull {folder}"
     if not (root / folder).is_dir():
         raise EvidenceRefused(f"{folder}: is not here", todo)
-    found = digest.of_tree(root / folder)
-    if found.digest != wanted:
-        raise EvidenceRefused(f"{folder}: is {found.digest}, the release has {wanted}", todo)
+    tree = digest.of_tree(root / folder)
+    if tree.digest != wanted:
+        raise EvidenceRefused(f"{folder}: is {tree.digest}, the release has {wanted}", todo)
     return {
         f"{prefix}{name}": File(root / folder / name, file.sha256.removeprefix("sha256:"), file.size)
-        for name, file in found.files.items()
+        for name, file in tree.files.items()
     }
 
 

@@ -1,4 +1,4 @@
-"""What the page of a release says, as values, for JSON and the template."""
+"""Defines the values of a release's page, for JSON and the template."""
 
 from datetime import datetime
 from typing import Literal
@@ -13,7 +13,7 @@ from checks.rows import Record
 from release.cards.trade import Trade
 from release.ledger import Kind
 from release.ledger.ran import Ran
-from release.review.advice import Mark
+from release.review.advice import Advised
 from release.review.comparison import Comparison, Cost
 from release.review.pairs import Difference
 
@@ -42,15 +42,6 @@ class Against(Record):
     difference: Difference | None
     note: str
     allowed: str = ""
-
-
-class Advised(Record):
-    """Mark, headline, reason and next step, as ``release.review.advice`` has them."""
-
-    mark: Mark
-    headline: str
-    why: str
-    todo: str
 
 
 class Part(Record):

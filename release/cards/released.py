@@ -1,4 +1,4 @@
-"""The releases that the ledger knows, each with its signed statement, held against the record of its commit.
+"""Finds the releases that the ledger knows, each with its signed statement, held against the record of its commit.
 
 What a page says of a release comes from files of that commit, and the signed statement names those files by digest. A
 file that is another one refuses.
@@ -29,6 +29,11 @@ class Released(NamedTuple):
     envelope: Envelope | None
 
     @property
+    def names(self) -> tuple[str, str, str]:
+        """The names that people give it."""
+        return self.pointer.version, self.pointer.digest, self.pointer.image
+
+    @property
     def first(self) -> Ran:
         """The move that deployed it first."""
         return self.moves[-1]
@@ -40,16 +45,16 @@ def every(ledger: Ledger, tip: str, environments: tuple[str, ...]) -> tuple[Rele
     moves = [
         move
         for name in environments
-        for move in ran(tuple(each for each in ledger.moves(tip, name) if each.ran))
+        for move in ran(tuple(entry for entry in ledger.moves(tip, name) if entry.ran))
         if move.after is not None
     ]
     # Moves of one second are in the order in which a release goes from environment to environment.
     moves.sort(key=lambda move: (move.at, environments.index(move.environment), move.number), reverse=True)
-    found = [
-        Released(its, tuple(move for move in moves if move.after and move.after.image == image), envelope)
-        for image, (its, envelope) in known.items()
+    releases = [
+        Released(pointer, tuple(move for move in moves if move.after and move.after.image == image), envelope)
+        for image, (pointer, envelope) in known.items()
     ]
-    return tuple(sorted(found, key=lambda each: (each.first.at, each.first.number), reverse=True))
+    return tuple(sorted(releases, key=lambda release: (release.first.at, release.first.number), reverse=True))
 
 
 def find(records: Records, ledger: Ledger, name: str) -> Released:
@@ -59,7 +64,7 @@ def find(records: Records, ledger: Ledger, name: str) -> Released:
     """
     promote = records.work_tree.params.promote
     tip, names = freshness.tip(records.root, ledger, promote), promote.ordered
-    moves = {each: ran(ledger.moves(tip, each)) for each in names}
+    moves = {environment: ran(ledger.moves(tip, environment)) for environment in names}
     return named(every(ledger, tip, names), moves, name)
 
 
@@ -67,81 +72,81 @@ def named(releases: Sequence[Released], moves: Mapping[str, Sequence[Ran]], name
     """The one of ``releases`` that ``name`` means. ``moves``: of each environment, newest first. Raises as ``find``."""
     if name in moves:
         last = moves[name][0].after if moves[name] else None
-        its = [each for each in releases if last and each.pointer.image == last.image]
+        matching = [release for release in releases if last and release.pointer.image == last.image]
         why = f"{name} runs nothing"
     else:
-        its = [each for each in releases if name in (each.pointer.version, each.pointer.digest, each.pointer.image)]
+        matching = [release for release in releases if name in release.names]
         why = f"{name[:100]!r} is no release that ran"
-    if not its:
-        known = ", ".join(dict.fromkeys(each.pointer.version for each in releases)) or "none yet"
+    if not matching:
+        known = ", ".join(dict.fromkeys(release.pointer.version for release in releases)) or "none yet"
         raise EvidenceRefused(
             why, f"name an environment ({', '.join(moves)}), or a release of `lockstep history`: {known}"
         )
-    if len(its) > 1:
+    if len(matching) > 1:
         raise EvidenceRefused(
-            f"{name}: {len(its)} images have this version",
-            f"name one: {', '.join(each.pointer.digest for each in its)}",
+            f"{name}: {len(matching)} images have this version",
+            f"name one: {', '.join(release.pointer.digest for release in matching)}",
         )
-    return its[0]
+    return matching[0]
 
 
 def stated(records: Records, release: Released) -> Release:
-    """What the statement of ``release`` says, if the record of its commit is the one that it names.
+    """Return what the statement of ``release`` says, if the record of its commit is the one that it names.
 
     Raises EvidenceRefused with every file that is another one, if the commit is not in this clone, or if there is no
     statement that can be read.
     """
-    its, name = release.pointer, release.pointer.version
+    pointer, name = release.pointer, release.pointer.version
     if release.envelope is None:
-        where = past.path(release.moves[0].environment)
+        path = past.path(release.moves[0].environment)
         raise EvidenceRefused(
-            f"{name}: {where} at {release.moves[0].commit[:12]} is not the signed statement that the pointer names",
+            f"{name}: {path} at {release.moves[0].commit[:12]} is not the signed statement that the pointer names",
             "restore it from git's history: only a promotion or a rollback writes it",
         )
-    if commits.resolve(records.root, its.commit) != its.commit:
+    if commits.resolve(records.root, pointer.commit) != pointer.commit:
         raise EvidenceRefused(
-            f"{name}: commit {its.commit[:12]}, whose record made it, is not in this clone",
+            f"{name}: commit {pointer.commit[:12]}, whose record made it, is not in this clone",
             "git fetch the branch that it was merged to",
         )
-    found = release.envelope.statement.predicate
-    if lines := list(_differences(records, its, found)):
+    statement = release.envelope.statement.predicate
+    if lines := list(_differences(records, pointer, statement)):
         first, *others = lines
         raise EvidenceRefused(
             f"{name}: {first}", "do not trust it: `lockstep status` and `lockstep history` say more",
             tuple(f"{name}: {line}" for line in others),
         )  # fmt: skip
-    return found
+    return statement
 
 
-def _differences(records: Records, its: Pointer, found: Release) -> Iterator[str]:
+def _differences(records: Records, pointer: Pointer, statement: Release) -> Iterator[str]:
     """One line for each thing that the signed statement says otherwise than the pointer or the commit."""
     for what, named, signed in (
-        ("image", its.digest, found.image.image), ("model", its.model, found.image.model),
-        ("commit", its.commit, found.commit),
+        ("image", pointer.digest, statement.image.image), ("model", pointer.model, statement.image.model),
+        ("commit", pointer.commit, statement.commit),
     ):  # fmt: skip
         if named != signed:
             yield f"the pointer names the {what} {named}, the signed statement {signed}"
-    made = found.materials
+    made = statement.materials
     wanted = {
         layout.PARAMS: made.params, layout.LOCK: made.lock, layout.VERDICT: made.verdict,
         **{Path(name): value for name, value in made.reports.items()},
     }  # fmt: skip
-    commit = records.at(its.commit)
+    commit = records.at(pointer.commit)
     commit.bring(list(wanted))
     for path, value in wanted.items():
         data = commit.data(path)
         if data is None:
-            yield f"commit {its.commit[:12]} has no {path}, and the signed statement names it"
+            yield f"commit {pointer.commit[:12]} has no {path}, and the signed statement names it"
         elif (here := digest.of_bytes(data)) != value:
-            yield f"{path} at {its.commit[:12]} is {here}, the signed statement names {value}"
+            yield f"{path} at {pointer.commit[:12]} is {here}, the signed statement names {value}"
 
 
 def signer(release: Released, known: Signers) -> tuple[str | None, str]:
     """Who signed it, of the signers that count now or did when it first ran; else None and the reason."""
     assert release.envelope is not None
-    where = str(past.path(release.moves[0].environment))
+    path = str(past.path(release.moves[0].environment))
     try:
         at = recorded(release.moves, release.pointer)
-        return trust.verify(release.envelope.data, known, "release", where, offline=True, at=at).signer, ""
+        return trust.verify(release.envelope.data, known, "release", path, offline=True, at=at).signer, ""
     except (EvidenceRefused, MachineRefused) as refused:
         return None, refused.what

@@ -2,26 +2,28 @@
 
 from pathlib import Path
 
-from release.cards import bars, scatter
+from release.cards import bars
 from release.cards.release_page import ReleasePage, Site
 from release.pages import html
 from release.review import comparison
+from release.review import page as comparisons
 
 INDEX = "index.html"
 
 
 def release(page: ReleasePage, site: Site) -> str:
     """The page of one release."""
-    found = page.comparison
+    compared = page.comparison
     return html.render(
-        "release.cards", "release.html.jinja", page=page, found=found, bars=bars, verdict=comparison.verdict,
-        answers=found.answers[: html.ANSWERS] if found else (), site=site,
+        "release.cards", "release.html.jinja", page=page, site=site, bars=bars, found=compared,
+        sections=comparisons.sections(compared, page.before or "", page.version) if compared else {},
+        answers=compared.answers[: html.ANSWERS] if compared else (), verdict=comparison.verdict, who=comparison.who,
     )  # fmt: skip
 
 
 def index(site: Site) -> str:
     """The list of the releases of ``site``."""
-    return html.render("release.cards", "index.html.jinja", site=site, scatter=scatter)
+    return html.render("release.cards", "index.html.jinja", site=site, bars=bars)
 
 
 def write(folder: Path, site: Site) -> list[Path]:

@@ -1,4 +1,4 @@
-"""What each release gained on its task and what it changed elsewhere, each beside its own base: values for a picture.
+"""Gathers what each release gained on its task and changed elsewhere, beside its own base: values for a picture.
 
 One picture is of one suite that the stage suites asks of candidate and base. Its points are releases. Two releases can
 be compared if their test splits, scorers, bases and suites are the same, by digest. A release that differs from the
@@ -12,7 +12,7 @@ from checks.evaluation.suite_kind import AskedSuite, BoundedSuite
 from checks.formats.suite_report import SuiteResult
 from checks.rows import Record
 from checks.suites import SUITES
-from release.review import pairs, same_rows, same_samples
+from release.review import same_rows, same_samples
 from release.review.sides import Side
 
 _CONFIDENCE = 0.95  # where no evaluation says one
@@ -57,11 +57,16 @@ class Candidate(NamedTuple):
     side: Side
 
 
-def of(found: Sequence[Candidate]) -> Iterator[Trade]:
-    """A picture for each suite that a release has, the newest release first in ``found``."""
-    names = dict.fromkeys(name for each in found for name in (each.side.suites.suites if each.side.suites else ()))
+def of(candidates: Sequence[Candidate]) -> Iterator[Trade]:
+    """A picture for each suite that a release has, the newest release first in ``candidates``."""
+    reports = [candidate.side.suites for candidate in candidates if candidate.side.suites]
+    names = dict.fromkeys(name for report in reports for name in report.suites)
     for name in names:
-        known = [(each, its) for each in found if (its := _suite(each.side, name)) and _gain(each.side)]
+        known = [
+            (candidate, suite)
+            for candidate in candidates
+            if (suite := _suite(candidate.side, name)) and _gain(candidate.side)
+        ]
         if known:
             yield _trade(name, known)
 
@@ -71,11 +76,11 @@ def _trade(name: str, known: Sequence[tuple[Candidate, SuiteResult]]) -> Trade:
     kind = SUITES.kinds[suite.kind]
     metric = next(iter(suite.means["candidate"]))
     points = []
-    for each, its in known:
-        gain, change = _gain(each.side), _change(each.side, name, its, metric)
+    for candidate, asked in known:
+        gain, change = _gain(candidate.side), _change(candidate.side, name, asked, metric)
         if gain and change:
-            why = "; ".join(_otherwise(newest.side, each.side, suite, its))
-            points.append(Point(version=each.version, file=each.file, gain=gain, change=change, why=why))
+            why = "; ".join(_otherwise(newest.side, candidate.side, suite, asked))
+            points.append(Point(version=candidate.version, file=candidate.file, gain=gain, change=change, why=why))
     return Trade(
         suite=name, metric=metric, less=not issubclass(kind, BoundedSuite), task=_first(newest.side),
         points=tuple(points),
@@ -84,12 +89,12 @@ def _trade(name: str, known: Sequence[tuple[Candidate, SuiteResult]]) -> Trade:
 
 def _suite(side: Side, name: str) -> SuiteResult | None:
     """A suite that says what a model can do, if the stage asked candidate and base."""
-    found = side.suites.suites.get(name) if side.suites else None
-    kind = SUITES.kinds.get(found.kind) if found else None
-    if found is None or kind is None or not (issubclass(kind, AskedSuite) and kind.ability):
+    suite = side.suites.suites.get(name) if side.suites else None
+    kind = SUITES.kinds.get(suite.kind) if suite else None
+    if suite is None or kind is None or not (issubclass(kind, AskedSuite) and kind.ability):
         return None
     both = {"candidate", "base"}
-    return found if both <= found.means.keys() & found.models.keys() and found.means["candidate"] else None
+    return suite if both <= suite.means.keys() & suite.models.keys() and suite.means["candidate"] else None
 
 
 def _first(side: Side) -> str:
@@ -102,11 +107,8 @@ def _gain(side: Side) -> Far | None:
     base = evaluation.models.get("base") if evaluation else None
     if evaluation is None or side.candidate is None or base is None or metric not in base.metrics:
         return None
-    ours, theirs = side.answers, side.answers_of("base")
-    if ours is not None and theirs is not None:
-        paired = pairs.pair(theirs, ours)
-        if found := same_rows.difference(paired, range(len(paired.new)), metric, evaluation.confidence):
-            return Far(value=found.value, low=found.low, high=found.high)
+    if difference := same_rows.against(side, "base", metric):
+        return Far(value=difference.value, low=difference.low, high=difference.high)
     return Far(value=side.candidate.metrics[metric].value - base.metrics[metric].value, low=None, high=None)
 
 
@@ -116,12 +118,12 @@ def _change(side: Side, name: str, suite: SuiteResult, metric: str) -> Far | Non
     if ours is None or theirs is None:
         return None
     confidence = side.evaluation.confidence if side.evaluation else _CONFIDENCE
-    if found := same_samples.against_base(side, name, metric, confidence):
-        return Far(value=found.value, low=found.low, high=found.high)
+    if difference := same_samples.against_base(side, name, metric, confidence):
+        return Far(value=difference.value, low=difference.low, high=difference.high)
     return Far(value=ours - theirs, low=None, high=None)
 
 
-def _otherwise(newest: Side, side: Side, suite: SuiteResult, its: SuiteResult) -> Iterator[str]:
+def _otherwise(newest: Side, side: Side, suite: SuiteResult, other: SuiteResult) -> Iterator[str]:
     """In what the two cannot be compared."""
     one, two = newest.evaluation, side.evaluation
     assert one is not None  # both have a gain
@@ -129,9 +131,9 @@ def _otherwise(newest: Side, side: Side, suite: SuiteResult, its: SuiteResult) -
     for what, a, b in (
         ("another test split", one.test, two.test),
         ("other scorers", (one.scorers, _first(newest)), (two.scorers, _first(side))),
-        ("another base", (one.base, suite.models["base"]), (two.base, its.models["base"])),
+        ("another base", (one.base, suite.models["base"]), (two.base, other.models["base"])),
         ("another prompt of the base", one.base_prompt, two.base_prompt),
-        ("another suite", (suite.kind, suite.asked), (its.kind, its.asked)),
+        ("another suite", (suite.kind, suite.asked), (other.kind, other.asked)),
     ):
         if a != b:
             yield what

@@ -1,14 +1,14 @@
 """The cards and the write-up of a record: rendered, written, and compared with what was written."""
 
-import re
 from pathlib import Path
 
 from markupsafe import Markup
 
-from checks import files, layout
-from checks.errors import EvidenceRefused, MachineRefused
+from checks import layout
+from checks.errors import EvidenceRefused
 from release.cards import croissant, hub_metadata
 from release.cards.card_facts import CardFacts, Prose
+from release.pages import html
 from release.review import templates
 
 FOLDER = layout.REPORTS / "cards"
@@ -16,7 +16,7 @@ MODEL, DATA, REPORT, CROISSANT = "model.md", "data.md", "REPORT.md", "croissant.
 
 
 def render(facts: CardFacts) -> dict[str, str]:
-    """Each file's name and text. The same record and prose give the same bytes. Raises as ``hub_metadata``."""
+    """Return each file's text by name. The same record and prose give the same bytes. Raises as ``hub_metadata``."""
     return {
         MODEL: hub_metadata.model(facts, _body("model_card", facts, facts.model_prose)),
         DATA: hub_metadata.dataset(facts, _body("data_card", facts, facts.data_prose)),
@@ -26,7 +26,7 @@ def render(facts: CardFacts) -> dict[str, str]:
 
 
 def readable(facts: CardFacts) -> dict[str, str]:
-    """The cards of the model and of the data as Markdown without metadata and title, by their names on a page."""
+    """Return the cards of the model and of its data, without metadata and title, by their names on a page."""
     bodies = {
         "Model card": _body("model_card", facts, facts.model_prose),
         "Data card": _body("data_card", facts, facts.data_prose),
@@ -35,17 +35,14 @@ def readable(facts: CardFacts) -> dict[str, str]:
 
 
 def write(folder: Path, cards: dict[str, str]) -> list[Path]:
-    """Write the files; their paths. Raises MachineRefused if one cannot be written."""
+    """Write the files and return their paths. Raises MachineRefused if one cannot be written."""
     for name, text in cards.items():
-        try:
-            files.write_text(folder / name, text)
-        except OSError as error:
-            raise MachineRefused(f"{folder / name}: {error.strerror}", "name a folder that you may write") from error
+        html.write(folder / name, text)
     return [folder / name for name in cards]
 
 
 def check(folder: Path, cards: dict[str, str]) -> list[Path]:
-    """The files, if they are what the record and the prose say now. Raises EvidenceRefused with each that is not."""
+    """Return the files if they are what the record and the prose say now. Raises EvidenceRefused with all others."""
     wrong = []
     for name, text in cards.items():
         path = folder / name
@@ -63,6 +60,6 @@ def check(folder: Path, cards: dict[str, str]) -> list[Path]:
 
 def _body(macro: str, facts: CardFacts, prose: Prose) -> str:
     methods = [step.method for step in facts.train.chain] or [facts.params.train.method]
-    module = templates.environment("release.cards").get_template("cards.md.jinja").make_module({})
-    text = getattr(module, macro)(facts, methods, Markup(prose.text))  # noqa: S704  # people wrote it as Markdown
-    return re.sub(r"\n{3,}", "\n\n", text).strip()
+    written = Markup(prose.text)  # noqa: S704  # people wrote it as Markdown
+    values = {"facts": facts, "methods": methods, "prose": written}
+    return templates.render("release.cards", "cards.md.jinja", macro, values)

@@ -108,11 +108,11 @@ def comment(
     verdict.
     """
     from release.adapters import commits, gitlab
-    from release.review.posting import Options
+    from release.review.posting import CommentOptions
     from release.verbs import comment as verb
     from release.verbs import note
 
-    options = Options(
+    options = CommentOptions(
         target=target,
         assets=assets,
         links=_pairs(links),

@@ -1,8 +1,8 @@
-"""Renders the comment of a pull request, and the table of a sweep, as plain text: no Markdown marks, tables as columns.
+"""Renders the Markdown of templates, and the table of a sweep, as plain text: no Markdown marks, tables as columns.
 
-It handles only the Markdown that release/review/comment.md.jinja and stages/reporting/swept.py write: headings,
-paragraphs, lists, tables, fences, ``<details>``, bold, links and code spans. There, untrusted text is in code spans on
-one line, without a pipe.
+It handles only the Markdown that the templates of ``release.review.templates`` and stages/reporting/swept.py write:
+headings, paragraphs, lists, tables, fences, ``<details>``, bold, links and code spans. There, untrusted text is in code
+spans on one line, without a pipe.
 """
 
 import re
@@ -12,11 +12,12 @@ _CODE = r"(?<!`)(?P<fence>`+)(?!`)(?P<code>.+?)(?<!`)(?P=fence)(?!`)"
 _INLINE = re.compile(_CODE + r"|!?\[(?P<label>[^\]\[]*)\]\((?P<url>[^)]*)\)|\*+")
 _HEADING = re.compile(r"#+ (.*)")
 _SMALL = re.compile(r"^<sub>|</sub>$")
+_DIGEST = re.compile(r"sha256:([0-9a-f]{12})[0-9a-f]{52}")
 _FOLDED = re.compile(r"<details><summary>(.*)</summary>")
 
 
 def text(markdown: str) -> str:
-    """The comment as plain text."""
+    """Return ``markdown`` as plain text."""
     blocks = list[str]()
     for block in markdown.strip().split("\n\n"):
         lines = block.split("\n")
@@ -32,7 +33,7 @@ def text(markdown: str) -> str:
             blocks.append(folded[1] if ": " in folded[1] else f"{folded[1]}:")
         elif block != "</details>":
             shown = [_INLINE.sub(_unmarked_unless_code, _SMALL.sub("", line)) for line in lines]
-            blocks.append("\n".join(f"  {line}" if line.startswith("- ") else line for line in shown))
+            blocks.append("\n".join(f"  {line}" if line.lstrip().startswith("- ") else line for line in shown))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -49,7 +50,8 @@ def _unmarked(found: re.Match[str]) -> str:
 
 
 def _cells(line: str) -> list[str]:
-    """The cells of a table row; code spans lose their backticks."""
+    """The cells of a table row; code spans lose their backticks, and digests are cut."""
+    line = _DIGEST.sub(r"\1", line)
     return [_INLINE.sub(_unmarked, cell) for cell in line.removeprefix("| ").removesuffix(" |").split(" | ")]
 
 

@@ -1,1 +1,1 @@
-"""What every page of HTML is made of: one frame, one style, one search, and how values are written."""
+"""The parts of every page of HTML: one frame, one style, one search, and how values are written."""

@@ -28,3 +28,10 @@ def without_p(reason: str) -> str:
 def points(value: float) -> str:
     """A share as points: +1.5."""
     return signed(100 * value, "+.1f")
+
+
+def whole(value: float | None) -> str:
+    """A count or a measurement with thousands separators; a dash for None."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if value == int(value) else f"{value:,.4g}"

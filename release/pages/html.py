@@ -10,7 +10,6 @@ A template extends ``frame.html.jinja`` and imports ``parts.html.jinja``.
 import base64
 import functools
 import hashlib
-import re
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -23,14 +22,14 @@ from checks import files
 from checks.errors import MachineRefused
 from checks.text import escape
 from release.pages import markdown
-from release.pages.figures import signed, typeset
+from release.pages.figures import signed, typeset, whole
 
 ANSWERS = 2000  # cards that a browser on a phone still scrolls
 _LONGEST = 4000  # characters of one text
 
 
 def write(path: Path, page: str) -> None:
-    """Write a page. Raises MachineRefused if ``path`` cannot be written."""
+    """Write a page or another document. Raises MachineRefused if ``path`` cannot be written."""
     try:
         files.write_text(path, page)
     except OSError as error:
@@ -59,9 +58,9 @@ def _environment(package: str) -> Environment:
     kept = ("length", "list", "selectattr", "sum", "map", "unique")  # none of them makes text
     ours: dict[str, Any] = {
         "number": lambda value, how: signed(float(value), how), "reason": typeset, "place": lambda at: f"{at:.2f}",
-        "whole": _whole, "text": _text, "value": _value,
+        "whole": whole, "text": _text, "title": str.capitalize,
         "short": lambda text: text.removeprefix("sha256:")[:12], "day": lambda at: format(at, "%Y-%m-%d %H:%M UTC"),
-        "markdown": lambda text: markdown.html(text, 3), "dotted": _dotted,
+        "markdown": markdown.html,
     }  # fmt: skip
     made.filters = {name: made.filters[name] for name in kept} | ours
     return made
@@ -85,28 +84,8 @@ def _text(value: str) -> Markup:
     return Markup("{}{}").format(to_html(lines), f" … {more:,} characters more, in --json" if more > 0 else "")
 
 
-def _value(value: str | None) -> Markup:
-    """A parameter or a digest."""
-    if value is None:
-        return Markup('<span class="none">none</span>')
-    if re.fullmatch("sha256:[0-9a-f]{64}", value):
-        return Markup('<code title="{}">{}</code>').format(value, value[: len("sha256:") + 12])
-    return Markup("<code>{}</code>").format(escape(value if len(value) <= _LONGEST else f"{value[:_LONGEST]}…"))
-
-
-def _dotted(value: str) -> Markup:
-    """The name of a parameter, which a narrow screen breaks after a dot or an underscore."""
-    return Markup(re.sub(r"([._])", r"\1<wbr>", str(to_html(escape(value)))))  # noqa: S704  # escaped before
-
-
-def _whole(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:,.0f}" if value == int(value) else f"{value:,.4g}"
-
-
 def _own(package: str, name: str) -> str:
-    files_ = [resources.files(each).joinpath(name) for each in (package, "release.pages")]
+    files_ = [resources.files(package_name).joinpath(name) for package_name in (package, "release.pages")]
     return next(file for file in files_ if file.is_file()).read_text(encoding="utf-8")
 
 

@@ -8,6 +8,7 @@ the release page and ``--json`` show what it returns. The mark says what the rea
 from typing import Literal, NamedTuple
 
 from checks.formats.verdict import Finding, Status
+from checks.rows import Record
 from release.pages.figures import without_p
 from release.review.words import Prose, Words
 
@@ -37,7 +38,7 @@ class Standing(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """What ended before a verdict. ``by``: the stage or verb. ``machine``: the machine was the cause."""
+    """A refusal before a verdict. ``by``: the stage or verb. ``machine``: the machine was the cause."""
 
     by: str
     what: str
@@ -46,7 +47,7 @@ class Refused(NamedTuple):
 
 
 class Situation(NamedTuple):
-    """What decides the mark.
+    """The facts that decide the mark.
 
     ``held``: every gate was evaluated again, and the record is that of these files. ``status``: under every policy that
     counts; ``own``: under the work tree's alone. ``failing``: the gates that decided.
@@ -80,8 +81,17 @@ class Situation(NamedTuple):
     why_policy: str = ""
 
 
+class Advised(Record):
+    """Mark, headline, reason and next step as plain text."""
+
+    mark: Mark
+    headline: str
+    why: str
+    todo: str
+
+
 class Advice(NamedTuple):
-    """What a reader sees first. ``success``: the value of the check."""
+    """The lines that a reader sees first. ``success``: the value of the check."""
 
     name: Name
     mark: Mark
@@ -99,6 +109,11 @@ class Advice(NamedTuple):
     def title(self) -> str:
         """Mark and headline as one line of text."""
         return self.heading.plain
+
+    @property
+    def plain(self) -> Advised:
+        """All of it as plain text."""
+        return Advised(mark=self.mark, headline=self.headline.plain, why=self.why.plain, todo=self.todo.plain)
 
 
 class _Row(NamedTuple):
@@ -283,7 +298,7 @@ def _listed(names: tuple[str, ...]) -> Words:
 
 
 def _here(situation: Situation) -> Words:
-    """What is known of the record without the target's changes."""
+    """Say what is known of the record without the target's changes."""
     if situation.void:
         return Words(" The verdict does not hold here: {void}.", {"void": Prose(situation.void)})
     return Words(f" The gates say {situation.status} here." if situation.status else "")
@@ -326,5 +341,5 @@ def _beside(situation: Situation) -> Words:
     main = _standing(situation, "main")
     if main is None:
         return Words("")
-    said = {"alike": " · no difference to main is shown", "absent": " · main has no model yet"}
-    return Words(said.get(main.how, ""))
+    sentences = {"alike": " · no difference to main is shown", "absent": " · main has no model yet"}
+    return Words(sentences.get(main.how, ""))

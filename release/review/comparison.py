@@ -16,6 +16,10 @@ from release.review.pairs import Difference
 Right = Literal["A", "B", "both", "neither", "A closer", "B closer", "unknown"]
 # What a reader looks for first: what was lost, what was gained, then the rest.
 ORDER: tuple[Right, ...] = ("A", "B", "A closer", "B closer", "neither", "both", "unknown")
+_WHO: dict[Right, str] = {
+    "A": "{a} is right", "B": "{b} is right", "both": "both are right", "neither": "neither is right",
+    "A closer": "{a} is closer", "B closer": "{b} is closer", "unknown": "not scored alike",
+}  # fmt: skip
 
 
 class SideFacts(Record):
@@ -66,7 +70,7 @@ class Slice(Record):
 
 
 class Cost(Record):
-    """What a training took, or the size of what came of it."""
+    """A cost of a training, or a size of its model."""
 
     what: str
     unit: str
@@ -122,11 +126,11 @@ class Comparison(Record):
     notes: tuple[str, ...]
 
 
-def verdict(found: Difference, confidence: float) -> Literal["better", "worse", ""]:
+def verdict(difference: Difference, confidence: float) -> Literal["better", "worse", ""]:
     """Whether B is shown to be better or worse than A, the other differences beside it counted; empty: neither."""
-    if found.p_holm > 1 - confidence:
+    if difference.p_holm > 1 - confidence:
         return ""
-    return "better" if (found.value > 0) is not found.less_is_better else "worse"
+    return "better" if (difference.value > 0) is not difference.less_is_better else "worse"
 
 
 def standing(
@@ -138,3 +142,8 @@ def standing(
     if difference.p > 2 * (1 - confidence):
         return ""
     return "probably better" if (difference.value > 0) is not difference.less_is_better else "probably worse"
+
+
+def who(right: Right, a: str, b: str) -> str:
+    """Say who is right about a row. ``a`` and ``b``: what the two sides are called."""
+    return _WHO[right].format(a=a, b=b)

@@ -1,4 +1,4 @@
-"""Details for a reviewer: changed parameters, what seeds tell of them, changed rows, and offending rows."""
+"""Gathers details for a reviewer: changed parameters, what seeds tell of them, changed rows, and offending rows."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -57,20 +57,20 @@ def parameters(facts: Facts) -> list[Parameter] | None:
 
 
 def recipe(records: Records, facts: Facts) -> list[str] | None:
-    """What several seeds tell of the parameters, or why that does not count; empty if no sweep is on record.
+    """Return what several seeds tell of the parameters, or why that does not count; empty without a sweep.
 
     None if there is no verdict, or the training is as in the target branch and there is no sweep.
     """
     if facts.evidence is None:
         return None
     if not (records.root / layout.SWEEP_REPORT).exists():
-        changed = any(each.path.startswith("train.") for each in parameters(facts) or ())
+        changed = any(parameter.path.startswith("train.") for parameter in parameters(facts) or ())
         return [] if changed else None
     try:
-        found = recipes.claim(records, facts.target.ref if facts.target.commit else None)
+        claim = recipes.claim(records, facts.target.ref if facts.target.commit else None)
     except (EvidenceRefused, ParamsRefused) as refusal:
-        return [f"Does not count: {each}" for each in (refusal.what, *refusal.others)]
-    return [f"{found.scorer} on {found.rows} valid rows: {found.lines[0]}", *found.lines[1:]]
+        return [f"Does not count: {line}" for line in (refusal.what, *refusal.others)]
+    return [f"{claim.scorer} on {claim.rows} valid rows: {claim.lines[0]}", *claim.lines[1:]]
 
 
 def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tuple[str, str | None, str | None]]:
@@ -106,18 +106,18 @@ def flips(facts: Facts) -> list[Flips]:
     evaluation = facts.evaluation
     if evaluation is None or facts.evidence is None:
         return []
-    answers, found = facts.evidence.answers, []
+    answers, flipped_rows = facts.evidence.answers, []
     for name in EARLIER:
         use = evaluation.references.get(name)  # type: ignore[call-overload]  # "base" is not in it
         same = (use is not None and use.how == "same-model") or (name == "main" and facts.same_as_main)
         if name in evaluation.models and not same:
-            found.append(flipped(name, answers.get("candidate", ()), answers.get(name, ())))
-    return found
+            flipped_rows.append(flipped(name, answers.get("candidate", ()), answers.get(name, ())))
+    return flipped_rows
 
 
 def flipped(name: str, ours: Any, theirs: Any) -> Flips:
     """The rows whose score differs."""
-    if not ours or [each.id for each in ours] != [each.id for each in theirs]:
+    if not ours or [answer.id for answer in ours] != [answer.id for answer in theirs]:
         return Flips(name, None, [], [])
     pairs = list(zip(ours, theirs, strict=True))
     lost = [pair for pair in pairs if pair[0].score < pair[1].score]
@@ -125,19 +125,20 @@ def flipped(name: str, ours: Any, theirs: Any) -> Flips:
 
 
 def failed_expectations(facts: Facts) -> list[Failed]:
-    """What validate refused, each with its share of the split that its name begins with."""
-    found = []
-    for each in facts.data.expectations if facts.data else ():
-        rows = facts.data.rows.get(each.name.partition(":")[0], 0) if facts.data else 0
-        if not each.success:
-            share = each.unexpected / rows if each.unexpected and rows else None
-            found.append(Failed(each.name, each.observed, each.unexpected, share, each.rows))
-    return found
+    """Return the expectations that fail, each with its share of the split that its name begins with."""
+    failed = []
+    for expectation in facts.data.expectations if facts.data else ():
+        rows = facts.data.rows.get(expectation.name.partition(":")[0], 0) if facts.data else 0
+        if not expectation.success:
+            share = expectation.unexpected / rows if expectation.unexpected and rows else None
+            names = expectation.name, expectation.observed
+            failed.append(Failed(*names, expectation.unexpected, share, expectation.rows))
+    return failed
 
 
 def columns(expectation: Failed) -> list[str]:
     """The first five columns of offending rows: those that all rows have, then those of this expectation."""
-    names = dict.fromkeys(name for each in expectation.rows for name in each)
+    names = dict.fromkeys(name for row in expectation.rows for name in row)
     known = [name for name in _COLUMNS if name in names]
     return [*known, *(name for name in names if name not in _COLUMNS)][:5]
 

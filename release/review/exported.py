@@ -1,4 +1,4 @@
-"""What an export of 8 or 4 bits gains and what it loses, beside the 16-bit model that it was rounded from."""
+"""Compares an export of 8 or 4 bits with the 16-bit model that it was rounded from."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -30,15 +30,15 @@ def table(facts: Facts, scores: "Mapping[str, Sequence[Score]]", suites: "Sequen
 
     ``scores`` and ``suites`` are those of ``release.review.metrics``.
     """
-    exported, found = export(facts), facts.evaluation
+    exported, evaluation = export(facts), facts.evaluation
     parity = facts.evidence.reports.parity if facts.evidence else None
-    if exported is None or found is None or parity is None:
+    if exported is None or evaluation is None or parity is None:
         return []
     size = sum(file.size for file in parity.files.values())
     rows = [Compared("files, and memory for them", _megabytes(exported.size), _megabytes(size))]
     for scorer, others in scores.items():
-        full = next((each for each in others if each.name == UNQUANTISED), None)
-        ours = found.models["candidate"].metrics[scorer]
+        full = next((score for score in others if score.name == UNQUANTISED), None)
+        ours = evaluation.models["candidate"].metrics[scorer]
         if full and full.figure:
             by = f" ({full.difference.value:+.3f})" if full.difference else ""
             rows.append(Compared(scorer, f"{full.figure.value:.3f}", f"{ours.value:.3f}{by}"))

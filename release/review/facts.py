@@ -1,4 +1,4 @@
-"""What a comment is about: the record of the work tree and that of the target branch (``gathering`` finds it)."""
+"""Defines the facts of a comment: the record of the work tree and that of the target branch (see ``gathering``)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -97,8 +97,8 @@ class Facts:
     @property
     def evaluation(self) -> EvaluationReport | None:
         """The evaluation report, if it is about this candidate."""
-        found = self.evidence.reports.evaluation if self.evidence and self.state in ("held", "recorded") else None
-        return found if found and "candidate" in found.models else None
+        report = self.evidence.reports.evaluation if self.evidence and self.state in ("held", "recorded") else None
+        return report if report and "candidate" in report.models else None
 
     @property
     def held_back(self) -> Entry | None:

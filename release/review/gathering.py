@@ -100,10 +100,10 @@ def _judged(
     judgement: PolicyJudgement | None = None
     if set(missing) <= heavy:
         trusting = [Path(name) for name in missing]
-        found = hold(records, None if target.commit is None else target.ref, trusting)
-        verdict = found.verdict
+        held_verdict = hold(records, None if target.commit is None else target.ref, trusting)
+        verdict = held_verdict.verdict
         if target.commit is not None and target.document is not None:  # else it is the first pull request of all
-            judgement = target_policy.judge_from(records, found, target.ref)
+            judgement = target_policy.judge_from(records, held_verdict, target.ref)
     else:
         verdict = stored
         _hold_what_is_here(records, target, stored, lock, set(missing), params)
@@ -223,16 +223,16 @@ def _unrun(records: Records) -> Iterator[str]:
 
 
 def _runs(there: Commit, document: object) -> dict[str, Pointer]:
-    """What each environment of ``document`` runs, if its pointer can be read; `lockstep status` reports the others."""
+    """Return what each environment of ``document`` runs, if its pointer can be read."""
     promote = document.get("promote") if isinstance(document, dict) else None
     names = promote.get("environments") if isinstance(promote, dict) else None
-    found = {}
-    for name in [each for each in names if isinstance(each, str)] if isinstance(names, dict) else []:
+    pointers = {}
+    for name in [key for key in names if isinstance(key, str)] if isinstance(names, dict) else []:
         path = layout.ENVIRONMENTS / name / layout.POINTER
         with contextlib.suppress(EvidenceRefused):
             if (data := there.data(path)) is not None:
-                found[name] = pointer.parse(data, str(path))
-    return found
+                pointers[name] = pointer.parse(data, str(path))
+    return pointers
 
 
 def _there(there: Commit, path: Path, model: type[M]) -> M | None:

@@ -1,4 +1,4 @@
-"""What a model kept and what it forgot of its base: each metric of each suite, with the loss that a gate allows."""
+"""Compares a model with its base by each metric of each suite, with the loss that a gate allows."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -44,7 +44,7 @@ class Kept(NamedTuple):
 
 
 def of_report(report: SuitesReport | None, verdict: Verdict) -> Iterator[Kept]:
-    """What the suites of a record gave beside the base, by the bounds of its gates."""
+    """Compare each suite of a record with the base, by the bounds of its gates."""
     for name, suite in report.suites.items() if report else ():
         base = suite.means.get("base", {})
         for metric, own in suite.means.get("candidate", {}).items():
@@ -68,8 +68,8 @@ def _bounds(finding: Finding | None) -> tuple[float, float, float] | None:
 
 def is_bounded(kind: str) -> bool:
     """Whether metrics of this kind of suite have bounds, and more is better. A loss has none, and less is better."""
-    found = SUITES.kinds.get(kind)
-    return found is None or issubclass(found, BoundedSuite)
+    suite_kind = SUITES.kinds.get(kind)
+    return suite_kind is None or issubclass(suite_kind, BoundedSuite)
 
 
 def row(

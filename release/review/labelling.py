@@ -1,4 +1,4 @@
-"""What people are asked to label: blind tasks, and the page that shows them one after the other.
+"""Makes the blind tasks that people label, and the page that shows them one after the other.
 
 A task names two answers by digest and not whose they are; a hash decides which one is on the left. The page is one file
 that loads nothing from elsewhere. It can be sent, and works offline and on a phone.
@@ -46,7 +46,7 @@ def asked(
     suite: Pairwise, rows: Sequence[Row], ours: Mapping[str, str], theirs: Mapping[str, str], labels: Iterable[Label],
     annotator: str,
 ) -> Asked:  # fmt: skip
-    """What ``annotator`` labels: rows that nobody labelled, and those of a tenth of all that one other person did."""
+    """Return the tasks of ``annotator``: rows without a label, and a tenth of those that one other person labelled."""
     done: dict[tuple[str, frozenset[str]], set[str]] = defaultdict(set)
     for label in labels:
         done[label.once[:2]].add(label.annotator)

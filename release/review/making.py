@@ -1,4 +1,4 @@
-"""How two models were made: what differs of their sources and splits, and what training took."""
+"""Compares how two models were made: their sources and splits, and what training took."""
 
 from collections.abc import Iterator
 
@@ -11,48 +11,48 @@ _RECORDED = "recorded"  # of one side alone
 
 
 def data(a: Side, b: Side) -> tuple[tuple[Changed, ...], tuple[str, ...]]:
-    """What differs of the sources and splits, and the names of what does not."""
-    found, same = list[Changed](), list[str]()
+    """Return what differs in the sources and splits, and the names of what is the same."""
+    changes, same = list[Changed](), list[str]()
     sides = [_of_data(side.fetch, side.prepare) for side in (a, b)]
     for part in dict.fromkeys((*sides[1], *sides[0])):
         old, new = (side.get(part) for side in sides)
         if old is None or new is None:
-            found.append(Changed(what=part, a=_RECORDED if old else None, b=_RECORDED if new else None))
+            changes.append(Changed(what=part, a=_RECORDED if old else None, b=_RECORDED if new else None))
             continue
         lines = [
             Changed(what=f"{part}: {what}", a=old.get(what), b=new.get(what))
             for what in dict.fromkeys((*new, *old))
             if old.get(what) != new.get(what)
         ]
-        found += lines
+        changes += lines
         same += [part] if not lines else []
-    return tuple(found), tuple(same)
+    return tuple(changes), tuple(same)
 
 
 def _of_data(fetch: FetchReport | None, prepare: PrepareReport | None) -> dict[str, dict[str, str | None]]:
-    found = dict[str, dict[str, str | None]]()
+    values = dict[str, dict[str, str | None]]()
     if fetch is not None:
-        found |= {"base model": _source(fetch.base), "raw data": _source(fetch.data)}
-        found |= {f"source {name}": _source(source) for name, source in fetch.sources.items()}
+        values |= {"base model": _source(fetch.base), "raw data": _source(fetch.data)}
+        values |= {f"source {name}": _source(source) for name, source in fetch.sources.items()}
     if prepare is not None:
         rows: dict[str, str | None] = {
             "read": f"{prepare.input_rows:,}", "kept": f"{prepare.kept_rows:,}", "dropped": f"{prepare.dropped_rows:,}",
         }  # fmt: skip
-        found["rows"] = rows | {f"{rule.kind} {rule.rule}": f"{rule.rows:,}" for rule in prepare.rules if rule.rows}
+        values["rows"] = rows | {f"{rule.kind} {rule.rule}": f"{rule.rows:,}" for rule in prepare.rules if rule.rows}
         for name, of_source in prepare.sources.items():
             counts = {"read": of_source.read, **of_source.splits}
-            found[f"rows of {name}"] = {what: f"{count:,}" for what, count in counts.items()}
+            values[f"rows of {name}"] = {what: f"{count:,}" for what, count in counts.items()}
         for name, split in prepare.splits.items():
-            found[f"{name} split"] = {
+            values[f"{name} split"] = {
                 "rows": f"{split.rows:,}", "groups": f"{split.groups:,}", "digest": split.sha256
             }  # fmt: skip
-    return found
+    return values
 
 
-def _source(found: Fetched) -> dict[str, str | None]:
+def _source(fetched: Fetched) -> dict[str, str | None]:
     return {
-        "address": found.uri, "digest": found.digest, "bytes": f"{found.size:,}", "files": f"{found.files:,}",
-        "licence": found.license, "declared licence": found.declared,
+        "address": fetched.uri, "digest": fetched.digest, "bytes": f"{fetched.size:,}", "files": f"{fetched.files:,}",
+        "licence": fetched.license, "declared licence": fetched.declared,
     }  # fmt: skip
 
 

@@ -58,27 +58,28 @@ class SuiteScore(NamedTuple):
 
 def compared(facts: Facts) -> dict[str, list[Score]]:
     """The other models' scores for each scorer; empty without an evaluation."""
-    found = facts.evaluation
-    if found is None:
+    evaluation = facts.evaluation
+    if evaluation is None:
         return {}
-    others = (name for name in found.models if name != "candidate")
-    names = [name for name in dict.fromkeys((*EARLIER, *others)) if name != "best" or _is_another(found)]
+    others = (name for name in evaluation.models if name != "candidate")
+    names = [name for name in dict.fromkeys((*EARLIER, *others)) if name != "best" or _is_another(evaluation)]
     return {
-        scorer: [_score(facts, found, name, scorer) for name in names] for scorer in found.models["candidate"].metrics
+        scorer: [_score(facts, evaluation, name, scorer) for name in names]
+        for scorer in evaluation.models["candidate"].metrics
     }
 
 
-def _is_another(found: EvaluationReport) -> bool:
+def _is_another(evaluation: EvaluationReport) -> bool:
     """Whether the best release is a model of its own: neither main's nor production's."""
-    best = found.references.get("best")
-    others = (found.references.get("main"), found.references.get("production"))
+    best = evaluation.references.get("best")
+    others = (evaluation.references.get("main"), evaluation.references.get("production"))
     return best is not None and best.merged is not None and best.merged not in [use.merged for use in others if use]
 
 
 def against(facts: Facts) -> list[Score]:
     """Main and production by the first scorer, if known; empty without an evaluation."""
-    found, first = facts.evaluation, next(iter(compared(facts).values()), [])
-    return [score for score in first if found and score.name in found.references]
+    evaluation, first = facts.evaluation, next(iter(compared(facts).values()), [])
+    return [score for score in first if evaluation and score.name in evaluation.references]
 
 
 def on_valid(facts: Facts) -> tuple[Figures, Figures | None] | None:
@@ -88,20 +89,20 @@ def on_valid(facts: Facts) -> tuple[Figures, Figures | None] | None:
 
     None without an evaluation, or with a record of before the stage score.
     """
-    found = facts.evaluation
-    own = facts.scores.valid.get(_first(found)) if found and facts.scores else None
-    if found is None or own is None:
+    evaluation = facts.evaluation
+    own = facts.scores.valid.get(_first(evaluation)) if evaluation and facts.scores else None
+    if evaluation is None or own is None:
         return None
     splits = [side.prepare.splits.get("valid") if side.prepare else None for side in (facts, facts.target)]
     asked = [[at(side.document, "evaluate", key) for key in _ANSWERED] for side in (facts, facts.target)]
-    main, now = found.references.get("main"), facts.target.verdict
+    main, now = evaluation.references.get("main"), facts.target.verdict
     is_another = main is not None and main.how != "same-model"
     is_main = (
         main is not None and now is not None and now.model == main.merged
     )  # else main has another model since then
     if facts.target.scores is None or not (is_another and is_main) or splits[0] != splits[1] or asked[0] != asked[1]:
         return own, None
-    return own, facts.target.scores.valid.get(_first(found))
+    return own, facts.target.scores.valid.get(_first(evaluation))
 
 
 def confidence(facts: Facts) -> float | None:
@@ -117,14 +118,15 @@ def confidence(facts: Facts) -> float | None:
 
 def look(facts: Facts) -> Finding | None:
     """Which of the models that this test split may judge the candidate is, if a gate counts them."""
-    return next((each for each in facts.verdict.findings if each.kind == "looks"), None) if facts.verdict else None
+    findings = facts.verdict.findings if facts.verdict else ()
+    return next((finding for finding in findings if finding.kind == "looks"), None)
 
 
 def cheapest(facts: Facts) -> Score | None:
     """The best of the baselines that cost nothing to train, by the first scorer; None if none was evaluated."""
     first = next(iter(compared(facts).values()), [])
-    found = [(score.figure.value, score) for score in first if score.name in baselines.NAMES and score.figure]
-    return max(found, key=lambda each: each[0])[1] if found else None
+    scores = [(score.figure.value, score) for score in first if score.name in baselines.NAMES and score.figure]
+    return max(scores, key=lambda pair: pair[0])[1] if scores else None
 
 
 def uncompared(facts: Facts) -> str:
@@ -147,40 +149,43 @@ def of_main(facts: Facts) -> dict[str, float]:
         return {}
     if theirs.judged.get(policy.TEST) != ours.judged.get(policy.TEST):
         return {}
-    before = {each.gate: each for each in theirs.findings}
-    found = {}
-    for each in ours.findings:
-        old = before.get(each.gate)
-        is_same = old is not None and all(getattr(old, name) == getattr(each, name) for name in _ASKED)
-        if is_same and old and old.value is not None and each.bound is not None and each.against not in EARLIER[:-1]:
-            found[each.gate] = old.value
-    return found
+    before = {finding.gate: finding for finding in theirs.findings}
+    figures = {}
+    for finding in ours.findings:
+        old = before.get(finding.gate)
+        if old is None or old.value is None or finding.bound is None or finding.against in EARLIER[:-1]:
+            continue
+        if all(getattr(old, name) == getattr(finding, name) for name in _ASKED):
+            figures[finding.gate] = old.value
+    return figures
 
 
 def suites(facts: Facts) -> list[SuiteScore]:
-    """What each suite gave, whether or not a gate asks it. Comparisons by people have no mean: their gates say it."""
+    """Return the means of each suite, whether or not a gate asks it. Comparisons by people have no mean."""
     report = facts.evidence.reports.suites if facts.evidence else None
     return [
         SuiteScore(
             name, metric, own,
-            tuple((role, its[metric]) for role, its in found.means.items() if role != "candidate" and metric in its),
-            _in_suite(facts, name, found, metric), not kept.is_bounded(found.kind),
+            tuple(
+                (role, means[metric]) for role, means in suite.means.items() if role != "candidate" and metric in means
+            ),
+            _in_suite(facts, name, suite, metric), not kept.is_bounded(suite.kind),
         )
-        for name, found in (report.suites.items() if report else ()) if found.compared is None
-        for metric, own in found.means.get("candidate", {}).items()
+        for name, suite in (report.suites.items() if report else ()) if suite.compared is None
+        for metric, own in suite.means.get("candidate", {}).items()
     ]  # fmt: skip
 
 
 def forgot(verdict: Verdict | None, suites: Sequence[SuiteScore]) -> list[Kept]:
-    """What the suites gave beside the base, on the same samples where these are here."""
-    found = list[Kept]()
+    """Compare each suite with the base, on the same samples where these are here."""
+    rows = list[Kept]()
     for score in suites:
         base, difference = dict(score.others).get("base"), score.differences.get("base")
         bounds = (difference.value, difference.low, difference.high) if difference else None
         if base is not None:
             means = (base, score.own)
-            found.append(kept.row(verdict, score.suite, score.metric, means, score.less_is_better, bounds))
-    return found
+            rows.append(kept.row(verdict, score.suite, score.metric, means, score.less_is_better, bounds))
+    return rows
 
 
 def _in_suite(facts: Facts, name: str, suite: SuiteResult, metric: str) -> dict[str, Difference]:
@@ -188,26 +193,26 @@ def _in_suite(facts: Facts, name: str, suite: SuiteResult, metric: str) -> dict[
     lines, report = facts.evidence.suites.get(name, ()) if facts.evidence else (), facts.evaluation
     if not lines or report is None:
         return {}
-    own, found = suite.models["candidate"], dict[str, Difference]()
+    own, differences = suite.models["candidate"], dict[str, Difference]()
     divided = confidence(facts) or report.confidence
     for role, model in suite.models.items():
         if model == own:
             continue
-        theirs, ours = ([line for line in lines if line.model == each] for each in (model, own))
-        if it := same_samples.difference(facts.document, name, suite.kind, metric, theirs, ours, divided):
-            found[role] = it
-    return found
+        theirs, ours = ([line for line in lines if line.model == digest] for digest in (model, own))
+        if difference := same_samples.difference(facts.document, name, suite.kind, metric, theirs, ours, divided):
+            differences[role] = difference
+    return differences
 
 
 def slices(facts: Facts) -> tuple[str, list[Slice]]:
     """The slices by size, and the first reference that has them, by the first scorer."""
-    found = facts.evaluation
-    if found is None:
+    evaluation = facts.evaluation
+    if evaluation is None:
         return "", []
-    other = next((name for name in EARLIER if name in found.models and found.models[name].slices), "")
-    theirs = found.models[other].slices if other else {}
-    rows, scorer = [], _first(found)
-    for name, scores in found.models["candidate"].slices.items():
+    other = next((name for name in EARLIER if name in evaluation.models and evaluation.models[name].slices), "")
+    theirs = evaluation.models[other].slices if other else {}
+    rows, scorer = [], _first(evaluation)
+    for name, scores in evaluation.models["candidate"].slices.items():
         ours, their = scores[scorer], theirs.get(name, {}).get(scorer)
         rows.append(Slice(name, ours, ours.value - their.value if their else None))
     return other, sorted(rows, key=lambda row: (-row.figure.n, row.name))
@@ -218,45 +223,45 @@ def paired(ours: Sequence[Prediction], theirs: Sequence[Prediction], scorer: str
 
     None if the rows differ or lack the score, or none is left.
     """
-    if [each.id for each in ours] != [each.id for each in theirs]:
+    if [answer.id for answer in ours] != [answer.id for answer in theirs]:
         return None
-    ours = [each for each, other in zip(ours, theirs, strict=True) if not other.learned]
+    ours = [answer for answer, other in zip(ours, theirs, strict=True) if not other.learned]
     theirs = [other for other in theirs if not other.learned]
-    if not ours or any(scorer not in each.scores for each in (*ours, *theirs)):
+    if not ours or any(scorer not in answer.scores for answer in (*ours, *theirs)):
         return None
-    one, two = ([each.scores[scorer] for each in side] for side in (ours, theirs))
-    found = intervals.paired_interval(one, two, [each.group for each in ours], confidence)
-    return Interval(value=found.value, low=found.low, high=found.high, n=len(ours))
+    one, two = ([answer.scores[scorer] for answer in side] for side in (ours, theirs))
+    interval = intervals.paired_interval(one, two, [answer.group for answer in ours], confidence)
+    return Interval(value=interval.value, low=interval.low, high=interval.high, n=len(ours))
 
 
-def _first(found: EvaluationReport) -> str:
-    return next(iter(found.models["candidate"].metrics))
+def _first(evaluation: EvaluationReport) -> str:
+    return next(iter(evaluation.models["candidate"].metrics))
 
 
-def _score(facts: Facts, found: EvaluationReport, name: str, scorer: str) -> Score:
+def _score(facts: Facts, evaluation: EvaluationReport, name: str, scorer: str) -> Score:
     if name == "main" and facts.same_as_main:  # the record compares with the model that main had before
-        return Score(name, "same-model", found.models["candidate"].metrics[scorer], note="the same model")
-    use = found.references.get(name)  # type: ignore[call-overload]  # a name of another model is not in it
+        return Score(name, "same-model", evaluation.models["candidate"].metrics[scorer], note="the same model")
+    use = evaluation.references.get(name)  # type: ignore[call-overload]  # a name of another model is not in it
     how = use.how if use else "evaluated"
     if use and how in ("absent", "unavailable"):
-        main = found.references.get("main")
+        main = evaluation.references.get("main")
         stands = name in RELEASED and how == "absent" and main is not None and main.merged is not None
         return Score(name, how, note=f"{use.note}{'; main stands in for it' if stands else ''}")
-    if name not in found.models:
+    if name not in evaluation.models:
         return Score(name, how, note="no gate compares with it")
-    theirs = found.models[name].metrics.get(scorer)
+    theirs = evaluation.models[name].metrics.get(scorer)
     if theirs is None or how == "same-model":
         return Score(name, how, theirs, note="the same model" if theirs else "–")
     answers = facts.evidence.answers if facts.evidence else {}
     difference = paired(
-        answers.get("candidate", ()), answers.get(name, ()), scorer, confidence(facts) or found.confidence
+        answers.get("candidate", ()), answers.get(name, ()), scorer, confidence(facts) or evaluation.confidence
     )
     of_gate = None if difference else _of_gate(facts, name, scorer)
     return Score(name, how, theirs, difference, of_gate, "predictions are missing here")
 
 
 def _of_gate(facts: Facts, name: str, scorer: str) -> Interval | None:
-    found = kept.gate(facts.verdict, name, scorer)
-    if found is None or found.value is None or found.low is None or found.high is None:
+    finding = kept.gate(facts.verdict, name, scorer)
+    if finding is None or finding.value is None or finding.low is None or finding.high is None:
         return None
-    return Interval(value=found.value, low=found.low, high=found.high, n=found.n or 0)
+    return Interval(value=finding.value, low=finding.low, high=finding.high, n=finding.n or 0)

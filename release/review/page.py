@@ -1,13 +1,34 @@
-"""A comparison as one page of HTML: see ``release.pages.html``."""
+"""Renders a comparison of two records: as Markdown for a terminal, and as one page of HTML."""
 
 from release.pages import html
-from release.review import comparison
+from release.review import comparison, templates
 from release.review.comparison import Comparison
 
+SECTIONS = ("metrics", "slices", "parameters", "data", "cost")
+_FIRST_ANSWERS = 5
 
-def render(found: Comparison) -> str:
-    """The page."""
+
+def sections(compared: Comparison, a: str = "A", b: str = "B") -> dict[str, str]:
+    """Return the Markdown of each section of a page, by name. ``a`` and ``b``: what the two sides are called."""
+    return _markdown(compared, SECTIONS, {"a": a, "b": b, "whole": True})
+
+
+def text_sections(compared: Comparison, all_answers: bool) -> dict[str, str]:
+    """Return the Markdown of each section for a terminal, which shows the largest slices and the first answers."""
+    answers = compared.answers if all_answers else compared.answers[:_FIRST_ANSWERS]
+    names = ("sides", *SECTIONS, "answers")
+    return _markdown(compared, names, {"a": "A", "b": "B", "whole": False, "answers": answers})
+
+
+def render(compared: Comparison) -> str:
+    """Return the page."""
+    (sides,) = _markdown(compared, ("sides",), {"a": "A", "b": "B"}).values()
     return html.render(
-        "release.review", "comparison.html.jinja", found=found, answers=found.answers[: html.ANSWERS],
-        verdict=comparison.verdict,
+        "release.review", "comparison.html.jinja", found=compared, sides=sides, sections=sections(compared),
+        answers=compared.answers[: html.ANSWERS], who=comparison.who,
     )  # fmt: skip
+
+
+def _markdown(compared: Comparison, names: tuple[str, ...], values: dict[str, object]) -> dict[str, str]:
+    values = {"found": compared, "verdict": comparison.verdict, "who": comparison.who} | values
+    return templates.sections("release.review", "comparison.md.jinja", names, values)

@@ -51,19 +51,19 @@ class Difference(Record):
 
 def pair(old: Sequence[Prediction], new: Sequence[Prediction]) -> Pairs:
     """Match rows by id, which is the digest of the row's content. Prompt and reference must be the same, too."""
-    before = {each.id: each for each in old}
-    shared = [(before[each.id], each) for each in new if each.id in before]
+    before = {answer.id: answer for answer in old}
+    shared = [(before[answer.id], answer) for answer in new if answer.id in before]
     same = [(one, two) for one, two in shared if (one.prompt, one.reference) == (two.prompt, two.reference)]
     ours, theirs = [two for _, two in same], [one for one, _ in same]
-    groups = together([each.group for each in theirs], [each.group for each in ours])
+    groups = together([answer.group for answer in theirs], [answer.group for answer in ours])
     return Pairs(theirs, ours, groups, len(old) - len(shared), len(new) - len(shared), len(shared) - len(same))
 
 
 def pair_samples(old: Sequence[SuiteLine], new: Sequence[SuiteLine]) -> tuple[list[SuiteLine], list[SuiteLine]]:
     """The scores by one metric of the samples that both have, asked in the same words."""
-    before = {(each.sample, each.sample_sha): each for each in old}
-    shared = [each for each in new if (each.sample, each.sample_sha) in before]
-    return [before[each.sample, each.sample_sha] for each in shared], shared
+    before = {(line.sample, line.sample_sha): line for line in old}
+    shared = [line for line in new if (line.sample, line.sample_sha) in before]
+    return [before[line.sample, line.sample_sha] for line in shared], shared
 
 
 def together(one: Sequence[str], two: Sequence[str]) -> NDArray[np.intp]:
@@ -73,7 +73,7 @@ def together(one: Sequence[str], two: Sequence[str]) -> NDArray[np.intp]:
 
     if not one:
         return np.zeros(0, np.intp)
-    left, right = (np.unique(np.asarray(each), return_inverse=True)[1] for each in (one, two))
+    left, right = (np.unique(np.asarray(side), return_inverse=True)[1] for side in (one, two))
     right = right + left.max() + 1
     edges = coo_array((np.ones(len(left)), (left, right)), shape=(right.max() + 1, right.max() + 1))
     codes: NDArray[np.intp] = np.unique(connected_components(edges, directed=False)[1][left], return_inverse=True)[1]
@@ -87,13 +87,13 @@ def difference(
     from checks.stats.paired import compare
 
     one, two = np.asarray(old, np.float64), np.asarray(new, np.float64)
-    if not len(one) or not all(each.min() >= 0 and each.max() <= 1 for each in (one, two)):
+    if not len(one) or not all(scores.min() >= 0 and scores.max() <= 1 for scores in (one, two)):
         return None
-    found = compare(two, one, groups, 0.0, (1 + confidence) / 2)  # each bound alone; both together: ``confidence``
-    p = min(1.0, 2 * min(found.p, found.p_worse))
+    test = compare(two, one, groups, 0.0, (1 + confidence) / 2)  # each bound alone; both together: ``confidence``
+    p = min(1.0, 2 * min(test.p, test.p_worse))
     return Difference(
-        value=found.effect, low=found.low, high=found.high, n=found.n, wins=int((two > one).sum()),
-        losses=int((two < one).sum()), p=p, p_holm=p, method=found.method,
+        value=test.effect, low=test.low, high=test.high, n=test.n, wins=int((two > one).sum()),
+        losses=int((two < one).sum()), p=p, p_holm=p, method=test.method,
     )  # fmt: skip
 
 
@@ -102,16 +102,17 @@ def unbounded(old: Sequence[float], new: Sequence[float], groups: NDArray[np.int
     from checks.stats.paired_mean import MeanDifference
 
     one, two = np.asarray(old, np.float64), np.asarray(new, np.float64)
-    found, each = MeanDifference.of(two - one, groups), (1 - confidence) / 2
-    p = min(1.0, 2 * min(found.p_at_least(0.0), found.p_at_most(0.0)))
+    change = MeanDifference.of(two - one, groups)
+    error = (1 - confidence) / 2
+    p = min(1.0, 2 * min(change.p_at_least(0.0), change.p_at_most(0.0)))
     return Difference(
-        value=found.mean, low=found.lower(each), high=found.upper(each), n=found.n, wins=int((two < one).sum()),
+        value=change.mean, low=change.lower(error), high=change.upper(error), n=change.n, wins=int((two < one).sum()),
         losses=int((two > one).sum()), p=p, p_holm=p, method="t test, with and without Hall's transformation",
         less_is_better=True,
     )  # fmt: skip
 
 
-def corrected(found: Sequence[Difference | None]) -> list[Difference | None]:
+def corrected(differences: Sequence[Difference | None]) -> list[Difference | None]:
     """The differences with ``p_holm`` over all of them."""
-    adjusted = iter(multiple.holm([each.p for each in found if each]))
-    return [each and each.model_copy(update={"p_holm": next(adjusted)}) for each in found]
+    adjusted = iter(multiple.holm([difference.p for difference in differences if difference]))
+    return [difference and difference.model_copy(update={"p_holm": next(adjusted)}) for difference in differences]

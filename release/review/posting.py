@@ -1,4 +1,4 @@
-"""What `lockstep comment` posts on GitHub or GitLab, and the watermark by which it is found again.
+"""Defines what `lockstep comment` posts on GitHub or GitLab, and the watermark by which it is found again.
 
 The watermark is CML's. Source: https://github.com/iterative/cml/blob/v0.20.6/src/watermark.js.
 """
@@ -18,8 +18,8 @@ _TITLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,59}", re.ASCII)
 _NO_COMMIT = "0" * 40  # git's name of no commit: CML overlooks a watermark without any
 
 
-class Options(NamedTuple):
-    """What is posted, and where.
+class CommentOptions(NamedTuple):
+    """Options of `lockstep comment`.
 
     ``target``, ``assets`` and ``links``: of the report (``release.verbs.report``). ``number``: the pull request;
     ``commit``: the commit that gets the check; None: from the workflow's environment. ``title`` distinguishes the

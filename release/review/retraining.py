@@ -40,7 +40,7 @@ _OTHERWISE = f"{_DATA}: rows with the answers that are wanted now; then `train`"
 
 
 class Proposal(NamedTuple):
-    """What became of the window. ``closed``: people closed or merged its pull request, and it is not opened again."""
+    """The outcome for the window. ``closed``: people closed or merged its pull request, and it is not opened again."""
 
     done: Literal["opened", "updated", "closed"]
     url: str
@@ -48,7 +48,7 @@ class Proposal(NamedTuple):
 
 def failing(report: WatchReport) -> list[WatchFinding]:
     """The findings by which retraining is proposed; empty: nothing is proposed."""
-    return [each for each in report.findings if each.status == "fail" and each.kind in _KINDS]
+    return [finding for finding in report.findings if finding.status == "fail" and finding.kind in _KINDS]
 
 
 def propose(root: Path, report: WatchReport, traffic: Traffic, rows: int) -> Proposal | None:
@@ -73,23 +73,23 @@ def propose(root: Path, report: WatchReport, traffic: Traffic, rows: int) -> Pro
 def _proposed(client: github.GitHub, trunk: Place, report: WatchReport, traffic: Traffic, rows: int) -> Proposal:
     prefix = f"lockstep/watch-{report.environment}-"
     ours = re.compile(rf"{re.escape(prefix)}\d{{4}}-\d\d-\d\d", re.ASCII)
-    found = next((pull for pull in client.pulls("open", trunk.branch) if ours.fullmatch(pull.head)), None)
-    branch = found.head if found else f"{prefix}{report.since:%Y-%m-%d}"
-    if found is None and (closed := next(client.pulls("closed", trunk.branch, branch), None)):
+    open_pull = next((pull for pull in client.pulls("open", trunk.branch) if ours.fullmatch(pull.head)), None)
+    branch = open_pull.head if open_pull else f"{prefix}{report.since:%Y-%m-%d}"
+    if open_pull is None and (closed := next(client.pulls("closed", trunk.branch, branch), None)):
         return Proposal("closed", closed.url)
-    tip = _fetched(trunk if found is None else trunk._replace(branch=branch))
+    tip = _fetched(trunk if open_pull is None else trunk._replace(branch=branch))
     queue = layout.QUEUED / f"{report.environment}-{report.since:%Y-%m-%d}.jsonl"
     tasks = list(_sample(traffic, rows))
     change = _change(trunk, tip, report, queue, tasks)
     made = commit_of(trunk.git, tip, change, trunk.prefix)
     title, body = _title(report), _body(report, queue if tasks else None)
-    if found is None:
+    if open_pull is None:
         push.propose(trunk, made, branch)
         return Proposal("opened", client.open(title, branch, trunk.branch, body))
     if made != tip:
         push.propose(trunk, made, branch, tip)
-    client.edit(found.number, title, body)
-    return Proposal("updated", found.url)
+    client.edit(open_pull.number, title, body)
+    return Proposal("updated", open_pull.url)
 
 
 def _base(root: Path, git: Git) -> str:
@@ -109,26 +109,27 @@ def _repository(git: Git) -> str:
     return os.environ.get("GITHUB_REPOSITORY") or github.repository_of(address, server) or ""
 
 
-def _fetched(where: Place) -> str:
+def _fetched(branch: Place) -> str:
     """The commit that the branch has, with its history here."""
-    git = where.git
-    tip = place.look(where).tip
+    git = branch.git
+    tip = place.look(branch).tip
     if tip is None:
-        raise RemoteRefused(f"{where.shown}: there is no such branch", "restore it, or close its pull request")
-    said = git.run(
+        raise RemoteRefused(f"{branch.shown}: there is no such branch", "restore it, or close its pull request")
+    done = git.run(
         "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--refmap=", "--", _REMOTE,
-        where.ref,
+        branch.ref,
     )  # fmt: skip
-    if said.code != 0:
-        raise place.unreachable(where, said)
+    if done.code != 0:
+        raise place.unreachable(branch, done)
     return tip
 
 
 def _change(trunk: Place, tip: str, report: WatchReport, queue: Path, tasks: list[Task]) -> Change:
     """The files of the window. A queue that is there already is left alone: people write their labels into it."""
-    where = layout.WATCH / report.environment
+    reports = layout.WATCH / report.environment
     written: dict[Path, bytes | None] = {
-        path: (trunk.git.root / path).read_bytes() for path in (where.with_suffix(".json"), where.with_suffix(".svg"))
+        path: (trunk.git.root / path).read_bytes()
+        for path in (reports.with_suffix(".json"), reports.with_suffix(".svg"))
     }
     if tasks and trees.read(trunk.git, tip, f"{trunk.prefix}{queue.as_posix()}") is None:
         written[queue] = "".join(f"{task.model_dump_json()}\n" for task in tasks).encode()
@@ -138,22 +139,25 @@ def _change(trunk: Place, tip: str, report: WatchReport, queue: Path, tasks: lis
 def _sample(traffic: Traffic, rows: int) -> Iterator[Task]:
     """Requests with an answer and without a label, one for each prompt, chosen by chance: by the hash of their ids."""
     seen = set[str]()
-    for each in sorted(traffic.requests, key=lambda each: hashlib.sha256(each.request_id.encode()).digest()):
-        answered = each.error is None and each.answer and each.prompt and each.request_id not in traffic.labels
-        if answered and each.prompt not in seen and len(seen) < rows:
-            seen.add(each.prompt)
-            yield Task(request_id=each.request_id, label=None, prompt=each.prompt, answer=each.answer or "")
+    for request in sorted(traffic.requests, key=lambda request: hashlib.sha256(request.request_id.encode()).digest()):
+        answered = (
+            request.error is None and request.answer and request.prompt and request.request_id not in traffic.labels
+        )
+        if answered and request.prompt not in seen and len(seen) < rows:
+            seen.add(request.prompt)
+            yield Task(request_id=request.request_id, label=None, prompt=request.prompt, answer=request.answer or "")
 
 
 def _title(report: WatchReport) -> str:
-    names = ", ".join(each.name for each in failing(report))
+    names = ", ".join(finding.name for finding in failing(report))
     return f"Watch {report.environment} {report.since:%Y-%m-%d}: {names}"
 
 
 def _body(report: WatchReport, queue: Path | None) -> str:
-    where, days = layout.WATCH / report.environment, f"{report.since:%Y-%m-%d} to {report.until:%Y-%m-%d}"
+    reports, days = layout.WATCH / report.environment, f"{report.since:%Y-%m-%d} to {report.until:%Y-%m-%d}"
     rows = "\n".join(
-        f"| {each.name} | {prose(each.reason)} | {_PARAMETERS.get(each.name, _OTHERWISE)} |" for each in failing(report)
+        f"| {finding.name} | {prose(finding.reason)} | {_PARAMETERS.get(finding.name, _OTHERWISE)} |"
+        for finding in failing(report)
     )
     return f"""\
 `./lockstep watch {report.environment}` judged {report.requests:,} requests to {report.version} from {days}:
@@ -163,7 +167,7 @@ def _body(report: WatchReport, queue: Path | None) -> str:
 | --- | --- | --- |
 {rows}
 
-The report is `{where}.json`, its picture `{where}.svg`. At most {report.alpha:.2%} of such windows fail by chance.
+The report is `{reports}.json`, its picture `{reports}.svg`. At most {report.alpha:.2%} of such windows fail by chance.
 
 What to do:
 

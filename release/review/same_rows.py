@@ -28,25 +28,25 @@ def paired_rows(a: Side, b: Side, notes: list[str]) -> Pairs | None:
     old, new = a.answers, b.answers  # both are looked for, so that all that is missing is said at once
     if old is None or new is None:
         return None
-    found = pairs.pair(old, new)
-    if not found.new:
+    paired = pairs.pair(old, new)
+    if not paired.new:
         notes.append("no row is in both test sets: nothing is paired")
         return None
-    return found
+    return paired
 
 
 def metrics(a: Side, b: Side, paired: Pairs | None, confidence: float) -> Iterator[Metric]:
     old, new = (side.candidate.metrics if side.candidate else {} for side in (a, b))
     for name in dict.fromkeys((*new, *old)):
-        found, note = None, ""
+        compared, note = None, ""
         if name not in old or name not in new:
             note = f"{(a if name not in old else b).letter} has no such metric"
         elif paired is None:
             note = "no rows are paired"
         elif not (note := _scored_otherwise(a, b, name)):
-            found = difference(paired, range(len(paired.new)), name, confidence)
-            note = "" if found else "the answers have no such score"
-        yield Metric(suite=None, name=name, a=old.get(name), b=new.get(name), difference=found, note=note)
+            compared = difference(paired, range(len(paired.new)), name, confidence)
+            note = "" if compared else "the answers have no such score"
+        yield Metric(suite=None, name=name, a=old.get(name), b=new.get(name), difference=compared, note=note)
 
 
 def difference(paired: Pairs, rows: Sequence[int], metric: str, confidence: float) -> Difference | None:
@@ -60,6 +60,15 @@ def difference(paired: Pairs, rows: Sequence[int], metric: str, confidence: floa
     return pairs.difference([s for s in one if s is not None], [s for s in two if s is not None], groups, confidence)
 
 
+def against(side: Side, model: str, metric: str) -> Difference | None:
+    """Return how far a side's model differs from another ``model`` of its evaluation. None: answers are missing."""
+    ours, theirs = side.answers, side.answers_of(model)
+    if side.evaluation is None or ours is None or theirs is None:
+        return None
+    paired = pairs.pair(theirs, ours)
+    return difference(paired, range(len(paired.new)), metric, side.evaluation.confidence)
+
+
 def _scored_otherwise(a: Side, b: Side, metric: str) -> str:
     """Why scores of the two sides by ``metric`` are not of one kind; empty: they are."""
     assert a.evaluation is not None
@@ -69,24 +78,24 @@ def _scored_otherwise(a: Side, b: Side, metric: str) -> str:
     one, two = (at(side.document, "evaluate", "scorers") for side in (a, b))
     if one == two or metric not in scorers.KINDS.kinds or metric in scorers.KINDS.outside:
         return "scored by code of another package, which may differ"
-    lists = (each if isinstance(each, list) else [] for each in (one, two))
-    ours, theirs = ([each for each in listed if at(each, "kind") == metric] for listed in lists)
+    lists = (scorer if isinstance(scorer, list) else [] for scorer in (one, two))
+    ours, theirs = ([scorer for scorer in listed if at(scorer, "kind") == metric] for listed in lists)
     return "" if ours and ours == theirs else "scored with other settings"
 
 
 def slices(paired: Pairs, metric: str, confidence: float) -> list[Slice]:
     rows = dict[str, list[int]]()
-    for number, each in enumerate(paired.new):
-        rows.setdefault(each.slice, []).append(number)
+    for number, answer in enumerate(paired.new):
+        rows.setdefault(answer.slice, []).append(number)
     named = sorted(rows, key=lambda name: (-len(rows[name]), name))
-    found = pairs.corrected([difference(paired, rows[name], metric, confidence) for name in named])
+    differences = pairs.corrected([difference(paired, rows[name], metric, confidence) for name in named])
     return [
         Slice(
             metric=metric, name=name, a=_mean(paired.old, rows[name], metric), b=_mean(paired.new, rows[name], metric),
-            difference=far,
+            difference=compared,
         )
-        for name, far in zip(named, found, strict=True)
-        if far
+        for name, compared in zip(named, differences, strict=True)
+        if compared
     ]  # fmt: skip
 
 
@@ -95,18 +104,18 @@ def _mean(side: Sequence[Prediction], rows: Sequence[int], metric: str) -> float
 
 
 def answers(paired: Pairs, metric: str | None) -> list[Answer]:
-    found = []
+    changed = []
     for one, two in zip(paired.old, paired.new, strict=True):
         if one.prediction.strip() == two.prediction.strip():
             continue
         scores = (one.scores[metric], two.scores[metric]) if metric else (None, None)
-        found.append(
+        changed.append(
             Answer(
                 id=two.id, slice=two.slice, prompt=two.prompt, reference=two.reference, a=one.prediction,
                 b=two.prediction, score_a=scores[0], score_b=scores[1], right=_right(*scores),
             )
         )  # fmt: skip
-    return sorted(found, key=lambda each: (ORDER.index(each.right), each.slice, each.id))
+    return sorted(changed, key=lambda answer: (ORDER.index(answer.right), answer.slice, answer.id))
 
 
 def _right(a: float | None, b: float | None) -> Right:

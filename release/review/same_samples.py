@@ -19,7 +19,7 @@ def metrics(a: Side, b: Side, confidence: float) -> Iterator[Metric]:
     old, new = (side.suites.suites if side.suites else {} for side in (a, b))
     for suite in dict.fromkeys((*new, *old)):
         one, two = old.get(suite), new.get(suite)
-        before, after = (each.means.get("candidate") or {} if each else {} for each in (one, two))
+        before, after = (result.means.get("candidate") or {} if result else {} for result in (one, two))
         if one is None or two is None:
             note = f"{(a if one is None else b).letter} has no such suite"
         else:
@@ -27,12 +27,12 @@ def metrics(a: Side, b: Side, confidence: float) -> Iterator[Metric]:
         bounded = two is None or kept.is_bounded(two.kind)
         mine, theirs = (None, None) if note else (a.suite_lines(suite), b.suite_lines(suite))
         for metric in dict.fromkeys((*after, *before)):
-            found, said = None, note
-            if not said:
+            compared, why = None, note
+            if not why:
                 scales = (_scale(a.document, suite, metric), _scale(b.document, suite, metric)) if bounded else None
-                found, said = _of_samples((a.letter, b.letter), mine, theirs, metric, scales, confidence)
+                compared, why = _of_samples((a.letter, b.letter), mine, theirs, metric, scales, confidence)
             yield Metric(
-                suite=suite, name=metric, a=before.get(metric), b=after.get(metric), difference=found, note=said
+                suite=suite, name=metric, a=before.get(metric), b=after.get(metric), difference=compared, note=why
             )
 
 
@@ -85,17 +85,21 @@ def _of_samples(
     alone = [
         f"{len(side) - len(two)} samples only in {name}" for name, side in zip(letters, (mine, theirs), strict=True)
     ]
-    said = "; ".join(text for text in alone if not text.startswith("0 "))
+    unpaired = "; ".join(text for text in alone if not text.startswith("0 "))
     if scales is None:
-        return pairs.unbounded(before, after, groups, confidence), said
+        return pairs.unbounded(before, after, groups, confidence), unpaired
     scale, other = scales
     if scale is None or other is None or (scale.low, scale.high) != (other.low, other.high):
         return None, "its scales differ"
     low, span = scale.low, scale.high - scale.low
-    found = pairs.difference([(v - low) / span for v in before], [(v - low) / span for v in after], groups, confidence)
-    if found is None:
+    compared = pairs.difference(
+        [(v - low) / span for v in before], [(v - low) / span for v in after], groups, confidence
+    )
+    if compared is None:
         return None, "a value is outside its scale"
-    return found.model_copy(update={name: getattr(found, name) * span for name in ("value", "low", "high")}), said
+    return compared.model_copy(
+        update={name: getattr(compared, name) * span for name in ("value", "low", "high")}
+    ), unpaired
 
 
 def _asked_otherwise(a: Side, b: Side, suite: str, one: SuiteResult, two: SuiteResult) -> str:
@@ -116,7 +120,9 @@ def _unpinned(value: Any) -> Any:
     """``value`` without its pinned files, which differ from model to model."""
     if not isinstance(value, Mapping):
         return value
-    return {key: _unpinned(each) for key, each in value.items() if not (isinstance(each, Mapping) and "sha256" in each)}
+    return {
+        key: _unpinned(entry) for key, entry in value.items() if not (isinstance(entry, Mapping) and "sha256" in entry)
+    }
 
 
 def _scale(document: Mapping[str, Any] | None, suite: str, metric: str) -> Scale | None:

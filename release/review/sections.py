@@ -1,10 +1,7 @@
 """The comment's sections, rendered from comment.md.jinja (``templates`` says how values are escaped)."""
 
-import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
-
-from jinja2 import Template
+from typing import NamedTuple
 
 from checks import layout
 from checks.gating import chain
@@ -13,6 +10,7 @@ from release.review import details, exported, metrics, situations, templates, tr
 from release.review.advice import Advice
 from release.review.facts import Facts
 
+TEMPLATE = "comment.md.jinja"
 # In the comment's order. If there is no room, the section with the lower number is left out first.
 _KEEP = {
     "verdict": 100, "gates": 90, "policy": 92, "parameters": 80, "flips": 50, "metrics": 95, "exported": 75,
@@ -65,8 +63,8 @@ def sections(
         "cost": training.cost(facts, records), "figures": training.figures(facts), **training.rewards(facts),
     }  # fmt: skip
     keep = _KEEP_BAD_DATA | _KEEP | _KEEP_BAD_DATA if facts.state == "bad-data" else _KEEP
-    found = [Section(name, render(f"{name}_section", values), number) for name, number in keep.items()]
-    return [each for each in found if each.markdown]
+    texts = templates.sections("release.review", TEMPLATE, keep, values)
+    return [Section(name, markdown, keep[name]) for name, markdown in texts.items()]
 
 
 def _addresses(facts: Facts, web: str | None) -> dict[str, str]:
@@ -82,14 +80,5 @@ def _addresses(facts: Facts, web: str | None) -> dict[str, str]:
 
 def left_out(names: Sequence[str]) -> Section:
     """The note that replaces sections for which there is no room."""
-    return Section("left-out", render("left_out_section", {"names": names}), 0)
-
-
-def render(macro: str, values: Mapping[str, Any]) -> str:
-    """The text of a macro of the template, without surrounding blank lines."""
-    text = getattr(template().make_module(dict(values)), macro)()
-    return re.sub(r"\n{3,}", "\n\n", text).strip()
-
-
-def template() -> Template:
-    return templates.environment("release.review").get_template("comment.md.jinja")
+    markdown = templates.render("release.review", TEMPLATE, "left_out_section", {"names": names})
+    return Section("left-out", markdown, 0)

@@ -71,7 +71,7 @@ def headline(sides: Mapping[str, SideFacts], metrics: Sequence[Metric], confiden
     (one, a), (two, b) = sides.items()
     if a.model is not None and a.model == b.model:
         return f"{one} and {two} are the same model"
-    first = next((each for each in metrics if each.difference), None)
+    first = next((metric for metric in metrics if metric.difference), None)
     if first is None or first.difference is None:
         missing = [name for name, side in sides.items() if side.model is None]
         why = f"{' and '.join(missing)} {'have' if len(missing) > 1 else 'has'} no evaluation" if missing else ""

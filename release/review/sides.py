@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from checks import files, layout
 from checks.errors import EvidenceRefused, ParamsRefused
-from checks.formats.data_reports import FetchReport, PrepareReport
+from checks.formats.data_reports import DataReport, FetchReport, PrepareReport
 from checks.formats.evaluation_reports import EvaluationReport, ModelResult
 from checks.formats.suite_report import Role, SuiteLine, SuitesReport
 from checks.formats.training_reports import ParityReport, TrainMeasured, TrainReport
@@ -82,15 +82,20 @@ class Side:
         return self._report(layout.PREPARE_REPORT, PrepareReport)
 
     @functools.cached_property
+    def data(self) -> DataReport | None:
+        """The expectations that validate checked."""
+        return self._report(layout.DATA_REPORT, DataReport)
+
+    @functools.cached_property
     def train(self) -> TrainReport | None:
         """Its training."""
         return self._report(layout.TRAIN_REPORT, TrainReport)
 
     @functools.cached_property
     def took(self) -> TrainMeasured | None:
-        """What was measured of that training."""
-        found = self._report(layout.TRAIN_MEASURED, TrainMeasured)
-        return found if found and self.train and found.adapter == self.train.adapter else None
+        """The measurements of that training."""
+        measured = self._report(layout.TRAIN_MEASURED, TrainMeasured)
+        return measured if measured and self.train and measured.adapter == self.train.adapter else None
 
     @functools.cached_property
     def parity(self) -> ParityReport | None:
@@ -105,8 +110,8 @@ class Side:
     @functools.cached_property
     def verdict(self) -> Status | None:
         """The recorded verdict, which is not checked here."""
-        found = self._report(layout.VERDICT, _Verdict)
-        return found.status if found and self.evaluation and found.model == self.evaluation.merged else None
+        recorded = self._report(layout.VERDICT, _Verdict)
+        return recorded.status if recorded and self.evaluation and recorded.model == self.evaluation.merged else None
 
     @property
     def candidate(self) -> ModelResult | None:
@@ -129,10 +134,10 @@ class Side:
 
     def answers_of(self, model: str) -> list[Prediction] | None:
         """The answers of another model of its evaluation, such as a baseline, to the same rows."""
-        found = self.evaluation.models.get(model) if self.evaluation else None
-        if found is None:
+        result = self.evaluation.models.get(model) if self.evaluation else None
+        if result is None:
             return None
-        return self._lines(layout.PREDICTIONS / f"{model}.jsonl", Prediction, found.predictions)
+        return self._lines(layout.PREDICTIONS / f"{model}.jsonl", Prediction, result.predictions)
 
     def suite_lines(self, name: str, role: Role = "candidate") -> list[SuiteLine] | None:
         """The scores of its model in a suite, or of another model that was asked beside it."""
@@ -141,8 +146,8 @@ class Side:
             return None
         if name not in self._of_suites:
             self._of_suites[name] = self._lines(layout.SUITES / f"{name}.jsonl", SuiteLine, suite.lines)
-        found = self._of_suites[name]
-        return None if found is None else [line for line in found if line.model == suite.models[role]]
+        lines = self._of_suites[name]
+        return None if lines is None else [line for line in lines if line.model == suite.models[role]]
 
     def _report(self, path: Path, model: type[M]) -> M | None:
         try:
@@ -160,14 +165,14 @@ class Side:
         if wanted in self._absent:
             return None
         try:
-            found = outputs.lines(self._records.root, self.named.commit, path, model, wanted, self._folders)
+            lines = outputs.lines(self._records.root, self.named.commit, path, model, wanted, self._folders)
         except EvidenceRefused as refused:
-            found = refused.what
-        if isinstance(found, str):
+            lines = refused.what
+        if isinstance(lines, str):
             self._absent.add(wanted)
-            self._note(found)
+            self._note(lines)
             return None
-        return found
+        return lines
 
     def _note(self, what: str) -> None:
         line = " ".join(what.removeprefix(f"{self._records.root.as_posix()}/").split())
@@ -175,7 +180,7 @@ class Side:
 
 
 def at(value: Any, *keys: str) -> Any:
-    """What is below these keys; None if there is nothing."""
+    """Return the value below these keys; None if there is none."""
     for key in keys:
         value = value.get(key) if isinstance(value, Mapping) else None
     return value

@@ -71,7 +71,7 @@ def of_judgement(judgement: PolicyJudgement) -> Situation:
 
 
 def becomes(changes: Sequence[Change]) -> str:
-    """What a merge does to the policy, such as "2 gates become weaker for everybody"."""
+    """Say what a merge does to the policy, such as "2 gates become weaker for everybody"."""
     weaker = [change.path for change in changes if change.kind in ("weaker", "removed")]
     gates = len({path.split(".")[1] for path in weaker if path.startswith("gates.")})
     places = sum(change.needs_approval for change in changes)
@@ -128,7 +128,7 @@ def _void(facts: Facts) -> str:
 
 
 def off_branch(facts: Facts) -> Words | None:
-    """What the judged commit lacks of the record; None: nothing, or no commit was asked for."""
+    """Say what the judged commit lacks of the record; None: nothing, or no commit was asked for."""
     missing = facts.not_in_commit
     if missing is None:
         return None

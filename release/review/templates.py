@@ -1,4 +1,7 @@
-"""What renders Markdown from Jinja templates: of the pull request's comment, and of the cards.
+"""Renders Markdown from Jinja templates: the comment, the comparison of two records, the cards, and the page of data.
+
+Markdown is the one form of these documents. GitHub and the Hugging Face Hub get it as it is, ``release.pages.markdown``
+makes HTML of it, and ``release.cli.terminal`` makes text of it. So a fact is worded once, in a template.
 
 In a template ``{{ value }}`` writes a whole number with thousands separators and text as a code span (``text.cell``);
 fractions and None are errors. Everything else goes through one of the filters below, which escape or check. So text of
@@ -7,17 +10,18 @@ a row, a model or a branch cannot become markup because a template forgot to esc
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from checks.errors import EvidenceRefused
 from checks.evaluation import baselines
 from checks.formats import energy
 from checks.formats.evaluation_reports import Interval
-from release.pages.figures import points, signed, typeset
+from release.pages.figures import points, signed, typeset, whole
 from release.review.text import cell, prose, visible
 
 _URL = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~%/=&?+,;:#-]*)?", re.ASCII)
@@ -25,25 +29,39 @@ _LABEL = re.compile(r"[A-Za-z0-9 .-]{1,40}", re.ASCII)
 _BARE = re.compile(r"(sha256:)?[0-9a-f]{7,64}", re.ASCII)
 
 
+def sections(package: str, template: str, names: Iterable[str], values: Mapping[str, Any]) -> dict[str, str]:
+    """Return the Markdown of each macro ``NAME_section`` of a template, by name. Empty ones are left out."""
+    texts = {name: render(package, template, f"{name}_section", values) for name in names}
+    return {name: text for name, text in texts.items() if text}
+
+
+def render(package: str, template: str, macro: str, values: Mapping[str, Any]) -> str:
+    """Return the text of a macro, without surrounding blank lines."""
+    module = environment(package).get_template(template).make_module(dict(values))
+    return re.sub(r"\n{3,}", "\n\n", getattr(module, macro)()).strip()
+
+
 @functools.cache
 def environment(package: str) -> Environment:
-    """What renders the Markdown templates of ``package``: values are written as the docstring of this module says."""
+    """Return what renders the Markdown templates of ``package``, which may import those of this package."""
     made = Environment(
-        loader=PackageLoader(package, ""), autoescape=True, finalize=_safe(_written),
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        loader=ChoiceLoader([PackageLoader(package, ""), PackageLoader("release.review", "")]), autoescape=True,
+        finalize=_safe(_written), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    kept = ("length", "list", "min", "selectattr", "rejectattr", "sort")  # none of them makes text
+    # None of these filters makes text.
+    kept = ("length", "list", "map", "min", "rejectattr", "selectattr", "sort", "sum", "unique")
     ours: dict[str, Callable[..., str]] = {
         "said": prose, "cell": cell, "code": lambda parts: cell(" ".join(parts)), "paragraph": _paragraph,
         "bare": _bare, "address": address, "label": _label, "number": lambda value, how: signed(float(value), how),
         "interval": _interval,
         "words": lambda sentence: sentence.markdown, "points": points, "percent": lambda value: f"{100 * value:.1f} %",
-        "reason": lambda reason: prose(typeset(reason)),
+        "reason": lambda reason: prose(typeset(reason)), "whole": whole,
+        "short": lambda text: cell(text.removeprefix("sha256:")[:12]), "value": _value,
     }  # fmt: skip
-    made.filters = {name: made.filters[name] for name in kept} | {name: _safe(each) for name, each in ours.items()}
+    made.filters = {name: made.filters[name] for name in kept} | {name: _safe(write) for name, write in ours.items()}
     models: dict[str, str] = {"main": "main", "production": "production", "best": "best release", "base": "base model"}
     made.globals["COUNTERS"] = energy.SAYS
-    made.globals["NAMES"] = models | {str(name): said for name, said in baselines.NAMES.items()}
+    made.globals["NAMES"] = models | {str(name): name_of for name, name_of in baselines.NAMES.items()}
     return made
 
 
@@ -63,9 +81,9 @@ def _written(value: object) -> str:
     raise TypeError(f"{value!r}: the template does not say how to write it")
 
 
-def _interval(found: Interval, how: str) -> str:
+def _interval(interval: Interval, how: str) -> str:
     """An estimate and its bounds."""
-    return f"{signed(found.value, how)} [{signed(found.low, how)}, {signed(found.high, how)}]"
+    return f"{signed(interval.value, how)} [{signed(interval.low, how)}, {signed(interval.high, how)}]"
 
 
 def _paragraph(text: str) -> str:
@@ -73,6 +91,11 @@ def _paragraph(text: str) -> str:
     if not isinstance(text, Markup):
         raise TypeError("only what is escaped already makes a paragraph")
     return f"{' '.join(text.split())}\n\n"
+
+
+def _value(text: str, longest: int) -> str:
+    """A parameter, or a digest, which is cut."""
+    return cell(text[: len("sha256:") + 12] if text.startswith("sha256:") and _BARE.fullmatch(text) else text, longest)
 
 
 def _bare(text: str) -> str:

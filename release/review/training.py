@@ -1,4 +1,4 @@
-"""How training went and what it cost: loss curve, most frequent confusions, time and money."""
+"""Gathers how training went and what it cost: loss curve, most frequent confusions, time and money."""
 
 import csv
 import math
@@ -23,14 +23,14 @@ def loss(root: Path) -> list[float]:
     try:
         lines = _lines(root / layout.LOSS_CURVE)
         last = lines[-1].get("chain") if lines else None  # the losses of two methods cannot be compared
-        values = [float(each["loss"]) for each in lines if each.get("chain") == last]
+        values = [float(line["loss"]) for line in lines if line.get("chain") == last]
     except (OSError, ValueError, KeyError, TypeError, csv.Error):
         return []
     return [value for value in values if math.isfinite(value)]
 
 
 def figures(facts: Facts) -> list[tuple[str, float]]:
-    """What the training method measured besides the loss, at the end."""
+    """Return what the training method measured besides the loss, at the end."""
     train = facts.evidence.reports.train if facts.evidence else None
     return list(train.figures.items()) if train else []
 
@@ -45,9 +45,9 @@ def rewards(facts: Facts) -> dict[str, list[str]]:
 
 
 def confusions(root: Path) -> list[tuple[tuple[str, str], int]]:
-    """How often each wrong answer was given for each reference, the most frequent first."""
+    """Count how often each wrong answer was given for each reference, the most frequent first."""
     try:
-        pairs = [(str(each["reference"]), str(each["predicted"])) for each in _lines(root / layout.CONFUSION)]
+        pairs = [(str(line["reference"]), str(line["predicted"])) for line in _lines(root / layout.CONFUSION)]
     except (OSError, ValueError, KeyError, csv.Error):
         return []
     return sorted(Counter(pair for pair in pairs if pair[0] != pair[1]).items(), key=lambda item: (-item[1], item[0]))
@@ -69,9 +69,13 @@ def sparkline(values: Sequence[float]) -> str:
     edges = [round(i * len(values) / width) for i in range(width + 1)]
     means = [math.fsum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
     scaled = [math.log(value) for value in means] if min(means) > 0 else means
-    low, high = min(scaled), max(scaled)
+    return bars(scaled, min(scaled), max(scaled))
+
+
+def bars(values: Sequence[float], low: float, high: float) -> str:
+    """Write ``values`` as bars: the lowest bar is ``low``, the highest ``high``."""
     span = high - low or 1.0
-    return "".join(_BARS[round((value - low) / span * (len(_BARS) - 1))] for value in scaled)
+    return "".join(_BARS[round((value - low) / span * (len(_BARS) - 1))] for value in values)
 
 
 def cost(facts: Facts, records: Records) -> list[tuple[str, str]]:

@@ -18,7 +18,7 @@ from release.adapters import github, process
 from release.adapters.github import Comment, Conclusion, Forbidden, GitHub, Place
 from release.adapters.retries import RequestError
 from release.review import posting
-from release.review.posting import Options, Posted
+from release.review.posting import CommentOptions, Posted
 from release.review.text import prose
 from release.verbs import report as renderer
 from release.verbs.report import Report
@@ -39,14 +39,14 @@ _KEPT = (
 )
 
 
-def comment(root: Path, options: Options | None = None) -> Posted:
+def comment(root: Path, options: CommentOptions | None = None) -> Posted:
     """Post the report of ``root``, whatever its verdict.
 
     The check is ``success`` only for a pass that still holds, on a commit with its record byte for byte. Otherwise it
     is ``failure``: GitHub accepts a neutral result for a required check. Raises RemoteRefused if GitHub refuses or does
     not answer, and as ``report.report``.
     """
-    options = options or Options()
+    options = options or CommentOptions()
     posting.hold_title(options.title)
     place = github.place()
     number = options.number or place.number
@@ -77,7 +77,7 @@ def comment(root: Path, options: Options | None = None) -> Posted:
 
 
 def _posted(
-    client: GitHub, number: int, found: Report, commit: str | None, options: Options, notes: list[str]
+    client: GitHub, number: int, found: Report, commit: str | None, options: CommentOptions, notes: list[str]
 ) -> tuple[Comment, bool, Literal["rest", "cml"]]:
     """The comment on GitHub, whether it is new, and which tool posted it."""
     author = options.author or client.login() or ACTIONS

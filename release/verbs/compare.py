@@ -29,15 +29,18 @@ def compare(root: Path, one: str, two: str = named.WORK_TREE, search: str | None
             raise EvidenceRefused(
                 f"{side.letter}: {side.where}: {why}", "name a commit of this pipeline; `lockstep record` makes records"
             )
-    found = side_by_side.compare(a, b)
-    return found if search is None else _containing(found, search)
+    compared = side_by_side.compare(a, b)
+    return compared if search is None else _containing(compared, search)
 
 
-def _containing(found: Comparison, search: str) -> Comparison:
+def _containing(compared: Comparison, search: str) -> Comparison:
     wanted = search.casefold()
     kept = tuple(
-        each
-        for each in found.answers
-        if any(wanted in text.casefold() for text in (each.id, each.slice, each.prompt, each.reference, each.a, each.b))
+        answer
+        for answer in compared.answers
+        if any(
+            wanted in text.casefold()
+            for text in (answer.id, answer.slice, answer.prompt, answer.reference, answer.a, answer.b)
+        )
     )
-    return found.model_copy(update={"answers": kept})
+    return compared.model_copy(update={"answers": kept})

@@ -12,17 +12,17 @@ from release.adapters.github import Conclusion
 from release.adapters.gitlab import GitLab, Note
 from release.adapters.retries import RequestError
 from release.review import posting
-from release.review.posting import Options, Posted
+from release.review.posting import CommentOptions, Posted
 from release.verbs import report as renderer
 
 
-def note(root: Path, options: Options | None = None) -> Posted:
+def note(root: Path, options: CommentOptions | None = None) -> Posted:
     """Post the report of ``root`` on its merge request, whatever its verdict, or update it.
 
     The status follows from the verdict as the check on GitHub does. Raises RemoteRefused if GitLab refuses or does not
     answer, and as ``report.report``.
     """
-    options = options or Options()
+    options = options or CommentOptions()
     posting.hold_title(options.title)
     place = gitlab.place()
     number, commit = options.number or place.number, options.commit or place.commit

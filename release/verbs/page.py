@@ -15,7 +15,7 @@ MEDIA_TYPE = "application/vnd.lockstep.release-page.v1+html"  # of a page as an 
 
 
 class Pages(NamedTuple):
-    """What was written, and where. ``attached``: the digest of the artifact that has the page."""
+    """The pages, and the files that were written. ``attached``: the digest of the artifact that has the page."""
 
     site: Site
     files: tuple[Path, ...]

@@ -83,31 +83,23 @@ def report(root: Path, options: Options | None = None) -> Report:
     options = options or Options()
     images = _published(options.assets) if options.assets else {}
     records = Records(root)
-    found = gathering.gather(records, options.target)
-    if options.commit is not None and found.state == "held":
-        found = dataclasses.replace(found, not_in_commit=committed.missing(records, options.commit))
-    situation = situations.of_facts(found, metrics.against(found), metrics.uncompared(found))
+    facts = gathering.gather(records, options.target)
+    if options.commit is not None and facts.state == "held":
+        facts = dataclasses.replace(facts, not_in_commit=committed.missing(records, options.commit))
+    situation = situations.of_facts(facts, metrics.against(facts), metrics.uncompared(facts))
     advised = advice.advise(situation)
-    every = sections.sections(records, found, advised, options.links, images, options.number, options.web)
+    every = sections.sections(records, facts, advised, options.links, images, options.number, options.web)
     kept = _fitting(every, options.limit - _RESERVED)
-    left_out = tuple(each.name for each in every if each not in kept)
+    left_out = tuple(section.name for section in every if section not in kept)
     if left_out:
         kept.append(sections.left_out(left_out))
     return Report(
-        state=found.state,
-        status=found.status if found.state in ("held", "recorded") else None,
-        situation=advised.name,
-        mark=advised.mark,
-        headline=advised.headline.plain,
-        why=advised.why.plain,
-        todo=advised.todo.plain,
-        passes=advised.success,
-        title=advised.title,
-        markdown="\n\n".join(each.markdown for each in kept) + "\n",
-        whole="\n\n".join(each.markdown for each in every) + "\n",
-        parts=tuple(Part(name=each.name, markdown=each.markdown) for each in kept),
-        left_out=left_out,
-    )
+        state=facts.state, status=facts.status if facts.state in ("held", "recorded") else None,
+        situation=advised.name, **dict(advised.plain), passes=advised.success, title=advised.title,
+        markdown="\n\n".join(section.markdown for section in kept) + "\n",
+        whole="\n\n".join(section.markdown for section in every) + "\n",
+        parts=tuple(Part(name=section.name, markdown=section.markdown) for section in kept), left_out=left_out,
+    )  # fmt: skip
 
 
 def size(text: str) -> int:
@@ -118,10 +110,10 @@ def size(text: str) -> int:
 def _fitting(every: Sequence[Section], room: int) -> list[Section]:
     """The sections that fit, in order; the verdict is always among them."""
     kept = list(every)
-    for each in sorted(every, key=lambda section: section.keep)[:-1]:
+    for section in sorted(every, key=lambda section: section.keep)[:-1]:
         if sum(size(one.markdown) + 2 for one in kept) <= room:
             break
-        kept.remove(each)
+        kept.remove(section)
     return kept
 
 
