@@ -59,5 +59,5 @@ def test_ctrl_c_ends_the_run_and_leaves_no_process(workers: str, teardown: str, 
     started = time.monotonic()
     os.killpg(running.pid, signal.SIGINT)
     assert running.wait(30) == pytest.ExitCode.INTERRUPTED
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 20  # half of what pytest-xdist takes alone
     assert not [pid for pid in pids.read_text().split() if runs(pid)]
