@@ -21,7 +21,7 @@ from checks.config import params_file
 from checks.config.params import Params
 from tests import programs
 from tests.effort import EXHAUSTIVE, LEFT_OUT
-from tests.interrupt import pytest_keyboard_interrupt, pytest_unconfigure  # noqa: F401 # hooks
+from tests.interrupt import pytest_keyboard_interrupt, pytest_sessionstart, pytest_unconfigure  # noqa: F401 # hooks
 
 # As many workers as cores and one more: more threads would wait for one another. Read when torch is loaded, here and in stages.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

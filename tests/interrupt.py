@@ -1,8 +1,8 @@
 """Ctrl-C ends a run of the tests within seconds and leaves no process of it.
 
 pytest-xdist alone waits up to 15 s for each worker and then kills it, and what the worker had started goes on. Here every
-process of a run carries the run's name in its environment. A worker that is interrupted takes down its fixtures and ends.
-After ``GRACE`` seconds whatever still carries the name is killed.
+process of a run carries the run's name in its environment. An interrupted worker takes down its fixtures and ends. What
+is left when all workers have ended, or after ``GRACE`` seconds, is killed.
 """
 
 import contextlib
@@ -21,41 +21,46 @@ _WORKER = "PYTEST_XDIST_WORKER"
 
 if _WORKER not in os.environ:  # A worker has the name of the run that started it.
     os.environ[RUN] = uuid.uuid4().hex
-_interrupted = False
+_has_workers = _interrupted = False
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Note whether this process starts workers."""
+    global _has_workers
+    _has_workers = session.config.pluginmanager.has_plugin("dsession")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_keyboard_interrupt() -> None:
-    """Note it in a worker. In the process that the user sees, end all others."""
+    """End the workers and all that they started."""
     global _interrupted
     _interrupted = True
-    if _WORKER not in os.environ:
-        end_others()
+    if _has_workers:
+        deadline = time.monotonic() + GRACE
+        while any(_parent(process) == os.getpid() for process in others()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        kill_others()
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure() -> None:
-    """End an interrupted worker after its fixtures. Without workers, end what the fixtures left."""
+    """End what the fixtures left. A worker that was interrupted ends here."""
     if _interrupted and _WORKER in os.environ:
         os._exit(pytest.ExitCode.INTERRUPTED)
     if _interrupted:
-        end_others(grace=0)
+        kill_others()
 
 
-def end_others(grace: float = GRACE) -> None:
-    """Wait ``grace`` seconds for the other processes of this run, then kill them."""
-    deadline = time.monotonic() + grace
-    while list(others()) and time.monotonic() < deadline + 5:
-        if time.monotonic() > deadline:
-            kill(others())
+def kill_others() -> None:
+    """Kill the other processes of this run until there is none."""
+    for _ in range(100):
+        processes = list(others())
+        if not processes:
+            break
+        for process in processes:
+            with contextlib.suppress(OSError):
+                os.kill(process, signal.SIGKILL)
         time.sleep(0.05)
-
-
-def kill(processes: Iterator[int]) -> None:
-    """Kill processes, some of which may have ended already."""
-    for process in processes:
-        with contextlib.suppress(OSError):
-            os.kill(process, signal.SIGKILL)
 
 
 def others() -> Iterator[int]:
@@ -65,3 +70,11 @@ def others() -> Iterator[int]:
         with contextlib.suppress(OSError):
             if int(folder.name) != os.getpid() and name in (folder / "environ").read_bytes().split(b"\0"):
                 yield int(folder.name)
+
+
+def _parent(process: int) -> int:
+    """The process that started this one; 0 if it has ended."""
+    try:
+        return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0

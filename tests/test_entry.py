@@ -55,6 +55,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_second_of_two_runs_of_a_stage_is_refused_in_one_line_and_disturbs_nothing(root: Path) -> None:
     with _started(root, "train") as first:
         _until_it_holds(root)
@@ -69,6 +70,7 @@ def test_the_second_of_two_runs_of_a_stage_is_refused_in_one_line_and_disturbs_n
     assert (root / "models/adapter/weights").read_text() == "x"
 
 
+@pytest.mark.slow
 def test_a_stage_that_was_killed_and_another_stage_hold_nothing(root: Path) -> None:
     with _started(root, "train") as killed:
         _until_it_holds(root)

@@ -468,6 +468,7 @@ LIES = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tamper", [name for name in TAMPERS if name.startswith(LIES)])
 def test_evidence_about_other_bytes_does_not_pass_even_when_judged_afresh(
     run: Path, document: dict, tamper: str

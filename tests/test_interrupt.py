@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY
-from tests.test_children import alive, interruptible, until
+from tests.test_children import interruptible, until
 
 pytestmark = pytest.mark.slow
 
@@ -36,6 +36,14 @@ def test_that_waits(server, number):
 """
 
 
+def runs(process: str) -> bool:
+    """Whether a process has not ended. One that nobody has waited for yet has."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 @pytest.mark.parametrize(("workers", "teardown"), [("0", "pass"), ("2", "pass"), ("2", "time.sleep(300)")])
 def test_ctrl_c_ends_the_run_and_leaves_no_process(workers: str, teardown: str, tmp_path: Path) -> None:
     pids = tmp_path / "pids"
@@ -51,5 +59,5 @@ def test_ctrl_c_ends_the_run_and_leaves_no_process(workers: str, teardown: str, 
     started = time.monotonic()
     os.killpg(running.pid, signal.SIGINT)
     assert running.wait(30) == pytest.ExitCode.INTERRUPTED
-    assert time.monotonic() - started < 15
-    assert not any(alive(int(pid)) for pid in pids.read_text().split())
+    assert time.monotonic() - started < 20  # half of what pytest-xdist takes alone
+    assert not [pid for pid in pids.read_text().split() if runs(pid)]
