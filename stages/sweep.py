@@ -68,8 +68,10 @@ def sweep(params: Params, root: Path, specs: Sequence[str], seeds: Sequence[int]
     EvidenceRefused if validate has not passed; TrainingRefused if every training is refused; MachineRefused without git
     or DVC.
     """
+    settings = sweeps.combinations(_lists(params, root, specs, seeds))
     parsed = params_file.read(root / layout.PARAMS)
-    settings = _settings(params, root, parsed, specs, seeds)
+    for values in settings:
+        sweeps.changed(parsed, values)
     trainings = [(values, seed) for values in settings for seed in seeds or [params.train.seed]]
     if (number := len(trainings)) > most:
         raise ParamsRefused(
@@ -104,10 +106,8 @@ def sweep(params: Params, root: Path, specs: Sequence[str], seeds: Sequence[int]
     return f"the best of {len(ranked)} on {len(valid)} valid rows: {swept.named(best_values)}, {score:.3f}"
 
 
-def _settings(
-    params: Params, root: Path, parsed: params_file.Parsed, specs: Sequence[str], seeds: Sequence[int]
-) -> list[Values]:
-    """The combinations of ``specs``. Raises ParamsRefused or MachineRefused if there can be no sweep of them."""
+def _lists(params: Params, root: Path, specs: Sequence[str], seeds: Sequence[int]) -> dict[str, list[JsonValue]]:
+    """The values to try of each parameter. Raises ParamsRefused or MachineRefused if there can be no sweep of them."""
     if not str(root.resolve()).isascii():  # DVC writes the configuration of a copy in ASCII.
         raise MachineRefused(f"{root.resolve()}: DVC runs no experiment below such a name", "clone to a path in ASCII")
     if isinstance(params.training, steps.Steps):
@@ -119,10 +119,7 @@ def _settings(
     if len(set(seeds)) < len(seeds) or (not lists and len(seeds) < 2):
         what = "a seed is named twice" if lists or len(seeds) > 1 else "no value to try, and not several seeds"
         raise ParamsRefused(what, "write values as train.lora.r=8,16, and each seed once: --seed 17 --seed 18")
-    settings = sweeps.combinations(lists)
-    for values in settings:
-        sweeps.changed(parsed, values)
-    return settings
+    return lists
 
 
 def _passed(root: Path) -> tuple[Seal, list[Row]]:
