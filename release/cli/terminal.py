@@ -1,6 +1,6 @@
 """Renders the Markdown of templates, and the table of a sweep, as plain text: no Markdown marks, tables as columns.
 
-It handles only the Markdown that the templates of ``release.review.templates`` and stages/reporting/swept.py write:
+It handles only the Markdown that the templates of ``release.pages.templates`` and stages/reporting/swept.py write:
 headings, paragraphs, lists, tables, fences, ``<details>``, bold, links and code spans. There, untrusted text is in code
 spans on one line, without a pipe.
 """

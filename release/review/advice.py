@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 from checks.formats.verdict import Finding, Status
 from checks.rows import Record
 from release.pages.figures import without_p
-from release.review.words import Prose, Words
+from release.pages.words import Prose, Words
 
 Mark = Literal["✅", "⚠️", "❌", "🚫"]
 Name = Literal[
