@@ -9,12 +9,13 @@ import pytest
 
 from checks.formats.verdict import Finding, Verdict
 from release.cli import tables
+from release.pages import templates
 from release.pages.figures import typeset, without_p
-from release.review import advice, metrics, pairs, side_by_side, situations, templates
+from release.pages.words import Prose, Words
+from release.review import advice, metrics, pairs, side_by_side, situations
 from release.review.advice import Refused, Situation, Standing
 from release.review.comparison import Metric, SideFacts
 from release.review.metrics import SuiteScore
-from release.review.words import Prose, Words
 
 
 def _finding(kind: str = "threshold", status: str = "fail", **more: Any) -> Finding:

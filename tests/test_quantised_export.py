@@ -23,8 +23,9 @@ from checks.gating import chain, compared
 from checks.gating.sample import Sample
 from checks.rows import Row
 from checks.training.quantization import UNQUANTISED
+from release.pages import templates
 from release.review import exported as review
-from release.review import metrics, sections, templates
+from release.review import metrics, sections
 from release.review.facts import Facts, Target
 from release.runtimes import load
 from release.runtimes.fit import unfit

@@ -20,9 +20,10 @@ from checks.formats.training_reports import ParityReport
 from checks.formats.verdict import Finding, Verdict
 from checks.rows import Prediction
 from release.cli import terminal
+from release.pages import templates
 from release.record import references
 from release.record.records import Records
-from release.review import advice, details, gathering, metrics, sections, situations, templates
+from release.review import advice, details, gathering, metrics, sections, situations
 from release.review.details import Parameter
 from release.review.facts import Facts
 from release.review.metrics import Score

@@ -12,10 +12,10 @@ from checks.formats.data_reports import DataReport, Expectation, PrepareReport
 from checks.formats.data_statistics import Lengths
 from checks.formats.report import Fetched
 from checks.rows import Record
-from release.pages import html
+from release.pages import html, templates
 from release.record import named
 from release.record.records import Records
-from release.review import templates, training
+from release.review import training
 from release.review.details import columns, shown
 from release.review.sides import Side
 

@@ -8,8 +8,7 @@ from checks import layout
 from checks.errors import EvidenceRefused
 from release.cards import croissant, hub_metadata
 from release.cards.card_facts import CardFacts, Prose
-from release.pages import html
-from release.review import templates
+from release.pages import html, templates
 
 FOLDER = layout.REPORTS / "cards"
 MODEL, DATA, REPORT, CROISSANT = "model.md", "data.md", "REPORT.md", "croissant.json"

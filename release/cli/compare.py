@@ -14,8 +14,6 @@ from release.cli.wrapping import hanging
 if TYPE_CHECKING:
     from release.review.comparison import Comparison
 
-_COLOURS = {"▲": "green", "▼": "red"}
-
 
 @click.command()
 @click.argument("a")
@@ -48,24 +46,12 @@ def compare(root: Path, a: str, b: str, search: str | None, page: Path | None, a
     elif page is not None:
         click.echo(f"{one_line(compared.headline)}\n{one_line(str(page))}")
     else:
-        click.echo(hanging("\n".join(_text(compared, search is not None)).rstrip()))
+        click.echo(hanging("\n".join(_text(compared, search is not None))))
 
 
 def _text(compared: "Comparison", all_answers: bool) -> Iterator[str]:
     from release.review import page as pages
 
-    sides, *others = pages.text_sections(compared, all_answers).items()
     yield click.style(one_line(compared.headline), bold=True)
     yield from (f"note: {one_line(note)}" for note in compared.notes)
-    yield ""
-    yield terminal.text(sides[1])
-    for name, markdown in others:
-        yield click.style(name.upper(), bold=True)
-        yield ""
-        yield from map(_coloured, terminal.text(markdown).splitlines())
-        yield ""
-
-
-def _coloured(line: str) -> str:
-    colours = [colour for mark, colour in _COLOURS.items() if f"  {mark} " in line]
-    return click.style(line, fg=colours[0]) if colours else line
+    yield from terminal.sections(pages.text_sections(compared, all_answers))

@@ -48,5 +48,4 @@ def _text(page: "DataPage") -> Iterator[str]:
     from release.cards import data_page
 
     yield click.style(page.headline, fg="red" if page.failed else "green", bold=True)
-    for name, markdown in data_page.text_sections(page).items():
-        yield f"\n{click.style(name.upper(), bold=True)}\n\n{terminal.text(markdown).rstrip()}"
+    yield from terminal.sections(data_page.text_sections(page))

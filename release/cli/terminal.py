@@ -1,13 +1,16 @@
 """Renders the Markdown of templates, and the table of a sweep, as plain text: no Markdown marks, tables as columns.
 
-It handles only the Markdown that the templates of ``release.review.templates`` and stages/reporting/swept.py write:
+It handles only the Markdown that the templates of ``release.pages.templates`` and stages/reporting/swept.py write:
 headings, paragraphs, lists, tables, fences, ``<details>``, bold, links and code spans. There, untrusted text is in code
 spans on one line, without a pipe.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+import click
+
+_COLOURS = {"▲": "green", "▼": "red"}
 _CODE = r"(?<!`)(?P<fence>`+)(?!`)(?P<code>.+?)(?<!`)(?P=fence)(?!`)"
 _INLINE = re.compile(_CODE + r"|!?\[(?P<label>[^\]\[]*)\]\((?P<url>[^)]*)\)|\*+")
 _HEADING = re.compile(r"#+ (.*)")
@@ -35,6 +38,15 @@ def text(markdown: str) -> str:
             shown = [_INLINE.sub(_unmarked_unless_code, _SMALL.sub("", line)) for line in lines]
             blocks.append("\n".join(f"  {line}" if line.lstrip().startswith("- ") else line for line in shown))
     return "\n\n".join(blocks) + "\n"
+
+
+def sections(texts: Mapping[str, str]) -> Iterator[str]:
+    """Yield the lines of a document whose sections are Markdown. Each has its name above it."""
+    for name, markdown in texts.items():
+        yield from ("", click.style(name.upper(), bold=True), "")
+        for line in text(markdown).splitlines():
+            colours = [colour for mark, colour in _COLOURS.items() if f"  {mark} " in line]
+            yield click.style(line, fg=colours[0]) if colours else line
 
 
 def _unmarked_unless_code(found: re.Match[str]) -> str:

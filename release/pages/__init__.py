@@ -1,1 +1,1 @@
-"""The parts of every page of HTML: one frame, one style, one search, and how values are written."""
+"""Renders documents: Markdown from templates, HTML from Markdown, and the frame of every page."""

@@ -5,12 +5,13 @@ the release page and ``--json`` show what it returns. The mark says what the rea
 ✅ go on, ⚠️ a person decides, ❌ change the model, the data or the parameters, 🚫 do not use what is here as it is.
 """
 
+import re
 from typing import Literal, NamedTuple
 
 from checks.formats.verdict import Finding, Status
 from checks.rows import Record
 from release.pages.figures import without_p
-from release.review.words import Prose, Words
+from release.pages.words import Prose, Words
 
 Mark = Literal["✅", "⚠️", "❌", "🚫"]
 Name = Literal[
@@ -282,12 +283,8 @@ def _values(situation: Situation) -> dict[str, str | int | Words]:
 
 
 def _ref(target: str) -> str:
-    """The branch to merge, as a word of a shell."""
-    return (
-        target
-        if target.replace("/", "").replace("-", "").replace("_", "").replace(".", "").isalnum()
-        else "origin/HEAD"
-    )
+    """Return the branch to merge, as a word of a shell."""
+    return target if re.fullmatch(r"[\w/.-]+", target) else "origin/HEAD"
 
 
 def _listed(names: tuple[str, ...]) -> Words:

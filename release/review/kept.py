@@ -8,7 +8,7 @@ from checks.formats.suite_report import SuitesReport
 from checks.formats.verdict import Finding, Verdict
 from checks.suites import SUITES
 from release.pages.figures import signed
-from release.review.words import Words
+from release.pages.words import Words
 
 _ALLOWING = ("non_inferior", "remembers")  # kinds of gate that allow a loss
 

@@ -1,7 +1,7 @@
 """Renders a comparison of two records: as Markdown for a terminal, and as one page of HTML."""
 
-from release.pages import html
-from release.review import comparison, templates
+from release.pages import html, templates
+from release.review import comparison
 from release.review.comparison import Comparison
 
 SECTIONS = ("metrics", "slices", "parameters", "data", "cost")

@@ -24,7 +24,7 @@ from release.ledger.write import commit_of
 from release.monitoring import advice
 from release.monitoring.store import Task
 from release.monitoring.window import Traffic
-from release.review.text import prose
+from release.pages.text import prose
 
 _REMOTE = "origin"
 _SERVER = "https://github.com"

@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 from checks import layout
 from checks.gating import chain
+from release.pages import templates
 from release.record.records import Records
-from release.review import details, exported, metrics, situations, templates, training
+from release.review import details, exported, metrics, situations, training
 from release.review.advice import Advice
 from release.review.facts import Facts
 

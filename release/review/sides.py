@@ -36,8 +36,25 @@ class _Verdict(BaseModel):
     model: Digest | None = None
 
 
+def _recorded(path: Path, model: type[M]) -> "functools.cached_property[M | None]":
+    """Return a property that reads the report at ``path`` once."""
+
+    def read(side: "Side") -> M | None:
+        return side.report(path, model)
+
+    return functools.cached_property(read)
+
+
 class Side:
     """The record that ``named`` means, called ``letter`` (A, or a version) in notes. Each report is read once."""
+
+    evaluation = _recorded(layout.EVALUATION, EvaluationReport)
+    fetch = _recorded(layout.FETCH_REPORT, FetchReport)
+    prepare = _recorded(layout.PREPARE_REPORT, PrepareReport)
+    data = _recorded(layout.DATA_REPORT, DataReport)
+    train = _recorded(layout.TRAIN_REPORT, TrainReport)
+    parity = _recorded(layout.PARITY_REPORT, ParityReport)
+    suites = _recorded(layout.SUITES_REPORT, SuitesReport)
 
     def __init__(self, records: Records, named: Named, letter: str) -> None:
         self.named, self.letter = named, letter
@@ -67,50 +84,15 @@ class Side:
             return None
 
     @functools.cached_property
-    def evaluation(self) -> EvaluationReport | None:
-        """The evaluation of its model."""
-        return self._report(layout.EVALUATION, EvaluationReport)
-
-    @functools.cached_property
-    def fetch(self) -> FetchReport | None:
-        """Its base model and raw data."""
-        return self._report(layout.FETCH_REPORT, FetchReport)
-
-    @functools.cached_property
-    def prepare(self) -> PrepareReport | None:
-        """Its splits."""
-        return self._report(layout.PREPARE_REPORT, PrepareReport)
-
-    @functools.cached_property
-    def data(self) -> DataReport | None:
-        """The expectations that validate checked."""
-        return self._report(layout.DATA_REPORT, DataReport)
-
-    @functools.cached_property
-    def train(self) -> TrainReport | None:
-        """Its training."""
-        return self._report(layout.TRAIN_REPORT, TrainReport)
-
-    @functools.cached_property
     def took(self) -> TrainMeasured | None:
         """The measurements of that training."""
-        measured = self._report(layout.TRAIN_MEASURED, TrainMeasured)
+        measured = self.report(layout.TRAIN_MEASURED, TrainMeasured)
         return measured if measured and self.train and measured.adapter == self.train.adapter else None
-
-    @functools.cached_property
-    def parity(self) -> ParityReport | None:
-        """The files of its model."""
-        return self._report(layout.PARITY_REPORT, ParityReport)
-
-    @functools.cached_property
-    def suites(self) -> SuitesReport | None:
-        """Its suites."""
-        return self._report(layout.SUITES_REPORT, SuitesReport)
 
     @functools.cached_property
     def verdict(self) -> Status | None:
         """The recorded verdict, which is not checked here."""
-        recorded = self._report(layout.VERDICT, _Verdict)
+        recorded = self.report(layout.VERDICT, _Verdict)
         return recorded.status if recorded and self.evaluation and recorded.model == self.evaluation.merged else None
 
     @property
@@ -149,7 +131,8 @@ class Side:
         lines = self._of_suites[name]
         return None if lines is None else [line for line in lines if line.model == suite.models[role]]
 
-    def _report(self, path: Path, model: type[M]) -> M | None:
+    def report(self, path: Path, model: type[M]) -> M | None:
+        """Return a report of the record; None, with a note, if it cannot be read."""
         try:
             if self._commit is not None:
                 return self._commit.report(path, model)

@@ -9,10 +9,10 @@ from checks.errors import MachineRefused, ParamsRefused
 from checks.formats.evaluation_reports import Interval
 from checks.formats.verdict import Finding, Status, Verdict
 from release.adapters import merge_conflicts
+from release.pages.words import Prose, Words
 from release.review import kept
 from release.review.advice import Refused, Situation, Standing
 from release.review.facts import Facts
-from release.review.words import Prose, Words
 
 if TYPE_CHECKING:
     from release.review.metrics import Score

@@ -17,9 +17,9 @@ from checks.errors import RemoteRefused
 from release.adapters import github, process
 from release.adapters.github import Comment, Conclusion, Forbidden, GitHub, Place
 from release.adapters.retries import RequestError
+from release.pages.text import prose
 from release.review import posting
 from release.review.posting import CommentOptions, Posted
-from release.review.text import prose
 from release.verbs import report as renderer
 from release.verbs.report import Report
 

@@ -15,9 +15,10 @@ import requests
 from checks import layout
 from checks.formats.verdict import Status
 from checks.rows import Record
+from release.pages import templates
 from release.record import committed
 from release.record.records import Records
-from release.review import advice, gathering, metrics, sections, situations, templates
+from release.review import advice, gathering, metrics, sections, situations
 from release.review.facts import State
 from release.review.sections import Section
 

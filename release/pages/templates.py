@@ -22,7 +22,7 @@ from checks.evaluation import baselines
 from checks.formats import energy
 from checks.formats.evaluation_reports import Interval
 from release.pages.figures import points, signed, typeset, whole
-from release.review.text import cell, prose, visible
+from release.pages.text import cell, prose, visible
 
 _URL = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~%/=&?+,;:#-]*)?", re.ASCII)
 _LABEL = re.compile(r"[A-Za-z0-9 .-]{1,40}", re.ASCII)
@@ -45,18 +45,16 @@ def render(package: str, template: str, macro: str, values: Mapping[str, Any]) -
 def environment(package: str) -> Environment:
     """Return what renders the Markdown templates of ``package``, which may import those of this package."""
     made = Environment(
-        loader=ChoiceLoader([PackageLoader(package, ""), PackageLoader("release.review", "")]), autoescape=True,
+        loader=ChoiceLoader([PackageLoader(package, ""), PackageLoader("release.pages", "")]), autoescape=True,
         finalize=_safe(_written), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     # None of these filters makes text.
     kept = ("length", "list", "map", "min", "rejectattr", "selectattr", "sort", "sum", "unique")
     ours: dict[str, Callable[..., str]] = {
-        "said": prose, "cell": cell, "code": lambda parts: cell(" ".join(parts)), "paragraph": _paragraph,
-        "bare": _bare, "address": address, "label": _label, "number": lambda value, how: signed(float(value), how),
-        "interval": _interval,
-        "words": lambda sentence: sentence.markdown, "points": points, "percent": lambda value: f"{100 * value:.1f} %",
-        "reason": lambda reason: prose(typeset(reason)), "whole": whole,
-        "short": lambda text: cell(text.removeprefix("sha256:")[:12]), "value": _value,
+        "said": prose, "cell": cell, "bare": _bare, "address": address, "label": _label, "interval": _interval,
+        "number": lambda value, how: signed(float(value), how), "points": points, "whole": whole, "value": _value,
+        "percent": lambda value: f"{100 * value:.1f} %", "reason": lambda reason: prose(typeset(reason)),
+        "words": lambda sentence: sentence.markdown, "short": lambda text: cell(text.removeprefix("sha256:")[:12]),
     }  # fmt: skip
     made.filters = {name: made.filters[name] for name in kept} | {name: _safe(write) for name, write in ours.items()}
     models: dict[str, str] = {"main": "main", "production": "production", "best": "best release", "base": "base model"}
@@ -84,13 +82,6 @@ def _written(value: object) -> str:
 def _interval(interval: Interval, how: str) -> str:
     """An estimate and its bounds."""
     return f"{signed(interval.value, how)} [{signed(interval.low, how)}, {signed(interval.high, how)}]"
-
-
-def _paragraph(text: str) -> str:
-    """Several lines of the template joined into one."""
-    if not isinstance(text, Markup):
-        raise TypeError("only what is escaped already makes a paragraph")
-    return f"{' '.join(text.split())}\n\n"
 
 
 def _value(text: str, longest: int) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from release.review.text import cell, prose, visible
+from release.pages.text import cell, prose, visible
 
 
 class Prose(str):
