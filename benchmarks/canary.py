@@ -136,8 +136,8 @@ def main() -> None:
     options = tables.numbers(__doc__, streams=200, seed=20261130)
     columns = ("share", "traffic", "loss", "rolled back", "kept", "printed score")
     tables.show("Decisions", columns, decisions(options.streams, options.seed))
-    columns = ("share", "loss 8", "loss 10", "loss 15")
-    tables.show("Labels until 80 % are rolled back", columns, needed(2 * options.streams, options.seed))
+    losses = ("share", "loss 8", "loss 10", "loss 15")
+    tables.show("Labels until 80 % are rolled back", losses, needed(2 * options.streams, options.seed))
 
 
 if __name__ == "__main__":

@@ -75,10 +75,10 @@ def main() -> None:
     os.environ.update({**ledger_tree.CLEAN, "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"})
     with tempfile.TemporaryDirectory(prefix="lockstep-promote-") as name:
         home = Path(name)
-        columns = ("verb", "seconds", "without the mirrors", *PARTS)
-        tables.show("Moves", columns, _moves(home / "moves", options.runs))
-        columns = (f"{options.mib} MiB", "seconds", "ratio")
-        tables.show("Weights", columns, _weights(home / "weights", options.runs, options.mib << 20))
+        moves = ("verb", "seconds", "without the mirrors", *PARTS)
+        tables.show("Moves", moves, _moves(home / "moves", options.runs))
+        weights = (f"{options.mib} MiB", "seconds", "ratio")
+        tables.show("Weights", weights, _weights(home / "weights", options.runs, options.mib << 20))
 
 
 def _moves(folder: Path, runs: int) -> Iterator[tuple[object, ...]]:
