@@ -154,7 +154,7 @@ def test_kyverno_admits_pods_of_promoted_images_wherever_the_image_is(world: Wor
 def test_kyvernos_policy_enforces_in_the_namespace_of_the_environment(world: World) -> None:
     found = policy(world.root, "kyverno")
     rule, digests = found["spec"]["rules"]
-    own = yaml.safe_load((world.root / STAGING / "kustomization.yaml").read_text())
+    own = yaml.safe_load((world.root / STAGING / "environment.yaml").read_text())
     assert rule["match"] == {"any": [{"resources": {"kinds": ["Pod"], "namespaces": [own["namespace"]]}}]}
     (match,) = digests["match"]["any"]
     assert match["resources"] == {
@@ -245,7 +245,7 @@ def test_kubernetes_admits_what_was_promoted_wherever_the_image_is_and_however_i
     assert policy["spec"]["failurePolicy"] == "Fail"
     (rule,) = policy["spec"]["matchConstraints"]["resourceRules"]
     assert (rule["resources"], rule["operations"]) == (["pods", "pods/ephemeralcontainers"], ["CREATE", "UPDATE"])
-    own = yaml.safe_load((world.root / STAGING / "kustomization.yaml").read_text())["namespace"]
+    own = yaml.safe_load((world.root / STAGING / "environment.yaml").read_text())["namespace"]
     selector = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": own}}}
     assert binding["spec"] == {
         "policyName": policy["metadata"]["name"], "validationActions": ["Deny"], "matchResources": selector,
@@ -392,7 +392,7 @@ def two_signatures(root: Path) -> None:
 
 
 def no_namespace(root: Path) -> None:
-    path = root / STAGING / "kustomization.yaml"
+    path = root / STAGING / "environment.yaml"
     path.write_text(path.read_text().replace("namespace:", "# namespace:"))
     keep(root, "no namespace")
 

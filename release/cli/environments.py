@@ -1,4 +1,4 @@
-"""Commands about environments: promote, rollback, approve, quarantine, status, history, reconcile."""
+"""Commands about environments: render, promote, rollback, approve, quarantine, status, history, reconcile."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,21 @@ KEY = click.option(
     type=click.Path(path_type=Path),
     help="The private key. Default: .lockstep/keys/lockstep.key.",
 )
+
+
+@click.command()
+@click.argument("environment")
+@click.pass_obj
+@refusing
+def render(root: Path, environment: str) -> None:
+    """Write the kustomization.yaml of ENVIRONMENT from its environment.yaml. Commit both.
+
+    `lockstep promote`, `rollback` and `status` refuse or report a kustomization.yaml that differs.
+    """
+    from checks.text import one_line
+    from release.verbs import render as verb
+
+    click.echo(f"wrote {one_line(str(verb.render(root, environment)))}")
 
 
 @click.command()

@@ -12,8 +12,7 @@ from checks.formats.signers import Signer
 from release.adapters.registry import reference
 from release.evidence import released, sigstore
 from release.ledger import past
-from release.overlay import edits, overlays
-from release.overlay.sources import OWN
+from release.overlay import environment_file, overlays
 from release.promotion import held
 from release.promotion.types import PromotionContext
 
@@ -154,8 +153,8 @@ def _signed(context: PromotionContext, environment: str, images: Container[str])
 
 
 def _namespace(context: PromotionContext, environment: str) -> str:
-    path = layout.ENVIRONMENTS / environment / OWN
-    namespace = edits.namespace_of(environment, {path: context.ledger.read(context.tip, path)})
+    path = environment_file.path(environment)
+    namespace = environment_file.namespace(environment, {path: context.ledger.read(context.tip, path)})
     if namespace is None:
         raise EvidenceRefused(
             f"{path} of {context.ledger.shown}: names no namespace", "write `namespace:` there, one of its own"
