@@ -848,7 +848,7 @@ def test_a_deployment_that_is_paused_follows_no_move_whoever_made_it() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image": PLACEHOLDER}, "server.image: is not named: pin it in `images:`"),
+        ({"image": PLACEHOLDER}, "server.image: is not named: write it as `server`"),
         ({"image": f"{SERVER}:latest"}, "server.image: .* is not pinned by digest"),
         ({"args": ["/models/other"]}, "server.args: is \\['/models/other'\\]"),
         ({"command": None}, "server.command: is None"),

@@ -7,6 +7,7 @@ import click
 
 from release.cli import environment_tables
 from release.cli.common import JSON, TARGET, refusing, to_json
+from release.cli.tables import one_line
 from release.cli.wrapping import hanging
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ def render(root: Path, environment: str) -> None:
 
     `lockstep promote`, `rollback` and `status` refuse or report a kustomization.yaml that differs.
     """
-    from checks.text import one_line
     from release.verbs import render as verb
 
     click.echo(f"wrote {one_line(str(verb.render(root, environment)))}")

@@ -98,7 +98,7 @@ def _image(server: Mapping[str, Any], container: Mapping[str, Any]) -> Iterator[
     if "image" in server:
         return  # compared already
     if image.startswith(PLACEHOLDER):
-        yield f"server.image: is not named: pin it in `images:` of the environment, as {PLACEHOLDER}"
+        yield "server.image: is not named: write it as `server` in environment.yaml"
     elif "@sha256:" not in image:
         yield f"server.image: {image!r} is not pinned by digest"
 

@@ -38,7 +38,7 @@ SHARED = ("base", "components")
 # A key of an annotation needs a prefix where a tool writes it, and a prefix is a DNS name (Kubernetes documentation,
 # "Labels and Selectors"). One label is one; a name with dots would be somebody's domain.
 PREFIX = "lockstep/"
-# The base's image: `images:` of an environment replaces it where weights come alone. No such host exists (RFC 2606).
+# The base's image: `server` of an environment replaces it where weights come alone. No such host exists (RFC 2606).
 INVALID_HOST = "lockstep.invalid/"
 PLACEHOLDER = f"{INVALID_HOST}server"
 CONTAINER = "server"
