@@ -397,6 +397,12 @@ def no_namespace(root: Path) -> None:
     keep(root, "no namespace")
 
 
+def another_namespace(root: Path) -> None:
+    path = root / STAGING / "environment.yaml"
+    path.write_text(path.read_text().replace("namespace: model-staging", "namespace: other"))
+    keep(root, "another namespace")
+
+
 def held_back(root: Path) -> None:
     its = pointer.parse((root / STAGING / layout.POINTER).read_bytes(), "staging")
     quarantine.add(root, its.digest, "answers in French")
@@ -415,7 +421,8 @@ def emptied(root: Path) -> None:
 REFUSED: dict[str, tuple[Callable[[Path], object], type[Refusal], str]] = {
     "an empty environment": (emptied, PromotionRefused, "staging runs nothing"),
     "a release in quarantine": (held_back, PromotionRefused, "which is in quarantine: answers in French"),
-    "no namespace": (no_namespace, EvidenceRefused, "names no namespace"),
+    "no namespace": (no_namespace, EvidenceRefused, "namespace: Field required"),
+    "another namespace than it has": (another_namespace, EvidenceRefused, "run `lockstep render staging`"),
     "a signer who was removed": (another_signer, EvidenceRefused, "that is unknown here"),
     "fewer signers than must sign": (two_signatures, EvidenceRefused, "takes 2 signatures, and only ada may release"),
     "evidence that was edited": (
