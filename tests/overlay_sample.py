@@ -2,18 +2,20 @@
 
 import copy
 import functools
+import json
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from checks import layout
+from checks import layout, plain_yaml
 from checks.config.release_params import Serve
 from checks.formats.pointer import Pointer
 from checks.formats.serving import BaseImage, ImageReport, Layer
 from release import runtimes
-from release.overlay import gateway, monitored, overlays
+from release.overlay import environment_file, kustomization, overlays
 from release.verbs import monitor
 from tests import kubernetes_tools
 from tests.conftest import REPOSITORY, as_params, dumped, read_yaml, scaled_down
@@ -21,6 +23,7 @@ from tests.conftest import REPOSITORY, as_params, dumped, read_yaml, scaled_down
 MODEL, IMAGE, EVIDENCE, OTHER = (f"sha256:{digit * 64}" for digit in "abce")
 COMMIT = "98f0e61f0a1c4f3f6f0e3f9c2d9c1b7a5e4d3c2b"
 SERVER = "registry.example/servers/server"  # of weights that come alone
+GATEWAY = f"registry.example/lockstep@{OTHER}"
 KINDS = ("deployment", "kserve")
 
 Files = dict[Path, bytes]
@@ -65,40 +68,60 @@ def put(tree: Path, files: Files) -> None:
 
 
 def edit(tree: Path, environment: str, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change what people wrote: the environment's own kustomization, as plain values."""
-    path = tree / environment / "kustomization.yaml"
-    own = read_yaml(path.read_text())
-    change(own)
-    path.write_text(dumped(own))
+    """Change the knobs of an environment, as plain values, and render them."""
+    path = tree / environment / environment_file.NAME
+    knobs = read_yaml(path.read_text())
+    change(knobs)
+    path.write_text(dumped(knobs))
+    file = environment_file.read(environment, {environment_file.path(environment): path.read_bytes()})
+    path.with_name(kustomization.NAME).write_bytes(kustomization.render(environment, file))
+
+
+def rewrite(tree: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the rendered kustomization.yaml of staging by hand, and write it as its renderer does."""
+    path = tree / "staging" / kustomization.NAME
+    header, _, text = path.read_text().partition("\n")
+    value = read_yaml(text)
+    change(value)
+    path.write_text(f"{header}\n{plain_yaml.dump(json.loads(json.dumps(value)))}")
+
+
+# What is said of a file of staging that no rendering gives.
+UNRENDERED = re.compile(
+    "is not what environment.yaml gives: run `lockstep render staging`$|is not the file that Lockstep ships: restore it|"
+    "is missing: restore|no environment has such a file: keep it"
+)
 
 
 def pin(tree: Path, environment: str, **changes: Any) -> None:
-    """Name the server that weights run in, and whatever else."""
-    images = [{"name": overlays.PLACEHOLDER, "newName": SERVER, "digest": OTHER}]
-    edit(tree, environment, lambda own: own.update({"images": images} | changes))
+    """Name the server that weights run in, and change other knobs."""
+    edit(tree, environment, lambda knobs: knobs.update({"server": f"{SERVER}@{OTHER}"} | changes))
 
 
 def watched(tree: Path, root: Path, environment: str) -> None:
     """Put a gateway before the environment, and the component monitoring that ``root``'s parameters give beside it."""
     monitor.write_component(root, environment)
-    images = [{"name": gateway.PLACEHOLDER, "newName": "registry.example/lockstep", "digest": OTHER}]
-    settings = [{"name": "gateway", "literals": [f"LOCKSTEP_GATEWAY_ENVIRONMENT={environment}"]}]
-    components = [gateway.COMPONENT, monitored.COMPONENT]
-    edit(tree, environment, lambda own: own.update(components=components, images=images, configMapGenerator=settings))
+    edit(tree, environment, lambda knobs: knobs.update(gateway={"image": GATEWAY}, monitoring=True))
 
 
-def promoted(environment: str, runtime: str, shape: str, kind: str, *components: str) -> list[dict[str, Any]]:
-    """What kustomize builds of the environment after a promotion, where nothing but release/environments is there."""
-    return copy.deepcopy(_promoted(environment, runtime, shape, kind, *components))
+def promoted(environment: str, runtime: str, shape: str, kind: str, *knobs: str) -> list[dict[str, Any]]:
+    """What kustomize builds of the environment after a promotion, where nothing but release/environments is there.
+
+    ``knobs``: those of ``KNOBS`` that the environment has too.
+    """
+    return copy.deepcopy(_promoted(environment, runtime, shape, kind, *knobs))
+
+
+KNOBS: dict[str, dict[str, Any]] = {"gpu": {"gpus": 1}, "gateway": {"gateway": {"image": GATEWAY}}}
 
 
 @functools.cache
-def _promoted(environment: str, runtime: str, shape: str, kind: str, *components: str) -> list[dict[str, Any]]:
+def _promoted(environment: str, runtime: str, shape: str, kind: str, *knobs: str) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         tree = shutil.copytree(REPOSITORY / layout.ENVIRONMENTS, Path(folder) / "environments")
         put(tree, rendered(environment, runtime, shape))
-        added = [f"../components/{name}" for name in components]
-        pin(tree, environment, resources=[f"release/{kind}"], components=added)
+        more = {name: value for knob in knobs for name, value in KNOBS[knob].items()}
+        pin(tree, environment, variant=kind, **more)
         return kubernetes_tools.build(tree / environment)
 
 

@@ -154,7 +154,7 @@ def test_kyverno_admits_pods_of_promoted_images_wherever_the_image_is(world: Wor
 def test_kyvernos_policy_enforces_in_the_namespace_of_the_environment(world: World) -> None:
     found = policy(world.root, "kyverno")
     rule, digests = found["spec"]["rules"]
-    own = yaml.safe_load((world.root / STAGING / "kustomization.yaml").read_text())
+    own = yaml.safe_load((world.root / STAGING / "environment.yaml").read_text())
     assert rule["match"] == {"any": [{"resources": {"kinds": ["Pod"], "namespaces": [own["namespace"]]}}]}
     (match,) = digests["match"]["any"]
     assert match["resources"] == {
@@ -245,7 +245,7 @@ def test_kubernetes_admits_what_was_promoted_wherever_the_image_is_and_however_i
     assert policy["spec"]["failurePolicy"] == "Fail"
     (rule,) = policy["spec"]["matchConstraints"]["resourceRules"]
     assert (rule["resources"], rule["operations"]) == (["pods", "pods/ephemeralcontainers"], ["CREATE", "UPDATE"])
-    own = yaml.safe_load((world.root / STAGING / "kustomization.yaml").read_text())["namespace"]
+    own = yaml.safe_load((world.root / STAGING / "environment.yaml").read_text())["namespace"]
     selector = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": own}}}
     assert binding["spec"] == {
         "policyName": policy["metadata"]["name"], "validationActions": ["Deny"], "matchResources": selector,
@@ -392,9 +392,15 @@ def two_signatures(root: Path) -> None:
 
 
 def no_namespace(root: Path) -> None:
-    path = root / STAGING / "kustomization.yaml"
+    path = root / STAGING / "environment.yaml"
     path.write_text(path.read_text().replace("namespace:", "# namespace:"))
     keep(root, "no namespace")
+
+
+def another_namespace(root: Path) -> None:
+    path = root / STAGING / "environment.yaml"
+    path.write_text(path.read_text().replace("namespace: model-staging", "namespace: other"))
+    keep(root, "another namespace")
 
 
 def held_back(root: Path) -> None:
@@ -415,7 +421,8 @@ def emptied(root: Path) -> None:
 REFUSED: dict[str, tuple[Callable[[Path], object], type[Refusal], str]] = {
     "an empty environment": (emptied, PromotionRefused, "staging runs nothing"),
     "a release in quarantine": (held_back, PromotionRefused, "which is in quarantine: answers in French"),
-    "no namespace": (no_namespace, EvidenceRefused, "names no namespace"),
+    "no namespace": (no_namespace, EvidenceRefused, "namespace: Field required"),
+    "another namespace than it has": (another_namespace, EvidenceRefused, "run `lockstep render staging`"),
     "a signer who was removed": (another_signer, EvidenceRefused, "that is unknown here"),
     "fewer signers than must sign": (two_signatures, EvidenceRefused, "takes 2 signatures, and only ada may release"),
     "evidence that was edited": (

@@ -18,6 +18,7 @@ from release.overlay import overlays
 from tests import kubernetes_tools, ledger_tree, mirrors_tree, registry_service
 from tests.ledger_tree import git, keep
 from tests.mirrors_tree import World
+from tests.overlay_sample import edit
 
 pytestmark = pytest.mark.slow
 
@@ -330,11 +331,9 @@ def test_a_ready_pod_of_another_model_is_drift(cloud: World, kubectl: Path) -> N
 @pytest.fixture
 def rollout(cloud: World, kubectl: Path) -> dict[str, Any]:
     """The same with Argo Rollouts: the Rollout runs the pods, and the Deployment has none."""
-    own = cloud.root / layout.ENVIRONMENTS / "production" / "kustomization.yaml"
-    own.write_text(
-        own.read_text().replace("release/deployment", "release/rollout").replace("kind: Deployment", "kind: Rollout")
-    )
-    items = {item["kind"]: item for item in kubernetes_tools.build(own.parent)}
+    tree = cloud.root / layout.ENVIRONMENTS
+    edit(tree, "production", lambda knobs: knobs.update(variant="rollout"))
+    items = {item["kind"]: item for item in kubernetes_tools.build(tree / "production")}
     (server,) = live(kubectl)
     moved = items["Rollout"]
     moved["metadata"]["uid"] = "3"
@@ -378,9 +377,9 @@ def test_a_kind_that_the_caller_may_not_list_names_the_role_and_not_another_clus
 @pytest.fixture
 def kserve(cloud: World, kubectl: Path) -> World:
     """The same with KServe: what it makes of an InferenceService carries its labels, and selects by its own."""
-    own = cloud.root / layout.ENVIRONMENTS / "production" / "kustomization.yaml"
-    own.write_text(own.read_text().replace("release/deployment", "release/kserve"))
-    items = kubernetes_tools.build(own.parent)
+    tree = cloud.root / layout.ENVIRONMENTS
+    edit(tree, "production", lambda knobs: knobs.update(variant="kserve"))
+    items = kubernetes_tools.build(tree / "production")
     (server,) = [item for item in items if item["kind"] == "InferenceService"]
     server["metadata"]["uid"] = "0"
     put(kubectl, [server], "inferenceservices")

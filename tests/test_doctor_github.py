@@ -342,7 +342,7 @@ def test_the_placeholder_of_codeowners_is_refused_before_anybody_is_asked(api: S
         ("*.yaml", "dvc.yaml, release/policy/signers.yaml"),
         (".github/workflows/*", ".github/workflows/pr.yml"),
         ("gates", "checks/gates/__init__.py"),
-        ("**/production", "release/environments/production/kustomization.yaml"),
+        ("**/production", "release/environments/production/environment.yaml"),
     ],
 )
 def test_the_last_pattern_of_codeowners_decides(api: StandIn, clone: Path, last: str, bare: str) -> None:

@@ -15,10 +15,10 @@ from checks.config.monitor import Monitor
 from release.cli import main
 from release.monitoring import component, rules
 from release.monitoring.objectives import Scope
-from release.overlay import edits, gateway, monitored, overlays, scaling
+from release.overlay import edits, gateway, overlays, scaling
 from tests import kubernetes_tools, programs, spoil
 from tests.conftest import REPOSITORY, dumped, read_yaml
-from tests.overlay_sample import KINDS, edit, lying, put, rendered, watched
+from tests.overlay_sample import KINDS, UNRENDERED, edit, lying, put, rendered, rewrite, watched
 from tests.pipeline_repository import write_params
 
 pytestmark = pytest.mark.slow
@@ -49,9 +49,9 @@ def made(root: Path, monitor: dict[str, Any]) -> None:
 
 
 def scaled(root: Path) -> None:
-    """KEDA decides how many servers there are, so the environment's own patch of it goes."""
+    """KEDA decides how many servers there are, so the environment says no number."""
     made(root, SCALING)
-    edit(root / layout.ENVIRONMENTS, "staging", lambda own: own.pop("patches", None))
+    edit(root / layout.ENVIRONMENTS, "staging", lambda own: own.update(replicas=None))
 
 
 def failures(root: Path, monitor: dict[str, Any] | None = None) -> list[str]:
@@ -59,10 +59,8 @@ def failures(root: Path, monitor: dict[str, Any] | None = None) -> list[str]:
     tree, found = root / layout.ENVIRONMENTS, monitor
     if found is None:
         found = read_yaml((root / layout.PARAMS).read_text())["monitor"]
-    return edits.failures(
-        "staging", lying(tree), rendered(), ("staging", "production"),
-        generated=lambda: component.objects(STAGING, Monitor.model_validate(found)),
-    )  # fmt: skip
+    wanted = component.committed(STAGING, Monitor.model_validate(found))
+    return edits.failures("staging", lying(tree), rendered(), lambda: (wanted,))
 
 
 @pytest.mark.parametrize("monitor", [{}, SCALING, ALERTS], ids=["default", "scaling", "alerts"])
@@ -90,8 +88,7 @@ def test_it_builds_to_what_promote_accepts(root: Path, monitor: dict[str, Any]) 
 
 def test_alertmanager_sends_each_alert_to_its_receiver_and_those_of_another_environment_to_none(tmp_path: Path) -> None:
     programs.require("amtool")
-    objects = component.objects(STAGING, Monitor.model_validate(ALERTS))
-    (spec,) = [item["spec"] for item in objects if item["kind"] == "AlertmanagerConfig"]
+    spec = read_yaml(component.files(STAGING, Monitor.model_validate(ALERTS))["alertmanagerconfig.yaml"])["spec"]
     receivers = {each["name"]: {**each, "name": None} for each in spec["receivers"]}
     secret = {"name": "oncall", "key": "key"}
     assert receivers["page"] == {"name": None, "pagerdutyConfigs": [{"sendResolved": True, "routingKey": secret}]}
@@ -137,8 +134,9 @@ def test_it_builds_with_kserve_and_where_nothing_runs_and_its_command_changes_no
     before = lying(tree)
     watched(tree, root, "staging")
     assert lying(tree) == before
-    edit(tree, "staging", lambda own: own.update(resources=[f"release/{KINDS[1]}"]))
+    edit(tree, "staging", lambda own: own.update(variant=KINDS[1]))
     assert failures(root) == []
+    edit(tree, "staging", lambda own: own.update(variant=KINDS[0]))
     scaled(root)
     put(tree, overlays.nothing("staging"))
     kinds = {item["kind"] for item in kubernetes_tools.build(tree / "staging")}
@@ -147,118 +145,93 @@ def test_it_builds_with_kserve_and_where_nothing_runs_and_its_command_changes_no
 
 def patched(kind: str, *operations: dict[str, Any]) -> spoil.Spoil:
     patch = {"target": {"kind": kind}, "patch": yaml.safe_dump(list(operations))}
-    return lambda tree: edit(tree, "staging", lambda own: own.update(patches=[*own.get("patches", []), patch]))
+    return lambda tree: rewrite(tree, lambda own: own.update(patches=[*own.get("patches", []), patch]))
 
 
-def test_the_labels_by_which_an_operator_finds_them_are_the_environments_own(root: Path) -> None:
+def test_the_labels_by_which_an_operator_finds_them_are_a_knob(root: Path) -> None:
     tree = root / layout.ENVIRONMENTS
-    for kind in ("PodMonitor", "PrometheusRule"):
-        patched(kind, {"op": "add", "path": "/metadata/labels", "value": {"release": "monitoring"}})(tree)
+    edit(tree, "staging", lambda own: own.update(labels={"release": "monitoring"}))
     assert failures(root) == []
-
-
-def _by_another_name(tree: Path) -> None:
-    spoil.replace(f"{HOME}/prometheusrule.yaml", "> 0.144", "> 0.9")(tree)
-    edit(tree, "staging", lambda own: own.update(components=[gateway.COMPONENT, f"../{HOME}"]))
+    for item in kubernetes_tools.build(tree / "staging"):
+        assert item["metadata"]["labels"]["release"] == "monitoring"
 
 
 COMMAND = "`lockstep monitor component staging` writes it from the section monitor"
-REFUSED: dict[str, tuple[spoil.Spoil, str]] = {
-    "an edited rule": (spoil.replace(f"{HOME}/prometheusrule.yaml", "> 0.144", "> 0.9"), f"PrometheusRule gateway: spec.groups.*: {COMMAND}"),
-    "a patched rule": (
-        patched("PrometheusRule", {"op": "replace", "path": "/spec/groups/0/rules/0/expr", "value": "vector(0) > 1"}),
-        f"PrometheusRule gateway: spec.groups.*: {COMMAND}",
-    ),
-    "an edited rule by another name of its folder": (
-        _by_another_name,
-        f"PrometheusRule gateway: spec.groups.*: {COMMAND}",
-    ),
-    "a rule less": (
-        patched("PrometheusRule", {"op": "remove", "path": "/spec/groups/0/rules/0"}), "PrometheusRule gateway: spec.groups"
-    ),
-    "no rules": (
-        lambda tree: edit(tree, HOME, lambda own: own.update(resources=["podmonitor.yaml"])),
-        f"PrometheusRule gateway: is missing: {COMMAND}",
-    ),
-    "pods of something else": (
-        spoil.replace(f"{HOME}/podmonitor.yaml", "name: gateway\n  podM", "name: other\n  podM"),
-        "PodMonitor gateway: spec.selector.matchLabels.*is 'other', the section monitor says 'gateway'",
-    ),
-    "another model's metrics": (
-        spoil.replace(f"{HOME}/podmonitor.yaml", f"replacement: {STAGING.model}", "replacement: other"),
-        f"PodMonitor gateway: spec.podMetricsEndpoints.*: {COMMAND}",
-    ),
-    "an edited dashboard": (spoil.replace(f"{HOME}/dashboard.json", "refresh", "fresh"), "ConfigMap lockstep-dashboard: data.lockstep-.*.staging.json: is "),
-    "a dashboard that Grafana does not find": (
-        spoil.replace(f"{HOME}/kustomization.yaml", "grafana_dashboard", "dashboard"), "ConfigMap lockstep-dashboard: metadata.labels: grafana_dashboard is None"
-    ),
-    "alerts to somebody else": (
-        patched("AlertmanagerConfig", {"op": "replace", "path": "/spec/receivers/0/pagerdutyConfigs/0/routingKey/name", "value": "x"}),
-        f"AlertmanagerConfig gateway: spec.receivers.*: {COMMAND}",
-    ),
-    "no gateway": (
-        lambda tree: edit(tree, "staging", lambda own: own.update(components=[monitored.COMPONENT])),
-        "monitoring counts at the gateway: name ../components/gateway in components too",
-    ),
-    "a workload in its folder": (
-        lambda tree: ((tree / HOME / "podmonitor.yaml").write_text("apiVersion: batch/v1\nkind: Job\nmetadata: {name: x}\n")),
-        "Job x: an environment brings no Job",
-    ),
+EDITED: dict[str, spoil.Spoil] = {
+    "an edited rule": spoil.replace(f"{HOME}/prometheusrule.yaml", "> 0.144", "> 0.9"),
+    "no rules": spoil.remove(f"{HOME}/prometheusrule.yaml"),
+    "rules that nothing names": spoil.replace(f"{HOME}/kustomization.yaml", "- prometheusrule.yaml\n", ""),
+    "pods of something else": spoil.replace(f"{HOME}/podmonitor.yaml", "name: gateway\n  podM", "name: other\n  podM"),
+    "another model's metrics": spoil.replace(f"{HOME}/podmonitor.yaml", f"replacement: {STAGING.model}", "replacement: other"),
+    "an edited dashboard": spoil.replace(f"{HOME}/dashboard.json", "refresh", "fresh"),
+    "a dashboard that Grafana does not find": spoil.replace(f"{HOME}/kustomization.yaml", "grafana_dashboard", "dashboard"),
+    "alerts to somebody else": spoil.replace(f"{HOME}/alertmanagerconfig.yaml", "oncall", "x"),
+    "a workload in its folder": spoil.write(f"{HOME}/podmonitor.yaml", "apiVersion: batch/v1\nkind: Job\nmetadata: {name: x}\n"),
+    "a file more": spoil.write(f"{HOME}/more.yaml", "apiVersion: batch/v1\nkind: Job\nmetadata: {name: x}\n"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize("case", EDITED)
 def test_what_its_command_did_not_write_is_refused(case: str, root: Path) -> None:
-    change, said = REFUSED[case]
     made(root, ALERTS)
-    change(root / layout.ENVIRONMENTS)
-    found = failures(root)
-    assert any(re.search(said, failure) for failure in found), found
-    assert all("\n" not in failure for failure in found)
+    EDITED[case](root / layout.ENVIRONMENTS)
+    (failure,) = failures(root)
+    assert re.fullmatch(rf"release/environments/{HOME}/\S+: is not what the section monitor gives: {COMMAND}", failure)
 
 
-def test_an_older_section_monitor_is_refused_and_only_where_it_is_asked_for(root: Path) -> None:
-    found = failures(root, {"objectives": {"availability": 0.95}})
-    for said in (
-        "PrometheusRule gateway: spec.groups: ",
-        f"ConfigMap lockstep-dashboard: data.lockstep-{STAGING.model}.staging.json: ",
-    ):
-        assert any(said in failure and failure.endswith(COMMAND) for failure in found), found
-    tree = root / layout.ENVIRONMENTS
-    assert edits.failures("staging", lying(tree), rendered()) == []  # as a rollback and `status` ask
-
-
-KEDA: dict[str, tuple[list[dict[str, Any]], str]] = {
-    "no server": ([{"op": "replace", "path": "/spec/minReplicaCount", "value": 0}], "spec.minReplicaCount: is 0: keep"),
-    "none said": ([{"op": "remove", "path": "/spec/minReplicaCount"}], "spec.minReplicaCount: is 0: keep"),
-    "none where Prometheus is gone": (
-        [{"op": "add", "path": "/spec/fallback", "value": {"failureThreshold": 3, "replicas": 0}}],
-        "spec.fallback.replicas: is 0",
+PATCHED: dict[str, spoil.Spoil] = {
+    "a patched rule": patched("PrometheusRule", {"op": "replace", "path": "/spec/groups/0/rules/0/expr", "value": "vector(0) > 1"}),
+    "alerts to somebody else": patched(
+        "AlertmanagerConfig", {"op": "replace", "path": "/spec/receivers/0/pagerdutyConfigs/0/routingKey/name", "value": "x"}
     ),
-    "idle": ([{"op": "add", "path": "/spec/idleReplicaCount", "value": 0}], "spec.idleReplicaCount: ends every server"),
-    "paused": (
-        [{"op": "add", "path": "/metadata/annotations", "value": {"autoscaling.keda.sh/paused-replicas": "0"}}],
-        "paused-replicas sets the number of servers",
+    "the folder by another name": lambda tree: rewrite(tree, lambda own: own.update(components=["../components/gateway", f"../{HOME}"])),
+    "no gateway": lambda tree: rewrite(tree, lambda own: own.update(components=["monitoring"])),
+    "no server": patched("ScaledObject", {"op": "replace", "path": "/spec/minReplicaCount", "value": 0}),
+    "none where Prometheus is gone": patched(
+        "ScaledObject", {"op": "add", "path": "/spec/fallback", "value": {"failureThreshold": 3, "replicas": 0}}
     ),
-    "another": ([{"op": "replace", "path": "/spec/scaleTargetRef/name", "value": "x"}], "the server is Deployment server"),
-    "more servers than said": ([{"op": "replace", "path": "/spec/maxReplicaCount", "value": 9}], "spec.maxReplicaCount: is 9"),
+    "idle": patched("ScaledObject", {"op": "add", "path": "/spec/idleReplicaCount", "value": 0}),
+    "paused": patched(
+        "ScaledObject", {"op": "add", "path": "/metadata/annotations", "value": {"autoscaling.keda.sh/paused-replicas": "0"}}
+    ),
+    "another": patched("ScaledObject", {"op": "replace", "path": "/spec/scaleTargetRef/name", "value": "x"}),
+    "a number beside the scaler": patched("Deployment", {"op": "add", "path": "/spec/replicas", "value": 2}),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", KEDA)
-def test_a_scaler_that_could_end_the_service_is_refused(case: str, root: Path) -> None:
+@pytest.mark.parametrize("case", PATCHED)
+def test_its_objects_cannot_be_patched(case: str, root: Path) -> None:
     scaled(root)
-    operations, said = KEDA[case]
-    patched("ScaledObject", *operations)(root / layout.ENVIRONMENTS)
-    found = failures(root)
-    assert any(f"ScaledObject server: {said}" in failure or said in failure for failure in found), found
+    PATCHED[case](root / layout.ENVIRONMENTS)
+    (failure,) = failures(root)
+    assert UNRENDERED.search(failure), failure
 
 
-def test_the_number_of_servers_is_not_in_git_too(root: Path) -> None:
+def test_an_older_section_monitor_is_refused(root: Path) -> None:
+    found = failures(root, {"objectives": {"availability": 0.95}})
+    assert {failure.partition(":")[0].rpartition("/")[2] for failure in found} == {
+        "prometheusrule.yaml",
+        "dashboard.json",
+    }
+    assert all(failure.endswith(COMMAND) for failure in found)
+
+
+def test_a_component_that_is_not_used_is_refused(root: Path) -> None:
+    edit(root / layout.ENVIRONMENTS, "staging", lambda own: own.update(monitoring=False))
+    (failure,) = failures(root)
+    assert failure.endswith(
+        "staging/monitoring: is not used: remove it, or write `monitoring: true` in environment.yaml"
+    )
+
+
+@pytest.mark.parametrize("knobs", [{"replicas": 2}, {"variant": "kserve", "replicas": 1}, {"variant": "rollout"}])
+def test_the_number_of_servers_is_not_in_git_too(knobs: dict[str, Any], root: Path) -> None:
     scaled(root)
-    tree = root / layout.ENVIRONMENTS
-    patched("Deployment", {"op": "add", "path": "/spec/replicas", "value": 2})(tree)
-    assert any("would undo each scaling" in failure for failure in failures(root))
+    edit(root / layout.ENVIRONMENTS, "staging", lambda own: own.update(knobs))
+    (failure,) = failures(root)
+    assert failure.endswith(
+        "KEDA sets the number of servers of a Deployment: write `variant: deployment` and `replicas: null`"
+    )
 
 
 def test_a_scaler_that_is_new_comes_with_the_command_that_keeps_the_number_of_servers(root: Path) -> None:

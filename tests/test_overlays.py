@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -208,7 +208,7 @@ def test_a_pod_keeps_pod_security_restricted_but_for_an_image_that_runs_as_root(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_gpu_is_one_component_more(kind: str) -> None:
+def test_a_gpu_is_one_knob(kind: str) -> None:
     items = promoted("production", "tgi", "baked", kind, "gpu")
     assert container(items)["resources"]["limits"]["nvidia.com/gpu"] == "1"
     assert kubernetes_tools.pod(items)["tolerations"] == [
@@ -225,19 +225,16 @@ def test_as_many_gpus_as_shards_and_no_environment_says_otherwise(tree: Path, ki
     sharded = overlays.render("staging", pointer(), image(), load("tgi"), serve(shards=4))
     put(tree, sharded)
 
-    def failures(*components: str, patches: Sequence[dict[str, Any]] = ()) -> list[str]:
-        pin(tree, "staging", resources=[f"release/{kind}"], components=list(components), patches=list(patches))
-        return edits.failures("staging", lying(tree), sharded)
+    def failures(gpus: int) -> list[str]:
+        pin(tree, "staging", variant=kind, gpus=gpus)
+        return edits.failures("staging", lying(tree), sharded, lambda: ())
 
-    assert failures() == []
-    (failure,) = failures("../components/gpu")
-    assert failure.endswith("limits.nvidia.com/gpu is '1', serve.shards is 4: patch it to \"4\" in the environment")
-    (limits,) = all_values(kubernetes_tools.build(tree / "staging"), "limits")
-    assert limits["nvidia.com/gpu"] == "1"
-    target, pod = ("InferenceService", "predictor") if kind == "kserve" else ("Deployment", "template/spec")
-    four = f"- {{op: replace, path: /spec/{pod}/containers/0/resources/limits/nvidia.com~1gpu, value: '4'}}"
-    fixed = {"target": {"kind": target, "name": "server"}, "patch": four}
-    assert failures("../components/gpu", patches=[fixed]) == []
+    (failure,) = failures(1)
+    assert failure.endswith("environment.yaml: gpus: is 1, serve.shards is 4: write `gpus: 4`")
+    for gpus in (0, 4):
+        assert failures(gpus) == []
+        (limits,) = all_values(kubernetes_tools.build(tree / "staging"), "limits")
+        assert limits["nvidia.com/gpu"] == "4"
 
 
 @pytest.mark.slow
@@ -251,34 +248,18 @@ def test_pods_run_on_nodes_of_the_images_architecture_and_no_environment_says_ot
     assert b"nodeSelector" not in b"".join(plain.values())
     put(tree, on_arm)
 
-    def failures(*patches: dict[str, Any]) -> list[str]:
-        pin(tree, "staging", resources=[f"release/{kind}"], patches=list(patches))
-        return edits.failures("staging", lying(tree), on_arm)
-
-    target, pod = ("InferenceService", "predictor") if kind == "kserve" else ("Deployment", "template/spec")
-
-    def patched(value: str) -> dict[str, Any]:
-        return {
-            "target": {"kind": target, "name": "server"},
-            "patch": f"- {{op: replace, path: /spec/{pod}/nodeSelector, value: {value}}}",
-        }
-
-    assert failures() == []
-    (selector,) = all_values(kubernetes_tools.build(tree / "staging"), "nodeSelector")
-    assert selector == {"kubernetes.io/arch": "arm64"}
-    assert failures(patched("{kubernetes.io/arch: arm64, pool: graviton}")) == []
-    for value, found in (("{kubernetes.io/arch: amd64}", "'amd64'"), ("{pool: graviton}", "None")):
-        (failure,) = failures(patched(value))
-        assert failure.endswith(f'kubernetes.io/arch is {found}, but serve.platform needs "arm64"')
+    for selector in ({}, {"pool": "graviton"}):
+        pin(tree, "staging", variant=kind, pod={"nodeSelector": selector})
+        assert edits.failures("staging", lying(tree), on_arm, lambda: ()) == []
+        (built,) = all_values(kubernetes_tools.build(tree / "staging"), "nodeSelector")
+        assert built == {"kubernetes.io/arch": "arm64", **selector}
 
 
-@pytest.mark.parametrize("components", [[], ["../components/gpu"]])
+@pytest.mark.parametrize("gpus", [0, 1])
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_environment_that_nothing_was_promoted_to_builds_and_is_empty(
-    tree: Path, kind: str, components: list[str]
-) -> None:
+def test_an_environment_that_nothing_was_promoted_to_builds_and_is_empty(tree: Path, kind: str, gpus: int) -> None:
     put(tree, overlays.nothing("staging"))
-    pin(tree, "staging", resources=[f"release/{kind}"], components=components)
+    pin(tree, "staging", variant=kind, gpus=gpus)
     assert kubernetes_tools.build(tree / "staging") == []
     assert deployed.failures([], "staging", overlays.nothing("staging")) == []
 

@@ -305,7 +305,7 @@ def test_what_was_verified_in_the_server_that_will_run_it_goes_to_production(wei
 def test_a_server_that_is_named_after_the_promotion_was_not_verified(weights: Path) -> None:
     verified(weights, **AS_IT_SERVES)
     move(weights, "production")
-    overlay_sample.pin(weights / layout.ENVIRONMENTS, "production", images=pinned("d"))
+    overlay_sample.pin(weights / layout.ENVIRONMENTS, "production", server=ANOTHER)
     keep(weights, "a newer server")
     found = {each.environment: each for each in status(weights).environments}
     assert [each.mirror for each in found["production"].drift] == [
@@ -316,14 +316,9 @@ def test_a_server_that_is_named_after_the_promotion_was_not_verified(weights: Pa
 
 def test_an_environment_that_names_another_server_than_the_one_before_is_refused(weights: Path) -> None:
     verified(weights, **AS_IT_SERVES)
-    overlay_sample.pin(weights / layout.ENVIRONMENTS, "production", images=pinned("d"))
+    overlay_sample.pin(weights / layout.ENVIRONMENTS, "production", server=ANOTHER)
     keep(weights, "a newer server")
     assert f"the environment names {ANOTHER}" in gaps(weights, "production")
-
-
-def pinned(digit: str) -> list[dict[str, str]]:
-    digest_ = f"sha256:{digit * 64}"
-    return [{"name": "lockstep.invalid/server", "newName": overlay_sample.SERVER, "digest": digest_}]
 
 
 def test_an_image_with_its_server_is_verified_as_it_serves_in_a_container_of_itself(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from checks import digest, layout
 from checks.config import params_file
-from checks.errors import EvidenceRefused, MachineRefused, PromotionRefused, Refusal, RegistryRefused
+from checks.errors import EvidenceRefused, PromotionRefused, Refusal, RegistryRefused
 from checks.formats import pointer, quarantine, signers
 from checks.formats.signers import Role
 from checks.formats.statement import ENVELOPE
@@ -20,7 +20,6 @@ from release.cli import environment_tables, main
 from release.evidence import attach
 from release.image.layout import Layout
 from release.ledger import disagreements
-from release.overlay import kustomize
 from release.promotion import context
 from release.verbs import drill as drills
 from release.verbs import history as histories
@@ -31,7 +30,7 @@ from release.verbs.approve import approve
 from release.verbs.reconcile import reconcile
 from release.verbs.rollback import Options, RolledBack, rollback
 from release.verbs.status import status
-from tests import captured_rows, ledger_tree, programs
+from tests import captured_rows, ledger_tree, overlay_sample
 from tests import promotion_tree as tree
 from tests.build_tree import BaseLayout
 from tests.conftest import REPOSITORY
@@ -122,45 +121,29 @@ def test_a_canary_rolls_back_what_runs_its_candidate_and_nothing_else(
     refused(root, f"production does not run {theirs}", runs=theirs)
 
 
-def edited(root: Path, old: str, new: str) -> None:
-    path = root / layout.ENVIRONMENTS / "base/deployment.yaml"
-    path.write_text(path.read_text().replace(old, new))
-    keep(root, "by hand")
-
-
-def test_without_kustomize_files_that_the_last_move_built_are_enough_and_others_are_not(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    programs.require("kustomize")
-    edited(root, "memory: 8Gi", "memory: 9Gi")
-    move(root, "production")
-    with monkeypatch.context() as context:
-        context.setattr(kustomize, "PROGRAM", "no-such-program")
-        done = back(root, dry_run=True)
-        (check,) = [check for check in done.checks if check.about == "edits"]
-        assert check.note == "kustomize is not installed: the files are those that the last move built"
-        assert verb.refusal(done) is None
-        drift = [found for state in status(root).environments for found in state.drift]
-        assert {(found.severity, found.what) for found in drift} == {
-            ("unreachable", "staging: overlay"), ("unreachable", "production: overlay"),
-        }  # fmt: skip
-        with pytest.raises(MachineRefused, match=r"kustomize is not installed.*; install kustomize"):
-            move(root, "staging", image=runs_image(root, "v0.1.0"))
-        edited(root, "memory: 9Gi", "memory: 10Gi")
-        with pytest.raises(MachineRefused, match=r"nor those of the last move; .* or restore the files of that move"):
-            back(root)
-    assert back(root).done == "moved"
-
-
 def test_another_environment_s_files_do_not_stop_a_rollback_and_stop_a_promotion(root: Path) -> None:
-    path = root / layout.ENVIRONMENTS / "staging/kustomization.yaml"
-    path.write_text(path.read_text().replace("model-staging", "model-production"))
+    overlay_sample.edit(root / layout.ENVIRONMENTS, "staging", lambda knobs: knobs.update(namespace="model-production"))
     keep(root, "by hand")
     with pytest.raises(PromotionRefused, match="'model-production' is the namespace of staging too"):
         move(root, "production")
     assert [found.what for state in status(root).environments for found in state.drift] == [
         "staging: overlay", "production: overlay",
     ]  # fmt: skip
+    assert back(root).done == "moved"
+
+
+def test_alerts_of_the_last_move_do_not_stop_a_rollback_and_edited_ones_do(root: Path) -> None:
+    overlay_sample.watched(root / layout.ENVIRONMENTS, root, "production")
+    keep(root, "alerts")
+    move(root, "production")
+    tree.rewrite(root, layout.PARAMS, lambda plain: plain.update(monitor={"objectives": {"availability": 0.95}}))
+    path = root / layout.ENVIRONMENTS / "production" / "monitoring" / "prometheusrule.yaml"
+    text = path.read_text()
+    path.write_text(text.replace("> 0.144", "> 0.9"))
+    keep(root, "by hand")
+    refused(root, "prometheusrule.yaml: is not what the section monitor gives: `lockstep monitor component production`")
+    path.write_text(text)
+    keep(root, "restored")
     assert back(root).done == "moved"
 
 
@@ -586,7 +569,7 @@ def test_an_overlay_that_people_made_speak_of_the_image_is_told(root: Path) -> N
     path = root / layout.ENVIRONMENTS / "production" / "kustomization.yaml"
     path.write_text(path.read_text() + "images:\n  - {name: x, newName: evil}\n")
     keep(root, "by hand")
-    refused(root, "images: only lockstep.invalid/server and lockstep.invalid/gateway may be given, by digest")
+    refused(root, "production/kustomization.yaml: is not what environment.yaml gives: run `lockstep render production`")
 
 
 @pytest.mark.parametrize("name", ["v9.9.9", f"sha256:{'9' * 64}", "\x1b[31mred"])

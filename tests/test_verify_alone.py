@@ -40,8 +40,7 @@ def _name(
     root: Path, *environments: str, server: str = overlay_sample.SERVER, digest: str = overlay_sample.OTHER
 ) -> None:
     for name in environments:
-        images = [{"name": "lockstep.invalid/server", "newName": server, "digest": digest}]
-        overlay_sample.pin(root / layout.ENVIRONMENTS, name, images=images)
+        overlay_sample.pin(root / layout.ENVIRONMENTS, name, server=f"{server}@{digest}")
 
 
 def test_without_one_server_that_is_named_nothing_is_started(run: Path) -> None:

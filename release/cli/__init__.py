@@ -81,6 +81,7 @@ SECTIONS: dict[str, tuple[click.Command, ...]] = {  # of `lockstep --help`, in t
     "Propose": (pull_request.record, pull_request.report, pull_request.comment),
     "Release": (image.build, image.verify, evidence.keys, evidence.sign, evidence.evidence),
     "Move environments": (
+        environments.render,
         environments.promote,
         environments.rollback,
         environments.approve,

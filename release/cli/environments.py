@@ -1,4 +1,4 @@
-"""Commands about environments: promote, rollback, approve, quarantine, status, history, reconcile."""
+"""Commands about environments: render, promote, rollback, approve, quarantine, status, history, reconcile."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,6 +7,7 @@ import click
 
 from release.cli import environment_tables
 from release.cli.common import JSON, TARGET, refusing, to_json
+from release.cli.tables import one_line
 from release.cli.wrapping import hanging
 
 if TYPE_CHECKING:
@@ -18,6 +19,20 @@ KEY = click.option(
     type=click.Path(path_type=Path),
     help="The private key. Default: .lockstep/keys/lockstep.key.",
 )
+
+
+@click.command()
+@click.argument("environment")
+@click.pass_obj
+@refusing
+def render(root: Path, environment: str) -> None:
+    """Write the kustomization.yaml of ENVIRONMENT from its environment.yaml. Commit both.
+
+    `lockstep promote`, `rollback` and `status` refuse or report a kustomization.yaml that differs.
+    """
+    from release.verbs import render as verb
+
+    click.echo(f"wrote {one_line(str(verb.render(root, environment)))}")
 
 
 @click.command()

@@ -21,7 +21,6 @@ from checks.errors import Refusal
 from release.adapters import commits, dvc, merge_conflicts
 from release.doctor.check import Check
 from release.doctor.command import DEADLINE, ask
-from release.overlay import kustomize
 
 STAGES = ("fetch", "prepare", "validate", "train", "merge", "score", "evaluate", "suites", "probe", "gate")
 NEEDS_TORCH = ("fetch", "train", "merge", "score", "evaluate", "suites", "probe")
@@ -40,7 +39,6 @@ def doctor(root: Path, registry: str | None = None) -> list[Check]:
         _dvc_remote(root),
         _mlflow(root),
         _docker(),
-        _kustomize(),
         _registry(registry),
     ]
 
@@ -165,14 +163,6 @@ def _docker() -> Check:
     except (DockerException, OSError) as error:
         reason = str(error).splitlines()[0][:100]
         return Check("docker", "optional", f"no engine answers: {reason}", by, "start Docker; releases work without it")
-
-
-def _kustomize() -> Check:
-    by = ("promote", "rollback", "status")
-    if not shutil.which(kustomize.PROGRAM):
-        why = "not installed: needed where files of release/environments were changed"
-        return Check("kustomize", "optional", why, by, kustomize.INSTALL)
-    return Check("kustomize", "ok", ask([kustomize.PROGRAM, "version"]) or "installed", by)
 
 
 def _registry(host: str | None) -> Check:

@@ -20,7 +20,7 @@ GUARDED = (
     "dvc.yaml",
     "release/policy/signers.yaml",
     "release/policy/approved.yaml",
-    "release/environments/production/kustomization.yaml",
+    "release/environments/production/environment.yaml",
     ".github/CODEOWNERS",
     ".github/workflows/pr.yml",
     "yaml.py",  # any module at the top: Python would import it in a package's place

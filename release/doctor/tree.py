@@ -15,7 +15,7 @@ from release.doctor.check import Finding, Unseen, Wanted, want
 from release.doctor.github import shown
 from release.doctor.repository import Repository, Target
 from release.evidence import trust
-from release.overlay import named_server
+from release.overlay import environment_file, named_server
 
 WORKFLOWS = ("pr.yml", "release.yml", "verify.yml", "promote.yml", "scheduled.yml")
 _DVC = Path(".dvc/config")
@@ -76,11 +76,11 @@ def serving(target: Target) -> Serving:
         params = params_file.parse(text.decode()) if text is not None else None
         if params is None:
             return Serving(None, False)
-        folders = {name: layout.ENVIRONMENTS / name / "kustomization.yaml" for name in params.promote.environments}
-        files = {path: target.read(path) for path in folders.values()}
+        names = params.promote.environments
+        files = {path: target.read(path) for path in map(environment_file.path, names)}
     except (Refusal, UnicodeDecodeError):
         return Serving(None, False)
-    named = {named_server.named(name, files) for name in folders}
+    named = {named_server.named(name, files) for name in names}
     alone = next(iter(named)) if len(named) == 1 else None
     production = params.promote.environments.get("production")
     return Serving(params.serve.base or alone, production is not None and production.served_as_verified)

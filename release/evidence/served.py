@@ -35,7 +35,7 @@ def otherwise(image: ImageReport, serving: ServingReport, named: str | None) -> 
     if serving.runtime != image.runtime:
         differences.append(f"{serving.runtime} served it, the image is for {image.runtime}")
     if image.base is None and named is None:
-        differences.append("the environment names no server for weights alone (`images:` of its kustomization.yaml)")
+        differences.append("the environment names no server for weights alone (`server` of its environment.yaml)")
     elif image.base is None and serving.how == "container" and _digest(serving.server) != _digest(named):
         differences.append(f"the server was {serving.server or 'not recorded'}, the environment names {named}")
     return differences

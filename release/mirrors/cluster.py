@@ -50,7 +50,7 @@ def check(cluster: Cluster, desired: Desired) -> list[Finding]:
         return []  # what it should be is not known: that is a finding about git already
     try:
         if desired.namespace is None:
-            raise MirrorUnavailable(f"{name}/kustomization.yaml names no namespace to look in")
+            raise MirrorUnavailable(f"{name}/environment.yaml names no namespace to look in")
         objects = _objects(cluster, desired.namespace)
     except MirrorUnavailable as silent:
         todo = "see that kubectl's current context is this environment's cluster"

@@ -3,13 +3,12 @@
 Only git is read: `status` reports the contradictions, and mirrors are compared with the state.
 """
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from checks import layout
-from checks.errors import EvidenceRefused, MachineRefused, Refusal
+from checks.errors import EvidenceRefused, ParamsRefused, Refusal
 from checks.formats import pointer
 from checks.formats.pointer import Pointer
 from release import runtimes
@@ -17,13 +16,10 @@ from release.evidence import freshness
 from release.ledger import Ledger, past
 from release.ledger.past import Envelope
 from release.mirrors.types import Finding
-from release.overlay import edits, overlays
+from release.overlay import edits, environment_file, overlays
 from release.record.records import Records
 
 _AGAIN = "restore it from git's history, or promote again"
-_NAMESPACE = re.compile(
-    rb"^namespace:[ \t]+[\"']?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)[\"']?[ \t]*(#.*)?$", re.MULTILINE
-)
 
 
 class Desired(NamedTuple):
@@ -33,7 +29,7 @@ class Desired(NamedTuple):
     pointer: Pointer | None
     envelope: Envelope | None
     files: Mapping[Path, bytes] | None
-    namespace: str | None  # of the cluster, as its kustomization.yaml has it
+    namespace: str | None  # of the cluster, as its environment.yaml has it
     findings: tuple[Finding, ...]
 
 
@@ -51,7 +47,7 @@ def read(root: Path) -> tuple[Records, Ledger, str, dict[str, Desired]]:
         files = ledger.files(tip, layout.ENVIRONMENTS)
     except EvidenceRefused as refused:
         return records, ledger, tip, {name: _unreadable(name, "files", refused) for name in names}
-    return records, ledger, tip, {name: _environment(name, files, records, names) for name in names}
+    return records, ledger, tip, {name: _environment(name, files, records) for name in names}
 
 
 def drift(environment: str, what: str, git: str, mirror: str) -> Finding:
@@ -61,10 +57,9 @@ def drift(environment: str, what: str, git: str, mirror: str) -> Finding:
     )
 
 
-def _environment(name: str, found: Mapping[Path, bytes], records: Records, names: tuple[str, ...]) -> Desired:
+def _environment(name: str, found: Mapping[Path, bytes], records: Records) -> Desired:
     home = layout.ENVIRONMENTS / name
-    namespace = _NAMESPACE.search(found.get(home / "kustomization.yaml", b""))
-    spaced = namespace[1].decode() if namespace else None
+    spaced = environment_file.namespace(name, found)
     text = found.get(home / layout.POINTER)
     if text is None:
         wanted = overlays.nothing(name)
@@ -84,32 +79,29 @@ def _environment(name: str, found: Mapping[Path, bytes], records: Records, names
         return Desired(name, its, None, None, spaced, (drift(name, "evidence", its.evidence, refused.what),))
     built = envelope.statement.predicate.image
     try:
-        made_of = (name, its, built, runtimes.load(built.runtime), records.at(its.commit).serve)
-        wanted = overlays.render(*made_of)
+        wanted = overlays.render(name, its, built, runtimes.load(built.runtime), records.at(its.commit).serve)
     except Refusal as refused:
         return Desired(name, its, envelope, None, spaced, (drift(name, "release", "is a release", refused.what),))
     failures = [
         drift(name, "release", "as a promotion writes it", failure) for failure in overlays.check(name, found, wanted)
     ]
-    failures += _overlay(name, found, overlays.checked(*made_of), names, pulled=overlays.unreachable(its) is None)
+    failures += [
+        drift(name, "overlay", "leaves the release as it is", failure)
+        for failure in edits.failures(name, found, wanted, lambda: _monitoring(name, records))
+    ]
     return Desired(name, its, envelope, wanted, spaced, tuple(failures))
 
 
-def _overlay(
-    name: str, found: Mapping[Path, bytes], wanted: Mapping[Path, bytes], names: tuple[str, ...], *, pulled: bool
-) -> list[Finding]:
-    """Return where files written by people change the release; this may be unknown without kustomize."""
-    said = "leaves the release as it is"
+def _monitoring(name: str, records: Records) -> Sequence[Mapping[Path, bytes | None]]:
+    """Return what the component monitoring should be; nothing if the section monitor cannot be rules."""
+    from release.monitoring import component
+    from release.monitoring.objectives import Scope
+
+    params = records.work_tree.params
     try:
-        return [
-            drift(name, "overlay", said, failure)
-            for failure in edits.failures(name, found, wanted, names, pulled=pulled)
-        ]
-    except MachineRefused as refused:
-        return [Finding(
-            where="environments", what=f"{name}: overlay", git=said, mirror=refused.what, severity="unreachable",
-            todo=refused.todo,
-        )]  # fmt: skip
+        return [component.committed(Scope(params.serve.name, name), params.monitor)]
+    except ParamsRefused:
+        return []
 
 
 def _unreadable(name: str, what: str, refused: EvidenceRefused) -> Desired:

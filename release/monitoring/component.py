@@ -8,17 +8,18 @@ docs/how-to/monitoring.md#in-a-cluster.
 """
 
 import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from checks import plain_yaml
+from checks import layout, plain_yaml
 from checks.config.monitor import Monitor
 from release.monitoring import dashboard, rules, templates
 from release.monitoring.objectives import Scope
-from release.overlay import gateway
+from release.overlay import gateway, kustomization
 from release.overlay.overlays import CONTAINER
 
 SCALER = "scaledobject.yaml"
-_KUSTOMIZATION = "kustomization.yaml"
 _HEADER = "# Written by `lockstep monitor component {}` from the section monitor: `promote` refuses edits.\n"
 
 
@@ -33,18 +34,10 @@ def files(scope: Scope, monitor: Monitor) -> dict[str, bytes]:
     return {name: text.encode() for name, text in texts.items()}
 
 
-def objects(scope: Scope, monitor: Monitor) -> list[dict[str, Any]]:
-    """The objects that the component builds to, the ConfigMap last. Raises as ``files``."""
-    manifests = _manifests(scope, monitor)
-    generator = manifests.pop(_KUSTOMIZATION)["configMapGenerator"][0]
-    config_map = {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": generator["name"], "labels": generator["options"]["labels"]},
-        # The sidecar puts all dashboards into one folder, so the file has a name of its own.
-        "data": {generator["files"][0].partition("=")[0]: _dashboard(scope, monitor)},
-    }
-    return [*manifests.values(), config_map]
+def committed(scope: Scope, monitor: Monitor) -> Mapping[Path, bytes | None]:
+    """Return ``files`` by their paths in the repository. Raises as ``files``."""
+    folder = layout.ENVIRONMENTS / scope.environment / kustomization.MONITORING
+    return {folder / name: data for name, data in files(scope, monitor).items()}
 
 
 def _manifests(scope: Scope, monitor: Monitor) -> dict[str, dict[str, Any]]:

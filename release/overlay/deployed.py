@@ -26,30 +26,32 @@ _KEYS = ("name", "mountPath")  # by which an element of a list is the same one
 
 
 def failures(objects: Sequence[Mapping[str, Any]], environment: str, wanted: Mapping[Path, bytes]) -> list[str]:
-    """How ``objects`` differ from ``wanted`` (of ``overlays.render`` or ``overlays.nothing``), one line each.
+    """List how ``objects`` differ from ``wanted`` (of ``overlays.render`` or ``overlays.nothing``), one line each.
 
     ``objects`` are plain values of one environment, possibly with unrelated objects of its namespace.
     """
     patch = plain_yaml.load(wanted[layout.ENVIRONMENTS / environment / SERVER].decode())
-    found = servers(objects)
     if patch is None:
         carrying = [item for item in objects if _is_server(item) or _labels(item).get(LABEL) == CONTAINER]
-        found = [item for item in carrying if not any(_made_of(item, each) for each in carrying)]
-        return [f"{_called(item)}: by git {environment} runs nothing in a cluster" for item in found]
-    if len(found) != 1:
-        there = ", ".join(map(_called, found)) or "none"
-        return [f"{environment}: there must be exactly one Deployment or InferenceService, found {there}"]
-    where, pod = _called(found[0]), _pod(found[0])
+        running = [item for item in carrying if not any(_made_of(item, owner) for owner in carrying)]
+        return [f"{_called(item)}: by git {environment} runs nothing in a cluster" for item in running]
+    marked = servers(objects)
+    if len(marked) != 1:
+        names = ", ".join(map(_called, marked)) or "none"
+        return [f"{environment}: there must be exactly one Deployment or InferenceService, found {names}"]
+    workload = marked[0]
+    name = _called(workload)
+    pod = _pod(workload)
     intended = dict(patch["spec"]["template"]["spec"])
     (server,) = intended.pop("containers")
     container = _server(pod)
     if container is None:
-        return [f"{where}: has no container {CONTAINER}"]
+        return [f"{name}: has no container {CONTAINER}"]
     annotations = patch["metadata"]["annotations"]
     return [
-        f"{where}: {problem}"
+        f"{name}: {problem}"
         for problem in (
-            *_differences(annotations, _at(found[0], "metadata", "annotations"), "annotations"),
+            *_differences(annotations, _at(workload, "metadata", "annotations"), "annotations"),
             *_differences(intended, pod, "pod"),
             *_differences({key: value for key, value in server.items() if key != "name"}, container, "server"),
             *_image(server, container),
@@ -58,20 +60,20 @@ def failures(objects: Sequence[Mapping[str, Any]], environment: str, wanted: Map
             *_volumes(intended, pod),
             *_probes(server, container),
             *_beside(container, pod),
-            *_around(found[0], objects),
-            *_paused(found[0], objects),
+            *_around(workload, objects),
+            *_paused(workload, objects),
         )
     ]
 
 
 def servers(objects: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The Deployments and InferenceServices that are a server, without those that the cluster made of another one."""
+    """Return the Deployments and InferenceServices that are a server, but for those made of another one."""
     marked = [item for item in objects if _is_server(item)]
     return [item for item in marked if not any(_made_of(item, owner) for owner in marked)]
 
 
 def _is_server(item: Mapping[str, Any]) -> bool:
-    """Whether an object is the server, by annotations or by the base's label: removing one of them hides nothing."""
+    """Return whether an object is the server, by annotations or by the base's label: removing one hides nothing."""
     if item.get("kind") not in ("Deployment", "InferenceService"):
         return False
     annotations, labels = _at(item, "metadata", "annotations"), _at(item, "metadata", "labels")
@@ -87,27 +89,31 @@ def _server(pod: Mapping[str, Any]) -> Mapping[str, Any] | None:
     containers = pod.get("containers")
     names = (CONTAINER, _KSERVE_CONTAINER)
     listed = containers if isinstance(containers, list) else []
-    return next((each for each in listed if isinstance(each, dict) and each.get("name") in names), None)
+    return next((entry for entry in listed if isinstance(entry, dict) and entry.get("name") in names), None)
 
 
 def _image(server: Mapping[str, Any], container: Mapping[str, Any]) -> Iterator[str]:
-    """For weights alone the environment names the server image, which must have a digest."""
+    """Check that the server image of weights alone is named, by a digest."""
     image = str(container.get("image"))
     if "image" in server:
         return  # compared already
     if image.startswith(PLACEHOLDER):
-        yield f"server.image: is not named: pin it in `images:` of the environment, as {PLACEHOLDER}"
+        yield "server.image: is not named: write it as `server` in environment.yaml"
     elif "@sha256:" not in image:
         yield f"server.image: {image!r} is not pinned by digest"
 
 
 def _deciding(server: Mapping[str, Any], container: Mapping[str, Any]) -> Iterator[str]:
-    """Command, arguments and variables must be those of the release."""
+    """Check that command, arguments and variables are those of the release."""
     for key in _DECIDING:
         here = container.get(key)
         if key == "env" and "env" in server:
-            known = {each["name"] for each in server["env"]}
-            here = [each for each in here or [] if not isinstance(each, dict) or each.get("name") not in known]
+            known = {variable["name"] for variable in server["env"]}
+            here = [
+                variable
+                for variable in here or []
+                if not isinstance(variable, dict) or variable.get("name") not in known
+            ]
         elif key in server:
             if here != server[key]:
                 yield f"server.{key}: is {here!r}"
@@ -117,27 +123,27 @@ def _deciding(server: Mapping[str, Any], container: Mapping[str, Any]) -> Iterat
 
 
 def _mounts(server: Mapping[str, Any], container: Mapping[str, Any]) -> Iterator[str]:
-    """Nothing else may be mounted in the server, over its weights or its code."""
+    """Check that nothing else is mounted in the server, over its weights or its code."""
     ours = [_SHM, *server["volumeMounts"]]
-    for each in _dicts(container, "volumeMounts"):
-        said = {key: value for key, value in each.items() if value not in (False, "Disabled", "None")}  # defaults
-        if said not in ours:
-            yield f"server.volumeMounts: {each.get('mountPath')}: the release does not mount it so"
+    for mount in _dicts(container, "volumeMounts"):
+        stated = {key: value for key, value in mount.items() if value not in (False, "Disabled", "None")}  # defaults
+        if stated not in ours:
+            yield f"server.volumeMounts: {mount.get('mountPath')}: the release does not mount it so"
     if container.get("volumeDevices"):
         yield "server.volumeDevices: the release has none"
 
 
 def _volumes(intended: Mapping[str, Any], pod: Mapping[str, Any]) -> Iterator[str]:
-    wanted = {each["name"]: each for each in intended["volumes"]}
-    for each in _dicts(pod, "volumes"):
-        if "hostPath" in each:
-            yield f"pod.volumes.{each.get('name')}: is of the node"
-        elif (ours := wanted.get(str(each.get("name")))) and each.keys() != ours.keys():
-            yield f"pod.volumes.{each['name']}: is more than the release says"
+    wanted = {volume["name"]: volume for volume in intended["volumes"]}
+    for volume in _dicts(pod, "volumes"):
+        if "hostPath" in volume:
+            yield f"pod.volumes.{volume.get('name')}: is of the node"
+        elif (ours := wanted.get(str(volume.get("name")))) and volume.keys() != ours.keys():
+            yield f"pod.volumes.{volume['name']}: is more than the release says"
 
 
 def _probes(server: Mapping[str, Any], container: Mapping[str, Any]) -> Iterator[str]:
-    """Commands that run in the server beside its own, its ports, and the probes that decide about it."""
+    """Check the commands that run in the server beside its own, its ports, and the probes that decide about it."""
     if container.get("lifecycle") != server["lifecycle"]:
         yield f"server.lifecycle: is {container.get('lifecycle')!r}"
     for key in ("workingDir", "terminationMessagePath"):
@@ -148,31 +154,31 @@ def _probes(server: Mapping[str, Any], container: Mapping[str, Any]) -> Iterator
         here = {name: value for name, value in _at(probe, "httpGet").items() if (name, value) != ("scheme", "HTTP")}
         if here != server[key]["httpGet"] | {"port": "http"} or {"exec", "grpc", "tcpSocket"} & probe.keys():
             yield f"server.{key}: differs from the release"
-    if [each for each in _dicts(container, "ports") if each.get("name") == "http" and "hostPort" not in each] != [
-        each for each in _dicts(container, "ports") if each.get("containerPort") == server["ports"][0]["containerPort"]
+    if [port for port in _dicts(container, "ports") if port.get("name") == "http" and "hostPort" not in port] != [
+        port for port in _dicts(container, "ports") if port.get("containerPort") == server["ports"][0]["containerPort"]
     ]:
         yield "server.ports: http is another port"
 
 
 def _beside(container: Mapping[str, Any], pod: Mapping[str, Any]) -> Iterator[str]:
-    """A container beside the server may share only the network, and must not answer in its place."""
+    """Check that a container beside the server shares only the network, and does not answer in its place."""
     yield from (f"pod.{key}: is {pod[key]!r}" for key in _SHARED if pod.get(key))
-    rooms = {each.get("name") for each in _dicts(container, "volumeMounts")}
-    listed = [each for key in ("containers", "initContainers", "ephemeralContainers") for each in _dicts(pod, key)]
-    for each in listed:
-        security = _at(each, "securityContext")
+    rooms = {mount.get("name") for mount in _dicts(container, "volumeMounts")}
+    listed = [other for key in ("containers", "initContainers", "ephemeralContainers") for other in _dicts(pod, key)]
+    for other in listed:
+        security = _at(other, "securityContext")
         if security.get("privileged") or _at(security, "capabilities").get("add"):
-            yield f"container {each.get('name')}: has more rights than a container has"
-        if each is container:
+            yield f"container {other.get('name')}: has more rights than a container has"
+        if other is container:
             continue
-        if rooms & {mount.get("name") for mount in _dicts(each, "volumeMounts")}:
-            yield f"container {each.get('name')}: mounts a volume of the server"
-        if any(port.get("name") == "http" for port in _dicts(each, "ports")):
-            yield f"container {each.get('name')}: has the server's port, http"
+        if rooms & {mount.get("name") for mount in _dicts(other, "volumeMounts")}:
+            yield f"container {other.get('name')}: mounts a volume of the server"
+        if any(port.get("name") == "http" for port in _dicts(other, "ports")):
+            yield f"container {other.get('name')}: has the server's port, http"
 
 
 def _around(server: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Objects that send the server's requests elsewhere, as far as they are among ``objects``."""
+    """Find objects that send the server's requests elsewhere, as far as they are among ``objects``."""
     yield from (
         f"spec.{key}: redirects the server's requests"
         for key in ("transformer", "explainer")
@@ -199,28 +205,29 @@ def _around(server: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]) -> 
         if item.get("kind") in ("Endpoints", "EndpointSlice"):
             yield f"{_called(item)}: is written by nobody: a Service finds the server by its label"
     ours = family(server, objects)
-    others = [item for item in objects if not any(item is each for each in ours)]
-    found = [
+    others = [item for item in objects if not any(item is member for member in ours)]
+    labelled = [
         item
         for item in others
-        if (here := _labels(item)).get(LABEL) == CONTAINER or any(_selects(each, here) for each in (*selecting, *made))
+        if _labels(item).get(LABEL) == CONTAINER
+        or any(_selects(service, _labels(item)) for service in (*selecting, *made))
     ]
     yield from (
         f"{_called(item)}: has the labels by which the server is found"
-        for item in found
-        if not any(_made_of(item, each) for each in found)  # pods of what is told already
+        for item in labelled
+        if not any(_made_of(item, owner) for owner in labelled)  # Pods of what is reported already.
     )
 
 
 def _paused(server: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """A paused Deployment matches git, but its pods still run the earlier release."""
+    """Find paused Deployments, which match git although their pods still run the earlier release."""
     for item in family(server, objects):
         if item.get("kind") == "Deployment" and _at(item, "spec").get("paused"):
             yield f"{'' if item is server else f'{_called(item)} '}is paused: its pods follow no move"
 
 
 def _labels(item: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The labels of the pods that an object creates, or of the pod itself."""
+    """Return the labels of the pods that an object creates, or of the pod itself."""
     if item.get("kind") == "InferenceService":
         return {**_at(item, "metadata", "labels"), **_at(item, "spec", "predictor", "labels")}
     if item.get("kind") == "Pod":
@@ -235,18 +242,18 @@ def _selects(service: Mapping[str, Any], labels: Mapping[str, Any]) -> bool:
 
 
 def family(server: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The server and everything that the cluster created from it, directly or not, down to its pods."""
+    """Return the server and everything that the cluster created from it, directly or not, down to its pods."""
     ours, pending = [server], [server]
     while pending:
         owner = pending.pop()
-        more = [item for item in objects if _made_of(item, owner) and not any(item is each for each in ours)]
+        more = [item for item in objects if _made_of(item, owner) and not any(item is member for member in ours)]
         ours += more
         pending += more
     return ours
 
 
 def _made_of(item: Mapping[str, Any], owner: Mapping[str, Any]) -> bool:
-    """Whether the cluster created an object from ``owner``, as KServe creates a Deployment of an InferenceService.
+    """Return whether the cluster made an object of ``owner``, as KServe makes a Deployment of an InferenceService.
 
     A Rollout without a pod of its own counts as made of the Deployment that it names, since it runs that pod.
     """
@@ -255,23 +262,25 @@ def _made_of(item: Mapping[str, Any], owner: Mapping[str, Any]) -> bool:
         return (workload.get("kind"), workload.get("name")) == ("Deployment", _at(owner, "metadata").get("name"))
     uid = _at(owner, "metadata").get("uid")
     owners = _dicts(_at(item, "metadata"), "ownerReferences")
-    return uid is not None and any(each.get("uid") == uid and each.get("controller") is True for each in owners)
+    return uid is not None and any(
+        reference.get("uid") == uid and reference.get("controller") is True for reference in owners
+    )
 
 
-def _differences(wanted: Any, found: Any, where: str) -> Iterator[str]:
-    """Where ``found`` lacks or changes a value of ``wanted``; additional values are ignored."""
+def _differences(wanted: Any, present: Any, field: str) -> Iterator[str]:
+    """List where ``present`` lacks or changes a value of ``wanted``; additional values are ignored."""
     if isinstance(wanted, dict):
-        here = found if isinstance(found, Mapping) else {}
+        here = present if isinstance(present, Mapping) else {}
         for key, value in wanted.items():
-            yield from _differences(value, here.get(key), f"{where}.{key}")
+            yield from _differences(value, here.get(key), f"{field}.{key}")
     elif isinstance(wanted, list) and wanted and isinstance(wanted[0], dict):
-        listed = [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+        listed = [entry for entry in present if isinstance(entry, dict)] if isinstance(present, list) else []
         for value in wanted:
             key = next(name for name in reversed(_KEYS) if name in value)
-            same = [each for each in listed if each.get(key) == value[key]]
+            same = [entry for entry in listed if entry.get(key) == value[key]]
             if len(same) == 1:
-                yield from _differences(value, same[0], f"{where}.{value[key]}")
+                yield from _differences(value, same[0], f"{field}.{value[key]}")
             else:
-                yield f"{where}.{value[key]}: is there {len(same)} times"
-    elif wanted != found:
-        yield f"{where}: is {found!r}, the release says {wanted!r}"
+                yield f"{field}.{value[key]}: is there {len(same)} times"
+    elif wanted != present:
+        yield f"{field}: is {present!r}, the release says {wanted!r}"

@@ -1,142 +1,136 @@
-"""Checks that files written by people do not change the release, by comparing the objects that `kustomize build` makes.
+"""Checks that the files of an environment are those that its knobs give, so that nobody changes what a release says.
 
-A promotion writes an environment's folder ``release``. People write its ``kustomization.yaml``, the base and the
-components. These files are built together with the release that is to run, and every object is compared with what the
-release and the shipped base say (``server``, ``objects``). People may change only what is listed there.
-
-Two parts need no build. ``sources`` refuses, before kustomize starts, anything that kustomize would fetch or run.
-``shipped`` knows the files that Lockstep ships, which are tested with every runtime; for them kustomize need not be
-installed.
+An environment's folder has environment.yaml, which people write; the kustomization.yaml that is rendered from it; the
+component that `lockstep monitor component` writes; and what a move writes. Base and components are shipped. Any other
+byte or file is a failure. What no rendering sees is compared too: other environments, and what this release needs.
 """
 
-import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
+from checks import digest, layout, plain_yaml
+from checks.errors import ParamsRefused
+from release.overlay import environment_file, kustomization, shipped
+from release.overlay.environment_file import EnvironmentFile
+from release.overlay.overlays import FOLDER, GPU, SERVER, SHARED
 
-from checks import layout, plain_yaml
-from release.overlay import exposed, gateway, kustomize, monitored, objects, shipped, sources
-from release.overlay.overlays import PLACEHOLDER, ROLLOUT, SERVER
-from release.overlay.sources import OWN
-
-_NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+Files = Mapping[Path, bytes | None]
 
 
 def failures(
-    environment: str,
-    found: Mapping[Path, bytes | None],
-    wanted: Mapping[Path, bytes],
-    others: Collection[str] = (),
-    *,
-    pulled: bool = True,
-    generated: Callable[[], Sequence[Mapping[str, Any]]] = tuple,
-) -> list[str]:
-    """How the objects of ``environment`` differ from what the release in ``wanted`` may run as, one line each.
+    environment: str, committed: Files, wanted: Mapping[Path, bytes], monitoring: Callable[[], Sequence[Files]], *,
+    compare_others: bool = True,
+) -> list[str]:  # fmt: skip
+    """List what keeps ``environment`` from running the release in ``wanted`` (of ``overlays.render``), one line each.
 
-    ``found``: all files of one commit below release/environments, by path in the repository; None for anything but a
-    regular file. ``wanted``: of ``overlays.checked``. ``others``: environments that must have another namespace; a
-    rollback names none.
-    ``pulled``: a cluster can pull the image, so an image with weights alone needs a server. ``generated``: gives the
-    objects of the component monitoring, and is called if the environment names it. Raises MachineRefused if kustomize
-    is needed and not installed, or the disk is full, and as ``generated``.
+    ``committed``: all files of one commit below release/environments, by path in the repository; None for anything but
+    a regular file. ``monitoring`` gives what the folder of the component may be, and is called if there is one; what it
+    raises is passed on. ``compare_others``: whether another environment may be in the way: not for a rollback.
     """
-    home = layout.ENVIRONMENTS / environment
-    read = sources.read(environment, {**_theirs(home, found), **wanted})
-    if read.failures:
-        return list(read.failures)
-    listed = list(_namespace(environment, read.own, found, others))
-    patch = plain_yaml.load(wanted[home / SERVER].decode())
-    spaces = dict(_spaces(environment, found))
-    listed += [f"{home / OWN}: {failure}" for failure in gateway.settings(environment, read.own, spaces)]
-    named = [each for each in read.own.get("images") or () if each["name"] == PLACEHOLDER]
-    image = next((f"{each['newName']}@{each['digest']}" for each in named), None)
-    if image is None and not pulled:
-        image = PLACEHOLDER
-    if _is_alone(patch) and image is None:
-        listed.append(f"{home / OWN}: images: weights come alone: name their server as {PLACEHOLDER}, by digest")
-    if listed or (not _asks_gpus(patch) and shipped.knows(environment, read)):
-        return listed
-    built = kustomize.build(read.files, home)
-    if isinstance(built, str):
-        return [f"{home}: {built}{_instead(read.own, built)}"]
-    namespace, before = str(read.own["namespace"]), gateway.image(read.own)
-    wrong = objects.failures(built, patch, namespace, image, before)
-    if not wrong:
-        wrong += exposed.failures(
-            environment, built, namespace, spaces if others else None, lambda other: _built(other, found)
-        )
-    if monitored.uses(home, read.files) and not wrong:
-        wrong += monitored.failures(environment, built, generated())
-    return [f"{home}: {failure}" for failure in wrong]
-
-
-def _instead(own: Mapping[str, Any], built: str) -> str:
-    """What to write in place of a patch of the number of servers that kustomize could not apply; empty for others."""
-    if ROLLOUT.parent.as_posix() in own.get("resources", ()) and "/spec/replicas" in built:
-        return (
-            ". With release/rollout the Rollout has the number of servers: write `kind: Rollout` in that patch's target"
-        )
-    return ""
-
-
-def theirs(environment: str, found: Mapping[Path, bytes | None]) -> dict[Path, bytes | None]:
-    """Every file written by people that can change what ``environment`` runs: its own and the shared ones."""
-    home = layout.ENVIRONMENTS / environment
-    return {path: data for path, data in _theirs(home, found).items() if sources.belongs(path, home)}
-
-
-def _theirs(home: Path, found: Mapping[Path, bytes | None]) -> dict[Path, bytes | None]:
-    """``found`` without what a move writes (``overlays.check`` compares that), pointers and approvals."""
-    written = (home / "release", home / layout.POINTER, home / layout.EVIDENCE, home / layout.APPROVED)
-    return {path: data for path, data in found.items() if not any(path.is_relative_to(each) for each in written)}
-
-
-def _built(environment: str, files: Mapping[Path, bytes | None]) -> list[dict[str, Any]] | str:
-    """The objects of another environment as it is in git, or why they are not known. Raises as ``kustomize.build``."""
-    read = sources.read(environment, files)
-    return read.failures[0] if read.failures else kustomize.build(read.files, layout.ENVIRONMENTS / environment)
-
-
-def _is_alone(patch: Any) -> bool:
-    """Whether the release is an image with weights and no server."""
-    (container,) = patch["spec"]["template"]["spec"]["containers"]
-    return "image" not in container
-
-
-def _asks_gpus(patch: Any) -> bool:
-    """Whether the release says how many GPUs: components/gpu, which gives one, could contradict it."""
-    (container,) = patch["spec"]["template"]["spec"]["containers"]
-    return "resources" in container
-
-
-def _namespace(
-    environment: str, own: Mapping[str, Any], found: Mapping[Path, bytes | None], others: Iterable[str]
-) -> Iterable[str]:
-    """Each environment needs a namespace of its own: in a shared one they would replace each other's objects."""
-    where, name = layout.ENVIRONMENTS / environment / OWN, own.get("namespace")
-    if not isinstance(name, str) or not _NAMESPACE.fullmatch(name) or name.startswith("kube-"):
-        yield f"{where}: namespace: {str(name)[:80]!r}: name one that is this environment's own"
-        return
-    for other in others:
-        if other != environment and name == namespace_of(other, found):
-            yield f"{where}: namespace: {name!r} is the namespace of {other} too: give each environment its own"
-
-
-def _spaces(environment: str, found: Mapping[Path, bytes | None]) -> Iterator[tuple[str, str]]:
-    """The other environments that have a namespace, and which."""
-    for path in sorted(found):
-        name = path.parent.name
-        if path == layout.ENVIRONMENTS / name / OWN and name != environment and (space := namespace_of(name, found)):
-            yield name, space
-
-
-def namespace_of(environment: str, found: Mapping[Path, bytes | None]) -> str | None:
-    """The namespace in its own file; None if that cannot be read, which that environment's own move reports."""
+    path = environment_file.path(environment)
     try:
-        own = plain_yaml.load((found.get(layout.ENVIRONMENTS / environment / OWN) or b"").decode())
-    except (yaml.YAMLError, ValueError):
-        return None
-    name = own.get("namespace") if isinstance(own, dict) else None
-    return name if isinstance(name, str) else None
+        file = environment_file.read(environment, committed)
+    except ParamsRefused as refused:
+        return [f"{refused.what}: {refused.todo}"]
+    release = plain_yaml.load(wanted[layout.ENVIRONMENTS / environment / SERVER].decode())
+    others = _others(environment, file, committed) if compare_others else ()
+    return [
+        *_files(environment, file, committed),
+        *_monitoring(environment, file, committed, monitoring),
+        *(f"{path}: {failure}" for failure in (*_release(file, release), *others)),
+    ]
+
+
+def _files(environment: str, file: EnvironmentFile, committed: Files) -> Iterator[str]:
+    """Compare the rendered and the shipped files, and find files that should not be there."""
+    home = layout.ENVIRONMENTS / environment
+    rendered = home / kustomization.NAME
+    if committed.get(rendered) != kustomization.render(environment, file):
+        yield f"{rendered}: is not what {environment_file.NAME} gives: run `lockstep render {environment}`"
+    for path, wanted in shipped.DIGESTS.items():
+        data = committed.get(path)
+        if data is None:
+            yield f"{path}: is missing: restore the file that Lockstep ships"
+        elif digest.of_bytes(data) != wanted:
+            yield f"{path}: is not the file that Lockstep ships: restore it: {environment_file.NAME} has the knobs"
+    known = (rendered, environment_file.path(environment), layout.QUARANTINE, *shipped.DIGESTS)
+    written = (home / FOLDER, home / kustomization.MONITORING, home / layout.APPROVED)
+    moved = (home / layout.POINTER, home / layout.EVIDENCE)
+    for path in sorted(path for path in committed if _belongs(path, home)):
+        if path not in (*known, *moved) and not any(folder in path.parents for folder in written):
+            yield f"{path}: no environment has such a file: keep it in a folder of its own ({environment_file.PAGE})"
+
+
+def _belongs(path: Path, home: Path) -> bool:
+    """Return whether a file is the environment's, or shared by all, or in a folder above them."""
+    shared = [layout.ENVIRONMENTS / name for name in SHARED]
+    return path.parent == layout.ENVIRONMENTS or any(path.is_relative_to(folder) for folder in (home, *shared))
+
+
+def _monitoring(
+    environment: str, file: EnvironmentFile, committed: Files, versions: Callable[[], Sequence[Files]]
+) -> Iterator[str]:
+    """Compare the component monitoring with what its command writes."""
+    folder = layout.ENVIRONMENTS / environment / kustomization.MONITORING
+    here = {path: data for path, data in committed.items() if path.is_relative_to(folder)}
+    if not here and not file.monitoring:
+        return
+    todo = f"`lockstep monitor component {environment}` writes it from the section monitor"
+    if not file.monitoring:
+        yield f"{folder}: is not used: remove it, or write `monitoring: true` in {environment_file.NAME}"
+    accepted = versions()
+    if here not in accepted:
+        wanted = accepted[0] if accepted else {}
+        for path in sorted({*here, *wanted}):
+            if here.get(path) != wanted.get(path):
+                yield f"{path}: is not what the section monitor gives: {todo}"
+    if folder / "scaledobject.yaml" in here and (file.replicas is not None or file.variant != "deployment"):
+        yield (
+            f"{environment_file.path(environment)}: monitor.scaling has {environment}: KEDA sets the number of servers "
+            "of a Deployment: write `variant: deployment` and `replicas: null`"
+        )
+
+
+def _release(file: EnvironmentFile, release: Mapping[str, Any] | None) -> Iterator[str]:
+    """Compare the knobs with what the release needs; ``release``: its patch, None if no cluster can run it."""
+    if release is None:
+        return
+    (container,) = release["spec"]["template"]["spec"]["containers"]
+    if "image" not in container and file.server is None:
+        yield "server: weights come alone: name the server that they run in, as HOST/NAME@sha256:…"
+    gpus = container.get("resources", {}).get("limits", {}).get(GPU)
+    if gpus is not None and file.gpus not in (0, int(gpus)):
+        yield f"gpus: is {file.gpus}, serve.shards is {gpus}: write `gpus: {gpus}`"
+
+
+def _others(environment: str, file: EnvironmentFile, committed: Files) -> Iterator[str]:
+    """Compare with the other environments: each has a namespace and host names of its own."""
+    names = [path.parent.name for path in committed if path == environment_file.path(path.parent.name)]
+    namespaces = dict[str, str]()
+    for name in sorted(set(names) - {environment}):
+        try:
+            other = environment_file.read(name, committed)
+        except ParamsRefused as refused:
+            if file.route is not None:
+                yield f"route: cannot be compared with that of {name}: {refused.what}"
+            continue
+        namespaces[name] = other.namespace
+        if other.namespace == file.namespace:
+            yield f"namespace: {file.namespace!r} is the namespace of {name} too: give each environment its own"
+        if file.route is not None and other.route is not None:
+            for host in file.route.hosts:
+                for taken in other.route.hosts:
+                    if _covers(host, taken) or _covers(taken, host):
+                        yield f"route: {host} overlaps with {taken} of {name}: give each environment hosts of its own"
+    canary = file.route.canary if file.route else None
+    if canary is not None and canary.namespace not in namespaces.values():
+        yield f"route: canary: {canary.namespace!r} is the namespace of no other environment"
+    production = file.canary_of
+    if production is not None and namespaces.get(production.environment) != production.namespace:
+        yield f"canary_of: {production.namespace!r} is not the namespace of an environment {production.environment!r}"
+
+
+def _covers(host: str, other: str) -> bool:
+    """Return whether ``other`` is ``host``, or a name below the wildcard ``host``."""
+    return host == other or (host.startswith("*.") and other.endswith(host[1:]))

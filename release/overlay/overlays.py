@@ -38,8 +38,9 @@ SHARED = ("base", "components")
 # A key of an annotation needs a prefix where a tool writes it, and a prefix is a DNS name (Kubernetes documentation,
 # "Labels and Selectors"). One label is one; a name with dots would be somebody's domain.
 PREFIX = "lockstep/"
-# The base's image: `images:` of an environment replaces it where weights come alone. No such host exists (RFC 2606).
-PLACEHOLDER = "lockstep.invalid/server"
+# The base's image: `server` of an environment replaces it where weights come alone. No such host exists (RFC 2606).
+INVALID_HOST = "lockstep.invalid/"
+PLACEHOLDER = f"{INVALID_HOST}server"
 CONTAINER = "server"
 LABEL = "app.kubernetes.io/name"  # by it, and the container's name as its value, the base's objects find the server
 # Labels of server and pods that no selector uses, so that they may change: by them metrics are those of a release.
@@ -69,20 +70,6 @@ def render(environment: str, pointer: Pointer, built: ImageReport, runtime: Runt
     if why := unreachable(pointer):
         return nothing(environment, why)
     return _release(environment, pointer, built, runtime, serve)
-
-
-def checked(
-    environment: str, pointer: Pointer, built: ImageReport, runtime: Runtime, serve: Serve
-) -> dict[Path, bytes]:
-    """The files that people's files are built with (``release.overlay.edits``); arguments as for ``render``.
-
-    If no cluster can pull the image, they are those of an image in a registry, so that mistakes show early.
-    """
-    if not unreachable(pointer):
-        return render(environment, pointer, built, runtime, serve)
-    _agree(pointer, built, runtime, serve)
-    pulled = pointer.model_copy(update={"image": f"lockstep.invalid/image@{pointer.digest}"})
-    return _release(environment, pulled, built, runtime, serve)
 
 
 def _release(

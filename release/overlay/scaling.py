@@ -4,13 +4,12 @@ A scaler needs a manifest without `spec.replicas`, since each apply would undo i
 manifest falls back to the API server's default, one server, unless somebody else has set it too.
 """
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from checks import layout
+from checks.errors import ParamsRefused
+from release.overlay import environment_file
 
-_SCALER = re.compile(rb"^[\"'{ -]*kind[\"']?: *[\"']?(?:ScaledObject|HorizontalPodAutoscaler)\b", re.MULTILINE)
 # Server-side apply of the number alone, as another field manager.
 _NUMBER = (
     '{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"server"},"spec":{"replicas":{{.spec.replicas}}}}'
@@ -19,9 +18,11 @@ PAGE = "docs/how-to/monitoring.md#hand-the-number-of-servers-over"
 
 
 def scaled(environment: str, files: Mapping[Path, bytes | None]) -> bool:
-    """Whether a file of the environment is a scaler. ``files``: all of one commit below release/environments."""
-    home = layout.ENVIRONMENTS / environment
-    return any(data is not None and path.is_relative_to(home) and _SCALER.search(data) for path, data in files.items())
+    """Return whether the environment leaves the number of servers to a scaler."""
+    try:
+        return environment_file.read(environment, files).replicas is None
+    except ParamsRefused:
+        return False
 
 
 def hand_over(namespace: str) -> str:

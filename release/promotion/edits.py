@@ -1,82 +1,70 @@
-"""Checks that the files that people wrote in an environment do not change what a move puts there."""
+"""Checks that an environment's files are what its knobs give: nothing else changes what a move puts there."""
 
+import contextlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel
 
 from checks import layout
 from checks.config.monitor import Monitor
-from checks.errors import MachineRefused
+from checks.errors import ParamsRefused
 from checks.formats.pointer import Pointer
 from checks.formats.serving import ImageReport
-from release import runtimes
 from release.monitoring import component
 from release.monitoring.objectives import Scope
-from release.overlay import edits, overlays
+from release.overlay import edits, environment_file, kustomization
 from release.promotion.checklist import CheckResult
-from release.promotion.environment import EnvironmentState
+from release.promotion.environment import EnvironmentState, rendered
 from release.promotion.types import PromotionContext
 
+_TODO = f"fix that as {environment_file.PAGE} says, and commit it"
 
-class _Watched(BaseModel):
+
+class _MonitorSection(BaseModel):
     monitor: Monitor = Monitor()
 
 
-def _checked(context: PromotionContext, environment: str, pointer: Pointer, built: ImageReport) -> dict[Path, bytes]:
-    serve = context.records.at(pointer.commit).serve
-    return overlays.checked(environment, pointer, built, runtimes.load(built.runtime), serve)
-
-
 def unedited(
-    context: PromotionContext,
-    environment: str,
-    present: EnvironmentState,
-    after: Pointer,
-    built: ImageReport,
+    context: PromotionContext, environment: str, present: EnvironmentState, after: Pointer, built: ImageReport,
     result: CheckResult,
-) -> None:
-    """Check that files written by people do not change the release that the pointer names, nor the generated rules.
+) -> None:  # fmt: skip
+    """Check the environment's files, among them the rules that the target's section monitor gives.
 
-    Raises MachineRefused if this needs kustomize and it is not installed, ParamsRefused if the target's section monitor
-    is needed and cannot be rules.
+    Raises ParamsRefused if that section is needed and cannot be rules.
     """
-    wanted, pulled = _checked(context, environment, after, built), overlays.unreachable(after) is None
+    wanted = rendered(context.records, environment, after, built)
     for failure in edits.failures(
-        environment, present.files, wanted, context.promote.ordered, pulled=pulled,
-        generated=lambda: component.objects(Scope(context.name, environment), _monitor(context)),
+        environment, present.files, wanted, lambda: (_from_section(context, environment),)
     ):  # fmt: skip
-        result.fail(failure, "change that file as docs/reference/environment-files.md says, and commit that")
-
-
-def _monitor(context: PromotionContext) -> Monitor:
-    todo = "fix it on the target branch"
-    return context.records.at(context.trunk).sections(_Watched, f"{context.target}:{layout.PARAMS}", todo).monitor
+        result.fail(failure, _TODO)
 
 
 def unedited_since(
-    context: PromotionContext,
-    environment: str,
-    present: EnvironmentState,
-    after: Pointer,
-    built: ImageReport,
-    last: str | None,
-    result: CheckResult,
-) -> None:
-    """As ``unedited``, for a rollback, which should not fail because of another environment or a missing program.
+    context: PromotionContext, environment: str, present: EnvironmentState, after: Pointer, built: ImageReport,
+    last: str | None, result: CheckResult,
+) -> None:  # fmt: skip
+    """Check as ``unedited``, for a rollback, which another environment or older alerts should not stop.
 
-    If kustomize is needed but not installed, the files must be those of the last move (commit ``last``), which were
-    built then. Whether another environment uses the same namespace is not checked, nor whether alerts are up to date.
+    The rules may also be those of the last move (commit ``last``), which compared them.
     """
-    wanted = _checked(context, environment, after, built)
-    try:
-        failures = edits.failures(environment, present.files, wanted, pulled=overlays.unreachable(after) is None)
-    except MachineRefused as refused:
-        before = context.ledger.files(last, layout.ENVIRONMENTS) if last else {}
-        if edits.theirs(environment, before) != edits.theirs(environment, present.files):
-            raise MachineRefused(
-                f"{refused.what}, nor those of the last move", f"{refused.todo}; or restore the files of that move"
-            ) from refused
-        result.note = "kustomize is not installed: the files are those that the last move built"
-        return
-    for failure in failures:
-        result.fail(failure, "change that file as docs/reference/environment-files.md says, and commit that")
+
+    def versions() -> Sequence[Mapping[Path, bytes | None]]:
+        folder = layout.ENVIRONMENTS / environment / kustomization.MONITORING
+        accepted = list[Mapping[Path, bytes | None]]()
+        with contextlib.suppress(ParamsRefused):
+            accepted.append(_from_section(context, environment))
+        if last is not None:
+            before = context.ledger.files(last, folder)
+            accepted.append(dict(before))
+        return accepted
+
+    wanted = rendered(context.records, environment, after, built)
+    for failure in edits.failures(environment, present.files, wanted, versions, compare_others=False):
+        result.fail(failure, _TODO)
+
+
+def _from_section(context: PromotionContext, environment: str) -> Mapping[Path, bytes | None]:
+    name = f"{context.target}:{layout.PARAMS}"
+    section = context.records.at(context.trunk).sections(_MonitorSection, name, "fix it on the target branch")
+    return component.committed(Scope(context.name, environment), section.monitor)

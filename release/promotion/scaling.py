@@ -1,7 +1,7 @@
 """Warns of a number of servers that a move of an environment hands from git to a scaler."""
 
 from checks import layout
-from release.overlay import edits, scaling
+from release.overlay import environment_file, scaling
 from release.promotion.environment import EnvironmentState
 from release.promotion.types import PromotionContext
 
@@ -13,7 +13,7 @@ def warning(context: PromotionContext, environment: str, present: EnvironmentSta
     last, *_ = context.ledger.moves(context.tip, environment)
     if scaling.scaled(environment, context.ledger.files(last.landed, layout.ENVIRONMENTS)):
         return None
-    namespace = edits.namespace_of(environment, present.files)
+    namespace = environment_file.namespace(environment, present.files)
     return (
         f"since the last move a scaler sets the number of servers of {environment}. If the cluster has not applied "
         f"that yet, hand the number over first, else it falls to 1 ({scaling.PAGE}): "

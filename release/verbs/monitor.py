@@ -14,8 +14,7 @@ from checks.errors import ParamsRefused, ServingRefused
 from checks.text import redact
 from release.monitoring import component, dashboard, local, rules
 from release.monitoring.objectives import Scope
-from release.overlay import edits, monitored, scaling
-from release.overlay.sources import OWN
+from release.overlay import environment_file, kustomization, scaling
 from release.verbs.gateway import ENVIRONMENT
 
 HAND_OVER_PAGE = scaling.PAGE
@@ -58,12 +57,11 @@ def write_component(root: Path, environment: str) -> Component:
     Files there that the component no longer has are removed. Raises as ``write_rules``.
     """
     made = component.files(*_settings(root, environment))
-    home = layout.ENVIRONMENTS / environment
-    folder = root / home / monitored.COMPONENT
-    own = root / home / OWN
+    folder = root / layout.ENVIRONMENTS / environment / kustomization.MONITORING
+    own = environment_file.path(environment)
     command = None
-    if component.SCALER in made and not (folder / component.SCALER).exists() and own.is_file():
-        namespace = edits.namespace_of(environment, {home / OWN: own.read_bytes()})
+    if component.SCALER in made and not (folder / component.SCALER).exists() and (root / own).is_file():
+        namespace = environment_file.namespace(environment, {own: (root / own).read_bytes()})
         command = scaling.hand_over(namespace) if namespace else None
     with files.replacing_folder(folder) as fresh:
         for name, data in made.items():

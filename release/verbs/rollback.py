@@ -2,8 +2,7 @@
 
 It needs only a clone and the image's registry: no weights, verdict or data. The old release passed all checks when it
 was promoted. The rollback checks that its image is complete, that a current signer signed it, and that files written by
-people do not change it. If the last check needs kustomize and it is not installed, files that are unchanged since the
-last move are accepted.
+people do not change it.
 
 ``--to none`` empties the environment, as before its first promotion. That needs no image.
 """

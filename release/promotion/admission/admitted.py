@@ -5,15 +5,14 @@ from collections.abc import Container
 from typing import Any, NamedTuple
 
 from checks import layout
-from checks.errors import EvidenceRefused, PromotionRefused
+from checks.errors import EvidenceRefused, ParamsRefused, PromotionRefused
 from checks.formats import quarantine
 from checks.formats.pointer import Pointer
 from checks.formats.signers import Signer
 from release.adapters.registry import reference
 from release.evidence import released, sigstore
 from release.ledger import past
-from release.overlay import edits, overlays
-from release.overlay.sources import OWN
+from release.overlay import environment_file, kustomization, overlays
 from release.promotion import held
 from release.promotion.types import PromotionContext
 
@@ -154,10 +153,16 @@ def _signed(context: PromotionContext, environment: str, images: Container[str])
 
 
 def _namespace(context: PromotionContext, environment: str) -> str:
-    path = layout.ENVIRONMENTS / environment / OWN
-    namespace = edits.namespace_of(environment, {path: context.ledger.read(context.tip, path)})
-    if namespace is None:
+    """Return the namespace that the committed kustomization.yaml has, which must be what environment.yaml gives."""
+    source = environment_file.path(environment)
+    rendered = source.with_name(kustomization.NAME)
+    try:
+        file = environment_file.read(environment, {source: context.ledger.read(context.tip, source)})
+    except ParamsRefused as refused:
+        raise EvidenceRefused(f"{refused.what} ({context.ledger.shown})", refused.todo) from refused
+    if context.ledger.read(context.tip, rendered) != kustomization.render(environment, file):
         raise EvidenceRefused(
-            f"{path} of {context.ledger.shown}: names no namespace", "write `namespace:` there, one of its own"
+            f"{rendered} of {context.ledger.shown}: is not what {environment_file.NAME} gives",
+            f"run `lockstep render {environment}`, and commit it",
         )
-    return namespace
+    return file.namespace
