@@ -14,6 +14,7 @@ import pytest
 import requests
 from click.testing import CliRunner
 
+from checks import plain_yaml
 from checks.config.monitor import Monitor
 from checks.errors import ParamsRefused
 from release.cli import main
@@ -273,7 +274,7 @@ def test_a_real_prometheus_of_two_models_answers_every_query_about_one(
 
 def _scrape(of: Scope, host: str) -> dict[str, Any]:
     """Of a PodMonitor what the operator makes of its labels: relabel_configs, whose keys have underscores."""
-    (pods,) = [each for each in component.objects(of, Monitor()) if each["kind"] == "PodMonitor"]
+    pods = plain_yaml.load(component.files(of, Monitor())["podmonitor.yaml"].decode())
     (endpoint,) = pods["spec"]["podMetricsEndpoints"]
     relabelings = [
         {"target_label": each["targetLabel"], "replacement": each["replacement"]} for each in endpoint["relabelings"]
@@ -284,7 +285,7 @@ def _scrape(of: Scope, host: str) -> dict[str, Any]:
 def _scaling_query() -> str:
     """What KEDA asks of Prometheus."""
     monitor = Monitor.model_validate({"scaling": {"production": {"most": 2}}})
-    (scaler,) = [each for each in component.objects(PRODUCTION, monitor) if each["kind"] == "ScaledObject"]
+    scaler = plain_yaml.load(component.files(PRODUCTION, monitor)[component.SCALER].decode())
     query: str = scaler["spec"]["triggers"][0]["metadata"]["query"]
     return query
 
