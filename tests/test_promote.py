@@ -300,7 +300,9 @@ def test_alerts_that_nobody_generated_stop_a_promotion_until_the_command_writes_
     watched(root / layout.ENVIRONMENTS, root, "staging")
     spoil.replace("staging/monitoring/prometheusrule.yaml", "> 0.144", "> 0.9")(root / layout.ENVIRONMENTS)
     keep(root, "by hand")
-    refused = r"prometheusrule.yaml: is not what .* gives: `lockstep monitor component staging` writes it"
+    refused = (
+        r"staging/monitoring/\S+: is not what the section monitor gives: `lockstep monitor component staging` writes it"
+    )
     with pytest.raises(PromotionRefused, match=refused):
         move(root, "staging")
     monitor.write_component(root, "staging")
