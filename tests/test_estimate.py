@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,14 +14,13 @@ from click.testing import CliRunner
 from checks import files, layout
 from checks.errors import DataRefused, EvidenceRefused, Refusal
 from checks.formats import refused
-from checks.formats.data_reports import DataReport
 from checks.formats.training_reports import MeasuredStep, TrainedStep, TrainMeasured, TrainReport
 from checks.training import steps
 from checks.training.interface import Train
 from release.cli import main
 from release.cost import forecast
 from release.cost.estimate import NO_RUN, NOTHING, Estimate, estimate, refusal
-from release.cost.forecast import MOST, PlannedStep, RecordedStep, RecordedTraining, Unscalable
+from release.cost.forecast import MOST, Forecast, PlannedStep, RecordedStep, RecordedTraining, Unscalable
 from release.verbs.report import Options, report
 from tests import evidence_tree, report_tree
 from tests.conftest import REPOSITORY, written
@@ -39,10 +39,10 @@ def _train(**change: Any) -> Train:
     return steps.of(steps.read(document))[0]
 
 
-def _forecast(rows: int, before: RecordedStep, split: str = "same", base: str = BASE, **change: Any) -> Any:
-    reported = TrainReport.model_construct(base=BASE, splits={"train": "same"})
-    recorded = RecordedTraining("main", "0" * 40, reported, TrainMeasured.model_construct(), (before,), None)
-    data = DataReport.model_construct(rows={"train": rows, "test": 9}, splits={"train": split})
+def _forecast(rows: int, before: RecordedStep, split: str = "same", base: str = BASE, **change: Any) -> Forecast:
+    reported: Any = SimpleNamespace(base=BASE, splits={"train": "same"})
+    recorded = RecordedTraining("main", "0" * 40, reported, reported, (before,), None)
+    data: Any = SimpleNamespace(rows={"train": rows, "test": 9}, splits={"train": split})
     return forecast.forecast([PlannedStep(_train(**change), rows)], data, base, recorded)
 
 
@@ -66,7 +66,8 @@ PACKED = RecordedStep(_train(packing="bfd"), 1000, 2.0, 250, 1.0)
 def test_time_goes_by_rows_epochs_and_steps_and_all_else_widens_the_range(
     change: dict[str, Any], seconds: float, width: float
 ) -> None:
-    span = _forecast(**{"rows": 1000, "before": RECORDED} | change).training
+    arguments: dict[str, Any] = {"rows": 1000, "before": RECORDED} | change
+    span = _forecast(**arguments).training
     assert (span.low, span.middle, span.high) == pytest.approx((seconds / width, seconds, seconds * width))
 
 

@@ -1,6 +1,7 @@
 """Reads the training from the record of a commit: its duration and its parameters."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -9,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from checks import files, layout
 from checks.errors import EvidenceRefused, ParamsRefused
 from checks.formats.evaluation_reports import EvaluateMeasured, EvaluationReport
-from checks.formats.training_reports import TrainMeasured, TrainReport
+from checks.formats.training_reports import MeasuredStep, TrainedStep, TrainMeasured, TrainReport
 from checks.training import steps
 from checks.training.interface import Train
 from release.cost.forecast import MOST, RecordedStep, RecordedTraining, Unscalable
@@ -42,7 +43,8 @@ def _read(record: Commit, ref: str, at: str) -> RecordedTraining:
     if measured.adapter != report.adapter:
         raise Unscalable(f"{at}: {layout.TRAIN_MEASURED} is about another training than {layout.TRAIN_REPORT}")
     trains = _parameters(record, ref, at)
-    reported, durations = report.chain or (report,), measured.chain or (measured,)
+    reported: Sequence[TrainReport | TrainedStep] = report.chain or (report,)
+    durations: Sequence[TrainMeasured | MeasuredStep] = measured.chain or (measured,)
     if not len(trains) == len(reported) == len(durations):
         raise Unscalable(f"{at}: its reports do not say what each of its {len(trains)} steps took")
     recorded = tuple(
