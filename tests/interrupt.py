@@ -6,8 +6,10 @@ is left when all workers have ended, or after ``GRACE`` seconds, is killed.
 """
 
 import contextlib
+import gc
 import os
 import signal
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -35,6 +37,7 @@ def pytest_keyboard_interrupt() -> None:
     """End the workers and all that they started."""
     global _interrupted
     _interrupted = True
+    gc.disable()  # Pytest parses the sources of the traceback, and each collection goes over all libraries.
     if _has_workers:
         deadline = time.monotonic() + GRACE
         while any(_parent(process) == os.getpid() for process in others()) and time.monotonic() < deadline:
@@ -44,11 +47,14 @@ def pytest_keyboard_interrupt() -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure() -> None:
-    """End what the fixtures left. A worker that was interrupted ends here."""
-    if _interrupted and _WORKER in os.environ:
-        os._exit(pytest.ExitCode.INTERRUPTED)
-    if _interrupted:
+    """End what the fixtures left, and then this process, without the seconds in which libraries are taken apart."""
+    if not _interrupted:
+        return
+    if _WORKER not in os.environ:
         kill_others()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(pytest.ExitCode.INTERRUPTED)
 
 
 def kill_others() -> None:
