@@ -164,8 +164,9 @@ def _saying(uri: str) -> Iterator[None]:
     except Exception as error:
         if not isinstance(error, OSError) and type(error).__module__.split(".")[0] not in ("mlflow", "sqlalchemy"):
             raise
-        if isinstance(error.__cause__, requests.RequestException):
-            raise MirrorUnavailable(http.reason(error.__cause__, _TIMES)) from None
+        cause = error.__context__  # MLflow raises its own error while it handles that of the connection.
+        if isinstance(cause, requests.ConnectionError | requests.Timeout):
+            raise MirrorUnavailable(http.reason(cause, _TIMES)) from None
         first = next(iter(str(error).replace(uri, "the store").strip().splitlines()), type(error).__name__)
         raise MirrorUnavailable(redact(first, 300)) from None
 
