@@ -518,6 +518,14 @@ def test_five_thousand_flipped_rows_are_counted_and_a_few_are_shown() -> None:
     assert renderer.size(text) < 4000
 
 
+def test_rows_that_the_other_model_learned_are_no_flips() -> None:
+    rows = evidence_tree.rows("test", 4)
+    ours = [evidence_tree.predict(row, False) for row in rows]
+    theirs = [evidence_tree.predict(row, True).model_copy(update={"learned": row is rows[0]}) for row in rows]
+    flips = details.flipped("main", ours, theirs)
+    assert (flips.rows, [answer.id for answer, _ in flips.lost]) == (3, [row.id for row in rows[1:]])
+
+
 def test_an_old_data_report_is_no_bad_data(copy: Path) -> None:
     """prepare made other splits since: what is wrong is that nobody asked, not what was asked."""
     report_tree.bad_data(copy)

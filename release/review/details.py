@@ -116,10 +116,10 @@ def flips(facts: Facts) -> list[Flips]:
 
 
 def flipped(name: str, ours: Any, theirs: Any) -> Flips:
-    """The rows whose score differs."""
+    """Return the rows whose score differs, without those that the other model learned."""
     if not ours or [answer.id for answer in ours] != [answer.id for answer in theirs]:
         return Flips(name, None, [], [])
-    pairs = list(zip(ours, theirs, strict=True))
+    pairs = [pair for pair in zip(ours, theirs, strict=True) if not pair[1].learned]
     lost = [pair for pair in pairs if pair[0].score < pair[1].score]
     return Flips(name, len(pairs), lost, [pair for pair in pairs if pair[0].score > pair[1].score])
 
