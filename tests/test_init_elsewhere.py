@@ -272,7 +272,7 @@ def update(team: Path, tool: Path) -> "subprocess.CompletedProcess[str]":
 @pytest.fixture
 def updated(tool: Path, team: Path) -> Path:
     """A team's repository, before the update to a version that changes, adds and removes files; the team did so too."""
-    shutil.copytree(REPOSITORY / ".ci", tool / ".ci")
+    shutil.copytree(REPOSITORY / ".ci", tool / ".ci", ignore=shutil.ignore_patterns("__pycache__"))
     (tool / "untracked.txt").unlink()
     write(
         tool,

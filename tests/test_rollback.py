@@ -484,7 +484,7 @@ def test_a_pointer_that_was_taken_away_or_broken_by_hand_is_emptied(first: Path,
     keep(first, "by hand")
     done = back(first, to="none")
     assert (done.done, done.held) == ("repaired" if text is None else "moved", None)
-    assert {path.name for path in files(first)} == {"kustomization.yaml", "server.yaml"}
+    assert {path.name for path in files(first)} == {"environment.yaml", "kustomization.yaml", "server.yaml"}
     assert [line for line in status(first).contradictions if line.startswith("production")] == []
 
 

@@ -12,6 +12,7 @@ from checks.formats.data_reports import DataReport, Expectation, PrepareReport
 from checks.formats.data_statistics import Lengths
 from checks.formats.report import Fetched
 from checks.rows import Record
+from release.adapters import merge_conflicts
 from release.pages import html, templates
 from release.record import named
 from release.record.records import Records
@@ -60,10 +61,13 @@ class DataPage(Record):
 def gather(root: Path, name: str) -> DataPage:
     """Return the data of the record that ``name`` means: see ``record.named``.
 
-    Raises EvidenceRefused if its reports are missing, cannot be read, or are about other splits; as ``named.find``.
+    Raises EvidenceRefused if its reports are missing, cannot be read, have conflict markers, or are about other splits;
+    as ``named.find``.
     """
     records = Records(root)
     record = named.find(records, name)
+    if record.commit is None:
+        merge_conflicts.check(root)
     side = Side(records, record, name)
     for path, report in ((layout.DATA_REPORT, side.data), (layout.PREPARE_REPORT, side.prepare)):
         if report is None:

@@ -69,7 +69,8 @@ def recipe(records: Records, facts: Facts) -> list[str] | None:
     try:
         claim = recipes.claim(records, facts.target.ref if facts.target.commit else None)
     except (EvidenceRefused, ParamsRefused) as refusal:
-        return [f"Does not count: {line}" for line in (refusal.what, *refusal.others)]
+        reasons = (reason.removeprefix(f"{records.root}/") for reason in (refusal.what, *refusal.others))
+        return [f"Does not count: {reason}" for reason in reasons]
     return [f"{claim.scorer} on {claim.rows} valid rows: {claim.lines[0]}", *claim.lines[1:]]
 
 
