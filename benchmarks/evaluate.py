@@ -97,7 +97,7 @@ class Timed(NamedTuple):
 
 
 class Worker:
-    """A process that answers the first rows each time it is told to."""
+    """A process that waits, and answers the first rows whenever its parent asks."""
 
     def __init__(self, script: str, job: Path) -> None:
         environment = os.environ | {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}

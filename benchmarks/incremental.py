@@ -1,4 +1,4 @@
-"""What a few test rows more cost: the share of the old prompts whose batch stays, so that their answers count again.
+"""Counts how many answers are used again after test rows were added: those of prompts whose batch stayed the same.
 
     python -m benchmarks.incremental [--rows 1048] [--tokens 4096]
 

@@ -2,8 +2,8 @@
 
     python -m benchmarks.remembering
 
-Prints rows of the valid split that are answered right, everyday questions whose answer has the reference, and bits per
-byte of everyday English. Needs models/base, models/merged and data/splits: `./lockstep run`. Some two minutes a scale
+Prints how many rows of the valid split are answered right, how many answers to everyday questions have the reference,
+and the bits per byte of everyday English. Needs models/base, models/merged and data/splits: `./lockstep run`. Some two minutes a scale
 on one core.
 
 The weights are base + scale x (model - base), in bf16: Wortsman et al. 2022, "Robust fine-tuning of zero-shot models",

@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def _world(folder: Path, releases: int) -> Path:
-    """Make a clone whose remote has a long history, and two releases that run."""
+    """Make a clone with a long history at its remote, in which two releases run."""
     root = mirrors_tree.make(folder / "root")
     first = mirrors_tree.release(root, 1)
     past = folder / "past"

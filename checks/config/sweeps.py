@@ -64,7 +64,7 @@ class Sweep(Report):
     scorer: str  # by which the best was chosen
     confidence: float  # of each interval; those of ``differences`` hold together
     runs: tuple[SweptRun, ...]
-    differences: tuple[Compared, ...] = ()  # of every two recipes that have several seeds
+    differences: tuple[Compared, ...] = ()  # Each two recipes with several seeds are compared.
 
     def by_values(self) -> list[tuple[Values, list[SweptRun]]]:
         """The trainings that have a score, the best mean over seeds first; equal ones as they ran.

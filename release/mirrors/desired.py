@@ -29,7 +29,7 @@ class Desired(NamedTuple):
     pointer: Pointer | None
     envelope: Envelope | None
     files: Mapping[Path, bytes] | None
-    namespace: str | None  # of the cluster, as its environment.yaml has it
+    namespace: str | None  # The namespace in environment.yaml.
     findings: tuple[Finding, ...]
 
 

@@ -132,7 +132,7 @@ def ask(
     bit = answer.split()[-1:]
     if bit not in (["pass"], ["fail"]):
         raise MachineRefused("stages.sealed: said neither pass nor fail", "install the package again")
-    promotion_context = context.find(root, target)  # of now: the answers may have taken hours
+    promotion_context = context.find(root, target)  # It is read again, because the answers may have taken hours.
     if sealed.split(promotion_context) != wanted:
         raise EvidenceRefused(f"{promotion_context.target}: sealed changed meanwhile", "ask again from its tip")
     if (known := _known(promotion_context, wanted, model)) is not None:

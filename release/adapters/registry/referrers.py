@@ -87,7 +87,7 @@ class Referrers:
         index = documents.read(
             Document(answer.data, kind, digests.of_bytes(answer.data)), f"{self._repository}: its list"
         )
-        assert isinstance(index, Index)  # by its media type
+        assert isinstance(index, Index)  # Its media type was checked above.
         return index
 
     def _next(self, answer: Answer) -> str | None:
