@@ -3,8 +3,8 @@
     python -m benchmarks.remembering
 
 Prints how many rows of the valid split are answered right, how many answers to everyday questions have the reference,
-and the bits per byte of everyday English. Needs models/base, models/merged and data/splits: `./lockstep run`. Some two minutes a scale
-on one core.
+and the bits per byte of everyday English. Needs models/base, models/merged and data/splits: `./lockstep run`. It takes
+some two minutes a scale on one core.
 
 The weights are base + scale x (model - base), in bf16: Wortsman et al. 2022, "Robust fine-tuning of zero-shot models",
 which forgets less without another training. Compare with rows of replay: docs/measurements/forgetting.md.
