@@ -84,7 +84,11 @@ def _command(command: click.Command, parent: click.Context | None, name: str) ->
     for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
         yield _prose(paragraph) + "\n"
     yield f"```\n{command.get_usage(context).removeprefix('Usage: ')}\n```\n"
-    records = [param.get_help_record(context) for param in command.params if isinstance(param, click.Option)]
+    records = [
+        param.get_help_record(context)
+        for param in command.params
+        if isinstance(param, click.Option)
+    ]
     if records:
         yield from _table("option", "meaning")
         yield from (_row(f"`{record[0]}`", _prose(record[1])) for record in records if record)
@@ -117,12 +121,16 @@ def _section(node: Schema, prefix: str) -> Iterator[str]:
         shared = _shared(node)
         yield f"\nEvery {tag} has these keys:\n"
         yield from _table("key", "value", "meaning")
-        yield from _keys({"properties": shared, "required": _resolved(node["oneOf"][0])["required"]}, prefix)
+        yield from _keys(
+            {"properties": shared, "required": _resolved(node["oneOf"][0])["required"]}, prefix
+        )
         yield from _kinds(node, f"### {tag} `{{kind}}`", prefix, shared)
     elif "oneOf" in node:  # the section in one of several forms, the first of which has kinds
         first, *others = map(_resolved, node["oneOf"])
         yield from _section(first, prefix)
-        shared = _shared(first).keys() | _resolved(first["oneOf"][0])["properties"].keys() - {"method"}
+        shared = _shared(first).keys() | _resolved(first["oneOf"][0])["properties"].keys() - {
+            "method"
+        }
         for form in others:
             yield f"\n### {prefix.rstrip('.')} in {form['title'].lower()}\n"
             own = {name: value for name, value in form["properties"].items() if name not in shared}
@@ -157,7 +165,10 @@ def _below(node: Schema, key: str) -> tuple[Schema | None, str]:
         if "properties" in choice:
             return choice, f"{key}."
         more = choice.get("additionalProperties")
-        for named in [*choice.get("patternProperties", {}).values(), *([more] if isinstance(more, dict) else [])]:
+        for named in [
+            *choice.get("patternProperties", {}).values(),
+            *([more] if isinstance(more, dict) else []),
+        ]:
             if "properties" in _resolved(named):
                 return _resolved(named), f"{key}.NAME."
     return None, ""
@@ -183,7 +194,9 @@ def _shared(node: Schema) -> Schema:
     }
 
 
-def _kinds(node: Schema, heading: str, prefix: str = "", without: Collection[str] = ()) -> Iterator[str]:
+def _kinds(
+    node: Schema, heading: str, prefix: str = "", without: Collection[str] = ()
+) -> Iterator[str]:
     for kind in map(_resolved, node["oneOf"]):
         tag = kind["properties"][node["discriminator"]["propertyName"]]["const"]
         yield f"\n{heading.format(kind=tag)}\n"
@@ -222,7 +235,9 @@ def _value(node: Schema) -> str:
         return ("whole number" if kind == "integer" else "number") + _bounds(node)
     if kind == "object":
         return "section" if "properties" in node else "section of names"
-    return {"string": "text", "boolean": "`true` or `false`", "null": "`null`"}.get(str(kind), "anything")
+    return {"string": "text", "boolean": "`true` or `false`", "null": "`null`"}.get(
+        str(kind), "anything"
+    )
 
 
 def _names(names: Any) -> str:
@@ -240,7 +255,9 @@ def _bounds(node: Schema) -> str:
 
 def _default(node: Schema) -> str:
     default = node.get("default")
-    return "" if default is None or isinstance(default, dict) else f", else `{str(default).lower()}`"
+    return (
+        "" if default is None or isinstance(default, dict) else f", else `{str(default).lower()}`"
+    )
 
 
 def _paragraphs(node: Schema) -> str:
@@ -253,7 +270,9 @@ def _paragraphs(node: Schema) -> str:
 def _prose(text: str) -> str:
     """Return text on one line, with Markdown and HTML outside of code escaped."""
     parts = re.split(r"(`+[^`]+`+)", " ".join(text.split()))
-    return "".join(part if part[:1] == "`" else part.replace("<", "&lt;").replace("*", r"\*") for part in parts)
+    return "".join(
+        part if part[:1] == "`" else part.replace("<", "&lt;").replace("*", r"\*") for part in parts
+    )
 
 
 def _table(*columns: str) -> tuple[str, str]:

@@ -76,7 +76,9 @@ def _round(root: Path, params: Params, size: int) -> dict[str, Push]:
         digest.of_file(path)  # This brings the file into the page cache.
     copied = processes.run(["cp", "--recursive", "--reflink=never", str(merged), str(copy)])
     shutil.rmtree(copy)
-    summed = processes.run(["sha256sum", *(str(shard_of(root, number)) for number in range(SHARDS))])
+    summed = processes.run(
+        ["sha256sum", *(str(shard_of(root, number)) for number in range(SHARDS))]
+    )
     sides = {"cp + sha256sum": Push(copied.seconds + summed.seconds)}
     with registry(_fresh(root.parent / "ours")) as place:
         (root / layout.LAYERS).unlink(missing_ok=True)
@@ -90,7 +92,9 @@ def _round(root: Path, params: Params, size: int) -> dict[str, Push]:
         build_tree.commit(root, "record")
         sides["… one shard of four changed"] = _pushed(place.folder, command)
     with registry(_fresh(root.parent / "docker")) as place:
-        sides["docker build + docker push"] = _docker(merged, f"{place.host}/bench/router:1", place.folder)
+        sides["docker build + docker push"] = _docker(
+            merged, f"{place.host}/bench/router:1", place.folder
+        )
     return sides
 
 
@@ -110,8 +114,13 @@ def record(root: Path) -> None:
     """Make the weights of models/merged the model of the parity report."""
     tree = digest.of_tree(root / layout.MERGED)
     report = files.read_json(root / layout.PARITY_REPORT, ParityReport)
-    merged = {name: MergedFile(sha256=file.sha256, size=file.size) for name, file in tree.files.items()}
-    files.write_json(root / layout.PARITY_REPORT, report.model_copy(update={"merged": tree.digest, "files": merged}))
+    merged = {
+        name: MergedFile(sha256=file.sha256, size=file.size) for name, file in tree.files.items()
+    }
+    files.write_json(
+        root / layout.PARITY_REPORT,
+        report.model_copy(update={"merged": tree.digest, "files": merged}),
+    )
 
 
 def _fresh(folder: Path) -> Path:
@@ -129,7 +138,9 @@ def _pushed(storage: Path, command: list[str]) -> Push:
 def _docker(merged: Path, image: str, storage: Path) -> Push:
     """Build and push with Docker, and remove its layers again."""
     dockerfile = merged / "Dockerfile"
-    dockerfile.write_text("FROM scratch\nCOPY *.safetensors /models/router/\nCOPY *.json /models/router/\n")
+    dockerfile.write_text(
+        "FROM scratch\nCOPY *.safetensors /models/router/\nCOPY *.json /models/router/\n"
+    )
     try:
         built = processes.run(["docker", "build", "--quiet", "--tag", image, str(merged)])
         pushed = processes.run(["docker", "push", "--quiet", image])
@@ -142,16 +153,23 @@ def _docker(merged: Path, image: str, storage: Path) -> Push:
 
 def _stored(storage: Path) -> int:
     """Return the bytes of the blobs and manifests that a registry keeps."""
-    return sum(path.stat().st_size for path in storage.glob("data/docker/registry/v2/blobs/sha256/*/*/data"))
+    return sum(
+        path.stat().st_size
+        for path in storage.glob("data/docker/registry/v2/blobs/sha256/*/*/data")
+    )
 
 
 def _rows(sides: dict[str, list[Push]]) -> Iterator[tuple[object, ...]]:
     reference = [push.seconds for push in sides["cp + sha256sum"]]
     for side, pushes in sides.items():
         seconds = [push.seconds for push in pushes]
-        ratio = statistics.median([one / base for one, base in zip(seconds, reference, strict=True)])
+        ratio = statistics.median(
+            [one / base for one, base in zip(seconds, reference, strict=True)]
+        )
         rounds = f"{statistics.median(seconds):.2f} ({', '.join(f'{one:.1f}' for one in seconds)})"
-        sent, peak = (max(figures) / 1e6 for figures in ([p.sent for p in pushes], [p.peak for p in pushes]))
+        sent, peak = (
+            max(figures) / 1e6 for figures in ([p.sent for p in pushes], [p.peak for p in pushes])
+        )
         yield side, rounds, f"{ratio:.2f}", f"{sent:.1f}", f"{peak:.0f}"
 
 

@@ -58,21 +58,29 @@ CASES = (
 )
 
 
-def drawn(count: int, share: float, loss: float, traffic: Traffic, random: Any) -> tuple[list[Request], Labels]:
+def drawn(
+    count: int, share: float, loss: float, traffic: Traffic, random: Any
+) -> tuple[list[Request], Labels]:
     """Draw one canary of ``count`` labelled requests, and its labels in the order in which they are stored."""
     times = np.cumsum(random.exponential(3600 / AN_HOUR, count))
     starts = random.random(count) < 1 / traffic.session
     starts[0] = True
     session = starts.cumsum() - 1
     hard = random.random(count)[session] if traffic.session > 1 else random.random(count)
-    to_candidate = random.random(count)[session] < share if traffic.by_user else random.random(count) < share
+    to_candidate = (
+        random.random(count)[session] < share if traffic.by_user else random.random(count) < share
+    )
     right = hard < RIGHT - loss * to_candidate
     waits = random.exponential(1.0, count) * np.where(right, traffic.right, traffic.wrong)
     requests, labels = list[Request](), list[tuple[str, GivenLabel]]()
     for number in range(count):
         time, name = BEGAN + timedelta(seconds=float(times[number])), f"r{number}"
         release = CANDIDATE if to_candidate[number] else PRODUCTION
-        requests.append(Request(time, name, release, number.to_bytes(4, "big"), "vm" if right[number] else "sql"))
+        requests.append(
+            Request(
+                time, name, release, number.to_bytes(4, "big"), "vm" if right[number] else "sql"
+            )
+        )
         labels.append((name, GivenLabel("vm", time + timedelta(hours=float(waits[number])))))
     labels.sort(key=lambda label: label[1].stored)
     return requests, dict(labels)
@@ -114,7 +122,9 @@ def decisions(streams: int, seed: int) -> Iterator[Row]:
         cells = []
         for decision in ("roll back", "keep"):
             labels = [one.labels for one in outcomes if one.decision == decision]
-            cells.append(f"{len(labels) / streams:.3f}" + (f" ({np.median(labels):,.0f})" if labels else ""))
+            cells.append(
+                f"{len(labels) / streams:.3f}" + (f" ({np.median(labels):,.0f})" if labels else "")
+            )
         scores = f"{fmean(o.candidate for o in outcomes):.3f} against {fmean(o.production for o in outcomes):.3f}"
         yield f"{share:.0%}", traffic.name, f"{100 * loss:g}", *cells, scores
 
@@ -124,7 +134,9 @@ def needed(streams: int, seed: int) -> Iterator[Row]:
     for share in (0.5, 0.2, 0.1, 0.05):
         counts = []
         for loss in (0.08, 0.1, 0.15):
-            pairs = detection.differences(RIGHT, loss, share, (streams, 9000), np.random.default_rng(seed))
+            pairs = detection.differences(
+                RIGHT, loss, share, (streams, 9000), np.random.default_rng(seed)
+            )
             shown = detection.crossed(pairs, MARGIN, ALPHA / QUESTIONS).mean(axis=0)
             assert shown[-1] >= 0.8, "draw longer streams"
             counts.append(f"{round((int(np.argmax(shown >= 0.8)) + 1) / min(share, 1 - share)):,}")
@@ -137,7 +149,9 @@ def main() -> None:
     columns = ("share", "traffic", "loss", "rolled back", "kept", "printed score")
     tables.show("Decisions", columns, decisions(options.streams, options.seed))
     losses = ("share", "loss 8", "loss 10", "loss 15")
-    tables.show("Labels until 80 % are rolled back", losses, needed(2 * options.streams, options.seed))
+    tables.show(
+        "Labels until 80 % are rolled back", losses, needed(2 * options.streams, options.seed)
+    )
 
 
 if __name__ == "__main__":

@@ -71,9 +71,13 @@ def write_rows(path: Path, rows: int) -> None:
     """Requests of 20,000 words whose frequencies follow Zipf's law."""
     random = np.random.default_rng(18)
     syllables = [
-        f"{consonant}{vowel}" for consonant in "bcdfghklmnprstvw" for vowel in ("a", "e", "i", "o", "u", "on", "er")
+        f"{consonant}{vowel}"
+        for consonant in "bcdfghklmnprstvw"
+        for vowel in ("a", "e", "i", "o", "u", "on", "er")
     ]
-    words = list(dict.fromkeys("".join(random.choice(syllables, 1 + i % 4)) for i in range(40_000)))[:20_000]
+    words = list(
+        dict.fromkeys("".join(random.choice(syllables, 1 + i % 4)) for i in range(40_000))
+    )[:20_000]
     chance = 1 / np.arange(1, len(words) + 1)
     lengths = random.integers(8, 26, rows)
     chosen = iter(random.choice(len(words), int(lengths.sum()), p=chance / chance.sum()).tolist())
@@ -87,16 +91,30 @@ def write_rows(path: Path, rows: int) -> None:
                 request[number % len(request)] = f"x{number}"
             if number % 100 < 50:
                 earlier[number % 100 : number % 100 + 1] = [" ".join(request)]
-            row = {"prompt": " ".join(request), "reference": f"label {number % 20}", "slice": f"part {number % 7}"}
+            row = {
+                "prompt": " ".join(request),
+                "reference": f"label {number % 20}",
+                "slice": f"part {number % 7}",
+            }
             stream.write(f"{json.dumps(row)}\n")
 
 
 def _params() -> Params:
     value = scaled_down()
     columns = {name: name for name in ("prompt", "reference", "slice")}
-    loader = {"kind": "table", "files": "*.jsonl", "columns": columns, "instruction": "Route the request."}
+    loader = {
+        "kind": "table",
+        "files": "*.jsonl",
+        "columns": columns,
+        "instruction": "Route the request.",
+    }
     near = {"shingle": SHINGLE, "similarity": SIMILARITY}
-    value["prepare"] |= {"loader": loader, "rules": list(RULES), "near_duplicates": near, "max_prompt_words": 45}
+    value["prepare"] |= {
+        "loader": loader,
+        "rules": list(RULES),
+        "near_duplicates": near,
+        "max_prompt_words": 45,
+    }
     value["validate"] |= {"max_prompt_tokens": 400, "labels": None}
     value["train"] |= {"max_length": 512}
     value["evaluate"]["base_prompt"]["labels"] = False
@@ -118,7 +136,9 @@ def _validate() -> str:
 def _gate() -> str:
     """What the gate computes, on rows read as for a verdict."""
     of = {name: layout.SPLITS / f"{name}.jsonl" for name in ("train", "test")}
-    train, test = ([request(row.messages) for row in files.each_of_jsonl(path, Row)] for path in of.values())
+    train, test = (
+        [request(row.messages) for row in files.each_of_jsonl(path, Row)] for path in of.values()
+    )
     runs = list(contamination.first_seen(test, train, RUN))
     near = list(near_duplicates.first_alike(test, train, SHINGLE, SIMILARITY))
     return f"{len(runs)} of {len(test):,} test rows share a run of {RUN} words with train, {len(near)} are alike to one"

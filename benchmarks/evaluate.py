@@ -115,7 +115,9 @@ class Worker:
         self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit(f"a worker ended with {self.process.wait()}: .venv/bin/pip install -e '.[bench]'")
+            raise SystemExit(
+                f"a worker ended with {self.process.wait()}: .venv/bin/pip install -e '.[bench]'"
+            )
         return Timed(**json.loads(line))
 
 
@@ -127,20 +129,29 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=None)
     parser.add_argument("--prompts", type=lambda text: text.split(","), default=["plain", "shots"])
     options = parser.parse_args()
-    test, train = (files.read_jsonl(options.splits / f"{name}.jsonl", Row) for name in ("test", "train"))
+    test, train = (
+        files.read_jsonl(options.splits / f"{name}.jsonl", Row) for name in ("test", "train")
+    )
     rows = test[: options.rows]
     for kind in options.prompts:
         _compare(options.model, kind, rows, prompts.for_base(rows, train, PROMPTS[kind]))
 
 
-def _compare(model: Path, kind: str, rows: Sequence[Row], asked: Sequence[Sequence[Message]]) -> None:
+def _compare(
+    model: Path, kind: str, rows: Sequence[Row], asked: Sequence[Sequence[Message]]
+) -> None:
     """Print the table of one kind of prompts."""
     tokenizer = AutoTokenizer.from_pretrained(model)
     turns = [[message.model_dump() for message in messages] for messages in asked]
-    rendered = [tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False) for chat in turns]
+    rendered = [
+        tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+        for chat in turns
+    ]
     ids = prompts.tokens(tokenizer, asked, rows, None, Path("test.jsonl"))
     if [tokenizer.encode(text, add_special_tokens=False) for text in rendered] != ids:
-        raise SystemExit("rendered prompts and their tokens differ: the two sides would not be asked the same")
+        raise SystemExit(
+            "rendered prompts and their tokens differ: the two sides would not be asked the same"
+        )
     with tempfile.TemporaryDirectory(prefix="lockstep-evaluate-") as folder:
         job = Path(folder) / "job.json"
         files.write_json(
@@ -159,9 +170,18 @@ def _compare(model: Path, kind: str, rows: Sequence[Row], asked: Sequence[Sequen
         runs = [(ours.run(len(ids)), harness.run(len(ids), best)) for _ in range(RUNS)]
         for worker in (ours, harness):
             worker.process.communicate()
-    speeds = [statistics.median(len(ids) / run.seconds for run in side) for side in zip(*runs, strict=True)]
+    speeds = [
+        statistics.median(len(ids) / run.seconds for run in side)
+        for side in zip(*runs, strict=True)
+    ]
     same = sum(one == two for one, two in zip(runs[-1][0].texts, runs[-1][1].texts, strict=True))
-    row = (len(ids), *(f"{speed:.1f}" for speed in speeds), best, f"{speeds[0] / speeds[1]:.2f}", f"{same}/{len(ids)}")
+    row = (
+        len(ids),
+        *(f"{speed:.1f}" for speed in speeds),
+        best,
+        f"{speeds[0] / speeds[1]:.2f}",
+        f"{same}/{len(ids)}",
+    )
     columns = ("rows", "ours, rows/s", "lm-eval, rows/s", "its batch size", "ratio", "same answers")
     tables.show(kind, columns, [row])
 

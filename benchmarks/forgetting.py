@@ -45,7 +45,9 @@ SHAPES: Mapping[str, Callable[[Any, Any], Values]] = {
     "even": lambda random, size: random.normal(size=size),
     "some lose more": lambda random, size: (random.gamma(4, 1, size) - 4) / 2,
     "few lose much": lambda random, size: random.exponential(1, size) - 1,
-    "very few lose much": lambda random, size: (np.exp(random.normal(size=size)) - _E**0.5) / (_E**2 - _E) ** 0.5,
+    "very few lose much": lambda random, size: (
+        (np.exp(random.normal(size=size)) - _E**0.5) / (_E**2 - _E) ** 0.5
+    ),
     "few lose little": lambda random, size: 1 - random.exponential(1, size),
     "heavy tails": lambda random, size: random.standard_t(5, size) * 0.6**0.5,
 }
@@ -88,17 +90,30 @@ def evidence(parameters: Params, differences: Values, groups: NDArray[np.intp]) 
         fetch=None, prepare=None, data=None, train=None, parity=PARITY, references=None, evaluation=None, noise=None,
         suites=SuitesReport(suites={"texts": result}),
     )  # fmt: skip
-    return Evidence(reports, train=(), test=(), answers={}, gaps={}, breaks=(), judged={}, suites={"texts": lines})
+    return Evidence(
+        reports,
+        train=(),
+        test=(),
+        answers={},
+        gaps={},
+        breaks=(),
+        judged={},
+        suites={"texts": lines},
+    )
 
 
-def finding(differences: Values, groups: NDArray[np.intp], allowance: float, given: Params | None = None) -> Finding:
+def finding(
+    differences: Values, groups: NDArray[np.intp], allowance: float, given: Params | None = None
+) -> Finding:
     """Return the gate's finding where the loss of each text grew by ``differences``."""
     parameters = given or params(allowance)
     (finding,) = judging.judge(parameters, evidence(parameters, differences, groups)).findings
     return finding
 
 
-def drawn(shape: str, groups: int, texts: int, loss: float, random: Any) -> tuple[Values, NDArray[np.intp]]:
+def drawn(
+    shape: str, groups: int, texts: int, loss: float, random: Any
+) -> tuple[Values, NDArray[np.intp]]:
     """Draw differences of ``groups`` groups of up to ``texts`` texts, and their groups."""
     means = loss + SPREAD * SHAPES[shape](random, groups)
     sizes = np.ones(groups, np.intp) if texts == 1 else random.integers(1, texts + 1, groups)
@@ -107,11 +122,16 @@ def drawn(shape: str, groups: int, texts: int, loss: float, random: Any) -> tupl
     return np.maximum(means[which] + within, -1.0), which
 
 
-def rate(shape: str, groups: int, texts: int, loss: float, allowance: float, runs: int, seed: int) -> dict[str, float]:
+def rate(
+    shape: str, groups: int, texts: int, loss: float, allowance: float, runs: int, seed: int
+) -> dict[str, float]:
     """Return shares of ``runs`` releases that pass and fail, and that Student's t test alone passes."""
     from scipy.stats import ttest_1samp
 
-    parameters, random = params(allowance), np.random.default_rng([seed, groups, texts, list(SHAPES).index(shape)])
+    parameters, random = (
+        params(allowance),
+        np.random.default_rng([seed, groups, texts, list(SHAPES).index(shape)]),
+    )
     counts: Counter[str] = Counter()
     for _ in range(runs):
         values, which = drawn(shape, groups, texts, loss, random)
@@ -123,7 +143,9 @@ def rate(shape: str, groups: int, texts: int, loss: float, allowance: float, run
 
 def level(runs: int, seed: int) -> Iterator[Row]:
     """Let the true loss be the allowance itself: at most 5 % may pass."""
-    cases = [(shape, groups, 1) for shape in SHAPES for groups in GROUPS] + [("few lose much", 24, 6)]
+    cases = [(shape, groups, 1) for shape in SHAPES for groups in GROUPS] + [
+        ("few lose much", 24, 6)
+    ]
     for shape, groups, texts in tqdm(cases, desc="level"):
         shares = rate(shape, groups, texts, ALLOWANCE, ALLOWANCE, runs, seed)
         yield shape, groups, texts, *(f"{shares[name]:.1%}" for name in ("pass", "t", "fail"))
@@ -156,7 +178,11 @@ def main() -> None:
     """Print every table."""
     options = tables.numbers(__doc__, runs=1000, seed=20261126)
     shown = ("passes", "t test alone", "fails")
-    tables.show("At the allowance", ("losses", "groups", "texts in a group", *shown), level(options.runs, options.seed))
+    tables.show(
+        "At the allowance",
+        ("losses", "groups", "texts in a group", *shown),
+        level(options.runs, options.seed),
+    )
     tables.show("Authors", ("authors of 24 texts", "passes"), authors(options.runs, options.seed))
     columns = ("losses", "groups", "below the allowance by `detectable`", "passes")
     tables.show("Power", columns, power(options.runs, options.seed))

@@ -105,7 +105,9 @@ def promises(runs: int, seed: int) -> Iterator[tuple[object, ...]]:
         yield layout, *_cells(loss, "{:.1%}"), *_cells(needed, "{:.0f}"), *_cells(gain, "{:.1%}")
 
 
-def promised(random: Random, sizes: Sizes, runs: int) -> tuple[Promise | None, Promise | None, Promise | None]:
+def promised(
+    random: Random, sizes: Sizes, runs: int
+) -> tuple[Promise | None, Promise | None, Promise | None]:
     """Return the detectable loss, the rows or groups for six tenths of it, and the detectable gain.
 
     Each pilot is a sample of an unchanged model. New samples of the same layout are then asked at what it printed.
@@ -116,8 +118,16 @@ def promised(random: Random, sizes: Sizes, runs: int) -> tuple[Promise | None, P
     loss = _kept(losses, runs, lambda loss: drawn(random, sizes, 0.0, -loss).p <= LEVEL)
     margin = 0.6 * loss.printed if loss else 0.5
     plans = [_groups(planning.needed_if_unchanged([pilot], -margin, LEVEL)) for pilot in pilots]
-    needed = _kept(plans, runs, lambda groups: drawn(random, np.resize(sizes, int(groups)), 0.0, -margin).p <= LEVEL)
-    return loss, needed, _kept(gains, runs, lambda gain: drawn(random, sizes, -gain, 0.0).p <= LEVEL)
+    needed = _kept(
+        plans,
+        runs,
+        lambda groups: drawn(random, np.resize(sizes, int(groups)), 0.0, -margin).p <= LEVEL,
+    )
+    return (
+        loss,
+        needed,
+        _kept(gains, runs, lambda gain: drawn(random, sizes, -gain, 0.0).p <= LEVEL),
+    )
 
 
 def threshold_promises(runs: int, seed: int) -> Iterator[tuple[object, ...]]:
@@ -129,36 +139,50 @@ def threshold_promises(runs: int, seed: int) -> Iterator[tuple[object, ...]]:
             yield layout, bound, *_cells(ahead, "{:.1%}"), *_cells(resolved, "{:.0f}")
 
 
-def promised_mean(random: Random, sizes: Sizes, bound: float, runs: int) -> tuple[Promise | None, Promise | None]:
+def promised_mean(
+    random: Random, sizes: Sizes, bound: float, runs: int
+) -> tuple[Promise | None, Promise | None]:
     """Return how far above ``bound`` the mean must lie, and what gives ``RESOLUTION``. Pilots lie five points above."""
     pilots = [Mean.of(*scores(random, sizes, bound + 0.05)) for _ in range(PILOTS)]
     ahead = [mean_planning.detectable(pilot, bound, LEVEL) for pilot in pilots]
-    plans = [_groups(mean_planning.needed_to_resolve(pilot, RESOLUTION, CONFIDENCE)) for pilot in pilots]
+    plans = [
+        _groups(mean_planning.needed_to_resolve(pilot, RESOLUTION, CONFIDENCE)) for pilot in pilots
+    ]
 
     def resolved(groups: float) -> bool:
         more = Mean.of(*scores(random, np.resize(sizes, int(groups)), bound + 0.05))
         return mean_planning.resolves(more, RESOLUTION, CONFIDENCE)
 
     return (
-        _kept(ahead, runs, lambda ahead: Mean.of(*scores(random, sizes, bound + ahead)).p_above(bound) <= LEVEL),
+        _kept(
+            ahead,
+            runs,
+            lambda ahead: Mean.of(*scores(random, sizes, bound + ahead)).p_above(bound) <= LEVEL,
+        ),
         _kept(plans, runs, resolved),
     )
 
 
-def _kept(printed: Sequence[float | None], runs: int, passes: Callable[[float], bool]) -> Promise | None:
+def _kept(
+    printed: Sequence[float | None], runs: int, passes: Callable[[float], bool]
+) -> Promise | None:
     """Ask new samples at the figure of each pilot; None where half of the pilots print none."""
     figures = [figure for figure in printed if figure is not None]
     if 2 * len(figures) <= len(printed):
         return None
     passed = sum(passes(figures[run % len(figures)]) for run in range(runs))
-    return Promise(median(math.inf if figure is None else figure for figure in printed), passed / runs)
+    return Promise(
+        median(math.inf if figure is None else figure for figure in printed), passed / runs
+    )
 
 
 def _cells(promise: Promise | None, form: str) -> tuple[str, str]:
     return (form.format(promise.printed), f"{promise.kept:.0%}") if promise else ("none", "")
 
 
-def scores(random: Random, sizes: Sizes, mean: float, correlation: float = 0.5) -> tuple[Values, Sizes]:
+def scores(
+    random: Random, sizes: Sizes, mean: float, correlation: float = 0.5
+) -> tuple[Values, Sizes]:
     """Draw right/wrong rows of a beta-binomial model (intraclass correlation), and their groups."""
     scale = (1 - correlation) / correlation
     chances = random.beta(mean * scale, (1 - mean) * scale, len(sizes))
@@ -203,8 +227,19 @@ def show(runs: int, seed: int) -> None:
     seen = ("unchanged: shown better", "shown worse", "loss of 5 points: ruled out", "1 point")
     tables.show("Two models", ("layout", *seen), comparisons(runs, seed))
     sized = ("losses expected", "no difference: shown better", "sign flip")
-    tables.show("Effects that depend on the size of a group", ("layout", *sized), by_size(runs, seed))
-    planned = ("detectable loss", "ruled out", "rows or groups needed", "ruled out", "detectable gain", "shown")
+    tables.show(
+        "Effects that depend on the size of a group", ("layout", *sized), by_size(runs, seed)
+    )
+    planned = (
+        "detectable loss",
+        "ruled out",
+        "rows or groups needed",
+        "ruled out",
+        "detectable gain",
+        "shown",
+    )
     tables.show("What is promised of two models", ("layout", *planned), promises(2 * runs, seed))
     resolved = ("at least", "detectable", "shown", "needed for ±0.1", "resolved")
-    tables.show("What is promised of a threshold", ("layout", *resolved), threshold_promises(2 * runs, seed))
+    tables.show(
+        "What is promised of a threshold", ("layout", *resolved), threshold_promises(2 * runs, seed)
+    )

@@ -51,7 +51,9 @@ class Bank:
 
     def __init__(self, rows: int, grouping: str, seed: int) -> None:
         random = np.random.default_rng(seed)
-        sizes = np.ones(rows, np.intp) if grouping == ALONE else random.choice([1, 1, 1, 2, 3, 6], rows)
+        sizes = (
+            np.ones(rows, np.intp) if grouping == ALONE else random.choice([1, 1, 1, 2, 3, 6], rows)
+        )
         self.groups: NDArray[np.intp] = np.repeat(np.arange(rows), sizes)[:rows]
         slices = random.integers(0, 4, self.groups[-1] + 1)[self.groups]
         self.test = tuple(
@@ -65,9 +67,13 @@ class Bank:
 
     def answers(self, right: Flags) -> tuple[Prediction, ...]:
         """Return the answers of a model that is right on these rows."""
-        return tuple(answers[flag] for answers, flag in zip(self._answers, right.tolist(), strict=True))
+        return tuple(
+            answers[flag] for answers, flag in zip(self._answers, right.tolist(), strict=True)
+        )
 
-    def pair(self, random: np.random.Generator, loss: float, discordance: float) -> tuple[Flags, Flags]:
+    def pair(
+        self, random: np.random.Generator, loss: float, discordance: float
+    ) -> tuple[Flags, Flags]:
         """Draw where candidate and reference are right. The true means differ by ``loss`` (below 0: a gain)."""
         n, draws = len(self.test), random.random(len(self.test))
         together = (random.random(n) < 0.7)[self.groups]
@@ -120,7 +126,9 @@ def evidence(bank: Bank, params: Params, **models: tuple[Prediction, ...]) -> Ev
         fetch=None, prepare=None, data=None, train=None, parity=None, references=None,
         evaluation=evaluation, noise=noise,
     )  # fmt: skip
-    return Evidence(reports, train=(), test=bank.test, answers=models, gaps={}, breaks=(), judged={})
+    return Evidence(
+        reports, train=(), test=bank.test, answers=models, gaps={}, breaks=(), judged={}
+    )
 
 
 class Release(NamedTuple):
@@ -138,8 +146,12 @@ class Release(NamedTuple):
     def passes_z_test(self, margin: float) -> bool:
         """Whether a z-test of two independent shares (unpooled) passes at this margin."""
         candidate, reference = float(self.candidate.mean()), float(self.reference.mean())
-        error = math.sqrt((candidate * (1 - candidate) + reference * (1 - reference)) / len(self.candidate))
-        return candidate - reference + margin >= NormalDist().inv_cdf(CONFIDENCE) * max(error, 1e-12)
+        error = math.sqrt(
+            (candidate * (1 - candidate) + reference * (1 - reference)) / len(self.candidate)
+        )
+        return candidate - reference + margin >= NormalDist().inv_cdf(CONFIDENCE) * max(
+            error, 1e-12
+        )
 
     def passes_floats(self) -> bool:
         """Whether the candidate's share is at least the reference's."""
@@ -165,7 +177,9 @@ class Study:
     ) -> Iterator[Release]:  # fmt: skip
         """Draw ``runs`` releases, each with a discordance from this range."""
         bank = self.bank(rows, grouping)
-        random = np.random.default_rng([self.seed, table, rows, grouping == GROUPED, 1, round(abs(loss) * 1e4)])
+        random = np.random.default_rng(
+            [self.seed, table, rows, grouping == GROUPED, 1, round(abs(loss) * 1e4)]
+        )
         for _ in range(runs):
             candidate, reference = bank.pair(random, loss, random.uniform(*discordance))
             models = {"candidate": bank.answers(candidate), "base": bank.answers(reference)}
@@ -187,14 +201,19 @@ def unchanged(study: Study) -> Iterator[tuple[object, ...]]:
         for grouping in GROUPINGS:
             counts: dict[str, Counter[str]] = {name: Counter() for name in gates}
             rejected = 0
-            drawn = study.releases(1, study.runs, rows, grouping, gates["non_inferior"], 0.0, (0.05, 0.20))
+            drawn = study.releases(
+                1, study.runs, rows, grouping, gates["non_inferior"], 0.0, (0.05, 0.20)
+            )
             for number, release in enumerate(drawn):
                 rejected += not release.passes_floats()
                 for name, params in gates.items():
                     if number % 4 == 0 or name == "non_inferior":
                         counts[name][judging.judge(params, release.evidence).status] += 1
             for name, count in counts.items():
-                shares = [f"{count[status] / count.total():.1%}" for status in ("fail", "pass", "inconclusive")]
+                shares = [
+                    f"{count[status] / count.total():.1%}"
+                    for status in ("fail", "pass", "inconclusive")
+                ]
                 yield name, rows, grouping, *shares, f"{rejected / study.runs:.1%}"
 
 
@@ -205,7 +224,9 @@ def edge(study: Study) -> Iterator[tuple[object, ...]]:
             shares = []
             for margin in MARGINS:
                 params = non_inferior(margin)
-                drawn = study.releases(2, study.runs, rows, grouping, params, margin, (discordance, discordance))
+                drawn = study.releases(
+                    2, study.runs, rows, grouping, params, margin, (discordance, discordance)
+                )
                 passed = sum(release.finding(params).status == "pass" for release in drawn)
                 shares.append(f"{passed / study.runs:.1%}")
             yield rows, grouping, "no" if discordance else "yes", *shares
@@ -221,7 +242,10 @@ def planted(study: Study) -> Iterator[tuple[object, ...]]:
                 releases = list(study.releases(3, runs, rows, ALONE, params, loss))
                 findings = [release.finding(params) for release in releases]
                 detectable = median(finding.detectable or 0.0 for finding in findings)
-                counts = [sum(finding.status == status for finding in findings) for status in ("pass", "fail")]
+                counts = [
+                    sum(finding.status == status for finding in findings)
+                    for status in ("pass", "fail")
+                ]
                 counts.append(sum(release.passes_floats() for release in releases))
                 counts.append(sum(release.passes_z_test(margin) for release in releases))
                 shares = [f"{count / runs:.1%}" for count in counts]
@@ -260,7 +284,11 @@ def speed(study: Study, rows: int = 100_000) -> Iterator[tuple[object, ...]]:
         }
     params, bank = asking(**gates), study.bank(rows, GROUPED)
     candidate, base = bank.pair(np.random.default_rng(study.seed), 0.0, 0.2)
-    models = {"candidate": bank.answers(candidate), "base": bank.answers(base), "majority": bank.answers(base)}
+    models = {
+        "candidate": bank.answers(candidate),
+        "base": bank.answers(base),
+        "majority": bank.answers(base),
+    }
     asked = evidence(bank, params, **models)
     for _ in range(3):
         started = time.process_time()

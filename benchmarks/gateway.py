@@ -40,7 +40,10 @@ from tests.gateway_requests import CHAT, ask_all, mixed, wrong
 from tests.model_standin import ModelStandIn
 
 AT_ONCE = 16
-PROMPT = {"role": "user", "content": "create a resource group in west europe and mail ada@mail.example.org"}
+PROMPT = {
+    "role": "user",
+    "content": "create a resource group in west europe and mail ada@mail.example.org",
+}
 _KEY = "sk-benchmark"
 _NGINX = """daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/error.log;
 events {{ }}
@@ -77,7 +80,9 @@ class Side(NamedTuple):
 
 def main() -> None:
     """Parse arguments, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--litellm", type=Path)
@@ -91,25 +96,38 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         sides = list(_sides(stack, Path(folder), given.litellm, given.mlflow))
         kinds = [(given.requests, False), (given.requests // 10, True)]
-        rounds = [[[_measured(side, *kind) for kind in kinds] for side in sides] for _ in range(given.rounds)]
+        rounds = [
+            [[_measured(side, *kind) for kind in kinds] for side in sides]
+            for _ in range(given.rounds)
+        ]
         print(
             "| 16 at once; CPU ms a request, requests/s | whole answers | streams of 20 tokens | one request of 4 MiB |"
         )
         print("|---|---|---|---|")
         for number, side in enumerate(sides):
             cells = [
-                (min(each[number][kind][0] for each in rounds), max(each[number][kind][1] for each in rounds))
+                (
+                    min(each[number][kind][0] for each in rounds),
+                    max(each[number][kind][1] for each in rounds),
+                )
                 for kind in range(len(kinds))
             ]
             speeds = " | ".join(f"{cpu:.2f} ms, {rate:,.0f}/s" for cpu, rate in cells)
-            print(f"| {side.name} | {speeds} | {_large(side, cells[0][0], Path(folder) / 'captures')} |", flush=True)
+            print(
+                f"| {side.name} | {speeds} | {_large(side, cells[0][0], Path(folder) / 'captures')} |",
+                flush=True,
+            )
     if given.faults:
         _faults(given.faults)
 
 
-def _sides(stack: contextlib.ExitStack, folder: Path, litellm: Path | None, mlflow: bool) -> Iterator[Side]:
+def _sides(
+    stack: contextlib.ExitStack, folder: Path, litellm: Path | None, mlflow: bool
+) -> Iterator[Side]:
     port = unused_port()
-    server = stack.enter_context(_process([sys.executable, "-m", "benchmarks.gateway", "--serve", str(port)]))
+    server = stack.enter_context(
+        _process([sys.executable, "-m", "benchmarks.gateway", "--serve", str(port)])
+    )
     url = f"http://127.0.0.1:{port}"
     _until(f"{url}/v1/models")
     yield Side("the server alone", url, server.pid)
@@ -124,19 +142,42 @@ def _sides(stack: contextlib.ExitStack, folder: Path, litellm: Path | None, mlfl
     if litellm:
         config = folder / "litellm.yaml"
         settings = {"model": "openai/m", "api_base": f"{url}/v1", "api_key": "none"}
-        config.write_text(json.dumps({"model_list": [{"model_name": "m", "litellm_params": settings}]}))
+        config.write_text(
+            json.dumps({"model_list": [{"model_name": "m", "litellm_params": settings}]})
+        )
         port = unused_port()
-        command = [str(litellm), "--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
-        proxy = stack.enter_context(_process(command, LITELLM_MASTER_KEY=_KEY, LITELLM_TELEMETRY="False"))
+        command = [
+            str(litellm),
+            "--config",
+            str(config),
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+        ]
+        proxy = stack.enter_context(
+            _process(command, LITELLM_MASTER_KEY=_KEY, LITELLM_TELEMETRY="False")
+        )
         _until(f"http://127.0.0.1:{port}/health/liveliness")
         yield Side("LiteLLM's proxy", f"http://127.0.0.1:{port}", proxy.pid)
     if mlflow:
         port, store = unused_port(), f"sqlite:///{folder}/mlflow.db"
         command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-        command += ["--backend-store-uri", store, "--artifacts-destination", str(folder / "artifacts")]
-        traced = stack.enter_context(_process(command, **mlflow_service.QUIET, **mlflow_service.LOCAL_UPSTREAMS))
+        command += [
+            "--backend-store-uri",
+            store,
+            "--artifacts-destination",
+            str(folder / "artifacts"),
+        ]
+        traced = stack.enter_context(
+            _process(command, **mlflow_service.QUIET, **mlflow_service.LOCAL_UPSTREAMS)
+        )
         _until(f"http://127.0.0.1:{port}/health")
-        yield Side("MLflow's gateway", mlflow_service.add_endpoint(f"http://127.0.0.1:{port}", "m", url), traced.pid)
+        yield Side(
+            "MLflow's gateway",
+            mlflow_service.add_endpoint(f"http://127.0.0.1:{port}", "m", url),
+            traced.pid,
+        )
 
 
 def _measured(side: Side, number: int, streamed: bool) -> tuple[float, float]:
@@ -172,7 +213,11 @@ def _large(side: Side, usual: float, captures: Path) -> str:
         latest = now
         time.sleep(1)
     grown = max(0, _memory(side.pid) - memory) >> 20
-    kept = f", {_stored(captures) / (1 << 20):.1f} MiB stored" if side.name == "lockstep gateway" else ""
+    kept = (
+        f", {_stored(captures) / (1 << 20):.1f} MiB stored"
+        if side.name == "lockstep gateway"
+        else ""
+    )
     seconds = max(0.0, _cpu(side.pid) - cpu)
     return f"{seconds:.1f} s of CPU, others wait {max(waits) * 1e3:.0f} ms at most, {grown} MiB more memory{kept}"
 
@@ -214,22 +259,30 @@ def _faults(number: int) -> None:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         model = stack.enter_context(ModelStandIn())
-        gateway = stack.enter_context(running(model.url, folder, "--captures", "captures", "--deadline", "10"))
+        gateway = stack.enter_context(
+            running(model.url, folder, "--captures", "captures", "--deadline", "10")
+        )
         got = ask_all(gateway.url, mixed(number))
         dropped = gateway.total("lockstep_gateway_captures_dropped_total")
     faults = Counter(each.fault for each in got)
     bad = Counter((each.fault, problem) for each in got if (problem := wrong(each)))
-    print(f"\n{number} requests, faults {dict(faults)}: wrong {dict(bad)}, captures dropped {dropped:.0f}")
+    print(
+        f"\n{number} requests, faults {dict(faults)}: wrong {dict(bad)}, captures dropped {dropped:.0f}"
+    )
 
 
 @contextlib.contextmanager
 def _process(command: list[str], **environment: str) -> Iterator[subprocess.Popen[bytes]]:
     quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command, env=os.environ | environment, start_new_session=True, **quiet) as process:
+    with subprocess.Popen(
+        command, env=os.environ | environment, start_new_session=True, **quiet
+    ) as process:
         try:
             yield process
         finally:
-            os.killpg(process.pid, signal.SIGKILL)  # MLflow's command starts another process, which serves
+            os.killpg(
+                process.pid, signal.SIGKILL
+            )  # MLflow's command starts another process, which serves
 
 
 def _until(url: str) -> None:

@@ -26,17 +26,26 @@ DRAWS = 5
 def main() -> None:
     """Print the table."""
     options = tables.numbers(__doc__, rows=1048, tokens=4096)
-    tables.show("Answers", ("batches", "rows in a batch", "rows more", "prompts that stay"), _shares(options))
+    tables.show(
+        "Answers",
+        ("batches", "rows in a batch", "rows more", "prompts that stay"),
+        _shares(options),
+    )
 
 
 def _shares(options: Namespace) -> Iterator[tuple[object, ...]]:
-    test, train = (files.read_jsonl(layout.SPLITS / f"{name}.jsonl", Row) for name in ("test", "train"))
+    test, train = (
+        files.read_jsonl(layout.SPLITS / f"{name}.jsonl", Row) for name in ("test", "train")
+    )
     rows = [*test[: options.rows], *(row for row in train if not row.origin)]
     tokenizer = AutoTokenizer.from_pretrained(layout.BASE, local_files_only=True)
     tokens = prompts.tokens(tokenizer, [row.messages for row in rows], rows, None, layout.SPLITS)
     every = [tuple(ids) for ids in tokens]
     old, others = every[: options.rows], every[options.rows :]
-    prefix, room = generate.shared_prefix(sorted(set(every))), options.tokens // generate.lanes("cpu")[0]
+    prefix, room = (
+        generate.shared_prefix(sorted(set(every))),
+        options.tokens // generate.lanes("cpu")[0],
+    )
     longest = params_file.load(layout.PARAMS).evaluate.max_new_tokens
 
     def cut(given: Sequence[batches.Prompt], stable: bool) -> set[tuple[batches.Prompt, ...]]:
@@ -47,7 +56,10 @@ def _shares(options: Namespace) -> Iterator[tuple[object, ...]]:
         before = cut(old, stable)
         size = statistics.mean(map(len, before))
         for count in (1, max(2, round(len(old) / 100))):
-            after = [cut([*old, *random.Random(draw).sample(others, count)], stable) for draw in range(DRAWS)]
+            after = [
+                cut([*old, *random.Random(draw).sample(others, count)], stable)
+                for draw in range(DRAWS)
+            ]
             stays = statistics.mean(sum(map(len, before & cuts)) for cuts in after) / len(set(old))
             yield name, f"{size:.0f}", count, f"{stays:.0%}"
 

@@ -83,7 +83,9 @@ def said(world: World, random: Any) -> tuple[Values, Values, NDArray[np.bool_]]:
     """What people and the judge say of each row, and where the answers differ."""
     groups = GROUPS if world.grouped else np.arange(ROWS)
     alike = np.where((random.random(ROWS) < TOGETHER)[groups], _first(groups), np.arange(ROWS))
-    kinds = random.choice(4, ROWS, p=[world.wins, world.losses, TIES, 1 - world.wins - world.losses - TIES])[alike]
+    kinds = random.choice(
+        4, ROWS, p=[world.wins, world.losses, TIES, 1 - world.wins - world.losses - TIES]
+    )[alike]
     people = np.select([kinds == 0, kinds == 1], [1.0, -1.0], 0.0)
     odds = np.log(world.right / (1 - world.right)) * people + world.bias
     judge = np.where(random.random(ROWS)[alike] < 1 / (1 + np.exp(-odds)), 1.0, -1.0)
@@ -122,7 +124,9 @@ class Release:
         self.judgements: dict[tuple[str, str, float, bool], Judgement] = {}
         self.evidence = _evidence(asked, self.rows)
 
-    def findings(self, people: Values, judge: Values, differ: NDArray[np.bool_]) -> Mapping[str, Finding]:
+    def findings(
+        self, people: Values, judge: Values, differ: NDArray[np.bool_]
+    ) -> Mapping[str, Finding]:
         """What the gates find."""
         suite = self.asked.suites["chat"]
         assert suite.draw is not None  # it is pairwise
@@ -133,7 +137,9 @@ class Release:
                 continue
             if row.id in chosen:
                 judgements.append(self._judgement(row, "human", people[at], False))
-            judgements += [self._judgement(row, "judge", judge[at], turned) for turned in (False, True)]
+            judgements += [
+                self._judgement(row, "judge", judge[at], turned) for turned in (False, True)
+            ]
         ours, theirs = (self.answers[text] for text in ANSWERS)
         answers = {
             "candidate": tuple(ours),
@@ -149,7 +155,13 @@ class Release:
             first, second = self.shas[::-1] if turned else self.shas
             value = (1 + (-better if turned else better)) / 2
             self.judgements[key] = Judgement.model_construct(
-                sample=row.id, answer_sha=first, other_sha=second, by=by, value=value, judge=by, prompt_sha=None
+                sample=row.id,
+                answer_sha=first,
+                other_sha=second,
+                by=by,
+                value=value,
+                judge=by,
+                prompt_sha=None,
             )
         return self.judgements[key]
 
@@ -172,7 +184,16 @@ def _evidence(asked: Params, rows: tuple[Row, ...]) -> Evidence:
         fetch=None, prepare=None, data=None, train=None, parity=PARITY, references=None, evaluation=None, noise=None,
         suites=SuitesReport(suites={"chat": result}),
     )  # fmt: skip
-    return Evidence(reports, train=(), test=rows, answers={}, gaps={}, breaks=(), judged={}, suites={"chat": lines})
+    return Evidence(
+        reports,
+        train=(),
+        test=rows,
+        answers={},
+        gaps={},
+        breaks=(),
+        judged={},
+        suites={"chat": lines},
+    )
 
 
 def textbook(people: Values, judge: Values, bound: float) -> float:
@@ -182,7 +203,9 @@ def textbook(people: Values, judge: Values, bound: float) -> float:
     known = ~np.isnan(people)
     human, ours, rest = people[known], judge[known], judge[~known]
     n, others, spread = len(human), len(rest), np.var(judge, ddof=1)
-    weight = min(max(np.cov(human, ours)[0, 1] / ((1 + n / others) * spread), 0), 1) if spread else 0.0
+    weight = (
+        min(max(np.cov(human, ours)[0, 1] / ((1 + n / others) * spread), 0), 1) if spread else 0.0
+    )
     effect = human.mean() - weight * (ours.mean() - rest.mean())
     squared = np.var(human - weight * ours, ddof=1) / n + weight**2 * np.var(rest, ddof=1) / others
     return float(t.sf((effect - bound) / max(np.sqrt(squared), 1e-12), n - 1))
@@ -210,7 +233,9 @@ def rates(world: World, runs: int, seed: int) -> dict[str, float]:
     return {name: passed[name] / runs for name in RULES}
 
 
-def table(worlds: Mapping[str, Sequence[World]], runs: int, seed: int) -> Iterator[tuple[object, ...]]:
+def table(
+    worlds: Mapping[str, Sequence[World]], runs: int, seed: int
+) -> Iterator[tuple[object, ...]]:
     """Ask every rule in each world."""
     for name, variants in worlds.items():
         for world in tqdm(variants, desc=name):
@@ -246,8 +271,14 @@ IMPROVES: Mapping[str, Sequence[World]] = {
 }
 NOT_WORSE: Mapping[str, Sequence[World]] = {
     "5 points worse": [World(*WORSE, margin=0.05), World(*WORSE, bias=0.6, margin=0.05)],
-    "5 points worse, nothing better": [World(0.0, 0.05, margin=0.05), World(0.0, 0.05, labels=200, margin=0.05)],
-    "as good": [World(*NONE, margin=0.05, labels=200), World(*NONE, right=0.95, margin=0.05, labels=200)],
+    "5 points worse, nothing better": [
+        World(0.0, 0.05, margin=0.05),
+        World(0.0, 0.05, labels=200, margin=0.05),
+    ],
+    "as good": [
+        World(*NONE, margin=0.05, labels=200),
+        World(*NONE, right=0.95, margin=0.05, labels=200),
+    ],
 }
 
 
@@ -256,7 +287,9 @@ def main() -> None:
     options = tables.numbers(__doc__, runs=1000, seed=20261126)
     columns = ("truth", "rows", "judge is right", "bias", "labels", *RULES)
     tables.show("`improves`: is it better?", columns, table(IMPROVES, options.runs, options.seed))
-    tables.show("`non_inferior`, margin 0.05", columns, table(NOT_WORSE, options.runs, options.seed))
+    tables.show(
+        "`non_inferior`, margin 0.05", columns, table(NOT_WORSE, options.runs, options.seed)
+    )
 
 
 if __name__ == "__main__":

@@ -54,7 +54,9 @@ print(time.perf_counter() - start)
 
 def main() -> None:
     """Make the model, measure both sides, print the table."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # An exit removes the temporary directory, too.
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(143)
+    )  # An exit removes the temporary directory, too.
     with tempfile.TemporaryDirectory(prefix="lockstep-merge-") as name:
         home = Path(name)
         _make(home / "base", home / "adapter")
@@ -63,7 +65,9 @@ def main() -> None:
             for side, script in (("ours", OURS), ("PEFT", PEFT)):
                 with tempfile.TemporaryDirectory(dir=home) as out:
                     arguments = [str(home / "base"), str(home / "adapter"), out, str(SHARD)]
-                    results[side].append(processes.run([sys.executable, "-c", script, *arguments], "RssAnon"))
+                    results[side].append(
+                        processes.run([sys.executable, "-c", script, *arguments], "RssAnon")
+                    )
     tables.show("Merge", ("", *results, "ours / PEFT"), _rows(results))
 
 
@@ -77,7 +81,11 @@ def _make(base: Path, adapter: Path) -> None:
     model = LlamaForCausalLM(LlamaConfig(**MODEL)).bfloat16()
     model.save_pretrained(base, max_shard_size=SHARD)
     lora = LoraConfig(
-        r=RANK, lora_alpha=2 * RANK, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM"
+        r=RANK,
+        lora_alpha=2 * RANK,
+        target_modules="all-linear",
+        init_lora_weights=False,
+        task_type="CAUSAL_LM",
     )
     get_peft_model(model, lora).save_pretrained(adapter)
 

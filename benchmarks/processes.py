@@ -39,7 +39,9 @@ def run(command: Sequence[str], memory: str = "VmHWM") -> Took:
         output.seek(0)
         errors.seek(0)
         if process.returncode:
-            raise SystemExit(f"{' '.join(command[:6])} … ended with {process.returncode}: {errors.read()[-2000:]}")
+            raise SystemExit(
+                f"{' '.join(command[:6])} … ended with {process.returncode}: {errors.read()[-2000:]}"
+            )
         return Took(seconds, peak, output.read())
 
 
@@ -51,7 +53,9 @@ def _bytes(pid: int, field: str) -> int:
             if line.startswith(f"{field}:"):
                 total = int(line.split()[1]) * 1024
         for task in Path(f"/proc/{pid}/task").iterdir():
-            total += sum(_bytes(int(child), field) for child in (task / "children").read_text().split())
+            total += sum(
+                _bytes(int(child), field) for child in (task / "children").read_text().split()
+            )
     except OSError:
         pass
     return total

@@ -102,8 +102,15 @@ def _moves(folder: Path, runs: int) -> Iterator[tuple[object, ...]]:
             shutil.rmtree(copied.parent)
     for verb, runs_of_verb in took.items():
         rest = median(one["seconds"] - one.get("mirrors", 0.0) for one in runs_of_verb)
-        medians = {part: median(one.get(part, 0.0) for one in runs_of_verb) for part in ("seconds", *PARTS)}
-        yield verb, f"{medians['seconds']:.2f}", f"{rest:.2f}", *(f"{medians[part]:.2f}" for part in PARTS)
+        medians = {
+            part: median(one.get(part, 0.0) for one in runs_of_verb) for part in ("seconds", *PARTS)
+        }
+        yield (
+            verb,
+            f"{medians['seconds']:.2f}",
+            f"{rest:.2f}",
+            *(f"{medians[part]:.2f}" for part in PARTS),
+        )
 
 
 def _move(root: Path, name: str) -> None:
@@ -112,7 +119,9 @@ def _move(root: Path, name: str) -> None:
 
 def _run(root: Path, *args: str) -> dict[str, float]:
     began = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", RUNNER, str(root), *args], check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", RUNNER, str(root), *args], check=True, capture_output=True, text=True
+    )
     parts: dict[str, float] = json.loads(done.stdout)
     return parts | {"seconds": time.perf_counter() - began}
 
@@ -131,7 +140,11 @@ def _weights(root: Path, runs: int, size: int) -> Iterator[tuple[object, ...]]:
     probed(root, params)
     keep(root, "record")
     tree.release(root)
-    seconds: dict[str, list[float]] = {"`sha256sum`": [], "the check `weights`": [], "all of `promote --dry-run`": []}
+    seconds: dict[str, list[float]] = {
+        "`sha256sum`": [],
+        "the check `weights`": [],
+        "all of `promote --dry-run`": [],
+    }
     for _ in tqdm(range(runs), desc="weights", disable=None):
         for shard in shards:
             digest.of_file(shard)  # This brings the file into the page cache.
@@ -142,7 +155,9 @@ def _weights(root: Path, runs: int, size: int) -> Iterator[tuple[object, ...]]:
         planned = promote(root, "staging", Options(dry_run=True))
         seconds["all of `promote --dry-run`"].append(time.perf_counter() - began)
         assert not any(check.failures for check in planned.checks)
-        seconds["the check `weights`"] += [check.seconds for check in planned.checks if check.about == "weights"]
+        seconds["the check `weights`"] += [
+            check.seconds for check in planned.checks if check.about == "weights"
+        ]
     alone = seconds["`sha256sum`"]
     for name, times in seconds.items():
         ratio = median(one / other for one, other in zip(times, alone, strict=True))

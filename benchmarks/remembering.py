@@ -36,11 +36,17 @@ def interpolated(scale: float, out: Path) -> None:
     """Write the model to ``out`` with that share of what it learnt."""
     shutil.copytree(layout.MERGED, out, ignore=shutil.ignore_patterns("*.safetensors*"))
     before, after = (
-        {name: tensor for path in sorted(folder.glob("*.safetensors")) for name, tensor in load_file(path).items()}
+        {
+            name: tensor
+            for path in sorted(folder.glob("*.safetensors"))
+            for name, tensor in load_file(path).items()
+        }
         for folder in (layout.BASE, layout.MERGED)
     )
     mixed = {
-        name: (before[name].float() + scale * (tensor.float() - before[name].float())).to(tensor.dtype)
+        name: (before[name].float() + scale * (tensor.float() - before[name].float())).to(
+            tensor.dtype
+        )
         for name, tensor in after.items()
     }
     save_file(mixed, out / "model.safetensors", {"format": "pt"})
@@ -50,9 +56,13 @@ def right(folder: Path, rows: Sequence[Row], scorer: ScorerKind, length: int) ->
     """Return the sum of the scores of the model's greedy answers."""
     model, tokenizer = generate.load(folder, "bf16")
     asked = prompts.tokens(tokenizer, [row.messages for row in rows], rows, None, folder)
-    answers = generate.generate(model, asked, generate.end_tokens(model, tokenizer), length, 4096, folder.name)
+    answers = generate.generate(
+        model, asked, generate.end_tokens(model, tokenizer), length, 4096, folder.name
+    )
     texts = [tokenizer.decode(answer.tokens, skip_special_tokens=True) for answer in answers]
-    return sum(scoring.score(scorer, text, row.reference) for text, row in zip(texts, rows, strict=True))
+    return sum(
+        scoring.score(scorer, text, row.reference) for text, row in zip(texts, rows, strict=True)
+    )
 
 
 def scales() -> Iterator[tuple[object, ...]]:
@@ -64,7 +74,9 @@ def scales() -> Iterator[tuple[object, ...]]:
             group=line["id"], slice=line["slice"], source="everyday")
         for line in questions
     ]  # fmt: skip
-    texts = [json.loads(line)["text"] for line in (_TEXTS / "english.jsonl").read_text().splitlines()]
+    texts = [
+        json.loads(line)["text"] for line in (_TEXTS / "english.jsonl").read_text().splitlines()
+    ]
     size = sum(len(text.encode()) for text in texts) * math.log(2)
     for scale in SCALES:
         with tempfile.TemporaryDirectory() as work:
@@ -73,7 +85,12 @@ def scales() -> Iterator[tuple[object, ...]]:
             task = right(folder, valid, ExactMatch(kind="exact-match"), 20)
             kept = right(folder, everyday, Contains(kind="contains", separator="|"), 16)
             bits = sum(loss.nats(folder, "bf16", texts, folder.name)) / size
-        yield f"{scale:g}", f"{task:.0f} of {len(valid)}", f"{kept:.0f} of {len(everyday)}", f"{bits:.3f}"
+        yield (
+            f"{scale:g}",
+            f"{task:.0f} of {len(valid)}",
+            f"{kept:.0f} of {len(everyday)}",
+            f"{bits:.3f}",
+        )
 
 
 def main() -> None:

@@ -29,7 +29,9 @@ MODEL = {"uri": "model", "sha256": None, "license": None}
 def main() -> None:
     """Measure and print."""
     options = tables.numbers(__doc__, passages=200_000, questions=500)
-    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")  # The processes inherit them.
+    os.environ |= dict.fromkeys(
+        ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"
+    )  # The processes inherit them.
     columns = ("what", "passages", "questions", "CPU seconds", "MiB of passages", "peak, MiB")
     tables.show("Retrieval", columns, _rows(options.passages, options.questions))
 
@@ -49,7 +51,9 @@ def dense(passages: int, questions: int) -> tuple[float, float, float]:
         block = draw.standard_normal(vectors[start : start + 10_000].shape, dtype=np.float32)
         vectors[start : start + 10_000] = block / np.linalg.norm(block, axis=1, keepdims=True)
     retriever = Dense.model_validate({"kind": "dense", "model": MODEL, "pooling": "mean"})
-    return _searched(retriever.ranked(_search([""] * passages, [""] * questions, lambda *_: vectors), FOUND))
+    return _searched(
+        retriever.ranked(_search([""] * passages, [""] * questions, lambda *_: vectors), FOUND)
+    )
 
 
 def bm25(passages: int, questions: int) -> tuple[float, float, float]:
@@ -58,10 +62,14 @@ def bm25(passages: int, questions: int) -> tuple[float, float, float]:
 
     def texts(count: int, words: int) -> Iterator[str]:
         for _ in range(count):
-            yield " ".join(f"w{word}" for word in np.minimum(draw.pareto(0.9, words) * 5, KNOWN).astype(int))
+            yield " ".join(
+                f"w{word}" for word in np.minimum(draw.pareto(0.9, words) * 5, KNOWN).astype(int)
+            )
 
     retriever = Bm25(kind="bm25", k1=1.5, b=0.75, stopwords=None)
-    return _searched(retriever.ranked(_search(texts(passages, WORDS), texts(questions, 8), no_encoder), FOUND))
+    return _searched(
+        retriever.ranked(_search(texts(passages, WORDS), texts(questions, 8), no_encoder), FOUND)
+    )
 
 
 def _search(passages: Iterable[str], questions: Iterable[str], embed: Embed) -> Search:

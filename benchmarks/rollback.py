@@ -47,7 +47,9 @@ class Streams(NamedTuple):
     def counts(self) -> NDArray[np.float64]:
         """Return the pairs that the candidate won, tied and lost, up to each pair: (streams, pairs, 3)."""
         loss = self.production.astype(np.int8) - self.candidate
-        return np.stack([(loss == value).cumsum(axis=1) for value in (-1, 0, 1)], axis=-1).astype(np.float64)
+        return np.stack([(loss == value).cumsum(axis=1) for value in (-1, 0, 1)], axis=-1).astype(
+            np.float64
+        )
 
 
 class Rule(NamedTuple):
@@ -76,7 +78,9 @@ def betting(margin: float) -> Rule:
     """Return the e-process, looked at after each pair."""
 
     def crossed(streams: Streams) -> Flags:
-        return detection.crossed(streams.production - streams.candidate.astype(np.float64), margin, ALPHA)
+        return detection.crossed(
+            streams.production - streams.candidate.astype(np.float64), margin, ALPHA
+        )
 
     return Rule(f"e-process, margin {100 * margin:g}", "each pair", crossed)
 
@@ -91,7 +95,9 @@ def z_test(every: int | None) -> Rule:
         looked = (np.arange(1, z.shape[1] + 1) % (every or z.shape[1])) == 0
         return np.logical_or.accumulate((z > 1.6449) & looked, axis=1)
 
-    return Rule(f"z-test, p < {ALPHA}", f"every {every} pairs" if every else "one, at the end", crossed)
+    return Rule(
+        f"z-test, p < {ALPHA}", f"every {every} pairs" if every else "one, at the end", crossed
+    )
 
 
 def limit(name: str, window: int, most: int) -> Rule:
@@ -175,7 +181,11 @@ def decided(change: Change, asks: Asks, looks: Sequence[int], random: Any) -> tu
         pairs.append(Pair([ours], [theirs]))
     for look in looks:
         seen = pairs[:look]
-        scored = [pair for pair in seen if all(side.score is not None for side in (*pair.production, *pair.candidate))]
+        scored = [
+            pair
+            for pair in seen
+            if all(side.score is not None for side in (*pair.production, *pair.candidate))
+        ]
         decision = judge(seen, scored, asks).decision
         if decision != "go on":
             return decision, look
@@ -190,7 +200,9 @@ def whole(streams: int, looks: Sequence[int], random: Any) -> Iterator[Row]:
         cells = []
         for decision in ("roll back", "keep"):
             pairs = [count for outcome, count in outcomes if outcome == decision]
-            cells.append(f"{len(pairs) / streams:.3f}" + (f" ({np.median(pairs):.0f})" if pairs else ""))
+            cells.append(
+                f"{len(pairs) / streams:.3f}" + (f" ({np.median(pairs):.0f})" if pairs else "")
+            )
         yield change.name, *cells
 
 

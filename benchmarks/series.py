@@ -32,7 +32,9 @@ Scores = NDArray[np.float64]
 Row = tuple[object, ...]
 CONFIDENCE, MARGIN, BUDGET, MOST = 0.95, 0.05, 0.10, 20
 RIGHT, DIFFER = 0.7, 0.10
-OF_SEED = 0.07  # The share of rows on which a training differs from what its recipe does on average.
+OF_SEED = (
+    0.07  # The share of rows on which a training differs from what its recipe does on average.
+)
 RELEASES = 20
 TRIED = (1, 5, 20)
 KEPT = (0.997, 0.5, 0.16, 0.0)  # The share of the rows that the next split keeps.
@@ -94,8 +96,16 @@ def looks(runs: int, random: Random) -> Iterator[Row]:
                 passed = np.zeros(len(TRIED))
                 for _ in tqdm(range(runs), desc=f"{kind} {rows} {most}", leave=False):
                     main = right(random, rows)
-                    passed += first_of(passes(moved(random, main, loss), main, margin, confidence) for _ in range(MOST))
-                yield name, rows, "each alone" if most == 1 else f"`looks`, most {most}", *shares(passed, runs)
+                    passed += first_of(
+                        passes(moved(random, main, loss), main, margin, confidence)
+                        for _ in range(MOST)
+                    )
+                yield (
+                    name,
+                    rows,
+                    "each alone" if most == 1 else f"`looks`, most {most}",
+                    *shares(passed, runs),
+                )
 
 
 def marks(runs: int, random: Random) -> Iterator[Row]:
@@ -107,7 +117,10 @@ def marks(runs: int, random: Random) -> Iterator[Row]:
             models = [moved(random, main, 0.0) for _ in range(MOST)]
             for place, divided in enumerate((1, MOST)):
                 confidence = 1 - (1 - CONFIDENCE) / divided
-                lows = (intervals.paired_interval(model, main, groups, confidence).low for model in models)
+                lows = (
+                    intervals.paired_interval(model, main, groups, confidence).low
+                    for model in models
+                )
                 passed[place] += first_of(low > 0 for low in lows)
         yield rows, "95 %", *shares(passed[0], runs)
         yield rows, f"divided among {MOST}", *shares(passed[1], runs)
@@ -117,8 +130,14 @@ def _grouped(random: Random, rows: int) -> tuple[Scores, Scores, NDArray[np.intp
     """Draw right/wrong rows in groups of 1 to 6, of which seven in ten are answered alike."""
     sizes = random.choice([1, 1, 1, 2, 3, 6], rows)
     groups = np.repeat(np.arange(rows), sizes)[:rows]
-    draws = np.where((random.random(rows) < 0.7)[groups], random.random(rows)[groups], random.random(rows))
-    return (draws < DIFFER / 2).astype(float), ((draws >= DIFFER / 2) & (draws < DIFFER)).astype(float), groups
+    draws = np.where(
+        (random.random(rows) < 0.7)[groups], random.random(rows)[groups], random.random(rows)
+    )
+    return (
+        (draws < DIFFER / 2).astype(float),
+        ((draws >= DIFFER / 2) & (draws < DIFFER)).astype(float),
+        groups,
+    )
 
 
 def _like_f1(random: Random, rows: int) -> tuple[Scores, Scores, NDArray[np.intp]]:
@@ -149,7 +168,9 @@ def far_tails(runs: int, random: Random) -> Iterator[Row]:
             passed = np.zeros(len(levels))
             for _ in tqdm(range(runs), desc=f"far tails {name} {rows}", leave=False):
                 ours, theirs, groups = world(random, rows)
-                pairs = compare(ours, theirs, np.unique(groups, return_inverse=True)[1], 0.0, CONFIDENCE).pairs
+                pairs = compare(
+                    ours, theirs, np.unique(groups, return_inverse=True)[1], 0.0, CONFIDENCE
+                ).pairs
                 passed += pairs.p(0.0, 0.0) <= levels
             yield name, rows, *(f"{share:.2%}" for share in passed / runs)
 
@@ -158,7 +179,9 @@ def overlap(runs: int, random: Random) -> Iterator[Row]:
     """Replace rows of the split again and again, and try new models as long as the gate `looks` lets them."""
     margin, confidence = level("improves", MOST)
     for kept in KEPT:
-        passed = np.zeros(2)  # The columns: looks counted by the split's digest, and by common rows.
+        passed = np.zeros(
+            2
+        )  # The columns: looks counted by the split's digest, and by common rows.
         for _ in tqdm(range(runs), desc=f"overlap {kept}", leave=False):
             splits = [right(random, 1048)]
             for _ in range(SPLITS - 1):
@@ -168,7 +191,9 @@ def overlap(runs: int, random: Random) -> Iterator[Row]:
         yield f"{kept:.1%}", *shares(passed, runs)
 
 
-def _one_passes(splits: list[Scores], share: float, margin: float, confidence: float, random: Random) -> bool:
+def _one_passes(
+    splits: list[Scores], share: float, margin: float, confidence: float, random: Random
+) -> bool:
     """Whether a model passes on one of ``splits``, if it counts as ``share`` of a model on the next split."""
     counted = 0.0
     for main in splits:
@@ -215,7 +240,9 @@ def seeds(runs: int, random: Random) -> Iterator[Row]:
         for place, spread in enumerate((0.0, 0.01, 0.02)):
             for _ in tqdm(range(runs), desc=f"seeds {rows} {spread}", leave=False):
                 main = right(random, rows)
-                luck = float(np.clip(random.normal(0, spread * 2**0.5), -0.08, 0.08))  # The luck of both trainings.
+                luck = float(
+                    np.clip(random.normal(0, spread * 2**0.5), -0.08, 0.08)
+                )  # The luck of both trainings.
                 passed[place] += passes(moved(random, main, -luck), main, 0.0, CONFIDENCE)
         yield rows, *shares(passed, runs)
 
@@ -230,7 +257,9 @@ def claims(one: Scores, two: Scores, margin: float) -> tuple[bool, bool, bool]:
     """Whether a gate, seeds alone, and seeds and rows say that ``one`` is above ``two`` by more than ``margin``."""
     means = [np.repeat(scores.mean(axis=1, keepdims=True), 2, axis=1) for scores in (one, two)]
     alone = over_seeds.difference(means[0], means[1], ["0", "1"], 2 * CONFIDENCE - 1)
-    both = over_seeds.difference(one, two, [str(row) for row in range(one.shape[1])], 2 * CONFIDENCE - 1)
+    both = over_seeds.difference(
+        one, two, [str(row) for row in range(one.shape[1])], 2 * CONFIDENCE - 1
+    )
     return (
         passes(one[0], two[0], margin, CONFIDENCE),
         alone is not None and alone.low > margin,
@@ -249,11 +278,19 @@ def recipes(runs: int, random: Random) -> Iterator[Row]:
             for spread in (0.0, 0.01, 0.02):
                 passed = np.zeros((2, 3))
                 for place, number in enumerate((3, 5)):
-                    for _ in tqdm(range(runs), desc=f"recipes {name} {rows} {spread} {number}", leave=False):
+                    for _ in tqdm(
+                        range(runs), desc=f"recipes {name} {rows} {spread} {number}", leave=False
+                    ):
                         two = right(random, rows)
                         ours = trained(random, moved(random, two, loss, differ), spread, number)
                         passed[place] += claims(ours, trained(random, two, spread, number), margin)
-                yield name, rows, f"{100 * spread:g}", *shares(passed[0], runs), *shares(passed[1][1:], runs)
+                yield (
+                    name,
+                    rows,
+                    f"{100 * spread:g}",
+                    *shares(passed[0], runs),
+                    *shares(passed[1][1:], runs),
+                )
 
 
 def sealed(runs: int, random: Random) -> Iterator[Row]:
@@ -269,9 +306,14 @@ def sealed(runs: int, random: Random) -> Iterator[Row]:
             passed, on_test = np.zeros(len(TRIED)), 0
             for _ in tqdm(range(runs), desc=f"sealed {name} {rows}", leave=False):
                 test, hidden = right(random, 445), right(random, rows)
-                ours = np.maximum(moved(random, test, loss), random.random(445) < fitted / (1 - RIGHT))
+                ours = np.maximum(
+                    moved(random, test, loss), random.random(445) < fitted / (1 - RIGHT)
+                )
                 on_test += passes(ours, test, margin, confidence)
-                passed += first_of(passes(moved(random, hidden, loss), hidden, margin, confidence) for _ in range(MOST))
+                passed += first_of(
+                    passes(moved(random, hidden, loss), hidden, margin, confidence)
+                    for _ in range(MOST)
+                )
             yield name, f"`{kind}`", rows, f"{on_test / runs:.1%}", *shares(passed, runs)
 
 
@@ -282,13 +324,29 @@ def main() -> None:
     tried = [f"{count} tried" for count in TRIED]
     tables.show("Looks", ("models", "rows", "decided", *tried), looks(runs, random))
     tables.show("Marks", ("rows", "intervals", *tried), marks(runs, random))
-    tables.show("Far tails", ("no difference, and", "rows", "at 5 %", "1 %", "0.25 %"), far_tails(6 * runs, random))
+    tables.show(
+        "Far tails",
+        ("no difference, and", "rows", "at 5 %", "1 %", "0.25 %"),
+        far_tails(6 * runs, random),
+    )
     tables.show("Overlap", ("rows kept", "by digest", "by common rows"), overlap(runs, random))
     lost = ("released of 20", "points lost", "lost, 95 %")
-    tables.show("Creep", ("loss of each, points", "rows", "gates, with margin", *lost), creep(runs // 2, random))
+    tables.show(
+        "Creep",
+        ("loss of each, points", "rows", "gates, with margin", *lost),
+        creep(runs // 2, random),
+    )
     tables.show("Seeds", ("rows", "no spread", "spread 1 point", "2 points"), seeds(runs, random))
-    ways = ("one training each", "3 seeds alone", "3 seeds and rows", "5 seeds alone", "5 seeds and rows")
-    tables.show("Recipes", ("claimed: true", "rows", "spread, points", *ways), recipes(runs, random))
+    ways = (
+        "one training each",
+        "3 seeds alone",
+        "3 seeds and rows",
+        "5 seeds alone",
+        "5 seeds and rows",
+    )
+    tables.show(
+        "Recipes", ("claimed: true", "rows", "spread, points", *ways), recipes(runs, random)
+    )
     columns = ("the model", "gate", "sealed rows", "passes on 445 test rows", *tried)
     tables.show("Sealed", columns, sealed(runs, random))
 

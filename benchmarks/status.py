@@ -49,14 +49,21 @@ def main() -> None:
         for turn in range(options.runs + 1):
             for name, command in commands.items():
                 started = time.perf_counter()
-                subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL, cwd=REPOSITORY)
+                subprocess.run(
+                    [sys.executable, *command],
+                    check=True,
+                    stdout=subprocess.DEVNULL,
+                    cwd=REPOSITORY,
+                )
                 if turn:  # The first turn warms the page cache.
                     seconds[name].append(time.perf_counter() - started)
         for _ in range(options.runs):
             started = time.perf_counter()
             ledger_tree.promote(root, "staging", f"{time.monotonic_ns()}")
             seconds["one move"].append(time.perf_counter() - started)
-    rows = ((f"{options.releases:,}", name, f"{median(times):.3f}") for name, times in seconds.items())
+    rows = (
+        (f"{options.releases:,}", name, f"{median(times):.3f}") for name, times in seconds.items()
+    )
     tables.show("The ledger", ("past releases", "what", "seconds"), rows)
 
 
@@ -70,7 +77,17 @@ def _world(folder: Path, releases: int) -> Path:
     subprocess.run(["git", "-C", str(past), "fast-import", "--quiet"], input=history, check=True)
     # The releases behind the record: one history, whose last tree is the record's.
     git(root, "fetch", "--quiet", "--tags", str(past), "main")
-    git(root, "merge", "--quiet", "--allow-unrelated-histories", "-s", "ours", "-m", "the past", "FETCH_HEAD")
+    git(
+        root,
+        "merge",
+        "--quiet",
+        "--allow-unrelated-histories",
+        "-s",
+        "ours",
+        "-m",
+        "the past",
+        "FETCH_HEAD",
+    )
     git(root, "checkout", "--quiet", "FETCH_HEAD", "--", str(layout.ENVIRONMENTS))
     ledger_tree.keep(root, "what ran before")
     for name in ("staging", "production"):
@@ -102,7 +119,9 @@ def _history(releases: int) -> Iterator[bytes]:
         version = mark + 1
         for environment in ("staging", "production"):
             text = pointer.write(after).decode()
-            message = compose(environment, number, "promote", previous.get(environment), after, "it is better")
+            message = compose(
+                environment, number, "promote", previous.get(environment), after, "it is better"
+            )
             yield commit(message, f"M 100644 inline {at(environment)}\ndata {len(text)}\n{text}")
             previous[environment] = after
             if mark == version:

@@ -8,7 +8,9 @@ def numbers(purpose: str, **defaults: float) -> argparse.Namespace:
     """Parse an option of the default's type for each of ``defaults``."""
     parser = argparse.ArgumentParser(description=purpose.splitlines()[0])
     for name, default in defaults.items():
-        parser.add_argument(f"--{name}", type=type(default), default=default, help=f"default: {default}")
+        parser.add_argument(
+            f"--{name}", type=type(default), default=default, help=f"default: {default}"
+        )
     return parser.parse_args()
 
 

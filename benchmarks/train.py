@@ -47,7 +47,9 @@ def main() -> None:
     """Train with each, and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rows", type=int, default=ROWS, help="training rows")
-    parser.add_argument("--liger", action="store_true", help="the stage with train.kernels: liger too; needs a GPU")
+    parser.add_argument(
+        "--liger", action="store_true", help="the stage with train.kernels: liger too; needs a GPU"
+    )
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)  # The training, and its folder.
     options = parser.parse_args()
     if options.child:
@@ -68,7 +70,14 @@ def _trainings(rows: int, ours: dict[str, dict[str, Any]]) -> Iterator[tuple[obj
             loss = _child("loss", root)["loss"]
             order = order or json.loads((root / ORDER).read_text())
         speed = f"{took['tokens'] / took['seconds']:,.0f}"
-        yield name, took["steps"], speed, f"{took['cpu']:.0f}", f"{took['peak'] / 1e9:.2f}", f"{loss:.3f}"
+        yield (
+            name,
+            took["steps"],
+            speed,
+            f"{took['cpu']:.0f}",
+            f"{took['peak'] / 1e9:.2f}",
+            f"{loss:.3f}",
+        )
 
 
 def _as_child(what: str, root: Path) -> None:
@@ -107,7 +116,13 @@ def _stage(root: Path, name: str) -> dict[str, Any]:
     took = files.read_json(root / layout.TRAIN_MEASURED, TrainMeasured)
     assert took.memory is not None
     peak = took.memory.peak
-    return {"steps": report.steps, "tokens": report.tokens, "seconds": took.seconds, "cpu": cpu, "peak": peak}
+    return {
+        "steps": report.steps,
+        "tokens": report.tokens,
+        "seconds": took.seconds,
+        "cpu": cpu,
+        "peak": peak,
+    }
 
 
 def _stage_here(params: Params, root: Path, name: str) -> str:
@@ -140,9 +155,14 @@ def _child(what: str, root: Path) -> dict[str, Any]:
 def _run(command: list[str], root: Path) -> tuple[str, float]:
     """Return what the process printed, and its CPU seconds, start and imports included."""
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "LOCKSTEP_CHECKPOINT_MINUTES": "0"}
-    environment |= {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}  # ``stages.entry`` sets them, too.
+    environment |= {
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "TOKENIZERS_PARALLELISM": "false",
+    }  # ``stages.entry`` sets them, too.
     before = os.times()
-    ran = subprocess.run([sys.executable, *command], cwd=root, env=environment, capture_output=True, text=True)
+    ran = subprocess.run(
+        [sys.executable, *command], cwd=root, env=environment, capture_output=True, text=True
+    )
     if ran.returncode:
         sys.exit(ran.stderr)
     after = os.times()
@@ -202,7 +222,9 @@ def _loss(root: Path) -> float:
         ids = torch.tensor(tokenizer.apply_chat_template(answered, return_dict=False))
         with torch.no_grad():
             logits = model(ids[None], use_cache=False).logits[0, len(prompt) - 1 : -1].float()
-        nats += float(torch.nn.functional.cross_entropy(logits, ids[len(prompt) :], reduction="sum"))
+        nats += float(
+            torch.nn.functional.cross_entropy(logits, ids[len(prompt) :], reduction="sum")
+        )
         tokens += len(ids) - len(prompt)
     return nats / tokens
 

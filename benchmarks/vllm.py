@@ -64,14 +64,18 @@ def main() -> None:
     sys.exit(0 if good else 1)
 
 
-def _with_settings(params: Params, runtime: Runtime, options: argparse.Namespace) -> tuple[Params, Runtime]:
+def _with_settings(
+    params: Params, runtime: Runtime, options: argparse.Namespace
+) -> tuple[Params, Runtime]:
     """``serve`` and the runtime with the settings that are tried."""
     if options.prefix_caching:
         runtime = runtime.model_copy(update={"command": (*runtime.command, "--block-size=32")})
     kind: Literal["ngram", "draft"] = "draft" if options.draft else "ngram"
     settings = {
         "prefix_caching": options.prefix_caching or None,
-        "speculation": Speculation(kind=kind, tokens=options.speculate) if options.speculate else None,
+        "speculation": Speculation(kind=kind, tokens=options.speculate)
+        if options.speculate
+        else None,
     }
     return params.model_copy(update={"serve": params.serve.model_copy(update=settings)}), runtime
 
@@ -92,17 +96,29 @@ def _run(root: Path, home: Path, temporary: Path, options: argparse.Namespace) -
         ships = shutil.copytree(ships, temporary / "drafting")
         shutil.copytree(options.draft, ships / layout.DRAFT)
     checks = _asked(root, ships, runtime, params, probes, options.checks)
-    tables.show("A real vLLM", ("check", "", ""), ((check.name, check.status, check.reason) for check in checks))
+    tables.show(
+        "A real vLLM",
+        ("check", "", ""),
+        ((check.name, check.status, check.reason) for check in checks),
+    )
     return all(check.status != "fail" for check in checks)
 
 
 def _asked(
-    root: Path, folder: Path, runtime: Runtime, params: Params, probes: ProbeReport, only: Sequence[CheckName] | None
+    root: Path,
+    folder: Path,
+    runtime: Runtime,
+    params: Params,
+    probes: ProbeReport,
+    only: Sequence[CheckName] | None,
 ) -> tuple[ServingCheck, ...]:
     """The checks of one server that is started for them; ``only`` those of these names."""
     began = time.monotonic()
     known = examine.CHECKS
-    with closing(processes.start(runtime, params.serve, folder)) as server, closing(Client(server.url)) as client:
+    with (
+        closing(processes.start(runtime, params.serve, folder)) as server,
+        closing(Client(server.url)) as client,
+    ):
         context = ProbeContext(
             client=client,
             server=server,
@@ -116,7 +132,9 @@ def _asked(
             limit=params.evaluate.max_new_tokens,
         )
         try:
-            examine.CHECKS = {name: check for name, check in known.items() if only is None or name in only}
+            examine.CHECKS = {
+                name: check for name, check in known.items() if only is None or name in only
+            }
             found = examine.examine(context, began)
         finally:
             examine.CHECKS = known
@@ -129,7 +147,9 @@ def _probes(root: Path, params: Params) -> ProbeReport:
     rows = files.read_jsonl(root / layout.SPLITS / "valid.jsonl", Row)[: settings.probes.rows]
     limit, room = settings.probes.max_new_tokens, settings.max_input_tokens
     ours, ends = probe._answers(root / layout.MERGED, settings.dtype, rows, limit, room, "merged")
-    theirs, _ = probe._answers(root / layout.BASE, settings.dtype, rows, limit, room, "base", long=0)
+    theirs, _ = probe._answers(
+        root / layout.BASE, settings.dtype, rows, limit, room, "base", long=0
+    )
     none = "sha256:" + "0" * 64
     return ProbeReport(
         merged=none,
@@ -138,7 +158,9 @@ def _probes(root: Path, params: Params) -> ProbeReport:
         max_new_tokens=limit,
         precision=settings.dtype,
         device="cpu",
-        probes=tuple(o.model_copy(update={"base_text": t.text}) for o, t in zip(ours, theirs, strict=True)),
+        probes=tuple(
+            o.model_copy(update={"base_text": t.text}) for o, t in zip(ours, theirs, strict=True)
+        ),
         ends=tuple(sorted(ends)),
     )
 

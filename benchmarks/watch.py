@@ -42,7 +42,9 @@ SCORER = ExactMatch(kind="exact-match")
 REFERENCE = 2000  # The rows that a window is compared with.
 ANSWERS = 1000
 USERS = 400
-CONCENTRATION = 0.5  # A user's services follow a Dirichlet distribution: most users ask about a few.
+CONCENTRATION = (
+    0.5  # A user's services follow a Dirichlet distribution: most users ask about a few.
+)
 RIGHT, FAILED, SLOW = 0.9, 0.003, 0.02
 BEGAN = datetime(2026, 3, 2, tzinfo=UTC)
 
@@ -82,7 +84,11 @@ class World:
     """All requests: of the data, and docstrings."""
 
     def __init__(self) -> None:
-        rows = [row for name in layout.SPLIT_NAMES for row in files.read_jsonl(layout.SPLITS / f"{name}.jsonl", Row)]
+        rows = [
+            row
+            for name in layout.SPLIT_NAMES
+            for row in files.read_jsonl(layout.SPLITS / f"{name}.jsonl", Row)
+        ]
         requests = {
             row.prompt: Request(row.prompt, row.messages[0].content.rpartition(" ")[2])
             for row in rows
@@ -91,7 +97,10 @@ class World:
         self.known = list(requests.values())
         self.foreign = [Request(text, "?") for text in _docstrings()]
         self.labels = sorted({request.label for request in self.known})
-        self.texts = {label: [request for request in self.known if request.label == label] for label in self.labels}
+        self.texts = {
+            label: [request for request in self.known if request.label == label]
+            for label in self.labels
+        }
         shares = np.array([len(self.texts[label]) / len(self.known) for label in self.labels])
         self.users = np.random.default_rng(0).dirichlet(CONCENTRATION * shares, USERS) + 1e-9
         for _ in range(50):  # Repeat until the users' mean is the shares of the rows.
@@ -106,13 +115,21 @@ class World:
         """Draw the requests of a window, in order of time; a share ``foreign`` of the sessions are docstrings."""
         users, requests = random.permutation(USERS)[: round(habits.share * USERS)], list[Request]()
         while len(requests) < size:
-            user, kind, day = random.choice(users), random.random(), random.random() * MONITOR.window_days
+            user, kind, day = (
+                random.choice(users),
+                random.random(),
+                random.random() * MONITOR.window_days,
+            )
             key = f"{user}" if habits.share < 1 else f"s{random.integers(2**62)}"
             pool = self.texts[self.labels[random.choice(len(self.labels), p=self.users[user])]]
             pool = self.foreign if kind < foreign else pool
             for number in range(random.geometric(1 / habits.session)):
                 request = pool[random.integers(len(pool))]
-                requests.append(request._replace(user=key, day=min(day + number / 1440, MONITOR.window_days - 1e-6)))
+                requests.append(
+                    request._replace(
+                        user=key, day=min(day + number / 1440, MONITOR.window_days - 1e-6)
+                    )
+                )
         return sorted(requests[:size], key=lambda request: request.day)
 
     def answer(self, request: Request, random: Any) -> str:
@@ -126,7 +143,9 @@ def _docstrings() -> list[str]:
     lines = set[str]()
     for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.FunctionDef | ast.ClassDef) and (text := ast.get_docstring(node)):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and (
+                text := ast.get_docstring(node)
+            ):
                 lines.add(text.splitlines()[0])
     return sorted(text for text in lines if 4 <= len(text.split()) <= 30)
 
@@ -136,7 +155,11 @@ def reference_of(world: World, rows: Sequence[Request], random: Any) -> Referenc
     offline = list[Answered]()
     for number, request in enumerate(rows[:ANSWERS]):
         answer = world.answer(request, random)
-        offline.append(Answered(f"t{number}", request.text, answer, request.text, float(answer == request.label)))
+        offline.append(
+            Answered(
+                f"t{number}", request.text, answer, request.text, float(answer == request.label)
+            )
+        )
     prompts = [Text(f"p{random.integers(2**62)}", request.text, request.text) for request in rows]
     return Reference(prompts, offline, frozenset(world.labels))
 
@@ -144,7 +167,9 @@ def reference_of(world: World, rows: Sequence[Request], random: Any) -> Referenc
 def traffic_of(world: World, requests: Sequence[Request], random: Any, began: datetime) -> Traffic:
     """Capture the requests of a window that begins at ``began``. A fifth of them got labels."""
     size, labels, captured = len(requests), dict[str, str](), list[Capture]()
-    seconds = np.where(random.random(size) < SLOW, 20.0, random.exponential(1.0, size).clip(0.05, 9.0))
+    seconds = np.where(
+        random.random(size) < SLOW, 20.0, random.exponential(1.0, size).clip(0.05, 9.0)
+    )
     failed = random.random(size) < FAILED
     for number, (request, took, broken) in enumerate(zip(requests, seconds, failed, strict=True)):
         answer, name = world.answer(request, random), f"r{random.integers(2**62)}"
@@ -155,10 +180,13 @@ def traffic_of(world: World, requests: Sequence[Request], random: Any, began: da
     return Traffic(tuple(captured), labels, ())
 
 
-def questions(traffic: Traffic, earlier: Sequence[Traffic], reference: Reference, keyed: bool) -> list[Asked]:
+def questions(
+    traffic: Traffic, earlier: Sequence[Traffic], reference: Reference, keyed: bool
+) -> list[Asked]:
     """Ask what `lockstep watch` asks. ``keyed``: requests have user keys."""
     served, *before = (
-        window.answered(one if keyed else _without_keys(one), SCORER) for one in (traffic, *earlier[: window.EARLIER])
+        window.answered(one if keyed else _without_keys(one), SCORER)
+        for one in (traffic, *earlier[: window.EARLIER])
     )
     levels = asked.levels(MONITOR)
     return [
@@ -172,9 +200,13 @@ def _without_keys(traffic: Traffic) -> Traffic:
     return traffic._replace(requests=requests)
 
 
-def _capture(name: str, request: Request, answer: str | None, time: datetime, seconds: float) -> Capture:
+def _capture(
+    name: str, request: Request, answer: str | None, time: datetime, seconds: float
+) -> Capture:
     asks = captures.InputMessage.model_construct(role="user", parts=(_text(request.text),))
-    says = captures.OutputMessage.model_construct(role="assistant", parts=(_text(answer or ""),), finish_reason="stop")
+    says = captures.OutputMessage.model_construct(
+        role="assistant", parts=(_text(answer or ""),), finish_reason="stop"
+    )
     return Capture.model_construct(
         time=time, operation="chat", input_messages=(asks,), request_id=name,
         output_messages=() if answer is None else (says,), status=500 if answer is None else 200,
@@ -213,10 +245,14 @@ class Month(NamedTuple):
     def of(cls, world: World, habits: Habits, size: int, random: Any) -> Self:
         """Draw both, with nothing changed."""
         weeks = [BEGAN - timedelta(weeks=number) for number in range(1, window.EARLIER + 1)]
-        earlier = [traffic_of(world, world.window(0, size, random, habits), random, week) for week in weeks]
+        earlier = [
+            traffic_of(world, world.window(0, size, random, habits), random, week) for week in weeks
+        ]
         return cls(reference_of(world, world.rows(random), random), earlier)
 
-    def failing(self, world: World, foreign: float, habits: Habits, size: int, random: Any) -> dict[str, list[str]]:
+    def failing(
+        self, world: World, foreign: float, habits: Habits, size: int, random: Any
+    ) -> dict[str, list[str]]:
         """Return, by case, the findings that fail in one window after them."""
         now = traffic_of(world, world.window(foreign, size, random, habits), random, BEGAN)
         names = {}
@@ -230,16 +266,29 @@ class Month(NamedTuple):
 def windows(world: World, options: Namespace) -> Iterator[tuple[object, ...]]:
     """Count the windows that fail, by kind of requests, share of docstrings, and what `lockstep watch` knows."""
     for place, habits in enumerate(HABITS):
-        random, failed = np.random.default_rng([options.seed, place]), defaultdict[Any, list[list[str]]](list)
+        random, failed = (
+            np.random.default_rng([options.seed, place]),
+            defaultdict[Any, list[list[str]]](list),
+        )
         for _ in tqdm(range(options.months), desc=habits.name, file=sys.stderr):
             month = Month.of(world, habits, options.size, random)
             for foreign in FOREIGN:
                 for _ in range(options.runs if foreign else options.windows):
-                    for case, names in month.failing(world, foreign, habits, options.size, random).items():
+                    for case, names in month.failing(
+                        world, foreign, habits, options.size, random
+                    ).items():
                         failed[foreign, case].append(names)
         for (foreign, case), outcomes in failed.items():
-            by = ", ".join(f"{name} {count}" for name, count in Counter(chain(*outcomes)).most_common())
-            yield habits.name, f"{foreign:.0%}", case, f"{sum(map(bool, outcomes))} of {len(outcomes)}", by or "none"
+            by = ", ".join(
+                f"{name} {count}" for name, count in Counter(chain(*outcomes)).most_common()
+            )
+            yield (
+                habits.name,
+                f"{foreign:.0%}",
+                case,
+                f"{sum(map(bool, outcomes))} of {len(outcomes)}",
+                by or "none",
+            )
 
 
 def _remembered(test: Any) -> Any:

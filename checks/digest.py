@@ -48,7 +48,9 @@ def of_bytes(data: bytes) -> str:
 
 def of_json(value: Any) -> str:
     """Digest of a JSON value in canonical form: sorted keys, no spaces, UTF-8, no NaN."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    text = json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
     return of_bytes(text.encode())
 
 
@@ -59,7 +61,9 @@ def of_file(path: Path, seen: Callable[[int], object] = lambda _: None) -> FileD
     """
     try:
         if path.is_symlink() or not path.is_file():
-            raise EvidenceRefused(f"{path}: not a regular file", "run `./lockstep run` to make it again")
+            raise EvidenceRefused(
+                f"{path}: not a regular file", "run `./lockstep run` to make it again"
+            )
         hasher, size = hashlib.sha256(), 0
         with path.open("rb", buffering=0) as stream:
             while block := stream.read(_BLOCK):
@@ -75,15 +79,22 @@ def of_file(path: Path, seen: Callable[[int], object] = lambda _: None) -> FileD
 
 def is_name(path: str) -> bool:
     """Whether a manifest can represent this relative path: one line of text with one meaning, inside its folder."""
-    return not _NO_NAME.search(path) and all(part not in ("", ".", "..") for part in path.split("/"))
+    return not _NO_NAME.search(path) and all(
+        part not in ("", ".", "..") for part in path.split("/")
+    )
 
 
 def of_manifest(files: Mapping[str, FileDigest]) -> str:
     """Digest of a manifest, as the module's docstring defines it. Raises EvidenceRefused for an invalid path."""
     if bad := [path for path in files if not is_name(path)]:
-        raise EvidenceRefused(f"{bad[0]!r}: cannot be written in a manifest", "rename it: printable text, no `\\`")
+        raise EvidenceRefused(
+            f"{bad[0]!r}: cannot be written in a manifest", "rename it: printable text, no `\\`"
+        )
     ordered = sorted(files.items(), key=lambda item: item[0].encode())
-    lines = (f"{digest.sha256.removeprefix('sha256:')}  {digest.size}  {path}\n" for path, digest in ordered)
+    lines = (
+        f"{digest.sha256.removeprefix('sha256:')}  {digest.size}  {path}\n"
+        for path, digest in ordered
+    )
     return of_bytes("".join(lines).encode())
 
 
@@ -98,9 +109,13 @@ def of_tree(folder: Path, seen: Callable[[int], object] = lambda _: None) -> Tre
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if not is_name(name):  # before it is read, and before a message has it as it is
-            raise EvidenceRefused(f"{folder}: holds the name {name!r}", "rename it: printable text, no `\\`")
+            raise EvidenceRefused(
+                f"{folder}: holds the name {name!r}", "rename it: printable text, no `\\`"
+            )
         if path.is_symlink():
-            raise EvidenceRefused(f"{path}: is a symbolic link", "replace it with the file it points at")
+            raise EvidenceRefused(
+                f"{path}: is a symbolic link", "replace it with the file it points at"
+            )
         if not path.is_dir():
             files[name] = of_file(path, seen)
     if not files:

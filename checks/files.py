@@ -88,7 +88,9 @@ def write_json(path: Path, value: BaseModel | Any) -> None:
 def _is_no_device(path: Path) -> None:
     """Refuse pipes and devices: a reader could wait for ever."""
     if path.exists() and not path.is_file() and not path.is_dir():
-        raise EvidenceRefused(f"{path}: is not a regular file", "remove it, and run `./lockstep run` to make it")
+        raise EvidenceRefused(
+            f"{path}: is not a regular file", "remove it, and run `./lockstep run` to make it"
+        )
 
 
 def read_json(path: Path, model: type[Model]) -> Model:
@@ -97,13 +99,18 @@ def read_json(path: Path, model: type[Model]) -> Model:
         _is_no_device(path)
         if (size := path.stat().st_size) > LARGEST:
             raise EvidenceRefused(
-                f"{path}: {size} bytes: a report has at most {LARGEST}", "run `./lockstep run` to make it"
+                f"{path}: {size} bytes: a report has at most {LARGEST}",
+                "run `./lockstep run` to make it",
             )
         return model.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise EvidenceRefused(f"{path}: {error.strerror or error}", "run `./lockstep run` to make it") from error
+        raise EvidenceRefused(
+            f"{path}: {error.strerror or error}", "run `./lockstep run` to make it"
+        ) from error
     except ValidationError as error:
-        raise EvidenceRefused(f"{path}: {first(error)}", "run `./lockstep run` to make it again") from error
+        raise EvidenceRefused(
+            f"{path}: {first(error)}", "run `./lockstep run` to make it again"
+        ) from error
 
 
 def write_jsonl(path: Path, rows: Iterable[BaseModel]) -> int:
@@ -120,7 +127,9 @@ def read_jsonl(path: Path, model: type[Model]) -> list[Model]:
     return list(each_of_jsonl(path, model))
 
 
-def each_of_jsonl(path: Path, model: type[Model], wanted: Callable[[int], bool] = lambda _: True) -> Iterator[Model]:
+def each_of_jsonl(
+    path: Path, model: type[Model], wanted: Callable[[int], bool] = lambda _: True
+) -> Iterator[Model]:
     """Read row by row, as ``read_jsonl``: a million rows at once take gigabytes. ``wanted`` says which lines are
     parsed, counted from 1.
     """
@@ -137,16 +146,21 @@ def each_of_jsonl(path: Path, model: type[Model], wanted: Callable[[int], bool] 
                     row = model.model_validate_json(line)
                 except ValidationError as error:
                     raise EvidenceRefused(
-                        f"{path}:{number}: {first(error)}", "run `./lockstep run` to make the file again"
+                        f"{path}:{number}: {first(error)}",
+                        "run `./lockstep run` to make the file again",
                     ) from error
                 yield row
     except OSError as error:
-        raise EvidenceRefused(f"{path}: {error.strerror or error}", "run `./lockstep run` to make it") from error
+        raise EvidenceRefused(
+            f"{path}: {error.strerror or error}", "run `./lockstep run` to make it"
+        ) from error
 
 
 def first(error: ValidationError) -> str:
     """The first problem of a validation on one line: place and problem."""
     detail = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in detail["loc"])
-    what = str(detail["msg"]).removeprefix("Value error, ")  # pydantic's words before those of a validator
+    what = str(detail["msg"]).removeprefix(
+        "Value error, "
+    )  # pydantic's words before those of a validator
     return f"{key}: {what}" if key else what

@@ -15,9 +15,13 @@ class OneOf:
 
     def __init__(self, kinds: Mapping[str, type[BaseModel]], tag: str) -> None:
         self._kinds, self._tag = kinds, tag
-        self._default = next((name for name, kind in kinds.items() if not kind.model_fields[tag].is_required()), None)
+        self._default = next(
+            (name for name, kind in kinds.items() if not kind.model_fields[tag].is_required()), None
+        )
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
         del source
         choices = {name: handler.generate_schema(kind) for name, kind in self._kinds.items()}
         union = core_schema.tagged_union_schema(choices, discriminator=self._tag)
@@ -35,6 +39,8 @@ class NameOf:
     def __init__(self, kinds: Mapping[str, object]) -> None:
         self._kinds = kinds
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
         del source, handler
         return core_schema.literal_schema(list(self._kinds))

@@ -31,10 +31,16 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
             raise _marked(str(error) or type(error).__name__, node) from error
 
 
-_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-_Loader.yaml_implicit_resolvers.pop("=")  # a text in YAML 1.2, which kustomize writes without quotes
+_Loader.yaml_implicit_resolvers = {
+    k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.yaml_implicit_resolvers.pop(
+    "="
+)  # a text in YAML 1.2, which kustomize writes without quotes
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
 )
 
 
@@ -42,7 +48,9 @@ class _Dumper(yaml.SafeDumper):
     """Also quotes texts that are numbers in YAML 1.2: a hash of digits and one e, an octal."""
 
 
-_Dumper.yaml_implicit_resolvers = {key: list(value) for key, value in yaml.SafeDumper.yaml_implicit_resolvers.items()}
+_Dumper.yaml_implicit_resolvers = {
+    key: list(value) for key, value in yaml.SafeDumper.yaml_implicit_resolvers.items()
+}
 _Dumper.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|^0o[0-7]+$"),
@@ -55,7 +63,9 @@ def dump(value: Any) -> str:
     text = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
     if all(c.isprintable() or c == "\n" for c in text):
         return text
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=1000)  # as it stands a line break of Unicode is lost
+    return yaml.dump(
+        value, Dumper=_Dumper, sort_keys=False, width=1000
+    )  # as it stands a line break of Unicode is lost
 
 
 def load(text: str) -> Any:
@@ -82,13 +92,20 @@ def read(text: str) -> tuple[yaml.Node | None, Any]:
             value = None if node is None else _plain(loader, node)
         finally:
             loader.dispose()
-        json.dumps(value, ensure_ascii=False, default=str).encode()  # half a surrogate pair is not text
+        json.dumps(
+            value, ensure_ascii=False, default=str
+        ).encode()  # half a surrogate pair is not text
     except yaml.YAMLError:
         raise
     except RecursionError as error:
         raise yaml.YAMLError("nested too deeply") from error
-    except (ValueError, TypeError) as error:  # what json raises, and the reader of text that is none
-        raise yaml.YAMLError(str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+    except (
+        ValueError,
+        TypeError,
+    ) as error:  # what json raises, and the reader of text that is none
+        raise yaml.YAMLError(
+            str(error).splitlines()[0] if str(error) else type(error).__name__
+        ) from error
     return node, value
 
 
@@ -110,7 +127,10 @@ def _plain(loader: _Loader, node: yaml.Node) -> Any:
         if key.value in seen:
             raise _marked(f"{key.value} is written twice: keep one of the two", key)
         seen.add(key.value)
-    return {"=" if key.value == "=" else _plain(loader, key): _plain(loader, value) for key, value in node.value}
+    return {
+        "=" if key.value == "=" else _plain(loader, key): _plain(loader, value)
+        for key, value in node.value
+    }
 
 
 def _marked(problem: str, at: Any) -> yaml.MarkedYAMLError:

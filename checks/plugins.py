@@ -88,10 +88,14 @@ def collect(
     and of their names where that leaves a choice.
     """
     modules = sorted(
-        module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_")
+        module.name
+        for module in pkgutil.iter_modules(package.__path__)
+        if not module.name.startswith("_")
     )
     kinds = [kind_in(importlib.import_module(f"{package.__name__}.{name}")) for name in modules]
-    own = {name_of(kind): kind for kind in sorted(kinds, key=lambda kind: (rank(kind), name_of(kind)))}
+    own = {
+        name_of(kind): kind for kind in sorted(kinds, key=lambda kind: (rank(kind), name_of(kind)))
+    }
     if len(own) < len(kinds):
         raise ValueError(f"{package.__name__}: two modules have a kind of one name")
     outside: dict[str, metadata.EntryPoint] = {}
@@ -100,7 +104,9 @@ def collect(
     for entry in _entry_points(group):
         who = _who(entry)
         start = f"package {who} adds {entry.name!r} to {group}"
-        rename = f"rename it in the entry points of {_project(entry)}, or uninstall {_project(entry)}"
+        rename = (
+            f"rename it in the entry points of {_project(entry)}, or uninstall {_project(entry)}"
+        )
         if entry.name in own:
             broken.append((f"{start}, which is a kind of Lockstep", rename))
         elif entry.name in outside:
@@ -110,8 +116,12 @@ def collect(
                 added[entry.name] = _loaded(entry, kind_in, name_of)
                 outside[entry.name] = entry
             except Unfit as why:
-                broken.append((f"{start}, which {why}", f"repair {_project(entry)}, or uninstall it"))
-    registry = Registry(group, MappingProxyType(own | added), MappingProxyType(outside), tuple(broken))
+                broken.append(
+                    (f"{start}, which {why}", f"repair {_project(entry)}, or uninstall it")
+                )
+    registry = Registry(
+        group, MappingProxyType(own | added), MappingProxyType(outside), tuple(broken)
+    )
     _collected[group] = registry
     return registry
 
@@ -170,11 +180,15 @@ def identity(entry: metadata.EntryPoint) -> Plugin:
         hashed = {name: _hashed(path) for name, path in _files(entry)}
         assert entry.dist is not None  # else it has no files
         return Plugin(
-            distribution=entry.dist.metadata["Name"], version=entry.dist.version, sha256=digest.of_manifest(hashed)
+            distribution=entry.dist.metadata["Name"],
+            version=entry.dist.version,
+            sha256=digest.of_manifest(hashed),
         )
     except (OSError, ValueError, EvidenceRefused) as error:
         what = error.what if isinstance(error, EvidenceRefused) else _one_line(error)
-        raise MachineRefused(f"package {_who(entry)}: {what}", f"install {_project(entry)} again with pip") from error
+        raise MachineRefused(
+            f"package {_who(entry)}: {what}", f"install {_project(entry)} again with pip"
+        ) from error
 
 
 def subclass_of(base: type) -> Callable[[object], type[Any]]:
@@ -185,14 +199,20 @@ def subclass_of(base: type) -> Callable[[object], type[Any]]:
             here = [
                 value
                 for value in vars(found).values()
-                if inspect.isclass(value) and issubclass(value, base) and value.__module__ == found.__name__
+                if inspect.isclass(value)
+                and issubclass(value, base)
+                and value.__module__ == found.__name__
                 if not inspect.isabstract(value)
             ]
             if len(here) != 1:
-                raise Unfit(f"defines {len(here)} classes below {base.__module__}.{base.__name__} and must define one")
+                raise Unfit(
+                    f"defines {len(here)} classes below {base.__module__}.{base.__name__} and must define one"
+                )
             return here[0]
         if not (inspect.isclass(found) and issubclass(found, base)):
-            raise Unfit(f"is not a class below {base.__module__}.{base.__name__}, and no module that defines one")
+            raise Unfit(
+                f"is not a class below {base.__module__}.{base.__name__}, and no module that defines one"
+            )
         if missing := sorted(getattr(found, "__abstractmethods__", ())):
             raise Unfit(f"does not define {', '.join(missing)}")
         return found
@@ -209,9 +229,13 @@ def tag(model: type[BaseModel]) -> str:
     return names[0]
 
 
-def _loaded(entry: metadata.EntryPoint, kind_in: Callable[[object], T], name_of: Callable[[T], str]) -> T:
+def _loaded(
+    entry: metadata.EntryPoint, kind_in: Callable[[object], T], name_of: Callable[[T], str]
+) -> T:
     if not _NAME.fullmatch(entry.name):
-        raise Unfit("is not a valid name of a kind: use at most 60 lower-case letters, digits, - and _")
+        raise Unfit(
+            "is not a valid name of a kind: use at most 60 lower-case letters, digits, - and _"
+        )
     try:
         loaded = entry.load()
     except (Exception, SystemExit) as error:
@@ -226,7 +250,9 @@ def _loaded(entry: metadata.EntryPoint, kind_in: Callable[[object], T], name_of:
     for module in {entry.module, getattr(kind, "__module__", entry.module)}:
         place = getattr(sys.modules.get(module), "__file__", None)
         if place is None or Path(place).resolve() not in recorded:
-            raise Unfit(f"runs {module}, which RECORD does not list: install the package without -e, so that it does")
+            raise Unfit(
+                f"runs {module}, which RECORD does not list: install the package without -e, so that it does"
+            )
     return kind
 
 

@@ -68,7 +68,9 @@ def best(scores: "NDArray[np.float64]", most: int) -> list[int]:
     import numpy as np
 
     places = np.flatnonzero(scores > -np.inf)
-    if len(places) > most:  # a million passages are partitioned in a tenth of the time that sorting them takes
+    if (
+        len(places) > most
+    ):  # a million passages are partitioned in a tenth of the time that sorting them takes
         known = scores[places]
         places = places[known >= np.partition(known, -most)[-most]]
     order = places[np.argsort(-scores[places], kind="stable")]

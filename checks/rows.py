@@ -33,7 +33,9 @@ class Sparse(Record):
 
     @model_serializer(mode="wrap")
     def _without_empty_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in handler(self).items() if value or name not in self.sparse}
+        return {
+            name: value for name, value in handler(self).items() if value or name not in self.sparse
+        }
 
 
 class Function(Record):
@@ -92,7 +94,9 @@ def calls_in(messages: Iterable[Message]) -> bool:
 def in_the_reference(calls: tuple[ToolCall, ...], info: ValidationInfo) -> tuple[ToolCall, ...]:
     """A validator of ``calls`` beside ``reference``."""
     if not str(info.data.get("reference")).endswith(_written(calls)):
-        raise ValueError("the reference does not end with these calls, as <tool_call>{JSON}</tool_call>")
+        raise ValueError(
+            "the reference does not end with these calls, as <tool_call>{JSON}</tool_call>"
+        )
     return calls
 
 
@@ -103,7 +107,11 @@ def request(messages: Iterable[Message]) -> str:
 
 def earlier_requests(messages: Sequence[Message]) -> tuple[str, ...]:
     """Return what the assistant's turns in a prompt answer: the request before each of them."""
-    return tuple(request(messages[:place]) for place, message in enumerate(messages) if message.role == "assistant")
+    return tuple(
+        request(messages[:place])
+        for place, message in enumerate(messages)
+        if message.role == "assistant"
+    )
 
 
 class Row(Sparse):
@@ -175,13 +183,20 @@ class Row(Sparse):
     @property
     def prompt(self) -> str:
         """The last user message."""
-        return next((m.content for m in reversed(self.messages) if m.role == "user"), self.messages[-1].content)
+        return next(
+            (m.content for m in reversed(self.messages) if m.role == "user"),
+            self.messages[-1].content,
+        )
 
     @property
     def transcript(self) -> str:
         """The prompt as a judge reads it: the last user message; of a chat each turn with its role, but no system's."""
         turns = [message for message in self.messages if message.role != "system"]
-        return self.prompt if len(turns) < 2 else "\n\n".join(f"{turn.role}: {turn.text}" for turn in turns)
+        return (
+            self.prompt
+            if len(turns) < 2
+            else "\n\n".join(f"{turn.role}: {turn.text}" for turn in turns)
+        )
 
 
 def of_tested_sources(train: Iterable[Row], test: Iterable[Row]) -> list[Row]:
@@ -198,7 +213,9 @@ class Learned(NamedTuple):
 
     request: str
     source: str
-    further: tuple[str, ...] = ()  # the system's messages, tools, the reference, and strings of further columns
+    further: tuple[
+        str, ...
+    ] = ()  # the system's messages, tools, the reference, and strings of further columns
     earlier: tuple[str, ...] = ()  # requests that its chat answers before the last one
     document: bool = False
 

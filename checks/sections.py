@@ -38,17 +38,23 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)]
 class Section(BaseModel):
     """A section of params.yaml: strict types, frozen, no unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True
+    )
 
 
 class Agreement(Section):
     """How closely two models must agree on the reference tokens of real prompts."""
 
     max_logprob_diff: Annotated[
-        float, Field(gt=0, description="largest difference of a token's log-probability, nats"), stricter("lower")
+        float,
+        Field(gt=0, description="largest difference of a token's log-probability, nats"),
+        stricter("lower"),
     ]
     min_top1: Annotated[
-        float, Field(gt=0, le=1, description="share of positions with the same most likely token"), stricter("higher")
+        float,
+        Field(gt=0, le=1, description="share of positions with the same most likely token"),
+        stricter("higher"),
     ]
 
 
@@ -74,7 +80,8 @@ class Source(Section):
     license: Annotated[
         str | None,
         Field(
-            min_length=1, description="SPDX identifier, or a name in checks/data/licenses.py; null: unknown, no release"
+            min_length=1,
+            description="SPDX identifier, or a name in checks/data/licenses.py; null: unknown, no release",
         ),
     ]
 

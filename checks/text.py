@@ -33,8 +33,12 @@ def _printable(text: str, nameless: str) -> str:
     """Return ``text`` with names for invisible characters that join nothing, and ``nameless`` for those without one."""
     if text.isprintable():
         return text
-    joining = {match.start() for match in _JOINED.finditer(text) if all(map(_is_joined, match.groups()))}
-    return "".join(c if c.isprintable() or at in joining else _named(c, nameless) for at, c in enumerate(text))
+    joining = {
+        match.start() for match in _JOINED.finditer(text) if all(map(_is_joined, match.groups()))
+    }
+    return "".join(
+        c if c.isprintable() or at in joining else _named(c, nameless) for at, c in enumerate(text)
+    )
 
 
 def _named(character: str, nameless: str) -> str:
@@ -46,11 +50,16 @@ def _named(character: str, nameless: str) -> str:
 
 def _is_joined(character: str) -> bool:
     """Whether a joiner beside this character can change how it looks: a letter, a mark, or a part of an emoji."""
-    return unicodedata.category(character)[0] in "LM" or unicodedata.category(character) in ("So", "Sk")
+    return unicodedata.category(character)[0] in "LM" or unicodedata.category(character) in (
+        "So",
+        "Sk",
+    )
 
 
 def _redacted(word: str) -> str:
     """A word without the credentials and the query of a URL in it. Takes time in proportion to its length."""
     scheme, separator, rest = word.partition("://")
-    ends = [match.end() for match in _AT.finditer(rest)]  # the last one counts: a password may hold a slash or an @
+    ends = [
+        match.end() for match in _AT.finditer(rest)
+    ]  # the last one counts: a password may hold a slash or an @
     return scheme + separator + rest[ends[-1] if ends else 0 :].partition("?")[0]

@@ -66,8 +66,12 @@ def _comparable(value: Any, loose: bool) -> Hashable:
     if isinstance(value, list):
         return "list", tuple(_comparable(item, loose) for item in value)
     if isinstance(value, str):
-        return "text", re.sub(r"[ ,./\-_*^]", "", value).lower().replace("'", '"') if loose else value
-    return ("boolean" if isinstance(value, bool) else "number" if value is not None else "null"), value
+        return "text", re.sub(r"[ ,./\-_*^]", "", value).lower().replace(
+            "'", '"'
+        ) if loose else value
+    return (
+        "boolean" if isinstance(value, bool) else "number" if value is not None else "null"
+    ), value
 
 
 def _without_thought(text: str) -> str:

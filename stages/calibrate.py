@@ -61,7 +61,9 @@ def calibrate(params: Params, root: Path) -> str:
     _hold(params, root, evaluation)
     test, valid = (files.read_jsonl(root / path, Row) for path in (_TEST, _VALID))
     if not test or not valid:
-        raise EvidenceRefused(f"{_VALID if test else _TEST}: has no rows", "run `./lockstep run prepare`")
+        raise EvidenceRefused(
+            f"{_VALID if test else _TEST}: has no rows", "run `./lockstep run prepare`"
+        )
     runs = _runs(root, params.evaluate, test)
     telling = _telling(params, runs)
     engine = params.evaluate.engine
@@ -78,10 +80,14 @@ def calibrate(params: Params, root: Path) -> str:
         rows=len(test),
         runs=runs,
         floor={
-            name: round(max(run.metrics[name] for run in runs) - min(run.metrics[name] for run in runs), 6)
+            name: round(
+                max(run.metrics[name] for run in runs) - min(run.metrics[name] for run in runs), 6
+            )
             for name in telling
         },
-        max_logprob_diff=round(parity.noise(root / layout.MERGED, valid[: params.merge.parity.prompts]), 6),
+        max_logprob_diff=round(
+            parity.noise(root / layout.MERGED, valid[: params.merge.parity.prompts]), 6
+        ),
     )
     files.write_json(root / layout.NOISE, report)
     floor = ", ".join(f"{name} {value:.4f}" for name, value in report.floor.items())
@@ -98,18 +104,30 @@ def _hold(params: Params, root: Path, evaluation: EvaluationReport) -> None:
     pairs = [
         (layout.MERGED, merged, evaluation.merged),
         (_TEST, digest.of_file(root / _TEST).sha256, evaluation.test),
-        (f"{layout.PARAMS}: evaluate.scorers", scoring.digest_of(params.evaluate.scorers), evaluation.scorers),
+        (
+            f"{layout.PARAMS}: evaluate.scorers",
+            scoring.digest_of(params.evaluate.scorers),
+            evaluation.scorers,
+        ),
     ]
     if merged == evaluation.merged:  # else its tokenizer may be anything
         prompt_format = answers.prompt_format(root / layout.MERGED, params.evaluate)
-        pairs.append((f"{layout.PARAMS}: evaluate and the chat template", prompt_format, evaluation.prompt_format))
+        pairs.append(
+            (
+                f"{layout.PARAMS}: evaluate and the chat template",
+                prompt_format,
+                evaluation.prompt_format,
+            )
+        )
     wrong = [
         f"{what}: is {chain.short(measured)}, {layout.EVALUATION} is about {chain.short(known)}"
         for what, measured, known in pairs
         if measured != known
     ]
     if wrong:
-        raise EvidenceRefused(wrong[0], "run `./lockstep run evaluate`, then calibrate", tuple(wrong[1:]))
+        raise EvidenceRefused(
+            wrong[0], "run `./lockstep run evaluate`, then calibrate", tuple(wrong[1:])
+        )
 
 
 def _telling(params: Params, runs: Sequence[NoiseRun]) -> list[str]:
@@ -119,7 +137,11 @@ def _telling(params: Params, runs: Sequence[NoiseRun]) -> list[str]:
     """
     means = {name: {run.metrics[name] for run in runs} for name in runs[0].metrics}
     silent = [name for name, values in means.items() if values == {0}]
-    gates = [gate for gate in params.gates.values() if isinstance(gate, PairedGate) and gate.suite is None]
+    gates = [
+        gate
+        for gate in params.gates.values()
+        if isinstance(gate, PairedGate) and gate.suite is None
+    ]
     refused = [gate.metric for gate in gates if gate.metric in silent]
     if len(silent) == len(means):
         refused += silent
@@ -176,7 +198,9 @@ def setups(settings: Evaluate, count: int, threads: int, device: str) -> list[Se
     sizes = {size // 4, size // 2, size * 2} - {0, 1, size}
     if size > 1 and count * settings.max_new_tokens <= _MOST_ALONE:
         sizes.add(1)  # no two rows fit: each is alone
-    planned += [Setup("test order", [given], other, threads) for other in sorted(sizes, reverse=True)]
+    planned += [
+        Setup("test order", [given], other, threads) for other in sorted(sizes, reverse=True)
+    ]
     other = threads // 2 or min(2, cores())
     if device == "cpu" and other != threads:
         planned.append(Setup("test order", [given], size, other))
@@ -197,9 +221,13 @@ def _of_vllm(settings: Evaluate, engine: Vllm, given: list[int], threads: int) -
         yield Setup(f"test order, {fewer} at a time", [given], size, threads, less)
 
 
-def _texts(model: answers.Loaded, settings: Evaluate, test: Sequence[Row], setup: Setup, label: str) -> list[str]:
+def _texts(
+    model: answers.Loaded, settings: Evaluate, test: Sequence[Row], setup: Setup, label: str
+) -> list[str]:
     """The answers in the order of the test split, whatever the order of generation."""
-    settings = settings.model_copy(update={"batch_tokens": setup.batch_tokens, "engine": setup.engine})
+    settings = settings.model_copy(
+        update={"batch_tokens": setup.batch_tokens, "engine": setup.engine}
+    )
     texts: dict[int, str] = {}
     for part in setup.parts:
         rows = [test[number] for number in part]
@@ -211,7 +239,10 @@ def _texts(model: answers.Loaded, settings: Evaluate, test: Sequence[Row], setup
 def _means(settings: Evaluate, texts: Sequence[str], test: Sequence[Row]) -> dict[str, float]:
     return {
         scorer.kind: round(
-            math.fsum(scoring.score(scorer, text, row.reference) for text, row in zip(texts, test, strict=True))
+            math.fsum(
+                scoring.score(scorer, text, row.reference)
+                for text, row in zip(texts, test, strict=True)
+            )
             / len(test),
             6,
         )

@@ -30,7 +30,9 @@ def run(name: str, stage: Stage, unneeded: Iterable[str] = ()) -> None:
     others load where they are installed, for a second of every run, and that this run has no use for.
     """
     root = Path()
-    warnings.simplefilter("ignore", FutureWarning)  # of libraries to their own callers, not to this command's user
+    warnings.simplefilter(
+        "ignore", FutureWarning
+    )  # of libraries to their own callers, not to this command's user
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # torch reads this when it is loaded. Threads that spin while they wait make training much slower on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -78,7 +80,8 @@ def _alone(name: str, root: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise MachineRefused(
-                f"another process runs this stage in {root.resolve()}", "wait until it ends, then run the command again"
+                f"another process runs this stage in {root.resolve()}",
+                "wait until it ends, then run the command again",
             ) from error
         except OSError:  # NFS may lock no file
             pass

@@ -73,14 +73,23 @@ def evaluate(params: Params, root: Path) -> str:
         for name, folder, model, conversations in (
             ("candidate", layout.MERGED, merged, [row.messages for row in test]),
             ("base", layout.BASE, base, base_messages),
-            *([(UNQUANTISED, layout.UNQUANTISED, full, [row.messages for row in test])] if full else []),
+            *(
+                [(UNQUANTISED, layout.UNQUANTISED, full, [row.messages for row in test])]
+                if full
+                else []
+            ),
         )
     }
     had = _references(root, settings, earlier, judged, test, answered["candidate"])
-    uses = {name: ReferenceUse(how="absent", merged=None, note=why) for name, why in earlier.absent.items()}
+    uses = {
+        name: ReferenceUse(how="absent", merged=None, note=why)
+        for name, why in earlier.absent.items()
+    }
     uses |= {name: reference.use for name, reference in had.items()}
     answered |= {name: reference.answered for name, reference in had.items() if reference.answered}
-    learned: dict[str, frozenset[str]] = {name: reference.learned for name, reference in had.items()}
+    learned: dict[str, frozenset[str]] = {
+        name: reference.learned for name, reference in had.items()
+    }
     predictions = {
         name: predict(params, test, answers_of_role, learned.get(name, frozenset()))
         for name, answers_of_role in (answered | cheap).items()
@@ -95,9 +104,15 @@ def evaluate(params: Params, root: Path) -> str:
         )
         for name, predictions_of_role in predictions.items()
     }  # fmt: skip
-    same = {name for name, use in uses.items() if use.how == "same-model"}  # it neither wins nor loses
+    same = {
+        name for name, use in uses.items() if use.how == "same-model"
+    }  # it neither wins nor loses
     summary = page.summary(
-        {name: predictions_of_role for name, predictions_of_role in predictions.items() if name not in same},
+        {
+            name: predictions_of_role
+            for name, predictions_of_role in predictions.items()
+            if name not in same
+        },
         {name: model.metrics for name, model in models.items()},
         settings.confidence,
     )
@@ -112,7 +127,9 @@ def evaluate(params: Params, root: Path) -> str:
         for name, answers_of_role in answered.items()
         if name not in same and (speed := _speed(answers_of_role))
     }
-    files.write_json(root / layout.EVALUATE_MEASURED, EvaluateMeasured(merged=merged, models=speeds))
+    files.write_json(
+        root / layout.EVALUATE_MEASURED, EvaluateMeasured(merged=merged, models=speeds)
+    )
     _write(root, report, predictions["candidate"], prompts.labels(train))
     return _line(report) + _mirror(params, root, report, parity.adapter)
 
@@ -146,7 +163,9 @@ def _references(
     for name, reference in earlier.found.items():
         record = reference.model_copy(update={"commit": ""})
         if record not in obtained:
-            obtained[record] = references.have(root, settings, name, reference, judged, test, candidate)
+            obtained[record] = references.have(
+                root, settings, name, reference, judged, test, candidate
+            )
         had[name] = obtained[record]
     return had
 
@@ -155,7 +174,9 @@ def _earlier(root: Path) -> ReferencesReport:
     try:
         return files.read_json(root / layout.REFERENCES, ReferencesReport)
     except EvidenceRefused as refusal:
-        raise EvidenceRefused(refusal.what, "run `lockstep run`, which asks git for it") from refusal
+        raise EvidenceRefused(
+            refusal.what, "run `lockstep run`, which asks git for it"
+        ) from refusal
 
 
 def check_rows(test: Sequence[Row]) -> None:
@@ -166,7 +187,9 @@ def check_rows(test: Sequence[Row]) -> None:
     seen: dict[str, int] = {}
     for number, row in enumerate(test, 1):
         if row.id in seen:
-            raise EvaluationRefused(f"{_TEST}:{number}: row {row.id} is already on line {seen[row.id]}", todo)
+            raise EvaluationRefused(
+                f"{_TEST}:{number}: row {row.id} is already on line {seen[row.id]}", todo
+            )
         seen[row.id] = number
         if not row.reference.strip():
             raise EvaluationRefused(f"{_TEST}:{number}: row {row.id} has no reference", todo)
@@ -226,7 +249,9 @@ def _speed(answered: Answered) -> Speed | None:
     if not (seconds := sorted(answered.seconds)):
         return Speed(examples_per_second=answered.speed, p50_seconds=None, p95_seconds=None)
     p50, p95 = (seconds[math.ceil(share * len(seconds)) - 1] for share in (0.5, 0.95))
-    return Speed(examples_per_second=answered.speed, p50_seconds=round(p50, 6), p95_seconds=round(p95, 6))
+    return Speed(
+        examples_per_second=answered.speed, p50_seconds=round(p50, 6), p95_seconds=round(p95, 6)
+    )
 
 
 def _hashed(root: Path, folder: Path) -> str:
@@ -249,13 +274,17 @@ def _slices(params: Params, predictions: Sequence[Prediction]) -> dict[str, dict
     return {name: _intervals(params, [p for p in predictions if p.slice == name]) for name in names}
 
 
-def _write(root: Path, report: EvaluationReport, candidate: Sequence[Prediction], labels: Sequence[str]) -> None:
+def _write(
+    root: Path, report: EvaluationReport, candidate: Sequence[Prediction], labels: Sequence[str]
+) -> None:
     """Write the reports; the evidence comes last."""
     pairs = []
     if labels:
         known = set(labels) | {p.reference.strip() for p in candidate}
         answers = (p.prediction if p.prediction in known else plots.OTHER for p in candidate)
-        pairs = [(p.reference.strip(), answer) for p, answer in zip(candidate, answers, strict=True)]
+        pairs = [
+            (p.reference.strip(), answer) for p, answer in zip(candidate, answers, strict=True)
+        ]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([("reference", "predicted"), *pairs])
@@ -269,9 +298,13 @@ def _write(root: Path, report: EvaluationReport, candidate: Sequence[Prediction]
 def _line(report: EvaluationReport) -> str:
     scorer, ours = next(iter(report.models["candidate"].metrics.items()))
     others = "".join(
-        f"; {name} {model.metrics[scorer].value:.3f}" for name, model in report.models.items() if name != "candidate"
+        f"; {name} {model.metrics[scorer].value:.3f}"
+        for name, model in report.models.items()
+        if name != "candidate"
     )
-    return f"{report.rows} rows: {scorer} {ours.value:.3f} [{ours.low:.3f}, {ours.high:.3f}]{others}"
+    return (
+        f"{report.rows} rows: {scorer} {ours.value:.3f} [{ours.low:.3f}, {ours.high:.3f}]{others}"
+    )
 
 
 def _mirror(params: Params, root: Path, report: EvaluationReport, adapter: str) -> str:
@@ -279,7 +312,11 @@ def _mirror(params: Params, root: Path, report: EvaluationReport, adapter: str) 
 
     No scores: whoever compares runs there chooses parameters, and does so by the valid split (``stages.score``).
     """
-    tags = {"lockstep.merged": report.merged, "lockstep.test": report.test, "lockstep.summary": report.summary[0]}
+    tags = {
+        "lockstep.merged": report.merged,
+        "lockstep.test": report.test,
+        "lockstep.summary": report.summary[0],
+    }
     try:
         tracking.annotate(params, root, adapter, {}, tags)
     except MachineRefused as refusal:

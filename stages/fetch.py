@@ -34,14 +34,18 @@ def fetch(params: Params, root: Path) -> str:
             return _fetch(params, root)
     except OSError as error:
         raise MachineRefused(
-            f"{error.filename or layout.DOWNLOADS}: {error.strerror or error}", "free the disk or grant access"
+            f"{error.filename or layout.DOWNLOADS}: {error.strerror or error}",
+            "free the disk or grant access",
         ) from error
 
 
 def _fetch(params: Params, root: Path) -> str:
     pinned: dict[str, Source] = {"base": params.base, **params.data.pinned}
     outs = {"base": root / layout.BASE, "data": root / layout.RAW}
-    folders = {"data": MAIN_SOURCE, **{f"data.sources.{name}": name for name in params.data.sources or {}}}
+    folders = {
+        "data": MAIN_SOURCE,
+        **{f"data.sources.{name}": name for name in params.data.sources or {}},
+    }
     for section, source in pinned.items():
         _refuse_overlap(source, section, root)
     others.hold_installed(params)  # training would refuse, after the downloads
@@ -80,12 +84,16 @@ def _fetch(params: Params, root: Path) -> str:
         )
         for section, tree in trees.items()
     }
-    used = [parsing.parse(source.uri, f"{section}.uri", root).kind for section, source in pinned.items()]
+    used = [
+        parsing.parse(source.uri, f"{section}.uri", root).kind for section, source in pinned.items()
+    ]
     plugins = parsing.kinds().plugins(used)
     if isinstance(params.base.chat_template, str):
         plugins |= TEMPLATES.plugins([params.base.chat_template])
     further = {name: fetched[section] for section, name in folders.items() if section != "data"}
-    report = FetchReport(base=fetched["base"], data=fetched["data"], sources=further, plugins=plugins)
+    report = FetchReport(
+        base=fetched["base"], data=fetched["data"], sources=further, plugins=plugins
+    )
     files.write_json(root / layout.FETCH_REPORT, report)
     summaries = (f"{section} {_summary(tree)}" for section, tree in trees.items())
     return "; ".join((*summaries, *_declarations(fetched)))
@@ -100,7 +108,10 @@ def _summary(tree: digest.Tree) -> str:
 def _declarations(fetched: dict[str, Fetched]) -> Iterator[str]:
     """Licences that sources declare differently from params.yaml. The gate judges them; this warns before training."""
     for section, source in fetched.items():
-        if source.declared is not None and source.declared.casefold() != (source.license or "").casefold():
+        if (
+            source.declared is not None
+            and source.declared.casefold() != (source.license or "").casefold()
+        ):
             stated = source.license or "nothing"
             yield f"{section} declares the licence {source.declared!r}, {layout.PARAMS} states {stated}"
 
@@ -120,7 +131,8 @@ def _base(source: Verified, material: Path, target: Path) -> None:
         material = ggufs[0]
     if not gguf.is_gguf(material):
         raise SourceRefused(
-            f"{layout.PARAMS}: base.uri: {name} is a file, but not GGUF", "name a .gguf file or a model's folder"
+            f"{layout.PARAMS}: base.uri: {name} is a file, but not GGUF",
+            "name a .gguf file or a model's folder",
         )
     return gguf.convert(material, target, name)
 
@@ -136,7 +148,9 @@ def _data(source: Verified, material: Path, target: Path) -> None:
         shutil.copyfile(material / name, target / name)
 
 
-def _several(verified: Mapping[str, Verified], folders: Mapping[str, str], out: Path) -> dict[str, digest.Tree]:
+def _several(
+    verified: Mapping[str, Verified], folders: Mapping[str, str], out: Path
+) -> dict[str, digest.Tree]:
     """Create data/raw from several sources, each in its folder; return the tree of all as ``data``, others by place."""
     staging, trees = _staging(out), {}
     _remove(staging)
@@ -146,19 +160,24 @@ def _several(verified: Mapping[str, Verified], folders: Mapping[str, str], out: 
     return trees | {"data": digest.of_tree(staging)}
 
 
-def _staged(source: Verified, section: str, out: Path, make: Callable[[Verified, Path, Path], None]) -> digest.Tree:
+def _staged(
+    source: Verified, section: str, out: Path, make: Callable[[Verified, Path, Path], None]
+) -> digest.Tree:
     """Create an output beside its final place; return its files and digest."""
     staging, unpacked = _staging(out), out.with_name(f".{out.name}.unpacked")
     for folder in (staging, unpacked):
         _remove(folder)
         folder.mkdir(parents=True)
     try:
-        material = archive.extract(source.path, source.inside, unpacked) if source.inside else source.path
+        material = (
+            archive.extract(source.path, source.inside, unpacked) if source.inside else source.path
+        )
         make(source, material, staging)
         tree = digest.of_tree(staging)
         if source.inside is None and (changed := _changed(source, tree)):
             raise SourceRefused(
-                f"{layout.PARAMS}: {section}.uri: {changed} changed while it was copied", "let nothing write to it"
+                f"{layout.PARAMS}: {section}.uri: {changed} changed while it was copied",
+                "let nothing write to it",
             )
     finally:
         _remove(unpacked)

@@ -49,7 +49,9 @@ def take(root: Path, job: str, folder: Path) -> str:
 def _of(root: Path, job: str) -> Remote:
     remote = Remote.of(root, f"lockstep/jobs/{job}")
     if remote is None:
-        raise RemoteRefused("DVC has no remote here", "name one: ./lockstep dvc remote add --default NAME URL")
+        raise RemoteRefused(
+            "DVC has no remote here", "name one: ./lockstep dvc remote add --default NAME URL"
+        )
     return remote
 
 

@@ -25,7 +25,14 @@ from tqdm import tqdm
 from checks import digest, files, layout
 from checks.config.params import Params
 from checks.errors import EvidenceRefused, MachineRefused, MergeRefused
-from checks.formats.training_reports import Calibrated, Distance, Exported, MergedFile, ParityReport, QuantisedBase
+from checks.formats.training_reports import (
+    Calibrated,
+    Distance,
+    Exported,
+    MergedFile,
+    ParityReport,
+    QuantisedBase,
+)
 from checks.machine import disk
 from checks.rows import Row
 from checks.sections import Agreement as Bounds
@@ -59,12 +66,18 @@ def merge(params: Params, root: Path) -> str:
         compressed.hold_installed()
         if quantization.calibration:
             calibrated.hold_installed(root, quantization.calibration)
-    with files.replacing_folder(merged) as ships, files.replacing_folder(root / layout.UNQUANTISED) as full:
+    with (
+        files.replacing_folder(merged) as ships,
+        files.replacing_folder(root / layout.UNQUANTISED) as full,
+    ):
         work = full if quantization else ships
-        prompts = files.read_jsonl(root / layout.SPLITS / "valid.jsonl", Row)[: params.merge.parity.prompts]
+        prompts = files.read_jsonl(root / layout.SPLITS / "valid.jsonl", Row)[
+            : params.merge.parity.prompts
+        ]
         if not prompts:
             raise MergeRefused(
-                f"{layout.SPLITS / 'valid.jsonl'}: no rows to compare on", "run `./lockstep run prepare`"
+                f"{layout.SPLITS / 'valid.jsonl'}: no rows to compare on",
+                "run `./lockstep run prepare`",
             )
         identity = digest.of_tree(base).digest
         trained = nf4.of_adapter(adapter, identity)
@@ -75,7 +88,9 @@ def merge(params: Params, root: Path) -> str:
         left_out = generation.neutralise(work)
         report = _held_to_parity(params, root, work, prompts, identity, trained)
         if quantization:
-            report = _quantised(params.merge.shard_mb * 10**6, quantization, root, full, ships, prompts, report)
+            report = _quantised(
+                params.merge.shard_mb * 10**6, quantization, root, full, ships, prompts, report
+            )
         if params.merge.draft:
             fetched = draft.place(params.merge.draft, root, ships)
             report = _of(ships, report).model_copy(update={"draft": fetched})
@@ -142,12 +157,19 @@ def merge_weights(
 def copy_companions(base: Path, out: Path) -> None:
     """Copy the contents of config, tokenizer, chat template and licence; file modes are this user's."""
     for path in sorted(base.iterdir()):
-        if path.is_file() and any(fnmatch.fnmatchcase(path.name, pattern) for pattern in _COMPANIONS):
+        if path.is_file() and any(
+            fnmatch.fnmatchcase(path.name, pattern) for pattern in _COMPANIONS
+        ):
             shutil.copyfile(path, out / path.name)
 
 
 def _held_to_parity(
-    params: Params, root: Path, work: Path, prompts: list[Row], identity: str, trained: QuantisedBase | None
+    params: Params,
+    root: Path,
+    work: Path,
+    prompts: list[Row],
+    identity: str,
+    trained: QuantisedBase | None,
 ) -> ParityReport:
     """Write the parity report; raise MergeRefused if the bounds of ``merge.parity`` are exceeded."""
     from stages.weights import parity  # transformers: not needed to merge
@@ -160,7 +182,10 @@ def _held_to_parity(
         base=identity,
         adapter=digest.of_tree(adapter).digest,
         merged=tree.digest,
-        files={name: MergedFile(sha256=file.sha256, size=file.size) for name, file in tree.files.items()},
+        files={
+            name: MergedFile(sha256=file.sha256, size=file.size)
+            for name, file in tree.files.items()
+        },
         prompts=len(prompts),
         positions=agreement.positions,
         max_logprob_diff=agreement.max_logprob_diff,
@@ -194,7 +219,11 @@ def _hold(found: "Measured", bounds: Bounds, who: str, prompts: list[Row], todo:
 def _line(report: ParityReport, left_out: tuple[str, ...]) -> str:
     """Return what the stage did, in one line; ``left_out``: keys that generation_config.json lost."""
     size = sum(file.size for file in report.files.values())
-    number = sum(name.endswith(".safetensors") for name in report.files if not name.startswith(f"{layout.DRAFT}/"))
+    number = sum(
+        name.endswith(".safetensors")
+        for name in report.files
+        if not name.startswith(f"{layout.DRAFT}/")
+    )
     return (
         f"{layout.MERGED}: {size / 1e6:.0f} MB in {number} {'shard' if number == 1 else 'shards'}, "
         f"{report.merged[:19]}, largest difference {report.max_logprob_diff:.3f} nats over {report.positions} tokens, "
@@ -221,7 +250,13 @@ def _line(report: ParityReport, left_out: tuple[str, ...]) -> str:
 
 
 def _quantised(
-    limit: int, how: ExportQuantization, root: Path, full: Path, ships: Path, prompts: list[Row], report: ParityReport
+    limit: int,
+    how: ExportQuantization,
+    root: Path,
+    full: Path,
+    ships: Path,
+    prompts: list[Row],
+    report: ParityReport,
 ) -> ParityReport:
     """Write the export of ``full`` in fewer bits into ``ships``, and the report about it.
 
@@ -255,11 +290,15 @@ def _quantised(
 def _of(ships: Path, report: ParityReport) -> ParityReport:
     """The report about the directory as it is now."""
     tree = digest.of_tree(ships)
-    listed = {name: MergedFile(sha256=file.sha256, size=file.size) for name, file in tree.files.items()}
+    listed = {
+        name: MergedFile(sha256=file.sha256, size=file.size) for name, file in tree.files.items()
+    }
     return report.model_copy(update={"merged": tree.digest, "files": listed})
 
 
-def _calibrated(limit: int, kind: str, how: Calibration, root: Path, full: Path, ships: Path) -> Calibrated:
+def _calibrated(
+    limit: int, kind: str, how: Calibration, root: Path, full: Path, ships: Path
+) -> Calibrated:
     path = root / layout.SPLITS / "train.jsonl"
     rows = [row for row in files.read_jsonl(path, Row) if not row.document][: how.rows]
     if len(rows) < how.rows:
@@ -279,12 +318,18 @@ def _tied_rows(base: Path) -> int | None:
         config = json.loads(path.read_text())
         if quantised := config.get("quantization_config"):
             method = quantised.get("quant_method", "unknown")
-            raise MergeRefused(f"{path}: the base is quantised ({method})", "merge into an unquantised base")
+            raise MergeRefused(
+                f"{path}: the base is quantised ({method})", "merge into an unquantised base"
+            )
         text = config.get("text_config", config)
         return int(text["vocab_size"]) if config.get("tie_word_embeddings", True) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise EvidenceRefused(f"{path}: not a model's config: {error!r}", "run `./lockstep run fetch`") from error
+        raise EvidenceRefused(
+            f"{path}: not a model's config: {error!r}", "run `./lockstep run fetch`"
+        ) from error
 
 
 if __name__ == "__main__":
-    entry.run("merge", merge, unneeded=() if (layout.ADAPTER / nf4.NAME).exists() else ("bitsandbytes",))
+    entry.run(
+        "merge", merge, unneeded=() if (layout.ADAPTER / nf4.NAME).exists() else ("bitsandbytes",)
+    )

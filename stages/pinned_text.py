@@ -21,7 +21,9 @@ def read(root: Path, file: str, sha256: str | None, place: str, what: str) -> by
         text.decode()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
-        raise SourceRefused(f"{place}.file: {file}: {reason}", f"name a text file in {what}") from error
+        raise SourceRefused(
+            f"{place}.file: {file}: {reason}", f"name a text file in {what}"
+        ) from error
     actual = digest.of_bytes(text).removeprefix("sha256:")
     if sha256 is None:
         raise SourceRefused(f"{place}.sha256: {file} is not pinned", f"pin it: sha256: {actual}")

@@ -59,11 +59,20 @@ def prepare(params: Params, root: Path) -> str:
         )
     of_sources = _of_sources(parts, loaded, placed)
     read = {name: rows.read for name, rows in of_sources.items()}
-    lost = list(mixture.lost(parts, read, {name: sum(rows.splits.values()) for name, rows in of_sources.items()}))
+    lost = list(
+        mixture.lost(
+            parts, read, {name: sum(rows.splits.values()) for name, rows in of_sources.items()}
+        )
+    )
     if lost:
         (what, todo), *others = lost
-        raise DataRefused(f"{what} ({rules.dropped(counts)})", todo, tuple(f"{one}; {two}" for one, two in others))
-    written = {name: _write(root / layout.SPLITS / f"{name}.jsonl", placed[name]) for name in layout.SPLIT_NAMES}
+        raise DataRefused(
+            f"{what} ({rules.dropped(counts)})", todo, tuple(f"{one}; {two}" for one, two in others)
+        )
+    written = {
+        name: _write(root / layout.SPLITS / f"{name}.jsonl", placed[name])
+        for name in layout.SPLIT_NAMES
+    }
     report = PrepareReport(
         raw=tree.digest,
         input_rows=len(loaded),
@@ -101,7 +110,11 @@ def mixed(
         counts = [*_summed([*counts, *more]), _counted(mixture.RESEMBLES, "drop", gone)]
         placed["train"] = _taught(config, taught, placed)
     if shares := {part.origin: part.share for part in parts if part.share is not None}:
-        chosen = [mixture.Chosen(row.id, row.draft.origin) for row in placed["train"] if not row.draft.document]
+        chosen = [
+            mixture.Chosen(row.id, row.draft.origin)
+            for row in placed["train"]
+            if not row.draft.document
+        ]
         beyond = mixture.beyond_shares(chosen, shares, config.seed)
         gone = [row.draft for row in placed["train"] if row.id in beyond]
         placed["train"] = [row for row in placed["train"] if row.id not in beyond]
@@ -109,7 +122,9 @@ def mixed(
     return placed, counts
 
 
-def clean(config: Config, loaded: Sequence[Draft], parts: Sequence[Part] = ()) -> tuple[list[Draft], list[RuleCount]]:
+def clean(
+    config: Config, loaded: Sequence[Draft], parts: Sequence[Part] = ()
+) -> tuple[list[Draft], list[RuleCount]]:
     """The remaining drafts, and what each rule did, in the order in which the rules ran.
 
     A loader's own rules come first and last: help that it could not read, and rows beyond its parameters' limits. They
@@ -119,7 +134,10 @@ def clean(config: Config, loaded: Sequence[Draft], parts: Sequence[Part] = ()) -
     parts = parts or (Part("", Path(), config.loader, frozenset(), False, None),)
     order = [
         *((rule, {part.origin}) for part in parts for rule in part.loader.rules_before()),
-        *((known[name], {part.origin for part in parts if name not in part.skips}) for name in config.rules),
+        *(
+            (known[name], {part.origin for part in parts if name not in part.skips})
+            for name in config.rules
+        ),
         *((rule, {part.origin}) for part in parts for rule in part.loader.rules_after(config.seed)),
     ]
     kept, counts = list(loaded), []
@@ -132,7 +150,12 @@ def clean(config: Config, loaded: Sequence[Draft], parts: Sequence[Part] = ()) -
 
 
 def _counted(rule: str, kind: Literal["fix", "drop"], hit: Sequence[Draft]) -> RuleCount:
-    return RuleCount(rule=rule, kind=kind, rows=len(hit), examples=tuple(draft.source for draft in hit[:_EXAMPLES]))
+    return RuleCount(
+        rule=rule,
+        kind=kind,
+        rows=len(hit),
+        examples=tuple(draft.source for draft in hit[:_EXAMPLES]),
+    )
 
 
 def _summed(counts: Iterable[RuleCount]) -> list[RuleCount]:
@@ -141,7 +164,9 @@ def _summed(counts: Iterable[RuleCount]) -> list[RuleCount]:
     for count in counts:
         if (first := totals.get(count.rule)) is not None:
             examples = (*first.examples, *count.examples)[:_EXAMPLES]
-            count = RuleCount(rule=count.rule, kind=count.kind, rows=first.rows + count.rows, examples=examples)
+            count = RuleCount(
+                rule=count.rule, kind=count.kind, rows=first.rows + count.rows, examples=examples
+            )
         totals[count.rule] = count
     return list(totals.values())
 
@@ -153,10 +178,13 @@ def _of_sources(
     if len(parts) == 1:
         return {}
     read = Counter(draft.origin for draft in loaded)
-    kept = {name: Counter(row.draft.origin for row in of_split) for name, of_split in placed.items()}
+    kept = {
+        name: Counter(row.draft.origin for row in of_split) for name, of_split in placed.items()
+    }
     return {
         part.origin or MAIN_SOURCE: SourceRows(
-            read=read[part.origin], splits={name: counted[part.origin] for name, counted in kept.items()}
+            read=read[part.origin],
+            splits={name: counted[part.origin] for name, counted in kept.items()},
         )
         for part in parts
     }
@@ -165,7 +193,9 @@ def _of_sources(
 def _refuse_without_columns(params: Params, loaded: Sequence[Draft]) -> None:
     """Refuse a column that train.method needs and no row has; validate finds single rows without it."""
     needed = steps.columns(params.training)
-    absent = [name for name in needed if loaded and not any(name in draft.extra for draft in loaded)]
+    absent = [
+        name for name in needed if loaded and not any(name in draft.extra for draft in loaded)
+    ]
     if absent:
         raise DataRefused(
             f"prepare.loader: gives no column {' or '.join(map(repr, absent))}, which train.method "
@@ -176,7 +206,11 @@ def _refuse_without_columns(params: Params, loaded: Sequence[Draft]) -> None:
 
 def _refuse_calls(params: Params, loaded: Sequence[Draft]) -> None:
     """Refuse rows with tools where a step of the training does not learn them."""
-    unable = [step.method for step in steps.of(params.training) if not (step.learns_calls or step.of_documents)]
+    unable = [
+        step.method
+        for step in steps.of(params.training)
+        if not (step.learns_calls or step.of_documents)
+    ]
     first = next((draft for draft in loaded if draft.has_calls), None) if unable else None
     if first is not None:
         raise DataRefused(
@@ -212,7 +246,9 @@ class Placed(NamedTuple):
 
 def split(config: Config, kept: Sequence[Draft]) -> dict[str, list[Placed]]:
     """The drafts of each split, ordered by id. Raises DataRefused if two have the same id."""
-    strata = splits.strata([draft.full_reference for draft in kept], [draft.slice for draft in kept])
+    strata = splits.strata(
+        [draft.full_reference for draft in kept], [draft.slice for draft in kept]
+    )
     items = _items(config, kept, strata)
     group_of = splits.groups(items, config.near_duplicates)
     shares = {"test": config.splits.test, "valid": config.splits.valid}
@@ -223,7 +259,9 @@ def split(config: Config, kept: Sequence[Draft]) -> dict[str, list[Placed]]:
     return placed
 
 
-def _taught(config: Config, rows: Sequence[Draft], others: Mapping[str, Sequence[Placed]]) -> list[Placed]:
+def _taught(
+    config: Config, rows: Sequence[Draft], others: Mapping[str, Sequence[Placed]]
+) -> list[Placed]:
     """The train rows together with ``rows``, which are for training alone, ordered by id."""
     items = _items(config, rows, [draft.slice for draft in rows])
     taken = {row.id: row.draft.source for of_split in others.values() for row in of_split}
@@ -232,7 +270,9 @@ def _taught(config: Config, rows: Sequence[Draft], others: Mapping[str, Sequence
             raise _same_id(draft, taken[item.id])
     of_rows = [item for item, draft in zip(items, rows, strict=True) if not draft.document]
     group_of = {item.id: item.id for item in items} | splits.groups(of_rows, config.near_duplicates)
-    added = _placed(items, rows, group_of)  # a document is a group of its own: it is in train whatever it resembles
+    added = _placed(
+        items, rows, group_of
+    )  # a document is a group of its own: it is in train whatever it resembles
     return sorted([*others["train"], *added], key=lambda each: each.id)
 
 
@@ -247,14 +287,17 @@ def _items(config: Config, kept: Sequence[Draft], strata: Sequence[str]) -> list
     for row_id, draft, stratum in zip(ids, kept, strata, strict=True):
         text = request(draft.messages)
         key = row_id if config.placing == 1 or draft.id is not None else normalised(text)
-        items.append(splits.Item(row_id, text, stratum, key, draft.group, earlier_requests(draft.messages)))
+        items.append(
+            splits.Item(row_id, text, stratum, key, draft.group, earlier_requests(draft.messages))
+        )
     return items
 
 
 def _same_id(draft: Draft, other: str) -> DataRefused:
     if draft.id is None:
         return DataRefused(
-            f"{draft.source}: same request and reference as {other}", "add drop-duplicates to prepare.rules"
+            f"{draft.source}: same request and reference as {other}",
+            "add drop-duplicates to prepare.rules",
         )
     return DataRefused(
         f"{draft.source}: id {draft.id!r} is taken by {other}",
@@ -262,14 +305,20 @@ def _same_id(draft: Draft, other: str) -> DataRefused:
     )
 
 
-def _placed(items: Sequence[splits.Item], kept: Sequence[Draft], group_of: Mapping[str, str]) -> list[Placed]:
+def _placed(
+    items: Sequence[splits.Item], kept: Sequence[Draft], group_of: Mapping[str, str]
+) -> list[Placed]:
     together = sorted(zip(items, kept, strict=True), key=lambda pair: pair[0].id)
     return [Placed(item.id, group_of[item.id], draft) for item, draft in together]
 
 
 def _write(path: Path, placed: Sequence[Placed]) -> Split:
     files.write_jsonl(path, (row.row for row in placed))
-    return Split(rows=len(placed), groups=len({row.group for row in placed}), sha256=digest.of_file(path).sha256)
+    return Split(
+        rows=len(placed),
+        groups=len({row.group for row in placed}),
+        sha256=digest.of_file(path).sha256,
+    )
 
 
 if __name__ == "__main__":

@@ -41,8 +41,12 @@ def probe(params: Params, root: Path) -> str:
         raise EvaluationRefused(f"{_VALID}: has no rows", "run `./lockstep run prepare`")
     room = settings.max_input_tokens
     limit = settings.probes.max_new_tokens
-    ours, ends = _answers(root / layout.MERGED, settings.dtype, rows, limit, room, str(layout.MERGED))
-    theirs, _ = _answers(root / layout.BASE, settings.dtype, rows, limit, room, str(layout.BASE), long=0)
+    ours, ends = _answers(
+        root / layout.MERGED, settings.dtype, rows, limit, room, str(layout.MERGED)
+    )
+    theirs, _ = _answers(
+        root / layout.BASE, settings.dtype, rows, limit, room, str(layout.BASE), long=0
+    )
     report = ProbeReport(
         merged=merged,
         base=base,
@@ -51,7 +55,8 @@ def probe(params: Params, root: Path) -> str:
         precision=settings.dtype,
         device=answers.device(),
         probes=tuple(
-            answer.model_copy(update={"base_text": other.text}) for answer, other in zip(ours, theirs, strict=True)
+            answer.model_copy(update={"base_text": other.text})
+            for answer, other in zip(ours, theirs, strict=True)
         ),
         ends=tuple(sorted(ends)),
     )
@@ -67,7 +72,13 @@ def _hashed(root: Path, folder: Path) -> str:
 
 
 def _answers(
-    folder: Path, dtype: str, rows: Sequence[Row], max_new_tokens: int, room: int, label: str, long: int = _LONG
+    folder: Path,
+    dtype: str,
+    rows: Sequence[Row],
+    max_new_tokens: int,
+    room: int,
+    label: str,
+    long: int = _LONG,
 ) -> tuple[list[Probe], frozenset[int]]:
     """One model's answers, as probes without a base, ``long`` of them with a long answer; and the ids that end one."""
     from stages.inference import generate, token_by_token
@@ -81,7 +92,9 @@ def _answers(
 
     def tokens(steps: Sequence[token_by_token.Step]) -> tuple[ProbeToken, ...]:
         texts = token_by_token.pieces(tokenizer, [step.id for step in steps])
-        return tuple(ProbeToken(text=text, **step._asdict()) for step, text in zip(steps, texts, strict=True))
+        return tuple(
+            ProbeToken(text=text, **step._asdict()) for step, text in zip(steps, texts, strict=True)
+        )
 
     answers = []
     bar = tqdm(prompt_ids, desc=label, unit="prompt", disable=None)

@@ -13,9 +13,29 @@ def of_bytes(what: str, total: int | None = None, done: int = 0) -> "tqdm[Never]
 
     It appears after one second, so that short work shows no bar.
     """
-    return tqdm(desc=what, total=total, initial=done, unit="B", unit_scale=True, mininterval=1, delay=1, leave=False)
+    return tqdm(
+        desc=what,
+        total=total,
+        initial=done,
+        unit="B",
+        unit_scale=True,
+        mininterval=1,
+        delay=1,
+        leave=False,
+    )
 
 
-def of_rows(what: str, rows: Iterable[T], total: int | None = None, unit: str = " rows") -> "tqdm[T]":
+def of_rows(
+    what: str, rows: Iterable[T], total: int | None = None, unit: str = " rows"
+) -> "tqdm[T]":
     """``rows`` with a progress bar, which appears after a second too."""
-    return tqdm(rows, desc=what, total=total, unit=unit, unit_scale=True, mininterval=1, delay=1, leave=False)
+    return tqdm(
+        rows,
+        desc=what,
+        total=total,
+        unit=unit,
+        unit_scale=True,
+        mininterval=1,
+        delay=1,
+        leave=False,
+    )

@@ -83,7 +83,10 @@ def job(params: Params, raw: Path, work: Path, out: Path) -> Job:
     """
     config = params.prepare
     if not isinstance(config.loader, Table):
-        raise DataRefused(f"prepare.loader: {config.loader.kind} does not read files one by one", "use kind: table")
+        raise DataRefused(
+            f"prepare.loader: {config.loader.kind} does not read files one by one",
+            "use kind: table",
+        )
     known, names = rules.of(config), config.rules
     first = next((place for place, name in enumerate(names) if known[name].among), len(names))
     last = first
@@ -93,7 +96,9 @@ def job(params: Params, raw: Path, work: Path, out: Path) -> Job:
     columns = config.loader.columns
     named = {name: name for name in _NAMED if getattr(columns, name) is not None}
     extra = {name: f"extra.{name}" for name in columns.extra} if columns.extra else None
-    loader = Table(kind="table", files="*.jsonl", columns=Columns(messages="messages", extra=extra, **named))
+    loader = Table(
+        kind="table", files="*.jsonl", columns=Columns(messages="messages", extra=extra, **named)
+    )
     return Job(
         config,
         config.loader,
@@ -119,7 +124,9 @@ def read(job: Job, task: tuple[int, str]) -> Done:
     for part, lines in parts.items():
         path = job.work / str(part) / f"{number:06d}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(f".{os.getpid()}")  # an engine may run a task twice, even at once
+        unfinished = path.with_suffix(
+            f".{os.getpid()}"
+        )  # an engine may run a task twice, even at once
         unfinished.write_text("".join(lines), encoding="utf-8", newline="\n")
         unfinished.replace(path)
     return Done(len(loaded), len(kept), counts, (name, actual))
@@ -132,8 +139,12 @@ def compare(job: Job, part: int) -> Done:
     """
     if not (folder := job.work / str(part)).is_dir():
         return Done(0, 0, (0,) * len(job.together))
-    columns = job.loader.columns.model_copy(update={"extra": {**(job.loader.columns.extra or {}), _SOURCE: _SOURCE}})
-    loaded = [_traced(draft) for draft in job.loader.model_copy(update={"columns": columns}).load(folder)]
+    columns = job.loader.columns.model_copy(
+        update={"extra": {**(job.loader.columns.extra or {}), _SOURCE: _SOURCE}}
+    )
+    loaded = [
+        _traced(draft) for draft in job.loader.model_copy(update={"columns": columns}).load(folder)
+    ]
     known = rules.of(job.config)
     for name in job.alone:
         if again := next((draft for draft in loaded if known[name].finds(draft)), None):
@@ -143,7 +154,9 @@ def compare(job: Job, part: int) -> Done:
             )
     kept, counts = _applied(job, job.together, loaded)
     if kept:
-        files.write_text(job.out / f"part-{part:02d}.jsonl", "".join(_line(job, draft) for draft in kept))
+        files.write_text(
+            job.out / f"part-{part:02d}.jsonl", "".join(_line(job, draft) for draft in kept)
+        )
     return Done(len(loaded), len(kept), counts)
 
 
@@ -153,18 +166,25 @@ def manifest(job: Job, first: Sequence[Done], second: Sequence[Done]) -> Manifes
     counted = [
         (name, sum(counts))
         for names, done in ((job.alone, first), (job.together, second))
-        for name, counts in zip(names, zip(*(part.counts for part in done), strict=True), strict=True)
+        for name, counts in zip(
+            names, zip(*(part.counts for part in done), strict=True), strict=True
+        )
     ]
     return Manifest(
         raw=digest.of_manifest(dict(part.raw for part in first if part.raw)),
         input_rows=sum(part.read for part in first),
         kept_rows=sum(part.kept for part in second),
-        rules=tuple(RuleCount(rule=name, kind=known[name].kind, rows=rows, examples=()) for name, rows in counted),
+        rules=tuple(
+            RuleCount(rule=name, kind=known[name].kind, rows=rows, examples=())
+            for name, rows in counted
+        ),
         left=job.left,
     )
 
 
-def _applied(job: Job, names: Sequence[str], loaded: list[Draft]) -> tuple[list[Draft], tuple[int, ...]]:
+def _applied(
+    job: Job, names: Sequence[str], loaded: list[Draft]
+) -> tuple[list[Draft], tuple[int, ...]]:
     known, counts = rules.of(job.config), []
     for name in names:
         loaded, hit = drafts.apply(known[name], loaded)
@@ -181,8 +201,14 @@ def _line(job: Job, draft: Draft) -> str:
     """A row as ``job.loader`` reads it. Keys in cells keep their order: calls are learned as they are written."""
     answer = Message(role="assistant", content=draft.reference, tool_calls=draft.calls)
     turns = [turn.model_dump() for turn in (*draft.messages, answer)]
-    row: dict[str, Any] = {name: getattr(draft, name) for name in _NAMED if getattr(job.loader.columns, name)}
-    row |= {"messages": turns, _SOURCE: draft.source, **{f"extra.{name}": value for name, value in draft.extra.items()}}
+    row: dict[str, Any] = {
+        name: getattr(draft, name) for name in _NAMED if getattr(job.loader.columns, name)
+    }
+    row |= {
+        "messages": turns,
+        _SOURCE: draft.source,
+        **{f"extra.{name}": value for name, value in draft.extra.items()},
+    }
     return json.dumps(dict(sorted(row.items())), separators=(",", ":"), ensure_ascii=False) + "\n"
 
 

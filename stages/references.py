@@ -71,7 +71,10 @@ def have(
     """
     at = f"commit {reference.commit[:12]}"
     if reference.merged == judged.merged:
-        return Had(ReferenceUse(how="same-model", merged=reference.merged, note="it is this model"), candidate)
+        return Had(
+            ReferenceUse(how="same-model", merged=reference.merged, note="it is this model"),
+            candidate,
+        )
     other = [
         what
         for what, then, now in (
@@ -86,18 +89,26 @@ def have(
     else:
         try:
             recorded = _recorded(root, name, reference, rows)
-            note = f"its own answers, recorded in {at}: the same test split, scorers and prompt format"
+            note = (
+                f"its own answers, recorded in {at}: the same test split, scorers and prompt format"
+            )
             return Had(ReferenceUse(how="stored", merged=reference.merged, note=note), recorded)
         except Refusal as refusal:
             why = refusal.what
     try:
-        learned = _learned(root, name, reference, judged.test, rows) if reference.test != judged.test else frozenset()
+        learned = (
+            _learned(root, name, reference, judged.test, rows)
+            if reference.test != judged.test
+            else frozenset()
+        )
         recorded = _evaluated(root, settings, name, reference, rows)
     except Refusal as refusal:
         note = f"the recorded answers of {at} were not used ({why}), and its weights could not be ({refusal.what})"
         note = f"{note}; {refusal.todo}, {_AGAIN}"
         return Had(ReferenceUse(how="unavailable", merged=reference.merged, note=note), None)
-    note = f"its weights of {at} answered this test split; its recorded answers were not used: {why}"
+    note = (
+        f"its weights of {at} answered this test split; its recorded answers were not used: {why}"
+    )
     if learned:
         note += f"; comparisons leave out {len(learned):,} of the {len(rows):,} rows: its own train split asks them too"
     return Had(ReferenceUse(how="evaluated", merged=reference.merged, note=note), recorded, learned)
@@ -115,7 +126,9 @@ def _recorded(root: Path, name: str, reference: Reference, rows: Sequence[Row]) 
     return Answered([p.prediction for p in predictions], [], None)
 
 
-def _learned(root: Path, name: str, reference: Reference, test: str, rows: Sequence[Row]) -> frozenset[str]:
+def _learned(
+    root: Path, name: str, reference: Reference, test: str, rows: Sequence[Row]
+) -> frozenset[str]:
     """Return the ids of the rows that ask what a train row of the reference asks, or an earlier turn of it.
 
     They are kept on this machine, as answers are. ``test`` is the digest of ``rows``.
@@ -124,8 +137,12 @@ def _learned(root: Path, name: str, reference: Reference, test: str, rows: Seque
     try:
         recorded = json.loads(report or "")["splits"]["train"]["sha256"]
     except (ValueError, KeyError, TypeError) as error:
-        raise EvidenceRefused(f"{layout.PREPARE_REPORT} of that commit names no train split", _REMEDY) from error
-    kept = root / layout.LEARNED / f"{digest.of_json([recorded, test]).removeprefix('sha256:')}.json"
+        raise EvidenceRefused(
+            f"{layout.PREPARE_REPORT} of that commit names no train split", _REMEDY
+        ) from error
+    kept = (
+        root / layout.LEARNED / f"{digest.of_json([recorded, test]).removeprefix('sha256:')}.json"
+    )
     with suppress(OSError, ValueError):
         return frozenset(json.loads(kept.read_text()))
     with brought(root, name, reference.commit, _TRAIN) as path:
@@ -141,7 +158,9 @@ def _learned(root: Path, name: str, reference: Reference, test: str, rows: Seque
     return frozenset(row_ids)
 
 
-def _evaluated(root: Path, settings: Evaluate, name: str, reference: Reference, rows: Sequence[Row]) -> Answered:
+def _evaluated(
+    root: Path, settings: Evaluate, name: str, reference: Reference, rows: Sequence[Row]
+) -> Answered:
     conversations = [row.messages for row in rows]
     if (known := answers.known(root, settings, reference.merged, rows, conversations)) is not None:
         return known
@@ -164,9 +183,23 @@ def brought(root: Path, name: str, commit: str, path: Path) -> Iterator[Path]:
     # `dvc repro` holds around this stage. What goes wrong it says on standard error itself.
     wanted = (_below_git(root) / path).as_posix()
     to = str(place.resolve())
-    command = [sys.executable, "-m", guarded_dvc.__name__, "get", ".", wanted, "--rev", commit, "-o", to]
+    command = [
+        sys.executable,
+        "-m",
+        guarded_dvc.__name__,
+        "get",
+        ".",
+        wanted,
+        "--rev",
+        commit,
+        "-o",
+        to,
+    ]
     try:
-        if subprocess.run(command, cwd=root, stdout=subprocess.DEVNULL, check=False).returncode != 0:
+        if (
+            subprocess.run(command, cwd=root, stdout=subprocess.DEVNULL, check=False).returncode
+            != 0
+        ):
             raise EvidenceRefused(f"DVC has no {path} of that commit, here or on a remote", _REMEDY)
         yield place
     finally:
@@ -175,7 +208,9 @@ def brought(root: Path, name: str, commit: str, path: Path) -> Iterator[Path]:
 
 def committed(root: Path, commit: str, path: Path) -> bytes | None:
     """A file that git itself has, as it was in ``commit``; None where it is not there."""
-    with suppress(ImportError, OSError, ValueError, KeyError, EvidenceRefused):  # GitPython does not import without git
+    with suppress(
+        ImportError, OSError, ValueError, KeyError, EvidenceRefused
+    ):  # GitPython does not import without git
         import git
 
         with suppress(git.GitError), git.Repo(root, search_parent_directories=True) as repository:

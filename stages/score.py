@@ -46,13 +46,17 @@ def score(params: Params, root: Path) -> str:
     }
     rounded = {
         kind: Figures(
-            value=round(score_of_kind.value, 6), low=round(score_of_kind.low, 6), high=round(score_of_kind.high, 6)
+            value=round(score_of_kind.value, 6),
+            low=round(score_of_kind.low, 6),
+            high=round(score_of_kind.high, 6),
         )
         for kind, score_of_kind in scores.items()
     }
     files.write_json(root / layout.METRICS, ValidScores(valid=rounded, rows=len(valid)))
     kind, first = next(iter(scores.items()))
-    summary = f"{len(valid)} valid rows: {kind} {first.value:.3f} [{first.low:.3f}, {first.high:.3f}]"
+    summary = (
+        f"{len(valid)} valid rows: {kind} {first.value:.3f} [{first.low:.3f}, {first.high:.3f}]"
+    )
     try:
         numbers = {f"valid.{kind}": score_of_kind.value for kind, score_of_kind in scores.items()}
         tracking.annotate(params, root, parity.adapter, numbers, {})
@@ -61,13 +65,16 @@ def score(params: Params, root: Path) -> str:
     return summary
 
 
-def scored(params: Params, root: Path, folder: Path, model: str, valid: list[Row]) -> dict[str, list[float]]:
+def scored(
+    params: Params, root: Path, folder: Path, model: str, valid: list[Row]
+) -> dict[str, list[float]]:
     """Each scorer's scores of the rows. ``folder`` has the model whose digest is ``model``."""
     asked = [row.messages for row in valid]
     answered = answers.ask(root, params.evaluate, folder, model, valid, asked, "valid", VALID)
     return {
         scorer.kind: [
-            scoring.score(scorer, text, row.reference) for text, row in zip(answered.texts, valid, strict=True)
+            scoring.score(scorer, text, row.reference)
+            for text, row in zip(answered.texts, valid, strict=True)
         ]
         for scorer in params.evaluate.scorers
     }

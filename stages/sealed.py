@@ -39,11 +39,15 @@ def sealed(params: Params, root: Path) -> str:
     if params.sealed is None:
         raise ParamsRefused(f"{layout.PARAMS}: has no section sealed", "docs/how-to/sealed.md")
     if not (key := os.environ.get(VARIABLE)):
-        raise EvidenceRefused(f"{VARIABLE}: is not set", "run this where the key is: docs/how-to/sealed.md")
+        raise EvidenceRefused(
+            f"{VARIABLE}: is not set", "run this where the key is: docs/how-to/sealed.md"
+        )
     try:
         data = (root / layout.SEALED).read_bytes()
     except OSError as error:
-        raise EvidenceRefused(f"{layout.SEALED}: {error.strerror}", "check out the target branch") from error
+        raise EvidenceRefused(
+            f"{layout.SEALED}: {error.strerror}", "check out the target branch"
+        ) from error
     rows = decrypt(data, key, params.sealed)
     evidence = chain.gather(root, scoring.digest_of(params.evaluate.scorers))
     asked = params.model_copy(update={"gates": params.sealed.decided})
@@ -59,19 +63,26 @@ def _can_be_decided(asked: Params, evidence: Evidence) -> None:
     """Refuse what fails whatever the rows are, by deciding the same gates on the test rows: that would waste a look."""
     for finding in judging.judge(asked, evidence).findings:
         if finding.status != "pass" and finding.value is None:
-            raise EvidenceRefused(f"sealed.gates.{finding.gate}: {finding.reason}", "mend that first: no look was used")
+            raise EvidenceRefused(
+                f"sealed.gates.{finding.gate}: {finding.reason}",
+                "mend that first: no look was used",
+            )
 
 
 def _roles(asked: Params, evidence: Evidence) -> list[Role]:
     """The candidate, and the earlier models that gates compare it with."""
     compared_models = (
-        compared.reference(name, gate, evidence) for name, gate in asked.gates.items() if isinstance(gate, PairedGate)
+        compared.reference(name, gate, evidence)
+        for name, gate in asked.gates.items()
+        if isinstance(gate, PairedGate)
     )
     models = {reference.model for reference in compared_models if isinstance(reference, Compared)}
     return ["candidate", *(role for role in ROLES if role in models)]
 
 
-def _given(params: Params, root: Path, rows: Sequence[Row], roles: Sequence[Role]) -> dict[str, tuple[Prediction, ...]]:
+def _given(
+    params: Params, root: Path, rows: Sequence[Row], roles: Sequence[Role]
+) -> dict[str, tuple[Prediction, ...]]:
     """Return what the model of each role answers. Two of them may be one model, which is asked once."""
     earlier = files.read_json(root / layout.REFERENCES, ReferencesReport)
     models, predictions = suites.models_of(root, earlier), dict[str, tuple[Prediction, ...]]()
@@ -82,11 +93,15 @@ def _given(params: Params, root: Path, rows: Sequence[Row], roles: Sequence[Role
     return {role: predictions[models[role]] for role in roles}
 
 
-def _answers(params: Params, root: Path, folder: Path, role: Role, rows: Sequence[Row]) -> tuple[Prediction, ...]:
+def _answers(
+    params: Params, root: Path, folder: Path, role: Role, rows: Sequence[Row]
+) -> tuple[Prediction, ...]:
     """Return what the model in ``folder`` answers, past the cache of answers."""
     model = answers.loaded(root, params.evaluate, folder, log=False)
     with _unquoted():
-        texts = model(params.evaluate, rows, [row.messages for row in rows], f"{role}, sealed", layout.SEALED).texts
+        texts = model(
+            params.evaluate, rows, [row.messages for row in rows], f"{role}, sealed", layout.SEALED
+        ).texts
     del model
     gc.collect()  # the next model loads into this one's memory
     with _unquoted():
@@ -94,7 +109,10 @@ def _answers(params: Params, root: Path, folder: Path, role: Role, rows: Sequenc
 
 
 def _scored(params: Params, row: Row, text: str) -> Prediction:
-    scores = {scorer.kind: scoring.score(scorer, text, row.reference) for scorer in params.evaluate.scorers}
+    scores = {
+        scorer.kind: scoring.score(scorer, text, row.reference)
+        for scorer in params.evaluate.scorers
+    }
     return Prediction(
         id=row.id, prompt=row.prompt, prediction=text, reference=row.reference, group=row.group, slice=row.slice,
         score=next(iter(scores.values())), scores=scores,

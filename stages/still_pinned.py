@@ -57,14 +57,20 @@ def still_pinned(params: Params, root: Path) -> str:
         local = parsing.parse(source.uri, f"{section}.uri", root).local
         if local is not None:
             path = sources.place(local)
-            digests[section] = _sha256(path, section, known, current) if sources.lies_there(path, section) else None
+            digests[section] = (
+                _sha256(path, section, known, current)
+                if sources.lies_there(path, section)
+                else None
+            )
     if current != known:
         with suppress(OSError):  # it is hashed again
             files.write_json(root / MEMO, _Memo(sha256=current))
     for section, sha256 in digests.items():
         if sha256 is not None:
             sources.hold(pinned[section], section, sha256.removeprefix("sha256:"))
-    states = (f"{section} {'as pinned' if sha256 else 'not here'}" for section, sha256 in digests.items())
+    states = (
+        f"{section} {'as pinned' if sha256 else 'not here'}" for section, sha256 in digests.items()
+    )
     return f"local sources: {', '.join(states) or 'none'}"
 
 
@@ -85,7 +91,15 @@ def _stamp(path: Path) -> _Stamp:
     """The stamp of a file or folder with everything below it; raises OSError."""
     seen = [(path_below, path_below.lstat()) for path_below in (path, *sorted(path.rglob("*")))]
     states = [
-        (os.fspath(path_below), s.st_mode, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino, s.st_dev)
+        (
+            os.fspath(path_below),
+            s.st_mode,
+            s.st_size,
+            s.st_mtime_ns,
+            s.st_ctime_ns,
+            s.st_ino,
+            s.st_dev,
+        )
         for path_below, s in seen
     ]
     return _Stamp(digest.of_bytes(ascii(states).encode()), max(s.st_ctime_ns for _, s in seen))

@@ -38,7 +38,14 @@ from checks.evaluation.judges import JUDGES
 from checks.evaluation.suite_kind import Answered, Made, Material, SuiteKind
 from checks.evaluation.suite_lines import problem
 from checks.formats.evaluation_reports import EvaluationReport, ReferencesReport
-from checks.formats.suite_report import Pinned, Role, SuiteLine, SuiteResult, SuitesMeasured, SuitesReport
+from checks.formats.suite_report import (
+    Pinned,
+    Role,
+    SuiteLine,
+    SuiteResult,
+    SuitesMeasured,
+    SuitesReport,
+)
 from checks.formats.training_reports import ParityReport
 from checks.retriever_kind import Pooling
 from checks.retrievers import RETRIEVERS
@@ -60,7 +67,9 @@ def suites(params: Params, root: Path) -> str:
         earlier = files.read_json(root / layout.REFERENCES, ReferencesReport)
         models = models_of(root, earlier)
         report = files.read_json(root / layout.EVALUATION, EvaluationReport)
-        test = answered.test_answers(root, report, [role for role in models if role in report.models])
+        test = answered.test_answers(
+            root, report, [role for role in models if role in report.models]
+        )
         last = _last(root, earlier)
         for name, suite in _in_order(params.suites):
             about = _about(params.suites, answered.rated_suite(suite), made, models) or test
@@ -72,7 +81,18 @@ def suites(params: Params, root: Path) -> str:
                 encode, relate = partial(_encoded, name, paths), partial(_related, name, paths)
                 likely = partial(_answer_nats, root, models, earlier, {})
                 material = Material(
-                    name, root, paths, models, *about, nats, ask, weights, *last, encode, relate, likely
+                    name,
+                    root,
+                    paths,
+                    models,
+                    *about,
+                    nats,
+                    ask,
+                    weights,
+                    *last,
+                    encode,
+                    relate,
+                    likely,
                 )
                 made[name] = _held(name, suite, suite.scored(material), models)
             took[name] = round(time.perf_counter() - started + sum(before), 3)
@@ -88,13 +108,22 @@ def suites(params: Params, root: Path) -> str:
             results[name] = _written(folder, root, name, params.suites[name], outcome, results)
         results = {name: results[name] for name in params.suites}
     plugins = SUITES.plugins(suite.kind for suite in params.suites.values())
-    plugins |= JUDGES.plugins(suite.judged_by for suite in params.suites.values() if suite.judged_by)
-    plugins |= RETRIEVERS.plugins(suite.retrieved_by for suite in params.suites.values() if suite.retrieved_by)
+    plugins |= JUDGES.plugins(
+        suite.judged_by for suite in params.suites.values() if suite.judged_by
+    )
+    plugins |= RETRIEVERS.plugins(
+        suite.retrieved_by for suite in params.suites.values() if suite.retrieved_by
+    )
     plugins |= SCORERS.plugins(kind for suite in params.suites.values() for kind in suite.scored_by)
     files.write_json(root / layout.SUITES_REPORT, SuitesReport(suites=results, plugins=plugins))
     if params.suites:
-        files.write_json(root / layout.SUITES_MEASURED, SuitesMeasured(merged=models["candidate"], seconds=took))
-    return "; ".join(f"{name}: {_line(result)}" for name, result in results.items()) or "none in params.yaml"
+        files.write_json(
+            root / layout.SUITES_MEASURED, SuitesMeasured(merged=models["candidate"], seconds=took)
+        )
+    return (
+        "; ".join(f"{name}: {_line(result)}" for name, result in results.items())
+        or "none in params.yaml"
+    )
 
 
 def models_of(root: Path, earlier: ReferencesReport) -> dict[Role, str]:
@@ -114,13 +143,18 @@ def _in_order(suites: Mapping[str, SuiteKind]) -> list[tuple[str, SuiteKind]]:
 
 
 def _about(
-    suites: Mapping[str, SuiteKind], other: str | None, made: Mapping[str, Made], models: Mapping[Role, str]
+    suites: Mapping[str, SuiteKind],
+    other: str | None,
+    made: Mapping[str, Made],
+    models: Mapping[Role, str],
 ) -> AnsweredRows | None:
     """Return what was answered to the suite ``other``; None: there is none."""
     if other is None:
         return None
     given = chain.from_iterable(made[other].given.values())
-    return answered.suite_answers(suites[other], given, chain.from_iterable(made[other].scored.values()), models)
+    return answered.suite_answers(
+        suites[other], given, chain.from_iterable(made[other].scored.values()), models
+    )
 
 
 def _last(root: Path, earlier: ReferencesReport) -> tuple[Mapping[str, SuiteResult], str | None]:
@@ -159,21 +193,34 @@ def _answer_nats(
 
 
 def _encoded(
-    suite: str, paths: Mapping[str, Path], source: str, texts: Sequence[str], pooling: Pooling, most: int | None
+    suite: str,
+    paths: Mapping[str, Path],
+    source: str,
+    texts: Sequence[str],
+    pooling: Pooling,
+    most: int | None,
 ) -> Any:
     """A vector of each text, by the encoder in ``source``."""
     from stages.inference import encoders
 
-    return encoders.embed(paths[source], texts, pooling, most, f"{layout.PARAMS}: suites.{suite}.{source}")
+    return encoders.embed(
+        paths[source], texts, pooling, most, f"{layout.PARAMS}: suites.{suite}.{source}"
+    )
 
 
 def _related(
-    suite: str, paths: Mapping[str, Path], source: str, pairs: Sequence[tuple[str, str]], most: int | None
+    suite: str,
+    paths: Mapping[str, Path],
+    source: str,
+    pairs: Sequence[tuple[str, str]],
+    most: int | None,
 ) -> Any:
     """A score of each pair, by the cross-encoder in ``source``."""
     from stages.inference import encoders
 
-    return encoders.relevance(paths[source], pairs, most, f"{layout.PARAMS}: suites.{suite}.{source}")
+    return encoders.relevance(
+        paths[source], pairs, most, f"{layout.PARAMS}: suites.{suite}.{source}"
+    )
 
 
 def _asked(
@@ -193,7 +240,14 @@ def _asked(
     try:
         with verified(root, models, earlier, role) as folder:
             return answers.ask(
-                root, settings, folder, models[role], rows, conversations, f"{role}, {suite}", Path(key)
+                root,
+                settings,
+                folder,
+                models[role],
+                rows,
+                conversations,
+                f"{role}, {suite}",
+                Path(key),
             ).texts
     except EvaluationRefused as refused:
         if not refused.what.startswith(f"{key}:"):
@@ -202,21 +256,27 @@ def _asked(
         def line(found: re.Match[str]) -> str:
             return f"{key}:{rows[int(found[1]) - 1].source.removeprefix('line:')}:"
 
-        what = re.sub(rf"^{re.escape(key)}:([0-9]+):", line, refused.what)  # a row may be asked twice
+        what = re.sub(
+            rf"^{re.escape(key)}:([0-9]+):", line, refused.what
+        )  # a row may be asked twice
         raise EvaluationRefused(
-            f"{layout.PARAMS}: {what}", f"shorten or drop that row, or lower suites.{suite}.max_new_tokens"
+            f"{layout.PARAMS}: {what}",
+            f"shorten or drop that row, or lower suites.{suite}.max_new_tokens",
         ) from refused
 
 
 @contextmanager
-def verified(root: Path, models: Mapping[Role, str], earlier: ReferencesReport, role: Role) -> Iterator[Path]:
+def verified(
+    root: Path, models: Mapping[Role, str], earlier: ReferencesReport, role: Role
+) -> Iterator[Path]:
     """The model's directory, once it has its digest."""
     with _weights(root, earlier, role) as folder:
         with progress.of_bytes(f"hash {role}") as bar:
             actual = digest.of_tree(folder, bar.update).digest
         if actual != models[role]:
             raise EvidenceRefused(
-                f"{folder}: is {actual[:19]}…, the {role} is {models[role][:19]}…", "run `./lockstep run merge`"
+                f"{folder}: is {actual[:19]}…, the {role} is {models[role][:19]}…",
+                "run `./lockstep run merge`",
             )
         yield folder
 
@@ -242,7 +302,9 @@ def _files(name: str, suite: SuiteKind, root: Path) -> Iterator[dict[str, Path]]
         paths = {}
         for number, (key, source) in enumerate(suite.sources.items()):
             place = Path(scratch) / str(number)
-            paths[key] = copies.copy(source, f"suites.{name}.{key}", root, place, key in suite.folders)
+            paths[key] = copies.copy(
+                source, f"suites.{name}.{key}", root, place, key in suite.folders
+            )
         yield paths
 
 
@@ -254,7 +316,9 @@ def _held(name: str, suite: SuiteKind, made: Made, models: Mapping[Role, str]) -
 
     for role, lines in made.scored.items():
         if role not in models:
-            raise EvidenceRefused(f"{at(role)}: git names no {role} that a gate compares with", "remove it")
+            raise EvidenceRefused(
+                f"{at(role)}: git names no {role} that a gate compares with", "remove it"
+            )
         if other := next((line for line in lines if line.model != models[role]), None):
             raise EvidenceRefused(
                 f"{at(role)}: is about model {other.model[:19]}…, the {role} is {models[role]}",
@@ -263,21 +327,33 @@ def _held(name: str, suite: SuiteKind, made: Made, models: Mapping[Role, str]) -
     if wrong := problem(made.scored, suite.scales, suite.declared_size, suite.partial):
         role, what = wrong
         raise EvidenceRefused(
-            f"{at(role)}: {what}", "run the suite on the same samples for every model, and pin those logs"
+            f"{at(role)}: {what}",
+            "run the suite on the same samples for every model, and pin those logs",
         )
     return made
 
 
 def _written(
-    folder: Path, root: Path, name: str, suite: SuiteKind, made: Made, earlier: Mapping[str, SuiteResult]
+    folder: Path,
+    root: Path,
+    name: str,
+    suite: SuiteKind,
+    made: Made,
+    earlier: Mapping[str, SuiteResult],
 ) -> SuiteResult:
     """Write the lines of one suite. A model with two names, such as a candidate that is main, is written once.
 
     ``earlier``: what was written before, with the suite that this one is about, if there is one.
     """
-    judged = digest.of_file(root / layout.JUDGEMENTS / f"{name}.jsonl").sha256 if made.judgements else None
+    judged = (
+        digest.of_file(root / layout.JUDGEMENTS / f"{name}.jsonl").sha256
+        if made.judgements
+        else None
+    )
     pins = {
-        key: Pinned(uri=uris.redact(source.uri), sha256=f"sha256:{source.sha256}", license=source.license)
+        key: Pinned(
+            uri=uris.redact(source.uri), sha256=f"sha256:{source.sha256}", license=source.license
+        )
         for key, source in suite.sources.items()
     }
     lines, seen = list[SuiteLine](), set[str]()
@@ -289,14 +365,16 @@ def _written(
         if scored[0].model not in seen:
             seen.add(scored[0].model)
             lines += [
-                SuiteLine(**line.model_dump(), source=suite.evidence, source_digest=source_digest) for line in scored
+                SuiteLine(**line.model_dump(), source=suite.evidence, source_digest=source_digest)
+                for line in scored
             ]
     path = folder / f"{name}.jsonl"
     files.write_jsonl(path, lines)
     given = {answer.model: answers for answers in made.given.values() for answer in answers[:1]}
     if given:
         files.write_jsonl(
-            folder / layout.suite_answers(name).name, [answer for answers in given.values() for answer in answers]
+            folder / layout.suite_answers(name).name,
+            [answer for answers in given.values() for answer in answers],
         )
     return SuiteResult(
         kind=suite.kind,
@@ -332,7 +410,9 @@ def _answers(
         return {}
     if suite.suite is not None:
         return dict.fromkeys(roles, earlier[suite.suite].given or "")
-    return {role: digest.of_file(root / layout.PREDICTIONS / f"{role}.jsonl").sha256 for role in roles}
+    return {
+        role: digest.of_file(root / layout.PREDICTIONS / f"{role}.jsonl").sha256 for role in roles
+    }
 
 
 def _line(result: SuiteResult) -> str:

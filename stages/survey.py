@@ -43,7 +43,9 @@ def contents(path: Path) -> Contents:
             seen.setdefault(name, []).append(value)
     if not rows:
         raise DataRefused(f"{path.name}: holds no row", "give a file of rows")
-    return Contents(rows=rows, columns=tuple(_column(name, values, rows) for name, values in seen.items()))
+    return Contents(
+        rows=rows, columns=tuple(_column(name, values, rows) for name, values in seen.items())
+    )
 
 
 def _column(name: str, values: list[Any], rows: int) -> Column:
@@ -51,7 +53,9 @@ def _column(name: str, values: list[Any], rows: int) -> Column:
     kind = "text" if present and all(isinstance(value, str) for value in present) else "other"
     if present and _chats.is_chat(present[0]):
         kind, present = "chat", [_answer(value) for value in present]
-    distinct = len({value if isinstance(value, str) else json.dumps(value, default=str) for value in present})
+    distinct = len(
+        {value if isinstance(value, str) else json.dumps(value, default=str) for value in present}
+    )
     return Column(
         name=name, kind=kind, distinct=distinct, in_all=len(present) == rows,
         closed=kind != "other" and 1 < distinct <= min(prompts.MAX_LABELS, rows / 2),
@@ -76,24 +80,42 @@ def measure(request: Request, root: Path) -> Measured:
     path = root / request.file
     kept, counts = prepare.clean(config, config.loader.load(path.parent))
     if not kept:
-        raise DataRefused(f"{path.name}: the rules drop every row", "name other columns, or add data")
+        raise DataRefused(
+            f"{path.name}: the rules drop every row", "name other columns, or add data"
+        )
     placed = prepare.split(config, kept)
     size = _size([row.group for rows in placed.values() for row in rows])
     valid = min(0.15, max(0.06, math.ceil(100 * _VALID_ROWS / len(kept)) / 100))
-    test = min(request.max_test_share, math.ceil(105 * request.test_rows / size) / 100)  # 5 % more: splits are uneven
+    test = min(
+        request.max_test_share, math.ceil(105 * request.test_rows / size) / 100
+    )  # 5 % more: splits are uneven
     shares = config.splits.model_copy(update={"valid": valid, "test": max(test, 0.05)})
     placed = prepare.split(config.model_copy(update={"splits": shares}), kept)
     splits = {name: [row.row for row in rows] for name, rows in placed.items()}
     if empty := [name for name, rows in splits.items() if not rows]:
-        raise DataRefused(f"{path.name}: {len(kept)} rows leave {' and '.join(empty)} empty", "add data")
+        raise DataRefused(
+            f"{path.name}: {len(kept)} rows leave {' and '.join(empty)} empty", "add data"
+        )
     rows = [row for of_split in splits.values() for row in of_split]
-    problems = [*(_rare_labels(splits, path.name) if request.labels else ()), *_long_prompts(rows, request.longest)]
+    problems = [
+        *(_rare_labels(splits, path.name) if request.labels else ()),
+        *_long_prompts(rows, request.longest),
+    ]
     if problems:
         raise DataRefused(problems[0].what, problems[0].todo, tuple(map(str, problems[1:])))
-    by_split = [Counter(row.reference for row in of_split) for of_split in splits.values() if request.labels]
-    labels = [count / counts.total() for counts in by_split for count in counts.values()] or [0.0, 1.0]
+    by_split = [
+        Counter(row.reference for row in of_split) for of_split in splits.values() if request.labels
+    ]
+    labels = [count / counts.total() for counts in by_split for count in counts.values()] or [
+        0.0,
+        1.0,
+    ]
     sought = PersonalData(detectors=detectors.KINDS)
-    personal = {row.draft.source: sought.count(row.draft) for of_split in placed.values() for row in of_split}
+    personal = {
+        row.draft.source: sought.count(row.draft)
+        for of_split in placed.values()
+        for row in of_split
+    }
     commonest = Counter(row.reference.strip() for row in splits["test"]).most_common(1)[0][1]
     return Measured(
         sha256=sources.measure(path, "data").sha256, base_sha256=_pin(request.base, root),
@@ -147,7 +169,9 @@ def _rare_labels(splits: dict[str, list[Row]], name: str) -> Iterator[DataRefuse
     counts = {split: Counter(row.reference for row in rows) for split, rows in splits.items()}
     first = {row.reference: row.source for rows in splits.values() for row in reversed(rows)}
     if rare := [
-        label for label in sorted(first) if not all(counts_of_split[label] for counts_of_split in counts.values())
+        label
+        for label in sorted(first)
+        if not all(counts_of_split[label] for counts_of_split in counts.values())
     ]:
         shown = ", ".join(f"{label!r} ({first[label]})" for label in rare[:_SHOWN])
         shown += f" and {len(rare) - _SHOWN} more" if len(rare) > _SHOWN else ""
@@ -159,7 +183,11 @@ def _rare_labels(splits: dict[str, list[Row]], name: str) -> Iterator[DataRefuse
 
 def _long_prompts(rows: list[Row], longest: int) -> Iterator[DataRefused]:
     """The refusal of prompts with more than ``longest`` tokens, with a limit in words that leaves none; else none."""
-    long = {row.source: len(row.prompt.split()) for row in rows if _rounded(_SYSTEM + _prompt_tokens(row)) > longest}
+    long = {
+        row.source: len(row.prompt.split())
+        for row in rows
+        if _rounded(_SYSTEM + _prompt_tokens(row)) > longest
+    }
     if long:
         source, words = max(long.items(), key=lambda item: item[1])
         limit = max(1, min(long.values()) - 1)

@@ -29,7 +29,13 @@ from checks import digest, files, layout
 from checks.config import params_file, sweeps
 from checks.config.params import Params
 from checks.config.sweeps import Compared, Recipe, Sweep, SweepReport, SweptRun, Values
-from checks.errors import EvidenceRefused, MachineRefused, MergeRefused, ParamsRefused, TrainingRefused
+from checks.errors import (
+    EvidenceRefused,
+    MachineRefused,
+    MergeRefused,
+    ParamsRefused,
+    TrainingRefused,
+)
 from checks.evaluation import scoring
 from checks.formats import refused
 from checks.formats.data_reports import Seal
@@ -46,7 +52,10 @@ from stages.tools import guarded_dvc
 if TYPE_CHECKING:
     from git import Repo
 
-_OF_VALUES = (TrainingRefused.exit_code, MergeRefused.exit_code)  # Other refusals would meet any values.
+_OF_VALUES = (
+    TrainingRefused.exit_code,
+    MergeRefused.exit_code,
+)  # Other refusals would meet any values.
 
 
 class Setup(NamedTuple):
@@ -82,34 +91,49 @@ def sweep(params: Params, root: Path, specs: Sequence[str], seeds: Sequence[int]
     address = tracking.public(tracking.address(params, root))
     click.echo(f"sweep: {number} trainings, one after the other; runs at {address}", err=True)
     runs: list[SweptRun] = []
-    scores: dict[str, list[list[float]]] = {}  # The scores of each seed's rows, by the digest of the parameters.
+    scores: dict[
+        str, list[list[float]]
+    ] = {}  # The scores of each seed's rows, by the digest of the parameters.
     import git
 
     with git.Repo(root) as repository:
         setup = Setup(root, repository, params, parsed, seal, valid)
         for values, seed in trainings:
-            click.echo(f"sweep: {len(runs) + 1} of {number}: {swept.named(values)}, seed {seed}", err=True)
+            click.echo(
+                f"sweep: {len(runs) + 1} of {number}: {swept.named(values)}, seed {seed}", err=True
+            )
             parameters = sweeps.parameters_of(sweeps.changed(parsed, values))
             run, rows = _train(setup, values, seed, parameters)
             runs.append(run)
-            shown = ", ".join(f"{kind} {interval.value:.3f}" for kind, interval in run.scores.items())
-            click.echo(f"sweep: {len(runs)} of {number}: {shown or f'refused: {run.refused}'}", err=True)
+            shown = ", ".join(
+                f"{kind} {interval.value:.3f}" for kind, interval in run.scores.items()
+            )
+            click.echo(
+                f"sweep: {len(runs)} of {number}: {shown or f'refused: {run.refused}'}", err=True
+            )
             scores.setdefault(parameters, []).append(rows)
             report = _report(setup, runs, scores, len(settings))
             files.write_json(root / layout.SWEEP_REPORT, report)
     ranked = report.by_values()
     if not ranked:
-        raise TrainingRefused(f"all {len(runs)} trainings were refused: {runs[-1].refused}", "try other values")
+        raise TrainingRefused(
+            f"all {len(runs)} trainings were refused: {runs[-1].refused}", "try other values"
+        )
     files.write_text(root / layout.SWEEP_TABLE, swept.table(report))
     best_values, best_runs = ranked[0]
     score = report.mean(best_runs)
     return f"the best of {len(ranked)} on {len(valid)} valid rows: {swept.named(best_values)}, {score:.3f}"
 
 
-def _lists(params: Params, root: Path, specs: Sequence[str], seeds: Sequence[int]) -> dict[str, list[JsonValue]]:
+def _lists(
+    params: Params, root: Path, specs: Sequence[str], seeds: Sequence[int]
+) -> dict[str, list[JsonValue]]:
     """The values to try of each parameter. Raises ParamsRefused or MachineRefused if there can be no sweep of them."""
     if not str(root.resolve()).isascii():  # DVC writes the configuration of a copy in ASCII.
-        raise MachineRefused(f"{root.resolve()}: DVC runs no experiment below such a name", "clone to a path in ASCII")
+        raise MachineRefused(
+            f"{root.resolve()}: DVC runs no experiment below such a name",
+            "clone to a path in ASCII",
+        )
     if isinstance(params.training, steps.Steps):
         raise ParamsRefused(
             f"{layout.PARAMS}: train.steps: a sweep trains with one method",
@@ -117,8 +141,14 @@ def _lists(params: Params, root: Path, specs: Sequence[str], seeds: Sequence[int
         )
     lists = sweeps.value_lists(specs)
     if len(set(seeds)) < len(seeds) or (not lists and len(seeds) < 2):
-        what = "a seed is named twice" if lists or len(seeds) > 1 else "no value to try, and not several seeds"
-        raise ParamsRefused(what, "write values as train.lora.r=8,16, and each seed once: --seed 17 --seed 18")
+        what = (
+            "a seed is named twice"
+            if lists or len(seeds) > 1
+            else "no value to try, and not several seeds"
+        )
+        raise ParamsRefused(
+            what, "write values as train.lora.r=8,16, and each seed once: --seed 17 --seed 18"
+        )
     return lists
 
 
@@ -126,12 +156,17 @@ def _passed(root: Path) -> tuple[Seal, list[Row]]:
     """The seal of validate and the rows of the valid split. Raises EvidenceRefused if validate passed other rows."""
     seal, valid = files.read_json(root / layout.SEAL, Seal), files.read_jsonl(root / VALID, Row)
     if digest.of_file(root / VALID).sha256 != seal.splits.get("valid") or not valid:
-        raise EvidenceRefused(f"{VALID}: is not the split that passed", "run `./lockstep run validate`")
+        raise EvidenceRefused(
+            f"{VALID}: is not the split that passed", "run `./lockstep run validate`"
+        )
     return seal, valid
 
 
 def _report(
-    setup: Setup, runs: Sequence[SweptRun], scores: Mapping[str, Sequence[Sequence[float]]], settings: int
+    setup: Setup,
+    runs: Sequence[SweptRun],
+    scores: Mapping[str, Sequence[Sequence[float]]],
+    settings: int,
 ) -> SweepReport:
     """The report of the trainings so far, of a sweep of ``settings`` recipes."""
     evaluate = setup.params.evaluate
@@ -147,7 +182,9 @@ def _report(
     return SweepReport.seal(sweep)
 
 
-def _train(setup: Setup, values: Values, seed: int, parameters: str) -> tuple[SweptRun, list[float]]:
+def _train(
+    setup: Setup, values: Values, seed: int, parameters: str
+) -> tuple[SweptRun, list[float]]:
     """Train unless this experiment ended before. Return the run, and the first scorer's scores of the valid rows.
 
     ``parameters``: the digest of the parameters with ``values`` in them.
@@ -167,11 +204,16 @@ def _train(setup: Setup, values: Values, seed: int, parameters: str) -> tuple[Sw
     blob = setup.repository.commit(commit).tree / layout.TRAIN_REPORT.as_posix()
     report = TrainReport.model_validate_json(blob.data_stream.read())
     if report.splits != setup.seal.splits:
-        raise EvidenceRefused(f"experiment {name}: was trained on other splits", "run `./lockstep run validate`")
+        raise EvidenceRefused(
+            f"experiment {name}: was trained on other splits", "run `./lockstep run validate`"
+        )
     click.echo(f"sweep: score {len(setup.valid):,} rows of the valid split", err=True)
     merged, prompt_format, rows = _scored(setup, commit)
     groups = [row.group for row in setup.valid]
-    scores = {kind: intervals.mean_interval(each, groups, evaluate.confidence) for kind, each in rows.items()}
+    scores = {
+        kind: intervals.mean_interval(each, groups, evaluate.confidence)
+        for kind, each in rows.items()
+    }
     metrics = {f"valid.{kind}": interval.value for kind, interval in scores.items()}
     try:
         tracking.annotate(setup.params, setup.root, report.adapter, metrics, {})
@@ -185,7 +227,9 @@ def _train(setup: Setup, values: Values, seed: int, parameters: str) -> tuple[Sw
         scorers=scoring.digest_of(evaluate.scorers),
         prompt_format=prompt_format,
     )
-    run = SweptRun(values=values, seed=seed, recipe=recipe, merged=merged, scores=scores, experiment=name)
+    run = SweptRun(
+        values=values, seed=seed, recipe=recipe, merged=merged, scores=scores, experiment=name
+    )
     return run, next(iter(rows.values()))
 
 
@@ -200,13 +244,19 @@ def _refused_reason(setup: Setup, values: Values, seed: int, name: str) -> str |
     """Run the experiment. Return why its values were refused; None: it ended well. Raises MachineRefused otherwise."""
     refused.forget(setup.root)
     overrides = _overrides({**values, "train.seed": seed})
-    code = _dvc(setup.params, setup.root, "exp", "run", "--temp", "--name", name, *overrides, "merge")
+    code = _dvc(
+        setup.params, setup.root, "exp", "run", "--temp", "--name", name, *overrides, "merge"
+    )
     if code == 0:
         return None
     refusal = refused.read(setup.root)
     if refusal and refusal.exit_code in _OF_VALUES:
         return refusal.what
-    ended = f"stage {refusal.stage} refused: {refusal.what}" if refusal else f"dvc exp run ended with {code}"
+    ended = (
+        f"stage {refusal.stage} refused: {refusal.what}"
+        if refusal
+        else f"dvc exp run ended with {code}"
+    )
     raise MachineRefused(ended, "fix what it says, and run the same sweep again to go on")
 
 
@@ -216,7 +266,9 @@ def _scored(setup: Setup, commit: str) -> tuple[str, str, dict[str, list[float]]
 
     with tempfile.TemporaryDirectory(prefix="lockstep-sweep-") as scratch:
         folder = Path(scratch) / "merged"
-        DVCFileSystem(str(setup.root), rev=commit).get(layout.MERGED.as_posix(), str(folder), recursive=True)
+        DVCFileSystem(str(setup.root), rev=commit).get(
+            layout.MERGED.as_posix(), str(folder), recursive=True
+        )
         merged = digest.of_tree(folder).digest
         prompt_format = answers.prompt_format(folder, setup.params.evaluate)
         rows = scored(setup.params, setup.root, folder, merged, setup.valid)
@@ -224,7 +276,10 @@ def _scored(setup: Setup, commit: str) -> tuple[str, str, dict[str, list[float]]
 
 
 def _differences(
-    scores: Mapping[str, Sequence[Sequence[float]]], groups: Sequence[str], confidence: float, settings: int
+    scores: Mapping[str, Sequence[Sequence[float]]],
+    groups: Sequence[str],
+    confidence: float,
+    settings: int,
 ) -> tuple[Compared, ...]:
     """Every two recipes with several seeds. The intervals hold together (Bonferroni), whichever two somebody picks.
 
@@ -233,11 +288,17 @@ def _differences(
     """
     import numpy as np
 
-    several = {parameters: np.asarray(each) for parameters, each in scores.items() if len(each) > 1 and all(each)}
+    several = {
+        parameters: np.asarray(each)
+        for parameters, each in scores.items()
+        if len(each) > 1 and all(each)
+    }
     pairs = math.comb(settings, 2)
     differences = []
     for one, two in itertools.combinations(several, 2):
-        difference = over_seeds.difference(several[one], several[two], groups, 1 - (1 - confidence) / pairs)
+        difference = over_seeds.difference(
+            several[one], several[two], groups, 1 - (1 - confidence) / pairs
+        )
         if difference is not None:
             differences.append(Compared(**dict(difference), one=one, two=two))
     return tuple(differences)
@@ -245,7 +306,9 @@ def _differences(
 
 def _overrides(values: Mapping[str, JsonValue]) -> list[str]:
     """Hydra's grammar: ``++`` sets a parameter that params.yaml does not write, too."""
-    return [part for path, value in values.items() for part in ("-S", f"++{path}={json.dumps(value)}")]
+    return [
+        part for path, value in values.items() for part in ("-S", f"++{path}={json.dumps(value)}")
+    ]
 
 
 def _dvc(params: Params, root: Path, *arguments: str) -> int:

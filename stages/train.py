@@ -40,7 +40,13 @@ from stages.training.fitter import Fitter
 from stages.weights import nf4
 
 _LIBRARIES = ("torch", "transformers", "trl", "peft")
-_BELOW = ("accelerate", "datasets", "numpy", "safetensors", "tokenizers")  # no checkpoint outlives another version
+_BELOW = (
+    "accelerate",
+    "datasets",
+    "numpy",
+    "safetensors",
+    "tokenizers",
+)  # no checkpoint outlives another version
 _SHARED = (
     "answers", "chain", "checkpoints", "devices", "fitter", "kernels", "order", "own_weights", "packing", "preferences",
     "ranks", "resuming", "step", "stopping", "trainer", "turns", "windows",
@@ -60,7 +66,9 @@ def train(params: Params, root: Path) -> str:
     alone = chain.alone(params)
     for part in alone:
         if part.train.needs_bitsandbytes:
-            nf4.hold_installed("train.quantization" if part.train.quantization else "train.optimizer")
+            nf4.hold_installed(
+                "train.quantization" if part.train.quantization else "train.optimizer"
+            )
             nf4.library()
     for stale in (layout.TRAIN_REPORT, layout.TRAIN_MEASURED, layout.LOSS_CURVE):
         (root / stale).unlink(missing_ok=True)
@@ -69,7 +77,9 @@ def train(params: Params, root: Path) -> str:
         base = digest.of_tree(root / layout.BASE).digest
         rows, valid = step.splits(root)
         if not rows:
-            raise TrainingRefused(f"{layout.SPLITS / 'train.jsonl'}: holds no rows", "run `./lockstep run prepare`")
+            raise TrainingRefused(
+                f"{layout.SPLITS / 'train.jsonl'}: holds no rows", "run `./lockstep run prepare`"
+            )
         parts = list(zip(alone, chain.given(params, rows, valid, seal), strict=True))
         device, threads = device_of(alone[0].train)  # which all steps share
 
@@ -85,7 +95,9 @@ def train(params: Params, root: Path) -> str:
             "training": (layout.SPLITS / "train.jsonl", seal.splits["train"]),
             "evaluation": (layout.SPLITS / "valid.jsonl", seal.splits["valid"]),
         }
-        quiet = warnings.catch_warnings(action="ignore", category=FutureWarning)  # for TRL, not for the reader
+        quiet = warnings.catch_warnings(
+            action="ignore", category=FutureWarning
+        )  # for TRL, not for the reader
         with tracking.run(params, root, data) as run, quiet:
             fitter = Fitter(params, root, base, run, minutes, device, threads)
             trained = chain.fit_all(
@@ -133,12 +145,16 @@ def sealed(root: Path) -> Seal:
     ]
     if differing:
         raise EvidenceRefused(
-            differing[0], "run `./lockstep run validate`: training needs splits that passed", tuple(differing[1:])
+            differing[0],
+            "run `./lockstep run validate`: training needs splits that passed",
+            tuple(differing[1:]),
         )
     return seal
 
 
-def _line(params: Params, report: TrainReport, fitted: Sequence[chain.Fitted], seconds: float) -> str:
+def _line(
+    params: Params, report: TrainReport, fitted: Sequence[chain.Fitted], seconds: float
+) -> str:
     last = fitted[-1]
     methods = f", {', then '.join(steps.names(params.training))}" if len(fitted) > 1 else ""
     held_out = "" if last.valid_loss is None else f", on valid {last.valid_loss:.3f}"
@@ -147,7 +163,9 @@ def _line(params: Params, report: TrainReport, fitted: Sequence[chain.Fitted], s
     return f"{trained}, final loss {report.final_loss:.3f}{held_out}"
 
 
-def _report(params: Params, base: Digest, seal: Seal, rows: int, fitted: Sequence[chain.Fitted]) -> TrainReport:
+def _report(
+    params: Params, base: Digest, seal: Seal, rows: int, fitted: Sequence[chain.Fitted]
+) -> TrainReport:
     """Return what the same parameters, data and base give again."""
     alone, last = chain.alone(params), fitted[-1]
     devices = alone[0].train.devices
@@ -181,7 +199,9 @@ def _report(params: Params, base: Digest, seal: Seal, rows: int, fitted: Sequenc
 def _key(params: Params, base: str, data: Mapping[str, str], device: str, start: str | None) -> str:
     """The digest of everything that determines the adapter of a step, which identifies its checkpoints."""
     here = Path(__file__).parent
-    unset = () if params.train.kernels else ("kernels",)  # which is younger than checkpoints that are kept
+    unset = (
+        () if params.train.kernels else ("kernels",)
+    )  # which is younger than checkpoints that are kept
     values = {
         "base": base,
         "splits": data,
@@ -190,7 +210,9 @@ def _key(params: Params, base: str, data: Mapping[str, str], device: str, start:
         "device": f"{device} on {platform.machine()}",
         "versions": _versions([params], (*_LIBRARIES, *_BELOW)),
         "rewards": scoring.digest_of(params.train.rewards()),
-        "plugins": {name: used.sha256 for name, used in METHODS.plugins([params.train.method]).items()},
+        "plugins": {
+            name: used.sha256 for name, used in METHODS.plugins([params.train.method]).items()
+        },
     }
     kinds = [type(kind) for kind in (params.train, *params.train.rewards())]
     used = (Path(str(sys.modules[kind.__module__].__file__)) for kind in kinds)

@@ -55,7 +55,10 @@ def validate(params: Params, root: Path) -> str:
 
     Raises EvidenceRefused if the splits are not the bytes that prepare wrote.
     """
-    for path in (layout.SEAL, layout.DATA_REPORT):  # what an earlier run found is about other splits
+    for path in (
+        layout.SEAL,
+        layout.DATA_REPORT,
+    ):  # what an earlier run found is about other splits
         (root / path).unlink(missing_ok=True)
     shutil.rmtree(root / layout.DATA_DOCS, ignore_errors=True)
     report = files.read_json(root / layout.PREPARE_REPORT, PrepareReport)
@@ -63,7 +66,9 @@ def validate(params: Params, root: Path) -> str:
     parts = data_sources.parts(params.data, params.prepare.loader)
     some = steps.in_some_rows(params.training)
     detector = languages.load(params.validate_.languages)
-    (count, defects, wanted, needed, *_), read = reading.read(root, partial(_row_checks, params, root))
+    (count, defects, wanted, needed, *_), read = reading.read(
+        root, partial(_row_checks, params, root)
+    )
     judged = learned(needed)
     texts = documents.read(root, parts, report, defects, wanted)
     counts = {name: len(of_split.references) for name, of_split in read.items()}
@@ -71,24 +76,34 @@ def validate(params: Params, root: Path) -> str:
     frames: dict[str, Frame | Columns] = {name: of_split.columns for name, of_split in read.items()}
     frames[ALL] = rows_frames.together(read, params.prepare.near_duplicates)
     only_train = {part.origin for part in parts if part.only_train}
-    of_labels = labels.frame({name: of_split.answers(only_train) for name, of_split in read.items()})
+    of_labels = labels.frame(
+        {name: of_split.answers(only_train) for name, of_split in read.items()}
+    )
     frames[LABELS] = of_labels
     frames["conservation"] = rows_frames.conservation(read, report, len(texts.texts))
     frames |= documents.frames(texts, read, params.prepare.near_duplicates)
-    frames |= preferences.frames({name: of_split.rows for name, of_split in read.items()}, judged, count, some)
+    frames |= preferences.frames(
+        {name: of_split.rows for name, of_split in read.items()}, judged, count, some
+    )
     spoken = languages.judge(params.validate_.languages, detector, read, texts)
     frames |= spoken.frames if spoken else {}
     noise = None
     if any(counts.values()):
         suspects = label_noise.of(read, only_train) if params.validate_.labels is not None else None
-        noise = statistics.of(read, suspects, documents.described(texts), spoken.statistics if spoken else None)
+        noise = statistics.of(
+            read, suspects, documents.described(texts), spoken.statistics if spoken else None
+        )
     meaning = params.validate_.semantic_duplicates
     twins = semantic.twins(meaning, read, root)
     frames |= semantic.frames(meaning, read, twins)
     del read
-    suites = expectations.suites(params.validate_, params.prepare, report, list(defects), needed, some, texts.written)
+    suites = expectations.suites(
+        params.validate_, params.prepare, report, list(defects), needed, some, texts.written
+    )
     suites |= documents.suites(texts, params.prepare, list(defects))
-    suites |= preferences.suites(judged, params.validate_.preferences, params.validate_.max_reference_tokens)
+    suites |= preferences.suites(
+        judged, params.validate_.preferences, params.validate_.max_reference_tokens
+    )
     suites |= languages.suites(params.validate_.languages, spoken)
     suites |= semantic.suites(meaning)
     outcomes = expectations.run(suites, frames, root / layout.DATA_DOCS)
@@ -115,12 +130,19 @@ def validate(params: Params, root: Path) -> str:
 
 
 def _refused(
-    failed: Sequence[Expectation], of: int, suites: Mapping[str, expectations.Suite], of_labels: Frame
+    failed: Sequence[Expectation],
+    of: int,
+    suites: Mapping[str, expectations.Suite],
+    of_labels: Frame,
 ) -> DataRefused:
     todos = {
-        f"{frame}: {words}": expectation.todo for frame, suite in suites.items() for words, expectation in suite.items()
+        f"{frame}: {words}": expectation.todo
+        for frame, suite in suites.items()
+        for words, expectation in suite.items()
     }
-    (first, todo), *others = [(escape(_line(outcome, of_labels)), todos[outcome.name]) for outcome in failed]
+    (first, todo), *others = [
+        (escape(_line(outcome, of_labels)), todos[outcome.name]) for outcome in failed
+    ]
     return DataRefused(
         f"{len(failed)} of {of} expectations failed: {first}",
         f"{todo}; see {layout.DATA_REPORT} and {layout.DATA_DOCS}/index.html",
@@ -163,24 +185,37 @@ def _as_prepared(root: Path, report: PrepareReport) -> dict[str, str]:
         if path.name not in names
     ]
     if wrong:
-        todo = "change the raw data or prepare.rules, not the splits, and run `./lockstep run prepare`"
+        todo = (
+            "change the raw data or prepare.rules, not the splits, and run `./lockstep run prepare`"
+        )
         raise EvidenceRefused(wrong[0], todo, tuple(wrong[1:]))
     return digests
 
 
 def _wanted(config: Prepare, parts: Sequence[Part]) -> dict[str, frozenset[str]]:
     """By source: the rules that apply to its rows, of prepare.rules, of its loader, and those that always apply."""
-    always = frozenset((*_ALWAYS, _PRIVATE) if config.personal_data else _ALWAYS)  # no source may skip them
-    return {part.origin: (frozenset((*config.rules, *part.loader.defects)) - part.skips) | always for part in parts}
+    always = frozenset(
+        (*_ALWAYS, _PRIVATE) if config.personal_data else _ALWAYS
+    )  # no source may skip them
+    return {
+        part.origin: (frozenset((*config.rules, *part.loader.defects)) - part.skips) | always
+        for part in parts
+    }
 
 
-def _defects(config: Prepare, parts: Sequence[Part], wanted: Mapping[str, frozenset[str]]) -> Defects:
+def _defects(
+    config: Prepare, parts: Sequence[Part], wanted: Mapping[str, frozenset[str]]
+) -> Defects:
     """Those rules of any source whose defect a finished row would show."""
     known = rules.of(config)
     of_loaders = (name for part in parts for name in part.loader.defects)
     names = dict.fromkeys((*config.rules, *_ALWAYS, *of_loaders, _PRIVATE))
     some = frozenset().union(*wanted.values())
-    return {name: known[name] for name in names if name in some and known[name].in_rows and known[name].among is None}
+    return {
+        name: known[name]
+        for name in names
+        if name in some and known[name].in_rows and known[name].among is None
+    }
 
 
 def _line(outcome: Expectation, of_labels: Frame) -> str:
@@ -190,7 +225,9 @@ def _line(outcome: Expectation, of_labels: Frame) -> str:
         return f"{outcome.name}: {outcome.observed}{': ' if described else ''}{described}"
     shown = []
     for row in outcome.rows:
-        values = ", ".join(f"{key} {value!r}"[:120] for key, value in row.items() if key not in ("where", "id"))
+        values = ", ".join(
+            f"{key} {value!r}"[:120] for key, value in row.items() if key not in ("where", "id")
+        )
         shown.append(f"{row['where']} (id {row['id']}{': ' if values else ''}{values})")
     return f"{outcome.name}: {outcome.observed}{': ' if shown else ''}{', '.join(shown)}"
 

@@ -118,14 +118,18 @@ def read(root: Path) -> CodeLock:
     except FileNotFoundError as error:
         raise EvidenceRefused(f"{layout.CODE_LOCK}: is missing", _REMEDY) from error
     except (OSError, ValueError, yaml.YAMLError, ValidationError) as error:
-        why = files.first(error) if isinstance(error, ValidationError) else str(error).splitlines()[0]
+        why = (
+            files.first(error) if isinstance(error, ValidationError) else str(error).splitlines()[0]
+        )
         raise EvidenceRefused(f"{layout.CODE_LOCK}: {why}", _REMEDY) from error
 
 
 def hold(root: Path, stage: str, params: Mapping[str, Any]) -> None:
     """Check that code.lock names the code that this stage is about to run. Raises EvidenceRefused, or as ``of``."""
     if read(root).stages.get(stage) != _of_stage(stage, params, at(root)):
-        raise EvidenceRefused(f"{layout.CODE_LOCK}: names other code for {stage} than the code here", _REMEDY)
+        raise EvidenceRefused(
+            f"{layout.CODE_LOCK}: names other code for {stage} than the code here", _REMEDY
+        )
 
 
 @functools.cache

@@ -106,7 +106,9 @@ def of_stage(stage: str, names: frozenset[str], code: Code) -> list[str]:
             continue
         folder = path.rpartition("/")[0]
         late = _LATE_FOR.get(folder, stage) == stage
-        pending += [module for name in imported(code[path], late) for module in _modules(name, code)]
+        pending += [
+            module for name in imported(code[path], late) for module in _modules(name, code)
+        ]
         if kinds := KINDS.get(path):
             pending += _named(kinds, names, code)
     return sorted(paths)
@@ -128,7 +130,10 @@ def _named(folder: str, names: frozenset[str], code: Code) -> Iterator[str]:
     """Yield the modules of the kinds of a folder that are named."""
     files = {name.replace("-", "_").replace("+", "_") for name in names}
     if folder == _SCHEMES:
-        files |= {"file", "url"}  # `file` reads paths. `url` reads every address whose scheme has no kind of its own.
+        files |= {
+            "file",
+            "url",
+        }  # `file` reads paths. `url` reads every address whose scheme has no kind of its own.
     for path in code:
         place, _, name = path.rpartition("/")
         if place == folder and name.removesuffix(".py") in files:
@@ -139,7 +144,9 @@ def _named(folder: str, names: frozenset[str], code: Code) -> Iterator[str]:
 def imported(text: bytes, late: bool) -> tuple[str, ...]:
     """Return the names that a module imports and that may be modules; those in functions only where ``late``."""
     names = [match.decode() for match in _QUOTED.findall(text)]
-    for indent, package, attributes, modules in _IMPORT.findall(text.replace(b"\\\n", b" ").replace(b";", b"\n")):
+    for indent, package, attributes, modules in _IMPORT.findall(
+        text.replace(b"\\\n", b" ").replace(b";", b"\n")
+    ):
         if indent and not late:
             continue
         listed = _COMMENT.sub("", (attributes or modules).decode(errors="replace")).strip("() \n")

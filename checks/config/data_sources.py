@@ -20,26 +20,38 @@ class ContractFile(Section):
     """A data contract in a file of this repository: the Open Data Contract Standard, in YAML."""
 
     file: Annotated[str, Field(min_length=1, description="path from the repository's root")]
-    sha256: Annotated[str | None, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the file")]
+    sha256: Annotated[
+        str | None, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the file")
+    ]
 
 
 Contract = Annotated[
     ContractFile | None,
-    Field(description="what the data's owner says of the columns of a loader table; prepare holds the raw rows to it"),
+    Field(
+        description="what the data's owner says of the columns of a loader table; prepare holds the raw rows to it"
+    ),
 ]
 
 
 class FurtherSource(Source):
     """A source beside the one of ``data.uri``, with a loader of its own."""
 
-    loader: Annotated[Loader, OneOf(LOADERS.kinds, "kind"), Field(description="how its raw data becomes rows")]
+    loader: Annotated[
+        Loader, OneOf(LOADERS.kinds, "kind"), Field(description="how its raw data becomes rows")
+    ]
     skip_rules: Annotated[
         tuple[RuleName, ...],
-        Field(strict=False, description="rules that do not apply to its rows, though prepare.rules names them"),
+        Field(
+            strict=False,
+            description="rules that do not apply to its rows, though prepare.rules names them",
+        ),
     ] = ()
     splits: Annotated[
-        Annotated[tuple[Literal["train"], ...], Field(strict=False, min_length=1, max_length=1)] | None,
-        Field(description="[train]: its rows are for training alone, never for validation or test; null: all splits"),
+        Annotated[tuple[Literal["train"], ...], Field(strict=False, min_length=1, max_length=1)]
+        | None,
+        Field(
+            description="[train]: its rows are for training alone, never for validation or test; null: all splits"
+        ),
     ] = None
     share: Annotated[
         Fraction | None,
@@ -56,7 +68,9 @@ class FurtherSource(Source):
                 f"splits: null, but the rows of loader {self.loader.kind} are for training only|write [train]"
             )
         if self.loader.planted and self.share is not None:
-            raise ValueError(f"share: would drop rows that loader {self.loader.kind} plants|remove it")
+            raise ValueError(
+                f"share: would drop rows that loader {self.loader.kind} plants|remove it"
+            )
         return self
 
     @model_validator(mode="after")
@@ -75,25 +89,35 @@ class Data(Source):
 
     sources: Annotated[
         dict[Name, FurtherSource] | None,
-        Field(min_length=1, description="further sources by name; the rows of each have this name as their slice"),
+        Field(
+            min_length=1,
+            description="further sources by name; the rows of each have this name as their slice",
+        ),
     ] = None
     contract: Contract = None
 
     @property
     def pinned(self) -> dict[str, Source]:
         """Every source by its place in params.yaml: ``data``, then ``data.sources.NAME``."""
-        return {"data": self, **{f"data.sources.{name}": source for name, source in (self.sources or {}).items()}}
+        return {
+            "data": self,
+            **{f"data.sources.{name}": source for name, source in (self.sources or {}).items()},
+        }
 
     @property
     def documents(self) -> tuple[str, ...]:
         """The names of the sources whose rows are documents."""
-        return tuple(name for name, source in (self.sources or {}).items() if source.loader.of_documents)
+        return tuple(
+            name for name, source in (self.sources or {}).items() if source.loader.of_documents
+        )
 
     @model_validator(mode="after")
     def _sources_agree(self) -> Self:
         sources = self.sources or {}
         if MAIN_SOURCE in sources:
-            raise ValueError(f"sources.{MAIN_SOURCE}: this name means the source of data.uri|choose another name")
+            raise ValueError(
+                f"sources.{MAIN_SOURCE}: this name means the source of data.uri|choose another name"
+            )
         if (total := sum(source.share or 0 for source in sources.values())) >= 1:
             raise ValueError(
                 f"sources: their shares add up to {total:g}|leave rows to the sources without a share: a sum below 1"
@@ -121,7 +145,9 @@ class Part(NamedTuple):
 def parts(data: Data, loader: Loader) -> tuple[Part, ...]:
     """The sources in one order: data.uri with ``loader``, then the others by name."""
     sources: Mapping[str, FurtherSource] = data.sources or {}
-    first = Part("", Path(MAIN_SOURCE if sources else "."), loader, frozenset(), False, None, data.contract)
+    first = Part(
+        "", Path(MAIN_SOURCE if sources else "."), loader, frozenset(), False, None, data.contract
+    )
     return (
         first,
         *(
@@ -141,5 +167,7 @@ def parts(data: Data, loader: Loader) -> tuple[Part, ...]:
 
 def _skipped(source: FurtherSource) -> frozenset[str]:
     if source.loader.of_documents:
-        return frozenset(name for name, rule in RULES.kinds.items() if not rule.of_documents) | {*source.skip_rules}
+        return frozenset(name for name, rule in RULES.kinds.items() if not rule.of_documents) | {
+            *source.skip_rules
+        }
     return frozenset(RULES.kinds if source.loader.planted else source.skip_rules)

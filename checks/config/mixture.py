@@ -38,7 +38,9 @@ def load(part: Part, raw: Path) -> list[Draft]:
         drafts = part.loader.load(raw / part.folder)
     except DataRefused as refusal:
         what, todo = (
-            text.replace("prepare.loader", f"{part.section}.loader").replace("data.uri", f"{part.section}.uri")
+            text.replace("prepare.loader", f"{part.section}.loader").replace(
+                "data.uri", f"{part.section}.uri"
+            )
             for text in (refusal.what, refusal.todo)
         )
         raise DataRefused(f"{part.section}: {what}", todo, refusal.others) from refusal
@@ -54,7 +56,10 @@ def load(part: Part, raw: Path) -> list[Draft]:
 
 
 def resembling(
-    drafts: Sequence[Draft], others: Sequence[Draft], held_out: Sequence[Draft], near: NearDuplicates
+    drafts: Sequence[Draft],
+    others: Sequence[Draft],
+    held_out: Sequence[Draft],
+    near: NearDuplicates,
 ) -> list[bool]:
     """Whether each draft is a near-duplicate of one of ``others``, or in the owner's group of one that is held out.
 
@@ -69,7 +74,11 @@ def resembling(
             [text for texts in answered for text in texts],
             [i for i, texts in enumerate(answered) for _ in texts],
         )
-        for index, _ in near_duplicates.first_alike(asked, known, near.shingle, near.similarity) if asked else ():
+        for index, _ in (
+            near_duplicates.first_alike(asked, known, near.shingle, near.similarity)
+            if asked
+            else ()
+        ):
             goes[of_draft[index]] = True
     groups = {draft.group for draft in held_out} - {None}
     return [gone or draft.group in groups for gone, draft in zip(goes, drafts, strict=True)]
@@ -93,7 +102,10 @@ def beyond_shares(rows: Sequence[Chosen], shares: Mapping[str, float], seed: int
     total = whole / (1 - sum(shares.values()))
     too_much: set[str] = set()
     for origin, share in sorted(shares.items()):
-        own = sorted((row.id for row in rows if row.origin == origin), key=lambda row_id: (_hash(seed, row_id), row_id))
+        own = sorted(
+            (row.id for row in rows if row.origin == origin),
+            key=lambda row_id: (_hash(seed, row_id), row_id),
+        )
         wanted = max(1, round(total * share))
         if wanted > len(own):
             left = 1 - sum(other for name, other in shares.items() if name != origin)
@@ -106,7 +118,9 @@ def beyond_shares(rows: Sequence[Chosen], shares: Mapping[str, float], seed: int
     return too_much
 
 
-def lost(parts: Sequence[Part], read: Mapping[str, int], kept: Mapping[str, int]) -> Iterator[tuple[str, str]]:
+def lost(
+    parts: Sequence[Part], read: Mapping[str, int], kept: Mapping[str, int]
+) -> Iterator[tuple[str, str]]:
     """Yield what is wrong, and what to do, for each source of which no row is left."""
     for part in parts:
         if part.origin and not kept.get(part.origin):

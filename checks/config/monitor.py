@@ -10,7 +10,9 @@ from pydantic import Field, model_validator
 from checks.sections import Fraction, Name, Positive, Section, Share, Strings
 
 DAYS_A_YEAR = 365.25
-SecretName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", max_length=253)]  # of Kubernetes
+SecretName = Annotated[
+    str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", max_length=253)
+]  # of Kubernetes
 SecretKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=253)]
 LabelName = Annotated[str, Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")]  # of Prometheus
 
@@ -18,7 +20,9 @@ LabelName = Annotated[str, Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")]  # of Pro
 class Within(Section):
     """A share of requests that must not take longer than so many seconds."""
 
-    seconds: Annotated[float, Field(gt=0, description="most seconds; for alerts, use a bucket of the gateway")]
+    seconds: Annotated[
+        float, Field(gt=0, description="most seconds; for alerts, use a bucket of the gateway")
+    ]
     share: Annotated[Fraction, Field(description="share of the requests that must be as fast")]
 
 
@@ -27,16 +31,20 @@ class Objectives(Section):
 
     availability: Annotated[
         Fraction | None,
-        Field(description="share of requests with a whole answer; a server error, 429 or broken answer counts against"),
+        Field(
+            description="share of requests with a whole answer; a server error, 429 or broken answer counts against"
+        ),
     ] = 0.99
-    latency: Annotated[Within | None, Field(description="from the request to the end of its answer")] = Within(
-        seconds=10.0, share=0.95
-    )
+    latency: Annotated[
+        Within | None, Field(description="from the request to the end of its answer")
+    ] = Within(seconds=10.0, share=0.95)
     first_token: Annotated[
-        Within | None, Field(description="from the request to the first token of a stream; null: not checked")
+        Within | None,
+        Field(description="from the request to the first token of a stream; null: not checked"),
     ] = None
     whole_answers: Annotated[
-        Fraction | None, Field(description="share of answers that were not cut off at the most tokens of an answer")
+        Fraction | None,
+        Field(description="share of answers that were not cut off at the most tokens of an answer"),
     ] = 0.95
 
 
@@ -78,10 +86,17 @@ class Scaling(Section):
     least: Annotated[Positive, Field(description="fewest servers")] = 1
     most: Annotated[Positive, Field(description="most servers")]
     requests: Annotated[
-        Positive, Field(description="requests in flight for each server, answered or queued; above that one is added")
+        Positive,
+        Field(
+            description="requests in flight for each server, answered or queued; above that one is added"
+        ),
     ] = 8
     prometheus: Annotated[
-        str, Field(pattern=r"^https?://[^\s@]+$", description="address of Prometheus in the cluster, that KEDA asks")
+        str,
+        Field(
+            pattern=r"^https?://[^\s@]+$",
+            description="address of Prometheus in the cluster, that KEDA asks",
+        ),
     ] = "http://prometheus-operated.monitoring.svc:9090"
 
     @model_validator(mode="after")
@@ -101,33 +116,44 @@ class Receiver(Section):
     secret: Annotated[SecretName, Field(description="name of the Secret")]
     key: Annotated[
         SecretKey,
-        Field(description="key in the Secret; its value is the URL to send to, or the service's integration key"),
+        Field(
+            description="key in the Secret; its value is the URL to send to, or the service's integration key"
+        ),
     ] = "url"
 
 
 class Alerts(Section):
     """Who gets the alerts of an environment."""
 
-    page: Annotated[Receiver, Field(description="receiver of alerts that a person must look at now")]
-    ticket: Annotated[Receiver | None, Field(description="receiver of all other alerts; null: the same as `page`")] = (
-        None
-    )
+    page: Annotated[
+        Receiver, Field(description="receiver of alerts that a person must look at now")
+    ]
+    ticket: Annotated[
+        Receiver | None, Field(description="receiver of all other alerts; null: the same as `page`")
+    ] = None
 
 
 class Monitor(Section):
     """What `lockstep watch` and the generated alerts ask of a running model."""
 
     window_days: Annotated[
-        Positive, Field(le=366, description="days of a window; windows start on Mondays where it is 7")
+        Positive,
+        Field(le=366, description="days of a window; windows start on Mondays where it is 7"),
     ] = 7
     false_alarms_a_year: Annotated[
-        float, Field(gt=0, description="most windows a year that fail by chance although nothing changed")
+        float,
+        Field(gt=0, description="most windows a year that fail by chance although nothing changed"),
     ] = 1.0
-    confidence: Annotated[float, Field(gt=0.5, lt=1, description="of a pass, and of each bound in the report")] = 0.95
+    confidence: Annotated[
+        float, Field(gt=0.5, lt=1, description="of a pass, and of each bound in the report")
+    ] = 0.95
     objectives: Objectives = Objectives()
     least_errors: Annotated[
         Positive,
-        Field(le=1000, description="fewest requests that miss an objective, in the long window of an alert, to page"),
+        Field(
+            le=1000,
+            description="fewest requests that miss an objective, in the long window of an alert, to page",
+        ),
     ] = 10
     runbook: Annotated[
         str,
@@ -140,7 +166,9 @@ class Monitor(Section):
     drift: Drift = Drift()
     margin: Annotated[
         Share,
-        Field(description="largest loss against the evaluation before release: labels, refusals, repetition, quality"),
+        Field(
+            description="largest loss against the evaluation before release: labels, refusals, repetition, quality"
+        ),
     ] = 0.05
     label_hours: Annotated[
         float,
@@ -153,17 +181,22 @@ class Monitor(Section):
     ] = 24.0
     labels: Annotated[
         Strings | None,
-        Field(description="the valid answers; null: the references of the train split if validate.labels is set"),
+        Field(
+            description="the valid answers; null: the references of the train split if validate.labels is set"
+        ),
     ] = None
     cost: Annotated[Cost | None, Field(description="null: no cost is reported")] = None
     scaling: dict[Name, Scaling] = Field(
-        default_factory=dict, description="by environment: the component `monitoring` then has a ScaledObject of KEDA"
+        default_factory=dict,
+        description="by environment: the component `monitoring` then has a ScaledObject of KEDA",
     )
     alerts: dict[Name, Alerts] = Field(
         default_factory=dict,
         description="who gets an environment's alerts; the component `monitoring` then has an AlertmanagerConfig",
     )
-    gpus: dict[Name, Annotated[dict[LabelName, Annotated[str, Field(min_length=1)]], Field(min_length=1)]] = Field(
+    gpus: dict[
+        Name, Annotated[dict[LabelName, Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+    ] = Field(
         default_factory=dict,
         description="for each environment, the labels that select its GPUs among the series of NVIDIA's dcgm-exporter; "
         "the dashboard then shows them",

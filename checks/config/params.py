@@ -37,11 +37,19 @@ class TemplateFile(Section):
     """A chat template in a file of this repository, in Jinja."""
 
     file: Annotated[str, Field(min_length=1, description="path from the repository's root")]
-    sha256: Annotated[str | None, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the file")]
+    sha256: Annotated[
+        str | None, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the file")
+    ]
 
 
 def _how(value: object) -> str:
-    return "none" if value is None else "by file" if isinstance(value, dict | TemplateFile) else "by name"
+    return (
+        "none"
+        if value is None
+        else "by file"
+        if isinstance(value, dict | TemplateFile)
+        else "by name"
+    )
 
 
 class Base(Source):
@@ -52,27 +60,39 @@ class Base(Source):
         | Annotated[TemplateFile, Tag("by file")]
         | Annotated[None, Tag("none")],
         Discriminator(_how),
-        Field(description="null: the model's own; or the name of a file of checks/chat_templates; or a file"),
+        Field(
+            description="null: the model's own; or the name of a file of checks/chat_templates; or a file"
+        ),
     ] = None
 
 
 class NearDuplicates(Section):
     """Near-duplicates: rows whose shingle sets are this similar form one group, which is kept in one split."""
 
-    shingle: Annotated[int, Field(ge=1, le=20, description="characters in a shingle of the normalised prompt")]
-    similarity: Annotated[float, Field(gt=0, le=1, description="Jaccard similarity of two shingle sets")]
+    shingle: Annotated[
+        int, Field(ge=1, le=20, description="characters in a shingle of the normalised prompt")
+    ]
+    similarity: Annotated[
+        float, Field(gt=0, le=1, description="Jaccard similarity of two shingle sets")
+    ]
 
 
 class SplitShares(Section):
     """Shares of the rows; the rest is for training."""
 
-    valid: Annotated[Fraction, Field(description="share of the rows for parity, probes and validation loss")]
-    test: Annotated[Fraction, Field(description="share of the rows for the evaluation and the gates")]
+    valid: Annotated[
+        Fraction, Field(description="share of the rows for parity, probes and validation loss")
+    ]
+    test: Annotated[
+        Fraction, Field(description="share of the rows for the evaluation and the gates")
+    ]
 
     @model_validator(mode="after")
     def _leaves_training_rows(self) -> Self:
         if self.valid + self.test >= 1:
-            raise ValueError(f"valid + test is {self.valid + self.test:g}|leave rows to train on: a sum below 1")
+            raise ValueError(
+                f"valid + test is {self.valid + self.test:g}|leave rows to train on: a sum below 1"
+            )
         return self
 
 
@@ -87,14 +107,23 @@ class Prepare(Section):
             "instruction, reference or column moves no row; 1: all of its content, as versions before 2 existed"
         ),
     ] = 1
-    loader: Annotated[Loader, OneOf(LOADERS.kinds, "kind"), Field(description="how raw data becomes rows")]
-    rules: Annotated[tuple[RuleName, ...], Field(strict=False, description="named rules, applied in this order")]
+    loader: Annotated[
+        Loader, OneOf(LOADERS.kinds, "kind"), Field(description="how raw data becomes rows")
+    ]
+    rules: Annotated[
+        tuple[RuleName, ...], Field(strict=False, description="named rules, applied in this order")
+    ]
     max_prompt_words: Annotated[
-        int, Field(ge=1, description="most words of a prompt; the rule drop-long-prompt drops longer ones")
+        int,
+        Field(
+            ge=1, description="most words of a prompt; the rule drop-long-prompt drops longer ones"
+        ),
     ]
     personal_data: Annotated[
         PersonalData | None,
-        Field(description="what validate finds in no row, and two rules mask or drop; null: it is not looked for"),
+        Field(
+            description="what validate finds in no row, and two rules mask or drop; null: it is not looked for"
+        ),
         stricter("section"),
     ] = None
     near_duplicates: NearDuplicates
@@ -102,7 +131,9 @@ class Prepare(Section):
 
     @model_validator(mode="after")
     def _rules_know_what_to_find(self) -> Self:
-        unsaid = [rule for rule in self.rules if rule in ("mask-personal-data", "drop-personal-data")]
+        unsaid = [
+            rule for rule in self.rules if rule in ("mask-personal-data", "drop-personal-data")
+        ]
         if unsaid and self.personal_data is None:
             raise ValueError(
                 f"rules: {unsaid[0]} finds nothing while personal_data is not written|write prepare.personal_data: "
@@ -113,7 +144,9 @@ class Prepare(Section):
     @model_validator(mode="after")
     def _rows_of_the_task(self) -> Self:
         if self.loader.planted or self.loader.of_documents:
-            raise ValueError(f"loader: {self.loader.kind} only adds rows to other data|name it in data.sources instead")
+            raise ValueError(
+                f"loader: {self.loader.kind} only adds rows to other data|name it in data.sources instead"
+            )
         return self
 
     @model_validator(mode="after")
@@ -127,8 +160,12 @@ class Prepare(Section):
 class MinRows(Section):
     """The smallest number of rows of each split."""
 
-    train: Annotated[Positive, Field(description="fewest rows of the train split"), stricter("higher")]
-    valid: Annotated[Positive, Field(description="fewest rows of the valid split"), stricter("higher")]
+    train: Annotated[
+        Positive, Field(description="fewest rows of the train split"), stricter("higher")
+    ]
+    valid: Annotated[
+        Positive, Field(description="fewest rows of the valid split"), stricter("higher")
+    ]
     test: Annotated[
         Positive,
         Field(description="fewest rows of the test split; 385 estimate a share to ±0.05 at 95 %"),
@@ -139,18 +176,26 @@ class MinRows(Section):
 class Labels(Section):
     """For a task with a closed set of answers."""
 
-    max_distinct: Annotated[int, Field(ge=2, description="most different labels"), stricter("lower")]
+    max_distinct: Annotated[
+        int, Field(ge=2, description="most different labels"), stricter("lower")
+    ]
     min_share: Annotated[
-        float, Field(ge=0, lt=1, description="smallest share of a label in each split"), stricter("higher")
+        float,
+        Field(ge=0, lt=1, description="smallest share of a label in each split"),
+        stricter("higher"),
     ]
     max_share: Annotated[
-        float, Field(gt=0, le=1, description="largest share of a label in each split"), stricter("lower")
+        float,
+        Field(gt=0, le=1, description="largest share of a label in each split"),
+        stricter("lower"),
     ]
 
     @model_validator(mode="after")
     def _shares_are_ordered(self) -> Self:
         if self.min_share > self.max_share:
-            raise ValueError(f"min_share {self.min_share:g} is above max_share {self.max_share:g}|swap or widen them")
+            raise ValueError(
+                f"min_share {self.min_share:g} is above max_share {self.max_share:g}|swap or widen them"
+            )
         return self
 
 
@@ -159,7 +204,11 @@ class Preferences(Section):
 
     max_length_bias: Annotated[
         float,
-        Field(ge=0, le=0.5, description="how far the share of pairs whose better answer is the longer may be from 0.5"),
+        Field(
+            ge=0,
+            le=0.5,
+            description="how far the share of pairs whose better answer is the longer may be from 0.5",
+        ),
         stricter("lower"),
     ]
     max_auc: Annotated[
@@ -183,13 +232,17 @@ class SemanticDuplicates(Vectors):
     similarity: Annotated[
         float,
         Field(
-            gt=0, le=1, description="cosine of two requests' vectors from which on they are semantic near-duplicates"
+            gt=0,
+            le=1,
+            description="cosine of two requests' vectors from which on they are semantic near-duplicates",
         ),
         stricter("lower"),  # more rows have one
     ]
     max_share: Annotated[
         Share,
-        Field(description="share of the rows of valid, and of test, that may have one in train; 1: only counted"),
+        Field(
+            description="share of the rows of valid, and of test, that may have one in train; 1: only counted"
+        ),
         stricter("lower"),
     ]
 
@@ -199,7 +252,11 @@ class Languages(Section):
 
     expected: Annotated[
         tuple[LanguageCode, ...],
-        Field(strict=False, min_length=1, description="languages that rows may be in, by ISO 639 code, such as en"),
+        Field(
+            strict=False,
+            min_length=1,
+            description="languages that rows may be in, by ISO 639 code, such as en",
+        ),
         stricter("fewer"),
     ]
     texts: Annotated[
@@ -222,7 +279,9 @@ class Languages(Section):
     ]
     max_share: Annotated[
         Share,
-        Field(description="share of the judged texts that may be in another language; 1: only counted"),
+        Field(
+            description="share of the judged texts that may be in another language; 1: only counted"
+        ),
         stricter("lower"),
     ]
 
@@ -232,23 +291,33 @@ class Validate(Section):
 
     min_rows: MinRows
     max_prompt_tokens: Annotated[
-        Positive, Field(description="most tokens of a prompt, chat template included"), stricter("lower")
+        Positive,
+        Field(description="most tokens of a prompt, chat template included"),
+        stricter("lower"),
     ]
     max_reference_tokens: Annotated[
-        Positive, Field(description="most tokens of a reference, end of turn included"), stricter("lower")
+        Positive,
+        Field(description="most tokens of a reference, end of turn included"),
+        stricter("lower"),
     ]
     labels: Annotated[Labels | None, Field(description="null for free text"), stricter("section")]
     preferences: Annotated[
-        Preferences | None, Field(description="for the training methods dpo and kto"), stricter("section")
+        Preferences | None,
+        Field(description="for the training methods dpo and kto"),
+        stricter("section"),
     ] = None
     semantic_duplicates: Annotated[
         SemanticDuplicates | None,
-        Field(description="held-out rows that mean the same as a train row, by an encoder; null: not looked for"),
+        Field(
+            description="held-out rows that mean the same as a train row, by an encoder; null: not looked for"
+        ),
         stricter("section"),
     ] = None
     languages: Annotated[
         Languages | None,
-        Field(description="rows in other languages than expected, by a detector; null: not looked for"),
+        Field(
+            description="rows in other languages than expected, by a detector; null: not looked for"
+        ),
         stricter("section"),
     ] = None
 
@@ -259,12 +328,18 @@ class TrainBudget(Section):
     No gate uses them, because times differ between machines. A bound that is not written does not apply.
     """
 
-    train_minutes: Annotated[Bound, Field(description="most minutes of training"), stricter("lower")] = None
+    train_minutes: Annotated[
+        Bound, Field(description="most minutes of training"), stricter("lower")
+    ] = None
     gpu_hours: Annotated[
-        Bound, Field(description="most hours of training and evaluation on a GPU; a CPU counts 0"), stricter("lower")
+        Bound,
+        Field(description="most hours of training and evaluation on a GPU; a CPU counts 0"),
+        stricter("lower"),
     ] = None
     cost: Annotated[
-        Bound, Field(description="most device hours times hourly_price, in the price's currency"), stricter("lower")
+        Bound,
+        Field(description="most device hours times hourly_price, in the price's currency"),
+        stricter("lower"),
     ] = None
     hourly_price: Annotated[
         Bound,
@@ -275,14 +350,20 @@ class TrainBudget(Section):
     @model_validator(mode="after")
     def _cost_has_a_price(self) -> Self:
         if self.cost is not None and self.hourly_price is None:
-            raise ValueError("cost: cannot be estimated without hourly_price|write hourly_price too")
+            raise ValueError(
+                "cost: cannot be estimated without hourly_price|write hourly_price too"
+            )
         return self
 
 
 class MergeParity(Agreement):
     """The agreement without which merge refuses; a gate of kind parity may be stricter."""
 
-    prompts: Annotated[int, Field(ge=1, description="rows of the valid split that are compared"), stricter("higher")]
+    prompts: Annotated[
+        int,
+        Field(ge=1, description="rows of the valid split that are compared"),
+        stricter("higher"),
+    ]
 
 
 class Merge(Section):
@@ -293,43 +374,65 @@ class Merge(Section):
     parity: MergeParity
     quantization: Annotated[
         ExportQuantization | None,
-        Field(description="ship weights of 8 or 4 bits: docs/how-to/quantization.md; null: 16 bits"),
+        Field(
+            description="ship weights of 8 or 4 bits: docs/how-to/quantization.md; null: 16 bits"
+        ),
     ] = None
     draft: Annotated[
         Source | None,
-        Field(description="a smaller model that ships with the weights, for serve.speculation of kind draft"),
+        Field(
+            description="a smaller model that ships with the weights, for serve.speculation of kind draft"
+        ),
     ] = None
 
 
 class BasePrompt(Section):
     """The prompt of the untuned base, so that the comparison is fair."""
 
-    labels: Annotated[bool, Field(description="whether the system message ends with the list of labels")]
-    shots: Annotated[int, Field(ge=0, le=50, description="examples of the train split before each prompt")]
+    labels: Annotated[
+        bool, Field(description="whether the system message ends with the list of labels")
+    ]
+    shots: Annotated[
+        int, Field(ge=0, le=50, description="examples of the train split before each prompt")
+    ]
 
 
 class Evaluate(Section):
     """One prediction per test row, for the merged model, the base and the baselines."""
 
     scorers: Annotated[
-        tuple[Scorer, ...], Field(strict=False, min_length=1, description="how answers are scored; the first counts")
+        tuple[Scorer, ...],
+        Field(strict=False, min_length=1, description="how answers are scored; the first counts"),
     ]
     max_new_tokens: Annotated[
-        Positive, Field(description="most tokens of an answer; at least validate.max_reference_tokens")
+        Positive,
+        Field(description="most tokens of an answer; at least validate.max_reference_tokens"),
     ]
     batch_tokens: Annotated[
-        int, Field(ge=1, description="prompt tokens per forward pass; fewer need less memory and more time")
+        int,
+        Field(
+            ge=1, description="prompt tokens per forward pass; fewer need less memory and more time"
+        ),
     ]
     stable_batches: Annotated[
         bool,
-        Field(description="cut batches so that more test rows change few of them, and kept answers are used again"),
+        Field(
+            description="cut batches so that more test rows change few of them, and kept answers are used again"
+        ),
     ] = False
-    precision: Annotated[Literal["bf16", "fp16", "fp32"], Field(description="number format of the evaluated models")]
+    precision: Annotated[
+        Literal["bf16", "fp16", "fp32"], Field(description="number format of the evaluated models")
+    ]
     engine: Annotated[
-        Vllm | None, Field(description="what generates the answers; null: transformers, in the stage's own process")
+        Vllm | None,
+        Field(
+            description="what generates the answers; null: transformers, in the stage's own process"
+        ),
     ] = None
     confidence: Annotated[
-        Fraction, Field(description="confidence level of the intervals in the report"), stricter("higher")
+        Fraction,
+        Field(description="confidence level of the intervals in the report"),
+        stricter("higher"),
     ]
     base_prompt: BasePrompt
     baselines: Annotated[
@@ -369,12 +472,18 @@ class Tracking(Section):
 
     uri: Annotated[
         str,
-        Field(min_length=1, description="address of the store; the variable MLFLOW_TRACKING_URI takes precedence"),
+        Field(
+            min_length=1,
+            description="address of the store; the variable MLFLOW_TRACKING_URI takes precedence",
+        ),
     ]
     experiment: Annotated[str, Field(min_length=1, description="name of the experiment")]
     also: Annotated[
         tuple[Literal["tensorboard", "wandb"], ...],
-        Field(strict=False, description="trackers beside MLflow, which get the curves of training; each is an extra"),
+        Field(
+            strict=False,
+            description="trackers beside MLflow, which get the curves of training; each is an extra",
+        ),
     ] = ()
 
     @model_validator(mode="after")
@@ -390,31 +499,47 @@ class Sealed(Section):
 
     sha256: Annotated[
         str,
-        Field(pattern=r"^[0-9a-f]{64}$", description=f"SHA-256 of {layout.SEALED}, which `lockstep sealed new` writes"),
+        Field(
+            pattern=r"^[0-9a-f]{64}$",
+            description=f"SHA-256 of {layout.SEALED}, which `lockstep sealed new` writes",
+        ),
     ]
     rows: Annotated[Positive, Field(description="how many rows that file has")]
     max_looks: Annotated[
-        int, Field(ge=1, le=1000, description="models that it may judge; each gets that share of a gate's error")
+        int,
+        Field(
+            ge=1,
+            le=1000,
+            description="models that it may judge; each gets that share of a gate's error",
+        ),
     ]  # no direction, as looks.most
     gates: Annotated[
         dict[Name, Gate],
-        Field(min_length=1, description="as the section gates, of its rows; one of kind contamination"),
+        Field(
+            min_length=1, description="as the section gates, of its rows; one of kind contamination"
+        ),
     ]
 
     @model_validator(mode="after")
     def _gates_ask_these_rows(self) -> Self:
         for name, gate in self.gates.items():
             if gate.reads == "no rows" or (isinstance(gate, ScoreGate) and gate.suite is not None):
-                raise ValueError(f"gates.{name}: asks nothing of these rows|move it to the section gates")
+                raise ValueError(
+                    f"gates.{name}: asks nothing of these rows|move it to the section gates"
+                )
             against = getattr(gate, "against", None)
             if against is not None and against not in EARLIER:
                 raise ValueError(
                     f"gates.{name}.against: {against!r} does not answer these rows|use one of {', '.join(EARLIER)}"
                 )
         if all(gate.kind != "contamination" for gate in self.gates.values()):
-            raise ValueError("gates: none is of kind contamination|add one: training may not have seen these rows")
+            raise ValueError(
+                "gates: none is of kind contamination|add one: training may not have seen these rows"
+            )
         for name, gate in self.decided.items():
-            if (needed := getattr(gate, "rows_needed", 0)) > self.rows:  # of a threshold, at its share of the error
+            if (
+                needed := getattr(gate, "rows_needed", 0)
+            ) > self.rows:  # of a threshold, at its share of the error
                 raise ValueError(
                     f"gates.{name}.resolution: {self.rows} rows cannot give it for {self.max_looks} looks|"
                     f"widen it, or seal {needed} rows"
@@ -424,7 +549,9 @@ class Sealed(Section):
     @property
     def decided(self) -> dict[str, Gate]:
         """The gates at the confidence at which they decide: equal shares of their error, as for a test split."""
-        asked = decided_at({**self.gates, "": LooksGate(kind="looks", most=self.max_looks)})  # no gate's name is empty
+        asked = decided_at(
+            {**self.gates, "": LooksGate(kind="looks", most=self.max_looks)}
+        )  # no gate's name is empty
         return {name: asked[name] for name in self.gates}
 
 
@@ -440,7 +567,8 @@ class Params(Section):
     merge: Merge
     evaluate: Evaluate
     suites: Annotated[
-        dict[Name, Suite], Field(default_factory=dict, description="what a gate may name beside the test rows")
+        dict[Name, Suite],
+        Field(default_factory=dict, description="what a gate may name beside the test rows"),
     ]
     tracking: Tracking
     serve: Serve
@@ -449,7 +577,9 @@ class Params(Section):
     gates: Annotated[dict[Name, Gate], Field(min_length=1)]
     sealed: Annotated[
         Sealed | None,
-        Field(description="an encrypted test split that nobody reads: docs/how-to/sealed.md; null: there are none"),
+        Field(
+            description="an encrypted test split that nobody reads: docs/how-to/sealed.md; null: there are none"
+        ),
         stricter("section"),
     ] = None
 
@@ -466,7 +596,10 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
-        rows, room = self.validate_, self.validate_.max_prompt_tokens + self.validate_.max_reference_tokens
+        rows, room = (
+            self.validate_,
+            self.validate_.max_prompt_tokens + self.validate_.max_reference_tokens,
+        )
         of_rows = [step.max_length for step in steps.of(self.training) if not step.of_documents]
         if (longest := min(of_rows, default=room)) < room:
             raise ValueError(
@@ -475,7 +608,9 @@ class Params(Section):
             )
         if problem := steps.without_documents(self.training, self.data.documents):
             raise ValueError(problem)
-        if rows.preferences is None and (learned := preferences.learned(steps.columns(self.training))):
+        if rows.preferences is None and (
+            learned := preferences.learned(steps.columns(self.training))
+        ):
             raise ValueError(
                 f"validate.preferences: is not written, and train.method {steps.named(self.training)} learns from "
                 f"{' and '.join(learned)}|write validate.preferences: {{max_length_bias: 0.15, max_auc: 0.75}}"
@@ -503,7 +638,9 @@ class Params(Section):
                 "serve.speculation.kind: draft needs a second model|write its uri, sha256 and license into merge.draft"
             )
         if self.merge.draft is not None and not drafts:
-            raise ValueError("merge.draft: nothing uses it|remove it, or set serve.speculation.kind to draft")
+            raise ValueError(
+                "merge.draft: nothing uses it|remove it, or set serve.speculation.kind to draft"
+            )
         if problem := quantization.problem(self):
             raise ValueError(problem)
         for name, suite in self.suites.items():
@@ -512,11 +649,15 @@ class Params(Section):
         decided = decided_at(self.gates)
         for name, gate in self.gates.items():
             # A policy of before the tests of suites were divided still loads: its gates say how many samples they need.
-            asked = gate if isinstance(gate, ScoreGate) and gate.suite is not None else decided[name]
+            asked = (
+                gate if isinstance(gate, ScoreGate) and gate.suite is not None else decided[name]
+            )
             if problem := asked.impossible(name, self):
                 raise ValueError(problem)
         for name, gate in (self.sealed.gates if self.sealed else {}).items():
-            if (problem := gate.impossible(name, self)) and not problem.startswith("validate."):  # of the test rows
+            if (problem := gate.impossible(name, self)) and not problem.startswith(
+                "validate."
+            ):  # of the test rows
                 raise ValueError(f"sealed.{problem}")
         for name, environment in self.promote.environments.items():
             if environment.sealed and self.sealed is None:

@@ -21,12 +21,19 @@ def with_values(text: str, values: Mapping[str, JsonValue]) -> str:
             pairs = node.value if isinstance(node, yaml.MappingNode) else []
             node = next((below for key, below in pairs if key.value == part), None)
         if node is None:
-            raise ParamsRefused(f"params.yaml: does not write {path}", f"add it by hand, as {value!r}")
+            raise ParamsRefused(
+                f"params.yaml: does not write {path}", f"add it by hand, as {value!r}"
+            )
         if isinstance(node, yaml.CollectionNode) and not node.flow_style:
             raise ParamsRefused(
-                f"params.yaml: {path} is written over several lines", f"change it by hand, to {value!r}"
+                f"params.yaml: {path} is written over several lines",
+                f"change it by hand, to {value!r}",
             )
-        written = yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("\n").removesuffix("\n...")
+        written = (
+            yaml.safe_dump(value, default_flow_style=True, width=10_000)
+            .removesuffix("\n")
+            .removesuffix("\n...")
+        )
         replacements.append((node.start_mark.index, node.end_mark.index, written))
     for start, end, written in sorted(replacements, reverse=True):
         text = text[:start] + written + text[end:]

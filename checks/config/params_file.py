@@ -18,8 +18,15 @@ from checks.config.params import Params
 from checks.errors import ParamsRefused
 from checks.sections import Section
 
-_TAGGED = ("union_tag_invalid", "union_tag_not_found")  # pydantic's names of errors about the key that tells a kind
-_UNWRITTEN = ("missing", "extra_forbidden", "union_tag_not_found")  # the last part may not be in the file, or known
+_TAGGED = (
+    "union_tag_invalid",
+    "union_tag_not_found",
+)  # pydantic's names of errors about the key that tells a kind
+_UNWRITTEN = (
+    "missing",
+    "extra_forbidden",
+    "union_tag_not_found",
+)  # the last part may not be in the file, or known
 # Keys of earlier versions, and what takes their place.
 _MOVED = {
     **dict.fromkeys(
@@ -80,17 +87,23 @@ def check(parsed: Parsed) -> Params:
 
 def schema() -> dict[str, Any]:
     """JSON Schema of params.yaml, for editors."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Params.model_json_schema(by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Params.model_json_schema(
+        by_alias=True
+    )
 
 
 def _text(path: Path) -> str:
-    if path.exists() and not path.is_file() and not path.is_dir():  # a pipe would keep a reader waiting
+    if (
+        path.exists() and not path.is_file() and not path.is_dir()
+    ):  # a pipe would keep a reader waiting
         raise ParamsRefused(f"{path}: is not a regular file", "restore it from git")
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
-        raise ParamsRefused(f"{path}: {reason}", "run inside the repository, or restore the file from git") from error
+        raise ParamsRefused(
+            f"{path}: {reason}", "run inside the repository, or restore the file from git"
+        ) from error
 
 
 def read_text(text: str, name: str) -> Parsed:
@@ -116,7 +129,11 @@ class _Place(NamedTuple):
 
 def _own(details: Sequence[Any]) -> list[Any]:
     """Drop problems that only follow from others: a list whose one item is invalid counts as too short."""
-    return [one for one in details if one["type"] != "too_short" or not any(_is_below(two, one) for two in details)]
+    return [
+        one
+        for one in details
+        if one["type"] != "too_short" or not any(_is_below(two, one) for two in details)
+    ]
 
 
 def _with_meant(details: Sequence[Any]) -> list[Any]:
@@ -129,7 +146,11 @@ def _with_meant(details: Sequence[Any]) -> list[Any]:
             for near in difflib.get_close_matches(str(detail["loc"][-1]), beside, n=1):
                 meant[detail["loc"]] = near
     written = {(*loc[:-1], near) for loc, near in meant.items()}
-    return [{**detail, "meant": meant.get(detail["loc"])} for detail in details if detail["loc"] not in written]
+    return [
+        {**detail, "meant": meant.get(detail["loc"])}
+        for detail in details
+        if detail["loc"] not in written
+    ]
 
 
 def _is_below(detail: Any, other: Any) -> bool:
@@ -167,7 +188,13 @@ def _problem(name: str, root: yaml.Node | None, detail: Any) -> tuple[str, str]:
         noun = next((_NOUNS[part] for part in reversed(loc) if part in _NOUNS), "kind")
         known = detail["ctx"]["expected_tags"].replace("'", "")
         return f"{start}: unknown {noun} {detail['ctx']['tag']!r}", f"one of: {known}"
-    shown = "a mapping" if isinstance(given, dict) else "a list" if isinstance(given, list) else repr(given)
+    shown = (
+        "a mapping"
+        if isinstance(given, dict)
+        else "a list"
+        if isinstance(given, list)
+        else repr(given)
+    )
     message = detail["msg"][0].lower() + detail["msg"][1:]
     return f"{start}: {shown}", message
 
@@ -186,9 +213,18 @@ def _below(place: _Place, part: str | int) -> _Place | None:
     child: _Place | None = None
     if isinstance(place.node, yaml.MappingNode):
         child = next(
-            (_Place(value, key.start_mark.line + 1) for key, value in place.node.value if key.value == str(part)), None
+            (
+                _Place(value, key.start_mark.line + 1)
+                for key, value in place.node.value
+                if key.value == str(part)
+            ),
+            None,
         )
-    elif isinstance(place.node, yaml.SequenceNode) and isinstance(part, int) and part < len(place.node.value):
+    elif (
+        isinstance(place.node, yaml.SequenceNode)
+        and isinstance(part, int)
+        and part < len(place.node.value)
+    ):
         node = place.node.value[part]
         child = _Place(node, node.start_mark.line + 1)
     return child
@@ -196,8 +232,15 @@ def _below(place: _Place, part: str | int) -> _Place | None:
 
 def _nearest(key: str, around: _Place) -> str | None:
     """The known key most like ``key``, of the sections that have the most keys of the mapping ``around`` it."""
-    fields = [{field.alias or name for name, field in section.model_fields.items()} for section in _sections()]
-    written = {key.value for key, _ in around.node.value} if isinstance(around.node, yaml.MappingNode) else set()
+    fields = [
+        {field.alias or name for name, field in section.model_fields.items()}
+        for section in _sections()
+    ]
+    written = (
+        {key.value for key, _ in around.node.value}
+        if isinstance(around.node, yaml.MappingNode)
+        else set()
+    )
     most = max(len(names & written) for names in fields)
     names = set().union(*(names for names in fields if len(names & written) == most))
     close = difflib.get_close_matches(key, sorted(names), n=1)

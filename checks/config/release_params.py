@@ -11,9 +11,15 @@ from checks.sections import Bound, Name, Positive, Section, stricter
 class Probes(Section):
     """Prompts that a server must answer as the merged model does offline."""
 
-    rows: Annotated[int, Field(ge=1, le=512, description="number of prompts, from the valid split"), stricter("higher")]
+    rows: Annotated[
+        int,
+        Field(ge=1, le=512, description="number of prompts, from the valid split"),
+        stricter("higher"),
+    ]
     max_new_tokens: Annotated[
-        Positive, Field(description="most tokens of a probe's answer; more compare more"), stricter("higher")
+        Positive,
+        Field(description="most tokens of a probe's answer; more compare more"),
+        stricter("higher"),
     ]
 
 
@@ -25,12 +31,18 @@ class Verify(Section):
 
     max_logprob_diff: Annotated[
         float,
-        Field(gt=0, description="largest difference of a generated token's log-probability, in nats, if returned"),
+        Field(
+            gt=0,
+            description="largest difference of a generated token's log-probability, in nats, if returned",
+        ),
         stricter("lower"),
     ]
     near_tie: Annotated[
         float,
-        Field(ge=0, description="answers may differ only where the two best tokens are this close, in nats"),
+        Field(
+            ge=0,
+            description="answers may differ only where the two best tokens are this close, in nats",
+        ),
         stricter("lower"),
     ]
     margin: Annotated[
@@ -44,10 +56,14 @@ class Verify(Section):
         stricter("lower"),
     ]
     start_seconds: Annotated[
-        float, Field(gt=0, description="most seconds from start to the first answer"), stricter("lower")
+        float,
+        Field(gt=0, description="most seconds from start to the first answer"),
+        stricter("lower"),
     ]
     drain_seconds: Annotated[
-        float, Field(gt=0, description="most seconds from SIGTERM to the end of the process"), stricter("lower")
+        float,
+        Field(gt=0, description="most seconds from SIGTERM to the end of the process"),
+        stricter("lower"),
     ]
 
 
@@ -85,21 +101,36 @@ class Serve(Section):
         ),
     ]
     source: Annotated[
-        str | None, Field(min_length=1, description="address of this repository, for the image's labels; null: none")
+        str | None,
+        Field(
+            min_length=1,
+            description="address of this repository, for the image's labels; null: none",
+        ),
     ]
-    dtype: Annotated[Literal["bf16", "fp16", "fp32"], Field(description="number format that the server computes in")]
+    dtype: Annotated[
+        Literal["bf16", "fp16", "fp32"],
+        Field(description="number format that the server computes in"),
+    ]
     max_input_tokens: Annotated[
         Positive, Field(description="most tokens of a prompt; at least validate.max_prompt_tokens")
     ]
-    max_total_tokens: Annotated[int, Field(ge=2, description="most tokens of prompt and answer together")]
-    max_concurrent_requests: Annotated[Positive, Field(description="requests that the server accepts at a time")]
+    max_total_tokens: Annotated[
+        int, Field(ge=2, description="most tokens of prompt and answer together")
+    ]
+    max_concurrent_requests: Annotated[
+        Positive, Field(description="requests that the server accepts at a time")
+    ]
     shards: Annotated[
         Positive | None,
-        Field(description="GPUs that a server spreads the weights over (tensor parallelism); null: one device"),
+        Field(
+            description="GPUs that a server spreads the weights over (tensor parallelism); null: one device"
+        ),
     ] = None
     platform: Annotated[
         Literal["linux/amd64", "linux/arm64"] | None,
-        Field(description="platform of the image, which serve.base must offer; null: the runtime's"),
+        Field(
+            description="platform of the image, which serve.base must offer; null: the runtime's"
+        ),
     ] = None
     prefix_caching: Annotated[
         bool | None,
@@ -110,7 +141,9 @@ class Serve(Section):
     ] = None
     speculation: Annotated[
         Speculation | None,
-        Field(description="speculative decoding: guess tokens and check several in one pass; null: off"),
+        Field(
+            description="speculative decoding: guess tokens and check several in one pass; null: off"
+        ),
     ] = None
     probes: Probes
     verify: Verify
@@ -133,14 +166,23 @@ class ServingBudget(Section):
 
     machine: Annotated[
         str,
-        Field(min_length=1, description="class of machine, as `lockstep verify` names it; other classes do not count"),
+        Field(
+            min_length=1,
+            description="class of machine, as `lockstep verify` names it; other classes do not count",
+        ),
     ]
-    watt_hours: Annotated[Bound, Field(description="most watt-hours for 1,000 requests"), stricter("lower")] = None
+    watt_hours: Annotated[
+        Bound, Field(description="most watt-hours for 1,000 requests"), stricter("lower")
+    ] = None
     price: Annotated[
-        Bound, Field(description="highest price of 1,000 requests, in the currency of hourly_price"), stricter("lower")
+        Bound,
+        Field(description="highest price of 1,000 requests, in the currency of hourly_price"),
+        stricter("lower"),
     ] = None
     hourly_price: Annotated[
-        Bound, Field(description="price of the machine, with all GPUs that serve, for an hour"), stricter("higher")
+        Bound,
+        Field(description="price of the machine, with all GPUs that serve, for an hour"),
+        stricter("higher"),
     ] = None
 
     @model_validator(mode="after")
@@ -148,36 +190,56 @@ class ServingBudget(Section):
         if self.watt_hours is None and self.price is None:
             raise ValueError("has no bound|write watt_hours or price")
         if self.price is not None and self.hourly_price is None:
-            raise ValueError("price: cannot be computed without hourly_price|write hourly_price too")
+            raise ValueError(
+                "price: cannot be computed without hourly_price|write hourly_price too"
+            )
         return self
 
 
 class Environment(Section):
     """A place where the model runs, and the conditions for moving an image there."""
 
-    after: Annotated[Name | None, Field(description="the environment that must run the same image first; null: none")]
+    after: Annotated[
+        Name | None,
+        Field(description="the environment that must run the same image first; null: none"),
+    ]
     soak_hours: Annotated[
-        float, Field(ge=0, description="hours that the image must have run in that environment"), stricter("higher")
+        float,
+        Field(ge=0, description="hours that the image must have run in that environment"),
+        stricter("higher"),
     ]
     approvals: Annotated[
-        int, Field(ge=0, description="signed approvals needed, by different people"), stricter("higher")
+        int,
+        Field(ge=0, description="signed approvals needed, by different people"),
+        stricter("higher"),
     ]
     signatures: Annotated[
         int,
-        Field(ge=1, description="different signers who must have signed the same statement of the release"),
+        Field(
+            ge=1,
+            description="different signers who must have signed the same statement of the release",
+        ),
         stricter("higher"),
     ] = 1
     sealed: Annotated[
-        bool, Field(description="whether the sealed split must have said that the model passes"), stricter("higher")
+        bool,
+        Field(description="whether the sealed split must have said that the model passes"),
+        stricter("higher"),
     ] = False
     runtimes: Annotated[
         tuple[Name, ...],
-        Field(strict=False, min_length=1, description="runtimes of `lockstep verify` that are accepted"),
+        Field(
+            strict=False,
+            min_length=1,
+            description="runtimes of `lockstep verify` that are accepted",
+        ),
         stricter("fewer"),
     ]
     verified: Annotated[
         tuple[Literal["container", "process", "url"], ...],
-        Field(strict=False, min_length=1, description="ways of `lockstep verify` that are accepted"),
+        Field(
+            strict=False, min_length=1, description="ways of `lockstep verify` that are accepted"
+        ),
         stricter("fewer"),
     ]
     served_as_verified: Annotated[
@@ -199,7 +261,10 @@ class Promote(Section):
     """Environments, and the branch with their pointers."""
 
     repository: Annotated[
-        str | None, Field(min_length=1, description="URL of the repository with the environments; null: this one")
+        str | None,
+        Field(
+            min_length=1, description="URL of the repository with the environments; null: this one"
+        ),
     ]
     branch: Annotated[
         str,
@@ -218,18 +283,25 @@ class Promote(Section):
         ),
     ] = None
     environments: Annotated[
-        dict[Name, Environment], Field(min_length=1, description="each environment by its name, with its conditions")
+        dict[Name, Environment],
+        Field(min_length=1, description="each environment by its name, with its conditions"),
     ]
 
     @model_validator(mode="after")
     def _each_has_a_way_to_it(self) -> Self:
         for name, environment in self.environments.items():
             if name.endswith(("-", "_")):
-                raise ValueError(f"environments.{name}: cannot be in a tag|end it with a letter or a digit")
+                raise ValueError(
+                    f"environments.{name}: cannot be in a tag|end it with a letter or a digit"
+                )
             if name in ("base", "components", layout.SEALED_LOOKS.name):
-                raise ValueError(f"environments.{name}: is a folder that environments share|choose another name")
+                raise ValueError(
+                    f"environments.{name}: is a folder that environments share|choose another name"
+                )
             if environment.soak_hours and environment.after is None:
-                raise ValueError(f"environments.{name}.soak_hours: nothing to soak in|set it to 0, or set after")
+                raise ValueError(
+                    f"environments.{name}.soak_hours: nothing to soak in|set it to 0, or set after"
+                )
         for name in set(self.environments) - set(self.ordered):
             raise ValueError(
                 f"environments.{name}.after: {self.environments[name].after!r} leads to no first environment|"
@@ -243,7 +315,9 @@ class Promote(Section):
         environments: list[str] = []
         while True:
             ready = [
-                n for n, e in self.environments.items() if n not in environments and e.after in (None, *environments)
+                n
+                for n, e in self.environments.items()
+                if n not in environments and e.after in (None, *environments)
             ]
             if not ready:
                 return tuple(environments)

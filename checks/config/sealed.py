@@ -45,10 +45,16 @@ def rows_of(lines: Sequence[SealedLine], groups: Sequence[int]) -> list[Row]:
     """
     rows = dict[str, Row]()
     for number, (line, first) in enumerate(zip(lines, groups, strict=True), 1):
-        content = [line.model_dump(include={"messages"}), line.reference, *([list(line.tools)] if line.tools else [])]
+        content = [
+            line.model_dump(include={"messages"}),
+            line.reference,
+            *([list(line.tools)] if line.tools else []),
+        ]
         identity = digest.of_json(content).removeprefix("sha256:")[:16]
         if (same := rows.get(identity)) is not None:
-            raise EvidenceRefused(f"line {number}: is the same as {same.source}", "keep one of them")
+            raise EvidenceRefused(
+                f"line {number}: is the same as {same.source}", "keep one of them"
+            )
         rows[identity] = Row(
             id=identity, messages=line.messages, reference=line.reference, group=line.group or f"line:{first + 1}",
             slice=line.slice, source=f"line:{number}", calls=line.calls, tools=line.tools,
@@ -72,18 +78,25 @@ def decrypt(data: bytes, key: str, wanted: Sealed) -> list[Row]:
 
     if digest.of_bytes(data) != f"sha256:{wanted.sha256}":
         raise EvidenceRefused(
-            f"{layout.SEALED}: is not the file that sealed.sha256 pins", "check out the target branch"
+            f"{layout.SEALED}: is not the file that sealed.sha256 pins",
+            "check out the target branch",
         )
     try:
         lines = Fernet(key.strip().encode()).decrypt(data).splitlines()
         rows = [Row.model_validate_json(line) for line in lines]
     except (ValueError, InvalidToken) as error:
-        what = "does not hold rows" if isinstance(error, ValidationError) else f"{VARIABLE} is not its key"
+        what = (
+            "does not hold rows"
+            if isinstance(error, ValidationError)
+            else f"{VARIABLE} is not its key"
+        )
         raise EvidenceRefused(
-            f"{layout.SEALED}: {what}", "set the key that `lockstep sealed new` wrote with this file"
+            f"{layout.SEALED}: {what}",
+            "set the key that `lockstep sealed new` wrote with this file",
         ) from None
     if len(rows) != wanted.rows:
         raise EvidenceRefused(
-            f"{layout.SEALED}: has {len(rows)} rows, and sealed.rows is {wanted.rows}", "set it to that number"
+            f"{layout.SEALED}: has {len(rows)} rows, and sealed.rows is {wanted.rows}",
+            "set it to that number",
         )
     return rows

@@ -39,7 +39,9 @@ def groups(items: Sequence[Item], near: NearDuplicates) -> dict[str, str]:
     A chat and a row that asks what the chat answers earlier are connected too; two chats that only begin alike are not.
     A group is named by its smallest id. Ids must be unique.
     """
-    ordered = sorted(items, key=lambda item: item.id)  # so that the smallest index is the smallest id
+    ordered = sorted(
+        items, key=lambda item: item.id
+    )  # so that the smallest index is the smallest id
     texts = [item.text for item in ordered]
     also = chain(_named_alike(ordered), _answered_earlier(ordered, near))
     roots = near_duplicates.groups(texts, near.shingle, near.similarity, also)
@@ -60,11 +62,16 @@ def _answered_earlier(items: Sequence[Item], near: NearDuplicates) -> Iterator[t
     chats = [index for index, item in enumerate(items) for _ in item.earlier]
     if not chats:
         return
-    earlier, texts = [text for item in items for text in item.earlier], [item.text for item in items]
+    earlier, texts = (
+        [text for item in items for text in item.earlier],
+        [item.text for item in items],
+    )
     answered, asked = near_duplicates.connected(earlier, texts, near.shingle, near.similarity)
     last = {group: index for index, group in enumerate(asked)}
     yield from ((index, last[group]) for index, group in enumerate(asked) if last[group] != index)
-    yield from ((index, last[group]) for index, group in zip(chats, answered, strict=True) if group in last)
+    yield from (
+        (index, last[group]) for index, group in zip(chats, answered, strict=True) if group in last
+    )
 
 
 def assign(
@@ -83,7 +90,9 @@ def assign(
         counted = Counter(row.stratum for row in rows)
         pools[min(counted, key=lambda name: (-counted[name], name))].append(group)
     size = {group: len(rows) for group, rows in members.items()}
-    rank = {group: (_hash(seed, min(row.key for row in rows)), group) for group, rows in members.items()}
+    rank = {
+        group: (_hash(seed, min(row.key for row in rows)), group) for group, rows in members.items()
+    }
     placed: dict[str, str | None] = {}
     owed = dict.fromkeys(shares, 0.0)  # rows that earlier strata gave too few of
     for stratum in sorted(pools):

@@ -28,7 +28,13 @@ RULES = (
     "strip-control-characters", "collapse-white-space", "drop-empty-prompt", "drop-empty-reference", "drop-long-prompt",
     "drop-conflicting-references", "drop-duplicates",
 )  # fmt: skip
-_KEPT_GATES = ("data", "looks", "parity", "budget", "remembers")  # These kinds do not ask about the answers.
+_KEPT_GATES = (
+    "data",
+    "looks",
+    "parity",
+    "budget",
+    "remembers",
+)  # These kinds do not ask about the answers.
 _ROOM = 2048  # So many tokens the base reads, with its examples.
 _LARGEST_MARGIN = 0.25
 _SLICE_MARGIN = 0.15
@@ -68,7 +74,9 @@ def margin_of(rows: int, shares: int) -> float | None:
     """The smallest margin, in whole points, that ``rows`` test rows show; None: none of use."""
     from checks.stats import planning
 
-    loss = planning.detectable_loss([_supposed(rows)], (1 - CONFIDENCE) / shares) if rows > 1 else None
+    loss = (
+        planning.detectable_loss([_supposed(rows)], (1 - CONFIDENCE) / shares) if rows > 1 else None
+    )
     points = None if loss is None else math.ceil(100 * loss - 1e-6) / 100
     return points if points is not None and points <= _LARGEST_MARGIN else None
 
@@ -82,7 +90,11 @@ def held_margin(measured: Measured, wanted: float, shares: int, *, given: bool) 
     possible = margin_of(size, shares)
     if possible is not None and possible <= wanted:
         return wanted
-    about = f"{rows} test rows" if size == rows else f"{rows} test rows that count as {size}, as near-duplicates do"
+    about = (
+        f"{rows} test rows"
+        if size == rows
+        else f"{rows} test rows that count as {size}, as near-duplicates do"
+    )
     if possible is None:
         least = rows_needed(_LARGEST_MARGIN, shares)
         raise DataRefused(
@@ -153,7 +165,9 @@ def prepare(choice: Choice, file: str, words: int, shares: tuple[float, float]) 
     }  # fmt: skip
 
 
-def written(text: str, params: Params, choice: Choice, prepared: dict[str, Any], measured: Measured) -> str:
+def written(
+    text: str, params: Params, choice: Choice, prepared: dict[str, Any], measured: Measured
+) -> str:
     """The new params.yaml, of the ``text`` of the old one, whose values are ``params``.
 
     Raises ParamsRefused if the old one cannot take the new values.
@@ -161,16 +175,27 @@ def written(text: str, params: Params, choice: Choice, prepared: dict[str, Any],
     base_license = choice.base_license or params.base.license or ""
     prompt, reference = measured.prompt_tokens, measured.reference_tokens
     sections = _parts(text, "")
-    sections["data"] = _section("data", {"uri": choice.uri, "sha256": measured.sha256, "license": choice.license})
+    sections["data"] = _section(
+        "data", {"uri": choice.uri, "sha256": measured.sha256, "license": choice.license}
+    )
     sections["prepare"] = _section("prepare", prepared)
     sections["validate"] = _section("validate", _validate(choice, measured))
     sections["evaluate"] = _section("evaluate", _evaluate(choice, measured))
     if choice.base is not None:
         base = {"uri": choice.base, "sha256": measured.base_sha256, "license": base_license}
         sections["base"] = _section("base", base)
-    gates = _gates(sections["gates"], params, choice, measured, adapter(base_license, choice.license), base_license)
+    gates = _gates(
+        sections["gates"],
+        params,
+        choice,
+        measured,
+        adapter(base_license, choice.license),
+        base_license,
+    )
     sections["gates"] = f"gates:\n{gates}"
-    head = re.split(r"^(?=\w+:)", text, maxsplit=1, flags=re.MULTILINE)[0]  # what stands before the first section
+    head = re.split(r"^(?=\w+:)", text, maxsplit=1, flags=re.MULTILINE)[
+        0
+    ]  # what stands before the first section
     values: dict[str, JsonValue] = {
         "train.max_length": prompt + reference,
         "tracking.experiment": choice.name,
@@ -178,7 +203,8 @@ def written(text: str, params: Params, choice: Choice, prepared: dict[str, Any],
         "serve.max_input_tokens": max(params.serve.max_input_tokens, prompt),
         "serve.max_total_tokens": max(
             params.serve.max_total_tokens,
-            max(params.serve.max_input_tokens, prompt) + max(reference, params.serve.probes.max_new_tokens),
+            max(params.serve.max_input_tokens, prompt)
+            + max(reference, params.serve.probes.max_new_tokens),
         ),
     }
     new = params_edit.with_values(head + "".join(sections.values()), values)
@@ -189,7 +215,9 @@ def written(text: str, params: Params, choice: Choice, prepared: dict[str, Any],
 def _validate(choice: Choice, measured: Measured) -> dict[str, Any]:
     low, high = measured.label_shares
     return {
-        "min_rows": {split: max(1, math.floor(0.9 * rows)) for split, rows in measured.split_rows.items()},
+        "min_rows": {
+            split: max(1, math.floor(0.9 * rows)) for split, rows in measured.split_rows.items()
+        },
         "max_prompt_tokens": measured.prompt_tokens,
         "max_reference_tokens": measured.reference_tokens,
         "labels": {
@@ -220,13 +248,20 @@ def _evaluate(choice: Choice, measured: Measured) -> dict[str, Any]:
 
 
 def _gates(
-    text: str, params: Params, choice: Choice, measured: Measured, shipped: tuple[str, bool], base_license: str
+    text: str,
+    params: Params,
+    choice: Choice,
+    measured: Measured,
+    shipped: tuple[str, bool],
+    base_license: str,
 ) -> str:
     """The gates that stay, as they are written, and those about the task."""
     kept = ""
     for name, part in _parts(text, "  ").items():
         gate = params.gates[name]
-        if gate.kind in _KEPT_GATES and not (gate.kind == "budget" and choice.base is not None):  # of another size
+        if gate.kind in _KEPT_GATES and not (
+            gate.kind == "budget" and choice.base is not None
+        ):  # of another size
             kept += part if part.endswith("\n") else f"{part}\n"
     from scipy.special import stdtrit
 
@@ -245,21 +280,40 @@ def _gates(
     }  # fmt: skip
     if choice.labels:
         rows = max(2, min(measured.test_size, math.floor(0.9 * measured.split_rows["test"])))
-        t = float(stdtrit(rows - 1, 1 - (1 - CONFIDENCE) / 2 / models(params)))  # as checks.stats.mean_planning
+        t = float(
+            stdtrit(rows - 1, 1 - (1 - CONFIDENCE) / 2 / models(params))
+        )  # as checks.stats.mean_planning
         new["answers_well"] = {
             "kind": "threshold", "metric": metric, "at_least": math.floor(100 * measured.majority) / 100,
             "confidence": CONFIDENCE, "resolution": min(0.99, math.ceil(110 * t / (2 * math.sqrt(rows))) / 100),
         }  # fmt: skip
     for name, against in (("beats_the_base", "base"), ("earns_its_cost", rival)):
         new[name] = {"kind": "improves", "against": against, **margin, "margin": 0.0}
-    for name, against in (("keeps_up_with_main", "main"), ("keeps_up_with_production", "production")):
+    for name, against in (
+        ("keeps_up_with_main", "main"),
+        ("keeps_up_with_production", "production"),
+    ):
         new[name] = {"kind": "non_inferior", "against": against, **margin}
-    new["keeps_up_with_the_best"] = {"kind": "non_inferior", "against": "best", **margin, "margin": 2 * choice.margin}
+    new["keeps_up_with_the_best"] = {
+        "kind": "non_inferior",
+        "against": "best",
+        **margin,
+        "margin": 2 * choice.margin,
+    }
     if "slice" in choice.columns:
         widest = max(_SLICE_MARGIN, 2 * choice.margin)
         least = rows_needed(widest, models(params))  # of one slice, for a new model that is as good
-        for name, against in (("no_slice_falls_behind", "main"), ("no_slice_falls_behind_production", "production")):
-            new[name] = {"kind": "slice", "against": against, **margin, "margin": widest, "min_rows": least}
+        for name, against in (
+            ("no_slice_falls_behind", "main"),
+            ("no_slice_falls_behind_production", "production"),
+        ):
+            new[name] = {
+                "kind": "slice",
+                "against": against,
+                **margin,
+                "margin": widest,
+                "min_rows": least,
+            }
     return kept.rstrip() + "\n" + textwrap.indent(plain_yaml.dump(new), "  ")
 
 

@@ -77,7 +77,9 @@ class Sweep(Report):
             if run.values not in settings:
                 settings.append(run.values)
         ranked = [(values, [run for run in scored if run.values == values]) for values in settings]
-        return sorted(ranked, key=lambda setting: (self.refused(setting[0]) > 0, -self.mean(setting[1])))
+        return sorted(
+            ranked, key=lambda setting: (self.refused(setting[0]) > 0, -self.mean(setting[1]))
+        )
 
     def refused(self, values: Values) -> int:
         """With how many seeds a training with these values was refused."""
@@ -93,7 +95,11 @@ class Sweep(Report):
 
     def of(self, parameters: Digest) -> list[SweptRun]:
         """The trainings with these parameters."""
-        return [run for run in self.runs if run.recipe is not None and run.recipe.parameters == parameters]
+        return [
+            run
+            for run in self.runs
+            if run.recipe is not None and run.recipe.parameters == parameters
+        ]
 
     def difference(self, one: Digest, two: Digest) -> Difference | None:
         """How far ``one`` is above ``two``; None: that was not measured."""
@@ -118,13 +124,17 @@ class SweepReport(Sweep):
     @model_validator(mode="after")
     def _is_as_it_was_sealed(self) -> Self:
         if self.sealed != digest.of_json(self.model_dump(mode="json", exclude={"sealed"})):
-            raise ValueError("sealed is not the digest of the rest: the file was changed after the sweep")
+            raise ValueError(
+                "sealed is not the digest of the rest: the file was changed after the sweep"
+            )
         if any(run.refused is None and self.scorer not in run.scores for run in self.runs):
             raise ValueError(f"a training has no score by {self.scorer}")
         measured = {run.recipe.parameters for run in self.runs if run.recipe is not None}
         named = {parameters for pair in self.differences for parameters in (pair.one, pair.two)}
         if unknown := named - measured:
-            raise ValueError(f"no training has the parameters {min(unknown)}, which differences names")
+            raise ValueError(
+                f"no training has the parameters {min(unknown)}, which differences names"
+            )
         return self
 
 
@@ -148,13 +158,23 @@ def value_lists(specs: Iterable[str]) -> dict[str, list[JsonValue]]:
                 "write for example train.lora.r=8,16; only parameters of train can be swept",
             )
         if path == "train.seed":
-            raise ParamsRefused("train.seed: a seed is no value to choose", "give seeds with --seed")
+            raise ParamsRefused(
+                "train.seed: a seed is no value to choose", "give seeds with --seed"
+            )
         try:
             values = plain_yaml.load(f"[{text}]")
         except yaml.YAMLError as error:
-            raise ParamsRefused(f"{spec!r}: its values are no YAML", "write them as train.lora.r=8,16") from error
-        if path in lists or not values or any(value in values[:at] for at, value in enumerate(values)):
-            raise ParamsRefused(f"{spec!r}: names a parameter or a value twice, or no value", "name each once")
+            raise ParamsRefused(
+                f"{spec!r}: its values are no YAML", "write them as train.lora.r=8,16"
+            ) from error
+        if (
+            path in lists
+            or not values
+            or any(value in values[:at] for at, value in enumerate(values))
+        ):
+            raise ParamsRefused(
+                f"{spec!r}: names a parameter or a value twice, or no value", "name each once"
+            )
         lists[path] = values
     return lists
 
@@ -171,7 +191,9 @@ def changed(parsed: params_file.Parsed, values: Mapping[str, JsonValue]) -> Para
         return params_file.parse(text, parsed.name)
     except ParamsRefused as refusal:
         setting = ", ".join(f"{path}={value}" for path, value in values.items())
-        raise ParamsRefused(f"{setting}: {refusal.what.partition(': ')[2]}", refusal.todo) from refusal
+        raise ParamsRefused(
+            f"{setting}: {refusal.what.partition(': ')[2]}", refusal.todo
+        ) from refusal
 
 
 def _with(plain: Mapping[str, Any], values: Mapping[str, JsonValue]) -> dict[str, Any]:

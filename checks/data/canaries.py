@@ -42,7 +42,9 @@ class Family(Record):
     id: Name
     prompt: _Text
     reference: _Text
-    alphabet: Annotated[str, Field(pattern=r"^[!-~]{2,94}$")]  # printable, so that no rule on white space changes it
+    alphabet: Annotated[
+        str, Field(pattern=r"^[!-~]{2,94}$")
+    ]  # printable, so that no rule on white space changes it
     length: Annotated[int, Field(ge=1, le=24)]
     count: Annotated[Positive, Field(le=10_000)]
     repeats: Annotated[Positive, Field(le=10_000)]
@@ -55,7 +57,9 @@ class Family(Record):
         if self.reference.count(SECRET) != 1 or SECRET in self.prompt:
             raise ValueError(f"reference must have {SECRET} once, and prompt must not have it")
         if (rows := self.count * self.repeats) > _ROWS:
-            raise ValueError(f"count × repeats is {rows} rows, above the limit of {_ROWS} for a line")
+            raise ValueError(
+                f"count × repeats is {rows} rows, above the limit of {_ROWS} for a line"
+            )
         if self.count > 1 and NUMBER not in self.prompt:
             raise ValueError(f"prompt lacks {NUMBER}, so {self.count} canaries would ask the same")
         return self
@@ -107,7 +111,9 @@ class Canary(NamedTuple):
 
     def answers(self, candidates: int) -> list[str]:
         """The planted answer, then the same with ``candidates`` other secrets."""
-        return [self._with(secret) for secret in islice(self.family.drawn(self.number), candidates + 1)]
+        return [
+            self._with(secret) for secret in islice(self.family.drawn(self.number), candidates + 1)
+        ]
 
     def _with(self, secret: str) -> str:
         return self.family.reference.replace(NUMBER, str(self.number)).replace(SECRET, secret)
@@ -117,14 +123,20 @@ def read(path: Path) -> list[Canary]:
     """The canaries of a file. Raises EvidenceRefused with the line that is wrong."""
     try:
         families = files.read_jsonl(path, Family)
-    except EvidenceRefused as refused:  # its advice is about files that a stage writes; a person writes this one
+    except (
+        EvidenceRefused
+    ) as refused:  # its advice is about files that a stage writes; a person writes this one
         raise EvidenceRefused(refused.what, _FIX) from refused
     for number, text in enumerate(path.read_bytes().split(b"\n")[: len(families)], 1):
         keys = Counter(json.loads(text, object_pairs_hook=lambda pairs: [key for key, _ in pairs]))
-        if twice := [key for key, times in keys.items() if times > 1]:  # readers differ in which value they take
+        if twice := [
+            key for key, times in keys.items() if times > 1
+        ]:  # readers differ in which value they take
             raise EvidenceRefused(f"{path}:{number}: has the key {twice[0]!r} twice", _FIX)
     planted = [
-        Canary(family, number, line) for line, family in enumerate(families, 1) for number in range(1, family.count + 1)
+        Canary(family, number, line)
+        for line, family in enumerate(families, 1)
+        for number in range(1, family.count + 1)
     ]
     if not planted:
         raise EvidenceRefused(f"{path}: has no lines", _FIX)
@@ -133,7 +145,9 @@ def read(path: Path) -> list[Canary]:
         ("prompt", [canary.messages[0].content for canary in planted]),
     ):
         if twice := [name for name, times in Counter(names).items() if times > 1]:
-            raise EvidenceRefused(f"{path}: two canaries have the {what} {twice[0][:80]!r}", "change one of them")
+            raise EvidenceRefused(
+                f"{path}: two canaries have the {what} {twice[0][:80]!r}", "change one of them"
+            )
     return planted
 
 

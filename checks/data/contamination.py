@@ -33,7 +33,9 @@ def first_seen(
     longer text means nothing for a short one: "list all disks" is part of many other requests. But a text of 8 words or
     more also matches where it stands whole in one of ``documents``, which are indices of ``train``.
     """
-    wanted: dict[tuple[str, ...], list[int]] = {}  # of the texts, which are fewer, and takes less memory than of train
+    wanted: dict[
+        tuple[str, ...], list[int]
+    ] = {}  # of the texts, which are fewer, and takes less memory than of train
     for position, text in enumerate(texts):
         for run in _runs(words(text), length):
             wanted.setdefault(run, []).append(position)
@@ -49,7 +51,10 @@ def first_seen(
 
 
 def first_repeated(
-    answers: Sequence[str], known: Sequence[Sequence[str]], train: Iterable[Iterable[str]], length: int
+    answers: Sequence[str],
+    known: Sequence[Sequence[str]],
+    train: Iterable[Iterable[str]],
+    length: int,
 ) -> dict[int, int]:
     """The index of each of ``answers`` with ``length`` consecutive words of a row of ``train``, and of the first such.
 

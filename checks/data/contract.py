@@ -14,12 +14,27 @@ from checks import plain_yaml
 Kind = Literal["string", "date", "timestamp", "number", "integer", "boolean", "object", "array"]
 Bound = tuple[Any, bool]  # a limit, and whether the limit itself is outside
 
-_ABOUT = {"id", "name", "description", "businessName", "tags", "authoritativeDefinitions", "customProperties"}
+_ABOUT = {
+    "id",
+    "name",
+    "description",
+    "businessName",
+    "tags",
+    "authoritativeDefinitions",
+    "customProperties",
+}
 _ROOT = _ABOUT | {
     "version", "kind", "apiVersion", "tenant", "status", "servers", "dataProduct", "domain", "support", "price", "team",
     "roles", "slaDefaultElement", "slaProperties", "contractCreatedTs", "schema",
 }  # fmt: skip
-_TABLE = _ABOUT | {"logicalType", "physicalType", "physicalName", "dataGranularityDescription", "properties", "quality"}
+_TABLE = _ABOUT | {
+    "logicalType",
+    "physicalType",
+    "physicalName",
+    "dataGranularityDescription",
+    "properties",
+    "quality",
+}
 _COLUMN = _ABOUT | {
     "primaryKey", "primaryKeyPosition", "logicalType", "logicalTypeOptions", "physicalType", "physicalName", "required",
     "unique", "partitioned", "partitionKeyPosition", "classification", "encryptedName", "transformSourceObjects",
@@ -68,10 +83,14 @@ def parse(text: str) -> Contract:
     root = _mapping(document, "the file")
     _refuse_unknown(root, _ROOT, "")
     if root.get("kind") != "DataContract" or not str(root.get("apiVersion")).startswith("v3."):
-        raise ValueError("kind and apiVersion: are not DataContract and v3.x of the Open Data Contract Standard")
+        raise ValueError(
+            "kind and apiVersion: are not DataContract and v3.x of the Open Data Contract Standard"
+        )
     tables = _list(root.get("schema"), "schema")
     if len(tables) != 1:
-        raise ValueError(f"schema: has {len(tables)} tables, and a source is one: write a contract for each")
+        raise ValueError(
+            f"schema: has {len(tables)} tables, and a source is one: write a contract for each"
+        )
     place = "schema[0]"
     table = _mapping(tables[0], place)
     _refuse_unknown(table, _TABLE, place)
@@ -87,7 +106,9 @@ def parse(text: str) -> Contract:
         id=_text(root, "id", "id"),
         version=_text(root, "version", "version"),
         columns=columns,
-        key=tuple(name for name, (_, entry) in zip(names, entries, strict=True) if entry.get("primaryKey")),
+        key=tuple(
+            name for name, (_, entry) in zip(names, entries, strict=True) if entry.get("primaryKey")
+        ),
         rows=_row_count(table, place),
         contacts=tuple(_contacts(root)),
     )
@@ -98,23 +119,35 @@ def _column(each: Mapping[str, Any], at: str) -> Column:
     name = str(each.get("physicalName") or _text(each, "name", f"{at}.name"))
     kind = each.get("logicalType")
     if kind is not None and kind not in tuple(_OPTIONS):
-        raise ValueError(f"{at}.logicalType: {kind!r} is not understood; one of {', '.join(_OPTIONS)}")
+        raise ValueError(
+            f"{at}.logicalType: {kind!r} is not understood; one of {', '.join(_OPTIONS)}"
+        )
     options = _mapping(each.get("logicalTypeOptions") or {}, f"{at}.logicalTypeOptions")
     _refuse_unknown(options, _OPTIONS[kind] if kind else set(), f"{at}.logicalTypeOptions")
     required, unique, values = _flag(each, "required", at), _flag(each, "unique", at), None
     for number, rule in enumerate(_list(each.get("quality") or [], f"{at}.quality")):
         rule_place = f"{at}.quality[{number}]"
-        if (metric := _metric(rule, rule_place, {"nullValues", "duplicateValues", "invalidValues"})) is None:
+        if (
+            metric := _metric(rule, rule_place, {"nullValues", "duplicateValues", "invalidValues"})
+        ) is None:
             continue
         if rule.get("mustBe") != 0:
             raise ValueError(f"{rule_place}: {metric} is understood with mustBe: 0 alone")
         arguments = _mapping(rule.get("arguments") or {}, f"{rule_place}.arguments")
-        _refuse_unknown(arguments, {"validValues"} if metric == "invalidValues" else set(), f"{rule_place}.arguments")
+        _refuse_unknown(
+            arguments,
+            {"validValues"} if metric == "invalidValues" else set(),
+            f"{rule_place}.arguments",
+        )
         required, unique = required or metric == "nullValues", unique or metric == "duplicateValues"
         if metric == "invalidValues":
             if values is not None:
-                raise ValueError(f"{rule_place}: invalidValues is there twice, and one of the two would not be checked")
-            values = tuple(_list(arguments.get("validValues"), f"{rule_place}.arguments.validValues"))
+                raise ValueError(
+                    f"{rule_place}: invalidValues is there twice, and one of the two would not be checked"
+                )
+            values = tuple(
+                _list(arguments.get("validValues"), f"{rule_place}.arguments.validValues")
+            )
     key = _flag(each, "primaryKey", at)
     return Column(name, kind, required or key, unique, dict(options), values)
 
@@ -127,7 +160,9 @@ def _row_count(table: Mapping[str, Any], place: str) -> tuple[int | None, int | 
         if _metric(rule, rule_place, {"rowCount"}) is None:
             continue
         _refuse_unknown(
-            _mapping(rule.get("arguments") or {}, f"{rule_place}.arguments"), set(), f"{rule_place}.arguments"
+            _mapping(rule.get("arguments") or {}, f"{rule_place}.arguments"),
+            set(),
+            f"{rule_place}.arguments",
         )
         for operator, value in rule.items():
             if not operator.startswith("mustBe"):
@@ -150,8 +185,14 @@ def _metric(rule: Any, where: str, known: set[str]) -> str | None:
     if rule.get("type") == "text":
         return None
     if rule.get("type", "library") != "library" or rule.get("metric") not in tuple(known):
-        metric_name = rule.get("metric") if rule.get("type", "library") == "library" else f"type {rule['type']}"
-        raise ValueError(f"{where}: {metric_name} is not understood here; one of {', '.join(sorted(known))}")
+        metric_name = (
+            rule.get("metric")
+            if rule.get("type", "library") == "library"
+            else f"type {rule['type']}"
+        )
+        raise ValueError(
+            f"{where}: {metric_name} is not understood here; one of {', '.join(sorted(known))}"
+        )
     if rule.get("unit", "rows") != "rows":
         raise ValueError(f"{where}.unit: {rule['unit']!r} is not understood; rows")
     if not any(key.startswith("mustBe") for key in rule):
@@ -175,7 +216,9 @@ def _contacts(root: Mapping[str, Any]) -> Iterator[str]:
 def _refuse_unknown(found: Mapping[str, Any], known: set[str], place: str) -> None:
     for key in found:
         if key not in known:
-            raise ValueError(f"{place}{'.' if place else ''}{key}: is not understood, so it would not be checked")
+            raise ValueError(
+                f"{place}{'.' if place else ''}{key}: is not understood, so it would not be checked"
+            )
 
 
 def _mapping(value: Any, place: str) -> Mapping[str, Any]:

@@ -38,11 +38,17 @@ def find(text: str, kinds: Container[str] | None = None) -> list[Finding]:
     ``kinds``: what is looked for; None: every kind.
     """
     findings: list[Finding] = []
-    for detector in DETECTORS if kinds is None else (detector for detector in DETECTORS if detector.kind in kinds):
+    for detector in (
+        DETECTORS
+        if kinds is None
+        else (detector for detector in DETECTORS if detector.kind in kinds)
+    ):
         starts, new = [finding.start for finding in findings], []
         for match in detector.pattern.finditer(text):
             start, end = match.span()
-            at = bisect.bisect_left(starts, end)  # of those before ``end`` the last one reaches farthest
+            at = bisect.bisect_left(
+                starts, end
+            )  # of those before ``end`` the last one reaches farthest
             if (at == 0 or findings[at - 1].end <= start) and detector.valid(match[0]):
                 new.append(Finding(detector.kind, start, end))
         if new:
@@ -67,7 +73,11 @@ def _luhn(text: str) -> bool:
     """The check digit of payment cards (ISO/IEC 7812-1), and more than one digit used."""
     digits = [int(character) for character in text if character.isdigit()]
     doubled = (digit * 2 - 9 * (digit > 4) for digit in digits[-2::-2])
-    return 13 <= len(digits) <= 19 and len(set(digits)) > 1 and (sum(doubled) + sum(digits[-1::-2])) % 10 == 0
+    return (
+        13 <= len(digits) <= 19
+        and len(set(digits)) > 1
+        and (sum(doubled) + sum(digits[-1::-2])) % 10 == 0
+    )
 
 
 def _iban(text: str) -> bool:
@@ -88,7 +98,9 @@ def _public(text: str) -> bool:
 
 
 def _phone(text: str) -> bool:
-    return 8 <= sum(character.isdigit() for character in text) <= 15  # ITU-T E.164; shorter ones are extensions
+    return (
+        8 <= sum(character.isdigit() for character in text) <= 15
+    )  # ITU-T E.164; shorter ones are extensions
 
 
 def _ssn(text: str) -> bool:
@@ -101,7 +113,9 @@ def _ssn(text: str) -> bool:
 DETECTORS: tuple[Detector, ...] = (
     Detector(
         "private_key",
-        re.compile(r"-----BEGIN (?:[A-Z]{2,12} ){0,2}PRIVATE KEY-----(?:[^-]{0,20000}-----END [A-Z ]{0,30}-----)?"),
+        re.compile(
+            r"-----BEGIN (?:[A-Z]{2,12} ){0,2}PRIVATE KEY-----(?:[^-]{0,20000}-----END [A-Z ]{0,30}-----)?"
+        ),
     ),
     Detector(
         "secret",  # tokens with the prefix of who issues them, and JSON Web Tokens
@@ -123,14 +137,19 @@ DETECTORS: tuple[Detector, ...] = (
         "secret",  # AccountKey=… of Azure Storage, SharedAccessKey=… of its queues
         re.compile(r"(?:(?<=AccountKey=)|(?<=AccessKey=))[A-Za-z0-9+/]{40,90}={0,2}"),
     ),
-    Detector("url_password", re.compile(r"(?<=://)[^\s/:@<>\"']{1,100}:[^\s/@<>\"']{1,200}(?=@[A-Za-z0-9\[])")),
+    Detector(
+        "url_password",
+        re.compile(r"(?<=://)[^\s/:@<>\"']{1,100}:[^\s/@<>\"']{1,200}(?=@[A-Za-z0-9\[])"),
+    ),
     Detector(
         "email",
         re.compile(
             r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9][A-Za-z0-9._%+-]{0,63}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![A-Za-z0-9-])"
         ),
     ),
-    Detector("iban", re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b"), _iban),
+    Detector(
+        "iban", re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b"), _iban
+    ),
     Detector("payment_card", re.compile(r"(?<![\d.-])\d(?:[ -]?\d){12,18}(?![\d-])"), _luhn),
     Detector("us_ssn", re.compile(r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])"), _ssn),
     Detector(

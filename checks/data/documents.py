@@ -40,7 +40,9 @@ def passages(text: str) -> tuple[str, ...]:
 
     A sentence may go over several lines. What follows a colon counts too: "Question: What is a vault?".
     """
-    pieces = (piece.strip() for form in dict.fromkeys((text, plain(text))) for piece in _pieces(form))
+    pieces = (
+        piece.strip() for form in dict.fromkeys((text, plain(text))) for piece in _pieces(form)
+    )
     return tuple(dict.fromkeys(piece for piece in pieces if _WORD.search(piece)))
 
 

@@ -40,7 +40,9 @@ class Draft:
     unreadable: str | None = None  # why the source gives no row here
     id: str | None = None  # the owner's
     group: str | None = None  # the owner's
-    extra: Mapping[str, JsonValue] = field(default_factory=dict, hash=False)  # further columns, for a training method
+    extra: Mapping[str, JsonValue] = field(
+        default_factory=dict, hash=False
+    )  # further columns, for a training method
     origin: str = ""  # the source's name in data.sources; empty for data.uri
     after: tuple[Message, ...] = field(default=(), hash=False)
     calls: tuple[ToolCall, ...] = field(default=(), hash=False)
@@ -71,13 +73,16 @@ class Draft:
         ]  # fmt: skip
         more = {"extra": dict(self.extra), "tools": list(self.tools)}
         whole = {"messages": messages, "reference": self.full_reference}
-        return digest.of_json(whole | {name: of for name, of in more.items() if of}).removeprefix("sha256:")[:16]
+        return digest.of_json(whole | {name: of for name, of in more.items() if of}).removeprefix(
+            "sha256:"
+        )[:16]
 
     @property
     def asked(self) -> tuple[str, ...]:
         """The normalised prompt, equal for drafts with the same request and the same tools."""
         before, after = (
-            (f"{message.role}: {normalised(message.text)}" for message in turns) for turns in (self.before, self.after)
+            (f"{message.role}: {normalised(message.text)}" for message in turns)
+            for turns in (self.before, self.after)
         )
         tools = (digest.of_json(list(self.tools)),) if self.tools else ()
         return (*before, f"user: {normalised(self.prompt)}", *after, *tools)
@@ -107,7 +112,9 @@ class Draft:
         return not all(text.strip() for text in (last, *earlier))
 
 
-def _rewritten(turns: tuple[Message, ...], by_role: Mapping[str, Callable[[str], str]]) -> tuple[Message, ...]:
+def _rewritten(
+    turns: tuple[Message, ...], by_role: Mapping[str, Callable[[str], str]]
+) -> tuple[Message, ...]:
     """The turns changed; themselves if nothing is, as mostly."""
     changed = turns
     for place, turn in enumerate(turns):
@@ -119,7 +126,9 @@ def _rewritten(turns: tuple[Message, ...], by_role: Mapping[str, Callable[[str],
     return changed
 
 
-def _calls_rewritten(calls: tuple[ToolCall, ...], by_role: Mapping[str, Callable[[str], str]]) -> tuple[ToolCall, ...]:
+def _calls_rewritten(
+    calls: tuple[ToolCall, ...], by_role: Mapping[str, Callable[[str], str]]
+) -> tuple[ToolCall, ...]:
     if not calls or "call" not in by_role:
         return calls
     changed = tuple(
@@ -128,7 +137,8 @@ def _calls_rewritten(calls: tuple[ToolCall, ...], by_role: Mapping[str, Callable
                 "function": Function(
                     name=call.function.name,
                     arguments={
-                        key: each_string(value, by_role["call"]) for key, value in call.function.arguments.items()
+                        key: each_string(value, by_role["call"])
+                        for key, value in call.function.arguments.items()
                     },
                 )
             }
@@ -175,11 +185,15 @@ class Rule:
 
     name: ClassVar[str]
     does: ClassVar[str]  # in a few words, for the documentation
-    in_rows: ClassVar[bool] = True  # a finished row still shows the defect, so that validate can look for it
+    in_rows: ClassVar[bool] = (
+        True  # a finished row still shows the defect, so that validate can look for it
+    )
     of_documents: ClassVar[bool] = (
         False  # it applies to documents too: their text is the reference, the prompt is empty
     )
-    within_request: ClassVar[bool] = False  # among: it compares a draft only with those that have the same ``asked``
+    within_request: ClassVar[bool] = (
+        False  # among: it compares a draft only with those that have the same ``asked``
+    )
     fix: Callable[[Draft], Draft] | None = None
     drop: Callable[[Draft], bool] | None = None
     among: Callable[[Sequence[Draft]], list[bool]] | None = None
@@ -239,8 +253,12 @@ def apply(rule: Rule, drafts: Sequence[Draft]) -> tuple[list[Draft], list[Draft]
     """The remaining drafts, and the drafts that the rule fixed or dropped, as they were before."""
     if rule.fix:
         fixed = [rule.fix(draft) for draft in drafts]
-        return fixed, [old for old, new in zip(drafts, fixed, strict=True) if old is not new and old != new]
-    return parted(drafts, rule.among(drafts) if rule.among else [rule.finds(draft) for draft in drafts])
+        return fixed, [
+            old for old, new in zip(drafts, fixed, strict=True) if old is not new and old != new
+        ]
+    return parted(
+        drafts, rule.among(drafts) if rule.among else [rule.finds(draft) for draft in drafts]
+    )
 
 
 def parted(drafts: Sequence[Draft], goes: Sequence[bool]) -> tuple[list[Draft], list[Draft]]:
@@ -251,7 +269,9 @@ def parted(drafts: Sequence[Draft], goes: Sequence[bool]) -> tuple[list[Draft], 
 
 def draft_of(row: Row) -> Draft:
     """A finished row as a draft, so that rules can check whether it still has a defect."""
-    last = max((i for i, m in enumerate(row.messages) if m.role == "user"), default=len(row.messages) - 1)
+    last = max(
+        (i for i, m in enumerate(row.messages) if m.role == "user"), default=len(row.messages) - 1
+    )
     content = row.answer.content if row.calls else row.reference
     return Draft(
         row.messages[:last], row.messages[last].content, content, content, row.slice, row.source, extra=row.extra,

@@ -109,7 +109,19 @@ _ALIASES = {  # what ``_plain`` leaves of other spellings, and the rows that the
     "tongyi qianwen research": ("qwen-research",),
 }  # fmt: skip
 # Words that stand where a licence belongs and name none.
-_NO_NAME = {"", "other", "unknown", "osi approved", "file", "see", "see file", ".txt", ".md", "see .txt", "see .md"}
+_NO_NAME = {
+    "",
+    "other",
+    "unknown",
+    "osi approved",
+    "file",
+    "see",
+    "see file",
+    ".txt",
+    ".md",
+    "see .txt",
+    "see .md",
+}
 
 
 def find(name: str) -> License | None:
@@ -140,7 +152,9 @@ def _plain(words: str) -> str:
     name = re.sub(r"^license ::(?:[^,]*::)?", "", words.casefold().strip())
     bare = re.sub(r"[^a-z0-9.+]+", " ", name)
     bare = re.sub(r"\bv(?=\d)", "", bare)
-    return " ".join(re.sub(r"\b(the|licen[cs]e|agreement|community|version|terms of use)\b", " ", bare).split())
+    return " ".join(
+        re.sub(r"\b(the|licen[cs]e|agreement|community|version|terms of use)\b", " ", bare).split()
+    )
 
 
 _PLAIN_NAMES = {_plain(row.name): row.name for row in TABLE}

@@ -18,10 +18,15 @@ from checks.data.similar import normalised
 from checks.data.similarity_join import Join
 
 _WAITING = 1 << 17  # pairs that passed the filters until they are measured
-_FIRST, _TIMES = 16, 16  # texts that are searched first for the first one alike, and how many times as many then
+_FIRST, _TIMES = (
+    16,
+    16,
+)  # texts that are searched first for the first one alike, and how many times as many then
 
 
-def groups(texts: Sequence[str], size: int, similarity: float, also: Iterable[tuple[int, int]] = ()) -> list[int]:
+def groups(
+    texts: Sequence[str], size: int, similarity: float, also: Iterable[tuple[int, int]] = ()
+) -> list[int]:
     """For each text the first one of its group: texts connected by pairs of at least ``similarity``, or by ``also``.
 
     ``size``: characters of a shingle. ``similarity``: Jaccard similarity, in (0, 1].
@@ -36,7 +41,9 @@ def groups(texts: Sequence[str], size: int, similarity: float, also: Iterable[tu
     return first
 
 
-def first_alike(texts: Sequence[str], others: Sequence[str], size: int, similarity: float) -> Iterator[tuple[int, int]]:
+def first_alike(
+    texts: Sequence[str], others: Sequence[str], size: int, similarity: float
+) -> Iterator[tuple[int, int]]:
     """For each of ``texts`` with at least ``similarity`` to one of ``others``: its index, and the first such index."""
     asked = [normalised(text) for text in texts]
     known: dict[str, int] = {}
@@ -51,7 +58,9 @@ def first_alike(texts: Sequence[str], others: Sequence[str], size: int, similari
     yield from ((place, index) for place, index in enumerate(best.tolist()) if index < none)
 
 
-def connected(texts: Sequence[str], others: Sequence[str], size: int, similarity: float) -> tuple[list[int], list[int]]:
+def connected(
+    texts: Sequence[str], others: Sequence[str], size: int, similarity: float
+) -> tuple[list[int], list[int]]:
     """The group of each of ``texts`` and of ``others``, which pairs of one and the other connect.
 
     Two of ``texts``, or two of ``others``, are of one group if they are equal, or connected by such pairs.
@@ -59,7 +68,9 @@ def connected(texts: Sequence[str], others: Sequence[str], size: int, similarity
     one, other = ([normalised(text) for text in side] for side in (texts, others))
     distinct = _ordered([*one, *other])
     number = {text: index for index, text in enumerate(distinct)}
-    ones, them = (np.fromiter((number[text] for text in side), np.int64, len(side)) for side in (one, other))
+    ones, them = (
+        np.fromiter((number[text] for text in side), np.int64, len(side)) for side in (one, other)
+    )
     join, group = Join(distinct, size, similarity), np.arange(len(distinct))
 
     def unite(some: Ints, alike: Ints) -> None:
@@ -89,7 +100,9 @@ def _united(group: Ints, one: Ints, other: Ints) -> Ints:
     from scipy.sparse.csgraph import connected_components
 
     edges = (np.ones(len(one), np.int8), (group[one], group[other]))
-    component: Ints = connected_components(coo_array(edges, shape=(len(group),) * 2), directed=False)[1]
+    component: Ints = connected_components(
+        coo_array(edges, shape=(len(group),) * 2), directed=False
+    )[1]
     return component[group]
 
 
@@ -125,7 +138,9 @@ def _connected(join: Join, count: int) -> Ints:
             bar.update(len(entries))
     waiting.measure()
     grouped = join.of_one_group(group)
-    least = np.flatnonzero(every.size <= every.limit)  # entries whose set can be the smaller one of a pair
+    least = np.flatnonzero(
+        every.size <= every.limit
+    )  # entries whose set can be the smaller one of a pair
     smaller = join.side(least)
     with _bar("near-duplicates", len(join)) as bar:
         for entries in join.blocks():
@@ -141,7 +156,10 @@ def _connected(join: Join, count: int) -> Ints:
     new_list = np.append(True, lists[1:] != lists[:-1])
     starts, runs = (
         np.maximum.accumulate(np.where(new, np.arange(len(at)), 0))
-        for new in (new_list[: len(at)], (new_list | np.append(True, groups_at[1:] != groups_at[:-1]))[: len(at)])
+        for new in (
+            new_list[: len(at)],
+            (new_list | np.append(True, groups_at[1:] != groups_at[:-1]))[: len(at)],
+        )
     )
     members = join.side(at)
     for one, other in join.passing(members, starts, runs, members):

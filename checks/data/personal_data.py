@@ -37,12 +37,18 @@ class PersonalData(Section):
 
     detectors: Annotated[
         tuple[Detector, ...],
-        Field(strict=False, min_length=1, description="what is looked for: kinds of checks/data/detectors.py"),
+        Field(
+            strict=False,
+            min_length=1,
+            description="what is looked for: kinds of checks/data/detectors.py",
+        ),
         stricter("more"),
     ]
     allow: Annotated[
         Strings,
-        Field(description="what is nobody's, in any case: a whole text such as a@b.example, or @domain of addresses"),
+        Field(
+            description="what is nobody's, in any case: a whole text such as a@b.example, or @domain of addresses"
+        ),
         stricter("fewer"),
     ] = ()
 
@@ -64,7 +70,9 @@ class PersonalData(Section):
 
     def _allowed(self, found: str) -> bool:
         entries = [entry.casefold() for entry in self.allow]
-        return found in entries or any(entry.startswith("@") and found.endswith(entry) for entry in entries)
+        return found in entries or any(
+            entry.startswith("@") and found.endswith(entry) for entry in entries
+        )
 
 
 def _texts(row: Readable) -> Iterator[str]:

@@ -40,14 +40,18 @@ class Shingles:
         letters = np.flatnonzero(used)
         self._alphabet = np.zeros(letters.max(initial=0) + 1, np.uint32)
         self._alphabet[letters] = np.arange(1, len(letters) + 1)  # 0 stands behind the end
-        self._levels: list[tuple[list[int], int, Keys]] = []  # offsets, base, and the sorted numbers that they give
+        self._levels: list[
+            tuple[list[int], int, Keys]
+        ] = []  # offsets, base, and the sorted numbers that they give
         length, base = 1, len(letters) + 1
         while True:
             several = next(k for k in range(63, 0, -1) if base**k < _BELOW)
             if several * length >= size:
                 break
             offsets = [length * k for k in range(several)]
-            hashes = [np.unique(_combined(self._numbers(rows), offsets, base)) for rows in self.parts()]
+            hashes = [
+                np.unique(_combined(self._numbers(rows), offsets, base)) for rows in self.parts()
+            ]
             self._levels.append((offsets, base, np.unique(np.concatenate(hashes))))
             length, base = several * length, len(self._levels[-1][2]) + 1
         self._last = [*range(0, size - length, length), size - length], base
@@ -103,7 +107,9 @@ class Shingles:
         texts = "".join([self._texts[row] for row in part.tolist()])
         numbers[np.arange(numbers.shape[1]) < lengths[:, None]] = self._alphabet[_points(texts)]
         for offsets, base, known in self._levels:
-            numbers = np.searchsorted(known, _combined(numbers, offsets, base)).astype(np.uint64) + _U(1)
+            numbers = np.searchsorted(known, _combined(numbers, offsets, base)).astype(
+                np.uint64
+            ) + _U(1)
         return numbers
 
     def parts(self, rows: Ints | None = None) -> Iterator[Ints]:

@@ -44,7 +44,9 @@ class Join:
     def __init__(self, texts: Sequence[str], size: int, similarity: float) -> None:
         self._sets = Shingles(texts, size)
         self._bound = similarity - _SLACK
-        self._share = self._bound / (1 + self._bound)  # of the sizes of two similar sets, what they have in common
+        self._share = self._bound / (
+            1 + self._bound
+        )  # of the sizes of two similar sets, what they have in common
         self._sketch = np.zeros((_WORDS, len(texts)), np.uint64)
         rare = threads.mapped(lambda rows: self._rare(*self._sets.chunk(rows)), self._sets.parts())
         columns = [list(column) for column in zip(*rare, strict=True)]
@@ -59,12 +61,17 @@ class Join:
         limit = np.floor((left[order] + _ROUNDING) / self._share) - self._size
         self._limit = np.minimum(limit, np.iinfo(np.int32).max).astype(np.int32)
         self._widest = int(sizes.max(initial=0)) + 2
-        self._place = np.cumsum(np.append(False, keys[1:] != keys[:-1])[: len(keys)]) * self._widest + self._size
+        self._place = (
+            np.cumsum(np.append(False, keys[1:] != keys[:-1])[: len(keys)]) * self._widest
+            + self._size
+        )
 
     def __len__(self) -> int:
         return len(self.text)
 
-    def _rare(self, rows: Ints, matrix: Keys, counts: Mask) -> tuple[Keys, *tuple[NDArray[np.int32], ...]]:
+    def _rare(
+        self, rows: Ints, matrix: Keys, counts: Mask
+    ) -> tuple[Keys, *tuple[NDArray[np.int32], ...]]:
         """Entries as columns: key, text, size of its set, and shingles from this one on. Fills in the sketches."""
         size = counts.sum(axis=1)
         position = np.cumsum(counts, axis=1, dtype=np.int32) - 1
@@ -73,7 +80,9 @@ class Join:
         for word in range(_WORDS):
             self._sketch[word, rows] = np.bitwise_xor.reduce(bits * (words == word), axis=1)
         prefix = size - np.ceil(self._bound * size - _ROUNDING) + 1
-        row, column = np.nonzero(counts & (position < prefix[:, None]) & (matrix >= self._sets.repeated))
+        row, column = np.nonzero(
+            counts & (position < prefix[:, None]) & (matrix >= self._sets.repeated)
+        )
         columns = (rows[row], size[row], size[row] - position[row, column])
         return matrix[row, column], *(column.astype(np.int32) for column in columns)
 
@@ -97,8 +106,12 @@ class Join:
         least = np.ceil(sizes * self._bound - _ROUNDING)
         most = np.minimum(np.floor(sizes / self._bound + _ROUNDING), self._limit[entries])
         start = self._place[entries] - sizes
-        least, most = (np.clip(size, 0, self._widest - 1).astype(np.int64) for size in (least, most + 1))
-        return np.searchsorted(self._place, start + least), np.searchsorted(self._place, start + most)
+        least, most = (
+            np.clip(size, 0, self._widest - 1).astype(np.int64) for size in (least, most + 1)
+        )
+        return np.searchsorted(self._place, start + least), np.searchsorted(
+            self._place, start + most
+        )
 
     def of_one_group(self, group: Ints) -> Mask:
         """Entries of long lists where most neighbours are of one group."""
@@ -119,7 +132,12 @@ class Join:
         def parts() -> Iterator[slice]:
             at = 0
             while at < len(counts):
-                upto = max(at + 1, int(np.searchsorted(ends, (ends[at - 1] if at else 0) + _FILTERED, side="right")))
+                upto = max(
+                    at + 1,
+                    int(
+                        np.searchsorted(ends, (ends[at - 1] if at else 0) + _FILTERED, side="right")
+                    ),
+                )
                 yield slice(at, upto)
                 at = upto
 
@@ -163,9 +181,13 @@ class Join:
             matrix = np.full((len(pairs), int(both[pairs[-1]])), self._sets.blank)
             places = np.column_stack([start[a[pairs]], start[b[pairs]]]).ravel()
             lengths = np.column_stack([size[a[pairs]], size[b[pairs]]]).ravel()
-            matrix[np.arange(matrix.shape[1]) < both[pairs][:, None]] = keys[_ranges(places, lengths)]
+            matrix[np.arange(matrix.shape[1]) < both[pairs][:, None]] = keys[
+                _ranges(places, lengths)
+            ]
             matrix.sort(axis=1)
-            shared = ((matrix[:, 1:] == matrix[:, :-1]) & (matrix[:, 1:] != self._sets.blank)).sum(axis=1)
+            shared = ((matrix[:, 1:] == matrix[:, :-1]) & (matrix[:, 1:] != self._sets.blank)).sum(
+                axis=1
+            )
             alike[pairs] = shared / (both[pairs] - shared) >= self._bound
         return alike
 

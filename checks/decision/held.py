@@ -24,4 +24,7 @@ def refusal(verdict: Verdict) -> Refusal | None:
     undone = [f.gate for f in verdict.findings if f.status == verdict.status]
     kind = VerdictFailed if verdict.status == "fail" else VerdictInconclusive
     what = f"verdict {verdict.status}: {', '.join(undone) or 'no gate was evaluated'}"
-    return kind(what, f"read the reasons in {layout.VERDICT}, change params.yaml or the data, and run `./lockstep run`")
+    return kind(
+        what,
+        f"read the reasons in {layout.VERDICT}, change params.yaml or the data, and run `./lockstep run`",
+    )

@@ -27,14 +27,18 @@ def judge(params: Params, evidence: Evidence) -> Verdict:
     """
     sample = Sample(evidence, params.evaluate.scorers, params.suites)
     asked = gates.decided_at(params.gates)
-    decisions = _decided({name: _answer(name, gate, params, evidence, sample) for name, gate in asked.items()})
+    decisions = _decided(
+        {name: _answer(name, gate, params, evidence, sample) for name, gate in asked.items()}
+    )
     findings = tuple(
         _said(params, gate, _own(name, gate, finding), evidence)
         for (name, gate), finding in zip(asked.items(), decisions, strict=True)
     )
     used = gates.KINDS.plugins(gate.kind for gate in params.gates.values())
     used |= scorers.KINDS.plugins(scorer.kind for scorer in params.evaluate.scorers)
-    used |= scorers.KINDS.plugins(kind for suite in params.suites.values() for kind in suite.scored_by)
+    used |= scorers.KINDS.plugins(
+        kind for suite in params.suites.values() for kind in suite.scored_by
+    )
     return Verdict(
         status=combine(findings),
         model=evidence.reports.parity.merged if evidence.reports.parity else None,
@@ -46,10 +50,14 @@ def judge(params: Params, evidence: Evidence) -> Verdict:
     )
 
 
-def _answer(name: str, gate: Gate, params: Params, evidence: Evidence, sample: Sample) -> CheckResult:
+def _answer(
+    name: str, gate: Gate, params: Params, evidence: Evidence, sample: Sample
+) -> CheckResult:
     if evidence.breaks:
         more = f" (and {len(evidence.breaks) - 1} more)" if len(evidence.breaks) > 1 else ""
-        return failed(name, gate, f"the evidence is about different bytes: {evidence.breaks[0]}{more}")
+        return failed(
+            name, gate, f"the evidence is about different bytes: {evidence.breaks[0]}{more}"
+        )
     # Whatever the gate asks: a verdict on a model whose making is not on record is none.
     if missing := gap(evidence, MAKING):
         return failed(name, gate, missing)
@@ -63,7 +71,11 @@ def _own(name: str, gate: Gate, finding: Finding) -> Finding:
     """Check that a kind's finding is about its own gate."""
     if (finding.gate, finding.kind) == (name, gate.kind):
         return finding
-    return failed(name, gate, f"its kind answered as gate {finding.gate!r} of kind {finding.kind!r}: repair the kind")
+    return failed(
+        name,
+        gate,
+        f"its kind answered as gate {finding.gate!r} of kind {finding.kind!r}: repair the kind",
+    )
 
 
 def _said(params: Params, gate: Gate, finding: Finding, evidence: Evidence) -> Finding:
@@ -72,7 +84,9 @@ def _said(params: Params, gate: Gate, finding: Finding, evidence: Evidence) -> F
         return finding
     suite, report = gate.suite, evidence.reports.suites
     if suite in params.suites and params.suites[suite].recomputed:
-        return finding.model_copy(update={"suite": suite, "reason": f"{finding.reason} (suite {suite})"})
+        return finding.model_copy(
+            update={"suite": suite, "reason": f"{finding.reason} (suite {suite})"}
+        )
     known = report.suites.get(suite) if report else None
     names = known.judges if known else ()
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
@@ -92,7 +106,9 @@ def _decided(results: Mapping[str, CheckResult]) -> tuple[Finding, ...]:
     """The findings in order; tests are decided after Holm's correction over the claims of each direction."""
     tests = {name: answer for name, answer in results.items() if isinstance(answer, Test)}
     better = _corrected(tests, {name: test.p for name, test in tests.items()})
-    worse = _corrected(tests, {name: test.p_worse for name, test in tests.items() if test.p_worse is not None})
+    worse = _corrected(
+        tests, {name: test.p_worse for name, test in tests.items() if test.p_worse is not None}
+    )
     return tuple(
         answer.decide(better[name], worse.get(name)) if isinstance(answer, Test) else answer
         for name, answer in results.items()

@@ -112,7 +112,11 @@ def of(params: Params, test: Digest | None) -> Policy:
 def changes(old: Policy, new: Policy) -> tuple[Change, ...]:
     """Every difference, weaker ones first; empty for equal policies."""
     changes_found = [*_fields("", old.params, new.params), *_test(old.test, new.test)]
-    return tuple(sorted(changes_found, key=lambda change: (not change.needs_approval, change.kind == "changed")))
+    return tuple(
+        sorted(
+            changes_found, key=lambda change: (not change.needs_approval, change.kind == "changed")
+        )
+    )
 
 
 def _below(path: str, places: tuple[str, ...]) -> bool:
@@ -128,10 +132,18 @@ def _gates(old: Mapping[str, Gate], new: Mapping[str, Gate]) -> Iterator[Change]
             del come[heir]
             yield _change(path, name, heir, "renamed", f"{path} is now called {heir}")
         else:
-            yield _change(path, gate.model_dump(mode="json"), None, "removed", f"{path} ({gate.kind}) is removed")
+            yield _change(
+                path,
+                gate.model_dump(mode="json"),
+                None,
+                "removed",
+                f"{path} ({gate.kind}) is removed",
+            )
     for name, gate in come.items():
         path = f"gates.{name}"
-        yield _change(path, None, gate.model_dump(mode="json"), "added", f"{path} ({gate.kind}) is added")
+        yield _change(
+            path, None, gate.model_dump(mode="json"), "added", f"{path} ({gate.kind}) is added"
+        )
     for name in (name for name in old if name in new):
         yield from _fields(f"gates.{name}", old[name], new[name])
 
@@ -147,7 +159,9 @@ def _scorers(old: tuple[Scorer, ...], new: tuple[Scorer, ...]) -> Iterator[Chang
         elif one != two:
             yield _change(path, one, two, "changed", _told(path, "changed", one, two))
     if old[0].kind != new[0].kind:
-        text = f"{SCORERS}: the first, which is the score, changed from {old[0].kind} to {new[0].kind}"
+        text = (
+            f"{SCORERS}: the first, which is the score, changed from {old[0].kind} to {new[0].kind}"
+        )
         yield _change(SCORERS, old[0].kind, new[0].kind, "changed", text)
 
 
@@ -160,7 +174,9 @@ def _test(old: Digest | None, new: Digest | None) -> Iterator[Change]:
         yield _change(TEST, old, None, "removed", f"{TEST}: the test set is missing here")
     else:
         shown = [value.removeprefix("sha256:")[:12] for value in (old, new)]
-        yield _change(TEST, old, new, "changed", f"{TEST}: the test set changed from {shown[0]} to {shown[1]}")
+        yield _change(
+            TEST, old, new, "changed", f"{TEST}: the test set changed from {shown[0]} to {shown[1]}"
+        )
 
 
 def _named(
@@ -201,7 +217,9 @@ def _fields(path: str, old: Section, new: Section) -> Iterator[Change]:
         elif isinstance(one, Section) and isinstance(two, Section):
             yield from _fields(key, one, two)
         elif kind := _kind(known.get(name), one, two):
-            yield _change(key, _plain(one), _plain(two), kind, _told(key, kind, _plain(one), _plain(two)))
+            yield _change(
+                key, _plain(one), _plain(two), kind, _told(key, kind, _plain(one), _plain(two))
+            )
 
 
 def _kind(stricter: Way | None, old: Any, new: Any) -> ChangeKind | None:

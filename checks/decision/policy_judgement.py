@@ -90,7 +90,10 @@ def decided(
         named = f"{', '.join(unjudged[:_NAMED])}{more}"
         return "inconclusive", f"no gate can judge {named}, so code owners must approve the policy"
     if in_need and adopted:
-        return "inconclusive", "pass under both, but later models are judged by it too, so code owners must approve it"
+        return (
+            "inconclusive",
+            "pass under both, but later models are judged by it too, so code owners must approve it",
+        )
     return "pass", "pass under both" if changes else "pass"
 
 
@@ -102,7 +105,9 @@ def headline(ref: str, changes: Sequence[Change], why: str) -> str:
     if not in_need:
         return f"policy not weakened against {ref} ({changes[0].text}{_more(changes)}): {why}"
     weakened = any(change.kind in ("weaker", "removed") for change in in_need)
-    return f"policy {'weakened' if weakened else 'changed'}: {in_need[0].text}{_more(in_need)}: {why}"
+    return (
+        f"policy {'weakened' if weakened else 'changed'}: {in_need[0].text}{_more(in_need)}: {why}"
+    )
 
 
 def _more(changes: Sequence[Change]) -> str:

@@ -32,7 +32,9 @@ class RatingSuite(SuiteKind, abc.ABC):
 
     suite: Annotated[
         Name | None,
-        Field(description="a suite of kind rows or rag: its answers are judged; null: those to the test rows"),
+        Field(
+            description="a suite of kind rows or rag: its answers are judged; null: those to the test rows"
+        ),
     ] = None
 
     def size(self, test_rows: int) -> int:
@@ -66,7 +68,9 @@ def rated_suite(suite: SuiteKind) -> str | None:
 def size_of(suites: Mapping[str, SuiteKind], name: str, metric: str, test_rows: int) -> int:
     """How many samples ``metric`` of the suite ``name`` scores, at least."""
     about = rated_suite(suites[name])
-    return suites[name].size_of(metric, test_rows if about is None else suites[about].size(test_rows))
+    return suites[name].size_of(
+        metric, test_rows if about is None else suites[about].size(test_rows)
+    )
 
 
 def texts(predictions: Iterable[Prediction]) -> dict[str, str]:
@@ -78,19 +82,30 @@ def test_answers(root: Path, report: EvaluationReport, roles: Iterable[Role]) ->
     """The answers to the test rows. Raises EvidenceRefused for files that the evaluation's ``report`` is not about."""
     test, todo = layout.SPLITS / "test.jsonl", "run `./lockstep run evaluate`"
     asked: dict[Role, Path] = {role: layout.PREDICTIONS / f"{role}.jsonl" for role in roles}
-    wanted = {test: report.test} | {path: report.models[role].predictions for role, path in asked.items()}
+    wanted = {test: report.test} | {
+        path: report.models[role].predictions for role, path in asked.items()
+    }
     for path, expected in wanted.items():
         if digest.of_file(root / path).sha256 != expected:
             raise EvidenceRefused(f"{path}: is not what {layout.EVALUATION} is about", todo)
     rows = files.read_jsonl(root / test, Row)
-    answers = {role: texts(files.read_jsonl(root / path, Prediction)) for role, path in asked.items()}
-    if wrong := [role for role, texts_of_role in answers.items() if list(texts_of_role) != [row.id for row in rows]]:
+    answers = {
+        role: texts(files.read_jsonl(root / path, Prediction)) for role, path in asked.items()
+    }
+    if wrong := [
+        role
+        for role, texts_of_role in answers.items()
+        if list(texts_of_role) != [row.id for row in rows]
+    ]:
         raise EvidenceRefused(f"{asked[wrong[0]]}: is of other rows than {test}", todo)
     return AnsweredRows(rows, answers)
 
 
 def suite_answers(
-    suite: SuiteKind, given: Iterable[SuiteAnswer], lines: Iterable[Scored], models: Mapping[Role, str]
+    suite: SuiteKind,
+    given: Iterable[SuiteAnswer],
+    lines: Iterable[Scored],
+    models: Mapping[Role, str],
 ) -> AnsweredRows:
     """The answers ``given`` to another suite, whose samples ``lines`` put into groups and slices.
 
@@ -102,6 +117,13 @@ def suite_answers(
         group, part = about[answer.sample]
         texts.setdefault(answer.model, {})[answer.sample] = answer.answer
         rows[answer.sample] = Row(
-            id=answer.sample, messages=answer.messages, reference=answer.reference, group=group, slice=part, source=""
+            id=answer.sample,
+            messages=answer.messages,
+            reference=answer.reference,
+            group=group,
+            slice=part,
+            source="",
         )
-    return AnsweredRows(list(rows.values()), {role: texts[sha] for role, sha in models.items() if sha in texts})
+    return AnsweredRows(
+        list(rows.values()), {role: texts[sha] for role, sha in models.items() if sha in texts}
+    )

@@ -41,7 +41,10 @@ class Comparisons:
 
 def drawn(rows: Sequence[Row], draw: Draw) -> list[Row]:
     """The first rows in the order of the draw, and what is left of the last group."""
-    order = sorted(rows, key=lambda row: (_hash(draw.seed, "group", row.group), _hash(draw.seed, "row", row.id)))
+    order = sorted(
+        rows,
+        key=lambda row: (_hash(draw.seed, "group", row.group), _hash(draw.seed, "row", row.id)),
+    )
     chosen: list[Row] = []
     for _, group in groupby(order, key=lambda row: row.group):
         if len(chosen) >= draw.rows:
@@ -67,9 +70,14 @@ def of(
     """Of the answers with the digests ``ours`` and ``theirs``, by row, as ``said`` says."""
     values: dict[tuple[str, str | None], list[float | None]] = defaultdict(list)
     for judgement in said:
-        if {judgement.answer_sha, judgement.other_sha} == {ours.get(judgement.sample), theirs.get(judgement.sample)}:
+        if {judgement.answer_sha, judgement.other_sha} == {
+            ours.get(judgement.sample),
+            theirs.get(judgement.sample),
+        }:
             value = None if judgement.value is None else 2 * judgement.value - 1
-            better = value if value is None or judgement.answer_sha == ours[judgement.sample] else -value
+            better = (
+                value if value is None or judgement.answer_sha == ours[judgement.sample] else -value
+            )
             values[judgement.sample, judgement.by].append(better)
     judged = any(judgement.by == "judge" for judgement in said)
     chosen = {row.id for row in drawn(rows, draw)}
@@ -101,7 +109,9 @@ def several(people: Sequence[Judgement]) -> list[list[float]]:
     for label in people:
         assert label.value is not None  # a label has one
         assert label.other_sha is not None
-        by_sample[label.sample].append(label.value if label.answer_sha < label.other_sha else 1 - label.value)
+        by_sample[label.sample].append(
+            label.value if label.answer_sha < label.other_sha else 1 - label.value
+        )
     return [values for values in by_sample.values() if len(values) > 1]
 
 

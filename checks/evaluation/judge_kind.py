@@ -49,7 +49,9 @@ class JudgeKind(Section, abc.ABC):
         return {}
 
     @abc.abstractmethod
-    def judge(self, asked: Sequence[Asked], scale: Scale, material: Material) -> Iterable[Judgement]:
+    def judge(
+        self, asked: Sequence[Asked], scale: Scale, material: Material
+    ) -> Iterable[Judgement]:
         """Judge each answer once. A judgement that is missing counts as one without a value.
 
         Raises EvaluationRefused when the judge cannot be asked, EvidenceRefused for a file that is no judgement.

@@ -18,22 +18,35 @@ class Reranker(Section):
     """A cross-encoder scores question and passage together, and ranks the retriever's first passages by this score."""
 
     model: Annotated[
-        Log, Field(description="folder of a cross-encoder with one label: config, tokenizer, weights in safetensors")
+        Log,
+        Field(
+            description="folder of a cross-encoder with one label: config, tokenizer, weights in safetensors"
+        ),
     ]
-    candidates: Annotated[Positive, Field(description="how many passages of the retriever it reads, at least top_k")]
+    candidates: Annotated[
+        Positive, Field(description="how many passages of the retriever it reads, at least top_k")
+    ]
     max_tokens: Annotated[
         Positive | None,
-        Field(description="most tokens of a pair; the longer text is cut. null: a pair that is too long is refused"),
+        Field(
+            description="most tokens of a pair; the longer text is cut. null: a pair that is too long is refused"
+        ),
     ] = None
 
     def ranked(
-        self, passages: Sequence[str], questions: Sequence[str], found: Sequence[Sequence[int]], relevance: Relevance
+        self,
+        passages: Sequence[str],
+        questions: Sequence[str],
+        found: Sequence[Sequence[int]],
+        relevance: Relevance,
     ) -> Iterator[list[int]]:
         """For each question the places that the retriever ``found``, best first; equal scores keep its order."""
         import numpy as np
 
         pairs = [
-            (question, passages[place]) for question, places in zip(questions, found, strict=True) for place in places
+            (question, passages[place])
+            for question, places in zip(questions, found, strict=True)
+            for place in places
         ]
         scores = np.round(relevance(pairs, self.max_tokens), DECIMALS)
         ends = np.cumsum([0, *(len(places) for places in found)])

@@ -19,7 +19,9 @@ from checks.errors import EvidenceRefused
 from checks.formats.suite_report import Gold, Passage, Reading
 from checks.sections import Positive, Section
 
-_CLAIMS = re.compile(r"[0-9]+(?:[.,][0-9]+)*|[^\W\d_]{4,}")  # numbers, and words of four letters or more
+_CLAIMS = re.compile(
+    r"[0-9]+(?:[.,][0-9]+)*|[^\W\d_]{4,}"
+)  # numbers, and words of four letters or more
 
 
 class _Line(Passage):
@@ -36,7 +38,9 @@ def documents(corpus: Path, names: str | None) -> list[Passage]:
     passages = _of_file(corpus) if names is None else list(_of_folder(corpus, names))
     if not passages:
         raise ValueError("has no documents" if names is None else f"has no file called {names}")
-    if twice := [name for name, count in Counter(passage.id for passage in passages).items() if count > 1]:
+    if twice := [
+        name for name, count in Counter(passage.id for passage in passages).items() if count > 1
+    ]:
         raise ValueError(f"two documents are called {twice[0][:80]!r}")
     if empty := next((passage.id for passage in passages if not passage.text.strip()), None):
         raise ValueError(f"document {empty[:80]!r} has no text")
@@ -51,7 +55,11 @@ def _of_file(corpus: Path) -> list[Passage]:
 
 
 def _of_folder(corpus: Path, names: str) -> Iterator[Passage]:
-    paths = {path.relative_to(corpus).as_posix(): path for path in corpus.rglob("*") if fnmatchcase(path.name, names)}
+    paths = {
+        path.relative_to(corpus).as_posix(): path
+        for path in corpus.rglob("*")
+        if fnmatchcase(path.name, names)
+    }
     for name, path in sorted(paths.items()):
         if path.is_file():
             try:
@@ -79,7 +87,11 @@ def has(passage: Passage, quote: str) -> bool:
 def first_of(gold: Iterable[Gold], passages: Iterable[Passage]) -> tuple[Passage, ...]:
     """For each gold document the first passage with its quote, without one all its passages; each passage once."""
     known = {passage.id: passage for passage in passages}
-    names = [name for fact in gold for name in (fact.passages if fact.quote is None else fact.passages[:1])]
+    names = [
+        name
+        for fact in gold
+        for name in (fact.passages if fact.quote is None else fact.passages[:1])
+    ]
     return tuple(known[name] for name in dict.fromkeys(names))
 
 
@@ -110,7 +122,9 @@ class Chunker(Section):
     """
 
     words: Annotated[Positive, Field(description="most words of a passage")]
-    overlap: Annotated[int, Field(ge=0, description="words that a passage shares with the one before")]
+    overlap: Annotated[
+        int, Field(ge=0, description="words that a passage shares with the one before")
+    ]
 
     @model_validator(mode="after")
     def _moves_on(self) -> Self:

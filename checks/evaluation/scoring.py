@@ -16,7 +16,8 @@ def score(scorer: Scorer, prediction: str, reference: str) -> float:
     value = scorer.score(prediction.strip(), reference.strip())
     if not (isinstance(value, float) and 0 <= value <= 1):
         raise ParamsRefused(
-            f"evaluate.scorers: {scorer.kind} gave {value!r}, which is no float from 0 to 1", "repair that scorer"
+            f"evaluate.scorers: {scorer.kind} gave {value!r}, which is no float from 0 to 1",
+            "repair that scorer",
         )
     return value
 
@@ -30,4 +31,9 @@ def digest_of(used: Sequence[Scorer]) -> str:
     outside = scorers.KINDS.plugins(scorer.kind for scorer in used)
     if not outside:
         return digest.of_json(settings)
-    return digest.of_json({"scorers": settings, "plugins": {name: package.sha256 for name, package in outside.items()}})
+    return digest.of_json(
+        {
+            "scorers": settings,
+            "plugins": {name: package.sha256 for name, package in outside.items()},
+        }
+    )

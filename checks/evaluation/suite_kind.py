@@ -49,7 +49,11 @@ class Log(Source):
     """A pinned file with scores or judgements."""
 
     license: Annotated[
-        str | None, Field(min_length=1, description="SPDX identifier; null: not known. It is recorded; no gate asks it")
+        str | None,
+        Field(
+            min_length=1,
+            description="SPDX identifier; null: not known. It is recorded; no gate asks it",
+        ),
     ]
 
 
@@ -70,7 +74,9 @@ AnswerNats = Callable[[Role, Sequence[Answered], str], Sequence[Sequence[Sequenc
 Ask = Callable[[Role, Sequence[Row], int], Sequence[str]]
 
 
-def _no_answer_nats(role: Role, asked: Sequence[Answered], precision: str) -> Sequence[Sequence[Sequence[float]]]:
+def _no_answer_nats(
+    role: Role, asked: Sequence[Answered], precision: str
+) -> Sequence[Sequence[Sequence[float]]]:
     """The default of ``Material.answer_nats``, which the stage suites replaces: other callers load no model."""
     raise NotImplementedError("only the stage suites can ask a model how likely answers are")
 
@@ -178,9 +184,13 @@ class SuiteKind(Section, abc.ABC):
 
     def score(self, metric: str, answer: str, reference: str) -> float:
         """The score of an answer by ``metric``, for a kind that is ``recomputed``. Raises ParamsRefused as a scorer."""
-        raise NotImplementedError(f"{type(self).__name__} is not recomputed: nothing scores its answers again")
+        raise NotImplementedError(
+            f"{type(self).__name__} is not recomputed: nothing scores its answers again"
+        )
 
-    def scored_again(self, given: Sequence[SuiteAnswer]) -> Iterator[tuple[SuiteAnswer, str, float]]:
+    def scored_again(
+        self, given: Sequence[SuiteAnswer]
+    ) -> Iterator[tuple[SuiteAnswer, str, float]]:
         """Every score that ``given`` answers give, with its metric, for a kind that is ``recomputed``."""
         for answer in given:
             for metric in self.scales:
@@ -249,7 +259,11 @@ class BoundedSuite(SuiteKind, abc.ABC):
 
     noise: Annotated[
         float,
-        Field(ge=0, lt=1, description="by how much the mean of one unchanged model differs between runs"),
+        Field(
+            ge=0,
+            lt=1,
+            description="by how much the mean of one unchanged model differs between runs",
+        ),
         stricter("higher"),  # no margin may be below it
     ]
 
@@ -257,7 +271,9 @@ class BoundedSuite(SuiteKind, abc.ABC):
 class ScaledSuite(BoundedSuite, abc.ABC):
     """A suite whose metrics and their scales are in params.yaml."""
 
-    metrics: Annotated[dict[Metric, Scale], Field(min_length=1, description="what gates may name, with its scale")]
+    metrics: Annotated[
+        dict[Metric, Scale], Field(min_length=1, description="what gates may name, with its scale")
+    ]
 
     @property
     def scales(self) -> Mapping[str, Scale | None]:
@@ -268,7 +284,9 @@ class ScaledSuite(BoundedSuite, abc.ABC):
         """As declared with the scale: nothing here says how many choices a question had."""
         del references
         scale = self.metrics[metric]
-        return None if scale.chance is None else (scale.chance - scale.low) / (scale.high - scale.low)
+        return (
+            None if scale.chance is None else (scale.chance - scale.low) / (scale.high - scale.low)
+        )
 
 
 class AskedSuite(SuiteKind, abc.ABC):
@@ -276,13 +294,18 @@ class AskedSuite(SuiteKind, abc.ABC):
 
     models: Annotated[
         tuple[Role, ...],
-        Field(strict=False, description="which models it asks; the weights of earlier models come from a DVC remote"),
+        Field(
+            strict=False,
+            description="which models it asks; the weights of earlier models come from a DVC remote",
+        ),
     ]
 
     @model_validator(mode="after")
     def _of_the_candidate_each_once(self) -> Self:
         if "candidate" not in self.models or len(set(self.models)) < len(self.models):
-            raise ValueError("models: must name the candidate, and each model once|name candidate, and base or main")
+            raise ValueError(
+                "models: must name the candidate, and each model once|name candidate, and base or main"
+            )
         return self
 
     @property
@@ -333,7 +356,12 @@ class LogSuite(ScaledSuite, SizedSuite, abc.ABC):
 
     def scored(self, material: Material) -> Made:
         """Convert each log; metrics that params.yaml does not name are left out."""
-        return Made({role: self._read(material.name, role, material.files[f"logs.{role}"]) for role in self.logs})
+        return Made(
+            {
+                role: self._read(material.name, role, material.files[f"logs.{role}"])
+                for role in self.logs
+            }
+        )
 
     def _read(self, name: str, role: Role, log: Path) -> list[Scored]:
         """The scores of the declared metrics in one log. Raises EvidenceRefused in one line for a log that is none."""

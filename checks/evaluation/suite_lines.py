@@ -34,16 +34,26 @@ def problem(
         for metric, scale in scales.items():
             low, high = (scale.low, scale.high) if scale else (0.0, sys.float_info.max)
             mine = [line for line in lines if line.metric == metric]
-            if twice := [sample for sample, count in Counter(line.sample for line in mine).items() if count > 1]:
+            if twice := [
+                sample
+                for sample, count in Counter(line.sample for line in mine).items()
+                if count > 1
+            ]:
                 return role, f"{_named(twice)} scored more than once by {metric}"
             metrics = _about(mine, metric)
             expected = _about(scored["candidate"], metric) if metric in partial else wanted
             if missing := sorted(expected.keys() - metrics.keys()):
                 return role, f"{_named(missing)} not scored by {metric}"
             if more := sorted(metrics.keys() - (expected.keys() & wanted.keys())):
-                return role, f"{_named(more)} scored by {metric}, and not a sample of the candidate's"
+                return (
+                    role,
+                    f"{_named(more)} scored by {metric}, and not a sample of the candidate's",
+                )
             if other := [sample for sample, about in metrics.items() if about != wanted[sample]]:
-                return role, f"{_named(other)} not what the candidate was asked (sample_sha, group or slice)"
+                return (
+                    role,
+                    f"{_named(other)} not what the candidate was asked (sample_sha, group or slice)",
+                )
             for line in mine:
                 if not low <= line.value <= high:  # NaN fails this, too
                     outside = f"is not from {low:g} to {high:g}"
@@ -52,7 +62,11 @@ def problem(
 
 
 def _about(lines: Sequence[Scored], metric: str) -> dict[str, tuple[str, str, str]]:
-    return {line.sample: (line.sample_sha, line.group, line.slice) for line in lines if line.metric == metric}
+    return {
+        line.sample: (line.sample_sha, line.group, line.slice)
+        for line in lines
+        if line.metric == metric
+    }
 
 
 def _named(samples: Sequence[str]) -> str:

@@ -77,7 +77,9 @@ class Part(Sparse):
 class InputMessage(Record):
     """One turn of the prompt."""
 
-    role: Annotated[str, Field(min_length=1, max_length=40)]  # system, developer, user, assistant, tool
+    role: Annotated[
+        str, Field(min_length=1, max_length=40)
+    ]  # system, developer, user, assistant, tool
     parts: tuple[Part, ...]
 
     @property
@@ -106,26 +108,45 @@ class Capture(Sparse):
     operation: Annotated[Literal["chat", "text_completion"], Field(alias="gen_ai.operation.name")]
     # What runs the model, such as vllm; None: another tool recorded the request.
     provider: Annotated[str | None, Field(alias="gen_ai.provider.name", max_length=60)] = None
-    model: Annotated[str | None, Field(alias="gen_ai.response.model")] = None  # as the server calls it
+    model: Annotated[str | None, Field(alias="gen_ai.response.model")] = (
+        None  # as the server calls it
+    )
     input_messages: Annotated[tuple[InputMessage, ...], Field(alias="gen_ai.input.messages")]
-    output_messages: Annotated[tuple[OutputMessage, ...], Field(alias="gen_ai.output.messages")] = ()
+    output_messages: Annotated[
+        tuple[OutputMessage, ...], Field(alias="gen_ai.output.messages")
+    ] = ()
     input_tokens: Annotated[Count | None, Field(alias="gen_ai.usage.input_tokens")] = None
     output_tokens: Annotated[Count | None, Field(alias="gen_ai.usage.output_tokens")] = None
-    status: Annotated[int, Field(alias="http.response.status_code", ge=100, le=599)]  # 499: the client went away
-    error: Annotated[str | None, Field(alias="error.type", max_length=80)] = None  # None: the answer is complete
+    status: Annotated[
+        int, Field(alias="http.response.status_code", ge=100, le=599)
+    ]  # 499: the client went away
+    error: Annotated[str | None, Field(alias="error.type", max_length=80)] = (
+        None  # None: the answer is complete
+    )
     request_id: Annotated[Name, Field(alias="lockstep.request_id")]
-    release: Annotated[Release | None, Field(alias="lockstep.release")] = None  # None: the server does not say
+    release: Annotated[Release | None, Field(alias="lockstep.release")] = (
+        None  # None: the server does not say
+    )
     environment: Annotated[Name, Field(alias="lockstep.environment")]
     seconds: Annotated[Seconds, Field(alias="lockstep.seconds")]
-    seconds_to_first_token: Annotated[Seconds | None, Field(alias="lockstep.seconds_to_first_token")] = None  # streams
-    redactions: Annotated[dict[str, Count], Field(alias="lockstep.redactions", default_factory=dict)]  # kind to number
+    seconds_to_first_token: Annotated[
+        Seconds | None, Field(alias="lockstep.seconds_to_first_token")
+    ] = None  # streams
+    redactions: Annotated[
+        dict[str, Count], Field(alias="lockstep.redactions", default_factory=dict)
+    ]  # kind to number
     sampled_share: Annotated[float, Field(alias="lockstep.sampled_share", gt=0, le=1)]
-    user_key: Annotated[str | None, Field(alias="lockstep.user_key", pattern=r"^[0-9a-f]{16}$")] = None
+    user_key: Annotated[str | None, Field(alias="lockstep.user_key", pattern=r"^[0-9a-f]{16}$")] = (
+        None
+    )
 
     @property
     def prompt(self) -> str:
         """The last user message, as ``checks.rows.Row.prompt``; empty if there is none."""
-        return next((message.text for message in reversed(self.input_messages) if message.role == "user"), "")
+        return next(
+            (message.text for message in reversed(self.input_messages) if message.role == "user"),
+            "",
+        )
 
     @property
     def answer(self) -> str | None:

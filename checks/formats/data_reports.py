@@ -87,7 +87,11 @@ class PrepareReport(StageReport):
     def _rows_are_conserved(self) -> Self:
         dropped = sum(rule.rows for rule in self.rules if rule.kind == "drop")
         split_rows = sum(split.rows for split in self.splits.values())
-        if dropped != self.dropped_rows or self.input_rows != self.kept_rows + dropped or split_rows != self.kept_rows:
+        if (
+            dropped != self.dropped_rows
+            or self.input_rows != self.kept_rows + dropped
+            or split_rows != self.kept_rows
+        ):
             raise ValueError(
                 f"rows are not conserved: {self.input_rows} in, {self.kept_rows} kept, {dropped} dropped by rules "
                 f"(report says {self.dropped_rows}), {split_rows} in splits"

@@ -12,7 +12,9 @@ from pydantic import Field, model_validator
 
 from checks.rows import Record, Sparse
 
-Kind = Literal["nvml", "rapl"]  # NVML counts a GPU's board, RAPL a processor's package or its memory.
+Kind = Literal[
+    "nvml", "rapl"
+]  # NVML counts a GPU's board, RAPL a processor's package or its memory.
 MEMORY = " dram"  # The name of a memory's counter is that of its package and this.
 SAYS: dict[Kind, str] = {"nvml": "GPU", "rapl": "processor"}
 
@@ -52,8 +54,14 @@ class Energy(Sparse):
     @property
     def of(self) -> str:
         """The devices that were measured, such as ``2 GPUs, 1 processor``. Empty if none was."""
-        counts = Counter(counter.kind for counter in self.counted if not counter.device.endswith(MEMORY))
-        names = [f"{counts[kind]} {name}{'s' * (counts[kind] != 1)}" for kind, name in SAYS.items() if counts[kind]]
+        counts = Counter(
+            counter.kind for counter in self.counted if not counter.device.endswith(MEMORY)
+        )
+        names = [
+            f"{counts[kind]} {name}{'s' * (counts[kind] != 1)}"
+            for kind, name in SAYS.items()
+            if counts[kind]
+        ]
         if any(counter.device.endswith(MEMORY) for counter in self.counted):
             names.append("its memory" if counts["rapl"] == 1 else "their memory")
         return ", ".join(names)
@@ -70,7 +78,9 @@ def total(parts: Sequence[Energy]) -> Energy:
     for counter in (counter for part in parts for counter in part.counted):
         if counter.kind in everywhere:
             joules.setdefault((counter.kind, counter.device), []).append(counter.joules)
-    counted = tuple(Counted(kind=kind, device=name, joules=math.fsum(of)) for (kind, name), of in joules.items())
+    counted = tuple(
+        Counted(kind=kind, device=name, joules=math.fsum(of)) for (kind, name), of in joules.items()
+    )
     unmeasured = parts if counted else [part for part in parts if not part.counted]
     missing = tuple(dict.fromkeys(reason for part in unmeasured for reason in part.missing))
     if not counted and not missing:

@@ -22,17 +22,32 @@ class Vllm(Section):
     """vLLM, in a process and an environment of its own."""
 
     kind: Literal["vllm"]
-    version: Annotated[str, Field(pattern=VERSION, description="version of vLLM; others are refused")]
+    version: Annotated[
+        str, Field(pattern=VERSION, description="version of vLLM; others are refused")
+    ]
     max_rows: Annotated[
-        Positive, Field(description="rows answered at a time, at most; no more than evaluate.batch_tokens")
+        Positive,
+        Field(description="rows answered at a time, at most; no more than evaluate.batch_tokens"),
     ]
     kv_cache_gb: Annotated[
-        float, Field(gt=0, description="memory for keys and values, 2^30 bytes on each GPU, beside the weights")
+        float,
+        Field(
+            gt=0,
+            description="memory for keys and values, 2^30 bytes on each GPU, beside the weights",
+        ),
     ]
-    gpus: Annotated[Positive, Field(description="GPUs that share one model (tensor parallelism); 1 on a CPU")]
+    gpus: Annotated[
+        Positive, Field(description="GPUs that share one model (tensor parallelism); 1 on a CPU")
+    ]
     compiled: Annotated[
-        bool, Field(description="whether vLLM compiles a model first: it takes minutes, and makes rows faster")
+        bool,
+        Field(
+            description="whether vLLM compiles a model first: it takes minutes, and makes rows faster"
+        ),
     ]
     batch_invariant: Annotated[
-        bool, Field(description="whether results must not depend on the batch (special kernels); false on a CPU")
+        bool,
+        Field(
+            description="whether results must not depend on the batch (special kernels); false on a CPU"
+        ),
     ]

@@ -12,7 +12,10 @@ from checks.rows import Record, Sparse
 # Models released before, named by git.
 Earlier = Annotated[Literal["main", "production", "best"], BeforeValidator(now_called)]
 EARLIER: tuple[Earlier, ...] = ("main", "production", "best")
-RELEASED: tuple[Earlier, ...] = ("production", "best")  # main stands in for them until production runs something
+RELEASED: tuple[Earlier, ...] = (
+    "production",
+    "best",
+)  # main stands in for them until production runs something
 
 
 class Interval(Record):
@@ -57,7 +60,9 @@ class Speed(Record):
     """
 
     examples_per_second: Annotated[float, Field(ge=0)]
-    p50_seconds: Annotated[float | None, Field(ge=0)]  # of one answer, from the start of its batch; by nearest rank
+    p50_seconds: Annotated[
+        float | None, Field(ge=0)
+    ]  # of one answer, from the start of its batch; by nearest rank
     p95_seconds: Annotated[float | None, Field(ge=0)]
 
 
@@ -124,13 +129,19 @@ class EvaluationReport(Report, Sparse):
     test: Digest
     rows: Count
     scorers: Digest  # of evaluate.scorers, canonical JSON
-    prompt_format: Digest  # of the candidate's chat template, the generation settings and the engine
+    prompt_format: (
+        Digest  # of the candidate's chat template, the generation settings and the engine
+    )
     base_prompt: Digest  # of the messages that the base was asked
     confidence: float
     references: dict[Earlier, ReferenceUse]
-    models: dict[ModelName, ModelResult]  # "candidate", "base", then the earlier models where had, then the baselines
+    models: dict[
+        ModelName, ModelResult
+    ]  # "candidate", "base", then the earlier models where had, then the baselines
     summary: tuple[str, ...]  # sentences for a person
-    unquantised: Digest | None = None  # the 16-bit model that answered beside the candidate, where that has 8 bits
+    unquantised: Digest | None = (
+        None  # the 16-bit model that answered beside the candidate, where that has 8 bits
+    )
     engine: Vllm | None = None  # what generated all of its answers; None: transformers
 
 
@@ -169,5 +180,7 @@ class NoiseReport(Report):
             means = [run.metrics.get(scorer) for run in self.runs]
             known = [mean for mean in means if mean is not None]
             if len(known) < len(means) or abs(max(known) - min(known) - floor) > 1e-6:
-                raise ValueError(f"the floor of {scorer} is not the largest difference between its runs")
+                raise ValueError(
+                    f"the floor of {scorer} is not the largest difference between its runs"
+                )
         return self

@@ -11,7 +11,9 @@ def answer_sha(answer: str) -> str:
     return digest.of_bytes(answer.encode())
 
 
-def problem(judgements: Sequence[Judgement], answers: Mapping[Role, Mapping[str, str]]) -> str | None:
+def problem(
+    judgements: Sequence[Judgement], answers: Mapping[Role, Mapping[str, str]]
+) -> str | None:
     """The first judgement that is about another answer than those here, or that is a second one; None: all hold.
 
     ``answers``: by model and row.

@@ -18,7 +18,11 @@ from checks.formats.suite_report import Judgement, SampleId, Who
 from checks.identity import Digest
 from checks.rows import Record
 
-VALUES = {"left": 1.0, "tie": 0.5, "right": 0.0}  # The value of a judgement of the answer on the left.
+VALUES = {
+    "left": 1.0,
+    "tie": 0.5,
+    "right": 0.0,
+}  # The value of a judgement of the answer on the left.
 Verdict = Literal["left", "right", "tie"]
 
 
@@ -68,7 +72,9 @@ def read(path: Path, where: str) -> list[Label]:
         labels = files.read_jsonl(path, Label)
     except EvidenceRefused as refused:
         what = refused.what.removeprefix(f"{path}:").strip()
-        raise EvidenceRefused(f"{where}: {what}", "pin labels that `lockstep label` wrote") from refused
+        raise EvidenceRefused(
+            f"{where}: {what}", "pin labels that `lockstep label` wrote"
+        ) from refused
     refuse_doubles(labels, where)
     return labels
 
@@ -89,7 +95,9 @@ def imported(path: Path) -> list[Label]:
         why = error.strerror or str(error)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    raise EvidenceRefused(f"{path}: no labels: {why}", "give what the page saved, or Label Studio's JSON export")
+    raise EvidenceRefused(
+        f"{path}: no labels: {why}", "give what the page saved, or Label Studio's JSON export"
+    )
 
 
 def _of_label_studio(task: Any) -> Iterator[Label]:

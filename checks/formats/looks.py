@@ -33,7 +33,9 @@ class RowSketch(Record):
     def of(cls, rows: Iterable[Row]) -> Self | None:
         """The sketch of ``rows``; None if there are none."""
         digests = {_digest(row) for row in rows}
-        return cls(rows=len(digests), smallest="".join(sorted(digests)[:_KEPT])) if digests else None
+        return (
+            cls(rows=len(digests), smallest="".join(sorted(digests)[:_KEPT])) if digests else None
+        )
 
     def overlap(self, other: "RowSketch") -> float:
         """The share of the smaller split's rows that the other has too, in [0, 1]; 1 if the digests cannot tell.
@@ -41,7 +43,9 @@ class RowSketch(Record):
         Below the largest digest that both sketches reach, each has every row of its split.
         """
         limit = min(self._reach, other._reach)
-        ours, theirs = ({value for value in sketch._digests if value <= limit} for sketch in (self, other))
+        ours, theirs = (
+            {value for value in sketch._digests if value <= limit} for sketch in (self, other)
+        )
         smaller = min(len(ours), len(theirs))
         return len(ours & theirs) / smaller if smaller else 1.0
 
@@ -80,5 +84,7 @@ class LooksReport(Report):
 
 
 def _digest(row: Row) -> str:
-    text = json.dumps([" ".join(part.casefold().split()) for part in (request(row.messages), row.reference)])
+    text = json.dumps(
+        [" ".join(part.casefold().split()) for part in (request(row.messages), row.reference)]
+    )
     return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]

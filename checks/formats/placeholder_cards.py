@@ -34,7 +34,9 @@ PLACEHOLDERS = {
 def check(cards: Mapping[Path, bytes | None]) -> None:
     """Check that none of ``cards`` has a placeholder. Raises EvidenceRefused with the place of the first one."""
     for path, data in cards.items():
-        asked = {line.encode() for line in PLACEHOLDERS[path].splitlines() if line.startswith(_TODO)}
+        asked = {
+            line.encode() for line in PLACEHOLDERS[path].splitlines() if line.startswith(_TODO)
+        }
         lines = enumerate((data or b"").splitlines(), 1)
         if number := next((number for number, line in lines if line in asked), None):
             todo = f"write {path} and commit it before you release: the card of a release has the text of its commit"

@@ -22,7 +22,9 @@ from checks.rows import Record
 
 Version = Annotated[str, Field(pattern=r"^v(0|[1-9][0-9]{0,8})(\.(0|[1-9][0-9]{0,8})){2}$")]
 # HOST/NAME@sha256:…, or oci:FOLDER@sha256:… where there is no registry.
-Image = Annotated[str, Field(pattern=r"^[A-Za-z0-9\[][A-Za-z0-9._:/\[\]-]{0,400}@sha256:[0-9a-f]{64}$")]
+Image = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9\[][A-Za-z0-9._:/\[\]-]{0,400}@sha256:[0-9a-f]{64}$")
+]
 
 # How the model was verified: in a container of what was to serve there when it was moved, or otherwise, and in what.
 Served = Literal["as-served", "container", "process", "url"]
@@ -52,13 +54,17 @@ def parse(text: bytes, where: str) -> Pointer:
     names = tuple(Pointer.model_fields)
     old = tuple(name for name, field in Pointer.model_fields.items() if field.is_required())
     if len(text) > _LONGEST:
-        raise EvidenceRefused(f"{where}: is {len(text)} bytes long, a pointer is below {_LONGEST}", todo)
+        raise EvidenceRefused(
+            f"{where}: is {len(text)} bytes long, a pointer is below {_LONGEST}", todo
+        )
     try:
         lines = [line.partition(": ") for line in text.decode("ascii").split("\n")]
     except UnicodeDecodeError as error:
         raise EvidenceRefused(f"{where}: is not ASCII", todo) from error
     if tuple(line[0] for line in lines) not in ((*names, ""), (*old, "")):
-        raise EvidenceRefused(f"{where}: is not the lines {', '.join(names)}, in this order and no other", todo)
+        raise EvidenceRefused(
+            f"{where}: is not the lines {', '.join(names)}, in this order and no other", todo
+        )
     try:
         return Pointer.model_validate({name: value for name, _, value in lines[:-1]})
     except ValidationError as error:
@@ -67,4 +73,6 @@ def parse(text: bytes, where: str) -> Pointer:
 
 def write(pointer: Pointer) -> bytes:
     """The file, one line per field. The same pointer gives the same bytes."""
-    return "".join(f"{name}: {value}\n" for name, value in pointer.model_dump(exclude_none=True).items()).encode()
+    return "".join(
+        f"{name}: {value}\n" for name, value in pointer.model_dump(exclude_none=True).items()
+    ).encode()

@@ -78,14 +78,18 @@ def parse(text: bytes, where: str) -> Entries:
 
     An empty file is refused: an empty quarantine is written ``[]``.
     """
-    todo = "restore it from git's history: only `lockstep rollback` and `lockstep quarantine` write it"
+    todo = (
+        "restore it from git's history: only `lockstep rollback` and `lockstep quarantine` write it"
+    )
     try:
         entries = _ALL.validate_python(plain_yaml.load(text.decode()))
         return _File(entries=entries).entries
     except ValidationError as error:
         raise EvidenceRefused(f"{where}: {files.first(error)}", todo) from error
     except (ValueError, yaml.YAMLError) as error:  # ValueError: no UTF-8
-        raise EvidenceRefused(f"{where}: is not YAML: {str(error).splitlines()[0]}", todo) from error
+        raise EvidenceRefused(
+            f"{where}: is not YAML: {str(error).splitlines()[0]}", todo
+        ) from error
 
 
 def write(entries: Entries) -> bytes:
@@ -106,7 +110,9 @@ def add(entries: Entries, entry: Entry) -> Entries:
     if all(entry.image != known.image for known in entries):
         return (*entries, entry)
     return tuple(
-        known.model_copy(update={"model": known.model or entry.model}) if known.image == entry.image else known
+        known.model_copy(update={"model": known.model or entry.model})
+        if known.image == entry.image
+        else known
         for known in entries
     )
 
@@ -116,10 +122,13 @@ def release(entries: Entries, name: str) -> Entries:
 
     Raises EvidenceRefused if there is no such entry.
     """
-    kept = tuple(entry for entry in entries if name not in (entry.image, entry.model, entry.version))
+    kept = tuple(
+        entry for entry in entries if name not in (entry.image, entry.model, entry.version)
+    )
     if len(kept) == len(entries):
         known = ", ".join(entry.shown for entry in entries) or "nothing"
         raise EvidenceRefused(
-            f"{escape(name[:100])}: is not in quarantine", f"name what is, by version or whole digest: {known}"
+            f"{escape(name[:100])}: is not in quarantine",
+            f"name what is, by version or whole digest: {known}",
         )
     return kept

@@ -55,5 +55,7 @@ class Fetched(Record):
     files: Count
     digest: Digest  # of the output directory
     license: str | None  # as params.yaml states it
-    declared: str | None  # what the source says of itself, as it spells it; None when it says nothing
+    declared: (
+        str | None
+    )  # what the source says of itself, as it spells it; None when it says nothing
     chat_template: Digest | None = None  # of its text; of a base alone

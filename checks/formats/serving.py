@@ -71,7 +71,9 @@ class ProbeReport(Report):
     precision: str
     device: str
     probes: Annotated[tuple[Probe, ...], Field(min_length=1)]
-    ends: tuple[Count, ...] = ()  # tokens that end an answer; those that ``unended`` answers are made without
+    ends: tuple[
+        Count, ...
+    ] = ()  # tokens that end an answer; those that ``unended`` answers are made without
 
 
 class Layer(Record):
@@ -79,7 +81,9 @@ class Layer(Record):
 
     digest: Digest
     size: Count
-    files: Annotated[dict[TreePath, Digest], Field(min_length=1)]  # path below the model's folder to the file's digest
+    files: Annotated[
+        dict[TreePath, Digest], Field(min_length=1)
+    ]  # path below the model's folder to the file's digest
 
 
 class BaseImage(Record):
@@ -194,7 +198,9 @@ class ServingReport(Report, Sparse):
     device: str
     checks: tuple[ServingCheck, ...]
     load: tuple[Load, ...]
-    throughput: Throughput | None = None  # None: the server failed before, or an older version asked
+    throughput: Throughput | None = (
+        None  # None: the server failed before, or an older version asked
+    )
     status: Literal["pass", "fail"]
     tool: str
 

@@ -38,7 +38,9 @@ class Signer(Record):
     name: Annotated[str, Field(pattern=NAME)]
     may: Annotated[tuple[Role, ...], Field(min_length=1)]
     # Never the private half by mistake: that is refused, and not shown.
-    key: Annotated[str, Field(max_length=4000, pattern=r"^\s*-----BEGIN PUBLIC KEY-----\n")] | None = None
+    key: (
+        Annotated[str, Field(max_length=4000, pattern=r"^\s*-----BEGIN PUBLIC KEY-----\n")] | None
+    ) = None
     identity: Annotated[str, Field(min_length=1, max_length=500)] | None = None
     issuer: Annotated[str, Field(pattern=r"^https://[^\s]{1,300}$")] | None = None
     # The last day, in UTC. Later its signatures count only for moves that the ledger had by then.
@@ -46,7 +48,9 @@ class Signer(Record):
 
     @model_validator(mode="after")
     def _one_way_to_know_it(self) -> Self:
-        if (self.key is None) == (self.identity is None) or (self.identity is None) != (self.issuer is None):
+        if (self.key is None) == (self.identity is None) or (self.identity is None) != (
+            self.issuer is None
+        ):
             raise ValueError(f"{self.name}: has a key, or an identity with its issuer")
         if len(set(self.may)) < len(self.may):
             raise ValueError(f"{self.name}: a role is written twice")
@@ -54,7 +58,9 @@ class Signer(Record):
 
     def retired(self, at: datetime | None = None) -> bool:
         """Whether its last day is over, at that time or now."""
-        return self.until is not None and (at or datetime.now(UTC)).astimezone(UTC).date() > self.until
+        return (
+            self.until is not None and (at or datetime.now(UTC)).astimezone(UTC).date() > self.until
+        )
 
 
 Signers = tuple[Signer, ...]
@@ -69,7 +75,9 @@ def parse(text: str, where: str) -> Signers:
     except ValidationError as error:
         raise EvidenceRefused(f"{where}: {files.first(error)}", todo) from error
     except (ValueError, yaml.YAMLError) as error:
-        raise EvidenceRefused(f"{where}: is not YAML: {str(error).splitlines()[0]}", todo) from error
+        raise EvidenceRefused(
+            f"{where}: is not YAML: {str(error).splitlines()[0]}", todo
+        ) from error
     # Two names for one signer would count as two people.
     for what, seen in (
         ("name", [signer.name.casefold() for signer in signers]),

@@ -101,7 +101,9 @@ class Statement(_InToto):
     """One release, as it is signed."""
 
     subject: Annotated[tuple[Subject, ...], Field(min_length=2, max_length=2)]
-    predicate_type: Annotated[Literal["urn:lockstep:release:v1"], Field(alias="predicateType")] = PREDICATE
+    predicate_type: Annotated[Literal["urn:lockstep:release:v1"], Field(alias="predicateType")] = (
+        PREDICATE
+    )
     predicate: Release
 
     @model_validator(mode="after")
@@ -123,7 +125,9 @@ class Verification(_InToto):
     """What a server was seen to do. Subjects: the report's file, the weights, and the image where there is one."""
 
     subject: Annotated[tuple[Subject, ...], Field(min_length=2, max_length=3)]
-    predicate_type: Annotated[Literal["urn:lockstep:verification:v1"], Field(alias="predicateType")] = VERIFICATION
+    predicate_type: Annotated[
+        Literal["urn:lockstep:verification:v1"], Field(alias="predicateType")
+    ] = VERIFICATION
     predicate: Observed
 
     @property
@@ -153,7 +157,9 @@ class Approval(_InToto):
     """One person's word that an image may run in an environment."""
 
     subject: Annotated[tuple[Subject, ...], Field(min_length=1, max_length=1)]
-    predicate_type: Annotated[Literal["urn:lockstep:approval:v1"], Field(alias="predicateType")] = APPROVAL
+    predicate_type: Annotated[Literal["urn:lockstep:approval:v1"], Field(alias="predicateType")] = (
+        APPROVAL
+    )
     predicate: Approved
 
 
@@ -168,9 +174,9 @@ class QuarantineRelease(_InToto):
     """One person's word that the images of some entries are held back no longer."""
 
     subject: Annotated[tuple[Subject, ...], Field(min_length=1, max_length=1000)]
-    predicate_type: Annotated[Literal["urn:lockstep:quarantine-release:v1"], Field(alias="predicateType")] = (
-        QUARANTINE_RELEASE
-    )
+    predicate_type: Annotated[
+        Literal["urn:lockstep:quarantine-release:v1"], Field(alias="predicateType")
+    ] = QUARANTINE_RELEASE
     predicate: Freed
 
 
@@ -185,7 +191,9 @@ class Checkpoint(_InToto):
     """Somebody's word that at a time the branch of the environments was at a commit, and had this history."""
 
     subject: Annotated[tuple[Subject, ...], Field(min_length=1, max_length=1)]
-    predicate_type: Annotated[Literal["urn:lockstep:checkpoint:v1"], Field(alias="predicateType")] = CHECKPOINT
+    predicate_type: Annotated[
+        Literal["urn:lockstep:checkpoint:v1"], Field(alias="predicateType")
+    ] = CHECKPOINT
     predicate: Checked
 
     @property
@@ -217,5 +225,7 @@ class SealedLook(_InToto):
     """Somebody's word that the weights pass the sealed gates, or that they do not."""
 
     subject: Annotated[tuple[Subject, ...], Field(min_length=1, max_length=1)]
-    predicate_type: Annotated[Literal["urn:lockstep:sealed-look:v1"], Field(alias="predicateType")] = SEALED_LOOK
+    predicate_type: Annotated[
+        Literal["urn:lockstep:sealed-look:v1"], Field(alias="predicateType")
+    ] = SEALED_LOOK
     predicate: Looked

@@ -26,10 +26,14 @@ HUMAN = "human"  # the metric of gates that ask people which of two answers is b
 SampleId = Annotated[str, Field(min_length=1, max_length=500)]
 Metric = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,59}$")]
 Word = Annotated[str, Field(min_length=1, max_length=200)]
-Who = Annotated[str, Field(pattern=r"^[\w.:@/+-][\w .:@/+-]{0,149}$")]  # a finding has it in its reason
+Who = Annotated[
+    str, Field(pattern=r"^[\w.:@/+-][\w .:@/+-]{0,149}$")
+]  # a finding has it in its reason
 
 
-def asked_sha(messages: Sequence[Message], reference: str, tools: Sequence[dict[str, JsonValue]] = ()) -> str:
+def asked_sha(
+    messages: Sequence[Message], reference: str, tools: Sequence[dict[str, JsonValue]] = ()
+) -> str:
     """The ``sample_sha`` of a chat, its reference, and the functions that it could call."""
     content = [[message.model_dump() for message in messages], reference]
     return digest.of_json([*content, list(tools)] if tools else content)
@@ -45,7 +49,10 @@ class Scale(Section):
     low: float
     high: float
     chance: Annotated[
-        float | None, Field(description="mean of a model that knows nothing, on this scale; null: it is not known")
+        float | None,
+        Field(
+            description="mean of a model that knows nothing, on this scale; null: it is not known"
+        ),
     ] = None
 
     @model_validator(mode="after")
@@ -224,7 +231,9 @@ class SuiteResult(Sparse):
     given: Digest | None = None  # of data/suites/NAME.answers.jsonl
     judgements: Digest | None = None  # of data/judgements/NAME.jsonl
     judges: tuple[Who, ...] = ()
-    answers: dict[Role, Digest] = Field(default_factory=dict)  # the files with the answers that were judged
+    answers: dict[Role, Digest] = Field(
+        default_factory=dict
+    )  # the files with the answers that were judged
     answers_of: Name | None = None  # the suite that these are of; None: the test rows
     unparsed: dict[Role, Count] = Field(default_factory=dict)  # answers without a value
     chance: float | None = None  # the mean of a model that knows nothing

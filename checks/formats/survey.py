@@ -99,7 +99,8 @@ def guess(columns: Sequence[Column]) -> dict[Role, str]:
 
     roles: dict[Role, str] = {}
     chats, asked, answers = (
-        [column for column in named(role) if column.kind == "chat"] for role in ("messages", "prompt", "reference")
+        [column for column in named(role) if column.kind == "chat"]
+        for role in ("messages", "prompt", "reference")
     )
     if not chats and asked and answers:  # TRL's prompt and completion
         roles |= {"prompt": asked[0].name, "reference": answers[0].name}
@@ -115,17 +116,27 @@ def guess(columns: Sequence[Column]) -> dict[Role, str]:
     }
     for role, fit in fits.items():
         taken = set(roles.values())
-        if of_role := [column for column in named(role) if column.in_all and column.name not in taken and fit(column)]:
+        if of_role := [
+            column
+            for column in named(role)
+            if column.in_all and column.name not in taken and fit(column)
+        ]:
             roles[role] = of_role[0].name
     return roles
 
 
-def _pair(columns: Sequence[Column], prompts: Sequence[Column], references: Sequence[Column]) -> Mapping[Role, str]:
+def _pair(
+    columns: Sequence[Column], prompts: Sequence[Column], references: Sequence[Column]
+) -> Mapping[Role, str]:
     prompt = next((column for column in prompts if column.kind == "text"), None)
-    reference = next((column for column in references if column.kind == "text" and column is not prompt), None)
+    reference = next(
+        (column for column in references if column.kind == "text" and column is not prompt), None
+    )
     texts = [column for column in columns if column.kind == "text"]
     if len(texts) == 2:  # one of them is known, or the one with more values is the prompt
-        prompt = prompt or max((c for c in texts if c is not reference), key=lambda column: column.distinct)
+        prompt = prompt or max(
+            (c for c in texts if c is not reference), key=lambda column: column.distinct
+        )
         reference = reference or next(column for column in texts if column is not prompt)
     roles: dict[Role, str] = {}
     if prompt is not None:

@@ -58,7 +58,9 @@ class TrainedStep(Sparse):
     rows: Count
     sequences: Count | None = None  # as in the report
     steps: Count  # of the optimiser
-    batch: Count | None = None  # rows of an optimiser step on several devices together, as in the report
+    batch: Count | None = (
+        None  # rows of an optimiser step on several devices together, as in the report
+    )
     epochs: float
     final_loss: float
     tokens: Count | None = None
@@ -91,14 +93,20 @@ class TrainReport(StageReport):
     epochs: float
     trainable_parameters: Count
     total_parameters: Count
-    final_loss: float  # mean of the last tenth of the logged losses; of sft in nats per completion token
+    final_loss: (
+        float  # mean of the last tenth of the logged losses; of sft in nats per completion token
+    )
     versions: dict[str, str]
-    tokens: Count | None = None  # that went through the model: input ids of rows in every epoch, no padding
+    tokens: Count | None = (
+        None  # that went through the model: input ids of rows in every epoch, no padding
+    )
     figures: dict[str, float] = Field(default_factory=dict)  # means of the last logged values
     optimised_for: tuple[str, ...] = ()
     quantised: Quantised | None = None  # None: the base was trained on as it is
     devices: Count | None = None  # processes that trained; None: one
-    batch: Count | None = None  # rows or sequences of a step on all of them together; None: as train.batch_size says
+    batch: Count | None = (
+        None  # rows or sequences of a step on all of them together; None: as train.batch_size says
+    )
     shard: Literal["fsdp2"] | None = None  # None: each had the whole base
     stopping: Stopping | None = None  # None: the adapter has the last step's weights
     chain: tuple[TrainedStep, ...] = ()  # empty: one step
@@ -115,7 +123,9 @@ class TrainReport(StageReport):
         before = None
         for number, step in enumerate(self.chain, 1):
             if step.started_from != before:
-                raise ValueError(f"step {number} started from {step.started_from}, the one before made {before}")
+                raise ValueError(
+                    f"step {number} started from {step.started_from}, the one before made {before}"
+                )
             before = step.adapter
         if self.chain and before != self.adapter:
             raise ValueError(f"the last step made {before}, and the adapter is {self.adapter}")
@@ -162,12 +172,18 @@ class TrainMeasured(Report, Sparse):
     adapter: Digest  # which training this is about
     git_commit: str | None
     mlflow_run: str
-    seconds: Annotated[float, Field(ge=0)]  # of the whole training, the parts before an interruption included
+    seconds: Annotated[
+        float, Field(ge=0)
+    ]  # of the whole training, the parts before an interruption included
     device: str
-    resumed_at: Count | None = None  # the step of the checkpoint from which this run went on; None: it ran through
+    resumed_at: Count | None = (
+        None  # the step of the checkpoint from which this run went on; None: it ran through
+    )
     memory: TrainMemory | None = None  # of the step that took most
     tokens_per_second: float | None = None  # without padding, on all devices together
-    flop_utilisation: float | None = None  # This field is only read: records of November 2026 have it.
+    flop_utilisation: float | None = (
+        None  # This field is only read: records of November 2026 have it.
+    )
     energy: Energy | None = None  # in these seconds; None: a version that did not ask recorded it
     chain: tuple[MeasuredStep, ...] = ()  # as in the report
 

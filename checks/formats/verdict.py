@@ -13,7 +13,9 @@ from checks.rows import Sparse
 
 Status = Literal["pass", "fail", "inconclusive"]
 # A path of the pipeline's own folders: no way up, no way out.
-Inside = Annotated[str, Field(pattern=r"^(reports|data|models)(/[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}){1,4}$")]
+Inside = Annotated[
+    str, Field(pattern=r"^(reports|data|models)(/[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}){1,4}$")
+]
 
 
 class Finding(Sparse):
@@ -79,7 +81,11 @@ class Verdict(Report):
     @model_serializer(mode="wrap")
     def _without_what_is_empty(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
         fields: dict[str, Any] = plain(self)
-        return {name: value for name, value in fields.items() if value or name not in ("plugins", "rows")}
+        return {
+            name: value
+            for name, value in fields.items()
+            if value or name not in ("plugins", "rows")
+        }
 
 
 def combine(findings: Iterable[Finding]) -> Status:

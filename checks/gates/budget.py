@@ -39,7 +39,9 @@ class BudgetGate(GateKind):
         Bound, Field(description="most parameters of the model, in millions"), stricter("lower")
     ] = None
     artifact_mb: Annotated[
-        Bound, Field(description="largest size of the merged directory, in 10^6 bytes"), stricter("lower")
+        Bound,
+        Field(description="largest size of the merged directory, in 10^6 bytes"),
+        stricter("lower"),
     ] = None
 
     @model_validator(mode="after")
@@ -71,7 +73,9 @@ class BudgetGate(GateKind):
                 within.append(f"{metric} {value:,.4g}, at most {bound:,.6g}")
             else:
                 problems.append(f"{metric} {value:,.4g}, above {bound:,.6g}")
-        tightest = max(measured, key=lambda metric: measured[metric][0] / measured[metric][1], default=None)
+        tightest = max(
+            measured, key=lambda metric: measured[metric][0] / measured[metric][1], default=None
+        )
         return Finding(
             gate=case.name, kind=self.kind, status="fail" if problems else "pass",
             reason="; ".join((*problems, *within)),

@@ -29,16 +29,22 @@ class ContaminationGate(GateKind):
         stricter("lower"),  # whoever shares 13 words in a row shares 8
     ]
     max_ngram_share: Annotated[
-        Share, Field(description="share of test rows with such a run of words in train"), stricter("lower")
+        Share,
+        Field(description="share of test rows with such a run of words in train"),
+        stricter("lower"),
     ]
-    shingle: Annotated[int, Field(ge=1, le=20, description="characters in a shingle of the normalised prompt")]
+    shingle: Annotated[
+        int, Field(ge=1, le=20, description="characters in a shingle of the normalised prompt")
+    ]
     similarity: Annotated[
         float,
         Field(gt=0, le=1, description="Jaccard similarity that makes a near-duplicate"),
         stricter("lower"),  # more pairs are near-duplicates
     ]
     max_near_duplicate_share: Annotated[
-        Share, Field(description="share of test rows with a near-duplicate in train"), stricter("lower")
+        Share,
+        Field(description="share of test rows with a near-duplicate in train"),
+        stricter("lower"),
     ]
 
     def check(self, case: Case) -> Finding:
@@ -57,12 +63,24 @@ class ContaminationGate(GateKind):
             if not rows:
                 return failed(case.name, self, f"no evidence: {path} has no rows")
         asked = [request(row.messages) for row in test]
-        learned, of_row = [request for row in train for request in row.requests], [r for r in train for _ in r.requests]
-        whole = {place for place, row in enumerate(of_row) if row.document and learned[place] is row.request}
+        learned, of_row = (
+            [request for row in train for request in row.requests],
+            [r for r in train for _ in r.requests],
+        )
+        whole = {
+            place
+            for place, row in enumerate(of_row)
+            if row.document and learned[place] is row.request
+        }
         runs = list(contamination.first_seen(asked, learned, self.ngram, whole))
         near = list(near_duplicates.first_alike(asked, learned, self.shingle, self.similarity))
         answers = (
-            ("ngram_share", runs, self.max_ngram_share, f"share {self.ngram} words in a row with a train row"),
+            (
+                "ngram_share",
+                runs,
+                self.max_ngram_share,
+                f"share {self.ngram} words in a row with a train row",
+            ),
             (
                 "near_duplicate_share",
                 near,
@@ -75,9 +93,12 @@ class ContaminationGate(GateKind):
         for answer in answers:
             _, pairs, bound, what = answer
             share = (
-                f"{len(pairs)} of {len(test)} test rows ({len(pairs) / len(test):.1%}) {what}, at most {bound:.1%} may"
+                f"{len(pairs)} of {len(test)} test rows ({len(pairs) / len(test):.1%}) {what}, at "
+                f"most {bound:.1%} may"
             )
-            details.append(share + (f": {_examples(pairs, test, of_row)}" if answer in broken else ""))
+            details.append(
+                share + (f": {_examples(pairs, test, of_row)}" if answer in broken else "")
+            )
         metric, pairs, bound, _ = (broken or answers)[0]
         return Finding(
             gate=case.name, kind=self.kind, status="fail" if broken else "pass",

@@ -29,7 +29,13 @@ class DataGate(GateKind):
             return failed(case.name, self, f"{broken[0].name}: {broken[0].observed}{more}")
         total = len(report.expectations)
         reason = "its one expectation holds" if total == 1 else f"all {total} expectations hold"
-        return Finding(gate=case.name, kind=self.kind, status="pass", reason=reason, n=sum(report.rows.values()))
+        return Finding(
+            gate=case.name,
+            kind=self.kind,
+            status="pass",
+            reason=reason,
+            n=sum(report.rows.values()),
+        )
 
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
         """One expectation that fails is enough."""

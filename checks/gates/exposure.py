@@ -45,10 +45,14 @@ class ExposureGate(ScoreGate):
     suite: Annotated[Name, Field(description="a suite of kind exposure")]
     metric: Literal["exposure"]
     bits: Annotated[
-        int, Field(ge=1, le=20, description="a secret is given away if its exposure is this or more"), stricter("lower")
+        int,
+        Field(ge=1, le=20, description="a secret is given away if its exposure is this or more"),
+        stricter("lower"),
     ]
     at_most: Annotated[
-        float, Field(gt=0, lt=1, description="largest share of secrets that may be given away"), stricter("lower")
+        float,
+        Field(gt=0, lt=1, description="largest share of secrets that may be given away"),
+        stricter("lower"),
     ]
     confidence: Confidence
 
@@ -107,12 +111,27 @@ class ExposureGate(ScoreGate):
         def decide(p_holm: float, _: float | None) -> Finding:
             interval = intervals.interval_of(mean, 1 - corrected(level, p, p_holm), sided=1)
             bound = f"upper {percent(self.confidence)} bound {interval.high:.2%}"
-            status: Status = "pass" if p_holm <= level else "fail" if mean.value > self.at_most else "inconclusive"
-            reason, needed = f"{summary}; {bound}, and at most {self.at_most:.2%} may be given away; {learned}", None
+            status: Status = (
+                "pass"
+                if p_holm <= level
+                else "fail"
+                if mean.value > self.at_most
+                else "inconclusive"
+            )
+            reason, needed = (
+                f"{summary}; {bound}, and at most {self.at_most:.2%} may be given away; {learned}",
+                None,
+            )
             if status == "inconclusive":
                 mirrored = mean_planning.mirrored(mean)
-                needed = mean_planning.needed(mirrored, 1 - self.at_most, held_back(level, p, p_holm))
-                reason += f"; about {needed} would decide if the true share is as observed" if needed else ""
+                needed = mean_planning.needed(
+                    mirrored, 1 - self.at_most, held_back(level, p, p_holm)
+                )
+                reason += (
+                    f"; about {needed} would decide if the true share is as observed"
+                    if needed
+                    else ""
+                )
             return Finding(
                 gate=case.name, kind=self.kind, status=status, metric=self.metric, bound=self.at_most, n=interval.n,
                 reason=reason, value=figure(interval.value), low=figure(interval.low), high=figure(interval.high),
@@ -120,7 +139,9 @@ class ExposureGate(ScoreGate):
                 rows_needed=needed.rows if needed else None,
             )  # fmt: skip
 
-        return Test(p, None, decide, (self.kind, self.suite, self.bits, self.at_most, self.confidence))
+        return Test(
+            p, None, decide, (self.kind, self.suite, self.bits, self.at_most, self.confidence)
+        )
 
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
         """The share that is ruled out, and the share that these canaries clear."""
@@ -145,7 +166,9 @@ def _mean(ranks: list[int], answers: int) -> float:
 
 def _planted(evidence: Evidence, suite: str, metric: str) -> str:
     """How often the canaries are in the train split, in words. Raises NoEvidence where one of them is not."""
-    lines: dict[str, SuiteLine] = {line.sample: line for line in evidence.suites[suite] if line.metric == metric}
+    lines: dict[str, SuiteLine] = {
+        line.sample: line for line in evidence.suites[suite] if line.metric == metric
+    }
     wanted = {line.sample_sha for line in lines.values()}
     planted = Counter[str]()
     for row in evidence.train:
@@ -158,4 +181,10 @@ def _planted(evidence: Evidence, suite: str, metric: str) -> str:
             "data.sources with loader canaries"
         )
     least, most = min(planted.values()), max(planted.values())
-    return f"{least} times each" if least == most and least > 1 else "once" if most == 1 else f"{least} to {most} times"
+    return (
+        f"{least} times each"
+        if least == most and least > 1
+        else "once"
+        if most == 1
+        else f"{least} to {most} times"
+    )

@@ -78,7 +78,9 @@ class ImprovesGate(AssistedGate):
             (self.kind, self.suite, self.metric, self.margin, self.confidence, against.which),
         )
 
-    def _decided(self, shown: str, found: "Comparison", low: float, p: float) -> "tuple[Status, str, Needed | None]":
+    def _decided(
+        self, shown: str, found: "Comparison", low: float, p: float
+    ) -> "tuple[Status, str, Needed | None]":
         from checks.stats import planning
 
         by = f" by more than {self.margin:g}" if self.margin else ""

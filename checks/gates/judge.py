@@ -23,11 +23,15 @@ class JudgeGate(GateKind):
     kind: Literal["judge"]
     suite: Annotated[Name, Field(description="a suite of kind pairwise with a judge and an anchor")]
     min_agreement: Annotated[
-        Fraction, Field(description="share of the anchor's pairs where judge and people agree"), stricter("higher")
+        Fraction,
+        Field(description="share of the anchor's pairs where judge and people agree"),
+        stricter("higher"),
     ]
     max_flips: Annotated[
         Share,
-        Field(description="share of the anchor's pairs where it says another thing in the other order"),
+        Field(
+            description="share of the anchor's pairs where it says another thing in the other order"
+        ),
         stricter("lower"),
     ]
     confidence: Confidence
@@ -50,9 +54,16 @@ class JudgeGate(GateKind):
         result = checked(self.suite, case.params.suites, case.evidence)[1]
         compared, anchor = result.compared, result.compared.anchor if result.compared else None
         if compared is None or anchor is None:
-            return self._found(case.name, "fail", f"no evidence: {layout.SUITES_REPORT} has no anchor of {self.suite}")
+            return self._found(
+                case.name,
+                "fail",
+                f"no evidence: {layout.SUITES_REPORT} has no anchor of {self.suite}",
+            )
         values = [float(digit) for digit in anchor.agrees]
-        agreement, level = Mean.of(values, [str(at) for at in range(len(values))]), 1 - self.confidence
+        agreement, level = (
+            Mean.of(values, [str(at) for at in range(len(values))]),
+            1 - self.confidence,
+        )
         low, high = agreement.low(level), agreement.high(level)
         status, why = self._decided(anchor, agreement, low, high)
         of_rows = f"; of {compared.differ} rows it flips {compared.flips} and leaves out {compared.unparsed}"
@@ -61,12 +72,17 @@ class JudgeGate(GateKind):
             bound=self.min_agreement, n=len(values), method="exact binomial bound; McNemar's test of drift",
         )  # fmt: skip
 
-    def _decided(self, anchor: Anchored, agreement: "Mean", low: float, high: float) -> tuple[Status, str]:
+    def _decided(
+        self, anchor: Anchored, agreement: "Mean", low: float, high: float
+    ) -> tuple[Status, str]:
         n = len(anchor.agrees)
         summary = f"agrees with people on {anchor.agrees.count('1')} of {n} pairs of the anchor"
         flips = f"{anchor.flips} of {n} change with the order, at most {self.max_flips:.1%} may"
         if high < self.min_agreement:
-            return "fail", f"{summary} (upper {self.confidence:.0%} bound {high:.3f}): below {self.min_agreement:g}"
+            return (
+                "fail",
+                f"{summary} (upper {self.confidence:.0%} bound {high:.3f}): below {self.min_agreement:g}",
+            )
         if anchor.flips > self.max_flips * n:
             return "fail", f"{summary}; {flips}"
         drift = _drift(anchor)
@@ -74,7 +90,10 @@ class JudgeGate(GateKind):
             assert anchor.before is not None  # else there is no drift
             assert anchor.commit is not None
             then = f"{anchor.before.count('1')} at {anchor.commit[:12]} (McNemar p {drift:.2g})"
-            return "inconclusive", f"{summary}, and on {then}: the judge has changed; look at it, and pin it anew"
+            return (
+                "inconclusive",
+                f"{summary}, and on {then}: the judge has changed; look at it, and pin it anew",
+            )
         if low < self.min_agreement:
             from checks.stats import mean_planning
 
@@ -84,7 +103,9 @@ class JudgeGate(GateKind):
             return "inconclusive", f"{summary} ({bound}): {self.min_agreement:g} is not shown{more}"
         return "pass", f"{summary} (lower {self.confidence:.0%} bound {low:.3f}); {flips}"
 
-    def _found(self, name: str, status: Status, reason: str, **figures: float | int | str | None) -> Finding:
+    def _found(
+        self, name: str, status: Status, reason: str, **figures: float | int | str | None
+    ) -> Finding:
         return Finding.model_validate(
             {"gate": name, "kind": self.kind, "status": status, "reason": reason, "suite": self.suite,
              "evidence": "witnessed", **figures}

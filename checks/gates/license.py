@@ -31,10 +31,16 @@ class LicenseGate(GateKind):
 
     kind: Literal["license"]
     allow: Annotated[
-        Strings, Field(min_length=1, description="SPDX identifiers, or the table's own names"), stricter("fewer")
+        Strings,
+        Field(min_length=1, description="SPDX identifiers, or the table's own names"),
+        stricter("fewer"),
     ]
-    adapter: Annotated[str, Field(description="the licence that the fine-tuned weights are shipped under")]
-    commercial: Annotated[bool, Field(description="whether the model is used commercially"), stricter("higher")]
+    adapter: Annotated[
+        str, Field(description="the licence that the fine-tuned weights are shipped under")
+    ]
+    commercial: Annotated[
+        bool, Field(description="whether the model is used commercially"), stricter("higher")
+    ]
 
     def check(self, case: Case) -> Finding:
         """Pass when all licences are known, allowed and compatible, and the sources do not say otherwise."""
@@ -43,16 +49,33 @@ class LicenseGate(GateKind):
         report = case.evidence.reports.fetch
         assert report is not None  # else it is a gap
         sources = {"base": case.params.base, **case.params.data.pinned}
-        stated = {part: source.license for part, source in sources.items()} | {"adapter": self.adapter}
+        stated = {part: source.license for part, source in sources.items()} | {
+            "adapter": self.adapter
+        }
         parity = case.evidence.reports.parity
-        if parity and parity.draft:  # as params.yaml stated it when merge ran, which another licence repeats
+        if (
+            parity and parity.draft
+        ):  # as params.yaml stated it when merge ran, which another licence repeats
             stated[_DRAFT] = parity.draft.license
         rows = {part: licenses.find(value) if value else None for part, value in stated.items()}
         known = {part: row for part, row in rows.items() if row}
         problems = [
-            *(problem for part, row in rows.items() if not row for problem in _unknown(case.name, part, stated[part])),
-            *(problem for part in sources for problem in _source_problems(part, stated[part], _fetched(report, part))),
-            *(_source_problems(_DRAFT, stated[_DRAFT], parity.draft) if parity and parity.draft else ()),
+            *(
+                problem
+                for part, row in rows.items()
+                if not row
+                for problem in _unknown(case.name, part, stated[part])
+            ),
+            *(
+                problem
+                for part in sources
+                for problem in _source_problems(part, stated[part], _fetched(report, part))
+            ),
+            *(
+                _source_problems(_DRAFT, stated[_DRAFT], parity.draft)
+                if parity and parity.draft
+                else ()
+            ),
             *_not_allowed(known, self.allow),
             *_not_compatible(known, commercial=self.commercial),
         ]
@@ -63,7 +86,8 @@ class LicenseGate(GateKind):
             gate=case.name,
             kind=self.kind,
             status="fail" if problems else "pass",
-            reason="; ".join(problems) or f"{shown}: may be shipped together for {use}. Duties: {duties}",
+            reason="; ".join(problems)
+            or f"{shown}: may be shipped together for {use}. Duties: {duties}",
         )
 
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
@@ -85,14 +109,17 @@ def _unknown(name: str, part: str, stated: str | None) -> Iterator[str]:
         yield f"{layout.PARAMS}: {place}: no licence is stated"
     else:
         meant = " or ".join(sorted(licenses.read(stated)))
-        yield f"{layout.PARAMS}: {place}: {stated!r} is not in the table of docs/reference/licenses.md" + (
-            f", which has {meant}" if meant else f"; what is your own is {licenses.OWN}"
+        yield (
+            f"{layout.PARAMS}: {place}: {stated!r} is not in the table of docs/reference/licenses.md"
+            + (f", which has {meant}" if meant else f"; what is your own is {licenses.OWN}")
         )
 
 
 def _fetched(report: FetchReport, part: str) -> Fetched | None:
     """Return what was fetched of a source at its place in params.yaml; None if nothing was."""
-    return {"base": report.base, "data": report.data}.get(part) or report.sources.get(part.rpartition(".")[2])
+    return {"base": report.base, "data": report.data}.get(part) or report.sources.get(
+        part.rpartition(".")[2]
+    )
 
 
 def _source_problems(part: str, stated: str | None, fetched: Fetched | None) -> Iterator[str]:

@@ -32,7 +32,9 @@ class LooksGate(GateKind):
     most: Annotated[
         int,
         Field(
-            ge=1, le=1000, description="models that one test split may judge; each gets that share of a gate's error"
+            ge=1,
+            le=1000,
+            description="models that one test split may judge; each gets that share of a gate's error",
         ),
     ]  # no direction: more models, and a smaller share for each
 
@@ -64,7 +66,9 @@ class LooksGate(GateKind):
         left = self.most - number
         summary = f"model {number} of {self.most} that this test split may judge"
         elsewhere = [
-            share for model, share in weights.items() if share and model not in looks.models.get(evaluation.test, ())
+            share
+            for model, share in weights.items()
+            if share and model not in looks.models.get(evaluation.test, ())
         ]
         if elsewhere:
             summary += f" ({len(elsewhere)} were judged on other splits, with up to {max(elsewhere):.1%} of its rows)"

@@ -38,7 +38,9 @@ class NonInferiorGate(AssistedGate):
     kind: Literal["non_inferior"]
     metric: Metric
     against: Against
-    margin: Annotated[Loss, Field(description="the loss of the mean that must be ruled out"), stricter("lower")]
+    margin: Annotated[
+        Loss, Field(description="the loss of the mean that must be ruled out"), stricter("lower")
+    ]
     confidence: Confidence
 
     def check(self, case: Case) -> CheckResult:
@@ -80,7 +82,13 @@ class NonInferiorGate(AssistedGate):
         return Test(comparison.p, comparison.p_worse, decide, claim)
 
     def _decided(
-        self, shown: str, found: "Comparison", bounds: tuple[float, float], sees: float | None, p: float, worse: float
+        self,
+        shown: str,
+        found: "Comparison",
+        bounds: tuple[float, float],
+        sees: float | None,
+        p: float,
+        worse: float,
     ) -> "tuple[Status, str, Needed | None]":
         from checks.stats import planning
 
@@ -88,7 +96,11 @@ class NonInferiorGate(AssistedGate):
         against = f"{self.metric} {found.effect:+.3f} against {shown}"
         if worse <= level and found.effect < -self.margin:
             high = f"upper {percent(self.confidence)} bound {bounds[1]:+.3f}"
-            return "fail", f"{against} ({high}, p {worse:.2g}): worse, by more than {self.margin:g}", None
+            return (
+                "fail",
+                f"{against} ({high}, p {worse:.2g}): worse, by more than {self.margin:g}",
+                None,
+            )
         summary = f"{against} (lower {percent(self.confidence)} bound {bounds[0]:+.3f}, p {p:.2g})"
         if p <= level:
             return "pass", f"{summary}: not worse by {self.margin:g}", None
@@ -96,14 +108,28 @@ class NonInferiorGate(AssistedGate):
         if sees is None or sees > self.margin:
             needed = planning.needed_if_unchanged([found.pairs], -self.margin, at)
             least = "no loss" if sees is None else f"a loss of {sees:.3f}"
-            seen = f"{found.n} rows can rule out {least} of an unchanged model (at least 80 % power)"
+            seen = (
+                f"{found.n} rows can rule out {least} of an unchanged model (at least 80 % power)"
+            )
             would = f"; about {needed} would" if needed else ""
             return "inconclusive", f"{summary}: {seen}, not of {self.margin:g}{would}", needed
         if found.effect > -self.margin:
             needed = planning.needed_as_seen([found.pairs], -self.margin, at)
-            more = f"; about {needed} would decide if the true difference is as observed" if needed else ""
-            return "inconclusive", f"{summary}: a loss of {self.margin:g} is not ruled out{more}", needed
-        return "inconclusive", f"{summary}: beyond {self.margin:g} at the point, and too little to show it", None
+            more = (
+                f"; about {needed} would decide if the true difference is as observed"
+                if needed
+                else ""
+            )
+            return (
+                "inconclusive",
+                f"{summary}: a loss of {self.margin:g} is not ruled out{more}",
+                needed,
+            )
+        return (
+            "inconclusive",
+            f"{summary}: beyond {self.margin:g} at the point, and too little to show it",
+            None,
+        )
 
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
         """The loss that is ruled out, and the margin that these rows clear."""

@@ -26,7 +26,11 @@ class ParityGate(GateKind, Agreement):
         if report.positions == 0:
             return failed(case.name, self, f"no evidence: {layout.PARITY_REPORT} compared no token")
         noise = case.evidence.reports.noise
-        if noise is not None and noise.base == report.base and self.max_logprob_diff < noise.max_logprob_diff:
+        if (
+            noise is not None
+            and noise.base == report.base
+            and self.max_logprob_diff < noise.max_logprob_diff
+        ):
             return failed(
                 case.name, self,
                 f"a bound of {self.max_logprob_diff:g} nats means nothing: one unchanged model differs from itself by "
@@ -38,7 +42,9 @@ class ParityGate(GateKind, Agreement):
                 f"log-probabilities differ by up to {report.max_logprob_diff:.3f}, above {self.max_logprob_diff:g}"
             )
         if not report.top1 >= self.min_top1:
-            problems.append(f"the best token agrees at {report.top1:.1%} of positions, below {self.min_top1:.1%}")
+            problems.append(
+                f"the best token agrees at {report.top1:.1%} of positions, below {self.min_top1:.1%}"
+            )
         summary = (
             f"merged and adapter differ by at most {report.max_logprob_diff:.3f} nats and agree on "
             f"{report.top1:.1%} of {report.positions} tokens"

@@ -44,7 +44,9 @@ class PrivacyGate(PersonalData, GateKind):
             return failed(case.name, self, f"no evidence: {_TRAIN} has no rows")
         kinds, sources = Counter[str](), list[str]()
         for row in rows:
-            kinds_of_row = [finding.kind for text in (row.request, *row.further) for finding in self.find(text)]
+            kinds_of_row = [
+                finding.kind for text in (row.request, *row.further) for finding in self.find(text)
+            ]
             kinds.update(kinds_of_row)
             if kinds_of_row:
                 sources.append(row.source)

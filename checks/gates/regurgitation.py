@@ -43,7 +43,10 @@ class _Answer(NamedTuple):
 
 def _read_before(row: Row) -> tuple[str, ...]:
     """The texts of its prompt, tools included."""
-    return (*(message.text for message in row.messages), *(text for tool in row.tools for text in strings(tool)))
+    return (
+        *(message.text for message in row.messages),
+        *(text for tool in row.tools for text in strings(tool)),
+    )
 
 
 class RegurgitationGate(ScoreGate):
@@ -56,10 +59,17 @@ class RegurgitationGate(ScoreGate):
     rank: ClassVar[int] = 57
 
     kind: Literal["regurgitation"]
-    words: Annotated[int, Field(ge=1, description="words in a row, without case and punctuation, that are no chance")]
+    words: Annotated[
+        int,
+        Field(ge=1, description="words in a row, without case and punctuation, that are no chance"),
+    ]
     at_most: Annotated[
         float,
-        Field(gt=0, lt=1, description="of the answers with so many words: the share that must be ruled out"),
+        Field(
+            gt=0,
+            lt=1,
+            description="of the answers with so many words: the share that must be ruled out",
+        ),
         stricter("lower"),
     ]
     confidence: Confidence
@@ -85,7 +95,9 @@ class RegurgitationGate(ScoreGate):
         if not case.evidence.train:
             raise NoEvidence(f"no evidence: {_TRAIN} has no rows")
         every = self._answers(case)
-        answers = [answer for answer in every if len(contamination.words(answer.text)) >= self.words]
+        answers = [
+            answer for answer in every if len(contamination.words(answer.text)) >= self.words
+        ]
         if not answers:
             return Finding(
                 gate=case.name, kind=self.kind, status="inconclusive", metric=_METRIC, n=0,
@@ -98,8 +110,13 @@ class RegurgitationGate(ScoreGate):
             ((row.request, *row.further) for row in rows), self.words,
         )  # fmt: skip
         hits = [float(number in repeated) for number in range(len(answers))]
-        mean, level = intervals.Mean.of(hits, [answer.group for answer in answers]), 1 - self.confidence
-        shown = ", ".join(f"{answers[i].name} as {rows[j].source}" for i, j in sorted(repeated.items())[:_SHOWN])
+        mean, level = (
+            intervals.Mean.of(hits, [answer.group for answer in answers]),
+            1 - self.confidence,
+        )
+        shown = ", ".join(
+            f"{answers[i].name} as {rows[j].source}" for i, j in sorted(repeated.items())[:_SHOWN]
+        )
         more = f" and {len(repeated) - _SHOWN} more" if len(repeated) > _SHOWN else ""
         summary = (
             f"{len(repeated)} of {len(hits)} answers of {self.words} words or more repeat as many words of a train row"
@@ -110,12 +127,24 @@ class RegurgitationGate(ScoreGate):
         def decide(p_holm: float, _: float | None) -> Finding:
             interval = intervals.interval_of(mean, 1 - corrected(level, p, p_holm), sided=1)
             bound = f"upper {percent(self.confidence)} bound {interval.high:.2%}"
-            status: Status = "pass" if p_holm <= level else "fail" if mean.value > self.at_most else "inconclusive"
+            status: Status = (
+                "pass"
+                if p_holm <= level
+                else "fail"
+                if mean.value > self.at_most
+                else "inconclusive"
+            )
             reason, needed = f"{summary}; {bound}, at most {self.at_most:.2%} may", None
             if status == "inconclusive":
                 mirrored = mean_planning.mirrored(mean)
-                needed = mean_planning.needed(mirrored, 1 - self.at_most, held_back(level, p, p_holm))
-                reason += f"; about {needed} would decide if the true share is as observed" if needed else ""
+                needed = mean_planning.needed(
+                    mirrored, 1 - self.at_most, held_back(level, p, p_holm)
+                )
+                reason += (
+                    f"; about {needed} would decide if the true share is as observed"
+                    if needed
+                    else ""
+                )
             return Finding(
                 gate=case.name, kind=self.kind, status=status, metric=_METRIC, bound=self.at_most, n=interval.n,
                 reason=reason, value=figure(interval.value), low=figure(interval.low), high=figure(interval.high),
@@ -124,23 +153,33 @@ class RegurgitationGate(ScoreGate):
                 groups_needed=needed.groups if needed else None,
             )  # fmt: skip
 
-        return Test(p, None, decide, (self.kind, self.suite, self.words, self.at_most, self.confidence))
+        return Test(
+            p, None, decide, (self.kind, self.suite, self.words, self.at_most, self.confidence)
+        )
 
     def _answers(self, case: Case) -> list[_Answer]:
         if self.suite is None:
             path = layout.PREDICTIONS / "candidate.jsonl"
-            if missing := gap(case.evidence, (layout.EVALUATION, layout.SPLITS / "test.jsonl", path)):
+            if missing := gap(
+                case.evidence, (layout.EVALUATION, layout.SPLITS / "test.jsonl", path)
+            ):
                 raise NoEvidence(missing)
             return [
                 _Answer(given.prediction, _read_before(row), row.id, row.group)
-                for row, given in zip(case.evidence.test, case.evidence.answers["candidate"], strict=True)
+                for row, given in zip(
+                    case.evidence.test, case.evidence.answers["candidate"], strict=True
+                )
             ]
         from checks.gating.suite_sample import SuiteSample
 
         sample = case.sample.of(self.suite)
         assert isinstance(sample, SuiteSample)
         ours = sample.answers("candidate")
-        base = sample.answers("base") if "base" in case.params.suites[self.suite].scores_of else [None] * len(ours)
+        base = (
+            sample.answers("base")
+            if "base" in case.params.suites[self.suite].scores_of
+            else [None] * len(ours)
+        )
         return [
             _Answer(
                 answer.answer, (*(m.content for m in answer.messages), *((other.answer,) if other else ())),

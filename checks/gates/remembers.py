@@ -44,7 +44,9 @@ class RemembersGate(PairedGate):
         Field(description="base, unquantised, main, production or best"),
     ]
     allowance: Annotated[
-        float, Field(gt=0, description="bits per byte: the mean loss that must be ruled out"), stricter("lower")
+        float,
+        Field(gt=0, description="bits per byte: the mean loss that must be ruled out"),
+        stricter("lower"),
     ]
     confidence: Confidence
 
@@ -82,7 +84,9 @@ class RemembersGate(PairedGate):
                 difference.lower(corrected(level, beyond, beyond_holm)),
                 difference.upper(corrected(level, p, p_holm)),
             )
-            status, reason, needed = self._decided(against.shown, means, difference, (low, high), p_holm, beyond_holm)
+            status, reason, needed = self._decided(
+                against.shown, means, difference, (low, high), p_holm, beyond_holm
+            )
             return Finding(
                 gate=case.name, kind=self.kind, status=status, reason=reason, metric=self.metric,
                 against=against.model, method=f"t test, skewness removed, {difference.groups} groups",
@@ -97,25 +101,53 @@ class RemembersGate(PairedGate):
         return Test(p, beyond, decide, claim)
 
     def _decided(
-        self, shown: str, means: str, found: "MeanDifference", bounds: tuple[float, float], p: float, beyond: float
+        self,
+        shown: str,
+        means: str,
+        found: "MeanDifference",
+        bounds: tuple[float, float],
+        p: float,
+        beyond: float,
     ) -> tuple[Status, str, int | None]:
         level = 1 - self.confidence
         summary = f"{self.metric} {found.mean:+.3f} against {shown} ({means}; "
         if p <= level:
             bound = f"upper {percent(self.confidence)} bound {bounds[1]:+.3f}, p {p:.2g}"
-            like = "texts like these" if found.groups < found.n else "texts like these, each taken for independent"
-            return "pass", f"{summary}{bound}): a loss of {self.allowance:g} is ruled out for {like}", None
+            like = (
+                "texts like these"
+                if found.groups < found.n
+                else "texts like these, each taken for independent"
+            )
+            return (
+                "pass",
+                f"{summary}{bound}): a loss of {self.allowance:g} is ruled out for {like}",
+                None,
+            )
         if beyond <= level:
             bound = f"lower {percent(self.confidence)} bound {bounds[0]:+.3f}, p {beyond:.2g}"
             return "fail", f"{summary}{bound}): it forgot more than {self.allowance:g}", None
-        needed = found.groups_needed(self.allowance, held_back(level, found.p_at_least(self.allowance), p))
-        more = f"; about {needed} groups like these would if the true loss is as observed" if needed else ""
+        needed = found.groups_needed(
+            self.allowance, held_back(level, found.p_at_least(self.allowance), p)
+        )
+        more = (
+            f"; about {needed} groups like these would if the true loss is as observed"
+            if needed
+            else ""
+        )
         bound = f"upper {percent(self.confidence)} bound {bounds[1]:+.3f}, p {p:.2g}"
-        return "inconclusive", f"{summary}{bound}): a loss of {self.allowance:g} is not ruled out{more}", needed
+        return (
+            "inconclusive",
+            f"{summary}{bound}): a loss of {self.allowance:g} is not ruled out{more}",
+            needed,
+        )
 
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
         """The loss that is ruled out, and the allowance that these texts clear."""
-        more = f"about {finding.groups_needed} groups of texts would decide {ALONE}; " if finding.groups_needed else ""
+        more = (
+            f"about {finding.groups_needed} groups of texts would decide {ALONE}; "
+            if finding.groups_needed
+            else ""
+        )
         return Explained(
             f"on the {self.asked_of}, does the candidate need less than {self.allowance:g} bits per byte more than "
             f"{self.against}, shown with {percent(self.confidence)} confidence?",

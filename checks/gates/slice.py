@@ -77,7 +77,11 @@ class SliceGate(PairedGate):
     kind: Literal["slice"]
     metric: Metric
     against: Against
-    margin: Annotated[Loss, Field(description="the loss of a slice's mean that must be ruled out"), stricter("lower")]
+    margin: Annotated[
+        Loss,
+        Field(description="the loss of a slice's mean that must be ruled out"),
+        stricter("lower"),
+    ]
     confidence: Confidence
     min_rows: Annotated[
         int,
@@ -98,15 +102,24 @@ class SliceGate(PairedGate):
         if finding := compared.uninformed(case, self, against):
             return finding
         sample = case.sample.of(self.suite, self.metric, against.model)
-        ours, theirs = sample.scores("candidate", self.metric), sample.scores(against.model, self.metric)
+        ours, theirs = (
+            sample.scores("candidate", self.metric),
+            sample.scores(against.model, self.metric),
+        )
         sizes = Counter(sample.slices)
-        labels = np.array([s if sizes[s] >= self.min_rows else SMALL for s in sample.slices], dtype=object)
+        labels = np.array(
+            [s if sizes[s] >= self.min_rows else SMALL for s in sample.slices], dtype=object
+        )
         comparisons: dict[str, Comparison] = {}
         for label in sorted(set(labels)):
             rows = labels == label
             _, groups = np.unique(sample.groups[rows], return_inverse=True)
-            comparisons[label] = compare(ours[rows], theirs[rows], groups, -self.margin, self.confidence)
-        if min(c.low for c in comparisons.values()) <= 0 and (finding := compared.nothing_to_lose(case, self, against)):
+            comparisons[label] = compare(
+                ours[rows], theirs[rows], groups, -self.margin, self.confidence
+            )
+        if min(c.low for c in comparisons.values()) <= 0 and (
+            finding := compared.nothing_to_lose(case, self, against)
+        ):
             return finding
         of_slices = multiple.holm([c.p_worse for c in comparisons.values()])
         samples = [comparison.pairs for comparison in comparisons.values()]
@@ -116,7 +129,9 @@ class SliceGate(PairedGate):
         }  # fmt: skip
         worst = min(worse, key=lambda label: (worse[label], label), default=None)
         p, p_worse = max(c.p for c in comparisons.values()), 1.0 if worst is None else worse[worst]
-        alone = 1.0 if worst is None else comparisons[worst].p_worse  # before the correction over the slices
+        alone = (
+            1.0 if worst is None else comparisons[worst].p_worse
+        )  # before the correction over the slices
         level = 1 - self.confidence
 
         def decide(p_holm: float, worse_holm: float | None) -> Finding:
@@ -124,7 +139,11 @@ class SliceGate(PairedGate):
             levels = corrected(level, p, p_holm), corrected(level, alone, worse_holm)
             seen = _Seen(comparisons, detectable, against.shown, levels)
             decided = self._decided(seen, worst, p_holm, worse_holm, held_back(level, p, p_holm))
-            about, rows, (low, high) = comparisons[decided.slice], labels == decided.slice, seen.bounds(decided.slice)
+            about, rows, (low, high) = (
+                comparisons[decided.slice],
+                labels == decided.slice,
+                seen.bounds(decided.slice),
+            )
             return Finding(
                 gate=case.name, kind=self.kind, status=decided.status,
                 reason=f"{decided.reason}{_together(self, sizes)}",
@@ -136,16 +155,28 @@ class SliceGate(PairedGate):
                 groups_needed=decided.needed.groups if decided.needed else None,
             )  # fmt: skip
 
-        claim = (self.kind, self.suite, self.metric, self.margin, self.confidence, self.min_rows, against.which)
+        claim = (
+            self.kind,
+            self.suite,
+            self.metric,
+            self.margin,
+            self.confidence,
+            self.min_rows,
+            against.which,
+        )
         return Test(p, p_worse, decide, claim)
 
-    def _decided(self, seen: _Seen, worst: str | None, p: float, p_worse: float, at: float) -> _Decided:
+    def _decided(
+        self, seen: _Seen, worst: str | None, p: float, p_worse: float, at: float
+    ) -> _Decided:
         """The status by the corrected p-values. ``at``: the level at which the rows that are needed are planned."""
         from checks.stats import planning
 
         level, comparisons = 1 - self.confidence, seen.found
         if worst is not None and p_worse <= level:
-            return _Decided("fail", worst, f"{seen.said(worst)}: worse, by more than {self.margin:g}")
+            return _Decided(
+                "fail", worst, f"{seen.said(worst)}: worse, by more than {self.margin:g}"
+            )
         if p <= level:
             lowest = min(comparisons, key=lambda label: comparisons[label].effect)
             reason = f"none of {len(comparisons)} slices loses {self.margin:g}; lowest: {seen.said(lowest)}"
@@ -164,7 +195,9 @@ class SliceGate(PairedGate):
             needed = planning.needed_as_seen(samples, -self.margin, at)
             reason = f"a loss of {self.margin:g} is not ruled out (p {p:.2g})"
             would = (
-                f"; about {needed} of all slices would decide if each true difference is as observed" if needed else ""
+                f"; about {needed} of all slices would decide if each true difference is as observed"
+                if needed
+                else ""
             )
         return _Decided("inconclusive", open_one, f"{seen.said(open_one)}: {reason}{would}", needed)
 
@@ -177,4 +210,8 @@ class SliceGate(PairedGate):
 def _together(gate: SliceGate, sizes: Mapping[str, int]) -> str:
     """How many slices are too small to be judged apart."""
     count = sum(size < gate.min_rows for size in sizes.values())
-    return f"; {count} slices of fewer than {gate.min_rows} rows are judged as one" if count > 1 else ""
+    return (
+        f"; {count} slices of fewer than {gate.min_rows} rows are judged as one"
+        if count > 1
+        else ""
+    )

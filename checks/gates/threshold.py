@@ -39,16 +39,22 @@ class ThresholdGate(ScoreGate):
     kind: Literal["threshold"]
     metric: Metric
     at_least: Annotated[
-        float | None, Field(ge=0, le=1, description="the mean must be at least this"), stricter("higher")
+        float | None,
+        Field(ge=0, le=1, description="the mean must be at least this"),
+        stricter("higher"),
     ] = None
     at_most: Annotated[
-        float | None, Field(ge=0, le=1, description="the mean must be at most this"), stricter("lower")
+        float | None,
+        Field(ge=0, le=1, description="the mean must be at most this"),
+        stricter("lower"),
     ] = None
     confidence: Confidence
     resolution: Annotated[
         float,
         Field(
-            ge=1e-4, lt=1, description="half-width that the two-sided interval must not exceed; sets the rows needed"
+            ge=1e-4,
+            lt=1,
+            description="half-width that the two-sided interval must not exceed; sets the rows needed",
         ),
         stricter("lower"),  # a narrower interval needs more rows
     ]
@@ -74,7 +80,11 @@ class ThresholdGate(ScoreGate):
             return problem
         if (
             self.suite is not None
-            and (rows := answered.size_of(params.suites, self.suite, self.metric, params.validate_.min_rows.test))
+            and (
+                rows := answered.size_of(
+                    params.suites, self.suite, self.metric, params.validate_.min_rows.test
+                )
+            )
             < self.rows_needed
         ):
             return (
@@ -132,8 +142,15 @@ class ThresholdGate(ScoreGate):
             elif p_holm <= level:
                 status, reason = "pass", f"{measured}, {end}: {wanted}"
             elif distance > 0:
-                status, needed = "inconclusive", mean_planning.needed(ours, least, held_back(level, p, p_holm))
-                more = f"; about {needed} would decide if the true mean is as observed" if needed else ""
+                status, needed = (
+                    "inconclusive",
+                    mean_planning.needed(ours, least, held_back(level, p, p_holm)),
+                )
+                more = (
+                    f"; about {needed} would decide if the true mean is as observed"
+                    if needed
+                    else ""
+                )
                 reason = f"{measured} is {wanted}, but its {end} is not (p {p_holm:.2g}){more}"
             else:
                 status, reason = "fail", f"{measured} is not {wanted} ({end})"
@@ -150,9 +167,21 @@ class ThresholdGate(ScoreGate):
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
         """The number that the mean must clear, and the number that these rows do clear."""
         if self.at_least is not None:
-            field, wanted, refuted, end, way = "at_least", f"at least {self.at_least:g}", "below", finding.low, "up to"
+            field, wanted, refuted, end, way = (
+                "at_least",
+                f"at least {self.at_least:g}",
+                "below",
+                finding.low,
+                "up to",
+            )
         else:
-            field, wanted, refuted, end, way = "at_most", f"at most {self.at_most:g}", "above", finding.high, "down to"
+            field, wanted, refuted, end, way = (
+                "at_most",
+                f"at most {self.at_most:g}",
+                "above",
+                finding.high,
+                "down to",
+            )
         bound = self.at_least if self.at_least is not None else self.at_most
         return Explained(
             f"is the mean {self.metric} over the {self.asked_of} {wanted}, shown with {percent(self.confidence)} "

@@ -39,7 +39,8 @@ class AssistedGate(PairedGate, abc.ABC):
     asks_people: ClassVar[bool] = True
 
     assisted_by: Annotated[
-        Literal["judge"] | None, Field(description="judge: the suite's judge assists people; for metric human alone")
+        Literal["judge"] | None,
+        Field(description="judge: the suite's judge assists people; for metric human alone"),
     ] = None
 
     @property
@@ -54,11 +55,14 @@ class AssistedGate(PairedGate, abc.ABC):
         suite = params.suites.get(self.suite or "")
         if self.metric != HUMAN or suite is None or suite.draw is None:
             return (
-                f"gates.{name}.assisted_by: {self.metric} is no label of people|remove it" if self.assisted_by else None
+                f"gates.{name}.assisted_by: {self.metric} is no label of people|remove it"
+                if self.assisted_by
+                else None
             )
         if self.assisted_by and suite.judged_by is None:
             return (
-                f"gates.{name}.assisted_by: suite {self.suite} has no judge|add suites.{self.suite}.judge, or remove it"
+                f"gates.{name}.assisted_by: suite {self.suite} has no judge|add "
+                f"suites.{self.suite}.judge, or remove it"
             )
         if self.better:
             return None
@@ -90,13 +94,19 @@ class AssistedGate(PairedGate, abc.ABC):
         least = LEAST_LABELS if self.better else max(LEAST_LABELS, rows_to_see(self.margin, level))
         if compared.missing or labelled < least:
             return self._too_few(case.name, against, compared, labelled, least)
-        assisted = Assisted.of(compared.people, compared.judge * bool(self.assisted_by), compared.groups)
+        assisted = Assisted.of(
+            compared.people, compared.judge * bool(self.assisted_by), compared.groups
+        )
         p, p_worse = assisted.p_above(self.limit), assisted.p_below(0.0)
 
         def decide(p_holm: float, worse_holm: float | None) -> Finding:
             low = assisted.lower(corrected(level, p, p_holm))
-            high = assisted.upper(level if worse_holm is None else corrected(level, p_worse, worse_holm))
-            status, reason, needed = self._settled(against.shown, assisted, (low, high), p_holm, worse_holm)
+            high = assisted.upper(
+                level if worse_holm is None else corrected(level, p_worse, worse_holm)
+            )
+            status, reason, needed = self._settled(
+                against.shown, assisted, (low, high), p_holm, worse_holm
+            )
             return Finding(
                 gate=case.name, kind=self.kind, status=status, reason=reason, metric=self.metric,
                 against=against.model, method=f"{'PPI++, ' if self.assisted_by else ''}t test, skewness removed",
@@ -105,10 +115,20 @@ class AssistedGate(PairedGate, abc.ABC):
                 gained=int((compared.people > 0).sum()), lost=int((compared.people < 0).sum()), rows_needed=needed,
             )  # fmt: skip
 
-        claim = (self.kind, self.suite, self.metric, self.limit, self.confidence, self.assisted_by, against.which)
+        claim = (
+            self.kind,
+            self.suite,
+            self.metric,
+            self.limit,
+            self.confidence,
+            self.assisted_by,
+            against.which,
+        )
         return Test(p, None if self.better else p_worse, decide, claim)
 
-    def _too_few(self, name: str, against: Compared, said: "Comparisons", labelled: int, least: int) -> Finding:
+    def _too_few(
+        self, name: str, against: Compared, said: "Comparisons", labelled: int, least: int
+    ) -> Finding:
         more = f"`lockstep label {self.suite}` asks for {len(said.missing)} more"
         todo = more if said.missing else f"raise suites.{self.suite}.rows"
         return Finding(
@@ -119,7 +139,12 @@ class AssistedGate(PairedGate, abc.ABC):
         )  # fmt: skip
 
     def _settled(
-        self, shown: str, found: "Assisted", bounds: tuple[float, float], p: float, worse: float | None
+        self,
+        shown: str,
+        found: "Assisted",
+        bounds: tuple[float, float],
+        p: float,
+        worse: float | None,
     ) -> tuple[Status, str, int | None]:
         level, (low, high) = 1 - self.confidence, bounds
         helped = f", the judge's weight is {found.weight:.2f}" if self.assisted_by else ""
@@ -128,19 +153,33 @@ class AssistedGate(PairedGate, abc.ABC):
             f"{percent(self.confidence)} bound {low:+.3f}, p {p:.2g})"
         )
         if p <= level:
-            return "pass", f"{summary}: {'better' if self.better else f'not worse by {self.margin:g}'}", None
+            return (
+                "pass",
+                f"{summary}: {'better' if self.better else f'not worse by {self.margin:g}'}",
+                None,
+            )
         if self.better and found.effect <= self.limit:
             return "fail", f"{summary}: not better", None
         if worse is not None and worse <= level and found.effect < self.limit:
-            return "fail", f"{summary}; upper bound {high:+.3f}: worse, by more than {self.margin:g}", None
+            return (
+                "fail",
+                f"{summary}; upper bound {high:+.3f}: worse, by more than {self.margin:g}",
+                None,
+            )
         needed = found.rows_needed(self.limit, held_back(level, found.p_above(self.limit), p))
-        more = f"; about {needed} labels would if the true difference is as observed" if needed else ""
+        more = (
+            f"; about {needed} labels would if the true difference is as observed" if needed else ""
+        )
         return "inconclusive", f"{summary}: too little to tell{more}", needed
 
     def explain_people(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
         """Return what people were asked, and what their labels clear."""
         helped = ", as the judge assists them," if self.assisted_by else ""
-        more = f"about {finding.rows_needed} labels would decide {ALONE}; " if finding.rows_needed else ""
+        more = (
+            f"about {finding.rows_needed} labels would decide {ALONE}; "
+            if finding.rows_needed
+            else ""
+        )
         return self.explained(
             f"do people{helped} prefer the candidate's answers to those of {self.against} by more than {self.limit:g} "
             f"of all rows, shown with {percent(self.confidence)} confidence?",

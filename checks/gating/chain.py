@@ -87,7 +87,14 @@ class NoEvidence(Exception):  # noqa: N818 - what a gate says, not a malfunction
 
 def gap(evidence: Evidence, paths: Iterable[Path]) -> str | None:
     """Why the first of ``paths`` could not be read; None if all were."""
-    return next((f"no evidence: {evidence.gaps[p.as_posix()]}" for p in paths if p.as_posix() in evidence.gaps), None)
+    return next(
+        (
+            f"no evidence: {evidence.gaps[p.as_posix()]}"
+            for p in paths
+            if p.as_posix() in evidence.gaps
+        ),
+        None,
+    )
 
 
 class Reader(Protocol):
@@ -106,7 +113,11 @@ class _Disk:
     def report(self, path: Path, model: type[R]) -> R | None:
         """A report; None, and a gap, if it cannot be read."""
         try:
-            return self._reader(path, model) if self._reader else files.read_json(self._root / path, model)
+            return (
+                self._reader(path, model)
+                if self._reader
+                else files.read_json(self._root / path, model)
+            )
         except EvidenceRefused as refusal:
             self.gaps[path.as_posix()] = self._said(refusal)
             return None
@@ -146,21 +157,35 @@ def gather(root: Path, scorers: str, reader: Reader | None = None) -> Evidence:
     """
     disk = _Disk(root, reader)
     reports = _reports(disk)
-    models = dict.fromkeys(("candidate", *(reports.evaluation.models if reports.evaluation else ())))
+    models = dict.fromkeys(
+        ("candidate", *(reports.evaluation.models if reports.evaluation else ()))
+    )
     answer_files = {name: layout.PREDICTIONS / f"{name}.jsonl" for name in models}
     suites = reports.suites.suites if reports.suites else {}
     line_files = {name: layout.SUITES / f"{name}.jsonl" for name in suites}
-    given_files = {name: layout.suite_answers(name) for name, suite in suites.items() if suite.given}
-    judgement_files = {name: layout.JUDGEMENTS / f"{name}.jsonl" for name, suite in suites.items() if suite.judgements}
+    given_files = {
+        name: layout.suite_answers(name) for name, suite in suites.items() if suite.given
+    }
+    judgement_files = {
+        name: layout.JUDGEMENTS / f"{name}.jsonl"
+        for name, suite in suites.items()
+        if suite.judgements
+    }
     of_suites = [*line_files.values(), *given_files.values(), *judgement_files.values()]
     if suites:
         of_suites.append(layout.SUITES_REPORT)
-    judged = disk.digests([*_REPORT_FILES, *_SPLIT_FILES.values(), *answer_files.values(), *of_suites])
+    judged = disk.digests(
+        [*_REPORT_FILES, *_SPLIT_FILES.values(), *answer_files.values(), *of_suites]
+    )
     judged |= _digests_of_folders(reports)
     train = disk.parts(_SPLIT_FILES["train"], Row, _learned)
     test = disk.lines(_SPLIT_FILES["test"], Row)
     answers = {name: disk.lines(path, Prediction) for name, path in answer_files.items()}
-    breaks = [*_breaks(reports, judged, scorers), *_reference_breaks(reports), *_model_breaks(reports)]
+    breaks = [
+        *_breaks(reports, judged, scorers),
+        *_reference_breaks(reports),
+        *_model_breaks(reports),
+    ]
     for name, found in answers.items():
         breaks += _row_breaks(test, found, answer_files[name])
     return Evidence(
@@ -190,7 +215,10 @@ def _digests_of_folders(reports: Reports) -> dict[str, str]:
     """Those of weights and raw data, which the reports name; hashing gigabytes is left to ``compare``."""
     found = dict[str, str]()
     if fetch := reports.fetch:
-        found |= {layout.BASE.as_posix(): fetch.base.digest, layout.RAW.as_posix(): fetch.data.digest}
+        found |= {
+            layout.BASE.as_posix(): fetch.base.digest,
+            layout.RAW.as_posix(): fetch.data.digest,
+        }
     if train := reports.train:
         found[layout.ADAPTER.as_posix()] = train.adapter
     if parity := reports.parity:
@@ -202,8 +230,15 @@ def _learned(row: Row) -> Learned:
     if row.document:
         text, *others = asked(row)
         return Learned(text, row.source, earlier=tuple(others), document=True)
-    system = (sys.intern(each.content) for each in row.messages if each.role == "system")  # many rows share it
-    further = (*system, *(text for tool in row.tools for text in strings(tool)), row.reference, *strings(row.extra))
+    system = (
+        sys.intern(each.content) for each in row.messages if each.role == "system"
+    )  # many rows share it
+    further = (
+        *system,
+        *(text for tool in row.tools for text in strings(tool)),
+        row.reference,
+        *strings(row.extra),
+    )
     return Learned(request(row.messages), row.source, further, earlier_requests(row.messages))
 
 
@@ -230,7 +265,9 @@ def compare(root: Path, judged: dict[str, str]) -> list[str]:
             differences.append(f"{name}: is {short(found)}, the verdict is about {short(expected)}")
     fix = "(`./lockstep dvc pull` fetches {}, if a remote has {})"
     if len(missing) > _FEW:
-        others = f"{missing[0]} and {len(missing) - 1} others are missing {fix.format('them', 'them')}"
+        others = (
+            f"{missing[0]} and {len(missing) - 1} others are missing {fix.format('them', 'them')}"
+        )
         return [others, *differences]
     return [*(f"{name}: is missing {fix.format('it', 'it')}" for name in missing), *differences]
 
@@ -247,21 +284,38 @@ def _breaks(reports: Reports, judged: dict[str, str], scorers: str) -> Iterator[
             yield f"{what}: {one} says {short(one_value)}, {two} says {short(two_value)}"
 
 
-def _pairs(reports: Reports, judged: dict[str, str], scorers: str) -> Iterator[tuple[str, Named, Named]]:
+def _pairs(
+    reports: Reports, judged: dict[str, str], scorers: str
+) -> Iterator[tuple[str, Named, Named]]:
     fetch, prepare, data, train = reports.fetch, reports.prepare, reports.data, reports.train
     parity, evaluation = reports.parity, reports.evaluation
     base = ("fetch", fetch.base.digest if fetch else None)
-    yield "raw data", ("fetch", fetch.data.digest if fetch else None), ("prepare", prepare.raw if prepare else None)
+    yield (
+        "raw data",
+        ("fetch", fetch.data.digest if fetch else None),
+        ("prepare", prepare.raw if prepare else None),
+    )
     yield "base", base, ("train", train.base if train else None)
     yield "base", base, ("merge", parity.base if parity else None)
     yield "base", base, ("evaluate", evaluation.base if evaluation else None)
-    yield "adapter", ("train", train.adapter if train else None), ("merge", parity.adapter if parity else None)
+    yield (
+        "adapter",
+        ("train", train.adapter if train else None),
+        ("merge", parity.adapter if parity else None),
+    )
     merged = ("merge", parity.merged if parity else None)
     yield "merged", merged, ("evaluate", evaluation.merged if evaluation else None)
     if parity and evaluation:
-        full = (parity.exported.unquantised if parity.exported else "", evaluation.unquantised or "")
+        full = (
+            parity.exported.unquantised if parity.exported else "",
+            evaluation.unquantised or "",
+        )
         yield "unquantised", ("merge", full[0]), ("evaluate", full[1])
-    yield "scorers", ("params.yaml", scorers), ("evaluate", evaluation.scorers if evaluation else None)
+    yield (
+        "scorers",
+        ("params.yaml", scorers),
+        ("evaluate", evaluation.scorers if evaluation else None),
+    )
     for name, path in _SPLIT_FILES.items():
         disk = (path.as_posix(), judged.get(path.as_posix()))
         split = prepare.splits.get(name) if prepare else None
@@ -273,7 +327,11 @@ def _pairs(reports: Reports, judged: dict[str, str], scorers: str) -> Iterator[t
         rows = _SPLIT_FILES["train"].as_posix()
         yield "train split", (rows, judged.get(rows)), ("merge", calibration.train)
     test = _SPLIT_FILES["test"].as_posix()
-    yield "test split", (test, judged.get(test)), ("evaluate", evaluation.test if evaluation else None)
+    yield (
+        "test split",
+        (test, judged.get(test)),
+        ("evaluate", evaluation.test if evaluation else None),
+    )
     for name, model in evaluation.models.items() if evaluation else ():
         file = (layout.PREDICTIONS / f"{name}.jsonl").as_posix()
         yield f"{name} predictions", (file, judged.get(file)), ("evaluate", model.predictions)
@@ -295,7 +353,9 @@ def _suite_pairs(reports: Reports, judged: dict[str, str]) -> Iterator[tuple[str
             yield f"suite {name}", (path.as_posix(), judged.get(path.as_posix())), ("suites", said)
         for role, model in suite.models.items():
             who = "merge" if role in ("candidate", "base") else layout.REFERENCES.as_posix()
-            about = known.get(role, "") if parity and references else None  # a model that nothing names is another one
+            about = (
+                known.get(role, "") if parity and references else None
+            )  # a model that nothing names is another one
             yield f"{role} of suite {name}", ("suites", model), (who, about)
         for role, answers in suite.answers.items():
             if suite.answers_of is not None:
@@ -329,13 +389,19 @@ def _model_breaks(reports: Reports) -> Iterator[str]:
     """The evaluation must have the answers of every evaluated model, and parity the files that it is about."""
     parity, evaluation = reports.parity, reports.evaluation
     if parity is not None:
-        files_ = {name: digest.FileDigest(file.sha256, file.size) for name, file in parity.files.items()}
+        files_ = {
+            name: digest.FileDigest(file.sha256, file.size) for name, file in parity.files.items()
+        }
         if (found := digest.of_manifest(files_)) != parity.merged:
             yield f"merged: merge says {short(parity.merged)}, its own list of files makes {short(found)}"
     if evaluation is None:
         return
     models, named = evaluation.models, reports.references.found if reports.references else {}
-    had = [name for name, use in evaluation.references.items() if use.how not in ("absent", "unavailable")]
+    had = [
+        name
+        for name, use in evaluation.references.items()
+        if use.how not in ("absent", "unavailable")
+    ]
     for name in ("candidate", "base", *((UNQUANTISED,) if evaluation.unquantised else ()), *had):
         if name not in models:
             yield f"{name} predictions: {layout.EVALUATION} does not name them"
@@ -347,14 +413,20 @@ def _model_breaks(reports: Reports) -> Iterator[str]:
             models["candidate"].predictions if "candidate" in models else None,
         ):
             yield f"{name}: evaluate takes it for the candidate, and it is another model or answered otherwise"
-        if use.how == "stored" and name in named and models[name].predictions != named[name].predictions:
+        if (
+            use.how == "stored"
+            and name in named
+            and models[name].predictions != named[name].predictions
+        ):
             yield (
                 f"{name} predictions: evaluate says {short(models[name].predictions)}, the record of "
                 f"{named[name].commit[:12]} says {short(named[name].predictions)}"
             )
 
 
-def _row_breaks(test: tuple[Row, ...], predictions: tuple[Prediction, ...], path: Path) -> Iterator[str]:
+def _row_breaks(
+    test: tuple[Row, ...], predictions: tuple[Prediction, ...], path: Path
+) -> Iterator[str]:
     """Predictions must be of exactly the test rows, each once, in order, with the same references."""
     if not test and predictions:
         yield f"{_SPLIT_FILES['test']}: has no rows, {path} has {len(predictions)}"
@@ -371,5 +443,9 @@ def _row_breaks(test: tuple[Row, ...], predictions: tuple[Prediction, ...], path
         )
         return
     for number, (row, prediction) in enumerate(zip(test, predictions, strict=True), 1):
-        if (row.reference, row.group, row.slice) != (prediction.reference, prediction.group, prediction.slice):
+        if (row.reference, row.group, row.slice) != (
+            prediction.reference,
+            prediction.group,
+            prediction.slice,
+        ):
             yield f"{path}:{number}: row {row.id} has another reference, group or slice than the test split"

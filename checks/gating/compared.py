@@ -63,7 +63,9 @@ class PairedGate(ScoreGate, abc.ABC):
         if self.suite is not None:
             suite, scored = params.suites[self.suite], params.suites[self.suite].scores_of
             # There may be no model of main or production yet, and so no log of them.
-            if self.against in scored or (self.against in EARLIER and not isinstance(suite, RatingSuite)):
+            if self.against in scored or (
+                self.against in EARLIER and not isinstance(suite, RatingSuite)
+            ):
                 return None
             return (
                 f"gates.{name}.against: suite {self.suite} has no scores of {self.against!r}|"
@@ -78,7 +80,9 @@ class PairedGate(ScoreGate, abc.ABC):
             f"use one of {', '.join(known)}, or add it to evaluate.baselines"
         )
 
-    def explained(self, asks: str, refuted: str, change: str, finding: Finding, verdict: Verdict) -> Explained:
+    def explained(
+        self, asks: str, refuted: str, change: str, finding: Finding, verdict: Verdict
+    ) -> Explained:
         """The lines that all these kinds share, around those of the kind itself."""
         return Explained(
             asks,
@@ -88,7 +92,11 @@ class PairedGate(ScoreGate, abc.ABC):
         )
 
     def _answers_of(self, against: str) -> str:
-        return self.answers_at if self.suite else f"{self.answers_at}/candidate.jsonl beside {against}.jsonl"
+        return (
+            self.answers_at
+            if self.suite
+            else f"{self.answers_at}/candidate.jsonl beside {against}.jsonl"
+        )
 
     def explain_loss(self, where: str, place: str, finding: Finding, verdict: Verdict) -> Explained:
         """Explain a gate that rules out a loss; ``where`` begins its question, and is empty for all rows together."""
@@ -121,7 +129,11 @@ def settled(case: Case, gate: PairedGate) -> Finding | Compared:
     """The model to compare with; or the finding if there is none, or if the margin is below the noise."""
     other = reference(case.name, gate, case.evidence)
     if isinstance(other, Compared) and gate.margin > 0:
-        noisy = _noise(case.name, gate, case.evidence) if gate.suite is None else _declared_noise(case, gate)
+        noisy = (
+            _noise(case.name, gate, case.evidence)
+            if gate.suite is None
+            else _declared_noise(case, gate)
+        )
         return noisy or other
     return other
 
@@ -139,11 +151,17 @@ def reference(name: str, gate: PairedGate, evidence: Evidence) -> Finding | Comp
     for model in (gate.against, "main") if gate.against in RELEASED else (gate.against,):
         use = _use(evidence, model)
         if use is None:
-            return failed(name, gate, f"no evidence: {layout.REFERENCES} names no {model}; run `lockstep run`")
+            return failed(
+                name, gate, f"no evidence: {layout.REFERENCES} names no {model}; run `lockstep run`"
+            )
         if use.how == "unavailable":
             return failed(name, gate, f"no evidence of {model}: {use.note}")
         if use.merged is not None:
-            shown = model if model == gate.against else f"{model}, which stands in for {gate.against} ({why[0]})"
+            shown = (
+                model
+                if model == gate.against
+                else f"{model}, which stands in for {gate.against} ({why[0]})"
+            )
             if use.how == "same-model":
                 return _same(name, gate, shown)
             return _unlearned(name, gate, evidence, Compared(model, shown, use.merged))
@@ -154,7 +172,9 @@ def reference(name: str, gate: PairedGate, evidence: Evidence) -> Finding | Comp
     )  # fmt: skip
 
 
-def _unlearned(name: str, gate: PairedGate, evidence: Evidence, against: Compared) -> Finding | Compared:
+def _unlearned(
+    name: str, gate: PairedGate, evidence: Evidence, against: Compared
+) -> Finding | Compared:
     """Name the rows that the reference was trained on, which no comparison counts; inconclusive without others."""
     answers = evidence.answers.get(against.model, ()) if gate.suite is None else ()
     learned = sum(answer.learned for answer in answers)
@@ -165,7 +185,9 @@ def _unlearned(name: str, gate: PairedGate, evidence: Evidence, against: Compare
             gate=name, kind=gate.kind, status="inconclusive", metric=gate.metric, against=against.model,
             reason=f"{against.shown} was trained on all {learned:,} test rows; bring fresh rows",
         )  # fmt: skip
-    return against._replace(shown=f"{against.shown}, without the {learned:,} of {len(answers):,} rows that it learned")
+    return against._replace(
+        shown=f"{against.shown}, without the {learned:,} of {len(answers):,} rows that it learned"
+    )
 
 
 def uninformed(case: Case, gate: PairedGate, against: Compared) -> Finding | None:

@@ -24,9 +24,14 @@ from checks.training.quantization import Exporting
 if TYPE_CHECKING:  # a sample needs numpy
     from checks.gating.sample import Sample
 
-Metric = Annotated[str, Field(description="one of evaluate.scorers, or of the suite's metrics; human: people's labels")]
+Metric = Annotated[
+    str,
+    Field(description="one of evaluate.scorers, or of the suite's metrics; human: people's labels"),
+]
 # Floors of every policy, the first one too: below them a gate asks nothing.
-Confidence = Annotated[float, Field(ge=0.8, lt=1, description="of a one-sided bound"), stricter("higher")]
+Confidence = Annotated[
+    float, Field(ge=0.8, lt=1, description="of a one-sided bound"), stricter("higher")
+]
 Loss = Annotated[float, Field(gt=0, le=0.5)]
 Reads = Literal["no rows", "rows", "answers"]
 
@@ -183,7 +188,9 @@ class ScoreGate(GateKind, abc.ABC):
     does not mention it, so that its policy has the same digest as before there were suites.
     """
 
-    unscaled: ClassVar[bool] = False  # whether it asks metrics that have no scale, of which less is better
+    unscaled: ClassVar[bool] = (
+        False  # whether it asks metrics that have no scale, of which less is better
+    )
     asks_people: ClassVar[bool] = False  # whether it can ask people's comparisons of two models
 
     if TYPE_CHECKING:
@@ -208,7 +215,11 @@ class ScoreGate(GateKind, abc.ABC):
     @property
     def answers_at(self) -> str:
         """The folder or file with what each sample got, for a person who looks."""
-        return layout.PREDICTIONS.as_posix() if self.suite is None else f"{layout.SUITES}/{self.suite}.jsonl"
+        return (
+            layout.PREDICTIONS.as_posix()
+            if self.suite is None
+            else f"{layout.SUITES}/{self.suite}.jsonl"
+        )
 
     def impossible(self, name: str, params: GateParams) -> str | None:
         """The metric must be scored."""
@@ -216,13 +227,18 @@ class ScoreGate(GateKind, abc.ABC):
             return not_scored(name, self.metric, params)
         suite = params.suites.get(self.suite)
         if suite is None:
-            known = f"use one of {', '.join(params.suites)}" if params.suites else "there is none: add it to suites"
+            known = (
+                f"use one of {', '.join(params.suites)}"
+                if params.suites
+                else "there is none: add it to suites"
+            )
             return f"gates.{name}.suite: {self.suite!r} is no suite|{known}"
         if suite.draw is not None or suite.evidence == "judge":
             return self._not_people(name, suite)
         if self.metric not in suite.scales:
             return (
-                f"gates.{name}.metric: suite {self.suite} has no {self.metric!r}|use one of {', '.join(suite.scales)}"
+                f"gates.{name}.metric: suite {self.suite} has no {self.metric!r}|use one of "
+                f"{', '.join(suite.scales)}"
             )
         if (suite.scales[self.metric] is None) != self.unscaled:
             has, other = ("a", "non_inferior") if self.unscaled else ("no", suite.asked_by)
@@ -256,7 +272,8 @@ def not_scored(name: str, metric: str, params: GateParams) -> str | None:
     if metric in scored:
         return None
     return (
-        f"gates.{name}.metric: {metric!r} is not scored|use one of {', '.join(scored)}, or add it to evaluate.scorers"
+        f"gates.{name}.metric: {metric!r} is not scored|use one of {', '.join(scored)}, "
+        "or add it to evaluate.scorers"
     )
 
 
@@ -304,7 +321,9 @@ def explain_rows(finding: Finding) -> str:
     if not finding.rows_needed:
         return ""
     groups = finding.groups_needed
-    rows = f"{finding.rows_needed} rows" + (f" in {groups} groups like these" if groups else " like these")
+    rows = f"{finding.rows_needed} rows" + (
+        f" in {groups} groups like these" if groups else " like these"
+    )
     return f"about {rows} would decide {ALONE}; "
 
 

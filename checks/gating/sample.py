@@ -27,7 +27,10 @@ class Sample:
     """
 
     def __init__(
-        self, evidence: Evidence, scorers: Sequence[Scorer], suites: Mapping[str, SuiteKind] = MappingProxyType({})
+        self,
+        evidence: Evidence,
+        scorers: Sequence[Scorer],
+        suites: Mapping[str, SuiteKind] = MappingProxyType({}),
     ) -> None:
         self._evidence, self._suites = evidence, suites
         self._scorers: dict[str, Scorer] = {scorer.kind: scorer for scorer in scorers}
@@ -36,11 +39,15 @@ class Sample:
         self._claimed = evaluation is not None and evaluation.scorers == scoring.digest_of(scorers)
         self._scores: dict[tuple[str, str], NDArray[np.float64]] = {}
         codes: dict[str, int] = {}
-        self.groups = np.array([codes.setdefault(row.group, len(codes)) for row in evidence.test], dtype=np.intp)
+        self.groups = np.array(
+            [codes.setdefault(row.group, len(codes)) for row in evidence.test], dtype=np.intp
+        )
         self.slices = tuple(row.slice for row in evidence.test)
         self._kept = np.ones(len(self.slices), dtype=bool)
 
-    def of(self, suite: str | None, metric: str | None = None, against: str | None = None) -> "Sample | SuiteSample":
+    def of(
+        self, suite: str | None, metric: str | None = None, against: str | None = None
+    ) -> "Sample | SuiteSample":
         """The samples of ``suite`` that ``metric`` scores (None: all of them); without a suite, these.
 
         ``against``: the reference that they are compared with. Raises NoEvidence where the suite has no scores.
@@ -76,10 +83,14 @@ class Sample:
         return scores
 
 
-def _hold(path: str, metric: str, answers: Sequence[Prediction], scores: NDArray[np.float64]) -> None:
+def _hold(
+    path: str, metric: str, answers: Sequence[Prediction], scores: NDArray[np.float64]
+) -> None:
     claims = [answer.scores.get(metric) for answer in answers]
     # No claim becomes NaN, which is close to nothing.
     wrong = ~(np.abs(np.array(claims, dtype=np.float64) - scores) <= 1e-9)
     if wrong.any():
         row = int(wrong.argmax())
-        raise NoEvidence(f"{path}:{row + 1}: claims {metric} {claims[row]}, scored again it is {scores[row]:g}")
+        raise NoEvidence(
+            f"{path}:{row + 1}: claims {metric} {claims[row]}, scored again it is {scores[row]:g}"
+        )

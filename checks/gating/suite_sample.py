@@ -23,14 +23,18 @@ from checks.rows import request
 _FIX = "run `./lockstep run suites`"
 
 
-def checked(name: str, asked: Mapping[str, SuiteKind], evidence: Evidence) -> tuple[SuiteKind, SuiteResult]:
+def checked(
+    name: str, asked: Mapping[str, SuiteKind], evidence: Evidence
+) -> tuple[SuiteKind, SuiteResult]:
     """A suite of the section suites, and what is recorded of it. Raises NoEvidence where that is of another one."""
     if missing := gap(evidence, (layout.SUITES_REPORT, layout.PARITY_REPORT)):
         raise NoEvidence(missing)
     assert evidence.reports.suites is not None  # else it is a gap
     suite, result = asked.get(name), evidence.reports.suites.suites.get(name)
     if suite is None or result is None:
-        raise NoEvidence(f"no evidence: {layout.SUITES_REPORT if suite else layout.PARAMS} has no suite {name}")
+        raise NoEvidence(
+            f"no evidence: {layout.SUITES_REPORT if suite else layout.PARAMS} has no suite {name}"
+        )
     if result.asked != digest.of_json(suite.model_dump(mode="json")):
         raise NoEvidence(f"{layout.SUITES_REPORT}: is about another section suites.{name}; {_FIX}")
     return suite, result
@@ -45,7 +49,11 @@ class SuiteSample:
     """
 
     def __init__(
-        self, name: str, asked: Mapping[str, SuiteKind], evidence: Evidence, metric: str | None = None
+        self,
+        name: str,
+        asked: Mapping[str, SuiteKind],
+        evidence: Evidence,
+        metric: str | None = None,
     ) -> None:
         """``asked`` is the section suites; ``metric`` is the one that is asked for.
 
@@ -53,7 +61,10 @@ class SuiteSample:
         """
         suite, result = checked(name, asked, evidence)
         path = layout.SUITES / f"{name}.jsonl"
-        others = (layout.JUDGEMENTS / path.name, result.judgements), (layout.suite_answers(name), result.given)
+        others = (
+            (layout.JUDGEMENTS / path.name, result.judgements),
+            (layout.suite_answers(name), result.given),
+        )
         if missing := gap(evidence, (path, *(other for other, made in others if made))):
             raise NoEvidence(missing)
         lines: dict[Role, list[SuiteLine]] = {
@@ -62,10 +73,16 @@ class SuiteSample:
         }
         if wrong := problem(lines, suite.scales, suite.declared_size, suite.partial):
             raise NoEvidence(f"{path}: {wrong[0]}: {wrong[1]}; {_FIX}")
-        scored = [line for line in lines["candidate"] if metric not in suite.partial or line.metric == metric]
+        scored = [
+            line
+            for line in lines["candidate"]
+            if metric not in suite.partial or line.metric == metric
+        ]
         samples = {line.sample: (line.group, line.slice) for line in scored}
         references = _scored_again(name, suite, evidence) if suite.recomputed else {}
-        if metric is not None and result.given:  # without one a gate looks for what was learnt, and may ask for it
+        if (
+            metric is not None and result.given
+        ):  # without one a gate looks for what was learnt, and may ask for it
             _hold_unseen(name, evidence)
         self._about: AnsweredRows | None = None
         if isinstance(suite, RatingSuite):
@@ -75,7 +92,9 @@ class SuiteSample:
                 raise NoEvidence(f"{path}: has no score of row {gone[0]}; {_FIX}")
             samples = {row.id: (row.group, row.slice) for row in about.rows}
         codes: dict[str, int] = {}
-        self.groups = np.array([codes.setdefault(group, len(codes)) for group, _ in samples.values()], dtype=np.intp)
+        self.groups = np.array(
+            [codes.setdefault(group, len(codes)) for group, _ in samples.values()], dtype=np.intp
+        )
         self.slices = tuple(label for _, label in samples.values())
         self._suite, self._measured_chance = suite, result.chance
         self._references = tuple(references[sample] for sample in samples if references)
@@ -91,7 +110,9 @@ class SuiteSample:
     def compared(self, model: str) -> Comparisons:
         """People's and the judge's comparisons of the candidate's answers with those of ``model``."""
         if model not in self._lines or self._draw is None or self._about is None:
-            raise NoEvidence(f"no evidence: suite {self._name} compares no answers with those of {model}")
+            raise NoEvidence(
+                f"no evidence: suite {self._name} compares no answers with those of {model}"
+            )
         shas: dict[str, dict[str, str]] = {
             role: {row: judgements.answer_sha(text) for row, text in texts.items()}
             for role, texts in self._about.answers.items()
@@ -111,11 +132,16 @@ class SuiteSample:
     def answers(self, model: str) -> list[SuiteAnswer]:
         """Return what ``model`` answered, in the order of the samples. Raises NoEvidence where no answers were kept."""
         digest_of = {line.sample: line.model for line in self._lines.get(model, ())}
-        given = {(answer.model, answer.sample): answer for answer in self._evidence.given.get(self._name, ())}
+        given = {
+            (answer.model, answer.sample): answer
+            for answer in self._evidence.given.get(self._name, ())
+        }
         try:
             return [given[digest_of[sample], sample] for sample in self._samples]
         except KeyError as error:
-            raise NoEvidence(f"no evidence: suite {self._name} has no answers of {model}") from error
+            raise NoEvidence(
+                f"no evidence: suite {self._name} has no answers of {model}"
+            ) from error
 
     def chance(self, metric: str) -> float | None:
         """The mean of a model that knows nothing, where it is known."""
@@ -123,21 +149,33 @@ class SuiteSample:
         return self._measured_chance if known is None else known
 
 
-def _about(suite: RatingSuite, asked: Mapping[str, SuiteKind], evidence: Evidence, result: SuiteResult) -> AnsweredRows:
+def _about(
+    suite: RatingSuite, asked: Mapping[str, SuiteKind], evidence: Evidence, result: SuiteResult
+) -> AnsweredRows:
     """The answers that ``suite`` is about; those to another suite are held as for a gate that asks that one."""
     if suite.suite is None:
-        answers = {role: answered.texts(evidence.answers[role]) for role in result.models if role in evidence.answers}
+        answers = {
+            role: answered.texts(evidence.answers[role])
+            for role in result.models
+            if role in evidence.answers
+        }
         return AnsweredRows(evidence.test, answers)
     other, checked_lines = checked(suite.suite, asked, evidence)
     SuiteSample(suite.suite, asked, evidence, next(iter(other.scales)))
-    models = {role: checked_lines.models[role] for role in result.models if role in checked_lines.models}
-    return answered.suite_answers(other, evidence.given[suite.suite], evidence.suites[suite.suite], models)
+    models = {
+        role: checked_lines.models[role] for role in result.models if role in checked_lines.models
+    }
+    return answered.suite_answers(
+        other, evidence.given[suite.suite], evidence.suites[suite.suite], models
+    )
 
 
 def _hold_judgements(name: str, evidence: Evidence, about: AnsweredRows) -> None:
     """Hold judgements to the answers that are here, word for word."""
     rows = {row.id for row in about.rows}
-    judged = [judgement for judgement in evidence.judgements.get(name, ()) if judgement.sample in rows]
+    judged = [
+        judgement for judgement in evidence.judgements.get(name, ()) if judgement.sample in rows
+    ]
     if wrong := judgements.problem(judged, about.answers):
         raise NoEvidence(f"{layout.JUDGEMENTS}/{name}.jsonl:{wrong}; {_FIX}")
 
@@ -147,10 +185,17 @@ def _hold_unseen(name: str, evidence: Evidence) -> None:
     if missing := gap(evidence, (layout.SPLITS / "train.jsonl",)):
         raise NoEvidence(missing)
     asked = {
-        _plain(request(answer.reading.question if answer.reading else answer.messages)): answer.sample
+        _plain(
+            request(answer.reading.question if answer.reading else answer.messages)
+        ): answer.sample
         for answer in evidence.given.get(name, ())
     }
-    seen = {sample: row for row in evidence.train for request in row.requests if (sample := asked.get(_plain(request)))}
+    seen = {
+        sample: row
+        for row in evidence.train
+        for request in row.requests
+        if (sample := asked.get(_plain(request)))
+    }
     if seen:
         sample, row = next(iter(seen.items()))
         raise NoEvidence(
@@ -167,11 +212,16 @@ def _scored_again(name: str, suite: SuiteKind, evidence: Evidence) -> dict[str, 
     """The reference of each sample, once every line has the score that its answer gets here."""
     path = layout.suite_answers(name)
     given = evidence.given.get(name, ())
-    again = {(answer.model, answer.sample, metric): (answer, v) for answer, metric, v in suite.scored_again(given)}
+    again = {
+        (answer.model, answer.sample, metric): (answer, v)
+        for answer, metric, v in suite.scored_again(given)
+    }
     for number, line in enumerate(evidence.suites[name], 1):
         answer, score = again.pop((line.model, line.sample, line.metric), (None, 0.0))
         if answer is None or answer.sample_sha != line.sample_sha:
-            raise NoEvidence(f"{path}: has no answer of {line.model[:19]}… to sample {line.sample!r} as asked; {_FIX}")
+            raise NoEvidence(
+                f"{path}: has no answer of {line.model[:19]}… to sample {line.sample!r} as asked; {_FIX}"
+            )
         if abs(score - line.value) > 1e-9:
             raise NoEvidence(
                 f"{layout.SUITES}/{name}.jsonl:{number}: claims {line.metric} {line.value:g}, scored again it is "
@@ -179,5 +229,7 @@ def _scored_again(name: str, suite: SuiteKind, evidence: Evidence) -> dict[str, 
             )
     if again:
         model, sample, metric = next(iter(again))
-        raise NoEvidence(f"{layout.SUITES}/{name}.jsonl: has no {metric} of {model[:19]}… on {sample!r}; {_FIX}")
+        raise NoEvidence(
+            f"{layout.SUITES}/{name}.jsonl: has no {metric} of {model[:19]}… on {sample!r}; {_FIX}"
+        )
     return {answer.sample: answer.reference for answer in given}

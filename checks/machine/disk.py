@@ -44,12 +44,18 @@ def refusal(doing: str, places: Iterable[Path]) -> MachineRefused:
 
     It names the fullest one. If none is full any more, it names them all, since it could be each.
     """
-    sizes = {place: size for place in (*places, Path(tempfile.gettempdir())) if (size := _free(place)) is not None}
+    sizes = {
+        place: size
+        for place in (*places, Path(tempfile.gettempdir()))
+        if (size := _free(place)) is not None
+    }
     place = min(sizes, key=lambda each: sizes[each], default=None)
     if place is not None and sizes[place] < _FULL:
         return _refusal(doing, place)
     listed = " ".join(dict.fromkeys(str(place.resolve()) for place in sizes))
-    return MachineRefused(f"a disk is full: {doing}", f"free space there (df -h {listed}), then run it again")
+    return MachineRefused(
+        f"a disk is full: {doing}", f"free space there (df -h {listed}), then run it again"
+    )
 
 
 @contextmanager

@@ -47,7 +47,9 @@ class _Unmeasured(Exception):  # noqa: N818 - a result, which is recorded
 class _Meter:
     """One counter. ``read`` returns its joules now. ``span``: the joules at which it returns to 0, if it does."""
 
-    def __init__(self, kind: Kind, device: str, read: Callable[[], float], span: float | None = None) -> None:
+    def __init__(
+        self, kind: Kind, device: str, read: Callable[[], float], span: float | None = None
+    ) -> None:
         self.kind, self.device = kind, device
         self._read, self._span = read, span
         self._last, self.joules = read(), 0.0
@@ -56,7 +58,9 @@ class _Meter:
         """Add the joules of the last ``seconds``. Raises _Unmeasured if they are not known."""
         most = _SOURCES[self.kind].most_watts * max(seconds, 1.0)
         if self._span is not None and most > self._span:
-            raise _Unmeasured(f"{self.device}: was not read for {seconds:.0f} s, and may have started again unseen")
+            raise _Unmeasured(
+                f"{self.device}: was not read for {seconds:.0f} s, and may have started again unseen"
+            )
         now = self._read()
         joules = now - self._last
         if joules < 0 and self._span is not None:
@@ -75,7 +79,10 @@ class Meters:
     """
 
     def __init__(
-        self, gpus: Sequence[str] = (), powercap: Path | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        gpus: Sequence[str] = (),
+        powercap: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._needed: Kind = "nvml" if gpus else "rapl"
         self._clock, self._at = clock, clock()
@@ -108,8 +115,12 @@ class Meters:
             )
         missing = [f"{_SOURCES[kind].devices}: {reason}" for kind, reason in failures.items()]
         devices = {counter.device for counter in counted if counter.kind == "rapl"}
-        memories = {device if device.endswith(MEMORY) else f"{device}{MEMORY}" for device in devices}
-        missing += [f"{memory}: RAPL does not count it here" for memory in sorted(memories - devices)]
+        memories = {
+            device if device.endswith(MEMORY) else f"{device}{MEMORY}" for device in devices
+        }
+        missing += [
+            f"{memory}: RAPL does not count it here" for memory in sorted(memories - devices)
+        ]
         return Energy(counted=counted, missing=tuple(missing))
 
     def stop(self) -> None:
@@ -154,7 +165,9 @@ def machine(gpus: Sequence[str] = ()) -> str | None:
         lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
     except OSError:
         return None
-    processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    processor = next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), ""
+    )
     return f"{processor}, {os.cpu_count()} CPUs" if processor else None
 
 
@@ -201,9 +214,13 @@ def _gpus(wanted: Sequence[str]) -> list[_Meter]:
             except nvml.NVMLError_NotSupported:  # This GPU cannot be divided.
                 divided = False
             if divided:
-                raise _Unmeasured(f"GPU {number}: is divided (MIG), and its counter is of all parts")
+                raise _Unmeasured(
+                    f"GPU {number}: is divided (MIG), and its counter is of all parts"
+                )
             name = nvml.nvmlDeviceGetName(handle)
-            meters.append(_Meter("nvml", f"{number}: {name}", functools.partial(_gpu_joules, handle)))
+            meters.append(
+                _Meter("nvml", f"{number}: {name}", functools.partial(_gpu_joules, handle))
+            )
     return meters
 
 
@@ -218,7 +235,9 @@ def _handles(nvml: Any, wanted: Sequence[str]) -> list[Any]:
     if not wanted:
         raise _Unmeasured("there is none")
     return [
-        nvml.nvmlDeviceGetHandleByIndex(int(gpu)) if gpu.isdigit() else nvml.nvmlDeviceGetHandleByUUID(gpu)
+        nvml.nvmlDeviceGetHandleByIndex(int(gpu))
+        if gpu.isdigit()
+        else nvml.nvmlDeviceGetHandleByUUID(gpu)
         for gpu in wanted
     ]
 

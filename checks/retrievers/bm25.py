@@ -22,14 +22,18 @@ class Words(Section):
     Words are lower-cased, and not reduced to stems; a single letter is no word.
     """
 
-    k1: Annotated[float, Field(ge=0, description="how much a word's further occurrences count; 1.5 is usual")]
+    k1: Annotated[
+        float, Field(ge=0, description="how much a word's further occurrences count; 1.5 is usual")
+    ]
     b: Annotated[Share, Field(description="how much long passages are held back; 0.75 is usual")]
     stopwords: Annotated[
         Literal["en", "de", "nl", "fr", "es", "pt", "it", "ru", "sv", "no", "da", "tr"] | None,
         Field(description="the language whose commonest words do not count; null: all words count"),
     ]
 
-    def scores(self, passages: Sequence[str], questions: Sequence[str]) -> "Iterator[NDArray[np.float64]]":
+    def scores(
+        self, passages: Sequence[str], questions: Sequence[str]
+    ) -> "Iterator[NDArray[np.float64]]":
         """For each question the score of each passage; -inf for one that has no word of it.
 
         Raises ValueError when no passage has a word.
@@ -38,7 +42,9 @@ class Words(Section):
         import numpy as np
 
         texts, asked = (
-            bm25s.tokenize(list(side), stopwords=self.stopwords, return_ids=False, show_progress=False)
+            bm25s.tokenize(
+                list(side), stopwords=self.stopwords, return_ids=False, show_progress=False
+            )
             for side in (passages, questions)
         )
         if not any(texts):
@@ -46,7 +52,9 @@ class Words(Section):
         index = bm25s.BM25(k1=self.k1, b=self.b, method="lucene", dtype="float64")
         index.index(texts, show_progress=False)
         for words in asked:
-            scored = np.round(index.get_scores(words), DECIMALS) if words else np.zeros(len(passages))
+            scored = (
+                np.round(index.get_scores(words), DECIMALS) if words else np.zeros(len(passages))
+            )
             yield np.where(scored > 0, scored, -np.inf)
 
 

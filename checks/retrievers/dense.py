@@ -23,20 +23,26 @@ _PASSAGES = 2**13  # So many passages have their vectors in float64 at a time.
 class Vectors(Section):
     """The encoder, and how it is asked."""
 
-    model: Annotated[Log, Field(description="folder of an encoder: config, tokenizer, and weights in safetensors")]
+    model: Annotated[
+        Log,
+        Field(description="folder of an encoder: config, tokenizer, and weights in safetensors"),
+    ]
     pooling: Annotated[
-        Pooling, Field(description="a text's vector: the mean of its tokens' vectors, or the first token's")
+        Pooling,
+        Field(description="a text's vector: the mean of its tokens' vectors, or the first token's"),
     ]
     max_tokens: Annotated[
         Positive | None,
-        Field(description="tokens of a text that count; null: all, and one that is too long is refused"),
+        Field(
+            description="tokens of a text that count; null: all, and one that is too long is refused"
+        ),
     ] = None
-    question_prefix: Annotated[str | None, Field(description="put before questions, if the encoder's card says so")] = (
-        None
-    )
-    passage_prefix: Annotated[str | None, Field(description="put before passages, if the encoder's card says so")] = (
-        None
-    )
+    question_prefix: Annotated[
+        str | None, Field(description="put before questions, if the encoder's card says so")
+    ] = None
+    passage_prefix: Annotated[
+        str | None, Field(description="put before passages, if the encoder's card says so")
+    ] = None
 
     def scores(
         self, passages: Sequence[str], questions: Sequence[str], embed: Embed
@@ -70,5 +76,7 @@ class Dense(Vectors, RetrieverKind):
 
     def ranked(self, search: Search, most: int) -> Iterator[list[int]]:
         """By vectors alone."""
-        scored = self.scores([*search.passages.values()], [*search.questions.values()], search.embed)
+        scored = self.scores(
+            [*search.passages.values()], [*search.questions.values()], search.embed
+        )
         return (best(scores, most) for scores in scored)

@@ -20,7 +20,9 @@ class Hybrid(RetrieverKind):
     kind: Literal["hybrid"]
     bm25: Annotated[Words, Field(description="how words count")]
     dense: Annotated[Vectors, Field(description="the encoder, and how it is asked")]
-    rank_constant: Annotated[Positive, Field(description="the larger, the less the first ranks count; 60 is usual")]
+    rank_constant: Annotated[
+        Positive, Field(description="the larger, the less the first ranks count; 60 is usual")
+    ]
 
     @property
     def sources(self) -> Mapping[str, Source]:
@@ -33,7 +35,10 @@ class Hybrid(RetrieverKind):
 
         passages, questions = [*search.passages.values()], [*search.questions.values()]
         shares = 1 / (self.rank_constant + np.arange(1, len(passages) + 1))
-        both = self.bm25.scores(passages, questions), self.dense.scores(passages, questions, search.embed)
+        both = (
+            self.bm25.scores(passages, questions),
+            self.dense.scores(passages, questions, search.embed),
+        )
         for rankings in zip(*both, strict=True):
             total = np.zeros(len(passages))
             for scores in rankings:

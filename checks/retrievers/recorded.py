@@ -36,7 +36,10 @@ class RecordedSearch(RetrieverKind):
     """Ranks passages as a pinned file says that another search ranked them. Nothing is searched."""
 
     kind: Literal["recorded"]
-    log: Annotated[Log, Field(description="JSON lines with id, question and passages: the ids of what was found")]
+    log: Annotated[
+        Log,
+        Field(description="JSON lines with id, question and passages: the ids of what was found"),
+    ]
 
     @property
     def sources(self) -> Mapping[str, Source]:
@@ -54,7 +57,9 @@ class RecordedSearch(RetrieverKind):
         try:
             lines = files.read_jsonl(path, Ranking)
         except EvidenceRefused as refused:
-            raise EvidenceRefused(f"{key}: {refused.what.removeprefix(f'{path}:').strip()}", _AGAIN) from refused
+            raise EvidenceRefused(
+                f"{key}: {refused.what.removeprefix(f'{path}:').strip()}", _AGAIN
+            ) from refused
         ranking = dict[str, tuple[str, ...]]()
         for number, line in enumerate(lines, 1):
             if wrong := _problem(line, search, ranking):
@@ -80,7 +85,10 @@ def _problem(line: Ranking, search: Search, before: Mapping[str, object]) -> tup
     if line.id in before:
         return f"row {line.id[:80]!r} has a line already", "keep one of them"
     if line.question != asked:
-        return f"row {line.id[:80]!r}: {line.question[:80]!r} was searched for, and the row asks {asked[:80]!r}", _AGAIN
+        return (
+            f"row {line.id[:80]!r}: {line.question[:80]!r} was searched for, and the row asks {asked[:80]!r}",
+            _AGAIN,
+        )
     if strange := next((name for name in line.passages if name not in search.passages), None):
         return (
             f"row {line.id[:80]!r}: no passage of the corpus is called {strange[:80]!r}",

@@ -13,7 +13,9 @@ from checks.formats.data_reports import RuleCount
 
 
 def _name(rule: type[Rule]) -> str:
-    if not isinstance(name := getattr(rule, "name", None), str) or not isinstance(getattr(rule, "does", None), str):
+    if not isinstance(name := getattr(rule, "name", None), str) or not isinstance(
+        getattr(rule, "does", None), str
+    ):
         raise plugins.Unfit("does not set name and does")
     if (rule.fix, rule.drop, rule.among).count(None) != 2:
         raise plugins.Unfit("does not define exactly one of fix, drop and among")

@@ -25,5 +25,9 @@ class DropControlTokens(Rule):
     def drop(self, draft: Draft) -> bool:
         """Whether the draft has the defect."""
         texts = [*(message.text for message in draft.messages), draft.full_reference]
-        more = json.dumps([draft.tools, dict(draft.extra)], ensure_ascii=False) if draft.tools or draft.extra else ""
+        more = (
+            json.dumps([draft.tools, dict(draft.extra)], ensure_ascii=False)
+            if draft.tools or draft.extra
+            else ""
+        )
         return any(map(_CONTROL.search, (*texts, more)))

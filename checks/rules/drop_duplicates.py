@@ -30,7 +30,9 @@ class DropDuplicates(Rule):
                 best = min(several, key=lambda index: (*_rank(drafts[index]), index))
                 for index in several:
                     goes[index] = index != best
-        richer = {key[:-1] for key, draft in zip(keys, drafts, strict=True) if not _lacks_extra(draft)}
+        richer = {
+            key[:-1] for key, draft in zip(keys, drafts, strict=True) if not _lacks_extra(draft)
+        }
         return [
             gone or (_lacks_extra(draft) and key[:-1] in richer)
             for gone, draft, key in zip(goes, drafts, keys, strict=True)

@@ -18,4 +18,8 @@ class DropPersonalData(Rule):
     def shown(self, draft: Draft) -> str:
         """Return what was found and how often, and no word of it: reports are kept in git and published."""
         wanted = self.numbers.personal_data
-        return ", ".join(f"{kind} {count}" for kind, count in wanted.count(draft).items()) if wanted else ""
+        return (
+            ", ".join(f"{kind} {count}" for kind, count in wanted.count(draft).items())
+            if wanted
+            else ""
+        )

@@ -16,4 +16,6 @@ class DropUnresolvedTemplate(Rule):
     def drop(self, draft: Draft) -> bool:
         """Whether the draft has the defect."""
         words = draft.reference.removeprefix("az ").split()
-        return bool(_PLACEHOLDER.search(draft.prompt) or (words and _PLACEHOLDER.fullmatch(words[0])))
+        return bool(
+            _PLACEHOLDER.search(draft.prompt) or (words and _PLACEHOLDER.fullmatch(words[0]))
+        )

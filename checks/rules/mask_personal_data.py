@@ -12,7 +12,9 @@ class MaskPersonalData(Rule):
     name = "mask-personal-data"
     does = "put [kind] in place of what prepare.personal_data finds"
     of_documents = True
-    in_rows: ClassVar[bool] = False  # validate looks by drop-personal-data, which shows no such text
+    in_rows: ClassVar[bool] = (
+        False  # validate looks by drop-personal-data, which shows no such text
+    )
 
     def fix(self, draft: Draft) -> Draft:
         """The draft without the defect, in every text that training reads."""
@@ -20,7 +22,12 @@ class MaskPersonalData(Rule):
         if wanted is None or not wanted.count(draft):
             return draft
         return replace(
-            draft.turns_rewritten(**dict.fromkeys(("system", "user", "assistant", "tool", "call"), wanted.mask)),
+            draft.turns_rewritten(
+                **dict.fromkeys(("system", "user", "assistant", "tool", "call"), wanted.mask)
+            ),
             extra={key: each_string(value, wanted.mask) for key, value in draft.extra.items()},
-            tools=tuple({key: each_string(value, wanted.mask) for key, value in tool.items()} for tool in draft.tools),
+            tools=tuple(
+                {key: each_string(value, wanted.mask) for key, value in tool.items()}
+                for tool in draft.tools
+            ),
         )

@@ -20,4 +20,6 @@ class StripControlCharacters(Rule):
 
     def fix(self, draft: Draft) -> Draft:
         """The draft without the defect."""
-        return draft.turns_rewritten(**dict.fromkeys(("system", "user", "assistant", "tool", "call"), _stripped))
+        return draft.turns_rewritten(
+            **dict.fromkeys(("system", "user", "assistant", "tool", "call"), _stripped)
+        )

@@ -14,7 +14,11 @@ from checks.scorer_kind import ScorerKind
 
 GROUP = "lockstep.scorers"
 KINDS: plugins.Registry[type[ScorerKind]] = plugins.collect(
-    GROUP, sys.modules[__name__], plugins.subclass_of(ScorerKind), plugins.tag, lambda kind: kind.rank
+    GROUP,
+    sys.modules[__name__],
+    plugins.subclass_of(ScorerKind),
+    plugins.tag,
+    lambda kind: kind.rank,
 )
 
 if TYPE_CHECKING:

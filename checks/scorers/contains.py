@@ -20,7 +20,10 @@ class Contains(ScorerKind):
     kind: Literal["contains"]
     separator: Annotated[
         str | None,
-        Field(min_length=1, description="what parts references of which any counts: with `|`, `7|seven` is both"),
+        Field(
+            min_length=1,
+            description="what parts references of which any counts: with `|`, `7|seven` is both",
+        ),
     ] = None
 
     def score(self, prediction: str, reference: str) -> float:

@@ -18,7 +18,9 @@ class Regex(ScorerKind):
     rank: ClassVar[int] = 50
 
     kind: Literal["regex"]
-    pattern: Annotated[str, Field(description="regular expression that the whole prediction must match")]
+    pattern: Annotated[
+        str, Field(description="regular expression that the whole prediction must match")
+    ]
 
     def score(self, prediction: str, reference: str) -> float:
         """1 for a match, else 0; by the ``regex`` package, because it has a time limit."""
@@ -29,7 +31,8 @@ class Regex(ScorerKind):
             pattern = regex.compile(self.pattern)
         except (regex.error, RecursionError, OverflowError) as error:
             raise ParamsRefused(
-                f"evaluate.scorers: {self.pattern!r} is not a regular expression: {error}", "fix the pattern"
+                f"evaluate.scorers: {self.pattern!r} is not a regular expression: {error}",
+                "fix the pattern",
             ) from error
         try:
             return float(pattern.fullmatch(prediction, timeout=REGEX_SECONDS) is not None)

@@ -51,7 +51,9 @@ class Stream:
         if not -1 < bound < 1:
             raise ValueError(f"bound {bound} is not between -1 and 1")
         gains = np.log1p(np.multiply.outer((self.values - bound) / (1 + bound), BETS))  # (V, bets)
-        wealth: NDArray[np.float64] = np.logaddexp.reduce(self.counts @ gains, axis=-1) - math.log(len(BETS))
+        wealth: NDArray[np.float64] = np.logaddexp.reduce(self.counts @ gains, axis=-1) - math.log(
+            len(BETS)
+        )
         return wealth
 
     def log_e_below(self, bound: float) -> NDArray[np.float64]:

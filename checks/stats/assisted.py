@@ -54,21 +54,28 @@ class Assisted:
     freedom: float
 
     @classmethod
-    def of(cls, people: Values, judge: Values, groups: NDArray[np.intp], further: float = 1.0) -> Self:
+    def of(
+        cls, people: Values, judge: Values, groups: NDArray[np.intp], further: float = 1.0
+    ) -> Self:
         """Of differences in [-1, 1], shape (rows,); ``people`` is NaN where nobody labelled. ``groups`` are from 0.
 
         ``further``: groups more that differ; with 0 it is the estimate of the paper, whatever it gains. ValueError for
         fewer than two labelled groups.
         """
         known = ~np.isnan(people)
-        labelled, others = _Part(people[known], judge[known], groups[known]), _Part(judge[~known], None, groups[~known])
+        labelled, others = (
+            _Part(people[known], judge[known], groups[known]),
+            _Part(judge[~known], None, groups[~known]),
+        )
         if labelled.groups < 2:
             raise ValueError(f"{labelled.groups} labelled groups of rows: need 2")
         n, rest = labelled.n, others.n
         spread = _Part(judge, None, groups).squares() * len(judge)  # of the judge on one row
         weight, more = 0.0, further * (labelled.typical / n) ** 2
         if rest and spread > 0:
-            weight = min(max((labelled.covariance() - more) / (spread * (1 / n + 1 / rest)), 0.0), 1.0)
+            weight = min(
+                max((labelled.covariance() - more) / (spread * (1 / n + 1 / rest)), 0.0), 1.0
+            )
         estimate = cls._with(weight, labelled, others, more)
         worth = estimate.error <= _WORTH * math.sqrt(estimate.alone) or not further
         return estimate if worth else cls._with(0.0, labelled, others, more)
@@ -77,7 +84,10 @@ class Assisted:
     def _with(cls, weight: float, labelled: "_Part", others: "_Part", more: float) -> Self:
         residual = labelled.minus(weight)
         third = residual.cubes() - (-weight) ** 3 * others.cubes()
-        of_labels, of_others = residual.squares() + (1 + weight) ** 2 * more, weight**2 * others.squares()
+        of_labels, of_others = (
+            residual.squares() + (1 + weight) ** 2 * more,
+            weight**2 * others.squares(),
+        )
         return cls(
             n=labelled.n, others=others.n, effect=residual.mean + weight * others.mean, weight=weight,
             of_labels=of_labels, of_others=of_others, alone=labelled.squares() + more,
@@ -151,7 +161,9 @@ class _Part:
         self.n = len(values)
         _, self._codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)
         self.groups = len(sizes)
-        self.typical = float((sizes.astype(np.float64) ** 2).sum()) / max(self.n, 1)  # size of a typical row's group
+        self.typical = float((sizes.astype(np.float64) ** 2).sum()) / max(
+            self.n, 1
+        )  # size of a typical row's group
         self._values, self._beside = values, beside
         self.mean = math.fsum(values) / self.n if self.n else 0.0
 
@@ -177,7 +189,9 @@ class _Part:
     def _totals(self, values: Values) -> Values:
         if not self.n:
             return values
-        return np.bincount(self._codes, values - math.fsum(values) / self.n).astype(np.float64, copy=False)
+        return np.bincount(self._codes, values - math.fsum(values) / self.n).astype(
+            np.float64, copy=False
+        )
 
     def _factor(self) -> float:
         return self.groups / max(self.groups - 1, 1)

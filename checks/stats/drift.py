@@ -56,7 +56,11 @@ class Ordinary(NamedTuple):
     def of(cls, statistics: Sequence[float]) -> Self:
         """Of at least two windows."""
         count = len(statistics)
-        return cls(float(np.mean(statistics)), float(np.std(statistics, ddof=1)) * math.sqrt(1 + 1 / count), count)
+        return cls(
+            float(np.mean(statistics)),
+            float(np.std(statistics, ddof=1)) * math.sqrt(1 + 1 / count),
+            count,
+        )
 
     def p(self, statistic: float) -> float:
         """Of the hypothesis that a window with at least this statistic is as the others."""
@@ -70,7 +74,9 @@ class Ordinary(NamedTuple):
         """The statistic that gives a p-value of ``level`` with 80 % power."""
         from scipy.special import ndtri, stdtrit
 
-        return self.mean + float(stdtrit(self.windows - 1, 1 - level) + ndtri(POWER)) * self.deviation
+        return (
+            self.mean + float(stdtrit(self.windows - 1, 1 - level) + ndtri(POWER)) * self.deviation
+        )
 
 
 class Separation(NamedTuple):
@@ -137,14 +143,19 @@ class Shift(NamedTuple):
     freedom: tuple[float, float]
     size: float
     statistic: float  # what is compared with ordinary windows: about normal
-    moved: tuple[tuple[str, float, float], ...]  # label, its share in the window and in the reference: the largest
+    moved: tuple[
+        tuple[str, float, float], ...
+    ]  # label, its share in the window and in the reference: the largest
     ordinary: Ordinary | None = None
 
     def detectable(self, level: float) -> float | None:
         """Cohen's w that is seen with 80 % power; None: none below 1 is."""
         sees = math.sqrt(self._noncentral(level) / self.size)
         if self.ordinary is not None:
-            sees = max(sees, math.sqrt(max(0.0, self.ordinary.seen(level) ** 3 - self.freedom[0] / self.size)))
+            sees = max(
+                sees,
+                math.sqrt(max(0.0, self.ordinary.seen(level) ** 3 - self.freedom[0] / self.size)),
+            )
         return sees if sees < 1 else None
 
     def needed(self, effect: float, level: float) -> int | None:
@@ -183,7 +194,9 @@ def separation(
     ours = (ranks[:n] - rankdata(window)) / m
     theirs = 1 - (ranks[n:] - rankdata(reference)) / n
     auc = float(ours.mean())
-    variances, freedoms = zip(_of_mean(ours, clusters[0], m), _of_mean(theirs, clusters[1], n), strict=True)
+    variances, freedoms = zip(
+        _of_mean(ours, clusters[0], m), _of_mean(theirs, clusters[1], n), strict=True
+    )
     variance = sum(variances)
     freedom = max(0.01, min(freedoms))
     alone = (n + m + 1) / (12 * n * m)
@@ -196,7 +209,9 @@ def separation(
     )  # fmt: skip
 
 
-def _of_mean(values: NDArray[np.float64], clusters: Sequence[str], others: int) -> tuple[float, float]:
+def _of_mean(
+    values: NDArray[np.float64], clusters: Sequence[str], others: int
+) -> tuple[float, float]:
     """The variance of the mean of ``values`` that come in clusters, and its degrees of freedom (Kish, 1965)."""
     codes = np.unique(clusters, return_inverse=True)[1]
     sizes, count, n = np.bincount(codes), int(codes.max()) + 1, len(values)
@@ -205,7 +220,9 @@ def _of_mean(values: NDArray[np.float64], clusters: Sequence[str], others: int) 
     return (squares / n + 1 / others**2) / n, n**2 / float((sizes**2).sum()) - 1
 
 
-def texts(window: Sequence[Text], reference: Sequence[Text], confidence: float) -> Separation | None:
+def texts(
+    window: Sequence[Text], reference: Sequence[Text], confidence: float
+) -> Separation | None:
     """The classifier's test of two samples of different texts; None where one is too small or has no words.
 
     The hash of a text's cluster decides which half it is in, so the same texts always give the same result. Where both
@@ -217,26 +234,41 @@ def texts(window: Sequence[Text], reference: Sequence[Text], confidence: float) 
         from sklearn.linear_model import LogisticRegression
     except ImportError as error:
         todo = "pip install -c constraints.txt -e '.[watch]'"
-        raise MachineRefused("scikit-learn is not installed, and a test of texts needs it", todo) from error
+        raise MachineRefused(
+            "scikit-learn is not installed, and a test of texts needs it", todo
+        ) from error
     sides = [_sampled(side) for side in (window, reference)]
     ours, theirs = ([text for text in side if _half(text.cluster) == 0] for side in sides)
     once = all(len({text.text for text in side}) == len(side) for side in sides)
     known = {text.text for text in (*ours, *theirs)} if once else set[str]()
-    held_out = [[text for text in side if _half(text.cluster) == 1 and text.text not in known] for side in sides]
+    held_out = [
+        [text for text in side if _half(text.cluster) == 1 and text.text not in known]
+        for side in sides
+    ]
     if min(map(len, (ours, theirs, *held_out))) < LEAST // 2:
         return None
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2, max_features=200_000)
+    vectorizer = TfidfVectorizer(
+        ngram_range=(1, 2), sublinear_tf=True, min_df=2, max_features=200_000
+    )
     try:
         learned = vectorizer.fit_transform([text.text[:MOST] for text in (*ours, *theirs)])
     except ValueError:  # no word is in two texts
         return None
     model = LogisticRegression(class_weight="balanced", max_iter=200)
     model.fit(learned, [1] * len(ours) + [0] * len(theirs))
-    scores = [model.decision_function(vectorizer.transform([text.text[:MOST] for text in side])) for side in held_out]
+    scores = [
+        model.decision_function(vectorizer.transform([text.text[:MOST] for text in side]))
+        for side in held_out
+    ]
     clusters = [[text.cluster for text in side] for side in held_out]
     seen = np.asarray((learned[: len(ours)] > 0).sum(axis=0)).ravel()
-    weights, names = np.where(seen >= _SEEN, model.coef_[0], 0.0), vectorizer.get_feature_names_out()
-    typical = tuple(str(names[i]) for i in np.argsort(-weights, kind="stable")[:_TERMS] if weights[i] > 0)
+    weights, names = (
+        np.where(seen >= _SEEN, model.coef_[0], 0.0),
+        vectorizer.get_feature_names_out(),
+    )
+    typical = tuple(
+        str(names[i]) for i in np.argsort(-weights, kind="stable")[:_TERMS] if weights[i] > 0
+    )
     result = separation(scores[0], scores[1], (clusters[0], clusters[1]), confidence, 1)
     return result._replace(terms=typical)
 
@@ -256,7 +288,9 @@ def labels(window: Sequence[Text], reference: Sequence[Text], confidence: float)
         return None
     place = {name: index for index, name in enumerate(names)}
     rare = place.get(RARE, 0)
-    shares = np.array([[side[name] / sum(side.values()) for name in names] for side in (ours, theirs)])
+    shares = np.array(
+        [[side[name] / sum(side.values()) for name in names] for side in (ours, theirs)]
+    )
     both = (n * shares[0] + m * shares[1]) / (n + m)
     spreads, sizes = zip(
         *(
@@ -288,7 +322,9 @@ def labels(window: Sequence[Text], reference: Sequence[Text], confidence: float)
     )  # fmt: skip
 
 
-def _spread(cells: Sequence[int], clusters: Sequence[str], count: int) -> tuple[NDArray[np.float64], float]:
+def _spread(
+    cells: Sequence[int], clusters: Sequence[str], count: int
+) -> tuple[NDArray[np.float64], float]:
     """The covariance of the shares of ``count`` cells, and how many clusters of one size are as even (Kish, 1965)."""
     codes, n = np.unique(clusters, return_inverse=True)[1], len(cells)
     sizes = np.bincount(codes)
@@ -299,7 +335,9 @@ def _spread(cells: Sequence[int], clusters: Sequence[str], count: int) -> tuple[
     return spread, n**2 / float((sizes**2).sum())
 
 
-def _pooled(window: Mapping[str, int], reference: Mapping[str, int], least: float) -> tuple[Counter[str], Counter[str]]:
+def _pooled(
+    window: Mapping[str, int], reference: Mapping[str, int], least: float
+) -> tuple[Counter[str], Counter[str]]:
     """Both counts with labels pooled that have fewer than ``least`` answers in both together."""
     together = Counter(window) + Counter(reference)
     rare = {name for name, count in together.items() if count < least}

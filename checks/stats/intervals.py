@@ -164,21 +164,34 @@ def paired_interval(one: Scores, two: Scores, groups: Groups, confidence: float)
     """
     n, z_tail = len(one), (1 - confidence) / 2
     if not n or not n == len(two) == len(groups):
-        raise ValueError(f"{n} and {len(two)} scores and {len(groups)} groups: need the same number, and at least one")
+        raise ValueError(
+            f"{n} and {len(two)} scores and {len(groups)} groups: need the same number, and at least one"
+        )
     differences, codes = np.asarray(one, np.float64) - np.asarray(two, np.float64), _codes(groups)
     typical, total = float((np.bincount(codes) ** 2).sum()) / n, math.fsum(differences)
     mean, centre, freedom = total / n, total / (n + 2), n / typical - 1
     if freedom <= 0:
         return Interval(value=mean, low=-1, high=1, n=n)
-    half = _student(freedom, z_tail) * math.sqrt(_squares(differences, codes, mean) + typical**2) / (n + 2)
-    return Interval(value=mean, low=max(-1, min(centre - half, mean)), high=min(1, max(centre + half, mean)), n=n)
+    half = (
+        _student(freedom, z_tail)
+        * math.sqrt(_squares(differences, codes, mean) + typical**2)
+        / (n + 2)
+    )
+    return Interval(
+        value=mean,
+        low=max(-1, min(centre - half, mean)),
+        high=min(1, max(centre + half, mean)),
+        n=n,
+    )
 
 
 def _rows(scores: Scores, groups: Groups) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
     """Scores and group numbers from 0, held to what they must be."""
     n = len(scores)
     if not n or n != len(groups):
-        raise ValueError(f"{n} scores and {len(groups)} groups: need as many of one as of the other, and at least one")
+        raise ValueError(
+            f"{n} scores and {len(groups)} groups: need as many of one as of the other, and at least one"
+        )
     values = np.asarray(scores, np.float64)
     if not (values.min() >= 0 and values.max() <= 1):  # NaN fails this, too
         raise ValueError("a score lies outside [0, 1]")

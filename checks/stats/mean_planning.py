@@ -33,7 +33,9 @@ def detectable(mean: Mean, bound: float, level: float) -> float | None:
 
         n = int(mean.rows)
         critical = int(_critical(np.array([n]), bound, level)[0])
-        return None if critical > n else float(betaincinv(critical, n - critical + 1, POWER)) - bound
+        return (
+            None if critical > n else float(betaincinv(critical, n - critical + 1, POWER)) - bound
+        )
     least, most = min(max(bound, 1e-9), 1 - 1e-9), 1 - 1e-9
     if _shortfall(mean, most, bound, level) > 0:
         return None
@@ -67,7 +69,9 @@ def needed_to_resolve(mean: Mean, resolution: float, confidence: float) -> Neede
     def too_wide(times: float) -> float:
         unlucky = 0.0 if mean.alone else _LUCK * mean.unsure * math.sqrt(1 + 1 / times)
         more = _times(one_more, times)
-        return _too_wide(replace(more, between=more.between * (1 + unlucky)), resolution, confidence)
+        return _too_wide(
+            replace(more, between=more.between * (1 + unlucky)), resolution, confidence
+        )
 
     return _needed(mean, too_wide)
 
@@ -91,7 +95,9 @@ def _too_wide(mean: Mean, resolution: float, confidence: float) -> float:
 def _needed(mean: Mean, falls_short: Callable[[float], float]) -> Needed | None:
     """Rows for the least number of times these at which ``falls_short`` is 0 or less."""
     low, high = math.log(1 / mean.rows), math.log(MOST_TIMES)
-    if mean.groups < 2 or falls_short(MOST_TIMES) > 0:  # how one group differs from another is not known
+    if (
+        mean.groups < 2 or falls_short(MOST_TIMES) > 0
+    ):  # how one group differs from another is not known
         return None
     times = math.exp(_root(lambda size: falls_short(math.exp(size)), low, high))
     return planning.needed(times, mean.rows, None if mean.alone else mean.groups)
@@ -106,7 +112,11 @@ def _root(falls_short: Callable[[float], float], low: float, high: float) -> flo
 def _times(mean: Mean, times: float) -> Mean:
     """As many times these groups."""
     return replace(
-        mean, rows=mean.rows * times, groups=mean.groups * times, between=mean.between * times, times=mean.times * times
+        mean,
+        rows=mean.rows * times,
+        groups=mean.groups * times,
+        between=mean.between * times,
+        times=mean.times * times,
     )
 
 
@@ -129,7 +139,9 @@ def _critical(rows: NDArray[np.int64], bound: float, level: float) -> NDArray[np
     critical = np.asarray(np.nan_to_num(np.ceil(bdtrik(1 - level, rows, bound)), nan=0.0), np.int64)
     critical = np.clip(critical - 1, 0, rows)
     for _ in range(4):  # the real-valued inverse may be off by one or two
-        critical = np.where((critical <= rows) & (bdtrc(critical - 1, rows, bound) > level), critical + 1, critical)
+        critical = np.where(
+            (critical <= rows) & (bdtrc(critical - 1, rows, bound) > level), critical + 1, critical
+        )
     return critical
 
 
@@ -139,7 +151,9 @@ def _rows(true: float, bound: float, level: float) -> int | None:
 
     most = 1e9
     z = -NormalDist().inv_cdf(level)
-    about = (z * math.sqrt(bound * (1 - bound)) + _LUCK * math.sqrt(true * (1 - true))) ** 2 / (true - bound) ** 2
+    about = (z * math.sqrt(bound * (1 - bound)) + _LUCK * math.sqrt(true * (1 - true))) ** 2 / (
+        true - bound
+    ) ** 2
     if not about < most:
         return None
     first, last = max(1, int(0.6 * about) - 30), int(1.3 * about) + 60

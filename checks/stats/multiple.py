@@ -16,5 +16,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     values = np.asarray(p_values, np.float64)
     order = np.argsort(values, kind="stable")
     adjusted = np.empty(len(values))
-    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)))
+    adjusted[order] = np.minimum(
+        1.0, np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
+    )
     return [float(p) for p in adjusted]

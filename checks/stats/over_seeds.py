@@ -75,7 +75,9 @@ def difference(
     between = rows**2 / float((sizes**2).sum()) - 1  # degrees of freedom, as those of stats.Mean
     if between <= 0:
         return None
-    parts = [(float(each.mean(axis=1).var(ddof=1)) / len(each), len(each) - 1.0) for each in (one, two)]
+    parts = [
+        (float(each.mean(axis=1).var(ddof=1)) / len(each), len(each) - 1.0) for each in (one, two)
+    ]
     totals = np.bincount(codes, gaps - value)
     parts.append((len(totals) / (len(totals) - 1) * math.fsum(totals**2) / rows**2, between))
     variance = math.fsum(part for part, _ in parts)

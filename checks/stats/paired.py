@@ -78,12 +78,16 @@ class Pairs:
         if self.binary:
             return 1.0
         apart = self.wins + self.losses
-        return min(1.0, max((self.squares + 1) / (apart + 1), 2 * abs(self.effect), 2 * abs(margin)))
+        return min(
+            1.0, max((self.squares + 1) / (apart + 1), 2 * abs(self.effect), 2 * abs(margin))
+        )
 
     @property
     def between(self) -> float:
         """Squared group totals about the mean, with the factor G / (G - 1): the variance of the sum of differences."""
-        about = self.blocks - 2 * self.effect * self.mixed + self.effect**2 * self.typical * self.rows
+        about = (
+            self.blocks - 2 * self.effect * self.mixed + self.effect**2 * self.typical * self.rows
+        )
         return max(0.0, about) * self.groups / max(self.groups - 1, 1e-9)
 
     def score_test(self, margin: float) -> ScoreTest:
@@ -128,7 +132,9 @@ class Pairs:
         if not self.between or test.freedom is None or test.freedom <= 0:
             return 0.0  # Tango's test says 1 of a single group
         apart = surplus / math.sqrt(self.between)
-        return float(stdtr(test.freedom, -hall.transformed(apart, self.skewness / math.sqrt(self.groups))))
+        return float(
+            stdtr(test.freedom, -hall.transformed(apart, self.skewness / math.sqrt(self.groups)))
+        )
 
     def lower(self, level: float, margin: float) -> float:
         """The difference whose p-value is ``level``: the lower bound at confidence 1 - level."""
@@ -183,7 +189,9 @@ class Comparison:
         return self.upper(1 - self.confidence)
 
 
-def compare(candidate: Scores, reference: Scores, groups: Groups, margin: float, confidence: float) -> Comparison:
+def compare(
+    candidate: Scores, reference: Scores, groups: Groups, margin: float, confidence: float
+) -> Comparison:
     """Compare scores in [0, 1] of the same rows; ``groups[i]`` is the group of row i, from 0.
 
     ``margin`` is signed: 0 or more for "improves", below 0 for "non-inferior". ValueError for no rows, unequal
@@ -205,7 +213,9 @@ def compare(candidate: Scores, reference: Scores, groups: Groups, margin: float,
     if pairs.exact and margin == 0:
         method = "exact McNemar test"
     else:
-        method = "Tango's score test" if pairs.binary else "Tango's score test in units of a difference"
+        method = (
+            "Tango's score test" if pairs.binary else "Tango's score test in units of a difference"
+        )
     if not pairs.alone:
         method += f", {pairs.groups:g} group{'s' if pairs.groups > 1 else ''}"
     return Comparison(

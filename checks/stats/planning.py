@@ -32,7 +32,11 @@ class Needed(NamedTuple):
     groups: int | None
 
     def __str__(self) -> str:
-        return f"{self.rows} rows" if self.groups is None else f"{self.groups} groups like these ({self.rows} rows)"
+        return (
+            f"{self.rows} rows"
+            if self.groups is None
+            else f"{self.groups} groups like these ({self.rows} rows)"
+        )
 
 
 def needed(times: float, rows: float, groups: float | None) -> Needed:
@@ -51,7 +55,9 @@ def detectable_loss(samples: Sequence[Pairs], level: float) -> float | None:
 
 def detectable_gain(pairs: Pairs, margin: float, level: float) -> float | None:
     """The gain beyond ``margin`` that is shown with at least 80 % power, by rows that differ besides the others."""
-    return _smallest(lambda gain: _power([_gaining(pairs, margin + gain)], [margin], level), 1 - margin)
+    return _smallest(
+        lambda gain: _power([_gaining(pairs, margin + gain)], [margin], level), 1 - margin
+    )
 
 
 def needed_if_unchanged(samples: Sequence[Pairs], margin: float, level: float) -> Needed | None:
@@ -151,7 +157,12 @@ def _of(pairs: Pairs, wins: float, losses: float) -> Pairs:
     share = now / was if was else 0.0
     lead = (wins - losses) * _block_size(pairs)
     return replace(
-        pairs, wins=wins, losses=losses, squares=pairs.squares * share, blocks=pairs.blocks * share, mixed=lead
+        pairs,
+        wins=wins,
+        losses=losses,
+        squares=pairs.squares * share,
+        blocks=pairs.blocks * share,
+        mixed=lead,
     )
 
 

@@ -58,4 +58,6 @@ def _level(clears: Callable[[float], float]) -> float:
         return 1.0
     if clears(_LEAST) > 0:
         return _LEAST
-    return math.exp(brentq(lambda size: clears(math.exp(size)), math.log(_LEAST), math.log(0.5), xtol=1e-3))
+    return math.exp(
+        brentq(lambda size: clears(math.exp(size)), math.log(_LEAST), math.log(0.5), xtol=1e-3)
+    )

@@ -30,14 +30,20 @@ class Exposure(AskedSuite, SizedSuite):
     ability: ClassVar[bool] = False
 
     kind: Literal["exposure"]
-    file: Annotated[Log, Field(description="canaries: JSON lines, the file of the source that plants them")]
+    file: Annotated[
+        Log, Field(description="canaries: JSON lines, the file of the source that plants them")
+    ]
     candidates: Annotated[
         int,
         Field(
-            ge=15, le=2**20, description="other secrets that each planted one is compared with; 1023 show up to 10 bits"
+            ge=15,
+            le=2**20,
+            description="other secrets that each planted one is compared with; 1023 show up to 10 bits",
         ),
     ]
-    precision: Annotated[Literal["bf16", "fp16", "fp32"], Field(description="number format of the models")]
+    precision: Annotated[
+        Literal["bf16", "fp16", "fp32"], Field(description="number format of the models")
+    ]
 
     @property
     def answers(self) -> int:
@@ -96,7 +102,9 @@ class Exposure(AskedSuite, SizedSuite):
             raise EvidenceRefused(
                 f"{key}.file: {refused.what.removeprefix(f'{path}:').strip()}", refused.todo
             ) from None
-        if small := [canary.family for canary in planted if canary.family.secrets <= self.candidates]:
+        if small := [
+            canary.family for canary in planted if canary.family.secrets <= self.candidates
+        ]:
             raise EvidenceRefused(
                 f"{key}.candidates: {self.candidates}, and {small[0].id!r} has {small[0].secrets} secrets in all",
                 "lower it, or lengthen these secrets",

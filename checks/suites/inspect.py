@@ -43,8 +43,17 @@ class Inspect(LogSuite):
                 (spec.get("metadata") or {}).get(MODEL),
             )
             scored = [(sample["id"], sample["epoch"], sample["scores"]) for sample in samples]
-        except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ValueError(f"no log of Inspect in JSON with samples ({type(error).__name__}: {error})") from error
+        except (
+            UnicodeDecodeError,
+            json.JSONDecodeError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ) as error:
+            raise ValueError(
+                f"no log of Inspect in JSON with samples ({type(error).__name__}: {error})"
+            ) from error
         if model is None:
             raise ValueError(f"names no model: run `inspect eval` with --metadata {MODEL}=sha256:…")
         if status != "success" or document.get("invalidated"):
@@ -56,9 +65,13 @@ class Inspect(LogSuite):
             raise ValueError(f"sample {missing[0]!r} of the data set is not in it")
         for sample, (_, epoch, scores) in zip(samples, scored, strict=True):
             if epoch != 1:
-                raise ValueError(f"sample {sample['id']!r} has several epochs: run it with --epochs 1")
+                raise ValueError(
+                    f"sample {sample['id']!r} has several epochs: run it with --epochs 1"
+                )
             if sample.get("error") or not scores:
-                raise ValueError(f"sample {sample['id']!r} {'has no score' if not scores else 'did not end well'}")
+                raise ValueError(
+                    f"sample {sample['id']!r} {'has no score' if not scores else 'did not end well'}"
+                )
             yield from self._of(sample, model, scores)
 
     def _of(self, sample: dict[str, Any], model: str, scores: dict[str, Any]) -> Iterator[Scored]:
@@ -77,7 +90,11 @@ def _plain(asked: Any) -> Any:
     """Return what was asked, without the identifiers that Inspect gives messages, which differ from run to run."""
     if isinstance(asked, list):
         return [_plain(item) for item in asked]
-    return {key: _plain(item) for key, item in asked.items() if key != "id"} if isinstance(asked, dict) else asked
+    return (
+        {key: _plain(item) for key, item in asked.items() if key != "id"}
+        if isinstance(asked, dict)
+        else asked
+    )
 
 
 def _value(sample: str, metric: str, value: Any) -> float:

@@ -28,17 +28,25 @@ class Judged(RatingSuite, ScaledSuite):
     judge: Annotated[JudgeKind, OneOf(JUDGES.kinds, "kind")]
     models: Annotated[tuple[Role, ...], Field(strict=False, description="whose answers are judged")]
     max_unparsed: Annotated[
-        Share, Field(description="share of a model's answers that may be without a value"), stricter("lower")
+        Share,
+        Field(description="share of a model's answers that may be without a value"),
+        stricter("lower"),
     ]
 
     @model_validator(mode="after")
     def _one_metric_of_the_candidate(self) -> Self:
         if "candidate" not in self.models or len(set(self.models)) < len(self.models):
-            raise ValueError("models: must name the candidate, and each model once|name candidate, and base or main")
+            raise ValueError(
+                "models: must name the candidate, and each model once|name candidate, and base or main"
+            )
         if self.judge.compares:
-            raise ValueError("judge: compares two answers|use kind pairwise, or show it one answer: $answer")
+            raise ValueError(
+                "judge: compares two answers|use kind pairwise, or show it one answer: $answer"
+            )
         if len(self.metrics) != 1:
-            raise ValueError(f"metrics: has {len(self.metrics)}, and a judge gives one value|name one")
+            raise ValueError(
+                f"metrics: has {len(self.metrics)}, and a judge gives one value|name one"
+            )
         return self
 
     @property
@@ -65,7 +73,9 @@ class Judged(RatingSuite, ScaledSuite):
         """Ask the judge, and hold what it says to the answers."""
         ((metric, scale),) = self.metrics.items()
         answers = {role: material.answers[role] for role in self.models if role in material.answers}
-        judged = tuple(self.judge.judge(_asked(AnsweredRows(material.rows, answers)), scale, material))
+        judged = tuple(
+            self.judge.judge(_asked(AnsweredRows(material.rows, answers)), scale, material)
+        )
         key = f"{layout.PARAMS}: suites.{material.name}.judge"
         if wrong := judgements.problem(judged, answers):
             raise EvidenceRefused(f"{key}: judgement {wrong}", "let it judge these answers")
@@ -77,7 +87,10 @@ class Judged(RatingSuite, ScaledSuite):
         scored, unparsed = dict[Role, list[Scored]](), dict[Role, int]()
         for role, answer_of in answers.items():
             worst = scale.low if role == "candidate" else scale.high
-            known = [values.get((row.id, judgements.answer_sha(answer_of[row.id]))) for row in material.rows]
+            known = [
+                values.get((row.id, judgements.answer_sha(answer_of[row.id])))
+                for row in material.rows
+            ]
             unparsed[role] = known.count(None)
             if unparsed[role] > self.max_unparsed * len(answer_of):
                 raise EvidenceRefused(

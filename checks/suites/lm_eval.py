@@ -40,7 +40,9 @@ class LmEval(ScaledSuite, AskedSuite, SizedSuite):
     tasks: Annotated[Log, Field(description="folder with the tasks' YAML and data")]
     names: Annotated[Strings, Field(min_length=1, description="tasks to run; no groups of tasks")]
     version: Annotated[str, Field(pattern=VERSION, description="version of the package lm-eval")]
-    precision: Annotated[Literal["bf16", "fp16", "fp32"], Field(description="number format of the models")]
+    precision: Annotated[
+        Literal["bf16", "fp16", "fp32"], Field(description="number format of the models")
+    ]
     chat: Annotated[bool, Field(description="whether prompts go through the chat template")]
     id: Annotated[str | None, Field(description="null: a document's position")] = None
     group: Annotated[str | None, Field(description="null: each sample is its own group")] = None
@@ -70,19 +72,33 @@ class LmEval(ScaledSuite, AskedSuite, SizedSuite):
             if model not in known:
                 with material.weights(role) as folder, tempfile.TemporaryDirectory() as out:
                     _run(self, material, python, folder.resolve(), Path(out))
-                    known[model] = [line for name in self.names for line in self._of_task(material, name, out, model)]
-        return Made({role: known[material.models[role]] for role in self.models if role in material.models})
+                    known[model] = [
+                        line
+                        for name in self.names
+                        for line in self._of_task(material, name, out, model)
+                    ]
+        return Made(
+            {role: known[material.models[role]] for role in self.models if role in material.models}
+        )
 
     def _of_task(self, material: Material, name: str, out: str, model: str) -> Iterator[Scored]:
         key = f"{layout.PARAMS}: suites.{material.name}.names: {name}"
         logs = sorted(Path(out).rglob(f"samples_{name}_*.jsonl"))
         if len(logs) != 1:
-            raise EvidenceRefused(f"{key}: lm-eval logged no samples of it", "name tasks, and no groups of tasks")
+            raise EvidenceRefused(
+                f"{key}: lm-eval logged no samples of it", "name tasks, and no groups of tasks"
+            )
         try:
             yield from self.convert(logs[0], name, model)
         except (ValueError, KeyError, TypeError) as error:
-            what = files.first(error) if isinstance(error, ValidationError) else f"{type(error).__name__}: {error}"
-            raise EvidenceRefused(f"{key}: {redact(what)}", "see docs/how-to/suites.md, lm-eval") from error
+            what = (
+                files.first(error)
+                if isinstance(error, ValidationError)
+                else f"{type(error).__name__}: {error}"
+            )
+            raise EvidenceRefused(
+                f"{key}: {redact(what)}", "see docs/how-to/suites.md, lm-eval"
+            ) from error
 
     def convert(self, log: Path, task: str, model: str) -> Iterator[Scored]:
         """The scores in a log of samples. Raises ValueError, KeyError or TypeError where it is no such log."""
@@ -115,12 +131,18 @@ def _python(suite: LmEval, material: Material) -> str:
     script = "import importlib.metadata as m; print(m.version('lm_eval'))"
     todo = f"run `python -m stages.tools.lm_eval {suite.version}`, or set {PYTHON} to a Python that has it"
     try:
-        done = subprocess.run([python, "-c", script], capture_output=True, text=True, env=_environment(), check=False)
+        done = subprocess.run(
+            [python, "-c", script], capture_output=True, text=True, env=_environment(), check=False
+        )
     except OSError as error:
-        raise MachineRefused(f"{python}: {error.strerror}: suites.{material.name} needs lm-eval", todo) from error
+        raise MachineRefused(
+            f"{python}: {error.strerror}: suites.{material.name} needs lm-eval", todo
+        ) from error
     if (version := done.stdout.strip()) != suite.version:
         has = f"lm-eval {version}" if done.returncode == 0 else "no lm-eval"
-        raise MachineRefused(f"{python}: has {has}, and suites.{material.name}.version is {suite.version}", todo)
+        raise MachineRefused(
+            f"{python}: has {has}, and suites.{material.name}.version is {suite.version}", todo
+        )
     return python
 
 
@@ -134,10 +156,18 @@ def _run(suite: LmEval, material: Material, python: str, model: Path, out: Path)
     with tempfile.TemporaryDirectory() as home:
         env = _environment() | _OFFLINE | {"HF_HOME": home}
         done = subprocess.run(
-            command, cwd=material.files["tasks"], env=env, capture_output=True, text=True, errors="replace", check=False
+            command,
+            cwd=material.files["tasks"],
+            env=env,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
         )
     if done.returncode != 0:
-        last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "it said nothing")
+        last = next(
+            (line for line in reversed(done.stderr.splitlines()) if line.strip()), "it said nothing"
+        )
         raise EvaluationRefused(
             f"{layout.PARAMS}: suites.{material.name}: lm-eval ended with {done.returncode}: {redact(last)}",
             f"run `{python} -m lm_eval run --include_path . --tasks {','.join(suite.names)}` in the folder of tasks",
@@ -146,4 +176,8 @@ def _run(suite: LmEval, material: Material, python: str, model: Path, out: Path)
 
 def _environment() -> dict[str, str]:
     """This process's, without what would let the harness import modules of the pipeline or use another cache."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "HF_", "LM_HARNESS"))}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PYTHON", "HF_", "LM_HARNESS"))
+    }

@@ -39,8 +39,13 @@ class Loss(AskedSuite):
     """How well each of ``models`` predicts pinned texts, as the one metric ``bits-per-byte``: less is better."""
 
     kind: Literal["loss"]
-    text: Annotated[Log, Field(description="JSON lines with id and text, and group and slice where there are any")]
-    precision: Annotated[Literal["bf16", "fp16", "fp32"], Field(description="number format of the models")]
+    text: Annotated[
+        Log,
+        Field(description="JSON lines with id and text, and group and slice where there are any"),
+    ]
+    precision: Annotated[
+        Literal["bf16", "fp16", "fp32"], Field(description="number format of the models")
+    ]
 
     @property
     def scales(self) -> Mapping[str, None]:
@@ -88,8 +93,12 @@ def _pieces(name: str, path: Path) -> list[Piece]:
         pieces = files.read_jsonl(path, Piece)
     except EvidenceRefused as refused:
         what = refused.what.removeprefix(f"{path}:").strip()
-        raise EvidenceRefused(f"{key}: {what}", "pin JSON lines with id and text: docs/how-to/suites.md") from refused
-    if twice := [piece_id for piece_id, count in Counter(piece.id for piece in pieces).items() if count > 1]:
+        raise EvidenceRefused(
+            f"{key}: {what}", "pin JSON lines with id and text: docs/how-to/suites.md"
+        ) from refused
+    if twice := [
+        piece_id for piece_id, count in Counter(piece.id for piece in pieces).items() if count > 1
+    ]:
         raise EvidenceRefused(f"{key}: two pieces are called {twice[0]!r}", "give each its own id")
     if not pieces:
         raise EvidenceRefused(f"{key}: has no lines", "pin a file with texts")

@@ -22,7 +22,16 @@ from checks.formats import judgements, labels
 from checks.formats.evaluation_reports import RELEASED
 from checks.formats.labels import Verdict
 from checks.formats.report import now_called
-from checks.formats.suite_report import Anchored, Compared, Judgement, Role, Scale, Scored, SourceClass, asked_sha
+from checks.formats.suite_report import (
+    Anchored,
+    Compared,
+    Judgement,
+    Role,
+    Scale,
+    Scored,
+    SourceClass,
+    asked_sha,
+)
 from checks.kinds import OneOf
 from checks.rows import Message, Row
 from checks.sections import Share, Source, stricter
@@ -38,7 +47,9 @@ class Pairwise(RatingSuite):
     """Which of the answers of the candidate and of ``against`` is better: people say so of ``rows`` rows."""
 
     kind: Literal["pairwise"]
-    question: Annotated[str, Field(min_length=1, description="what people are asked about two answers")]
+    question: Annotated[
+        str, Field(min_length=1, description="what people are asked about two answers")
+    ]
     against: Annotated[
         Literal["base", "main", "production", "best"],
         BeforeValidator(now_called),
@@ -49,22 +60,31 @@ class Pairwise(RatingSuite):
         stricter("higher"),
     ]  # fmt: skip
     seed: Annotated[int, Field(ge=0, description="of the draw")]
-    labels: Annotated[Log | None, Field(description="people's labels, from `lockstep label`; null: none yet")]
+    labels: Annotated[
+        Log | None, Field(description="people's labels, from `lockstep label`; null: none yet")
+    ]
     judge: Annotated[
         Annotated[JudgeKind, OneOf(JUDGES.kinds, "kind")] | None,
         Field(description="compares all answers that differ; null: people alone"),
     ] = None
     anchor: Annotated[
-        Log | None, Field(description="pairs of answers with people's label that the judge answers at each release")
+        Log | None,
+        Field(
+            description="pairs of answers with people's label that the judge answers at each release"
+        ),
     ] = None
     max_unparsed: Annotated[
-        Share, Field(description="share of comparisons that the judge may leave without a verdict"), stricter("lower")
+        Share,
+        Field(description="share of comparisons that the judge may leave without a verdict"),
+        stricter("lower"),
     ] = 0.02
 
     @model_validator(mode="after")
     def _judge_compares(self) -> Self:
         if self.judge is not None and not self.judge.compares:
-            raise ValueError("judge: says what one answer is worth|show it both: $left and $right in its prompt")
+            raise ValueError(
+                "judge: says what one answer is worth|show it both: $left and $right in its prompt"
+            )
         if self.anchor is not None and self.judge is None:
             raise ValueError("anchor: there is no judge to answer it|add judge, or remove anchor")
         return self
@@ -82,8 +102,15 @@ class Pairwise(RatingSuite):
     @property
     def sources(self) -> Mapping[str, Source]:
         """The labels, the anchor, and the judge's files."""
-        own = {name: source for name, source in (("labels", self.labels), ("anchor", self.anchor)) if source}
-        return own | {f"judge.{name}": source for name, source in (self.judge.sources if self.judge else {}).items()}
+        own = {
+            name: source
+            for name, source in (("labels", self.labels), ("anchor", self.anchor))
+            if source
+        }
+        return own | {
+            f"judge.{name}": source
+            for name, source in (self.judge.sources if self.judge else {}).items()
+        }
 
     @property
     def scores_of(self) -> Sequence[Role]:
@@ -116,7 +143,9 @@ class Pairwise(RatingSuite):
 
         As for gates, main stands in for production until something runs there.
         """
-        stands_in: tuple[Role, ...] = (self.against, "main") if self.against in RELEASED else (self.against,)
+        stands_in: tuple[Role, ...] = (
+            (self.against, "main") if self.against in RELEASED else (self.against,)
+        )
         return next((role for role in stands_in if role in answered), None)
 
     def scored(self, material: Material) -> Made:
@@ -126,15 +155,24 @@ class Pairwise(RatingSuite):
         role = self.other(material.answers)
         ours, theirs = (material.answers[model or "candidate"] for model in ("candidate", role))
         our_shas, their_shas = (
-            {row: judgements.answer_sha(text) for row, text in texts.items()} for texts in (ours, theirs)
+            {row: judgements.answer_sha(text) for row, text in texts.items()}
+            for texts in (ours, theirs)
         )
         people = list(self._people(material, our_shas, their_shas))
-        asked = [pair for row in material.rows for pair in _both_orders(row, ours[row.id], theirs[row.id])]
+        asked = [
+            pair
+            for row in material.rows
+            for pair in _both_orders(row, ours[row.id], theirs[row.id])
+        ]
         anchor = self._anchor(material)
-        verdicts = self._ask([*asked, *(question for pair, _ in anchor for question in pair)], material)
+        verdicts = self._ask(
+            [*asked, *(question for pair, _ in anchor for question in pair)], material
+        )
         judged = [*people, *verdicts[: len(asked)]]
         if wrong := judgements.problem(judged, material.answers):
-            raise EvidenceRefused(f"{self._at(material)}.judge: judgement {wrong}", "let it compare these answers")
+            raise EvidenceRefused(
+                f"{self._at(material)}.judge: judgement {wrong}", "let it compare these answers"
+            )
         compared = comparisons.of(material.rows, our_shas, their_shas, judged, self.draw)
         self._hold(material, compared.unparsed, compared.differ, "comparisons")
         several = comparisons.several(people)
@@ -170,7 +208,9 @@ class Pairwise(RatingSuite):
     def _at(self, material: Material) -> str:
         return f"{layout.PARAMS}: suites.{material.name}"
 
-    def _people(self, material: Material, ours: Mapping[str, str], theirs: Mapping[str, str]) -> Iterator[Judgement]:
+    def _people(
+        self, material: Material, ours: Mapping[str, str], theirs: Mapping[str, str]
+    ) -> Iterator[Judgement]:
         """The labels that are about these answers. Those of earlier answers stay in the file, and count for nothing."""
         if self.labels is None:
             return
@@ -188,9 +228,13 @@ class Pairwise(RatingSuite):
         }
         judgements = []
         for question in asked:
-            if (judgement := given.get((question.row.id, question.sha, question.other_sha))) is None:
+            if (
+                judgement := given.get((question.row.id, question.sha, question.other_sha))
+            ) is None:
                 what = f"{self._at(material)}.judge: compares no answers to row {question.row.id!r}"
-                raise EvidenceRefused(what, "repair the judge: it must return one judgement for each question")
+                raise EvidenceRefused(
+                    what, "repair the judge: it must return one judgement for each question"
+                )
             judgements.append(judgement.model_copy(update={"by": "judge"}))
         return judgements
 
@@ -211,7 +255,9 @@ class Pairwise(RatingSuite):
             lines = files.read_jsonl(path, labels.Anchor)
         except EvidenceRefused as refused:
             what = refused.what.removeprefix(f"{path}:").strip()
-            raise EvidenceRefused(f"{key}: {what}", "pin lines with id, prompt, left, right and label") from refused
+            raise EvidenceRefused(
+                f"{key}: {what}", "pin lines with id, prompt, left, right and label"
+            ) from refused
         pairs = []
         for number, line in enumerate(lines, 1):
             row = Row(
@@ -219,14 +265,21 @@ class Pairwise(RatingSuite):
                 group="anchor", slice="anchor", source="",
             )  # fmt: skip
             if not (pair := _both_orders(row, line.left, line.right)):
-                raise EvidenceRefused(f"{key}: {number}: both answers are the same", "remove the line")
+                raise EvidenceRefused(
+                    f"{key}: {number}: both answers are the same", "remove the line"
+                )
             pairs.append((pair, line.label))
         if not pairs:
-            raise EvidenceRefused(f"{key}: has no lines", "pin some 200 pairs of answers with people's label")
+            raise EvidenceRefused(
+                f"{key}: has no lines", "pin some 200 pairs of answers with people's label"
+            )
         return pairs
 
     def _anchored(
-        self, material: Material, anchor: Sequence[tuple[Sequence[Asked], Verdict]], said: Sequence[Judgement]
+        self,
+        material: Material,
+        anchor: Sequence[tuple[Sequence[Asked], Verdict]],
+        said: Sequence[Judgement],
     ) -> Anchored | None:
         """How often the judge agrees with people on the anchor, now and in main's last record."""
         if not anchor:
@@ -243,7 +296,10 @@ class Pairwise(RatingSuite):
             agrees += "1" if verdict == labels.VALUES[label] else "0"
         self._hold(material, unparsed, len(anchor), "pairs of the anchor")
         assert self.judge is not None  # else there is no anchor
-        sha, judge = digest.of_file(material.files["anchor"]).sha256, digest.of_json(self.judge.model_dump(mode="json"))
+        sha, judge = (
+            digest.of_file(material.files["anchor"]).sha256,
+            digest.of_json(self.judge.model_dump(mode="json")),
+        )
         last = material.earlier.get(material.name)
         before = last.compared.anchor if last and last.compared else None
         same = before if before and (before.anchor, before.judge) == (sha, judge) else None

@@ -18,15 +18,40 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, JsonValue, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import (
+    Field,
+    JsonValue,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from checks import files, layout
 from checks.errors import EvaluationRefused, EvidenceRefused
 from checks.evaluation import scoring
 from checks.evaluation.reranker import Reranker
-from checks.evaluation.retrieval import Chunker, documents, first_of, fitting, grounded, has, recall, words
+from checks.evaluation.retrieval import (
+    Chunker,
+    documents,
+    first_of,
+    fitting,
+    grounded,
+    has,
+    recall,
+    words,
+)
 from checks.evaluation.suite_kind import Log, Made, Material
-from checks.formats.suite_report import Gold, Passage, Reading, Role, SampleId, Scale, Scored, SuiteAnswer
+from checks.formats.suite_report import (
+    Gold,
+    Passage,
+    Reading,
+    Role,
+    SampleId,
+    Scale,
+    Scored,
+    SuiteAnswer,
+)
 from checks.retriever_kind import Embed, Search, no_encoder
 from checks.retrievers import Retriever
 from checks.rows import Message, Record, Row
@@ -52,7 +77,9 @@ class Unanswerable(Section):
     """Questions that nothing in the corpus answers, and how a model says so."""
 
     rows: Annotated[Positive, Field(description="how many rows have no gold document")]
-    abstains: Annotated[str, Field(description="regular expression that a whole answer matches which abstains")]
+    abstains: Annotated[
+        str, Field(description="regular expression that a whole answer matches which abstains")
+    ]
 
     @field_validator("abstains")
     @classmethod
@@ -62,7 +89,9 @@ class Unanswerable(Section):
         try:
             regex.compile(abstains)
         except regex.error as error:
-            raise ValueError(f"abstains: {abstains!r} is no regular expression ({error})|correct it") from error
+            raise ValueError(
+                f"abstains: {abstains!r} is no regular expression ({error})|correct it"
+            ) from error
         return abstains
 
 
@@ -70,25 +99,40 @@ class Rag(Questions):
     """Questions that each of ``models`` answers from passages of a corpus, retrieved and gold ones."""
 
     kind: Literal["rag"]
-    file: Annotated[Log, Field(description="JSON lines as of kind rows, with gold: the documents that answer")]
-    corpus: Annotated[Log, Field(description="JSON lines with id and text; or a folder, if documents is set")]
+    file: Annotated[
+        Log, Field(description="JSON lines as of kind rows, with gold: the documents that answer")
+    ]
+    corpus: Annotated[
+        Log, Field(description="JSON lines with id and text; or a folder, if documents is set")
+    ]
     documents: Annotated[
-        str | None, Field(min_length=1, description="names of a folder's text files, such as *.rst; null: JSON lines")
+        str | None,
+        Field(
+            min_length=1,
+            description="names of a folder's text files, such as *.rst; null: JSON lines",
+        ),
     ] = None
     chunker: Annotated[
-        Chunker | None, Field(description="how documents are cut into passages; null: a document is a passage")
+        Chunker | None,
+        Field(description="how documents are cut into passages; null: a document is a passage"),
     ]
     retriever: Annotated[Retriever, Field(description="how passages are ranked")]
-    reranker: Annotated[Reranker | None, Field(description="ranks the retrieved passages again; null: no reranker")] = (
-        None
-    )
+    reranker: Annotated[
+        Reranker | None, Field(description="ranks the retrieved passages again; null: no reranker")
+    ] = None
     top_k: Annotated[Positive, Field(description="how many passages are retrieved")]
     max_words: Annotated[
-        Positive, Field(description="most words of passages in a prompt: of retrieved ones, the last are left out")
+        Positive,
+        Field(
+            description="most words of passages in a prompt: of retrieved ones, the last are left out"
+        ),
     ]
-    prompt: Annotated[str, Field(description="how a model is asked: $passages and $question are the texts")]
+    prompt: Annotated[
+        str, Field(description="how a model is asked: $passages and $question are the texts")
+    ]
     unanswerable: Annotated[
-        Unanswerable | None, Field(description="questions without a gold document; null: there are none")
+        Unanswerable | None,
+        Field(description="questions without a gold document; null: there are none"),
     ]
 
     @field_validator("prompt")
@@ -96,7 +140,9 @@ class Rag(Questions):
     def _has_both_texts(cls, prompt: str) -> str:
         template = string.Template(prompt)
         if not template.is_valid() or set(template.get_identifiers()) != {"passages", "question"}:
-            raise ValueError("prompt: does not hold $passages and $question alone|write both, and $$ for a dollar")
+            raise ValueError(
+                "prompt: does not hold $passages and $question alone|write both, and $$ for a dollar"
+            )
         return prompt
 
     @model_validator(mode="after")
@@ -110,8 +156,12 @@ class Rag(Questions):
     @property
     def scales(self) -> Mapping[str, Scale]:
         """Answers from retrieved passages come first: a server is asked these."""
-        names = [f"{setting}/{scorer}" for setting in ("retrieved", "gold") for scorer in self.scored_by]
-        return dict.fromkeys([*names, RECALL, GROUNDED, *([ABSTAINS, ATTEMPTED] if self.unanswerable else [])], SHARE)
+        names = [
+            f"{setting}/{scorer}" for setting in ("retrieved", "gold") for scorer in self.scored_by
+        ]
+        return dict.fromkeys(
+            [*names, RECALL, GROUNDED, *([ABSTAINS, ATTEMPTED] if self.unanswerable else [])], SHARE
+        )
 
     @property
     def partial(self) -> frozenset[str]:
@@ -122,7 +172,12 @@ class Rag(Questions):
     @property
     def sources(self) -> Mapping[str, Source]:
         """The questions, the corpus, and what the retriever needs."""
-        return {"file": self.file, "corpus": self.corpus, **self._of_retriever, **self._cross_encoder}
+        return {
+            "file": self.file,
+            "corpus": self.corpus,
+            **self._of_retriever,
+            **self._cross_encoder,
+        }
 
     @property
     def _of_retriever(self) -> Mapping[str, Source]:
@@ -135,7 +190,9 @@ class Rag(Questions):
     @property
     def folders(self) -> frozenset[str]:
         """The corpus, where its documents are files, the encoder and the cross-encoder."""
-        return frozenset({*(["corpus"] if self.documents else []), *self._encoders, *self._cross_encoder})
+        return frozenset(
+            {*(["corpus"] if self.documents else []), *self._encoders, *self._cross_encoder}
+        )
 
     @property
     def _encoders(self) -> Sequence[str]:
@@ -151,19 +208,27 @@ class Rag(Questions):
         return (
             answer
             for answer in given
-            if (reading := answer.reading) and reading.setting == "retrieved" and answer.messages == self.asked(reading)
+            if (reading := answer.reading)
+            and reading.setting == "retrieved"
+            and answer.messages == self.asked(reading)
         )
 
     def size_of(self, metric: str, test_rows: int) -> int:
         """Rows with gold, rows without, or both."""
         without = self.unanswerable.rows if self.unanswerable else 0
-        return without if metric == ABSTAINS else self.size(test_rows) - (without if metric in self.partial else 0)
+        return (
+            without
+            if metric == ABSTAINS
+            else self.size(test_rows) - (without if metric in self.partial else 0)
+        )
 
     def score(self, metric: str, answer: str, reference: str) -> float:
         """By the metric's scorer; without a reference, whether the answer abstains."""
         if metric != ABSTAINS and reference:
             scorer = metric.partition("/")[2]
-            return scoring.score(next(kind for kind in self.scorers if kind.kind == scorer), answer, reference)
+            return scoring.score(
+                next(kind for kind in self.scorers if kind.kind == scorer), answer, reference
+            )
         if self.unanswerable is None:
             return 0.0
         return scoring.score(Regex(kind="regex", pattern=self.unanswerable.abstains), answer, "")
@@ -195,7 +260,10 @@ class Rag(Questions):
         name, rows = material.name, self.questions(material)
         about = {row.id: row for row in rows}
         readings = list(self._readings(material, rows))
-        asked = [about[sample].model_copy(update={"messages": self.asked(read)}) for sample, read in readings]
+        asked = [
+            about[sample].model_copy(update={"messages": self.asked(read)})
+            for sample, read in readings
+        ]
         scored, given = dict[Role, list[Scored]](), dict[Role, list[SuiteAnswer]]()
         for role in (role for role in self.models if role in material.models):
             try:
@@ -204,7 +272,8 @@ class Rag(Questions):
                 if not refused.what.startswith(f"{layout.PARAMS}: suites.{name}.file"):
                     raise
                 raise EvaluationRefused(
-                    refused.what, f"lower suites.{name}.max_words or max_new_tokens, or shorten that row"
+                    refused.what,
+                    f"lower suites.{name}.max_words or max_new_tokens, or shorten that row",
                 ) from refused
             given[role] = [
                 SuiteAnswer(
@@ -225,11 +294,16 @@ class Rag(Questions):
     def asked(self, reading: Reading) -> tuple[Message, ...]:
         """The chat of which the last question has the passages with it."""
         *before, last = reading.question
-        shown = "\n\n".join(f"[{n}] {passage.text}" for n, passage in enumerate(reading.passages, 1)) or "(none)"
+        shown = (
+            "\n\n".join(f"[{n}] {passage.text}" for n, passage in enumerate(reading.passages, 1))
+            or "(none)"
+        )
         prompt = string.Template(self.prompt).substitute(passages=shown, question=last.content)
         return (*before, last.model_copy(update={"content": prompt}))
 
-    def scored_again(self, given: Sequence[SuiteAnswer]) -> Iterator[tuple[SuiteAnswer, str, float]]:
+    def scored_again(
+        self, given: Sequence[SuiteAnswer]
+    ) -> Iterator[tuple[SuiteAnswer, str, float]]:
         """Every score of an answer that was asked with the passages that it names."""
         for answer in given:
             reading = answer.reading
@@ -255,10 +329,15 @@ class Rag(Questions):
                 f"set suites.{material.name}.unanswerable to what the file has",
             )
         try:
-            cut = {document.id: self._cut(document) for document in documents(material.files["corpus"], self.documents)}
+            cut = {
+                document.id: self._cut(document)
+                for document in documents(material.files["corpus"], self.documents)
+            }
             passages = [passage for parts in cut.values() for passage in parts]
             rankings = self._found(
-                material, {passage.id: passage.text for passage in passages}, {row.id: row.prompt for row in rows}
+                material,
+                {passage.id: passage.text for passage in passages},
+                {row.id: row.prompt for row in rows},
             )
         except ValueError as error:
             what = files.first(error) if isinstance(error, ValidationError) else str(error)
@@ -266,7 +345,10 @@ class Rag(Questions):
         gold = [self._gold(key, row, cut) for row in rows]
         for row, right, best in zip(rows, gold, rankings, strict=True):
             read = fitting([passages[place] for place in best], self.max_words)
-            yield row.id, Reading(setting="retrieved", question=row.messages, gold=right, passages=read)
+            yield (
+                row.id,
+                Reading(setting="retrieved", question=row.messages, gold=right, passages=read),
+            )
         for row, right in zip(rows, gold, strict=True):
             if not right:
                 continue
@@ -286,12 +368,17 @@ class Rag(Questions):
         encoder = next(iter(self._encoders), None)
         embed: Embed = partial(material.encode, encoder) if encoder else no_encoder
         given = {name: material.files[f"retriever.{name}"] for name in self.retriever.sources}
-        search = Search(f"{layout.PARAMS}: suites.{material.name}.retriever", passages, questions, embed, given)
+        search = Search(
+            f"{layout.PARAMS}: suites.{material.name}.retriever", passages, questions, embed, given
+        )
         most = self.reranker.candidates if self.reranker else self.top_k
         rankings = [places[:most] for places in self.retriever.ranked(search, most)]
         if self.reranker:
             again = self.reranker.ranked(
-                [*passages.values()], [*questions.values()], rankings, partial(material.relate, _RERANKER)
+                [*passages.values()],
+                [*questions.values()],
+                rankings,
+                partial(material.relate, _RERANKER),
             )
             rankings = [places[: self.top_k] for places in again]
         return rankings
@@ -300,7 +387,9 @@ class Rag(Questions):
         """The passages of a document. Raises ValueError for one that no prompt may have."""
         parts = self.chunker.cut(document) if self.chunker else [document]
         if long := next((part for part in parts if words([part]) > self.max_words), None):
-            raise ValueError(f"{long.id[:80]!r} has {words([long])} words, and max_words is {self.max_words}")
+            raise ValueError(
+                f"{long.id[:80]!r} has {words([long])} words, and max_words is {self.max_words}"
+            )
         return parts
 
     def _gold(self, where: str, row: Row, cut: Mapping[str, Sequence[Passage]]) -> tuple[Gold, ...]:
@@ -310,9 +399,12 @@ class Rag(Questions):
             parts = cut.get(fact.id, ())
             names = tuple(part.id for part in parts if fact.quote is None or has(part, fact.quote))
             if not names:
-                what = f"{fact.id[:80]!r} has no passage with the whole of {(fact.quote or '')[:80]!r}"
+                what = (
+                    f"{fact.id[:80]!r} has no passage with the whole of {(fact.quote or '')[:80]!r}"
+                )
                 raise EvidenceRefused(
-                    f"{where}.file: {_line(row)}: " + (what if parts else f"no document is called {fact.id[:80]!r}"),
+                    f"{where}.file: {_line(row)}: "
+                    + (what if parts else f"no document is called {fact.id[:80]!r}"),
                     "name documents of the corpus, and quote their words; chunker.overlap must be as long as a quote",
                 )
             passages.append(Gold(id=fact.id, quote=fact.quote, passages=names))

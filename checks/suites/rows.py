@@ -40,7 +40,9 @@ class Columns(Section):
 
     id: Annotated[str | None, Field(description="key of the sample's name")] = None
     prompt: Annotated[str | None, Field(description="key of the question")] = None
-    messages: Annotated[str | None, Field(description="key of a chat, in place of the question")] = None
+    messages: Annotated[
+        str | None, Field(description="key of a chat, in place of the question")
+    ] = None
     reference: Annotated[str | None, Field(description="key of the expected answer")] = None
     group: Annotated[str | None, Field(description="key of the cluster")] = None
     slice: Annotated[str | None, Field(description="key of the part of the domain")] = None
@@ -49,21 +51,33 @@ class Columns(Section):
 class Questions(BoundedSuite, AskedSuite, SizedSuite, abc.ABC):
     """What kinds have in common whose ``models`` answer questions of a pinned file, by Lockstep's own scorers."""
 
-    file: Annotated[Log, Field(description="JSON lines with prompt or messages, and more where there is more")]
+    file: Annotated[
+        Log, Field(description="JSON lines with prompt or messages, and more where there is more")
+    ]
     columns: Annotated[Columns, Field(description="what the file calls its keys")] = Columns()
-    instruction: Annotated[str | None, Field(description="the system message for rows without one")] = None
-    scorers: Annotated[tuple[Scorer, ...], Field(strict=False, min_length=1, description="how answers are scored")]
+    instruction: Annotated[
+        str | None, Field(description="the system message for rows without one")
+    ] = None
+    scorers: Annotated[
+        tuple[Scorer, ...], Field(strict=False, min_length=1, description="how answers are scored")
+    ]
     max_new_tokens: Annotated[Positive, Field(description="most tokens of an answer")]
     chance: Annotated[
         Share | None,
-        Field(description="mean of a model that knows nothing; null: of one that always gives the commonest reference"),
+        Field(
+            description="mean of a model that knows nothing; null: of one that always gives the commonest reference"
+        ),
     ] = None
-    served: Annotated[bool, Field(description="whether `lockstep verify` asks the server, too")] = False
+    served: Annotated[bool, Field(description="whether `lockstep verify` asks the server, too")] = (
+        False
+    )
 
     @model_validator(mode="after")
     def _each_scorer_once(self) -> Self:
         if len(set(self.scored_by)) < len(self.scorers):
-            raise ValueError(f"scorers: {', '.join(self.scored_by)} has one twice|name each scorer once")
+            raise ValueError(
+                f"scorers: {', '.join(self.scored_by)} has one twice|name each scorer once"
+            )
         return self
 
     @property
@@ -93,7 +107,9 @@ class Questions(BoundedSuite, AskedSuite, SizedSuite, abc.ABC):
 
     def score(self, metric: str, answer: str, reference: str) -> float:
         """By the scorer of that name. Raises ParamsRefused as it does."""
-        return scoring.score(next(scorer for scorer in self.scorers if scorer.kind == metric), answer, reference)
+        return scoring.score(
+            next(scorer for scorer in self.scorers if scorer.kind == metric), answer, reference
+        )
 
     def chance_of(self, metric: str, references: Sequence[str]) -> float | None:
         """As declared; else the mean of the commonest reference as the answer to every row.
@@ -140,7 +156,13 @@ class Rows(Questions):
             model = material.models[role]
             answers = material.ask(role, rows, self.max_new_tokens)
             given[role] = [
-                SuiteAnswer(sample=row.id, model=model, messages=row.messages, reference=row.reference, answer=answer)
+                SuiteAnswer(
+                    sample=row.id,
+                    model=model,
+                    messages=row.messages,
+                    reference=row.reference,
+                    answer=answer,
+                )
                 for row, answer in zip(rows, answers, strict=True)
             ]
             scored[role] = [
@@ -164,7 +186,9 @@ def _rows(suite: Questions, name: str, path: Path) -> list[Row]:
     try:
         lines = files.read_jsonl(path, _Line)
     except EvidenceRefused as refused:
-        raise EvidenceRefused(f"{key}: {refused.what.removeprefix(f'{path}:').strip()}", todo) from refused
+        raise EvidenceRefused(
+            f"{key}: {refused.what.removeprefix(f'{path}:').strip()}", todo
+        ) from refused
     rows = []
     for number, line in enumerate(lines, 1):
         try:
@@ -173,7 +197,9 @@ def _rows(suite: Questions, name: str, path: Path) -> list[Row]:
             what = files.first(error) if isinstance(error, ValidationError) else str(error)
             raise EvidenceRefused(f"{key}: {number}: {what}", todo) from error
     if twice := [row_id for row_id, count in Counter(row.id for row in rows).items() if count > 1]:
-        raise EvidenceRefused(f"{key}: two rows are called {twice[0][:80]!r}", "give each its own id")
+        raise EvidenceRefused(
+            f"{key}: two rows are called {twice[0][:80]!r}", "give each its own id"
+        )
     return rows
 
 
@@ -191,7 +217,10 @@ def _row(suite: Questions, line: Mapping[str, JsonValue], number: int) -> Row:
     if calls_in(messages):
         raise ValueError("calls tools, which suites of kind rows do not support")
     reference = _text("reference", value["reference"]) or ""
-    identity = _text("id", value["id"]) or digest.of_json(asked_sha(messages, reference)).removeprefix("sha256:")[:16]
+    identity = (
+        _text("id", value["id"])
+        or digest.of_json(asked_sha(messages, reference)).removeprefix("sha256:")[:16]
+    )
     return Row(
         id=identity, messages=messages, reference=reference, group=_text("group", value["group"]) or identity[:200],
         slice=_text("slice", value["slice"]) or "all", source=f"line:{number}",
@@ -200,7 +229,11 @@ def _row(suite: Questions, line: Mapping[str, JsonValue], number: int) -> Row:
 
 def _messages(suite: Questions, prompt: JsonValue, messages: Any) -> Iterator[Message]:
     if (prompt is None) == (messages is None):
-        raise ValueError("has both prompt and messages" if prompt is not None else "has neither prompt nor messages")
+        raise ValueError(
+            "has both prompt and messages"
+            if prompt is not None
+            else "has neither prompt nor messages"
+        )
     chat = (
         _MESSAGES.validate_python(messages)
         if prompt is None
@@ -217,4 +250,10 @@ def _text(field: str, value: JsonValue) -> str:
         return ""
     if isinstance(value, dict | list):
         raise ValueError(f"{field} is no text")
-    return value if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)
+    return (
+        value
+        if isinstance(value, str)
+        else str(value).lower()
+        if isinstance(value, bool)
+        else str(value)
+    )

@@ -44,8 +44,12 @@ class Job:
 class Lora(Section):
     """Low-rank adaptation (Hu et al., 2021), with PEFT's names."""
 
-    r: Annotated[Positive, Field(description="rank: more can learn more, and makes the adapter larger")]
-    alpha: Annotated[Positive, Field(description="the adapter's output is scaled by alpha / r; often 2 r")]
+    r: Annotated[
+        Positive, Field(description="rank: more can learn more, and makes the adapter larger")
+    ]
+    alpha: Annotated[
+        Positive, Field(description="the adapter's output is scaled by alpha / r; often 2 r")
+    ]
     variant: Annotated[
         Literal["lora", "rslora", "dora"],
         Field(
@@ -57,11 +61,17 @@ class Lora(Section):
         Literal["default", "gaussian", "orthogonal"],
         Field(description="first values of A and B; default: A by Kaiming's rule, B zero"),
     ] = "default"
-    dropout: Annotated[float, Field(ge=0, lt=1, description="dropout probability of the adapter's input; 0: none")]
-    targets: Annotated[
-        Literal["all-linear"] | Strings, Field(description="modules to adapt: their names, or all-linear for all")
+    dropout: Annotated[
+        float, Field(ge=0, lt=1, description="dropout probability of the adapter's input; 0: none")
     ]
-    layers: Annotated[int | None, Field(ge=1, description="adapt only the last layers, this many; null: all layers")]
+    targets: Annotated[
+        Literal["all-linear"] | Strings,
+        Field(description="modules to adapt: their names, or all-linear for all"),
+    ]
+    layers: Annotated[
+        int | None,
+        Field(ge=1, description="adapt only the last layers, this many; null: all layers"),
+    ]
     modules_to_save: Annotated[
         Strings,
         Field(
@@ -83,7 +93,9 @@ class Lora(Section):
     @model_validator(mode="after")
     def _rank_can_be_halved(self) -> Self:
         if self.init == "orthogonal" and self.r % 2:
-            raise ValueError(f"r: {self.r} is odd, and init orthogonal needs an even rank|use {self.r + 1}")
+            raise ValueError(
+                f"r: {self.r} is odd, and init orthogonal needs an even rank|use {self.r + 1}"
+            )
         return self
 
 
@@ -92,7 +104,10 @@ class Full(Section):
 
     layers: Annotated[
         int | None,
-        Field(ge=1, description="train the last layers alone, this many; null: all weights, embeddings and head too"),
+        Field(
+            ge=1,
+            description="train the last layers alone, this many; null: all weights, embeddings and head too",
+        ),
     ]
 
 
@@ -103,14 +118,21 @@ class Quantization(Section):
     """
 
     kind: Annotated[Literal["nf4"], Field(description="the sixteen values that a weight can have")]
-    double: Annotated[bool, Field(description="quantise the scale of each block of 64 weights too: 0.4 bits less")]
+    double: Annotated[
+        bool, Field(description="quantise the scale of each block of 64 weights too: 0.4 bits less")
+    ]
 
 
 class EarlyStopping(Section):
     """Stop where the loss on the valid split no longer falls, and keep the weights of the lowest loss."""
 
-    patience: Annotated[Positive, Field(description="evaluations in a row without a lower loss, after which it stops")]
-    per_epoch: Annotated[Positive, Field(description="evaluations in a pass over the train split, evenly spread")]
+    patience: Annotated[
+        Positive,
+        Field(description="evaluations in a row without a lower loss, after which it stops"),
+    ]
+    per_epoch: Annotated[
+        Positive, Field(description="evaluations in a pass over the train split, evenly spread")
+    ]
 
 
 # Of the section merge: here, where DVC sees its default change.
@@ -155,10 +177,19 @@ class Train(Section):
     # It learns chats that call functions, with the tools that they describe.
     learns_calls: ClassVar[bool] = False
 
-    method: Annotated[str, Field(description="the training method, a file of stages/training/methods")]
-    seed: Annotated[int, Field(ge=0, description="of the adapter's first weights, the order of rows, and dropout")]
-    lora: Annotated[Lora | None, Field(description="an adapter on the frozen base; null: see full")] = None
-    full: Annotated[Full | None, Field(description="the base's own weights, without an adapter; null: see lora")] = None
+    method: Annotated[
+        str, Field(description="the training method, a file of stages/training/methods")
+    ]
+    seed: Annotated[
+        int,
+        Field(ge=0, description="of the adapter's first weights, the order of rows, and dropout"),
+    ]
+    lora: Annotated[
+        Lora | None, Field(description="an adapter on the frozen base; null: see full")
+    ] = None
+    full: Annotated[
+        Full | None, Field(description="the base's own weights, without an adapter; null: see lora")
+    ] = None
     learning_rate: Annotated[
         float, Field(gt=0, lt=1, description="the largest learning rate, reached after the warm-up")
     ]
@@ -167,24 +198,35 @@ class Train(Section):
         Field(description="how the learning rate changes after the warm-up"),
     ]
     min_learning_rate: Annotated[
-        float | None, Field(gt=0, description="where schedule cosine_with_min_lr ends; null for the other ones")
+        float | None,
+        Field(gt=0, description="where schedule cosine_with_min_lr ends; null for the other ones"),
     ] = None
     warmup_ratio: Annotated[
-        float, Field(ge=0, lt=1, description="share of the steps in which the learning rate rises from 0")
+        float,
+        Field(ge=0, lt=1, description="share of the steps in which the learning rate rises from 0"),
     ]
     weight_decay: Annotated[float, Field(ge=0, description="of AdamW; 0: none")]
-    max_grad_norm: Annotated[float, Field(gt=0, description="gradients are scaled down to this norm")]
-    epochs: Annotated[float | None, Field(gt=0, description="passes over the train split; null: see max_steps")]
+    max_grad_norm: Annotated[
+        float, Field(gt=0, description="gradients are scaled down to this norm")
+    ]
+    epochs: Annotated[
+        float | None, Field(gt=0, description="passes over the train split; null: see max_steps")
+    ]
     max_steps: Annotated[int | None, Field(ge=1, description="optimiser steps; null: see epochs")]
     batch_size: Annotated[Positive, Field(description="rows per forward pass, on each device")]
     gradient_accumulation: Annotated[
         Positive, Field(description="batches per optimiser step: larger steps without more memory")
     ]
     gradient_checkpointing: Annotated[
-        bool, Field(description="compute activations again in the backward pass: less memory, more time")
+        bool,
+        Field(description="compute activations again in the backward pass: less memory, more time"),
     ]
     max_length: Annotated[
-        int, Field(ge=8, description="most tokens of prompt and reference together; longer rows are refused")
+        int,
+        Field(
+            ge=8,
+            description="most tokens of prompt and reference together; longer rows are refused",
+        ),
     ]
     packing: Annotated[
         Literal["bfd", False],
@@ -194,15 +236,24 @@ class Train(Section):
         ),
     ] = False
     precision: Annotated[
-        Literal["bf16", "fp16", "fp32"], Field(description="number format of the base's weights and of arithmetic")
+        Literal["bf16", "fp16", "fp32"],
+        Field(description="number format of the base's weights and of arithmetic"),
     ]
-    quantization: Annotated[Quantization | None, Field(description="null: the base as `precision` says")] = None
+    quantization: Annotated[
+        Quantization | None, Field(description="null: the base as `precision` says")
+    ] = None
     optimizer: Annotated[
         Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit"],
-        Field(description="the 8-bit ones keep AdamW's moments in 8 bits, and need the extra qlora"),
+        Field(
+            description="the 8-bit ones keep AdamW's moments in 8 bits, and need the extra qlora"
+        ),
     ] = "adamw_torch"
     neftune_alpha: Annotated[
-        float | None, Field(gt=0, description="noise on the embeddings while it trains (Jain et al., 2023); null: none")
+        float | None,
+        Field(
+            gt=0,
+            description="noise on the embeddings while it trains (Jain et al., 2023); null: none",
+        ),
     ] = None
 
     kernels: Annotated[
@@ -251,7 +302,9 @@ class Train(Section):
     @model_validator(mode="after")
     def _one_length(self) -> Self:
         if (self.epochs is None) == (self.max_steps is None):
-            raise ValueError("epochs and max_steps must be one number and one null|set exactly one of them")
+            raise ValueError(
+                "epochs and max_steps must be one number and one null|set exactly one of them"
+            )
         return self
 
     @model_validator(mode="after")
@@ -273,7 +326,9 @@ class Train(Section):
     @classmethod
     def _whole_rows(cls, value: Any) -> Any:
         if value == "wrapped":
-            raise ValueError("wrapped cuts rows where a sequence is full, and lets them see one another|use bfd")
+            raise ValueError(
+                "wrapped cuts rows where a sequence is full, and lets them see one another|use bfd"
+            )
         if value == "bfd_split":
             raise ValueError(
                 "bfd_split cuts rows above max_length, which are refused; it is bfd for all others|use bfd"
@@ -295,23 +350,31 @@ class Train(Section):
                 "use false, or neftune_alpha: null"
             )
         if self.shard:
-            raise ValueError(f"packing: shard {self.shard} is not offered with it, it was never tried|use false")
+            raise ValueError(
+                f"packing: shard {self.shard} is not offered with it, it was never tried|use false"
+            )
         return self
 
     @model_validator(mode="after")
     def _one_kind_of_weights(self) -> Self:
         if (self.lora is None) == (self.full is None):
             what = "neither lora nor full is" if self.lora is None else "lora and full are both"
-            raise ValueError(f"{what} written|write lora for an adapter, or full for the base's own weights")
+            raise ValueError(
+                f"{what} written|write lora for an adapter, or full for the base's own weights"
+            )
         if self.full and not self.without_adapter:
             raise ValueError(
                 f"full: train.method {self.method!r} needs an adapter: the model with its adapter switched off is what "
                 "it compares with|use lora, or train.method sft"
             )
         if self.full and self.quantization:
-            raise ValueError("full: weights in 4 bits cannot be trained|remove quantization, or use lora")
+            raise ValueError(
+                "full: weights in 4 bits cannot be trained|remove quantization, or use lora"
+            )
         if self.full and self.shard:
-            raise ValueError(f"full: shard {self.shard} is not offered with it, it was never tried|use null, or lora")
+            raise ValueError(
+                f"full: shard {self.shard} is not offered with it, it was never tried|use null, or lora"
+            )
         return self
 
     @model_validator(mode="after")
@@ -319,25 +382,37 @@ class Train(Section):
         if self.quantization and self.precision == "fp16":
             raise ValueError("precision: fp16 is not offered with a 4-bit base|use bf16 or fp32")
         if self.quantization and self.lora and self.lora.init == "orthogonal":
-            raise ValueError("lora.init: orthogonal cannot start beside 4-bit weights|use default or gaussian")
+            raise ValueError(
+                "lora.init: orthogonal cannot start beside 4-bit weights|use default or gaussian"
+            )
         return self
 
     @model_validator(mode="after")
     def _sharding_fits(self) -> Self:
         if self.shard and self.devices == 1:
-            raise ValueError(f"shard: {self.shard} divides the base among devices, and devices is 1|use null")
+            raise ValueError(
+                f"shard: {self.shard} divides the base among devices, and devices is 1|use null"
+            )
         if self.shard and self.optimizer != "adamw_torch":
-            raise ValueError(f"shard: {self.shard} is not offered with optimizer {self.optimizer}|use adamw_torch")
+            raise ValueError(
+                f"shard: {self.shard} is not offered with optimizer {self.optimizer}|use adamw_torch"
+            )
         if self.shard and self.lora and self.lora.modules_to_save:
             raise ValueError(
                 f"shard: {self.shard} is not offered with lora.modules_to_save, it was never tried|use null"
             )
         if self.shard and self.kernels:
-            raise ValueError(f"shard: {self.shard} is not offered with kernels, it was never tried|use null")
+            raise ValueError(
+                f"shard: {self.shard} is not offered with kernels, it was never tried|use null"
+            )
         if self.shard and self.early_stopping:
-            raise ValueError(f"shard: {self.shard} is not offered with early_stopping|use null for one of them")
+            raise ValueError(
+                f"shard: {self.shard} is not offered with early_stopping|use null for one of them"
+            )
         if self.shard and self.unshardable:
-            raise ValueError(f"shard: train.method {self.method!r} cannot use it: {self.unshardable}|use null")
+            raise ValueError(
+                f"shard: train.method {self.method!r} cannot use it: {self.unshardable}|use null"
+            )
         return self
 
     @property
@@ -385,7 +460,10 @@ class Train(Section):
         peak = max(losses)
         if end < begin or peak < begin + max(_FAR_NATS, _FAR_SHARE * abs(begin)):
             return None
-        return "divergence", f"the loss began at {begin:.3f}, rose to {peak:.3f} and ended at {end:.3f}: it diverged"
+        return (
+            "divergence",
+            f"the loss began at {begin:.3f}, rose to {peak:.3f} and ended at {end:.3f}: it diverged",
+        )
 
     def rewards(self) -> tuple[ScorerKind, ...]:
         """The scorers whose scores training itself raises; the report names them, since gates may ask the same."""
@@ -402,7 +480,12 @@ class Train(Section):
 
     def steps_of_epoch(self, rows: int) -> int:
         """The number of optimiser steps of one pass over ``rows`` rows; an incomplete last batch counts."""
-        return max(1, math.ceil(math.ceil(rows / (self.batch_size * self.devices)) / self.gradient_accumulation))
+        return max(
+            1,
+            math.ceil(
+                math.ceil(rows / (self.batch_size * self.devices)) / self.gradient_accumulation
+            ),
+        )
 
 
 class NoDropout(Train):

@@ -23,7 +23,10 @@ _SHOWN = 5  # further rows that a refusal lists
 def learned(columns: Sequence[str]) -> tuple[str, ...]:
     """Those of the columns that a method needs which hold preferences, whoever wrote the method."""
     judged = (COMPLETION, LABEL)
-    return (*(column for column in (REJECTED,) if column in columns), *(judged if {*judged} <= {*columns} else ()))
+    return (
+        *(column for column in (REJECTED,) if column in columns),
+        *(judged if {*judged} <= {*columns} else ()),
+    )
 
 
 def text(row: Row, column: str) -> str | None:
@@ -49,7 +52,11 @@ def reversed_pairs(rows: Sequence[Row]) -> dict[int, int]:
     seen: dict[tuple[str, ...], int] = {}
     reversed_: dict[int, int] = {}
     for place, row in enumerate(rows):
-        asked, better, worse = draft_of(row).asked, normalised(row.reference), normalised(text(row, REJECTED) or "")
+        asked, better, worse = (
+            draft_of(row).asked,
+            normalised(row.reference),
+            normalised(text(row, REJECTED) or ""),
+        )
         if (earlier := seen.get((*asked, worse, better))) is not None:
             reversed_[place] = earlier
         seen.setdefault((*asked, better, worse), place)

@@ -7,7 +7,9 @@ from pydantic import Field, model_validator
 from checks import layout
 from checks.sections import Agreement, Positive, Section
 
-UNQUANTISED: Final = "unquantised"  # the 16-bit model, among the models that answer and that gates compare with
+UNQUANTISED: Final = (
+    "unquantised"  # the 16-bit model, among the models that answer and that gates compare with
+)
 _RULES_OUT_A_LOSS = ("non_inferior", "slice")
 _GATE = f"{{kind: non_inferior, metric: METRIC, against: {UNQUANTISED}, margin: 0.02, confidence: 0.95}}"
 
@@ -25,10 +27,18 @@ class Calibration(Section):
 
     version: Annotated[
         str,
-        Field(pattern=COMPRESSOR_VERSION, description="version of llmcompressor; another installed version is refused"),
+        Field(
+            pattern=COMPRESSOR_VERSION,
+            description="version of llmcompressor; another installed version is refused",
+        ),
     ]
-    rows: Annotated[Positive, Field(description="how many rows of the train split, from its beginning, are used")]
-    group: Annotated[Literal[32, 64, 128], Field(description="how many neighbouring weights share a scale")]
+    rows: Annotated[
+        Positive,
+        Field(description="how many rows of the train split, from its beginning, are used"),
+    ]
+    group: Annotated[
+        Literal[32, 64, 128], Field(description="how many neighbouring weights share a scale")
+    ]
 
 
 class ExportQuantization(Section):
@@ -49,7 +59,8 @@ class ExportQuantization(Section):
         Calibration | None, Field(description="needed by gptq and awq, refused with other kinds")
     ] = None
     parity: Annotated[
-        Agreement, Field(description="how closely it must agree with the 16-bit model; else merge refuses")
+        Agreement,
+        Field(description="how closely it must agree with the 16-bit model; else merge refuses"),
     ]
 
     @model_validator(mode="after")
@@ -83,14 +94,22 @@ class _Params(Protocol):
 def problem(params: _Params) -> str | None:
     """Why suites and gates do not go with ``merge.quantization``, as "problem|remedy"; None if they do."""
     on = params.merge.quantization is not None
-    asked = [f"suites.{name}" for name, suite in params.suites.items() if UNQUANTISED in suite.scores_of]
+    asked = [
+        f"suites.{name}" for name, suite in params.suites.items() if UNQUANTISED in suite.scores_of
+    ]
     if asked and not on:
         return (
-            f"{asked[0]}: asks {UNQUANTISED}, and merge.quantization is null|remove it there, or set merge.quantization"
+            f"{asked[0]}: asks {UNQUANTISED}, and merge.quantization is null|remove it there, "
+            "or set merge.quantization"
         )
-    strict_gates = (gate for gate in params.gates.values() if gate.kind in _RULES_OUT_A_LOSS and gate.suite is None)
+    strict_gates = (
+        gate
+        for gate in params.gates.values()
+        if gate.kind in _RULES_OUT_A_LOSS and gate.suite is None
+    )
     if on and not any(gate.against == UNQUANTISED for gate in strict_gates):
         return (
-            f"merge.quantization: no gate rules out a loss on the test rows|add gates.loses_nothing_in_8_bits: {_GATE}"
+            "merge.quantization: no gate rules out a loss on the test rows|add "
+            f"gates.loses_nothing_in_8_bits: {_GATE}"
         )
     return None

@@ -52,7 +52,10 @@ class Steps(Section):
 
     method: Annotated[
         tuple[str, ...],
-        Field(strict=False, description="the methods of the steps, in order: prepare and validate depend on this line"),
+        Field(
+            strict=False,
+            description="the methods of the steps, in order: prepare and validate depend on this line",
+        ),
     ]
     steps: Annotated[tuple[SerializeAsAny[Train], ...], Field(strict=False)]
 
@@ -63,7 +66,11 @@ class Steps(Section):
         if not isinstance(value, dict):
             return value
         steps = value.get("steps")
-        if not isinstance(steps, list) or len(steps) < 2 or not all(isinstance(step, dict) for step in steps):
+        if (
+            not isinstance(steps, list)
+            or len(steps) < 2
+            or not all(isinstance(step, dict) for step in steps)
+        ):
             raise ValueError(
                 "steps: is not a list of two steps or more|"
                 "write steps: [{method: sft}, {method: dpo, ...}], or one method without steps"
@@ -76,14 +83,18 @@ class Steps(Section):
         }
 
     @classmethod
-    def __get_pydantic_json_schema__(cls, _core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(
+        cls, _core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
         schema = handler(_as_written().__pydantic_core_schema__)
         return handler.resolve_ref_schema(schema)
 
 
 def _form(value: Any) -> str:
     if isinstance(value, dict):
-        return "in steps" if "steps" in value or isinstance(value.get("method"), list) else "at once"
+        return (
+            "in steps" if "steps" in value or isinstance(value.get("method"), list) else "at once"
+        )
     return "in steps" if isinstance(value, Steps) else "at once"
 
 
@@ -122,14 +133,20 @@ def columns(train: Train | Steps) -> tuple[str, ...]:
 def in_some_rows(train: Train | Steps) -> tuple[str, ...]:
     """Those of the columns that not every step needs. Where one is null, the row is of another step."""
     of_rows = [step for step in of(train) if not step.of_documents]
-    return tuple(name for name in columns(train) if not all(name in step.extra() for step in of_rows))
+    return tuple(
+        name for name in columns(train) if not all(name in step.extra() for step in of_rows)
+    )
 
 
 def rows_of(step: Train, some: Sequence[str], rows: Sequence[Row]) -> list[Row]:
     """The rows that a step learns from; ``some``: what ``in_some_rows`` gives."""
     needed = [name for name in step.extra() if name in some]
     of_its_kind = [row for row in rows if row.document == step.of_documents]
-    return [row for row in of_its_kind if not needed or any(row.extra.get(name) is not None for name in needed)]
+    return [
+        row
+        for row in of_its_kind
+        if not needed or any(row.extra.get(name) is not None for name in needed)
+    ]
 
 
 def without_documents(train: Train | Steps, sources: Sequence[str]) -> str | None:
@@ -162,10 +179,14 @@ def _misplaced(value: dict[str, Any]) -> Iterator[InitErrorDetails]:
             f"method: {is_now}, and the steps are {listed}|"
             f"write method: {listed}: prepare and validate depend on this line"
         )
-    for place, keys in ((), value), *((("steps", number), step) for number, step in enumerate(value["steps"])):
+    for place, keys in (
+        ((), value),
+        *((("steps", number), step) for number, step in enumerate(value["steps"])),
+    ):
         if keys.get("shard"):
             yield _problem(
-                f"{keys['shard']} is not offered with train.steps: it was never tried|use null", (*place, "shard")
+                f"{keys['shard']} is not offered with train.steps: it was never tried|use null",
+                (*place, "shard"),
             )
         if isinstance(lora := keys.get("lora"), dict) and lora.get("modules_to_save"):
             yield _problem(
@@ -173,9 +194,14 @@ def _misplaced(value: dict[str, Any]) -> Iterator[InitErrorDetails]:
                 (*place, "lora", "modules_to_save"),
             )
         if keys.get("full"):
-            yield _problem("is not offered with train.steps: each hands an adapter on|use lora", (*place, "full"))
+            yield _problem(
+                "is not offered with train.steps: each hands an adapter on|use lora",
+                (*place, "full"),
+            )
     for key in value.keys() - _SHARED.keys() - {"method", "steps"}:
-        if of_methods := sorted(name for name, method in METHODS.kinds.items() if key in method.model_fields):
+        if of_methods := sorted(
+            name for name, method in METHODS.kinds.items() if key in method.model_fields
+        ):
             yield _problem(
                 f"{key}: is a parameter of {' and '.join(of_methods)}, not of every method|move it into that step"
             )
@@ -193,8 +219,12 @@ def _unfit(value: dict[str, Any]) -> Iterator[InitErrorDetails]:
         if "method" not in step:
             yield InitErrorDetails(type="missing", loc=("steps", number, "method"), input=step)
             continue
-        right = {key: item for key, item in step.items() if key not in _OF_ALL}  # of the others ``_misplaced`` tells
-        merged = _merged({key: item for key, item in value.items() if key in _SHARED or key not in owned}, right)
+        right = {
+            key: item for key, item in step.items() if key not in _OF_ALL
+        }  # of the others ``_misplaced`` tells
+        merged = _merged(
+            {key: item for key, item in value.items() if key in _SHARED or key not in owned}, right
+        )
         if merged.get("shard"):
             del merged["shard"]
         try:
@@ -207,12 +237,17 @@ def _unfit(value: dict[str, Any]) -> Iterator[InitErrorDetails]:
                 if (place, detail["type"], detail["msg"]) not in seen:
                     seen.add((place, detail["type"], detail["msg"]))
                     yield InitErrorDetails(
-                        type=detail["type"], loc=place, input=detail["input"], ctx=detail.get("ctx", {})
+                        type=detail["type"],
+                        loc=place,
+                        input=detail["input"],
+                        ctx=detail.get("ctx", {}),
                     )
 
 
 def _problem(text: str, place: tuple[str | int, ...] = ()) -> InitErrorDetails:
-    return InitErrorDetails(type="value_error", loc=place, input=None, ctx={"error": ValueError(text)})
+    return InitErrorDetails(
+        type="value_error", loc=place, input=None, ctx={"error": ValueError(text)}
+    )
 
 
 def _as_written() -> Any:

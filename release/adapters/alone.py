@@ -21,7 +21,9 @@ def alone(folder: Path, command: str) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise MachineRefused(f"{folder.resolve()}: another `{command}` works here", "wait until it ends") from error
+            raise MachineRefused(
+                f"{folder.resolve()}: another `{command}` works here", "wait until it ends"
+            ) from error
         except OSError:  # NFS locks no folder
             pass
         yield

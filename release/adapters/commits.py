@@ -63,7 +63,10 @@ def _named(root: Path, name: str) -> str | None:
         return _named(root, branch) if branch else _peeled(root, name)
     if name.startswith("refs/"):
         return _commit(root, _refs(root, name).get(name))
-    tag, branches = f"refs/tags/{name}", (f"refs/remotes/{name}", f"refs/heads/{name}", f"refs/{name}")
+    tag, branches = (
+        f"refs/tags/{name}",
+        (f"refs/remotes/{name}", f"refs/heads/{name}", f"refs/{name}"),
+    )
     refs = _refs(root, *branches, tag, f"refs/remotes/*/{name}")
     for candidate in branches:
         if candidate in refs:
@@ -82,16 +85,24 @@ def _mistakable(root: Path, tag: str, others: Iterable[str]) -> bool:
     """Whether who names this tag may mean a branch, which is perhaps not fetched, or a hash that is cut short."""
     return (
         any(usual.endswith(f"/{tag}") for usual in _TARGETS)
-        or any(other.startswith("refs/remotes/") and other.split("/", 3)[3:] == [tag] for other in others)
+        or any(
+            other.startswith("refs/remotes/") and other.split("/", 3)[3:] == [tag]
+            for other in others
+        )
         or any(tag.startswith(f"{remote}/") for remote in _remotes(root))
-        or (_SHORT.fullmatch(tag) is not None and bool(_read(root, "rev-parse", f"--disambiguate={tag}")))
+        or (
+            _SHORT.fullmatch(tag) is not None
+            and bool(_read(root, "rev-parse", f"--disambiguate={tag}"))
+        )
     )
 
 
 def _refs(root: Path, *patterns: str) -> dict[str, _Ref]:
     """The refs of these whole names, as git has them: it guesses at none."""
     form = "--format=%(refname) %(objectname) %(objecttype) %(symref)"
-    lines = _git(root).line("for-each-ref", form, *patterns).split("\n")  # a name may hold what else ends a line
+    lines = (
+        _git(root).line("for-each-ref", form, *patterns).split("\n")
+    )  # a name may hold what else ends a line
     return {ref.name: ref for ref in (_Ref(*line.split(" ")) for line in lines if line)}
 
 
@@ -120,7 +131,9 @@ def target(root: Path, name: str | None = None) -> tuple[str, str | None]:
     """
     if name is not None:
         if (commit := resolve(root, name)) is None:
-            raise EvidenceRefused(f"{name}: git knows no such commit here", "fetch the target branch, or name another")
+            raise EvidenceRefused(
+                f"{name}: git knows no such commit here", "fetch the target branch, or name another"
+            )
         return name, commit
     refs = _refs(root, *_TARGETS)
     for candidate in _TARGETS:
@@ -129,7 +142,9 @@ def target(root: Path, name: str | None = None) -> tuple[str, str | None]:
         if ref is None or (candidate.endswith("/HEAD") and not ref.link):
             continue
         if commit := _commit(root, ref):
-            return (ref.link or candidate).removeprefix("refs/remotes/").removeprefix("refs/heads/"), commit
+            return (ref.link or candidate).removeprefix("refs/remotes/").removeprefix(
+                "refs/heads/"
+            ), commit
     head = resolve(root, "HEAD")
     if head and (remotes := _remotes(root)):
         # A branch that is compared with itself could choose what it is compared with.
@@ -167,7 +182,11 @@ def is_ancestor(root: Path, old: str, new: str) -> bool:
 
 def touching(root: Path, tip: str, path: Path) -> list[str]:
     """The commits up to ``tip``, the latest first, that changed ``path`` on the branch itself."""
-    return _read(root, "log", "--first-parent", "--format=%H", tip, "--", path.as_posix()).decode().split()
+    return (
+        _read(root, "log", "--first-parent", "--format=%H", tip, "--", path.as_posix())
+        .decode()
+        .split()
+    )
 
 
 def versions(root: Path, path: Path, *revisions: str) -> list[bytes]:
@@ -179,7 +198,10 @@ def versions_of_each(root: Path, paths: Sequence[Path], *revisions: str) -> dict
     """As ``versions`` for several files, with as many processes of git as for one. No path may end with another."""
     lines = _changes(root, paths, revisions)
     # The lines name files from the top of the repository, in quotes if a folder's name has special characters.
-    versions = {path: _blobs(line for line in lines if line.rstrip('"').endswith(path.as_posix())) for path in paths}
+    versions = {
+        path: _blobs(line for line in lines if line.rstrip('"').endswith(path.as_posix()))
+        for path in paths
+    }
     objects = _git(root).objects(sorted(set().union(*versions.values())))
     return {path: [objects[name] for name in sorted(names)] for path, names in versions.items()}
 
@@ -216,7 +238,9 @@ def last_touching(root: Path, tip: str, paths: Sequence[Path]) -> str | None:
 def committed_at(root: Path, commit: str) -> datetime:
     """When a commit was made (not when its change was written), in UTC."""
     git_object = _git(root).object(commit)
-    text = git_object.data.partition(b"\n\n")[0] if git_object and git_object.kind == "commit" else b""
+    text = (
+        git_object.data.partition(b"\n\n")[0] if git_object and git_object.kind == "commit" else b""
+    )
     match = re.search(rb"^committer .*> (\d{1,10}) [+-]\d{4}$", text, re.MULTILINE)
     if match is None:
         raise EvidenceRefused(f"commit {commit[:12]}: has no time", "make the commit again")
@@ -231,7 +255,11 @@ def uncommitted(root: Path, commit: str, paths: Sequence[Path]) -> list[Path]:
     entries = _entries(root, commit, paths)
     blobs = {name: entry.name for name, entry in entries.items() if entry.regular}
     there = [path for path in paths if (root / path).is_file() and not (root / path).is_symlink()]
-    hashed = _read(root, "hash-object", "--no-filters", "--", *(path.as_posix() for path in there)).decode().split()
+    hashed = (
+        _read(root, "hash-object", "--no-filters", "--", *(path.as_posix() for path in there))
+        .decode()
+        .split()
+    )
     here = dict(zip(there, hashed, strict=True)) if there else {}
     return [path for path in paths if path not in here or blobs.get(path.as_posix()) != here[path]]
 
@@ -239,7 +267,11 @@ def uncommitted(root: Path, commit: str, paths: Sequence[Path]) -> list[Path]:
 def below(root: Path, commit: str, folder: Path) -> list[Path]:
     """The files of ``commit`` below ``folder``, all relative to ``root``."""
     entry = _entries(root, commit, [folder]).get(folder.as_posix())
-    return [folder / name for name in _git(root).below(entry.name)] if entry and entry.kind == "tree" else []
+    return (
+        [folder / name for name in _git(root).below(entry.name)]
+        if entry and entry.kind == "tree"
+        else []
+    )
 
 
 def same(root: Path, commit: str, paths: tuple[str, ...], other: str | None = None) -> bool:
@@ -257,7 +289,10 @@ def read(root: Path, commit: str, path: Path) -> bytes | None:
     """The bytes of ``path``, relative to ``root``, in ``commit``; None when it holds no such file."""
     blobs = read_many(root, commit, [path])
     if path not in blobs:
-        raise EvidenceRefused(f"{path} at {commit[:12]}: is not a regular file", "replace it with one, and commit that")
+        raise EvidenceRefused(
+            f"{path} at {commit[:12]}: is not a regular file",
+            "replace it with one, and commit that",
+        )
     return blobs[path]
 
 
@@ -269,7 +304,9 @@ def read_many(root: Path, commit: str, paths: Sequence[Path]) -> dict[Path, byte
     objects = _git(root).objects([entry.name for entry in entries.values() if entry.regular])
     names_there = {path: entries.get(path.as_posix()) for path in paths}
     return {
-        path: entry and objects[entry.name] for path, entry in names_there.items() if entry is None or entry.regular
+        path: entry and objects[entry.name]
+        for path, entry in names_there.items()
+        if entry is None or entry.regular
     }
 
 

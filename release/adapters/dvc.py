@@ -20,18 +20,29 @@ from release.adapters import commits, merge_conflicts
 from release.adapters.children import ended_with_this_process
 from release.adapters.listening import Listener, listen
 
-_ERROR, _BUG = "ERROR: ", "unexpected error - "  # how DVC begins a line; its word for most failures of a remote
+_ERROR, _BUG = (
+    "ERROR: ",
+    "unexpected error - ",
+)  # how DVC begins a line; its word for most failures of a remote
 # Every command of DVC is run so that it writes only into the folders of data and models.
 MODULE = ("-m", "stages.tools.guarded_dvc")
-_VERSIONING = ("version_aware", "worktree")  # options of a remote that keeps files by their names and versions
-REMOTE = "LOCKSTEP_REMOTE"  # set for stages that may keep something on the DVC remote while they work
+_VERSIONING = (
+    "version_aware",
+    "worktree",
+)  # options of a remote that keeps files by their names and versions
+REMOTE = (
+    "LOCKSTEP_REMOTE"  # set for stages that may keep something on the DVC remote while they work
+)
 
 
 class StageRefused(Refusal):
     """A stage refused; it has said why, and left ``word``. Carries that stage's own exit code."""
 
     def __init__(self, word: Refused) -> None:
-        super().__init__(f"{word.stage} refused", "fix what it says above, then run again; finished stages are kept")
+        super().__init__(
+            f"{word.stage} refused",
+            "fix what it says above, then run again; finished stages are kept",
+        )
         self.exit_code = word.exit_code
         self.word = word
 
@@ -49,7 +60,9 @@ def settings(root: Path) -> dict[str, str]:
             cwd=root, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False,
         )  # fmt: skip
     except OSError as error:
-        raise MachineRefused(f"{sys.executable}: {error.strerror}", "make the virtual environment again") from error
+        raise MachineRefused(
+            f"{sys.executable}: {error.strerror}", "make the virtual environment again"
+        ) from error
     lines = (line.partition("=") for line in done.stdout.decode(errors="replace").splitlines())
     return {key: value for key, _, value in lines}  # DVC lists the file that wins last
 
@@ -76,14 +89,18 @@ def versioning(config: Mapping[str, str], name: str) -> tuple[str, str] | None:
                 settings.setdefault(option, (name, value))
         scheme, _, rest = config.get(f"remote.{name}.url", "").partition("://")
         name = rest.partition("/")[0].lower() if scheme == "remote" else ""
-    return next(((owner, option) for option, (owner, value) in settings.items() if value.lower() == "true"), None)
+    return next(
+        ((owner, option) for option, (owner, value) in settings.items() if value.lower() == "true"),
+        None,
+    )
 
 
 def unfit(name: str, owner: str, option: str) -> tuple[str, str]:
     """Why a remote with ``option``, which ``owner`` sets, cannot keep the outputs of the pipeline, and what to do."""
     shown, there = redact(name, 80), redact(owner, 80)
     what = (
-        f"DVC's default remote {shown} has {option}: with it `dvc push` removes the MD5 of folders from {layout.LOCK}"
+        f"DVC's default remote {shown} has {option}: with it `dvc push` removes the MD5 "
+        f"of folders from {layout.LOCK}"
     )
     unset = f"./lockstep dvc remote modify --unset {there} {option}"
     todo = (
@@ -111,7 +128,15 @@ def stale(root: Path, targets: Sequence[str]) -> str | None:
         [sys.executable, "-m", f"stages.{code_lock.STAGE}"],
         cwd=root, env=environment(), stderr=subprocess.DEVNULL, check=False,
     )  # fmt: skip
-    command = [sys.executable, *MODULE, "status", "--json", *(["--with-deps"] if targets else []), "--", *targets]
+    command = [
+        sys.executable,
+        *MODULE,
+        "status",
+        "--json",
+        *(["--with-deps"] if targets else []),
+        "--",
+        *targets,
+    ]
     done = subprocess.run(command, cwd=root, env=environment(), stdout=subprocess.PIPE, check=False)
     try:
         status = json.loads(done.stdout)
@@ -143,14 +168,23 @@ def _asked(root: Path, *arguments: str) -> str | None:
     command = [sys.executable, *MODULE, *arguments]
     try:
         done = subprocess.run(
-            command, cwd=root, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False
+            command,
+            cwd=root,
+            env=environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            check=False,
         )
     except OSError as error:
-        raise MachineRefused(f"{sys.executable}: {error.strerror}", "make the virtual environment again") from error
+        raise MachineRefused(
+            f"{sys.executable}: {error.strerror}", "make the virtual environment again"
+        ) from error
     if done.returncode == 0:
         return None
     printed = [line for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
-    errors = [line.removeprefix(_ERROR).removeprefix(_BUG) for line in printed if line.startswith(_ERROR)]
+    errors = [
+        line.removeprefix(_ERROR).removeprefix(_BUG) for line in printed if line.startswith(_ERROR)
+    ]
     return redact(next(iter(errors or printed[-1:]), f"it ended with {done.returncode}"), 160)
 
 
@@ -187,17 +221,22 @@ def python(
         out = subprocess.PIPE if heard else sys.stderr if aside else None
         code, printed = _run(arguments, listener, cwd=root, env=env, stdout=out)
     except OSError as error:
-        raise MachineRefused(f"{sys.executable}: {error.strerror}", "make the virtual environment again") from error
+        raise MachineRefused(
+            f"{sys.executable}: {error.strerror}", "make the virtual environment again"
+        ) from error
     if code and (word := refused.read(root)):
         raise StageRefused(word)
     if code:
         raise MachineRefused(
-            f"{name} ended with {code}", "read what it printed; `lockstep doctor` says what is missing"
+            f"{name} ended with {code}",
+            "read what it printed; `lockstep doctor` says what is missing",
         )
     return printed.decode(errors="replace")
 
 
-def _run(arguments: list[str], listener: Listener | None, stdout: Any, **options: Any) -> tuple[int, bytes]:
+def _run(
+    arguments: list[str], listener: Listener | None, stdout: Any, **options: Any
+) -> tuple[int, bytes]:
     """Run this interpreter with ``arguments``; its exit code, and what it wrote if ``stdout`` is a pipe."""
     command = [sys.executable, *arguments]
     with ended_with_this_process():

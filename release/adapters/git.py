@@ -65,9 +65,13 @@ class Said(NamedTuple):
         if self.code is None:
             return "no answer before the deadline"
         lines = [line.strip() for line in self.err.splitlines() if line.strip()]
-        theirs = [line.removeprefix("remote:").strip() for line in lines if line.startswith("remote:")]
+        theirs = [
+            line.removeprefix("remote:").strip() for line in lines if line.startswith("remote:")
+        ]
         ours = [line for line in lines if line.startswith(("fatal:", "error:"))]
-        reason = " ".join(line for line in theirs if line) or next(iter(ours or lines), f"git ended with {self.code}")
+        reason = " ".join(line for line in theirs if line) or next(
+            iter(ours or lines), f"git ended with {self.code}"
+        )
         return redact(reason)
 
 
@@ -95,7 +99,13 @@ class Git(NamedTuple):
     root: Path
     deadline: float | None
 
-    def run(self, *args: str, given: bytes = b"", env: Mapping[str, str] | None = None, at: Path | None = None) -> Said:
+    def run(
+        self,
+        *args: str,
+        given: bytes = b"",
+        env: Mapping[str, str] | None = None,
+        at: Path | None = None,
+    ) -> Said:
         """Run it in ``root``, or ``at``, with ``given`` on standard input.
 
         Raises MachineRefused when there is no git, or a disk of this machine is full.
@@ -103,7 +113,9 @@ class Git(NamedTuple):
         folder = at or self.root
         command = [*self._command(folder), *args]
         try:
-            done = process.run(command, given, self.deadline, cwd=folder, env=_environment(env or {}))
+            done = process.run(
+                command, given, self.deadline, cwd=folder, env=_environment(env or {})
+            )
         except OSError as error:
             raise _absent(error) from error
         except subprocess.TimeoutExpired:
@@ -161,7 +173,9 @@ class Git(NamedTuple):
         ``run``.
         """
         if any(char in name for name in names for char in "\n\r\0"):
-            raise EvidenceRefused("the name of a file or folder has a line break", "rename it, and commit that")
+            raise EvidenceRefused(
+                "the name of a file or folder has a line break", "rename it, and commit that"
+            )
         command, environment = [*self._command(self.root), "cat-file", "--batch"], _environment({})
         try:
             return git_objects.read(command, self.root, environment, names, self.deadline)
@@ -177,7 +191,9 @@ class Git(NamedTuple):
         entries = dict[str, Entry]()
         for path, entry in self.tree(name).items():
             if entry.kind == "tree":
-                entries |= {f"{path}/{rest}": inner for rest, inner in self.below(entry.name).items()}
+                entries |= {
+                    f"{path}/{rest}": inner for rest, inner in self.below(entry.name).items()
+                }
             else:
                 entries[path] = entry
         return entries
@@ -214,7 +230,8 @@ class Git(NamedTuple):
         A link is read as the path that it holds.
         """
         return [
-            git_object.data if git_object and git_object.kind == "blob" else None for git_object in self.read(names)
+            git_object.data if git_object and git_object.kind == "blob" else None
+            for git_object in self.read(names)
         ]
 
     def tree(self, name: str) -> dict[str, Entry]:
@@ -235,7 +252,9 @@ def _entries(tree: Object) -> Iterator[tuple[str, Entry]]:
         head, _, rest = rest.partition(b"\0")
         mode, _, name = head.partition(b" ")
         if not (mode.isdigit() and set(mode) <= set(b"01234567") and name and len(rest) >= size):
-            raise EvidenceRefused(f"tree {tree.name[:12]}: is damaged", "fix the repository: git fsck says where")
+            raise EvidenceRefused(
+                f"tree {tree.name[:12]}: is damaged", "fix the repository: git fsck says where"
+            )
         yield name.decode(errors="surrogateescape"), Entry(*_kind(int(mode, 8)), rest[:size].hex())
         rest = rest[size:]
 
@@ -261,7 +280,8 @@ def _absent(error: OSError) -> MachineRefused:
 
 def _refused(verb: str, said: Said) -> EvidenceRefused:
     return EvidenceRefused(
-        f"git {verb}: {said.why()}", "fix the repository (a clone with its whole history), then again"
+        f"git {verb}: {said.why()}",
+        "fix the repository (a clone with its whole history), then again",
     )
 
 

@@ -26,7 +26,12 @@ def configured(environment: Mapping[str, str]) -> dict[str, str]:
         return {}
     safe = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOCAL)
     count = environment.get("GIT_CONFIG_COUNT", "0")
-    if environment.get("GITHUB_ACTIONS") != "true" or not token or not safe or not count.isdecimal():
+    if (
+        environment.get("GITHUB_ACTIONS") != "true"
+        or not token
+        or not safe
+        or not count.isdecimal()
+    ):
         return {}
     login = base64.b64encode(b"x-access-token:" + os.fsencode(token)).decode()
     # The empty value takes away what was set before: actions/checkout sets the same header, and git would send both.

@@ -20,7 +20,9 @@ from typing import IO, NamedTuple
 from release.adapters import process
 
 _KEPT = 4  # processes: a command reads its work tree's repository, and that of its remote if it is a folder
-_FOUND = re.compile(rb"([0-9a-f]{40}|[0-9a-f]{64}) (commit|tree|blob|tag) ([0-9]+)")  # else: missing, ambiguous, others
+_FOUND = re.compile(
+    rb"([0-9a-f]{40}|[0-9a-f]{64}) (commit|tree|blob|tag) ([0-9]+)"
+)  # else: missing, ambiguous, others
 _LAST_WORDS = 4096  # bytes
 _PATIENCE = 5.0  # seconds that a question may take at the end
 
@@ -51,7 +53,9 @@ def _unnamed() -> IO[bytes]:
 class _Reader:
     """One process. It answers one name after another."""
 
-    def __init__(self, command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, command: Sequence[str], folder: Path, environment: Mapping[str, str]
+    ) -> None:
         self._errors = _unnamed()
         pipe = subprocess.PIPE
         self._git = subprocess.Popen(
@@ -113,7 +117,11 @@ _asking = threading.Lock()
 
 
 def read(
-    command: Sequence[str], folder: Path, environment: Mapping[str, str], names: Sequence[str], deadline: float | None
+    command: Sequence[str],
+    folder: Path,
+    environment: Mapping[str, str],
+    names: Sequence[str],
+    deadline: float | None,
 ) -> list[Object | None]:
     """Return what each name means, such as a hash or COMMIT^{tree}; None for what is not here, or not one object.
 
@@ -139,7 +147,9 @@ def repository(folder: Path) -> Path | None:
     """The nearest ``.git`` at or above ``folder``; None where there is none, as in a bare repository."""
     if (here := folder / ".git").exists():
         return here
-    return next((above / ".git" for above in folder.resolve().parents if (above / ".git").exists()), None)
+    return next(
+        (above / ".git" for above in folder.resolve().parents if (above / ".git").exists()), None
+    )
 
 
 def _identity(folder: Path) -> tuple[object, ...]:
@@ -148,7 +158,9 @@ def _identity(folder: Path) -> tuple[object, ...]:
     return folder.absolute(), status.st_dev, status.st_ino
 
 
-def _answers(key: object, reader: _Reader, names: Sequence[str], until: float | None) -> list[Object | None]:
+def _answers(
+    key: object, reader: _Reader, names: Sequence[str], until: float | None
+) -> list[Object | None]:
     """The answers of a process that is not kept, which then is: if it gave them all."""
     try:
         answers = [reader.read(name, until) for name in names]

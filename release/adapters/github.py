@@ -23,7 +23,9 @@ from release.adapters.rest import PATIENCE, Forge
 from release.adapters.retries import TEMPORARY, Patience, RequestError, retry_after
 
 _API = "https://api.github.com"
-_REPOSITORY = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,38})/(?!\.{1,2}$)[A-Za-z0-9._-]{1,100}", re.ASCII)
+_REPOSITORY = re.compile(
+    r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,38})/(?!\.{1,2}$)[A-Za-z0-9._-]{1,100}", re.ASCII
+)
 _SCP = re.compile(r"^(?:[^/@]+@)?([^/:]+):(?!//)(.+)$")  # HOST:PATH, as git takes it
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}", re.ASCII)
 
@@ -46,7 +48,9 @@ class _Event(BaseModel):
 
     number: PositiveInt | None = Field(
         None,
-        validation_alias=AliasChoices(AliasPath("pull_request", "number"), "number", AliasPath("issue", "number")),
+        validation_alias=AliasChoices(
+            AliasPath("pull_request", "number"), "number", AliasPath("issue", "number")
+        ),
     )
     commit: str = Field("", validation_alias=AliasPath("pull_request", "head", "sha"))
 
@@ -82,15 +86,24 @@ def place(environment: Mapping[str, str] | None = None) -> Place:
     env = os.environ if environment is None else environment
     api = (env.get("GITHUB_API_URL") or _API).rstrip("/")
     if not http.takes_token(api):
-        raise RemoteRefused("GITHUB_API_URL: is no https address without a login", f"set it, as to {_API}")
+        raise RemoteRefused(
+            "GITHUB_API_URL: is no https address without a login", f"set it, as to {_API}"
+        )
     repository = env.get("GITHUB_REPOSITORY", "")
     if not _REPOSITORY.fullmatch(repository):
-        raise RemoteRefused(f"GITHUB_REPOSITORY: {redact(repository, 80)!r} is no OWNER/NAME", "set it")
+        raise RemoteRefused(
+            f"GITHUB_REPOSITORY: {redact(repository, 80)!r} is no OWNER/NAME", "set it"
+        )
     event = _event(env.get("GITHUB_EVENT_PATH"))
     number, commit = event.number, event.commit or env.get("GITHUB_SHA", "")
-    if number is None and (match := re.fullmatch(r"refs/pull/(\d{1,10})/(?:merge|head)", env.get("GITHUB_REF", ""))):
+    if number is None and (
+        match := re.fullmatch(r"refs/pull/(\d{1,10})/(?:merge|head)", env.get("GITHUB_REF", ""))
+    ):
         number = int(match[1])
-    run, server = env.get("GITHUB_RUN_ID", ""), (env.get("GITHUB_SERVER_URL") or "https://github.com").rstrip("/")
+    run, server = (
+        env.get("GITHUB_RUN_ID", ""),
+        (env.get("GITHUB_SERVER_URL") or "https://github.com").rstrip("/"),
+    )
     return Place(
         api,
         repository,
@@ -129,9 +142,13 @@ class GitHub(Forge):
     name = "GitHub"
     variable = "GITHUB_TOKEN"
     unset_fix = "give the step that posts a token, by its env"
-    headers = MappingProxyType({"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"})
+    headers = MappingProxyType(
+        {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"}
+    )
 
-    def __init__(self, where: Place, token: str | None = None, patience: Patience = PATIENCE) -> None:
+    def __init__(
+        self, where: Place, token: str | None = None, patience: Patience = PATIENCE
+    ) -> None:
         super().__init__(where.api, token, patience)
         self.where = where
         self._base = f"repos/{where.repository}"
@@ -149,18 +166,26 @@ class GitHub(Forge):
 
     def comments(self, number: int) -> Iterator[Comment]:
         """Every comment of a pull request, from all pages."""
-        for at, comment in enumerate(self.pages(f"{self._base}/issues/{number}/comments?", "comments"), 1):
+        for at, comment in enumerate(
+            self.pages(f"{self._base}/issues/{number}/comments?", "comments"), 1
+        ):
             yield _comment(comment, at)
 
-    def pulls(self, state: Literal["open", "closed"], base: str, head: str | None = None) -> Iterator[Pull]:
+    def pulls(
+        self, state: Literal["open", "closed"], base: str, head: str | None = None
+    ) -> Iterator[Pull]:
         """The pull requests into ``base`` from branches of this repository, or from its branch ``head`` alone."""
         owner = self.where.repository.partition("/")[0]
-        query = f"state={state}&base={quote(base)}" + (f"&head={quote(owner)}:{quote(head)}" if head else "")
+        query = f"state={state}&base={quote(base)}" + (
+            f"&head={quote(owner)}:{quote(head)}" if head else ""
+        )
         for value in self.pages(f"{self._base}/pulls?{query}", "pull requests"):
             try:
                 pull = Pull.model_validate(value)
             except ValidationError as error:
-                raise RequestError(f"answers with a pull request of another shape: {files.first(error)}") from None
+                raise RequestError(
+                    f"answers with a pull request of another shape: {files.first(error)}"
+                ) from None
             if pull.home.lower() == self.where.repository.lower():
                 yield pull
 
@@ -170,7 +195,9 @@ class GitHub(Forge):
         return _comment(made, 0)
 
     def update(self, comment: int, body: str) -> Comment:
-        return _comment(self.ask("PATCH", f"{self._base}/issues/comments/{comment}", {"body": body}), 0)
+        return _comment(
+            self.ask("PATCH", f"{self._base}/issues/comments/{comment}", {"body": body}), 0
+        )
 
     def open(self, title: str, head: str, base: str, body: str) -> str:
         """Open a pull request of the branch ``head`` into ``base``; its address. One that is open already is taken."""
@@ -195,7 +222,9 @@ class GitHub(Forge):
         """Replace title and text of a pull request."""
         self.ask("PATCH", f"{self._base}/pulls/{pull}", {"title": title, "body": body})
 
-    def check(self, name: str, commit: str, conclusion: Conclusion, title: str, summary: str) -> str:
+    def check(
+        self, name: str, commit: str, conclusion: Conclusion, title: str, summary: str
+    ) -> str:
         """Put a finished check on a commit; return its address. Raises Forbidden for a token that is no app's."""
         asked: dict[str, Any] = {
             "name": name,
@@ -210,7 +239,11 @@ class GitHub(Forge):
 
     def status(self, name: str, commit: str, conclusion: Conclusion, description: str) -> str:
         """Put a commit status in a check's place."""
-        asked: dict[str, Any] = {"state": conclusion, "context": name, "description": description[:140]}
+        asked: dict[str, Any] = {
+            "state": conclusion,
+            "context": name,
+            "description": description[:140],
+        }
         if self.where.run:
             asked["target_url"] = self.where.run
         return _text(self.ask("POST", f"{self._base}/statuses/{commit}", asked), "url")
@@ -229,7 +262,11 @@ class GitHub(Forge):
         if status == 429 or (status == 403 and wait is not None):
             return RequestError(f"{what}: rate limit", temporary=True, status=status, wait=wait)
         if status in (401, 403):
-            return Forbidden(what, status=status, todo="give the token what docs/reference/comment.md says it needs")
+            return Forbidden(
+                what,
+                status=status,
+                todo="give the token what docs/reference/comment.md says it needs",
+            )
         return RequestError(what, temporary=status in TEMPORARY, status=status, wait=wait)
 
 
@@ -238,14 +275,18 @@ def _event(path: str | None) -> _Event:
     try:
         return _Event.model_validate_json(Path(path).read_bytes() if path else b"{}")
     except (OSError, ValidationError) as error:
-        raise RemoteRefused("GITHUB_EVENT_PATH: names no event", "unset it, or name the event's file") from error
+        raise RemoteRefused(
+            "GITHUB_EVENT_PATH: names no event", "unset it, or name the event's file"
+        ) from error
 
 
 def _comment(value: Any, at: int) -> Comment:
     try:
         return Comment.model_validate(value).model_copy(update={"place": at})
     except ValidationError as error:
-        raise RequestError(f"answers with a comment of another shape: {files.first(error)}") from None
+        raise RequestError(
+            f"answers with a comment of another shape: {files.first(error)}"
+        ) from None
 
 
 def _wait(headers: Mapping[str, str], status: int) -> float | None:
@@ -254,7 +295,12 @@ def _wait(headers: Mapping[str, str], status: int) -> float | None:
     if asked is not None:
         return asked
     reset = headers.get("X-RateLimit-Reset", "")
-    if status in (403, 429) and headers.get("X-RateLimit-Remaining") == "0" and reset.isascii() and reset.isdigit():
+    if (
+        status in (403, 429)
+        and headers.get("X-RateLimit-Remaining") == "0"
+        and reset.isascii()
+        and reset.isdigit()
+    ):
         return max(0.0, float(reset[:12]) - time.time())
     return None
 

@@ -21,7 +21,9 @@ from release.adapters.github import Conclusion
 from release.adapters.rest import PATIENCE, Forge
 from release.adapters.retries import TEMPORARY, Patience, RequestError, retry_after
 
-_PROJECT = re.compile(r"[1-9][0-9]{0,18}|[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.-]*)+", re.ASCII)
+_PROJECT = re.compile(
+    r"[1-9][0-9]{0,18}|[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.-]*)+", re.ASCII
+)
 _DESCRIPTION = 255  # characters of a commit status
 _FIX = {
     401: "give GITLAB_TOKEN an access token that is valid, with the scope api",
@@ -71,13 +73,19 @@ def place(environment: Mapping[str, str] | None = None) -> Place:
     env = os.environ if environment is None else environment
     api = env.get("CI_API_V4_URL", "").rstrip("/")
     if not http.takes_token(api):
-        raise RemoteRefused("CI_API_V4_URL: is no https address without a login", "set it: https://HOST/api/v4")
+        raise RemoteRefused(
+            "CI_API_V4_URL: is no https address without a login", "set it: https://HOST/api/v4"
+        )
     here = env.get("CI_PROJECT_ID", "")
     project = env.get("CI_MERGE_REQUEST_PROJECT_ID") or here
     for name, value in (("CI_PROJECT_ID", here), ("CI_MERGE_REQUEST_PROJECT_ID", project)):
         if not _PROJECT.fullmatch(value):
-            raise RemoteRefused(f"{name}: {redact(value, 80)!r} is no project", "set it to the project's number")
-    number, pipeline = (_number(env.get(name)) for name in ("CI_MERGE_REQUEST_IID", "CI_PIPELINE_ID"))
+            raise RemoteRefused(
+                f"{name}: {redact(value, 80)!r} is no project", "set it to the project's number"
+            )
+    number, pipeline = (
+        _number(env.get(name)) for name in ("CI_MERGE_REQUEST_IID", "CI_PIPELINE_ID")
+    )
     commit = env.get("CI_COMMIT_SHA", "")
     return Place(
         api=api,
@@ -99,7 +107,9 @@ class GitLab(Forge):
     variable = "GITLAB_TOKEN"
     unset_fix = "set it as a masked variable of the project"
 
-    def __init__(self, where: Place, token: str | None = None, patience: Patience = PATIENCE) -> None:
+    def __init__(
+        self, where: Place, token: str | None = None, patience: Patience = PATIENCE
+    ) -> None:
         super().__init__(where.api, token, patience)
         self.where = where
 
@@ -118,22 +128,31 @@ class GitLab(Forge):
         return self._note(self.once("POST", self._notes(number), {"body": body}), number, 0)
 
     def update(self, number: int, comment: int, body: str) -> Note:
-        return self._note(self.ask("PUT", f"{self._notes(number)}/{comment}", {"body": body}), number, 0)
+        return self._note(
+            self.ask("PUT", f"{self._notes(number)}/{comment}", {"body": body}), number, 0
+        )
 
     def status(self, name: str, commit: str, conclusion: Conclusion, description: str) -> str:
         """Put a status on a commit; return the address of the pipeline that it links to, empty if there is none."""
-        asked: dict[str, Any] = {"state": "success" if conclusion == "success" else "failed", "name": name}
+        asked: dict[str, Any] = {
+            "state": "success" if conclusion == "success" else "failed",
+            "name": name,
+        }
         asked["description"] = description[:_DESCRIPTION]
         if self.where.run:
             asked["target_url"] = self.where.run
         if self.where.pipeline and self.where.pipeline[0] == commit:
-            asked["pipeline_id"] = self.where.pipeline[1]  # else GitLab opens a second pipeline beside it
+            asked["pipeline_id"] = self.where.pipeline[
+                1
+            ]  # else GitLab opens a second pipeline beside it
         self.ask("POST", f"projects/{self.where.runs_in}/statuses/{commit}", asked)
         return self.where.run
 
     def said(self, answer: Any) -> str:
         """Return what GitLab says of an error: words, or lists of words by the field that they are about."""
-        message = (answer.get("message") or answer.get("error") or "") if isinstance(answer, dict) else ""
+        message = (
+            (answer.get("message") or answer.get("error") or "") if isinstance(answer, dict) else ""
+        )
         return message if isinstance(message, str) else json.dumps(message)
 
     def failed(self, what: str, status: int, headers: Mapping[str, str]) -> RequestError:
@@ -149,9 +168,15 @@ class GitLab(Forge):
         try:
             note = Note.model_validate(value)
         except ValidationError as error:
-            raise RequestError(f"answers with a note of another shape: {files.first(error)}") from None
-        page = f"{self.where.page}/-/merge_requests/{number}#note_{note.id}" if self.where.page else ""
-        return note.model_copy(update={"place": at, "url": page or f"note {note.id} of merge request {number}"})
+            raise RequestError(
+                f"answers with a note of another shape: {files.first(error)}"
+            ) from None
+        page = (
+            f"{self.where.page}/-/merge_requests/{number}#note_{note.id}" if self.where.page else ""
+        )
+        return note.model_copy(
+            update={"place": at, "url": page or f"note {note.id} of merge request {number}"}
+        )
 
 
 def _number(text: str | None) -> int | None:
@@ -160,4 +185,8 @@ def _number(text: str | None) -> int | None:
 
 def _link(address: str) -> str:
     """An address that a comment may link to, else nothing."""
-    return address if re.fullmatch(r"https?://[A-Za-z0-9._~:/?#@!$&*+,;=%-]+", address, re.ASCII) else ""
+    return (
+        address
+        if re.fullmatch(r"https?://[A-Za-z0-9._~:/?#@!$&*+,;=%-]+", address, re.ASCII)
+        else ""
+    )

@@ -39,7 +39,12 @@ def takes_token(address: str) -> bool:
     except ValueError:
         return False
     plain = parts.scheme == "http" and parts.hostname in _LOCAL
-    return bool((parts.scheme == "https" or plain) and parts.hostname and parts.username is None and not parts.query)
+    return bool(
+        (parts.scheme == "https" or plain)
+        and parts.hostname
+        and parts.username is None
+        and not parts.query
+    )
 
 
 def body(response: requests.Response, largest: int) -> bytes:
@@ -83,11 +88,16 @@ def reason(error: Exception, times: tuple[float, float]) -> str:
             return f"its TLS certificate is not trusted: {redact(link.verify_message or 'it does not fit', _LONGEST)}"
         if isinstance(link, ssl.SSLError):
             return f"no TLS connection: {redact(link.reason or 'it broke off', _LONGEST).lower().replace('_', ' ')}"
-        if isinstance(link, OSError) and link.strerror:  # before timeouts: urllib3 calls a refused connection one
+        if (
+            isinstance(link, OSError) and link.strerror
+        ):  # before timeouts: urllib3 calls a refused connection one
             return redact(link.strerror, _LONGEST)
     if isinstance(error, ValueError):
         return f"cannot be asked: {type(error).__name__}"
-    if any(isinstance(link, requests.ConnectTimeout | urllib3.exceptions.ConnectTimeoutError) for link in causes):
+    if any(
+        isinstance(link, requests.ConnectTimeout | urllib3.exceptions.ConnectTimeoutError)
+        for link in causes
+    ):
         return f"does not answer within {times[0]:g} s"
     if isinstance(error, requests.Timeout):
         return f"does not answer within {times[1]:g} s"

@@ -81,15 +81,23 @@ class Hub:
         with self._asked():
             return {tag.name: tag.target_commit for tag in self._api.list_repo_refs(self.name).tags}
 
-    def commit(self, files: Mapping[str, File], gone: Sequence[str], message: str, parent: str) -> str:
+    def commit(
+        self, files: Mapping[str, File], gone: Sequence[str], message: str, parent: str
+    ) -> str:
         """Add ``files`` and delete ``gone`` in one commit on ``parent``, which must be the head of main; its hash."""
         operations: list[Any] = [
-            self._hub.CommitOperationAdd(path, file.content if isinstance(file.content, bytes) else str(file.content))
+            self._hub.CommitOperationAdd(
+                path, file.content if isinstance(file.content, bytes) else str(file.content)
+            )
             for path, file in files.items()
         ]
         operations += [self._hub.CommitOperationDelete(path) for path in gone]
         with self._asked():
-            return str(self._api.create_commit(self.name, operations, commit_message=message, parent_commit=parent).oid)
+            return str(
+                self._api.create_commit(
+                    self.name, operations, commit_message=message, parent_commit=parent
+                ).oid
+            )
 
     def tag(self, name: str, commit: str, message: str) -> None:
         """Put a new tag on ``commit``."""
@@ -114,10 +122,16 @@ class Hub:
                 409: "run it again", 412: "somebody else committed there: run it again",
             }.get(status, "run it again later")  # fmt: skip
             message = error.server_message or str(error).splitlines()[0]
-            raise RegistryRefused(f"{repository}: HTTP {status}: {redact(message, 200)}", todo) from error
-        except ValueError as error:  # huggingface_hub's word for metadata or files that the hub does not take
+            raise RegistryRefused(
+                f"{repository}: HTTP {status}: {redact(message, 200)}", todo
+            ) from error
+        except (
+            ValueError
+        ) as error:  # huggingface_hub's word for metadata or files that the hub does not take
             why = redact(" ".join(str(error).split()), 300)
-            raise RegistryRefused(f"{repository}: does not take it: {why}", "correct what it names") from error
+            raise RegistryRefused(
+                f"{repository}: does not take it: {why}", "correct what it names"
+            ) from error
         except Exception as error:  # its HTTP client and its transfer library raise anything
             why = redact(str(error) or type(error).__name__, 200)
             raise RegistryRefused(

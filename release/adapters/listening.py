@@ -34,7 +34,9 @@ class Listener(Protocol):
         """The program ended with this exit code; 130 after an interrupt."""
 
 
-def listen(command: Sequence[str], listener: Listener, stdout: IO[bytes] | None = None, **options: Any) -> int:
+def listen(
+    command: Sequence[str], listener: Listener, stdout: IO[bytes] | None = None, **options: Any
+) -> int:
     """Run ``command`` with its output given to ``listener``; its exit code. ``options`` are those of Popen.
 
     ``stdout``: gets its standard output; the listener then gets standard error alone.
@@ -69,7 +71,10 @@ def listen(command: Sequence[str], listener: Listener, stdout: IO[bytes] | None 
 
 
 def _hear_all(
-    process: "subprocess.Popen[bytes]", reads: int, listener: Listener, deadline: float = float("inf")
+    process: "subprocess.Popen[bytes]",
+    reads: int,
+    listener: Listener,
+    deadline: float = float("inf"),
 ) -> None:
     """Until the program has ended, even if one that it left behind still holds its output open."""
     while time.monotonic() < deadline:

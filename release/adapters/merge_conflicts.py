@@ -14,9 +14,15 @@ _RECORD = (layout.CODE_LOCK, layout.LOCK, layout.REPORTS)
 
 def check(root: Path) -> None:
     """Check that no lock and no report below ``root`` has conflict markers. Raises EvidenceRefused."""
-    paths = (root / layout.CODE_LOCK, root / layout.LOCK, *sorted((root / layout.REPORTS).rglob("*.json")))
+    paths = (
+        root / layout.CODE_LOCK,
+        root / layout.LOCK,
+        *sorted((root / layout.REPORTS).rglob("*.json")),
+    )
     names = [
-        path.relative_to(root).as_posix() for path in paths if path.is_file() and _MARKER.search(path.read_bytes())
+        path.relative_to(root).as_posix()
+        for path in paths
+        if path.is_file() and _MARKER.search(path.read_bytes())
     ]
     if names:
         others = tuple(f"{name}: has them, too" for name in names[1:])
@@ -28,10 +34,16 @@ def _resolved_by(root: Path) -> str:
 
     A run computes again what does not match the merged parameters.
     """
-    git, record = Git(root, None), " ".join(path.as_posix() for path in _RECORD if (root / path).exists())
+    git, record = (
+        Git(root, None),
+        " ".join(path.as_posix() for path in _RECORD if (root / path).exists()),
+    )
     if not has_repository(root) or not git.line("ls-files", "--unmerged", "--", *record.split()):
         return f"restore the record from an earlier commit: `git checkout COMMIT -- {record}`; then `./lockstep run`"
-    states = [root / git.line("rev-parse", "--git-path", name) for name in ("rebase-merge", "rebase-apply")]
+    states = [
+        root / git.line("rev-parse", "--git-path", name)
+        for name in ("rebase-merge", "rebase-apply")
+    ]
     rebasing = any(path.exists() for path in states)
     side = "--theirs" if rebasing else "--ours"  # a rebase calls the branch's own side theirs
     finish = "GIT_EDITOR=true git rebase --continue" if rebasing else "git commit --no-edit"

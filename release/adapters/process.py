@@ -18,7 +18,9 @@ def run(
     Raises OSError when it does not start, TimeoutExpired after ``deadline`` seconds.
     """
     pipe = subprocess.PIPE
-    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True, **options)
+    process = subprocess.Popen(
+        command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True, **options
+    )
     try:
         out, err = process.communicate(given, deadline)
     except BaseException:  # an interrupt by the user did not reach it

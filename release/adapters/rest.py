@@ -33,7 +33,12 @@ class Forge:
     def __init__(self, api: str, token: str | None, patience: Patience) -> None:
         """Without ``token``, the variable ``variable`` has it. Raises RemoteRefused if that has no token."""
         self._token = token if token is not None else os.environ.get(self.variable, "")
-        if not self._token or not self._token.isascii() or not self._token.isprintable() or " " in self._token:
+        if (
+            not self._token
+            or not self._token.isascii()
+            or not self._token.isprintable()
+            or " " in self._token
+        ):
             raise RemoteRefused(f"{self.variable}: is not set, or no token", self.unset_fix)
         self._api = api
         self._patience = patience
@@ -51,7 +56,9 @@ class Forge:
         """The error for an answer that is no success: whether and when another try may help, or what to do."""
         raise NotImplementedError
 
-    def ask(self, method: str, path: str, value: Mapping[str, Any] | None = None, many: bool = False) -> Any:
+    def ask(
+        self, method: str, path: str, value: Mapping[str, Any] | None = None, many: bool = False
+    ) -> Any:
         """The answer to a request that may be sent twice: it is tried again while that may help."""
         return self.tries().until_answered(lambda: self.once(method, path, value, many))
 
@@ -64,30 +71,48 @@ class Forge:
                 return
         raise RequestError(f"lists more than {_PAGE * _PAGES:,} {called}")
 
-    def once(self, method: str, path: str, value: Mapping[str, Any] | None = None, many: bool = False) -> Any:
+    def once(
+        self, method: str, path: str, value: Mapping[str, Any] | None = None, many: bool = False
+    ) -> Any:
         """The answer to one request, sent once: an object, or a list if ``many``."""
         url = f"{self._api}/{path}"
         try:
             with self._session.request(
-                method, url, json=value, headers=self.headers, timeout=_TIMES, allow_redirects=False, stream=True
+                method,
+                url,
+                json=value,
+                headers=self.headers,
+                timeout=_TIMES,
+                allow_redirects=False,
+                stream=True,
             ) as response:
-                data, status, headers = http.body(response, _LARGEST), response.status_code, response.headers
+                data, status, headers = (
+                    http.body(response, _LARGEST),
+                    response.status_code,
+                    response.headers,
+                )
         except http.TooLarge as error:
             raise RequestError(str(error)) from None
         except (requests.RequestException, OSError, ValueError) as error:
-            raise RequestError(f"cannot be reached: {http.reason(error, _TIMES)}", temporary=True) from None
+            raise RequestError(
+                f"cannot be reached: {http.reason(error, _TIMES)}", temporary=True
+            ) from None
         answer = _read(data)
         if status in (200, 201) and isinstance(answer, list if many else dict):
             return answer
         message = f"{method} {urlsplit(url).path}: {status} {self.said(answer)}".rstrip()
         what = redact(message.replace(self._token, "…"), 300)
         if status in (200, 201):
-            raise RequestError(f"{what}: answers with something else than a JSON {'list' if many else 'object'}")
+            raise RequestError(
+                f"{what}: answers with something else than a JSON {'list' if many else 'object'}"
+            )
         raise self.failed(what, status, headers)
 
     def refused(self, trouble: RequestError) -> RemoteRefused:
         """The refusal for ``trouble``."""
-        todo = trouble.todo or ("run it again in a while" if trouble.temporary else "fix that, then run it again")
+        todo = trouble.todo or (
+            "run it again in a while" if trouble.temporary else "fix that, then run it again"
+        )
         return RemoteRefused(f"{self.name} at {urlsplit(self._api).netloc}: {trouble.what}", todo)
 
 

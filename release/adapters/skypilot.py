@@ -29,7 +29,8 @@ def run(root: Path, task: Path, cluster: str, given: Mapping[str, str]) -> int:
     sky = shutil.which("sky")
     if sky is None:
         raise MachineRefused(
-            "SkyPilot's command sky is not installed", "install it beside Lockstep: pipx install 'skypilot[aws]'"
+            "SkyPilot's command sky is not installed",
+            "install it beside Lockstep: pipx install 'skypilot[aws]'",
         )
     options = [*_variables(_read(root / task), task, given)]
     command = [sky, "launch", "--yes", "--cluster", cluster, *options, str(task)]
@@ -63,9 +64,13 @@ def _read(path: Path) -> Mapping[str, Any]:
         document = plain_yaml.load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         why = error.strerror if isinstance(error, OSError) else "is no YAML"
-        raise ParamsRefused(f"{path}: {why}", "name a task of SkyPilot, such as docs/clusters/launcher.yaml") from error
+        raise ParamsRefused(
+            f"{path}: {why}", "name a task of SkyPilot, such as docs/clusters/launcher.yaml"
+        ) from error
     if not isinstance(document, dict):
-        raise ParamsRefused(f"{path}: is no task of SkyPilot", "name one, such as docs/clusters/launcher.yaml")
+        raise ParamsRefused(
+            f"{path}: is no task of SkyPilot", "name one, such as docs/clusters/launcher.yaml"
+        )
     return document
 
 
@@ -83,7 +88,8 @@ def _variables(task: Mapping[str, Any], path: Path, given: Mapping[str, str]) ->
                 continue
             if name not in os.environ:
                 raise MachineRefused(
-                    f"{path}: {section}.{name}: the environment has no {name}", f"set it: export {name}=…"
+                    f"{path}: {section}.{name}: the environment has no {name}",
+                    f"set it: export {name}=…",
                 )
             yield from (option, name)
     for name, value in given.items():

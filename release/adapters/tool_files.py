@@ -19,13 +19,21 @@ from checks.text import redact
 from release.adapters.alone import alone
 from release.adapters.git import Git, has_repository
 
-ORIGIN = Path(".lockstep-commit")  # names the commit of Lockstep that the files are of, for a later update
+ORIGIN = Path(
+    ".lockstep-commit"
+)  # names the commit of Lockstep that the files are of, for a later update
 _LAUNCHER = "lockstep"
 _STAGED, _DONE = Path(".lockstep/init"), Path(".lockstep/init-done")
 # The record of the clone's own model, which is left out. Only the noise is copied, because the stage gate needs this
 # file. It is of another task, so the gates then ask to measure it again.
 _RECORD = (layout.LOCK, layout.CODE_LOCK, layout.REPORTS, Path("release/policy"))
-_KEPT = ("README.md", "LICENSE", "CHANGELOG.md", ".pre-commit-config.yaml", ".gitattributes")  # kept if there
+_KEPT = (
+    "README.md",
+    "LICENSE",
+    "CHANGELOG.md",
+    ".pre-commit-config.yaml",
+    ".gitattributes",
+)  # kept if there
 _MERGED = (".gitignore", ".dvcignore")  # lines that are missing are added
 _SHOWN = 8
 
@@ -73,7 +81,11 @@ def plan(folder: Path, data: Path) -> Plan:
             "use a clone of Lockstep in which nothing was released",
         )
     kept = tuple(name for name in _KEPT if os.path.lexists(folder / name))
-    lines = {name: _missing_lines(folder / name, contents[name]) for name in _MERGED if _is_plain(folder / name)}
+    lines = {
+        name: _missing_lines(folder / name, contents[name])
+        for name in _MERGED
+        if _is_plain(folder / name)
+    }
     for name in (*kept, *lines):
         contents.pop(name, None)
     _check_free(folder, contents)
@@ -116,7 +128,8 @@ def _install(its: Plan, more: Mapping[Path, str]) -> None:
         except OSError as error:
             _remove_partial(its.folder)
             raise MachineRefused(
-                f"{name}: {error.strerror}", "use a disk with a file system that supports hard links"
+                f"{name}: {error.strerror}",
+                "use a disk with a file system that supports hard links",
             ) from error
     done = its.folder / _DONE
     shutil.rmtree(done, ignore_errors=True)
@@ -144,9 +157,16 @@ def _check_folder(folder: Path, data: Path) -> None:
     if (folder / ".git").exists():
         return
     if has_repository(folder):
-        raise ParamsRefused(f"{folder}: lies inside a git repository", "run this at its top, or in a folder elsewhere")
-    its = data.resolve().relative_to(folder).parts[0] if data.resolve().is_relative_to(folder) else ""
-    if others := sorted(path.name for path in folder.iterdir() if path.name != its and not path.name.startswith(".")):
+        raise ParamsRefused(
+            f"{folder}: lies inside a git repository",
+            "run this at its top, or in a folder elsewhere",
+        )
+    its = (
+        data.resolve().relative_to(folder).parts[0] if data.resolve().is_relative_to(folder) else ""
+    )
+    if others := sorted(
+        path.name for path in folder.iterdir() if path.name != its and not path.name.startswith(".")
+    ):
         raise ParamsRefused(
             f"{folder}: is neither empty nor a git repository: {_listed(others)}",
             "use an empty folder, or run git init here first if these files belong to the model's repository",
@@ -160,7 +180,9 @@ def _committed(git: Git, commit: str) -> tuple[dict[str, bytes], frozenset[str]]
     with tarfile.open(fileobj=io.BytesIO(git.ask("archive", "--format=tar", commit))) as archive:
         for member in archive:
             path = Path(member.name)
-            of_record = path != layout.NOISE and any(path == each or each in path.parents for each in _RECORD)
+            of_record = path != layout.NOISE and any(
+                path == each or each in path.parents for each in _RECORD
+            )
             if not member.isfile() or of_record:
                 continue
             if (stream := archive.extractfile(member)) is not None:
@@ -173,17 +195,24 @@ def _committed(git: Git, commit: str) -> tuple[dict[str, bytes], frozenset[str]]
 def _check_free(folder: Path, contents: Mapping[str, bytes]) -> None:
     """Refuse if a path of ``contents`` is taken by another file or passes through one, or if git ignores it."""
     taken = {name for name, data in contents.items() if not _free(folder / name, data)}
-    for parent in sorted({parent for name in contents for parent in PurePosixPath(name).parents} - {PurePosixPath()}):
+    for parent in sorted(
+        {parent for name in contents for parent in PurePosixPath(name).parents} - {PurePosixPath()}
+    ):
         path = folder / parent
         if os.path.lexists(path) and (path.is_symlink() or not path.is_dir()):
-            taken = {name for name in taken if parent not in PurePosixPath(name).parents} | {str(parent)}
+            taken = {name for name in taken if parent not in PurePosixPath(name).parents} | {
+                str(parent)
+            }
     if taken:
         raise _in_the_way(sorted(taken))
     if (folder / ".git").exists():
-        said = Git(folder, None).run("check-ignore", "--no-index", "-z", "--stdin", given="\0".join(contents).encode())
+        said = Git(folder, None).run(
+            "check-ignore", "--no-index", "-z", "--stdin", given="\0".join(contents).encode()
+        )
         if ignored := sorted(name for name in os.fsdecode(said.out).split("\0") if name):
             raise ParamsRefused(
-                f"{folder}: git ignores files of Lockstep: {_listed(ignored)}", "change .gitignore, then run this again"
+                f"{folder}: git ignores files of Lockstep: {_listed(ignored)}",
+                "change .gitignore, then run this again",
             )
 
 

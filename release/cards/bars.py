@@ -41,8 +41,17 @@ def of_gate(finding: Finding) -> Bar | None:
 
 def of_difference(difference: Difference) -> Bar:
     """The bar of a difference, beside no difference."""
-    value, low, high = (signed(figure, "+.3f") for figure in (difference.value, difference.low, difference.high))
-    return _bar(difference.value, difference.low, difference.high, 0.0, f"{value}, from {low} to {high}", False)
+    value, low, high = (
+        signed(figure, "+.3f") for figure in (difference.value, difference.low, difference.high)
+    )
+    return _bar(
+        difference.value,
+        difference.low,
+        difference.high,
+        0.0,
+        f"{value}, from {low} to {high}",
+        False,
+    )
 
 
 def of_gains(trade: Trade) -> list[Bar]:
@@ -65,7 +74,13 @@ def _together(changes: Sequence[Far]) -> list[Bar]:
 
 
 def _bar(
-    value: float, low: float, high: float, bound: float, words: str, passed: bool, others: Sequence[float] = ()
+    value: float,
+    low: float,
+    high: float,
+    bound: float,
+    words: str,
+    passed: bool,
+    others: Sequence[float] = (),
 ) -> Bar:
     ends = [value, low, high, bound, *others]
     left, right = min(ends), max(ends)

@@ -32,9 +32,23 @@ def of(front: Mapping[str, Any], path: Path, energy: Energy | None) -> Carbon | 
     if KEY not in front:
         return None
     stated = front[KEY]
-    grams, source = (stated.get("g_per_kwh"), stated.get("source")) if isinstance(stated, dict) else (None, None)
-    is_number = isinstance(grams, int | float) and not isinstance(grams, bool) and math.isfinite(grams) and grams >= 0
-    if not is_number or not isinstance(source, str) or not source.strip() or set(stated) != {"g_per_kwh", "source"}:
+    grams, source = (
+        (stated.get("g_per_kwh"), stated.get("source"))
+        if isinstance(stated, dict)
+        else (None, None)
+    )
+    is_number = (
+        isinstance(grams, int | float)
+        and not isinstance(grams, bool)
+        and math.isfinite(grams)
+        and grams >= 0
+    )
+    if (
+        not is_number
+        or not isinstance(source, str)
+        or not source.strip()
+        or set(stated) != {"g_per_kwh", "source"}
+    ):
         raise EvidenceRefused(
             f"{path}: {KEY} is {str(stated)[:100]!r}",
             f"write {KEY}: {{g_per_kwh: NUMBER, source: where that number comes from}}, or leave it out",

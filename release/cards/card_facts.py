@@ -93,13 +93,16 @@ def prose(path: Path, data: bytes | None) -> Prose:
         try:
             front = plain_yaml.load(match[1]) or {}
         except (ValueError, yaml.YAMLError) as error:
-            raise EvidenceRefused(f"{path}: {str(error).splitlines()[0]}", "fix its front matter") from error
+            raise EvidenceRefused(
+                f"{path}: {str(error).splitlines()[0]}", "fix its front matter"
+            ) from error
         text = text[match.end() :]
     known = _SAYS[path]
     if not isinstance(front, dict) or (others := sorted(map(str, front.keys() - set(known)))):
         keys = ", ".join(others) if isinstance(front, dict) else "no mapping"
         raise EvidenceRefused(
-            f"{path}: its front matter has {keys}", f"keep {', '.join(known)}: the rest comes from the record"
+            f"{path}: its front matter has {keys}",
+            f"keep {', '.join(known)}: the rest comes from the record",
         )
     for section in SECTIONS[path]:
         body = re.search(rf"^## {section}\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)

@@ -40,7 +40,9 @@ def of_release(records: Records, release: Released) -> CardFacts:
 def _facts(records: Records, release: Released | None) -> CardFacts:
     its = release.pointer if release else None
     commit = records.at(its.commit) if its else None
-    side = Side(records, Named(its.version if its else ".", its.commit if its else None, its), "the record")
+    side = Side(
+        records, Named(its.version if its else ".", its.commit if its else None, its), "the record"
+    )
 
     def data(path: Path) -> bytes | None:
         if commit is not None:
@@ -48,16 +50,40 @@ def _facts(records: Records, release: Released | None) -> CardFacts:
         file = records.root / path
         return file.read_bytes() if file.is_file() else None
 
-    reports = (layout.FETCH_REPORT, layout.PREPARE_REPORT, layout.DATA_REPORT, layout.TRAIN_REPORT, layout.EVALUATION)
-    verdict = commit.report(layout.VERDICT, Verdict) if commit else records.work_tree.report(layout.VERDICT, Verdict)
+    reports = (
+        layout.FETCH_REPORT,
+        layout.PREPARE_REPORT,
+        layout.DATA_REPORT,
+        layout.TRAIN_REPORT,
+        layout.EVALUATION,
+    )
+    verdict = (
+        commit.report(layout.VERDICT, Verdict)
+        if commit
+        else records.work_tree.report(layout.VERDICT, Verdict)
+    )
     read = (side.fetch, side.prepare, side.data, side.train, side.evaluation)
     missing = [str(path) for path, report in zip(reports, read, strict=True) if report is None]
     fetch, prepare, checked, train, evaluation = read
-    if not (fetch and prepare and checked and train and evaluation and verdict) or CANDIDATE not in evaluation.models:
+    if (
+        not (fetch and prepare and checked and train and evaluation and verdict)
+        or CANDIDATE not in evaluation.models
+    ):
         why = ", ".join(missing) or f"the candidate of {layout.EVALUATION}"
-        raise EvidenceRefused(f"{why}: is missing, or cannot be read by this version", "run `./lockstep run`")
-    params = commit.params(f"{layout.PARAMS} of {its.version}") if commit and its else records.work_tree.params
-    named = (layout.VERDICT, *reports, layout.SUITES_REPORT, *([layout.TRAIN_MEASURED] if side.took else []))
+        raise EvidenceRefused(
+            f"{why}: is missing, or cannot be read by this version", "run `./lockstep run`"
+        )
+    params = (
+        commit.params(f"{layout.PARAMS} of {its.version}")
+        if commit and its
+        else records.work_tree.params
+    )
+    named = (
+        layout.VERDICT,
+        *reports,
+        layout.SUITES_REPORT,
+        *([layout.TRAIN_MEASURED] if side.took else []),
+    )
     digests = {str(path): digest.of_bytes(text) for path in named if (text := data(path))}
     prose = card_facts.prose(MODEL, data(MODEL))
     return CardFacts(

@@ -18,7 +18,9 @@ from release.serving.dialects import CHAT
 _PORT = 8000  # here
 
 
-def tries(pointer: Pointer, image: ImageReport, serve: Serve, environment: str, prompt: str | None) -> tuple[str, ...]:
+def tries(
+    pointer: Pointer, image: ImageReport, serve: Serve, environment: str, prompt: str | None
+) -> tuple[str, ...]:
     """Start the release and ask it ``prompt``, as lines of a shell."""
     try:
         runtime = runtimes.load(image.runtime)
@@ -41,7 +43,11 @@ def tries(pointer: Pointer, image: ImageReport, serve: Serve, environment: str, 
         ]
     else:
         lines.append(f"docker run --rm -p 127.0.0.1:{_PORT}:{runtime.port} {place}")
-    asked = {"model": model, "messages": [{"role": "user", "content": prompt or "Hello"}], "temperature": 0}
+    asked = {
+        "model": model,
+        "messages": [{"role": "user", "content": prompt or "Hello"}],
+        "temperature": 0,
+    }
     lines.append(
         f"curl http://127.0.0.1:{_PORT}{CHAT} -H 'Content-Type: application/json' "
         f"-d {shlex.quote(json.dumps(asked, ensure_ascii=False))}"
@@ -58,19 +64,29 @@ def checks(pointer: Pointer, before: str | None) -> tuple[str, ...]:
     ]
     if before is not None:
         lines.append(f"./lockstep compare {before} {pointer.version}  # the figures of this page")
-    lines.append(f"./lockstep card {pointer.version} --out cards  # the model card, the dataset card and a report")
+    lines.append(
+        f"./lockstep card {pointer.version} --out cards  # the model card, the dataset card and a report"
+    )
     return tuple(lines)
 
 
-def rollbacks(pointer: Pointer, environments: Mapping[str, Sequence[Ran]], quarantine: Entries) -> tuple[str, ...]:
+def rollbacks(
+    pointer: Pointer, environments: Mapping[str, Sequence[Ran]], quarantine: Entries
+) -> tuple[str, ...]:
     """Leave the release where it runs, and return to it where another ran after it. ``environments``: their moves."""
     lines = list[str]()
     for name, moves in environments.items():
         pointers = [move.after for move in moves if move.after]
-        ran = [former for former in pointers if find(quarantine, former.digest, former.model) is None]
+        ran = [
+            former for former in pointers if find(quarantine, former.digest, former.model) is None
+        ]
         others = [former for former in ran if former.digest != pointer.digest]
         if moves and moves[0].after and moves[0].after.digest == pointer.digest:
-            lines.append(f'./lockstep rollback {name} --to {others[0].version if others else "none"} --why "…"')
+            lines.append(
+                f'./lockstep rollback {name} --to {others[0].version if others else "none"} --why "…"'
+            )
         elif len(others) < len(ran):
-            lines.append(f'./lockstep rollback {name} --to {pointer.version} --why "…"  # return to this release')
+            lines.append(
+                f'./lockstep rollback {name} --to {pointer.version} --why "…"  # return to this release'
+            )
     return tuple(lines)

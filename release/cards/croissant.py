@@ -52,7 +52,11 @@ _SAID = {  # keys of the front matter: Croissant's name, the form of a value, an
     "tags": ("keywords", _TEXT, "words"),
     "creator": ("creator", _TEXT, "the name of an organisation"),
     "url": ("url", r"https?://\S+", "the address of a page, with https://"),
-    "date_published": ("datePublished", r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])", "a day, such as 2026-11-26"),
+    "date_published": (
+        "datePublished",
+        r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])",
+        "a day, such as 2026-11-26",
+    ),
     "cite_as": ("citeAs", _TEXT, "how to cite the data, as one text"),
 }
 _TURN = {"role": "system, user or assistant", "content": "what was said"}
@@ -90,8 +94,12 @@ def _said(front: Mapping[str, Any]) -> dict[str, Any]:
             continue
         values = front[key] if isinstance(front[key], list) else [front[key]]
         texts = [str(value) for value in values]
-        if (key in CATALOGUE and len(texts) != 1) or not all(re.fullmatch(form, text) for text in texts):
-            raise EvidenceRefused(f"{DATA}: {key} is {str(front[key])[:100]!r}", f"write {wanted}, or leave it out")
+        if (key in CATALOGUE and len(texts) != 1) or not all(
+            re.fullmatch(form, text) for text in texts
+        ):
+            raise EvidenceRefused(
+                f"{DATA}: {key} is {str(front[key])[:100]!r}", f"write {wanted}, or leave it out"
+            )
         stated[name] = texts[0] if len(texts) == 1 else texts
     if "creator" in stated:
         stated["creator"] = {"@type": "sc:Organization", "name": stated["creator"]}
@@ -132,20 +140,38 @@ def _rows(facts: CardFacts, split: str) -> dict[str, Any]:
 
     The columns in ``extra`` are of a training method, so no type is named for them.
     """
-    others = any(rows.splits[split] for name, rows in facts.prepare.sources.items() if name in facts.fetch.sources)
+    others = any(
+        rows.splits[split]
+        for name, rows in facts.prepare.sources.items()
+        if name in facts.fetch.sources
+    )
     turns = [
-        _field(f"{split}/messages/{name}", text) | _from(split, "messages", transform={"jsonPath": name})
+        _field(f"{split}/messages/{name}", text)
+        | _from(split, "messages", transform={"jsonPath": name})
         for name, text in _TURN.items()
     ]
-    prompt = {**_field(f"{split}/messages", "the prompt: the turns of a chat, without the answer"), "repeated": True}
+    prompt = {
+        **_field(f"{split}/messages", "the prompt: the turns of a chat, without the answer"),
+        "repeated": True,
+    }
     del prompt["dataType"]  # its turns have one
     columns = {name: text for name, text in _COLUMNS.items() if others or name != "origin"}
-    fields = [_field(f"{split}/{name}", text) | _from(split, name) for name, text in columns.items()]
-    return _record_set(split, f"The rows of {split}.jsonl", [*fields, prompt | {"subField": turns}], f"{split}/id")
+    fields = [
+        _field(f"{split}/{name}", text) | _from(split, name) for name, text in columns.items()
+    ]
+    return _record_set(
+        split, f"The rows of {split}.jsonl", [*fields, prompt | {"subField": turns}], f"{split}/id"
+    )
 
 
 def _from(split: str, column: str, **further: Any) -> dict[str, Any]:
-    return {"source": {"fileObject": {"@id": f"{split}.jsonl"}, "extract": {"column": column}, **further}}
+    return {
+        "source": {
+            "fileObject": {"@id": f"{split}.jsonl"},
+            "extract": {"column": column},
+            **further,
+        }
+    }
 
 
 def _field(place: str, text: str, kind: type = str) -> dict[str, Any]:
@@ -155,7 +181,9 @@ def _field(place: str, text: str, kind: type = str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _record_set(name: str, text: str, fields: list[dict[str, Any]], key: str, **further: Any) -> dict[str, Any]:
+def _record_set(
+    name: str, text: str, fields: list[dict[str, Any]], key: str, **further: Any
+) -> dict[str, Any]:
     return {
         "@type": "cr:RecordSet", "@id": name, "name": name, "description": text, "key": {"@id": key}, "field": fields,
         **further,
@@ -165,7 +193,10 @@ def _record_set(name: str, text: str, fields: list[dict[str, Any]], key: str, **
 def _table(name: str, text: str, data: list[dict[str, Any]]) -> dict[str, Any]:
     """A record set that carries its rows. The first column identifies a row."""
     place = f"lockstep/{name}"
-    fields = [_field(f"{place}/{column}", column.replace("_", " "), type(value)) for column, value in data[0].items()]
+    fields = [
+        _field(f"{place}/{column}", column.replace("_", " "), type(value))
+        for column, value in data[0].items()
+    ]
     rows = [{f"{place}/{column}": value for column, value in row.items()} for row in data]
     return _record_set(place, text, fields, f"{place}/{next(iter(data[0]))}", data=rows)
 
@@ -173,7 +204,9 @@ def _table(name: str, text: str, data: list[dict[str, Any]]) -> dict[str, Any]:
 def _tables(facts: CardFacts) -> dict[str, tuple[str, list[dict[str, Any]]]]:
     """Return what the record says of the data: by name, a sentence and the rows."""
     prepare, fetched = facts.prepare, facts.fetch.all_data
-    whole = SourceRows(read=prepare.input_rows, splits={name: split.rows for name, split in prepare.splits.items()})
+    whole = SourceRows(
+        read=prepare.input_rows, splits={name: split.rows for name, split in prepare.splits.items()}
+    )
     sources = [
         {
             "source": name, "address": each.uri, "sha256": each.sha256, "bytes": each.size,
@@ -191,10 +224,16 @@ def _tables(facts: CardFacts) -> dict[str, tuple[str, list[dict[str, Any]]]]:
         ),
         "splits": (
             f"{prepare.input_rows} rows were read, {prepare.kept_rows} kept and {prepare.dropped_rows} dropped",
-            [{"split": name, "rows": each.rows, "groups": each.groups} for name, each in prepare.splits.items()],
+            [
+                {"split": name, "rows": each.rows, "groups": each.groups}
+                for name, each in prepare.splits.items()
+            ],
         ),
         "record": (
             "The files of the record that these figures are from",
-            [{"file": path, "sha256": value.removeprefix("sha256:")} for path, value in facts.digests.items()],
+            [
+                {"file": path, "sha256": value.removeprefix("sha256:")}
+                for path, value in facts.digests.items()
+            ],
         ),
     }

@@ -75,7 +75,9 @@ def gather(root: Path, name: str) -> DataPage:
     assert side.data is not None
     assert side.prepare is not None
     if side.data.splits != {split: file.sha256 for split, file in side.prepare.splits.items()}:
-        raise EvidenceRefused(f"{layout.DATA_REPORT}: is about other splits than {layout.PREPARE_REPORT}", _FIX)
+        raise EvidenceRefused(
+            f"{layout.DATA_REPORT}: is about other splits than {layout.PREPARE_REPORT}", _FIX
+        )
     return DataPage(
         name=name, commit=record.commit, source=side.fetch.data if side.fetch else None,
         sources=side.fetch.sources if side.fetch else {}, prepare=side.prepare, report=side.data,

@@ -72,14 +72,20 @@ def gather(root: Path, name: str | None) -> Site:
         quarantined.here(root, ledger, tip, params.promote).entries, _signers(root), {},
     )  # fmt: skip
     pages, left_out, paged = list[ReleasePage](), list[LeftOut](), list[trade.Candidate]()
-    for release in facts.releases if name is None else (released.named(facts.releases, moves, name),):
+    for release in (
+        facts.releases if name is None else (released.named(facts.releases, moves, name),)
+    ):
         try:
             pages.append(page := _page(facts, release, params.serve.name))
             paged.append(trade.Candidate(page.version, page.file, facts.side(release.pointer)))
         except Refusal as refused:
             if name is not None:
                 raise
-            left_out.append(LeftOut(version=release.pointer.version, image=release.pointer.image, why=refused.what))
+            left_out.append(
+                LeftOut(
+                    version=release.pointer.version, image=release.pointer.image, why=refused.what
+                )
+            )
     if not facts.releases:
         raise EvidenceRefused(
             f"{ledger.shown}: nothing was promoted yet, so no release has a page",
@@ -116,10 +122,16 @@ def _page(facts: _SiteFacts, release: Released, name: str) -> ReleasePage:
     assert verdict is not None  # the statement names its digest
     before = _before(facts, release)
     compared = None if before is None else side_by_side.compare(facts.side(before), side)
-    signer, unsigned = (None, facts.known) if isinstance(facts.known, str) else released.signer(release, facts.known)
+    signer, unsigned = (
+        (None, facts.known)
+        if isinstance(facts.known, str)
+        else released.signer(release, facts.known)
+    )
     notes = list[str]()
     entry = quarantine.find(facts.held, pointer.digest, pointer.model)
-    advised = advice.advise(situations.of_release(pointer.version, verdict.status, entry.why if entry else None))
+    advised = advice.advise(
+        situations.of_release(pointer.version, verdict.status, entry.why if entry else None)
+    )
     against = tuple(_against(facts, pointer, side, before, compared))
     confidence = side.evaluation.confidence if side.evaluation else _CONFIDENCE
     suites = tuple(_suites(side, confidence, verdict))
@@ -144,7 +156,9 @@ def _page(facts: _SiteFacts, release: Released, name: str) -> ReleasePage:
         moves=release.moves, rollbacks=commands.rollbacks(pointer, facts.moves, facts.held), notes=(),
     )  # fmt: skip
     return page.model_copy(
-        update={"notes": tuple(dict.fromkeys((*notes, *(compared.notes if compared else side.notes))))}
+        update={
+            "notes": tuple(dict.fromkeys((*notes, *(compared.notes if compared else side.notes))))
+        }
     )
 
 
@@ -152,7 +166,12 @@ def _before(facts: _SiteFacts, release: Released) -> Pointer | None:
     """The release of another model that came first, the last before ``release``."""
     at = facts.releases.index(release)
     return next(
-        (other.pointer for other in facts.releases[at + 1 :] if other.pointer.model != release.pointer.model), None
+        (
+            other.pointer
+            for other in facts.releases[at + 1 :]
+            if other.pointer.model != release.pointer.model
+        ),
+        None,
     )
 
 
@@ -160,11 +179,22 @@ def _homes(facts: _SiteFacts, pointer: Pointer) -> Iterator[Home]:
     for name, moves in facts.moves.items():
         now = moves[0] if moves else None
         if now and now.after and now.after.digest == pointer.digest:
-            yield Home(environment=name, since=now.at, by=now.by, why=now.why, kind=now.kind, doubt=now.doubt)
+            yield Home(
+                environment=name,
+                since=now.at,
+                by=now.by,
+                why=now.why,
+                kind=now.kind,
+                doubt=now.doubt,
+            )
 
 
 def _against(
-    facts: _SiteFacts, pointer: Pointer, side: Side, before: Pointer | None, compared: Comparison | None
+    facts: _SiteFacts,
+    pointer: Pointer,
+    side: Side,
+    before: Pointer | None,
+    compared: Comparison | None,
 ) -> Iterator[Against]:
     """Beside the release before, what production runs, the best cheap baseline, and the base."""
     name, runs = facts.production
@@ -198,9 +228,21 @@ def _called(name: str) -> str:
 def _first(what: str, metrics: Sequence[Metric]) -> Against:
     first = next((metric for metric in metrics if metric.suite is None), None)
     if first is None:
-        return Against(what=what, metric="", ours=None, theirs=None, difference=None, note="no metric is in both")
+        return Against(
+            what=what,
+            metric="",
+            ours=None,
+            theirs=None,
+            difference=None,
+            note="no metric is in both",
+        )
     return Against(
-        what=what, metric=first.name, ours=first.b, theirs=first.a, difference=first.difference, note=first.note
+        what=what,
+        metric=first.name,
+        ours=first.b,
+        theirs=first.a,
+        difference=first.difference,
+        note=first.note,
     )
 
 
@@ -224,8 +266,18 @@ def _suites(side: Side, confidence: float, verdict: Verdict) -> Iterator[Against
             continue
         base = suite.means.get("base", {})
         for metric, mean in suite.means.get("candidate", {}).items():
-            far = same_samples.against_base(side, name, metric, confidence) if metric in base else None
-            note = "" if far else "its samples are not here" if metric in base else "the base was not asked"
+            far = (
+                same_samples.against_base(side, name, metric, confidence)
+                if metric in base
+                else None
+            )
+            note = (
+                ""
+                if far
+                else "its samples are not here"
+                if metric in base
+                else "the base was not asked"
+            )
             yield Against(
                 what=f"{name}: {metric}", metric=metric, ours=mean, theirs=base.get(metric), difference=far, note=note,
                 allowed=_allowed(changes[name, metric]),
@@ -234,7 +286,9 @@ def _suites(side: Side, confidence: float, verdict: Verdict) -> Iterator[Against
 
 def _allowed(row: Kept) -> str:
     change = f"Change: {row.change}" if row.change else ""
-    return "; ".join(part for part in (change, f"allowed: {row.allowed}" if row.allowed else "") if part)
+    return "; ".join(
+        part for part in (change, f"allowed: {row.allowed}" if row.allowed else "") if part
+    )
 
 
 def _policy(
@@ -248,7 +302,9 @@ def _policy(
             stated.materials.splits.get("test"),
         ]
         old, new = (
-            policy.of(facts.records.at(each.commit).params(f"{layout.PARAMS} of {each.version}"), test)
+            policy.of(
+                facts.records.at(each.commit).params(f"{layout.PARAMS} of {each.version}"), test
+            )
             for each, test in zip((before, pointer), tests, strict=True)
         )
     except (ParamsRefused, EvidenceRefused) as refused:
@@ -282,7 +338,10 @@ def _parts(pointer: Pointer, stated: Release) -> Iterator[Part]:
         ("adapter", made.adapter, "what training made, merged into the base"),
         ("base model", made.base, "its files, as a tree"),
         ("evaluation", made.reports.get(str(layout.EVALUATION)), "the scores of this page"),
-        *((f"{name} split", digest, "the rows, after the rules of prepare") for name, digest in made.splits.items()),
+        *(
+            (f"{name} split", digest, "the rows, after the rules of prepare")
+            for name, digest in made.splits.items()
+        ),
         ("raw data", made.raw, "what was fetched"),
         ("parameters", made.params, f"{layout.PARAMS} at commit {commit}"),
         ("pipeline", made.lock, f"{layout.LOCK} at commit {commit}"),

@@ -38,7 +38,11 @@ def model(facts: CardFacts, body: str) -> str:
     base = _HUB.match(facts.fetch.base.uri)
     data = [found[2] for each in facts.fetch.all_data.values() if (found := _HUB.match(each.uri))]
     front = {name: value for name, value in facts.model_prose.front.items() if name != carbon.KEY}
-    tags = ["lora", "lockstep", *(tag for tag in _listed(front.pop("tags", [])) if tag not in ("lora", "lockstep"))]
+    tags = [
+        "lora",
+        "lockstep",
+        *(tag for tag in _listed(front.pop("tags", [])) if tag not in ("lora", "lockstep")),
+    ]
     found = hub.ModelCardData(
         model_name=facts.name, library_name="transformers", pipeline_tag=_TASK, tags=tags,
         base_model=base[2] if base else None, datasets=data or None,
@@ -57,7 +61,9 @@ def dataset(facts: CardFacts, body: str) -> str:
             for name in facts.prepare.splits
         ]}
     ]  # fmt: skip
-    stated = {name: value for name, value in facts.data_prose.front.items() if name not in CATALOGUE}
+    stated = {
+        name: value for name, value in facts.data_prose.front.items() if name not in CATALOGUE
+    }
     front = {"pretty_name": f"Data of {facts.name}", **stated}
     metadata = hub.DatasetCardData(
         task_categories=[_TASK], size_categories=[_size(rows)], configs=configs,
@@ -126,7 +132,12 @@ def license_of_all(names: list[str | None]) -> dict[str, Any]:
 
 def _size(rows: int) -> str:
     """The hub's class of size."""
-    ends = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+    ends = (
+        (1_000, "n<1K"),
+        (10_000, "1K<n<10K"),
+        (100_000, "10K<n<100K"),
+        (1_000_000, "100K<n<1M"),
+    )
     return next((name for end, name in ends if rows < end), "n>1M")
 
 

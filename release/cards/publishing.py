@@ -46,7 +46,9 @@ def gather(root: Path, name: str | None) -> Publication:
     stated = released.stated(records, release)
     entries = quarantined.here(root, ledger, ledger.tip(), params.promote).entries
     if entry := quarantine.find(entries, pointer.digest, pointer.model):
-        raise EvidenceRefused(f"{pointer.version}: is in quarantine: {entry.why}", "publish another release")
+        raise EvidenceRefused(
+            f"{pointer.version}: is in quarantine: {entry.why}", "publish another release"
+        )
     signer, why = released.signer(release, trust.known(root))
     if signer is None:
         what = f"{pointer.version}: no current signer signed it: {why}"
@@ -71,7 +73,9 @@ def _tree(root: Path, folder: Path, wanted: str, prefix: str, commit: str) -> di
     if tree.digest != wanted:
         raise EvidenceRefused(f"{folder}: is {tree.digest}, the release has {wanted}", todo)
     return {
-        f"{prefix}{name}": File(root / folder / name, file.sha256.removeprefix("sha256:"), file.size)
+        f"{prefix}{name}": File(
+            root / folder / name, file.sha256.removeprefix("sha256:"), file.size
+        )
         for name, file in tree.files.items()
     }
 

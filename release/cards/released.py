@@ -49,12 +49,20 @@ def every(ledger: Ledger, tip: str, environments: tuple[str, ...]) -> tuple[Rele
         if move.after is not None
     ]
     # Moves of one second are in the order in which a release goes from environment to environment.
-    moves.sort(key=lambda move: (move.at, environments.index(move.environment), move.number), reverse=True)
+    moves.sort(
+        key=lambda move: (move.at, environments.index(move.environment), move.number), reverse=True
+    )
     releases = [
-        Released(pointer, tuple(move for move in moves if move.after and move.after.image == image), envelope)
+        Released(
+            pointer,
+            tuple(move for move in moves if move.after and move.after.image == image),
+            envelope,
+        )
         for image, (pointer, envelope) in known.items()
     ]
-    return tuple(sorted(releases, key=lambda release: (release.first.at, release.first.number), reverse=True))
+    return tuple(
+        sorted(releases, key=lambda release: (release.first.at, release.first.number), reverse=True)
+    )
 
 
 def find(records: Records, ledger: Ledger, name: str) -> Released:
@@ -78,9 +86,12 @@ def named(releases: Sequence[Released], moves: Mapping[str, Sequence[Ran]], name
         matching = [release for release in releases if name in release.names]
         why = f"{name[:100]!r} is no release that ran"
     if not matching:
-        known = ", ".join(dict.fromkeys(release.pointer.version for release in releases)) or "none yet"
+        known = (
+            ", ".join(dict.fromkeys(release.pointer.version for release in releases)) or "none yet"
+        )
         raise EvidenceRefused(
-            why, f"name an environment ({', '.join(moves)}), or a release of `lockstep history`: {known}"
+            why,
+            f"name an environment ({', '.join(moves)}), or a release of `lockstep history`: {known}",
         )
     if len(matching) > 1:
         raise EvidenceRefused(
@@ -147,6 +158,8 @@ def signer(release: Released, known: Signers) -> tuple[str | None, str]:
     path = str(past.path(release.moves[0].environment))
     try:
         at = recorded(release.moves, release.pointer)
-        return trust.verify(release.envelope.data, known, "release", path, offline=True, at=at).signer, ""
+        return trust.verify(
+            release.envelope.data, known, "release", path, offline=True, at=at
+        ).signer, ""
     except (EvidenceRefused, MachineRefused) as refused:
         return None, refused.what

@@ -80,7 +80,15 @@ def _trade(name: str, known: Sequence[tuple[Candidate, SuiteResult]]) -> Trade:
         gain, change = _gain(candidate.side), _change(candidate.side, name, asked, metric)
         if gain and change:
             why = "; ".join(_otherwise(newest.side, candidate.side, suite, asked))
-            points.append(Point(version=candidate.version, file=candidate.file, gain=gain, change=change, why=why))
+            points.append(
+                Point(
+                    version=candidate.version,
+                    file=candidate.file,
+                    gain=gain,
+                    change=change,
+                    why=why,
+                )
+            )
     return Trade(
         suite=name, metric=metric, less=not issubclass(kind, BoundedSuite), task=_first(newest.side),
         points=tuple(points),
@@ -94,7 +102,11 @@ def _suite(side: Side, name: str) -> SuiteResult | None:
     if suite is None or kind is None or not (issubclass(kind, AskedSuite) and kind.ability):
         return None
     both = {"candidate", "base"}
-    return suite if both <= suite.means.keys() & suite.models.keys() and suite.means["candidate"] else None
+    return (
+        suite
+        if both <= suite.means.keys() & suite.models.keys() and suite.means["candidate"]
+        else None
+    )
 
 
 def _first(side: Side) -> str:
@@ -109,7 +121,9 @@ def _gain(side: Side) -> Far | None:
         return None
     if difference := same_rows.against(side, "base", metric):
         return Far(value=difference.value, low=difference.low, high=difference.high)
-    return Far(value=side.candidate.metrics[metric].value - base.metrics[metric].value, low=None, high=None)
+    return Far(
+        value=side.candidate.metrics[metric].value - base.metrics[metric].value, low=None, high=None
+    )
 
 
 def _change(side: Side, name: str, suite: SuiteResult, metric: str) -> Far | None:

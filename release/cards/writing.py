@@ -30,7 +30,9 @@ def readable(facts: CardFacts) -> dict[str, str]:
         "Model card": _body("model_card", facts, facts.model_prose),
         "Data card": _body("data_card", facts, facts.data_prose),
     }
-    return {name: body.partition("\n# ")[2].partition("\n")[2].strip() for name, body in bodies.items()}
+    return {
+        name: body.partition("\n# ")[2].partition("\n")[2].strip() for name, body in bodies.items()
+    }
 
 
 def write(folder: Path, cards: dict[str, str]) -> list[Path]:
@@ -53,7 +55,9 @@ def check(folder: Path, cards: dict[str, str]) -> list[Path]:
         if here != text.encode():
             wrong.append(f"{path}: is older than its record or its prose, or was changed by hand")
     if wrong:
-        raise EvidenceRefused(wrong[0], "run `lockstep card`, and commit what it writes", tuple(wrong[1:]))
+        raise EvidenceRefused(
+            wrong[0], "run `lockstep card`, and commit what it writes", tuple(wrong[1:])
+        )
     return [folder / name for name in cards]
 
 

@@ -58,12 +58,17 @@ def main(context: click.Context, root: Path) -> None:
     context.obj = root
     if os.environ.get("NO_COLOR"):  # https://no-color.org
         context.color = False
-    for stream in (sys.stdout, sys.stderr):  # characters that the terminal's encoding lacks are printed as escapes
+    for stream in (
+        sys.stdout,
+        sys.stderr,
+    ):  # characters that the terminal's encoding lacks are printed as escapes
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
-SECTIONS: dict[str, tuple[click.Command, ...]] = {  # of `lockstep --help`, in the order in which a team meets them
+SECTIONS: dict[
+    str, tuple[click.Command, ...]
+] = {  # of `lockstep --help`, in the order in which a team meets them
     "Begin": (init.init, pipeline.doctor, pipeline.schema),
     "Train and judge": (
         pipeline.run,

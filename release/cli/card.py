@@ -17,7 +17,9 @@ from release.cli.tables import one_line
     type=click.Path(file_okay=False, path_type=Path),
     help="The folder for the cards. Default: reports/cards of the repository.",
 )
-@click.option("--check", is_flag=True, help="Write nothing; refuse if a file is older than its record.")
+@click.option(
+    "--check", is_flag=True, help="Write nothing; refuse if a file is older than its record."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the paths as JSON.")
 @click.pass_obj
 @refusing
@@ -34,7 +36,10 @@ def card(root: Path, name: str | None, folder: Path | None, check: bool, as_json
     from release.verbs import card as verb
 
     files = verb.card(root, root / writing.FOLDER if folder is None else folder, name, check=check)
-    shown = [path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path) for path in files]
+    shown = [
+        path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+        for path in files
+    ]
     if as_json:
         click.echo(to_json({"files": shown, "checked": check}))
         return

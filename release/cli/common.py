@@ -19,10 +19,14 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 
 TARGET = click.option(
-    "--target", metavar="REF", help="The branch whose rules and signers count. Default: origin's default branch."
+    "--target",
+    metavar="REF",
+    help="The branch whose rules and signers count. Default: origin's default branch.",
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-verbosely = click.option("-v", "--verbose", is_flag=True, help="Print everything that DVC and the stages print.")
+verbosely = click.option(
+    "-v", "--verbose", is_flag=True, help="Print everything that DVC and the stages print."
+)
 
 
 class Number(click.FloatRange):
@@ -46,7 +50,9 @@ class Group(click.Group):
         super().__init__(*args, **kwargs)
         self.sections: dict[str, list[str]] = {}
 
-    def add_command(self, cmd: click.Command, name: str | None = None, section: str = "Commands") -> None:
+    def add_command(
+        self, cmd: click.Command, name: str | None = None, section: str = "Commands"
+    ) -> None:
         """Add a command below the title ``section``."""
         super().add_command(cmd, name)
         self.sections.setdefault(section, []).append(str(name or cmd.name))
@@ -57,7 +63,10 @@ class Group(click.Group):
         for title, names in self.sections.items():
             with formatter.section(title):
                 formatter.write_dl(
-                    [(name.ljust(widest), self.commands[name].get_short_help_str(limit=1000)) for name in names]
+                    [
+                        (name.ljust(widest), self.commands[name].get_short_help_str(limit=1000))
+                        for name in names
+                    ]
                 )
 
 

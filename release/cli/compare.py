@@ -19,13 +19,23 @@ if TYPE_CHECKING:
 @click.argument("a")
 @click.argument("b", default=".")
 @click.option(
-    "--search", metavar="TEXT", help="List only answers whose prompt, reference, answer, slice or id contains TEXT."
+    "--search",
+    metavar="TEXT",
+    help="List only answers whose prompt, reference, answer, slice or id contains TEXT.",
 )
-@click.option("--html", "page", metavar="FILE", type=click.Path(path_type=Path), help="Write a page of it to FILE.")
+@click.option(
+    "--html",
+    "page",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write a page of it to FILE.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.pass_obj
 @refusing
-def compare(root: Path, a: str, b: str, search: str | None, page: Path | None, as_json: bool) -> None:
+def compare(
+    root: Path, a: str, b: str, search: str | None, page: Path | None, as_json: bool
+) -> None:
     """Compare two models and how they were made: A, the earlier, with B (default: the work tree).
 
     A and B are each a commit, branch or tag, an environment, a version such as v1.4.0, the digest of a released image,

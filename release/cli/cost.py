@@ -18,9 +18,13 @@ _NAMES = {"train_minutes": "minutes of training", "gpu_hours": "GPU hours", "cos
 
 
 @click.command()
-@click.option("--target", metavar="REF", help="The target branch. Default: origin's default branch.")
 @click.option(
-    "--device", metavar="NAME", help="Part of the training GPU's name. Default: the device of the last record."
+    "--target", metavar="REF", help="The target branch. Default: origin's default branch."
+)
+@click.option(
+    "--device",
+    metavar="NAME",
+    help="Part of the training GPU's name. Default: the device of the last record.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.pass_obj
@@ -58,7 +62,11 @@ def _table(result: "Estimate") -> str:
     widths = [max((len(row[i]) for row in rows), default=0) for i in range(3)]
     for what, figure, bound, status in rows:
         line = f"  {what:<{widths[0]}}  {figure:<{widths[1]}}  {bound:<{widths[2]}}"
-        lines.append(f"{line}  {click.style(status, fg=_COLOURS.get(status))}".rstrip() if status else line.rstrip())
+        lines.append(
+            f"{line}  {click.style(status, fg=_COLOURS.get(status))}".rstrip()
+            if status
+            else line.rstrip()
+        )
     if basis := result.basis:
         tokens = "" if basis.tokens is None else f", {basis.tokens:,} tokens"
         lines.append(
@@ -73,7 +81,12 @@ def _table(result: "Estimate") -> str:
 
 def _bounded(bound: "BudgetBound") -> tuple[str, str, str, str]:
     figure = _range(bound.estimate) if bound.estimate else "no estimate"
-    return _NAMES[bound.metric], figure, f"at most {bound.at_most:,.6g} ({bound.policy})", bound.status
+    return (
+        _NAMES[bound.metric],
+        figure,
+        f"at most {bound.at_most:,.6g} ({bound.policy})",
+        bound.status,
+    )
 
 
 def _range(figure: "Span") -> str:

@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("record", default=".")
-@click.option("--html", "file", metavar="FILE", type=click.Path(path_type=Path), help="Write a page of it to FILE.")
+@click.option(
+    "--html",
+    "file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write a page of it to FILE.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.pass_obj
 @refusing

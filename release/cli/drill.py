@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     help="With --incident: the weights of the worse model. Default: models/base.",
 )
 @click.option(
-    "--requests", type=click.IntRange(1), help="With --incident: most requests to send. Default: the test split."
+    "--requests",
+    type=click.IntRange(1),
+    help="With --incident: most requests to send. Default: the test split.",
 )
 @click.option(
     "--rate", type=Number(0.001), default=2.0, show_default=True,
@@ -59,7 +61,13 @@ if TYPE_CHECKING:
 @click.pass_context
 @refusing
 def drill(
-    ctx: click.Context, /, environment: str, incident: bool, target: str | None, as_json: bool, **options: Any
+    ctx: click.Context,
+    /,
+    environment: str,
+    incident: bool,
+    target: str | None,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Rehearse a rollback of ENVIRONMENT in a scratch clone.
 
@@ -80,7 +88,9 @@ def drill(
 
     for name in options:
         if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
-            raise PromotionRefused(f"--{name.replace('_', '-')} works only with --incident", "add --incident")
+            raise PromotionRefused(
+                f"--{name.replace('_', '-')} works only with --incident", "add --incident"
+            )
     done = verb.drill(root, environment, target)
     if as_json:
         click.echo(to_json(done.model_dump(mode="json")))
@@ -95,8 +105,12 @@ def _incident(root: Path, environment: str, as_json: bool, options: dict[str, An
     from checks.text import escape
     from release.verbs import incident as verb
 
-    done = verb.incident(root, environment, verb.Options(**options), lambda line: click.echo(escape(line), err=True))
-    click.echo(to_json(done.model_dump(mode="json")) if as_json else hanging("\n".join(_shown(done))))
+    done = verb.incident(
+        root, environment, verb.Options(**options), lambda line: click.echo(escape(line), err=True)
+    )
+    click.echo(
+        to_json(done.model_dump(mode="json")) if as_json else hanging("\n".join(_shown(done)))
+    )
     if refused := verb.refusal(done):
         raise refused
 
@@ -105,11 +119,14 @@ def _shown(done: "Incident") -> Iterator[str]:
     version = one_line(done.production.version)
     if done.detected and done.back and done.why and done.rolled_back_after is not None:
         yield click.style(
-            f"detected after {done.detected.requests:,} requests, {_time(done.detected.seconds)}", bold=True
+            f"detected after {done.detected.requests:,} requests, {_time(done.detected.seconds)}",
+            bold=True,
         )
         yield f"  {one_line(done.why)}"
         signed = "signed" if done.back.signed else "not signed: git's commit.gpgSign is off"
-        yield click.style(f"rolled back to {version} after {_time(done.rolled_back_after)}", bold=True)
+        yield click.style(
+            f"rolled back to {version} after {_time(done.rolled_back_after)}", bold=True
+        )
         yield f"  one commit in the scratch clone, made in {done.back.seconds:.1f} s ({signed})"
     else:
         yield click.style(f"not detected in {done.requests:,} requests", bold=True)
@@ -138,10 +155,16 @@ def _line(each: "Expected", done: "Incident") -> str:
         return f"{points}  monitor.margin allows it"
     if each.requests is None or each.seconds is None:
         return points
-    return f"{points}  after {each.requests:,} requests (median), {_time(each.seconds)} at this rate"
+    return (
+        f"{points}  after {each.requests:,} requests (median), {_time(each.seconds)} at this rate"
+    )
 
 
 def _time(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.1f} s"
-    return f"{seconds // 60:.0f} min {seconds % 60:.0f} s" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    return (
+        f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )

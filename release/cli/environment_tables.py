@@ -35,15 +35,25 @@ def moved(done: "Promoted | RolledBack") -> str:
     for check in done.checks:
         status = "fail" if check.failures else "unavailable" if check.skipped else "pass"
         mark = click.style(MARKS[status], fg=COLOURS[status])
-        notes = [one_line(note) for note in ([failure.line for failure in check.failures] or [check.note])]
-        lines += [f"  {mark} {check.about}: {note}" if note else f"  {mark} {check.about}" for note in notes]
+        notes = [
+            one_line(note)
+            for note in ([failure.line for failure in check.failures] or [check.note])
+        ]
+        lines += [
+            f"  {mark} {check.about}: {note}" if note else f"  {mark} {check.about}"
+            for note in notes
+        ]
     if done.done == "planned" and done.diff:
         lines += ["", done.diff.rstrip(), ""]
     # A promotion without ``after`` could not decide it; a rollback without it empties the environment.
     nothing = "an unknown release" if hasattr(done, "url") else "nothing"
     after = done.after.version if done.after else nothing
     before = f", it ran {done.before.version}" if done.before and done.done == "moved" else ""
-    lines.append(click.style(f"{done.environment} {DONE[done.done].replace('{after}', after)}{before}", bold=True))
+    lines.append(
+        click.style(
+            f"{done.environment} {DONE[done.done].replace('{after}', after)}{before}", bold=True
+        )
+    )
     if done.commit:
         lines.append(f"  commit {done.commit[:12]}  {'  '.join(done.tags)}".rstrip())
     if url := getattr(done, "url", None):
@@ -53,9 +63,10 @@ def moved(done: "Promoted | RolledBack") -> str:
 
 def held(entries: "Entries") -> list[str]:
     """The quarantine, one line for each entry."""
-    return [f"{e.version or '-'}  {short(e.image)}  {one_line(e.why)} ({one_line(e.by)})" for e in entries] or [
-        "the quarantine is empty"
-    ]
+    return [
+        f"{e.version or '-'}  {short(e.image)}  {one_line(e.why)} ({one_line(e.by)})"
+        for e in entries
+    ] or ["the quarantine is empty"]
 
 
 def status(found: "Status") -> str:
@@ -64,12 +75,16 @@ def status(found: "Status") -> str:
     for state in found.environments:
         runs, about = state.runs, list[str]()
         if runs is None:
-            about.append("runs nothing" + (", or its pointer cannot be read" if state.drift else ""))
+            about.append(
+                "runs nothing" + (", or its pointer cannot be read" if state.drift else "")
+            )
         else:
             about += [f"✗ quarantined: {runs.quarantined}"] if runs.quarantined is not None else []
             pointer, who = runs.pointer, f"by {runs.by} ({runs.kind}: {runs.why})"
             about.append(f"{pointer.version}  since {runs.since:%Y-%m-%d %H:%M} UTC  {who}")
-            about.append(f"model {short(pointer.model)}  commit {pointer.commit[:12]}  verdict {runs.verdict}")
+            about.append(
+                f"model {short(pointer.model)}  commit {pointer.commit[:12]}  verdict {runs.verdict}"
+            )
             about.append(f"image {pointer.image}")
             about += took(runs.took) if runs.took else []
             about += [f"not verified as it serves: {line}" for line in runs.otherwise]
@@ -88,14 +103,18 @@ def took(found: "Took") -> list[str]:
     lines = []
     if training := found.training:
         price = "" if found.training_price is None else f", price {found.training_price:,.2f}"
-        lines.append(f"training {training.seconds:,.0f} s on {training.device}{energy.after(training.energy)}{price}")
+        lines.append(
+            f"training {training.seconds:,.0f} s on {training.device}{energy.after(training.energy)}{price}"
+        )
     if requests := found.requests:
         cost = found.price_per_1000_requests
         figures = [] if cost is None else [f"price {cost:,.3g}"]
         figures += [] if requests.watt_hours is None else [energy.watt_hours(requests.watt_hours)]
         if figures:
             machine = f" on {requests.machine}" if requests.machine else ""
-            lines.append(f"1,000 requests: {', '.join(figures)}, {requests.concurrency} at a time{machine}")
+            lines.append(
+                f"1,000 requests: {', '.join(figures)}, {requests.concurrency} at a time{machine}"
+            )
     return lines
 
 
@@ -106,13 +125,23 @@ def history(found: "History") -> str:
         if not moves:
             lines.append(f"{name}: nothing " + ("ran" if found.on else "was ever promoted"))
         for ran in moves:
-            until = f" until {_at(ran.until)}" if found.on and ran.until else " until now" if found.on else ""
-            old, new = (pointer.version if pointer else "nothing" for pointer in (ran.before, ran.after))
+            until = (
+                f" until {_at(ran.until)}"
+                if found.on and ran.until
+                else " until now"
+                if found.on
+                else ""
+            )
+            old, new = (
+                pointer.version if pointer else "nothing" for pointer in (ran.before, ran.after)
+            )
             lines.append(
                 f"{name}#{ran.number}  {_at(ran.at)}{until}  {ran.kind}  {old} → {new}  by {ran.by}: {ran.why}"
             )
             if ran.after:
-                lines.append(f"    image {ran.after.image}  evidence {ran.after.evidence}  commit {ran.commit}")
+                lines.append(
+                    f"    image {ran.after.image}  evidence {ran.after.evidence}  commit {ran.commit}"
+                )
             lines += [f"    ! {words}" for words in (ran.problem, ran.doubt) if words]
     return _joined(lines)
 
@@ -121,11 +150,18 @@ def reconciled(found: "Reconciled") -> str:
     """The differences between git and its mirrors, each with its fix."""
     lines = []
     for finding in found.findings:
-        then = "fixed" if finding.fixed else f"--fix: {finding.fix}" if finding.fix else finding.todo
+        then = (
+            "fixed" if finding.fixed else f"--fix: {finding.fix}" if finding.fix else finding.todo
+        )
         lines.append(f"{finding.severity:<11}  {finding.where}: {finding.what}")
         lines += [f"{'':<13}git: {finding.git}"] if finding.git else []
         lines += [f"{'':<13}mirror: {finding.mirror}", f"{'':<13}→ {then}"]
-    return _joined([*(lines or ["git and its mirrors agree"]), *(f"skipped      {line}" for line in found.skipped)])
+    return _joined(
+        [
+            *(lines or ["git and its mirrors agree"]),
+            *(f"skipped      {line}" for line in found.skipped),
+        ]
+    )
 
 
 def _joined(lines: Iterable[str]) -> str:

@@ -42,8 +42,14 @@ def render(root: Path, environment: str) -> None:
     metavar="IMAGE",
     help="The image, as HOST/NAME@sha256:…. Default: what the previous environment runs, else the built image.",
 )
-@click.option("--why", metavar="TEXT", help="The reason, for the history. Default: the subject of the record's commit.")
-@click.option("--version", metavar="vX.Y.Z", help="The version of the release. Default: the next one.")
+@click.option(
+    "--why",
+    metavar="TEXT",
+    help="The reason, for the history. Default: the subject of the record's commit.",
+)
+@click.option(
+    "--version", metavar="vX.Y.Z", help="The version of the release. Default: the next one."
+)
 @click.option(
     "--bump",
     type=click.Choice(["major", "minor"]),
@@ -51,8 +57,12 @@ def render(root: Path, environment: str) -> None:
     show_default=True,
     help="Which part of the version a new model increases.",
 )
-@click.option("--dry-run", is_flag=True, help="Run all checks and show the change, but write nothing.")
-@click.option("--pr", is_flag=True, help="Open a pull request with the commit instead of pushing it.")
+@click.option(
+    "--dry-run", is_flag=True, help="Run all checks and show the change, but write nothing."
+)
+@click.option(
+    "--pr", is_flag=True, help="Open a pull request with the commit instead of pushing it."
+)
 @TARGET
 @JSON
 @click.pass_obj
@@ -80,29 +90,49 @@ def promote(
     done = verb.promote(
         root,
         environment,
-        verb.Options(image=image, why=why, version=version, bump=bump, dry_run=dry_run, pr=pr, target=target),
+        verb.Options(
+            image=image, why=why, version=version, bump=bump, dry_run=dry_run, pr=pr, target=target
+        ),
     )
-    click.echo(to_json(done.model_dump(mode="json")) if as_json else hanging(environment_tables.moved(done)))
+    click.echo(
+        to_json(done.model_dump(mode="json"))
+        if as_json
+        else hanging(environment_tables.moved(done))
+    )
     if dry_run and (refusal := verb.refusal(done)):
         raise refusal
 
 
 @click.command()
 @click.argument("environment")
-@click.option("--why", required=True, metavar="TEXT", help="What was wrong, for the history and the quarantine.")
+@click.option(
+    "--why",
+    required=True,
+    metavar="TEXT",
+    help="What was wrong, for the history and the quarantine.",
+)
 @click.option(
     "--to",
     metavar="RELEASE",
     help="A version, digest or image that ran there; `none` empties the environment. Default: the last good release.",
 )
 @click.option("--ask", is_flag=True, help="Also start the old image and send it a request.")
-@click.option("--dry-run", is_flag=True, help="Run all checks and show the change, but write nothing.")
+@click.option(
+    "--dry-run", is_flag=True, help="Run all checks and show the change, but write nothing."
+)
 @TARGET
 @JSON
 @click.pass_obj
 @refusing
 def rollback(
-    root: Path, environment: str, why: str, to: str | None, ask: bool, dry_run: bool, target: str | None, as_json: bool
+    root: Path,
+    environment: str,
+    why: str,
+    to: str | None,
+    ask: bool,
+    dry_run: bool,
+    target: str | None,
+    as_json: bool,
 ) -> None:
     """Move ENVIRONMENT back to an earlier release.
 
@@ -110,8 +140,14 @@ def rollback(
     """
     from release.verbs import rollback as verb
 
-    done = verb.rollback(root, environment, verb.Options(why=why, to=to, ask=ask, dry_run=dry_run, target=target))
-    click.echo(to_json(done.model_dump(mode="json")) if as_json else hanging(environment_tables.moved(done)))
+    done = verb.rollback(
+        root, environment, verb.Options(why=why, to=to, ask=ask, dry_run=dry_run, target=target)
+    )
+    click.echo(
+        to_json(done.model_dump(mode="json"))
+        if as_json
+        else hanging(environment_tables.moved(done))
+    )
     if dry_run and (refusal := verb.refusal(done)):
         raise refusal
 
@@ -119,14 +155,24 @@ def rollback(
 @click.command()
 @click.argument("environment")
 @click.option("--why", required=True, metavar="TEXT", help="What you looked at.")
-@click.option("--image", metavar="IMAGE", help="The image. Default: the one that `lockstep promote` would take.")
+@click.option(
+    "--image",
+    metavar="IMAGE",
+    help="The image. Default: the one that `lockstep promote` would take.",
+)
 @KEY
 @TARGET
 @JSON
 @click.pass_obj
 @refusing
 def approve(
-    root: Path, environment: str, why: str, image: str | None, key: Path | None, target: str | None, as_json: bool
+    root: Path,
+    environment: str,
+    why: str,
+    image: str | None,
+    key: Path | None,
+    target: str | None,
+    as_json: bool,
 ) -> None:
     """Approve an image for ENVIRONMENT. The approval is signed and committed."""
     from release.evidence import keys
@@ -136,13 +182,19 @@ def approve(
     if as_json:
         click.echo(to_json(done.model_dump(mode="json")))
     else:
-        click.echo(f"{environment}: {done.image} is approved by {done.signer}; approvals needed: {done.required}")
+        click.echo(
+            f"{environment}: {done.image} is approved by {done.signer}; approvals needed: {done.required}"
+        )
 
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("--release", metavar="RELEASE", help="Remove this version, image or model from quarantine.")
-@click.option("--why", metavar="TEXT", help="What is wrong with it, or why it may be promoted again.")
+@click.option(
+    "--release", metavar="RELEASE", help="Remove this version, image or model from quarantine."
+)
+@click.option(
+    "--why", metavar="TEXT", help="What is wrong with it, or why it may be promoted again."
+)
 @KEY
 @TARGET
 @JSON
@@ -165,7 +217,9 @@ def quarantine(
     from release.verbs import quarantine as verb
 
     if name is not None and release is not None:
-        raise click.UsageError("NAME adds to the quarantine and --release removes from it: give one of them")
+        raise click.UsageError(
+            "NAME adds to the quarantine and --release removes from it: give one of them"
+        )
     if (name is None and release is None) != (why is None):
         raise click.UsageError("NAME and --release need --why, and --why needs one of them")
     notes = list[str]()
@@ -173,7 +227,8 @@ def quarantine(
         added = verb.add(root, name, why, target)
         left = added.left
         notes = [
-            f"note: {environment} runs it: `lockstep rollback {environment} --why …`" for environment in added.runs
+            f"note: {environment} runs it: `lockstep rollback {environment} --why …`"
+            for environment in added.runs
         ]
     elif release is not None and why is not None:
         left = verb.release(root, release, why, key, target).left
@@ -198,14 +253,20 @@ def status(root: Path, as_json: bool) -> None:
     from release.verbs import status as verb
 
     state = verb.status(root)
-    click.echo(to_json(state.model_dump(mode="json")) if as_json else hanging(environment_tables.status(state)))
+    click.echo(
+        to_json(state.model_dump(mode="json"))
+        if as_json
+        else hanging(environment_tables.status(state))
+    )
     if refusal := verb.refusal(state):
         raise refusal
 
 
 @click.command()
 @click.argument("environment", required=False)
-@click.option("--on", metavar="DATE", help="Show what ran on 2026-03-14, or at 2026-03-14T09:30 (UTC).")
+@click.option(
+    "--on", metavar="DATE", help="Show what ran on 2026-03-14, or at 2026-03-14T09:30 (UTC)."
+)
 @JSON
 @click.pass_obj
 @refusing
@@ -217,11 +278,17 @@ def history(root: Path, environment: str | None, on: str | None, as_json: bool) 
     from release.verbs import history as verb
 
     moves = verb.history(root, environment, on)
-    click.echo(to_json(moves.model_dump(mode="json")) if as_json else hanging(environment_tables.history(moves)))
+    click.echo(
+        to_json(moves.model_dump(mode="json"))
+        if as_json
+        else hanging(environment_tables.history(moves))
+    )
 
 
 @click.command()
-@click.option("--fix", is_flag=True, help="Update the mirrors from git. Git is never changed from a mirror.")
+@click.option(
+    "--fix", is_flag=True, help="Update the mirrors from git. Git is never changed from a mirror."
+)
 @JSON
 @click.pass_obj
 @refusing
@@ -233,7 +300,11 @@ def reconcile(root: Path, fix: bool, as_json: bool) -> None:
     from release.verbs import reconcile as verb
 
     drift = verb.reconcile(root, fix)
-    click.echo(to_json(drift.model_dump(mode="json")) if as_json else hanging(environment_tables.reconciled(drift)))
+    click.echo(
+        to_json(drift.model_dump(mode="json"))
+        if as_json
+        else hanging(environment_tables.reconciled(drift))
+    )
     if refusal := verb.refusal(drift):
         raise refusal
 
@@ -245,12 +316,16 @@ def reconcile(root: Path, fix: bool, as_json: bool) -> None:
     type=click.Path(path_type=Path),
     help="The private key of a signer with the role checkpoint.",
 )
-@click.option("--keyless", is_flag=True, help="Sign with the identity of this CI job, certified by Sigstore.")
+@click.option(
+    "--keyless", is_flag=True, help="Sign with the identity of this CI job, certified by Sigstore."
+)
 @TARGET
 @JSON
 @click.pass_obj
 @refusing
-def checkpoint(root: Path, key: Path | None, keyless: bool, target: str | None, as_json: bool) -> None:
+def checkpoint(
+    root: Path, key: Path | None, keyless: bool, target: str | None, as_json: bool
+) -> None:
     """Sign which commit the branch of the environments is at, and push the signature.
 
     Where promote.checkpoint_hours is set, commands refuse a branch that lacks the commit of the last checkpoint, and a
@@ -259,7 +334,9 @@ def checkpoint(root: Path, key: Path | None, keyless: bool, target: str | None, 
     from release.verbs import checkpoint as verb
 
     if (key is None) != keyless:
-        raise click.UsageError("a checkpoint is signed by a key or by an identity: give one of --key and --keyless")
+        raise click.UsageError(
+            "a checkpoint is signed by a key or by an identity: give one of --key and --keyless"
+        )
     made = verb.checkpoint(root, key, keyless=keyless, target=target)
     text = f"checkpoint {made.number} of {made.branch} at {made.head[:12]}, signed by {made.signer}"
     click.echo(to_json(made.model_dump(mode="json")) if as_json else text)

@@ -19,7 +19,12 @@ def keys() -> None:
 
 
 @keys.command("new")
-@click.option("--name", required=True, metavar="NAME", help="The signer's name in release/policy/signers.yaml.")
+@click.option(
+    "--name",
+    required=True,
+    metavar="NAME",
+    help="The signer's name in release/policy/signers.yaml.",
+)
 @click.option(
     "--may",
     "roles",
@@ -52,7 +57,9 @@ def new(root: Path, name: str, roles: "tuple[Role, ...]", output: Path | None, a
         path = verb.add_signer(root, name, roles, made.public)
         click.echo(f"{path} has the signer: commit it; code owners approve the change")
     else:
-        click.echo(f"\nto let it sign, code owners add this to release/policy/signers.yaml:\n{made.entry}")
+        click.echo(
+            f"\nto let it sign, code owners add this to release/policy/signers.yaml:\n{made.entry}"
+        )
 
 
 @click.command()
@@ -62,7 +69,9 @@ def new(root: Path, name: str, roles: "tuple[Role, ...]", output: Path | None, a
     type=click.Path(path_type=Path),
     help="The private key. Default: .lockstep/keys/lockstep.key.",
 )
-@click.option("--keyless", is_flag=True, help="Sign with the identity of this CI job, certified by Sigstore.")
+@click.option(
+    "--keyless", is_flag=True, help="Sign with the identity of this CI job, certified by Sigstore."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the statement as JSON.")
 @click.pass_obj
 @refusing
@@ -110,7 +119,11 @@ def recheck(root: Path, names: tuple[str, ...], as_json: bool) -> None:
 
 @evidence.command("show")
 @click.argument("image")
-@click.option("--target", metavar="REF", help="The branch whose signers count. Default: origin's default branch.")
+@click.option(
+    "--target",
+    metavar="REF",
+    help="The branch whose signers count. Default: origin's default branch.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the provenance as JSON.")
 @click.pass_obj
 @refusing

@@ -15,37 +15,59 @@ _PORT = click.IntRange(1, 65535)
 
 @click.command()
 @click.argument("upstreams", metavar="URL...", nargs=-1, required=True)
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at; 0.0.0.0 in a container.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen at; 0.0.0.0 in a container.",
+)
 @click.option("--port", type=_PORT, default=8080, show_default=True, help="Port for clients.")
 @click.option(
-    "--metrics-port", type=_PORT, default=9464, show_default=True, help="Port of /metrics, /ready and /health."
+    "--metrics-port",
+    type=_PORT,
+    default=9464,
+    show_default=True,
+    help="Port of /metrics, /ready and /health.",
 )
 @click.option(
     "--scrape-interval", type=Number(0, 300), default=60.0, show_default=True,
     help="Longest seconds between two scrapes: counters of a new release stay 0 until they were scraped once.",
 )  # fmt: skip
 @click.option(
-    "--otlp", metavar="URL", help="An OpenTelemetry collector that gets metrics by OTLP over HTTP too. Default: none."
+    "--otlp",
+    metavar="URL",
+    help="An OpenTelemetry collector that gets metrics by OTLP over HTTP too. Default: none.",
 )
 @click.option(
     "--provider", default="lockstep", show_default=True,
     help="What runs the model, such as vllm: gen_ai.provider.name in rows and OTLP.",
 )  # fmt: skip
 @click.option(
-    "--environment", default="local", show_default=True, help="Name of the environment, for metrics and rows."
+    "--environment",
+    default="local",
+    show_default=True,
+    help="Name of the environment, for metrics and rows.",
 )
 @click.option(
-    "--release", metavar="DIGEST", help="The model's digest, where the server does not serve a folder NAME-DIGEST."
+    "--release",
+    metavar="DIGEST",
+    help="The model's digest, where the server does not serve a folder NAME-DIGEST.",
 )
 @click.option(
-    "--captures", metavar="FOLDER", help="Where to store requests: a folder, s3://… or gs://…. Default: nowhere."
+    "--captures",
+    metavar="FOLDER",
+    help="Where to store requests: a folder, s3://… or gs://…. Default: nowhere.",
 )
 @click.option(
     "--sample", type=Number(0, 1, min_open=True), default=1.0, show_default=True,
     help="Share of the requests to store, chosen by their ids.",
 )  # fmt: skip
 @click.option(
-    "--max-body", type=click.IntRange(1), default=4 << 20, show_default=True, help="Bytes of a request; more gets 413."
+    "--max-body",
+    type=click.IntRange(1),
+    default=4 << 20,
+    show_default=True,
+    help="Bytes of a request; more gets 413.",
 )
 @click.option(
     "--max-concurrent", type=click.IntRange(1), default=256, show_default=True,
@@ -77,7 +99,10 @@ _PORT = click.IntRange(1, 65535)
     help="With weights: requests with one value of this header go to one URL. Default: drawn for each request.",
 )  # fmt: skip
 @click.option(
-    "--labels", type=_FILE, metavar="FILE", help="Known answers, one a line: how many answers are one is counted."
+    "--labels",
+    type=_FILE,
+    metavar="FILE",
+    help="Known answers, one a line: how many answers are one is counted.",
 )
 @click.option(
     "--user-secret", type=_FILE, metavar="FILE",
@@ -87,8 +112,14 @@ _PORT = click.IntRange(1, 65535)
     "--user-header", metavar="HEADER",
     help="Header that names a request's user. Default: safety_identifier or user of the request.",
 )  # fmt: skip
-@click.option("--buckets", metavar="SECONDS", help="Bounds of the histograms of requests and first tokens: 0.1,0.5,2.")
-@click.option("--token-buckets", metavar="SECONDS", help="Bounds of the histogram of seconds between tokens.")
+@click.option(
+    "--buckets",
+    metavar="SECONDS",
+    help="Bounds of the histograms of requests and first tokens: 0.1,0.5,2.",
+)
+@click.option(
+    "--token-buckets", metavar="SECONDS", help="Bounds of the histogram of seconds between tokens."
+)
 @click.pass_obj
 @refusing
 def gateway(root: Path, /, **options: Any) -> None:
@@ -111,20 +142,31 @@ def gateway(root: Path, /, **options: Any) -> None:
 @click.argument("environment", metavar="ENV")
 @click.argument("kind", metavar="KIND")
 @click.argument("source", metavar="SOURCE")
-@click.option("--release", metavar="DIGEST", help="Digest of the model that answered, if the log does not have it.")
+@click.option(
+    "--release",
+    metavar="DIGEST",
+    help="Digest of the model that answered, if the log does not have it.",
+)
 @click.option(
     "--sample", type=Number(0, 1, min_open=True), default=1.0, show_default=True,
     help="Share of the requests that the other tool recorded.",
 )  # fmt: skip
 @click.option(
-    "--from", "since", metavar="TIME", help="Only requests from this time on: 2026-03-14 or 2026-03-14T15:09+01:00."
+    "--from",
+    "since",
+    metavar="TIME",
+    help="Only requests from this time on: 2026-03-14 or 2026-03-14T15:09+01:00.",
 )
 @click.option("--to", "until", metavar="TIME", help="Only requests before this time.")
 @click.option(
     "--user-secret", type=_FILE, metavar="FILE",
     help="The gateway's secret, by which stored rows get a key of their user. Default: they have none.",
 )  # fmt: skip
-@click.option("--captures", metavar="FOLDER", help="Where to store them; also s3://… Default: .lockstep/captures.")
+@click.option(
+    "--captures",
+    metavar="FOLDER",
+    help="Where to store them; also s3://… Default: .lockstep/captures.",
+)
 @click.pass_obj
 @refusing
 def capture(root: Path, /, environment: str, kind: str, source: str, **options: Any) -> None:

@@ -11,7 +11,11 @@ from release.cli.wrapping import hanging
 
 
 @click.command()
-@click.option("--push", metavar="IMAGE", help="Push the image to a registry, as HOST/NAME[:TAG], not to a folder.")
+@click.option(
+    "--push",
+    metavar="IMAGE",
+    help="Push the image to a registry, as HOST/NAME[:TAG], not to a folder.",
+)
 @click.option(
     "--output",
     metavar="FOLDER",
@@ -24,8 +28,12 @@ from release.cli.wrapping import hanging
     metavar="IMAGE",
     help="The base image, HOST/NAME[:TAG]@sha256:… or oci:FOLDER@sha256:…. Default: serve.base.",
 )
-@click.option("--dry-run", is_flag=True, help="Print what would be built, with sizes, and write nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print reports/image.json, or the plan, as JSON.")
+@click.option(
+    "--dry-run", is_flag=True, help="Print what would be built, with sizes, and write nothing."
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print reports/image.json, or the plan, as JSON."
+)
 @click.pass_obj
 @refusing
 def build(
@@ -67,7 +75,9 @@ def build(
     metavar="NAME",
     help="Serve the weights with this runtime in a process, without Docker. With --url: the runtime of that server.",
 )
-@click.option("--gpus", metavar="WHICH", help="GPUs for the container: `all`, or numbers separated by commas.")
+@click.option(
+    "--gpus", metavar="WHICH", help="GPUs for the container: `all`, or numbers separated by commas."
+)
 @click.option(
     "--server",
     metavar="IMAGE",
@@ -80,7 +90,9 @@ def build(
     help="The private key that signs the report. Default: .lockstep/keys/lockstep.key, if it exists.",
 )
 @click.option(
-    "--keyless", is_flag=True, help="Sign the report with the identity of this CI job, certified by Sigstore."
+    "--keyless",
+    is_flag=True,
+    help="Sign the report with the identity of this CI job, certified by Sigstore.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print reports/serving.json.")
 @click.pass_obj
@@ -110,11 +122,18 @@ def verify(
     signer, why = verification.verifier(root, key, keyless=keyless)
     if signer is None:
         click.echo(
-            hanging(escape(f"the report will not be signed, and `lockstep sign` will refuse it: {why}"), sys.stderr),
+            hanging(
+                escape(f"the report will not be signed, and `lockstep sign` will refuse it: {why}"),
+                sys.stderr,
+            ),
             err=True,
         )
-    options = verb.Options(image=image, url=url, runtime=runtime, gpus=gpus, server=server, signer=signer)
+    options = verb.Options(
+        image=image, url=url, runtime=runtime, gpus=gpus, server=server, signer=signer
+    )
     report = verb.verify(root, options)
-    click.echo(to_json(report.model_dump(mode="json")) if as_json else hanging(tables.serving(report)))
+    click.echo(
+        to_json(report.model_dump(mode="json")) if as_json else hanging(tables.serving(report))
+    )
     if refusal := verb.refusal(report):
         raise refusal

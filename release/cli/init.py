@@ -44,21 +44,51 @@ class _Flags(NamedTuple):
 @click.argument("file", type=_PATH)
 @click.option("--prompt", metavar="COLUMN", help="Column with the prompt.")
 @click.option("--reference", metavar="COLUMN", help="Column with the expected answer.")
-@click.option("--messages", metavar="COLUMN", help="Column with chats, in place of --prompt and --reference.")
-@click.option("--system", metavar="COLUMN", help="Column with the system message of each row; '' for none.")
-@click.option("--slice", "part", metavar="COLUMN", help="Column by whose values results are also judged; '' for none.")
-@click.option("--group", metavar="COLUMN", help="Column whose equal values stay in one split; '' for none.")
+@click.option(
+    "--messages", metavar="COLUMN", help="Column with chats, in place of --prompt and --reference."
+)
+@click.option(
+    "--system", metavar="COLUMN", help="Column with the system message of each row; '' for none."
+)
+@click.option(
+    "--slice",
+    "part",
+    metavar="COLUMN",
+    help="Column by whose values results are also judged; '' for none.",
+)
+@click.option(
+    "--group", metavar="COLUMN", help="Column whose equal values stay in one split; '' for none."
+)
 @click.option("--id", "row_id", metavar="COLUMN", help="Column with unique ids; '' for none.")
-@click.option("--answers", type=click.Choice(["labels", "text"]), help="A closed set of labels, or free text.")
-@click.option("--instruction", metavar="TEXT", help="System message of rows without one; '' for none.")
-@click.option("--license", "licence", metavar="NAME", help="Licence of the data; LicenseRef-Own for rows of your own.")
-@click.option("--margin", type=Number(0.005, 0.25), help="Loss that the gates rule out. Default: 0.05.")
+@click.option(
+    "--answers", type=click.Choice(["labels", "text"]), help="A closed set of labels, or free text."
+)
+@click.option(
+    "--instruction", metavar="TEXT", help="System message of rows without one; '' for none."
+)
+@click.option(
+    "--license",
+    "licence",
+    metavar="NAME",
+    help="Licence of the data; LicenseRef-Own for rows of your own.",
+)
+@click.option(
+    "--margin", type=Number(0.005, 0.25), help="Loss that the gates rule out. Default: 0.05."
+)
 @click.option("--name", metavar="NAME", help="Name of the model. Default: the repository's folder.")
 @click.option("--base", metavar="ADDRESS", help="Another base model than that of params.yaml.")
 @click.option("--base-license", metavar="NAME", help="Licence of --base.")
-@click.option("--max-prompt-words", "words", type=click.IntRange(min=1), help="Drop rows with longer prompts.")
-@click.option("--yes", is_flag=True, help="Ask nothing: take what is proposed. --license is then needed.")
-@click.option("--force", is_flag=True, help="Replace a params.yaml that is your own, or has uncommitted changes.")
+@click.option(
+    "--max-prompt-words", "words", type=click.IntRange(min=1), help="Drop rows with longer prompts."
+)
+@click.option(
+    "--yes", is_flag=True, help="Ask nothing: take what is proposed. --license is then needed."
+)
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Replace a params.yaml that is your own, or has uncommitted changes.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.pass_obj
 @refusing
@@ -89,8 +119,12 @@ def init(
         "prompt": prompt, "reference": reference, "messages": messages, "system": system, "slice": part, "group": group,
         "id": row_id,
     }  # fmt: skip
-    columns: dict[Role, str] = {role: column for role, column in given.items() if column is not None}  # type: ignore[misc]  # the keys are roles
-    flags = _Flags(columns, answers, instruction, licence, name, margin, base, base_license, not yes, {})
+    columns: dict[Role, str] = {
+        role: column for role, column in given.items() if column is not None
+    }  # type: ignore[misc]  # the keys are roles
+    flags = _Flags(
+        columns, answers, instruction, licence, name, margin, base, base_license, not yes, {}
+    )
     if (base is None) != (base_license is None):
         raise click.UsageError("--base and --base-license need each other: give both")
     place = verb.find_place(root, file, force=force)
@@ -117,7 +151,16 @@ def init(
             "left_out": begun.left_out, "placeholders": [str(card) for card in begun.cards],
         }  # fmt: skip
         from_commit = place.plan.commit if place.plan else None
-        click.echo(to_json({**begun.choice._asdict(), **plan, "removed_record": removed, "lockstep": from_commit}))
+        click.echo(
+            to_json(
+                {
+                    **begun.choice._asdict(),
+                    **plan,
+                    "removed_record": removed,
+                    "lockstep": from_commit,
+                }
+            )
+        )
     else:
         _show(begun, choice.margin, pinned=begun.measured.base_sha256 is not None or base is None)
         _show_next(removed, place.plan, begun.cards)
@@ -132,7 +175,9 @@ def _chosen(place: "Place", address: str, contents: "Contents", flags: _Flags) -
 
     columns = _columns(contents, flags)
     answer = next(
-        column for column in contents.columns if column.name == columns.get("reference", columns.get("messages"))
+        column
+        for column in contents.columns
+        if column.name == columns.get("reference", columns.get("messages"))
     )
     proposed = "labels" if answer.closed else "text"
     answers = flags.answers or _ask(
@@ -142,18 +187,31 @@ def _chosen(place: "Place", address: str, contents: "Contents", flags: _Flags) -
     hint = f"Name the {answer.name}." if answers == "labels" and "reference" in columns else ""
     instruction = flags.instruction
     if instruction is None:
-        instruction = _ask(flags, "instruction", "Instruction before each prompt (system message)", hint)
+        instruction = _ask(
+            flags, "instruction", "Instruction before each prompt (system message)", hint
+        )
     if flags.license is None and not flags.ask:
         fix = f"give --license, {licenses.OWN} for rows of your own: docs/reference/licenses.md"
         raise ParamsRefused("the licence of the data is not known", fix)
     licence = flags.license or _ask(
         flags, "license", f"Licence of the data ({licenses.OWN}: your own rows)", licenses.OWN
     )
-    starting.adapter(flags.base_license or place.params.base.license or "", licence)  # refuse before more questions
+    starting.adapter(
+        flags.base_license or place.params.base.license or "", licence
+    )  # refuse before more questions
     margin = flags.margin
     while margin is None:
-        reply = _ask(flags, "margin", "Loss that a new model must be shown to stay below", f"{starting.MARGIN:g}")
-        margin = float(reply) if re.fullmatch(r"0?\.\d+", reply) and 0.005 <= float(reply) <= 0.25 else None
+        reply = _ask(
+            flags,
+            "margin",
+            "Loss that a new model must be shown to stay below",
+            f"{starting.MARGIN:g}",
+        )
+        margin = (
+            float(reply)
+            if re.fullmatch(r"0?\.\d+", reply) and 0.005 <= float(reply) <= 0.25
+            else None
+        )
         if margin is None:
             click.echo("a share between 0.005 and 0.25, such as 0.05", err=True)
         if margin in (None, starting.MARGIN):  # a margin that was only proposed may be widened
@@ -176,7 +234,9 @@ def _columns(contents: "Contents", flags: _Flags) -> Mapping["Role", str]:
         shown = f"{offered.distinct:>9,} different   {one_line(offered.sample)}"
         click.echo(hanging(f"  {one_line(offered.name):<20} {shown}", sys.stderr), err=True)
     guessed = survey.guess(contents.columns)
-    if "messages" in flags.columns or ("messages" in guessed and not {"prompt", "reference"} & set(flags.columns)):
+    if "messages" in flags.columns or (
+        "messages" in guessed and not {"prompt", "reference"} & set(flags.columns)
+    ):
         roles: tuple[Role, ...] = ("messages",)
     else:
         roles = ("prompt", "reference")
@@ -187,9 +247,17 @@ def _columns(contents: "Contents", flags: _Flags) -> Mapping["Role", str]:
         if column is None:
             column = guessed.get(role, "")
             if needed or column:
-                column = _ask(flags, role, f"Column of the {role}", column, there if needed else [*there, "none"])
+                column = _ask(
+                    flags,
+                    role,
+                    f"Column of the {role}",
+                    column,
+                    there if needed else [*there, "none"],
+                )
         if column in ("", "none") and needed:
-            raise ParamsRefused(f"no column looks like the {role}", f"give --{role}: one of {listed}")
+            raise ParamsRefused(
+                f"no column looks like the {role}", f"give --{role}: one of {listed}"
+            )
         if column and column not in there and column != "none":
             raise ParamsRefused(f"--{role}: there is no column {column!r}", f"give one of {listed}")
         if column and column in there:
@@ -197,20 +265,26 @@ def _columns(contents: "Contents", flags: _Flags) -> Mapping["Role", str]:
     return chosen
 
 
-def _ask(flags: _Flags, flag: str, question: str, proposed: str, known: list[str] | None = None) -> str:
+def _ask(
+    flags: _Flags, flag: str, question: str, proposed: str, known: list[str] | None = None
+) -> str:
     """Ask the user for the value of ``--flag``. With --yes, return the proposal without asking."""
     if not flags.ask:
         return proposed
     kind = click.Choice(known) if known else str
     default = proposed if proposed or not known else None
-    answer = str(click.prompt(one_line(question), default=default, type=kind, show_choices=False, err=True))
+    answer = str(
+        click.prompt(one_line(question), default=default, type=kind, show_choices=False, err=True)
+    )
     flags.answers_so_far[flag] = "" if known and answer == "none" else answer
     return answer
 
 
 def _flags_so_far(flags: _Flags) -> tuple[str, ...]:
     """A line with the flags for what was answered; none if nothing was."""
-    given = " ".join(f"--{flag} {shlex.quote(answer)}" for flag, answer in flags.answers_so_far.items())
+    given = " ".join(
+        f"--{flag} {shlex.quote(answer)}" for flag, answer in flags.answers_so_far.items()
+    )
     return (f"your answers so far, as flags for the same command: {given}",) if given else ()
 
 
@@ -224,7 +298,11 @@ def _show(begun: "Begun", wanted: float, *, pinned: bool) -> None:
     dropped = ", ".join(f"{rows:,} by {rule}" for rule, rows in measured.dropped.items()) or "none"
     splits = ", ".join(f"{name} {rows:,}" for name, rows in measured.split_rows.items())
     size = measured.test_size
-    alike = "" if size == measured.split_rows["test"] else f", which count as {size:,}: some are near-duplicates"
+    alike = (
+        ""
+        if size == measured.split_rows["test"]
+        else f", which count as {size:,}: some are near-duplicates"
+    )
     there = f"{measured.split_rows['test']:,}{alike}"
     lines = [
         ("data", f"{choice.uri}, {choice.license}, sha256 {measured.sha256[:12]}…"),
@@ -232,28 +310,56 @@ def _show(begun: "Begun", wanted: float, *, pinned: bool) -> None:
         ("rows", f"{measured.rows:,}; dropped: {dropped}; {splits}"),
         (
             "answers",
-            f"{measured.distinct:,} labels" if choice.labels else f"free text, {measured.distinct:,} different",
+            f"{measured.distinct:,} labels"
+            if choice.labels
+            else f"free text, {measured.distinct:,} different",
         ),
-        ("margin", f"{choice.margin:g} needs about {begun.needed:,} test rows, and there are {there}"),
+        (
+            "margin",
+            f"{choice.margin:g} needs about {begun.needed:,} test rows, and there are {there}",
+        ),
     ]
     if choice.margin > wanted:
         lines.append(("", f"{wanted:g} was wanted: the file has too few rows for it"))
     if measured.personal:
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in measured.personal.items())
-        rows = f"{len(measured.personal_rows):,} rows, such as {', '.join(measured.personal_rows[:3])}"
-        lines.append(("personal", f"{kinds} in {rows}; take them out first, or let a rule: docs/how-to/privacy.md"))
+        rows = (
+            f"{len(measured.personal_rows):,} rows, such as {', '.join(measured.personal_rows[:3])}"
+        )
+        lines.append(
+            (
+                "personal",
+                f"{kinds} in {rows}; take them out first, or let a rule: docs/how-to/privacy.md",
+            )
+        )
     if begun.left_out:
         lines.append(
-            ("left out", f"of the old params.yaml: {', '.join(begun.left_out)}; write in what your task needs")
+            (
+                "left out",
+                f"of the old params.yaml: {', '.join(begun.left_out)}; write in what your task needs",
+            )
         )
         if "prepare.personal_data" in begun.left_out:
-            lines.append(("", "nothing looks for personal data in your rows until then: docs/how-to/privacy.md"))
+            lines.append(
+                (
+                    "",
+                    "nothing looks for personal data in your rows until then: docs/how-to/privacy.md",
+                )
+            )
     if Path(choice.uri).is_absolute():
         lines.append(
-            ("note", "only this machine has the file: copy it to datasets/, or a bucket (docs/how-to/data.md)")
+            (
+                "note",
+                "only this machine has the file: copy it to datasets/, or a bucket (docs/how-to/data.md)",
+            )
         )
     if not pinned:
-        lines.append(("note", "the first run downloads the base, refuses, and prints the sha256 to write into base"))
+        lines.append(
+            (
+                "note",
+                "the first run downloads the base, refuses, and prints the sha256 to write into base",
+            )
+        )
     if not choice.labels:
         lines.append(("note", "no gate asks for a least score: add a threshold when you know one"))
     click.echo("wrote params.yaml")
@@ -266,23 +372,48 @@ def _show_plan(plan: "Plan") -> None:
     question = f"Lockstep {plan.commit[:12]} goes into {plan.folder}: {len(plan.contents):,} files"
     click.echo(hanging(one_line(question), sys.stderr), err=True)
     if plan.kept:
-        click.echo(hanging(one_line(f"your own stay: {', '.join(plan.kept)}"), sys.stderr), err=True)
+        click.echo(
+            hanging(one_line(f"your own stay: {', '.join(plan.kept)}"), sys.stderr), err=True
+        )
 
 
 def _show_next(removed: bool, plan: "Plan | None", cards: tuple[Path, ...]) -> None:
     """The next commands."""
-    steps = [("./lockstep run", "checks the data, trains, evaluates and judges; ./lockstep run validate only checks")]
+    steps = [
+        (
+            "./lockstep run",
+            "checks the data, trains, evaluates and judges; ./lockstep run validate only checks",
+        )
+    ]
     if plan:
         added = "".join(f", lines in {name}" for name in plan.added)
-        click.echo(hanging(f"added {len(plan.contents):,} files of Lockstep{added}; nothing is committed"))
+        click.echo(
+            hanging(f"added {len(plan.contents):,} files of Lockstep{added}; nothing is committed")
+        )
         steps.append(("git add -A && git commit", "with the record of the run, on main"))
     if removed:
-        click.echo("removed code.lock, dvc.lock and what is in reports/: the record of the example's model")
-        steps.insert(0, ("git add -A && git commit", "on main, and push it: main's model is what gates compare with"))
+        click.echo(
+            "removed code.lock, dvc.lock and what is in reports/: the record of the example's model"
+        )
+        steps.insert(
+            0,
+            (
+                "git add -A && git commit",
+                "on main, and push it: main's model is what gates compare with",
+            ),
+        )
     steps.append(
-        ("./lockstep calibrate", "once, then commit reports/noise.json: a gate's margin must exceed this noise")
+        (
+            "./lockstep calibrate",
+            "once, then commit reports/noise.json: a gate's margin must exceed this noise",
+        )
     )
     if cards:
-        steps.append((f"$EDITOR {' '.join(map(str, cards))}", "placeholders now, which `build` refuses; commit them"))
+        steps.append(
+            (
+                f"$EDITOR {' '.join(map(str, cards))}",
+                "placeholders now, which `build` refuses; commit them",
+            )
+        )
     for word, (command, why) in zip(("next:", *[""] * len(steps)), steps, strict=False):
         click.echo(hanging(f"{word:<6}{command:<27}  {why}"))

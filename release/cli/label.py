@@ -33,7 +33,9 @@ from release.cli.tables import one_line
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.pass_obj
 @refusing
-def label(root: Path, suite: str, annotator: str, source: Path | None, anchor: Path | None, as_json: bool) -> None:
+def label(
+    root: Path, suite: str, annotator: str, source: Path | None, anchor: Path | None, as_json: bool
+) -> None:
     """Let people say which of two answers is better, for SUITE of kind pairwise.
 
     Draws rows at random, as the suite's seed and number of rows say, and writes a page that works offline and on a
@@ -50,9 +52,13 @@ def label(root: Path, suite: str, annotator: str, source: Path | None, anchor: P
         if as_json:
             click.echo(to_json({**done._asdict(), "path": str(done.path)}))
             return
-        click.echo(f"{done.added} labels added, {done.replaced} replaced; {done.other} are of other answers")
+        click.echo(
+            f"{done.added} labels added, {done.replaced} replaced; {done.other} are of other answers"
+        )
         agree = "not known" if done.alpha is None else f"{done.alpha:.2f}"
-        click.echo(f"agreement of people: Krippendorff's alpha {agree}, of {done.several} rows that several labelled")
+        click.echo(
+            f"agreement of people: Krippendorff's alpha {agree}, of {done.several} rows that several labelled"
+        )
         click.echo(f"wrote {one_line(str(done.path))}: set suites.{suite}.labels in params.yaml to")
         click.echo(f"  {{uri: {one_line(str(done.path))}, sha256: {done.sha256}, license: null}}")
     elif anchor is not None:
@@ -64,12 +70,21 @@ def label(root: Path, suite: str, annotator: str, source: Path | None, anchor: P
         click.echo(f"  {{uri: {one_line(str(anchor))}, sha256: {sha256}, license: null}}")
     else:
         page, tasks, asked = verb.tasks(root, suite, annotator)
-        figures = {"tasks": len(asked.tasks), "drawn": asked.drawn, "labelled": asked.labelled, "twice": asked.doubled}
+        figures = {
+            "tasks": len(asked.tasks),
+            "drawn": asked.drawn,
+            "labelled": asked.labelled,
+            "twice": asked.doubled,
+        }
         if as_json:
             click.echo(to_json({"page": str(page), "data": str(tasks), **figures}))
             return
-        click.echo(f"{asked.labelled} of {asked.drawn} drawn rows have a label, or two equal answers")
-        click.echo(f"{len(asked.tasks)} for {one_line(annotator)}; {asked.doubled} rows are labelled by two people")
+        click.echo(
+            f"{asked.labelled} of {asked.drawn} drawn rows have a label, or two equal answers"
+        )
+        click.echo(
+            f"{len(asked.tasks)} for {one_line(annotator)}; {asked.doubled} rows are labelled by two people"
+        )
         click.echo(f"  page   {one_line(str(page))}")
         click.echo(f"  tasks  {one_line(str(tasks))}, for Label Studio")
         click.echo(f"then: ./lockstep label {suite} --import FILE")

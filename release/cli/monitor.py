@@ -15,14 +15,23 @@ if TYPE_CHECKING:
 
 _COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
 _ORDER = ("fail", "inconclusive", "pass")  # of findings
-_PROPOSED = {"opened": "opened {}", "updated": "updated {}", "closed": "none, because people closed {}"}
+_PROPOSED = {
+    "opened": "opened {}",
+    "updated": "updated {}",
+    "closed": "none, because people closed {}",
+}
 _PORT = click.IntRange(1, 65535)
 _CAPTURES = "Folder or address (s3://…) of the gateway's captures. Default: .lockstep/captures."
 
 
 @click.command()
 @click.argument("environment", metavar="ENV")
-@click.option("--from", "since", metavar="TIME", help="Start of the window: 2026-03-14 or 2026-03-14T15:09+01:00.")
+@click.option(
+    "--from",
+    "since",
+    metavar="TIME",
+    help="Start of the window: 2026-03-14 or 2026-03-14T15:09+01:00.",
+)
 @click.option("--to", "until", metavar="TIME", help="End of the window, which is not part of it.")
 @click.option("--captures", metavar="FOLDER", help=_CAPTURES)
 @click.option(
@@ -30,7 +39,9 @@ _CAPTURES = "Folder or address (s3://…) of the gateway's captures. Default: .l
     help="Python of an environment with Evidently: also write its page, .lockstep/watch/ENV.html.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print reports/watch/ENV.json.")
-@click.option("--pr", is_flag=True, help="Propose retraining in a pull request where the traffic changed.")
+@click.option(
+    "--pr", is_flag=True, help="Propose retraining in a pull request where the traffic changed."
+)
 @click.option(
     "--rows", type=click.IntRange(0, 10_000), default=50, show_default=True,
     help="With --pr: requests to queue for labelling, at most. Their redacted text is then in git.",
@@ -60,7 +71,9 @@ def watch(
         report, proposal = verb.propose(root, environment, options, rows)
     else:
         report = verb.watch(root, environment, options)
-    click.echo(to_json(report.model_dump(mode="json")) if as_json else hanging("\n".join(_shown(report))))
+    click.echo(
+        to_json(report.model_dump(mode="json")) if as_json else hanging("\n".join(_shown(report)))
+    )
     if pr:
         done = _PROPOSED[proposal.done].format(one_line(proposal.url)) if proposal else "none"
         click.echo(f"pull request: {done}", err=as_json)
@@ -83,7 +96,9 @@ def watch(
 @click.option("--captures", metavar="FOLDER", help=_CAPTURES)
 @click.pass_obj
 @refusing
-def feedback(root: Path, file: Path | None, experiment: str | None, assessment: str, captures: str | None) -> None:
+def feedback(
+    root: Path, file: Path | None, experiment: str | None, assessment: str, captures: str | None
+) -> None:
     """Store what the answers to captured requests should have been, for `lockstep watch`.
 
     FILE has a JSON object a line: {"request_id": "…", "label": "…"}. The id is the gateway's, from the header
@@ -103,7 +118,9 @@ def feedback(root: Path, file: Path | None, experiment: str | None, assessment: 
         result = verb.feedback_from_mlflow(root, str(experiment), assessment, captures)
     for reason, count in result.left_out:
         click.echo(f"left out: {count:,} assessments: {one_line(reason)}", err=True)
-    click.echo(f"stored {result.labels:,} labels of {result.requests:,} requests: {one_line(result.name)}")
+    click.echo(
+        f"stored {result.labels:,} labels of {result.requests:,} requests: {one_line(result.name)}"
+    )
 
 
 @click.group(cls=Group)
@@ -113,7 +130,12 @@ def monitor() -> None:
 
 @monitor.command()
 @click.argument("environment", metavar="ENV")
-@click.option("--output", metavar="FOLDER", type=click.Path(path_type=Path), help="Default: reports/monitoring/ENV.")
+@click.option(
+    "--output",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    help="Default: reports/monitoring/ENV.",
+)
 @click.pass_obj
 @refusing
 def rules(root: Path, environment: str, output: Path | None) -> None:
@@ -146,17 +168,27 @@ def component(root: Path, environment: str) -> None:
     written = verb.write_component(root, environment)
     click.echo(f"wrote {one_line(str(written.folder))}")
     if written.hand_over is not None:
-        click.echo("before a cluster applies the scaler, keep its number of servers, which else falls to 1:")
+        click.echo(
+            "before a cluster applies the scaler, keep its number of servers, which else falls to 1:"
+        )
         click.echo(f"  {written.hand_over}")
         click.echo(f"with Argo CD in its default mode see {verb.HAND_OVER_PAGE} instead")
 
 
 @monitor.command()
 @click.argument("targets", metavar="[TARGET]...", nargs=-1)
-@click.option("--environment", default="local", show_default=True, help="What the gateway was started with.")
-@click.option("--webhook", metavar="URL", help="Where to send alerts, as Alertmanager's JSON. Default: nowhere.")
+@click.option(
+    "--environment", default="local", show_default=True, help="What the gateway was started with."
+)
+@click.option(
+    "--webhook",
+    metavar="URL",
+    help="Where to send alerts, as Alertmanager's JSON. Default: nowhere.",
+)
 @click.option("--port", type=_PORT, default=9090, show_default=True, help="Port of Prometheus.")
-@click.option("--alertmanager-port", type=_PORT, default=9093, show_default=True, help="Port of Alertmanager.")
+@click.option(
+    "--alertmanager-port", type=_PORT, default=9093, show_default=True, help="Port of Alertmanager."
+)
 @click.option(
     "--interval", type=click.IntRange(1, 60), default=5, show_default=True,
     help="Seconds between two scrapes, and until an alert is sent.",
@@ -196,7 +228,10 @@ def _shown(report: "WatchReport") -> Iterator[str]:
                 yield f"    {'':<{width}}  {_sees(finding)}"
     if passed:
         others = "" if len(passed) == len(report.findings) else " other"
-        mark, plural = click.style(MARKS["pass"], fg=_COLOURS["pass"]), "s" if len(passed) > 1 else ""
+        mark, plural = (
+            click.style(MARKS["pass"], fg=_COLOURS["pass"]),
+            "s" if len(passed) > 1 else "",
+        )
         yield f"  {mark} {len(passed)}{others} check{plural} pass{'' if plural else 'es'}: {', '.join(passed)}"
     if costs := report.costs:
         figure = f"{'about ' if costs.estimated else ''}{costs.per_1000_requests:,.4g}"

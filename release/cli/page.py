@@ -39,7 +39,9 @@ def page(root: Path, name: str | None, folder: Path, attached: bool, as_json: bo
     index says why; asked for by name it refuses with 8.
     """
     if attached and name is None:
-        raise click.UsageError("--attach is for one page: name an environment, a version, or the digest of an image")
+        raise click.UsageError(
+            "--attach is for one page: name an environment, a version, or the digest of an image"
+        )
     from release.verbs import page as verb
 
     made = verb.page(root, folder, name, attached=attached)
@@ -52,5 +54,8 @@ def page(root: Path, name: str | None, folder: Path, attached: bool, as_json: bo
         click.echo(one_line(str(path)))
     for release in made.site.left_out:
         click.echo(
-            hanging(f"note: no page of {one_line(release.version)}: {one_line(release.why)}", sys.stderr), err=True
+            hanging(
+                f"note: no page of {one_line(release.version)}: {one_line(release.why)}", sys.stderr
+            ),
+            err=True,
         )

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("targets", nargs=-1, metavar="[STAGE]...")
 @click.option("--force", is_flag=True, help="Run the stages even if nothing changed.")
-@click.option("--remote", is_flag=True, help="Fetch existing outputs from the DVC remote, and push new ones to it.")
+@click.option(
+    "--remote",
+    is_flag=True,
+    help="Fetch existing outputs from the DVC remote, and push new ones to it.",
+)
 @verbosely
 @click.option(
     "--launcher",
@@ -27,7 +31,12 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Run it on a cluster: FILE is a task of SkyPilot, such as docs/clusters/launcher.yaml.",
 )
-@click.option("--hand-over", "job", metavar="JOB", help="In such a task: also put the record on the DVC remote.")
+@click.option(
+    "--hand-over",
+    "job",
+    metavar="JOB",
+    help="In such a task: also put the record on the DVC remote.",
+)
 @click.pass_obj
 @refusing
 def run(
@@ -51,7 +60,9 @@ def run(
     from release.verbs import run as pipeline
 
     if force and (launcher or job):
-        raise click.UsageError("--force excludes --launcher and --hand-over: a cluster runs what changed")
+        raise click.UsageError(
+            "--force excludes --launcher and --hand-over: a cluster runs what changed"
+        )
     if job:
         with alone(root, "lockstep run"):
             launch.hand_over(root, job, targets, listener(root, "run", verbose))
@@ -81,14 +92,24 @@ def run(
 
 @click.command()
 @click.option(
-    "--policy-from", metavar="REF", help="Also judge under the policy of this commit, such as the target branch."
+    "--policy-from",
+    metavar="REF",
+    help="Also judge under the policy of this commit, such as the target branch.",
 )
-@click.option("--explain", metavar="NAME", help="Explain one gate: its condition, its finding, what would change it.")
-@click.option("-v", "--verbose", is_flag=True, help="On a terminal too, print why each gate passes in full.")
+@click.option(
+    "--explain",
+    metavar="NAME",
+    help="Explain one gate: its condition, its finding, what would change it.",
+)
+@click.option(
+    "-v", "--verbose", is_flag=True, help="On a terminal too, print why each gate passes in full."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.pass_obj
 @refusing
-def gate(root: Path, policy_from: str | None, explain: str | None, verbose: bool, as_json: bool) -> None:
+def gate(
+    root: Path, policy_from: str | None, explain: str | None, verbose: bool, as_json: bool
+) -> None:
     """Print the verdict if it still holds, the gates that fail last, and what to do.
 
     Exit codes: 0 pass, 10 fail, 11 inconclusive, 8 the verdict does not hold.
@@ -110,7 +131,11 @@ def gate(root: Path, policy_from: str | None, explain: str | None, verbose: bool
 
         verdict = verb.gate(root)
         whole = verbose or not is_terminal(sys.stdout)
-        click.echo(to_json(verdict.model_dump(mode="json")) if as_json else hanging(tables.verdict(verdict, whole)))
+        click.echo(
+            to_json(verdict.model_dump(mode="json"))
+            if as_json
+            else hanging(tables.verdict(verdict, whole))
+        )
         if refusal := verdict_refusal(verdict):
             raise refusal
 
@@ -138,7 +163,11 @@ def calibrate(root: Path, verbose: bool, as_json: bool) -> None:
         how = f"{run.order:<{width}}  {run.batch_tokens:>6} tokens a batch, {run.threads} threads"
         click.echo(hanging(f"  {how}: {tables.figures(run.metrics)}, {run.changed} rows changed"))
     floor = tables.figures(report.floor)
-    click.echo(hanging(f"noise on {report.rows} rows ({report.device}): {floor}; a margin below it is refused"))
+    click.echo(
+        hanging(
+            f"noise on {report.rows} rows ({report.device}): {floor}; a margin below it is refused"
+        )
+    )
     click.echo(hanging(f"wrote {layout.NOISE}: commit it, and run `lockstep run`"))
 
 
@@ -151,7 +180,13 @@ def calibrate(root: Path, verbose: bool, as_json: bool) -> None:
     multiple=True,
     help="Train each combination with this seed too; repeat it.",
 )
-@click.option("--most", type=click.IntRange(min=1), default=20, show_default=True, help="Refuse more trainings.")
+@click.option(
+    "--most",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="Refuse more trainings.",
+)
 @verbosely
 @click.option("--json", "as_json", is_flag=True, help="Print reports/sweep.json.")
 @click.pass_obj
@@ -187,7 +222,9 @@ def sweep(
 
 
 @click.command()
-@click.option("--target", metavar="REF", help="The target branch. Default: origin's default branch.")
+@click.option(
+    "--target", metavar="REF", help="The target branch. Default: origin's default branch."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.pass_obj
 @refusing
@@ -202,17 +239,26 @@ def recipe(root: Path, target: str | None, as_json: bool) -> None:
 
     steps = verb.recipe(root, target)
     if as_json:
-        spreads = {"here": steps.here._asdict(), "theirs": steps.theirs._asdict() if steps.theirs else None}
-        difference = {"difference": steps.difference.model_dump(mode="json") if steps.difference else None}
+        spreads = {
+            "here": steps.here._asdict(),
+            "theirs": steps.theirs._asdict() if steps.theirs else None,
+        }
+        difference = {
+            "difference": steps.difference.model_dump(mode="json") if steps.difference else None
+        }
         click.echo(to_json(steps._asdict() | spreads | difference))
         return
-    click.echo(tables.one_line(f"{steps.scorer} on {steps.rows} rows of the valid split, by parameters:"))
+    click.echo(
+        tables.one_line(f"{steps.scorer} on {steps.rows} rows of the valid split, by parameters:")
+    )
     for line in steps.lines:
         click.echo(hanging(f"  {tables.one_line(line)}"))
 
 
 @click.command()
-@click.option("--target", metavar="REF", help="The target branch. Default: origin's default branch.")
+@click.option(
+    "--target", metavar="REF", help="The target branch. Default: origin's default branch."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print reports/references.json.")
 @click.pass_obj
 @refusing
@@ -233,11 +279,15 @@ def references(root: Path, target: str | None, as_json: bool) -> None:
         click.echo(to_json(written.report.model_dump(mode="json")))
         return
     for name, reference in written.now.found.items():
-        click.echo(f"{name:<12}model {reference.merged.removeprefix('sha256:')[:12]} of commit {reference.commit[:12]}")
+        click.echo(
+            f"{name:<12}model {reference.merged.removeprefix('sha256:')[:12]} of commit {reference.commit[:12]}"
+        )
         then = written.report.found.get(name)
         if (then.merged if then else None) != reference.merged:
             what = f"model {then.merged.removeprefix('sha256:')[:12]}" if then else "none"
-            click.echo(f"{'':<12}which is this record's own model; it was compared with the one before it: {what}")
+            click.echo(
+                f"{'':<12}which is this record's own model; it was compared with the one before it: {what}"
+            )
     for name, why in written.now.absent.items():
         click.echo(hanging(f"{name:<12}none: {why}"))
     files = f"{tables.recorded(layout.REFERENCES, written.changed)}; {tables.recorded(layout.LOOKS, counted)}"
@@ -263,7 +313,11 @@ def schema(root: Path, write: bool) -> None:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @click.option("--registry", metavar="HOST", help="Also check the login to this container registry.")
-@click.option("--github", is_flag=True, help="Check the settings of the repository on GitHub instead of this machine.")
+@click.option(
+    "--github",
+    is_flag=True,
+    help="Check the settings of the repository on GitHub instead of this machine.",
+)
 @click.pass_obj
 @refusing
 def doctor(root: Path, as_json: bool, registry: str | None, github: bool) -> None:
@@ -280,22 +334,35 @@ def doctor(root: Path, as_json: bool, registry: str | None, github: bool) -> Non
     if github and registry is not None:
         raise click.UsageError("--registry and --github exclude each other: give one of them")
     checks = verb.on_github(root) if github else verb.doctor(root, registry)
-    missing, unknown = ([check.name for check in checks if check.status == status] for status in ("missing", "unknown"))
+    missing, unknown = (
+        [check.name for check in checks if check.status == status]
+        for status in ("missing", "unknown")
+    )
     if as_json:
         click.echo(to_json([check._asdict() for check in checks]))
     else:
         width = max(16, *(len(check.name) + 2 for check in checks))
         for check in checks:
             status = click.style(f"{check.status:<9}", fg=tables.COLOURS[check.status])
-            click.echo(hanging(f"{status}{check.name:<{width}}{check.found}  [{', '.join(check.needed_by)}]"))
+            click.echo(
+                hanging(
+                    f"{status}{check.name:<{width}}{check.found}  [{', '.join(check.needed_by)}]"
+                )
+            )
             if check.fix:
                 click.echo(hanging(f"{'':<{9 + width}}→ {check.fix}"))
         if unknown:
-            click.echo(f"not known to be ready: {len(unknown)} of {len(checks)} settings could not be read")
+            click.echo(
+                f"not known to be ready: {len(unknown)} of {len(checks)} settings could not be read"
+            )
         elif github and not missing:
             click.echo("ready for a pull request")
     if missing:
-        problem = "the workflows cannot run, or are not safe" if github else "the pipeline cannot run here"
+        problem = (
+            "the workflows cannot run, or are not safe"
+            if github
+            else "the pipeline cannot run here"
+        )
         raise MachineRefused(f"{problem}: {', '.join(missing)}", "run the commands named above")
 
 
@@ -315,7 +382,9 @@ def _judge_from(root: Path, ref: str, as_json: bool) -> None:
     from release.verbs import gate as verb
 
     judgement = verb.judge_from(root, ref)
-    click.echo(to_json(judgement.model_dump(mode="json")) if as_json else hanging(tables.policy(judgement)))
+    click.echo(
+        to_json(judgement.model_dump(mode="json")) if as_json else hanging(tables.policy(judgement))
+    )
     if refusal := policy_judgement.refusal(judgement):
         raise refusal
 
@@ -324,9 +393,15 @@ def _next(verdict: "Verdict") -> list[tuple[str, str]]:
     """Return what to do after a run: pairs of a command and its purpose."""
     commit = ("git add code.lock dvc.lock reports params.yaml", "and commit")
     if verdict.status == "pass":
-        return [commit, ("./lockstep build", "packs the model; what follows: docs/tutorial/first-release.md")]
+        return [
+            commit,
+            ("./lockstep build", "packs the model; what follows: docs/tutorial/first-release.md"),
+        ]
     undone = [finding.gate for finding in verdict.findings if finding.status == verdict.status]
-    return [(f"./lockstep gate --explain {gate}", "what it asks, and what would change it") for gate in undone[:3]]
+    return [
+        (f"./lockstep gate --explain {gate}", "what it asks, and what would change it")
+        for gate in undone[:3]
+    ]
 
 
 def _places(root: Path) -> list[tuple[str, str]]:
@@ -336,7 +411,11 @@ def _places(root: Path) -> list[tuple[str, str]]:
 
     mlflow = Path(os.path.relpath(Path(sys.executable).parent / "mlflow"))
     store = f"--backend-store-uri {params_file.load(root / layout.PARAMS).tracking.uri}"
-    place = "at MLFLOW_TRACKING_URI" if os.environ.get("MLFLOW_TRACKING_URI") else f"{mlflow} ui {store}"
+    place = (
+        "at MLFLOW_TRACKING_URI"
+        if os.environ.get("MLFLOW_TRACKING_URI")
+        else f"{mlflow} ui {store}"
+    )
     view = "(choose Model training there)"  # MLflow opens every browser that is new to it in its view of traces
     return [
         ("verdict", f"{root / layout.VERDICT}   (again: ./lockstep gate)"),

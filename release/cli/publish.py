@@ -33,9 +33,11 @@ def publish(root: Path, repository: str, name: str | None, dry_run: bool, as_jso
         click.echo(f"{size:>14,}  {one_line(path)}")
     for path in published.removed:
         click.echo(f"{'removed':>14}  {one_line(path)}")
-    done = {"published": "published", "already": "was published already", "planned": "would be published"}[
-        published.done
-    ]
+    done = {
+        "published": "published",
+        "already": "was published already",
+        "planned": "would be published",
+    }[published.done]
     click.echo(
         f"{published.version} {done} as {published.repository}{f' at {published.commit}' if published.commit else ''}"
     )

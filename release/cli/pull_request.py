@@ -8,20 +8,34 @@ from release.cli import terminal
 from release.cli.common import refusing, to_json
 from release.cli.wrapping import hanging
 
-TARGET = click.option("--target", metavar="REF", help="The target branch. Default: origin's default branch.")
-ASSETS = click.option("--assets", metavar="URL", help="Where reports/plots is published, under the same file names.")
+TARGET = click.option(
+    "--target", metavar="REF", help="The target branch. Default: origin's default branch."
+)
+ASSETS = click.option(
+    "--assets", metavar="URL", help="Where reports/plots is published, under the same file names."
+)
 LINKS = click.option(
-    "--link", "links", metavar="LABEL=URL", multiple=True, help="A link to add to the comment. Can be repeated."
+    "--link",
+    "links",
+    metavar="LABEL=URL",
+    multiple=True,
+    help="A link to add to the comment. Can be repeated.",
 )
 NUMBER = click.option(
-    "--number", type=int, help="Number of the pull request or merge request. Default: taken from the workflow."
+    "--number",
+    type=int,
+    help="Number of the pull request or merge request. Default: taken from the workflow.",
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
 @click.command()
 @TARGET
-@click.option("--push", metavar="BRANCH", help="Push the commit to this branch of origin, if that is still at HEAD.")
+@click.option(
+    "--push",
+    metavar="BRANCH",
+    help="Push the commit to this branch of origin, if that is still at HEAD.",
+)
 @JSON
 @click.pass_obj
 @refusing
@@ -63,11 +77,15 @@ def report(
     """
     from release.verbs import report as verb
 
-    made = verb.report(root, verb.Options(target=target, assets=assets, links=_pairs(links), number=number))
+    made = verb.report(
+        root, verb.Options(target=target, assets=assets, links=_pairs(links), number=number)
+    )
     if as_json:
         answer = made.model_dump(mode="json").items()
         shown = ("text", terminal.text(made.whole))
-        click.echo(to_json(dict(shown if name == "whole" else (name, part) for name, part in answer)))
+        click.echo(
+            to_json(dict(shown if name == "whole" else (name, part) for name, part in answer))
+        )
     else:
         click.echo(hanging(terminal.text(made.whole)) if text else made.markdown)
 
@@ -78,12 +96,28 @@ def report(
 @LINKS
 @NUMBER
 @click.option(
-    "--commit", metavar="SHA", help="The commit that gets the check, such as HEAD. Default: taken from the workflow."
+    "--commit",
+    metavar="SHA",
+    help="The commit that gets the check, such as HEAD. Default: taken from the workflow.",
 )
-@click.option("--author", metavar="NAME", help="The account that the token belongs to. Default: the API says.")
-@click.option("--title", default="lockstep", show_default=True, help="Distinguishes this comment from similar ones.")
-@click.option("--check", default="lockstep", show_default=True, help="Name of the check; `none` sets no check.")
-@click.option("--no-cml", is_flag=True, help="Post through GitHub's API even if the command cml is installed.")
+@click.option(
+    "--author", metavar="NAME", help="The account that the token belongs to. Default: the API says."
+)
+@click.option(
+    "--title",
+    default="lockstep",
+    show_default=True,
+    help="Distinguishes this comment from similar ones.",
+)
+@click.option(
+    "--check",
+    default="lockstep",
+    show_default=True,
+    help="Name of the check; `none` sets no check.",
+)
+@click.option(
+    "--no-cml", is_flag=True, help="Post through GitHub's API even if the command cml is installed."
+)
 @JSON
 @click.pass_obj
 @refusing

@@ -19,16 +19,30 @@ _COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
 _DECISIONS = {"keep": "green", "roll back": "red", "go on": "yellow"}
 _CAPTURES = "Folder or address (s3://…) of the gateway's captures. Default: .lockstep/captures."
 _RELEASE = (
-    "The candidate: an environment that runs it, or the digest of its model. Default: the environment before ENV."
+    "The candidate: an environment that runs it, or the digest of its model. "
+    "Default: the environment before ENV."
 )
 
 
 @click.command()
 @click.argument("environment", metavar="ENV")
-@click.option("--production", metavar="URL", required=True, help="Address of the server that runs ENV's release.")
-@click.option("--candidate", metavar="URL", required=True, help="Address of the candidate's server.")
+@click.option(
+    "--production",
+    metavar="URL",
+    required=True,
+    help="Address of the server that runs ENV's release.",
+)
+@click.option(
+    "--candidate", metavar="URL", required=True, help="Address of the candidate's server."
+)
 @click.option("--candidate-release", "release", metavar="RELEASE", help=_RELEASE)
-@click.option("--most", type=click.IntRange(1), default=1000, show_default=True, help="Prompts to send, at most.")
+@click.option(
+    "--most",
+    type=click.IntRange(1),
+    default=1000,
+    show_default=True,
+    help="Prompts to send, at most.",
+)
 @click.option("--captures", metavar="FOLDER", help=_CAPTURES)
 @click.option("--json", "as_json", is_flag=True, help="Print reports/rollout/ENV-shadow.json.")
 @click.pass_obj
@@ -56,14 +70,21 @@ def shadow(
     def tell(report: "RolloutReport") -> None:
         click.echo(f"{report.pairs:,} pairs: {report.decision}", err=True)
 
-    report = verb.shadow(root, environment, verb.Options(production, candidate, release, most, captures), tell)
+    report = verb.shadow(
+        root, environment, verb.Options(production, candidate, release, most, captures), tell
+    )
     _end(report, as_json)
 
 
 @click.command()
 @click.argument("environment", metavar="ENV")
 @click.option("--candidate-release", "release", metavar="RELEASE", help=_RELEASE)
-@click.option("--from", "since", metavar="TIME", help="Read no older captures: 2026-03-14 or 2026-03-14T15:09+01:00.")
+@click.option(
+    "--from",
+    "since",
+    metavar="TIME",
+    help="Read no older captures: 2026-03-14 or 2026-03-14T15:09+01:00.",
+)
 @click.option("--captures", metavar="FOLDER", help=_CAPTURES)
 @click.option("--json", "as_json", is_flag=True, help="Print reports/rollout/ENV-canary.json.")
 @click.option(
@@ -111,11 +132,16 @@ def canary(
     from release.monitoring import decision_server
 
     if rollback:
-        raise ServingRefused("--serve with --rollback: a server only answers", "run the command again without --serve")
+        raise ServingRefused(
+            "--serve with --rollback: a server only answers",
+            "run the command again without --serve",
+        )
     host, _, port = serve.rpartition(":")
     if not (host and port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16):
         raise ServingRefused(f"--serve {one_line(serve)}", "write it as 127.0.0.1:8099")
-    with decision_server.server(host, int(port), lambda: verb.canary(root, environment, options)) as server:
+    with decision_server.server(
+        host, int(port), lambda: verb.canary(root, environment, options)
+    ) as server:
         click.echo(f"http://{one_line(serve)}{decision_server.PATH}", err=True)
         server.serve_forever()
 
@@ -123,7 +149,9 @@ def canary(
 def _end(report: "RolloutReport", as_json: bool) -> None:
     from release.verbs.shadow import refusal
 
-    click.echo(to_json(report.model_dump(mode="json")) if as_json else hanging("\n".join(_shown(report))))
+    click.echo(
+        to_json(report.model_dump(mode="json")) if as_json else hanging("\n".join(_shown(report)))
+    )
     if refused := refusal(report):
         raise refused
 

@@ -34,7 +34,9 @@ def new(root: Path, rows: Path, key: Path | None) -> None:
     from release.verbs import sealed as verb
 
     made = verb.new(root, rows, key)
-    click.echo(f"rows   {layout.SEALED}: commit it\nkey    {made.key}: the secret {VARIABLE} of the job that asks")
+    click.echo(
+        f"rows   {layout.SEALED}: commit it\nkey    {made.key}: the secret {VARIABLE} of the job that asks"
+    )
     click.echo(
         f"\nparams.yaml, beside your own max_looks and gates (docs/how-to/sealed.md):\n\n"
         f"sealed:\n  sha256: {made.sha256}\n  rows: {made.rows}"
@@ -43,17 +45,26 @@ def new(root: Path, rows: Path, key: Path | None) -> None:
 
 @sealed.command("ask")
 @click.option(
-    "--key", metavar="FILE", type=click.Path(path_type=Path), help="The private key of a signer with the role sealed."
+    "--key",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="The private key of a signer with the role sealed.",
 )
-@click.option("--keyless", is_flag=True, help="Sign with the identity of this CI job, certified by Sigstore.")
 @click.option(
-    "--target", metavar="REF", help="The branch whose rules and signers count. Default: origin's default branch."
+    "--keyless", is_flag=True, help="Sign with the identity of this CI job, certified by Sigstore."
+)
+@click.option(
+    "--target",
+    metavar="REF",
+    help="The branch whose rules and signers count. Default: origin's default branch.",
 )
 @verbosely
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.pass_obj
 @refusing
-def ask(root: Path, key: Path | None, keyless: bool, target: str | None, verbose: bool, as_json: bool) -> None:
+def ask(
+    root: Path, key: Path | None, keyless: bool, target: str | None, verbose: bool, as_json: bool
+) -> None:
     """Ask the sealed split whether the model of this record passes. The answer is one bit, counted and signed.
 
     The record must be merged, with a verdict that passes. The variable LOCKSTEP_SEALED_KEY has the key of the rows. For
@@ -63,7 +74,9 @@ def ask(root: Path, key: Path | None, keyless: bool, target: str | None, verbose
     from release.verbs import sealed as verb
 
     if (key is None) != keyless:
-        raise click.UsageError("a look is signed by a key or by an identity: give one of --key and --keyless")
+        raise click.UsageError(
+            "a look is signed by a key or by an identity: give one of --key and --keyless"
+        )
     lines = listener(root, "sealed", verbose)
     asked = verb.ask(root, key, keyless=keyless, target=target, listener=lines)
     which = "no look left" if asked.done == "refused" else f"look {asked.number} of {asked.looks}"

@@ -21,7 +21,9 @@ from checks.text import escape
 from release.cli.wrapping import hanging, is_terminal
 
 _LINE = re.compile(r"[^\r\n]*(?:\r?\n|\r(?=[^\n]))")  # a carriage return alone begins a line again
-_BAR = re.compile(r"(?P<what>.*?):?\s*\d+%\|[^|]*\|\s*(?P<done>\S+)/(?P<total>\S+) \[[^<\]]*<?(?P<left>[\d:]*)")
+_BAR = re.compile(
+    r"(?P<what>.*?):?\s*\d+%\|[^|]*\|\s*(?P<done>\S+)/(?P<total>\S+) \[[^<\]]*<?(?P<left>[\d:]*)"
+)
 _BEGINS = re.compile(r"Running stage '(\S+)':")
 _SKIPPED = re.compile(r"(?:Stage )?'(\S+)' (didn't change|is cached)")
 _DVC_FAILED = "ERROR: failed to reproduce"  # for what the stage has said itself
@@ -44,7 +46,9 @@ class StageLines:
 
     def __init__(self, root: Path, verb: str = "run", every: float = 30.0) -> None:
         self.terminal = is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb"
-        self._every = every  # seconds between two lines of a running stage where there is no terminal
+        self._every = (
+            every  # seconds between two lines of a running stage where there is no terminal
+        )
         self._log_path = root / layout.STATE / f"{verb}.log"
         try:
             self._log_path.parent.mkdir(exist_ok=True)
@@ -108,15 +112,23 @@ class StageLines:
             self._seen.add(begins[1])
         elif skipped := _SKIPPED.match(text):
             self._finish(around=self._name == self._step)
-            if skipped[1] not in self._seen:  # a pipeline that runs again for new references passes it once more
+            if (
+                skipped[1] not in self._seen
+            ):  # a pipeline that runs again for new references passes it once more
                 self._name = skipped[1]
-                self._write("same", "did not change" if skipped[2].startswith("didn't") else "from the cache", None)
+                self._write(
+                    "same",
+                    "did not change" if skipped[2].startswith("didn't") else "from the cache",
+                    None,
+                )
                 self._seen.add(skipped[1])
             self._begin("")
         elif text and not self._look(text) and line.endswith("\n") and not text.startswith("> "):
             self._lines.append(text)
             if text.startswith(f"{self._name}: "):
-                if self._result and not self.terminal:  # what it said before its result, such as where it goes on
+                if (
+                    self._result and not self.terminal
+                ):  # what it said before its result, such as where it goes on
                     self._write("runs", self._result, time.monotonic() - self._began)
                 self._now = self._result = text.removeprefix(f"{self._name}: ")
 
@@ -127,7 +139,9 @@ class StageLines:
         if match:
             left = f", {match['left']} left" if match["left"].strip("0:") else ""
             full = match["done"] == match["total"]
-            self._now = "" if full else f"{match['what']} {match['done']} of {match['total']}{left}".strip()
+            self._now = (
+                "" if full else f"{match['what']} {match['done']} of {match['total']}{left}".strip()
+            )
         return match is not None
 
     def _finish(self, around: bool = False) -> None:
@@ -138,8 +152,12 @@ class StageLines:
             last = self._lines[-1] if self._lines else ""
             outcome = self._result or _SPEAKER.sub("", last)
             decided = outcome.partition(":")[0] if self._name == "gate" else ""
-            how = "runs" if around else {"fail": "failed", "inconclusive": "open"}.get(decided, "ok")
-            self._write(how, _DIGEST.sub(r"\1", outcome.partition("; ")[0]), time.monotonic() - self._began)
+            how = (
+                "runs" if around else {"fail": "failed", "inconclusive": "open"}.get(decided, "ok")
+            )
+            self._write(
+                how, _DIGEST.sub(r"\1", outcome.partition("; ")[0]), time.monotonic() - self._began
+            )
         self._clear()
         self._name = ""
 
@@ -181,4 +199,6 @@ class StageLines:
 
     def _line(self, how: str, text: str, seconds: float | None) -> str:
         time_taken = "" if seconds is None else f"{int(seconds) // 60}:{int(seconds) % 60:02}"
-        return escape(f"  {_MARKS[how][0]} {self._name or 'dvc':<9} {time_taken:>6}  {text}".rstrip())
+        return escape(
+            f"  {_MARKS[how][0]} {self._name or 'dvc':<9} {time_taken:>6}  {text}".rstrip()
+        )

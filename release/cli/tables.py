@@ -32,7 +32,11 @@ COLOURS = {
     "unknown": "yellow",
 }
 
-_LAST = ("pass", "inconclusive", "fail")  # what decides stands at the end, where a terminal shows it
+_LAST = (
+    "pass",
+    "inconclusive",
+    "fail",
+)  # what decides stands at the end, where a terminal shows it
 
 CHECKED = {
     "store": "checked in the store", "here": "checked here", "commit": "checked in the commit",
@@ -71,7 +75,9 @@ def findings(found: "Verdict", whole: bool = True) -> str:
     write = typeset if whole else without_p
     room = None if whole else shutil.get_terminal_size().columns
     for finding in sorted(found.findings, key=lambda finding: _LAST.index(finding.status)):
-        text = f"{finding.gate:<{gates}}  {finding.kind:<{kinds}}  {one_line(write(finding.reason))}"
+        text = (
+            f"{finding.gate:<{gates}}  {finding.kind:<{kinds}}  {one_line(write(finding.reason))}"
+        )
         if room and finding.status == "pass" and len(text) > room - 4:
             text = f"{text[: room - 5].rstrip()}…"
         lines.append(f"  {click.style(MARKS[finding.status], fg=COLOURS[finding.status])} {text}")
@@ -90,9 +96,18 @@ def policy(judgement: "PolicyJudgement") -> str:
         parts.append(f"under the policy of {target}: not judged")
     elif judgement.target != judgement.own:
         parts.append(f"under the policy of {target}, {findings(judgement.target)}")
-    changes = [f"  {'!' if c.needs_approval else ' '} {c.kind:<9}{c.text}" for c in judgement.changes]
+    changes = [
+        f"  {'!' if c.needs_approval else ' '} {c.kind:<9}{c.text}" for c in judgement.changes
+    ]
     if changes:
-        parts.append("\n".join([f"changes of policy against {target}; ! needs the approval of code owners:", *changes]))
+        parts.append(
+            "\n".join(
+                [
+                    f"changes of policy against {target}; ! needs the approval of code owners:",
+                    *changes,
+                ]
+            )
+        )
     parts += judgement.notes
     if judgement.approval:
         parts.append(f"approved by {judgement.approval.by}: {judgement.approval.why}")
@@ -108,15 +123,26 @@ def figures(values: dict[str, float]) -> str:
     return ", ".join(f"{metric} {value:.4f}" for metric, value in values.items())
 
 
-def figures_of_run(before: "EvaluationReport | None", now: "EvaluationReport | None") -> list[tuple[str, str]]:
+def figures_of_run(
+    before: "EvaluationReport | None", now: "EvaluationReport | None"
+) -> list[tuple[str, str]]:
     """Pairs of a label and a line: the candidate beside all others, then its change since ``before``, the last run."""
     if now is None or "candidate" not in now.models:
         return []
     lines = []
     for scorer, own in now.models["candidate"].metrics.items():
-        others = {name: model.metrics.get(scorer) for name, model in now.models.items() if name != "candidate"}
+        others = {
+            name: model.metrics.get(scorer)
+            for name, model in now.models.items()
+            if name != "candidate"
+        }
         beside = ", ".join(f"{name} {score.value:.3f}" for name, score in others.items() if score)
-        lines.append((scorer, f"{own.value:.3f} [{own.low:.3f}, {own.high:.3f}] of {now.rows:,} rows; {beside}"))
+        lines.append(
+            (
+                scorer,
+                f"{own.value:.3f} [{own.low:.3f}, {own.high:.3f}] of {now.rows:,} rows; {beside}",
+            )
+        )
     return [*lines, ("last run", _since(before, now))]
 
 
@@ -128,8 +154,12 @@ def _since(before: "EvaluationReport | None", now: "EvaluationReport") -> str:
     if (before.test, before.scorers) != (now.test, now.scorers):
         return f"model {short(before.merged)}, scored on other rows or otherwise"
     new, old = now.models["candidate"].metrics, before.models["candidate"].metrics
-    changes = ", ".join(f"{name} {new[name].value - score.value:+.3f}" for name, score in old.items() if name in new)
-    return f"model {short(before.merged)}: {changes} since; more than noise? ./lockstep compare HEAD"
+    changes = ", ".join(
+        f"{name} {new[name].value - score.value:+.3f}" for name, score in old.items() if name in new
+    )
+    return (
+        f"model {short(before.merged)}: {changes} since; more than noise? ./lockstep compare HEAD"
+    )
 
 
 def recorded(path: Path, changed: bool) -> str:
@@ -139,7 +169,11 @@ def recorded(path: Path, changed: bool) -> str:
 
 def plan(found: "Plan") -> str:
     """Return what `lockstep build` would do, one line for each blob."""
-    base = f"{found.base.name} ({found.base.platform})" if found.base else "none: the weights alone, as a volume"
+    base = (
+        f"{found.base.name} ({found.base.platform})"
+        if found.base
+        else "none: the weights alone, as a volume"
+    )
     lines = [
         f"model     {short(found.model)} at {found.path}",
         f"record    commit {found.commit[:12]}",
@@ -161,13 +195,19 @@ def serving(report: "ServingReport") -> str:
     """One line for each check of a served model, then its latency."""
     head = f"serving: {report.status}   model {short(report.model)}, {report.runtime} as a {report.how}"
     lines = [
-        click.style(head + (f" of {report.server}" if report.server else ""), fg=COLOURS[report.status], bold=True)
+        click.style(
+            head + (f" of {report.server}" if report.server else ""),
+            fg=COLOURS[report.status],
+            bold=True,
+        )
     ]
     for check in report.checks:
         mark = click.style(MARKS[check.status], fg=COLOURS[check.status])
         lines.append(f"  {mark} {check.name:<9}  {one_line(check.reason)}")
     for load in report.load:
-        first = "" if load.first_token_p50 is None else f", first token {load.first_token_p50:.3f} s"
+        first = (
+            "" if load.first_token_p50 is None else f", first token {load.first_token_p50:.3f} s"
+        )
         lines.append(
             f"    {load.concurrency:>2} at a time: p50 {load.p50:.3f} s, p95 {load.p95:.3f} s{first}, "
             f"{load.tokens_per_second:.0f} tokens/s"
@@ -175,12 +215,17 @@ def serving(report: "ServingReport") -> str:
     if throughput := report.throughput:
         hours = throughput.watt_hours
         missing = (
-            "; ".join(throughput.energy.missing) or f"it took {throughput.seconds:g} s, too short for the counters"
+            "; ".join(throughput.energy.missing)
+            or f"it took {throughput.seconds:g} s, too short for the counters"
         )
         taken = (
-            f"energy not measured: {missing}" if hours is None else f"1,000 requests take {energy.watt_hours(hours)}"
+            f"energy not measured: {missing}"
+            if hours is None
+            else f"1,000 requests take {energy.watt_hours(hours)}"
         )
-        lines.append(f"    {one_line(throughput.machine or 'machine not known')}: {one_line(taken)}")
+        lines.append(
+            f"    {one_line(throughput.machine or 'machine not known')}: {one_line(taken)}"
+        )
     return "\n".join(lines)
 
 

@@ -31,12 +31,16 @@ def text(markdown: str) -> str:
         elif block.startswith("…and "):
             blocks[-1] += f"\n  {block}"
         elif heading := _HEADING.fullmatch(block):
-            blocks.append(heading[1].upper() if blocks else _INLINE.sub(_unmarked_unless_code, heading[1]))
+            blocks.append(
+                heading[1].upper() if blocks else _INLINE.sub(_unmarked_unless_code, heading[1])
+            )
         elif folded := _FOLDED.fullmatch(block):
             blocks.append(folded[1] if ": " in folded[1] else f"{folded[1]}:")
         elif block != "</details>":
             shown = [_INLINE.sub(_unmarked_unless_code, _SMALL.sub("", line)) for line in lines]
-            blocks.append("\n".join(f"  {line}" if line.lstrip().startswith("- ") else line for line in shown))
+            blocks.append(
+                "\n".join(f"  {line}" if line.lstrip().startswith("- ") else line for line in shown)
+            )
     return "\n\n".join(blocks) + "\n"
 
 
@@ -64,7 +68,10 @@ def _unmarked(found: re.Match[str]) -> str:
 def _cells(line: str) -> list[str]:
     """The cells of a table row; code spans lose their backticks, and digests are cut."""
     line = _DIGEST.sub(r"\1", line)
-    return [_INLINE.sub(_unmarked, cell) for cell in line.removeprefix("| ").removesuffix(" |").split(" | ")]
+    return [
+        _INLINE.sub(_unmarked, cell)
+        for cell in line.removeprefix("| ").removesuffix(" |").split(" | ")
+    ]
 
 
 def _table(rows: list[list[str]]) -> Iterator[str]:
@@ -73,5 +80,8 @@ def _table(rows: list[list[str]]) -> Iterator[str]:
     widths = [max(len(row[i]) for row in (header, *others)) for i in range(len(header))]
     for row in (header, ["-" * min(width, 40) for width in widths], *others):
         cells = zip(row, widths, marks, strict=True)
-        line = "  ".join(cell.rjust(width) if mark.endswith(":") else cell.ljust(width) for cell, width, mark in cells)
+        line = "  ".join(
+            cell.rjust(width) if mark.endswith(":") else cell.ljust(width)
+            for cell, width, mark in cells
+        )
         yield f"  {line.rstrip()}"

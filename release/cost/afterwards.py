@@ -11,7 +11,12 @@ from release.record.records import Records
 
 
 def estimate(
-    records: Records, params: Params, ref: str, commit: str, report: TrainReport, measured: TrainMeasured
+    records: Records,
+    params: Params,
+    ref: str,
+    commit: str,
+    report: TrainReport,
+    measured: TrainMeasured,
 ) -> Forecast | None:
     """Return the estimate that the record at ``commit`` gives for the finished training of ``report``.
 

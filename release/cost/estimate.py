@@ -25,7 +25,12 @@ from release.record.records import Records, WorkTree
 
 NOTHING = "nothing to train: the record is of these parameters"
 NO_RUN = "no estimate: no comparable run on this device yet"
-_BEFORE = ("fetch", "prepare", "validate", "train")  # These stages decide whether training runs at all.
+_BEFORE = (
+    "fetch",
+    "prepare",
+    "validate",
+    "train",
+)  # These stages decide whether training runs at all.
 _METRICS = ("train_minutes", "gpu_hours", "cost")  # These are the bounds of a TrainBudget.
 Status = Literal["within", "may exceed", "likely exceeds", "exceeds", "not estimated"]
 
@@ -94,7 +99,9 @@ def estimate(root: Path, ref: str | None = None, device: str | None = None) -> E
     for name, commit in places.items():
         try:
             recorded = _record(records, name, commit, device)
-            return _estimated(recorded, forecast.forecast(plan, data, base, recorded), bounds, prices, notes)
+            return _estimated(
+                recorded, forecast.forecast(plan, data, base, recorded), bounds, prices, notes
+            )
         except Unscalable as unscalable:
             reasons.append(str(unscalable))
     if bounds:
@@ -133,7 +140,9 @@ def _check_splits(root: Path, data: DataReport) -> None:
     """Check that the splits on disk are those that validate passed."""
     report, again = layout.DATA_REPORT, "run `lockstep run validate`"
     if not data.success:
-        raise DataRefused(f"{report}: an expectation on the splits fails", "fix the data: nothing is trained")
+        raise DataRefused(
+            f"{report}: an expectation on the splits fails", "fix the data: nothing is trained"
+        )
     if not data.rows.get("train"):
         raise DataRefused(f"{report}: there are no rows to train on", again)
     for name, expected in data.splits.items():
@@ -181,7 +190,9 @@ def _bounds(
             else:
                 budgets[policy] = records.at(commit).params(policy).train_budget
         except ParamsRefused:
-            notes = (f"{policy}: this version cannot read it; only the budget of the work tree applies",)
+            notes = (
+                f"{policy}: this version cannot read it; only the budget of the work tree applies",
+            )
     bounds: dict[tuple[object, ...], BudgetBound] = {}
     for policy, budget in budgets.items():
         for metric in _METRICS:
@@ -189,7 +200,9 @@ def _bounds(
             if at_most is not None:
                 key = (metric, at_most, budget.hourly_price if metric == "cost" else None)
                 bounds.setdefault(key, BudgetBound(policy=policy, metric=metric, at_most=at_most))
-    prices = {policy: budget.hourly_price for policy, budget in budgets.items() if budget.hourly_price}
+    prices = {
+        policy: budget.hourly_price for policy, budget in budgets.items() if budget.hourly_price
+    }
     return tuple(bounds.values()), prices, notes
 
 
@@ -199,7 +212,11 @@ def _is_trained(tree: WorkTree, data: DataReport, base: str) -> bool:
         report = tree.report(layout.TRAIN_REPORT, TrainReport)
     except EvidenceRefused:
         return False
-    return report.splits == data.splits and report.base == base and not lock_check.differences(tree, _BEFORE)
+    return (
+        report.splits == data.splits
+        and report.base == base
+        and not lock_check.differences(tree, _BEFORE)
+    )
 
 
 def _estimated(
@@ -212,9 +229,15 @@ def _estimated(
     report, measured = recorded.report, recorded.measured
     on_cpu = measured.device.startswith("cpu")
     if on_cpu and any(bound.metric == "gpu_hours" for bound in bounds):
-        notes = (*notes, "gpu_hours is 0 on a CPU, where the record was made: there is no estimate for a GPU")
+        notes = (
+            *notes,
+            "gpu_hours is 0 on a CPU, where the record was made: there is no estimate for a GPU",
+        )
     if seconds.evaluation is None:
-        notes = (*notes, "hours and cost cover training alone: the record has no speed of the evaluation")
+        notes = (
+            *notes,
+            "hours and cost cover training alone: the record has no speed of the evaluation",
+        )
     minutes, hours = seconds.training.times(1 / 60), seconds.device_seconds.times(1 / 3600)
     evaluation_hours = seconds.evaluation.middle / 3600 if seconds.evaluation else 0.0
     on_gpu = 0.0 if on_cpu else 1.0
@@ -226,7 +249,9 @@ def _estimated(
             unit = on_gpu if bound.metric == "gpu_hours" else prices[bound.policy]
             compared.append(_compared(bound, hours.times(unit), evaluation_hours * unit))
     likely = [bound for bound in compared if bound.status == "likely exceeds"]
-    price = prices.get(layout.PARAMS.as_posix()) or next((prices[b.policy] for b in bounds if b.metric == "cost"), None)
+    price = prices.get(layout.PARAMS.as_posix()) or next(
+        (prices[b.policy] for b in bounds if b.metric == "cost"), None
+    )
     return Estimate(
         status="estimated",
         headline=f"training: {shown(minutes.middle)} min ({shown(minutes.low)} to {shown(minutes.high)})",
@@ -254,4 +279,6 @@ def _compared(bound: BudgetBound, span: Span, evaluation: float) -> BudgetBound:
         status = "may exceed"
     training = span.middle - evaluation
     fits = (bound.at_most - evaluation) / training if training > 0 else 1.0
-    return bound.model_copy(update={"estimate": span, "status": status, "fits": min(fits, MOST) if fits > 0 else None})
+    return bound.model_copy(
+        update={"estimate": span, "status": status, "fits": min(fits, MOST) if fits > 0 else None}
+    )

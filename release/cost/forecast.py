@@ -66,7 +66,9 @@ class Span(Record):
 
     def plus(self, other: "Span") -> "Span":
         """Return the sum. The bounds are added as if both errors had the same sign."""
-        return Span(low=self.low + other.low, middle=self.middle + other.middle, high=self.high + other.high)
+        return Span(
+            low=self.low + other.low, middle=self.middle + other.middle, high=self.high + other.high
+        )
 
 
 class Factor(Record):
@@ -115,7 +117,9 @@ def planned(root: Path, training: Train | Steps, data: DataReport) -> list[Plann
     return [PlannedStep(train, len(steps.rows_of(train, columns, rows))) for train in trains]
 
 
-def forecast(plan: Sequence[PlannedStep], data: DataReport, base: str, recorded: RecordedTraining) -> Forecast:
+def forecast(
+    plan: Sequence[PlannedStep], data: DataReport, base: str, recorded: RecordedTraining
+) -> Forecast:
     """Scale each step of ``plan`` from the recorded step with the same method.
 
     ``base`` is the digest of the base model. Raises Unscalable if no recorded step is like a planned one.
@@ -130,7 +134,9 @@ def forecast(plan: Sequence[PlannedStep], data: DataReport, base: str, recorded:
         middle = before.seconds * math.prod(factor.times for factor in step_factors)
         training = training.plus(_span(middle, math.prod(factor.above for factor in step_factors)))
         name = f"step {number + 1}, {step.train.method}: " if len(plan) > 1 else ""
-        factors += [factor.model_copy(update={"why": f"{name}{factor.why}"}) for factor in step_factors]
+        factors += [
+            factor.model_copy(update={"why": f"{name}{factor.why}"}) for factor in step_factors
+        ]
     evaluation = None
     if recorded.answers_per_second is not None:
         evaluation = _span(data.rows.get("test", 0) / recorded.answers_per_second, _ALWAYS)
@@ -148,24 +154,37 @@ def _span(middle: float, factor: float) -> Span:
 
 def _alike(train: Train, number: int, recorded: RecordedTraining) -> RecordedStep:
     """Return the recorded step with the method of ``train``: the one with this number if there are several."""
-    alike = {at: step for at, step in enumerate(recorded.steps) if step.train.method == train.method}
+    alike = {
+        at: step for at, step in enumerate(recorded.steps) if step.train.method == train.method
+    }
     if not alike:
         methods = " and ".join(step.train.method for step in recorded.steps)
-        raise Unscalable(f"train.method is {train.method}, and the record is of a training with {methods}")
+        raise Unscalable(
+            f"train.method is {train.method}, and the record is of a training with {methods}"
+        )
     step = alike.get(number, next(iter(alike.values())))
     if step.train.devices != train.devices:
-        raise Unscalable(f"train.devices is {train.devices}, and the record is of a training on {step.train.devices}")
+        raise Unscalable(
+            f"train.devices is {train.devices}, and the record is of a training on {step.train.devices}"
+        )
     return step
 
 
 def _factors(step: PlannedStep, before: RecordedStep, same_rows: bool) -> list[Factor]:
-    passes, recorded_passes = min(step.rows * _epochs(step, before), MOST), before.rows * before.epochs
+    passes, recorded_passes = (
+        min(step.rows * _epochs(step, before), MOST),
+        before.rows * before.epochs,
+    )
     why = f"rows x epochs: {shown(passes)}, recorded {shown(recorded_passes)}"
     factors = [Factor(why=why, times=passes / recorded_passes, below=1, above=1)]
     if not same_rows:
         factors.append(Factor(why="other rows", times=1, below=_OTHER_ROWS, above=_OTHER_ROWS))
-    values, recorded_values = (train.model_dump(exclude=set(_FREE)) for train in (step.train, before.train))
-    changed = [f"train.{name}" for name, value in values.items() if value != recorded_values.get(name)]
+    values, recorded_values = (
+        train.model_dump(exclude=set(_FREE)) for train in (step.train, before.train)
+    )
+    changed = [
+        f"train.{name}" for name, value in values.items() if value != recorded_values.get(name)
+    ]
     if changed:
         why = f"not as recorded: {', '.join(changed)}"
         factors.append(Factor(why=why, times=1, below=_OTHER_PARAMETERS, above=_OTHER_PARAMETERS))
@@ -179,6 +198,8 @@ def _epochs(step: PlannedStep, before: RecordedStep) -> float:
         return min(train.epochs or 1, MOST)
     if train.makes_sequences:
         if before.sequences is None:
-            raise Unscalable("train.max_steps counts packed rows, and the record is of a training without packing")
+            raise Unscalable(
+                "train.max_steps counts packed rows, and the record is of a training without packing"
+            )
         rows = math.ceil(rows * before.sequences / before.rows)
     return min(train.max_steps, MOST) / train.steps_of_epoch(rows)

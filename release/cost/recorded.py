@@ -34,7 +34,9 @@ def took(records: Records, params: Params, commit: str, requests: Throughput | N
         training_price=None if hours is None or hourly is None else round(hours * hourly, 6),
         requests=requests,
         price_per_1000_requests=(
-            None if requests is None or serving_hourly is None else round(requests.price(serving_hourly), 6)
+            None
+            if requests is None or serving_hourly is None
+            else round(requests.price(serving_hourly), 6)
         ),
     )
 

@@ -41,7 +41,9 @@ def _read(record: Commit, ref: str, at: str) -> RecordedTraining:
     if measured is None:
         raise Unscalable(f"{at}: {layout.TRAIN_MEASURED} is not there")
     if measured.adapter != report.adapter:
-        raise Unscalable(f"{at}: {layout.TRAIN_MEASURED} is about another training than {layout.TRAIN_REPORT}")
+        raise Unscalable(
+            f"{at}: {layout.TRAIN_MEASURED} is about another training than {layout.TRAIN_REPORT}"
+        )
     trains = _parameters(record, ref, at)
     reported: Sequence[TrainReport | TrainedStep] = report.chain or (report,)
     durations: Sequence[TrainMeasured | MeasuredStep] = measured.chain or (measured,)
@@ -52,19 +54,29 @@ def _read(record: Commit, ref: str, at: str) -> RecordedTraining:
         for train, step, duration in zip(trains, reported, durations, strict=True)
     )
     for step in recorded:
-        for name, value in {"rows": step.rows, "epochs": step.epochs, "seconds": step.seconds}.items():
+        for name, value in {
+            "rows": step.rows,
+            "epochs": step.epochs,
+            "seconds": step.seconds,
+        }.items():
             if not _is_measure(value):
                 raise Unscalable(f"{at}: {name} of its training cannot be scaled from")
-    return RecordedTraining(ref, record.name, report, measured, recorded, _answers_per_second(record))
+    return RecordedTraining(
+        ref, record.name, report, measured, recorded, _answers_per_second(record)
+    )
 
 
 def _parameters(record: Commit, ref: str, at: str) -> tuple[Train, ...]:
     """Read the parameters of each step: those of dvc.lock, because params.yaml may have changed since the training."""
     stage = record.lock(f"{at}: {layout.LOCK}").get("train")
     if stage:
-        digest = hashlib.md5(record.data(layout.TRAIN_REPORT) or b"", usedforsecurity=False).hexdigest()
+        digest = hashlib.md5(
+            record.data(layout.TRAIN_REPORT) or b"", usedforsecurity=False
+        ).hexdigest()
         if dict(pipeline_lock.files(stage)).get(layout.TRAIN_REPORT.as_posix(), digest) != digest:
-            raise Unscalable(f"{at}: {layout.TRAIN_REPORT} does not match train in its {layout.LOCK}")
+            raise Unscalable(
+                f"{at}: {layout.TRAIN_REPORT} does not match train in its {layout.LOCK}"
+            )
         return steps.of(steps.read(pipeline_lock.parameters(stage).get("train")))
     if record.data(layout.PARAMS) is None:
         raise Unscalable(f"{at} has neither {layout.LOCK} nor {layout.PARAMS}")

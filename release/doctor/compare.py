@@ -35,7 +35,11 @@ def differences(expected: object, actual: object, key: str = "") -> list[str]:
     """
     if isinstance(expected, Mapping) and isinstance(actual, dict):
         path = f"{key}." if key else ""
-        return [line for name, value in expected.items() for line in differences(value, actual.get(name), path + name)]
+        return [
+            line
+            for name, value in expected.items()
+            for line in differences(value, actual.get(name), path + name)
+        ]
     if isinstance(expected, list) and expected and isinstance(actual, list):
         if key.startswith("allowed_"):
             return [f"{key} has {_shown(item)}" for item in actual if item not in expected]
@@ -48,7 +52,9 @@ def differences(expected: object, actual: object, key: str = "") -> list[str]:
     return [] if fine else [f"{key} is {_shown(actual)}, not {_shown(expected)}"]
 
 
-def laxer(expected: Mapping[str, Mapping[str, object]], actual: Iterable[Mapping[str, Any]]) -> list[str]:
+def laxer(
+    expected: Mapping[str, Mapping[str, object]], actual: Iterable[Mapping[str, Any]]
+) -> list[str]:
     """List where the rules that GitHub applies, of all rulesets together, are laxer than the expected rules.
 
     ``expected``: parameters by type of rule. What they leave off may be on.

@@ -36,7 +36,9 @@ class Session:
     def __init__(self, place: Place, token: str, deadline: float = DEADLINE) -> None:
         self._client = GitHub(place, token, _PATIENCE)
         self._deadline = deadline
-        self._pool = ThreadPool(1)  # A slow trickle of bytes never ends a read timeout, so the caller's wait must end.
+        self._pool = ThreadPool(
+            1
+        )  # A slow trickle of bytes never ends a read timeout, so the caller's wait must end.
         self._answers: dict[str, Any] = {}
         self._stopped: Unseen | None = None  # Why no more requests are made.
         self.repository = place.repository
@@ -81,12 +83,16 @@ class Session:
 
     def _read(self, path: str, permission: str, *, many: bool) -> Any:
         if path not in self._answers and self._stopped is None:
-            below = path[1:] if path.startswith("/") else f"repos/{self.repository}/{path}".rstrip("/")
+            below = (
+                path[1:] if path.startswith("/") else f"repos/{self.repository}/{path}".rstrip("/")
+            )
             try:
                 waiting = self._pool.apply_async(self._client.read, (below,), {"many": many})
                 self._answers[path] = waiting.get(self._deadline)
             except PoolTimeoutError:
-                self._stopped = Unseen(f"GitHub does not answer within {self._deadline:g} s", _LATER)
+                self._stopped = Unseen(
+                    f"GitHub does not answer within {self._deadline:g} s", _LATER
+                )
             except RequestError as error:
                 self._answers[path] = self._unseen(error, permission)
         answer = self._answers.get(path, self._stopped)
@@ -96,7 +102,9 @@ class Session:
 
     def _unseen(self, error: RequestError, permission: str) -> Unseen:
         if error.status == 401:
-            self._stopped = Unseen("GitHub does not know the token", "gh auth login, or a new GITHUB_TOKEN")
+            self._stopped = Unseen(
+                "GitHub does not know the token", "gh auth login, or a new GITHUB_TOKEN"
+            )
         elif error.status is None and error.temporary:
             self._stopped = Unseen(f"GitHub {error.what}", _LATER)
         elif isinstance(error, Forbidden) or error.status == 404:
@@ -114,7 +122,10 @@ def parsed(kind: type[T], value: object, path: str) -> T:
 
 def odd(path: str) -> Unseen:
     """Return the finding for an answer that differs from GitHub's documentation."""
-    return Unseen(f"{path or 'repository'}: the answer has another shape than GitHub's", "check GITHUB_API_URL")
+    return Unseen(
+        f"{path or 'repository'}: the answer has another shape than GitHub's",
+        "check GITHUB_API_URL",
+    )
 
 
 def hidden(permission: str) -> Unseen:
@@ -142,7 +153,11 @@ def place(root: Path) -> Place:
         address = done.out.decode(errors="replace").rstrip("\n") if done.code == 0 else ""
         name = github.repository_of(address, env["GITHUB_SERVER_URL"] or _SERVER)
     if name is None:
-        what = "the remote origin is on another host than GITHUB_SERVER_URL" if address else "there is no remote origin"
+        what = (
+            "the remote origin is on another host than GITHUB_SERVER_URL"
+            if address
+            else "there is no remote origin"
+        )
         todo = "gh repo create, or set GITHUB_REPOSITORY to OWNER/NAME (on a server of your own GITHUB_SERVER_URL too)"
         raise RemoteRefused(what, todo)
     return github.place({**env, "GITHUB_REPOSITORY": name})
@@ -158,4 +173,10 @@ def token(place: Place) -> str | None:
     """Return GITHUB_TOKEN, else the token that gh has for this host; None if there is none."""
     if (given := os.environ.get("GITHUB_TOKEN")) or not shutil.which("gh"):
         return given or None
-    return ask(["gh", "auth", "token", "--hostname", github.host_of(place.api).removeprefix("api.")], 10) or None
+    return (
+        ask(
+            ["gh", "auth", "token", "--hostname", github.host_of(place.api).removeprefix("api.")],
+            10,
+        )
+        or None
+    )

@@ -22,7 +22,18 @@ from release.adapters import commits, dvc, merge_conflicts
 from release.doctor.check import Check
 from release.doctor.command import DEADLINE, ask
 
-STAGES = ("fetch", "prepare", "validate", "train", "merge", "score", "evaluate", "suites", "probe", "gate")
+STAGES = (
+    "fetch",
+    "prepare",
+    "validate",
+    "train",
+    "merge",
+    "score",
+    "evaluate",
+    "suites",
+    "probe",
+    "gate",
+)
 NEEDS_TORCH = ("fetch", "train", "merge", "score", "evaluate", "suites", "probe")
 DISK_GB = 5  # environment, base model, merged model and DVC's copies at the default size
 
@@ -46,7 +57,13 @@ def doctor(root: Path, registry: str | None = None) -> list[Check]:
 def _python() -> Check:
     version = ".".join(map(str, sys.version_info[:3]))
     fine = sys.version_info >= (3, 11)
-    return Check("python", "ok" if fine else "missing", version, STAGES, "" if fine else "install Python 3.11 or newer")
+    return Check(
+        "python",
+        "ok" if fine else "missing",
+        version,
+        STAGES,
+        "" if fine else "install Python 3.11 or newer",
+    )
 
 
 def _git(root: Path) -> Check:
@@ -58,7 +75,13 @@ def _git(root: Path) -> Check:
     except Refusal as refusal:
         return Check("git", "missing", refusal.what, STAGES, refusal.todo)
     if head is None:
-        return Check("git", "missing", "not a repository with a commit", STAGES, "git init && git add . && git commit")
+        return Check(
+            "git",
+            "missing",
+            "not a repository with a commit",
+            STAGES,
+            "git init && git add . && git commit",
+        )
     return Check("git", "ok", f"at {head[:7]}", STAGES)
 
 
@@ -98,7 +121,11 @@ def _torch() -> Check:
     answer = ask([sys.executable, "-c", probe], 120)
     if answer is None:
         return Check(
-            "torch", "missing", "does not import", NEEDS_TORCH, "pip install -c constraints.txt -e '.[pipeline]'"
+            "torch",
+            "missing",
+            "does not import",
+            NEEDS_TORCH,
+            "pip install -c constraints.txt -e '.[pipeline]'",
         )
     version, gpu, threads = json.loads(answer)
     return Check("torch", "ok", f"{version} on {gpu or f'the CPU, {threads} threads'}", NEEDS_TORCH)
@@ -120,16 +147,28 @@ _PACKAGED = {name: name for name in ("s3", "gs", "azure", "gdrive", "hdfs", "oss
 def _dvc_remote(root: Path) -> Check:
     by = ("sharing artifacts", "pull requests")
     config = dvc.settings(root)
-    addresses = [value for key, value in config.items() if key.startswith("remote.") and key.endswith(".url")]
+    addresses = [
+        value for key, value in config.items() if key.startswith("remote.") and key.endswith(".url")
+    ]
     if not addresses:
-        return Check("DVC remote", "optional", "none configured", by, "./lockstep dvc remote add -d storage URL")
+        return Check(
+            "DVC remote",
+            "optional",
+            "none configured",
+            by,
+            "./lockstep dvc remote add -d storage URL",
+        )
     try:
         name = dvc.default_remote(config)
     except Refusal as refusal:
         return Check("DVC remote", "optional", refusal.what, by, refusal.todo)
     address = config.get(f"remote.{name}.url", "")
-    if (package := _PACKAGED.get(urlsplit(address).scheme)) and not importlib.util.find_spec(f"dvc_{package}"):
-        install = f"-c constraints.txt -e '.[{package}]'" if package in ("s3", "gs") else f"dvc-{package}"
+    if (package := _PACKAGED.get(urlsplit(address).scheme)) and not importlib.util.find_spec(
+        f"dvc_{package}"
+    ):
+        install = (
+            f"-c constraints.txt -e '.[{package}]'" if package in ("s3", "gs") else f"dvc-{package}"
+        )
         why = f"{_bare(address)} needs dvc-{package}, which is not installed"
         return Check("DVC remote", "optional", why, by, f"pip install {install}")
     return Check("DVC remote", "ok", "; ".join(map(_bare, addresses)), by)
@@ -138,7 +177,10 @@ def _dvc_remote(root: Path) -> Check:
 def _mlflow(root: Path) -> Check:
     by = ("train", "evaluate", "promote")
     try:
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or params_file.load(root / layout.PARAMS).tracking.uri
+        uri = (
+            os.environ.get("MLFLOW_TRACKING_URI")
+            or params_file.load(root / layout.PARAMS).tracking.uri
+        )
     except Refusal as refusal:
         return Check("MLflow", "missing", refusal.what, by, refusal.todo)
     if urlsplit(uri).scheme not in ("http", "https"):
@@ -146,7 +188,13 @@ def _mlflow(root: Path) -> Check:
     state = _http(uri.rstrip("/") + "/health")
     if state == "200":
         return Check("MLflow", "ok", _bare(uri), by)
-    return Check("MLflow", "missing", f"{_bare(uri)}: {state}", by, "start the server, or unset MLFLOW_TRACKING_URI")
+    return Check(
+        "MLflow",
+        "missing",
+        f"{_bare(uri)}: {state}",
+        by,
+        "start the server, or unset MLFLOW_TRACKING_URI",
+    )
 
 
 def _docker() -> Check:
@@ -162,7 +210,13 @@ def _docker() -> Check:
             client.close()
     except (DockerException, OSError) as error:
         reason = str(error).splitlines()[0][:100]
-        return Check("docker", "optional", f"no engine answers: {reason}", by, "start Docker; releases work without it")
+        return Check(
+            "docker",
+            "optional",
+            f"no engine answers: {reason}",
+            by,
+            "start Docker; releases work without it",
+        )
 
 
 def _registry(host: str | None) -> Check:
@@ -175,11 +229,20 @@ def _registry(host: str | None) -> Check:
             by,
             "./lockstep doctor --registry HOST",
         )
-    scheme = "http" if urlsplit(f"//{host}").hostname in ("localhost", "127.0.0.1", "::1") else "https"
+    scheme = (
+        "http" if urlsplit(f"//{host}").hostname in ("localhost", "127.0.0.1", "::1") else "https"
+    )
     state = _http(f"{scheme}://{host}/v2/")
     if state in ("200", "401"):
-        return Check("registry", "ok", f"{host} answers{' and asks for a login' if state == '401' else ''}", by)
-    return Check("registry", "optional", f"{host}: {state}", by, f"check the name, then docker login {host}")
+        return Check(
+            "registry",
+            "ok",
+            f"{host} answers{' and asks for a login' if state == '401' else ''}",
+            by,
+        )
+    return Check(
+        "registry", "optional", f"{host}: {state}", by, f"check the name, then docker login {host}"
+    )
 
 
 def _http(url: str) -> str:
@@ -196,4 +259,8 @@ def _http(url: str) -> str:
 def _bare(uri: str) -> str:
     """Return a URI without user, password and query."""
     parts = urlsplit(uri)
-    return uri if "@" not in parts.netloc else parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
+    return (
+        uri
+        if "@" not in parts.netloc
+        else parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
+    )

@@ -14,7 +14,8 @@ from release.doctor.repository import EVERYBODY, Repository, Target
 _BRANCH = "main"  # The workflows are written for it.
 _EVERY = ("every workflow",)
 _ALL = (
-    "a fine-grained token with Metadata, Contents, Actions, Administration, Environments, Secrets and Variables: read"
+    "a fine-grained token with Metadata, Contents, Actions, Administration, "
+    "Environments, Secrets and Variables: read"
 )
 
 
@@ -41,7 +42,8 @@ def on_github(root: Path, deadline: float = DEADLINE) -> list[Check]:
         return [Check("repository", "missing", refused.what, _EVERY, refused.todo), *local]
     checks = [first, *local, *others]
     return [
-        check._replace(found=check.found.replace(token, "…"), fix=check.fix.replace(token, "…")) for check in checks
+        check._replace(found=check.found.replace(token, "…"), fix=check.fix.replace(token, "…"))
+        for check in checks
     ]
 
 
@@ -50,7 +52,15 @@ def _checks(session: Session, target: Target, public: bool) -> list[Check]:
     try:
         answer = session.one("", EVERYBODY, "full_name", "default_branch", "private", "archived")
     except Unseen as unseen:
-        return [Check("repository", "unknown", f"{shown(session.repository)}: {unseen.found}", _EVERY, unseen.fix)]
+        return [
+            Check(
+                "repository",
+                "unknown",
+                f"{shown(session.repository)}: {unseen.found}",
+                _EVERY,
+                unseen.fix,
+            )
+        ]
     repository = Repository(session, answer, target, public)
     return [check for table in _TABLES for check in walk(table, repository)]
 
@@ -58,7 +68,9 @@ def _checks(session: Session, target: Target, public: bool) -> list[Check]:
 def _repository(repository: Repository) -> str:
     name, branch = shown(repository.answer["full_name"]), shown(repository.branch)
     fix = f"gh api repos/{{owner}}/{{repo}}/branches/{branch}/rename -f new_name={_BRANCH}"
-    want(repository.branch == _BRANCH, f"{name}: the default branch is {branch}, not {_BRANCH}", fix)
+    want(
+        repository.branch == _BRANCH, f"{name}: the default branch is {branch}, not {_BRANCH}", fix
+    )
     want(not repository.answer["archived"], f"{name}: is archived", "gh repo unarchive")
     visibility = "private" if repository.answer["private"] else "public"
     return f"{name}, {visibility}, default branch {branch}"

@@ -12,7 +12,11 @@ from release.doctor.check import Finding, Wanted, want
 from release.doctor.github import parsed, shown
 from release.doctor.repository import CONTENTS, Repository
 
-PLACES = (Path(".github/CODEOWNERS"), Path("CODEOWNERS"), Path("docs/CODEOWNERS"))  # the first that is there counts
+PLACES = (
+    Path(".github/CODEOWNERS"),
+    Path("CODEOWNERS"),
+    Path("docs/CODEOWNERS"),
+)  # the first that is there counts
 PLACEHOLDER = "@your-organization/"
 # One file of each place that decides about verdicts, about who may release, or about what runs.
 GUARDED = (
@@ -54,16 +58,22 @@ def _owners(repository: Repository) -> str:
     try:
         rules = parse(data[:_LONGEST].decode(errors="replace"))
     except ValueError as error:
-        raise Finding(f"{path}: {shown(error)}", "write it without [, which GitHub does not take") from None
+        raise Finding(
+            f"{path}: {shown(error)}", "write it without [, which GitHub does not take"
+        ) from None
     left = any(name.startswith(PLACEHOLDER) for _, _, names, *_ in rules.paths for _, name in names)
     want(not left, f"{path}: the owner is still the placeholder, so nobody reviews", _SED)
     owners = {file: [name for _, name in rules.of(file)] for file in GUARDED}
     bare = [file for file, names in owners.items() if not names]
-    want(not bare, f"{path}: nobody owns {', '.join(bare)}", "give them an owner there, commit, push")
+    want(
+        not bare, f"{path}: nobody owns {', '.join(bare)}", "give them an owner there, commit, push"
+    )
     fix = "name people or teams who may write: gh api repos/{owner}/{repo}/codeowners/errors"
     answer = repository.github.one("codeowners/errors", CONTENTS, "errors")
     for problem in parsed(list[dict[str, object]], answer["errors"], "codeowners/errors"):
-        raise Finding(f"{path}, line {shown(problem.get('line'))}: {shown(problem.get('kind'))}", fix)
+        raise Finding(
+            f"{path}, line {shown(problem.get('line'))}: {shown(problem.get('kind'))}", fix
+        )
     return shown(", ".join(sorted({name for names in owners.values() for name in names})))
 
 

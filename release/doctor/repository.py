@@ -22,7 +22,9 @@ class Target:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.name, self._commit = commits.target(root) if commits.has_repository(root) else ("this folder", None)
+        self.name, self._commit = (
+            commits.target(root) if commits.has_repository(root) else ("this folder", None)
+        )
 
     def read(self, path: Path) -> bytes | None:
         """Return a file's bytes; None if there is none. Raises Refusal for anything but a regular file."""
@@ -32,7 +34,9 @@ class Target:
         try:
             return file.read_bytes() if file.is_file() else None
         except OSError as error:
-            raise EvidenceRefused(f"{path}: {error.strerror or error}", "make it readable") from error
+            raise EvidenceRefused(
+                f"{path}: {error.strerror or error}", "make it readable"
+            ) from error
 
 
 class Repository(NamedTuple):
@@ -66,7 +70,11 @@ class Repository(NamedTuple):
         return self._named("variables", VARIABLES).get(name, "")
 
     def _named(self, kind: str, permission: str) -> dict[str, str]:
-        shared = self.github.names(f"actions/organization-{kind}", permission, kind) if self.is_shared else {}
+        shared = (
+            self.github.names(f"actions/organization-{kind}", permission, kind)
+            if self.is_shared
+            else {}
+        )
         return shared | self.github.names(f"actions/{kind}", permission, kind)
 
     def environments(self) -> dict[str, dict[str, Any]]:
@@ -80,7 +88,11 @@ class Repository(NamedTuple):
         """Return the names of the secrets of one environment; none if there is no such environment."""
         if environment not in self.environments():
             return set()
-        return set(self.github.names(f"environments/{quoted(environment)}/secrets", ENVIRONMENTS, "secrets"))
+        return set(
+            self.github.names(
+                f"environments/{quoted(environment)}/secrets", ENVIRONMENTS, "secrets"
+            )
+        )
 
     def image(self) -> reference.Reference | None:
         """Return the image that the variable names; None if it is not set or not a valid reference."""

@@ -11,10 +11,15 @@ from release.doctor.github import hidden, odd, parsed, quoted, shown
 from release.doctor.repository import CONTENTS, EVERYBODY, Repository
 from release.record.looks_branch import BRANCH
 
-MAIN, TAGS, EVIDENCE = (Path(".github") / f"ruleset{which}.json" for which in ("", "-tags", "-evidence"))
+MAIN, TAGS, EVIDENCE = (
+    Path(".github") / f"ruleset{which}.json" for which in ("", "-tags", "-evidence")
+)
 _NEW = "gh api repos/{owner}/{repo}/rulesets --input"
 _WRITE = "Administration: write"  # The list of those who bypass a ruleset is shown to those who may change it.
-_EVERYBODY = {4: "everybody who may write", 2: "every maintainer"}  # Roles of a repository, by their number.
+_EVERYBODY = {
+    4: "everybody who may write",
+    2: "every maintainer",
+}  # Roles of a repository, by their number.
 
 
 class Shipped(NamedTuple):
@@ -51,7 +56,9 @@ def _tags(repository: Repository) -> str:
     for listed in repository.github.every("rulesets", EVERYBODY):
         if (listed.get("target"), listed.get("enforcement")) != ("tag", "active"):
             continue
-        ruleset = repository.github.one(f"rulesets/{quoted(listed.get('id'))}", EVERYBODY, "rules", "conditions")
+        ruleset = repository.github.one(
+            f"rulesets/{quoted(listed.get('id'))}", EVERYBODY, "rules", "conditions"
+        )
         try:
             condition = ruleset["conditions"]["ref_name"]
             if not condition["exclude"] and not laxer(shipped.rules, ruleset["rules"]):
@@ -59,14 +66,18 @@ def _tags(repository: Repository) -> str:
         except (LookupError, TypeError, AttributeError):
             raise odd("rulesets") from None
     safe = "~ALL" in names or names >= shipped.names
-    want(safe, "anybody who may push can make them, and take the names of releases", f"{_NEW} {TAGS}")
+    want(
+        safe, "anybody who may push can make them, and take the names of releases", f"{_NEW} {TAGS}"
+    )
     return "made, moved and deleted by those who pass the ruleset alone"
 
 
 def _bypass(repository: Repository) -> str:
     """Require few accounts to bypass the rules. One must: whoever moves environments commits to the branch directly."""
     applied = repository.github.every(f"rules/branches/{quoted(repository.branch)}", EVERYBODY)
-    stopping = [rule for rule in applied if rule.get("type") in ("pull_request", "required_status_checks")]
+    stopping = [
+        rule for rule in applied if rule.get("type") in ("pull_request", "required_status_checks")
+    ]
     want(stopping, "no rule applies, so anybody can push", f"{_NEW} {MAIN}")
     numbers = sorted({str(rule.get("ruleset_id")) for rule in stopping})
     names = [name for number in numbers for name in _passing(repository, number)]
@@ -82,14 +93,19 @@ def _passing(repository: Repository, number: str) -> list[str]:
     if listed is None:
         raise hidden(_WRITE)
     actors = parsed(list[dict[str, Any]], listed, path)
-    fix = "let the owner of LOCKSTEP_TOKEN bypass the ruleset, and nobody else: docs/how-to/github.md"
+    fix = (
+        "let the owner of LOCKSTEP_TOKEN bypass the ruleset, and nobody else: docs/how-to/github.md"
+    )
     always = [actor for actor in actors if actor.get("bypass_mode") != "pull_request"]
     tokens = [actor for actor in always if actor.get("actor_type") != "DeployKey"]
     want(tokens, f"no token passes the ruleset {number}: no promotion can be pushed", fix)
     for actor in always:
         if actor.get("actor_type") == "RepositoryRole" and actor.get("actor_id") in _EVERYBODY:
             raise Finding(f"{_EVERYBODY[actor['actor_id']]} passes the ruleset {number}", fix)
-    return [shown(f"{actor.get('actor_type')} {actor.get('actor_id') or ''}").strip() for actor in always]
+    return [
+        shown(f"{actor.get('actor_type')} {actor.get('actor_id') or ''}").strip()
+        for actor in always
+    ]
 
 
 def _older(repository: Repository) -> str:

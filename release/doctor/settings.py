@@ -13,11 +13,19 @@ from release.doctor.repository import ACTIONS, ADMINISTRATION, IMAGE, Repository
 STORAGE, REGISTRY, RUNTIME = "LOCKSTEP_STORAGE", "LOCKSTEP_REGISTRY", "LOCKSTEP_VERIFY_RUNTIME"
 PIPELINE = "pipeline"  # Jobs that move nothing run in it, of any branch.
 PUSHING = "registry"  # The job that pushes images runs in it.
-STAGING, PRODUCTION = "staging", "production"  # Variables LOCKSTEP_STAGING and LOCKSTEP_PRODUCTION may name others.
+STAGING, PRODUCTION = (
+    "staging",
+    "production",
+)  # Variables LOCKSTEP_STAGING and LOCKSTEP_PRODUCTION may name others.
 ENVIRONMENTS = (STAGING, PRODUCTION)
 LABELS = frozenset({"self-hosted", "gpu"})
 _OWN_REGISTRY = "ghcr.io"  # A workflow's own token logs in there.
-_EXTRAS = {"s3": "s3", "gs": "gs", "http": "http", "https": "http"}  # Extras that DVC needs, by the remote's scheme.
+_EXTRAS = {
+    "s3": "s3",
+    "gs": "gs",
+    "http": "http",
+    "https": "http",
+}  # Extras that DVC needs, by the remote's scheme.
 _EVERY, _RELEASE, _PROMOTE = ("every workflow",), ("release.yml",), ("promote.yml",)
 _API = "gh api -X PUT repos/{owner}/{repo}"
 _PERMISSIONS = "actions/permissions"
@@ -25,7 +33,9 @@ _PERMISSIONS = "actions/permissions"
 
 def _setting(path: str, options: str, **expected: object) -> Setting:
     """Return a row of the table: the expected values below Actions' permissions, and gh's options that set them."""
-    return Setting(f"{_PERMISSIONS}{path}", ADMINISTRATION, expected, f"{_API}/{_PERMISSIONS}{path} {options}")
+    return Setting(
+        f"{_PERMISSIONS}{path}", ADMINISTRATION, expected, f"{_API}/{_PERMISSIONS}{path} {options}"
+    )
 
 
 ENABLED = _setting("", "-F enabled=true -f allowed_actions=all", enabled=True)
@@ -73,9 +83,19 @@ class Secret(NamedTuple):
 def _actions(repository: Repository) -> str:
     """Require Actions to be enabled, for more than the actions of this repository."""
     ENABLED.hold(repository)
-    allowed = repository.github.one(_PERMISSIONS, ADMINISTRATION, "allowed_actions")["allowed_actions"]
-    want(allowed in ("all", "selected"), f"allows {shown(allowed)}, and the workflows use others", ENABLED.fix)
-    return "on, all actions" if allowed == "all" else "on; must allow docker/login-action and GitHub's own actions"
+    allowed = repository.github.one(_PERMISSIONS, ADMINISTRATION, "allowed_actions")[
+        "allowed_actions"
+    ]
+    want(
+        allowed in ("all", "selected"),
+        f"allows {shown(allowed)}, and the workflows use others",
+        ENABLED.fix,
+    )
+    return (
+        "on, all actions"
+        if allowed == "all"
+        else "on; must allow docker/login-action and GitHub's own actions"
+    )
 
 
 def _forks(repository: Repository) -> str:
@@ -92,13 +112,17 @@ def _runner(repository: Repository) -> str:
     """Require a runner with the labels of the GPU jobs, online in this repository or its organization."""
     paths = {"actions/runners": ADMINISTRATION}
     if repository.is_shared:
-        paths[f"/orgs/{quoted(repository.owner)}/actions/runners"] = "the organization's Self-hosted runners: read"
+        paths[f"/orgs/{quoted(repository.owner)}/actions/runners"] = (
+            "the organization's Self-hosted runners: read"
+        )
     for path, permission in paths.items():
         for runner in repository.github.every(path, permission, "runners"):
             labels = parsed(list[dict[str, object]], runner.get("labels"), path)
             names = {str(label.get("name")).lower() for label in labels}
             if names >= LABELS and runner.get("status") == "online":
-                hook = "whether it has the hook that holds forks is not shown: docs/how-to/runners.md"
+                hook = (
+                    "whether it has the hook that holds forks is not shown: docs/how-to/runners.md"
+                )
                 return f"{shown(runner.get('name'))} is online; {hook}"
     wanted = " and ".join(sorted(LABELS, reverse=True))
     raise Finding(f"none with the labels {wanted} is online", "start one: docs/how-to/runners.md")
@@ -106,7 +130,9 @@ def _runner(repository: Repository) -> str:
 
 def _named(role: str, repository: Repository) -> str:
     """Return the name of an environment that workflows use as ``role``."""
-    return (role in ENVIRONMENTS and repository.variable(f"LOCKSTEP_{role.upper()}").lower()) or role
+    return (
+        role in ENVIRONMENTS and repository.variable(f"LOCKSTEP_{role.upper()}").lower()
+    ) or role
 
 
 def _environment(role: str, repository: Repository) -> str:
@@ -123,7 +149,11 @@ def _environment(role: str, repository: Repository) -> str:
     policies = repository.github.every(path, ACTIONS, "branch_policies")
     names = [f"{policy.get('type', 'branch')} {policy.get('name')}" for policy in policies]
     listed = ", ".join(map(shown, names[:5])) or "none"
-    want(names == [f"branch {branch}"], f"deploys from {listed}, not from the branch {branch} alone", fix)
+    want(
+        names == [f"branch {branch}"],
+        f"deploys from {listed}, not from the branch {branch} alone",
+        fix,
+    )
     return f"deploys from {branch} alone{', after a review' if role == PRODUCTION else ''}"
 
 
@@ -139,7 +169,9 @@ def _secret(secret: Secret, repository: Repository) -> str:
     if shared:
         return "is set"
     names = [_named(role, repository) for role in secret.roles]
-    without = [environment for environment in names if name not in repository.secrets_of(environment)]
+    without = [
+        environment for environment in names if name not in repository.secrets_of(environment)
+    ]
     fix = f"gh secret set {name} --env {''.join(without[:1])} {secret.source}".rstrip()
     want(not without, f"{name} is not set in {' and '.join(without)}", fix)
     return f"is set in {' and '.join(names)}"
@@ -150,7 +182,11 @@ def _has_own_login(repository: Repository) -> bool:
 
     Raises Finding if the image is on another host than the registry that workflows log in to.
     """
-    image = want(repository.image(), f"{IMAGE} names no registry", f"gh variable set {IMAGE} --body HOST/NAME")
+    image = want(
+        repository.image(),
+        f"{IMAGE} names no registry",
+        f"gh variable set {IMAGE} --body HOST/NAME",
+    )
     if image.host == _OWN_REGISTRY:
         return image.name.partition("/")[0] == repository.owner.lower()
     fix = f"gh variable set {REGISTRY} --body {shown(image.host)}"
@@ -169,8 +205,12 @@ def _image(repository: Repository) -> str:
 
 def _storage(repository: Repository) -> str:
     scheme = tree.remote(repository.target)[1].partition("://")[0]
-    known = f"use s3://, gs:// or https://, or add DVC's package for {shown(scheme)} to the extra dvc"
-    extra = want(_EXTRAS.get(scheme), f"the DVC remote is {shown(scheme)}://, which no extra brings", known)
+    known = (
+        f"use s3://, gs:// or https://, or add DVC's package for {shown(scheme)} to the extra dvc"
+    )
+    extra = want(
+        _EXTRAS.get(scheme), f"the DVC remote is {shown(scheme)}://, which no extra brings", known
+    )
     given = repository.variable(STORAGE).replace(",", " ").split()
     fix = f"gh variable set {STORAGE} --body {extra}"
     want(extra in given, f"lacks {extra}, which the DVC remote needs", fix)
@@ -189,9 +229,17 @@ def _server(repository: Repository) -> str:
 
 
 _STAGING_TOKEN = Secret("LOCKSTEP_TOKEN", (STAGING,))
-_CREDENTIALS = Secret("DVC_CONFIG_LOCAL", tuple(_EXPECTED), guarded=False, source="< .dvc/config.local")
+_CREDENTIALS = Secret(
+    "DVC_CONFIG_LOCAL", tuple(_EXPECTED), guarded=False, source="< .dvc/config.local"
+)
 _USER = "# of a user who may only pull, and gh variable set LOCKSTEP_REGISTRY_USER"
-_PULL = Secret("LOCKSTEP_REGISTRY_PULL_TOKEN", (PIPELINE, *ENVIRONMENTS), guarded=False, login=True, source=_USER)
+_PULL = Secret(
+    "LOCKSTEP_REGISTRY_PULL_TOKEN",
+    (PIPELINE, *ENVIRONMENTS),
+    guarded=False,
+    login=True,
+    source=_USER,
+)
 _PUSH = Secret("LOCKSTEP_REGISTRY_TOKEN", (PUSHING, STAGING), login=True)
 WANTED = (
     Wanted(f"environment {PIPELINE}", _EVERY, partial(_environment, PIPELINE)),
@@ -199,7 +247,11 @@ WANTED = (
     Wanted(f"environment {STAGING}", _RELEASE, partial(_environment, STAGING)),
     Wanted(f"LOCKSTEP_TOKEN of {STAGING}", _RELEASE, partial(_secret, _STAGING_TOKEN)),
     Wanted(f"environment {PRODUCTION}", _PROMOTE, partial(_environment, PRODUCTION)),
-    Wanted(f"LOCKSTEP_TOKEN of {PRODUCTION}", _PROMOTE, partial(_secret, _STAGING_TOKEN._replace(roles=(PRODUCTION,)))),
+    Wanted(
+        f"LOCKSTEP_TOKEN of {PRODUCTION}",
+        _PROMOTE,
+        partial(_secret, _STAGING_TOKEN._replace(roles=(PRODUCTION,))),
+    ),
     Wanted("secret DVC_CONFIG_LOCAL", _EVERY, partial(_secret, _CREDENTIALS)),
     Wanted(f"variable {IMAGE}", _RELEASE, _image),
     Wanted("login of the registry", (*_RELEASE, *_PROMOTE), partial(_secret, _PULL)),

@@ -22,12 +22,27 @@ _DVC = Path(".dvc/config")
 _ADD = "./lockstep dvc remote add -d storage s3://BUCKET/PREFIX, commit .dvc/config, push"
 _ISSUER = "https://token.actions.githubusercontent.com"
 _REMOTE = re.compile(r"""'?remote "(.+?)"'?""")  # a section of the configuration
-_SHARED = {"s3", "gs", "http", "https", "ssh", "azure", "gdrive", "oss", "webhdfs", "hdfs", "webdav", "webdavs"}
+_SHARED = {
+    "s3",
+    "gs",
+    "http",
+    "https",
+    "ssh",
+    "azure",
+    "gdrive",
+    "oss",
+    "webhdfs",
+    "hdfs",
+    "webdav",
+    "webdavs",
+}
 
 
 def _workflows(target: Target) -> str:
     absent = [name for name in WORKFLOWS if target.read(Path(".github/workflows") / name) is None]
-    want(not absent, f"{', '.join(absent)}: not on {target.name}", "commit them, push, and git fetch")
+    want(
+        not absent, f"{', '.join(absent)}: not on {target.name}", "commit them, push, and git fetch"
+    )
     return f"all {len(WORKFLOWS)} on {target.name}"
 
 
@@ -49,14 +64,18 @@ def remote(target: Target) -> tuple[str, str, tuple[str, str] | None]:
         if (section_name := _REMOTE.fullmatch(section))
         for key, value in config[section].items()
     }
-    address = want(config_values.get(f"remote.{name}.url", ""), f"{place} names no default remote", _ADD)
+    address = want(
+        config_values.get(f"remote.{name}.url", ""), f"{place} names no default remote", _ADD
+    )
     return name, address, dvc.versioning(config_values, name)
 
 
 def _remote(target: Target) -> str:
     name, address, versioned = remote(target)
     scheme = address.partition("://")[0] if "://" in address else ""
-    want(scheme in _SHARED, "is a folder of one machine: the jobs of a workflow run on several", _ADD)
+    want(
+        scheme in _SHARED, "is a folder of one machine: the jobs of a workflow run on several", _ADD
+    )
     if versioned:
         raise Finding(*dvc.unfit(name, *versioned))
     return f"{name}, {scheme}://"
@@ -83,16 +102,24 @@ def serving(target: Target) -> Serving:
     named = {named_server.named(name, files) for name in names}
     alone = next(iter(named)) if len(named) == 1 else None
     production = params.promote.environments.get("production")
-    return Serving(params.serve.base or alone, production is not None and production.served_as_verified)
+    return Serving(
+        params.serve.base or alone, production is not None and production.served_as_verified
+    )
 
 
 def _signer(name: str, role: Role, what: str, repository: Repository) -> str:
     """Require this repository's workflow that signs among the signers."""
     file, full_name = f"{role}.yml", shown(repository.answer["full_name"])
-    identity = f"https://github.com/{full_name}/.github/workflows/{file}@refs/heads/{repository.branch}"
+    identity = (
+        f"https://github.com/{full_name}/.github/workflows/{file}@refs/heads/{repository.branch}"
+    )
     fix = f"add to {layout.SIGNERS}: {{name: {name}, may: [{role}], identity: {identity}, issuer: {_ISSUER}}}"
     try:
-        may = [signer for signer in trust.known(repository.target.root) if role in signer.may and not signer.retired()]
+        may = [
+            signer
+            for signer in trust.known(repository.target.root)
+            if role in signer.may and not signer.retired()
+        ]
     except Refusal as refusal:
         raise Finding(refusal.what, fix) from None
     names = ", ".join(signer.name for signer in may[:5]) or "nobody"
@@ -108,6 +135,14 @@ LOCAL = (
     Wanted("DVC remote", ("every workflow",), _remote),
 )
 SIGNERS = (
-    Wanted("signers", ("release.yml", "promote.yml"), partial(_signer, "ci", "release", "sign releases")),
-    Wanted("verifiers", ("release.yml", "promote.yml"), partial(_signer, "verifier", "verify", "sign verifications")),
+    Wanted(
+        "signers",
+        ("release.yml", "promote.yml"),
+        partial(_signer, "ci", "release", "sign releases"),
+    ),
+    Wanted(
+        "verifiers",
+        ("release.yml", "promote.yml"),
+        partial(_signer, "verifier", "verify", "sign verifications"),
+    ),
 )

@@ -35,7 +35,11 @@ def subject(store: Store, image: str) -> Descriptor:
 def has_layers(store: Store, image: str, report: ImageReport) -> bool:
     """Tell whether the layers of an image are those of its base and then exactly those of the report."""
     manifest = documents.read(store.document(image), f"{store.name}@{image}")
-    layers = [(layer.digest, layer.size) for layer in manifest.layers] if isinstance(manifest, Manifest) else []
+    layers = (
+        [(layer.digest, layer.size) for layer in manifest.layers]
+        if isinstance(manifest, Manifest)
+        else []
+    )
     reported = [(layer.digest, layer.size) for layer in report.layers]
     below = report.base.layers if report.base else 0
     return len(layers) == below + len(reported) and layers[below:] == reported
@@ -85,7 +89,9 @@ def attached(
     Raises EvidenceRefused if there are more than the limit, and as the store does if it does not answer.
     """
     referrers = store.referrers(image)
-    descriptors = [one for one in referrers if (one.model_extra or {}).get("artifactType") == artifact_type]
+    descriptors = [
+        one for one in referrers if (one.model_extra or {}).get("artifactType") == artifact_type
+    ]
     if len(descriptors) > _MOST:
         raise EvidenceRefused(
             f"{store.name}: {len(descriptors)} artifacts of {artifact_type} are attached to {image}, {_MOST} are read",
@@ -95,7 +101,11 @@ def attached(
         name = f"{store.name}@{one.digest}"
         manifest = documents.read(store.document(one.digest), name)
         layers = manifest.layers if isinstance(manifest, Manifest) else ()
-        if not isinstance(manifest, Manifest) or manifest.subject is None or manifest.subject.digest != image:
+        if (
+            not isinstance(manifest, Manifest)
+            or manifest.subject is None
+            or manifest.subject.digest != image
+        ):
             report(f"{name}: is not attached to {image}")
         elif len(layers) != 1 or layers[0].media_type != artifact_type:
             report(f"{name}: is not an artifact with one layer of {artifact_type}")

@@ -37,7 +37,11 @@ def sign(payload: bytes, payload_type: str, key: CryptoSigner) -> bytes:
 
 
 def verify(
-    data: bytes, signers: Signers, role: Role, where: str = "the envelope", at: datetime | None = None
+    data: bytes,
+    signers: Signers,
+    role: Role,
+    where: str = "the envelope",
+    at: datetime | None = None,
 ) -> Verified:
     """The payload of an envelope signed by one of ``signers`` with the role ``role``. ``at`` is as in ``allowed``.
 
@@ -53,9 +57,13 @@ def verify_plain(
     """As ``verify``, for an envelope that is already parsed."""
     if plain.keys() != _FIELDS:
         odd = sorted(plain.keys() ^ _FIELDS)
-        raise EvidenceRefused(f"{where}: is not a DSSE envelope ({', '.join(map(repr, odd))[:200]})", _AGAIN)
+        raise EvidenceRefused(
+            f"{where}: is not a DSSE envelope ({', '.join(map(repr, odd))[:200]})", _AGAIN
+        )
     if plain["payloadType"] != PAYLOAD:
-        raise EvidenceRefused(f"{where}: payloadType is {str(plain['payloadType'])[:80]!r}, not {PAYLOAD}", _AGAIN)
+        raise EvidenceRefused(
+            f"{where}: payloadType is {str(plain['payloadType'])[:80]!r}, not {PAYLOAD}", _AGAIN
+        )
     payload = _decoded(plain["payload"], f"{where}: payload")
     keyid, signature = _signature(plain["signatures"], where)
     envelope = Envelope(payload, PAYLOAD, {})
@@ -71,7 +79,8 @@ def allowed(signer: Signer, role: Role, where: str, at: datetime | None = None) 
     if role not in signer.may:
         may = ", ".join(signer.may)
         raise EvidenceRefused(
-            f"{where}: is signed by {signer.name}, who may {may} and not {role}", f"let one sign who may {role}"
+            f"{where}: is signed by {signer.name}, who may {may} and not {role}",
+            f"let one sign who may {role}",
         )
     if signer.retired(at):
         raise EvidenceRefused(

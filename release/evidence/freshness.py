@@ -50,7 +50,9 @@ def check(ledger: Ledger, tip: str, promote: Promote, signers: Signers) -> None:
         return
     seen = last(ledger, signers)
     if seen is None:
-        raise RemoteRefused(f"{ledger.shown}: has no checkpoint, and promote.checkpoint_hours requires one", _SIGN)
+        raise RemoteRefused(
+            f"{ledger.shown}: has no checkpoint, and promote.checkpoint_hours requires one", _SIGN
+        )
     hold(ledger, tip, seen)
     age = datetime.now(UTC) - seen.at
     if age < -_AHEAD:

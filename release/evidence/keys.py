@@ -37,7 +37,11 @@ def write_new(key: CryptoSigner, private: Path, public: Path) -> None:
     neither file is left.
     """
     password = _password()
-    encryption = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
+    encryption = (
+        serialization.BestAvailableEncryption(password)
+        if password
+        else serialization.NoEncryption()
+    )
     secret = key._private_key.private_bytes(  # CryptoSigner.private_bytes knows no password
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption
     )
@@ -57,18 +61,32 @@ def load(path: Path) -> CryptoSigner:
         with os.fdopen(handle, "rb") as stream:
             mode = os.fstat(handle).st_mode
             if not stat.S_ISREG(mode) or mode & 0o077:
-                raise EvidenceRefused(f"{path}: others than its owner may use this key", f"chmod 600 {path}")
+                raise EvidenceRefused(
+                    f"{path}: others than its owner may use this key", f"chmod 600 {path}"
+                )
             data = stream.read(_LARGEST)
     except OSError as error:
-        raise EvidenceRefused(f"{path}: {error.strerror or error}", "make a key with `lockstep keys new`") from error
+        raise EvidenceRefused(
+            f"{path}: {error.strerror or error}", "make a key with `lockstep keys new`"
+        ) from error
     password = _password()
     try:
         key = serialization.load_pem_private_key(data, password)
     except TypeError:
-        problem = f"is not encrypted, and {PASSWORD} is set" if password else f"is encrypted, and {PASSWORD} is not set"
-        raise EvidenceRefused(f"{path}: {problem}", f"set {PASSWORD} to the key's password, if it has one") from None
+        problem = (
+            f"is not encrypted, and {PASSWORD} is set"
+            if password
+            else f"is encrypted, and {PASSWORD} is not set"
+        )
+        raise EvidenceRefused(
+            f"{path}: {problem}", f"set {PASSWORD} to the key's password, if it has one"
+        ) from None
     except (ValueError, UnsupportedAlgorithm):
-        what = "is not a private key, or has another password" if password else "is not a private key in PEM"
+        what = (
+            "is not a private key, or has another password"
+            if password
+            else "is not a private key in PEM"
+        )
         raise EvidenceRefused(f"{path}: {what}", _MAKE) from None
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
         raise EvidenceRefused(f"{path}: is not an ECDSA key on the curve P-256", _MAKE)
@@ -104,7 +122,8 @@ def known(signers: Signers) -> dict[str, SSlibKey]:
         key = public(signer.key, f"signer {signer.name}")
         if key.keyid in names:
             raise EvidenceRefused(
-                f"signers {names[key.keyid]} and {signer.name}: have the same key", "give each a key of their own"
+                f"signers {names[key.keyid]} and {signer.name}: have the same key",
+                "give each a key of their own",
             )
         names[key.keyid] = signer.name
         public_keys[signer.name] = key
@@ -125,11 +144,17 @@ def _password() -> bytes | None:
 def _created(path: Path, data: bytes, mode: int) -> Iterator[None]:
     """Create a file that must not exist; it is removed if the block fails."""
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+        handle = os.open(
+            path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode
+        )
     except FileExistsError:
-        raise MachineRefused(f"{path}: already exists", "name another file: no key is ever overwritten") from None
+        raise MachineRefused(
+            f"{path}: already exists", "name another file: no key is ever overwritten"
+        ) from None
     except OSError as error:
-        raise MachineRefused(f"{path}: {error.strerror or error}", "name a file that can be written") from error
+        raise MachineRefused(
+            f"{path}: {error.strerror or error}", "name a file that can be written"
+        ) from error
     try:
         with os.fdopen(handle, "wb") as stream:
             os.fchmod(handle, mode)
@@ -140,5 +165,7 @@ def _created(path: Path, data: bytes, mode: int) -> Iterator[None]:
     except BaseException as error:
         path.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise MachineRefused(f"{path}: {error.strerror or error}", "free some disk space") from error
+            raise MachineRefused(
+                f"{path}: {error.strerror or error}", "free some disk space"
+            ) from error
         raise

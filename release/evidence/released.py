@@ -10,7 +10,10 @@ from checks.formats.statement import ENVELOPE, Statement
 from release.adapters.registry.types import Store
 from release.evidence import attach, bundles, dsse, sigstore, slsa, statement, trust
 
-TYPES = (ENVELOPE, sigstore.BUNDLE)  # signed by a key; by an identity, or by a key for other programs
+TYPES = (
+    ENVELOPE,
+    sigstore.BUNDLE,
+)  # signed by a key; by an identity, or by a key for other programs
 
 
 class Released(NamedTuple):
@@ -30,7 +33,9 @@ class Search(NamedTuple):
     others: tuple[str, ...]
 
 
-def check(data: bytes, image: str, known: Signers, where: str = "the evidence", at: datetime | None = None) -> Released:
+def check(
+    data: bytes, image: str, known: Signers, where: str = "the evidence", at: datetime | None = None
+) -> Released:
     """Return the release that ``data`` states, signed by one of ``known`` for the image with digest ``image``.
 
     ``at`` is as in ``trust.verify``. Raises EvidenceRefused if it is invalid or about another image, MachineRefused as
@@ -96,5 +101,7 @@ def find(store: Store, image: str, known: Signers, evidence: str | None = None) 
         )  # fmt: skip
     if len({one.payload for one in fitting}) > 1:
         signed = tuple(f"{one.digest}, signed by {one.signer}" for one in fitting)
-        raise EvidenceRefused(f"{where}: {len(fitting)} signed statements hold", "name one by its digest", signed)
+        raise EvidenceRefused(
+            f"{where}: {len(fitting)} signed statements hold", "name one by its digest", signed
+        )
     return min(fitting, key=lambda one: one.digest)

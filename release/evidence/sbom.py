@@ -42,12 +42,18 @@ def make(held: HeldVerdict, image: ImageReport, created: datetime) -> bytes:
     """
     reports = held.evidence.reports
     if reports.fetch is None or reports.parity is None or reports.evaluation is None:
-        raise EvidenceRefused(f"{layout.REPORTS}: fetch, parity or evaluation is missing", "run `./lockstep run`")
+        raise EvidenceRefused(
+            f"{layout.REPORTS}: fetch, parity or evaluation is missing", "run `./lockstep run`"
+        )
     model, data = _model(held, image), _data(reports)
-    tool = Component(name="lockstep", version=image.tool, type=ComponentType.APPLICATION, bom_ref="lockstep")
+    tool = Component(
+        name="lockstep", version=image.tool, type=ComponentType.APPLICATION, bom_ref="lockstep"
+    )
     bom = Bom(
         serial_number=uuid.uuid5(uuid.NAMESPACE_OID, f"lockstep {image.image}"),
-        metadata=BomMetaData(timestamp=created, component=model, tools=ToolRepository(components=[tool])),
+        metadata=BomMetaData(
+            timestamp=created, component=model, tools=ToolRepository(components=[tool])
+        ),
         components=[*data, *_container(image)],
     )
     bom.register_dependency(model, data)
@@ -109,7 +115,9 @@ def _data(reports: Reports) -> list[Component]:
     ]  # fmt: skip
     splits = reports.prepare.splits if reports.prepare else {}
     named = dict.fromkeys(fetched.license for fetched in sources.values())
-    stated = [f"({name})" if " " in name and len(named) > 1 else name for name in filter(None, named)]
+    stated = [
+        f"({name})" if " " in name and len(named) > 1 else name for name in filter(None, named)
+    ]
     both = None if None in named else " AND ".join(stated)
     return [
         *raw,
@@ -143,10 +151,14 @@ def _card(held: HeldVerdict, evaluation: EvaluationReport) -> dict[str, Any]:
     assert fetch is not None
     result = evaluation.models.get("candidate")
     if result is None:
-        raise EvidenceRefused(f"{layout.EVALUATION}: has no candidate", "run `./lockstep run evaluate`")
+        raise EvidenceRefused(
+            f"{layout.EVALUATION}: has no candidate", "run `./lockstep run evaluate`"
+        )
     metrics = [_metric(name, interval, None) for name, interval in sorted(result.metrics.items())]
     for part, slice_result in sorted(result.slices.items()):
-        metrics += [_metric(name, interval, part) for name, interval in sorted(slice_result.items())]
+        metrics += [
+            _metric(name, interval, part) for name, interval in sorted(slice_result.items())
+        ]
     return {
         "modelParameters": {
             "approach": {"type": "supervised"},

@@ -35,9 +35,17 @@ def otherwise(image: ImageReport, serving: ServingReport, named: str | None) -> 
     if serving.runtime != image.runtime:
         differences.append(f"{serving.runtime} served it, the image is for {image.runtime}")
     if image.base is None and named is None:
-        differences.append("the environment names no server for weights alone (`server` of its environment.yaml)")
-    elif image.base is None and serving.how == "container" and _digest(serving.server) != _digest(named):
-        differences.append(f"the server was {serving.server or 'not recorded'}, the environment names {named}")
+        differences.append(
+            "the environment names no server for weights alone (`server` of its environment.yaml)"
+        )
+    elif (
+        image.base is None
+        and serving.how == "container"
+        and _digest(serving.server) != _digest(named)
+    ):
+        differences.append(
+            f"the server was {serving.server or 'not recorded'}, the environment names {named}"
+        )
     return differences
 
 
@@ -46,7 +54,9 @@ def now(release: Release, environment: str, files: Mapping[Path, bytes]) -> list
     return otherwise(release.image, release.serving, named_server.named(environment, files))
 
 
-def verifier(release: Release, known: Signers, *, offline: bool = False, at: datetime | None = None) -> str:
+def verifier(
+    release: Release, known: Signers, *, offline: bool = False, at: datetime | None = None
+) -> str:
     """Return who verified. ``at`` is as in ``trust.verify``.
 
     Raises EvidenceRefused if no verifier signed the report, MachineRefused as ``trust.verify``.
@@ -54,7 +64,9 @@ def verifier(release: Release, known: Signers, *, offline: bool = False, at: dat
     if release.verification is None:
         raise EvidenceRefused("the serving report is not signed by a verifier", AGAIN)
     source = "the signed verification"
-    return verification.check(release.verification.encode(), release.serving, known, source, offline=offline, at=at)
+    return verification.check(
+        release.verification.encode(), release.serving, known, source, offline=offline, at=at
+    )
 
 
 def _digest(name: str | None) -> str:

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 _GITHUB = "https://token.actions.githubusercontent.com"
-_WORKFLOW = re.compile(r"(?P<repository>https://github\.com/[^/]+/[^/]+)/\.github/workflows/[^@]+@(?P<ref>refs/.+)")
+_WORKFLOW = re.compile(
+    r"(?P<repository>https://github\.com/[^/]+/[^/]+)/\.github/workflows/[^@]+@(?P<ref>refs/.+)"
+)
 _ONLINE = "try again with the network; or sign with a key: --key"
 
 
@@ -57,11 +59,19 @@ def sign(payloads: list[bytes]) -> list[bytes]:
         token = IdentityToken(identity())
         context = SigningContext.from_trust_config(ClientTrustConfig.production())
         with context.signer(token) as signer:
-            return [signer.sign_dsse(_statement(payload)).to_json().encode() for payload in payloads]
+            return [
+                signer.sign_dsse(_statement(payload)).to_json().encode() for payload in payloads
+            ]
 
 
 def verify(
-    data: bytes, signers: Signers, role: Role, where: str, *, offline: bool = False, at: datetime | None = None
+    data: bytes,
+    signers: Signers,
+    role: Role,
+    where: str,
+    *,
+    offline: bool = False,
+    at: datetime | None = None,
 ) -> Verified:
     """Return the payload of a bundle signed by an identity of ``signers`` with the role ``role``.
 
@@ -94,7 +104,9 @@ def verify(
     try:
         kind, payload = verifier.verify_dsse(bundle, _policy(signer))
     except (Error, ValueError) as error:
-        raise EvidenceRefused(f"{where}: Sigstore's bundle does not hold: {_line(error)}", todo) from error
+        raise EvidenceRefused(
+            f"{where}: Sigstore's bundle does not hold: {_line(error)}", todo
+        ) from error
     if kind != PAYLOAD:
         raise EvidenceRefused(f"{where}: payloadType is {kind[:80]!r}, not {PAYLOAD}", todo)
     return Verified(payload, allowed(signer, role, where, at))
@@ -111,13 +123,20 @@ def _policy(signer: Signer) -> "AllOf":
     A reusable workflow has the identity of its file whoever calls it, from any repository or branch that can read the
     file, and the job checks out the caller's code. The certificate names the caller separately.
     """
-    from sigstore.verify.policy import AllOf, Identity, OIDCSourceRepositoryRef, OIDCSourceRepositoryURI
+    from sigstore.verify.policy import (
+        AllOf,
+        Identity,
+        OIDCSourceRepositoryRef,
+        OIDCSourceRepositoryURI,
+    )
 
     who = Identity(identity=signer.identity or "", issuer=signer.issuer)
     called = workflow(signer)
     if called is None:
         return AllOf([who])
-    return AllOf([who, OIDCSourceRepositoryURI(called["repository"]), OIDCSourceRepositoryRef(called["ref"])])
+    return AllOf(
+        [who, OIDCSourceRepositoryURI(called["repository"]), OIDCSourceRepositoryRef(called["ref"])]
+    )
 
 
 def _names(bundle: "Bundle", signer: Signer) -> bool:
@@ -127,7 +146,11 @@ def _names(bundle: "Bundle", signer: Signer) -> bool:
 
     try:
         _policy(signer).verify(bundle.signing_certificate)
-    except (VerificationError, ExtensionNotFound, ValueError):  # the last: an extension that cannot be decoded
+    except (
+        VerificationError,
+        ExtensionNotFound,
+        ValueError,
+    ):  # the last: an extension that cannot be decoded
         return False
     return True
 
@@ -164,7 +187,9 @@ def _refusing(where: str) -> Iterator[None]:
         raise
     except Exception as error:  # noqa: BLE001 - its clients raise exceptions of private classes; all of them refuse
         # The error's name only: its text may hold a token.
-        raise MachineRefused(f"{where}: Sigstore cannot be used ({type(error).__name__})", _ONLINE) from None
+        raise MachineRefused(
+            f"{where}: Sigstore cannot be used ({type(error).__name__})", _ONLINE
+        ) from None
 
 
 def _line(error: Exception) -> str:

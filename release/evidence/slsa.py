@@ -12,7 +12,9 @@ from checks.formats.statement import STATEMENT, TREE, Release, Statement
 from release.evidence import strict
 
 PREDICATE: Final = "https://slsa.dev/provenance/v1"
-BUILD: Final = "urn:lockstep:build:v1"  # docs/explanation/evidence.md says what a build of this type is
+BUILD: Final = (
+    "urn:lockstep:build:v1"  # docs/explanation/evidence.md says what a build of this type is
+)
 _BUILDER = "urn:lockstep:builder:"
 
 
@@ -45,7 +47,10 @@ def make(release: Statement, signer: Signer) -> bytes:
                     "byproducts": [
                         _tree(layout.ADAPTER.as_posix(), its.materials.adapter),
                         _file(layout.VERDICT.as_posix(), its.materials.verdict),
-                        *(_file(path, value) for path, value in sorted(its.materials.reports.items())),
+                        *(
+                            _file(path, value)
+                            for path, value in sorted(its.materials.reports.items())
+                        ),
                         _file("sbom.cdx.json", its.sbom),
                     ],
                 },
@@ -62,7 +67,10 @@ def _dependencies(its: Release) -> list[dict[str, Any]]:
         _file(layout.LOCK.as_posix(), made.lock),
         _tree(layout.BASE.as_posix(), made.base),
         _tree(layout.RAW.as_posix(), made.raw),
-        *(_file((layout.SPLITS / f"{name}.jsonl").as_posix(), value) for name, value in sorted(made.splits.items())),
+        *(
+            _file((layout.SPLITS / f"{name}.jsonl").as_posix(), value)
+            for name, value in sorted(made.splits.items())
+        ),
         _file(layout.PROBES.as_posix(), made.probes),
         _tree("tokenizer", made.tokenizer),
         *([_file("chat template", made.chat_template)] if made.chat_template else []),

@@ -65,7 +65,14 @@ _PREDICATES = {
 _S = TypeVar("_S", Statement, Verification, Approval, QuarantineRelease, Checkpoint, SealedLook)
 
 
-def make(root: Path, held: HeldVerdict, image: ImageReport, serving: ServingReport, verified: str, sbom: str) -> bytes:
+def make(
+    root: Path,
+    held: HeldVerdict,
+    image: ImageReport,
+    serving: ServingReport,
+    verified: str,
+    sbom: str,
+) -> bytes:
     """Return the statement of the release of ``image``, whose bill of materials has the digest ``sbom``.
 
     ``verified`` is the signed verification of the report ``serving``. Files below ``root`` are hashed; the digests of
@@ -79,7 +86,9 @@ def make(root: Path, held: HeldVerdict, image: ImageReport, serving: ServingRepo
     materials = Materials(
         base=_judged(judged, layout.BASE),
         raw=_judged(judged, layout.RAW),
-        splits={name: _judged(judged, layout.SPLITS / f"{name}.jsonl") for name in layout.SPLIT_NAMES},
+        splits={
+            name: _judged(judged, layout.SPLITS / f"{name}.jsonl") for name in layout.SPLIT_NAMES
+        },
         adapter=_judged(judged, layout.ADAPTER),
         tokenizer=tokenizer(parity),
         chat_template=_template(root, parity),
@@ -87,10 +96,14 @@ def make(root: Path, held: HeldVerdict, image: ImageReport, serving: ServingRepo
         lock=digest.of_file(root / layout.LOCK).sha256,
         verdict=digest.of_file(root / layout.VERDICT).sha256,
         probes=digest.of_file(root / layout.PROBES).sha256,
-        reports={path: value for path, value in judged.items() if path.startswith(f"{layout.REPORTS}/")},
+        reports={
+            path: value for path, value in judged.items() if path.startswith(f"{layout.REPORTS}/")
+        },
     )
     subjects = (
-        Subject(name=held.params.serve.name, digest={"sha256": image.image.removeprefix("sha256:")}),
+        Subject(
+            name=held.params.serve.name, digest={"sha256": image.image.removeprefix("sha256:")}
+        ),
         Subject(name=MODEL, digest={TREE: _judged(judged, layout.MERGED).removeprefix("sha256:")}),
     )
     try:
@@ -111,11 +124,15 @@ def parse(payload: bytes, where: str = "the statement") -> Statement:
 def verification(report: ServingReport, file: str) -> bytes:
     """Return the statement of a verification: ``report``, whose file has the digest ``file``."""
     subjects = [
-        Subject(name=layout.SERVING_REPORT.as_posix(), digest={"sha256": file.removeprefix("sha256:")}),
+        Subject(
+            name=layout.SERVING_REPORT.as_posix(), digest={"sha256": file.removeprefix("sha256:")}
+        ),
         Subject(name=MODEL, digest={TREE: report.model.removeprefix("sha256:")}),
     ]
     if report.image:
-        subjects.append(Subject(name="image", digest={"sha256": report.image.removeprefix("sha256:")}))
+        subjects.append(
+            Subject(name="image", digest={"sha256": report.image.removeprefix("sha256:")})
+        )
     return write(Verification(subject=tuple(subjects), predicate=Observed(report=report)))
 
 
@@ -130,18 +147,24 @@ def approve(environment: str, image: str, why: str) -> bytes:
     try:
         approved = Approved(environment=environment, why=why)
     except ValidationError as error:
-        raise EvidenceRefused(f"the approval: {files.first(error)}", "say why, in one line") from error
+        raise EvidenceRefused(
+            f"the approval: {files.first(error)}", "say why, in one line"
+        ) from error
     return write(Approval(subject=(subject,), predicate=approved))
 
 
-def parse_approval(payload: bytes, environment: str, image: str, where: str = "the approval") -> Approval:
+def parse_approval(
+    payload: bytes, environment: str, image: str, where: str = "the approval"
+) -> Approval:
     """Parse an approval whose signature was checked. It must be of this image and environment."""
     approval = _parse(payload, where, Approval)
     todo = "let it be approved again: `lockstep approve`"
     if approval.subject[0].digest != {"sha256": image.removeprefix("sha256:")}:
         raise EvidenceRefused(f"{where}: is about another image", todo)
     if approval.predicate.environment != environment:
-        raise EvidenceRefused(f"{where}: is for {approval.predicate.environment!r}, not {environment!r}", todo)
+        raise EvidenceRefused(
+            f"{where}: is for {approval.predicate.environment!r}, not {environment!r}", todo
+        )
     return approval
 
 
@@ -152,15 +175,21 @@ def free(images: Iterable[str], parent: str, why: str) -> bytes:
     try:
         return write(QuarantineRelease(subject=subjects, predicate=Freed(parent=parent, why=why)))
     except ValidationError as error:
-        raise EvidenceRefused(f"the release: {files.first(error)}", "say why, in one line") from error
+        raise EvidenceRefused(
+            f"the release: {files.first(error)}", "say why, in one line"
+        ) from error
 
 
 def parse_free(payload: bytes, images: Iterable[str], parent: str, where: str) -> QuarantineRelease:
     """Parse a removal from quarantine whose signature was checked. It must be of these images, on this commit."""
     release = _parse(payload, where, QuarantineRelease)
     wanted = [{"sha256": image.removeprefix("sha256:")} for image in sorted(images)]
-    if [subject.digest for subject in release.subject] != wanted or release.predicate.parent != parent:
-        raise EvidenceRefused(f"{where}: is about other images or another commit", "release them again")
+    if [
+        subject.digest for subject in release.subject
+    ] != wanted or release.predicate.parent != parent:
+        raise EvidenceRefused(
+            f"{where}: is about other images or another commit", "release them again"
+        )
     return release
 
 
@@ -182,7 +211,10 @@ def parse_checkpoint(payload: bytes, branch: str, where: str) -> Checkpoint:
 def sealed_look(model: str, looked: Looked) -> bytes:
     """Return the statement that the sealed split was asked about the weights ``model``."""
     return write(
-        SealedLook(subject=(Subject(name=MODEL, digest={TREE: model.removeprefix("sha256:")}),), predicate=looked)
+        SealedLook(
+            subject=(Subject(name=MODEL, digest={TREE: model.removeprefix("sha256:")}),),
+            predicate=looked,
+        )
     )
 
 
@@ -190,16 +222,23 @@ def parse_sealed_look(payload: bytes, model: str, where: str) -> SealedLook:
     """Parse a sealed look whose signature was checked. It must be of this model."""
     look = _parse(payload, where, SealedLook)
     if look.subject[0].digest != {TREE: model.removeprefix("sha256:")}:
-        raise EvidenceRefused(f"{where}: is about another model", "ask about this one: `lockstep sealed ask`")
+        raise EvidenceRefused(
+            f"{where}: is about another model", "ask about this one: `lockstep sealed ask`"
+        )
     return look
 
 
 def tokenizer(parity: ParityReport) -> str:
     """Return the tree digest of the tokenizer's files. Raises EvidenceRefused if there are none."""
-    tokens = {name: FileDigest(file.sha256, file.size) for name, file in parity.files.items() if name in TOKENIZER}
+    tokens = {
+        name: FileDigest(file.sha256, file.size)
+        for name, file in parity.files.items()
+        if name in TOKENIZER
+    }
     if not tokens:
         raise EvidenceRefused(
-            f"{layout.MERGED}: has no tokenizer", "merge it with its tokenizer: run `./lockstep run merge`"
+            f"{layout.MERGED}: has no tokenizer",
+            "merge it with its tokenizer: run `./lockstep run merge`",
         )
     return digest.of_manifest(tokens)
 
@@ -210,14 +249,19 @@ def write(statement: BaseModel) -> bytes:
 
 
 def _parse(payload: bytes, where: str, kind: type[_S]) -> _S:
-    predicate_type, wanted = strict.read_canonical(payload, where, dsse.LARGEST).get("predicateType"), _PREDICATES[kind]
+    predicate_type, wanted = (
+        strict.read_canonical(payload, where, dsse.LARGEST).get("predicateType"),
+        _PREDICATES[kind],
+    )
     if predicate_type != wanted:
         what = f"{where}: predicateType is {str(predicate_type)[:80]!r}, not {wanted}"
         raise EvidenceRefused(what, "sign the right statement")
     try:
         return kind.model_validate_json(payload)
     except ValidationError as error:
-        raise EvidenceRefused(f"{where}: {files.first(error)}", "sign it again with this version") from error
+        raise EvidenceRefused(
+            f"{where}: {files.first(error)}", "sign it again with this version"
+        ) from error
 
 
 def _judged(judged: dict[str, str], path: Path) -> str:
@@ -235,8 +279,13 @@ def _template(root: Path, parity: ParityReport) -> str | None:
         return None
     path = root / layout.MERGED / TOKENIZER_CONFIG
     if digest.of_file(path).sha256 != parity.files[TOKENIZER_CONFIG].sha256:
-        raise EvidenceRefused(f"{path}: is not the file that was merged", "run `./lockstep dvc checkout models/merged`")
+        raise EvidenceRefused(
+            f"{path}: is not the file that was merged",
+            "run `./lockstep dvc checkout models/merged`",
+        )
     template = json.loads(path.read_bytes()).get("chat_template")
     if template is None:
         return None
-    return digest.of_bytes(template.encode() if isinstance(template, str) else strict.write(template))
+    return digest.of_bytes(
+        template.encode() if isinstance(template, str) else strict.write(template)
+    )

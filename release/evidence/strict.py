@@ -10,7 +10,9 @@ _FIX = "sign the release again, or restore the file from git's history"
 
 def write(value: Any) -> bytes:
     """Return the canonical form of a value: sorted keys, no spaces, UTF-8."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
 
 
 def read(data: bytes, where: str, largest: int) -> dict[str, Any]:
@@ -19,7 +21,9 @@ def read(data: bytes, where: str, largest: int) -> dict[str, Any]:
     Raises EvidenceRefused if it has more than ``largest`` bytes, is not an object in UTF-8, or repeats a key.
     """
     if len(data) > largest:
-        raise EvidenceRefused(f"{where}: has {len(data):,} bytes, at most {largest:,} are read", _FIX)
+        raise EvidenceRefused(
+            f"{where}: has {len(data):,} bytes, at most {largest:,} are read", _FIX
+        )
     try:
         # From text, not bytes: json would guess UTF-16 and UTF-32 as well.
         value = json.loads(data.decode(), object_pairs_hook=_once, parse_constant=_no_number)

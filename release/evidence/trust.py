@@ -52,7 +52,13 @@ def owner(key: CryptoSigner, known: Signers, role: Role) -> str:
 
 
 def verify(
-    data: bytes, known: Signers, role: Role, where: str, *, offline: bool = False, at: datetime | None = None
+    data: bytes,
+    known: Signers,
+    role: Role,
+    where: str,
+    *,
+    offline: bool = False,
+    at: datetime | None = None,
 ) -> Verified:
     """Return the signed payload and its signer, one of ``known`` with the role ``role``.
 
@@ -64,8 +70,14 @@ def verify(
     if "mediaType" not in plain:
         return dsse.verify_plain(plain, known, role, where, at)
     material, envelope = plain.get("verificationMaterial"), plain.get("dsseEnvelope")
-    if plain["mediaType"] != sigstore.BUNDLE or not isinstance(material, dict) or not isinstance(envelope, dict):
-        raise EvidenceRefused(f"{where}: is not a bundle {sigstore.BUNDLE} with an envelope", "sign it again")
+    if (
+        plain["mediaType"] != sigstore.BUNDLE
+        or not isinstance(material, dict)
+        or not isinstance(envelope, dict)
+    ):
+        raise EvidenceRefused(
+            f"{where}: is not a bundle {sigstore.BUNDLE} with an envelope", "sign it again"
+        )
     if "publicKey" in material:
         return dsse.verify_plain(envelope, known, role, where, at)
     return sigstore.verify(data, known, role, where, offline=offline, at=at)

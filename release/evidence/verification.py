@@ -18,7 +18,9 @@ from checks.formats.signers import Signers
 from checks.formats.statement import PAYLOAD, Verification
 from release.evidence import dsse, keys, sigstore, statement, trust
 
-_AGAIN = "run `lockstep verify` with a key or an identity that may verify (docs/explanation/evidence.md)"
+_AGAIN = (
+    "run `lockstep verify` with a key or an identity that may verify (docs/explanation/evidence.md)"
+)
 
 
 class Verifier(NamedTuple):
@@ -28,7 +30,9 @@ class Verifier(NamedTuple):
     known: Signers
 
 
-def verifier(root: Path, key: Path | None = None, *, keyless: bool = False) -> tuple[Verifier | None, str]:
+def verifier(
+    root: Path, key: Path | None = None, *, keyless: bool = False
+) -> tuple[Verifier | None, str]:
     """Find who will sign the verification, before anything starts; None and the reason if nobody will.
 
     ``key`` is by default that of `lockstep keys new`, if it exists and may verify. Raises EvidenceRefused if the given
@@ -43,7 +47,10 @@ def verifier(root: Path, key: Path | None = None, *, keyless: bool = False) -> t
         sigstore.identity()
         return Verifier(None, known), ""
     if key is None and not (root / keys.KEY).is_file():
-        return None, "there is no key here: `lockstep keys new --name NAME --add`, commit, and verify again"
+        return (
+            None,
+            "there is no key here: `lockstep keys new --name NAME --add`, commit, and verify again",
+        )
     signer = keys.load(key or root / keys.KEY)
     try:
         known = trust.known(root)
@@ -81,12 +88,20 @@ def read(root: Path, report: ServingReport, known: Signers) -> str:
         raise EvidenceRefused(what, _AGAIN) from error
     _, stated = _signed(data, report, known, where)
     if (found := digest.of_file(root / layout.SERVING_REPORT).sha256) != stated.file:
-        raise EvidenceRefused(f"{layout.SERVING_REPORT}: is {found}, {where} is about {stated.file}", _AGAIN)
+        raise EvidenceRefused(
+            f"{layout.SERVING_REPORT}: is {found}, {where} is about {stated.file}", _AGAIN
+        )
     return data.decode()
 
 
 def check(
-    data: bytes, report: ServingReport, known: Signers, where: str, *, offline: bool = False, at: datetime | None = None
+    data: bytes,
+    report: ServingReport,
+    known: Signers,
+    where: str,
+    *,
+    offline: bool = False,
+    at: datetime | None = None,
 ) -> str:
     """The name of the verifier, one of ``known``, who signed exactly ``report``. ``offline``, ``at``: see ``trust``.
 
@@ -96,7 +111,13 @@ def check(
 
 
 def _signed(
-    data: bytes, report: ServingReport, known: Signers, where: str, *, offline: bool = False, at: datetime | None = None
+    data: bytes,
+    report: ServingReport,
+    known: Signers,
+    where: str,
+    *,
+    offline: bool = False,
+    at: datetime | None = None,
 ) -> tuple[str, Verification]:
     try:
         verified = trust.verify(data, known, "verify", where, offline=offline, at=at)
@@ -104,6 +125,12 @@ def _signed(
     except EvidenceRefused as refused:
         raise EvidenceRefused(refused.what, _AGAIN, refused.others) from refused
     if (theirs := stated.predicate.report) != report:
-        fields = [name for name in type(report).model_fields if getattr(theirs, name) != getattr(report, name)]
-        raise EvidenceRefused(f"{where}: is about another serving report: {', '.join(fields)} differ", _AGAIN)
+        fields = [
+            name
+            for name in type(report).model_fields
+            if getattr(theirs, name) != getattr(report, name)
+        ]
+        raise EvidenceRefused(
+            f"{where}: is about another serving report: {', '.join(fields)} differ", _AGAIN
+        )
     return verified.signer, stated

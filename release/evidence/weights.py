@@ -16,7 +16,12 @@ from checks.formats.statement import STATEMENT
 from release.evidence import strict, trust
 
 PREDICATE = "https://model_signing/signature/v1.0"
-_IGNORED = (".git", ".gitattributes", ".github", ".gitignore")  # what the package leaves out unless told otherwise
+_IGNORED = (
+    ".git",
+    ".gitattributes",
+    ".github",
+    ".gitignore",
+)  # what the package leaves out unless told otherwise
 
 
 def of_image(image: ImageReport) -> dict[str, str]:
@@ -33,12 +38,14 @@ def payload(files: Mapping[str, str], name: str) -> bytes:
     for path in ordered:
         if PurePosixPath(path).parts[0] in _IGNORED:
             raise EvidenceRefused(
-                f"{path}: is not covered by a signature of weights", "remove it from the merged model"
+                f"{path}: is not covered by a signature of weights",
+                "remove it from the merged model",
             )
     digests = [files[path].removeprefix("sha256:") for path in ordered]
     whole = hashlib.sha256(b"".join(map(bytes.fromhex, digests))).hexdigest()
     resources = [
-        {"name": path, "algorithm": "sha256", "digest": value} for path, value in zip(ordered, digests, strict=True)
+        {"name": path, "algorithm": "sha256", "digest": value}
+        for path, value in zip(ordered, digests, strict=True)
     ]
     serialization = {
         "method": "files", "hash_type": "sha256", "allow_symlinks": False, "ignore_paths": list(_IGNORED),
@@ -61,5 +68,7 @@ def verify(data: bytes, statement: bytes, signers: Signers) -> str:
     name = "the weights' signature"
     verified = trust.verify(data, signers, "release", name)
     if verified.payload != statement:
-        raise EvidenceRefused(f"{name}: is over other files", "sign the release again: `lockstep sign`")
+        raise EvidenceRefused(
+            f"{name}: is over other files", "sign the release again: `lockstep sign`"
+        )
     return verified.signer

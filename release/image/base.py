@@ -69,12 +69,17 @@ def resolve(store: Store, reference: Reference, platform: str, name: str) -> Bas
         _holds(document, entry.digest, name)
         manifest = documents.read(document, f"{name}, {platform}")
         if not isinstance(manifest, Manifest):
-            raise BuildRefused(f"{name}: is an index of indexes", "pin the manifest of one platform")
+            raise BuildRefused(
+                f"{name}: is an index of indexes", "pin the manifest of one platform"
+            )
     config, plain = _config(store, manifest, name)
-    wanted = Platform(os=config.os, architecture=config.architecture, variant=config.variant or None)
+    wanted = Platform(
+        os=config.os, architecture=config.architecture, variant=config.variant or None
+    )
     if not _same(wanted, platform):
         raise BuildRefused(
-            f"{name}: is for {wanted}, not for {platform}", "pin an image for it, or change serve.platform"
+            f"{name}: is for {wanted}, not for {platform}",
+            "pin an image for it, or change serve.platform",
         )
     layers = tuple(_layer(layer, name) for layer in manifest.layers)
     if len(config.rootfs.diff_ids) != len(layers):
@@ -103,11 +108,15 @@ def _unpinned(store: Store, reference: Reference, name: str) -> Refusal:
 
 def _holds(document: Document, digest: str, name: str) -> None:
     if document.digest != digest:
-        raise RegistryRefused(f"{name}: {document.digest} came for {digest}", "check what answers under that name")
+        raise RegistryRefused(
+            f"{name}: {document.digest} came for {digest}", "check what answers under that name"
+        )
 
 
 def _choose(index: Index, platform: str, name: str) -> Entry:
-    fitting = [entry for entry in index.manifests if entry.platform and _same(entry.platform, platform)]
+    fitting = [
+        entry for entry in index.manifests if entry.platform and _same(entry.platform, platform)
+    ]
     exact = [entry for entry in fitting if str(entry.platform) == platform]
     chosen = exact or fitting
     if len({entry.digest for entry in chosen}) == 1:
@@ -115,7 +124,8 @@ def _choose(index: Index, platform: str, name: str) -> Entry:
     has = ", ".join(sorted({str(entry.platform) for entry in index.manifests if entry.platform}))
     what = "has no" if not chosen else "has several images for"
     raise BuildRefused(
-        f"{name}: {what} {platform}; it has {has or 'no platforms'}", "pin an image for it, or change serve.platform"
+        f"{name}: {what} {platform}; it has {has or 'no platforms'}",
+        "pin an image for it, or change serve.platform",
     )
 
 
@@ -128,14 +138,21 @@ def _same(found: Platform, wanted: str) -> bool:
 def _config(store: Store, manifest: Manifest, name: str) -> tuple[_Config, dict[str, Any]]:
     described = manifest.config
     if described.media_type not in _CONFIGS:
-        raise BuildRefused(f"{name}: is not a container image but {described.media_type!r}", "pin a container image")
+        raise BuildRefused(
+            f"{name}: is not a container image but {described.media_type!r}",
+            "pin a container image",
+        )
     if described.size > documents.LARGEST_CONFIG:
         raise RegistryRefused(f"{name}: its config has {described.size} bytes", "pin another image")
-    plain = documents.parse(b"".join(store.blob(described.digest, described.size)), f"{name}: config")
+    plain = documents.parse(
+        b"".join(store.blob(described.digest, described.size)), f"{name}: config"
+    )
     try:
         return _Config.model_validate(plain), plain
     except ValidationError as error:
-        raise RegistryRefused(f"{name}: config: {files.first(error)}", "name another image") from error
+        raise RegistryRefused(
+            f"{name}: config: {files.first(error)}", "name another image"
+        ) from error
 
 
 def _layer(layer: Descriptor, name: str) -> Descriptor:

@@ -49,7 +49,9 @@ def version(model: str) -> str:
     return model.removeprefix("sha256:")[:12]
 
 
-def annotations(about: About, params: Params, runtime: Runtime, base: Base | None) -> dict[str, str]:
+def annotations(
+    about: About, params: Params, runtime: Runtime, base: Base | None
+) -> dict[str, str]:
     """Labels of the config and annotations of the manifest: OCI's keys, and three of this tool."""
     labels = {
         f"{OCI}title": params.serve.name,
@@ -59,7 +61,9 @@ def annotations(about: About, params: Params, runtime: Runtime, base: Base | Non
         f"{OCI}source": params.serve.source,
         f"{OCI}licenses": spdx(params),
         # The name of a local folder would make the image's digest depend on it.
-        f"{OCI}base.name": str(base.reference._replace(digest=None)) if base and base.reference.host else None,
+        f"{OCI}base.name": str(base.reference._replace(digest=None))
+        if base and base.reference.host
+        else None,
         f"{OCI}base.digest": base.image.manifest if base else None,
         "lockstep.model": about.model,
         "lockstep.evidence": about.evidence,
@@ -87,14 +91,24 @@ def config(about: About, runtime: Runtime, filled: Filled, base: Base | None, ad
     """
     document = _base_config(base) if base else _bare(filled.platform)
     settings = dict(document.get("config") or {})
-    kept = {key: value for key, value in (settings.get("Labels") or {}).items() if not key.startswith(OCI)}
+    kept = {
+        key: value
+        for key, value in (settings.get("Labels") or {}).items()
+        if not key.startswith(OCI)
+    }
     settings["Labels"] = dict(sorted((kept | labels).items()))
     if base:
         settings |= _server(runtime, filled, settings)
         _no_volume_over(about.path, settings, base)
-    diff_ids = [*(document.get("rootfs") or {}).get("diff_ids", ()), *(layer.digest for layer in added)]
+    diff_ids = [
+        *(document.get("rootfs") or {}).get("diff_ids", ()),
+        *(layer.digest for layer in added),
+    ]
     created = _time(about.created)
-    history = [{"created": created, "created_by": "lockstep build", "comment": layer.title} for layer in added]
+    history = [
+        {"created": created, "created_by": "lockstep build", "comment": layer.title}
+        for layer in added
+    ]
     return documents.write(
         document
         | {
@@ -165,15 +179,22 @@ def _server(runtime: Runtime, filled: Filled, settings: dict[str, Any]) -> dict[
 def _environment(theirs: Sequence[str], ours: dict[str, str]) -> list[str]:
     """The base's variables in their order, replaced by ours of the same name; the rest of ours follows, sorted."""
     names = [entry.partition("=")[0] for entry in theirs]
-    kept = [f"{name}={ours[name]}" if name in ours else entry for name, entry in zip(names, theirs, strict=True)]
-    return [*kept, *(f"{name}={value}" for name, value in sorted(ours.items()) if name not in names)]
+    kept = [
+        f"{name}={ours[name]}" if name in ours else entry
+        for name, entry in zip(names, theirs, strict=True)
+    ]
+    return [
+        *kept,
+        *(f"{name}={value}" for name, value in sorted(ours.items()) if name not in names),
+    ]
 
 
 def _no_volume_over(path: str, settings: dict[str, Any], base: Base) -> None:
     for volume in settings.get("Volumes") or {}:
         if PurePosixPath(path).is_relative_to(posixpath.normpath(volume)):
             raise BuildRefused(
-                f"{base.image.name}: declares a volume at {volume}, over the weights at {path}", "pin another image"
+                f"{base.image.name}: declares a volume at {volume}, over the weights at {path}",
+                "pin another image",
             )
 
 

@@ -31,7 +31,9 @@ class Memory:
         """A value that cannot be stored is computed again the next time."""
         if self._path is not None:
             with contextlib.suppress(OSError):
-                files.write_text(self._path, json.dumps(value, indent=1) + "\n")  # in ASCII: paths are any bytes
+                files.write_text(
+                    self._path, json.dumps(value, indent=1) + "\n"
+                )  # in ASCII: paths are any bytes
 
 
 class Known(Memory):
@@ -55,4 +57,8 @@ def state(file: Path) -> State | None:
         status = file.lstat()
     except OSError:
         return None
-    return [status.st_ino, status.st_ctime_ns, status.st_size] if stat.S_ISREG(status.st_mode) else None
+    return (
+        [status.st_ino, status.st_ctime_ns, status.st_size]
+        if stat.S_ISREG(status.st_mode)
+        else None
+    )

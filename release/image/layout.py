@@ -21,7 +21,15 @@ from checks import files
 from checks.errors import BuildRefused, Refusal, RegistryRefused
 from release.adapters.registry import documents
 from release.adapters.registry.documents import Entry, Index, Manifest
-from release.adapters.registry.types import INDEX, Blob, Descriptor, Document, Seen, Store, StoreUnavailable
+from release.adapters.registry.types import (
+    INDEX,
+    Blob,
+    Descriptor,
+    Document,
+    Seen,
+    Store,
+    StoreUnavailable,
+)
 from release.image.known import Known, state
 
 REF_NAME = "org.opencontainers.image.ref.name"
@@ -103,7 +111,9 @@ class Layout:
         try:
             with path.open("rb", buffering=0) as stream:
                 if os.fstat(stream.fileno()).st_size != size:
-                    raise _damaged(path, f"has {os.fstat(stream.fileno()).st_size} bytes and not {size}")
+                    raise _damaged(
+                        path, f"has {os.fstat(stream.fileno()).st_size} bytes and not {size}"
+                    )
                 while left and (block := stream.read(min(_BLOCK, left))):
                     hasher.update(block)
                     left -= len(block)
@@ -128,7 +138,11 @@ class Layout:
         if reference.startswith("sha256:"):
             names = {reference}
         else:
-            named = [e for e in index.manifests if not reference or (e.annotations or {}).get(REF_NAME) == reference]
+            named = [
+                e
+                for e in index.manifests
+                if not reference or (e.annotations or {}).get(REF_NAME) == reference
+            ]
             names = {entry.digest for entry in named if reference or not self._attached(entry)}
         if len(names) != 1:
             wanted = f"tag {reference!r}" if reference else "its only image"
@@ -138,7 +152,9 @@ class Layout:
         path = self._path(digest)
         there = state(path)
         if there is None or there[2] > documents.LARGEST:
-            raise (_damaged if os.path.lexists(path) else _absent)(path, "is absent, or is not a manifest")
+            raise (_damaged if os.path.lexists(path) else _absent)(
+                path, "is absent, or is not a manifest"
+            )
         data = b"".join(self.blob(digest, there[2]))
         return Document(data, documents.guess(data, str(path)), digest)
 
@@ -147,10 +163,21 @@ class Layout:
         digest = self.add(Bytes(data), None, lambda _: None)
         index = self._index()
         entry = Entry(
-            media_type=media_type, digest=digest, size=len(data), annotations={REF_NAME: tag} if tag else None
+            media_type=media_type,
+            digest=digest,
+            size=len(data),
+            annotations={REF_NAME: tag} if tag else None,
         )
-        kept = [e for e in index.manifests if not (tag and _tag(e) == tag) and (e.digest, _tag(e)) != (digest, None)]
-        lost = [e for e in index.manifests if e.digest not in {digest, *(other.digest for other in kept)}]
+        kept = [
+            e
+            for e in index.manifests
+            if not (tag and _tag(e) == tag) and (e.digest, _tag(e)) != (digest, None)
+        ]
+        lost = [
+            e
+            for e in index.manifests
+            if e.digest not in {digest, *(other.digest for other in kept)}
+        ]
         kept += [e.model_copy(update={"annotations": None}) for e in lost]
         if tag or all(e.digest != digest for e in kept):
             self._write_index(index, [*kept, entry])
@@ -191,7 +218,10 @@ class Layout:
                 fcntl.flock(handle, fcntl.LOCK_EX)
                 if not os.fstat(handle).st_size:
                     os.write(handle, _MARK)
-                for partial in (*self.folder.glob(f"{_PARTIAL}*"), *self.folder.glob(".index.json.*")):
+                for partial in (
+                    *self.folder.glob(f"{_PARTIAL}*"),
+                    *self.folder.glob(".index.json.*"),
+                ):
                     partial.unlink(missing_ok=True)
             except OSError as error:
                 raise _unwritable(self.folder, error) from error
@@ -209,9 +239,15 @@ class Layout:
         index = self._index()
         manifests = {entry.digest: self._manifest(entry) for entry in index.manifests}
         subjects = {
-            name: manifest.subject.digest for name, manifest in manifests.items() if manifest and manifest.subject
+            name: manifest.subject.digest
+            for name, manifest in manifests.items()
+            if manifest and manifest.subject
         }
-        made = {name for name, manifest in manifests.items() if manifest and MODEL in (manifest.annotations or {})}
+        made = {
+            name
+            for name, manifest in manifests.items()
+            if manifest and MODEL in (manifest.annotations or {})
+        }
         gone = made - subjects.keys() - {*digests}
         dropped = [e for e in index.manifests if e.digest in gone or subjects.get(e.digest) in gone]
         kept = [e for e in index.manifests if e not in dropped]
@@ -244,7 +280,9 @@ class Layout:
         try:
             version = json.loads(mark.read_bytes())
             if not isinstance(version, dict) or version.get("imageLayoutVersion") != "1.0.0":
-                raise RegistryRefused(f"{mark}: is of another version than 1.0.0", "copy the image to a new layout")
+                raise RegistryRefused(
+                    f"{mark}: is of another version than 1.0.0", "copy the image to a new layout"
+                )
             return Index.model_validate_json(path.read_bytes())
         except FileNotFoundError as error:
             if error.filename == str(mark):
@@ -252,7 +290,9 @@ class Layout:
                 raise StoreUnavailable(f"{self.folder}: is not an OCI layout", todo) from error
             return Index(schema_version=2, manifests=self._unlisted())
         except OSError as error:
-            raise RegistryRefused(f"{error.filename}: {error.strerror}", "make it readable") from error
+            raise RegistryRefused(
+                f"{error.filename}: {error.strerror}", "make it readable"
+            ) from error
         except ValidationError as error:
             raise _misplaced(path, files.first(error)) from error
         except (ValueError, RecursionError) as error:
@@ -308,8 +348,16 @@ class Layout:
         except Refusal:
             return None
         if isinstance(manifest, Manifest):
-            return {entry.digest, manifest.config.digest, *(layer.digest for layer in manifest.layers)}
-        below = [self._reached(child) for child in manifest.manifests if self._path(child.digest).exists()]
+            return {
+                entry.digest,
+                manifest.config.digest,
+                *(layer.digest for layer in manifest.layers),
+            }
+        below = [
+            self._reached(child)
+            for child in manifest.manifests
+            if self._path(child.digest).exists()
+        ]
         return None if None in below else {entry.digest}.union(*(blobs for blobs in below if blobs))
 
 
@@ -358,4 +406,6 @@ def _misplaced(path: Path, what: str) -> RegistryRefused:
 
 
 def _unwritable(folder: Path, error: OSError) -> RegistryRefused:
-    return RegistryRefused(f"{folder}: {error.strerror or error}", "free some space there, or make it writable")
+    return RegistryRefused(
+        f"{folder}: {error.strerror or error}", "free some space there, or make it writable"
+    )

@@ -27,7 +27,9 @@ from release.image.layout import Layout
 from release.runtimes import Runtime, fit
 
 MOST_LAYERS = 127  # of one image that Docker's overlay file system takes
-KNOWN = layout.STATE / "blobs.json"  # which blobs of layouts were hashed here: release/image/known.py
+KNOWN = (
+    layout.STATE / "blobs.json"
+)  # which blobs of layouts were hashed here: release/image/known.py
 
 # The files that a commit must have to be named as the record of the model.
 _RECORD = (layout.PARAMS, layout.PIPELINE, layout.LOCK, layout.CODE_LOCK, layout.VERDICT)
@@ -78,16 +80,21 @@ def write_down(root: Path, held: HeldVerdict, options: Options) -> Recipe:
     )
     runtime = runtimes.load(options.runtime or params.serve.runtime)
     target, place, tag = _target(root, options, image.version(model))
-    base, source = _base(root, options.base or params.serve.base, runtime.platform_for(params.serve))
+    base, source = _base(
+        root, options.base or params.serve.base, runtime.platform_for(params.serve)
+    )
     if base:
         _serves(root, described, runtime, params.serve.max_total_tokens)
     count = len(layers) + (len(base.layers) if base else 0)
     if count > MOST_LAYERS:
         raise BuildRefused(
-            f"the image would have {count} layers, an engine takes {MOST_LAYERS}", "raise merge.shard_mb in params.yaml"
+            f"the image would have {count} layers, an engine takes {MOST_LAYERS}",
+            "raise merge.shard_mb in params.yaml",
         )
     if isinstance(target, Repository):
-        sizes = [layer.size for layer in layers] + [layer.size for layer in (base.layers if base else ())]
+        sizes = [layer.size for layer in layers] + [
+            layer.size for layer in (base.layers if base else ())
+        ]
         limits.check(target.host, sizes)
     return Recipe(params, runtime, about, layers, base, source, target, place, tag)
 
@@ -100,7 +107,8 @@ def _about(root: Path, model: str, home: str, needed: Collection[Path]) -> About
     head = commits.resolve(root, "HEAD") if commits.has_repository(root) else None
     if head is None:
         raise EvidenceRefused(
-            f"{root}: git has no commit that holds the record", "commit params.yaml, code.lock, dvc.lock, reports/"
+            f"{root}: git has no commit that holds the record",
+            "commit params.yaml, code.lock, dvc.lock, reports/",
         )
     if commits.is_shallow(root):
         raise EvidenceRefused(
@@ -133,13 +141,20 @@ def _target(root: Path, options: Options, version: str) -> tuple[Store, str, str
         shown = folder.resolve().relative_to(root.resolve()) if inside else folder.resolve()
         return Layout(folder, root / KNOWN), f"{reference.LAYOUT}{shown.as_posix()}", version
     if options.output is not None:
-        raise BuildRefused("an image goes to a registry or to a folder", "give one of --push and --output")
+        raise BuildRefused(
+            "an image goes to a registry or to a folder", "give one of --push and --output"
+        )
     named = reference.parse(options.push)
     if named.host is None or named.digest is not None:
         raise BuildRefused(
-            f"{options.push!r}: is not HOST/NAME of a registry", "write it as HOST/NAME or HOST/NAME:TAG"
+            f"{options.push!r}: is not HOST/NAME of a registry",
+            "write it as HOST/NAME or HOST/NAME:TAG",
         )
-    return stores.open_store(named, root, push=True), f"{named.host}/{named.name}", named.tag or version
+    return (
+        stores.open_store(named, root, push=True),
+        f"{named.host}/{named.name}",
+        named.tag or version,
+    )
 
 
 def _base(root: Path, name: str | None, platform: str) -> tuple[Base | None, Store | None]:
@@ -154,11 +169,15 @@ def _serves(root: Path, described: dict[str, FileDigest], runtime: Runtime, long
     """Refuse a runtime that would compute another function than the evaluated one."""
     path = root / layout.MERGED / _CONFIG
     if _CONFIG not in described:
-        raise BuildRefused(f"{path}: is not of the model, and servers read it", "run `./lockstep run merge`")
+        raise BuildRefused(
+            f"{path}: is not of the model, and servers read it", "run `./lockstep run merge`"
+        )
     try:
         data = path.read_bytes()
         if digest.of_bytes(data) != described[_CONFIG].sha256:
-            raise EvidenceRefused(f"{path}: is not the file that the verdict is about", "run `./lockstep run merge`")
+            raise EvidenceRefused(
+                f"{path}: is not the file that the verdict is about", "run `./lockstep run merge`"
+            )
         config = json.loads(data)
     except OSError as error:
         raise EvidenceRefused(f"{path}: {error.strerror or error}", "make it readable") from error

@@ -80,9 +80,13 @@ def differs(blocks: Iterable[bytes], members: Sequence[Member], link: Link | Non
                 return "it ends early"
             hasher.update(memoryview(rest)[:left])
             left, rest = left - min(left, len(rest)), rest[left:]
-        wanted = part.member.sha256 if part.member else f"sha256:{hashlib.sha256(part.data).hexdigest()}"
+        wanted = (
+            part.member.sha256 if part.member else f"sha256:{hashlib.sha256(part.data).hexdigest()}"
+        )
         if f"sha256:{hasher.hexdigest()}" != wanted:
-            return f"{part.member.name} is another file" if part.member else "its entries are others"
+            return (
+                f"{part.member.name} is another file" if part.member else "its entries are others"
+            )
     return "something follows its end" if rest or any(source) else ""
 
 
@@ -114,18 +118,26 @@ def _given(data: bytes) -> _Part:
     return _Part(data, None, len(data))
 
 
-def _header(name: str, size: int, *, kind: bytes = b"0", mode: int = 0o644, target: str = "") -> bytes:
+def _header(
+    name: str, size: int, *, kind: bytes = b"0", mode: int = 0o644, target: str = ""
+) -> bytes:
     """The header of one entry, preceded by an extended one if ustar's fields are too small."""
     records = {
         "path": name.encode() if _is_long(name) else None,
         "linkpath": target.encode() if _is_long(target) else None,
         "size": str(size).encode() if size >= _OCTAL_LIMIT else None,
     }
-    body = b"".join(_record(key.encode(), value) for key, value in records.items() if value is not None)
+    body = b"".join(
+        _record(key.encode(), value) for key, value in records.items() if value is not None
+    )
     extended = b""
     if body:
-        extended = _ustar(b"././@PaxHeader", len(body), b"x", 0o644) + body + bytes(-len(body) % _RECORD)
-    return extended + _ustar(_short(name), size if size < _OCTAL_LIMIT else 0, kind, mode, _short(target))
+        extended = (
+            _ustar(b"././@PaxHeader", len(body), b"x", 0o644) + body + bytes(-len(body) % _RECORD)
+        )
+    return extended + _ustar(
+        _short(name), size if size < _OCTAL_LIMIT else 0, kind, mode, _short(target)
+    )
 
 
 def _is_long(name: str) -> bool:
@@ -149,10 +161,26 @@ def _record(key: bytes, value: bytes) -> bytes:
 def _ustar(name: bytes, size: int, kind: bytes, mode: int, target: bytes = b"") -> bytes:
     """One header block of 512 bytes."""
     before = b"".join(
-        (name.ljust(_NAME, b"\0"), b"%07o\0" % mode, b"%07o\0" % 0, b"%07o\0" % 0, b"%011o\0" % size, b"%011o\0" % 0)
+        (
+            name.ljust(_NAME, b"\0"),
+            b"%07o\0" % mode,
+            b"%07o\0" % 0,
+            b"%07o\0" % 0,
+            b"%011o\0" % size,
+            b"%011o\0" % 0,
+        )
     )
     after = b"".join(
-        (kind, target.ljust(_NAME, b"\0"), b"ustar\0", b"00", bytes(64), b"%07o\0" % 0, b"%07o\0" % 0, bytes(155 + 12))
+        (
+            kind,
+            target.ljust(_NAME, b"\0"),
+            b"ustar\0",
+            b"00",
+            bytes(64),
+            b"%07o\0" % 0,
+            b"%07o\0" % 0,
+            bytes(155 + 12),
+        )
     )
     return before + b"%06o\0 " % (sum(before) + 8 * ord(" ") + sum(after)) + after
 
@@ -167,7 +195,8 @@ def _read(member: Member) -> Iterator[bytes]:
         with os.fdopen(handle, "rb", buffering=0) as stream:
             if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
                 raise EvidenceRefused(
-                    f"{member.path}: not a regular file", "replace it with the file that it points to"
+                    f"{member.path}: not a regular file",
+                    "replace it with the file that it points to",
                 )
             while left:
                 block = stream.read(min(BLOCK, left))
@@ -176,7 +205,9 @@ def _read(member: Member) -> Iterator[bytes]:
                 left -= len(block)
                 hasher.update(block)
                 if not left and f"sha256:{hasher.hexdigest()}" != member.sha256:
-                    raise EvidenceRefused(f"{member.path}: is not the file that the verdict is about", _FIX)
+                    raise EvidenceRefused(
+                        f"{member.path}: is not the file that the verdict is about", _FIX
+                    )
                 yield block
     except OSError as error:
         raise EvidenceRefused(f"{member.path}: {error.strerror or error}", _FIX) from error

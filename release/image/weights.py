@@ -22,7 +22,9 @@ SHARD = ".safetensors"
 # Where a server mounts an image of weights alone, from its root. A `subPath` of the mount would choose /models, but
 # containerd before 2.2 ignores it and reports nothing.
 VOLUME = "/weights"
-_FIX = "run `./lockstep run merge`, or `./lockstep dvc checkout models/merged` where it was once made"
+_FIX = (
+    "run `./lockstep run merge`, or `./lockstep dvc checkout models/merged` where it was once made"
+)
 _VERSION = 12  # hex digits of a model's digest in its path
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -57,7 +59,9 @@ def mounted(path: str) -> str:
     return f"{VOLUME}{path}"
 
 
-def layers(folder: Path, described: Mapping[str, FileDigest], model: str, name: str) -> tuple[Layer, ...]:
+def layers(
+    folder: Path, described: Mapping[str, FileDigest], model: str, name: str
+) -> tuple[Layer, ...]:
     """The layers of ``model`` (its digest), in order.
 
     ``described``: what the verdict's evidence says of every file, by path below ``folder``. Names, sizes and types are
@@ -69,10 +73,14 @@ def layers(folder: Path, described: Mapping[str, FileDigest], model: str, name: 
     return placed
 
 
-def arranged(folder: Path, described: Mapping[str, FileDigest], model: str, name: str) -> tuple[Layer, ...]:
+def arranged(
+    folder: Path, described: Mapping[str, FileDigest], model: str, name: str
+) -> tuple[Layer, ...]:
     """As ``layers``, without looking at ``folder``."""
     if digest.of_manifest(described) != model:
-        raise EvidenceRefused("the parity report's files are not the model that the verdict is about", _FIX)
+        raise EvidenceRefused(
+            "the parity report's files are not the model that the verdict is about", _FIX
+        )
     for member in described:
         _fits(member)
     path = place(name, model)
@@ -88,9 +96,16 @@ def arranged(folder: Path, described: Mapping[str, FileDigest], model: str, name
     )
 
 
-def _layer(folder: Path, home: str, paths: list[str], described: Mapping[str, FileDigest], link: Link | None) -> Layer:
+def _layer(
+    folder: Path,
+    home: str,
+    paths: list[str],
+    described: Mapping[str, FileDigest],
+    link: Link | None,
+) -> Layer:
     members = tuple(
-        Member(f"{home}/{path}", folder / path, described[path].sha256, described[path].size) for path in paths
+        Member(f"{home}/{path}", folder / path, described[path].sha256, described[path].size)
+        for path in paths
     )
     title = paths[0] if paths[0].endswith(SHARD) else "configuration and tokenizer"
     key = digest.of_json([[[member.name, member.sha256, member.size] for member in members], link])
@@ -105,7 +120,9 @@ def _holds(folder: Path, described: Mapping[str, FileDigest]) -> None:
     try:
         for path in sorted(folder.rglob("*")):
             if path.is_symlink():
-                raise EvidenceRefused(f"{path}: is a symbolic link", "replace it with the file it points at")
+                raise EvidenceRefused(
+                    f"{path}: is a symbolic link", "replace it with the file it points at"
+                )
             if path.is_dir():
                 continue
             if not path.is_file():
@@ -115,7 +132,10 @@ def _holds(folder: Path, described: Mapping[str, FileDigest]) -> None:
         raise EvidenceRefused(f"{folder}: {error.strerror or error}", "make it readable") from error
     problems = [
         *(f"{folder / path}: is missing" for path in sorted(described.keys() - sizes.keys())),
-        *(f"{folder / path}: is not of the model" for path in sorted(sizes.keys() - described.keys())),
+        *(
+            f"{folder / path}: is not of the model"
+            for path in sorted(sizes.keys() - described.keys())
+        ),
         *(
             f"{folder / path}: has {sizes[path]} bytes, the verdict is about {described[path].size}"
             for path in sorted(sizes.keys() & described.keys())
@@ -132,7 +152,9 @@ def _fits(path: str) -> None:
     # A name that begins with .wh. deletes a file of a lower layer (OCI image specification, layer.md).
     bad = any(part in ("", ".", "..") or part.startswith(".wh.") for part in parts)
     if bad or not path.isprintable() or "\\" in path:
-        raise BuildRefused(f"{path!r}: cannot be the name of a file in an image", "rename it in the merge stage")
+        raise BuildRefused(
+            f"{path!r}: cannot be the name of a file in an image", "rename it in the merge stage"
+        )
 
 
 class Cache(Memory):

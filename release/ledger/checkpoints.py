@@ -36,7 +36,12 @@ def last(ledger: Place) -> Last | None:
     if signed is None:
         return None
     return Last(
-        signed, int(checkpoint_ledger.git.line("rev-list", "--count", "--first-parent", tip, "--", f":(top){FILE}"))
+        signed,
+        int(
+            checkpoint_ledger.git.line(
+                "rev-list", "--count", "--first-parent", tip, "--", f":(top){FILE}"
+            )
+        ),
     )
 
 
@@ -48,7 +53,9 @@ def add(ledger: Place, head: str, signed: bytes, message: str) -> str:
     checkpoint_ledger, change = _of(ledger), Change({FILE: signed}, message)
     tip = place.look(checkpoint_ledger).tip
     if tip is None:
-        return push.propose(ledger, write.commit_of(ledger.git, head, change), checkpoint_ledger.branch)
+        return push.propose(
+            ledger, write.commit_of(ledger.git, head, change), checkpoint_ledger.branch
+        )
     place.bring(checkpoint_ledger, tip)
     return write.commit(checkpoint_ledger, tip, change, ())[0]
 

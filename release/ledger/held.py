@@ -57,7 +57,12 @@ def history(git: Git, walked: Walk, path: str, shown: str, counts: Counts | None
     """
     order = [name for landed, brought in walked.landings for name in (*brought, landed)]
     touching = [name for name in order if path in walked.commits[name].gave]
-    blobs = {blob.name for name in touching for blob in _both(walked.commits[name], path) if blob.mode in REGULAR}
+    blobs = {
+        blob.name
+        for name in touching
+        for blob in _both(walked.commits[name], path)
+        if blob.mode in REGULAR
+    }
     objects = git.objects([*touching, *sorted(blobs)])
     files = _Files(objects, shown)
     dated = moves.dates(walked)
@@ -78,11 +83,15 @@ def history(git: Git, walked: Walk, path: str, shown: str, counts: Counts | None
                 entries = quarantine.add(entries, entry)
         if not out:
             continue
-        freed = _release(name, walked.commits[name], body, out, was, after, author(head), dated[name])
+        freed = _release(
+            name, walked.commits[name], body, out, was, after, author(head), dated[name]
+        )
         if freed is None:
             became |= {entry.image: f"{by} removed or changed it" for entry in out}
         elif why := counts(freed) if counts else "":
-            became |= {entry.image: f"{by} released it, which does not count: {why}" for entry in out}
+            became |= {
+                entry.image: f"{by} released it, which does not count: {why}" for entry in out
+            }
         else:
             images = {entry.image for entry in out}
             entries = tuple(entry for entry in entries if entry.image not in images)
@@ -93,7 +102,11 @@ def history(git: Git, walked: Walk, path: str, shown: str, counts: Counts | None
         return Held(entries, tuple((entry, became.get(entry.image, "")) for entry in entries), here)
     for entry in here:
         entries = quarantine.add(entries, entry)
-    gone = tuple((entry, became.get(entry.image, "a merge left it out")) for entry in entries if entry not in here)
+    gone = tuple(
+        (entry, became.get(entry.image, "a merge left it out"))
+        for entry in entries
+        if entry not in here
+    )
     return Held(entries, gone, None)
 
 
@@ -110,7 +123,9 @@ class _Files:
             place = f"{self._shown} at {commit[:12]}"
             try:
                 if blob.mode not in REGULAR:
-                    raise EvidenceRefused(f"{place}: is not a regular file", "restore it from git's history")
+                    raise EvidenceRefused(
+                        f"{place}: is not a regular file", "restore it from git's history"
+                    )
                 self._known[blob] = quarantine.parse(self._objects[blob.name], place)
             except EvidenceRefused as refused:
                 self._known[blob] = refused
@@ -122,7 +137,14 @@ def _both(commit: Commit, path: str) -> tuple[Blob, Blob]:
 
 
 def _release(
-    name: str, commit: Commit, body: bytes, out: Entries, was: Entries, now: Entries, by: str, at: datetime | None
+    name: str,
+    commit: Commit,
+    body: bytes,
+    out: Entries,
+    was: Entries,
+    now: Entries,
+    by: str,
+    at: datetime | None,
 ) -> Release | None:
     """The release that this commit made; None if it made none."""
     released = message.read_release(body.decode(errors="replace"))

@@ -31,14 +31,21 @@ def move(where: Place, wanted: Wanted, environments: Sequence[str]) -> tuple[str
                 "commit or restore them, then again",
             )
     answer, lost = _update(where, wanted), tuple[str, ...]()
-    if answer.code != 0 and wanted.tags and place.look(where).tip == wanted.tip:  # the branch waits for no tag
-        lost = tuple(f"tag {name.removeprefix('refs/tags/')}: was not created: {answer.why()}" for name in wanted.tags)
+    if (
+        answer.code != 0 and wanted.tags and place.look(where).tip == wanted.tip
+    ):  # the branch waits for no tag
+        lost = tuple(
+            f"tag {name.removeprefix('refs/tags/')}: was not created: {answer.why()}"
+            for name in wanted.tags
+        )
         answer = _update(where, wanted._replace(tags={}))
     now = place.look(where).tip
     if now not in (wanted.tip, wanted.made):
         raise outrun(where, wanted.tip, now, environments)
     if now != wanted.made or (answer.code != 0 and not wanted.moves):
-        raise PromotionRefused(f"{where.shown} was not moved: {answer.why()}", "see to that, then run it again")
+        raise PromotionRefused(
+            f"{where.shown} was not moved: {answer.why()}", "see to that, then run it again"
+        )
     for folder in folders:
         _forward(where, folder, wanted.tip, wanted.made)
     return lost
@@ -47,7 +54,9 @@ def move(where: Place, wanted: Wanted, environments: Sequence[str]) -> tuple[str
 def _update(where: Place, wanted: Wanted) -> Said:
     lines = [f"update {where.ref} {wanted.made} {wanted.tip}"] if wanted.moves else []
     lines += [f"create {name} {value}" for name, value in wanted.tags.items()]
-    script = "".join(f"{part}\0" for line in ("start", *lines, "prepare", "commit") for part in _words(line))
+    script = "".join(
+        f"{part}\0" for line in ("start", *lines, "prepare", "commit") for part in _words(line)
+    )
     return where.git.run("update-ref", "-m", "lockstep", "--stdin", "-z", given=script.encode())
 
 
@@ -80,7 +89,9 @@ def follow(where: Place, tip: str) -> None:
     commits = git.objects([tip])
     head, _, body = commits[tip].partition(b"\n\n")
     text = body.decode(errors="replace")
-    if head.count(b"\nparent ") != 1 or not (message.read(text).trailers or message.read_release(text)):
+    if head.count(b"\nparent ") != 1 or not (
+        message.read(text).trailers or message.read_release(text)
+    ):
         return
     for folder in _checked_out(where):
         _forward(where, folder, f"{tip}^", tip)

@@ -75,13 +75,19 @@ def compose(
         "Evidence": after.evidence if after else NONE,
     }
     lines = "\n".join(f"Lockstep-{name}: {value}" for name, value in trailers.items())
-    return f"{verb} {environment} to {after.version if after else 'nothing'}\n\n{reason}\n\n{lines}\n"
+    return (
+        f"{verb} {environment} to {after.version if after else 'nothing'}\n\n{reason}\n\n{lines}\n"
+    )
 
 
-def compose_release(images: Sequence[str], names: str, parent: str, why: str, signed: bytes | None) -> str:
+def compose_release(
+    images: Sequence[str], names: str, parent: str, why: str, signed: bytes | None
+) -> str:
     """The message of a release of ``images`` from quarantine, which people call ``names``. Raises as ``compose``."""
     reason = _reason("a release from quarantine", why)
-    lines = [f"Lockstep-{_RELEASE}: {image}" for image in images] + [f"Lockstep-{_PARENT}: {parent}"]
+    lines = [f"Lockstep-{_RELEASE}: {image}" for image in images] + [
+        f"Lockstep-{_PARENT}: {parent}"
+    ]
     if signed is not None:
         lines.append(f"Lockstep-{_SIGNED}: {base64.b64encode(signed).decode()}")
     return "\n\n".join([f"release {names} from quarantine", reason, "\n".join(lines)]) + "\n"
@@ -92,11 +98,16 @@ def read_release(message: str) -> Release | None:
     paragraphs = _paragraphs(message)
     if len(paragraphs) < 2 or not paragraphs[-1].startswith(f"Lockstep-{_RELEASE}: "):
         return None
-    pairs = [match.groups() for line in paragraphs[-1].splitlines() if (match := _TRAILER.match(line))]
+    pairs = [
+        match.groups() for line in paragraphs[-1].splitlines() if (match := _TRAILER.match(line))
+    ]
     fields = {
-        name: [value for key, value in pairs if key == f"Lockstep-{name}"] for name in (_RELEASE, _PARENT, _SIGNED)
+        name: [value for key, value in pairs if key == f"Lockstep-{name}"]
+        for name in (_RELEASE, _PARENT, _SIGNED)
     }
-    if len(pairs) != len(paragraphs[-1].splitlines()) or sum(map(len, fields.values())) != len(pairs):
+    if len(pairs) != len(paragraphs[-1].splitlines()) or sum(map(len, fields.values())) != len(
+        pairs
+    ):
         return None
     if len(fields[_PARENT]) != 1 or len(fields[_SIGNED]) > 1:
         return None
@@ -112,12 +123,18 @@ def read(message: str) -> Read:
     """Why a move was made, by any commit's message, and the trailers of one that Lockstep made."""
     paragraphs = _paragraphs(message)
     subject = paragraphs[0] if paragraphs else ""
-    at = max((i for i, part in enumerate(paragraphs) if i and part.startswith(_FIRST)), default=None)
+    at = max(
+        (i for i, part in enumerate(paragraphs) if i and part.startswith(_FIRST)), default=None
+    )
     body = paragraphs[1:at]
-    return Read(redact(" ".join(body) or subject, _LONGEST), _trailers(paragraphs[at]) if at else {})
+    return Read(
+        redact(" ".join(body) or subject, _LONGEST), _trailers(paragraphs[at]) if at else {}
+    )
 
 
-def differs(trailers: Mapping[str, str], environment: str, before: Pointer | None, after: Pointer | None) -> str:
+def differs(
+    trailers: Mapping[str, str], environment: str, before: Pointer | None, after: Pointer | None
+) -> str:
     """How a message differs from what its commit did; empty when it does not."""
     moved, _, number = trailers["Move"].rpartition("#")
     did = {"From": before.digest if before else NONE, "To": after.digest if after else NONE}
@@ -144,5 +161,7 @@ def _paragraphs(message: str) -> list[str]:
 def _trailers(paragraph: str) -> Mapping[str, str]:
     pairs = [match.groups() for line in paragraph.splitlines() if (match := _TRAILER.match(line))]
     trailers = {name.removeprefix("Lockstep-"): value for name, value in pairs}
-    whole = set(trailers) == {"Move", "Kind", "From", "To", "Evidence"} and len(pairs) == len(trailers)
+    whole = set(trailers) == {"Move", "Kind", "From", "To", "Evidence"} and len(pairs) == len(
+        trailers
+    )
     return trailers if whole and trailers["Kind"] in ("promote", "rollback") else {}

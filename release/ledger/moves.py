@@ -49,12 +49,15 @@ def history(git: Git, walked: Walk, paths: Mapping[str, str]) -> dict[str, tuple
     """All moves of each environment, oldest first; ``paths`` are their pointers'."""
     steps = {name: list(_steps(walked, path)) for name, path in paths.items()}
     every = [step for some in steps.values() for step in some]
-    blobs = {blob.name for step in every for blob in (step.before, step.after) if blob.mode in REGULAR}
+    blobs = {
+        blob.name for step in every for blob in (step.before, step.after) if blob.mode in REGULAR
+    }
     objects = git.objects([*(step.commit for step in every), *sorted(blobs)])
     pointers: dict[Blob, Pointer | str] = {}
     return {
         name: tuple(
-            _move(number, name, paths[name], step, objects, pointers) for number, step in enumerate(steps[name], 1)
+            _move(number, name, paths[name], step, objects, pointers)
+            for number, step in enumerate(steps[name], 1)
         )
         for name in paths
     }
@@ -76,7 +79,9 @@ def _steps(walked: Walk, path: str) -> Iterator[_Step]:
     for name, brought in walked.landings:
         own = commits[name].gave.get(path, own)
         at = max([at, *_believed((commits[other] for other in brought), latest)])
-        steps = [(other, commits[other].gave[path]) for other in brought if path in commits[other].gave]
+        steps = [
+            (other, commits[other].gave[path]) for other in brought if path in commits[other].gave
+        ]
         if (steps[-1][1] if steps else so_far) != own:
             steps.append((name, own))
         doubt = _doubt(name, commits[name].date, at, latest) if steps else ""
@@ -131,14 +136,18 @@ def shown(seconds: int) -> str:
 
 
 def _time(seconds: int) -> datetime:
-    return datetime.fromtimestamp(min(max(seconds, 0), 253402300799), UTC)  # the last that datetime can hold
+    return datetime.fromtimestamp(
+        min(max(seconds, 0), 253402300799), UTC
+    )  # the last that datetime can hold
 
 
 def _move(
     number: int, environment: str, path: str, step: _Step, objects: Mapping[str, bytes],
     pointers: dict[Blob, Pointer | str],
 ) -> Move:  # fmt: skip
-    before, after = (_pointer(blob, path, step.commit, objects, pointers) for blob in (step.before, step.after))
+    before, after = (
+        _pointer(blob, path, step.commit, objects, pointers) for blob in (step.before, step.after)
+    )
     head, _, body = objects[step.commit].partition(b"\n\n")
     told_by = message.read(body.decode(errors="replace"))
     was, now = (value if isinstance(value, Pointer) else None for value in (before, after))
@@ -155,7 +164,11 @@ def _move(
 
 
 def _pointer(
-    blob: Blob, path: str, commit: str, objects: Mapping[str, bytes], known: dict[Blob, Pointer | str]
+    blob: Blob,
+    path: str,
+    commit: str,
+    objects: Mapping[str, bytes],
+    known: dict[Blob, Pointer | str],
 ) -> Pointer | str | None:
     """The pointer, None if there is none, or the reason why it cannot be read."""
     if blob == NOTHING:

@@ -16,7 +16,9 @@ def outrun(where: Place, tip: str, now: str | None, environments: Sequence[str])
     if now is None:
         return Outrun(f"{where.shown}: was taken away meanwhile", todo)
     form = "--format=%an <%ae> committed %h: %s"
-    who = redact(where.git.line("log", "--max-count=1", "--no-show-signature", form, now, f"^{tip}"))
+    who = redact(
+        where.git.line("log", "--max-count=1", "--no-show-signature", form, now, f"^{tip}")
+    )
     runs = [_runs(where, name, tip, now) for name in environments]
     happened = "; ".join([who or f"it is at {now[:12]}", *filter(None, runs)])
     return Outrun(f"{where.shown} was moved by somebody else first: {happened}", todo)

@@ -28,7 +28,9 @@ class Envelope(NamedTuple):
     statement: Statement
 
 
-Released = Mapping[str, tuple[Pointer, Envelope | None]]  # by image: its last pointer, and the evidence of that
+Released = Mapping[
+    str, tuple[Pointer, Envelope | None]
+]  # by image: its last pointer, and the evidence of that
 
 
 def path(environment: str) -> Path:
@@ -47,15 +49,27 @@ def envelope(data: bytes | None, pointer: Pointer, where: str) -> Envelope:
         payload = base64.b64decode(plain.get("dsseEnvelope", plain)["payload"], validate=True)
         return Envelope(data, Statement.model_validate_json(payload))
     except ValidationError as error:
-        raise EvidenceRefused(f"{where}: {files.first(error)}", "read it with the version that signed it") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, binascii.Error) as error:
+        raise EvidenceRefused(
+            f"{where}: {files.first(error)}", "read it with the version that signed it"
+        ) from error
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        binascii.Error,
+    ) as error:
         raise EvidenceRefused(f"{where}: is not an envelope of a statement", _FIX) from error
 
 
 def releases(ledger: Ledger, tip: str, environments: Iterable[str]) -> Released:
     """Every image that ever ran, with its last pointer and its evidence; None if the evidence cannot be read."""
     last: dict[str, Move] = {}
-    for move in sorted((move for name in environments for move in ledger.moves(tip, name)), key=lambda each: each.at):
+    for move in sorted(
+        (move for name in environments for move in ledger.moves(tip, name)),
+        key=lambda each: each.at,
+    ):
         if move.after is not None and move.ran:
             last[move.after.image] = move
     names = [(move.commit, path(move.environment)) for move in last.values()]
@@ -74,9 +88,15 @@ def runs(root: Path, commits: Sequence[str], deadline: float) -> Mapping[str, st
     git = Git(root, deadline)
     wanted = list(dict.fromkeys(commits))
     # Records of older versions name the run in the report of the training itself.
-    places = [(commit, path) for path in (layout.TRAIN_REPORT, layout.TRAIN_MEASURED) for commit in wanted]
+    places = [
+        (commit, path) for path in (layout.TRAIN_REPORT, layout.TRAIN_MEASURED) for commit in wanted
+    ]
     read = git.named([f"{commit}:./{path.as_posix()}" for commit, path in places])
-    return {commit: run for (commit, _), data in zip(places, read, strict=True) if data and (run := _run(data))}
+    return {
+        commit: run
+        for (commit, _), data in zip(places, read, strict=True)
+        if data and (run := _run(data))
+    }
 
 
 def _run(report: bytes) -> str | None:

@@ -20,17 +20,23 @@ def find(root: Path, promote: Promote, deadline: float) -> Place:
     git = Git(root, deadline)
     answer = git.run("rev-parse", "--show-object-format", "--show-prefix")
     if answer.code != 0:
-        raise EvidenceRefused(f"{root}: {answer.why()}", "clone the repository; a copy of its files has no history")
+        raise EvidenceRefused(
+            f"{root}: {answer.why()}", "clone the repository; a copy of its files has no history"
+        )
     form, _, prefix = answer.out.decode(errors="surrogateescape").removesuffix("\n").partition("\n")
     if form != "sha1":
         raise EvidenceRefused(
-            f"{root}: is a {form} repository", "pointers name commits by SHA-1: use such a repository"
+            f"{root}: is a {form} repository",
+            "pointers name commits by SHA-1: use such a repository",
         )
     if "\n" in prefix:  # which cat-file takes for the end of a path
-        raise EvidenceRefused(f"{redact(prefix)}: the name of a folder has a line break", "rename the folder")
+        raise EvidenceRefused(
+            f"{redact(prefix)}: the name of a folder has a line break", "rename the folder"
+        )
     if git.run("check-ref-format", f"refs/heads/{promote.branch}").code != 0:
         raise ParamsRefused(
-            f"promote.branch: {promote.branch}: is not a valid branch name", "git check-ref-format has the rules"
+            f"promote.branch: {promote.branch}: is not a valid branch name",
+            "git check-ref-format has the rules",
         )
     if promote.repository is not None:
         return Place(git, promote.branch, _address(promote.repository), "")
@@ -43,9 +49,13 @@ def _address(text: str) -> str:
         raise ParamsRefused("promote.repository: is not an address of a git repository", todo)
     try:
         parts = urlsplit(text)
-        secret = parts.password is not None or (parts.scheme in ("http", "https") and parts.username is not None)
+        secret = parts.password is not None or (
+            parts.scheme in ("http", "https") and parts.username is not None
+        )
     except ValueError as error:
-        raise ParamsRefused("promote.repository: is not an address of a git repository", todo) from error
+        raise ParamsRefused(
+            "promote.repository: is not an address of a git repository", todo
+        ) from error
     if secret:
         raise ParamsRefused("promote.repository: holds a password or a token", todo)
     return text
@@ -57,7 +67,11 @@ def _remote(git: Git, branch: str) -> str | None:
     lines = answer.out.decode(errors="surrogateescape").split("\0") if answer.code == 0 else []
     values = dict(line.partition("\n")[::2] for line in lines if line)
     remotes = sorted(
-        {name.split(".", 1)[1].rpartition(".")[0] for name in values if re.match(r"remote\..*\.url$", name)}
+        {
+            name.split(".", 1)[1].rpartition(".")[0]
+            for name in values
+            if re.match(r"remote\..*\.url$", name)
+        }
     )
     upstream = values.get(f"branch.{branch}.remote")
     names = [line.partition("\n")[0] for line in lines]
@@ -111,17 +125,23 @@ def still(place: Place) -> Look:
 def unreachable(place: Place, said: Said) -> RemoteRefused:
     """The refusal for a remote that cannot be reached."""
     todo = "see that the remote is up and that git has credentials for it"
-    return RemoteRefused(f"{place.shown}: {said.why()}", f"{todo}: git ls-remote {redact(place.remote or '.')}")
+    return RemoteRefused(
+        f"{place.shown}: {said.why()}", f"{todo}: git ls-remote {redact(place.remote or '.')}"
+    )
 
 
 def _look(out: bytes, branch: str) -> Look:
     refs = dict[str, str]()
-    for line in out.decode(errors="surrogateescape").split("\n"):  # a name may hold what else ends a line
+    for line in out.decode(errors="surrogateescape").split(
+        "\n"
+    ):  # a name may hold what else ends a line
         value, _, name = line.partition("\t")
         if _HASH.match(value):
             refs[name] = value
     tags = {
-        name.removeprefix("refs/tags/"): TagRef(refs.get(f"{name}^{{}}", value), f"{name}^{{}}" in refs)
+        name.removeprefix("refs/tags/"): TagRef(
+            refs.get(f"{name}^{{}}", value), f"{name}^{{}}" in refs
+        )
         for name, value in refs.items()
         if name.startswith("refs/tags/") and not name.endswith("^{}")
     }
@@ -145,9 +165,12 @@ def bring(place: Place, tip: str) -> None:
             raise unreachable(place, answer)
         if not has(git, tip):
             raise RemoteRefused(
-                f"{place.shown}: said {tip[:12]}, and gives another history", "ask again; if it stays so, fix it"
+                f"{place.shown}: said {tip[:12]}, and gives another history",
+                "ask again; if it stays so, fix it",
             )
-    known = git.line("for-each-ref", "--format=%(objectname)", place.seen)  # a tag of its name is another ref
+    known = git.line(
+        "for-each-ref", "--format=%(objectname)", place.seen
+    )  # a tag of its name is another ref
     if known == tip:
         return
     if known and has(git, known) and not git.says("merge-base", "--is-ancestor", known, tip):
@@ -158,13 +181,19 @@ def bring(place: Place, tip: str) -> None:
             f"{place.shown}: was {known[:12]} and is {tip[:12]}, which does not contain it: its history was rewritten",
             f"restore the branch; if that was meant: git update-ref -d {place.seen}",
         )
-    with suppress(MachineRefused):  # on a full disk less is remembered, and what was pushed is not in doubt
-        git.run("update-ref", place.seen, tip, *([known] if known else []))  # a loser of this race has seen as much
+    with suppress(
+        MachineRefused
+    ):  # on a full disk less is remembered, and what was pushed is not in doubt
+        git.run(
+            "update-ref", place.seen, tip, *([known] if known else [])
+        )  # a loser of this race has seen as much
 
 
 def never_was(place: Place) -> None:
     """Raise RemoteRefused if the branch, which is missing, was seen before."""
-    known = place.git.line("for-each-ref", "--format=%(objectname)", place.seen) if place.remote else ""
+    known = (
+        place.git.line("for-each-ref", "--format=%(objectname)", place.seen) if place.remote else ""
+    )
     if known:
         raise RemoteRefused(
             f"{place.shown}: was {known[:12]} and is gone",
@@ -183,4 +212,6 @@ def _refuse_older(place: Place, tip: str, known: str) -> None:
 
 def has(git: Git, commit: str) -> bool:
     """Whether the commit is in this clone; a partial clone does not fetch it."""
-    return git.run("cat-file", "-e", f"{commit}^{{commit}}", env={"GIT_NO_LAZY_FETCH": "1"}).code == 0
+    return (
+        git.run("cat-file", "-e", f"{commit}^{{commit}}", env={"GIT_NO_LAZY_FETCH": "1"}).code == 0
+    )

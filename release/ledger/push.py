@@ -41,12 +41,19 @@ def move(where: Place, wanted: Wanted, environments: Sequence[str]) -> tuple[str
         raise RemoteRefused(f"{where.shown}: {_words(answer)}: nothing was moved", todo)
     why = "somebody else made it meanwhile" if taken else _words(answer)
     lost = taken or tuple(wanted.tags)
-    left = wanted._replace(tags={name: value for name, value in wanted.tags.items() if name not in lost})
+    left = wanted._replace(
+        tags={name: value for name, value in wanted.tags.items() if name not in lost}
+    )
     others = move(where, left, environments) if left.moves or left.tags else ()
-    return (*(f"tag {name.removeprefix('refs/tags/')}: was not created: {why}" for name in lost), *others)
+    return (
+        *(f"tag {name.removeprefix('refs/tags/')}: was not created: {why}" for name in lost),
+        *others,
+    )
 
 
-def _pushed(where: Place, wanted: Wanted, environments: Sequence[str]) -> tuple[Said | None, tuple[str, ...]]:
+def _pushed(
+    where: Place, wanted: Wanted, environments: Sequence[str]
+) -> tuple[Said | None, tuple[str, ...]]:
     """None if the remote has the commit; else git's message, and the tags whose names are taken."""
     assert where.remote is not None
     expected = {where.ref: wanted.tip} if wanted.moves else {}
@@ -63,12 +70,16 @@ def _pushed(where: Place, wanted: Wanted, environments: Sequence[str]) -> tuple[
         if arrived is None:
             return None, ()
         taken = arrived
-        if taken or not any(word in answer.err + answer.out.decode(errors="replace") for word in _BUSY):
+        if taken or not any(
+            word in answer.err + answer.out.decode(errors="replace") for word in _BUSY
+        ):
             break
     return answer, taken
 
 
-def _arrived(where: Place, wanted: Wanted, said: Said, environments: Sequence[str]) -> tuple[str, ...] | None:
+def _arrived(
+    where: Place, wanted: Wanted, said: Said, environments: Sequence[str]
+) -> tuple[str, ...] | None:
     """None if the remote has what was pushed; if it is unchanged, the tags whose names are taken."""
     try:
         now = place.look(where)
@@ -81,7 +92,9 @@ def _arrived(where: Place, wanted: Wanted, said: Said, environments: Sequence[st
     there = [name for name in wanted.tags if name.removeprefix("refs/tags/") in now.tags]
     whole = len(there) == len(wanted.tags)
     if wanted.moves and now.tip != wanted.tip:
-        if now.tip is None or not where.git.says("merge-base", "--is-ancestor", wanted.made, now.tip):
+        if now.tip is None or not where.git.says(
+            "merge-base", "--is-ancestor", wanted.made, now.tip
+        ):
             raise outrun(where, wanted.tip, now.tip, environments)
         if not whole:
             what = f"{where.shown}: took the commit {wanted.made[:12]} without its tags"
@@ -110,7 +123,8 @@ def propose(where: Place, made: str, branch: str, tip: str = "") -> str:
     if now != made:
         place.bring(on_branch, now)
         same = [
-            git.line("show", "--no-patch", "--format=%T %P", "--no-show-signature", commit) for commit in (now, made)
+            git.line("show", "--no-patch", "--format=%T %P", "--no-show-signature", commit)
+            for commit in (now, made)
         ]
         if same[0] != same[1]:
             todo = f"merge or close its pull request, then: git push {redact(where.remote)} :{on_branch.ref}"
@@ -124,6 +138,14 @@ def _words(said: Said) -> str:
     words = said.why()
     if said.code is None:
         return words
-    lines = [line.split("\t") for line in said.out.decode(errors="replace").splitlines() if line.startswith("!")]
-    reasons = [fields[-1] for fields in lines if "atomic" not in fields[-1]] or [fields[-1] for fields in lines] or [""]
+    lines = [
+        line.split("\t")
+        for line in said.out.decode(errors="replace").splitlines()
+        if line.startswith("!")
+    ]
+    reasons = (
+        [fields[-1] for fields in lines if "atomic" not in fields[-1]]
+        or [fields[-1] for fields in lines]
+        or [""]
+    )
     return redact(f"{words} {reasons[0]}") if reasons[0] not in words else words

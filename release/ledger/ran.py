@@ -46,5 +46,9 @@ def recorded(ran: Iterable[Move | Ran], pointer: Pointer) -> datetime | None:
     """
     wanted = pointer.digest, pointer.evidence
     made = [move for move in ran if move.kind != "other" and not move.doubt]
-    own = [move.at for move in made if move.after and (move.after.digest, move.after.evidence) == wanted]
+    own = [
+        move.at
+        for move in made
+        if move.after and (move.after.digest, move.after.evidence) == wanted
+    ]
     return min(own, default=None)

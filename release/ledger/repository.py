@@ -54,10 +54,16 @@ class Ledger:
         """
         if (tip := self.begun()) is None:
             place = self._place
-            todo = f"git push {place.remote} {place.branch}" if place.remote else f"git branch {place.branch}"
+            todo = (
+                f"git push {place.remote} {place.branch}"
+                if place.remote
+                else f"git branch {place.branch}"
+            )
             if not place.git.says("rev-parse", "--verify", "--quiet", "HEAD"):
                 todo = "git add -A && git commit"  # the first
-            raise EvidenceRefused(f"{self.shown}: there is no such branch", f"make it ({todo}), or fix promote.branch")
+            raise EvidenceRefused(
+                f"{self.shown}: there is no such branch", f"make it ({todo}), or fix promote.branch"
+            )
         return tip
 
     def begun(self) -> str | None:
@@ -83,7 +89,9 @@ class Ledger:
         Raises EvidenceRefused if it, or a folder above it, is a link or anything else.
         """
         if (commit, path) not in self._read:
-            self._read[commit, path] = trees.read(self._place.git, commit, self._place.prefix + path.as_posix())
+            self._read[commit, path] = trees.read(
+                self._place.git, commit, self._place.prefix + path.as_posix()
+            )
         return self._read[commit, path]
 
     def files(self, commit: str, folder: Path) -> dict[Path, bytes]:
@@ -107,7 +115,9 @@ class Ledger:
         For files that are identified by digest.
         """
         prefix = self._place.prefix
-        return self._place.git.named([f"{commit}:{prefix}{path.as_posix()}" for commit, path in wanted])
+        return self._place.git.named(
+            [f"{commit}:{prefix}{path.as_posix()}" for commit, path in wanted]
+        )
 
     def versions(self, commit: str, folder: Path) -> list[bytes]:
         """Every content that a file below ``folder`` had in the history of ``commit``, each once, deleted ones too."""
@@ -127,7 +137,9 @@ class Ledger:
         ``counts`` says of a release why it does not count; None: all count. Raises EvidenceRefused for a shallow clone.
         """
         path = f"{self._place.prefix}{layout.QUARANTINE}"
-        return held.history(self._place.git, self._walk(commit), path, str(layout.QUARANTINE), counts)
+        return held.history(
+            self._place.git, self._walk(commit), path, str(layout.QUARANTINE), counts
+        )
 
     def moves(self, commit: str, environment: str) -> tuple[Move, ...]:
         """Every move of the environment up to ``commit``, newest first (``release.ledger.moves``).
@@ -136,7 +148,9 @@ class Ledger:
         """
         name = self._known(environment)
         if commit not in self._moves:
-            self._moves[commit] = moves.history(self._place.git, self._walk(commit), self._pointers())
+            self._moves[commit] = moves.history(
+                self._place.git, self._walk(commit), self._pointers()
+            )
         return self._moves[commit][name][::-1]
 
     def since(self, commit: str, environment: str) -> datetime | None:
@@ -149,7 +163,9 @@ class Ledger:
         if self.pointer(commit, environment) is None or not made:
             return None
         if todo := moves.unknown(made[0]):
-            raise EvidenceRefused(f"since when {environment} runs what it runs is not known: {made[0].doubt}", todo)
+            raise EvidenceRefused(
+                f"since when {environment} runs what it runs is not known: {made[0].doubt}", todo
+            )
         return made[0].at
 
     def recorded(self, commit: str, environment: str, pointer: Pointer) -> datetime | None:
@@ -209,7 +225,8 @@ class Ledger:
     def _pointers(self) -> dict[str, str]:
         """The path of each environment's pointer."""
         return {
-            name: f"{self._place.prefix}{layout.ENVIRONMENTS}/{name}/{layout.POINTER}" for name in self._environments
+            name: f"{self._place.prefix}{layout.ENVIRONMENTS}/{name}/{layout.POINTER}"
+            for name in self._environments
         }
 
     def _walk(self, commit: str) -> Walk:

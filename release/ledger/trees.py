@@ -62,8 +62,12 @@ def changed(git: Git, tip: str, changes: Mapping[str, bytes | None]) -> str:
     for path, data in changes.items():
         parts = tuple(path.split("/"))
         if any(part in ("", ".", "..") or part.lower() == ".git" or "\0" in part for part in parts):
-            raise PromotionRefused(f"{redact(path)}: is not a path in a repository", "name a file below the root")
-        blobs[parts] = None if data is None else git.line("hash-object", "-w", "--stdin", given=data)
+            raise PromotionRefused(
+                f"{redact(path)}: is not a path in a repository", "name a file below the root"
+            )
+        blobs[parts] = (
+            None if data is None else git.line("hash-object", "-w", "--stdin", given=data)
+        )
     folders = _folders(git, tip, blobs)
     for parts, blob in blobs.items():
         _write(folders, parts, blob)
@@ -81,7 +85,9 @@ def _folders(git: Git, tip: str, blobs: Iterable[_Parts]) -> dict[_Parts, _Entri
         for count in range(1, len(parts)):
             if parts[:count] not in folders:
                 entry = folders[parts[: count - 1]].get(parts[count - 1])
-                folders[parts[:count]] = git.tree(entry.name) if entry and entry.kind == "tree" else {}
+                folders[parts[:count]] = (
+                    git.tree(entry.name) if entry and entry.kind == "tree" else {}
+                )
     return folders
 
 
@@ -94,7 +100,9 @@ def _write(folders: Mapping[_Parts, _Entries], parts: _Parts, blob: str | None) 
             raise PromotionRefused(f"{path}: is not a folder", "put one there, and commit that")
     old = folders[parts[:-1]].get(parts[-1])
     if parts in folders or (old and not old.regular):
-        raise PromotionRefused(f"{redact('/'.join(parts))}: is not a regular file", "put one there, and commit that")
+        raise PromotionRefused(
+            f"{redact('/'.join(parts))}: is not a regular file", "put one there, and commit that"
+        )
     _set(folders[parts[:-1]], parts[-1], old.mode if old else "100644", "blob", blob)
 
 
@@ -108,12 +116,16 @@ def _set(folder: _Entries, name: str, mode: str, kind: str, made: str | None) ->
 def _made(git: Git, folders: Sequence[_Entries]) -> list[str | None]:
     """The tree of each folder, by one process; None for one that is empty, which git does not keep."""
     texts = [
-        "".join(f"{entry.mode} {entry.kind} {entry.name}\t{name}\0" for name, entry in folder.items())
+        "".join(
+            f"{entry.mode} {entry.kind} {entry.name}\t{name}\0" for name, entry in folder.items()
+        )
         for folder in folders
         if folder
     ]
     given = "\0".join(texts).encode(errors="surrogateescape")
-    names = iter(git.line("mktree", "-z", "--missing", "--batch", given=given).split() if texts else [])
+    names = iter(
+        git.line("mktree", "-z", "--missing", "--batch", given=given).split() if texts else []
+    )
     return [next(names) if folder else None for folder in folders]
 
 
@@ -124,7 +136,9 @@ def _find(git: Git, commit: str, path: str) -> Entry | None:
     """
     parts = Path(path).parts
     if not parts or path.startswith("/") or ".." in parts:
-        raise EvidenceRefused(f"{redact(path)}: is not a path in a repository", "name a file below the root")
+        raise EvidenceRefused(
+            f"{redact(path)}: is not a path in a repository", "name a file below the root"
+        )
     ways = ["/".join(parts[: count + 1]) for count in range(len(parts))]
     entries = git.at(f"{commit}^{{tree}}", ways)
     for way in ways[:-1]:

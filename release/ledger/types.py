@@ -52,7 +52,9 @@ class Move(NamedTuple):
     commit: str  # that made it
     landed: str  # that brought it onto the branch: the merge, or ``commit`` itself
     before: Pointer | None
-    after: Pointer | None  # None: the pointer was taken away, or cannot be read (then ``problem`` says why)
+    after: (
+        Pointer | None
+    )  # None: the pointer was taken away, or cannot be read (then ``problem`` says why)
     problem: str = ""  # what its message or its pointer says that is not believed
     doubt: str = ""  # why the date of ``landed`` is not believed
     ran: bool = True  # whether the branch itself had ``after`` as of ``landed``: a side branch moves nothing
@@ -117,4 +119,7 @@ class Wanted(NamedTuple):
 
 def taken(tag: str, names: Iterable[str]) -> str | None:
     """The existing tag that prevents this name: the same, or one that git cannot store beside it (``a``, ``a/b``)."""
-    return next((name for name in names if f"{name}/".startswith(f"{tag}/") or tag.startswith(f"{name}/")), None)
+    return next(
+        (name for name in names if f"{name}/".startswith(f"{tag}/") or tag.startswith(f"{name}/")),
+        None,
+    )

@@ -22,7 +22,9 @@ _ABSURD = 10**8
 _FOREIGN = "is foreign, no move made it"
 # GTO's grammar, as far as Lockstep writes it: no prereleases, no folders before a name.
 _NAME = r"[a-zA-Z0-9](?:[a-zA-Z0-9/_-]*[a-zA-Z0-9])?"
-_VERSION = re.compile(rf"^({_NAME})@(v(?:0|[1-9]\d{{0,8}})(?:\.(?:0|[1-9]\d{{0,8}})){{2}})$", re.ASCII)
+_VERSION = re.compile(
+    rf"^({_NAME})@(v(?:0|[1-9]\d{{0,8}})(?:\.(?:0|[1-9]\d{{0,8}})){{2}})$", re.ASCII
+)
 _MOVE = re.compile(rf"^({_NAME})#({_NAME})(!?)#([1-9]\d{{0,8}})$", re.ASCII)
 
 
@@ -52,7 +54,12 @@ def parse(tag: str) -> Registered | Assigned | None:
 
 
 def next_version(
-    name: str, tags: Tags, moves: Iterable[Move], model: str, image: str, part: Literal["major", "minor"] = "minor"
+    name: str,
+    tags: Tags,
+    moves: Iterable[Move],
+    model: str,
+    image: str,
+    part: Literal["major", "minor"] = "minor",
 ) -> str:
     """The version for this image (a digest) of this model.
 
@@ -90,7 +97,9 @@ def tags_for(
     return tuple(tag for tag, why in _next(name, tags, moves, environment, pointer) if not why)
 
 
-def untagged(name: str, tags: Tags, moves: Sequence[Move], environment: str, pointer: Pointer | None) -> list[str]:
+def untagged(
+    name: str, tags: Tags, moves: Sequence[Move], environment: str, pointer: Pointer | None
+) -> list[str]:
     """One line for each tag that the next move cannot create, because its name is taken or invalid."""
     version = _next(name, tags, moves, environment, pointer)
     return [f"tag {tag.name}: was not created: {why}" for tag, why in version if why]
@@ -104,13 +113,19 @@ def _next(
     if pointer is None:
         if last := _last(moves, environment, number):
             commit = _registered(name, tags, moves, last)
-            yield _unless(Tag(_named(name, environment, number, None), _emptied(name, environment), commit), tags)
+            yield _unless(
+                Tag(_named(name, environment, number, None), _emptied(name, environment), commit),
+                tags,
+            )
         return
     version = f"{name}@{pointer.version}"
     commit = _registered(name, tags, moves, pointer)
     if version not in tags or commit != tags[version].commit or not tags[version].annotated:
         yield _unless(Tag(version, _says(name, pointer), commit), tags)
-    yield _unless(Tag(_named(name, environment, number, pointer), _says(name, pointer, environment), commit), tags)
+    yield _unless(
+        Tag(_named(name, environment, number, pointer), _says(name, pointer, environment), commit),
+        tags,
+    )
 
 
 def _unless(tag: Tag, tags: Tags) -> tuple[Tag, str]:
@@ -132,7 +147,11 @@ def _registered(name: str, tags: Tags, moves: Iterable[Move], pointer: Pointer) 
 
 def _last(moves: Iterable[Move], environment: str, number: int) -> Pointer | None:
     """Return what the environment ran before its move ``number``."""
-    ran = [move for move in moves if move.environment == environment and move.number < number and move.ran]
+    ran = [
+        move
+        for move in moves
+        if move.environment == environment and move.number < number and move.ran
+    ]
     return max(ran, key=lambda move: move.number).after if ran else None
 
 
@@ -171,8 +190,12 @@ def _emptied(name: str, environment: str) -> str:
 
 
 def _says(name: str, pointer: Pointer, environment: str = "") -> str:
-    subject = f"{environment} to {name} {pointer.version}" if environment else f"{name} {pointer.version}"
-    lines = (f"{field}: {value}\n" for field, value in pointer.model_dump().items() if field != "version")
+    subject = (
+        f"{environment} to {name} {pointer.version}" if environment else f"{name} {pointer.version}"
+    )
+    lines = (
+        f"{field}: {value}\n" for field, value in pointer.model_dump().items() if field != "version"
+    )
     return f"{subject}\n\n{''.join(lines)}"
 
 
@@ -198,22 +221,32 @@ def disagreements(name: str, tags: Tags, moves: Sequence[Move]) -> list[str]:
             lines.append(f"tag {tag}: is not annotated, so GTO does not see it")
         if isinstance(parsed, Registered):
             if there.commit not in made.get(parsed.version, []):
-                lines.append(f"tag {tag}: {_FOREIGN}: commit {there.commit[:12]} moved nothing to {parsed.version}")
+                lines.append(
+                    f"tag {tag}: {_FOREIGN}: commit {there.commit[:12]} moved nothing to {parsed.version}"
+                )
             continue
         move = by_number.get((parsed.environment, parsed.number))
-        expected = move and (_last(moves, move.environment, move.number) if parsed.emptied else move.after)
+        expected = move and (
+            _last(moves, move.environment, move.number) if parsed.emptied else move.after
+        )
         if move is None or expected is None or parsed.emptied != (move.after is None):
             to = "nothing" if parsed.emptied else "a version"
-            lines.append(f"tag {tag}: {_FOREIGN}: {parsed.environment} made no move {parsed.number} to {to}")
+            lines.append(
+                f"tag {tag}: {_FOREIGN}: {parsed.environment} made no move {parsed.number} to {to}"
+            )
         elif not _is_of(expected, there.commit, tags.get(f"{name}@{expected.version}"), made):
-            lines.append(f"tag {tag}: {_FOREIGN}: it is not on the commit of {expected.version}, where that move went")
+            lines.append(
+                f"tag {tag}: {_FOREIGN}: it is not on the commit of {expected.version}, where that move went"
+            )
     for wanted in _wanted(name, tags, moves):
         if (other := taken(wanted.name, tags)) not in (None, wanted.name):
             lines.append(f"tag {other}: {_FOREIGN}: tag {wanted.name} cannot be made beside it")
     return lines + [f"tag {tag.name}: is missing" for tag in missing(name, tags, moves)]
 
 
-def _is_of(pointer: Pointer, commit: str, version: TagRef | None, made: Mapping[str, list[str]]) -> bool:
+def _is_of(
+    pointer: Pointer, commit: str, version: TagRef | None, made: Mapping[str, list[str]]
+) -> bool:
     """Whether a tag of a move to ``pointer`` is on the commit of its version, or on one that may become that."""
     own = made.get(pointer.version, [])
     return commit == version.commit if version and version.commit in own else commit in own

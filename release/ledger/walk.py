@@ -81,12 +81,16 @@ def _commits(git: Git, tip: str, paths: tuple[str, ...]) -> dict[str, Commit]:
         elif token:
             name, parents, date = token.strip().split(",")
             gave, had = {}, {}
-            commits[name] = Commit(tuple(parents.split()), int(date) if _DATE.fullmatch(date) else None, gave, had)
+            commits[name] = Commit(
+                tuple(parents.split()), int(date) if _DATE.fullmatch(date) else None, gave, had
+            )
     return commits
 
 
 def _refuse_shallow(git: Git, commits: Mapping[str, Commit]) -> None:
-    shallow, _, place = git.line("rev-parse", "--is-shallow-repository", "--git-path", "shallow").partition("\n")
+    shallow, _, place = git.line(
+        "rev-parse", "--is-shallow-repository", "--git-path", "shallow"
+    ).partition("\n")
     if shallow != "true":
         return
     cut = (git.root / place).read_text().split()

@@ -17,7 +17,9 @@ from release.ledger import here, push, trees
 from release.ledger.types import Change, Place, Tag, Wanted
 
 
-def commit(where: Place, tip: str, change: Change, environments: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+def commit(
+    where: Place, tip: str, change: Change, environments: Sequence[str]
+) -> tuple[str, tuple[str, ...]]:
     """As ``Ledger.commit``. Also returns the tags that failed, one line each.
 
     ``environments``: those whose moves an Outrun reports.
@@ -29,7 +31,9 @@ def commit(where: Place, tip: str, change: Change, environments: Sequence[str]) 
     tags = {f"refs/tags/{tag.name}": _tag(where.git, tag, made, ident) for tag in change.tags}
     lost = tuple[str, ...]()
     if made != tip or tags:
-        lost = (push.move if where.remote else here.move)(where, Wanted(tip, made, tags), environments)
+        lost = (push.move if where.remote else here.move)(
+            where, Wanted(tip, made, tags), environments
+        )
     return made, lost
 
 
@@ -37,7 +41,8 @@ def propose(where: Place, tip: str, change: Change, branch: str) -> str:
     """As ``Ledger.propose``."""
     if where.remote is None:
         raise PromotionRefused(
-            "there is no remote to propose a move to", "move the environment itself, or add a remote"
+            "there is no remote to propose a move to",
+            "move the environment itself, or add a remote",
         )
     made = commit_of(where.git, tip, change, where.prefix)
     return tip if made == tip else push.propose(where, made, branch)
@@ -47,7 +52,8 @@ def _identity(git: Git) -> str:
     answer = git.run("-c", "user.useConfigOnly=true", "var", "GIT_COMMITTER_IDENT")
     if answer.code != 0:
         raise PromotionRefused(
-            "git does not know who commits", 'git config user.name "NAME" && git config user.email ADDRESS'
+            "git does not know who commits",
+            'git config user.name "NAME" && git config user.email ADDRESS',
         )
     return answer.out.decode(errors="surrogateescape").strip()
 
@@ -64,14 +70,26 @@ def commit_of(git: Git, tip: str, change: Change, prefix: str = "") -> str:
 
 def _made(git: Git, tip: str, change: Change, prefix: str) -> str:
     author = change.author
-    tree = trees.changed(git, tip, {prefix + path.as_posix(): data for path, data in change.files.items()})
+    tree = trees.changed(
+        git, tip, {prefix + path.as_posix(): data for path, data in change.files.items()}
+    )
     if tree == git.line("rev-parse", f"{tip}^{{tree}}"):
         return tip
-    env = {"GIT_AUTHOR_NAME": redact(author.name), "GIT_AUTHOR_EMAIL": redact(author.email)} if author else {}
+    env = (
+        {"GIT_AUTHOR_NAME": redact(author.name), "GIT_AUTHOR_EMAIL": redact(author.email)}
+        if author
+        else {}
+    )
     sign = signing(git)
-    answer = git.run("commit-tree", *sign, "-p", tip, "-F", "-", tree, given=change.message.encode(), env=env)
+    answer = git.run(
+        "commit-tree", *sign, "-p", tip, "-F", "-", tree, given=change.message.encode(), env=env
+    )
     if answer.code != 0:
-        todo = "see that git can sign (git commit --allow-empty), or unset commit.gpgSign" if sign else "fix it"
+        todo = (
+            "see that git can sign (git commit --allow-empty), or unset commit.gpgSign"
+            if sign
+            else "fix it"
+        )
         raise PromotionRefused(f"the commit cannot be made: {answer.why()}", todo)
     return answer.out.decode().strip()
 
@@ -84,6 +102,10 @@ def signing(git: Git) -> list[str]:
 def _tag(git: Git, tag: Tag, made: str, ident: str) -> str:
     """An annotated tag as an unreferenced object."""
     if git.run("check-ref-format", f"refs/tags/{tag.name}").code != 0:
-        raise PromotionRefused(f"{redact(tag.name)}: is not a valid tag name", "git check-ref-format has the rules")
+        raise PromotionRefused(
+            f"{redact(tag.name)}: is not a valid tag name", "git check-ref-format has the rules"
+        )
     head = f"object {tag.commit or made}\ntype commit\ntag {tag.name}\ntagger {ident}\n\n"
-    return git.line("mktag", given=f"{head}{tag.message.rstrip()}\n".encode(errors="surrogateescape"))
+    return git.line(
+        "mktag", given=f"{head}{tag.message.rstrip()}\n".encode(errors="surrogateescape")
+    )

@@ -18,8 +18,18 @@ from release.overlay import deployed, overlays, rolled_out
 DEADLINE = 15.0  # seconds for one answer
 # What may run in the server's place, and what leads to it. Whatever is made of something comes before that: of what is
 # listed, nothing lacks its owner because it was made in between.
-_EVERYWHERE = ("pods", "replicasets.apps", "deployments.apps", "statefulsets.apps", "daemonsets.apps", "services")
-_OPTIONAL = ("rollouts.argoproj.io", "inferenceservices.serving.kserve.io")  # where the cluster knows these kinds
+_EVERYWHERE = (
+    "pods",
+    "replicasets.apps",
+    "deployments.apps",
+    "statefulsets.apps",
+    "daemonsets.apps",
+    "services",
+)
+_OPTIONAL = (
+    "rollouts.argoproj.io",
+    "inferenceservices.serving.kserve.io",
+)  # where the cluster knows these kinds
 _UNKNOWN = "the server doesn't have a resource type"
 _FORBIDDEN = "(Forbidden)"
 
@@ -61,19 +71,35 @@ def check(cluster: Cluster, desired: Desired) -> list[Finding]:
             todo=todo,
         )]  # fmt: skip
     drifted = "see what Argo CD or Flux says of it, and who changed it"
-    unfinished = f"wait for the rollout, or see `kubectl -n {desired.namespace} describe pods,replicasets`"
+    unfinished = (
+        f"wait for the rollout, or see `kubectl -n {desired.namespace} describe pods,replicasets`"
+    )
     failures = [(failure, drifted) for failure in deployed.failures(objects, name, desired.files)]
     if desired.pointer and not overlays.unreachable(desired.pointer):
-        failures += [(failure, unfinished) for failure in rolled_out.failures(objects, desired.pointer.model)]
+        failures += [
+            (failure, unfinished) for failure in rolled_out.failures(objects, desired.pointer.model)
+        ]
     return [
-        Finding(where="cluster", what=name, git=_says(desired), mirror=redact(failure), severity="drift", todo=todo)
+        Finding(
+            where="cluster",
+            what=name,
+            git=_says(desired),
+            mirror=redact(failure),
+            severity="drift",
+            todo=todo,
+        )
         for failure, todo in failures
     ]
 
 
 def _objects(cluster: Cluster, namespace: str) -> list[Mapping[str, Any]]:
     """The workloads of a namespace and the Services that select them, without those of kinds that it does not know."""
-    kubectl = [cluster.kubectl, f"--context={cluster.context}", f"--request-timeout={DEADLINE - 1:g}s", "get"]
+    kubectl = [
+        cluster.kubectl,
+        f"--context={cluster.context}",
+        f"--request-timeout={DEADLINE - 1:g}s",
+        "get",
+    ]
     # A namespace that is not there and one that is empty look the same to a list: one is another cluster.
     _output([*kubectl, "namespace", namespace, "--output=name"])
     objects = _listed(kubectl, ",".join(_EVERYWHERE), namespace)

@@ -68,7 +68,14 @@ def differences(model: Model | None, wanted: Wanted) -> list[Finding]:
             return []
         count = len(wanted.releases)
         git = f"{count} version{'s' * (count != 1)}"
-        return [_drift(f"registered model {wanted.name}", git, "no such model", "make it, its versions and aliases")]
+        return [
+            _drift(
+                f"registered model {wanted.name}",
+                git,
+                "no such model",
+                "make it, its versions and aliases",
+            )
+        ]
     return [*_versions(model, wanted), *_claims(model, wanted), *_aliases(model, wanted)]
 
 
@@ -76,20 +83,35 @@ def _versions(model: Model, wanted: Wanted) -> Iterator[Finding]:
     for release in wanted.releases:
         version = version_of(model, release)
         if version is None:
-            yield _drift(f"version {release.version}", release.source, "no version has this source", "make it")
+            yield _drift(
+                f"version {release.version}",
+                release.source,
+                "no version has this source",
+                "make it",
+            )
         elif wrong := wrong_tags(version, release):
             git = ", ".join(f"{key} {release.tags[key]}" for key in wrong)
             there = ", ".join(
-                f"{key} {redact(version.tags[key], _LISTED)}" if key in version.tags else f"no {key}" for key in wrong
+                f"{key} {redact(version.tags[key], _LISTED)}"
+                if key in version.tags
+                else f"no {key}"
+                for key in wrong
             )
-            yield _drift(f"tags of {_called(version)}, which is {release.version}", git, there, "set them")
+            yield _drift(
+                f"tags of {_called(version)}, which is {release.version}", git, there, "set them"
+            )
 
 
 def _claims(model: Model, wanted: Wanted) -> Iterator[Finding]:
     for version in claiming(model, wanted):
         claim = redact(version.tags[VERSION], _SHOWN) if VERSION in version.tags else "a release"
         there = f"says that it is {claim}, of {redact(version.source, _LISTED)}"
-        yield _drift(_called(version), "nothing was released from this source and run", there, "take its tags away")
+        yield _drift(
+            _called(version),
+            "nothing was released from this source and run",
+            there,
+            "take its tags away",
+        )
 
 
 def _aliases(model: Model, wanted: Wanted) -> Iterator[Finding]:
@@ -98,12 +120,19 @@ def _aliases(model: Model, wanted: Wanted) -> Iterator[Finding]:
         if points(model, wanted, alias, source):
             continue
         number = model.aliases.get(alias)
-        version = next((candidate for candidate in model.versions if candidate.number == number), None)
+        version = next(
+            (candidate for candidate in model.versions if candidate.number == number), None
+        )
         there = "is not set" if number is None else f"MLflow's version {redact(number, 20)}"
         if version is not None:
             there += f", of {redact(version.source, _LISTED)}"
         fix = "take it away" if source is None else "set it"
-        yield _drift(f"alias {alias}", "nothing runs there" if source is None else versions[source], there, fix)
+        yield _drift(
+            f"alias {alias}",
+            "nothing runs there" if source is None else versions[source],
+            there,
+            fix,
+        )
 
 
 def points(model: Model, wanted: Wanted, alias: str, source: str | None) -> bool:
@@ -122,7 +151,10 @@ def version_of(model: Model, release: Release) -> Held | None:
 
 def _is(held: Held, release: Release) -> bool:
     about = mlmodel.about(held.source, held.run)
-    return about in (release.source, mlmodel.folder(release.source)) and held.run in ("", release.run)
+    return about in (release.source, mlmodel.folder(release.source)) and held.run in (
+        "",
+        release.run,
+    )
 
 
 def claiming(model: Model, wanted: Wanted) -> list[Held]:
@@ -137,7 +169,10 @@ def claiming(model: Model, wanted: Wanted) -> list[Held]:
         version
         for version in model.versions
         if any(key.startswith(PREFIX) for key in version.tags)
-        and not any(_is(version, release) for release in known.get(mlmodel.about(version.source, version.run), ()))
+        and not any(
+            _is(version, release)
+            for release in known.get(mlmodel.about(version.source, version.run), ())
+        )
     ]
 
 

@@ -53,7 +53,12 @@ def read(root: Path) -> tuple[Records, Ledger, str, dict[str, Desired]]:
 def drift(environment: str, what: str, git: str, mirror: str) -> Finding:
     """Return a finding about files in git that only a promotion may write."""
     return Finding(
-        where="environments", what=f"{environment}: {what}", git=git, mirror=mirror, severity="drift", todo=_AGAIN
+        where="environments",
+        what=f"{environment}: {what}",
+        git=git,
+        mirror=mirror,
+        severity="drift",
+        todo=_AGAIN,
     )
 
 
@@ -65,7 +70,9 @@ def _environment(name: str, found: Mapping[Path, bytes], records: Records) -> De
         wanted = overlays.nothing(name)
         there = any(home / overlays.FOLDER in path.parents for path in found)
         failures = [
-            drift(name, "release", "nothing runs", failure) for failure in overlays.check(name, found, wanted) if there
+            drift(name, "release", "nothing runs", failure)
+            for failure in overlays.check(name, found, wanted)
+            if there
         ]
         return Desired(name, None, None, wanted, spaced, tuple(failures))
     try:
@@ -76,14 +83,26 @@ def _environment(name: str, found: Mapping[Path, bytes], records: Records) -> De
     try:
         envelope = past.envelope(found.get(evidence_path), its, str(evidence_path))
     except EvidenceRefused as refused:
-        return Desired(name, its, None, None, spaced, (drift(name, "evidence", its.evidence, refused.what),))
+        return Desired(
+            name, its, None, None, spaced, (drift(name, "evidence", its.evidence, refused.what),)
+        )
     built = envelope.statement.predicate.image
     try:
-        wanted = overlays.render(name, its, built, runtimes.load(built.runtime), records.at(its.commit).serve)
+        wanted = overlays.render(
+            name, its, built, runtimes.load(built.runtime), records.at(its.commit).serve
+        )
     except Refusal as refused:
-        return Desired(name, its, envelope, None, spaced, (drift(name, "release", "is a release", refused.what),))
+        return Desired(
+            name,
+            its,
+            envelope,
+            None,
+            spaced,
+            (drift(name, "release", "is a release", refused.what),),
+        )
     failures = [
-        drift(name, "release", "as a promotion writes it", failure) for failure in overlays.check(name, found, wanted)
+        drift(name, "release", "as a promotion writes it", failure)
+        for failure in overlays.check(name, found, wanted)
     ]
     failures += [
         drift(name, "overlay", "leaves the release as it is", failure)
@@ -105,4 +124,6 @@ def _monitoring(name: str, records: Records) -> Sequence[Mapping[Path, bytes | N
 
 
 def _unreadable(name: str, what: str, refused: EvidenceRefused) -> Desired:
-    return Desired(name, None, None, None, None, (drift(name, what, "cannot be read", refused.what),))
+    return Desired(
+        name, None, None, None, None, (drift(name, what, "cannot be read", refused.what),)
+    )

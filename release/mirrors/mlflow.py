@@ -80,7 +80,9 @@ def source(image: str) -> str:
 
 def aliases(runs: Mapping[str, Pointer | None]) -> dict[str, str | None]:
     """Return the aliases of environments: their names, and for production also ``champion``."""
-    sources = {name: None if pointer is None else source(pointer.image) for name, pointer in runs.items()}
+    sources = {
+        name: None if pointer is None else source(pointer.image) for name, pointer in runs.items()
+    }
     return sources | ({CHAMPION: sources[PRODUCTION]} if PRODUCTION in sources else {})
 
 

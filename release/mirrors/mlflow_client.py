@@ -59,7 +59,9 @@ class ModelRegistry:
                     return None
                 raise
             versions = sorted(self._versions(client, name), key=lambda held: order(held.number))
-            return Model(tuple(versions), {alias: str(number) for alias, number in model.aliases.items()})
+            return Model(
+                tuple(versions), {alias: str(number) for alias, number in model.aliases.items()}
+            )
 
     def has_run(self, run: str) -> bool:
         with self._asking() as client:
@@ -86,7 +88,9 @@ class ModelRegistry:
         """
         with self._asking() as client:
             place = self._write_mlmodel(client, source, run, tags) if run else None
-            made = client.create_model_version(name, place or source, run_id=run, tags=dict(tags), await_creation_for=0)
+            made = client.create_model_version(
+                name, place or source, run_id=run, tags=dict(tags), await_creation_for=0
+            )
             return str(made.version)
 
     def tag(self, name: str, number: str, key: str, value: str) -> None:
@@ -108,13 +112,22 @@ class ModelRegistry:
     def _versions(self, client: Any, name: str) -> Iterator[Held]:
         token = None
         while True:
-            page = client.search_model_versions(f"name='{name}'", max_results=_PAGE, page_token=token)
+            page = client.search_model_versions(
+                f"name='{name}'", max_results=_PAGE, page_token=token
+            )
             for version in page:
-                yield Held(str(version.version), version.source or "", version.run_id or "", dict(version.tags))
+                yield Held(
+                    str(version.version),
+                    version.source or "",
+                    version.run_id or "",
+                    dict(version.tags),
+                )
             if not (token := page.token):
                 return
 
-    def _write_mlmodel(self, client: Any, source: str, run: str, tags: Mapping[str, str]) -> str | None:
+    def _write_mlmodel(
+        self, client: Any, source: str, run: str, tags: Mapping[str, str]
+    ) -> str | None:
         """Write ``mlmodel.files`` among the run's artifacts and return their folder; None if that is not possible.
 
         A server passes them on, another store has them on a local disk. A bucket is not tried: without a login its
@@ -162,17 +175,28 @@ def _saying(uri: str) -> Iterator[None]:
             f"needs MLflow, which is not installed here ({todo}): {redact(str(error), 100)}"
         ) from None
     except Exception as error:
-        if not isinstance(error, OSError) and type(error).__module__.split(".")[0] not in ("mlflow", "sqlalchemy"):
+        if not isinstance(error, OSError) and type(error).__module__.split(".")[0] not in (
+            "mlflow",
+            "sqlalchemy",
+        ):
             raise
-        cause = error.__context__  # MLflow raises its own error while it handles that of the connection.
+        cause = (
+            error.__context__
+        )  # MLflow raises its own error while it handles that of the connection.
         if isinstance(cause, requests.ConnectionError | requests.Timeout):
             raise MirrorUnavailable(http.reason(cause, _TIMES)) from None
-        first = next(iter(str(error).replace(uri, "the store").strip().splitlines()), type(error).__name__)
+        first = next(
+            iter(str(error).replace(uri, "the store").strip().splitlines()), type(error).__name__
+        )
         raise MirrorUnavailable(redact(first, 300)) from None
 
 
 def _file(uri: str) -> Path | None:
-    return Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) and ":memory:" not in uri else None
+    return (
+        Path(uri.removeprefix(_SQLITE))
+        if uri.startswith(_SQLITE) and ":memory:" not in uri
+        else None
+    )
 
 
 def _make(path: Path) -> None:
@@ -183,7 +207,9 @@ def _make(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        MlflowClient(tracking_uri=f"{_SQLITE}{partial}", registry_uri=f"{_SQLITE}{partial}").search_registered_models()
+        MlflowClient(
+            tracking_uri=f"{_SQLITE}{partial}", registry_uri=f"{_SQLITE}{partial}"
+        ).search_registered_models()
         try:
             os.link(partial, path)
         except FileExistsError:

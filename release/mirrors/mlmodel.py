@@ -12,17 +12,36 @@ from collections.abc import Mapping
 import yaml
 
 # What every runtime serves, OpenAI's chat completions, as ``ModelSignature.from_dict`` of MLflow reads it.
-_TURN = {"role": {"type": "string", "required": True}, "content": {"type": "string", "required": True}}
+_TURN = {
+    "role": {"type": "string", "required": True},
+    "content": {"type": "string", "required": True},
+}
 _CHOICE = {"message": {"type": "object", "properties": _TURN, "required": True}}
 _INPUTS = (
-    {"name": "messages", "type": "array", "items": {"type": "object", "properties": _TURN}, "required": True},
+    {
+        "name": "messages",
+        "type": "array",
+        "items": {"type": "object", "properties": _TURN},
+        "required": True,
+    },
     {"name": "max_tokens", "type": "long", "required": False},
     {"name": "temperature", "type": "double", "required": False},
 )
-_OUTPUTS = ({"name": "choices", "type": "array", "items": {"type": "object", "properties": _CHOICE}, "required": True},)
+_OUTPUTS = (
+    {
+        "name": "choices",
+        "type": "array",
+        "items": {"type": "object", "properties": _CHOICE},
+        "required": True,
+    },
+)
 _SIGNATURE = {"inputs": json.dumps(_INPUTS), "outputs": json.dumps(_OUTPUTS), "params": None}
 SIGNATURE = json.dumps(_SIGNATURE)
-_EXAMPLE = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 16, "temperature": 0.0}
+_EXAMPLE = {
+    "messages": [{"role": "user", "content": "Hello"}],
+    "max_tokens": 16,
+    "temperature": 0.0,
+}
 _FOLDER = "release"
 # Artifacts of the server that is asked, or on a local disk. A bucket or another server never gets these files.
 _WRITABLE = re.compile(r"(?:mlflow-artifacts:|file:(?://)?|[^:/]*)/(?!/)")

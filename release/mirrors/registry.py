@@ -73,7 +73,11 @@ def _failures(store: Store, image: str) -> list[str]:
             return [f"{store.name}@{image} is an index, not an image"]
         layers = ((f"layer {number}", layer) for number, layer in enumerate(manifest.layers, 1))
         blobs = (("its config", manifest.config), *layers)
-        return [f"{name} {one.digest} is gone" for name, one in blobs if not store.has(one.digest, one.size)]
+        return [
+            f"{name} {one.digest} is gone"
+            for name, one in blobs
+            if not store.has(one.digest, one.size)
+        ]
     except RegistryRefused as refused:
         _answers(store)
         return [refused.what]
@@ -92,10 +96,18 @@ def _evidence(root: Path, store: Store, where: Reference, image: Image, fix: boo
         return [finding]
     try:
         _attach(stores.open_store(where, root, push=True), pointer.digest, envelope.data)
-        return [finding.model_copy(update={"fixed": _within(DEADLINE, lambda: _attached(store, pointer))})]
+        return [
+            finding.model_copy(
+                update={"fixed": _within(DEADLINE, lambda: _attached(store, pointer))}
+            )
+        ]
     except Refusal as refused:
         todo = refused.todo
-        return [finding.model_copy(update={"mirror": f"{finding.mirror}; {refused.what}", "fix": "", "todo": todo})]
+        return [
+            finding.model_copy(
+                update={"mirror": f"{finding.mirror}; {refused.what}", "fix": "", "todo": todo}
+            )
+        ]
 
 
 def _attached(store: Store, its: Pointer) -> bool:
@@ -139,4 +151,6 @@ def _within(seconds: float, ask: Callable[[], _T]) -> _T:
 
 
 def _drift(what: str, git: str, mirror: str, *, fix: str = "", todo: str = "") -> Finding:
-    return Finding(where="registry", what=what, git=git, mirror=mirror, severity="drift", fix=fix, todo=todo)
+    return Finding(
+        where="registry", what=what, git=git, mirror=mirror, severity="drift", fix=fix, todo=todo
+    )

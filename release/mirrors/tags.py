@@ -7,7 +7,9 @@ from release.mirrors.types import Finding
 _MISSING = ": is missing"
 
 
-def check(ledger: Ledger, tip: str, name: str, environments: tuple[str, ...], fix: bool) -> list[Finding]:
+def check(
+    ledger: Ledger, tip: str, name: str, environments: tuple[str, ...], fix: bool
+) -> list[Finding]:
     """Return where the tags disagree with the moves. ``fix`` creates missing tags; a wrong tag is never deleted."""
     findings = _differences(ledger, tip, name, environments)
     absent = missing(name, ledger.tags(), _moves(ledger, tip, environments))
@@ -27,7 +29,8 @@ def check(ledger: Ledger, tip: str, name: str, environments: tuple[str, ...], fi
         )]  # fmt: skip
     left = {finding.what for finding in _differences(ledger, ledger.tip(), name, environments)}
     return [
-        finding.model_copy(update={"fixed": bool(finding.fix) and finding.what not in left}) for finding in findings
+        finding.model_copy(update={"fixed": bool(finding.fix) and finding.what not in left})
+        for finding in findings
     ]
 
 
@@ -36,7 +39,9 @@ def lines(ledger: Ledger, tip: str, name: str, environments: tuple[str, ...]) ->
     return disagreements(name, ledger.tags(), _moves(ledger, tip, environments))
 
 
-def _differences(ledger: Ledger, tip: str, name: str, environments: tuple[str, ...]) -> list[Finding]:
+def _differences(
+    ledger: Ledger, tip: str, name: str, environments: tuple[str, ...]
+) -> list[Finding]:
     return [_finding(line) for line in lines(ledger, tip, name, environments)]
 
 
@@ -48,7 +53,12 @@ def _finding(line: str) -> Finding:
     tag, _, reason = line.partition(": ")
     if line.endswith(_MISSING):
         return Finding(
-            where="tags", what=tag, git="a move made it", mirror="is missing", severity="drift", fix="make it"
+            where="tags",
+            what=tag,
+            git="a move made it",
+            mirror="is missing",
+            severity="drift",
+            fix="make it",
         )
     name = tag.removeprefix("tag ")
     return Finding(

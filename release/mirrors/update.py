@@ -17,7 +17,11 @@ DEADLINE = 10.0  # seconds that a promotion waits for mirrors: it has happened a
 
 
 def update_mirrors(
-    root: Path, params: Params, environment: str, pointer: Pointer | None, statement: Statement | None
+    root: Path,
+    params: Params,
+    environment: str,
+    pointer: Pointer | None,
+    statement: Statement | None,
 ) -> list[str]:
     """Tell the mirrors what ``environment`` runs now (``pointer`` None: nothing). Returns failures, one line each.
 
@@ -35,16 +39,28 @@ def update_mirrors(
             run = past.runs(root, [pointer.commit], DEADLINE / 4).get(pointer.commit)
             releases = (mlflow.version(pointer, statement, run),)
         wanted = compare.Wanted(
-            name=params.serve.name, releases=releases, aliases=mlflow.aliases({environment: pointer}), whole=False
+            name=params.serve.name,
+            releases=releases,
+            aliases=mlflow.aliases({environment: pointer}),
+            whole=False,
         )
         findings = mlflow.ask(address, wanted, True, ends - time.monotonic())
     except (MirrorUnavailable, Refusal) as trouble:
         return [f"MLflow at {address.shown} did not follow: {redact(str(trouble))}; {todo}"]
-    return [f"MLflow at {address.shown}: {one.what}: {one.mirror}; {todo}" for one in findings if not one.fixed]
+    return [
+        f"MLflow at {address.shown}: {one.what}: {one.mirror}; {todo}"
+        for one in findings
+        if not one.fixed
+    ]
 
 
 def after_move(
-    records: Records, target: str, commit: str, environment: str, pointer: Pointer | None, statement: Statement | None
+    records: Records,
+    target: str,
+    commit: str,
+    environment: str,
+    pointer: Pointer | None,
+    statement: Statement | None,
 ) -> list[str]:
     """``update_mirrors`` with the parameters of ``commit``, the tip of the branch ``target``."""
     try:

@@ -27,7 +27,9 @@ class Verified(NamedTuple):
     findings: tuple[Finding, ...] = ()
 
 
-def look(root: Path, ledger: Ledger, tip: str, promote: Promote, found: Mapping[str, Desired]) -> dict[str, Verified]:
+def look(
+    root: Path, ledger: Ledger, tip: str, promote: Promote, found: Mapping[str, Desired]
+) -> dict[str, Verified]:
     """Return the verification of each environment at ``tip``; empty if it runs nothing or cannot be read."""
     try:
         files = ledger.files(tip, layout.ENVIRONMENTS)
@@ -39,14 +41,18 @@ def look(root: Path, ledger: Ledger, tip: str, promote: Promote, found: Mapping[
         release = each.envelope.statement.predicate if each.envelope else None
         lines = served.now(release, name, files) if release else []
         strict = promote.environments[name].served_as_verified
-        findings = [desired.drift(name, "verification", "of what serves", line) for line in lines if strict]
+        findings = [
+            desired.drift(name, "verification", "of what serves", line) for line in lines if strict
+        ]
         if release and each.pointer:
             findings += _signed(name, release, known, ledger.recorded(tip, name, each.pointer))
         verified[name] = Verified(tuple(lines), tuple(findings))
     return verified
 
 
-def _signed(name: str, release: Release, known: Signers, recorded: datetime | None) -> Iterator[Finding]:
+def _signed(
+    name: str, release: Release, known: Signers, recorded: datetime | None
+) -> Iterator[Finding]:
     if release.verification is None:  # moved by a version that did not sign them
         return
     try:

@@ -22,28 +22,39 @@ def advise(report: WatchReport) -> Advice:
     """The advice for a window."""
     failing = {finding.name for finding in report.findings if finding.status == "fail"}
     objectives = [
-        finding.name for finding in report.findings if finding.kind == "objective" and finding.name in failing
+        finding.name
+        for finding in report.findings
+        if finding.kind == "objective" and finding.name in failing
     ]
     drifted = [name for name in _DRIFT if name in failing]
     worse = failing.difference(objectives, drifted)
     train = f"label some of the requests and train: `lockstep watch {report.environment} --pr`"
     if "prompts" in drifted:
         also = "answers are worse, too" if worse else "answers have not been shown to be worse"
-        headline, steps = f"what people ask has changed ({also})", [f"{train}. A rollback would not help"]
+        headline, steps = (
+            f"what people ask has changed ({also})",
+            [f"{train}. A rollback would not help"],
+        )
     elif worse:
         headline = "answers are worse than before release"
-        steps = [f"`lockstep rollback {report.environment}` goes back to the release before; then {train}"]
+        steps = [
+            f"`lockstep rollback {report.environment}` goes back to the release before; then {train}"
+        ]
     elif drifted:
         headline = "answers have changed (they have not been shown to be worse)"
         steps = [f"{train}. A rollback helps only if the labels show that answers are worse"]
     elif objectives:
         headline, steps = "the service is worse than its objectives (answers are as before)", []
     elif report.status == "inconclusive":
-        unsure = ", ".join(finding.name for finding in report.findings if finding.status == "inconclusive")
+        unsure = ", ".join(
+            finding.name for finding in report.findings if finding.status == "inconclusive"
+        )
         step = "nothing now; the reasons say how many rows would do, and a longer window has more"
         return Advice(f"nothing is shown to be wrong; not enough is known about {unsure}", step)
     else:
         return Advice("as before release", None)
     if objectives:
-        steps.append(f"look at the server and its load ({', '.join(objectives)}): docs/how-to/alerts.md")
+        steps.append(
+            f"look at the server and its load ({', '.join(objectives)}): docs/how-to/alerts.md"
+        )
     return Advice(headline, "; ".join(steps))

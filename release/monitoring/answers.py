@@ -75,7 +75,9 @@ class Windows(NamedTuple):
         )
 
 
-def questions(windows: Windows, reference: Reference, monitor: Monitor, levels: Levels) -> Iterator[Asked]:
+def questions(
+    windows: Windows, reference: Reference, monitor: Monitor, levels: Levels
+) -> Iterator[Asked]:
     """All questions that this window allows."""
     known, offline, now = reference.labels, reference.answers, windows.now
 
@@ -90,16 +92,20 @@ def questions(windows: Windows, reference: Reference, monitor: Monitor, levels: 
             return None
         words = [[float(len(text.text.split())) for text in side] for side in (ours, theirs)]
         clusters = tuple([text.cluster for text in side] for side in (ours, theirs))
-        return drift.separation(words[0], words[1], (clusters[0], clusters[1]), levels.confidence, 2)
+        return drift.separation(
+            words[0], words[1], (clusters[0], clusters[1]), levels.confidence, 2
+        )
 
     def prompts_of(side: Sequence[Answered]) -> list[Text]:
         return [
-            Text(answer.id, answer.prompt, answer.group) for answer in (side if windows.compared else _distinct(side))
+            Text(answer.id, answer.prompt, answer.group)
+            for answer in (side if windows.compared else _distinct(side))
         ]
 
     def answers_of(side: Sequence[Answered]) -> list[Text]:
         return [
-            Text(answer.id, answer.answer, answer.group) for answer in (side if windows.compared else _distinct(side))
+            Text(answer.id, answer.answer, answer.group)
+            for answer in (side if windows.compared else _distinct(side))
         ]
 
     offline_answers = [Text(answer.id, answer.answer, answer.group) for answer in offline]
@@ -110,15 +116,41 @@ def questions(windows: Windows, reference: Reference, monitor: Monitor, levels: 
         yield _texts("answers", answered, windows, monitor, levels)
     else:
         labels_now = partial(_labels_of, known=known)
-        yield _labels(_compared(windows, labels_now(offline), labels_now, labels), windows, monitor, levels)
-        yield _rate("valid labels", now, offline, lambda each: each.answer.strip() in known, monitor, levels)
+        yield _labels(
+            _compared(windows, labels_now(offline), labels_now, labels), windows, monitor, levels
+        )
+        yield _rate(
+            "valid labels", now, offline, lambda each: each.answer.strip() in known, monitor, levels
+        )
     long = _compared(windows, offline_answers, answers_of, lengths)
     yield _lengths(long, windows, monitor, levels)
-    yield _rate("no refusals", now, offline, lambda each: not signals.is_refusal(each.answer), monitor, levels)
-    yield _rate("no repetition", now, offline, lambda each: not signals.is_repetitive(each.answer), monitor, levels)
+    yield _rate(
+        "no refusals",
+        now,
+        offline,
+        lambda each: not signals.is_refusal(each.answer),
+        monitor,
+        levels,
+    )
+    yield _rate(
+        "no repetition",
+        now,
+        offline,
+        lambda each: not signals.is_repetitive(each.answer),
+        monitor,
+        levels,
+    )
     labelled = [answer for answer in now if answer.score is not None]
     if labelled:
-        yield _rate("quality", labelled, offline, lambda each: each.score or 0.0, monitor, levels, kind="quality")
+        yield _rate(
+            "quality",
+            labelled,
+            offline,
+            lambda each: each.score or 0.0,
+            monitor,
+            levels,
+            kind="quality",
+        )
 
 
 def _compared(
@@ -136,7 +168,10 @@ def _compared(
     result = test(sample(windows.now), list(chain(*samples)))
     if result is None or windows.keyed:
         return result
-    ordinary = [test(window, list(chain(*samples[:i], *samples[i + 1 :]))) for i, window in enumerate(samples)]
+    ordinary = [
+        test(window, list(chain(*samples[:i], *samples[i + 1 :])))
+        for i, window in enumerate(samples)
+    ]
     tested = [test_result for test_result in ordinary if test_result is not None]
     return result.beside(tested) if len(tested) >= LEAST_EARLIER else None
 
@@ -144,7 +179,11 @@ def _compared(
 def _labels_of(side: Sequence[Answered], known: frozenset[str]) -> list[Text]:
     """The label of each answer; answers that are none count as one label more."""
     return [
-        Text(answer.id, label if (label := answer.answer.strip()) in known else "(no label)", answer.group)
+        Text(
+            answer.id,
+            label if (label := answer.answer.strip()) in known else "(no label)",
+            answer.group,
+        )
         for answer in side
     ]
 
@@ -154,7 +193,9 @@ def _distinct(side: Sequence[Answered]) -> list[Answered]:
     return list({answer.prompt: answer for answer in reversed(side)}.values())[::-1]
 
 
-def _texts(name: str, result: Separation | None, windows: Windows, monitor: Monitor, levels: Levels) -> Asked:
+def _texts(
+    name: str, result: Separation | None, windows: Windows, monitor: Monitor, levels: Levels
+) -> Asked:
     if result is None:
         return untested(name, "drift", f"too few different {name} to compare")
     method = "held-out half of a classifier on TF-IDF of words"
@@ -163,7 +204,9 @@ def _texts(name: str, result: Separation | None, windows: Windows, monitor: Moni
     return _separation(name, "drift", result, windows, monitor, levels, method, alarm, halves=2)
 
 
-def _lengths(result: Separation | None, windows: Windows, monitor: Monitor, levels: Levels) -> Asked:
+def _lengths(
+    result: Separation | None, windows: Windows, monitor: Monitor, levels: Levels
+) -> Asked:
     if result is None:
         return untested("length", "proxy", "there is no answer to compare")
     way = "longer" if result.auc > 0.5 else "shorter"
@@ -180,7 +223,9 @@ def _separation(
     effect, sees = monitor.drift.auc, result.detectable(levels.alpha)
     fine, needed = sees is not None and sees <= effect, result.needed(effect, levels.alpha)
     seen = "nothing" if sees is None else f"an AUC of {0.5 + sees:.3f} or more"
-    reason = f"AUC {result.auc:.3f}: no change is shown; {seen} would be seen with {POWER:.0%} power"
+    reason = (
+        f"AUC {result.auc:.3f}: no change is shown; {seen} would be seen with {POWER:.0%} power"
+    )
     if not fine:
         more = f"; about {halves * needed:,} different ones of the window would" if needed else ""
         reason += f", and monitor.drift.auc asks for {0.5 + effect:g}{more}"
@@ -199,27 +244,42 @@ def _labels(result: Shift | None, windows: Windows, monitor: Monitor, levels: Le
     effect, sees = monitor.drift.w, result.detectable(levels.alpha)
     fine, needed = sees is not None and sees <= effect, result.needed(effect, levels.alpha)
     seen = "nothing" if sees is None else f"w of {sees:.3f} or more"
-    reason = f"Cohen's w {result.w:.3f}: no change is shown; {seen} would be seen with {POWER:.0%} power"
+    reason = (
+        f"Cohen's w {result.w:.3f}: no change is shown; {seen} would be seen with {POWER:.0%} power"
+    )
     if not fine:
         more = f"; about {needed:,} requests of the window would" if needed else ""
         reason += f", and monitor.drift.w asks for {effect:g}{more}"
-    moved = ", ".join(f"{label} {now:.1%} ({before:.1%} before)" for label, now, before in result.moved)
+    moved = ", ".join(
+        f"{label} {now:.1%} ({before:.1%} before)" for label, now, before in result.moved
+    )
     finding = WatchFinding(
         name="labels", kind="drift", status="pass" if fine else "inconclusive", reason=reason, unit="w",
         method="chi-square test with Rao and Scott's correction", value=result.w, low=result.low, high=result.high,
         reference=0.0, bound=effect, p_alarm=result.p, detectable=sees, n=result.n, n_reference=result.m,
         rows_needed=None if fine else needed,
     )  # fmt: skip
-    return _asked(finding, f"shares of labels are not those of {_against(windows)}: w {result.w:.3f}; {moved}", windows)
+    return _asked(
+        finding,
+        f"shares of labels are not those of {_against(windows)}: w {result.w:.3f}; {moved}",
+        windows,
+    )
 
 
 def _asked(finding: WatchFinding, alarm: str, windows: Windows) -> Asked:
     """The question; where no ordinary window is known, its difference is reported and is no alarm."""
     if windows.note is None or finding.p_alarm is None:
         return Asked(finding, alarm)
-    differs = f"{alarm} (p {finding.p_alarm:.2g})" if finding.p_alarm <= 0.05 else finding.reason.partition(";")[0]
+    differs = (
+        f"{alarm} (p {finding.p_alarm:.2g})"
+        if finding.p_alarm <= 0.05
+        else finding.reason.partition(";")[0]
+    )
     update = {"status": "inconclusive", "p_alarm": None, "rows_needed": None, "detectable": None}
-    return Asked(finding.model_copy(update=update | {"reason": f"{differs}; usual weeks are not known yet"}), "")
+    return Asked(
+        finding.model_copy(update=update | {"reason": f"{differs}; usual weeks are not known yet"}),
+        "",
+    )
 
 
 def _against(windows: Windows) -> str:
@@ -242,9 +302,15 @@ def _rate(
     # A prompt's answers depend on one another, and so do those of a user: the larger variance counts.
     clusters = ([answer.prompt for answer in window], [answer.group for answer in window])
     ours = min((intervals.Mean.of(scores, by) for by in clusters), key=lambda mean: mean.size)
-    theirs = intervals.Mean.of([float(good(answer)) for answer in offline], [answer.group for answer in offline])
+    theirs = intervals.Mean.of(
+        [float(good(answer)) for answer in offline], [answer.group for answer in offline]
+    )
     difference, margin = Difference(ours, theirs), monitor.margin
-    low, high, p_pass = difference.low(levels.passing), difference.high(levels.passing), difference.p_above(-margin)
+    low, high, p_pass = (
+        difference.low(levels.passing),
+        difference.high(levels.passing),
+        difference.p_above(-margin),
+    )
     passed, sees = p_pass <= levels.passing, difference.detectable(levels.alpha)
     figures = f"{ours.value:.3f} on {len(window):,} answers, {theirs.value:.3f} before release"
     reason = f"{figures}: not lower by {margin:g} (lower bound {low:+.3f})"

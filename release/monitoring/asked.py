@@ -59,4 +59,6 @@ def _rounded(finding: WatchFinding) -> WatchFinding:
     """Its figures without the digits that another machine might give otherwise."""
     names = ("value", "low", "high", "reference", "detectable", "p_pass")
     values = {name: getattr(finding, name) for name in names}
-    return finding.model_copy(update={name: figure(value) for name, value in values.items() if value is not None})
+    return finding.model_copy(
+        update={name: figure(value) for name, value in values.items() if value is not None}
+    )

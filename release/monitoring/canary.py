@@ -104,7 +104,9 @@ def look(
     decision, notes = judged.decision, _notes(seen, paired, params.monitor.label_hours)
     if decision == "keep" != settled.decision:
         decision = "go on"
-        notes.append("not kept yet: requests of the last hour may still run, and one that hangs is captured at its end")
+        notes.append(
+            "not kept yet: requests of the last hour may still run, and one that hangs is captured at its end"
+        )
     return RolloutReport(
         kind="canary", environment=environment, production=production, candidate=candidate, runs_in=runs_in,
         since=seen.requests[0].time, decision=decision, margin=asks.margin, alpha=round(asks.alpha, 6),
@@ -117,11 +119,15 @@ def _notes(seen: Traffic, paired: Paired, hours: float) -> list[str]:
     """Return what was left out, and why."""
     labels, notes = paired.labels, list[str]()
     if alone := len(seen.requests) - sum(len(side) for both in paired.pairs for side in both):
-        notes.append(f"{alone:,} requests repeat a prompt, or have no partner in their hour, or not yet")
+        notes.append(
+            f"{alone:,} requests repeat a prompt, or have no partner in their hour, or not yet"
+        )
     if seen.others:
         notes.append(f"{seen.others:,} requests to other releases are left out")
     if labels.waiting:
-        notes.append(f"{labels.waiting:,} labels wait: one counts {hours:g} h after its request (monitor.label_hours)")
+        notes.append(
+            f"{labels.waiting:,} labels wait: one counts {hours:g} h after its request (monitor.label_hours)"
+        )
     if labels.late:
         notes.append(
             f"{labels.late:,} labels are left out: they came more than {hours:g} h after their requests. If right "
@@ -137,7 +143,11 @@ def _notes(seen: Traffic, paired: Paired, hours: float) -> list[str]:
 
 def why(report: RolloutReport) -> str:
     """The reason of the rollback that ``report`` decides."""
-    reasons = [f"{finding.name}: {finding.reason}" for finding in report.findings if finding.status == "fail"]
+    reasons = [
+        f"{finding.name}: {finding.reason}"
+        for finding in report.findings
+        if finding.status == "fail"
+    ]
     return f"canary of {report.environment} against {report.production}, {report.evidence[:19]}…: {'; '.join(reasons)}"
 
 
@@ -158,7 +168,10 @@ def traffic(captured: Iterable[Capture], production: str, candidate: str) -> Tra
             request.answer if whole else None,
         )  # fmt: skip
     requests = [requests_found[key] for key in sorted(requests_found)]
-    first = next((number for number, request in enumerate(requests) if request.release == candidate), len(requests))
+    first = next(
+        (number for number, request in enumerate(requests) if request.release == candidate),
+        len(requests),
+    )
     return Traffic(tuple(requests[first:]), others)
 
 
@@ -184,7 +197,9 @@ def pair(
         elif given.stored > closes:
             late += 1
         else:
-            labelled.append((request, Side(request.answer, scoring.score(scorer, request.answer, given.label))))
+            labelled.append(
+                (request, Side(request.answer, scoring.score(scorer, request.answer, given.label)))
+            )
     scored = _pairs(labelled, candidate, now - wait)
     used = sum(len(side) for both in scored for side in both)
     return Paired(
@@ -196,7 +211,9 @@ def pair(
 def _pairs(sides: Sequence[tuple[Request, Side]], candidate: str, until: datetime) -> list[Pair]:
     """The pairs of the batches that are complete, or whose hour ended before ``until``."""
     seen, pairs = set[bytes](), list[Pair]()
-    for hour, group in groupby(sides, key=lambda side: side[0].time.replace(minute=0, second=0, microsecond=0)):
+    for hour, group in groupby(
+        sides, key=lambda side: side[0].time.replace(minute=0, second=0, microsecond=0)
+    ):
         ours, theirs = list[Side](), list[Side]()
         for request, side in group:
             if request.prompt in seen:
@@ -214,7 +231,9 @@ def _pairs(sides: Sequence[tuple[Request, Side]], candidate: str, until: datetim
 def _dealt(ours: Sequence[Side], theirs: Sequence[Side]) -> list[Pair]:
     """Pairs that use every side once; none if a release has no request."""
     count = min(len(ours), len(theirs))
-    return [Pair(_part(ours, number, count), _part(theirs, number, count)) for number in range(count)]
+    return [
+        Pair(_part(ours, number, count), _part(theirs, number, count)) for number in range(count)
+    ]
 
 
 def _part(sides: Sequence[Side], number: int, count: int) -> Sequence[Side]:

@@ -29,7 +29,9 @@ def files(scope: Scope, monitor: Monitor) -> dict[str, bytes]:
     Raises ParamsRefused as ``objectives.from_params``.
     """
     header = _HEADER.format(scope.environment)
-    texts = {name: header + plain_yaml.dump(value) for name, value in _manifests(scope, monitor).items()}
+    texts = {
+        name: header + plain_yaml.dump(value) for name, value in _manifests(scope, monitor).items()
+    }
     texts["dashboard.json"] = _dashboard(scope, monitor)
     return {name: text.encode() for name, text in texts.items()}
 

@@ -33,7 +33,11 @@ def server(host: str, port: int, decide: Callable[[], RolloutReport]) -> Threadi
                 candidate.removeprefix("sha256:")[: len(report.candidate)] != report.candidate
                 for candidate in candidates
             ):
-                self._reply(503, "text/plain", f"the candidate in this clone is {report.candidate}: pull it\n")
+                self._reply(
+                    503,
+                    "text/plain",
+                    f"the candidate in this clone is {report.candidate}: pull it\n",
+                )
             else:
                 self._reply(200, "application/json", report.model_dump_json())
 
@@ -48,4 +52,6 @@ def server(host: str, port: int, decide: Callable[[], RolloutReport]) -> Threadi
     try:
         return ThreadingHTTPServer((host, port), Handler)
     except OSError as error:
-        raise MachineRefused(f"{host}:{port}: {error.strerror or error}", "choose another --serve HOST:PORT") from error
+        raise MachineRefused(
+            f"{host}:{port}: {error.strerror or error}", "choose another --serve HOST:PORT"
+        ) from error

@@ -27,7 +27,9 @@ class Detection(Record):
     pairs: int | None  # None: none was
 
 
-def differences(right: float, loss: float, share: float, shape: tuple[int, int], random: Any) -> NDArray[np.float64]:
+def differences(
+    right: float, loss: float, share: float, shape: tuple[int, int], random: Any
+) -> NDArray[np.float64]:
     """Production's mean minus the candidate's in each pair, (streams, pairs), as ``release.monitoring.canary`` pairs.
 
     ``right``: production's score. ``share``: of the requests, to the candidate.
@@ -35,7 +37,8 @@ def differences(right: float, loss: float, share: float, shape: tuple[int, int],
     partners = max(1, round(max(share, 1 - share) / min(share, 1 - share)))
     sizes = (partners, 1) if share < 0.5 else (1, partners)
     production, candidate = (
-        random.binomial(size, score, shape) / size for size, score in zip(sizes, (right, right - loss), strict=True)
+        random.binomial(size, score, shape) / size
+        for size, score in zip(sizes, (right, right - loss), strict=True)
     )
     return np.asarray(production - candidate)
 

@@ -18,7 +18,8 @@ from release.monitoring import evidently_report
 from release.monitoring.answers import Answered, Reference
 
 INSTALL = (
-    "python3 -m venv .lockstep/evidently && .lockstep/evidently/bin/pip install 'evidently>=0.7.23,<0.8' 'pandas<3'"
+    "python3 -m venv .lockstep/evidently && .lockstep/evidently/bin/pip install "
+    "'evidently>=0.7.23,<0.8' 'pandas<3'"
 )
 _SECONDS = 600
 _OTHER = "(no label)"
@@ -26,7 +27,11 @@ _OTHER = "(no label)"
 
 def write(python: Path, path: Path, window: Sequence[Answered], reference: Reference) -> None:
     """Write the page to ``path``, by the Evidently of ``python``. Raises MachineRefused if it cannot."""
-    categorical = ["answer declines", "answer repeats itself", *(["label"] if reference.labels is not None else [])]
+    categorical = [
+        "answer declines",
+        "answer repeats itself",
+        *(["label"] if reference.labels is not None else []),
+    ]
     given = {
         "current": _columns(window, reference.labels), "reference": _columns(reference.answers, reference.labels),
         "categorical": categorical,
@@ -39,9 +44,13 @@ def write(python: Path, path: Path, window: Sequence[Answered], reference: Refer
             timeout=_SECONDS, check=False,
         )  # fmt: skip
     except OSError as error:
-        raise MachineRefused(f"--evidently: {python}: {error.strerror or error}", f"run {INSTALL}") from error
+        raise MachineRefused(
+            f"--evidently: {python}: {error.strerror or error}", f"run {INSTALL}"
+        ) from error
     except subprocess.TimeoutExpired as error:
-        raise MachineRefused(f"--evidently: no page within {_SECONDS} s", "choose a shorter window") from error
+        raise MachineRefused(
+            f"--evidently: no page within {_SECONDS} s", "choose a shorter window"
+        ) from error
     if done.returncode != 0:
         why = next(reversed(done.stderr.split("\n")[:-1]), f"exit code {done.returncode}")
         raise MachineRefused(f"--evidently: {python}: {redact(why)}", f"run {INSTALL}")
@@ -56,5 +65,7 @@ def _columns(side: Sequence[Answered], labels: frozenset[str] | None) -> dict[st
         "answer repeats itself": [str(signals.is_repetitive(answer.answer)) for answer in side],
     }
     if labels is not None:
-        columns["label"] = [label if (label := answer.answer.strip()) in labels else _OTHER for answer in side]
+        columns["label"] = [
+            label if (label := answer.answer.strip()) in labels else _OTHER for answer in side
+        ]
     return columns

@@ -20,7 +20,8 @@ def main() -> None:
     numerical = [name for name in given["reference"] if name not in categorical]
     columns = DataDefinition(numerical_columns=numerical, categorical_columns=categorical)
     current, reference = (
-        Dataset.from_pandas(pandas.DataFrame(given[side]), data_definition=columns) for side in ("current", "reference")
+        Dataset.from_pandas(pandas.DataFrame(given[side]), data_definition=columns)
+        for side in ("current", "reference")
     )
     Report([DataDriftPreset(), DataSummaryPreset()]).run(current, reference).save_html(sys.argv[1])
 

@@ -92,7 +92,9 @@ def run(settings: Settings, say: Callable[[str], None]) -> None:
                 return
         say(f"prometheus: http://{HOST}:{settings.port}/alerts, of {', '.join(settings.targets)}")
         sent = (
-            f"sends alerts to {_host(settings.webhook)}" if settings.webhook else "sends alerts nowhere: no --webhook"
+            f"sends alerts to {_host(settings.webhook)}"
+            if settings.webhook
+            else "sends alerts nowhere: no --webhook"
         )
         say(f"alertmanager: http://{HOST}:{settings.alertmanager_port}, {sent}")
         while not ended.wait(_PAUSE):
@@ -121,7 +123,9 @@ def _signals() -> Iterator[threading.Event]:
     """An event that a signal sets. Nothing is interrupted, so no process is started that nobody knows."""
     ended = threading.Event()
     hangup = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)  # nohup
-    before = {number: signal.signal(number, lambda *_: ended.set()) for number in (*_SIGNALS, *hangup)}
+    before = {
+        number: signal.signal(number, lambda *_: ended.set()) for number in (*_SIGNALS, *hangup)
+    }
     try:
         yield ended
     finally:
@@ -130,7 +134,9 @@ def _signals() -> Iterator[threading.Event]:
 
 
 @contextmanager
-def _running(program: _Program, path: str, settings: Settings) -> "Iterator[subprocess.Popen[bytes]]":
+def _running(
+    program: _Program, path: str, settings: Settings
+) -> "Iterator[subprocess.Popen[bytes]]":
     config = settings.folder / f"{program.name}.yaml"
     filled = templates.fill(f"{config.name}.jinja", **settings._asdict())
     files.write_text(config, plain_yaml.dump(filled))
@@ -152,19 +158,27 @@ def _running(program: _Program, path: str, settings: Settings) -> "Iterator[subp
 
 
 def _is_ready(
-    program: _Program, running: "dict[str, subprocess.Popen[bytes]]", folder: Path, ended: threading.Event
+    program: _Program,
+    running: "dict[str, subprocess.Popen[bytes]]",
+    folder: Path,
+    ended: threading.Event,
 ) -> bool:
     """Wait until the program answers; False if a signal came first. Raises MachineRefused."""
     for _ in range(int(_PATIENCE / _PAUSE)):
         _live(running, folder)
         try:
-            if requests.get(f"http://{HOST}:{program.port}/-/ready", timeout=5).status_code == requests.codes.ok:
+            if (
+                requests.get(f"http://{HOST}:{program.port}/-/ready", timeout=5).status_code
+                == requests.codes.ok
+            ):
                 return True
         except requests.RequestException:
             pass  # it does not listen yet
         if ended.wait(_PAUSE):
             return False
-    raise MachineRefused(f"{program.name}: is not ready after {_PATIENCE:g} s", f"read {_log(program.name, folder)}")
+    raise MachineRefused(
+        f"{program.name}: is not ready after {_PATIENCE:g} s", f"read {_log(program.name, folder)}"
+    )
 
 
 def _live(running: "dict[str, subprocess.Popen[bytes]]", folder: Path) -> None:
@@ -172,7 +186,9 @@ def _live(running: "dict[str, subprocess.Popen[bytes]]", folder: Path) -> None:
         if process.poll() is not None:
             log = _log(name, folder)
             last = log.read_text(errors="replace").strip().rpartition("\n")[2]
-            raise MachineRefused(f"{name}: ended with {process.returncode}: {redact(last, 300)}", f"read {log}")
+            raise MachineRefused(
+                f"{name}: ended with {process.returncode}: {redact(last, 300)}", f"read {log}"
+            )
 
 
 def _host(url: str) -> str:

@@ -62,7 +62,9 @@ def entry(
     if status < 400:
         if not answer.choices:
             todo = "give the log of the server's own API, /v1/chat/completions or /v1/completions"
-            raise EvidenceRefused(f"{where}: response: has no choices, so it is no answer of OpenAI's API", todo)
+            raise EvidenceRefused(
+                f"{where}: response: has no choices, so it is no answer of OpenAI's API", todo
+            )
         if answer.failed or not answer.complete:
             error = "upstream_error"
     if answer.cut:
@@ -71,10 +73,25 @@ def entry(
     if release is not None and named is None:
         todo = "write the digest of the model that answered, or its first 12 digits"
         raise EvidenceRefused(f"{where}: release: {release[:80]!r} is no digest of a model", todo)
-    operation: Literal["chat", "text_completion"] = "chat" if "messages" in body else "text_completion"
+    operation: Literal["chat", "text_completion"] = (
+        "chat" if "messages" in body else "text_completion"
+    )
     data = json.dumps(body).encode()
     return Entry(
-        where, Exchange(time, request_id, operation, data, named, status, error, answer, seconds, first, user=user)
+        where,
+        Exchange(
+            time,
+            request_id,
+            operation,
+            data,
+            named,
+            status,
+            error,
+            answer,
+            seconds,
+            first,
+            user=user,
+        ),
     )
 
 
@@ -113,7 +130,10 @@ def _object(where: str, value: Any) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise EvidenceRefused(f"{where}: is no JSON object", "log the body of the request as an object, or as its text")
+        raise EvidenceRefused(
+            f"{where}: is no JSON object",
+            "log the body of the request as an object, or as its text",
+        )
     return value
 
 

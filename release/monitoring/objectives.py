@@ -98,8 +98,17 @@ def _set(wanted: Objectives) -> Iterator[Objective]:
     answers, failures = "|".join(ANSWERS), "|".join(FAILURES)
     if wanted.availability is not None:
         budget = 1 - wanted.availability
-        yield Objective("availability", "requests without a whole answer", budget, failures, f"{failures}|{answers}")
-    for name, histogram in (("latency", "request_seconds"), ("first_token", "time_to_first_token_seconds")):
+        yield Objective(
+            "availability",
+            "requests without a whole answer",
+            budget,
+            failures,
+            f"{failures}|{answers}",
+        )
+    for name, histogram in (
+        ("latency", "request_seconds"),
+        ("first_token", "time_to_first_token_seconds"),
+    ):
         within = getattr(wanted, name)
         if within is None:
             continue
@@ -110,9 +119,17 @@ def _set(wanted: Objectives) -> Iterator[Objective]:
                 f"use one of {', '.join(f'{seconds:g}' for seconds in SECONDS)}",
             )
         meaning = f"requests slower than {within.seconds:g} s"
-        yield Objective(name, meaning, 1 - within.share, histogram=histogram, seconds=within.seconds)
+        yield Objective(
+            name, meaning, 1 - within.share, histogram=histogram, seconds=within.seconds
+        )
     if wanted.whole_answers is not None:
-        yield Objective("whole_answers", "answers that are cut off", 1 - wanted.whole_answers, "cut_off", answers)
+        yield Objective(
+            "whole_answers",
+            "answers that are cut off",
+            1 - wanted.whole_answers,
+            "cut_off",
+            answers,
+        )
 
 
 def hang_seconds(monitor: Monitor) -> float:

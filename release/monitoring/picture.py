@@ -62,7 +62,9 @@ def _placed(each: WatchFinding, value: float, low: float, high: float) -> dict[s
     room = (most - least) * 0.1 or 0.01
 
     def place(figure: float) -> float:
-        return round(_LEFT + (figure - least + room) / (most - least + 2 * room) * (_RIGHT - _LEFT), 1)
+        return round(
+            _LEFT + (figure - least + room) / (most - least + 2 * room) * (_RIGHT - _LEFT), 1
+        )
 
     sign = "+" if compared else ""
     return {

@@ -46,13 +46,21 @@ def read(records: Records, release: Pointer, params: Params) -> Found:
             f"runs {release.model[:19]}…",
             "restore the pointer from git's history, or promote again",
         )
-    digests = {(layout.SPLITS / f"{name}.jsonl").as_posix(): split.sha256 for name, split in prepared.splits.items()}
+    digests = {
+        (layout.SPLITS / f"{name}.jsonl").as_posix(): split.sha256
+        for name, split in prepared.splits.items()
+    }
     answers_at = layout.PREDICTIONS / "candidate.jsonl"
-    rows = {name: _lines(records, commit, layout.SPLITS / f"{name}.jsonl", Row, digests) for name in layout.SPLIT_NAMES}
+    rows = {
+        name: _lines(records, commit, layout.SPLITS / f"{name}.jsonl", Row, digests)
+        for name in layout.SPLIT_NAMES
+    }
     rows["train"] = of_tested_sources(rows["train"], rows["test"])
     digests[answers_at.as_posix()] = evaluated.models["candidate"].predictions
     answers = _lines(records, commit, answers_at, Prediction, digests)
-    pinned = {row.id: Text(row.id, _prompt(row), row.group) for split in rows.values() for row in split}
+    pinned = {
+        row.id: Text(row.id, _prompt(row), row.group) for split in rows.values() for row in split
+    }
     labels = params.monitor.labels
     if labels is None and params.validate_.labels is not None:
         labels = tuple({row.reference.strip() for row in rows["train"]})
@@ -71,7 +79,9 @@ def read(records: Records, release: Pointer, params: Params) -> Found:
         labels=None if labels is None else frozenset(labels),
     )
     scorers = params.evaluate.scorers
-    return Found(reference, digests, scorers[0] if scoring.digest_of(scorers) == evaluated.scorers else None)
+    return Found(
+        reference, digests, scorers[0] if scoring.digest_of(scorers) == evaluated.scorers else None
+    )
 
 
 def _report(commit: Commit, path: Path, model: type[M]) -> M:
@@ -79,17 +89,25 @@ def _report(commit: Commit, path: Path, model: type[M]) -> M:
         report = commit.report(path, model)
     except ValidationError as error:
         todo = "use the version of Lockstep that wrote it, or promote a release of this one"
-        raise EvidenceRefused(f"{path} at {commit.name[:12]}: {files.first(error)}", todo) from error
+        raise EvidenceRefused(
+            f"{path} at {commit.name[:12]}: {files.first(error)}", todo
+        ) from error
     if report is None:
-        raise EvidenceRefused(f"{path} at {commit.name[:12]}: is not there", "fetch the commit that made the release")
+        raise EvidenceRefused(
+            f"{path} at {commit.name[:12]}: is not there", "fetch the commit that made the release"
+        )
     return report
 
 
-def _lines(records: Records, commit: Commit, path: Path, model: type[M], digests: dict[str, Digest]) -> list[M]:
+def _lines(
+    records: Records, commit: Commit, path: Path, model: type[M], digests: dict[str, Digest]
+) -> list[M]:
     lines = outputs.lines(records.root, commit.name, path, model, digests[path.as_posix()])
     if isinstance(lines, str):
         what, _, todo = lines.partition("; ")
-        raise EvidenceRefused(what, todo or "push it again where it was made: `./lockstep dvc push`")
+        raise EvidenceRefused(
+            what, todo or "push it again where it was made: `./lockstep dvc push`"
+        )
     return lines
 
 
@@ -98,4 +116,6 @@ def _prompt(row: Row) -> str:
 
     A result of a tool is captured as such, and not as text.
     """
-    return redact("\n".join("" if message.role == "tool" else message.content for message in row.messages))[0]
+    return redact(
+        "\n".join("" if message.role == "tool" else message.content for message in row.messages)
+    )[0]

@@ -33,11 +33,15 @@ def runs(root: Path, params: Params, environment: str, ledger: Ledger | None = N
     tip = ledger.begun()
     release = None if tip is None else ledger.pointer(tip, environment)
     if release is None:
-        raise EvidenceRefused(f"{environment}: runs no release", f"`lockstep promote {environment}` moves it to one")
+        raise EvidenceRefused(
+            f"{environment}: runs no release", f"`lockstep promote {environment}` moves it to one"
+        )
     return release
 
 
-def both(root: Path, params: Params, environment: str, named: str | None, ledger: Ledger | None = None) -> Sides:
+def both(
+    root: Path, params: Params, environment: str, named: str | None, ledger: Ledger | None = None
+) -> Sides:
     """The releases of ``environment`` and of the candidate that is to follow.
 
     ``named``: an environment that runs the candidate, or the digest of its model; None: the environment that must run
@@ -51,13 +55,17 @@ def both(root: Path, params: Params, environment: str, named: str | None, ledger
         return Sides(short(ran), production, environment)
     todo = "name an environment, or the digest of a model, with --candidate-release"
     if named is None:
-        raise EvidenceRefused(f"{environment}: no environment comes before it, so the candidate is not known", todo)
+        raise EvidenceRefused(
+            f"{environment}: no environment comes before it, so the candidate is not known", todo
+        )
     if named in params.promote.environments:
         candidate = short(runs(root, params, named, ledger))
     elif digest_named := release_named(named):
         candidate = digest_named
     else:
-        raise EvidenceRefused(f"{named[:80]!r}: is neither an environment nor the digest of a model", todo)
+        raise EvidenceRefused(
+            f"{named[:80]!r}: is neither an environment nor the digest of a model", todo
+        )
     if candidate == production:
         raise EvidenceRefused(f"{environment} runs the candidate {candidate} already", todo)
     return Sides(production, candidate, named if named in params.promote.environments else None)
@@ -67,11 +75,14 @@ def _before(ledger: Ledger, environment: str, now: Pointer) -> Pointer:
     for move in ledger.moves(ledger.begun() or "", environment):
         if move.kind == "rollback":
             raise EvidenceRefused(
-                f"{environment}: was rolled back to {now.version}, so no candidate runs there", "promote another first"
+                f"{environment}: was rolled back to {now.version}, so no candidate runs there",
+                "promote another first",
             )
         if move.before is not None and move.before.model != now.model:
             return move.before
-    raise EvidenceRefused(f"{environment}: ran no other model before {now.version}", "name another candidate")
+    raise EvidenceRefused(
+        f"{environment}: ran no other model before {now.version}", "name another candidate"
+    )
 
 
 def short(release: Pointer) -> str:

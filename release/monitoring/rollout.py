@@ -72,24 +72,44 @@ def judge(pairs: Sequence[Pair], scored: Sequence[Pair], asks: Asks) -> Judged:
     ]
     if known is not None:
         questions.append(("valid labels", lambda answer: answer.strip() in known))
-    means = {"answered": [tuple(fmean(side.answer is not None for side in sides) for sides in pair) for pair in pairs]}
-    answers = [tuple([side.answer for side in sides if side.answer is not None] for sides in pair) for pair in pairs]
+    means = {
+        "answered": [
+            tuple(fmean(side.answer is not None for side in sides) for sides in pair)
+            for pair in pairs
+        ]
+    }
+    answers = [
+        tuple([side.answer for side in sides if side.answer is not None] for sides in pair)
+        for pair in pairs
+    ]
     whole = [pair for pair in answers if all(pair)]
     for name, good in questions:
         means[name] = [tuple(fmean(map(good, texts)) for texts in pair) for pair in whole]
-    means["quality"] = [tuple(fmean(side.score or 0.0 for side in sides) for sides in pair) for pair in scored]
-    differ = [float(one.strip() != two.strip()) for (one,), (two,) in whole] if asks.same_prompts else None
+    means["quality"] = [
+        tuple(fmean(side.score or 0.0 for side in sides) for sides in pair) for pair in scored
+    ]
+    differ = (
+        [float(one.strip() != two.strip()) for (one,), (two,) in whole]
+        if asks.same_prompts
+        else None
+    )
     findings = tuple(
         _finding(name, values, asks, len(means), differ if name == "quality" else None)
         for name, values in means.items()
     )
     statuses = {finding.status for finding in findings}
-    decision: Decision = "roll back" if "fail" in statuses else "keep" if statuses == {"pass"} else "go on"
+    decision: Decision = (
+        "roll back" if "fail" in statuses else "keep" if statuses == {"pass"} else "go on"
+    )
     return Judged(findings, decision, figure(1 - sum(differ) / len(differ)) if differ else None)
 
 
 def _finding(
-    name: str, values: Sequence[tuple[float, ...]], asks: Asks, questions: int, differ: Sequence[float] | None
+    name: str,
+    values: Sequence[tuple[float, ...]],
+    asks: Asks,
+    questions: int,
+    differ: Sequence[float] | None,
 ) -> RolloutFinding:
     """``values``: of production and candidate. ``differ``: 1 for a pair of different answers, an upper bound of a loss.
 
@@ -100,9 +120,13 @@ def _finding(
     p_loss, p_fine = stream.p_above(asks.margin), stream.p_below(asks.margin)
     p_same = 1.0 if differ is None else Stream.of(differ).p_below(asks.margin)
     low, high = stream.low(level), stream.high(passing)
-    status: Status = "fail" if p_loss <= level else "pass" if min(p_fine, p_same) <= passing else "inconclusive"
+    status: Status = (
+        "fail" if p_loss <= level else "pass" if min(p_fine, p_same) <= passing else "inconclusive"
+    )
     n, margin = len(values), asks.margin
-    production, candidate = (sum(value[side] for value in values) / n if n else None for side in (0, 1))
+    production, candidate = (
+        sum(value[side] for value in values) / n if n else None for side in (0, 1)
+    )
     compared = f"{candidate:.3f} against {production:.3f} on {n:,} pairs" if n else "no pair yet"
     if status == "fail":
         reason = f"{compared}: a loss above {margin:g} is shown (at least {low:.3f})"

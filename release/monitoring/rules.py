@@ -19,13 +19,25 @@ def rules(scope: Scope, monitor: Monitor) -> dict[str, Any]:
 
 def tests(scope: Scope, monitor: Monitor) -> dict[str, Any]:
     """Return the test file of the rules in ``RULES``: each alert fires where it must, and else is silent."""
-    alerts = [rule for group in rules(scope, monitor)["groups"] for rule in group["rules"] if "alert" in rule]
+    alerts = [
+        rule
+        for group in rules(scope, monitor)["groups"]
+        for rule in group["rules"]
+        if "alert" in rule
+    ]
 
     def expected(alert: str, burns: Collection[Burn] = ()) -> list[dict[str, Any]]:
         """The alerts of this name that fire, in promtool's words. One that has several burns fires for ``burns``."""
         names = [None, *(burn.name for burn in burns)]
-        firing = [rule for rule in alerts if rule["alert"] == alert and rule["labels"].get("burn") in names]
-        return [{"exp_labels": rule["labels"], "exp_annotations": rule["annotations"]} for rule in firing]
+        firing = [
+            rule
+            for rule in alerts
+            if rule["alert"] == alert and rule["labels"].get("burn") in names
+        ]
+        return [
+            {"exp_labels": rule["labels"], "exp_annotations": rule["annotations"]}
+            for rule in firing
+        ]
 
     filled: dict[str, Any] = templates.fill(
         "rules_test.yaml.jinja",

@@ -16,19 +16,27 @@ _GONE = 499  # the client went away: no answer was owed
 _BUSY = 429
 
 
-def questions(requests: Sequence[Capture], objectives: Objectives, levels: Levels) -> Iterator[Asked]:
+def questions(
+    requests: Sequence[Capture], objectives: Objectives, levels: Levels
+) -> Iterator[Asked]:
     """One question for each objective that is set."""
     owed = [each for each in requests if each.status != _GONE]
     answered = [each for each in owed if _is_answered(each) and each.output_messages]
     if objectives.availability is not None:
-        yield _share("availability", owed, _is_answered, objectives.availability, levels, "answered")
+        yield _share(
+            "availability", owed, _is_answered, objectives.availability, levels, "answered"
+        )
     if objectives.latency is not None:
         yield _within("latency", answered, "seconds", objectives.latency, levels)
     if objectives.first_token is not None:
         streams = [each for each in answered if each.seconds_to_first_token is not None]
-        yield _within("first token", streams, "seconds_to_first_token", objectives.first_token, levels)
+        yield _within(
+            "first token", streams, "seconds_to_first_token", objectives.first_token, levels
+        )
     if objectives.whole_answers is not None:
-        yield _share("whole answers", answered, _is_whole, objectives.whole_answers, levels, "not cut off")
+        yield _share(
+            "whole answers", answered, _is_whole, objectives.whole_answers, levels, "not cut off"
+        )
 
 
 def _is_answered(request: Capture) -> bool:
@@ -42,13 +50,27 @@ def _is_whole(request: Capture) -> bool:
     return all(message.finish_reason != "length" for message in request.output_messages)
 
 
-def _within(name: str, requests: list[Capture], field: str, within: Within, levels: Levels) -> Asked:
+def _within(
+    name: str, requests: list[Capture], field: str, within: Within, levels: Levels
+) -> Asked:
     said = f"within {within.seconds:g} s"
-    return _share(name, requests, lambda each: getattr(each, field) <= within.seconds, within.share, levels, said)
+    return _share(
+        name,
+        requests,
+        lambda each: getattr(each, field) <= within.seconds,
+        within.share,
+        levels,
+        said,
+    )
 
 
 def _share(
-    name: str, requests: list[Capture], good: Callable[[Capture], bool], bound: float, levels: Levels, said: str
+    name: str,
+    requests: list[Capture],
+    good: Callable[[Capture], bool],
+    bound: float,
+    levels: Levels,
+    said: str,
 ) -> Asked:
     if not requests:
         return untested(name, "objective", "no request of this kind was captured")

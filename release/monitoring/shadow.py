@@ -68,7 +68,9 @@ def prompts(requests: Iterable[Capture]) -> tuple[list[Prompt], int]:
     and what has other parts than text cannot be sent.
     """
     by_digest, left_out = dict[str, Prompt](), 0
-    for request in sorted(requests, key=lambda each: hashlib.sha256(each.request_id.encode()).digest()):
+    for request in sorted(
+        requests, key=lambda each: hashlib.sha256(each.request_id.encode()).digest()
+    ):
         if (messages := _messages(request)) is None:
             left_out += 1
             continue
@@ -82,9 +84,15 @@ def _messages(request: Capture) -> tuple[Message, ...] | None:
     messages = request.input_messages
     if request.operation != "chat" or mistake or not messages or messages[-1].role != "user":
         return None
-    if any(message.role not in _ROLES or any(part.type != "text" for part in message.parts) for message in messages):
+    if any(
+        message.role not in _ROLES or any(part.type != "text" for part in message.parts)
+        for message in messages
+    ):
         return None
-    return tuple(Message.model_validate({"role": message.role, "content": message.text}) for message in messages)
+    return tuple(
+        Message.model_validate({"role": message.role, "content": message.text})
+        for message in messages
+    )
 
 
 class Kept:
@@ -100,7 +108,9 @@ class Kept:
             fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             todo = "wait until it ends, or stop it"
-            raise MachineRefused(f"{path}: another `lockstep shadow` of these releases runs", todo) from error
+            raise MachineRefused(
+                f"{path}: another `lockstep shadow` of these releases runs", todo
+            ) from error
         self._stream.seek(0)
         data = self._stream.read()
         whole = data.rfind(b"\n") + 1
@@ -132,7 +142,11 @@ class Kept:
 
 
 def judged(
-    pairs: Sequence[ShadowPair], labels: Mapping[str, GivenLabel], scorer: Scorer, wait: timedelta, now: datetime
+    pairs: Sequence[ShadowPair],
+    labels: Mapping[str, GivenLabel],
+    scorer: Scorer,
+    wait: timedelta,
+    now: datetime,
 ) -> tuple[list[Pair], list[Pair]]:
     """The pairs, and those of them in which both answers have a score.
 

@@ -57,7 +57,9 @@ class Store:
 
                 self._files, self._top = url_to_fs(address)
             except (ImportError, ValueError) as error:
-                todo = "install what reads it (the extra s3 or gs), or copy the captures to a folder"
+                todo = (
+                    "install what reads it (the extra s3 or gs), or copy the captures to a folder"
+                )
                 raise MachineRefused(f"{self.shown}: {redact(str(error))}", todo) from error
 
     def requests(self, environment: str, since: datetime, until: datetime) -> Iterator[Capture]:
@@ -74,11 +76,15 @@ class Store:
         alone = self._files is None and Path(self._top).is_file()
         names = [self._top] if alone else self._names("")
         if not names:
-            raise EvidenceRefused(f"{self.shown}: there is no file", "name a file, or a folder of files")
+            raise EvidenceRefused(
+                f"{self.shown}: there is no file", "name a file, or a folder of files"
+            )
         for name in names:
             yield redact(name), self._read(name)
 
-    def add_requests(self, environment: str, requests: Sequence[Capture], writer: str) -> tuple[list[str], int]:
+    def add_requests(
+        self, environment: str, requests: Sequence[Capture], writer: str
+    ) -> tuple[list[str], int]:
         """Store requests that another tool captured, a file for each hour in which some arrived.
 
         Returns the names of these files, and how many requests are new.
@@ -124,7 +130,9 @@ class Store:
 
         ``stored``: when they became known; None: now.
         """
-        data = "".join(f"{json.dumps(label.model_dump(), ensure_ascii=False)}\n" for label in labels)
+        data = "".join(
+            f"{json.dumps(label.model_dump(), ensure_ascii=False)}\n" for label in labels
+        )
         end = f"-{digest.of_bytes(data.encode()).removeprefix('sha256:')[:32]}.jsonl"
         if there := next((name for name in self._names(_FEEDBACK) if name.endswith(end)), None):
             return f"{_FEEDBACK}/{there.rpartition('/')[2]}"
@@ -150,7 +158,9 @@ class Store:
         except FileNotFoundError:
             return []
         except Exception as error:
-            raise EvidenceRefused(f"{self.shown}: {redact(str(error))}", "make it readable from here") from error
+            raise EvidenceRefused(
+                f"{self.shown}: {redact(str(error))}", "make it readable from here"
+            ) from error
 
     def _read(self, name: str) -> bytes:
         try:
@@ -158,16 +168,22 @@ class Store:
                 data: bytes = self._files.cat_file(name)
                 return data
             if (size := Path(name).stat().st_size) > _LARGEST:
-                raise EvidenceRefused(f"{name}: {size} bytes are no file of a gateway", "move it out of the captures")
+                raise EvidenceRefused(
+                    f"{name}: {size} bytes are no file of a gateway", "move it out of the captures"
+                )
             return Path(name).read_bytes()
         except OSError as error:
-            raise EvidenceRefused(f"{redact(name)}: {error.strerror or error}", "make it readable") from error
+            raise EvidenceRefused(
+                f"{redact(name)}: {error.strerror or error}", "make it readable"
+            ) from error
 
 
 def _stored(name: str) -> datetime:
     """When the file of labels ``name`` was stored."""
     try:
-        return datetime.strptime(name.rpartition("/")[2].partition("-")[0], _STORED).replace(tzinfo=UTC)
+        return datetime.strptime(name.rpartition("/")[2].partition("-")[0], _STORED).replace(
+            tzinfo=UTC
+        )
     except ValueError as error:
         raise EvidenceRefused(
             f"{redact(name)}: its name does not begin with the time at which its labels were stored",

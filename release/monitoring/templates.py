@@ -33,4 +33,6 @@ def fill(name: str, **values: object) -> Any:
 def _quoted(value: object) -> str:
     """Write ``value`` as JSON, which YAML reads too if every character that cannot be printed is escaped."""
     text = json.dumps(value, ensure_ascii=False)
-    return "".join(character if character.isprintable() else f"\\U{ord(character):08x}" for character in text)
+    return "".join(
+        character if character.isprintable() else f"\\U{ord(character):08x}" for character in text
+    )

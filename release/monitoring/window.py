@@ -36,7 +36,9 @@ class Traffic(NamedTuple):
     @property
     def keyed(self) -> bool:
         """Whether keys tell which requests are of one user."""
-        return sum(request.user_key is not None for request in self.requests) >= _KEYED * len(self.requests)
+        return sum(request.user_key is not None for request in self.requests) >= _KEYED * len(
+            self.requests
+        )
 
     @property
     def digest(self) -> str:
@@ -57,13 +59,20 @@ def last_whole(now: datetime, days: int) -> Span:
 
 def read(store: Store, environment: str, span: Span, model: str) -> Traffic:
     """The traffic of the release ``model`` (its digest). Raises EvidenceRefused if there is none."""
-    short, others, seen = model.removeprefix("sha256:")[:12], Counter[str](), dict[tuple[str, datetime], Capture]()
+    short, others, seen = (
+        model.removeprefix("sha256:")[:12],
+        Counter[str](),
+        dict[tuple[str, datetime], Capture](),
+    )
     for request in store.requests(environment, *span):
         if request.release == short:
             seen[request.request_id, request.time] = request
         else:
             others[request.release or "of no named release"] += 1
-    notes = [f"{count:,} requests to another release are left out: {name}" for name, count in others.most_common(5)]
+    notes = [
+        f"{count:,} requests to another release are left out: {name}"
+        for name, count in others.most_common(5)
+    ]
     if not seen:
         when = f"{span.since:%Y-%m-%d %H:%M} to {span.until:%Y-%m-%d %H:%M} UTC"
         was = f" (there are {notes[0]})" if notes else ""
@@ -78,10 +87,20 @@ def read(store: Store, environment: str, span: Span, model: str) -> Traffic:
 
 def earlier(store: Store, environment: str, span: Span, model: str) -> list[Traffic]:
     """The traffic of the same release in the windows before ``span`` that have some, without labels. Latest first."""
-    short, length, windows = model.removeprefix("sha256:")[:12], span.until - span.since, list[Traffic]()
+    short, length, windows = (
+        model.removeprefix("sha256:")[:12],
+        span.until - span.since,
+        list[Traffic](),
+    )
     for number in range(1, EARLIER + 1):
-        seen = store.requests(environment, span.since - number * length, span.until - number * length)
-        once = {(request.time, request.request_id): request for request in seen if request.release == short}
+        seen = store.requests(
+            environment, span.since - number * length, span.until - number * length
+        )
+        once = {
+            (request.time, request.request_id): request
+            for request in seen
+            if request.release == short
+        }
         if once:
             windows.append(Traffic(tuple(once[key] for key in sorted(once)), {}, ()))
     return windows
@@ -89,13 +108,22 @@ def earlier(store: Store, environment: str, span: Span, model: str) -> list[Traf
 
 def _labels(store: Store, requests: Sequence[Capture]) -> tuple[dict[str, str], list[str]]:
     """The labels of these requests. An id of two requests, or with two labels, names neither."""
-    ids, given = Counter(request.request_id for request in requests), defaultdict[str, set[str]](set)
+    ids, given = (
+        Counter(request.request_id for request in requests),
+        defaultdict[str, set[str]](set),
+    )
     for label in store.labels():
         if label.request_id in ids:
             given[label.request_id].add(label.label)
     unclear = [name for name, labels in given.items() if len(labels) > 1 or ids[name] > 1]
-    notes = [f"{len(unclear):,} labels are left out: two for one request, or an id of two requests"] if unclear else []
-    return {name: next(iter(labels)) for name, labels in given.items() if name not in unclear}, notes
+    notes = (
+        [f"{len(unclear):,} labels are left out: two for one request, or an id of two requests"]
+        if unclear
+        else []
+    )
+    return {
+        name: next(iter(labels)) for name, labels in given.items() if name not in unclear
+    }, notes
 
 
 def answered(traffic: Traffic, scorer: Scorer | None) -> list[Answered]:
@@ -109,7 +137,11 @@ def answered(traffic: Traffic, scorer: Scorer | None) -> list[Answered]:
             continue
         prompt = "\n".join(message.text for message in request.input_messages)
         label = traffic.labels.get(request.request_id)
-        score = None if label is None or scorer is None else scoring.score(scorer, request.answer, label)
+        score = (
+            None
+            if label is None or scorer is None
+            else scoring.score(scorer, request.answer, label)
+        )
         group = request.user_key or f"{request.time:%Y-%m-%d} {request.time.hour // _BLOCK}"
         answers.append(Answered(request.request_id, prompt, request.answer, group, score))
     return answers

@@ -21,24 +21,41 @@ _KSERVE_CONTAINER = "kserve-container"  # what KServe asks the first container t
 # Fields beside the image that decide what is served; if the release does not set one, the image decides.
 _DECIDING = ("command", "args", "env", "envFrom")
 _SHM = {"name": "shm", "mountPath": "/dev/shm"}  # noqa: S108 - where the base mounts it in the pod: no file of this machine
-_SHARED = ("hostPID", "hostIPC", "hostNetwork", "shareProcessNamespace", "workerSpec", "model")  # of a pod
+_SHARED = (
+    "hostPID",
+    "hostIPC",
+    "hostNetwork",
+    "shareProcessNamespace",
+    "workerSpec",
+    "model",
+)  # of a pod
 _KEYS = ("name", "mountPath")  # by which an element of a list is the same one
 
 
-def failures(objects: Sequence[Mapping[str, Any]], environment: str, wanted: Mapping[Path, bytes]) -> list[str]:
+def failures(
+    objects: Sequence[Mapping[str, Any]], environment: str, wanted: Mapping[Path, bytes]
+) -> list[str]:
     """List how ``objects`` differ from ``wanted`` (of ``overlays.render`` or ``overlays.nothing``), one line each.
 
     ``objects`` are plain values of one environment, possibly with unrelated objects of its namespace.
     """
     patch = plain_yaml.load(wanted[layout.ENVIRONMENTS / environment / SERVER].decode())
     if patch is None:
-        carrying = [item for item in objects if _is_server(item) or _labels(item).get(LABEL) == CONTAINER]
-        running = [item for item in carrying if not any(_made_of(item, owner) for owner in carrying)]
-        return [f"{_called(item)}: by git {environment} runs nothing in a cluster" for item in running]
+        carrying = [
+            item for item in objects if _is_server(item) or _labels(item).get(LABEL) == CONTAINER
+        ]
+        running = [
+            item for item in carrying if not any(_made_of(item, owner) for owner in carrying)
+        ]
+        return [
+            f"{_called(item)}: by git {environment} runs nothing in a cluster" for item in running
+        ]
     marked = servers(objects)
     if len(marked) != 1:
         names = ", ".join(map(_called, marked)) or "none"
-        return [f"{environment}: there must be exactly one Deployment or InferenceService, found {names}"]
+        return [
+            f"{environment}: there must be exactly one Deployment or InferenceService, found {names}"
+        ]
     workload = marked[0]
     name = _called(workload)
     pod = _pod(workload)
@@ -53,7 +70,9 @@ def failures(objects: Sequence[Mapping[str, Any]], environment: str, wanted: Map
         for problem in (
             *_differences(annotations, _at(workload, "metadata", "annotations"), "annotations"),
             *_differences(intended, pod, "pod"),
-            *_differences({key: value for key, value in server.items() if key != "name"}, container, "server"),
+            *_differences(
+                {key: value for key, value in server.items() if key != "name"}, container, "server"
+            ),
             *_image(server, container),
             *_deciding(server, container),
             *_mounts(server, container),
@@ -81,7 +100,11 @@ def _is_server(item: Mapping[str, Any]) -> bool:
 
 
 def _pod(item: Mapping[str, Any]) -> Mapping[str, Any]:
-    path = ("spec", "predictor") if item.get("kind") == "InferenceService" else ("spec", "template", "spec")
+    path = (
+        ("spec", "predictor")
+        if item.get("kind") == "InferenceService"
+        else ("spec", "template", "spec")
+    )
     return _at(item, *path)
 
 
@@ -89,7 +112,9 @@ def _server(pod: Mapping[str, Any]) -> Mapping[str, Any] | None:
     containers = pod.get("containers")
     names = (CONTAINER, _KSERVE_CONTAINER)
     listed = containers if isinstance(containers, list) else []
-    return next((entry for entry in listed if isinstance(entry, dict) and entry.get("name") in names), None)
+    return next(
+        (entry for entry in listed if isinstance(entry, dict) and entry.get("name") in names), None
+    )
 
 
 def _image(server: Mapping[str, Any], container: Mapping[str, Any]) -> Iterator[str]:
@@ -126,7 +151,9 @@ def _mounts(server: Mapping[str, Any], container: Mapping[str, Any]) -> Iterator
     """Check that nothing else is mounted in the server, over its weights or its code."""
     ours = [_SHM, *server["volumeMounts"]]
     for mount in _dicts(container, "volumeMounts"):
-        stated = {key: value for key, value in mount.items() if value not in (False, "Disabled", "None")}  # defaults
+        stated = {
+            key: value for key, value in mount.items() if value not in (False, "Disabled", "None")
+        }  # defaults
         if stated not in ours:
             yield f"server.volumeMounts: {mount.get('mountPath')}: the release does not mount it so"
     if container.get("volumeDevices"):
@@ -151,11 +178,24 @@ def _probes(server: Mapping[str, Any], container: Mapping[str, Any]) -> Iterator
             yield f"server.{key}: is {container[key]!r}"
     for key in ("startupProbe", "readinessProbe", "livenessProbe"):
         probe = _at(container, key)
-        here = {name: value for name, value in _at(probe, "httpGet").items() if (name, value) != ("scheme", "HTTP")}
-        if here != server[key]["httpGet"] | {"port": "http"} or {"exec", "grpc", "tcpSocket"} & probe.keys():
+        here = {
+            name: value
+            for name, value in _at(probe, "httpGet").items()
+            if (name, value) != ("scheme", "HTTP")
+        }
+        if (
+            here != server[key]["httpGet"] | {"port": "http"}
+            or {"exec", "grpc", "tcpSocket"} & probe.keys()
+        ):
             yield f"server.{key}: differs from the release"
-    if [port for port in _dicts(container, "ports") if port.get("name") == "http" and "hostPort" not in port] != [
-        port for port in _dicts(container, "ports") if port.get("containerPort") == server["ports"][0]["containerPort"]
+    if [
+        port
+        for port in _dicts(container, "ports")
+        if port.get("name") == "http" and "hostPort" not in port
+    ] != [
+        port
+        for port in _dicts(container, "ports")
+        if port.get("containerPort") == server["ports"][0]["containerPort"]
     ]:
         yield "server.ports: http is another port"
 
@@ -164,7 +204,11 @@ def _beside(container: Mapping[str, Any], pod: Mapping[str, Any]) -> Iterator[st
     """Check that a container beside the server shares only the network, and does not answer in its place."""
     yield from (f"pod.{key}: is {pod[key]!r}" for key in _SHARED if pod.get(key))
     rooms = {mount.get("name") for mount in _dicts(container, "volumeMounts")}
-    listed = [other for key in ("containers", "initContainers", "ephemeralContainers") for other in _dicts(pod, key)]
+    listed = [
+        other
+        for key in ("containers", "initContainers", "ephemeralContainers")
+        for other in _dicts(pod, key)
+    ]
     for other in listed:
         security = _at(other, "securityContext")
         if security.get("privileged") or _at(security, "capabilities").get("add"):
@@ -186,7 +230,9 @@ def _around(server: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]) -> 
     )
     labels = _labels(server)
     services = [item for item in objects if item.get("kind") == "Service"]
-    made = [item for item in services if _made_of(item, server)]  # by KServe: it selects by a label of its own
+    made = [
+        item for item in services if _made_of(item, server)
+    ]  # by KServe: it selects by a label of its own
     selecting = [item for item in services if _selects(item, labels)]
     for item in services:
         if item in made:
@@ -241,12 +287,18 @@ def _selects(service: Mapping[str, Any], labels: Mapping[str, Any]) -> bool:
     return bool(selector) and selector.items() <= labels.items()
 
 
-def family(server: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def family(
+    server: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]
+) -> list[Mapping[str, Any]]:
     """Return the server and everything that the cluster created from it, directly or not, down to its pods."""
     ours, pending = [server], [server]
     while pending:
         owner = pending.pop()
-        more = [item for item in objects if _made_of(item, owner) and not any(item is member for member in ours)]
+        more = [
+            item
+            for item in objects
+            if _made_of(item, owner) and not any(item is member for member in ours)
+        ]
         ours += more
         pending += more
     return ours
@@ -257,9 +309,16 @@ def _made_of(item: Mapping[str, Any], owner: Mapping[str, Any]) -> bool:
 
     A Rollout without a pod of its own counts as made of the Deployment that it names, since it runs that pod.
     """
-    if item.get("kind") == "Rollout" and owner.get("kind") == "Deployment" and "template" not in _at(item, "spec"):
+    if (
+        item.get("kind") == "Rollout"
+        and owner.get("kind") == "Deployment"
+        and "template" not in _at(item, "spec")
+    ):
         workload = _at(item, "spec", "workloadRef")
-        return (workload.get("kind"), workload.get("name")) == ("Deployment", _at(owner, "metadata").get("name"))
+        return (workload.get("kind"), workload.get("name")) == (
+            "Deployment",
+            _at(owner, "metadata").get("name"),
+        )
     uid = _at(owner, "metadata").get("uid")
     owners = _dicts(_at(item, "metadata"), "ownerReferences")
     return uid is not None and any(
@@ -274,7 +333,11 @@ def _differences(wanted: Any, present: Any, field: str) -> Iterator[str]:
         for key, value in wanted.items():
             yield from _differences(value, here.get(key), f"{field}.{key}")
     elif isinstance(wanted, list) and wanted and isinstance(wanted[0], dict):
-        listed = [entry for entry in present if isinstance(entry, dict)] if isinstance(present, list) else []
+        listed = (
+            [entry for entry in present if isinstance(entry, dict)]
+            if isinstance(present, list)
+            else []
+        )
         for value in wanted:
             key = next(name for name in reversed(_KEYS) if name in value)
             same = [entry for entry in listed if entry.get(key) == value[key]]

@@ -65,11 +65,16 @@ def _files(environment: str, file: EnvironmentFile, committed: Files) -> Iterato
 def _belongs(path: Path, home: Path) -> bool:
     """Return whether a file is the environment's, or shared by all, or in a folder above them."""
     shared = [layout.ENVIRONMENTS / name for name in SHARED]
-    return path.parent == layout.ENVIRONMENTS or any(path.is_relative_to(folder) for folder in (home, *shared))
+    return path.parent == layout.ENVIRONMENTS or any(
+        path.is_relative_to(folder) for folder in (home, *shared)
+    )
 
 
 def _monitoring(
-    environment: str, file: EnvironmentFile, committed: Files, versions: Callable[[], Sequence[Files]]
+    environment: str,
+    file: EnvironmentFile,
+    committed: Files,
+    versions: Callable[[], Sequence[Files]],
 ) -> Iterator[str]:
     """Compare the component monitoring with what its command writes."""
     folder = layout.ENVIRONMENTS / environment / kustomization.MONITORING
@@ -85,7 +90,9 @@ def _monitoring(
         for path in sorted({*here, *wanted}):
             if here.get(path) != wanted.get(path):
                 yield f"{path}: is not what the section monitor gives: {todo}"
-    if folder / "scaledobject.yaml" in here and (file.replicas is not None or file.variant != "deployment"):
+    if folder / "scaledobject.yaml" in here and (
+        file.replicas is not None or file.variant != "deployment"
+    ):
         yield (
             f"{environment_file.path(environment)}: monitor.scaling has {environment}: KEDA sets the number of servers "
             "of a Deployment: write `variant: deployment` and `replicas: null`"
@@ -106,7 +113,9 @@ def _release(file: EnvironmentFile, release: Mapping[str, Any] | None) -> Iterat
 
 def _others(environment: str, file: EnvironmentFile, committed: Files) -> Iterator[str]:
     """Compare with the other environments: each has a namespace and host names of its own."""
-    names = [path.parent.name for path in committed if path == environment_file.path(path.parent.name)]
+    names = [
+        path.parent.name for path in committed if path == environment_file.path(path.parent.name)
+    ]
     namespaces = dict[str, str]()
     for name in sorted(set(names) - {environment}):
         try:

@@ -45,14 +45,19 @@ def _exists(image: str) -> str:
 Count = Annotated[int, Field(ge=1, le=1000)]
 Namespace = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]
-ImageByDigest = Annotated[str, Field(pattern=r"^[^\s@]{1,400}@sha256:[0-9a-f]{64}$"), AfterValidator(_exists)]
+ImageByDigest = Annotated[
+    str, Field(pattern=r"^[^\s@]{1,400}@sha256:[0-9a-f]{64}$"), AfterValidator(_exists)
+]
 Host = Annotated[str, Field(pattern=r"^(\*\.)?[a-z0-9]([a-z0-9.-]{0,250}[a-z0-9])?$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 # A label without a prefix: tools such as Argo CD, Flux and Istio read only labels with one.
 LabelKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")]
 LabelValue = Annotated[str, Field(pattern=r"^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$")]
 NodeLabelKey = Annotated[
-    str, Field(pattern=r"^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")
+    str,
+    Field(
+        pattern=r"^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
+    ),
 ]
 ResourceName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9./-]{0,251}[a-z0-9])?$")]
 Quantity = Annotated[str, Field(pattern=r"^[0-9]{1,12}(\.[0-9]{1,6})?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$")]
@@ -118,9 +123,13 @@ class GatewayKnobs(Section):
         for name in self.settings:
             if not _GATEWAY_SETTING.fullmatch(name) and name not in _STORE_SETTINGS:
                 allowed = f"LOCKSTEP_GATEWAY_…, {', '.join(_STORE_SETTINGS)}"
-                raise ValueError(f"settings: {name[:60]}: is no setting of the gateway; allowed: {allowed}")
+                raise ValueError(
+                    f"settings: {name[:60]}: is no setting of the gateway; allowed: {allowed}"
+                )
         if "LOCKSTEP_GATEWAY_ENVIRONMENT" in self.settings:
-            raise ValueError("settings: LOCKSTEP_GATEWAY_ENVIRONMENT is the environment's name, or that of `canary_of`")
+            raise ValueError(
+                "settings: LOCKSTEP_GATEWAY_ENVIRONMENT is the environment's name, or that of `canary_of`"
+            )
         return self
 
 
@@ -181,11 +190,21 @@ class EnvironmentFile(Section):
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
         if self.namespace.startswith("kube-"):
-            raise ValueError(f"namespace: {self.namespace!r}: name one that is this environment's own")
+            raise ValueError(
+                f"namespace: {self.namespace!r}: name one that is this environment's own"
+            )
         if self.gateway is None and (self.route or self.canary_of or self.monitoring):
-            raise ValueError("route, canary_of and monitoring need a gateway: add the section `gateway`")
-        if self.route is not None and self.gateway is not None and _KEYS not in self.gateway.settings:
-            raise ValueError(f"route: everyone who knows the host could ask: set {_KEYS}: /etc/lockstep/keys")
+            raise ValueError(
+                "route, canary_of and monitoring need a gateway: add the section `gateway`"
+            )
+        if (
+            self.route is not None
+            and self.gateway is not None
+            and _KEYS not in self.gateway.settings
+        ):
+            raise ValueError(
+                f"route: everyone who knows the host could ask: set {_KEYS}: /etc/lockstep/keys"
+            )
         if self.variant == "kserve" and self.replicas is None:
             raise ValueError("replicas: an InferenceService has a number of servers: write it")
         if self.variant == "rollout" and self.update != "surge":
@@ -206,14 +225,18 @@ def read(environment: str, committed: Mapping[Path, bytes | None]) -> Environmen
     name = path(environment)
     data = committed.get(name)
     if data is None:
-        raise ParamsRefused(f"{name}: is missing", f"write it ({PAGE}), then `lockstep render {environment}`")
+        raise ParamsRefused(
+            f"{name}: is missing", f"write it ({PAGE}), then `lockstep render {environment}`"
+        )
     try:
         return EnvironmentFile.model_validate(plain_yaml.load(data.decode()))
     except ValidationError as error:
         raise ParamsRefused(f"{name}: {redact(files.first(error))}", f"see {PAGE}") from error
     except (yaml.YAMLError, ValueError) as error:
         first_line = str(error).partition("\n")[0]
-        raise ParamsRefused(f"{name}: is not one plain YAML document: {redact(first_line)}", f"see {PAGE}") from error
+        raise ParamsRefused(
+            f"{name}: is not one plain YAML document: {redact(first_line)}", f"see {PAGE}"
+        ) from error
 
 
 def namespace(environment: str, committed: Mapping[Path, bytes | None]) -> str | None:

@@ -17,7 +17,9 @@ def at(item: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
 def dicts(value: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
     """The mappings in the list at ``key``; empty if there is none."""
     listed = value.get(key)
-    return [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    return (
+        [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    )
 
 
 def called(item: Mapping[str, Any]) -> str:

@@ -40,7 +40,9 @@ def render(environment: str, file: EnvironmentFile) -> bytes:
         "resources": [f"release/{file.variant}"],
         "components": _components(file),
         "labels": [{"pairs": dict(file.labels)}] if file.labels else [],
-        "configMapGenerator": [] if file.gateway is None else [_settings(environment, file, file.gateway)],
+        "configMapGenerator": []
+        if file.gateway is None
+        else [_settings(environment, file, file.gateway)],
         "images": _images(file),
         "patches": [*_server_patches(file), *_network_patches(file), *_gateway_patches(file)],
     }
@@ -66,7 +68,10 @@ def _settings(environment: str, file: EnvironmentFile, of_gateway: GatewayKnobs)
     """Return the generator of the gateway's ConfigMap, whose name changes with its content."""
     counted = file.canary_of.environment if file.canary_of else environment
     settings = {"LOCKSTEP_GATEWAY_ENVIRONMENT": counted, **of_gateway.settings}
-    return {"name": gateway.NAME, "literals": [f"{name}={value}" for name, value in settings.items()]}
+    return {
+        "name": gateway.NAME,
+        "literals": [f"{name}={value}" for name, value in settings.items()],
+    }
 
 
 def _images(file: EnvironmentFile) -> list[dict[str, str]]:
@@ -81,7 +86,11 @@ def _images(file: EnvironmentFile) -> list[dict[str, str]]:
 
 def _server_patches(file: EnvironmentFile) -> list[Patch]:
     if file.variant == "kserve":
-        kind, pod, strategy = "InferenceService", "/spec/predictor", "/spec/predictor/deploymentStrategy"
+        kind, pod, strategy = (
+            "InferenceService",
+            "/spec/predictor",
+            "/spec/predictor/deploymentStrategy",
+        )
     else:
         kind, pod, strategy = "Deployment", "/spec/template/spec", "/spec/strategy"
     operations = list[Operation]()
@@ -94,7 +103,9 @@ def _server_patches(file: EnvironmentFile) -> list[Patch]:
         operations.append(_replace(strategy, _STRATEGIES[file.update]))
     operations += _resource_operations(file.resources, pod)
     if file.gpus:
-        operations.append(_add(f"{pod}/containers/0/resources/limits/nvidia.com~1gpu", str(file.gpus)))
+        operations.append(
+            _add(f"{pod}/containers/0/resources/limits/nvidia.com~1gpu", str(file.gpus))
+        )
     if file.run_as_non_root:
         operations.append(_add(f"{pod}/securityContext/runAsNonRoot", True))
     tolerations = [_FOR_GPU_NODES, *file.pod.tolerations] if file.gpus else file.pod.tolerations
@@ -110,7 +121,9 @@ def _network_patches(file: EnvironmentFile) -> list[Patch]:
     if not file.clients:
         return []
     name = CONTAINER if file.gateway is None else gateway.NAME
-    return _patch("NetworkPolicy", name, [_add("/spec/ingress/0/from", [dict(peer) for peer in file.clients])])
+    return _patch(
+        "NetworkPolicy", name, [_add("/spec/ingress/0/from", [dict(peer) for peer in file.clients])]
+    )
 
 
 def _gateway_patches(file: EnvironmentFile) -> list[Patch]:
@@ -177,8 +190,15 @@ def _node_selector(pod: PodPlacement, kind: str, name: str) -> list[Patch]:
     if not pod.node_selector:
         return []
     selector = {"nodeSelector": pod.node_selector}
-    spec = {"predictor": selector} if kind == "InferenceService" else {"template": {"spec": selector}}
-    merged = {"apiVersion": _API_VERSIONS[kind], "kind": kind, "metadata": {"name": name}, "spec": spec}
+    spec = (
+        {"predictor": selector} if kind == "InferenceService" else {"template": {"spec": selector}}
+    )
+    merged = {
+        "apiVersion": _API_VERSIONS[kind],
+        "kind": kind,
+        "metadata": {"name": name},
+        "spec": spec,
+    }
     return [{"target": {"kind": kind, "name": name}, "patch": json.dumps(merged)}]
 
 

@@ -59,7 +59,9 @@ _NEVER = "nothing has been promoted here"
 _USER = re.compile(r"([0-9]{1,9})(?::([0-9]{1,9}))?")
 
 
-def render(environment: str, pointer: Pointer, built: ImageReport, runtime: Runtime, serve: Serve) -> dict[Path, bytes]:
+def render(
+    environment: str, pointer: Pointer, built: ImageReport, runtime: Runtime, serve: Serve
+) -> dict[Path, bytes]:
     """The files that a move of ``environment`` to ``pointer`` writes beside the pointer, by path in the repository.
 
     ``built``: the image report in the pointer's evidence; ``runtime``: the image's; ``serve``: of the params.yaml that
@@ -81,7 +83,9 @@ def _release(
         container["image"] = str(where)
     else:
         container |= _mounting(runtime, serve, built.path, container["volumeMounts"])
-        pod["volumes"].append({"name": WEIGHTS, "image": {"reference": str(where), "pullPolicy": "IfNotPresent"}})
+        pod["volumes"].append(
+            {"name": WEIGHTS, "image": {"reference": str(where), "pullPolicy": "IfNotPresent"}}
+        )
     marks = {
         "labels": {
             "app.kubernetes.io/instance": f"{serve.name}-{environment}"[:_LABEL].rstrip("-_"),
@@ -93,15 +97,26 @@ def _release(
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": {"name": CONTAINER, **marks},
-        "spec": {"template": {"metadata": copy.deepcopy(marks), "spec": pod | {"containers": [container]}}},
+        "spec": {
+            "template": {
+                "metadata": copy.deepcopy(marks),
+                "spec": pod | {"containers": [container]},
+            }
+        },
     }
     return _files(
         environment,
         {
-            DEPLOYMENT: _kustomization(resources=["../../../base"], patches=[{"path": SERVER.name}]),
+            DEPLOYMENT: _kustomization(
+                resources=["../../../base"], patches=[{"path": SERVER.name}]
+            ),
             SERVER: _yaml(patch),
-            KSERVE: _kustomization(resources=["../deployment"], components=["../../../components/kserve"]),
-            ROLLOUT: _kustomization(resources=["../deployment"], components=["../../../components/rollout"]),
+            KSERVE: _kustomization(
+                resources=["../deployment"], components=["../../../components/kserve"]
+            ),
+            ROLLOUT: _kustomization(
+                resources=["../deployment"], components=["../../../components/rollout"]
+            ),
         },
     )
 
@@ -122,10 +137,15 @@ def nothing(environment: str, why: str = _NEVER) -> dict[Path, bytes]:
 
 def annotations(pointer: Pointer) -> dict[str, str]:
     """The annotations of a running pod that say where git describes it."""
-    return {f"{PREFIX}{name}": getattr(pointer, name) for name in ("model", "version", "commit", "evidence")}
+    return {
+        f"{PREFIX}{name}": getattr(pointer, name)
+        for name in ("model", "version", "commit", "evidence")
+    }
 
 
-def check(environment: str, found: Mapping[Path, bytes | None], wanted: Mapping[Path, bytes]) -> list[str]:
+def check(
+    environment: str, found: Mapping[Path, bytes | None], wanted: Mapping[Path, bytes]
+) -> list[str]:
     """How the files of ``environment`` differ from ``wanted`` (of ``render`` or ``nothing``), one line each.
 
     ``found``: all files of one commit below the environment's folder, by path in the repository; None for anything but
@@ -133,7 +153,9 @@ def check(environment: str, found: Mapping[Path, bytes | None], wanted: Mapping[
     """
     folder = layout.ENVIRONMENTS / environment / FOLDER
     failures = []
-    for path in sorted({path for path in found if path == folder or folder in path.parents} | set(wanted)):
+    for path in sorted(
+        {path for path in found if path == folder or folder in path.parents} | set(wanted)
+    ):
         if path not in wanted:
             failures.append(f"{path}: no promotion writes it")
         elif path not in found:
@@ -154,11 +176,15 @@ def _agree(pointer: Pointer, built: ImageReport, runtime: Runtime, serve: Serve)
         "path of the weights": (weights.place(serve.name, pointer.model), built.path),
     }
     failures = [
-        f"{name}: {here}, its evidence says {there!r}" for name, (here, there) in pairs.items() if here != there
+        f"{name}: {here}, its evidence says {there!r}"
+        for name, (here, there) in pairs.items()
+        if here != there
     ]
     if failures:
         raise EvidenceRefused(
-            f"{pointer.version}: {failures[0]}", "promote with the evidence of this image", tuple(failures[1:])
+            f"{pointer.version}: {failures[0]}",
+            "promote with the evidence of this image",
+            tuple(failures[1:]),
         )
 
 
@@ -167,7 +193,9 @@ def _reference(pointer: Pointer) -> Reference:
     try:
         found = reference.parse(pointer.image)
     except BuildRefused as refused:
-        raise EvidenceRefused(f"image: {refused.what}", "promote again by HOST/NAME@sha256:…") from refused
+        raise EvidenceRefused(
+            f"image: {refused.what}", "promote again by HOST/NAME@sha256:…"
+        ) from refused
     return found._replace(tag=None)
 
 
@@ -181,7 +209,8 @@ def _of_runtime(runtime: Runtime, serve: Serve) -> tuple[dict[str, Any], dict[st
     rooms = rooms_of(runtime)
     if len(rooms) < len(runtime.writable) or {"", "shm", WEIGHTS} & rooms.keys():
         raise ParamsRefused(
-            f"{runtime.name}: writable: {', '.join(runtime.writable)}: these cannot be volumes", "name other paths"
+            f"{runtime.name}: writable: {', '.join(runtime.writable)}: these cannot be volumes",
+            "name other paths",
         )
     # verify saw it end in time by the second.
     drain = max(runtime.drain.seconds or 0, serve.verify.drain_seconds)
@@ -201,7 +230,10 @@ def _of_runtime(runtime: Runtime, serve: Serve) -> tuple[dict[str, Any], dict[st
         **({"resources": {"limits": {GPU: str(shards)}}} if shards > 1 else {}),
         "ports": [{"name": "http", "containerPort": runtime.port}],
         "lifecycle": {"preStop": {"sleep": {"seconds": PRE_STOP}}},
-        **{f"{probe}Probe": {"httpGet": {"path": runtime.health}} for probe in ("startup", "readiness", "liveness")},
+        **{
+            f"{probe}Probe": {"httpGet": {"path": runtime.health}}
+            for probe in ("startup", "readiness", "liveness")
+        },
         "volumeMounts": [{"name": name, "mountPath": path} for name, path in rooms.items()],
     }
     return pod, container
@@ -213,7 +245,10 @@ def _user(runtime: Runtime) -> dict[str, Any]:
         return {}
     found = _USER.fullmatch(runtime.user)
     if found is None:
-        raise ParamsRefused(f"{runtime.name}: user: {runtime.user!r}: Kubernetes takes numbers", "write it as UID:GID")
+        raise ParamsRefused(
+            f"{runtime.name}: user: {runtime.user!r}: Kubernetes takes numbers",
+            "write it as UID:GID",
+        )
     user, group = int(found[1]), found[2]
     return {
         **({"runAsNonRoot": True} if user else {}),
@@ -222,11 +257,15 @@ def _user(runtime: Runtime) -> dict[str, Any]:
     }
 
 
-def _mounting(runtime: Runtime, serve: Serve, path: str, mounts: list[dict[str, Any]]) -> dict[str, Any]:
+def _mounting(
+    runtime: Runtime, serve: Serve, path: str, mounts: list[dict[str, Any]]
+) -> dict[str, Any]:
     """The command and settings that start the runtime's own server image on mounted weights."""
     filled = runtimes.fill(runtime, serve, weights.mounted(path))
     found: dict[str, Any] = {
-        "env": [{"name": name, "value": _literal(value)} for name, value in filled.environment.items()],
+        "env": [
+            {"name": name, "value": _literal(value)} for name, value in filled.environment.items()
+        ],
         "volumeMounts": [*mounts, {"name": WEIGHTS, "mountPath": weights.VOLUME, "readOnly": True}],
     }
     if filled.entrypoint is not None:
@@ -244,13 +283,16 @@ def _literal(text: str) -> str:
 def _files(environment: str, files: dict[Path, bytes]) -> dict[Path, bytes]:
     if environment in SHARED:
         raise ParamsRefused(
-            f"promote.environments: {environment!r} is a folder that environments share", "choose another name"
+            f"promote.environments: {environment!r} is a folder that environments share",
+            "choose another name",
         )
     return {layout.ENVIRONMENTS / environment / path: data for path, data in files.items()}
 
 
 def _kustomization(**fields: list[Any]) -> bytes:
-    return _yaml({"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", **fields})
+    return _yaml(
+        {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", **fields}
+    )
 
 
 def _yaml(value: dict[str, Any]) -> bytes:
@@ -263,7 +305,11 @@ def _difference(found: bytes, wanted: bytes) -> str:
     for number, (one, other) in enumerate(zip(here, there, strict=False), 1):
         if one != other:
             return f"line {number} is {_shown(one)}, a promotion writes {_shown(other)}"
-    return f"has {len(here)} lines, a promotion writes {len(there)}" if len(here) != len(there) else "has another end"
+    return (
+        f"has {len(here)} lines, a promotion writes {len(there)}"
+        if len(here) != len(there)
+        else "has another end"
+    )
 
 
 def _shown(line: bytes) -> str:

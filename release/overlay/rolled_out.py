@@ -29,7 +29,12 @@ def failures(objects: Sequence[Mapping[str, Any]], model: str) -> list[str]:
     if not workloads:
         return [f"{called(servers[0])}: the cluster has made no Deployment of it"]
     lines = [f"{called(item)}: {problem}" for item in workloads for problem in _unfinished(item)]
-    return lines + [problem for item in family if item.get("kind") == "Pod" for problem in _other_model(item, model)]
+    return lines + [
+        problem
+        for item in family
+        if item.get("kind") == "Pod"
+        for problem in _other_model(item, model)
+    ]
 
 
 def _unfinished(item: Mapping[str, Any]) -> Iterator[str]:
@@ -39,7 +44,9 @@ def _unfinished(item: Mapping[str, Any]) -> Iterator[str]:
     if wanted == 0:
         yield "is scaled to 0: nothing answers"
         return
-    if (observed := str(status.get("observedGeneration"))) != generation:  # Argo Rollouts writes a text
+    if (
+        observed := str(status.get("observedGeneration"))
+    ) != generation:  # Argo Rollouts writes a text
         yield f"its controller has not seen its latest change (generation {generation}, seen {observed})"
         return
     for condition in dicts(status, "conditions"):
@@ -49,7 +56,8 @@ def _unfinished(item: Mapping[str, Any]) -> Iterator[str]:
     if item.get("kind") == "Rollout" and (phase := status.get("phase")) != "Healthy":
         yield f"is {phase}: {status.get('message')}"
     replicas, updated, ready, available = (
-        status.get(name, 0) for name in ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas")
+        status.get(name, 0)
+        for name in ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas")
     )
     if {replicas, updated, ready, available} != {wanted}:
         yield (

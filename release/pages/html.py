@@ -33,10 +33,14 @@ def write(path: Path, page: str) -> None:
     try:
         files.write_text(path, page)
     except OSError as error:
-        raise MachineRefused(f"{path}: {error.strerror}", "name a file in a folder that you may write") from error
+        raise MachineRefused(
+            f"{path}: {error.strerror}", "name a file in a folder that you may write"
+        ) from error
 
 
-def render(package: str, template: str, looks: str = "page.css", acts: str = "search.js", **values: Any) -> str:
+def render(
+    package: str, template: str, looks: str = "page.css", acts: str = "search.js", **values: Any
+) -> str:
     """The page that ``template``, a file of ``package``, makes of ``values``.
 
     ``looks`` and ``acts`` are its style sheet and script, of the same package or of this one.
@@ -46,7 +50,11 @@ def render(package: str, template: str, looks: str = "page.css", acts: str = "se
         f"default-src 'none'; base-uri 'none'; form-action 'none'; style-src {_digest(style)}; "
         f"script-src {_digest(script)}"
     )
-    return _environment(package).get_template(template).render(style=style, script=script, policy=policy, **values)
+    return (
+        _environment(package)
+        .get_template(template)
+        .render(style=style, script=script, policy=policy, **values)
+    )
 
 
 @functools.cache
@@ -81,11 +89,15 @@ def _text(value: str) -> Markup:
     """A prompt or an answer: its lines stay, and it is cut if it is very long."""
     lines = "\n".join(map(escape, value[:_LONGEST].splitlines()))
     more = len(value) - _LONGEST
-    return Markup("{}{}").format(to_html(lines), f" … {more:,} characters more, in --json" if more > 0 else "")
+    return Markup("{}{}").format(
+        to_html(lines), f" … {more:,} characters more, in --json" if more > 0 else ""
+    )
 
 
 def _own(package: str, name: str) -> str:
-    files_ = [resources.files(package_name).joinpath(name) for package_name in (package, "release.pages")]
+    files_ = [
+        resources.files(package_name).joinpath(name) for package_name in (package, "release.pages")
+    ]
     return next(file for file in files_ if file.is_file()).read_text(encoding="utf-8")
 
 

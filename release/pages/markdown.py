@@ -31,7 +31,9 @@ def html(text: str, below: int = 3, heading: str = "Table") -> Markup:
         if token.type == "table_open":
             token.meta["caption"] = heading
         if token.type in ("th_open", "td_open"):
-            token.attrs = {"class": "number"} if token.attrs.get("style") == "text-align:right" else {}
+            token.attrs = (
+                {"class": "number"} if token.attrs.get("style") == "text-align:right" else {}
+            )
         if token.type == "th_open":
             token.attrs["scope"] = "col"
     parser.add_render_rule("text", _coloured)

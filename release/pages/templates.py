@@ -29,7 +29,9 @@ _LABEL = re.compile(r"[A-Za-z0-9 .-]{1,40}", re.ASCII)
 _BARE = re.compile(r"(sha256:)?[0-9a-f]{7,64}", re.ASCII)
 
 
-def sections(package: str, template: str, names: Iterable[str], values: Mapping[str, Any]) -> dict[str, str]:
+def sections(
+    package: str, template: str, names: Iterable[str], values: Mapping[str, Any]
+) -> dict[str, str]:
     """Return the Markdown of each macro ``NAME_section`` of a template, by name. Empty ones are left out."""
     texts = {name: render(package, template, f"{name}_section", values) for name in names}
     return {name: text for name, text in texts.items() if text}
@@ -56,10 +58,19 @@ def environment(package: str) -> Environment:
         "percent": lambda value: f"{100 * value:.1f} %", "reason": lambda reason: prose(typeset(reason)),
         "words": lambda sentence: sentence.markdown, "short": lambda text: cell(text.removeprefix("sha256:")[:12]),
     }  # fmt: skip
-    made.filters = {name: made.filters[name] for name in kept} | {name: _safe(write) for name, write in ours.items()}
-    models: dict[str, str] = {"main": "main", "production": "production", "best": "best release", "base": "base model"}
+    made.filters = {name: made.filters[name] for name in kept} | {
+        name: _safe(write) for name, write in ours.items()
+    }
+    models: dict[str, str] = {
+        "main": "main",
+        "production": "production",
+        "best": "best release",
+        "base": "base model",
+    }
     made.globals["COUNTERS"] = energy.SAYS
-    made.globals["NAMES"] = models | {str(name): name_of for name, name_of in baselines.NAMES.items()}
+    made.globals["NAMES"] = models | {
+        str(name): name_of for name, name_of in baselines.NAMES.items()
+    }
     return made
 
 
@@ -81,12 +92,19 @@ def _written(value: object) -> str:
 
 def _interval(interval: Interval, how: str) -> str:
     """An estimate and its bounds."""
-    return f"{signed(interval.value, how)} [{signed(interval.low, how)}, {signed(interval.high, how)}]"
+    return (
+        f"{signed(interval.value, how)} [{signed(interval.low, how)}, {signed(interval.high, how)}]"
+    )
 
 
 def _value(text: str, longest: int) -> str:
     """A parameter, or a digest, which is cut."""
-    return cell(text[: len("sha256:") + 12] if text.startswith("sha256:") and _BARE.fullmatch(text) else text, longest)
+    return cell(
+        text[: len("sha256:") + 12]
+        if text.startswith("sha256:") and _BARE.fullmatch(text)
+        else text,
+        longest,
+    )
 
 
 def _bare(text: str) -> str:
@@ -111,5 +129,6 @@ def _label(text: str) -> str:
     if _LABEL.fullmatch(text):
         return text
     raise EvidenceRefused(
-        f"{text!r}: is not a valid label of a link", "write letters, digits, spaces, dots and hyphens"
+        f"{text!r}: is not a valid label of a link",
+        "write letters, digits, spaces, dots and hyphens",
     )

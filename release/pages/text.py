@@ -18,12 +18,14 @@ EMPTY = "*(empty)*"
 
 # Sentences of our own making that quote little: words, figures, and names with underscores inside.
 _PLAIN = re.compile(
-    r"(?:[A-Za-z0-9 .,;:()%+=?'–−…-]|(?<=[A-Za-z0-9])_(?=[A-Za-z0-9])|\[[-−+0-9., ]+\](?![(:\[]))*", re.ASCII
+    r"(?:[A-Za-z0-9 .,;:()%+=?'–−…-]|(?<=[A-Za-z0-9])_(?=[A-Za-z0-9])|\[[-−+0-9., ]+\](?![(:\[]))*",
+    re.ASCII,
 )
 # What GitHub or Markdown would make something of, in such a sentence: lists, emoji and addresses, references to issues
 # (GH-1, and a team's own prefixes, but not the licence Apache-2.0), hashes.
 _LOADED = re.compile(
-    r"^[-+=:]|^\d+[.)]|:(?! |$)|www\.|\b(?!Apache-2\.0)[A-Za-z][A-Za-z0-9_]*-\d|(?i:\b[0-9a-f]{7,}\b)|--|==", re.ASCII
+    r"^[-+=:]|^\d+[.)]|:(?! |$)|www\.|\b(?!Apache-2\.0)[A-Za-z][A-Za-z0-9_]*-\d|(?i:\b[0-9a-f]{7,}\b)|--|==",
+    re.ASCII,
 )
 
 

@@ -61,7 +61,9 @@ def enough(
             others.append(refused.what)
             continue
         if said.payload in used:
-            others.append(f"{path}: was used up by an earlier move: approve again, with a new reason")
+            others.append(
+                f"{path}: was used up by an earlier move: approve again, with a new reason"
+            )
         elif said.signer in releasers:
             others.append(f"{path}: {said.signer} signed the release and so cannot approve it")
         elif said.signer in people:
@@ -71,12 +73,16 @@ def enough(
     by = f" ({', '.join(sorted(people))})" if people else ""
     result.note = f"{len(people)} of {rule.approvals}{by}"
     if len(people) < rule.approvals:
-        result.fail(f"it has {result.note} approvals", f"`lockstep approve {environment}` by people who may")
+        result.fail(
+            f"it has {result.note} approvals", f"`lockstep approve {environment}` by people who may"
+        )
         for other in others:
             result.fail(other, "it does not count")
 
 
-def read(context: PromotionContext, environment: str, image: str, data: bytes, where: str) -> SignedApproval:
+def read(
+    context: PromotionContext, environment: str, image: str, data: bytes, where: str
+) -> SignedApproval:
     """Read an approval of this image for this environment. Raises EvidenceRefused unless an approver signed it."""
     found = trust.verify(data, context.signers, "approve", where)
     statement.parse_approval(found.payload, environment, image, where)
@@ -90,14 +96,20 @@ def used_up(context: PromotionContext, environment: str, image: str) -> set[byte
     are read as well: a move by hand may delete the approvals in the same commit, or in the merge.
     """
     moves = [
-        move for move in context.ledger.moves(context.tip, environment) if move.after and move.after.digest == image
+        move
+        for move in context.ledger.moves(context.tip, environment)
+        if move.after and move.after.digest == image
     ]
-    made = dict.fromkeys(name for move in moves for name in (move.commit, *([move.landed] if move.ran else [])))
+    made = dict.fromkeys(
+        name for move in moves for name in (move.commit, *([move.landed] if move.ran else []))
+    )
     commits = dict.fromkeys(each for name in made for each in (name, f"{name}^1"))
     return {said.payload for commit in commits for said in _at(context, environment, image, commit)}
 
 
-def _at(context: PromotionContext, environment: str, image: str, commit: str) -> Iterator[SignedApproval]:
+def _at(
+    context: PromotionContext, environment: str, image: str, commit: str
+) -> Iterator[SignedApproval]:
     for path, data in context.ledger.regular(commit, place(environment, image)).items():
         try:
             yield read(context, environment, image, data, str(path))

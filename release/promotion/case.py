@@ -89,7 +89,9 @@ class Case:
     @functools.cached_property
     def image(self) -> StoredImage:
         """The complete image. Raises as ``image.there``."""
-        return self._once("the image was not found", lambda: image.there(self.store, self.move.digest))
+        return self._once(
+            "the image was not found", lambda: image.there(self.store, self.move.digest)
+        )
 
     @functools.cached_property
     def released(self) -> Released:
@@ -117,7 +119,15 @@ class Case:
     def change(self) -> Change:
         """The files that the move will commit. Raises as ``after``."""
         why = self.move.why or context.subject(self.where.root, self.release.commit)
-        return change.move(self.where, self.move.environment, "promote", self.present, self.after, self.released, why)
+        return change.move(
+            self.where,
+            self.move.environment,
+            "promote",
+            self.present,
+            self.after,
+            self.released,
+            why,
+        )
 
     def available(self, part: str) -> bool:
         """Whether a part was found."""
@@ -126,7 +136,9 @@ class Case:
     def served(self, release: Release, result: CheckResult) -> None:
         """Check the verification, and that the image is stored where it was verified."""
         move = self.move
-        served.served(release, self.where.signers, move.rule, move.environment, self.present.files, result)
+        served.served(
+            release, self.where.signers, move.rule, move.environment, self.present.files, result
+        )
         requirements.in_place(release.image, str(move.image._replace(digest=None)), result)
 
     def _once(self, why: str, find: Callable[[], _T]) -> _T:
@@ -143,7 +155,9 @@ class Case:
         self.image  # noqa: B018 - no statement without its image
         search = released.search(self.store, self.move.digest, self.where.signers)
         # The weights' signature has the same media type as a signed statement; it is not a failed statement.
-        search = search._replace(others=tuple(other for other in search.others if weights.PREDICATE not in other))
+        search = search._replace(
+            others=tuple(other for other in search.others if weights.PREDICATE not in other)
+        )
         if not search.found:
             first = f": {search.others[0]}" if search.others else " or is there"
             raise EvidenceRefused(
@@ -227,7 +241,9 @@ def _verdict(case: Case, result: CheckResult) -> None:
 
 
 def _policy(case: Case, result: CheckResult) -> None:
-    record.policy(case.where, case.release, case.recorded, result, judged=case.move.rule.after is None)
+    record.policy(
+        case.where, case.release, case.recorded, result, judged=case.move.rule.after is None
+    )
 
 
 def _sealed(case: Case, result: CheckResult) -> None:

@@ -24,7 +24,11 @@ from release.promotion.types import PromotionContext
 
 
 def point(
-    context: PromotionContext, image: str, released: Released, version: str | None, part: Literal["major", "minor"]
+    context: PromotionContext,
+    image: str,
+    released: Released,
+    version: str | None,
+    part: Literal["major", "minor"],
 ) -> Pointer:
     """The pointer to ``image`` (a reference with digest), with the given or the next ``version``.
 
@@ -33,12 +37,18 @@ def point(
     """
     release, moves = released.statement.predicate, context.moves()
     digest = release.image.image
-    own = next_version(context.name, context.ledger.tags(), moves, release.image.model, digest, part)
+    own = next_version(
+        context.name, context.ledger.tags(), moves, release.image.model, digest, part
+    )
     known = {at.version: at.digest for move in moves for at in (move.before, move.after) if at}
     if version is not None and known.get(version, digest) != digest:
-        raise PromotionRefused(f"version {version}: is the image {known[version]}", f"choose another, such as {own}")
+        raise PromotionRefused(
+            f"version {version}: is the image {known[version]}", f"choose another, such as {own}"
+        )
     if version not in (None, own) and digest in known.values():
-        raise PromotionRefused(f"version {version}: this image is {own} already", f"leave it out, or say {own}")
+        raise PromotionRefused(
+            f"version {version}: this image is {own} already", f"leave it out, or say {own}"
+        )
     try:
         return Pointer(
             model=release.image.model, commit=release.commit, version=version or own, image=image,
@@ -46,7 +56,8 @@ def point(
         )  # fmt: skip
     except ValidationError as error:
         raise PromotionRefused(
-            f"no pointer can name it: {files.first(error)}", "keep the image where its name has no spaces or signs"
+            f"no pointer can name it: {files.first(error)}",
+            "keep the image where its name has no spaces or signs",
         ) from error
 
 
@@ -70,7 +81,13 @@ def move(
     )
 
 
-def empty(context: PromotionContext, environment: str, present: EnvironmentState, why: str, entries: Entries) -> Change:
+def empty(
+    context: PromotionContext,
+    environment: str,
+    present: EnvironmentState,
+    why: str,
+    entries: Entries,
+) -> Change:
     """The commit that empties ``environment``, as before its first promotion. Raises as ``move``."""
     home, wanted = folder(environment), overlays.nothing(environment)
     ours = (home / overlays.FOLDER, home / layout.APPROVED)
@@ -80,7 +97,16 @@ def empty(context: PromotionContext, environment: str, present: EnvironmentState
         if path in (home / layout.POINTER, home / layout.EVIDENCE)
         or (path not in wanted and any(each in path.parents for each in ours))
     ]
-    return _change(context, environment, "rollback", present, None, {**wanted, **dict.fromkeys(gone)}, why, entries)
+    return _change(
+        context,
+        environment,
+        "rollback",
+        present,
+        None,
+        {**wanted, **dict.fromkeys(gone)},
+        why,
+        entries,
+    )
 
 
 def untagged(context: PromotionContext, environment: str, after: Pointer | None) -> list[str]:
@@ -93,9 +119,15 @@ def behind(context: PromotionContext, commit: str) -> list[str]:
     branch = context.ledger.branch
     if not context.ledger.remote or context.promote.repository is not None:
         return []
-    lacking = Git(context.root, None).run("rev-list", "--max-count=1", commit, f"^refs/heads/{branch}").out
+    lacking = (
+        Git(context.root, None)
+        .run("rev-list", "--max-count=1", commit, f"^refs/heads/{branch}")
+        .out
+    )
     return (
-        [f"{branch} of this clone is behind {context.ledger.shown}: `git switch {branch} && git pull`"]
+        [
+            f"{branch} of this clone is behind {context.ledger.shown}: `git switch {branch} && git pull`"
+        ]
         if lacking
         else []
     )
@@ -114,7 +146,11 @@ def _change(
 
 
 def written(
-    context: PromotionContext, environment: str, present: EnvironmentState, after: Pointer, released: Released
+    context: PromotionContext,
+    environment: str,
+    present: EnvironmentState,
+    after: Pointer,
+    released: Released,
 ) -> dict[Path, bytes | None]:
     """Every file that a move to ``after`` writes, by path; None deletes the file.
 
@@ -145,7 +181,9 @@ def diff(before: Mapping[Path, bytes], after: Mapping[Path, bytes | None]) -> st
         if old == data:
             continue
         if path.suffix == ".json":
-            lines.append(f"{path}: {'new' if old is None else 'gone' if data is None else 'replaced'}")
+            lines.append(
+                f"{path}: {'new' if old is None else 'gone' if data is None else 'replaced'}"
+            )
             continue
         was, now = ((side or b"").decode(errors="replace").splitlines() for side in (old, data))
         lines += difflib.unified_diff(was, now, f"a/{path}", f"b/{path}", lineterm="", n=1)

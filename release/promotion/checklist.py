@@ -5,7 +5,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
-from checks.errors import MachineRefused, Outrun, PromotionRefused, Refusal, RegistryRefused, RemoteRefused
+from checks.errors import (
+    MachineRefused,
+    Outrun,
+    PromotionRefused,
+    Refusal,
+    RegistryRefused,
+    RemoteRefused,
+)
 from checks.formats.serving import Seconds
 from checks.rows import Record
 
@@ -88,8 +95,12 @@ class Checklist:
             result.skipped, result.note = True, str(why)
         except Refusal as refused:
             unanswered = isinstance(refused, RegistryRefused)
-            result.failures.append(Failure(what=refused.what, todo=refused.todo, unanswered=unanswered))
-            result.failures += [Failure(what=line, todo="", unanswered=unanswered) for line in refused.others]
+            result.failures.append(
+                Failure(what=refused.what, todo=refused.todo, unanswered=unanswered)
+            )
+            result.failures += [
+                Failure(what=line, todo="", unanswered=unanswered) for line in refused.others
+            ]
         self.checks.append(
             Check(
                 about=about, failures=tuple(result.failures), note=result.note, skipped=result.skipped,
@@ -109,4 +120,8 @@ def refusal(moving: str, checks: Sequence[Check]) -> Refusal | None:
         assert not skipped, f"no check failed, but {skipped} was skipped"
         return None
     kind = RegistryRefused if all(failure.unanswered for failure in failures) else PromotionRefused
-    return kind(f"{moving}: {failures[0].what}", failures[0].todo, tuple(failure.line for failure in failures[1:]))
+    return kind(
+        f"{moving}: {failures[0].what}",
+        failures[0].todo,
+        tuple(failure.line for failure in failures[1:]),
+    )

@@ -24,26 +24,41 @@ _THREADS = 4  # hashing lets go of the interpreter
 _FIX = "run `lockstep build`, verify and sign that"
 
 
-def held(root: Path, store: Store, release: Release, recorded: ImageRecord, result: CheckResult) -> None:
+def held(
+    root: Path, store: Store, release: Release, recorded: ImageRecord, result: CheckResult
+) -> None:
     """Check that the signed layers contain exactly the model's files.
 
     Raises EvidenceRefused if files here differ from the model's, RegistryRefused if the store holds other bytes.
     """
     report, folder, name = release.image, root / layout.MERGED, recorded.params.serve.name
     here = folder.is_dir() and _is_of(root, release)
-    planned = (weights.layers if here else weights.arranged)(folder, recorded.files, report.model, name)
+    planned = (weights.layers if here else weights.arranged)(
+        folder, recorded.files, report.model, name
+    )
     if (path := weights.place(name, report.model)) != report.path:
         result.fail(f"its weights are at {report.path}, not at {path}", _FIX)
     if len(planned) != len(report.layers):
-        result.fail(f"it has {len(report.layers)} layers of weights, the model gives {len(planned)}", _FIX)
+        result.fail(
+            f"it has {len(report.layers)} layers of weights, the model gives {len(planned)}", _FIX
+        )
         return
     total = sum(layer.size for layer in planned)
     with (
-        tqdm(total=total, desc="hash" if here else "read", unit="B", unit_scale=True, disable=None, leave=False) as bar,
+        tqdm(
+            total=total,
+            desc="hash" if here else "read",
+            unit="B",
+            unit_scale=True,
+            disable=None,
+            leave=False,
+        ) as bar,
         ThreadPoolExecutor(_THREADS) as pool,
     ):
         jobs = [
-            pool.submit(_of_files, layer, signed, bar) if here else pool.submit(_of_store, store, layer, signed, bar)
+            pool.submit(_of_files, layer, signed, bar)
+            if here
+            else pool.submit(_of_store, store, layer, signed, bar)
             for layer, signed in zip(planned, report.layers, strict=True)
         ]
         for layer, signed, job in zip(planned, report.layers, jobs, strict=True):
@@ -65,7 +80,9 @@ def _of_files(planned: Planned, signed: Layer, bar: "tqdm[Never]") -> str:
     for block in _told(planned.tar.blocks(), bar):
         hasher.update(block)
     found = f"sha256:{hasher.hexdigest()}"
-    return "" if (found, planned.size) == (signed.digest, signed.size) else f"its files give {found}"
+    return (
+        "" if (found, planned.size) == (signed.digest, signed.size) else f"its files give {found}"
+    )
 
 
 def _of_store(store: Store, planned: Planned, signed: Layer, bar: "tqdm[Never]") -> str:

@@ -42,7 +42,9 @@ def find(root: Path, target: str | None = None, *, stale: bool = False) -> Promo
             "git fetch --unshallow (in GitHub Actions: fetch-depth: 0)",
         )
     if seen[1] is None:
-        raise EvidenceRefused(f"{root}: git has no commit that holds the rules", f"commit {layout.PARAMS}")
+        raise EvidenceRefused(
+            f"{root}: git has no commit that holds the rules", f"commit {layout.PARAMS}"
+        )
     branch = _branch(root, seen[0])
     records = Records(root)
     known = _rules(records, seen[1], branch).promote
@@ -56,7 +58,9 @@ def find(root: Path, target: str | None = None, *, stale: bool = False) -> Promo
     signers = trust.known(root, trunk, branch)
     if not stale:
         freshness.check(ledger, tip, rules.promote, signers)
-    return PromotionContext(records, branch, trunk, rules.promote, rules.serve, signers, ledger, tip)
+    return PromotionContext(
+        records, branch, trunk, rules.promote, rules.serve, signers, ledger, tip
+    )
 
 
 def whoami(root: Path) -> str:
@@ -64,7 +68,8 @@ def whoami(root: Path) -> str:
     said = Git(root, DEADLINE).run("-c", "user.useConfigOnly=true", "var", "GIT_AUTHOR_IDENT")
     if said.code != 0:
         raise PromotionRefused(
-            "git does not know who commits", 'git config user.name "NAME" && git config user.email ADDRESS'
+            "git does not know who commits",
+            'git config user.name "NAME" && git config user.email ADDRESS',
         )
     return redact(said.out.decode(errors="replace").rpartition(">")[0] + ">", 200)
 
@@ -80,20 +85,30 @@ def _branch(root: Path, name: str) -> str:
     git = Git(root, DEADLINE)
     if name == "HEAD":
         name = git.found("symbolic-ref", "--quiet", name) or name
-    for ref in (name,) if name.startswith("refs/") else (f"refs/remotes/{name}", f"refs/heads/{name}"):
+    for ref in (
+        (name,) if name.startswith("refs/") else (f"refs/remotes/{name}", f"refs/heads/{name}")
+    ):
         # for-each-ref takes the full name; rev-parse might pick a local branch that is called refs/remotes/main.
-        links = dict(line.split(" ") for line in git.line("for-each-ref", _REFS, ref).split("\n") if line)
+        links = dict(
+            line.split(" ") for line in git.line("for-each-ref", _REFS, ref).split("\n") if line
+        )
         full = links[ref] or ref if ref in links else ""
         if full.startswith("refs/heads/"):
             return full.removeprefix("refs/heads/")
         if full.startswith("refs/remotes/"):
             remotes = git.line("remote").split("\n")
             short = full.removeprefix("refs/remotes/")
-            found = max((one for one in remotes if short.startswith(f"{one}/")), key=len, default="")
+            found = max(
+                (one for one in remotes if short.startswith(f"{one}/")), key=len, default=""
+            )
             if found:
                 return short.removeprefix(f"{found}/")
-    raise EvidenceRefused(f"{redact(name, 100)}: is not a branch", "name the target branch, such as main")
+    raise EvidenceRefused(
+        f"{redact(name, 100)}: is not a branch", "name the target branch, such as main"
+    )
 
 
 def _rules(records: Records, commit: str, branch: str) -> _Rules:
-    return records.at(commit).sections(_Rules, f"{branch}:{layout.PARAMS}", "fix it on the target branch")
+    return records.at(commit).sections(
+        _Rules, f"{branch}:{layout.PARAMS}", "fix it on the target branch"
+    )

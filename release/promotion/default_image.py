@@ -17,15 +17,21 @@ def find(where: PromotionContext, rule: Environment, named: str | None) -> Refer
     if named is None and rule.after is not None:
         before = where.ledger.pointer(where.tip, rule.after)
         if before is None:
-            raise PromotionRefused(f"{rule.after} runs nothing", f"`lockstep promote {rule.after}` first")
+            raise PromotionRefused(
+                f"{rule.after} runs nothing", f"`lockstep promote {rule.after}` first"
+            )
         named = before.image
     elif named is None:
         try:
             report = files.read_json(where.root / layout.IMAGE_REPORT, ImageReport)
         except EvidenceRefused as refused:
-            raise EvidenceRefused(refused.what, "run `lockstep build`, or name an image by --image") from refused
+            raise EvidenceRefused(
+                refused.what, "run `lockstep build`, or name an image by --image"
+            ) from refused
         named = f"{report.place}@{report.image}"
     found = reference.parse(named)
     if found.digest is None:
-        raise PromotionRefused(f"{named}: names no digest, and a tag can be moved", "write it as HOST/NAME@sha256:…")
+        raise PromotionRefused(
+            f"{named}: names no digest, and a tag can be moved", "write it as HOST/NAME@sha256:…"
+        )
     return found._replace(tag=None)

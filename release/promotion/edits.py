@@ -60,11 +60,15 @@ def unedited_since(
         return accepted
 
     wanted = rendered(context.records, environment, after, built)
-    for failure in edits.failures(environment, present.files, wanted, versions, compare_others=False):
+    for failure in edits.failures(
+        environment, present.files, wanted, versions, compare_others=False
+    ):
         result.fail(failure, _TODO)
 
 
 def _from_section(context: PromotionContext, environment: str) -> Mapping[Path, bytes | None]:
     name = f"{context.target}:{layout.PARAMS}"
-    section = context.records.at(context.trunk).sections(_MonitorSection, name, "fix it on the target branch")
+    section = context.records.at(context.trunk).sections(
+        _MonitorSection, name, "fix it on the target branch"
+    )
     return component.committed(Scope(context.name, environment), section.monitor)

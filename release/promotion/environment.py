@@ -34,13 +34,17 @@ def look(context: PromotionContext, environment: str) -> EnvironmentState:
     return EnvironmentState(pointer, context.ledger.files(context.tip, layout.ENVIRONMENTS))
 
 
-def rendered(records: Records, environment: str, pointer: Pointer, built: ImageReport) -> dict[Path, bytes]:
+def rendered(
+    records: Records, environment: str, pointer: Pointer, built: ImageReport
+) -> dict[Path, bytes]:
     """The files that a move to ``pointer`` writes for a cluster. Raises as ``render`` and ``Commit.serve``."""
     serve = records.at(pointer.commit).serve
     return overlays.render(environment, pointer, built, runtimes.load(built.runtime), serve)
 
 
-def intact(context: PromotionContext, environment: str, present: EnvironmentState, result: CheckResult) -> None:
+def intact(
+    context: PromotionContext, environment: str, present: EnvironmentState, result: CheckResult
+) -> None:
     """Check that the files written by the last promotion are unchanged. Nothing is built on a changed environment."""
     if present.pointer is None:
         if not any(folder(environment) / overlays.FOLDER in path.parents for path in present.files):

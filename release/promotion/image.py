@@ -33,7 +33,9 @@ from release.promotion.checklist import CheckResult
 from release.promotion.types import ImageRecord
 
 _THREADS = 8  # a registry is asked for that many blobs at once
-_HASTY = Patience(tries=2, in_all=2, first=0.2, longest=0.5, on_request=1)  # with a base that the statement names too
+_HASTY = Patience(
+    tries=2, in_all=2, first=0.2, longest=0.5, on_request=1
+)  # with a base that the statement names too
 _FIX = "run `lockstep build` with this version of Lockstep, verify and sign that"
 
 
@@ -58,11 +60,15 @@ def there(store: Store, image: str) -> StoredImage:
     where = f"{store.name}@{image}"
     found = documents.read(store.document(image), where)
     if not isinstance(found, Manifest):
-        raise EvidenceRefused(f"{where}: is an index, not an image", "name the image of one platform")
+        raise EvidenceRefused(
+            f"{where}: is an index, not an image", "name the image of one platform"
+        )
     blobs = {layer.digest: layer.size for layer in found.layers}
     lost, total = list[str](), sum(blobs.values())
     with (
-        tqdm(total=total, desc="check", unit="B", unit_scale=True, disable=None, leave=False) as bar,
+        tqdm(
+            total=total, desc="check", unit="B", unit_scale=True, disable=None, leave=False
+        ) as bar,
         ThreadPoolExecutor(_THREADS) as pool,
     ):
         for (blob, size), is_there in zip(
@@ -72,23 +78,35 @@ def there(store: Store, image: str) -> StoredImage:
             lost += [] if is_there else [blob]
     if lost:
         others = tuple(f"{where}: layer {blob} is missing or incomplete" for blob in lost[1:])
-        raise RegistryRefused(f"{where}: layer {lost[0]} is missing or incomplete", "push the image again", others)
+        raise RegistryRefused(
+            f"{where}: layer {lost[0]} is missing or incomplete", "push the image again", others
+        )
     if found.config.size > documents.LARGEST_CONFIG:
-        raise RegistryRefused(f"{where}: its config has {found.config.size:,} bytes", "build the image again")
+        raise RegistryRefused(
+            f"{where}: its config has {found.config.size:,} bytes", "build the image again"
+        )
     data = b"".join(store.blob(found.config.digest, found.config.size))
     return StoredImage(store, found, documents.parse(data, f"{where}: config"))
 
 
-def composed(root: Path, found: StoredImage, release: Release, recorded: ImageRecord, result: CheckResult) -> None:
+def composed(
+    root: Path, found: StoredImage, release: Release, recorded: ImageRecord, result: CheckResult
+) -> None:
     """Check that the image is exactly the base, the layers of the weights and the configuration of this runtime."""
     report = release.image
     layers = [(layer.digest, layer.size) for layer in found.manifest.layers]
     wanted = [(layer.digest, layer.size) for layer in report.layers]
     below = report.base.layers if report.base else 0
     if layers[below : below + len(wanted)] != wanted or len(layers) < below + len(wanted):
-        result.fail(f"its {len(layers)} layers are not {below} of its base and then those of the weights", _FIX)
+        result.fail(
+            f"its {len(layers)} layers are not {below} of its base and then those of the weights",
+            _FIX,
+        )
     elif over := layers[below + len(wanted) :]:
-        result.fail(f"{len(over)} layers come after those of the weights and may hide them: {over[0][0]}", _FIX)
+        result.fail(
+            f"{len(over)} layers come after those of the weights and may hide them: {over[0][0]}",
+            _FIX,
+        )
     if result.failures:
         return
     base = _base(root, found, report, result)
@@ -110,7 +128,11 @@ def _base(root: Path, found: StoredImage, report: ImageReport, result: CheckResu
     if report.base is None:
         return None
     named = reference.parse(report.base.name)
-    hasty = Repository(named.host, named.name, patience=_HASTY) if named.host else stores.open_store(named, root)
+    hasty = (
+        Repository(named.host, named.name, patience=_HASTY)
+        if named.host
+        else stores.open_store(named, root)
+    )
     try:
         real = bases.resolve(hasty, named, report.base.platform, report.base.name)
     except BuildRefused as refused:
@@ -141,18 +163,24 @@ def _differences(
     created = commits.committed_at(root, report.commit)
     about = About(report.model, report.path, report.verdict, report.commit, created)
     planned = weights.arranged(root, recorded.files, report.model, params.serve.name)
-    added = [Added(one.digest, one.size, other.title) for one, other in zip(report.layers, planned, strict=True)]
+    added = [
+        Added(one.digest, one.size, other.title)
+        for one, other in zip(report.layers, planned, strict=True)
+    ]
     labels = images.annotations(about, params, runtime, base)
     config = images.config(about, runtime, filled, base, added, labels)
     manifest, *older = (
-        images.manifest(images.described(config), base, added, labels, name) for name in images.LAYER_NAMES
+        images.manifest(images.described(config), base, added, labels, name)
+        for name in images.LAYER_NAMES
     )
     if report.base and report.base.platform != filled.platform:
         yield f"its base is for {report.base.platform}, but a build would use {filled.platform}"
         return
     if report.image in map(digest.of_bytes, (manifest, *older)):
         return
-    one = _fields(found.config, found.manifest.model_dump(mode="json", by_alias=True, exclude_none=True))
+    one = _fields(
+        found.config, found.manifest.model_dump(mode="json", by_alias=True, exclude_none=True)
+    )
     other = _fields(json.loads(config), json.loads(manifest))
     different = [key for key in sorted({*one, *other}) if one.get(key) != other.get(key)]
     for key in different:
@@ -167,8 +195,14 @@ def _fields(config: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
     settings, labels = config.get("config"), manifest.get("annotations")
     return {
         **{f"config {key}": value for key, value in config.items() if key != "config"},
-        **{f"config {key}": value for key, value in (settings if isinstance(settings, dict) else {}).items()},
-        **{f"annotation {key}": value for key, value in (labels if isinstance(labels, dict) else {}).items()},
+        **{
+            f"config {key}": value
+            for key, value in (settings if isinstance(settings, dict) else {}).items()
+        },
+        **{
+            f"annotation {key}": value
+            for key, value in (labels if isinstance(labels, dict) else {}).items()
+        },
         "list of layers": manifest.get("layers"),
     }
 
@@ -176,7 +210,10 @@ def _fields(config: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
 def _apart(one: Any, other: Any) -> tuple[Any, Any]:
     """The items of only one of two lists, if they differ in more than order."""
     if isinstance(one, list) and isinstance(other, list):
-        found = [each for each in one if each not in other], [each for each in other if each not in one]
+        found = (
+            [each for each in one if each not in other],
+            [each for each in other if each not in one],
+        )
         return found if any(found) else (one, other)
     return one, other
 

@@ -20,7 +20,9 @@ _SERVER = "https://github.com"
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}/[A-Za-z0-9._-]{1,100}")
 
 
-def propose(where: PromotionContext, environment: str, after: Pointer, change: Change) -> tuple[str, str | None]:
+def propose(
+    where: PromotionContext, environment: str, after: Pointer, change: Change
+) -> tuple[str, str | None]:
     """Push the commit to ``lockstep/ENVIRONMENT-VERSION`` and open a pull request. Returns the commit and an address.
 
     A pull request that is already open is used. Without access to the API the address is where a person can open one;
@@ -35,7 +37,10 @@ def propose(where: PromotionContext, environment: str, after: Pointer, change: C
     token = os.environ.get("GITHUB_TOKEN")
     if not token:
         server = os.environ.get("GITHUB_SERVER_URL", _SERVER).rstrip("/")
-        return commit, f"{server}/{name}/compare/{quote(where.promote.branch)}...{quote(branch)}?expand=1"
+        return (
+            commit,
+            f"{server}/{name}/compare/{quote(where.promote.branch)}...{quote(branch)}?expand=1",
+        )
     title, _, body = change.message.partition("\n\n")
     client = github.GitHub(github.place({**os.environ, "GITHUB_REPOSITORY": name}), token)
     try:

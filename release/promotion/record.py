@@ -41,7 +41,9 @@ def find(context: PromotionContext, release: Release) -> ImageRecord:
     commit, made = release.commit, release.materials
     if not commits.is_ancestor(context.root, commit, context.trunk):
         todo = f"merge it, and sign the release again; a clone needs {context.target} with its whole history"
-        raise EvidenceRefused(f"commit {commit[:12]} of its record is not in the history of {context.target}", todo)
+        raise EvidenceRefused(
+            f"commit {commit[:12]} of its record is not in the history of {context.target}", todo
+        )
     wanted = {layout.PARAMS: made.params, layout.LOCK: made.lock, layout.VERDICT: made.verdict}
     wanted |= {Path(name): value for name, value in made.reports.items()}
     paths = [*dict.fromkeys((*wanted, layout.PARITY_REPORT, layout.PIPELINE))]
@@ -56,10 +58,14 @@ def find(context: PromotionContext, release: Release) -> ImageRecord:
     if problems:
         todo = "sign the release of a record that is committed: `lockstep sign`"
         raise EvidenceRefused(problems[0], todo, tuple(problems[1:]))
-    placeholder_cards.check(commits.read_many(context.root, commit, [*placeholder_cards.PLACEHOLDERS]))
+    placeholder_cards.check(
+        commits.read_many(context.root, commit, [*placeholder_cards.PLACEHOLDERS])
+    )
     verdict = _report(there, layout.VERDICT, Verdict)
     if problems := plugins.differences(verdict.plugins):
-        raise EvidenceRefused(problems[0], "install the packages that it was judged with", tuple(problems[1:]))
+        raise EvidenceRefused(
+            problems[0], "install the packages that it was judged with", tuple(problems[1:])
+        )
     called = f"{layout.PARAMS} at {commit[:12]}"
     recorded = ImageRecord(there.params(called), {})
     lock = _whole(found, commit, there.document(called))
@@ -79,17 +85,27 @@ def _whole(found: Mapping[Path, bytes | None], commit: str, said: Mapping[str, A
     """The stages of dvc.lock, checked against dvc.yaml: a lock with stages removed would hide the code that ran."""
     at = f"at {commit[:12]}"
     pipeline, lock = (
-        pipeline_lock.stages(found[path] or b"", f"{path} {at}") for path in (layout.PIPELINE, layout.LOCK)
+        pipeline_lock.stages(found[path] or b"", f"{path} {at}")
+        for path in (layout.PIPELINE, layout.LOCK)
     )
-    names = dict.fromkeys(pipeline_lock.READS, ())  # an earlier version may have read less of params.yaml
-    problems = [*pipeline_lock.incomplete(pipeline, lock, names), *pipeline_lock.otherwise(said, lock)]
+    names = dict.fromkeys(
+        pipeline_lock.READS, ()
+    )  # an earlier version may have read less of params.yaml
+    problems = [
+        *pipeline_lock.incomplete(pipeline, lock, names),
+        *pipeline_lock.otherwise(said, lock),
+    ]
     if problems:
         todo = "run `lockstep run`, commit that record, and release it"
-        raise EvidenceRefused(f"{problems[0]} ({at})", todo, tuple(f"{line} ({at})" for line in problems[1:]))
+        raise EvidenceRefused(
+            f"{problems[0]} ({at})", todo, tuple(f"{line} ({at})" for line in problems[1:])
+        )
     return lock
 
 
-def _contradictions(release: Release, verdict: Verdict, described: Mapping[str, FileDigest]) -> Iterator[str]:
+def _contradictions(
+    release: Release, verdict: Verdict, described: Mapping[str, FileDigest]
+) -> Iterator[str]:
     """Where the verdict or the merge report is about other bytes than the statement."""
     made, model, at = release.materials, release.image.model, release.commit[:12]
     judged = {path.as_posix(): value for path, value in (
@@ -127,11 +143,18 @@ def holds_here(context: PromotionContext, release: Release, result: CheckResult)
     signed |= {layout.SPLITS / f"{name}.jsonl": value for name, value in made.splits.items()}
     for path, value in signed.items():
         if digest.of_file(context.root / path).sha256 != value:
-            result.fail(f"{path}: is not what was signed", "check out the record of this image, or sign this one")
+            result.fail(
+                f"{path}: is not what was signed",
+                "check out the record of this image, or sign this one",
+            )
 
 
 def policy(
-    context: PromotionContext, release: Release, recorded: ImageRecord, result: CheckResult, judged: bool = False
+    context: PromotionContext,
+    release: Release,
+    recorded: ImageRecord,
+    result: CheckResult,
+    judged: bool = False,
 ) -> None:
     """Check that the verdict's policy is the target's, or one under which the target accepts this verdict.
 
@@ -166,12 +189,17 @@ def policy(
 def _compared(old: Params, new: Params) -> list[Change]:
     """Changes of policy, without the sections promote and sealed."""
     found = policies.changes(policies.of(old, None), policies.of(new, None))
-    return [change for change in found if change.path.partition(".")[0] not in ("promote", "sealed")]
+    return [
+        change for change in found if change.path.partition(".")[0] not in ("promote", "sealed")
+    ]
 
 
 def _target_had(context: PromotionContext, params: str) -> bool:
     """Whether params.yaml with this digest was on the target branch itself, not only on a branch merged into it."""
-    places = [f"{commit}:./{layout.PARAMS}" for commit in commits.touching(context.root, context.trunk, layout.PARAMS)]
+    places = [
+        f"{commit}:./{layout.PARAMS}"
+        for commit in commits.touching(context.root, context.trunk, layout.PARAMS)
+    ]
     versions = Git(context.root, DEADLINE).named(places)
     return any(data is not None and digest.of_bytes(data) == params for data in versions)
 
@@ -183,5 +211,7 @@ def _report(there: Commit, path: Path, kind: type[_R]) -> _R:
         what = f"{path} at {there.name[:12]}: {files.first(error)}"
         raise EvidenceRefused(what, "promote with the version of Lockstep that made it") from error
     if found is None:
-        raise EvidenceRefused(f"{path} at {there.name[:12]}: is missing", "sign the release again: `lockstep sign`")
+        raise EvidenceRefused(
+            f"{path} at {there.name[:12]}: is missing", "sign the release again: `lockstep sign`"
+        )
     return found

@@ -29,12 +29,16 @@ def previous(context: PromotionContext, rule: Environment, image: str, result: C
     present = environments.look(context, name)
     runs = present.pointer
     if runs is None or runs.image != image:
-        result.fail(f"{name} runs {_shown(runs)}, not {image}", f"`lockstep promote {name}` it first")
+        result.fail(
+            f"{name} runs {_shown(runs)}, not {image}", f"`lockstep promote {name}` it first"
+        )
         return
     environments.intact(context, name, present, result)
     last = context.ledger.moves(context.tip, name)[0]
     if last.problem:
-        result.fail(f"{name}: {last.problem}", f"move {name} by `lockstep promote` or `lockstep rollback`")
+        result.fail(
+            f"{name}: {last.problem}", f"move {name} by `lockstep promote` or `lockstep rollback`"
+        )
     since = context.ledger.since(context.tip, name)
     assert since is not None  # it runs something
     ran, needed = datetime.now(UTC) - since, timedelta(hours=rule.soak_hours)
@@ -49,7 +53,9 @@ def previous(context: PromotionContext, rule: Environment, image: str, result: C
         )
 
 
-def held_back(context: PromotionContext, digest: str, model: str | None, result: CheckResult) -> None:
+def held_back(
+    context: PromotionContext, digest: str, model: str | None, result: CheckResult
+) -> None:
     """Check that neither the image nor its weights, in any image, are in quarantine.
 
     If the quarantine file disagrees with its history, nothing moves: someone deleted an entry by hand.
@@ -60,9 +66,13 @@ def held_back(context: PromotionContext, digest: str, model: str | None, result:
     entries = known.entries
     found = quarantine.find(entries, digest, model or "")
     if found is None:
-        result.note = f"{len(entries)} in quarantine, not this one" if entries else "the quarantine is empty"
+        result.note = (
+            f"{len(entries)} in quarantine, not this one" if entries else "the quarantine is empty"
+        )
         return
-    what = f"the image {digest}" if found.image == digest else f"the model {model}, in another image"
+    what = (
+        f"the image {digest}" if found.image == digest else f"the model {model}, in another image"
+    )
     result.fail(
         f"{what}: is in quarantine with {found.name}, by {found.by}: {found.why}",
         f"`lockstep quarantine --release {found.name} --why …` when it may run again",
@@ -83,7 +93,8 @@ def in_place(image: ImageReport, place: str, result: CheckResult) -> None:
     """Check that the image is stored where the signed report says. Others may change or delete a copy elsewhere."""
     if place != image.place:
         result.fail(
-            f"it is promoted from {place}, and was built and verified in {image.place}", "promote it from there"
+            f"it is promoted from {place}, and was built and verified in {image.place}",
+            "promote it from there",
         )
 
 

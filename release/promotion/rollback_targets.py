@@ -72,11 +72,24 @@ def previous(
         )
     here = present.pointer.digest if present.pointer else None
     every = [each for each in _deployed(line) if each.pointer.digest != here]
-    others = [each for each in _deployed(made for made in line if made.kind != "other") if each.pointer.digest != here]
-    free = [each for each in others if quarantine.find(entries, each.pointer.digest, each.pointer.model) is None]
+    others = [
+        each
+        for each in _deployed(made for made in line if made.kind != "other")
+        if each.pointer.digest != here
+    ]
+    free = [
+        each
+        for each in others
+        if quarantine.find(entries, each.pointer.digest, each.pointer.model) is None
+    ]
     if not free:
-        which = "every release that ran there is in quarantine" if others else "nothing else ran there"
-        if hand := next((each for each in every if each.pointer not in {other.pointer for other in others}), None):
+        which = (
+            "every release that ran there is in quarantine" if others else "nothing else ran there"
+        )
+        if hand := next(
+            (each for each in every if each.pointer not in {other.pointer for other in others}),
+            None,
+        ):
             which += f", but for what was moved by hand, such as {hand.pointer.version}, by {hand.move.by}"
         todo = f"`lockstep promote {name}` another{', or name one: --to' if hand else ''}; to run nothing instead: "
         todo += f"`lockstep rollback {name} --to {NONE} --why …`"
@@ -91,5 +104,10 @@ def named(where: PromotionContext, name: str, to: str) -> RollbackTarget:
     for each in ran:
         if to.rpartition("@")[2] == each.pointer.digest or to == each.pointer.version:
             return each
-    shown = ", ".join(f"{each.pointer.version} ({each.pointer.digest[:19]}…)" for each in ran[:10]) or "nothing"
-    raise PromotionRefused(f"{redact(to, 100)}: never ran in {name}", f"name what did, or promote it: {shown}")
+    shown = (
+        ", ".join(f"{each.pointer.version} ({each.pointer.digest[:19]}…)" for each in ran[:10])
+        or "nothing"
+    )
+    raise PromotionRefused(
+        f"{redact(to, 100)}: never ran in {name}", f"name what did, or promote it: {shown}"
+    )

@@ -37,20 +37,31 @@ def clone(where: PromotionContext, folder: Path) -> PromotionContext:
     here = Git(folder, DEADLINE)
     here.line("clone", "--quiet", "--bare", "--shared", "--no-tags", "--", source, str(remote))
     Git(remote, DEADLINE).line("update-ref", f"refs/heads/{branch}", where.tip)
-    here.line("clone", "--quiet", "--shared", "--no-tags", "--no-checkout", "--", str(remote), str(work))
+    here.line(
+        "clone", "--quiet", "--shared", "--no-tags", "--no-checkout", "--", str(remote), str(work)
+    )
     for key in _IDENTITY:
         if value := git.config(key):
             Git(work, DEADLINE).line("config", key, value)
-    Git(work, DEADLINE).line("config", "push.gpgSign", "false")  # the remote of a rehearsal asks for no signed push
+    Git(work, DEADLINE).line(
+        "config", "push.gpgSign", "false"
+    )  # the remote of a rehearsal asks for no signed push
     inside = commits.prefix(where.root) if where.promote.repository is None else Path()
     (work / inside).mkdir(parents=True, exist_ok=True)
     ledger = Ledger.open(work / inside, where.promote.model_copy(update={"repository": None}))
-    nobody = {key: rule.model_copy(update={"approvals": 0}) for key, rule in where.promote.environments.items()}
-    asking = where.promote.model_copy(update={"environments": nobody})  # a rehearsal asks nobody for a signature
+    nobody = {
+        key: rule.model_copy(update={"approvals": 0})
+        for key, rule in where.promote.environments.items()
+    }
+    asking = where.promote.model_copy(
+        update={"environments": nobody}
+    )  # a rehearsal asks nobody for a signature
     return where._replace(promote=asking, ledger=ledger, tip=ledger.tip())
 
 
-def promoted(there: PromotionContext, name: str, before: Pointer, worse: Digest, why: str) -> PromotionContext:
+def promoted(
+    there: PromotionContext, name: str, before: Pointer, worse: Digest, why: str
+) -> PromotionContext:
     """The scratch clone after a move to a model that no check let pass: no image has it, and nobody signed it.
 
     What ``promote`` writes for a cluster is rendered from the statement that runs, with other digests.
@@ -61,12 +72,16 @@ def promoted(there: PromotionContext, name: str, before: Pointer, worse: Digest,
         "model": worse, "image": digest.of_bytes(f"a drill's image of {worse}".encode()),
         "path": weights.place(there.records.at(before.commit).serve.name, worse),
     })  # fmt: skip
-    stated = stated.model_copy(update={"predicate": stated.predicate.model_copy(update={"image": built})})
+    stated = stated.model_copy(
+        update={"predicate": stated.predicate.model_copy(update={"image": built})}
+    )
     unsigned = b'{"drill": "nobody signed this"}\n'
     released = Released(unsigned, digest.of_bytes(unsigned), "nobody", b"", stated)
     place = before.image.rpartition("@")[0]
     after = change.point(there, f"{place}@{built.image}", released, None, "minor")
-    there.ledger.commit(there.tip, change.move(there, name, "promote", present, after, released, why))
+    there.ledger.commit(
+        there.tip, change.move(there, name, "promote", present, after, released, why)
+    )
     return arrived(there, name, after)
 
 

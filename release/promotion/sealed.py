@@ -33,9 +33,15 @@ class Look(NamedTuple):
 def split(context: PromotionContext) -> Sealed:
     """The section sealed of the target branch. Raises ParamsRefused if it is invalid, EvidenceRefused for none."""
     called = f"{context.target}:{layout.PARAMS}"
-    found = context.records.at(context.trunk).sections(_Section, called, "fix it on the target branch").sealed
+    found = (
+        context.records.at(context.trunk)
+        .sections(_Section, called, "fix it on the target branch")
+        .sealed
+    )
     if found is None:
-        raise EvidenceRefused(f"{called}: has no section sealed", "make a sealed split: docs/how-to/sealed.md")
+        raise EvidenceRefused(
+            f"{called}: has no section sealed", "make a sealed split: docs/how-to/sealed.md"
+        )
     return found
 
 
@@ -57,7 +63,9 @@ def look(context: PromotionContext, wanted: Sealed, model: str) -> Look | None:
     found = trust.verify(data, context.signers, "sealed", str(path))
     looked = statement.parse_sealed_look(found.payload, model, str(path)).predicate
     if looked.split != f"sha256:{wanted.sha256}":
-        raise EvidenceRefused(f"{path}: is about another sealed split", "take that file away, and ask again")
+        raise EvidenceRefused(
+            f"{path}: is about another sealed split", "take that file away, and ask again"
+        )
     return Look(looked, found.signer) if looked.asked == asked(wanted) else None
 
 
@@ -84,15 +92,23 @@ def passed(context: PromotionContext, model: str, result: CheckResult) -> None:
     found = look(context, wanted, model)
     result.note = f"{number} of {wanted.max_looks} looks used"
     if found is None and number >= wanted.max_looks:
-        result.fail(f"inconclusive: the sealed split was not asked about this model, and {result.note}", REFRESH)
+        result.fail(
+            f"inconclusive: the sealed split was not asked about this model, and {result.note}",
+            REFRESH,
+        )
     elif found is None:
         result.fail(
-            "the sealed split was not asked about this model", "`lockstep sealed ask`, where its key is, on the record"
+            "the sealed split was not asked about this model",
+            "`lockstep sealed ask`, where its key is, on the record",
         )
     elif not found.looked.passed:
-        result.fail(f"the sealed split says that the model does not pass (signed by {found.signer})", "")
+        result.fail(
+            f"the sealed split says that the model does not pass (signed by {found.signer})", ""
+        )
     else:
-        result.note = f"passed by look {found.looked.number} of {wanted.max_looks}, signed by {found.signer}"
+        result.note = (
+            f"passed by look {found.looked.number} of {wanted.max_looks}, signed by {found.signer}"
+        )
 
 
 def _folder(wanted: Sealed) -> Path:
@@ -103,6 +119,8 @@ def _number(context: PromotionContext, path: Path, data: bytes) -> int:
     """The number of a look, whatever it is about; 0 for a file that does not count."""
     try:
         payload = trust.verify(data, context.signers, "sealed", str(path)).payload
-        return statement.parse_sealed_look(payload, f"sha256:{path.stem}", str(path)).predicate.number
+        return statement.parse_sealed_look(
+            payload, f"sha256:{path.stem}", str(path)
+        ).predicate.number
     except EvidenceRefused:
         return 0

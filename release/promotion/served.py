@@ -43,7 +43,9 @@ def served(
         result.fail("the serving report is about another model or verdict", AGAIN)
     if serving.status != "pass":
         failed = ", ".join(check.name for check in serving.checks if check.status == "fail")
-        result.fail(f"the serving report did not pass ({failed or 'an essential check is missing'})", AGAIN)
+        result.fail(
+            f"the serving report did not pass ({failed or 'an essential check is missing'})", AGAIN
+        )
     by = ""
     try:
         by = f", verified by {served_as.verifier(release, known)}"
@@ -71,7 +73,8 @@ def served(
         result.note += f"; not verified the way it will be served: {'; '.join(differences)}"
         for difference in differences if rule.served_as_verified else ():
             result.fail(
-                f"it was not verified the way it will be served: {difference}", _as_it_serves(image, environment)
+                f"it was not verified the way it will be served: {difference}",
+                _as_it_serves(image, environment),
             )
 
 

@@ -12,18 +12,29 @@ from checks.formats.serving import LONG_ENOUGH, Throughput
 AGAIN = "run `lockstep verify` on such a machine, then `lockstep sign`"
 
 
-def failures(budget: ServingBudget, found: Throughput | None, environment: str) -> Iterator[tuple[str, str]]:
+def failures(
+    budget: ServingBudget, found: Throughput | None, environment: str
+) -> Iterator[tuple[str, str]]:
     """What is wrong, each with what to do."""
     wanted = budget.machine
     if found is None:
-        yield f"the serving report has no throughput, which the budget of {environment} needs", AGAIN
+        yield (
+            f"the serving report has no throughput, which the budget of {environment} needs",
+            AGAIN,
+        )
         return
     if found.machine != wanted:
         where = found.machine or "a machine that is not known"
-        yield f"throughput was measured on {where}, but the budget of {environment} is for {wanted}", AGAIN
+        yield (
+            f"throughput was measured on {where}, but the budget of {environment} is for {wanted}",
+            AGAIN,
+        )
         return
     if found.seconds < LONG_ENOUGH:
-        yield f"its throughput was measured for {found.seconds:g} s, which is less than {LONG_ENOUGH:g} s", AGAIN
+        yield (
+            f"its throughput was measured for {found.seconds:g} s, which is less than {LONG_ENOUGH:g} s",
+            AGAIN,
+        )
         return
     less = f"make the model or its runtime faster, or have code owners raise promote.environments.{environment}.budget"
     if budget.watt_hours is not None:

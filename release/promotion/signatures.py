@@ -17,15 +17,23 @@ def by(statement: Released, found: Iterable[Released]) -> tuple[str, ...]:
     return tuple(sorted({one.signer for one in found if one.payload == statement.payload}))
 
 
-def enough(required: int, signed: Sequence[str], known: Signers, others: Sequence[str], result: CheckResult) -> None:
+def enough(
+    required: int, signed: Sequence[str], known: Signers, others: Sequence[str], result: CheckResult
+) -> None:
     """Check that ``required`` signers signed. ``others``: evidence beside the image that does not count, and why."""
     if len(signed) >= required:
         return
-    may = [one.name for one in known if "release" in one.may and not one.retired() and one.name not in signed]
+    may = [
+        one.name
+        for one in known
+        if "release" in one.may and not one.retired() and one.name not in signed
+    ]
     can = len(signed) + len(may)
     todo = f"`lockstep sign` of the same record and reports by {' or '.join(may)}"
     if can < required:
         todo = f"only {can} may release: let code owners add a signer to {layout.SIGNERS} (`lockstep keys new`)"
-    result.fail(f"its statement has {len(signed)} of {required} signatures ({', '.join(signed)})", todo)
+    result.fail(
+        f"its statement has {len(signed)} of {required} signatures ({', '.join(signed)})", todo
+    )
     for other in others:
         result.fail(other, "it does not count")

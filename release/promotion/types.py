@@ -52,7 +52,9 @@ class PromotionContext(NamedTuple):
 
     def moves(self) -> list[Move]:
         """The moves of all environments, which versions and tags are numbered by."""
-        return naming(move for name in self.promote.ordered for move in self.ledger.moves(self.tip, name))
+        return naming(
+            move for name in self.promote.ordered for move in self.ledger.moves(self.tip, name)
+        )
 
     def runs(self, environment: str) -> Pointer | None:
         """What an environment runs after its last move; None also if its pointer cannot be read."""

@@ -45,7 +45,11 @@ def record_paths(tree: WorkTree) -> set[Path]:
 
     Noise and measurements may be missing from a record. Raises EvidenceRefused if dvc.yaml cannot be read.
     """
-    return pipeline_lock.left_to_git(tree.pipeline) | {layout.LOCK, layout.REFERENCES, layout.LOOKS} | _OPTIONAL
+    return (
+        pipeline_lock.left_to_git(tree.pipeline)
+        | {layout.LOCK, layout.REFERENCES, layout.LOOKS}
+        | _OPTIONAL
+    )
 
 
 def record_files(tree: WorkTree) -> list[Path]:
@@ -53,6 +57,13 @@ def record_files(tree: WorkTree) -> list[Path]:
     root = tree.root
     kept = {path for path in record_paths(tree) if path not in _OPTIONAL or (root / path).exists()}
     for path in sorted(kept):
-        if path.is_absolute() or ".." in path.parts or (root / path).is_symlink() or not (root / path).is_file():
-            raise EvidenceRefused(f"{path}: is not a regular file here, and the record needs it", "run `lockstep run`")
+        if (
+            path.is_absolute()
+            or ".." in path.parts
+            or (root / path).is_symlink()
+            or not (root / path).is_file()
+        ):
+            raise EvidenceRefused(
+                f"{path}: is not a regular file here, and the record needs it", "run `lockstep run`"
+            )
     return sorted(kept)

@@ -12,7 +12,9 @@ from release.record import pipeline_lock
 from release.record.pipeline_lock import Stages
 
 
-def differences(root: Path, commit: str, params: Params, stages: Stages, deadline: float | None = None) -> list[str]:
+def differences(
+    root: Path, commit: str, params: Params, stages: Stages, deadline: float | None = None
+) -> list[str]:
     """Return a line for each stage of a dvc.lock that ran other code than ``commit`` has.
 
     ``params``: the parameters that the stages ran with. ``deadline``: the seconds that git may take. Where the commit
@@ -23,12 +25,19 @@ def differences(root: Path, commit: str, params: Params, stages: Stages, deadlin
     if lock.HAS not in code:
         code = lock.running()
     others = pipeline_lock.other_code(lock.of(params.resolved(), code), stages)
-    return [f"{layout.CODE_LOCK} at {commit[:12]}: {stage} ran other code than this commit has" for stage in others]
+    return [
+        f"{layout.CODE_LOCK} at {commit[:12]}: {stage} ran other code than this commit has"
+        for stage in others
+    ]
 
 
 def of(root: Path, commit: str, deadline: float | None = None) -> Code:
     """Read the code of the stages in a commit; empty where it has none. Raises EvidenceRefused as ``differences``."""
-    below = [path for package in modules.PACKAGES for path in commits.below(root, commit, Path(package))]
+    below = [
+        path for package in modules.PACKAGES for path in commits.below(root, commit, Path(package))
+    ]
     paths = [path.as_posix() for path in below if path.suffix == ".py"]
     contents = Git(root, deadline).named([f"{commit}:./{path}" for path in paths])
-    return {path: content for path, content in zip(paths, contents, strict=True) if content is not None}
+    return {
+        path: content for path, content in zip(paths, contents, strict=True) if content is not None
+    }

@@ -96,7 +96,9 @@ def place(records: Records, target: str, tip: str) -> Place:
     head = records.head
     base = commits.merge_base(records.root, head, tip) if head else None
     if base is None:
-        raise EvidenceRefused(f"HEAD and {target} share no history", "start the branch from the target branch")
+        raise EvidenceRefused(
+            f"HEAD and {target} share no history", "start the branch from the target branch"
+        )
     return Place(target, tip, base)
 
 
@@ -224,7 +226,10 @@ def _running_pointer(records: Records, where: Place) -> _Ran | None:
 
 def _ran_before(records: Records, where: Place) -> Iterator[_Stood]:
     """The models that production ran, newest first."""
-    return (_Stood(move.pointer.model, move.pointer.commit) for move in _ran(_production(records, where).moves))
+    return (
+        _Stood(move.pointer.model, move.pointer.commit)
+        for move in _ran(_production(records, where).moves)
+    )
 
 
 def _best(records: Records, where: Place) -> Reference | str:
@@ -265,7 +270,11 @@ def _highest(records: Records, releases: Iterable[_Stood]) -> Reference | None:
             evaluated = records.at(release.commit).report(layout.EVALUATION, _Record)
         except (ValidationError, EvidenceRefused):
             continue  # of a version that recorded otherwise
-        if evaluated is None or evaluated.merged != release.model or not (scores := evaluated.models.candidate.metrics):
+        if (
+            evaluated is None
+            or evaluated.merged != release.model
+            or not (scores := evaluated.models.candidate.metrics)
+        ):
             continue
         newest = newest or evaluated
         score = scores.get(next(iter(newest.models.candidate.metrics)))
@@ -278,7 +287,11 @@ def _highest(records: Records, releases: Iterable[_Stood]) -> Reference | None:
 
 def _ran(moves: Iterable[Move]) -> Iterator[_Ran]:
     """Every pointer on the branch's first-parent history. A deleted pointer counts, a side branch's does not."""
-    return (_Ran(move.after, f"{PRODUCTION} at {move.commit[:12]}") for move in moves if move.after and move.ran)
+    return (
+        _Ran(move.after, f"{PRODUCTION} at {move.commit[:12]}")
+        for move in moves
+        if move.after and move.ran
+    )
 
 
 def _production(records: Records, where: Place) -> _Production:
@@ -289,22 +302,31 @@ def _production(records: Records, where: Place) -> _Production:
     root, rules = records.root, _rules(records, where)
     if rules is not None and _ENVIRONMENT not in rules.environments:
         what = f"no environment is called {_ENVIRONMENT}, and a gate compares with production"
-        raise EvidenceRefused(f"{where.target}:{layout.PARAMS}: {what}", "give one that name, or compare with main")
+        raise EvidenceRefused(
+            f"{where.target}:{layout.PARAMS}: {what}", "give one that name, or compare with main"
+        )
     if rules is None or _is_here(root, where, rules):
         prefix, git = commits.prefix(root).as_posix(), records.git
-        path, listed = (f"{prefix}/{path_below}".removeprefix("./") for path_below in (PRODUCTION, layout.QUARANTINE))
+        path, listed = (
+            f"{prefix}/{path_below}".removeprefix("./")
+            for path_below in (PRODUCTION, layout.QUARANTINE)
+        )
         walked = walk(git, where.tip, [path, listed])
         moves = history(git, walked, {_ENVIRONMENT: path})[_ENVIRONMENT][::-1]
         text, shown = records.at(where.tip).data(PRODUCTION), f"{PRODUCTION} at {where.tip[:12]}"
         kept = held.history(git, walked, listed, str(layout.QUARANTINE), None).entries
-        return _Production(None if text is None else _Ran(pointers.parse(text, shown), shown), moves, kept)
+        return _Production(
+            None if text is None else _Ran(pointers.parse(text, shown), shown), moves, kept
+        )
     ledger, tip = _elsewhere(root, rules)
     if tip is None:
         return _Production(None, ())
     runs = ledger.pointer(tip, _ENVIRONMENT)
     shown = f"{PRODUCTION} of {ledger.shown} at {tip[:12]}"
     return _Production(
-        None if runs is None else _Ran(runs, shown), ledger.moves(tip, _ENVIRONMENT), ledger.quarantine(tip).entries
+        None if runs is None else _Ran(runs, shown),
+        ledger.moves(tip, _ENVIRONMENT),
+        ledger.quarantine(tip).entries,
     )
 
 
@@ -318,7 +340,11 @@ def _elsewhere(root: Path, rules: Promote) -> tuple[Ledger, str | None]:
 def _rules(records: Records, where: Place) -> Promote | None:
     """The target's environments; None if this version cannot read them, which means that nothing is promoted."""
     try:
-        rules = records.at(where.tip).sections(_Rules, f"{where.target}:{layout.PARAMS}", "fix it").promote
+        rules = (
+            records.at(where.tip)
+            .sections(_Rules, f"{where.target}:{layout.PARAMS}", "fix it")
+            .promote
+        )
     except ParamsRefused:
         return None
     return rules
@@ -338,7 +364,9 @@ def _of_pointer(records: Records, where: Place, ran: _Ran) -> Reference:
     todo = "restore the pointer from git's history, or promote again"
     named, at = ran
     if not commits.is_ancestor(records.root, named.commit, where.tip):
-        raise EvidenceRefused(f"{at}: commit {named.commit[:12]} is not in the history of {where.target}", todo)
+        raise EvidenceRefused(
+            f"{at}: commit {named.commit[:12]} is not in the history of {where.target}", todo
+        )
     model = record(records, named.commit)
     if model is None:
         raise EvidenceRefused(f"{at}: commit {named.commit[:12]} has no {layout.EVALUATION}", todo)

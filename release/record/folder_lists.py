@@ -79,7 +79,11 @@ def _names(data: bytes) -> set[str] | None:
         names = [entry["relpath"] for entry in entries]
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    if not isinstance(entries, list) or not all(isinstance(name, str) for name in names) or len({*names}) != len(names):
+    if (
+        not isinstance(entries, list)
+        or not all(isinstance(name, str) for name in names)
+        or len({*names}) != len(names)
+    ):
         return None
     return {*names}
 

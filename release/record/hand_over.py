@@ -68,10 +68,19 @@ def _members(archive: Path, allowed: set[Path]) -> dict[Path, bytes]:
     try:
         with tarfile.open(archive, "r:") as tar:
             for member in tar:
-                stream = tar.extractfile(member) if member.isreg() and Path(member.name) in allowed else None
+                stream = (
+                    tar.extractfile(member)
+                    if member.isreg() and Path(member.name) in allowed
+                    else None
+                )
                 if stream is None or member.size > files.LARGEST:
-                    raise EvidenceRefused(f"{_ARCHIVE}: {redact(member.name, 100)} is not part of a record", _AGAIN)
+                    raise EvidenceRefused(
+                        f"{_ARCHIVE}: {redact(member.name, 100)} is not part of a record", _AGAIN
+                    )
                 members[Path(member.name)] = stream.read()
-    except (tarfile.TarError, ValueError) as error:  # ValueError: a sparse file's map that is no map
+    except (
+        tarfile.TarError,
+        ValueError,
+    ) as error:  # ValueError: a sparse file's map that is no map
         raise EvidenceRefused(f"{_ARCHIVE}: {error}", _AGAIN) from error
     return members

@@ -17,7 +17,11 @@ _AGAIN = "install the package, or run `./lockstep dvc repro --force --single-ite
 
 
 def hold(
-    records: Records, target: str | None = None, trusting: Collection[Path] = (), *, reached: bool = False
+    records: Records,
+    target: str | None = None,
+    trusting: Collection[Path] = (),
+    *,
+    reached: bool = False,
 ) -> HeldVerdict:
     """Return the verdict of the work tree and its evidence, if the verdict still holds.
 

@@ -15,7 +15,9 @@ _MAKING = ("fetch", "prepare", "validate", "train", "merge")  # the stages that 
 _CHECKED = (f"{layout.REPORTS}/", layout.PROBES.as_posix(), layout.CODE_LOCK.as_posix())
 
 
-def differences(tree: WorkTree, stages: Collection[str] = (), trusting: Collection[str] = ()) -> list[str]:
+def differences(
+    tree: WorkTree, stages: Collection[str] = (), trusting: Collection[str] = ()
+) -> list[str]:
     """Return one line for each difference between dvc.lock and dvc.yaml, the parameters, code, reports and lists.
 
     Of the stages ``stages`` only, if given. The contents of outputs in DVC's cache are checked by the verdict's own
@@ -27,8 +29,13 @@ def differences(tree: WorkTree, stages: Collection[str] = (), trusting: Collecti
         pipeline, lock = (_only(document, stages) for document in (tree.pipeline, tree.lock))
     except EvidenceRefused as refused:
         return [refused.what]
-    reads = {name: keys for name, keys in pipeline_lock.READS.items() if not stages or name in stages}
-    differing = [*pipeline_lock.incomplete(pipeline, lock, reads), *pipeline_lock.otherwise(params, lock)]
+    reads = {
+        name: keys for name, keys in pipeline_lock.READS.items() if not stages or name in stages
+    }
+    differing = [
+        *pipeline_lock.incomplete(pipeline, lock, reads),
+        *pipeline_lock.otherwise(params, lock),
+    ]
     differing += other_code(tree, lock)
     for name, ran in lock.items():
         differing += _changed(tree.root, name, ran, trusting)
@@ -51,7 +58,9 @@ def _only(found: Stages, stages: Collection[str]) -> Stages:
     return {name: stage for name, stage in found.items() if name in stages} if stages else found
 
 
-def _changed(root: Path, stage: str, ran: Mapping[str, Any], trusting: Collection[str]) -> list[str]:
+def _changed(
+    root: Path, stage: str, ran: Mapping[str, Any], trusting: Collection[str]
+) -> list[str]:
     """Return a line for each report, probe and list that differs from what the stage read and wrote."""
     changed = list[str]()
     outputs = {path for path, _ in pipeline_lock.files(ran, ("outs",))}

@@ -37,7 +37,13 @@ def write(records: Records) -> bool:
     """
     stored, own = _stored(records), _own(records)
     replaced = lock_check.makes_another_model(records.work_tree)
-    if stored is not None and own is not None and not replaced and not current(records) and _merged(records, own):
+    if (
+        stored is not None
+        and own is not None
+        and not replaced
+        and not current(records)
+        and _merged(records, own)
+    ):
         return False
     looks_branch.bring(records)
     known = judged.listed(stored)
@@ -77,10 +83,15 @@ def current(records: Records, *, reached: bool = False) -> list[str]:
 
 def _lacking(known: Known, stored: LooksReport, own: Look, split: Split | None) -> list[str]:
     """A line on each part of ``known`` that counts for the split of ``own`` and that ``stored`` lacks."""
-    shares, listed = known.report.shares(own.test, split.rows if split else None), judged.listed(stored)
+    shares, listed = (
+        known.report.shares(own.test, split.rows if split else None),
+        judged.listed(stored),
+    )
     missing = {look.model for look in known.looks - listed.looks if shares[look.test]} - {own.model}
     unknown = {
-        split.test for split in known.splits - listed.splits if split.test != own.test and shares.get(split.test)
+        split.test
+        for split in known.splits - listed.splits
+        if split.test != own.test and shares.get(split.test)
     }
     lines = []
     if missing:

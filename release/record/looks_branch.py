@@ -34,7 +34,8 @@ def add(git: Git, remote: str) -> None:
     assert look is not None  # of a record that holds
     branch_place = _place(git, remote)
     message = (
-        f"look: model {look.model.removeprefix('sha256:')[:12]} on test {look.test.removeprefix('sha256:')[:12]}\n"
+        f"look: model {look.model.removeprefix('sha256:')[:12]} on test "
+        f"{look.test.removeprefix('sha256:')[:12]}\n"
     )
     for _ in range(_TRIES):
         tip = place.look(branch_place).tip
@@ -50,7 +51,9 @@ def add(git: Git, remote: str) -> None:
             raise RemoteRefused(f"{branch_place.shown}: {refused.what}", refused.todo) from refused
         return
     # Not Outrun: its exit code says that the pull request's branch moved, and that nothing needs to be done.
-    raise RemoteRefused(f"{branch_place.shown}: others added looks during all {_TRIES} tries", "run it again")
+    raise RemoteRefused(
+        f"{branch_place.shown}: others added looks during all {_TRIES} tries", "run it again"
+    )
 
 
 def bring(records: Records, *, reached: bool = False) -> Sequence[str]:
@@ -68,7 +71,12 @@ def bring(records: Records, *, reached: bool = False) -> Sequence[str]:
     except RemoteRefused:
         if reached:
             raise
-        refs = git.line("for-each-ref", "--format=%(objectname)", branch_place.seen, f"refs/remotes/{REMOTE}/{BRANCH}")
+        refs = git.line(
+            "for-each-ref",
+            "--format=%(objectname)",
+            branch_place.seen,
+            f"refs/remotes/{REMOTE}/{BRANCH}",
+        )
         return refs.split()
     if tip is None:
         place.never_was(branch_place)
@@ -86,15 +94,25 @@ def before(root: Path, tips: Sequence[str], own: Look) -> Known:
     if not tips:
         return Known()
     git = Git(root, DEADLINE)
-    listed = git.line("rev-list", "--full-history", *tips, "--", *(path.as_posix() for path in _KEPT))
+    listed = git.line(
+        "rev-list", "--full-history", *tips, "--", *(path.as_posix() for path in _KEPT)
+    )
     order = [commit for commit in listed.split("\n") if commit]
     texts = git.named([f"{commit}:./{path.as_posix()}" for commit in order for path in _KEPT])
     records = dict(zip(order, zip(texts[::2], texts[1::2], strict=True), strict=True))
-    owns = [commit for commit, (evaluation, _) in records.items() if judged.look(evaluation or b"") == own]
+    owns = [
+        commit
+        for commit, (evaluation, _) in records.items()
+        if judged.look(evaluation or b"") == own
+    ]
     later = {name for commit in owns for name in (commit, *_descendants(git, commit, tips))}
     return judged.of(
         {
-            path: [text for commit, both in records.items() if commit not in later and (text := both[at]) is not None]
+            path: [
+                text
+                for commit, both in records.items()
+                if commit not in later and (text := both[at]) is not None
+            ]
             for at, path in enumerate(_KEPT)
         }
     )
@@ -116,7 +134,9 @@ def _add(where: Place, tip: str | None, change: Change) -> None:
     place.never_was(where)
     git = where.git
     empty = git.line("mktree", given=b"")
-    begun = git.line("commit-tree", *write.signing(git), "-m", "Models that test splits judged", empty)
+    begun = git.line(
+        "commit-tree", *write.signing(git), "-m", "Models that test splits judged", empty
+    )
     try:
         made = push.propose(where, write.commit_of(git, begun, change, where.prefix), BRANCH)
     except RemoteRefused as refused:

@@ -34,7 +34,9 @@ def find(records: Records, name: str) -> Named:
         return Named(name, None)
     root = records.root
     if not commits.has_repository(root):
-        raise EvidenceRefused(f"{root}: is not a git repository, and {_shown(name)} is to be found in one", "clone it")
+        raise EvidenceRefused(
+            f"{root}: is not a git repository, and {_shown(name)} is to be found in one", "clone it"
+        )
     commit = None if parse(name) else commits.resolve(root, name)
     try:
         is_of_ledger = _is_of_ledger(records, name)
@@ -85,7 +87,12 @@ def _released(records: Records, name: str) -> tuple[Pointer | None, list[Pointer
         return None, []
     if name in promote.environments and (runs := ledger.pointer(tip, name)):
         return runs, []
-    moves = [move for environment in promote.environments for move in ledger.moves(tip, environment) if move.ran]
+    moves = [
+        move
+        for environment in promote.environments
+        for move in ledger.moves(tip, environment)
+        if move.ran
+    ]
     moves.sort(key=lambda move: move.at, reverse=True)
     known, matching = dict[str, Pointer](), list[Pointer]()
     for move in moves:
@@ -112,10 +119,14 @@ def _released(records: Records, name: str) -> tuple[Pointer | None, list[Pointer
 def _unknown(name: str, known: list[Pointer] | None = None) -> EvidenceRefused:
     todo = "name a commit, branch or tag, an environment, or a release of `lockstep history`"
     if known:
-        todo += f", such as {', '.join(dict.fromkeys(pointer.version for pointer in known[:_SHOWN]))}"
+        todo += (
+            f", such as {', '.join(dict.fromkeys(pointer.version for pointer in known[:_SHOWN]))}"
+        )
     elif not known and known is not None:
         todo = "nothing was promoted yet: name a commit, branch or tag"
-    return EvidenceRefused(f"{_shown(name)}: neither git nor the ledger knows such a record here", todo)
+    return EvidenceRefused(
+        f"{_shown(name)}: neither git nor the ledger knows such a record here", todo
+    )
 
 
 def _shown(name: str) -> str:

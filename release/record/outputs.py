@@ -34,13 +34,20 @@ class Folders:
             home = Path(tempfile.mkdtemp(prefix="lockstep-"))
             weakref.finalize(self, shutil.rmtree, home, ignore_errors=True)
             to = home / folder.name
-            self._brought[folder] = to if dvc.get(self._root, self._commit, folder, to) is None else None
+            self._brought[folder] = (
+                to if dvc.get(self._root, self._commit, folder, to) is None else None
+            )
         brought = self._brought[folder]
         return brought / path.name if brought and (brought / path.name).is_file() else None
 
 
 def lines(
-    root: Path, commit: str | None, path: Path, model: type[M], wanted: str, folders: Folders | None = None
+    root: Path,
+    commit: str | None,
+    path: Path,
+    model: type[M],
+    wanted: str,
+    folders: Folders | None = None,
 ) -> list[M] | str:
     """The lines of the output ``path`` with the digest ``wanted``; a text says why they cannot be had.
 

@@ -44,17 +44,23 @@ def stages(data: bytes, where: str) -> Stages:
         raise EvidenceRefused(what, "run `lockstep run`, or restore it from git") from error
     named = document.get("stages") if isinstance(document, dict) else None
     if not isinstance(named, dict) or not all(isinstance(stage, dict) for stage in named.values()):
-        raise EvidenceRefused(f"{where}: no record of this pipeline: it has no stages", "restore it from git")
+        raise EvidenceRefused(
+            f"{where}: no record of this pipeline: it has no stages", "restore it from git"
+        )
     return {str(name): stage for name, stage in named.items()}
 
 
-def incomplete(pipeline: Stages, lock: Stages, reads: Mapping[str, Collection[str]] = READS) -> list[str]:
+def incomplete(
+    pipeline: Stages, lock: Stages, reads: Mapping[str, Collection[str]] = READS
+) -> list[str]:
     """One line for each thing that dvc.lock lacks, changes or adds, compared with dvc.yaml.
 
     ``reads``: the keys of params.yaml that the stages of every Lockstep pipeline read. The values of keys and the
     contents of files are not compared here.
     """
-    differing = [f"{layout.PIPELINE}: has no stage {name}" for name in reads if name not in pipeline]
+    differing = [
+        f"{layout.PIPELINE}: has no stage {name}" for name in reads if name not in pipeline
+    ]
     differing += [
         f"{layout.LOCK}: has a stage {name}, and {layout.PIPELINE} has none: remove it there"
         for name in lock
@@ -68,10 +74,14 @@ def incomplete(pipeline: Stages, lock: Stages, reads: Mapping[str, Collection[st
             continue
         stage = _stage(settings)
         differing += [
-            f"{layout.PIPELINE}: {name} does not read {key}" for key in reads.get(name, ()) if key not in stage.params
+            f"{layout.PIPELINE}: {name} does not read {key}"
+            for key in reads.get(name, ())
+            if key not in stage.params
         ]
         if name in reads and code_lock.key(name) not in stage.code:
-            differing.append(f"{layout.PIPELINE}: {name} does not depend on its code, {code_lock.key(name)} of {_CODE}")
+            differing.append(
+                f"{layout.PIPELINE}: {name} does not depend on its code, {code_lock.key(name)} of {_CODE}"
+            )
         if name in lock:
             differing += _unlike(name, stage, lock[name])
         else:
@@ -85,9 +95,15 @@ def left_to_git(pipeline: Stages) -> set[Path]:
     for name, stage in pipeline.items():
         for entry in (item for kind in _OUTS for item in _list(stage.get(kind))):
             if not isinstance(entry, str | dict):
-                raise EvidenceRefused(f"{layout.PIPELINE}: {name}: is not a pipeline", "restore it from git")
+                raise EvidenceRefused(
+                    f"{layout.PIPELINE}: {name}: is not a pipeline", "restore it from git"
+                )
             options = entry.items() if isinstance(entry, dict) else ()
-            paths |= {Path(str(path)) for path, settings in options if _mapping(settings).get("cache") is False}
+            paths |= {
+                Path(str(path))
+                for path, settings in options
+                if _mapping(settings).get("cache") is False
+            }
     return paths
 
 
@@ -117,7 +133,9 @@ def otherwise(said: Mapping[str, Any], lock: Stages) -> Iterator[str]:
                 yield f"{layout.PARAMS}: {key} is not what {name} ran with"
 
 
-def files(ran: Mapping[str, Any], kinds: Collection[str] = ("deps", "outs")) -> Iterator[tuple[str, str]]:
+def files(
+    ran: Mapping[str, Any], kinds: Collection[str] = ("deps", "outs")
+) -> Iterator[tuple[str, str]]:
     """Yield path and MD5 of each dependency and output of a stage in the lock."""
     for kind in kinds:
         for entry in _list(ran.get(kind)):
@@ -162,7 +180,11 @@ def _way(said: Mapping[str, Any]) -> str | None:
     """Why a stage of dvc.yaml cannot be compared as it is written."""
     if way := next((way for way in _OTHER_WAYS if way in said), None):
         return way
-    return "${…}" if "${" in repr({key: value for key, value in said.items() if key != "desc"}) else None
+    return (
+        "${…}"
+        if "${" in repr({key: value for key, value in said.items() if key != "desc"})
+        else None
+    )
 
 
 def _stage(said: Mapping[str, Any]) -> _Stage:
@@ -174,11 +196,19 @@ def _stage(said: Mapping[str, Any]) -> _Stage:
         params += _list(other.get(_PARAMS))
         code += _list(other.get(_CODE))
     deps = _paths(_list(said.get("deps")))
-    return _Stage(said.get("cmd"), deps, _paths(outs), [str(key) for key in params], [str(key) for key in code])
+    return _Stage(
+        said.get("cmd"),
+        deps,
+        _paths(outs),
+        [str(key) for key in params],
+        [str(key) for key in code],
+    )
 
 
 def _paths(entries: list[Any]) -> list[str]:
-    return [str(path) for entry in entries for path in (entry if isinstance(entry, dict) else (entry,))]
+    return [
+        str(path) for entry in entries for path in (entry if isinstance(entry, dict) else (entry,))
+    ]
 
 
 def _short(value: Any) -> str:

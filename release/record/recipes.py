@@ -71,7 +71,10 @@ def claim(records: Records, target: str | None = None) -> Claim:
     theirs, difference, line = None, None, f"{ref} has no commit to compare with"
     if commit is not None:
         theirs, difference, line = _against(report, recipe.parameters, records.at(commit), ref)
-    lines = [over_seeds.said_of_one(here.mean, here.spread, len(here.seeds), report.confidence), line]
+    lines = [
+        over_seeds.said_of_one(here.mean, here.spread, len(here.seeds), report.confidence),
+        line,
+    ]
     judged = tree.report(layout.EVALUATION, EvaluationReport).merged
     lines += _same_model(runs, tree.params.train.seed, judged)
     return Claim(report.scorer, report.rows, here, ref, theirs, difference, tuple(lines))
@@ -82,7 +85,9 @@ def _recipe_of(records: Records) -> Recipe:
     tree = records.work_tree
     train = tree.report(layout.TRAIN_REPORT, TrainReport)
     if not {"train", "valid"} <= set(train.splits):
-        raise EvidenceRefused(f"{layout.TRAIN_REPORT}: does not name its splits", "run `./lockstep run`")
+        raise EvidenceRefused(
+            f"{layout.TRAIN_REPORT}: does not name its splits", "run `./lockstep run`"
+        )
     return Recipe(
         parameters=sweeps.parameters_of(tree.params),
         base=train.base,
@@ -93,7 +98,9 @@ def _recipe_of(records: Records) -> Recipe:
     )
 
 
-def _against(report: SweepReport, here: str, there: Commit, ref: str) -> tuple[Spread | None, Difference | None, str]:
+def _against(
+    report: SweepReport, here: str, there: Commit, ref: str
+) -> tuple[Spread | None, Difference | None, str]:
     """The spread of the parameters of ``ref``, the difference to them, and a line about both."""
     try:
         parameters = sweeps.parameters_of(there.params(f"{ref}:{layout.PARAMS}"))
@@ -125,13 +132,19 @@ def _runs_of(report: SweepReport, recipe: Recipe) -> list[SweptRun]:
             f"{chain.short(getattr(recipe, name))}"
             for name in differing
         ]
-        raise EvidenceRefused(f"{layout.SWEEP_REPORT}: was measured with {first}", _FIX, tuple(others))
+        raise EvidenceRefused(
+            f"{layout.SWEEP_REPORT}: was measured with {first}", _FIX, tuple(others)
+        )
     runs = report.of(recipe.parameters)
     if refused := report.refused(runs[0].values):
         seeds = f"{refused} of {refused + len(runs)} seeds were refused, and the others are the lucky ones"
-        raise EvidenceRefused(f"{layout.SWEEP_REPORT}: {seeds}", "choose parameters that train with every seed")
+        raise EvidenceRefused(
+            f"{layout.SWEEP_REPORT}: {seeds}", "choose parameters that train with every seed"
+        )
     if len(runs) < 2:
-        raise EvidenceRefused(f"{layout.SWEEP_REPORT}: has one seed of these parameters, and so no spread", _FIX)
+        raise EvidenceRefused(
+            f"{layout.SWEEP_REPORT}: has one seed of these parameters, and so no spread", _FIX
+        )
     return runs
 
 

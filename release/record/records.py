@@ -134,18 +134,24 @@ class Commit:
 
     def bring(self, paths: Sequence[Path]) -> None:
         """Read many files at once, for ``data``."""
-        self._read |= commits.read_many(self.root, self.name, [path for path in paths if path not in self._read])
+        self._read |= commits.read_many(
+            self.root, self.name, [path for path in paths if path not in self._read]
+        )
 
     def document(self, called: str) -> Mapping[str, Any]:
         """The plain values of params.yaml, named ``called`` in refusals. Raises ParamsRefused, also if missing."""
         if self._parsed is None:
             text = self.data(layout.PARAMS)
             if text is None:
-                raise ParamsRefused(f"{called}: is not there", "name a commit of a repository that Lockstep runs in")
+                raise ParamsRefused(
+                    f"{called}: is not there", "name a commit of a repository that Lockstep runs in"
+                )
             try:
                 self._parsed = params_file.read_text(text.decode(), called)
             except UnicodeDecodeError as error:
-                raise ParamsRefused(f"{called}: is not UTF-8", "restore the file from git") from error
+                raise ParamsRefused(
+                    f"{called}: is not UTF-8", "restore the file from git"
+                ) from error
         return self._parsed.value
 
     def params(self, called: str) -> Params:
@@ -164,7 +170,9 @@ class Commit:
         try:
             return kind.model_validate(self.document(called))
         except ValidationError as error:
-            raise ParamsRefused(f"{called}: {files.first(error).partition('|')[0]}", todo) from error
+            raise ParamsRefused(
+                f"{called}: {files.first(error).partition('|')[0]}", todo
+            ) from error
         except ParamsRefused as refused:
             raise ParamsRefused(refused.what, todo) from refused
 

@@ -94,7 +94,11 @@ def _resolved(records: Records, target: str | None) -> tuple[str, Place | None, 
                 f"{root}: is not a git repository, and gates compare with {' and '.join(named)}",
                 "clone the repository; a copy of its files has no history",
             )
-        return "HEAD", None, ReferencesReport(found={}, absent={"main": "this is not a git repository"})
+        return (
+            "HEAD",
+            None,
+            ReferencesReport(found={}, absent={"main": "this is not a git repository"}),
+        )
     name, tip = records.target(target)
     wanted = [name for name in EARLIER if name == "main" or name in _named(records, tip)]
     if tip is None:
@@ -102,7 +106,8 @@ def _resolved(records: Records, target: str | None) -> tuple[str, Place | None, 
             name,
             None,
             ReferencesReport(
-                found={}, absent=dict.fromkeys(wanted, "git had no commit when the models were looked up")
+                found={},
+                absent=dict.fromkeys(wanted, "git had no commit when the models were looked up"),
             ),
         )
     if commits.is_shallow(root):
@@ -144,7 +149,9 @@ def _own(records: Records) -> str | None:
         return None
 
 
-def _differences(records: Records, stored: ReferencesReport, now: ReferencesReport, place: Place | None) -> list[str]:
+def _differences(
+    records: Records, stored: ReferencesReport, now: ReferencesReport, place: Place | None
+) -> list[str]:
     """One line for each reference model for which ``stored`` does not hold.
 
     ``place``: where to look for what the record's own model replaced, if git names that model now; None: nowhere.
@@ -153,15 +160,22 @@ def _differences(records: Records, stored: ReferencesReport, now: ReferencesRepo
     lines = []
     for name in EARLIER:
         old, new = stored.found.get(name), now.found.get(name)
-        named, wanted = name in stored.absent or old is not None, name in now.absent or new is not None
+        named, wanted = (
+            name in stored.absent or old is not None,
+            name in now.absent or new is not None,
+        )
         if named != wanted:
             whether = "is named, and no gate asks for it" if named else "is not named"
             lines.append(f"{layout.REFERENCES}: {name} {whether}; {todo}")
         elif not _same(old, new):
             if place is None or not _was_replaced(records, place, name, old, new):
-                lines.append(f"{layout.REFERENCES}: {name} is {_shown(old)}, git now has {_shown(new)}; {todo}")
+                lines.append(
+                    f"{layout.REFERENCES}: {name} is {_shown(old)}, git now has {_shown(new)}; {todo}"
+                )
         elif old is not None and old != new and not _agrees(records, old):
-            lines.append(f"{layout.REFERENCES}: {name} is not the record of commit {old.commit[:12]}; {todo}")
+            lines.append(
+                f"{layout.REFERENCES}: {name} is not the record of commit {old.commit[:12]}; {todo}"
+            )
     return lines
 
 
@@ -172,7 +186,9 @@ def _same(old: Reference | None, new: Reference | None) -> bool:
     return old.model_copy(update={"commit": new.commit}) == new
 
 
-def _was_replaced(records: Records, place: Place, name: Earlier, old: Reference | None, new: Reference | None) -> bool:
+def _was_replaced(
+    records: Records, place: Place, name: Earlier, old: Reference | None, new: Reference | None
+) -> bool:
     """Whether git names the record's own model now, and ``old`` is what it replaced.
 
     A model is not compared with itself after it was merged or promoted.
@@ -180,7 +196,9 @@ def _was_replaced(records: Records, place: Place, name: Earlier, old: Reference 
     own = _own(records)
     if new is None or new.merged != own:
         return False
-    if old is not None and not (commits.is_ancestor(records.root, old.commit, place.tip) and _agrees(records, old)):
+    if old is not None and not (
+        commits.is_ancestor(records.root, old.commit, place.tip) and _agrees(records, old)
+    ):
         return False
     model = old.merged if old else None
     return model == own or model in earlier_models.replaced(records, place, name, own)
@@ -198,4 +216,8 @@ def _agrees(records: Records, reference: Reference) -> bool:
 
 
 def _shown(reference: Reference | None) -> str:
-    return "none" if reference is None else f"{reference.merged[:19]}… of commit {reference.commit[:12]}"
+    return (
+        "none"
+        if reference is None
+        else f"{reference.merged[:19]}… of commit {reference.commit[:12]}"
+    )

@@ -60,7 +60,11 @@ def _leading_away(root: Path) -> list[str]:
     """Return the links and submodules in git's index that a file of data or of a report could be written through."""
     folders = [path.as_posix() for path in (*layout.DVC_FOLDERS, layout.REPORTS)]
     listed = os.fsdecode(Git(root, None).ask("ls-files", "--stage", "-z", "--", *folders))
-    return [line.partition("\t")[2] for line in listed.split("\0") if line.startswith((_LINK, _SUBMODULE))]
+    return [
+        line.partition("\t")[2]
+        for line in listed.split("\0")
+        if line.startswith((_LINK, _SUBMODULE))
+    ]
 
 
 def _changed(root: Path, committed: bool) -> Iterator[str]:
@@ -107,5 +111,9 @@ def _object_at(path: Path, mode: str, length: int) -> str | None:
         return None
     if is_link != (mode == _LINK):
         return None
-    algorithm = "sha1" if length == hashlib.sha1(usedforsecurity=False).digest_size * 2 else "sha256"
-    return hashlib.new(algorithm, b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+    algorithm = (
+        "sha1" if length == hashlib.sha1(usedforsecurity=False).digest_size * 2 else "sha256"
+    )
+    return hashlib.new(
+        algorithm, b"blob %d\0" % len(data) + data, usedforsecurity=False
+    ).hexdigest()

@@ -31,7 +31,9 @@ from release.record.records import Records
 
 _TEST = layout.SPLITS / "test.jsonl"
 _KEPT = (layout.PREPARE_REPORT, layout.LOCK, layout.VERDICT)  # one of them is in every record
-_UNKEPT = "failed to load directory"  # what DVC says where a directory's list of files was never pushed
+_UNKEPT = (
+    "failed to load directory"  # what DVC says where a directory's list of files was never pushed
+)
 
 
 class _File(BaseModel):
@@ -60,7 +62,9 @@ class _Theirs(NamedTuple):
     unreadable: tuple[Change, ...]
 
 
-def judge_from(records: Records, held: HeldVerdict, ref: str, *, merging: bool = True) -> PolicyJudgement:
+def judge_from(
+    records: Records, held: HeldVerdict, ref: str, *, merging: bool = True
+) -> PolicyJudgement:
     """Judge the evidence of ``held``, the verdict of the work tree, under the policy of ``ref`` too.
 
     ``merging``: the work tree's policy is proposed for ``ref``; False: only its model is. Raises EvidenceRefused if git
@@ -74,10 +78,14 @@ def judge_from(records: Records, held: HeldVerdict, ref: str, *, merging: bool =
     target: Verdict | None = None
     changes, notes = theirs.unreadable, list[str]()
     if theirs.params is not None:
-        old = policy.of(theirs.params, mine.test if _unreadable(theirs, layout.PREPARE_REPORT) else theirs.test)
+        old = policy.of(
+            theirs.params, mine.test if _unreadable(theirs, layout.PREPARE_REPORT) else theirs.test
+        )
         changes += policy.changes(old, mine)
         if theirs.test is None and not theirs.unreadable:
-            notes.append(f"{ref} has no {layout.PREPARE_REPORT}: there was no test set yet, so this one is judged")
+            notes.append(
+                f"{ref} has no {layout.PREPARE_REPORT}: there was no test set yet, so this one is judged"
+            )
         if old.digest == mine.digest:
             target = held.verdict
         else:
@@ -86,7 +94,9 @@ def judge_from(records: Records, held: HeldVerdict, ref: str, *, merging: bool =
     weaker = any(change.needs_approval for change in changes)
     adopted = weaker and merging and _is_proposed(records, commit, mine)
     if weaker and merging and not adopted:
-        notes.append(f"{ref} became stricter after this branch left it; to be judged by its policy alone, merge {ref}")
+        notes.append(
+            f"{ref} became stricter after this branch left it; to be judged by its policy alone, merge {ref}"
+        )
     if weaker and approval and commits.uncommitted(root, commit, [layout.APPROVALS]):
         notes.append(
             f"{layout.APPROVALS} is not as on {ref}: this approval counts once a code owner has approved the file"
@@ -108,9 +118,14 @@ def approvals(root: Path) -> Sequence[Approval]:
     """
     todo = "write a list of entries, each with policy (sha256:…), by and why"
     try:
-        for path in (root / layout.APPROVALS, *(root / folder for folder in layout.APPROVALS.parents[:-1])):
+        for path in (
+            root / layout.APPROVALS,
+            *(root / folder for folder in layout.APPROVALS.parents[:-1]),
+        ):
             if path.is_symlink():  # its owners would not be asked when what it points at changes
-                raise EvidenceRefused(f"{path.relative_to(root)}: is a link", "replace it with what it points at")
+                raise EvidenceRefused(
+                    f"{path.relative_to(root)}: is a link", "replace it with what it points at"
+                )
         value = plain_yaml.load((root / layout.APPROVALS).read_text(encoding="utf-8"))
         return TypeAdapter(tuple[Approval, ...]).validate_python([] if value is None else value)
     except FileNotFoundError:
@@ -127,7 +142,8 @@ def _theirs(records: Records, ref: str, commit: str) -> _Theirs:
     there, called = records.at(commit), f"{ref}:{layout.PARAMS}"
     if there.data(layout.PARAMS) is None:
         raise EvidenceRefused(
-            f"{ref} ({commit[:12]}) has no {layout.PARAMS}", "name a commit of a repository that Lockstep runs in"
+            f"{ref} ({commit[:12]}) has no {layout.PARAMS}",
+            "name a commit of a repository that Lockstep runs in",
         )
     params, test, unreadable = None, None, list[Change]()
     try:
@@ -142,9 +158,15 @@ def _theirs(records: Records, ref: str, commit: str) -> _Theirs:
         return _Theirs(params, None, tuple(unreadable))
     if prepared is not None:
         test = prepared.splits.test.sha256
-    elif had := next((path for path in _KEPT if commits.touching(records.root, commit, path)), None):
+    elif had := next(
+        (path for path in _KEPT if commits.touching(records.root, commit, path)), None
+    ):
         what = f"{ref}:{layout.PREPARE_REPORT}: is missing, and {ref} once had {had}: its test set is not known"
-        unreadable.append(Change(path=layout.PREPARE_REPORT.as_posix(), old=None, new=None, kind="removed", text=what))
+        unreadable.append(
+            Change(
+                path=layout.PREPARE_REPORT.as_posix(), old=None, new=None, kind="removed", text=what
+            )
+        )
     return _Theirs(params, test, tuple(unreadable))
 
 
@@ -160,7 +182,10 @@ def _is_proposed(records: Records, commit: str, mine: Policy) -> bool:
     theirs = _theirs(records, base[:12], base)
     if theirs.params is None or theirs.unreadable:
         return True
-    return any(change.needs_approval for change in policy.changes(policy.of(theirs.params, theirs.test), mine))
+    return any(
+        change.needs_approval
+        for change in policy.changes(policy.of(theirs.params, theirs.test), mine)
+    )
 
 
 def _since_production(
@@ -189,7 +214,9 @@ def _since_production(
     ]
     if weaker:
         more = f" (and {len(weaker) - 1} more)" if len(weaker) > 1 else ""
-        since = f"since {pointer.version}, which production runs, the policy became weaker or different"
+        since = (
+            f"since {pointer.version}, which production runs, the policy became weaker or different"
+        )
         yield f"{since}: {weaker[0].text}{more}"
 
 
@@ -208,7 +235,11 @@ def _judged_as(
     """The verdict of the evidence under the gates and scorers of ``theirs``, on its test set."""
     evidence, notes = held.evidence, list[str]()
     why = ""  # gates cannot be asked
-    askable: tuple[Reads, ...] = ("no rows", "rows", "answers")  # the gates that can be asked, by what they read
+    askable: tuple[Reads, ...] = (
+        "no rows",
+        "rows",
+        "answers",
+    )  # the gates that can be asked, by what they read
     if test is not None and test != held.evidence.judged.get(policy.TEST):
         brought = _rows_at(root, commit, test)
         if isinstance(brought, str):
@@ -218,16 +249,24 @@ def _judged_as(
             if missing:
                 why = f"{missing} of the {len(brought)} test rows of {ref} were not answered here"
                 askable = ("no rows", "rows")
-        notes.append(why or f"under the policy of {ref}, its own {len(evidence.test)} test rows are judged")
+        notes.append(
+            why or f"under the policy of {ref}, its own {len(evidence.test)} test rows are judged"
+        )
     judged = {name: gate for name, gate in theirs.gates.items() if gate.reads in askable}
     scored = held.params.evaluate.model_copy(update={"scorers": theirs.evaluate.scorers})
-    verdict = judging.judge(held.params.model_copy(update={"gates": judged, "evaluate": scored}), evidence)
+    verdict = judging.judge(
+        held.params.model_copy(update={"gates": judged, "evaluate": scored}), evidence
+    )
     by_gate = {finding.gate: finding for finding in verdict.findings}
     findings = tuple(
         by_gate.get(name) or Finding(gate=name, kind=gate.kind, status="inconclusive", reason=why)
         for name, gate in theirs.gates.items()
     )
-    update = {"findings": findings, "status": combine(findings), "policy": gates.policy_digest(theirs.gates)}
+    update = {
+        "findings": findings,
+        "status": combine(findings),
+        "policy": gates.policy_digest(theirs.gates),
+    }
     return verdict.model_copy(update=update), notes
 
 
@@ -236,7 +275,9 @@ def _rows_at(root: Path, commit: str, wanted: Digest) -> tuple[Row, ...] | str:
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / _TEST.name
         if why := dvc.get(root, commit, _TEST, path):
-            return "they are neither in DVC's cache here nor in its remote" if _UNKEPT in why else why
+            return (
+                "they are neither in DVC's cache here nor in its remote" if _UNKEPT in why else why
+            )
         try:
             if (actual := digest.of_file(path).sha256) != wanted:
                 return f"{_TEST} there is {actual}, its {layout.PREPARE_REPORT} says {wanted}"
@@ -256,7 +297,9 @@ def _restricted(evidence: Evidence, rows: tuple[Row, ...]) -> tuple[Evidence, in
     if missing:
         return dataclasses.replace(evidence, test=rows), missing
     return dataclasses.replace(
-        evidence, test=rows, answers={name: _of(rows, answers) for name, answers in evidence.answers.items()}
+        evidence,
+        test=rows,
+        answers={name: _of(rows, answers) for name, answers in evidence.answers.items()},
     ), 0
 
 
@@ -265,4 +308,6 @@ def _of(rows: tuple[Row, ...], answers: tuple[Prediction, ...]) -> tuple[Predict
     given = {answer.id: answer for answer in answers}
     if not all(row.id in given for row in rows):
         return ()
-    return tuple(given[row.id].model_copy(update={"group": row.group, "slice": row.slice}) for row in rows)
+    return tuple(
+        given[row.id].model_copy(update={"group": row.group, "slice": row.slice}) for row in rows
+    )

@@ -114,7 +114,9 @@ class Advice(NamedTuple):
     @property
     def plain(self) -> Advised:
         """All of it as plain text."""
-        return Advised(mark=self.mark, headline=self.headline.plain, why=self.why.plain, todo=self.todo.plain)
+        return Advised(
+            mark=self.mark, headline=self.headline.plain, why=self.why.plain, todo=self.todo.plain
+        )
 
 
 class _Row(NamedTuple):
@@ -212,7 +214,9 @@ def advise(situation: Situation) -> Advice:
     todo = _ELSEWHERE.get((situation.place, name), row.todo)
     values = _values(situation)
     mark = "⚠️" if name == "weaker-policy" and situation.status == "inconclusive" else row.mark
-    headline, why, last = (Words(text, values) if text else Words("") for text in (row.headline, row.why, todo))
+    headline, why, last = (
+        Words(text, values) if text else Words("") for text in (row.headline, row.why, todo)
+    )
     return Advice(name, mark, headline, why, last, name in _PASSES)
 
 
@@ -222,7 +226,11 @@ def _name(situation: Situation) -> Name:
     if situation.quarantined:
         return "quarantined"
     if situation.refused:
-        by_kind: dict[str, Name] = {"data": "data-refused", "parameters": "parameters-refused", "": "refused"}
+        by_kind: dict[str, Name] = {
+            "data": "data-refused",
+            "parameters": "parameters-refused",
+            "": "refused",
+        }
         return by_kind[situation.of]
     if situation.behind:
         return "behind"
@@ -233,7 +241,13 @@ def _name(situation: Situation) -> Name:
     if situation.waits:
         return "waits"
     if status != "pass":
-        return "weaker-policy" if situation.own == "pass" else "inconclusive" if status == "inconclusive" else "fail"
+        return (
+            "weaker-policy"
+            if situation.own == "pass"
+            else "inconclusive"
+            if status == "inconclusive"
+            else "fail"
+        )
     if situation.off_branch:
         return "not-on-branch"
     if situation.uncompared:
@@ -254,7 +268,11 @@ def _values(situation: Situation) -> dict[str, str | int | Words]:
     version, reason = situation.quarantined or ("", "")
     names = [finding.gate for finding in situation.failing]
     explain = f"./lockstep gate --explain {names[0]}" if names else "./lockstep gate"
-    again = "; then run the job again. The cause is the machine, not the change." if refused.machine else ""
+    again = (
+        "; then run the job again. The cause is the machine, not the change."
+        if refused.machine
+        else ""
+    )
     status = situation.status or "nothing"
     worse = next((standing for standing in situation.standings if standing.how == "worse"), None)
     named = Words(": {gates}", {"gates": _listed(tuple(names))}) if names else Words("")
@@ -304,10 +322,17 @@ def _here(situation: Situation) -> Words:
 def _first(situation: Situation) -> Words:
     """Why the first gate decided as it did, or why the policy does."""
     if not situation.failing:
-        return Words("{why}.", {"why": Prose(situation.why_policy)}) if situation.why_policy else Words("")
+        return (
+            Words("{why}.", {"why": Prose(situation.why_policy)})
+            if situation.why_policy
+            else Words("")
+        )
     finding, *others = situation.failing
     more = f" {len(others)} more gate{'s' * (len(others) > 1)} below." if others else ""
-    return Words(f"{{gate}}: {{reason}}.{more}", {"gate": finding.gate, "reason": Prose(without_p(finding.reason))})
+    return Words(
+        f"{{gate}}: {{reason}}.{more}",
+        {"gate": finding.gate, "reason": Prose(without_p(finding.reason))},
+    )
 
 
 def _rows(situation: Situation) -> Words:
@@ -325,7 +350,9 @@ def _by(standing: Standing | None) -> Words:
         return Words("")
     allowed = "" if standing.allowed is None else f"; {100 * standing.allowed:.3g} allowed"
     low, high = 100 * -standing.high, 100 * -standing.low
-    return Words(f"{standing.name} by {-100 * standing.value:.1f} points ({low:.1f} to {high:.1f}{allowed})")
+    return Words(
+        f"{standing.name} by {-100 * standing.value:.1f} points ({low:.1f} to {high:.1f}{allowed})"
+    )
 
 
 def _better(situation: Situation) -> Words:

@@ -141,7 +141,11 @@ def standing(
         return known
     if difference.p > 2 * (1 - confidence):
         return ""
-    return "probably better" if (difference.value > 0) is not difference.less_is_better else "probably worse"
+    return (
+        "probably better"
+        if (difference.value > 0) is not difference.less_is_better
+        else "probably worse"
+    )
 
 
 def who(right: Right, a: str, b: str) -> str:

@@ -11,7 +11,13 @@ from release.record import recipes
 from release.record.records import Records
 from release.review.facts import EARLIER, Facts
 
-_COLUMNS = ("where", "id", "prompt", "reference", "source")  # of an offending row, as validate names them
+_COLUMNS = (
+    "where",
+    "id",
+    "prompt",
+    "reference",
+    "source",
+)  # of an offending row, as validate names them
 _ABSENT = object()
 Pair = tuple[Prediction, Prediction]  # of the candidate and of the other model, for one row
 
@@ -53,7 +59,10 @@ def parameters(facts: Facts) -> list[Parameter] | None:
     if here is None or there is None:
         return None
     judged = tuple(f"{change.path}." for change in facts.changes if change.needs_approval)
-    return [Parameter(path, f"{path}.".startswith(judged), old, new) for path, old, new in differing(there, here)]
+    return [
+        Parameter(path, f"{path}.".startswith(judged), old, new)
+        for path, old, new in differing(there, here)
+    ]
 
 
 def recipe(records: Records, facts: Facts) -> list[str] | None:
@@ -69,12 +78,16 @@ def recipe(records: Records, facts: Facts) -> list[str] | None:
     try:
         claim = recipes.claim(records, facts.target.ref if facts.target.commit else None)
     except (EvidenceRefused, ParamsRefused) as refusal:
-        reasons = (reason.removeprefix(f"{records.root}/") for reason in (refusal.what, *refusal.others))
+        reasons = (
+            reason.removeprefix(f"{records.root}/") for reason in (refusal.what, *refusal.others)
+        )
         return [f"Does not count: {reason}" for reason in reasons]
     return [f"{claim.scorer} on {claim.rows} valid rows: {claim.lines[0]}", *claim.lines[1:]]
 
 
-def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tuple[str, str | None, str | None]]:
+def differing(
+    before: Mapping[str, Any], after: Mapping[str, Any]
+) -> Iterator[tuple[str, str | None, str | None]]:
     """Path, old and new value of each value that differs; a side that lacks it, or a whole section, is None."""
     return _differing(before, after, "")
 
@@ -87,7 +100,11 @@ def _differing(
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             yield from _differing(old, new, f"{prefix}{key}.")
         elif old != new or type(old) is not type(new):
-            yield f"{prefix}{key}", None if old is _ABSENT else shown(old), None if new is _ABSENT else shown(new)
+            yield (
+                f"{prefix}{key}",
+                None if old is _ABSENT else shown(old),
+                None if new is _ABSENT else shown(new),
+            )
 
 
 def splits(facts: Facts) -> list[str]:
@@ -110,7 +127,9 @@ def flips(facts: Facts) -> list[Flips]:
     answers, flipped_rows = facts.evidence.answers, []
     for name in EARLIER:
         use = evaluation.references.get(name)  # type: ignore[call-overload]  # "base" is not in it
-        same = (use is not None and use.how == "same-model") or (name == "main" and facts.same_as_main)
+        same = (use is not None and use.how == "same-model") or (
+            name == "main" and facts.same_as_main
+        )
         if name in evaluation.models and not same:
             flipped_rows.append(flipped(name, answers.get("candidate", ()), answers.get(name, ())))
     return flipped_rows
@@ -146,4 +165,8 @@ def columns(expectation: Failed) -> list[str]:
 
 def shown(value: Any) -> str:
     """Text unchanged, anything else as JSON."""
-    return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False, default=str)
+    return (
+        value
+        if isinstance(value, str) and value
+        else json.dumps(value, ensure_ascii=False, default=str)
+    )

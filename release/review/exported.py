@@ -25,7 +25,9 @@ def export(facts: Facts) -> Exported | None:
     return parity.exported if parity and facts.evaluation else None
 
 
-def table(facts: Facts, scores: "Mapping[str, Sequence[Score]]", suites: "Sequence[SuiteScore]") -> list[Compared]:
+def table(
+    facts: Facts, scores: "Mapping[str, Sequence[Score]]", suites: "Sequence[SuiteScore]"
+) -> list[Compared]:
     """Bytes, scores and measured speed of both models; empty without an export.
 
     ``scores`` and ``suites`` are those of ``release.review.metrics``.
@@ -44,7 +46,9 @@ def table(facts: Facts, scores: "Mapping[str, Sequence[Score]]", suites: "Sequen
             rows.append(Compared(scorer, f"{full.figure.value:.3f}", f"{ours.value:.3f}{by}"))
     for suite in suites:
         if (mean := dict(suite.others).get(UNQUANTISED)) is not None:
-            rows.append(Compared(f"{suite.suite}: {suite.metric}", f"{mean:.3f}", f"{suite.own:.3f}"))
+            rows.append(
+                Compared(f"{suite.suite}: {suite.metric}", f"{mean:.3f}", f"{suite.own:.3f}")
+            )
     speeds = facts.answering.models if facts.answering else {}
     if UNQUANTISED in speeds and "candidate" in speeds:
         both = (f"{speeds[name].examples_per_second:.2f}" for name in (UNQUANTISED, "candidate"))

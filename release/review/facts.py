@@ -21,7 +21,12 @@ from checks.formats.verdict import Status, Verdict
 from checks.gating.chain import Evidence
 from release.record.committed import Missing
 
-EARLIER = ("main", "production", "best", "base")  # models that the candidate is compared with, in the comment's order
+EARLIER = (
+    "main",
+    "production",
+    "best",
+    "base",
+)  # models that the candidate is compared with, in the comment's order
 State = Literal["held", "recorded", "not-held", "bad-data", "refused"]
 
 
@@ -38,7 +43,9 @@ class Target(NamedTuple):
     prepare: PrepareReport | None
     training: TrainMeasured | None
     verdict: Verdict | None = None
-    runs: Mapping[str, Pointer] = MappingProxyType({})  # what the environments that this repository holds run
+    runs: Mapping[str, Pointer] = MappingProxyType(
+        {}
+    )  # what the environments that this repository holds run
     scores: ValidScores | None = None
     base: str | None = None
 
@@ -85,7 +92,11 @@ class Facts:
     def same_as_main(self) -> bool:
         """Whether this branch has the model that the target had where the branch left it."""
         before = self.target.verdict
-        return self.verdict is not None and before is not None and before.model == self.verdict.model is not None
+        return (
+            self.verdict is not None
+            and before is not None
+            and before.model == self.verdict.model is not None
+        )
 
     @property
     def status(self) -> Status | None:
@@ -97,7 +108,11 @@ class Facts:
     @property
     def evaluation(self) -> EvaluationReport | None:
         """The evaluation report, if it is about this candidate."""
-        report = self.evidence.reports.evaluation if self.evidence and self.state in ("held", "recorded") else None
+        report = (
+            self.evidence.reports.evaluation
+            if self.evidence and self.state in ("held", "recorded")
+            else None
+        )
         return report if report and "candidate" in report.models else None
 
     @property

@@ -29,7 +29,15 @@ from checks.formats.training_reports import TrainMeasured
 from checks.formats.verdict import Verdict
 from checks.gating import chain
 from release.adapters import commits
-from release.record import earlier_models, lock_check, looks, pipeline_lock, references, refusals, target_policy
+from release.record import (
+    earlier_models,
+    lock_check,
+    looks,
+    pipeline_lock,
+    references,
+    refusals,
+    target_policy,
+)
 from release.record.held import hold
 from release.record.records import Commit, Records
 from release.review import details
@@ -37,7 +45,9 @@ from release.review.facts import Facts, Target
 from release.review.sides import at
 
 _DATA = ("fetch", "prepare", "validate")
-_DECIDE = tuple(path.as_posix() for path in (layout.PARAMS, layout.PIPELINE, layout.CODE_LOCK, layout.LOCK))
+_DECIDE = tuple(
+    path.as_posix() for path in (layout.PARAMS, layout.PIPELINE, layout.CODE_LOCK, layout.LOCK)
+)
 _HEAVY = (layout.BASE, layout.RAW, layout.ADAPTER, layout.MERGED)
 M = TypeVar("M", bound=BaseModel)
 
@@ -53,9 +63,18 @@ def gather(records: Records, ref: str | None) -> Facts:
         document = records.work_tree.document
         params = records.work_tree.params
     except ParamsRefused as why:
-        lines = [line.removeprefix(f"{records.root.as_posix()}/") for line in (why.what, *why.others)]
+        lines = [
+            line.removeprefix(f"{records.root.as_posix()}/") for line in (why.what, *why.others)
+        ]
         refusal = ParamsRefused(lines[0], why.todo, tuple(lines[1:]))
-        return Facts("refused" if refused else "not-held", target, commit, None, refusal=refusal, refused=refused)
+        return Facts(
+            "refused" if refused else "not-held",
+            target,
+            commit,
+            None,
+            refusal=refusal,
+            refused=refused,
+        )
     data, prepare = (
         _stored(records, layout.DATA_REPORT, DataReport),
         _stored(records, layout.PREPARE_REPORT, PrepareReport),
@@ -65,17 +84,38 @@ def gather(records: Records, ref: str | None) -> Facts:
         "data": data, "prepare": prepare, "params": params, "behind": _behind(records, target),
         "folder": "" if prefix == "." else f"{prefix}/",
     }  # fmt: skip
-    is_older = refused is not None and refused.stage in ("fetch", "prepare")  # than what refused: of other data
-    if data is not None and not data.success and prepare is not None and _are_about(data, prepare) and not is_older:
-        return Facts("bad-data", target, commit, document, changes=_changes(records, target, params, prepare), **common)
+    is_older = refused is not None and refused.stage in (
+        "fetch",
+        "prepare",
+    )  # than what refused: of other data
+    if (
+        data is not None
+        and not data.success
+        and prepare is not None
+        and _are_about(data, prepare)
+        and not is_older
+    ):
+        return Facts(
+            "bad-data",
+            target,
+            commit,
+            document,
+            changes=_changes(records, target, params, prepare),
+            **common,
+        )
     try:
         return _judged(records, target, commit, document, params, common)
-    except (EvidenceRefused, RemoteRefused) as why:  # the latter where the environments lie elsewhere
+    except (
+        EvidenceRefused,
+        RemoteRefused,
+    ) as why:  # the latter where the environments lie elsewhere
         common |= {"changes": _changes(records, target, params, prepare), "refusal": why}
         common |= {"unrun": tuple(_unrun(records))}
     if refused is None:
         return Facts("not-held", target, commit, document, **common)
-    if lock_check.differences(records.work_tree, _DATA):  # the data reports are those of an earlier run
+    if lock_check.differences(
+        records.work_tree, _DATA
+    ):  # the data reports are those of an earlier run
         common |= {"data": None, "prepare": None}
     return Facts("refused", target, commit, document, refused=refused, **common)
 
@@ -94,7 +134,9 @@ def _judged(
     cached = (name for name in stored.judged if not name.startswith(f"{layout.REPORTS}/"))
     missing = [name for name in cached if not (root / name).exists()]
     lock = lock_check.differences(records.work_tree)
-    if not (root / layout.PROBES).exists() and any(text.startswith(f"{layout.PROBES}: ") for text in lock):
+    if not (root / layout.PROBES).exists() and any(
+        text.startswith(f"{layout.PROBES}: ") for text in lock
+    ):
         missing.append(layout.PROBES.as_posix())
     heavy = {path.as_posix() for path in _HEAVY}
     judgement: PolicyJudgement | None = None
@@ -102,7 +144,9 @@ def _judged(
         trusting = [Path(name) for name in missing]
         held_verdict = hold(records, None if target.commit is None else target.ref, trusting)
         verdict = held_verdict.verdict
-        if target.commit is not None and target.document is not None:  # else it is the first pull request of all
+        if (
+            target.commit is not None and target.document is not None
+        ):  # else it is the first pull request of all
             judgement = target_policy.judge_from(records, held_verdict, target.ref)
     else:
         verdict = stored
@@ -131,11 +175,18 @@ def _quarantine(records: Records, target: Target) -> Entries:
     """The quarantine of the environments. Raises EvidenceRefused and RemoteRefused if it cannot be read."""
     if target.commit is None:
         return ()
-    return earlier_models.quarantine(records, earlier_models.place(records, target.ref, target.commit))
+    return earlier_models.quarantine(
+        records, earlier_models.place(records, target.ref, target.commit)
+    )
 
 
 def _hold_what_is_here(
-    records: Records, target: Target, stored: Verdict, lock: list[str], missing: set[str], params: Params
+    records: Records,
+    target: Target,
+    stored: Verdict,
+    lock: list[str],
+    missing: set[str],
+    params: Params,
 ) -> None:
     """``held.hold`` without the gates. Raises EvidenceRefused if a file that is here is not what was judged."""
     here = {name: value for name, value in stored.judged.items() if name not in missing}
@@ -149,7 +200,9 @@ def _hold_what_is_here(
     if differences:
         first, *others = differences
         raise EvidenceRefused(
-            f"the verdict does not hold: {first}", "run `./lockstep run`, then ask again", tuple(others)
+            f"the verdict does not hold: {first}",
+            "run `./lockstep run`, then ask again",
+            tuple(others),
         )
 
 
@@ -158,7 +211,9 @@ def _are_about(data: DataReport, prepare: PrepareReport) -> bool:
     return data.splits == {name: split.sha256 for name, split in prepare.splits.items()}
 
 
-def _changes(records: Records, target: Target, params: Params, prepare: PrepareReport | None) -> tuple[Change, ...]:
+def _changes(
+    records: Records, target: Target, params: Params, prepare: PrepareReport | None
+) -> tuple[Change, ...]:
     """Changes of policy that this branch makes; empty if the target's cannot be read."""
     if target.document is None or target.base is None:
         return ()
@@ -167,7 +222,11 @@ def _changes(records: Records, target: Target, params: Params, prepare: PrepareR
     except ParamsRefused:
         return ()
     here = prepare.splits["test"].sha256 if prepare and "test" in prepare.splits else None
-    there = target.prepare.splits["test"].sha256 if target.prepare and "test" in target.prepare.splits else here
+    there = (
+        target.prepare.splits["test"].sha256
+        if target.prepare and "test" in target.prepare.splits
+        else here
+    )
     return policy.changes(policy.of(theirs, there), policy.of(params, here))
 
 
@@ -212,7 +271,9 @@ def _unrun(records: Records) -> Iterator[str]:
         document, lock = records.work_tree.document, records.work_tree.lock
     except EvidenceRefused:
         return
-    recorded = {key: value for ran in lock.values() for key, value in pipeline_lock.parameters(ran).items()}
+    recorded = {
+        key: value for ran in lock.values() for key, value in pipeline_lock.parameters(ran).items()
+    }
     for key, value in recorded.items():
         ours = at(document, *key.split("."))
         nested = isinstance(value, Mapping) and isinstance(ours, Mapping)

@@ -38,7 +38,9 @@ class Kept(NamedTuple):
     def words(self) -> Words:
         """Name, change and allowance in a line; the interval where it contains no change."""
         allowed = f"{self.allowed} allowed" if self.allowed else ""
-        inside = "; ".join(part for part in (self.interval if self.change.startswith("≈") else "", allowed) if part)
+        inside = "; ".join(
+            part for part in (self.interval if self.change.startswith("≈") else "", allowed) if part
+        )
         change = f" {self.change}" if self.change else f" {self.own:.3f}"
         return Words(f"{{suite}}{change}{f' ({inside})' if inside else ''}", {"suite": self.suite})
 
@@ -51,7 +53,9 @@ def of_report(report: SuitesReport | None, verdict: Verdict) -> Iterator[Kept]:
             yield row(verdict, name, metric, (base.get(metric), own), not is_bounded(suite.kind))
 
 
-def gate(verdict: Verdict | None, against: str, metric: str | None, suite: str | None = None) -> Finding | None:
+def gate(
+    verdict: Verdict | None, against: str, metric: str | None, suite: str | None = None
+) -> Finding | None:
     """The finding about all rows of ``suite`` (None: the test rows) by ``metric`` against the model ``against``."""
     wanted = (against, metric, suite, None)
     for finding in verdict.findings if verdict else ():
@@ -93,12 +97,20 @@ def row(
     elif base is not None and 0 <= base <= 1 and 0 <= own <= 1:
         scale, unit, how = 100.0, " points", "+.1f"
     allows = finding is not None and finding.bound is not None and finding.kind in _ALLOWING
-    allowed = f"{round(abs(finding.bound or 0) * scale, 1 if unit else 3):g}" if finding and allows else ""
+    allowed = (
+        f"{round(abs(finding.bound or 0) * scale, 1 if unit else 3):g}"
+        if finding and allows
+        else ""
+    )
     if bounds is None:
         return Kept(suite, metric, base, own, "", "", allowed)
     value, low, high = bounds
     mark = "≈" if low <= 0 <= high else "▲" if (value > 0) is not less_is_better else "▼"
     interval = f"{signed(low * scale, how)} to {signed(high * scale, how)}"
     # Of a loss, the mark says the direction: a plus would read as a gain.
-    size = f"{abs(value * scale):.1f}" if less_is_better and mark != "≈" else signed(value * scale, how)
+    size = (
+        f"{abs(value * scale):.1f}"
+        if less_is_better and mark != "≈"
+        else signed(value * scale, how)
+    )
     return Kept(suite, metric, base, own, f"{mark} {size}{unit}", interval, allowed)

@@ -93,7 +93,9 @@ def anchor(
     """The labelled pairs with their texts, for a judge to answer from now on. The most frequent label counts."""
     votes: dict[str, Counter[Verdict]] = defaultdict(Counter)
     for label in labels:
-        our_sha, their_sha = (judgements.answer_sha(texts.get(label.row, "")) for texts in (ours, theirs))
+        our_sha, their_sha = (
+            judgements.answer_sha(texts.get(label.row, "")) for texts in (ours, theirs)
+        )
         if {label.left_sha, label.right_sha} == {our_sha, their_sha}:
             turned: Mapping[Verdict, Verdict] = {"left": "right", "right": "left", "tie": "tie"}
             votes[label.row][label.label if label.left_sha == our_sha else turned[label.label]] += 1

@@ -17,7 +17,9 @@ def data(a: Side, b: Side) -> tuple[tuple[Changed, ...], tuple[str, ...]]:
     for part in dict.fromkeys((*sides[1], *sides[0])):
         old, new = (side.get(part) for side in sides)
         if old is None or new is None:
-            changes.append(Changed(what=part, a=_RECORDED if old else None, b=_RECORDED if new else None))
+            changes.append(
+                Changed(what=part, a=_RECORDED if old else None, b=_RECORDED if new else None)
+            )
             continue
         lines = [
             Changed(what=f"{part}: {what}", a=old.get(what), b=new.get(what))
@@ -29,7 +31,9 @@ def data(a: Side, b: Side) -> tuple[tuple[Changed, ...], tuple[str, ...]]:
     return tuple(changes), tuple(same)
 
 
-def _of_data(fetch: FetchReport | None, prepare: PrepareReport | None) -> dict[str, dict[str, str | None]]:
+def _of_data(
+    fetch: FetchReport | None, prepare: PrepareReport | None
+) -> dict[str, dict[str, str | None]]:
     values = dict[str, dict[str, str | None]]()
     if fetch is not None:
         values |= {"base model": _source(fetch.base), "raw data": _source(fetch.data)}
@@ -38,7 +42,9 @@ def _of_data(fetch: FetchReport | None, prepare: PrepareReport | None) -> dict[s
         rows: dict[str, str | None] = {
             "read": f"{prepare.input_rows:,}", "kept": f"{prepare.kept_rows:,}", "dropped": f"{prepare.dropped_rows:,}",
         }  # fmt: skip
-        values["rows"] = rows | {f"{rule.kind} {rule.rule}": f"{rule.rows:,}" for rule in prepare.rules if rule.rows}
+        values["rows"] = rows | {
+            f"{rule.kind} {rule.rule}": f"{rule.rows:,}" for rule in prepare.rules if rule.rows
+        }
         for name, of_source in prepare.sources.items():
             counts = {"read": of_source.read, **of_source.splits}
             values[f"rows of {name}"] = {what: f"{count:,}" for what, count in counts.items()}
@@ -65,15 +71,27 @@ def costs(a: Side, b: Side, notes: list[str]) -> Iterator[Cost]:
         one, two = (getattr(side.train, field) if side.train else None for side in (a, b))
         if one is not None or two is not None:
             yield Cost(what=what, unit=unit, a=one, b=two)
-    sizes = [sum(file.size for file in side.parity.files.values()) if side.parity else None for side in (a, b)]
+    sizes = [
+        sum(file.size for file in side.parity.files.values()) if side.parity else None
+        for side in (a, b)
+    ]
     if sizes != [None, None]:
         yield Cost(what="weights", unit="bytes", a=sizes[0], b=sizes[1])
     if a.took is None or b.took is None:
         return
     if a.took.device == b.took.device:
-        yield Cost(what=f"training time on {a.took.device}", unit="seconds", a=a.took.seconds, b=b.took.seconds)
+        yield Cost(
+            what=f"training time on {a.took.device}",
+            unit="seconds",
+            a=a.took.seconds,
+            b=b.took.seconds,
+        )
         one, two = a.took.energy, b.took.energy
         if one and two and one.watt_hours and two.watt_hours and one.of == two.of:
-            yield Cost(what=f"training energy of {one.of}", unit="joules", a=one.joules, b=two.joules)
+            yield Cost(
+                what=f"training energy of {one.of}", unit="joules", a=one.joules, b=two.joules
+            )
     else:
-        notes.append(f"training times are not compared: {a.letter} on {a.took.device}, {b.letter} on {b.took.device}")
+        notes.append(
+            f"training times are not compared: {a.letter} on {a.took.device}, {b.letter} on {b.took.device}"
+        )

@@ -16,8 +16,20 @@ from release.review.kept import Kept
 from release.review.pairs import Difference
 from release.review.sides import at
 
-_ASKED = ("kind", "metric", "against", "slice", "suite")  # fields by which two findings are about the same figure
-_ANSWERED = ("scorers", "max_new_tokens", "precision", "engine", "confidence")  # of evaluate, by which valid is scored
+_ASKED = (
+    "kind",
+    "metric",
+    "against",
+    "slice",
+    "suite",
+)  # fields by which two findings are about the same figure
+_ANSWERED = (
+    "scorers",
+    "max_new_tokens",
+    "precision",
+    "engine",
+    "confidence",
+)  # of evaluate, by which valid is scored
 
 
 class Score(NamedTuple):
@@ -62,7 +74,11 @@ def compared(facts: Facts) -> dict[str, list[Score]]:
     if evaluation is None:
         return {}
     others = (name for name in evaluation.models if name != "candidate")
-    names = [name for name in dict.fromkeys((*EARLIER, *others)) if name != "best" or _is_another(evaluation)]
+    names = [
+        name
+        for name in dict.fromkeys((*EARLIER, *others))
+        if name != "best" or _is_another(evaluation)
+    ]
     return {
         scorer: [_score(facts, evaluation, name, scorer) for name in names]
         for scorer in evaluation.models["candidate"].metrics
@@ -73,7 +89,11 @@ def _is_another(evaluation: EvaluationReport) -> bool:
     """Whether the best release is a model of its own: neither main's nor production's."""
     best = evaluation.references.get("best")
     others = (evaluation.references.get("main"), evaluation.references.get("production"))
-    return best is not None and best.merged is not None and best.merged not in [use.merged for use in others if use]
+    return (
+        best is not None
+        and best.merged is not None
+        and best.merged not in [use.merged for use in others if use]
+    )
 
 
 def against(facts: Facts) -> list[Score]:
@@ -93,14 +113,23 @@ def on_valid(facts: Facts) -> tuple[Figures, Figures | None] | None:
     own = facts.scores.valid.get(_first(evaluation)) if evaluation and facts.scores else None
     if evaluation is None or own is None:
         return None
-    splits = [side.prepare.splits.get("valid") if side.prepare else None for side in (facts, facts.target)]
-    asked = [[at(side.document, "evaluate", key) for key in _ANSWERED] for side in (facts, facts.target)]
+    splits = [
+        side.prepare.splits.get("valid") if side.prepare else None for side in (facts, facts.target)
+    ]
+    asked = [
+        [at(side.document, "evaluate", key) for key in _ANSWERED] for side in (facts, facts.target)
+    ]
     main, now = evaluation.references.get("main"), facts.target.verdict
     is_another = main is not None and main.how != "same-model"
     is_main = (
         main is not None and now is not None and now.model == main.merged
     )  # else main has another model since then
-    if facts.target.scores is None or not (is_another and is_main) or splits[0] != splits[1] or asked[0] != asked[1]:
+    if (
+        facts.target.scores is None
+        or not (is_another and is_main)
+        or splits[0] != splits[1]
+        or asked[0] != asked[1]
+    ):
         return own, None
     return own, facts.target.scores.valid.get(_first(evaluation))
 
@@ -113,7 +142,9 @@ def confidence(facts: Facts) -> float | None:
     if facts.evaluation is None:
         return None
     counted = look(facts)
-    return 1 - (1 - facts.evaluation.confidence) / (counted.bound if counted and counted.bound else 1)
+    return 1 - (1 - facts.evaluation.confidence) / (
+        counted.bound if counted and counted.bound else 1
+    )
 
 
 def look(facts: Facts) -> Finding | None:
@@ -125,7 +156,11 @@ def look(facts: Facts) -> Finding | None:
 def cheapest(facts: Facts) -> Score | None:
     """The best of the baselines that cost nothing to train, by the first scorer; None if none was evaluated."""
     first = next(iter(compared(facts).values()), [])
-    scores = [(score.figure.value, score) for score in first if score.name in baselines.NAMES and score.figure]
+    scores = [
+        (score.figure.value, score)
+        for score in first
+        if score.name in baselines.NAMES and score.figure
+    ]
     return max(scores, key=lambda pair: pair[0])[1] if scores else None
 
 
@@ -136,7 +171,11 @@ def uncompared(facts: Facts) -> str:
         return "the evaluation does not name it"
     if main.how == "unavailable":
         return main.note
-    return "" if main.how in ("absent", "same-model") or main.difference else "its answers are of other rows"
+    return (
+        ""
+        if main.how in ("absent", "same-model") or main.difference
+        else "its answers are of other rows"
+    )
 
 
 def of_main(facts: Facts) -> dict[str, float]:
@@ -153,7 +192,12 @@ def of_main(facts: Facts) -> dict[str, float]:
     figures = {}
     for finding in ours.findings:
         old = before.get(finding.gate)
-        if old is None or old.value is None or finding.bound is None or finding.against in EARLIER[:-1]:
+        if (
+            old is None
+            or old.value is None
+            or finding.bound is None
+            or finding.against in EARLIER[:-1]
+        ):
             continue
         if all(getattr(old, name) == getattr(finding, name) for name in _ASKED):
             figures[finding.gate] = old.value
@@ -184,7 +228,9 @@ def forgot(verdict: Verdict | None, suites: Sequence[SuiteScore]) -> list[Kept]:
         bounds = (difference.value, difference.low, difference.high) if difference else None
         if base is not None:
             means = (base, score.own)
-            rows.append(kept.row(verdict, score.suite, score.metric, means, score.less_is_better, bounds))
+            rows.append(
+                kept.row(verdict, score.suite, score.metric, means, score.less_is_better, bounds)
+            )
     return rows
 
 
@@ -199,7 +245,9 @@ def _in_suite(facts: Facts, name: str, suite: SuiteResult, metric: str) -> dict[
         if model == own:
             continue
         theirs, ours = ([line for line in lines if line.model == digest] for digest in (model, own))
-        if difference := same_samples.difference(facts.document, name, suite.kind, metric, theirs, ours, divided):
+        if difference := same_samples.difference(
+            facts.document, name, suite.kind, metric, theirs, ours, divided
+        ):
             differences[role] = difference
     return differences
 
@@ -209,7 +257,10 @@ def slices(facts: Facts) -> tuple[str, list[Slice]]:
     evaluation = facts.evaluation
     if evaluation is None:
         return "", []
-    other = next((name for name in EARLIER if name in evaluation.models and evaluation.models[name].slices), "")
+    other = next(
+        (name for name in EARLIER if name in evaluation.models and evaluation.models[name].slices),
+        "",
+    )
     theirs = evaluation.models[other].slices if other else {}
     rows, scorer = [], _first(evaluation)
     for name, scores in evaluation.models["candidate"].slices.items():
@@ -218,7 +269,9 @@ def slices(facts: Facts) -> tuple[str, list[Slice]]:
     return other, sorted(rows, key=lambda row: (-row.figure.n, row.name))
 
 
-def paired(ours: Sequence[Prediction], theirs: Sequence[Prediction], scorer: str, confidence: float) -> Interval | None:
+def paired(
+    ours: Sequence[Prediction], theirs: Sequence[Prediction], scorer: str, confidence: float
+) -> Interval | None:
     """The mean difference on the same rows, without those that ``theirs`` learned.
 
     None if the rows differ or lack the score, or none is left.
@@ -239,13 +292,22 @@ def _first(evaluation: EvaluationReport) -> str:
 
 
 def _score(facts: Facts, evaluation: EvaluationReport, name: str, scorer: str) -> Score:
-    if name == "main" and facts.same_as_main:  # the record compares with the model that main had before
-        return Score(name, "same-model", evaluation.models["candidate"].metrics[scorer], note="the same model")
+    if (
+        name == "main" and facts.same_as_main
+    ):  # the record compares with the model that main had before
+        return Score(
+            name,
+            "same-model",
+            evaluation.models["candidate"].metrics[scorer],
+            note="the same model",
+        )
     use = evaluation.references.get(name)  # type: ignore[call-overload]  # a name of another model is not in it
     how = use.how if use else "evaluated"
     if use and how in ("absent", "unavailable"):
         main = evaluation.references.get("main")
-        stands = name in RELEASED and how == "absent" and main is not None and main.merged is not None
+        stands = (
+            name in RELEASED and how == "absent" and main is not None and main.merged is not None
+        )
         return Score(name, how, note=f"{use.note}{'; main stands in for it' if stands else ''}")
     if name not in evaluation.models:
         return Score(name, how, note="no gate compares with it")
@@ -254,7 +316,10 @@ def _score(facts: Facts, evaluation: EvaluationReport, name: str, scorer: str) -
         return Score(name, how, theirs, note="the same model" if theirs else "–")
     answers = facts.evidence.answers if facts.evidence else {}
     difference = paired(
-        answers.get("candidate", ()), answers.get(name, ()), scorer, confidence(facts) or evaluation.confidence
+        answers.get("candidate", ()),
+        answers.get(name, ()),
+        scorer,
+        confidence(facts) or evaluation.confidence,
     )
     of_gate = None if difference else _of_gate(facts, name, scorer)
     return Score(name, how, theirs, difference, of_gate, "predictions are missing here")

@@ -29,6 +29,8 @@ def render(compared: Comparison) -> str:
     )  # fmt: skip
 
 
-def _markdown(compared: Comparison, names: tuple[str, ...], values: dict[str, object]) -> dict[str, str]:
+def _markdown(
+    compared: Comparison, names: tuple[str, ...], values: dict[str, object]
+) -> dict[str, str]:
     values = {"found": compared, "verdict": comparison.verdict, "who": comparison.who} | values
     return templates.sections("release.review", "comparison.md.jinja", names, values)

@@ -53,13 +53,26 @@ def pair(old: Sequence[Prediction], new: Sequence[Prediction]) -> Pairs:
     """Match rows by id, which is the digest of the row's content. Prompt and reference must be the same, too."""
     before = {answer.id: answer for answer in old}
     shared = [(before[answer.id], answer) for answer in new if answer.id in before]
-    same = [(one, two) for one, two in shared if (one.prompt, one.reference) == (two.prompt, two.reference)]
+    same = [
+        (one, two)
+        for one, two in shared
+        if (one.prompt, one.reference) == (two.prompt, two.reference)
+    ]
     ours, theirs = [two for _, two in same], [one for one, _ in same]
     groups = together([answer.group for answer in theirs], [answer.group for answer in ours])
-    return Pairs(theirs, ours, groups, len(old) - len(shared), len(new) - len(shared), len(shared) - len(same))
+    return Pairs(
+        theirs,
+        ours,
+        groups,
+        len(old) - len(shared),
+        len(new) - len(shared),
+        len(shared) - len(same),
+    )
 
 
-def pair_samples(old: Sequence[SuiteLine], new: Sequence[SuiteLine]) -> tuple[list[SuiteLine], list[SuiteLine]]:
+def pair_samples(
+    old: Sequence[SuiteLine], new: Sequence[SuiteLine]
+) -> tuple[list[SuiteLine], list[SuiteLine]]:
     """The scores by one metric of the samples that both have, asked in the same words."""
     before = {(line.sample, line.sample_sha): line for line in old}
     shared = [line for line in new if (line.sample, line.sample_sha) in before]
@@ -76,7 +89,9 @@ def together(one: Sequence[str], two: Sequence[str]) -> NDArray[np.intp]:
     left, right = (np.unique(np.asarray(side), return_inverse=True)[1] for side in (one, two))
     right = right + left.max() + 1
     edges = coo_array((np.ones(len(left)), (left, right)), shape=(right.max() + 1, right.max() + 1))
-    codes: NDArray[np.intp] = np.unique(connected_components(edges, directed=False)[1][left], return_inverse=True)[1]
+    codes: NDArray[np.intp] = np.unique(
+        connected_components(edges, directed=False)[1][left], return_inverse=True
+    )[1]
     return codes
 
 
@@ -89,7 +104,9 @@ def difference(
     one, two = np.asarray(old, np.float64), np.asarray(new, np.float64)
     if not len(one) or not all(scores.min() >= 0 and scores.max() <= 1 for scores in (one, two)):
         return None
-    test = compare(two, one, groups, 0.0, (1 + confidence) / 2)  # each bound alone; both together: ``confidence``
+    test = compare(
+        two, one, groups, 0.0, (1 + confidence) / 2
+    )  # each bound alone; both together: ``confidence``
     p = min(1.0, 2 * min(test.p, test.p_worse))
     return Difference(
         value=test.effect, low=test.low, high=test.high, n=test.n, wins=int((two > one).sum()),
@@ -97,7 +114,9 @@ def difference(
     )  # fmt: skip
 
 
-def unbounded(old: Sequence[float], new: Sequence[float], groups: NDArray[np.intp], confidence: float) -> Difference:
+def unbounded(
+    old: Sequence[float], new: Sequence[float], groups: NDArray[np.intp], confidence: float
+) -> Difference:
     """As ``difference``, for a measure without bounds of which less is better, such as bits per byte."""
     from checks.stats.paired_mean import MeanDifference
 
@@ -115,4 +134,7 @@ def unbounded(old: Sequence[float], new: Sequence[float], groups: NDArray[np.int
 def corrected(differences: Sequence[Difference | None]) -> list[Difference | None]:
     """The differences with ``p_holm`` over all of them."""
     adjusted = iter(multiple.holm([difference.p for difference in differences if difference]))
-    return [difference and difference.model_copy(update={"p_holm": next(adjusted)}) for difference in differences]
+    return [
+        difference and difference.model_copy(update={"p_holm": next(adjusted)})
+        for difference in differences
+    ]

@@ -56,7 +56,9 @@ class Posted(Record):
 def hold_title(title: str) -> None:
     """Raise RemoteRefused if a watermark cannot hold the title."""
     if not _TITLE.fullmatch(title):
-        raise RemoteRefused(f"{title!r}: is not a valid title of a comment", "write letters, digits, spaces, . _ -")
+        raise RemoteRefused(
+            f"{title!r}: is not a valid title of a comment", "write letters, digits, spaces, . _ -"
+        )
 
 
 def watermark(title: str, commit: str | None) -> str:
@@ -77,7 +79,9 @@ def is_marked(body: str, title: str) -> bool:
 
 def is_seen_by_cml(body: str, title: str) -> bool:
     """Whether CML takes a comment for its own: it looks everywhere in the text, for a watermark with a commit."""
-    return re.search(_pattern("#[0-9a-fA-F]+", re.escape(title.replace("_", r"\_"))), body) is not None
+    return (
+        re.search(_pattern("#[0-9a-fA-F]+", re.escape(title.replace("_", r"\_"))), body) is not None
+    )
 
 
 def _pattern(commit: str, title: str) -> str:

@@ -48,7 +48,11 @@ class Proposal(NamedTuple):
 
 def failing(report: WatchReport) -> list[WatchFinding]:
     """The findings by which retraining is proposed; empty: nothing is proposed."""
-    return [finding for finding in report.findings if finding.status == "fail" and finding.kind in _KINDS]
+    return [
+        finding
+        for finding in report.findings
+        if finding.status == "fail" and finding.kind in _KINDS
+    ]
 
 
 def propose(root: Path, report: WatchReport, traffic: Traffic, rows: int) -> Proposal | None:
@@ -67,13 +71,19 @@ def propose(root: Path, report: WatchReport, traffic: Traffic, rows: int) -> Pro
     except RequestError as trouble:
         refused = client.refused(trouble)
         todo = "give GITHUB_TOKEN the permissions contents: write and pull-requests: write; then run it again"
-        raise RemoteRefused(refused.what, todo if isinstance(trouble, github.Forbidden) else refused.todo) from None
+        raise RemoteRefused(
+            refused.what, todo if isinstance(trouble, github.Forbidden) else refused.todo
+        ) from None
 
 
-def _proposed(client: github.GitHub, trunk: Place, report: WatchReport, traffic: Traffic, rows: int) -> Proposal:
+def _proposed(
+    client: github.GitHub, trunk: Place, report: WatchReport, traffic: Traffic, rows: int
+) -> Proposal:
     prefix = f"lockstep/watch-{report.environment}-"
     ours = re.compile(rf"{re.escape(prefix)}\d{{4}}-\d\d-\d\d", re.ASCII)
-    open_pull = next((pull for pull in client.pulls("open", trunk.branch) if ours.fullmatch(pull.head)), None)
+    open_pull = next(
+        (pull for pull in client.pulls("open", trunk.branch) if ours.fullmatch(pull.head)), None
+    )
     branch = open_pull.head if open_pull else f"{prefix}{report.since:%Y-%m-%d}"
     if open_pull is None and (closed := next(client.pulls("closed", trunk.branch, branch), None)):
         return Proposal("closed", closed.url)
@@ -98,7 +108,9 @@ def _base(root: Path, git: Git) -> str:
     if name == f"{_REMOTE}/HEAD":
         name = git.line("symbolic-ref", "refs/remotes/origin/HEAD").removeprefix("refs/remotes/")
     if not name.startswith(f"{_REMOTE}/"):
-        raise EvidenceRefused(f"{root}: has no remote {_REMOTE}", f"git remote add {_REMOTE} URL, and git fetch")
+        raise EvidenceRefused(
+            f"{root}: has no remote {_REMOTE}", f"git remote add {_REMOTE} URL, and git fetch"
+        )
     return name.removeprefix(f"{_REMOTE}/")
 
 
@@ -114,7 +126,9 @@ def _fetched(branch: Place) -> str:
     git = branch.git
     tip = place.look(branch).tip
     if tip is None:
-        raise RemoteRefused(f"{branch.shown}: there is no such branch", "restore it, or close its pull request")
+        raise RemoteRefused(
+            f"{branch.shown}: there is no such branch", "restore it, or close its pull request"
+        )
     done = git.run(
         "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--refmap=", "--", _REMOTE,
         branch.ref,
@@ -139,13 +153,23 @@ def _change(trunk: Place, tip: str, report: WatchReport, queue: Path, tasks: lis
 def _sample(traffic: Traffic, rows: int) -> Iterator[Task]:
     """Requests with an answer and without a label, one for each prompt, chosen by chance: by the hash of their ids."""
     seen = set[str]()
-    for request in sorted(traffic.requests, key=lambda request: hashlib.sha256(request.request_id.encode()).digest()):
+    for request in sorted(
+        traffic.requests, key=lambda request: hashlib.sha256(request.request_id.encode()).digest()
+    ):
         answered = (
-            request.error is None and request.answer and request.prompt and request.request_id not in traffic.labels
+            request.error is None
+            and request.answer
+            and request.prompt
+            and request.request_id not in traffic.labels
         )
         if answered and request.prompt not in seen and len(seen) < rows:
             seen.add(request.prompt)
-            yield Task(request_id=request.request_id, label=None, prompt=request.prompt, answer=request.answer or "")
+            yield Task(
+                request_id=request.request_id,
+                label=None,
+                prompt=request.prompt,
+                answer=request.answer or "",
+            )
 
 
 def _title(report: WatchReport) -> str:
@@ -154,7 +178,10 @@ def _title(report: WatchReport) -> str:
 
 
 def _body(report: WatchReport, queue: Path | None) -> str:
-    reports, days = layout.WATCH / report.environment, f"{report.since:%Y-%m-%d} to {report.until:%Y-%m-%d}"
+    reports, days = (
+        layout.WATCH / report.environment,
+        f"{report.since:%Y-%m-%d} to {report.until:%Y-%m-%d}",
+    )
     rows = "\n".join(
         f"| {finding.name} | {prose(finding.reason)} | {_PARAMETERS.get(finding.name, _OTHERWISE)} |"
         for finding in failing(report)

@@ -16,16 +16,25 @@ def paired_rows(a: Side, b: Side, notes: list[str]) -> Pairs | None:
     for side in (a, b):
         if side.evaluation is not None and side.candidate is None:
             notes.append(f"{side.letter}: its evaluation has no candidate")
-        elif side.evaluation is None and not any(str(layout.EVALUATION) in note for note in side.notes):
+        elif side.evaluation is None and not any(
+            str(layout.EVALUATION) in note for note in side.notes
+        ):
             notes.append(f"{side.letter}: {side.where} has no evaluation")
     if one is None or two is None:
         return None
     if one.prompt_format != two.prompt_format:
         both = f"{a.letter} and {b.letter}"
-        notes.append(f"{both} were asked in another prompt format: chat template, generation settings or engine differ")
+        notes.append(
+            f"{both} were asked in another prompt format: chat template, generation settings or engine differ"
+        )
     if one.test != two.test:
-        notes.append("the test sets differ: only rows that both have are paired, and the means are of each one's own")
-    old, new = a.answers, b.answers  # both are looked for, so that all that is missing is said at once
+        notes.append(
+            "the test sets differ: only rows that both have are paired, and the means are of each one's own"
+        )
+    old, new = (
+        a.answers,
+        b.answers,
+    )  # both are looked for, so that all that is missing is said at once
     if old is None or new is None:
         return None
     paired = pairs.pair(old, new)
@@ -46,10 +55,14 @@ def metrics(a: Side, b: Side, paired: Pairs | None, confidence: float) -> Iterat
         elif not (note := _scored_otherwise(a, b, name)):
             compared = difference(paired, range(len(paired.new)), name, confidence)
             note = "" if compared else "the answers have no such score"
-        yield Metric(suite=None, name=name, a=old.get(name), b=new.get(name), difference=compared, note=note)
+        yield Metric(
+            suite=None, name=name, a=old.get(name), b=new.get(name), difference=compared, note=note
+        )
 
 
-def difference(paired: Pairs, rows: Sequence[int], metric: str, confidence: float) -> Difference | None:
+def difference(
+    paired: Pairs, rows: Sequence[int], metric: str, confidence: float
+) -> Difference | None:
     """How far the two sides differ on these rows by ``metric``; None if an answer has no such score."""
     import numpy as np
 
@@ -57,7 +70,9 @@ def difference(paired: Pairs, rows: Sequence[int], metric: str, confidence: floa
     if any(score is None for score in (*one, *two)):
         return None
     groups = np.unique(paired.groups[list(rows)], return_inverse=True)[1]
-    return pairs.difference([s for s in one if s is not None], [s for s in two if s is not None], groups, confidence)
+    return pairs.difference(
+        [s for s in one if s is not None], [s for s in two if s is not None], groups, confidence
+    )
 
 
 def against(side: Side, model: str, metric: str) -> Difference | None:
@@ -79,7 +94,9 @@ def _scored_otherwise(a: Side, b: Side, metric: str) -> str:
     if one == two or metric not in scorers.KINDS.kinds or metric in scorers.KINDS.outside:
         return "scored by code of another package, which may differ"
     lists = (scorer if isinstance(scorer, list) else [] for scorer in (one, two))
-    ours, theirs = ([scorer for scorer in listed if at(scorer, "kind") == metric] for listed in lists)
+    ours, theirs = (
+        [scorer for scorer in listed if at(scorer, "kind") == metric] for listed in lists
+    )
     return "" if ours and ours == theirs else "scored with other settings"
 
 
@@ -88,7 +105,9 @@ def slices(paired: Pairs, metric: str, confidence: float) -> list[Slice]:
     for number, answer in enumerate(paired.new):
         rows.setdefault(answer.slice, []).append(number)
     named = sorted(rows, key=lambda name: (-len(rows[name]), name))
-    differences = pairs.corrected([difference(paired, rows[name], metric, confidence) for name in named])
+    differences = pairs.corrected(
+        [difference(paired, rows[name], metric, confidence) for name in named]
+    )
     return [
         Slice(
             metric=metric, name=name, a=_mean(paired.old, rows[name], metric), b=_mean(paired.new, rows[name], metric),

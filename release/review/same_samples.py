@@ -19,7 +19,9 @@ def metrics(a: Side, b: Side, confidence: float) -> Iterator[Metric]:
     old, new = (side.suites.suites if side.suites else {} for side in (a, b))
     for suite in dict.fromkeys((*new, *old)):
         one, two = old.get(suite), new.get(suite)
-        before, after = (result.means.get("candidate") or {} if result else {} for result in (one, two))
+        before, after = (
+            result.means.get("candidate") or {} if result else {} for result in (one, two)
+        )
         if one is None or two is None:
             note = f"{(a if one is None else b).letter} has no such suite"
         else:
@@ -29,10 +31,21 @@ def metrics(a: Side, b: Side, confidence: float) -> Iterator[Metric]:
         for metric in dict.fromkeys((*after, *before)):
             compared, why = None, note
             if not why:
-                scales = (_scale(a.document, suite, metric), _scale(b.document, suite, metric)) if bounded else None
-                compared, why = _of_samples((a.letter, b.letter), mine, theirs, metric, scales, confidence)
+                scales = (
+                    (_scale(a.document, suite, metric), _scale(b.document, suite, metric))
+                    if bounded
+                    else None
+                )
+                compared, why = _of_samples(
+                    (a.letter, b.letter), mine, theirs, metric, scales, confidence
+                )
             yield Metric(
-                suite=suite, name=metric, a=before.get(metric), b=after.get(metric), difference=compared, note=why
+                suite=suite,
+                name=metric,
+                a=before.get(metric),
+                b=after.get(metric),
+                difference=compared,
+                note=why,
             )
 
 
@@ -40,7 +53,10 @@ def against_base(side: Side, suite: str, metric: str, confidence: float) -> Diff
     """How far a side's model differs from its base in a suite; None: their samples cannot be had."""
     if side.suites is None:
         return None
-    kind, lines = side.suites.suites[suite].kind, (side.suite_lines(suite, "base"), side.suite_lines(suite))
+    kind, lines = (
+        side.suites.suites[suite].kind,
+        (side.suite_lines(suite, "base"), side.suite_lines(suite)),
+    )
     return difference(side.document, suite, kind, metric, *lines, confidence)
 
 
@@ -83,7 +99,8 @@ def _of_samples(
     groups = pairs.together([line.group for line in one], [line.group for line in two])
     before, after = ([line.value for line in side] for side in (one, two))
     alone = [
-        f"{len(side) - len(two)} samples only in {name}" for name, side in zip(letters, (mine, theirs), strict=True)
+        f"{len(side) - len(two)} samples only in {name}"
+        for name, side in zip(letters, (mine, theirs), strict=True)
     ]
     unpaired = "; ".join(text for text in alone if not text.startswith("0 "))
     if scales is None:
@@ -121,7 +138,9 @@ def _unpinned(value: Any) -> Any:
     if not isinstance(value, Mapping):
         return value
     return {
-        key: _unpinned(entry) for key, entry in value.items() if not (isinstance(entry, Mapping) and "sha256" in entry)
+        key: _unpinned(entry)
+        for key, entry in value.items()
+        if not (isinstance(entry, Mapping) and "sha256" in entry)
     }
 
 

@@ -43,7 +43,9 @@ def sections(
     """
     compared, suites = metrics.compared(facts), metrics.suites(facts)
     against = metrics.against(facts)
-    standings = {standing.name: standing for standing in situations.of_facts(facts, against, "").standings}
+    standings = {
+        standing.name: standing for standing in situations.of_facts(facts, against, "").standings
+    }
     values = {
         "facts": facts, "links": links, "images": images, "number": number, "layout": layout,
         "advice": advised, "stage_refused": situations.stage_refused(facts), "failing": situations.failing(facts),

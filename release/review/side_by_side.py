@@ -23,12 +23,20 @@ def compare(a: Side, b: Side) -> Comparison:
     evaluation = b.evaluation or a.evaluation
     confidence = evaluation.confidence if evaluation else _CONFIDENCE
     paired = same_rows.paired_rows(a, b, notes)
-    metrics = [*same_rows.metrics(a, b, paired, confidence), *same_samples.metrics(a, b, confidence)]
+    metrics = [
+        *same_rows.metrics(a, b, paired, confidence),
+        *same_samples.metrics(a, b, confidence),
+    ]
     differences = pairs.corrected([each.difference for each in metrics])
-    metrics = [each.model_copy(update={"difference": d}) for each, d in zip(metrics, differences, strict=True)]
+    metrics = [
+        each.model_copy(update={"difference": d})
+        for each, d in zip(metrics, differences, strict=True)
+    ]
     shown = [each.name for each in metrics if each.suite is None and each.difference]
     changed = (
-        list(details.differing(a.document, b.document)) if a.document is not None and b.document is not None else []
+        list(details.differing(a.document, b.document))
+        if a.document is not None and b.document is not None
+        else []
     )
     data, same = making.data(a, b)
     costs = tuple(making.costs(a, b, notes))
@@ -74,9 +82,15 @@ def headline(sides: Mapping[str, SideFacts], metrics: Sequence[Metric], confiden
     first = next((metric for metric in metrics if metric.difference), None)
     if first is None or first.difference is None:
         missing = [name for name, side in sides.items() if side.model is None]
-        why = f"{' and '.join(missing)} {'have' if len(missing) > 1 else 'has'} no evaluation" if missing else ""
+        why = (
+            f"{' and '.join(missing)} {'have' if len(missing) > 1 else 'has'} no evaluation"
+            if missing
+            else ""
+        )
         return f"{one} and {two} are not compared row by row{f': {why}' if why else ''}"
-    by, rows = (first.name, "rows") if first.suite is None else (f"{first.suite}: {first.name}", "samples")
+    by, rows = (
+        (first.name, "rows") if first.suite is None else (f"{first.suite}: {first.name}", "samples")
+    )
     figures = shown(first.difference, first.suite is None)
     sentence = _SENTENCES[standing(first.difference, confidence)].format(one=one, two=two)
     return f"{sentence} by {by}: {figures} on the same {first.difference.n:,} {rows}"
@@ -85,5 +99,8 @@ def headline(sides: Mapping[str, SideFacts], metrics: Sequence[Metric], confiden
 def shown(difference: Difference, is_share: bool) -> str:
     """The difference with its interval; of shares in points."""
     scale, unit, how = (100, " points", "+.1f") if is_share else (1, "", "+.3f")
-    value, low, high = (signed(scale * figure, how) for figure in (difference.value, difference.low, difference.high))
+    value, low, high = (
+        signed(scale * figure, how)
+        for figure in (difference.value, difference.low, difference.high)
+    )
     return f"{value}{unit} ({low} to {high})"

@@ -63,7 +63,9 @@ class Side:
         self._absent: set[str] = set()  # digests of outputs that cannot be had
         self._records = records
         self._commit = None if named.commit is None else records.at(named.commit)
-        self._folders = None if named.commit is None else outputs.Folders(records.root, named.commit)
+        self._folders = (
+            None if named.commit is None else outputs.Folders(records.root, named.commit)
+        )
 
     @property
     def where(self) -> str:
@@ -87,13 +89,19 @@ class Side:
     def took(self) -> TrainMeasured | None:
         """The measurements of that training."""
         measured = self.report(layout.TRAIN_MEASURED, TrainMeasured)
-        return measured if measured and self.train and measured.adapter == self.train.adapter else None
+        return (
+            measured if measured and self.train and measured.adapter == self.train.adapter else None
+        )
 
     @functools.cached_property
     def verdict(self) -> Status | None:
         """The recorded verdict, which is not checked here."""
         recorded = self.report(layout.VERDICT, _Verdict)
-        return recorded.status if recorded and self.evaluation and recorded.model == self.evaluation.merged else None
+        return (
+            recorded.status
+            if recorded and self.evaluation and recorded.model == self.evaluation.merged
+            else None
+        )
 
     @property
     def candidate(self) -> ModelResult | None:
@@ -104,10 +112,18 @@ class Side:
     def outdated(self) -> list[str]:
         """Parameters that are not those which the recorded run had, one line each."""
         try:
-            lock = self._records.work_tree.lock if self._commit is None else self._commit.lock(str(layout.LOCK))
+            lock = (
+                self._records.work_tree.lock
+                if self._commit is None
+                else self._commit.lock(str(layout.LOCK))
+            )
         except EvidenceRefused:
             return []
-        return list(dict.fromkeys(pipeline_lock.otherwise(self.document, lock))) if self.document is not None else []
+        return (
+            list(dict.fromkeys(pipeline_lock.otherwise(self.document, lock)))
+            if self.document is not None
+            else []
+        )
 
     @functools.cached_property
     def answers(self) -> list[Prediction] | None:
@@ -127,16 +143,24 @@ class Side:
         if suite is None or role not in suite.models:
             return None
         if name not in self._of_suites:
-            self._of_suites[name] = self._lines(layout.SUITES / f"{name}.jsonl", SuiteLine, suite.lines)
+            self._of_suites[name] = self._lines(
+                layout.SUITES / f"{name}.jsonl", SuiteLine, suite.lines
+            )
         lines = self._of_suites[name]
-        return None if lines is None else [line for line in lines if line.model == suite.models[role]]
+        return (
+            None if lines is None else [line for line in lines if line.model == suite.models[role]]
+        )
 
     def report(self, path: Path, model: type[M]) -> M | None:
         """Return a report of the record; None, with a note, if it cannot be read."""
         try:
             if self._commit is not None:
                 return self._commit.report(path, model)
-            return self._records.work_tree.report(path, model) if (self._records.root / path).exists() else None
+            return (
+                self._records.work_tree.report(path, model)
+                if (self._records.root / path).exists()
+                else None
+            )
         except ValidationError as error:
             self._note(f"{path} cannot be read by this version: {files.first(error)}")
         except EvidenceRefused as refused:
@@ -148,7 +172,9 @@ class Side:
         if wanted in self._absent:
             return None
         try:
-            lines = outputs.lines(self._records.root, self.named.commit, path, model, wanted, self._folders)
+            lines = outputs.lines(
+                self._records.root, self.named.commit, path, model, wanted, self._folders
+            )
         except EvidenceRefused as refused:
             lines = refused.what
         if isinstance(lines, str):

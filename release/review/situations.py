@@ -41,10 +41,19 @@ def of_verdict(verdict: Verdict) -> Situation:
     """The situation of the work tree, as its verdict alone tells it."""
     undone = tuple(finding for finding in verdict.findings if finding.status != "pass")
     scorer = next(
-        (finding.metric for finding in verdict.findings if finding.against == "main" and finding.metric), None
+        (
+            finding.metric
+            for finding in verdict.findings
+            if finding.against == "main" and finding.metric
+        ),
+        None,
     )
     gates = [kept.gate(verdict, name, scorer) for name in ("main", "production")]
-    standings = [_compared(gate.against or "", gate, gate) for gate in gates if gate and gate.value is not None]
+    standings = [
+        _compared(gate.against or "", gate, gate)
+        for gate in gates
+        if gate and gate.value is not None
+    ]
     return Situation(
         place="work tree", status=verdict.status, own=verdict.status,
         failing=tuple(sorted(undone, key=lambda finding: finding.status != verdict.status)),
@@ -55,7 +64,10 @@ def of_verdict(verdict: Verdict) -> Situation:
 def of_release(version: str, status: Status, quarantined: str | None) -> Situation:
     """The situation of a release; ``quarantined``: why it is in quarantine, if it is."""
     return Situation(
-        place="release", status=status, own=status, quarantined=None if quarantined is None else (version, quarantined)
+        place="release",
+        status=status,
+        own=status,
+        quarantined=None if quarantined is None else (version, quarantined),
     )
 
 
@@ -86,7 +98,11 @@ def stage_refused(facts: Facts) -> str:
         return ""
     if facts.refused.exit_code == ParamsRefused.exit_code:
         return "Parameters"  # whichever stage read them first
-    return facts.refused.stage.capitalize() if facts.refused.stage == "estimate" else facts.refused.stage
+    return (
+        facts.refused.stage.capitalize()
+        if facts.refused.stage == "estimate"
+        else facts.refused.stage
+    )
 
 
 def failing(facts: Facts) -> tuple[Finding, ...]:
@@ -94,14 +110,20 @@ def failing(facts: Facts) -> tuple[Finding, ...]:
     verdict, judgement = facts.verdict, facts.judgement
     if judgement and judgement.own.status == "pass" and judgement.target:
         verdict = judgement.target
-    undone = [finding for finding in verdict.findings if finding.status != "pass"] if verdict else []
-    return tuple(sorted(undone, key=lambda finding: verdict is None or finding.status != verdict.status))
+    undone = (
+        [finding for finding in verdict.findings if finding.status != "pass"] if verdict else []
+    )
+    return tuple(
+        sorted(undone, key=lambda finding: verdict is None or finding.status != verdict.status)
+    )
 
 
 def _refused(facts: Facts) -> Refused | None:
     if facts.state == "bad-data" and facts.data:
         undone = sum(not expectation.success for expectation in facts.data.expectations)
-        return Refused("validate", f"{undone} of {len(facts.data.expectations)} expectations fail", "")
+        return Refused(
+            "validate", f"{undone} of {len(facts.data.expectations)} expectations fail", ""
+        )
     if facts.state == "refused" and facts.refused:
         word = facts.refused
         machine = word.exit_code == MachineRefused.exit_code and word.stage != "run"
@@ -117,7 +139,9 @@ def _kind(facts: Facts) -> Literal["data", "parameters", ""]:
     if facts.state == "bad-data":
         return "data"
     is_refused = facts.state == "refused" and stage_refused(facts) == "Parameters"
-    return "parameters" if is_refused or (facts.state == "not-held" and facts.params is None) else ""
+    return (
+        "parameters" if is_refused or (facts.state == "not-held" and facts.params is None) else ""
+    )
 
 
 def _void(facts: Facts) -> str:
@@ -132,11 +156,18 @@ def off_branch(facts: Facts) -> Words | None:
     missing = facts.not_in_commit
     if missing is None:
         return None
-    names: Mapping[str, str] = {f"path{number}": path for number, path in enumerate(missing.paths[:_NAMED])}
+    names: Mapping[str, str] = {
+        f"path{number}": path for number, path in enumerate(missing.paths[:_NAMED])
+    }
     listed = ", ".join(f"{{{name}}}" for name in names)
     more = f" and {len(missing.paths) - _NAMED} more" if len(missing.paths) > _NAMED else ""
-    text = f"lacks these files as they were judged: {listed}{more}" if names else "may lack it: {why}"
-    return Words(f"Commit {{commit}} {text}.", {**names, "commit": missing.commit[:12], "why": Prose(missing.why)})
+    text = (
+        f"lacks these files as they were judged: {listed}{more}" if names else "may lack it: {why}"
+    )
+    return Words(
+        f"Commit {{commit}} {text}.",
+        {**names, "commit": missing.commit[:12], "why": Prose(missing.why)},
+    )
 
 
 def _standing(score: "Score", verdict: Verdict | None, scorer: str | None) -> Standing:
@@ -145,11 +176,15 @@ def _standing(score: "Score", verdict: Verdict | None, scorer: str | None) -> St
         return Standing(score.name, "absent" if score.how == "absent" else "same")
     gate = kept.gate(verdict, score.name, scorer)
     figures = gate if gate and gate.value is not None else score.difference or score.of_gate
-    return Standing(score.name, "unknown") if figures is None else _compared(score.name, figures, gate)
+    return (
+        Standing(score.name, "unknown") if figures is None else _compared(score.name, figures, gate)
+    )
 
 
 def _compared(name: str, figures: Finding | Interval, gate: Finding | None) -> Standing:
     value, low, high = figures.value or 0.0, figures.low or 0.0, figures.high or 0.0
     allowed = -gate.bound if gate and gate.bound is not None and gate.bound <= 0 else None
-    how: Literal["better", "worse", "alike"] = "better" if low > 0 else "worse" if high < 0 else "alike"
+    how: Literal["better", "worse", "alike"] = (
+        "better" if low > 0 else "worse" if high < 0 else "alike"
+    )
     return Standing(name, how, value, low, high, allowed)

@@ -22,7 +22,9 @@ def loss(root: Path) -> list[float]:
     """The logged losses of reports/loss.csv, of several steps those of the last; empty if it cannot be read."""
     try:
         lines = _lines(root / layout.LOSS_CURVE)
-        last = lines[-1].get("chain") if lines else None  # the losses of two methods cannot be compared
+        last = (
+            lines[-1].get("chain") if lines else None
+        )  # the losses of two methods cannot be compared
         values = [float(line["loss"]) for line in lines if line.get("chain") == last]
     except (OSError, ValueError, KeyError, TypeError, csv.Error):
         return []
@@ -47,10 +49,16 @@ def rewards(facts: Facts) -> dict[str, list[str]]:
 def confusions(root: Path) -> list[tuple[tuple[str, str], int]]:
     """Count how often each wrong answer was given for each reference, the most frequent first."""
     try:
-        pairs = [(str(line["reference"]), str(line["predicted"])) for line in _lines(root / layout.CONFUSION)]
+        pairs = [
+            (str(line["reference"]), str(line["predicted"]))
+            for line in _lines(root / layout.CONFUSION)
+        ]
     except (OSError, ValueError, KeyError, csv.Error):
         return []
-    return sorted(Counter(pair for pair in pairs if pair[0] != pair[1]).items(), key=lambda item: (-item[1], item[0]))
+    return sorted(
+        Counter(pair for pair in pairs if pair[0] != pair[1]).items(),
+        key=lambda item: (-item[1], item[0]),
+    )
 
 
 def _lines(path: Path) -> list[dict[str, str]]:
@@ -89,10 +97,17 @@ def cost(facts: Facts, records: Records) -> list[tuple[str, str]]:
         return []
     expected, budget = None, facts.params.train_budget
     if target.commit is not None:
-        expected = afterwards.estimate(records, facts.params, target.ref, target.commit, train, took)
-    parts = [f"Training: {_time(took.seconds)}", f", estimated {_times(expected.training)}" if expected else ""]
+        expected = afterwards.estimate(
+            records, facts.params, target.ref, target.commit, train, took
+        )
+    parts = [
+        f"Training: {_time(took.seconds)}",
+        f", estimated {_times(expected.training)}" if expected else "",
+    ]
     parts += [f", budget {budget.train_minutes:,.6g} min" if budget.train_minutes else ""]
-    parts += [f" (before: {_time(before.seconds)})" if before and before.adapter != train.adapter else ""]
+    parts += [
+        f" (before: {_time(before.seconds)})" if before and before.adapter != train.adapter else ""
+    ]
     lines = [(f"{''.join(parts)}, {train.steps:,} steps over {train.rows:,} rows on", took.device)]
     evaluation = facts.evaluation
     speed = facts.answering.models.get("candidate") if facts.answering else None
@@ -100,8 +115,14 @@ def cost(facts: Facts, records: Records) -> list[tuple[str, str]]:
     if evaluation and speed and speed.examples_per_second:
         answering = evaluation.rows / speed.examples_per_second
         seconds += answering
-        latency = f"; 95% within {speed.p95_seconds:,.3g} s of their batch's start" if speed.p95_seconds else ""
-        lines.append((f"Answers: {_time(answering)}, {speed.examples_per_second:,.1f} a second{latency}", ""))
+        latency = (
+            f"; 95% within {speed.p95_seconds:,.3g} s of their batch's start"
+            if speed.p95_seconds
+            else ""
+        )
+        lines.append(
+            (f"Answers: {_time(answering)}, {speed.examples_per_second:,.1f} a second{latency}", "")
+        )
     if facts.suites and (each := facts.suites.seconds):
         shown = ", ".join(f"{name} {_time(suite)}" for name, suite in each.items())
         lines.append((f"Suites: {_time(math.fsum(each.values()))} ({shown})", ""))
@@ -110,7 +131,11 @@ def cost(facts: Facts, records: Records) -> list[tuple[str, str]]:
     if budget.gpu_hours and not took.device.startswith("cpu"):
         lines.append((f"GPU hours: {seconds / 3600:,.2f}, budget {budget.gpu_hours:,.6g}", ""))
     if price := budget.hourly_price:
-        foretold = f", estimated {_span(expected.device_seconds.times(price / 3600), ',.2f')}" if expected else ""
+        foretold = (
+            f", estimated {_span(expected.device_seconds.times(price / 3600), ',.2f')}"
+            if expected
+            else ""
+        )
         most = f", budget {budget.cost:,.2f}" if budget.cost else ""
         hours = f"{seconds / 3600:.2f} device hours at {price:,.2f} an hour"
         lines.append((f"Cost: {seconds / 3600 * price:,.2f} for {hours}{foretold}{most}", ""))

@@ -56,7 +56,9 @@ class Errors(Section):
 class Drain(Section):
     """How the server stops: its own limit in seconds, and the exit codes of a clean stop."""
 
-    seconds: Annotated[float | None, Field(ge=0, description="null: as long as the requests in flight take")]
+    seconds: Annotated[
+        float | None, Field(ge=0, description="null: as long as the requests in flight take")
+    ]
     exit_codes: Annotated[tuple[int, ...], Field(strict=False)]
 
 
@@ -84,22 +86,35 @@ class Runtime(Section):
     name: Name
     image: Annotated[str, Field(description="what serve.base is pinned from, by tag")]
     platform: Annotated[str, Field(description="of the image, unless serve.platform names another")]
-    entrypoint: Annotated[tuple[str, ...] | None, Field(strict=False, description="null: the base's")]
+    entrypoint: Annotated[
+        tuple[str, ...] | None, Field(strict=False, description="null: the base's")
+    ]
     command: Strings
     environment: dict[str, str]
-    dtypes: Annotated[dict[Literal["bf16", "fp16", "fp32"], str], Field(min_length=1, description="its own words")]
+    dtypes: Annotated[
+        dict[Literal["bf16", "fp16", "fp32"], str], Field(min_length=1, description="its own words")
+    ]
     port: Annotated[int, Field(ge=1024, le=65535)]
     user: str | None
     package: Annotated[
-        str | None, Field(description="what brings the entrypoint to an environment; null: only its image")
+        str | None,
+        Field(description="what brings the entrypoint to an environment; null: only its image"),
     ]
-    own_environment: Annotated[OwnEnvironment | None, Field(description="null: `package` is beside Lockstep")]
-    writable: Annotated[tuple[str, ...], Field(strict=False, description="paths that need room on a read-only root")]
+    own_environment: Annotated[
+        OwnEnvironment | None, Field(description="null: `package` is beside Lockstep")
+    ]
+    writable: Annotated[
+        tuple[str, ...], Field(strict=False, description="paths that need room on a read-only root")
+    ]
     shm_mb: int
     health: str
     dialect: Dialect
-    concurrency: Annotated[int, Field(ge=1, description="requests that verify keeps in flight while it scores")]
-    model_field: Annotated[str, Field(description="what a request calls the model, with placeholders")]
+    concurrency: Annotated[
+        int, Field(ge=1, description="requests that verify keeps in flight while it scores")
+    ]
+    model_field: Annotated[
+        str, Field(description="what a request calls the model, with placeholders")
+    ]
     identity: Identity | None
     metrics: Metrics | None
     errors: Errors
@@ -116,11 +131,15 @@ class Runtime(Section):
         """Check that everything left out has a reason, and every reason is for something that exists."""
         errors = {f"errors.{name}": getattr(self.errors, name) for name in Errors.model_fields}
         given = {"identity": self.identity, "metrics": self.metrics, **errors}
-        if silent := [name for name, value in given.items() if value is None and not self.cannot.get(name)]:
+        if silent := [
+            name for name, value in given.items() if value is None and not self.cannot.get(name)
+        ]:
             raise ValueError(f"cannot: gives no reason for {', '.join(silent)}")
         if stray := sorted(set(self.cannot) - set(get_args(CheckName)) - set(errors)):
             raise ValueError(f"cannot: {', '.join(stray)}: there is no such check")
-        if denied := [name for name, value in given.items() if value is not None and name in self.cannot]:
+        if denied := [
+            name for name, value in given.items() if value is not None and name in self.cannot
+        ]:
             raise ValueError(f"cannot: {', '.join(denied)}: the file says how")
         return self
 
@@ -151,7 +170,9 @@ def names() -> list[str]:
 def load(name: str) -> Runtime:
     """Read one runtime. Raises ParamsRefused if there is none of that name or its file is invalid."""
     if name not in names():
-        raise ParamsRefused(f"serve.runtime: {name!r} is not a runtime", f"use one of {', '.join(names())}")
+        raise ParamsRefused(
+            f"serve.runtime: {name!r} is not a runtime", f"use one of {', '.join(names())}"
+        )
     path = FOLDER / f"{name}.yaml"
     try:
         runtime = Runtime.model_validate(plain_yaml.load(path.read_text(encoding="utf-8")))
@@ -171,14 +192,18 @@ def fill(runtime: Runtime, serve: Serve, path: str, host: str = "0.0.0.0") -> Fi
     """
     if serve.dtype not in runtime.dtypes:
         raise ParamsRefused(
-            f"serve.dtype: {serve.dtype}: {runtime.name} does not compute in it", f"use {' or '.join(runtime.dtypes)}"
+            f"serve.dtype: {serve.dtype}: {runtime.name} does not compute in it",
+            f"use {' or '.join(runtime.dtypes)}",
         )
     shards, added = serve.shards or 1, runtime.chosen(serve).values()
     command = [*runtime.command, *(text for setting in added for text in setting.command)]
-    environment = runtime.environment | {name: text for setting in added for name, text in setting.environment.items()}
+    environment = runtime.environment | {
+        name: text for setting in added for name, text in setting.environment.items()
+    }
     if shards > 1 and not any("{shards}" in text for text in (*command, *environment.values())):
         raise ParamsRefused(
-            f"serve.shards: {shards}: {runtime.name} computes on one device", "use null, or another serve.runtime"
+            f"serve.shards: {shards}: {runtime.name} computes on one device",
+            "use null, or another serve.runtime",
         )
     words = {
         "model": path,

@@ -58,7 +58,11 @@ def _windows(runtime: Runtime, config: Mapping[str, Any], longest: int | None) -
     """Layers with a sliding window, from ``layer_types`` or older keys."""
     if runtime.windows is None:
         return None
-    kind, window, number = config.get("model_type"), config.get("sliding_window"), config.get("num_hidden_layers")
+    kind, window, number = (
+        config.get("model_type"),
+        config.get("sliding_window"),
+        config.get("num_hidden_layers"),
+    )
     types = config.get("layer_types")
     if types is not None and not (isinstance(types, list) and set(types) <= {_FULL, _SLIDING}):
         return f"layer_types {types!r:.60}: {runtime.name} knows {_FULL} and {_SLIDING}"
@@ -72,7 +76,11 @@ def _windows(runtime: Runtime, config: Mapping[str, Any], longest: int | None) -
     pattern = [bool((layer + 1) % every) if every else True for layer in range(number)]
     # As transformers 5 reads them: Qwen's first layers see everything.
     first = config.get("max_window_layers", number) if config.get("use_sliding_window") else 0
-    ours = [one == _SLIDING for one in types] if types else [on and layer >= first for layer, on in enumerate(pattern)]
+    ours = (
+        [one == _SLIDING for one in types]
+        if types
+        else [on and layer >= first for layer, on in enumerate(pattern)]
+    )
     theirs = pattern if kind in runtime.windows else [False] * number
     if ours == theirs:
         return None

@@ -31,7 +31,9 @@ class Settings(Section):
     """Each optional setting by its key in ``serve``; null: the server does not offer it."""
 
     prefix_caching: Switch | None
-    speculation: Annotated[dict[str, Setting] | None, Field(description="by serve.speculation.kind")]
+    speculation: Annotated[
+        dict[str, Setting] | None, Field(description="by serve.speculation.kind")
+    ]
 
     def chosen(self, runtime: str, serve: Serve) -> dict[str, Setting]:
         """The settings that ``serve`` names, by their keys.
@@ -45,7 +47,9 @@ class Settings(Section):
                     f"serve.prefix_caching: {str(caching).lower()}: the runtime {runtime} does not offer it",
                     "use null, or another serve.runtime",
                 )
-            settings["prefix_caching"] = self.prefix_caching.enabled if caching else self.prefix_caching.disabled
+            settings["prefix_caching"] = (
+                self.prefix_caching.enabled if caching else self.prefix_caching.disabled
+            )
         if (speculation := serve.speculation) is not None:
             setting = (self.speculation or {}).get(speculation.kind)
             if setting is None:

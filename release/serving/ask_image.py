@@ -36,7 +36,9 @@ def ask(root: Path, store: Store, named: Reference, release: Release) -> str:
     with unwinding(), _started(root, store, named, report, runtime, serve) as server:
         model = runtimes.fill(runtime, serve, server.model).model_field
         with closing(Client(server.url)) as client:
-            seconds = wait_until(server, lambda: _answers(client, runtime, model), serve.verify.start_seconds)
+            seconds = wait_until(
+                server, lambda: _answers(client, runtime, model), serve.verify.start_seconds
+            )
     return f"it answered after {seconds:.1f} s, as a {server.how}"
 
 
@@ -59,7 +61,9 @@ def _started(
     if report.base is None:
         if runtime.package is None:
             todo = "leave it unasked, or ask an image with a server in it"
-            raise ServingRefused(f"the image holds weights alone, and {runtime.name} runs in its image alone", todo)
+            raise ServingRefused(
+                f"the image holds weights alone, and {runtime.name} runs in its image alone", todo
+            )
         (root / layout.STATE).mkdir(parents=True, exist_ok=True)
         home = Path(tempfile.mkdtemp(prefix="serving-", dir=root / layout.STATE))
         try:

@@ -40,13 +40,21 @@ class Behind(NamedTuple):
     def wait(self, seconds: float) -> None:
         """Wait until the gateway says that the server has generated. Raises ServingRefused."""
         with closing(Client(self.gateway.model)) as client:
-            wait_until(self.server, lambda: self.gateway.gone() is not None or _is_ready(client), seconds)
+            wait_until(
+                self.server, lambda: self.gateway.gone() is not None or _is_ready(client), seconds
+            )
             wait_until(self.gateway, lambda: _is_ready(client), seconds)
 
 
 @contextmanager
 def started(
-    runtime: Runtime, serve: Serve, weights: Path, digest: str, environment: str, captures: Path, root: Path
+    runtime: Runtime,
+    serve: Serve,
+    weights: Path,
+    digest: str,
+    environment: str,
+    captures: Path,
+    root: Path,
 ) -> Iterator[Behind]:
     """Start both; ``Behind.wait`` waits for them. The gateway stores every request below ``captures``.
 

@@ -14,7 +14,9 @@ from urllib3.exceptions import HTTPError
 from checks.text import escape
 from release.adapters.http import reason
 
-ANSWER_SECONDS = 300.0  # for one reply, all of it: sixteen may wait for one another on a small machine
+ANSWER_SECONDS = (
+    300.0  # for one reply, all of it: sixteen may wait for one another on a small machine
+)
 CONNECT_SECONDS = 10.0
 LARGEST = 8 << 20  # bytes of one reply
 _BLOCK = 1 << 16
@@ -139,14 +141,22 @@ class Client:
         except (requests.RequestException, HTTPError, OSError) as error:
             raise NoAnswer(f"the connection was lost: {reason(error, times)}", lost=True) from error
 
-    def _response(self, method: str, path: str, data: bytes | None, times: tuple[float, float]) -> requests.Response:
+    def _response(
+        self, method: str, path: str, data: bytes | None, times: tuple[float, float]
+    ) -> requests.Response:
         """The status and the headers of the reply. Raises requests.RequestException."""
         session = self._session()
         headers = {"Content-Type": "application/json"} if data is not None else {}
 
         def send() -> requests.Response:
             return session.request(
-                method, self.url + path, data=data, headers=headers, stream=True, allow_redirects=False, timeout=times
+                method,
+                self.url + path,
+                data=data,
+                headers=headers,
+                stream=True,
+                allow_redirects=False,
+                timeout=times,
             )
 
         with self._lock:

@@ -99,7 +99,11 @@ class Container:
 
 
 def start(
-    image: str, runtime: Runtime, model: str, gpus: str | None = None, mounted: Mounted | None = None
+    image: str,
+    runtime: Runtime,
+    model: str,
+    gpus: str | None = None,
+    mounted: Mounted | None = None,
 ) -> Container:
     """Start ``image`` and return at once; ``server.wait_until`` waits for it.
 
@@ -112,7 +116,9 @@ def start(
 
     engine = connect()
     remove_leftovers(engine)
-    image_found = _image(engine, image, started=mounted is not None and mounted.filled.entrypoint is not None)
+    image_found = _image(
+        engine, image, started=mounted is not None and mounted.filled.entrypoint is not None
+    )
     server = Container(engine, f"lockstep-{secrets.token_hex(6)}", model)
     try:
         _run(server, engine, image_found, runtime, gpus, mounted)
@@ -202,7 +208,12 @@ def _watch(events: Any, bar: Any) -> None:
 
 
 def _run(
-    server: Container, engine: Any, image: Any, runtime: Runtime, gpus: str | None, mounted: Mounted | None
+    server: Container,
+    engine: Any,
+    image: Any,
+    runtime: Runtime,
+    gpus: str | None,
+    mounted: Mounted | None,
 ) -> None:
     from docker.types import DeviceRequest, LogConfig
 
@@ -260,7 +271,9 @@ def _address(server: Container, port: int, near: bool) -> str:
         published = settings["Ports"].get(f"{port}/tcp")
         host = f"127.0.0.1:{published[0]['HostPort']}" if published else ""
     if not host:
-        raise ServingRefused(f"the server ended at once: {server.gone()}", "fix what its log says", last(server))
+        raise ServingRefused(
+            f"the server ended at once: {server.gone()}", "fix what its log says", last(server)
+        )
     return host
 
 
@@ -270,7 +283,8 @@ def _is_near(engine: Any) -> bool:
     unix = url.scheme in ("http+docker", "http+unix")
     if not unix and url.hostname not in _LOOPBACK and url.scheme != "npipe":
         raise MachineRefused(
-            f"the Docker Engine at {url.hostname} is another machine", "start the server there and verify it by its URL"
+            f"the Docker Engine at {url.hostname} is another machine",
+            "start the server there and verify it by its URL",
         )
     rootless = any("rootless" in option for option in info.get("SecurityOptions") or [])
     desktop = "Docker Desktop" in info.get("OperatingSystem", "")
@@ -304,7 +318,9 @@ def _labels(kept: Any) -> dict[str, str]:
 
 def no_engine(error: Exception) -> MachineRefused:
     """The refusal if the engine cannot be reached."""
-    return MachineRefused(f"no Docker Engine answers: {line(error)}", "start Docker, or set DOCKER_HOST")
+    return MachineRefused(
+        f"no Docker Engine answers: {line(error)}", "start Docker, or set DOCKER_HOST"
+    )
 
 
 def line(error: Exception) -> str:

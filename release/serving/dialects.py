@@ -205,10 +205,16 @@ def request(model: str, messages: Sequence[Message], limit: int) -> dict[str, An
 
 
 def tokenize(
-    client: Client, speech: Speech, model: str, messages: Sequence[Message], tools: Sequence[dict[str, JsonValue]] = ()
+    client: Client,
+    speech: Speech,
+    model: str,
+    messages: Sequence[Message],
+    tools: Sequence[dict[str, JsonValue]] = (),
 ) -> tuple[int, ...] | None:
     """The token ids of a chat from the server; None if the dialect does not offer them. Raises NoAnswer."""
-    body = {"model": model, "messages": _plain(messages)} | ({"tools": list(tools)} if tools else {})
+    body = {"model": model, "messages": _plain(messages)} | (
+        {"tools": list(tools)} if tools else {}
+    )
     return None if speech.tokenize is None else speech.tokenize(client, body)
 
 
@@ -248,7 +254,9 @@ def _plain(messages: Iterable[Message]) -> list[dict[str, Any]]:
     """The turns as OpenAI's API has them: arguments of calls are text."""
     values = [message.model_dump() for message in messages]
     for call in (call for turn in values for call in turn.get("tool_calls", ())):
-        call["function"]["arguments"] = json.dumps(call["function"]["arguments"], ensure_ascii=False)
+        call["function"]["arguments"] = json.dumps(
+            call["function"]["arguments"], ensure_ascii=False
+        )
     return values
 
 

@@ -61,16 +61,27 @@ def expected(root: Path, image: bool) -> Expected:
     probes = files.read_json(root / layout.PROBES, ProbeReport)
     _same(layout.PROBES, "the merged model", probes.merged, model)
     _same(layout.PROBES, "the base", probes.base, judged[layout.BASE.as_posix()])
-    _same(layout.PROBES, "the valid split", probes.valid, judged[(layout.SPLITS / "valid.jsonl").as_posix()])
+    _same(
+        layout.PROBES,
+        "the valid split",
+        probes.valid,
+        judged[(layout.SPLITS / "valid.jsonl").as_posix()],
+    )
     if (
         probes.max_new_tokens != record.params.serve.probes.max_new_tokens
         or probes.precision != record.params.serve.dtype
     ):
-        raise EvidenceRefused(f"{layout.PROBES}: made with other settings than serve.probes and serve.dtype", _AGAIN)
+        raise EvidenceRefused(
+            f"{layout.PROBES}: made with other settings than serve.probes and serve.dtype", _AGAIN
+        )
     rows, offline = record.evidence.test, record.evidence.answers["candidate"]
     if not rows or [row.id for row in rows] != [one.id for one in offline]:
-        raise EvidenceRefused(f"{layout.PREDICTIONS}/candidate.jsonl: does not answer the test rows, in order", _AGAIN)
-    report = _image(root, model, verdict) if image or (root / layout.IMAGE_REPORT).exists() else None
+        raise EvidenceRefused(
+            f"{layout.PREDICTIONS}/candidate.jsonl: does not answer the test rows, in order", _AGAIN
+        )
+    report = (
+        _image(root, model, verdict) if image or (root / layout.IMAGE_REPORT).exists() else None
+    )
     return Expected(
         params=record.params,
         model=model,
@@ -97,4 +108,6 @@ def _image(root: Path, model: str, verdict: str) -> ImageReport:
 
 def _same(path: Path, what: str, said: str, there: str, todo: str = _AGAIN) -> None:
     if said != there:
-        raise EvidenceRefused(f"{path}: is about another digest of {what}, {said} and not {there}", todo)
+        raise EvidenceRefused(
+            f"{path}: is about another digest of {what}, {said} and not {there}", todo
+        )

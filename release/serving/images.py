@@ -32,7 +32,9 @@ def loaded(store: Store, digest: str) -> Iterator[str]:
     document = store.document(digest)
     manifest = documents.read(document, store.name)
     if not isinstance(manifest, Manifest):
-        raise EvidenceRefused(f"{store.name}: {digest} is no image but an index", "name an image in it by its digest")
+        raise EvidenceRefused(
+            f"{store.name}: {digest} is no image but an index", "name an image in it by its digest"
+        )
     ids = (manifest.config.digest, document.digest)  # the classic store's, containerd's
     known = _known(engine, ids)
     if known is None:
@@ -49,12 +51,17 @@ def loaded(store: Store, digest: str) -> Iterator[str]:
             ) from error
     found_image = known or _known(engine, ids)
     if found_image is None:
-        raise ServingRefused(f"{store.name}: the engine took {digest} for another image", "run `lockstep build` again")
+        raise ServingRefused(
+            f"{store.name}: the engine took {digest} for another image",
+            "run `lockstep build` again",
+        )
     try:
         yield found_image
     finally:
         if known is None:
-            with contextlib.suppress(DockerException, OSError):  # a container of somebody else's uses it
+            with contextlib.suppress(
+                DockerException, OSError
+            ):  # a container of somebody else's uses it
                 engine.images.remove(found_image)
 
 
@@ -73,7 +80,11 @@ def _known(engine: Any, ids: tuple[str, ...]) -> str | None:
 
 def _archive(store: Store, manifest: Manifest, document: Document, bar: Any) -> Iterator[bytes]:
     """A tar that is both a layout of this one image and Docker's older archive, which its classic store reads."""
-    named = {"mediaType": document.media_type, "digest": document.digest, "size": len(document.data)}
+    named = {
+        "mediaType": document.media_type,
+        "digest": document.digest,
+        "size": len(document.data),
+    }
     old = {
         "Config": _path(manifest.config.digest),
         "RepoTags": None,
@@ -87,7 +98,9 @@ def _archive(store: Store, manifest: Manifest, document: Document, bar: Any) -> 
     }
     for name, content in small.items():
         yield _header(name, len(content)) + content + bytes(-len(content) % _RECORD)
-    blobs: dict[str, Descriptor] = {blob.digest: blob for blob in (manifest.config, *manifest.layers)}
+    blobs: dict[str, Descriptor] = {
+        blob.digest: blob for blob in (manifest.config, *manifest.layers)
+    }
     for blob in blobs.values():
         yield _header(_path(blob.digest), blob.size)
         for block in store.blob(blob.digest, blob.size):

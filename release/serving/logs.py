@@ -22,7 +22,9 @@ _PREFIX = re.compile(
 )
 _EXCEPTION = re.compile(r"(?:\w+\.)*(?:[A-Z]\w*)?(?:Error|Exception|Exit|Failure)(?:: \S.*|$)")
 _ELSEWHERE = re.compile(r"root cause")  # an exception that only says that there was another
-_ERROR = re.compile(r"(?:[\w.-]+: )?(?:[Ee]rror|fatal): \S|.*\bpanicked at |Killed$|Segmentation fault|Bus error")
+_ERROR = re.compile(
+    r"(?:[\w.-]+: )?(?:[Ee]rror|fatal): \S|.*\bpanicked at |Killed$|Segmentation fault|Bus error"
+)
 
 
 def tail(log: bytes, lines: int) -> str:
@@ -37,7 +39,11 @@ def causes(log: bytes) -> tuple[str, ...]:
     rows = list(_records(log))
     for place, (level, text) in enumerate(rows):
         line = text.strip()
-        if text[:1].isspace() or level in ("DEBUG", "INFO", "WARNING"):  # inside a traceback, or no failure
+        if text[:1].isspace() or level in (
+            "DEBUG",
+            "INFO",
+            "WARNING",
+        ):  # inside a traceback, or no failure
             continue
         if _EXCEPTION.match(line):
             more = []
@@ -79,7 +85,10 @@ def _records(log: bytes) -> Iterator[tuple[str | None, str]]:
         if line.startswith("{"):
             try:
                 record = json.loads(line)
-                level, message = record.get("level"), (record.get("fields") or {}).get("message") or line
+                level, message = (
+                    record.get("level"),
+                    (record.get("fields") or {}).get("message") or line,
+                )
             except (ValueError, AttributeError, RecursionError):
                 pass
         for part in str(message).splitlines():

@@ -43,7 +43,9 @@ class Process:
     isolated: bool | None = None
     sealed: bool | None = None
 
-    def __init__(self, process: "subprocess.Popen[bytes]", url: str, model: str, folder: Path) -> None:
+    def __init__(
+        self, process: "subprocess.Popen[bytes]", url: str, model: str, folder: Path
+    ) -> None:
         self.url, self.model = url, model
         self._process, self._folder = process, folder
 
@@ -88,16 +90,25 @@ def start(runtime: Runtime, serve: Serve, folder: Path, root: Path | None = None
     """
     remove_leftovers()
     if not folder.is_dir():
-        raise ServingRefused(f"{folder}: is not a folder of weights", "run `./lockstep run`, or name another")
+        raise ServingRefused(
+            f"{folder}: is not a folder of weights", "run `./lockstep run`, or name another"
+        )
     command = program(runtime, root or Path())
     port = free_port()
     model = str(folder.resolve())
     filled = runtimes.fill(runtime.model_copy(update={"port": port}), serve, model, HOST)
     words = [str(command), *(filled.entrypoint or ())[1:], *filled.command]
-    return launch(words, f"http://{HOST}:{port}", model, lambda home: private(runtime, filled.environment, home))
+    return launch(
+        words,
+        f"http://{HOST}:{port}",
+        model,
+        lambda home: private(runtime, filled.environment, home),
+    )
 
 
-def launch(command: Sequence[str], url: str, model: str, environment: Callable[[Path], Mapping[str, str]]) -> Process:
+def launch(
+    command: Sequence[str], url: str, model: str, environment: Callable[[Path], Mapping[str, str]]
+) -> Process:
     """Start a command that will answer at ``url``, and return at once.
 
     ``environment``: the variables of the process, by its temporary folder.
@@ -182,7 +193,11 @@ def remove_leftovers() -> int:
     count, folder = 0, Path(tempfile.gettempdir())
     for home in (*folder.glob(f"{_PREFIX}*"), *folder.glob(f"{_SCRATCH}*")):
         with contextlib.suppress(OSError):  # gone meanwhile, or another user's
-            if home.is_symlink() or home.stat().st_uid != os.getuid() or owners.lives((home / _OWNER).read_text()):
+            if (
+                home.is_symlink()
+                or home.stat().st_uid != os.getuid()
+                or owners.lives((home / _OWNER).read_text())
+            ):
                 continue
             server = (home / _SERVER).read_text() if (home / _SERVER).exists() else ""
             if server and owners.lives(server):
@@ -198,10 +213,14 @@ def program(runtime: Runtime, root: Path) -> Path:
     Raises MachineRefused if it is not installed, ServingRefused if the runtime cannot run as a process.
     """
     if runtime.package is None or not runtime.entrypoint:
-        raise ServingRefused(f"{runtime.name}: runs in its image alone", "verify the image, or use another runtime")
+        raise ServingRefused(
+            f"{runtime.name}: runs in its image alone", "verify the image, or use another runtime"
+        )
     own = runtime.own_environment
     if own is not None:
-        python = os.environ.get(own.variable) or str(root.resolve() / layout.STATE / own.folder / "bin" / "python")
+        python = os.environ.get(own.variable) or str(
+            root.resolve() / layout.STATE / own.folder / "bin" / "python"
+        )
         command = Path(python).parent / runtime.entrypoint[0]
         if not command.exists():
             todo = f"run `{own.make}` (without a GPU: --cpu), or set {own.variable} to a Python that has it"
@@ -211,7 +230,9 @@ def program(runtime: Runtime, root: Path) -> Path:
     command = Path(sys.executable).parent / runtime.entrypoint[0]
     if missing or not command.exists():
         what = ", ".join(missing) or str(command)
-        raise MachineRefused(f"{runtime.package} is not installed: {what} absent", f"pip install '{runtime.package}'")
+        raise MachineRefused(
+            f"{runtime.package} is not installed: {what} absent", f"pip install '{runtime.package}'"
+        )
     return command
 
 

@@ -20,7 +20,14 @@ class Progress:
     def __init__(self, label: str, total: int | None = None, unit: str = "") -> None:
         self._label, self._total, self._unit = label, total, unit
         shape = None if unit else "{desc} {elapsed}"
-        self._bar = tqdm(desc=label, total=total, unit=unit, unit_scale=unit == "B", bar_format=shape, disable=None)
+        self._bar = tqdm(
+            desc=label,
+            total=total,
+            unit=unit,
+            unit_scale=unit == "B",
+            bar_format=shape,
+            disable=None,
+        )
         self._done, self._began = 0, time.monotonic()
         self._printed = self._began
         self._lines = 0
@@ -28,7 +35,9 @@ class Progress:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: BaseException | TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, *_: BaseException | TracebackType | None
+    ) -> None:
         self._bar.close()
         if self._lines and kind is None:
             self._line("done")
@@ -55,8 +64,15 @@ class Progress:
         if self._unit:
             done, rate = self._number(self._done), self._done / max(seconds, 1e-9)
             of = f" of {self._number(self._total)}" if self._total else ""
-            speed = f"{tqdm.format_sizeof(rate)}B/s" if self._unit == "B" else f"{rate:.2f} {self._unit}s/s"
-            parts.append(f"{done}{of} {'' if self._unit == 'B' else f'{self._unit}s'}".rstrip() + f", {speed},")
+            speed = (
+                f"{tqdm.format_sizeof(rate)}B/s"
+                if self._unit == "B"
+                else f"{rate:.2f} {self._unit}s/s"
+            )
+            parts.append(
+                f"{done}{of} {'' if self._unit == 'B' else f'{self._unit}s'}".rstrip()
+                + f", {speed},"
+            )
         parts.append(f"{tqdm.format_interval(seconds)}{f', {end}' if end else ''}")
         tqdm.write(" ".join(parts), file=sys.stderr)
         sys.stderr.flush()

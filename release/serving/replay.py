@@ -26,7 +26,9 @@ class Endpoint:
     """A server at ``url`` that must be ``release`` (12 hex digits). ``role``: what it is called in a refusal."""
 
     def __init__(self, url: str, release: str, role: str) -> None:
-        self._client = Client(running.attach(url, "").url, direct=False, headers={ID_HEADER: SHADOW_ID})
+        self._client = Client(
+            running.attach(url, "").url, direct=False, headers={ID_HEADER: SHADOW_ID}
+        )
         self._release, self._role = release, role
         self._model = ""
 
@@ -37,14 +39,23 @@ class Endpoint:
             listed = reply.json()
             first = listed["data"][0] if isinstance(listed, dict) and listed.get("data") else {}
             self._model = str(first.get("id", ""))
-            release = reply.headers.get(RELEASE_HEADER) or release_of(first.get("root")) or release_of(self._model)
+            release = (
+                reply.headers.get(RELEASE_HEADER)
+                or release_of(first.get("root"))
+                or release_of(self._model)
+            )
             release = release or release_of(self._info().get("model_id"))
         except (NoAnswer, AttributeError, KeyError, TypeError) as error:
-            answer = str(error) if isinstance(error, NoAnswer) else f"{_MODELS} has no list of models"
-            raise ServingRefused(f"{self._shown}: {answer}", "start it, or give its address") from error
+            answer = (
+                str(error) if isinstance(error, NoAnswer) else f"{_MODELS} has no list of models"
+            )
+            raise ServingRefused(
+                f"{self._shown}: {answer}", "start it, or give its address"
+            ) from error
         if release is None:
             raise ServingRefused(
-                f"{self._shown}: does not say which release it serves", "run `lockstep gateway --release` before it"
+                f"{self._shown}: does not say which release it serves",
+                "run `lockstep gateway --release` before it",
             )
         self._hold(release)
 
@@ -52,7 +63,9 @@ class Endpoint:
         """Its greedy answer of at most ``limit`` tokens. Raises ServingRefused if another release answered."""
         began = time.monotonic()
         try:
-            answer = dialects.chat(self._client, dialects.SPEECHES["openai"], self._model, messages, limit)
+            answer = dialects.chat(
+                self._client, dialects.SPEECHES["openai"], self._model, messages, limit
+            )
         except NoAnswer as error:
             return Said(None, str(error), time.monotonic() - began, error.lost)
         if answer.release is not None:

@@ -44,7 +44,11 @@ def attach(url: str, model: str) -> Running:
     except ValueError:
         valid = False
     if not valid or parts.query or parts.fragment:
-        raise ServingRefused(f"{url!r:.200}: is not an address of a server", "write it as http://HOST:PORT")
+        raise ServingRefused(
+            f"{url!r:.200}: is not an address of a server", "write it as http://HOST:PORT"
+        )
     if "@" in parts.netloc:
-        raise ServingRefused(f"{parts.scheme}://…@{parts.hostname}: holds a password", "write it without one")
+        raise ServingRefused(
+            f"{parts.scheme}://…@{parts.hostname}: holds a password", "write it without one"
+        )
     return Running(url.rstrip("/"), model)

@@ -30,7 +30,9 @@ def served(suites: Mapping[str, SuiteKind], evidence: Evidence, model: str) -> t
             continue
         answers = [answer for answer in evidence.given.get(name, ()) if answer.model == model]
         if not answers:
-            raise EvidenceRefused(f"{layout.suite_answers(name)}: has no answers of {model}", "run `./lockstep run`")
+            raise EvidenceRefused(
+                f"{layout.suite_answers(name)}: has no answers of {model}", "run `./lockstep run`"
+            )
         metric = next(iter(suite.scales))
         suites_served.append(Served(name, metric, answers, _scorer(suite, metric), limit))
     return tuple(suites_served)

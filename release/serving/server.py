@@ -66,7 +66,9 @@ def wait_until(server: Server, ready: Callable[[], bool], deadline: float) -> fl
         while True:
             if gone := server.gone():
                 raise ServingRefused(
-                    f"the server ended before it was ready: {gone}", "fix what its log says", last(server)
+                    f"the server ended before it was ready: {gone}",
+                    "fix what its log says",
+                    last(server),
                 )
             if ready():
                 return time.monotonic() - began
@@ -100,7 +102,10 @@ def unwinding() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    known = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    known = {
+        number: signal.getsignal(number)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
     before = {number: handler for number, handler in known.items() if handler is not signal.SIG_IGN}
 
     def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:

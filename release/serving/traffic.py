@@ -46,9 +46,20 @@ class Replay:
     """
 
     def __init__(
-        self, requests: Sequence[Request], production: Side, candidate: Side, limit: int, rate: float, at_once: int
+        self,
+        requests: Sequence[Request],
+        production: Side,
+        candidate: Side,
+        limit: int,
+        rate: float,
+        at_once: int,
     ) -> None:
-        self._requests, self._sides, self._limit, self._rate = requests, (production, candidate), limit, rate
+        self._requests, self._sides, self._limit, self._rate = (
+            requests,
+            (production, candidate),
+            limit,
+            rate,
+        )
         self._lock, self._stop, self._done = threading.Lock(), threading.Event(), threading.Event()
         self._next, self._began = 0, 0.0
         self._answered: list[Answered] = []
@@ -94,7 +105,9 @@ class Replay:
         with closing(Client(side.url, headers={ID_HEADER: request.id})) as client:
             try:
                 speech = dialects.SPEECHES["openai"]
-                answer = dialects.chat(client, speech, side.model, request.messages, self._limit).text
+                answer = dialects.chat(
+                    client, speech, side.model, request.messages, self._limit
+                ).text
             except NoAnswer:
                 answer = None
         return Answered(request, answer, sent, time.monotonic())

@@ -28,9 +28,19 @@ def unpack(store: Store, report: ImageReport, home: Path) -> Path:
     manifest = documents.read(store.document(report.image), store.name)
     if not isinstance(manifest, Manifest):
         raise EvidenceRefused(f"{store.name}: {report.image} is no image but an index", _AGAIN)
-    for name in (report.path.lstrip("/"), *(name for layer in report.layers for name in layer.files)):
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\0" in name or not name:
-            raise EvidenceRefused(f"{layout.IMAGE_REPORT}: {name!r} is a way out of the image's folder", _AGAIN)
+    for name in (
+        report.path.lstrip("/"),
+        *(name for layer in report.layers for name in layer.files),
+    ):
+        if (
+            PurePosixPath(name).is_absolute()
+            or ".." in PurePosixPath(name).parts
+            or "\0" in name
+            or not name
+        ):
+            raise EvidenceRefused(
+                f"{layout.IMAGE_REPORT}: {name!r} is a way out of the image's folder", _AGAIN
+            )
     sizes = {layer.digest: layer.size for layer in manifest.layers}
     folder = home / report.path.lstrip("/")
     unpacked: dict[str, FileDigest] = {}
@@ -39,14 +49,20 @@ def unpack(store: Store, report: ImageReport, home: Path) -> Path:
         with Progress("unpack", sum(layer.size for layer in report.layers), "B") as bar:
             for layer in report.layers:
                 if sizes.get(layer.digest) != layer.size:
-                    raise EvidenceRefused(f"{store.name}: the image has no layer {layer.digest}", _AGAIN)
-                unpacked |= _unpack(_Stream(store.blob(layer.digest, layer.size), bar), layer, report.path, folder)
+                    raise EvidenceRefused(
+                        f"{store.name}: the image has no layer {layer.digest}", _AGAIN
+                    )
+                unpacked |= _unpack(
+                    _Stream(store.blob(layer.digest, layer.size), bar), layer, report.path, folder
+                )
     except OSError as error:
         raise MachineRefused(
             f"{folder}: {error.strerror or error}", "free some space there, or make it writable"
         ) from error
     if digest.of_manifest(unpacked) != report.model:
-        raise EvidenceRefused(f"{store.name}: the files in {report.image} are not the model {report.model}", _AGAIN)
+        raise EvidenceRefused(
+            f"{store.name}: the files in {report.image} are not the model {report.model}", _AGAIN
+        )
     return folder
 
 
@@ -60,9 +76,13 @@ def _unpack(stream: "_Stream", layer: Layer, path: str, folder: Path) -> dict[st
                 if member.isdir() or (member.issym() and f"/{member.name}" == path):
                     continue
                 name = wanted.get(member.name)
-                content = archive.extractfile(member) if name is not None and member.isreg() else None
+                content = (
+                    archive.extractfile(member) if name is not None and member.isreg() else None
+                )
                 if name is None or content is None:
-                    raise EvidenceRefused(f"layer {layer.digest}: holds {member.name!r}, which is not of it", _AGAIN)
+                    raise EvidenceRefused(
+                        f"layer {layer.digest}: holds {member.name!r}, which is not of it", _AGAIN
+                    )
                 target = folder / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with target.open("xb") as out:
@@ -72,8 +92,14 @@ def _unpack(stream: "_Stream", layer: Layer, path: str, folder: Path) -> dict[st
     except tarfile.TarError as error:
         raise RegistryRefused(f"layer {layer.digest}: is not a tar: {error}", _AGAIN) from error
     stream.drain()
-    if wrong := [name for name in layer.files if name not in unpacked or unpacked[name].sha256 != layer.files[name]]:
-        raise EvidenceRefused(f"layer {layer.digest}: {wrong[0]} is not the file of the report", _AGAIN)
+    if wrong := [
+        name
+        for name in layer.files
+        if name not in unpacked or unpacked[name].sha256 != layer.files[name]
+    ]:
+        raise EvidenceRefused(
+            f"layer {layer.digest}: {wrong[0]} is not the file of the report", _AGAIN
+        )
     return unpacked
 
 

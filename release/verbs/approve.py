@@ -60,17 +60,25 @@ def approve(
         done = "already"
     elif said.payload in used_up:
         raise PromotionRefused(
-            f"{name} was already moved to {digest} with an approval for the same reason", "give a new reason: --why"
+            f"{name} was already moved to {digest} with an approval for the same reason",
+            "give a new reason: --why",
         )
     else:
         message = f"approve {digest[:19]} for {name}\n\n{redact(why, 500)}\n"
         commit = where.ledger.commit(where.tip, Change({path: data}, message))
     return Approved(
-        environment=name, image=digest, done=done, signer=said.signer, required=rule.approvals, commit=commit
+        environment=name,
+        image=digest,
+        done=done,
+        signer=said.signer,
+        required=rule.approvals,
+        commit=commit,
     )
 
 
-def _counts(where: PromotionContext, name: str, digest: str, data: bytes, at: str, used_up: set[bytes]) -> bool:
+def _counts(
+    where: PromotionContext, name: str, digest: str, data: bytes, at: str, used_up: set[bytes]
+) -> bool:
     try:
         return approvals.read(where, name, digest, data, at).payload not in used_up
     except EvidenceRefused:

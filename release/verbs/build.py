@@ -33,7 +33,9 @@ __all__ = ["Options", "Plan", "PlannedBlob", "build", "plan"]
 
 # Not in the image; reports name these digests, and the verdict covers the reports.
 _NOT_SHIPPED = (layout.BASE, layout.ADAPTER, layout.RAW)
-_KEPT = 2  # images of one environment that stay in a layout; where the ledger does not answer, all do
+_KEPT = (
+    2  # images of one environment that stay in a layout; where the ledger does not answer, all do
+)
 
 
 class PlannedBlob(Record):
@@ -70,7 +72,9 @@ def write_down(root: Path, options: Options) -> Recipe:
     if refused := verdict_refusal(held.verdict):
         raise refused
     recipe = recipes.write_down(root, held, options)
-    if others := committed_code.differences(root, recipe.about.commit, held.params, records.work_tree.lock):
+    if others := committed_code.differences(
+        root, recipe.about.commit, held.params, records.work_tree.lock
+    ):
         todo = "commit the code, run `lockstep run`, and build from that record"
         raise EvidenceRefused(others[0], todo, tuple(others[1:]))
     return recipe
@@ -95,11 +99,20 @@ def plan(root: Path, options: Options) -> Plan:
         found = there[layer.key]
         known = found or cache.get(layer)
         blobs.append(
-            PlannedBlob(kind="weights", title=layer.title, digest=known, size=layer.size, there=found is not None)
+            PlannedBlob(
+                kind="weights",
+                title=layer.title,
+                digest=known,
+                size=layer.size,
+                there=found is not None,
+            )
         )
     # Every digest is equally long, so the documents' sizes are known before the layers are.
     digests = [there[layer.key] for layer in recipe.layers]
-    added = [_added(layer, found or recipe.about.model) for layer, found in zip(recipe.layers, digests, strict=True)]
+    added = [
+        _added(layer, found or recipe.about.model)
+        for layer, found in zip(recipe.layers, digests, strict=True)
+    ]
     config, manifest = _documents(recipe, added)
     settled = None not in digests
     found = digest.of_bytes(config) if settled else None
@@ -148,7 +161,8 @@ def build(root: Path, options: Options) -> ImageReport:
         files.write_json(root / layout.IMAGE_REPORT, report)
     except OSError as error:
         raise MachineRefused(
-            f"{root / layout.IMAGE_REPORT}: {error.strerror or error}", f"make it writable; the image {found} is built"
+            f"{root / layout.IMAGE_REPORT}: {error.strerror or error}",
+            f"make it writable; the image {found} is built",
         ) from error
     return report
 
@@ -214,7 +228,9 @@ def _documents(recipe: Recipe, added: list[Added]) -> tuple[bytes, bytes]:
 
 def _report(recipe: Recipe, added: list[Added], found: str, documents: int) -> ImageReport:
     about, base = recipe.about, recipe.base.image if recipe.base else None
-    below = len(weights.behind(about.path))  # a member's name has no slash in front, and one behind the folder
+    below = len(
+        weights.behind(about.path)
+    )  # a member's name has no slash in front, and one behind the folder
     return ImageReport(
         image=found,
         place=recipe.place,

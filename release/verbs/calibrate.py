@@ -15,5 +15,12 @@ def calibrate(root: Path, listener: Listener | None = None) -> NoiseReport:
 
     Raises StageRefused with the stage's exit code, or MachineRefused if it cannot run or is interrupted.
     """
-    dvc.python(root, ["-m", "stages.calibrate"], "calibrate", aside=True, listener=listener, step="calibrate")
+    dvc.python(
+        root,
+        ["-m", "stages.calibrate"],
+        "calibrate",
+        aside=True,
+        listener=listener,
+        step="calibrate",
+    )
     return files.read_json(root / layout.NOISE, NoiseReport)

@@ -32,7 +32,9 @@ class Options(NamedTuple):
     captures: str | None = None
 
 
-def canary(root: Path, environment: str, options: Options | None = None, now: datetime | None = None) -> RolloutReport:
+def canary(
+    root: Path, environment: str, options: Options | None = None, now: datetime | None = None
+) -> RolloutReport:
     """Judge, and write reports/rollout/ENV-canary.json. ``shadow.refusal`` says how a decision ends.
 
     Raises ParamsRefused if there is no such environment, EvidenceRefused if it runs nothing, the candidate is not
@@ -67,4 +69,6 @@ def roll_back(root: Path, report: RolloutReport) -> RolledBack | None:
         )
     if report.decision != "roll back":
         return None
-    return rollback.rollback(root, report.runs_in, rollback.Options(why=captured.why(report), runs=report.candidate))
+    return rollback.rollback(
+        root, report.runs_in, rollback.Options(why=captured.why(report), runs=report.candidate)
+    )

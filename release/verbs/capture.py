@@ -54,26 +54,35 @@ def capture(root: Path, environment: str, kind: str, source: str, options: Optio
     known = params_file.load(root / layout.PARAMS).promote.ordered
     if environment not in known:
         raise ParamsRefused(
-            f"{layout.PARAMS}: promote.environments has no {environment!r}", f"use one of {', '.join(known)}"
+            f"{layout.PARAMS}: promote.environments has no {environment!r}",
+            f"use one of {', '.join(known)}",
         )
     if kind not in KINDS.kinds:
-        raise ParamsRefused(f"{kind[:80]!r} is not a kind of log", f"use one of {', '.join(KINDS.kinds)}")
+        raise ParamsRefused(
+            f"{kind[:80]!r} is not a kind of log", f"use one of {', '.join(KINDS.kinds)}"
+        )
     if options.release is not None and release_named(options.release) is None:
         raise ParamsRefused(
-            f"--release: {options.release[:80]!r} is no digest", "write the model's digest, or its first 12 digits"
+            f"--release: {options.release[:80]!r} is no digest",
+            "write the model's digest, or its first 12 digits",
         )
     captured, left_out = _read(environment, kind, source, options)
     if not captured:
-        why = "; ".join(f"{count:,} left out: {reason}" for reason, count in left_out.most_common(3))
+        why = "; ".join(
+            f"{count:,} left out: {reason}" for reason, count in left_out.most_common(3)
+        )
         raise EvidenceRefused(
-            f"{source}: has no request to store{f' ({why})' if why else ''}", "name another log, --from or --to"
+            f"{source}: has no request to store{f' ({why})' if why else ''}",
+            "name another log, --from or --to",
         )
     store = Store(options.captures or str(root / layout.CAPTURES))
     names, new = store.add_requests(environment, captured, kind)
     return Captured(len(captured), new, left_out, tuple(names))
 
 
-def _read(environment: str, kind: str, source: str, options: Options) -> tuple[list[Capture], Counter[str]]:
+def _read(
+    environment: str, kind: str, source: str, options: Options
+) -> tuple[list[Capture], Counter[str]]:
     now = datetime.now(UTC)
     since = moment(options.since, now).start if options.since else datetime(1970, 1, 1, tzinfo=UTC)
     until = moment(options.until, now).start if options.until else now
@@ -96,5 +105,7 @@ def _read(environment: str, kind: str, source: str, options: Options) -> tuple[l
         except TooLarge:
             left_out["too large to be stored"] += 1
         except ValidationError as error:
-            raise EvidenceRefused(f"{place}: {files.first(error)}", "correct the log, or leave the line out") from error
+            raise EvidenceRefused(
+                f"{place}: {files.first(error)}", "correct the log, or leave the line out"
+            ) from error
     return captured, left_out

@@ -5,7 +5,9 @@ from pathlib import Path
 from release.cards import card_record, writing
 
 
-def card(root: Path, folder: Path, name: str | None = None, *, check: bool = False) -> tuple[Path, ...]:
+def card(
+    root: Path, folder: Path, name: str | None = None, *, check: bool = False
+) -> tuple[Path, ...]:
     """Write the cards of the work tree, or of the release ``name``, into ``folder``; their paths.
 
     ``check``: compare them with what lies in ``folder``, and write nothing. Raises as ``card_record.gather``, and

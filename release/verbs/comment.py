@@ -52,22 +52,32 @@ def comment(root: Path, options: CommentOptions | None = None) -> Posted:
     number = options.number or place.number
     commit = options.commit or place.commit
     if number is None:
-        raise RemoteRefused("no pull request is named", "give its number, or run in a workflow of a pull request")
+        raise RemoteRefused(
+            "no pull request is named", "give its number, or run in a workflow of a pull request"
+        )
     if options.check is not None and (commit is None or not github.is_commit(commit)):
-        raise RemoteRefused("no commit is named for the check", "give the whole hash of the pull request's last commit")
+        raise RemoteRefused(
+            "no commit is named for the check",
+            "give the whole hash of the pull request's last commit",
+        )
     client = GitHub(place, patience=options.patience)
     links = options.links
     if place.run and "Workflow run" not in dict(links):
         links = (("Workflow run", place.run), *links)
     checked = commit if options.check is not None else None
     report = renderer.report(
-        root, renderer.Options(options.target, options.assets, links, number, checked, web=place.web)
+        root,
+        renderer.Options(options.target, options.assets, links, number, checked, web=place.web),
     )
     notes = list[str]()
     try:
         made, created, by = _posted(client, number, report, commit, options, notes)
         conclusion: Conclusion = "success" if report.passes else "failure"
-        how, address = _checked(client, commit, conclusion, report, options.check, notes) if commit else (None, None)
+        how, address = (
+            _checked(client, commit, conclusion, report, options.check, notes)
+            if commit
+            else (None, None)
+        )
     except RequestError as trouble:
         raise client.refused(trouble) from None
     return Posted(
@@ -77,7 +87,12 @@ def comment(root: Path, options: CommentOptions | None = None) -> Posted:
 
 
 def _posted(
-    client: GitHub, number: int, found: Report, commit: str | None, options: CommentOptions, notes: list[str]
+    client: GitHub,
+    number: int,
+    found: Report,
+    commit: str | None,
+    options: CommentOptions,
+    notes: list[str],
 ) -> tuple[Comment, bool, Literal["rest", "cml"]]:
     """The comment on GitHub, whether it is new, and which tool posted it."""
     author = options.author or client.login() or ACTIONS
@@ -91,7 +106,9 @@ def _posted(
         if _server(client.where) is None:
             notes.append("cml: does not speak to this API address; posted by REST")
         elif not takes_ours:
-            notes.append("cml: would not find this comment, or update someone else's; posted by REST")
+            notes.append(
+                "cml: would not find this comment, or update someone else's; posted by REST"
+            )
         elif commit is None:
             notes.append(
                 "cml: would write a watermark that it cannot find again, because no commit is known; posted by REST"
@@ -147,7 +164,9 @@ def _same(one: str, two: str) -> bool:
     return one.replace("\r\n", "\n").split() == two.replace("\r\n", "\n").split()
 
 
-def _by_cml(program: str, where: Place, number: int, markdown: str, commit: str, title: str) -> str | None:
+def _by_cml(
+    program: str, where: Place, number: int, markdown: str, commit: str, title: str
+) -> str | None:
     """Let CML post the comment; returns None on success, else the reason.
 
     CML gets a HOME of its own, because it edits git's configuration.
@@ -173,7 +192,9 @@ def _by_cml(program: str, where: Place, number: int, markdown: str, commit: str,
             return f"did not end within {_CML_SECONDS} s"
         except OSError as error:
             return f"does not start: {error.strerror}"
-    return f"ended with {done.returncode}" if done.returncode else None  # its words may hold the token
+    return (
+        f"ended with {done.returncode}" if done.returncode else None
+    )  # its words may hold the token
 
 
 def _server(where: Place) -> str | None:
@@ -187,7 +208,12 @@ def _server(where: Place) -> str | None:
 
 
 def _checked(
-    client: GitHub, commit: str, conclusion: Conclusion, found: Report, name: str | None, notes: list[str]
+    client: GitHub,
+    commit: str,
+    conclusion: Conclusion,
+    found: Report,
+    name: str | None,
+    notes: list[str],
 ) -> tuple[Literal["check-run", "status"] | None, str | None]:
     if name is None:
         return None, None
@@ -195,7 +221,9 @@ def _checked(
     gates = next((part.markdown for part in found.parts if part.name == "gates"), "")
     if renderer.size(summary) + renderer.size(gates) < renderer.LIMIT - 100:
         summary = f"{summary}\n\n{gates}".strip()
-    summary = summary if renderer.size(summary) < renderer.LIMIT else prose(found.title)  # a title is no Markdown
+    summary = (
+        summary if renderer.size(summary) < renderer.LIMIT else prose(found.title)
+    )  # a title is no Markdown
     try:
         return "check-run", client.check(name, commit, conclusion, found.title, summary)
     except Forbidden:

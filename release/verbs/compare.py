@@ -13,21 +13,29 @@ from release.review.comparison import Comparison
 from release.review.sides import Side
 
 
-def compare(root: Path, one: str, two: str = named.WORK_TREE, search: str | None = None) -> Comparison:
+def compare(
+    root: Path, one: str, two: str = named.WORK_TREE, search: str | None = None
+) -> Comparison:
     """Compare the record that ``one`` names with that of ``two``: see ``record.named``.
 
     ``search``: keep only answers that contain this text, in any case. Raises as ``named.find``, and EvidenceRefused if
     one of them has neither parameters nor an evaluation.
     """
     records = Records(root)
-    a, b = (Side(records, named.find(records, name), letter) for name, letter in ((one, "A"), (two, "B")))
+    a, b = (
+        Side(records, named.find(records, name), letter)
+        for name, letter in ((one, "A"), (two, "B"))
+    )
     for side in (a, b):
         if side.document is None and side.evaluation is None:
             why = (
-                side.notes[0].removeprefix(f"{side.letter}: ") if side.notes else "has neither parameters nor a record"
+                side.notes[0].removeprefix(f"{side.letter}: ")
+                if side.notes
+                else "has neither parameters nor a record"
             )
             raise EvidenceRefused(
-                f"{side.letter}: {side.where}: {why}", "name a commit of this pipeline; `lockstep record` makes records"
+                f"{side.letter}: {side.where}: {why}",
+                "name a commit of this pipeline; `lockstep record` makes records",
             )
     compared = side_by_side.compare(a, b)
     return compared if search is None else _containing(compared, search)
@@ -40,7 +48,14 @@ def _containing(compared: Comparison, search: str) -> Comparison:
         for answer in compared.answers
         if any(
             wanted in text.casefold()
-            for text in (answer.id, answer.slice, answer.prompt, answer.reference, answer.a, answer.b)
+            for text in (
+                answer.id,
+                answer.slice,
+                answer.prompt,
+                answer.reference,
+                answer.a,
+                answer.b,
+            )
         )
     )
     return compared.model_copy(update={"answers": kept})

@@ -59,7 +59,9 @@ def drill(root: Path, name: str, target: str | None = None) -> Drill:
     if before is None:
         raise PromotionRefused(f"{name} runs nothing", f"`lockstep promote {name}` first")
     with processes.scratch() as folder:
-        there = timed("make a scratch clone and remote", lambda: scratch.clone(promotion_context, folder))
+        there = timed(
+            "make a scratch clone and remote", lambda: scratch.clone(promotion_context, folder)
+        )
         back = timed("roll back", lambda: _back(there, name))
         there = scratch.arrived(there, name, back.after)
         timed("let it out of quarantine", lambda: quarantine.free(there, before.version, _WHY))
@@ -68,7 +70,11 @@ def drill(root: Path, name: str, target: str | None = None) -> Drill:
         timed("move forward again", lambda: rollback.move(there, name, again))
         scratch.arrived(there, name, before)
     return Drill(
-        environment=name, before=before, to=back.after, steps=tuple(steps), seconds=time.perf_counter() - began
+        environment=name,
+        before=before,
+        to=back.after,
+        steps=tuple(steps),
+        seconds=time.perf_counter() - began,
     )
 
 

@@ -74,10 +74,16 @@ def show(root: Path, image: str, target: str | None = None) -> Walk:
     statement contradicts what it names, RegistryRefused if the image is missing, BuildRefused for an invalid reference.
     """
     place = _place(root, image)
-    attach.subject(place.store, place.image)  # an image that is not there is another matter than one without evidence
+    attach.subject(
+        place.store, place.image
+    )  # an image that is not there is another matter than one without evidence
     known = trust.known(root, target)
     release = released.find(place.store, place.image, known, place.evidence)
-    steps = (*_image(place, release), *_attached(place, release, known), *_Made(root, release.statement, known).steps())
+    steps = (
+        *_image(place, release),
+        *_attached(place, release, known),
+        *_Made(root, release.statement, known).steps(),
+    )
     return Walk(
         image=f"{place.store.name}@{place.image}", evidence=release.digest, signer=release.signer, steps=steps,
         statement=release.statement,
@@ -88,13 +94,17 @@ def _place(root: Path, text: str) -> _Place:
     if not text.startswith("sha256:"):
         named = reference.parse(text)
         if named.digest is None:
-            raise BuildRefused(f"{text!r}: names no digest", "write it as HOST/NAME@sha256:…: a tag can be moved")
+            raise BuildRefused(
+                f"{text!r}: names no digest", "write it as HOST/NAME@sha256:…: a tag can be moved"
+            )
         return _Place(stores.open_store(named, root), named.digest, None)
     # A pointer says where the image is; without one it is where `lockstep build` wrote it.
     built = reference.parse(f"{reference.LAYOUT}{layout.IMAGE}@{text}")
     for path in sorted((root / layout.ENVIRONMENTS).glob(f"*/{layout.POINTER}")):
         if not path.is_file():
-            raise EvidenceRefused(f"{path.relative_to(root)}: is not a regular file", "restore it from git")
+            raise EvidenceRefused(
+                f"{path.relative_to(root)}: is not a regular file", "restore it from git"
+            )
         here = pointer.parse(path.read_bytes(), str(path.relative_to(root)))
         if here.digest == text:
             return _Place(stores.open_store(reference.parse(here.image), root), text, here.evidence)
@@ -107,14 +117,23 @@ def _image(place: _Place, release: Released) -> Iterator[Step]:
     if not attach.has_layers(place.store, place.image, report):
         name = f"{place.store.name}@{place.image}"
         raise EvidenceRefused(
-            f"{name}: has other layers than its signed statement says", "do not run it; ask who signed"
+            f"{name}: has other layers than its signed statement says",
+            "do not run it; ask who signed",
         )
     yield Step(
-        what="image", digest=place.image, checked="store", note=f"runtime {report.runtime}, {report.size:,} bytes"
+        what="image",
+        digest=place.image,
+        checked="store",
+        note=f"runtime {report.runtime}, {report.size:,} bytes",
     )
     if report.base:
         base = report.base
-        yield Step(what="base image", digest=base.manifest, checked="signed", note=f"{base.name}, {base.platform}")
+        yield Step(
+            what="base image",
+            digest=base.manifest,
+            checked="signed",
+            note=f"{base.name}, {base.platform}",
+        )
     for number, layer in enumerate(report.layers, 1):
         names = sorted(layer.files)
         note = names[0] + (f" and {len(names) - 1} more files" if len(names) > 1 else "")
@@ -126,15 +145,24 @@ def _attached(place: _Place, signed: Released, known: Signers) -> Iterator[Step]
     release = signed.statement.predicate
     listed = weights.of_image(release.image)
     statement = weights.payload(listed, signed.statement.subject[0].name)
-    for one in attach.attached(place.store, place.image, sigstore.BUNDLE, dsse.LARGEST, lambda _: None):
+    for one in attach.attached(
+        place.store, place.image, sigstore.BUNDLE, dsse.LARGEST, lambda _: None
+    ):
         with contextlib.suppress(EvidenceRefused):
             note = f"of {len(listed)} files, as OpenSSF model signing defines it, by "
             note += weights.verify(one.data, statement, known)
             yield Step(what="weights signature", digest=one.digest, checked="store", note=note)
             break
-    for one in attach.attached(place.store, place.image, sbom.MEDIA_TYPE, sbom.LARGEST, lambda _: None):
+    for one in attach.attached(
+        place.store, place.image, sbom.MEDIA_TYPE, sbom.LARGEST, lambda _: None
+    ):
         if digest.of_bytes(one.data) == release.sbom:
-            yield Step(what="sbom", digest=release.sbom, checked="store", note="CycloneDX 1.6, with a model card")
+            yield Step(
+                what="sbom",
+                digest=release.sbom,
+                checked="store",
+                note="CycloneDX 1.6, with a model card",
+            )
             break
 
 
@@ -157,19 +185,38 @@ class _Made:
         fetch = self._report(layout.FETCH_REPORT, FetchReport)
         prepare = self._report(layout.PREPARE_REPORT, PrepareReport)
         self._agree(parity, train, fetch, prepare)
-        yield self._folder("weights", layout.MERGED, release.image.model, _files(parity), parity is not None)
-        yield self._folder("adapter", layout.ADAPTER, made.adapter, _trained(train), train is not None)
-        yield self._folder("base", layout.BASE, made.base, fetch.base.uri if fetch else "", fetch is not None)
+        yield self._folder(
+            "weights", layout.MERGED, release.image.model, _files(parity), parity is not None
+        )
+        yield self._folder(
+            "adapter", layout.ADAPTER, made.adapter, _trained(train), train is not None
+        )
+        yield self._folder(
+            "base", layout.BASE, made.base, fetch.base.uri if fetch else "", fetch is not None
+        )
         how: How = "follows" if parity else "signed"
-        yield Step(what="tokenizer", digest=made.tokenizer, checked=how, note="among the weights' files")
+        yield Step(
+            what="tokenizer", digest=made.tokenizer, checked=how, note="among the weights' files"
+        )
         if made.chat_template:
             apart = parity.files.get(TEMPLATE) if parity else None
             how = "follows" if apart and apart.sha256 == made.chat_template else "signed"
-            yield Step(what="chat template", digest=made.chat_template, checked=how, note="among the weights' files")
+            yield Step(
+                what="chat template",
+                digest=made.chat_template,
+                checked=how,
+                note="among the weights' files",
+            )
         for name, value in made.splits.items():
-            rows = f"{prepare.splits[name].rows} rows" if prepare and name in prepare.splits else "rows"
+            rows = (
+                f"{prepare.splits[name].rows} rows"
+                if prepare and name in prepare.splits
+                else "rows"
+            )
             yield self._file(f"{name} split", layout.SPLITS / f"{name}.jsonl", value, rows)
-        yield self._folder("raw data", layout.RAW, made.raw, fetch.data.uri if fetch else "", fetch is not None)
+        yield self._folder(
+            "raw data", layout.RAW, made.raw, fetch.data.uri if fetch else "", fetch is not None
+        )
         if prepare:
             yield from _rows(prepare, made.reports[layout.PREPARE_REPORT.as_posix()])
         yield self._file("parameters", layout.PARAMS, made.params, str(layout.PARAMS))
@@ -179,7 +226,9 @@ class _Made:
         yield self._file("probes", layout.PROBES, made.probes, "what the model answers offline")
         yield self._file("verdict", layout.VERDICT, made.verdict, f"policy {release.policy[7:19]}")
         note = f"{release.commit}" + ("" if self._commit else ", which this clone does not have")
-        yield Step(what="commit", digest=None, checked="commit" if self._commit else "signed", note=note)
+        yield Step(
+            what="commit", digest=None, checked="commit" if self._commit else "signed", note=note
+        )
         serving = release.serving
         passed = sum(check.status == "pass" for check in serving.checks)
         server = f" of {serving.server}" if serving.server else ""
@@ -218,7 +267,8 @@ class _Made:
             return "signed", None
         if digest.of_bytes(data) != value:
             raise EvidenceRefused(
-                f"{path} at {self._release.commit[:12]}: is not what the signed statement names", "ask who signed it"
+                f"{path} at {self._release.commit[:12]}: is not what the signed statement names",
+                "ask who signed it",
             )
         return "commit", data
 
@@ -231,7 +281,9 @@ class _Made:
         try:
             return kind.model_validate_json(data)
         except ValidationError as error:
-            raise EvidenceRefused(f"{path}: {files.first(error)}", "use the version that signed it") from error
+            raise EvidenceRefused(
+                f"{path}: {files.first(error)}", "use the version that signed it"
+            ) from error
 
     def _agree(
         self, parity: ParityReport | None, train: TrainReport | None, fetch: FetchReport | None,
@@ -241,7 +293,9 @@ class _Made:
         made, image = self._materials, self._release.image
         pairs: list[tuple[str, object, object]] = []
         if parity:
-            described = {path: FileDigest(file.sha256, file.size) for path, file in parity.files.items()}
+            described = {
+                path: FileDigest(file.sha256, file.size) for path, file in parity.files.items()
+            }
             pairs += [
                 ("the weights", digest.of_manifest(described), image.model),
                 (
@@ -254,15 +308,29 @@ class _Made:
                 ("the tokenizer", tokenizer(parity), made.tokenizer),
             ]
         if train:
-            pairs += [("the adapter", train.adapter, made.adapter), ("the base", train.base, made.base)]
-            pairs += [(f"the {name} split", value, made.splits.get(name)) for name, value in train.splits.items()]
+            pairs += [
+                ("the adapter", train.adapter, made.adapter),
+                ("the base", train.base, made.base),
+            ]
+            pairs += [
+                (f"the {name} split", value, made.splits.get(name))
+                for name, value in train.splits.items()
+            ]
         if fetch:
-            pairs += [("the base", fetch.base.digest, made.base), ("the raw data", fetch.data.digest, made.raw)]
+            pairs += [
+                ("the base", fetch.base.digest, made.base),
+                ("the raw data", fetch.data.digest, made.raw),
+            ]
         if prepare:
             pairs += [("the raw data", prepare.raw, made.raw)]
-            pairs += [(f"the {name} split", one.sha256, made.splits.get(name)) for name, one in prepare.splits.items()]
+            pairs += [
+                (f"the {name} split", one.sha256, made.splits.get(name))
+                for name, one in prepare.splits.items()
+            ]
         if others := [
-            f"the reports name another of {what} than the signed statement" for what, a, b in pairs if a != b
+            f"the reports name another of {what} than the signed statement"
+            for what, a, b in pairs
+            if a != b
         ]:
             raise EvidenceRefused(others[0], "ask who signed it", tuple(others[1:]))
 
@@ -286,4 +354,9 @@ def _rows(prepare: PrepareReport, report: str) -> Iterator[Step]:
     for rule in prepare.rules:
         if rule.rows:
             verb = "dropped" if rule.kind == "drop" else "fixed"
-            yield Step(what="rule", digest=report, checked="follows", note=f"{rule.rule} {verb} {rule.rows}")
+            yield Step(
+                what="rule",
+                digest=report,
+                checked="follows",
+                note=f"{rule.rule} {verb} {rule.rows}",
+            )

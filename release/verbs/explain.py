@@ -30,7 +30,9 @@ def explain(root: Path, name: str) -> Explanation:
     record = hold(Records(root))
     gate = gates.decided_at(record.params.gates).get(name)
     if gate is None:
-        raise EvidenceRefused(f"no gate is called {name!r}", f"name one of {', '.join(record.params.gates)}")
+        raise EvidenceRefused(
+            f"no gate is called {name!r}", f"name one of {', '.join(record.params.gates)}"
+        )
     return of(name, gate, record.verdict)
 
 
@@ -47,11 +49,19 @@ def _found(finding: Finding) -> str:
     if finding.p is None:
         return f"{finding.status}: {finding.reason}"
     sign = "+" if finding.against else ""
-    shown = f"{finding.value:{sign}.4f}, bounds {finding.low:{sign}.4f} and {finding.high:{sign}.4f}"
+    shown = (
+        f"{finding.value:{sign}.4f}, bounds {finding.low:{sign}.4f} and {finding.high:{sign}.4f}"
+    )
     against = f" against {finding.against}" if finding.against else ""
     in_slice = f" in slice {finding.slice!r}" if finding.slice else ""
-    flips = f", {finding.gained} gained and {finding.lost} lost" if finding.gained is not None else ""
-    sees = "no difference" if finding.detectable is None else f"a difference of {finding.detectable:.4f}"
+    flips = (
+        f", {finding.gained} gained and {finding.lost} lost" if finding.gained is not None else ""
+    )
+    sees = (
+        "no difference"
+        if finding.detectable is None
+        else f"a difference of {finding.detectable:.4f}"
+    )
     worth = f" (witnessed, by suite {finding.suite})" if finding.evidence else ""
     return (
         f"{finding.status}: {finding.metric}{against}{in_slice} {shown}{worth}, on {finding.n} rows{flips}; "

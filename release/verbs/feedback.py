@@ -32,13 +32,19 @@ def feedback(root: Path, file: Path, captures: str | None = None) -> Stored:
     try:
         labels = list(parse(file.read_bytes(), str(file)))
     except OSError as error:
-        raise EvidenceRefused(f"{file}: {error.strerror or error}", "name a file of JSON lines") from error
+        raise EvidenceRefused(
+            f"{file}: {error.strerror or error}", "name a file of JSON lines"
+        ) from error
     if not labels:
-        raise EvidenceRefused(f"{file}: has no label", 'write a line {"request_id": "…", "label": "…"} for each')
+        raise EvidenceRefused(
+            f"{file}: has no label", 'write a line {"request_id": "…", "label": "…"} for each'
+        )
     return _stored(root, labels, captures)
 
 
-def feedback_from_mlflow(root: Path, experiment: str, assessment: str, captures: str | None = None) -> Stored:
+def feedback_from_mlflow(
+    root: Path, experiment: str, assessment: str, captures: str | None = None
+) -> Stored:
     """Store what the assessments called ``assessment`` of an MLflow experiment's traces say. As ``feedback``.
 
     Raises EvidenceRefused if there is no such experiment or no label in it, MachineRefused if MLflow cannot be asked.
@@ -46,7 +52,9 @@ def feedback_from_mlflow(root: Path, experiment: str, assessment: str, captures:
     from release.monitoring.logs import mlflow
 
     labels, left_out = list[Label](), Counter[str]()
-    for label in mlflow.labels(experiment, assessment, Span(datetime(1970, 1, 1, tzinfo=UTC), datetime.now(UTC))):
+    for label in mlflow.labels(
+        experiment, assessment, Span(datetime(1970, 1, 1, tzinfo=UTC), datetime.now(UTC))
+    ):
         if isinstance(label, str):
             left_out[label] += 1
         else:

@@ -97,7 +97,9 @@ def _settings(root: Path, options: Options) -> Settings:
     urls = _upstreams(options.upstreams)
     for option, header in (("--sticky", options.sticky), ("--user-header", options.user_header)):
         if header is not None and not _HEADER.fullmatch(header):
-            raise ServingRefused(f"{option}: {header!r} is no name of a header", "write it as X-Session-Id")
+            raise ServingRefused(
+                f"{option}: {header!r} is no name of a header", "write it as X-Session-Id"
+            )
     if options.user_header is not None and options.user_secret is None:
         raise ServingRefused("--user-header: needs --user-secret", "give the file of a secret")
     given = options._asdict()
@@ -121,14 +123,17 @@ def _upstreams(words: Sequence[str]) -> dict[str, float | None]:
     urls: dict[str, float | None] = {}
     for word in words:
         match = _WEIGHTED.fullmatch(word)
-        url = _address("URL", match[1] if match else word).removesuffix("/v1")  # /v1: as clients write it
+        url = _address("URL", match[1] if match else word).removesuffix(
+            "/v1"
+        )  # /v1: as clients write it
         if url in urls:
             raise ServingRefused(f"URL: {url} is there twice", "name each server once")
         urls[url] = float(match[2]) if match else None
     weights = [weight for weight in urls.values() if weight is not None]
     if weights and (len(weights) < len(urls) or not sum(weights)):
         raise ServingRefused(
-            f"URL: {' '.join(words)}: some have no weight, or all have 0", "write each as URL=WEIGHT, or none"
+            f"URL: {' '.join(words)}: some have no weight, or all have 0",
+            "write each as URL=WEIGHT, or none",
         )
     return urls
 
@@ -136,12 +141,18 @@ def _upstreams(words: Sequence[str]) -> dict[str, float | None]:
 def _address(name: str, text: str) -> str:
     url = urlsplit(text)
     try:
-        is_one = url.scheme in ("http", "https") and bool(url.hostname) and "=" not in url.netloc and url.port != 0
+        is_one = (
+            url.scheme in ("http", "https")
+            and bool(url.hostname)
+            and "=" not in url.netloc
+            and url.port != 0
+        )
     except ValueError:  # a port that is no number, or above 65535
         is_one = False
     if not is_one or url.username or url.query or url.fragment:
         raise ServingRefused(
-            f"{name}: {text.rpartition('@')[2]!r} is no address of a server", "write it as http://HOST:PORT"
+            f"{name}: {text.rpartition('@')[2]!r} is no address of a server",
+            "write it as http://HOST:PORT",
         )
     return f"{url.scheme}://{url.netloc}{url.path.rstrip('/')}"
 
@@ -149,7 +160,9 @@ def _address(name: str, text: str) -> str:
 def _release(text: str) -> str:
     digest = captures.release_named(text)
     if digest is None:
-        raise ServingRefused(f"--release: {text!r} is no digest", "write the model's digest, or its first 12 digits")
+        raise ServingRefused(
+            f"--release: {text!r} is no digest", "write the model's digest, or its first 12 digits"
+        )
     return digest
 
 
@@ -171,7 +184,9 @@ def user_secret(path: Path) -> bytes:
     """Read the secret that makes keys of users. Raises ServingRefused for a short one: it could be guessed."""
     secret = "\n".join(_lines(path, "--user-secret")).encode()
     if len(secret) < _SECRET:
-        raise ServingRefused(f"--user-secret: {path}: has {len(secret)} bytes", f"openssl rand -hex 32 > {path}")
+        raise ServingRefused(
+            f"--user-secret: {path}: has {len(secret)} bytes", f"openssl rand -hex 32 > {path}"
+        )
     return secret
 
 
@@ -181,10 +196,14 @@ def _lines(path: Path, option: str) -> Sequence[str]:
         with path.open("rb") as stream:
             data = stream.read(_LARGEST + 1)
         if len(data) > _LARGEST:
-            raise ServingRefused(f"{option}: {path}: has more than {_LARGEST} bytes", "name another file")
+            raise ServingRefused(
+                f"{option}: {path}: has more than {_LARGEST} bytes", "name another file"
+            )
         return [line.strip() for line in data.decode().splitlines() if line.strip()]
     except OSError as error:
-        raise ServingRefused(f"{option}: {path}: {error.strerror or error}", "name another file") from error
+        raise ServingRefused(
+            f"{option}: {path}: {error.strerror or error}", "name another file"
+        ) from error
     except UnicodeDecodeError as error:
         raise ServingRefused(f"{option}: {path}: is not UTF-8", "name another file") from error
 
@@ -196,7 +215,11 @@ def _buckets(option: str, text: str | None, default: tuple[float, ...]) -> tuple
         bounds = tuple(float(word) for word in text.split(","))
     except ValueError:
         bounds = ()
-    if not bounds or list(bounds) != sorted(set(bounds)) or not 0 < bounds[0] <= bounds[-1] < float("inf"):
+    if (
+        not bounds
+        or list(bounds) != sorted(set(bounds))
+        or not 0 < bounds[0] <= bounds[-1] < float("inf")
+    ):
         raise ServingRefused(f"{option}: {text!r}", "write rising numbers of seconds, as 0.1,0.5,2")
     return bounds
 
@@ -225,8 +248,12 @@ def _has_file_system(url: str) -> None:
             f"{kind}://: a package is missing", f"pip install -c constraints.txt -e '.[{extra}]'"
         ) from error
     except ValueError as error:
-        raise ServingRefused(f"--captures: {url}: no such kind of store", "name a folder, s3://… or gs://…") from error
+        raise ServingRefused(
+            f"--captures: {url}: no such kind of store", "name a folder, s3://… or gs://…"
+        ) from error
 
 
 def _without(name: Any) -> MachineRefused:
-    return MachineRefused(f"the package {name} is not installed", "pip install -c constraints.txt -e '.[gateway]'")
+    return MachineRefused(
+        f"the package {name} is not installed", "pip install -c constraints.txt -e '.[gateway]'"
+    )

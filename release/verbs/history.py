@@ -60,7 +60,10 @@ def history(root: Path, environment: str | None = None, on: str | None = None) -
     names = promote.ordered if environment is None else (environment,)
     every = {name: ran(ledger.moves(tip, name)) for name in names}
     if span is not None:
-        every = {name: tuple(move for move in all_ if span.meets(move.at, move.until)) for name, all_ in every.items()}
+        every = {
+            name: tuple(move for move in all_ if span.meets(move.at, move.until))
+            for name, all_ in every.items()
+        }
     return History(branch=ledger.shown, tip=tip, on=on, environments=every)
 
 
@@ -73,7 +76,11 @@ def moment(text: str, now: datetime | None = None) -> Span:
             span = Span(start, start + timedelta(days=1))
         elif _DATE.match(text):
             moment_named = datetime.fromisoformat(text)
-            at = moment_named.replace(tzinfo=UTC) if moment_named.tzinfo is None else moment_named.astimezone(UTC)
+            at = (
+                moment_named.replace(tzinfo=UTC)
+                if moment_named.tzinfo is None
+                else moment_named.astimezone(UTC)
+            )
             span = Span(at, at)
         else:
             raise ValueError
@@ -81,6 +88,7 @@ def moment(text: str, now: datetime | None = None) -> Span:
         raise EvidenceRefused(f"{shown!r}: is neither a date nor a time", _SHAPE) from error
     if span.start > (now or datetime.now(UTC)):
         raise EvidenceRefused(
-            f"{shown}: has not come yet, in UTC", "choose a time in the past; `lockstep status` shows the present"
+            f"{shown}: has not come yet, in UTC",
+            "choose a time in the past; `lockstep status` shows the present",
         )
     return span

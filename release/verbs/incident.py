@@ -94,7 +94,9 @@ class _Ran(NamedTuple):
     began: float
 
 
-def incident(root: Path, name: str, options: Options, tell: Callable[[str], None] = lambda _: None) -> Incident:
+def incident(
+    root: Path, name: str, options: Options, tell: Callable[[str], None] = lambda _: None
+) -> Incident:
     """Run the drill; ``tell`` gets a line for each step and each decision. ``refusal`` says whether it was detected.
 
     Raises whatever ``rollback`` would raise; EvidenceRefused also if the worse model is production's or rows are few,
@@ -117,19 +119,32 @@ def incident(root: Path, name: str, options: Options, tell: Callable[[str], None
             there = scratch.clone(promotion_context, home)
             folders = (_production(promotion_context, name, before, home), worse[0])
             there = scratch.promoted(there, name, before, worse[1], _WHY)
-            if refused := rollback.refusal(rollback.move(there, name, rollback.Options(why=_WHY, dry_run=True))):
+            if refused := rollback.refusal(
+                rollback.move(there, name, rollback.Options(why=_WHY, dry_run=True))
+            ):
                 raise refused  # before minutes of traffic
             sides = releases.both(root, params, name, name, there.ledger)
             captures = home / "captures"
             both = [
-                stack.enter_context(behind.started(runtime, params.serve, folder, release, name, captures, root))
-                for folder, release in zip(folders, (sides.production, sides.candidate), strict=True)
+                stack.enter_context(
+                    behind.started(runtime, params.serve, folder, release, name, captures, root)
+                )
+                for folder, release in zip(
+                    folders, (sides.production, sides.candidate), strict=True
+                )
             ]
-            tell(f"two servers start, each behind a gateway: {sides.production}, and {sides.candidate}, the worse one")
+            tell(
+                f"two servers start, each behind a gateway: {sides.production}, and {sides.candidate}, the worse one"
+            )
             for server in both:
                 server.wait(params.serve.verify.start_seconds)
             scene = _Scene(
-                there, home / scratch.REMOTE, sides, both, Store(str(captures)), len(both) * runtime.concurrency
+                there,
+                home / scratch.REMOTE,
+                sides,
+                both,
+                Store(str(captures)),
+                len(both) * runtime.concurrency,
             )
             ran = _run(scene, name, params, requests, options, tell)
     return _result(name, before, worse, params, options, ran)
@@ -147,7 +162,9 @@ def refusal(done: Incident) -> Refusal | None:
 
 def _are_installed(runtime: Runtime, root: Path) -> None:
     if runtime.package is None:
-        raise ServingRefused(f"{runtime.name} runs in its image alone", "use --runtime transformers")
+        raise ServingRefused(
+            f"{runtime.name} runs in its image alone", "use --runtime transformers"
+        )
     if missing := [name for name in _PACKAGES if importlib.util.find_spec(name) is None]:
         raise MachineRefused(
             f"the gateway needs packages that are missing: {', '.join(missing)}",
@@ -161,7 +178,9 @@ def _requests(root: Path, options: Options) -> list[Request]:
     path = root / layout.SPLITS / "test.jsonl"
     rows = list({row.messages: row for row in files.read_jsonl(path, Row)}.values())
     if not rows:
-        raise EvidenceRefused(f"{path}: has no rows to replay", "run `./lockstep run` to make the file again")
+        raise EvidenceRefused(
+            f"{path}: has no rows to replay", "run `./lockstep run` to make the file again"
+        )
     if calling := [row.id for row in rows if row.has_calls]:
         raise EvidenceRefused(
             f"{path}: {len(calling)} rows have tools, {calling[0]} is one, and the drill sends none",
@@ -187,7 +206,8 @@ def _worse(root: Path, options: Options, before: Pointer) -> tuple[Path, Digest]
     actual = digest.of_tree(folder).digest
     if actual == before.model:
         raise EvidenceRefused(
-            f"{folder}: is the model that already runs, {before.version}", "name another folder: --worse"
+            f"{folder}: is the model that already runs, {before.version}",
+            "name another folder: --worse",
         )
     return folder, actual
 
@@ -203,13 +223,22 @@ def _production(where: PromotionContext, name: str, before: Pointer, home: Path)
 
 
 def _run(
-    scene: _Scene, name: str, params: Params, requests: Sequence[Request], options: Options, tell: Callable[[str], None]
+    scene: _Scene,
+    name: str,
+    params: Params,
+    requests: Sequence[Request],
+    options: Options,
+    tell: Callable[[str], None],
 ) -> _Ran:
     """Replay, and ask for a decision after each window, until it is `roll back` or every label counted.
 
     A label counts after the slowest answer so far, the delay of labels and two windows.
     """
-    since, limit, scorer = datetime.now(UTC), params.evaluate.max_new_tokens, params.evaluate.scorers[0]
+    since, limit, scorer = (
+        datetime.now(UTC),
+        params.evaluate.max_new_tokens,
+        params.evaluate.scorers[0],
+    )
     looks, labelled, report, back = list[Look](), set[str](), None, None
     production, worse = (Side(server.url, server.model) for server in scene.both)
     with Replay(requests, production, worse, limit, options.rate, scene.at_once) as replay:
@@ -251,7 +280,11 @@ def _known(answered: Sequence[Answered], scorer: Scorer, now: float, delay: floa
 
 
 def _score(answered: Answered, scorer: Scorer) -> float:
-    return 0.0 if answered.answer is None else scoring.score(scorer, answered.answer, answered.request.reference)
+    return (
+        0.0
+        if answered.answer is None
+        else scoring.score(scorer, answered.answer, answered.request.reference)
+    )
 
 
 def _label(store: Store, requests: Sequence[Request], known: set[str]) -> None:
@@ -267,32 +300,55 @@ def _line(look: Look) -> str:
 def _roll_back(scene: _Scene, name: str, report: RolloutReport) -> Back:
     began = time.monotonic()
     there = scene.where._replace(tip=scene.where.ledger.tip())
-    done = rollback.move(there, name, rollback.Options(why=canary.why(report), runs=report.candidate))
+    done = rollback.move(
+        there, name, rollback.Options(why=canary.why(report), runs=report.candidate)
+    )
     seconds = time.monotonic() - began
     scratch.arrived(there, name, done.after)
     if done.after is None or not done.after.model.startswith(f"sha256:{report.production}"):
-        raise EvidenceRefused(f"the drill: {name} went back to another release", "report this as a bug")
+        raise EvidenceRefused(
+            f"the drill: {name} went back to another release", "report this as a bug"
+        )
     commit = Git(scene.remote, DEADLINE).line("cat-file", "commit", done.commit or "")
-    return Back(to=done.after, seconds=round(seconds, 2), signed="\ngpgsig" in commit.partition("\n\n")[0])
+    return Back(
+        to=done.after, seconds=round(seconds, 2), signed="\ngpgsig" in commit.partition("\n\n")[0]
+    )
 
 
 def _result(
-    name: str, before: Pointer, worse: tuple[Path, Digest], params: Params, options: Options, ran: _Ran
+    name: str,
+    before: Pointer,
+    worse: tuple[Path, Digest],
+    params: Params,
+    options: Options,
+    ran: _Ran,
 ) -> Incident:
     scorer, monitor = params.evaluate.scorers[0], params.monitor
 
     def scores(candidate: bool) -> list[float]:
-        return [_score(answer, scorer) for answer in ran.answered if answer.request.candidate is candidate]
+        return [
+            _score(answer, scorer)
+            for answer in ran.answered
+            if answer.request.candidate is candidate
+        ]
 
     ours, theirs = scores(False), scores(True)
     until = max((answer.at for answer in ran.answered), default=ran.began)
     reached = max(len(ran.answered), 1) / max(until - ran.began, 1e-6)
-    alpha, labelled_each = 1 - monitor.confidence, min(options.share, 1 - options.share) * options.labelled
+    alpha, labelled_each = (
+        1 - monitor.confidence,
+        min(options.share, 1 - options.share) * options.labelled,
+    )
     right = sum(ours) / len(ours) if ours else None
     smaller: tuple[Expected, ...] = ()
     if ran.report is not None and right and labelled_each:
         smaller = expected(
-            right, monitor.margin, alpha / len(ran.report.findings), options.share, labelled_each, reached
+            right,
+            monitor.margin,
+            alpha / len(ran.report.findings),
+            options.share,
+            labelled_each,
+            reached,
         )
     return Incident(
         environment=name, production=before, worse=worse[1], worse_from=str(worse[0]), rate=options.rate,

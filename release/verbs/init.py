@@ -20,7 +20,9 @@ _NEEDED = (layout.PIPELINE, Path(".dvc/config"))
 # Folders that the pipeline writes; git ignores most of them.
 _WRITTEN = (Path("data"), Path("models"), layout.REPORTS, Path(".lockstep"))
 _WORDS = 1_000_000  # before the longest prompt is known, none is dropped
-_LONGEST = 2048  # tokens of a prompt: longer ones need a person's decision about memory and the base
+_LONGEST = (
+    2048  # tokens of a prompt: longer ones need a person's decision about memory and the base
+)
 
 
 class Begun(NamedTuple):
@@ -71,9 +73,14 @@ def find_place(root: Path, file: Path, *, force: bool) -> Place:
             raise ParamsRefused(f"{plan.clone}: its {layout.PARAMS} is not the example's", fix)
         return Place(root, plan, text, params)
     if missing := [path for path in _NEEDED if not (root / path).is_file()]:
-        raise ParamsRefused(f"{root.resolve()}: has no {missing[0]}", f"git checkout -- {missing[0]}, or a new clone")
+        raise ParamsRefused(
+            f"{root.resolve()}: has no {missing[0]}",
+            f"git checkout -- {missing[0]}, or a new clone",
+        )
     if not git.has_repository(root):
-        raise ParamsRefused(f"{root.resolve()}: is not in a git repository", "git init && git add -A && git commit")
+        raise ParamsRefused(
+            f"{root.resolve()}: is not in a git repository", "git init && git add -A && git commit"
+        )
     params = params_file.load(root / layout.PARAMS)
     _refuse_to_replace(root, params, force=force)
     return Place(root, None, (root / layout.PARAMS).read_text(encoding="utf-8"), params)
@@ -88,20 +95,28 @@ def read_columns(place: Place, file: Path) -> tuple[str, Contents]:
     path, top = file.resolve(), place.root.resolve()
     within = path.relative_to(top) if path.is_relative_to(top) else None
     if within and (
-        folder := next((folder_written for folder_written in _WRITTEN if folder_written in within.parents), None)
+        folder := next(
+            (folder_written for folder_written in _WRITTEN if folder_written in within.parents),
+            None,
+        )
     ):
         raise DataRefused(
             f"{within}: the pipeline writes {folder}/ itself",
             f"mkdir -p datasets && mv {within} datasets/ && ./lockstep init datasets/{within.name}",
         )
     dvc.python(place.tool, ["-m", "stages.survey", str(path)], "the look at the data", aside=True)
-    return within.as_posix() if within else str(path), files.read_json(place.tool / SURVEY, Contents)
+    return within.as_posix() if within else str(path), files.read_json(
+        place.tool / SURVEY, Contents
+    )
 
 
 def _check_file(file: Path) -> None:
     if not file.is_file():
         what = "is a folder" if file.is_dir() else "no such file"
-        raise DataRefused(f"{file}: {what}", "give one file in JSONL, CSV or Parquet; for others: docs/how-to/data.md")
+        raise DataRefused(
+            f"{file}: {what}",
+            "give one file in JSONL, CSV or Parquet; for others: docs/how-to/data.md",
+        )
 
 
 def begin(place: Place, choice: Choice, *, margin_given: bool, words: int | None = None) -> Begun:
@@ -139,9 +154,13 @@ def cards_of_example(place: Place) -> tuple[Path, ...]:
     root, tag = place.root, f"tags: [{_EXAMPLE}]".encode()
     if not _is_example(place.params) or commits.resolve(root, "HEAD") is None:
         return ()
-    there = [card for card in PLACEHOLDERS if (root / card).is_file() and not (root / card).is_symlink()]
+    there = [
+        card for card in PLACEHOLDERS if (root / card).is_file() and not (root / card).is_symlink()
+    ]
     changed = commits.uncommitted(root, "HEAD", there)
-    return tuple(card for card in there if card not in changed and tag in (root / card).read_bytes())
+    return tuple(
+        card for card in there if card not in changed and tag in (root / card).read_bytes()
+    )
 
 
 def left_out(old: Params, new: Params) -> tuple[str, ...]:
@@ -151,7 +170,10 @@ def left_out(old: Params, new: Params) -> tuple[str, ...]:
         "data.sources": (old.data.sources, new.data.sources),
         "data.contract": (old.data.contract, new.data.contract),
         "validate.languages": (old.validate_.languages, new.validate_.languages),
-        "validate.semantic_duplicates": (old.validate_.semantic_duplicates, new.validate_.semantic_duplicates),
+        "validate.semantic_duplicates": (
+            old.validate_.semantic_duplicates,
+            new.validate_.semantic_duplicates,
+        ),
         "validate.preferences": (old.validate_.preferences, new.validate_.preferences),
     }
     gates = (f"gates.{name}" for name in old.gates if name not in new.gates)
@@ -205,8 +227,11 @@ def _refuse_to_replace(root: Path, params: Params, *, force: bool) -> None:
     if force:
         return
     if not _is_example(params):
-        raise ParamsRefused(f"{layout.PARAMS}: is about data of your own already", "give --force to replace it")
+        raise ParamsRefused(
+            f"{layout.PARAMS}: is about data of your own already", "give --force to replace it"
+        )
     if commits.resolve(root, "HEAD") is None or commits.uncommitted(root, "HEAD", [layout.PARAMS]):
         raise ParamsRefused(
-            f"{layout.PARAMS}: has changes that git does not have", "commit them, or give --force to replace them"
+            f"{layout.PARAMS}: has changes that git does not have",
+            "commit them, or give --force to replace them",
         )

@@ -29,13 +29,22 @@ def new(root: Path, name: str, roles: Sequence[Role], output: Path | None = None
     """
     private = root / keys.KEY if output is None else output
     if private.is_dir():
-        raise MachineRefused(f"{private}: is a folder", "name the file of the private key, such as lockstep.key")
+        raise MachineRefused(
+            f"{private}: is a folder", "name the file of the private key, such as lockstep.key"
+        )
     public = private.with_suffix(".pub")
     if public == private:
-        raise MachineRefused(f"{private}: is the name of a public half", "choose another name, such as lockstep.key")
-    place, home = private.resolve(), root.resolve()  # the folder that git ignores may be a link to one that it does not
+        raise MachineRefused(
+            f"{private}: is the name of a public half", "choose another name, such as lockstep.key"
+        )
+    place, home = (
+        private.resolve(),
+        root.resolve(),
+    )  # the folder that git ignores may be a link to one that it does not
     if place.is_relative_to(home) and not place.is_relative_to(home / layout.STATE):
-        raise MachineRefused(f"{private}: git would take this key in", f"keep it below {layout.STATE}/, or elsewhere")
+        raise MachineRefused(
+            f"{private}: git would take this key in", f"keep it below {layout.STATE}/, or elsewhere"
+        )
     key = keys.generate()
     entry = _entry(name, roles, keys.pem(key.public_key))
     keys.write_new(key, private, public)
@@ -56,8 +65,14 @@ def add_signer(root: Path, name: str, roles: Sequence[Role], public: Path | None
         why = (error.strerror if isinstance(error, OSError) else None) or "cannot be read"
         raise EvidenceRefused(f"{source}: {why}", "make a key with `lockstep keys new`") from error
     path = root / layout.SIGNERS
-    if any(part.is_symlink() for part in (path, *(root / folder for folder in layout.SIGNERS.parents[:-1]))):
-        raise EvidenceRefused(f"{layout.SIGNERS}: is a symbolic link or below one", "replace it with what it points at")
+    if any(
+        part.is_symlink()
+        for part in (path, *(root / folder for folder in layout.SIGNERS.parents[:-1]))
+    ):
+        raise EvidenceRefused(
+            f"{layout.SIGNERS}: is a symbolic link or below one",
+            "replace it with what it points at",
+        )
     text = ""
     with contextlib.suppress(FileNotFoundError):
         text = path.read_text(encoding="utf-8")
@@ -69,7 +84,9 @@ def add_signer(root: Path, name: str, roles: Sequence[Role], public: Path | None
     try:
         files.write_text(path, text)
     except OSError as error:
-        raise MachineRefused(f"{layout.SIGNERS}: {error.strerror or error}", "make it writable") from error
+        raise MachineRefused(
+            f"{layout.SIGNERS}: {error.strerror or error}", "make it writable"
+        ) from error
     return layout.SIGNERS
 
 

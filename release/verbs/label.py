@@ -59,7 +59,9 @@ class _Rows(NamedTuple):
         """Those of ``found`` that are about answers that the models give."""
         sha = judgements.answer_sha
         pairs = {row.id: {sha(self.ours[row.id]), sha(self.theirs[row.id])} for row in self.rows}
-        return [label for label in found if {label.left_sha, label.right_sha} == pairs.get(label.row)]
+        return [
+            label for label in found if {label.left_sha, label.right_sha} == pairs.get(label.row)
+        ]
 
 
 def tasks(root: Path, name: str, annotator: str) -> Written:
@@ -70,7 +72,9 @@ def tasks(root: Path, name: str, annotator: str) -> Written:
         what = f"--annotator {annotator!r}: {files.first(error)}"
         raise EvidenceRefused(what, "use letters, digits, spaces and . : @ / + - _") from error
     reading = _read(root, name)
-    asked = labelling.asked(reading.suite, reading.rows, reading.ours, reading.theirs, reading.labels, annotator)
+    asked = labelling.asked(
+        reading.suite, reading.rows, reading.ours, reading.theirs, reading.labels, annotator
+    )
     place = root / PLACE / f"{name}-{annotator}".replace("/", "_")
     page, data = place.with_name(f"{place.name}.html"), place.with_name(f"{place.name}.json")
     files.write_text(page, labelling.render(name, reading.suite.question, annotator, asked.tasks))
@@ -102,7 +106,9 @@ def anchor(root: Path, name: str, target: Path) -> tuple[int, str]:
     task = _read(root, name)
     lines = labelling.anchor(task.rows, task.ours, task.theirs, task.labels)
     if not lines:
-        raise EvidenceRefused(f"{task.path}: has no label of these answers", f"run `lockstep label {name}` first")
+        raise EvidenceRefused(
+            f"{task.path}: has no label of these answers", f"run `lockstep label {name}` first"
+        )
     files.write_jsonl(target, lines)
     return len(lines), digest.of_file(target).sha256.removeprefix("sha256:")
 
@@ -124,10 +130,14 @@ def _read(root: Path, name: str) -> _Rows:
         what = f"{layout.PARAMS}: suites.{name}.labels.uri: is no path in this repository"
         raise ParamsRefused(what, f"pin labels/{name}.jsonl, with the labels that are there")
     known_labels = labels.read(root / path, str(path)) if (root / path).exists() else []
-    return _Rows(suite, about.rows, about.answers["candidate"], about.answers[role], known_labels, path)
+    return _Rows(
+        suite, about.rows, about.answers["candidate"], about.answers[role], known_labels, path
+    )
 
 
-def _answers(root: Path, name: str, suite: Pairwise, suites: Mapping[str, SuiteKind]) -> tuple[AnsweredRows, Role]:
+def _answers(
+    root: Path, name: str, suite: Pairwise, suites: Mapping[str, SuiteKind]
+) -> tuple[AnsweredRows, Role]:
     """The answers of the candidate, and of the model that it is compared with."""
     other = answered.rated_suite(suite)
     source = layout.EVALUATION if other is None else layout.SUITES_REPORT
@@ -135,7 +145,9 @@ def _answers(root: Path, name: str, suite: Pairwise, suites: Mapping[str, SuiteK
     about = None if other is None else _answers_of(root, other, suites[other])
     if (role := suite.other(about.answers if about else report.models)) is None:
         what = f"{source}: there are no answers of {suite.against} to compare with"
-        raise EvidenceRefused(what, f"set suites.{name}.against to base, or label once there is a {suite.against}")
+        raise EvidenceRefused(
+            what, f"set suites.{name}.against to base, or label once there is a {suite.against}"
+        )
     return about or answered.test_answers(root, report, ("candidate", role)), role
 
 
@@ -144,13 +156,18 @@ def _answers_of(root: Path, name: str, suite: SuiteKind) -> AnsweredRows:
     todo = "run `./lockstep run suites`"
     result = files.read_json(root / layout.SUITES_REPORT, SuitesReport).suites.get(name)
     if result is None or result.asked != digest.of_json(suite.model_dump(mode="json")):
-        raise EvidenceRefused(f"{layout.SUITES_REPORT}: is about another section suites.{name}", todo)
+        raise EvidenceRefused(
+            f"{layout.SUITES_REPORT}: is about another section suites.{name}", todo
+        )
     lines, given = layout.SUITES / f"{name}.jsonl", layout.suite_answers(name)
     for path, expected in ((lines, result.lines), (given, result.given)):
         if digest.of_file(root / path).sha256 != expected:
             raise EvidenceRefused(f"{path}: is not what {layout.SUITES_REPORT} is about", todo)
     return answered.suite_answers(
-        suite, files.read_jsonl(root / given, SuiteAnswer), files.read_jsonl(root / lines, SuiteLine), result.models
+        suite,
+        files.read_jsonl(root / given, SuiteAnswer),
+        files.read_jsonl(root / lines, SuiteLine),
+        result.models,
     )
 
 

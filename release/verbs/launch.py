@@ -19,7 +19,9 @@ _JOB = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")  # becomes a folder on the DVC rem
 _HEAD = "run it at the top of a clone with a commit: the cluster gets this folder with its .git"
 
 
-def launch(root: Path, task: Path, targets: tuple[str, ...], listener: Listener | None = None) -> None:
+def launch(
+    root: Path, task: Path, targets: tuple[str, ...], listener: Listener | None = None
+) -> None:
     """Run the pipeline, or the part up to ``targets``, as ``task`` of SkyPilot, and bring its record and outputs here.
 
     What DVC prints here is given to ``listener``; what SkyPilot prints is shown.
@@ -35,7 +37,9 @@ def launch(root: Path, task: Path, targets: tuple[str, ...], listener: Listener 
             "name one that both reach: ./lockstep dvc remote add --default NAME URL",
         )
     job = f"lockstep-{commit[:12]}-{secrets.token_hex(4)}"
-    code = skypilot.run(root, task, job, {"LOCKSTEP_JOB": job, "LOCKSTEP_STAGES": " ".join(targets)})
+    code = skypilot.run(
+        root, task, job, {"LOCKSTEP_JOB": job, "LOCKSTEP_STAGES": " ".join(targets)}
+    )
     with tempfile.TemporaryDirectory(prefix="lockstep-job-") as scratch:
         _transfer(root, "take", job, Path(scratch), listener)
         unpacked = handed.unpack(Records(root).work_tree, Path(scratch), commit)
@@ -54,14 +58,18 @@ def launch(root: Path, task: Path, targets: tuple[str, ...], listener: Listener 
     _take_outputs(root, targets, listener)
 
 
-def hand_over(root: Path, job: str, targets: tuple[str, ...], listener: Listener | None = None) -> None:
+def hand_over(
+    root: Path, job: str, targets: tuple[str, ...], listener: Listener | None = None
+) -> None:
     """Run the pipeline, share its outputs on the DVC remote, and put its record there as ``job``.
 
     A stage that refuses is part of the record. Raises what else ``run.run`` raises, and then nothing is handed over;
     ParamsRefused for a ``job`` that ``launch`` did not name.
     """
     if not _JOB.fullmatch(job):
-        raise ParamsRefused(f"--hand-over {job!r}: is no name of a job", "pass on $LOCKSTEP_JOB of the task")
+        raise ParamsRefused(
+            f"--hand-over {job!r}: is no name of a job", "pass on $LOCKSTEP_JOB of the task"
+        )
     commit, word = _head(root), None
     try:
         run.run(root, targets, force=False, remote=True, listener=listener)

@@ -60,7 +60,11 @@ def write_component(root: Path, environment: str) -> Component:
     folder = root / layout.ENVIRONMENTS / environment / kustomization.MONITORING
     own = environment_file.path(environment)
     command = None
-    if component.SCALER in made and not (folder / component.SCALER).exists() and (root / own).is_file():
+    if (
+        component.SCALER in made
+        and not (folder / component.SCALER).exists()
+        and (root / own).is_file()
+    ):
         namespace = environment_file.namespace(environment, {own: (root / own).read_bytes()})
         command = scaling.hand_over(namespace) if namespace else None
     with files.replacing_folder(folder) as fresh:
@@ -94,12 +98,15 @@ def up(root: Path, options: LocalMonitorOptions, say: Callable[[str], None]) -> 
     for target in options.targets:
         if not _TARGET.fullmatch(target):
             raise ServingRefused(
-                f"TARGET: {redact(target)!r} is no HOST:PORT", "name where /metrics is, without a path"
+                f"TARGET: {redact(target)!r} is no HOST:PORT",
+                "name where /metrics is, without a path",
             )
     if options.webhook is not None and not _is_address(options.webhook):
         raise ServingRefused("--webhook: is no address", "write it as https://HOST/PATH")
     if options.port == options.alertmanager_port:
-        raise ServingRefused(f"--alertmanager-port: {options.port} is the port of Prometheus", "choose another")
+        raise ServingRefused(
+            f"--alertmanager-port: {options.port} is the port of Prometheus", "choose another"
+        )
     folder = (root / layout.LOCAL_MONITOR).resolve()
     params = params_file.load(root / layout.PARAMS)
     scope = Scope(params.serve.name, options.environment)

@@ -28,10 +28,13 @@ def note(root: Path, options: CommentOptions | None = None) -> Posted:
     number, commit = options.number or place.number, options.commit or place.commit
     if number is None:
         raise RemoteRefused(
-            "no merge request is named", "give its number, or run in a merge request pipeline (CI_MERGE_REQUEST_IID)"
+            "no merge request is named",
+            "give its number, or run in a merge request pipeline (CI_MERGE_REQUEST_IID)",
         )
     if options.check is not None and (commit is None or not github.is_commit(commit)):
-        raise RemoteRefused("no commit is named for the status", "give the whole hash of the branch's last commit")
+        raise RemoteRefused(
+            "no commit is named for the status", "give the whole hash of the branch's last commit"
+        )
     client = GitLab(place, patience=options.patience)
     links = options.links
     if place.run and "Pipeline" not in dict(links):
@@ -39,7 +42,9 @@ def note(root: Path, options: CommentOptions | None = None) -> Posted:
     checked = commit if options.check is not None else None
     # Without a number: with one, the report says how to fetch a pull request of GitHub.
     web = f"{place.page}/-" if place.page else None
-    report = renderer.report(root, renderer.Options(options.target, options.assets, links, None, checked, web=web))
+    report = renderer.report(
+        root, renderer.Options(options.target, options.assets, links, None, checked, web=web)
+    )
     body = without_actions(f"{report.markdown}\n{posting.watermark(options.title, commit)}")
     notes = list[str]()
     conclusion: Conclusion = "success" if report.passes else "failure"
@@ -62,7 +67,9 @@ def without_actions(text: str) -> str:
     return re.sub(r"(?m)^/", " /", text)
 
 
-def _posted(client: GitLab, number: int, body: str, title: str, author: str, notes: list[str]) -> tuple[Note, bool]:
+def _posted(
+    client: GitLab, number: int, body: str, title: str, author: str, notes: list[str]
+) -> tuple[Note, bool]:
     """The note on GitLab, and whether it is new."""
     ours, others = _look(client, number, title, author)
     if others:
@@ -85,6 +92,10 @@ def _posted(client: GitLab, number: int, body: str, title: str, author: str, not
 
 def _look(client: GitLab, number: int, title: str, author: str) -> tuple[Note | None, int]:
     """Our note, the oldest if there are several, and the number of others with its watermark."""
-    marked = [note_there for note_there in client.comments(number) if posting.is_marked(note_there.body, title)]
+    marked = [
+        note_there
+        for note_there in client.comments(number)
+        if posting.is_marked(note_there.body, title)
+    ]
     ours = [note_there for note_there in marked if note_there.author.lower() == author.lower()]
     return next(iter(ours), None), len(marked) - len(ours)

@@ -11,7 +11,9 @@ from release.evidence import attach
 from release.image import stores
 from release.image.layout import Layout
 
-MEDIA_TYPE = "application/vnd.lockstep.release-page.v1+html"  # of a page as an artifact of its image
+MEDIA_TYPE = (
+    "application/vnd.lockstep.release-page.v1+html"  # of a page as an artifact of its image
+)
 
 
 class Pages(NamedTuple):
@@ -31,13 +33,18 @@ def page(root: Path, folder: Path, name: str | None = None, *, attached: bool = 
     found = gathering.gather(root, name)
     written = tuple(site.write(folder, found))
     return Pages(
-        found, written, _attach(root, found.pages[0], found.tip, written[0].read_bytes()) if attached else None
+        found,
+        written,
+        _attach(root, found.pages[0], found.tip, written[0].read_bytes()) if attached else None,
     )
 
 
 def _attach(root: Path, its: ReleasePage, tip: str, html: bytes) -> str:
     store = stores.open_store(reference.parse(its.pointer.image), root, push=True)
-    about = {"org.opencontainers.image.version": its.version, "org.opencontainers.image.revision": tip}
+    about = {
+        "org.opencontainers.image.version": its.version,
+        "org.opencontainers.image.revision": tip,
+    }
     with store.held() if isinstance(store, Layout) else contextlib.nullcontext():
         to = attach.subject(store, its.pointer.digest)
         return attach.attach(store, to, MEDIA_TYPE, html, its.file, about)

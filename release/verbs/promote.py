@@ -89,7 +89,9 @@ def promote(root: Path, name: str, options: Options | None = None) -> Promoted:
         where.ledger.settle(where.tip)
     if (runs := _runs(where, name)) and runs.image == str(image):
         return _again(where, name, options, began)
-    found = case.run_checks(where, Move(name, where.rule(name), image, options.why, options.version, options.bump))
+    found = case.run_checks(
+        where, Move(name, where.rule(name), image, options.why, options.version, options.bump)
+    )
     made = found.change or Change({}, "")
     local = overlays.unreachable(found.after) if found.after else None
     untagged = change.untagged(where, name, found.after) if found.change else []
@@ -115,9 +117,21 @@ def promote(root: Path, name: str, options: Options | None = None) -> Promoted:
         late = (
             *where.ledger.untagged,
             *change.behind(where, commit),
-            *update.after_move(where.records, where.target, where.trunk, name, found.after, found.released.statement),
+            *update.after_move(
+                where.records,
+                where.target,
+                where.trunk,
+                name,
+                found.after,
+                found.released.statement,
+            ),
         )
-        done = {"done": "moved", "commit": commit, "notes": (*result.notes, *late), "tags": where.made(made)}
+        done = {
+            "done": "moved",
+            "commit": commit,
+            "notes": (*result.notes, *late),
+            "tags": where.made(made),
+        }
     return result.model_copy(update={**done, "seconds": time.perf_counter() - began})
 
 
@@ -148,7 +162,9 @@ def _again(where: PromotionContext, name: str, options: Options, began: float) -
     made = Change({}, "", where.missing_tags())
     if result.failures:
         message = f"Write {name} again\n\n{runs.version}, as `lockstep promote` writes it.\n"
-        made = made._replace(files=change.written(where, name, present, runs, holds), message=message)
+        made = made._replace(
+            files=change.written(where, name, present, runs, holds), message=message
+        )
     commit, notes = where.tip, [failure.what for failure in result.failures]
     if not options.dry_run:
         commit = where.ledger.commit(where.tip, made)
@@ -163,12 +179,16 @@ def _again(where: PromotionContext, name: str, options: Options, began: float) -
     )  # fmt: skip
 
 
-def _holds(where: PromotionContext, name: str, present: EnvironmentState, runs: Pointer) -> Released:
+def _holds(
+    where: PromotionContext, name: str, present: EnvironmentState, runs: Pointer
+) -> Released:
     """Check that someone who may sign, today or when it was moved there, signed the evidence that the pointer names."""
     envelope = present.files[environment.folder(name) / layout.EVIDENCE]
     try:
         recorded = where.ledger.recorded(where.tip, name, runs)
-        return released.check(envelope, runs.digest, where.signers, f"the evidence of {name}", recorded)
+        return released.check(
+            envelope, runs.digest, where.signers, f"the evidence of {name}", recorded
+        )
     except EvidenceRefused as refused:
         raise EvidenceRefused(
             f"{name} runs {runs.image}, and no current signer signed its evidence: {refused.what}",

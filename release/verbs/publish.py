@@ -29,7 +29,9 @@ class Published(Record):
     done: Literal["published", "already", "planned"]
 
 
-def publish(root: Path, repository: str, name: str | None = None, *, dry_run: bool = False) -> Published:
+def publish(
+    root: Path, repository: str, name: str | None = None, *, dry_run: bool = False
+) -> Published:
     """Make one commit of exactly the release's files, compare what the hub then lists, and tag it with the version.
 
     ``dry_run`` asks no hub and needs no token. Raises EvidenceRefused as ``publishing.gather``, or if the version was
@@ -38,7 +40,9 @@ def publish(root: Path, repository: str, name: str | None = None, *, dry_run: bo
     """
     match = _REPOSITORY.fullmatch(repository)
     if match is None:
-        raise EvidenceRefused(f"{repository[:100]!r}: is not hf://ORGANISATION/NAME", "name a repository of the hub")
+        raise EvidenceRefused(
+            f"{repository[:100]!r}: is not hf://ORGANISATION/NAME", "name a repository of the hub"
+        )
     release = publishing.gather(root, name)
     plan = Published(
         repository=repository, version=release.version, image=release.image,
@@ -48,7 +52,9 @@ def publish(root: Path, repository: str, name: str | None = None, *, dry_run: bo
         return plan
     hub = Hub(match[1])
     if not hub.has_token():
-        raise MachineRefused("the hub needs a token that may write", "set HF_TOKEN, or run `hf auth login`")
+        raise MachineRefused(
+            "the hub needs a token that may write", "set HF_TOKEN, or run `hf auth login`"
+        )
     if tagged := hub.tags().get(release.version):
         if others := hub.revision(tagged).differences(release.files):
             raise EvidenceRefused(

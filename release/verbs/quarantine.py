@@ -66,7 +66,13 @@ def add(root: Path, name: str, why: str, target: str | None = None) -> Added:
         raise PromotionRefused("an entry without a reason", "give the reason: --why")
     before = _readable(promotion_context)
     image, model, version = _named(promotion_context, name)
-    made = Entry(image=image, model=model, version=version, by=context.whoami(promotion_context.root), why=reason)
+    made = Entry(
+        image=image,
+        model=model,
+        version=version,
+        by=context.whoami(promotion_context.root),
+        why=reason,
+    )
     entries = quarantine.add(before.entries, made)
     entry = next(candidate for candidate in entries if candidate.image == image)
     commit = promotion_context.tip
@@ -90,7 +96,9 @@ def add(root: Path, name: str, why: str, target: str | None = None) -> Added:
     )
 
 
-def release(root: Path, name: str, why: str, key: Path | None = None, target: str | None = None) -> Freed:
+def release(
+    root: Path, name: str, why: str, key: Path | None = None, target: str | None = None
+) -> Freed:
     """Remove ``name`` from the quarantine: an image, a model's digest or a version.
 
     The removal is signed with ``key``, else with the key of `lockstep keys new` if its owner may approve. Raises
@@ -106,7 +114,9 @@ def free(where: PromotionContext, name: str, why: str, key: Path | None = None) 
     where.ledger.settle(where.tip)
     reason = redact(why, _LONGEST)
     if not reason:
-        raise PromotionRefused("a release without a reason", "give the reason why it may run again: --why")
+        raise PromotionRefused(
+            "a release without a reason", "give the reason why it may run again: --why"
+        )
     before = _readable(where)
     left = quarantine.release(before.entries, name.rpartition("@")[2])
     freed = tuple(entry for entry in before.entries if entry not in left)
@@ -117,10 +127,14 @@ def free(where: PromotionContext, name: str, why: str, key: Path | None = None) 
         restored = Change({layout.QUARANTINE: quarantine.write(before.entries)}, message)
         where = where._replace(tip=where.ledger.commit(where.tip, restored))
     images = [entry.image for entry in freed]
-    signed = None if key is None else sign.free(where.root, key, images, where.tip, reason, where.trunk)
+    signed = (
+        None if key is None else sign.free(where.root, key, images, where.tip, reason, where.trunk)
+    )
     names = ", ".join(dict.fromkeys(entry.version or entry.image[:19] for entry in freed))
     message = compose_release(images, names, where.tip, reason, signed)
-    commit = where.ledger.commit(where.tip, Change({layout.QUARANTINE: quarantine.write(left)}, message))
+    commit = where.ledger.commit(
+        where.tip, Change({layout.QUARANTINE: quarantine.write(left)}, message)
+    )
     return Freed(entries=freed, commit=commit, signed=signed is not None, left=left)
 
 
@@ -136,7 +150,8 @@ def _key(where: PromotionContext) -> Path | None:
             raise
     if asking:
         raise EvidenceRefused(
-            f"{asking} requires approvals, so an approver must sign a removal from quarantine", "name a key: --key"
+            f"{asking} requires approvals, so an approver must sign a removal from quarantine",
+            "name a key: --key",
         )
     return None
 
@@ -151,8 +166,14 @@ def _readable(where: PromotionContext) -> Held:
 def _named(where: PromotionContext, name: str) -> tuple[str, str | None, str | None]:
     """Image, model and version of ``name``, as far as git and the build report here know them."""
     digest = name.rpartition("@")[2]
-    for move in (move for name in where.promote.ordered for move in where.ledger.moves(where.tip, name)):
-        if (pointer := move.after) and move.ran and digest in (pointer.digest, pointer.model, pointer.version):
+    for move in (
+        move for name in where.promote.ordered for move in where.ledger.moves(where.tip, name)
+    ):
+        if (
+            (pointer := move.after)
+            and move.ran
+            and digest in (pointer.digest, pointer.model, pointer.version)
+        ):
             return pointer.digest, pointer.model, pointer.version
     try:
         built = files.read_json(where.root / layout.IMAGE_REPORT, ImageReport)
@@ -162,6 +183,7 @@ def _named(where: PromotionContext, name: str) -> tuple[str, str | None, str | N
         return built.image, built.model, None
     if not _DIGEST.fullmatch(digest):
         raise EvidenceRefused(
-            f"{redact(name, 100)}: is neither a version that ran nor a digest", "name it by its digest: sha256:…"
+            f"{redact(name, 100)}: is neither a version that ran nor a digest",
+            "name it by its digest: sha256:…",
         )
     return digest, digest, None

@@ -57,7 +57,8 @@ def refusal(checked: Iterable[Rechecked]) -> Refusal | None:
     for result in checked:
         for line in result.unknown:
             return EvidenceRefused(
-                f"{result.commit[:12]}: {line}", "run it where the DVC remote can be reached, with the whole history"
+                f"{result.commit[:12]}: {line}",
+                "run it where the DVC remote can be reached, with the whole history",
             )
     return None
 
@@ -69,14 +70,18 @@ def _ran(root: Path) -> dict[str, tuple[str, ...]]:
         for move in moves:
             if move.after:
                 name = f"{environment} {move.after.version}"
-                ran[move.after.commit] = tuple(dict.fromkeys((*ran.get(move.after.commit, ()), name)))
+                ran[move.after.commit] = tuple(
+                    dict.fromkeys((*ran.get(move.after.commit, ()), name))
+                )
     return ran
 
 
 def _resolved(root: Path, name: str) -> str:
     commit = commits.resolve(root, name)
     if commit is None:
-        raise EvidenceRefused(f"{escape(name[:80])}: is no commit of this clone", "git fetch, or name another")
+        raise EvidenceRefused(
+            f"{escape(name[:80])}: is no commit of this clone", "git fetch, or name another"
+        )
     return commit
 
 
@@ -102,7 +107,9 @@ def _files_of_dvc(root: Path, commit: str) -> Iterator[tuple[str, bytes]]:
     """Yield path and content of each ``.dvc`` file and each dvc.yaml of the commit, below ``root``."""
     git = Git(root, None)
     listed = os.fsdecode(git.ask("ls-tree", "-r", "-z", "--name-only", commit)).split("\0")
-    paths = [path for path in listed if path.endswith(".dvc") or PurePosixPath(path).name == _PIPELINE]
+    paths = [
+        path for path in listed if path.endswith(".dvc") or PurePosixPath(path).name == _PIPELINE
+    ]
     for path, data in zip(paths, git.named([f"{commit}:./{path}" for path in paths]), strict=True):
         yield path, data or b""
 
@@ -110,21 +117,27 @@ def _files_of_dvc(root: Path, commit: str) -> Iterator[tuple[str, bytes]]:
 def _leading_away(root: Path, commit: str) -> Iterator[str]:
     """Yield a line for each link and submodule of the commit that a file of data could be written through."""
     folders = [folder.as_posix() for folder in layout.DVC_FOLDERS]
-    for line in os.fsdecode(Git(root, None).ask("ls-tree", "-r", "-z", commit, "--", *folders)).split("\0"):
+    for line in os.fsdecode(
+        Git(root, None).ask("ls-tree", "-r", "-z", commit, "--", *folders)
+    ).split("\0"):
         if line.startswith(("120000", "160000")):
             yield f"{escape(line.partition(chr(9))[2])} is a link or another repository: fetching may write through it"
 
 
 def _outside(path: str, document: Any) -> Iterator[str]:
     """Yield a line for each output that the file ``path`` names outside the folders of data and models."""
-    stages = document.get("stages", {}).values() if PurePosixPath(path).name == _PIPELINE else [document]
+    stages = (
+        document.get("stages", {}).values() if PurePosixPath(path).name == _PIPELINE else [document]
+    )
     for stage in (stage.get("do", stage) for stage in stages):  # `foreach` has the stage below `do`
         folder = PurePosixPath(path).parent / str(stage.get("wdir", "."))
         for output in (output for kind in _OUTPUTS for output in stage.get(kind) or ()):
             if (name := _cached(output)) is None:
                 continue
             place = Path(os.path.normpath(folder / name))
-            if not any(allowed == place or allowed in place.parents for allowed in layout.DVC_FOLDERS):
+            if not any(
+                allowed == place or allowed in place.parents for allowed in layout.DVC_FOLDERS
+            ):
                 yield f"{escape(path)} names {escape(str(place))}, outside the folders of data and models"
 
 

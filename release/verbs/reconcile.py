@@ -68,7 +68,9 @@ def reconcile(root: Path, fix: bool = False) -> Reconciled:
         skipped.append(f"cluster: {where}")
     else:
         findings += [finding for each in found.values() for finding in cluster.check(where, each)]
-    return Reconciled(branch=ledger.shown, tip=tip, findings=tuple(findings), skipped=tuple(skipped))
+    return Reconciled(
+        branch=ledger.shown, tip=tip, findings=tuple(findings), skipped=tuple(skipped)
+    )
 
 
 def refusal(found: Reconciled) -> Refusal | None:
@@ -80,12 +82,21 @@ def refusal(found: Reconciled) -> Refusal | None:
     silent = len(left) - drift
     parts = [f"{drift} drifted from git"] if drift else []
     parts += [f"{silent} could not be reached"] if silent else []
-    todo = "`lockstep reconcile --fix`" if any(finding.fix for finding in left) else "follow the fix beside each"
+    todo = (
+        "`lockstep reconcile --fix`"
+        if any(finding.fix for finding in left)
+        else "follow the fix beside each"
+    )
     return Drifted(f"mirrors of {found.branch}: {', '.join(parts)}", todo)
 
 
 def _mlflow(
-    root: Path, params: Params, where: mlflow.Address, known: Released, found: Mapping[str, Desired], fix: bool
+    root: Path,
+    params: Params,
+    where: mlflow.Address,
+    known: Released,
+    found: Mapping[str, Desired],
+    fix: bool,
 ) -> list[Finding]:
     runs = past.runs(root, [pointer.commit for pointer, _ in known.values()], DEADLINE)
     releases = [
@@ -94,7 +105,9 @@ def _mlflow(
     ]
     # If a pointer cannot be read, the right place of its alias is unknown, so it is left alone.
     here = {name: each.pointer for name, each in found.items() if each.pointer or not each.findings}
-    wanted = compare.Wanted(name=params.serve.name, releases=tuple(releases), aliases=mlflow.aliases(here), whole=True)
+    wanted = compare.Wanted(
+        name=params.serve.name, releases=tuple(releases), aliases=mlflow.aliases(here), whole=True
+    )
     try:
         return mlflow.ask(where, wanted, fix, _MLFLOW)
     except MirrorUnavailable as silent:
@@ -104,16 +117,26 @@ def _mlflow(
         )]  # fmt: skip
 
 
-def _images(ledger: Ledger, tip: str, known: Released, found: Mapping[str, Desired], held: Entries) -> list[Image]:
+def _images(
+    ledger: Ledger, tip: str, known: Released, found: Mapping[str, Desired], held: Entries
+) -> list[Image]:
     """The images that run, and for each environment the one that a rollback would return to."""
-    images = [Image(each.pointer, each.envelope, f"{name} runs it") for name, each in found.items() if each.pointer]
+    images = [
+        Image(each.pointer, each.envelope, f"{name} runs it")
+        for name, each in found.items()
+        if each.pointer
+    ]
     for name, each in found.items():
         earlier = [
             move.after
             for move in ledger.moves(tip, name)
             if move.after and move.after != each.pointer and move.ran and move.kind != "other"
         ]
-        kept = (pointer for pointer in earlier if quarantine.find(held, pointer.digest, pointer.model) is None)
+        kept = (
+            pointer
+            for pointer in earlier
+            if quarantine.find(held, pointer.digest, pointer.model) is None
+        )
         if each.pointer and (back := next(kept, None)):
             images.append(Image(back, known[back.image][1], f"a rollback of {name} goes to it"))
     return list({image.pointer.image: image for image in reversed(images)}.values())[::-1]

@@ -36,7 +36,9 @@ class CommittedRecord(Record):
     branch: str | None  # of the remote, where it was pushed
 
 
-def commit_record(root: Path, branch: str | None = None, target: str | None = None) -> CommittedRecord:
+def commit_record(
+    root: Path, branch: str | None = None, target: str | None = None
+) -> CommittedRecord:
     """Commit the record on HEAD; with ``branch``, push it there, if that branch is still at HEAD.
 
     ``target`` is the target branch; default: ``commits.target``. Raises EvidenceRefused if the work tree has no record
@@ -46,25 +48,35 @@ def commit_record(root: Path, branch: str | None = None, target: str | None = No
     git = Git(root, DEADLINE)
     head = commits.resolve(root, "HEAD") if commits.has_repository(root) else None
     if head is None:
-        raise EvidenceRefused(f"{root}: git has no commit here", "commit the change first, then its record")
+        raise EvidenceRefused(
+            f"{root}: git has no commit here", "commit the change first, then its record"
+        )
     records = Records(root)
     gathered = gathering.gather(records, target)
     if gathered.state not in ("held", "recorded") or gathered.verdict is None:
         why = gathered.refusal.what if gathered.refusal else "validate refused the data"
-        raise EvidenceRefused(f"there is no verdict to record: {why}", "run `lockstep run` to its verdict first")
+        raise EvidenceRefused(
+            f"there is no verdict to record: {why}", "run `lockstep run` to its verdict first"
+        )
     todo = "commit it, so that the record is about a commit"
     if changed := _not_committed(git):
         raise EvidenceRefused(f"{changed}: is not what HEAD has, and a stage reads it", todo)
-    if others := committed_code.differences(root, head, records.work_tree.params, records.work_tree.lock):
+    if others := committed_code.differences(
+        root, head, records.work_tree.params, records.work_tree.lock
+    ):
         raise EvidenceRefused(others[0], todo, tuple(others[1:]))
     kept = committed.record_files(records.work_tree)
-    change = Change({path: (root / path).read_bytes() for path in kept}, _message(gathered.verdict, head))
+    change = Change(
+        {path: (root / path).read_bytes() for path in kept}, _message(gathered.verdict, head)
+    )
     made = commit_of(git, head, change, git.line("rev-parse", "--show-prefix"))
     if branch is not None:
         made = _push(git, branch, head, made)
     if made != head:
         git.ask("update-ref", "-m", "lockstep record", "HEAD", made, head)
-        git.ask("reset", "--quiet", "--", *(path.as_posix() for path in kept))  # the index of these files alone
+        git.ask(
+            "reset", "--quiet", "--", *(path.as_posix() for path in kept)
+        )  # the index of these files alone
     return CommittedRecord(
         judged=head, commit=made, status=gathered.verdict.status, files=tuple(path.as_posix() for path in kept),
         branch=branch,
@@ -74,14 +86,18 @@ def commit_record(root: Path, branch: str | None = None, target: str | None = No
 def _not_committed(git: Git) -> str | None:
     """The first path, printable, that stages read and that differs from HEAD; None if there is none."""
     inputs = (layout.PARAMS.as_posix(), _PIPELINE.as_posix(), "stages", "checks")
-    out = git.ask("status", "--porcelain", "-z", "--untracked-files=no", "--", *inputs).decode(errors="replace")
+    out = git.ask("status", "--porcelain", "-z", "--untracked-files=no", "--", *inputs).decode(
+        errors="replace"
+    )
     first = out.partition("\0")[0]
     return redact(first[3:], 100) if first else None
 
 
 def _message(verdict: Verdict, head: str) -> str:
     model = (verdict.model or "none").removeprefix("sha256:")[:12]
-    return f"Record: verdict {verdict.status}, model {model}\n\nWhat `lockstep run` made of {head}.\n"
+    return (
+        f"Record: verdict {verdict.status}, model {model}\n\nWhat `lockstep run` made of {head}.\n"
+    )
 
 
 def _push(git: Git, branch: str, head: str, made: str) -> str:
@@ -92,8 +108,12 @@ def _push(git: Git, branch: str, head: str, made: str) -> str:
     ref = f"refs/heads/{branch}"
     shown = f"{redact(branch, 100)} of {_REMOTE}"
     if git.run("check-ref-format", ref).code != 0:
-        raise ParamsRefused(f"{redact(branch, 100)!r}: is not a valid branch name", "name the pull request's branch")
-    looks_branch.add(git, _REMOTE)  # first: the test split was asked, whatever becomes of the branch
+        raise ParamsRefused(
+            f"{redact(branch, 100)!r}: is not a valid branch name", "name the pull request's branch"
+        )
+    looks_branch.add(
+        git, _REMOTE
+    )  # first: the test split was asked, whatever becomes of the branch
     now = _look(git, ref, shown)
     if now == head and made != head:
         answer = git.run(
@@ -103,7 +123,8 @@ def _push(git: Git, branch: str, head: str, made: str) -> str:
         now = _look(git, ref, shown)
         if now == head:  # what git said counts for nothing beside what the remote shows
             raise RemoteRefused(
-                f"{shown}: {answer.why()}: nothing was pushed", "do what the remote requires, then run it again"
+                f"{shown}: {answer.why()}: nothing was pushed",
+                "do what the remote requires, then run it again",
             )
     if now == made:
         return made
@@ -119,7 +140,10 @@ def _push(git: Git, branch: str, head: str, made: str) -> str:
 def _look(git: Git, ref: str, shown: str) -> str | None:
     answer = git.run("ls-remote", "--", _REMOTE, ref)
     if answer.code != 0:
-        raise RemoteRefused(f"{shown}: {answer.why()}", f"see that git has credentials for it: git ls-remote {_REMOTE}")
+        raise RemoteRefused(
+            f"{shown}: {answer.why()}",
+            f"see that git has credentials for it: git ls-remote {_REMOTE}",
+        )
     for line in answer.out.decode(errors="replace").splitlines():
         value, _, name = line.partition("\t")
         if name == ref and _HASH.fullmatch(value):
@@ -129,12 +153,16 @@ def _look(git: Git, ref: str, shown: str) -> str | None:
 
 def _has(git: Git, commit: str, ref: str) -> bool:
     """Whether the commit is in this clone, after fetching it."""
-    git.run("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--refmap=", "--", _REMOTE, ref)
+    git.run(
+        "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--refmap=", "--", _REMOTE, ref
+    )
     return git.run("cat-file", "-e", f"{commit}^{{commit}}").code == 0
 
 
 def _same(git: Git, one: str, two: str) -> bool:
     """Whether two commits have the same tree and parents."""
     form = "--format=%T %P"
-    first, second = (git.line("show", "--no-patch", form, "--no-show-signature", commit) for commit in (one, two))
+    first, second = (
+        git.line("show", "--no-patch", form, "--no-show-signature", commit) for commit in (one, two)
+    )
     return first == second

@@ -89,7 +89,9 @@ def report(root: Path, options: Options | None = None) -> Report:
         facts = dataclasses.replace(facts, not_in_commit=committed.missing(records, options.commit))
     situation = situations.of_facts(facts, metrics.against(facts), metrics.uncompared(facts))
     advised = advice.advise(situation)
-    every = sections.sections(records, facts, advised, options.links, images, options.number, options.web)
+    every = sections.sections(
+        records, facts, advised, options.links, images, options.number, options.web
+    )
     kept = _fitting(every, options.limit - _RESERVED)
     left_out = tuple(section.name for section in every if section not in kept)
     if left_out:
@@ -124,7 +126,9 @@ def _published(assets: str) -> dict[str, str]:
     paths = [(layout.PLOTS / f"{name}.png").as_posix() for name in _PLOTS]
     with ThreadPoolExecutor(len(paths)) as pool:
         seen = list(pool.map(lambda path: _answers(f"{base}/{path}"), paths))
-    return {Path(path).stem: f"{base}/{path}" for path, there in zip(paths, seen, strict=True) if there}
+    return {
+        Path(path).stem: f"{base}/{path}" for path, there in zip(paths, seen, strict=True) if there
+    }
 
 
 def _answers(url: str) -> bool:
@@ -132,6 +136,8 @@ def _answers(url: str) -> bool:
         with requests.Session() as session:
             session.trust_env = False  # no login of this machine: readers have none
             with session.get(url, timeout=_SECONDS, stream=True) as response:
-                return response.status_code == 200 and response.headers.get("Content-Type", "").startswith("image/")
+                return response.status_code == 200 and response.headers.get(
+                    "Content-Type", ""
+                ).startswith("image/")
     except requests.RequestException:
         return False

@@ -27,7 +27,15 @@ from release.ledger import Change, past
 from release.ledger.message import NONE
 from release.mirrors import update
 from release.overlay import overlays
-from release.promotion import change, checklist, context, edits, environment, image, rollback_targets
+from release.promotion import (
+    change,
+    checklist,
+    context,
+    edits,
+    environment,
+    image,
+    rollback_targets,
+)
 from release.promotion import held as quarantined
 from release.promotion.checklist import Check, Checklist, CheckResult, Unavailable
 from release.promotion.environment import EnvironmentState
@@ -110,15 +118,23 @@ def move(where: PromotionContext, name: str, options: Options) -> RolledBack:
     if not why:
         raise PromotionRefused("a rollback without a reason", "give the reason: --why")
     present, notes = _present(where, name)
-    if options.runs and not (present.pointer and present.pointer.model.startswith(f"sha256:{options.runs}")):
-        raise PromotionRefused(f"{name} does not run {options.runs}", "look at what it runs: `lockstep status`")
+    if options.runs and not (
+        present.pointer and present.pointer.model.startswith(f"sha256:{options.runs}")
+    ):
+        raise PromotionRefused(
+            f"{name} does not run {options.runs}", "look at what it runs: `lockstep status`"
+        )
     known = quarantined.read(where)
     if known.unreadable:
         raise known.unreadable
-    notes += [what for what, _ in quarantined.contradictions(known)]  # what this writes has all that is held back
+    notes += [
+        what for what, _ in quarantined.contradictions(known)
+    ]  # what this writes has all that is held back
     entries = known.entries
     if options.to == NONE:
-        return _commit(where, _emptied(where, name, present, entries, why, notes, began), options.dry_run)
+        return _commit(
+            where, _emptied(where, name, present, entries, why, notes, began), options.dry_run
+        )
     earlier = (
         rollback_targets.named(where, name, options.to)
         if options.to
@@ -144,7 +160,9 @@ def move(where: PromotionContext, name: str, options: Options) -> RolledBack:
     return _commit(where, (rolled, made), options.dry_run)
 
 
-def _commit(where: PromotionContext, planned: tuple[RolledBack, Change], dry_run: bool) -> RolledBack:
+def _commit(
+    where: PromotionContext, planned: tuple[RolledBack, Change], dry_run: bool
+) -> RolledBack:
     rolled, made = planned
     if dry_run or rolled.done == "already":
         return rolled
@@ -171,7 +189,9 @@ def _emptied(
 ) -> tuple[RolledBack, Change]:
     """Empty the environment as before its first promotion, and quarantine what it ran. Nothing will run: no checks."""
     bad = _entry(where, present.pointer, None, why)
-    made = change.empty(where, name, present, why, entries if bad is None else quarantine.add(entries, bad))
+    made = change.empty(
+        where, name, present, why, entries if bad is None else quarantine.add(entries, bad)
+    )
     done: Literal["planned", "already", "repaired"] = "planned"
     if environment.folder(name) / layout.POINTER in present.files:
         notes = [*notes, *_also(where, name, bad), *change.untagged(where, name, None)]
@@ -202,15 +222,21 @@ def _present(where: PromotionContext, name: str) -> tuple[EnvironmentState, list
     try:
         return environment.look(where, name), []
     except EvidenceRefused as refused:
-        return EnvironmentState(None, where.ledger.files(where.tip, layout.ENVIRONMENTS)), [refused.what]
+        return EnvironmentState(None, where.ledger.files(where.tip, layout.ENVIRONMENTS)), [
+            refused.what
+        ]
 
 
-def _entry(where: PromotionContext, bad: Pointer | None, good: Pointer | None, why: str) -> Entry | None:
+def _entry(
+    where: PromotionContext, bad: Pointer | None, good: Pointer | None, why: str
+) -> Entry | None:
     """The new quarantine entry. If the good image has the same weights, only the image is quarantined."""
     if bad is None:
         return None
     model = None if good and bad.model == good.model else bad.model
-    return Entry(image=bad.digest, model=model, version=bad.version, by=context.whoami(where.root), why=why)
+    return Entry(
+        image=bad.digest, model=model, version=bad.version, by=context.whoami(where.root), why=why
+    )
 
 
 def _ask(
@@ -245,7 +271,9 @@ def _ask(
         with ran.run("serving") as result:
             result.note = ask_image.ask(where.root, store, named, _there(found).statement.predicate)
     with ran.run("version") as result:
-        made = change.move(where, name, "rollback", present, after, _there(found), options.why, held)
+        made = change.move(
+            where, name, "rollback", present, after, _there(found), options.why, held
+        )
         result.note = after.version
     with ran.run("edits") as result:
         last, built = _last_move(where, name), _there(found).statement.predicate.image
@@ -261,7 +289,9 @@ def _there(found: Released | None) -> Released:
 
 def _last_move(where: PromotionContext, name: str) -> str | None:
     """The commit of the last move that Lockstep made."""
-    return next((made.commit for made in rollback_targets.moves(where, name) if made.kind != "other"), None)
+    return next(
+        (made.commit for made in rollback_targets.moves(where, name) if made.kind != "other"), None
+    )
 
 
 def _evidence(
@@ -281,7 +311,9 @@ def _evidence(
         )
     try:
         recorded = where.ledger.recorded(where.tip, name, pointer)
-        found = released.check(data, pointer.digest, where.signers, f"the evidence of {pointer.version}", recorded)
+        found = released.check(
+            data, pointer.digest, where.signers, f"the evidence of {pointer.version}", recorded
+        )
     except EvidenceRefused as refused:
         found = _signed_since(where, store, pointer, refused)
         result.note = f"signed again by {found.signer}"
@@ -289,12 +321,15 @@ def _evidence(
         result.note = f"{found.digest}, signed by {found.signer}"
     if not _is_of(found, pointer):
         raise EvidenceRefused(
-            f"the evidence of {pointer.version} is about another model or commit", "choose another release with --to"
+            f"the evidence of {pointer.version} is about another model or commit",
+            "choose another release with --to",
         )
     return found
 
 
-def _signed_since(where: PromotionContext, store: Store, pointer: Pointer, refused: EvidenceRefused) -> Released:
+def _signed_since(
+    where: PromotionContext, store: Store, pointer: Pointer, refused: EvidenceRefused
+) -> Released:
     try:
         again = released.search(store, pointer.digest, where.signers).found
     except (EvidenceRefused, RegistryRefused):

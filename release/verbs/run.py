@@ -12,7 +12,11 @@ from release.record.records import Records
 
 
 def run(
-    root: Path, targets: tuple[str, ...], force: bool, remote: bool = False, listener: Listener | None = None
+    root: Path,
+    targets: tuple[str, ...],
+    force: bool,
+    remote: bool = False,
+    listener: Listener | None = None,
 ) -> None:
     """Check local sources against their pins, find the reference models and the looks in git, then run ``dvc repro``.
 
@@ -32,7 +36,9 @@ def run(
     cloud-versioned or the push to it fails.
     """
 
-    def python(step: str, arguments: list[str], name: str, more: dict[str, str] | None = None) -> None:
+    def python(
+        step: str, arguments: list[str], name: str, more: dict[str, str] | None = None
+    ) -> None:
         dvc.python(root, arguments, name, more, listener=listener, step=step)
 
     def share(*arguments: str) -> int:
@@ -40,7 +46,8 @@ def run(
 
     if _lacks_noise(root) and (not targets or "gate" in targets):
         raise EvidenceRefused(
-            f"{layout.NOISE}: is missing, and the stage gate reads it", f"run `git checkout HEAD -- {layout.NOISE}`"
+            f"{layout.NOISE}: is missing, and the stage gate reads it",
+            f"run `git checkout HEAD -- {layout.NOISE}`",
         )
     shared = remote and dvc.has_remote(root)
     python("sources", ["-m", "stages.still_pinned"], "the look at local sources")
@@ -71,7 +78,11 @@ def run(
 def _lacks_noise(root: Path) -> bool:
     """Whether the stage gate would lack reports/noise.json, which no stage makes. DVC gives no remedy."""
     pipeline, noise = root / layout.PIPELINE, layout.NOISE.as_posix()
-    return pipeline.is_file() and noise in pipeline.read_text(encoding="utf-8") and not (root / noise).is_file()
+    return (
+        pipeline.is_file()
+        and noise in pipeline.read_text(encoding="utf-8")
+        and not (root / noise).is_file()
+    )
 
 
 def evaluated(root: Path) -> EvaluationReport | None:

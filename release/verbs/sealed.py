@@ -15,7 +15,13 @@ from checks.config.params import Sealed
 from checks.data import near_duplicates
 from checks.data.documents import asked
 from checks.decision import held as holding
-from checks.errors import EvidenceRefused, MachineRefused, Refusal, VerdictFailed, VerdictInconclusive
+from checks.errors import (
+    EvidenceRefused,
+    MachineRefused,
+    Refusal,
+    VerdictFailed,
+    VerdictInconclusive,
+)
 from checks.formats.statement import PAYLOAD, Looked
 from checks.rows import Record, Row, request
 from release.adapters import commits, dvc
@@ -65,7 +71,9 @@ def new(root: Path, source: Path, key: Path | None = None) -> New:
     for path in (source, private):
         place, home = path.resolve(), root.resolve()
         if place.is_relative_to(home) and not place.is_relative_to(home / layout.STATE):
-            raise MachineRefused(f"{path}: git would take it in", f"keep it below {layout.STATE}/, or elsewhere")
+            raise MachineRefused(
+                f"{path}: git would take it in", f"keep it below {layout.STATE}/, or elsewhere"
+            )
     try:
         lines = files.read_jsonl(source, split.SealedLine)
     except EvidenceRefused as refused:  # of a person's own file: no run makes it again
@@ -81,7 +89,9 @@ def new(root: Path, source: Path, key: Path | None = None) -> New:
     for name in layout.SPLIT_NAMES:
         known = files.read_jsonl(root / layout.SPLITS / f"{name}.jsonl", Row)
         given = [(text, row.source) for row in known for text in asked(row)]
-        pairs = near_duplicates.first_alike(texts, [text for text, _ in given], alike.shingle, alike.similarity)
+        pairs = near_duplicates.first_alike(
+            texts, [text for text, _ in given], alike.shingle, alike.similarity
+        )
         if seen := [f"line {line + 1} is alike to {given[place][1]}" for line, place in pairs]:
             raise EvidenceRefused(
                 f"{source}: {len(seen)} of {len(rows)} rows are near-duplicates of {name} rows: "
@@ -99,8 +109,14 @@ def new(root: Path, source: Path, key: Path | None = None) -> New:
         with files.replacing(root / layout.SEALED) as stream:
             stream.write(data)
     except OSError as error:
-        todo = "move the key of the last split away first" if isinstance(error, FileExistsError) else "make it writable"
-        raise MachineRefused(f"{error.filename or private}: {error.strerror or error}", todo) from error
+        todo = (
+            "move the key of the last split away first"
+            if isinstance(error, FileExistsError)
+            else "make it writable"
+        )
+        raise MachineRefused(
+            f"{error.filename or private}: {error.strerror or error}", todo
+        ) from error
     return New(private, digest.of_bytes(data).removeprefix("sha256:"), len(rows))
 
 
@@ -118,7 +134,9 @@ def ask(
     these says anything of the rows.
     """
     if (key is None) != keyless:
-        raise EvidenceRefused("a look is signed by a key or by an identity", "give one of --key and --keyless")
+        raise EvidenceRefused(
+            "a look is signed by a key or by an identity", "give one of --key and --keyless"
+        )
     promotion_context = context.find(root, target)
     wanted = sealed.split(promotion_context)
     signer = None if key is None else keys.load(key)
@@ -128,13 +146,21 @@ def ask(
     model = _recorded(promotion_context, wanted)
     if (known := _known(promotion_context, wanted, model)) is not None:
         return known
-    answer = dvc.python(root, ["-m", "stages.sealed"], "sealed", heard=True, listener=listener, step="sealed")
+    answer = dvc.python(
+        root, ["-m", "stages.sealed"], "sealed", heard=True, listener=listener, step="sealed"
+    )
     bit = answer.split()[-1:]
     if bit not in (["pass"], ["fail"]):
-        raise MachineRefused("stages.sealed: said neither pass nor fail", "install the package again")
-    promotion_context = context.find(root, target)  # It is read again, because the answers may have taken hours.
+        raise MachineRefused(
+            "stages.sealed: said neither pass nor fail", "install the package again"
+        )
+    promotion_context = context.find(
+        root, target
+    )  # It is read again, because the answers may have taken hours.
     if sealed.split(promotion_context) != wanted:
-        raise EvidenceRefused(f"{promotion_context.target}: sealed changed meanwhile", "ask again from its tip")
+        raise EvidenceRefused(
+            f"{promotion_context.target}: sealed changed meanwhile", "ask again from its tip"
+        )
     if (known := _known(promotion_context, wanted, model)) is not None:
         return known
     looked = Looked(
@@ -144,8 +170,12 @@ def ask(
     payload = statement.sealed_look(model, looked)
     data = dsse.sign(payload, PAYLOAD, signer) if signer else sigstore.sign([payload])[0]
     trust.verify(data, promotion_context.signers, "sealed", "the look")
-    message = f"look {looked.number} of {wanted.max_looks} at the sealed split {wanted.sha256[:12]}\n"
-    promotion_context.ledger.commit(promotion_context.tip, Change({sealed.place(wanted, model): data}, message))
+    message = (
+        f"look {looked.number} of {wanted.max_looks} at the sealed split {wanted.sha256[:12]}\n"
+    )
+    promotion_context.ledger.commit(
+        promotion_context.tip, Change({sealed.place(wanted, model): data}, message)
+    )
     return _said(model, looked, wanted, "asked")
 
 
@@ -155,7 +185,8 @@ def refusal(asked: Asked) -> Refusal | None:
         return None
     if asked.status == "fail":
         return VerdictFailed(
-            f"the sealed split says that {asked.model[:19]}… does not pass", "it says no more: propose another model"
+            f"the sealed split says that {asked.model[:19]}… does not pass",
+            "it says no more: propose another model",
         )
     used = f"all {asked.looks} looks at the sealed split are used, and {asked.model[:19]}… had none"
     return VerdictInconclusive(f"inconclusive: {used}", split.REFRESH)
@@ -167,13 +198,21 @@ def _known(where: PromotionContext, wanted: Sealed, model: str) -> Asked | None:
     if (result := sealed.look(where, wanted, model)) is not None:
         return _said(model, result.looked, wanted, "already")
     if number >= wanted.max_looks:
-        return Asked(model=model, status="inconclusive", done="refused", number=number, looks=wanted.max_looks)
+        return Asked(
+            model=model,
+            status="inconclusive",
+            done="refused",
+            number=number,
+            looks=wanted.max_looks,
+        )
     return None
 
 
 def _said(model: str, looked: Looked, wanted: Sealed, done: Literal["asked", "already"]) -> Asked:
     status: Literal["pass", "fail"] = "pass" if looked.passed else "fail"
-    return Asked(model=model, status=status, done=done, number=looked.number, looks=wanted.max_looks)
+    return Asked(
+        model=model, status=status, done=done, number=looked.number, looks=wanted.max_looks
+    )
 
 
 def _recorded(where: PromotionContext, wanted: Sealed) -> str:
@@ -187,10 +226,16 @@ def _recorded(where: PromotionContext, wanted: Sealed) -> str:
             f"the record here is not one of {where.target}: the sealed split answers only models that were merged",
             f"merge it, check out {where.target}, and `./lockstep dvc pull`",
         )
-    record = hold(where.records, where.trunk, trusting=(layout.BASE, layout.ADAPTER, layout.RAW, layout.MERGED))
+    record = hold(
+        where.records,
+        where.trunk,
+        trusting=(layout.BASE, layout.ADAPTER, layout.RAW, layout.MERGED),
+    )
     if refused := holding.refusal(record.verdict):
         raise refused
     if record.params.sealed != wanted:
-        raise EvidenceRefused(f"{layout.PARAMS}: sealed is not that of {where.target}", f"check out {where.target}")
+        raise EvidenceRefused(
+            f"{layout.PARAMS}: sealed is not that of {where.target}", f"check out {where.target}"
+        )
     assert record.verdict.model is not None  # a verdict without a model does not pass
     return record.verdict.model

@@ -92,17 +92,29 @@ def refusal(report: RolloutReport) -> Refusal | None:
     if report.decision == "keep":
         return None
     if report.decision == "go on":
-        return VerdictInconclusive(what, f"send more requests, or labels by `lockstep feedback`; figures in {path}")
+        return VerdictInconclusive(
+            what, f"send more requests, or labels by `lockstep feedback`; figures in {path}"
+        )
     names = ", ".join(finding.name for finding in report.findings if finding.status == "fail")
-    todo = "do not promote it" if report.runs_in is None else f"`lockstep rollback {report.runs_in} --why …`"
+    todo = (
+        "do not promote it"
+        if report.runs_in is None
+        else f"`lockstep rollback {report.runs_in} --why …`"
+    )
     todo += f"; figures in {path}"
     return VerdictFailed(f"{what}: {names}", todo)
 
 
-def _prompts(store: Store, environment: str, params: Params, now: datetime) -> tuple[list[Prompt], list[str]]:
+def _prompts(
+    store: Store, environment: str, params: Params, now: datetime
+) -> tuple[list[Prompt], list[str]]:
     since = now - timedelta(days=params.monitor.window_days)
     prompts, left_out = shadowed.prompts(store.requests(environment, since, now))
-    notes = [f"{left_out:,} requests are left out: no chat of texts alone, or a client's mistake"] if left_out else []
+    notes = (
+        [f"{left_out:,} requests are left out: no chat of texts alone, or a client's mistake"]
+        if left_out
+        else []
+    )
     if not prompts:
         raise EvidenceRefused(
             f"{store.shown}: no chat with {environment} since {since:%Y-%m-%d %H:%M} UTC that can be sent again"
@@ -112,7 +124,9 @@ def _prompts(store: Store, environment: str, params: Params, now: datetime) -> t
     return prompts, notes
 
 
-def _pair(threads: ThreadPoolExecutor, servers: tuple[Endpoint, Endpoint], prompt: Prompt, limit: int) -> ShadowPair:
+def _pair(
+    threads: ThreadPoolExecutor, servers: tuple[Endpoint, Endpoint], prompt: Prompt, limit: int
+) -> ShadowPair:
     """Ask both at the same time. Raises ServingRefused if one is gone: that says nothing about its answers."""
     answers = tuple(threads.map(lambda server: server.ask(prompt.messages, limit), servers))
     if any(answer.lost for answer in answers):
@@ -125,12 +139,20 @@ def _pair(threads: ThreadPoolExecutor, servers: tuple[Endpoint, Endpoint], promp
 
 
 def _redacted(said: Said) -> shadowed.Said:
-    answer, error = (None if text is None else detectors.redact(text)[0] for text in (said.answer, said.error))
+    answer, error = (
+        None if text is None else detectors.redact(text)[0] for text in (said.answer, said.error)
+    )
     return shadowed.Said(answer=answer, error=error, seconds=round(said.seconds, 4))
 
 
 def _report(
-    environment: str, sides: Sides, params: Params, kept: Kept, store: Store, notes: list[str], now: datetime
+    environment: str,
+    sides: Sides,
+    params: Params,
+    kept: Kept,
+    store: Store,
+    notes: list[str],
+    now: datetime,
 ) -> RolloutReport:
     labels, asks = store.first_labels(), Asks.of(params.monitor, same_prompts=True)
     wait = timedelta(hours=params.monitor.label_hours)

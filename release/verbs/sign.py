@@ -71,7 +71,12 @@ class _Made(NamedTuple):
 
 
 def sign(
-    root: Path, store: Store, key: Path | None = None, *, keyless: bool = False, target: str | None = None
+    root: Path,
+    store: Store,
+    key: Path | None = None,
+    *,
+    keyless: bool = False,
+    target: str | None = None,
 ) -> Signed:
     """Sign the release whose image is in ``store``, with ``key`` or the identity of this CI job.
 
@@ -82,7 +87,9 @@ def sign(
     image is missing or the store accepts nothing; MachineRefused.
     """
     if (key is None) != keyless:
-        raise EvidenceRefused("a release is signed by a key or by an identity", "give one of --key and --keyless")
+        raise EvidenceRefused(
+            "a release is signed by a key or by an identity", "give one of --key and --keyless"
+        )
     signer = None if key is None else keys.load(key)
     known = trust.known(root, target)
     if signer:
@@ -92,7 +99,9 @@ def sign(
     subject = attach.subject(store, image.image)
     if not attach.has_layers(store, image.image, image):
         place = f"{store.name}@{image.image}"
-        raise EvidenceRefused(f"{place}: has other layers than {layout.IMAGE_REPORT} says", "run `lockstep build`")
+        raise EvidenceRefused(
+            f"{place}: has other layers than {layout.IMAGE_REPORT} says", "run `lockstep build`"
+        )
     bill = sbom.make(record, image, commits.committed_at(root, image.commit))
     made = _Made(
         statement.make(root, record, image, serving, verified, digest.of_bytes(bill)),
@@ -110,7 +119,9 @@ def of_built(root: Path, key: Path | None, *, keyless: bool) -> Signed:
     return sign(root, store, None if keyless else key or root / KEY, keyless=keyless)
 
 
-def evidence(root: Path, target: str | None = None) -> tuple[HeldVerdict, ImageReport, ServingReport]:
+def evidence(
+    root: Path, target: str | None = None
+) -> tuple[HeldVerdict, ImageReport, ServingReport]:
     """Collect what a release is signed for. Everything but the weights is hashed again and compared with the verdict.
 
     Raises EvidenceRefused, VerdictFailed or VerdictInconclusive.
@@ -121,7 +132,10 @@ def evidence(root: Path, target: str | None = None) -> tuple[HeldVerdict, ImageR
         raise refused
     image = _report(root, layout.IMAGE_REPORT, ImageReport)
     serving = _report(root, layout.SERVING_REPORT, ServingReport)
-    verdict, probes = digest.of_file(root / layout.VERDICT).sha256, digest.of_file(root / layout.PROBES).sha256
+    verdict, probes = (
+        digest.of_file(root / layout.VERDICT).sha256,
+        digest.of_file(root / layout.PROBES).sha256,
+    )
     problems = [
         f"{path}: is about {what} {actual}, not {wanted}"
         for path, what, actual, wanted in (
@@ -135,18 +149,24 @@ def evidence(root: Path, target: str | None = None) -> tuple[HeldVerdict, ImageR
         )
         if actual != wanted
     ]
-    if weights.of_image(image) != {path: file.sha256 for path, file in _parity(record.evidence.reports).files.items()}:
+    if weights.of_image(image) != {
+        path: file.sha256 for path, file in _parity(record.evidence.reports).files.items()
+    }:
         problems.append(f"{layout.IMAGE_REPORT}: its layers are not the files of the merged model")
     if serving.status != "pass":
         failed = ", ".join(check.name for check in serving.checks if check.status == "fail")
-        problems.append(f"{layout.SERVING_REPORT}: did not pass ({failed or 'an essential check is missing'})")
+        problems.append(
+            f"{layout.SERVING_REPORT}: did not pass ({failed or 'an essential check is missing'})"
+        )
     base, wanted = image.base.name if image.base else None, record.params.serve.base
     if base != wanted:  # built with --base, for a trial: nobody reviewed that one
         problem = f"serve.base of {layout.PARAMS} is {wanted or 'null'}"
         problems.append(f"{layout.IMAGE_REPORT}: is made on {base or 'no base'}, {problem}")
     head = commits.resolve(root, "HEAD") if commits.has_repository(root) else None
     if head is None or not commits.is_ancestor(root, image.commit, head):
-        problems.append(f"{layout.IMAGE_REPORT}: commit {image.commit[:12]} is not in this clone's history")
+        problems.append(
+            f"{layout.IMAGE_REPORT}: commit {image.commit[:12]} is not in this clone's history"
+        )
     else:
         absent = commits.uncommitted(root, image.commit, _RECORD)
         problems += [f"{path}: differs from commit {image.commit[:12]}" for path in absent]
@@ -155,7 +175,9 @@ def evidence(root: Path, target: str | None = None) -> tuple[HeldVerdict, ImageR
     return record, image, serving
 
 
-def approve(root: Path, key: Path, environment: str, image: str, why: str, target: str | None = None) -> bytes:
+def approve(
+    root: Path, key: Path, environment: str, image: str, why: str, target: str | None = None
+) -> bytes:
     """Sign with ``key`` that the image with digest ``image`` may run in ``environment``.
 
     Raises EvidenceRefused if the key is invalid or its owner may not approve.
@@ -172,7 +194,9 @@ def approved(data: bytes, known: Signers, environment: str, image: str) -> str:
     return verified.signer
 
 
-def free(root: Path, key: Path, images: Iterable[str], parent: str, why: str, target: str | None = None) -> bytes:
+def free(
+    root: Path, key: Path, images: Iterable[str], parent: str, why: str, target: str | None = None
+) -> bytes:
     """Sign with ``key`` that ``images`` leave the quarantine by the commit after ``parent``.
 
     Raises EvidenceRefused if the key is invalid or its owner may not approve.
@@ -186,7 +210,9 @@ def may_approve(root: Path, key: Path, target: str | None) -> str:
     return trust.owner(keys.load(key), trust.known(root, target), "approve")
 
 
-def _attach(store: Store, to: Descriptor, made: _Made, signer: CryptoSigner | None, known: Signers) -> Signed:
+def _attach(
+    store: Store, to: Descriptor, made: _Made, signer: CryptoSigner | None, known: Signers
+) -> Signed:
     """Attach what is missing. The statement comes last, so that whoever finds it finds the rest.
 
     In a registry a statement that a key signed is also attached as a bundle, for other programs.
@@ -196,13 +222,21 @@ def _attach(store: Store, to: Descriptor, made: _Made, signer: CryptoSigner | No
         name = trust.owner(signer, known, "release")
         ours = tuple(one for one in known if one.name == name)
     there = _already(store, to, ours)
-    new = _signed([payload for payload in (made.weights, made.release) if payload not in there], signer, made.release)
+    new = _signed(
+        [payload for payload in (made.weights, made.release) if payload not in there],
+        signer,
+        made.release,
+    )
     envelope = there.get(made.release) or new[made.release]
     signed = released.check(envelope, to.digest, ours)
     provenance = slsa.make(signed.statement, next(one for one in ours if one.name == signed.signer))
     if provenance not in there:
         new |= _signed([provenance], signer, made.release)
-    titles = {made.weights: "model.sig", provenance: "provenance.json", made.release: "release.json"}
+    titles = {
+        made.weights: "model.sig",
+        provenance: "provenance.json",
+        made.release: "release.json",
+    }
     added = []
     if made.sbom not in there:
         added.append(attach.attach(store, to, sbom.MEDIA_TYPE, made.sbom, "sbom.cdx.json"))
@@ -210,19 +244,34 @@ def _attach(store: Store, to: Descriptor, made: _Made, signer: CryptoSigner | No
         if data := new.get(payload):
             bundle = payload != made.release or signer is None
             kind = sigstore.BUNDLE if bundle else ENVELOPE
-            added.append(attach.attach(store, to, kind, data, title, bundles.annotations(data) if bundle else None))
+            added.append(
+                attach.attach(
+                    store, to, kind, data, title, bundles.annotations(data) if bundle else None
+                )
+            )
     if signer and isinstance(store, Repository):
         wrapped = bundles.wrap(envelope, signer)
-        attach.attach(store, to, sigstore.BUNDLE, wrapped, "release.sigstore.json", bundles.annotations(wrapped))
+        attach.attach(
+            store,
+            to,
+            sigstore.BUNDLE,
+            wrapped,
+            "release.sigstore.json",
+            bundles.annotations(wrapped),
+        )
     return Signed(signed.statement, signed.signer, envelope, signed.digest, tuple(added))
 
 
-def _signed(payloads: list[bytes], signer: CryptoSigner | None, release: bytes) -> dict[bytes, bytes]:
+def _signed(
+    payloads: list[bytes], signer: CryptoSigner | None, release: bytes
+) -> dict[bytes, bytes]:
     """Return a bundle for each statement; of ``release`` an envelope alone, if a key signs it: git keeps that one."""
     if signer is None:
         return dict(zip(payloads, sigstore.sign(payloads) if payloads else (), strict=True))
     return {
-        payload: dsse.sign(payload, PAYLOAD, signer) if payload == release else bundles.sign(payload, signer)
+        payload: dsse.sign(payload, PAYLOAD, signer)
+        if payload == release
+        else bundles.sign(payload, signer)
         for payload in payloads
     }
 

@@ -77,7 +77,11 @@ class State(Record):
     def wrong(self) -> list[str]:
         """The contradictions, one line each."""
         running = self.runs
-        problems = [f"in quarantine: {running.quarantined}"] if running and running.quarantined is not None else []
+        problems = (
+            [f"in quarantine: {running.quarantined}"]
+            if running and running.quarantined is not None
+            else []
+        )
         doubt = [running.doubt] if running and running.doubt else []
         return [*problems, *doubt, *(f"{drift.what}: {drift.mirror}" for drift in self.drift)]
 
@@ -110,10 +114,20 @@ def status(root: Path) -> Status:
     moves = {name: ledger.moves(tip, name) for name in names}
     signed = _signed(root, environments, ledger, tip)
     seen = verified.look(root, ledger, tip, params.promote, environments)
-    verdicts = _verdicts(records, [environment.pointer for environment in environments.values() if environment.pointer])
+    verdicts = _verdicts(
+        records,
+        [environment.pointer for environment in environments.values() if environment.pointer],
+    )
     took = {name: _took(records, params, environment) for name, environment in environments.items()}
     runs = {
-        name: _runs(environments[name], moves[name], entries_held, verdicts, seen[name].otherwise, took[name])
+        name: _runs(
+            environments[name],
+            moves[name],
+            entries_held,
+            verdicts,
+            seen[name].otherwise,
+            took[name],
+        )
         for name in names
     }
     states = [
@@ -140,7 +154,8 @@ def refusal(found: Status) -> Refusal | None:
     count = len(found.contradictions)
     what = f"{found.branch}: {count} contradiction{'s' * (count != 1)}, the first: {found.contradictions[0]}"
     return Contradicted(
-        what, "see docs/reference/promotion.md for what each means, and `lockstep history` for who caused it"
+        what,
+        "see docs/reference/promotion.md for what each means, and `lockstep history` for who caused it",
     )
 
 
@@ -170,14 +185,22 @@ def _took(records: Records, params: Params, found: Desired) -> Took | None:
     return recorded.took(records, params, found.pointer.commit, requests)
 
 
-def _signed(root: Path, found: Mapping[str, Desired], ledger: Ledger, tip: str) -> dict[str, list[Finding]]:
+def _signed(
+    root: Path, found: Mapping[str, Desired], ledger: Ledger, tip: str
+) -> dict[str, list[Finding]]:
     """Evidence that no signer of the target branch, as this clone has it, signed, now or when it moved. No network."""
     findings: dict[str, list[Finding]] = {name: [] for name in found}
-    signed = {name: environment for name, environment in found.items() if environment.pointer and environment.envelope}
+    signed = {
+        name: environment
+        for name, environment in found.items()
+        if environment.pointer and environment.envelope
+    }
     try:
         known = trust.known(root) if signed else ()
     except EvidenceRefused as refused:
-        return findings | {name: [desired.drift(name, _SIGNED, _WANTED, refused.what)] for name in signed}
+        return findings | {
+            name: [desired.drift(name, _SIGNED, _WANTED, refused.what)] for name in signed
+        }
     for name, environment in signed.items():
         assert environment.pointer is not None
         assert environment.envelope is not None
@@ -187,9 +210,13 @@ def _signed(root: Path, found: Mapping[str, Desired], ledger: Ledger, tip: str) 
             trust.verify(environment.envelope.data, known, "release", path, offline=True, at=at)
         except (EvidenceRefused, MachineRefused) as refused:
             findings[name].append(desired.drift(name, _SIGNED, _WANTED, refused.what))
-        if (image := environment.envelope.statement.predicate.image.image) != environment.pointer.digest:
+        if (
+            image := environment.envelope.statement.predicate.image.image
+        ) != environment.pointer.digest:
             findings[name].append(
-                desired.drift(name, _SIGNED, f"about {environment.pointer.digest}", f"is about {image}")
+                desired.drift(
+                    name, _SIGNED, f"about {environment.pointer.digest}", f"is about {image}"
+                )
             )
     return findings
 
@@ -221,7 +248,11 @@ def _verdict(records: Records, pointer: Pointer) -> str:
 
 
 def _next(
-    records: Records, params: Params, name: str, runs: dict[str, Runs | None], held: quarantine.Entries
+    records: Records,
+    params: Params,
+    name: str,
+    runs: dict[str, Runs | None],
+    held: quarantine.Entries,
 ) -> Next | None:
     rules, here = params.promote.environments[name], runs[name]
     if rules.after is None:
@@ -237,7 +268,11 @@ def _next(
         *_held(held, candidate.digest, candidate.model),
     )
     return Next(
-        version=candidate.version, model=candidate.model, image=candidate.digest, source=rules.after, waits=waits
+        version=candidate.version,
+        model=candidate.model,
+        image=candidate.digest,
+        source=rules.after,
+        waits=waits,
     )
 
 
@@ -247,7 +282,11 @@ def _soak(rules: Environment, before: Runs) -> list[str]:
     if before.doubt:
         return [f"it is unclear since when {rules.after} runs it"]
     ends = before.since + timedelta(hours=rules.soak_hours)
-    return [f"soaks in {rules.after} until {ends:%Y-%m-%d %H:%M} UTC"] if ends > datetime.now(UTC) else []
+    return (
+        [f"soaks in {rules.after} until {ends:%Y-%m-%d %H:%M} UTC"]
+        if ends > datetime.now(UTC)
+        else []
+    )
 
 
 def _signatures(rules: Environment) -> list[str]:
@@ -255,7 +294,11 @@ def _signatures(rules: Environment) -> list[str]:
 
 
 def _approvals(rules: Environment) -> list[str]:
-    return [f"takes {rules.approvals} approval{'s' * (rules.approvals != 1)}"] if rules.approvals else []
+    return (
+        [f"takes {rules.approvals} approval{'s' * (rules.approvals != 1)}"]
+        if rules.approvals
+        else []
+    )
 
 
 def _held(held: quarantine.Entries, image: str, model: str) -> list[str]:
@@ -270,11 +313,22 @@ def _of_the_record(records: Records, here: Runs | None, held: quarantine.Entries
         return None
     built = _here(records, layout.IMAGE_REPORT, ImageReport)
     image = built.image if built is not None and built.model == verdict.model else None
-    if here is not None and here.pointer.model == verdict.model and image in (None, here.pointer.digest):
+    if (
+        here is not None
+        and here.pointer.model == verdict.model
+        and image in (None, here.pointer.digest)
+    ):
         return None
-    waits = [*(["`lockstep build`"] if image is None else []), *_held(held, image or "", verdict.model)]
+    waits = [
+        *(["`lockstep build`"] if image is None else []),
+        *_held(held, image or "", verdict.model),
+    ]
     return Next(
-        version=None, model=verdict.model, image=image, source="the record in the work tree", waits=tuple(waits)
+        version=None,
+        model=verdict.model,
+        image=image,
+        source="the record in the work tree",
+        waits=tuple(waits),
     )
 
 

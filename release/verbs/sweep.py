@@ -11,7 +11,11 @@ from release.adapters.listening import Listener
 
 
 def sweep(
-    root: Path, specs: Sequence[str], seeds: Sequence[int], most: int, listener: Listener | None = None
+    root: Path,
+    specs: Sequence[str],
+    seeds: Sequence[int],
+    most: int,
+    listener: Listener | None = None,
 ) -> SweepReport:
     """Run ``python -m stages.sweep`` in ``root``, after the stages up to validate, and read its report.
 

@@ -86,7 +86,9 @@ def verify(root: Path, options: Options) -> ServingReport:
     if options.url is not None and options.image is not None:
         raise ServingRefused("an image and a URL are two ways to verify", "name one of them")
     if options.gpus is not None and options.how != "container":
-        raise ServingRefused(f"GPUs are given to a container, not to a {options.how}", "leave them out")
+        raise ServingRefused(
+            f"GPUs are given to a container, not to a {options.how}", "leave them out"
+        )
     with unwinding():
         report = _verify(root, options)
     files.write_json(root / layout.SERVING_REPORT, report)
@@ -115,7 +117,9 @@ def _verify(root: Path, options: Options) -> ServingReport:
                 checks = examine.examine(context, began)
             load, throughput = context.load, context.throughput
     except _NotStarted as reason:
-        checks = examine.nothing(failed("start", str(reason), None, record.params.serve.verify.start_seconds))
+        checks = examine.nothing(
+            failed("start", str(reason), None, record.params.serve.verify.start_seconds)
+        )
     return ServingReport(
         image=image,
         server=server,
@@ -149,7 +153,9 @@ def refusal(report: ServingReport) -> Refusal | None:
     if report.status == "pass":
         return None
     lines = [f"{check.name}: {check.reason}" for check in report.checks if check.status == "fail"]
-    lines = lines or [f"{check.name}: {check.reason}" for check in report.checks if check.status != "pass"]
+    lines = lines or [
+        f"{check.name}: {check.reason}" for check in report.checks if check.status != "pass"
+    ]
     return ServingRefused(
         f"the served model is not the one that was evaluated: {lines[0]}",
         f"read {layout.SERVING_REPORT}, the server's log in {LOG}, and docs/how-to/serving.md",
@@ -173,7 +179,8 @@ def _runtime(held: Expected, options: Options) -> Runtime:
     if options.how == "process":
         if runtime.package is None:
             raise ServingRefused(
-                f"{runtime.name} runs in its image alone", "verify the image, or serve with --runtime transformers"
+                f"{runtime.name} runs in its image alone",
+                "verify the image, or serve with --runtime transformers",
             )
         return runtime
     return runtime
@@ -187,13 +194,21 @@ def _server(root: Path, held: Expected, options: Options) -> str | None:
     alone = options.how == "container" and held.image is not None and held.image.base is None
     if not alone:
         if options.server is not None:
-            raise ServingRefused("a server's image is for weights alone, in a container", "leave --server out")
+            raise ServingRefused(
+                "a server's image is for weights alone, in a container", "leave --server out"
+            )
         return None
     if options.server is not None and not servers.SERVER.fullmatch(options.server):
-        raise ServingRefused(f"{options.server[:100]!r}: is not a server image with a digest", "write NAME@sha256:…")
+        raise ServingRefused(
+            f"{options.server[:100]!r}: is not a server image with a digest", "write NAME@sha256:…"
+        )
     named = servers.of_all(root) if options.server is None else (options.server,)
     if len(named) != 1:
-        what = f"the environments name {len(named)} servers for them" if named else "no environment names one"
+        what = (
+            f"the environments name {len(named)} servers for them"
+            if named
+            else "no environment names one"
+        )
         raise ServingRefused(
             f"the image holds the weights and no server, and {what}",
             "name one by --server NAME@sha256:…; or serve the weights in a process by --runtime transformers",
@@ -238,7 +253,12 @@ def _container(
             yield name, None
     else:
         with _weights(root, held, options) as (folder, _):
-            yield server, Mounted(folder, held.mounted, runtimes.fill(runtime, held.params.serve, held.mounted))
+            yield (
+                server,
+                Mounted(
+                    folder, held.mounted, runtimes.fill(runtime, held.params.serve, held.mounted)
+                ),
+            )
 
 
 @contextmanager
@@ -273,7 +293,8 @@ def _weights(root: Path, held: Expected, options: Options) -> Iterator[tuple[Pat
             actual = digest.of_tree(folder, bar.update).digest
         if actual != held.model:
             raise EvidenceRefused(
-                f"{layout.MERGED}: is {actual}, the verdict is about {held.model}", "run `./lockstep run`"
+                f"{layout.MERGED}: is {actual}, the verdict is about {held.model}",
+                "run `./lockstep run`",
             )
         yield folder, None
         return
@@ -321,7 +342,13 @@ def _gpus(server: Server, options: Options) -> tuple[str, ...] | None:
     A running server and an engine in a virtual machine may be elsewhere. A process may use any GPU of this machine.
     """
     if options.how == "container":
-        return None if server.isolated is None else tuple(options.gpus.split(",")) if options.gpus else ()
+        return (
+            None
+            if server.isolated is None
+            else tuple(options.gpus.split(","))
+            if options.gpus
+            else ()
+        )
     return () if options.how == "process" and not _NVIDIA.exists() else None
 
 

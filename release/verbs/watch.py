@@ -14,7 +14,16 @@ from checks.config.params import Params
 from checks.errors import EvidenceRefused, Refusal, VerdictFailed, VerdictInconclusive
 from checks.formats.verdict import Status
 from checks.formats.watch_report import Costs, WatchFinding, WatchReport
-from release.monitoring import answers, asked, evidently_page, picture, reference, releases, service, window
+from release.monitoring import (
+    answers,
+    asked,
+    evidently_page,
+    picture,
+    reference,
+    releases,
+    service,
+    window,
+)
 from release.monitoring.answers import Windows
 from release.monitoring.store import Store
 from release.monitoring.window import Span, Traffic
@@ -37,7 +46,9 @@ class Options(NamedTuple):
     evidently: Path | None = None
 
 
-def watch(root: Path, environment: str, options: Options | None = None, now: datetime | None = None) -> WatchReport:
+def watch(
+    root: Path, environment: str, options: Options | None = None, now: datetime | None = None
+) -> WatchReport:
     """Judge the window and write reports/watch/ENV.json and ENV.svg. ``refusal`` says how a verdict ends.
 
     Raises ParamsRefused if there is no such environment, EvidenceRefused if it runs nothing, no request to its release
@@ -57,7 +68,9 @@ def propose(
     return report, retraining.propose(root, report, traffic, rows)
 
 
-def _judged(root: Path, environment: str, options: Options | None, now: datetime | None) -> tuple[WatchReport, Traffic]:
+def _judged(
+    root: Path, environment: str, options: Options | None, now: datetime | None
+) -> tuple[WatchReport, Traffic]:
     options = options or Options()
     records = Records(root)
     params = records.work_tree.params
@@ -69,7 +82,9 @@ def _judged(root: Path, environment: str, options: Options | None, now: datetime
     offline = reference.read(records, release, params)
     levels, monitor = asked.levels(params.monitor), params.monitor
     served = window.answered(traffic, offline.scorer)
-    windows = Windows(served, [window.answered(window_before, None) for window_before in before], traffic.keyed)
+    windows = Windows(
+        served, [window.answered(window_before, None) for window_before in before], traffic.keyed
+    )
     questions = [
         *service.questions(traffic.requests, monitor.objectives, levels),
         *answers.questions(windows, offline.reference, monitor, levels),
@@ -77,7 +92,9 @@ def _judged(root: Path, environment: str, options: Options | None, now: datetime
     findings = asked.findings(questions, levels.alpha)
     notes = [*traffic.notes, *([windows.note] if windows.note else [])]
     if traffic.labels and offline.scorer is None:
-        notes.append("labels are not used: evaluate.scorers are not those that the release was evaluated with")
+        notes.append(
+            "labels are not used: evaluate.scorers are not those that the release was evaluated with"
+        )
     earlier = {f"window of {window.requests[0].time:%Y-%m-%d}": window.digest for window in before}
     report = WatchReport(
         environment=environment, since=span.since, until=span.until, version=release.version, model=release.model,
@@ -98,8 +115,13 @@ def refusal(report: WatchReport) -> Refusal | None:
     """The refusal for a window that does not pass; None for ``pass``."""
     if report.status == "pass":
         return None
-    names = ", ".join(finding.name for finding in report.findings if finding.status == report.status)
-    what, path = f"{report.environment}: {report.status}: {names}", layout.WATCH / f"{report.environment}.json"
+    names = ", ".join(
+        finding.name for finding in report.findings if finding.status == report.status
+    )
+    what, path = (
+        f"{report.environment}: {report.status}: {names}",
+        layout.WATCH / f"{report.environment}.json",
+    )
     kind = VerdictFailed if report.status == "fail" else VerdictInconclusive
     return kind(what, f"read the reasons in {path}")
 
@@ -113,17 +135,23 @@ def _span(options: Options, params: Params, now: datetime) -> Span:
     if options.since is None and options.until is None:
         return window.last_whole(now, params.monitor.window_days)
     if options.since is None or options.until is None:
-        raise EvidenceRefused("--from and --to: one is missing", "give both, or none for the last whole window")
+        raise EvidenceRefused(
+            "--from and --to: one is missing", "give both, or none for the last whole window"
+        )
     span = Span(moment(options.since, now).start, moment(options.until, now).start)
     if span.since >= span.until:
-        raise EvidenceRefused(f"--to {options.until}: is not after --from {options.since}", "swap them")
+        raise EvidenceRefused(
+            f"--to {options.until}: is not after --from {options.since}", "swap them"
+        )
     return span
 
 
 def _status(findings: tuple[WatchFinding, ...]) -> Status:
     """As of a verdict: fail before inconclusive before pass."""
     statuses = {finding.status for finding in findings}
-    return "fail" if "fail" in statuses else "inconclusive" if "inconclusive" in statuses else "pass"
+    return (
+        "fail" if "fail" in statuses else "inconclusive" if "inconclusive" in statuses else "pass"
+    )
 
 
 def _costs(traffic: Traffic, span: Span, cost: Cost | None) -> Costs | None:

@@ -34,7 +34,13 @@ from stages.inference import prompts, vllm, vllm_process
 from stages.inference.kept_batches import KeptBatches
 
 _TEST = layout.SPLITS / "test.jsonl"
-_PACKAGES = ("torch", "transformers", "tokenizers", "jinja2", "compressed-tensors")  # the last is of an extra
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "jinja2",
+    "compressed-tensors",
+)  # the last is of an extra
 CODE = (
     "answers.py", "batches.py", "generate.py", "kept_batches.py", "prompts.py", "unpacking.py", "vllm.py",
     "vllm_process.py", "vllm_worker.py",
@@ -82,7 +88,9 @@ class Key(Record):
     @property
     def of_batches(self) -> str:
         """Digest of what decides the answers of a batch, beside its prompts."""
-        return digest.of_json(self.model_dump(exclude={"asked", "rows", "batch_tokens", "stable_batches"}))
+        return digest.of_json(
+            self.model_dump(exclude={"asked", "rows", "batch_tokens", "stable_batches"})
+        )
 
 
 class _Entry(Record):
@@ -126,13 +134,19 @@ def ask(
 
 
 def known(
-    root: Path, settings: Evaluate, model: str, rows: Sequence[Row], conversations: Sequence[Sequence[Message]]
+    root: Path,
+    settings: Evaluate,
+    model: str,
+    rows: Sequence[Row],
+    conversations: Sequence[Sequence[Message]],
 ) -> Answered | None:
     """The answers of before, as ``ask`` would give them, without the model's directory; None when it must answer."""
     return kept(root, key_of(root, settings, model, rows, conversations))
 
 
-def loaded(root: Path, settings: Evaluate, folder: Path, log: bool = True, kept: KeptBatches | None = None) -> Loaded:
+def loaded(
+    root: Path, settings: Evaluate, folder: Path, log: bool = True, kept: KeptBatches | None = None
+) -> Loaded:
     """The model in ``folder``, ready to be asked past the cache of whole splits, and without ``kept`` past all.
 
     ``log``: whether a file may keep what vLLM prints. ``kept``: answers of batches, which vLLM does not make.
@@ -188,7 +202,10 @@ def answer(
     )  # fmt: skip
     seconds = time.perf_counter() - started
     if kept is not None and kept.rows:
-        tqdm.write(f"{label}: {kept.rows} of {len(set(map(tuple, asked)))} prompts answered before", file=sys.stderr)
+        tqdm.write(
+            f"{label}: {kept.rows} of {len(set(map(tuple, asked)))} prompts answered before",
+            file=sys.stderr,
+        )
         seconds += kept.seconds / generate.lanes(model.device.type)[0]
     speed = len(rows) / seconds
     texts = [tokenizer.decode(one.tokens, skip_special_tokens=True).strip() for one in generated]
@@ -196,7 +213,11 @@ def answer(
 
 
 def key_of(
-    root: Path, settings: Evaluate, model: str, rows: Sequence[Row], conversations: Sequence[Sequence[Message]]
+    root: Path,
+    settings: Evaluate,
+    model: str,
+    rows: Sequence[Row],
+    conversations: Sequence[Sequence[Message]],
 ) -> Key:
     """The key of a model's answers on this machine, with this code. Raises MachineRefused without the engine."""
     import torch
@@ -219,7 +240,9 @@ def key_of(
         device=computes,
         threads=torch.get_num_threads(),
         versions=versions,
-        code=digest.of_json({name: digest.of_file(Path(__file__).with_name(name)).sha256 for name in CODE}),
+        code=digest.of_json(
+            {name: digest.of_file(Path(__file__).with_name(name)).sha256 for name in CODE}
+        ),
     )
 
 
@@ -235,7 +258,11 @@ def asked(rows: Sequence[Row], conversations: Sequence[Sequence[Message]]) -> st
     pairs = zip(rows, conversations, strict=True)
     return digest.of_json(
         [
-            [row.id, [message.model_dump() for message in messages], *([list(row.tools)] if row.tools else [])]
+            [
+                row.id,
+                [message.model_dump() for message in messages],
+                *([list(row.tools)] if row.tools else []),
+            ]
             for row, messages in pairs
         ]
     )
@@ -253,7 +280,11 @@ def prompt_format(folder: Path, settings: Evaluate) -> str:
     engine = {"engine": settings.engine.model_dump(mode="json")} if settings.engine else {}
     stable = {"stable_batches": True} if settings.stable_batches else {}
     return digest.of_json(
-        {"template": template, "max_new_tokens": settings.max_new_tokens, "precision": settings.precision}
+        {
+            "template": template,
+            "max_new_tokens": settings.max_new_tokens,
+            "precision": settings.precision,
+        }
         | engine
         | stable
     )
@@ -275,7 +306,11 @@ def kept(root: Path, key: Key) -> Answered | None:
     except EvidenceRefused:
         return None
     lengths = (key.rows, 0 if key.engine else key.rows)
-    if entry.key != key or entry.content != _content(entry) or (len(entry.texts), len(entry.seconds)) != lengths:
+    if (
+        entry.key != key
+        or entry.content != _content(entry)
+        or (len(entry.texts), len(entry.seconds)) != lengths
+    ):
         return None
     return Answered(entry.texts, entry.seconds, entry.speed)
 

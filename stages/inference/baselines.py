@@ -29,15 +29,20 @@ def answer(kind: str, train: Sequence[Row], test: Sequence[Row]) -> list[str]:
     """Answers of the baseline ``kind`` to ``test``. Raises EvaluationRefused when it cannot be fitted."""
     if not train:
         raise EvaluationRefused(
-            "data/splits/train.jsonl: has no rows to fit a baseline on", "run `./lockstep run prepare`"
+            "data/splits/train.jsonl: has no rows to fit a baseline on",
+            "run `./lockstep run prepare`",
         )
-    return {"majority": _majority, "nearest": _nearest, "naive-bayes": _naive_bayes}[kind](train, test)
+    return {"majority": _majority, "nearest": _nearest, "naive-bayes": _naive_bayes}[kind](
+        train, test
+    )
 
 
 def _majority(train: Sequence[Row], test: Sequence[Row]) -> list[str]:
     from sklearn.dummy import DummyClassifier
 
-    model = DummyClassifier(strategy="most_frequent").fit([[0]] * len(train), [row.reference for row in train])
+    model = DummyClassifier(strategy="most_frequent").fit(
+        [[0]] * len(train), [row.reference for row in train]
+    )
     return [str(label) for label in model.predict([[0]] * len(test))]
 
 
@@ -71,7 +76,8 @@ def _words(kind: str, train: Sequence[Row]) -> tuple[Any, Any]:
         return vectorizer, vectorizer.fit_transform([request(row.messages) for row in train])
     except ValueError as error:  # every prompt is punctuation, or stop words
         raise EvaluationRefused(
-            f"{kind}: the prompts of train hold no words: {error}", "take it out of evaluate.baselines"
+            f"{kind}: the prompts of train hold no words: {error}",
+            "take it out of evaluate.baselines",
         ) from error
 
 
@@ -88,4 +94,7 @@ def _naive_bayes(train: Sequence[Row], test: Sequence[Row]) -> list[str]:
             "take it out of evaluate.baselines: free text is no task for it",
         )
     model = MultinomialNB(alpha=SMOOTHING).fit(words, references)
-    return [str(label) for label in model.predict(vectorizer.transform([request(row.messages) for row in test]))]
+    return [
+        str(label)
+        for label in model.predict(vectorizer.transform([request(row.messages) for row in test]))
+    ]

@@ -37,12 +37,18 @@ class Kept(Protocol):
         """Keep an answer for each prompt."""
 
 
-def cut(prompts: Sequence[Prompt], prefix: int, new: int, room: int, stable: bool) -> Iterator[Sequence[Prompt]]:
+def cut(
+    prompts: Sequence[Prompt], prefix: int, new: int, room: int, stable: bool
+) -> Iterator[Sequence[Prompt]]:
     """``prompts``, distinct and longest first, in batches that read ``room`` tokens, or of one prompt.
 
     A batch holds ``_HELD`` times as many tokens. ``prefix``: tokens that are read before. ``new``: tokens of an answer.
     """
-    ranks = [hashlib.sha256(json.dumps(prompt).encode()).digest() for prompt in prompts] if stable else []
+    ranks = (
+        [hashlib.sha256(json.dumps(prompt).encode()).digest() for prompt in prompts]
+        if stable
+        else []
+    )
     parts = [(0, len(prompts))] if prompts else []
     while parts:
         begin, end = parts.pop()

@@ -26,7 +26,9 @@ Tokens = Mapping[
 ]  # one row for each of the model's inputs; a list of int has ten times the bytes
 
 
-def embed(folder: Path, texts: Sequence[str], pooling: Pooling, most: int | None, where: str) -> NDArray[np.float32]:
+def embed(
+    folder: Path, texts: Sequence[str], pooling: Pooling, most: int | None, where: str
+) -> NDArray[np.float32]:
     """A vector of length 1 for each text, of shape (texts, width), by the encoder in ``folder`` in float32.
 
     ``pooling``: it is the mean of its tokens' vectors, or the first one's. ``most``: tokens of a text that count, None:
@@ -37,14 +39,18 @@ def embed(folder: Path, texts: Sequence[str], pooling: Pooling, most: int | None
     tokenizer, model = _loaded(folder, _ENCODER, where)
     asked = _tokens(tokenizer, model, [(text,) for text in texts], most, where)
     vectors = np.empty((0, 0), np.float32)
-    for place, vector in enumerate(_each(lambda ids: _vector(model, ids, pooling), model, asked, "encode")):
+    for place, vector in enumerate(
+        _each(lambda ids: _vector(model, ids, pooling), model, asked, "encode")
+    ):
         if not len(vectors):
             vectors = np.empty((len(texts), len(vector)), np.float32)
         vectors[place] = vector
     return vectors
 
 
-def relevance(folder: Path, pairs: Sequence[tuple[str, str]], most: int | None, where: str) -> NDArray[np.float64]:
+def relevance(
+    folder: Path, pairs: Sequence[tuple[str, str]], most: int | None, where: str
+) -> NDArray[np.float64]:
     """The score of each pair of a question and a passage by the cross-encoder in ``folder``, in float32: its one logit.
 
     ``most``: tokens of a pair that count, None: all; the longer of both is cut first. ``where`` names the cross-encoder
@@ -55,10 +61,13 @@ def relevance(folder: Path, pairs: Sequence[tuple[str, str]], most: int | None, 
     tokenizer, model = _loaded(folder, _CROSS_ENCODER, where)
     if model.config.num_labels != 1:
         raise EvaluationRefused(
-            f"{where}: has {model.config.num_labels} labels, and a cross-encoder has 1", "pin a model with one label"
+            f"{where}: has {model.config.num_labels} labels, and a cross-encoder has 1",
+            "pin a model with one label",
         )
     asked = _tokens(tokenizer, model, pairs, most, where)
-    scores = np.array(list(_each(lambda tokens: _score(model, tokens), model, asked, "re-rank")), np.float64)
+    scores = np.array(
+        list(_each(lambda tokens: _score(model, tokens), model, asked, "re-rank")), np.float64
+    )
     if not np.isfinite(scores).all():
         raise EvaluationRefused(f"{where}: gives a score that is no number", "pin another model")
     return scores
@@ -71,24 +80,36 @@ def _loaded(folder: Path, of: str, where: str) -> tuple[Any, Any]:
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model, report = getattr(transformers, of).from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, output_loading_info=True
+            folder,
+            dtype=torch.float32,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         reason = reason.replace(str(folder), "the folder")
         kind = "an encoder" if of == _ENCODER else "a cross-encoder"
-        raise EvaluationRefused(f"{where}: does not load: {reason}", f"pin {kind}'s folder, in safetensors") from error
+        raise EvaluationRefused(
+            f"{where}: does not load: {reason}", f"pin {kind}'s folder, in safetensors"
+        ) from error
     if of == _CROSS_ENCODER and (missing := sorted(report["missing_keys"])):
         raise EvaluationRefused(
-            f"{where}: the weights have no {missing[0]}: it is no cross-encoder", "pin a cross-encoder's folder"
+            f"{where}: the weights have no {missing[0]}: it is no cross-encoder",
+            "pin a cross-encoder's folder",
         )
     return tokenizer, model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
-def _tokens(tokenizer: Any, model: Any, asked: Sequence[tuple[str, ...]], most: int | None, where: str) -> list[Tokens]:
+def _tokens(
+    tokenizer: Any, model: Any, asked: Sequence[tuple[str, ...]], most: int | None, where: str
+) -> list[Tokens]:
     """Return what the model reads of each text or pair. Raises EvaluationRefused for one that it does not hold."""
     cut: dict[str, Any] = {"truncation": True, "max_length": most} if most else {}
-    room = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", tokenizer.model_max_length))
+    room = min(
+        tokenizer.model_max_length,
+        getattr(model.config, "max_position_embeddings", tokenizer.model_max_length),
+    )
     encoded = list[Tokens]()
     for texts in asked:
         inputs = tokenizer(*texts, verbose=False, return_attention_mask=False, **cut)
@@ -101,7 +122,9 @@ def _tokens(tokenizer: Any, model: Any, asked: Sequence[tuple[str, ...]], most: 
     return encoded
 
 
-def _each(of: Callable[[Tokens], Any], model: Any, asked: Sequence[Tokens], doing: str) -> Iterator[Any]:
+def _each(
+    of: Callable[[Tokens], Any], model: Any, asked: Sequence[Tokens], doing: str
+) -> Iterator[Any]:
     """``of`` each, in order, several at a time."""
     with lanes(model) as pool, tqdm(total=len(asked), desc=doing, disable=None) as bar:
         for start in range(0, len(asked), _WAITING):
@@ -120,5 +143,7 @@ def _vector(model: Any, tokens: Tokens, pooling: Pooling) -> NDArray[np.float64]
 
 @torch.inference_mode()  # of each thread for itself
 def _score(model: Any, tokens: Tokens) -> float:
-    inputs = {name: torch.from_numpy(ids).long()[None].to(model.device) for name, ids in tokens.items()}
+    inputs = {
+        name: torch.from_numpy(ids).long()[None].to(model.device) for name, ids in tokens.items()
+    }
     return float(model(**inputs).logits[0, 0])

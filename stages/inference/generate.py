@@ -52,14 +52,19 @@ def load(folder: Path, precision: str) -> tuple[Any, Any]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=_TYPES[precision], local_files_only=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=_TYPES[precision], local_files_only=True
+        )
         layers = DynamicCache(config=model.config).layers
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise EvaluationRefused(
             f"{folder}: does not load: {reason}", "run `./lockstep run` to make it again"
         ) from error
-    unknown = {type(layer).__name__ for layer in layers} - {DynamicLayer.__name__, DynamicSlidingWindowLayer.__name__}
+    unknown = {type(layer).__name__ for layer in layers} - {
+        DynamicLayer.__name__,
+        DynamicSlidingWindowLayer.__name__,
+    }
     if unknown:
         kinds = ", ".join(sorted(unknown))
         raise EvaluationRefused(
@@ -104,7 +109,9 @@ def generate(
     if any(not prompt for prompt in prompts):
         raise ValueError("a prompt has no tokens")
     # The longest first: the last batch to end is then a short one.
-    distinct = sorted({tuple(prompt) for prompt in prompts}, key=lambda prompt: (-len(prompt), prompt))
+    distinct = sorted(
+        {tuple(prompt) for prompt in prompts}, key=lambda prompt: (-len(prompt), prompt)
+    )
     if not distinct:
         return []
     at_once, threads = lanes(model.device.type)
@@ -119,14 +126,20 @@ def generate(
             asked.append(batch)
     stop = threading.Event()
     with (
-        tqdm(total=len(distinct), initial=len(answers), desc=label, unit="row", disable=None) as bar,
+        tqdm(
+            total=len(distinct), initial=len(answers), desc=label, unit="row", disable=None
+        ) as bar,
         _threads(threads),
     ):
         begin = _read(model, distinct[0][:prefix] if asked else ())
 
         def answer(batch: Sequence[Prompt]) -> dict[Prompt, Answer]:
-            tokens_by_place = dict(_answer(model, batch, begin, prefix, ends, max_new_tokens, stop, bar))
-            if kept is not None and len(tokens_by_place) == len(batch):  # fewer: another batch failed
+            tokens_by_place = dict(
+                _answer(model, batch, begin, prefix, ends, max_new_tokens, stop, bar)
+            )
+            if kept is not None and len(tokens_by_place) == len(
+                batch
+            ):  # fewer: another batch failed
                 kept.keep(prefix, batch, [tokens_by_place[prompt] for prompt in batch])
             return tokens_by_place
 
@@ -148,7 +161,10 @@ def shared_prefix(prompts: Sequence[Prompt]) -> int:
     if len(prompts) < 2:
         return 0
     pairs = zip(min(prompts), max(prompts), strict=False)
-    return min(sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs)), min(map(len, prompts)) - 1)
+    return min(
+        sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs)),
+        min(map(len, prompts)) - 1,
+    )
 
 
 @torch.inference_mode()
@@ -175,7 +191,8 @@ def _answer(
     width = len(prompts[0]) - prefix
     pads = torch.tensor([width - (len(prompt) - prefix) for prompt in prompts], device=device)
     ids = torch.tensor(
-        [[0] * (width - len(prompt) + prefix) + list(prompt[prefix:]) for prompt in prompts], device=device
+        [[0] * (width - len(prompt) + prefix) + list(prompt[prefix:]) for prompt in prompts],
+        device=device,
     )
     mask = (torch.arange(width, device=device) >= pads[:, None]).long()
     mask = torch.cat([mask.new_ones(len(prompts), prefix), mask], dim=1)
@@ -192,13 +209,17 @@ def _answer(
         ).logits[:, -1]  # fmt: skip
         best, chosen = logits.max(dim=-1)
         if not bool(torch.isfinite(best).all()):
-            raise EvaluationRefused("a logit is not finite", "train with a lower train.learning_rate")
+            raise EvaluationRefused(
+                "a logit is not finite", "train with a lower train.learning_rate"
+            )
         left = list[int]()
         for place, (row, token) in enumerate(zip(rows, chosen.tolist(), strict=True)):
             if token not in ends:
                 written[row].append(token)
             if token in ends or len(written[row]) == new:
-                answers.append((prompts[row], Answer(tuple(written[row]), time.perf_counter() - started)))
+                answers.append(
+                    (prompts[row], Answer(tuple(written[row]), time.perf_counter() - started))
+                )
             else:
                 left.append(place)
         bar.update(len(rows) - len(left))
@@ -213,14 +234,20 @@ def _answer(
 
 def cached(model: Any, cache: Any) -> dict[str, Any]:
     """The argument that hands a model its cache: its name changed within transformers 5."""
-    return {"cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values": cache}
+    return {
+        "cache"
+        if "cache" in inspect.signature(model.forward).parameters
+        else "past_key_values": cache
+    }
 
 
 def _slides(model: Any) -> bool:
     """Whether a layer sees a window of tokens: padding behind a shared prefix would be counted in it."""
     layers = DynamicCache(config=model.config).layers
     kinds = getattr(model.config.get_text_config(), "layer_types", None) or ()
-    return "chunked_attention" in kinds or any(isinstance(layer, DynamicSlidingWindowLayer) for layer in layers)
+    return "chunked_attention" in kinds or any(
+        isinstance(layer, DynamicSlidingWindowLayer) for layer in layers
+    )
 
 
 def _alike_up_to(model: Any) -> float:

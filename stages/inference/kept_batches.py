@@ -54,22 +54,33 @@ class KeptBatches:
             return None
         self.rows += len(batch)
         self.seconds += max(entry.seconds)
-        return [Answer(tuple(tokens), took) for tokens, took in zip(entry.tokens, entry.seconds, strict=True)]
+        return [
+            Answer(tuple(tokens), took)
+            for tokens, took in zip(entry.tokens, entry.seconds, strict=True)
+        ]
 
     def keep(self, prefix: int, batch: Sequence[Prompt], answers: Sequence[Answer]) -> None:
         """Write the batch's file; where there is no room for it, say so once."""
         key = self._key(prefix, batch)
-        tokens, seconds = [list(answer.tokens) for answer in answers], [answer.seconds for answer in answers]
+        tokens, seconds = (
+            [list(answer.tokens) for answer in answers],
+            [answer.seconds for answer in answers],
+        )
         entry = _Entry(content=digest.of_bytes(b""), key=key, tokens=tokens, seconds=seconds)
         try:
             files.write_json(self._path(key), entry.model_copy(update={"content": _content(entry)}))
         except OSError as error:  # the answers are there; a later evaluation makes them again
             if not self._refused:
-                tqdm.write(f"{self._folder}: batches are not kept: {error.strerror or error}", file=sys.stderr)
+                tqdm.write(
+                    f"{self._folder}: batches are not kept: {error.strerror or error}",
+                    file=sys.stderr,
+                )
             self._refused = True
 
     def _key(self, prefix: int, batch: Sequence[Prompt]) -> str:
-        return digest.of_json({"same": self._same, "prefix": prefix, "prompts": [list(prompt) for prompt in batch]})
+        return digest.of_json(
+            {"same": self._same, "prefix": prefix, "prompts": [list(prompt) for prompt in batch]}
+        )
 
     def _path(self, key: str) -> Path:
         return self._folder / f"{key.removeprefix('sha256:')}.json"

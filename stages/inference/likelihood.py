@@ -27,7 +27,9 @@ _LOGITS = 1 << 24  # numbers in the logits of a batch of answers
 Tokens = tuple[int, ...]
 
 
-def nats(folder: Path, precision: str, asked: Sequence[Answered], label: str) -> list[list[list[float]]]:
+def nats(
+    folder: Path, precision: str, asked: Sequence[Answered], label: str
+) -> list[list[list[float]]]:
     """For each chat and each of its answers the nats of each token, by the model in ``folder``.
 
     ``precision``: of the weights; logits become float32. Raises EvaluationRefused when the model does not load, cannot
@@ -35,7 +37,9 @@ def nats(folder: Path, precision: str, asked: Sequence[Answered], label: str) ->
     """
     model, tokenizer = generate.load(folder, precision)
     if tokenizer.chat_template is None:
-        raise EvaluationRefused(f"{folder}: the model has no chat template", "set base.uri to an Instruct model")
+        raise EvaluationRefused(
+            f"{folder}: the model has no chat template", "set base.uri to an Instruct model"
+        )
     ends = generate.end_tokens(model, tokenizer)
     room = getattr(model.config.get_text_config(), "max_position_embeddings", float("inf"))
 
@@ -43,7 +47,8 @@ def nats(folder: Path, precision: str, asked: Sequence[Answered], label: str) ->
         start, answers = _tokens(tokenizer, chat, ends)
         if (longest := max(map(len, answers))) > room:
             raise EvaluationRefused(
-                f"{_shown(chat)}: {longest} tokens with its answer, and the model reads {room}", "shorten it"
+                f"{_shown(chat)}: {longest} tokens with its answer, and the model reads {room}",
+                "shorten it",
             )
         return _nats(model, start, answers)
 
@@ -56,7 +61,9 @@ def _tokens(tokenizer: Any, chat: Answered, ends: frozenset[int]) -> tuple[int, 
     """How many tokens the prompt has, and the tokens of prompt and answer together, for each answer."""
     turns = [message.model_dump() for message in chat.messages]
     whole = [[*turns, {"role": "assistant", "content": answer}] for answer in chat.answers]
-    prompt = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=True, return_dict=False)
+    prompt = tokenizer.apply_chat_template(
+        turns, add_generation_prompt=True, tokenize=True, return_dict=False
+    )
     pieces, start = [], len(prompt)
     for ids in tokenizer.apply_chat_template(whole, tokenize=True, return_dict=False):
         if ids[:start] != prompt or len(ids) == start:
@@ -99,15 +106,21 @@ def _logits(model: Any, ids: Sequence[Tokens], cache: Any) -> Any:
     known = cache.get_seq_length()
     tokens = torch.tensor(ids, device=model.device)
     places = torch.arange(known, known + tokens.shape[1], device=model.device).expand(tokens.shape)
-    return model(input_ids=tokens, position_ids=places, use_cache=True, **generate.cached(model, cache)).logits
+    return model(
+        input_ids=tokens, position_ids=places, use_cache=True, **generate.cached(model, cache)
+    ).logits
 
 
 def _of(logits: Any, targets: Sequence[Tokens]) -> list[list[float]]:
     """Nats of each row's targets, one after each logit; padding after a row is left out."""
     width = logits.shape[1]
-    padded = torch.tensor([row + (0,) * (width - len(row)) for row in targets], device=logits.device)
+    padded = torch.tensor(
+        [row + (0,) * (width - len(row)) for row in targets], device=logits.device
+    )
     losses = cross_entropy(logits.transpose(1, 2), padded, reduction="none").tolist()
     cut = [row[: len(own)] for row, own in zip(losses, targets, strict=True)]
     if not all(value < float("inf") for row in cut for value in row):  # NaN fails this, too
-        raise EvaluationRefused("a log-probability is not finite", "train with a lower train.learning_rate")
+        raise EvaluationRefused(
+            "a log-probability is not finite", "train with a lower train.learning_rate"
+        )
     return cut

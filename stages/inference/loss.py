@@ -31,12 +31,16 @@ def nats(folder: Path, precision: str, texts: Sequence[str], label: str) -> list
     model, tokenizer = generate.load(folder, precision)
     begin = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
     if begin is None:
-        raise EvaluationRefused(f"{folder}: its tokenizer has no token that begins or ends a text", "add one to it")
+        raise EvaluationRefused(
+            f"{folder}: its tokenizer has no token that begins or ends a text", "add one to it"
+        )
     size = min(_WINDOW, getattr(model.config.get_text_config(), "max_position_embeddings", _WINDOW))
     windows = list[tuple[int, list[int]]]()
     for number, text in enumerate(texts):
         ids = [begin, *tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]]
-        windows += [(number, ids[first : first + size + 1]) for first in range(0, len(ids) - 1, size)]
+        windows += [
+            (number, ids[first : first + size + 1]) for first in range(0, len(ids) - 1, size)
+        ]
     with lanes(model) as pool:
         scored = pool.map(lambda window: _nats(model, window[1]), windows)
         sums = [0.0] * len(texts)
@@ -52,7 +56,13 @@ def _nats(model: Any, ids: Sequence[int]) -> float:
     """Of all tokens but the first, which they follow."""
     tokens = torch.tensor([ids], device=model.device)
     logits = model(input_ids=tokens[:, :-1], use_cache=False).logits[0]
-    total = float(torch.nn.functional.cross_entropy(logits.float(), tokens[0, 1:], reduction="none").double().sum())
+    total = float(
+        torch.nn.functional.cross_entropy(logits.float(), tokens[0, 1:], reduction="none")
+        .double()
+        .sum()
+    )
     if not total < float("inf"):  # NaN fails this, too
-        raise EvaluationRefused("a log-probability is not finite", "train with a lower train.learning_rate")
+        raise EvaluationRefused(
+            "a log-probability is not finite", "train with a lower train.learning_rate"
+        )
     return total

@@ -31,7 +31,9 @@ def labels(train: Sequence[Row]) -> tuple[str, ...]:
     return tuple(sorted(names)) if len(names) <= min(MAX_LABELS, len(train) / 2) else ()
 
 
-def for_base(rows: Sequence[Row], train: Sequence[Row], settings: BasePrompt) -> list[tuple[Message, ...]]:
+def for_base(
+    rows: Sequence[Row], train: Sequence[Row], settings: BasePrompt
+) -> list[tuple[Message, ...]]:
     """Each row's messages with the list of labels and the examples that ``settings`` asks for.
 
     Raises EvaluationRefused when the labels are asked for and the answers are no closed set, when train has fewer rows
@@ -50,7 +52,8 @@ def for_base(rows: Sequence[Row], train: Sequence[Row], settings: BasePrompt) ->
         instruction = f"Answer with one of these labels and nothing else: {', '.join(names)}."
     if settings.shots > len(train):
         raise EvaluationRefused(
-            f"evaluate.base_prompt.shots: {settings.shots} examples, and train has {len(train)} rows", "ask for fewer"
+            f"evaluate.base_prompt.shots: {settings.shots} examples, and train has {len(train)} rows",
+            "ask for fewer",
         )
     shots = examples(train, settings.shots)
     if shots and any(row.tools != shots[0].tools for row in (*rows, *shots)):
@@ -77,7 +80,11 @@ def examples(train: Sequence[Row], count: int) -> list[Row]:
 
 
 def tokens(
-    tokenizer: Any, conversations: Sequence[Sequence[Message]], rows: Sequence[Row], room: int | None, where: Path
+    tokenizer: Any,
+    conversations: Sequence[Sequence[Message]],
+    rows: Sequence[Row],
+    room: int | None,
+    where: Path,
 ) -> list[list[int]]:
     """Each conversation through the chat template, up to where the answer starts.
 
@@ -85,13 +92,19 @@ def tokens(
     Raises EvaluationRefused when there is no template, when it refuses the turns, or when a prompt has no room.
     """
     if tokenizer.chat_template is None:
-        raise EvaluationRefused(f"{where}: the model has no chat template", "set base.uri to an Instruct model")
+        raise EvaluationRefused(
+            f"{where}: the model has no chat template", "set base.uri to an Instruct model"
+        )
     encoded = []
     for number, (row, messages) in enumerate(zip(rows, conversations, strict=True), 1):
         turns = [message.model_dump() for message in messages]
         try:
             ids = tokenizer.apply_chat_template(
-                turns, tools=row.schemas, add_generation_prompt=True, tokenize=True, return_dict=False
+                turns,
+                tools=row.schemas,
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=False,
             )
         except Exception as error:
             if type(error).__module__.split(".")[0] != "jinja2":
@@ -129,7 +142,11 @@ def _answer(row: Row) -> Message:
     return row.answer
 
 
-def _with(messages: tuple[Message, ...], told: str, shown: tuple[Message, ...]) -> tuple[Message, ...]:
-    system = "\n".join(part for part in (*(m.content for m in messages if m.role == "system"), told) if part)
+def _with(
+    messages: tuple[Message, ...], told: str, shown: tuple[Message, ...]
+) -> tuple[Message, ...]:
+    system = "\n".join(
+        part for part in (*(m.content for m in messages if m.role == "system"), told) if part
+    )
     head = (Message(role="system", content=system),) if system else ()
     return (*head, *shown, *(m for m in messages if m.role != "system"))

@@ -24,20 +24,30 @@ class Step(NamedTuple):
 
 @torch.inference_mode()
 def answer(
-    model: Any, prompt: Sequence[int], ends: frozenset[int], max_new_tokens: int, never: frozenset[int] = frozenset()
+    model: Any,
+    prompt: Sequence[int],
+    ends: frozenset[int],
+    max_new_tokens: int,
+    never: frozenset[int] = frozenset(),
 ) -> list[Step]:
     """The greedy answer to ``prompt`` (token ids), at most ``max_new_tokens`` long, with the token that ended it.
 
     No token of ``never`` is chosen; log-probabilities are the model's own all the same, as servers report them.
     Raises EvaluationRefused when a log-probability is not finite.
     """
-    known = {"use_cache": True, "logits_to_keep": 1, **cached(model, DynamicCache(config=model.config))}
+    known = {
+        "use_cache": True,
+        "logits_to_keep": 1,
+        **cached(model, DynamicCache(config=model.config)),
+    }
     ids, steps = torch.tensor([list(prompt)], device=model.device), []
     for _ in range(max_new_tokens):
         logprobs = model(input_ids=ids, **known).logits[0, -1].double().log_softmax(-1)
         best = logprobs.topk(2 + len(never))
         if not bool(torch.isfinite(best.values).all()):
-            raise EvaluationRefused("a log-probability is not finite", "train with a lower train.learning_rate")
+            raise EvaluationRefused(
+                "a log-probability is not finite", "train with a lower train.learning_rate"
+            )
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         (chosen, sure), (second, less) = [pair for pair in pairs if pair[0] not in never][:2]
         steps.append(Step(chosen, round(min(sure, 0.0), 6), second, round(min(less, 0.0), 6)))
@@ -66,4 +76,6 @@ def pieces(tokenizer: Any, tokens: Sequence[int]) -> list[str]:
 
 
 def _text(tokenizer: Any, tokens: Sequence[int]) -> str:
-    return str(tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+    return str(
+        tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    )

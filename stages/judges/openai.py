@@ -36,7 +36,9 @@ _SECONDS = 2.0  # The expression may search one reply for so long.
 _BUSY = (429, 500, 502, 503, 504)
 _BLANKS = {"prompt", "answer", "left", "right", "reference"}
 _BYTES = 3  # A token is counted for each three bytes. English has more, so it costs less.
-Variable = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$", description="name of an environment variable")]
+Variable = Annotated[
+    str, Field(pattern=r"^[A-Z][A-Z0-9_]*$", description="name of an environment variable")
+]
 
 
 class _Reply(Record):
@@ -52,26 +54,41 @@ class Cost(Section):
 
     input: Annotated[float, Field(ge=0, description="price of a million tokens of questions")]
     output: Annotated[float, Field(ge=0, description="price of a million tokens of replies")]
-    at_most: Annotated[float, Field(gt=0, description="most that one run may cost, in the prices' currency")]
+    at_most: Annotated[
+        float, Field(gt=0, description="most that one run may cost, in the prices' currency")
+    ]
 
 
 class OpenAI(JudgeKind):
     """A model behind an endpoint of OpenAI's form, asked about one answer, or about two."""
 
     kind: Literal["openai"]
-    url_from: Annotated[Variable, Field(description="environment variable with the address, such as http://HOST/v1")]
-    key_from: Annotated[Variable | None, Field(description="environment variable with the key; null: none")] = None
-    model: Annotated[str, Field(pattern=r"^[\w.:@/+-]{1,100}$", description="as the endpoint calls it")]
+    url_from: Annotated[
+        Variable, Field(description="environment variable with the address, such as http://HOST/v1")
+    ]
+    key_from: Annotated[
+        Variable | None, Field(description="environment variable with the key; null: none")
+    ] = None
+    model: Annotated[
+        str, Field(pattern=r"^[\w.:@/+-]{1,100}$", description="as the endpoint calls it")
+    ]
     prompt: Annotated[
         str,
-        Field(description="what it is told: $prompt, $reference, and $answer or $left and $right, are the row's texts"),
+        Field(
+            description="what it is told: $prompt, $reference, and $answer or $left and $right, are the row's texts"
+        ),
     ]
     value: Annotated[
-        str, Field(description="regular expression; its one group is the value in the reply, or left, right or tie")
+        str,
+        Field(
+            description="regular expression; its one group is the value in the reply, or left, right or tie"
+        ),
     ]
     seed: Annotated[int, Field(ge=0)]
     max_tokens: Positive
-    cost: Annotated[Cost | None, Field(description="prices and the most that a run may cost; null: it is free")] = None
+    cost: Annotated[
+        Cost | None, Field(description="prices and the most that a run may cost; null: it is free")
+    ] = None
 
     @property
     def evidence(self) -> SourceClass:
@@ -93,7 +110,9 @@ class OpenAI(JudgeKind):
                 "prompt: does not hold $answer, or else $left and $right|write where answers go, and $$ for a dollar"
             )
         if unknown := sorted(blanks - _BLANKS):
-            raise ValueError(f"prompt: ${unknown[0]} is unknown|use {', '.join(f'${b}' for b in sorted(_BLANKS))}")
+            raise ValueError(
+                f"prompt: ${unknown[0]} is unknown|use {', '.join(f'${b}' for b in sorted(_BLANKS))}"
+            )
         return prompt
 
     @field_validator("value")
@@ -104,12 +123,16 @@ class OpenAI(JudgeKind):
         try:
             groups = regex.compile(value).groups
         except regex.error as error:
-            raise ValueError(f"value: {value!r} is no regular expression ({error})|correct it") from error
+            raise ValueError(
+                f"value: {value!r} is no regular expression ({error})|correct it"
+            ) from error
         if groups != 1:
             raise ValueError(f"value: {value!r} has {groups} groups|write one, around the number")
         return value
 
-    def judge(self, asked: Sequence[Asked], scale: Scale, material: Material) -> Iterator[Judgement]:
+    def judge(
+        self, asked: Sequence[Asked], scale: Scale, material: Material
+    ) -> Iterator[Judgement]:
         """Ask about each answer, unless it was asked before."""
         import requests
 
@@ -127,7 +150,11 @@ class OpenAI(JudgeKind):
     def _body(self, asked: Asked) -> dict[str, Any]:
         """The request. What the texts hold is never taken for a blank."""
         texts = {"prompt": asked.row.transcript, "reference": asked.row.reference}
-        texts |= {"left": asked.answer, "right": asked.other or ""} if self.compares else {"answer": asked.answer}
+        texts |= (
+            {"left": asked.answer, "right": asked.other or ""}
+            if self.compares
+            else {"answer": asked.answer}
+        )
         prompt = string.Template(self.prompt).substitute(texts)
         return {
             "model": self.model, "messages": [{"role": "user", "content": prompt}], "temperature": 0, "seed": self.seed,
@@ -151,7 +178,9 @@ class OpenAI(JudgeKind):
             return
         bodies = {digest.of_json(body): body for body in map(self._body, asked)}
         new = [body for sha, body in bodies.items() if _kept(root, sha) is None]
-        tokens = sum(math.ceil(len(body["messages"][0]["content"].encode()) / _BYTES) for body in new)
+        tokens = sum(
+            math.ceil(len(body["messages"][0]["content"].encode()) / _BYTES) for body in new
+        )
         price = (tokens * self.cost.input + len(new) * self.max_tokens * self.cost.output) / 1e6
         if price > self.cost.at_most:
             raise EvaluationRefused(
@@ -160,12 +189,17 @@ class OpenAI(JudgeKind):
                 "raise it, lower max_tokens, or name a cheaper model",
             )
 
-    def _reply(self, session: "requests.Session", start: str, root: Path, body: dict[str, Any]) -> str:
+    def _reply(
+        self, session: "requests.Session", start: str, root: Path, body: dict[str, Any]
+    ) -> str:
         asked = digest.of_json(body)
         if (kept := _kept(root, asked)) is not None:
             return kept
         text = self._ask(session, start, body)
-        files.write_json(_place(root, asked), _Reply(content=digest.of_json([asked, text]), asked=asked, text=text))
+        files.write_json(
+            _place(root, asked),
+            _Reply(content=digest.of_json([asked, text]), asked=asked, text=text),
+        )
         return text
 
     def _ask(self, session: "requests.Session", start: str, body: dict[str, Any]) -> str:
@@ -192,8 +226,16 @@ class OpenAI(JudgeKind):
                     break
             except (requests.ConnectionError, requests.Timeout) as error:
                 why = type(error).__name__
-            except (requests.RequestException, ValueError, KeyError, IndexError, TypeError) as error:
-                raise EvaluationRefused(f"{start}: gives no chat completion ({type(error).__name__})", todo) from error
+            except (
+                requests.RequestException,
+                ValueError,
+                KeyError,
+                IndexError,
+                TypeError,
+            ) as error:
+                raise EvaluationRefused(
+                    f"{start}: gives no chat completion ({type(error).__name__})", todo
+                ) from error
             if wait is not None:
                 time.sleep(wait)
         raise EvaluationRefused(f"{start}: {self.model}: {why}", todo)

@@ -38,7 +38,9 @@ class Recorded(JudgeKind):
         """The file."""
         return {"log": self.log}
 
-    def judge(self, asked: Sequence[Asked], scale: Scale, material: Material) -> Iterable[Judgement]:
+    def judge(
+        self, asked: Sequence[Asked], scale: Scale, material: Material
+    ) -> Iterable[Judgement]:
         """Read them. Raises EvidenceRefused for a line that is none, or whose value is not on the scale."""
         del asked
         start = f"{layout.PARAMS}: suites.{material.name}.judge.log"
@@ -47,11 +49,14 @@ class Recorded(JudgeKind):
             judgements = files.read_jsonl(path, Judgement)
         except EvidenceRefused as refused:
             what = refused.what.removeprefix(f"{path}:").strip()
-            raise EvidenceRefused(f"{start}: {what}", "pin a file of judgements: docs/how-to/suites.md") from refused
+            raise EvidenceRefused(
+                f"{start}: {what}", "pin a file of judgements: docs/how-to/suites.md"
+            ) from refused
         for number, judgement in enumerate(judgements, 1):
             if judgement.value is not None and not scale.low <= judgement.value <= scale.high:
                 outside = f"is not from {scale.low:g} to {scale.high:g}"
                 raise EvidenceRefused(
-                    f"{start}: {number}: {judgement.value:g} {outside}", "correct the scale, or the value"
+                    f"{start}: {number}: {judgement.value:g} {outside}",
+                    "correct the scale, or the value",
                 )
         return judgements

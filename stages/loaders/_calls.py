@@ -10,7 +10,9 @@ from checks.rows import Function, ToolCall
 
 _OBJECT: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
 _SHAPE = '{"type": "function", "function": {"name": …, "arguments": {…}}}'
-_TOOL = '{"type": "function", "function": {"name": …, "description": …, "parameters": {JSON schema}}}'
+_TOOL = (
+    '{"type": "function", "function": {"name": …, "description": …, "parameters": {JSON schema}}}'
+)
 _SHOWN = 80  # characters of a refusal
 
 
@@ -33,7 +35,9 @@ def text(turn: Mapping[str, Any], key: str) -> str:
     try:
         (value or "").encode()
     except UnicodeEncodeError as error:
-        raise ValueError(f"{key}: {ascii(value)[:_SHOWN]} holds half of a surrogate pair") from error
+        raise ValueError(
+            f"{key}: {ascii(value)[:_SHOWN]} holds half of a surrogate pair"
+        ) from error
     return value or ""
 
 
@@ -67,7 +71,9 @@ def refuse_unknown(made: Iterable[ToolCall], known: Sequence[dict[str, JsonValue
                 f"calls {name[:_SHOWN]!r} with {odd[0][:_SHOWN]!r}, which it does not take{_filled(given[odd[0]])}"
             )
         if lacking := [name for name in takes.get("required") or () if name not in given]:
-            raise ValueError(f"calls {name[:_SHOWN]!r} without {str(lacking[0])[:_SHOWN]!r}, which it requires")
+            raise ValueError(
+                f"calls {name[:_SHOWN]!r} without {str(lacking[0])[:_SHOWN]!r}, which it requires"
+            )
 
 
 def name_of(tool: Mapping[str, Any]) -> str:
@@ -80,40 +86,61 @@ def _call(value: Any) -> ToolCall:
     if not isinstance(function, dict) or value.get("type", "function") != "function":
         raise ValueError(f"{ascii(value)[:_SHOWN]} is no call: write {_SHAPE}")
     if other := sorted(
-        [*(value.keys() - {"id", "type", "function", "index"}), *(function.keys() - {"name", "arguments"})]
+        [
+            *(value.keys() - {"id", "type", "function", "index"}),
+            *(function.keys() - {"name", "arguments"}),
+        ]
     ):
-        raise ValueError(f"a call has {', '.join(map(str, other))[:_SHOWN]} beside id, type, name and arguments")
+        raise ValueError(
+            f"a call has {', '.join(map(str, other))[:_SHOWN]} beside id, type, name and arguments"
+        )
     arguments = function.get("arguments")
     if isinstance(arguments, str):
         arguments = _parsed(arguments or "{}", "arguments")
     name = text(function, "name")
     if not name or not isinstance(arguments, dict):
         raise ValueError(f"{ascii(value)[:_SHOWN]} is no call: write {_SHAPE}")
-    return ToolCall(id=text(value, "id"), function=Function(name=name, arguments=_plain(arguments, "arguments")))
+    return ToolCall(
+        id=text(value, "id"), function=Function(name=name, arguments=_plain(arguments, "arguments"))
+    )
 
 
 def _tool(value: Any) -> dict[str, JsonValue]:
     function = value.get("function") if isinstance(value, dict) else None
-    if not isinstance(function, dict) or value.get("type") != "function" or not text(function, "name"):
+    if (
+        not isinstance(function, dict)
+        or value.get("type") != "function"
+        or not text(function, "name")
+    ):
         raise ValueError(f"{ascii(value)[:_SHOWN]} is no tool: write {_TOOL}")
     takes = function.get("parameters")
     named = takes.get("properties") if isinstance(takes, dict) else None
     if not isinstance(takes, dict | None) or not isinstance(named, dict | None):
-        raise ValueError(f"tool {function['name'][:_SHOWN]!r}: its parameters are no JSON schema of an object")
+        raise ValueError(
+            f"tool {function['name'][:_SHOWN]!r}: its parameters are no JSON schema of an object"
+        )
     for key, schema in (named or {}).items():
         if not isinstance(schema, dict | bool):
             raise ValueError(
                 f"tool {function['name'][:_SHOWN]!r}: {str(key)[:_SHOWN]!r} has no JSON schema{_filled(schema)}"
             )
     required = (takes or {}).get("required")
-    if not isinstance(required, list | None) or not all(isinstance(name, str) for name in required or ()):
-        raise ValueError(f"tool {function['name'][:_SHOWN]!r}: its required parameters are no list of names")
+    if not isinstance(required, list | None) or not all(
+        isinstance(name, str) for name in required or ()
+    ):
+        raise ValueError(
+            f"tool {function['name'][:_SHOWN]!r}: its required parameters are no list of names"
+        )
     return _plain(value, "tools")
 
 
 def _filled(value: Any) -> str:
     """Return what null means in a column of structs: Arrow gives each struct the keys of all."""
-    return ": in Parquet, write the column as JSON text, or it has the keys of every row" if value is None else ""
+    return (
+        ": in Parquet, write the column as JSON text, or it has the keys of every row"
+        if value is None
+        else ""
+    )
 
 
 def _parsed(value: str, what: str) -> Any:
@@ -134,6 +161,10 @@ def _plain(value: Any, what: str) -> dict[str, JsonValue]:
     try:
         plain = _OBJECT.validate_python(value)
         _OBJECT.validate_json(json.dumps(plain, allow_nan=False, ensure_ascii=False).encode())
-    except (ValidationError, ValueError, RecursionError) as error:  # a type, NaN, half of a surrogate pair, too deep
+    except (
+        ValidationError,
+        ValueError,
+        RecursionError,
+    ) as error:  # a type, NaN, half of a surrogate pair, too deep
         raise ValueError(f"{what}: {ascii(value)[:_SHOWN]} is not JSON") from error
     return plain

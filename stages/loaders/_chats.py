@@ -11,7 +11,10 @@ from stages.loaders import _calls
 
 _ROLES = ("system", "user", "assistant", "tool")
 _SHAREGPT = {"human": "user", "gpt": "assistant"}
-_KEYS = {"assistant": ("tool_calls",), "tool": ("tool_call_id", "name")}  # These keys come beside role and content.
+_KEYS = {
+    "assistant": ("tool_calls",),
+    "tool": ("tool_call_id", "name"),
+}  # These keys come beside role and content.
 MOST = 256  # turns: what a chat answers earlier is compared turn by turn, which takes the square of them
 _SHOWN = 80  # characters of a refusal about roles or keys
 
@@ -38,7 +41,8 @@ class Turn(NamedTuple):
 
 _WITH_RESULTS = "(call (tool )+)*"
 CHAT = Shape(
-    rf"(system )?(user {_WITH_RESULTS}(assistant |call \Z))+", "system or none, then user and assistant in turn"
+    rf"(system )?(user {_WITH_RESULTS}(assistant |call \Z))+",
+    "system or none, then user and assistant in turn",
 )
 PROMPT = Shape(
     f"(system )?(user {_WITH_RESULTS}assistant )*user {_WITH_RESULTS}",
@@ -50,7 +54,10 @@ ANSWER = Shape("(assistant|call) ", "one turn of the assistant")
 def is_chat(value: Any) -> bool:
     """Whether a cell looks like a list of turns."""
     return (
-        isinstance(value, list) and bool(value) and isinstance(value[0], dict) and bool({"role", "from"} & {*value[0]})
+        isinstance(value, list)
+        and bool(value)
+        and isinstance(value[0], dict)
+        and bool({"role", "from"} & {*value[0]})
     )
 
 
@@ -64,13 +71,17 @@ def turns(value: list[dict[str, Any]], shape: Shape) -> list[Turn]:
         "call" if role == "assistant" and turn.get("tool_calls") else role
         for role, turn in zip(roles, read, strict=True)
     ]
-    if not all(role in _ROLES for role in roles) or not re.fullmatch(shape.pattern, "".join(f"{k} " for k in kinds)):
+    if not all(role in _ROLES for role in roles) or not re.fullmatch(
+        shape.pattern, "".join(f"{k} " for k in kinds)
+    ):
         more = "; after calls of tools, their results" if {"call", "tool"} & {*kinds} else ""
         raise ValueError(f"roles {ascii(roles)[:_SHOWN]} are not: {shape.words}{more}")
     messages = []
     for number, (role, turn) in enumerate(zip(roles, read, strict=True), 1):
         known = ("role", "content", *_KEYS.get(str(role), ()))
-        if other := sorted(key for key, value in turn.items() if key not in known and value is not None):
+        if other := sorted(
+            key for key, value in turn.items() if key not in known and value is not None
+        ):
             raise ValueError(f"a turn has {', '.join(other)[:_SHOWN]} beside {' and '.join(known)}")
         try:
             calls = _calls.calls(turn.get("tool_calls") or ())
@@ -97,10 +108,14 @@ def _refuse_unanswered(found: list[Turn]) -> None:
             )  # fmt: skip
             if (call := next(fits, None)) is None:
                 what = turn.call_id or turn.name
-                raise ValueError(f"turn {number}: answers {what[:_SHOWN]!r}, a call that was not made, or was answered")
+                raise ValueError(
+                    f"turn {number}: answers {what[:_SHOWN]!r}, a call that was not made, or was answered"
+                )
             waiting.remove(call)
         elif waiting:
-            raise ValueError(f"turn {number}: comes before the result of {waiting[0].function.name[:_SHOWN]!r}")
+            raise ValueError(
+                f"turn {number}: comes before the result of {waiting[0].function.name[:_SHOWN]!r}"
+            )
         else:
             waiting = list(turn.calls)
 
@@ -108,6 +123,8 @@ def _refuse_unanswered(found: list[Turn]) -> None:
 def _as_openai(turn: dict[str, Any]) -> dict[str, Any]:
     if "from" not in turn or "role" in turn:
         return turn
-    named = {{"from": "role", "value": "content"}.get(key, key): value for key, value in turn.items()}
+    named = {
+        {"from": "role", "value": "content"}.get(key, key): value for key, value in turn.items()
+    }
     role = named["role"]
     return named | {"role": _SHAREGPT.get(role, role) if isinstance(role, str) else None}

@@ -72,7 +72,11 @@ def _loop(loop: ast.For, name: str, scope: Scope) -> Iterator[tuple[int, str]]:
 
 
 def _is_under(target: ast.expr, name: str) -> bool:
-    return isinstance(target, ast.Subscript) and isinstance(target.value, ast.Name) and target.value.id == name
+    return (
+        isinstance(target, ast.Subscript)
+        and isinstance(target.value, ast.Name)
+        and target.value.id == name
+    )
 
 
 def _text(node: ast.expr, scope: Scope) -> str | None:
@@ -107,7 +111,9 @@ def _or_placeholder(node: ast.expr, scope: Scope) -> str:
 
 def _formatted(template: str, call: ast.Call, scope: Scope) -> str:
     """``template.format(…)`` with the known arguments; the others remain placeholders."""
-    known: dict[str, str | None] = {str(i): _text(value, scope) for i, value in enumerate(call.args)}
+    known: dict[str, str | None] = {
+        str(i): _text(value, scope) for i, value in enumerate(call.args)
+    }
     known |= {keyword.arg: _text(keyword.value, scope) for keyword in call.keywords if keyword.arg}
     unnamed, parts = 0, []
     try:

@@ -26,8 +26,12 @@ from checks.errors import DataRefused
 from checks.rows import Message
 from stages.loaders._static_text import line_of, texts_under
 
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C parser is ten times faster, and optional
-_LARGEST = 4 << 20  # bytes of a file; the longest of Azure CLI has 0.7 MB, and its syntax tree takes 100 times as much
+_Loader: Any = getattr(
+    yaml, "CSafeLoader", yaml.SafeLoader
+)  # the C parser is ten times faster, and optional
+_LARGEST = (
+    4 << 20
+)  # bytes of a file; the longest of Azure CLI has 0.7 MB, and its syntax tree takes 100 times as much
 _FIELD = re.compile(r"^\s*:\w[\w -]*:")  # the next section of a docstring
 _SERVICE = "{service}"  # The instruction may have it.
 _QUOTES = re.compile(rb"\"{3}|'{3}")
@@ -86,16 +90,24 @@ class AzureCli(Loader):
     kind: Literal["azure-cli"]
     task: Annotated[
         Literal["service", "path", "command"],
-        Field(description="what the model answers: `storage`, `az storage blob list`, or the whole command"),
+        Field(
+            description="what the model answers: `storage`, `az storage blob list`, or the whole command"
+        ),
     ]
-    services: Annotated[int, Field(ge=2, description="number of most frequent services that are kept")]
+    services: Annotated[
+        int, Field(ge=2, description="number of most frequent services that are kept")
+    ]
     rows_per_service: Annotated[int, Field(ge=10, description="most rows of each service")]
-    instruction: Annotated[str, Field(description="the system message; `{service}` in it stands for the row's service")]
+    instruction: Annotated[
+        str, Field(description="the system message; `{service}` in it stands for the row's service")
+    ]
 
     @model_validator(mode="after")
     def _the_answer_is_not_told(self) -> Self:
         if self.task == "service" and _SERVICE in self.instruction:
-            raise ValueError(f"instruction tells the service, which is the answer|take {_SERVICE} out of it")
+            raise ValueError(
+                f"instruction tells the service, which is the answer|take {_SERVICE} out of it"
+            )
         return self
 
     def load(self, folder: Path) -> list[Draft]:
@@ -133,7 +145,9 @@ class _KeepCommonest(Rule):
     def among(self, drafts: Sequence[Draft]) -> list[bool]:
         """Services are ordered by their rows, most first, then by name; a draft without a service has none."""
         counted = Counter(draft.service for draft in drafts if draft.service)
-        common = set(sorted(counted, key=lambda service: (-counted[service], service))[: self._services])
+        common = set(
+            sorted(counted, key=lambda service: (-counted[service], service))[: self._services]
+        )
         return [draft.service not in common for draft in drafts]
 
 
@@ -150,7 +164,9 @@ class _CapRows(Rule):
         for draft in drafts:
             rank = hashlib.sha256(f"{self._seed}:{draft.content}".encode()).hexdigest()
             by_service[draft.service].append((rank, draft.source, id(draft)))
-        beyond = {key for ranked in by_service.values() for _, _, key in sorted(ranked)[self._most :]}
+        beyond = {
+            key for ranked in by_service.values() for _, _, key in sorted(ranked)[self._most :]
+        }
         return [id(draft) in beyond for draft in drafts]
 
 
@@ -176,7 +192,9 @@ def load(loader: AzureCli, folder: Path) -> list[Draft]:
             tree = ast.parse(source) if help_file else _parsed_docstrings(source)
         except (SyntaxError, ValueError, RecursionError) as error:
             line = getattr(error, "lineno", None) or 1
-            drafts.append(_draft(loader, f"{name}:{line}", "", "", unreadable=f"not Python: {error}"))
+            drafts.append(
+                _draft(loader, f"{name}:{line}", "", "", unreadable=f"not Python: {error}")
+            )
             continue
         lines = source.decode("utf-8", "replace").split("\n")
         if help_file:
@@ -199,7 +217,13 @@ def _in_helps(loader: AzureCli, tree: ast.Module, name: str, lines: list[str]) -
         except (yaml.YAMLError, RecursionError) as error:
             mark = getattr(error, "problem_mark", None)
             line_place = f"{name}:{line_of(lines, start, mark.line if mark else 0)}"
-            yield _draft(loader, line_place, "", "", unreadable=f"not YAML: {getattr(error, 'problem', error)}")
+            yield _draft(
+                loader,
+                line_place,
+                "",
+                "",
+                unreadable=f"not YAML: {getattr(error, 'problem', error)}",
+            )
             continue
         for offset, prompt, answer in examples:
             yield _draft(loader, f"{name}:{line_of(lines, start, offset)}", prompt, answer)
@@ -222,7 +246,11 @@ def _examples(node: yaml.Node | None) -> Iterator[tuple[int, str, str]]:
 
 
 def _pairs(node: yaml.Node | None) -> list[tuple[str, yaml.Node]]:
-    return [(str(key.value), value) for key, value in node.value] if isinstance(node, yaml.MappingNode) else []
+    return (
+        [(str(key.value), value) for key, value in node.value]
+        if isinstance(node, yaml.MappingNode)
+        else []
+    )
 
 
 def _scalar(node: yaml.Node | None) -> str:
@@ -240,7 +268,9 @@ def _parsed_docstrings(source: bytes) -> ast.Module:
         return ast.parse(source)
 
 
-def _in_docstrings(loader: AzureCli, body: list[ast.stmt], name: str, lines: list[str]) -> Iterator[Draft]:
+def _in_docstrings(
+    loader: AzureCli, body: list[ast.stmt], name: str, lines: list[str]
+) -> Iterator[Draft]:
     for node in body:
         if not isinstance(node, ast.ClassDef):
             continue
@@ -253,13 +283,17 @@ def _in_docstrings(loader: AzureCli, body: list[ast.stmt], name: str, lines: lis
         parts = doc.split("\n")
         starts = [i for i, line in enumerate(parts) if line.strip().startswith(":example:")]
         for start in starts:
-            end = next((i for i in range(start + 1, len(parts)) if _FIELD.match(parts[i])), len(parts))
+            end = next(
+                (i for i in range(start + 1, len(parts)) if _FIELD.match(parts[i])), len(parts)
+            )
             prompt = parts[start].split(":example:", 1)[1].strip()
             answer = "\n".join(line.strip() for line in parts[start + 1 : end])
             yield _draft(loader, f"{name}:{line_of(lines, first.lineno, start)}", prompt, answer)
 
 
-def _draft(loader: AzureCli, source: str, prompt: str, answer: str, unreadable: str | None = None) -> Draft:
+def _draft(
+    loader: AzureCli, source: str, prompt: str, answer: str, unreadable: str | None = None
+) -> Draft:
     commands = commands_in(answer)
     command = commands[0] if commands else ""
     service = service_of(command)

@@ -23,7 +23,8 @@ class Canaries(Loader):
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
         if len(paths) != 1:
             raise DataRefused(
-                f"loader canaries: found {len(paths)} files, but reads exactly one", "name the file in the source's uri"
+                f"loader canaries: found {len(paths)} files, but reads exactly one",
+                "name the file in the source's uri",
             )
         (path,) = paths
         try:

@@ -21,25 +21,38 @@ class Documents(Loader):
 
     kind: Literal["documents"]
     files: Annotated[
-        str, Field(description="glob below the data source: tables, or files of text; such as **/*.md", min_length=1)
+        str,
+        Field(
+            description="glob below the data source: tables, or files of text; such as **/*.md",
+            min_length=1,
+        ),
     ]
     column: Annotated[
         str | None,
-        Field(description="column of a table with the text; null: each file is a document, .md, .rst or .txt"),
+        Field(
+            description="column of a table with the text; null: each file is a document, .md, .rst or .txt"
+        ),
     ]
     id: Annotated[
-        str | None, Field(description="column of a table with a unique id; without it ids are digests of the documents")
+        str | None,
+        Field(
+            description="column of a table with a unique id; without it ids are digests of the documents"
+        ),
     ] = None
 
     @model_validator(mode="after")
     def _ids_are_of_tables(self) -> Self:
         if self.id is not None and self.column is None:
-            raise ValueError("id: is a column of a table, and column is null|name the column of the text too")
+            raise ValueError(
+                "id: is a column of a table, and column is null|name the column of the text too"
+            )
         return self
 
     def load(self, folder: Path) -> list[Draft]:
         """All documents, ordered by path and line."""
-        return table.drafts_of(table.matching(self.files, folder, whole=self.column is None), folder, self._draft)
+        return table.drafts_of(
+            table.matching(self.files, folder, whole=self.column is None), folder, self._draft
+        )
 
     def _draft(self, source: str, row: dict[str, Any]) -> Draft:
         text = table.text_of(row, self.column or table.TEXT)

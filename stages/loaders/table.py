@@ -42,31 +42,46 @@ class Columns(Section):
     prompt: Annotated[str | None, Field(description="column with the prompt")] = None
     reference: Annotated[str | None, Field(description="column with the expected answer")] = None
     messages: Annotated[
-        str | None, Field(description="column with a chat; its last assistant turn is the reference")
+        str | None,
+        Field(description="column with a chat; its last assistant turn is the reference"),
     ] = None
     system: Annotated[
-        str | None, Field(description="column with the row's system message; where it is null, loader.instruction")
+        str | None,
+        Field(
+            description="column with the row's system message; where it is null, loader.instruction"
+        ),
     ] = None
     tools: Annotated[
-        str | None, Field(description="column with the functions that a chat can call: a list, or its JSON text")
+        str | None,
+        Field(
+            description="column with the functions that a chat can call: a list, or its JSON text"
+        ),
     ] = None
-    id: Annotated[str | None, Field(description="column with a unique id; without it ids are digests of the rows")] = (
-        None
-    )
-    slice: Annotated[str | None, Field(description="column by whose values results are reported and judged")] = None
+    id: Annotated[
+        str | None,
+        Field(description="column with a unique id; without it ids are digests of the rows"),
+    ] = None
+    slice: Annotated[
+        str | None, Field(description="column by whose values results are reported and judged")
+    ] = None
     group: Annotated[
-        str | None, Field(description="column whose equal values are kept in one split, such as one customer")
+        str | None,
+        Field(description="column whose equal values are kept in one split, such as one customer"),
     ] = None
     extra: Annotated[
         dict[Name, str] | None,
-        Field(description="further columns that train.method needs: the method's name to the table's name"),
+        Field(
+            description="further columns that train.method needs: the method's name to the table's name"
+        ),
     ] = None
 
     @model_validator(mode="after")
     def _one_shape(self) -> Self:
         pair = (self.prompt is not None, self.reference is not None)
         if self.messages is not None and any(pair):
-            raise ValueError("has both messages and prompt/reference|keep messages, or prompt and reference")
+            raise ValueError(
+                "has both messages and prompt/reference|keep messages, or prompt and reference"
+            )
         if self.messages is None and not all(pair):
             raise ValueError("lacks prompt or reference|name both columns, or the one of messages")
         return self
@@ -76,9 +91,13 @@ class Table(Loader):
     """Your own rows from JSONL, Parquet or CSV files."""
 
     kind: Literal["table"]
-    files: Annotated[str, Field(description="glob below the data source, for example **/*.jsonl", min_length=1)]
+    files: Annotated[
+        str, Field(description="glob below the data source, for example **/*.jsonl", min_length=1)
+    ]
     columns: Columns
-    instruction: Annotated[str | None, Field(description="the system message for rows without one")] = None
+    instruction: Annotated[
+        str | None, Field(description="the system message for rows without one")
+    ] = None
 
     def load(self, folder: Path) -> list[Draft]:
         """All rows of the files, ordered by path and line."""
@@ -91,11 +110,19 @@ class _Bad(Exception):  # noqa: N818 - becomes a line of a refusal
 
 def load(loader: Table, folder: Path) -> list[Draft]:
     """All rows of the files that match ``loader.files``, ordered by path and line; raise DataRefused as above."""
-    system = Message(role="system", content=loader.instruction) if loader.instruction else None  # of all rows
-    return drafts_of(matching(loader.files, folder), folder, lambda source, row: _draft(loader, system, source, row))
+    system = (
+        Message(role="system", content=loader.instruction) if loader.instruction else None
+    )  # of all rows
+    return drafts_of(
+        matching(loader.files, folder),
+        folder,
+        lambda source, row: _draft(loader, system, source, row),
+    )
 
 
-def drafts_of(paths: Sequence[Path], folder: Path, draft: Callable[[str, dict[str, Any]], Draft]) -> list[Draft]:
+def drafts_of(
+    paths: Sequence[Path], folder: Path, draft: Callable[[str, dict[str, Any]], Draft]
+) -> list[Draft]:
     """The rows of these files as drafts: ``draft`` makes one of a place and a row. Raises DataRefused as above."""
     drafts: list[Draft] = []
     bad: list[str] = []
@@ -114,7 +141,9 @@ def drafts_of(paths: Sequence[Path], folder: Path, draft: Callable[[str, dict[st
             bad.append(f"{name}: holds no row")
     bad.extend(_repeated_ids(drafts))
     if bad:
-        bad = [escape(line) for line in bad]  # names of columns and messages of readers are as the file has them
+        bad = [
+            escape(line) for line in bad
+        ]  # names of columns and messages of readers are as the file has them
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
         raise DataRefused(
             f"{bad[0]}{more}",
@@ -131,7 +160,8 @@ def rows(path: Path, name: str | None = None) -> Iterator[Found]:
     """
     if path.suffix.lower() not in _READERS:
         raise DataRefused(
-            f"{path.name}: {path.suffix or 'no suffix'} is not a known format", f"use one of {', '.join(_READERS)}"
+            f"{path.name}: {path.suffix or 'no suffix'} is not a known format",
+            f"use one of {', '.join(_READERS)}",
         )
     try:
         yield from _READERS[path.suffix.lower()](path, name or path.name)
@@ -146,11 +176,18 @@ def matching(pattern: str, folder: Path, whole: bool = False) -> list[Path]:
     """
     known = _TEXTS if whole else _READERS
     if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
-        raise DataRefused(f"prepare.loader.files: {pattern!r} leaves the data source", "give a glob below it")
+        raise DataRefused(
+            f"prepare.loader.files: {pattern!r} leaves the data source", "give a glob below it"
+        )
     try:
-        paths = sorted((p for p in folder.glob(pattern) if p.is_file()), key=lambda p: p.relative_to(folder).as_posix())
+        paths = sorted(
+            (p for p in folder.glob(pattern) if p.is_file()),
+            key=lambda p: p.relative_to(folder).as_posix(),
+        )
     except ValueError as error:
-        raise DataRefused(f"prepare.loader.files: {pattern!r}: {error}", "write a glob such as **/*.jsonl") from error
+        raise DataRefused(
+            f"prepare.loader.files: {pattern!r}: {error}", "write a glob such as **/*.jsonl"
+        ) from error
     if not paths:
         present = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
         listed = ", ".join([*present[:5], *["…"] * (len(present) > 5)]) or "nothing"
@@ -223,7 +260,8 @@ def _csv(path: Path, name: str) -> Iterator[Found]:
             except csv.Error as error:
                 if "field limit" in str(error):
                     raise _too_large(
-                        source, f"a cell of more than {LARGEST} characters, or without its last quote"
+                        source,
+                        f"a cell of more than {LARGEST} characters, or without its last quote",
                     ) from error
                 raise _Bad(f"{source}: is not CSV: {error}") from error
             if cells is None:
@@ -232,7 +270,9 @@ def _csv(path: Path, name: str) -> Iterator[Found]:
                 continue
             if header is None:
                 header = cells
-                if len(header) == 1 and (parted := [name for mark, name in _OTHER_MARKS.items() if mark in header[0]]):
+                if len(header) == 1 and (
+                    parted := [name for mark, name in _OTHER_MARKS.items() if mark in header[0]]
+                ):
                     raise _Bad(
                         f"{source}: has one column, {_shown(header[0])}: {parted[0]} seem to part its cells, and CSV "
                         "means commas and UTF-8"
@@ -251,7 +291,9 @@ def _texts(stream: BinaryIO, name: str) -> Iterator[str]:
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
-            raise _Bad(f"{name}:{number}: is not UTF-8 at byte {error.start} of the line") from error
+            raise _Bad(
+                f"{name}:{number}: is not UTF-8 at byte {error.start} of the line"
+            ) from error
         yield from _RETURNS.findall(text) if "\r" in text[:-2] else [text]
 
 
@@ -262,20 +304,30 @@ def _parquet(path: Path, name: str) -> Iterator[Found]:
     number = 0
     try:
         with pq.ParquetFile(path) as file:
-            if len(set(names := file.schema_arrow.names)) < len(names):  # to_pylist would take the last one
+            if len(set(names := file.schema_arrow.names)) < len(
+                names
+            ):  # to_pylist would take the last one
                 raise _Bad(f"{name}: a column is named twice: {_shown(names)}")
             _hold_groups(file.metadata, name)
             for batch in file.iter_batches(batch_size=_BATCH):
-                for part in [batch] if _size(batch) <= LARGEST else map(batch.slice, range(batch.num_rows), repeat(1)):
+                for part in (
+                    [batch]
+                    if _size(batch) <= LARGEST
+                    else map(batch.slice, range(batch.num_rows), repeat(1))
+                ):
                     if part is not batch and (size := _size(part)) > LARGEST:
                         raise _too_large(f"{name}:{number + 1}", f"a row of {size} bytes")
                     for row in part.to_pylist():
                         number += 1
                         yield f"{name}:{number}", row
     except OverflowError as error:  # Arrow's times reach further than Python's
-        raise _Bad(f"{name}: has a time after row {number} that is out of range: {error}") from error
+        raise _Bad(
+            f"{name}: has a time after row {number} that is out of range: {error}"
+        ) from error
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise _Bad(f"{name}: is not Parquet after row {number}: {str(error).splitlines()[0]}") from error
+        raise _Bad(
+            f"{name}: is not Parquet after row {number}: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def _hold_groups(metadata: Any, name: str) -> None:
@@ -284,14 +336,18 @@ def _hold_groups(metadata: Any, name: str) -> None:
     for index in range(metadata.num_row_groups):
         group = metadata.row_group(index)
         if group.num_rows and group.total_byte_size > LARGEST * group.num_rows:
-            raise _too_large(f"{name}:{first}", f"{group.num_rows} rows of {group.total_byte_size} bytes from here")
+            raise _too_large(
+                f"{name}:{first}",
+                f"{group.num_rows} rows of {group.total_byte_size} bytes from here",
+            )
         first += group.num_rows
 
 
 def _size(batch: Any) -> int:
     """Bytes of an Arrow batch, with dictionaries expanded."""
     columns = (
-        column.dictionary_decode() if hasattr(column, "dictionary_decode") else column for column in batch.columns
+        column.dictionary_decode() if hasattr(column, "dictionary_decode") else column
+        for column in batch.columns
     )
     return sum(column.nbytes for column in columns)
 
@@ -321,7 +377,10 @@ def _draft(loader: Table, system: Message | None, source: str, row: dict[str, An
     elif _chats.is_chat(cell := _cell(row, columns.prompt)):
         chat, answer = _turns(cell, columns.prompt, _chats.PROMPT), _answer(row, columns.reference)
     else:
-        chat, answer = [Message(role="user", content=_text(row, columns.prompt))], _answer(row, columns.reference)
+        chat, answer = (
+            [Message(role="user", content=_text(row, columns.prompt))],
+            _answer(row, columns.reference),
+        )
     last = max(place for place, turn in enumerate(chat) if turn.role == "user")
     before, question, after = chat[:last], chat[last], chat[last + 1 :]
     tools = _tools(row, columns.tools, (*chat, answer))
@@ -329,7 +388,9 @@ def _draft(loader: Table, system: Message | None, source: str, row: dict[str, An
     own = _text(row, columns.system) if columns.system is not None else ""
     if before and before[0].role == "system":
         if own:
-            raise _Bad(f"column {columns.system!r}: has a system message, and so has the row's chat")
+            raise _Bad(
+                f"column {columns.system!r}: has a system message, and so has the row's chat"
+            )
     elif (head := Message(role="system", content=own) if own else system) is not None:
         before.insert(0, head)
     return Draft(
@@ -341,17 +402,24 @@ def _draft(loader: Table, system: Message | None, source: str, row: dict[str, An
         source=source,
         id=_label(row, columns.id, "id"),
         group=_label(row, columns.group, "group"),
-        extra={name: _further(row, column, asked, known) for name, column in (columns.extra or {}).items()},
+        extra={
+            name: _further(row, column, asked, known)
+            for name, column in (columns.extra or {}).items()
+        },
         after=tuple(after),
         calls=answer.tool_calls,
         tools=tools,
     )
 
 
-def _tools(row: dict[str, Any], column: str | None, chat: Sequence[Message]) -> tuple[dict[str, JsonValue], ...]:
+def _tools(
+    row: dict[str, Any], column: str | None, chat: Sequence[Message]
+) -> tuple[dict[str, JsonValue], ...]:
     """The row's tools, of which each call is one. Without a column of them, any function can be called."""
     if column is None and row.get("tools") and calls_in(chat):
-        raise _Bad("calls tools, and prepare.loader.columns names no column of them: add tools: tools")
+        raise _Bad(
+            "calls tools, and prepare.loader.columns names no column of them: add tools: tools"
+        )
     try:
         tools = _calls.tools(_cell(row, column)) if column is not None else ()
         _calls.refuse_unknown((call for turn in chat for call in turn.tool_calls), tools)
@@ -377,7 +445,10 @@ def _plain(value: Any, column: str) -> JsonValue:
         _JSON.validate_json(
             json.dumps([[plain]], allow_nan=False, ensure_ascii=False).encode()
         )  # as in a line of a split
-    except (ValueError, RecursionError) as error:  # a type, infinity, half of a surrogate pair, or nested too deeply
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # a type, infinity, half of a surrogate pair, or nested too deeply
         raise _Bad(f"column {column!r}: {_shown(value)} is not JSON") from error
     return plain
 
@@ -392,9 +463,13 @@ def _further(row: dict[str, Any], column: str, asked: Sequence[str], known: bool
         return _plain(cell, column)
     *before, answer = _turns(cell, column, _chats.CHAT if len(cell) > 1 else _chats.ANSWER)
     if before and _said(before) != asked:
-        raise _Bad(f"column {column!r}: its turns before the last answer are not those of the row's prompt")
+        raise _Bad(
+            f"column {column!r}: its turns before the last answer are not those of the row's prompt"
+        )
     if answer.tool_calls and not known:
-        raise _Bad(f"column {column!r}: its answer calls tools, and the row has none: name their column, tools: tools")
+        raise _Bad(
+            f"column {column!r}: its answer calls tools, and the row has none: name their column, tools: tools"
+        )
     return answer.text
 
 
@@ -429,7 +504,11 @@ def _as_text(value: Any, where: str) -> str:
     if value is None or (isinstance(value, float) and value != value):  # NaN differs from itself
         return ""
     if not isinstance(value, str):
-        written = f': write it as text, "{_cut(json.dumps(value))}"' if isinstance(value, int | float) else ""
+        written = (
+            f': write it as text, "{_cut(json.dumps(value))}"'
+            if isinstance(value, int | float)
+            else ""
+        )
         raise _Bad(f"{where}: {_shown(value)} is not text{written}")
     try:
         value.encode()
@@ -454,7 +533,9 @@ def _turns(value: Any, column: str | None, shape: _chats.Shape) -> list[Message]
         try:
             value = json.loads(value)
         except (ValueError, RecursionError) as error:
-            raise _Bad(f"{column_named}: {_shown(value)} is not a list of turns: {error}") from error
+            raise _Bad(
+                f"{column_named}: {_shown(value)} is not a list of turns: {error}"
+            ) from error
     if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
         raise _Bad(f"{column_named}: {_shown(value)} is not a list of turns")
     try:

@@ -21,8 +21,18 @@ from checks import tool_calls
 from checks.errors import DataRefused, EvidenceRefused
 from checks.rows import Message, Row
 
-_SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
-_BARRED = re.compile(r"<[|\uff5c].+[|\uff5c]>")  # control tokens of bases that do not declare them special
+_SPECIAL = (
+    "bos_token",
+    "eos_token",
+    "unk_token",
+    "pad_token",
+    "sep_token",
+    "cls_token",
+    "mask_token",
+)
+_BARRED = re.compile(
+    r"<[|\uff5c].+[|\uff5c]>"
+)  # control tokens of bases that do not declare them special
 _ENDS = re.compile(r"(?:\s|</s>|<\|?\w+\|?>)+\Z")  # tokens after an answer
 
 
@@ -43,12 +53,16 @@ def counter(base: Path) -> Callable[[Sequence[Row]], list[Lengths]]:
         for row in rows:
             turns = [_turn(message) for message in row.messages]
             prompts.append(_render(template, row, turns, True))
-            turns.append(_turn(row.answer) if row.calls else {"role": "assistant", "content": row.reference})
+            turns.append(
+                _turn(row.answer) if row.calls else {"role": "assistant", "content": row.reference}
+            )
             whole.append(_render(template, row, turns, False).rstrip())
             if row.has_calls:
                 _refuse_unread(template, row, turns, prompts[-1], whole[-1])
         lengths = encode([*prompts, *whole])
-        return [Lengths(a, max(0, w - a)) for a, w in zip(lengths, lengths[len(rows) :], strict=False)]
+        return [
+            Lengths(a, max(0, w - a)) for a, w in zip(lengths, lengths[len(rows) :], strict=False)
+        ]
 
     return count
 
@@ -60,20 +74,34 @@ def control(base: Path, columns: Sequence[str]) -> Callable[[Row], str | None]:
     declares special, and added ones between bars, such as ``<|user|>``.
     """
     config = _json(base / "tokenizer_config.json")
-    added = [*_json(base / "tokenizer.json").get("added_tokens", ()), *config.get("added_tokens_decoder", {}).values()]
+    added = [
+        *_json(base / "tokenizer.json").get("added_tokens", ()),
+        *config.get("added_tokens_decoder", {}).values(),
+    ]
     named = [config[name] for name in _SPECIAL if config.get(name)]
     special = {token["content"] if isinstance(token, dict) else token for token in named}
-    special |= {token["content"] for token in added if token.get("special") or _BARRED.fullmatch(token["content"])}
-    tokens = sorted((token for token in special if len(token) > 1), key=len, reverse=True)  # one letter is plain text
+    special |= {
+        token["content"]
+        for token in added
+        if token.get("special") or _BARRED.fullmatch(token["content"])
+    }
+    tokens = sorted(
+        (token for token in special if len(token) > 1), key=len, reverse=True
+    )  # one letter is plain text
     pattern = re.compile("|".join(map(re.escape, tokens))) if tokens else None
 
     def find(row: Row) -> str | None:
         if pattern is None:
             return None
         texts = [*((f"a turn of the {message.role}", message.text) for message in row.messages)]
-        texts += [("the reference", row.reference), *((name, _plain(row.extra.get(name))) for name in columns)]
+        texts += [
+            ("the reference", row.reference),
+            *((name, _plain(row.extra.get(name))) for name in columns),
+        ]
         texts += [("tools", _plain(list(row.tools)))] if row.tools else []
-        places = (f"{match[0]} in {place}" for place, text in texts if (match := pattern.search(text)))
+        places = (
+            f"{match[0]} in {place}" for place, text in texts if (match := pattern.search(text))
+        )
         return next(places, None)
 
     return find
@@ -85,9 +113,13 @@ def _plain(value: JsonValue) -> str:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        document: dict[str, Any] = (
+            json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        )
     except ValueError as error:
-        raise EvidenceRefused(f"{path}: is not JSON: {error}", "run `./lockstep run fetch` to make it again") from error
+        raise EvidenceRefused(
+            f"{path}: is not JSON: {error}", "run `./lockstep run fetch` to make it again"
+        ) from error
     return document
 
 
@@ -111,14 +143,18 @@ def _encoder(base: Path) -> Callable[[list[str]], list[int]]:
     try:
         slow = AutoTokenizer.from_pretrained(base, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise EvidenceRefused(f"{base}: holds no tokenizer", "run `./lockstep run fetch` to make it again") from error
+        raise EvidenceRefused(
+            f"{base}: holds no tokenizer", "run `./lockstep run fetch` to make it again"
+        ) from error
     return lambda texts: [len(slow.encode(text, add_special_tokens=False)) for text in texts]
 
 
 def _apart(tokenizer: Any) -> re.Pattern[str] | None:
     """Finds the tokens that the tokenizer takes out of a text before anything else; None if that is not so simple."""
     tokens = tokenizer.get_added_tokens_decoder().values()
-    if any(token.normalized or token.lstrip or token.rstrip or token.single_word for token in tokens):
+    if any(
+        token.normalized or token.lstrip or token.rstrip or token.single_word for token in tokens
+    ):
         return None
     longest_first = sorted((token.content for token in tokens), key=len, reverse=True)
     return re.compile(f"({'|'.join(map(re.escape, longest_first))})") if longest_first else None
@@ -131,7 +167,9 @@ def _lengths(tokenizer: Any, apart: re.Pattern[str] | None, texts: list[str]) ->
     """
     parts = []
     for text in texts:
-        first, *rest = apart.split(text) if apart else [text]  # then a token and what follows it, in turn
+        first, *rest = (
+            apart.split(text) if apart else [text]
+        )  # then a token and what follows it, in turn
         parts.append([*filter(None, (first, *map(str.__add__, rest[::2], rest[1::2])))])
     distinct = list(dict.fromkeys(chain.from_iterable(parts)))
     encoded = tokenizer.encode_batch_fast(distinct, add_special_tokens=False)
@@ -151,18 +189,33 @@ def _template(base: Path) -> Callable[..., str]:
     if (own := base / "chat_template.jinja").is_file():
         text = own.read_text(encoding="utf-8")
     if not isinstance(text, str):
-        raise EvidenceRefused(f"{base}: has no chat template", "set base.uri to a model with one, an Instruct model")
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-    environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
+        raise EvidenceRefused(
+            f"{base}: has no chat template", "set base.uri to a model with one, an Instruct model"
+        )
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
+    )
+    environment.filters["tojson"] = lambda value, **options: json.dumps(
+        value, ensure_ascii=False, **options
+    )
     environment.globals["raise_exception"] = _raise
-    environment.globals["strftime_now"] = lambda _: "2000-01-01"  # a length that depends on today is none
+    environment.globals["strftime_now"] = lambda _: (
+        "2000-01-01"
+    )  # a length that depends on today is none
     special = {name: config[name] for name in _SPECIAL if config.get(name)}
-    texts = {name: token["content"] if isinstance(token, dict) else token for name, token in special.items()}
+    texts = {
+        name: token["content"] if isinstance(token, dict) else token
+        for name, token in special.items()
+    }
     try:
         compiled = environment.from_string(text)
-        compiled.globals = dict(compiled.globals)  # jinja copies them at every rendering, a ChainMap in slow Python
+        compiled.globals = dict(
+            compiled.globals
+        )  # jinja copies them at every rendering, a ChainMap in slow Python
     except TemplateError as error:
-        raise EvidenceRefused(f"{base}: its chat template is malformed: {error}", "fix the base model") from error
+        raise EvidenceRefused(
+            f"{base}: its chat template is malformed: {error}", "fix the base model"
+        ) from error
     return lambda messages, tools, start: compiled.render(
         messages=messages, tools=tools, add_generation_prompt=start, **texts
     )
@@ -177,7 +230,10 @@ def _raise(message: str) -> None:
 def _turn(message: Message) -> dict[str, Any]:
     if message.tool_calls or message.role == "tool":
         return message.model_dump()
-    return {"role": message.role, "content": message.content}  # of a million rows, five times as fast
+    return {
+        "role": message.role,
+        "content": message.content,
+    }  # of a million rows, five times as fast
 
 
 def _refuse_unread(
@@ -188,7 +244,10 @@ def _refuse_unread(
     ``turns``: with the answer.
     """
     wrong, asked = None, turns[:-1]
-    results = [turn | {"content": turn["content"] + "0"} if turn["role"] == "tool" else turn for turn in asked]
+    results = [
+        turn | {"content": turn["content"] + "0"} if turn["role"] == "tool" else turn
+        for turn in asked
+    ]
     silent = [{key: value for key, value in turn.items() if key != "tool_calls"} for turn in asked]
     if row.tools and _is_read_as(prompt, template, asked, None):
         wrong = "ignores tools: it renders the prompt alike with and without them"
@@ -205,7 +264,9 @@ def _refuse_unread(
         )
 
 
-def _is_read_as(prompt: str, template: Callable[..., str], turns: list[dict[str, Any]], tools: Any) -> bool:
+def _is_read_as(
+    prompt: str, template: Callable[..., str], turns: list[dict[str, Any]], tools: Any
+) -> bool:
     from jinja2 import TemplateError
 
     try:
@@ -227,7 +288,9 @@ def _unlike(row: Row, text: str) -> str | None:
     return f"leaves out the text beside a call: {content[:40]!r}" if content not in text else None
 
 
-def _render(template: Callable[..., str], row: Row, turns: list[dict[str, Any]], start: bool) -> str:
+def _render(
+    template: Callable[..., str], row: Row, turns: list[dict[str, Any]], start: bool
+) -> str:
     from jinja2 import TemplateError
 
     try:

@@ -33,14 +33,18 @@ _TRUTH = {"true": True, "false": False}
 
 def hold(parts: Sequence[Part], root: Path) -> dict[str, HeldContract]:
     """The contracts of the sources that have one, by source. Raises SourceRefused or DataRefused."""
-    return {part.origin or MAIN_SOURCE: _hold(part, root) for part in parts if part.contract is not None}
+    return {
+        part.origin or MAIN_SOURCE: _hold(part, root) for part in parts if part.contract is not None
+    }
 
 
 def _hold(part: Part, root: Path) -> HeldContract:
     assert part.contract is not None
     place = f"{layout.PARAMS}: {part.section}.contract"
     file = part.contract.file
-    text = pinned_text.read(root, file, part.contract.sha256, place, "YAML of the Open Data Contract Standard")
+    text = pinned_text.read(
+        root, file, part.contract.sha256, place, "YAML of the Open Data Contract Standard"
+    )
     if not isinstance(part.loader, Table):
         raise DataRefused(
             f"{place}: is about the columns of a table, and the loader is {part.loader.kind}",
@@ -51,16 +55,24 @@ def _hold(part: Part, root: Path) -> HeldContract:
         rules = _rules(parsed)
     except ValueError as error:
         raise DataRefused(
-            escape(f"{file}: {error}"), "write it in the part of the standard that docs/how-to/data.md names"
+            escape(f"{file}: {error}"),
+            "write it in the part of the standard that docs/how-to/data.md names",
         ) from error
     frame, missing, raw = _frame(parsed, part.loader, root / layout.RAW / part.folder)
     if missing:
         raise _broken(parsed, [f"{file}: column {name!r}: no row has it" for name in missing])
     suite = {str(number): Expected(rule.of, rule.words) for number, rule in enumerate(rules)}
     outcomes = expectations.run({_FRAME: suite}, {_FRAME: frame}, None)
-    failed = [(rule, outcome) for rule, outcome in zip(rules, outcomes, strict=True) if not outcome.success]
+    failed = [
+        (rule, outcome)
+        for rule, outcome in zip(rules, outcomes, strict=True)
+        if not outcome.success
+    ]
     if failed:
-        raise _broken(parsed, [line for failure in failed for line in _lines(*failure, file, frame["where"], raw)])
+        raise _broken(
+            parsed,
+            [line for failure in failed for line in _lines(*failure, file, frame["where"], raw)],
+        )
     return HeldContract(
         id=parsed.id, version=parsed.version, sha256=digest.of_bytes(text), expectations=len(outcomes),
         rows=len(frame["where"]),
@@ -78,13 +90,21 @@ def _broken(found: Contract, lines: Sequence[str]) -> DataRefused:
 
 
 def _lines(
-    rule: "_Rule", outcome: Expectation, file: str, where: Sequence[str], raw: Mapping[str, Sequence[Any]]
+    rule: "_Rule",
+    outcome: Expectation,
+    file: str,
+    where: Sequence[str],
+    raw: Mapping[str, Sequence[Any]],
 ) -> Iterator[str]:
     """A failed expectation: each offending row with its value, or what was observed of the whole table."""
     if not outcome.rows:
         yield f"{file}: must {rule.words}: observed {outcome.observed}"
     for row in outcome.rows:
-        value = f"column {rule.column!r}: {_cut(raw[rule.column][where.index(row['where'])])}: " if rule.column else ""
+        value = (
+            f"column {rule.column!r}: {_cut(raw[rule.column][where.index(row['where'])])}: "
+            if rule.column
+            else ""
+        )
         yield f"{row['where']}: {value}must {rule.words}"
 
 
@@ -121,7 +141,9 @@ def _of_column(column: Column, is_key: bool, gxe: Any) -> dict[str, Any]:
     if column.unique or is_key:
         checks_of_column["be unique"] = gxe.ExpectColumnValuesToBeUnique(column=raw)
     if column.kind is not None:
-        checks_of_column[f"be of type {column.kind}"] = gxe.ExpectColumnValuesToBeNull(column=f"wrong {column.name}")
+        checks_of_column[f"be of type {column.kind}"] = gxe.ExpectColumnValuesToBeNull(
+            column=f"wrong {column.name}"
+        )
     if column.values is not None:
         of = typed if column.kind in ("integer", "number", "boolean") else raw
         values = ", ".join(map(str, column.values))
@@ -135,13 +157,27 @@ def _of_column(column: Column, is_key: bool, gxe: Any) -> dict[str, Any]:
                 _unmatched([""], value)
             except (ValueError, TypeError) as error:
                 why = str(error).removeprefix("Invalid regular expression: ")
-                raise ValueError(f"{at}: {_short(repr(value))} is no regular expression of RE2: {why}") from error
-            checks_of_column[f"match {value}"] = gxe.ExpectColumnValuesToBeNull(column=f"unmatched {column.name}")
+                raise ValueError(
+                    f"{at}: {_short(repr(value))} is no regular expression of RE2: {why}"
+                ) from error
+            checks_of_column[f"match {value}"] = gxe.ExpectColumnValuesToBeNull(
+                column=f"unmatched {column.name}"
+            )
             continue
-        lower, strict = name in ("minLength", "minimum", "exclusiveMinimum"), name.startswith("exclusive")
+        lower, strict = (
+            name in ("minLength", "minimum", "exclusiveMinimum"),
+            name.startswith("exclusive"),
+        )
         bound = _bound(column.kind, name, value, at)
-        limits = {"min_value" if lower else "max_value": bound, "strict_min" if lower else "strict_max": strict}
-        what = gxe.ExpectColumnValueLengthsToBeBetween if "Length" in name else gxe.ExpectColumnValuesToBeBetween
+        limits = {
+            "min_value" if lower else "max_value": bound,
+            "strict_min" if lower else "strict_max": strict,
+        }
+        what = (
+            gxe.ExpectColumnValueLengthsToBeBetween
+            if "Length" in name
+            else gxe.ExpectColumnValuesToBeBetween
+        )
         checks_of_column[f"have {name} {value}"] = what(column=typed, **limits)
     return checks_of_column
 
@@ -156,7 +192,9 @@ def _bound(kind: Kind | None, name: str, value: Any, at: str) -> Any:
     return number
 
 
-def _frame(found: Contract, loader: Table, folder: Path) -> tuple[Columns, list[str], dict[str, list[Any]]]:
+def _frame(
+    found: Contract, loader: Table, folder: Path
+) -> tuple[Columns, list[str], dict[str, list[Any]]]:
     """The columns that are checked, the columns that no row has, and the values as they are in the files."""
     names = [column.name for column in found.columns]
     raw: dict[str, list[Any]] = {name: [] for name in names}
@@ -184,10 +222,14 @@ def _frame(found: Contract, loader: Table, folder: Path) -> tuple[Columns, list[
                 raw[column.name].append(value)
                 frame[f"raw {column.name}"].append(_text(value))
                 frame[f"typed {column.name}"].append(typed)
-                frame[f"wrong {column.name}"].append(None if value is None or typed is not None else _text(value))
+                frame[f"wrong {column.name}"].append(
+                    None if value is None or typed is not None else _text(value)
+                )
     for column in found.columns:
         if "pattern" in column.options:
-            frame[f"unmatched {column.name}"] = _unmatched(frame[f"typed {column.name}"], column.options["pattern"])
+            frame[f"unmatched {column.name}"] = _unmatched(
+                frame[f"typed {column.name}"], column.options["pattern"]
+            )
     return frame, [name for name in names if name not in seen], raw
 
 
@@ -223,7 +265,9 @@ def _number(value: Any) -> float | None:
 def _date(value: Any) -> float | None:
     if isinstance(value, str):
         value = _parsed(date.fromisoformat, value)
-    return value.toordinal() if isinstance(value, date) and not isinstance(value, datetime) else None
+    return (
+        value.toordinal() if isinstance(value, date) and not isinstance(value, datetime) else None
+    )
 
 
 def _timestamp(value: Any) -> float | None:
@@ -244,7 +288,9 @@ def _parsed(read: Callable[[Any], Any], value: Any) -> Any:
 
 _READ: dict[Kind, Callable[[Any], Any]] = {
     "string": lambda value: value if isinstance(value, str) else None,
-    "integer": lambda value: value if isinstance(value, int) and not isinstance(value, bool) else None,
+    "integer": lambda value: (
+        value if isinstance(value, int) and not isinstance(value, bool) else None
+    ),
     "number": _number,
     "boolean": lambda value: value if isinstance(value, bool) else None,
     "date": _date,
@@ -264,7 +310,9 @@ def _text(value: Any) -> str | None:
 
 
 def _cut(value: Any) -> str:
-    return _short("null" if value is None else repr(value) if isinstance(value, str) else str(_text(value)))
+    return _short(
+        "null" if value is None else repr(value) if isinstance(value, str) else str(_text(value))
+    )
 
 
 def _short(text: str) -> str:

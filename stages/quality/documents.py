@@ -18,7 +18,14 @@ from checks.formats.data_reports import PrepareReport
 from checks.formats.data_statistics import Documents
 from checks.rows import Row
 from stages.quality import statistics
-from stages.quality.expectations import DOCUMENTS, Columns, Expected, Suite, by_rules, great_expectations
+from stages.quality.expectations import (
+    DOCUMENTS,
+    Columns,
+    Expected,
+    Suite,
+    by_rules,
+    great_expectations,
+)
 from stages.quality.rows_frames import Read
 from stages.training import windows
 
@@ -51,7 +58,9 @@ def read(
     ``wanted``: as in ``rows_frames.RowChecks``.
     """
     sources = [part.origin for part in parts if part.loader.of_documents]
-    written = sum(report.sources[name].splits["train"] for name in sources if name in report.sources)
+    written = sum(
+        report.sources[name].splits["train"] for name in sources if name in report.sources
+    )
     read_texts = Texts([], [], [], {name: [] for name in defects}, [], written)
     path = layout.SPLITS / "train.jsonl"
     for line, row in enumerate(files.each_of_jsonl(root / path, Row) if sources else (), 1):
@@ -76,7 +85,9 @@ def _tokens(texts: Sequence[str], base: Path) -> Iterator[int]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise EvidenceRefused(f"{base}: holds no tokenizer", "run `./lockstep run fetch` to make it again") from error
+        raise EvidenceRefused(
+            f"{base}: holds no tokenizer", "run `./lockstep run fetch` to make it again"
+        ) from error
     yield from map(len, windows.encoded(tokenizer, texts))
 
 
@@ -84,11 +95,17 @@ def frames(found: Texts, read: Mapping[str, Read], near: NearDuplicates) -> dict
     """The frame of the documents; none if there are none and none were prepared."""
     if not found.texts and not found.written:
         return {}
-    given = [(place, text) for place, text_read in enumerate(found.texts) for text in passages(text_read)]
-    held_out = [(name, place) for name in ("valid", "test") for place in range(len(read[name].requests))]
+    given = [
+        (place, text) for place, text_read in enumerate(found.texts) for text in passages(text_read)
+    ]
+    held_out = [
+        (name, place) for name in ("valid", "test") for place in range(len(read[name].requests))
+    ]
     alike: list[str | None] = [None] * len(found.texts)
     asked = [read[name].requests[place] for name, place in held_out]
-    for index, other in near_duplicates.first_alike([text for _, text in given], asked, near.shingle, near.similarity):
+    for index, other in near_duplicates.first_alike(
+        [text for _, text in given], asked, near.shingle, near.similarity
+    ):
         name, place = held_out[other]
         alike[given[index][0]] = read[name].columns["where"][place]
     return {
@@ -119,7 +136,8 @@ def suites(found: Texts, config: Prepare, defects: Sequence[str]) -> dict[str, S
                 by_rules(config, "drop-empty-reference"),
             ),
             "documents are unique": Expected(
-                gxe.ExpectColumnValuesToBeUnique(column="content"), by_rules(config, "drop-duplicates")
+                gxe.ExpectColumnValuesToBeUnique(column="content"),
+                by_rules(config, "drop-duplicates"),
             ),
             "no passage is a near-duplicate of a held-out row": Expected(
                 gxe.ExpectColumnValuesToBeNull(column="near_duplicate_of"),

@@ -16,11 +16,23 @@ from checks.formats.data_reports import Expectation, PrepareReport
 from stages.quality import data_docs
 
 Frame = list[dict[str, Any]]
-Columns = dict[str, list[Any]]  # a frame by its columns: a dictionary for each of a million rows takes too much memory
+Columns = dict[
+    str, list[Any]
+]  # a frame by its columns: a dictionary for each of a million rows takes too much memory
 SHOWN = 5  # offending rows of an expectation
-ROW = ("where", "id", "prompt", "reference", "group", "slice", "source")  # columns of a row as it is in the file
+ROW = (
+    "where",
+    "id",
+    "prompt",
+    "reference",
+    "group",
+    "slice",
+    "source",
+)  # columns of a row as it is in the file
 COUNTED = ("roles", "asked", "prompt_tokens", "reference_tokens")  # and what validate adds
-CONTROL = "control_token"  # a column of the frame of all splits: which control token a row has, and where
+CONTROL = (
+    "control_token"  # a column of the frame of all splits: which control token a row has, and where
+)
 ALL, LABELS, DOCUMENTS = "splits", "labels", "documents"  # frames beside those of the three splits
 # Bytes of a frame, at 8 a cell, up to which its page has a fingerprint: that of a million rows takes as long as all
 # expectations. Nothing is compared with it: the report has the digests of the splits.
@@ -56,9 +68,13 @@ def suites(
     and those of another do not. ``documents``: how many of the train rows are documents, which no frame here has.
     """
     gxe = great_expectations().expectations
-    written = {name: report.splits[name].rows - (documents if name == "train" else 0) for name in layout.SPLIT_NAMES}
+    written = {
+        name: report.splits[name].rows - (documents if name == "train" else 0)
+        for name in layout.SPLIT_NAMES
+    }
     suites_by_split = {
-        name: _of_split(name, bounds, config, report, needed, some, written[name]) for name in layout.SPLIT_NAMES
+        name: _of_split(name, bounds, config, report, needed, some, written[name])
+        for name in layout.SPLIT_NAMES
     }
     apart = "run `./lockstep run prepare`, which keeps such rows in one split"
     suites_by_split[ALL] = {
@@ -66,16 +82,22 @@ def suites(
             gxe.ExpectColumnValuesToBeUnique(column="id"),
             "give each row an id of its own in the column that prepare.loader.columns.id names",
         ),
-        "no prompt is in two splits": Expected(gxe.ExpectColumnValuesToBeNull(column="same_prompt_as"), apart),
+        "no prompt is in two splits": Expected(
+            gxe.ExpectColumnValuesToBeNull(column="same_prompt_as"), apart
+        ),
         "no near-duplicate is in two splits": Expected(
             gxe.ExpectColumnValuesToBeNull(column="near_duplicate_of"), apart
         ),
-        "no group is in two splits": Expected(gxe.ExpectColumnValuesToBeNull(column="group_also_in"), apart),
+        "no group is in two splits": Expected(
+            gxe.ExpectColumnValuesToBeNull(column="group_also_in"), apart
+        ),
         "no text has a control token of the base": Expected(
             gxe.ExpectColumnValuesToBeNull(column=CONTROL), _without_control_tokens(config)
         ),
         **{
-            f"{defect} finds nothing": Expected(gxe.ExpectColumnValuesToBeNull(column=defect), by_rules(config, defect))
+            f"{defect} finds nothing": Expected(
+                gxe.ExpectColumnValuesToBeNull(column=defect), by_rules(config, defect)
+            )
             for defect in defects
         },
     }
@@ -111,19 +133,25 @@ def _of_split(
             f"bring more rows, {share}, or lower validate.min_rows.{name} "
             f"(prepare: {report.input_rows:,} rows in, {rules.dropped(report.rules)})",
         ),
-        "has the rows that prepare wrote": Expected(gxe.ExpectTableRowCountToEqual(value=written), _AGAIN),
+        "has the rows that prepare wrote": Expected(
+            gxe.ExpectTableRowCountToEqual(value=written), _AGAIN
+        ),
         "prompts are not empty": Expected(
-            gxe.ExpectColumnValuesToNotBeNull(column="prompt"), by_rules(config, "drop-empty-prompt")
+            gxe.ExpectColumnValuesToNotBeNull(column="prompt"),
+            by_rules(config, "drop-empty-prompt"),
         ),
         "references are not empty": Expected(
-            gxe.ExpectColumnValuesToNotBeNull(column="reference"), by_rules(config, "drop-empty-reference")
+            gxe.ExpectColumnValuesToNotBeNull(column="reference"),
+            by_rules(config, "drop-empty-reference"),
         ),
         "turns alternate and end with the user or a tool": Expected(
             gxe.ExpectColumnValuesToMatchRegex(column="roles", regex=_ROLES),
             "fix the turns in the data source: system or none, then user and assistant in turn",
         ),
         f"prompts have at most {bounds.max_prompt_tokens} tokens": Expected(
-            gxe.ExpectColumnValuesToBeBetween(column="prompt_tokens", min_value=1, max_value=bounds.max_prompt_tokens),
+            gxe.ExpectColumnValuesToBeBetween(
+                column="prompt_tokens", min_value=1, max_value=bounds.max_prompt_tokens
+            ),
             f"raise validate.max_prompt_tokens, or {_fewer_words(config)}",
         ),
         f"references have at most {bounds.max_reference_tokens} tokens": Expected(
@@ -161,7 +189,9 @@ def _of_labels(bounds: Labels) -> Suite:
     free = "or set validate.labels to null for free text"
     return {
         f"are at most {bounds.max_distinct}": Expected(
-            gxe.ExpectColumnUniqueValueCountToBeBetween(column="label", min_value=1, max_value=bounds.max_distinct),
+            gxe.ExpectColumnUniqueValueCountToBeBetween(
+                column="label", min_value=1, max_value=bounds.max_distinct
+            ),
             f"write each label in one way, raise validate.labels.max_distinct, {free}",
         ),
         "are the same in every split": Expected(
@@ -201,11 +231,14 @@ def _fewer_words(config: Prepare) -> str:
     if "drop-long-prompt" in config.rules:
         return f"lower {longest}: drop-long-prompt counts the words of the last question, and no rule counts tokens"
     return (
-        f"add drop-long-prompt to prepare.rules: it counts the words of the last question ({longest}), no rule tokens"
+        "add drop-long-prompt to prepare.rules: it counts the words of the last question "
+        f"({longest}), no rule tokens"
     )
 
 
-def run(found: Mapping[str, Suite], frames: Mapping[str, Frame | Columns], docs: Path | None) -> list[Expectation]:
+def run(
+    found: Mapping[str, Suite], frames: Mapping[str, Frame | Columns], docs: Path | None
+) -> list[Expectation]:
     """Check every suite against its frame, build Data Docs in ``docs`` if it is given; return the outcomes in order."""
     gx = great_expectations()
     import pandas as pd
@@ -221,7 +254,8 @@ def run(found: Mapping[str, Suite], frames: Mapping[str, Frame | Columns], docs:
         store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs.resolve())}
         index = {"class_name": "DefaultSiteIndexBuilder"}
         context.add_data_docs_site(
-            "lockstep", {"class_name": "SiteBuilder", "store_backend": store, "site_index_builder": index}
+            "lockstep",
+            {"class_name": "SiteBuilder", "store_backend": store, "site_index_builder": index},
         )
     source = context.data_sources.add_pandas("splits")
     run = gx.RunIdentifier(run_name="splits", run_time=data_docs.RUN_TIME)
@@ -231,7 +265,9 @@ def run(found: Mapping[str, Suite], frames: Mapping[str, Frame | Columns], docs:
             expected.of.meta = {"name": f"{frame}: {words}"}
         data = source.add_dataframe_asset(frame).add_batch_definition_whole_dataframe(frame)
         suite_added = context.suites.add(
-            gx.ExpectationSuite(name=frame, expectations=[expectation.of for expectation in suite.values()])
+            gx.ExpectationSuite(
+                name=frame, expectations=[expectation.of for expectation in suite.values()]
+            )
         )
         definition = context.validation_definitions.add(
             gx.ValidationDefinition(name=frame, data=data, suite=suite_added)
@@ -248,11 +284,15 @@ def run(found: Mapping[str, Suite], frames: Mapping[str, Frame | Columns], docs:
             )
         )
         columns = _columns(frames[frame])
-        result = checkpoint.run(batch_parameters={"dataframe": pd.DataFrame(columns, dtype=object)}, run_id=run)
+        result = checkpoint.run(
+            batch_parameters={"dataframe": pd.DataFrame(columns, dtype=object)}, run_id=run
+        )
         (one,) = result.run_results.values()
         by_name = {r.expectation_config.meta["name"]: r for r in one.results}
         unit = "labels by split" if frame == LABELS else "rows"
-        outcomes += [_outcome(f"{frame}: {words}", by_name[f"{frame}: {words}"], unit) for words in suite]
+        outcomes += [
+            _outcome(f"{frame}: {words}", by_name[f"{frame}: {words}"], unit) for words in suite
+        ]
     if docs is not None:
         context.build_data_docs()
         data_docs.make_reproducible(docs, since=started)

@@ -36,7 +36,9 @@ def of(read: Mapping[str, Read], without: Container[str]) -> LabelNoise | None:
         )
         if origin not in without
     ]  # fmt: skip
-    most = max(1, min(_MOST_ROWS, _LARGEST // max(1, len({label for _, _, _, label, _ in labelled}))))
+    most = max(
+        1, min(_MOST_ROWS, _LARGEST // max(1, len({label for _, _, _, label, _ in labelled})))
+    )
     labelled = labelled[:: -(-len(labelled) // most) or 1]
     if not labelled:
         return None
@@ -48,12 +50,21 @@ def of(read: Mapping[str, Read], without: Container[str]) -> LabelNoise | None:
     if probabilities is None:
         return None
     own, likelier, judged = _confident(probabilities, given)
-    order = sorted(np.flatnonzero(likelier >= 0).tolist(), key=lambda place: (own[place], places[place], ids[place]))
+    order = sorted(
+        np.flatnonzero(likelier >= 0).tolist(),
+        key=lambda place: (own[place], places[place], ids[place]),
+    )
     return LabelNoise(
         judged=judged,
         suspects=len(order),
         rows=tuple(
-            Suspect(where=places[at], id=ids[at], label=labels[at], likelier=names[likelier[at]], confidence=own[at])
+            Suspect(
+                where=places[at],
+                id=ids[at],
+                label=labels[at],
+                likelier=names[likelier[at]],
+                confidence=own[at],
+            )
             for at in order[:SHOWN]
         ),
     )

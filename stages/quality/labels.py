@@ -48,7 +48,9 @@ def _uneven(outcome: Expectation, found: Frame) -> Iterator[str]:
     entries = {(entry["where"], entry["id"]): entry for entry in found}
     for row in outcome.rows:
         entry = entries[row["where"], row["id"]]
-        share = f"{entry['rows']:,} of {entry['of']:,} rows of {entry['split']} ({entry['share']:.1%})"
+        share = (
+            f"{entry['rows']:,} of {entry['of']:,} rows of {entry['split']} ({entry['share']:.1%})"
+        )
         yield f"label {entry['label']!r} has {share}"
 
 

@@ -51,7 +51,10 @@ class Found(NamedTuple):
 
 
 def judge(
-    config: params.Languages | None, loaded: "Loaded | None", read: Mapping[str, Read], documents: Texts
+    config: params.Languages | None,
+    loaded: "Loaded | None",
+    read: Mapping[str, Read],
+    documents: Texts,
 ) -> Found | None:
     """The languages of the texts that ``config`` names, by what ``load`` gave for it; None if it is None."""
     if config is None or loaded is None:
@@ -78,7 +81,8 @@ def load(config: params.Languages | None) -> "Loaded | None":
         from py3langid.langid import MODEL_DIR, MODEL_FILE, LanguageIdentifier
     except ModuleNotFoundError as error:
         raise MachineRefused(
-            f"{_SECTION} needs {_PACKAGE}, which is not installed", "pip install -c constraints.txt -e '.[languages]'"
+            f"{_SECTION} needs {_PACKAGE}, which is not installed",
+            "pip install -c constraints.txt -e '.[languages]'",
         ) from error
     model = digest.of_file(MODEL_DIR / MODEL_FILE)
     detector = Detector(name=_PACKAGE, version=metadata.version(_PACKAGE), sha256=model.sha256)
@@ -120,7 +124,12 @@ def _judged(
             shown = text.strip()[:_CHARACTERS]
             others.append(
                 OtherLanguage(
-                    where=place, id=row_id, text=kind, language=language, probability=probability, shown=shown
+                    where=place,
+                    id=row_id,
+                    text=kind,
+                    language=language,
+                    probability=probability,
+                    shown=shown,
                 )
             )
     others.sort(key=_rank)
@@ -140,7 +149,9 @@ def _judged(
     return columns, counts, others
 
 
-def _language(identifier: "LanguageIdentifier", config: params.Languages, text: str) -> tuple[str | None, float]:
+def _language(
+    identifier: "LanguageIdentifier", config: params.Languages, text: str
+) -> tuple[str | None, float]:
     """The language and its probability; None if it is not judged.
 
     The probabilities of all expected languages count together, so that relatives such as no and da do not compete.
@@ -148,13 +159,17 @@ def _language(identifier: "LanguageIdentifier", config: params.Languages, text: 
     if len(text) < config.min_characters:
         return None, 0.0
     ranked = identifier.rank(text[:_READ])
-    expected = [(language, probability) for language, probability in ranked if language in config.expected]
+    expected = [
+        (language, probability) for language, probability in ranked if language in config.expected
+    ]
     together = round(sum(probability for _, probability in expected), _DIGITS)
     if together >= config.min_probability:
         return expected[0][0], together
     language, likeliest = next(guess for guess in ranked if guess[0] not in config.expected)
     probability = round(likeliest, _DIGITS)
-    return (None if language == _NONE or probability < config.min_probability else language), probability
+    return (
+        None if language == _NONE or probability < config.min_probability else language
+    ), probability
 
 
 def _rank(other: OtherLanguage) -> tuple[float, str, str]:
@@ -183,7 +198,9 @@ def suites(config: params.Languages | None, found: Found | None) -> dict[str, Su
         f"look at {FILE}; drop such rows in the data source, add their language to {_SECTION}.expected, or raise "
         f"{_SECTION}.max_share"
     )
-    of = partial(gxe.ExpectColumnValuesToBeNull, column=_COLUMN, mostly=round(1 - config.max_share, 9))
+    of = partial(
+        gxe.ExpectColumnValuesToBeNull, column=_COLUMN, mostly=round(1 - config.max_share, 9)
+    )
     return {
         _frame(kind): {
             "some are judged": Expected(

@@ -12,7 +12,15 @@ from typing import Any
 from checks import layout
 from checks.config.params import Preferences
 from checks.rows import Row
-from checks.training.preferences import COMPLETION, LABEL, REJECTED, liked, reversed_pairs, same, text
+from checks.training.preferences import (
+    COMPLETION,
+    LABEL,
+    REJECTED,
+    liked,
+    reversed_pairs,
+    same,
+    text,
+)
 from stages.quality.expectations import Expected, Frame, Suite, great_expectations
 
 PAIRS, JUDGED, BIAS = "pairs", "judged answers", "bias"
@@ -22,7 +30,9 @@ _FOLDS = 5
 Splits = Mapping[str, Sequence[Row]]
 
 
-def frames(rows: Splits, columns: Sequence[str], count: Any, some: Sequence[str] = ()) -> dict[str, Frame]:
+def frames(
+    rows: Splits, columns: Sequence[str], count: Any, some: Sequence[str] = ()
+) -> dict[str, Frame]:
     """Frames for the columns that the method needs; none for a method that needs neither pairs nor judged answers.
 
     ``some``: columns that only the rows of one step have (``checks.training.steps``).
@@ -36,8 +46,14 @@ def frames(rows: Splits, columns: Sequence[str], count: Any, some: Sequence[str]
     if COMPLETION in columns:
         places, together = _with(rows, [COMPLETION, LABEL], some)
         by_name[JUDGED] = _judged(places, together, count)
-        labelled = [(text(row, COMPLETION), liked(row.extra.get(LABEL)), row.group) for row in together]
-        answers = [(answer, label, group) for answer, label, group in labelled if answer and label is not None]
+        labelled = [
+            (text(row, COMPLETION), liked(row.extra.get(LABEL)), row.group) for row in together
+        ]
+        answers = [
+            (answer, label, group)
+            for answer, label, group in labelled
+            if answer and label is not None
+        ]
         labels = [liked(row.extra.get(LABEL)) for row in rows["train"]]
         figures = {
             "told_by_words": told_by_words(answers),
@@ -75,8 +91,12 @@ def suites(columns: Sequence[str], bounds: Preferences | None, longest: int) -> 
     if REJECTED in columns:
         by_name[PAIRS] = {
             **answers(REJECTED),
-            "the two answers differ": Expected(gxe.ExpectColumnValuesToBeNull(column="same_as_reference"), todo),
-            "no pair is there in both orders": Expected(gxe.ExpectColumnValuesToBeNull(column="other_order_of"), todo),
+            "the two answers differ": Expected(
+                gxe.ExpectColumnValuesToBeNull(column="same_as_reference"), todo
+            ),
+            "no pair is there in both orders": Expected(
+                gxe.ExpectColumnValuesToBeNull(column="other_order_of"), todo
+            ),
         }
         low, high = 0.5 - bounds.max_length_bias, 0.5 + bounds.max_length_bias
         bias[f"the better answer is the longer one in {low:g} to {high:g} of the pairs"] = Expected(
@@ -87,7 +107,9 @@ def suites(columns: Sequence[str], bounds: Preferences | None, longest: int) -> 
     if COMPLETION in columns:
         by_name[JUDGED] = {
             **answers(COMPLETION),
-            "label is true or false": Expected(gxe.ExpectColumnValuesToNotBeNull(column=LABEL), todo),
+            "label is true or false": Expected(
+                gxe.ExpectColumnValuesToNotBeNull(column=LABEL), todo
+            ),
             "no answer that people disliked is the reference": Expected(
                 gxe.ExpectColumnValuesToBeNull(column="disliked_reference"), todo
             ),
@@ -176,18 +198,30 @@ def _tokens(rows: Sequence[Row], column: str, count: Any) -> list[int | None]:
     """Tokens of the answer in ``column`` and of the end of its turn; None where there is no text."""
     answers = [text(row, column) for row in rows]
     others = [
-        row.model_copy(update={"reference": answer or "-", "calls": row.turn(answer or "-").tool_calls})
+        row.model_copy(
+            update={"reference": answer or "-", "calls": row.turn(answer or "-").tool_calls}
+        )
         for row, answer in zip(rows, answers, strict=True)
     ]
     counted = count(others)
-    return [tokens.reference if answer else None for tokens, answer in zip(counted, answers, strict=True)]
+    return [
+        tokens.reference if answer else None
+        for tokens, answer in zip(counted, answers, strict=True)
+    ]
 
 
 def _bias_of_pairs(rows: Sequence[Row], found: Frame) -> dict[str, float | None]:
-    pairs = [(row, entry[REJECTED]) for row, entry in zip(rows, found, strict=True) if entry[REJECTED]]
-    longer = [(len(row.reference) > len(worse)) + 0.5 * (len(row.reference) == len(worse)) for row, worse in pairs]
+    pairs = [
+        (row, entry[REJECTED]) for row, entry in zip(rows, found, strict=True) if entry[REJECTED]
+    ]
+    longer = [
+        (len(row.reference) > len(worse)) + 0.5 * (len(row.reference) == len(worse))
+        for row, worse in pairs
+    ]
     answers = [
-        answer for row, worse in pairs for answer in ((row.reference, True, row.group), (worse, False, row.group))
+        answer
+        for row, worse in pairs
+        for answer in ((row.reference, True, row.group), (worse, False, row.group))
     ]
     share = round(sum(longer) / len(longer), 3) if longer else None
     return {"longer": share, "told_by_words": told_by_words(answers)}

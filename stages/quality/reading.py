@@ -22,7 +22,9 @@ from stages.quality.rows_frames import Read, RowChecks
 
 _BATCH = 4096  # lines that are read at once
 _MORE_MEMORY = "free memory, and run the same command again"
-_LEAST = 16 << 20  # bytes of splits: with fewer, a second process saves less time than its start takes
+_LEAST = (
+    16 << 20
+)  # bytes of splits: with fewer, a second process saves less time than its start takes
 
 
 def read(root: Path, make: Callable[[], RowChecks]) -> tuple[RowChecks, dict[str, Read]]:
@@ -31,30 +33,41 @@ def read(root: Path, make: Callable[[], RowChecks]) -> tuple[RowChecks, dict[str
     Raises EvidenceRefused or DataRefused for the first line at fault; MachineRefused if the second process is killed.
     """
     size = sum(_path(root, name).stat().st_size for name in layout.SPLIT_NAMES)
-    with imports.uncollected(), _second(size >= _LEAST and threads.cores() > 1, root, make) as others:
+    with (
+        imports.uncollected(),
+        _second(size >= _LEAST and threads.cores() > 1, root, make) as others,
+    ):
         checks = make()
         return checks, {name: _whole(root, name, checks, others) for name in layout.SPLIT_NAMES}
 
 
-def _whole(root: Path, name: str, checks: RowChecks, others: Sequence[Iterator[Read | None]]) -> Read:
+def _whole(
+    root: Path, name: str, checks: RowChecks, others: Sequence[Iterator[Read | None]]
+) -> Read:
     """Read a split: this process's batches and those of ``others`` in turn, up to the None that ends theirs."""
     frame = rows_frames.columns(name, [], checks)
     own = _parts(root, name, checks, _BATCH, 0, 1 + len(others))
     with progress.of_rows(f"read {name}", list[Read]()) as bar:
-        for part in chain.from_iterable(zip_longest(own, *(iter(other.__next__, None) for other in others))):
+        for part in chain.from_iterable(
+            zip_longest(own, *(iter(other.__next__, None) for other in others))
+        ):
             if part is not None:
                 frame.extend(part)
                 bar.update(len(part.references))
     return frame
 
 
-def _parts(root: Path, name: str, checks: RowChecks, batch: int, turn: int, of: int) -> Iterator[Read]:
+def _parts(
+    root: Path, name: str, checks: RowChecks, batch: int, turn: int, of: int
+) -> Iterator[Read]:
     """The columns of each batch of lines whose number is ``turn`` modulo ``of``."""
 
     def mine(line: int) -> bool:
         return (line - 1) // batch % of == turn
 
-    rows = zip(filter(mine, count(1)), files.each_of_jsonl(_path(root, name), Row, mine), strict=False)
+    rows = zip(
+        filter(mine, count(1)), files.each_of_jsonl(_path(root, name), Row, mine), strict=False
+    )
     while some := list(islice(rows, batch)):
         yield rows_frames.columns(name, some, checks)
 
@@ -64,7 +77,9 @@ def _path(root: Path, name: str) -> Path:
 
 
 @contextmanager
-def _second(wanted: bool, root: Path, make: Callable[[], RowChecks]) -> Iterator[list[Iterator[Read | None]]]:
+def _second(
+    wanted: bool, root: Path, make: Callable[[], RowChecks]
+) -> Iterator[list[Iterator[Read | None]]]:
     """Return what the second process sends, if it is ``wanted``: its parts of each split, and None behind them."""
     if not wanted:
         yield []
@@ -75,7 +90,9 @@ def _second(wanted: bool, root: Path, make: Callable[[], RowChecks]) -> Iterator
     try:
         process.start()
     except OSError as error:
-        raise MachineRefused(f"a second process cannot be started: {error.strerror}", _MORE_MEMORY) from error
+        raise MachineRefused(
+            f"a second process cannot be started: {error.strerror}", _MORE_MEMORY
+        ) from error
     sender.close()  # so that the pipe ends with the process
     try:
         yield [_received(receiver, process)]
@@ -92,7 +109,9 @@ def _received(receiver: Connection, process: SpawnProcess) -> Iterator[Read | No
             process.join()
             if process.exitcode == 1:
                 raise RuntimeError("the second process failed: its error is above") from error
-            raise MachineRefused("the second process was killed, as where memory is full", _MORE_MEMORY) from error
+            raise MachineRefused(
+                "the second process was killed, as where memory is full", _MORE_MEMORY
+            ) from error
         if isinstance(part, Refusal):
             raise part
         yield part

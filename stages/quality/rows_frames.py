@@ -30,7 +30,11 @@ class Read(NamedTuple):
 
     def answers(self, without: Container[str]) -> list[str]:
         """The references of the rows that are not of these sources."""
-        return [answer for answer, of in zip(self.references, self.origins, strict=True) if of not in without]
+        return [
+            answer
+            for answer, of in zip(self.references, self.origins, strict=True)
+            if of not in without
+        ]
 
     def extend(self, more: "Read") -> None:
         """Put the rows of ``more`` behind these."""
@@ -66,14 +70,18 @@ def columns(name: str, numbered: Iterable[tuple[int, Row]], checks: RowChecks) -
     rows = [(line, row) for line, row in numbered if not row.document]
     names = (*ROW, *COUNTED, *checks.needed)
     defects = (*checks.defects, CONTROL)
-    read = Read({column: [] for column in names}, [], [], [], {defect: [] for defect in defects}, [], [])
+    read = Read(
+        {column: [] for column in names}, [], [], [], {defect: [] for defect in defects}, [], []
+    )
     for (line, row), tokens in zip(rows, checks.lengths([row for _, row in rows]), strict=True):
         draft = drafts.draft_of(row)
         values = {
             "where": f"{layout.SPLITS}/{name}.jsonl:{line}",
             "id": row.id,
             "prompt": row.prompt if _said(row, "user") else None,
-            "reference": row.reference if row.reference.strip() and _said(row, "assistant") else None,
+            "reference": row.reference
+            if row.reference.strip() and _said(row, "assistant")
+            else None,
             "group": row.group,
             "slice": row.slice,
             "source": row.source,
@@ -124,18 +132,25 @@ def together(read: Mapping[str, Read], near: NearDuplicates) -> Columns:
     first = [same[request] for request in asked]
     texts = [text for of_split in read.values() for text in of_split.requests]
     roots = near_duplicates.groups(texts, near.shingle, near.similarity)
-    alike = [None if home[other] == name else places[other] for name, other in zip(home, roots, strict=True)]
-    for index, chat in _answered_in_training(home, texts, [e for of in read.values() for e in of.earlier], near):
+    alike = [
+        None if home[other] == name else places[other]
+        for name, other in zip(home, roots, strict=True)
+    ]
+    for index, chat in _answered_in_training(
+        home, texts, [e for of in read.values() for e in of.earlier], near
+    ):
         alike[index] = alike[index] or places[chat]
     return {
         "where": places,
         "id": ids,
         "same_prompt_as": [
-            None if home[other] == name else places[other] for name, other in zip(home, first, strict=True)
+            None if home[other] == name else places[other]
+            for name, other in zip(home, first, strict=True)
         ],
         "near_duplicate_of": alike,
         "group_also_in": [
-            ", ".join(sorted(homes[group] - {name})) or None for name, group in zip(home, groups, strict=True)
+            ", ".join(sorted(homes[group] - {name})) or None
+            for name, group in zip(home, groups, strict=True)
         ],
         **{
             defect: [value for of_split in read.values() for value in of_split.defects[defect]]
@@ -145,10 +160,18 @@ def together(read: Mapping[str, Read], near: NearDuplicates) -> Columns:
 
 
 def _answered_in_training(
-    home: Sequence[str], texts: Sequence[str], earlier: Sequence[tuple[str, ...]], near: NearDuplicates
+    home: Sequence[str],
+    texts: Sequence[str],
+    earlier: Sequence[tuple[str, ...]],
+    near: NearDuplicates,
 ) -> Iterator[tuple[int, int]]:
     """Each held-out row that asks what a chat of train answers before its last turn, and that chat."""
-    chats = [(index, text) for index, name in enumerate(home) if name == "train" for text in earlier[index]]
+    chats = [
+        (index, text)
+        for index, name in enumerate(home)
+        if name == "train"
+        for text in earlier[index]
+    ]
     if not chats:
         return
     held_out = [index for index, name in enumerate(home) if name != "train"]
@@ -167,7 +190,10 @@ def conservation(read: Mapping[str, Read], report: PrepareReport, documents: int
         "kept rows": (sum(rows.values()), report.kept_rows),
         **{f"{name} rows": (rows[name], report.splits[name].rows) for name in read},
         **{
-            f"{name} groups": (len(set(of_split.columns["group"])) + more.get(name, 0), report.splits[name].groups)
+            f"{name} groups": (
+                len(set(of_split.columns["group"])) + more.get(name, 0),
+                report.splits[name].groups,
+            )
             for name, of_split in read.items()
         },
     }

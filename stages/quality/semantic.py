@@ -53,7 +53,9 @@ def twins(config: SemanticDuplicates | None, read: Mapping[str, Read], root: Pat
     """
     train = read["train"]
     known: dict[str, str] = {}
-    for place_of_row, request, earlier in zip(train.columns["where"], train.requests, train.earlier, strict=True):
+    for place_of_row, request, earlier in zip(
+        train.columns["where"], train.requests, train.earlier, strict=True
+    ):
         for text in (request, *earlier):
             known.setdefault(text, place_of_row)
     asked = [text for name in _HELD_OUT for text in read[name].requests]
@@ -61,12 +63,16 @@ def twins(config: SemanticDuplicates | None, read: Mapping[str, Read], root: Pat
         return []
     texts = list(known)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = copies.copy(config.model, f"{_SECTION}.model", root, Path(scratch) / "model", is_folder=True)
+        folder = copies.copy(
+            config.model, f"{_SECTION}.model", root, Path(scratch) / "model", is_folder=True
+        )
         closest = list(_closest(config, texts, asked, folder))
     rows = (
         pair
         for name in _HELD_OUT
-        for pair in zip(read[name].columns["where"], read[name].columns["id"], read[name].requests, strict=True)
+        for pair in zip(
+            read[name].columns["where"], read[name].columns["id"], read[name].requests, strict=True
+        )
     )
     pairs = [
         Twin(
@@ -94,7 +100,9 @@ def _closest(
         yield place, min(1.0, float(cosines[place]))
 
 
-def _embed(folder: Path, texts: Sequence[str], pooling: Pooling, most: int | None) -> "NDArray[np.float32]":
+def _embed(
+    folder: Path, texts: Sequence[str], pooling: Pooling, most: int | None
+) -> "NDArray[np.float32]":
     import numpy as np
 
     from stages.inference import encoders  # torch
@@ -104,14 +112,17 @@ def _embed(folder: Path, texts: Sequence[str], pooling: Pooling, most: int | Non
         vectors = encoders.embed(folder, texts, pooling, most, key)
     except EvaluationRefused as refused:
         raise DataRefused(
-            refused.what, f"pin an encoder's folder, in safetensors; set {_SECTION}.max_tokens to what it holds"
+            refused.what,
+            f"pin an encoder's folder, in safetensors; set {_SECTION}.max_tokens to what it holds",
         ) from refused
     if not np.isfinite(vectors).all():  # NaN is below every threshold
         raise DataRefused(f"{key}: gives a vector that is no number", "pin another encoder")
     return vectors
 
 
-def frames(config: SemanticDuplicates | None, read: Mapping[str, Read], found: Sequence[Twin]) -> dict[str, Columns]:
+def frames(
+    config: SemanticDuplicates | None, read: Mapping[str, Read], found: Sequence[Twin]
+) -> dict[str, Columns]:
     """The frame of each held-out split: rows that ``found`` names come first, so that a report shows the closest."""
     if config is None:
         return {}
@@ -120,7 +131,10 @@ def frames(config: SemanticDuplicates | None, read: Mapping[str, Read], found: S
     made = {}
     for name in _HELD_OUT:
         columns = read[name].columns
-        rows = sorted(zip(columns["where"], columns["id"], strict=True), key=lambda row: order.get(row[0], len(order)))
+        rows = sorted(
+            zip(columns["where"], columns["id"], strict=True),
+            key=lambda row: order.get(row[0], len(order)),
+        )
         made[_frame(name)] = {
             "where": [place_of_row for place_of_row, _ in rows],
             "id": [row_id for _, row_id in rows],
@@ -151,7 +165,9 @@ def suites(config: SemanticDuplicates | None) -> dict[str, Suite]:
         f"look at {FILE}; drop such rows in the data source, or give a row and its twin one value in the column that "
         f"prepare.loader.columns.group names; if they are no duplicates raise {_SECTION}.similarity or max_share"
     )
-    of = partial(gxe.ExpectColumnValuesToBeNull, column=_COLUMN, mostly=round(1 - config.max_share, 9))
+    of = partial(
+        gxe.ExpectColumnValuesToBeNull, column=_COLUMN, mostly=round(1 - config.max_share, 9)
+    )
     return {_frame(name): {words: Expected(of(), todo)} for name in _HELD_OUT}
 
 

@@ -72,8 +72,12 @@ def lengths(where: Sequence[str], ids: Sequence[str], tokens: Sequence[int]) -> 
     low = int(np.ceil(np.exp(middle - _FAR * unit).round(6)))
     high = int(np.floor(np.exp(middle + _FAR * unit).round(6)))
     outside = np.flatnonzero((counts < low) | (counts > high))
-    furthest = sorted(outside.tolist(), key=lambda place: (-round(float(far[place]), 6), place))[:SHOWN]
-    least, median, p95, most = (int(v) for v in np.quantile(counts, [0, 0.5, 0.95, 1], method="lower"))
+    furthest = sorted(outside.tolist(), key=lambda place: (-round(float(far[place]), 6), place))[
+        :SHOWN
+    ]
+    least, median, p95, most = (
+        int(v) for v in np.quantile(counts, [0, 0.5, 0.95, 1], method="lower")
+    )
     return Lengths(
         least=least, median=median, p95=p95, most=most, bins=_bins(counts, least, most), low=low, high=high,
         outliers=len(outside),
@@ -81,12 +85,15 @@ def lengths(where: Sequence[str], ids: Sequence[str], tokens: Sequence[int]) -> 
     )  # fmt: skip
 
 
-def _bins(counts: "np.ndarray[tuple[int], np.dtype[np.int64]]", least: int, most: int) -> tuple[Bin, ...]:
+def _bins(
+    counts: "np.ndarray[tuple[int], np.dtype[np.int64]]", least: int, most: int
+) -> tuple[Bin, ...]:
     """Bins that are as wide as each other in the logarithm, but for those that would hold no whole number."""
     edges = np.unique(np.geomspace(least, most + 1, _BINS + 1).round(6).astype(np.int64))
     counts_by_bin, _ = np.histogram(counts, edges)
     return tuple(
-        Bin(low=int(a), high=int(b) - 1, rows=int(n)) for a, b, n in zip(edges, edges[1:], counts_by_bin, strict=False)
+        Bin(low=int(a), high=int(b) - 1, rows=int(n))
+        for a, b, n in zip(edges, edges[1:], counts_by_bin, strict=False)
     )
 
 
@@ -108,7 +115,10 @@ def writing(where: Sequence[str], ids: Sequence[str], texts: Iterable[str]) -> W
     rare = [(script, place) for script in reversed(ordered[1:]) for place in examples[script]]
     return Writing(
         scripts={script: scripts[script] for script in ordered},
-        others=tuple(MarkedRow(where=where[place], id=ids[place], shown=script) for script, place in rare[:SHOWN]),
+        others=tuple(
+            MarkedRow(where=where[place], id=ids[place], shown=script)
+            for script, place in rare[:SHOWN]
+        ),
         garbled=garbled,
         garbled_rows=tuple(shown),
     )

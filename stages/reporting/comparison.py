@@ -21,7 +21,11 @@ _INK, _ZERO = "#333333", "#9aa4b0"
 def draw(folder: Path, verdict: Verdict) -> None:
     """Write the picture below ``folder``; without a paired finding it says that there is none."""
     # Of scores alone: a loss in bits per byte has another scale, and less of it is better.
-    paired = [f for f in verdict.findings if f.against is not None and f.value is not None and f.gained is not None]
+    paired = [
+        f
+        for f in verdict.findings
+        if f.against is not None and f.value is not None and f.gained is not None
+    ]
     with plots.style():
         plots.save(_figure(paired) if paired else _nothing(), folder / "differences")
 
@@ -39,18 +43,36 @@ def _figure(findings: Sequence[Finding]) -> "Figure":
         assert finding.bound is not None
         colour, marker = _STYLES[finding.status]
         axes.plot(
-            [finding.low, finding.high], [place, place], color=colour, linewidth=3, solid_capstyle="butt", zorder=2
+            [finding.low, finding.high],
+            [place, place],
+            color=colour,
+            linewidth=3,
+            solid_capstyle="butt",
+            zorder=2,
         )
         axes.plot([finding.value], [place], marker=marker, markersize=8, color=colour, zorder=3)
         # The margin is the gate's own, so its line is no longer than the gate's row.
-        axes.plot([finding.bound] * 2, [place - 0.38, place + 0.38], color=_INK, linestyle=(0, (3, 2)), zorder=2)
+        axes.plot(
+            [finding.bound] * 2,
+            [place - 0.38, place + 0.38],
+            color=_INK,
+            linestyle=(0, (3, 2)),
+            zorder=2,
+        )
         flips = f"+{finding.gained} −{finding.lost} of {finding.n}"
         axes.text(
-            1.01, place, f"{finding.status}\n{flips}", transform=axes.get_yaxis_transform(), va="center", color=_INK
+            1.01,
+            place,
+            f"{finding.status}\n{flips}",
+            transform=axes.get_yaxis_transform(),
+            va="center",
+            color=_INK,
         )
     axes.set_yticks(range(len(findings)), [_name(finding) for finding in findings])
     axes.set_ylim(len(findings) - 0.4, -0.6)
-    axes.set_xlabel("candidate minus reference, one-sided bounds; dashed: the margin\nright: rows better and worse")
+    axes.set_xlabel(
+        "candidate minus reference, one-sided bounds; dashed: the margin\nright: rows better and worse"
+    )
     axes.set_title("paired differences on the same test rows", loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     return figure
@@ -60,7 +82,13 @@ def _nothing() -> "Figure":
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.5, 1.2), layout="constrained")
-    figure.text(0.02, 0.5, "no gate of this verdict compared the candidate with a reference", va="center", color=_INK)
+    figure.text(
+        0.02,
+        0.5,
+        "no gate of this verdict compared the candidate with a reference",
+        va="center",
+        color=_INK,
+    )
     return figure
 
 

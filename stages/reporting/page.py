@@ -23,7 +23,10 @@ NAMES: dict[str, str] = {
     "main": "main's model",
     "production": "production's model",
     "best": "the best release",
-} | {str(name): phrase if phrase[0].isupper() else f"the {phrase}" for name, phrase in baselines.NAMES.items()}
+} | {
+    str(name): phrase if phrase[0].isupper() else f"the {phrase}"
+    for name, phrase in baselines.NAMES.items()
+}
 
 _MISTAKES = 10
 _LONGEST = 160
@@ -33,7 +36,9 @@ _MARKUP = frozenset("\\`*_[]|~@#$:/")
 
 
 def summary(
-    predictions: Mapping[str, Sequence[Prediction]], metrics: Mapping[str, Mapping[str, Interval]], confidence: float
+    predictions: Mapping[str, Sequence[Prediction]],
+    metrics: Mapping[str, Mapping[str, Interval]],
+    confidence: float,
 ) -> tuple[str, ...]:
     """Sentences on the first scorer; the first says who wins: the candidate, or the best of the others, or neither.
 
@@ -49,7 +54,10 @@ def summary(
         theirs = metrics[name][scorer]
         one, two = ([*compress(predictions[side], new[name])] for side in ("candidate", name))
         gap = intervals.paired_interval(
-            [row.score for row in one], [row.score for row in two], [row.group for row in one], confidence
+            [row.score for row in one],
+            [row.score for row in two],
+            [row.group for row in one],
+            confidence,
         )
         both = f"{NAMES[name]} scores {_figure(theirs)}, the fine-tuned model {_figure(ours)}"
         which = f"{scorer} on the same {gap.n} rows, {confidence:.0%} intervals"
@@ -59,14 +67,18 @@ def summary(
             said = f"The fine-tuned model beats {NAMES[name]}{best}: {both}, {by} ({which})."
         elif gap.high < 0:
             said = f"{_capital(NAMES[name])} beats the fine-tuned model: {both}, {by} ({which})."
-            said += " The fine-tuned model does not earn its cost." if name in baselines.NAMES else ""
+            said += (
+                " The fine-tuned model does not earn its cost." if name in baselines.NAMES else ""
+            )
         else:
             said = (
                 f"The fine-tuned model does not beat {NAMES[name]}{best}: {both}, {by}, too little to tell them apart "
                 f"({which})."
             )
         sentences.append(said)
-    return tuple(sentences) or (f"The fine-tuned model scores {_figure(ours)} ({scorer}, {ours.n} rows).",)
+    return tuple(sentences) or (
+        f"The fine-tuned model scores {_figure(ours)} ({scorer}, {ours.n} rows).",
+    )
 
 
 def render(report: EvaluationReport, candidate: Sequence[Prediction]) -> str:
@@ -106,7 +118,10 @@ def _lines(report: EvaluationReport, candidate: Sequence[Prediction]) -> Iterato
     for name, metrics in sorted(slices.items(), key=lambda item: (-item[1][scorers[0]].n, item[0])):
         yield f"| {plain(name)} | {metrics[scorers[0]].n} | {' | '.join(_figure(metrics[s]) for s in scorers)} |"
     yield "\n## Mistakes of the fine-tuned model\n"
-    wrong = sorted((p for p in candidate if p.score < 1), key=lambda prediction: (prediction.score, prediction.id))
+    wrong = sorted(
+        (p for p in candidate if p.score < 1),
+        key=lambda prediction: (prediction.score, prediction.id),
+    )
     yield f"{len(wrong)} of {report.rows} rows score below 1 by {scorers[0]}."
     if wrong:
         yield f"{'The lowest ' + str(_MISTAKES) if len(wrong) > _MISTAKES else 'All'} of them, by id:\n"

@@ -20,14 +20,21 @@ if TYPE_CHECKING:
 
 OTHER = "(other)"
 
-_CANDIDATE, _REST, _INK = "#7fb2e5", "#d3dae2", "#333333"  # light: an interval must be seen on its bar
+_CANDIDATE, _REST, _INK = (
+    "#7fb2e5",
+    "#d3dae2",
+    "#333333",
+)  # light: an interval must be seen on its bar
 _MAX_SLICES = 40
 _FEW = 20  # rows of a slice below which its interval says next to nothing: such slices are one bar
 _LONGEST_NAME = 28
 
 
 def draw(
-    folder: Path, report: EvaluationReport, candidate: Sequence[Prediction], pairs: Sequence[tuple[str, str]]
+    folder: Path,
+    report: EvaluationReport,
+    candidate: Sequence[Prediction],
+    pairs: Sequence[tuple[str, str]],
 ) -> None:
     """Write the plots of ``report`` below ``folder``.
 
@@ -71,13 +78,17 @@ def _bars(rows: Sequence[tuple[str, Interval]], title: str, colours: Sequence[st
     below = [interval.value - interval.low for _, interval in rows]
     above = [interval.high - interval.value for _, interval in rows]
     places = range(len(rows))
-    axes.barh(places, values, xerr=[below, above], color=colours, ecolor=_INK, height=0.62, capsize=3)
+    axes.barh(
+        places, values, xerr=[below, above], color=colours, ecolor=_INK, height=0.62, capsize=3
+    )
     axes.set_yticks(places, [name for name, _ in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(0, 1.12)
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
     for place, (_, interval) in enumerate(rows):
-        axes.text(min(interval.high, 1.0) + 0.015, place, f"{interval.value:.3f}", va="center", color=_INK)
+        axes.text(
+            min(interval.high, 1.0) + 0.015, place, f"{interval.value:.3f}", va="center", color=_INK
+        )
     axes.set_title(title, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     return figure
@@ -87,7 +98,9 @@ def _confusion(pairs: Sequence[tuple[str, str]]) -> "Figure":
     from matplotlib.figure import Figure
 
     counts = Counter(pairs)
-    names = sorted({reference for reference, _ in pairs} | {found for _, found in pairs if found != OTHER})
+    names = sorted(
+        {reference for reference, _ in pairs} | {found for _, found in pairs if found != OTHER}
+    )
     columns = [*names, *([OTHER] if any(found == OTHER for _, found in pairs) else [])]
     size = 2.6 + 0.34 * len(columns)
     figure = Figure(figsize=(size, size), layout="constrained")

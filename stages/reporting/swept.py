@@ -7,7 +7,10 @@ from checks.stats import over_seeds
 
 def named(values: Values) -> str:
     """The values on one line."""
-    return ", ".join(f"{path}={value}" for path, value in values.items()) or f"{layout.PARAMS} as it is"
+    return (
+        ", ".join(f"{path}={value}" for path, value in values.items())
+        or f"{layout.PARAMS} as it is"
+    )
 
 
 def table(report: Sweep) -> str:
@@ -24,7 +27,11 @@ def table(report: Sweep) -> str:
         seeds = f"{len(runs)} of {len(runs) + refused}" if refused else str(len(runs))
         cells = [named(values), shown, seeds, "" if spread is None else f"{spread:.3f}"]
         lines.append("| " + " | ".join(cells) + " |")
-    refusals = [f"* {named(run.values)}, seed {run.seed}: refused: {run.refused}" for run in report.runs if run.refused]
+    refusals = [
+        f"* {named(run.values)}, seed {run.seed}: refused: {run.refused}"
+        for run in report.runs
+        if run.refused
+    ]
     note = (
         f"{len(report.runs)} trainings, compared on {report.rows} rows of the valid split. The best of several looks "
         "better than it is; the test split was not asked, so the gates' figures of the chosen one are honest."
@@ -41,12 +48,18 @@ def _over_seeds(report: Sweep) -> list[str]:
     if spread is None:
         return ["One seed: a difference may be the seed's. Repeat `--seed` to compare parameters."]
     if not others:
-        return [f"{over_seeds.said_of_one(report.mean(of_best), spread, len(of_best), report.confidence)}."]
+        return [
+            f"{over_seeds.said_of_one(report.mean(of_best), spread, len(of_best), report.confidence)}."
+        ]
     lines = []
     for values, runs in others:
         one, two = runs[0].recipe, of_best[0].recipe
         difference = report.difference(one.parameters, two.parameters) if one and two else None
-        text = difference.said() if difference else "cannot be told, as a seed was refused, or no score differs"
+        text = (
+            difference.said()
+            if difference
+            else "cannot be told, as a seed was refused, or no score differs"
+        )
         lines.append(f"* {named(values)} against {named(best)}: {text}")
     together = f"The intervals of every two settings together hold with {report.confidence:.0%} confidence."
     return ["## Over seeds", "", f"{over_seeds.ABOUT} {together}", "", *lines]

@@ -100,7 +100,9 @@ def bring(source: Source, section: str, root: Path) -> Verified:
 
 def place(local: Path) -> Path:
     """The path of a local source, with links resolved."""
-    return Path(os.path.realpath(local))  # unlike Path.resolve, leaves a loop of links to whoever opens it
+    return Path(
+        os.path.realpath(local)
+    )  # unlike Path.resolve, leaves a loop of links to whoever opens it
 
 
 def lies_there(path: Path, section: str) -> bool:
@@ -122,7 +124,9 @@ def hold(source: Source, section: str, found: str) -> None:
 
 def unreadable(section: str, error: OSError) -> SourceRefused:
     """The refusal of a local source that may not be read."""
-    return SourceRefused(f"{layout.PARAMS}: {section}.uri: {error.filename}: {error.strerror or error}", READABLE)
+    return SourceRefused(
+        f"{layout.PARAMS}: {section}.uri: {error.filename}: {error.strerror or error}", READABLE
+    )
 
 
 def _absent(path: Path, section: str) -> SourceRefused:
@@ -160,18 +164,25 @@ def _kept(source: Source, section: str, root: Path) -> Measured | None:
 
 def _downloaded(where: Location, source: Source, section: str, root: Path) -> Measured:
     store = root / layout.DOWNLOADS
-    work = store / f"{source.sha256 or 'unpinned-' + hashlib.sha256(source.uri.encode()).hexdigest()[:32]}.part"
+    work = (
+        store
+        / f"{source.sha256 or 'unpinned-' + hashlib.sha256(source.uri.encode()).hexdigest()[:32]}.part"
+    )
     if source.sha256 is None:  # what an earlier run left could not be told from a changed source
         shutil.rmtree(work, ignore_errors=True)
     path, continued = _transferred(where, work, section)
     measured = measure(path, section)
     if source.sha256 not in (None, measured.sha256) and continued:
-        shutil.rmtree(work)  # old bytes and new ones may not belong together: once more from the start
+        shutil.rmtree(
+            work
+        )  # old bytes and new ones may not belong together: once more from the start
         path, _ = _transferred(where, work, section)
         measured = measure(path, section)
     if source.sha256 not in (None, measured.sha256):
         shutil.rmtree(work)
-        raise _refusal(source, section, measured.sha256, "nothing of it was kept; find out what changed, and")
+        raise _refusal(
+            source, section, measured.sha256, "nothing of it was kept; find out what changed, and"
+        )
     entry, is_file = store / measured.sha256, path.is_file()
     if not entry.exists():
         folder = path

@@ -59,18 +59,31 @@ def _size(entries: dict[str, zipfile.ZipInfo]) -> int:
 def _refuse_bomb(archive: Path, entries: dict[str, zipfile.ZipInfo], target: Path) -> None:
     size = _size(entries)
     if size > max(_ALWAYS_ALLOWED, _LARGEST_RATIO * archive.stat().st_size):
-        raise _refused(archive, f"would unpack to {size:,} bytes, over {_LARGEST_RATIO} times its own size")
+        raise _refused(
+            archive, f"would unpack to {size:,} bytes, over {_LARGEST_RATIO} times its own size"
+        )
     free = shutil.disk_usage(target).free
     if size > free:
-        raise MachineRefused(f"{target}: {size:,} bytes to unpack, {free:,} free", "free disk space")
+        raise MachineRefused(
+            f"{target}: {size:,} bytes to unpack, {free:,} free", "free disk space"
+        )
 
 
 def _absent(archive: Path, inside: str, names: list[str]) -> SourceRefused:
-    folders = {"/".join(name.split("/")[:depth]) for name in names for depth in range(1, name.count("/") + 1)}
+    folders = {
+        "/".join(name.split("/")[:depth])
+        for name in names
+        for depth in range(1, name.count("/") + 1)
+    }
     near = difflib.get_close_matches(inside, sorted(folders | set(names)), n=1)
     near = near or sorted({name.partition("/")[0] for name in names})[:5]
-    return SourceRefused(f"{archive.name}: holds no {inside!r}", f"name a path that it has, such as {', '.join(near)}")
+    return SourceRefused(
+        f"{archive.name}: holds no {inside!r}",
+        f"name a path that it has, such as {', '.join(near)}",
+    )
 
 
 def _refused(archive: Path, what: str) -> SourceRefused:
-    return SourceRefused(f"{archive.name}: {what}", "use another release of the package, or a source you trust")
+    return SourceRefused(
+        f"{archive.name}: {what}", "use another release of the package, or a source you trust"
+    )

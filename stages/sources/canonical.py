@@ -57,21 +57,33 @@ def write(rows: Iterable[Mapping[str, Any]], key: Key | None, path: Path, field:
     lines: list[tuple[Any, str]] = []
     for number, row in enumerate(progress.of_rows("read rows", rows), 1):
         try:
-            line = json.dumps(_plain(dict(row)), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+            line = json.dumps(
+                _plain(dict(row)), sort_keys=True, separators=(",", ":"), ensure_ascii=False
+            )
             line.encode()
         except (TypeError, ValueError) as error:
-            raise refused(field, f"row {number}: {error}", "make it text or a number in the query or table") from error
+            raise refused(
+                field, f"row {number}: {error}", "make it text or a number in the query or table"
+            ) from error
         lines.append((line if key is None else key(row), line))
     if not lines:
-        raise refused(field, "gives no row", "fix the query, or name the table's version that has rows")
+        raise refused(
+            field, "gives no row", "fix the query, or name the table's version that has rows"
+        )
     try:
         lines.sort(key=lambda pair: pair[0])
     except TypeError as error:
-        raise refused(field, "keys are null or of several types", "name key columns that each row has") from error
+        raise refused(
+            field, "keys are null or of several types", "name key columns that each row has"
+        ) from error
     if key is not None:
         for (one, _), (other, _) in pairwise(lines):
             if one == other:
-                raise refused(field, f"two rows have the key {one!r}", "name key columns that tell all rows apart")
+                raise refused(
+                    field,
+                    f"two rows have the key {one!r}",
+                    "name key columns that tell all rows apart",
+                )
     with path.open("w", encoding="utf-8", newline="\n") as stream:
         stream.writelines(f"{line}\n" for _, line in lines)
 

@@ -30,10 +30,14 @@ def copy(source: Source, section: str, root: Path, place: Path, is_folder: bool)
     kind = "folder" if is_folder else "file"
     if not (place.is_dir() if is_folder else place.is_file()):
         shown = uris.redact(source.uri)
-        raise SourceRefused(f"{layout.PARAMS}: {section}.uri: {shown} is no {kind}", f"name the {kind} itself")
+        raise SourceRefused(
+            f"{layout.PARAMS}: {section}.uri: {shown} is no {kind}", f"name the {kind} itself"
+        )
     return place
 
 
 def _hold(found: str, sha256: str, section: str) -> None:
     if found != f"sha256:{sha256}":
-        raise SourceRefused(f"{layout.PARAMS}: {section}.uri: changed while it was read", "run again")
+        raise SourceRefused(
+            f"{layout.PARAMS}: {section}.uri: changed while it was read", "run again"
+        )

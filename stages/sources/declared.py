@@ -31,11 +31,24 @@ def license_of(source: Verified) -> str | None:
 def _of_wheel(wheel: Path) -> str | None:
     try:
         with zipfile.ZipFile(wheel) as archive:
-            name = next(n for n in archive.namelist() if n.endswith(".dist-info/METADATA") and n.count("/") == 1)
+            name = next(
+                n
+                for n in archive.namelist()
+                if n.endswith(".dist-info/METADATA") and n.count("/") == 1
+            )
             headers = BytesHeaderParser().parsebytes(archive.read(name))
-    except (StopIteration, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError):
+    except (
+        StopIteration,
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        RuntimeError,
+        NotImplementedError,
+    ):
         return None
-    classifiers = [value for value in headers.get_all("Classifier", []) if str(value).startswith(_CLASSIFIER)]
+    classifiers = [
+        value for value in headers.get_all("Classifier", []) if str(value).startswith(_CLASSIFIER)
+    ]
     named = _name(headers.get("License"))
     return (
         _name(headers.get("License-Expression"))

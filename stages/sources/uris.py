@@ -88,6 +88,12 @@ def _secrets(uri: str) -> set[str]:
     except ValueError:  # not a URL, for example an unclosed bracket
         user = ""
     values = {value for name, value in parse_qsl(query) if name.lower() not in _HARMLESS}
-    values |= {pair.partition("=")[2] for pair in query.split("&") if pair.partition("=")[0].lower() not in _HARMLESS}
+    values |= {
+        pair.partition("=")[2]
+        for pair in query.split("&")
+        if pair.partition("=")[0].lower() not in _HARMLESS
+    }
     values |= {user, *user.split(":"), *(unquote(part) for part in user.split(":"))}
-    return {value for value in values if len(value) > 3}  # shorter ones would garble the message, and guard nothing
+    return {
+        value for value in values if len(value) > 3
+    }  # shorter ones would garble the message, and guard nothing

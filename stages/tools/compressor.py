@@ -19,7 +19,9 @@ def make(folder: Path, version: str) -> Path:
     Raises ParamsRefused for what is no version, MachineRefused if pip cannot install the package.
     """
     if not re.fullmatch(COMPRESSOR_VERSION, version):
-        raise ParamsRefused(f"{version!r} is not a version of llmcompressor", "name one, such as 0.14.0.1")
+        raise ParamsRefused(
+            f"{version!r} is not a version of llmcompressor", "name one, such as 0.14.0.1"
+        )
     python = environments.fresh(folder, COMPRESSOR_PYTHON)
     environments.install(python, f"llmcompressor=={version}")
     return python

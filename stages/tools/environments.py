@@ -27,8 +27,13 @@ def fresh(folder: Path, variable: str | None = None) -> Path:
 
 def install(python: Path, *wanted: str) -> None:
     """Install packages for ``python``. Raises MachineRefused if pip cannot."""
-    if subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=False).returncode != 0:
-        raise MachineRefused(f"pip cannot install {' '.join(wanted)} for {python}", "read what it says above")
+    if (
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=False).returncode
+        != 0
+    ):
+        raise MachineRefused(
+            f"pip cannot install {' '.join(wanted)} for {python}", "read what it says above"
+        )
 
 
 def run(make: Callable[[], Path]) -> None:

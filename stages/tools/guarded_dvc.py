@@ -35,7 +35,12 @@ from checks import digest, layout, plain_yaml
 _DIGESTS = ("md5", "md5-dos2unix")  # the names that DVC gives to digests of which it makes paths
 _DIGEST = re.compile(r"[0-9a-f]{32}(\.dir)?")
 _OBEYED = {".git", "git~1", ".dvc", ".dvcignore"}  # git and DVC do what these say, in any folder
-_EXPERIMENTS = (".dvc", "tmp", "exps", "standalone")  # has a copy of the repository for each `dvc exp run --temp`
+_EXPERIMENTS = (
+    ".dvc",
+    "tmp",
+    "exps",
+    "standalone",
+)  # has a copy of the repository for each `dvc exp run --temp`
 _FETCHING = ("pull", "fetch", "checkout")
 _ALL = ("--all-branches", "-a", "--all-tags", "-T", "--all-commits", "-A")  # these take no target
 
@@ -108,7 +113,9 @@ def _checking_digest(make: Callable[..., None]) -> Callable[..., None]:
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> None:
         make(self, *args, **kwargs)
         if self.name in _DIGESTS and self.value and not _DIGEST.fullmatch(str(self.value)):
-            _refuse(f"{str(self.value)!r} is no MD5; restore dvc.lock from git, or remove the file that names it")
+            _refuse(
+                f"{str(self.value)!r} is no MD5; restore dvc.lock from git, or remove the file that names it"
+            )
 
     return wrapped
 
@@ -117,7 +124,9 @@ def _checking_name(path_of: Callable[..., str]) -> Callable[..., str]:
     @functools.wraps(path_of)
     def wrapped(self: Any, name: str) -> str:
         if "/" in name or ".." in name or "\0" in name:
-            _refuse(f"{name!r} is no name of an object; restore dvc.lock from git, or remove the file that names it")
+            _refuse(
+                f"{name!r} is no name of an object; restore dvc.lock from git, or remove the file that names it"
+            )
         return path_of(self, name)
 
     return wrapped
@@ -129,8 +138,14 @@ def _checking_paths(from_list: Callable[..., Any]) -> Callable[..., Any]:
         listed = list(entries)
         for entry in listed:
             path = entry.get(cls.PARAM_RELPATH)
-            if not isinstance(path, str) or not digest.is_name(path) or _OBEYED & {*path.casefold().split("/")}:
-                _refuse(f"the list of a folder names {path!r}, which no folder of data may have; find out who made it")
+            if (
+                not isinstance(path, str)
+                or not digest.is_name(path)
+                or _OBEYED & {*path.casefold().split("/")}
+            ):
+                _refuse(
+                    f"the list of a folder names {path!r}, which no folder of data may have; find out who made it"
+                )
         return from_list(cls, listed, *args, **kwargs)
 
     return wrapped

@@ -34,7 +34,9 @@ from stages.loaders import table
 from stages.reducing import Done, Job, Manifest
 from stages.sources import uris
 
-Engine = Callable[[Callable[[Any], Done], Sequence[Any]], Iterable[Done]]  # results in the order of the tasks
+Engine = Callable[
+    [Callable[[Any], Done], Sequence[Any]], Iterable[Done]
+]  # results in the order of the tasks
 
 
 def reduce(params: Params, raw: Path, out: Path, engine: Engine) -> tuple[Job, Manifest]:
@@ -46,7 +48,9 @@ def reduce(params: Params, raw: Path, out: Path, engine: Engine) -> tuple[Job, M
     if not out.name:
         raise DataRefused(f"{out}: is no folder to write", "name another folder")
     if out.is_relative_to(raw):  # the next run would read it
-        raise DataRefused(f"{out}: is inside {raw}, the folder that is read", "name a folder outside it")
+        raise DataRefused(
+            f"{out}: is inside {raw}, the folder that is read", "name a folder outside it"
+        )
     try:
         with _alone(out):
             if out.exists():
@@ -71,7 +75,9 @@ def _alone(out: Path) -> Iterator[None]:
         except BlockingIOError:
             locked = False
         if not locked:
-            raise MachineRefused(f"{out}: another run is writing it", "wait until it ends, or name another folder")
+            raise MachineRefused(
+                f"{out}: another run is writing it", "wait until it ends, or name another folder"
+            )
         try:
             yield
         finally:
@@ -81,17 +87,25 @@ def _alone(out: Path) -> Iterator[None]:
 def _reduced(params: Params, raw: Path, out: Path, engine: Engine) -> tuple[Job, Manifest]:
     with files.replacing_folder(out) as folder:
         job = reducing.job(params, raw, folder.parent / "rows", folder)
-        names = [path.relative_to(raw).as_posix() for path in table.matching(job.raw_loader.files, raw)]
+        names = [
+            path.relative_to(raw).as_posix() for path in table.matching(job.raw_loader.files, raw)
+        ]
         first = _run(engine, partial(reducing.read, job), "read", " files", list(enumerate(names)))
-        second = _run(engine, partial(reducing.compare, job), "compare", " parts", list(range(reducing.PARTS)))
+        second = _run(
+            engine, partial(reducing.compare, job), "compare", " parts", list(range(reducing.PARTS))
+        )
         manifest = reducing.manifest(job, first, second)
         if not manifest.kept_rows:
-            raise DataRefused(f"{raw}: none of {manifest.input_rows:,} rows is kept", "drop less in prepare.rules")
+            raise DataRefused(
+                f"{raw}: none of {manifest.input_rows:,} rows is kept", "drop less in prepare.rules"
+            )
         files.write_json(folder / "manifest.json", manifest)
     return job, manifest
 
 
-def _run(engine: Engine, task: Callable[[Any], Done], what: str, unit: str, tasks: Sequence[Any]) -> list[Done]:
+def _run(
+    engine: Engine, task: Callable[[Any], Done], what: str, unit: str, tasks: Sequence[Any]
+) -> list[Done]:
     return list(progress.of_rows(what, engine(task, tasks), len(tasks), unit))
 
 
@@ -103,7 +117,9 @@ def local(workers: int) -> Engine:
             try:
                 yield from pool.map(task, tasks)
             except BrokenProcessPool as error:
-                raise MachineRefused("a process was killed, as where memory is full", "use fewer --workers") from error
+                raise MachineRefused(
+                    "a process was killed, as where memory is full", "use fewer --workers"
+                ) from error
 
     return run
 
@@ -120,7 +136,9 @@ def ray() -> Engine:
         try:
             ray.init(log_to_driver=False, logging_level="ERROR", ignore_reinit_error=True)
         except Exception as error:  # whatever keeps it from starting, or from reaching the cluster
-            raise MachineRefused(f"Ray: {uris.reason(error, '')}", "look at RAY_ADDRESS and at Ray's log") from error
+            raise MachineRefused(
+                f"Ray: {uris.reason(error, '')}", "look at RAY_ADDRESS and at Ray's log"
+            ) from error
         try:
             remote = ray.remote(num_cpus=1)(lambda each: task(each))
             for reference in [remote.remote(task) for task in tasks]:
@@ -145,7 +163,11 @@ def pin(out: Path, job: Job) -> str:
 @click.argument("raw", type=click.Path(path_type=Path, file_okay=False, exists=True))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True)
-@click.option("--workers", type=click.IntRange(1), help="Processes of the engine local; without it one for each core.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="Processes of the engine local; without it one for each core.",
+)
 def main(raw: Path, out: Path, engine: str, workers: int | None) -> None:
     """Write to OUT the rows of RAW that prepare would keep, by prepare.loader and prepare.rules of params.yaml."""
     try:
@@ -158,7 +180,8 @@ def main(raw: Path, out: Path, engine: str, workers: int | None) -> None:
     by_rule = ", ".join(f"{count.rule} {count.rows:,}" for count in manifest.rules if count.rows)
     left = f"; left to prepare: {', '.join(manifest.left)}" if manifest.left else ""
     click.echo(
-        f"{manifest.input_rows:,} rows in, {manifest.kept_rows:,} kept; {by_rule or 'no rule hit'}{left}", err=True
+        f"{manifest.input_rows:,} rows in, {manifest.kept_rows:,} kept; {by_rule or 'no rule hit'}{left}",
+        err=True,
     )
     click.echo(pin(out, job), nl=False)
 

@@ -72,9 +72,15 @@ def first_sentence(text: str) -> str | None:
 @click.command()
 @click.argument("questions", type=click.Path(path_type=Path, dir_okay=False, exists=True))
 @click.argument("out", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--max-tokens", type=click.IntRange(1), required=True, help="As validate.max_reference_tokens.")
 @click.option(
-    "--batch-tokens", type=click.IntRange(1), default=4096, show_default=True, help="As evaluate.batch_tokens."
+    "--max-tokens", type=click.IntRange(1), required=True, help="As validate.max_reference_tokens."
+)
+@click.option(
+    "--batch-tokens",
+    type=click.IntRange(1),
+    default=4096,
+    show_default=True,
+    help="As evaluate.batch_tokens.",
 )
 def main(questions: Path, out: Path, max_tokens: int, batch_tokens: int) -> None:
     """Write to OUT how the base answers the prompts of QUESTIONS."""

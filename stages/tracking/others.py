@@ -25,7 +25,9 @@ def hold_installed(params: Params) -> None:
     """Raise MachineRefused if a package of ``tracking.also`` is not installed."""
     for name in params.tracking.also:
         spec = importlib.util.find_spec(name)
-        if spec is None or spec.origin is None:  # a folder of that name, such as runs of wandb, is no package
+        if (
+            spec is None or spec.origin is None
+        ):  # a folder of that name, such as runs of wandb, is no package
             raise MachineRefused(
                 f"{layout.PARAMS}: tracking.also: {name} is not installed",
                 f"pip install -c constraints.txt -e '.[{name}]', or take {name} out of tracking.also",
@@ -42,7 +44,11 @@ def opened(params: Params, root: Path, run: str) -> Iterator[dict[str, Any]]:
     with ExitStack() as stack:
         for name in params.tracking.also:
             stack.enter_context(_TRACKERS[name](params, root, run))
-        yield {"report_to": list(params.tracking.also), "run_name": run} if params.tracking.also else {}
+        yield (
+            {"report_to": list(params.tracking.also), "run_name": run}
+            if params.tracking.also
+            else {}
+        )
 
 
 @contextmanager

@@ -21,8 +21,13 @@ from checks.errors import MachineRefused, Refusal
 from checks.machine import disk
 
 _DEADLINE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
-_KIND = {"mlflow.experimentKind": "custom_model_development"}  # MLflow's pages: runs and charts first, not traces
-_SQLITE, _FULL = "sqlite:///", "database or disk is full"  # the scheme, and what SQLite says of a full disk
+_KIND = {
+    "mlflow.experimentKind": "custom_model_development"
+}  # MLflow's pages: runs and charts first, not traces
+_SQLITE, _FULL = (
+    "sqlite:///",
+    "database or disk is full",
+)  # the scheme, and what SQLite says of a full disk
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
@@ -60,7 +65,9 @@ def public(uri: str) -> str:
 def opened(params: Params, root: Path) -> Store:
     """Open the store and the experiment of params.yaml. Raises MachineRefused if that fails."""
     uri = address(params, root)
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # a stage calls nobody that it was not told to
+    os.environ.setdefault(
+        "MLFLOW_DISABLE_TELEMETRY", "true"
+    )  # a stage calls nobody that it was not told to
     _probe(uri)
     with imports.uncollected():
         from mlflow import MlflowClient
@@ -78,8 +85,14 @@ def opened(params: Params, root: Path) -> Store:
                     f"restore it with `mlflow experiments restore -x {known.experiment_id}`, or name another",
                 )
             return Store(client, known.experiment_id, uri)
-        local = (root / layout.STATE / "mlartifacts").resolve().as_uri() if uri.startswith("sqlite:") else None
-        return Store(client, client.create_experiment(name, artifact_location=local, tags=_KIND), uri)
+        local = (
+            (root / layout.STATE / "mlartifacts").resolve().as_uri()
+            if uri.startswith("sqlite:")
+            else None
+        )
+        return Store(
+            client, client.create_experiment(name, artifact_location=local, tags=_KIND), uri
+        )
 
 
 def _probe(uri: str) -> None:
@@ -94,7 +107,9 @@ def _probe(uri: str) -> None:
                 connection.execute("PRAGMA schema_version")
             connection.close()
         elif kind in _DATABASE_PORTS and parts.hostname:
-            socket.create_connection((parts.hostname, parts.port or _DATABASE_PORTS[kind]), timeout=5).close()
+            socket.create_connection(
+                (parts.hostname, parts.port or _DATABASE_PORTS[kind]), timeout=5
+            ).close()
 
 
 @contextmanager

@@ -33,7 +33,9 @@ def log(params: Params, root: Path) -> str:
             return "no verdict about this model yet"
         scores = files.read_json(root / layout.METRICS, ValidScores).valid
         valid = {f"valid.{scorer}": figures.value for scorer, figures in scores.items()}
-        run = tracking.annotate(params, root, made.adapter, valid, _tags(verdict, report), _data(report))
+        run = tracking.annotate(
+            params, root, made.adapter, valid, _tags(verdict, report), _data(report)
+        )
     except Refusal as refusal:
         return f"verdict not in MLflow: {refusal}"
     return f"verdict {verdict.status} at MLflow's run {run}"

@@ -17,7 +17,11 @@ def trainer_class() -> Any:
         """SFTTrainer that computes logits only at answer positions on a CPU."""
 
         def compute_loss(
-            self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+            self,
+            model: nn.Module,
+            inputs: dict[str, Any],
+            return_outputs: bool = False,
+            num_items_in_batch: Any = None,
         ) -> Any:
             """The mean loss per answer token.
 
@@ -31,14 +35,20 @@ def trainer_class() -> Any:
             others = {name: value for name, value in inputs.items() if name != "labels"}
             logits = model(**others, logits_to_keep=columns, use_cache=False).logits
             targets = labels[:, columns + 1]
-            total = nn.functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="sum")
+            total = nn.functional.cross_entropy(
+                logits.float().flatten(0, 1), targets.flatten(), reduction="sum"
+            )
             if num_items_in_batch is None:
                 return total / (targets != -100).sum()
             # The number is that of all ranks, and their gradients are averaged, not added.
             return total * self.accelerator.num_processes / num_items_in_batch
 
         def prediction_step(
-            self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
+            self,
+            model: nn.Module,
+            inputs: dict[str, Any],
+            prediction_loss_only: bool,
+            ignore_keys: Any = None,
         ) -> Any:
             """The loss of a batch alone: the superclass asks for all logits, which take more memory than training."""
             if not prediction_loss_only:

@@ -24,7 +24,13 @@ from checks.config.params import Params
 from checks.errors import EvidenceRefused, TrainingRefused
 from checks.formats.data_reports import Seal
 from checks.formats.energy import Energy
-from checks.formats.training_reports import MeasuredStep, Quantised, Stopping, TrainedStep, TrainMemory
+from checks.formats.training_reports import (
+    MeasuredStep,
+    Quantised,
+    Stopping,
+    TrainedStep,
+    TrainMemory,
+)
 from checks.identity import Digest
 from checks.rows import Row
 from checks.training import steps
@@ -127,7 +133,8 @@ def given(params: Params, rows: Sequence[Row], valid: Sequence[Row], seal: Seal)
     steps_given = []
     for number, step in enumerate(steps.of(params.training), 1):
         rows_by_split = {
-            name: steps.rows_of(step, some, of_split) for name, of_split in (("train", rows), ("valid", valid))
+            name: steps.rows_of(step, some, of_split)
+            for name, of_split in (("train", rows), ("valid", valid))
         }
         if not rows_by_split["train"]:
             why = "none is a document" if step.of_documents else "all are documents"
@@ -139,7 +146,9 @@ def given(params: Params, rows: Sequence[Row], valid: Sequence[Row], seal: Seal)
         step.refuse_rows(rows_by_split["train"], rows_by_split["valid"])
         whole = {"train": len(rows), "valid": len(valid)}
         data = {
-            name: seal.splits[name] if len(rows_by_split[name]) == whole[name] else _digest(rows_by_split[name])
+            name: seal.splits[name]
+            if len(rows_by_split[name]) == whole[name]
+            else _digest(rows_by_split[name])
             for name in rows_by_split
         }
         steps_given.append(Given(rows_by_split["train"], rows_by_split["valid"], data))
@@ -148,7 +157,10 @@ def given(params: Params, rows: Sequence[Row], valid: Sequence[Row], seal: Seal)
 
 def described(its: Given) -> dict[str, tuple[Path, Digest]]:
     """The data of a step, as ``tracking.run`` takes it."""
-    return {_CONTEXTS[name]: (layout.SPLITS / f"{name}.jsonl", split_rows) for name, split_rows in its.data.items()}
+    return {
+        _CONTEXTS[name]: (layout.SPLITS / f"{name}.jsonl", split_rows)
+        for name, split_rows in its.data.items()
+    }
 
 
 def fit_all(
@@ -171,7 +183,9 @@ def fit_all(
     with ExitStack() as stack:
         several = len(parts) > 1
         runs = [  # all before the first step: a store that is lost later costs no training
-            stack.enter_context(tracking.run(part, root, described(data), parent)) if several else parent
+            stack.enter_context(tracking.run(part, root, described(data), parent))
+            if several
+            else parent
             for part, data in parts
         ]
         adapters = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -185,10 +199,14 @@ def fit_all(
             stores.append(store)
             finished = None
             if not last:
-                finished = stack.enter_context(checkpoints.opened(root, checkpoints.key({"finished": name}, ()), kept))
+                finished = stack.enter_context(
+                    checkpoints.opened(root, checkpoints.key({"finished": name}, ()), kept)
+                )
                 stores.append(finished)
             if checkpoint := finished and finished.newest(read):
-                say(f"{_step(number, parts)} is done: {checkpoint.known.adapter[:19]}, from {checkpoint.where}")
+                say(
+                    f"{_step(number, parts)} is done: {checkpoint.known.adapter[:19]}, from {checkpoint.where}"
+                )
                 one = _again(checkpoint, target, run)
                 hold(part.train, one)
                 resumed_at = before + one.steps
@@ -237,7 +255,9 @@ def read(folder: Path, step: int) -> Fitted:
     fitted = files.read_json(folder / PROGRESS, Fitted)
     adapter = digest.of_manifest({path.name: digest.of_file(path) for path in _adapter(folder)})
     if (adapter, step) != (fitted.adapter, fitted.steps):
-        raise EvidenceRefused(f"step {step}: is not of the adapter {fitted.adapter[:19]}", "start from the beginning")
+        raise EvidenceRefused(
+            f"step {step}: is not of the adapter {fitted.adapter[:19]}", "start from the beginning"
+        )
     return fitted
 
 
@@ -276,7 +296,9 @@ def curve(parts: Sequence[Params], fitted: Sequence[Fitted]) -> str:
     before = 0
     for number, of_step in enumerate(fitted, 1):
         for step, values in of_step.points:
-            first, *rest = (f"{values[n]:.6g}" if n in values else "" for n in ("loss", "learning_rate", *names))
+            first, *rest = (
+                f"{values[n]:.6g}" if n in values else "" for n in ("loss", "learning_rate", *names)
+            )
             of = [f"{number} {of_step.method}"] if several else []
             lines.append([str(before + step), first, rest[0], *of, *rest[1:]])
         before += of_step.steps

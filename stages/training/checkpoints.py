@@ -51,11 +51,17 @@ Name = Literal[
 _NAMES: frozenset[str] = frozenset(get_args(Name))
 _ADAPTER = {"adapter_config.json", "adapter_model.safetensors"}
 _OWN = {"trained_weights.safetensors"}  # The base's own weights, in place of an adapter.
-_OPTIONAL = {"best.safetensors", "quantization.json", "scaler.pt"}  # early stopping; a quantised base; fp16
+_OPTIONAL = {
+    "best.safetensors",
+    "quantization.json",
+    "scaler.pt",
+}  # early stopping; a quantised base; fp16
 _FINISHED = frozenset({*_ADAPTER, "progress.json"})
 _OfRank = Annotated[str, Field(pattern=r"^rng_state_[0-9]{1,4}\.pth$")]
 _RANDOM = "rng_state.pth"  # The state of one process.
-_Sharded = Literal["optimizer.bin", "pytorch_model_fsdp.bin"]  # In place of optimizer.pt, where the base is divided.
+_Sharded = Literal[
+    "optimizer.bin", "pytorch_model_fsdp.bin"
+]  # In place of optimizer.pt, where the base is divided.
 
 
 class Kept(Record):
@@ -107,7 +113,13 @@ class Store:
     """The checkpoints of one training. No method raises: a failure is printed on one line, and training continues."""
 
     def __init__(
-        self, home: Path, key: str, scratch: Path, remote: Remote | None, ranks: int = 1, sharded: bool = False
+        self,
+        home: Path,
+        key: str,
+        scratch: Path,
+        remote: Remote | None,
+        ranks: int = 1,
+        sharded: bool = False,
     ) -> None:
         self.scratch = scratch  # on the file system of ``home``; gone when the training ends
         self.remote = remote
@@ -121,7 +133,9 @@ class Store:
         ``read`` gets the folder and the step, and raises EvidenceRefused if training cannot resume from it. Checkpoints
         that are skipped are reported, and deleted if they are local.
         """
-        for place, manifest, folder in sorted(self._candidates(), key=lambda c: (-c[1].step, c[0] == THERE)):
+        for place, manifest, folder in sorted(
+            self._candidates(), key=lambda c: (-c[1].step, c[0] == THERE)
+        ):
             try:
                 if place == THERE:
                     folder = self._fetched(manifest)
@@ -186,7 +200,11 @@ class Store:
 
     def _of_this_training(self, path: Path) -> Manifest:
         manifest = files.read_json(path, Manifest)
-        if (manifest.key, manifest.ranks, manifest.sharded) != (self.key, self._ranks, self._sharded):
+        if (manifest.key, manifest.ranks, manifest.sharded) != (
+            self.key,
+            self._ranks,
+            self._sharded,
+        ):
             raise EvidenceRefused(f"{MANIFEST} is of another training", "start from the beginning")
         return manifest
 
@@ -216,14 +234,17 @@ def minutes() -> float:
         value = math.nan
     if not 0 <= value < math.inf:
         raise ParamsRefused(
-            f"{MINUTES}: {text!r} is not a number of minutes", "set it to 5, say, or to 0 for no checkpoints"
+            f"{MINUTES}: {text!r} is not a number of minutes",
+            "set it to 5, say, or to 0 for no checkpoints",
         )
     return value
 
 
 def key(of: Mapping[str, Any], modules: tuple[Path, ...]) -> str:
     """The digest of everything that determines a training: values, and the bytes of the modules that train."""
-    return digest.of_json({**of, "modules": {path.name: digest.of_file(path).sha256 for path in modules}})
+    return digest.of_json(
+        {**of, "modules": {path.name: digest.of_file(path).sha256 for path in modules}}
+    )
 
 
 @contextmanager
@@ -244,7 +265,8 @@ def opened(root: Path, key: str, kept: bool) -> Iterator[Store]:
         room = tempfile.TemporaryDirectory(dir=home, prefix=".", ignore_cleanup_errors=True)
     except OSError as error:
         raise MachineRefused(
-            f"{home}: {error.strerror or error}", f"make {FOLDER} a folder that can be written, or set {MINUTES}=0"
+            f"{home}: {error.strerror or error}",
+            f"make {FOLDER} a folder that can be written, or set {MINUTES}=0",
         ) from error
     with room:
         yield Store(home, key, Path(room.name), _remote(root, home))

@@ -26,17 +26,23 @@ def device_of(train: Train, quiet: bool = False) -> tuple[str, int]:
         torch.use_deterministic_algorithms(True, warn_only=True)
         if train.precision == "bf16" and not torch.cuda.is_bf16_supported():
             raise MachineRefused(
-                f"train.precision: {torch.cuda.get_device_name()} has no bf16", "set train.precision to fp16"
+                f"train.precision: {torch.cuda.get_device_name()} has no bf16",
+                "set train.precision to fp16",
             )
         if train.devices < visible and not quiet:
             uses = "the first" if train.devices == 1 else f"the first {train.devices}"
             say(f"{visible} GPUs are visible, and train.devices is {train.devices}: {uses} trains")
-        return f"cuda ({torch.cuda.get_device_name()}){several}", max(1, torch.get_num_threads() // train.devices)
+        return f"cuda ({torch.cuda.get_device_name()}){several}", max(
+            1, torch.get_num_threads() // train.devices
+        )
     if train.precision == "fp16":
         raise MachineRefused(
-            "train.precision: fp16 needs a GPU, and there is none", "set train.precision to bf16 or fp32"
+            "train.precision: fp16 needs a GPU, and there is none",
+            "set train.precision to bf16 or fp32",
         )
     if train.shard:  # accelerate would train without it, and say nothing
-        raise MachineRefused(f"train.shard: {train.shard} needs GPUs, and there is none", "set train.shard to null")
+        raise MachineRefused(
+            f"train.shard: {train.shard} needs GPUs, and there is none", "set train.shard to null"
+        )
     threads = max(1, torch.get_num_threads() // train.devices)
     return f"cpu ({threads} threads){several}", threads

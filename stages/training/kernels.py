@@ -29,12 +29,14 @@ def hold(train: Train) -> None:
         return
     if importlib.util.find_spec("liger_kernel") is None:
         raise MachineRefused(
-            f"train.kernels needs {_PACKAGE}, which is not installed", "pip install -c constraints.txt -e '.[liger]'"
+            f"train.kernels needs {_PACKAGE}, which is not installed",
+            "pip install -c constraints.txt -e '.[liger]'",
         )
     # Triton's interpreter computes on a CPU, thousands of times slower: for tests.
     if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
         raise MachineRefused(
-            f"train.kernels: {train.kernels} needs a GPU, and there is none", "set train.kernels to null"
+            f"train.kernels: {train.kernels} needs a GPU, and there is none",
+            "set train.kernels to null",
         )
 
 

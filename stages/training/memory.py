@@ -47,7 +47,9 @@ def enough(train: Train) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        out_of_memory = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or _NO_MEMORY in str(error)
+        out_of_memory = isinstance(
+            error, (torch.OutOfMemoryError, MemoryError)
+        ) or _NO_MEMORY in str(error)
         if not out_of_memory:
             raise
         size = peak()
@@ -81,11 +83,18 @@ def savings(train: Train) -> str:
     if not train.gradient_checkpointing:
         changes.append("set train.gradient_checkpointing: true")
     if train.batch_size > 1:
-        changes.append("lower train.batch_size and raise train.gradient_accumulation by the same factor")
+        changes.append(
+            "lower train.batch_size and raise train.gradient_accumulation by the same factor"
+        )
     changes.append("leave longer rows out (train.max_length)")
     if train.full:
         changes.append("train an adapter (train.lora)")
-    elif not train.quantization and train.precision != "fp16" and train.lora and train.lora.init != "orthogonal":
+    elif (
+        not train.quantization
+        and train.precision != "fp16"
+        and train.lora
+        and train.lora.init != "orthogonal"
+    ):
         changes.append("set train.quantization: {kind: nf4, double: true}")
     changes.append("take a smaller base or a larger device")
     return ", or ".join(changes)
@@ -99,4 +108,6 @@ def gigabytes(size: int) -> str:
 def _device(train: Train) -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    return "this machine" if train.devices == 1 else f"each of {train.devices} ranks on this machine"
+    return (
+        "this machine" if train.devices == 1 else f"each of {train.devices} ranks on this machine"
+    )

@@ -17,9 +17,14 @@ class Order(Sampler[int]):
     """
 
     def __init__(
-        self, sampler: Sampler[int], shared: Callable[[torch.Tensor], torch.Tensor] | None = None, first: bool = True
+        self,
+        sampler: Sampler[int],
+        shared: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        first: bool = True,
     ) -> None:
-        self.state: torch.Tensor | None = None  # torch's generator of the CPU, when the epoch's order was drawn
+        self.state: torch.Tensor | None = (
+            None  # torch's generator of the CPU, when the epoch's order was drawn
+        )
         self._sampler, self._shared, self._first = sampler, shared, first
         self._again: torch.Tensor | None = None
 

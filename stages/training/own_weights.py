@@ -9,7 +9,9 @@ from checks.errors import TrainingRefused
 from checks.training.interface import Full
 from stages.weights import shards
 
-_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d{1,5})\.")  # Names such as ``model.layers.3.`` and ``h.3.``.
+_LAYER = re.compile(
+    r"(?:^|\.)(?:layers|h|blocks)\.(\d{1,5})\."
+)  # Names such as ``model.layers.3.`` and ``h.3.``.
 _LORA = "use train.lora in place of train.full"
 
 
@@ -23,7 +25,8 @@ def choose(model: PreTrainedModel, full: Full, base: Path) -> None:
     count = int(model.config.get_text_config().num_hidden_layers)
     if full.layers is not None and full.layers > count:
         raise TrainingRefused(
-            f"train.full.layers: {full.layers} is more than the model's {count}", f"set it to {count} or less, or null"
+            f"train.full.layers: {full.layers} is more than the model's {count}",
+            f"set it to {count} or less, or null",
         )
     first = 0 if full.layers is None else count - full.layers
     with shards.opened(base) as checkpoint:
@@ -38,8 +41,14 @@ def choose(model: PreTrainedModel, full: Full, base: Path) -> None:
             continue
         chosen = [name for name in names[id(weight)] if name in stored]
         if chosen != [name]:
-            twice = f"has {' and '.join(chosen)}, which are one weight" if len(chosen) > 1 else f"does not name {name}"
+            twice = (
+                f"has {' and '.join(chosen)}, which are one weight"
+                if len(chosen) > 1
+                else f"does not name {name}"
+            )
             raise TrainingRefused(f"train.full: the file of the base {twice}", _LORA)
         weight.data = weight.data.float()
     if not any(weight.requires_grad for weight in model.parameters()):
-        raise TrainingRefused("train.full.layers: no weight of the base is named as one of a layer", "set it to null")
+        raise TrainingRefused(
+            "train.full.layers: no weight of the base is named as one of a layer", "set it to null"
+        )

@@ -34,7 +34,9 @@ def pack(trainer: Any, train: Train) -> None:
     trainer.data_collator = lambda rows: (together if "seq_lengths" in rows[0] else padded)(rows)
     trainer.args.logging_steps = log_every(train, len(trainer.train_dataset))
     # So that evaluation takes as many rows at once as a step does.
-    trainer.args.per_device_eval_batch_size = max(1, train.batch_size * len(rows) // len(trainer.train_dataset))
+    trainer.args.per_device_eval_batch_size = max(
+        1, train.batch_size * len(rows) // len(trainer.train_dataset)
+    )
 
 
 def refuse_seen(trainer: Any, together: Any) -> None:

@@ -37,7 +37,12 @@ def answer(row: Row, column: str) -> list[dict[str, Any]]:
 def pairs(rows: Sequence[Row]) -> Any:
     """Pairs as TRL's conversational prompt, chosen and rejected, and tools where a row has any: a Dataset."""
     values = [
-        {"prompt": turns(row), "chosen": [row.answer.model_dump()], "rejected": answer(row, REJECTED)} for row in rows
+        {
+            "prompt": turns(row),
+            "chosen": [row.answer.model_dump()],
+            "rejected": answer(row, REJECTED),
+        }
+        for row in rows
     ]
     return dataset(rows, values)
 

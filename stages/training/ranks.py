@@ -30,7 +30,12 @@ from stages.training.chain import Fitted
 _WORK, _FITTED, _ENDED = "work.json", "fitted.json", "ended-{}.json"
 _PATIENCE = 5  # seconds for a rank that was told to end
 _WATCH = 0.5  # seconds between two looks at whether the stage still lives
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # The agent passes these on.
+_SIGNALS = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+)  # The agent passes these on.
 
 
 class _Handed(BaseModel):
@@ -90,7 +95,9 @@ def launch(module: str, work: Work, folder: Path) -> None:
 
     for name in list(logging.root.manager.loggerDict):
         if name.startswith("torch.distributed.elastic"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # what it says is said below, in one line
+            logging.getLogger(name).setLevel(
+                logging.CRITICAL
+            )  # what it says is said below, in one line
     files.write_json(folder / _WORK, work)
     config = LaunchConfig(
         min_nodes=1,
@@ -103,13 +110,18 @@ def launch(module: str, work: Work, folder: Path) -> None:
         max_restarts=0,
         shutdown_timeout=_PATIENCE,
         # Rank 0 speaks for all.
-        logs_specs=DefaultLogsSpecs(str(folder / "logs"), dict.fromkeys(range(1, work.ranks), Std.ALL)),
+        logs_specs=DefaultLogsSpecs(
+            str(folder / "logs"), dict.fromkeys(range(1, work.ranks), Std.ALL)
+        ),
     )
     handlers = {number: signal.getsignal(number) for number in _SIGNALS}
     try:
         elastic_launch(config, sys.executable)("-m", module, str(folder))
     except ChildFailedError as error:
-        ends = {rank: _End(failure.exitcode, failure.timestamp) for rank, failure in error.failures.items()}
+        ends = {
+            rank: _End(failure.exitcode, failure.timestamp)
+            for rank, failure in error.failures.items()
+        }
         _raise(folder, ends, work)
     except SignalException as error:
         _restore(handlers)
@@ -150,7 +162,12 @@ def work(folder: Path, fit: Callable[[Work, int], Fitted | None]) -> NoReturn:
 
 
 def _leave(
-    folder: Path, index: int, refusal: str | None, what: str, todo: str = "", others: tuple[str, ...] = ()
+    folder: Path,
+    index: int,
+    refusal: str | None,
+    what: str,
+    todo: str = "",
+    others: tuple[str, ...] = (),
 ) -> None:
     ended = _Ended(at=time.time(), refusal=refusal, what=what, todo=todo, others=others)
     files.write_text(folder / _ENDED.format(index), ended.model_dump_json())
@@ -188,12 +205,18 @@ def _raise(folder: Path, ends: Mapping[int, _End], work: Work) -> NoReturn:
     reasons = {
         rank: code
         for rank, code in killed.items()
-        if code != -signal.SIGTERM and ends[rank].at < latest and not (failures and code == -signal.SIGABRT)
+        if code != -signal.SIGTERM
+        and ends[rank].at < latest
+        and not (failures and code == -signal.SIGABRT)
     }
     if reasons or (not failures and len(killed) == len(ends)):
         rank, code = min((reasons or killed).items())
         sys.stderr.write("\n")  # after the progress bar that rank 0 left
-        goes_on = "it goes on from the last checkpoint" if work.minutes else "it starts from the beginning"
+        goes_on = (
+            "it goes on from the last checkpoint"
+            if work.minutes
+            else "it starts from the beginning"
+        )
         raise MachineRefused(
             f"rank {rank} of {work.ranks} was ended by {signal.Signals(-code).name}, and the training with it",
             f"run the same command again: {goes_on}; a machine that is out of memory ends processes so",

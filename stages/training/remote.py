@@ -102,7 +102,9 @@ class Remote:
             if self._fs.exists(self._path):
                 self._fs.rm(self._path, recursive=True)
             if self._fs.exists(manifest):
-                raise NotImplementedError(f"{manifest} stays, since this kind of remote removes nothing")
+                raise NotImplementedError(
+                    f"{manifest} stays, since this kind of remote removes nothing"
+                )
 
 
 class Upload:
@@ -131,7 +133,9 @@ class Upload:
             try:
                 remote.put(folder, whole, self._stop.is_set)
             except RemoteRefused as refusal:
-                self._say(f"the checkpoint of step {whole.step} is not on the remote: {refusal.what}")
+                self._say(
+                    f"the checkpoint of step {whole.step} is not on the remote: {refusal.what}"
+                )
                 return
             try:
                 remote.drop()
@@ -157,7 +161,10 @@ def _refusing() -> Iterator[None]:
         yield
     except Exception as error:
         lines = str(error).strip().splitlines() or [""]
-        reason = re.sub(r"://[^\s/]*@", "://", lines[0])[:300]  # no user and no password of an address
+        reason = re.sub(r"://[^\s/]*@", "://", lines[0])[
+            :300
+        ]  # no user and no password of an address
         raise RemoteRefused(
-            f"{type(error).__name__}: {reason}", "see `./lockstep dvc remote list` and `./lockstep dvc doctor`"
+            f"{type(error).__name__}: {reason}",
+            "see `./lockstep dvc remote list` and `./lockstep dvc doctor`",
         ) from error

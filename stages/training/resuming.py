@@ -42,12 +42,16 @@ class Progress(BaseModel):
     """What the trainer's own checkpoint does not contain."""
 
     # A norm may be infinite: fp16 skips such a step.
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, ser_json_inf_nan="constants")
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, ser_json_inf_nan="constants"
+    )
 
     run: str  # MLflow's id of the run that was killed
     seconds: float = Field(ge=0, allow_inf_nan=False)  # of training so far
     energy: Energy  # in these seconds
-    order: str | None  # base64 of the generator's state that the running epoch's order came from; None between epochs
+    order: (
+        str | None
+    )  # base64 of the generator's state that the running epoch's order came from; None between epochs
     points: list[tuple[int, dict[str, float]]]  # of the loss curve so far
     valid: list[tuple[int, float]] = []  # losses on the valid split so far, with early stopping
 
@@ -59,7 +63,9 @@ class Keeper(TrainerCallback):
     On several ranks the clock, the meters and the store are those of rank 0; the others have ``store`` None.
     """
 
-    def __init__(self, store: Store | None, minutes: float, trainer: Steady, recorder: Recorder, run: str) -> None:
+    def __init__(
+        self, store: Store | None, minutes: float, trainer: Steady, recorder: Recorder, run: str
+    ) -> None:
         self._store, self._trainer, self._recorder, self._run = store, trainer, recorder, run
         self._every = minutes * 60
         self._earlier, self._earlier_energy = 0.0, tuple[Energy, ...]()
@@ -69,11 +75,16 @@ class Keeper(TrainerCallback):
     def resume(self) -> Found[Progress] | None:
         """Prepare the trainer to resume from the newest usable checkpoint; None: start from the beginning."""
         checkpoint = (
-            self._store.newest(lambda folder, step: progress(folder, step, self._trainer)) if self._store else None
+            self._store.newest(lambda folder, step: progress(folder, step, self._trainer))
+            if self._store
+            else None
         )
         checkpoint = of_first(checkpoint)
         if checkpoint is not None:
-            self._earlier, self._earlier_energy = checkpoint.known.seconds, (checkpoint.known.energy,)
+            self._earlier, self._earlier_energy = (
+                checkpoint.known.seconds,
+                (checkpoint.known.energy,),
+            )
             self._recorder.points += checkpoint.known.points
             order = checkpoint.known.order
             self._trainer.resumed_order = None if order is None else _generator(order)
@@ -140,7 +151,9 @@ def progress(folder: Path, step: int, trainer: Steady) -> Progress:
         known = files.read_json(folder / name, Progress)
         if known.order is not None:
             torch.Generator().set_state(_generator(known.order))
-        if not all(at <= step and {"loss", "learning_rate"} <= values.keys() for at, values in known.points):
+        if not all(
+            at <= step and {"loss", "learning_rate"} <= values.keys() for at, values in known.points
+        ):
             raise ValueError("a point of the curve is none")
         sharded = trainer.is_fsdp_enabled
         weights = _OF_ADAPTER if isinstance(trainer.model, PeftModel) else _OF_BASE
@@ -150,7 +163,9 @@ def progress(folder: Path, step: int, trainer: Steady) -> Progress:
         stopping.refuse_other(folder / name, known.valid, step, trainer)
     except _UNREADABLE as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise EvidenceRefused(f"step {step}: {name}: {reason[:200]}", "start from the beginning") from error
+        raise EvidenceRefused(
+            f"step {step}: {name}: {reason[:200]}", "start from the beginning"
+        ) from error
     return known
 
 
@@ -179,7 +194,9 @@ def _own(path: Path, _step: int, trainer: Steady) -> None:
 
 def _trained(path: Path, _step: int, trainer: Steady) -> None:
     shapes = sorted(tuple(weight.shape) for weight in _loaded(path).values())
-    if shapes != sorted(tuple(weight.shape) for weight in trainer.model.parameters() if weight.requires_grad):
+    if shapes != sorted(
+        tuple(weight.shape) for weight in trainer.model.parameters() if weight.requires_grad
+    ):
         raise ValueError("other weights than this adapter's")
 
 
@@ -187,8 +204,13 @@ def _optimizer(path: Path, _step: int, trainer: Steady) -> None:
     state = list(_loaded(path)["state"].values())
     names = ("exp_avg", "exp_avg_sq")
     if trainer.args.optim != "adamw_torch":  # bitsandbytes keeps its moments below a key of its own
-        state, names = [moments["__bnb_optimizer_quant_state__"] for moments in state], ("state1", "state2")
-    shapes = sorted(tuple(weight.shape) for weight in trainer.model.parameters() if weight.requires_grad)
+        state, names = (
+            [moments["__bnb_optimizer_quant_state__"] for moments in state],
+            ("state1", "state2"),
+        )
+    shapes = sorted(
+        tuple(weight.shape) for weight in trainer.model.parameters() if weight.requires_grad
+    )
     for name in names:
         if sorted(tuple(moments[name].shape) for moments in state) != shapes:
             raise ValueError("other weights than this adapter's")
@@ -201,7 +223,9 @@ def _schedule(path: Path, step: int, _trainer: Steady) -> None:
 
 def _random(path: Path, _step: int, trainer: Steady) -> None:
     ranks = trainer.args.world_size
-    for random_state in [path] if ranks == 1 else [path.with_name(name) for name in of_ranks(ranks)]:
+    for random_state in (
+        [path] if ranks == 1 else [path.with_name(name) for name in of_ranks(ranks)]
+    ):
         with safe_globals():  # names NumPy's arrays as harmless, nothing more
             state = _loaded(random_state)
         random.Random().setstate(state["python"])  # noqa: S311 - tried out, not used

@@ -27,7 +27,11 @@ from stages.weights import nf4
 
 
 def fit(
-    params: Params, work: ranks.Work, its: chain.Given, run: tracking.Run | None, store: checkpoints.Store | None
+    params: Params,
+    work: ranks.Work,
+    its: chain.Given,
+    run: tracking.Run | None,
+    store: checkpoints.Store | None,
 ) -> chain.Fitted | None:
     """Train one step, and write its adapter. Raises as the stage.
 
@@ -55,7 +59,9 @@ def fit(
         packed = len(trainer.train_dataset) if params.train.makes_sequences else None
         sequences = packed or len(its.rows)
         trainer.add_callback(memory.Guard(params.train))
-        stopper = stopping.attach(trainer, params.train, sequences, run.metrics if run else lambda *_: None)
+        stopper = stopping.attach(
+            trainer, params.train, sequences, run.metrics if run else lambda *_: None
+        )
         keeper = resuming.Keeper(store, work.minutes, trainer, recorder, work.run)
         stack.callback(keeper.close)
         trainer.add_callback(keeper)
@@ -66,7 +72,9 @@ def fit(
                 say(f"a checkpoint every {work.minutes:g} minutes, in {checkpoints.FOLDER}{also}")
         resumed = keeper.resume()
         if resumed and run is not None:
-            say(f"goes on at step {resumed.step} of {params.train.steps(sequences)}, from {resumed.where}")
+            say(
+                f"goes on at step {resumed.step} of {params.train.steps(sequences)}, from {resumed.where}"
+            )
             run.replay(resumed.known.run, resumed.known.points, resumed.known.valid)
             run.tag("lockstep.resumed_at", str(resumed.step))
         stack.enter_context(kernels.applied(params.train, trainer.model))
@@ -95,7 +103,9 @@ def check(params: Params, work: ranks.Work, its: chain.Given) -> None:
     """Make the trainer of a later step, with a new adapter, so that whatever its method refuses is refused now."""
     from stages.training import stopping
 
-    trainer, _, _ = trainer_of(params, work.root / layout.BASE, work.base, its.rows, its.valid, None, str(work.scratch))
+    trainer, _, _ = trainer_of(
+        params, work.root / layout.BASE, work.base, its.rows, its.valid, None, str(work.scratch)
+    )
     stopping.attach(trainer, params.train, len(trainer.train_dataset), lambda *_: None)
 
 
@@ -124,7 +134,11 @@ def trainer_of(
     tokenizer, model = _loaded(params.train, base)
     kernels.refuse_unknown(params.train, model)
     quantization = params.train.quantization
-    quantised = nf4.described(model, quantization, params.train.precision, identity) if quantization else None
+    quantised = (
+        nf4.described(model, quantization, params.train.precision, identity)
+        if quantization
+        else None
+    )
     adapter = lora_config(params.train.lora, model) if params.train.lora and not start else None
     if params.train.full:
         own_weights.choose(model, params.train.full, base)
@@ -145,7 +159,9 @@ def trainer_of(
         settings=settings(params.train, len(rows), scratch) | dict(trackers),
         adapter=adapter,
         callbacks=[recorder],
-        stops=frozenset({tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}),
+        stops=frozenset(
+            {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
+        ),
     )
     with imports.uncollected():  # TRL; ``chain`` lets go of the model between steps
         trainer = params.train.trainer(job)
@@ -176,7 +192,10 @@ def _loaded(train: Train, base: Path) -> tuple[Any, Any]:
                 nf4.load(base, train.quantization, train.precision, sharded=train.shard is not None)
                 if train.quantization
                 else AutoModelForCausalLM.from_pretrained(
-                    base, dtype=DTYPES[train.precision], local_files_only=True, output_loading_info=True
+                    base,
+                    dtype=DTYPES[train.precision],
+                    local_files_only=True,
+                    output_loading_info=True,
                 )
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -186,10 +205,13 @@ def _loaded(train: Train, base: Path) -> tuple[Any, Any]:
         ) from error
     if missing := sorted(loading["missing_keys"]):
         raise EvidenceRefused(
-            f"{layout.BASE}: {len(missing)} weights are missing: {missing[0]}", "run `./lockstep run fetch`"
+            f"{layout.BASE}: {len(missing)} weights are missing: {missing[0]}",
+            "run `./lockstep run fetch`",
         )
     if tokenizer.chat_template is None:
-        raise TrainingRefused(f"{layout.BASE}: has no chat template", "use an instruction-tuned base")
+        raise TrainingRefused(
+            f"{layout.BASE}: has no chat template", "use an instruction-tuned base"
+        )
     return tokenizer, model
 
 
@@ -237,7 +259,9 @@ def unneeded(parts: Sequence[Params]) -> tuple[str, ...]:
 
 def splits(root: Path) -> tuple[list[Row], list[Row]]:
     """The train and valid splits."""
-    train, valid = (files.read_jsonl(root / layout.SPLITS / f"{name}.jsonl", Row) for name in ("train", "valid"))
+    train, valid = (
+        files.read_jsonl(root / layout.SPLITS / f"{name}.jsonl", Row) for name in ("train", "valid")
+    )
     return train, valid
 
 
@@ -262,7 +286,9 @@ def _on_rank(work: ranks.Work, index: int) -> chain.Fitted | None:
         return fit(params, work, data, None, None)
     run = tracking.joined(params, work.root, work.run)
     sharded = params.train.shard is not None
-    store = checkpoints.joined(work.root, work.key, work.minutes > 0, work.scratch, work.ranks, sharded)
+    store = checkpoints.joined(
+        work.root, work.key, work.minutes > 0, work.scratch, work.ranks, sharded
+    )
     fitted = fit(params, work, data, run, store)
     run.send_rest()
     return fitted and fitted.model_copy(update={"unsent": run.unsent})

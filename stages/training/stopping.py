@@ -61,11 +61,17 @@ class Stopper(TrainerCallback):
             return
         loss = float(kwargs["metrics"]["eval_loss"])
         if not math.isfinite(loss):
-            raise TrainingRefused(f"step {state.global_step}: the loss on valid is {loss}", "lower train.learning_rate")
+            raise TrainingRefused(
+                f"step {state.global_step}: the loss on valid is {loss}",
+                "lower train.learning_rate",
+            )
         self.losses.append((state.global_step, loss))
         self._log({"valid_loss": loss}, state.global_step)
         if self.best[0] == state.global_step:
-            self._best = {name: weight.detach().cpu().clone() for name, weight in trained(kwargs["model"]).items()}
+            self._best = {
+                name: weight.detach().cpu().clone()
+                for name, weight in trained(kwargs["model"]).items()
+            }
         if sum(step > self.best[0] for step, _ in self.losses) >= self._patience:
             control.should_training_stop = True
 

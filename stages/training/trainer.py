@@ -59,7 +59,9 @@ class Steady(Base):
 
     order: Order | None = None  # of the rows, once it trains
     stopper: Stopper | None = None  # with early stopping
-    resumed_order: torch.Tensor | None = None  # the state that the first epoch's order is drawn from
+    resumed_order: torch.Tensor | None = (
+        None  # the state that the first epoch's order is drawn from
+    )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if (arguments := kwargs.get("args")) is not None:
@@ -91,12 +93,17 @@ class Steady(Base):
             return
         if isinstance(self.model, PeftModel):
             self.model.save_pretrained(
-                output_dir, state_dict=state_dict, save_embedding_layers=False, selected_adapters=_ADAPTER
+                output_dir,
+                state_dict=state_dict,
+                save_embedding_layers=False,
+                selected_adapters=_ADAPTER,
             )
         else:
             _write_own(self.model, Path(str(output_dir)))
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: nn.Module | None = None
+    ) -> None:
         """As the superclass, and the base's own weights, which it would not find."""
         if isinstance(self.model, PeftModel):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
@@ -138,7 +145,9 @@ class Recorder(TrainerCallback):
     ``reported``: what the method logs besides the loss, which is recorded too.
     """
 
-    def __init__(self, log: Callable[[dict[str, float], int], None], reported: Sequence[str] = ()) -> None:
+    def __init__(
+        self, log: Callable[[dict[str, float], int], None], reported: Sequence[str] = ()
+    ) -> None:
         self.points: list[tuple[int, dict[str, float]]] = []
         self._log, self._reported = log, tuple(reported)
 
@@ -147,7 +156,9 @@ class Recorder(TrainerCallback):
         if state.global_step >= state.max_steps:
             control.should_log = True
 
-    def on_log(self, _args: Any, state: Any, _control: Any, logs: dict[str, float], **_kwargs: Any) -> None:
+    def on_log(
+        self, _args: Any, state: Any, _control: Any, logs: dict[str, float], **_kwargs: Any
+    ) -> None:
         """Record a point; other logs, such as the run's summary, are ignored."""
         if "loss" in logs:
             names = ("loss", "learning_rate", "grad_norm", *self._reported)
@@ -161,7 +172,10 @@ class Recorder(TrainerCallback):
 
     def figures(self) -> dict[str, float]:
         """The same mean of what the method reports, over the points that have it."""
-        series = {name: [values[name] for _, values in self.points if name in values] for name in self._reported}
+        series = {
+            name: [values[name] for _, values in self.points if name in values]
+            for name in self._reported
+        }
         return {name: self._mean(values) for name, values in series.items() if values}
 
     @staticmethod
@@ -173,7 +187,9 @@ class Recorder(TrainerCallback):
 class Progress(ProgressCallback):
     """Only the progress bar, with the loss: nothing on standard output."""
 
-    def on_log(self, _args: Any, _state: Any, _control: Any, logs: Any = None, **_kwargs: Any) -> None:
+    def on_log(
+        self, _args: Any, _state: Any, _control: Any, logs: Any = None, **_kwargs: Any
+    ) -> None:
         """Show the newest loss."""
         if self.training_bar is not None and logs and "loss" in logs:
             self.training_bar.set_postfix(loss=f"{logs['loss']:.3f}")
@@ -210,7 +226,9 @@ def settings(train: Train, rows: int, output: str) -> dict[str, Any]:
         data_seed=train.seed,
         learning_rate=train.learning_rate,
         lr_scheduler_type=train.schedule if warm else "constant_with_warmup",
-        lr_scheduler_kwargs={} if train.min_learning_rate is None else {"min_lr": train.min_learning_rate},
+        lr_scheduler_kwargs={}
+        if train.min_learning_rate is None
+        else {"min_lr": train.min_learning_rate},
         warmup_steps=train.warmup_ratio,  # below 1 it is a share
         weight_decay=train.weight_decay,
         max_grad_norm=train.max_grad_norm,
@@ -255,23 +273,34 @@ def lora_config(lora: Lora, model: PreTrainedModel) -> LoraConfig:
     count = int(model.config.get_text_config().num_hidden_layers)
     if lora.layers is not None and lora.layers > count:
         raise TrainingRefused(
-            f"train.lora.layers: {lora.layers} is more than the model's {count}", f"set it to {count} or less, or null"
+            f"train.lora.layers: {lora.layers} is more than the model's {count}",
+            f"set it to {count} or less, or null",
         )
     modules = dict(model.named_modules())
     head = {name for name, module in modules.items() if module is model.get_output_embeddings()}
-    linear = {name for name, module in modules.items() if isinstance(module, nn.Linear) and name not in head}
+    linear = {
+        name
+        for name, module in modules.items()
+        if isinstance(module, nn.Linear) and name not in head
+    }
     names = {name.rpartition(".")[2] for name in linear}
     targets = sorted(names) if lora.targets == "all-linear" else sorted(set(lora.targets))
     for target in targets:
         matched = {name for name in modules if name == target or name.endswith(f".{target}")}
         if not matched or not matched <= linear:
-            what = "no module" if not matched else f"{min(matched - linear)}, which LoRA here does not adapt"
+            what = (
+                "no module"
+                if not matched
+                else f"{min(matched - linear)}, which LoRA here does not adapt"
+            )
             raise TrainingRefused(
                 f"train.lora.targets: {target!r} matches {what}",
                 f"use all-linear, or some of {', '.join(sorted(names))}",
             )
     if not targets:
-        raise TrainingRefused("train.lora.targets: names no module", "use all-linear, or names of linear layers")
+        raise TrainingRefused(
+            "train.lora.targets: names no module", "use all-linear, or names of linear layers"
+        )
     return LoraConfig(
         **_learning_whole(lora, model),
         r=lora.r,
@@ -281,7 +310,9 @@ def lora_config(lora: Lora, model: PreTrainedModel) -> LoraConfig:
         use_dora=lora.variant == "dora",
         init_lora_weights=True if lora.init == "default" else lora.init,
         target_modules=targets,
-        layers_to_transform=None if lora.layers is None else list(range(count - lora.layers, count)),
+        layers_to_transform=None
+        if lora.layers is None
+        else list(range(count - lora.layers, count)),
         task_type="CAUSAL_LM",
     )
 
@@ -293,7 +324,9 @@ def _learning_whole(lora: Lora, model: PreTrainedModel) -> dict[str, Any]:
     ends = (model.get_input_embeddings(), model.get_output_embeddings())
     allowed = {name for name, module in model.named_modules() if any(module is end for end in ends)}
     for name in lora.modules_to_save:
-        if not any(allowed_name == name or allowed_name.endswith(f".{name}") for allowed_name in allowed):
+        if not any(
+            allowed_name == name or allowed_name.endswith(f".{name}") for allowed_name in allowed
+        ):
             listed = ", ".join(sorted(allowed_name.rpartition(".")[2] for allowed_name in allowed))
             raise TrainingRefused(
                 f"train.lora.modules_to_save: {name!r} is neither the embeddings nor the head",
@@ -314,7 +347,9 @@ def in_float32(model: PeftModel) -> None:
             weight.data = weight.data.float()
 
 
-def save(model: PreTrainedModel | PeftModel, folder: Path, state: dict[str, Any] | None = None) -> None:
+def save(
+    model: PreTrainedModel | PeftModel, folder: Path, state: dict[str, Any] | None = None
+) -> None:
     """Write only the adapter's config and weights, or the base's own that learned. The same ones give the same bytes.
 
     ``state``: the trained weights, where the model has only parts of them: see ``gathered``.
@@ -322,17 +357,29 @@ def save(model: PreTrainedModel | PeftModel, folder: Path, state: dict[str, Any]
     """
     for name, weight in model.named_parameters() if state is None else state.items():
         if (state is not None or weight.requires_grad) and not bool(torch.isfinite(weight).all()):
-            raise TrainingRefused(f"after training, {name} is not finite", "lower train.learning_rate")
+            raise TrainingRefused(
+                f"after training, {name} is not finite", "lower train.learning_rate"
+            )
     if not isinstance(model, PeftModel):
         _write_own(model, folder)
         return
     # PEFT adds a model card.
-    with disk.writing(folder), tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as scratch:
-        model.save_pretrained(scratch, state_dict=state, save_embedding_layers=False, selected_adapters=_ADAPTER)
+    with (
+        disk.writing(folder),
+        tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as scratch,
+    ):
+        model.save_pretrained(
+            scratch, state_dict=state, save_embedding_layers=False, selected_adapters=_ADAPTER
+        )
         config = json.loads((Path(scratch) / _CONFIG).read_text())
-        for name in ("target_modules", "modules_to_save"):  # sets in PEFT, in another order each time
+        for name in (
+            "target_modules",
+            "modules_to_save",
+        ):  # sets in PEFT, in another order each time
             config[name] = config[name] and sorted(config[name])
-        config["base_model_name_or_path"] = layout.BASE.as_posix()  # not where it lies on this machine
+        config["base_model_name_or_path"] = (
+            layout.BASE.as_posix()
+        )  # not where it lies on this machine
         files.write_json(folder / _CONFIG, config)
         shutil.copyfile(Path(scratch) / _WEIGHTS, folder / _WEIGHTS)
 

@@ -23,9 +23,13 @@ def dataset(rows: Sequence[Row], values: Sequence[dict[str, Any]]) -> Any:
 
     if not any(row.has_calls for row in rows):
         return Dataset.from_list(list(values))
-    known = [value | {"tools": json.dumps(row.schemas)} for row, value in zip(rows, values, strict=True)]
+    known = [
+        value | {"tools": json.dumps(row.schemas)} for row, value in zip(rows, values, strict=True)
+    ]
     kinds = {list: List(Json()), str: Value("string"), bool: Value("bool")}
-    return Dataset.from_list(known, features=Features({name: kinds[type(value)] for name, value in known[0].items()}))
+    return Dataset.from_list(
+        known, features=Features({name: kinds[type(value)] for name, value in known[0].items()})
+    )
 
 
 def has_earlier_answers(rows: Sequence[Row]) -> bool:
@@ -52,7 +56,9 @@ def after_stop(tokenizer: Any, stops: frozenset[int]) -> list[int]:
     return next((answer[place + 1 :] for place, token in enumerate(answer) if token in stops), [])
 
 
-def refuse_unended(at: str, answer: Sequence[int], stops: frozenset[int], after: Sequence[int]) -> None:
+def refuse_unended(
+    at: str, answer: Sequence[int], stops: frozenset[int], after: Sequence[int]
+) -> None:
     """Refuse an answer without exactly one end, at its end. Raises TrainingRefused.
 
     ``at`` names row and answer. ``answer``: the token ids that are learned. ``after``: ``after_stop`` of the template.
@@ -85,14 +91,21 @@ def _labels(batch: dict[str, list[Any]], tokenizer: Any, stops: frozenset[int]) 
     )
     tools = [of_rows[row] for row, _ in places]
     begins = tokens(tokenizer, [batch["prompt"][row][:turn] for row, turn in places], tools, True)
-    ends = tokens(tokenizer, [batch["prompt"][row][: turn + 1] for row, turn in places], tools, False)
+    ends = tokens(
+        tokenizer, [batch["prompt"][row][: turn + 1] for row, turn in places], tools, False
+    )
     after = after_stop(tokenizer, stops)
     labels = [list(labels_of_row) for labels_of_row in batch["labels"]]
     for (row, turn), begin, end in zip(places, begins, ends, strict=True):
         ids = batch["input_ids"][row]
         # What follows the end of turn may differ: the end of the chat, or white space that is one token with the next.
-        stop = min((place for place in range(len(begin), len(end)) if end[place] in stops), default=len(end))
-        same = next((place for place, (a, b) in enumerate(zip(ids, end, strict=False)) if a != b), len(end))
+        stop = min(
+            (place for place in range(len(begin), len(end)) if end[place] in stops),
+            default=len(end),
+        )
+        same = next(
+            (place for place, (a, b) in enumerate(zip(ids, end, strict=False)) if a != b), len(end)
+        )
         number = sum(message["role"] == "assistant" for message in batch["prompt"][row][: turn + 1])
         if same <= stop or end[: len(begin)] != begin:
             raise TrainingRefused(
@@ -100,7 +113,9 @@ def _labels(batch: dict[str, list[Any]], tokenizer: Any, stops: frozenset[int]) 
                 "so it cannot be learned as the model is asked for it",
                 "set train.loss_turns to last, or use a template that renders every turn alike",
             )
-        refuse_unended(f"row {batch['id'][row]}: answer {number}", ids[len(begin) : same], stops, after)
+        refuse_unended(
+            f"row {batch['id'][row]}: answer {number}", ids[len(begin) : same], stops, after
+        )
         labels[row][len(begin) : same] = ids[len(begin) : same]
     return labels
 
@@ -109,10 +124,14 @@ def tokens(tokenizer: Any, chats: list[Any], tools: list[Any], ask: bool) -> lis
     """Token ids of each chat with its tools; ``ask``: up to where the next answer begins."""
     if any(tools):  # transformers takes one list of tools for all chats
         return [
-            tokenizer.apply_chat_template(chat, tools=known, add_generation_prompt=ask, return_dict=False)
+            tokenizer.apply_chat_template(
+                chat, tools=known, add_generation_prompt=ask, return_dict=False
+            )
             for chat, known in zip(chats, tools, strict=True)
         ]
     if not chats:
         return []
-    ids: list[list[int]] = tokenizer.apply_chat_template(chats, add_generation_prompt=ask, return_dict=False)
+    ids: list[list[int]] = tokenizer.apply_chat_template(
+        chats, add_generation_prompt=ask, return_dict=False
+    )
     return ids

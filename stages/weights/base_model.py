@@ -34,16 +34,26 @@ def copy(source: Path, target: Path, name: str, section: str = "base") -> None:
     place = f"{layout.PARAMS}: {section}.uri: {name}"
     weights = _weights(source, place)
     config = _mapping(source / "config.json", place)
-    settings = _mapping(source / "tokenizer_config.json", place) if (source / "tokenizer_config.json").exists() else {}
+    settings = (
+        _mapping(source / "tokenizer_config.json", place)
+        if (source / "tokenizer_config.json").exists()
+        else {}
+    )
     if "auto_map" in config or "auto_map" in settings:
         raise SourceRefused(
-            f"{place}: config.json runs code of its own (auto_map)", "use a model whose architecture transformers has"
+            f"{place}: config.json runs code of its own (auto_map)",
+            "use a model whose architecture transformers has",
         )
     if not any(next(source.glob(pattern), None) for pattern in _TOKENIZERS):
-        raise SourceRefused(f"{place}: holds no tokenizer", "add tokenizer.json beside config.json, and pin it again")
+        raise SourceRefused(
+            f"{place}: holds no tokenizer",
+            "add tokenizer.json beside config.json, and pin it again",
+        )
     chosen = weights | {p.name for pattern in _KEPT for p in source.glob(pattern) if p.is_file()}
     chosen = {file for file in chosen if not file.endswith((*_PICKLES, ".py"))}
-    with progress.of_bytes(f"copy {section}", sum((source / file).stat().st_size for file in chosen)) as bar:
+    with progress.of_bytes(
+        f"copy {section}", sum((source / file).stat().st_size for file in chosen)
+    ) as bar:
         for file in sorted(chosen):
             shutil.copyfile(source / file, target / file)
             bar.update((source / file).stat().st_size)
@@ -53,10 +63,16 @@ def _weights(source: Path, place: str) -> set[str]:
     if (source / _INDEX).is_file():
         shards = _mapping(source / _INDEX, place).get("weight_map")
         names = set(shards.values()) if isinstance(shards, dict) else set()
-        if not names or not all(isinstance(n, str) and "/" not in n and n.endswith(".safetensors") for n in names):
-            raise SourceRefused(f"{place}: {_INDEX} has no usable weight_map", "export the model again")
+        if not names or not all(
+            isinstance(n, str) and "/" not in n and n.endswith(".safetensors") for n in names
+        ):
+            raise SourceRefused(
+                f"{place}: {_INDEX} has no usable weight_map", "export the model again"
+            )
         if absent := sorted(n for n in names if not (source / n).is_file()):
-            raise SourceRefused(f"{place}: {_INDEX} names {absent[0]}, which is absent", "complete the download")
+            raise SourceRefused(
+                f"{place}: {_INDEX} names {absent[0]}, which is absent", "complete the download"
+            )
         return names | {_INDEX}
     if (source / _SINGLE).is_file():
         return {_SINGLE}
@@ -67,7 +83,8 @@ def _weights(source: Path, place: str) -> set[str]:
             "use a revision with safetensors, or convert it: model.save_pretrained(folder)",
         )
     raise SourceRefused(
-        f"{place}: holds neither {_SINGLE} nor one .gguf file", "name a model's folder, or a .gguf file inside it"
+        f"{place}: holds neither {_SINGLE} nor one .gguf file",
+        "name a model's folder, or a .gguf file inside it",
     )
 
 
@@ -75,9 +92,13 @@ def _mapping(path: Path, place: str) -> dict[str, Any]:
     try:
         value = json.loads(path.read_bytes())
     except OSError as error:
-        raise SourceRefused(f"{place}: {path.name}: {error.strerror}", "name a complete model folder") from error
+        raise SourceRefused(
+            f"{place}: {path.name}: {error.strerror}", "name a complete model folder"
+        ) from error
     except (ValueError, RecursionError) as error:
-        raise SourceRefused(f"{place}: {path.name}: is not JSON", "export the model again") from error
+        raise SourceRefused(
+            f"{place}: {path.name}: is not JSON", "export the model again"
+        ) from error
     if not isinstance(value, dict):
         raise SourceRefused(f"{place}: {path.name}: is not a JSON object", "export the model again")
     return value

@@ -25,7 +25,11 @@ from stages.weights import compressed, compressor_worker, shards
 LOG = layout.STATE / "compressor.log"  # what LLM Compressor printed in its last run
 _WORKER = ["-I", compressor_worker.__file__]
 _DROPPED = ("PYTHON", "HF_", "LLM_COMPRESSOR_")
-_OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
+_OFFLINE = {
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
 # What a weight of a linear layer becomes: 4-bit numbers, eight in an int32; a scale for each group; its own shape.
 _PARTS = ("_packed", "_scale", "_shape")
 
@@ -36,18 +40,34 @@ def hold_installed(root: Path, how: Calibration) -> None:
     todo = f"run `python -m stages.tools.compressor {how.version}`, or set {COMPRESSOR_PYTHON} to a Python that has it"
     try:
         done = subprocess.run(
-            [python, *_WORKER, "about"], capture_output=True, text=True, errors="replace", env=_environment()
+            [python, *_WORKER, "about"],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            env=_environment(),
         )
     except OSError as error:
-        raise MachineRefused(f"{python}: {error.strerror}: merge.quantization needs LLM Compressor", todo) from error
+        raise MachineRefused(
+            f"{python}: {error.strerror}: merge.quantization needs LLM Compressor", todo
+        ) from error
     if done.returncode:
         raise MachineRefused(f"{python}: has no LLM Compressor: {_last(done.stderr)}", todo)
     if (version := done.stdout.strip()) != how.version:
         has = f"{python}: has LLM Compressor {redact(version)}"
-        raise MachineRefused(f"{has}, and merge.quantization.calibration.version is {how.version}", todo)
+        raise MachineRefused(
+            f"{has}, and merge.quantization.calibration.version is {how.version}", todo
+        )
 
 
-def export(root: Path, source: Path, out: Path, kind: str, how: Calibration, rows: Sequence[Row], limit: int) -> None:
+def export(
+    root: Path,
+    source: Path,
+    out: Path,
+    kind: str,
+    how: Calibration,
+    rows: Sequence[Row],
+    limit: int,
+) -> None:
     """Write the model of ``source`` with weights of 4 bits into the directory ``out``, in files of ``limit`` bytes.
 
     ``rows``: those of the train split that it is calibrated on. Raises MergeRefused if the model cannot be written so,
@@ -74,7 +94,9 @@ def export(root: Path, source: Path, out: Path, kind: str, how: Calibration, row
     with tempfile.TemporaryDirectory(prefix=".", dir=out) as home:
         made = Path(home) / "made"
         made.mkdir()
-        (Path(home) / "job.json").write_text(json.dumps(job | {"out": str(made.resolve())}), encoding="utf-8")
+        (Path(home) / "job.json").write_text(
+            json.dumps(job | {"out": str(made.resolve())}), encoding="utf-8"
+        )
         _run(root, Path(home) / "job.json")
         with shards.opened(made) as weights:
             after = set(weights.tensors)
@@ -96,7 +118,10 @@ def _run(root: Path, job: Path) -> None:
         )  # fmt: skip
     if done.returncode:
         last = _last(log.read_text(encoding="utf-8", errors="replace"))
-        raise MergeRefused(f"LLM Compressor ended with {done.returncode}: {last}", f"read {LOG}, or use another kind")
+        raise MergeRefused(
+            f"LLM Compressor ended with {done.returncode}: {last}",
+            f"read {LOG}, or use another kind",
+        )
 
 
 def _hold_complete(before: set[str], chosen: frozenset[str], after: set[str]) -> None:
@@ -112,13 +137,22 @@ def _hold_complete(before: set[str], chosen: frozenset[str], after: set[str]) ->
 
 def _python(root: Path) -> str:
     named = os.environ.get(COMPRESSOR_PYTHON) or str(root / COMPRESSOR / "bin" / "python")
-    return str(Path(named).absolute()) if os.sep in named else named  # the worker runs in another folder
+    return (
+        str(Path(named).absolute()) if os.sep in named else named
+    )  # the worker runs in another folder
 
 
 def _environment() -> dict[str, str]:
     """This process's, without what could make the worker import the pipeline's packages or ask a hub."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(_DROPPED)} | _OFFLINE
+    return {
+        name: value for name, value in os.environ.items() if not name.startswith(_DROPPED)
+    } | _OFFLINE
 
 
 def _last(text: str) -> str:
-    return redact(next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "it printed nothing"))
+    return redact(
+        next(
+            (line.strip() for line in reversed(text.splitlines()) if line.strip()),
+            "it printed nothing",
+        )
+    )

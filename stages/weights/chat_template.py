@@ -64,13 +64,21 @@ def give(folder: Path, base: Base, text: bytes) -> None:
     (folder / _OLD).unlink(missing_ok=True)
     settings = _mapping(folder / _SETTINGS)
     settings.pop("chat_template", None)
-    files.write_json(folder / _SETTINGS, settings | {"eos_token": tokenizer.convert_ids_to_tokens(end)})
+    files.write_json(
+        folder / _SETTINGS, settings | {"eos_token": tokenizer.convert_ids_to_tokens(end)}
+    )
     if (folder / _SPECIAL).exists():
         special = _mapping(folder / _SPECIAL)
-        files.write_json(folder / _SPECIAL, special | {"eos_token": tokenizer.convert_ids_to_tokens(end)})
+        files.write_json(
+            folder / _SPECIAL, special | {"eos_token": tokenizer.convert_ids_to_tokens(end)}
+        )
     generation = folder / _GENERATION
     known = _mapping(generation if generation.exists() else folder / _CONFIG)
-    kept = {key: value for key, value in known.items() if key != _DERIVED} if generation.exists() else _ids(known)
+    kept = (
+        {key: value for key, value in known.items() if key != _DERIVED}
+        if generation.exists()
+        else _ids(known)
+    )
     before = kept.get("eos_token_id")
     ends = [end, *(before if isinstance(before, list) else [before] if before is not None else [])]
     files.write_json(generation, kept | {"eos_token_id": list(dict.fromkeys(ends))})
@@ -83,7 +91,9 @@ def digest_in(folder: Path) -> str | None:
     for name in (_SETTINGS, _OLD):
         template = _mapping(folder / name).get("chat_template")
         if isinstance(template, list):  # several, by name
-            template = next((one.get("template") for one in template if one.get("name") == "default"), None)
+            template = next(
+                (one.get("template") for one in template if one.get("name") == "default"), None
+            )
         if isinstance(template, str):
             return digest.of_bytes(template.encode())
     return None
@@ -105,7 +115,8 @@ def _tokenizer(folder: Path) -> Any:
     except Exception as error:  # a damaged tokenizer fails anywhere in the readers
         what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise SourceRefused(
-            f"{layout.PARAMS}: base.uri: transformers cannot read the tokenizer: {what}", "export the model again"
+            f"{layout.PARAMS}: base.uri: transformers cannot read the tokenizer: {what}",
+            "export the model again",
         ) from error
 
 
@@ -113,7 +124,9 @@ def _end_token(tokenizer: Any, template: str) -> int:
     """The id of the token that ends an answer: the first one after its text."""
     whole = [*_QUESTION, {"role": "assistant", "content": _ANSWER}]
     prompt = _rendered(tokenizer, template, _QUESTION, True)
-    _, answer, after = _rendered(tokenizer, template, whole, False).removeprefix(prompt).rpartition(_ANSWER)
+    _, answer, after = (
+        _rendered(tokenizer, template, whole, False).removeprefix(prompt).rpartition(_ANSWER)
+    )
     ids = tokenizer.encode(after.strip(), add_special_tokens=False)
     if not answer or not ids or ids[0] not in tokenizer.added_tokens_decoder:
         shown = repr(after.strip()[:40]) if answer else "no answer"
@@ -129,9 +142,18 @@ def _rendered(tokenizer: Any, template: str, turns: list[dict[str, str]], start:
 
     try:
         return str(
-            tokenizer.apply_chat_template(turns, chat_template=template, add_generation_prompt=start, tokenize=False)
+            tokenizer.apply_chat_template(
+                turns, chat_template=template, add_generation_prompt=start, tokenize=False
+            )
         )
-    except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
+    except (
+        TemplateError,
+        TypeError,
+        ValueError,
+        LookupError,
+        ArithmeticError,
+        AttributeError,
+    ) as error:
         what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise SourceRefused(f"{_PLACE}: cannot be rendered: {what}", "fix the template") from error
 
@@ -141,7 +163,10 @@ def _fitting(tokenizer: Any) -> list[str]:
     return [
         name
         for name, kind in TEMPLATES.kinds.items()
-        if all(_is_one(tokenizer, token) for token in (*kind.tokens, *([] if kind.tokens else [tokenizer.eos_token])))
+        if all(
+            _is_one(tokenizer, token)
+            for token in (*kind.tokens, *([] if kind.tokens else [tokenizer.eos_token]))
+        )
     ]
 
 
@@ -160,7 +185,12 @@ def _mapping(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise SourceRefused(f"{layout.PARAMS}: base.uri: {path.name}: is not JSON", "export the model again") from error
+        raise SourceRefused(
+            f"{layout.PARAMS}: base.uri: {path.name}: is not JSON", "export the model again"
+        ) from error
     if not isinstance(value, dict):
-        raise SourceRefused(f"{layout.PARAMS}: base.uri: {path.name}: is not a JSON object", "export the model again")
+        raise SourceRefused(
+            f"{layout.PARAMS}: base.uri: {path.name}: is not a JSON object",
+            "export the model again",
+        )
     return value

@@ -22,7 +22,10 @@ from stages.weights import shards
 from stages.weights.shards import Tensor
 
 PACKAGE = "compressed-tensors"
-_SCHEMES = {"int8": ("W8A8", "int-quantized", "I8"), "fp8": ("FP8_DYNAMIC", "float-quantized", "F8_E4M3")}
+_SCHEMES = {
+    "int8": ("W8A8", "int-quantized", "I8"),
+    "fp8": ("FP8_DYNAMIC", "float-quantized", "F8_E4M3"),
+}
 _SCALE = "_scale"  # after the weight's name
 HEAD = "lm_head"
 
@@ -43,7 +46,11 @@ def export(source: Path, out: Path, kind: str, limit: int) -> None:
     compressed-tensors must be installed. Raises MergeRefused for a model with matrices that are neither of linear
     layers nor of embeddings.
     """
-    from compressed_tensors.quantization import QuantizationConfig, QuantizationStatus, preset_name_to_scheme
+    from compressed_tensors.quantization import (
+        QuantizationConfig,
+        QuantizationStatus,
+        preset_name_to_scheme,
+    )
 
     preset, form, dtype = _SCHEMES[kind]
     scheme = preset_name_to_scheme(preset, ["Linear"])
@@ -106,9 +113,13 @@ def linear(folder: Path, tensors: Mapping[str, Tensor]) -> frozenset[str]:
         from transformers import AutoConfig, AutoModelForCausalLM
 
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
+        model = AutoModelForCausalLM.from_config(
+            AutoConfig.from_pretrained(folder, local_files_only=True)
+        )
     kinds = {f"{name}.weight": type(module) for name, module in model.named_modules()}
-    chosen = {name for name, kind in kinds.items() if kind is torch.nn.Linear and name != f"{HEAD}.weight"}
+    chosen = {
+        name for name, kind in kinds.items() if kind is torch.nn.Linear and name != f"{HEAD}.weight"
+    }
     kept = (torch.nn.Linear, torch.nn.Embedding)
     matrices = [name for name, tensor in tensors.items() if len(tensor.shape) > 1]
     if other := [name for name in matrices if not issubclass(kinds.get(name, object), kept)]:

@@ -25,7 +25,9 @@ def rounded(job: dict[str, Any]) -> None:
     oneshot(
         model=model,
         processor=AutoTokenizer.from_pretrained(job["model"], local_files_only=True),
-        dataset=Dataset.from_list([{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in prompts]),
+        dataset=Dataset.from_list(
+            [{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in prompts]
+        ),
         recipe=_recipe(job),
         max_seq_length=max(map(len, prompts)),
         num_calibration_samples=len(prompts),
@@ -39,7 +41,9 @@ def _recipe(job: dict[str, Any]) -> list[Any]:
     from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
     from llmcompressor.modifiers.quantization import GPTQModifier, QuantizationModifier
 
-    weights = QuantizationArgs(num_bits=4, type="int", symmetric=True, strategy="group", group_size=job["group"])
+    weights = QuantizationArgs(
+        num_bits=4, type="int", symmetric=True, strategy="group", group_size=job["group"]
+    )
     groups = {"group_0": QuantizationScheme(targets=["Linear"], weights=weights)}
     if job["kind"] == "gptq":
         return [GPTQModifier(config_groups=groups, ignore=job["ignore"])]

@@ -31,7 +31,11 @@ def place(source: Source, root: Path, ships: Path) -> Fetched:
     out.mkdir()
     with sources.alone(root), tempfile.TemporaryDirectory(prefix=".", dir=ships.parent) as unpacked:
         brought = sources.bring(source, SECTION, root)
-        material = archive.extract(brought.path, brought.inside, Path(unpacked)) if brought.inside else brought.path
+        material = (
+            archive.extract(brought.path, brought.inside, Path(unpacked))
+            if brought.inside
+            else brought.path
+        )
         name = brought.inside or brought.name
         if not material.is_dir():
             raise SourceRefused(
@@ -41,9 +45,12 @@ def place(source: Source, root: Path, ships: Path) -> Fetched:
         base_model.copy(material, out, name, SECTION)
         licensed = declared.license_of(brought)
     tree = digest.of_tree(out)
-    if changed := [file for file, copied in tree.files.items() if brought.files.get(file, copied) != copied]:
+    if changed := [
+        file for file, copied in tree.files.items() if brought.files.get(file, copied) != copied
+    ]:
         raise SourceRefused(
-            f"{layout.PARAMS}: {SECTION}.uri: {changed[0]} changed while it was copied", "let nothing write to it"
+            f"{layout.PARAMS}: {SECTION}.uri: {changed[0]} changed while it was copied",
+            "let nothing write to it",
         )
     _hold_same_tokens(ships, out)
     return Fetched(
@@ -57,12 +64,20 @@ def _hold_same_tokens(model: Path, draft: Path) -> None:
     with uncollected():
         from transformers import AutoTokenizer
 
-    sizes = [json.loads((folder / "config.json").read_bytes()).get("vocab_size") for folder in (model, draft)]
+    sizes = [
+        json.loads((folder / "config.json").read_bytes()).get("vocab_size")
+        for folder in (model, draft)
+    ]
     if sizes[0] != sizes[1]:
-        raise MergeRefused(f"{SECTION}: has a vocab_size of {sizes[1]}, the model of {sizes[0]}", _OTHER)
+        raise MergeRefused(
+            f"{SECTION}: has a vocab_size of {sizes[1]}, the model of {sizes[0]}", _OTHER
+        )
     ours, theirs = (
-        AutoTokenizer.from_pretrained(folder, local_files_only=True).get_vocab() for folder in (model, draft)
+        AutoTokenizer.from_pretrained(folder, local_files_only=True).get_vocab()
+        for folder in (model, draft)
     )
     if ours != theirs:
         differ = len(dict(ours.items() ^ theirs.items()))
-        raise MergeRefused(f"{SECTION}: its tokenizer has {differ} other tokens than the model's", _OTHER)
+        raise MergeRefused(
+            f"{SECTION}: its tokenizer has {differ} other tokens than the model's", _OTHER
+        )

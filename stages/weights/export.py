@@ -61,7 +61,9 @@ def config(value: dict[str, Any], place: str = CONFIG) -> dict[str, Any]:
     if rope is None:
         return result | _old_yarn(value, place)
     if not isinstance(rope, dict):
-        raise MergeRefused(f"{place}: rope_parameters is {rope!r:.80}, not an object", "export the base again")
+        raise MergeRefused(
+            f"{place}: rope_parameters is {rope!r:.80}, not an object", "export the base again"
+        )
     if not any(isinstance(part, dict) for part in rope.values()):
         rope = _completed(value, rope)
         return result | {"rope_parameters": rope} | _old_rope(value, rope, place)
@@ -70,7 +72,9 @@ def config(value: dict[str, Any], place: str = CONFIG) -> dict[str, Any]:
     return result
 
 
-def tokenizer_config(value: dict[str, Any], template: str | None, tokenizer: dict[str, Any] | None) -> dict[str, Any]:
+def tokenizer_config(
+    value: dict[str, Any], template: str | None, tokenizer: dict[str, Any] | None
+) -> dict[str, Any]:
     """The tokenizer's config with a class, special tokens and chat template that both generations read.
 
     ``template``: the text of chat_template.jinja; ``tokenizer``: the content of tokenizer.json; None if there is no
@@ -92,16 +96,22 @@ def tokenizer_config(value: dict[str, Any], template: str | None, tokenizer: dic
         # A list is transformers 5's; 4.51 wants names for each and fails. Both read the older key.
         older = value.get("additional_special_tokens")
         if older is not None and older != extra:
-            raise _disagreement(TOKENIZER, "extra_special_tokens", extra, "additional_special_tokens", older)
+            raise _disagreement(
+                TOKENIZER, "extra_special_tokens", extra, "additional_special_tokens", older
+            )
         del result["extra_special_tokens"]
         result["additional_special_tokens"] = extra
     if template is not None:
         inline = value.get("chat_template")
         if isinstance(inline, list):  # several, by name
-            named = {one.get("name"): one.get("template") for one in inline if isinstance(one, dict)}
+            named = {
+                one.get("name"): one.get("template") for one in inline if isinstance(one, dict)
+            }
             inline = named.get("default")
             if inline is None:
-                raise MergeRefused(f"{TOKENIZER}: chat_template has no template named default", _AGREE)
+                raise MergeRefused(
+                    f"{TOKENIZER}: chat_template has no template named default", _AGREE
+                )
         else:
             result["chat_template"] = template
         if inline is not None and inline != template:
@@ -125,7 +135,9 @@ def _ends(value: dict[str, Any], tokenizer: dict[str, Any]) -> dict[str, bool]:
                 else:
                     side.append(piece["SpecialToken"]["id"])
     except (AttributeError, KeyError, TypeError) as error:
-        raise MergeRefused("tokenizer.json: post_processor cannot be read", "export the base again") from error
+        raise MergeRefused(
+            "tokenizer.json: post_processor cannot be read", "export the base again"
+        ) from error
     bos, eos = (
         token.get("content") if isinstance(token := value.get(key), dict) else token
         for key in ("bos_token", "eos_token")
@@ -166,7 +178,11 @@ def _old_yarn(value: dict[str, Any], place: str) -> dict[str, Any]:
     """YaRN in the old form, which both generations read alike only if both lengths are given."""
     rope = value.get("rope_scaling")
     # In Phi-3's first configs "yarn" is the name of longrope, in every version.
-    if not isinstance(rope, dict) or value.get("model_type") == "phi3" or _scaling(value, rope)["rope_type"] != "yarn":
+    if (
+        not isinstance(rope, dict)
+        or value.get("model_type") == "phi3"
+        or _scaling(value, rope)["rope_type"] != "yarn"
+    ):
         return {}
     rope = _completed(value, rope)
     return {"rope_scaling": rope} | _context_of_yarn(value, rope, place)
@@ -174,25 +190,37 @@ def _old_yarn(value: dict[str, Any], place: str) -> dict[str, Any]:
 
 def _old_rope_of_gemma3(value: dict[str, Any], rope: dict[str, Any], place: str) -> dict[str, Any]:
     """Gemma 3's two kinds of layer: the old form scales only the full ones."""
-    full, sliding = _completed(value, rope.get("full_attention") or {}), rope.get("sliding_attention") or {}
+    full, sliding = (
+        _completed(value, rope.get("full_attention") or {}),
+        rope.get("sliding_attention") or {},
+    )
     if _scaling(value, sliding) != {"rope_type": "default"}:
-        raise MergeRefused(f"{place}: rope_parameters.sliding_attention is scaled, which older servers cannot", _AGREE)
+        raise MergeRefused(
+            f"{place}: rope_parameters.sliding_attention is scaled, which older servers cannot",
+            _AGREE,
+        )
     old = {"rope_parameters": rope | {"full_attention": full}} | _old_rope(value, full, place)
     if (theta := sliding.get("rope_theta")) is not None:
         local = "rope_local_base_freq"
-        old[local] = _same(place, "rope_parameters.sliding_attention.rope_theta", theta, local, value.get(local))
+        old[local] = _same(
+            place, "rope_parameters.sliding_attention.rope_theta", theta, local, value.get(local)
+        )
     return old
 
 
 def _completed(value: dict[str, Any], rope: dict[str, Any]) -> dict[str, Any]:
     """``rope`` with the model's training length written out, if its kind of scaling needs it."""
     scaling = _scaling(value, rope)
-    return rope | {_ORIGINAL: scaling[_ORIGINAL]} if scaling["rope_type"] in _WITH_ORIGINAL else rope
+    return (
+        rope | {_ORIGINAL: scaling[_ORIGINAL]} if scaling["rope_type"] in _WITH_ORIGINAL else rope
+    )
 
 
 def _scaling_of_phi3(scaling: dict[str, Any], place: str) -> dict[str, Any]:
     if other := sorted(scaling.keys() - {"rope_type", _ORIGINAL, *_PHI3}):
-        raise MergeRefused(f"{place}: rope_parameters.{other[0]} has no place in Phi-3's rope_scaling", _AGREE)
+        raise MergeRefused(
+            f"{place}: rope_parameters.{other[0]} has no place in Phi-3's rope_scaling", _AGREE
+        )
     return {"type": scaling["rope_type"]} | {key: scaling.get(key) for key in _PHI3}
 
 
@@ -200,9 +228,13 @@ def _scaling(value: dict[str, Any], rope: dict[str, Any]) -> dict[str, Any]:
     """The scaling in ``rope`` as both generations name it, with its defaults written out."""
     apart = ("rope_theta", "partial_rotary_factor", "type", "rope_type")
     kind = rope.get("rope_type") or rope.get("type") or "default"
-    scaling = {"rope_type": kind} | {k: v for k, v in rope.items() if k not in apart and v is not None}
+    scaling = {"rope_type": kind} | {
+        k: v for k, v in rope.items() if k not in apart and v is not None
+    }
     if kind in _WITH_ORIGINAL:
-        scaling[_ORIGINAL] = value.get(_ORIGINAL) or scaling.get(_ORIGINAL) or value.get("max_position_embeddings")
+        scaling[_ORIGINAL] = (
+            value.get(_ORIGINAL) or scaling.get(_ORIGINAL) or value.get("max_position_embeddings")
+        )
     return scaling
 
 
@@ -215,7 +247,9 @@ def _context_of_yarn(value: dict[str, Any], scaling: dict[str, Any], place: str)
     """
     context, original = value.get("max_position_embeddings"), scaling[_ORIGINAL]
     factor = scaling.get("factor")
-    if not all(isinstance(n, int | float) and 0 < n < math.inf for n in (context, original, factor)):
+    if not all(
+        isinstance(n, int | float) and 0 < n < math.inf for n in (context, original, factor)
+    ):
         raise MergeRefused(
             f"{place}: YaRN with factor {factor!r}, max_position_embeddings {context!r}, "
             f"original_max_position_embeddings {original!r}",
@@ -257,7 +291,9 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise MergeRefused(f"{path.name}: cannot be read: {error}", "run `./lockstep run fetch`") from error
+        raise MergeRefused(
+            f"{path.name}: cannot be read: {error}", "run `./lockstep run fetch`"
+        ) from error
 
 
 def _mapping(path: Path) -> dict[str, Any]:

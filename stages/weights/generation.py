@@ -15,7 +15,14 @@ from checks.errors import MergeRefused
 GENERATION, _CONFIG = "generation_config.json", "config.json"
 _IDS = ("bos_token_id", "decoder_start_token_id", "eos_token_id", "pad_token_id")
 # What transformers writes beside; none of it reaches the choice of a token.
-_KEPT = (*_IDS, "_from_model_config", "output_attentions", "output_hidden_states", "transformers_version", "use_cache")
+_KEPT = (
+    *_IDS,
+    "_from_model_config",
+    "output_attentions",
+    "output_hidden_states",
+    "transformers_version",
+    "use_cache",
+)
 
 
 def neutralise(folder: Path) -> tuple[str, ...]:
@@ -37,7 +44,9 @@ def _mapping(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise MergeRefused(f"{path.name}: cannot be read: {error}", "export the base again") from error
+        raise MergeRefused(
+            f"{path.name}: cannot be read: {error}", "export the base again"
+        ) from error
     if not isinstance(value, dict):
         raise MergeRefused(f"{path.name}: is not a JSON object", "export the base again")
     return value

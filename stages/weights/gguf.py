@@ -44,7 +44,9 @@ def convert(source: Path, target: Path, name: str) -> None:
         import torch
         import transformers
     except ImportError as error:
-        raise MachineRefused(f"{error.name} is not installed", "pip install '.[pipeline]'") from error
+        raise MachineRefused(
+            f"{error.name} is not installed", "pip install '.[pipeline]'"
+        ) from error
     place = f"{layout.PARAMS}: base.uri: {name}"
     transformers.logging.set_verbosity_error()
     logging.getLogger("gguf").setLevel(logging.ERROR)
@@ -56,7 +58,9 @@ def convert(source: Path, target: Path, name: str) -> None:
         link.symlink_to(source.resolve())
         try:
             with _parsed_once():
-                tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=link.name)
+                tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
+                    folder, gguf_file=link.name
+                )
                 model: Any = transformers.AutoModelForCausalLM.from_pretrained(
                     folder,
                     gguf_file=link.name,
@@ -68,17 +72,23 @@ def convert(source: Path, target: Path, name: str) -> None:
         except Exception as error:  # a damaged or unknown file fails anywhere in the readers
             what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise SourceRefused(
-                f"{place}: transformers cannot read this GGUF: {what}", "use the model's safetensors instead"
+                f"{place}: transformers cannot read this GGUF: {what}",
+                "use the model's safetensors instead",
             ) from error
     refuse_packed(model.state_dict(), place)
-    model.hf_quantizer, model.is_quantized = None, False  # save_pretrained refuses what it takes for quantised
+    model.hf_quantizer, model.is_quantized = (
+        None,
+        False,
+    )  # save_pretrained refuses what it takes for quantised
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.to(torch.bfloat16).save_pretrained(target, max_shard_size=_SHARD)
     tokenizer.save_pretrained(target)
     for file, keys in _TRACES.items():
         _forget(target / file, keys)
-    for path in target.iterdir():  # safetensors keeps its files to the owner; a container runs as another user
+    for path in (
+        target.iterdir()
+    ):  # safetensors keeps its files to the owner; a container runs as another user
         path.chmod((target / "config.json").stat().st_mode)
 
 

@@ -33,10 +33,38 @@ _FLOATS = ("F64", "F32", "F16", "BF16")
 # Settings that leave the formulas above as they are, whatever they hold, or choose among them.
 _HARMLESS = frozenset(
     (
-        *("peft_type", "peft_version", "task_type", "auto_mapping", "base_model_name_or_path", "revision"),
-        *("r", "rank_pattern", "lora_alpha", "alpha_pattern", "use_rslora", "lora_dropout", "init_lora_weights"),
-        *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "ensure_weight_tying"),
-        *("inference_mode", "megatron_core", "qalora_group_size", "bias", "use_dora", "modules_to_save"),
+        *(
+            "peft_type",
+            "peft_version",
+            "task_type",
+            "auto_mapping",
+            "base_model_name_or_path",
+            "revision",
+        ),
+        *(
+            "r",
+            "rank_pattern",
+            "lora_alpha",
+            "alpha_pattern",
+            "use_rslora",
+            "lora_dropout",
+            "init_lora_weights",
+        ),
+        *(
+            "target_modules",
+            "exclude_modules",
+            "layers_to_transform",
+            "layers_pattern",
+            "ensure_weight_tying",
+        ),
+        *(
+            "inference_mode",
+            "megatron_core",
+            "qalora_group_size",
+            "bias",
+            "use_dora",
+            "modules_to_save",
+        ),
     )
 )
 
@@ -75,7 +103,11 @@ def opened(folder: Path, base: Mapping[str, Tensor], tied_rows: int | None) -> I
     config = _config(folder / CONFIG)
     with shards.opened(folder, WEIGHTS) as weights:
         whole, twins = _learned_whole(folder, config, weights, base, tied_rows)
-        rest = {name: tensor for name, tensor in weights.tensors.items() if name not in {*whole.values(), *twins}}
+        rest = {
+            name: tensor
+            for name, tensor in weights.tensors.items()
+            if name not in {*whole.values(), *twins}
+        }
         yield Adapter(weights, _fitted(folder, config, rest, base, tied_rows), whole)
 
 
@@ -85,23 +117,37 @@ def _config(path: Path) -> dict[str, Any]:
         r, alpha, initial = config["r"], config["lora_alpha"], config.get("init_lora_weights", True)
         kind, bias = config["peft_type"], config.get("bias", "none")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise MergeRefused(f"{path}: not an adapter's config: {error!r}", "run `./lockstep run train`") from error
+        raise MergeRefused(
+            f"{path}: not an adapter's config: {error!r}", "run `./lockstep run train`"
+        ) from error
     if kind != "LORA":
         raise MergeRefused(f"{path}: peft_type is {kind!r}", _RETRAIN)
     if bias != "none":
-        raise MergeRefused(f"{path}: bias is {bias!r}: it changes more than linear weights", _RETRAIN)
+        raise MergeRefused(
+            f"{path}: bias is {bias!r}: it changes more than linear weights", _RETRAIN
+        )
     if initial not in (True, False, "gaussian", "orthogonal"):
-        raise MergeRefused(f"{path}: init_lora_weights is {initial!r}: it changes the base's weights", _RETRAIN)
+        raise MergeRefused(
+            f"{path}: init_lora_weights is {initial!r}: it changes the base's weights", _RETRAIN
+        )
     for key in sorted(config.keys() - _HARMLESS):
         if config[key]:
-            raise MergeRefused(f"{path}: {key} is {json.dumps(config[key])}, which merge cannot apply", _RETRAIN)
+            raise MergeRefused(
+                f"{path}: {key} is {json.dumps(config[key])}, which merge cannot apply", _RETRAIN
+            )
     if not isinstance(r, int) or not isinstance(alpha, int | float) or isinstance(r, bool) or r < 1:
-        raise MergeRefused(f"{path}: r is {r!r} and lora_alpha {alpha!r}", "run `./lockstep run train`")
+        raise MergeRefused(
+            f"{path}: r is {r!r} and lora_alpha {alpha!r}", "run `./lockstep run train`"
+        )
     return config
 
 
 def _learned_whole(
-    folder: Path, config: Mapping[str, Any], weights: Checkpoint, base: Mapping[str, Tensor], tied_rows: int | None
+    folder: Path,
+    config: Mapping[str, Any],
+    weights: Checkpoint,
+    base: Mapping[str, Tensor],
+    tied_rows: int | None,
 ) -> tuple[dict[str, str], list[str]]:
     """The tensors that take the place of one of the base, and those that say again what one of them says.
 
@@ -109,7 +155,9 @@ def _learned_whole(
     """
     if not config.get("modules_to_save"):
         return {}, []
-    wholes = {match["weight"]: name for name in weights.tensors if (match := _WHOLE.fullmatch(name))}
+    wholes = {
+        match["weight"]: name for name in weights.tensors if (match := _WHOLE.fullmatch(name))
+    }
     whole = {weight: name for weight, name in wholes.items() if weight in base}
     tied = [name for name in wholes.values() if weights.tensors[name].shape[0] == tied_rows]
     if tied and not config.get("ensure_weight_tying"):
@@ -145,7 +193,9 @@ def _fitted(
             sides.setdefault(match["module"], {})[match["side"] or match["length"]] = name
     expected = {"A", "B", "magnitude"} if config.get("use_dora") else {"A", "B"}
     paired = {
-        module: names for module, names in sides.items() if names.keys() == expected and f"{module}.weight" in base
+        module: names
+        for module, names in sides.items()
+        if names.keys() == expected and f"{module}.weight" in base
     }
     used = {name for names in paired.values() for name in names.values()}
     if left := sorted(tensors.keys() - used):
@@ -161,7 +211,12 @@ def _fitted(
         weight, a, b = base[f"{module}.weight"], tensors[names["A"]], tensors[names["B"]]
         rank = _of_pattern(config.get("rank_pattern"), module, config["r"])
         alpha = _of_pattern(config.get("alpha_pattern"), module, config["lora_alpha"])
-        if len(weight.shape) != 2 or (*b.shape, *a.shape) != (weight.shape[0], rank, rank, weight.shape[1]):
+        if len(weight.shape) != 2 or (*b.shape, *a.shape) != (
+            weight.shape[0],
+            rank,
+            rank,
+            weight.shape[1],
+        ):
             raise MergeRefused(
                 f"{weight.name}: base {list(weight.shape)} and rank {rank} against adapter "
                 f"A {list(a.shape)}, B {list(b.shape)}",
@@ -174,14 +229,19 @@ def _fitted(
                 "the adapter is of another base: `./lockstep run train`",
             )
         if weight.dtype not in _FLOATS:
-            raise MergeRefused(f"{weight.name}: the base holds {weight.dtype}", "merge into an unquantised base")
+            raise MergeRefused(
+                f"{weight.name}: the base holds {weight.dtype}", "merge into an unquantised base"
+            )
         if weight.shape[0] == tied_rows:
             raise MergeRefused(
                 f"{weight.name}: LoRA on a head that is tied to the embeddings",
                 "leave lm_head and the embeddings out of train.lora.targets",
             )
         deltas[weight.name] = Delta(
-            names["A"], names["B"], alpha / (math.sqrt(rank) if config.get("use_rslora") else rank), length
+            names["A"],
+            names["B"],
+            alpha / (math.sqrt(rank) if config.get("use_rslora") else rank),
+            length,
         )
     return deltas
 
@@ -210,11 +270,17 @@ def merged_rows(weight: torch.Tensor, delta: Delta, adapter: Checkpoint) -> Iter
     )
     for start in range(0, weight.shape[0], rows):
         count = min(rows, weight.shape[0] - start)
-        exact = wide[:count].copy_(weight[start : start + count]).addmm_(b[start : start + count], a, alpha=delta.scale)
+        exact = (
+            wide[:count]
+            .copy_(weight[start : start + count])
+            .addmm_(b[start : start + count], a, alpha=delta.scale)
+        )
         if lengths is not None:
             exact.mul_(lengths[start : start + count] / exact.norm(dim=1, keepdim=True))
         merged = narrow[:count].copy_(exact)
-        if not math.isfinite(merged.sum(dtype=dtype)):  # one value that is not finite makes the sum so
+        if not math.isfinite(
+            merged.sum(dtype=dtype)
+        ):  # one value that is not finite makes the sum so
             name = delta.a.removesuffix(".lora_A.weight")
             raise MergeRefused(
                 f"{name}: merged weights are not finite in {weight.dtype}",

@@ -29,7 +29,8 @@ def hold_installed(why: str) -> None:
     """Raise MachineRefused when bitsandbytes is not installed; ``why`` says what needs it."""
     if importlib.util.find_spec(_PACKAGE) is None:
         raise MachineRefused(
-            f"{why} needs {_PACKAGE}, which is not installed", "pip install -c constraints.txt -e '.[qlora]'"
+            f"{why} needs {_PACKAGE}, which is not installed",
+            "pip install -c constraints.txt -e '.[qlora]'",
         )
 
 

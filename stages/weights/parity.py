@@ -54,7 +54,12 @@ class Scores(NamedTuple):
 
 
 def compare(
-    base: Path, adapter: Path, merged: Path, rows: Sequence[Row], trained: QuantisedBase | None, dequantise: bool
+    base: Path,
+    adapter: Path,
+    merged: Path,
+    rows: Sequence[Row],
+    trained: QuantisedBase | None,
+    dequantise: bool,
 ) -> tuple[Agreement, Agreement | None]:
     """Compare base + adapter, unmerged as PEFT runs it, with the model in ``merged`` on ``rows``.
 
@@ -69,7 +74,9 @@ def compare(
         from transformers import AutoTokenizer
 
     def unmerged() -> torch.nn.Module:
-        return _with_adapter(_dequantised(base, trained) if trained and dequantise else _loaded(base), adapter)
+        return _with_adapter(
+            _dequantised(base, trained) if trained and dequantise else _loaded(base), adapter
+        )
 
     tokenizer = AutoTokenizer.from_pretrained(base)
     examples = [encode(tokenizer, row) for row in rows]
@@ -80,7 +87,9 @@ def compare(
         agreement = _agreement(before, after)
         if not trained:
             return agreement, None
-        in_4_bits = _scored(lambda: _with_adapter(_quantised(base, trained), adapter), examples, pad, bar)
+        in_4_bits = _scored(
+            lambda: _with_adapter(_quantised(base, trained), adapter), examples, pad, bar
+        )
     return agreement, _agreement(in_4_bits, after)
 
 
@@ -124,7 +133,9 @@ def noise(merged: Path, rows: Sequence[Row]) -> float:
     examples = [encode(tokenizer, row) for row in rows]
     sizes = (_BATCH, *_OTHER_BATCHES)
     with tqdm(total=len(sizes) * len(examples), unit="prompt", desc="log-probabilities") as bar:
-        measured = [_scored(lambda: model, examples, _pad(tokenizer), bar, size).logprobs for size in sizes]
+        measured = [
+            _scored(lambda: model, examples, _pad(tokenizer), bar, size).logprobs for size in sizes
+        ]
     together = torch.stack(measured)
     _hold_finite(together)
     return float((together.max(0).values - together.min(0).values).max())
@@ -134,7 +145,9 @@ def encode(tokenizer: Any, row: Row) -> Example:
     """Render a row through the chat template; the answer ends with the first end-of-turn token."""
     messages = [message.model_dump() for message in row.messages]
     answer = [row.answer.model_dump()]
-    prompt = tokenizer.apply_chat_template(messages, tools=row.schemas, add_generation_prompt=True, return_dict=False)
+    prompt = tokenizer.apply_chat_template(
+        messages, tools=row.schemas, add_generation_prompt=True, return_dict=False
+    )
     ids = tokenizer.apply_chat_template(messages + answer, tools=row.schemas, return_dict=False)
     if ids[: len(prompt)] != prompt or len(ids) == len(prompt):
         raise MergeRefused(
@@ -148,7 +161,11 @@ def encode(tokenizer: Any, row: Row) -> Example:
 
 
 def _scored(
-    load: Callable[[], torch.nn.Module], examples: Sequence[Example], pad: int, bar: "tqdm[Any]", batch: int = _BATCH
+    load: Callable[[], torch.nn.Module],
+    examples: Sequence[Example],
+    pad: int,
+    bar: "tqdm[Any]",
+    batch: int = _BATCH,
 ) -> Scores:
     """Log-probabilities (float64) and most likely tokens at the answers' positions, in the order of the examples."""
     model = load()
@@ -174,7 +191,10 @@ def _batches(
         mask = torch.tensor([[1] * len(e.ids) + [0] * (width - len(e.ids)) for e in batch])
         keep = torch.arange(start - 1, width - 1, device=model.device)
         logits = model(
-            input_ids=ids.to(model.device), attention_mask=mask.to(model.device), logits_to_keep=keep, use_cache=False
+            input_ids=ids.to(model.device),
+            attention_mask=mask.to(model.device),
+            logits_to_keep=keep,
+            use_cache=False,
         ).logits
         for row, example in enumerate(batch):
             targets = torch.tensor(example.ids[example.start :], device=model.device)
@@ -189,7 +209,9 @@ def _pad(tokenizer: Any) -> int:
 
 def _hold_finite(values: torch.Tensor) -> None:
     if not bool(torch.isfinite(values).all()):
-        raise MergeRefused("a log-probability is not finite", "train with a lower train.learning_rate")
+        raise MergeRefused(
+            "a log-probability is not finite", "train with a lower train.learning_rate"
+        )
 
 
 def _loaded(folder: Path) -> torch.nn.Module:
@@ -201,9 +223,12 @@ def _loaded(folder: Path) -> torch.nn.Module:
     model, loading = AutoModelForCausalLM.from_pretrained(
         folder, dtype="auto", local_files_only=True, output_loading_info=True
     )
-    if lacking := sorted(loading["missing_keys"]):  # transformers would fill them with random numbers
+    if lacking := sorted(
+        loading["missing_keys"]
+    ):  # transformers would fill them with random numbers
         raise MergeRefused(
-            f"{folder.name}: {len(lacking)} weights are missing: {lacking[0]}", "run `./lockstep run fetch`"
+            f"{folder.name}: {len(lacking)} weights are missing: {lacking[0]}",
+            "run `./lockstep run fetch`",
         )
     placed = unpacked(model).to("cuda" if torch.cuda.is_available() else "cpu")
     loaded: torch.nn.Module = placed.eval()

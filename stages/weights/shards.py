@@ -75,10 +75,14 @@ def opened(folder: Path, single: str = SINGLE) -> Iterator[Checkpoint]:
             for name in stream.keys():  # noqa: SIM118 - not a mapping
                 tensor = stream.get_tensor(name)
                 dtype = stream.get_slice(name).get_dtype()
-                files[name], tensors[name] = stream, Tensor(name, dtype, tuple(tensor.shape), tensor.nbytes)
+                files[name], tensors[name] = (
+                    stream,
+                    Tensor(name, dtype, tuple(tensor.shape), tensor.nbytes),
+                )
                 if wanted and wanted.get(name) != file:
                     raise EvidenceRefused(
-                        f"{path}: {name} is not in {INDEX}", "run `./lockstep run` to make both again"
+                        f"{path}: {name} is not in {INDEX}",
+                        "run `./lockstep run` to make both again",
                     )
         if missing := sorted(wanted.keys() - tensors.keys()):
             raise EvidenceRefused(
@@ -109,11 +113,14 @@ def plan(tensors: Iterable[Tensor], limit: int) -> tuple[Shard, ...]:
         else [f"model-{i + 1:05}-of-{len(groups):05}.safetensors" for i in range(len(groups))]
     )
     return tuple(
-        Shard(name, tuple(sorted(group, key=lambda t: -_width(t)))) for name, group in zip(names, groups, strict=True)
+        Shard(name, tuple(sorted(group, key=lambda t: -_width(t))))
+        for name, group in zip(names, groups, strict=True)
     )
 
 
-def write(path: Path, tensors: Sequence[Tensor], pieces: Callable[[Tensor], Iterable[torch.Tensor]]) -> None:
+def write(
+    path: Path, tensors: Sequence[Tensor], pieces: Callable[[Tensor], Iterable[torch.Tensor]]
+) -> None:
     """Write one file; ``pieces`` gives each tensor's data in order, in any number of parts."""
     with disk.writing(path), path.open("wb", buffering=0) as stream:
         _put(stream.fileno(), _header(tensors))
@@ -176,4 +183,6 @@ def _width(tensor: Tensor) -> int:
 
 
 def _natural(name: str) -> tuple[tuple[int, str], ...]:
-    return tuple((int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name))
+    return tuple(
+        (int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)
+    )

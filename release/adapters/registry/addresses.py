@@ -6,7 +6,10 @@ from urllib.parse import SplitResult, urlsplit
 from checks.errors import RegistryRefused
 
 _PORTS = {"http": 80, "https": 443}
-_ALIASES = {"docker.io": "registry-1.docker.io", "index.docker.io": "registry-1.docker.io"}  # Docker Hub's API
+_ALIASES = {
+    "docker.io": "registry-1.docker.io",
+    "index.docker.io": "registry-1.docker.io",
+}  # Docker Hub's API
 
 Origin = tuple[str, str, int]
 
@@ -14,7 +17,9 @@ Origin = tuple[str, str, int]
 def api_host(host: str) -> str:
     """HOST[:PORT] that answers the API of a registry. Raises RegistryRefused when it is no address."""
     if (parts := split(f"https://{host}/")) is None or parts.netloc != host:
-        raise RegistryRefused(f"{host!r} is no address of a registry", "write it as HOST or HOST:PORT")
+        raise RegistryRefused(
+            f"{host!r} is no address of a registry", "write it as HOST or HOST:PORT"
+        )
     return _ALIASES.get(host.lower(), host)
 
 
@@ -22,7 +27,12 @@ def split(url: str) -> SplitResult | None:
     """Return the parts of an http or https URL with a host, a valid port and no user; None for anything else."""
     try:
         parts = urlsplit(url)
-        fine = parts.scheme in _PORTS and parts.hostname and parts.port != 0 and "@" not in parts.netloc
+        fine = (
+            parts.scheme in _PORTS
+            and parts.hostname
+            and parts.port != 0
+            and "@" not in parts.netloc
+        )
     except ValueError:
         return None
     return parts if fine else None

@@ -23,7 +23,9 @@ from release.adapters import http
 from release.adapters.registry import addresses
 from release.adapters.retries import RequestError
 
-_CHALLENGE = re.compile(r'([A-Za-z0-9_-]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^\s,"]+)|([A-Za-z][A-Za-z0-9-]*)')
+_CHALLENGE = re.compile(
+    r'([A-Za-z0-9_-]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^\s,"]+)|([A-Za-z][A-Za-z0-9-]*)'
+)
 _TOKEN = re.compile(r"[\x21-\x7e]{1,65536}")
 _LIFE = 60  # seconds that a token lasts when its server does not say: the specification's
 _LONGEST = 86_400  # seconds that any token is believed to live
@@ -116,13 +118,17 @@ def login(host: str) -> Login | None:
     elif not problem and document != {}:
         problem = "is no JSON object"
     if problem:
-        raise RegistryRefused(f"{path}: {problem}", f"fix it, or run `docker logout {host}` and `docker login {host}`")
+        raise RegistryRefused(
+            f"{path}: {problem}", f"fix it, or run `docker logout {host}` and `docker login {host}`"
+        )
     return _login(stored or {})
 
 
 def _login(stored: dict[str, Any]) -> Login | None:
     values = {str(key).lower(): value for key, value in stored.items() if isinstance(value, str)}
-    found = Login(values.get("username", ""), values.get("password", ""), values.get("identitytoken", ""))
+    found = Login(
+        values.get("username", ""), values.get("password", ""), values.get("identitytoken", "")
+    )
     return found if found.identity or found.username else None
 
 
@@ -176,7 +182,11 @@ class Authorization:
         """Return what to do about a 401 or 403."""
         with self._lock:
             known = self._is_read and self._login is not None
-        who = f"another account that may {verb} {name}" if known else f"an account that may {verb} {name}"
+        who = (
+            f"another account that may {verb} {name}"
+            if known
+            else f"an account that may {verb} {name}"
+        )
         return f"run `docker login {self._host}` with {who}"
 
     def redacted(self, text: str) -> str:
@@ -199,7 +209,9 @@ class Authorization:
         """Return a token and the seconds that it lasts."""
         parts = addresses.split(asked.realm)
         if parts is None or not addresses.is_private_way(asked.realm):
-            raise RequestError(f"sends us to {asked.realm[:100]!r} for a token, which is no https", todo=_ASK)
+            raise RequestError(
+                f"sends us to {asked.realm[:100]!r} for a token, which is no https", todo=_ASK
+            )
         shown = parts.netloc
         stored = self._stored()
         try:
@@ -216,9 +228,15 @@ class Authorization:
     def _request(self, asked: Challenge, scopes: tuple[str, ...], stored: Login | None) -> bytes:
         service = {"service": asked.service} if asked.service else {}
         if stored and stored.identity:
-            form = {"grant_type": "refresh_token", "client_id": _CLIENT, "refresh_token": stored.identity} | service
+            form = {
+                "grant_type": "refresh_token",
+                "client_id": _CLIENT,
+                "refresh_token": stored.identity,
+            } | service
             kind = {"Content-Type": "application/x-www-form-urlencoded"}
-            return self._ask("POST", asked.realm, kind, urlencode(form | {"scope": " ".join(scopes)}).encode())
+            return self._ask(
+                "POST", asked.realm, kind, urlencode(form | {"scope": " ".join(scopes)}).encode()
+            )
         query = urlencode([*service.items(), *(("scope", scope) for scope in scopes)])
         url = f"{asked.realm}{'&' if '?' in asked.realm else '?'}{query}"
         return self._ask("GET", url, {"Authorization": stored.basic} if stored else {}, None)

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from checks.errors import BuildRefused
 from release.adapters.registry.types import Blob, Seen
 
-_PIECE = 256 << 10  # bytes of one send, which has the ten seconds of a connection: 26 kB/s is fast enough
+_PIECE = (
+    256 << 10
+)  # bytes of one send, which has the ten seconds of a connection: 26 kB/s is fast enough
 
 
 class Body:
@@ -60,4 +62,6 @@ def _read(blob: Blob) -> Iterator[bytes]:
 
 
 def _changed(blob: Blob, how: str) -> BuildRefused:
-    return BuildRefused(f"a layer of {blob.size:,} bytes {how}", "run it again, and change no file meanwhile")
+    return BuildRefused(
+        f"a layer of {blob.size:,} bytes {how}", "run it again, and change no file meanwhile"
+    )

@@ -46,7 +46,9 @@ class Repository:
     Safe to use from several threads.
     """
 
-    def __init__(self, host: str, name: str, *, push: bool = False, patience: Patience | None = None) -> None:
+    def __init__(
+        self, host: str, name: str, *, push: bool = False, patience: Patience | None = None
+    ) -> None:
         self.name = f"{host}/{name}"
         self.host = host
         self.repository = name
@@ -105,9 +107,14 @@ class Repository:
                 last = block
         digest_read = f"sha256:{hasher.hexdigest()}"
         if position != size or digest_read != digest:
-            what = f"more than {size:,} bytes" if position > size else f"{position:,} bytes, {digest_read}"
+            what = (
+                f"more than {size:,} bytes"
+                if position > size
+                else f"{position:,} bytes, {digest_read}"
+            )
             raise RegistryRefused(
-                f"{self.name}: holds {what} as {digest} of {size:,} bytes", "ask who runs the registry, or use another"
+                f"{self.name}: holds {what} as {digest} of {size:,} bytes",
+                "ask who runs the registry, or use another",
             )
         if last:
             yield last
@@ -118,7 +125,11 @@ class Repository:
         with self._saying(f"reading {reference}", "pull from"):
             answer = self._ask("GET", f"manifests/{reference}", (200,), self._read, headers=headers)
             digest = digests.of_bytes(answer.data)
-            wanted = reference if ":" in reference else answer.headers.get("Docker-Content-Digest") or digest
+            wanted = (
+                reference
+                if ":" in reference
+                else answer.headers.get("Docker-Content-Digest") or digest
+            )
             if digest != wanted:
                 raise _lies(f"gives bytes with the digest {digest} as {wanted[:80]!r}")
             media_type = answer.headers.get("Content-Type", "").partition(";")[0].strip()
@@ -128,7 +139,9 @@ class Repository:
             except (ValueError, AttributeError, RecursionError):
                 raise _lies(f"gives no manifest for {reference}: no JSON object") from None
             if kind != media_type or media_type not in _MANIFESTS:
-                raise _lies(f"gives {reference} as {media_type[:80]!r}, which calls itself {str(kind)[:80]!r}")
+                raise _lies(
+                    f"gives {reference} as {media_type[:80]!r}, which calls itself {str(kind)[:80]!r}"
+                )
         return Document(answer.data, media_type, digest)
 
     def put(self, data: bytes, media_type: str, tag: str | None) -> str:
@@ -175,7 +188,9 @@ class Repository:
         manifest = documents.read(document, self.name)
         if isinstance(manifest, Manifest) and manifest.subject:
             of = Descriptor(media_type=MANIFEST, digest=document.digest, size=len(document.data))
-            with self._saying(f"noting that {document.digest} belongs to {manifest.subject.digest}", "push to"):
+            with self._saying(
+                f"noting that {document.digest} belongs to {manifest.subject.digest}", "push to"
+            ):
                 self._referrers.name(manifest.subject.digest, documents.referrer(manifest, of))
 
     def _stream(self, digest: str, size: int) -> Iterator[bytes]:
@@ -184,7 +199,10 @@ class Repository:
         while True:
             before = position
             try:
-                url, headers = self._url(f"blobs/{digest}"), {"Range": f"bytes={position}-"} if position else None
+                url, headers = (
+                    self._url(f"blobs/{digest}"),
+                    {"Range": f"bytes={position}-"} if position else None,
+                )
                 with closing(self._http.send("GET", url, self._read, headers=headers)) as response:
                     skip = self._start(response, position)
                     for block in blocks(response, _BLOCK):
@@ -218,7 +236,9 @@ class Repository:
     def _cancel(self, answer: Answer, scopes: Sequence[str]) -> None:
         """Best effort: a registry forgets unfinished uploads by itself."""
         try:
-            self._http.once("DELETE", self._http.location(answer), (204, 202, 404), scopes, read=CANCEL)
+            self._http.once(
+                "DELETE", self._http.location(answer), (204, 202, 404), scopes, read=CANCEL
+            )
         except RequestError:
             return
 
@@ -236,7 +256,9 @@ class Repository:
         body: bytes | None = None,
         read: float = READ,
     ) -> Answer:
-        return self._http.ask(method, self._url(path), ok, scopes, headers=headers, body=body, read=read)
+        return self._http.ask(
+            method, self._url(path), ok, scopes, headers=headers, body=body, read=read
+        )
 
     @contextmanager
     def _saying(self, doing: str, verb: str) -> Iterator[None]:
@@ -244,7 +266,11 @@ class Repository:
         try:
             yield
         except RequestError as trouble:
-            kind = StoreUnavailable if trouble.temporary or trouble.status in _NOT_GIVEN else RegistryRefused
+            kind = (
+                StoreUnavailable
+                if trouble.temporary or trouble.status in _NOT_GIVEN
+                else RegistryRefused
+            )
             refusal = kind(f"{self.name}: {doing}: {trouble.what}", self._todo(trouble, verb))
         else:
             return

@@ -7,9 +7,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from checks import files
 from checks.errors import RegistryRefused
-from release.adapters.registry.types import DOCKER_INDEX, DOCKER_MANIFEST, INDEX, MANIFEST, Descriptor, Document
+from release.adapters.registry.types import (
+    DOCKER_INDEX,
+    DOCKER_MANIFEST,
+    INDEX,
+    MANIFEST,
+    Descriptor,
+    Document,
+)
 
-LARGEST = 4 << 20  # bytes of a manifest or index: what registries must take (distribution specification 1.1)
+LARGEST = (
+    4 << 20
+)  # bytes of a manifest or index: what registries must take (distribution specification 1.1)
 LARGEST_CONFIG = 16 << 20
 INDEXES = (INDEX, DOCKER_INDEX)
 MANIFESTS = (MANIFEST, DOCKER_MANIFEST)
@@ -66,7 +75,9 @@ def read(document: Document, where: str) -> Index | Manifest:
     plain = parse(document.data, where)
     media_type = plain.get("mediaType", document.media_type)
     if media_type != document.media_type:
-        raise _refused(where, f"calls itself {media_type!r} and is stored as {document.media_type!r}")
+        raise _refused(
+            where, f"calls itself {media_type!r} and is stored as {document.media_type!r}"
+        )
     try:
         if media_type in INDEXES and not plain.keys() & {"config", "layers"}:
             return Index.model_validate(plain)
@@ -90,14 +101,18 @@ def parse(data: bytes, where: str) -> dict[str, Any]:
 
 def write(value: dict[str, Any]) -> bytes:
     """JSON in one form only: keys sorted, no spaces, UTF-8. The same value is the same bytes on every machine."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
 
 
 def guess(data: bytes, where: str) -> str:
     """Return the media type of a document that came without one: its own word, or by its shape."""
     plain = parse(data, where)
     media_type = plain.get("mediaType")
-    return media_type if isinstance(media_type, str) else INDEX if "manifests" in plain else MANIFEST
+    return (
+        media_type if isinstance(media_type, str) else INDEX if "manifests" in plain else MANIFEST
+    )
 
 
 def referrer(manifest: Manifest, of: Descriptor) -> Descriptor:
@@ -110,4 +125,6 @@ def referrer(manifest: Manifest, of: Descriptor) -> Descriptor:
 
 
 def _refused(where: str, what: str) -> RegistryRefused:
-    return RegistryRefused(f"{where}: {what}", "name another image, or push this one again with a current tool")
+    return RegistryRefused(
+        f"{where}: {what}", "name another image, or push this one again with a current tool"
+    )

@@ -16,7 +16,10 @@ class Limit(NamedTuple):
 
 _LIMITS = (
     Limit(r"ghcr\.io", 10_000_000_000),
-    Limit(r"(public\.ecr\.aws|.+\.dkr\.ecr(-fips)?\..+\.(amazonaws\.com(\.cn)?|on\.aws))", 52_000 << 20),
+    Limit(
+        r"(public\.ecr\.aws|.+\.dkr\.ecr(-fips)?\..+\.(amazonaws\.com(\.cn)?|on\.aws))",
+        52_000 << 20,
+    ),
     Limit(r"quay\.io", 50_000_000_000),
     Limit(r"registry\.gitlab\.com", 10_000_000_000),
 )

@@ -32,7 +32,9 @@ class Reference(NamedTuple):
 
     def __str__(self) -> str:
         name = f"{self.host}/{self.name}" if self.host else f"{LAYOUT}{self.name}"
-        return name + (f":{self.tag}" if self.tag else "") + (f"@{self.digest}" if self.digest else "")
+        return (
+            name + (f":{self.tag}" if self.tag else "") + (f"@{self.digest}" if self.digest else "")
+        )
 
 
 def parse(text: str) -> Reference:
@@ -43,7 +45,9 @@ def parse(text: str) -> Reference:
     if not at:
         rest, digest = text, ""
     elif not _DIGEST.fullmatch(digest):
-        raise BuildRefused(f"{text!r}: {digest!r} is no digest", "write it as sha256: and 64 hex digits")
+        raise BuildRefused(
+            f"{text!r}: {digest!r} is no digest", "write it as sha256: and 64 hex digits"
+        )
     if rest.startswith(LAYOUT):
         folder, tag = _layout(rest.removeprefix(LAYOUT), text)
         return Reference(None, folder, tag, digest or None)
@@ -56,7 +60,10 @@ def _layout(rest: str, text: str) -> tuple[str, str | None]:
     if not colon or "/" in tag:
         folder, colon, tag = rest, "", ""
     if not folder or (colon and not _TAG.fullmatch(tag)):
-        raise BuildRefused(f"{text!r}: names no folder of an OCI layout", "write it as oci:FOLDER or oci:FOLDER:TAG")
+        raise BuildRefused(
+            f"{text!r}: names no folder of an OCI layout",
+            "write it as oci:FOLDER or oci:FOLDER:TAG",
+        )
     return folder, tag or None
 
 
@@ -73,6 +80,7 @@ def _registry(rest: str, text: str) -> tuple[str, str, str | None]:
     fits = matched and int(matched["port"] or 0) <= 65535 and len(host) + 1 + len(name) <= _LONGEST
     if not fits or not _NAME.fullmatch(name) or (colon and not _TAG.fullmatch(tag)):
         raise BuildRefused(
-            f"{text!r}: is no reference to an image", "write it as HOST/NAME:TAG, without https://, names in lower case"
+            f"{text!r}: is no reference to an image",
+            "write it as HOST/NAME:TAG, without https://, names in lower case",
         )
     return host, name, tag or None

@@ -26,7 +26,9 @@ _PAUSE = 0.1  # seconds between two readings, at most
 class Referrers:
     """Of the images in one repository. A failure raises RequestError, a bad index RegistryRefused."""
 
-    def __init__(self, http: Transport, repository: str, read: Sequence[str], write: Sequence[str]) -> None:
+    def __init__(
+        self, http: Transport, repository: str, read: Sequence[str], write: Sequence[str]
+    ) -> None:
         self._http = http
         self._repository = repository
         self._read = read
@@ -70,11 +72,17 @@ class Referrers:
 
     def _tagged(self, tag: str) -> list[Descriptor]:
         headers = {"Accept": f"{INDEX}, {MANIFEST}"}  # else a tag of something else looks like none
-        answer = self._http.ask("GET", self._url(f"manifests/{tag}"), (200, 404), self._read, headers=headers)
+        answer = self._http.ask(
+            "GET", self._url(f"manifests/{tag}"), (200, 404), self._read, headers=headers
+        )
         return [] if answer.status == 404 else list(self._index(answer).manifests)
 
     def _put(self, tag: str, manifests: list[Descriptor]) -> None:
-        value = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [one.plain() for one in manifests]}
+        value = {
+            "schemaVersion": 2,
+            "mediaType": INDEX,
+            "manifests": [one.plain() for one in manifests],
+        }
         self._http.ask(
             "PUT", self._url(f"manifests/{tag}"), (201,), self._write,
             headers={"Content-Type": INDEX}, body=documents.write(value),
@@ -83,9 +91,12 @@ class Referrers:
     def _index(self, answer: Answer) -> Index:
         kind = answer.headers.get("Content-Type", "").partition(";")[0].strip()
         if answer.status != 200 or kind != INDEX:
-            raise RequestError(f"lists what belongs to an image as {kind[:80]!r}", todo="ask who runs the registry")
+            raise RequestError(
+                f"lists what belongs to an image as {kind[:80]!r}", todo="ask who runs the registry"
+            )
         index = documents.read(
-            Document(answer.data, kind, digests.of_bytes(answer.data)), f"{self._repository}: its list"
+            Document(answer.data, kind, digests.of_bytes(answer.data)),
+            f"{self._repository}: its list",
         )
         assert isinstance(index, Index)  # Its media type was checked above.
         return index

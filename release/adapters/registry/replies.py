@@ -13,7 +13,11 @@ from release.adapters.registry import addresses
 from release.adapters.registry.documents import LARGEST
 from release.adapters.retries import RequestError
 
-CONNECT, READ, REPLY = 10.0, 60.0, 300.0  # seconds: to connect; between two reads; for a small reply in all
+CONNECT, READ, REPLY = (
+    10.0,
+    60.0,
+    300.0,
+)  # seconds: to connect; between two reads; for a small reply in all
 FAILURES = (requests.RequestException, urllib3.exceptions.HTTPError, OSError, UnicodeError)
 
 
@@ -41,7 +45,9 @@ def failed(error: Exception, netloc: str, proxy: str | None, read: float = READ)
                 what,
                 todo=f"put its authority's certificate at /etc/docker/certs.d/{netloc}/ca.crt, or set SSL_CERT_FILE",
             )
-        if isinstance(link, ssl.SSLError) and "ALERT" in (link.reason or ""):  # TLS is spoken, and refuses us
+        if isinstance(link, ssl.SSLError) and "ALERT" in (
+            link.reason or ""
+        ):  # TLS is spoken, and refuses us
             return RequestError(
                 what,
                 todo=f"check its TLS settings; a certificate of our own belongs in /etc/docker/certs.d/{netloc}",
@@ -83,7 +89,10 @@ def whole(response: requests.Response) -> Answer:
         if length > LARGEST:
             raise RequestError(f"{host_of(response)}: replies with more than {LARGEST:,} bytes")
         if time.monotonic() > until:
-            raise RequestError(f"{host_of(response)}: takes more than {REPLY:g} s for a small reply", temporary=True)
+            raise RequestError(
+                f"{host_of(response)}: takes more than {REPLY:g} s for a small reply",
+                temporary=True,
+            )
     return Answer(response.status_code, response.headers, b"".join(parts), response.url or "")
 
 

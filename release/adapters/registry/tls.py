@@ -28,10 +28,14 @@ def trust(host: str | None) -> Trust:
     Source: docs.docker.com/engine/security/certificates. Raises RegistryRefused if a file cannot be read.
     """
     settings = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    folders = (Path("/etc/docker/certs.d"), settings / "docker/certs.d") if host else ()  # The second: without root.
+    folders = (
+        (Path("/etc/docker/certs.d"), settings / "docker/certs.d") if host else ()
+    )  # The second: without root.
     files = [path for folder in folders for path in sorted((folder / str(host)).glob("*"))]
     authorities = [str(path) for path in files if path.suffix == ".crt"]
-    certificates = [(str(path), str(path.with_suffix(".key"))) for path in files if path.suffix == ".cert"]
+    certificates = [
+        (str(path), str(path.with_suffix(".key"))) for path in files if path.suffix == ".cert"
+    ]
     system = ssl.get_default_verify_paths()
     bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
     usual = bundle or system.cafile or system.capath or certifi.where()
@@ -45,11 +49,19 @@ def _check(chosen: Trust) -> None:
     problem, place = "", chosen.authorities
     try:
         folder = Path(place).is_dir()
-        context = ssl.create_default_context(cafile=None if folder else place, capath=place if folder else None)
+        context = ssl.create_default_context(
+            cafile=None if folder else place, capath=place if folder else None
+        )
         if chosen.certificate:
             place = chosen.certificate[0]
             context.load_cert_chain(*chosen.certificate)
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError.
-        problem = getattr(error, "reason", None) or getattr(error, "strerror", None) or type(error).__name__
+        problem = (
+            getattr(error, "reason", None)
+            or getattr(error, "strerror", None)
+            or type(error).__name__
+        )
     if problem:
-        raise RegistryRefused(f"{place}: cannot be used as a certificate: {problem}", "fix the file, or remove it")
+        raise RegistryRefused(
+            f"{place}: cannot be used as a certificate: {problem}", "fix the file, or remove it"
+        )

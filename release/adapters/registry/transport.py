@@ -77,7 +77,9 @@ class Transport:
     ) -> Answer:
         """Return a reply with one of the statuses ``ok``, tried again while that makes sense."""
         tries = tries or Tries(self.patience)
-        return tries.until_answered(lambda: self.once(method, url, ok, scopes, headers=headers, body=body, read=read))
+        return tries.until_answered(
+            lambda: self.once(method, url, ok, scopes, headers=headers, body=body, read=read)
+        )
 
     def once(
         self,
@@ -91,7 +93,9 @@ class Transport:
         read: float = READ,
     ) -> Answer:
         """Return a reply with one of the statuses ``ok``, in one try."""
-        with closing(self.send(method, url, scopes, headers=headers, body=body, read=read)) as response:
+        with closing(
+            self.send(method, url, scopes, headers=headers, body=body, read=read)
+        ) as response:
             if response.status_code not in ok:
                 raise self.trouble(response)
             return whole(response)
@@ -121,10 +125,14 @@ class Transport:
     def trouble(self, response: requests.Response) -> RequestError:
         """Return what a reply says that was not asked for. Reads the rest of it."""
         status, error = response.status_code, _Error()
-        with suppress(RequestError):  # not every proxy speaks as a registry does: the status says enough
+        with suppress(
+            RequestError
+        ):  # not every proxy speaks as a registry does: the status says enough
             error = http.parsed(_Error, whole(response).data) or error
         code, message = error.code, error.message or response.reason or ""
-        message_shown = self.auth.redacted(f"{status} {code}: {message}" if code else f"{status} {message}")
+        message_shown = self.auth.redacted(
+            f"{status} {code}: {message}" if code else f"{status} {message}"
+        )
         return RequestError(
             redact(message_shown, _LONGEST),
             temporary=status in TEMPORARY,
@@ -146,7 +154,9 @@ class Transport:
         if not self._is_registry(url):
             return self._bare(method, url, headers, body, read)
         shown = self.auth.header(scopes)
-        response = self._bare(method, url, {**headers, "Authorization": shown} if shown else headers, body, read)
+        response = self._bare(
+            method, url, {**headers, "Authorization": shown} if shown else headers, body, read
+        )
         if response.status_code != 401 or not self.auth.challenged(
             response.headers.get("WWW-Authenticate", ""), scopes, shown
         ):
@@ -158,10 +168,17 @@ class Transport:
             raise trouble
         response.close()
         shown = self.auth.header(scopes)
-        return self._bare(method, url, {**headers, "Authorization": shown} if shown else headers, body, read)
+        return self._bare(
+            method, url, {**headers, "Authorization": shown} if shown else headers, body, read
+        )
 
     def _bare(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | Sized | None, read: float
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | Sized | None,
+        read: float,
     ) -> requests.Response:
         parts = addresses.split(url)
         assert parts is not None
@@ -173,7 +190,10 @@ class Transport:
             # A request of its own, without a session: no cookies, no ~/.netrc. No compression: digests are of the bytes
             # as they are stored.
             request = requests.Request(
-                method, url, headers={"User-Agent": "lockstep", "Accept-Encoding": "identity", **headers}, data=body
+                method,
+                url,
+                headers={"User-Agent": "lockstep", "Accept-Encoding": "identity", **headers},
+                data=body,
             )
             return self._adapter.send(
                 request.prepare(),
@@ -230,8 +250,13 @@ class Transport:
             and parts.scheme == "http"
             and parts.netloc == base.netloc
         ):
-            return parts._replace(scheme="https").geturl()  # a registry that does not know of the TLS before it
+            return parts._replace(
+                scheme="https"
+            ).geturl()  # a registry that does not know of the TLS before it
         if not location or parts is None or not addresses.is_private_way(target):
             place = redact(parts.netloc, _LONGEST) if parts and location else "nowhere"
-            raise RequestError(f"sends us on to {place}, which is no https address", todo="ask who runs the registry")
+            raise RequestError(
+                f"sends us on to {place}, which is no https address",
+                todo="ask who runs the registry",
+            )
         return target

@@ -17,11 +17,20 @@ from release.adapters.registry.types import Blob, Seen
 from release.adapters.retries import RequestError, Tries
 
 _BINARY = {"Content-Type": "application/octet-stream"}
-_REJECTED = frozenset({400, 404, 410, 416})  # the registry lost the upload, or received other bytes than were sent
+_REJECTED = frozenset(
+    {400, 404, 410, 416}
+)  # the registry lost the upload, or received other bytes than were sent
 _REJECTIONS = 2  # after so many the blob is sent again; the next one is final
 
 
-def send(transport: Transport, name: str, scopes: Sequence[str], blob: Blob, digest: str | None, seen: Seen) -> str:
+def send(
+    transport: Transport,
+    name: str,
+    scopes: Sequence[str],
+    blob: Blob,
+    digest: str | None,
+    seen: Seen,
+) -> str:
     """Upload ``blob`` to the repository ``name``; return its digest, which must be ``digest`` where that is given.
 
     ``seen`` is told every byte once, however often it is sent. Raises RequestError when the registry does not take the
@@ -43,7 +52,8 @@ def send(transport: Transport, name: str, scopes: Sequence[str], blob: Blob, dig
             found = body.digest()
             if found != (digest or found):
                 raise BuildRefused(
-                    f"{name}: the bytes to be stored are {found}, not {digest}", "run it again: they changed meanwhile"
+                    f"{name}: the bytes to be stored are {found}, not {digest}",
+                    "run it again: they changed meanwhile",
                 )
             upload.put(found, blob.size)
         except RequestError as trouble:
@@ -61,19 +71,29 @@ def send(transport: Transport, name: str, scopes: Sequence[str], blob: Blob, dig
 class _Upload:
     """One upload, opened. Everything but the PATCH is asked again while that makes sense, as ``tries`` allows."""
 
-    def __init__(self, transport: Transport, name: str, scopes: Sequence[str], tries: Tries) -> None:
+    def __init__(
+        self, transport: Transport, name: str, scopes: Sequence[str], tries: Tries
+    ) -> None:
         self._transport = transport
         self._name = name
         self._scopes = scopes
         self._tries = tries
-        opened = transport.ask("POST", transport.url(f"{name}/blobs/uploads/"), (202,), scopes, tries=tries)
+        opened = transport.ask(
+            "POST", transport.url(f"{name}/blobs/uploads/"), (202,), scopes, tries=tries
+        )
         self._location = transport.location(opened)
 
     def patch(self, body: Body) -> None:
         """Send all bytes. ECR answers 201 where others answer 202."""
         sent = body if len(body) else b"".join(body)
         taken = self._transport.once(
-            "PATCH", self._location, (201, 202, 204), self._scopes, headers=_BINARY, body=sent, read=HASHING
+            "PATCH",
+            self._location,
+            (201, 202, 204),
+            self._scopes,
+            headers=_BINARY,
+            body=sent,
+            read=HASHING,
         )
         self._location = self._transport.location(taken)
 
@@ -82,7 +102,14 @@ class _Upload:
         url = f"{self._location}{'&' if '?' in self._location else '?'}digest={quote(digest, safe=':')}"
         try:
             stored = self._transport.ask(
-                "PUT", url, (201, 204), self._scopes, headers=_BINARY, body=b"", read=HASHING, tries=self._tries
+                "PUT",
+                url,
+                (201, 204),
+                self._scopes,
+                headers=_BINARY,
+                body=b"",
+                read=HASHING,
+                tries=self._tries,
             )
         except RequestError:
             if not self._is_there(digest, size):
@@ -90,12 +117,17 @@ class _Upload:
         else:
             named = stored.headers.get("Docker-Content-Digest") or digest
             if named != digest:
-                raise RequestError(f"stored {named[:80]!r} where {digest} was sent", todo="ask who runs the registry")
+                raise RequestError(
+                    f"stored {named[:80]!r} where {digest} was sent",
+                    todo="ask who runs the registry",
+                )
 
     def cancel(self) -> None:
         """Best effort: a registry forgets unfinished uploads by itself."""
         try:
-            self._transport.once("DELETE", self._location, (204, 202, 404), self._scopes, read=CANCEL)
+            self._transport.once(
+                "DELETE", self._location, (204, 202, 404), self._scopes, read=CANCEL
+            )
         except RequestError:
             return
 

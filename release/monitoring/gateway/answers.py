@@ -51,7 +51,9 @@ class Answer:
     @property
     def complete(self) -> bool:
         """Whether it came to its end; not every server ends a stream with [DONE]."""
-        return self.done or (bool(self.choices) and all(choice.finish for choice in self.choices.values()))
+        return self.done or (
+            bool(self.choices) and all(choice.finish for choice in self.choices.values())
+        )
 
     def add(self, value: Any) -> bool:
         """Add a whole answer, or an event of a stream; return whether it has text."""
@@ -65,7 +67,11 @@ class Answer:
             self.input_tokens = _count(usage.get("prompt_tokens"), self.input_tokens)
             self.output_tokens = _count(usage.get("completion_tokens"), self.output_tokens)
         listed = value.get("choices")
-        spoke = [self._choice(item) for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []
+        spoke = (
+            [self._choice(item) for item in listed if isinstance(item, dict)]
+            if isinstance(listed, list)
+            else []
+        )
         self.pieces += any(spoke)
         return any(spoke)
 
@@ -76,7 +82,9 @@ class Answer:
         choice = self.choices.setdefault(index, Choice())
         if isinstance(value.get("finish_reason"), str):
             choice.finish = value["finish_reason"]
-        message = next((value[key] for key in ("message", "delta") if isinstance(value.get(key), dict)), value)
+        message = next(
+            (value[key] for key in ("message", "delta") if isinstance(value.get(key), dict)), value
+        )
         text = message.get("content") if message is not value else message.get("text")
         reasoning = message.get("reasoning_content") or message.get("reasoning")
         for part, kept in ((text, choice.text), (reasoning, choice.reasoning)):

@@ -46,11 +46,18 @@ class Gateway:
         store: Store | None,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._settings, self._upstreams, self._metrics, self._store = settings, upstreams, metrics, store
+        self._settings, self._upstreams, self._metrics, self._store = (
+            settings,
+            upstreams,
+            metrics,
+            store,
+        )
         self._say = say
         unread = frozenset({"authorization"} if settings.keys else ())
         self._forwarder = Forwarder(session, upstreams, metrics, unread, settings.sticky)
-        self._running: dict[asyncio.Task[object], Exchange] = {}  # whole requests that are being answered
+        self._running: dict[
+            asyncio.Task[object], Exchange
+        ] = {}  # whole requests that are being answered
         self._listing = 0  # questions for the list of models
         self.ending = False
         self.read_keys()
@@ -65,11 +72,19 @@ class Gateway:
         path, request_id = request.rel_url.raw_path, id_of(request)
         try:
             if path not in _METHODS:
-                raise Rejected(404, "not_found", f"the gateway passes on {CHAT}, {COMPLETIONS} and {MODELS} alone")
+                raise Rejected(
+                    404,
+                    "not_found",
+                    f"the gateway passes on {CHAT}, {COMPLETIONS} and {MODELS} alone",
+                )
             if request.method != _METHODS[path]:
-                raise Rejected(405, "method_not_allowed", f"{path} takes another method", Allow=_METHODS[path])
+                raise Rejected(
+                    405, "method_not_allowed", f"{path} takes another method", Allow=_METHODS[path]
+                )
             self._check_key(request)
-            response = await (self._models if path == MODELS else self._complete)(request, request_id)
+            response = await (self._models if path == MODELS else self._complete)(
+                request, request_id
+            )
         except Rejected as rejected:
             self._metrics.rejected(rejected.status)
             response = refusals.answer(rejected, request_id)
@@ -90,7 +105,9 @@ class Gateway:
                 return web.Response(text="ready\n")
             case "/metrics":
                 kind = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
-                return web.Response(body=self._metrics.text(self._upstreams.servers.values()), headers=kind)
+                return web.Response(
+                    body=self._metrics.text(self._upstreams.servers.values()), headers=kind
+                )
         return web.Response(status=404, text="GET /health, /ready or /metrics\n")
 
     def failed(self, status: int) -> web.Response:
@@ -98,7 +115,9 @@ class Gateway:
         if status >= 500:
             return refusals.answer(Refused(500, "internal_error", "the gateway broke"), new_id())
         self._metrics.rejected(status)
-        return refusals.answer(Rejected(status, "bad_request", "this is no valid request of HTTP"), new_id())
+        return refusals.answer(
+            Rejected(status, "bad_request", "this is no valid request of HTTP"), new_id()
+        )
 
     async def drain(self, seconds: float) -> None:
         """Wait until the requests that are running have their answers, for at most ``seconds``; cut the others."""
@@ -116,22 +135,32 @@ class Gateway:
         try:
             if self._is_full(1):
                 raise _too_many()
-            async with asyncio.timeout(self._settings.deadline), self._forwarder.sent(request, b"", request_id) as sent:
+            async with (
+                asyncio.timeout(self._settings.deadline),
+                self._forwarder.sent(request, b"", request_id) as sent,
+            ):
                 body = await sent.reply.read()
-                return web.Response(status=sent.reply.status, body=body, headers=headers_of(sent, request_id))
+                return web.Response(
+                    status=sent.reply.status, body=body, headers=headers_of(sent, request_id)
+                )
         except Refused as refused:
             return refusals.answer(refused, request_id)
         except TimeoutError:
             return refusals.answer(self._late(), request_id)
         except aiohttp.ClientError:
-            return refusals.answer(Refused(502, "upstream_error", "the server broke off"), request_id)
+            return refusals.answer(
+                Refused(502, "upstream_error", "the server broke off"), request_id
+            )
         finally:
             self._listing -= 1
 
     async def _complete(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
         is_chat = request.rel_url.raw_path == CHAT
         exchange = Exchange(
-            datetime.now(UTC), request_id, "chat" if is_chat else "text_completion", provider=self._settings.provider
+            datetime.now(UTC),
+            request_id,
+            "chat" if is_chat else "text_completion",
+            provider=self._settings.provider,
         )
         if self._settings.user_header:
             exchange.user = request.headers.get(self._settings.user_header)
@@ -195,8 +224,12 @@ class Gateway:
         except Exception:  # noqa: BLE001 - nothing of it may reach the client
             self._metrics.dropped(1)
 
-    async def _passed(self, request: web.BaseRequest, exchange: Exchange, began: float) -> web.StreamResponse:
-        async with self._forwarder.sent(request, exchange.body, exchange.request_id, exchange) as sent:
+    async def _passed(
+        self, request: web.BaseRequest, exchange: Exchange, began: float
+    ) -> web.StreamResponse:
+        async with self._forwarder.sent(
+            request, exchange.body, exchange.request_id, exchange
+        ) as sent:
             headers = headers_of(sent, exchange.request_id)
             if sent.reply.content_type == "text/event-stream":
                 return await self._streamed(request, exchange, sent, headers, began)
@@ -246,9 +279,16 @@ class Gateway:
             return
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
         digest = hashlib.sha256(key.strip().encode(errors="surrogateescape")).hexdigest()
-        if scheme.lower() != "bearer" or not sum(hmac.compare_digest(digest, known) for known in self._keys):
+        if scheme.lower() != "bearer" or not sum(
+            hmac.compare_digest(digest, known) for known in self._keys
+        ):
             challenge = {"WWW-Authenticate": "Bearer"}
-            raise Rejected(401, "invalid_api_key", "an API key is needed: Authorization: Bearer KEY", **challenge)
+            raise Rejected(
+                401,
+                "invalid_api_key",
+                "an API key is needed: Authorization: Bearer KEY",
+                **challenge,
+            )
 
     async def _streamed(
         self,
@@ -260,7 +300,9 @@ class Gateway:
     ) -> web.StreamResponse:
         """Pass a stream on as it comes, and read it beside."""
         reply = sent.reply
-        response = _connection(request).response = web.StreamResponse(status=reply.status, headers=headers)
+        response = _connection(request).response = web.StreamResponse(
+            status=reply.status, headers=headers
+        )
         if self.ending:
             response.force_close()
         await response.prepare(request)
@@ -292,7 +334,9 @@ class Gateway:
         await response.write_eof()
         if exchange.answer.failed or not exchange.answer.complete:
             exchange.error = "upstream_error"
-            exchange.cause = "an event says error" if exchange.answer.failed else "no end of the stream"
+            exchange.cause = (
+                "an event says error" if exchange.answer.failed else "no end of the stream"
+            )
         return response
 
 

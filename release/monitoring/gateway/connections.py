@@ -33,7 +33,9 @@ class Connection(web.RequestHandler):
 
     __slots__ = ("_connections", "_late", "answering", "half", "response")
 
-    def __init__(self, connections: "Connections", loop: asyncio.AbstractEventLoop, **options: Any) -> None:
+    def __init__(
+        self, connections: "Connections", loop: asyncio.AbstractEventLoop, **options: Any
+    ) -> None:
         super().__init__(connections, loop=loop, **options)
         self._connections = connections
         self._late: asyncio.TimerHandle | None = None
@@ -74,7 +76,11 @@ class Connection(web.RequestHandler):
         self._connections.whole(self)
 
     def handle_error(
-        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
     ) -> web.StreamResponse:
         """Answer what is no HTTP, and what broke here. ``message`` has what the client sent: it is not used."""
         del message
@@ -100,7 +106,9 @@ class Connections(web.Server):
     ``failed`` answers what is no HTTP (a status of 4xx) and what broke here (500, with the exception).
     """
 
-    def __init__(self, handler: Handler, failed: Failed, most: int, most_half: int = 1 << 20) -> None:
+    def __init__(
+        self, handler: Handler, failed: Failed, most: int, most_half: int = 1 << 20
+    ) -> None:
         super().__init__(
             self._answer, handler_cancellation=True, access_log=None, auto_decompress=False,
             keepalive_timeout=_IDLE, lingering_time=_LINGER,

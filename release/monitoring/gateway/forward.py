@@ -51,12 +51,21 @@ class Forwarder:
         unread: frozenset[str],
         sticky: str | None,
     ) -> None:
-        self._session, self._upstreams, self._metrics, self._sticky = session, upstreams, metrics, sticky
+        self._session, self._upstreams, self._metrics, self._sticky = (
+            session,
+            upstreams,
+            metrics,
+            sticky,
+        )
         self._unread = _HOP | {ID.lower()} | unread
 
     @asynccontextmanager
     async def sent(
-        self, request: web.BaseRequest, body: bytes, request_id: str, exchange: Exchange | None = None
+        self,
+        request: web.BaseRequest,
+        body: bytes,
+        request_id: str,
+        exchange: Exchange | None = None,
     ) -> AsyncIterator[Sent]:
         """The server that took the request, and its reply as it begins."""
         sent = await self._send(request, body, request_id, exchange)
@@ -66,13 +75,20 @@ class Forwarder:
         finally:
             self._count(sent.server, sent.release, -1)
 
-    async def _send(self, request: web.BaseRequest, body: bytes, request_id: str, exchange: Exchange | None) -> Sent:
+    async def _send(
+        self, request: web.BaseRequest, body: bytes, request_id: str, exchange: Exchange | None
+    ) -> Sent:
         """Send a request on a connection of its own.
 
         It is sent to another server only where no connection was made, so nothing of it can have been processed. After
         that no server gets it again: it may be the request that made the first one break.
         """
-        headers = [*_passed(request.headers, self._unread), (ID, request_id), ("Accept-Encoding", "identity"), _VIA]
+        headers = [
+            *_passed(request.headers, self._unread),
+            (ID, request_id),
+            ("Accept-Encoding", "identity"),
+            _VIA,
+        ]
         drawn_by = (self._sticky and request.headers.get(self._sticky)) or request_id
         for number in range(_TRIES):
             server = await self._upstreams.pick(drawn_by)
@@ -97,9 +113,13 @@ class Forwarder:
                 if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
                     server.forget()
                     if exchange:
-                        exchange.release = None  # a request that no server took counts for no release
+                        exchange.release = (
+                            None  # a request that no server took counts for no release
+                        )
                 else:
-                    raise Refused(502, "upstream_error", "the server broke off before its answer") from error
+                    raise Refused(
+                        502, "upstream_error", "the server broke off before its answer"
+                    ) from error
             else:
                 return Sent(server, release, reply)
         raise Refused(503, "no_server", "no server is ready", **{"Retry-After": "5"})
@@ -125,7 +145,12 @@ def new_id() -> str:
 def headers_of(sent: Sent, request_id: str) -> list[tuple[str, str]]:
     """The headers of the answer."""
     headers = _passed(sent.reply.headers, _NOT_BACK)
-    return [*headers, *OWN.items(), (ID, request_id), *([(RELEASE, sent.release)] if sent.release else [])]
+    return [
+        *headers,
+        *OWN.items(),
+        (ID, request_id),
+        *([(RELEASE, sent.release)] if sent.release else []),
+    ]
 
 
 def _passed(headers: Mapping[str, str], dropped: Set[str]) -> list[tuple[str, str]]:

@@ -27,7 +27,17 @@ from release.monitoring.gateway.upstreams import Server
 UNKNOWN = "unknown"  # release: no server answered, or it does not say what it serves
 # Reasons by which OpenAI, vLLM, TGI and transformers end an answer; others would be labels without a bound.
 _FINISHES = frozenset(
-    {"stop", "length", "tool_calls", "function_call", "content_filter", "abort", "error", "repetition", "eos_token"}
+    {
+        "stop",
+        "length",
+        "tool_calls",
+        "function_call",
+        "content_filter",
+        "abort",
+        "error",
+        "repetition",
+        "eos_token",
+    }
 )
 _CHARACTERS = (10, 30, 100, 300, 1000, 3000, 10000, 30000)
 _LABELS = ("environment", "release")
@@ -50,29 +60,56 @@ class Metrics:
         disable_created_metrics()
         self.registry = CollectorRegistry()
         self._environment, self._known = settings.environment, settings.labels
-        self.release = settings.release or UNKNOWN  # the latest: of rows, and of requests that reach no server
+        self.release = (
+            settings.release or UNKNOWN
+        )  # the latest: of rows, and of requests that reach no server
         ProcessCollector(registry=self.registry)
 
         def make(kind: Any, name: str, text: str, *labels: str, **more: Any) -> Any:
-            return kind(f"lockstep_gateway_{name}", text, (*labels, *_LABELS), registry=self.registry, **more)
+            return kind(
+                f"lockstep_gateway_{name}",
+                text,
+                (*labels, *_LABELS),
+                registry=self.registry,
+                **more,
+            )
 
         seconds, token = settings.seconds, settings.token_seconds
         self._outcomes = make(Counter, "outcomes", "Requests by what became of them.", "outcome")
         self._requests = make(Counter, "requests", "Requests that ended.", "code", "finish_reason")
-        self._seconds = make(Histogram, "request_seconds", "From arrival to the end.", buckets=seconds)
-        self._first = make(Histogram, "time_to_first_token_seconds", "Of streams: to the first text.", buckets=seconds)
-        self._between = make(Histogram, "inter_token_seconds", "Of streams: between two texts.", buckets=token)
-        self._tokens = make(Counter, "tokens", "Tokens of prompts (in) and answers (out).", "direction")
+        self._seconds = make(
+            Histogram, "request_seconds", "From arrival to the end.", buckets=seconds
+        )
+        self._first = make(
+            Histogram,
+            "time_to_first_token_seconds",
+            "Of streams: to the first text.",
+            buckets=seconds,
+        )
+        self._between = make(
+            Histogram, "inter_token_seconds", "Of streams: between two texts.", buckets=token
+        )
+        self._tokens = make(
+            Counter, "tokens", "Tokens of prompts (in) and answers (out).", "direction"
+        )
         self._in_flight = make(Gauge, "in_flight", "Requests that a server is answering.")
-        self._rejected = make(Counter, "rejected", "Invalid requests, of which no server heard.", "code")
-        self._retries = make(Counter, "retries", "Requests sent to another server: one took no connection.")
+        self._rejected = make(
+            Counter, "rejected", "Invalid requests, of which no server heard.", "code"
+        )
+        self._retries = make(
+            Counter, "retries", "Requests sent to another server: one took no connection."
+        )
         self._dropped = make(Counter, "captures_dropped", "Sampled requests that were not stored.")
         self._stored = make(Counter, "captures", "Sampled requests that were stored.")
-        self._large = make(Counter, "captures_too_large", "Sampled requests that are too large to be stored.")
+        self._large = make(
+            Counter, "captures_too_large", "Sampled requests that are too large to be stored."
+        )
         self._refusals = make(Counter, "refusals", "Answers that decline.")
         self._repetitive = make(Counter, "repetitive", "Answers that repeat themselves.")
         self._labelled = make(Counter, "known_labels", "Answers that are one of the known labels.")
-        self._length = make(Histogram, "answer_characters", "Length of answers.", buckets=_CHARACTERS)
+        self._length = make(
+            Histogram, "answer_characters", "Length of answers.", buckets=_CHARACTERS
+        )
         self._silent = Gauge(
             "lockstep_gateway_silent_requests", "Requests at a server from which no text came for so many seconds.",
             ("after", "environment"), registry=self.registry,
@@ -93,7 +130,9 @@ class Metrics:
         self._bounds = settings.seconds
         self._open: dict[int, Exchange] = {}
         self._zero_seconds = _SCRAPES * settings.scrape_interval
-        self._counted: dict[str, float] = {}  # releases, and since when on the clock of time.monotonic
+        self._counted: dict[
+            str, float
+        ] = {}  # releases, and since when on the clock of time.monotonic
         self._uncounted: list[_Ended] = []
         self.count_release(self.release)
         self.spoke(None)
@@ -111,9 +150,15 @@ class Metrics:
         for ended in uncounted:
             self._count(ended)
         now = time.monotonic()
-        silences = [now - exchange.heard for exchange in self._open.values() if exchange.upstream is not None]
+        silences = [
+            now - exchange.heard
+            for exchange in self._open.values()
+            if exchange.upstream is not None
+        ]
         for bound in self._bounds:
-            self._silent.labels(f"{bound:g}", self._environment).set(sum(silence > bound for silence in silences))
+            self._silent.labels(f"{bound:g}", self._environment).set(
+                sum(silence > bound for silence in silences)
+            )
         text: bytes = generate_latest(self.registry)
         return text
 
@@ -139,7 +184,9 @@ class Metrics:
             return
         labels = (self._environment, ended.release)
         self._outcomes.labels(ended.outcome, *labels).inc()
-        if ended.outcome != "client_error":  # refused at once: it says nothing about the server's speed
+        if (
+            ended.outcome != "client_error"
+        ):  # refused at once: it says nothing about the server's speed
             self._seconds.labels(*labels).observe(ended.seconds)
         if ended.first is not None:
             self._first.labels(*labels).observe(ended.first)
@@ -191,7 +238,9 @@ class Metrics:
         labels = (self._environment, self.release)
         answer = exchange.answer
         finish = "error" if exchange.error else answer.finish or "none"
-        self._requests.labels(str(exchange.status), finish if finish in _FINISHES else "other", *labels).inc()
+        self._requests.labels(
+            str(exchange.status), finish if finish in _FINISHES else "other", *labels
+        ).inc()
         out = answer.pieces if answer.output_tokens is None else answer.output_tokens
         for direction, tokens in (("in", answer.input_tokens), ("out", out)):
             if tokens:

@@ -22,7 +22,13 @@ class Rejected(Refused):
 
 def answer(refused: Refused, request_id: str, release: str | None = None) -> web.Response:
     """The answer to a request that is refused."""
-    kind = _KINDS.get(refused.status, "invalid_request_error" if refused.status < 500 else "server_error")
+    kind = _KINDS.get(
+        refused.status, "invalid_request_error" if refused.status < 500 else "server_error"
+    )
     error = {"message": refused.message, "type": kind, "param": None, "code": refused.error}
-    headers = OWN | {ID_HEADER: request_id, **({RELEASE_HEADER: release} if release else {}), **refused.headers}
+    headers = OWN | {
+        ID_HEADER: request_id,
+        **({RELEASE_HEADER: release} if release else {}),
+        **refused.headers,
+    }
     return web.json_response({"error": error}, status=refused.status, headers=headers)

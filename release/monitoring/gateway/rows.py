@@ -72,7 +72,9 @@ def sampled(request_id: str, share: float) -> bool:
     )
 
 
-def row(exchange: Exchange, environment: str, share: float, secret: bytes | None = None) -> captures.Capture:
+def row(
+    exchange: Exchange, environment: str, share: float, secret: bytes | None = None
+) -> captures.Capture:
     """The row to store. Every text from the client or the server is redacted, except the request's id.
 
     ``secret``: makes a key of the user, which is another one for each release; None: no key is stored. Raises TooLarge.
@@ -170,7 +172,11 @@ def _parts(message: dict[str, Any], role: str, redactor: _Redactor) -> Iterator[
 
 
 def _output(choice: Choice, redactor: _Redactor, *, broken: bool) -> captures.OutputMessage:
-    parts = [_text(kind, "".join(pieces), redactor) for kind, pieces in (("reasoning", choice.reasoning),) if pieces]
+    parts = [
+        _text(kind, "".join(pieces), redactor)
+        for kind, pieces in (("reasoning", choice.reasoning),)
+        if pieces
+    ]
     parts += [_text("text", "".join(choice.text), redactor)] if choice.text else []
     finish = _short(choice.finish or ("error" if broken else None), redactor)
     return captures.OutputMessage(
@@ -185,14 +191,18 @@ def _calls(calls: Any, redactor: _Redactor) -> Iterator[captures.Part]:
         if not isinstance(call, dict):
             continue
         function = call.get("function")
-        entry = joined.setdefault(call.get("index", f"whole {number}"), {"id": "", "name": "", "arguments": ""})
+        entry = joined.setdefault(
+            call.get("index", f"whole {number}"), {"id": "", "name": "", "arguments": ""}
+        )
         shown = {"id": call.get("id"), **(function if isinstance(function, dict) else {})}
         for key in entry:
             if isinstance(shown.get(key), str):
                 entry[key] += shown[key]
     for entry in joined.values():
         call, name, arguments = (_plain(value, redactor) for value in entry.values())
-        yield captures.Part(type="tool_call", id=call or None, name=name or None, arguments=arguments)
+        yield captures.Part(
+            type="tool_call", id=call or None, name=name or None, arguments=arguments
+        )
 
 
 def _text(kind: str, text: str, redactor: _Redactor) -> captures.Part:
@@ -208,7 +218,9 @@ def _plain(value: Any, redactor: _Redactor) -> Any:
     """A value of JSON with all its texts redacted, keys too."""
     redactor.take()
     if isinstance(value, str):
-        text, counts = detectors.redact(value.encode(errors="replace").decode())  # half a surrogate pair is no UTF-8
+        text, counts = detectors.redact(
+            value.encode(errors="replace").decode()
+        )  # half a surrogate pair is no UTF-8
         redactor.kinds.update(counts)
         return text
     if isinstance(value, list):

@@ -37,13 +37,17 @@ async def _serve(settings: Settings, say: Say) -> None:
     metrics = Metrics(settings)
     store = _store(settings, metrics, say)
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
-    loop.set_exception_handler(lambda _, context: say(_failure(context["message"], context.get("exception"))))
+    loop.set_exception_handler(
+        lambda _, context: say(_failure(context["message"], context.get("exception")))
+    )
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(sessions.sending())
         asking = await stack.enter_async_context(sessions.asking())
-        upstreams = Upstreams(asking, settings.upstreams, settings.release, settings.weights, settings.stall, say)
+        upstreams = Upstreams(
+            asking, settings.upstreams, settings.release, settings.weights, settings.stall, say
+        )
         gateway = Gateway(settings, session, upstreams, metrics, store, say)
         stack.push_async_callback(asyncio.to_thread, metrics.stop)
         loop.add_signal_handler(signal.SIGHUP, _read_keys, gateway, say)
@@ -100,17 +104,22 @@ def _store(settings: Settings, metrics: Metrics, say: Say) -> Store | None:
     url = settings.captures if "://" in settings.captures else None
     folder = settings.spool if url else settings.spool / settings.captures
     counts = Counts(metrics.dropped, metrics.stored, metrics.too_large)
-    store = Store(folder, settings.environment, settings.sample, counts, say, url, settings.user_secret)
+    store = Store(
+        folder, settings.environment, settings.sample, counts, say, url, settings.user_secret
+    )
     try:
         store.start()
     except OSError as error:
         raise MachineRefused(
-            f"{folder}: captures cannot be written: {error.strerror or error}", "name another folder"
+            f"{folder}: captures cannot be written: {error.strerror or error}",
+            "name another folder",
         ) from error
     return store
 
 
-async def _listen(stack: AsyncExitStack, connections: Connections, host: str, port: int) -> web.TCPSite:
+async def _listen(
+    stack: AsyncExitStack, connections: Connections, host: str, port: int
+) -> web.TCPSite:
     runner = web.ServerRunner(connections, shutdown_timeout=_CUT)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
@@ -120,5 +129,7 @@ async def _listen(stack: AsyncExitStack, connections: Connections, host: str, po
     except OSError as error:
         with suppress(OSError):
             await runner.cleanup()
-        raise MachineRefused(f"{host}:{port}: {error.strerror or error}", "choose another port") from error
+        raise MachineRefused(
+            f"{host}:{port}: {error.strerror or error}", "choose another port"
+        ) from error
     return site

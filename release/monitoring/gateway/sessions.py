@@ -18,7 +18,10 @@ class Reply(aiohttp.ClientResponse):
         """Read the head of the reply."""
         transport = connection.transport
         await super().start(connection)
-        if self.version == aiohttp.HttpVersion11 and self.headers.get("Connection", "").lower() != "close":
+        if (
+            self.version == aiohttp.HttpVersion11
+            and self.headers.get("Connection", "").lower() != "close"
+        ):
             self.transport = transport
         return self
 

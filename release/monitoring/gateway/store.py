@@ -124,7 +124,10 @@ class Store:
         for exchange in batch:
             try:
                 lines.append(
-                    row(exchange, self._environment, self._share, self._secret).model_dump_json().encode() + b"\n"
+                    row(exchange, self._environment, self._share, self._secret)
+                    .model_dump_json()
+                    .encode()
+                    + b"\n"
                 )
             except TooLarge:
                 large += 1
@@ -138,7 +141,10 @@ class Store:
             self._tell(f"captures: {error.strerror or error}")
             lines = []
         self._stored(len(lines))
-        for count, number in ((self._too_large, large), (self._dropped, len(batch) - large - len(lines))):
+        for count, number in (
+            (self._too_large, large),
+            (self._dropped, len(batch) - large - len(lines)),
+        ):
             if number:
                 count(number)
 
@@ -251,7 +257,9 @@ class _Mover:
                 except Exception as error:  # noqa: BLE001 - each file system of fsspec has errors of its own
                     if not self._failed:
                         why = getattr(error, "strerror", None) or type(error).__name__
-                        self._say(f"captures: cannot be moved: {redact(str(why))}: they stay in {self._folder}")
+                        self._say(
+                            f"captures: cannot be moved: {redact(str(why))}: they stay in {self._folder}"
+                        )
                     self._failed = True
                     break
 

@@ -100,15 +100,23 @@ class Upstreams:
         ready = [server for server in self.servers.values() if server.ready]
         if self._weights:
             urls = {server.url for server in ready if self._weights[server.url] > 0}
-            url = min(urls, key=lambda url: -math.log(_draw(url, drawn_by)) / self._weights[url], default=None)
+            url = min(
+                urls,
+                key=lambda url: -math.log(_draw(url, drawn_by)) / self._weights[url],
+                default=None,
+            )
             ready = [server for server in ready if server.url == url]
-        return min(ready, key=lambda server: (server.in_flight, _draw(server.base, drawn_by)), default=None)
+        return min(
+            ready, key=lambda server: (server.in_flight, _draw(server.base, drawn_by)), default=None
+        )
 
     async def watch(self) -> None:
         """Look for servers, for ever."""
         while True:
             await self.look()
-            await asyncio.sleep(EVERY if any(server.ready for server in self.servers.values()) else EVERY / 4)
+            await asyncio.sleep(
+                EVERY if any(server.ready for server in self.servers.values()) else EVERY / 4
+            )
 
     async def look(self) -> None:
         """Look once: find addresses, forget those that are gone, and ask all of them what they serve."""
@@ -118,7 +126,9 @@ class Upstreams:
                 bases = await _bases(parts)
             except OSError:  # a name server that does not answer takes no server away
                 bases = [base for base, server in self.servers.items() if server.url == url]
-            servers |= {base: self.servers.get(base) or Server(url, base, parts.netloc) for base in bases}
+            servers |= {
+                base: self.servers.get(base) or Server(url, base, parts.netloc) for base in bases
+            }
         self.servers = servers
         if servers:
             await asyncio.wait([self._asking(server) for server in servers.values()], timeout=EVERY)
@@ -139,7 +149,9 @@ class Upstreams:
             server.ready = server.ready and release == server.release
             server.release = release
             if silent or not server.ready:
-                if not await self._generates(server, model, self._stall if server.ready else _LOADING):
+                if not await self._generates(
+                    server, model, self._stall if server.ready else _LOADING
+                ):
                     raise TimeoutError("no token")
                 server.ready, server.heard = True, time.monotonic()
         except TimeoutError:
@@ -149,28 +161,42 @@ class Upstreams:
         except (aiohttp.ClientError, OSError, ValueError, RecursionError):
             server.forget()
         if server.ready != before:
-            state = "takes requests" if server.ready else "takes no more requests: it does not generate"
+            state = (
+                "takes requests" if server.ready else "takes no more requests: it does not generate"
+            )
             self._say(f"gateway: server {server.base}, release {server.release or '-'}: {state}")
 
     async def _identity(self, server: Server) -> tuple[str | None, str | None]:
         """The server's name of the model, and the release: the end of the folder that it serves."""
         models = await self._json(server, "GET", "/v1/models")
         listed = models.get("data")
-        first = listed[0] if isinstance(listed, list) and listed and isinstance(listed[0], dict) else {}
+        first = (
+            listed[0] if isinstance(listed, list) and listed and isinstance(listed[0], dict) else {}
+        )
         model = first.get("id")
         words = [first.get("root"), model]
         if not any(release_of(word) for word in words):
             words.append((await self._json(server, "GET", "/info")).get("model_id"))  # TGI
-        release = next((release_named for word in words if (release_named := release_of(word))), self._default)
+        release = next(
+            (release_named for word in words if (release_named := release_of(word))), self._default
+        )
         return (model if isinstance(model, str) else None), release
 
     async def _generates(self, server: Server, model: str | None, patience: float) -> bool:
         named = {} if model is None else {"model": model}
         chat = named | {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 1}
         return bool(
-            (await self._json(server, "POST", "/v1/chat/completions", patience, chat)).get("choices")
+            (await self._json(server, "POST", "/v1/chat/completions", patience, chat)).get(
+                "choices"
+            )
             or (
-                await self._json(server, "POST", "/v1/completions", patience, named | {"prompt": "a", "max_tokens": 1})
+                await self._json(
+                    server,
+                    "POST",
+                    "/v1/completions",
+                    patience,
+                    named | {"prompt": "a", "max_tokens": 1},
+                )
             ).get("choices")  # a model without a chat template
         )
 
@@ -178,10 +204,14 @@ class Upstreams:
         self, server: Server, method: str, path: str, patience: float = _ANSWER, body: Any = None
     ) -> dict[str, Any]:
         """The answer as a mapping; empty if the server refuses."""
-        headers = {"Host": server.host} | ({} if body is None else {"Content-Type": "application/json"})
+        headers = {"Host": server.host} | (
+            {} if body is None else {"Content-Type": "application/json"}
+        )
         timeout = aiohttp.ClientTimeout(total=patience)
         url = server.base + path
-        async with self._session.request(method, url, json=body, headers=headers, timeout=timeout) as reply:
+        async with self._session.request(
+            method, url, json=body, headers=headers, timeout=timeout
+        ) as reply:
             server.witness = reply.transport if isinstance(reply, Reply) else None
             value = await reply.json(content_type=None) if reply.status == 200 else None
             return value if isinstance(value, dict) else {}
@@ -193,9 +223,12 @@ async def _bases(url: SplitResult) -> list[str]:
     if url.scheme == "https":  # its certificate is for the name
         return [f"https://{url.netloc}{path}"]
     port = url.port or 80
-    addresses = await asyncio.get_running_loop().getaddrinfo(url.hostname, port, type=socket.SOCK_STREAM)
+    addresses = await asyncio.get_running_loop().getaddrinfo(
+        url.hostname, port, type=socket.SOCK_STREAM
+    )
     hosts = dict.fromkeys(
-        f"[{address[4][0]}]" if address[0] == socket.AF_INET6 else str(address[4][0]) for address in addresses
+        f"[{address[4][0]}]" if address[0] == socket.AF_INET6 else str(address[4][0])
+        for address in addresses
     )
     return [f"http://{host}:{port}{path}" for host in hosts]
 

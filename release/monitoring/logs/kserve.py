@@ -11,7 +11,15 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from pydantic import AliasChoices, AwareDatetime, Base64Bytes, BaseModel, Field, JsonValue, ValidationError
+from pydantic import (
+    AliasChoices,
+    AwareDatetime,
+    Base64Bytes,
+    BaseModel,
+    Field,
+    JsonValue,
+    ValidationError,
+)
 
 from checks import files
 from checks.errors import EvidenceRefused
@@ -19,7 +27,10 @@ from release.monitoring.log_kind import Entry, LogKind, documents, entry
 from release.monitoring.store import Store
 from release.monitoring.window import Span
 
-_REQUEST, _RESPONSE = "org.kubeflow.serving.inference.request", "org.kubeflow.serving.inference.response"
+_REQUEST, _RESPONSE = (
+    "org.kubeflow.serving.inference.request",
+    "org.kubeflow.serving.inference.response",
+)
 _MODEL = "lockstep/model"
 _MAIN = ("", "default")  # endpoints; the other one is KServe's canary
 
@@ -33,7 +44,9 @@ class _Event(BaseModel):
     data: JsonValue = None
     raw: Base64Bytes | None = Field(None, validation_alias=AliasChoices("data_base64", "bytes"))
     endpoint: str = ""
-    annotations: dict[str, str] | str = Field(default_factory=dict)  # text: an extension of CloudEvents is no object
+    annotations: dict[str, str] | str = Field(
+        default_factory=dict
+    )  # text: an extension of CloudEvents is no object
 
 
 class _Said(NamedTuple):
@@ -52,7 +65,9 @@ class KServe(LogKind):
     def read(self, source: str, span: Span) -> Iterator[Entry]:
         """The events in a file, or in all files in a folder or at an address of fsspec, paired by their ids."""
         del span
-        by_event: dict[str, dict[str, list[_Said]]] = defaultdict(lambda: {_REQUEST: [], _RESPONSE: []})
+        by_event: dict[str, dict[str, list[_Said]]] = defaultdict(
+            lambda: {_REQUEST: [], _RESPONSE: []}
+        )
         for name, data in Store(source).documents():
             for place, value in documents(name, data):
                 event = _event(place, value)
@@ -60,7 +75,9 @@ class KServe(LogKind):
                     yield Entry(place, None, f"an event of type {event.type[:80]}")
                     continue
                 event_read, known = _said(place, event), by_event[event.id][event.type]
-                if event_read[1:] not in [other[1:] for other in known]:  # an event may be delivered twice
+                if event_read[1:] not in [
+                    other[1:] for other in known
+                ]:  # an event may be delivered twice
                     known.append(event_read)
         for name, events in by_event.items():
             yield _paired(name, events[_REQUEST], events[_RESPONSE])
@@ -73,10 +90,14 @@ def _paired(name: str, requests: list[_Said], answers: list[_Said]) -> Entry:
     if len(requests) > 1 or len(answers) > 1:
         return Entry(place, None, "two requests or answers with the same id")
     if not answers:
-        return Entry(place, None, "a request without an answer: KServe logs only answers with status 200")
+        return Entry(
+            place, None, "a request without an answer: KServe logs only answers with status 200"
+        )
     request, answer = requests[0], answers[0]
     if request.release is None and request.endpoint not in _MAIN:
-        return Entry(place, None, f"a request to endpoint {request.endpoint[:40]} that names no release")
+        return Entry(
+            place, None, f"a request to endpoint {request.endpoint[:40]} that names no release"
+        )
     return entry(
         place, time=request.time, request_id=name, request=request.data, response=answer.data, status=200,
         seconds=max(0.0, (answer.time - request.time).total_seconds()), release=request.release,
@@ -88,7 +109,8 @@ def _event(where: str, value: Any) -> _Event:
         return _Event.model_validate(value)
     except ValidationError as error:
         todo = (
-            "give events of KServe's inference logger: CloudEvents as JSON with their data, or the files of its store"
+            "give events of KServe's inference logger: CloudEvents as JSON with their data, "
+            "or the files of its store"
         )
         raise EvidenceRefused(f"{where}: {files.first(error)}", todo) from error
 

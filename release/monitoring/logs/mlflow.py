@@ -63,7 +63,9 @@ def labels(experiment: str, name: str, span: Span) -> Iterator[Label | str]:
     """
     for trace in _traces(experiment, span, spans=False):
         for assessment in trace.info.assessments:
-            if assessment.name != name or assessment.valid is False:  # False: another one took its place
+            if (
+                assessment.name != name or assessment.valid is False
+            ):  # False: another one took its place
                 continue
             given = assessment.expectation or assessment.feedback
             value = getattr(given, "value", None)
@@ -76,7 +78,10 @@ def labels(experiment: str, name: str, span: Span) -> Iterator[Label | str]:
 
 
 def _entry(trace: Any) -> Entry:
-    info, root = trace.info, next((span for span in trace.data.spans if span.parent_id is None), None)
+    info, root = (
+        trace.info,
+        next((span for span in trace.data.spans if span.parent_id is None), None),
+    )
     place = f"trace {info.trace_id}"
     if info.trace_metadata.get(_CALLER) == "judge":
         return Entry(place, None, "a judge's request")
@@ -85,7 +90,9 @@ def _entry(trace: Any) -> Entry:
     if root is None or not isinstance(root.inputs, dict):
         return Entry(place, None, NO_COMPLETION)
     response = root.outputs
-    if isinstance(response, list):  # of a stream that the gateway passes on: each piece of it as Python shows bytes
+    if isinstance(
+        response, list
+    ):  # of a stream that the gateway passes on: each piece of it as Python shows bytes
         response = b"".join(map(_piece, response)).decode(errors="replace")
     return entry(
         place, time=datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=info.request_time),
@@ -101,7 +108,9 @@ def _id(info: Any) -> str:
         return _NAME.validate_python(name)
     except ValidationError as error:
         todo = "give such traces ids of at most 128 letters, digits and ._:-"
-        raise EvidenceRefused(f"trace {info.trace_id}: client_request_id: {name[:80]!r} is no id", todo) from error
+        raise EvidenceRefused(
+            f"trace {info.trace_id}: client_request_id: {name[:80]!r} is no id", todo
+        ) from error
 
 
 def _piece(shown: Any) -> bytes:
@@ -115,7 +124,9 @@ def _piece(shown: Any) -> bytes:
 def _status(root: Any) -> int:
     """The status of a failed request; 500 where the trace does not say it, so that it counts against availability."""
     for event in root.events:
-        if event.name == "exception" and (match := _STATUS.match(str(event.attributes.get("exception.message", "")))):
+        if event.name == "exception" and (
+            match := _STATUS.match(str(event.attributes.get("exception.message", "")))
+        ):
             return int(match[1])
     return 500
 
@@ -136,7 +147,9 @@ def _first(root: Any) -> float | None:
 def _traces(experiment: str, span: Span, *, spans: bool) -> Iterator[Any]:
     address = os.environ.get(_VARIABLE)
     if not address:
-        raise MachineRefused(f"the variable {_VARIABLE} is not set", "set it, such as to http://127.0.0.1:5000")
+        raise MachineRefused(
+            f"the variable {_VARIABLE} is not set", "set it, such as to http://127.0.0.1:5000"
+        )
     for name, value in PATIENCE.items():  # MLflow's own defaults wait for many minutes
         os.environ.setdefault(name, value)
     shown = redact(address)
@@ -146,9 +159,12 @@ def _traces(experiment: str, span: Span, *, spans: bool) -> Iterator[Any]:
         client = MlflowClient(tracking_uri=address)
         of_name = client.get_experiment_by_name(experiment)
         if of_name is None:
-            known = ", ".join(repr(other.name) for other in client.search_experiments(max_results=5))
+            known = ", ".join(
+                repr(other.name) for other in client.search_experiments(max_results=5)
+            )
             raise EvidenceRefused(
-                f"{shown}: has no experiment {experiment[:80]!r}", f"use one of its experiments: {known}"
+                f"{shown}: has no experiment {experiment[:80]!r}",
+                f"use one of its experiments: {known}",
             )
     begins, ends = (int(moment.timestamp() * 1000) for moment in span)
     condition, token = f"timestamp_ms >= {begins} AND timestamp_ms < {ends}", None
@@ -172,7 +188,9 @@ def _refusing(shown: str) -> Iterator[None]:
     except Refusal:
         raise
     except ImportError as error:
-        raise MachineRefused("MLflow is not installed", "pip install -c constraints.txt -e '.[pipeline]'") from error
+        raise MachineRefused(
+            "MLflow is not installed", "pip install -c constraints.txt -e '.[pipeline]'"
+        ) from error
     except Exception as error:
         todo = f"check {_VARIABLE}, the server and its credentials, then run it again"
         raise MachineRefused(f"{shown}: {redact(str(error), 200)}", todo) from error

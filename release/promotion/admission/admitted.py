@@ -56,7 +56,9 @@ class Admitted(NamedTuple):
                 "workflow are not: only Lockstep compares them."
             )
         if self.signatures > 1:
-            notes.append("Whether all signers signed the same statement is not compared: only `lockstep promote` does.")
+            notes.append(
+                "Whether all signers signed the same statement is not compared: only `lockstep promote` does."
+            )
         return tuple(notes)
 
 
@@ -81,7 +83,9 @@ def admitted(context: PromotionContext, environment: str) -> Admitted:
     rule = context.rule(environment)
     pointer = context.runs(environment)
     if pointer is None:
-        raise PromotionRefused(f"{environment} runs nothing", f"run `lockstep promote {environment}`, then again")
+        raise PromotionRefused(
+            f"{environment} runs nothing", f"run `lockstep promote {environment}`, then again"
+        )
     entries = held.read(context).entries
     if entry := quarantine.find(entries, pointer.digest, pointer.model):
         raise PromotionRefused(
@@ -89,11 +93,17 @@ def admitted(context: PromotionContext, environment: str) -> Admitted:
             f"run `lockstep rollback {environment} --why TEXT`, then again",
         )
     if why := overlays.unreachable(pointer):
-        raise PromotionRefused(why, "promote an image of a registry: `lockstep build --push HOST/NAME:TAG`")
+        raise PromotionRefused(
+            why, "promote an image of a registry: `lockstep build --push HOST/NAME:TAG`"
+        )
     moves = context.ledger.moves(context.tip, environment)
     ran = dict.fromkeys(move.after for move in moves if move.after and move.ran)
     pulled = [release for release in ran if not overlays.unreachable(release)]
-    allowed = [release.digest for release in pulled if not quarantine.find(entries, release.digest, release.model)]
+    allowed = [
+        release.digest
+        for release in pulled
+        if not quarantine.find(entries, release.digest, release.model)
+    ]
     repositories = dict.fromkeys(name for release in pulled for name in _names(release))
     by = _signed_by(context, environment, pointer)
     signers = _signers(context, environment, by, rule.signatures, allowed)
@@ -148,7 +158,9 @@ def _signed(context: PromotionContext, environment: str, images: Container[str])
         if envelope and pointer.digest in images:
             at = context.ledger.recorded(context.tip, environment, pointer)
             with contextlib.suppress(EvidenceRefused):
-                names.add(released.check(envelope.data, pointer.digest, context.signers, at=at).signer)
+                names.add(
+                    released.check(envelope.data, pointer.digest, context.signers, at=at).signer
+                )
     return names
 
 
@@ -157,7 +169,9 @@ def _namespace(context: PromotionContext, environment: str) -> str:
     source = environment_file.path(environment)
     rendered = source.with_name(kustomization.NAME)
     try:
-        file = environment_file.read(environment, {source: context.ledger.read(context.tip, source)})
+        file = environment_file.read(
+            environment, {source: context.ledger.read(context.tip, source)}
+        )
     except ParamsRefused as refused:
         raise EvidenceRefused(f"{refused.what} ({context.ledger.shown})", refused.todo) from refused
     if context.ledger.read(context.tip, rendered) != kustomization.render(environment, file):

@@ -42,7 +42,10 @@ def _spec(admitted: Admitted) -> dict[str, Any]:
     pods = {
         "apiGroups": [""],
         "apiVersions": ["v1"],
-        "operations": ["CREATE", "UPDATE"],  # an image of a pod may be changed, and a debugger's may be added
+        "operations": [
+            "CREATE",
+            "UPDATE",
+        ],  # an image of a pod may be changed, and a debugger's may be added
         "resources": ["pods", "pods/ephemeralcontainers"],
     }
     repositories = sorted({name.lower().replace(_PORT, "/") for name in admitted.written})
@@ -61,7 +64,9 @@ def _spec(admitted: Admitted) -> dict[str, Any]:
     return {
         "failurePolicy": "Fail",
         "matchConstraints": {"resourceRules": [pods]},
-        "variables": [{"name": name, "expression": expression} for name, expression in variables.items()],
+        "variables": [
+            {"name": name, "expression": expression} for name, expression in variables.items()
+        ],
         "validations": [
             {
                 "expression": "variables.refused.size() == 0",

@@ -53,13 +53,17 @@ def _document(admitted: Admitted) -> dict[str, Any]:
                 {
                     "name": "promoted",
                     "match": {"any": [{"resources": pods}]},
-                    "imageExtractors": {"Pod": [{"name": name, "path": path} for name, path in _IMAGES.items()]},
+                    "imageExtractors": {
+                        "Pod": [{"name": name, "path": path} for name, path in _IMAGES.items()]
+                    },
                     "verifyImages": [
                         {
                             "type": "SigstoreBundle",
                             "failureAction": "Enforce",
                             "imageReferences": [
-                                f"{name}{end}" for name in admitted.repositories for end in (":*", "@*")
+                                f"{name}{end}"
+                                for name in admitted.repositories
+                                for end in (":*", "@*")
                             ],
                             "mutateDigest": True,
                             "verifyDigest": True,
@@ -80,7 +84,10 @@ def _document(admitted: Admitted) -> dict[str, Any]:
                     "validate": {
                         "failureAction": "Enforce",
                         "message": f"an image of this pod was not promoted to {admitted.environment}",
-                        "foreach": [_denied(admitted, elements, image) for elements, image in _ELEMENTS.items()],
+                        "foreach": [
+                            _denied(admitted, elements, image)
+                            for elements, image in _ELEMENTS.items()
+                        ],
                     },
                 },
             ],
@@ -93,7 +100,11 @@ def _denied(admitted: Admitted, elements: str, image: str) -> dict[str, Any]:
     own = [f"{name}{end}" for name in admitted.written for end in ("", ":*", "@*")]
     conditions = [
         {"key": image, "operator": "AnyIn", "value": own},
-        {"key": image, "operator": "AnyNotIn", "value": [f"*@{digest}" for digest in admitted.images]},
+        {
+            "key": image,
+            "operator": "AnyNotIn",
+            "value": [f"*@{digest}" for digest in admitted.images],
+        },
     ]
     return {"list": elements, "deny": {"conditions": {"all": conditions}}}
 
@@ -103,7 +114,13 @@ def _entry(signer: Signer) -> dict[str, Any]:
         rekor = {"url": "https://rekor.sigstore.dev"}
         return {"keyless": {"subject": signer.identity, "issuer": signer.issuer, "rekor": rekor}}
     # A signature by a key is in no transparency log.
-    return {"keys": {"publicKeys": signer.key, "rekor": {"ignoreTlog": True}, "ctlog": {"ignoreSCT": True}}}
+    return {
+        "keys": {
+            "publicKeys": signer.key,
+            "rekor": {"ignoreTlog": True},
+            "ctlog": {"ignoreSCT": True},
+        }
+    }
 
 
 def _conditions(admitted: Admitted) -> list[dict[str, Any]]:

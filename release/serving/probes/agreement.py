@@ -43,7 +43,9 @@ def by_tokens(probe: Probe, answer: Answer, served: Sequence[Token], settings: V
         last = place + 1 == len(probe.tokens)
         if place >= len(served):
             if answer.finish == "length":
-                return Agreement(_at(probe, place, "was cut off by its server"), place, largest, False)
+                return Agreement(
+                    _at(probe, place, "was cut off by its server"), place, largest, False
+                )
             if not (last and probe.ended):  # some servers leave out the token that ended the answer
                 return _part(probe, place, "the end", largest, settings)
             break
@@ -63,7 +65,9 @@ def by_tokens(probe: Probe, answer: Answer, served: Sequence[Token], settings: V
         offset += len(token.text)
     count = len(probe.tokens)
     if len(served) > count:
-        return Agreement(_at(probe, count, "goes on where the offline answer ends"), count, largest, False)
+        return Agreement(
+            _at(probe, count, "goes on where the offline answer ends"), count, largest, False
+        )
     if tidy(answer.text) != tidy(probe.text):
         what = f"has the offline tokens, and the text {shown(answer.text)}, not {shown(probe.text)}"
         return Agreement(_at(probe, count, what), count, largest, False)
@@ -80,7 +84,9 @@ def silent(report: ProbeReport) -> frozenset[int]:
     prompts = [set(probe.prompt_tokens) for probe in report.probes]
     shared = set.intersection(*prompts) if len(prompts) > 1 else set[int]()
     without = {token.id for token in answers if not token.text}
-    return frozenset((shared | without | set(report.ends)) - {token.id for token in answers if token.text})
+    return frozenset(
+        (shared | without | set(report.ends)) - {token.id for token in answers if token.text}
+    )
 
 
 def by_text(probe: Probe, text: str, settings: Verify, silent: Set[int] = frozenset()) -> Agreement:
@@ -92,7 +98,9 @@ def by_text(probe: Probe, text: str, settings: Verify, silent: Set[int] = frozen
     if tidy(text) == tidy(probe.text):
         return Agreement(None, len(probe.tokens), 0.0, False)
     offline, served = probe.text.lstrip(), text.lstrip()
-    alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(offline, served, strict=False)))
+    alike = sum(
+        1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(offline, served, strict=False))
+    )
     place = _token_at(probe, alike + len(probe.text) - len(offline))
     unseen = _unseen(probe, len(probe.tokens) if place is None else place, settings, silent)
     if place is None:

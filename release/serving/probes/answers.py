@@ -10,7 +10,15 @@ from release.serving import dialects
 from release.serving.client import NoAnswer, shown
 from release.serving.dialects import Answer
 from release.serving.probes import agreement, use
-from release.serving.probes.context import ProbeContext, answered, failed, passed, some, together, unavailable
+from release.serving.probes.context import (
+    ProbeContext,
+    answered,
+    failed,
+    passed,
+    some,
+    together,
+    unavailable,
+)
 
 _SEVERAL = 4  # long answers: one of so many may part at up to twice near_tie
 
@@ -22,10 +30,14 @@ def template(context: ProbeContext) -> ServingCheck:
         return _counts(context)
 
     def ask(probe: Probe) -> tuple[int, ...] | None:
-        return dialects.tokenize(context.client, context.speech, context.model, probe.messages, probe.tools)
+        return dialects.tokenize(
+            context.client, context.speech, context.model, probe.messages, probe.tools
+        )
 
     wrong = []
-    for probe, ids in zip(probes, answered(together(1, probes, ask, "chat template", "prompt")), strict=True):
+    for probe, ids in zip(
+        probes, answered(together(1, probes, ask, "chat template", "prompt")), strict=True
+    ):
         if ids != probe.prompt_tokens:
             pairs = enumerate(zip(ids or (), probe.prompt_tokens, strict=False), 1)
             place = next((n for n, (here, there) in pairs if here != there), None)
@@ -45,13 +57,20 @@ def _counts(context: ProbeContext) -> ServingCheck:
             continue
         counted += 1
         if answer.prompt_tokens != len(probe.prompt_tokens):
-            wrong.append(f"probe {probe.id}: {answer.prompt_tokens} tokens, {len(probe.prompt_tokens)} offline")
-    why = context.runtime.cannot.get("template", "this server does not return the token ids of a chat")
+            wrong.append(
+                f"probe {probe.id}: {answer.prompt_tokens} tokens, {len(probe.prompt_tokens)} offline"
+            )
+    why = context.runtime.cannot.get(
+        "template", "this server does not return the token ids of a chat"
+    )
     if wrong:
         return failed("template", f"another number of tokens in a chat: {some(wrong)}")
     if counted < len(context.probes.probes):
         return unavailable("template", f"{why}, nor how many there are")
-    return passed("template", f"{counted} chats have as many tokens as offline; only the number was compared: {why}")
+    return passed(
+        "template",
+        f"{counted} chats have as many tokens as offline; only the number was compared: {why}",
+    )
 
 
 class _Compared(NamedTuple):
@@ -90,23 +109,31 @@ def _parity(context: ProbeContext) -> ServingCheck:
     if short.wrong:
         return failed("parity", short.wrong, short.value, bound)
     if context.serve.prefix_caching:
-        again = answered(together(1, context.probes.probes, context.probe, "the same again", "prompt"))
+        again = answered(
+            together(1, context.probes.probes, context.probe, "the same again", "prompt")
+        )
         cached = _compared(context, context.probes.probes, again, settings)
         if cached.wrong:
-            return failed("parity", f"asked again, with prefix caching: {cached.wrong}", cached.value, bound)
+            return failed(
+                "parity", f"asked again, with prefix caching: {cached.wrong}", cached.value, bound
+            )
     if not long:
         why = (
             "none is among the probes"
             if context.speech.unending
             else "this server cannot be kept from ending an answer"
         )
-        return passed("parity", f"{short.said}; no long answer was compared: {why}", short.value, bound)
+        return passed(
+            "parity", f"{short.said}; no long answer was compared: {why}", short.value, bound
+        )
     try:
         answers = answered(together(1, long, context.long, "long answers", "prompt"))
     except NoAnswer as reason:
         if context.server.how != "url" or reason.status not in (400, 422):
             raise
-        return passed("parity", f"{short.said}; no long answer was compared: {reason}", short.value, bound)
+        return passed(
+            "parity", f"{short.said}; no long answer was compared: {reason}", short.value, bound
+        )
     # By the choice of tokens alone: where the end is likeliest, the others' log-probabilities are far from exact.
     chosen = settings.model_copy(update={"max_logprob_diff": math.inf})
     result = _compared(context, long, answers, chosen)
@@ -114,14 +141,20 @@ def _parity(context: ProbeContext) -> ServingCheck:
         # A penalty changes several answers. A correct server in 16 bits changed one of eight, at 0.5 nats.
         wide = chosen.model_copy(update={"near_tie": 2 * chosen.near_tie})
         if (wider := _compared(context, long, answers, wide)).wrong is None:
-            result = wider._replace(said=f"{wider.said}, one of them at more than near_tie and at most twice")
+            result = wider._replace(
+                said=f"{wider.said}, one of them at more than near_tie and at most twice"
+            )
     if result.wrong:
         return failed("parity", f"where nothing ends an answer, {result.wrong}", short.value, bound)
     context.unended |= {probe.id: answer.text for probe, answer in zip(long, answers, strict=True)}
-    return passed("parity", f"{short.said}; where nothing ends an answer, {result.said}", short.value, bound)
+    return passed(
+        "parity", f"{short.said}; where nothing ends an answer, {result.said}", short.value, bound
+    )
 
 
-def _compared(context: ProbeContext, probes: Sequence[Probe], answers: Sequence[Answer], settings: Verify) -> _Compared:
+def _compared(
+    context: ProbeContext, probes: Sequence[Probe], answers: Sequence[Answer], settings: Verify
+) -> _Compared:
     if context.speech.logprobs is None:
         return _by_text(context, probes, answers, settings)
     agreements = []
@@ -135,7 +168,9 @@ def _compared(context: ProbeContext, probes: Sequence[Probe], answers: Sequence[
         return _Compared(some(complaints), "", largest, len(complaints))
     compared = sum(one.compared for one in agreements)
     if not compared:
-        return _Compared("every answer parted at its first token: nothing could be compared", "", None)
+        return _Compared(
+            "every answer parted at its first token: nothing could be compared", "", None
+        )
     summary = (
         f"{compared} of {sum(len(probe.tokens) for probe in probes)} tokens of {len(probes)} answers compared, at most "
         f"{largest:.3f} nats apart; {sum(one.parted for one in agreements)} answers part at a near tie"
@@ -143,15 +178,23 @@ def _compared(context: ProbeContext, probes: Sequence[Probe], answers: Sequence[
     return _Compared(None, summary, largest)
 
 
-def _by_text(context: ProbeContext, probes: Sequence[Probe], answers: Sequence[Answer], settings: Verify) -> _Compared:
+def _by_text(
+    context: ProbeContext, probes: Sequence[Probe], answers: Sequence[Answer], settings: Verify
+) -> _Compared:
     pairs = list(zip(probes, answers, strict=True))
-    agreements = [agreement.by_text(probe, answer.text, settings, context.silent) for probe, answer in pairs]
-    equal = sum(agreement.tidy(probe.text) == agreement.tidy(answer.text) for probe, answer in pairs)
+    agreements = [
+        agreement.by_text(probe, answer.text, settings, context.silent) for probe, answer in pairs
+    ]
+    equal = sum(
+        agreement.tidy(probe.text) == agreement.tidy(answer.text) for probe, answer in pairs
+    )
     share = equal / len(pairs)
     if complaints := [one.complaint for one in agreements if one.complaint]:
         return _Compared(some(complaints), "", share, len(complaints))
     if not sum(one.compared for one in agreements):
-        return _Compared("every answer parted at its first token: nothing could be compared", "", share)
+        return _Compared(
+            "every answer parted at its first token: nothing could be compared", "", share
+        )
     why = context.runtime.cannot.get("parity", "this server returns no log-probabilities")
     summary = f"{equal} of {len(pairs)} texts are the offline ones, the others part at a near tie; by text: {why}"
     return _Compared(None, summary, share)
@@ -166,15 +209,28 @@ def adapter(context: ProbeContext) -> ServingCheck:
             continue
         telling += 1
         tuned += text == agreement.tidy(probe.text)
-        if text == untuned and agreement.by_text(probe, answer.text, context.serve.verify).complaint:
+        if (
+            text == untuned
+            and agreement.by_text(probe, answer.text, context.serve.verify).complaint
+        ):
             base.append(f"probe {probe.id}: {shown(answer.text)}")
     if not telling:
-        return failed("adapter", "not decidable: the base answers every probe as the merged model does")
+        return failed(
+            "adapter", "not decidable: the base answers every probe as the merged model does"
+        )
     share = tuned / telling
     if base:
-        return failed("adapter", f"{len(base)} of {telling} answers are the untuned base's: {some(base)}", share)
+        return failed(
+            "adapter",
+            f"{len(base)} of {telling} answers are the untuned base's: {some(base)}",
+            share,
+        )
     if not tuned:
-        return failed("adapter", f"none of {telling} answers is the merged model's where the base's differs", share)
+        return failed(
+            "adapter",
+            f"none of {telling} answers is the merged model's where the base's differs",
+            share,
+        )
     summary = (
         f"of {telling} probes with another answer of the base, {tuned} answers are the merged model's and none is the "
         "base's"

@@ -73,7 +73,11 @@ class ProbeContext:
     @property
     def long_probes(self) -> tuple[Probe, ...]:
         """Probes for answers that no token may end, if this server supports that."""
-        return tuple(probe.without_end() for probe in self.probes.probes if probe.unended and self.speech.unending)
+        return tuple(
+            probe.without_end()
+            for probe in self.probes.probes
+            if probe.unended and self.speech.unending
+        )
 
     @property
     def speech(self) -> Speech:
@@ -100,7 +104,9 @@ class ProbeContext:
 
     def chat(self, asked: Chat, limit: int, ends: Sequence[int] = ()) -> Answer:
         """One complete answer. Raises NoAnswer."""
-        return dialects.chat(self.client, self.speech, self.model, asked.messages, limit, ends, asked.tools)
+        return dialects.chat(
+            self.client, self.speech, self.model, asked.messages, limit, ends, asked.tools
+        )
 
     def unlike(self, probe: Probe, text: str, *known: str) -> str | None:
         """Return what is wrong with a streamed text, or None: it must be among ``known`` or the offline answer."""
@@ -121,7 +127,11 @@ class ProbeContext:
 
 
 def together(
-    concurrency: int, items: Sequence[Item], ask: Callable[[Item], Result], label: str, unit: str = "request"
+    concurrency: int,
+    items: Sequence[Item],
+    ask: Callable[[Item], Result],
+    label: str,
+    unit: str = "request",
 ) -> list[Result | NoAnswer]:
     """Call ``ask`` for every item, ``concurrency`` at a time; results in the order of the items.
 
@@ -156,7 +166,9 @@ def together(
                 except queue.Empty:
                     bar.tick()
                     continue
-                if isinstance(result, Exception) and not (isinstance(result, NoAnswer) and not result.lost):
+                if isinstance(result, Exception) and not (
+                    isinstance(result, NoAnswer) and not result.lost
+                ):
                     raise result
                 results[place] = result
                 bar.update()
@@ -175,12 +187,16 @@ def answered(results: Sequence[Result | NoAnswer]) -> tuple[Result, ...]:
     return tuple(results_given)
 
 
-def passed(name: CheckName, reason: str, value: float | None = None, bound: float | None = None) -> ServingCheck:
+def passed(
+    name: CheckName, reason: str, value: float | None = None, bound: float | None = None
+) -> ServingCheck:
     """A check that passed."""
     return ServingCheck(name=name, status="pass", reason=_plain(reason), value=value, bound=bound)
 
 
-def failed(name: CheckName, reason: str, value: float | None = None, bound: float | None = None) -> ServingCheck:
+def failed(
+    name: CheckName, reason: str, value: float | None = None, bound: float | None = None
+) -> ServingCheck:
     """A check that failed."""
     return ServingCheck(name=name, status="fail", reason=_plain(reason), value=value, bound=bound)
 

@@ -34,7 +34,10 @@ def identity(context: ProbeContext) -> ServingCheck:
     if value != context.server.model:
         name = value if isinstance(value, str) else json.dumps(value)
         return failed("identity", f"{named} {shown(name, 200)}, not {context.server.model}")
-    return passed("identity", f"{named} the folder that it was given, {PurePosixPath(context.server.model).name}")
+    return passed(
+        "identity",
+        f"{named} the folder that it was given, {PurePosixPath(context.server.model).name}",
+    )
 
 
 def metrics(context: ProbeContext) -> ServingCheck:
@@ -52,14 +55,18 @@ def metrics(context: ProbeContext) -> ServingCheck:
     until = time.monotonic() + METRIC_SECONDS
     while True:
         after = read()
-        still = [name for name in exposed.counters if not after.get(name, 0.0) > before.get(name, 0.0)]
+        still = [
+            name for name in exposed.counters if not after.get(name, 0.0) > before.get(name, 0.0)
+        ]
         if not still or time.monotonic() > until:
             break
         time.sleep(0.2)
     if still:
         absent = [name for name in still if name not in after]
         why = (
-            f"{', '.join(absent)} not at {exposed.path}" if absent else f"{', '.join(still)} did not grow with requests"
+            f"{', '.join(absent)} not at {exposed.path}"
+            if absent
+            else f"{', '.join(still)} did not grow with requests"
         )
         return failed("metrics", why)
     return passed("metrics", f"{', '.join(exposed.counters)} at {exposed.path} grew with requests")
@@ -87,7 +94,10 @@ def errors(context: ProbeContext) -> ServingCheck:
     requests: dict[str, tuple[Any, tuple[int, ...] | None]] = {
         "too_long": (dialects.request(context.model, [message], 1), right.too_long),
         "malformed": (b'{"messages": [', right.malformed),
-        "unknown_model": (ordinary | {"model": "lockstep-asks-for-a-model-that-is-not-there"}, right.unknown_model),
+        "unknown_model": (
+            ordinary | {"model": "lockstep-asks-for-a-model-that-is-not-there"},
+            right.unknown_model,
+        ),
     }
     wrong, seen, unchecked = [], [], []
     for name, (body, codes) in requests.items():
@@ -108,7 +118,10 @@ def errors(context: ProbeContext) -> ServingCheck:
         return failed("errors", some(wrong))
     if not seen:
         return unavailable("errors", "; ".join(unchecked))
-    return passed("errors", "; ".join([f"refused: {', '.join(seen)}", *(f"not asked: {one}" for one in unchecked)]))
+    return passed(
+        "errors",
+        "; ".join([f"refused: {', '.join(seen)}", *(f"not asked: {one}" for one in unchecked)]),
+    )
 
 
 def _unfit(reply: Reply, codes: tuple[int, ...]) -> str | None:

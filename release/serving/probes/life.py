@@ -8,7 +8,15 @@ from collections.abc import Callable, Sequence
 from checks.formats.serving import Probe, ServingCheck
 from release.serving import dialects, logs
 from release.serving.client import Client, NoAnswer
-from release.serving.probes.context import ProbeContext, answered, failed, passed, some, together, unavailable
+from release.serving.probes.context import (
+    ProbeContext,
+    answered,
+    failed,
+    passed,
+    some,
+    together,
+    unavailable,
+)
 from release.serving.progress import Progress
 
 IN_FLIGHT = 8  # streams that run while the server is told to end
@@ -31,16 +39,27 @@ def start(context: ProbeContext, began: float) -> ServingCheck:
         while (left := began + limit - time.monotonic()) > 0:
             if gone := context.server.gone():
                 return failed("start", f"ended before it answered: {gone}", None, limit)
-            client = Client(context.server.url, min(left, context.client.deadline), context.client.direct)
+            client = Client(
+                context.server.url, min(left, context.client.deadline), context.client.direct
+            )
             try:
-                dialects.chat(client, context.speech, context.model, probe.messages, 1, tools=probe.tools)
+                dialects.chat(
+                    client, context.speech, context.model, probe.messages, 1, tools=probe.tools
+                )
                 seconds = round(time.monotonic() - began, 3)
                 if gone := context.server.gone():
-                    return failed("start", f"another server answers at {context.server.url}, and it ended: {gone}")
+                    return failed(
+                        "start",
+                        f"another server answers at {context.server.url}, and it ended: {gone}",
+                    )
                 return passed("start", f"first answer after {seconds:.1f} s", seconds, limit)
             except NoAnswer as error:
                 reason = str(error)
-                if error.status is not None and 400 <= error.status < 500 and error.status not in _PASSING:
+                if (
+                    error.status is not None
+                    and 400 <= error.status < 500
+                    and error.status not in _PASSING
+                ):
                     return failed("start", f"refuses a correct request: {reason}", None, limit)
             finally:
                 client.close()
@@ -66,7 +85,9 @@ def egress(context: ProbeContext) -> ServingCheck:
 def read_only(context: ProbeContext) -> ServingCheck:
     """The server answered on a read-only root file system."""
     if context.server.sealed is None:
-        return unavailable("read-only", f"not known of a server that runs as a {context.server.how}")
+        return unavailable(
+            "read-only", f"not known of a server that runs as a {context.server.how}"
+        )
     if not context.server.sealed and "read-only" in context.runtime.cannot:
         return unavailable("read-only", context.runtime.cannot["read-only"])
     if not context.server.sealed:
@@ -90,7 +111,10 @@ def drain(context: ProbeContext) -> ServingCheck:
         if burst.running or burst.wrong:
             break
     if wrong := burst.wrong:
-        return failed("drain", f"{len(wrong)} of {len(burst.streams)} streams failed before SIGTERM: {some(wrong)}")
+        return failed(
+            "drain",
+            f"{len(wrong)} of {len(burst.streams)} streams failed before SIGTERM: {some(wrong)}",
+        )
     if not burst.running:
         return failed("drain", "no stream still ran when all had text: not decidable", None, limit)
     began = time.monotonic()
@@ -102,21 +126,37 @@ def drain(context: ProbeContext) -> ServingCheck:
     if hung:
         return failed("drain", f"{hung} streams never ended", None, limit)
     if wrong := burst.wrong:
-        return failed("drain", f"{len(wrong)} of {len(burst.streams)} streams were cut: {some(wrong)}", None, limit)
+        return failed(
+            "drain",
+            f"{len(wrong)} of {len(burst.streams)} streams were cut: {some(wrong)}",
+            None,
+            limit,
+        )
     across = sum(stream.ended is not None and stream.ended > signalled for stream in burst.streams)
     if not across:
         return failed("drain", "no stream was in flight at SIGTERM: not decidable", None, limit)
     if _answers(context):
         return failed(
-            "drain", f"something still answers at {context.server.url} after it ended: another server", None, limit
+            "drain",
+            f"something still answers at {context.server.url} after it ended: another server",
+            None,
+            limit,
         )
     seconds = round(ended.seconds, 3)
     if ended.code not in codes:
-        return failed("drain", f"exit code {ended.code} where {' or '.join(map(str, codes))} is right", seconds, limit)
+        return failed(
+            "drain",
+            f"exit code {ended.code} where {' or '.join(map(str, codes))} is right",
+            seconds,
+            limit,
+        )
     if seconds > limit:
-        return failed("drain", f"ended {seconds:.1f} s after SIGTERM, over {limit:g} s", seconds, limit)
+        return failed(
+            "drain", f"ended {seconds:.1f} s after SIGTERM, over {limit:g} s", seconds, limit
+        )
     summary = (
-        f"{across} streams in flight at SIGTERM were completed; ended after {seconds:.1f} s with exit code {ended.code}"
+        f"{across} streams in flight at SIGTERM were completed; ended after {seconds:.1f} "
+        f"s with exit code {ended.code}"
     )
     return passed("drain", summary, seconds, limit)
 
@@ -147,10 +187,18 @@ class _Burst:
         number = min(IN_FLIGHT, context.serve.max_concurrent_requests)
         # Answers that nothing ends run longest; else the longest of the others.
         self._long = bool(context.long_probes)
-        probes = context.long_probes or sorted(context.probes.probes, key=lambda probe: -len(probe.tokens))[:number]
-        self.streams = [_Stream(probe) for probe in itertools.islice(itertools.cycle(probes), number)]
+        probes = (
+            context.long_probes
+            or sorted(context.probes.probes, key=lambda probe: -len(probe.tokens))[:number]
+        )
+        self.streams = [
+            _Stream(probe) for probe in itertools.islice(itertools.cycle(probes), number)
+        ]
         self._changed = threading.Condition()
-        self._threads = [threading.Thread(target=self._run, args=(stream,), daemon=True) for stream in self.streams]
+        self._threads = [
+            threading.Thread(target=self._run, args=(stream,), daemon=True)
+            for stream in self.streams
+        ]
         for thread in self._threads:
             thread.start()
 
@@ -202,5 +250,7 @@ class _Burst:
                 stream.ended, stream.wrong = time.monotonic(), wrong
                 self._changed.notify_all()
 
-    def _stream(self, probe: Probe, limit: int, ends: Sequence[int], spoke: Callable[[], None]) -> str:
+    def _stream(
+        self, probe: Probe, limit: int, ends: Sequence[int], spoke: Callable[[], None]
+    ) -> str:
         return self.context.stream(probe, limit, ends, spoke).text

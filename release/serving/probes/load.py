@@ -35,10 +35,15 @@ def latency(context: ProbeContext) -> ServingCheck:
         wall = time.monotonic() - began
         whole = [result for result in results if isinstance(result, Streamed)]
         if lost := [str(result) for result in results if isinstance(result, NoAnswer)]:
-            return failed("latency", f"{len(lost)} of {len(items)} requests failed at {level} at a time: {some(lost)}")
+            return failed(
+                "latency",
+                f"{len(lost)} of {len(items)} requests failed at {level} at a time: {some(lost)}",
+            )
         if level == 1:
             questions = zip(items, whole, itertools.cycle(context.answers), strict=False)
-            if other := list(filter(None, (context.unlike(p, s.text, a.text) for p, s, a in questions))):
+            if other := list(
+                filter(None, (context.unlike(p, s.text, a.text) for p, s, a in questions))
+            ):
                 return failed("latency", f"a stream differs from the whole answer: {some(other)}")
             context.streamed |= {p.id: s.text for p, s in zip(items, whole, strict=True)}
         levels.append(_load(level, whole, wall))
@@ -71,7 +76,11 @@ def _throughput(
             if lost := [str(result) for result in results if isinstance(result, NoAnswer)]:
                 return f"{len(lost)} of {len(items)} requests failed at {level} at a time: {some(lost)}"
             count += len(items)
-    energy = Energy(missing=("it is not known which machine serves",)) if counters is None else counters.read()
+    energy = (
+        Energy(missing=("it is not known which machine serves",))
+        if counters is None
+        else counters.read()
+    )
     if counters is not None:
         counters.stop()
     return Throughput(

@@ -52,8 +52,13 @@ def score(context: ProbeContext) -> ServingCheck:
 
     compared = [_compare(context, rows, context.scorer.kind, of_rows, context.limit, "test rows")]
     for suite in context.suites:
-        asked = [_Question(answer.sample, answer.messages, answer.reference, answer.answer) for answer in suite.answers]
-        compared.append(_compare(context, asked, suite.metric, suite.score, suite.limit, f"suite {suite.name}"))
+        asked = [
+            _Question(answer.sample, answer.messages, answer.reference, answer.answer)
+            for answer in suite.answers
+        ]
+        compared.append(
+            _compare(context, asked, suite.metric, suite.score, suite.limit, f"suite {suite.name}")
+        )
     summary = "; ".join(comparison.said for comparison in compared)
     if any(comparison.apart is None for comparison in compared):
         return failed("score", summary)
@@ -79,7 +84,10 @@ def _compare(
     def ask(question: _Question) -> Answer:
         return context.chat(question, limit)
 
-    at_once, count = min(context.runtime.concurrency, context.serve.max_concurrent_requests), len(questions)
+    at_once, count = (
+        min(context.runtime.concurrency, context.serve.max_concurrent_requests),
+        len(questions),
+    )
     answers = together(at_once, questions, ask, what, "row")
     unanswered, texts = [], []
     for question, answer in zip(questions, answers, strict=True):
@@ -91,10 +99,14 @@ def _compare(
     margin = context.serve.verify.margin
     allowed = max(margin, _ROWS / count) if margin else 0.0
     if unanswered:
-        return _Compared(f"{len(unanswered)} of {count} rows{of} not answered: {some(unanswered)}", None, allowed)
+        return _Compared(
+            f"{len(unanswered)} of {count} rows{of} not answered: {some(unanswered)}", None, allowed
+        )
     served = sum(scored(text, q.reference) for text, q in zip(texts, questions, strict=True))
     offline = sum(scored(q.offline, q.reference) for q in questions)
-    differ = sum(text.strip() != q.offline.strip() for text, q in zip(texts, questions, strict=True))
+    differ = sum(
+        text.strip() != q.offline.strip() for text, q in zip(texts, questions, strict=True)
+    )
     summary = (
         f"{metric} {served / count:.4f} served and {offline / count:.4f} offline on {count} rows{of}, "
         f"{differ} texts differ"

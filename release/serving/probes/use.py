@@ -12,7 +12,9 @@ _WORDS = {"prefix_caching": "prefix caching", "speculation": "speculation"}
 def read(context: ProbeContext) -> dict[str, float]:
     """The server's counters; empty if no setting that is on has one."""
     exposed = context.runtime.metrics
-    if exposed is None or not any(setting.counters for setting in context.runtime.chosen(context.serve).values()):
+    if exposed is None or not any(
+        setting.counters for setting in context.runtime.chosen(context.serve).values()
+    ):
         return {}
     return samples(context.client.get(exposed.path).good().body)
 
@@ -28,11 +30,15 @@ def since(context: ProbeContext, before: Mapping[str, float]) -> tuple[str | Non
             wrong = f"serve.{key}: {still[0]} did not grow while the probes were answered"
             return f"{wrong}: so {_WORDS[key]} was not tested", []
         counted = ", ".join(f"{name} grew by {more:g}" for name, more in grew.items())
-        uses.append(f"{_WORDS[key]}: {counted or f'{context.runtime.name} does not count how often it was used'}")
+        uses.append(
+            f"{_WORDS[key]}: {counted or f'{context.runtime.name} does not count how often it was used'}"
+        )
     return None, uses
 
 
-def _grown(context: ProbeContext, counters: tuple[str, ...], before: Mapping[str, float]) -> dict[str, float]:
+def _grown(
+    context: ProbeContext, counters: tuple[str, ...], before: Mapping[str, float]
+) -> dict[str, float]:
     """By how much each counter grew; those that lag behind the answers are waited for."""
     until = time.monotonic() + METRIC_SECONDS
     while True:

@@ -34,7 +34,10 @@ class Table(canonical.Rows):
         match = _URI.fullmatch(rest)
         if match is None:
             raise refused(
-                uri, field, "is not delta://TABLE@VERSION", "write the table's path or URL, @ and its version"
+                uri,
+                field,
+                "is not delta://TABLE@VERSION",
+                "write the table's path or URL, @ and its version",
             )
         place = match[1]
         if uris.split(place)[0] is None:
@@ -57,11 +60,16 @@ def _rows(asked: Table, field: str) -> Iterator[dict[str, Any]]:
         from deltalake import DeltaTable
         from deltalake.exceptions import DeltaError
     except ImportError as error:
-        raise MachineRefused(f"{place}: delta:// needs deltalake", "pip install '.[delta]'") from error
+        raise MachineRefused(
+            f"{place}: delta:// needs deltalake", "pip install '.[delta]'"
+        ) from error
     try:
         table = DeltaTable(asked.table)
         if asked.version > (latest := table.version()):  # deltalake would search for years
-            raise SourceRefused(f"{place}: {asked.table}: has no version {asked.version}", f"name one up to {latest}")
+            raise SourceRefused(
+                f"{place}: {asked.table}: has no version {asked.version}",
+                f"name one up to {latest}",
+            )
         table.load_as_version(asked.version)
         for batch in table.to_pyarrow_dataset().to_batches(batch_size=_BATCH):
             yield from batch.to_pylist()

@@ -22,7 +22,9 @@ class Local(Location):
             return cls(root / uri)
         host, slash, path = rest.partition("/")
         if host not in ("", "localhost") or not slash:
-            raise refused(uri, field, "names another host", "write file:///path, or a path without file://")
+            raise refused(
+                uri, field, "names another host", "write file:///path, or a path without file://"
+            )
         return cls(Path("/" + unquote(path)))
 
     @property

@@ -16,7 +16,9 @@ from checks.errors import MachineRefused, SourceRefused
 from stages.sources import uris
 from stages.sources.location import Location, refused
 
-_URI = re.compile(r"(datasets/)?([A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)?)@([A-Za-z0-9._%-]+)(?:/(.+))?")
+_URI = re.compile(
+    r"(datasets/)?([A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)?)@([A-Za-z0-9._%-]+)(?:/(.+))?"
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,9 @@ class Hub(Location):
         match = _URI.fullmatch(rest)
         if match is None or (match[4] is not None and not uris.is_safe(match[4])):
             what = "is not hf://org/model@revision or hf://datasets/org/name@revision"
-            todo = "write the repository, @ and a commit, tag or branch, then at most a /path/inside"
+            todo = (
+                "write the repository, @ and a commit, tag or branch, then at most a /path/inside"
+            )
             raise refused(uri, field, what, todo)
         return cls(match[2], "dataset" if match[1] else "model", unquote(match[3]), match[4])
 
@@ -60,7 +64,9 @@ def download(hub: Hub, work: Path, field: str) -> tuple[Path, bool]:
     try:
         from huggingface_hub import HfApi, snapshot_download
     except ImportError as error:
-        raise MachineRefused("huggingface_hub is not installed", "pip install '.[pipeline]'") from error
+        raise MachineRefused(
+            "huggingface_hub is not installed", "pip install '.[pipeline]'"
+        ) from error
     place = f"{layout.PARAMS}: {field}: {hub.holds} {hub.repository}@{hub.revision}"
     content = work / "content"
     continued = content.exists()
@@ -70,14 +76,24 @@ def download(hub: Hub, work: Path, field: str) -> tuple[Path, bool]:
         ask = HfApi().dataset_info if hub.holds == "dataset" else HfApi().model_info
         info = ask(hub.repository, revision=hub.revision)
         names = {sibling.rfilename for sibling in info.siblings or ()}
-        wanted = {name for name in names if hub.path is None or f"{name}/".startswith(f"{hub.path}/")}
+        wanted = {
+            name for name in names if hub.path is None or f"{name}/".startswith(f"{hub.path}/")
+        }
         if not wanted:
-            raise SourceRefused(f"{place}: holds no {hub.path or 'file'}", "name a path that the repository has")
+            raise SourceRefused(
+                f"{place}: holds no {hub.path or 'file'}", "name a path that the repository has"
+            )
         if bad := sorted(name for name in wanted if not uris.is_safe(name)):
-            raise SourceRefused(f"{place}: holds {bad[0]!r}, which leaves its folder", "choose another repository")
+            raise SourceRefused(
+                f"{place}: holds {bad[0]!r}, which leaves its folder", "choose another repository"
+            )
         only = None if hub.path is None else [glob.escape(hub.path), glob.escape(hub.path) + "/*"]
         snapshot_download(
-            hub.repository, repo_type=hub.holds, revision=info.sha, local_dir=content, allow_patterns=only
+            hub.repository,
+            repo_type=hub.holds,
+            revision=info.sha,
+            local_dir=content,
+            allow_patterns=only,
         )
     except SourceRefused:
         raise
@@ -87,7 +103,9 @@ def download(hub: Hub, work: Path, field: str) -> tuple[Path, bool]:
             "check name, revision and network, and HF_TOKEN for a private or gated one; then run it again to go on",
         ) from error
     if missing := sorted(name for name in wanted if not (content / name).is_file()):
-        raise SourceRefused(f"{place}: {len(missing)} files did not arrive, such as {missing[0]}", "run it again")
+        raise SourceRefused(
+            f"{place}: {len(missing)} files did not arrive, such as {missing[0]}", "run it again"
+        )
     for path in content.rglob("*"):  # of another revision, from a run that was interrupted
         if path.is_file() and path.relative_to(content).as_posix() not in wanted:
             path.unlink()

@@ -55,15 +55,23 @@ def _rows(asked: Table, field: str) -> Iterator[dict[str, Any]]:
         table = catalog.load_table(asked.table)
         if table.snapshot_by_id(asked.snapshot) is None:
             newest = table.current_snapshot()
-            todo = f"name one that it has; the newest is {newest.snapshot_id}" if newest else "the table is empty"
-            raise SourceRefused(f"{place}: has no snapshot {asked.snapshot}, or it has expired", todo)
+            todo = (
+                f"name one that it has; the newest is {newest.snapshot_id}"
+                if newest
+                else "the table is empty"
+            )
+            raise SourceRefused(
+                f"{place}: has no snapshot {asked.snapshot}, or it has expired", todo
+            )
         for batch in table.scan(snapshot_id=asked.snapshot).to_arrow_batch_reader():
             for start in range(0, batch.num_rows, _BATCH):
                 yield from batch.slice(start, _BATCH).to_pylist()
     except Refusal:
         raise
     except (NoSuchTableError, NoSuchNamespaceError) as error:
-        raise SourceRefused(f"{place}: there is no such table", "check the names of namespace and table") from error
+        raise SourceRefused(
+            f"{place}: there is no such table", "check the names of namespace and table"
+        ) from error
     except Exception as error:  # each catalog and each store of files raises its own
         raise SourceRefused(
             f"{place}: {uris.reason(error, address)}",
@@ -79,20 +87,27 @@ def _opened(asked: Table, field: str) -> tuple[Any, str]:
         from pyiceberg.exceptions import NotInstalledError
         from pyiceberg.utils.config import Config
     except ImportError as error:
-        raise MachineRefused(f"{place}: iceberg:// needs PyIceberg", "pip install '.[iceberg]'") from error
+        raise MachineRefused(
+            f"{place}: iceberg:// needs PyIceberg", "pip install '.[iceberg]'"
+        ) from error
     address = ""
     try:
         known = Config().get_catalog_config(asked.catalog)
         if known is None:
             variable = f"PYICEBERG_CATALOG__{asked.catalog.upper()}__URI"
-            raise MachineRefused(f"{place}: is not configured here", f"set {variable}, or write .pyiceberg.yaml")
+            raise MachineRefused(
+                f"{place}: is not configured here", f"set {variable}, or write .pyiceberg.yaml"
+            )
         address = str(known.get("uri", ""))
         return load_catalog(asked.catalog, init_catalog_tables="false", **known), address
     except Refusal:
         raise
     except (NotInstalledError, ImportError) as error:
-        raise MachineRefused(f"{place}: {uris.reason(error, address)}", "install what it names") from error
+        raise MachineRefused(
+            f"{place}: {uris.reason(error, address)}", "install what it names"
+        ) from error
     except Exception as error:  # each catalog raises its own
         raise MachineRefused(
-            f"{place}: {uris.reason(error, address)}", "check its address, its settings and the credentials"
+            f"{place}: {uris.reason(error, address)}",
+            "check its address, its settings and the credentials",
         ) from error

@@ -33,7 +33,12 @@ class Joined(Location):
             todo = "write at least two URIs with spaces between, in the order of the file"
             raise refused(uri, field, "is not join:// with the URIs of a file's parts", todo)
         if local := next((part.local for part in parts if part.local is not None), None):
-            raise refused(uri, field, f"names the local {local.name}", "join local files with cat, and name the result")
+            raise refused(
+                uri,
+                field,
+                f"names the local {local.name}",
+                "join local files with cat, and name the result",
+            )
         return cls(parts)
 
     @property
@@ -67,7 +72,10 @@ def _bring(part: Location, place: Path, field: str) -> bool:
         unpacked.mkdir()
         path = archive.extract(path, part.inside, unpacked)
     if not path.is_file():
-        raise SourceRefused(f"{layout.PARAMS}: {field}: the part {part.name} is a folder", "name a file in each part")
+        raise SourceRefused(
+            f"{layout.PARAMS}: {field}: the part {part.name} is a folder",
+            "name a file in each part",
+        )
     path.rename(place)
     for left in (folder, unpacked):
         shutil.rmtree(left, ignore_errors=True)

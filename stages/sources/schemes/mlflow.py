@@ -61,13 +61,17 @@ def download(asked: Artifact, work: Path, field: str) -> Path:
     address = os.environ.get(_VARIABLE)
     if not address:
         example = "such as http://127.0.0.1:5000"
-        raise MachineRefused(f"{place}: the variable {_VARIABLE} is not set", f"set it to an address, {example}")
+        raise MachineRefused(
+            f"{place}: the variable {_VARIABLE} is not set", f"set it to an address, {example}"
+        )
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     try:
         from mlflow import MlflowClient, artifacts
         from mlflow.exceptions import MlflowException
     except ImportError as error:
-        raise MachineRefused(f"{place}: mlflow:// needs MLflow", "pip install '.[pipeline]'") from error
+        raise MachineRefused(
+            f"{place}: mlflow:// needs MLflow", "pip install '.[pipeline]'"
+        ) from error
     with store.refusing(address), store.deadline():
         try:
             run = MlflowClient(tracking_uri=address).get_run(asked.run)
@@ -75,7 +79,9 @@ def download(asked: Artifact, work: Path, field: str) -> Path:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             todo = f"check its id, and that {_VARIABLE} is the address of its server"
-            raise SourceRefused(f"{place}: {store.public(address)} has no such run", todo) from error
+            raise SourceRefused(
+                f"{place}: {store.public(address)} has no such run", todo
+            ) from error
     root = run.info.artifact_uri
     try:
         with store.deadline():

@@ -19,7 +19,9 @@ from stages import progress
 from stages.sources import uris
 from stages.sources.location import Location, refused
 
-_URI = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)==([A-Za-z0-9][A-Za-z0-9.!+_-]*)/(.+)")
+_URI = re.compile(
+    r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)==([A-Za-z0-9][A-Za-z0-9.!+_-]*)/(.+)"
+)
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,9 @@ def download(wheel: Wheel, work: Path, field: str) -> Path:
     # pip's temporary files lie in our folder: the bar reads their size, and a killed run leaves no litter elsewhere.
     environment = os.environ | {"TMPDIR": str(scratch.resolve()), "PIP_NO_INPUT": "1"}
     with log.open("wb") as output, progress.of_bytes(requirement) as bar:
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command, env=environment, stdout=output, stderr=subprocess.STDOUT
+        )
         try:
             while (code := _wait(process)) is None:
                 bar.update(max(0, _size(scratch) - bar.n))
@@ -98,7 +102,9 @@ def _wait(process: "subprocess.Popen[bytes]") -> int | None:
 def _size(folder: Path) -> int:
     """Bytes below a folder that another process changes meanwhile."""
     total = 0
-    for place, _, names in os.walk(folder):  # goes on where a folder is gone, as Path.rglob does not
+    for place, _, names in os.walk(
+        folder
+    ):  # goes on where a folder is gone, as Path.rglob does not
         for name in names:
             try:
                 total += Path(place, name).stat().st_size
@@ -109,8 +115,12 @@ def _size(folder: Path) -> int:
 
 def _refusal(log: str, requirement: str, field: str) -> MachineRefused | SourceRefused:
     if "No module named pip" in log:
-        return MachineRefused(f"{sys.executable}: has no pip to download {requirement} with", "python -m ensurepip")
-    errors = [line.removeprefix("ERROR: ") for line in log.splitlines() if line.startswith("ERROR: ")]
+        return MachineRefused(
+            f"{sys.executable}: has no pip to download {requirement} with", "python -m ensurepip"
+        )
+    errors = [
+        line.removeprefix("ERROR: ") for line in log.splitlines() if line.startswith("ERROR: ")
+    ]
     last = (errors or log.strip().splitlines()[-1:] or ["nothing"])[0]
     last = last if len(last) <= 300 else last[:300] + "…"
     return SourceRefused(

@@ -62,7 +62,9 @@ class Query(canonical.Rows):
         def of(row: Mapping[str, Any]) -> tuple[Any, ...]:
             if absent := [name for name in self.keys if name not in row]:
                 raise canonical.refused(
-                    field, f"the query gives no column {absent[0]}, only {', '.join(row)}", "select the key columns too"
+                    field,
+                    f"the query gives no column {absent[0]}, only {', '.join(row)}",
+                    "select the key columns too",
                 )
             return tuple(row[name] for name in self.keys)
 
@@ -75,7 +77,9 @@ def _rows(asked: Query, field: str) -> Iterator[dict[str, Any]]:
     address = os.environ.get(asked.variable)
     example = "such as postgresql://user:password@host/database"
     if not address:
-        raise MachineRefused(f"{place}: the variable {asked.variable} is not set", f"set it to an address, {example}")
+        raise MachineRefused(
+            f"{place}: the variable {asked.variable} is not set", f"set it to an address, {example}"
+        )
     try:
         import sqlalchemy
         from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -103,12 +107,16 @@ def _rows(asked: Query, field: str) -> Iterator[dict[str, Any]]:
         with engine.connect() as connection:
             connection.execute(sqlalchemy.text(read_only))
             # no_parameters: a % of the query is no placeholder.
-            streaming = connection.execution_options(stream_results=True, max_row_buffer=_BATCH, no_parameters=True)
+            streaming = connection.execution_options(
+                stream_results=True, max_row_buffer=_BATCH, no_parameters=True
+            )
             result = streaming.exec_driver_sql(asked.query)
             names = list(result.keys())
             if len(set(names)) < len(names):
                 raise canonical.refused(
-                    field, f"the query names a column twice: {', '.join(names)}", "name each once, by AS"
+                    field,
+                    f"the query names a column twice: {', '.join(names)}",
+                    "name each once, by AS",
                 )
             for row in result.yield_per(_BATCH):
                 yield dict(zip(names, row, strict=True))

@@ -64,13 +64,18 @@ def download(remote: Remote, work: Path, field: str) -> tuple[Path, bool]:
         entries = {path: info} if is_file else fs.find(path, detail=True)
     except Exception as error:  # each backend raises its own
         raise SourceRefused(
-            f"{shown}: {uris.reason(error, remote.url)}", "check the URI, the credentials and the network"
+            f"{shown}: {uris.reason(error, remote.url)}",
+            "check the URI, the credentials and the network",
         ) from error
     stem = path.rstrip("/") + "/"
-    files = {file_name(remote.url) if is_file else name.removeprefix(stem): name for name in entries}
+    files = {
+        file_name(remote.url) if is_file else name.removeprefix(stem): name for name in entries
+    }
     if not files or not all(uris.is_safe(name) for name in files):
         bad = next((name for name in files if not uris.is_safe(name)), "nothing")
-        raise SourceRefused(f"{shown}: holds {bad!r}", "name a file, or a folder with files of plain names")
+        raise SourceRefused(
+            f"{shown}: holds {bad!r}", "name a file, or a folder with files of plain names"
+        )
     content, partial = work / "content", work / "partial"
     continued = content.exists()
     partial.mkdir(exist_ok=True)
@@ -119,8 +124,14 @@ def _file_system(url: str, field: str) -> tuple[Any, str]:
         fs, path = fsspec.core.url_to_fs(url, **options)
     except ImportError as error:
         extra = _EXTRAS.get(scheme)
-        todo = f"pip install '.[{extra}]'" if extra else f"install what fsspec needs for it ({uris.reason(error, url)})"
-        raise MachineRefused(f"{layout.PARAMS}: {field}: {scheme}:// needs a package that is absent", todo) from error
+        todo = (
+            f"pip install '.[{extra}]'"
+            if extra
+            else f"install what fsspec needs for it ({uris.reason(error, url)})"
+        )
+        raise MachineRefused(
+            f"{layout.PARAMS}: {field}: {scheme}:// needs a package that is absent", todo
+        ) from error
     except Exception as error:  # unknown schemes, bad ports, absent credentials
         raise SourceRefused(
             f"{layout.PARAMS}: {field}: {uris.redact(url)}: {uris.reason(error, url)}",
@@ -151,7 +162,9 @@ def _transfer(fs: Any, place: str, size: int | None, pending: Path, bar: Any) ->
             if done < size:
                 raise _Interrupted from EOFError(f"{size:,} bytes were announced")
         except _Interrupted as error:
-            from_start = size is None or isinstance(error.__cause__, ValueError)  # a server without ranges
+            from_start = size is None or isinstance(
+                error.__cause__, ValueError
+            )  # a server without ranges
             failures = 1 if done > before and not from_start else failures + 1
             if failures > _ATTEMPTS:
                 raise

@@ -49,11 +49,19 @@ class Cpt(Train):
         documents = windows.encoded(job.tokenizer, [row.reference for row in job.rows])
         windows_cut = list(windows.cut(documents, self.max_length))
         # Most windows are full, so there is little padding to save by an order of lengths.
-        own = {"train_sampling_strategy": "random", "logging_steps": log_every(self, len(windows_cut))}
+        own = {
+            "train_sampling_strategy": "random",
+            "logging_steps": log_every(self, len(windows_cut)),
+        }
         own |= {"include_num_input_tokens_seen": "all"} if self.packing else {}
         trainer = trainer_class()(
             model=job.model,
-            args=SFTConfig(**{**job.settings, **own}, max_length=None, packing=False, completion_only_loss=False),
+            args=SFTConfig(
+                **{**job.settings, **own},
+                max_length=None,
+                packing=False,
+                completion_only_loss=False,
+            ),
             train_dataset=Dataset.from_list(windows_cut),
             processing_class=job.tokenizer,
             peft_config=job.adapter,

@@ -26,10 +26,17 @@ class Dpo(Pairs):
     )  # fmt: skip
 
     method: Literal["dpo"]
-    beta: Annotated[float, Field(gt=0, description="how much is lost by leaving the base; ipo has another scale")]
+    beta: Annotated[
+        float,
+        Field(gt=0, description="how much is lost by leaving the base; ipo has another scale"),
+    ]
     loss_type: Annotated[
         tuple[Loss, ...],
-        Field(strict=False, min_length=1, description="losses that are added: sft is that of the better answer alone"),
+        Field(
+            strict=False,
+            min_length=1,
+            description="losses that are added: sft is that of the better answer alone",
+        ),
     ]
     loss_weights: Annotated[
         tuple[Annotated[float, Field(gt=0)], ...] | None,
@@ -70,9 +77,14 @@ class Dpo(Pairs):
             peft_config=job.adapter,
             callbacks=list(job.callbacks),
         )
-        for rows, prepared in ((job.rows, trainer.train_dataset), (job.valid, trainer.eval_dataset)):
+        for rows, prepared in (
+            (job.rows, trainer.train_dataset),
+            (job.valid, trainer.eval_dataset),
+        ):
             if prepared is not None:
-                preferences.refuse_unfit(job, preferences.learned_pairs(rows, prepared), self.max_length)
+                preferences.refuse_unfit(
+                    job, preferences.learned_pairs(rows, prepared), self.max_length
+                )
         return trainer
 
 

@@ -33,11 +33,19 @@ class Grpo(NoDropout):
     unshardable = "answers end at different tokens on each device, and a divided base needs all devices at each token"
 
     method: Literal["grpo"]
-    reward: Annotated[Scorer, Field(description="the scorer whose score of an answer is its reward")]
-    num_generations: Annotated[int, Field(ge=2, description="answers to a prompt; batch_size is a multiple of it")]
-    max_completion_length: Annotated[int, Field(ge=1, description="tokens of an answer, its end included")]
+    reward: Annotated[
+        Scorer, Field(description="the scorer whose score of an answer is its reward")
+    ]
+    num_generations: Annotated[
+        int, Field(ge=2, description="answers to a prompt; batch_size is a multiple of it")
+    ]
+    max_completion_length: Annotated[
+        int, Field(ge=1, description="tokens of an answer, its end included")
+    ]
     temperature: Annotated[float, Field(gt=0, description="of the answers that are drawn")]
-    beta: Annotated[float, Field(ge=0, description="how much is lost by leaving the base; 0: nothing")]
+    beta: Annotated[
+        float, Field(ge=0, description="how much is lost by leaving the base; 0: nothing")
+    ]
 
     @model_validator(mode="after")
     def _batches_hold_groups(self) -> Self:
@@ -114,7 +122,9 @@ class Grpo(NoDropout):
                 f"train.max_length {self.max_length}",
                 "raise train.max_length, or lower train.max_completion_length or validate.max_prompt_tokens",
             )
-        needed = len(job.tokenizer(row.reference, add_special_tokens=False)["input_ids"]) + 1  # and the end
+        needed = (
+            len(job.tokenizer(row.reference, add_special_tokens=False)["input_ids"]) + 1
+        )  # and the end
         if needed > self.max_completion_length:
             raise TrainingRefused(
                 f"{address(row)}: no answer can be its reference: that has {needed} tokens with its end, above "
@@ -122,7 +132,9 @@ class Grpo(NoDropout):
                 f"set train.max_completion_length to {needed} or more, or lower validate.max_reference_tokens",
             )
 
-    def _reward(self, completions: Sequence[Any], reference: Sequence[str], **_: Any) -> list[float]:
+    def _reward(
+        self, completions: Sequence[Any], reference: Sequence[str], **_: Any
+    ) -> list[float]:
         """The score of each answer; TRL hands every column of the rows over by its name."""
         return [
             scoring.score(self.reward, turns[-1]["content"], wanted)

@@ -21,7 +21,14 @@ class Kto(Judged):
     """Kahneman-Tversky optimisation with LoRA, from answers that somebody liked or not."""
 
     learns_calls = True
-    reported = ("rewards/chosen", "rewards/rejected", "rewards/margins", "logps/chosen", "logps/rejected", "kl")
+    reported = (
+        "rewards/chosen",
+        "rewards/rejected",
+        "rewards/margins",
+        "logps/chosen",
+        "logps/rejected",
+        "kl",
+    )
 
     method: Literal["kto"]
     beta: Annotated[float, Field(gt=0, description="how much is lost by leaving the base")]
@@ -29,7 +36,8 @@ class Kto(Judged):
     undesirable_weight: Annotated[
         float,
         Field(
-            gt=0, description="of answers whose label is false; weight times rows should be about that of the others"
+            gt=0,
+            description="of answers whose label is false; weight times rows should be about that of the others",
         ),
     ]
 
@@ -65,9 +73,14 @@ class Kto(Judged):
             peft_config=job.adapter,
             callbacks=list(job.callbacks),
         )
-        for of_split, prepared in ((rows, trainer.train_dataset), (job.valid, trainer.eval_dataset)):
+        for of_split, prepared in (
+            (rows, trainer.train_dataset),
+            (job.valid, trainer.eval_dataset),
+        ):
             if prepared is not None:
-                preferences.refuse_unfit(job, preferences.learned_answers(of_split, prepared), self.max_length)
+                preferences.refuse_unfit(
+                    job, preferences.learned_answers(of_split, prepared), self.max_length
+                )
         return trainer
 
 

@@ -29,7 +29,9 @@ class Sft(Train):
     method: Literal["sft"] = "sft"
     loss_turns: Annotated[
         Literal["all", "last"],
-        Field(description="which answers of a chat are learned: all (TRL's assistant_only_loss), or the last one"),
+        Field(
+            description="which answers of a chat are learned: all (TRL's assistant_only_loss), or the last one"
+        ),
     ] = "all"
 
     def trainer(self, job: Job) -> Any:
@@ -39,7 +41,11 @@ class Sft(Train):
         from stages.training.answers import trainer_class
 
         # Packed sequences have no padding: no length to group by, and no token that does not count.
-        packed = {"train_sampling_strategy": "random", "include_num_input_tokens_seen": "all"} if self.packing else {}
+        packed = (
+            {"train_sampling_strategy": "random", "include_num_input_tokens_seen": "all"}
+            if self.packing
+            else {}
+        )
         trainer = trainer_class()(
             model=job.model,
             args=SFTConfig(
@@ -98,7 +104,11 @@ def refuse_unfit(prepared: Any, tokenizer: Any, stops: frozenset[int], max_lengt
     """
     from stages.training import turns
 
-    tools = map(json.loads, prepared["tools"]) if "tools" in prepared.column_names else repeat(None, len(prepared))
+    tools = (
+        map(json.loads, prepared["tools"])
+        if "tools" in prepared.column_names
+        else repeat(None, len(prepared))
+    )
     prompts = turns.tokens(tokenizer, list(prepared["prompt"]), list(tools), True)
     after = turns.after_stop(tokenizer, stops)
     for row, prompt in zip(prepared, prompts, strict=True):
