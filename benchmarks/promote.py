@@ -31,7 +31,7 @@ from tests import build_tree, ledger_tree
 from tests import promotion_tree as tree
 from tests.git_service import Service
 from tests.ledger_tree import git, keep
-from tests.test_verify_evidence import probed
+from tests.release.serving.test_verify_evidence import probed
 
 # Times the parts of one run where they are called; prints them as JSON.
 RUNNER = """

@@ -239,7 +239,7 @@ def scaled_down() -> dict:
     value["gates"]["routes_well"] |= {"at_least": 0.01, "resolution": 0.3}
     value["gates"]["test_is_unseen"] |= {"max_ngram_share": 1.0, "max_near_duplicate_share": 1.0}
     value["gates"]["no_slice_falls_behind"] |= {"margin": 0.4, "min_rows": 10}
-    value["suites"] = {}  # the tiny model knows no English: tests/test_forgetting.py
+    value["suites"] = {}  # the tiny model knows no English: tests/checks/gates/test_forgetting.py
     del value["gates"]["remembers_english"]
     return value
 

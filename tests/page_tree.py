@@ -22,7 +22,7 @@ from release.verbs.rollback import Options, rollback
 from tests import build_tree, evidence_tree, promotion_tree
 from tests.conftest import REPOSITORY, as_params, read_yaml, written
 from tests.ledger_tree import keep, packed
-from tests.test_verify_evidence import probed
+from tests.release.serving.test_verify_evidence import probed
 
 ATTACK = "</code></pre><script>alert('{}')</script>\x1b[31m\u202e"
 WHY = "better on <b>rare</b> services; see https://tracker.example/77"

@@ -38,7 +38,7 @@ from tests import build_tree, ledger_tree, overlay_sample, signing_tree
 from tests.build_tree import BaseLayout
 from tests.conftest import REPOSITORY, read_yaml, scaled_down, written
 from tests.ledger_tree import git, identify, keep
-from tests.test_verify_evidence import probed
+from tests.release.serving.test_verify_evidence import probed
 
 BASE = layout.STATE / "base"  # an OCI layout with a base image, below the root and ignored by git
 WHY = "better on rare services"

@@ -12,7 +12,7 @@ from release.evidence.keys import KEY
 from release.verbs import keys as key_verbs
 from release.verbs.build import Options, build
 from tests import build_tree
-from tests.test_verify_evidence import probed
+from tests.release.serving.test_verify_evidence import probed
 
 SIGNER = "ada"
 ROLES: tuple[Role, ...] = ("verify", "release", "approve")

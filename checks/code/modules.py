@@ -5,7 +5,7 @@ Nothing is imported, so the code can be that of another commit. A stage runs ``s
 A folder of kinds does not count as a whole: a new or changed kind that no parameter names changes nothing.
 
 Text that looks like an import counts, in a docstring too, and so does a string that is the name of a module. So more
-modules can be found than run, and ``tests/test_code_runs.py`` holds that no module runs without being found.
+modules can be found than run, and ``tests/checks/code/test_code_runs.py`` holds that none runs without being found.
 Code that makes the name of a module while it runs is not found: a review has to refuse it.
 """
 

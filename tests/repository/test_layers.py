@@ -1,0 +1,223 @@
+"""The layer rules: stages → checks ← release, and which packages each layer may know."""
+
+import ast
+import functools
+import graphlib
+import subprocess
+import sys
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY, is_slow
+
+HEAVY = {"torch", "transformers", "peft", "trl", "accelerate", "datasets", "safetensors"}
+_KEPT = ast.Import | ast.ImportFrom | ast.If
+FORBIDDEN = {
+    "checks": HEAVY | {"stages", "release", "dvc", "docker", "mlflow", "great_expectations", "click", "git"},
+    "stages": {"release", "docker"},
+    "release": HEAVY | {"stages", "great_expectations"},
+}
+
+
+@functools.cache
+def _parsed(path: Path) -> tuple[ast.AST, ...]:
+    """Every import of a module, in functions too, and every ``if TYPE_CHECKING``."""
+    return tuple(node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, _KEPT))
+
+
+def _imports(path: Path) -> set[str]:
+    """Top-level packages that a module imports anywhere, in functions too."""
+    found = set()
+    for node in _parsed(path):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: relative import"
+            found.add(node.module.split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("layer", sorted(FORBIDDEN))
+def test_a_layer_imports_only_what_lies_below_it(layer: str) -> None:
+    modules = sorted((REPOSITORY / layer).rglob("*.py"))
+    assert modules
+    broken = {str(m.relative_to(REPOSITORY)): sorted(_imports(m) & FORBIDDEN[layer]) for m in modules}
+    assert {name: bad for name, bad in broken.items() if bad} == {}
+
+
+# A package imports only packages of lower layers, so no two import each other.
+LAYERS = (
+    {"checks"},  # its loose modules: errors, digests, files, kinds
+    {"checks.chat_templates", "checks.code", "checks.data", "checks.formats"},
+    {"checks.machine", "checks.rules", "checks.scorers", "checks.stats"},
+    {"checks.training"},
+    {"checks.evaluation"},
+    {"checks.gating", "checks.retrievers"},
+    {"checks.suites"},
+    {"checks.gates"},
+    {"checks.config"},
+    {"checks.decision"},
+    {"release.adapters", "release.pages", "release.runtimes"},
+    {"release.image", "release.ledger"},
+    {"release.overlay", "release.record"},
+    {"release.cost", "release.evidence", "release.monitoring", "release.serving"},
+    {"release.doctor", "release.mirrors", "release.promotion", "release.review"},
+    {"release.cards"},
+    {"release.verbs"},
+    {"release.cli"},
+)
+# Tested with torch or a browser.
+SLOW_ALONE = {"checks.chat_templates", "stages.inference", "stages.tracking"}
+LONGEST_CHAIN = 19  # files, each of which imports the next
+
+
+def _package(module: str) -> str:
+    parts = module.split(".")
+    if parts[0] == "checks":
+        return ".".join(parts[:2]) if len(parts) > 1 and (REPOSITORY / "checks" / parts[1]).is_dir() else "checks"
+    return ".".join(parts[:2]) if parts[0] == "release" else parts[0]
+
+
+def _imported(types: bool) -> dict[str, set[str]]:
+    """The modules of all layers, and which of them each imports: at the top, in a function, or for ``types`` alone."""
+    paths = _product()
+    found = dict[str, set[str]]()
+    for module, path in paths.items():
+        nodes = _parsed(path)
+        if not types:
+            guards = [node for node in nodes if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+            typed = {each for guard in guards for line in guard.body for each in ast.walk(line)}
+            nodes = tuple(node for node in nodes if node not in typed)
+        found[module] = _targets(nodes, paths) - {module}
+    return found
+
+
+@functools.cache
+def _product() -> dict[str, Path]:
+    """The modules of all layers."""
+    files = [path for layer in FORBIDDEN for path in (REPOSITORY / layer).rglob("*.py")]
+    return {_module(path): path for path in files}
+
+
+def _module(path: Path) -> str:
+    """Return the dotted name of a module."""
+    return ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
+
+
+def _targets(nodes: Iterable[ast.AST], modules: Collection[str]) -> set[str]:
+    """Those of ``modules`` that ``nodes`` import."""
+    froms = [node for node in nodes if isinstance(node, ast.ImportFrom)]
+    named = [(node.module or "", f"{node.module}.{alias.name}") for node in froms for alias in node.names]
+    return {full if full in modules else module for module, full in named} & set(modules)
+
+
+@pytest.fixture(scope="module")
+def imports() -> dict[str, set[str]]:
+    """The imports that run, of checks and release."""
+    return {module: targets for module, targets in _imported(types=False).items() if not module.startswith("stages")}
+
+
+def test_no_files_import_each_other_in_a_circle_not_even_for_types() -> None:
+    graphlib.TopologicalSorter(_imported(types=True)).prepare()  # raises CycleError, which names the files
+
+
+def test_each_package_imports_only_packages_of_lower_layers(imports: dict[str, set[str]]) -> None:
+    layer = {package: height for height, packages in enumerate(LAYERS) for package in packages}
+    assert {_package(module) for module in imports} - {"release"} == set(layer)
+    upward = {
+        f"{module} imports {target}"
+        for module, targets in imports.items()
+        for target in targets
+        if _package(module) != _package(target) and layer[_package(target)] >= layer[_package(module)]
+    }
+    assert upward == set()
+
+
+def test_packages_of_stages_do_not_import_each_other_in_a_circle() -> None:
+    def package(module: str) -> str:
+        two = module.split(".")[:2]
+        return ".".join(two) if (REPOSITORY / Path(*two)).is_dir() else module
+
+    among = dict[str, set[str]]()
+    for module, targets in _imported(types=False).items():
+        if module.startswith("stages."):
+            packages = {package(target) for target in targets if target.startswith("stages.")} - {package(module)}
+            among.setdefault(package(module), set()).update(packages)
+    graphlib.TopologicalSorter(among).prepare()
+
+
+def test_no_chain_of_imports_is_longer_than_it_was(imports: dict[str, set[str]]) -> None:
+    @functools.cache
+    def chain(module: str) -> tuple[str, ...]:
+        return (module, *max((chain(target) for target in imports[module]), key=len, default=()))
+
+    longest = max((chain(module) for module in imports), key=len)
+    assert len(longest) <= LONGEST_CHAIN, " imports ".join(longest)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "module",
+    [
+        "release.cli",
+        "release.verbs.gate",
+        "release.doctor",
+        "release.verbs.explain",
+        "release.record.target_policy",
+        "stages.gate",
+    ],
+)
+def test_importing_it_loads_no_torch_no_mlflow_and_no_dvc(module: str) -> None:
+    script = (
+        f"import {module}, sys; print(sorted(set(sys.modules) & {HEAVY | {'mlflow', 'dvc', 'great_expectations'}!r}))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.slow
+def test_each_package_has_a_test_in_the_fast_tier() -> None:
+    """All but SLOW_ALONE. A package counts if a file of tests without the mark slow, or a helper that it imports, imports one of its modules."""
+    product = _product()
+    tests = {_module(path): path for path in (REPOSITORY / "tests").rglob("*.py")}
+    waiting = [name for name, path in tests.items() if path.stem.startswith("test_") and not is_slow(path)]
+    seen, imported = set(waiting), set[str]()
+    while waiting:
+        found = _targets(_parsed(tests[waiting.pop()]), {*tests, *product})
+        imported |= found & set(product)
+        helpers = {name for name in found & set(tests) if not tests[name].stem.startswith("test_")} - seen
+        waiting += helpers
+        seen |= helpers
+    packages = {
+        ".".join(name.split(".")[:2]) for name, path in product.items() if len(path.relative_to(REPOSITORY).parts) > 2
+    }
+    assert packages - {".".join(name.split(".")[:2]) for name in imported} == SLOW_ALONE
+
+
+def test_each_folder_of_tests_mirrors_a_package() -> None:
+    """All but tests/repository, which has the tests of the whole repository."""
+    folders = {path.parent.relative_to(REPOSITORY / "tests") for path in (REPOSITORY / "tests").rglob("test_*.py")}
+    unknown = {str(path) for path in folders if not (REPOSITORY / path / "__init__.py").is_file()}
+    assert unknown == {"repository"}
+
+
+def test_the_top_level_is_the_fixed_one() -> None:
+    tracked = subprocess.run(
+        ["git", "ls-files"], capture_output=True, text=True, check=True, cwd=REPOSITORY
+    ).stdout.splitlines()
+    visible = {name.split("/")[0] for name in tracked if not name.startswith(".")}
+    fixed = {"dvc.yaml", "params.yaml", "stages", "checks", "release", "tests", "pyproject.toml", "README.md"}
+    beside = {
+        "LICENSE",
+        "CHANGELOG.md",
+        "docs",
+        "benchmarks",
+        "lockstep",
+        "constraints.txt",
+        "code.lock",
+        "dvc.lock",
+        "reports",
+    }
+    assert fixed <= visible <= fixed | beside | {"datasets"}  # a team's own rows: docs/tutorial/first-pull-request.md

@@ -1,0 +1,390 @@
+"""The whole journey by the real workflow files under act: pull request, verdict, comment, merge, staging, production.
+
+One repository, one story: each part begins where the one before ended. What GitHub alone does (docs/how-to/github.md) is asked of
+the files in tests/repository/test_workflow_files.py.
+"""
+
+import contextlib
+import json
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+from checks import layout
+from checks.formats.pointer import Pointer
+from tests import programs, workflow_repository
+from tests.act_service import Run
+from tests.github_api_standin import ACTIONS, StandIn
+from tests.pipeline_repository import git
+from tests.registry_service import registry
+from tests.workflow_repository import Pull, Team
+
+pytestmark = pytest.mark.slow
+
+PASS = "### ✅ Pass"
+TRAIN_ONWARD = ["train", "merge", "score", "evaluate", "suites", "probe", "gate"]
+
+
+@pytest.fixture(scope="module")
+def team(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
+    """A repository in which nothing has been run yet."""
+    folder = tmp_path_factory.mktemp("journey")
+    with StandIn() as hub, contextlib.ExitStack() as stack:
+        there = shutil.which("docker-registry") is not None  # without one, everything up to the merge is still tested
+        image = f"{stack.enter_context(registry(folder / 'registry')).host}/team/router" if there else ""
+        yield workflow_repository.make(folder / "team", tiny_base, workflow_repository.document(), hub, image)
+
+
+@pytest.fixture(scope="module")
+def opened(team: Team) -> Pull:
+    team.hub.pull("faster", number=1)
+    team.change("faster", lambda value: value["train"].update(learning_rate=0.03), "Learn faster", base="main")
+    return team.judged(1, action="opened")
+
+
+def test_a_pull_request_is_judged_in_three_jobs_and_gets_one_comment(team: Team, opened: Pull) -> None:
+    assert opened.run.conclusions() == {"data": "success", "train": "success", "verdict": "success"}, opened.run.text
+    assert opened.stages("data") == ["fetch", "prepare", "validate"]
+    assert opened.stages("train") == TRAIN_ONWARD
+    assert opened.first_line().startswith(PASS)
+    assert [each["user"]["login"] for each in team.hub.on(1)] == [ACTIONS]
+    assert "**Changed:** `train.learning_rate` `0.01` → `0.03`" in opened.comment
+
+
+def test_the_record_is_one_commit_of_the_bot_and_carries_the_check(team: Team, opened: Pull) -> None:
+    tip = team.tip("faster")
+    assert team.subjects("faster")[0].startswith("Record: verdict pass")
+    assert len(team.subjects("faster")) == 2
+    assert git(team.origin, "log", "-1", "--format=%an", tip).strip() == ACTIONS
+    changed = git(team.origin, "show", "--name-only", "--format=", tip).split()
+    assert "dvc.lock" in changed
+    assert {Path(name).parts[0] for name in changed} == {"code.lock", "dvc.lock", "reports"}
+    assert (opened.check["name"], opened.check["head_sha"], opened.check["conclusion"]) == ("lockstep", tip, "success")
+    assert opened.check["details_url"].endswith("/actions/runs/1")
+    assert yaml.safe_load(team.show("faster", "dvc.lock"))["stages"].keys() >= set(TRAIN_ONWARD)
+
+
+def test_the_comment_links_the_pictures_and_the_data_docs_of_the_run(opened: Pull) -> None:
+    links = dict(re.findall(r"\[(Plots|Data-Docs)\]\((https://[^)\s]+)\)", opened.comment))
+    assert links.keys() == {"Plots", "Data-Docs"}
+    assert all("/actions/runs/1/artifacts/" in url for url in links.values())
+
+
+def test_the_artifacts_of_the_run_are_on_the_dvc_remote(team: Team, opened: Pull) -> None:
+    assert len(list((team.store / "files" / "md5").rglob("*"))) > 20
+
+
+@pytest.fixture(scope="module")
+def merged(team: Team, opened: Pull) -> str:
+    """main before the merge; the merge is done."""
+    before = team.tip("main")
+    team.merge("faster")
+    team.hub.pulls[1]["state"] = "closed"
+    return before
+
+
+@pytest.fixture(scope="module")
+def released(team: Team, merged: str) -> Run:
+    if not team.act.variables["LOCKSTEP_IMAGE"]:
+        programs.missing("docker-registry", "not on PATH")
+    return team.pushed(merged)
+
+
+def test_a_merge_moves_staging_without_training(team: Team, released: Run) -> None:
+    done = dict.fromkeys(("build", "verify", "release", "pages"), "success")
+    assert released.conclusions() == done, released.text
+    assert "> train" not in released.text
+    pointer = Pointer.model_validate(yaml.safe_load(team.show("main", f"{layout.ENVIRONMENTS}/staging/pointer.yaml")))
+    assert pointer.version == "v0.1.0"
+    assert pointer.image.startswith(team.act.variables["LOCKSTEP_IMAGE"])
+    verdict = json.loads(team.show("main", str(layout.VERDICT)))
+    assert pointer.model == verdict["model"]
+
+
+def test_the_pages_of_releases_are_deployed_and_that_of_the_image_is_attached_to_it(team: Team, released: Run) -> None:
+    assert "attached to " + team.act.variables["LOCKSTEP_IMAGE"] in released.jobs["release"].log
+    assert set(re.findall(r"deployed (\S+)", released.jobs["pages"].log)) == {"index.html", "v0.1.0.html"}
+
+
+def test_the_machine_that_verified_signed_that_by_an_identity_of_its_own(team: Team, released: Run) -> None:
+    verify, release = released.jobs["verify"], released.jobs["release"]
+    assert (verify.conclusion, release.conclusion) == ("success", "success"), released.text
+    assert (
+        "serving: pass by transformers as a process, verified by verifier; not verified the way it will be served"
+        in release.log
+    )
+    assert "signed by ci" in release.log
+    pointer = Pointer.model_validate(yaml.safe_load(team.show("main", f"{layout.ENVIRONMENTS}/staging/pointer.yaml")))
+    assert pointer.verified == "process"
+
+
+@pytest.fixture(scope="module")
+def production(team: Team, released: Run) -> Run:
+    why = {"action": "promote", "environment": "production", "why": "staging was quiet", "to": ""}
+    return team.dispatch("promote.yml", why)
+
+
+def test_production_is_moved_by_hand(team: Team, production: Run) -> None:
+    assert production.conclusions() == {"move": "success", "pages": "success"}, production.text
+    staging, there = (
+        team.show("main", f"{layout.ENVIRONMENTS}/{name}/pointer.yaml") for name in ("staging", "production")
+    )
+    assert yaml.safe_load(there)["image"] == yaml.safe_load(staging)["image"]
+    assert "staging was quiet" in git(team.origin, "log", "-1", "--format=%B", "main")
+
+
+@pytest.fixture(scope="module")
+def unchanged(team: Team, merged: str) -> Pull:
+    team.hub.pull("words", number=2)
+    team.change("words", lambda _: None, base="origin/main")
+    (team.work / "NOTES.md").write_text("More words.\n")
+    team.push("words", "More words")
+    return team.judged(2, action="opened")
+
+
+def test_a_pull_request_that_changes_no_input_runs_no_stage(team: Team, unchanged: Pull) -> None:
+    assert unchanged.run.conclusions() == {"data": "success", "train": "success", "verdict": "success"}, (
+        unchanged.run.text
+    )
+    assert unchanged.stages("data") == unchanged.stages("train") == []
+    assert unchanged.first_line().startswith(PASS)
+    assert (unchanged.check["head_sha"], unchanged.check["conclusion"]) == (team.tip("words"), "success")
+    assert not any(subject.startswith("Record") for subject in team.subjects("words"))
+
+
+@pytest.fixture(scope="module")
+def weakened(team: Team, merged: str) -> Pull:
+    """A pull request that asks for less; while it is judged, somebody pushes again."""
+    team.hub.pull("lower", number=3)
+    team.change(
+        "lower", lambda value: value["gates"]["routes_well"].update(at_least=0.05), "Ask for less", "origin/main"
+    )
+    pushed: list[str] = []
+
+    def watch(line: dict[str, Any]) -> None:
+        if line.get("jobID") == "verdict" and not pushed:
+            (team.work / "NOTES.md").write_text("Pushed meanwhile.\n")
+            pushed.append(team.push("lower", "Meanwhile"))
+
+    return team.judged(3, action="opened", watch=watch)
+
+
+def test_a_lowered_bar_is_told_first_and_only_the_gate_is_asked_again(team: Team, weakened: Pull) -> None:
+    assert weakened.stages("train") == ["gate"]
+    assert "becomes weaker for everybody after this" in weakened.first_line()
+    assert "`routes_well" in weakened.comment
+
+
+def test_a_branch_that_moved_keeps_what_it_has(team: Team, weakened: Pull) -> None:
+    verdict = weakened.run.jobs["verdict"]
+    assert verdict.conclusion == "failure"
+    assert "nothing was pushed" in verdict.log
+    assert weakened.check["head_sha"] == weakened.head
+    judged, *later = reversed(team.subjects("lower"))
+    assert (judged, later[0]) == ("Ask for less", "Meanwhile")
+
+
+@pytest.fixture(scope="module")
+def killed(team: Team, weakened: Pull) -> Pull:
+    """The same pull request asks for a training that spoils the model; the GPU's machine dies in it."""
+
+    def worse(value: dict[str, Any]) -> None:
+        value["gates"]["routes_well"]["at_least"] = 0.4
+        value["train"] |= {"learning_rate": 0.5, "max_steps": 250}
+
+    team.change("lower", worse, "Learn faster still")
+    team.act.environment["LOCKSTEP_CHECKPOINT_MINUTES"] = "0.01"
+    over = threading.Event()
+
+    def dies() -> None:
+        while not over.wait(0.05):
+            if any("manifest" in path.name for path in (team.store / "lockstep").rglob("*.json")):
+                team.act.kill()
+                return
+
+    thread = threading.Thread(target=dies)
+    thread.start()
+    try:
+        return team.judged(3)
+    finally:
+        over.set()
+        thread.join()
+        del team.act.environment["LOCKSTEP_CHECKPOINT_MINUTES"]
+
+
+@pytest.fixture(scope="module")
+def regressed(team: Team, killed: Pull) -> Pull:
+    """The run is started again."""
+    return team.judged(3)
+
+
+def test_a_killed_training_goes_on_where_it_was(team: Team, killed: Pull, regressed: Pull) -> None:
+    assert killed.run.jobs["train"].conclusion == "cancelled", killed.run.text
+    assert killed.stages("train") == ["train"]
+    assert re.search(r"goes on at step \d+ of 250", regressed.run.jobs["train"].log), regressed.run.jobs["train"].log
+
+
+def test_a_second_push_updates_the_comment_and_runs_what_changed(team: Team, weakened: Pull, regressed: Pull) -> None:
+    assert len(team.hub.on(3)) == 1
+    assert regressed.comment != weakened.comment
+    assert regressed.stages("data") == []
+    assert regressed.stages("train") == TRAIN_ONWARD
+
+
+def test_a_regression_fails_its_check_and_the_comment_says_why(team: Team, regressed: Pull) -> None:
+    assert regressed.run.conclusions() == {"data": "success", "train": "failure", "verdict": "success"}
+    assert "Fail" in regressed.first_line()
+    assert regressed.first_line().startswith("### ❌ Fail, worse than main by ")
+    assert "routes_well" in regressed.comment
+    assert regressed.check["conclusion"] == "failure"
+    assert regressed.check["head_sha"] == team.tip("lower")
+    assert team.subjects("lower")[0].startswith("Record: verdict fail")
+    assert "newly wrong" in regressed.comment
+
+
+@pytest.fixture(scope="module")
+def bad(team: Team, merged: str) -> Pull:
+    team.hub.pull("bad", number=4)
+    strict = lambda value: value["validate"]["labels"].update(max_share=0.26)  # noqa: E731
+    team.change("bad", strict, "Expect what does not hold", base="origin/main")
+    return team.judged(4, action="opened")
+
+
+def test_bad_data_stops_before_a_gpu_is_used_and_the_comment_says_so(team: Team, bad: Pull) -> None:
+    assert bad.run.conclusions() == {"data": "failure", "train": "skipped", "verdict": "failure"}, bad.run.text
+    assert bad.stages("data") == ["validate"]
+    assert "data" in bad.first_line().lower()
+    assert bad.check["conclusion"] == "failure"
+    assert bad.check["head_sha"] == team.tip("bad") == bad.head
+    assert team.subjects("bad") == ["Expect what does not hold"]
+
+
+def test_why_a_stage_refused_travels_with_the_record_and_no_other_hidden_file(team: Team, bad: Pull) -> None:
+    run = bad.check["details_url"].rpartition("/")[2]
+    record = team.act.folder / f"run-{run}" / "artifacts" / "record"
+    assert {path.name for path in record.iterdir()} == {"code.lock", "dvc.lock", "reports", ".lockstep"}
+    hidden = {
+        str(path.relative_to(record)) for path in record.rglob("*") if "/." in str(path.relative_to(record.parent))
+    }
+    assert hidden == {".lockstep", str(layout.REFUSAL)}
+
+
+class Fork(NamedTuple):
+    """Runs of a stranger's pull request: no label counts; a label of another kind comes; the label of the commit comes."""
+
+    held: Run
+    other: Run
+    labelled: Run
+
+
+@pytest.fixture(scope="module")
+def fork(team: Team, merged: str) -> Fork:
+    """The branch is elsewhere; GitHub keeps its commits as refs/pull/6/head."""
+    team.hub.pull("theirs", number=6, fork="stranger/router")
+    team.change("theirs", lambda value: value["train"].update(learning_rate=0.02), "From a fork", "origin/main")
+    git(team.work, "push", "--quiet", "origin", "HEAD:refs/pull/6/head", ":refs/heads/theirs")
+    pull, name = team.hub.pulls[6], f"run {git(team.work, 'rev-parse', 'HEAD').strip()}"
+    pull["labels"] = [{"name": f"run {team.tip('main')}"}, {"name": name[:20]}]
+    held = team.pull_request(6, action="opened")
+    other = team.pull_request(6, action="labeled", label="question")
+    pull["labels"].append({"name": name})
+
+    def until_it_trains(line: dict[str, Any]) -> None:
+        if line.get("jobID") == "train" and line["msg"].strip() == "> train":
+            team.act.kill()
+
+    return Fork(held, other, team.pull_request(6, action="labeled", label=name, watch=until_it_trains))
+
+
+def test_a_fork_is_held_until_its_very_commit_is_labelled(team: Team, fork: Fork) -> None:
+    held = {"data": "success", "train": "skipped", "verdict": "skipped"}
+    assert fork.held.conclusions() == held, fork.held.text
+    assert set(fork.other.conclusions().values()) == {"skipped"}
+    assert fork.labelled.jobs["data"].conclusion == "success"
+    assert list(fork.labelled.jobs["train"].stages)[-1] == "train", fork.labelled.text
+    assert team.hub.on(6) == []
+
+
+def test_a_fork_gets_no_secret(team: Team, fork: Fork) -> None:
+    for run in fork:
+        assert str(team.store) not in run.text
+        assert team.act.secrets["GITHUB_TOKEN"] not in run.text
+
+
+@pytest.fixture(scope="module")
+def alone(team: Team, production: Run) -> Run:
+    """A rollback while one model is all there ever was."""
+    return team.dispatch("promote.yml", {"action": "rollback", "environment": "production", "why": "a try", "to": ""})
+
+
+def test_with_one_release_there_is_nothing_to_go_back_to(team: Team, alone: Run) -> None:
+    assert alone.conclusions() == {"move": "failure", "pages": "skipped"}, alone.text
+    assert "nothing" in alone.jobs["move"].log
+    assert team.subjects("main", "main~1") == ["promote production to v0.1.0"]
+
+
+class Second(NamedTuple):
+    """Another image of the same model, released; then in production; the runs."""
+
+    released: Run
+    production: Run
+
+
+@pytest.fixture(scope="module")
+def second(team: Team, alone: Run) -> Second:
+    before = team.tip("main")
+    source = lambda value: value["serve"].update(source=f"https://github.com/{team.hub.repository}")  # noqa: E731
+    team.change("main", source, "Say where the image is from", base="origin/main")
+    released = team.pushed(before)
+    why = {"action": "promote", "environment": "production", "why": "it says where it is from", "to": ""}
+    return Second(released, team.dispatch("promote.yml", why))
+
+
+@pytest.fixture(scope="module")
+def rehearsed(team: Team, second: Second) -> Run:
+    return team.scheduled()
+
+
+def test_the_weekly_run_measures_noise_rehearses_a_rollback_and_finds_the_mirrors_agreeing(
+    team: Team, second: Second, rehearsed: Run
+) -> None:
+    assert set(second.released.conclusions().values()) == {"success"}, second.released.text
+    assert second.production.conclusions() == {"move": "success", "pages": "success"}, second.production.text
+    assert rehearsed.conclusions() == {"calibrate": "success", "rehearse": "success"}, rehearsed.text
+    log = rehearsed.jobs["rehearse"].log
+    assert "git and its mirrors agree" in log
+    assert "noise on " in rehearsed.jobs["calibrate"].log
+
+
+@pytest.fixture(scope="module")
+def back(team: Team, rehearsed: Run) -> Run:
+    why = {"action": "rollback", "environment": "production", "why": "it answers slowly", "to": ""}
+    return team.dispatch("promote.yml", why)
+
+
+def test_production_is_rolled_back_by_hand(team: Team, back: Run) -> None:
+    assert back.conclusions() == {"move": "success", "pages": "success"}, back.text
+    runs = yaml.safe_load(team.show("main", f"{layout.ENVIRONMENTS}/production/pointer.yaml"))
+    assert runs["version"] == "v0.1.0"
+    assert yaml.safe_load(team.show("main", f"{layout.ENVIRONMENTS}/staging/pointer.yaml"))["image"] != runs["image"]
+    assert "it answers slowly" in git(team.origin, "log", "-1", "--format=%B", "main")
+
+
+def test_the_sealed_split_says_one_bit_about_the_model_on_main_signed_by_the_job_that_asked(
+    team: Team, merged: str
+) -> None:
+    run = team.dispatch("sealed.yml", {})
+    assert run.conclusions() == {"ask": "success"}, run.text
+    model = json.loads(team.show("main", str(layout.VERDICT)))["model"]
+    assert f"pass: {model}, look 1 of 3" in " ".join(run.jobs["ask"].log.split())
+    (subject,) = team.subjects("main", "main~1")
+    assert subject.startswith("look 1 of 3 at the sealed split ")
+    (path,) = git(team.origin, "show", "--name-only", "--format=", "main").split()
+    assert path.startswith(f"{layout.SEALED_LOOKS}/")
+    assert workflow_repository.SEALED_KEY not in run.text
