@@ -115,13 +115,11 @@ def init(
     from checks.errors import ParamsRefused, Refusal
     from release.verbs import init as verb
 
-    given = {
+    given: dict[Role, str | None] = {
         "prompt": prompt, "reference": reference, "messages": messages, "system": system, "slice": part, "group": group,
         "id": row_id,
     }  # fmt: skip
-    columns: dict[Role, str] = {
-        role: column for role, column in given.items() if column is not None
-    }  # type: ignore[misc]  # the keys are roles
+    columns = {role: column for role, column in given.items() if column is not None}
     flags = _Flags(
         columns, answers, instruction, licence, name, margin, base, base_license, not yes, {}
     )
