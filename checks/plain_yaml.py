@@ -34,9 +34,8 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
 _Loader.yaml_implicit_resolvers = {
     k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.yaml_implicit_resolvers.pop(
-    "="
-)  # a text in YAML 1.2, which kustomize writes without quotes
+# In YAML 1.2 this is a text, and kustomize writes it without quotes.
+_Loader.yaml_implicit_resolvers.pop("=")
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
@@ -63,9 +62,8 @@ def dump(value: Any) -> str:
     text = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
     if all(c.isprintable() or c == "\n" for c in text):
         return text
-    return yaml.dump(
-        value, Dumper=_Dumper, sort_keys=False, width=1000
-    )  # as it stands a line break of Unicode is lost
+    # PyYAML would lose a line break of Unicode that is written as it stands.
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=1000)
 
 
 def load(text: str) -> Any:

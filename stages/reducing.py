@@ -124,9 +124,8 @@ def read(job: Job, task: tuple[int, str]) -> Done:
     for part, lines in parts.items():
         path = job.work / str(part) / f"{number:06d}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(
-            f".{os.getpid()}"
-        )  # an engine may run a task twice, even at once
+        # An engine may run a task twice, even at once.
+        unfinished = path.with_suffix(f".{os.getpid()}")
         unfinished.write_text("".join(lines), encoding="utf-8", newline="\n")
         unfinished.replace(path)
     return Done(len(loaded), len(kept), counts, (name, actual))

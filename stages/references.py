@@ -208,9 +208,8 @@ def brought(root: Path, name: str, commit: str, path: Path) -> Iterator[Path]:
 
 def committed(root: Path, commit: str, path: Path) -> bytes | None:
     """A file that git itself has, as it was in ``commit``; None where it is not there."""
-    with suppress(
-        ImportError, OSError, ValueError, KeyError, EvidenceRefused
-    ):  # GitPython does not import without git
+    # GitPython does not import without git.
+    with suppress(ImportError, OSError, ValueError, KeyError, EvidenceRefused):
         import git
 
         with suppress(git.GitError), git.Repo(root, search_parent_directories=True) as repository:

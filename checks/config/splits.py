@@ -39,9 +39,8 @@ def groups(items: Sequence[Item], near: NearDuplicates) -> dict[str, str]:
     A chat and a row that asks what the chat answers earlier are connected too; two chats that only begin alike are not.
     A group is named by its smallest id. Ids must be unique.
     """
-    ordered = sorted(
-        items, key=lambda item: item.id
-    )  # so that the smallest index is the smallest id
+    # Sorted, so that the smallest index is the smallest id.
+    ordered = sorted(items, key=lambda item: item.id)
     texts = [item.text for item in ordered]
     also = chain(_named_alike(ordered), _answered_earlier(ordered, near))
     roots = near_duplicates.groups(texts, near.shingle, near.similarity, also)

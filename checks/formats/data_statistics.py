@@ -56,9 +56,8 @@ class MarkedRow(Record):
 class Writing(Record):
     """In which scripts the rows are written, and rows whose text was decoded wrongly before it came here."""
 
-    scripts: dict[
-        str, Count
-    ]  # rows by the script of most of their letters, as Unicode calls it; the commonest first
+    # The number of rows by the script of most of their letters (Unicode's name), the commonest first.
+    scripts: dict[str, Count]
     others: tuple[MarkedRow, ...]  # some of those that are not in the commonest script
     garbled: Count
     garbled_rows: tuple[MarkedRow, ...]  # some of these

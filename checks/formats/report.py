@@ -55,7 +55,6 @@ class Fetched(Record):
     files: Count
     digest: Digest  # of the output directory
     license: str | None  # as params.yaml states it
-    declared: (
-        str | None
-    )  # what the source says of itself, as it spells it; None when it says nothing
+    # The licence that the source states, in its own spelling; None if it states none.
+    declared: str | None
     chat_template: Digest | None = None  # of its text; of a base alone

@@ -81,9 +81,8 @@ class Layer(Record):
 
     digest: Digest
     size: Count
-    files: Annotated[
-        dict[TreePath, Digest], Field(min_length=1)
-    ]  # path below the model's folder to the file's digest
+    # Each file's digest by its path below the model's folder.
+    files: Annotated[dict[TreePath, Digest], Field(min_length=1)]
 
 
 class BaseImage(Record):
@@ -198,9 +197,8 @@ class ServingReport(Report, Sparse):
     device: str
     checks: tuple[ServingCheck, ...]
     load: tuple[Load, ...]
-    throughput: Throughput | None = (
-        None  # None: the server failed before, or an older version asked
-    )
+    # None if the server failed before, or an older version asked.
+    throughput: Throughput | None = None
     status: Literal["pass", "fail"]
     tool: str
 

@@ -26,9 +26,8 @@ HUMAN = "human"  # the metric of gates that ask people which of two answers is b
 SampleId = Annotated[str, Field(min_length=1, max_length=500)]
 Metric = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,59}$")]
 Word = Annotated[str, Field(min_length=1, max_length=200)]
-Who = Annotated[
-    str, Field(pattern=r"^[\w.:@/+-][\w .:@/+-]{0,149}$")
-]  # a finding has it in its reason
+# A finding quotes the name in its reason.
+Who = Annotated[str, Field(pattern=r"^[\w.:@/+-][\w .:@/+-]{0,149}$")]
 
 
 def asked_sha(
@@ -231,9 +230,8 @@ class SuiteResult(Sparse):
     given: Digest | None = None  # of data/suites/NAME.answers.jsonl
     judgements: Digest | None = None  # of data/judgements/NAME.jsonl
     judges: tuple[Who, ...] = ()
-    answers: dict[Role, Digest] = Field(
-        default_factory=dict
-    )  # the files with the answers that were judged
+    # The digests of the files with the judged answers.
+    answers: dict[Role, Digest] = Field(default_factory=dict)
     answers_of: Name | None = None  # the suite that these are of; None: the test rows
     unparsed: dict[Role, Count] = Field(default_factory=dict)  # answers without a value
     chance: float | None = None  # the mean of a model that knows nothing

@@ -58,9 +58,8 @@ class TrainedStep(Sparse):
     rows: Count
     sequences: Count | None = None  # as in the report
     steps: Count  # of the optimiser
-    batch: Count | None = (
-        None  # rows of an optimiser step on several devices together, as in the report
-    )
+    # The rows of an optimiser step on several devices together, as in the report.
+    batch: Count | None = None
     epochs: float
     final_loss: float
     tokens: Count | None = None
@@ -93,20 +92,17 @@ class TrainReport(StageReport):
     epochs: float
     trainable_parameters: Count
     total_parameters: Count
-    final_loss: (
-        float  # mean of the last tenth of the logged losses; of sft in nats per completion token
-    )
+    # The mean of the last tenth of the logged losses; of sft in nats per completion token.
+    final_loss: float
     versions: dict[str, str]
-    tokens: Count | None = (
-        None  # that went through the model: input ids of rows in every epoch, no padding
-    )
+    # The tokens that went through the model: input ids of rows in every epoch, without padding.
+    tokens: Count | None = None
     figures: dict[str, float] = Field(default_factory=dict)  # means of the last logged values
     optimised_for: tuple[str, ...] = ()
     quantised: Quantised | None = None  # None: the base was trained on as it is
     devices: Count | None = None  # processes that trained; None: one
-    batch: Count | None = (
-        None  # rows or sequences of a step on all of them together; None: as train.batch_size says
-    )
+    # The rows or sequences of a step on all devices together; None: as train.batch_size says.
+    batch: Count | None = None
     shard: Literal["fsdp2"] | None = None  # None: each had the whole base
     stopping: Stopping | None = None  # None: the adapter has the last step's weights
     chain: tuple[TrainedStep, ...] = ()  # empty: one step
@@ -172,18 +168,15 @@ class TrainMeasured(Report, Sparse):
     adapter: Digest  # which training this is about
     git_commit: str | None
     mlflow_run: str
-    seconds: Annotated[
-        float, Field(ge=0)
-    ]  # of the whole training, the parts before an interruption included
+    # The time of the whole training, including the parts before an interruption.
+    seconds: Annotated[float, Field(ge=0)]
     device: str
-    resumed_at: Count | None = (
-        None  # the step of the checkpoint from which this run went on; None: it ran through
-    )
+    # The step of the checkpoint from which this run went on; None if it ran through.
+    resumed_at: Count | None = None
     memory: TrainMemory | None = None  # of the step that took most
     tokens_per_second: float | None = None  # without padding, on all devices together
-    flop_utilisation: float | None = (
-        None  # This field is only read: records of November 2026 have it.
-    )
+    # This field is only read: records of November 2026 have it.
+    flop_utilisation: float | None = None
     energy: Energy | None = None  # in these seconds; None: a version that did not ask recorded it
     chain: tuple[MeasuredStep, ...] = ()  # as in the report
 

@@ -188,9 +188,8 @@ class ScoreGate(GateKind, abc.ABC):
     does not mention it, so that its policy has the same digest as before there were suites.
     """
 
-    unscaled: ClassVar[bool] = (
-        False  # whether it asks metrics that have no scale, of which less is better
-    )
+    # Whether the gate asks metrics that have no scale, of which less is better.
+    unscaled: ClassVar[bool] = False
     asks_people: ClassVar[bool] = False  # whether it can ask people's comparisons of two models
 
     if TYPE_CHECKING:

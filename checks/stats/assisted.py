@@ -161,9 +161,8 @@ class _Part:
         self.n = len(values)
         _, self._codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)
         self.groups = len(sizes)
-        self.typical = float((sizes.astype(np.float64) ** 2).sum()) / max(
-            self.n, 1
-        )  # size of a typical row's group
+        # The size of a typical row's group.
+        self.typical = float((sizes.astype(np.float64) ** 2).sum()) / max(self.n, 1)
         self._values, self._beside = values, beside
         self.mean = math.fsum(values) / self.n if self.n else 0.0
 

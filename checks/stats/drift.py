@@ -143,9 +143,8 @@ class Shift(NamedTuple):
     freedom: tuple[float, float]
     size: float
     statistic: float  # what is compared with ordinary windows: about normal
-    moved: tuple[
-        tuple[str, float, float], ...
-    ]  # label, its share in the window and in the reference: the largest
+    # The largest changes: a label, its share in the window and in the reference.
+    moved: tuple[tuple[str, float, float], ...]
     ordinary: Ordinary | None = None
 
     def detectable(self, level: float) -> float | None:

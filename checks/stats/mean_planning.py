@@ -95,9 +95,8 @@ def _too_wide(mean: Mean, resolution: float, confidence: float) -> float:
 def _needed(mean: Mean, falls_short: Callable[[float], float]) -> Needed | None:
     """Rows for the least number of times these at which ``falls_short`` is 0 or less."""
     low, high = math.log(1 / mean.rows), math.log(MOST_TIMES)
-    if (
-        mean.groups < 2 or falls_short(MOST_TIMES) > 0
-    ):  # how one group differs from another is not known
+    # A single group does not show how groups differ.
+    if mean.groups < 2 or falls_short(MOST_TIMES) > 0:
         return None
     times = math.exp(_root(lambda size: falls_short(math.exp(size)), low, high))
     return planning.needed(times, mean.rows, None if mean.alone else mean.groups)

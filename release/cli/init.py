@@ -194,9 +194,8 @@ def _chosen(place: "Place", address: str, contents: "Contents", flags: _Flags) -
     licence = flags.license or _ask(
         flags, "license", f"Licence of the data ({licenses.OWN}: your own rows)", licenses.OWN
     )
-    starting.adapter(
-        flags.base_license or place.params.base.license or "", licence
-    )  # refuse before more questions
+    # Refuse here, before more questions are asked.
+    starting.adapter(flags.base_license or place.params.base.license or "", licence)
     margin = flags.margin
     while margin is None:
         reply = _ask(

@@ -46,9 +46,8 @@ class StageLines:
 
     def __init__(self, root: Path, verb: str = "run", every: float = 30.0) -> None:
         self.terminal = is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb"
-        self._every = (
-            every  # seconds between two lines of a running stage where there is no terminal
-        )
+        # Seconds between two lines of a running stage where there is no terminal.
+        self._every = every
         self._log_path = root / layout.STATE / f"{verb}.log"
         try:
             self._log_path.parent.mkdir(exist_ok=True)
@@ -112,9 +111,8 @@ class StageLines:
             self._seen.add(begins[1])
         elif skipped := _SKIPPED.match(text):
             self._finish(around=self._name == self._step)
-            if (
-                skipped[1] not in self._seen
-            ):  # a pipeline that runs again for new references passes it once more
+            # A pipeline that runs again for new references passes a skipped stage once more.
+            if skipped[1] not in self._seen:
                 self._name = skipped[1]
                 self._write(
                     "same",
@@ -126,9 +124,8 @@ class StageLines:
         elif text and not self._look(text) and line.endswith("\n") and not text.startswith("> "):
             self._lines.append(text)
             if text.startswith(f"{self._name}: "):
-                if (
-                    self._result and not self.terminal
-                ):  # what it said before its result, such as where it goes on
+                # Print what the stage said before its result, such as where training goes on.
+                if self._result and not self.terminal:
                     self._write("runs", self._result, time.monotonic() - self._began)
                 self._now = self._result = text.removeprefix(f"{self._name}: ")
 

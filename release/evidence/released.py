@@ -10,10 +10,8 @@ from checks.formats.statement import ENVELOPE, Statement
 from release.adapters.registry.types import Store
 from release.evidence import attach, bundles, dsse, sigstore, slsa, statement, trust
 
-TYPES = (
-    ENVELOPE,
-    sigstore.BUNDLE,
-)  # signed by a key; by an identity, or by a key for other programs
+# A key signs envelopes. An identity signs bundles, and a key does so for other programs.
+TYPES = (ENVELOPE, sigstore.BUNDLE)
 
 
 class Released(NamedTuple):

@@ -136,9 +136,8 @@ def shown(seconds: int) -> str:
 
 
 def _time(seconds: int) -> datetime:
-    return datetime.fromtimestamp(
-        min(max(seconds, 0), 253402300799), UTC
-    )  # the last that datetime can hold
+    # The number is the last second that datetime can hold.
+    return datetime.fromtimestamp(min(max(seconds, 0), 253402300799), UTC)
 
 
 def _move(

@@ -52,9 +52,8 @@ class Move(NamedTuple):
     commit: str  # that made it
     landed: str  # that brought it onto the branch: the merge, or ``commit`` itself
     before: Pointer | None
-    after: (
-        Pointer | None
-    )  # None: the pointer was taken away, or cannot be read (then ``problem`` says why)
+    # None if the pointer was taken away, or cannot be read (then ``problem`` says why).
+    after: Pointer | None
     problem: str = ""  # what its message or its pointer says that is not believed
     doubt: str = ""  # why the date of ``landed`` is not believed
     ran: bool = True  # whether the branch itself had ``after`` as of ``landed``: a side branch moves nothing

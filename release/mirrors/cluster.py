@@ -26,10 +26,8 @@ _EVERYWHERE = (
     "daemonsets.apps",
     "services",
 )
-_OPTIONAL = (
-    "rollouts.argoproj.io",
-    "inferenceservices.serving.kserve.io",
-)  # where the cluster knows these kinds
+# Not every cluster knows these kinds.
+_OPTIONAL = ("rollouts.argoproj.io", "inferenceservices.serving.kserve.io")
 _UNKNOWN = "the server doesn't have a resource type"
 _FORBIDDEN = "(Forbidden)"
 

@@ -192,9 +192,8 @@ def _by_cml(
             return f"did not end within {_CML_SECONDS} s"
         except OSError as error:
             return f"does not start: {error.strerror}"
-    return (
-        f"ended with {done.returncode}" if done.returncode else None
-    )  # its words may hold the token
+    # The program's words are not shown, because they may hold the token.
+    return f"ended with {done.returncode}" if done.returncode else None
 
 
 def _server(where: Place) -> str | None:
@@ -221,9 +220,8 @@ def _checked(
     gates = next((part.markdown for part in found.parts if part.name == "gates"), "")
     if renderer.size(summary) + renderer.size(gates) < renderer.LIMIT - 100:
         summary = f"{summary}\n\n{gates}".strip()
-    summary = (
-        summary if renderer.size(summary) < renderer.LIMIT else prose(found.title)
-    )  # a title is no Markdown
+    # A title is no Markdown.
+    summary = summary if renderer.size(summary) < renderer.LIMIT else prose(found.title)
     try:
         return "check-run", client.check(name, commit, conclusion, found.title, summary)
     except Forbidden:

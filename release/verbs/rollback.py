@@ -127,9 +127,8 @@ def move(where: PromotionContext, name: str, options: Options) -> RolledBack:
     known = quarantined.read(where)
     if known.unreadable:
         raise known.unreadable
-    notes += [
-        what for what, _ in quarantined.contradictions(known)
-    ]  # what this writes has all that is held back
+    # The notes name all that is held back.
+    notes += [what for what, _ in quarantined.contradictions(known)]
     entries = known.entries
     if options.to == NONE:
         return _commit(

@@ -154,9 +154,8 @@ def ask(
         raise MachineRefused(
             "stages.sealed: said neither pass nor fail", "install the package again"
         )
-    promotion_context = context.find(
-        root, target
-    )  # It is read again, because the answers may have taken hours.
+    # It is read again, because the answers may have taken hours.
+    promotion_context = context.find(root, target)
     if sealed.split(promotion_context) != wanted:
         raise EvidenceRefused(
             f"{promotion_context.target}: sealed changed meanwhile", "ask again from its tip"

@@ -21,9 +21,8 @@ from stages.threads import lanes
 
 _WAITING = 4096  # texts that wait for a lane: each costs about a kilobyte
 _ENCODER, _CROSS_ENCODER = "AutoModel", "AutoModelForSequenceClassification"
-Tokens = Mapping[
-    str, NDArray[np.int32]
-]  # one row for each of the model's inputs; a list of int has ten times the bytes
+# One row for each of the model's inputs. A list of int would take ten times the bytes.
+Tokens = Mapping[str, NDArray[np.int32]]
 
 
 def embed(

@@ -137,9 +137,8 @@ def generate(
             tokens_by_place = dict(
                 _answer(model, batch, begin, prefix, ends, max_new_tokens, stop, bar)
             )
-            if kept is not None and len(tokens_by_place) == len(
-                batch
-            ):  # fewer: another batch failed
+            # Fewer tokens mean that another batch failed.
+            if kept is not None and len(tokens_by_place) == len(batch):
                 kept.keep(prefix, batch, [tokens_by_place[prompt] for prompt in batch])
             return tokens_by_place
 

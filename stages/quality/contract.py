@@ -214,9 +214,8 @@ def _frame(
                 value = row.get(column.name)
                 if isinstance(value, float) and math.isnan(value):  # as pandas writes null
                     value = None
-                if isinstance(
-                    value, str
-                ):  # frames are UTF-8, which has no half of a surrogate pair; the loader refuses it
+                # Frames are UTF-8, which has no half of a surrogate pair; the loader refuses it.
+                if isinstance(value, str):
                     value = value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
                 typed = None if value is None else _typed(column.kind, value, as_text)
                 raw[column.name].append(value)

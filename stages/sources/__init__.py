@@ -100,9 +100,8 @@ def bring(source: Source, section: str, root: Path) -> Verified:
 
 def place(local: Path) -> Path:
     """The path of a local source, with links resolved."""
-    return Path(
-        os.path.realpath(local)
-    )  # unlike Path.resolve, leaves a loop of links to whoever opens it
+    # Unlike Path.resolve, realpath leaves a loop of links to whoever opens it.
+    return Path(os.path.realpath(local))
 
 
 def lies_there(path: Path, section: str) -> bool:
@@ -173,9 +172,8 @@ def _downloaded(where: Location, source: Source, section: str, root: Path) -> Me
     path, continued = _transferred(where, work, section)
     measured = measure(path, section)
     if source.sha256 not in (None, measured.sha256) and continued:
-        shutil.rmtree(
-            work
-        )  # old bytes and new ones may not belong together: once more from the start
+        # Old bytes and new ones may not belong together, so start once more.
+        shutil.rmtree(work)
         path, _ = _transferred(where, work, section)
         measured = measure(path, section)
     if source.sha256 not in (None, measured.sha256):

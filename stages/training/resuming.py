@@ -49,9 +49,8 @@ class Progress(BaseModel):
     run: str  # MLflow's id of the run that was killed
     seconds: float = Field(ge=0, allow_inf_nan=False)  # of training so far
     energy: Energy  # in these seconds
-    order: (
-        str | None
-    )  # base64 of the generator's state that the running epoch's order came from; None between epochs
+    # Base64 of the generator's state that the running epoch's order came from; None between epochs.
+    order: str | None
     points: list[tuple[int, dict[str, float]]]  # of the loss curve so far
     valid: list[tuple[int, float]] = []  # losses on the valid split so far, with early stopping
 

@@ -125,9 +125,8 @@ class Transport:
     def trouble(self, response: requests.Response) -> RequestError:
         """Return what a reply says that was not asked for. Reads the rest of it."""
         status, error = response.status_code, _Error()
-        with suppress(
-            RequestError
-        ):  # not every proxy speaks as a registry does: the status says enough
+        # Not every proxy answers as a registry does, and the status says enough.
+        with suppress(RequestError):
             error = http.parsed(_Error, whole(response).data) or error
         code, message = error.code, error.message or response.reason or ""
         message_shown = self.auth.redacted(

@@ -218,9 +218,8 @@ def _plain(value: Any, redactor: _Redactor) -> Any:
     """A value of JSON with all its texts redacted, keys too."""
     redactor.take()
     if isinstance(value, str):
-        text, counts = detectors.redact(
-            value.encode(errors="replace").decode()
-        )  # half a surrogate pair is no UTF-8
+        # Half a surrogate pair is no UTF-8.
+        text, counts = detectors.redact(value.encode(errors="replace").decode())
         redactor.kinds.update(counts)
         return text
     if isinstance(value, list):

@@ -102,9 +102,8 @@ def _wait(process: "subprocess.Popen[bytes]") -> int | None:
 def _size(folder: Path) -> int:
     """Bytes below a folder that another process changes meanwhile."""
     total = 0
-    for place, _, names in os.walk(
-        folder
-    ):  # goes on where a folder is gone, as Path.rglob does not
+    # os.walk goes on where a folder is gone, as Path.rglob does not.
+    for place, _, names in os.walk(folder):
         for name in names:
             try:
                 total += Path(place, name).stat().st_size
