@@ -100,7 +100,7 @@ def read(text: str) -> tuple[yaml.Node | None, Any]:
     except (
         ValueError,
         TypeError,
-    ) as error:  # what json raises, and the reader of text that is none
+    ) as error:  # Raised by json, and by the reader of bytes that are no text.
         raise yaml.YAMLError(
             str(error).splitlines()[0] if str(error) else type(error).__name__
         ) from error
@@ -120,7 +120,7 @@ def _plain(loader: _Loader, node: yaml.Node) -> Any:
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode):
             raise _marked("a key that is not text", key)
-        if key.value == "<<":  # in quotes it is text, until a tool writes it again
+        if key.value == "<<":  # In quotes it is text, until a tool writes it again.
             raise _marked("<<: a merge key: write the keys out", key)
         if key.value in seen:
             raise _marked(f"{key.value} is written twice: keep one of the two", key)

@@ -27,7 +27,7 @@ DECIMALS = 6  # further ones are rounding: of equal scores the passage that come
 
 
 class Search(NamedTuple):
-    """What is searched, and with what.
+    """The passages that are searched, and the question.
 
     ``where`` is the retriever in params.yaml, for refusals. ``passages`` and ``questions`` are texts by id, in order.
     ``embed`` uses the model among the retriever's ``sources``; ``files`` has the verified copy of each source.

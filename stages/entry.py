@@ -36,7 +36,8 @@ def run(name: str, stage: Stage, unneeded: Iterable[str] = ()) -> None:
     # torch reads this when it is loaded. Threads that spin while they wait make training much slower on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     hide(unneeded)
-    params = refused.params(root)  # of now: it may be edited while the stage works
+    # The parameters of now: they may be edited while the stage works.
+    params = refused.params(root)
     try:
         with _alone(name, root):
             refused.forget(root)

@@ -50,7 +50,7 @@ class Manifest(Record):
 
 @dataclass(frozen=True)
 class Job:
-    """What all tasks share.
+    """The input that all tasks share.
 
     ``work`` has the rows between the passes; ``loader`` reads them and the parts, so it is the next run's
     ``prepare.loader``; ``alone``, ``together`` and ``left`` name the rules of the passes and those left to prepare.
@@ -68,7 +68,7 @@ class Job:
 
 
 class Done(NamedTuple):
-    """What a task did: rows read and kept, and how many each rule fixed or dropped. ``raw``: the file that it read."""
+    """The result of a task: rows read and kept, and how many each rule fixed or dropped. ``raw``: the file read."""
 
     read: int
     kept: int

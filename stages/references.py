@@ -176,7 +176,7 @@ def _evaluated(
 def brought(root: Path, name: str, commit: str, path: Path) -> Iterator[Path]:
     """A temporary copy of an output as it was in ``commit``."""
     home = root / layout.STATE / "references" / name
-    shutil.rmtree(home, ignore_errors=True)  # of a killed run
+    shutil.rmtree(home, ignore_errors=True)  # A killed run leaves it.
     home.mkdir(parents=True)
     place = home / path.name
     # The command, not the library: it shares this repository's cache and remotes, and takes none of the locks that

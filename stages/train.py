@@ -76,7 +76,7 @@ def train(params: Params, root: Path) -> str:
                 f"{layout.SPLITS / 'train.jsonl'}: holds no rows", "run `./lockstep run prepare`"
             )
         parts = list(zip(alone, chain.given(params, rows, valid, seal), strict=True))
-        device, threads = device_of(alone[0].train)  # which all steps share
+        device, threads = device_of(alone[0].train)  # All steps share the device.
 
         with imports.uncollected():  # torch: when the cheap refusals are past
             from stages.training import kernels, memory

@@ -73,7 +73,7 @@ class Drift(Section):
 
 
 class Cost(Section):
-    """What the environment's devices cost."""
+    """The costs of an environment's devices."""
 
     devices: Annotated[Positive, Field(description="devices that the environment holds")] = 1
     hourly_price: Annotated[float, Field(gt=0, description="price of one device for an hour")]
@@ -133,7 +133,7 @@ class Alerts(Section):
 
 
 class Monitor(Section):
-    """What `lockstep watch` and the generated alerts ask of a running model."""
+    """The demands of `lockstep watch` and the generated alerts on a running model."""
 
     window_days: Annotated[
         Positive,

@@ -540,7 +540,7 @@ class Sealed(Section):
         for name, gate in self.decided.items():
             if (
                 needed := getattr(gate, "rows_needed", 0)
-            ) > self.rows:  # of a threshold, at its share of the error
+            ) > self.rows:  # The rows that a threshold needs at its share of the error.
                 raise ValueError(
                     f"gates.{name}.resolution: {self.rows} rows cannot give it for {self.max_looks} looks|"
                     f"widen it, or seal {needed} rows"

@@ -17,12 +17,13 @@ MAX_LABELS = 100  # more distinct references than this, or fewer than five rows 
 
 
 class Item(NamedTuple):
-    """What the split needs to know of a row."""
+    """The part of a row that the split reads."""
 
     id: str
-    text: str  # what near-duplicates are judged by: ``rows.request``
+    text: str  # Near-duplicates are judged by it: ``rows.request``.
     stratum: str
-    key: str  # what places the row, if it is the smallest of its group: ``prepare.placing`` says what it is made of
+    # Places the row if it is the smallest of its group; ``prepare.placing`` says how it is made.
+    key: str
     group: str | None = None  # a group that the row's owner named
     earlier: tuple[str, ...] = ()  # ``rows.earlier_requests``: a chat trains their answers too
 

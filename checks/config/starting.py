@@ -36,7 +36,7 @@ _SLICE_MARGIN = 0.15
 
 
 class Choice(NamedTuple):
-    """What a person chose. ``base`` and ``base_license``: None keeps the base of params.yaml."""
+    """A person's choices. ``base`` and ``base_license``: None keeps the base of params.yaml."""
 
     uri: str
     license: str
@@ -294,7 +294,8 @@ def _gates(
     }
     if "slice" in choice.columns:
         widest = max(_SLICE_MARGIN, 2 * choice.margin)
-        least = rows_needed(widest, models(params))  # of one slice, for a new model that is as good
+        # The rows that one slice needs for a new model that is as good.
+        least = rows_needed(widest, models(params))
         for name, against in (
             ("no_slice_falls_behind", "main"),
             ("no_slice_falls_behind_production", "production"),

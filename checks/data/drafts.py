@@ -33,10 +33,10 @@ class Draft:
     before: tuple[Message, ...]
     prompt: str
     reference: str
-    answer: str  # what the source gives as the answer; the reference is this or taken from it
+    answer: str  # The source's answer; the reference is this or a part of it.
     slice: str
     source: str  # path:line below the raw data
-    service: str = ""  # of the Azure CLI loader
+    service: str = ""  # Only the Azure CLI loader sets it.
     unreadable: str | None = None  # why the source gives no row here
     id: str | None = None  # the owner's
     group: str | None = None  # the owner's
@@ -183,7 +183,7 @@ class Rule:
     """
 
     name: ClassVar[str]
-    does: ClassVar[str]  # in a few words, for the documentation
+    does: ClassVar[str]  # Says in a few words what the rule does, for the documentation.
     # A finished row still shows the defect, so that validate can look for it.
     in_rows: ClassVar[bool] = True
     # The rule applies to documents, too: their text is the reference, and the prompt is empty.

@@ -1,4 +1,4 @@
-"""What suites of kind ``rag`` search: documents of a pinned corpus, cut into passages; and what was read of them.
+"""Reads what suites of kind ``rag`` search: documents of a pinned corpus, cut into passages.
 
 A corpus is JSON lines with ``id`` and ``text``, or a folder of text files, each of which is a document called after its
 path. ``checks.retrievers`` searches.

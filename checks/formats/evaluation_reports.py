@@ -46,7 +46,7 @@ class ValidScores(Record):
 class ModelResult(Record):
     """One model's predictions and scores: scorer name to interval, overall and by slice."""
 
-    predictions: Digest  # of the JSON lines file
+    predictions: Digest  # The digest of the JSON lines file.
     metrics: dict[str, Interval]
     slices: dict[str, dict[str, Interval]]
 
@@ -66,7 +66,7 @@ class Speed(Record):
 class EvaluateMeasured(Report):
     """How fast the models answered; recorded and shown like ``TrainMeasured``. Baselines have no entry."""
 
-    merged: Digest  # which evaluation this is about
+    merged: Digest  # Names the evaluation that this is about.
     models: dict[ModelName, Speed]
 
 
@@ -78,7 +78,7 @@ class Reference(Record):
     test: Digest
     scorers: Digest
     prompt_format: Digest
-    predictions: Digest  # of data/predictions/candidate.jsonl there
+    predictions: Digest  # The digest of data/predictions/candidate.jsonl there.
 
 
 class ReferencesReport(Report):
@@ -125,10 +125,10 @@ class EvaluationReport(Report, Sparse):
     base: Digest
     test: Digest
     rows: Count
-    scorers: Digest  # of evaluate.scorers, canonical JSON
+    scorers: Digest  # The digest of evaluate.scorers as canonical JSON.
     # Covers the candidate's chat template, the generation settings and the engine.
     prompt_format: Digest
-    base_prompt: Digest  # of the messages that the base was asked
+    base_prompt: Digest  # The digest of the messages that the base was asked.
     confidence: float
     references: dict[Earlier, ReferenceUse]
     # In this order: "candidate", "base", the earlier models that exist, the baselines.
@@ -136,7 +136,7 @@ class EvaluationReport(Report, Sparse):
     summary: tuple[str, ...]  # sentences for a person
     # The 16-bit model that answered beside a candidate of 8 bits.
     unquantised: Digest | None = None
-    engine: Vllm | None = None  # what generated all of its answers; None: transformers
+    engine: Vllm | None = None  # The engine that generated all of its answers; None: transformers.
 
 
 class NoiseRun(Record):

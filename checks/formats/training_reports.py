@@ -17,7 +17,8 @@ class Quantised(Record):
     kind: Literal["nf4"]
     double: bool
     block: Count  # weights that share a scale
-    precision: Literal["bf16", "fp32"]  # what was quantised, and what the products are computed in
+    # The type that was quantised and in which products are computed.
+    precision: Literal["bf16", "fp32"]
     bitsandbytes: str  # its version
     weights: Digest  # canonical JSON of QuantisedBase.tensors
 
@@ -28,7 +29,7 @@ class QuantisedBase(Report):
     ``tensors``: the name of each quantised weight, and the digest of its codes and scales.
     """
 
-    base: Digest  # what was quantised
+    base: Digest  # The model that was quantised.
     quantised: Quantised
     tensors: Annotated[dict[str, Digest], Field(min_length=1)]
 
@@ -56,8 +57,8 @@ class TrainedStep(Sparse):
     adapter: Digest
     data: dict[str, Digest]
     rows: Count
-    sequences: Count | None = None  # as in the report
-    steps: Count  # of the optimiser
+    sequences: Count | None = None  # The report has the same number.
+    steps: Count  # Steps of the optimiser.
     # The rows of an optimiser step on several devices together, as in the report.
     batch: Count | None = None
     epochs: float
@@ -106,7 +107,7 @@ class TrainReport(StageReport):
     shard: Literal["fsdp2"] | None = None  # None: each had the whole base
     stopping: Stopping | None = None  # None: the adapter has the last step's weights
     chain: tuple[TrainedStep, ...] = ()  # empty: one step
-    sequences: Count | None = None  # that the rows were packed into; None: they were not packed
+    sequences: Count | None = None  # The rows were packed into these; None: they were not packed.
     full: bool = False  # the weights that learned are the base's own, and what is named adapter has all of them
 
     @property
@@ -146,7 +147,7 @@ class TrainMemory(Sparse):
 
 
 class MeasuredStep(Record):
-    """What differs between two runs of one step; ``resumed_at`` is a step of its own optimiser."""
+    """The figures that differ between two runs of one step; ``resumed_at`` is a step of its own optimiser."""
 
     adapter: Digest
     mlflow_run: str
@@ -157,7 +158,7 @@ class MeasuredStep(Record):
 
 
 class TrainMeasured(Report, Sparse):
-    """What differs between two runs of one training: duration, energy, device, and name of the run.
+    """The figures that differ between two runs of one training: duration, energy, device, and name of the run.
 
     It is recorded in git and shown. It is no output of DVC, no digest covers it and no gate reads it, so the same data
     and parameters give the same ``dvc.lock`` and the same verdict on a busy machine.
@@ -165,7 +166,7 @@ class TrainMeasured(Report, Sparse):
 
     sparse: ClassVar[frozenset[str]] = frozenset({"chain", "flop_utilisation"})
 
-    adapter: Digest  # which training this is about
+    adapter: Digest  # Names the training that this is about.
     git_commit: str | None
     mlflow_run: str
     # The time of the whole training, including the parts before an interruption.
@@ -173,12 +174,13 @@ class TrainMeasured(Report, Sparse):
     device: str
     # The step of the checkpoint from which this run went on; None if it ran through.
     resumed_at: Count | None = None
-    memory: TrainMemory | None = None  # of the step that took most
+    memory: TrainMemory | None = None  # The memory of the step that took most.
     tokens_per_second: float | None = None  # without padding, on all devices together
     # This field is only read: records of November 2026 have it.
     flop_utilisation: float | None = None
-    energy: Energy | None = None  # in these seconds; None: a version that did not ask recorded it
-    chain: tuple[MeasuredStep, ...] = ()  # as in the report
+    # The energy in these seconds; None: a version that did not ask recorded it.
+    energy: Energy | None = None
+    chain: tuple[MeasuredStep, ...] = ()  # The report has the same number.
 
 
 class MergedFile(Record):
@@ -197,7 +199,7 @@ class Distance(Record):
 
 
 class Calibrated(Record):
-    """What weights of 4 bits were calibrated on: the first ``rows`` of the train split ``train``."""
+    """The rows that weights of 4 bits were calibrated on: the first ``rows`` of the train split ``train``."""
 
     llmcompressor: str  # its version
     train: Digest

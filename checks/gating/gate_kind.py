@@ -142,7 +142,7 @@ class Explained(NamedTuple):
 
     asks: str  # the question, with the gate's own numbers
     decided: str  # how the answer was reached
-    change: str  # what would change the answer
+    change: str  # Says what would change the answer.
     look: str  # where to look
 
 

@@ -70,7 +70,8 @@ class Assisted:
         if labelled.groups < 2:
             raise ValueError(f"{labelled.groups} labelled groups of rows: need 2")
         n, rest = labelled.n, others.n
-        spread = _Part(judge, None, groups).squares() * len(judge)  # of the judge on one row
+        # The judge's variance on one row.
+        spread = _Part(judge, None, groups).squares() * len(judge)
         weight, more = 0.0, further * (labelled.typical / n) ** 2
         if rest and spread > 0:
             weight = min(
@@ -168,7 +169,7 @@ class _Part:
 
     def minus(self, weight: float) -> "_Part":
         """The values less ``weight`` times those beside them."""
-        assert self._beside is not None  # of labelled rows
+        assert self._beside is not None  # Labelled rows have it.
         return _Part(self._values - weight * self._beside, None, self._codes)
 
     def squares(self) -> float:
@@ -181,7 +182,7 @@ class _Part:
 
     def covariance(self) -> float:
         """The covariance of the mean with that of the values beside."""
-        assert self._beside is not None  # of labelled rows
+        assert self._beside is not None  # Labelled rows have it.
         both = self._totals(self._values) * self._totals(self._beside)
         return self._factor() * math.fsum(both) / self.n**2
 

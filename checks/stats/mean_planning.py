@@ -1,4 +1,4 @@
-"""What a mean over these rows could have told: the distance from a bound that is seen, and how many rows would do.
+"""Plans rows for a mean: the distance from a bound that is seen, and how many rows would do.
 
 As in ``checks.stats.planning`` each figure is about the decision itself, with at least 80 % power. For right/wrong
 rows, one a group, it is exact: the binomial distribution of the rows that are right.

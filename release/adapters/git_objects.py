@@ -64,7 +64,7 @@ class _Reader:
         assert self._git.stdin is not None
         assert self._git.stdout is not None
         self._asks, self._says = self._git.stdin.fileno(), self._git.stdout.fileno()
-        self._begun = b""  # what came after the line that was read last
+        self._begun = b""  # Bytes that came after the line that was read last.
 
     def read(self, name: str, until: float | None) -> Object | None:
         asked = memoryview(name.encode(errors="surrogateescape") + b"\n")

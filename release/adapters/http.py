@@ -1,4 +1,4 @@
-"""What clients of REST APIs share: a token in one header, answers of bounded size, failures in few words."""
+"""Shared by clients of REST APIs: a token in one header, answers of bounded size, failures in few words."""
 
 import ssl
 from typing import Annotated, Any, TypeVar

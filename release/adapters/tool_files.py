@@ -33,7 +33,7 @@ _SHOWN = 8
 
 
 class Plan(NamedTuple):
-    """What is copied where. ``contents``: by path. ``added``: missing lines, by file. ``kept``: files of the folder."""
+    """The files to copy. ``contents``: by path. ``added``: missing lines, by file. ``kept``: files of the folder."""
 
     clone: Path
     commit: str

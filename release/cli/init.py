@@ -23,7 +23,7 @@ _PATH = click.Path(path_type=Path)
 
 
 class _Flags(NamedTuple):
-    """What the flags say; None where a question is left. ``ask`` is False for --yes.
+    """The values of the flags; None where a question is left. ``ask`` is False for --yes.
 
     ``answers_so_far``: what was answered, by flag, so that a refusal loses no answer.
     """
@@ -290,7 +290,7 @@ def _slug(name: str) -> str:
 
 
 def _show(begun: "Begun", wanted: float, *, pinned: bool) -> None:
-    """What was decided and why, and the next command."""
+    """Print what was decided and why, and the next command."""
     measured, choice = begun.measured, begun.choice
     dropped = ", ".join(f"{rows:,} by {rule}" for rule, rows in measured.dropped.items()) or "none"
     splits = ", ".join(f"{name} {rows:,}" for name, rows in measured.split_rows.items())

@@ -26,7 +26,8 @@ _BAR = re.compile(
 )
 _BEGINS = re.compile(r"Running stage '(\S+)':")
 _SKIPPED = re.compile(r"(?:Stage )?'(\S+)' (didn't change|is cached)")
-_DVC_FAILED = "ERROR: failed to reproduce"  # for what the stage has said itself
+# DVC repeats with these words what the stage has said itself.
+_DVC_FAILED = "ERROR: failed to reproduce"
 _SPEAKER = re.compile(r"^[a-z]+: ")
 _TAIL = 20  # lines of what failed
 _SHOWN = 1_000  # characters of a line that may be shown; the log has all
@@ -56,7 +57,7 @@ class StageLines:
         except OSError as error:
             fix = "let this user write there: the file keeps what the stages print; with -v there is none"
             raise MachineRefused(f"{self._log_path}: {error.strerror}", fix) from error
-        self._drawn = ""  # what the terminal shows of the running stage
+        self._drawn = ""  # The line of the running stage on the terminal.
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._open, self._name, self._step, self._seen = "", "", "", set[str]()
         self._begin("")

@@ -53,7 +53,7 @@ def _lines(line: str, width: int) -> list[str]:
     wide_enough = [start for start in starts if width - start >= width // _NARROWEST]
     indent = " " * (max(wide_enough, default=0) or 2)
     lines = [""]
-    for word in re.findall(r" *\S+", line):  # with the spaces before it
+    for word in re.findall(r" *\S+", line):  # A word has the spaces before it.
         below = indent + word.lstrip(" ")
         fits = len(click.unstyle(lines[-1] + word)) <= width
         # A digest that fits nowhere stays where it is.

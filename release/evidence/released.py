@@ -25,7 +25,7 @@ class Released(NamedTuple):
 
 
 class Search(NamedTuple):
-    """What is attached to an image. ``others``: why each artifact that does not count does not."""
+    """The artifacts that are attached to an image. ``others``: why each artifact that does not count does not."""
 
     found: tuple[Released, ...]
     others: tuple[str, ...]

@@ -26,7 +26,7 @@ from release.image.image import About
 from release.image.layout import Layout
 from release.runtimes import Runtime, fit
 
-MOST_LAYERS = 127  # of one image that Docker's overlay file system takes
+MOST_LAYERS = 127  # Docker's overlay file system takes so many layers.
 # Names the blobs of layouts that were hashed on this machine (release/image/known.py).
 KNOWN = layout.STATE / "blobs.json"
 

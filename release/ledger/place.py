@@ -29,7 +29,7 @@ def find(root: Path, promote: Promote, deadline: float) -> Place:
             f"{root}: is a {form} repository",
             "pointers name commits by SHA-1: use such a repository",
         )
-    if "\n" in prefix:  # which cat-file takes for the end of a path
+    if "\n" in prefix:  # cat-file takes a line end for the end of a path.
         raise EvidenceRefused(
             f"{redact(prefix)}: the name of a folder has a line break", "rename the folder"
         )

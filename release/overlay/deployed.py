@@ -23,7 +23,7 @@ _DECIDING = ("command", "args", "env", "envFrom")
 _SHM = {"name": "shm", "mountPath": "/dev/shm"}  # noqa: S108 - where the base mounts it in the pod: no file of this machine
 # These fields of a pod let it reach what the kustomization does not show.
 _SHARED = ("hostPID", "hostIPC", "hostNetwork", "shareProcessNamespace", "workerSpec", "model")
-_KEYS = ("name", "mountPath")  # by which an element of a list is the same one
+_KEYS = ("name", "mountPath")  # Elements of two lists are the same one if such a key agrees.
 
 
 def failures(

@@ -14,7 +14,7 @@ from release.ledger import DEADLINE, Ledger
 from release.promotion import change, environment
 from release.promotion.types import PromotionContext
 
-REMOTE = "remote.git"  # in the scratch folder
+REMOTE = "remote.git"  # A folder of the scratch folder.
 _IDENTITY = (
     "user.name",
     "user.email",

@@ -14,7 +14,8 @@ from release.review.facts import EARLIER, Facts
 # The columns of an offending row, as validate names them.
 _COLUMNS = ("where", "id", "prompt", "reference", "source")
 _ABSENT = object()
-Pair = tuple[Prediction, Prediction]  # of the candidate and of the other model, for one row
+# The answers of the candidate and of the other model to one row.
+Pair = tuple[Prediction, Prediction]
 
 
 class Parameter(NamedTuple):

@@ -48,19 +48,20 @@ class PlannedBlob(Record):
 
 
 class Plan(Record):
-    """What `lockstep build` would do. Sizes are exact, in bytes."""
+    """The plan of `lockstep build`. Sizes are exact, in bytes."""
 
     target: str
     tag: str
     model: Digest
-    path: str  # of the weights in the image
+    path: str  # The path of the weights in the image.
     commit: CommitHash
     runtime: str
     platform: str
     base: BaseImage | None
     blobs: tuple[PlannedBlob, ...]
     total: Count
-    to_send: Count  # of blobs that the target lacks; what a registry can mount from the base's repository counts
+    # Bytes of blobs that the target lacks, including those that a registry can mount from the base.
+    to_send: Count
 
 
 def write_down(root: Path, options: Options) -> Recipe:

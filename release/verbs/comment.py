@@ -181,7 +181,8 @@ def _by_cml(
         env = {name: os.environ[name] for name in _KEPT if name in os.environ}
         env |= {
             "HOME": home,
-            "GITHUB_SHA": commit,  # of the watermark: its --commit-sha excludes --target
+            # CML reads the watermark's commit here: its --commit-sha excludes --target.
+            "GITHUB_SHA": commit,
             "REPO_TOKEN": os.environ.get("GITHUB_TOKEN", ""),
             "TPI_ANALYTICS": "0",
             "ITERATIVE_DO_NOT_TRACK": "1",

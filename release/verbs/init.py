@@ -209,7 +209,9 @@ def write(place: Place, begun: Begun) -> bool:
         for path in (root / layout.REPORTS).glob("*"):
             if path.is_dir():
                 shutil.rmtree(path)
-            elif path.name != layout.NOISE.name:  # as in release.adapters.tool_files
+            elif (
+                path.name != layout.NOISE.name
+            ):  # The noise is copied: see release.adapters.tool_files.
                 path.unlink()
     for card in begun.cards:
         files.write_text(root / card, PLACEHOLDERS[card])

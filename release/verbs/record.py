@@ -33,7 +33,7 @@ class CommittedRecord(Record):
     commit: str
     status: Status
     files: tuple[str, ...]
-    branch: str | None  # of the remote, where it was pushed
+    branch: str | None  # The remote's branch, if it was pushed.
 
 
 def commit_record(
@@ -119,7 +119,7 @@ def _push(git: Git, branch: str, head: str, made: str) -> str:
             f"--force-with-lease={ref}:{head}", "--", _REMOTE, f"{made}:{ref}",
         )  # fmt: skip
         now = _look(git, ref, shown)
-        if now == head:  # what git said counts for nothing beside what the remote shows
+        if now == head:  # The remote shows the push, so git's words do not count.
             raise RemoteRefused(
                 f"{shown}: {answer.why()}: nothing was pushed",
                 "do what the remote requires, then run it again",

@@ -180,7 +180,7 @@ def _read(model: Any, prefix: Prompt) -> Any:
     return cache
 
 
-@torch.inference_mode()  # of each thread for itself
+@torch.inference_mode()  # Each thread has this mode for itself.
 def _answer(
     model: Any, prompts: Sequence[Prompt], begin: Any, prefix: int, ends: frozenset[int], new: int,
     stop: threading.Event, bar: Any,

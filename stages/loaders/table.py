@@ -30,7 +30,7 @@ from stages.loaders import _calls, _chats
 LARGEST = 1 << 20  # bytes of a line or Parquet row, characters of a CSV cell
 _BATCH = 256  # rows of a Parquet file that are read at once
 _RETURNS = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
-_OTHER_MARKS = {";": "semicolons", "\t": "tabs"}  # what part cells where commas should
+_OTHER_MARKS = {";": "semicolons", "\t": "tabs"}  # Marks that part cells in place of commas.
 _SHOWN = 5  # further bad rows that a refusal lists
 _JSON: TypeAdapter[JsonValue] = TypeAdapter(JsonValue)
 Found = tuple[str, dict[str, Any]]  # path:line (Parquet: path:row), and the row
@@ -105,7 +105,7 @@ class Table(Loader):
 
 
 class _Bad(Exception):  # noqa: N818 - becomes a line of a refusal
-    """What is wrong with one row: its place and the reason."""
+    """A bad row: its place and the reason."""
 
 
 def load(loader: Table, folder: Path) -> list[Draft]:

@@ -212,7 +212,7 @@ def _frame(
             seen |= row.keys()
             for column in found.columns:
                 value = row.get(column.name)
-                if isinstance(value, float) and math.isnan(value):  # as pandas writes null
+                if isinstance(value, float) and math.isnan(value):  # pandas writes null so.
                     value = None
                 # Frames are UTF-8, which has no half of a surrogate pair; the loader refuses it.
                 if isinstance(value, str):

@@ -40,7 +40,7 @@ class Expected(NamedTuple):
     todo: str
 
 
-Suite = dict[str, Expected]  # by what is expected, in words
+Suite = dict[str, Expected]  # Expectations by their words.
 
 
 def suites(

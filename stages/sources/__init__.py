@@ -56,7 +56,7 @@ class Verified(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What is compared with a pin: the 64 hex digits of ``path``, and ``files`` as in ``Verified``."""
+    """The measures that are compared with a pin: the 64 hex digits of ``path``, and ``files`` as in ``Verified``."""
 
     path: Path
     sha256: str
@@ -167,7 +167,8 @@ def _downloaded(where: Location, source: Source, section: str, root: Path) -> Me
         store
         / f"{source.sha256 or 'unpinned-' + hashlib.sha256(source.uri.encode()).hexdigest()[:32]}.part"
     )
-    if source.sha256 is None:  # what an earlier run left could not be told from a changed source
+    # Without a pin, parts of an earlier run could be those of a changed source.
+    if source.sha256 is None:
         shutil.rmtree(work, ignore_errors=True)
     path, continued = _transferred(where, work, section)
     measured = measure(path, section)

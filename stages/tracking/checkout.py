@@ -1,4 +1,4 @@
-"""What is checked out, as a run in MLflow says it: commit, branch, whether files were edited, and the run's name."""
+"""Describes the checkout for a run in MLflow: commit, branch, whether files were edited, and the run's name."""
 
 import os
 from pathlib import Path

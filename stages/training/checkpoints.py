@@ -256,7 +256,7 @@ def opened(root: Path, key: str, kept: bool) -> Iterator[Store]:
     home = _home(root, key)
     try:
         home.mkdir(parents=True, exist_ok=True)
-        for litter in home.glob(".*"):  # of a killed training
+        for litter in home.glob(".*"):  # A killed training leaves them.
             shutil.rmtree(litter, ignore_errors=True)
         room = tempfile.TemporaryDirectory(dir=home, prefix=".", ignore_cleanup_errors=True)
     except OSError as error:

@@ -35,13 +35,13 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
 class _Handed(BaseModel):
-    """What one process hands another."""
+    """A message from one process to another."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
 
 
 class Work(_Handed):
-    """What a rank is told; paths are absolute.
+    """The task of a rank; paths are absolute.
 
     ``params``: all of params.yaml, as JSON, with one step as the whole training. ``columns``: those that tell which
     rows are of the step (``steps.in_some_rows``), ``data`` the rows' digests by split. ``start``: the folder of the

@@ -20,7 +20,7 @@ _PATIENCE = 120.0  # seconds for the file that is being uploaded when the traini
 
 
 class Whole(Protocol):
-    """What is uploaded: files of a folder, under a folder's name on the remote."""
+    """An upload: files of a folder, under a folder's name on the remote."""
 
     @property
     def step(self) -> int: ...

@@ -57,8 +57,8 @@ class Steady(Base):
     It uses one GPU, however many are visible; several ranks have one each.
     """
 
-    order: Order | None = None  # of the rows, once it trains
-    stopper: Stopper | None = None  # with early stopping
+    order: Order | None = None  # The order of the rows, once it trains.
+    stopper: Stopper | None = None  # Set with early stopping.
     # The first epoch's order is drawn from this state.
     resumed_order: torch.Tensor | None = None
 

@@ -70,7 +70,7 @@ _HARMLESS = frozenset(
 
 
 class Delta(NamedTuple):
-    """What is added to one weight: names of A ``[r, in]`` and B ``[out, r]`` in the adapter, and the scale.
+    """The change of one weight: names of A ``[r, in]`` and B ``[out, r]`` in the adapter, and the scale.
 
     ``length`` is the name of DoRA's m ``[out]``, None for plain LoRA.
     """

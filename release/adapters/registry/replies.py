@@ -1,4 +1,4 @@
-"""What comes back: whole small replies, streamed bodies, and failures in words without secrets."""
+"""Reads replies: whole small ones, streamed bodies, and failures in words without secrets."""
 
 import ssl
 import time

@@ -45,7 +45,7 @@ _SCRAPES = 1.25  # intervals within which a scrape is certain
 
 
 class _Ended(NamedTuple):
-    """What rules ask of a request that ended."""
+    """The figures of an ended request that rules ask for."""
 
     release: str
     outcome: Outcome

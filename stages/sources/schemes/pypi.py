@@ -65,7 +65,7 @@ def download(wheel: Wheel, work: Path, field: str) -> Path:
     cannot reach its index, MachineRefused when this Python has no pip.
     """
     requirement = f"{wheel.package}=={wheel.version}"
-    for left in work.glob("pip-*"):  # by a run that was killed
+    for left in work.glob("pip-*"):  # A killed run leaves them.
         shutil.rmtree(left, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix="pip-", dir=work))
     result, scratch, log = folder / "wheel", folder / "scratch", folder / "log"
