@@ -75,7 +75,7 @@ class Options(NamedTuple):
 
 
 class _Scene(NamedTuple):
-    """The parts of a drill. ``where``: a scratch clone; ``remote``: its remote; ``both``: production, the worse model."""
+    """The parts of a drill. ``both``: production and the worse model. ``where``: a scratch clone."""
 
     where: PromotionContext
     remote: Path
