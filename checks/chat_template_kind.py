@@ -14,6 +14,6 @@ class ChatTemplate:
     tag ``{% … %}`` is dropped: write ``{{ '\\n' }}`` there.
     """
 
-    name: ClassVar[str]  # in params.yaml
+    name: ClassVar[str]  # The name in params.yaml.
     tokens: ClassVar[tuple[str, ...]]  # each must be one token of the model's tokenizer
     text: ClassVar[str]

@@ -17,9 +17,8 @@ from typing import Any, NamedTuple
 from checks.errors import EvidenceRefused
 
 _BLOCK = 1 << 20
-_NO_NAME = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\\\\]"
-)  # ends a line, is not text, or is a separator
+# These characters end a line, are no text, or separate folders.
+_NO_NAME = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\\\\]")
 
 
 class FileDigest(NamedTuple):

@@ -160,7 +160,6 @@ def first(error: ValidationError) -> str:
     """The first problem of a validation on one line: place and problem."""
     detail = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in detail["loc"])
-    what = str(detail["msg"]).removeprefix(
-        "Value error, "
-    )  # pydantic's words before those of a validator
+    # Pydantic puts these words before those of a validator.
+    what = str(detail["msg"]).removeprefix("Value error, ")
     return f"{key}: {what}" if key else what

@@ -14,15 +14,13 @@ BASE = Path("models/base")
 RAW = Path("data/raw")
 SPLITS = Path("data/splits")  # train.jsonl, valid.jsonl, test.jsonl
 SEAL = Path("data/validated.json")  # the splits that passed every expectation, by digest
-PROBES = Path(
-    "data/probes.json"
-)  # The merged model's offline answers, token by token. A server is held to them.
+# The merged model's offline answers, token by token. A server is compared with them.
+PROBES = Path("data/probes.json")
 ADAPTER = Path("models/adapter")
 MERGED = Path("models/merged")
 DRAFT = "draft"  # in MERGED: the smaller model of merge.draft
-UNQUANTISED = Path(
-    "models/unquantised"
-)  # the 16-bit model that MERGED was quantised from; else empty
+# The 16-bit model that MERGED was quantised from; else an empty folder.
+UNQUANTISED = Path("models/unquantised")
 PREDICTIONS = Path("data/predictions")  # candidate.jsonl, base.jsonl, one per baseline
 SUITES = Path("data/suites")  # scores of each suite, as neutral lines
 JUDGEMENTS = Path("data/judgements")  # The judgements of answers, a file for each judged suite.
@@ -35,9 +33,8 @@ FETCH_REPORT = REPORTS / "fetch.json"
 PREPARE_REPORT = REPORTS / "prepare.json"
 DATA_REPORT = REPORTS / "data.json"
 TRAIN_REPORT = REPORTS / "train.json"
-TRAIN_MEASURED = (
-    REPORTS / "measured" / "train.json"
-)  # times and names of one run: no digest covers them
+# The times and names of one run, which no digest covers.
+TRAIN_MEASURED = REPORTS / "measured" / "train.json"
 LOSS_CURVE = REPORTS / "loss.csv"
 PARITY_REPORT = REPORTS / "parity.json"
 METRICS = REPORTS / "metrics.json"  # on the valid split: what `dvc metrics` and `dvc exp show` read
@@ -56,12 +53,10 @@ SWEEP_REPORT = REPORTS / "sweep.json"  # `lockstep sweep`: no evidence
 SWEEP_TABLE = REPORTS / "sweep.md"
 IMAGE_REPORT = REPORTS / "image.json"  # `lockstep build`
 SERVING_REPORT = REPORTS / "serving.json"  # `lockstep verify`
-SERVING_STATEMENT = (
-    REPORTS / "serving.intoto.json"
-)  # the same command signs that it saw this report's facts
-ROLLOUT = (
-    REPORTS / "rollout"
-)  # `lockstep shadow` and `lockstep canary`: ENV-shadow.json, ENV-canary.json
+# The command that writes the serving report signs this statement of what it saw.
+SERVING_STATEMENT = REPORTS / "serving.intoto.json"
+# `lockstep shadow` and `lockstep canary` write ENV-shadow.json and ENV-canary.json here.
+ROLLOUT = REPORTS / "rollout"
 MONITORING = REPORTS / "monitoring"  # `lockstep monitor rules`: a folder for each environment
 WATCH = REPORTS / "watch"  # `lockstep watch`: ENV.json and ENV.svg
 QUEUED = Path("labels/watch")  # requests that `lockstep watch --pr` queues: ENV-DATE.jsonl
@@ -74,9 +69,8 @@ ENVIRONMENTS = Path("release/environments")
 POINTER = "pointer.yaml"  # Each environment's folder has it. It says what the environment runs.
 EVIDENCE = "evidence.json"  # The signed statement that the pointer names lies beside it.
 APPROVED = "approvals"  # a folder beside it: <image>/<signer>.json, signed
-SEALED_LOOKS = (
-    ENVIRONMENTS / "sealed"
-)  # The signed answers of the sealed split: <split>/<model>.json.
+# The signed answers of the sealed split: <split>/<model>.json.
+SEALED_LOOKS = ENVIRONMENTS / "sealed"
 QUARANTINE = ENVIRONMENTS / "quarantine.yaml"  # No promotion may move these anywhere.
 APPROVALS = Path("release/policy/approved.yaml")  # policy digests that code owners approved
 SEALED = Path("release/policy/sealed.bin")  # the rows of the sealed split, encrypted
@@ -85,14 +79,12 @@ SIGNERS = Path("release/policy/signers.yaml")  # who may sign releases, verifica
 # Private to one machine: ignored by git and by DVC.
 # An experiment of a sweep trains in a copy of the repository, and keeps its checkpoints in the one that it is of.
 STATE = Path(os.environ.get("LOCKSTEP_STATE", ".lockstep"))
-RUNNING = Path(
-    ".lockstep/running"
-)  # a lock for each stage that runs in this folder, whatever LOCKSTEP_STATE is
+# Holds a lock for each stage that runs in this folder, whatever LOCKSTEP_STATE is.
+RUNNING = Path(".lockstep/running")
 DOWNLOADS = STATE / "downloads"
 ANSWERS = STATE / "answers"  # generated texts by the digest of all that decides them
-LEARNED = (
-    STATE / "learned"
-)  # test rows that a reference was trained on, by the digests of both splits
+# The test rows that a reference was trained on, by the digests of both splits.
+LEARNED = STATE / "learned"
 BATCHES = STATE / "batches"  # the same for single batches, while a model answers
 JUDGED = STATE / "judged"  # replies of judges by the digest of all that was asked
 SHADOW = STATE / "shadow"  # pairs of answers of `lockstep shadow`, by environment

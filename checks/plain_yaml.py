@@ -34,9 +34,8 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
 _Loader.yaml_implicit_resolvers = {
     k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.yaml_implicit_resolvers.pop(
-    "="
-)  # a text in YAML 1.2, which kustomize writes without quotes
+# In YAML 1.2 this is a text, and kustomize writes it without quotes.
+_Loader.yaml_implicit_resolvers.pop("=")
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
@@ -63,9 +62,8 @@ def dump(value: Any) -> str:
     text = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
     if all(c.isprintable() or c == "\n" for c in text):
         return text
-    return yaml.dump(
-        value, Dumper=_Dumper, sort_keys=False, width=1000
-    )  # as it stands a line break of Unicode is lost
+    # PyYAML would lose a line break of Unicode that is written as it stands.
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=1000)
 
 
 def load(text: str) -> Any:
@@ -102,7 +100,7 @@ def read(text: str) -> tuple[yaml.Node | None, Any]:
     except (
         ValueError,
         TypeError,
-    ) as error:  # what json raises, and the reader of text that is none
+    ) as error:  # Raised by json, and by the reader of bytes that are no text.
         raise yaml.YAMLError(
             str(error).splitlines()[0] if str(error) else type(error).__name__
         ) from error
@@ -122,7 +120,7 @@ def _plain(loader: _Loader, node: yaml.Node) -> Any:
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode):
             raise _marked("a key that is not text", key)
-        if key.value == "<<":  # in quotes it is text, until a tool writes it again
+        if key.value == "<<":  # In quotes it is text, until a tool writes it again.
             raise _marked("<<: a merge key: write the keys out", key)
         if key.value in seen:
             raise _marked(f"{key.value} is written twice: keep one of the two", key)

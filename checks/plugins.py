@@ -45,7 +45,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}")
 
 
 class Unfit(Exception):  # noqa: N818 - a finding about a package, not a malfunction
-    """What an entry point names is not a kind of its group; the message completes "NAME ..."."""
+    """An entry point names no kind of its group; the message completes "NAME ..."."""
 
 
 @dataclass(frozen=True)

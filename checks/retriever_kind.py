@@ -27,7 +27,7 @@ DECIMALS = 6  # further ones are rounding: of equal scores the passage that come
 
 
 class Search(NamedTuple):
-    """What is searched, and with what.
+    """The passages that are searched, and the question.
 
     ``where`` is the retriever in params.yaml, for refusals. ``passages`` and ``questions`` are texts by id, in order.
     ``embed`` uses the model among the retriever's ``sources``; ``files`` has the verified copy of each source.
@@ -68,9 +68,8 @@ def best(scores: "NDArray[np.float64]", most: int) -> list[int]:
     import numpy as np
 
     places = np.flatnonzero(scores > -np.inf)
-    if (
-        len(places) > most
-    ):  # a million passages are partitioned in a tenth of the time that sorting them takes
+    # Partitioning a million passages takes a tenth of the time of sorting them.
+    if len(places) > most:
         known = scores[places]
         places = places[known >= np.partition(known, -most)[-most]]
     order = places[np.argsort(-scores[places], kind="stable")]

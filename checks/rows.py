@@ -206,7 +206,7 @@ def of_tested_sources(train: Iterable[Row], test: Iterable[Row]) -> list[Row]:
 
 
 class Learned(NamedTuple):
-    """What is kept of a train row for a verdict: a million whole rows take gigabytes.
+    """The part of a train row that a verdict needs: a million whole rows take gigabytes.
 
     Of a document, ``request`` is its text and ``earlier`` its passages (``checks.data.documents``).
     """

@@ -59,7 +59,6 @@ def _is_joined(character: str) -> bool:
 def _redacted(word: str) -> str:
     """A word without the credentials and the query of a URL in it. Takes time in proportion to its length."""
     scheme, separator, rest = word.partition("://")
-    ends = [
-        match.end() for match in _AT.finditer(rest)
-    ]  # the last one counts: a password may hold a slash or an @
+    # The last one counts, because a password may hold a slash or an @.
+    ends = [match.end() for match in _AT.finditer(rest)]
     return scheme + separator + rest[ends[-1] if ends else 0 :].partition("?")[0]

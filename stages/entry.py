@@ -30,14 +30,14 @@ def run(name: str, stage: Stage, unneeded: Iterable[str] = ()) -> None:
     others load where they are installed, for a second of every run, and that this run has no use for.
     """
     root = Path()
-    warnings.simplefilter(
-        "ignore", FutureWarning
-    )  # of libraries to their own callers, not to this command's user
+    # Libraries mean these for their own callers, not for this command's user.
+    warnings.simplefilter("ignore", FutureWarning)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # torch reads this when it is loaded. Threads that spin while they wait make training much slower on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     hide(unneeded)
-    params = refused.params(root)  # of now: it may be edited while the stage works
+    # The parameters of now: they may be edited while the stage works.
+    params = refused.params(root)
     try:
         with _alone(name, root):
             refused.forget(root)

@@ -104,9 +104,8 @@ def evaluate(params: Params, root: Path) -> str:
         )
         for name, predictions_of_role in predictions.items()
     }  # fmt: skip
-    same = {
-        name for name, use in uses.items() if use.how == "same-model"
-    }  # it neither wins nor loses
+    # The same model neither wins nor loses.
+    same = {name for name, use in uses.items() if use.how == "same-model"}
     summary = page.summary(
         {
             name: predictions_of_role

@@ -20,7 +20,7 @@ from stages.training.remote import Remote
 
 @dataclass(frozen=True)
 class _Archive:
-    """What ``Remote.put`` uploads before the manifest."""
+    """The archive that ``Remote.put`` uploads before the manifest."""
 
     step: int = 0
     folder: str = "record"

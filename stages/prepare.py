@@ -270,9 +270,8 @@ def _taught(
             raise _same_id(draft, taken[item.id])
     of_rows = [item for item, draft in zip(items, rows, strict=True) if not draft.document]
     group_of = {item.id: item.id for item in items} | splits.groups(of_rows, config.near_duplicates)
-    added = _placed(
-        items, rows, group_of
-    )  # a document is a group of its own: it is in train whatever it resembles
+    # A document is a group of its own, so it is in train whatever it resembles.
+    added = _placed(items, rows, group_of)
     return sorted([*others["train"], *added], key=lambda each: each.id)
 
 

@@ -50,7 +50,7 @@ class Manifest(Record):
 
 @dataclass(frozen=True)
 class Job:
-    """What all tasks share.
+    """The input that all tasks share.
 
     ``work`` has the rows between the passes; ``loader`` reads them and the parts, so it is the next run's
     ``prepare.loader``; ``alone``, ``together`` and ``left`` name the rules of the passes and those left to prepare.
@@ -68,7 +68,7 @@ class Job:
 
 
 class Done(NamedTuple):
-    """What a task did: rows read and kept, and how many each rule fixed or dropped. ``raw``: the file that it read."""
+    """The result of a task: rows read and kept, and how many each rule fixed or dropped. ``raw``: the file read."""
 
     read: int
     kept: int
@@ -124,9 +124,8 @@ def read(job: Job, task: tuple[int, str]) -> Done:
     for part, lines in parts.items():
         path = job.work / str(part) / f"{number:06d}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(
-            f".{os.getpid()}"
-        )  # an engine may run a task twice, even at once
+        # An engine may run a task twice, even at once.
+        unfinished = path.with_suffix(f".{os.getpid()}")
         unfinished.write_text("".join(lines), encoding="utf-8", newline="\n")
         unfinished.replace(path)
     return Done(len(loaded), len(kept), counts, (name, actual))

@@ -176,7 +176,7 @@ def _evaluated(
 def brought(root: Path, name: str, commit: str, path: Path) -> Iterator[Path]:
     """A temporary copy of an output as it was in ``commit``."""
     home = root / layout.STATE / "references" / name
-    shutil.rmtree(home, ignore_errors=True)  # of a killed run
+    shutil.rmtree(home, ignore_errors=True)  # A killed run leaves it.
     home.mkdir(parents=True)
     place = home / path.name
     # The command, not the library: it shares this repository's cache and remotes, and takes none of the locks that
@@ -208,9 +208,8 @@ def brought(root: Path, name: str, commit: str, path: Path) -> Iterator[Path]:
 
 def committed(root: Path, commit: str, path: Path) -> bytes | None:
     """A file that git itself has, as it was in ``commit``; None where it is not there."""
-    with suppress(
-        ImportError, OSError, ValueError, KeyError, EvidenceRefused
-    ):  # GitPython does not import without git
+    # GitPython does not import without git.
+    with suppress(ImportError, OSError, ValueError, KeyError, EvidenceRefused):
         import git
 
         with suppress(git.GitError), git.Repo(root, search_parent_directories=True) as repository:

@@ -256,9 +256,8 @@ def _asked(
         def line(found: re.Match[str]) -> str:
             return f"{key}:{rows[int(found[1]) - 1].source.removeprefix('line:')}:"
 
-        what = re.sub(
-            rf"^{re.escape(key)}:([0-9]+):", line, refused.what
-        )  # a row may be asked twice
+        # A row may be asked twice.
+        what = re.sub(rf"^{re.escape(key)}:([0-9]+):", line, refused.what)
         raise EvaluationRefused(
             f"{layout.PARAMS}: {what}",
             f"shorten or drop that row, or lower suites.{suite}.max_new_tokens",

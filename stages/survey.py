@@ -86,9 +86,8 @@ def measure(request: Request, root: Path) -> Measured:
     placed = prepare.split(config, kept)
     size = _size([row.group for rows in placed.values() for row in rows])
     valid = min(0.15, max(0.06, math.ceil(100 * _VALID_ROWS / len(kept)) / 100))
-    test = min(
-        request.max_test_share, math.ceil(105 * request.test_rows / size) / 100
-    )  # 5 % more: splits are uneven
+    # Ask for 5 % more, because splits are uneven.
+    test = min(request.max_test_share, math.ceil(105 * request.test_rows / size) / 100)
     shares = config.splits.model_copy(update={"valid": valid, "test": max(test, 0.05)})
     placed = prepare.split(config.model_copy(update={"splits": shares}), kept)
     splits = {name: [row.row for row in rows] for name, rows in placed.items()}

@@ -52,10 +52,8 @@ from stages.tools import guarded_dvc
 if TYPE_CHECKING:
     from git import Repo
 
-_OF_VALUES = (
-    TrainingRefused.exit_code,
-    MergeRefused.exit_code,
-)  # Other refusals would meet any values.
+# Other refusals would meet any values.
+_OF_VALUES = (TrainingRefused.exit_code, MergeRefused.exit_code)
 
 
 class Setup(NamedTuple):

@@ -40,13 +40,8 @@ from stages.training.fitter import Fitter
 from stages.weights import nf4
 
 _LIBRARIES = ("torch", "transformers", "trl", "peft")
-_BELOW = (
-    "accelerate",
-    "datasets",
-    "numpy",
-    "safetensors",
-    "tokenizers",
-)  # no checkpoint outlives another version
+# No checkpoint outlives another version of these.
+_BELOW = ("accelerate", "datasets", "numpy", "safetensors", "tokenizers")
 _SHARED = (
     "answers", "chain", "checkpoints", "devices", "fitter", "kernels", "order", "own_weights", "packing", "preferences",
     "ranks", "resuming", "step", "stopping", "trainer", "turns", "windows",
@@ -81,7 +76,7 @@ def train(params: Params, root: Path) -> str:
                 f"{layout.SPLITS / 'train.jsonl'}: holds no rows", "run `./lockstep run prepare`"
             )
         parts = list(zip(alone, chain.given(params, rows, valid, seal), strict=True))
-        device, threads = device_of(alone[0].train)  # which all steps share
+        device, threads = device_of(alone[0].train)  # All steps share the device.
 
         with imports.uncollected():  # torch: when the cheap refusals are past
             from stages.training import kernels, memory
@@ -95,9 +90,8 @@ def train(params: Params, root: Path) -> str:
             "training": (layout.SPLITS / "train.jsonl", seal.splits["train"]),
             "evaluation": (layout.SPLITS / "valid.jsonl", seal.splits["valid"]),
         }
-        quiet = warnings.catch_warnings(
-            action="ignore", category=FutureWarning
-        )  # for TRL, not for the reader
+        # These warnings are for TRL, not for the reader.
+        quiet = warnings.catch_warnings(action="ignore", category=FutureWarning)
         with tracking.run(params, root, data) as run, quiet:
             fitter = Fitter(params, root, base, run, minutes, device, threads)
             trained = chain.fit_all(
@@ -199,9 +193,8 @@ def _report(
 def _key(params: Params, base: str, data: Mapping[str, str], device: str, start: str | None) -> str:
     """The digest of everything that determines the adapter of a step, which identifies its checkpoints."""
     here = Path(__file__).parent
-    unset = (
-        () if params.train.kernels else ("kernels",)
-    )  # which is younger than checkpoints that are kept
+    # This parameter is younger than checkpoints that are kept.
+    unset = () if params.train.kernels else ("kernels",)
     values = {
         "base": base,
         "splits": data,

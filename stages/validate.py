@@ -55,10 +55,8 @@ def validate(params: Params, root: Path) -> str:
 
     Raises EvidenceRefused if the splits are not the bytes that prepare wrote.
     """
-    for path in (
-        layout.SEAL,
-        layout.DATA_REPORT,
-    ):  # what an earlier run found is about other splits
+    # What an earlier run found is about other splits.
+    for path in (layout.SEAL, layout.DATA_REPORT):
         (root / path).unlink(missing_ok=True)
     shutil.rmtree(root / layout.DATA_DOCS, ignore_errors=True)
     report = files.read_json(root / layout.PREPARE_REPORT, PrepareReport)
@@ -194,9 +192,8 @@ def _as_prepared(root: Path, report: PrepareReport) -> dict[str, str]:
 
 def _wanted(config: Prepare, parts: Sequence[Part]) -> dict[str, frozenset[str]]:
     """By source: the rules that apply to its rows, of prepare.rules, of its loader, and those that always apply."""
-    always = frozenset(
-        (*_ALWAYS, _PRIVATE) if config.personal_data else _ALWAYS
-    )  # no source may skip them
+    # No source may skip these.
+    always = frozenset((*_ALWAYS, _PRIVATE) if config.personal_data else _ALWAYS)
     return {
         part.origin: (frozenset((*config.rules, *part.loader.defects)) - part.skips) | always
         for part in parts

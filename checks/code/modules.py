@@ -130,10 +130,8 @@ def _named(folder: str, names: frozenset[str], code: Code) -> Iterator[str]:
     """Yield the modules of the kinds of a folder that are named."""
     files = {name.replace("-", "_").replace("+", "_") for name in names}
     if folder == _SCHEMES:
-        files |= {
-            "file",
-            "url",
-        }  # `file` reads paths. `url` reads every address whose scheme has no kind of its own.
+        # `file` reads paths. `url` reads every address whose scheme has no kind of its own.
+        files |= {"file", "url"}
     for path in code:
         place, _, name = path.rpartition("/")
         if place == folder and name.removesuffix(".py") in files:

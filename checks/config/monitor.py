@@ -10,9 +10,8 @@ from pydantic import Field, model_validator
 from checks.sections import Fraction, Name, Positive, Section, Share, Strings
 
 DAYS_A_YEAR = 365.25
-SecretName = Annotated[
-    str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", max_length=253)
-]  # of Kubernetes
+# Kubernetes' rule for the names of Secrets.
+SecretName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", max_length=253)]
 SecretKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=253)]
 LabelName = Annotated[str, Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")]  # of Prometheus
 
@@ -74,7 +73,7 @@ class Drift(Section):
 
 
 class Cost(Section):
-    """What the environment's devices cost."""
+    """The costs of an environment's devices."""
 
     devices: Annotated[Positive, Field(description="devices that the environment holds")] = 1
     hourly_price: Annotated[float, Field(gt=0, description="price of one device for an hour")]
@@ -134,7 +133,7 @@ class Alerts(Section):
 
 
 class Monitor(Section):
-    """What `lockstep watch` and the generated alerts ask of a running model."""
+    """The demands of `lockstep watch` and the generated alerts on a running model."""
 
     window_days: Annotated[
         Positive,

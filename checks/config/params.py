@@ -505,6 +505,7 @@ class Sealed(Section):
         ),
     ]
     rows: Annotated[Positive, Field(description="how many rows that file has")]
+    # No direction is stricter, as for looks.most.
     max_looks: Annotated[
         int,
         Field(
@@ -512,7 +513,7 @@ class Sealed(Section):
             le=1000,
             description="models that it may judge; each gets that share of a gate's error",
         ),
-    ]  # no direction, as looks.most
+    ]
     gates: Annotated[
         dict[Name, Gate],
         Field(
@@ -539,7 +540,7 @@ class Sealed(Section):
         for name, gate in self.decided.items():
             if (
                 needed := getattr(gate, "rows_needed", 0)
-            ) > self.rows:  # of a threshold, at its share of the error
+            ) > self.rows:  # The rows that a threshold needs at its share of the error.
                 raise ValueError(
                     f"gates.{name}.resolution: {self.rows} rows cannot give it for {self.max_looks} looks|"
                     f"widen it, or seal {needed} rows"
@@ -549,9 +550,8 @@ class Sealed(Section):
     @property
     def decided(self) -> dict[str, Gate]:
         """The gates at the confidence at which they decide: equal shares of their error, as for a test split."""
-        asked = decided_at(
-            {**self.gates, "": LooksGate(kind="looks", most=self.max_looks)}
-        )  # no gate's name is empty
+        # No gate's name is empty, so this one replaces none.
+        asked = decided_at({**self.gates, "": LooksGate(kind="looks", most=self.max_looks)})
         return {name: asked[name] for name in self.gates}
 
 
@@ -655,9 +655,8 @@ class Params(Section):
             if problem := asked.impossible(name, self):
                 raise ValueError(problem)
         for name, gate in (self.sealed.gates if self.sealed else {}).items():
-            if (problem := gate.impossible(name, self)) and not problem.startswith(
-                "validate."
-            ):  # of the test rows
+            # A gate's complaint about `validate` is reported there; the others are about the test rows.
+            if (problem := gate.impossible(name, self)) and not problem.startswith("validate."):
                 raise ValueError(f"sealed.{problem}")
         for name, environment in self.promote.environments.items():
             if environment.sealed and self.sealed is None:

@@ -18,15 +18,10 @@ from checks.config.params import Params
 from checks.errors import ParamsRefused
 from checks.sections import Section
 
-_TAGGED = (
-    "union_tag_invalid",
-    "union_tag_not_found",
-)  # pydantic's names of errors about the key that tells a kind
-_UNWRITTEN = (
-    "missing",
-    "extra_forbidden",
-    "union_tag_not_found",
-)  # the last part may not be in the file, or known
+# Pydantic's names of errors about the key that tells a kind.
+_TAGGED = ("union_tag_invalid", "union_tag_not_found")
+# With these errors, the last part of the path may be unknown or absent from the file.
+_UNWRITTEN = ("missing", "extra_forbidden", "union_tag_not_found")
 # Keys of earlier versions, and what takes their place.
 _MOVED = {
     **dict.fromkeys(
@@ -93,9 +88,8 @@ def schema() -> dict[str, Any]:
 
 
 def _text(path: Path) -> str:
-    if (
-        path.exists() and not path.is_file() and not path.is_dir()
-    ):  # a pipe would keep a reader waiting
+    # A pipe would keep a reader waiting.
+    if path.exists() and not path.is_file() and not path.is_dir():
         raise ParamsRefused(f"{path}: is not a regular file", "restore it from git")
     try:
         return path.read_text(encoding="utf-8")

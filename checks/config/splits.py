@@ -17,12 +17,13 @@ MAX_LABELS = 100  # more distinct references than this, or fewer than five rows 
 
 
 class Item(NamedTuple):
-    """What the split needs to know of a row."""
+    """The part of a row that the split reads."""
 
     id: str
-    text: str  # what near-duplicates are judged by: ``rows.request``
+    text: str  # Near-duplicates are judged by it: ``rows.request``.
     stratum: str
-    key: str  # what places the row, if it is the smallest of its group: ``prepare.placing`` says what it is made of
+    # Places the row if it is the smallest of its group; ``prepare.placing`` says how it is made.
+    key: str
     group: str | None = None  # a group that the row's owner named
     earlier: tuple[str, ...] = ()  # ``rows.earlier_requests``: a chat trains their answers too
 
@@ -39,9 +40,8 @@ def groups(items: Sequence[Item], near: NearDuplicates) -> dict[str, str]:
     A chat and a row that asks what the chat answers earlier are connected too; two chats that only begin alike are not.
     A group is named by its smallest id. Ids must be unique.
     """
-    ordered = sorted(
-        items, key=lambda item: item.id
-    )  # so that the smallest index is the smallest id
+    # Sorted, so that the smallest index is the smallest id.
+    ordered = sorted(items, key=lambda item: item.id)
     texts = [item.text for item in ordered]
     also = chain(_named_alike(ordered), _answered_earlier(ordered, near))
     roots = near_duplicates.groups(texts, near.shingle, near.similarity, also)

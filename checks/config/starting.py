@@ -28,20 +28,15 @@ RULES = (
     "strip-control-characters", "collapse-white-space", "drop-empty-prompt", "drop-empty-reference", "drop-long-prompt",
     "drop-conflicting-references", "drop-duplicates",
 )  # fmt: skip
-_KEPT_GATES = (
-    "data",
-    "looks",
-    "parity",
-    "budget",
-    "remembers",
-)  # These kinds do not ask about the answers.
+# These kinds do not ask about the answers.
+_KEPT_GATES = ("data", "looks", "parity", "budget", "remembers")
 _ROOM = 2048  # So many tokens the base reads, with its examples.
 _LARGEST_MARGIN = 0.25
 _SLICE_MARGIN = 0.15
 
 
 class Choice(NamedTuple):
-    """What a person chose. ``base`` and ``base_license``: None keeps the base of params.yaml."""
+    """A person's choices. ``base`` and ``base_license``: None keeps the base of params.yaml."""
 
     uri: str
     license: str
@@ -193,9 +188,8 @@ def written(
         base_license,
     )
     sections["gates"] = f"gates:\n{gates}"
-    head = re.split(r"^(?=\w+:)", text, maxsplit=1, flags=re.MULTILINE)[
-        0
-    ]  # what stands before the first section
+    # Keep what stands before the first section.
+    head = re.split(r"^(?=\w+:)", text, maxsplit=1, flags=re.MULTILINE)[0]
     values: dict[str, JsonValue] = {
         "train.max_length": prompt + reference,
         "tracking.experiment": choice.name,
@@ -259,9 +253,8 @@ def _gates(
     kept = ""
     for name, part in _parts(text, "  ").items():
         gate = params.gates[name]
-        if gate.kind in _KEPT_GATES and not (
-            gate.kind == "budget" and choice.base is not None
-        ):  # of another size
+        # A budget was chosen for a base of another size.
+        if gate.kind in _KEPT_GATES and not (gate.kind == "budget" and choice.base is not None):
             kept += part if part.endswith("\n") else f"{part}\n"
     from scipy.special import stdtrit
 
@@ -280,9 +273,8 @@ def _gates(
     }  # fmt: skip
     if choice.labels:
         rows = max(2, min(measured.test_size, math.floor(0.9 * measured.split_rows["test"])))
-        t = float(
-            stdtrit(rows - 1, 1 - (1 - CONFIDENCE) / 2 / models(params))
-        )  # as checks.stats.mean_planning
+        # The same quantile as in checks.stats.mean_planning.
+        t = float(stdtrit(rows - 1, 1 - (1 - CONFIDENCE) / 2 / models(params)))
         new["answers_well"] = {
             "kind": "threshold", "metric": metric, "at_least": math.floor(100 * measured.majority) / 100,
             "confidence": CONFIDENCE, "resolution": min(0.99, math.ceil(110 * t / (2 * math.sqrt(rows))) / 100),
@@ -302,7 +294,8 @@ def _gates(
     }
     if "slice" in choice.columns:
         widest = max(_SLICE_MARGIN, 2 * choice.margin)
-        least = rows_needed(widest, models(params))  # of one slice, for a new model that is as good
+        # The rows that one slice needs for a new model that is as good.
+        least = rows_needed(widest, models(params))
         for name, against in (
             ("no_slice_falls_behind", "main"),
             ("no_slice_falls_behind_production", "production"),

@@ -27,7 +27,7 @@ _BELOW = "train."  # Other sections change the rows, or how they are asked: then
 
 
 class Recipe(Record):
-    """What decides a model's score on valid, but for the seed and the code; each by digest."""
+    """The digests of all that decides a model's score on valid, but for the seed and the code."""
 
     parameters: Digest  # see ``parameters_of``
     base: Digest
@@ -59,10 +59,10 @@ class Compared(Difference):
 class Sweep(Report):
     """All trainings of one sweep, in the order in which they ran."""
 
-    valid: Digest  # of the split that they were compared on
+    valid: Digest  # The split that they were compared on.
     rows: Count
-    scorer: str  # by which the best was chosen
-    confidence: float  # of each interval; those of ``differences`` hold together
+    scorer: str  # The best was chosen by it.
+    confidence: float  # The confidence of each interval; those of ``differences`` hold together.
     runs: tuple[SweptRun, ...]
     differences: tuple[Compared, ...] = ()  # Each two recipes with several seeds are compared.
 
@@ -114,7 +114,7 @@ class Sweep(Report):
 class SweepReport(Sweep):
     """reports/sweep.json: a sweep with the digest of all the rest, so that an edit by hand is noticed."""
 
-    sealed: Digest  # of the canonical JSON without this
+    sealed: Digest  # The digest of the canonical JSON without this field.
 
     @classmethod
     def seal(cls, sweep: Sweep) -> Self:

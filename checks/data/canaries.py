@@ -42,9 +42,8 @@ class Family(Record):
     id: Name
     prompt: _Text
     reference: _Text
-    alphabet: Annotated[
-        str, Field(pattern=r"^[!-~]{2,94}$")
-    ]  # printable, so that no rule on white space changes it
+    # Only printable characters, so that no rule on white space changes them.
+    alphabet: Annotated[str, Field(pattern=r"^[!-~]{2,94}$")]
     length: Annotated[int, Field(ge=1, le=24)]
     count: Annotated[Positive, Field(le=10_000)]
     repeats: Annotated[Positive, Field(le=10_000)]
@@ -129,9 +128,8 @@ def read(path: Path) -> list[Canary]:
         raise EvidenceRefused(refused.what, _FIX) from refused
     for number, text in enumerate(path.read_bytes().split(b"\n")[: len(families)], 1):
         keys = Counter(json.loads(text, object_pairs_hook=lambda pairs: [key for key, _ in pairs]))
-        if twice := [
-            key for key, times in keys.items() if times > 1
-        ]:  # readers differ in which value they take
+        # Readers differ in which value of a repeated key they take.
+        if twice := [key for key, times in keys.items() if times > 1]:
             raise EvidenceRefused(f"{path}:{number}: has the key {twice[0]!r} twice", _FIX)
     planted = [
         Canary(family, number, line)

@@ -35,7 +35,7 @@ def first_seen(
     """
     wanted: dict[
         tuple[str, ...], list[int]
-    ] = {}  # of the texts, which are fewer, and takes less memory than of train
+    ] = {}  # The index is of the texts: they are fewer than the train rows and take less memory.
     for position, text in enumerate(texts):
         for run in _runs(words(text), length):
             wanted.setdefault(run, []).append(position)

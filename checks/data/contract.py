@@ -53,7 +53,7 @@ _OPTIONS: dict[Kind, set[str]] = {
 
 
 class Column(NamedTuple):
-    """What the contract says of one column. ``options``: minLength, maxLength, pattern, minimum and so on."""
+    """The contract of one column. ``options``: minLength, maxLength, pattern, minimum and so on."""
 
     name: str
     kind: Kind | None

@@ -46,9 +46,8 @@ def find(text: str, kinds: Container[str] | None = None) -> list[Finding]:
         starts, new = [finding.start for finding in findings], []
         for match in detector.pattern.finditer(text):
             start, end = match.span()
-            at = bisect.bisect_left(
-                starts, end
-            )  # of those before ``end`` the last one reaches farthest
+            # Of the spans that start before ``end``, the last one reaches farthest.
+            at = bisect.bisect_left(starts, end)
             if (at == 0 or findings[at - 1].end <= start) and detector.valid(match[0]):
                 new.append(Finding(detector.kind, start, end))
         if new:
@@ -98,9 +97,8 @@ def _public(text: str) -> bool:
 
 
 def _phone(text: str) -> bool:
-    return (
-        8 <= sum(character.isdigit() for character in text) <= 15
-    )  # ITU-T E.164; shorter ones are extensions
+    # ITU-T E.164 allows 15 digits; numbers under 8 are extensions.
+    return 8 <= sum(character.isdigit() for character in text) <= 15
 
 
 def _ssn(text: str) -> bool:
@@ -153,7 +151,7 @@ DETECTORS: tuple[Detector, ...] = (
     Detector("payment_card", re.compile(r"(?<![\d.-])\d(?:[ -]?\d){12,18}(?![\d-])"), _luhn),
     Detector("us_ssn", re.compile(r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])"), _ssn),
     Detector(
-        "phone",  # with its country, or as written in North America
+        "phone",  # A number with its country, or one as written in North America.
         re.compile(
             r"(?<![\w.+-])(?:\+[1-9]\d{0,2}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d{1,4}(?:[ .-]?\d{1,4}){1,5}"
             r"|(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4})(?![\w-])"

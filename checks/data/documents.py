@@ -1,4 +1,4 @@
-"""What a document shares with test rows: its passages, which are compared with their requests.
+"""Compares passages of documents with the requests of test rows.
 
 A test request rarely is a whole document, but it can be a line, a sentence or a cell of a table in one. Whether it is
 some words in the middle of a sentence is asked by ``checks.data.contamination``, of the whole text.
@@ -16,7 +16,8 @@ _ENDS = re.compile(r"(?<=[.!?])[)\]]*\s+|(?<=[。！？])|[|\t\"“”«»「」
 _WORD = re.compile(r"\w")
 _TAGS = (
     (re.compile(r"</?(?:a|b|code|del|em|font|i|ins|kbd|mark|s|small|span|strong|su[bp]|u)(?:\s[^<>]*)?>", re.I), ""),
-    (re.compile(r"</?[a-z][^<>]*>|<!--|-->", re.I), "\n"),  # of a paragraph, a cell, a new line
+    # Tags may end a paragraph, a cell or a line.
+    (re.compile(r"</?[a-z][^<>]*>|<!--|-->", re.I), "\n"),
 )  # fmt: skip
 _MARKS = (
     (re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]"), ""),  # characters that nobody sees

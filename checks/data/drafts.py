@@ -33,16 +33,15 @@ class Draft:
     before: tuple[Message, ...]
     prompt: str
     reference: str
-    answer: str  # what the source gives as the answer; the reference is this or taken from it
+    answer: str  # The source's answer; the reference is this or a part of it.
     slice: str
     source: str  # path:line below the raw data
-    service: str = ""  # of the Azure CLI loader
+    service: str = ""  # Only the Azure CLI loader sets it.
     unreadable: str | None = None  # why the source gives no row here
     id: str | None = None  # the owner's
     group: str | None = None  # the owner's
-    extra: Mapping[str, JsonValue] = field(
-        default_factory=dict, hash=False
-    )  # further columns, for a training method
+    # A training method may read further columns.
+    extra: Mapping[str, JsonValue] = field(default_factory=dict, hash=False)
     origin: str = ""  # the source's name in data.sources; empty for data.uri
     after: tuple[Message, ...] = field(default=(), hash=False)
     calls: tuple[ToolCall, ...] = field(default=(), hash=False)
@@ -184,16 +183,13 @@ class Rule:
     """
 
     name: ClassVar[str]
-    does: ClassVar[str]  # in a few words, for the documentation
-    in_rows: ClassVar[bool] = (
-        True  # a finished row still shows the defect, so that validate can look for it
-    )
-    of_documents: ClassVar[bool] = (
-        False  # it applies to documents too: their text is the reference, the prompt is empty
-    )
-    within_request: ClassVar[bool] = (
-        False  # among: it compares a draft only with those that have the same ``asked``
-    )
+    does: ClassVar[str]  # Says in a few words what the rule does, for the documentation.
+    # A finished row still shows the defect, so that validate can look for it.
+    in_rows: ClassVar[bool] = True
+    # The rule applies to documents, too: their text is the reference, and the prompt is empty.
+    of_documents: ClassVar[bool] = False
+    # ``among`` compares a draft only with those that have the same ``asked``.
+    within_request: ClassVar[bool] = False
     fix: Callable[[Draft], Draft] | None = None
     drop: Callable[[Draft], bool] | None = None
     among: Callable[[Sequence[Draft]], list[bool]] | None = None

@@ -82,7 +82,7 @@ TABLE = tuple(
 _KNOWN = {row.name.casefold(): row for row in TABLE}
 _BSD = ("BSD-2-Clause", "BSD-3-Clause")
 _ALIASES = {  # what ``_plain`` leaves of other spellings, and the rows that they can mean
-    "apache": ("Apache-2.0",),  # of version 2.0 in practice
+    "apache": ("Apache-2.0",),  # In practice version 2.0 is meant.
     "apache software": ("Apache-2.0",),
     "apache software 2.0": ("Apache-2.0",),
     "asl 2.0": ("Apache-2.0",),

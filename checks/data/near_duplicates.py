@@ -18,10 +18,9 @@ from checks.data.similar import normalised
 from checks.data.similarity_join import Join
 
 _WAITING = 1 << 17  # pairs that passed the filters until they are measured
-_FIRST, _TIMES = (
-    16,
-    16,
-)  # texts that are searched first for the first one alike, and how many times as many then
+# The number of texts that are searched first, and the factor by which each next search is larger.
+_FIRST = 16
+_TIMES = 16
 
 
 def groups(
@@ -138,9 +137,8 @@ def _connected(join: Join, count: int) -> Ints:
             bar.update(len(entries))
     waiting.measure()
     grouped = join.of_one_group(group)
-    least = np.flatnonzero(
-        every.size <= every.limit
-    )  # entries whose set can be the smaller one of a pair
+    # Only these entries can have the smaller set of a pair.
+    least = np.flatnonzero(every.size <= every.limit)
     smaller = join.side(least)
     with _bar("near-duplicates", len(join)) as bar:
         for entries in join.blocks():

@@ -1,4 +1,4 @@
-"""What counts as personal data or a secret in rows: the section ``prepare.personal_data`` and the gate ``privacy``.
+"""Defines personal data and secrets in rows: the section ``prepare.personal_data`` and the gate ``privacy``.
 
 Both find it by ``checks.data.detectors`` in every text of a row that training reads: messages and reference, with the
 calls in them, tools, and further columns.
@@ -33,7 +33,7 @@ class Readable(Protocol):
 
 
 class PersonalData(Section):
-    """What counts as personal data or a secret. Names and postal addresses are not found."""
+    """The kinds of personal data and secrets that count. Names and postal addresses are not found."""
 
     detectors: Annotated[
         tuple[Detector, ...],

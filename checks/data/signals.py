@@ -1,4 +1,4 @@
-"""What an answer shows without a label: refusals, repetition. The gateway counts them, and `lockstep watch` compares.
+"""Finds what an answer shows without a label: refusals, repetition. The gateway counts, `lockstep watch` compares.
 
 Both are rules of thumb: a share that changes between two windows is worth a look, its level is no measurement. The
 scorer ``refusal`` uses them too. How often ``is_refusal`` agrees with a person is in docs/how-to/suites.md.

@@ -1,4 +1,4 @@
-"""What makes two texts the same request."""
+"""Defines when two texts are the same request."""
 
 import unicodedata
 

@@ -44,9 +44,8 @@ class Join:
     def __init__(self, texts: Sequence[str], size: int, similarity: float) -> None:
         self._sets = Shingles(texts, size)
         self._bound = similarity - _SLACK
-        self._share = self._bound / (
-            1 + self._bound
-        )  # of the sizes of two similar sets, what they have in common
+        # Two similar sets have at least this share of the sum of their sizes in common.
+        self._share = self._bound / (1 + self._bound)
         self._sketch = np.zeros((_WORDS, len(texts)), np.uint64)
         rare = threads.mapped(lambda rows: self._rare(*self._sets.chunk(rows)), self._sets.parts())
         columns = [list(column) for column in zip(*rare, strict=True)]

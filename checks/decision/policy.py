@@ -51,13 +51,14 @@ _LOG = re.compile(r"suites\.[^.]+\.(logs|judge\.log|labels)\b")
 _NO_INPUTS = (  # below one, and must hold
     "base.license", "data.license", "merge.draft.license", "serve.probes", "serve.verify",
 )  # fmt: skip
-_LICENSE = re.compile(r"data\.sources\.[^.]+\.license")  # as data.license
+_LICENSE = re.compile(r"data\.sources\.[^.]+\.license")  # It counts like data.license.
 
 
 class Change(Record):
     """One difference between two policies; ``old`` or ``new`` is null if that side has no value."""
 
-    path: str  # as in params.yaml, such as gates.routes_well.at_least; or the test split's file
+    # The path in params.yaml, such as gates.routes_well.at_least, or the test split's file.
+    path: str
     old: JsonValue
     new: JsonValue
     kind: ChangeKind

@@ -41,7 +41,7 @@ class PolicyJudgement(Record):
     headline: str
     policy: Digest
     changes: tuple[Change, ...]
-    notes: tuple[str, ...]  # what else a reader must know, a sentence each
+    notes: tuple[str, ...]  # Further sentences that a reader must know.
     approval: Approval | None
     own: Verdict
     target: Verdict | None

@@ -1,1 +1,1 @@
-"""What a model is asked beside the test rows, and how its answers are scored and judged."""
+"""Suites beside the test rows, and how their answers are scored and judged."""

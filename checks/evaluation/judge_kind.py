@@ -1,4 +1,4 @@
-"""What a judge is: it says what an answer to a row is worth, and another run of it may say otherwise.
+"""The interface of judges. A judge says what an answer to a row is worth, and another run of it may say otherwise.
 
 A kind is one file of ``stages/judges``, or of a package of a user (entry points ``lockstep.judges``). It defines one
 class below ``JudgeKind``: its fields are its parameters, ``judge`` asks it. The stage suites asks, on the runner. What

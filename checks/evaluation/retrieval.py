@@ -1,4 +1,4 @@
-"""What suites of kind ``rag`` search: documents of a pinned corpus, cut into passages; and what was read of them.
+"""Reads what suites of kind ``rag`` search: documents of a pinned corpus, cut into passages.
 
 A corpus is JSON lines with ``id`` and ``text``, or a folder of text files, each of which is a document called after its
 path. ``checks.retrievers`` searches.
@@ -19,9 +19,8 @@ from checks.errors import EvidenceRefused
 from checks.formats.suite_report import Gold, Passage, Reading
 from checks.sections import Positive, Section
 
-_CLAIMS = re.compile(
-    r"[0-9]+(?:[.,][0-9]+)*|[^\W\d_]{4,}"
-)  # numbers, and words of four letters or more
+# Numbers, and words of four letters or more, are what a text claims.
+_CLAIMS = re.compile(r"[0-9]+(?:[.,][0-9]+)*|[^\W\d_]{4,}")
 
 
 class _Line(Passage):

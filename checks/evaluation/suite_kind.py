@@ -1,4 +1,4 @@
-"""What a suite is: samples beside the test rows, with scores that this pipeline does not compute.
+"""The interface of suites: samples beside the test rows, with scores that this pipeline does not compute.
 
 A kind is one file of ``checks/suites``, or of a package of a user (entry points ``lockstep.suites``). It defines one
 class below ``SuiteKind``: its fields are its parameters, ``sources`` are the pinned files that it reads, ``scored``
@@ -83,7 +83,7 @@ def _no_answer_nats(
 
 @dataclass(frozen=True)
 class Material:
-    """What a kind makes scores of. ``files`` are its pinned files, verified, by the names of ``sources``.
+    """The input that a kind scores. ``files`` are its pinned files, verified, by the names of ``sources``.
 
     ``models`` has the tree digest of each model that there is, ``answers`` the answers to ``rows``, by model and row:
     the test rows, or the samples that a suite is about (``checks.evaluation.answered``). ``nats`` asks one of the

@@ -64,9 +64,8 @@ class Part(Sparse):
 
     sparse: ClassVar[frozenset[str]] = frozenset({"content", "id", "name", "arguments", "response"})
 
-    type: Annotated[
-        str, Field(min_length=1, max_length=40)
-    ]  # text, reasoning, tool_call, tool_call_response, image_url
+    # One of text, reasoning, tool_call, tool_call_response, image_url.
+    type: Annotated[str, Field(min_length=1, max_length=40)]
     content: str | None = None
     id: str | None = None
     name: str | None = None
@@ -77,9 +76,8 @@ class Part(Sparse):
 class InputMessage(Record):
     """One turn of the prompt."""
 
-    role: Annotated[
-        str, Field(min_length=1, max_length=40)
-    ]  # system, developer, user, assistant, tool
+    # One of system, developer, user, assistant, tool.
+    role: Annotated[str, Field(min_length=1, max_length=40)]
     parts: tuple[Part, ...]
 
     @property
@@ -108,33 +106,30 @@ class Capture(Sparse):
     operation: Annotated[Literal["chat", "text_completion"], Field(alias="gen_ai.operation.name")]
     # What runs the model, such as vllm; None: another tool recorded the request.
     provider: Annotated[str | None, Field(alias="gen_ai.provider.name", max_length=60)] = None
-    model: Annotated[str | None, Field(alias="gen_ai.response.model")] = (
-        None  # as the server calls it
-    )
+    # The model's name as the server gives it.
+    model: Annotated[str | None, Field(alias="gen_ai.response.model")] = None
     input_messages: Annotated[tuple[InputMessage, ...], Field(alias="gen_ai.input.messages")]
     output_messages: Annotated[
         tuple[OutputMessage, ...], Field(alias="gen_ai.output.messages")
     ] = ()
     input_tokens: Annotated[Count | None, Field(alias="gen_ai.usage.input_tokens")] = None
     output_tokens: Annotated[Count | None, Field(alias="gen_ai.usage.output_tokens")] = None
-    status: Annotated[
-        int, Field(alias="http.response.status_code", ge=100, le=599)
-    ]  # 499: the client went away
-    error: Annotated[str | None, Field(alias="error.type", max_length=80)] = (
-        None  # None: the answer is complete
-    )
+    # Status 499 says that the client went away.
+    status: Annotated[int, Field(alias="http.response.status_code", ge=100, le=599)]
+    # None if the answer is complete.
+    error: Annotated[str | None, Field(alias="error.type", max_length=80)] = None
     request_id: Annotated[Name, Field(alias="lockstep.request_id")]
-    release: Annotated[Release | None, Field(alias="lockstep.release")] = (
-        None  # None: the server does not say
-    )
+    # None if the server does not say.
+    release: Annotated[Release | None, Field(alias="lockstep.release")] = None
     environment: Annotated[Name, Field(alias="lockstep.environment")]
     seconds: Annotated[Seconds, Field(alias="lockstep.seconds")]
     seconds_to_first_token: Annotated[
         Seconds | None, Field(alias="lockstep.seconds_to_first_token")
     ] = None  # streams
+    # The number of redactions by kind.
     redactions: Annotated[
         dict[str, Count], Field(alias="lockstep.redactions", default_factory=dict)
-    ]  # kind to number
+    ]
     sampled_share: Annotated[float, Field(alias="lockstep.sampled_share", gt=0, le=1)]
     user_key: Annotated[str | None, Field(alias="lockstep.user_key", pattern=r"^[0-9a-f]{16}$")] = (
         None

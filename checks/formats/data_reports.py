@@ -13,7 +13,7 @@ MAIN_SOURCE = "main"  # the source that data.uri names, where several are told a
 
 
 class FetchReport(StageReport):
-    """What fetch downloaded.
+    """The report of fetch: its downloads.
 
     ``data``: what data.uri names; its digest and files are those of data/raw, with all further sources. ``sources``:
     these by name.
@@ -58,9 +58,9 @@ class SourceRows(Record):
 class HeldContract(Record):
     """A data contract that the raw rows of a source met."""
 
-    id: str  # as its owner gives it, as is the version
+    id: str  # Id and version are those that its owner gives.
     version: str
-    sha256: Digest  # of the contract's file
+    sha256: Digest  # The digest of the contract's file.
     expectations: Count
     rows: Count
 
@@ -74,7 +74,7 @@ class PrepareReport(StageReport):
 
     sparse: ClassVar[frozenset[str]] = frozenset({"plugins", "sources", "contracts"})
 
-    raw: Digest  # of data/raw
+    raw: Digest  # The digest of data/raw.
     input_rows: Count
     kept_rows: Count
     dropped_rows: Count

@@ -1,4 +1,4 @@
-"""What validate says of the rows beside its expectations. No gate reads it, and nothing is dropped by it."""
+"""Describes rows beside validate's expectations. No gate reads it, and nothing is dropped by it."""
 
 from typing import Annotated, ClassVar
 
@@ -56,9 +56,8 @@ class MarkedRow(Record):
 class Writing(Record):
     """In which scripts the rows are written, and rows whose text was decoded wrongly before it came here."""
 
-    scripts: dict[
-        str, Count
-    ]  # rows by the script of most of their letters, as Unicode calls it; the commonest first
+    # The number of rows by the script of most of their letters (Unicode's name), the commonest first.
+    scripts: dict[str, Count]
     others: tuple[MarkedRow, ...]  # some of those that are not in the commonest script
     garbled: Count
     garbled_rows: tuple[MarkedRow, ...]  # some of these
@@ -98,8 +97,8 @@ class Judged(Record):
 
     judged: Count
     not_judged: Count  # too short, or no language is probable enough
-    languages: dict[str, Count]  # of those judged; the commonest first
-    others: Count  # in none of the expected languages
+    languages: dict[str, Count]  # The judged texts, the commonest language first.
+    others: Count  # Texts in none of the expected languages.
     rows: tuple[OtherLanguage, ...]  # the most probable of these
 
 
@@ -112,10 +111,10 @@ class Detector(Record):
 
 
 class Languages(Record):
-    """What a detector says of the languages of texts: see ``stages.quality.languages``."""
+    """The languages that a detector finds in texts: see ``stages.quality.languages``."""
 
     detector: Detector
-    texts: dict[str, Judged]  # by kind: request, reference, document
+    texts: dict[str, Judged]  # Kinds are request, reference, document.
 
 
 class Documents(Record):

@@ -12,9 +12,8 @@ from pydantic import Field, model_validator
 
 from checks.rows import Record, Sparse
 
-Kind = Literal[
-    "nvml", "rapl"
-]  # NVML counts a GPU's board, RAPL a processor's package or its memory.
+# NVML counts a GPU's board, RAPL a processor's package or its memory.
+Kind = Literal["nvml", "rapl"]
 MEMORY = " dram"  # The name of a memory's counter is that of its package and this.
 SAYS: dict[Kind, str] = {"nvml": "GPU", "rapl": "processor"}
 

@@ -12,10 +12,8 @@ from checks.rows import Record, Sparse
 # Models released before, named by git.
 Earlier = Annotated[Literal["main", "production", "best"], BeforeValidator(now_called)]
 EARLIER: tuple[Earlier, ...] = ("main", "production", "best")
-RELEASED: tuple[Earlier, ...] = (
-    "production",
-    "best",
-)  # main stands in for them until production runs something
+# Main stands in for these until production runs something.
+RELEASED: tuple[Earlier, ...] = ("production", "best")
 
 
 class Interval(Record):
@@ -48,7 +46,7 @@ class ValidScores(Record):
 class ModelResult(Record):
     """One model's predictions and scores: scorer name to interval, overall and by slice."""
 
-    predictions: Digest  # of the JSON lines file
+    predictions: Digest  # The digest of the JSON lines file.
     metrics: dict[str, Interval]
     slices: dict[str, dict[str, Interval]]
 
@@ -60,16 +58,15 @@ class Speed(Record):
     """
 
     examples_per_second: Annotated[float, Field(ge=0)]
-    p50_seconds: Annotated[
-        float | None, Field(ge=0)
-    ]  # of one answer, from the start of its batch; by nearest rank
+    # The median time of an answer from the start of its batch, by nearest rank.
+    p50_seconds: Annotated[float | None, Field(ge=0)]
     p95_seconds: Annotated[float | None, Field(ge=0)]
 
 
 class EvaluateMeasured(Report):
     """How fast the models answered; recorded and shown like ``TrainMeasured``. Baselines have no entry."""
 
-    merged: Digest  # which evaluation this is about
+    merged: Digest  # Names the evaluation that this is about.
     models: dict[ModelName, Speed]
 
 
@@ -81,7 +78,7 @@ class Reference(Record):
     test: Digest
     scorers: Digest
     prompt_format: Digest
-    predictions: Digest  # of data/predictions/candidate.jsonl there
+    predictions: Digest  # The digest of data/predictions/candidate.jsonl there.
 
 
 class ReferencesReport(Report):
@@ -128,21 +125,18 @@ class EvaluationReport(Report, Sparse):
     base: Digest
     test: Digest
     rows: Count
-    scorers: Digest  # of evaluate.scorers, canonical JSON
-    prompt_format: (
-        Digest  # of the candidate's chat template, the generation settings and the engine
-    )
-    base_prompt: Digest  # of the messages that the base was asked
+    scorers: Digest  # The digest of evaluate.scorers as canonical JSON.
+    # Covers the candidate's chat template, the generation settings and the engine.
+    prompt_format: Digest
+    base_prompt: Digest  # The digest of the messages that the base was asked.
     confidence: float
     references: dict[Earlier, ReferenceUse]
-    models: dict[
-        ModelName, ModelResult
-    ]  # "candidate", "base", then the earlier models where had, then the baselines
+    # In this order: "candidate", "base", the earlier models that exist, the baselines.
+    models: dict[ModelName, ModelResult]
     summary: tuple[str, ...]  # sentences for a person
-    unquantised: Digest | None = (
-        None  # the 16-bit model that answered beside the candidate, where that has 8 bits
-    )
-    engine: Vllm | None = None  # what generated all of its answers; None: transformers
+    # The 16-bit model that answered beside a candidate of 8 bits.
+    unquantised: Digest | None = None
+    engine: Vllm | None = None  # The engine that generated all of its answers; None: transformers.
 
 
 class NoiseRun(Record):
@@ -170,9 +164,8 @@ class NoiseReport(Report):
     rows: Count
     runs: Annotated[tuple[NoiseRun, ...], Field(min_length=2)]
     floor: dict[str, float]  # scorer to the largest difference between two runs' means
-    max_logprob_diff: Annotated[
-        float, Field(ge=0)
-    ]  # nats, on reference tokens of the valid split, between two batchings
+    # In nats, on reference tokens of the valid split, between two ways of batching.
+    max_logprob_diff: Annotated[float, Field(ge=0)]
 
     @model_validator(mode="after")
     def _floor_is_of_the_runs(self) -> Self:

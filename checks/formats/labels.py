@@ -18,11 +18,8 @@ from checks.formats.suite_report import Judgement, SampleId, Who
 from checks.identity import Digest
 from checks.rows import Record
 
-VALUES = {
-    "left": 1.0,
-    "tie": 0.5,
-    "right": 0.0,
-}  # The value of a judgement of the answer on the left.
+# The value of a judgement for the answer on the left.
+VALUES = {"left": 1.0, "tie": 0.5, "right": 0.0}
 Verdict = Literal["left", "right", "tie"]
 
 

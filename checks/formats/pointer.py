@@ -33,13 +33,13 @@ _LONGEST = 2000  # bytes; the fields' own bounds leave no room for more
 
 
 class Pointer(Record):
-    """What an environment runs, and where its origin is recorded."""
+    """Names the release that an environment runs, and where its origin is recorded."""
 
-    model: Digest  # of the merged directory
-    commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]  # whose record made it
+    model: Digest  # The merged folder's digest.
+    commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]  # The commit whose record made it.
     version: Version
     image: Image
-    evidence: Digest  # of the signed statement, as it lies beside the pointer
+    evidence: Digest  # The signed statement that lies beside the pointer.
     verified: Served | None = None  # None: moved by a version that did not say
 
     @property

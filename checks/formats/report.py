@@ -1,4 +1,4 @@
-"""What all reports of stages have: a schema version, and the digests of what they are about.
+"""The fields that all reports of stages share: a schema version, and the digests of their subjects.
 
 So evidence about other bytes is recognised. Digests are ``sha256:<hex>`` as ``checks.digest`` defines them.
 """
@@ -53,9 +53,8 @@ class Fetched(Record):
     sha256: str
     size: Count  # bytes that were hashed
     files: Count
-    digest: Digest  # of the output directory
-    license: str | None  # as params.yaml states it
-    declared: (
-        str | None
-    )  # what the source says of itself, as it spells it; None when it says nothing
-    chat_template: Digest | None = None  # of its text; of a base alone
+    digest: Digest  # The output directory's digest.
+    license: str | None  # The text in params.yaml.
+    # The licence that the source states, in its own spelling; None if it states none.
+    declared: str | None
+    chat_template: Digest | None = None  # The digest of its text; only a base has one.

@@ -39,7 +39,7 @@ class RolloutFinding(Record):
 
 
 class RolloutReport(Report):
-    """What the pairs since ``since`` showed. ``agreement``: share of equal answers to the same prompts, in a shadow.
+    """The results of the pairs since ``since``. ``agreement``: share of equal answers to the same prompts, in a shadow.
 
     A pair is an answer of each release to one prompt; in a canary one or more answers of each to other prompts.
     ``labelled``: pairs whose answers all have a score.

@@ -21,7 +21,7 @@ class ProbeToken(Record):
     """One greedy token and the second best at its position; log-probabilities in nats."""
 
     id: Count
-    text: str  # what it adds to the answer, special tokens left out; all of them joined are the answer
+    text: str  # The text that it adds to the answer; special tokens add none.
     logprob: Annotated[float, Field(le=0)]
     runner_up: Count
     runner_up_logprob: Annotated[float, Field(le=0)]
@@ -66,7 +66,7 @@ class ProbeReport(Report):
 
     merged: Digest
     base: Digest
-    valid: Digest  # of the split that the prompts are from
+    valid: Digest  # The split that the prompts are from.
     max_new_tokens: Count
     precision: str
     device: str
@@ -81,15 +81,14 @@ class Layer(Record):
 
     digest: Digest
     size: Count
-    files: Annotated[
-        dict[TreePath, Digest], Field(min_length=1)
-    ]  # path below the model's folder to the file's digest
+    # Each file's digest by its path below the model's folder.
+    files: Annotated[dict[TreePath, Digest], Field(min_length=1)]
 
 
 class BaseImage(Record):
     """The image that weights were added to. ``index``: the pinned digest, if that is an index of platforms."""
 
-    name: str  # as params.yaml states it
+    name: str  # The text in params.yaml.
     index: Digest | None
     manifest: Digest
     platform: str  # such as linux/amd64
@@ -100,15 +99,16 @@ class BaseImage(Record):
 class ImageReport(Report):
     """An image: its weights, layers, base and verdict."""
 
-    image: Digest  # of its manifest
+    image: Digest  # The digest of its manifest.
     place: str  # where it was put: HOST/NAME, or oci:FOLDER
-    model: Digest  # of the merged directory
-    verdict: Digest  # of reports/verdict.json
-    commit: CommitHash  # that holds the record of the model
+    model: Digest  # The merged folder's digest.
+    verdict: Digest  # The digest of reports/verdict.json.
+    commit: CommitHash  # The commit that holds the model's record.
     runtime: str
-    path: str  # of the weights in the image
+    path: str  # The path of the weights in the image.
     base: BaseImage | None  # None: the weights alone
-    layers: Annotated[tuple[Layer, ...], Field(min_length=1)]  # of the weights, in order
+    # The layers of the weights, in order.
+    layers: Annotated[tuple[Layer, ...], Field(min_length=1)]
     size: Count  # bytes of all its blobs
     tool: str  # version of Lockstep
 
@@ -155,7 +155,7 @@ LONG_ENOUGH = 5.0  # seconds: NVML's counter goes on every 0.1 s, and the reques
 
 
 class Throughput(Record):
-    """What requests cost a server that always has so many in flight. They are the probes' prompts, streamed.
+    """The speed of a server that always has so many requests in flight. They are the probes' prompts, streamed.
 
     ``machine``: its class, as ``checks.machine.meters`` names it; None: not known. ``energy``: of all that ran on it
     meanwhile, the client included.
@@ -191,16 +191,15 @@ class ServingReport(Report, Sparse):
     # The server's own image, NAME@sha256:…, in whose container weights were served that come alone; else None.
     server: Annotated[str, Field(pattern=r"^[^\s@]{1,400}@sha256:[0-9a-f]{64}$")] | None = None
     model: Digest
-    verdict: Digest  # of reports/verdict.json
-    probes: Digest  # of data/probes.json
+    verdict: Digest  # The digest of reports/verdict.json.
+    probes: Digest  # The digest of data/probes.json.
     runtime: str
     how: Literal["container", "process", "url"]
     device: str
     checks: tuple[ServingCheck, ...]
     load: tuple[Load, ...]
-    throughput: Throughput | None = (
-        None  # None: the server failed before, or an older version asked
-    )
+    # None if the server failed before, or an older version asked.
+    throughput: Throughput | None = None
     status: Literal["pass", "fail"]
     tool: str
 

@@ -1,4 +1,4 @@
-"""What is signed: in-toto statements (Statement v1) about an image.
+"""The in-toto statements (Statement v1) about an image that are signed.
 
 The evidence of one release is about an image and its weights.
 It names by digest all that the release came from, and carries the reports of build and verify whole, so that one signed
@@ -33,21 +33,21 @@ TREE = "lockstepTreeV1"
 
 
 class Subject(Record):
-    """What the statement is about: a name, and its digest by algorithm, hexadecimal."""
+    """A subject of a statement: a name, and its digest by algorithm, hexadecimal."""
 
     name: str
     digest: Annotated[dict[str, str], Field(min_length=1)]
 
 
 class Materials(Record):
-    """What the weights came from. Directories by ``checks.digest``'s tree digest, files by SHA-256."""
+    """The origins of the weights. Directories by ``checks.digest``'s tree digest, files by SHA-256."""
 
     base: Digest
     raw: Digest
     splits: Annotated[dict[str, Digest], Field(min_length=1)]
     adapter: Digest
-    tokenizer: Digest  # of the files that make it, as a tree
-    chat_template: Digest | None  # of its text
+    tokenizer: Digest  # The tree digest of its files.
+    chat_template: Digest | None  # The digest of its text.
     params: Digest
     lock: Digest  # dvc.lock
     verdict: Digest
@@ -60,8 +60,8 @@ class Release(Record):
 
     materials: Materials
     commit: CommitHash
-    policy: Digest  # of the gates that the verdict answers
-    sbom: Digest  # of the bill of materials that is attached to the image
+    policy: Digest  # The gates that the verdict answers.
+    sbom: Digest  # The bill of materials that is attached to the image.
     image: ImageReport
     serving: ServingReport
     # The signed verification whose report ``serving`` is, envelope or bundle, as text; older versions had none.
@@ -90,7 +90,7 @@ def schema() -> dict[str, Any]:
 
 
 class _InToto(Record):
-    """What every statement has."""
+    """The fields of every statement."""
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
@@ -122,7 +122,10 @@ class Observed(Record):
 
 
 class Verification(_InToto):
-    """What a server was seen to do. Subjects: the report's file, the weights, and the image where there is one."""
+    """The behaviour of a server that `lockstep verify` saw.
+
+    Subjects: the report's file, the weights, and the image where there is one.
+    """
 
     subject: Annotated[tuple[Subject, ...], Field(min_length=2, max_length=3)]
     predicate_type: Annotated[

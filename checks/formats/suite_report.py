@@ -26,9 +26,8 @@ HUMAN = "human"  # the metric of gates that ask people which of two answers is b
 SampleId = Annotated[str, Field(min_length=1, max_length=500)]
 Metric = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,59}$")]
 Word = Annotated[str, Field(min_length=1, max_length=200)]
-Who = Annotated[
-    str, Field(pattern=r"^[\w.:@/+-][\w .:@/+-]{0,149}$")
-]  # a finding has it in its reason
+# A finding quotes the name in its reason.
+Who = Annotated[str, Field(pattern=r"^[\w.:@/+-][\w .:@/+-]{0,149}$")]
 
 
 def asked_sha(
@@ -108,7 +107,7 @@ class Gold(Record):
 
 
 class Reading(Record):
-    """What a model read before it answered ``question``: the passages of ``gold``, or those that were retrieved.
+    """The passages that a model read before it answered ``question``: those of ``gold``, or those that were retrieved.
 
     Retrieved ones are in the order of their rank. Without ``gold``, nothing in the corpus answers the question.
     """
@@ -145,7 +144,7 @@ class SuiteAnswer(Sparse):
 
 
 class Judgement(Sparse):
-    """What a judge said of one answer to one row; None: nothing that is a value.
+    """A judge's value for one answer to one row; None if its reply has none.
 
     ``answer_sha`` is the digest of the answer's text, as the model gave it. ``judge`` says who judged, ``prompt_sha``
     is the digest of what the judge was told to do (None: nothing is on record), ``response`` is what it said.
@@ -174,7 +173,7 @@ class Pinned(Record):
 
 
 class Anchored(Sparse):
-    """What the judge said of the anchor: pairs of answers with people's labels that stay the same.
+    """The judge's values for the anchor: pairs of answers with people's labels that stay the same.
 
     ``agrees`` has a digit for each pair, in the file's order: 1 where judge and people say the same, else 0. ``before``
     has those of the record at ``commit``, where the anchor and the judge's section in params.yaml (``judge``) were the
@@ -221,23 +220,22 @@ class SuiteResult(Sparse):
     )
 
     kind: str
-    asked: Digest  # of the suite's section in params.yaml, canonical JSON
+    asked: Digest  # The digest of the suite's section in params.yaml as canonical JSON.
     source: SourceClass
-    lines: Digest  # of data/suites/NAME.jsonl
+    lines: Digest  # The digest of data/suites/NAME.jsonl.
     samples: Count
     models: dict[Role, Digest]  # trees
-    means: dict[Role, dict[Metric, float]]  # in the metric's own scale
+    means: dict[Role, dict[Metric, float]]  # Means are in the metric's own scale.
     files: dict[str, Pinned]
-    given: Digest | None = None  # of data/suites/NAME.answers.jsonl
-    judgements: Digest | None = None  # of data/judgements/NAME.jsonl
+    given: Digest | None = None  # The digest of data/suites/NAME.answers.jsonl.
+    judgements: Digest | None = None  # The digest of data/judgements/NAME.jsonl.
     judges: tuple[Who, ...] = ()
-    answers: dict[Role, Digest] = Field(
-        default_factory=dict
-    )  # the files with the answers that were judged
+    # The digests of the files with the judged answers.
+    answers: dict[Role, Digest] = Field(default_factory=dict)
     answers_of: Name | None = None  # the suite that these are of; None: the test rows
     unparsed: dict[Role, Count] = Field(default_factory=dict)  # answers without a value
     chance: float | None = None  # the mean of a model that knows nothing
-    compared: Compared | None = None  # of kind pairwise
+    compared: Compared | None = None  # Only suites of kind pairwise have it.
 
 
 class SuitesReport(StageReport):
@@ -252,5 +250,5 @@ class SuitesMeasured(Report):
     Answers that were kept count with the time that they took when they were made; judgements that were kept take none.
     """
 
-    merged: Digest  # which evaluation this is about
+    merged: Digest  # Names the evaluation that this is about.
     seconds: dict[Name, Annotated[float, Field(ge=0)]]

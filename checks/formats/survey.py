@@ -1,4 +1,4 @@
-"""What `lockstep init` asks of a data file, and what ``python -m stages.survey`` finds in it."""
+"""The questions of `lockstep init` about a data file, and the answers of ``python -m stages.survey``."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal

@@ -17,7 +17,8 @@ class Quantised(Record):
     kind: Literal["nf4"]
     double: bool
     block: Count  # weights that share a scale
-    precision: Literal["bf16", "fp32"]  # what was quantised, and what the products are computed in
+    # The type that was quantised and in which products are computed.
+    precision: Literal["bf16", "fp32"]
     bitsandbytes: str  # its version
     weights: Digest  # canonical JSON of QuantisedBase.tensors
 
@@ -28,7 +29,7 @@ class QuantisedBase(Report):
     ``tensors``: the name of each quantised weight, and the digest of its codes and scales.
     """
 
-    base: Digest  # what was quantised
+    base: Digest  # The model that was quantised.
     quantised: Quantised
     tensors: Annotated[dict[str, Digest], Field(min_length=1)]
 
@@ -56,11 +57,10 @@ class TrainedStep(Sparse):
     adapter: Digest
     data: dict[str, Digest]
     rows: Count
-    sequences: Count | None = None  # as in the report
-    steps: Count  # of the optimiser
-    batch: Count | None = (
-        None  # rows of an optimiser step on several devices together, as in the report
-    )
+    sequences: Count | None = None  # The report has the same number.
+    steps: Count  # Steps of the optimiser.
+    # The rows of an optimiser step on several devices together, as in the report.
+    batch: Count | None = None
     epochs: float
     final_loss: float
     tokens: Count | None = None
@@ -93,24 +93,21 @@ class TrainReport(StageReport):
     epochs: float
     trainable_parameters: Count
     total_parameters: Count
-    final_loss: (
-        float  # mean of the last tenth of the logged losses; of sft in nats per completion token
-    )
+    # The mean of the last tenth of the logged losses; of sft in nats per completion token.
+    final_loss: float
     versions: dict[str, str]
-    tokens: Count | None = (
-        None  # that went through the model: input ids of rows in every epoch, no padding
-    )
+    # The tokens that went through the model: input ids of rows in every epoch, without padding.
+    tokens: Count | None = None
     figures: dict[str, float] = Field(default_factory=dict)  # means of the last logged values
     optimised_for: tuple[str, ...] = ()
     quantised: Quantised | None = None  # None: the base was trained on as it is
     devices: Count | None = None  # processes that trained; None: one
-    batch: Count | None = (
-        None  # rows or sequences of a step on all of them together; None: as train.batch_size says
-    )
+    # The rows or sequences of a step on all devices together; None: as train.batch_size says.
+    batch: Count | None = None
     shard: Literal["fsdp2"] | None = None  # None: each had the whole base
     stopping: Stopping | None = None  # None: the adapter has the last step's weights
     chain: tuple[TrainedStep, ...] = ()  # empty: one step
-    sequences: Count | None = None  # that the rows were packed into; None: they were not packed
+    sequences: Count | None = None  # The rows were packed into these; None: they were not packed.
     full: bool = False  # the weights that learned are the base's own, and what is named adapter has all of them
 
     @property
@@ -150,7 +147,7 @@ class TrainMemory(Sparse):
 
 
 class MeasuredStep(Record):
-    """What differs between two runs of one step; ``resumed_at`` is a step of its own optimiser."""
+    """The figures that differ between two runs of one step; ``resumed_at`` is a step of its own optimiser."""
 
     adapter: Digest
     mlflow_run: str
@@ -161,7 +158,7 @@ class MeasuredStep(Record):
 
 
 class TrainMeasured(Report, Sparse):
-    """What differs between two runs of one training: duration, energy, device, and name of the run.
+    """The figures that differ between two runs of one training: duration, energy, device, and name of the run.
 
     It is recorded in git and shown. It is no output of DVC, no digest covers it and no gate reads it, so the same data
     and parameters give the same ``dvc.lock`` and the same verdict on a busy machine.
@@ -169,23 +166,21 @@ class TrainMeasured(Report, Sparse):
 
     sparse: ClassVar[frozenset[str]] = frozenset({"chain", "flop_utilisation"})
 
-    adapter: Digest  # which training this is about
+    adapter: Digest  # Names the training that this is about.
     git_commit: str | None
     mlflow_run: str
-    seconds: Annotated[
-        float, Field(ge=0)
-    ]  # of the whole training, the parts before an interruption included
+    # The time of the whole training, including the parts before an interruption.
+    seconds: Annotated[float, Field(ge=0)]
     device: str
-    resumed_at: Count | None = (
-        None  # the step of the checkpoint from which this run went on; None: it ran through
-    )
-    memory: TrainMemory | None = None  # of the step that took most
+    # The step of the checkpoint from which this run went on; None if it ran through.
+    resumed_at: Count | None = None
+    memory: TrainMemory | None = None  # The memory of the step that took most.
     tokens_per_second: float | None = None  # without padding, on all devices together
-    flop_utilisation: float | None = (
-        None  # This field is only read: records of November 2026 have it.
-    )
-    energy: Energy | None = None  # in these seconds; None: a version that did not ask recorded it
-    chain: tuple[MeasuredStep, ...] = ()  # as in the report
+    # This field is only read: records of November 2026 have it.
+    flop_utilisation: float | None = None
+    # The energy in these seconds; None: a version that did not ask recorded it.
+    energy: Energy | None = None
+    chain: tuple[MeasuredStep, ...] = ()  # The report has the same number.
 
 
 class MergedFile(Record):
@@ -204,7 +199,7 @@ class Distance(Record):
 
 
 class Calibrated(Record):
-    """What weights of 4 bits were calibrated on: the first ``rows`` of the train split ``train``."""
+    """The rows that weights of 4 bits were calibrated on: the first ``rows`` of the train split ``train``."""
 
     llmcompressor: str  # its version
     train: Digest

@@ -19,7 +19,7 @@ Inside = Annotated[
 
 
 class Finding(Sparse):
-    """What one gate asked and what was found; a figure is None where the kind has none.
+    """The question of one gate and its result; a figure is None where the kind has none.
 
     ``value`` with ``low`` and ``high`` is the estimate and its bounds, each one-sided at the gate's confidence;
     for a paired kind it is the difference to ``against``, the candidate's mean minus the reference's. ``bound`` is

@@ -53,7 +53,7 @@ class Costs(Record):
 
 
 class WatchReport(Report):
-    """What an environment's requests from ``since`` up to ``until`` showed about the release that it runs.
+    """The results of an environment's requests from ``since`` up to ``until``, about the release that it runs.
 
     ``traffic``: digest of the requests that were read; ``reference``: digests of what they were compared with.
     """
@@ -70,7 +70,7 @@ class WatchReport(Report):
     traffic: Digest
     reference: dict[str, Digest]
     requests: Count
-    prompts: Count  # that differ
+    prompts: Count  # Different prompts.
     labelled: Count
     findings: tuple[WatchFinding, ...]
     costs: Costs | None

@@ -53,9 +53,8 @@ class LicenseGate(GateKind):
             "adapter": self.adapter
         }
         parity = case.evidence.reports.parity
-        if (
-            parity and parity.draft
-        ):  # as params.yaml stated it when merge ran, which another licence repeats
+        # The draft's licence is the one that params.yaml stated when merge ran; another licence runs merge again.
+        if parity and parity.draft:
             stated[_DRAFT] = parity.draft.license
         rows = {part: licenses.find(value) if value else None for part, value in stated.items()}
         known = {part: row for part, row in rows.items() if row}

@@ -29,6 +29,7 @@ class LooksGate(GateKind):
     rank: ClassVar[int] = 75
 
     kind: Literal["looks"]
+    # No direction is stricter: more models get a smaller share each.
     most: Annotated[
         int,
         Field(
@@ -36,7 +37,7 @@ class LooksGate(GateKind):
             le=1000,
             description="models that one test split may judge; each gets that share of a gate's error",
         ),
-    ]  # no direction: more models, and a smaller share for each
+    ]
 
     @property
     def shares(self) -> int:

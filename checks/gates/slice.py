@@ -129,9 +129,8 @@ class SliceGate(PairedGate):
         }  # fmt: skip
         worst = min(worse, key=lambda label: (worse[label], label), default=None)
         p, p_worse = max(c.p for c in comparisons.values()), 1.0 if worst is None else worse[worst]
-        alone = (
-            1.0 if worst is None else comparisons[worst].p_worse
-        )  # before the correction over the slices
+        # This p is not yet corrected for the number of slices.
+        alone = 1.0 if worst is None else comparisons[worst].p_worse
         level = 1 - self.confidence
 
         def decide(p_holm: float, worse_holm: float | None) -> Finding:

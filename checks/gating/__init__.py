@@ -1,1 +1,1 @@
-"""What gates see: the chain of digests, the scores of each model, and the interface of a gate."""
+"""The evidence of gates: the chain of digests, the scores of each model, and the interface of a gate."""

@@ -230,9 +230,8 @@ def _learned(row: Row) -> Learned:
     if row.document:
         text, *others = asked(row)
         return Learned(text, row.source, earlier=tuple(others), document=True)
-    system = (
-        sys.intern(each.content) for each in row.messages if each.role == "system"
-    )  # many rows share it
+    # Many rows share one instruction.
+    system = (sys.intern(each.content) for each in row.messages if each.role == "system")
     further = (
         *system,
         *(text for tool in row.tools for text in strings(tool)),
@@ -353,9 +352,8 @@ def _suite_pairs(reports: Reports, judged: dict[str, str]) -> Iterator[tuple[str
             yield f"suite {name}", (path.as_posix(), judged.get(path.as_posix())), ("suites", said)
         for role, model in suite.models.items():
             who = "merge" if role in ("candidate", "base") else layout.REFERENCES.as_posix()
-            about = (
-                known.get(role, "") if parity and references else None
-            )  # a model that nothing names is another one
+            # A model that nothing names is another one.
+            about = known.get(role, "") if parity and references else None
             yield f"{role} of suite {name}", ("suites", model), (who, about)
         for role, answers in suite.answers.items():
             if suite.answers_of is not None:

@@ -142,7 +142,7 @@ class Explained(NamedTuple):
 
     asks: str  # the question, with the gate's own numbers
     decided: str  # how the answer was reached
-    change: str  # what would change the answer
+    change: str  # Says what would change the answer.
     look: str  # where to look
 
 
@@ -188,9 +188,8 @@ class ScoreGate(GateKind, abc.ABC):
     does not mention it, so that its policy has the same digest as before there were suites.
     """
 
-    unscaled: ClassVar[bool] = (
-        False  # whether it asks metrics that have no scale, of which less is better
-    )
+    # Whether the gate asks metrics that have no scale, of which less is better.
+    unscaled: ClassVar[bool] = False
     asks_people: ClassVar[bool] = False  # whether it can ask people's comparisons of two models
 
     if TYPE_CHECKING:

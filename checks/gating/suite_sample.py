@@ -80,9 +80,8 @@ class SuiteSample:
         ]
         samples = {line.sample: (line.group, line.slice) for line in scored}
         references = _scored_again(name, suite, evidence) if suite.recomputed else {}
-        if (
-            metric is not None and result.given
-        ):  # without one a gate looks for what was learnt, and may ask for it
+        # Without a metric, a gate looks for what was learnt, and may ask for it.
+        if metric is not None and result.given:
             _hold_unseen(name, evidence)
         self._about: AnsweredRows | None = None
         if isinstance(suite, RatingSuite):

@@ -25,7 +25,7 @@ _AGAIN = "record the search again: docs/how-to/rag.md"
 
 
 class Ranking(Record):
-    """What was found for a question, best first; empty if nothing was found."""
+    """The passages for a question, best first; empty if nothing was found."""
 
     id: SampleId
     question: str

@@ -12,9 +12,8 @@ class MaskPersonalData(Rule):
     name = "mask-personal-data"
     does = "put [kind] in place of what prepare.personal_data finds"
     of_documents = True
-    in_rows: ClassVar[bool] = (
-        False  # validate looks by drop-personal-data, which shows no such text
-    )
+    # validate looks by drop-personal-data, which shows no such text.
+    in_rows: ClassVar[bool] = False
 
     def fix(self, draft: Draft) -> Draft:
         """The draft without the defect, in every text that training reads."""

@@ -70,7 +70,8 @@ class Assisted:
         if labelled.groups < 2:
             raise ValueError(f"{labelled.groups} labelled groups of rows: need 2")
         n, rest = labelled.n, others.n
-        spread = _Part(judge, None, groups).squares() * len(judge)  # of the judge on one row
+        # The judge's variance on one row.
+        spread = _Part(judge, None, groups).squares() * len(judge)
         weight, more = 0.0, further * (labelled.typical / n) ** 2
         if rest and spread > 0:
             weight = min(
@@ -161,15 +162,14 @@ class _Part:
         self.n = len(values)
         _, self._codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)
         self.groups = len(sizes)
-        self.typical = float((sizes.astype(np.float64) ** 2).sum()) / max(
-            self.n, 1
-        )  # size of a typical row's group
+        # The size of a typical row's group.
+        self.typical = float((sizes.astype(np.float64) ** 2).sum()) / max(self.n, 1)
         self._values, self._beside = values, beside
         self.mean = math.fsum(values) / self.n if self.n else 0.0
 
     def minus(self, weight: float) -> "_Part":
         """The values less ``weight`` times those beside them."""
-        assert self._beside is not None  # of labelled rows
+        assert self._beside is not None  # Labelled rows have it.
         return _Part(self._values - weight * self._beside, None, self._codes)
 
     def squares(self) -> float:
@@ -182,7 +182,7 @@ class _Part:
 
     def covariance(self) -> float:
         """The covariance of the mean with that of the values beside."""
-        assert self._beside is not None  # of labelled rows
+        assert self._beside is not None  # Labelled rows have it.
         both = self._totals(self._values) * self._totals(self._beside)
         return self._factor() * math.fsum(both) / self.n**2
 

@@ -46,10 +46,10 @@ class Text(NamedTuple):
 
 
 class Ordinary(NamedTuple):
-    """What a statistic was in ``windows`` windows in which nothing is known to have changed."""
+    """The values of a statistic in ``windows`` windows in which nothing is known to have changed."""
 
     mean: float
-    deviation: float  # of a further window from this mean
+    deviation: float  # The standard deviation of a further window from this mean.
     windows: int
 
     @classmethod
@@ -142,10 +142,9 @@ class Shift(NamedTuple):
     m: int
     freedom: tuple[float, float]
     size: float
-    statistic: float  # what is compared with ordinary windows: about normal
-    moved: tuple[
-        tuple[str, float, float], ...
-    ]  # label, its share in the window and in the reference: the largest
+    statistic: float  # Compared with ordinary windows; about normal.
+    # The largest changes: a label, its share in the window and in the reference.
+    moved: tuple[tuple[str, float, float], ...]
     ordinary: Ordinary | None = None
 
     def detectable(self, level: float) -> float | None:

@@ -48,8 +48,8 @@ class Mean:
     unsure: float  # relative standard error of ``between``
     binary: bool
     alone: bool  # each row its own group
-    unseen: Unseen  # of what is right
-    unseen_right: Unseen  # of what is wrong
+    unseen: Unseen  # About what is right.
+    unseen_right: Unseen  # About what is wrong.
     times: float = 1.0
 
     @classmethod

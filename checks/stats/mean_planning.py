@@ -1,4 +1,4 @@
-"""What a mean over these rows could have told: the distance from a bound that is seen, and how many rows would do.
+"""Plans rows for a mean: the distance from a bound that is seen, and how many rows would do.
 
 As in ``checks.stats.planning`` each figure is about the decision itself, with at least 80 % power. For right/wrong
 rows, one a group, it is exact: the binomial distribution of the rows that are right.
@@ -95,9 +95,8 @@ def _too_wide(mean: Mean, resolution: float, confidence: float) -> float:
 def _needed(mean: Mean, falls_short: Callable[[float], float]) -> Needed | None:
     """Rows for the least number of times these at which ``falls_short`` is 0 or less."""
     low, high = math.log(1 / mean.rows), math.log(MOST_TIMES)
-    if (
-        mean.groups < 2 or falls_short(MOST_TIMES) > 0
-    ):  # how one group differs from another is not known
+    # A single group does not show how groups differ.
+    if mean.groups < 2 or falls_short(MOST_TIMES) > 0:
         return None
     times = math.exp(_root(lambda size: falls_short(math.exp(size)), low, high))
     return planning.needed(times, mean.rows, None if mean.alone else mean.groups)

@@ -88,7 +88,7 @@ def difference(
 
 
 def said_of_one(mean: float, spread: float, seeds: int, confidence: float) -> str:
-    """What is known of one recipe, on one line."""
+    """Say on one line what is known of one recipe."""
     if spread < 1e-9:
         return f"{mean:.3f} over {seeds} seeds, which score alike: so few seeds and rows show no spread"
     seen = least(spread, seeds, confidence)

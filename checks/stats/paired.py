@@ -32,7 +32,7 @@ EDGE = 1 - 1e-12  # bounds of a difference lie strictly between -1 and 1
 
 @dataclass(frozen=True)
 class Pairs:
-    """What the tests use of a paired sample; sums are over rows unless they say otherwise.
+    """The figures of a paired sample that the tests use; sums are over rows unless they say otherwise.
 
     ``typical`` is the size of the group that a typical row lies in; ``kish`` the number of equal groups that would be
     as even (Kish, 1965). ``blocks`` is the sum of squared group totals, ``mixed`` that of totals times sizes.
@@ -51,7 +51,7 @@ class Pairs:
     skewness: float
     binary: bool
     alone: bool  # each row its own group
-    unseen: Unseen = field(compare=False)  # of losses
+    unseen: Unseen = field(compare=False)  # About losses.
     unseen_gains: Unseen = field(compare=False)
     times: float = 1.0
 

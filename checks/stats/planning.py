@@ -1,4 +1,4 @@
-"""What paired rows could have told: the difference seen with at least 80 % power, and how many rows would do.
+"""Plans paired rows: the difference seen with at least 80 % power, and how many rows would do.
 
 Each figure is about the decision itself, the p-value of ``checks.stats.paired`` at a level: suppose a true difference,
 take a sample that is as unlucky as one in five, and ask the test. Bad luck turns wins into losses, by so many standard

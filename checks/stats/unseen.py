@@ -1,4 +1,4 @@
-"""What a sample of groups may not have shown: the chance that rare, whole losses were missed.
+"""Computes the chance that a sample of groups missed rare, whole losses.
 
 The rule of three (Hanley and Lippman-Hand, 1983) says that n rows without a fault are compatible with a fault in 3/n of
 them. Here groups have sizes of their own, and some have lost a part already: each may still lose its ``room``. A

@@ -22,7 +22,7 @@ from checks.sections import Share, Source, stricter
 
 
 class Judged(RatingSuite, ScaledSuite):
-    """What a judge says of the answers of ``models``, as its one metric."""
+    """Scores answers of ``models`` by a judge, as one metric."""
 
     kind: Literal["judged"]
     judge: Annotated[JudgeKind, OneOf(JUDGES.kinds, "kind")]

@@ -49,7 +49,7 @@ class Columns(Section):
 
 
 class Questions(BoundedSuite, AskedSuite, SizedSuite, abc.ABC):
-    """What kinds have in common whose ``models`` answer questions of a pinned file, by Lockstep's own scorers."""
+    """The base of kinds whose ``models`` answer questions of a pinned file, by Lockstep's own scorers."""
 
     file: Annotated[
         Log, Field(description="JSON lines with prompt or messages, and more where there is more")
@@ -210,7 +210,7 @@ def _row(suite: Questions, line: Mapping[str, JsonValue], number: int) -> Row:
     value = {field: line.get(key or field) for field, key in named.items()}
     for field, other in (("prompt", "messages"), ("messages", "prompt")):
         if named[field] is not None and named[other] is None:
-            value[other] = None  # what the file calls so is something else
+            value[other] = None  # The file calls something else by that name.
     messages = tuple(_messages(suite, value["prompt"], value["messages"]))
     if messages[-1].role != "user" or not messages[-1].content.strip():
         raise ValueError("does not end with a question of a user")

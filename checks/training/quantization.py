@@ -7,9 +7,8 @@ from pydantic import Field, model_validator
 from checks import layout
 from checks.sections import Agreement, Positive, Section
 
-UNQUANTISED: Final = (
-    "unquantised"  # the 16-bit model, among the models that answer and that gates compare with
-)
+# The 16-bit model, among the models that answer and that gates compare with.
+UNQUANTISED: Final = "unquantised"
 _RULES_OUT_A_LOSS = ("non_inferior", "slice")
 _GATE = f"{{kind: non_inferior, metric: METRIC, against: {UNQUANTISED}, margin: 0.02, confidence: 0.95}}"
 

@@ -219,9 +219,8 @@ def _unfit(value: dict[str, Any]) -> Iterator[InitErrorDetails]:
         if "method" not in step:
             yield InitErrorDetails(type="missing", loc=("steps", number, "method"), input=step)
             continue
-        right = {
-            key: item for key, item in step.items() if key not in _OF_ALL
-        }  # of the others ``_misplaced`` tells
+        # ``_misplaced`` refuses the keys that no step may have.
+        right = {key: item for key, item in step.items() if key not in _OF_ALL}
         merged = _merged(
             {key: item for key, item in value.items() if key in _SHARED or key not in owned}, right
         )

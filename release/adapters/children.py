@@ -45,8 +45,7 @@ def end_started_by(process: int) -> None:
 
 
 def _end(number: int, _: FrameType | None) -> None:
-    signal.signal(
-        number, signal.SIG_IGN
-    )  # a second one would end the wait, and leave what ignored the first
+    # A second signal would end the wait and leave the children that ignored the first.
+    signal.signal(number, signal.SIG_IGN)
     end_started_by(os.getpid())
     sys.exit(128 + number)

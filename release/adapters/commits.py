@@ -100,9 +100,8 @@ def _mistakable(root: Path, tag: str, others: Iterable[str]) -> bool:
 def _refs(root: Path, *patterns: str) -> dict[str, _Ref]:
     """The refs of these whole names, as git has them: it guesses at none."""
     form = "--format=%(refname) %(objectname) %(objecttype) %(symref)"
-    lines = (
-        _git(root).line("for-each-ref", form, *patterns).split("\n")
-    )  # a name may hold what else ends a line
+    # Split at "\n" alone: a name may hold other characters that end a line.
+    lines = _git(root).line("for-each-ref", form, *patterns).split("\n")
     return {ref.name: ref for ref in (_Ref(*line.split(" ")) for line in lines if line)}
 
 

@@ -20,19 +20,14 @@ from release.adapters import commits, merge_conflicts
 from release.adapters.children import ended_with_this_process
 from release.adapters.listening import Listener, listen
 
-_ERROR, _BUG = (
-    "ERROR: ",
-    "unexpected error - ",
-)  # how DVC begins a line; its word for most failures of a remote
+# How DVC begins a line of error, and its words for most failures of a remote.
+_ERROR, _BUG = ("ERROR: ", "unexpected error - ")
 # Every command of DVC is run so that it writes only into the folders of data and models.
 MODULE = ("-m", "stages.tools.guarded_dvc")
-_VERSIONING = (
-    "version_aware",
-    "worktree",
-)  # options of a remote that keeps files by their names and versions
-REMOTE = (
-    "LOCKSTEP_REMOTE"  # set for stages that may keep something on the DVC remote while they work
-)
+# These options make a remote keep files by their names and versions.
+_VERSIONING = ("version_aware", "worktree")
+# Set for stages that may keep something on the DVC remote while they work.
+REMOTE = "LOCKSTEP_REMOTE"
 
 
 class StageRefused(Refusal):

@@ -50,11 +50,11 @@ _CONFIG = (
     "core.filesRefLockTimeout=5000",
 )  # fmt: skip
 REGULAR = ("100644", "100755")  # modes of files that are no links
-_OF_REMOTE = re.compile(r"^remote:.*$", re.MULTILINE)  # what the other machine says of itself
+_OF_REMOTE = re.compile(r"^remote:.*$", re.MULTILINE)  # Lines that the other machine prints.
 
 
 class Said(NamedTuple):
-    """What a call printed. ``code`` is None when it was ended at the deadline."""
+    """The output of a call. ``code`` is None when it was ended at the deadline."""
 
     code: int | None
     out: bytes
@@ -81,7 +81,7 @@ def has_repository(root: Path) -> bool:
 
 
 class Entry(NamedTuple):
-    """What a tree holds at a path. ``name`` is the hash of the object."""
+    """An entry of a tree. ``name`` is the hash of the object."""
 
     mode: str
     kind: str
@@ -247,7 +247,7 @@ class Git(NamedTuple):
 
 def _entries(tree: Object) -> Iterator[tuple[str, Entry]]:
     """The entries of a tree with the modes that git takes them for. Raises EvidenceRefused when the tree is damaged."""
-    rest, size = tree.data, len(tree.name) // 2  # of a hash, in bytes
+    rest, size = tree.data, len(tree.name) // 2  # The length of a hash in bytes.
     while rest:
         head, _, rest = rest.partition(b"\0")
         mode, _, name = head.partition(b" ")

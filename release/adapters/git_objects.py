@@ -20,9 +20,8 @@ from typing import IO, NamedTuple
 from release.adapters import process
 
 _KEPT = 4  # processes: a command reads its work tree's repository, and that of its remote if it is a folder
-_FOUND = re.compile(
-    rb"([0-9a-f]{40}|[0-9a-f]{64}) (commit|tree|blob|tag) ([0-9]+)"
-)  # else: missing, ambiguous, others
+# Git's other answers are missing, ambiguous and the like.
+_FOUND = re.compile(rb"([0-9a-f]{40}|[0-9a-f]{64}) (commit|tree|blob|tag) ([0-9]+)")
 _LAST_WORDS = 4096  # bytes
 _PATIENCE = 5.0  # seconds that a question may take at the end
 
@@ -65,7 +64,7 @@ class _Reader:
         assert self._git.stdin is not None
         assert self._git.stdout is not None
         self._asks, self._says = self._git.stdin.fileno(), self._git.stdout.fileno()
-        self._begun = b""  # what came after the line that was read last
+        self._begun = b""  # Bytes that came after the line that was read last.
 
     def read(self, name: str, until: float | None) -> Object | None:
         asked = memoryview(name.encode(errors="surrogateescape") + b"\n")

@@ -142,9 +142,8 @@ class GitLab(Forge):
         if self.where.run:
             asked["target_url"] = self.where.run
         if self.where.pipeline and self.where.pipeline[0] == commit:
-            asked["pipeline_id"] = self.where.pipeline[
-                1
-            ]  # else GitLab opens a second pipeline beside it
+            # Without this, GitLab opens a second pipeline beside it.
+            asked["pipeline_id"] = self.where.pipeline[1]
         self.ask("POST", f"projects/{self.where.runs_in}/statuses/{commit}", asked)
         return self.where.run
 

@@ -1,4 +1,4 @@
-"""What clients of REST APIs share: a token in one header, answers of bounded size, failures in few words."""
+"""Shared by clients of REST APIs: a token in one header, answers of bounded size, failures in few words."""
 
 import ssl
 from typing import Annotated, Any, TypeVar
@@ -88,9 +88,8 @@ def reason(error: Exception, times: tuple[float, float]) -> str:
             return f"its TLS certificate is not trusted: {redact(link.verify_message or 'it does not fit', _LONGEST)}"
         if isinstance(link, ssl.SSLError):
             return f"no TLS connection: {redact(link.reason or 'it broke off', _LONGEST).lower().replace('_', ' ')}"
-        if (
-            isinstance(link, OSError) and link.strerror
-        ):  # before timeouts: urllib3 calls a refused connection one
+        # This stands before timeouts, because urllib3 calls a refused connection one.
+        if isinstance(link, OSError) and link.strerror:
             return redact(link.strerror, _LONGEST)
     if isinstance(error, ValueError):
         return f"cannot be asked: {type(error).__name__}"

@@ -1,4 +1,4 @@
-"""What went wrong in one request, whether it is worth another try, and how long to wait before.
+"""Decides whether a failed request is worth another try, and how long to wait before.
 
 `urllib3.util.Retry` is not the policy: it does not see a body that breaks off, a token that was renewed or a download
 that went on, and it shortens a wait of hours instead of giving up. It reads the header Retry-After.

@@ -19,27 +19,21 @@ from checks.text import redact
 from release.adapters.alone import alone
 from release.adapters.git import Git, has_repository
 
-ORIGIN = Path(
-    ".lockstep-commit"
-)  # names the commit of Lockstep that the files are of, for a later update
+# Names the commit of Lockstep that the files came from, for a later update.
+ORIGIN = Path(".lockstep-commit")
 _LAUNCHER = "lockstep"
 _STAGED, _DONE = Path(".lockstep/init"), Path(".lockstep/init-done")
 # The record of the clone's own model, which is left out. Only the noise is copied, because the stage gate needs this
 # file. It is of another task, so the gates then ask to measure it again.
 _RECORD = (layout.LOCK, layout.CODE_LOCK, layout.REPORTS, Path("release/policy"))
-_KEPT = (
-    "README.md",
-    "LICENSE",
-    "CHANGELOG.md",
-    ".pre-commit-config.yaml",
-    ".gitattributes",
-)  # kept if there
+# These stay as they are if the folder has them.
+_KEPT = ("README.md", "LICENSE", "CHANGELOG.md", ".pre-commit-config.yaml", ".gitattributes")
 _MERGED = (".gitignore", ".dvcignore")  # lines that are missing are added
 _SHOWN = 8
 
 
 class Plan(NamedTuple):
-    """What is copied where. ``contents``: by path. ``added``: missing lines, by file. ``kept``: files of the folder."""
+    """The files to copy. ``contents``: by path. ``added``: missing lines, by file. ``kept``: files of the folder."""
 
     clone: Path
     commit: str

@@ -8,7 +8,7 @@ from release.cards.trade import Far, Trade
 from release.pages.figures import signed
 from release.review.pairs import Difference
 
-_ROOM = 0.06  # of the line, left free at both ends
+_ROOM = 0.06  # This share of the line stays free at both ends.
 
 
 class Bar(NamedTuple):

@@ -28,7 +28,7 @@ from release.review import kept
 from release.review.kept import Kept
 
 SECTIONS = {MODEL: ("Intended use", "Limits"), DATA: ("Where it comes from", "Limits")}
-CATALOGUE = ("creator", "url", "date_published", "cite_as")  # for croissant.json alone
+CATALOGUE = ("creator", "url", "date_published", "cite_as")  # Only croissant.json has these.
 _SAYS = {  # keys of the front matter
     MODEL: ("language", "tags", carbon.KEY),
     DATA: ("language", "tags", "pretty_name", *CATALOGUE),

@@ -38,7 +38,7 @@ _CONTEXT = {  # the standard one, of appendix 1
     },
 }  # fmt: skip
 _TYPES = {str: "sc:Text", int: "sc:Integer"}
-_COLUMNS = {  # of a row beside its messages, as checks/rows.py describes them
+_COLUMNS = {  # Columns of a row beside its messages, as checks/rows.py describes them.
     "id": "16 hex digits of the content's digest, unique in the data",
     "reference": "the answer",
     "group": "rows of one group are nearly alike, and are in one split",

@@ -110,4 +110,5 @@ class Site(Record):
     environments: dict[str, str | None]  # to the version that runs
     pages: tuple[ReleasePage, ...]
     left_out: tuple[LeftOut, ...]
-    trades: tuple[Trade, ...] = ()  # what all releases gained and forgot; none for one page alone
+    # The gains and losses of all releases; empty for one page alone.
+    trades: tuple[Trade, ...] = ()

@@ -58,10 +58,8 @@ def main(context: click.Context, root: Path) -> None:
     context.obj = root
     if os.environ.get("NO_COLOR"):  # https://no-color.org
         context.color = False
-    for stream in (
-        sys.stdout,
-        sys.stderr,
-    ):  # characters that the terminal's encoding lacks are printed as escapes
+    # Characters that the terminal's encoding lacks are printed as escapes.
+    for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 

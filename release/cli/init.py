@@ -23,7 +23,7 @@ _PATH = click.Path(path_type=Path)
 
 
 class _Flags(NamedTuple):
-    """What the flags say; None where a question is left. ``ask`` is False for --yes.
+    """The values of the flags; None where a question is left. ``ask`` is False for --yes.
 
     ``answers_so_far``: what was answered, by flag, so that a refusal loses no answer.
     """
@@ -115,13 +115,11 @@ def init(
     from checks.errors import ParamsRefused, Refusal
     from release.verbs import init as verb
 
-    given = {
+    given: dict[Role, str | None] = {
         "prompt": prompt, "reference": reference, "messages": messages, "system": system, "slice": part, "group": group,
         "id": row_id,
     }  # fmt: skip
-    columns: dict[Role, str] = {
-        role: column for role, column in given.items() if column is not None
-    }  # type: ignore[misc]  # the keys are roles
+    columns = {role: column for role, column in given.items() if column is not None}
     flags = _Flags(
         columns, answers, instruction, licence, name, margin, base, base_license, not yes, {}
     )
@@ -196,9 +194,8 @@ def _chosen(place: "Place", address: str, contents: "Contents", flags: _Flags) -
     licence = flags.license or _ask(
         flags, "license", f"Licence of the data ({licenses.OWN}: your own rows)", licenses.OWN
     )
-    starting.adapter(
-        flags.base_license or place.params.base.license or "", licence
-    )  # refuse before more questions
+    # Refuse here, before more questions are asked.
+    starting.adapter(flags.base_license or place.params.base.license or "", licence)
     margin = flags.margin
     while margin is None:
         reply = _ask(
@@ -293,7 +290,7 @@ def _slug(name: str) -> str:
 
 
 def _show(begun: "Begun", wanted: float, *, pinned: bool) -> None:
-    """What was decided and why, and the next command."""
+    """Print what was decided and why, and the next command."""
     measured, choice = begun.measured, begun.choice
     dropped = ", ".join(f"{rows:,} by {rule}" for rule, rows in measured.dropped.items()) or "none"
     splits = ", ".join(f"{name} {rows:,}" for name, rows in measured.split_rows.items())

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from checks.formats.watch_report import WatchFinding, WatchReport
 
 _COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
-_ORDER = ("fail", "inconclusive", "pass")  # of findings
+_ORDER = ("fail", "inconclusive", "pass")  # The order of findings.
 _PROPOSED = {
     "opened": "opened {}",
     "updated": "updated {}",

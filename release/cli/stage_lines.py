@@ -26,7 +26,8 @@ _BAR = re.compile(
 )
 _BEGINS = re.compile(r"Running stage '(\S+)':")
 _SKIPPED = re.compile(r"(?:Stage )?'(\S+)' (didn't change|is cached)")
-_DVC_FAILED = "ERROR: failed to reproduce"  # for what the stage has said itself
+# DVC repeats with these words what the stage has said itself.
+_DVC_FAILED = "ERROR: failed to reproduce"
 _SPEAKER = re.compile(r"^[a-z]+: ")
 _TAIL = 20  # lines of what failed
 _SHOWN = 1_000  # characters of a line that may be shown; the log has all
@@ -46,9 +47,8 @@ class StageLines:
 
     def __init__(self, root: Path, verb: str = "run", every: float = 30.0) -> None:
         self.terminal = is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb"
-        self._every = (
-            every  # seconds between two lines of a running stage where there is no terminal
-        )
+        # Seconds between two lines of a running stage where there is no terminal.
+        self._every = every
         self._log_path = root / layout.STATE / f"{verb}.log"
         try:
             self._log_path.parent.mkdir(exist_ok=True)
@@ -57,7 +57,7 @@ class StageLines:
         except OSError as error:
             fix = "let this user write there: the file keeps what the stages print; with -v there is none"
             raise MachineRefused(f"{self._log_path}: {error.strerror}", fix) from error
-        self._drawn = ""  # what the terminal shows of the running stage
+        self._drawn = ""  # The line of the running stage on the terminal.
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._open, self._name, self._step, self._seen = "", "", "", set[str]()
         self._begin("")
@@ -112,9 +112,8 @@ class StageLines:
             self._seen.add(begins[1])
         elif skipped := _SKIPPED.match(text):
             self._finish(around=self._name == self._step)
-            if (
-                skipped[1] not in self._seen
-            ):  # a pipeline that runs again for new references passes it once more
+            # A pipeline that runs again for new references passes a skipped stage once more.
+            if skipped[1] not in self._seen:
                 self._name = skipped[1]
                 self._write(
                     "same",
@@ -126,9 +125,8 @@ class StageLines:
         elif text and not self._look(text) and line.endswith("\n") and not text.startswith("> "):
             self._lines.append(text)
             if text.startswith(f"{self._name}: "):
-                if (
-                    self._result and not self.terminal
-                ):  # what it said before its result, such as where it goes on
+                # Print what the stage said before its result, such as where training goes on.
+                if self._result and not self.terminal:
                     self._write("runs", self._result, time.monotonic() - self._began)
                 self._now = self._result = text.removeprefix(f"{self._name}: ")
 

@@ -32,11 +32,8 @@ COLOURS = {
     "unknown": "yellow",
 }
 
-_LAST = (
-    "pass",
-    "inconclusive",
-    "fail",
-)  # what decides stands at the end, where a terminal shows it
+# What decides stands last, where a terminal shows it.
+_LAST = ("pass", "inconclusive", "fail")
 
 CHECKED = {
     "store": "checked in the store", "here": "checked here", "commit": "checked in the commit",

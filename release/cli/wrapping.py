@@ -9,9 +9,8 @@ from typing import TextIO
 
 import click
 
-_COLUMN = re.compile(
-    r"(?:^\s*(?:[^\w\s] )?(?:[\w#.-]+: )?|  +)(?=\S)"
-)  # a line's first text, or one after two spaces
+# Matches before a line's first text, and after two spaces.
+_COLUMN = re.compile(r"(?:^\s*(?:[^\w\s] )?(?:[\w#.-]+: )?|  +)(?=\S)")
 _PIP = re.compile(r"(?<![\w./])pip install")
 _NARROWEST = 3  # a column is not wrapped into less than this part of the width
 
@@ -54,12 +53,11 @@ def _lines(line: str, width: int) -> list[str]:
     wide_enough = [start for start in starts if width - start >= width // _NARROWEST]
     indent = " " * (max(wide_enough, default=0) or 2)
     lines = [""]
-    for word in re.findall(r" *\S+", line):  # with the spaces before it
+    for word in re.findall(r" *\S+", line):  # A word has the spaces before it.
         below = indent + word.lstrip(" ")
         fits = len(click.unstyle(lines[-1] + word)) <= width
-        if (
-            not lines[-1] or fits or len(click.unstyle(below)) > width
-        ):  # a digest that fits nowhere stays where it is
+        # A digest that fits nowhere stays where it is.
+        if not lines[-1] or fits or len(click.unstyle(below)) > width:
             lines[-1] += word
         else:
             lines.append(below)

@@ -25,12 +25,8 @@ from release.record.records import Records, WorkTree
 
 NOTHING = "nothing to train: the record is of these parameters"
 NO_RUN = "no estimate: no comparable run on this device yet"
-_BEFORE = (
-    "fetch",
-    "prepare",
-    "validate",
-    "train",
-)  # These stages decide whether training runs at all.
+# These stages decide whether training runs at all.
+_BEFORE = ("fetch", "prepare", "validate", "train")
 _METRICS = ("train_minutes", "gpu_hours", "cost")  # These are the bounds of a TrainBudget.
 Status = Literal["within", "may exceed", "likely exceeds", "exceeds", "not estimated"]
 

@@ -36,9 +36,8 @@ class Session:
     def __init__(self, place: Place, token: str, deadline: float = DEADLINE) -> None:
         self._client = GitHub(place, token, _PATIENCE)
         self._deadline = deadline
-        self._pool = ThreadPool(
-            1
-        )  # A slow trickle of bytes never ends a read timeout, so the caller's wait must end.
+        # A slow trickle of bytes never ends a read timeout, so the caller's wait must end.
+        self._pool = ThreadPool(1)
         self._answers: dict[str, Any] = {}
         self._stopped: Unseen | None = None  # Why no more requests are made.
         self.repository = place.repository

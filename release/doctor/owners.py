@@ -12,11 +12,8 @@ from release.doctor.check import Finding, Wanted, want
 from release.doctor.github import parsed, shown
 from release.doctor.repository import CONTENTS, Repository
 
-PLACES = (
-    Path(".github/CODEOWNERS"),
-    Path("CODEOWNERS"),
-    Path("docs/CODEOWNERS"),
-)  # the first that is there counts
+# The first of these files that exists counts.
+PLACES = (Path(".github/CODEOWNERS"), Path("CODEOWNERS"), Path("docs/CODEOWNERS"))
 PLACEHOLDER = "@your-organization/"
 # One file of each place that decides about verdicts, about who may release, or about what runs.
 GUARDED = (

@@ -16,10 +16,8 @@ MAIN, TAGS, EVIDENCE = (
 )
 _NEW = "gh api repos/{owner}/{repo}/rulesets --input"
 _WRITE = "Administration: write"  # The list of those who bypass a ruleset is shown to those who may change it.
-_EVERYBODY = {
-    4: "everybody who may write",
-    2: "every maintainer",
-}  # Roles of a repository, by their number.
+# Roles of a repository, by their number.
+_EVERYBODY = {4: "everybody who may write", 2: "every maintainer"}
 
 
 class Shipped(NamedTuple):

@@ -13,19 +13,13 @@ from release.doctor.repository import ACTIONS, ADMINISTRATION, IMAGE, Repository
 STORAGE, REGISTRY, RUNTIME = "LOCKSTEP_STORAGE", "LOCKSTEP_REGISTRY", "LOCKSTEP_VERIFY_RUNTIME"
 PIPELINE = "pipeline"  # Jobs that move nothing run in it, of any branch.
 PUSHING = "registry"  # The job that pushes images runs in it.
-STAGING, PRODUCTION = (
-    "staging",
-    "production",
-)  # Variables LOCKSTEP_STAGING and LOCKSTEP_PRODUCTION may name others.
+# Variables LOCKSTEP_STAGING and LOCKSTEP_PRODUCTION may name others.
+STAGING, PRODUCTION = ("staging", "production")
 ENVIRONMENTS = (STAGING, PRODUCTION)
 LABELS = frozenset({"self-hosted", "gpu"})
 _OWN_REGISTRY = "ghcr.io"  # A workflow's own token logs in there.
-_EXTRAS = {
-    "s3": "s3",
-    "gs": "gs",
-    "http": "http",
-    "https": "http",
-}  # Extras that DVC needs, by the remote's scheme.
+# Extras that DVC needs, by the remote's scheme.
+_EXTRAS = {"s3": "s3", "gs": "gs", "http": "http", "https": "http"}
 _EVERY, _RELEASE, _PROMOTE = ("every workflow",), ("release.yml",), ("promote.yml",)
 _API = "gh api -X PUT repos/{owner}/{repo}"
 _PERMISSIONS = "actions/permissions"

@@ -10,10 +10,8 @@ from checks.formats.statement import ENVELOPE, Statement
 from release.adapters.registry.types import Store
 from release.evidence import attach, bundles, dsse, sigstore, slsa, statement, trust
 
-TYPES = (
-    ENVELOPE,
-    sigstore.BUNDLE,
-)  # signed by a key; by an identity, or by a key for other programs
+# A key signs envelopes. An identity signs bundles, and a key does so for other programs.
+TYPES = (ENVELOPE, sigstore.BUNDLE)
 
 
 class Released(NamedTuple):
@@ -27,7 +25,7 @@ class Released(NamedTuple):
 
 
 class Search(NamedTuple):
-    """What is attached to an image. ``others``: why each artifact that does not count does not."""
+    """The artifacts that are attached to an image. ``others``: why each artifact that does not count does not."""
 
     found: tuple[Released, ...]
     others: tuple[str, ...]

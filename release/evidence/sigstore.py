@@ -144,13 +144,10 @@ def _names(bundle: "Bundle", signer: Signer) -> bool:
     from cryptography.x509 import ExtensionNotFound
     from sigstore.errors import VerificationError
 
+    # ValueError: an extension that cannot be decoded.
     try:
         _policy(signer).verify(bundle.signing_certificate)
-    except (
-        VerificationError,
-        ExtensionNotFound,
-        ValueError,
-    ):  # the last: an extension that cannot be decoded
+    except (VerificationError, ExtensionNotFound, ValueError):
         return False
     return True
 

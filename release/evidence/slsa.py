@@ -12,9 +12,8 @@ from checks.formats.statement import STATEMENT, TREE, Release, Statement
 from release.evidence import strict
 
 PREDICATE: Final = "https://slsa.dev/provenance/v1"
-BUILD: Final = (
-    "urn:lockstep:build:v1"  # docs/explanation/evidence.md says what a build of this type is
-)
+# docs/explanation/evidence.md says what a build of this type is.
+BUILD: Final = "urn:lockstep:build:v1"
 _BUILDER = "urn:lockstep:builder:"
 
 

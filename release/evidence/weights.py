@@ -16,12 +16,8 @@ from checks.formats.statement import STATEMENT
 from release.evidence import strict, trust
 
 PREDICATE = "https://model_signing/signature/v1.0"
-_IGNORED = (
-    ".git",
-    ".gitattributes",
-    ".github",
-    ".gitignore",
-)  # what the package leaves out unless told otherwise
+# The package model-signing leaves these out unless told otherwise.
+_IGNORED = (".git", ".gitattributes", ".github", ".gitignore")
 
 
 def of_image(image: ImageReport) -> dict[str, str]:

@@ -31,9 +31,8 @@ class Memory:
         """A value that cannot be stored is computed again the next time."""
         if self._path is not None:
             with contextlib.suppress(OSError):
-                files.write_text(
-                    self._path, json.dumps(value, indent=1) + "\n"
-                )  # in ASCII: paths are any bytes
+                # The file is ASCII, because paths are any bytes.
+                files.write_text(self._path, json.dumps(value, indent=1) + "\n")
 
 
 class Known(Memory):

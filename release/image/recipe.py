@@ -26,10 +26,9 @@ from release.image.image import About
 from release.image.layout import Layout
 from release.runtimes import Runtime, fit
 
-MOST_LAYERS = 127  # of one image that Docker's overlay file system takes
-KNOWN = (
-    layout.STATE / "blobs.json"
-)  # which blobs of layouts were hashed here: release/image/known.py
+MOST_LAYERS = 127  # Docker's overlay file system takes so many layers.
+# Names the blobs of layouts that were hashed on this machine (release/image/known.py).
+KNOWN = layout.STATE / "blobs.json"
 
 # The files that a commit must have to be named as the record of the model.
 _RECORD = (layout.PARAMS, layout.PIPELINE, layout.LOCK, layout.CODE_LOCK, layout.VERDICT)

@@ -31,9 +31,8 @@ def move(where: Place, wanted: Wanted, environments: Sequence[str]) -> tuple[str
                 "commit or restore them, then again",
             )
     answer, lost = _update(where, wanted), tuple[str, ...]()
-    if (
-        answer.code != 0 and wanted.tags and place.look(where).tip == wanted.tip
-    ):  # the branch waits for no tag
+    # The branch does not wait for a tag.
+    if answer.code != 0 and wanted.tags and place.look(where).tip == wanted.tip:
         lost = tuple(
             f"tag {name.removeprefix('refs/tags/')}: was not created: {answer.why()}"
             for name in wanted.tags

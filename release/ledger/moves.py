@@ -74,7 +74,7 @@ def naming(moves: Iterable[Move]) -> list[Move]:
 def _steps(walked: Walk, path: str) -> Iterator[_Step]:
     commits = walked.commits
     latest = int(time.time()) + SKEW
-    so_far = own = NOTHING  # by the moves so far; on the branch itself
+    so_far = own = NOTHING  # What runs by the moves so far, and on the branch itself.
     at = 0  # the latest date so far that is believed
     for name, brought in walked.landings:
         own = commits[name].gave.get(path, own)
@@ -136,9 +136,8 @@ def shown(seconds: int) -> str:
 
 
 def _time(seconds: int) -> datetime:
-    return datetime.fromtimestamp(
-        min(max(seconds, 0), 253402300799), UTC
-    )  # the last that datetime can hold
+    # The number is the last second that datetime can hold.
+    return datetime.fromtimestamp(min(max(seconds, 0), 253402300799), UTC)
 
 
 def _move(

@@ -28,9 +28,8 @@ class Envelope(NamedTuple):
     statement: Statement
 
 
-Released = Mapping[
-    str, tuple[Pointer, Envelope | None]
-]  # by image: its last pointer, and the evidence of that
+# The last pointer of each image, with the evidence of that pointer.
+Released = Mapping[str, tuple[Pointer, Envelope | None]]
 
 
 def path(environment: str) -> Path:

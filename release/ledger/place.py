@@ -29,7 +29,7 @@ def find(root: Path, promote: Promote, deadline: float) -> Place:
             f"{root}: is a {form} repository",
             "pointers name commits by SHA-1: use such a repository",
         )
-    if "\n" in prefix:  # which cat-file takes for the end of a path
+    if "\n" in prefix:  # cat-file takes a line end for the end of a path.
         raise EvidenceRefused(
             f"{redact(prefix)}: the name of a folder has a line break", "rename the folder"
         )
@@ -132,9 +132,8 @@ def unreachable(place: Place, said: Said) -> RemoteRefused:
 
 def _look(out: bytes, branch: str) -> Look:
     refs = dict[str, str]()
-    for line in out.decode(errors="surrogateescape").split(
-        "\n"
-    ):  # a name may hold what else ends a line
+    # Split at "\n" alone: a name may hold other characters that end a line.
+    for line in out.decode(errors="surrogateescape").split("\n"):
         value, _, name = line.partition("\t")
         if _HASH.match(value):
             refs[name] = value
@@ -168,9 +167,8 @@ def bring(place: Place, tip: str) -> None:
                 f"{place.shown}: said {tip[:12]}, and gives another history",
                 "ask again; if it stays so, fix it",
             )
-    known = git.line(
-        "for-each-ref", "--format=%(objectname)", place.seen
-    )  # a tag of its name is another ref
+    # for-each-ref takes the whole name, so a tag of that name is not found.
+    known = git.line("for-each-ref", "--format=%(objectname)", place.seen)
     if known == tip:
         return
     if known and has(git, known) and not git.says("merge-base", "--is-ancestor", known, tip):
@@ -181,12 +179,10 @@ def bring(place: Place, tip: str) -> None:
             f"{place.shown}: was {known[:12]} and is {tip[:12]}, which does not contain it: its history was rewritten",
             f"restore the branch; if that was meant: git update-ref -d {place.seen}",
         )
-    with suppress(
-        MachineRefused
-    ):  # on a full disk less is remembered, and what was pushed is not in doubt
-        git.run(
-            "update-ref", place.seen, tip, *([known] if known else [])
-        )  # a loser of this race has seen as much
+    # On a full disk less is remembered, and what was pushed is not in doubt.
+    with suppress(MachineRefused):
+        # Whoever loses this race has seen as much.
+        git.run("update-ref", place.seen, tip, *([known] if known else []))
 
 
 def never_was(place: Place) -> None:

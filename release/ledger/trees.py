@@ -11,8 +11,8 @@ from checks.errors import EvidenceRefused, PromotionRefused
 from checks.text import redact
 from release.adapters.git import Entry, Git
 
-_Parts = tuple[str, ...]  # of a path
-_Entries = dict[str, Entry]  # of one folder, by name
+_Parts = tuple[str, ...]  # The parts of a path.
+_Entries = dict[str, Entry]  # The entries of one folder by name.
 
 
 def read(git: Git, commit: str, path: str) -> bytes | None:

@@ -21,7 +21,7 @@ class Place(NamedTuple):
     git: Git
     branch: str
     remote: str | None
-    prefix: str  # of the root in the repository: "" or "folder/"
+    prefix: str  # The root's place in the repository: "" or "folder/".
 
     @property
     def shown(self) -> str:
@@ -49,13 +49,12 @@ class Move(NamedTuple):
     at: datetime  # UTC; when the branch came to have it, as far as commits can be believed; never before an earlier one
     by: str  # the author as git has it: a name and an address, which whoever may push can write
     why: str
-    commit: str  # that made it
-    landed: str  # that brought it onto the branch: the merge, or ``commit`` itself
+    commit: str  # The commit that made the move.
+    landed: str  # The commit that brought it onto the branch: the merge, or ``commit`` itself.
     before: Pointer | None
-    after: (
-        Pointer | None
-    )  # None: the pointer was taken away, or cannot be read (then ``problem`` says why)
-    problem: str = ""  # what its message or its pointer says that is not believed
+    # None if the pointer was taken away, or cannot be read (then ``problem`` says why).
+    after: Pointer | None
+    problem: str = ""  # The part of its message or pointer that is not believed.
     doubt: str = ""  # why the date of ``landed`` is not believed
     ran: bool = True  # whether the branch itself had ``after`` as of ``landed``: a side branch moves nothing
 

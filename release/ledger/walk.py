@@ -17,7 +17,7 @@ _PERSON = re.compile(rb"^author (.*) -?\d+ [+-]\d{4}$", re.MULTILINE)
 
 
 class Blob(NamedTuple):
-    """What is at a path; ``NOTHING`` if nothing is."""
+    """The object at a path; ``NOTHING`` if there is none."""
 
     mode: str
     name: str

@@ -26,10 +26,8 @@ _EVERYWHERE = (
     "daemonsets.apps",
     "services",
 )
-_OPTIONAL = (
-    "rollouts.argoproj.io",
-    "inferenceservices.serving.kserve.io",
-)  # where the cluster knows these kinds
+# Not every cluster knows these kinds.
+_OPTIONAL = ("rollouts.argoproj.io", "inferenceservices.serving.kserve.io")
 _UNKNOWN = "the server doesn't have a resource type"
 _FORBIDDEN = "(Forbidden)"
 
@@ -57,7 +55,7 @@ def check(cluster: Cluster, desired: Desired) -> list[Finding]:
     """Return how the objects of one environment differ from its commit, and what of it the cluster has not done."""
     name, shown = desired.environment, f"cluster {redact(cluster.context, 60)}"
     if desired.files is None:
-        return []  # what it should be is not known: that is a finding about git already
+        return []  # It is not known what should run, which is a finding about git already.
     try:
         if desired.namespace is None:
             raise MirrorUnavailable(f"{name}/environment.yaml names no namespace to look in")

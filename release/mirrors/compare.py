@@ -29,7 +29,7 @@ class Release(Record):
 
 
 class Wanted(Record):
-    """What git says. ``aliases``: alias to the source of its version, None for none.
+    """The state that git asks for. ``aliases``: alias to the source of its version, None for none.
 
     ``whole``: these are all versions ever released, so any other version that claims to be one is wrong.
     """

@@ -180,9 +180,8 @@ def _saying(uri: str) -> Iterator[None]:
             "sqlalchemy",
         ):
             raise
-        cause = (
-            error.__context__
-        )  # MLflow raises its own error while it handles that of the connection.
+        # MLflow raises its own error while it handles that of the connection.
+        cause = error.__context__
         if isinstance(cause, requests.ConnectionError | requests.Timeout):
             raise MirrorUnavailable(http.reason(cause, _TIMES)) from None
         first = next(

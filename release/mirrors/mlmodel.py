@@ -1,4 +1,4 @@
-"""What MLflow reads of a release's version: a file MLmodel with the signature, and an example of a request.
+"""Writes what MLflow reads of a release's version: a file MLmodel with the signature, and an example of a request.
 
 MLflow reads both files at the source of a version, and cannot open an image. So they are artifacts of the training run,
 in a folder named after the image, and that folder is the version's source. No weights are copied.

@@ -16,7 +16,7 @@ from release.mirrors.types import Finding, MirrorUnavailable
 
 
 class Job(Record):
-    """What to compare, and where."""
+    """A comparison to make, and where."""
 
     uri: str
     wanted: Wanted
@@ -41,7 +41,7 @@ def do(job: Job) -> Done:
 def _main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what libraries print is no answer
+    os.dup2(2, 1)  # Lines that libraries print are no answer.
     job = Job.model_validate_json(sys.stdin.buffer.read())
     answer.write(do(job).model_dump_json())
     answer.close()

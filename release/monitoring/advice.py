@@ -1,4 +1,4 @@
-"""What a reader of a window's report should do, by the kind of what was found.
+"""Advises the reader of a window's report, by the kind of finding.
 
 Another release is no remedy for other prompts: it was not made for them either. So a rollback is advised only where
 answers are worse and the prompts are not shown to be others.

@@ -41,7 +41,7 @@ class Answered(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """What a window is compared with: ``prompts`` of the pinned rows, ``answers`` of the release before it was served.
+    """The reference of a window: ``prompts`` of the pinned rows, ``answers`` of the release before it was served.
 
     ``labels``: the valid answers of a task that has a closed set of them.
     """

@@ -48,7 +48,7 @@ _HOUR = timedelta(hours=1)
 
 
 class Request(NamedTuple):
-    """What is kept of a captured request. ``prompt``: digest of all that the model was told."""
+    """The part of a captured request that is kept. ``prompt``: digest of all that the model was told."""
 
     time: datetime
     id: str

@@ -1,4 +1,4 @@
-"""What a window is compared with: the pinned rows of a release, and its own answers before it was served."""
+"""Reads the reference of a window: the pinned rows of a release, and its own answers before it was served."""
 
 from pathlib import Path
 from typing import NamedTuple, TypeVar

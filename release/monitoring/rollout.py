@@ -20,14 +20,14 @@ from checks.stats.anytime import Stream
 
 
 class Side(NamedTuple):
-    """What one release answered; None: no whole answer. ``score``: by its label, if that is known."""
+    """The answer of one release; None: no whole answer. ``score``: by its label, if that is known."""
 
     answer: str | None
     score: float | None = None
 
 
 class Pair(NamedTuple):
-    """What both releases answered: one answer each to the same prompt, or one or more each to prompts of the same time.
+    """The answers of both releases: one each to the same prompt, or one or more each to prompts of the same time.
 
     A pair is one observation: the difference of the two means.
     """
@@ -37,7 +37,7 @@ class Pair(NamedTuple):
 
 
 class Asks(NamedTuple):
-    """What is asked. ``labels``: the valid answers of a task that has a closed set of them.
+    """The question of a rollout. ``labels``: the valid answers of a task that has a closed set of them.
 
     ``same_prompts``: both sides of a pair answered one prompt. Then equal answers have equal scores, whatever their
     label, and the share of different answers bounds the loss.

@@ -1,4 +1,4 @@
-"""What a shadow run asks, and the file that its pairs are kept in, so that a run that was stopped goes on.
+"""Asks both releases, and keeps the pairs in a file, so that a run that was stopped goes on.
 
 The file is .lockstep/shadow/ENV/PRODUCTION-CANDIDATE.jsonl, where both are releases. It has a JSON object a line,
 appended when both servers have answered. Texts are redacted. Scores are not stored: labels may come later. An example:
@@ -43,7 +43,7 @@ class Prompt(NamedTuple):
 
 
 class Said(Record):
-    """What a server answered, redacted; or None, and why not."""
+    """The redacted answer of a server; or None, and why not."""
 
     answer: str | None
     error: str | None

@@ -22,7 +22,7 @@ _LARGEST = 1 << 30  # bytes of one file
 
 
 class Label(Record):
-    """What somebody says that the answer to a request should have been."""
+    """The answer that a request should have had, as somebody says."""
 
     request_id: captures.Name
     label: Annotated[str, Field(max_length=1_000_000)]
@@ -41,7 +41,7 @@ class Task(Record):
     request_id: captures.Name
     label: Annotated[str | None, Field(max_length=1_000_000)]
     prompt: str = ""
-    answer: str = ""  # what the model said
+    answer: str = ""  # The model's answer.
 
 
 class Store:

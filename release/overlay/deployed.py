@@ -21,15 +21,9 @@ _KSERVE_CONTAINER = "kserve-container"  # what KServe asks the first container t
 # Fields beside the image that decide what is served; if the release does not set one, the image decides.
 _DECIDING = ("command", "args", "env", "envFrom")
 _SHM = {"name": "shm", "mountPath": "/dev/shm"}  # noqa: S108 - where the base mounts it in the pod: no file of this machine
-_SHARED = (
-    "hostPID",
-    "hostIPC",
-    "hostNetwork",
-    "shareProcessNamespace",
-    "workerSpec",
-    "model",
-)  # of a pod
-_KEYS = ("name", "mountPath")  # by which an element of a list is the same one
+# These fields of a pod let it reach what the kustomization does not show.
+_SHARED = ("hostPID", "hostIPC", "hostNetwork", "shareProcessNamespace", "workerSpec", "model")
+_KEYS = ("name", "mountPath")  # Elements of two lists are the same one if such a key agrees.
 
 
 def failures(
@@ -151,9 +145,10 @@ def _mounts(server: Mapping[str, Any], container: Mapping[str, Any]) -> Iterator
     """Check that nothing else is mounted in the server, over its weights or its code."""
     ours = [_SHM, *server["volumeMounts"]]
     for mount in _dicts(container, "volumeMounts"):
+        # Values that are Kubernetes' defaults state nothing.
         stated = {
             key: value for key, value in mount.items() if value not in (False, "Disabled", "None")
-        }  # defaults
+        }
         if stated not in ours:
             yield f"server.volumeMounts: {mount.get('mountPath')}: the release does not mount it so"
     if container.get("volumeDevices"):
@@ -230,9 +225,8 @@ def _around(server: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]) -> 
     )
     labels = _labels(server)
     services = [item for item in objects if item.get("kind") == "Service"]
-    made = [
-        item for item in services if _made_of(item, server)
-    ]  # by KServe: it selects by a label of its own
+    # KServe makes these Services, which select by a label of its own.
+    made = [item for item in services if _made_of(item, server)]
     selecting = [item for item in services if _selects(item, labels)]
     for item in services:
         if item in made:

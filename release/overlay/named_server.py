@@ -8,7 +8,7 @@ from checks import layout
 from checks.errors import ParamsRefused
 from release.overlay import environment_file
 
-SERVER = re.compile(r"[^\s@]{1,400}@sha256:[0-9a-f]{64}")  # as the serving report names it
+SERVER = re.compile(r"[^\s@]{1,400}@sha256:[0-9a-f]{64}")  # The serving report names a server so.
 
 
 def named(environment: str, committed: Mapping[Path, bytes | None]) -> str | None:

@@ -27,7 +27,7 @@ from release.adapters.registry.reference import Reference
 from release.image import weights
 from release.runtimes import Runtime
 
-FOLDER = Path("release")  # in an environment's folder: what a promotion writes, and nothing else
+FOLDER = Path("release")  # A promotion writes this folder of an environment, and nothing else.
 DEPLOYMENT = FOLDER / "deployment" / "kustomization.yaml"
 SERVER = FOLDER / "deployment" / "server.yaml"  # the patch
 KSERVE = FOLDER / "kserve" / "kustomization.yaml"
@@ -42,7 +42,8 @@ PREFIX = "lockstep/"
 INVALID_HOST = "lockstep.invalid/"
 PLACEHOLDER = f"{INVALID_HOST}server"
 CONTAINER = "server"
-LABEL = "app.kubernetes.io/name"  # by it, and the container's name as its value, the base's objects find the server
+# The base's objects find the server by this label; its value is the container's name.
+LABEL = "app.kubernetes.io/name"
 # Labels of server and pods that no selector uses, so that they may change: by them metrics are those of a release.
 VERSION = "app.kubernetes.io/version"
 GPU = "nvidia.com/gpu"

@@ -15,7 +15,7 @@ _MODEL = f"{PREFIX}model"
 
 
 def failures(objects: Sequence[Mapping[str, Any]], model: str) -> list[str]:
-    """What is unfinished, stuck or stopped in a cluster that should run ``model``; one line each.
+    """Return a line for each thing that is unfinished, stuck or stopped in a cluster that should run ``model``.
 
     ``objects`` are those of a namespace. Empty if there is not exactly one server, which ``deployed`` reports.
     """

@@ -29,7 +29,7 @@ About = Literal[
     "layers",  # the image is the base, these layers and this runtime, and nothing else
     "sealed",  # the sealed split said that the model passes, if this environment asks that
     "serving",  # it was verified with a runtime and in a way that this environment accepts
-    "edits",  # with the files that people wrote, the environment still builds to the release
+    "edits",  # With the files that people wrote, the environment still builds to the release.
     "approvals",  # enough people approved
     "version",  # the version is valid and free
 ]

@@ -17,7 +17,7 @@ from release.record.records import Records
 
 
 class EnvironmentState(NamedTuple):
-    """What an environment runs, and every file below release/environments."""
+    """The release that an environment runs, and every file below release/environments."""
 
     pointer: Pointer | None
     files: Mapping[Path, bytes]

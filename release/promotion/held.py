@@ -83,7 +83,7 @@ def contradictions(held: Held) -> list[tuple[str, str]]:
 
 
 def todo(entry: Entry) -> str:
-    """What to do about an entry that was deleted by hand."""
+    """Return what to do about an entry that was deleted by hand."""
     return (
         f"restore it: `lockstep quarantine {entry.name} --why …`; "
         f"or free it: `lockstep quarantine --release {entry.name} --why …`"

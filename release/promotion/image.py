@@ -33,9 +33,8 @@ from release.promotion.checklist import CheckResult
 from release.promotion.types import ImageRecord
 
 _THREADS = 8  # a registry is asked for that many blobs at once
-_HASTY = Patience(
-    tries=2, in_all=2, first=0.2, longest=0.5, on_request=1
-)  # with a base that the statement names too
+# Try only briefly: the statement names the base, too.
+_HASTY = Patience(tries=2, in_all=2, first=0.2, longest=0.5, on_request=1)
 _FIX = "run `lockstep build` with this version of Lockstep, verify and sign that"
 
 

@@ -88,9 +88,8 @@ def _whole(found: Mapping[Path, bytes | None], commit: str, said: Mapping[str, A
         pipeline_lock.stages(found[path] or b"", f"{path} {at}")
         for path in (layout.PIPELINE, layout.LOCK)
     )
-    names = dict.fromkeys(
-        pipeline_lock.READS, ()
-    )  # an earlier version may have read less of params.yaml
+    # An earlier version may have read less of params.yaml.
+    names = dict.fromkeys(pipeline_lock.READS, ())
     problems = [
         *pipeline_lock.incomplete(pipeline, lock, names),
         *pipeline_lock.otherwise(said, lock),

@@ -7,7 +7,7 @@ from release.promotion.types import PromotionContext
 
 
 def warning(context: PromotionContext, environment: str, present: EnvironmentState) -> str | None:
-    """What to do before the cluster applies files with a new scaler; None if there is none since the last move."""
+    """Return what to do before the cluster applies files with a new scaler; None if it is as at the last move."""
     if present.pointer is None or not scaling.scaled(environment, present.files):
         return None
     last, *_ = context.ledger.moves(context.tip, environment)

@@ -14,7 +14,7 @@ from release.ledger import DEADLINE, Ledger
 from release.promotion import change, environment
 from release.promotion.types import PromotionContext
 
-REMOTE = "remote.git"  # in the scratch folder
+REMOTE = "remote.git"  # A folder of the scratch folder.
 _IDENTITY = (
     "user.name",
     "user.email",
@@ -43,9 +43,8 @@ def clone(where: PromotionContext, folder: Path) -> PromotionContext:
     for key in _IDENTITY:
         if value := git.config(key):
             Git(work, DEADLINE).line("config", key, value)
-    Git(work, DEADLINE).line(
-        "config", "push.gpgSign", "false"
-    )  # the remote of a rehearsal asks for no signed push
+    # The remote of a rehearsal asks for no signed push.
+    Git(work, DEADLINE).line("config", "push.gpgSign", "false")
     inside = commits.prefix(where.root) if where.promote.repository is None else Path()
     (work / inside).mkdir(parents=True, exist_ok=True)
     ledger = Ledger.open(work / inside, where.promote.model_copy(update={"repository": None}))
@@ -53,9 +52,8 @@ def clone(where: PromotionContext, folder: Path) -> PromotionContext:
         key: rule.model_copy(update={"approvals": 0})
         for key, rule in where.promote.environments.items()
     }
-    asking = where.promote.model_copy(
-        update={"environments": nobody}
-    )  # a rehearsal asks nobody for a signature
+    # A rehearsal asks nobody for a signature.
+    asking = where.promote.model_copy(update={"environments": nobody})
     return where._replace(promote=asking, ledger=ledger, tip=ledger.tip())
 
 

@@ -51,7 +51,7 @@ def place(wanted: Sealed, model: str) -> Path:
 
 
 def look(context: PromotionContext, wanted: Sealed, model: str) -> Look | None:
-    """What the split answered about ``model``; None if it was not asked, or was asked something else.
+    """Return what the split answered about ``model``; None if it was not asked, or was asked something else.
 
     Raises EvidenceRefused if the file there is not signed by a signer with the role sealed, or is about another model
     or split.

@@ -15,7 +15,7 @@ AGAIN = "run `lockstep verify` on such a machine, then `lockstep sign`"
 def failures(
     budget: ServingBudget, found: Throughput | None, environment: str
 ) -> Iterator[tuple[str, str]]:
-    """What is wrong, each with what to do."""
+    """Yield each failure with what to do."""
     wanted = budget.machine
     if found is None:
         yield (

@@ -1,4 +1,4 @@
-"""What the checks of a move are handed: the context that decides it, and the record that the signed statement names."""
+"""The input of a move's checks: the context that decides it, and the record that the signed statement names."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,7 +57,7 @@ class PromotionContext(NamedTuple):
         )
 
     def runs(self, environment: str) -> Pointer | None:
-        """What an environment runs after its last move; None also if its pointer cannot be read."""
+        """Return what an environment runs after its last move; None also if its pointer cannot be read."""
         moves = self.ledger.moves(self.tip, environment)
         return moves[0].after if moves else None
 
@@ -75,4 +75,4 @@ class ImageRecord(NamedTuple):
     """The parts of the commit's record that decide the image."""
 
     params: Params
-    files: Mapping[str, FileDigest]  # of the model
+    files: Mapping[str, FileDigest]  # Files of the model.

@@ -17,7 +17,7 @@ _OPTIONAL = {layout.NOISE, layout.TRAIN_MEASURED, layout.EVALUATE_MEASURED, layo
 
 
 class Missing(NamedTuple):
-    """What ``commit`` lacks of this record: ``paths``, or the reason ``why`` that cannot be determined."""
+    """The files of this record that ``commit`` lacks: ``paths``, or the reason ``why`` that cannot be determined."""
 
     commit: str
     paths: tuple[str, ...] = ()

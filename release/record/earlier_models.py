@@ -49,7 +49,7 @@ class _Stood(NamedTuple):
 
 
 class _Ran(NamedTuple):
-    """What production ran, and the name of the pointer in messages."""
+    """The release that production ran, and the name of its pointer in messages."""
 
     pointer: pointers.Pointer
     at: str
@@ -269,7 +269,7 @@ def _highest(records: Records, releases: Iterable[_Stood]) -> Reference | None:
         try:
             evaluated = records.at(release.commit).report(layout.EVALUATION, _Record)
         except (ValidationError, EvidenceRefused):
-            continue  # of a version that recorded otherwise
+            continue  # Another version of Lockstep recorded it otherwise.
         if (
             evaluated is None
             or evaluated.merged != release.model

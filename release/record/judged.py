@@ -1,4 +1,4 @@
-"""What git has of models that test splits judged: evaluations, the rows of the splits, and earlier lists."""
+"""Reads from git the models that test splits judged: evaluations, the rows of the splits, and earlier lists."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path

@@ -31,7 +31,7 @@ def add(git: Git, remote: str) -> None:
     """
     kept: dict[Path, bytes | None] = {path: (git.root / path).read_bytes() for path in _KEPT}
     look = judged.look(kept[layout.EVALUATION] or b"")
-    assert look is not None  # of a record that holds
+    assert look is not None  # A record that holds has a look.
     branch_place = _place(git, remote)
     message = (
         f"look: model {look.model.removeprefix('sha256:')[:12]} on test "

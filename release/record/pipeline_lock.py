@@ -20,7 +20,7 @@ Stages = Mapping[str, Mapping[str, Any]]
 READS = {name: keys for name, keys in code_lock.READS.items() if name != "score"}
 """The keys of params.yaml that each stage reads, without ``score``: it decides nothing."""
 _PARAMS, _CODE = layout.PARAMS.as_posix(), layout.CODE_LOCK.as_posix()
-_OUTS = ("outs", "metrics", "plots")  # in dvc.yaml; the lock has one list
+_OUTS = ("outs", "metrics", "plots")  # Lists of dvc.yaml; the lock has one list.
 _OTHER_WAYS = ("foreach", "matrix", "wdir", "vars")  # to write a stage, which only DVC can resolve
 _MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 

@@ -17,7 +17,8 @@ def recorded(root: Path, verb: str) -> Iterator[None]:
 
     Only a record of the same ``verb`` is deleted: an estimate that passes does not hide a training that refused.
     """
-    commit, params = _commit(root), refused.params(root)  # of before: both may move while it works
+    # Read before the work, because both may change meanwhile.
+    commit, params = _commit(root), refused.params(root)
     try:
         yield
     except StageRefused as refusal:

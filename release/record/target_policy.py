@@ -31,9 +31,8 @@ from release.record.records import Records
 
 _TEST = layout.SPLITS / "test.jsonl"
 _KEPT = (layout.PREPARE_REPORT, layout.LOCK, layout.VERDICT)  # one of them is in every record
-_UNKEPT = (
-    "failed to load directory"  # what DVC says where a directory's list of files was never pushed
-)
+# DVC says this where a folder's list of files was never pushed.
+_UNKEPT = "failed to load directory"
 
 
 class _File(BaseModel):
@@ -235,11 +234,8 @@ def _judged_as(
     """The verdict of the evidence under the gates and scorers of ``theirs``, on its test set."""
     evidence, notes = held.evidence, list[str]()
     why = ""  # gates cannot be asked
-    askable: tuple[Reads, ...] = (
-        "no rows",
-        "rows",
-        "answers",
-    )  # the gates that can be asked, by what they read
+    # The gates that can be asked, by what they read.
+    askable: tuple[Reads, ...] = ("no rows", "rows", "answers")
     if test is not None and test != held.evidence.judged.get(policy.TEST):
         brought = _rows_at(root, commit, test)
         if isinstance(brought, str):

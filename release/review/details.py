@@ -11,15 +11,11 @@ from release.record import recipes
 from release.record.records import Records
 from release.review.facts import EARLIER, Facts
 
-_COLUMNS = (
-    "where",
-    "id",
-    "prompt",
-    "reference",
-    "source",
-)  # of an offending row, as validate names them
+# The columns of an offending row, as validate names them.
+_COLUMNS = ("where", "id", "prompt", "reference", "source")
 _ABSENT = object()
-Pair = tuple[Prediction, Prediction]  # of the candidate and of the other model, for one row
+# The answers of the candidate and of the other model to one row.
+Pair = tuple[Prediction, Prediction]
 
 
 class Parameter(NamedTuple):

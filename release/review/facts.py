@@ -21,12 +21,8 @@ from checks.formats.verdict import Status, Verdict
 from checks.gating.chain import Evidence
 from release.record.committed import Missing
 
-EARLIER = (
-    "main",
-    "production",
-    "best",
-    "base",
-)  # models that the candidate is compared with, in the comment's order
+# The models that the candidate is compared with, in the comment's order.
+EARLIER = ("main", "production", "best", "base")
 State = Literal["held", "recorded", "not-held", "bad-data", "refused"]
 
 
@@ -43,9 +39,8 @@ class Target(NamedTuple):
     prepare: PrepareReport | None
     training: TrainMeasured | None
     verdict: Verdict | None = None
-    runs: Mapping[str, Pointer] = MappingProxyType(
-        {}
-    )  # what the environments that this repository holds run
+    # What each environment of this repository runs.
+    runs: Mapping[str, Pointer] = MappingProxyType({})
     scores: ValidScores | None = None
     base: str | None = None
 

@@ -84,10 +84,8 @@ def gather(records: Records, ref: str | None) -> Facts:
         "data": data, "prepare": prepare, "params": params, "behind": _behind(records, target),
         "folder": "" if prefix == "." else f"{prefix}/",
     }  # fmt: skip
-    is_older = refused is not None and refused.stage in (
-        "fetch",
-        "prepare",
-    )  # than what refused: of other data
+    # Reports are older than the refusal of an early stage, and may be of other data.
+    is_older = refused is not None and refused.stage in ("fetch", "prepare")
     if (
         data is not None
         and not data.success
@@ -113,9 +111,8 @@ def gather(records: Records, ref: str | None) -> Facts:
         common |= {"unrun": tuple(_unrun(records))}
     if refused is None:
         return Facts("not-held", target, commit, document, **common)
-    if lock_check.differences(
-        records.work_tree, _DATA
-    ):  # the data reports are those of an earlier run
+    # The data reports are those of an earlier run.
+    if lock_check.differences(records.work_tree, _DATA):
         common |= {"data": None, "prepare": None}
     return Facts("refused", target, commit, document, refused=refused, **common)
 
@@ -144,9 +141,8 @@ def _judged(
         trusting = [Path(name) for name in missing]
         held_verdict = hold(records, None if target.commit is None else target.ref, trusting)
         verdict = held_verdict.verdict
-        if (
-            target.commit is not None and target.document is not None
-        ):  # else it is the first pull request of all
+        # Else this is the first pull request of all.
+        if target.commit is not None and target.document is not None:
             judgement = target_policy.judge_from(records, held_verdict, target.ref)
     else:
         verdict = stored

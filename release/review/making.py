@@ -7,7 +7,7 @@ from checks.formats.report import Fetched
 from release.review.comparison import Changed, Cost
 from release.review.sides import Side
 
-_RECORDED = "recorded"  # of one side alone
+_RECORDED = "recorded"  # A value that one side alone has.
 
 
 def data(a: Side, b: Side) -> tuple[tuple[Changed, ...], tuple[str, ...]]:

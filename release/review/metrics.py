@@ -16,20 +16,10 @@ from release.review.kept import Kept
 from release.review.pairs import Difference
 from release.review.sides import at
 
-_ASKED = (
-    "kind",
-    "metric",
-    "against",
-    "slice",
-    "suite",
-)  # fields by which two findings are about the same figure
-_ANSWERED = (
-    "scorers",
-    "max_new_tokens",
-    "precision",
-    "engine",
-    "confidence",
-)  # of evaluate, by which valid is scored
+# Two findings are about the same figure if these fields agree.
+_ASKED = ("kind", "metric", "against", "slice", "suite")
+# Keys of `evaluate`. Valid scores of two records are comparable only if these agree.
+_ANSWERED = ("scorers", "max_new_tokens", "precision", "engine", "confidence")
 
 
 class Score(NamedTuple):
@@ -121,9 +111,8 @@ def on_valid(facts: Facts) -> tuple[Figures, Figures | None] | None:
     ]
     main, now = evaluation.references.get("main"), facts.target.verdict
     is_another = main is not None and main.how != "same-model"
-    is_main = (
-        main is not None and now is not None and now.model == main.merged
-    )  # else main has another model since then
+    # Otherwise main has another model since then.
+    is_main = main is not None and now is not None and now.model == main.merged
     if (
         facts.target.scores is None
         or not (is_another and is_main)
@@ -292,9 +281,8 @@ def _first(evaluation: EvaluationReport) -> str:
 
 
 def _score(facts: Facts, evaluation: EvaluationReport, name: str, scorer: str) -> Score:
-    if (
-        name == "main" and facts.same_as_main
-    ):  # the record compares with the model that main had before
+    # The record compares with the model that main had before.
+    if name == "main" and facts.same_as_main:
         return Score(
             name,
             "same-model",

@@ -104,9 +104,8 @@ def difference(
     one, two = np.asarray(old, np.float64), np.asarray(new, np.float64)
     if not len(one) or not all(scores.min() >= 0 and scores.max() <= 1 for scores in (one, two)):
         return None
-    test = compare(
-        two, one, groups, 0.0, (1 + confidence) / 2
-    )  # each bound alone; both together: ``confidence``
+    # Each bound alone; both together have ``confidence``.
+    test = compare(two, one, groups, 0.0, (1 + confidence) / 2)
     p = min(1.0, 2 * min(test.p, test.p_worse))
     return Difference(
         value=test.effect, low=test.low, high=test.high, n=test.n, wins=int((two > one).sum()),

@@ -31,10 +31,8 @@ def paired_rows(a: Side, b: Side, notes: list[str]) -> Pairs | None:
         notes.append(
             "the test sets differ: only rows that both have are paired, and the means are of each one's own"
         )
-    old, new = (
-        a.answers,
-        b.answers,
-    )  # both are looked for, so that all that is missing is said at once
+    # Both are read first, so that all that is missing is said at once.
+    old, new = (a.answers, b.answers)
     if old is None or new is None:
         return None
     paired = pairs.pair(old, new)

@@ -22,9 +22,8 @@ def loss(root: Path) -> list[float]:
     """The logged losses of reports/loss.csv, of several steps those of the last; empty if it cannot be read."""
     try:
         lines = _lines(root / layout.LOSS_CURVE)
-        last = (
-            lines[-1].get("chain") if lines else None
-        )  # the losses of two methods cannot be compared
+        # The losses of two methods cannot be compared.
+        last = lines[-1].get("chain") if lines else None
         values = [float(line["loss"]) for line in lines if line.get("chain") == last]
     except (OSError, ValueError, KeyError, TypeError, csv.Error):
         return []

@@ -10,7 +10,7 @@ from checks.sections import Section, Strings
 
 
 class Setting(Section):
-    """What one value of a setting adds to the server, with placeholders.
+    """The arguments that one value of a setting adds to the server, with placeholders.
 
     ``counters``: metrics that grow when the setting is used; empty if the server has none.
     """

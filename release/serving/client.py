@@ -14,9 +14,8 @@ from urllib3.exceptions import HTTPError
 from checks.text import escape
 from release.adapters.http import reason
 
-ANSWER_SECONDS = (
-    300.0  # for one reply, all of it: sixteen may wait for one another on a small machine
-)
+# Seconds for a whole reply: sixteen may wait for one another on a small machine.
+ANSWER_SECONDS = 300.0
 CONNECT_SECONDS = 10.0
 LARGEST = 8 << 20  # bytes of one reply
 _BLOCK = 1 << 16

@@ -25,7 +25,7 @@ from release.serving.server import Ended, ending, last
 VERIFY = "lockstep.verify"  # labels of containers and networks
 OWNER = "lockstep.owner"
 _PAUSE = 0.05
-_LINES = 20_000  # of a log
+_LINES = 20_000  # Lines of a log.
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 

@@ -119,7 +119,7 @@ class _VllmTokens(_Loose):
 
 @dataclass(frozen=True)
 class Speech:
-    """What one dialect adds. ``logprobs``: fields that request log-probabilities, None if unsupported.
+    """The fields of one dialect. ``logprobs``: fields that request log-probabilities, None if unsupported.
 
     ``unending``: fields that keep some tokens from ending an answer before the limit; None if it cannot.
     ``raw``: fields beside ``tools`` with which a server answers as without them, but for the prompt; None if it cannot.

@@ -59,9 +59,8 @@ def loaded(store: Store, digest: str) -> Iterator[str]:
         yield found_image
     finally:
         if known is None:
-            with contextlib.suppress(
-                DockerException, OSError
-            ):  # a container of somebody else's uses it
+            # Somebody else's container may still use the image.
+            with contextlib.suppress(DockerException, OSError):
                 engine.images.remove(found_image)
 
 

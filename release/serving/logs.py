@@ -39,11 +39,8 @@ def causes(log: bytes) -> tuple[str, ...]:
     rows = list(_records(log))
     for place, (level, text) in enumerate(rows):
         line = text.strip()
-        if text[:1].isspace() or level in (
-            "DEBUG",
-            "INFO",
-            "WARNING",
-        ):  # inside a traceback, or no failure
+        # The line is inside a traceback, or tells no failure.
+        if text[:1].isspace() or level in ("DEBUG", "INFO", "WARNING"):
             continue
         if _EXCEPTION.match(line):
             more = []

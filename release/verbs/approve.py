@@ -27,7 +27,7 @@ class Approved(Record):
     done: Literal["approved", "already"]
     signer: str
     required: Count
-    commit: str  # of the ledger
+    commit: str  # The ledger's commit.
 
 
 def approve(

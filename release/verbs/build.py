@@ -33,9 +33,8 @@ __all__ = ["Options", "Plan", "PlannedBlob", "build", "plan"]
 
 # Not in the image; reports name these digests, and the verdict covers the reports.
 _NOT_SHIPPED = (layout.BASE, layout.ADAPTER, layout.RAW)
-_KEPT = (
-    2  # images of one environment that stay in a layout; where the ledger does not answer, all do
-)
+# A layout keeps so many images of one environment; all of them where the ledger does not answer.
+_KEPT = 2
 
 
 class PlannedBlob(Record):
@@ -49,19 +48,20 @@ class PlannedBlob(Record):
 
 
 class Plan(Record):
-    """What `lockstep build` would do. Sizes are exact, in bytes."""
+    """The plan of `lockstep build`. Sizes are exact, in bytes."""
 
     target: str
     tag: str
     model: Digest
-    path: str  # of the weights in the image
+    path: str  # The path of the weights in the image.
     commit: CommitHash
     runtime: str
     platform: str
     base: BaseImage | None
     blobs: tuple[PlannedBlob, ...]
     total: Count
-    to_send: Count  # of blobs that the target lacks; what a registry can mount from the base's repository counts
+    # Bytes of blobs that the target lacks, including those that a registry can mount from the base.
+    to_send: Count
 
 
 def write_down(root: Path, options: Options) -> Recipe:
@@ -228,9 +228,8 @@ def _documents(recipe: Recipe, added: list[Added]) -> tuple[bytes, bytes]:
 
 def _report(recipe: Recipe, added: list[Added], found: str, documents: int) -> ImageReport:
     about, base = recipe.about, recipe.base.image if recipe.base else None
-    below = len(
-        weights.behind(about.path)
-    )  # a member's name has no slash in front, and one behind the folder
+    # A member's name has no slash in front, and one behind the folder.
+    below = len(weights.behind(about.path))
     return ImageReport(
         image=found,
         place=recipe.place,

@@ -181,7 +181,8 @@ def _by_cml(
         env = {name: os.environ[name] for name in _KEPT if name in os.environ}
         env |= {
             "HOME": home,
-            "GITHUB_SHA": commit,  # of the watermark: its --commit-sha excludes --target
+            # CML reads the watermark's commit here: its --commit-sha excludes --target.
+            "GITHUB_SHA": commit,
             "REPO_TOKEN": os.environ.get("GITHUB_TOKEN", ""),
             "TPI_ANALYTICS": "0",
             "ITERATIVE_DO_NOT_TRACK": "1",
@@ -192,9 +193,8 @@ def _by_cml(
             return f"did not end within {_CML_SECONDS} s"
         except OSError as error:
             return f"does not start: {error.strerror}"
-    return (
-        f"ended with {done.returncode}" if done.returncode else None
-    )  # its words may hold the token
+    # The program's words are not shown, because they may hold the token.
+    return f"ended with {done.returncode}" if done.returncode else None
 
 
 def _server(where: Place) -> str | None:
@@ -221,9 +221,8 @@ def _checked(
     gates = next((part.markdown for part in found.parts if part.name == "gates"), "")
     if renderer.size(summary) + renderer.size(gates) < renderer.LIMIT - 100:
         summary = f"{summary}\n\n{gates}".strip()
-    summary = (
-        summary if renderer.size(summary) < renderer.LIMIT else prose(found.title)
-    )  # a title is no Markdown
+    # A title is no Markdown.
+    summary = summary if renderer.size(summary) < renderer.LIMIT else prose(found.title)
     try:
         return "check-run", client.check(name, commit, conclusion, found.title, summary)
     except Forbidden:

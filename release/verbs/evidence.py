@@ -74,9 +74,8 @@ def show(root: Path, image: str, target: str | None = None) -> Walk:
     statement contradicts what it names, RegistryRefused if the image is missing, BuildRefused for an invalid reference.
     """
     place = _place(root, image)
-    attach.subject(
-        place.store, place.image
-    )  # an image that is not there is another matter than one without evidence
+    # A missing image is refused apart from one without evidence.
+    attach.subject(place.store, place.image)
     known = trust.known(root, target)
     release = released.find(place.store, place.image, known, place.evidence)
     steps = (

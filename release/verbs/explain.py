@@ -18,7 +18,7 @@ class Explanation(NamedTuple):
     asks: str
     found: str
     decided: str
-    change: str  # what would change the answer
+    change: str  # Says what would change the answer.
     look: str  # where
 
 

@@ -49,7 +49,7 @@ from release.serving.server import unwinding
 from release.serving.traffic import Answered, Replay, Request, Side
 from release.verbs import rollback
 
-_PACKAGES = ("aiohttp", "prometheus_client", "yarl")  # of the gateway
+_PACKAGES = ("aiohttp", "prometheus_client", "yarl")  # The gateway needs these.
 _LATE = 1.0  # seconds until an answer is surely in the captures
 _SEED = 17
 _WHY = "a drill"
@@ -75,7 +75,7 @@ class Options(NamedTuple):
 
 
 class _Scene(NamedTuple):
-    """What was set up. ``where``: the scratch clone; ``remote``: of it; ``both``: production, and the worse model."""
+    """The parts of a drill. ``both``: production and the worse model. ``where``: a scratch clone."""
 
     where: PromotionContext
     remote: Path

@@ -20,9 +20,8 @@ _NEEDED = (layout.PIPELINE, Path(".dvc/config"))
 # Folders that the pipeline writes; git ignores most of them.
 _WRITTEN = (Path("data"), Path("models"), layout.REPORTS, Path(".lockstep"))
 _WORDS = 1_000_000  # before the longest prompt is known, none is dropped
-_LONGEST = (
-    2048  # tokens of a prompt: longer ones need a person's decision about memory and the base
-)
+# The tokens of a prompt. Longer ones need a person's decision about memory and the base.
+_LONGEST = 2048
 
 
 class Begun(NamedTuple):
@@ -210,7 +209,9 @@ def write(place: Place, begun: Begun) -> bool:
         for path in (root / layout.REPORTS).glob("*"):
             if path.is_dir():
                 shutil.rmtree(path)
-            elif path.name != layout.NOISE.name:  # as in release.adapters.tool_files
+            elif (
+                path.name != layout.NOISE.name
+            ):  # The noise is copied: see release.adapters.tool_files.
                 path.unlink()
     for card in begun.cards:
         files.write_text(root / card, PLACEHOLDERS[card])

@@ -37,10 +37,8 @@ def new(root: Path, name: str, roles: Sequence[Role], output: Path | None = None
         raise MachineRefused(
             f"{private}: is the name of a public half", "choose another name, such as lockstep.key"
         )
-    place, home = (
-        private.resolve(),
-        root.resolve(),
-    )  # the folder that git ignores may be a link to one that it does not
+    # The folder that git ignores may be a link to one that it does not.
+    place, home = (private.resolve(), root.resolve())
     if place.is_relative_to(home) and not place.is_relative_to(home / layout.STATE):
         raise MachineRefused(
             f"{private}: git would take this key in", f"keep it below {layout.STATE}/, or elsewhere"

@@ -11,9 +11,8 @@ from release.evidence import attach
 from release.image import stores
 from release.image.layout import Layout
 
-MEDIA_TYPE = (
-    "application/vnd.lockstep.release-page.v1+html"  # of a page as an artifact of its image
-)
+# The type of a page as an artifact of its image.
+MEDIA_TYPE = "application/vnd.lockstep.release-page.v1+html"
 
 
 class Pages(NamedTuple):

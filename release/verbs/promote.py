@@ -37,7 +37,7 @@ from release.record import running_code
 
 
 class Options(NamedTuple):
-    """What is promoted, and how.
+    """The options of a promotion.
 
     ``image``: HOST/NAME@sha256:… or oci:FOLDER@sha256:…; None: what the previous environment runs, for the first one
     what `lockstep build` reported. ``why``: the reason for the ledger; None: the subject of the record's commit.
@@ -65,7 +65,7 @@ class Promoted(Record):
     done: Literal["moved", "already", "repaired", "proposed", "planned"]
     before: Pointer | None
     after: Pointer | None  # None: what it would be is not known, for what is lacking
-    commit: str | None  # of the ledger
+    commit: str | None  # The ledger's commit.
     tags: tuple[str, ...]
     checks: tuple[Check, ...]
     diff: str
@@ -197,7 +197,7 @@ def _holds(
 
 
 def _runs(where: PromotionContext, name: str) -> Pointer | None:
-    """What the environment runs; None also if its pointer cannot be read, which a later check reports."""
+    """Return what the environment runs; None also if its pointer cannot be read, which a later check reports."""
     try:
         return where.ledger.pointer(where.tip, name)
     except EvidenceRefused:

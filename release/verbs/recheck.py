@@ -20,7 +20,7 @@ from release.adapters.git import Git
 from release.verbs import history
 
 _PIPELINE = layout.PIPELINE.name
-_REFUSED = "refused by Lockstep"  # what stages.tools.guarded_dvc says of a list
+_REFUSED = "refused by Lockstep"  # stages.tools.guarded_dvc refuses a list with these words.
 _OUTPUTS = ("outs", "metrics", "plots")
 
 

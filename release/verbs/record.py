@@ -33,7 +33,7 @@ class CommittedRecord(Record):
     commit: str
     status: Status
     files: tuple[str, ...]
-    branch: str | None  # of the remote, where it was pushed
+    branch: str | None  # The remote's branch, if it was pushed.
 
 
 def commit_record(
@@ -74,9 +74,8 @@ def commit_record(
         made = _push(git, branch, head, made)
     if made != head:
         git.ask("update-ref", "-m", "lockstep record", "HEAD", made, head)
-        git.ask(
-            "reset", "--quiet", "--", *(path.as_posix() for path in kept)
-        )  # the index of these files alone
+        # Reset the index of these files alone.
+        git.ask("reset", "--quiet", "--", *(path.as_posix() for path in kept))
     return CommittedRecord(
         judged=head, commit=made, status=gathered.verdict.status, files=tuple(path.as_posix() for path in kept),
         branch=branch,
@@ -111,9 +110,8 @@ def _push(git: Git, branch: str, head: str, made: str) -> str:
         raise ParamsRefused(
             f"{redact(branch, 100)!r}: is not a valid branch name", "name the pull request's branch"
         )
-    looks_branch.add(
-        git, _REMOTE
-    )  # first: the test split was asked, whatever becomes of the branch
+    # This comes first: the test split was asked, whatever becomes of the branch.
+    looks_branch.add(git, _REMOTE)
     now = _look(git, ref, shown)
     if now == head and made != head:
         answer = git.run(
@@ -121,7 +119,7 @@ def _push(git: Git, branch: str, head: str, made: str) -> str:
             f"--force-with-lease={ref}:{head}", "--", _REMOTE, f"{made}:{ref}",
         )  # fmt: skip
         now = _look(git, ref, shown)
-        if now == head:  # what git said counts for nothing beside what the remote shows
+        if now == head:  # The remote shows the push, so git's words do not count.
             raise RemoteRefused(
                 f"{shown}: {answer.why()}: nothing was pushed",
                 "do what the remote requires, then run it again",

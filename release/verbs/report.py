@@ -23,9 +23,9 @@ from release.review.facts import State
 from release.review.sections import Section
 
 LIMIT = 65_536  # characters of a comment, https://docs.github.com/rest/issues/comments
-_RESERVED = 1_000  # for the watermark, and for saying what was left out
+_RESERVED = 1_000  # Characters for the watermark, and for saying what was left out.
 _PLOTS = ("confusion", "scores", "slices")
-_SECONDS = 10  # for a plot to answer
+_SECONDS = 10  # Seconds for a plot to answer.
 
 
 class Options(NamedTuple):

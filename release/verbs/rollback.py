@@ -45,7 +45,7 @@ from release.serving import ask_image
 
 
 class Options(NamedTuple):
-    """What is rolled back, and how.
+    """The options of a rollback.
 
     ``why``: the reason, for the ledger and the quarantine. ``to``: a release that ran there, by version, digest or
     image; "none" empties the environment; None: the last other release that is not in quarantine. ``check_image``:
@@ -75,7 +75,7 @@ class RolledBack(Record):
     before: Pointer | None  # None: nothing ran, or what ran cannot be read
     after: Pointer | None  # None: nothing runs
     held: Entry | None
-    commit: str | None  # of the ledger
+    commit: str | None  # The ledger's commit.
     tags: tuple[str, ...]
     checks: tuple[Check, ...]
     diff: str
@@ -127,9 +127,8 @@ def move(where: PromotionContext, name: str, options: Options) -> RolledBack:
     known = quarantined.read(where)
     if known.unreadable:
         raise known.unreadable
-    notes += [
-        what for what, _ in quarantined.contradictions(known)
-    ]  # what this writes has all that is held back
+    # The notes name all that is held back.
+    notes += [what for what, _ in quarantined.contradictions(known)]
     entries = known.entries
     if options.to == NONE:
         return _commit(
@@ -218,7 +217,7 @@ def _also(where: PromotionContext, name: str, bad: Entry | None) -> list[str]:
 
 
 def _present(where: PromotionContext, name: str) -> tuple[EnvironmentState, list[str]]:
-    """What the environment runs; a pointer that cannot be read is no error, because a rollback replaces it."""
+    """Return what the environment runs; a pointer that cannot be read is no error, because a rollback replaces it."""
     try:
         return environment.look(where, name), []
     except EvidenceRefused as refused:

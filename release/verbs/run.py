@@ -53,7 +53,8 @@ def run(
     python("sources", ["-m", "stages.still_pinned"], "the look at local sources")
     _ask_git(root)
     wanted = [*(["--with-deps"] if targets else []), "--", *targets]
-    if shared:  # what the remote lacks or does not give is made again: its lines say so, and the push asks it once more
+    # What the remote lacks is made again: the lines of DVC say so, and the push asks once more.
+    if shared:
         share("pull", "--allow-missing", *wanted)
     before = _decided(root)
     repro, more = [*dvc.MODULE, "repro"], {dvc.REMOTE: "1"} if shared else {}

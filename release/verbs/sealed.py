@@ -48,7 +48,7 @@ class New(NamedTuple):
 
 
 class Asked(Record):
-    """What the sealed split says of a model. ``number``: of its look; ``looks``: how many there may be.
+    """The answer of the sealed split about a model. ``number``: of its look; ``looks``: how many there may be.
 
     ``done``: ``already`` if it was asked before, which is no further look. ``inconclusive``: nothing was asked, since
     all looks are used.
@@ -76,7 +76,7 @@ def new(root: Path, source: Path, key: Path | None = None) -> New:
             )
     try:
         lines = files.read_jsonl(source, split.SealedLine)
-    except EvidenceRefused as refused:  # of a person's own file: no run makes it again
+    except EvidenceRefused as refused:  # The file is a person's own, and no run makes it again.
         raise EvidenceRefused(refused.what, _WRITE) from None
     alike = params_file.load(root / layout.PARAMS).prepare.near_duplicates
     texts = [request(line.messages) for line in lines]
@@ -154,9 +154,8 @@ def ask(
         raise MachineRefused(
             "stages.sealed: said neither pass nor fail", "install the package again"
         )
-    promotion_context = context.find(
-        root, target
-    )  # It is read again, because the answers may have taken hours.
+    # It is read again, because the answers may have taken hours.
+    promotion_context = context.find(root, target)
     if sealed.split(promotion_context) != wanted:
         raise EvidenceRefused(
             f"{promotion_context.target}: sealed changed meanwhile", "ask again from its tip"

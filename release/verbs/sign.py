@@ -63,7 +63,7 @@ class Signed(NamedTuple):
 
 
 class _Made(NamedTuple):
-    """What is to be attached."""
+    """The artifacts to attach."""
 
     release: bytes  # the statement
     weights: bytes  # the statement that OpenSSF model signing defines

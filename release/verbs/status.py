@@ -36,7 +36,7 @@ _LARGEST = 4 << 20  # bytes of a report here
 
 
 class Runs(Record):
-    """What an environment runs. ``verdict``: the status in its commit's record, or why there is none.
+    """The release of an environment. ``verdict``: the status in its commit's record, or why there is none.
 
     ``quarantined``: why it is in quarantine, if it is. ``otherwise``: how its verification differs from how it is
     served. ``took``: time, energy and money of its training and its requests.
@@ -56,7 +56,7 @@ class Runs(Record):
 
 
 class Next(Record):
-    """What could be promoted next, from the previous environment or the work tree's record. ``waits``: for what."""
+    """The next release to promote, from the previous environment or the work tree's record. ``waits``: for what."""
 
     version: str | None
     model: str

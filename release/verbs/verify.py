@@ -36,11 +36,11 @@ from release.serving.progress import Progress
 from release.serving.server import Server, unwinding
 
 _NVIDIA = Path("/dev/nvidiactl")  # of NVIDIA's driver
-LOG = layout.STATE / "serving.log"  # of the server that was started last
+LOG = layout.STATE / "serving.log"  # The log of the server that was started last.
 
 
 class Options(NamedTuple):
-    """What is verified, and how.
+    """The options of a verification.
 
     ``image``: the built image in a registry, HOST/NAME[:TAG]@sha256:…; None: where `lockstep build` put it. ``url``:
     check a running server. ``runtime``: with a URL, the runtime of that server (None: as the image was built, or

@@ -34,13 +34,8 @@ from stages.inference import prompts, vllm, vllm_process
 from stages.inference.kept_batches import KeptBatches
 
 _TEST = layout.SPLITS / "test.jsonl"
-_PACKAGES = (
-    "torch",
-    "transformers",
-    "tokenizers",
-    "jinja2",
-    "compressed-tensors",
-)  # the last is of an extra
+# The last package comes with an extra.
+_PACKAGES = ("torch", "transformers", "tokenizers", "jinja2", "compressed-tensors")
 CODE = (
     "answers.py", "batches.py", "generate.py", "kept_batches.py", "prompts.py", "unpacking.py", "vllm.py",
     "vllm_process.py", "vllm_worker.py",

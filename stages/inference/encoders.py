@@ -21,9 +21,8 @@ from stages.threads import lanes
 
 _WAITING = 4096  # texts that wait for a lane: each costs about a kilobyte
 _ENCODER, _CROSS_ENCODER = "AutoModel", "AutoModelForSequenceClassification"
-Tokens = Mapping[
-    str, NDArray[np.int32]
-]  # one row for each of the model's inputs; a list of int has ten times the bytes
+# One row for each of the model's inputs. A list of int would take ten times the bytes.
+Tokens = Mapping[str, NDArray[np.int32]]
 
 
 def embed(
@@ -133,7 +132,7 @@ def _each(
                 yield result
 
 
-@torch.inference_mode()  # of each thread for itself
+@torch.inference_mode()  # Each thread has this mode for itself.
 def _vector(model: Any, tokens: Tokens, pooling: Pooling) -> NDArray[np.float64]:
     ids = torch.from_numpy(tokens["input_ids"]).long()[None].to(model.device)
     states = model(input_ids=ids).last_hidden_state[0].double()
@@ -141,7 +140,7 @@ def _vector(model: Any, tokens: Tokens, pooling: Pooling) -> NDArray[np.float64]
     return np.asarray((vector / vector.norm()).cpu().numpy())
 
 
-@torch.inference_mode()  # of each thread for itself
+@torch.inference_mode()  # Each thread has this mode for itself.
 def _score(model: Any, tokens: Tokens) -> float:
     inputs = {
         name: torch.from_numpy(ids).long()[None].to(model.device) for name, ids in tokens.items()

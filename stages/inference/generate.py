@@ -137,9 +137,8 @@ def generate(
             tokens_by_place = dict(
                 _answer(model, batch, begin, prefix, ends, max_new_tokens, stop, bar)
             )
-            if kept is not None and len(tokens_by_place) == len(
-                batch
-            ):  # fewer: another batch failed
+            # Fewer tokens mean that another batch failed.
+            if kept is not None and len(tokens_by_place) == len(batch):
                 kept.keep(prefix, batch, [tokens_by_place[prompt] for prompt in batch])
             return tokens_by_place
 
@@ -181,7 +180,7 @@ def _read(model: Any, prefix: Prompt) -> Any:
     return cache
 
 
-@torch.inference_mode()  # of each thread for itself
+@torch.inference_mode()  # Each thread has this mode for itself.
 def _answer(
     model: Any, prompts: Sequence[Prompt], begin: Any, prefix: int, ends: frozenset[int], new: int,
     stop: threading.Event, bar: Any,

@@ -80,7 +80,7 @@ def _shown(chat: Answered) -> str:
     return f"the chat that ends with {chat.messages[-1].content[:60]!r}"
 
 
-@torch.inference_mode()  # of each thread for itself
+@torch.inference_mode()  # Each thread has this mode for itself.
 def _nats(model: Any, start: int, answers: Sequence[Tokens]) -> list[list[float]]:
     """Of the tokens from ``start`` on, which all answers reach."""
     shared = max(start, generate.shared_prefix(answers))

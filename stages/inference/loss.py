@@ -51,7 +51,7 @@ def nats(folder: Path, precision: str, texts: Sequence[str], label: str) -> list
     return sums
 
 
-@torch.inference_mode()  # of each thread for itself
+@torch.inference_mode()  # Each thread has this mode for itself.
 def _nats(model: Any, ids: Sequence[int]) -> float:
     """Of all tokens but the first, which they follow."""
     tokens = torch.tensor([ids], device=model.device)

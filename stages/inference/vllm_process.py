@@ -39,10 +39,8 @@ _ALWAYS = {
     "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_DO_NOT_TRACK": "1",
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # else the first requests are answered while others come in
 }  # fmt: skip
-_MEMORY = (
-    "memory",
-    "cache blocks",
-)  # Messages of vLLM and torch that ask for more or less memory have these words.
+# Messages of vLLM and torch that ask for more or less memory have these words.
+_MEMORY = ("memory", "cache blocks")
 _LESS = "lower evaluate.engine.kv_cache_gb or evaluate.batch_tokens, or free memory"
 
 

@@ -50,7 +50,7 @@ class _Reply(Record):
 
 
 class Cost(Section):
-    """What questions cost. All that were not asked before are counted before the first is asked."""
+    """The costs of questions. All that were not asked before are counted before the first is asked."""
 
     input: Annotated[float, Field(ge=0, description="price of a million tokens of questions")]
     output: Annotated[float, Field(ge=0, description="price of a million tokens of replies")]

@@ -11,10 +11,8 @@ from stages.loaders import _calls
 
 _ROLES = ("system", "user", "assistant", "tool")
 _SHAREGPT = {"human": "user", "gpt": "assistant"}
-_KEYS = {
-    "assistant": ("tool_calls",),
-    "tool": ("tool_call_id", "name"),
-}  # These keys come beside role and content.
+# These keys come beside role and content.
+_KEYS = {"assistant": ("tool_calls",), "tool": ("tool_call_id", "name")}
 MOST = 256  # turns: what a chat answers earlier is compared turn by turn, which takes the square of them
 _SHOWN = 80  # characters of a refusal about roles or keys
 

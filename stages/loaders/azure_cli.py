@@ -26,12 +26,10 @@ from checks.errors import DataRefused
 from checks.rows import Message
 from stages.loaders._static_text import line_of, texts_under
 
-_Loader: Any = getattr(
-    yaml, "CSafeLoader", yaml.SafeLoader
-)  # the C parser is ten times faster, and optional
-_LARGEST = (
-    4 << 20
-)  # bytes of a file; the longest of Azure CLI has 0.7 MB, and its syntax tree takes 100 times as much
+# The C parser is ten times faster, and optional.
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# The bytes of a file. The longest of Azure CLI has 0.7 MB, and its syntax tree takes 100 times as much.
+_LARGEST = 4 << 20
 _FIELD = re.compile(r"^\s*:\w[\w -]*:")  # the next section of a docstring
 _SERVICE = "{service}"  # The instruction may have it.
 _QUOTES = re.compile(rb"\"{3}|'{3}")

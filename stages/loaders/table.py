@@ -30,7 +30,7 @@ from stages.loaders import _calls, _chats
 LARGEST = 1 << 20  # bytes of a line or Parquet row, characters of a CSV cell
 _BATCH = 256  # rows of a Parquet file that are read at once
 _RETURNS = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
-_OTHER_MARKS = {";": "semicolons", "\t": "tabs"}  # what part cells where commas should
+_OTHER_MARKS = {";": "semicolons", "\t": "tabs"}  # Marks that part cells in place of commas.
 _SHOWN = 5  # further bad rows that a refusal lists
 _JSON: TypeAdapter[JsonValue] = TypeAdapter(JsonValue)
 Found = tuple[str, dict[str, Any]]  # path:line (Parquet: path:row), and the row
@@ -105,14 +105,13 @@ class Table(Loader):
 
 
 class _Bad(Exception):  # noqa: N818 - becomes a line of a refusal
-    """What is wrong with one row: its place and the reason."""
+    """A bad row: its place and the reason."""
 
 
 def load(loader: Table, folder: Path) -> list[Draft]:
     """All rows of the files that match ``loader.files``, ordered by path and line; raise DataRefused as above."""
-    system = (
-        Message(role="system", content=loader.instruction) if loader.instruction else None
-    )  # of all rows
+    # All rows share this message.
+    system = Message(role="system", content=loader.instruction) if loader.instruction else None
     return drafts_of(
         matching(loader.files, folder),
         folder,
@@ -141,9 +140,8 @@ def drafts_of(
             bad.append(f"{name}: holds no row")
     bad.extend(_repeated_ids(drafts))
     if bad:
-        bad = [
-            escape(line) for line in bad
-        ]  # names of columns and messages of readers are as the file has them
+        # Names of columns and messages of readers are as the file has them.
+        bad = [escape(line) for line in bad]
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
         raise DataRefused(
             f"{bad[0]}{more}",
@@ -304,9 +302,8 @@ def _parquet(path: Path, name: str) -> Iterator[Found]:
     number = 0
     try:
         with pq.ParquetFile(path) as file:
-            if len(set(names := file.schema_arrow.names)) < len(
-                names
-            ):  # to_pylist would take the last one
+            # Of two columns with one name, to_pylist would take the last.
+            if len(set(names := file.schema_arrow.names)) < len(names):
                 raise _Bad(f"{name}: a column is named twice: {_shown(names)}")
             _hold_groups(file.metadata, name)
             for batch in file.iter_batches(batch_size=_BATCH):
@@ -442,9 +439,8 @@ def _plain(value: Any, column: str) -> JsonValue:
         return None
     try:
         plain = _JSON.validate_python(value)
-        _JSON.validate_json(
-            json.dumps([[plain]], allow_nan=False, ensure_ascii=False).encode()
-        )  # as in a line of a split
+        # The value must be one that a line of a split can hold.
+        _JSON.validate_json(json.dumps([[plain]], allow_nan=False, ensure_ascii=False).encode())
     except (
         ValueError,
         RecursionError,

@@ -212,11 +212,10 @@ def _frame(
             seen |= row.keys()
             for column in found.columns:
                 value = row.get(column.name)
-                if isinstance(value, float) and math.isnan(value):  # as pandas writes null
+                if isinstance(value, float) and math.isnan(value):  # pandas writes null so.
                     value = None
-                if isinstance(
-                    value, str
-                ):  # frames are UTF-8, which has no half of a surrogate pair; the loader refuses it
+                # Frames are UTF-8, which has no half of a surrogate pair; the loader refuses it.
+                if isinstance(value, str):
                     value = value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
                 typed = None if value is None else _typed(column.kind, value, as_text)
                 raw[column.name].append(value)

@@ -16,23 +16,14 @@ from checks.formats.data_reports import Expectation, PrepareReport
 from stages.quality import data_docs
 
 Frame = list[dict[str, Any]]
-Columns = dict[
-    str, list[Any]
-]  # a frame by its columns: a dictionary for each of a million rows takes too much memory
+# A frame by its columns. A dictionary for each of a million rows takes too much memory.
+Columns = dict[str, list[Any]]
 SHOWN = 5  # offending rows of an expectation
-ROW = (
-    "where",
-    "id",
-    "prompt",
-    "reference",
-    "group",
-    "slice",
-    "source",
-)  # columns of a row as it is in the file
+# The columns of a row as it is in the file.
+ROW = ("where", "id", "prompt", "reference", "group", "slice", "source")
 COUNTED = ("roles", "asked", "prompt_tokens", "reference_tokens")  # and what validate adds
-CONTROL = (
-    "control_token"  # a column of the frame of all splits: which control token a row has, and where
-)
+# A column of the frame of all splits: which control token a row has, and where.
+CONTROL = "control_token"
 ALL, LABELS, DOCUMENTS = "splits", "labels", "documents"  # frames beside those of the three splits
 # Bytes of a frame, at 8 a cell, up to which its page has a fingerprint: that of a million rows takes as long as all
 # expectations. Nothing is compared with it: the report has the digests of the splits.
@@ -49,7 +40,7 @@ class Expected(NamedTuple):
     todo: str
 
 
-Suite = dict[str, Expected]  # by what is expected, in words
+Suite = dict[str, Expected]  # Expectations by their words.
 
 
 def suites(

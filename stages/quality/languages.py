@@ -40,7 +40,7 @@ _Text = tuple[str, str, str]  # where, id, text
 
 
 class Found(NamedTuple):
-    """What was found: the frame of the judged texts of each kind, the statistics, and every text in another language.
+    """The findings: the frame of the judged texts of each kind, the statistics, and every text in another language.
 
     In frames and in ``others`` texts in other languages come first, the most probable of them before the less probable.
     """

@@ -1,4 +1,4 @@
-"""What validate expects of preference data: frames of pairs and of judged answers, and their suites.
+"""Makes validate's frames of pairs and of judged answers, and their expectations.
 
 Three things let a method learn something else than which answer is better. Pairs that contradict themselves cancel
 out. Where the better answer is mostly the longer one, length is learned. Where the words of an answer alone tell

@@ -22,9 +22,8 @@ from stages.quality.rows_frames import Read, RowChecks
 
 _BATCH = 4096  # lines that are read at once
 _MORE_MEMORY = "free memory, and run the same command again"
-_LEAST = (
-    16 << 20
-)  # bytes of splits: with fewer, a second process saves less time than its start takes
+# With fewer bytes of splits, a second process saves less time than its start takes.
+_LEAST = 16 << 20
 
 
 def read(root: Path, make: Callable[[], RowChecks]) -> tuple[RowChecks, dict[str, Read]]:

@@ -18,13 +18,13 @@ from stages.quality.expectations import CONTROL, COUNTED, ROW, Columns, Frame
 
 
 class Read(NamedTuple):
-    """What one split, or a part of it, holds. Rows are let go of, but for ``rows`` of preferences."""
+    """The content of a split or a part of it. Rows are let go of, but for ``rows`` of preferences."""
 
     columns: Columns
     references: list[str]
     requests: list[str]  # what near-duplicates are judged by
     earlier: list[tuple[str, ...]]  # and what chats answer before their last turn
-    defects: Columns  # by rule, and CONTROL; None for a row without the defect
+    defects: Columns  # Columns by rule, and CONTROL; None for a row without the defect.
     rows: list[Row]
     origins: list[str]
 
@@ -49,7 +49,7 @@ class Read(NamedTuple):
 
 
 class RowChecks(NamedTuple):
-    """What is counted and looked for in each row.
+    """Counts and looks for defects in each row.
 
     ``defects``: the rules that may find something. ``wanted``: by source, the rules whose defects its rows must not
     have. ``needed``: further columns. ``whole``: keep the rows too. ``planted``: sources whose rows may be there more

@@ -56,7 +56,7 @@ class Verified(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What is compared with a pin: the 64 hex digits of ``path``, and ``files`` as in ``Verified``."""
+    """The measures that are compared with a pin: the 64 hex digits of ``path``, and ``files`` as in ``Verified``."""
 
     path: Path
     sha256: str
@@ -100,9 +100,8 @@ def bring(source: Source, section: str, root: Path) -> Verified:
 
 def place(local: Path) -> Path:
     """The path of a local source, with links resolved."""
-    return Path(
-        os.path.realpath(local)
-    )  # unlike Path.resolve, leaves a loop of links to whoever opens it
+    # Unlike Path.resolve, realpath leaves a loop of links to whoever opens it.
+    return Path(os.path.realpath(local))
 
 
 def lies_there(path: Path, section: str) -> bool:
@@ -168,14 +167,14 @@ def _downloaded(where: Location, source: Source, section: str, root: Path) -> Me
         store
         / f"{source.sha256 or 'unpinned-' + hashlib.sha256(source.uri.encode()).hexdigest()[:32]}.part"
     )
-    if source.sha256 is None:  # what an earlier run left could not be told from a changed source
+    # Without a pin, parts of an earlier run could be those of a changed source.
+    if source.sha256 is None:
         shutil.rmtree(work, ignore_errors=True)
     path, continued = _transferred(where, work, section)
     measured = measure(path, section)
     if source.sha256 not in (None, measured.sha256) and continued:
-        shutil.rmtree(
-            work
-        )  # old bytes and new ones may not belong together: once more from the start
+        # Old bytes and new ones may not belong together, so start once more.
+        shutil.rmtree(work)
         path, _ = _transferred(where, work, section)
         measured = measure(path, section)
     if source.sha256 not in (None, measured.sha256):

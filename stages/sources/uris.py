@@ -94,6 +94,5 @@ def _secrets(uri: str) -> set[str]:
         if pair.partition("=")[0].lower() not in _HARMLESS
     }
     values |= {user, *user.split(":"), *(unquote(part) for part in user.split(":"))}
-    return {
-        value for value in values if len(value) > 3
-    }  # shorter ones would garble the message, and guard nothing
+    # Shorter values would garble the message, and guard nothing.
+    return {value for value in values if len(value) > 3}

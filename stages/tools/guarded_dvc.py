@@ -35,12 +35,8 @@ from checks import digest, layout, plain_yaml
 _DIGESTS = ("md5", "md5-dos2unix")  # the names that DVC gives to digests of which it makes paths
 _DIGEST = re.compile(r"[0-9a-f]{32}(\.dir)?")
 _OBEYED = {".git", "git~1", ".dvc", ".dvcignore"}  # git and DVC do what these say, in any folder
-_EXPERIMENTS = (
-    ".dvc",
-    "tmp",
-    "exps",
-    "standalone",
-)  # has a copy of the repository for each `dvc exp run --temp`
+# Holds a copy of the repository for each `dvc exp run --temp`.
+_EXPERIMENTS = (".dvc", "tmp", "exps", "standalone")
 _FETCHING = ("pull", "fetch", "checkout")
 _ALL = ("--all-branches", "-a", "--all-tags", "-T", "--all-commits", "-A")  # these take no target
 

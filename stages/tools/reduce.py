@@ -34,9 +34,8 @@ from stages.loaders import table
 from stages.reducing import Done, Job, Manifest
 from stages.sources import uris
 
-Engine = Callable[
-    [Callable[[Any], Done], Sequence[Any]], Iterable[Done]
-]  # results in the order of the tasks
+# An engine returns results in the order of the tasks.
+Engine = Callable[[Callable[[Any], Done], Sequence[Any]], Iterable[Done]]
 
 
 def reduce(params: Params, raw: Path, out: Path, engine: Engine) -> tuple[Job, Manifest]:

@@ -31,12 +31,10 @@ __all__ = [
 ]
 
 ADAPTER_TAG = "lockstep.adapter"
-STEP_ADAPTER_TAG = (
-    "lockstep.step_adapter"  # A run below another has it: a step of a training in several.
-)
-Data = Mapping[
-    str, tuple[Path, str]
-]  # a context (training, evaluation, test) to a file below the root and its digest
+# A run below another has this tag: it is a step of a training in several.
+STEP_ADAPTER_TAG = "lockstep.step_adapter"
+# For each context (training, evaluation, test), a file below the root and its digest.
+Data = Mapping[str, tuple[Path, str]]
 _PARENT_TAG = "mlflow.parentRunId"
 _COMMIT_TAG, _BRANCH_TAG = "mlflow.source.git.commit", "mlflow.source.git.branch"
 _PAUSE = 60.0  # seconds before a lost store is tried again
@@ -239,9 +237,8 @@ def _log_data(client: Any, run_id: str, data: Data) -> None:
     inputs = []
     for context, (path, digest) in data.items():
         source = CodeDatasetSource({"path": path.as_posix(), "digest": digest})
-        short = digest.removeprefix("sha256:")[
-            :36
-        ]  # the longest that MLflow takes; the source has all of it
+        # MLflow takes 36 characters at most; the source has all of the digest.
+        short = digest.removeprefix("sha256:")[:36]
         entity = MetaDataset(source, name=path.stem, digest=short)._to_mlflow_entity()
         inputs.append(DatasetInput(entity, [InputTag("mlflow.data.context", context)]))
     client.log_inputs(run_id, datasets=inputs)

@@ -1,4 +1,4 @@
-"""What is checked out, as a run in MLflow says it: commit, branch, whether files were edited, and the run's name."""
+"""Describes the checkout for a run in MLflow: commit, branch, whether files were edited, and the run's name."""
 
 import os
 from pathlib import Path
@@ -10,11 +10,8 @@ from checks.training import steps
 
 # The branch where a machine checks out a commit alone: an experiment of DVC, GitHub's pull request and push, GitLab.
 _BRANCH = ("DVC_EXP_NAME", "GITHUB_HEAD_REF", "GITHUB_REF_NAME", "CI_COMMIT_REF_NAME")
-_WRITTEN = (
-    layout.LOCK,
-    layout.CODE_LOCK,
-    layout.REPORTS,
-)  # The pipeline writes these itself while it works.
+# The pipeline writes these itself while it works.
+_WRITTEN = (layout.LOCK, layout.CODE_LOCK, layout.REPORTS)
 _LONGEST = 250  # characters of a run's name that MLflow's databases take
 
 

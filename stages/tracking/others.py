@@ -25,9 +25,8 @@ def hold_installed(params: Params) -> None:
     """Raise MachineRefused if a package of ``tracking.also`` is not installed."""
     for name in params.tracking.also:
         spec = importlib.util.find_spec(name)
-        if (
-            spec is None or spec.origin is None
-        ):  # a folder of that name, such as runs of wandb, is no package
+        # A folder of that name, such as runs of wandb, is no package.
+        if spec is None or spec.origin is None:
             raise MachineRefused(
                 f"{layout.PARAMS}: tracking.also: {name} is not installed",
                 f"pip install -c constraints.txt -e '.[{name}]', or take {name} out of tracking.also",

@@ -21,13 +21,10 @@ from checks.errors import MachineRefused, Refusal
 from checks.machine import disk
 
 _DEADLINE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
-_KIND = {
-    "mlflow.experimentKind": "custom_model_development"
-}  # MLflow's pages: runs and charts first, not traces
-_SQLITE, _FULL = (
-    "sqlite:///",
-    "database or disk is full",
-)  # the scheme, and what SQLite says of a full disk
+# MLflow's page of the experiment then shows runs and charts first, not traces.
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
+# The scheme of an address, and what SQLite says of a full disk.
+_SQLITE, _FULL = ("sqlite:///", "database or disk is full")
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
@@ -65,9 +62,8 @@ def public(uri: str) -> str:
 def opened(params: Params, root: Path) -> Store:
     """Open the store and the experiment of params.yaml. Raises MachineRefused if that fails."""
     uri = address(params, root)
-    os.environ.setdefault(
-        "MLFLOW_DISABLE_TELEMETRY", "true"
-    )  # a stage calls nobody that it was not told to
+    # A stage calls nobody that it was not told to.
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     _probe(uri)
     with imports.uncollected():
         from mlflow import MlflowClient

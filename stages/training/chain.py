@@ -51,7 +51,7 @@ class Given(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """What came of each step, with its run and the checkpoints to remove.
+    """The results of all steps, with the runs and the checkpoints to remove.
 
     ``resumed_at``: the step, counted over all, at which this process went on; None if it began.
     """
@@ -63,7 +63,7 @@ class Trained(NamedTuple):
 
 
 class Fitted(BaseModel):
-    """What came of one step; kept when it is finished, so that no resumed training does it again.
+    """The result of one step; kept when it is finished, so that no resumed training does it again.
 
     ``unsent``: points and tags that MLflow did not take from a rank.
     """
@@ -76,7 +76,7 @@ class Fitted(BaseModel):
     adapter: Digest
     data: dict[str, Digest]
     rows: int
-    sequences: int | None  # that the rows were packed or cut into; None: each is one
+    sequences: int | None  # The rows were packed or cut into these; None: each row is one.
     steps: int
     batch: int | None  # rows of a step on several devices together, or sequences; None: on one
     epochs: float
@@ -84,7 +84,7 @@ class Fitted(BaseModel):
     total: int
     final_loss: float
     valid_loss: float | None
-    points: list[tuple[int, dict[str, float]]]  # of the loss curve
+    points: list[tuple[int, dict[str, float]]]  # Points of the loss curve.
     figures: dict[str, float]
     tokens: int | None
     seconds: float
@@ -115,7 +115,8 @@ class Start(NamedTuple):
     adapter: Digest | None = None
 
 
-Key = Callable[[Params, Given, Digest | None], str]  # of a step that starts from this adapter
+# The key of a step that starts from this adapter.
+Key = Callable[[Params, Given, Digest | None], str]
 Fit = Callable[[Params, Given, tracking.Run, Store, Path, Start], Fitted]  # into a folder
 
 

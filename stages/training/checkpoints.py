@@ -51,17 +51,13 @@ Name = Literal[
 _NAMES: frozenset[str] = frozenset(get_args(Name))
 _ADAPTER = {"adapter_config.json", "adapter_model.safetensors"}
 _OWN = {"trained_weights.safetensors"}  # The base's own weights, in place of an adapter.
-_OPTIONAL = {
-    "best.safetensors",
-    "quantization.json",
-    "scaler.pt",
-}  # early stopping; a quantised base; fp16
+# Written with early stopping, a quantised base, and fp16.
+_OPTIONAL = {"best.safetensors", "quantization.json", "scaler.pt"}
 _FINISHED = frozenset({*_ADAPTER, "progress.json"})
 _OfRank = Annotated[str, Field(pattern=r"^rng_state_[0-9]{1,4}\.pth$")]
 _RANDOM = "rng_state.pth"  # The state of one process.
-_Sharded = Literal[
-    "optimizer.bin", "pytorch_model_fsdp.bin"
-]  # In place of optimizer.pt, where the base is divided.
+# Takes the place of optimizer.pt where the base is divided.
+_Sharded = Literal["optimizer.bin", "pytorch_model_fsdp.bin"]
 
 
 class Kept(Record):
@@ -260,7 +256,7 @@ def opened(root: Path, key: str, kept: bool) -> Iterator[Store]:
     home = _home(root, key)
     try:
         home.mkdir(parents=True, exist_ok=True)
-        for litter in home.glob(".*"):  # of a killed training
+        for litter in home.glob(".*"):  # A killed training leaves them.
             shutil.rmtree(litter, ignore_errors=True)
         room = tempfile.TemporaryDirectory(dir=home, prefix=".", ignore_cleanup_errors=True)
     except OSError as error:

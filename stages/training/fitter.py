@@ -13,7 +13,7 @@ from stages.training import chain, checkpoints, ranks, step
 
 @dataclass(frozen=True)
 class Fitter:
-    """What all steps share.
+    """Fits a step with what all steps share.
 
     ``params``: all of params.yaml. ``base``: its digest. ``run``: of the whole training. ``minutes``: between two
     checkpoints. ``device``: its description; ``threads``: of each rank.

@@ -22,9 +22,8 @@ class Order(Sampler[int]):
         shared: Callable[[torch.Tensor], torch.Tensor] | None = None,
         first: bool = True,
     ) -> None:
-        self.state: torch.Tensor | None = (
-            None  # torch's generator of the CPU, when the epoch's order was drawn
-        )
+        # The state of torch's generator of the CPU when the epoch's order was drawn.
+        self.state: torch.Tensor | None = None
         self._sampler, self._shared, self._first = sampler, shared, first
         self._again: torch.Tensor | None = None
 

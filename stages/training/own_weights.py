@@ -9,9 +9,8 @@ from checks.errors import TrainingRefused
 from checks.training.interface import Full
 from stages.weights import shards
 
-_LAYER = re.compile(
-    r"(?:^|\.)(?:layers|h|blocks)\.(\d{1,5})\."
-)  # Names such as ``model.layers.3.`` and ``h.3.``.
+# Matches names such as ``model.layers.3.`` and ``h.3.``.
+_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d{1,5})\.")
 _LORA = "use train.lora in place of train.full"
 
 

@@ -1,4 +1,4 @@
-"""What the methods that learn from preferences share: rows as TRL takes them, and a look at what TRL made of them."""
+"""Shared by the methods that learn from preferences: makes TRL's rows, and looks at what TRL made of them."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple

@@ -30,22 +30,18 @@ from stages.training.chain import Fitted
 _WORK, _FITTED, _ENDED = "work.json", "fitted.json", "ended-{}.json"
 _PATIENCE = 5  # seconds for a rank that was told to end
 _WATCH = 0.5  # seconds between two looks at whether the stage still lives
-_SIGNALS = (
-    signal.SIGTERM,
-    signal.SIGINT,
-    signal.SIGHUP,
-    signal.SIGQUIT,
-)  # The agent passes these on.
+# The agent passes these on.
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
 class _Handed(BaseModel):
-    """What one process hands another."""
+    """A message from one process to another."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
 
 
 class Work(_Handed):
-    """What a rank is told; paths are absolute.
+    """The task of a rank; paths are absolute.
 
     ``params``: all of params.yaml, as JSON, with one step as the whole training. ``columns``: those that tell which
     rows are of the step (``steps.in_some_rows``), ``data`` the rows' digests by split. ``start``: the folder of the
@@ -95,9 +91,8 @@ def launch(module: str, work: Work, folder: Path) -> None:
 
     for name in list(logging.root.manager.loggerDict):
         if name.startswith("torch.distributed.elastic"):
-            logging.getLogger(name).setLevel(
-                logging.CRITICAL
-            )  # what it says is said below, in one line
+            # The agent's failure is said below, in one line.
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     files.write_json(folder / _WORK, work)
     config = LaunchConfig(
         min_nodes=1,

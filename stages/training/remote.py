@@ -20,7 +20,7 @@ _PATIENCE = 120.0  # seconds for the file that is being uploaded when the traini
 
 
 class Whole(Protocol):
-    """What is uploaded: files of a folder, under a folder's name on the remote."""
+    """An upload: files of a folder, under a folder's name on the remote."""
 
     @property
     def step(self) -> int: ...
@@ -161,9 +161,8 @@ def _refusing() -> Iterator[None]:
         yield
     except Exception as error:
         lines = str(error).strip().splitlines() or [""]
-        reason = re.sub(r"://[^\s/]*@", "://", lines[0])[
-            :300
-        ]  # no user and no password of an address
+        # Show no user and no password of an address.
+        reason = re.sub(r"://[^\s/]*@", "://", lines[0])[:300]
         raise RemoteRefused(
             f"{type(error).__name__}: {reason}",
             "see `./lockstep dvc remote list` and `./lockstep dvc doctor`",

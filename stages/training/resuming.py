@@ -39,7 +39,7 @@ _UNREADABLE = (
 
 
 class Progress(BaseModel):
-    """What the trainer's own checkpoint does not contain."""
+    """The state that the trainer's own checkpoint lacks."""
 
     # A norm may be infinite: fp16 skips such a step.
     model_config = ConfigDict(
@@ -47,12 +47,11 @@ class Progress(BaseModel):
     )
 
     run: str  # MLflow's id of the run that was killed
-    seconds: float = Field(ge=0, allow_inf_nan=False)  # of training so far
-    energy: Energy  # in these seconds
-    order: (
-        str | None
-    )  # base64 of the generator's state that the running epoch's order came from; None between epochs
-    points: list[tuple[int, dict[str, float]]]  # of the loss curve so far
+    seconds: float = Field(ge=0, allow_inf_nan=False)  # Seconds of training so far.
+    energy: Energy  # The energy of these seconds.
+    # Base64 of the generator's state that the running epoch's order came from; None between epochs.
+    order: str | None
+    points: list[tuple[int, dict[str, float]]]  # Points of the loss curve so far.
     valid: list[tuple[int, float]] = []  # losses on the valid split so far, with early stopping
 
 
@@ -251,7 +250,8 @@ def _scaler(path: Path, _step: int, trainer: Steady) -> None:
 
 
 def _loaded(path: Path) -> Any:
-    with warnings.catch_warnings(action="ignore"):  # of torch, about pickles that it then refuses
+    # torch warns about pickles that it then refuses.
+    with warnings.catch_warnings(action="ignore"):
         return torch.load(path, map_location="cpu", weights_only=True)
 
 

@@ -57,11 +57,10 @@ class Steady(Base):
     It uses one GPU, however many are visible; several ranks have one each.
     """
 
-    order: Order | None = None  # of the rows, once it trains
-    stopper: Stopper | None = None  # with early stopping
-    resumed_order: torch.Tensor | None = (
-        None  # the state that the first epoch's order is drawn from
-    )
+    order: Order | None = None  # The order of the rows, once it trains.
+    stopper: Stopper | None = None  # Set with early stopping.
+    # The first epoch's order is drawn from this state.
+    resumed_order: torch.Tensor | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if (arguments := kwargs.get("args")) is not None:
@@ -372,14 +371,11 @@ def save(
             scratch, state_dict=state, save_embedding_layers=False, selected_adapters=_ADAPTER
         )
         config = json.loads((Path(scratch) / _CONFIG).read_text())
-        for name in (
-            "target_modules",
-            "modules_to_save",
-        ):  # sets in PEFT, in another order each time
+        # PEFT holds these as sets, which have another order each time.
+        for name in ("target_modules", "modules_to_save"):
             config[name] = config[name] and sorted(config[name])
-        config["base_model_name_or_path"] = (
-            layout.BASE.as_posix()
-        )  # not where it lies on this machine
+        # The path must not say where the base lies on this machine.
+        config["base_model_name_or_path"] = layout.BASE.as_posix()
         files.write_json(folder / _CONFIG, config)
         shutil.copyfile(Path(scratch) / _WEIGHTS, folder / _WEIGHTS)
 

@@ -137,9 +137,8 @@ def _hold_complete(before: set[str], chosen: frozenset[str], after: set[str]) ->
 
 def _python(root: Path) -> str:
     named = os.environ.get(COMPRESSOR_PYTHON) or str(root / COMPRESSOR / "bin" / "python")
-    return (
-        str(Path(named).absolute()) if os.sep in named else named
-    )  # the worker runs in another folder
+    # The worker runs in another folder.
+    return str(Path(named).absolute()) if os.sep in named else named
 
 
 def _environment() -> dict[str, str]:

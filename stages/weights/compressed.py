@@ -103,7 +103,7 @@ def _rounded(weight: torch.Tensor, how: Any) -> tuple[torch.Tensor, torch.Tensor
 
     exact = weight.float()
     scale, zero = calculate_qparams(exact.amin(1, keepdim=True), exact.amax(1, keepdim=True), how)
-    scale = scale.to(weight.dtype)  # as it is stored
+    scale = scale.to(weight.dtype)  # The scale is rounded as it is stored.
     return quantize(exact, scale.float(), zero, how, dtype=how.pytorch_dtype()), scale
 
 

@@ -50,9 +50,8 @@ def _recipe(job: dict[str, Any]) -> list[Any]:
     from llmcompressor.modifiers.transform.awq import AWQModifier
     from llmcompressor.pipelines.cache import IntermediatesCache
 
-    if (
-        not torch.accelerator.is_available()
-    ):  # it pins memory for a device even where there is none, which torch refuses
+    # The library pins memory for a device even where there is none, which torch refuses.
+    if not torch.accelerator.is_available():
         IntermediatesCache.pin_memory = lambda *_, **__: None
     return [AWQModifier(), QuantizationModifier(config_groups=groups, ignore=job["ignore"])]
 

@@ -76,19 +76,16 @@ def convert(source: Path, target: Path, name: str) -> None:
                 "use the model's safetensors instead",
             ) from error
     refuse_packed(model.state_dict(), place)
-    model.hf_quantizer, model.is_quantized = (
-        None,
-        False,
-    )  # save_pretrained refuses what it takes for quantised
+    # save_pretrained refuses a model that it takes for quantised.
+    model.hf_quantizer, model.is_quantized = (None, False)
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.to(torch.bfloat16).save_pretrained(target, max_shard_size=_SHARD)
     tokenizer.save_pretrained(target)
     for file, keys in _TRACES.items():
         _forget(target / file, keys)
-    for path in (
-        target.iterdir()
-    ):  # safetensors keeps its files to the owner; a container runs as another user
+    # safetensors makes files that only the owner may read, and a container runs as another user.
+    for path in target.iterdir():
         path.chmod((target / "config.json").stat().st_mode)
 
 

@@ -70,7 +70,7 @@ _HARMLESS = frozenset(
 
 
 class Delta(NamedTuple):
-    """What is added to one weight: names of A ``[r, in]`` and B ``[out, r]`` in the adapter, and the scale.
+    """The change of one weight: names of A ``[r, in]`` and B ``[out, r]`` in the adapter, and the scale.
 
     ``length`` is the name of DoRA's m ``[out]``, None for plain LoRA.
     """
@@ -278,9 +278,8 @@ def merged_rows(weight: torch.Tensor, delta: Delta, adapter: Checkpoint) -> Iter
         if lengths is not None:
             exact.mul_(lengths[start : start + count] / exact.norm(dim=1, keepdim=True))
         merged = narrow[:count].copy_(exact)
-        if not math.isfinite(
-            merged.sum(dtype=dtype)
-        ):  # one value that is not finite makes the sum so
+        # One value that is not finite makes the sum so.
+        if not math.isfinite(merged.sum(dtype=dtype)):
             name = delta.a.removesuffix(".lora_A.weight")
             raise MergeRefused(
                 f"{name}: merged weights are not finite in {weight.dtype}",

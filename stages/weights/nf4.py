@@ -49,7 +49,7 @@ def library() -> Any:
         return sys.modules[_PACKAGE]
     log = logging.getLogger(_PACKAGE)
     level, kernels = log.level, sys.modules.get("kernels")
-    log.setLevel(logging.ERROR)  # that it has no such code is what is wanted
+    log.setLevel(logging.ERROR)  # Silences a warning about code that is not wanted.
     sys.modules["kernels"] = None  # type: ignore[assignment] # an import of it fails
     try:
         return importlib.import_module(_PACKAGE)

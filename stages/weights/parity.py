@@ -223,9 +223,8 @@ def _loaded(folder: Path) -> torch.nn.Module:
     model, loading = AutoModelForCausalLM.from_pretrained(
         folder, dtype="auto", local_files_only=True, output_loading_info=True
     )
-    if lacking := sorted(
-        loading["missing_keys"]
-    ):  # transformers would fill them with random numbers
+    # transformers would fill missing weights with random numbers.
+    if lacking := sorted(loading["missing_keys"]):
         raise MergeRefused(
             f"{folder.name}: {len(lacking)} weights are missing: {lacking[0]}",
             "run `./lockstep run fetch`",

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -71,3 +72,22 @@ def test_one_of_other_versions_is_made_anew(kept: Path) -> None:
     done = script(kept, "dvc", "--version")
     assert done.returncode == 9
     assert "pip was called" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("copied", "installed"),
+    [(False, "[dev,docs,dvc,http,pipeline,serve]"), (True, "[dvc,http,pipeline,serve]")],
+)
+def test_this_repository_gets_its_tests_with_the_first_command_and_a_team_does_not(
+    kept: Path, tmp_path: Path, copied: bool, installed: str
+) -> None:
+    for name in ("lockstep", "pyproject.toml", "constraints.txt"):
+        shutil.copy(REPOSITORY / name, tmp_path)
+    if copied:
+        (tmp_path / ".lockstep-commit").write_text("1" * 40)
+    done = subprocess.run(
+        [sys.executable, "lockstep", "--version"],
+        cwd=tmp_path, env={"PATH": os.environ["PATH"], "LOCKSTEP_VENV": str(kept)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 9
+    assert f"{tmp_path}{installed}" in done.stderr

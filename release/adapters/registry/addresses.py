@@ -6,10 +6,8 @@ from urllib.parse import SplitResult, urlsplit
 from checks.errors import RegistryRefused
 
 _PORTS = {"http": 80, "https": 443}
-_ALIASES = {
-    "docker.io": "registry-1.docker.io",
-    "index.docker.io": "registry-1.docker.io",
-}  # Docker Hub's API
+# Docker Hub serves its API under another name.
+_ALIASES = {"docker.io": "registry-1.docker.io", "index.docker.io": "registry-1.docker.io"}
 
 Origin = tuple[str, str, int]
 

@@ -29,7 +29,7 @@ _CHALLENGE = re.compile(
 _TOKEN = re.compile(r"[\x21-\x7e]{1,65536}")
 _LIFE = 60  # seconds that a token lasts when its server does not say: the specification's
 _LONGEST = 86_400  # seconds that any token is believed to live
-_FRESH = 0.8  # of its life a token is used
+_FRESH = 0.8  # A token is used for this share of its life.
 _CLIENT = "lockstep"
 _ASK = "ask who runs the registry"
 
@@ -39,7 +39,7 @@ Ask = Callable[[str, str, dict[str, str], bytes | None], bytes]
 
 @dataclass(frozen=True, repr=False)
 class Login:
-    """What Docker stored for a registry: a user and password, or an identity token."""
+    """A login that Docker stored for a registry: a user and password, or an identity token."""
 
     username: str
     password: str
@@ -52,7 +52,7 @@ class Login:
 
 
 class _Token(BaseModel):
-    """What a token server replies."""
+    """The reply of a token server."""
 
     token: str | None = None
     access_token: str | None = None
@@ -60,7 +60,7 @@ class _Token(BaseModel):
 
 
 class Challenge(NamedTuple):
-    """What a 401 asks for: ``basic``, or a ``bearer`` token from ``realm``."""
+    """The demand of a 401: ``basic``, or a ``bearer`` token from ``realm``."""
 
     scheme: str
     realm: str = ""

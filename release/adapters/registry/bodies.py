@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from checks.errors import BuildRefused
 from release.adapters.registry.types import Blob, Seen
 
-_PIECE = (
-    256 << 10
-)  # bytes of one send, which has the ten seconds of a connection: 26 kB/s is fast enough
+# The bytes of one send. A send may take the ten seconds of CONNECT, so 26 kB/s is fast enough.
+_PIECE = 256 << 10
 
 
 class Body:

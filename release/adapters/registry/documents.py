@@ -16,9 +16,8 @@ from release.adapters.registry.types import (
     Document,
 )
 
-LARGEST = (
-    4 << 20
-)  # bytes of a manifest or index: what registries must take (distribution specification 1.1)
+# The bytes of a manifest or index that registries must take (distribution specification 1.1).
+LARGEST = 4 << 20
 LARGEST_CONFIG = 16 << 20
 INDEXES = (INDEX, DOCKER_INDEX)
 MANIFESTS = (MANIFEST, DOCKER_MANIFEST)

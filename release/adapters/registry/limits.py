@@ -1,4 +1,4 @@
-"""What registries are known not to take, checked before the first byte is sent."""
+"""Checks before the first byte is sent what registries are known not to take."""
 
 import re
 from collections.abc import Iterable

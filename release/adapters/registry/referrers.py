@@ -1,4 +1,4 @@
-"""What belongs to an image in a registry: its referrers API, or the tag that stands in for it where there is none.
+"""Lists what belongs to an image in a registry: by the referrers API, or by the tag that stands in for it.
 
 Source: OCI distribution specification 1.1, listing referrers, and the referrers tag schema.
 """

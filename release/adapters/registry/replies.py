@@ -1,4 +1,4 @@
-"""What comes back: whole small replies, streamed bodies, and failures in words without secrets."""
+"""Reads replies: whole small ones, streamed bodies, and failures in words without secrets."""
 
 import ssl
 import time
@@ -13,11 +13,8 @@ from release.adapters.registry import addresses
 from release.adapters.registry.documents import LARGEST
 from release.adapters.retries import RequestError
 
-CONNECT, READ, REPLY = (
-    10.0,
-    60.0,
-    300.0,
-)  # seconds: to connect; between two reads; for a small reply in all
+# Seconds to connect, between two reads, and for a small reply in all.
+CONNECT, READ, REPLY = (10.0, 60.0, 300.0)
 FAILURES = (requests.RequestException, urllib3.exceptions.HTTPError, OSError, UnicodeError)
 
 
@@ -45,9 +42,8 @@ def failed(error: Exception, netloc: str, proxy: str | None, read: float = READ)
                 what,
                 todo=f"put its authority's certificate at /etc/docker/certs.d/{netloc}/ca.crt, or set SSL_CERT_FILE",
             )
-        if isinstance(link, ssl.SSLError) and "ALERT" in (
-            link.reason or ""
-        ):  # TLS is spoken, and refuses us
+        # The other side speaks TLS and refuses us.
+        if isinstance(link, ssl.SSLError) and "ALERT" in (link.reason or ""):
             return RequestError(
                 what,
                 todo=f"check its TLS settings; a certificate of our own belongs in /etc/docker/certs.d/{netloc}",

@@ -28,9 +28,8 @@ def trust(host: str | None) -> Trust:
     Source: docs.docker.com/engine/security/certificates. Raises RegistryRefused if a file cannot be read.
     """
     settings = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    folders = (
-        (Path("/etc/docker/certs.d"), settings / "docker/certs.d") if host else ()
-    )  # The second: without root.
+    # The second folder is that of an engine without root.
+    folders = (Path("/etc/docker/certs.d"), settings / "docker/certs.d") if host else ()
     files = [path for folder in folders for path in sorted((folder / str(host)).glob("*"))]
     authorities = [str(path) for path in files if path.suffix == ".crt"]
     certificates = [

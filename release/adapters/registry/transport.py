@@ -23,7 +23,7 @@ CANCEL = 5.0  # seconds for what is only polite
 _REDIRECTS = 5
 _LONGEST = 200  # characters of what a registry says
 _POOL = 32  # Idle connections that are kept: more than any number of threads that send.
-_FIRST_TRIES = 4  # of a registry that never answered: its name may be wrong
+_FIRST_TRIES = 4  # Tries of a registry that never answered: its name may be wrong.
 
 
 class Sized(Protocol):
@@ -34,7 +34,7 @@ class Sized(Protocol):
 
 
 class _Error(BaseModel):
-    """What a registry says first of a request that failed."""
+    """The first error that a registry states for a request that failed."""
 
     code: str = Field("", validation_alias=AliasPath("errors", 0, "code"))
     message: str = Field("", validation_alias=AliasPath("errors", 0, "message"))
@@ -125,9 +125,8 @@ class Transport:
     def trouble(self, response: requests.Response) -> RequestError:
         """Return what a reply says that was not asked for. Reads the rest of it."""
         status, error = response.status_code, _Error()
-        with suppress(
-            RequestError
-        ):  # not every proxy speaks as a registry does: the status says enough
+        # Not every proxy answers as a registry does, and the status says enough.
+        with suppress(RequestError):
             error = http.parsed(_Error, whole(response).data) or error
         code, message = error.code, error.message or response.reason or ""
         message_shown = self.auth.redacted(

@@ -17,9 +17,8 @@ from release.adapters.registry.types import Blob, Seen
 from release.adapters.retries import RequestError, Tries
 
 _BINARY = {"Content-Type": "application/octet-stream"}
-_REJECTED = frozenset(
-    {400, 404, 410, 416}
-)  # the registry lost the upload, or received other bytes than were sent
+# The registry lost the upload, or received other bytes than were sent.
+_REJECTED = frozenset({400, 404, 410, 416})
 _REJECTIONS = 2  # after so many the blob is sent again; the next one is final
 
 

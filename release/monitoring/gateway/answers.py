@@ -23,7 +23,7 @@ class Choice:
 
 @dataclass
 class Answer:
-    """What was read of an answer. ``pieces``: events of a stream that had text, which is about the number of tokens.
+    """The parts of an answer that were read. ``pieces``: events of a stream that had text, about the number of tokens.
 
     ``done``: a whole answer was read, or a stream said that it ended. ``cut``: it was too long to be kept.
     """

@@ -117,7 +117,7 @@ class Connections(web.Server):
         self._most, self._most_half = most, most_half
         self._open: set[Connection] = set()
         self._waiting: dict[Connection, None] = {}  # the one that has waited longest comes first
-        self._halves: dict[Connection, None] = {}  # in the order in which their bodies began
+        self._halves: dict[Connection, None] = {}  # Ordered by when their bodies began.
         self._half = 0
 
     def __call__(self) -> web.RequestHandler:

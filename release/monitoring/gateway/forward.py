@@ -113,9 +113,8 @@ class Forwarder:
                 if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
                     server.forget()
                     if exchange:
-                        exchange.release = (
-                            None  # a request that no server took counts for no release
-                        )
+                        # A request that no server took counts for no release.
+                        exchange.release = None
                 else:
                     raise Refused(
                         502, "upstream_error", "the server broke off before its answer"

@@ -45,7 +45,7 @@ _SCRAPES = 1.25  # intervals within which a scrape is certain
 
 
 class _Ended(NamedTuple):
-    """What rules ask of a request that ended."""
+    """The figures of an ended request that rules ask for."""
 
     release: str
     outcome: Outcome
@@ -60,9 +60,8 @@ class Metrics:
         disable_created_metrics()
         self.registry = CollectorRegistry()
         self._environment, self._known = settings.environment, settings.labels
-        self.release = (
-            settings.release or UNKNOWN
-        )  # the latest: of rows, and of requests that reach no server
+        # The latest release: rows and requests that reach no server count under it.
+        self.release = settings.release or UNKNOWN
         ProcessCollector(registry=self.registry)
 
         def make(kind: Any, name: str, text: str, *labels: str, **more: Any) -> Any:
@@ -184,9 +183,8 @@ class Metrics:
             return
         labels = (self._environment, ended.release)
         self._outcomes.labels(ended.outcome, *labels).inc()
-        if (
-            ended.outcome != "client_error"
-        ):  # refused at once: it says nothing about the server's speed
+        # A request that is refused at once says nothing about the server's speed.
+        if ended.outcome != "client_error":
             self._seconds.labels(*labels).observe(ended.seconds)
         if ended.first is not None:
             self._first.labels(*labels).observe(ended.first)

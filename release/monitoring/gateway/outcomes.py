@@ -1,4 +1,4 @@
-"""What became of a request. Each request has one outcome, of a closed list: so every counter of one is there at 0."""
+"""Names the outcomes of requests. Each request has one outcome of a closed list, so every counter starts at 0."""
 
 from typing import Literal, get_args
 

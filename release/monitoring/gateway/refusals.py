@@ -4,7 +4,7 @@ from aiohttp import web
 
 from checks.formats.captures import ID_HEADER, RELEASE_HEADER
 
-OWN = {"Server": "lockstep"}  # in place of aiohttp's own, with its version
+OWN = {"Server": "lockstep"}  # Takes the place of aiohttp's own, which shows its version.
 _KINDS = {401: "authentication_error", 429: "rate_limit_error"}
 
 

@@ -17,7 +17,7 @@ from checks.formats import captures
 from release.monitoring.gateway.answers import Answer, Choice
 
 MOST_BODY = 512 << 10  # bytes of a request that is stored: about 128,000 tokens
-MOST_TEXTS = 4000  # of a row: texts of messages, and values of calls of tools
+MOST_TEXTS = 4000  # Texts of a row: those of messages, and values of calls of tools.
 _ROLES = 40  # characters
 
 
@@ -48,7 +48,7 @@ class Exchange:
     cause: str | None = None
     provider: str | None = None
     heard: float = 0.0
-    user: str | None = None  # as a header named it
+    user: str | None = None  # The user that a header named.
 
     @property
     def size(self) -> int:
@@ -118,7 +118,7 @@ def _user_key(exchange: Exchange, secret: bytes) -> str | None:
 
 
 class _Redactor:
-    """What was redacted in a row. ``kinds``: how often each kind was."""
+    """Redacts a row. ``kinds`` counts how often each kind was found."""
 
     def __init__(self) -> None:
         self.kinds: Counter[str] = Counter()
@@ -218,9 +218,8 @@ def _plain(value: Any, redactor: _Redactor) -> Any:
     """A value of JSON with all its texts redacted, keys too."""
     redactor.take()
     if isinstance(value, str):
-        text, counts = detectors.redact(
-            value.encode(errors="replace").decode()
-        )  # half a surrogate pair is no UTF-8
+        # Half a surrogate pair is no UTF-8.
+        text, counts = detectors.redact(value.encode(errors="replace").decode())
         redactor.kinds.update(counts)
         return text
     if isinstance(value, list):

@@ -33,7 +33,7 @@ _FIRST = (
     10.0,
 )
 _TOKEN = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
-_SECONDS = 5.0  # for the last metrics to be sent
+_SECONDS = 5.0  # Seconds for the last metrics to be sent.
 
 
 class Telemetry:

@@ -44,9 +44,8 @@ class _Event(BaseModel):
     data: JsonValue = None
     raw: Base64Bytes | None = Field(None, validation_alias=AliasChoices("data_base64", "bytes"))
     endpoint: str = ""
-    annotations: dict[str, str] | str = Field(
-        default_factory=dict
-    )  # text: an extension of CloudEvents is no object
+    # This is a text where it came as an extension of CloudEvents, which is no object.
+    annotations: dict[str, str] | str = Field(default_factory=dict)
 
 
 class _Said(NamedTuple):
@@ -75,9 +74,8 @@ class KServe(LogKind):
                     yield Entry(place, None, f"an event of type {event.type[:80]}")
                     continue
                 event_read, known = _said(place, event), by_event[event.id][event.type]
-                if event_read[1:] not in [
-                    other[1:] for other in known
-                ]:  # an event may be delivered twice
+                # An event may be delivered twice.
+                if event_read[1:] not in [other[1:] for other in known]:
                     known.append(event_read)
         for name, events in by_event.items():
             yield _paired(name, events[_REQUEST], events[_RESPONSE])

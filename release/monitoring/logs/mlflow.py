@@ -63,9 +63,8 @@ def labels(experiment: str, name: str, span: Span) -> Iterator[Label | str]:
     """
     for trace in _traces(experiment, span, spans=False):
         for assessment in trace.info.assessments:
-            if (
-                assessment.name != name or assessment.valid is False
-            ):  # False: another one took its place
+            # An assessment is not valid after another one took its place.
+            if assessment.name != name or assessment.valid is False:
                 continue
             given = assessment.expectation or assessment.feedback
             value = getattr(given, "value", None)
@@ -90,9 +89,8 @@ def _entry(trace: Any) -> Entry:
     if root is None or not isinstance(root.inputs, dict):
         return Entry(place, None, NO_COMPLETION)
     response = root.outputs
-    if isinstance(
-        response, list
-    ):  # of a stream that the gateway passes on: each piece of it as Python shows bytes
+    # MLflow stores each piece of a stream that the gateway passes on as Python shows bytes.
+    if isinstance(response, list):
         response = b"".join(map(_piece, response)).decode(errors="replace")
     return entry(
         place, time=datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=info.request_time),

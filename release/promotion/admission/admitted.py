@@ -1,4 +1,4 @@
-"""What a cluster may run in an environment: the releases that were promoted to it and are not in quarantine."""
+"""Lists what a cluster may run in an environment: the releases promoted to it that are not in quarantine."""
 
 import contextlib
 from collections.abc import Container
@@ -63,7 +63,7 @@ class Admitted(NamedTuple):
 
 
 class Policy(NamedTuple):
-    """What a controller reads. ``notes``: what this controller cannot check, beside ``Admitted.notes``.
+    """A policy for a controller. ``notes``: what this controller cannot check, beside ``Admitted.notes``.
 
     ``compares_signers``: whether it checks signatures at all, so that ``Admitted.notes`` apply.
     """

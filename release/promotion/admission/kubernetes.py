@@ -39,13 +39,11 @@ def _document(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def _spec(admitted: Admitted) -> dict[str, Any]:
+    # UPDATE: an image of a pod may be changed, and a debugger's may be added.
     pods = {
         "apiGroups": [""],
         "apiVersions": ["v1"],
-        "operations": [
-            "CREATE",
-            "UPDATE",
-        ],  # an image of a pod may be changed, and a debugger's may be added
+        "operations": ["CREATE", "UPDATE"],
         "resources": ["pods", "pods/ephemeralcontainers"],
     }
     repositories = sorted({name.lower().replace(_PORT, "/") for name in admitted.written})

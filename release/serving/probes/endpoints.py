@@ -13,7 +13,7 @@ from release.serving.client import NoAnswer, Reply, shown
 from release.serving.probes import agreement
 from release.serving.probes.context import ProbeContext, failed, passed, some, unavailable
 
-METRIC_SECONDS = 10.0  # that counters may lag behind the answers
+METRIC_SECONDS = 10.0  # Seconds by which counters may lag behind the answers.
 _SAMPLE = re.compile(r"^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{.*\})?[ \t]+(\S+)", re.MULTILINE)
 
 

@@ -20,7 +20,7 @@ from release.serving.probes.context import (
 from release.serving.progress import Progress
 
 IN_FLIGHT = 8  # streams that run while the server is told to end
-ROUNDS = 20  # of streams, until one of them still runs when all have text
+ROUNDS = 20  # Rounds of streams, until one of them still runs when all have text.
 _PAUSE = 0.5
 _TICK = 1.0
 _PASSING = (408, 425, 429)  # refusals of now, not of the request

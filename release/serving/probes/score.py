@@ -23,11 +23,12 @@ class _Question(NamedTuple):
     tools: Sequence[dict[str, JsonValue]] = ()
 
 
-_ROWS = 2  # whose scores may differ, however few there are: a near tie changes one
+# The scores of so many rows may differ, however few rows there are: a near tie changes one.
+_ROWS = 2
 
 
 class _Compared(NamedTuple):
-    """What is said of one set of questions; ``apart``: of the means, None if a question was not answered.
+    """The comparison of one set of questions; ``apart``: of the means, None if a question was not answered.
 
     ``allowed``: how far they may be apart.
     """

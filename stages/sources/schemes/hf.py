@@ -106,7 +106,7 @@ def download(hub: Hub, work: Path, field: str) -> tuple[Path, bool]:
         raise SourceRefused(
             f"{place}: {len(missing)} files did not arrive, such as {missing[0]}", "run it again"
         )
-    for path in content.rglob("*"):  # of another revision, from a run that was interrupted
+    for path in content.rglob("*"):  # An interrupted run may leave files of another revision.
         if path.is_file() and path.relative_to(content).as_posix() not in wanted:
             path.unlink()
     return (content if hub.path is None else content / hub.path), continued

@@ -65,7 +65,7 @@ def download(wheel: Wheel, work: Path, field: str) -> Path:
     cannot reach its index, MachineRefused when this Python has no pip.
     """
     requirement = f"{wheel.package}=={wheel.version}"
-    for left in work.glob("pip-*"):  # by a run that was killed
+    for left in work.glob("pip-*"):  # A killed run leaves them.
         shutil.rmtree(left, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix="pip-", dir=work))
     result, scratch, log = folder / "wheel", folder / "scratch", folder / "log"
@@ -102,9 +102,8 @@ def _wait(process: "subprocess.Popen[bytes]") -> int | None:
 def _size(folder: Path) -> int:
     """Bytes below a folder that another process changes meanwhile."""
     total = 0
-    for place, _, names in os.walk(
-        folder
-    ):  # goes on where a folder is gone, as Path.rglob does not
+    # os.walk goes on where a folder is gone, as Path.rglob does not.
+    for place, _, names in os.walk(folder):
         for name in names:
             try:
                 total += Path(place, name).stat().st_size

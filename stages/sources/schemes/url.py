@@ -162,9 +162,8 @@ def _transfer(fs: Any, place: str, size: int | None, pending: Path, bar: Any) ->
             if done < size:
                 raise _Interrupted from EOFError(f"{size:,} bytes were announced")
         except _Interrupted as error:
-            from_start = size is None or isinstance(
-                error.__cause__, ValueError
-            )  # a server without ranges
+            # The server knows no ranges.
+            from_start = size is None or isinstance(error.__cause__, ValueError)
             failures = 1 if done > before and not from_start else failures + 1
             if failures > _ATTEMPTS:
                 raise

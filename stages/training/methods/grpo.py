@@ -122,9 +122,8 @@ class Grpo(NoDropout):
                 f"train.max_length {self.max_length}",
                 "raise train.max_length, or lower train.max_completion_length or validate.max_prompt_tokens",
             )
-        needed = (
-            len(job.tokenizer(row.reference, add_special_tokens=False)["input_ids"]) + 1
-        )  # and the end
+        # The end token counts, too.
+        needed = len(job.tokenizer(row.reference, add_special_tokens=False)["input_ids"]) + 1
         if needed > self.max_completion_length:
             raise TrainingRefused(
                 f"{address(row)}: no answer can be its reference: that has {needed} tokens with its end, above "
