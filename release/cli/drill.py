@@ -106,7 +106,10 @@ def _incident(root: Path, environment: str, as_json: bool, options: dict[str, An
     from release.verbs import incident as verb
 
     done = verb.incident(
-        root, environment, verb.Options(**options), lambda line: click.echo(escape(line), err=True)
+        root,
+        environment,
+        verb.IncidentOptions(**options),
+        lambda line: click.echo(escape(line), err=True),
     )
     click.echo(
         to_json(done.model_dump(mode="json")) if as_json else hanging("\n".join(_shown(done)))

@@ -90,7 +90,7 @@ def promote(
     done = verb.promote(
         root,
         environment,
-        verb.Options(
+        verb.PromoteOptions(
             image=image, why=why, version=version, bump=bump, dry_run=dry_run, pr=pr, target=target
         ),
     )
@@ -141,7 +141,9 @@ def rollback(
     from release.verbs import rollback as verb
 
     done = verb.rollback(
-        root, environment, verb.Options(why=why, to=to, ask=ask, dry_run=dry_run, target=target)
+        root,
+        environment,
+        verb.RollbackOptions(why=why, to=to, ask=ask, dry_run=dry_run, target=target),
     )
     click.echo(
         to_json(done.model_dump(mode="json"))

@@ -135,7 +135,9 @@ def gateway(root: Path, /, **options: Any) -> None:
     from release.verbs import gateway as verb
 
     verb.check_variables(os.environ, options.keys() - {"upstreams"})
-    verb.gateway(root, verb.Options(**options), lambda line: click.echo(escape(line), err=True))
+    verb.gateway(
+        root, verb.GatewayOptions(**options), lambda line: click.echo(escape(line), err=True)
+    )
 
 
 @click.command()
@@ -179,7 +181,7 @@ def capture(root: Path, /, environment: str, kind: str, source: str, **options: 
     """
     from release.verbs import capture as verb
 
-    captured = verb.capture(root, environment, kind, source, verb.Options(**options))
+    captured = verb.capture(root, environment, kind, source, verb.CaptureOptions(**options))
     for reason, count in captured.left_out.most_common():
         click.echo(f"left out: {count:,}: {one_line(reason)}", err=True)
     click.echo(

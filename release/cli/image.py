@@ -54,7 +54,7 @@ def build(
 
     if push is not None and output is not None:
         raise click.UsageError("--push and --output exclude each other: give one of them")
-    options = verb.Options(push=push, output=output, runtime=runtime, base=base)
+    options = verb.BuildOptions(push=push, output=output, runtime=runtime, base=base)
     if dry_run:
         plan = verb.plan(root, options)
         click.echo(to_json(plan.model_dump(mode="json")) if as_json else hanging(tables.plan(plan)))
@@ -128,7 +128,7 @@ def verify(
             ),
             err=True,
         )
-    options = verb.Options(
+    options = verb.VerifyOptions(
         image=image, url=url, runtime=runtime, gpus=gpus, server=server, signer=signer
     )
     report = verb.verify(root, options)

@@ -66,7 +66,7 @@ def watch(
     """
     from release.verbs import watch as verb
 
-    options, proposal = verb.Options(since, until, captures, evidently), None
+    options, proposal = verb.WatchOptions(since, until, captures, evidently), None
     if pr:
         report, proposal = verb.propose(root, environment, options, rows)
     else:

@@ -78,7 +78,7 @@ def report(
     from release.verbs import report as verb
 
     made = verb.report(
-        root, verb.Options(target=target, assets=assets, links=_pairs(links), number=number)
+        root, verb.ReportOptions(target=target, assets=assets, links=_pairs(links), number=number)
     )
     if as_json:
         answer = made.model_dump(mode="json").items()

@@ -71,7 +71,7 @@ def shadow(
         click.echo(f"{report.pairs:,} pairs: {report.decision}", err=True)
 
     report = verb.shadow(
-        root, environment, verb.Options(production, candidate, release, most, captures), tell
+        root, environment, verb.ShadowOptions(production, candidate, release, most, captures), tell
     )
     _end(report, as_json)
 
@@ -121,7 +121,7 @@ def canary(
     """
     from release.verbs import canary as verb
 
-    options = verb.Options(release, since, captures)
+    options = verb.CanaryOptions(release, since, captures)
     if serve is None:
         report = verb.canary(root, environment, options)
         if rollback and (done := verb.roll_back(root, report)):
