@@ -120,8 +120,10 @@ def init(
         "id": row_id,
     }  # fmt: skip
     columns: dict[Role, str] = {
-        role: column for role, column in given.items() if column is not None
-    }  # type: ignore[misc]  # the keys are roles
+        role: column  # type: ignore[misc]  # the keys are roles
+        for role, column in given.items()
+        if column is not None
+    }
     flags = _Flags(
         columns, answers, instruction, licence, name, margin, base, base_license, not yes, {}
     )
