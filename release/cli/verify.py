@@ -1,4 +1,4 @@
-"""Commands about an image: build, verify."""
+"""The command verify."""
 
 import sys
 from pathlib import Path
@@ -6,61 +6,8 @@ from pathlib import Path
 import click
 
 from release.cli import tables
-from release.cli.common import refusing, to_json
+from release.cli.common import FILE, exclusive, refuse, refusing, show
 from release.cli.wrapping import hanging
-
-
-@click.command()
-@click.option(
-    "--push",
-    metavar="IMAGE",
-    help="Push the image to a registry, as HOST/NAME[:TAG], not to a folder.",
-)
-@click.option(
-    "--output",
-    metavar="FOLDER",
-    type=click.Path(path_type=Path),
-    help="The OCI layout to write. Default: .lockstep/image.",
-)
-@click.option("--runtime", metavar="NAME", help="The runtime. Default: serve.runtime.")
-@click.option(
-    "--base",
-    metavar="IMAGE",
-    help="The base image, HOST/NAME[:TAG]@sha256:… or oci:FOLDER@sha256:…. Default: serve.base.",
-)
-@click.option(
-    "--dry-run", is_flag=True, help="Print what would be built, with sizes, and write nothing."
-)
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print reports/image.json, or the plan, as JSON."
-)
-@click.pass_obj
-@refusing
-def build(
-    root: Path,
-    push: str | None,
-    output: Path | None,
-    runtime: str | None,
-    base: str | None,
-    dry_run: bool,
-    as_json: bool,
-) -> None:
-    """Build the serving image with the merged weights.
-
-    The verdict must be `pass` and about these weights. Needs no Docker. Prints only the image's digest;
-    reports/image.json lists its parts. The same record gives the same digest on every machine.
-    """
-    from release.verbs import build as verb
-
-    if push is not None and output is not None:
-        raise click.UsageError("--push and --output exclude each other: give one of them")
-    options = verb.BuildOptions(push=push, output=output, runtime=runtime, base=base)
-    if dry_run:
-        plan = verb.plan(root, options)
-        click.echo(to_json(plan.model_dump(mode="json")) if as_json else hanging(tables.plan(plan)))
-        return
-    report = verb.build(root, options)
-    click.echo(to_json(report.model_dump(mode="json")) if as_json else report.image)
 
 
 @click.command()
@@ -86,7 +33,7 @@ def build(
 @click.option(
     "--key",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=FILE,
     help="The private key that signs the report. Default: .lockstep/keys/lockstep.key, if it exists.",
 )
 @click.option(
@@ -117,8 +64,7 @@ def verify(
     from release.evidence import verification
     from release.verbs import verify as verb
 
-    if key is not None and keyless:
-        raise click.UsageError("--key and --keyless exclude each other: give one of them")
+    exclusive({"--key": key, "--keyless": keyless})
     signer, why = verification.verifier(root, key, keyless=keyless)
     if signer is None:
         click.echo(
@@ -132,8 +78,5 @@ def verify(
         image=image, url=url, runtime=runtime, gpus=gpus, server=server, signer=signer
     )
     report = verb.verify(root, options)
-    click.echo(
-        to_json(report.model_dump(mode="json")) if as_json else hanging(tables.serving(report))
-    )
-    if refusal := verb.refusal(report):
-        raise refusal
+    show(report, as_json, tables.serving)
+    refuse(verb.refusal(report))
