@@ -21,7 +21,7 @@ from checks.config.params import Params
 from checks.errors import Refusal
 from checks.formats.evaluation_reports import ReferencesReport
 from checks.formats.training_reports import MergedFile, ParityReport
-from release.verbs.build import Options, build
+from release.verbs.build import BuildOptions, build
 from tests import evidence_tree, oci_check
 from tests.conftest import REPOSITORY, as_params, read_yaml, scaled_down, written
 
@@ -231,7 +231,7 @@ def needed(image: oci_check.Checked) -> set[str]:
     return {digest.removeprefix("sha256:") for digest in digests}
 
 
-def refused(root: Path, options: Options, kind: type[Refusal], word: str) -> Refusal:
+def refused(root: Path, options: BuildOptions, kind: type[Refusal], word: str) -> Refusal:
     """``build`` refuses with one line that matches, and no index, no report and no half blob is there."""
     with pytest.raises(kind, match=word) as refused:
         build(root, options)

@@ -22,7 +22,7 @@ from release.evidence.keys import KEY
 from release.image import stores
 from release.ledger import Change, Ledger, compose, next_version, tags_for
 from release.overlay import overlays
-from release.verbs.build import Options, build
+from release.verbs.build import BuildOptions, build
 from release.verbs.sign import sign
 from tests import build_tree, ledger_tree, overlay_sample, signing_tree
 from tests.conftest import REPOSITORY, scaled_down, written
@@ -79,7 +79,7 @@ def release(root: Path, seed: int, push: str | None = None) -> Released:
     build_tree.judge(root, load(root))
     keep(root, f"model {seed}")
     # Each in a folder of its own: a new image takes the place of one that nothing runs.
-    report = build(root, Options(push=push, output=None if push else root / layout.STATE / f"image{seed}"))
+    report = build(root, BuildOptions(push=push, output=None if push else root / layout.STATE / f"image{seed}"))
     signing_tree.served(root, report)
     where = reference.parse(f"{report.place}@{report.image}")
     signed = sign(root, stores.open_store(where, root, push=True), root / KEY)

@@ -30,9 +30,8 @@ from release.record import references
 from release.record.records import Records
 from release.verbs import keys as key_verbs
 from release.verbs import sign as sign_verb
-from release.verbs.build import Options, build
-from release.verbs.promote import Options as PromoteOptions
-from release.verbs.promote import Promoted, promote
+from release.verbs.build import BuildOptions, build
+from release.verbs.promote import Promoted, PromoteOptions, promote
 from release.verbs.sign import Signed, sign
 from tests import build_tree, ledger_tree, overlay_sample, signing_tree
 from tests.build_tree import BaseLayout
@@ -119,7 +118,7 @@ def release(root: Path, push: str | None = None, by: str = "ada") -> Release:
 
 def built(root: Path, push: str | None = None) -> ImageReport:
     """Build, and verify on paper."""
-    report = build(root, Options(push=push))
+    report = build(root, BuildOptions(push=push))
     served(root, report)
     return report
 

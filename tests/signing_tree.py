@@ -10,7 +10,7 @@ from checks.formats.signers import Role
 from release.evidence import verification
 from release.evidence.keys import KEY
 from release.verbs import keys as key_verbs
-from release.verbs.build import Options, build
+from release.verbs.build import BuildOptions, build
 from tests import build_tree
 from tests.release.serving.test_verify_evidence import probed
 
@@ -25,7 +25,7 @@ def make(root: Path) -> Path:
     key_verbs.add_signer(root, SIGNER, ROLES)
     probed(root, params)
     build_tree.commit(root, "signers")
-    served(root, build(root, Options()))
+    served(root, build(root, BuildOptions()))
     return made.private
 
 

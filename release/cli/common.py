@@ -4,9 +4,9 @@ import functools
 import json
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 import click
 
@@ -17,14 +17,34 @@ if TYPE_CHECKING:
     from release.adapters.listening import Listener
 
 P = ParamSpec("P")
+R = TypeVar("R")
 
+FILE = click.Path(path_type=Path)
+PORT = click.IntRange(1, 65535)
 TARGET = click.option(
     "--target",
     metavar="REF",
     help="The branch whose rules and signers count. Default: origin's default branch.",
 )
+TARGET_BRANCH = click.option(
+    "--target", metavar="REF", help="The target branch. Default: origin's default branch."
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-verbosely = click.option(
+KEY = click.option(
+    "--key",
+    metavar="FILE",
+    type=FILE,
+    help="The private key. Default: .lockstep/keys/lockstep.key.",
+)
+KEYLESS = click.option(
+    "--keyless", is_flag=True, help="Sign with the identity of this CI job, certified by Sigstore."
+)
+CAPTURES = click.option(
+    "--captures",
+    metavar="FOLDER",
+    help="Folder or address (s3://…) of the gateway's captures. Default: .lockstep/captures.",
+)
+VERBOSE = click.option(
     "-v", "--verbose", is_flag=True, help="Print everything that DVC and the stages print."
 )
 
@@ -111,6 +131,25 @@ def _end(refusal: "Refusal") -> NoReturn:
     sys.exit(refusal.exit_code)
 
 
+def exclusive(options: Mapping[str, object]) -> None:
+    """Raise UsageError if all of these options are given. A flag that is off, or a value of None, is not given."""
+    if all(value is not None and value is not False for value in options.values()):
+        raise click.UsageError(f"{' and '.join(options)} exclude each other: give one of them")
+
+
 def to_json(value: object) -> str:
-    """A value as indented JSON; non-ASCII text is kept."""
-    return json.dumps(value, indent=2, ensure_ascii=False)
+    """Return a value as indented JSON; non-ASCII text is kept. A record becomes an object of its fields."""
+    return json.dumps(
+        value, indent=2, ensure_ascii=False, default=lambda record: record.model_dump(mode="json")
+    )
+
+
+def show(result: R, as_json: bool, text: Callable[[R], str]) -> None:
+    """Print a result as JSON, or as the text that ``text`` makes of it, wrapped for the terminal."""
+    click.echo(to_json(result) if as_json else hanging(text(result)))
+
+
+def refuse(refusal: "Refusal | None") -> None:
+    """Raise the refusal of a result that was printed. Do nothing for None."""
+    if refusal:
+        raise refusal

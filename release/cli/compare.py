@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from release.cli import terminal
-from release.cli.common import refusing, to_json
+from release.cli.common import FILE, JSON, refusing, to_json
 from release.cli.tables import one_line
 from release.cli.wrapping import hanging
 
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     "--html",
     "page",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=FILE,
     help="Write a page of it to FILE.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@JSON
 @click.pass_obj
 @refusing
 def compare(
@@ -52,7 +52,7 @@ def compare(
 
         html.write(page, pages.render(compared))
     if as_json:
-        click.echo(to_json(compared.model_dump(mode="json")))
+        click.echo(to_json(compared))
     elif page is not None:
         click.echo(f"{one_line(compared.headline)}\n{one_line(str(page))}")
     else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from release.cli import terminal
-from release.cli.common import refusing, to_json
+from release.cli.common import FILE, JSON, refusing, to_json
 from release.cli.tables import one_line
 from release.cli.wrapping import hanging
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     "--html",
     "file",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=FILE,
     help="Write a page of it to FILE.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@JSON
 @click.pass_obj
 @refusing
 def data(root: Path, record: str, file: Path | None, as_json: bool) -> None:
@@ -43,7 +43,7 @@ def data(root: Path, record: str, file: Path | None, as_json: bool) -> None:
 
         html.write(file, data_page.render(page))
     if as_json:
-        click.echo(to_json(page.model_dump(mode="json")))
+        click.echo(to_json(page))
     elif file is not None:
         click.echo(f"{one_line(page.headline)}\n{one_line(str(file))}")
     else:

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from release.cli.common import JSON, TARGET, Number, refusing, to_json
+from release.cli.common import FILE, JSON, TARGET, Number, refuse, refusing, show, to_json
 from release.cli.tables import one_line
-from release.cli.wrapping import hanging
 
 if TYPE_CHECKING:
     from release.monitoring.incident import Expected, Incident
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 @click.option(
     "--worse",
     metavar="FOLDER",
-    type=click.Path(path_type=Path),
+    type=FILE,
     help="With --incident: the weights of the worse model. Default: models/base.",
 )
 @click.option(
@@ -93,7 +92,7 @@ def drill(
             )
     done = verb.drill(root, environment, target)
     if as_json:
-        click.echo(to_json(done.model_dump(mode="json")))
+        click.echo(to_json(done))
         return
     for step in done.steps:
         click.echo(f"{step.seconds:7.2f} s  {step.what}")
@@ -106,13 +105,13 @@ def _incident(root: Path, environment: str, as_json: bool, options: dict[str, An
     from release.verbs import incident as verb
 
     done = verb.incident(
-        root, environment, verb.Options(**options), lambda line: click.echo(escape(line), err=True)
+        root,
+        environment,
+        verb.IncidentOptions(**options),
+        lambda line: click.echo(escape(line), err=True),
     )
-    click.echo(
-        to_json(done.model_dump(mode="json")) if as_json else hanging("\n".join(_shown(done)))
-    )
-    if refused := verb.refusal(done):
-        raise refused
+    show(done, as_json, lambda done: "\n".join(_shown(done)))
+    refuse(verb.refusal(done))
 
 
 def _shown(done: "Incident") -> Iterator[str]:

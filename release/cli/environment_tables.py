@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from checks.formats import energy
 from checks.text import escape
 from release.cli.tables import COLOURS, MARKS, one_line, short
 
@@ -100,6 +99,8 @@ def status(found: "Status") -> str:
 
 def took(found: "Took") -> list[str]:
     """Return what the training took, and 1,000 requests, as far as it was measured. One line each."""
+    from checks.formats import energy
+
     lines = []
     if training := found.training:
         price = "" if found.training_price is None else f", price {found.training_price:,.2f}"

@@ -1,93 +1,11 @@
-"""Commands about signatures: keys, sign, evidence."""
+"""Commands about signed evidence: evidence recheck, evidence show."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from release.cli import tables
-from release.cli.common import Group, refusing, to_json
-from release.cli.wrapping import hanging
-
-if TYPE_CHECKING:
-    from checks.formats.signers import Role
-
-
-@click.group(cls=Group)
-def keys() -> None:
-    """Manage signing keys."""
-
-
-@keys.command("new")
-@click.option(
-    "--name",
-    required=True,
-    metavar="NAME",
-    help="The signer's name in release/policy/signers.yaml.",
-)
-@click.option(
-    "--may",
-    "roles",
-    type=click.Choice(["verify", "release", "approve", "checkpoint", "sealed"]),
-    multiple=True,
-    default=("verify", "release"),
-    show_default=True,
-    help="What the key may sign. Can be repeated.",
-)
-@click.option(
-    "--output",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Where to write the private key. Default: .lockstep/keys/lockstep.key.",
-)
-@click.option(
-    "--add",
-    is_flag=True,
-    help="Add the signer to release/policy/signers.yaml. It counts once that is on the target branch.",
-)
-@click.pass_obj
-@refusing
-def new(root: Path, name: str, roles: "tuple[Role, ...]", output: Path | None, add: bool) -> None:
-    """Create a signing key. It is encrypted if LOCKSTEP_KEY_PASSWORD is set."""
-    from release.verbs import keys as verb
-
-    made = verb.new(root, name, roles, output)
-    click.echo(f"private   {made.private}\npublic    {made.public}")
-    if add:
-        path = verb.add_signer(root, name, roles, made.public)
-        click.echo(f"{path} has the signer: commit it; code owners approve the change")
-    else:
-        click.echo(
-            f"\nto let it sign, code owners add this to release/policy/signers.yaml:\n{made.entry}"
-        )
-
-
-@click.command()
-@click.option(
-    "--key",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="The private key. Default: .lockstep/keys/lockstep.key.",
-)
-@click.option(
-    "--keyless", is_flag=True, help="Sign with the identity of this CI job, certified by Sigstore."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the statement as JSON.")
-@click.pass_obj
-@refusing
-def sign(root: Path, key: Path | None, keyless: bool, as_json: bool) -> None:
-    """Sign the built and verified image.
-
-    Attaches the signed statement, the signature of the weights, SLSA provenance and the bill of materials to it.
-    Prints the digest of the evidence. Signing the same release again changes nothing; another signer's signatures are
-    added.
-    """
-    from release.verbs import sign as verb
-
-    if key is not None and keyless:
-        raise click.UsageError("--key and --keyless exclude each other: give one of them")
-    signed = verb.of_built(root, key, keyless=keyless)
-    click.echo(to_json(signed.statement.model_dump(mode="json")) if as_json else signed.evidence)
+from release.cli import common, tables
+from release.cli.common import JSON, Group, refusing
 
 
 @click.group(cls=Group)
@@ -97,7 +15,7 @@ def evidence() -> None:
 
 @evidence.command("recheck")
 @click.argument("names", metavar="[COMMIT]...", nargs=-1)
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@JSON
 @click.pass_obj
 @refusing
 def recheck(root: Path, names: tuple[str, ...], as_json: bool) -> None:
@@ -109,12 +27,8 @@ def recheck(root: Path, names: tuple[str, ...], as_json: bool) -> None:
     from release.verbs import recheck as verb
 
     checked = verb.recheck(root, names)
-    if as_json:
-        click.echo(to_json([result.model_dump(mode="json") for result in checked]))
-    else:
-        click.echo(hanging(tables.rechecked(checked)))
-    if refused := verb.refusal(checked):
-        raise refused
+    common.show(checked, as_json, tables.rechecked)
+    common.refuse(verb.refusal(checked))
 
 
 @evidence.command("show")
@@ -134,5 +48,4 @@ def show(root: Path, image: str, target: str | None, as_json: bool) -> None:
     """
     from release.verbs import evidence as verb
 
-    walk = verb.show(root, image, target)
-    click.echo(to_json(walk.model_dump(mode="json")) if as_json else hanging(tables.walk(walk)))
+    common.show(verb.show(root, image, target), as_json, tables.walk)

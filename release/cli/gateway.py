@@ -1,4 +1,4 @@
-"""Commands that capture requests: gateway, and capture for those that other tools recorded."""
+"""The command gateway."""
 
 import os
 from pathlib import Path
@@ -6,11 +6,7 @@ from typing import Any
 
 import click
 
-from release.cli.common import Number, refusing
-from release.cli.tables import one_line
-
-_FILE = click.Path(path_type=Path)
-_PORT = click.IntRange(1, 65535)
+from release.cli.common import FILE, PORT, Number, refusing
 
 
 @click.command()
@@ -21,10 +17,10 @@ _PORT = click.IntRange(1, 65535)
     show_default=True,
     help="Address to listen at; 0.0.0.0 in a container.",
 )
-@click.option("--port", type=_PORT, default=8080, show_default=True, help="Port for clients.")
+@click.option("--port", type=PORT, default=8080, show_default=True, help="Port for clients.")
 @click.option(
     "--metrics-port",
-    type=_PORT,
+    type=PORT,
     default=9464,
     show_default=True,
     help="Port of /metrics, /ready and /health.",
@@ -90,7 +86,7 @@ _PORT = click.IntRange(1, 65535)
     help="Seconds that requests in flight have after SIGTERM; then they get 503, and streams are broken off.",
 )  # fmt: skip
 @click.option(
-    "--keys", type=_FILE, metavar="FILE",
+    "--keys", type=FILE, metavar="FILE",
     help='API keys, one a line, as `printf %s "$KEY" | sha256sum` prints it. SIGHUP reads them again. '
     "Default: anyone may ask.",
 )  # fmt: skip
@@ -100,12 +96,12 @@ _PORT = click.IntRange(1, 65535)
 )  # fmt: skip
 @click.option(
     "--labels",
-    type=_FILE,
+    type=FILE,
     metavar="FILE",
     help="Known answers, one a line: how many answers are one is counted.",
 )
 @click.option(
-    "--user-secret", type=_FILE, metavar="FILE",
+    "--user-secret", type=FILE, metavar="FILE",
     help="A secret of 32 bytes or more, by which stored rows get a key of their user. Default: they have none.",
 )  # fmt: skip
 @click.option(
@@ -135,54 +131,6 @@ def gateway(root: Path, /, **options: Any) -> None:
     from release.verbs import gateway as verb
 
     verb.check_variables(os.environ, options.keys() - {"upstreams"})
-    verb.gateway(root, verb.Options(**options), lambda line: click.echo(escape(line), err=True))
-
-
-@click.command()
-@click.argument("environment", metavar="ENV")
-@click.argument("kind", metavar="KIND")
-@click.argument("source", metavar="SOURCE")
-@click.option(
-    "--release",
-    metavar="DIGEST",
-    help="Digest of the model that answered, if the log does not have it.",
-)
-@click.option(
-    "--sample", type=Number(0, 1, min_open=True), default=1.0, show_default=True,
-    help="Share of the requests that the other tool recorded.",
-)  # fmt: skip
-@click.option(
-    "--from",
-    "since",
-    metavar="TIME",
-    help="Only requests from this time on: 2026-03-14 or 2026-03-14T15:09+01:00.",
-)
-@click.option("--to", "until", metavar="TIME", help="Only requests before this time.")
-@click.option(
-    "--user-secret", type=_FILE, metavar="FILE",
-    help="The gateway's secret, by which stored rows get a key of their user. Default: they have none.",
-)  # fmt: skip
-@click.option(
-    "--captures",
-    metavar="FOLDER",
-    help="Where to store them; also s3://… Default: .lockstep/captures.",
-)
-@click.pass_obj
-@refusing
-def capture(root: Path, /, environment: str, kind: str, source: str, **options: Any) -> None:
-    """Import requests to ENV that another tool recorded, redacted as the gateway does.
-
-    KIND is the tool: `jsonl` for an access log with requests and answers, `kserve` for events of KServe's inference
-    logger, `mlflow` for traces of MLflow, or a kind that a package adds. SOURCE is a file, a folder or an address such
-    as s3://…; for `mlflow` it is an experiment of the server that MLFLOW_TRACKING_URI names. If a line is malformed,
-    nothing is stored. Importing the same log again adds nothing.
-    """
-    from release.verbs import capture as verb
-
-    captured = verb.capture(root, environment, kind, source, verb.Options(**options))
-    for reason, count in captured.left_out.most_common():
-        click.echo(f"left out: {count:,}: {one_line(reason)}", err=True)
-    click.echo(
-        f"stored {captured.new:,} of {captured.requests:,} requests in {len(captured.files):,} files; "
-        "the others were there"
+    verb.gateway(
+        root, verb.GatewayOptions(**options), lambda line: click.echo(escape(line), err=True)
     )

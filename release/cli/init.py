@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from release.cli.common import Number, refusing, to_json
+from release.cli.common import FILE, JSON, Number, refusing, to_json
 from release.cli.tables import one_line
 from release.cli.wrapping import hanging
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from checks.formats.survey import Contents, Role
     from release.adapters.tool_files import Plan
     from release.verbs.init import Begun, Place
-
-_PATH = click.Path(path_type=Path)
 
 
 class _Flags(NamedTuple):
@@ -41,7 +39,7 @@ class _Flags(NamedTuple):
 
 
 @click.command()
-@click.argument("file", type=_PATH)
+@click.argument("file", type=FILE)
 @click.option("--prompt", metavar="COLUMN", help="Column with the prompt.")
 @click.option("--reference", metavar="COLUMN", help="Column with the expected answer.")
 @click.option(
@@ -89,7 +87,7 @@ class _Flags(NamedTuple):
     is_flag=True,
     help="Replace a params.yaml that is your own, or has uncommitted changes.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@JSON
 @click.pass_obj
 @refusing
 def init(

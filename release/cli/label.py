@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from release.cli.common import refusing, to_json
+from release.cli.common import JSON, exclusive, refusing, to_json
 from release.cli.tables import one_line
 
 
@@ -30,7 +30,7 @@ from release.cli.tables import one_line
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write the labelled pairs to FILE, for the judge to answer at each release.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@JSON
 @click.pass_obj
 @refusing
 def label(
@@ -45,8 +45,7 @@ def label(
     """
     from release.verbs import label as verb
 
-    if source is not None and anchor is not None:
-        raise click.UsageError("--import and --anchor exclude each other: give one of them")
+    exclusive({"--import": source, "--anchor": anchor})
     if source is not None:
         done = verb.take_in(root, suite, source)
         if as_json:

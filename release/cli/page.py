@@ -48,7 +48,7 @@ def page(root: Path, name: str | None, folder: Path, attached: bool, as_json: bo
     if made.attached:
         click.echo(f"attached to {made.site.pages[0].pointer.image} as {made.attached}", err=True)
     if as_json:
-        click.echo(to_json(made.site.model_dump(mode="json")))
+        click.echo(to_json(made.site))
         return
     for path in made.files:
         click.echo(one_line(str(path)))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from release.cli.common import refusing, to_json
+from release.cli.common import JSON, refusing, to_json
 from release.cli.tables import one_line
 
 
@@ -12,7 +12,7 @@ from release.cli.tables import one_line
 @click.argument("repository", metavar="hf://ORGANISATION/NAME")
 @click.argument("name", metavar="[ENVIRONMENT|VERSION]", required=False)
 @click.option("--dry-run", is_flag=True, help="List the files. Needs no token and asks no hub.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@JSON
 @click.pass_obj
 @refusing
 def publish(root: Path, repository: str, name: str | None, dry_run: bool, as_json: bool) -> None:
@@ -27,7 +27,7 @@ def publish(root: Path, repository: str, name: str | None, dry_run: bool, as_jso
 
     published = verb.publish(root, repository, name, dry_run=dry_run)
     if as_json:
-        click.echo(to_json(published.model_dump(mode="json")))
+        click.echo(to_json(published))
         return
     for path, size in published.files.items():
         click.echo(f"{size:>14,}  {one_line(path)}")

@@ -4,8 +4,18 @@ from pathlib import Path
 
 import click
 
-from release.cli.common import Group, listener, refusing, to_json, verbosely
-from release.cli.wrapping import hanging
+from release.cli.common import (
+    FILE,
+    JSON,
+    KEYLESS,
+    TARGET,
+    VERBOSE,
+    Group,
+    listener,
+    refuse,
+    refusing,
+    show,
+)
 
 
 @click.group(cls=Group)
@@ -18,7 +28,7 @@ def sealed() -> None:
 @click.option(
     "--key",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=FILE,
     help="Where to write the key of the rows. Default: .lockstep/keys/sealed.key.",
 )
 @click.pass_obj
@@ -47,19 +57,13 @@ def new(root: Path, rows: Path, key: Path | None) -> None:
 @click.option(
     "--key",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=FILE,
     help="The private key of a signer with the role sealed.",
 )
-@click.option(
-    "--keyless", is_flag=True, help="Sign with the identity of this CI job, certified by Sigstore."
-)
-@click.option(
-    "--target",
-    metavar="REF",
-    help="The branch whose rules and signers count. Default: origin's default branch.",
-)
-@verbosely
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@KEYLESS
+@TARGET
+@VERBOSE
+@JSON
 @click.pass_obj
 @refusing
 def ask(
@@ -81,6 +85,5 @@ def ask(
     asked = verb.ask(root, key, keyless=keyless, target=target, listener=lines)
     which = "no look left" if asked.done == "refused" else f"look {asked.number} of {asked.looks}"
     text = f"{asked.status}: {asked.model}, {which}{', asked before' if asked.done == 'already' else ''}"
-    click.echo(to_json(asked.model_dump(mode="json")) if as_json else hanging(text))
-    if refusal := verb.refusal(asked):
-        raise refusal
+    show(asked, as_json, lambda _: text)
+    refuse(verb.refusal(asked))

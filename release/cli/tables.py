@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from checks.formats import energy
 from checks.text import escape
 
 if TYPE_CHECKING:
@@ -190,6 +189,8 @@ def plan(found: "Plan") -> str:
 
 def serving(report: "ServingReport") -> str:
     """One line for each check of a served model, then its latency."""
+    from checks.formats import energy
+
     head = f"serving: {report.status}   model {short(report.model)}, {report.runtime} as a {report.how}"
     lines = [
         click.style(

@@ -35,7 +35,7 @@ _RECORD = (layout.PARAMS, layout.PIPELINE, layout.LOCK, layout.CODE_LOCK, layout
 _CONFIG = "config.json"
 
 
-class Options(NamedTuple):
+class BuildOptions(NamedTuple):
     """The target (HOST/NAME[:TAG] in a registry, or the folder of an OCI layout), and replacements for params.yaml."""
 
     push: str | None = None
@@ -61,7 +61,7 @@ class Recipe(NamedTuple):
     tag: str
 
 
-def write_down(root: Path, held: HeldVerdict, options: Options) -> Recipe:
+def write_down(root: Path, held: HeldVerdict, options: BuildOptions) -> Recipe:
     """Find everything that the image is made of. Raises as ``build.build``.
 
     ``held``: the verdict, which passes.
@@ -132,7 +132,7 @@ def _about(root: Path, model: str, home: str, needed: Collection[Path]) -> About
     return About(model, home, evidence, commit, commits.committed_at(root, commit))
 
 
-def _target(root: Path, options: Options, version: str) -> tuple[Store, str, str]:
+def _target(root: Path, options: BuildOptions, version: str) -> tuple[Store, str, str]:
     """The target, its name in reports, and the tag."""
     if options.push is None:
         folder = root / layout.IMAGE if options.output is None else options.output

@@ -23,13 +23,13 @@ from release.image import image, transfer, weights
 from release.image import recipe as recipes
 from release.image.image import Added
 from release.image.layout import Bytes, Layout
-from release.image.recipe import Options, Recipe
+from release.image.recipe import BuildOptions, Recipe
 from release.ledger import Ledger
 from release.record import committed_code, running_code
 from release.record.held import hold
 from release.record.records import Records
 
-__all__ = ["Options", "Plan", "PlannedBlob", "build", "plan"]
+__all__ = ["BuildOptions", "Plan", "PlannedBlob", "build", "plan"]
 
 # Not in the image; reports name these digests, and the verdict covers the reports.
 _NOT_SHIPPED = (layout.BASE, layout.ADAPTER, layout.RAW)
@@ -64,7 +64,7 @@ class Plan(Record):
     to_send: Count
 
 
-def write_down(root: Path, options: Options) -> Recipe:
+def write_down(root: Path, options: BuildOptions) -> Recipe:
     """Check the verdict and its record, and find every part of the image. Raises as ``build``."""
     running_code.check(root, committed=True)
     records = Records(root)
@@ -80,7 +80,7 @@ def write_down(root: Path, options: Options) -> Recipe:
     return recipe
 
 
-def plan(root: Path, options: Options) -> Plan:
+def plan(root: Path, options: BuildOptions) -> Plan:
     """Say what ``build`` would do, without writing anything.
 
     Raises as ``build``, except for faults in bytes that it does not read.
@@ -135,7 +135,7 @@ def plan(root: Path, options: Options) -> Plan:
     )  # fmt: skip
 
 
-def build(root: Path, options: Options) -> ImageReport:
+def build(root: Path, options: BuildOptions) -> ImageReport:
     """Build the image, store it, and write reports/image.json.
 
     Raises EvidenceRefused if the verdict does not hold, about other bytes or not committed; VerdictFailed or

@@ -22,7 +22,7 @@ from release.verbs.rollback import RolledBack
 _LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
-class Options(NamedTuple):
+class CanaryOptions(NamedTuple):
     """``release``: see ``releases.both``. ``since``: older captures are not read; the first request to the candidate
     counts from there on. ``captures``: the gateway's folder or address; None: that of this machine.
     """
@@ -33,14 +33,14 @@ class Options(NamedTuple):
 
 
 def canary(
-    root: Path, environment: str, options: Options | None = None, now: datetime | None = None
+    root: Path, environment: str, options: CanaryOptions | None = None, now: datetime | None = None
 ) -> RolloutReport:
     """Judge, and write reports/rollout/ENV-canary.json. ``shadow.refusal`` says how a decision ends.
 
     Raises ParamsRefused if there is no such environment, EvidenceRefused if it runs nothing, the candidate is not
     known or got no request; MachineRefused.
     """
-    options = options or Options()
+    options = options or CanaryOptions()
     now = now or datetime.now(UTC)
     params = Records(root).work_tree.params
     sides = releases.both(root, params, environment, options.release)
@@ -70,5 +70,7 @@ def roll_back(root: Path, report: RolloutReport) -> RolledBack | None:
     if report.decision != "roll back":
         return None
     return rollback.rollback(
-        root, report.runs_in, rollback.Options(why=captured.why(report), runs=report.candidate)
+        root,
+        report.runs_in,
+        rollback.RollbackOptions(why=captured.why(report), runs=report.candidate),
     )

@@ -19,7 +19,7 @@ from release.verbs.gateway import user_secret
 from release.verbs.history import moment
 
 
-class Options(NamedTuple):
+class CaptureOptions(NamedTuple):
     """``release``: the model's digest, for requests whose log does not name it. ``sample``: the share recorded.
 
     ``captures``: where to store them: a folder or an address; None: that of this machine. ``since``, ``until``: as of
@@ -44,7 +44,9 @@ class Captured(NamedTuple):
     files: tuple[str, ...]
 
 
-def capture(root: Path, environment: str, kind: str, source: str, options: Options) -> Captured:
+def capture(
+    root: Path, environment: str, kind: str, source: str, options: CaptureOptions
+) -> Captured:
     """Read the log at ``source`` and store its requests as those of ``environment``. The same log again adds nothing.
 
     Raises ParamsRefused for an unknown environment or kind. EvidenceRefused for a log without a request and, with the
@@ -81,7 +83,7 @@ def capture(root: Path, environment: str, kind: str, source: str, options: Optio
 
 
 def _read(
-    environment: str, kind: str, source: str, options: Options
+    environment: str, kind: str, source: str, options: CaptureOptions
 ) -> tuple[list[Capture], Counter[str]]:
     now = datetime.now(UTC)
     since = moment(options.since, now).start if options.since else datetime(1970, 1, 1, tzinfo=UTC)

@@ -67,7 +67,9 @@ def comment(root: Path, options: CommentOptions | None = None) -> Posted:
     checked = commit if options.check is not None else None
     report = renderer.report(
         root,
-        renderer.Options(options.target, options.assets, links, number, checked, web=place.web),
+        renderer.ReportOptions(
+            options.target, options.assets, links, number, checked, web=place.web
+        ),
     )
     notes = list[str]()
     try:

@@ -22,7 +22,7 @@ _LARGEST = 1 << 20  # bytes of a file of keys or labels
 _VARIABLES = "LOCKSTEP_GATEWAY_"
 
 
-class Options(NamedTuple):
+class GatewayOptions(NamedTuple):
     """As ``settings.Settings``, but for what is read here.
 
     ``upstreams``: URL or URL=WEIGHT. ``release``: a digest, or its first 12 digits. ``keys``, ``labels``: files with
@@ -72,7 +72,7 @@ def check_variables(environ: Mapping[str, str], options: Iterable[str]) -> None:
             raise ServingRefused(f"{name}: is empty", "give it a value, or unset it")
 
 
-def gateway(root: Path, options: Options, say: Callable[[str], None]) -> None:
+def gateway(root: Path, options: GatewayOptions, say: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT; ``say`` gets a line now and then.
 
     Raises ServingRefused for options that cannot be, MachineRefused if a package is missing, a port is taken or the
@@ -90,7 +90,7 @@ def gateway(root: Path, options: Options, say: Callable[[str], None]) -> None:
     run.run(settings, say)
 
 
-def _settings(root: Path, options: Options) -> Settings:
+def _settings(root: Path, options: GatewayOptions) -> Settings:
     for option, text in (("--environment", options.environment), ("--provider", options.provider)):
         if not ENVIRONMENT.fullmatch(text):
             raise ServingRefused(f"{option}: {text!r}", "use letters, digits, dots and hyphens")

@@ -55,7 +55,7 @@ _SEED = 17
 _WHY = "a drill"
 
 
-class Options(NamedTuple):
+class IncidentOptions(NamedTuple):
     """``worse``: a folder of weights; None: the base. ``requests``: at most; None: all of the test split.
 
     ``rate``: requests a second. ``share``: of them to the worse model. ``labelled``: share of them whose label comes.
@@ -95,7 +95,7 @@ class _Ran(NamedTuple):
 
 
 def incident(
-    root: Path, name: str, options: Options, tell: Callable[[str], None] = lambda _: None
+    root: Path, name: str, options: IncidentOptions, tell: Callable[[str], None] = lambda _: None
 ) -> Incident:
     """Run the drill; ``tell`` gets a line for each step and each decision. ``refusal`` says whether it was detected.
 
@@ -120,7 +120,7 @@ def incident(
             folders = (_production(promotion_context, name, before, home), worse[0])
             there = scratch.promoted(there, name, before, worse[1], _WHY)
             if refused := rollback.refusal(
-                rollback.move(there, name, rollback.Options(why=_WHY, dry_run=True))
+                rollback.move(there, name, rollback.RollbackOptions(why=_WHY, dry_run=True))
             ):
                 raise refused  # before minutes of traffic
             sides = releases.both(root, params, name, name, there.ledger)
@@ -173,7 +173,7 @@ def _are_installed(runtime: Runtime, root: Path) -> None:
     processes.program(runtime, root)
 
 
-def _requests(root: Path, options: Options) -> list[Request]:
+def _requests(root: Path, options: IncidentOptions) -> list[Request]:
     """The test split's different prompts in an order drawn by chance, each for a release drawn by chance."""
     path = root / layout.SPLITS / "test.jsonl"
     rows = list({row.messages: row for row in files.read_jsonl(path, Row)}.values())
@@ -201,7 +201,7 @@ def _requests(root: Path, options: Options) -> list[Request]:
     ]  # fmt: skip
 
 
-def _worse(root: Path, options: Options, before: Pointer) -> tuple[Path, Digest]:
+def _worse(root: Path, options: IncidentOptions, before: Pointer) -> tuple[Path, Digest]:
     folder = root / layout.BASE if options.worse is None else options.worse
     actual = digest.of_tree(folder).digest
     if actual == before.model:
@@ -227,7 +227,7 @@ def _run(
     name: str,
     params: Params,
     requests: Sequence[Request],
-    options: Options,
+    options: IncidentOptions,
     tell: Callable[[str], None],
 ) -> _Ran:
     """Replay, and ask for a decision after each window, until it is `roll back` or every label counted.
@@ -301,7 +301,7 @@ def _roll_back(scene: _Scene, name: str, report: RolloutReport) -> Back:
     began = time.monotonic()
     there = scene.where._replace(tip=scene.where.ledger.tip())
     done = rollback.move(
-        there, name, rollback.Options(why=canary.why(report), runs=report.candidate)
+        there, name, rollback.RollbackOptions(why=canary.why(report), runs=report.candidate)
     )
     seconds = time.monotonic() - began
     scratch.arrived(there, name, done.after)
@@ -320,7 +320,7 @@ def _result(
     before: Pointer,
     worse: tuple[Path, Digest],
     params: Params,
-    options: Options,
+    options: IncidentOptions,
     ran: _Ran,
 ) -> Incident:
     scorer, monitor = params.evaluate.scorers[0], params.monitor

@@ -43,7 +43,7 @@ def note(root: Path, options: CommentOptions | None = None) -> Posted:
     # Without a number: with one, the report says how to fetch a pull request of GitHub.
     web = f"{place.page}/-" if place.page else None
     report = renderer.report(
-        root, renderer.Options(options.target, options.assets, links, None, checked, web=web)
+        root, renderer.ReportOptions(options.target, options.assets, links, None, checked, web=web)
     )
     body = without_actions(f"{report.markdown}\n{posting.watermark(options.title, commit)}")
     notes = list[str]()

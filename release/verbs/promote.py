@@ -36,7 +36,7 @@ from release.promotion.types import PromotionContext
 from release.record import running_code
 
 
-class Options(NamedTuple):
+class PromoteOptions(NamedTuple):
     """The options of a promotion.
 
     ``image``: HOST/NAME@sha256:… or oci:FOLDER@sha256:…; None: what the previous environment runs, for the first one
@@ -74,14 +74,14 @@ class Promoted(Record):
     seconds: Seconds
 
 
-def promote(root: Path, name: str, options: Options | None = None) -> Promoted:
+def promote(root: Path, name: str, options: PromoteOptions | None = None) -> Promoted:
     """Move the environment ``name``. With ``dry_run`` say what would happen; ``refusal`` then has the failures.
 
     Raises PromotionRefused with every failure, RegistryRefused if only a registry did not answer, EvidenceRefused or
     ParamsRefused if the rules cannot be read, Outrun if the branch moved meanwhile, RemoteRefused, MachineRefused.
     After any of them the environment is unchanged.
     """
-    options, began = options or Options(), time.perf_counter()
+    options, began = options or PromoteOptions(), time.perf_counter()
     running_code.check(root, committed=True)
     where = context.find(root, options.target)
     image = default_image.find(where, where.rule(name), options.image)
@@ -141,7 +141,7 @@ def refusal(promoted: Promoted) -> Refusal | None:
     return checklist.refusal(f"{promoted.environment} is not moved{to}", promoted.checks)
 
 
-def _again(where: PromotionContext, name: str, options: Options, began: float) -> Promoted:
+def _again(where: PromotionContext, name: str, options: PromoteOptions, began: float) -> Promoted:
     """The environment already runs the image: restore release files that were changed, and create missing tags.
 
     Raises PromotionRefused if the image or its weights are in quarantine.

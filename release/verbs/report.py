@@ -28,7 +28,7 @@ _PLOTS = ("confusion", "scores", "slices")
 _SECONDS = 10  # Seconds for a plot to answer.
 
 
-class Options(NamedTuple):
+class ReportOptions(NamedTuple):
     """``target``: the target branch; None: ``commits.target``.
 
     ``assets``: the address under which ``reports/plots`` is published, with the same file names. ``links``: further
@@ -76,12 +76,12 @@ class Report(Record):
     left_out: tuple[str, ...]
 
 
-def report(root: Path, options: Options | None = None) -> Report:
+def report(root: Path, options: ReportOptions | None = None) -> Report:
     """Render the record below ``root``. A verdict that does not hold is reported, and is no refusal.
 
     Raises EvidenceRefused for an unknown target or an address that cannot be linked, MachineRefused without git.
     """
-    options = options or Options()
+    options = options or ReportOptions()
     images = _published(options.assets) if options.assets else {}
     records = Records(root)
     facts = gathering.gather(records, options.target)

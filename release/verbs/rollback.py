@@ -44,7 +44,7 @@ from release.promotion.types import PromotionContext
 from release.serving import ask_image
 
 
-class Options(NamedTuple):
+class RollbackOptions(NamedTuple):
     """The options of a rollback.
 
     ``why``: the reason, for the ledger and the quarantine. ``to``: a release that ran there, by version, digest or
@@ -83,7 +83,7 @@ class RolledBack(Record):
     seconds: Seconds
 
 
-def rollback(root: Path, name: str, options: Options) -> RolledBack:
+def rollback(root: Path, name: str, options: RollbackOptions) -> RolledBack:
     """Move the environment ``name`` back. With ``dry_run`` say what would happen; ``refusal`` then has the failures.
 
     Raises PromotionRefused with every failure if there is nothing to go back to or it cannot run, RegistryRefused if
@@ -108,7 +108,7 @@ def refusal(rolled: RolledBack) -> Refusal | None:
     return checklist.refusal(f"{rolled.environment} is not rolled back to {to}", rolled.checks)
 
 
-def move(where: PromotionContext, name: str, options: Options) -> RolledBack:
+def move(where: PromotionContext, name: str, options: RollbackOptions) -> RolledBack:
     """As ``rollback``, in a given context; mirrors are not updated."""
     began = time.perf_counter()
     where.rule(name)
@@ -246,7 +246,7 @@ def _ask(
     present: EnvironmentState,
     before: Entries,
     held: Entries,
-    options: Options,
+    options: RollbackOptions,
 ) -> tuple[Pointer, Change]:
     after, made, found = earlier.pointer, Change({}, ""), None
     named = reference.parse(after.image)

@@ -28,7 +28,7 @@ from release.serving.replay import Endpoint, Said
 _LOOK = 20  # pairs between two looks
 
 
-class Options(NamedTuple):
+class ShadowOptions(NamedTuple):
     """``production``, ``candidate``: addresses of the servers. ``release``: see ``releases.both``.
 
     ``most``: prompts at most. ``captures``: the gateway's folder or address; None: that of this machine.
@@ -44,7 +44,7 @@ class Options(NamedTuple):
 def shadow(
     root: Path,
     environment: str,
-    options: Options,
+    options: ShadowOptions,
     tell: Callable[[RolloutReport], None] = lambda _: None,
     now: datetime | None = None,
 ) -> RolloutReport:

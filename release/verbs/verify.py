@@ -39,7 +39,7 @@ _NVIDIA = Path("/dev/nvidiactl")  # of NVIDIA's driver
 LOG = layout.STATE / "serving.log"  # The log of the server that was started last.
 
 
-class Options(NamedTuple):
+class VerifyOptions(NamedTuple):
     """The options of a verification.
 
     ``image``: the built image in a registry, HOST/NAME[:TAG]@sha256:…; None: where `lockstep build` put it. ``url``:
@@ -75,7 +75,7 @@ class _Subject(NamedTuple):
     image: str | None
 
 
-def verify(root: Path, options: Options) -> ServingReport:
+def verify(root: Path, options: VerifyOptions) -> ServingReport:
     """Start the server, run every check, write reports/serving.json and return it; ``refusal`` says whether it passed.
 
     With a signer, writes reports/serving.intoto.json too. Everything that was started is stopped and removed. Raises as
@@ -97,7 +97,7 @@ def verify(root: Path, options: Options) -> ServingReport:
     return report
 
 
-def _verify(root: Path, options: Options) -> ServingReport:
+def _verify(root: Path, options: VerifyOptions) -> ServingReport:
     running_code.check(root, committed=True)
     record = expected(root, image=options.how == "container")
     runtime = _runtime(record, options)
@@ -170,7 +170,7 @@ class _NotStarted(Exception):  # noqa: N818 - a result, which is recorded
         super().__init__(" / ".join((reason.what, *reason.others[-5:])))
 
 
-def _runtime(held: Expected, options: Options) -> Runtime:
+def _runtime(held: Expected, options: VerifyOptions) -> Runtime:
     """The runtime of the server. Raises before anything is started if it cannot be used."""
     built = held.image.runtime if held.image else held.params.serve.runtime
     runtime = runtimes.load(options.runtime or built)
@@ -186,7 +186,7 @@ def _runtime(held: Expected, options: Options) -> Runtime:
     return runtime
 
 
-def _server(root: Path, held: Expected, options: Options) -> str | None:
+def _server(root: Path, held: Expected, options: VerifyOptions) -> str | None:
     """The server image, NAME@sha256:…, for an image with weights alone; None if none is needed.
 
     Raises ServingRefused if it is needed and unknown, or named and not needed.
@@ -218,7 +218,7 @@ def _server(root: Path, held: Expected, options: Options) -> str | None:
 
 @contextmanager
 def _served(
-    root: Path, held: Expected, runtime: Runtime, options: Options, server_image: str | None
+    root: Path, held: Expected, runtime: Runtime, options: VerifyOptions, server_image: str | None
 ) -> Iterator[_Subject]:
     """The server, started or found. It is stopped and removed afterwards. Raises _NotStarted if it does not start."""
     if options.url is not None:
@@ -244,7 +244,7 @@ def _served(
 
 @contextmanager
 def _container(
-    root: Path, held: Expected, runtime: Runtime, options: Options, server: str | None
+    root: Path, held: Expected, runtime: Runtime, options: VerifyOptions, server: str | None
 ) -> Iterator[tuple[str, Mounted | None]]:
     """Return what the Docker Engine runs: the image; or for weights alone the server image with the weights mounted."""
     assert held.image is not None
@@ -274,7 +274,7 @@ def _keeping_log(root: Path, server: Server) -> Iterator[None]:
 
 
 @contextmanager
-def _image(root: Path, report: ImageReport, options: Options) -> Iterator[str]:
+def _image(root: Path, report: ImageReport, options: VerifyOptions) -> Iterator[str]:
     """The image for the Docker Engine: a name in a registry, or the image of the layout, loaded into the engine."""
     if name := options.image or _pushed(report):
         _is_built(name, report)
@@ -285,7 +285,9 @@ def _image(root: Path, report: ImageReport, options: Options) -> Iterator[str]:
 
 
 @contextmanager
-def _weights(root: Path, held: Expected, options: Options) -> Iterator[tuple[Path, str | None]]:
+def _weights(
+    root: Path, held: Expected, options: VerifyOptions
+) -> Iterator[tuple[Path, str | None]]:
     """A folder of the weights, and the image that they came from. A folder made here is deleted afterwards."""
     if held.image is None:
         folder = root / layout.MERGED
@@ -336,7 +338,7 @@ def _layout(root: Path, report: ImageReport) -> Layout:
     return Layout(root / layout.IMAGE)
 
 
-def _gpus(server: Server, options: Options) -> tuple[str, ...] | None:
+def _gpus(server: Server, options: VerifyOptions) -> tuple[str, ...] | None:
     """The GPUs that serve, as ``checks.machine.meters`` takes them; empty: the CPU does. None: that is not known.
 
     A running server and an engine in a virtual machine may be elsewhere. A process may use any GPU of this machine.
@@ -371,7 +373,7 @@ def _context(held: Expected, subject: _Subject, gpus: tuple[str, ...] | None) ->
     )
 
 
-def _device(options: Options) -> str:
+def _device(options: VerifyOptions) -> str:
     """The device that it ran on, as far as it is known."""
     if options.how == "url":
         return "not known"

@@ -33,7 +33,7 @@ from release.review.retraining import Proposal
 from release.verbs.history import moment
 
 
-class Options(NamedTuple):
+class WatchOptions(NamedTuple):
     """``since`` and ``until``: a date or a time, see `lockstep history`; None: the last whole window.
 
     ``captures``: the gateway's folder or address; None: that of this machine. ``evidently``: the Python of an
@@ -47,7 +47,7 @@ class Options(NamedTuple):
 
 
 def watch(
-    root: Path, environment: str, options: Options | None = None, now: datetime | None = None
+    root: Path, environment: str, options: WatchOptions | None = None, now: datetime | None = None
 ) -> WatchReport:
     """Judge the window and write reports/watch/ENV.json and ENV.svg. ``refusal`` says how a verdict ends.
 
@@ -58,7 +58,7 @@ def watch(
 
 
 def propose(
-    root: Path, environment: str, options: Options | None = None, rows: int = 50
+    root: Path, environment: str, options: WatchOptions | None = None, rows: int = 50
 ) -> tuple[WatchReport, Proposal | None]:
     """As ``watch``; then propose retraining in a pull request where drift, a proxy or quality fails; None: none does.
 
@@ -69,9 +69,9 @@ def propose(
 
 
 def _judged(
-    root: Path, environment: str, options: Options | None, now: datetime | None
+    root: Path, environment: str, options: WatchOptions | None, now: datetime | None
 ) -> tuple[WatchReport, Traffic]:
-    options = options or Options()
+    options = options or WatchOptions()
     records = Records(root)
     params = records.work_tree.params
     span = _span(options, params, now or datetime.now(UTC))
@@ -131,7 +131,7 @@ def page(environment: str) -> Path:
     return layout.STATE / "watch" / f"{environment}.html"
 
 
-def _span(options: Options, params: Params, now: datetime) -> Span:
+def _span(options: WatchOptions, params: Params, now: datetime) -> Span:
     if options.since is None and options.until is None:
         return window.last_whole(now, params.monitor.window_days)
     if options.since is None or options.until is None:

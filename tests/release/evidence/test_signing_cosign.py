@@ -22,7 +22,7 @@ from release.adapters.registry.client import Repository
 from release.evidence import released, slsa, trust
 from release.evidence.keys import KEY
 from release.verbs import keys as key_verbs
-from release.verbs.build import Options, build
+from release.verbs.build import BuildOptions, build
 from release.verbs.sign import Signed, sign
 from tests import programs, signing_tree
 from tests.registry_service import Registry, registry
@@ -58,7 +58,7 @@ def pushed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pushed]:
     home = tmp_path_factory.mktemp("cosign")
     signing_tree.make(home / "run")
     with registry(home / "registry") as service:
-        image = build(home / "run", Options(push=f"{service.host}/team/router:v1"))
+        image = build(home / "run", BuildOptions(push=f"{service.host}/team/router:v1"))
         signing_tree.served(home / "run", image)
         place = Repository(service.host, "team/router", push=True)
         yield Pushed(home / "run", service, image, sign(home / "run", place, home / "run" / KEY))

@@ -9,7 +9,7 @@ import pytest
 
 from checks import layout
 from checks.errors import BuildRefused, Refusal
-from release.verbs.build import Options, build
+from release.verbs.build import BuildOptions, build
 from tests import build_tree, oci_check
 from tests.build_tree import BaseLayout, built_image, needed, refused
 from tests.conftest import scaled_down
@@ -29,7 +29,7 @@ def _server(image: oci_check.Checked) -> dict[str, Any]:
 
 def test_the_base_is_passed_on_and_its_config_is_the_servers(root: Path, base: BaseLayout) -> None:
     entry = base.image(layers=3)
-    report = build(root, Options(base=base.tag(entry, "v1")))
+    report = build(root, BuildOptions(base=base.tag(entry, "v1")))
     image = built_image(root)
     assert {"layer0", "layer1", "layer2"} < image.files.keys()
     settings = _server(image)
@@ -59,19 +59,19 @@ def test_an_index_is_resolved_to_the_runtimes_platform_and_both_are_recorded(roo
         noise | {"platform": platforms[1]},
         ours | {"platform": {"os": "linux", "architecture": "amd64"}},
     )
-    report = build(root, Options(base=base.pinned(index)))
+    report = build(root, BuildOptions(base=base.pinned(index)))
     assert report.base is not None
     assert (report.base.index, report.base.manifest, report.base.platform) == (
         index["digest"], ours["digest"], "linux/amd64",
     )  # fmt: skip
-    assert build(root, Options(base=base.pinned(ours))).image == report.image
+    assert build(root, BuildOptions(base=base.pinned(ours))).image == report.image
 
 
 def test_dockers_own_media_types_are_accepted_and_written_as_ocis(root: Path, base: BaseLayout) -> None:
     entry = base.image(layers=2, docker=True)
     index = base.index(entry | {"platform": {"os": "linux", "architecture": "amd64"}}, docker=True)
     for reference in (base.pinned(entry), base.pinned(index)):
-        build(root, Options(base=reference))
+        build(root, BuildOptions(base=reference))
         kinds = [layer["mediaType"] for layer in built_image(root).manifest["layers"]]
         assert kinds[:2] == ["application/vnd.oci.image.layer.v1.tar", "application/vnd.oci.image.layer.v1.tar+gzip"]
 
@@ -84,7 +84,7 @@ def test_a_base_may_name_one_layer_twice_and_tell_no_history(root: Path, base: B
     manifest["layers"] *= 2
     config["rootfs"]["diff_ids"] *= 2
     manifest["config"] = base.json(config, manifest["config"]["mediaType"])
-    build(root, Options(base=base.pinned(base.json(manifest, manifest["mediaType"]))))
+    build(root, BuildOptions(base=base.pinned(base.json(manifest, manifest["mediaType"]))))
     assert len(built_image(root).manifest["layers"]) == 2 + 4
 
 
@@ -122,7 +122,7 @@ BASES: dict[str, tuple[Callable[[BaseLayout], dict[str, Any]], str]] = {
 def test_a_base_that_does_not_fit_is_refused_in_one_line_and_nothing_is_written(
     root: Path, base: BaseLayout, make: Callable[[BaseLayout], dict[str, Any]], word: str
 ) -> None:
-    refused(root, Options(base=base.pinned(make(base))), Refusal, word)
+    refused(root, BuildOptions(base=base.pinned(make(base))), Refusal, word)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_weights_alone_are_for_the_platform_of_the_nodes_that_mount_them(
     document = scaled_down()
     document["serve"]["platform"] = wanted
     build_tree.make(tmp_path / "root", build_tree.shards(1), document)
-    build(tmp_path / "root", Options())
+    build(tmp_path / "root", BuildOptions())
     config = built_image(tmp_path / "root").config
     assert (config["os"], config["architecture"]) == ("linux", architecture)
 
@@ -143,7 +143,7 @@ def test_a_base_that_is_not_pinned_is_refused_with_the_line_that_pins_it(root: P
     base.tag(base.image(), "v1")
     for given in (f"oci:{base.folder}:v1", f"oci:{base.folder}"):
         line = f"write serve.base: {given}@{base.entries[0]['digest']}"
-        refused(root, Options(base=given), BuildRefused, line)
+        refused(root, BuildOptions(base=given), BuildRefused, line)
 
 
 @pytest.mark.parametrize(
@@ -164,15 +164,15 @@ def test_a_server_that_computes_another_function_is_not_given_the_weights(
     if config is None:
         del merged["config.json"]
     build_tree.make(tmp_path / "root", merged)
-    refused(tmp_path / "root", Options(base=base.pinned(base.image())), BuildRefused, word)
-    build(tmp_path / "root", Options())  # as a volume, for whichever server
+    refused(tmp_path / "root", BuildOptions(base=base.pinned(base.image())), BuildRefused, word)
+    build(tmp_path / "root", BuildOptions())  # as a volume, for whichever server
 
 
 def test_a_base_that_is_not_there_is_refused(root: Path, tmp_path: Path, base: BaseLayout) -> None:
     digest = "sha256:" + "0" * 64
-    refused(root, Options(base=f"oci:{tmp_path / 'nowhere'}@{digest}"), Refusal, "is not an OCI layout")
-    refused(root, Options(base=f"oci:{base.folder}@{digest}"), Refusal, "is absent")
-    refused(root, Options(base="no reference"), BuildRefused, "is no reference")
+    refused(root, BuildOptions(base=f"oci:{tmp_path / 'nowhere'}@{digest}"), Refusal, "is not an OCI layout")
+    refused(root, BuildOptions(base=f"oci:{base.folder}@{digest}"), Refusal, "is absent")
+    refused(root, BuildOptions(base="no reference"), BuildRefused, "is no reference")
 
 
 @pytest.mark.parametrize("size", ["same", "other"])
@@ -184,6 +184,6 @@ def test_a_corrupt_blob_of_the_base_is_never_passed_on(root: Path, base: BaseLay
         path = stored / blob["digest"].removeprefix("sha256:")
         whole = path.read_bytes()
         path.write_bytes(whole[:-1] + b"!" if size == "same" else whole + b"!")
-        refused(root, Options(base=base.pinned(entry)), Refusal, "has other bytes|has .* bytes and not|is absent")
+        refused(root, BuildOptions(base=base.pinned(entry)), Refusal, "has other bytes|has .* bytes and not|is absent")
         path.write_bytes(whole)
-    build(root, Options(base=base.pinned(entry)))
+    build(root, BuildOptions(base=base.pinned(entry)))

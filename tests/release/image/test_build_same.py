@@ -13,7 +13,7 @@ import pytest
 
 from checks import layout
 from release.image import tar
-from release.verbs.build import Options, build, write_down
+from release.verbs.build import BuildOptions, build, write_down
 from tests import build_tree, oci_check
 from tests.build_tree import BaseLayout, built_image, merged_files, needed
 from tests.conftest import REPOSITORY, as_params, scaled_down
@@ -27,10 +27,10 @@ pytest_plugins = ("tests.build_fixtures",)
 
 
 def test_later_commits_that_do_not_touch_the_record_change_nothing(root: Path) -> None:
-    report = build(root, Options())
+    report = build(root, BuildOptions())
     (root / "README.md").write_text("read me")
     build_tree.commit(root, "the image report and a README")
-    assert build(root, Options()) == report
+    assert build(root, BuildOptions()) == report
 
 
 def test_a_merged_branch_is_the_same_image(root: Path) -> None:
@@ -43,21 +43,21 @@ def test_a_merged_branch_is_the_same_image(root: Path) -> None:
     build_tree.weigh(root, build_tree.shards(seed=3))
     build_tree.judge(root, as_params(scaled_down()))
     build_tree.commit(root, "another model")
-    report = build(root, Options())
+    report = build(root, BuildOptions())
     subprocess.run(["git", "clean", "-qfd", "reports"], cwd=root, check=True)
     subprocess.run(["git", "switch", "--quiet", first], cwd=root, check=True)
     (root / "README.md").write_text("main went on")
     build_tree.commit(root, "main went on")
     subprocess.run([*git, "merge", "--quiet", "--no-ff", "-m", "merge", "work"], cwd=root, check=True)
-    assert build(root, Options()) == report
+    assert build(root, BuildOptions()) == report
 
 
 SCRIPT = """
 import os, sys
 os.umask(int(sys.argv[2], 8))
 from pathlib import Path
-from release.verbs.build import Options, build
-print(build(Path(sys.argv[1]), Options(base=sys.argv[3])).image)
+from release.verbs.build import BuildOptions, build
+print(build(Path(sys.argv[1]), BuildOptions(base=sys.argv[3])).image)
 """
 
 
@@ -73,7 +73,7 @@ def test_another_machine_user_and_folder_make_the_same_image(
 ) -> None:
     """A clone elsewhere, files made in another order with other times and modes, another zone, locale, home, umask."""
     entry = base.image()
-    expected = build(root, Options(base=base.pinned(entry))).image
+    expected = build(root, BuildOptions(base=base.pinned(entry))).image
     clone = tmp_path / "a folder with ünïcode" / "deeper"
     subprocess.run(["git", "clone", "--quiet", root, clone], check=True)
     shutil.copytree(root / "data", clone / "data")
@@ -144,11 +144,11 @@ def test_killed_at_any_point_the_old_image_is_whole_and_the_next_build_ends_well
     root: Path, base: BaseLayout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, new = base.image(layers=1), base.image(layers=2, settings={"WorkingDir": "/new"})
-    first = build(root, Options(base=base.pinned(old))).image
-    second = build(root, Options(base=base.pinned(new), output=root / "second")).image
+    first = build(root, BuildOptions(base=base.pinned(old))).image
+    second = build(root, BuildOptions(base=base.pinned(new), output=root / "second")).image
     target, kept = root / layout.IMAGE, shutil.copytree(root / layout.STATE, root / "kept")
     seen = set()
-    options = Options(base=base.pinned(new))
+    options = BuildOptions(base=base.pinned(new))
     recipe = write_down(root, options)  # the evidence is held once: this is about what is written
     monkeypatch.setattr("release.verbs.build.write_down", lambda *_: recipe)
     for point in range(1, 1000):
@@ -176,7 +176,7 @@ def test_killed_at_any_point_the_old_image_is_whole_and_the_next_build_ends_well
 
 def test_two_builders_at_once_leave_one_whole_image(root: Path, base: BaseLayout) -> None:
     entries = [base.pinned(base.image(layers=n)) for n in (1, 2, 3)]
-    children = [_forked(functools.partial(build, root, Options(base=entry))) for entry in entries]
+    children = [_forked(functools.partial(build, root, BuildOptions(base=entry))) for entry in entries]
     assert [_ended(child) for child in children] == [0, 0, 0]
     image = built_image(root)
     assert oci_check.blobs(root / layout.IMAGE) == needed(image)

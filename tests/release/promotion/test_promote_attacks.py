@@ -27,11 +27,10 @@ from release.record import lock_check
 from release.verbs import keys as key_verbs
 from release.verbs import quarantine as quarantines
 from release.verbs.approve import approve
-from release.verbs.build import Options as BuildOptions
-from release.verbs.build import build
+from release.verbs.build import BuildOptions, build
 from release.verbs.promote import Promoted
 from release.verbs.reconcile import reconcile
-from release.verbs.rollback import Options, RolledBack, rollback
+from release.verbs.rollback import RollbackOptions, RolledBack, rollback
 from release.verbs.status import refusal, status
 from tests import ledger_tree, overlay_sample, signing_tree, spoil
 from tests import promotion_tree as tree
@@ -46,7 +45,7 @@ PRODUCTION, STAGING = (layout.ENVIRONMENTS / name for name in ("production", "st
 
 
 def back(root: Path, **options: Any) -> RolledBack:
-    return rollback(root, "production", Options(**({"why": "answers in French"} | options)))
+    return rollback(root, "production", RollbackOptions(**({"why": "answers in French"} | options)))
 
 
 def gone_to(done: RolledBack) -> pointer.Pointer:

@@ -14,8 +14,7 @@ from checks.formats.training_reports import TrainMeasured
 from release.cli import environment_tables, tables
 from release.cost.recorded import Took
 from release.promotion import serving_budget
-from release.verbs.build import Options as BuildOptions
-from release.verbs.build import build
+from release.verbs.build import BuildOptions, build
 from release.verbs.status import status
 from tests import promotion_tree as tree
 

@@ -248,7 +248,7 @@ def test_other_serve_settings_after_a_promotion_build_and_production_is_shown(tm
     assert not references.write(Records(root)).changed
     repository.commit(root, "other serve settings")
     assert gate.gate(root).model == model
-    assert build.build(root, build.Options()).model == model
+    assert build.build(root, build.BuildOptions()).model == model
     assert not references.write(Records(root)).changed
     shown = CliRunner().invoke(main, ["-C", str(root), "references"])
     assert f"production  model {model[7:19]} of commit" in shown.output, shown.output

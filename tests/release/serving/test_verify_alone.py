@@ -13,7 +13,7 @@ from checks.formats.serving import ImageReport
 from release.evidence import served
 from release.overlay import named_server as servers
 from release.verbs import build
-from release.verbs.verify import Options, verify
+from release.verbs.verify import VerifyOptions, verify
 from tests import overlay_sample, registry_service, serving_base, tuned
 from tests.conftest import REPOSITORY
 
@@ -26,7 +26,7 @@ def finished(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("alone")
     tuned.tune(tiny_base, root / "merged")
     tuned.record(root / "run", tiny_base, root / "merged", tuned.document())
-    build.build(root / "run", build.Options())
+    build.build(root / "run", build.BuildOptions())
     shutil.copytree(REPOSITORY / layout.ENVIRONMENTS, root / "run" / layout.ENVIRONMENTS)
     return root / "run"
 
@@ -45,16 +45,16 @@ def _name(
 
 def test_without_one_server_that_is_named_nothing_is_started(run: Path) -> None:
     with pytest.raises(ServingRefused, match="no server, and no environment names one; name one by --server"):
-        verify(run, Options())
+        verify(run, VerifyOptions())
     _name(run, "staging")
     _name(run, "production", digest=f"sha256:{'d' * 64}")
     with pytest.raises(ServingRefused, match="the environments name 2 servers"):
-        verify(run, Options())
+        verify(run, VerifyOptions())
     for server in ("registry.example/tgi:3", "a b@sha256:" + "d" * 64, f"sha256:{'d' * 64}"):
         with pytest.raises(ServingRefused, match="is not a server image with a digest"):
-            verify(run, Options(server=server))
+            verify(run, VerifyOptions(server=server))
     with pytest.raises(ServingRefused, match="is for weights alone, in a container"):
-        verify(run, Options(runtime="transformers", server=f"{overlay_sample.SERVER}@{overlay_sample.OTHER}"))
+        verify(run, VerifyOptions(runtime="transformers", server=f"{overlay_sample.SERVER}@{overlay_sample.OTHER}"))
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def pushed(tmp_path: Path) -> Iterator[tuple[str, str]]:
 def test_weights_alone_are_verified_in_the_server_that_will_run_them(run: Path, pushed: tuple[str, str]) -> None:
     name, digest = pushed
     _name(run, "staging", "production", server=name, digest=digest)
-    report = verify(run, Options())
+    report = verify(run, VerifyOptions())
     assert report.status == "pass", report
     assert (report.how, report.server) == ("container", f"{name}@{digest}")
     assert {check.name for check in report.checks if check.status == "unavailable"} == {"metrics"}

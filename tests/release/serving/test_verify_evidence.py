@@ -14,9 +14,8 @@ from checks.rows import Prediction
 from release.image.layout import Layout
 from release.serving import weights
 from release.serving.expected import expected
-from release.verbs.build import Options, build
-from release.verbs.verify import Options as VerifyOptions
-from release.verbs.verify import verify
+from release.verbs.build import BuildOptions, build
+from release.verbs.verify import VerifyOptions, verify
 from tests import build_tree, evidence_tree, spoil
 from tests.conftest import scaled_down
 from tests.ledger_tree import packed
@@ -52,7 +51,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     params = build_tree.make(root)
     probed(root, params)
     build_tree.commit(root, "probes")
-    build(root, Options())
+    build(root, BuildOptions())
     return packed(root)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from checks import layout
 from release.serving import owners
-from release.verbs.build import Options, build
+from release.verbs.build import BuildOptions, build
 from tests import build_tree
 from tests.conftest import REPOSITORY, scaled_down
 from tests.release.serving.test_verify_evidence import probed
@@ -74,7 +74,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     document["serve"]["runtime"] = "transformers"
     probed(root, build_tree.make(root, document=document))
     build_tree.commit(root, "probes")
-    build(root, Options())
+    build(root, BuildOptions())
     return root
 
 

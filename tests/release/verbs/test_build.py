@@ -20,7 +20,7 @@ from release.cli import main
 from release.image import image, tar
 from release.image.layout import Layout
 from release.image.recipe import KNOWN
-from release.verbs.build import Options, build, plan
+from release.verbs.build import BuildOptions, build, plan
 from tests import build_tree, oci_check
 from tests.build_tree import BaseLayout, built_image, merged_files, refused
 from tests.conftest import as_params, scaled_down
@@ -36,7 +36,7 @@ SHARD = layout.MERGED / "model-00002-of-00003.safetensors"
 
 
 def test_the_image_holds_the_merged_model_and_nothing_else(root: Path) -> None:
-    report = build(root, Options())
+    report = build(root, BuildOptions())
     image = built_image(root)
     assert image.digest == report.image
     prefix = "models/azure-cli-router/"
@@ -50,14 +50,14 @@ def test_the_image_holds_the_merged_model_and_nothing_else(root: Path) -> None:
 
 
 def test_the_path_that_servers_are_given_names_the_model_and_links_to_its_files(root: Path) -> None:
-    report = build(root, Options())
+    report = build(root, BuildOptions())
     assert report.path == f"/models/azure-cli-router-{report.model.removeprefix('sha256:')[:12]}"
     (link,) = (member for member in built_image(root).members if member.issym())
     assert (f"/{link.name}", link.linkname) == (report.path, "azure-cli-router")
 
 
 def test_every_shard_is_a_layer_and_the_rest_is_the_last_one(root: Path) -> None:
-    report = build(root, Options())
+    report = build(root, BuildOptions())
     names = [[*layer.files] for layer in report.layers]
     shards = sorted(name for name in merged_files(root) if name.endswith(".safetensors"))
     assert names == [*([shard] for shard in shards), sorted(set(merged_files(root)) - set(shards))]
@@ -71,10 +71,10 @@ def test_every_shard_is_a_layer_and_the_rest_is_the_last_one(root: Path) -> None
 
 
 def test_the_report_says_what_was_built_and_is_the_same_twice(root: Path) -> None:
-    report = build(root, Options())
+    report = build(root, BuildOptions())
     first = (root / layout.IMAGE_REPORT).read_bytes()
     assert files.read_json(root / layout.IMAGE_REPORT, ImageReport) == report
-    assert build(root, Options()) == report
+    assert build(root, BuildOptions()) == report
     assert (root / layout.IMAGE_REPORT).read_bytes() == first
     verdict = files.read_json(root / layout.VERDICT, Verdict)
     assert report.model == verdict.model
@@ -83,7 +83,7 @@ def test_the_report_says_what_was_built_and_is_the_same_twice(root: Path) -> Non
 
 
 def test_labels_say_where_the_model_is_from(root: Path, released: Path) -> None:
-    report = build(root, Options())
+    report = build(root, BuildOptions())
     image = built_image(root)
     head = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=root, check=True, capture_output=True, text=True
@@ -106,12 +106,12 @@ def test_labels_say_where_the_model_is_from(root: Path, released: Path) -> None:
 
 def test_where_nobody_says_what_runs_no_image_is_pruned(tmp_path: Path) -> None:
     build_tree.make(tmp_path)
-    first = build(tmp_path, Options()).image
+    first = build(tmp_path, BuildOptions()).image
     build_tree.weigh(tmp_path, build_tree.shards(seed=2))
     build_tree.judge(tmp_path, as_params(scaled_down()))
     build_tree.commit(tmp_path, "another model")
     subprocess.run(["git", "branch", "--move", "work"], cwd=tmp_path, check=True)
-    build(tmp_path, Options())
+    build(tmp_path, BuildOptions())
     assert Layout(tmp_path / layout.IMAGE).document(first)
 
 
@@ -144,7 +144,7 @@ def test_names_of_any_script_and_folders_below_are_kept(tmp_path: Path) -> None:
         "sub/model.safetensors": b"3",
     }
     build_tree.make(tmp_path / "root", merged)
-    build(tmp_path / "root", Options())
+    build(tmp_path / "root", BuildOptions())
     prefix = "models/azure-cli-router/"
     assert {n.removeprefix(prefix): d for n, d in built_image(tmp_path / "root").files.items()} == merged
 
@@ -168,17 +168,17 @@ def _reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_rebuild_reads_no_weights_and_one_changed_shard_is_one_layer(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build(root, Options())
+    build(root, BuildOptions())
     read = _reads(monkeypatch)
-    build(root, Options())
+    build(root, BuildOptions())
     assert read == []
     merged = merged_files(root) | {SHARD.name: b"changed"}
     build_tree.weigh(root, merged)
     build_tree.judge(root, as_params(scaled_down()))
     build_tree.commit(root, "another model")
-    sent = plan(root, Options())
+    sent = plan(root, BuildOptions())
     assert [blob.there for blob in sent.blobs if blob.kind == "weights"] == [True, False, True, False]
-    build(root, Options())
+    build(root, BuildOptions())
     again = {SHARD.name, *(name for name, data in merged.items() if data and not name.endswith(".safetensors"))}
     assert set(read) == again
     assert len(read) == len(again)
@@ -186,20 +186,20 @@ def test_a_rebuild_reads_no_weights_and_one_changed_shard_is_one_layer(
 
 
 def test_a_lost_blob_alone_is_made_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    report = build(root, Options())
+    report = build(root, BuildOptions())
     (root / layout.IMAGE / "blobs" / "sha256" / report.layers[1].digest.removeprefix("sha256:")).write_bytes(b"damaged")
     read = _reads(monkeypatch)
-    assert build(root, Options()) == report
+    assert build(root, BuildOptions()) == report
     assert read == [*report.layers[1].files]
     assert built_image(root).digest == report.image
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "[]", "{", '{"x": ["sha256:0", "y"]}', "\x00"])
 def test_a_damaged_cache_counts_for_nothing(root: Path, text: str) -> None:
-    report = build(root, Options())
+    report = build(root, BuildOptions())
     (root / layout.LAYERS).write_text(text)
     (root / KNOWN).write_text(text)
-    assert build(root, Options()) == report
+    assert build(root, BuildOptions()) == report
     assert built_image(root).digest == report.image
 
 
@@ -207,7 +207,7 @@ def test_a_damaged_cache_counts_for_nothing(root: Path, text: str) -> None:
     "entry", [["sha256:" + "0" * 64, None], ["OTHER", None], ["OTHER", 5], "OTHER", [None, None], [[], {}]]
 )
 def test_a_poisoned_cache_puts_no_layer_of_another_size_into_an_image(root: Path, entry: Any) -> None:
-    report = build(root, Options())
+    report = build(root, BuildOptions())
     cache = json.loads((root / layout.LAYERS).read_text())
     last = report.layers[-1]
     poisoned = json.loads(json.dumps(entry).replace("OTHER", last.digest))
@@ -215,7 +215,7 @@ def test_a_poisoned_cache_puts_no_layer_of_another_size_into_an_image(root: Path
         filled = [poisoned[0], size if poisoned[1] is None else poisoned[1]] if isinstance(poisoned, list) else poisoned
         cache[key] = filled
     (root / layout.LAYERS).write_text(json.dumps(cache))
-    assert build(root, Options()) == report
+    assert build(root, BuildOptions()) == report
     assert built_image(root).digest == report.image
 
 
@@ -238,20 +238,20 @@ def test_a_layer_that_is_read_again_is_held_to_its_files_again(root: Path, monke
     data = shard.read_bytes()
     changed = data[:-1] + bytes([data[-1] ^ 1])
     change = True
-    refused(root, Options(), EvidenceRefused, "is not the file that the verdict is about")
+    refused(root, BuildOptions(), EvidenceRefused, "is not the file that the verdict is about")
     shard.write_bytes(data)
     change = False
-    report = build(root, Options())
+    report = build(root, BuildOptions())
     monkeypatch.undo()
     shutil.rmtree(root / ".lockstep")
-    assert build(root, Options()) == report
+    assert build(root, BuildOptions()) == report
 
 
 # -- the plan
 
 
 def test_the_plan_says_exactly_what_will_be_sent(root: Path, base: BaseLayout) -> None:
-    options = Options(base=base.pinned(base.image(layers=2)))
+    options = BuildOptions(base=base.pinned(base.image(layers=2)))
     before = plan(root, options)
     assert not (root / layout.STATE).exists()
     assert before.total == before.to_send
@@ -276,7 +276,7 @@ def test_the_command_prints_the_digest_and_nothing_else(root: Path) -> None:
 
 
 def test_skopeo_reads_the_layout_and_copies_it_whole(root: Path, base: BaseLayout, tmp_path: Path) -> None:
-    report = build(root, Options(base=base.pinned(base.image(layers=2))))
+    report = build(root, BuildOptions(base=base.pinned(base.image(layers=2))))
     source = f"oci:{root / layout.IMAGE}"
     raw = subprocess.run(["skopeo", "inspect", "--raw", source], check=True, capture_output=True).stdout
     assert f"sha256:{hashlib.sha256(raw).hexdigest()}" == report.image

@@ -8,7 +8,7 @@ import pytest
 
 from checks import digest, layout
 from checks.digest import FileDigest
-from release.verbs.build import Options, build
+from release.verbs.build import BuildOptions, build
 from tests import build_tree, registry_service, serving_base
 
 pytestmark = pytest.mark.slow
@@ -29,7 +29,7 @@ def test_an_engine_pulls_the_image_by_digest_and_runs_it_with_the_models_bytes(t
     root = tmp_path / "root"
     build_tree.make(root, build_tree.shards(2, 1 << 20))
     with registry_service.registry(tmp_path / "registry") as registry:
-        report = build(root, Options(base=f"oci:{base}@{pinned}", push=f"{registry.host}/team/model"))
+        report = build(root, BuildOptions(base=f"oci:{base}@{pinned}", push=f"{registry.host}/team/model"))
         image = f"{registry.host}/team/model@{report.image}"
         subprocess.run(["docker", "pull", "--quiet", image], check=True, capture_output=True)
     try:

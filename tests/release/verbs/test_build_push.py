@@ -12,7 +12,7 @@ from checks import layout
 from checks.errors import BuildRefused, EvidenceRefused, RegistryRefused
 from release.adapters.registry.client import Repository
 from release.adapters.registry.limits import Limit
-from release.verbs.build import Options, build, plan
+from release.verbs.build import BuildOptions, build, plan
 from tests import build_tree, oci_check, registry_service
 from tests.build_tree import BaseLayout
 from tests.conftest import as_params, scaled_down
@@ -65,15 +65,15 @@ def _sent(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_a_pushed_image_is_the_one_that_a_folder_gets(root: Path, registry: Registry, tmp_path: Path) -> None:
-    expected = build(root, Options())
-    pushed = build(root, Options(push=f"{registry.host}/team/model"))
+    expected = build(root, BuildOptions())
+    pushed = build(root, BuildOptions(push=f"{registry.host}/team/model"))
     assert (pushed.image, pushed.layers, pushed.size) == (expected.image, expected.layers, expected.size)
     version = expected.model.removeprefix("sha256:")[:12]
     assert registry.tags == {version}
     image = _pulled(registry, f"team/model:{version}", tmp_path / "pulled")
     assert image.digest == expected.image
     assert image.files == oci_check.only(root / layout.IMAGE).files
-    build(root, Options(push=f"{registry.host}/team/model:named"))
+    build(root, BuildOptions(push=f"{registry.host}/team/model:named"))
     assert registry.tags == {version, "named"}
 
 
@@ -81,7 +81,7 @@ def test_another_tool_does_not_take_a_layer_for_the_file_that_is_in_it(
     root: Path, registry: Registry, tmp_path: Path
 ) -> None:
     """oras writes a layer to a file where an annotation gives a name; a layer of weights is a tar."""
-    build(root, Options(push=f"{registry.host}/team/model:named"))
+    build(root, BuildOptions(push=f"{registry.host}/team/model:named"))
     pulled = tmp_path / "pulled"
     command = ["oras", "pull", "--plain-http", "--output", str(pulled), f"{registry.host}/team/model:named"]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -92,7 +92,7 @@ def test_another_tool_does_not_take_a_layer_for_the_file_that_is_in_it(
 def test_what_is_there_is_not_sent_again_and_a_changed_shard_alone_is(
     root: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = Options(push=f"{registry.host}/model")
+    options = BuildOptions(push=f"{registry.host}/model")
     before = plan(root, options)
     assert before.to_send == before.total
     report = build(root, options)
@@ -116,7 +116,7 @@ def test_the_base_is_mounted_within_a_registry_and_copied_into_it_once(
 ) -> None:
     base = BaseLayout(tmp_path / "base")
     entry = base.image(layers=3)
-    report = build(root, Options(base=base.pinned(entry), push=f"{registry.host}/model"))
+    report = build(root, BuildOptions(base=base.pinned(entry), push=f"{registry.host}/model"))
     image = _pulled(registry, f"model@{report.image}", tmp_path / "pulled")
     assert {"layer0", "layer1", "layer2"} < image.files.keys()
 
@@ -125,16 +125,16 @@ def test_the_base_is_mounted_within_a_registry_and_copied_into_it_once(
     subprocess.run([*copy, f"oci:{base.folder}:v1", f"docker://{registry.host}/bases/server:v1"], check=True)
     name = f"{registry.host}/bases/server:v1"
     with pytest.raises(BuildRefused, match=f"write serve.base: {name}@{entry['digest']}"):
-        build(root, Options(base=name, push=f"{registry.host}/other"))
+        build(root, BuildOptions(base=name, push=f"{registry.host}/other"))
     sent = _sent(root, monkeypatch)
-    mounted = build(root, Options(base=f"{name}@{entry['digest']}", push=f"{registry.host}/other"))
+    mounted = build(root, BuildOptions(base=f"{name}@{entry['digest']}", push=f"{registry.host}/other"))
     assert len(sent) == len(report.layers) + 1  # the weights and the config: no layer of the base
     assert (mounted.base and mounted.base.manifest) == entry["digest"]
     assert _pulled(registry, f"other@{mounted.image}", tmp_path / "other").files == image.files
     labels = _pulled(registry, f"other@{mounted.image}", tmp_path / "again").config["config"]["Labels"]
     assert labels["org.opencontainers.image.base.name"] == name
     # From the registry into a folder, too.
-    assert build(root, Options(base=f"{name}@{entry['digest']}")).image == mounted.image
+    assert build(root, BuildOptions(base=f"{name}@{entry['digest']}")).image == mounted.image
     assert oci_check.only(root / layout.IMAGE).files == image.files
 
 
@@ -146,7 +146,7 @@ def test_an_index_in_a_registry_is_resolved(root: Path, registry: Registry, tmp_
     base.tag(index, "v1")
     copy = ["skopeo", "copy", "--all", "--quiet", "--insecure-policy", "--preserve-digests", "--dest-tls-verify=false"]
     subprocess.run([*copy, f"oci:{base.folder}:v1", f"docker://{registry.host}/server:v1"], check=True)
-    report = build(root, Options(base=f"{registry.host}/server@{index['digest']}", push=f"{registry.host}/model"))
+    report = build(root, BuildOptions(base=f"{registry.host}/server@{index['digest']}", push=f"{registry.host}/model"))
     assert report.base is not None
     assert (report.base.index, report.base.manifest) == (index["digest"], ours["digest"])
 
@@ -179,7 +179,7 @@ def test_the_image_of_the_platform_that_params_name_is_taken_or_its_absence_is_r
     document["serve"]["platform"] = wanted
     root = tmp_path / "of-one-platform"
     build_tree.make(root, build_tree.shards(1), document)
-    options = Options(base=f"{registry.host}/server@{index['digest']}", push=f"{registry.host}/model")
+    options = BuildOptions(base=f"{registry.host}/server@{index['digest']}", push=f"{registry.host}/model")
     if found not in has:
         with pytest.raises(BuildRefused) as refused:
             build(root, options)
@@ -199,18 +199,18 @@ def test_damaged_weights_are_never_tagged(root: Path, registry: Registry, change
     data = path.read_bytes()
     path.write_bytes(data[:-1] + b"!" if changed == "same size" else data[:-1])
     with pytest.raises(EvidenceRefused):
-        build(root, Options(push=f"{registry.host}/model"))
+        build(root, BuildOptions(push=f"{registry.host}/model"))
     assert registry.tags == set()
     assert not (root / layout.IMAGE_REPORT).exists()
     path.write_bytes(data)
-    build(root, Options(push=f"{registry.host}/model"))
+    build(root, BuildOptions(push=f"{registry.host}/model"))
     assert len(registry.tags) == 1
 
 
 def test_a_push_that_was_broken_off_sends_only_what_is_missing(
     root: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = Options(push=f"{registry.host}/model")
+    options = BuildOptions(push=f"{registry.host}/model")
     with monkeypatch.context() as patch:
         inner, count = Repository.add, 0
 
@@ -236,5 +236,5 @@ def test_a_layer_that_is_too_large_for_the_registry_is_refused_before_the_first_
 ) -> None:
     monkeypatch.setattr("release.adapters.registry.limits._LIMITS", (Limit(r"127\..*", SIZE),))
     with pytest.raises(BuildRefused, match=r"a layer has .* bytes"):
-        build(root, Options(push=f"{registry.host}/model"))
+        build(root, BuildOptions(push=f"{registry.host}/model"))
     assert registry.stored == {}

@@ -14,7 +14,7 @@ from checks.errors import BuildRefused, EvidenceRefused, Refusal, VerdictFailed,
 from checks.formats import placeholder_cards
 from checks.formats.training_reports import ParityReport
 from release.image import weights
-from release.verbs.build import Options, build
+from release.verbs.build import BuildOptions, build
 from tests import build_tree, spoil
 from tests.build_tree import refused
 from tests.conftest import as_params, scaled_down
@@ -128,14 +128,14 @@ def test_a_record_that_does_not_hold_is_refused_in_one_line_and_nothing_is_writt
     root: Path, tamper: Callable[[Path], object], word: str
 ) -> None:
     tamper(root)
-    refused(root, Options(), EvidenceRefused, word)
+    refused(root, BuildOptions(), EvidenceRefused, word)
 
 
 def test_what_is_not_shipped_need_not_be_here(root: Path) -> None:
-    expected = build(root, Options())
+    expected = build(root, BuildOptions())
     for folder in (layout.BASE, layout.ADAPTER, layout.RAW, layout.IMAGE):
         shutil.rmtree(root / folder)
-    assert build(root, Options()) == expected
+    assert build(root, BuildOptions()) == expected
 
 
 def test_a_verdict_that_does_not_pass_is_refused_by_its_own_code(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_verdict_that_does_not_pass_is_refused_by_its_own_code(tmp_path: Path)
         document["gates"]["routes_well"] |= change
         document["validate"]["min_rows"]["test"] = 400
         build_tree.make(tmp_path / name, document=document)
-        refused(tmp_path / name, Options(), kind, "^verdict ")
+        refused(tmp_path / name, BuildOptions(), kind, "^verdict ")
 
 
 def test_a_shallow_clone_is_refused(root: Path, tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_a_shallow_clone_is_refused(root: Path, tmp_path: Path) -> None:
     subprocess.run(["git", "clone", "--quiet", "--depth=1", f"file://{root}", clone], check=True)
     for folder in ("models", "data"):
         shutil.copytree(root / folder, clone / folder)
-    refused(clone, Options(), EvidenceRefused, "the clone is shallow.*fetch --unshallow")
+    refused(clone, BuildOptions(), EvidenceRefused, "the clone is shallow.*fetch --unshallow")
 
 
 @pytest.mark.parametrize("name", [".wh.config.json", "sub/.wh..wh..opq", "a\u200bb"])
@@ -182,22 +182,22 @@ def test_a_file_that_no_tree_can_name_is_refused_before_it_is_in_an_image(root: 
 @pytest.mark.parametrize(
     ("options", "word"),
     [
-        (Options(runtime="nginx"), "is not a runtime"),
-        (Options(runtime="../tgi"), "is not a runtime"),
-        (Options(push="oci:folder"), "is not HOST/NAME of a registry"),
-        (Options(push="ghcr.io/o/n@sha256:" + "0" * 64), "is not HOST/NAME of a registry"),
-        (Options(push="GHCR.io/O/n"), "is no reference"),
-        (Options(push="ghcr.io/o/n", output=Path("x")), "give one of --push and --output"),
+        (BuildOptions(runtime="nginx"), "is not a runtime"),
+        (BuildOptions(runtime="../tgi"), "is not a runtime"),
+        (BuildOptions(push="oci:folder"), "is not HOST/NAME of a registry"),
+        (BuildOptions(push="ghcr.io/o/n@sha256:" + "0" * 64), "is not HOST/NAME of a registry"),
+        (BuildOptions(push="GHCR.io/O/n"), "is no reference"),
+        (BuildOptions(push="ghcr.io/o/n", output=Path("x")), "give one of --push and --output"),
     ],
 )
-def test_an_option_that_means_nothing_is_refused(root: Path, options: Options, word: str) -> None:
+def test_an_option_that_means_nothing_is_refused(root: Path, options: BuildOptions, word: str) -> None:
     refused(root, options, Refusal, word)
 
 
 def test_an_output_folder_that_is_none_of_ours_is_left_alone(root: Path, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
-    refused(root, Options(output=tmp_path / "full"), BuildRefused, "is not an OCI layout")
+    refused(root, BuildOptions(output=tmp_path / "full"), BuildRefused, "is not an OCI layout")
     (tmp_path / "file").write_text("mine")
-    refused(root, Options(output=tmp_path / "file"), Refusal, "Not a directory|File exists")
+    refused(root, BuildOptions(output=tmp_path / "file"), Refusal, "Not a directory|File exists")
     assert sorted(path.name for path in (tmp_path / "full").iterdir()) == ["thesis.txt"]

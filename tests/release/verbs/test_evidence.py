@@ -17,7 +17,7 @@ from checks.formats.statement import ENVELOPE, PAYLOAD
 from release.adapters.registry.client import Repository
 from release.cli import tables
 from release.evidence import attach, dsse, keys, sbom, strict, trust
-from release.verbs.build import Options, build
+from release.verbs.build import BuildOptions, build
 from release.verbs.evidence import Walk, show
 from release.verbs.sign import Signed, sign
 from tests import build_tree, signing_tree
@@ -110,7 +110,7 @@ def test_other_weights_that_lie_here_are_not_taken_for_these(run: Path) -> None:
 
 def test_a_digest_that_an_environment_runs_is_found_where_its_pointer_says(run: Path, tmp_path: Path) -> None:
     with registry(tmp_path / "registry") as service:
-        image = build(run, Options(push=f"{service.host}/team/router:v1"))
+        image = build(run, BuildOptions(push=f"{service.host}/team/router:v1"))
         signing_tree.served(run, image)
         done = sign(run, Repository(service.host, "team/router", push=True), run / KEY)
         shutil.rmtree(run / layout.IMAGE)
@@ -272,5 +272,5 @@ def test_signers_are_those_of_the_target_branch(run: Path) -> None:
 
 def test_layouts_keep_what_is_attached_when_the_image_is_built_again(run: Path) -> None:
     before = _walk(run)
-    build(run, Options())
+    build(run, BuildOptions())
     assert _walk(run) == before

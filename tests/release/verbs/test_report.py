@@ -28,7 +28,7 @@ from release.review.details import Parameter
 from release.review.facts import Facts
 from release.review.metrics import Score
 from release.verbs import report as renderer
-from release.verbs.report import Options, Report, report
+from release.verbs.report import Report, ReportOptions, report
 from tests import evidence_tree, report_tree
 from tests.conftest import REPOSITORY, as_params
 from tests.http_standin import Handler, StandIn
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.slow
 SNAPSHOTS = REPOSITORY / "tests" / "snapshots" / "report"
 WRITE = "LOCKSTEP_WRITE_SNAPSHOTS"  # set it, run the tests, and read the difference in git
 ON_A_TERMINAL = ("bad-data", "behind", "weakened")  # Together they have every kind of block.
-FOR = Options(target="main", number=7)
+FOR = ReportOptions(target="main", number=7)
 Make = Callable[[Path], object]
 
 
@@ -458,7 +458,7 @@ def test_nothing_that_data_says_becomes_anything_but_text(tmp_path: Path, bad: b
     if bad:
         report_tree.bad_data(plain)
         report_tree.bad_data(root, prompt="".join(NASTY))
-    nasty, fine = report(root, Options(target=branch, number=7)), report(plain, FOR)
+    nasty, fine = report(root, ReportOptions(target=branch, number=7)), report(plain, FOR)
     assert (nasty.state, nasty.status) == (fine.state, fine.status)
     for render in (RENDERER.render, gfm):
         seen, usual = Seen(render(nasty.markdown)), Seen(render(fine.markdown))
@@ -574,7 +574,7 @@ def test_a_verdict_written_by_hand_does_not_pass_anywhere(tmp_path: Path) -> Non
 
 def test_a_target_that_git_does_not_know_is_refused(passing: Path) -> None:
     with pytest.raises(EvidenceRefused, match="git knows no such commit"):
-        report(passing, Options(target="elsewhere"))
+        report(passing, ReportOptions(target="elsewhere"))
 
 
 @pytest.mark.parametrize(

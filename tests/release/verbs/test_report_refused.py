@@ -27,7 +27,7 @@ from checks.formats.refused import Refused
 from release.adapters import dvc
 from release.cli import terminal
 from release.record import refusals
-from release.verbs.report import Options, Report, report
+from release.verbs.report import Report, ReportOptions, report
 from stages import entry
 from tests import pipeline_repository, report_tree
 from tests.conftest import REPOSITORY
@@ -36,7 +36,7 @@ from tests.release.pages.test_report_text import LINKED, NASTY, RENDERER, Seen, 
 
 pytestmark = pytest.mark.slow
 
-FOR = Options(target="main", number=7)
+FOR = ReportOptions(target="main", number=7)
 NOT_FINITE = TrainingRefused("the loss is not finite at step 12", "lower train.learning_rate, or raise train.warmup")
 
 

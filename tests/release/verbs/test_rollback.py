@@ -28,7 +28,7 @@ from release.verbs import quarantine as quarantines
 from release.verbs import rollback as verb
 from release.verbs.approve import approve
 from release.verbs.reconcile import reconcile
-from release.verbs.rollback import Options, RolledBack, rollback
+from release.verbs.rollback import RollbackOptions, RolledBack, rollback
 from release.verbs.status import status
 from tests import captured_rows, ledger_tree, overlay_sample
 from tests import promotion_tree as tree
@@ -44,7 +44,7 @@ BAD = "answers in French"
 
 
 def back(root: Path, environment: str = "production", why: str = BAD, **options: Any) -> RolledBack:
-    return rollback(root, environment, Options(why=why, **options))
+    return rollback(root, environment, RollbackOptions(why=why, **options))
 
 
 def runs(root: Path, environment: str = "production") -> pointer.Pointer | None:

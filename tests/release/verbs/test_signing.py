@@ -27,7 +27,7 @@ from release.image.layout import Layout
 from release.record import held as holding
 from release.record.records import Records
 from release.verbs import keys as key_verbs
-from release.verbs.build import Options, build
+from release.verbs.build import BuildOptions, build
 from release.verbs.sign import Signed, approve, approved, sign
 from tests import build_tree, signing_tree, spoil
 from tests.conftest import REPOSITORY, scaled_down
@@ -242,7 +242,7 @@ def test_the_image_is_still_the_only_one_of_its_folder_and_outlives_a_rebuild(ru
     sign(run, store(run), run / KEY)
     image = image_of(run).image
     assert store(run).document("").digest == image
-    assert build(run, Options()).image == image
+    assert build(run, BuildOptions()).image == image
     assert len(store(run).referrers(image)) == 4
 
 
@@ -262,7 +262,7 @@ def test_a_new_serving_report_is_a_new_statement_beside_the_old(run: Path) -> No
 
 
 def test_in_a_registry_without_the_referrers_api_the_tag_names_them(run: Path, service: Registry) -> None:
-    image = build(run, Options(push=f"{service.host}/team/router:v1"))
+    image = build(run, BuildOptions(push=f"{service.host}/team/router:v1"))
     signing_tree.served(run, image)
     place = Repository(service.host, "team/router", push=True)
     done = sign(run, place, run / KEY)
@@ -279,7 +279,7 @@ def test_in_a_registry_without_the_referrers_api_the_tag_names_them(run: Path, s
 
 
 def test_skopeo_reads_the_artifacts_as_manifests(run: Path, service: Registry) -> None:
-    image = build(run, Options(push=f"{service.host}/team/skopeo:v1"))
+    image = build(run, BuildOptions(push=f"{service.host}/team/skopeo:v1"))
     signing_tree.served(run, image)
     done = sign(run, Repository(service.host, "team/skopeo", push=True), run / KEY)
     for one in done.added:
@@ -685,7 +685,7 @@ def _attach(root: Path, data: bytes, to: str | None = None) -> None:
 def test_evidence_of_another_image_does_not_count_here(run: Path) -> None:
     theirs = sign(run, store(run), run / KEY)
     build_tree.make(run.parent / "other", build_tree.shards(seed=2))
-    other = build(run.parent / "other", Options()).image
+    other = build(run.parent / "other", BuildOptions()).image
     place = Layout(run.parent / "other" / layout.IMAGE)
     with place.held():
         attach.attach(place, attach.subject(place, other), ENVELOPE, theirs.envelope, "release.json")

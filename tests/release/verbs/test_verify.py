@@ -16,13 +16,13 @@ from checks.formats.training_reports import ParityReport
 from release import runtimes
 from release.serving import processes
 from release.verbs import build
-from release.verbs.verify import LOG, Options, refusal, verify
+from release.verbs.verify import LOG, VerifyOptions, refusal, verify
 from tests import build_tree, evidence_tree, serving_base, tuned
 from tests.conftest import as_params, written
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_servers")]
 
-PROCESS = Options(runtime="transformers")
+PROCESS = VerifyOptions(runtime="transformers")
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def finished(tiny_base: Path, merged: Path, tmp_path_factory: pytest.TempPathFac
     """A record that passes, its probes, and its weights as an image without a base. Read-only by custom."""
     root = tmp_path_factory.mktemp("verify") / "run"
     tuned.record(root, tiny_base, merged, tuned.document())
-    build.build(root, build.Options())
+    build.build(root, build.BuildOptions())
     return root
 
 
@@ -105,7 +105,7 @@ def base_server(tiny_base: Path, params: Params) -> Iterator[str]:
 
 
 def test_a_server_of_the_base_is_found_by_what_it_answers(run: Path, base_server: str) -> None:
-    report = verify(run, Options(url=base_server))
+    report = verify(run, VerifyOptions(url=base_server))
     found = by_name(report)
     assert report.status == "fail"
     # It is pinned to another folder, and so refuses what is asked of the right one.
@@ -161,7 +161,7 @@ def _served_from_the_right_place(
         patch.setattr("release.image.weights.VOLUME", str(tmp_path))
         folder = shutil.copytree(weights, Path(f"{tmp_path}{path}"))
         with closing(processes.start(runtimes.load("transformers"), params.serve, folder)) as server:
-            report = verify(run, Options(url=server.url))
+            report = verify(run, VerifyOptions(url=server.url))
     return report, by_name(report)
 
 
@@ -194,18 +194,18 @@ def test_weights_that_do_not_load_fail_at_the_start_with_the_end_of_the_log(run:
 @pytest.mark.parametrize(
     ("options", "word"),
     [
-        (Options(url="http://127.0.0.1:1", image="localhost/x"), "name one of them"),
-        (Options(url="http://127.0.0.1:1", gpus="all"), "to a container"),
-        (Options(runtime="transformers", gpus="all"), "to a container"),
-        (Options(), "weights and no server"),
-        (Options(runtime="tgi"), "in its image alone"),
-        (Options(runtime="nonesuch"), "is not a runtime"),
-        (Options(image="localhost/x@sha256:" + "0" * 64, runtime="transformers"), "not the image"),
-        (Options(image="localhost/x:tag", runtime="transformers"), "not the image"),
-        (Options(url="ftp://x"), "is not an address"),
+        (VerifyOptions(url="http://127.0.0.1:1", image="localhost/x"), "name one of them"),
+        (VerifyOptions(url="http://127.0.0.1:1", gpus="all"), "to a container"),
+        (VerifyOptions(runtime="transformers", gpus="all"), "to a container"),
+        (VerifyOptions(), "weights and no server"),
+        (VerifyOptions(runtime="tgi"), "in its image alone"),
+        (VerifyOptions(runtime="nonesuch"), "is not a runtime"),
+        (VerifyOptions(image="localhost/x@sha256:" + "0" * 64, runtime="transformers"), "not the image"),
+        (VerifyOptions(image="localhost/x:tag", runtime="transformers"), "not the image"),
+        (VerifyOptions(url="ftp://x"), "is not an address"),
     ],
 )
-def test_what_cannot_be_verified_is_refused_and_starts_nothing(options: Options, word: str, run: Path) -> None:
+def test_what_cannot_be_verified_is_refused_and_starts_nothing(options: VerifyOptions, word: str, run: Path) -> None:
     with pytest.raises(Refusal, match=word):
         verify(run, options)
     assert left_over(run) == []
@@ -215,7 +215,7 @@ def test_a_server_that_is_not_there_is_a_failed_start(run: Path) -> None:
     value = tuned.document()
     value["serve"]["verify"]["start_seconds"] = 2
     (run / layout.PARAMS).write_text(written(value))
-    start = by_name(verify(run, Options(url="http://127.0.0.1:9")))["start"]
+    start = by_name(verify(run, VerifyOptions(url="http://127.0.0.1:9")))["start"]
     assert start.status == "fail"
     assert "no answer within 2 s: the connection was lost" in start.reason
 
@@ -228,8 +228,8 @@ def test_the_image_as_it_ships_runs_in_docker_and_answers_as_the_offline_model(
     entry = json.loads((base / "index.json").read_text())["manifests"][0]
     root = tmp_path / "run"
     tuned.record(root, tiny_base, merged, tuned.document(base=f"oci:{base}@{entry['digest']}"))
-    built = build.build(root, build.Options())
-    report = verify(root, Options())
+    built = build.build(root, build.BuildOptions())
+    report = verify(root, VerifyOptions())
     assert report.status == "pass", report
     found = by_name(report)
     assert {name for name, check in found.items() if check.status == "unavailable"} == {"metrics"}

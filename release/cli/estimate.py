@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from release.cli.common import refusing, to_json
+from release.cli.common import JSON, TARGET_BRANCH, refuse, refusing, show
 from release.cli.tables import one_line
-from release.cli.wrapping import hanging
 
 if TYPE_CHECKING:
     from release.cost.estimate import BudgetBound, Estimate
@@ -18,15 +17,13 @@ _NAMES = {"train_minutes": "minutes of training", "gpu_hours": "GPU hours", "cos
 
 
 @click.command()
-@click.option(
-    "--target", metavar="REF", help="The target branch. Default: origin's default branch."
-)
+@TARGET_BRANCH
 @click.option(
     "--device",
     metavar="NAME",
     help="Part of the training GPU's name. Default: the device of the last record.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@JSON
 @click.pass_obj
 @refusing
 def estimate(root: Path, target: str | None, device: str | None, as_json: bool) -> None:
@@ -41,9 +38,8 @@ def estimate(root: Path, target: str | None, device: str | None, as_json: bool) 
 
     with refusals.recorded(root, "estimate"):
         result = verb.estimate(root, target, device)
-        click.echo(to_json(result.model_dump(mode="json")) if as_json else hanging(_table(result)))
-        if refusal := verb.refusal(result):
-            raise refusal
+        show(result, as_json, _table)
+        refuse(verb.refusal(result))
 
 
 def _table(result: "Estimate") -> str:

@@ -1,0 +1,86 @@
+"""The command comment."""
+
+from pathlib import Path
+
+import click
+
+from release.cli.common import JSON, TARGET_BRANCH, refusing, to_json
+from release.cli.report import ASSETS, LINKS, NUMBER, pairs
+from release.cli.wrapping import hanging
+
+
+@click.command()
+@TARGET_BRANCH
+@ASSETS
+@LINKS
+@NUMBER
+@click.option(
+    "--commit",
+    metavar="SHA",
+    help="The commit that gets the check, such as HEAD. Default: taken from the workflow.",
+)
+@click.option(
+    "--author", metavar="NAME", help="The account that the token belongs to. Default: the API says."
+)
+@click.option(
+    "--title",
+    default="lockstep",
+    show_default=True,
+    help="Distinguishes this comment from similar ones.",
+)
+@click.option(
+    "--check",
+    default="lockstep",
+    show_default=True,
+    help="Name of the check; `none` sets no check.",
+)
+@click.option(
+    "--no-cml", is_flag=True, help="Post through GitHub's API even if the command cml is installed."
+)
+@JSON
+@click.pass_obj
+@refusing
+def comment(
+    root: Path,
+    target: str | None,
+    assets: str | None,
+    links: tuple[str, ...],
+    number: int | None,
+    commit: str | None,
+    author: str | None,
+    title: str,
+    check: str,
+    no_cml: bool,
+    as_json: bool,
+) -> None:
+    """Post or update the pull request's comment and check.
+
+    The check follows from the verdict. Reads GITHUB_TOKEN, GITHUB_REPOSITORY and GITHUB_API_URL. In a GitLab pipeline
+    it is a note of the merge request and a commit status; it reads GITLAB_TOKEN, CI_API_V4_URL, CI_PROJECT_ID and
+    CI_MERGE_REQUEST_IID. Elsewhere, post what `lockstep report` prints. Exits with 0 once it is posted, whatever the
+    verdict.
+    """
+    from release.adapters import commits, gitlab
+    from release.review.posting import CommentOptions
+    from release.verbs import comment as verb
+    from release.verbs import note
+
+    options = CommentOptions(
+        target=target,
+        assets=assets,
+        links=pairs(links),
+        number=number,
+        commit=(commits.resolve(root, commit) or commit) if commit else None,
+        title=title,
+        check=None if check == "none" else check,
+        author=author,
+        use_cml=not no_cml,
+    )
+    posted = note.note(root, options) if gitlab.is_here() else verb.comment(root, options)
+    if as_json:
+        click.echo(to_json(posted))
+        return
+    check = f"the check says {posted.conclusion}" if posted.check else "no check was asked for"
+    click.echo(f"{'posted' if posted.created else 'updated'} {posted.comment}; {check}")
+    for line in posted.notes:
+        click.echo(hanging(f"  note: {line}"))

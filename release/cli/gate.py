@@ -1,0 +1,75 @@
+"""The command gate: the verdict, a gate explained, or the verdict under another policy too."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from release.cli import tables
+from release.cli.common import JSON, exclusive, refuse, refusing, show
+from release.cli.wrapping import is_terminal
+
+
+@click.command()
+@click.option(
+    "--policy-from",
+    metavar="REF",
+    help="Also judge under the policy of this commit, such as the target branch.",
+)
+@click.option(
+    "--explain",
+    metavar="NAME",
+    help="Explain one gate: its condition, its finding, what would change it.",
+)
+@click.option(
+    "-v", "--verbose", is_flag=True, help="On a terminal too, print why each gate passes in full."
+)
+@JSON
+@click.pass_obj
+@refusing
+def gate(
+    root: Path, policy_from: str | None, explain: str | None, verbose: bool, as_json: bool
+) -> None:
+    """Print the verdict if it still holds, the gates that fail last, and what to do.
+
+    Exit codes: 0 pass, 10 fail, 11 inconclusive, 8 the verdict does not hold.
+
+    The verdict is about these weights. For the parameters that made them: `lockstep recipe`.
+
+    Hashes everything that was judged again, weights included, looks up the reference models in git again, and
+    evaluates every gate again. With --explain the exit code is 0 whatever the gate says.
+    """
+    exclusive({"--policy-from": policy_from, "--explain": explain})
+    if explain is not None:
+        _explain(root, explain, as_json)
+    elif policy_from is not None:
+        _judge_from(root, policy_from, as_json)
+    else:
+        from checks.decision.held import refusal as verdict_refusal
+        from release.verbs import gate as verb
+
+        verdict = verb.gate(root)
+        whole = verbose or not is_terminal(sys.stdout)
+        show(verdict, as_json, lambda verdict: tables.verdict(verdict, whole))
+        refuse(verdict_refusal(verdict))
+
+
+def _explain(root: Path, name: str, as_json: bool) -> None:
+    from release.verbs import explain as verb
+
+    show(verb.explain(root, name)._asdict(), as_json, _explained)
+
+
+def _explained(lines: dict[str, str]) -> str:
+    return "\n".join(
+        f"{click.style(f'{what:<9}', bold=True)}{line}" for what, line in lines.items()
+    )
+
+
+def _judge_from(root: Path, ref: str, as_json: bool) -> None:
+    from checks.decision import policy_judgement
+    from release.verbs import gate as verb
+
+    judgement = verb.judge_from(root, ref)
+    show(judgement, as_json, tables.policy)
+    refuse(policy_judgement.refusal(judgement))

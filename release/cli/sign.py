@@ -1,0 +1,27 @@
+"""The command sign."""
+
+from pathlib import Path
+
+import click
+
+from release.cli.common import KEY, KEYLESS, exclusive, refusing, show
+
+
+@click.command()
+@KEY
+@KEYLESS
+@click.option("--json", "as_json", is_flag=True, help="Print the statement as JSON.")
+@click.pass_obj
+@refusing
+def sign(root: Path, key: Path | None, keyless: bool, as_json: bool) -> None:
+    """Sign the built and verified image.
+
+    Attaches the signed statement, the signature of the weights, SLSA provenance and the bill of materials to it.
+    Prints the digest of the evidence. Signing the same release again changes nothing; another signer's signatures are
+    added.
+    """
+    from release.verbs import sign as verb
+
+    exclusive({"--key": key, "--keyless": keyless})
+    signed = verb.of_built(root, key, keyless=keyless)
+    show(signed.statement, as_json, lambda _: signed.evidence)

@@ -1,0 +1,82 @@
+"""The command verify."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from release.cli import tables
+from release.cli.common import FILE, exclusive, refuse, refusing, show
+from release.cli.wrapping import hanging
+
+
+@click.command()
+@click.option(
+    "--image",
+    metavar="IMAGE",
+    help="The built image in a registry, HOST/NAME@sha256:…. Default: where `lockstep build` put it.",
+)
+@click.option("--url", metavar="URL", help="Check a server that is already running.")
+@click.option(
+    "--runtime",
+    metavar="NAME",
+    help="Serve the weights with this runtime in a process, without Docker. With --url: the runtime of that server.",
+)
+@click.option(
+    "--gpus", metavar="WHICH", help="GPUs for the container: `all`, or numbers separated by commas."
+)
+@click.option(
+    "--server",
+    metavar="IMAGE",
+    help="For an image without a server: the server image, NAME@sha256:…. Default: the one that the environments name.",
+)
+@click.option(
+    "--key",
+    metavar="FILE",
+    type=FILE,
+    help="The private key that signs the report. Default: .lockstep/keys/lockstep.key, if it exists.",
+)
+@click.option(
+    "--keyless",
+    is_flag=True,
+    help="Sign the report with the identity of this CI job, certified by Sigstore.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print reports/serving.json.")
+@click.pass_obj
+@refusing
+def verify(
+    root: Path,
+    image: str | None,
+    url: str | None,
+    runtime: str | None,
+    gpus: str | None,
+    server: str | None,
+    key: Path | None,
+    keyless: bool,
+    as_json: bool,
+) -> None:
+    """Start the image and compare it with the evaluated model.
+
+    Exits with 14 if a check fails. Writes and signs reports/serving.json, whatever the result. Stops and removes
+    everything that it started.
+    """
+    from checks.text import escape
+    from release.evidence import verification
+    from release.verbs import verify as verb
+
+    exclusive({"--key": key, "--keyless": keyless})
+    signer, why = verification.verifier(root, key, keyless=keyless)
+    if signer is None:
+        click.echo(
+            hanging(
+                escape(f"the report will not be signed, and `lockstep sign` will refuse it: {why}"),
+                sys.stderr,
+            ),
+            err=True,
+        )
+    options = verb.VerifyOptions(
+        image=image, url=url, runtime=runtime, gpus=gpus, server=server, signer=signer
+    )
+    report = verb.verify(root, options)
+    show(report, as_json, tables.serving)
+    refuse(verb.refusal(report))

@@ -1,0 +1,115 @@
+"""The command watch, and its report as text."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from release.cli.common import CAPTURES, FILE, refuse, refusing, show
+from release.cli.tables import MARKS, one_line
+
+if TYPE_CHECKING:
+    from checks.formats.watch_report import WatchFinding, WatchReport
+
+
+_COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
+_ORDER = ("fail", "inconclusive", "pass")  # The order of findings.
+_PROPOSED = {
+    "opened": "opened {}",
+    "updated": "updated {}",
+    "closed": "none, because people closed {}",
+}
+
+
+@click.command()
+@click.argument("environment", metavar="ENV")
+@click.option(
+    "--from",
+    "since",
+    metavar="TIME",
+    help="Start of the window: 2026-03-14 or 2026-03-14T15:09+01:00.",
+)
+@click.option("--to", "until", metavar="TIME", help="End of the window, which is not part of it.")
+@CAPTURES
+@click.option(
+    "--evidently", metavar="PYTHON", type=FILE,
+    help="Python of an environment with Evidently: also write its page, .lockstep/watch/ENV.html.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print reports/watch/ENV.json.")
+@click.option(
+    "--pr", is_flag=True, help="Propose retraining in a pull request where the traffic changed."
+)
+@click.option(
+    "--rows", type=click.IntRange(0, 10_000), default=50, show_default=True,
+    help="With --pr: requests to queue for labelling, at most. Their redacted text is then in git.",
+)  # fmt: skip
+@click.pass_obj
+@refusing
+def watch(
+    root: Path, environment: str, since: str | None, until: str | None, captures: str | None, evidently: Path | None,
+    as_json: bool, pr: bool, rows: int,
+) -> None:  # fmt: skip
+    """Judge a window of captured traffic of ENV: the last whole one (monitor.window_days), or from --from to --to.
+
+    Compares the requests to the release that ENV runs with its training data and with its answers before release:
+    objectives, drift of prompts and answers, refusals and other signals, and quality if there are labels. Drift is
+    compared with earlier windows of the release once there are three. By chance alone, at most
+    monitor.false_alarms_a_year windows a year fail. Writes reports/watch/ENV.json and a picture of it.
+    Exit codes: 0 pass, 10 fail, 11 inconclusive (too few requests to tell).
+
+    With --pr a failing finding about prompts, answers or quality opens a pull request on GitHub, or updates the open
+    one. It has the report, requests to label, and the parameters to change. It needs GITHUB_TOKEN. Nothing is trained
+    or merged. The exit code is then 0 whatever the verdict is.
+    """
+    from release.verbs import watch as verb
+
+    options = verb.WatchOptions(since, until, captures, evidently)
+    if pr:
+        report, proposal = verb.propose(root, environment, options, rows)
+    else:
+        report = verb.watch(root, environment, options)
+    show(report, as_json, lambda report: "\n".join(_shown(report)))
+    if pr:
+        done = _PROPOSED[proposal.done].format(one_line(proposal.url)) if proposal else "none"
+        click.echo(f"pull request: {done}", err=as_json)
+    else:
+        refuse(verb.refusal(report))
+
+
+def _shown(report: "WatchReport") -> Iterator[str]:
+    from release.monitoring import advice
+
+    when = f"{report.since:%Y-%m-%d %H:%M} to {report.until:%Y-%m-%d %H:%M} UTC"
+    advised = advice.advise(report)
+    title = f"{report.environment} {report.version}: {advised.headline}"
+    yield click.style(one_line(title), bold=True, fg=_COLOURS[report.status])
+    yield f"{when}, {report.requests:,} requests, {report.prompts:,} different prompts, {report.labelled:,} labels"
+    width = max((len(finding.name) for finding in report.findings), default=0)
+    passed = [finding.name for finding in report.findings if finding.status == "pass"]
+    for finding in sorted(report.findings, key=lambda each: _ORDER.index(each.status)):
+        if finding.status != "pass":
+            mark = click.style(MARKS[finding.status], fg=_COLOURS[finding.status])
+            yield f"  {mark} {finding.name:<{width}}  {one_line(finding.reason)}"
+            if finding.detectable is not None and finding.kind in ("objective", "quality"):
+                yield f"    {'':<{width}}  {_sees(finding)}"
+    if passed:
+        others = "" if len(passed) == len(report.findings) else " other"
+        mark, plural = (
+            click.style(MARKS["pass"], fg=_COLOURS["pass"]),
+            "s" if len(passed) > 1 else "",
+        )
+        yield f"  {mark} {len(passed)}{others} check{plural} pass{'' if plural else 'es'}: {', '.join(passed)}"
+    if costs := report.costs:
+        figure = f"{'about ' if costs.estimated else ''}{costs.per_1000_requests:,.4g}"
+        yield f"  cost: {figure} per 1,000 requests ({costs.device_hours:,.4g} device hours)"
+    for note in report.notes:
+        yield f"note: {one_line(note)}"
+    yield f"at most {report.alpha:.2%} of such windows fail by chance; bounds are one-sided at {report.confidence:.0%}"
+    if advised.step:
+        yield click.style(f"What to do: {one_line(advised.step)}.", bold=True)
+
+
+def _sees(each: "WatchFinding") -> str:
+    against = "below the objective" if each.kind == "objective" else "below that before release"
+    return f"a share {each.detectable:.3g} {against} would be seen with 80% power"
