@@ -16,11 +16,10 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from checks import digest, files, layout
 from checks.config.params import Evaluate, Params
-from checks.errors import EvaluationRefused, EvidenceRefused, MachineRefused
 from checks.evaluation import scoring
 from checks.formats.evaluation_reports import (
+    UNQUANTISED,
     Earlier,
     EvaluateMeasured,
     EvaluationReport,
@@ -32,9 +31,10 @@ from checks.formats.evaluation_reports import (
     Speed,
 )
 from checks.formats.training_reports import ParityReport
-from checks.rows import Prediction, Row, of_tested_sources
+from checks.process.errors import EvaluationRefused, EvidenceRefused, MachineRefused
+from checks.records.rows import Prediction, Row, of_tested_sources
 from checks.stats import intervals
-from checks.training.quantization import UNQUANTISED
+from checks.storage import digest, files, layout
 from stages import entry, progress, references, tracking
 from stages.inference import answers, baselines, prompts
 from stages.inference.answers import Answered

@@ -1,19 +1,21 @@
 """The reports of evaluate, of references, looks and noise."""
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from checks.formats.engines import Vllm
 from checks.formats.report import Count, ModelName, Report, now_called
-from checks.identity import Digest
-from checks.rows import Record, Sparse
+from checks.records.identity import Digest
+from checks.records.rows import Record, Sparse
 
 # Models released before, named by git.
 Earlier = Annotated[Literal["main", "production", "best"], BeforeValidator(now_called)]
 EARLIER: tuple[Earlier, ...] = ("main", "production", "best")
 # Main stands in for these until production runs something.
 RELEASED: tuple[Earlier, ...] = ("production", "best")
+UNQUANTISED: Final = "unquantised"
+"""The 16-bit model that was quantised: one of the models that answer, with which gates can compare."""
 
 
 class Interval(Record):

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from checks import digest
-from checks.digest import FileDigest
-from checks.errors import EvidenceRefused, SourceRefused
 from checks.formats.serving import Layer
 from checks.formats.training_reports import ParityReport
+from checks.process.errors import EvidenceRefused, SourceRefused
+from checks.storage import digest
+from checks.storage.digest import FileDigest
 from stages import sources
 
 

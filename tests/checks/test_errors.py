@@ -2,8 +2,8 @@
 
 import re
 
-from checks import errors
-from checks.errors import Refusal
+from checks.process import errors
+from checks.process.errors import Refusal
 from tests.conftest import REPOSITORY
 
 

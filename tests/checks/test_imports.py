@@ -8,7 +8,7 @@ from tests.conftest import REPOSITORY
 # In a new process: the tests' own have loaded libraries that take seconds to go over.
 SCRIPT = """
 import gc, importlib, sys, weakref
-from checks import imports
+from checks.process import imports
 
 class Model:
     def __init__(self):

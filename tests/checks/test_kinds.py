@@ -14,14 +14,15 @@ from typing import Any
 
 import pytest
 
-from checks import digest, files, layout, rules
 from checks.config import params_file
 from checks.data import drafts
-from checks.errors import DataRefused, ParamsRefused
 from checks.formats.data_reports import DataReport, FetchReport, PrepareReport
 from checks.formats.report import StageReport
 from checks.formats.training_reports import TrainReport
-from checks.rows import Row
+from checks.kinds.rule import RULES, apply_rule
+from checks.process.errors import DataRefused, ParamsRefused
+from checks.records.rows import Row
+from checks.storage import digest, files, layout
 from stages.prepare import prepare
 from tests import pipeline_repository as repository
 from tests import plugin_package
@@ -58,7 +59,7 @@ LOADER = '''
 from typing import Literal
 from checks.data.drafts import Draft
 from checks.data.drafts import Loader
-from checks.rows import Message
+from checks.records.rows import Message
 
 class Pairs(Loader):
     kind: Literal["pairs"]
@@ -89,7 +90,7 @@ METHOD = '''
 """Direct preference optimisation (Rafailov et al., 2023), by TRL."""
 from typing import Annotated, Literal
 from pydantic import Field
-from checks.training.interface import Train
+from checks.kinds.method import Train
 
 class Liking(Train):
     columns = ("prompt", "reference", "rejected")
@@ -244,10 +245,10 @@ def test_a_package_adds_kinds_and_the_reports_name_the_digest_of_its_code(
 
 
 BROKEN = {
-    "lockstep.chat_templates": ("from checks.chat_template_kind import ChatTemplate\nclass T(ChatTemplate):\n    name = 'extra'\n", "does not set tokens, text"),
+    "lockstep.chat_templates": ("from checks.kinds.chat_template import ChatTemplate\nclass T(ChatTemplate):\n    name = 'extra'\n", "does not set tokens, text"),
     "lockstep.rules": ("from checks.data.drafts import Rule\nclass R(Rule):\n    name = 'extra'\n    does = 'nothing'\n", "does not define exactly one of fix, drop and among"),
     "lockstep.loaders": ("from checks.data.drafts import Loader\nclass L(Loader):\n    kind: str\n", "does not define load"),
-    "lockstep.methods": ("from typing import Literal\nfrom checks.training.interface import Train\nclass M(Train):\n    columns = ('group',)\n    method: Literal['extra']\n    def trainer(self, job): ...\n", "needs a column 'group', which is a field of every row"),
+    "lockstep.methods": ("from typing import Literal\nfrom checks.kinds.method import Train\nclass M(Train):\n    columns = ('group',)\n    method: Literal['extra']\n    def trainer(self, job): ...\n", "needs a column 'group', which is a field of every row"),
 }  # fmt: skip
 
 
@@ -261,7 +262,7 @@ def test_packages_whose_kinds_do_not_fit_are_refused_by_whoever_reads_params_yam
         plugin_package.by_hand(tmp_path, name, {group: {"extra": value}}, package)
         expected.add(f"package {name} 1.0 adds 'extra' to {group}, which {why}; repair {name}, or uninstall it")
     script = (
-        "from pathlib import Path\nfrom checks.config import params_file\nfrom checks.errors import MachineRefused\n"
+        "from pathlib import Path\nfrom checks.config import params_file\nfrom checks.process.errors import MachineRefused\n"
         f"try:\n    params_file.load(Path({str(REPOSITORY / 'params.yaml')!r}))\n"
         "except MachineRefused as refusal:\n    print(refusal, *refusal.others, sep='\\n')\n"
     )
@@ -324,8 +325,8 @@ def test_a_column_that_the_method_needs_and_nobody_gives_is_refused(
 
 def test_pairs_that_differ_in_a_further_column_alone_are_no_duplicates(document: dict) -> None:
     made = [drafts.Draft((), "Show it.", "vm", "vm", "all", f"f:{n}", extra={"rejected": n % 2}) for n in range(4)]
-    rule = rules.RULES.kinds["drop-duplicates"]
+    rule = RULES.kinds["drop-duplicates"]
     numbers = as_params(document).prepare
-    kept, gone = drafts.apply(rule(numbers), made)
+    kept, gone = apply_rule(rule(numbers), made)
     assert ({draft.extra["rejected"] for draft in kept}, len(gone)) == ({0, 1}, 2)
     assert len({draft.content for draft in made}) == 2

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from checks import files, layout
 from checks.config import params_file
-from checks.errors import EvidenceRefused, ParamsRefused, RegistryRefused
 from checks.formats.training_reports import TrainReport
-from checks.rows import Row
+from checks.process.errors import EvidenceRefused, ParamsRefused, RegistryRefused
+from checks.records.rows import Row
+from checks.storage import files, layout
 from release.cli import main
 from release.image.layout import Layout
 from release.promotion import change

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from checks import plain_yaml
+from checks.storage import plain_yaml
 
 SEXAGESIMAL = "1" + ":0" * 200 + ".0"
 

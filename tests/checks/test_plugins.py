@@ -24,10 +24,10 @@ OWN = {
 GREEN = "from house.base import Colour\nclass Green(Colour):\n    name = 'green'\n    def mix(self): ...\n"
 COLLECT = f"""
 import json
-from checks import plugins
+from checks.kinds import plugins
 import house.base, house.colours
-from checks.errors import Refusal
-found = plugins.collect({GROUP!r}, house.colours, plugins.subclass_of(house.base.Colour), lambda kind: kind.name)
+from checks.process.errors import Refusal
+found = plugins.Registry({GROUP!r}, 'house.colours', plugins.subclass_of(house.base.Colour), lambda kind: kind.name)
 """
 SAY = """
 try:
@@ -179,7 +179,7 @@ def test_code_that_no_record_lists_is_refused(site: Path) -> None:
 
 def _differences(site: Path, recorded: dict) -> list[str]:
     code = (
-        "import json, sys\nfrom checks import plugins\n"
+        "import json, sys\nfrom checks.kinds import plugins\n"
         f"recorded = {{name: plugins.Plugin(**value) for name, value in {recorded!r}.items()}}\n"
         "print(json.dumps(plugins.differences(recorded)))\nassert 'acme' not in sys.modules"
     )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from checks.text import escape, redact
+from checks.process.text import escape, redact
 
 WHOLE = [
     "می‌خواهم",  # Persian: the non-joiner ends a prefix

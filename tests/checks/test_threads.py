@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from checks import threads
+from checks.process import threads
 
 
 @pytest.mark.parametrize("cores", [1, 2, 64])

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from checks.errors import EvidenceRefused
+from checks.process.errors import EvidenceRefused
 
 Model = TypeVar("Model", bound=BaseModel)
 

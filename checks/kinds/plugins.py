@@ -6,15 +6,15 @@ such class:
     [project.entry-points."lockstep.gates"]
     no-secrets = "acme_gates.no_secrets"
 
-``collect`` finds all kinds of a group, in an order that is the same on every machine. It never raises for a package
-from outside, so that every module can be imported; ``refuse_broken`` raises, and whoever reads params.yaml calls it.
+A ``Registry`` has all kinds of a group, in an order that is the same on every machine. It never raises for a package
+from outside; ``refuse_broken`` raises, and whoever reads params.yaml calls it.
 
 Evidence that was made with a kind from outside records a ``Plugin``: the distribution, its version and the digest of
 its code. ``differences`` says where the installed packages are not the recorded ones. The digest is that of a manifest
-(``checks.digest``) of the files that the distribution's RECORD lists, hashed from disk. Files that are no code, or that
-differ from one installation to the next, are left out: the dist-info folder but for entry_points.txt, ``__pycache__``,
-and what lies outside the folder of packages, such as scripts. What a package imports from other packages is not part of
-its digest.
+(``checks.storage.digest``) of the files that the distribution's RECORD lists, hashed from disk. Files that are no code,
+or that differ from one installation to the next, are left out: the dist-info folder but for entry_points.txt,
+``__pycache__``, and what lies outside the folder of packages, such as scripts. What a package imports from other
+packages is not part of its digest.
 """
 
 import csv
@@ -33,10 +33,10 @@ from typing import Any, Generic, TypeVar, get_args
 
 from pydantic import BaseModel
 
-from checks import digest
-from checks.errors import EvidenceRefused, MachineRefused
-from checks.identity import Plugin as Plugin
-from checks.identity import PluginName as PluginName
+from checks.process.errors import EvidenceRefused, MachineRefused
+from checks.records.identity import Plugin as Plugin
+from checks.records.identity import PluginName as PluginName
+from checks.storage import digest
 
 T = TypeVar("T")
 
@@ -49,17 +49,52 @@ class Unfit(Exception):  # noqa: N818 - a finding about a package, not a malfunc
 
 
 @dataclass(frozen=True)
-class Registry(Generic[T]):
-    """All kinds of one group by name: Lockstep's in their order, then external ones by name.
-
-    ``outside``: entry points of external kinds. ``broken``: entry points that cannot be used, as (problem, fix); their
-    kinds are not in ``kinds``.
-    """
-
-    group: str
+class _Kinds(Generic[T]):
     kinds: Mapping[str, T]
     outside: Mapping[str, metadata.EntryPoint]
     broken: tuple[tuple[str, str], ...]
+
+
+class Registry(Generic[T]):
+    """All kinds of one group by name: Lockstep's in their order, then external ones by name.
+
+    They are imported when they are first asked for, because the modules of the kinds import the interface that this
+    registry stands beside. Nothing is raised for a package from outside.
+    """
+
+    def __init__(
+        self,
+        group: str,
+        package: str,
+        kind_in: Callable[[object], T],
+        name_of: Callable[[T], str],
+        rank: Callable[[T], int] = lambda _: 0,
+    ) -> None:
+        """Declare the kinds of ``group``.
+
+        Every module directly in ``package`` is a kind, unless its name begins with ``_``. ``kind_in`` takes such a
+        module, or what an entry point names, and returns the kind; it raises Unfit for anything else (``subclass_of``
+        makes such a function). ``name_of`` is the name that params.yaml uses. Kinds of Lockstep are in the order of
+        their ``rank``, and of their names where that leaves a choice.
+        """
+        self.group, self._package = group, package
+        self._kind_in, self._name_of, self._rank = kind_in, name_of, rank
+        _declared[group] = self
+
+    @property
+    def kinds(self) -> Mapping[str, T]:
+        """Every kind by its name."""
+        return self._found.kinds
+
+    @property
+    def outside(self) -> Mapping[str, metadata.EntryPoint]:
+        """The entry points of external kinds."""
+        return self._found.outside
+
+    @property
+    def broken(self) -> tuple[tuple[str, str], ...]:
+        """The entry points that cannot be used, as (problem, fix); their kinds are not in ``kinds``."""
+        return self._found.broken
 
     def plugins(self, names: Iterable[str]) -> dict[str, Plugin]:
         """Return what evidence records of the kinds ``names``; nothing for Lockstep's own.
@@ -69,66 +104,53 @@ class Registry(Generic[T]):
         used = sorted(set(names) & set(self.outside))
         return {f"{self.group}:{name}": identity(self.outside[name]) for name in used}
 
-
-_collected: dict[str, Registry[Any]] = {}
-
-
-def collect(
-    group: str,
-    package: ModuleType,
-    kind_in: Callable[[object], T],
-    name_of: Callable[[T], str],
-    rank: Callable[[T], int] = lambda _: 0,
-) -> Registry[T]:
-    """Find the kinds of ``group``.
-
-    Every module directly in ``package`` is a kind, unless its name begins with ``_``. ``kind_in`` takes such a module,
-    or what an entry point names, and returns the kind; it raises Unfit for anything else (``subclass_of`` makes such
-    a function). ``name_of`` is the name that params.yaml uses. Kinds of Lockstep are in the order of their ``rank``,
-    and of their names where that leaves a choice.
-    """
-    modules = sorted(
-        module.name
-        for module in pkgutil.iter_modules(package.__path__)
-        if not module.name.startswith("_")
-    )
-    kinds = [kind_in(importlib.import_module(f"{package.__name__}.{name}")) for name in modules]
-    own = {
-        name_of(kind): kind for kind in sorted(kinds, key=lambda kind: (rank(kind), name_of(kind)))
-    }
-    if len(own) < len(kinds):
-        raise ValueError(f"{package.__name__}: two modules have a kind of one name")
-    outside: dict[str, metadata.EntryPoint] = {}
-    added: dict[str, T] = {}
-    broken: list[tuple[str, str]] = []
-    for entry in _entry_points(group):
-        who = _who(entry)
-        start = f"package {who} adds {entry.name!r} to {group}"
-        rename = (
-            f"rename it in the entry points of {_project(entry)}, or uninstall {_project(entry)}"
+    @functools.cached_property
+    def _found(self) -> _Kinds[T]:
+        package = importlib.import_module(self._package)
+        modules = sorted(
+            module.name
+            for module in pkgutil.iter_modules(package.__path__)
+            if not module.name.startswith("_")
         )
-        if entry.name in own:
-            broken.append((f"{start}, which is a kind of Lockstep", rename))
-        elif entry.name in outside:
-            broken.append((f"{start}, which package {_who(outside[entry.name])} adds too", rename))
-        else:
-            try:
-                added[entry.name] = _loaded(entry, kind_in, name_of)
-                outside[entry.name] = entry
-            except Unfit as why:
+        kinds = [
+            self._kind_in(importlib.import_module(f"{package.__name__}.{name}")) for name in modules
+        ]
+        own = {
+            self._name_of(kind): kind
+            for kind in sorted(kinds, key=lambda kind: (self._rank(kind), self._name_of(kind)))
+        }
+        if len(own) < len(kinds):
+            raise ValueError(f"{package.__name__}: two modules have a kind of one name")
+        outside: dict[str, metadata.EntryPoint] = {}
+        added: dict[str, T] = {}
+        broken: list[tuple[str, str]] = []
+        for entry in _entry_points(self.group):
+            who = _who(entry)
+            start = f"package {who} adds {entry.name!r} to {self.group}"
+            rename = f"rename it in the entry points of {_project(entry)}, or uninstall {_project(entry)}"
+            if entry.name in own:
+                broken.append((f"{start}, which is a kind of Lockstep", rename))
+            elif entry.name in outside:
                 broken.append(
-                    (f"{start}, which {why}", f"repair {_project(entry)}, or uninstall it")
+                    (f"{start}, which package {_who(outside[entry.name])} adds too", rename)
                 )
-    registry = Registry(
-        group, MappingProxyType(own | added), MappingProxyType(outside), tuple(broken)
-    )
-    _collected[group] = registry
-    return registry
+            else:
+                try:
+                    added[entry.name] = _loaded(entry, self._kind_in, self._name_of)
+                    outside[entry.name] = entry
+                except Unfit as why:
+                    broken.append(
+                        (f"{start}, which {why}", f"repair {_project(entry)}, or uninstall it")
+                    )
+        return _Kinds(MappingProxyType(own | added), MappingProxyType(outside), tuple(broken))
+
+
+_declared: dict[str, Registry[Any]] = {}
 
 
 def refuse_broken() -> None:
-    """Raise MachineRefused with every entry point of a collected group that cannot be used."""
-    broken = [kind for _, registry in sorted(_collected.items()) for kind in registry.broken]
+    """Raise MachineRefused with every entry point of a declared group that cannot be used."""
+    broken = [kind for _, registry in sorted(_declared.items()) for kind in registry.broken]
     if broken:
         (what, todo), *others = broken
         raise MachineRefused(what, todo, tuple(f"{w}; {t}" for w, t in others))
@@ -192,7 +214,7 @@ def identity(entry: metadata.EntryPoint) -> Plugin:
 
 
 def subclass_of(base: type) -> Callable[[object], type[Any]]:
-    """For ``collect``: accept a subclass of ``base``, or a module that defines exactly one."""
+    """For ``Registry``: accept a subclass of ``base``, or a module that defines exactly one."""
 
     def kind_in(found: object) -> type[Any]:
         if isinstance(found, ModuleType):

@@ -6,6 +6,8 @@ It defines one subclass of ``ChatTemplate``.
 
 from typing import ClassVar
 
+from checks.kinds import plugins
+
 
 class ChatTemplate:
     """A chat template in Jinja. Servers render it too, some with another Jinja: use tags that every Jinja has.
@@ -17,3 +19,17 @@ class ChatTemplate:
     name: ClassVar[str]  # The name in params.yaml.
     tokens: ClassVar[tuple[str, ...]]  # each must be one token of the model's tokenizer
     text: ClassVar[str]
+
+
+def _name(template: type[ChatTemplate]) -> str:
+    missing = [
+        attribute for attribute in ("name", "tokens", "text") if not hasattr(template, attribute)
+    ]
+    if missing:
+        raise plugins.Unfit(f"does not set {', '.join(missing)}")
+    return template.name
+
+
+TEMPLATES = plugins.Registry(
+    "lockstep.chat_templates", "checks.chat_templates", plugins.subclass_of(ChatTemplate), _name
+)

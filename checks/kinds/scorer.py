@@ -1,9 +1,11 @@
 """The interface of a scorer: a subclass of ``ScorerKind``, in one file of ``checks/scorers`` or of a user's package."""
 
 import abc
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from checks.sections import Section
+from checks.kinds import plugins
+from checks.kinds.fields import OneOf
+from checks.records.sections import Section
 
 
 class ScorerKind(Section, abc.ABC):
@@ -25,3 +27,13 @@ class ScorerKind(Section, abc.ABC):
 
         Raises ParamsRefused if the parameters cannot be used.
         """
+
+
+SCORERS = plugins.Registry(
+    "lockstep.scorers",
+    "checks.scorers",
+    plugins.subclass_of(ScorerKind),
+    plugins.tag,
+    lambda kind: kind.rank,
+)
+Scorer = Annotated[ScorerKind, OneOf(SCORERS, "kind")]

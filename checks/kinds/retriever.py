@@ -5,9 +5,11 @@
 import abc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
-from checks.sections import Section, Source
+from checks.kinds import plugins
+from checks.kinds.fields import OneOf
+from checks.records.sections import Section, Source
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,3 +86,9 @@ def no_encoder(*_: object) -> "NDArray[np.float32]":
 def no_cross_encoder(*_: object) -> "NDArray[np.float64]":
     """The cross-encoder of callers that load no model: all but the stage suites."""
     raise NotImplementedError("only the stage suites can score pairs of texts")
+
+
+RETRIEVERS = plugins.Registry(
+    "lockstep.retrievers", "checks.retrievers", plugins.subclass_of(RetrieverKind), plugins.tag
+)
+Retriever = Annotated[RetrieverKind, OneOf(RETRIEVERS, "kind")]

@@ -12,13 +12,15 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from checks.rows import Row
-from checks.scorer_kind import ScorerKind
-from checks.sections import Positive, Section, Strings
+from checks.kinds import plugins
+from checks.kinds.fields import OneOf
+from checks.kinds.scorer import ScorerKind
+from checks.records.rows import Row
+from checks.records.sections import Positive, Section, Strings
 
 OF_EVERY_ROW = frozenset({"prompt", "reference"})  # columns that rows have whatever the method is
 
@@ -499,3 +501,18 @@ class NoDropout(Train):
                 "set train.lora.dropout to 0.0"
             )
         return self
+
+
+def _name(method: type[Train]) -> str:
+    names = get_args(method.model_fields["method"].annotation)
+    if len(names) != 1 or not isinstance(names[0], str):
+        raise plugins.Unfit('does not define a field method: Literal["NAME"]')
+    if taken := sorted(set(method.extra()) & set(Row.model_fields)):
+        raise plugins.Unfit(f"needs a column {taken[0]!r}, which is a field of every row")
+    return names[0]
+
+
+METHODS = plugins.Registry(
+    "lockstep.methods", "stages.training.methods", plugins.subclass_of(Train), _name
+)
+AnyTrain = Annotated[Train, OneOf(METHODS, "method")]

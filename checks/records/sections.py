@@ -86,6 +86,18 @@ class Source(Section):
     ]
 
 
+class Log(Source):
+    """A pinned file with scores or judgements."""
+
+    license: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="SPDX identifier; null: not known. It is recorded; no gate asks it",
+        ),
+    ]
+
+
 def directions(section: type[Section]) -> dict[str, Way]:
     """The fields of ``section`` with the direction in which each is stricter."""
     return {

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from checks.errors import EvidenceRefused
+from checks.process.errors import EvidenceRefused
 
 _BLOCK = 1 << 20
 # These characters end a line, are no text, or separate folders.

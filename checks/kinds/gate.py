@@ -8,21 +8,23 @@ the kinds, so no kind imports ``checks.config.params``: what it may read of the 
 import abc
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, get_args
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
-from checks import layout
 from checks.data.personal_data import PersonalData
-from checks.evaluation.suite_kind import SuiteKind
+from checks.formats.evidence import Evidence
 from checks.formats.suite_report import HUMAN
 from checks.formats.verdict import Finding, Verdict
-from checks.gating.chain import Evidence
-from checks.sections import Name, Section, stricter
-from checks.training.quantization import Exporting
+from checks.kinds import plugins
+from checks.kinds.fields import OneOf
+from checks.kinds.suite import SuiteKind
+from checks.records.sections import Name, Section, stricter
+from checks.storage import digest, layout
 
-if TYPE_CHECKING:  # a sample needs numpy
-    from checks.gating.sample import Sample
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Metric = Annotated[
     str,
@@ -94,6 +96,11 @@ class _Prepare(Protocol):
     def personal_data(self) -> PersonalData | None: ...
 
 
+class _Merge(Protocol):
+    @property
+    def quantization(self) -> Section | None: ...
+
+
 class GateParams(DecisionParams, Protocol):
     """The parameters that say whether a gate can ever be decided: ``checks.config.params.Params`` has them and more."""
 
@@ -104,7 +111,29 @@ class GateParams(DecisionParams, Protocol):
     @property
     def validate_(self) -> _Validate: ...
     @property
-    def merge(self) -> Exporting: ...
+    def merge(self) -> _Merge: ...
+
+
+class Scores(Protocol):
+    """The scores of each model, in one order of samples; ``groups`` and ``slices`` say where each sample belongs."""
+
+    groups: "NDArray[np.intp]"
+    slices: tuple[str, ...]
+
+    def scores(self, model: str, metric: str) -> "NDArray[np.float64]":
+        """Return the scores of ``model`` by ``metric``. Raises NoEvidence where there are none."""
+
+
+class TestScores(Scores, Protocol):
+    """The scores of the test rows (``checks.gating.sample.Sample``)."""
+
+    def of(
+        self, suite: str | None, metric: str | None = None, against: str | None = None
+    ) -> Scores:
+        """Return the samples of ``suite`` that ``metric`` scores, or of the test rows, without a suite.
+
+        ``against``: the reference that they are compared with. Raises NoEvidence where the suite has no scores.
+        """
 
 
 @dataclass(frozen=True)
@@ -116,7 +145,7 @@ class Case:
     name: str
     params: DecisionParams
     evidence: Evidence
-    sample: "Sample"
+    sample: TestScores
 
 
 @dataclass(frozen=True)
@@ -338,3 +367,38 @@ def _claim(finding: Finding) -> tuple[object, ...]:
         finding.high,
         finding.p,
     )
+
+
+def _kind_in(found: object) -> type[GateKind]:
+    kind: type[GateKind] = plugins.subclass_of(GateKind)(found)
+    if kind.reads not in get_args(Reads):
+        raise plugins.Unfit(f"reads {kind.reads!r}, which is none of {', '.join(get_args(Reads))}")
+    return kind
+
+
+GATES = plugins.Registry(
+    "lockstep.gates", "checks.gates", _kind_in, plugins.tag, lambda kind: kind.rank
+)
+Gate = Annotated[GateKind, OneOf(GATES, "kind")]
+
+
+def policy_digest(gates: Mapping[str, Gate]) -> str:
+    """Digest of the gates section."""
+    return digest.of_json({name: gate.model_dump(mode="json") for name, gate in gates.items()})
+
+
+def decided_at(gates: Mapping[str, Gate], looks: int = 1) -> dict[str, Gate]:
+    """The gates with the confidence at which they decide.
+
+    A gate of kind ``looks`` divides the error of every test among the models that the test split may judge
+    (Bonferroni): 95 % for 20 models is 99.75 % for each. The same models are asked the samples of suites, and people
+    label their answers, so those tests are divided, too. ``looks``: the number
+    of models where no gate says it.
+    """
+    shares = max([looks, *(gate.shares for gate in gates.values())])
+    return {
+        name: gate.model_copy(update={"confidence": 1 - (1 - gate.confidence) / shares})
+        if shares > 1 and isinstance(gate, ScoreGate) and "confidence" in type(gate).model_fields
+        else gate
+        for name, gate in gates.items()
+    }

@@ -81,7 +81,7 @@ def said(content: str, calls: Sequence[ToolCall]) -> str:
 
 
 def _written(calls: Iterable[ToolCall]) -> str:
-    """As Hermes and Qwen write them: ``checks.tool_calls`` reads it."""
+    """As Hermes and Qwen write them: ``checks.records.tool_calls`` reads it."""
     written = (json.dumps(call.function.model_dump(), ensure_ascii=False) for call in calls)
     return "\n".join(f"<tool_call>\n{call}\n</tool_call>" for call in written)
 

@@ -4,7 +4,7 @@ Models write calls in the form of their chat template. These are read: ``<tool_c
 ``[TOOL_CALLS]`` with a JSON list or with ``name[ARGS]{JSON}`` (Mistral), and an answer that is nothing but JSON, after
 ``<|python_tag|>`` or not (Llama 3). JSON is an object with ``name`` and ``arguments``, or ``parameters``; a list of
 these; or several, parted by white space or ``;``. The first two are read without their special tokens too, which
-decoding may leave out. References of rows have Hermes' form: ``checks.rows.said``.
+decoding may leave out. References of rows have Hermes' form: ``checks.records.rows.said``.
 """
 
 import json

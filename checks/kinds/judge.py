@@ -7,12 +7,14 @@ was said is recorded with the digest of the answer, and no gate asks again.
 
 import abc
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
-from checks.evaluation.suite_kind import Material
 from checks.formats.suite_report import Judgement, Scale, SourceClass
-from checks.rows import Row
-from checks.sections import Section, Source
+from checks.kinds import plugins
+from checks.kinds.fields import OneOf
+from checks.kinds.suite import Material
+from checks.records.rows import Row
+from checks.records.sections import Section, Source
 
 
 class Asked(NamedTuple):
@@ -56,3 +58,9 @@ class JudgeKind(Section, abc.ABC):
 
         Raises EvaluationRefused when the judge cannot be asked, EvidenceRefused for a file that is no judgement.
         """
+
+
+JUDGES = plugins.Registry(
+    "lockstep.judges", "stages.judges", plugins.subclass_of(JudgeKind), plugins.tag
+)
+Judge = Annotated[JudgeKind, OneOf(JUDGES, "kind")]

@@ -19,8 +19,6 @@ from typing import Annotated, ClassVar, NamedTuple, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from checks import files, layout
-from checks.errors import EvidenceRefused
 from checks.formats.suite_report import (
     ROLES,
     Compared,
@@ -33,9 +31,13 @@ from checks.formats.suite_report import (
     SuiteAnswer,
     SuiteResult,
 )
-from checks.retriever_kind import Encode, Relate, no_cross_encoder, no_encoder
-from checks.rows import Message, Row
-from checks.sections import Positive, Section, Source, stricter
+from checks.kinds import plugins
+from checks.kinds.fields import OneOf
+from checks.kinds.retriever import Encode, Relate, no_cross_encoder, no_encoder
+from checks.process.errors import EvidenceRefused
+from checks.records.rows import Message, Row
+from checks.records.sections import Log, Positive, Section, Source, stricter
+from checks.storage import files, layout
 
 
 class Draw(NamedTuple):
@@ -43,18 +45,6 @@ class Draw(NamedTuple):
 
     seed: int
     rows: int
-
-
-class Log(Source):
-    """A pinned file with scores or judgements."""
-
-    license: Annotated[
-        str | None,
-        Field(
-            min_length=1,
-            description="SPDX identifier; null: not known. It is recorded; no gate asks it",
-        ),
-    ]
 
 
 class Answered(NamedTuple):
@@ -381,3 +371,9 @@ class LogSuite(ScaledSuite, SizedSuite, abc.ABC):
     @abc.abstractmethod
     def convert(self, log: Path) -> Iterable[Scored]:
         """The scores in a log. Raises ValueError, with what is wrong in a few words, when it is no log of this kind."""
+
+
+SUITES = plugins.Registry(
+    "lockstep.suites", "checks.suites", plugins.subclass_of(SuiteKind), plugins.tag
+)
+Suite = Annotated[SuiteKind, OneOf(SUITES, "kind")]
