@@ -19,7 +19,6 @@ from pathlib import Path
 from checks.config.params import Evaluate, Params
 from checks.evaluation import scoring
 from checks.formats.evaluation_reports import (
-    UNQUANTISED,
     Earlier,
     EvaluateMeasured,
     EvaluationReport,
@@ -30,6 +29,7 @@ from checks.formats.evaluation_reports import (
     ReferenceUse,
     Speed,
 )
+from checks.formats.report import UNQUANTISED
 from checks.formats.training_reports import ParityReport
 from checks.process.errors import EvaluationRefused, EvidenceRefused, MachineRefused
 from checks.records.rows import Prediction, Row, of_tested_sources

@@ -33,7 +33,8 @@ from checks.config.params import Evaluate, Params
 from checks.evaluation import answered
 from checks.evaluation.answered import AnsweredRows, RatingSuite
 from checks.evaluation.suite_lines import problem
-from checks.formats.evaluation_reports import UNQUANTISED, EvaluationReport, ReferencesReport
+from checks.formats.evaluation_reports import EvaluationReport, ReferencesReport
+from checks.formats.report import UNQUANTISED
 from checks.formats.suite_report import (
     Pinned,
     Role,

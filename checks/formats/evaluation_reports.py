@@ -1,6 +1,6 @@
 """The reports of evaluate, of references, looks and noise."""
 
-from typing import Annotated, ClassVar, Final, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -14,8 +14,6 @@ Earlier = Annotated[Literal["main", "production", "best"], BeforeValidator(now_c
 EARLIER: tuple[Earlier, ...] = ("main", "production", "best")
 # Main stands in for these until production runs something.
 RELEASED: tuple[Earlier, ...] = ("production", "best")
-UNQUANTISED: Final = "unquantised"
-"""The 16-bit model that was quantised: one of the models that answer, with which gates can compare."""
 
 
 class Interval(Record):

@@ -3,7 +3,7 @@
 So evidence about other bytes is recognised. Digests are ``sha256:<hex>`` as ``checks.storage.digest`` defines them.
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -12,6 +12,8 @@ from checks.records.rows import Record, Sparse
 from checks.storage import digest
 
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,40}$")]  # also the name of a file
+UNQUANTISED: Final = "unquantised"
+"""The 16-bit model that was quantised: one of the models that answer, with which gates can compare."""
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 

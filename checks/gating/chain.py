@@ -13,14 +13,13 @@ from checks.data.documents import asked
 from checks.data.personal_data import strings
 from checks.formats.data_reports import DataReport, FetchReport, PrepareReport
 from checks.formats.evaluation_reports import (
-    UNQUANTISED,
     EvaluationReport,
     NoiseReport,
     ReferencesReport,
 )
 from checks.formats.evidence import Evidence, Reports
 from checks.formats.looks import LooksReport
-from checks.formats.report import Report
+from checks.formats.report import UNQUANTISED, Report
 from checks.formats.suite_report import Judgement, SuiteAnswer, SuiteLine, SuitesReport
 from checks.formats.training_reports import ParityReport, TrainReport
 from checks.process.errors import EvidenceRefused

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, NamedTuple
 from pydantic import BeforeValidator, Field
 
 from checks.evaluation.answered import RatingSuite
-from checks.formats.evaluation_reports import EARLIER, RELEASED, UNQUANTISED, ReferenceUse
+from checks.formats.evaluation_reports import EARLIER, RELEASED, ReferenceUse
 from checks.formats.evidence import Evidence, gap
-from checks.formats.report import now_called
+from checks.formats.report import UNQUANTISED, now_called
 from checks.formats.verdict import Finding, Verdict
 from checks.kinds.gate import (
     Case,

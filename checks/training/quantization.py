@@ -4,7 +4,7 @@ from typing import Annotated, Any, Final, Literal, Protocol, Self
 
 from pydantic import Field, model_validator
 
-from checks.formats.evaluation_reports import UNQUANTISED
+from checks.formats.report import UNQUANTISED
 from checks.records.sections import Agreement, Positive, Section
 from checks.storage import layout
 

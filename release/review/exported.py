@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from checks.formats.evaluation_reports import UNQUANTISED
+from checks.formats.report import UNQUANTISED
 from checks.formats.training_reports import Exported
 from release.review.facts import Facts
 

@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 
 from checks.config.params import Params
 from checks.evaluation import scoring
-from checks.formats.evaluation_reports import UNQUANTISED, EvaluateMeasured, EvaluationReport, ReferencesReport
+from checks.formats.evaluation_reports import EvaluateMeasured, EvaluationReport, ReferencesReport
 from checks.formats.evidence import Evidence
+from checks.formats.report import UNQUANTISED
 from checks.formats.suite_report import SuitesReport
 from checks.formats.training_reports import Exported, ParityReport
 from checks.gating import chain, compared
