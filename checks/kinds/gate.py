@@ -376,9 +376,7 @@ def _kind_in(found: object) -> type[GateKind]:
     return kind
 
 
-GATES = plugins.Registry(
-    "lockstep.gates", "checks.gates", _kind_in, plugins.tag, lambda kind: kind.rank
-)
+GATES = plugins.Registry("lockstep.gates", _kind_in, plugins.tag, lambda kind: kind.rank)
 Gate = Annotated[GateKind, OneOf(GATES, "kind")]
 
 

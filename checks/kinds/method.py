@@ -512,7 +512,5 @@ def _name(method: type[Train]) -> str:
     return names[0]
 
 
-METHODS = plugins.Registry(
-    "lockstep.methods", "stages.training.methods", plugins.subclass_of(Train), _name
-)
+METHODS = plugins.Registry("lockstep.methods", plugins.subclass_of(Train), _name)
 AnyTrain = Annotated[Train, OneOf(METHODS, "method")]

@@ -1,4 +1,7 @@
-"""Kinds of one group: the modules of a package of Lockstep, and what other packages add through entry points.
+"""Kinds of one group: the modules of a folder of Lockstep, and what other packages add through entry points.
+
+pyproject.toml names the folders of Lockstep's own kinds: its entry points of the group ``lockstep_kinds``. So this
+package finds kinds of ``stages`` and ``release``, which stand above it, and names neither.
 
 A package of a user adds a kind by an entry point. Its name is the kind's name, its value a class or a module with one
 such class:
@@ -41,6 +44,9 @@ from checks.storage import digest
 T = TypeVar("T")
 
 PREFIX = "lockstep."  # Every group begins so.
+_DISTRIBUTION = "lockstep"
+_OWN = "lockstep_kinds"
+"""The group of the folders of Lockstep's own kinds in pyproject.toml."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}")
 
 
@@ -65,20 +71,21 @@ class Registry(Generic[T]):
     def __init__(
         self,
         group: str,
-        package: str,
         kind_in: Callable[[object], T],
         name_of: Callable[[T], str],
         rank: Callable[[T], int] = lambda _: 0,
     ) -> None:
         """Declare the kinds of ``group``.
 
-        Every module directly in ``package`` is a kind, unless its name begins with ``_``. ``kind_in`` takes such a
-        module, or what an entry point names, and returns the kind; it raises Unfit for anything else (``subclass_of``
-        makes such a function). ``name_of`` is the name that params.yaml uses. Kinds of Lockstep are in the order of
-        their ``rank``, and of their names where that leaves a choice.
+        Every module directly in the group's folder is a kind, unless its name begins with ``_``. ``kind_in`` takes such
+        a module, or what an entry point names, and returns the kind; it raises Unfit for anything else
+        (``subclass_of`` makes such a function). ``name_of`` is the name that params.yaml uses. Kinds of Lockstep are in
+        the order of their ``rank``, and of their names where that leaves a choice.
         """
-        self.group, self._package = group, package
-        self._kind_in, self._name_of, self._rank = kind_in, name_of, rank
+        self.group = group
+        self._kind_in = kind_in
+        self._name_of = name_of
+        self._rank = rank
         _declared[group] = self
 
     @property
@@ -106,7 +113,7 @@ class Registry(Generic[T]):
 
     @functools.cached_property
     def _found(self) -> _Kinds[T]:
-        package = importlib.import_module(self._package)
+        package = _own_folder(self.group)
         modules = sorted(
             module.name
             for module in pkgutil.iter_modules(package.__path__)
@@ -276,6 +283,19 @@ def _loaded(
                 f"runs {module}, which RECORD does not list: install the package without -e, so that it does"
             )
     return kind
+
+
+def _own_folder(group: str) -> ModuleType:
+    """Import the folder of Lockstep's own kinds of a group. Raises MachineRefused if the installation names none."""
+    name = group.removeprefix(PREFIX)
+    for entry in _entry_points(_OWN):
+        if entry.name == name and _project(entry) == _DISTRIBUTION:
+            folder: ModuleType = entry.load()
+            return folder
+    raise MachineRefused(
+        f"the installed {_DISTRIBUTION} does not say where its {name} are: it was installed before this code",
+        "install it again: run ./lockstep, or pip install --no-deps -e . in its folder",
+    )
 
 
 def _entry_points(group: str) -> list[metadata.EntryPoint]:

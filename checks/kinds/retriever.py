@@ -89,6 +89,6 @@ def no_cross_encoder(*_: object) -> "NDArray[np.float64]":
 
 
 RETRIEVERS = plugins.Registry(
-    "lockstep.retrievers", "checks.retrievers", plugins.subclass_of(RetrieverKind), plugins.tag
+    "lockstep.retrievers", plugins.subclass_of(RetrieverKind), plugins.tag
 )
 Retriever = Annotated[RetrieverKind, OneOf(RETRIEVERS, "kind")]

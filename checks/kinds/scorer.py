@@ -31,7 +31,6 @@ class ScorerKind(Section, abc.ABC):
 
 SCORERS = plugins.Registry(
     "lockstep.scorers",
-    "checks.scorers",
     plugins.subclass_of(ScorerKind),
     plugins.tag,
     lambda kind: kind.rank,

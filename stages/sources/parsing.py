@@ -17,9 +17,7 @@ _PATH, _ANY = "file", "url"
 @functools.cache
 def kinds() -> plugins.Registry[type[Location]]:
     """All kinds of source: the files of ``stages/sources/schemes``, and those of users' packages."""
-    return plugins.Registry(
-        "lockstep.sources", "stages.sources.schemes", plugins.subclass_of(Location), _kind
-    )
+    return plugins.Registry("lockstep.sources", plugins.subclass_of(Location), _kind)
 
 
 def parse(uri: str, field: str, root: Path) -> Location:

@@ -27,7 +27,7 @@ import json
 from checks.kinds import plugins
 import house.base, house.colours
 from checks.process.errors import Refusal
-found = plugins.Registry({GROUP!r}, 'house.colours', plugins.subclass_of(house.base.Colour), lambda kind: kind.name)
+found = plugins.Registry({GROUP!r}, plugins.subclass_of(house.base.Colour), lambda kind: kind.name)
 """
 SAY = """
 try:
@@ -46,6 +46,9 @@ def site(tmp_path: Path) -> Path:
     for path, text in OWN.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text)
+    plugin_package.by_hand(
+        folder, "lockstep", {"lockstep_kinds": {GROUP.removeprefix("lockstep."): "house.colours"}}, {}
+    )
     return folder
 
 
@@ -74,7 +77,7 @@ def test_a_package_that_pip_installed_adds_a_kind_and_its_code_has_a_digest(site
     assert (plugin["distribution"], plugin["version"]) == ("acme-colours", "1.0")
     # Another installer writes the same code: the same digest.
     other = tmp_path / "other"
-    shutil.copytree(site, other, ignore=shutil.ignore_patterns("*.dist-info", "__pycache__", "acme"))
+    shutil.copytree(site, other, ignore=shutil.ignore_patterns("acme_colours-*.dist-info", "__pycache__", "acme"))
     info = plugin_package.by_hand(other, "acme-colours", entry_points, files)
     shutil.copy(next(site.glob("acme_colours-*.dist-info")) / "entry_points.txt", info)
     assert _found(other) == found
