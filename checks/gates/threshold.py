@@ -1,10 +1,11 @@
 """threshold: a mean's one-sided bound, not the point, must clear a number."""
 
 import math
+from collections.abc import Iterator
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from checks.evaluation import answered
 from checks.formats.verdict import Finding, Status, Verdict
@@ -59,11 +60,10 @@ class ThresholdGate(ScoreGate):
         stricter("lower"),  # a narrower interval needs more rows
     ]
 
-    @model_validator(mode="after")
-    def _one_bound(self) -> Self:
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction, as "problem|remedy"."""
         if (self.at_least is None) == (self.at_most is None):
-            raise ValueError("needs exactly one of at_least and at_most|write one of them")
-        return self
+            yield "needs exactly one of at_least and at_most|write one of them"
 
     @property
     def rows_needed(self) -> int:

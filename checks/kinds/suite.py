@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar, NamedTuple, Self
+from typing import Annotated, ClassVar, NamedTuple
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError
 
 from checks.formats.suite_report import (
     ROLES,
@@ -290,13 +290,12 @@ class AskedSuite(SuiteKind, abc.ABC):
         ),
     ]
 
-    @model_validator(mode="after")
-    def _of_the_candidate_each_once(self) -> Self:
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction, as "problem|remedy"."""
         if "candidate" not in self.models or len(set(self.models)) < len(self.models):
-            raise ValueError(
+            yield (
                 "models: must name the candidate, and each model once|name candidate, and base or main"
             )
-        return self
 
     @property
     def scores_of(self) -> Sequence[Role]:
@@ -328,11 +327,10 @@ class LogSuite(ScaledSuite, SizedSuite, abc.ABC):
         Field(min_length=1, description=f"the log of each model: {', '.join(ROLES)}"),
     ]
 
-    @model_validator(mode="after")
-    def _about_the_candidate(self) -> Self:
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction, as "problem|remedy"."""
         if "candidate" not in self.logs:
-            raise ValueError("logs: has none of the candidate|add it")
-        return self
+            yield "logs: has none of the candidate|add it"
 
     @property
     def sources(self) -> Mapping[str, Source]:

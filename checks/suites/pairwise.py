@@ -8,9 +8,9 @@ metric ``judge``, or ``differs`` where there is no judge: figures to read.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field
 
 from checks.evaluation.answered import RatingSuite
 from checks.formats import judgements, labels
@@ -77,15 +77,14 @@ class Pairwise(RatingSuite):
         stricter("lower"),
     ] = 0.02
 
-    @model_validator(mode="after")
-    def _judge_compares(self) -> Self:
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction, as "problem|remedy"."""
         if self.judge is not None and not self.judge.compares:
-            raise ValueError(
+            yield (
                 "judge: says what one answer is worth|show it both: $left and $right in its prompt"
             )
         if self.anchor is not None and self.judge is None:
-            raise ValueError("anchor: there is no judge to answer it|add judge, or remove anchor")
-        return self
+            yield "anchor: there is no judge to answer it|add judge, or remove anchor"
 
     @property
     def scales(self) -> Mapping[str, Scale]:

@@ -16,7 +16,7 @@ passages, does the model not abstain). Answers and what was read are evidence, a
 import string
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import (
     Field,
@@ -24,7 +24,6 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
     field_validator,
-    model_validator,
 )
 
 from checks.evaluation import scoring
@@ -144,13 +143,13 @@ class Rag(Questions):
             )
         return prompt
 
-    @model_validator(mode="after")
-    def _ranks_enough_again(self) -> Self:
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction, as "problem|remedy"."""
+        yield from super().contradictions()
         if self.reranker and self.reranker.candidates < self.top_k:
-            raise ValueError(
+            yield (
                 f"reranker.candidates: {self.reranker.candidates} is below top_k, {self.top_k}|raise it, 50 is usual"
             )
-        return self
 
     @property
     def scales(self) -> Mapping[str, Scale]:
