@@ -16,7 +16,7 @@ from checks.formats.engines import Vllm
 from checks.formats.evaluation_reports import EARLIER
 from checks.kinds.chat_template import TEMPLATES
 from checks.kinds.fields import NameOf, OneOf
-from checks.kinds.gate import Gate, ScoreGate, decided_at
+from checks.kinds.gate import Gate, GateParams, ScoreGate, decided_at
 from checks.kinds.loader import LOADERS, Loader
 from checks.kinds.method import MergedInto, Train
 from checks.kinds.scorer import Scorer
@@ -568,6 +568,18 @@ class Params(Section):
             raise TypeError(f"there are {len(self.training.steps)} steps")
         return self.training
 
+    @property
+    def for_gates(self) -> GateParams:
+        """The parameters that say whether a gate can ever be decided."""
+        return GateParams(
+            suites=self.suites,
+            scored=[scorer.kind for scorer in self.evaluate.scorers],
+            baselines=self.evaluate.baselines,
+            test_rows=self.validate_.min_rows.test,
+            personal_data=self.prepare.personal_data,
+            quantised=self.merge.quantization is not None,
+        )
+
     def resolved(self) -> dict[str, Any]:
         """Return the parameters with their defaults, as params.yaml would say them."""
         return self.model_dump(mode="json", by_alias=True, serialize_as_any=True)
@@ -628,11 +640,13 @@ class Params(Section):
             asked = (
                 gate if isinstance(gate, ScoreGate) and gate.suite is not None else decided[name]
             )
-            if problem := asked.impossible(name, self):
+            if problem := asked.impossible(name, self.for_gates):
                 yield problem
         for name, gate in (self.sealed.gates if self.sealed else {}).items():
             # A gate's complaint about `validate` is reported there; the others are about the test rows.
-            if (problem := gate.impossible(name, self)) and not problem.startswith("validate."):
+            if (problem := gate.impossible(name, self.for_gates)) and not problem.startswith(
+                "validate."
+            ):
                 yield f"sealed.{problem}"
         for name, environment in self.promote.environments.items():
             if environment.sealed and self.sealed is None:

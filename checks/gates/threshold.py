@@ -80,18 +80,14 @@ class ThresholdGate(ScoreGate):
             return problem
         if (
             self.suite is not None
-            and (
-                rows := answered.size_of(
-                    params.suites, self.suite, self.metric, params.validate_.min_rows.test
-                )
-            )
+            and (rows := answered.size_of(params.suites, self.suite, self.metric, params.test_rows))
             < self.rows_needed
         ):
             return (
                 f"gates.{name}.resolution: {rows} samples of suite {self.suite} cannot give ±{self.resolution:g}|"
                 f"widen it: {self.rows_needed} samples would"
             )
-        rows = params.validate_.min_rows.test
+        rows = params.test_rows
         if self.suite is None and rows < self.rows_needed:
             return (
                 f"validate.min_rows.test: {rows} rows cannot give gate {name!r} its resolution of "

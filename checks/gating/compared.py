@@ -70,8 +70,8 @@ class PairedGate(ScoreGate, abc.ABC):
                 f"gates.{name}.against: suite {self.suite} has no scores of {self.against!r}|"
                 f"use one of {', '.join(role for role in scored if role != 'candidate') or 'none'}, or add it there"
             )
-        full = (UNQUANTISED,) if params.merge.quantization else ()
-        known = ("base", *full, *EARLIER, *params.evaluate.baselines)
+        full = (UNQUANTISED,) if params.quantised else ()
+        known = ("base", *full, *EARLIER, *params.baselines)
         if self.against in known:
             return None
         return (
