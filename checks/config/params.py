@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import ConfigDict, Discriminator, Field, Tag
 
 from checks.config.data_sources import Data, RuleName
 from checks.config.monitor import Monitor
@@ -531,6 +531,17 @@ class Sealed(Section):
     def decided(self) -> dict[str, Gate]:
         """The gates at the confidence at which they decide: equal shares of their error, as for a test split."""
         return decided_at(self.gates, self.max_looks)
+
+
+class ReleaseParams(Section):
+    """The sections that say how a model is served and promoted. Reading them imports no kind, so no pipeline."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    train_budget: TrainBudget = TrainBudget()
+    serve: Serve
+    promote: Promote
+    monitor: Monitor = Monitor()
 
 
 class Params(Section):

@@ -235,6 +235,16 @@ def test_importing_it_loads_no_torch_no_mlflow_and_no_dvc(module: str) -> None:
 
 
 @pytest.mark.slow
+def test_the_sections_that_status_reads_run_no_module_of_the_pipeline() -> None:
+    script = (
+        "import sys; from pathlib import Path; import release.verbs.status; from release.record.records import Records;"
+        "print(Records(Path('.')).work_tree.release_params.promote.ordered, [m for m in sys.modules if 'stages' in m])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert done.stdout.strip() == "('staging', 'production') []"
+
+
+@pytest.mark.slow
 def test_each_package_has_a_test_in_the_fast_tier() -> None:
     """All but SLOW_ALONE and BY_REGISTRY. A package counts if a file of tests without the mark slow, or a helper that it imports, imports one of its modules."""
     product = _product()
