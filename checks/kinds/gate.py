@@ -323,14 +323,13 @@ def _claim(finding: Finding) -> tuple[object, ...]:
     )
 
 
-def _kind_in(found: object) -> type[GateKind]:
-    kind: type[GateKind] = plugins.subclass_of(GateKind)(found)
+def _name(kind: type[GateKind]) -> str:
     if kind.reads not in get_args(Reads):
         raise plugins.Unfit(f"reads {kind.reads!r}, which is none of {', '.join(get_args(Reads))}")
-    return kind
+    return plugins.tag(kind)
 
 
-GATES = plugins.Registry("lockstep.gates", _kind_in, plugins.tag, lambda kind: kind.rank)
+GATES: plugins.Registry[GateKind] = plugins.Registry("lockstep.gates", GateKind, _name)
 Gate = Annotated[GateKind, OneOf(GATES, "kind")]
 
 

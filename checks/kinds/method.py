@@ -474,5 +474,5 @@ def _name(method: type[Train]) -> str:
     return names[0]
 
 
-METHODS = plugins.Registry("lockstep.methods", plugins.subclass_of(Train), _name)
+METHODS: plugins.Registry[Train] = plugins.Registry("lockstep.methods", Train, _name)
 AnyTrain = Annotated[Train, OneOf(METHODS, "method")]

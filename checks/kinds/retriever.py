@@ -88,7 +88,5 @@ def no_cross_encoder(*_: object) -> "NDArray[np.float64]":
     raise NotImplementedError("only the stage suites can score pairs of texts")
 
 
-RETRIEVERS = plugins.Registry(
-    "lockstep.retrievers", plugins.subclass_of(RetrieverKind), plugins.tag
-)
+RETRIEVERS: plugins.Registry[RetrieverKind] = plugins.Registry("lockstep.retrievers", RetrieverKind)
 Retriever = Annotated[RetrieverKind, OneOf(RETRIEVERS, "kind")]

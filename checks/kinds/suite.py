@@ -371,5 +371,5 @@ class LogSuite(ScaledSuite, SizedSuite, abc.ABC):
         """The scores in a log. Raises ValueError, with what is wrong in a few words, when it is no log of this kind."""
 
 
-SUITES = plugins.Registry("lockstep.suites", plugins.subclass_of(SuiteKind), plugins.tag)
+SUITES: plugins.Registry[SuiteKind] = plugins.Registry("lockstep.suites", SuiteKind)
 Suite = Annotated[SuiteKind, OneOf(SUITES, "kind")]

@@ -27,7 +27,7 @@ import json
 from checks.kinds import plugins
 import house.base, house.colours
 from checks.process.errors import Refusal
-found = plugins.Registry({GROUP!r}, plugins.subclass_of(house.base.Colour), lambda kind: kind.name)
+found = plugins.Registry({GROUP!r}, house.base.Colour, lambda kind: kind.name)
 """
 SAY = """
 try:
