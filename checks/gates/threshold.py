@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -26,10 +26,9 @@ from checks.kinds.gate import (
     small,
 )
 from checks.records.sections import stricter
+from checks.stats import intervals, mean_planning
+from checks.stats.planning import Needed
 from checks.storage import layout
-
-if TYPE_CHECKING:
-    from checks.stats.planning import Needed
 
 
 class ThresholdGate(ScoreGate):
@@ -97,8 +96,6 @@ class ThresholdGate(ScoreGate):
 
     def check(self, case: Case) -> Test:
         """Pass when the bound clears and the rows resolve ``resolution``; fail when the point does not clear."""
-        from checks.stats import intervals, mean_planning
-
         sample = case.sample.of(self.suite, self.metric)
         mean = intervals.Mean.of(sample.scores("candidate", self.metric), sample.groups)
         upward = self.at_least is not None
