@@ -67,6 +67,15 @@ def test_without_packages_of_users_there_are_the_modules_of_the_folder_in_order(
     assert _found(site) == {"kinds": ["blue", "red"], "plugins": {}}
 
 
+def test_an_installation_from_before_a_folder_of_kinds_is_refused(site: Path) -> None:
+    (site / "lockstep-1.0.dist-info" / "entry_points.txt").write_text("[lockstep_kinds]\nshapes = house.shapes\n")
+    done = plugin_package.python(
+        site, COLLECT + "try:\n    found.kinds\nexcept Refusal as refusal:\n    print(refusal, refusal.todo)\n"
+    )
+    assert done.stdout.startswith("the installed lockstep does not say where its colours are: it was installed before")
+    assert "run ./lockstep" in done.stdout
+
+
 def test_a_package_that_pip_installed_adds_a_kind_and_its_code_has_a_digest(site: Path, tmp_path: Path) -> None:
     entry_points = {GROUP: {"green": "acme.green:Green"}}
     files = {"acme/__init__.py": "", "acme/green.py": GREEN}
