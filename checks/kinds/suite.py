@@ -33,7 +33,7 @@ from checks.formats.suite_report import (
 )
 from checks.kinds import plugins
 from checks.kinds.fields import OneOf
-from checks.kinds.retriever import Encode, Relate, no_cross_encoder, no_encoder
+from checks.kinds.retriever import Encode, Relate, no_model
 from checks.process.errors import EvidenceRefused
 from checks.records.rows import Message, Row
 from checks.records.sections import Log, Positive, Section, Source, stricter
@@ -64,13 +64,6 @@ AnswerNats = Callable[[Role, Sequence[Answered], str], Sequence[Sequence[Sequenc
 Ask = Callable[[Role, Sequence[Row], int], Sequence[str]]
 
 
-def _no_answer_nats(
-    role: Role, asked: Sequence[Answered], precision: str
-) -> Sequence[Sequence[Sequence[float]]]:
-    """The default of ``Material.answer_nats``, which the stage suites replaces: other callers load no model."""
-    raise NotImplementedError("only the stage suites can ask a model how likely answers are")
-
-
 @dataclass(frozen=True)
 class Material:
     """The input that a kind scores. ``files`` are its pinned files, verified, by the names of ``sources``.
@@ -94,9 +87,9 @@ class Material:
     weights: Weights
     earlier: Mapping[str, SuiteResult] = field(default_factory=dict)
     earlier_commit: str | None = None
-    encode: Encode = no_encoder
-    relate: Relate = no_cross_encoder
-    answer_nats: AnswerNats = _no_answer_nats
+    encode: Encode = no_model
+    relate: Relate = no_model
+    answer_nats: AnswerNats = no_model
 
 
 @dataclass(frozen=True)

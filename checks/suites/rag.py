@@ -48,7 +48,7 @@ from checks.formats.suite_report import (
     Scored,
     SuiteAnswer,
 )
-from checks.kinds.retriever import Embed, Retriever, Search, no_encoder
+from checks.kinds.retriever import Embed, Retriever, Search, no_model
 from checks.kinds.suite import Made, Material
 from checks.process.errors import EvaluationRefused, EvidenceRefused
 from checks.records.rows import Message, Record, Row
@@ -364,7 +364,7 @@ class Rag(Questions):
     ) -> list[Sequence[int]]:
         """The places of the ``top_k`` passages for each question, best first. Raises ValueError as a retriever does."""
         encoder = next(iter(self._encoders), None)
-        embed: Embed = partial(material.encode, encoder) if encoder else no_encoder
+        embed: Embed = partial(material.encode, encoder) if encoder else no_model
         given = {name: material.files[f"retriever.{name}"] for name in self.retriever.sources}
         search = Search(
             f"{layout.PARAMS}: suites.{material.name}.retriever", passages, questions, embed, given
