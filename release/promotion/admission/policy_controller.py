@@ -38,6 +38,11 @@ _COVERS = (
 )
 _VOLUMES = "Images of volumes are not checked by policy-controller up to 0.15.1: weights that come alone are one."
 
+_UNSIGNED = (
+    "Keep enable-oci11 off in config-policy-controller: with it, up to 0.15.1, attached attestations count without a "
+    "check of their signatures."
+)
+
 
 def policy(admitted: Admitted) -> Policy:
     """Only admitted images of the environment's repositories run, signed by as many of the signers as must sign.
@@ -66,7 +71,7 @@ def policy(admitted: Admitted) -> Policy:
         "metadata": {"name": f"lockstep-{admitted.environment}"},
         "spec": spec,
     }
-    return Policy((document,), (_COVERS, _VOLUMES))
+    return Policy((document,), (_COVERS, _VOLUMES, _UNSIGNED))
 
 
 def _authority(signer: Signer, admitted: Admitted) -> dict[str, Any]:
