@@ -6,9 +6,9 @@ not write. It has no selection by namespace: it covers each namespace with the l
 
 from typing import Any
 
-from checks.process.errors import EvidenceRefused
 from checks.formats.signers import Signer
 from checks.formats.statement import PREDICATE
+from checks.process.errors import EvidenceRefused
 from release.promotion.admission.admitted import Admitted, Policy
 
 # In Rego a missing field makes a rule undefined, which refuses. CUE would fill the field in. Each image among the
