@@ -13,7 +13,7 @@ from checks.formats import pointer
 from checks.formats.pointer import Pointer
 from release import runtimes
 from release.evidence import freshness
-from release.ledger import Ledger, past
+from release.ledger import Ledger, Move, past
 from release.ledger.past import Envelope
 from release.mirrors.types import Finding
 from release.overlay import edits, environment_file, overlays
@@ -60,6 +60,13 @@ def drift(environment: str, what: str, git: str, mirror: str) -> Finding:
         severity="drift",
         todo=_AGAIN,
     )
+
+
+def last_move(name: str, moves: tuple[Move, ...]) -> list[Finding]:
+    """Return what is wrong with the last move, which decides what runs."""
+    if not moves or not moves[0].problem or moves[0].after is None:
+        return []  # A pointer that cannot be read is a finding already.
+    return [drift(name, f"move {moves[0].number}", "what its commit did", moves[0].problem)]
 
 
 def _environment(name: str, found: Mapping[Path, bytes], records: Records) -> Desired:

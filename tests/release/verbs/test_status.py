@@ -46,7 +46,11 @@ def test_it_says_what_runs_where_since_when_and_by_whom(world: World) -> None:
     assert found.tip == git(world.root, "rev-parse", "main")
     assert Status.model_validate_json(found.model_dump_json()) == found
     shown = environment_tables.status(found)
-    for word in (world.old.image, world.new.version, "verdict pass", "next: v0.2.0 of staging"):
+    assert found.environments[0].advice.headline == "runs v0.2.0, and nothing newer can follow"
+    assert found.environments[1].advice.todo == "`lockstep promote production`"
+    assert found.advice == ()
+    can = "→ ✅ v0.2.0 of staging can follow: `lockstep promote production`"
+    for word in (world.old.image, world.new.version, "verdict pass", "next: v0.2.0 of staging", can):
         assert word in shown
 
 
@@ -99,6 +103,8 @@ def test_what_is_in_quarantine_is_shown_where_it_runs_and_where_it_would_go(worl
     assert (runs and runs.quarantined) == "answers in French"
     following = of(world.root, "production").next
     assert (following and following.waits) == ("in quarantine: answers in French",)
+    assert of(world.root, "staging").advice.todo.endswith("`lockstep rollback staging --why …`")
+    assert of(world.root, "production").advice.headline == "v0.2.0 of staging must not follow"
     first, second = environment_tables.status(status(world.root)).splitlines()[:2]
     assert first.split("  ")[0] == "staging"
     assert first.endswith("✗ quarantined: answers in French")
@@ -173,6 +179,7 @@ def test_every_contradiction_ends_the_command_with_its_own_code(world: World, na
     assert shown.exit_code == Contradicted.exit_code == 19
     found = Status.model_validate_json(shown.stdout)
     assert any(line.startswith(words) for line in found.contradictions), found.contradictions
+    assert [state.advice.mark for state in found.environments].count("🚫") + len(found.advice) > 0, "advice says it too"
     marked = [line.strip() for line in environment_tables.status(found).splitlines() if line.strip().startswith("! ")]
     assert len(marked) == len(found.contradictions), "each is a line on the screen, and nothing else is"
     assert shown.stderr.startswith(f"lockstep: main: {len(marked)} contradiction")

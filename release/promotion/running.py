@@ -1,0 +1,158 @@
+"""What an environment runs, since when and by whom, and what could be promoted to it next. Nothing is checked again."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeVar
+
+from pydantic import ValidationError
+
+from checks import layout
+from checks.config.params import Params
+from checks.config.release_params import Environment
+from checks.errors import EvidenceRefused
+from checks.formats import quarantine
+from checks.formats.pointer import Pointer
+from checks.formats.serving import ImageReport
+from checks.formats.verdict import Verdict
+from checks.rows import Record
+from release.cost import recorded
+from release.cost.recorded import Took
+from release.ledger import Kind, Move
+from release.ledger.past import Envelope
+from release.record.records import Records
+
+Wait = Literal["build", "soak", "signatures", "approvals", "quarantine"]
+_R = TypeVar("_R", Verdict, ImageReport)
+
+
+class Runs(Record):
+    """What an environment runs. ``verdict``: the status in its commit's record, or why there is none.
+
+    ``quarantined``: why it is in quarantine, if it is. ``otherwise``: how its verification differs from how it is
+    served. ``took``: time, energy and money of its training and its requests.
+    """
+
+    pointer: Pointer
+    since: datetime
+    by: str
+    why: str
+    kind: Kind
+    move: int
+    doubt: str
+    verdict: str
+    quarantined: str | None
+    otherwise: tuple[str, ...] = ()
+    took: Took | None = None
+
+
+def runs(
+    records: Records,
+    params: Params,
+    pointer: Pointer,
+    envelope: Envelope | None,
+    last: Move,
+    entries: quarantine.Entries,
+    otherwise: tuple[str, ...],
+) -> Runs:
+    """Return what runs since the move ``last``. ``envelope``: its signed statement, if that can be read."""
+    entry = quarantine.find(entries, pointer.digest, pointer.model)
+    requests = envelope.statement.predicate.serving.throughput if envelope else None
+    return Runs(
+        pointer=pointer, since=last.at, by=last.by, why=last.why, kind=last.kind, move=last.number, doubt=last.doubt,
+        verdict=_verdict(records, pointer), quarantined=None if entry is None else entry.why, otherwise=otherwise,
+        took=recorded.took(records, params, pointer.commit, requests),
+    )  # fmt: skip
+
+
+def _verdict(records: Records, pointer: Pointer) -> str:
+    """Return what the record of the pointer's commit says, in this clone."""
+    commit = pointer.commit[:12]
+    try:
+        verdict = records.at(pointer.commit).report(layout.VERDICT, Verdict)
+    except EvidenceRefused:
+        verdict = None
+    except ValidationError:
+        return f"not known: that of commit {commit} cannot be read"
+    if verdict is None:
+        return f"not known: commit {commit} is not here, or has none"
+    if verdict.model != pointer.model:
+        return f"not known: that of commit {commit} is about another model"
+    return verdict.status
+
+
+class Candidate(NamedTuple):
+    """A release of ``source`` that could be next. ``waits``: in words, by what it waits for."""
+
+    version: str | None
+    model: str
+    image: str | None
+    source: str
+    waits: Mapping[Wait, str]
+
+
+def candidate(
+    records: Records,
+    rules: Environment,
+    here: Runs | None,
+    before: Runs | None,
+    entries: quarantine.Entries,
+) -> Candidate | None:
+    """Return what could follow ``here``; None if nothing could.
+
+    That is what the environment ``rules.after`` runs (``before``), or the work tree's record if there is none before.
+    """
+    if rules.after is None:
+        return _of_the_record(records, here, entries)
+    if before is None or (here is not None and here.pointer.image == before.pointer.image):
+        return None
+    pointer = before.pointer
+    waits = _waits(rules, before) | _held(entries, pointer.digest, pointer.model)
+    return Candidate(pointer.version, pointer.model, pointer.digest, rules.after, waits)
+
+
+def _waits(rules: Environment, before: Runs) -> dict[Wait, str]:
+    waits: dict[Wait, str] = {}
+    ends = before.since + timedelta(hours=rules.soak_hours)
+    if rules.soak_hours and before.doubt:
+        waits["soak"] = f"it is unclear since when {rules.after} runs it"
+    elif rules.soak_hours and ends > datetime.now(UTC):
+        waits["soak"] = f"soaks in {rules.after} until {ends:%Y-%m-%d %H:%M} UTC"
+    if rules.signatures > 1:
+        waits["signatures"] = f"takes {rules.signatures} signatures"
+    if rules.approvals:
+        waits["approvals"] = f"takes {rules.approvals} approval{'s' * (rules.approvals != 1)}"
+    return waits
+
+
+def _held(entries: quarantine.Entries, image: str, model: str) -> dict[Wait, str]:
+    entry = quarantine.find(entries, image, model)
+    return {} if entry is None else {"quarantine": f"in quarantine: {entry.why}"}
+
+
+def _of_the_record(
+    records: Records, here: Runs | None, entries: quarantine.Entries
+) -> Candidate | None:
+    """Return the model recorded in the work tree, if it passed and is not what runs. Nothing is hashed again."""
+    verdict = _report(records, layout.VERDICT, Verdict)
+    if verdict is None or verdict.model is None or verdict.status != "pass":
+        return None
+    built = _report(records, layout.IMAGE_REPORT, ImageReport)
+    image = built.image if built is not None and built.model == verdict.model else None
+    if (
+        here is not None
+        and here.pointer.model == verdict.model
+        and image in (None, here.pointer.digest)
+    ):
+        return None
+    build: dict[Wait, str] = {} if image else {"build": "`lockstep build`"}
+    waits = build | _held(entries, image or "", verdict.model)
+    return Candidate(None, verdict.model, image, "the record in the work tree", waits)
+
+
+def _report(records: Records, path: Path, kind: type[_R]) -> _R | None:
+    """Return a report in the work tree; None if it is missing or cannot be read, since it decides nothing here."""
+    try:
+        return records.work_tree.report(path, kind)
+    except EvidenceRefused:
+        return None
