@@ -11,11 +11,12 @@ from checks import files, layout
 from checks.config import params_file
 from checks.errors import EvidenceRefused, ParamsRefused
 from checks.formats.captures import Capture, release_named
+from release.monitoring import releases
+from release.monitoring.gateway.options import user_secret
 from release.monitoring.gateway.rows import TooLarge, row
 from release.monitoring.logs import KINDS
 from release.monitoring.store import Store
 from release.monitoring.window import Span
-from release.verbs.gateway import user_secret
 from release.verbs.history import moment
 
 
@@ -53,12 +54,7 @@ def capture(
     line, for a malformed request or one without a release; nothing is stored then. ServingRefused if the
     file of a secret cannot be read or is too short. MachineRefused if a package is missing or MLflow cannot be asked.
     """
-    known = params_file.load(root / layout.PARAMS).promote.ordered
-    if environment not in known:
-        raise ParamsRefused(
-            f"{layout.PARAMS}: promote.environments has no {environment!r}",
-            f"use one of {', '.join(known)}",
-        )
+    releases.check_known(params_file.load(root / layout.PARAMS), environment)
     if kind not in KINDS.kinds:
         raise ParamsRefused(
             f"{kind[:80]!r} is not a kind of log", f"use one of {', '.join(KINDS.kinds)}"
