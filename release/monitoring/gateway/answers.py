@@ -49,6 +49,11 @@ class Answer:
         return self.choices[0].finish if 0 in self.choices else None
 
     @property
+    def written_tokens(self) -> int:
+        """Tokens of the answer: as the server counts them, else events of the stream that had text."""
+        return self.pieces if self.output_tokens is None else self.output_tokens
+
+    @property
     def complete(self) -> bool:
         """Whether it came to its end; not every server ends a stream with [DONE]."""
         return self.done or (

@@ -222,7 +222,7 @@ class Gateway:
             if self._store and sampled(exchange.request_id, self._settings.sample):
                 self._store.offer(exchange)
         except Exception:  # noqa: BLE001 - nothing of it may reach the client
-            self._metrics.dropped(1)
+            self._metrics.captured("captures_dropped", 1)
 
     async def _passed(
         self, request: web.BaseRequest, exchange: Exchange, began: float

@@ -16,7 +16,7 @@ from release.monitoring.gateway.app import Gateway
 from release.monitoring.gateway.connections import Connections, most_connections
 from release.monitoring.gateway.metrics import Metrics
 from release.monitoring.gateway.settings import Settings
-from release.monitoring.gateway.store import Counts, Store
+from release.monitoring.gateway.store import Store
 from release.monitoring.gateway.upstreams import Upstreams
 
 _FLUSH = 10.0  # seconds for the last rows, and for the last files to reach an object store
@@ -103,9 +103,14 @@ def _store(settings: Settings, metrics: Metrics, say: Say) -> Store | None:
         return None
     url = settings.captures if "://" in settings.captures else None
     folder = settings.spool if url else settings.spool / settings.captures
-    counts = Counts(metrics.dropped, metrics.stored, metrics.too_large)
     store = Store(
-        folder, settings.environment, settings.sample, counts, say, url, settings.user_secret
+        folder,
+        settings.environment,
+        settings.sample,
+        metrics.captured,
+        say,
+        url,
+        settings.user_secret,
     )
     try:
         store.start()

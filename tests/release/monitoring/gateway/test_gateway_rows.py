@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from checks.data import signals
 from checks.formats import captures
 from release.monitoring.gateway import store
 from release.monitoring.gateway.answers import Answer, Events, whole
+from release.monitoring.gateway.metrics import Captured
 from release.monitoring.gateway.rows import Exchange, row, sampled
-from release.monitoring.gateway.store import Counts, Store
+from release.monitoring.gateway.store import Store
 from tests.conftest import REPOSITORY
 
 NOW = datetime(2026, 11, 26, 16, 20, tzinfo=UTC)
@@ -191,19 +193,25 @@ class Counted:
     """A store and what it counted."""
 
     def __init__(self, folder: Path, url: str | None = None) -> None:
-        self.dropped = self.kept = self.large = 0
+        self.counts: Counter[str] = Counter()
         self.said: list[str] = []
         self.folder = folder
-        self.store = Store(folder, "staging", 1.0, Counts(self._drop, self._keep, self._refuse), self.said.append, url)
+        self.store = Store(folder, "staging", 1.0, self._count, self.said.append, url)
 
-    def _drop(self, number: int) -> None:
-        self.dropped += number
+    def _count(self, name: Captured, number: int) -> None:
+        self.counts[name] += number
 
-    def _keep(self, number: int) -> None:
-        self.kept += number
+    @property
+    def dropped(self) -> int:
+        return self.counts["captures_dropped"]
 
-    def _refuse(self, number: int) -> None:
-        self.large += number
+    @property
+    def kept(self) -> int:
+        return self.counts["captures"]
+
+    @property
+    def large(self) -> int:
+        return self.counts["captures_too_large"]
 
     def rows(self, folder: Path | None = None) -> int:
         paths = list((folder or self.folder).rglob(f"*{captures.CLOSED}"))
