@@ -10,7 +10,7 @@ from release.cli.common import FILE, JSON, TARGET, Number, refuse, refusing, sho
 from release.cli.tables import one_line
 
 if TYPE_CHECKING:
-    from release.monitoring.incident import Expected, Incident
+    from release.promotion.incident_report import Expected, Incident
 
 
 @click.command()
@@ -102,12 +102,13 @@ def drill(
 
 def _incident(root: Path, environment: str, as_json: bool, options: dict[str, Any]) -> None:
     from checks.text import escape
+    from release.promotion.incident_report import IncidentOptions
     from release.verbs import incident as verb
 
     done = verb.incident(
         root,
         environment,
-        verb.IncidentOptions(**options),
+        IncidentOptions(**options),
         lambda line: click.echo(escape(line), err=True),
     )
     show(done, as_json, lambda done: "\n".join(_shown(done)))
