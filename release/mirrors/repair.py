@@ -26,21 +26,22 @@ def _repair(registry: ModelRegistry, wanted: compare.Wanted) -> None:
         registry.make_model(name)
         model = compare.Model((), {})
     numbers: dict[str, str] = {}
-    for release in wanted.releases:
-        if (version := compare.version_of(model, release)) is None:
-            run = release.run if release.run and registry.has_run(release.run) else None
-            numbers[release.source] = registry.make_version(name, release.source, run, release.tags)
-            continue
-        numbers[release.source] = version.number
-        for key in compare.wrong_tags(version, release):
-            registry.tag(name, version.number, key, release.tags[key])
-    for version in compare.claiming(model, wanted):
-        for key in sorted(key for key in version.tags if key.startswith(compare.PREFIX)):
-            registry.untag(name, version.number, key)
-    for alias, source in wanted.aliases.items():
-        if compare.points(model, wanted, alias, source):
-            continue
-        if source is None:
-            registry.unalias(name, alias)
-        else:
-            registry.alias(name, alias, numbers[source])
+    with registry.asking() as client:
+        for release in wanted.releases:
+            version = compare.version_of(model, release)
+            if version is None:
+                numbers[release.source] = registry.make_version(client, name, release)
+                continue
+            numbers[release.source] = version.number
+            for key in compare.wrong_tags(version, release):
+                client.set_model_version_tag(name, version.number, key, release.tags[key])
+        for version in compare.claiming(model, wanted):
+            for key in sorted(key for key in version.tags if key.startswith(compare.PREFIX)):
+                client.delete_model_version_tag(name, version.number, key)
+        for alias, source in wanted.aliases.items():
+            if compare.points(model, wanted, alias, source):
+                continue
+            if source is None:
+                client.delete_registered_model_alias(name, alias)
+            else:
+                client.set_registered_model_alias(name, alias, numbers[source])

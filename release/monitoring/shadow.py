@@ -19,15 +19,19 @@ from typing import NamedTuple
 from pydantic import AwareDatetime, ValidationError
 
 from checks import digest, files
+from checks.config.params import Params
 from checks.errors import EvidenceRefused, MachineRefused
 from checks.evaluation import scoring
 from checks.formats import captures
 from checks.formats.captures import Capture
+from checks.formats.rollout_report import RolloutReport
 from checks.formats.serving import Seconds
 from checks.identity import Digest
 from checks.rows import Message, Record
 from checks.scorers import Scorer
-from release.monitoring.rollout import Pair, Side
+from release.monitoring import rollout
+from release.monitoring.releases import Sides
+from release.monitoring.rollout import Asks, Pair, Side
 from release.monitoring.store import GivenLabel
 
 _ROLES = ("system", "user", "assistant")
@@ -168,3 +172,29 @@ def _side(said: Said, label: str | None, scorer: Scorer) -> Side:
     if said.answer is None or label is None:
         return Side(said.answer)
     return Side(said.answer, scoring.score(scorer, said.answer, label))
+
+
+def report(
+    environment: str,
+    sides: Sides,
+    params: Params,
+    pairs: Sequence[ShadowPair],
+    labels: Mapping[str, GivenLabel],
+    notes: Sequence[str],
+    now: datetime,
+) -> RolloutReport:
+    """Judge the ``pairs`` so far, with the ``labels`` that came until ``now``."""
+    asks = Asks.of(params.monitor, same_prompts=True)
+    wait = timedelta(hours=params.monitor.label_hours)
+    both, scored = judged(pairs, labels, params.evaluate.scorers[0], wait, now)
+    result = rollout.judge(both, scored, asks)
+    hasher = hashlib.sha256()
+    for pair in pairs:
+        hasher.update(f"{pair.model_dump_json()}\n{labels.get(pair.request_id)!r}\n".encode())
+    return RolloutReport(
+        kind="shadow", environment=environment, production=sides.production, candidate=sides.candidate,
+        runs_in=sides.runs_in, since=min(pair.time for pair in pairs), decision=result.decision,
+        margin=asks.margin, alpha=round(asks.alpha, 6), evidence=f"sha256:{hasher.hexdigest()}",
+        pairs=len(both), labelled=len(scored),
+        agreement=result.agreement, findings=result.findings, notes=tuple(notes),
+    )  # fmt: skip

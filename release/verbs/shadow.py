@@ -3,7 +3,6 @@
 Clients get nothing of it. It stops at the first decision, or when every prompt was sent.
 """
 
-import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -16,10 +15,8 @@ from checks.config.params import Params
 from checks.data import detectors
 from checks.errors import EvidenceRefused, Refusal, VerdictFailed, VerdictInconclusive
 from checks.formats.rollout_report import RolloutReport
-from release.monitoring import releases, rollout
+from release.monitoring import releases
 from release.monitoring import shadow as shadowed
-from release.monitoring.releases import Sides
-from release.monitoring.rollout import Asks
 from release.monitoring.shadow import Kept, Prompt, ShadowPair
 from release.monitoring.store import Store
 from release.record.records import Records
@@ -65,7 +62,9 @@ def shadow(
     )
 
     def look() -> RolloutReport:
-        return _report(environment, sides, params, kept, store, notes, now or datetime.now(UTC))
+        at = now or datetime.now(UTC)
+        labels = store.first_labels()
+        return shadowed.report(environment, sides, params, kept.pairs, labels, notes, at)
 
     with closing(kept), closing(servers[0]), closing(servers[1]), ThreadPoolExecutor(2) as threads:
         for server in servers:
@@ -143,28 +142,3 @@ def _redacted(said: Said) -> shadowed.Said:
         None if text is None else detectors.redact(text)[0] for text in (said.answer, said.error)
     )
     return shadowed.Said(answer=answer, error=error, seconds=round(said.seconds, 4))
-
-
-def _report(
-    environment: str,
-    sides: Sides,
-    params: Params,
-    kept: Kept,
-    store: Store,
-    notes: list[str],
-    now: datetime,
-) -> RolloutReport:
-    labels, asks = store.first_labels(), Asks.of(params.monitor, same_prompts=True)
-    wait = timedelta(hours=params.monitor.label_hours)
-    pairs, scored = shadowed.judged(kept.pairs, labels, params.evaluate.scorers[0], wait, now)
-    judged = rollout.judge(pairs, scored, asks)
-    hasher = hashlib.sha256()
-    for pair in kept.pairs:
-        hasher.update(f"{pair.model_dump_json()}\n{labels.get(pair.request_id)!r}\n".encode())
-    return RolloutReport(
-        kind="shadow", environment=environment, production=sides.production, candidate=sides.candidate,
-        runs_in=sides.runs_in, since=min(pair.time for pair in kept.pairs), decision=judged.decision,
-        margin=asks.margin, alpha=round(asks.alpha, 6), evidence=f"sha256:{hasher.hexdigest()}",
-        pairs=len(pairs), labelled=len(scored),
-        agreement=judged.agreement, findings=judged.findings, notes=tuple(notes),
-    )  # fmt: skip
