@@ -35,7 +35,7 @@ _SEED = 17
 
 
 class Scene(NamedTuple):
-    """What was set up. ``servers``: of production, and of the worse model. ``at_once``: requests in flight."""
+    """The parts of a drill. ``servers``: of production, and of the worse model. ``at_once``: requests in flight."""
 
     environment: str
     sides: Sides

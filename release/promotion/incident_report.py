@@ -1,4 +1,4 @@
-"""What `lockstep drill --incident` found: when a worse model was detected and rolled back, and what it cost.
+"""The report of `lockstep drill --incident`: when a worse model was detected and rolled back, and at what cost.
 
 Times are of the machine that it ran on.
 """
@@ -75,7 +75,7 @@ class Expected(Detection):
 
 
 class Incident(Record):
-    """What happened. ``detected``: the look that decided to roll back; None: no look did.
+    """The course of an incident. ``detected``: the look that decided to roll back; None: no look did.
 
     ``worse_requests``: the requests that the worse model answered until the rollback, or until the end. ``lost``: how
     many more of these production would have answered right, by the first scorer. ``right``: production's score.

@@ -1,4 +1,4 @@
-"""What an environment runs, since when and by whom, and what could be promoted to it next. Nothing is checked again."""
+"""Says which release an environment runs, since when and by whom, and which one could follow. Checks nothing again."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -27,7 +27,7 @@ _R = TypeVar("_R", Verdict, ImageReport)
 
 
 class Runs(Record):
-    """What an environment runs. ``verdict``: the status in its commit's record, or why there is none.
+    """The release of an environment. ``verdict``: the status in its commit's record, or why there is none.
 
     ``quarantined``: why it is in quarantine, if it is. ``otherwise``: how its verification differs from how it is
     served. ``took``: time, energy and money of its training and its requests.

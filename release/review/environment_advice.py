@@ -17,7 +17,7 @@ Wait = Literal["build", "soak", "signatures", "approvals", "quarantine"]
 
 
 class Following(NamedTuple):
-    """What could be promoted next. ``called``: its version or model. ``waits``: in words, by what it waits for."""
+    """The next release to promote. ``called``: its version or model. ``waits``: in words, by what it waits for."""
 
     called: str
     source: str

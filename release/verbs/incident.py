@@ -36,7 +36,7 @@ from release.serving import behind, processes
 from release.serving.server import unwinding
 from release.verbs import rollback
 
-_PACKAGES = ("aiohttp", "prometheus_client", "yarl")  # of the gateway
+_PACKAGES = ("aiohttp", "prometheus_client", "yarl")  # The gateway needs these.
 _WHY = "a drill"
 
 

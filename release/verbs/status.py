@@ -23,7 +23,7 @@ _TODO = (
 
 
 class Next(Record):
-    """What could be promoted next, from the previous environment or the work tree's record. ``waits``: for what."""
+    """The next release to promote, from the previous environment or the work tree's record. ``waits``: for what."""
 
     version: str | None
     model: str

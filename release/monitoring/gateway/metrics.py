@@ -71,7 +71,7 @@ _METRICS: dict[str, tuple[Any, str, tuple[str, ...]]] = {
 
 
 class _Ended(NamedTuple):
-    """What rules ask of a request that ended."""
+    """The figures of an ended request that rules ask for."""
 
     release: str
     outcome: Outcome
@@ -108,7 +108,7 @@ class Metrics:
 
             self._telemetry = Telemetry(settings.otlp, settings.environment)
         self._settings = settings
-        # The latest release: of rows, and of requests that reach no server.
+        # The latest release: rows and requests that reach no server count under it.
         self.release = settings.release or UNKNOWN
         self._open: dict[int, Exchange] = {}
         # Releases, and since when they are exported, on the clock of time.monotonic.

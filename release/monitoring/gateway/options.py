@@ -85,9 +85,8 @@ def _upstreams(words: Sequence[str]) -> dict[str, float | None]:
     urls: dict[str, float | None] = {}
     for word in words:
         match = _WEIGHTED.fullmatch(word)
-        url = _address("URL", match[1] if match else word).removesuffix(
-            "/v1"
-        )  # /v1: as clients write it
+        # Clients write the address with /v1.
+        url = _address("URL", match[1] if match else word).removesuffix("/v1")
         if url in urls:
             raise ServingRefused(f"URL: {url} is there twice", "name each server once")
         urls[url] = float(match[2]) if match else None
