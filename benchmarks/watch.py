@@ -188,10 +188,9 @@ def questions(
         window.answered(one if keyed else _without_keys(one), SCORER)
         for one in (traffic, *earlier[: window.EARLIER])
     )
-    levels = asked.levels(MONITOR)
     return [
-        *service.questions(traffic.requests, MONITOR.objectives, levels),
-        *answers.questions(Windows(served, before, keyed), reference, MONITOR, levels),
+        *service.questions(traffic.requests, MONITOR),
+        *answers.questions(Windows(served, before, keyed), reference, MONITOR),
     ]
 
 

@@ -3,22 +3,9 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from checks.config.monitor import Monitor
 from checks.formats.watch_report import Kind, WatchFinding
 from checks.gating.gate_kind import figure, small
 from checks.stats.multiple import holm
-
-
-class Levels(NamedTuple):
-    """``alpha``: of an alarm, over all questions of a window. ``passing``: of a pass, and of each bound."""
-
-    alpha: float
-    passing: float
-
-    @property
-    def confidence(self) -> float:
-        """Of a pass, and of each bound."""
-        return 1 - self.passing
 
 
 class Asked(NamedTuple):
@@ -26,11 +13,6 @@ class Asked(NamedTuple):
 
     finding: WatchFinding
     alarm: str
-
-
-def levels(monitor: Monitor) -> Levels:
-    """The levels that ``monitor`` asks for."""
-    return Levels(monitor.alpha, 1 - monitor.confidence)
 
 
 def untested(name: str, kind: Kind, reason: str) -> Asked:

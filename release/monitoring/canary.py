@@ -30,6 +30,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import groupby
 from typing import NamedTuple
 
@@ -40,7 +41,7 @@ from checks.formats.rollout_report import RolloutReport
 from checks.scorers import Scorer
 from release.monitoring import rollout
 from release.monitoring.releases import Sides
-from release.monitoring.rollout import Asks, Pair, Side
+from release.monitoring.rollout import Pair, Side
 from release.monitoring.store import GivenLabel, Store
 
 BATCH = 64  # requests; larger batches would save at most 5 % of the labels
@@ -93,14 +94,14 @@ def look(
     seen = traffic(store.requests(environment, since, now), production, candidate)
     if not seen.requests:
         return None
-    asks = Asks.of(params.monitor, same_prompts=False)
+    judge = partial(rollout.judge, monitor=params.monitor, same_prompts=False)
     labels, scorer = store.first_labels(), params.evaluate.scorers[0]
     wait = timedelta(hours=params.monitor.label_hours)
     paired = pair(seen.requests, labels, candidate, scorer, wait, now)
-    judged = rollout.judge(paired.pairs, paired.scored, asks)
+    judged = judge(paired.pairs, paired.scored)
     before = now - LONGEST_REQUEST
     ended = [request for request in seen.requests if request.time < before]
-    settled = rollout.judge(*pair(ended, labels, candidate, scorer, wait, before)[:2], asks)
+    settled = judge(*pair(ended, labels, candidate, scorer, wait, before)[:2])
     decision, notes = judged.decision, _notes(seen, paired, params.monitor.label_hours)
     if decision == "keep" != settled.decision:
         decision = "go on"
@@ -109,7 +110,8 @@ def look(
         )
     return RolloutReport(
         kind="canary", environment=environment, production=production, candidate=candidate, runs_in=runs_in,
-        since=seen.requests[0].time, decision=decision, margin=asks.margin, alpha=round(asks.alpha, 6),
+        since=seen.requests[0].time, decision=decision, margin=params.monitor.margin,
+        alpha=round(1 - params.monitor.confidence, 6),
         evidence=paired.evidence, pairs=len(paired.pairs), labelled=len(paired.scored), agreement=None,
         findings=judged.findings, notes=tuple(notes),
     )  # fmt: skip

@@ -31,7 +31,7 @@ from checks.rows import Message, Record
 from checks.scorers import Scorer
 from release.monitoring import rollout
 from release.monitoring.releases import Sides
-from release.monitoring.rollout import Asks, Pair, Side
+from release.monitoring.rollout import Pair, Side
 from release.monitoring.store import GivenLabel
 
 _ROLES = ("system", "user", "assistant")
@@ -184,17 +184,17 @@ def report(
     now: datetime,
 ) -> RolloutReport:
     """Judge the ``pairs`` so far, with the ``labels`` that came until ``now``."""
-    asks = Asks.of(params.monitor, same_prompts=True)
-    wait = timedelta(hours=params.monitor.label_hours)
+    monitor = params.monitor
+    wait = timedelta(hours=monitor.label_hours)
     both, scored = judged(pairs, labels, params.evaluate.scorers[0], wait, now)
-    result = rollout.judge(both, scored, asks)
+    result = rollout.judge(both, scored, monitor, same_prompts=True)
     hasher = hashlib.sha256()
     for pair in pairs:
         hasher.update(f"{pair.model_dump_json()}\n{labels.get(pair.request_id)!r}\n".encode())
     return RolloutReport(
         kind="shadow", environment=environment, production=sides.production, candidate=sides.candidate,
         runs_in=sides.runs_in, since=min(pair.time for pair in pairs), decision=result.decision,
-        margin=asks.margin, alpha=round(asks.alpha, 6), evidence=f"sha256:{hasher.hexdigest()}",
+        margin=monitor.margin, alpha=round(1 - monitor.confidence, 6), evidence=f"sha256:{hasher.hexdigest()}",
         pairs=len(both), labelled=len(scored),
         agreement=result.agreement, findings=result.findings, notes=tuple(notes),
     )  # fmt: skip

@@ -6,8 +6,8 @@ from checks.config.monitor import Cost, Monitor
 from checks.formats.pointer import Pointer
 from checks.formats.verdict import Status
 from checks.formats.watch_report import Costs, WatchFinding, WatchReport
-from release.monitoring import answers, asked, reference, service, window
-from release.monitoring.answers import Answered, Windows
+from release.monitoring import answers, asked, service, window
+from release.monitoring.answers import Answered, Reference, Windows
 from release.monitoring.window import Span, Traffic
 
 # A report has the first of these that one of its findings has, as a verdict does.
@@ -21,22 +21,21 @@ def report(
     traffic: Traffic,
     before: Sequence[Traffic],
     served: Sequence[Answered],
-    offline: reference.Found,
+    offline: Reference,
     monitor: Monitor,
 ) -> WatchReport:
     """Judge the ``traffic`` of ``release`` within ``span``, whose answers are ``served``.
 
     ``before``: the traffic of earlier windows. ``offline``: the release's answers before it was served.
     """
-    levels = asked.levels(monitor)
     windows = Windows(
         served, [window.answered(traffic_before, None) for traffic_before in before], traffic.keyed
     )
     questions = [
-        *service.questions(traffic.requests, monitor.objectives, levels),
-        *answers.questions(windows, offline.reference, monitor, levels),
+        *service.questions(traffic.requests, monitor),
+        *answers.questions(windows, offline, monitor),
     ]
-    findings = asked.findings(questions, levels.alpha)
+    findings = asked.findings(questions, monitor.alpha)
     notes = [*traffic.notes, *([windows.note] if windows.note else [])]
     if traffic.labels and offline.scorer is None:
         notes.append(
@@ -48,9 +47,9 @@ def report(
     }
     return WatchReport(
         environment=environment, since=span.since, until=span.until, version=release.version, model=release.model,
-        commit=release.commit, status=_status(findings), alpha=round(levels.alpha, 6), confidence=monitor.confidence,
+        commit=release.commit, status=_status(findings), alpha=round(monitor.alpha, 6), confidence=monitor.confidence,
         traffic=traffic.digest, requests=len(traffic.requests),
-        reference=offline.digests | earlier,
+        reference=dict(offline.digests) | earlier,
         prompts=len({answer.prompt for answer in served}), labelled=len(traffic.labels), findings=findings,
         costs=_costs(traffic, span, monitor.cost), notes=tuple(notes),
     )  # fmt: skip

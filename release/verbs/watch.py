@@ -75,7 +75,7 @@ def _judged(
     files.write_json(root / layout.WATCH / f"{environment}.json", report)
     files.write_text(root / layout.WATCH / f"{environment}.svg", picture.draw(report))
     if options.evidently is not None:
-        evidently_page.write(options.evidently, root / page(environment), served, offline.reference)
+        evidently_page.write(options.evidently, root / page(environment), served, offline)
     return report, traffic
 
 
