@@ -4,46 +4,46 @@ from typing import cast
 
 import pytest
 
-from release.review.environment_advice import TABLE, Following, Situation, Wait, advise, of_the_quarantine, of_the_tags
+from release.review.environment_advice import TABLE, Situation, Wait, advise, of_the_quarantine, of_the_tags
 
 HERE = Situation("production", version="v0.1.0", after="staging")
 SOAK = {"soak": "soaks in staging until 2026-03-14 15:09 UTC"}
 
 
-def following(**waits: str) -> Following:
-    return Following("v0.2.0", "staging", cast(dict[Wait, str], waits))
+def following(**waits: str) -> Situation:
+    return HERE._replace(next="v0.2.0", source="staging", waits=cast(dict[Wait, str], waits))
 
 
 SITUATIONS: dict[str, tuple[Situation, str, str, str]] = {
     "quarantined": (
-        HERE._replace(quarantined="answers in French", drift=("a", "b"), following=following()),
+        following()._replace(quarantined="answers in French", drift=("a", "b")),
         "🚫 v0.1.0 is in quarantine", "answers in French", "`lockstep rollback production --why …`",
     ),
     "drift": (
-        HERE._replace(drift=("production: pointer: is a link", "restore it"), doubt="a", following=following()),
+        following()._replace(drift=("production: pointer: is a link", "restore it"), doubt="a"),
         "🚫 git contradicts itself", "production: pointer: is a link", "restore it",
     ),
     "doubt": (
-        HERE._replace(doubt="commit 1 is of the future", following=following()),
+        following()._replace(doubt="commit 1 is of the future"),
         "⚠️ the time of the last move", "commit 1 is of the future", "`lockstep history production`",
     ),
     "nothing": (HERE._replace(version=None), "⚠️ nothing runs here", "", "`lockstep promote staging` first"),
     "runs": (HERE, "✅ runs v0.1.0", "", "nothing"),
     "held": (
-        HERE._replace(following=following(quarantine="in quarantine: {bad}", approvals="takes 1 approval")),
+        following(quarantine="in quarantine: {bad}", approvals="takes 1 approval"),
         "⚠️ v0.2.0 of staging must not follow", "in quarantine: {bad}; takes 1 approval", "make a better release",
     ),
     "build": (
-        HERE._replace(following=following(build="`lockstep build`")),
+        following(build="`lockstep build`"),
         "✅ v0.2.0 of staging can follow once it is an image", "", "`lockstep build`, then `lockstep promote production`",
     ),
     "people": (
-        HERE._replace(following=following(**SOAK, approvals="takes 2 approvals")),
+        following(**SOAK, approvals="takes 2 approvals"),
         "⚠️ v0.2.0 of staging can follow once people sign", "UTC; takes 2 approvals",
         "`lockstep approve production --why …`; then `lockstep promote production`",
     ),
-    "soak": (HERE._replace(following=following(**SOAK)), "✅ v0.2.0 of staging can follow later", "UTC", "wait, then"),
-    "next": (HERE._replace(following=following()), "✅ v0.2.0 of staging can follow", "", "`lockstep promote production`"),
+    "soak": (following(**SOAK), "✅ v0.2.0 of staging can follow later", "UTC", "wait, then"),
+    "next": (following(), "✅ v0.2.0 of staging can follow", "", "`lockstep promote production`"),
 }  # fmt: skip
 
 
@@ -66,8 +66,8 @@ def test_a_first_environment_that_runs_nothing_needs_a_model() -> None:
 
 
 def test_a_second_signature_is_given_by_sign() -> None:
-    waits = following(signatures="takes 2 signatures")
-    assert advise(HERE._replace(following=waits)).todo.startswith("let them sign: `lockstep sign`; then")
+    advised = advise(following(signatures="takes 2 signatures"))
+    assert advised.todo.startswith("let them sign: `lockstep sign`; then")
 
 
 def test_quarantine_and_tags_have_advice_only_where_they_contradict() -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import ValidationError
 
@@ -81,24 +81,24 @@ def _verdict(records: Records, pointer: Pointer) -> str:
     return verdict.status
 
 
-class Candidate(NamedTuple):
-    """A release of ``source`` that could be next. ``waits``: in words, by what it waits for."""
+class Next(Record):
+    """The next release to promote, from the previous environment or the work tree's record. ``waits``: for what."""
 
     version: str | None
     model: str
     image: str | None
     source: str
-    waits: Mapping[Wait, str]
+    waits: tuple[str, ...]
 
 
-def candidate(
+def following(
     records: Records,
     rules: Environment,
     here: Runs | None,
     before: Runs | None,
     entries: quarantine.Entries,
-) -> Candidate | None:
-    """Return what could follow ``here``; None if nothing could.
+) -> tuple[Next, dict[Wait, str]] | None:
+    """Return what could follow ``here``, and its waits by what it waits for; None if nothing could.
 
     That is what the environment ``rules.after`` runs (``before``), or the work tree's record if there is none before.
     """
@@ -108,7 +108,15 @@ def candidate(
         return None
     pointer = before.pointer
     waits = _waits(rules, before) | _held(entries, pointer.digest, pointer.model)
-    return Candidate(pointer.version, pointer.model, pointer.digest, rules.after, waits)
+    return _next(pointer.version, pointer.model, pointer.digest, rules.after, waits), waits
+
+
+def _next(
+    version: str | None, model: str, image: str | None, source: str, waits: Mapping[Wait, str]
+) -> Next:
+    return Next(
+        version=version, model=model, image=image, source=source, waits=tuple(waits.values())
+    )
 
 
 def _waits(rules: Environment, before: Runs) -> dict[Wait, str]:
@@ -132,7 +140,7 @@ def _held(entries: quarantine.Entries, image: str, model: str) -> dict[Wait, str
 
 def _of_the_record(
     records: Records, here: Runs | None, entries: quarantine.Entries
-) -> Candidate | None:
+) -> tuple[Next, dict[Wait, str]] | None:
     """Return the model recorded in the work tree, if it passed and is not what runs. Nothing is hashed again."""
     verdict = _report(records, layout.VERDICT, Verdict)
     if verdict is None or verdict.model is None or verdict.status != "pass":
@@ -147,7 +155,7 @@ def _of_the_record(
         return None
     build: dict[Wait, str] = {} if image else {"build": "`lockstep build`"}
     waits = build | _held(entries, image or "", verdict.model)
-    return Candidate(None, verdict.model, image, "the record in the work tree", waits)
+    return _next(None, verdict.model, image, "the record in the work tree", waits), waits
 
 
 def _report(records: Records, path: Path, kind: type[_R]) -> _R | None:

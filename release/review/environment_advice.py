@@ -5,6 +5,7 @@
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from release.review.advice import Advised, Mark
@@ -16,20 +17,13 @@ Name = Literal[
 Wait = Literal["build", "soak", "signatures", "approvals", "quarantine"]
 
 
-class Following(NamedTuple):
-    """The next release to promote. ``called``: its version or model. ``waits``: in words, by what it waits for."""
-
-    called: str
-    source: str
-    waits: Mapping[Wait, str]
-
-
 class Situation(NamedTuple):
     """The facts that decide what to do about an environment.
 
     ``version``: what it runs; None: nothing. ``quarantined``: why that is in quarantine. ``drift``: the first
     contradiction in git and its fix. ``doubt``: why the time of the last move is not believed. ``after``: the
-    environment before this one.
+    environment before this one. ``next``: the version or model that could be promoted next, from ``source``; None:
+    there is none. ``waits``: in words, by what it waits for.
     """
 
     environment: str
@@ -38,7 +32,9 @@ class Situation(NamedTuple):
     drift: tuple[str, str] | None = None
     doubt: str = ""
     after: str | None = None
-    following: Following | None = None
+    next: str | None = None
+    source: str = ""
+    waits: Mapping[Wait, str] = MappingProxyType({})
 
 
 class _Row(NamedTuple):
@@ -86,13 +82,10 @@ _WAITS: dict[Wait, Name] = {
 def advise(situation: Situation) -> Advised:
     """Return the mark, the headline, the reason and the next step of a situation."""
     row = TABLE[_name(situation)]
-    following = situation.following or Following("", "", {})
     drift, fix = situation.drift or ("", "")
-    approves = "approvals" in following.waits
-    values = {
-        "environment": situation.environment, "version": situation.version, "quarantined": situation.quarantined,
-        "drift": drift, "fix": fix, "doubt": situation.doubt, "next": following.called, "source": following.source,
-        "waits": "; ".join(following.waits.values()),
+    approves = "approvals" in situation.waits
+    values = situation._asdict() | {
+        "drift": drift, "fix": fix, "waits": "; ".join(situation.waits.values()),
         "first": f"`lockstep promote {situation.after}` first" if situation.after else "`lockstep run` makes a model",
         "sign": f"lockstep approve {situation.environment} --why …" if approves else "lockstep sign",
     }  # fmt: skip
@@ -112,10 +105,9 @@ def _name(situation: Situation) -> Name:
         return "drift"
     if situation.doubt:
         return "doubt"
-    if situation.following is None:
+    if situation.next is None:
         return "nothing" if situation.version is None else "runs"
-    waits = situation.following.waits
-    return next((name for wait, name in _WAITS.items() if wait in waits), "next")
+    return next((name for wait, name in _WAITS.items() if wait in situation.waits), "next")
 
 
 def of_the_quarantine(contradictions: list[tuple[str, str]]) -> list[Advised]:

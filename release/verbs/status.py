@@ -4,6 +4,7 @@ A contradiction ends the command with an exit code of its own. Only git is read,
 reconcile` checks the mirrors outside git.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from checks.errors import Contradicted, Refusal
@@ -12,24 +13,14 @@ from release.mirrors import desired, tags, verified
 from release.mirrors.types import Finding
 from release.promotion import held as quarantined
 from release.promotion import running
-from release.promotion.running import Candidate, Runs
+from release.promotion.running import Next, Runs, Wait
 from release.review import environment_advice
 from release.review.advice import Advised
-from release.review.environment_advice import Following, Situation
+from release.review.environment_advice import Situation
 
 _TODO = (
     "see docs/reference/promotion.md for what each means, and `lockstep history` for who caused it"
 )
-
-
-class Next(Record):
-    """The next release to promote, from the previous environment or the work tree's record. ``waits``: for what."""
-
-    version: str | None
-    model: str
-    image: str | None
-    source: str
-    waits: tuple[str, ...]
 
 
 class State(Record):
@@ -92,7 +83,7 @@ def status(root: Path) -> Status:
                 quarantine.entries, seen[name].otherwise,
             )  # fmt: skip
         before = runs[rules.after] if rules.after else None
-        following = running.candidate(records, rules, runs[name], before, quarantine.entries)
+        following = running.following(records, rules, runs[name], before, quarantine.entries)
         last = desired.last_move(name, moves)
         drift = (*environment.findings, *seen[name].findings, *last)
         states.append(_state(name, runs[name], drift, following, rules.after))
@@ -112,11 +103,11 @@ def _state(
     name: str,
     runs: Runs | None,
     drift: tuple[Finding, ...],
-    candidate: Candidate | None,
+    following: tuple[Next, Mapping[Wait, str]] | None,
     after: str | None,
 ) -> State:
     situation = Situation(name, after=after)
-    following = None
+    following_release, waits = following or (None, {})
     if runs is not None:
         situation = situation._replace(
             version=runs.pointer.version, quarantined=runs.quarantined, doubt=runs.doubt
@@ -124,13 +115,11 @@ def _state(
     if drift:
         first = f"{drift[0].what}: {drift[0].mirror}"
         situation = situation._replace(drift=(first, drift[0].todo))
-    if candidate is not None:
-        following = Next(**candidate._asdict() | {"waits": tuple(candidate.waits.values())})
-        called = candidate.version or f"the model {candidate.model[7:19]}"
-        waits = Following(called, candidate.source, candidate.waits)
-        situation = situation._replace(following=waits)
+    if following_release is not None:
+        called = following_release.version or f"the model {following_release.model[7:19]}"
+        situation = situation._replace(next=called, source=following_release.source, waits=waits)
     advice = environment_advice.advise(situation)
-    return State(environment=name, runs=runs, drift=drift, next=following, advice=advice)
+    return State(environment=name, runs=runs, drift=drift, next=following_release, advice=advice)
 
 
 def refusal(status: Status) -> Refusal | None:
