@@ -171,10 +171,8 @@ def _alike(train: Train, number: int, recorded: RecordedTraining) -> RecordedSte
 
 
 def _factors(step: PlannedStep, before: RecordedStep, same_rows: bool) -> list[Factor]:
-    passes, recorded_passes = (
-        min(step.rows * _epochs(step, before), MOST),
-        before.rows * before.epochs,
-    )
+    passes = min(step.rows * _epochs(step, before), MOST)
+    recorded_passes = before.rows * before.epochs
     why = f"rows x epochs: {shown(passes)}, recorded {shown(recorded_passes)}"
     factors = [Factor(why=why, times=passes / recorded_passes, below=1, above=1)]
     if not same_rows:

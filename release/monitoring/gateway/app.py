@@ -46,18 +46,13 @@ class Gateway:
         store: Store | None,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._settings, self._upstreams, self._metrics, self._store = (
-            settings,
-            upstreams,
-            metrics,
-            store,
-        )
-        self._say = say
+        self._settings, self._say = settings, say
+        self._upstreams = upstreams
+        self._metrics, self._store = metrics, store
         unread = frozenset({"authorization"} if settings.keys else ())
         self._forwarder = Forwarder(session, upstreams, metrics, unread, settings.sticky)
-        self._running: dict[
-            asyncio.Task[object], Exchange
-        ] = {}  # whole requests that are being answered
+        # Whole requests that are being answered.
+        self._running: dict[asyncio.Task[object], Exchange] = {}
         self._listing = 0  # questions for the list of models
         self.ending = False
         self.read_keys()

@@ -51,12 +51,8 @@ class Forwarder:
         unread: frozenset[str],
         sticky: str | None,
     ) -> None:
-        self._session, self._upstreams, self._metrics, self._sticky = (
-            session,
-            upstreams,
-            metrics,
-            sticky,
-        )
+        self._session, self._sticky = session, sticky
+        self._upstreams, self._metrics = upstreams, metrics
         self._unread = _HOP | {ID.lower()} | unread
 
     @asynccontextmanager

@@ -77,10 +77,8 @@ def labels(experiment: str, name: str, span: Span) -> Iterator[Label | str]:
 
 
 def _entry(trace: Any) -> Entry:
-    info, root = (
-        trace.info,
-        next((span for span in trace.data.spans if span.parent_id is None), None),
-    )
+    info = trace.info
+    root = next((span for span in trace.data.spans if span.parent_id is None), None)
     place = f"trace {info.trace_id}"
     if info.trace_metadata.get(_CALLER) == "judge":
         return Entry(place, None, "a judge's request")
