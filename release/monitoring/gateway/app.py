@@ -80,9 +80,10 @@ class Gateway:
             response = await (self._models if path == MODELS else self._complete)(
                 request, request_id
             )
-        except Rejected as rejected:
-            self._metrics.rejected(rejected.status)
-            response = refusals.answer(rejected, request_id)
+        except Refused as refused:
+            if isinstance(refused, Rejected):
+                self._metrics.rejected(refused.status)
+            response = refusals.answer(refused, request_id)
         if self.ending and not response.prepared:
             response.force_close()
         return response
@@ -138,14 +139,10 @@ class Gateway:
                 return web.Response(
                     status=sent.reply.status, body=body, headers=headers_of(sent, request_id)
                 )
-        except Refused as refused:
-            return refusals.answer(refused, request_id)
         except TimeoutError:
-            return refusals.answer(self._late(), request_id)
+            raise self._late() from None
         except aiohttp.ClientError:
-            return refusals.answer(
-                Refused(502, "upstream_error", "the server broke off"), request_id
-            )
+            raise Refused(502, "upstream_error", "the server broke off") from None
         finally:
             self._listing -= 1
 
@@ -217,7 +214,7 @@ class Gateway:
             if self._store and sampled(exchange.request_id, self._settings.sample):
                 self._store.offer(exchange)
         except Exception:  # noqa: BLE001 - nothing of it may reach the client
-            self._metrics.captured("captures_dropped", 1)
+            self._metrics.count("captures_dropped")
 
     async def _passed(
         self, request: web.BaseRequest, exchange: Exchange, began: float

@@ -91,7 +91,7 @@ class Forwarder:
             if server is None:
                 break
             if number:
-                self._metrics.retried()
+                self._metrics.count("retries")
             release = server.release
             if exchange:
                 exchange.release, exchange.upstream = release, server.base

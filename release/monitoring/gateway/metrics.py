@@ -42,7 +42,7 @@ _FINISHES = frozenset(
 _CHARACTERS = (10, 30, 100, 300, 1000, 3000, 10000, 30000)
 _SCRAPES = 1.25  # intervals within which a scrape is certain
 _OF_A_RELEASE = ("environment", "release")
-Captured = Literal["captures", "captures_dropped", "captures_too_large"]
+CounterName = Literal["captures", "captures_dropped", "captures_too_large", "retries"]
 
 # Each metric: its kind, what it is, and its labels.
 _METRICS: dict[str, tuple[Any, str, tuple[str, ...]]] = {
@@ -192,17 +192,13 @@ class Metrics:
         """Two texts of a stream came ``seconds`` apart."""
         self._of("inter_token_seconds", release=release or UNKNOWN).observe(seconds)
 
-    def captured(self, name: Captured, number: int) -> None:
-        """Sampled requests were stored, or were not."""
+    def count(self, name: CounterName, number: int = 1) -> None:
+        """Sampled requests were stored or were not, or a request is sent to another server."""
         self._of(name).inc(number)
 
     def rejected(self, code: int) -> None:
         """A request was no valid one. It belongs to no release."""
         self._of("rejected", str(code), release=UNKNOWN).inc()
-
-    def retried(self) -> None:
-        """A request is sent to another server."""
-        self._of("retries").inc()
 
     def ended(self, exchange: Exchange) -> None:
         """Count a request that ended."""
@@ -220,7 +216,7 @@ class Metrics:
         if exchange.error is None and answer.choices:
             text = answer.text
             self._of("answer_characters").observe(len(text))
-            # Counted by 0 too: a share needs a counter that is there.
+            # CounterName by 0 too: a share needs a counter that is there.
             self._of("refusals").inc(signals.is_refusal(text))
             self._of("repetitive").inc(signals.is_repetitive(text))
             self._of("known_labels").inc(text.strip() in self._settings.labels)

@@ -107,7 +107,7 @@ def _store(settings: Settings, metrics: Metrics, say: Say) -> Store | None:
         folder,
         settings.environment,
         settings.sample,
-        metrics.captured,
+        metrics.count,
         say,
         url,
         settings.user_secret,

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from checks.formats.captures import CLOSED, OPEN
 from checks.text import redact
-from release.monitoring.gateway.metrics import Captured
+from release.monitoring.gateway.metrics import CounterName
 from release.monitoring.gateway.rows import Exchange, TooLarge, row
 
 MOST_QUEUED = 64 << 20  # bytes of requests and answers that wait
@@ -30,7 +30,7 @@ MOST_SPOOLED = 1 << 30
 _BATCH, _PAUSE = 200, 0.2  # rows, and seconds between batches
 _RETRY = 10.0  # seconds between looks for files to move
 
-Count = Callable[[Captured, int], None]
+Count = Callable[[CounterName, int], None]
 
 
 class Store:

@@ -16,7 +16,7 @@ from checks.data import signals
 from checks.formats import captures
 from release.monitoring.gateway import store
 from release.monitoring.gateway.answers import Answer, Events, whole
-from release.monitoring.gateway.metrics import Captured
+from release.monitoring.gateway.metrics import CounterName
 from release.monitoring.gateway.rows import Exchange, row, sampled
 from release.monitoring.gateway.store import Store
 from tests.conftest import REPOSITORY
@@ -198,7 +198,7 @@ class Counted:
         self.folder = folder
         self.store = Store(folder, "staging", 1.0, self._count, self.said.append, url)
 
-    def _count(self, name: Captured, number: int) -> None:
+    def _count(self, name: CounterName, number: int) -> None:
         self.counts[name] += number
 
     @property
