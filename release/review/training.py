@@ -9,7 +9,7 @@ from pathlib import Path
 
 from checks import layout
 from checks.formats import energy
-from release.cost import afterwards
+from release.cost import training_record
 from release.cost.forecast import Span
 from release.record.records import Records
 from release.review.facts import Facts
@@ -96,7 +96,7 @@ def cost(facts: Facts, records: Records) -> list[tuple[str, str]]:
         return []
     expected, budget = None, facts.params.train_budget
     if target.commit is not None:
-        expected = afterwards.estimate(
+        expected = training_record.estimate_again(
             records, facts.params, target.ref, target.commit, train, took
         )
     parts = [

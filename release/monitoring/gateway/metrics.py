@@ -156,8 +156,8 @@ class Metrics:
         if release in self._counted:
             return
         self._counted[release] = time.monotonic()
-        for name in OUTCOMES:
-            self._of("outcomes", name, release=release)
+        for outcome in OUTCOMES:
+            self._of("outcomes", outcome, release=release)
         for name in ("request_seconds", "time_to_first_token_seconds", "captures_dropped"):
             self._of(name, release=release)
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from release.mirrors import compare, mlflow, mlmodel, repair
+from release.mirrors import compare, mlflow, mlmodel, worker
 from release.mirrors.compare import Release, Wanted
 from release.mirrors.mlflow import Address
 from release.mirrors.mlflow_client import ModelRegistry
-from release.mirrors.repair import agree
+from release.mirrors.worker import agree
 from release.mirrors.types import Finding, MirrorUnavailable
 from tests import browser
 from tests import mlflow_service as service
@@ -323,7 +323,8 @@ def test_a_thousand_versions_are_compared_at_once(store: ModelRegistry, place: t
     ]
     asked = wanted(*releases, staging=releases[-1])
     store.make_model(asked.name)
-    store.make_version(asked.name, releases[0].source, None, releases[0].tags)
+    with store.asking() as mlflow_client:
+        store.make_version(mlflow_client, asked.name, releases[0])
     versions_like_the_first(place[1], asked.name, [each.source for each in releases[1:1050]])
     started = time.monotonic()
     assert len(agree(store, asked, False)) == 51
@@ -379,7 +380,7 @@ def test_a_server_that_goes_wrong_is_said_so_in_time(fault: Fault, seconds: floa
 
 
 def test_what_a_second_reading_still_finds_is_not_fixed(store: ModelRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repair, "_repair", lambda *_: None)
+    monkeypatch.setattr(worker, "_repair", lambda *_: None)
     (found,) = agree(store, both(), True)
     assert not found.fixed
 
