@@ -18,8 +18,8 @@ from release.mirrors import compare, mlflow, mlmodel, worker
 from release.mirrors.compare import Release, Wanted
 from release.mirrors.mlflow import Address
 from release.mirrors.mlflow_client import ModelRegistry
-from release.mirrors.worker import agree
 from release.mirrors.types import Finding, MirrorUnavailable
+from release.mirrors.worker import agree
 from tests import browser
 from tests import mlflow_service as service
 from tests.effort import EXHAUSTIVE
