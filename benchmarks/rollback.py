@@ -26,7 +26,7 @@ from benchmarks import tables
 from checks.config.monitor import Monitor
 from checks.stats.anytime import Stream
 from release.monitoring import detection
-from release.monitoring.rollout import Pair, Side, judge
+from release.monitoring.rollout import Pair, SideAnswer, judge
 
 LOSSES = (0.0, 0.01, 0.03, 0.05, 0.10)
 RIGHT = 0.83  # The share of production's answers that are right.
@@ -173,12 +173,14 @@ def decided(change: Change, monitor: Monitor, looks: Sequence[int], random: Any)
         score = float(luck < RIGHT)
         other = float((luck if random.random() < SAME else random.random()) < change.right)
         labelled = number % 5 == 0
-        ours = Side(LABELS[score], score if labelled else None)
-        theirs = Side(LABELS[other], other if labelled else None)
+        ours = SideAnswer(LABELS[score], score if labelled else None)
+        theirs = SideAnswer(LABELS[other], other if labelled else None)
         if random.random() < change.failed:
-            theirs = Side(None)
+            theirs = SideAnswer(None)
         elif random.random() < change.refused:
-            theirs = Side("I'm sorry, but I cannot help with that.", 0.0 if labelled else None)
+            theirs = SideAnswer(
+                "I'm sorry, but I cannot help with that.", 0.0 if labelled else None
+            )
         pairs.append(Pair([ours], [theirs]))
     for look in looks:
         seen = pairs[:look]

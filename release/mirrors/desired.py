@@ -15,7 +15,7 @@ from release import runtimes
 from release.evidence import freshness
 from release.ledger import Ledger, Move, past
 from release.ledger.past import Envelope
-from release.mirrors.types import Finding
+from release.mirrors.types import MirrorFinding
 from release.overlay import edits, environment_file, overlays
 from release.record.records import Records
 
@@ -30,7 +30,7 @@ class Desired(NamedTuple):
     envelope: Envelope | None
     files: Mapping[Path, bytes] | None
     namespace: str | None  # The namespace in environment.yaml.
-    findings: tuple[Finding, ...]
+    findings: tuple[MirrorFinding, ...]
 
 
 def read(root: Path) -> tuple[Records, Ledger, str, dict[str, Desired]]:
@@ -50,9 +50,9 @@ def read(root: Path) -> tuple[Records, Ledger, str, dict[str, Desired]]:
     return records, ledger, tip, {name: _environment(name, files, records) for name in names}
 
 
-def drift(environment: str, what: str, git: str, mirror: str) -> Finding:
+def drift(environment: str, what: str, git: str, mirror: str) -> MirrorFinding:
     """Return a finding about files in git that only a promotion may write."""
-    return Finding(
+    return MirrorFinding(
         where="environments",
         what=f"{environment}: {what}",
         git=git,
@@ -62,7 +62,7 @@ def drift(environment: str, what: str, git: str, mirror: str) -> Finding:
     )
 
 
-def last_move(name: str, moves: tuple[Move, ...]) -> list[Finding]:
+def last_move(name: str, moves: tuple[Move, ...]) -> list[MirrorFinding]:
     """Return what is wrong with the last move, which decides what runs."""
     if not moves or not moves[0].problem or moves[0].after is None:
         return []  # A pointer that cannot be read is a finding already.

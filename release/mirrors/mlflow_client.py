@@ -17,7 +17,7 @@ from checks import imports
 from checks.text import redact
 from release.adapters import http
 from release.mirrors import mlmodel
-from release.mirrors.compare import Held, Model, Release, order
+from release.mirrors.compare import RegisteredModel, RegisteredVersion, ReleasedVersion, order
 from release.mirrors.types import MirrorUnavailable
 
 _SQLITE = "sqlite:///"
@@ -46,7 +46,7 @@ class ModelRegistry:
         for name in ("alembic", "mlflow"):
             logging.getLogger(name).setLevel(logging.ERROR)
 
-    def read(self, name: str) -> Model | None:
+    def read(self, name: str) -> RegisteredModel | None:
         """Return the model with all its versions; None if there is no such model."""
         path = _file(self._uri)
         if path is not None and not path.exists():
@@ -57,7 +57,7 @@ class ModelRegistry:
                 return None
             versions = sorted(self._versions(client, name), key=lambda held: order(held.number))
             aliases = {alias: str(number) for alias, number in model.aliases.items()}
-            return Model(tuple(versions), aliases)
+            return RegisteredModel(tuple(versions), aliases)
 
     def make_model(self, name: str) -> None:
         """Register the model; in a SQLite file that is made first if it is missing."""
@@ -68,7 +68,7 @@ class ModelRegistry:
         with self.asking() as client:
             client.create_registered_model(name)
 
-    def make_version(self, client: Any, name: str, release: Release) -> str:
+    def make_version(self, client: Any, name: str, release: ReleasedVersion) -> str:
         """Create the version of a release with its tags; return its number.
 
         With a run whose artifacts can be written, the version's source is a folder there, with ``mlmodel.files``.
@@ -84,14 +84,14 @@ class ModelRegistry:
         )
         return str(made.version)
 
-    def _versions(self, client: Any, name: str) -> Iterator[Held]:
+    def _versions(self, client: Any, name: str) -> Iterator[RegisteredVersion]:
         token = None
         while True:
             page = client.search_model_versions(
                 f"name='{name}'", max_results=_PAGE, page_token=token
             )
             for version in page:
-                yield Held(
+                yield RegisteredVersion(
                     str(version.version),
                     version.source or "",
                     version.run_id or "",
@@ -100,7 +100,7 @@ class ModelRegistry:
             if not (token := page.token):
                 return
 
-    def _write_mlmodel(self, client: Any, release: Release, run: Any) -> str | None:
+    def _write_mlmodel(self, client: Any, release: ReleasedVersion, run: Any) -> str | None:
         """Write ``mlmodel.files`` among the run's artifacts and return their folder; None if that is not possible.
 
         A server passes them on, another store has them on a local disk. A bucket is not tried: without a login its

@@ -15,14 +15,14 @@ from release.evidence import served, trust
 from release.ledger import Ledger, past
 from release.mirrors import desired
 from release.mirrors.desired import Desired
-from release.mirrors.types import Finding
+from release.mirrors.types import MirrorFinding
 
 
 class Verified(NamedTuple):
     """``otherwise``: how the verification differs from how it is served. ``findings``: what the policy forbids."""
 
     otherwise: tuple[str, ...] = ()
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[MirrorFinding, ...] = ()
 
 
 def look(
@@ -70,7 +70,7 @@ def look(
     return verified
 
 
-def _refused(name: str, what: str, verify: Callable[[], object]) -> list[Finding]:
+def _refused(name: str, what: str, verify: Callable[[], object]) -> list[MirrorFinding]:
     """Return a finding if ``verify`` refuses."""
     try:
         verify()
@@ -79,5 +79,5 @@ def _refused(name: str, what: str, verify: Callable[[], object]) -> list[Finding
     return []
 
 
-def _unsigned(name: str, what: str, refused: Refusal) -> Finding:
+def _unsigned(name: str, what: str, refused: Refusal) -> MirrorFinding:
     return desired.drift(name, what, "signed by one who may", refused.what)

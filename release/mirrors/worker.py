@@ -10,35 +10,35 @@ import sys
 
 from checks.rows import Record
 from release.mirrors import compare
-from release.mirrors.compare import Wanted
+from release.mirrors.compare import WantedModel
 from release.mirrors.mlflow_client import ModelRegistry
-from release.mirrors.types import Finding, MirrorUnavailable
+from release.mirrors.types import MirrorFinding, MirrorUnavailable
 
 
-class Job(Record):
+class MirrorJob(Record):
     """A comparison to make, and where."""
 
     uri: str
-    wanted: Wanted
+    wanted: WantedModel
     fix: bool
 
 
-class Done(Record):
+class MirrorResult(Record):
     """The result; ``trouble`` if the store could not be reached or failed."""
 
-    findings: tuple[Finding, ...]
+    findings: tuple[MirrorFinding, ...]
     trouble: str = ""
 
 
-def do(job: Job) -> Done:
+def do(job: MirrorJob) -> MirrorResult:
     """Compare, and fix if the job asks for it."""
     try:
-        return Done(findings=tuple(agree(ModelRegistry(job.uri), job.wanted, job.fix)))
+        return MirrorResult(findings=tuple(agree(ModelRegistry(job.uri), job.wanted, job.fix)))
     except MirrorUnavailable as silent:
-        return Done(findings=(), trouble=str(silent))
+        return MirrorResult(findings=(), trouble=str(silent))
 
 
-def agree(registry: ModelRegistry, wanted: Wanted, fix: bool) -> list[Finding]:
+def agree(registry: ModelRegistry, wanted: WantedModel, fix: bool) -> list[MirrorFinding]:
     """List where the registry differs from ``wanted``; with ``fix`` it is corrected and read again.
 
     A difference counts as fixed only if the second reading confirms it. Raises MirrorUnavailable.
@@ -51,13 +51,13 @@ def agree(registry: ModelRegistry, wanted: Wanted, fix: bool) -> list[Finding]:
     return [finding.model_copy(update={"fixed": finding.what not in left}) for finding in findings]
 
 
-def _repair(registry: ModelRegistry, wanted: Wanted) -> None:
+def _repair(registry: ModelRegistry, wanted: WantedModel) -> None:
     """Write ``wanted`` to the registry; what is right is left alone. Raises MirrorUnavailable."""
     name = wanted.name
     model = registry.read(name)
     if model is None:
         registry.make_model(name)
-        model = compare.Model((), {})
+        model = compare.RegisteredModel((), {})
     numbers: dict[str, str] = {}
     with registry.asking() as client:
         for release in wanted.releases:
@@ -84,7 +84,7 @@ def _main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # Lines that libraries print are no answer.
-    job = Job.model_validate_json(sys.stdin.buffer.read())
+    job = MirrorJob.model_validate_json(sys.stdin.buffer.read())
     answer.write(do(job).model_dump_json())
     answer.close()
 

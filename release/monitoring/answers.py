@@ -22,7 +22,7 @@ from checks.stats import drift, intervals
 from checks.stats.drift import Separation, Shift, Text
 from checks.stats.planning import POWER
 from checks.stats.two_samples import Difference
-from release.monitoring.asked import Asked, untested
+from release.monitoring.asked import Question, untested
 
 LEAST_EARLIER = 3
 _FEW = "{} {} of the window and {} of the reference are too few to compare"
@@ -30,7 +30,7 @@ _FEW = "{} {} of the window and {} of the reference are too few to compare"
 Tested = TypeVar("Tested", Separation, Shift)
 
 
-class Answered(NamedTuple):
+class ScoredAnswer(NamedTuple):
     """A prompt, what was answered, and the score of the answer if it is known.
 
     ``group``: answers of one group may depend on one another: those to near-duplicates, or to one user.
@@ -51,7 +51,7 @@ class Reference(NamedTuple):
     """
 
     prompts: Sequence[Text]
-    answers: Sequence[Answered]
+    answers: Sequence[ScoredAnswer]
     labels: frozenset[str] | None
     digests: Mapping[str, Digest] = MappingProxyType({})
     scorer: Scorer | None = None
@@ -60,8 +60,8 @@ class Reference(NamedTuple):
 class Windows(NamedTuple):
     """Answers of one window, and of each one before it. ``keyed``: the groups are users, so they are independent."""
 
-    now: Sequence[Answered]
-    earlier: Sequence[Sequence[Answered]]
+    now: Sequence[ScoredAnswer]
+    earlier: Sequence[Sequence[ScoredAnswer]]
     keyed: bool
 
     @property
@@ -81,7 +81,7 @@ class Windows(NamedTuple):
         )
 
 
-def questions(windows: Windows, reference: Reference, monitor: Monitor) -> Iterator[Asked]:
+def questions(windows: Windows, reference: Reference, monitor: Monitor) -> Iterator[Question]:
     """All questions that this window allows."""
     known, offline, now = reference.labels, reference.answers, windows.now
     texts = partial(drift.texts, confidence=monitor.confidence)
@@ -96,16 +96,16 @@ def questions(windows: Windows, reference: Reference, monitor: Monitor) -> Itera
             words[0], words[1], (clusters[0], clusters[1]), monitor.confidence, 2
         )
 
-    def sample(side: Sequence[Answered]) -> Sequence[Answered]:
+    def sample(side: Sequence[ScoredAnswer]) -> Sequence[ScoredAnswer]:
         """The first request of each prompt, because the release's data has each prompt once."""
         if windows.compared:
             return side
         return list({answer.prompt: answer for answer in reversed(side)}.values())[::-1]
 
-    def prompts_of(side: Sequence[Answered]) -> list[Text]:
+    def prompts_of(side: Sequence[ScoredAnswer]) -> list[Text]:
         return [Text(answer.id, answer.prompt, answer.group) for answer in sample(side)]
 
-    def answers_of(side: Sequence[Answered]) -> list[Text]:
+    def answers_of(side: Sequence[ScoredAnswer]) -> list[Text]:
         return [Text(answer.id, answer.answer, answer.group) for answer in sample(side)]
 
     offline_answers = [Text(answer.id, answer.answer, answer.group) for answer in offline]
@@ -130,7 +130,7 @@ def questions(windows: Windows, reference: Reference, monitor: Monitor) -> Itera
 
 
 def _compared(
-    windows: Windows, release: Sequence[Text], sample: Callable[[Sequence[Answered]], Sequence[Text]],
+    windows: Windows, release: Sequence[Text], sample: Callable[[Sequence[ScoredAnswer]], Sequence[Text]],
     test: Callable[[Sequence[Text], Sequence[Text]], Tested | None],
 ) -> Tested | None:  # fmt: skip
     """The ``test`` of this window: against the earlier ones if there are enough, else against ``release``.
@@ -152,7 +152,7 @@ def _compared(
     return result.beside(tested) if len(tested) >= LEAST_EARLIER else None
 
 
-def _labels_of(side: Sequence[Answered], known: frozenset[str]) -> list[Text]:
+def _labels_of(side: Sequence[ScoredAnswer], known: frozenset[str]) -> list[Text]:
     """The label of each answer; answers that are none count as one label more."""
     return [
         Text(
@@ -164,7 +164,7 @@ def _labels_of(side: Sequence[Answered], known: frozenset[str]) -> list[Text]:
     ]
 
 
-def _texts(name: str, result: Separation | None, windows: Windows, monitor: Monitor) -> Asked:
+def _texts(name: str, result: Separation | None, windows: Windows, monitor: Monitor) -> Question:
     if result is None:
         return untested(name, "drift", f"too few different {name} to compare")
     method = "held-out half of a classifier on TF-IDF of words"
@@ -173,7 +173,7 @@ def _texts(name: str, result: Separation | None, windows: Windows, monitor: Moni
     return _separation(name, "drift", result, windows, monitor, method, alarm, halves=2)
 
 
-def _lengths(result: Separation | None, windows: Windows, monitor: Monitor) -> Asked:
+def _lengths(result: Separation | None, windows: Windows, monitor: Monitor) -> Question:
     if result is None:
         return untested("length", "proxy", "there is no answer to compare")
     way = "longer" if result.auc > 0.5 else "shorter"
@@ -185,7 +185,7 @@ def _lengths(result: Separation | None, windows: Windows, monitor: Monitor) -> A
 def _separation(
     name: str, kind: Kind, result: Separation, windows: Windows, monitor: Monitor, method: str,
     alarm: str, halves: int,
-) -> Asked:  # fmt: skip
+) -> Question:  # fmt: skip
     """A question of an AUC."""
     effect, sees = monitor.drift.auc, result.detectable(monitor.alpha)
     fine, needed = sees is not None and sees <= effect, result.needed(effect, monitor.alpha)
@@ -205,7 +205,7 @@ def _separation(
     return _asked(finding, alarm, windows)
 
 
-def _labels(result: Shift | None, windows: Windows, monitor: Monitor) -> Asked:
+def _labels(result: Shift | None, windows: Windows, monitor: Monitor) -> Question:
     if result is None:
         return untested("labels", "drift", "too few labels to compare")
     effect, sees = monitor.drift.w, result.detectable(monitor.alpha)
@@ -233,17 +233,17 @@ def _labels(result: Shift | None, windows: Windows, monitor: Monitor) -> Asked:
     )
 
 
-def _asked(finding: WatchFinding, alarm: str, windows: Windows) -> Asked:
+def _asked(finding: WatchFinding, alarm: str, windows: Windows) -> Question:
     """The question; where no ordinary window is known, its difference is reported and is no alarm."""
     if windows.note is None or finding.p_alarm is None:
-        return Asked(finding, alarm)
+        return Question(finding, alarm)
     differs = (
         f"{alarm} (p {finding.p_alarm:.2g})"
         if finding.p_alarm <= 0.05
         else finding.reason.partition(";")[0]
     )
     update = {"status": "inconclusive", "p_alarm": None, "rows_needed": None, "detectable": None}
-    return Asked(
+    return Question(
         finding.model_copy(update=update | {"reason": f"{differs}; usual weeks are not known yet"}),
         "",
     )
@@ -255,12 +255,12 @@ def _against(windows: Windows) -> str:
 
 def _rate(
     name: str,
-    window: Sequence[Answered],
-    good: Callable[[Answered], float],
-    offline: Sequence[Answered],
+    window: Sequence[ScoredAnswer],
+    good: Callable[[ScoredAnswer], float],
+    offline: Sequence[ScoredAnswer],
     monitor: Monitor,
     kind: Kind = "proxy",
-) -> Asked:
+) -> Question:
     """A mean that must not be lower than before release by more than the margin."""
     if not window or not offline:
         return untested(name, kind, _FEW.format(len(window), "answers", len(offline)))
@@ -286,4 +286,4 @@ def _rate(
         high=high, bound=-margin, p_alarm=difference.p_below(-margin), p_pass=p_pass, detectable=margin + sees,
         n=len(window), n_reference=len(offline),
     )  # fmt: skip
-    return Asked(finding, f"{figures}: lower by more than {margin:g} (upper bound {high:+.3f})")
+    return Question(finding, f"{figures}: lower by more than {margin:g} (upper bound {high:+.3f})")

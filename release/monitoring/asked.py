@@ -10,26 +10,26 @@ from checks.stats.multiple import holm
 _FIGURES = ("value", "low", "high", "reference", "detectable", "p_pass")
 
 
-class Asked(NamedTuple):
+class Question(NamedTuple):
     """A question. ``finding`` is what it becomes without an alarm, ``alarm`` the reason with one."""
 
     finding: WatchFinding
     alarm: str
 
 
-def untested(name: str, kind: Kind, reason: str) -> Asked:
+def untested(name: str, kind: Kind, reason: str) -> Question:
     """A question that this window cannot answer."""
-    return Asked(WatchFinding(name=name, kind=kind, status="inconclusive", reason=reason), "")
+    return Question(WatchFinding(name=name, kind=kind, status="inconclusive", reason=reason), "")
 
 
-def findings(asked: Sequence[Asked], alpha: float) -> tuple[WatchFinding, ...]:
+def findings(asked: Sequence[Question], alpha: float) -> tuple[WatchFinding, ...]:
     """The findings: an alarm at ``alpha`` or less, after Holm's correction over all questions, fails."""
     p_values = [question.finding.p_alarm for question in asked]
     corrected = iter(holm([p for p in p_values if p is not None]))
     return tuple(_finding(question, corrected, alpha) for question in asked)
 
 
-def _finding(question: Asked, corrected: Iterator[float], alpha: float) -> WatchFinding:
+def _finding(question: Question, corrected: Iterator[float], alpha: float) -> WatchFinding:
     """Return the finding of a question. Its figures have no digits that another machine might give otherwise."""
     finding, alarm = question
     values = {name: getattr(finding, name) for name in _FIGURES}

@@ -16,7 +16,7 @@ from checks.formats.pointer import Pointer
 from checks.identity import Digest
 from checks.rows import Prediction, Row, of_tested_sources
 from checks.stats.drift import Text
-from release.monitoring.answers import Answered, Reference
+from release.monitoring.answers import Reference, ScoredAnswer
 from release.record import outputs
 from release.record.records import Commit, Records
 
@@ -57,7 +57,7 @@ def read(records: Records, release: Pointer, params: Params) -> Reference:
     return Reference(
         prompts=list(pinned.values()),
         answers=[
-            Answered(
+            ScoredAnswer(
                 answer.id,
                 pinned[answer.id].text if answer.id in pinned else answer.prompt,
                 redact(answer.prediction)[0],

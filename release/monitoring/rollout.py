@@ -19,7 +19,7 @@ from checks.gating.gate_kind import figure, small
 from checks.stats.anytime import Stream
 
 
-class Side(NamedTuple):
+class SideAnswer(NamedTuple):
     """The answer of one release; None: no whole answer. ``score``: by its label, if that is known."""
 
     answer: str | None
@@ -32,8 +32,8 @@ class Pair(NamedTuple):
     A pair is one observation: the difference of the two means.
     """
 
-    production: Sequence[Side]
-    candidate: Sequence[Side]
+    production: Sequence[SideAnswer]
+    candidate: Sequence[SideAnswer]
 
 
 class Judged(NamedTuple):

@@ -10,14 +10,14 @@ from checks.config.monitor import Monitor
 from checks.formats.captures import Capture
 from checks.formats.watch_report import WatchFinding
 from checks.stats import intervals, mean_planning
-from release.monitoring.asked import Asked, untested
+from release.monitoring.asked import Question, untested
 
 _CLUSTER = 300  # seconds
 _GONE = 499  # the client went away: no answer was owed
 _BUSY = 429
 
 
-def questions(requests: Sequence[Capture], monitor: Monitor) -> Iterator[Asked]:
+def questions(requests: Sequence[Capture], monitor: Monitor) -> Iterator[Question]:
     """Yield one question for each objective that is set."""
     objectives = monitor.objectives
     share = partial(_share, monitor=monitor)
@@ -60,7 +60,7 @@ def _share(
     bound: float,
     said: str,
     monitor: Monitor,
-) -> Asked:
+) -> Question:
     if not requests:
         return untested(name, "objective", "no request of this kind was captured")
     blocks = [str(int(request.time.timestamp()) // _CLUSTER) for request in requests]
@@ -84,7 +84,7 @@ def _share(
         detectable=mean_planning.detectable(mean_planning.mirrored(mean), 1 - bound, monitor.alpha),
         rows_needed=needed.rows if needed else None,
     )  # fmt: skip
-    return Asked(finding, f"{share}: below {_percent(bound)} (upper bound {interval.high:.2%})")
+    return Question(finding, f"{share}: below {_percent(bound)} (upper bound {interval.high:.2%})")
 
 
 def _percent(share: float) -> str:

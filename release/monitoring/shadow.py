@@ -31,7 +31,7 @@ from checks.rows import Message, Record
 from checks.scorers import Scorer
 from release.monitoring import rollout
 from release.monitoring.releases import Sides
-from release.monitoring.rollout import Pair, Side
+from release.monitoring.rollout import Pair, SideAnswer
 from release.monitoring.store import GivenLabel
 
 _ROLES = ("system", "user", "assistant")
@@ -46,7 +46,7 @@ class Prompt(NamedTuple):
     messages: tuple[Message, ...]
 
 
-class Said(Record):
+class ShadowAnswer(Record):
     """The redacted answer of a server; or None, and why not."""
 
     answer: str | None
@@ -61,8 +61,8 @@ class ShadowPair(Record):
     arrived: AwareDatetime | None = None
     request_id: captures.Name
     prompt: Digest
-    production: Said
-    candidate: Said
+    production: ShadowAnswer
+    candidate: ShadowAnswer
 
 
 def prompts(requests: Iterable[Capture]) -> tuple[list[Prompt], int]:
@@ -99,7 +99,7 @@ def _messages(request: Capture) -> tuple[Message, ...] | None:
     )
 
 
-class Kept:
+class PairFile:
     """The file of pairs, which one run writes at a time. ``pairs``: one for each prompt, the first."""
 
     def __init__(self, path: Path) -> None:
@@ -168,10 +168,10 @@ def judged(
     return both, scored
 
 
-def _side(said: Said, label: str | None, scorer: Scorer) -> Side:
+def _side(said: ShadowAnswer, label: str | None, scorer: Scorer) -> SideAnswer:
     if said.answer is None or label is None:
-        return Side(said.answer)
-    return Side(said.answer, scoring.score(scorer, said.answer, label))
+        return SideAnswer(said.answer)
+    return SideAnswer(said.answer, scoring.score(scorer, said.answer, label))
 
 
 def report(

@@ -10,9 +10,9 @@ from checks.errors import EvidenceRefused
 from checks.evaluation import scoring
 from checks.formats.captures import Capture
 from checks.scorers import Scorer
-from release.monitoring.answers import Answered
+from release.monitoring.answers import ScoredAnswer
 from release.monitoring.releases import short
-from release.monitoring.store import Store
+from release.monitoring.store import CaptureStore
 
 EARLIER = 8  # windows before one, that it is compared with
 _MONDAY = datetime(1970, 1, 5, tzinfo=UTC)
@@ -20,7 +20,7 @@ _BLOCK = 3  # hours: requests of a block may depend on one another, where no key
 _KEYED = 0.95  # share of the requests that must have a user's key
 
 
-class Span(NamedTuple):
+class TimeSpan(NamedTuple):
     """From ``since`` up to ``until``, which is excluded."""
 
     since: datetime
@@ -51,14 +51,14 @@ class Traffic(NamedTuple):
         return f"sha256:{hasher.hexdigest()}"
 
 
-def last_whole(now: datetime, days: int) -> Span:
+def last_whole(now: datetime, days: int) -> TimeSpan:
     """The last window of ``days`` days that has ended. Windows follow one another without a gap or an overlap."""
     length = timedelta(days=days)
     until = _MONDAY + (now - _MONDAY) // length * length
-    return Span(until - length, until)
+    return TimeSpan(until - length, until)
 
 
-def read(store: Store, environment: str, span: Span, model: str) -> Traffic:
+def read(store: CaptureStore, environment: str, span: TimeSpan, model: str) -> Traffic:
     """Return the traffic of the release ``model`` (its digest). Raises EvidenceRefused if there is none."""
     requests, others = _requests(store, environment, span, model)
     notes = [
@@ -76,7 +76,7 @@ def read(store: Store, environment: str, span: Span, model: str) -> Traffic:
     return Traffic(requests, labels, (*notes, *more))
 
 
-def earlier(store: Store, environment: str, span: Span, model: str) -> list[Traffic]:
+def earlier(store: CaptureStore, environment: str, span: TimeSpan, model: str) -> list[Traffic]:
     """Return the traffic of the same release in the windows before ``span`` that have some, without labels.
 
     Latest first.
@@ -84,7 +84,7 @@ def earlier(store: Store, environment: str, span: Span, model: str) -> list[Traf
     length = span.until - span.since
     windows = []
     for number in range(1, EARLIER + 1):
-        before = Span(span.since - number * length, span.until - number * length)
+        before = TimeSpan(span.since - number * length, span.until - number * length)
         requests, _ = _requests(store, environment, before, model)
         if requests:
             windows.append(Traffic(requests, {}, ()))
@@ -92,7 +92,7 @@ def earlier(store: Store, environment: str, span: Span, model: str) -> list[Traf
 
 
 def _requests(
-    store: Store, environment: str, span: Span, model: str
+    store: CaptureStore, environment: str, span: TimeSpan, model: str
 ) -> tuple[tuple[Capture, ...], Counter[str]]:
     """Return the requests to a release, each once and in order of time, and how many other releases got."""
     once, others = dict[tuple[datetime, str], Capture](), Counter[str]()
@@ -104,7 +104,7 @@ def _requests(
     return tuple(once[key] for key in sorted(once)), others
 
 
-def _labels(store: Store, requests: Sequence[Capture]) -> tuple[dict[str, str], list[str]]:
+def _labels(store: CaptureStore, requests: Sequence[Capture]) -> tuple[dict[str, str], list[str]]:
     """The labels of these requests. An id of two requests, or with two labels, names neither."""
     ids = Counter(request.request_id for request in requests)
     given = defaultdict[str, set[str]](set)
@@ -117,12 +117,12 @@ def _labels(store: Store, requests: Sequence[Capture]) -> tuple[dict[str, str], 
     return clear, [note] if unclear else []
 
 
-def answered(traffic: Traffic, scorer: Scorer | None) -> list[Answered]:
+def answered(traffic: Traffic, scorer: Scorer | None) -> list[ScoredAnswer]:
     """The requests with a whole answer, scored by ``scorer`` where their label came.
 
     The group of each is its user, or the block of hours in which it arrived.
     """
-    answers = list[Answered]()
+    answers = list[ScoredAnswer]()
     for request in traffic.requests:
         if request.error is not None or request.status >= 400 or request.answer is None:
             continue
@@ -134,5 +134,5 @@ def answered(traffic: Traffic, scorer: Scorer | None) -> list[Answered]:
             else scoring.score(scorer, request.answer, label)
         )
         group = request.user_key or f"{request.time:%Y-%m-%d} {request.time.hour // _BLOCK}"
-        answers.append(Answered(request.request_id, prompt, request.answer, group, score))
+        answers.append(ScoredAnswer(request.request_id, prompt, request.answer, group, score))
     return answers

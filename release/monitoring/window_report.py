@@ -7,8 +7,8 @@ from checks.formats.pointer import Pointer
 from checks.formats.verdict import Status
 from checks.formats.watch_report import Costs, WatchFinding, WatchReport
 from release.monitoring import answers, asked, service, window
-from release.monitoring.answers import Answered, Reference, Windows
-from release.monitoring.window import Span, Traffic
+from release.monitoring.answers import Reference, ScoredAnswer, Windows
+from release.monitoring.window import TimeSpan, Traffic
 
 # A report has the first of these that one of its findings has, as a verdict does.
 _WORST_FIRST: tuple[Status, ...] = ("fail", "inconclusive", "pass")
@@ -16,11 +16,11 @@ _WORST_FIRST: tuple[Status, ...] = ("fail", "inconclusive", "pass")
 
 def report(
     environment: str,
-    span: Span,
+    span: TimeSpan,
     release: Pointer,
     traffic: Traffic,
     before: Sequence[Traffic],
-    served: Sequence[Answered],
+    served: Sequence[ScoredAnswer],
     offline: Reference,
     monitor: Monitor,
 ) -> WatchReport:
@@ -60,7 +60,7 @@ def _status(findings: Sequence[WatchFinding]) -> Status:
     return next((status for status in _WORST_FIRST if status in statuses), "pass")
 
 
-def _costs(traffic: Traffic, span: Span, cost: Cost | None) -> Costs | None:
+def _costs(traffic: Traffic, span: TimeSpan, cost: Cost | None) -> Costs | None:
     """Every captured row stands for 1 / sampled_share requests."""
     if cost is None:
         return None

@@ -22,9 +22,9 @@ from checks.scorers import Scorer
 from release.adapters.registry import reference
 from release.monitoring import canary
 from release.monitoring.releases import Sides
-from release.monitoring.store import Label, Store
+from release.monitoring.store import CaptureStore, Label
 from release.promotion import environment, image
-from release.promotion.incident_report import Back, IncidentOptions, Look, Replayed
+from release.promotion.incident_report import Back, IncidentLook, IncidentOptions, Replayed
 from release.promotion.types import PromotionContext
 from release.serving import weights
 from release.serving.behind import Behind
@@ -40,7 +40,7 @@ class Scene(NamedTuple):
     environment: str
     sides: Sides
     servers: Sequence[Behind]
-    store: Store
+    store: CaptureStore
     at_once: int
 
 
@@ -109,7 +109,7 @@ def replay(
     """
     since = datetime.now(UTC)
     scorer = params.evaluate.scorers[0]
-    looks, labelled = list[Look](), set[str]()
+    looks, labelled = list[IncidentLook](), set[str]()
     report = back = None
     production, worse = (Side(server.url, server.model) for server in scene.servers)
     limit = params.evaluate.max_new_tokens
@@ -135,7 +135,7 @@ def replay(
             report = canary.look(asked, scene.environment, scene.sides, scene.store, since, until)
             if report is None:
                 continue
-            looks.append(Look(
+            looks.append(IncidentLook(
                 seconds=round(time.monotonic() - began, 2), requests=len(answered), pairs=report.pairs,
                 labelled=report.labelled, decision=report.decision,
             ))  # fmt: skip
@@ -162,7 +162,7 @@ def _score(answered: Answered, scorer: Scorer) -> float:
     return scoring.score(scorer, answered.answer, answered.request.reference)
 
 
-def _label(store: Store, requests: Sequence[Request], known: set[str]) -> None:
+def _label(store: CaptureStore, requests: Sequence[Request], known: set[str]) -> None:
     if fresh := [request for request in requests if request.id not in known]:
         store.add([Label(request_id=request.id, label=request.reference) for request in fresh])
         known.update(request.id for request in fresh)

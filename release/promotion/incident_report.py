@@ -43,7 +43,7 @@ class IncidentOptions(NamedTuple):
     target: str | None = None
 
 
-class Look(Record):
+class IncidentLook(Record):
     """One decision. ``requests``: answered before it; ``seconds``: since the first request."""
 
     seconds: Seconds
@@ -67,7 +67,7 @@ class Back(Record):
     signed: bool  # git's signature of the commit
 
 
-class Expected(Detection):
+class ExpectedDetection(Detection):
     """``requests`` and ``seconds``: what ``pairs`` take at this drill's share, labels and rate."""
 
     requests: int | None
@@ -92,8 +92,8 @@ class Incident(Record):
     labelled: float
     label_delay: float
     window: float
-    looks: tuple[Look, ...]
-    detected: Look | None
+    looks: tuple[IncidentLook, ...]
+    detected: IncidentLook | None
     why: str | None
     back: Back | None
     rolled_back_after: Seconds | None  # since the first request
@@ -104,7 +104,7 @@ class Incident(Record):
     right: float | None
     margin: float
     false_rollbacks: float
-    expected: tuple[Expected, ...]
+    expected: tuple[ExpectedDetection, ...]
     simulated: tuple[str, ...]
 
 
@@ -114,7 +114,7 @@ class Replayed(NamedTuple):
     ``began``, ``back_at``: seconds of ``time.monotonic``. ``scored``: each answer with its score by the first scorer.
     """
 
-    looks: list[Look]
+    looks: list[IncidentLook]
     report: RolloutReport | None
     back: Back | None
     back_at: float | None
@@ -139,7 +139,7 @@ def report(
     reached = max(len(scored), 1) / max(until - replayed.began, 1e-6)
     alpha = 1 - monitor.confidence
     labelled_each = min(options.share, 1 - options.share) * options.labelled
-    smaller: tuple[Expected, ...] = ()
+    smaller: tuple[ExpectedDetection, ...] = ()
     if rollout and right and labelled_each:
         level = alpha / len(rollout.findings)
         cases = detection.expected(right, monitor.margin, level, options.share)
@@ -157,11 +157,11 @@ def report(
     )  # fmt: skip
 
 
-def _expected(case: Detection, labelled_each: float, reached: float) -> Expected:
+def _expected(case: Detection, labelled_each: float, reached: float) -> ExpectedDetection:
     """How soon a smaller loss would be found. ``labelled_each``: labelled pairs that a request makes."""
     requests = None if case.pairs is None else round(case.pairs / labelled_each)
     seconds = None if requests is None else round(requests / reached, 1)
-    return Expected(**case.model_dump(), requests=requests, seconds=seconds)
+    return ExpectedDetection(**case.model_dump(), requests=requests, seconds=seconds)
 
 
 def _lost(ours: Sequence[float], theirs: Sequence[float]) -> float:

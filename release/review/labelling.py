@@ -33,7 +33,7 @@ class Task(Record):
     right_sha: Digest
 
 
-class Asked(NamedTuple):
+class LabelTasks(NamedTuple):
     """The tasks of one person, and how many rows are drawn, labelled by somebody, and to be labelled by two."""
 
     tasks: tuple[Task, ...]
@@ -42,7 +42,7 @@ class Asked(NamedTuple):
     doubled: int
 
 
-def asked(pairs: AnswerPairs, annotator: str) -> Asked:
+def asked(pairs: AnswerPairs, annotator: str) -> LabelTasks:
     """Return the tasks of ``annotator``: rows without a label, and a tenth of those that one other person labelled."""
     done: dict[tuple[str, frozenset[str]], set[str]] = defaultdict(set)
     for label in pairs.labels:
@@ -58,7 +58,7 @@ def asked(pairs: AnswerPairs, annotator: str) -> Asked:
         labelled += bool(by)
         if annotator not in by and len(by) < (2 if row.id in twice else 1):
             tasks.append(_task(pairs.suite.seed, row, *texts[row.id]))
-    return Asked(tuple(tasks), len(drawn), labelled, len(twice))
+    return LabelTasks(tuple(tasks), len(drawn), labelled, len(twice))
 
 
 def _task(seed: int, row: Row, one: str, two: str) -> Task:

@@ -15,8 +15,8 @@ from release.monitoring import releases
 from release.monitoring.gateway.options import user_secret
 from release.monitoring.gateway.rows import TooLarge, row
 from release.monitoring.logs import KINDS
-from release.monitoring.store import Store
-from release.monitoring.window import Span
+from release.monitoring.store import CaptureStore
+from release.monitoring.window import TimeSpan
 from release.verbs.history import moment
 
 
@@ -73,7 +73,7 @@ def capture(
             f"{source}: has no request to store{f' ({why})' if why else ''}",
             "name another log, --from or --to",
         )
-    store = Store(options.captures or str(root / layout.CAPTURES))
+    store = CaptureStore(options.captures or str(root / layout.CAPTURES))
     names, new = store.add_requests(environment, captured, kind)
     return Captured(len(captured), new, left_out, tuple(names))
 
@@ -87,7 +87,7 @@ def _read(
     captured, left_out = list[Capture](), Counter[str]()
     given = None if options.release is None else release_named(options.release)
     secret = None if options.user_secret is None else user_secret(options.user_secret)
-    for place, exchange, reason in KINDS.kinds[kind]().read(source, Span(since, until)):
+    for place, exchange, reason in KINDS.kinds[kind]().read(source, TimeSpan(since, until)):
         if exchange is None:
             left_out[reason] += 1
             continue

@@ -26,7 +26,7 @@ from release import runtimes
 from release.adapters.git import Git
 from release.ledger import DEADLINE
 from release.monitoring import canary, releases
-from release.monitoring.store import Store
+from release.monitoring.store import CaptureStore
 from release.promotion import context, incident_replay, incident_report, scratch
 from release.promotion.incident_replay import Scene
 from release.promotion.incident_report import Back, Incident, IncidentOptions
@@ -84,7 +84,7 @@ def incident(
         for server in servers:
             server.wait(params.serve.verify.start_seconds)
         at_once = len(servers) * runtime.concurrency
-        scene = Scene(name, sides, servers, Store(str(captures)), at_once)
+        scene = Scene(name, sides, servers, CaptureStore(str(captures)), at_once)
         roll_back = partial(_roll_back, there, home / scratch.REMOTE, name)
         replayed = incident_replay.replay(scene, params, requests, options, roll_back, tell)
     return incident_report.report(name, before, worse, params.monitor, options, replayed)

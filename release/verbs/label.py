@@ -24,7 +24,7 @@ class Written(NamedTuple):
 
     page: Path
     tasks: Path
-    asked: labelling.Asked
+    asked: labelling.LabelTasks
 
 
 class Imported(NamedTuple):

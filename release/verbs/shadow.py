@@ -17,8 +17,8 @@ from checks.errors import EvidenceRefused, Refusal, VerdictFailed, VerdictInconc
 from checks.formats.rollout_report import RolloutReport
 from release.monitoring import releases
 from release.monitoring import shadow as shadowed
-from release.monitoring.shadow import Kept, Prompt, ShadowPair
-from release.monitoring.store import Store
+from release.monitoring.shadow import PairFile, Prompt, ShadowPair
+from release.monitoring.store import CaptureStore
 from release.record.records import Records
 from release.serving.replay import Endpoint, Said
 
@@ -53,9 +53,11 @@ def shadow(
     """
     params = Records(root).work_tree.params
     sides = releases.both(root, params, environment, options.release)
-    store = Store(options.captures or str(root / layout.CAPTURES))
+    store = CaptureStore(options.captures or str(root / layout.CAPTURES))
     prompts, notes = _prompts(store, environment, params, now or datetime.now(UTC))
-    kept = Kept(root / layout.SHADOW / environment / f"{sides.production}-{sides.candidate}.jsonl")
+    kept = PairFile(
+        root / layout.SHADOW / environment / f"{sides.production}-{sides.candidate}.jsonl"
+    )
     servers = (
         Endpoint(options.production, sides.production, "production"),
         Endpoint(options.candidate, sides.candidate, "the candidate"),
@@ -105,7 +107,7 @@ def refusal(report: RolloutReport) -> Refusal | None:
 
 
 def _prompts(
-    store: Store, environment: str, params: Params, now: datetime
+    store: CaptureStore, environment: str, params: Params, now: datetime
 ) -> tuple[list[Prompt], list[str]]:
     since = now - timedelta(days=params.monitor.window_days)
     prompts, left_out = shadowed.prompts(store.requests(environment, since, now))
@@ -137,8 +139,8 @@ def _pair(
     )  # fmt: skip
 
 
-def _redacted(said: Said) -> shadowed.Said:
+def _redacted(said: Said) -> shadowed.ShadowAnswer:
     answer, error = (
         None if text is None else detectors.redact(text)[0] for text in (said.answer, said.error)
     )
-    return shadowed.Said(answer=answer, error=error, seconds=round(said.seconds, 4))
+    return shadowed.ShadowAnswer(answer=answer, error=error, seconds=round(said.seconds, 4))

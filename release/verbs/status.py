@@ -10,7 +10,7 @@ from pathlib import Path
 from checks.errors import Contradicted, Refusal
 from checks.rows import Record
 from release.mirrors import desired, tags, verified
-from release.mirrors.types import Finding
+from release.mirrors.types import MirrorFinding
 from release.promotion import held as quarantined
 from release.promotion import running
 from release.promotion.running import Next, Runs, Wait
@@ -28,7 +28,7 @@ class State(Record):
 
     environment: str
     runs: Runs | None
-    drift: tuple[Finding, ...]
+    drift: tuple[MirrorFinding, ...]
     next: Next | None
     advice: Advised
 
@@ -102,7 +102,7 @@ def status(root: Path) -> Status:
 def _state(
     name: str,
     runs: Runs | None,
-    drift: tuple[Finding, ...],
+    drift: tuple[MirrorFinding, ...],
     following: tuple[Next, Mapping[Wait, str]] | None,
     after: str | None,
 ) -> State:

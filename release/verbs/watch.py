@@ -13,8 +13,8 @@ from checks.config.params import Params
 from checks.errors import EvidenceRefused, Refusal, VerdictFailed, VerdictInconclusive
 from checks.formats.watch_report import WatchReport
 from release.monitoring import evidently_page, picture, reference, releases, window, window_report
-from release.monitoring.store import Store
-from release.monitoring.window import Span, Traffic
+from release.monitoring.store import CaptureStore
+from release.monitoring.window import TimeSpan, Traffic
 from release.record.records import Records
 from release.review import retraining
 from release.review.retraining import Proposal
@@ -64,7 +64,7 @@ def _judged(
     params = records.work_tree.params
     span = _span(options, params, now or datetime.now(UTC))
     release = releases.runs(root, params, environment)
-    store = Store(options.captures or str(root / layout.CAPTURES))
+    store = CaptureStore(options.captures or str(root / layout.CAPTURES))
     traffic = window.read(store, environment, span, release.model)
     before = window.earlier(store, environment, span, release.model)
     offline = reference.read(records, release, params)
@@ -97,14 +97,14 @@ def page(environment: str) -> Path:
     return layout.STATE / "watch" / f"{environment}.html"
 
 
-def _span(options: WatchOptions, params: Params, now: datetime) -> Span:
+def _span(options: WatchOptions, params: Params, now: datetime) -> TimeSpan:
     if options.since is None and options.until is None:
         return window.last_whole(now, params.monitor.window_days)
     if options.since is None or options.until is None:
         raise EvidenceRefused(
             "--from and --to: one is missing", "give both, or none for the last whole window"
         )
-    span = Span(moment(options.since, now).start, moment(options.until, now).start)
+    span = TimeSpan(moment(options.since, now).start, moment(options.until, now).start)
     if span.since >= span.until:
         raise EvidenceRefused(
             f"--to {options.until}: is not after --from {options.since}", "swap them"

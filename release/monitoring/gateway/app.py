@@ -22,8 +22,8 @@ from release.monitoring.gateway.metrics import Metrics
 from release.monitoring.gateway.outcomes import GONE, outcome_of
 from release.monitoring.gateway.refusals import Refused, Rejected
 from release.monitoring.gateway.rows import Exchange, sampled
-from release.monitoring.gateway.settings import Settings
-from release.monitoring.gateway.store import Store
+from release.monitoring.gateway.settings import GatewaySettings
+from release.monitoring.gateway.store import CaptureWriter
 from release.monitoring.gateway.upstreams import Upstreams
 
 CHAT, COMPLETIONS, MODELS = "/v1/chat/completions", "/v1/completions", "/v1/models"
@@ -39,11 +39,11 @@ class Gateway:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: GatewaySettings,
         session: aiohttp.ClientSession,
         upstreams: Upstreams,
         metrics: Metrics,
-        store: Store | None,
+        store: CaptureWriter | None,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._settings, self._say = settings, say

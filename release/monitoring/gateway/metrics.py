@@ -21,7 +21,7 @@ from prometheus_client import (
 from checks.data import signals
 from release.monitoring.gateway.outcomes import OUTCOMES, Outcome, outcome_of
 from release.monitoring.gateway.rows import Exchange
-from release.monitoring.gateway.settings import Settings
+from release.monitoring.gateway.settings import GatewaySettings
 from release.monitoring.gateway.upstreams import Server
 
 UNKNOWN = "unknown"  # release: no server answered, or it does not say what it serves
@@ -82,7 +82,7 @@ class _Ended(NamedTuple):
 class Metrics:
     """Counts requests. The library's own metrics may be used by several threads."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: GatewaySettings) -> None:
         disable_created_metrics()
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from checks.errors import ServingRefused
 from checks.formats import captures
-from release.monitoring.gateway.settings import SECONDS, TOKEN_SECONDS, Settings
+from release.monitoring.gateway.settings import SECONDS, TOKEN_SECONDS, GatewaySettings
 
 ENVIRONMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _SPOOL = Path(".lockstep") / "captures"
@@ -39,12 +39,12 @@ def check_variables(environ: Mapping[str, str], options: Iterable[str]) -> None:
             raise ServingRefused(f"{name}: is empty", "give it a value, or unset it")
 
 
-def read(root: Path, options: Mapping[str, Any]) -> Settings:
+def read(root: Path, options: Mapping[str, Any]) -> GatewaySettings:
     """Return the settings that the command's options ask for. Raises ServingRefused for one that cannot be.
 
-    ``options``: by the names of ``Settings``, but ``buckets`` and ``token_buckets``, which are numbers separated by
-    commas. ``upstreams``: URL or URL=WEIGHT. ``release``: a digest, or its first 12 digits. ``keys``, ``labels``: files
-    with one on each line. ``user_secret``: a file.
+    ``options``: by the names of ``GatewaySettings``, but ``buckets`` and ``token_buckets``, which are numbers
+    separated by commas. ``upstreams``: URL or URL=WEIGHT. ``release``: a digest, or its first 12 digits. ``keys``,
+    ``labels``: files with one on each line. ``user_secret``: a file.
     """
     for name in ("environment", "provider"):
         if not ENVIRONMENT.fullmatch(options[name]):
@@ -77,7 +77,7 @@ def read(root: Path, options: Mapping[str, Any]) -> Settings:
         "seconds": _buckets("--buckets", values.pop("buckets"), SECONDS),
         "token_seconds": _buckets("--token-buckets", values.pop("token_buckets"), TOKEN_SECONDS),
     }
-    return Settings(**values)
+    return GatewaySettings(**values)
 
 
 def _upstreams(words: Sequence[str]) -> dict[str, float | None]:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from checks.data import detectors
 from checks.formats import captures
-from release.monitoring.gateway.answers import Answer, Choice
+from release.monitoring.gateway.answers import Choice, ParsedAnswer
 
 MOST_BODY = 512 << 10  # bytes of a request that is stored: about 128,000 tokens
 MOST_TEXTS = 4000  # Texts of a row: those of messages, and values of calls of tools.
@@ -41,7 +41,7 @@ class Exchange:
     release: str | None = None
     status: int = 0
     error: str | None = None
-    answer: Answer = field(default_factory=Answer)
+    answer: ParsedAnswer = field(default_factory=ParsedAnswer)
     seconds: float = 0.0
     first: float | None = None
     upstream: str | None = None

@@ -33,7 +33,7 @@ _RETRY = 10.0  # seconds between looks for files to move
 Count = Callable[[CounterName, int], None]
 
 
-class Store:
+class CaptureWriter:
     """``folder``: where files are written. ``count``: called with numbers of rows, from any thread.
 
     ``secret``: see ``rows.row``.

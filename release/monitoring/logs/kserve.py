@@ -23,8 +23,8 @@ from pydantic import (
 from checks import files
 from checks.errors import EvidenceRefused
 from release.monitoring.log_kind import Entry, LogKind, documents, entry
-from release.monitoring.store import Store
-from release.monitoring.window import Span
+from release.monitoring.store import CaptureStore
+from release.monitoring.window import TimeSpan
 
 _REQUEST = "org.kubeflow.serving.inference.request"
 _RESPONSE = "org.kubeflow.serving.inference.response"
@@ -71,11 +71,11 @@ class KServe(LogKind):
 
     name = "kserve"
 
-    def read(self, source: str, span: Span) -> Iterator[Entry]:
+    def read(self, source: str, span: TimeSpan) -> Iterator[Entry]:
         """The events in a file, or in all files in a folder or at an address of fsspec, paired by their ids."""
         del span
         by_id: dict[str, dict[str, _Placed]] = defaultdict(lambda: {_REQUEST: [], _RESPONSE: []})
-        for name, data in Store(source).documents():
+        for name, data in CaptureStore(source).documents():
             for place, value in documents(name, data):
                 event = _event(place, value)
                 if event.type not in (_REQUEST, _RESPONSE):
