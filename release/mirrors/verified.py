@@ -19,9 +19,13 @@ from release.mirrors.types import MirrorFinding
 
 
 class Verified(NamedTuple):
-    """``otherwise``: how the verification differs from how it is served. ``findings``: what the policy forbids."""
+    """``otherwise``: how the verification differs from how it is served. ``findings``: what the policy forbids.
+
+    ``unfit``: why the policy forbids the release that the environment before runs, as it was verified.
+    """
 
     otherwise: tuple[str, ...] = ()
+    unfit: tuple[str, ...] = ()
     findings: tuple[MirrorFinding, ...] = ()
 
 
@@ -66,7 +70,12 @@ def look(
             findings += _refused(
                 name, "verification", partial(served.verifier, release, known, offline=True, at=at)
             )
-        verified[name] = Verified(tuple(lines), tuple(findings))
+        verified[name] = Verified(tuple(lines), (), tuple(findings))
+    for name, rule in promote.environments.items():
+        if rule.served_as_verified and rule.after in released:
+            release = released[rule.after][1].statement.predicate
+            unfit = served.now(release, name, files)
+            verified[name] = verified[name]._replace(unfit=tuple(unfit))
     return verified
 
 

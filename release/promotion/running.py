@@ -1,6 +1,6 @@
 """Says which release an environment runs, since when and by whom, and which one could follow. Checks nothing again."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -22,7 +22,7 @@ from release.ledger import Kind, Move
 from release.ledger.past import Envelope
 from release.record.records import Records
 
-Wait = Literal["build", "soak", "signatures", "approvals", "quarantine"]
+Wait = Literal["build", "soak", "signatures", "approvals", "quarantine", "verification"]
 _R = TypeVar("_R", Verdict, ImageReport)
 
 
@@ -96,11 +96,13 @@ def following(
     rules: Environment,
     here: Runs | None,
     before: Runs | None,
+    unfit: Sequence[str],
     entries: quarantine.Entries,
 ) -> tuple[Next, dict[Wait, str]] | None:
     """Return what could follow ``here``, and its waits by what it waits for; None if nothing could.
 
     That is what the environment ``rules.after`` runs (``before``), or the work tree's record if there is none before.
+    ``unfit``: why the rules forbid ``before`` as it was verified.
     """
     if rules.after is None:
         return _of_the_record(records, here, entries)
@@ -108,6 +110,8 @@ def following(
         return None
     pointer = before.pointer
     waits = _waits(rules, before) | _held(entries, pointer.digest, pointer.model)
+    if unfit:
+        waits["verification"] = f"is not verified as it would serve: {unfit[0]}"
     return _next(pointer.version, pointer.model, pointer.digest, rules.after, waits), waits
 
 

@@ -11,10 +11,10 @@ from typing import Literal, NamedTuple
 from release.review.advice import Advised, Mark
 
 Name = Literal[
-    "quarantined", "drift", "doubt", "nothing", "runs", "held", "build", "people", "soak", "next",
+    "quarantined", "drift", "doubt", "nothing", "runs", "held", "unfit", "build", "people", "soak", "next",
 ]  # fmt: skip
 
-Wait = Literal["build", "soak", "signatures", "approvals", "quarantine"]
+Wait = Literal["build", "soak", "signatures", "approvals", "quarantine", "verification"]
 
 
 class Situation(NamedTuple):
@@ -60,6 +60,10 @@ TABLE: dict[Name, _Row] = {
         "⚠️", "{next} of {source} must not follow", "{waits}",
         "make a better release; or let that one out: `lockstep quarantine --release NAME --why …`",
     ),
+    "unfit": _Row(
+        "⚠️", "{next} of {source} must not follow as it was verified", "{waits}",
+        "`lockstep verify` it as {environment} serves, `lockstep sign` it, and promote it to {source} again",
+    ),
     "build": _Row(
         "✅", "{next} of {source} can follow once it is an image", "{waits}",
         "`lockstep build`, then `lockstep promote {environment}`",
@@ -75,8 +79,13 @@ TABLE: dict[Name, _Row] = {
 }  # fmt: skip
 # The first of these that a release waits for decides what to do.
 _WAITS: dict[Wait, Name] = {
-    "quarantine": "held", "build": "build", "signatures": "people", "approvals": "people", "soak": "soak",
-}  # fmt: skip
+    "quarantine": "held",
+    "verification": "unfit",
+    "build": "build",
+    "signatures": "people",
+    "approvals": "people",
+    "soak": "soak",
+}
 
 
 def advise(situation: Situation) -> Advised:

@@ -83,7 +83,9 @@ def status(root: Path) -> Status:
                 quarantine.entries, seen[name].otherwise,
             )  # fmt: skip
         before = runs[rules.after] if rules.after else None
-        following = running.following(records, rules, runs[name], before, quarantine.entries)
+        following = running.following(
+            records, rules, runs[name], before, seen[name].unfit, quarantine.entries
+        )
         last = desired.last_move(name, moves)
         drift = (*environment.findings, *seen[name].findings, *last)
         states.append(_state(name, runs[name], drift, following, rules.after))

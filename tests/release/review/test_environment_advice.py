@@ -33,6 +33,10 @@ SITUATIONS: dict[str, tuple[Situation, str, str, str]] = {
         following(quarantine="in quarantine: {bad}", approvals="takes 1 approval"),
         "⚠️ v0.2.0 of staging must not follow", "in quarantine: {bad}; takes 1 approval", "make a better release",
     ),
+    "unfit": (
+        following(verification="is not verified as it would serve: it ran as a process"),
+        "⚠️ v0.2.0 of staging must not follow as it was verified", "ran as a process", "`lockstep verify`",
+    ),
     "build": (
         following(build="`lockstep build`"),
         "✅ v0.2.0 of staging can follow once it is an image", "", "`lockstep build`, then `lockstep promote production`",

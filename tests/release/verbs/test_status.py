@@ -97,6 +97,17 @@ def test_next_says_what_it_waits_for(world: World, rules: dict[str, object], wai
     assert re.search(waits, following.waits[0])
 
 
+def test_a_release_that_the_rules_forbid_as_it_was_verified_does_not_follow(world: World) -> None:
+    path = world.root / layout.PARAMS
+    document = yaml.safe_load(path.read_text())
+    document["promote"]["environments"]["production"] |= {"served_as_verified": True}
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
+    production = of(world.root, "production")
+    assert production.next is not None
+    assert re.match("is not verified as it would serve: it ran as a process", production.next.waits[0])
+    assert production.drift, "so was the release before it"
+
+
 def test_what_is_in_quarantine_is_shown_where_it_runs_and_where_it_would_go(world: World) -> None:
     hold(world.root, world.new, "answers in French")
     runs = of(world.root, "staging").runs
