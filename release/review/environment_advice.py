@@ -55,7 +55,7 @@ TABLE: dict[Name, _Row] = {
         "ask who made that commit: `lockstep history {environment}`",
     ),
     "nothing": _Row("⚠️", "nothing runs here, and nothing can follow yet", "", "{first}"),
-    "runs": _Row("✅", "runs {version}, and nothing newer can follow", "", "nothing"),
+    "runs": _Row("✅", "runs {version}, and nothing newer can follow", "", "nothing to do"),
     "held": _Row(
         "⚠️", "{next} of {source} must not follow", "{waits}",
         "make a better release; or let that one out: `lockstep quarantine --release NAME --why …`",
@@ -65,7 +65,7 @@ TABLE: dict[Name, _Row] = {
         "`lockstep verify` it as {environment} serves, `lockstep sign` it, and promote it to {source} again",
     ),
     "build": _Row(
-        "✅", "{next} of {source} can follow once it is an image", "{waits}",
+        "✅", "{next} of {source} can follow once it is an image", "",
         "`lockstep build`, then `lockstep promote {environment}`",
     ),
     "people": _Row(
