@@ -71,7 +71,7 @@ class Windows(NamedTuple):
 
     @property
     def note(self) -> str | None:
-        """Why a difference is no alarm; None: it is one."""
+        """Say why a difference is no alarm; None: it is one."""
         if self.keyed or self.compared:
             return None
         return (
@@ -97,7 +97,7 @@ def questions(windows: Windows, reference: Reference, monitor: Monitor) -> Itera
         )
 
     def sample(side: Sequence[ScoredAnswer]) -> Sequence[ScoredAnswer]:
-        """The first request of each prompt, because the release's data has each prompt once."""
+        """Return the first request of each prompt, because the release's data has each prompt once."""
         if windows.compared:
             return side
         return list({answer.prompt: answer for answer in reversed(side)}.values())[::-1]
@@ -133,7 +133,7 @@ def _compared(
     windows: Windows, release: Sequence[Text], sample: Callable[[Sequence[ScoredAnswer]], Sequence[Text]],
     test: Callable[[Sequence[Text], Sequence[Text]], Tested | None],
 ) -> Tested | None:  # fmt: skip
-    """The ``test`` of this window: against the earlier ones if there are enough, else against ``release``.
+    """Return the ``test`` of this window: against the earlier ones if there are enough, else against ``release``.
 
     Where users are not known, each earlier window is tested against the others too: ordinary windows may differ so
     much. None where a side is too small.
@@ -153,7 +153,7 @@ def _compared(
 
 
 def _labels_of(side: Sequence[ScoredAnswer], known: frozenset[str]) -> list[Text]:
-    """The label of each answer; answers that are none count as one label more."""
+    """Return the label of each answer; answers that are none count as one label more."""
     return [
         Text(
             answer.id,
@@ -186,7 +186,7 @@ def _separation(
     name: str, kind: Kind, result: Separation, windows: Windows, monitor: Monitor, method: str,
     alarm: str, halves: int,
 ) -> Question:  # fmt: skip
-    """A question of an AUC."""
+    """Return a question of an AUC."""
     effect, sees = monitor.drift.auc, result.detectable(monitor.alpha)
     fine, needed = sees is not None and sees <= effect, result.needed(effect, monitor.alpha)
     seen = "nothing" if sees is None else f"an AUC of {0.5 + sees:.3f} or more"
@@ -234,7 +234,7 @@ def _labels(result: Shift | None, windows: Windows, monitor: Monitor) -> Questio
 
 
 def _asked(finding: WatchFinding, alarm: str, windows: Windows) -> Question:
-    """The question; where no ordinary window is known, its difference is reported and is no alarm."""
+    """Return the question; where no ordinary window is known, its difference is reported and is no alarm."""
     if windows.note is None or finding.p_alarm is None:
         return Question(finding, alarm)
     differs = (
@@ -261,7 +261,7 @@ def _rate(
     monitor: Monitor,
     kind: Kind = "proxy",
 ) -> Question:
-    """A mean that must not be lower than before release by more than the margin."""
+    """Return a mean that must not be lower than before release by more than the margin."""
     if not window or not offline:
         return untested(name, kind, _FEW.format(len(window), "answers", len(offline)))
     scores = [float(good(answer)) for answer in window]

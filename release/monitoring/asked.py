@@ -18,12 +18,12 @@ class Question(NamedTuple):
 
 
 def untested(name: str, kind: Kind, reason: str) -> Question:
-    """A question that this window cannot answer."""
+    """Return a question that this window cannot answer."""
     return Question(WatchFinding(name=name, kind=kind, status="inconclusive", reason=reason), "")
 
 
 def findings(asked: Sequence[Question], alpha: float) -> tuple[WatchFinding, ...]:
-    """The findings: an alarm at ``alpha`` or less, after Holm's correction over all questions, fails."""
+    """Return the findings: an alarm at ``alpha`` or less, after Holm's correction over all questions, fails."""
     p_values = [question.finding.p_alarm for question in asked]
     corrected = iter(holm([p for p in p_values if p is not None]))
     return tuple(_finding(question, corrected, alpha) for question in asked)

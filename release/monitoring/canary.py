@@ -149,7 +149,7 @@ def _notes(seen: SharedTraffic, paired: Paired, hours: float) -> list[str]:
 
 
 def why(report: RolloutReport) -> str:
-    """The reason of the rollback that ``report`` decides."""
+    """Return the reason of the rollback that ``report`` decides."""
     reasons = [
         f"{finding.name}: {finding.reason}"
         for finding in report.findings
@@ -225,7 +225,7 @@ def pair(
 def _pairs(
     sides: Sequence[tuple[CanaryRequest, SideAnswer]], candidate: str, until: datetime
 ) -> list[Pair]:
-    """The pairs of the batches that are complete, or whose hour ended before ``until``."""
+    """Return the pairs of the batches that are complete, or whose hour ended before ``until``."""
     seen, pairs = set[bytes](), list[Pair]()
     for hour, group in groupby(
         sides, key=lambda side: side[0].time.replace(minute=0, second=0, microsecond=0)

@@ -118,7 +118,7 @@ def _is_free(port: int) -> None:
 
 @contextmanager
 def _signals() -> Iterator[threading.Event]:
-    """An event that a signal sets. Nothing is interrupted, so no process is started that nobody knows."""
+    """Return an event that a signal sets. Nothing is interrupted, so no process is started that nobody knows."""
     ended = threading.Event()
     hangup = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)  # nohup
     before = {

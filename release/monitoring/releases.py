@@ -47,7 +47,7 @@ def runs(root: Path, params: Params, environment: str, ledger: Ledger | None = N
 def both(
     root: Path, params: Params, environment: str, named: str | None, ledger: Ledger | None = None
 ) -> Sides:
-    """The releases of ``environment`` and of the candidate that is to follow.
+    """Return the releases of ``environment`` and of the candidate that is to follow.
 
     ``named``: an environment that runs the candidate, or the digest of its model; None: the environment that must run
     it first. ``environment`` itself: its release is the candidate, and is compared with the one that it ran before.
@@ -92,5 +92,5 @@ def _before(ledger: Ledger, environment: str, now: Pointer) -> Pointer:
 
 
 def short(model: str) -> str:
-    """The first 12 digits of a model's digest, as the gateway names its release."""
+    """Return the first 12 digits of a model's digest, as the gateway names its release."""
     return model.removeprefix("sha256:")[:12]

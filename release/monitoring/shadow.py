@@ -66,7 +66,7 @@ class ShadowPair(Record):
 
 
 def prompts(requests: Iterable[Capture]) -> tuple[list[Prompt], int]:
-    """The different prompts in the order of their requests' hashes, and how many requests cannot be sent again.
+    """Return the different prompts in the order of their requests' hashes, and how many requests cannot be sent again.
 
     So the first of them are a sample drawn by chance, the same for every run. Mistakes of a client, calls of tools,
     and what has other parts than text cannot be sent.
@@ -152,7 +152,7 @@ def judged(
     wait: timedelta,
     now: datetime,
 ) -> tuple[list[Pair], list[Pair]]:
-    """The pairs, and those of them in which both answers have a score.
+    """Return the pairs, and those of them in which both answers have a score.
 
     A label counts as in a canary: ``wait`` after its request arrived, if it came until then. Otherwise labels that come
     sooner for production's wrong answers would make the candidate look better than it is.

@@ -36,14 +36,14 @@ class Traffic(NamedTuple):
 
     @property
     def keyed(self) -> bool:
-        """Whether keys tell which requests are of one user."""
+        """Tell whether keys tell which requests are of one user."""
         return sum(request.user_key is not None for request in self.requests) >= _KEYED * len(
             self.requests
         )
 
     @property
     def digest(self) -> str:
-        """Of every request and label."""
+        """Return the digest of every request and label."""
         hasher = hashlib.sha256()
         for request in self.requests:
             label = self.labels.get(request.request_id)
@@ -105,7 +105,7 @@ def _requests(
 
 
 def _labels(store: CaptureStore, requests: Sequence[Capture]) -> tuple[dict[str, str], list[str]]:
-    """The labels of these requests. An id of two requests, or with two labels, names neither."""
+    """Return the labels of these requests. An id of two requests, or with two labels, names neither."""
     ids = Counter(request.request_id for request in requests)
     given = defaultdict[str, set[str]](set)
     for label in store.labels():
@@ -118,7 +118,7 @@ def _labels(store: CaptureStore, requests: Sequence[Capture]) -> tuple[dict[str,
 
 
 def answered(traffic: Traffic, scorer: Scorer | None) -> list[ScoredAnswer]:
-    """The requests with a whole answer, scored by ``scorer`` where their label came.
+    """Return the requests with a whole answer, scored by ``scorer`` where their label came.
 
     The group of each is its user, or the block of hours in which it arrived.
     """

@@ -54,7 +54,7 @@ class IncidentLook(Record):
 
     @property
     def line(self) -> str:
-        """The decision in one line."""
+        """Return the decision in one line."""
         count = f"{self.requests:,} requests, {self.labelled:,} labelled pairs"
         return f"{self.seconds:7.1f} s  {count}: {self.decision}"
 
@@ -158,12 +158,12 @@ def report(
 
 
 def _expected(case: Detection, labelled_each: float, reached: float) -> ExpectedDetection:
-    """How soon a smaller loss would be found. ``labelled_each``: labelled pairs that a request makes."""
+    """Return how soon a smaller loss would be found. ``labelled_each``: labelled pairs that a request makes."""
     requests = None if case.pairs is None else round(case.pairs / labelled_each)
     seconds = None if requests is None else round(requests / reached, 1)
     return ExpectedDetection(**case.model_dump(), requests=requests, seconds=seconds)
 
 
 def _lost(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """How many more of the candidate's answers (scores ``theirs``) would have been right from production."""
+    """Return how many more of the candidate's answers (scores ``theirs``) would have been right from production."""
     return round(max(0.0, len(theirs) * sum(ours) / len(ours) - sum(theirs)), 1) if ours else 0.0

@@ -62,7 +62,7 @@ def read(root: Path, name: str) -> AnswerPairs:
 def _answers(
     root: Path, name: str, suite: Pairwise, suites: Mapping[str, SuiteKind]
 ) -> tuple[AnsweredRows, Role]:
-    """The answers of the candidate, and of the model that it is compared with."""
+    """Return the answers of the candidate, and of the model that it is compared with."""
     other = answered.rated_suite(suite)
     source = layout.EVALUATION if other is None else layout.SUITES_REPORT
     report = files.read_json(root / layout.EVALUATION, EvaluationReport)
@@ -76,7 +76,7 @@ def _answers(
 
 
 def _answers_of(root: Path, name: str, suite: SuiteKind) -> AnsweredRows:
-    """The answers to the suite of that name. Raises EvidenceRefused for answers to another one."""
+    """Return the answers to the suite of that name. Raises EvidenceRefused for answers to another one."""
     todo = "run `./lockstep run suites`"
     result = files.read_json(root / layout.SUITES_REPORT, SuitesReport).suites.get(name)
     if result is None or result.asked != digest.of_json(suite.model_dump(mode="json")):

@@ -72,7 +72,7 @@ def _task(seed: int, row: Row, one: str, two: str) -> Task:
 
 
 def render(name: str, question: str, annotator: str, tasks: Sequence[Task]) -> str:
-    """The page."""
+    """Return the page."""
     plain = {
         "suite": name, "annotator": annotator, "question": question, "tasks": [task.model_dump() for task in tasks],
     }  # fmt: skip
@@ -86,7 +86,7 @@ def render(name: str, question: str, annotator: str, tasks: Sequence[Task]) -> s
 
 
 def anchor(pairs: AnswerPairs) -> list[Anchor]:
-    """The labelled pairs with their texts, for a judge to answer from now on. The most frequent label counts."""
+    """Return the labelled pairs with their texts, for a judge to answer from now on. The most frequent label counts."""
     votes: dict[str, Counter[Verdict]] = defaultdict(Counter)
     turned: Mapping[Verdict, Verdict] = {"left": "right", "right": "left", "tie": "tie"}
     for label in pairs.about(pairs.labels):

@@ -91,7 +91,7 @@ def incident(
 
 
 def refusal(done: Incident) -> Refusal | None:
-    """The refusal of a drill in which no decision was `roll back`; None if the worse model was rolled back."""
+    """Return the refusal of a drill in which no decision was `roll back`; None if the worse model was rolled back."""
     if done.back is not None:
         return None
     return VerdictInconclusive(

@@ -90,7 +90,7 @@ def anchor(root: Path, name: str, target: Path) -> tuple[int, str]:
 
 
 def _plain(question: str, task: labelling.Task) -> dict[str, str]:
-    """A task with its messages as one text, as Label Studio shows it."""
+    """Return a task with its messages as one text, as Label Studio shows it."""
     return {
         "question": question, "prompt": "\n\n".join(message.text for message in task.messages),
         **task.model_dump(exclude={"messages"}),

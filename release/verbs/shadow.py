@@ -87,7 +87,7 @@ def shadow(
 
 
 def refusal(report: RolloutReport) -> Refusal | None:
-    """The refusal for a candidate that is not kept; None for ``keep``."""
+    """Return the refusal for a candidate that is not kept; None for ``keep``."""
     path = layout.ROLLOUT / f"{report.environment}-{report.kind}.json"
     what = f"{report.environment}: {report.decision}: candidate {report.candidate} against {report.production}"
     if report.decision == "keep":

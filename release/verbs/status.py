@@ -34,7 +34,7 @@ class State(Record):
 
     @property
     def wrong(self) -> list[str]:
-        """The contradictions, one line each."""
+        """Return the contradictions, one line each."""
         lines = []
         if self.runs and self.runs.quarantined is not None:
             lines.append(f"in quarantine: {self.runs.quarantined}")
@@ -125,7 +125,7 @@ def _state(
 
 
 def refusal(status: Status) -> Refusal | None:
-    """The refusal if there is any contradiction; None otherwise."""
+    """Return the refusal if there is any contradiction; None otherwise."""
     if not status.contradictions:
         return None
     count = len(status.contradictions)

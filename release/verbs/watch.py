@@ -80,7 +80,7 @@ def _judged(
 
 
 def refusal(report: WatchReport) -> Refusal | None:
-    """The refusal for a window that does not pass; None for ``pass``."""
+    """Return the refusal for a window that does not pass; None for ``pass``."""
     if report.status == "pass":
         return None
     names = ", ".join(

@@ -185,7 +185,7 @@ class Metrics:
         self._open[id(exchange)] = exchange
 
     def entered(self, release: str | None, number: int) -> None:
-        """``number``: 1 as a request is sent to a server, -1 as it ends."""
+        """Count a request at a server: ``number`` is 1 as it is sent, -1 as it ends."""
         self._of("in_flight", release=release or UNKNOWN).inc(number)
 
     def between(self, release: str | None, seconds: float) -> None:
@@ -197,7 +197,7 @@ class Metrics:
         self._of(name).inc(number)
 
     def rejected(self, code: int) -> None:
-        """A request was no valid one. It belongs to no release."""
+        """Count a request that is no valid one. It belongs to no release."""
         self._of("rejected", str(code), release=UNKNOWN).inc()
 
     def ended(self, exchange: Exchange) -> None:

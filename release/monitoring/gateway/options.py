@@ -81,7 +81,7 @@ def read(root: Path, options: Mapping[str, Any]) -> GatewaySettings:
 
 
 def _upstreams(words: Sequence[str]) -> dict[str, float | None]:
-    """The URLs with their weights. Raises ServingRefused unless all have one or none has."""
+    """Return the URLs with their weights. Raises ServingRefused unless all have one or none has."""
     urls: dict[str, float | None] = {}
     for word in words:
         match = _WEIGHTED.fullmatch(word)
@@ -128,7 +128,7 @@ def _release(text: str) -> str:
 
 
 def _keys(path: Path) -> tuple[str, ...]:
-    """The digests in a file of keys. A file without any is refused: it would lock everybody out."""
+    """Return the digests in a file of keys. A file without any is refused: it would lock everybody out."""
     todo = 'write one line for each key: printf %s "$KEY" | sha256sum'
     digests = []
     for number, line in enumerate(_lines(path, "--keys"), 1):
@@ -152,7 +152,7 @@ def user_secret(path: Path) -> bytes:
 
 
 def _lines(path: Path, option: str) -> Sequence[str]:
-    """The lines of a file that are not empty."""
+    """Return the lines of a file that are not empty."""
     try:
         with path.open("rb") as stream:
             data = stream.read(_LARGEST + 1)
