@@ -13,9 +13,9 @@ from urllib.parse import quote
 
 from pydantic import AliasPath, BaseModel, Field, ValidationError
 
-from checks import files
-from checks.errors import RemoteRefused
-from checks.text import redact
+from checks.process.errors import RemoteRefused
+from checks.process.text import redact
+from checks.storage import files
 from release.adapters import http
 from release.adapters.github import Conclusion
 from release.adapters.rest import PATIENCE, Forge

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 import requests
 
-from checks.errors import RemoteRefused
-from checks.text import redact
+from checks.process.errors import RemoteRefused
+from checks.process.text import redact
 from release.adapters import http
 from release.adapters.retries import Patience, RequestError, Tries
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from checks.errors import EvidenceRefused
 from checks.formats.energy import Energy
+from checks.process.errors import EvidenceRefused
 
 KEY = "carbon"
 

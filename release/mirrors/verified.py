@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import layout
 from checks.config.release_params import Promote
-from checks.errors import EvidenceRefused, MachineRefused, Refusal
+from checks.process.errors import EvidenceRefused, MachineRefused, Refusal
+from checks.storage import layout
 from release.evidence import served, trust
 from release.ledger import Ledger, past
 from release.mirrors import desired

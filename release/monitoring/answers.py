@@ -16,8 +16,8 @@ from typing import NamedTuple, TypeVar
 from checks.config.monitor import Monitor
 from checks.data import signals
 from checks.formats.watch_report import Kind, WatchFinding
-from checks.identity import Digest
-from checks.scorers import Scorer
+from checks.kinds.scorer import Scorer
+from checks.records.identity import Digest
 from checks.stats import drift, intervals
 from checks.stats.drift import Separation, Shift, Text
 from checks.stats.planning import POWER

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from checks.formats.watch_report import Kind, WatchFinding
-from checks.gating.gate_kind import figure, small
+from checks.kinds.gate import figure, small
 from checks.stats.multiple import holm
 
 _FIGURES = ("value", "low", "high", "reference", "detectable", "p_pass")

@@ -11,8 +11,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from checks import layout, plain_yaml
 from checks.config.monitor import Monitor
+from checks.storage import layout, plain_yaml
 from release.monitoring import dashboard, rules, templates
 from release.monitoring.objectives import Scope
 from release.overlay import gateway, kustomization

@@ -18,17 +18,17 @@ from typing import NamedTuple
 
 from pydantic import AwareDatetime, ValidationError
 
-from checks import digest, files
 from checks.config.params import Params
-from checks.errors import EvidenceRefused, MachineRefused
 from checks.evaluation import scoring
 from checks.formats import captures
 from checks.formats.captures import Capture
 from checks.formats.rollout_report import RolloutReport
 from checks.formats.serving import Seconds
-from checks.identity import Digest
-from checks.rows import Message, Record
-from checks.scorers import Scorer
+from checks.kinds.scorer import Scorer
+from checks.process.errors import EvidenceRefused, MachineRefused
+from checks.records.identity import Digest
+from checks.records.rows import Message, Record
+from checks.storage import digest, files
 from release.monitoring import rollout
 from release.monitoring.releases import Sides
 from release.monitoring.rollout import Pair, SideAnswer

@@ -10,15 +10,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import digest, files, layout
 from checks.config.params import Params
-from checks.errors import EvidenceRefused, ServingRefused
 from checks.evaluation import scoring
 from checks.formats.pointer import Pointer
 from checks.formats.rollout_report import RolloutReport
-from checks.identity import Digest
-from checks.rows import Row
-from checks.scorers import Scorer
+from checks.kinds.scorer import Scorer
+from checks.process.errors import EvidenceRefused, ServingRefused
+from checks.records.identity import Digest
+from checks.records.rows import Row
+from checks.storage import digest, files, layout
 from release.adapters.registry import reference
 from release.monitoring import canary
 from release.monitoring.releases import Sides

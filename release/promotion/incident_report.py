@@ -11,8 +11,8 @@ from checks.config.monitor import Monitor
 from checks.formats.pointer import Pointer
 from checks.formats.rollout_report import RolloutReport
 from checks.formats.serving import Seconds
-from checks.identity import Digest
-from checks.rows import Record
+from checks.records.identity import Digest
+from checks.records.rows import Record
 from release.monitoring import canary, detection
 from release.monitoring.detection import Detection
 from release.serving.traffic import Answered

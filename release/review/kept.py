@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from checks.evaluation.suite_kind import BoundedSuite
 from checks.formats.suite_report import SuitesReport
 from checks.formats.verdict import Finding, Verdict
-from checks.suites import SUITES
+from checks.kinds.suite import SUITES, BoundedSuite
 from release.pages.figures import signed
 from release.pages.words import Words
 

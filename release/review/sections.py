@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from checks import layout
 from checks.gating import chain
+from checks.storage import layout
 from release.pages import templates
 from release.record.records import Records
 from release.review import details, exported, metrics, situations, training

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from checks.errors import RemoteRefused
+from checks.process.errors import RemoteRefused
 from release.adapters import github, process
 from release.adapters.github import Comment, Conclusion, Forbidden, GitHub, Place
 from release.adapters.retries import RequestError

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from checks.errors import MachineRefused, ServingRefused
+from checks.process.errors import MachineRefused, ServingRefused
 from release.monitoring.gateway import options as gateway_options
 
 _INSTALL = "pip install -c constraints.txt -e '.[{}]'"

@@ -13,7 +13,8 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from checks.errors import (
+from checks.formats.rollout_report import RolloutReport
+from checks.process.errors import (
     EvidenceRefused,
     MachineRefused,
     PromotionRefused,
@@ -21,7 +22,6 @@ from checks.errors import (
     ServingRefused,
     VerdictInconclusive,
 )
-from checks.formats.rollout_report import RolloutReport
 from release import runtimes
 from release.adapters.git import Git
 from release.ledger import DEADLINE

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
-from checks import digest, files, layout
-from checks.errors import EvidenceRefused
 from checks.evaluation import comparisons
 from checks.formats import labels
 from checks.formats.suite_report import Who
+from checks.process.errors import EvidenceRefused
+from checks.storage import digest, files, layout
 from release.review import answer_pairs, labelling
 
 PLACE = layout.STATE / "label"

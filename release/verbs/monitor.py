@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from checks import files, layout, plain_yaml
 from checks.config import params_file
 from checks.config.monitor import Monitor
-from checks.errors import ServingRefused
-from checks.text import redact
+from checks.process.errors import ServingRefused
+from checks.process.text import redact
+from checks.storage import files, layout, plain_yaml
 from release.monitoring import component, dashboard, local, releases, rules
 from release.monitoring.gateway.options import ENVIRONMENT
 from release.monitoring.local import LocalOptions

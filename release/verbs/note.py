@@ -6,7 +6,7 @@ The note has the watermark of the comment on GitHub, so that it is found again a
 import re
 from pathlib import Path
 
-from checks.errors import RemoteRefused
+from checks.process.errors import RemoteRefused
 from release.adapters import github, gitlab
 from release.adapters.github import Conclusion
 from release.adapters.gitlab import GitLab, Note

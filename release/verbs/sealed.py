@@ -8,22 +8,22 @@ import os
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from checks import digest, files, layout
 from checks.config import params_file
 from checks.config import sealed as split
 from checks.config.params import Sealed
 from checks.data import near_duplicates
 from checks.data.documents import asked
 from checks.decision import held as holding
-from checks.errors import (
+from checks.formats.statement import PAYLOAD, Looked
+from checks.process.errors import (
     EvidenceRefused,
     MachineRefused,
     Refusal,
     VerdictFailed,
     VerdictInconclusive,
 )
-from checks.formats.statement import PAYLOAD, Looked
-from checks.rows import Record, Row, request
+from checks.records.rows import Record, Row, request
+from checks.storage import digest, files, layout
 from release.adapters import commits, dvc
 from release.adapters.listening import Listener
 from release.evidence import dsse, keys, sigstore, statement, trust

@@ -7,8 +7,8 @@ reconcile` checks the mirrors outside git.
 from collections.abc import Mapping
 from pathlib import Path
 
-from checks.errors import Contradicted, Refusal
-from checks.rows import Record
+from checks.process.errors import Contradicted, Refusal
+from checks.records.rows import Record
 from release.mirrors import desired, tags, verified
 from release.mirrors.types import MirrorFinding
 from release.promotion import held as quarantined

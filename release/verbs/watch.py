@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import files, layout
 from checks.config.params import Params
-from checks.errors import EvidenceRefused, Refusal, VerdictFailed, VerdictInconclusive
 from checks.formats.watch_report import WatchReport
+from checks.process.errors import EvidenceRefused, Refusal, VerdictFailed, VerdictInconclusive
+from checks.storage import files, layout
 from release.monitoring import evidently_page, picture, reference, releases, window, window_report
 from release.monitoring.store import CaptureStore
 from release.monitoring.window import TimeSpan, Traffic

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from checks.errors import ServingRefused
 from checks.formats import captures
+from checks.process.errors import ServingRefused
 from release.monitoring.gateway.settings import SECONDS, TOKEN_SECONDS, GatewaySettings
 
 ENVIRONMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")

@@ -20,7 +20,7 @@ from io import FileIO
 from pathlib import Path
 
 from checks.formats.captures import CLOSED, OPEN
-from checks.text import redact
+from checks.process.text import redact
 from release.monitoring.gateway.metrics import CounterName
 from release.monitoring.gateway.rows import Exchange, TooLarge, row
 

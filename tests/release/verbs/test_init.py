@@ -17,16 +17,16 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from checks import layout
 from checks.config import params_file, starting
 from checks.config.starting import Choice
-from checks.data.loaders import LOADERS
-from checks.errors import DataRefused, ParamsRefused
 from checks.formats.survey import Column, Measured, Request, guess
-from checks.gates import decided_at
 from checks.gates.threshold import ThresholdGate
+from checks.kinds.gate import decided_at
+from checks.kinds.loader import LOADERS
+from checks.process.errors import DataRefused, ParamsRefused
 from checks.stats import mean_planning
 from checks.stats.intervals import Mean
+from checks.storage import layout
 from release.cards import card_facts
 from release.cli import main
 from release.verbs import init as init_verb
