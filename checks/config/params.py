@@ -600,10 +600,8 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
-        rows, room = (
-            self.validate_,
-            self.validate_.max_prompt_tokens + self.validate_.max_reference_tokens,
-        )
+        rows = self.validate_
+        room = self.validate_.max_prompt_tokens + self.validate_.max_reference_tokens
         of_rows = [step.max_length for step in steps.of(self.training) if not step.of_documents]
         if (longest := min(of_rows, default=room)) < room:
             raise ValueError(

@@ -375,10 +375,8 @@ def _draft(loader: Table, system: Message | None, source: str, row: dict[str, An
     elif _chats.is_chat(cell := _cell(row, columns.prompt)):
         chat, answer = _turns(cell, columns.prompt, _chats.PROMPT), _answer(row, columns.reference)
     else:
-        chat, answer = (
-            [Message(role="user", content=_text(row, columns.prompt))],
-            _answer(row, columns.reference),
-        )
+        chat = [Message(role="user", content=_text(row, columns.prompt))]
+        answer = _answer(row, columns.reference)
     last = max(place for place, turn in enumerate(chat) if turn.role == "user")
     before, question, after = chat[:last], chat[last], chat[last + 1 :]
     tools = _tools(row, columns.tools, (*chat, answer))

@@ -18,7 +18,7 @@ from stages.sources import uris
 from stages.sources.location import Location
 
 _BLOCK = 1 << 20
-_ATTEMPTS = 3  # So many attempts in a row may bring no byte.
+_ATTEMPTS = 3  # Attempts in a row that may bring no byte.
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "http": "http", "https": "http"}
 
 
