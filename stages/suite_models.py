@@ -18,7 +18,7 @@ from checks.formats.training_reports import ParityReport
 from checks.kinds.suite import Answered
 from checks.process.errors import EvaluationRefused, EvidenceRefused
 from checks.records.rows import Row
-from checks.storage import digest, files, layout
+from checks.storage import files, layout
 from stages import progress, references
 from stages.inference import answers
 
@@ -46,8 +46,7 @@ class SuiteModels:
     def weights(self, role: Role) -> Iterator[Path]:
         """Yield the model's directory, once it has its digest."""
         with self._folder(role) as folder:
-            with progress.of_bytes(f"hash {role}") as bar:
-                actual = digest.of_tree(folder, bar.update).digest
+            actual = progress.tree_digest(folder, role)
             if actual != self.digests[role]:
                 raise EvidenceRefused(
                     f"{folder}: is {actual[:19]}…, the {role} is {self.digests[role][:19]}…",

@@ -23,7 +23,7 @@ from checks.process.errors import EvidenceRefused, TrainingRefused
 from checks.records.identity import Digest
 from checks.storage import digest, files, layout
 from stages import tracking
-from stages.training import checkpoint_key, checkpoints, ranks
+from stages.training import checkpoints, ranks
 from stages.training import step as one_step
 from stages.training.checkpoints import MANIFEST, PROGRESS, Store, say
 from stages.training.training_steps import FittedStep, Training, TrainingStep
@@ -89,7 +89,7 @@ def _fit_steps(
             if fitted:
                 start = {"start": adapters / str(number - 1), "started_from": fitted[-1].adapter}
                 step = step.model_copy(update=start)
-            key = checkpoint_key.of(step)
+            key = step.checkpoint_key()
             store = stack.enter_context(checkpoints.opened(root, key, kept))
             stores.append(store)
             step = step.model_copy(update={"key": key, "scratch": store.scratch.resolve()})

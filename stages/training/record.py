@@ -9,9 +9,8 @@ from checks.kinds.method import METHODS
 from checks.kinds.scorer import SCORERS
 from checks.storage import files, layout
 from stages import tracking
-from stages.training import checkpoint_key
 from stages.training.chain import Trained
-from stages.training.training_steps import FittedStep, Training
+from stages.training.training_steps import LIBRARIES, FittedStep, Training, versions
 
 
 def write(training: Training, device: str, trained: Trained) -> str:
@@ -62,9 +61,7 @@ def _report(training: Training, fitted: Sequence[FittedStep]) -> TrainReport:
         trainable_parameters=last.trainable,
         total_parameters=last.total,
         final_loss=last.final_loss,
-        versions=checkpoint_key.versions(
-            [step.params for step in training.steps], checkpoint_key.LIBRARIES
-        ),
+        versions=versions([step.train for step in training.steps], LIBRARIES),
         tokens=sum(step.tokens or 0 for step in fitted) or None,
         figures=last.figures,
         optimised_for=tuple(rewards),

@@ -4,7 +4,10 @@ The stage makes the steps from params.yaml and the sealed splits. Each goes to t
 as JSON to several ranks.
 """
 
+import importlib.metadata
 import os
+import platform
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,16 +18,27 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from checks.config import params_file
 from checks.config.params import Params
+from checks.evaluation import scoring
 from checks.formats.data_reports import Seal
 from checks.formats.energy import Energy
 from checks.formats.training_reports import MeasuredStep, Quantised, TrainedStep, TrainMemory
-from checks.kinds.method import Train
+from checks.kinds.method import METHODS, Train
 from checks.process.errors import TrainingRefused
 from checks.records.identity import Digest
 from checks.records.rows import Row
 from checks.storage import digest, files, layout
 from checks.training import steps
+from stages.training import checkpoints
 
+LIBRARIES = ("torch", "transformers", "trl", "peft")
+# Libraries below those: a checkpoint is of no use to another version of them.
+_BELOW = ("accelerate", "datasets", "numpy", "safetensors", "tokenizers")
+# The modules whose code determines an adapter.
+_TRAINING = (
+    "answers", "chain", "checkpoints", "devices", "kernels", "order", "own_weights", "packing", "preferences", "ranks",
+    "resuming", "step", "stopping", "trainer", "training_steps", "turns", "windows",
+)  # fmt: skip
+_MODULES = ("train.py", *(f"training/{name}.py" for name in _TRAINING), "weights/nf4.py")
 _SPLITS = ("train", "valid")
 
 
@@ -83,6 +97,27 @@ class TrainingStep(BaseModel):
     def kind_of_rows(self) -> str:
         """The noun for the rows that the method learns from."""
         return "documents" if self.train.of_documents else "rows"
+
+    def checkpoint_key(self) -> str:
+        """Return the digest of everything that determines the adapter of this step."""
+        train = self.train
+        # Checkpoints that are kept may be older than this parameter.
+        unset = () if train.kernels else ("kernels",)
+        plugins = METHODS.plugins([train.method])
+        values = {
+            "base": self.base,
+            "splits": self.data,
+            "started_from": self.started_from,
+            "train": train.model_dump(mode="json", exclude={"allow", "max_memory_gb", *unset}),
+            "device": f"{self.device} on {platform.machine()}",
+            "versions": versions([train], (*LIBRARIES, *_BELOW)),
+            "rewards": scoring.digest_of(train.rewards()),
+            "plugins": {name: package.sha256 for name, package in plugins.items()},
+        }
+        kinds = [type(kind) for kind in (train, *train.rewards())]
+        of_kinds = (Path(str(sys.modules[kind.__module__].__file__)) for kind in kinds)
+        stages = Path(__file__).parent.parent
+        return checkpoints.key(values, (*(stages / name for name in _MODULES), *of_kinds))
 
     def with_rows(self) -> "TrainingStep":
         """Return the step with its rows, from the splits on disk."""
@@ -177,6 +212,12 @@ class FittedStep(TrainedStep):
             adapter=self.adapter, mlflow_run=self.run, seconds=round(self.seconds, 3), resumed_at=self.resumed_at,
             memory=self.memory, energy=self.energy,
         )  # fmt: skip
+
+
+def versions(trains: Sequence[Train], libraries: tuple[str, ...]) -> dict[str, str]:
+    """Return the versions of libraries, and of the packages that the steps need besides."""
+    names = (*libraries, *(name for train in trains for name in train.packages))
+    return {name: importlib.metadata.version(name) for name in names}
 
 
 def splits(root: Path) -> dict[str, list[Row]]:
