@@ -36,7 +36,7 @@ class SuiteModels:
         """Return the models that a suite can have scores of. Raises EvidenceRefused if a report is missing."""
         earlier = files.read_json(root / layout.REFERENCES, ReferencesReport)
         parity = files.read_json(root / layout.PARITY_REPORT, ParityReport)
-        digests = {"candidate": parity.merged, "base": parity.base}
+        digests: dict[Role, str] = {"candidate": parity.merged, "base": parity.base}
         if parity.exported:
             digests[UNQUANTISED] = parity.exported.unquantised
         digests |= {name: reference.merged for name, reference in earlier.found.items()}
@@ -57,17 +57,16 @@ class SuiteModels:
     @contextmanager
     def _folder(self, role: Role) -> Iterator[Path]:
         """Yield the model's directory; that of an earlier model as DVC has it."""
-        here = {
-            "candidate": layout.MERGED,
-            "base": layout.BASE,
-            UNQUANTISED: layout.UNQUANTISED,
-        }
-        if role in here:
-            yield self.root / here[role]
-            return
-        commit = self.earlier.found[role].commit
-        with references.brought(self.root, role, commit, layout.MERGED) as folder:
-            yield folder
+        if role == "candidate":
+            yield self.root / layout.MERGED
+        elif role == "base":
+            yield self.root / layout.BASE
+        elif role == UNQUANTISED:
+            yield self.root / layout.UNQUANTISED
+        else:
+            commit = self.earlier.found[role].commit
+            with references.brought(self.root, role, commit, layout.MERGED) as folder:
+                yield folder
 
 
 @dataclass(frozen=True)
