@@ -71,7 +71,7 @@ class SuiteModels:
 
 @dataclass(frozen=True)
 class SuiteQuestions:
-    """What one suite may ask the models. ``suite``: its name.
+    """The questions of one suite, named ``suite``, to the models.
 
     ``before``: the seconds that answers of before took then.
     """

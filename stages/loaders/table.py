@@ -189,7 +189,9 @@ def matching(pattern: str, folder: Path, whole: bool = False) -> list[Path]:
         ) from error
     if not paths:
         present = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-        listed = ", ".join([*present[:5], *["…"] * (len(present) > 5)]) or "nothing"
+        listed = ", ".join(present[:5]) or "nothing"
+        if len(present) > 5:
+            listed += ", …"
         raise DataRefused(
             f"prepare.loader.files: {pattern!r} matches no file below {folder}",
             f"it holds {listed}: change the glob or data.uri",
