@@ -44,8 +44,8 @@ T = TypeVar("T")
 
 PREFIX = "lockstep."  # Every group begins so.
 _DISTRIBUTION = "lockstep"
+# The group of the folders of Lockstep's own kinds in pyproject.toml.
 _OWN = "lockstep_kinds"
-"""The group of the folders of Lockstep's own kinds in pyproject.toml."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}")
 
 
