@@ -57,7 +57,6 @@ NOT_FOLLOWED = frozenset(
         "checks/config/params.py",
         "checks/config/params_file.py",
         "checks/config/release_params.py",
-        "checks/kinds/fields.py",
         "checks/records/sections.py",
         # These end a run or describe one, and decide no byte of what it makes.
         "checks/code/lock.py",
