@@ -19,7 +19,7 @@ from release.adapters.registry.replies import CONNECT, FAILURES, READ, Answer, N
 from release.adapters.retries import TEMPORARY, Patience, RequestError, Tries, retry_after
 
 HASHING = 900.0  # seconds that a registry may think about a whole layer
-CANCEL = 5.0  # seconds for what is only polite
+_CANCEL = 5.0  # seconds for what is only polite
 _REDIRECTS = 5
 _LONGEST = 200  # characters of what a registry says
 _POOL = 32  # Idle connections that are kept: more than any number of threads that send.
@@ -99,6 +99,19 @@ class Transport:
             if response.status_code not in ok:
                 raise self.trouble(response)
             return whole(response)
+
+    def has_blob(
+        self, name: str, digest: str, size: int, scopes: Sequence[str], tries: Tries | None = None
+    ) -> bool:
+        """Tell whether the repository ``name`` has the blob, whole."""
+        url = self.url(f"{name}/blobs/{digest}")
+        answer = self.ask("HEAD", url, (200, 404), scopes, tries=tries)
+        return answer.status == 200 and answer.headers.get("Content-Length") == str(size)
+
+    def cancel(self, location: str, scopes: Sequence[str]) -> None:
+        """Cancel an upload. Failures are ignored: a registry forgets unfinished uploads by itself."""
+        with suppress(RequestError):
+            self.once("DELETE", location, (204, 202, 404), scopes, read=_CANCEL)
 
     def send(
         self,
