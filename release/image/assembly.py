@@ -54,8 +54,9 @@ def _send(recipe: Recipe, cache: Cache) -> list[Added]:
     lacking = {name: size for name, size in below.items() if not target.has(name, size)}
 
     def send(layer: weights.Layer, seen: Seen) -> None:
-        digests[layer.key] = target.add(layer.tar, None, seen)
-        cache.put(layer, digests[layer.key])
+        layer_digest = target.add(layer.tar, None, seen)
+        cache.put(layer, layer_digest)
+        digests[layer.key] = layer_digest
 
     jobs: list[transfer.Job] = [functools.partial(send, layer) for layer in absent]
     if recipe.source:

@@ -125,7 +125,9 @@ def free(where: PromotionContext, name: str, why: str, key: Path | None = None) 
         restored = Change({layout.QUARANTINE: quarantine.write(before.entries)}, message)
         where = where._replace(tip=where.ledger.commit(where.tip, restored))
     images = [entry.image for entry in freed]
-    signed = approver and approver.sign(statement.free(images, where.tip, reason))
+    signed = None
+    if approver is not None:
+        signed = approver.sign(statement.free(images, where.tip, reason))
     names = ", ".join(dict.fromkeys(entry.version or entry.image[:19] for entry in freed))
     message = compose_release(images, names, where.tip, reason, signed)
     commit = where.ledger.commit(
