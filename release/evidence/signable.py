@@ -10,7 +10,7 @@ from checks.process.errors import EvidenceRefused
 from checks.storage import digest, files, layout
 from release.adapters import commits
 from release.evidence import weights
-from release.record.passing import passing
+from release.record.held import passing
 from release.record.records import Records
 
 # The verdict covers their digests; the weights are in the image's layers, which the store has.

@@ -19,7 +19,7 @@ from release.image.recipe import BuildOptions, Recipe
 from release.image.weights import Cache
 from release.ledger import Ledger
 from release.record import committed_code
-from release.record.passing import passing
+from release.record.held import passing
 from release.record.records import Records
 
 __all__ = ["BuildOptions", "Plan", "build", "plan"]

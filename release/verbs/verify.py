@@ -16,7 +16,6 @@ from checks.storage import files, layout
 from release import runtimes
 from release.evidence import verification
 from release.evidence.signatory import Signatory
-from release.record import running_code
 from release.runtimes import Runtime
 from release.serving import choices, examine
 from release.serving.choices import VerifyOptions
@@ -35,7 +34,7 @@ def verify(root: Path, options: VerifyOptions, signer: Signatory | None = None) 
     """Start the server, run every check, write reports/serving.json and return it; ``refusal`` says whether it passed.
 
     ``signer`` signs the report (``verification.verifier``), and reports/serving.intoto.json is written too; None: it is
-    not signed, and cannot be released. Everything that was started is stopped and removed. Raises as ``held.hold``;
+    not signed, and cannot be released. Everything that was started is stopped and removed. Raises as ``held.passing``;
     EvidenceRefused if probes or image are missing or about another model, ServingRefused if options contradict each
     other, MachineRefused if this machine lacks what is needed. Then nothing is written; if the evidence held, an
     earlier report is deleted.
@@ -65,7 +64,6 @@ def refusal(report: ServingReport) -> Refusal | None:
 
 
 def _verify(root: Path, options: VerifyOptions) -> ServingReport:
-    running_code.check(root, committed=True)
     record = expected(root, image=options.how == "container")
     runtime = choices.choose_runtime(record, options)
     server_image = choices.choose_server(root, record, options)

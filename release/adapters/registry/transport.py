@@ -1,9 +1,8 @@
 """HTTP to one registry: its address, TLS, logins, redirects, deadlines, retries, and what its errors say."""
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, suppress
-from typing import Any, Protocol
 from urllib.parse import urljoin
 
 import requests
@@ -24,13 +23,6 @@ _REDIRECTS = 5
 _LONGEST = 200  # characters of what a registry says
 _POOL = 32  # Idle connections that are kept: more than any number of threads that send.
 _FIRST_TRIES = 4  # Tries of a registry that never answered: its name may be wrong.
-
-
-class Sized(Protocol):
-    """A body that is sent as it is iterated, of a length known before."""
-
-    def __len__(self) -> int: ...
-    def __iter__(self) -> Iterator[Any]: ...
 
 
 class _Error(BaseModel):
@@ -89,7 +81,7 @@ class Transport:
         scopes: Sequence[str],
         *,
         headers: Mapping[str, str] | None = None,
-        body: bytes | Sized | None = None,
+        body: bytes | Iterable[memoryview] | None = None,
         read: float = READ,
     ) -> Answer:
         """Return a reply with one of the statuses ``ok``, in one try."""
@@ -120,7 +112,7 @@ class Transport:
         scopes: Sequence[str],
         *,
         headers: Mapping[str, str] | None = None,
-        body: bytes | Sized | None = None,
+        body: bytes | Iterable[memoryview] | None = None,
         read: float = READ,
     ) -> requests.Response:
         """Return a reply whose body is still to be read, whatever its status; redirects of GET and HEAD are followed.
@@ -159,7 +151,7 @@ class Transport:
         url: str,
         scopes: Sequence[str],
         headers: Mapping[str, str],
-        body: bytes | Sized | None,
+        body: bytes | Iterable[memoryview] | None,
         read: float,
     ) -> requests.Response:
         """One request, with a login where it goes to the registry; a refused token is renewed once."""
@@ -189,7 +181,7 @@ class Transport:
         method: str,
         url: str,
         headers: Mapping[str, str],
-        body: bytes | Sized | None,
+        body: bytes | Iterable[memoryview] | None,
         read: float,
     ) -> requests.Response:
         parts = addresses.split(url)
