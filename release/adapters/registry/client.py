@@ -181,15 +181,13 @@ class Repository:
 
     def _stream(self, digest: str, size: int) -> Iterator[bytes]:
         """Yield the body of a blob over as many requests as it takes; no more than the first block too many."""
+        url = self._url(f"blobs/{digest}")
         tries, position = Tries(self._http.patience), 0
         while True:
             before = position
             try:
-                url, headers = (
-                    self._url(f"blobs/{digest}"),
-                    {"Range": f"bytes={position}-"} if position else None,
-                )
-                with closing(self._http.send("GET", url, self._read, headers=headers)) as response:
+                rest = {"Range": f"bytes={position}-"} if position else None
+                with closing(self._http.send("GET", url, self._read, headers=rest)) as response:
                     skip = self._start(response, position)
                     for block in blocks(response, _BLOCK):
                         wanted = block[skip:]
