@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import ValidationError
 from tqdm import tqdm
@@ -39,15 +39,6 @@ class Step(Record):
     note: str
 
 
-class _Reports(NamedTuple):
-    """The reports with the digests in the statement; None for one that is neither on disk nor in the commit."""
-
-    parity: ParityReport | None
-    train: TrainReport | None
-    fetch: FetchReport | None
-    prepare: PrepareReport | None
-
-
 class Origin:
     """The origin of ``release``'s weights, as far as the repository in ``root`` can check it."""
 
@@ -56,47 +47,52 @@ class Origin:
         here = commits.has_repository(root) and commits.resolve(root, release.commit)
         self._commit = release.commit if here == release.commit else None
 
-    def steps(self) -> Iterator[Step]:
-        """Yield the steps from the weights to the rows, then the verdict and its reports.
+    def steps(self) -> list[Step]:
+        """Return the steps from the weights to the rows, then the verdict and its reports.
 
         Raises EvidenceRefused if a report or the commit contradicts the statement.
         """
-        made, release = self._release.materials, self._release
-        reports = _Reports(
-            self._report(layout.PARITY_REPORT, ParityReport),
-            self._report(layout.TRAIN_REPORT, TrainReport),
-            self._report(layout.FETCH_REPORT, FetchReport),
-            self._report(layout.PREPARE_REPORT, PrepareReport),
-        )
-        _agree(release, reports)
-        parity, train, fetch, prepare = reports
+        release, made = self._release, self._release.materials
+        parity = self._report(layout.PARITY_REPORT, ParityReport)
+        train = self._report(layout.TRAIN_REPORT, TrainReport)
+        fetch = self._report(layout.FETCH_REPORT, FetchReport)
+        prepare = self._report(layout.PREPARE_REPORT, PrepareReport)
+        _agree(release, parity, train, fetch, prepare)
         model = release.image.model
-        yield self._folder("weights", layout.MERGED, model, parity, _size(parity))
-        yield self._folder("adapter", layout.ADAPTER, made.adapter, train, _trained(train))
         base = fetch.base.uri if fetch else ""
-        yield self._folder("base", layout.BASE, made.base, fetch, base)
-        yield from self._tokens(parity)
-        for name, value in made.splits.items():
-            counted = prepare.splits.get(name) if prepare else None
-            rows = f"{counted.rows} rows" if counted else "rows"
-            yield self._file(f"{name} split", layout.SPLITS / f"{name}.jsonl", value, rows)
         data = fetch.data.uri if fetch else ""
-        yield self._folder("raw data", layout.RAW, made.raw, fetch, data)
-        if prepare:
-            yield from _rows(prepare, made.reports[layout.PREPARE_REPORT.as_posix()])
-        yield self._file("parameters", layout.PARAMS, made.params, str(layout.PARAMS))
-        yield self._file("pipeline", layout.LOCK, made.lock, str(layout.LOCK))
-        for path, value in made.reports.items():
-            yield self._file("report", Path(path), value, path)
-        yield self._file("probes", layout.PROBES, made.probes, "what the model answers offline")
-        yield self._file("verdict", layout.VERDICT, made.verdict, f"policy {release.policy[7:19]}")
-        yield self._commit_step()
+        return [
+            self._folder("weights", layout.MERGED, model, parity, _size(parity)),
+            self._folder("adapter", layout.ADAPTER, made.adapter, train, _trained(train)),
+            self._folder("base", layout.BASE, made.base, fetch, base),
+            *self._tokens(parity),
+            *(self._split(name, value, prepare) for name, value in made.splits.items()),
+            self._folder("raw data", layout.RAW, made.raw, fetch, data),
+            *_rows(prepare, made.reports.get(layout.PREPARE_REPORT.as_posix())),
+            self._file("parameters", layout.PARAMS, made.params, str(layout.PARAMS)),
+            self._file("pipeline", layout.LOCK, made.lock, str(layout.LOCK)),
+            *(
+                self._file("report", Path(path), value, path)
+                for path, value in made.reports.items()
+            ),
+            self._file("probes", layout.PROBES, made.probes, "what the model answers offline"),
+            self._file("verdict", layout.VERDICT, made.verdict, f"policy {release.policy[7:19]}"),
+            self._commit_step(),
+        ]
 
     def _commit_step(self) -> Step:
-        if self._commit:
-            return Step(what="commit", digest=None, checked="commit", note=self._commit)
-        note = f"{self._release.commit}, which this clone does not have"
-        return Step(what="commit", digest=None, checked="signed", note=note)
+        absent = "" if self._commit else ", which this clone does not have"
+        return Step(
+            what="commit",
+            digest=None,
+            checked="commit" if self._commit else "signed",
+            note=f"{self._release.commit}{absent}",
+        )
+
+    def _split(self, name: str, value: str, prepare: PrepareReport | None) -> Step:
+        counted = prepare.splits.get(name) if prepare else None
+        rows = f"{counted.rows} rows" if counted else "rows"
+        return self._file(f"{name} split", layout.SPLITS / f"{name}.jsonl", value, rows)
 
     def _tokens(self, parity: ParityReport | None) -> Iterator[Step]:
         """Yield the tokenizer and the chat template, which are files of the weights."""
@@ -147,10 +143,15 @@ class Origin:
             ) from error
 
 
-def _agree(release: Release, reports: _Reports) -> None:
+def _agree(
+    release: Release,
+    parity: ParityReport | None,
+    train: TrainReport | None,
+    fetch: FetchReport | None,
+    prepare: PrepareReport | None,
+) -> None:
     """Check that the reports and the statement agree on every digest. Raises EvidenceRefused with all that differ."""
     made, image = release.materials, release.image
-    parity, train, fetch, prepare = reports
     signed: dict[str, object] = {
         "the weights": image.model,
         "the files of the weights": weights.of_image(image),
@@ -202,7 +203,9 @@ def _trained(train: TrainReport | None) -> str:
     return f"{train.rows} rows, {train.steps} steps{methods}"
 
 
-def _rows(prepare: PrepareReport, report: str) -> Iterator[Step]:
+def _rows(prepare: PrepareReport | None, report: str | None) -> Iterator[Step]:
+    if prepare is None:
+        return
     note = f"{prepare.input_rows} came in, {prepare.kept_rows} kept, {prepare.dropped_rows} dropped"
     yield Step(what="rows", digest=report, checked="follows", note=note)
     for rule in prepare.rules:
