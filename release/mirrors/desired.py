@@ -40,7 +40,7 @@ def read(root: Path) -> tuple[Records, Ledger, str, dict[str, Desired]]:
     history cannot be believed.
     """
     records = Records(root)
-    promote = records.work_tree.params.promote
+    promote = records.work_tree.release_params.promote
     ledger = Ledger.open(root, promote)
     tip, names = freshness.tip(root, ledger, promote), promote.ordered
     try:
@@ -123,7 +123,7 @@ def _monitoring(name: str, records: Records) -> Sequence[Mapping[Path, bytes | N
     from release.monitoring import component
     from release.monitoring.objectives import Scope
 
-    params = records.work_tree.params
+    params = records.work_tree.release_params
     try:
         return [component.committed(Scope(params.serve.name, name), params.monitor)]
     except ParamsRefused:

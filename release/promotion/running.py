@@ -7,7 +7,7 @@ from typing import Literal, TypeVar
 
 from pydantic import ValidationError
 
-from checks.config.params import Params
+from checks.config.params import ReleaseParams
 from checks.config.release_params import Environment
 from checks.formats import quarantine
 from checks.formats.pointer import Pointer
@@ -48,7 +48,7 @@ class Runs(Record):
 
 def runs(
     records: Records,
-    params: Params,
+    params: ReleaseParams,
     pointer: Pointer,
     envelope: Envelope | None,
     last: Move,

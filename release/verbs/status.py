@@ -66,7 +66,7 @@ def status(root: Path) -> Status:
     Raises RemoteRefused if the remote does not answer, EvidenceRefused if the history is not valid.
     """
     records, ledger, tip, environments = desired.read(root)
-    params = records.work_tree.params
+    params = records.work_tree.release_params
     promote = params.promote
     quarantine = quarantined.here(root, ledger, tip, promote)
     seen = verified.look(root, ledger, tip, promote, environments)
