@@ -597,10 +597,8 @@ class Params(Section):
 
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""
-        rows, room = (
-            self.validate_,
-            self.validate_.max_prompt_tokens + self.validate_.max_reference_tokens,
-        )
+        rows = self.validate_
+        room = self.validate_.max_prompt_tokens + self.validate_.max_reference_tokens
         of_rows = [step.max_length for step in steps.of(self.training) if not step.of_documents]
         if (longest := min(of_rows, default=room)) < room:
             yield (

@@ -102,7 +102,7 @@ def status(found: "Status") -> str:
 
 
 def advice(advised: "Advised") -> str:
-    """What the reader should do, in one line. The reason is a line above."""
+    """Return in one line what the reader should do. The reason is a line above."""
     return f"{advised.mark} {advised.headline}: {advised.todo}"
 
 
