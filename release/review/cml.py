@@ -1,0 +1,81 @@
+"""Lets CML, if it is installed, post our comment on GitHub: https://github.com/iterative/cml.
+
+CML reads one page of comments, ignores their author, and overlooks a watermark without a commit. So it posts only if it
+would take this very comment.
+"""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from release.adapters import process
+from release.adapters.github import Place
+from release.review import posting
+from release.review.thread import Draft, Marked, Request
+
+_PAGE = 30  # comments that CML looks through
+_SECONDS = 120
+_KEPT = (
+    "PATH", "LANG", "LC_ALL", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "HTTPS_PROXY", "https_proxy", "NO_PROXY",
+    "no_proxy",
+)  # fmt: skip
+
+
+def post(request: Request, place: Place, draft: Draft, title: str, marked: Marked) -> str | None:
+    """Post ``draft`` with CML. Return None if that succeeded, the reason if it did not; empty if CML is missing."""
+    program = shutil.which("cml")
+    address = server(place)
+    if program is None:
+        return ""
+    if address is None:
+        return "does not speak to this API address"
+    if not _takes(marked, title):
+        return "would not find this comment, or update someone else's"
+    if request.commit is None:
+        return "would write a watermark that it cannot find again, because no commit is known"
+    # CML gets a HOME of its own, because it edits git's configuration.
+    with tempfile.TemporaryDirectory(prefix="lockstep-cml-") as home:
+        body = Path(home) / "report.md"
+        body.write_text(draft.markdown, encoding="utf-8")
+        command = [
+            program, "--driver=github", f"--repo={address}/{place.repository}", "comment", "update",
+            f"--target=pr/{request.number}", "--publish=false", f"--watermark-title={title}", str(body),
+        ]  # fmt: skip
+        env = {name: os.environ[name] for name in _KEPT if name in os.environ}
+        env |= {
+            "HOME": home,
+            "GITHUB_SHA": request.commit,  # of the watermark: its --commit-sha excludes --target
+            "REPO_TOKEN": os.environ.get("GITHUB_TOKEN", ""),
+            "TPI_ANALYTICS": "0",
+            "ITERATIVE_DO_NOT_TRACK": "1",
+        }
+        try:
+            done = process.run(command, deadline=_SECONDS, cwd=home, env=env)
+        except subprocess.TimeoutExpired:
+            return f"did not end within {_SECONDS} s"
+        except OSError as error:
+            return f"does not start: {error.strerror}"
+    # What CML prints may hold the token.
+    return f"ended with {done.returncode}" if done.returncode else None
+
+
+def _takes(marked: Marked, title: str) -> bool:
+    """Tell whether CML would update our comment, or make a new one if there is none."""
+    page = marked.comments[:_PAGE]
+    seen = [comment for comment in page if posting.is_seen_by_cml(comment.body, title)]
+    if marked.ours is None:
+        return not seen and len(marked.comments) < _PAGE
+    return bool(seen) and seen[-1].id == marked.ours.id
+
+
+def server(place: Place) -> str | None:
+    """Return the server address that CML would derive from this API's address; None if that would be another API."""
+    parts = urlsplit(place.api)
+    if parts.scheme != "https":
+        return None
+    if parts.netloc == "api.github.com" and not parts.path:
+        return "https://github.com"
+    return f"https://{parts.netloc}" if parts.path == "/api/v3" else None
