@@ -9,6 +9,7 @@ from checks.errors import EvidenceRefused, ParamsRefused
 from checks.rows import Prediction
 from release.record import recipes
 from release.record.records import Records
+from release.review.comparison import Changed
 from release.review.facts import EARLIER, Facts
 
 # The columns of an offending row, as validate names them.
@@ -16,15 +17,6 @@ _COLUMNS = ("where", "id", "prompt", "reference", "source")
 _ABSENT = object()
 # The answers of the candidate and of the other model to one row.
 Pair = tuple[Prediction, Prediction]
-
-
-class Parameter(NamedTuple):
-    """A parameter that differs; a side that lacks it is None. ``judged``: the change needs approval."""
-
-    path: str
-    judged: bool
-    old: str | None
-    new: str | None
 
 
 class Flips(NamedTuple):
@@ -49,16 +41,16 @@ class Failed(NamedTuple):
     rows: tuple[dict[str, Any], ...]
 
 
-def parameters(facts: Facts) -> list[Parameter] | None:
-    """Each value that differs between params.yaml and the target's; None if one of them cannot be read."""
+def parameters(facts: Facts) -> list[Changed] | None:
+    """Return each value of params.yaml that differs from the target's; None if one of them cannot be read."""
     here, there = facts.document, facts.target.document
-    if here is None or there is None:
-        return None
+    return None if here is None or there is None else list(differing(there, here))
+
+
+def needs_approval(facts: Facts, path: str) -> bool:
+    """Tell whether somebody must approve the change of a parameter, because it changes the policy."""
     judged = tuple(f"{change.path}." for change in facts.changes if change.needs_approval)
-    return [
-        Parameter(path, f"{path}.".startswith(judged), old, new)
-        for path, old, new in differing(there, here)
-    ]
+    return f"{path}.".startswith(judged)
 
 
 def recipe(records: Records, facts: Facts) -> list[str] | None:
@@ -69,7 +61,7 @@ def recipe(records: Records, facts: Facts) -> list[str] | None:
     if facts.evidence is None:
         return None
     if not (records.root / layout.SWEEP_REPORT).exists():
-        changed = any(parameter.path.startswith("train.") for parameter in parameters(facts) or ())
+        changed = any(parameter.what.startswith("train.") for parameter in parameters(facts) or ())
         return [] if changed else None
     try:
         claim = recipes.claim(records, facts.target.ref if facts.target.commit else None)
@@ -82,24 +74,18 @@ def recipe(records: Records, facts: Facts) -> list[str] | None:
 
 
 def differing(
-    before: Mapping[str, Any], after: Mapping[str, Any]
-) -> Iterator[tuple[str, str | None, str | None]]:
-    """Path, old and new value of each value that differs; a side that lacks it, or a whole section, is None."""
-    return _differing(before, after, "")
-
-
-def _differing(
-    before: Mapping[str, Any], after: Mapping[str, Any], prefix: str
-) -> Iterator[tuple[str, str | None, str | None]]:
+    before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = ""
+) -> Iterator[Changed]:
+    """Yield each value that differs, below ``prefix``. A side that lacks it, or a whole section, is None."""
     for key in dict.fromkeys((*before, *after)):
         old, new = before.get(key, _ABSENT), after.get(key, _ABSENT)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
-            yield from _differing(old, new, f"{prefix}{key}.")
+            yield from differing(old, new, f"{prefix}{key}.")
         elif old != new or type(old) is not type(new):
-            yield (
-                f"{prefix}{key}",
-                None if old is _ABSENT else shown(old),
-                None if new is _ABSENT else shown(new),
+            yield Changed(
+                what=f"{prefix}{key}",
+                a=None if old is _ABSENT else shown(old),
+                b=None if new is _ABSENT else shown(new),
             )
 
 

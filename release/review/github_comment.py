@@ -10,8 +10,8 @@ from release.adapters import github
 from release.adapters.github import Forbidden, GitHub
 from release.adapters.rest import Comment
 from release.review import cml, posting, thread
-from release.review.posting import CommentOptions
-from release.review.thread import Delivered, Draft, Request, Thread
+from release.review.posting import CommentOptions, Posted
+from release.review.thread import Draft, Request, Thread
 
 ACTIONS = "github-actions[bot]"  # A workflow's own token writes as this account. No person can have the name.
 
@@ -35,7 +35,7 @@ def request(options: CommentOptions) -> Request:
     return Request(client, number, commit, links, place.web)
 
 
-def post(request: Request, draft: Draft, options: CommentOptions) -> Delivered:
+def post(request: Request, draft: Draft, options: CommentOptions) -> Posted:
     """Post ``draft``, with CML if that would take our comment. Raises RequestError if GitHub does not take it."""
     client = request.client
     assert isinstance(client, GitHub)
@@ -48,7 +48,10 @@ def post(request: Request, draft: Draft, options: CommentOptions) -> Delivered:
     why = cml.post(request, client.where, draft, options.title, marked) if options.use_cml else ""
     comment, created, by = _posted(comments, body, marked.ours, why, notes)
     check, address = _checked(client, request.commit, draft, options.check, notes)
-    return Delivered(comment.url, created, by, check, address, tuple(notes))
+    return Posted(
+        state=draft.state, status=draft.status, conclusion=draft.conclusion, comment=comment.url, created=created,
+        by=by, check=check, check_url=address, notes=tuple(notes),
+    )  # fmt: skip
 
 
 def _posted(

@@ -9,8 +9,8 @@ from checks.errors import RemoteRefused
 from release.adapters import github, gitlab
 from release.adapters.gitlab import GitLab
 from release.review import posting, thread
-from release.review.posting import CommentOptions
-from release.review.thread import Delivered, Draft, Request, Thread
+from release.review.posting import CommentOptions, Posted
+from release.review.thread import Draft, Request, Thread
 
 
 def request(options: CommentOptions) -> Request:
@@ -32,7 +32,7 @@ def request(options: CommentOptions) -> Request:
     return Request(client, number, commit, links, f"{place.page}/-" if place.page else None)
 
 
-def post(request: Request, draft: Draft, options: CommentOptions) -> Delivered:
+def post(request: Request, draft: Draft, options: CommentOptions) -> Posted:
     """Post ``draft``. Raises RequestError if GitLab does not take it."""
     client = request.client
     assert isinstance(client, GitLab)
@@ -44,8 +44,10 @@ def post(request: Request, draft: Draft, options: CommentOptions) -> Delivered:
     address = None
     if options.check is not None and request.commit is not None:
         address = client.status(options.check, request.commit, draft.conclusion, draft.title)
-    check = "status" if options.check is not None else None
-    return Delivered(note.url, created, "rest", check, address or None, tuple(notes))
+    return Posted(
+        state=draft.state, status=draft.status, conclusion=draft.conclusion, comment=note.url, created=created,
+        by="rest", check=None if options.check is None else "status", check_url=address or None, notes=tuple(notes),
+    )  # fmt: skip
 
 
 def without_actions(text: str) -> str:

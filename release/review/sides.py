@@ -27,6 +27,7 @@ from release.record.records import Named, Records
 
 M = TypeVar("M", bound=BaseModel)
 CANDIDATE = "candidate"
+_CONFIDENCE = 0.95
 
 
 class _Verdict(BaseModel):
@@ -102,6 +103,11 @@ class Side:
             if recorded and self.evaluation and recorded.model == self.evaluation.merged
             else None
         )
+
+    @property
+    def confidence(self) -> float:
+        """The confidence of the evaluation's intervals; the usual one without an evaluation."""
+        return self.evaluation.confidence if self.evaluation else _CONFIDENCE
 
     @property
     def candidate(self) -> ModelResult | None:

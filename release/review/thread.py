@@ -1,12 +1,14 @@
 """Our comment among those of a pull or merge request: found by its watermark, made once, and updated from then on."""
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+from checks.formats.verdict import Status
 from release.adapters.github import Conclusion, GitHub
 from release.adapters.gitlab import GitLab
 from release.adapters.rest import Comment
 from release.adapters.retries import RequestError
 from release.review import posting
+from release.review.facts import State
 
 
 class Request(NamedTuple):
@@ -24,23 +26,14 @@ class Request(NamedTuple):
 
 
 class Draft(NamedTuple):
-    """A report, as it is posted. ``title`` and ``summary`` are those of the check."""
+    """A report, as it is posted. ``title``, ``summary`` and ``conclusion`` are those of the check."""
 
     markdown: str
     title: str
     summary: str
+    state: State
+    status: Status | None
     conclusion: Conclusion
-
-
-class Delivered(NamedTuple):
-    """The fields of ``Posted`` that say how a comment and its check were posted."""
-
-    comment: str
-    created: bool
-    by: Literal["rest", "cml"]
-    check: Literal["check-run", "status"] | None
-    check_url: str | None
-    notes: tuple[str, ...]
 
 
 class Marked(NamedTuple):

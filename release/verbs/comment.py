@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from release.adapters import gitlab
+from release.adapters.github import Conclusion
 from release.adapters.retries import RequestError
 from release.pages.text import prose
 from release.review import github_comment, gitlab_comment, posting
@@ -22,8 +23,7 @@ def comment(root: Path, options: CommentOptions | None = None) -> Posted:
     options = options or CommentOptions()
     posting.hold_title(options.title)
     is_gitlab = gitlab.is_here()
-    forge = gitlab_comment if is_gitlab else github_comment
-    request = forge.request(options)
+    request = gitlab_comment.request(options) if is_gitlab else github_comment.request(options)
     # With a number, the report says how to fetch a pull request of GitHub.
     number = None if is_gitlab else request.number
     checked = request.commit if options.check is not None else None
@@ -33,19 +33,15 @@ def comment(root: Path, options: CommentOptions | None = None) -> Posted:
             options.target, options.assets, request.links, number, checked, web=request.web
         ),
     )
+    conclusion: Conclusion = "success" if report.passes else "failure"
     draft = Draft(
-        report.markdown, report.title, _summary(report), "success" if report.passes else "failure"
+        report.markdown, report.title, _summary(report), report.state, report.status, conclusion
     )
     try:
-        delivered = forge.post(request, draft, options)
+        post = gitlab_comment.post if is_gitlab else github_comment.post
+        return post(request, draft, options)
     except RequestError as trouble:
         raise request.client.refused(trouble) from None
-    return Posted(
-        state=report.state,
-        status=report.status,
-        conclusion=draft.conclusion,
-        **delivered._asdict(),
-    )
 
 
 def _summary(report: Report) -> str:
