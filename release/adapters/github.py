@@ -23,6 +23,7 @@ from release.adapters.rest import PATIENCE, Comment, Forge
 from release.adapters.retries import TEMPORARY, Patience, RequestError, retry_after
 
 _API = "https://api.github.com"
+SERVER = "https://github.com"
 _REPOSITORY = re.compile(
     r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,38})/(?!\.{1,2}$)[A-Za-z0-9._-]{1,100}", re.ASCII
 )
@@ -92,7 +93,7 @@ def place(environment: Mapping[str, str] | None = None) -> Place:
         number = int(match[1])
     run, server = (
         env.get("GITHUB_RUN_ID", ""),
-        (env.get("GITHUB_SERVER_URL") or "https://github.com").rstrip("/"),
+        (env.get("GITHUB_SERVER_URL") or SERVER).rstrip("/"),
     )
     return Place(
         api,
@@ -111,6 +112,12 @@ def repository_of(address: str, server: str) -> str | None:
     if not host or host != host_of(server):
         return None
     return (urlsplit(address).path if path is None else path).strip("/").removesuffix(".git")
+
+
+def repository_here(address: str) -> str | None:
+    """OWNER/NAME: GITHUB_REPOSITORY, else what the address of a git remote names on the host of GITHUB_SERVER_URL."""
+    server = os.environ.get("GITHUB_SERVER_URL") or SERVER
+    return os.environ.get("GITHUB_REPOSITORY") or repository_of(address, server)
 
 
 def host_of(address: str) -> str:

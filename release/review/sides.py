@@ -173,6 +173,13 @@ class Side:
             self._note(refused.what)
         return None
 
+    def read(self, path: Path) -> bytes | None:
+        """Return the bytes of a file of the record; None if it lacks the file."""
+        if self._commit is not None:
+            return self._commit.data(path)
+        file = self._records.root / path
+        return file.read_bytes() if file.is_file() else None
+
     def _lines(self, path: Path, model: type[M], wanted: str) -> list[M] | None:
         """The lines of an output with the digest ``wanted``; what cannot be had is not asked for again."""
         if wanted in self._absent:
