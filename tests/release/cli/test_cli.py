@@ -137,6 +137,11 @@ def test_the_interpreter_of_the_command_is_the_one_that_stages_find() -> None:
     assert shutil.which("python", path=path) == str(Path(sys.executable).parent / "python")
 
 
+def test_each_command_has_a_file_of_its_name() -> None:
+    files = {name: command.callback.__module__ for name, command in main.commands.items() if command.callback}
+    assert files == {name: f"release.cli.{name}" for name in main.commands}
+
+
 # doctor
 
 
