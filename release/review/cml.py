@@ -8,13 +8,14 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from release.adapters import process
 from release.adapters.github import Place
+from release.adapters.rest import Comment
 from release.review import posting
-from release.review.thread import Draft, Marked, Request
 
 _PAGE = 30  # comments that CML looks through
 _SECONDS = 120
@@ -24,30 +25,36 @@ _KEPT = (
 )  # fmt: skip
 
 
-def post(request: Request, place: Place, draft: Draft, title: str, marked: Marked) -> str | None:
-    """Post ``draft`` with CML. Return None if that succeeded, the reason if it did not; empty if CML is missing."""
+def post(
+    place: Place, title: str, markdown: str, comments: Sequence[Comment], ours: Comment | None
+) -> str | None:
+    """Post a comment on the pull request of ``place``, whose comments are known, and which of them is ours.
+
+    Return None if that succeeded, the reason if it did not; an empty one if CML is missing.
+    """
     program = shutil.which("cml")
     address = server(place)
     if program is None:
         return ""
     if address is None:
         return "does not speak to this API address"
-    if not _takes(marked, title):
+    if not _takes(title, comments, ours):
         return "would not find this comment, or update someone else's"
-    if request.commit is None:
+    if place.commit is None:
         return "would write a watermark that it cannot find again, because no commit is known"
     # CML gets a HOME of its own, because it edits git's configuration.
     with tempfile.TemporaryDirectory(prefix="lockstep-cml-") as home:
         body = Path(home) / "report.md"
-        body.write_text(draft.markdown, encoding="utf-8")
+        body.write_text(markdown, encoding="utf-8")
         command = [
             program, "--driver=github", f"--repo={address}/{place.repository}", "comment", "update",
-            f"--target=pr/{request.number}", "--publish=false", f"--watermark-title={title}", str(body),
+            f"--target=pr/{place.number}", "--publish=false", f"--watermark-title={title}", str(body),
         ]  # fmt: skip
         env = {name: os.environ[name] for name in _KEPT if name in os.environ}
         env |= {
             "HOME": home,
-            "GITHUB_SHA": request.commit,  # of the watermark: its --commit-sha excludes --target
+            # CML reads the commit of the watermark here: its --commit-sha excludes --target.
+            "GITHUB_SHA": place.commit,
             "REPO_TOKEN": os.environ.get("GITHUB_TOKEN", ""),
             "TPI_ANALYTICS": "0",
             "ITERATIVE_DO_NOT_TRACK": "1",
@@ -62,13 +69,13 @@ def post(request: Request, place: Place, draft: Draft, title: str, marked: Marke
     return f"ended with {done.returncode}" if done.returncode else None
 
 
-def _takes(marked: Marked, title: str) -> bool:
+def _takes(title: str, comments: Sequence[Comment], ours: Comment | None) -> bool:
     """Tell whether CML would update our comment, or make a new one if there is none."""
-    page = marked.comments[:_PAGE]
+    page = comments[:_PAGE]
     seen = [comment for comment in page if posting.is_seen_by_cml(comment.body, title)]
-    if marked.ours is None:
-        return not seen and len(marked.comments) < _PAGE
-    return bool(seen) and seen[-1].id == marked.ours.id
+    if ours is None:
+        return not seen and len(comments) < _PAGE
+    return bool(seen) and seen[-1].id == ours.id
 
 
 def server(place: Place) -> str | None:

@@ -30,6 +30,7 @@ def request(options: CommentOptions) -> Request:
             "no commit is named for the check",
             "give the whole hash of the pull request's last commit",
         )
+    place = place._replace(number=number, commit=commit)
     client = GitHub(place, patience=options.patience)
     links = posting.with_link(options.links, "Workflow run", place.run)
     return Request(client, number, commit, links, place.web)
@@ -45,7 +46,10 @@ def post(request: Request, draft: Draft, options: CommentOptions) -> Posted:
     body = f"{draft.markdown}\n{posting.watermark(options.title, request.commit)}"
     marked = comments.marked()
     notes = thread.left_alone(marked.others, "comment")
-    why = cml.post(request, client.where, draft, options.title, marked) if options.use_cml else ""
+    why: str | None = ""
+    if options.use_cml:
+        title = options.title
+        why = cml.post(client.where, title, draft.markdown, marked.comments, marked.ours)
     comment, created, by = _posted(comments, body, marked.ours, why, notes)
     check, address = _checked(client, request.commit, draft, options.check, notes)
     return Posted(
