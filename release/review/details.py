@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from checks import layout
 from checks.errors import EvidenceRefused, ParamsRefused
+from checks.formats.data_reports import Expectation
 from checks.rows import Prediction
 from release.record import recipes
 from release.record.records import Records
@@ -29,16 +30,6 @@ class Flips(NamedTuple):
     rows: int | None
     lost: list[Pair]
     gained: list[Pair]
-
-
-class Failed(NamedTuple):
-    """An expectation that does not hold; ``share`` of its split's rows, None where it is about no rows."""
-
-    name: str
-    observed: str
-    unexpected: int
-    share: float | None
-    rows: tuple[dict[str, Any], ...]
 
 
 def parameters(facts: Facts) -> list[Changed] | None:
@@ -126,19 +117,23 @@ def flipped(name: str, ours: Any, theirs: Any) -> Flips:
     return Flips(name, len(pairs), lost, [pair for pair in pairs if pair[0].score > pair[1].score])
 
 
-def failed_expectations(facts: Facts) -> list[Failed]:
-    """Return the expectations that fail, each with its share of the split that its name begins with."""
+def failed_expectations(facts: Facts) -> list[tuple[Expectation, float | None]]:
+    """Return the expectations that fail, each with the share of offending rows in the split that its name begins with.
+
+    The share is None for an expectation that is about no rows.
+    """
+    if facts.data is None:
+        return []
     failed = []
-    for expectation in facts.data.expectations if facts.data else ():
-        rows = facts.data.rows.get(expectation.name.partition(":")[0], 0) if facts.data else 0
+    for expectation in facts.data.expectations:
         if not expectation.success:
+            rows = facts.data.rows.get(expectation.name.partition(":")[0], 0)
             share = expectation.unexpected / rows if expectation.unexpected and rows else None
-            names = expectation.name, expectation.observed
-            failed.append(Failed(*names, expectation.unexpected, share, expectation.rows))
+            failed.append((expectation, share))
     return failed
 
 
-def columns(expectation: Failed) -> list[str]:
+def columns(expectation: Expectation) -> list[str]:
     """The first five columns of offending rows: those that all rows have, then those of this expectation."""
     names = dict.fromkeys(name for row in expectation.rows for name in row)
     known = [name for name in _COLUMNS if name in names]
