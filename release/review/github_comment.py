@@ -11,12 +11,12 @@ from release.adapters.github import Forbidden, GitHub
 from release.adapters.rest import Comment
 from release.review import cml, posting, thread
 from release.review.posting import CommentOptions, Posted
-from release.review.thread import Draft, Request, Thread
+from release.review.thread import Draft, ReviewRequest, Thread
 
 ACTIONS = "github-actions[bot]"  # A workflow's own token writes as this account. No person can have the name.
 
 
-def request(options: CommentOptions) -> Request:
+def request(options: CommentOptions) -> ReviewRequest:
     """Return the pull request that the options or the workflow name. Raises RemoteRefused if something is missing."""
     place = github.place()
     number = options.number or place.number
@@ -33,10 +33,10 @@ def request(options: CommentOptions) -> Request:
     place = place._replace(number=number, commit=commit)
     client = GitHub(place, patience=options.patience)
     links = posting.with_link(options.links, "Workflow run", place.run)
-    return Request(client, number, commit, links, place.web)
+    return ReviewRequest(client, number, commit, links, place.web)
 
 
-def post(request: Request, draft: Draft, options: CommentOptions) -> Posted:
+def post(request: ReviewRequest, draft: Draft, options: CommentOptions) -> Posted:
     """Post ``draft``, with CML if that would take our comment. Raises RequestError if GitHub does not take it."""
     client = request.client
     assert isinstance(client, GitHub)

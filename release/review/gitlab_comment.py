@@ -10,10 +10,10 @@ from release.adapters import github, gitlab
 from release.adapters.gitlab import GitLab
 from release.review import posting, thread
 from release.review.posting import CommentOptions, Posted
-from release.review.thread import Draft, Request, Thread
+from release.review.thread import Draft, ReviewRequest, Thread
 
 
-def request(options: CommentOptions) -> Request:
+def request(options: CommentOptions) -> ReviewRequest:
     """Return the merge request that the options or the pipeline name. Raises RemoteRefused if something is missing."""
     place = gitlab.place()
     number = options.number or place.number
@@ -29,10 +29,10 @@ def request(options: CommentOptions) -> Request:
         )
     client = GitLab(place, patience=options.patience)
     links = posting.with_link(options.links, "Pipeline", place.run)
-    return Request(client, number, commit, links, f"{place.page}/-" if place.page else None)
+    return ReviewRequest(client, number, commit, links, f"{place.page}/-" if place.page else None)
 
 
-def post(request: Request, draft: Draft, options: CommentOptions) -> Posted:
+def post(request: ReviewRequest, draft: Draft, options: CommentOptions) -> Posted:
     """Post ``draft``. Raises RequestError if GitLab does not take it."""
     client = request.client
     assert isinstance(client, GitLab)

@@ -11,7 +11,7 @@ from release.review import posting
 from release.review.facts import State
 
 
-class Request(NamedTuple):
+class ReviewRequest(NamedTuple):
     """The pull or merge request that a comment is for.
 
     ``commit``: the one that gets the check. ``links``: those of the options, and the running job's. ``web``: where the

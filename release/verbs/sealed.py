@@ -26,7 +26,7 @@ from release.promotion import context, sealed, sealed_model
 from release.promotion.types import PromotionContext
 
 
-class Asked(Record):
+class SealedAnswer(Record):
     """The answer of the sealed split about a model. ``number``: of its look; ``looks``: how many there may be.
 
     ``done``: ``already`` if it was asked before, which is no further look. ``inconclusive``: nothing was asked, since
@@ -43,7 +43,7 @@ class Asked(Record):
 def ask(
     root: Path, key: Path | None = None, *, keyless: bool = False, target: str | None = None,
     listener: Listener | None = None,
-) -> Asked:  # fmt: skip
+) -> SealedAnswer:  # fmt: skip
     """Ask the sealed split about the model of the record here, count the look, and sign the bit.
 
     What the stage prints is given to ``listener``; without one it is printed.
@@ -87,7 +87,7 @@ def ask(
     return _answer(model, wanted, "asked", looked)
 
 
-def refusal(asked: Asked) -> Refusal | None:
+def refusal(asked: SealedAnswer) -> Refusal | None:
     """The refusal for an answer other than ``pass``; None for ``pass``."""
     if asked.status == "pass":
         return None
@@ -113,7 +113,7 @@ def _passed(root: Path, listener: Listener | None) -> bool:
     return bit == ["pass"]
 
 
-def _known(promotion_context: PromotionContext, wanted: Sealed, model: str) -> Asked | None:
+def _known(promotion_context: PromotionContext, wanted: Sealed, model: str) -> SealedAnswer | None:
     """Return what is said without another look; None if the split must be asked."""
     number = sealed.count(promotion_context, wanted)
     look = sealed.look(promotion_context, wanted, model)
@@ -121,13 +121,15 @@ def _known(promotion_context: PromotionContext, wanted: Sealed, model: str) -> A
         return _answer(model, wanted, "already", look.looked)
     if number < wanted.max_looks:
         return None
-    return Asked(
+    return SealedAnswer(
         model=model, status="inconclusive", done="refused", number=number, looks=wanted.max_looks
     )
 
 
-def _answer(model: str, wanted: Sealed, done: Literal["asked", "already"], looked: Looked) -> Asked:
-    return Asked(
+def _answer(
+    model: str, wanted: Sealed, done: Literal["asked", "already"], looked: Looked
+) -> SealedAnswer:
+    return SealedAnswer(
         model=model,
         status="pass" if looked.passed else "fail",
         done=done,
