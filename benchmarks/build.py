@@ -22,9 +22,9 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from benchmarks import processes, tables
-from checks import digest, files, layout
 from checks.config.params import Params
 from checks.formats.training_reports import MergedFile, ParityReport
+from checks.storage import digest, files, layout
 from tests import build_tree
 from tests.conftest import scaled_down
 from tests.registry_service import registry

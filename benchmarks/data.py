@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks import tables
-from checks import files, layout
 from checks.config.params import Params
 from checks.data import contamination, near_duplicates
-from checks.rows import Row, request
+from checks.records.rows import Row, request
+from checks.storage import files, layout
 from tests.conftest import as_params, scaled_down
 
 SIZES = (1_000, 10_000, 100_000)

@@ -27,9 +27,9 @@ from typing import NamedTuple
 from transformers import AutoTokenizer
 
 from benchmarks import tables
-from checks import files
 from checks.config.params import BasePrompt
-from checks.rows import Message, Row
+from checks.records.rows import Message, Row
+from checks.storage import files
 from stages.inference import prompts
 
 NEW, PRECISION, BATCH_TOKENS, RUNS = 20, "bf16", 4096, 3
@@ -43,7 +43,7 @@ PROMPTS = {
 OURS = """
 import json, sys, time
 from pathlib import Path
-from checks.rows import Message, Row
+from checks.records.rows import Message, Row
 from stages.inference import generate, prompts
 job = json.loads(Path(sys.argv[1]).read_text())
 rows = [Row.model_validate_json(row) for row in job["rows"]]

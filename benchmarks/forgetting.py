@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks import tables
-from checks import digest
 from checks.config import params_file
 from checks.config.params import Params
 from checks.decision import judging
+from checks.formats.evidence import Evidence, Reports
 from checks.formats.suite_report import Role, SuiteLine, SuiteResult, SuitesReport
 from checks.formats.training_reports import ParityReport
 from checks.formats.verdict import Finding
-from checks.gating.chain import Evidence, Reports
+from checks.storage import digest
 
 Values = NDArray[np.float64]
 Row = tuple[object, ...]

@@ -28,9 +28,9 @@ from checks.config.params import Params
 from checks.decision import judging
 from checks.evaluation import scoring
 from checks.formats.evaluation_reports import EvaluationReport, NoiseReport, NoiseRun
+from checks.formats.evidence import Evidence, Reports
 from checks.formats.verdict import Finding
-from checks.gating.chain import Evidence, Reports
-from checks.rows import Message, Prediction, Row
+from checks.records.rows import Message, Prediction, Row
 
 CONFIDENCE = 0.95
 SIZES = (200, 500, 2000)

@@ -15,9 +15,9 @@ from collections.abc import Iterator, Sequence
 from transformers import AutoTokenizer
 
 from benchmarks import tables
-from checks import files, layout
 from checks.config import params_file
-from checks.rows import Row
+from checks.records.rows import Row
+from checks.storage import files, layout
 from stages.inference import batches, generate, prompts
 
 DRAWS = 5

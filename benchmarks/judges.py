@@ -28,18 +28,18 @@ from tqdm import tqdm
 
 from benchmarks import tables
 from benchmarks.forgetting import OTHER, PARITY, ZERO
-from checks import digest
 from checks.config import params_file
 from checks.config.params import Params
 from checks.decision import judging
 from checks.evaluation.comparisons import drawn
-from checks.evaluation.suite_kind import Draw
+from checks.formats.evidence import Evidence, Reports
 from checks.formats.judgements import answer_sha
 from checks.formats.suite_report import Judgement, Role, SuiteLine, SuiteResult, SuitesReport
 from checks.formats.verdict import Finding
-from checks.gating.chain import Evidence, Reports
-from checks.rows import Message, Prediction, Row
+from checks.kinds.suite import Draw
+from checks.records.rows import Message, Prediction, Row
 from checks.stats.paired import compare
+from checks.storage import digest
 
 Values = NDArray[np.float64]
 ROWS, TIES, LEVEL = 500, 0.45, 0.05

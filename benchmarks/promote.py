@@ -24,8 +24,8 @@ from statistics import median
 from tqdm import tqdm
 
 from benchmarks import build, tables
-from checks import digest, layout
 from checks.config import params_file
+from checks.storage import digest, layout
 from release.verbs.promote import PromoteOptions, promote
 from tests import build_tree, ledger_tree
 from tests import promotion_tree as tree

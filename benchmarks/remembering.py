@@ -20,12 +20,12 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 
 from benchmarks import tables
-from checks import files, layout
 from checks.evaluation import scoring
-from checks.rows import Message, Row
-from checks.scorer_kind import ScorerKind
+from checks.kinds.scorer import ScorerKind
+from checks.records.rows import Message, Row
 from checks.scorers.contains import Contains
 from checks.scorers.exact_match import ExactMatch
+from checks.storage import files, layout
 from stages.inference import generate, loss, prompts
 
 SCALES = (1.0, 0.8, 0.6, 0.5, 0.4)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import tables
-from checks.retriever_kind import Embed, Search, no_encoder
+from checks.kinds.retriever import Embed, Search, no_encoder
 from checks.retrievers.bm25 import Bm25
 from checks.retrievers.dense import Dense
 

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks import tables
-from checks.gates import decided_at
 from checks.gates.improves import ImprovesGate
 from checks.gates.looks import LooksGate
 from checks.gates.non_inferior import NonInferiorGate
+from checks.kinds.gate import decided_at
 from checks.stats import intervals, over_seeds
 from checks.stats.paired import compare
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks import tables
-from checks import layout
 from checks.formats import pointer
+from checks.storage import layout
 from release.ledger import compose
 from tests import ledger_tree, mirrors_tree
 from tests.conftest import REPOSITORY

@@ -25,12 +25,12 @@ import yaml
 from tqdm import tqdm
 
 from benchmarks import tables
-from checks import digest, files, layout
 from checks.config import params_file
 from checks.config.params import Params
 from checks.formats.data_reports import Seal
 from checks.formats.training_reports import TrainMeasured, TrainReport
-from checks.rows import Row
+from checks.records.rows import Row
+from checks.storage import digest, files, layout
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 ROWS, HELD_OUT, ORDER = 160, 60, "order.json"

@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from benchmarks import tables
-from checks import files, layout
 from checks.config import params_file
 from checks.config.params import Params
 from checks.config.release_params import Speculation
 from checks.formats.serving import CheckName, ProbeReport, ServingCheck
-from checks.rows import Prediction, Row
+from checks.records.rows import Prediction, Row
+from checks.storage import files, layout
 from release import runtimes
 from release.runtimes import Runtime
 from release.serving import examine, processes

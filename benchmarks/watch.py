@@ -24,14 +24,14 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks import tables
-from checks import files, layout
 from checks.config.monitor import Monitor
 from checks.formats import captures
 from checks.formats.captures import Capture
-from checks.rows import Row
+from checks.records.rows import Row
 from checks.scorers.exact_match import ExactMatch
 from checks.stats import drift
 from checks.stats.drift import Text
+from checks.storage import files, layout
 from release.monitoring import answers, asked, service, window
 from release.monitoring.answers import Answered, Reference, Windows
 from release.monitoring.asked import Asked

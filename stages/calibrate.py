@@ -20,16 +20,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import digest, files, layout
 from checks.config.params import Evaluate, Params
-from checks.errors import EvaluationRefused, EvidenceRefused
 from checks.evaluation import scoring
 from checks.formats.engines import Vllm
 from checks.formats.evaluation_reports import EvaluationReport, NoiseReport, NoiseRun
 from checks.gating import chain
 from checks.gating.compared import PairedGate
-from checks.rows import Row
-from checks.threads import cores
+from checks.process.errors import EvaluationRefused, EvidenceRefused
+from checks.process.threads import cores
+from checks.records.rows import Row
+from checks.storage import digest, files, layout
 from stages import entry, progress
 from stages.inference import answers, vllm_process
 

@@ -11,13 +11,13 @@ from typing import Any, NoReturn, cast
 
 import click
 
-from checks import layout
 from checks.code import lock as code_lock
 from checks.config import params_file
 from checks.config.params import Params
-from checks.errors import MachineRefused, Refusal
 from checks.formats import refused
 from checks.machine import disk
+from checks.process.errors import MachineRefused, Refusal
+from checks.storage import layout
 
 Stage = Callable[[Params, Path], str]
 

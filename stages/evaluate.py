@@ -16,9 +16,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from checks import digest, files, layout
 from checks.config.params import Evaluate, Params
-from checks.errors import EvaluationRefused, EvidenceRefused, MachineRefused
 from checks.evaluation import scoring
 from checks.formats.evaluation_reports import (
     Earlier,
@@ -31,10 +29,12 @@ from checks.formats.evaluation_reports import (
     ReferenceUse,
     Speed,
 )
+from checks.formats.report import UNQUANTISED
 from checks.formats.training_reports import ParityReport
-from checks.rows import Prediction, Row, of_tested_sources
+from checks.process.errors import EvaluationRefused, EvidenceRefused, MachineRefused
+from checks.records.rows import Prediction, Row, of_tested_sources
 from checks.stats import intervals
-from checks.training.quantization import UNQUANTISED
+from checks.storage import digest, files, layout
 from stages import entry, progress, references, tracking
 from stages.inference import answers, baselines, prompts
 from stages.inference.answers import Answered

@@ -15,12 +15,12 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from checks import digest, files, layout
-from checks.chat_templates import TEMPLATES
 from checks.config.params import Params, Source
-from checks.errors import MachineRefused, SourceRefused
 from checks.formats.data_reports import MAIN_SOURCE, FetchReport
 from checks.formats.report import Fetched
+from checks.kinds.chat_template import TEMPLATES
+from checks.process.errors import MachineRefused, SourceRefused
+from checks.storage import digest, files, layout
 from stages import entry, sources
 from stages.sources import Verified, archive, declared, parsing, uris
 from stages.tracking import others

@@ -10,11 +10,11 @@ Out: reports/verdict.json and, for people, data/comparison/. A failed verdict is
 
 from pathlib import Path
 
-from checks import files, layout
 from checks.config.params import Params
 from checks.decision import judging
 from checks.evaluation import scoring
 from checks.gating import chain
+from checks.storage import files, layout
 from stages import entry
 from stages.reporting import comparison
 

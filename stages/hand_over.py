@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from checks.config.params import Params
-from checks.errors import RemoteRefused
+from checks.process.errors import RemoteRefused
 from stages import entry
 from stages.training.remote import Remote
 

@@ -22,9 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from checks import digest, files, layout
 from checks.config.params import Params
-from checks.errors import EvidenceRefused, MachineRefused, MergeRefused
 from checks.formats.training_reports import (
     Calibrated,
     Distance,
@@ -34,8 +32,10 @@ from checks.formats.training_reports import (
     QuantisedBase,
 )
 from checks.machine import disk
-from checks.rows import Row
-from checks.sections import Agreement as Bounds
+from checks.process.errors import EvidenceRefused, MachineRefused, MergeRefused
+from checks.records.rows import Row
+from checks.records.sections import Agreement as Bounds
+from checks.storage import digest, files, layout
 from checks.training.quantization import Calibration, ExportQuantization
 from stages import entry
 from stages.threads import one_thread

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from checks import digest
-from checks.errors import SourceRefused
+from checks.process.errors import SourceRefused
+from checks.storage import digest
 
 
 def read(root: Path, file: str, sha256: str | None, place: str, what: str) -> bytes:

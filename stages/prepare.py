@@ -1,8 +1,8 @@
 """prepare: turns raw data into train, valid and test splits; named rules fix or drop every defect, and count it.
 
 In: data/raw, ``data``, ``prepare`` and ``train.method`` of params.yaml. Out: data/splits/{train,valid,test}.jsonl
-(``checks.rows.Row``, ordered by id) and reports/prepare.json (``checks.formats.data_reports.PrepareReport``). Same raw
-data, same parameters: same bytes.
+(``checks.records.rows.Row``, ordered by id) and reports/prepare.json (``checks.formats.data_reports.PrepareReport``).
+Same raw data, same parameters: same bytes.
 
     python -m stages.prepare
 """
@@ -12,20 +12,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from checks import digest, files, imports, layout, rules
 from checks.config import data_sources, mixture, splits
 from checks.config.data_sources import Part
 from checks.config.params import Params
 from checks.config.params import Prepare as Config
 from checks.data import drafts
 from checks.data.drafts import Draft
-from checks.data.loaders import LOADERS
 from checks.data.similar import normalised
-from checks.errors import DataRefused
 from checks.formats.data_reports import MAIN_SOURCE, PrepareReport, RuleCount, SourceRows, Split
-from checks.rows import Row, earlier_requests, request
+from checks.kinds.loader import LOADERS
+from checks.kinds.method import METHODS
+from checks.kinds.rule import RULES, all_rules, apply_rule, rows_dropped
+from checks.process import imports
+from checks.process.errors import DataRefused
+from checks.records.rows import Row, earlier_requests, request
+from checks.storage import digest, files, layout
 from checks.training import steps
-from checks.training.methods import METHODS
 from stages import entry
 from stages.quality import contract
 
@@ -54,7 +56,7 @@ def prepare(params: Params, root: Path) -> str:
     if empty:
         raise DataRefused(
             f"{layout.SPLITS}: {' and '.join(empty)} would be empty: {len(loaded):,} rows in, {kept:,} kept, "
-            f"{len({row.group for rows in placed.values() for row in rows}):,} groups ({rules.dropped(counts)})",
+            f"{len({row.group for rows in placed.values() for row in rows}):,} groups ({rows_dropped(counts)})",
             "add data, drop less in prepare.rules, or raise prepare.splits or prepare.near_duplicates.similarity",
         )
     of_sources = _of_sources(parts, loaded, placed)
@@ -67,7 +69,7 @@ def prepare(params: Params, root: Path) -> str:
     if lost:
         (what, todo), *others = lost
         raise DataRefused(
-            f"{what} ({rules.dropped(counts)})", todo, tuple(f"{one}; {two}" for one, two in others)
+            f"{what} ({rows_dropped(counts)})", todo, tuple(f"{one}; {two}" for one, two in others)
         )
     written = {
         name: _write(root / layout.SPLITS / f"{name}.jsonl", placed[name])
@@ -83,12 +85,12 @@ def prepare(params: Params, root: Path) -> str:
         sources=of_sources,
         contracts=contracts_held,
         plugins=LOADERS.plugins([part.loader.kind for part in parts])
-        | rules.RULES.plugins(config.rules)
+        | RULES.plugins(config.rules)
         | METHODS.plugins(steps.names(params.training)),
     )
     files.write_json(root / layout.PREPARE_REPORT, report)
     shares = ", ".join(f"{name} {one.rows:,}" for name, one in written.items())
-    return f"{report.input_rows:,} rows in, {report.kept_rows:,} kept ({shares}), {rules.dropped(counts)}"
+    return f"{report.input_rows:,} rows in, {report.kept_rows:,} kept ({shares}), {rows_dropped(counts)}"
 
 
 def mixed(
@@ -130,7 +132,7 @@ def clean(
     A loader's own rules come first and last: help that it could not read, and rows beyond its parameters' limits. They
     see the rows of its source alone. ``parts``: the sources of the drafts; none: all are of data.uri.
     """
-    known = rules.of(config)
+    known = all_rules(config)
     parts = parts or (Part("", Path(), config.loader, frozenset(), False, None),)
     order = [
         *((rule, {part.origin}) for part in parts for rule in part.loader.rules_before()),
@@ -143,7 +145,7 @@ def clean(
     kept, counts = list(loaded), []
     for rule, origins in order:
         others, those = drafts.parted(kept, [draft.origin in origins for draft in kept])
-        those, hit = drafts.apply(rule, those)
+        those, hit = apply_rule(rule, those)
         kept = [*others, *those]
         counts.append(_counted(rule.name, rule.kind, hit))
     return kept, _summed(counts)

@@ -16,11 +16,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from checks import digest, files, layout
 from checks.config.params import Params
-from checks.errors import EvaluationRefused
 from checks.formats.serving import Probe, ProbeReport, ProbeToken
-from checks.rows import Row
+from checks.process.errors import EvaluationRefused
+from checks.records.rows import Row
+from checks.storage import digest, files, layout
 from stages import entry, progress
 from stages.inference import answers, prompts
 

@@ -21,15 +21,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from checks import digest, files, rules
 from checks.config.params import Params, Prepare
-from checks.data import drafts
 from checks.data.drafts import Draft
-from checks.digest import FileDigest
-from checks.errors import DataRefused
 from checks.formats.data_reports import RuleCount
-from checks.identity import Digest
-from checks.rows import Message, Record
+from checks.kinds.rule import all_rules, apply_rule
+from checks.process.errors import DataRefused
+from checks.records.identity import Digest
+from checks.records.rows import Message, Record
+from checks.storage import digest, files
+from checks.storage.digest import FileDigest
 from stages.loaders.table import Columns, Table
 
 PARTS = 64
@@ -87,7 +87,7 @@ def job(params: Params, raw: Path, work: Path, out: Path) -> Job:
             f"prepare.loader: {config.loader.kind} does not read files one by one",
             "use kind: table",
         )
-    known, names = rules.of(config), config.rules
+    known, names = all_rules(config), config.rules
     first = next((place for place, name in enumerate(names) if known[name].among), len(names))
     last = first
     if not params.data.sources:
@@ -144,7 +144,7 @@ def compare(job: Job, part: int) -> Done:
     loaded = [
         _traced(draft) for draft in job.loader.model_copy(update={"columns": columns}).load(folder)
     ]
-    known = rules.of(job.config)
+    known = all_rules(job.config)
     for name in job.alone:
         if again := next((draft for draft in loaded if known[name].finds(draft)), None):
             raise DataRefused(
@@ -161,7 +161,7 @@ def compare(job: Job, part: int) -> Done:
 
 def manifest(job: Job, first: Sequence[Done], second: Sequence[Done]) -> Manifest:
     """Return what both passes did."""
-    known = rules.of(job.config)
+    known = all_rules(job.config)
     counted = [
         (name, sum(counts))
         for names, done in ((job.alone, first), (job.together, second))
@@ -184,9 +184,9 @@ def manifest(job: Job, first: Sequence[Done], second: Sequence[Done]) -> Manifes
 def _applied(
     job: Job, names: Sequence[str], loaded: list[Draft]
 ) -> tuple[list[Draft], tuple[int, ...]]:
-    known, counts = rules.of(job.config), []
+    known, counts = all_rules(job.config), []
     for name in names:
-        loaded, hit = drafts.apply(known[name], loaded)
+        loaded, hit = apply_rule(known[name], loaded)
         counts.append(len(hit))
     return loaded, tuple(counts)
 

@@ -18,12 +18,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import digest, files, layout
 from checks.config.params import Evaluate
 from checks.data.similar import normalised
-from checks.errors import EvidenceRefused, Refusal
 from checks.formats.evaluation_reports import Reference, ReferenceUse
-from checks.rows import Prediction, Row, earlier_requests, request
+from checks.process.errors import EvidenceRefused, Refusal
+from checks.records.rows import Prediction, Row, earlier_requests, request
+from checks.storage import digest, files, layout
 from stages import progress
 from stages.inference import answers
 from stages.inference.answers import Answered

@@ -8,14 +8,14 @@ Run: python -m stages.score, or `lockstep run score`, which trains and ends befo
 
 from pathlib import Path
 
-from checks import digest, files, layout
 from checks.config.params import Params
-from checks.errors import EvaluationRefused, EvidenceRefused, MachineRefused
 from checks.evaluation import scoring
 from checks.formats.evaluation_reports import Figures, ValidScores
 from checks.formats.training_reports import ParityReport
-from checks.rows import Row
+from checks.process.errors import EvaluationRefused, EvidenceRefused, MachineRefused
+from checks.records.rows import Row
 from checks.stats import intervals
+from checks.storage import digest, files, layout
 from stages import entry, progress, tracking
 from stages.inference import answers
 

@@ -18,18 +18,18 @@ from pathlib import Path
 
 import click
 
-from checks import files, layout
 from checks.config.params import Params
 from checks.config.sealed import VARIABLE, decrypt
 from checks.decision import judging
-from checks.errors import EvaluationRefused, EvidenceRefused, ParamsRefused
 from checks.evaluation import scoring
 from checks.formats.evaluation_reports import ReferencesReport
+from checks.formats.evidence import Evidence
 from checks.formats.suite_report import ROLES, Role
 from checks.gating import chain, compared
-from checks.gating.chain import Evidence
 from checks.gating.compared import Compared, PairedGate
-from checks.rows import Prediction, Row
+from checks.process.errors import EvaluationRefused, EvidenceRefused, ParamsRefused
+from checks.records.rows import Prediction, Row
+from checks.storage import files, layout
 from stages import entry, suites
 from stages.inference import answers
 

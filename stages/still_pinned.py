@@ -14,11 +14,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from checks import digest, files, layout
 from checks.config.params import Params, Source
-from checks.errors import EvidenceRefused
-from checks.identity import Digest
-from checks.rows import Record
+from checks.process.errors import EvidenceRefused
+from checks.records.identity import Digest
+from checks.records.rows import Record
+from checks.storage import digest, files, layout
 from stages import entry, sources
 from stages.sources import parsing
 from stages.weights import chat_template

@@ -29,15 +29,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from checks import digest, files, layout
 from checks.config.params import Evaluate, Params
-from checks.errors import EvaluationRefused, EvidenceRefused
 from checks.evaluation import answered
 from checks.evaluation.answered import AnsweredRows, RatingSuite
-from checks.evaluation.judges import JUDGES
-from checks.evaluation.suite_kind import Answered, Made, Material, SuiteKind
 from checks.evaluation.suite_lines import problem
 from checks.formats.evaluation_reports import EvaluationReport, ReferencesReport
+from checks.formats.report import UNQUANTISED
 from checks.formats.suite_report import (
     Pinned,
     Role,
@@ -47,12 +44,13 @@ from checks.formats.suite_report import (
     SuitesReport,
 )
 from checks.formats.training_reports import ParityReport
-from checks.retriever_kind import Pooling
-from checks.retrievers import RETRIEVERS
-from checks.rows import Row
-from checks.scorers import KINDS as SCORERS
-from checks.suites import SUITES
-from checks.training.quantization import UNQUANTISED
+from checks.kinds.judge import JUDGES
+from checks.kinds.retriever import RETRIEVERS, Pooling
+from checks.kinds.scorer import SCORERS
+from checks.kinds.suite import SUITES, Answered, Made, Material, SuiteKind
+from checks.process.errors import EvaluationRefused, EvidenceRefused
+from checks.records.rows import Row
+from checks.storage import digest, files, layout
 from stages import entry, progress, references
 from stages.inference import answers
 from stages.sources import copies, uris

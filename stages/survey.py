@@ -16,13 +16,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from checks import files
 from checks.config.params import Params, Prepare
 from checks.data import detectors
 from checks.data.personal_data import PersonalData
-from checks.errors import DataRefused
 from checks.formats.survey import SURVEY, Column, Contents, Measured, Request
-from checks.rows import Row
+from checks.process.errors import DataRefused
+from checks.records.rows import Row
+from checks.storage import files
 from stages import entry, prepare, sources
 from stages.inference import prompts
 from stages.loaders import _chats, table

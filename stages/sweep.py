@@ -25,23 +25,23 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 from pydantic import JsonValue
 
-from checks import digest, files, layout
 from checks.config import params_file, sweeps
 from checks.config.params import Params
 from checks.config.sweeps import Compared, Recipe, Sweep, SweepReport, SweptRun, Values
-from checks.errors import (
+from checks.evaluation import scoring
+from checks.formats import refused
+from checks.formats.data_reports import Seal
+from checks.formats.training_reports import TrainReport
+from checks.process.errors import (
     EvidenceRefused,
     MachineRefused,
     MergeRefused,
     ParamsRefused,
     TrainingRefused,
 )
-from checks.evaluation import scoring
-from checks.formats import refused
-from checks.formats.data_reports import Seal
-from checks.formats.training_reports import TrainReport
-from checks.rows import Row
+from checks.records.rows import Row
 from checks.stats import intervals, over_seeds
+from checks.storage import digest, files, layout
 from checks.training import steps
 from stages import entry, tracking
 from stages.inference import answers

@@ -23,16 +23,18 @@ import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from checks import digest, files, imports, layout, scorers
 from checks.config.params import Params
-from checks.errors import EvidenceRefused, TrainingRefused
 from checks.evaluation import scoring
 from checks.formats import energy
 from checks.formats.data_reports import Seal
 from checks.formats.training_reports import TrainMeasured, TrainReport
-from checks.identity import Digest
+from checks.kinds.method import METHODS
+from checks.kinds.scorer import SCORERS
+from checks.process import imports
+from checks.process.errors import EvidenceRefused, TrainingRefused
+from checks.records.identity import Digest
+from checks.storage import digest, files, layout
 from checks.training import steps
-from checks.training.methods import METHODS
 from stages import entry, tracking
 from stages.training import chain, checkpoints, step
 from stages.training.devices import device_of
@@ -186,7 +188,7 @@ def _report(
         shard=alone[0].train.shard,
         chain=tuple(step.reported() for step in fitted) if len(fitted) > 1 else (),
         full=alone[0].train.full is not None,
-        plugins=METHODS.plugins(steps.names(params.training)) | scorers.KINDS.plugins(rewards),
+        plugins=METHODS.plugins(steps.names(params.training)) | SCORERS.plugins(rewards),
     )
 
 

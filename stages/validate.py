@@ -15,17 +15,17 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from checks import digest, files, layout, rules
 from checks.config import data_sources
 from checks.config.data_sources import Part
 from checks.config.params import Params, Prepare
-from checks.data.drafts import Rule
-from checks.data.loaders import LOADERS
-from checks.errors import DataRefused, EvidenceRefused
 from checks.formats.data_reports import DataReport, Expectation, PrepareReport, Seal
-from checks.text import escape
+from checks.kinds.loader import LOADERS
+from checks.kinds.method import METHODS
+from checks.kinds.rule import RULES, Rule, all_rules
+from checks.process.errors import DataRefused, EvidenceRefused
+from checks.process.text import escape
+from checks.storage import digest, files, layout
 from checks.training import steps
-from checks.training.methods import METHODS
 from checks.training.preferences import learned
 from stages import entry
 from stages.quality import (
@@ -117,7 +117,7 @@ def validate(params: Params, root: Path) -> str:
             expectations=tuple(outcomes),
             statistics=noise,
             plugins=LOADERS.plugins([part.loader.kind for part in parts])
-            | rules.RULES.plugins(defects)
+            | RULES.plugins(defects)
             | METHODS.plugins(steps.names(params.training)),
         ),
     )
@@ -204,7 +204,7 @@ def _defects(
     config: Prepare, parts: Sequence[Part], wanted: Mapping[str, frozenset[str]]
 ) -> Defects:
     """Those rules of any source whose defect a finished row would show."""
-    known = rules.of(config)
+    known = all_rules(config)
     of_loaders = (name for part in parts for name in part.loader.defects)
     names = dict.fromkeys((*config.rules, *_ALWAYS, *of_loaders, _PRIVATE))
     some = frozenset().union(*wanted.values())

@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from checks import digest, files, layout
 from checks.code import lock as code_lock
 from checks.config import params_file
 from checks.config.params import Params
-from checks.errors import Refusal
 from checks.formats.evaluation_reports import ReferencesReport
 from checks.formats.training_reports import MergedFile, ParityReport
+from checks.process.errors import Refusal
+from checks.storage import digest, files, layout
 from release.verbs.build import BuildOptions, build
 from tests import evidence_tree, oci_check
 from tests.conftest import REPOSITORY, as_params, read_yaml, scaled_down, written

@@ -4,12 +4,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from checks import digest, files, layout
 from checks.formats.data_reports import FetchReport
 from checks.formats.evaluation_reports import EvaluationReport, Interval
 from checks.formats.suite_report import SuiteLine, SuiteResult, SuitesReport
 from checks.formats.training_reports import TrainMeasured, TrainReport
-from checks.rows import Prediction
+from checks.records.rows import Prediction
+from checks.storage import digest, files, layout
 from tests import report_tree
 from tests.pipeline_repository import git, write_params
 

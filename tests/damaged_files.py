@@ -11,10 +11,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from checks import files, layout
 from checks.config.params import Params
-from checks.errors import DataRefused
-from checks.rows import Row
+from checks.process.errors import DataRefused
+from checks.records.rows import Row
+from checks.storage import files, layout
 from stages import survey
 from stages.prepare import prepare
 from tests.conftest import as_params, scaled_down

@@ -5,7 +5,6 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from checks import digest, files, layout
 from checks.code import lock
 from checks.code.modules import Code
 from checks.config import params_file
@@ -37,16 +36,17 @@ from checks.formats.evaluation_reports import (
     Speed,
     ValidScores,
 )
+from checks.formats.evidence import Evidence
 from checks.formats.looks import LooksReport
 from checks.formats.report import Fetched
 from checks.formats.suite_report import SuitesReport
 from checks.formats.training_reports import MergedFile, ParityReport, TrainMeasured, TrainReport
 from checks.formats.verdict import Finding, Verdict
 from checks.gating import chain
-from checks.gating.chain import Evidence
-from checks.gating.gate_kind import Case, GateKind
 from checks.gating.sample import Sample
-from checks.rows import Message, Prediction, Row
+from checks.kinds.gate import Case, GateKind
+from checks.records.rows import Message, Prediction, Row
+from checks.storage import digest, files, layout
 from release.record import folder_lists, looks
 from release.record.records import Records
 from tests.conftest import REPOSITORY, as_params, read_yaml, scaled_down, written

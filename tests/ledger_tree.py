@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from checks import digest, layout
 from checks.config import params_file
 from checks.config.release_params import Promote
 from checks.formats import pointer
 from checks.formats.pointer import Pointer
+from checks.storage import digest, layout
 from release.ledger import Change, Ledger, compose, next_version, tags_for
 from tests.conftest import REPOSITORY
 from tests.git_service import Service

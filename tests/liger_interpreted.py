@@ -23,8 +23,8 @@ def main(root: Path) -> None:
     """Train in ``root``."""
     from transformers.models.llama import modeling_llama
 
-    from checks import layout
     from checks.config import params_file
+    from checks.storage import layout
     from stages.train import train
     from stages.training import ranks
 

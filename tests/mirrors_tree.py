@@ -10,12 +10,12 @@ from typing import Literal, NamedTuple
 
 import pytest
 
-from checks import layout
 from checks.config import params_file
 from checks.config.params import Params
 from checks.formats import pointer, quarantine
 from checks.formats.pointer import Pointer
 from checks.formats.statement import Statement
+from checks.storage import layout
 from release import runtimes
 from release.adapters.registry import reference
 from release.evidence.keys import KEY

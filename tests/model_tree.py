@@ -3,9 +3,9 @@
 import shutil
 from pathlib import Path
 
-from checks import digest, files, layout
 from checks.config.params import Params
 from checks.formats.training_reports import MergedFile, ParityReport
+from checks.storage import digest, files, layout
 from tests import evidence_tree
 
 

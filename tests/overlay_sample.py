@@ -10,10 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from checks import layout, plain_yaml
 from checks.config.release_params import Serve
 from checks.formats.pointer import Pointer
 from checks.formats.serving import BaseImage, ImageReport, Layer
+from checks.storage import layout, plain_yaml
 from release import runtimes
 from release.overlay import environment_file, kustomization, overlays
 from release.verbs import monitor

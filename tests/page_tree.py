@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from checks import digest, files, layout
 from checks.config.params import Params
 from checks.formats.suite_report import SuiteLine, SuiteResult, SuitesReport
 from checks.formats.training_reports import ParityReport
-from checks.rows import Prediction, Row
+from checks.records.rows import Prediction, Row
+from checks.storage import digest, files, layout
 from release.verbs.rollback import RollbackOptions, rollback
 from tests import build_tree, evidence_tree, promotion_tree
 from tests.conftest import REPOSITORY, as_params, read_yaml, written

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from checks import digest, layout
 from checks.code import lock
+from checks.storage import digest, layout
 from release.record import looks, references
 from release.record.records import Records
 from tests import warm

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from checks import digest, files, layout
 from checks.config import params_file
 from checks.formats.serving import ImageReport
 from checks.formats.signers import Role
 from checks.formats.statement import ENVELOPE, PAYLOAD
+from checks.storage import digest, files, layout
 from release.adapters import commits
 from release.adapters.registry import documents, reference
 from release.adapters.registry.types import MANIFEST

@@ -10,14 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from checks import digest, files, layout
 from checks.config.params import Params
 from checks.formats import pointer
 from checks.formats.data_reports import DataReport, Expectation, PrepareReport
 from checks.formats.data_statistics import Bin, LabelNoise, Lengths, LongRow, MarkedRow, Statistics, Suspect, Writing
 from checks.formats.evaluation_reports import EvaluationReport, Interval
 from checks.formats.training_reports import TrainMeasured, TrainReport
-from checks.rows import Prediction, Row
+from checks.records.rows import Prediction, Row
+from checks.storage import digest, files, layout
 from release.record import references
 from release.record.records import Records
 from tests import build_tree, evidence_tree

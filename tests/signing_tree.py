@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any, get_args
 
-from checks import digest, files, layout
 from checks.formats.serving import CheckName, ImageReport, ServingCheck, ServingReport, combine
 from checks.formats.signers import Role
+from checks.storage import digest, files, layout
 from release.evidence import verification
 from release.evidence.keys import KEY
 from release.verbs import keys as key_verbs

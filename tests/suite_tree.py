@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from checks import digest, layout
 from checks.config.params import Params
 from checks.decision import judging
 from checks.evaluation import scoring
 from checks.formats.verdict import Verdict
 from checks.gating import chain
+from checks.storage import digest, layout
 from stages.suites import suites
 from tests import evidence_tree
 from tests.conftest import as_params

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from checks import digest, files, layout
 from checks.formats.data_reports import Seal
-from checks.rows import Message, Row
-from checks.training.interface import Job, Train
+from checks.kinds.method import Job, Train
+from checks.records.rows import Message, Row
+from checks.storage import digest, files, layout
 from stages.training import checkpoints
 from tests import pipeline_repository
 from tests.conftest import REPOSITORY

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from checks import digest, files, layout
 from checks.config.params import Params
 from checks.evaluation import scoring
 from checks.formats.serving import ProbeReport
 from checks.formats.verdict import Verdict
-from checks.rows import Message, Prediction, Row
+from checks.records.rows import Message, Prediction, Row
 from checks.scorers.exact_match import ExactMatch
+from checks.storage import digest, files, layout
 from tests import build_tree, evidence_tree
 from tests.conftest import scaled_down
 

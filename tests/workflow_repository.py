@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from checks import digest, layout
 from checks.config import sealed
+from checks.storage import digest, layout
 from stages.loaders.table import Table
 from tests import overlay_sample, pipeline_repository, tuned
 from tests.act_service import Act, Line, Run

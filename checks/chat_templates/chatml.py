@@ -1,6 +1,6 @@
 """ChatML, as Qwen and SmolLM2 have it: each turn between ``<|im_start|>`` with its role and ``<|im_end|>``."""
 
-from checks.chat_template_kind import ChatTemplate
+from checks.kinds.chat_template import ChatTemplate
 
 
 class ChatMl(ChatTemplate):

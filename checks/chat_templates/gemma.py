@@ -1,6 +1,6 @@
 """Gemma's turns. Pretrained Gemma models have these tokens too, and no template."""
 
-from checks.chat_template_kind import ChatTemplate
+from checks.kinds.chat_template import ChatTemplate
 
 
 class Gemma(ChatTemplate):

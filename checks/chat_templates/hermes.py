@@ -1,6 +1,6 @@
 """ChatML with tools, as Hermes and Qwen2.5 write calls and results."""
 
-from checks.chat_template_kind import ChatTemplate
+from checks.kinds.chat_template import ChatTemplate
 
 
 class Hermes(ChatTemplate):

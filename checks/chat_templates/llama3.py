@@ -1,6 +1,6 @@
 """Llama 3's turns. Pretrained Llama 3 models have these tokens too, and no template."""
 
-from checks.chat_template_kind import ChatTemplate
+from checks.kinds.chat_template import ChatTemplate
 
 
 class Llama3(ChatTemplate):

@@ -1,6 +1,6 @@
 """Roles as words, for any model: only the end token, which every pretrained model knows, is a token of its own."""
 
-from checks.chat_template_kind import ChatTemplate
+from checks.kinds.chat_template import ChatTemplate
 
 
 class Plain(ChatTemplate):

@@ -17,12 +17,13 @@ import yaml
 from pydantic import Field, ValidationError
 
 import checks
-from checks import digest, files, layout, plain_yaml, plugins
 from checks.code import modules
 from checks.code.modules import Code
-from checks.errors import EvidenceRefused
-from checks.identity import Digest
-from checks.rows import Record
+from checks.kinds import plugins
+from checks.process.errors import EvidenceRefused
+from checks.records.identity import Digest
+from checks.records.rows import Record
+from checks.storage import digest, files, layout, plain_yaml
 
 STAGE = "code"
 """The stage that writes code.lock."""

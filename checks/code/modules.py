@@ -20,15 +20,15 @@ Code = Mapping[str, bytes]
 """The content of each file of Python below ``PACKAGES``, by its path."""
 
 KINDS = {
-    "checks/chat_templates/__init__.py": "checks/chat_templates",
-    "checks/data/loaders.py": "stages/loaders",
-    "checks/evaluation/judges.py": "stages/judges",
-    "checks/gates/__init__.py": "checks/gates",
-    "checks/retrievers/__init__.py": "checks/retrievers",
-    "checks/rules/__init__.py": "checks/rules",
-    "checks/scorers/__init__.py": "checks/scorers",
-    "checks/suites/__init__.py": "checks/suites",
-    "checks/training/methods.py": "stages/training/methods",
+    "checks/kinds/chat_template.py": "checks/chat_templates",
+    "checks/kinds/gate.py": "checks/gates",
+    "checks/kinds/judge.py": "stages/judges",
+    "checks/kinds/loader.py": "stages/loaders",
+    "checks/kinds/method.py": "stages/training/methods",
+    "checks/kinds/retriever.py": "checks/retrievers",
+    "checks/kinds/rule.py": "checks/rules",
+    "checks/kinds/scorer.py": "checks/scorers",
+    "checks/kinds/suite.py": "checks/suites",
     "stages/sources/parsing.py": "stages/sources/schemes",
 }
 """The folders of kinds, by the module that finds the kinds in it. A kind's file has the kind's name."""
@@ -39,9 +39,9 @@ _LATE_FOR = {_METHODS: "train"}
 
 _BY_PARAMETERS = {
     "fetch": ("checks/config/data_sources.py",),
-    "gate": ("checks/config/data_sources.py", "checks/suites/__init__.py"),
+    "gate": ("checks/config/data_sources.py", "checks/kinds/suite.py"),
     "validate": (
-        "checks/retrievers/dense.py",
+        "checks/evaluation/encoder.py",
         "checks/rules/strip_control_characters.py",
         "checks/rules/trim_ends.py",
     ),
@@ -57,12 +57,12 @@ NOT_FOLLOWED = frozenset(
         "checks/config/params.py",
         "checks/config/params_file.py",
         "checks/config/release_params.py",
-        "checks/kinds.py",
-        "checks/sections.py",
+        "checks/kinds/fields.py",
+        "checks/records/sections.py",
         # These end a run or describe one, and decide no byte of what it makes.
         "checks/code/lock.py",
-        "checks/errors.py",
-        "checks/layout.py",
+        "checks/process/errors.py",
+        "checks/storage/layout.py",
         "checks/machine/disk.py",
         "stages/entry.py",
         "stages/progress.py",

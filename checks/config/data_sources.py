@@ -6,14 +6,13 @@ from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from checks.data.drafts import Loader
-from checks.data.loaders import LOADERS
 from checks.formats.data_reports import MAIN_SOURCE
-from checks.kinds import NameOf, OneOf
-from checks.rules import RULES
-from checks.sections import Fraction, Name, Section, Source
+from checks.kinds.fields import NameOf, OneOf
+from checks.kinds.loader import LOADERS, Loader
+from checks.kinds.rule import RULES
+from checks.records.sections import Fraction, Name, Section, Source
 
-RuleName = Annotated[str, NameOf(RULES.kinds)]  # a file of checks/rules says what each does
+RuleName = Annotated[str, NameOf(RULES)]  # a file of checks/rules says what each does
 
 
 class ContractFile(Section):
@@ -37,7 +36,7 @@ class FurtherSource(Source):
     """A source beside the one of ``data.uri``, with a loader of its own."""
 
     loader: Annotated[
-        Loader, OneOf(LOADERS.kinds, "kind"), Field(description="how its raw data becomes rows")
+        Loader, OneOf(LOADERS, "kind"), Field(description="how its raw data becomes rows")
     ]
     skip_rules: Annotated[
         tuple[RuleName, ...],

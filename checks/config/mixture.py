@@ -16,8 +16,8 @@ from checks.config.params import NearDuplicates
 from checks.data import near_duplicates
 from checks.data.documents import passages
 from checks.data.drafts import Draft
-from checks.errors import DataRefused
-from checks.rows import earlier_requests, request
+from checks.process.errors import DataRefused
+from checks.records.rows import earlier_requests, request
 
 RESEMBLES = "drop-row-of-other-source"  # the rule that prepare counts such rows under
 SHARE = "cut-to-share"  # and the one for rows beyond a source's share

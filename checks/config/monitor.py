@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from checks.sections import Fraction, Name, Positive, Section, Share, Strings
+from checks.records.sections import Fraction, Name, Positive, Section, Share, Strings
 
 DAYS_A_YEAR = 365.25
 # Kubernetes' rule for the names of Secrets.

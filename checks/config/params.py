@@ -4,33 +4,39 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from checks import layout
-from checks.chat_templates import TEMPLATES
 from checks.config.data_sources import Data, RuleName
 from checks.config.monitor import Monitor
 from checks.config.release_params import Promote, Serve
 from checks.data import detectors
-from checks.data.drafts import Loader
-from checks.data.loaders import LOADERS
 from checks.data.personal_data import PersonalData
 from checks.evaluation.baselines import Baseline
+from checks.evaluation.encoder import Vectors
 from checks.formats.engines import Vllm
 from checks.formats.evaluation_reports import EARLIER
-from checks.gates import Gate, decided_at
-from checks.gates.looks import LooksGate
-from checks.gating.gate_kind import ScoreGate
-from checks.kinds import NameOf, OneOf
-from checks.retrievers.dense import Vectors
-from checks.scorers import Scorer
-from checks.sections import Agreement, Bound, Fraction, Name, Positive, Section, Share, stricter
-from checks.sections import Source as Source
-from checks.suites import Suite
+from checks.kinds.chat_template import TEMPLATES
+from checks.kinds.fields import NameOf, OneOf
+from checks.kinds.gate import Gate, ScoreGate, decided_at
+from checks.kinds.loader import LOADERS, Loader
+from checks.kinds.method import MergedInto, Train
+from checks.kinds.scorer import Scorer
+from checks.kinds.suite import Suite
+from checks.records.sections import (
+    Agreement,
+    Bound,
+    Fraction,
+    Name,
+    Positive,
+    Section,
+    Share,
+    stricter,
+)
+from checks.records.sections import Source as Source
+from checks.storage import layout
 from checks.training import preferences, quantization, steps
-from checks.training.interface import MergedInto, Train
 from checks.training.quantization import ExportQuantization
 
 LanguageCode = Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]
-TemplateName = Annotated[str, NameOf(TEMPLATES.kinds)]  # a file of checks/chat_templates
+TemplateName = Annotated[str, NameOf(TEMPLATES)]  # a file of checks/chat_templates
 
 
 class TemplateFile(Section):
@@ -108,7 +114,7 @@ class Prepare(Section):
         ),
     ] = 1
     loader: Annotated[
-        Loader, OneOf(LOADERS.kinds, "kind"), Field(description="how raw data becomes rows")
+        Loader, OneOf(LOADERS, "kind"), Field(description="how raw data becomes rows")
     ]
     rules: Annotated[
         tuple[RuleName, ...], Field(strict=False, description="named rules, applied in this order")
@@ -550,9 +556,7 @@ class Sealed(Section):
     @property
     def decided(self) -> dict[str, Gate]:
         """The gates at the confidence at which they decide: equal shares of their error, as for a test split."""
-        # No gate's name is empty, so this one replaces none.
-        asked = decided_at({**self.gates, "": LooksGate(kind="looks", most=self.max_looks)})
-        return {name: asked[name] for name in self.gates}
+        return decided_at(self.gates, self.max_looks)
 
 
 class Params(Section):

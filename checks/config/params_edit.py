@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import yaml
 from pydantic import JsonValue
 
-from checks.errors import ParamsRefused
+from checks.process.errors import ParamsRefused
 
 
 def with_values(text: str, values: Mapping[str, JsonValue]) -> str:

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from checks import layout, plain_yaml, plugins
 from checks.config.params import Params
-from checks.errors import ParamsRefused
-from checks.sections import Section
+from checks.kinds import plugins
+from checks.process.errors import ParamsRefused
+from checks.records.sections import Section
+from checks.storage import layout, plain_yaml
 
 # Pydantic's names of errors about the key that tells a kind.
 _TAGGED = ("union_tag_invalid", "union_tag_not_found")

@@ -4,8 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from checks import layout
-from checks.sections import Bound, Name, Positive, Section, stricter
+from checks.records.sections import Bound, Name, Positive, Section, stricter
+from checks.storage import layout
 
 
 class Probes(Section):

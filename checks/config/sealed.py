@@ -9,10 +9,10 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field, JsonValue, ValidationError, field_validator
 
-from checks import digest, layout
 from checks.config.params import Sealed
-from checks.errors import EvidenceRefused
-from checks.rows import Message, Record, Row, ToolCall, in_the_reference
+from checks.process.errors import EvidenceRefused
+from checks.records.rows import Message, Record, Row, ToolCall, in_the_reference
+from checks.storage import digest, layout
 
 VARIABLE = "LOCKSTEP_SEALED_KEY"
 REFRESH = "refresh the sealed split: `lockstep sealed new` with fresh rows, and a new sealed.sha256"

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import JsonValue
 
-from checks import plain_yaml
 from checks.config import params_edit, params_file
 from checks.config.params import Params
 from checks.data import licenses
-from checks.errors import DataRefused, ParamsRefused
 from checks.formats.survey import Measured, Role
+from checks.process.errors import DataRefused, ParamsRefused
+from checks.storage import plain_yaml
 
 CONFIDENCE = 0.95
 MARGIN = 0.05

@@ -11,15 +11,15 @@ from typing import Any, Self
 import yaml
 from pydantic import Field, JsonValue, model_validator
 
-from checks import digest, plain_yaml
 from checks.config import params_file
 from checks.config.params import Params
-from checks.errors import ParamsRefused
 from checks.formats.evaluation_reports import Interval
 from checks.formats.report import Count, Report
-from checks.identity import Digest
-from checks.rows import Record
+from checks.process.errors import ParamsRefused
+from checks.records.identity import Digest
+from checks.records.rows import Record
 from checks.stats.over_seeds import Difference
+from checks.storage import digest, plain_yaml
 from checks.training import steps
 
 Values = dict[str, JsonValue]  # The keys are paths of parameters, such as train.lora.r.

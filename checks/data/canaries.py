@@ -23,10 +23,10 @@ from typing import Annotated, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from checks import files
-from checks.errors import EvidenceRefused
-from checks.rows import Message, Record
-from checks.sections import Name, Positive
+from checks.process.errors import EvidenceRefused
+from checks.records.rows import Message, Record
+from checks.records.sections import Name, Positive
+from checks.storage import files
 
 NUMBER, SECRET = "{number}", "{secret}"
 _ROWS = 100_000  # One line plants at most so many rows.

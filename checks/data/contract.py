@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import yaml
 
-from checks import plain_yaml
+from checks.storage import plain_yaml
 
 Kind = Literal["string", "date", "timestamp", "number", "integer", "boolean", "object", "array"]
 Bound = tuple[Any, bool]  # a limit, and whether the limit itself is outside

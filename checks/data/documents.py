@@ -8,7 +8,7 @@ import html
 import re
 from collections.abc import Iterator
 
-from checks.rows import Row, request
+from checks.records.rows import Row, request
 
 _BLANK_LINES = re.compile(r"\n\s*\n")
 # Of a sentence, of a cell, of what is quoted; Chinese and Japanese sentences end without a space.

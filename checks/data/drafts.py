@@ -1,25 +1,14 @@
-"""Drafts of rows, loaders, which create them, and rules, which fix or drop them.
+"""Drafts of rows: a loader makes them of raw data, and rules fix or drop them (``checks.kinds``)."""
 
-A loader is one file of ``stages/loaders``, a rule one file of ``checks/rules``. A user's package can add both by entry
-points (``lockstep.loaders``, ``lockstep.rules``). The file defines one subclass of ``Loader`` or ``Rule``; the fields
-of a loader are its parameters. It may import pydantic, the standard library and ``checks``, except
-``checks.config.params``, which imports the loaders and the rules. It imports other packages only inside functions,
-because the release tool reads params.yaml without them.
-"""
-
-from abc import abstractmethod
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import ClassVar, Literal, Protocol
+from typing import Literal
 
 from pydantic import JsonValue
 
-from checks import digest
 from checks.data.similar import normalised
-from checks.rows import Function, Message, Row, ToolCall, calls_in, said
-from checks.sections import Section
+from checks.records.rows import Function, Message, Row, ToolCall, calls_in, said
+from checks.storage import digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,107 +143,6 @@ def each_string(value: JsonValue, change: Callable[[str], str]) -> JsonValue:
     if isinstance(value, dict):
         return {key: each_string(item, change) for key, item in value.items()}
     return [each_string(item, change) for item in value] if isinstance(value, list) else value
-
-
-class Detects(Protocol):
-    """``checks.data.personal_data.PersonalData``, which is not imported: a training does not depend on detectors."""
-
-    def count(self, row: Draft, /) -> Counter[str]: ...
-    def mask(self, text: str, /) -> str: ...
-
-
-class Numbers(Protocol):
-    """The numbers in the section ``prepare`` that rules read."""
-
-    @property
-    def max_prompt_words(self) -> int:
-        """The most words of a prompt."""
-
-    @property
-    def personal_data(self) -> Detects | None:
-        """Return what counts as personal data; None: nothing is looked for."""
-
-
-class Rule:
-    """A rule. A subclass sets ``name`` and ``does``, and defines exactly one of ``fix``, ``drop`` and ``among``.
-
-    ``fix`` returns the fixed draft. ``drop`` says whether to drop a draft. ``among`` decides for all drafts together. A
-    rule is pure, and its result does not depend on the order of the drafts.
-    """
-
-    name: ClassVar[str]
-    does: ClassVar[str]  # Says in a few words what the rule does, for the documentation.
-    # A finished row still shows the defect, so that validate can look for it.
-    in_rows: ClassVar[bool] = True
-    # The rule applies to documents, too: their text is the reference, and the prompt is empty.
-    of_documents: ClassVar[bool] = False
-    # ``among`` compares a draft only with those that have the same ``asked``.
-    within_request: ClassVar[bool] = False
-    fix: Callable[[Draft], Draft] | None = None
-    drop: Callable[[Draft], bool] | None = None
-    among: Callable[[Sequence[Draft]], list[bool]] | None = None
-
-    def __init__(self, numbers: Numbers) -> None:
-        self.numbers = numbers
-
-    @property
-    def kind(self) -> Literal["fix", "drop"]:
-        """Whether the rule fixes or drops rows."""
-        return "fix" if self.fix else "drop"
-
-    def finds(self, draft: Draft) -> bool:
-        """Whether the draft has the defect; False for a rule that needs all drafts."""
-        if self.fix:
-            return (fixed := self.fix(draft)) is not draft and fixed != draft
-        return self.drop is not None and self.drop(draft)
-
-    def shown(self, draft: Draft) -> str:
-        """How a report shows a row with the defect."""
-        return f"{draft.prompt!r} → {draft.full_reference!r}"
-
-
-class Loader(Section):
-    """The section ``prepare.loader``, or ``loader`` of a source in data.sources: it reads raw data.
-
-    A subclass has the field ``kind: Literal["its-name"]``.
-    """
-
-    # Rules whose defects validate looks for in the rows of this loader, whatever prepare.rules names.
-    defects: ClassVar[tuple[str, ...]] = ()
-    # Its rows are planted among the train rows as they are, each as often as it is read: no rule applies to them.
-    planted: ClassVar[bool] = False
-    # Its rows are documents, for a training method that learns from documents.
-    of_documents: ClassVar[bool] = False
-
-    kind: str
-
-    @abstractmethod
-    def load(self, folder: Path) -> list[Draft]:
-        """All rows below ``folder``, in an order that is the same on every machine.
-
-        Raises DataRefused if rows cannot be read.
-        """
-
-    def rules_before(self) -> tuple[Rule, ...]:
-        """The loader's own rules that run before those of prepare.rules."""
-        return ()
-
-    def rules_after(self, seed: int) -> tuple[Rule, ...]:
-        """The loader's own rules that run after those of prepare.rules. ``seed``: prepare.seed."""
-        del seed
-        return ()
-
-
-def apply(rule: Rule, drafts: Sequence[Draft]) -> tuple[list[Draft], list[Draft]]:
-    """The remaining drafts, and the drafts that the rule fixed or dropped, as they were before."""
-    if rule.fix:
-        fixed = [rule.fix(draft) for draft in drafts]
-        return fixed, [
-            old for old, new in zip(drafts, fixed, strict=True) if old is not new and old != new
-        ]
-    return parted(
-        drafts, rule.among(drafts) if rule.among else [rule.finds(draft) for draft in drafts]
-    )
 
 
 def parted(drafts: Sequence[Draft], goes: Sequence[bool]) -> tuple[list[Draft], list[Draft]]:

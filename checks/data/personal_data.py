@@ -6,17 +6,19 @@ calls in them, tools, and further columns.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
 from pydantic import Field, JsonValue
 
 from checks.data import detectors
 from checks.data.detectors import Finding
-from checks.kinds import NameOf
-from checks.rows import Message
-from checks.sections import Section, Strings, stricter
+from checks.records.rows import Message
+from checks.records.sections import Section, Strings, stricter
 
-Detector = Annotated[str, NameOf(dict.fromkeys(detectors.KINDS))]
+if TYPE_CHECKING:
+    Detector = str
+else:
+    Detector = Literal[detectors.KINDS]
 
 
 class Readable(Protocol):

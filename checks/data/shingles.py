@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from checks import threads
+from checks.process import threads
 
 Keys = NDArray[np.uint64]
 Ints = NDArray[np.int64]

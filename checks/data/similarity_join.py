@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from checks import threads
 from checks.data.shingles import Ints, Keys, Mask, Shingles
+from checks.process import threads
 
 _SLACK = 1e-9  # 0.8 * 5 must not become 4.000000001
 _ROUNDING = 1e-6  # shingles that a filter's bound may be wrong by

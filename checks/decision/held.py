@@ -2,11 +2,11 @@
 
 from typing import NamedTuple
 
-from checks import layout
 from checks.config.params import Params
-from checks.errors import Refusal, VerdictFailed, VerdictInconclusive
+from checks.formats.evidence import Evidence
 from checks.formats.verdict import Verdict
-from checks.gating.chain import Evidence
+from checks.process.errors import Refusal, VerdictFailed, VerdictInconclusive
+from checks.storage import layout
 
 
 class HeldVerdict(NamedTuple):

@@ -6,15 +6,25 @@ evidence is about. Gates with tests are decided together, after Holm's correctio
 
 from collections.abc import Mapping
 
-from checks import gates, scorers
 from checks.config.params import Params
+from checks.formats.evidence import Evidence, NoEvidence, gap
 from checks.formats.looks import RowSketch
 from checks.formats.suite_report import HUMAN
 from checks.formats.verdict import Finding, Verdict, combine
-from checks.gates import Gate
-from checks.gating.chain import MAKING, Evidence, NoEvidence, gap
-from checks.gating.gate_kind import Case, CheckResult, ScoreGate, Test, failed
+from checks.gating.chain import MAKING
 from checks.gating.sample import Sample
+from checks.kinds.gate import (
+    GATES,
+    Case,
+    CheckResult,
+    Gate,
+    ScoreGate,
+    Test,
+    decided_at,
+    failed,
+    policy_digest,
+)
+from checks.kinds.scorer import SCORERS
 from checks.stats import multiple
 
 _NAMED = 3  # judges that a finding names
@@ -26,7 +36,7 @@ def judge(params: Params, evidence: Evidence) -> Verdict:
     It records the code of every kind and scorer from users' packages. Raises MachineRefused if that cannot be hashed.
     """
     sample = Sample(evidence, params.evaluate.scorers, params.suites)
-    asked = gates.decided_at(params.gates)
+    asked = decided_at(params.gates)
     decisions = _decided(
         {name: _answer(name, gate, params, evidence, sample) for name, gate in asked.items()}
     )
@@ -34,15 +44,13 @@ def judge(params: Params, evidence: Evidence) -> Verdict:
         _said(params, gate, _own(name, gate, finding), evidence)
         for (name, gate), finding in zip(asked.items(), decisions, strict=True)
     )
-    used = gates.KINDS.plugins(gate.kind for gate in params.gates.values())
-    used |= scorers.KINDS.plugins(scorer.kind for scorer in params.evaluate.scorers)
-    used |= scorers.KINDS.plugins(
-        kind for suite in params.suites.values() for kind in suite.scored_by
-    )
+    used = GATES.plugins(gate.kind for gate in params.gates.values())
+    used |= SCORERS.plugins(scorer.kind for scorer in params.evaluate.scorers)
+    used |= SCORERS.plugins(kind for suite in params.suites.values() for kind in suite.scored_by)
     return Verdict(
         status=combine(findings),
         model=evidence.reports.parity.merged if evidence.reports.parity else None,
-        policy=gates.policy_digest(params.gates),
+        policy=policy_digest(params.gates),
         judged=evidence.judged,
         findings=findings,
         plugins=used,

@@ -13,13 +13,13 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import JsonValue
 
-from checks import digest, layout
 from checks.config.params import Params
-from checks.gates import Gate
-from checks.identity import Digest
-from checks.rows import Record
-from checks.scorers import Scorer
-from checks.sections import Section, Way, directions
+from checks.kinds.gate import Gate
+from checks.kinds.scorer import Scorer
+from checks.records.identity import Digest
+from checks.records.rows import Record
+from checks.records.sections import Section, Way, directions
+from checks.storage import digest, layout
 
 TEST = (layout.SPLITS / "test.jsonl").as_posix()  # the path of a change of test set
 SCORERS = "evaluate.scorers"

@@ -9,13 +9,13 @@ from typing import Annotated
 
 from pydantic import Field
 
-from checks import layout
 from checks.decision.held import refusal as verdict_refusal
 from checks.decision.policy import Change
-from checks.errors import Refusal, VerdictFailed, VerdictInconclusive
 from checks.formats.verdict import Status, Verdict
-from checks.identity import Digest
-from checks.rows import Record
+from checks.process.errors import Refusal, VerdictFailed, VerdictInconclusive
+from checks.records.identity import Digest
+from checks.records.rows import Record
+from checks.storage import layout
 
 _NAMED = 3  # paths in a headline
 

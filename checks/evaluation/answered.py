@@ -11,13 +11,13 @@ from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
-from checks import digest, files, layout
-from checks.errors import EvidenceRefused
-from checks.evaluation.suite_kind import SuiteKind
 from checks.formats.evaluation_reports import RELEASED, EvaluationReport
 from checks.formats.suite_report import Role, Scored, SuiteAnswer
-from checks.rows import Prediction, Row
-from checks.sections import Name
+from checks.kinds.suite import SuiteKind
+from checks.process.errors import EvidenceRefused
+from checks.records.rows import Prediction, Row
+from checks.records.sections import Name
+from checks.storage import digest, files, layout
 
 
 class AnsweredRows(NamedTuple):

@@ -13,9 +13,9 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from checks.evaluation.suite_kind import Draw
 from checks.formats.suite_report import Judgement
-from checks.rows import Row
+from checks.kinds.suite import Draw
+from checks.records.rows import Row
 
 Values = NDArray[np.float64]
 _DOUBLED = 10  # one row of so many is labelled by two people

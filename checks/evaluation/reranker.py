@@ -9,9 +9,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from checks.evaluation.suite_kind import Log
-from checks.retriever_kind import DECIMALS, Relevance, best
-from checks.sections import Positive, Section
+from checks.kinds.retriever import DECIMALS, Relevance, best
+from checks.records.sections import Log, Positive, Section
 
 
 class Reranker(Section):

@@ -14,10 +14,10 @@ from typing import Annotated, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from checks import files
-from checks.errors import EvidenceRefused
 from checks.formats.suite_report import Gold, Passage, Reading
-from checks.sections import Positive, Section
+from checks.process.errors import EvidenceRefused
+from checks.records.sections import Positive, Section
+from checks.storage import files
 
 # Numbers, and words of four letters or more, are what a text claims.
 _CLAIMS = re.compile(r"[0-9]+(?:[.,][0-9]+)*|[^\W\d_]{4,}")

@@ -6,9 +6,9 @@ space around a prediction or reference is ignored.
 
 from collections.abc import Sequence
 
-from checks import digest, scorers
-from checks.errors import ParamsRefused
-from checks.scorers import Scorer
+from checks.kinds.scorer import SCORERS, Scorer
+from checks.process.errors import ParamsRefused
+from checks.storage import digest
 
 
 def score(scorer: Scorer, prediction: str, reference: str) -> float:
@@ -28,7 +28,7 @@ def digest_of(used: Sequence[Scorer]) -> str:
     It covers the code of scorers in users' packages. Raises MachineRefused if that code cannot be hashed.
     """
     settings = [scorer.model_dump(mode="json") for scorer in used]
-    outside = scorers.KINDS.plugins(scorer.kind for scorer in used)
+    outside = SCORERS.plugins(scorer.kind for scorer in used)
     if not outside:
         return digest.of_json(settings)
     return digest.of_json(

@@ -28,16 +28,16 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AwareDatetime, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
 
-from checks import files
-from checks.errors import EvidenceRefused
 from checks.formats.report import Count
 from checks.formats.serving import Seconds
-from checks.rows import Record, Sparse
+from checks.process.errors import EvidenceRefused
+from checks.records.rows import Record, Sparse
+from checks.storage import files
 
 CLOSED, OPEN = ".jsonl", ".jsonl.open"
 # A gateway allows no longer one, so a row of an hour may be in a file as much later.
 LONGEST_REQUEST = timedelta(hours=1)
-# The first 12 hex digits of the model's digest, as the folder of its weights ends: `checks.identity.Digest` has all 64.
+# The first 12 hex digits of the model's digest, as the folder of its weights ends.
 Release = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
 # An answer names its request and the release that gave it.
@@ -137,7 +137,7 @@ class Capture(Sparse):
 
     @property
     def prompt(self) -> str:
-        """The last user message, as ``checks.rows.Row.prompt``; empty if there is none."""
+        """The last user message, as ``checks.records.rows.Row.prompt``; empty if there is none."""
         return next(
             (message.text for message in reversed(self.input_messages) if message.role == "user"),
             "",

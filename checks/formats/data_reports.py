@@ -6,8 +6,8 @@ from pydantic import Field, model_validator
 
 from checks.formats.data_statistics import Statistics
 from checks.formats.report import Count, Fetched, Report, StageReport
-from checks.identity import Digest
-from checks.rows import Record
+from checks.records.identity import Digest
+from checks.records.rows import Record
 
 MAIN_SOURCE = "main"  # the source that data.uri names, where several are told apart
 

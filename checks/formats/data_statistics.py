@@ -4,8 +4,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from checks.identity import Digest
-from checks.rows import Record, Sparse
+from checks.records.identity import Digest
+from checks.records.rows import Record, Sparse
 
 Count = Annotated[int, Field(ge=0)]
 

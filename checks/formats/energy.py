@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from checks.rows import Record, Sparse
+from checks.records.rows import Record, Sparse
 
 # NVML counts a GPU's board, RAPL a processor's package or its memory.
 Kind = Literal["nvml", "rapl"]

@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from checks import layout
-from checks.sections import Positive, Section
+from checks.records.sections import Positive, Section
+from checks.storage import layout
 
 PYTHON = "LOCKSTEP_VLLM"
 ENVIRONMENT = layout.STATE / "vllm"

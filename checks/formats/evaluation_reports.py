@@ -6,8 +6,8 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from checks.formats.engines import Vllm
 from checks.formats.report import Count, ModelName, Report, now_called
-from checks.identity import Digest
-from checks.rows import Record, Sparse
+from checks.records.identity import Digest
+from checks.records.rows import Record, Sparse
 
 # Models released before, named by git.
 Earlier = Annotated[Literal["main", "production", "best"], BeforeValidator(now_called)]

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from checks import digest
 from checks.formats.suite_report import Judgement, Role
+from checks.storage import digest
 
 
 def answer_sha(answer: str) -> str:

@@ -12,11 +12,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from checks import files
-from checks.errors import EvidenceRefused
 from checks.formats.suite_report import Judgement, SampleId, Who
-from checks.identity import Digest
-from checks.rows import Record
+from checks.process.errors import EvidenceRefused
+from checks.records.identity import Digest
+from checks.records.rows import Record
+from checks.storage import files
 
 # The value of a judgement for the answer on the left.
 VALUES = {"left": 1.0, "tie": 0.5, "right": 0.0}

@@ -14,8 +14,8 @@ from typing import Annotated, Self
 from pydantic import Field
 
 from checks.formats.report import Report
-from checks.identity import Digest
-from checks.rows import Record, Row, request
+from checks.records.identity import Digest
+from checks.records.rows import Record, Row, request
 
 _KEPT = 1024
 """The largest number of digests that a sketch keeps."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from checks.errors import EvidenceRefused
+from checks.process.errors import EvidenceRefused
 
 MODEL, DATA = Path("docs/cards/model.md"), Path("docs/cards/data.md")
 _TODO = "TODO:"

@@ -15,10 +15,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from checks import files
-from checks.errors import EvidenceRefused
-from checks.identity import Digest
-from checks.rows import Record
+from checks.process.errors import EvidenceRefused
+from checks.records.identity import Digest
+from checks.records.rows import Record
+from checks.storage import files
 
 Version = Annotated[str, Field(pattern=r"^v(0|[1-9][0-9]{0,8})(\.(0|[1-9][0-9]{0,8})){2}$")]
 # HOST/NAME@sha256:…, or oci:FOLDER@sha256:… where there is no registry.

@@ -14,12 +14,12 @@ from typing import Annotated, Self
 import yaml
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_validator
 
-from checks import files, plain_yaml
-from checks.errors import EvidenceRefused
 from checks.formats.pointer import Version
-from checks.identity import Digest
-from checks.rows import Record
-from checks.text import escape
+from checks.process.errors import EvidenceRefused
+from checks.process.text import escape
+from checks.records.identity import Digest
+from checks.records.rows import Record
+from checks.storage import files, plain_yaml
 
 
 def _printable(text: str) -> str:

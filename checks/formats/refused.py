@@ -15,10 +15,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from checks import digest, files, layout
-from checks.errors import EvidenceRefused, MachineRefused, Refusal
-from checks.identity import Digest
-from checks.rows import Record
+from checks.process.errors import EvidenceRefused, MachineRefused, Refusal
+from checks.records.identity import Digest
+from checks.records.rows import Record
+from checks.storage import digest, files, layout
 
 _LARGEST = 1 << 20  # bytes: the file comes from another machine
 _LONGEST = 2000  # characters of one sentence

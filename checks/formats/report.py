@@ -1,17 +1,19 @@
 """The fields that all reports of stages share: a schema version, and the digests of their subjects.
 
-So evidence about other bytes is recognised. Digests are ``sha256:<hex>`` as ``checks.digest`` defines them.
+So evidence about other bytes is recognised. Digests are ``sha256:<hex>`` as ``checks.storage.digest`` defines them.
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import AfterValidator, Field
 
-from checks import digest
-from checks.identity import Digest, Plugin, PluginName
-from checks.rows import Record, Sparse
+from checks.records.identity import Digest, Plugin, PluginName
+from checks.records.rows import Record, Sparse
+from checks.storage import digest
 
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,40}$")]  # also the name of a file
+UNQUANTISED: Final = "unquantised"
+"""The 16-bit model that was quantised: one of the models that answer, with which gates can compare."""
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 

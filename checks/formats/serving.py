@@ -1,7 +1,7 @@
 """Types of the serving reports: probes of the model, the image, and the verification of a server.
 
 ``stages.probe`` writes the probes, `lockstep build` the image report, `lockstep verify` the serving report. Digests are
-``sha256:<hex>``: of a model as ``checks.digest`` defines it, of images, manifests and layers as OCI does.
+``sha256:<hex>``: of a model as ``checks.storage.digest`` defines it, of images, manifests and layers as OCI does.
 """
 
 from typing import Annotated, ClassVar, Literal, Self, get_args
@@ -10,8 +10,8 @@ from pydantic import Field, JsonValue, model_validator
 
 from checks.formats.energy import Energy
 from checks.formats.report import Count, Report, TreePath
-from checks.identity import Digest
-from checks.rows import Message, Record, Sparse
+from checks.records.identity import Digest
+from checks.records.rows import Message, Record, Sparse
 
 Seconds = Annotated[float, Field(ge=0)]
 CommitHash = Annotated[str, Field(pattern=r"^[0-9a-f]{40,64}$")]

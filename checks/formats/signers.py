@@ -22,9 +22,9 @@ from typing import Annotated, Literal, Self
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from checks import files, plain_yaml
-from checks.errors import EvidenceRefused
-from checks.rows import Record
+from checks.process.errors import EvidenceRefused
+from checks.records.rows import Record
+from checks.storage import files, plain_yaml
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,99}$"
 # One for each step that is signed: a server was verified, an image is a release, a release may run somewhere, the

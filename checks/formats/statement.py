@@ -13,11 +13,11 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AwareDatetime, ConfigDict, Field, model_validator
 
-from checks import layout
 from checks.formats.serving import CommitHash, ImageReport, ServingReport
 from checks.formats.verdict import Inside
-from checks.identity import Digest
-from checks.rows import Record
+from checks.records.identity import Digest
+from checks.records.rows import Record
+from checks.storage import layout
 
 STATEMENT: Final = "https://in-toto.io/Statement/v1"
 PREDICATE: Final = "urn:lockstep:release:v1"
@@ -28,7 +28,7 @@ CHECKPOINT: Final = "urn:lockstep:checkpoint:v1"
 SEALED_LOOK: Final = "urn:lockstep:sealed-look:v1"
 PAYLOAD = "application/vnd.in-toto+json"  # DSSE's payloadType of a statement
 ENVELOPE = "application/vnd.dsse.envelope.v1+json"  # The signed statement is an artifact of its image, of this type.
-# A directory's digest, as checks.digest defines it: in-toto's sha256 is of a file's bytes.
+# A directory's digest, as checks.storage.digest defines it: in-toto's sha256 is of a file's bytes.
 TREE = "lockstepTreeV1"
 
 
@@ -40,7 +40,7 @@ class Subject(Record):
 
 
 class Materials(Record):
-    """The origins of the weights. Directories by ``checks.digest``'s tree digest, files by SHA-256."""
+    """The origins of the weights. Directories by ``checks.storage.digest``'s tree digest, files by SHA-256."""
 
     base: Digest
     raw: Digest

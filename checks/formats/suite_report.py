@@ -11,11 +11,11 @@ from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
-from checks import digest
 from checks.formats.report import Count, Report, StageReport, now_called
-from checks.identity import Digest
-from checks.rows import Message, Record, Sparse
-from checks.sections import Name, Section
+from checks.records.identity import Digest
+from checks.records.rows import Message, Record, Sparse
+from checks.records.sections import Name, Section
+from checks.storage import digest
 
 # What a score rests on: a pure function, a judge (a model), people, or another tool's word.
 SourceClass = Literal["pure", "judge", "human", "external"]

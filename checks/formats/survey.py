@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from checks import layout
-from checks.rows import Record
+from checks.records.rows import Record
+from checks.storage import layout
 
 SURVEY = layout.STATE / "survey.json"
 Role = Literal["prompt", "reference", "messages", "system", "slice", "group", "id"]

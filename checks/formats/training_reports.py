@@ -4,11 +4,11 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from checks import digest
 from checks.formats.energy import Energy
 from checks.formats.report import Count, Fetched, Report, StageReport, TreePath
-from checks.identity import Digest
-from checks.rows import Record, Sparse
+from checks.records.identity import Digest
+from checks.records.rows import Record, Sparse
+from checks.storage import digest
 
 
 class Quantised(Record):

@@ -7,9 +7,8 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from checks.formats.looks import RowSketch
 from checks.formats.report import Report
-from checks.identity import Digest
-from checks.plugins import Plugin, PluginName
-from checks.rows import Sparse
+from checks.records.identity import Digest, Plugin, PluginName
+from checks.records.rows import Sparse
 
 Status = Literal["pass", "fail", "inconclusive"]
 # A path of the pipeline's own folders: no way up, no way out.

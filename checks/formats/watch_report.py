@@ -6,8 +6,8 @@ from pydantic import AwareDatetime, Field
 
 from checks.formats.report import Count, Report
 from checks.formats.verdict import Status
-from checks.identity import Digest
-from checks.rows import Record
+from checks.records.identity import Digest
+from checks.records.rows import Record
 
 Kind = Literal["objective", "drift", "proxy", "quality"]
 

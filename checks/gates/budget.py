@@ -11,11 +11,11 @@ from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from checks import layout
+from checks.formats.evidence import Evidence, gap
 from checks.formats.verdict import Finding, Verdict
-from checks.gating.chain import Evidence, gap
-from checks.gating.gate_kind import Case, Explained, GateKind, Reads
-from checks.sections import Bound, stricter
+from checks.kinds.gate import Case, Explained, GateKind, Reads
+from checks.records.sections import Bound, stricter
+from checks.storage import layout
 
 
 class _Figure(NamedTuple):

@@ -5,12 +5,12 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from checks import layout
+from checks.formats.evidence import gap
 from checks.formats.verdict import Finding, Verdict
-from checks.gating.chain import gap
-from checks.gating.gate_kind import Case, Explained, GateKind, Reads, failed
-from checks.rows import Learned, Row, request
-from checks.sections import Share, stricter
+from checks.kinds.gate import Case, Explained, GateKind, Reads, failed
+from checks.records.rows import Learned, Row, request
+from checks.records.sections import Share, stricter
+from checks.storage import layout
 
 _SHOWN = 3  # rows that a finding names
 Pairs = Sequence[tuple[int, int]]  # test row, the first request of a train row that gives it away

@@ -2,10 +2,10 @@
 
 from typing import ClassVar, Literal
 
-from checks import layout
+from checks.formats.evidence import gap
 from checks.formats.verdict import Finding, Verdict
-from checks.gating.chain import gap
-from checks.gating.gate_kind import Case, Explained, GateKind, Reads, failed
+from checks.kinds.gate import Case, Explained, GateKind, Reads, failed
+from checks.storage import layout
 
 
 class DataGate(GateKind):

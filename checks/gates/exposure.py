@@ -7,12 +7,11 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from checks import layout
 from checks.data import canaries
+from checks.formats.evidence import Evidence, NoEvidence, gap
 from checks.formats.suite_report import SuiteLine, asked_sha
 from checks.formats.verdict import Finding, Status, Verdict
-from checks.gating.chain import Evidence, NoEvidence, gap
-from checks.gating.gate_kind import (
+from checks.kinds.gate import (
     Case,
     CheckResult,
     Confidence,
@@ -28,8 +27,9 @@ from checks.gating.gate_kind import (
     percent,
     small,
 )
-from checks.rows import Message
-from checks.sections import Name, stricter
+from checks.records.rows import Message
+from checks.records.sections import Name, stricter
+from checks.storage import layout
 from checks.suites.exposure import Exposure
 
 _TRAIN = layout.SPLITS / "train.jsonl"

@@ -4,11 +4,11 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from checks import layout
 from checks.formats.suite_report import Anchored
 from checks.formats.verdict import Finding, Status, Verdict
-from checks.gating.gate_kind import Case, Confidence, Explained, GateKind, GateParams, Reads, figure
-from checks.sections import Fraction, Name, Share, stricter
+from checks.kinds.gate import Case, Confidence, Explained, GateKind, GateParams, Reads, figure
+from checks.records.sections import Fraction, Name, Share, stricter
+from checks.storage import layout
 
 if TYPE_CHECKING:
     from checks.stats.intervals import Mean

@@ -10,15 +10,15 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from checks import layout
 from checks.data import licenses
 from checks.data.licenses import License
 from checks.formats.data_reports import FetchReport
+from checks.formats.evidence import gap
 from checks.formats.report import Fetched
 from checks.formats.verdict import Finding, Verdict
-from checks.gating.chain import gap
-from checks.gating.gate_kind import Case, Explained, GateKind, Reads, failed
-from checks.sections import Strings, stricter
+from checks.kinds.gate import Case, Explained, GateKind, Reads, failed
+from checks.records.sections import Strings, stricter
+from checks.storage import layout
 
 _DRAFT = "merge.draft"
 

@@ -10,11 +10,11 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from checks import layout
+from checks.formats.evidence import gap
 from checks.formats.looks import RowSketch
 from checks.formats.verdict import Finding, Verdict
-from checks.gating.chain import gap
-from checks.gating.gate_kind import Case, Explained, GateKind, Reads, failed
+from checks.kinds.gate import Case, Explained, GateKind, Reads, failed
+from checks.storage import layout
 
 _REFRESH = "take a new test split of fresh rows"
 _ROUNDING = 1e-9

@@ -9,7 +9,7 @@ from checks.formats.verdict import Finding, Status, Verdict
 from checks.gating import compared
 from checks.gating.assisted_gate import AssistedGate
 from checks.gating.compared import Against
-from checks.gating.gate_kind import (
+from checks.kinds.gate import (
     Case,
     CheckResult,
     Confidence,
@@ -23,7 +23,7 @@ from checks.gating.gate_kind import (
     percent,
     small,
 )
-from checks.sections import stricter
+from checks.records.sections import stricter
 
 if TYPE_CHECKING:
     from checks.stats.paired import Comparison

@@ -3,11 +3,11 @@
 from collections import Counter
 from typing import ClassVar, Literal
 
-from checks import layout
 from checks.data.personal_data import PersonalData
+from checks.formats.evidence import gap
 from checks.formats.verdict import Finding, Verdict
-from checks.gating.chain import gap
-from checks.gating.gate_kind import Case, Explained, GateKind, GateParams, Reads, failed
+from checks.kinds.gate import Case, Explained, GateKind, GateParams, Reads, failed
+from checks.storage import layout
 
 _SHOWN = 3  # rows that a finding names
 _TRAIN = layout.SPLITS / "train.jsonl"

@@ -4,11 +4,10 @@ from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
-from checks import layout
 from checks.data.personal_data import strings
+from checks.formats.evidence import NoEvidence, gap
 from checks.formats.verdict import Finding, Status, Verdict
-from checks.gating.chain import NoEvidence, gap
-from checks.gating.gate_kind import (
+from checks.kinds.gate import (
     Case,
     CheckResult,
     Confidence,
@@ -24,8 +23,9 @@ from checks.gating.gate_kind import (
     percent,
     small,
 )
-from checks.rows import Row
-from checks.sections import stricter
+from checks.records.rows import Row
+from checks.records.sections import stricter
+from checks.storage import layout
 
 _TRAIN = layout.SPLITS / "train.jsonl"
 _METRIC = "repeats_training"

@@ -8,7 +8,7 @@ from checks.formats.report import now_called
 from checks.formats.verdict import Finding, Status, Verdict
 from checks.gating import compared
 from checks.gating.compared import PairedGate
-from checks.gating.gate_kind import (
+from checks.kinds.gate import (
     ALONE,
     Case,
     CheckResult,
@@ -23,7 +23,7 @@ from checks.gating.gate_kind import (
     percent,
     small,
 )
-from checks.sections import Name, stricter
+from checks.records.sections import Name, stricter
 
 if TYPE_CHECKING:
     from checks.stats.paired_mean import MeanDifference

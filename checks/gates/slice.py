@@ -14,7 +14,7 @@ from pydantic import Field
 from checks.formats.verdict import Finding, Status, Verdict
 from checks.gating import compared
 from checks.gating.compared import Against, PairedGate
-from checks.gating.gate_kind import (
+from checks.kinds.gate import (
     Case,
     CheckResult,
     Confidence,
@@ -27,7 +27,7 @@ from checks.gating.gate_kind import (
     held_back,
     small,
 )
-from checks.sections import stricter
+from checks.records.sections import stricter
 
 if TYPE_CHECKING:
     from checks.stats.paired import Comparison

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from checks import layout
 from checks.evaluation import answered
 from checks.formats.verdict import Finding, Status, Verdict
-from checks.gating.gate_kind import (
+from checks.kinds.gate import (
     Case,
     Confidence,
     Explained,
@@ -25,7 +24,8 @@ from checks.gating.gate_kind import (
     percent,
     small,
 )
-from checks.sections import stricter
+from checks.records.sections import stricter
+from checks.storage import layout
 
 if TYPE_CHECKING:
     from checks.stats.planning import Needed

@@ -10,7 +10,7 @@ from pydantic import Field
 from checks.formats.suite_report import HUMAN
 from checks.formats.verdict import Finding, Status, Verdict
 from checks.gating.compared import Compared, PairedGate
-from checks.gating.gate_kind import (
+from checks.kinds.gate import (
     ALONE,
     Case,
     CheckResult,

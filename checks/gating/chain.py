@@ -6,22 +6,25 @@ that evidence about other bytes cannot be judged.
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from checks import digest, files, layout
 from checks.data.documents import asked
 from checks.data.personal_data import strings
-from checks.errors import EvidenceRefused
 from checks.formats.data_reports import DataReport, FetchReport, PrepareReport
-from checks.formats.evaluation_reports import EvaluationReport, NoiseReport, ReferencesReport
+from checks.formats.evaluation_reports import (
+    EvaluationReport,
+    NoiseReport,
+    ReferencesReport,
+)
+from checks.formats.evidence import Evidence, Reports
 from checks.formats.looks import LooksReport
-from checks.formats.report import Report
+from checks.formats.report import UNQUANTISED, Report
 from checks.formats.suite_report import Judgement, SuiteAnswer, SuiteLine, SuitesReport
 from checks.formats.training_reports import ParityReport, TrainReport
-from checks.rows import Learned, Prediction, Row, earlier_requests, request
-from checks.training.quantization import UNQUANTISED
+from checks.process.errors import EvidenceRefused
+from checks.records.rows import Learned, Prediction, Row, earlier_requests, request
+from checks.storage import digest, files, layout
 
 R = TypeVar("R", bound=Report)
 L = TypeVar("L", Row, Prediction, SuiteLine, SuiteAnswer, Judgement)
@@ -42,59 +45,6 @@ MAKING = (
     layout.REFERENCES,
 )
 _REPORT_FILES = (*MAKING, layout.LOOKS, layout.NOISE)
-
-
-@dataclass(frozen=True)
-class Reports:
-    """The reports of the stages; None for one that is missing or unreadable."""
-
-    fetch: FetchReport | None
-    prepare: PrepareReport | None
-    data: DataReport | None
-    train: TrainReport | None
-    parity: ParityReport | None
-    evaluation: EvaluationReport | None
-    references: ReferencesReport | None
-    noise: NoiseReport | None
-    looks: LooksReport | None = None
-    suites: SuitesReport | None = None
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """All evidence. ``gaps``: by path, why a file is missing or unreadable.
-
-    ``breaks``: every place where two parts have different digests. ``judged``: each path with the digest that the
-    evidence is about. ``answers``: each model's predictions, in test order.
-    ``suites``, ``given`` and ``judgements``: the lines of each suite, what models answered to it, and what judges said.
-    """
-
-    reports: Reports
-    train: tuple[Learned, ...]
-    test: tuple[Row, ...]
-    answers: dict[str, tuple[Prediction, ...]]
-    gaps: dict[str, str]
-    breaks: tuple[str, ...]
-    judged: dict[str, str]
-    suites: dict[str, tuple[SuiteLine, ...]] = field(default_factory=dict)
-    judgements: dict[str, tuple[Judgement, ...]] = field(default_factory=dict)
-    given: dict[str, tuple[SuiteAnswer, ...]] = field(default_factory=dict)
-
-
-class NoEvidence(Exception):  # noqa: N818 - what a gate says, not a malfunction
-    """Evidence that a gate needs is not available; the message says why. The gate fails with it."""
-
-
-def gap(evidence: Evidence, paths: Iterable[Path]) -> str | None:
-    """Why the first of ``paths`` could not be read; None if all were."""
-    return next(
-        (
-            f"no evidence: {evidence.gaps[p.as_posix()]}"
-            for p in paths
-            if p.as_posix() in evidence.gaps
-        ),
-        None,
-    )
 
 
 class Reader(Protocol):

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, NamedTuple
 
 from pydantic import BeforeValidator, Field
 
-from checks import layout
 from checks.evaluation.answered import RatingSuite
-from checks.evaluation.suite_kind import BoundedSuite
 from checks.formats.evaluation_reports import EARLIER, RELEASED, ReferenceUse
-from checks.formats.report import now_called
+from checks.formats.evidence import Evidence, gap
+from checks.formats.report import UNQUANTISED, now_called
 from checks.formats.verdict import Finding, Verdict
-from checks.gating.chain import Evidence, gap
-from checks.gating.gate_kind import (
+from checks.kinds.gate import (
     Case,
     Explained,
     GateParams,
@@ -25,7 +23,8 @@ from checks.gating.gate_kind import (
     failed,
     percent,
 )
-from checks.training.quantization import UNQUANTISED
+from checks.kinds.suite import BoundedSuite
+from checks.storage import layout
 
 Against = Annotated[
     str,

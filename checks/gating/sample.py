@@ -11,13 +11,13 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from checks import layout
 from checks.evaluation import scoring
-from checks.evaluation.suite_kind import SuiteKind
-from checks.gating.chain import Evidence, NoEvidence, gap
+from checks.formats.evidence import Evidence, NoEvidence, gap
 from checks.gating.suite_sample import SuiteSample
-from checks.rows import Prediction
-from checks.scorers import Scorer
+from checks.kinds.scorer import Scorer
+from checks.kinds.suite import SuiteKind
+from checks.records.rows import Prediction
+from checks.storage import layout
 
 
 class Sample:

@@ -9,16 +9,16 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from checks import digest, layout
 from checks.evaluation import answered, comparisons
 from checks.evaluation.answered import AnsweredRows, RatingSuite
 from checks.evaluation.comparisons import Comparisons
-from checks.evaluation.suite_kind import SuiteKind
 from checks.evaluation.suite_lines import problem
 from checks.formats import judgements
+from checks.formats.evidence import Evidence, NoEvidence, gap
 from checks.formats.suite_report import Role, SuiteAnswer, SuiteLine, SuiteResult
-from checks.gating.chain import Evidence, NoEvidence, gap
-from checks.rows import request
+from checks.kinds.suite import SuiteKind
+from checks.records.rows import request
+from checks.storage import digest, layout
 
 _FIX = "run `./lockstep run suites`"
 

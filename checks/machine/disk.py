@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from checks.errors import MachineRefused, Refusal
+from checks.process.errors import MachineRefused, Refusal
 
 _CODES = (errno.ENOSPC, errno.EDQUOT)
 # What programs print for these codes in the C locale.

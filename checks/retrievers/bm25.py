@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from checks.retriever_kind import DECIMALS, RetrieverKind, Search, best
-from checks.sections import Section, Share
+from checks.kinds.retriever import DECIMALS, RetrieverKind, Search, best
+from checks.records.sections import Section, Share
 
 if TYPE_CHECKING:
     import numpy as np

@@ -3,65 +3,12 @@
 An encoder of transformers gives the vectors; its folder is pinned, and in safetensors.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Iterator, Mapping
+from typing import Literal
 
-from pydantic import Field
-
-from checks.evaluation.suite_kind import Log
-from checks.retriever_kind import DECIMALS, Embed, Pooling, RetrieverKind, Search, best
-from checks.sections import Positive, Section, Source
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-_COSINES = 2**24  # held at a time: 128 MiB
-_PASSAGES = 2**13  # So many passages have their vectors in float64 at a time.
-
-
-class Vectors(Section):
-    """The encoder, and how it is asked."""
-
-    model: Annotated[
-        Log,
-        Field(description="folder of an encoder: config, tokenizer, and weights in safetensors"),
-    ]
-    pooling: Annotated[
-        Pooling,
-        Field(description="a text's vector: the mean of its tokens' vectors, or the first token's"),
-    ]
-    max_tokens: Annotated[
-        Positive | None,
-        Field(
-            description="tokens of a text that count; null: all, and one that is too long is refused"
-        ),
-    ] = None
-    question_prefix: Annotated[
-        str | None, Field(description="put before questions, if the encoder's card says so")
-    ] = None
-    passage_prefix: Annotated[
-        str | None, Field(description="put before passages, if the encoder's card says so")
-    ] = None
-
-    def scores(
-        self, passages: Sequence[str], questions: Sequence[str], embed: Embed
-    ) -> "Iterator[NDArray[np.float64]]":
-        """For each question the cosine of each passage."""
-        import numpy as np
-
-        texts = [(self.passage_prefix or "") + text for text in passages]
-        texts += [(self.question_prefix or "") + text for text in questions]
-        vectors = embed(texts, self.pooling, self.max_tokens)
-        known, asked = vectors[: len(passages)], vectors[len(passages) :].astype(np.float64)
-        step = max(1, _COSINES // len(known))
-        for first in range(0, len(asked), step):
-            some = asked[first : first + step]
-            near = np.empty((len(some), len(known)))
-            for start in range(0, len(known), _PASSAGES):
-                block = slice(start, start + _PASSAGES)
-                near[:, block] = some @ known[block].astype(np.float64).T
-            yield from np.round(near, DECIMALS, out=near)
+from checks.evaluation.encoder import Vectors
+from checks.kinds.retriever import RetrieverKind, Search, best
+from checks.records.sections import Source
 
 
 class Dense(Vectors, RetrieverKind):

@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from checks.retriever_kind import RetrieverKind, Search, best
+from checks.evaluation.encoder import Vectors
+from checks.kinds.retriever import RetrieverKind, Search, best
+from checks.records.sections import Positive, Source
 from checks.retrievers.bm25 import Words
-from checks.retrievers.dense import Vectors
-from checks.sections import Positive, Source
 
 
 class Hybrid(RetrieverKind):

@@ -13,13 +13,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from checks import files
-from checks.errors import EvidenceRefused
-from checks.evaluation.suite_kind import Log
 from checks.formats.suite_report import SampleId
-from checks.retriever_kind import RetrieverKind, Search
-from checks.rows import Record
-from checks.sections import Source
+from checks.kinds.retriever import RetrieverKind, Search
+from checks.process.errors import EvidenceRefused
+from checks.records.rows import Record
+from checks.records.sections import Log, Source
+from checks.storage import files
 
 _AGAIN = "record the search again: docs/how-to/rag.md"
 

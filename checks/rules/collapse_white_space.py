@@ -1,6 +1,7 @@
 """Makes each run of white space in a user's turn one space, and trims answers."""
 
-from checks.data.drafts import Draft, Rule
+from checks.data.drafts import Draft
+from checks.kinds.rule import Rule
 
 
 class CollapseWhiteSpace(Rule):

@@ -3,7 +3,8 @@
 import re
 
 from checks.data.az_commands import service_of
-from checks.data.drafts import Draft, Rule
+from checks.data.drafts import Draft
+from checks.kinds.rule import Rule
 
 
 class DropCommandInPrompt(Rule):

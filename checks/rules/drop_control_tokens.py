@@ -7,7 +7,8 @@ rows to the tokens of the base itself.
 import json
 import re
 
-from checks.data.drafts import Draft, Rule
+from checks.data.drafts import Draft
+from checks.kinds.rule import Rule
 
 _CONTROL = re.compile(
     r"<[|\uff5c][^<>|\uff5c\s]{1,64}[|\uff5c]>|</?s>|\[/?INST\]|<</?SYS>>|\[(?:CLS|SEP|PAD|UNK|MASK)\]"

@@ -6,8 +6,9 @@ Rows that differ in further columns are kept, but for a row without any beside o
 from collections import defaultdict
 from collections.abc import Sequence
 
-from checks import digest
-from checks.data.drafts import Draft, Rule
+from checks.data.drafts import Draft
+from checks.kinds.rule import Rule
+from checks.storage import digest
 
 
 class DropDuplicates(Rule):

@@ -1,6 +1,7 @@
 """Drops rows that answer nothing."""
 
-from checks.data.drafts import Draft, Rule
+from checks.data.drafts import Draft
+from checks.kinds.rule import Rule
 
 
 class DropEmptyReference(Rule):

@@ -1,6 +1,7 @@
 """Drops prompts with more words than ``prepare.max_prompt_words``: a manual, and no request."""
 
-from checks.data.drafts import Draft, Rule
+from checks.data.drafts import Draft
+from checks.kinds.rule import Rule
 
 
 class DropLongPrompt(Rule):

@@ -1,6 +1,7 @@
 """Drops prompts of one word: mostly the name of an operation of the API, and no request."""
 
-from checks.data.drafts import Draft, Rule
+from checks.data.drafts import Draft
+from checks.kinds.rule import Rule
 
 
 class DropOneWordPrompt(Rule):

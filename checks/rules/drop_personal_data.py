@@ -1,6 +1,7 @@
 """Drops rows with personal data or secrets."""
 
-from checks.data.drafts import Draft, Rule
+from checks.data.drafts import Draft
+from checks.kinds.rule import Rule
 
 
 class DropPersonalData(Rule):

@@ -2,7 +2,8 @@
 
 import re
 
-from checks.data.drafts import Draft, Rule
+from checks.data.drafts import Draft
+from checks.kinds.rule import Rule
 
 _PLACEHOLDER = re.compile(r"\{[A-Za-z_][\w.]*\}")
 

@@ -1,7 +1,8 @@
 """Drops answers that run no ``az`` command."""
 
 from checks.data.az_commands import commands_in
-from checks.data.drafts import Draft, Rule
+from checks.data.drafts import Draft
+from checks.kinds.rule import Rule
 
 
 class DropWithoutCommand(Rule):

@@ -3,7 +3,8 @@
 from dataclasses import replace
 from typing import ClassVar
 
-from checks.data.drafts import Draft, Rule, each_string
+from checks.data.drafts import Draft, each_string
+from checks.kinds.rule import Rule
 
 
 class MaskPersonalData(Rule):

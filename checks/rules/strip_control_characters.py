@@ -2,7 +2,8 @@
 
 import re
 
-from checks.data.drafts import Draft, Rule
+from checks.data.drafts import Draft
+from checks.kinds.rule import Rule
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u2060\ufeff]")
 

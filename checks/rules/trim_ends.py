@@ -1,6 +1,7 @@
 """Trims white space around prompts and references, and keeps it inside."""
 
-from checks.data.drafts import Draft, Rule
+from checks.data.drafts import Draft
+from checks.kinds.rule import Rule
 
 
 class TrimEnds(Rule):

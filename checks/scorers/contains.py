@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from checks.scorer_kind import ScorerKind
+from checks.kinds.scorer import ScorerKind
 
 
 class Contains(ScorerKind):

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable
 from typing import ClassVar, Literal
 
-from checks.scorer_kind import ScorerKind
+from checks.kinds.scorer import ScorerKind
 
 
 class EditSimilarity(ScorerKind):

@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from checks.scorer_kind import ScorerKind
+from checks.kinds.scorer import ScorerKind
 
 
 class ExactMatch(ScorerKind):

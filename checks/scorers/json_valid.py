@@ -3,7 +3,7 @@
 import json
 from typing import ClassVar, Literal
 
-from checks.scorer_kind import ScorerKind
+from checks.kinds.scorer import ScorerKind
 
 
 class JsonValid(ScorerKind):

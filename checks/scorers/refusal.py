@@ -3,8 +3,8 @@
 from typing import ClassVar, Literal
 
 from checks.data import signals
-from checks.errors import ParamsRefused
-from checks.scorer_kind import ScorerKind
+from checks.kinds.scorer import ScorerKind
+from checks.process.errors import ParamsRefused
 
 
 class Refusal(ScorerKind):

@@ -4,8 +4,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from checks.errors import ParamsRefused
-from checks.scorer_kind import ScorerKind
+from checks.kinds.scorer import ScorerKind
+from checks.process.errors import ParamsRefused
 
 # Time limit of one pattern on one prediction. A normal pattern needs microseconds, so the limit only refuses patterns
 # that would practically never end.

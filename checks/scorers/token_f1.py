@@ -4,7 +4,7 @@ import string
 from collections import Counter
 from typing import ClassVar, Literal
 
-from checks.scorer_kind import ScorerKind
+from checks.kinds.scorer import ScorerKind
 
 _ARTICLES = frozenset(("a", "an", "the"))
 _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)

@@ -5,8 +5,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from checks import tool_calls
-from checks.scorer_kind import ScorerKind
+from checks.kinds.scorer import ScorerKind
+from checks.records import tool_calls
 
 
 class ToolCall(ScorerKind):
@@ -28,7 +28,7 @@ class ToolCall(ScorerKind):
     ] = "exact"
 
     def score(self, prediction: str, reference: str) -> float:
-        """1 for equal calls, as ``checks.tool_calls`` reads and compares them, in any order; else 0."""
+        """1 for equal calls, as ``checks.records.tool_calls`` reads and compares them, in any order; else 0."""
         loose = self.texts == "loose"
         try:
             predicted, wanted = (

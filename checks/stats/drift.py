@@ -24,7 +24,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from checks.errors import MachineRefused
+from checks.process.errors import MachineRefused
 from checks.stats.planning import POWER
 
 RARE = "(rare)"

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from checks.rows import Record
+from checks.records.rows import Record
 from checks.stats.planning import POWER
 
 ABOUT = (

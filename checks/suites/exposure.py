@@ -13,13 +13,13 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from checks import layout
 from checks.data import canaries
 from checks.data.canaries import Canary
-from checks.errors import EvidenceRefused
-from checks.evaluation.suite_kind import Answered, AskedSuite, Log, Made, Material, SizedSuite
 from checks.formats.suite_report import Role, Scored, SourceClass, asked_sha
-from checks.sections import Source
+from checks.kinds.suite import Answered, AskedSuite, Made, Material, SizedSuite
+from checks.process.errors import EvidenceRefused
+from checks.records.sections import Log, Source
+from checks.storage import layout
 
 METRIC = "exposure"
 

@@ -12,9 +12,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from checks import files
-from checks.evaluation.suite_kind import LogSuite
 from checks.formats.suite_report import Scored, SourceClass
+from checks.kinds.suite import LogSuite
+from checks.storage import files
 
 
 class External(LogSuite):

@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from checks import digest
-from checks.evaluation.suite_kind import LogSuite
 from checks.formats.suite_report import Scored, SourceClass
+from checks.kinds.suite import LogSuite
+from checks.storage import digest
 
 MODEL = "lockstep_model"  # the key of the log's metadata that has the tree digest
 _LETTERS = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}

@@ -9,23 +9,21 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from checks import layout
-from checks.errors import EvidenceRefused
 from checks.evaluation.answered import AnsweredRows, RatingSuite
-from checks.evaluation.judge_kind import Asked, JudgeKind
-from checks.evaluation.judges import JUDGES
-from checks.evaluation.suite_kind import Made, Material, ScaledSuite
 from checks.formats import judgements
 from checks.formats.suite_report import Role, Scored, SourceClass, asked_sha
-from checks.kinds import OneOf
-from checks.sections import Share, Source, stricter
+from checks.kinds.judge import Asked, Judge
+from checks.kinds.suite import Made, Material, ScaledSuite
+from checks.process.errors import EvidenceRefused
+from checks.records.sections import Share, Source, stricter
+from checks.storage import layout
 
 
 class Judged(RatingSuite, ScaledSuite):
     """Scores answers of ``models`` by a judge, as one metric."""
 
     kind: Literal["judged"]
-    judge: Annotated[JudgeKind, OneOf(JUDGES.kinds, "kind")]
+    judge: Judge
     models: Annotated[tuple[Role, ...], Field(strict=False, description="whose answers are judged")]
     max_unparsed: Annotated[
         Share,

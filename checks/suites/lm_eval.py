@@ -19,12 +19,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from checks import digest, files, layout
-from checks.errors import EvaluationRefused, EvidenceRefused, MachineRefused
-from checks.evaluation.suite_kind import AskedSuite, Log, Made, Material, ScaledSuite, SizedSuite
 from checks.formats.suite_report import Scored, SourceClass
-from checks.sections import Source, Strings
-from checks.text import redact
+from checks.kinds.suite import AskedSuite, Made, Material, ScaledSuite, SizedSuite
+from checks.process.errors import EvaluationRefused, EvidenceRefused, MachineRefused
+from checks.process.text import redact
+from checks.records.sections import Log, Source, Strings
+from checks.storage import digest, files, layout
 
 PYTHON = "LOCKSTEP_LM_EVAL"
 VERSION = r"^[0-9][0-9a-z.]*$"

@@ -16,12 +16,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from checks import digest, files, layout
-from checks.errors import EvidenceRefused
-from checks.evaluation.suite_kind import AskedSuite, Log, Made, Material
 from checks.formats.suite_report import SampleId, Scored, SourceClass, Word
-from checks.rows import Record
-from checks.sections import Source
+from checks.kinds.suite import AskedSuite, Made, Material
+from checks.process.errors import EvidenceRefused
+from checks.records.rows import Record
+from checks.records.sections import Log, Source
+from checks.storage import digest, files, layout
 
 METRIC = "bits-per-byte"
 

@@ -12,12 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from checks import digest, files, layout
-from checks.errors import EvidenceRefused
 from checks.evaluation.answered import RatingSuite
-from checks.evaluation.judge_kind import Asked, JudgeKind
-from checks.evaluation.judges import JUDGES
-from checks.evaluation.suite_kind import Draw, Log, Made, Material, SuiteKind
 from checks.formats import judgements, labels
 from checks.formats.evaluation_reports import RELEASED
 from checks.formats.labels import Verdict
@@ -32,9 +27,12 @@ from checks.formats.suite_report import (
     SourceClass,
     asked_sha,
 )
-from checks.kinds import OneOf
-from checks.rows import Message, Row
-from checks.sections import Share, Source, stricter
+from checks.kinds.judge import Asked, Judge
+from checks.kinds.suite import Draw, Made, Material, SuiteKind
+from checks.process.errors import EvidenceRefused
+from checks.records.rows import Message, Row
+from checks.records.sections import Log, Share, Source, stricter
+from checks.storage import digest, files, layout
 
 if TYPE_CHECKING:
     from checks.evaluation.comparisons import Comparisons
@@ -64,7 +62,7 @@ class Pairwise(RatingSuite):
         Log | None, Field(description="people's labels, from `lockstep label`; null: none yet")
     ]
     judge: Annotated[
-        Annotated[JudgeKind, OneOf(JUDGES.kinds, "kind")] | None,
+        Judge | None,
         Field(description="compares all answers that differ; null: people alone"),
     ] = None
     anchor: Annotated[

@@ -27,8 +27,6 @@ from pydantic import (
     model_validator,
 )
 
-from checks import files, layout
-from checks.errors import EvaluationRefused, EvidenceRefused
 from checks.evaluation import scoring
 from checks.evaluation.reranker import Reranker
 from checks.evaluation.retrieval import (
@@ -41,7 +39,6 @@ from checks.evaluation.retrieval import (
     recall,
     words,
 )
-from checks.evaluation.suite_kind import Log, Made, Material
 from checks.formats.suite_report import (
     Gold,
     Passage,
@@ -52,11 +49,13 @@ from checks.formats.suite_report import (
     Scored,
     SuiteAnswer,
 )
-from checks.retriever_kind import Embed, Search, no_encoder
-from checks.retrievers import Retriever
-from checks.rows import Message, Record, Row
+from checks.kinds.retriever import Embed, Retriever, Search, no_encoder
+from checks.kinds.suite import Made, Material
+from checks.process.errors import EvaluationRefused, EvidenceRefused
+from checks.records.rows import Message, Record, Row
+from checks.records.sections import Log, Positive, Section, Source
 from checks.scorers.regex import Regex
-from checks.sections import Positive, Section, Source
+from checks.storage import files, layout
 from checks.suites.rows import SHARE, Questions
 
 RECALL, GROUNDED, ABSTAINS, ATTEMPTED = "recall-at-k", "grounded", "abstains", "attempted"

@@ -18,14 +18,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, JsonValue, RootModel, TypeAdapter, ValidationError, model_validator
 
-from checks import digest, files, layout
-from checks.errors import EvidenceRefused
 from checks.evaluation import scoring
-from checks.evaluation.suite_kind import AskedSuite, BoundedSuite, Log, Made, Material, SizedSuite
 from checks.formats.suite_report import Role, Scale, Scored, SourceClass, SuiteAnswer, asked_sha
-from checks.rows import Message, Row, calls_in
-from checks.scorers import Scorer
-from checks.sections import Positive, Section, Share, Source
+from checks.kinds.scorer import Scorer
+from checks.kinds.suite import AskedSuite, BoundedSuite, Made, Material, SizedSuite
+from checks.process.errors import EvidenceRefused
+from checks.records.rows import Message, Row, calls_in
+from checks.records.sections import Log, Positive, Section, Share, Source
+from checks.storage import digest, files, layout
 
 _MESSAGES = TypeAdapter(Annotated[tuple[Message, ...], Field(min_length=1)])
 SHARE = Scale(low=0.0, high=1.0)

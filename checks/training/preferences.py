@@ -12,9 +12,9 @@ from pydantic import JsonValue
 
 from checks.data.drafts import draft_of
 from checks.data.similar import normalised
-from checks.errors import TrainingRefused
-from checks.rows import Row
-from checks.training.interface import NoDropout
+from checks.kinds.method import NoDropout
+from checks.process.errors import TrainingRefused
+from checks.records.rows import Row
 
 REJECTED, COMPLETION, LABEL = "rejected", "completion", "label"
 _SHOWN = 5  # further rows that a refusal lists

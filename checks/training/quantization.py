@@ -4,11 +4,10 @@ from typing import Annotated, Any, Final, Literal, Protocol, Self
 
 from pydantic import Field, model_validator
 
-from checks import layout
-from checks.sections import Agreement, Positive, Section
+from checks.formats.report import UNQUANTISED
+from checks.records.sections import Agreement, Positive, Section
+from checks.storage import layout
 
-# The 16-bit model, among the models that answer and that gates compare with.
-UNQUANTISED: Final = "unquantised"
 _RULES_OUT_A_LOSS = ("non_inferior", "slice")
 _GATE = f"{{kind: non_inferior, metric: METRIC, against: {UNQUANTISED}, margin: 0.02, confidence: 0.95}}"
 
@@ -74,16 +73,9 @@ class ExportQuantization(Section):
         return self
 
 
-class Exporting(Protocol):
-    """The section ``merge``, as far as gates may read it."""
-
-    @property
-    def quantization(self) -> ExportQuantization | None: ...
-
-
 class _Params(Protocol):
     @property
-    def merge(self) -> Exporting: ...
+    def merge(self) -> Any: ...
     @property
     def suites(self) -> Any: ...
     @property

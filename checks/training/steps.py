@@ -27,10 +27,9 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, InitErrorDetails
 
-from checks.rows import Row
-from checks.sections import Section
-from checks.training.interface import Train
-from checks.training.methods import METHODS, AnyTrain
+from checks.kinds.method import METHODS, AnyTrain, Train
+from checks.records.rows import Row
+from checks.records.sections import Section
 
 _ONE_BASE = "all steps train one adapter on one base"
 _OF_ALL = {
@@ -102,7 +101,7 @@ Training = Annotated[
     Annotated[AnyTrain, Tag("at once")] | Annotated[Steps, Tag("in steps")],
     Discriminator(_form),
 ]
-_READER: TypeAdapter[Train | Steps] = TypeAdapter(Training)
+_READER: TypeAdapter[Train | Steps] = TypeAdapter(Training, config=ConfigDict(defer_build=True))
 
 
 def read(section: object) -> Train | Steps:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from checks.errors import MachineRefused
+from checks.process.errors import MachineRefused
 
 
 @contextmanager

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from checks.errors import EvidenceRefused
-from checks.text import redact
+from checks.process.errors import EvidenceRefused
+from checks.process.text import redact
 from release.adapters.git import REGULAR, Entry, Git
 from release.adapters.git import has_repository as has_repository
 

@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from checks import layout
 from checks.code import lock as code_lock
-from checks.errors import MachineRefused, Refusal, RemoteRefused
 from checks.formats import refused
 from checks.formats.refused import Refused
-from checks.text import redact
+from checks.process.errors import MachineRefused, Refusal, RemoteRefused
+from checks.process.text import redact
+from checks.storage import layout
 from release.adapters import commits, merge_conflicts
 from release.adapters.children import ended_with_this_process
 from release.adapters.listening import Listener, listen

@@ -21,9 +21,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from checks.errors import EvidenceRefused, MachineRefused
 from checks.machine import disk
-from checks.text import redact
+from checks.process.errors import EvidenceRefused, MachineRefused
+from checks.process.text import redact
 from release.adapters import git_login, git_objects, process
 from release.adapters.git_objects import Object
 

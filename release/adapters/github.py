@@ -15,9 +15,9 @@ from urllib.parse import quote, urlsplit
 
 from pydantic import AliasChoices, AliasPath, BaseModel, Field, PositiveInt, ValidationError
 
-from checks import files
-from checks.errors import RemoteRefused
-from checks.text import redact
+from checks.process.errors import RemoteRefused
+from checks.process.text import redact
+from checks.storage import files
 from release.adapters import http
 from release.adapters.rest import PATIENCE, Comment, Forge
 from release.adapters.retries import TEMPORARY, Patience, RequestError, retry_after

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from checks.errors import RemoteRefused
-from checks.text import redact
+from checks.process.errors import RemoteRefused
+from checks.process.text import redact
 from release.adapters import http
 from release.adapters.github import Conclusion
 from release.adapters.rest import PATIENCE, Comment, Forge

@@ -8,7 +8,7 @@ import requests
 import urllib3.exceptions
 from pydantic import BaseModel, BeforeValidator, ValidationError
 
-from checks.text import redact
+from checks.process.text import redact
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 _LONGEST = 200  # characters of the system's words

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from checks.errors import MachineRefused, RegistryRefused
-from checks.text import redact
+from checks.process.errors import MachineRefused, RegistryRefused
+from checks.process.text import redact
 
 MAIN = "main"
 

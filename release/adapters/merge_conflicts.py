@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from checks import layout
-from checks.errors import EvidenceRefused
+from checks.process.errors import EvidenceRefused
+from checks.storage import layout
 from release.adapters.git import Git, has_repository
 
 HAS = "has conflict markers of a merge"

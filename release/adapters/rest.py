@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 import requests
 from pydantic import AliasChoices, AliasPath, BaseModel, Field, ValidationError
 
-from checks import files
-from checks.errors import RemoteRefused
-from checks.text import redact
+from checks.process.errors import RemoteRefused
+from checks.process.text import redact
+from checks.storage import files
 from release.adapters import http
 from release.adapters.retries import Patience, RequestError, Tries
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from checks import plain_yaml
-from checks.errors import MachineRefused, ParamsRefused
+from checks.process.errors import MachineRefused, ParamsRefused
+from checks.storage import plain_yaml
 from release.adapters.children import ended_with_this_process
 
 _SERVER = "SKYPILOT_API_SERVER_ENDPOINT"

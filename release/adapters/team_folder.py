@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import layout
 from checks.config import params_file
 from checks.config.params import Params
-from checks.errors import DataRefused, ParamsRefused
+from checks.process.errors import DataRefused, ParamsRefused
+from checks.storage import layout
 from release.adapters import commits, git, tool_files
 from release.adapters.tool_files import Plan
 

@@ -13,9 +13,9 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import release
-from checks import files, layout
-from checks.errors import MachineRefused, ParamsRefused
-from checks.text import redact
+from checks.process.errors import MachineRefused, ParamsRefused
+from checks.process.text import redact
+from checks.storage import files, layout
 from release.adapters.alone import alone
 from release.adapters.git import Git, has_repository
 

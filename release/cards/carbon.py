@@ -11,8 +11,8 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, Field, StringConstraints, ValidationError
 
-from checks.errors import EvidenceRefused
 from checks.formats.energy import Energy
+from checks.process.errors import EvidenceRefused
 
 KEY = "carbon"
 

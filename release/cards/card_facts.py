@@ -11,9 +11,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from checks import plain_yaml
 from checks.config.params import Params
-from checks.errors import EvidenceRefused
 from checks.formats import placeholder_cards
 from checks.formats.data_reports import DataReport, FetchReport, PrepareReport
 from checks.formats.evaluation_reports import EvaluationReport
@@ -22,6 +20,8 @@ from checks.formats.placeholder_cards import MODEL as MODEL
 from checks.formats.suite_report import SuitesReport
 from checks.formats.training_reports import TrainMeasured, TrainReport
 from checks.formats.verdict import Verdict
+from checks.process.errors import EvidenceRefused
+from checks.storage import plain_yaml
 from release.cards import carbon
 from release.cards.carbon import Carbon
 from release.review import kept

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from checks import digest, layout
-from checks.errors import EvidenceRefused
 from checks.formats.verdict import Verdict
+from checks.process.errors import EvidenceRefused
+from checks.storage import digest, layout
 from release.cards import carbon, card_facts, released
 from release.cards.card_facts import DATA, MODEL, CardFacts
 from release.cards.released import Released

@@ -4,12 +4,12 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 
-from checks import layout
 from checks.config.release_params import Serve
-from checks.errors import Refusal
 from checks.formats.pointer import Pointer
 from checks.formats.quarantine import Entries, find
 from checks.formats.serving import ImageReport
+from checks.process.errors import Refusal
+from checks.storage import layout
 from release import runtimes
 from release.adapters.registry import reference
 from release.ledger.ran import Ran

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from checks.data import licenses
-from checks.errors import EvidenceRefused
 from checks.formats.data_reports import SourceRows
+from checks.process.errors import EvidenceRefused
 from release.cards.card_facts import CATALOGUE, DATA, CardFacts
 
 VERSION = "http://mlcommons.org/croissant/1.0"
@@ -38,7 +38,7 @@ _CONTEXT = {  # the standard one, of appendix 1
     },
 }  # fmt: skip
 _TYPES = {str: "sc:Text", int: "sc:Integer"}
-_COLUMNS = {  # Columns of a row beside its messages, as checks/rows.py describes them.
+_COLUMNS = {  # Columns of a row beside its messages, as checks/records/rows.py describes them.
     "id": "16 hex digits of the content's digest, unique in the data",
     "reference": "the answer",
     "group": "rows of one group are nearly alike, and are in one split",

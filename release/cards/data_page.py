@@ -6,12 +6,12 @@ It shows the same results as Great Expectations' Data Docs, from reports/data.js
 from pathlib import Path
 from typing import Literal
 
-from checks import layout
-from checks.errors import EvidenceRefused
 from checks.formats.data_reports import DataReport, Expectation, PrepareReport
 from checks.formats.data_statistics import Lengths
 from checks.formats.report import Fetched
-from checks.rows import Record
+from checks.process.errors import EvidenceRefused
+from checks.records.rows import Record
+from checks.storage import layout
 from release.adapters import merge_conflicts
 from release.pages import html, templates
 from release.record import named

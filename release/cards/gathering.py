@@ -4,10 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import layout
 from checks.decision import policy
 from checks.decision.policy import Change
-from checks.errors import EvidenceRefused, ParamsRefused, Refusal
 from checks.evaluation import baselines
 from checks.formats import quarantine
 from checks.formats.pointer import Pointer
@@ -15,6 +13,8 @@ from checks.formats.quarantine import Entries
 from checks.formats.signers import Signers
 from checks.formats.statement import Release
 from checks.formats.verdict import Verdict
+from checks.process.errors import EvidenceRefused, ParamsRefused, Refusal
+from checks.storage import layout
 from release.cards import card_record, commands, released, trade, writing
 from release.cards.release_page import Against, Home, LeftOut, Part, ReleasePage, Site
 from release.cards.released import Released

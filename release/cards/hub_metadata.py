@@ -6,8 +6,8 @@ The extra ``hub`` has huggingface_hub; it is imported where it is used, so that 
 import re
 from typing import TYPE_CHECKING, Any
 
-from checks.errors import EvidenceRefused, MachineRefused
 from checks.formats.evaluation_reports import Interval
+from checks.process.errors import EvidenceRefused, MachineRefused
 from release.cards import carbon
 from release.cards.card_facts import CATALOGUE, CardFacts
 

@@ -8,9 +8,9 @@ import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import digest, layout
-from checks.errors import EvidenceRefused
 from checks.formats import quarantine
+from checks.process.errors import EvidenceRefused
+from checks.storage import digest, layout
 from release.adapters.hub import File
 from release.cards import card_record, released, writing
 from release.evidence import trust

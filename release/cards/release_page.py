@@ -8,8 +8,8 @@ from checks.formats.evaluation_reports import Interval
 from checks.formats.pointer import Pointer
 from checks.formats.serving import ImageReport, ServingReport
 from checks.formats.verdict import Verdict
-from checks.identity import Digest
-from checks.rows import Record
+from checks.records.identity import Digest
+from checks.records.rows import Record
 from release.cards.trade import Trade
 from release.ledger import Kind
 from release.ledger.ran import Ran

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import digest, layout
-from checks.errors import EvidenceRefused, MachineRefused
 from checks.formats.pointer import Pointer
 from checks.formats.signers import Signers
 from checks.formats.statement import Release
+from checks.process.errors import EvidenceRefused, MachineRefused
+from checks.storage import digest, layout
 from release.adapters import commits
 from release.evidence import freshness, trust
 from release.ledger import Ledger, past

@@ -8,10 +8,9 @@ newest in one of these says so, and no line joins it.
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from checks.evaluation.suite_kind import AskedSuite, BoundedSuite
 from checks.formats.suite_report import SuiteResult
-from checks.rows import Record
-from checks.suites import SUITES
+from checks.kinds.suite import SUITES, AskedSuite, BoundedSuite
+from checks.records.rows import Record
 from release.review import same_rows, same_samples
 from release.review.sides import Side
 

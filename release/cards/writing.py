@@ -4,8 +4,8 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from checks import layout
-from checks.errors import EvidenceRefused
+from checks.process.errors import EvidenceRefused
+from checks.storage import layout
 from release.cards import croissant, hub_metadata
 from release.cards.card_facts import CardFacts, Prose
 from release.pages import html, templates

@@ -20,7 +20,7 @@ def calibrate(root: Path, verbose: bool, as_json: bool) -> None:
     No gate's margin may be below this noise. Evaluates the merged model again in other orders and batch sizes, and
     writes reports/noise.json. What the stage prints is in .lockstep/calibrate.log.
     """
-    from checks import layout
+    from checks.storage import layout
     from release.verbs import calibrate as verb
 
     report = verb.calibrate(root, listener(root, "calibrate", verbose))

@@ -63,7 +63,7 @@ def canary(
             click.echo(hanging(environment_tables.moved(done), sys.stderr), err=True)
         rollout.end(report, as_json)
         return
-    from checks.errors import ServingRefused
+    from checks.process.errors import ServingRefused
     from release.monitoring import decision_server
 
     if rollback:

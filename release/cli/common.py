@@ -13,7 +13,7 @@ import click
 from release.cli.wrapping import hanging
 
 if TYPE_CHECKING:
-    from checks.errors import Refusal
+    from checks.process.errors import Refusal
     from release.adapters.listening import Listener
 
 P = ParamSpec("P")
@@ -98,8 +98,8 @@ def refusing(command: Callable[P, None]) -> Callable[P, None]:
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
-        from checks.errors import Refusal
         from checks.machine import disk
+        from checks.process.errors import Refusal
 
         try:
             command(*args, **kwargs)
@@ -124,7 +124,7 @@ def listener(root: Path, verb: str, verbose: bool) -> "Listener | None":
 
 
 def _end(refusal: "Refusal") -> NoReturn:
-    from checks.text import escape
+    from checks.process.text import escape
 
     for line in (str(refusal), *refusal.others):
         click.secho(hanging(f"lockstep: {escape(line)}", sys.stderr), err=True, fg="red")

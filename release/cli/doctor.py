@@ -27,7 +27,7 @@ def doctor(root: Path, as_json: bool, registry: str | None, github: bool) -> Non
     GITHUB_TOKEN or the login of gh. Settings that the token may not read are listed as unknown: no error, but not
     ready either.
     """
-    from checks.errors import MachineRefused
+    from checks.process.errors import MachineRefused
     from release import doctor as verb
 
     exclusive({"--registry": registry, "--github": github})

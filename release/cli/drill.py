@@ -82,7 +82,7 @@ def drill(
     if incident:
         _incident(root, environment, as_json, options | {"target": target})
         return
-    from checks.errors import PromotionRefused
+    from checks.process.errors import PromotionRefused
     from release.verbs import drill as verb
 
     for name in options:
@@ -101,7 +101,7 @@ def drill(
 
 
 def _incident(root: Path, environment: str, as_json: bool, options: dict[str, Any]) -> None:
-    from checks.text import escape
+    from checks.process.text import escape
     from release.verbs import incident as verb
 
     done = verb.incident(

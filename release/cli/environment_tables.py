@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from checks.text import escape
+from checks.process.text import escape
 from release.cli.tables import COLOURS, MARKS, one_line, short
 
 if TYPE_CHECKING:

@@ -127,7 +127,7 @@ def gateway(root: Path, /, **options: Any) -> None:
     option can be given as a variable too, such as LOCKSTEP_GATEWAY_SAMPLE. A variable with this prefix that is empty or
     names no option is refused.
     """
-    from checks.text import escape
+    from checks.process.text import escape
     from release.verbs import gateway as verb
 
     verb.check_variables(os.environ, options.keys() - {"upstreams"})

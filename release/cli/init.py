@@ -111,7 +111,7 @@ def init(
     is about your own data, or that git does not have, without --force.
     """
     from checks.config import starting
-    from checks.errors import ParamsRefused, Refusal
+    from checks.process.errors import ParamsRefused, Refusal
     from release.adapters import team_folder
     from release.verbs import init as verb
 
@@ -169,7 +169,7 @@ def _chosen(folder: "TeamFolder", address: str, contents: "Contents", flags: _Fl
     from checks.config import starting
     from checks.config.starting import Choice
     from checks.data import licenses
-    from checks.errors import ParamsRefused
+    from checks.process.errors import ParamsRefused
 
     columns = _columns(contents, flags)
     answer = next(
@@ -222,8 +222,8 @@ def _chosen(folder: "TeamFolder", address: str, contents: "Contents", flags: _Fl
 
 def _columns(contents: "Contents", flags: _Flags) -> Mapping["Role", str]:
     """The column of each role. Raises ParamsRefused for a column that is not there, or a role that none fits."""
-    from checks.errors import ParamsRefused
     from checks.formats import survey
+    from checks.process.errors import ParamsRefused
 
     there = [column.name for column in contents.columns]
     listed = one_line(", ".join(there))

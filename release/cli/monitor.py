@@ -89,7 +89,7 @@ def up(root: Path, /, targets: tuple[str, ...], **options: Any) -> None:
     dashboard.json for Grafana is written too. Ctrl-C or SIGTERM ends them. They must be installed: on Debian, apt-get
     install prometheus prometheus-alertmanager.
     """
-    from checks.text import escape
+    from checks.process.text import escape
     from release.verbs import monitor as verb
 
     chosen = verb.LocalMonitorOptions(targets=targets or ("127.0.0.1:9464",), **options)

@@ -20,7 +20,7 @@ def references(root: Path, target: str | None, as_json: bool) -> None:
     Writes reports/references.json and reports/looks.json. `lockstep run` does this first. A verdict no longer holds
     once the reference models in git are others.
     """
-    from checks import layout
+    from checks.storage import layout
     from release.record import looks
     from release.record import references as verb
     from release.record.records import Records

@@ -106,8 +106,8 @@ def _next(verdict: "Verdict") -> list[tuple[str, str]]:
 
 def _places(root: Path) -> list[tuple[str, str]]:
     """Where to find the results of a run: pairs of a label and a place."""
-    from checks import layout
     from checks.config import params_file
+    from checks.storage import layout
 
     mlflow = Path(os.path.relpath(Path(sys.executable).parent / "mlflow"))
     store = f"--backend-store-uri {params_file.load(root / layout.PARAMS).tracking.uri}"

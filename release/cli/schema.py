@@ -13,8 +13,8 @@ from release.cli.common import refusing, to_json
 @refusing
 def schema(root: Path, write: bool) -> None:
     """Print the JSON Schema of params.yaml, for editors."""
-    from checks import files, layout
     from checks.config import params_file
+    from checks.storage import files, layout
 
     if write:
         files.write_json(root / layout.PARAMS_SCHEMA, params_file.schema())

@@ -39,8 +39,8 @@ def new(root: Path, rows: Path, key: Path | None) -> None:
     ROWS is a file of JSON lines like data/splits/test.jsonl: messages and reference, and slice and group if there are
     any. Rows that are near-duplicates of train, valid or test rows are refused. Prints what params.yaml must say.
     """
-    from checks import layout
     from checks.config.sealed import VARIABLE
+    from checks.storage import layout
     from release.promotion import sealed_split
 
     made = sealed_split.make(root, rows, key)

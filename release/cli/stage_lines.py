@@ -15,9 +15,9 @@ from pathlib import Path
 
 import click
 
-from checks import layout
-from checks.errors import MachineRefused
-from checks.text import escape
+from checks.process.errors import MachineRefused
+from checks.process.text import escape
+from checks.storage import layout
 from release.cli.wrapping import hanging, is_terminal
 
 _LINE = re.compile(r"[^\r\n]*(?:\r?\n|\r(?=[^\n]))")  # a carriage return alone begins a line again

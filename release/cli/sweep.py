@@ -47,7 +47,7 @@ def sweep(
     seeds. Without a PARAMETER, each seed trains params.yaml as it is. Writes reports/sweep.json, and a table in
     reports/sweep.md.
     """
-    from checks import layout
+    from checks.storage import layout
     from release.verbs import sweep as verb
 
     report = verb.sweep(root, specs, seeds, most, listener(root, "sweep", verbose))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from checks.text import escape
+from checks.process.text import escape
 
 if TYPE_CHECKING:
     from checks.decision.policy_judgement import PolicyJudgement
@@ -82,7 +82,7 @@ def findings(found: "Verdict", whole: bool = True) -> str:
 
 def policy(judgement: "PolicyJudgement") -> str:
     """The verdict under both policies, every change of the policy, and how to approve it."""
-    from checks import layout
+    from checks.storage import layout
     from release.review import situations
 
     target = f"{judgement.ref} ({judgement.commit[:12]})"

@@ -60,7 +60,7 @@ def verify(
     Exits with 14 if a check fails. Writes and signs reports/serving.json, whatever the result. Stops and removes
     everything that it started.
     """
-    from checks.text import escape
+    from checks.process.text import escape
     from release.evidence import verification
     from release.verbs import verify as verb
 

@@ -1,10 +1,10 @@
 """Estimates a training that is done, so that the estimate can be shown beside the measured time. It decides nothing."""
 
-from checks import layout
 from checks.config.params import Params
-from checks.errors import EvidenceRefused
 from checks.formats.data_reports import DataReport
 from checks.formats.training_reports import TrainMeasured, TrainReport
+from checks.process.errors import EvidenceRefused
+from checks.storage import layout
 from release.cost import forecast, training_record
 from release.cost.forecast import Forecast, Unscalable
 from release.record.records import Records

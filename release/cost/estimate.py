@@ -10,13 +10,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from checks import digest, layout
 from checks.config.params import Params
-from checks.errors import DataRefused, EvidenceRefused, ParamsRefused, Refusal, VerdictFailed
 from checks.formats.data_reports import DataReport, FetchReport
 from checks.formats.report import Count
 from checks.formats.training_reports import TrainReport
-from checks.rows import Record
+from checks.process.errors import (
+    DataRefused,
+    EvidenceRefused,
+    ParamsRefused,
+    Refusal,
+    VerdictFailed,
+)
+from checks.records.rows import Record
+from checks.storage import digest, layout
 from release.adapters import commits
 from release.cost import forecast, training_record
 from release.cost.forecast import MOST, Factor, Forecast, RecordedTraining, Span, Unscalable, shown

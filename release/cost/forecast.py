@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import files, layout
 from checks.formats.data_reports import DataReport
 from checks.formats.training_reports import TrainMeasured, TrainReport
-from checks.rows import Record, Row
+from checks.kinds.method import Train
+from checks.records.rows import Record, Row
+from checks.storage import files, layout
 from checks.training import steps
-from checks.training.interface import Train
 from checks.training.steps import Steps
 
 MOST = 1e15  # No figure that is larger can be scaled from, so no estimate overflows.

@@ -5,12 +5,12 @@ Prices are those of the work tree's params.yaml: ``train_budget.hourly_price`` a
 
 from pydantic import ValidationError
 
-from checks import layout
 from checks.config.params import Params
-from checks.errors import EvidenceRefused
 from checks.formats.serving import Throughput
 from checks.formats.training_reports import TrainMeasured, TrainReport
-from checks.rows import Record
+from checks.process.errors import EvidenceRefused
+from checks.records.rows import Record
+from checks.storage import layout
 from release.record.records import Records
 
 

@@ -7,12 +7,12 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from checks import files, layout
-from checks.errors import EvidenceRefused, ParamsRefused
 from checks.formats.evaluation_reports import EvaluateMeasured, EvaluationReport
 from checks.formats.training_reports import MeasuredStep, TrainedStep, TrainMeasured, TrainReport
+from checks.kinds.method import Train
+from checks.process.errors import EvidenceRefused, ParamsRefused
+from checks.storage import files, layout
 from checks.training import steps
-from checks.training.interface import Train
 from release.cost.forecast import MOST, RecordedStep, RecordedTraining, Unscalable
 from release.record import pipeline_lock
 from release.record.records import Commit

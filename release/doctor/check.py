@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, Literal, NamedTuple, TypeVar
 
-from checks.errors import Refusal
+from checks.process.errors import Refusal
 
 About = TypeVar("About")
 Fine = TypeVar("Fine")

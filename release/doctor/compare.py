@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from checks.text import redact
+from checks.process.text import redact
 from release.doctor.check import want
 from release.doctor.repository import Repository
 

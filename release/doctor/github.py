@@ -13,8 +13,8 @@ from urllib.parse import quote, urlsplit
 
 from pydantic import TypeAdapter, ValidationError
 
-from checks.errors import RemoteRefused
-from checks.text import redact
+from checks.process.errors import RemoteRefused
+from checks.process.text import redact
 from release.adapters import github
 from release.adapters.git import Git
 from release.adapters.github import Forbidden, GitHub, Place

@@ -14,9 +14,9 @@ from urllib.request import urlopen
 
 from packaging.requirements import Requirement
 
-from checks import layout
 from checks.config import params_file
-from checks.errors import Refusal
+from checks.process.errors import Refusal
+from checks.storage import layout
 from release.adapters import commits, dvc, merge_conflicts
 from release.doctor.check import Check, Lesser, Wanted, walk, want
 from release.doctor.command import DEADLINE, ask

@@ -5,7 +5,7 @@ What the token may not read is ``unknown``, never ``ok``. With one unknown line 
 
 from pathlib import Path
 
-from checks.errors import Refusal, RemoteRefused
+from checks.process.errors import Refusal, RemoteRefused
 from release.doctor import github, owners, rulesets, settings, tree
 from release.doctor.check import Check, Unseen, Wanted, walk, want
 from release.doctor.github import DEADLINE, Session, shown

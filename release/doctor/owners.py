@@ -7,7 +7,7 @@ from pathlib import Path
 
 from codeowners import CodeOwners
 
-from checks import layout
+from checks.storage import layout
 from release.doctor.check import Finding, Wanted, want
 from release.doctor.github import parsed, shown
 from release.doctor.repository import CONTENTS, Repository

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from checks.errors import BuildRefused, EvidenceRefused
+from checks.process.errors import BuildRefused, EvidenceRefused
 from release.adapters import commits
 from release.adapters.registry import reference
 from release.doctor.github import Session, quoted

@@ -6,10 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import layout
 from checks.config import params_file
-from checks.errors import Refusal
 from checks.formats.signers import Role
+from checks.process.errors import Refusal
+from checks.storage import layout
 from release.adapters import dvc
 from release.doctor.check import Finding, Unseen, Wanted, want
 from release.doctor.github import shown

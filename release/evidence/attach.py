@@ -6,8 +6,8 @@ Nothing found here is trusted, because anyone who may push may attach. Callers v
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-from checks.errors import EvidenceRefused
 from checks.formats.serving import ImageReport
+from checks.process.errors import EvidenceRefused
 from release.adapters.registry import documents
 from release.adapters.registry.documents import Manifest
 from release.adapters.registry.types import MANIFEST, Descriptor, Store

@@ -12,9 +12,9 @@ from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import UnverifiedSignatureError
 from securesystemslib.signer import CryptoSigner, Signature  # type: ignore[attr-defined] # it has no __all__
 
-from checks.errors import EvidenceRefused
 from checks.formats.signers import Role, Signer, Signers
 from checks.formats.statement import PAYLOAD
+from checks.process.errors import EvidenceRefused
 from release.evidence import keys, strict
 
 LARGEST = 1 << 20  # bytes of an envelope or a bundle: a release's lies in git beside its pointer

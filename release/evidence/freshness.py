@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from checks.config.release_params import Promote
-from checks.errors import EvidenceRefused, RemoteRefused
 from checks.formats.signers import Signers
+from checks.process.errors import EvidenceRefused, RemoteRefused
 from release.evidence import statement, trust
 from release.ledger import Ledger
 

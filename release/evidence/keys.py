@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from securesystemslib.signer import CryptoSigner, SSlibKey  # type: ignore[attr-defined] # it has no __all__
 
-from checks import layout
-from checks.errors import EvidenceRefused, MachineRefused
 from checks.formats.signers import Signers
+from checks.process.errors import EvidenceRefused, MachineRefused
+from checks.storage import layout
 
 KEY = layout.STATE / "keys" / "lockstep.key"  # private to the machine, ignored by git
 PASSWORD = "LOCKSTEP_KEY_PASSWORD"  # noqa: S105 - the name of the variable that holds it

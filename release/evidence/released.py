@@ -3,10 +3,10 @@
 from datetime import datetime
 from typing import NamedTuple
 
-from checks import digest
-from checks.errors import EvidenceRefused, MachineRefused
 from checks.formats.signers import Signers
 from checks.formats.statement import ENVELOPE, Statement
+from checks.process.errors import EvidenceRefused, MachineRefused
+from checks.storage import digest
 from release.adapters.registry.types import Store
 from release.evidence import attach, bundles, dsse, sigstore, slsa, statement, trust
 

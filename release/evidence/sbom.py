@@ -18,20 +18,20 @@ from cyclonedx.model.license import License
 from cyclonedx.model.tool import ToolRepository
 from cyclonedx.output.json import JsonV1Dot6
 
-from checks import layout
 from checks.decision.held import HeldVerdict
-from checks.errors import EvidenceRefused
 from checks.formats.data_reports import MAIN_SOURCE
 from checks.formats.evaluation_reports import EvaluationReport, Interval
+from checks.formats.evidence import Reports
 from checks.formats.report import Fetched
 from checks.formats.serving import ImageReport
-from checks.gating.chain import Reports
+from checks.process.errors import EvidenceRefused
+from checks.storage import layout
 from release.evidence import strict
 from release.image import image as images
 
 MEDIA_TYPE = "application/vnd.cyclonedx+json"
 LARGEST = 4 << 20  # bytes
-TREE = "lockstep:tree"  # property: the digest of a directory, as checks.digest defines it
+TREE = "lockstep:tree"  # property: the digest of a directory, as checks.storage.digest defines it
 _MODEL = "model"
 
 

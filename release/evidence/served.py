@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
-from checks.errors import EvidenceRefused
 from checks.formats.pointer import Served
 from checks.formats.serving import ImageReport, ServingReport
 from checks.formats.signers import Signers
 from checks.formats.statement import Release
+from checks.process.errors import EvidenceRefused
 from release.evidence import verification
 from release.overlay import named_server
 

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from checks.errors import EvidenceRefused, MachineRefused, Refusal
 from checks.formats.signers import Role, Signer, Signers
 from checks.formats.statement import PAYLOAD
-from checks.text import escape
+from checks.process.errors import EvidenceRefused, MachineRefused, Refusal
+from checks.process.text import escape
 from release.evidence import dsse, strict
 from release.evidence.dsse import Verified, allowed
 

@@ -6,9 +6,9 @@ the same release gives the same bytes. Lockstep itself never reads it: a promoti
 
 from typing import Any, Final
 
-from checks import layout
 from checks.formats.signers import Signer
 from checks.formats.statement import STATEMENT, TREE, Release, Statement
+from checks.storage import layout
 from release.evidence import strict
 
 PREDICATE: Final = "https://slsa.dev/provenance/v1"

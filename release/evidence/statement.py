@@ -12,10 +12,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from checks import digest, files, layout
 from checks.decision.held import HeldVerdict
-from checks.digest import FileDigest
-from checks.errors import EvidenceRefused
 from checks.formats.serving import ImageReport, ServingReport
 from checks.formats.statement import (
     APPROVAL,
@@ -41,6 +38,9 @@ from checks.formats.statement import (
     Verification,
 )
 from checks.formats.training_reports import ParityReport
+from checks.process.errors import EvidenceRefused
+from checks.storage import digest, files, layout
+from checks.storage.digest import FileDigest
 from release.evidence import dsse, strict
 
 MODEL = layout.MERGED.as_posix()  # the weights' name among the subjects

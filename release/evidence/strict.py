@@ -3,7 +3,7 @@
 import json
 from typing import Any, NoReturn
 
-from checks.errors import EvidenceRefused
+from checks.process.errors import EvidenceRefused
 
 _FIX = "sign the release again, or restore the file from git's history"
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined] # it has no __all__
 
-from checks import layout
-from checks.errors import EvidenceRefused
 from checks.formats import signers
 from checks.formats.signers import Role, Signers
+from checks.process.errors import EvidenceRefused
+from checks.storage import layout
 from release.adapters import commits
 from release.evidence import dsse, keys, sigstore, strict
 from release.evidence.dsse import Verified

@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined] # it has no __all__
 
-from checks import digest, files, layout
-from checks.errors import EvidenceRefused
 from checks.formats.serving import ServingReport
 from checks.formats.signers import Signers
 from checks.formats.statement import PAYLOAD, Verification
+from checks.process.errors import EvidenceRefused
+from checks.storage import digest, files, layout
 from release.evidence import dsse, keys, sigstore, statement, trust
 
 _AGAIN = (

@@ -9,10 +9,10 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
-from checks.errors import EvidenceRefused
 from checks.formats.serving import ImageReport
 from checks.formats.signers import Signers
 from checks.formats.statement import STATEMENT
+from checks.process.errors import EvidenceRefused
 from release.evidence import strict, trust
 
 PREDICATE = "https://model_signing/signature/v1.0"

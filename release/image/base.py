@@ -4,10 +4,10 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from checks import files
-from checks.errors import BuildRefused, Refusal, RegistryRefused
 from checks.formats.serving import BaseImage
-from checks.identity import Digest
+from checks.process.errors import BuildRefused, Refusal, RegistryRefused
+from checks.records.identity import Digest
+from checks.storage import files
 from release.adapters.registry import documents
 from release.adapters.registry.documents import Entry, Index, Manifest, Platform
 from release.adapters.registry.reference import Reference

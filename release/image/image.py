@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-from checks import digest
 from checks.config.params import Params
 from checks.data import licenses
-from checks.errors import BuildRefused
 from checks.gates.license import LicenseGate
+from checks.process.errors import BuildRefused
+from checks.storage import digest
 from release.adapters.registry import documents
 from release.adapters.registry.types import CONFIG, LAYER, MANIFEST, Descriptor
 from release.image.base import Base

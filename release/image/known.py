@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from checks import files
+from checks.storage import files
 
 State = list[int]  # inode, time of the last change of the file or its metadata in ns, size in bytes
 

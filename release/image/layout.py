@@ -17,8 +17,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from checks import files
-from checks.errors import BuildRefused, Refusal, RegistryRefused
+from checks.process.errors import BuildRefused, Refusal, RegistryRefused
+from checks.storage import files
 from release.adapters.registry import documents
 from release.adapters.registry.documents import Entry, Index, Manifest
 from release.adapters.registry.types import (

@@ -8,12 +8,12 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import digest, layout
 from checks.config.params import Params
 from checks.decision.held import HeldVerdict
-from checks.digest import FileDigest
-from checks.errors import BuildRefused, EvidenceRefused
 from checks.formats import placeholder_cards
+from checks.process.errors import BuildRefused, EvidenceRefused
+from checks.storage import digest, layout
+from checks.storage.digest import FileDigest
 from release import runtimes
 from release.adapters import commits
 from release.adapters.registry import limits, reference

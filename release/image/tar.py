@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from checks.errors import EvidenceRefused
+from checks.process.errors import EvidenceRefused
 
 BLOCK = 1 << 20  # bytes read at once
 _RECORD = 512

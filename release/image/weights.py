@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import digest
-from checks.digest import FileDigest
-from checks.errors import BuildRefused, EvidenceRefused
+from checks.process.errors import BuildRefused, EvidenceRefused
+from checks.storage import digest
+from checks.storage.digest import FileDigest
 from release.image.known import Memory
 from release.image.tar import Link, Member, Tar
 

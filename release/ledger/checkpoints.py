@@ -7,7 +7,7 @@ remembers the last one that it saw. What a checkpoint says is checked above this
 from pathlib import Path
 from typing import NamedTuple
 
-from checks.errors import RemoteRefused
+from checks.process.errors import RemoteRefused
 from release.ledger import place, push, trees, write
 from release.ledger.types import Change, Place
 

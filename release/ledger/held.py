@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import NamedTuple
 
-from checks.errors import EvidenceRefused
 from checks.formats import quarantine
 from checks.formats.quarantine import Entries, Entry
+from checks.process.errors import EvidenceRefused
 from release.adapters.git import REGULAR, Git
 from release.ledger import message, moves
 from release.ledger.walk import NOTHING, Blob, Commit, Walk, author

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from checks.errors import PromotionRefused
+from checks.process.errors import PromotionRefused
 from release.adapters.git import Said
 from release.ledger import message, place
 from release.ledger.outrun import outrun

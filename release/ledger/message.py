@@ -29,9 +29,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from checks.errors import PromotionRefused
 from checks.formats.pointer import Pointer
-from checks.text import redact
+from checks.process.errors import PromotionRefused
+from checks.process.text import redact
 
 NONE = "none"  # in From: nothing ran before; in To: nothing runs from now on
 _FIRST = "Lockstep-Move: "

@@ -20,9 +20,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from checks.errors import EvidenceRefused
 from checks.formats import pointer
 from checks.formats.pointer import Pointer
+from checks.process.errors import EvidenceRefused
 from release.adapters.git import REGULAR, Git
 from release.ledger import message
 from release.ledger.types import Kind, Move

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from checks import layout
-from checks.errors import EvidenceRefused, Outrun
 from checks.formats import pointer
-from checks.text import redact
+from checks.process.errors import EvidenceRefused, Outrun
+from checks.process.text import redact
+from checks.storage import layout
 from release.ledger import trees
 from release.ledger.types import Place
 

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from checks import digest, files, layout
-from checks.errors import EvidenceRefused
 from checks.formats.pointer import Pointer
 from checks.formats.statement import Statement
+from checks.process.errors import EvidenceRefused
+from checks.storage import digest, files, layout
 from release.adapters.git import Git
 from release.ledger import Ledger, Move
 

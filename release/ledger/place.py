@@ -6,8 +6,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from checks.config.release_params import Promote
-from checks.errors import EvidenceRefused, MachineRefused, ParamsRefused, RemoteRefused
-from checks.text import redact
+from checks.process.errors import EvidenceRefused, MachineRefused, ParamsRefused, RemoteRefused
+from checks.process.text import redact
 from release.adapters.git import Git, Said
 from release.ledger.types import Look, Place, TagRef
 

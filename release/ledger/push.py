@@ -9,8 +9,8 @@ failed if it does not.
 import time
 from collections.abc import Sequence
 
-from checks.errors import RemoteRefused
-from checks.text import redact
+from checks.process.errors import RemoteRefused
+from checks.process.text import redact
 from release.adapters.git import Said
 from release.ledger import place
 from release.ledger.outrun import outrun

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from checks.formats.pointer import Pointer
-from checks.rows import Record
+from checks.records.rows import Record
 from release.ledger.types import Kind, Move
 
 

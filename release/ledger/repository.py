@@ -5,11 +5,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Self
 
-from checks import layout
 from checks.config.release_params import Promote
-from checks.errors import EvidenceRefused
 from checks.formats import pointer
 from checks.formats.pointer import Pointer
+from checks.process.errors import EvidenceRefused
+from checks.storage import layout
 from release.adapters import commits
 from release.ledger import checkpoints, held, here, moves, place, ran, trees, walk, write
 from release.ledger.checkpoints import Last

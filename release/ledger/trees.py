@@ -7,8 +7,8 @@ killed run leaves only unreferenced objects, which git deletes.
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from checks.errors import EvidenceRefused, PromotionRefused
-from checks.text import redact
+from checks.process.errors import EvidenceRefused, PromotionRefused
+from checks.process.text import redact
 from release.adapters.git import Entry, Git
 
 _Parts = tuple[str, ...]  # The parts of a path.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from checks.formats.pointer import Pointer
-from checks.text import redact
+from checks.process.text import redact
 from release.adapters.git import Git
 
 # "other": not made by a verb of Lockstep, but by hand, by a merge that resolved a conflict, or by a commit that

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from checks.errors import EvidenceRefused
-from checks.text import redact
+from checks.process.errors import EvidenceRefused
+from checks.process.text import redact
 from release.adapters.git import Git
 
 ABSENT = "0" * 40

@@ -10,8 +10,8 @@ Commits are signed if git is configured to (``commit.gpgSign``). Tags are not: a
 
 from collections.abc import Sequence
 
-from checks.errors import PromotionRefused
-from checks.text import redact
+from checks.process.errors import PromotionRefused
+from checks.process.text import redact
 from release.adapters.git import Git
 from release.ledger import here, push, trees
 from release.ledger.types import Change, Place, Tag, Wanted

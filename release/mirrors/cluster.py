@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from checks.text import redact
+from checks.process.text import redact
 from release.adapters import process
 from release.mirrors.desired import Desired
 from release.mirrors.types import Finding, MirrorUnavailable

@@ -8,8 +8,8 @@ Its tags and the aliases can be changed by anyone, so these are compared.
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from checks.rows import Record
-from checks.text import redact
+from checks.process.text import redact
+from checks.records.rows import Record
 from release.mirrors import mlmodel
 from release.mirrors.types import Finding
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import layout
-from checks.errors import EvidenceRefused, ParamsRefused, Refusal
 from checks.formats import pointer
 from checks.formats.pointer import Pointer
+from checks.process.errors import EvidenceRefused, ParamsRefused, Refusal
+from checks.storage import layout
 from release import runtimes
 from release.evidence import freshness
 from release.ledger import Ledger, past

@@ -13,8 +13,8 @@ from typing import Any
 
 import requests
 
-from checks import imports
-from checks.text import redact
+from checks.process import imports
+from checks.process.text import redact
 from release.adapters import http
 from release.mirrors import mlmodel
 from release.mirrors.compare import Held, Model, order

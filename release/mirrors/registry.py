@@ -11,10 +11,10 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from checks import digest
-from checks.errors import BuildRefused, EvidenceRefused, Refusal, RegistryRefused
 from checks.formats.pointer import Pointer
 from checks.formats.statement import ENVELOPE
+from checks.process.errors import BuildRefused, EvidenceRefused, Refusal, RegistryRefused
+from checks.storage import digest
 from release.adapters.registry import documents, reference
 from release.adapters.registry.documents import Manifest
 from release.adapters.registry.reference import Reference

@@ -1,6 +1,6 @@
 """Tags in GTO's grammar as a mirror of the moves: the only mirror in git, written by a push."""
 
-from checks.errors import Refusal
+from checks.process.errors import Refusal
 from release.ledger import Change, Ledger, Move, disagreements, missing, naming
 from release.mirrors.types import Finding
 

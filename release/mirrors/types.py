@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from checks.rows import Record
+from checks.records.rows import Record
 
 Where = Literal["environments", "tags", "MLflow", "registry", "cluster"]
 

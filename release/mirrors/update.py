@@ -3,12 +3,12 @@
 import time
 from pathlib import Path
 
-from checks import layout
 from checks.config.params import Params
-from checks.errors import ParamsRefused, Refusal
 from checks.formats.pointer import Pointer
 from checks.formats.statement import Statement
-from checks.text import redact
+from checks.process.errors import ParamsRefused, Refusal
+from checks.process.text import redact
+from checks.storage import layout
 from release.ledger import past
 from release.mirrors.types import MirrorUnavailable
 from release.record.records import Records

@@ -8,11 +8,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import layout
 from checks.config.release_params import Promote
-from checks.errors import EvidenceRefused, MachineRefused
 from checks.formats.signers import Signers
 from checks.formats.statement import Release
+from checks.process.errors import EvidenceRefused, MachineRefused
+from checks.storage import layout
 from release.evidence import served, trust
 from release.ledger import Ledger
 from release.mirrors import desired

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 
-from checks.rows import Record
+from checks.records.rows import Record
 from release.mirrors.compare import Wanted
 from release.mirrors.mlflow_client import ModelRegistry
 from release.mirrors.repair import agree

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from checks.config.monitor import Monitor
 from checks.formats.watch_report import Kind, WatchFinding
-from checks.gating.gate_kind import figure, small
+from checks.kinds.gate import figure, small
 from checks.stats.multiple import holm
 
 

@@ -37,7 +37,7 @@ from checks.config.params import Params
 from checks.evaluation import scoring
 from checks.formats.captures import LONGEST_REQUEST, Capture
 from checks.formats.rollout_report import RolloutReport
-from checks.scorers import Scorer
+from checks.kinds.scorer import Scorer
 from release.monitoring import rollout
 from release.monitoring.releases import Sides
 from release.monitoring.rollout import Asks, Pair, Side

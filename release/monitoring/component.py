@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from checks import layout, plain_yaml
 from checks.config.monitor import Monitor
+from checks.storage import layout, plain_yaml
 from release.monitoring import dashboard, rules, templates
 from release.monitoring.objectives import Scope
 from release.overlay import gateway, kustomization

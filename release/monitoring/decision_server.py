@@ -4,8 +4,8 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
-from checks.errors import MachineRefused, Refusal
 from checks.formats.rollout_report import RolloutReport
+from checks.process.errors import MachineRefused, Refusal
 
 PATH = "/decision"
 

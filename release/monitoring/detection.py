@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from checks.rows import Record
+from checks.records.rows import Record
 from checks.stats import anytime
 
 LOSSES = (0.01, 0.03, 0.05, 0.10)

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from checks.data import signals
-from checks.errors import MachineRefused
-from checks.text import redact
+from checks.process.errors import MachineRefused
+from checks.process.text import redact
 from release.monitoring import evidently_report
 from release.monitoring.answers import Answered, Reference
 

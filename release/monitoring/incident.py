@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from checks.formats.pointer import Pointer
 from checks.formats.serving import Seconds
-from checks.identity import Digest
-from checks.rows import Record
+from checks.records.identity import Digest
+from checks.records.rows import Record
 from release.monitoring import detection
 from release.monitoring.detection import Detection
 

@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 
 import requests
 
-from checks import files, plain_yaml
-from checks.errors import MachineRefused
-from checks.text import redact
+from checks.process.errors import MachineRefused
+from checks.process.text import redact
+from checks.storage import files, plain_yaml
 from release.monitoring import templates
 
 HOST = "127.0.0.1"

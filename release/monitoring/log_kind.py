@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from checks.errors import EvidenceRefused
 from checks.formats.captures import SHADOW_ID, release_named
-from checks.text import redact
+from checks.process.errors import EvidenceRefused
+from checks.process.text import redact
 from release.monitoring.gateway.answers import Answer, Events, whole
 from release.monitoring.gateway.rows import Exchange
 from release.monitoring.window import Span

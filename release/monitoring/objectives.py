@@ -7,9 +7,9 @@ of 30 days 14.4 times too fast over an hour, or 6 times over six hours, and stil
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from checks import layout
 from checks.config.monitor import Monitor, Objectives
-from checks.errors import ParamsRefused
+from checks.process.errors import ParamsRefused
+from checks.storage import layout
 from release.monitoring.gateway.outcomes import ANSWERS, FAILURES
 from release.monitoring.gateway.settings import SECONDS
 

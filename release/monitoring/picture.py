@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from checks.formats.watch_report import WatchFinding, WatchReport
-from checks.text import escape
+from checks.process.text import escape
 
 _WIDTH, _MARGIN, _LEFT, _RIGHT = 440, 16, 36, 424
 _TOP, _ROW, _LEGEND = 100, 68, 56

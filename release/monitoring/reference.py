@@ -5,18 +5,18 @@ from typing import NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from checks import files, layout
 from checks.config.params import Params
 from checks.data.detectors import redact
-from checks.errors import EvidenceRefused
 from checks.evaluation import scoring
 from checks.formats.data_reports import PrepareReport
 from checks.formats.evaluation_reports import EvaluationReport
 from checks.formats.pointer import Pointer
-from checks.identity import Digest
-from checks.rows import Prediction, Row, of_tested_sources
-from checks.scorers import Scorer
+from checks.kinds.scorer import Scorer
+from checks.process.errors import EvidenceRefused
+from checks.records.identity import Digest
+from checks.records.rows import Prediction, Row, of_tested_sources
 from checks.stats.drift import Text
+from checks.storage import files, layout
 from release.monitoring.answers import Answered, Reference
 from release.record import outputs
 from release.record.records import Commit, Records

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import layout
 from checks.config.params import Params
-from checks.errors import EvidenceRefused, ParamsRefused
 from checks.formats.captures import release_named
 from checks.formats.pointer import Pointer
+from checks.process.errors import EvidenceRefused, ParamsRefused
+from checks.storage import layout
 from release.ledger import Ledger
 
 

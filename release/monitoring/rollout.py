@@ -15,7 +15,7 @@ from checks.config.monitor import Monitor
 from checks.data import signals
 from checks.formats.rollout_report import Decision, RolloutFinding
 from checks.formats.verdict import Status
-from checks.gating.gate_kind import figure, small
+from checks.kinds.gate import figure, small
 from checks.stats.anytime import Stream
 
 

@@ -18,15 +18,15 @@ from typing import NamedTuple
 
 from pydantic import AwareDatetime, ValidationError
 
-from checks import digest, files
-from checks.errors import EvidenceRefused, MachineRefused
 from checks.evaluation import scoring
 from checks.formats import captures
 from checks.formats.captures import Capture
 from checks.formats.serving import Seconds
-from checks.identity import Digest
-from checks.rows import Message, Record
-from checks.scorers import Scorer
+from checks.kinds.scorer import Scorer
+from checks.process.errors import EvidenceRefused, MachineRefused
+from checks.records.identity import Digest
+from checks.records.rows import Message, Record
+from checks.storage import digest, files
 from release.monitoring.rollout import Pair, Side
 from release.monitoring.store import GivenLabel
 

@@ -9,12 +9,12 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, ValidationError
 
-from checks import digest, files
-from checks.errors import EvidenceRefused, MachineRefused
 from checks.formats import captures
 from checks.formats.captures import Capture
-from checks.rows import Record
-from checks.text import redact
+from checks.process.errors import EvidenceRefused, MachineRefused
+from checks.process.text import redact
+from checks.records.rows import Record
+from checks.storage import digest, files
 
 _FEEDBACK = "feedback"
 _STORED = "%Y%m%dT%H%M%S.%fZ"  # how the name of a file of labels begins, in UTC

@@ -7,7 +7,7 @@ Text that may hold any character goes through the filter ``quoted``.
 import json
 from typing import Any
 
-from checks import plain_yaml
+from checks.storage import plain_yaml
 
 
 def fill(name: str, **values: object) -> Any:

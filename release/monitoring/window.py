@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from checks.errors import EvidenceRefused
 from checks.evaluation import scoring
 from checks.formats.captures import Capture
-from checks.scorers import Scorer
+from checks.kinds.scorer import Scorer
+from checks.process.errors import EvidenceRefused
 from release.monitoring.answers import Answered
 from release.monitoring.store import Store
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from checks import layout, plain_yaml
+from checks.storage import layout, plain_yaml
 from release.overlay import gateway
 from release.overlay.fields import at as _at
 from release.overlay.fields import called as _called

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from checks import digest, layout, plain_yaml
-from checks.errors import ParamsRefused
+from checks.process.errors import ParamsRefused
+from checks.storage import digest, layout, plain_yaml
 from release.overlay import environment_file, kustomization, shipped
 from release.overlay.environment_file import EnvironmentFile
 from release.overlay.overlays import FOLDER, GPU, SERVER, SHARED

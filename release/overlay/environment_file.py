@@ -13,10 +13,10 @@ import yaml
 from pydantic import AfterValidator, ConfigDict, Field, JsonValue, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
-from checks import files, layout, plain_yaml
-from checks.errors import ParamsRefused
-from checks.sections import Section
-from checks.text import redact
+from checks.process.errors import ParamsRefused
+from checks.process.text import redact
+from checks.records.sections import Section
+from checks.storage import files, layout, plain_yaml
 from release.overlay.overlays import ARCHITECTURE, GPU, INVALID_HOST
 
 NAME = "environment.yaml"

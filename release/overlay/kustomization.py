@@ -7,7 +7,7 @@ single fields. All patches have a target, so that an environment that runs nothi
 import json
 from typing import Any
 
-from checks import plain_yaml
+from checks.storage import plain_yaml
 from release.overlay import gateway
 from release.overlay.environment_file import (
     ContainerResources,

@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from checks import layout
-from checks.errors import ParamsRefused
+from checks.process.errors import ParamsRefused
+from checks.storage import layout
 from release.overlay import environment_file
 
 SERVER = re.compile(r"[^\s@]{1,400}@sha256:[0-9a-f]{64}")  # The serving report names a server so.

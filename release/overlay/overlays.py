@@ -16,11 +16,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from checks import layout, plain_yaml
 from checks.config.release_params import Serve
-from checks.errors import BuildRefused, EvidenceRefused, ParamsRefused
 from checks.formats.pointer import Pointer
 from checks.formats.serving import ImageReport
+from checks.process.errors import BuildRefused, EvidenceRefused, ParamsRefused
+from checks.storage import layout, plain_yaml
 from release import runtimes
 from release.adapters.registry import reference
 from release.adapters.registry.reference import Reference

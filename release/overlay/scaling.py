@@ -7,7 +7,7 @@ manifest falls back to the API server's default, one server, unless somebody els
 from collections.abc import Mapping
 from pathlib import Path
 
-from checks.errors import ParamsRefused
+from checks.process.errors import ParamsRefused
 from release.overlay import environment_file
 
 # Server-side apply of the number alone, as another field manager.

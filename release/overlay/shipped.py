@@ -1,6 +1,6 @@
 """The files of release/environments that Lockstep ships. They are not edited: environment.yaml has the knobs."""
 
-from checks import layout
+from checks.storage import layout
 
 # Their digests by path. A test compares them with the files: change both together.
 DIGESTS = {

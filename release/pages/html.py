@@ -18,9 +18,9 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from markupsafe import escape as to_html
 
-from checks import files
-from checks.errors import MachineRefused
-from checks.text import escape
+from checks.process.errors import MachineRefused
+from checks.process.text import escape
+from checks.storage import files
 from release.pages import markdown
 from release.pages.figures import signed, typeset, whole
 

@@ -9,7 +9,7 @@ from markdown_it.token import Token
 from markupsafe import Markup
 from markupsafe import escape as to_html
 
-from checks.text import escape
+from checks.process.text import escape
 
 _BETTER, _WORSE = re.compile("[▲✓]"), re.compile("[▼✗]")
 

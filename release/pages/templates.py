@@ -17,10 +17,10 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from checks.errors import EvidenceRefused
 from checks.evaluation import baselines
 from checks.formats import energy
 from checks.formats.evaluation_reports import Interval
+from checks.process.errors import EvidenceRefused
 from release.pages.figures import points, signed, typeset, whole
 from release.pages.text import cell, prose, visible
 

@@ -9,7 +9,7 @@ https://github.github.com/gfm/ (§4.10 tables, §6.3 code spans, §6.9 autolinks
 import re
 import unicodedata
 
-from checks.text import escape
+from checks.process.text import escape
 
 LONGEST = 160  # characters of one text in a table
 _MARKS = 4  # combining marks on one character; more pile up over the lines around
@@ -30,7 +30,7 @@ _LOADED = re.compile(
 
 
 def visible(text: str, longest: int = LONGEST) -> str:
-    """``text`` on one line and shortened; hidden characters as ``checks.text.escape`` writes them."""
+    """``text`` on one line and shortened; hidden characters as ``checks.process.text.escape`` writes them."""
     shown, marks = list[str](), 0
     for character in text[: longest * 8]:
         marks = marks + 1 if unicodedata.category(character)[0] == "M" else 0

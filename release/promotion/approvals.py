@@ -15,9 +15,9 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import layout
 from checks.config.release_params import Environment
-from checks.errors import EvidenceRefused
+from checks.process.errors import EvidenceRefused
+from checks.storage import layout
 from release.evidence import statement, trust
 from release.promotion.checklist import CheckResult
 from release.promotion.environment import EnvironmentState, folder

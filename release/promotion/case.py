@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple, TypeVar
 
 from checks.config.release_params import Environment
-from checks.errors import EvidenceRefused, Refusal
 from checks.formats.pointer import Pointer
 from checks.formats.statement import Release
+from checks.process.errors import EvidenceRefused, Refusal
 from release.adapters.registry.reference import Reference
 from release.adapters.registry.types import Store
 from release.evidence import released, weights

@@ -7,12 +7,12 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from checks import files, layout
-from checks.errors import PromotionRefused
 from checks.formats import pointer, quarantine
 from checks.formats.pointer import Pointer
 from checks.formats.quarantine import Entries
-from checks.text import escape
+from checks.process.errors import PromotionRefused
+from checks.process.text import escape
+from checks.storage import files, layout
 from release.adapters.git import Git
 from release.evidence.released import Released
 from release.ledger import Change, compose, next_version, tags_for

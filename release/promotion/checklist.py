@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
-from checks.errors import (
+from checks.formats.serving import Seconds
+from checks.process.errors import (
     MachineRefused,
     Outrun,
     PromotionRefused,
@@ -13,8 +14,7 @@ from checks.errors import (
     RegistryRefused,
     RemoteRefused,
 )
-from checks.formats.serving import Seconds
-from checks.rows import Record
+from checks.records.rows import Record
 
 About = Literal[
     "environment",  # its files are unchanged since the last move

@@ -11,9 +11,9 @@ from typing import Never
 
 from tqdm import tqdm
 
-from checks import digest, layout
 from checks.formats.serving import Layer
 from checks.formats.statement import Release
+from checks.storage import digest, layout
 from release.adapters.registry.types import Store
 from release.image import tar, weights
 from release.image.weights import Layer as Planned

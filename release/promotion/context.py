@@ -9,10 +9,10 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from checks import layout
 from checks.config.release_params import Promote, Serve
-from checks.errors import EvidenceRefused, PromotionRefused
-from checks.text import redact
+from checks.process.errors import EvidenceRefused, PromotionRefused
+from checks.process.text import redact
+from checks.storage import layout
 from release.adapters import commits
 from release.adapters.git import Git
 from release.evidence import freshness, trust

@@ -1,9 +1,9 @@
 """Chooses the image to promote or approve when none is named."""
 
-from checks import files, layout
 from checks.config.release_params import Environment
-from checks.errors import EvidenceRefused, PromotionRefused
 from checks.formats.serving import ImageReport
+from checks.process.errors import EvidenceRefused, PromotionRefused
+from checks.storage import files, layout
 from release.adapters.registry import reference
 from release.adapters.registry.reference import Reference
 from release.promotion.types import PromotionContext

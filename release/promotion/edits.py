@@ -6,11 +6,11 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from checks import layout
 from checks.config.monitor import Monitor
-from checks.errors import ParamsRefused
 from checks.formats.pointer import Pointer
 from checks.formats.serving import ImageReport
+from checks.process.errors import ParamsRefused
+from checks.storage import layout
 from release.monitoring import component
 from release.monitoring.objectives import Scope
 from release.overlay import edits, environment_file, kustomization

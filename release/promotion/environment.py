@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import layout
 from checks.formats.pointer import Pointer
 from checks.formats.serving import ImageReport
 from checks.formats.statement import Statement
+from checks.storage import layout
 from release import runtimes
 from release.ledger import past
 from release.overlay import overlays

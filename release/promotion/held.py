@@ -8,11 +8,11 @@ new release needs.
 from contextlib import suppress
 from pathlib import Path
 
-from checks import layout
 from checks.config.release_params import Promote
-from checks.errors import EvidenceRefused, MachineRefused
 from checks.formats.quarantine import Entry
 from checks.formats.signers import Signers
+from checks.process.errors import EvidenceRefused, MachineRefused
+from checks.storage import layout
 from release.ledger import Counts, Held, Ledger, Release
 from release.promotion.types import PromotionContext
 

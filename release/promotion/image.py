@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from checks import digest
-from checks.errors import BuildRefused, EvidenceRefused, RegistryRefused
 from checks.formats.serving import ImageReport
 from checks.formats.statement import Release
+from checks.process.errors import BuildRefused, EvidenceRefused, RegistryRefused
+from checks.storage import digest
 from release import runtimes
 from release.adapters import commits
 from release.adapters.registry import documents, reference

@@ -8,8 +8,8 @@ import os
 import re
 from urllib.parse import quote
 
-from checks.errors import RemoteRefused
 from checks.formats.pointer import Pointer
+from checks.process.errors import RemoteRefused
 from release.adapters import github
 from release.adapters.git import Git
 from release.adapters.retries import RequestError

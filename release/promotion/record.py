@@ -6,18 +6,20 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from checks import digest, files, gates, layout, plugins
 from checks.config.params import Params
 from checks.decision import policy as policies
 from checks.decision import policy_judgement
 from checks.decision.held import refusal as verdict_refusal
 from checks.decision.policy import Change
-from checks.digest import FileDigest
-from checks.errors import EvidenceRefused
 from checks.formats import placeholder_cards
 from checks.formats.statement import Release
 from checks.formats.training_reports import ParityReport
 from checks.formats.verdict import Verdict
+from checks.kinds import plugins
+from checks.kinds.gate import policy_digest
+from checks.process.errors import EvidenceRefused
+from checks.storage import digest, files, layout
+from checks.storage.digest import FileDigest
 from release.adapters import commits
 from release.adapters.git import Git
 from release.evidence import weights
@@ -166,7 +168,7 @@ def policy(
     weaker = [change for change in _compared(theirs, recorded.params) if change.needs_approval]
     if any(change.is_input for change in weaker) and _target_had(context, release.materials.params):
         weaker = [change for change in weaker if not change.is_input]
-    if gates.policy_digest(theirs.gates) == release.policy and not weaker:
+    if policy_digest(theirs.gates) == release.policy and not weaker:
         result.note = f"that of {context.target}"
         return
     here = context.root / layout.VERDICT

@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from checks.errors import PromotionRefused
 from checks.formats import quarantine
 from checks.formats.pointer import Pointer
 from checks.formats.quarantine import Entries
-from checks.text import redact
+from checks.process.errors import PromotionRefused
+from checks.process.text import redact
 from release.ledger import Move
 from release.ledger.message import NONE
 from release.promotion.environment import EnvironmentState

@@ -1,6 +1,6 @@
 """Warns of a number of servers that a move of an environment hands from git to a scaler."""
 
-from checks import layout
+from checks.storage import layout
 from release.overlay import environment_file, scaling
 from release.promotion.environment import EnvironmentState
 from release.promotion.types import PromotionContext

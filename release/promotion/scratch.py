@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from checks import digest
-from checks.errors import EvidenceRefused
 from checks.formats.pointer import Pointer
-from checks.identity import Digest
+from checks.process.errors import EvidenceRefused
+from checks.records.identity import Digest
+from checks.storage import digest
 from release.adapters import commits
 from release.adapters.git import Git
 from release.evidence.released import Released

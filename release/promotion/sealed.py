@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from pydantic import BaseModel
 
-from checks import layout
 from checks.config.params import Sealed
 from checks.config.sealed import REFRESH, asked
-from checks.errors import EvidenceRefused
 from checks.formats.statement import Looked
+from checks.process.errors import EvidenceRefused
+from checks.storage import layout
 from release.evidence import statement, trust
 from release.promotion.checklist import CheckResult
 from release.promotion.types import PromotionContext

@@ -1,9 +1,9 @@
 """The model that the sealed split may be asked about: that of a record which was merged."""
 
-from checks import layout
 from checks.config.params import Sealed
 from checks.decision import held as holding
-from checks.errors import EvidenceRefused
+from checks.process.errors import EvidenceRefused
+from checks.storage import layout
 from release.adapters import commits
 from release.promotion.types import PromotionContext
 from release.record import running_code

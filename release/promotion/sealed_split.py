@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import digest, files, layout
 from checks.config import params_file
 from checks.config import sealed as split
 from checks.config.params import NearDuplicates
 from checks.data import near_duplicates
 from checks.data.documents import asked
-from checks.errors import EvidenceRefused, MachineRefused
-from checks.rows import Row, request
+from checks.process.errors import EvidenceRefused, MachineRefused
+from checks.records.rows import Row, request
+from checks.storage import digest, files, layout
 
 KEY = layout.STATE / "keys" / "sealed.key"  # decrypts the rows; below .lockstep, which git ignores
 _SHOWN = 3  # lines that a refusal names

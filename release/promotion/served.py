@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from checks.config.release_params import Environment
-from checks.errors import EvidenceRefused
 from checks.formats.serving import ImageReport
 from checks.formats.signers import Signers
 from checks.formats.statement import Release
+from checks.process.errors import EvidenceRefused
 from release.evidence import served as served_as
 from release.evidence.served import AGAIN
 from release.promotion import serving_budget

@@ -6,8 +6,8 @@ bytes: one statement of one image. Only signers who may release today count, so 
 
 from collections.abc import Iterable, Sequence
 
-from checks import layout
 from checks.formats.signers import Signers
+from checks.storage import layout
 from release.evidence.released import Released
 from release.promotion.checklist import CheckResult
 

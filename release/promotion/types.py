@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import layout
 from checks.config.params import Params
 from checks.config.release_params import Environment, Promote, Serve
-from checks.digest import FileDigest
-from checks.errors import EvidenceRefused
 from checks.formats.pointer import Pointer
 from checks.formats.signers import Signers
+from checks.process.errors import EvidenceRefused
+from checks.storage import layout
+from checks.storage.digest import FileDigest
 from release.ledger import Change, Ledger, Move, Tag, missing, naming
 from release.record.records import Records
 

@@ -6,8 +6,8 @@ A check on a commit without them would be about another model.
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import layout
-from checks.errors import EvidenceRefused
+from checks.process.errors import EvidenceRefused
+from checks.storage import layout
 from release.adapters import commits
 from release.record import pipeline_lock
 from release.record.records import Records, WorkTree

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from checks import layout
 from checks.code import lock, modules
 from checks.code.modules import Code
 from checks.config.params import Params
+from checks.storage import layout
 from release.adapters import commits
 from release.adapters.git import Git
 from release.record import pipeline_lock

@@ -14,13 +14,13 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from checks import files, layout
 from checks.config.release_params import Promote
-from checks.errors import EvidenceRefused, ParamsRefused
 from checks.formats import pointer as pointers
 from checks.formats.evaluation_reports import Earlier, Reference, ReferencesReport
 from checks.formats.quarantine import Entries
-from checks.identity import Digest
+from checks.process.errors import EvidenceRefused, ParamsRefused
+from checks.records.identity import Digest
+from checks.storage import files, layout
 from release.adapters import commits
 from release.ledger import Ledger, Move, held
 from release.ledger.moves import history

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from checks import digest, layout
+from checks.storage import digest, layout
 
 _SUFFIX = ".dir"
 _BLOCK = 1 << 20

@@ -10,12 +10,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from checks import digest, files
-from checks.errors import EvidenceRefused
 from checks.formats.refused import Refused
-from checks.identity import Digest
-from checks.rows import Record
-from checks.text import redact
+from checks.process.errors import EvidenceRefused
+from checks.process.text import redact
+from checks.records.identity import Digest
+from checks.records.rows import Record
+from checks.storage import digest, files
 from release.record import committed
 from release.record.records import WorkTree
 

@@ -3,13 +3,15 @@
 from collections.abc import Collection
 from pathlib import Path
 
-from checks import gates, layout, plugins
 from checks.decision import judging
 from checks.decision.held import HeldVerdict
-from checks.errors import EvidenceRefused, ParamsRefused
 from checks.evaluation import scoring
 from checks.formats.verdict import Verdict
 from checks.gating import chain
+from checks.kinds import plugins
+from checks.kinds.gate import policy_digest
+from checks.process.errors import EvidenceRefused, ParamsRefused
+from checks.storage import layout
 from release.record import lock_check, looks, references
 from release.record.records import Records, WorkTree
 
@@ -48,7 +50,7 @@ def hold(
     differences = chain.compare(
         records.root, {name: value for name, value in stored.judged.items() if name not in trusted}
     )
-    if stored.policy != gates.policy_digest(params.gates):
+    if stored.policy != policy_digest(params.gates):
         differences.append(f"{layout.PARAMS}: the gates are not those of the verdict")
     differences += (packages := plugins.differences(stored.plugins))
     differences += lock_check.differences(tree, trusting=trusted)

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from checks import layout
 from checks.formats.looks import LooksReport, RowSketch
-from checks.identity import Digest
+from checks.records.identity import Digest
+from checks.storage import layout
 from release.adapters import commits
 
 PATHS = (layout.EVALUATION, layout.VERDICT, layout.LOOKS)

@@ -4,9 +4,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from checks import layout
 from checks.code import lock as code_lock
-from checks.errors import EvidenceRefused
+from checks.process.errors import EvidenceRefused
+from checks.storage import layout
 from release.record import folder_lists, pipeline_lock
 from release.record.pipeline_lock import Stages
 from release.record.records import WorkTree

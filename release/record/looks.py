@@ -8,11 +8,11 @@ were never committed are known only as long as reports/looks.json lists them.
 
 from pydantic import BaseModel
 
-from checks import files, layout
-from checks.errors import EvidenceRefused, RemoteRefused
 from checks.formats.looks import LooksReport
 from checks.formats.verdict import Verdict
-from checks.identity import Digest
+from checks.process.errors import EvidenceRefused, RemoteRefused
+from checks.records.identity import Digest
+from checks.storage import files, layout
 from release.record import judged, lock_check, looks_branch
 from release.record.judged import Known, Look, Split
 from release.record.records import Records

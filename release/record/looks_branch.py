@@ -8,8 +8,8 @@ from it. Elsewhere a clone notices a removal, because it remembers the last comm
 from collections.abc import Sequence
 from pathlib import Path
 
-from checks import layout
-from checks.errors import Outrun, PromotionRefused, RemoteRefused
+from checks.process.errors import Outrun, PromotionRefused, RemoteRefused
+from checks.storage import layout
 from release.adapters.git import Git
 from release.ledger import DEADLINE, place, push, write
 from release.ledger.types import Change, Place

@@ -8,10 +8,10 @@ commit that the pointer names, and that is the one meant here.
 import re
 from collections.abc import Mapping
 
-from checks import layout
-from checks.errors import EvidenceRefused, ParamsRefused
 from checks.formats.pointer import Pointer
-from checks.text import redact
+from checks.process.errors import EvidenceRefused, ParamsRefused
+from checks.process.text import redact
+from checks.storage import layout
 from release.adapters import commits
 from release.ledger import Ledger
 from release.ledger.versions import Assigned, Registered, parse

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from checks import digest, files, layout
+from checks.storage import digest, files, layout
 from release.adapters import dvc
 
 M = TypeVar("M", bound=BaseModel)

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from checks import layout, plain_yaml
 from checks.code import lock as code_lock
-from checks.errors import EvidenceRefused
+from checks.process.errors import EvidenceRefused
+from checks.storage import layout, plain_yaml
 
 Stages = Mapping[str, Mapping[str, Any]]
 

@@ -7,16 +7,16 @@ only for the base, the splits and the questions that they were measured with: re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from checks import layout
 from checks.config import sweeps
 from checks.config.sweeps import Recipe, SweepReport, SweptRun
-from checks.errors import EvidenceRefused, ParamsRefused
 from checks.evaluation import scoring
 from checks.formats.evaluation_reports import EvaluationReport
 from checks.formats.training_reports import TrainReport
 from checks.gating import chain
+from checks.process.errors import EvidenceRefused, ParamsRefused
 from checks.stats import over_seeds
 from checks.stats.over_seeds import Difference
+from checks.storage import layout
 from release.adapters import commits
 from release.record.records import Commit, Records
 

@@ -12,15 +12,15 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from checks import files, layout
 from checks.config import params_file
 from checks.config.params import Params
 from checks.config.params_file import Parsed
 from checks.config.release_params import Serve
-from checks.errors import EvidenceRefused, ParamsRefused
+from checks.formats.evidence import Evidence
 from checks.formats.pointer import Pointer
 from checks.gating import chain
-from checks.gating.chain import Evidence
+from checks.process.errors import EvidenceRefused, ParamsRefused
+from checks.storage import files, layout
 from release.adapters import commits, merge_conflicts
 from release.adapters.git import Git
 from release.record import pipeline_lock

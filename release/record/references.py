@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from pydantic import BaseModel
 
-from checks import files, layout
-from checks.errors import EvidenceRefused, ParamsRefused
 from checks.formats.evaluation_reports import EARLIER, Earlier, Reference, ReferencesReport
 from checks.formats.report import now_called
-from checks.identity import Digest
+from checks.process.errors import EvidenceRefused, ParamsRefused
+from checks.records.identity import Digest
+from checks.storage import files, layout
 from release.adapters import commits
 from release.record import earlier_models, lock_check
 from release.record.earlier_models import Place

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from checks.errors import Refusal
 from checks.formats import refused
 from checks.formats.refused import Refused
+from checks.process.errors import Refusal
 from release.adapters import commits
 from release.adapters.dvc import StageRefused
 

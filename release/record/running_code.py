@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import release
-from checks import layout
-from checks.errors import EvidenceRefused
+from checks.process.errors import EvidenceRefused
+from checks.storage import layout
 from release.adapters.git import Git, has_repository
 
 PACKAGES = ("checks", "release", "stages")

@@ -13,18 +13,18 @@ from typing import Literal, NamedTuple
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from checks import digest, files, gates, layout, plain_yaml
 from checks.config.params import Params
 from checks.decision import judging, policy, policy_judgement
 from checks.decision.held import HeldVerdict
 from checks.decision.policy import Change, Policy
 from checks.decision.policy_judgement import Approval, PolicyJudgement
-from checks.errors import EvidenceRefused, ParamsRefused, RemoteRefused
+from checks.formats.evidence import Evidence
 from checks.formats.verdict import Finding, Verdict, combine
-from checks.gating.chain import Evidence
-from checks.gating.gate_kind import Reads
-from checks.identity import Digest
-from checks.rows import Prediction, Row
+from checks.kinds.gate import Reads, policy_digest
+from checks.process.errors import EvidenceRefused, ParamsRefused, RemoteRefused
+from checks.records.identity import Digest
+from checks.records.rows import Prediction, Row
+from checks.storage import digest, files, layout, plain_yaml
 from release.adapters import commits, dvc
 from release.record import earlier_models
 from release.record.records import Records
@@ -261,7 +261,7 @@ def _judged_as(
     update = {
         "findings": findings,
         "status": combine(findings),
-        "policy": gates.policy_digest(theirs.gates),
+        "policy": policy_digest(theirs.gates),
     }
     return verdict.model_copy(update=update), notes
 

@@ -9,7 +9,7 @@ import re
 from typing import Literal, NamedTuple
 
 from checks.formats.verdict import Finding, Status
-from checks.rows import Record
+from checks.records.rows import Record
 from release.pages.figures import without_p
 from release.pages.words import Prose, Words
 

@@ -9,8 +9,8 @@ from typing import Literal
 from checks.formats.evaluation_reports import Interval
 from checks.formats.report import Count
 from checks.formats.verdict import Status
-from checks.identity import Digest
-from checks.rows import Record
+from checks.records.identity import Digest
+from checks.records.rows import Record
 from release.review.pairs import Difference
 
 Right = Literal["A", "B", "both", "neither", "A closer", "B closer", "unknown"]

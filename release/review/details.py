@@ -4,10 +4,10 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from checks import layout
-from checks.errors import EvidenceRefused, ParamsRefused
 from checks.formats.data_reports import Expectation
-from checks.rows import Prediction
+from checks.process.errors import EvidenceRefused, ParamsRefused
+from checks.records.rows import Prediction
+from checks.storage import layout
 from release.record import recipes
 from release.record.records import Records
 from release.review.comparison import Changed

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from checks.formats.report import UNQUANTISED
 from checks.formats.training_reports import Exported
-from checks.training.quantization import UNQUANTISED
 from release.review.facts import Facts
 
 if TYPE_CHECKING:

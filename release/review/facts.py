@@ -8,17 +8,17 @@ from typing import Any, Literal, NamedTuple
 from checks.config.params import Params
 from checks.decision.policy import Change
 from checks.decision.policy_judgement import PolicyJudgement
-from checks.errors import Refusal
 from checks.formats import quarantine
 from checks.formats.data_reports import DataReport, PrepareReport
 from checks.formats.evaluation_reports import EvaluateMeasured, EvaluationReport, ValidScores
+from checks.formats.evidence import Evidence
 from checks.formats.pointer import Pointer
 from checks.formats.quarantine import Entries, Entry
 from checks.formats.refused import Refused
 from checks.formats.suite_report import SuitesMeasured
 from checks.formats.training_reports import TrainMeasured
 from checks.formats.verdict import Status, Verdict
-from checks.gating.chain import Evidence
+from checks.process.errors import Refusal
 from release.record.committed import Missing
 
 # The models that the candidate is compared with, in the comment's order.

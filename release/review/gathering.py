@@ -12,12 +12,10 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from checks import gates, layout, plugins
 from checks.config.params import Params
 from checks.decision import policy
 from checks.decision.policy import Change
 from checks.decision.policy_judgement import PolicyJudgement
-from checks.errors import EvidenceRefused, ParamsRefused, RemoteRefused
 from checks.evaluation import scoring
 from checks.formats import pointer
 from checks.formats.data_reports import DataReport, PrepareReport
@@ -28,6 +26,10 @@ from checks.formats.suite_report import SuitesMeasured
 from checks.formats.training_reports import TrainMeasured
 from checks.formats.verdict import Verdict
 from checks.gating import chain
+from checks.kinds import plugins
+from checks.kinds.gate import policy_digest
+from checks.process.errors import EvidenceRefused, ParamsRefused, RemoteRefused
+from checks.storage import layout
 from release.adapters import commits
 from release.record import (
     earlier_models,
@@ -187,7 +189,7 @@ def _hold_what_is_here(
     """``held.hold`` without the gates. Raises EvidenceRefused if a file that is here is not what was judged."""
     here = {name: value for name, value in stored.judged.items() if name not in missing}
     differences = chain.compare(records.root, here)
-    if stored.policy != gates.policy_digest(params.gates):
+    if stored.policy != policy_digest(params.gates):
         differences.append(f"{layout.PARAMS}: the gates are not those of the verdict")
     differences += plugins.differences(stored.plugins)
     differences += [text for text in lock if text.partition(": ")[0] not in missing]

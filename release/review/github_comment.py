@@ -5,7 +5,7 @@ The comment has CML's format: a watermark identifies it, so either tool finds a 
 
 from typing import Literal
 
-from checks.errors import RemoteRefused
+from checks.process.errors import RemoteRefused
 from release.adapters import github
 from release.adapters.github import Forbidden, GitHub
 from release.adapters.rest import Comment

@@ -5,7 +5,7 @@ The note has the watermark of the comment on GitHub, so that it is found again a
 
 import re
 
-from checks.errors import RemoteRefused
+from checks.process.errors import RemoteRefused
 from release.adapters import github, gitlab
 from release.adapters.gitlab import GitLab
 from release.review import posting, thread

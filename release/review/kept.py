@@ -3,11 +3,10 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from checks.evaluation.suite_kind import BoundedSuite
 from checks.formats.evaluation_reports import Interval
 from checks.formats.suite_report import SuitesReport
 from checks.formats.verdict import Finding, Verdict
-from checks.suites import SUITES
+from checks.kinds.suite import SUITES, BoundedSuite
 from release.pages.figures import signed
 from release.pages.words import Words
 from release.review.pairs import Difference

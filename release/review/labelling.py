@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from checks import digest
 from checks.evaluation import comparisons
 from checks.formats import judgements
 from checks.formats.labels import Anchor, Label, Verdict
-from checks.identity import Digest
-from checks.rows import Message, Record, Row
+from checks.records.identity import Digest
+from checks.records.rows import Message, Record, Row
+from checks.storage import digest
 from checks.suites.pairwise import Pairwise
 from release.pages import html
 

@@ -8,7 +8,7 @@ from checks.evaluation import baselines
 from checks.formats.evaluation_reports import RELEASED, EvaluationReport, Figures, Interval
 from checks.formats.suite_report import SuiteResult
 from checks.formats.verdict import Finding, Verdict
-from checks.rows import Prediction
+from checks.records.rows import Prediction
 from checks.stats import intervals
 from release.review import kept, same_samples
 from release.review.facts import EARLIER, Facts

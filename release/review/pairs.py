@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from checks.formats.report import Count
 from checks.formats.suite_report import SuiteLine
-from checks.rows import Prediction, Record
+from checks.records.rows import Prediction, Record
 from checks.stats import multiple
 
 

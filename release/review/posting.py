@@ -6,9 +6,9 @@ The watermark is CML's. Source: https://github.com/iterative/cml/blob/v0.20.6/sr
 import re
 from typing import Literal, NamedTuple
 
-from checks.errors import RemoteRefused
 from checks.formats.verdict import Status
-from checks.rows import Record
+from checks.process.errors import RemoteRefused
+from checks.records.rows import Record
 from release.adapters.github import Conclusion
 from release.adapters.rest import PATIENCE
 from release.adapters.retries import Patience

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from checks import layout
-from checks.errors import EvidenceRefused, RemoteRefused
 from checks.formats.watch_report import WatchFinding, WatchReport
+from checks.process.errors import EvidenceRefused, RemoteRefused
+from checks.storage import layout
 from release.adapters import commits, github
 from release.adapters.git import Git
 from release.adapters.retries import RequestError

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
-from checks import layout, scorers
-from checks.rows import Prediction
+from checks.kinds.scorer import SCORERS
+from checks.records.rows import Prediction
+from checks.storage import layout
 from release.review import pairs
 from release.review.comparison import ORDER, Answer, Metric, Right, Slice
 from release.review.pairs import Difference, Pairs
@@ -89,7 +90,7 @@ def _scored_otherwise(a: Side, b: Side, metric: str) -> str:
     if a.evaluation.scorers == b.evaluation.scorers:
         return ""
     one, two = (at(side.document, "evaluate", "scorers") for side in (a, b))
-    if one == two or metric not in scorers.KINDS.kinds or metric in scorers.KINDS.outside:
+    if one == two or metric not in SCORERS.kinds or metric in SCORERS.outside:
         return "scored by code of another package, which may differ"
     lists = (scorer if isinstance(scorer, list) else [] for scorer in (one, two))
     ours, theirs = (

@@ -5,9 +5,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from checks.evaluation.suite_kind import ScaledSuite
 from checks.formats.suite_report import Scale, SuiteLine, SuiteResult
-from checks.suites import SUITES
+from checks.kinds.suite import SUITES, ScaledSuite
 from release.review import kept, pairs
 from release.review.comparison import Metric
 from release.review.pairs import Difference

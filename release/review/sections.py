@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import Field
 
-from checks import layout
 from checks.gating import chain
-from checks.rows import Record
+from checks.records.rows import Record
+from checks.storage import layout
 from release.pages import templates
 from release.record.records import Records
 from release.review import details, exported, metrics, situations, training

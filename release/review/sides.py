@@ -13,15 +13,15 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from checks import files, layout
-from checks.errors import EvidenceRefused, ParamsRefused
 from checks.formats.data_reports import DataReport, FetchReport, PrepareReport
 from checks.formats.evaluation_reports import EvaluationReport, ModelResult
 from checks.formats.suite_report import Role, SuiteLine, SuitesReport
 from checks.formats.training_reports import ParityReport, TrainMeasured, TrainReport
 from checks.formats.verdict import Status
-from checks.identity import Digest
-from checks.rows import Prediction
+from checks.process.errors import EvidenceRefused, ParamsRefused
+from checks.records.identity import Digest
+from checks.records.rows import Prediction
+from checks.storage import files, layout
 from release.record import outputs, pipeline_lock
 from release.record.records import Named, Records
 

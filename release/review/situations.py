@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Literal
 
 from checks.decision.policy import Change
 from checks.decision.policy_judgement import PolicyJudgement
-from checks.errors import MachineRefused, ParamsRefused
 from checks.formats.evaluation_reports import Interval
 from checks.formats.verdict import Finding, Status, Verdict
+from checks.process.errors import MachineRefused, ParamsRefused
 from release.adapters import merge_conflicts
 from release.pages.words import Prose, Words
 from release.review import kept

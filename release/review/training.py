@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from checks import layout
 from checks.formats import energy
+from checks.storage import layout
 from release.cost import afterwards
 from release.cost.forecast import Span
 from release.record.records import Records

@@ -13,11 +13,11 @@ from typing import Annotated, Literal, Self, get_args
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from checks import files, plain_yaml
 from checks.config.release_params import Serve
-from checks.errors import ParamsRefused
 from checks.formats.serving import CheckName
-from checks.sections import Name, Section, Strings
+from checks.process.errors import ParamsRefused
+from checks.records.sections import Name, Section, Strings
+from checks.storage import files, plain_yaml
 from release.runtimes.settings import Setting, Settings
 
 FOLDER = Path(__file__).parent

@@ -5,8 +5,8 @@ from typing import Annotated
 from pydantic import Field
 
 from checks.config.release_params import Serve
-from checks.errors import ParamsRefused
-from checks.sections import Section, Strings
+from checks.process.errors import ParamsRefused
+from checks.records.sections import Section, Strings
 
 
 class Setting(Section):

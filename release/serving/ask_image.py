@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from checks import layout
 from checks.config.release_params import Serve
-from checks.errors import ServingRefused
 from checks.formats.serving import ImageReport
 from checks.formats.statement import Release
-from checks.rows import Message
+from checks.process.errors import ServingRefused
+from checks.records.rows import Message
+from checks.storage import layout
 from release import runtimes
 from release.adapters.registry.reference import Reference
 from release.adapters.registry.types import Store

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import requests
 from urllib3.exceptions import HTTPError
 
-from checks.text import escape
+from checks.process.text import escape
 from release.adapters.http import reason
 
 # Seconds for a whole reply: sixteen may wait for one another on a small machine.

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
-from checks.errors import MachineRefused, ServingRefused
-from checks.text import redact
+from checks.process.errors import MachineRefused, ServingRefused
+from checks.process.text import redact
 from release.runtimes import Filled, Runtime
 from release.serving import owners
 from release.serving.progress import Progress

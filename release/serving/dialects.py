@@ -17,9 +17,9 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from checks import files
 from checks.formats.captures import RELEASE_HEADER
-from checks.rows import Message
+from checks.records.rows import Message
+from checks.storage import files
 from release.runtimes import Dialect
 from release.serving.client import Client, NoAnswer, shown
 

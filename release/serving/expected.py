@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import digest, files, layout
 from checks.config.params import Params
 from checks.decision.held import refusal as verdict_refusal
-from checks.errors import EvidenceRefused
 from checks.formats.serving import ImageReport, ProbeReport
-from checks.rows import Prediction, Row
+from checks.process.errors import EvidenceRefused
+from checks.records.rows import Prediction, Row
+from checks.storage import digest, files, layout
 from release.image import weights
 from release.record.held import hold
 from release.record.records import Records

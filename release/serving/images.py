@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from checks.errors import EvidenceRefused, ServingRefused
+from checks.process.errors import EvidenceRefused, ServingRefused
 from release.adapters.registry import documents
 from release.adapters.registry.documents import Manifest
 from release.adapters.registry.types import Descriptor, Document, Store

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterator
 
-from checks.text import escape
+from checks.process.text import escape
 
 KEPT = 4 << 20  # bytes of the end of a log that are read
 _WIDTH = 300  # characters of a line

@@ -20,10 +20,10 @@ from typing import Literal
 
 from packaging.requirements import Requirement
 
-from checks import layout
 from checks.config.release_params import Serve
-from checks.errors import MachineRefused, ServingRefused
 from checks.machine import disk
+from checks.process.errors import MachineRefused, ServingRefused
+from checks.storage import layout
 from release import runtimes
 from release.runtimes import Runtime
 from release.serving import logs, owners

@@ -4,9 +4,9 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from checks.errors import ServingRefused
 from checks.formats.captures import ID_HEADER, RELEASE_HEADER, SHADOW_ID, release_of
-from checks.rows import Message
+from checks.process.errors import ServingRefused
+from checks.records.rows import Message
 from release.serving import dialects, running
 from release.serving.client import Client, NoAnswer
 

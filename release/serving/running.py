@@ -3,7 +3,7 @@
 from typing import Literal
 from urllib.parse import urlsplit
 
-from checks.errors import ServingRefused
+from checks.process.errors import ServingRefused
 from release.serving.server import Ended
 
 

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from checks import layout
-from checks.errors import EvidenceRefused
-from checks.evaluation.suite_kind import SuiteKind
+from checks.formats.evidence import Evidence
 from checks.formats.suite_report import SuiteAnswer
-from checks.gating.chain import Evidence
+from checks.kinds.suite import SuiteKind
+from checks.process.errors import EvidenceRefused
+from checks.storage import layout
 
 
 class Served(NamedTuple):

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Literal, NamedTuple, NoReturn, Protocol
 
-from checks.errors import ServingRefused
+from checks.process.errors import ServingRefused
 from release.serving import logs
 from release.serving.progress import Progress
 

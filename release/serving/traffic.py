@@ -7,7 +7,7 @@ from contextlib import closing
 from typing import NamedTuple
 
 from checks.formats.captures import ID_HEADER
-from checks.rows import Message
+from checks.records.rows import Message
 from release.serving import dialects
 from release.serving.client import Client, NoAnswer
 

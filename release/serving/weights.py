@@ -5,10 +5,10 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from checks import digest, layout
-from checks.digest import FileDigest
-from checks.errors import EvidenceRefused, MachineRefused, RegistryRefused
 from checks.formats.serving import ImageReport, Layer
+from checks.process.errors import EvidenceRefused, MachineRefused, RegistryRefused
+from checks.storage import digest, layout
+from checks.storage.digest import FileDigest
 from release.adapters.registry import documents
 from release.adapters.registry.documents import Manifest
 from release.adapters.registry.types import Store

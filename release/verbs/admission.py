@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from checks import plain_yaml
+from checks.storage import plain_yaml
 from release.promotion import context
 from release.promotion.admission import kubernetes, kyverno
 from release.promotion.admission.admitted import Admitted, Policy, admitted

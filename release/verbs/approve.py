@@ -6,11 +6,11 @@ An approval is a person's consent and proves nothing about the image; `lockstep 
 from pathlib import Path
 from typing import Literal
 
-from checks.errors import EvidenceRefused, PromotionRefused
 from checks.formats.report import Count
-from checks.identity import Digest
-from checks.rows import Record
-from checks.text import redact
+from checks.process.errors import EvidenceRefused, PromotionRefused
+from checks.process.text import redact
+from checks.records.identity import Digest
+from checks.records.rows import Record
 from release.ledger import Change
 from release.promotion import approvals, context, default_image, environment, requirements
 from release.promotion.checklist import CheckResult

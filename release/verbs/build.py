@@ -9,14 +9,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from checks import digest, files, layout
 from checks.config.release_params import Promote
 from checks.decision.held import refusal as verdict_refusal
-from checks.errors import EvidenceRefused, MachineRefused, Refusal
 from checks.formats.report import Count
 from checks.formats.serving import BaseImage, CommitHash, ImageReport, Layer
-from checks.identity import Digest
-from checks.rows import Record
+from checks.process.errors import EvidenceRefused, MachineRefused, Refusal
+from checks.records.identity import Digest
+from checks.records.rows import Record
+from checks.storage import digest, files, layout
 from release import runtimes
 from release.adapters.registry.types import MANIFEST, Seen, Store
 from release.image import image, transfer, weights

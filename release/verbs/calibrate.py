@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from checks import files, layout
 from checks.formats.evaluation_reports import NoiseReport
+from checks.storage import files, layout
 from release.adapters import dvc
 from release.adapters.listening import Listener
 

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import files, layout
-from checks.errors import EvidenceRefused, PromotionRefused
 from checks.formats.rollout_report import RolloutReport
+from checks.process.errors import EvidenceRefused, PromotionRefused
+from checks.storage import files, layout
 from release.monitoring import canary as captured
 from release.monitoring import releases
 from release.monitoring.store import Store

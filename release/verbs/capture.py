@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from checks import files, layout
 from checks.config import params_file
-from checks.errors import EvidenceRefused, ParamsRefused
 from checks.formats.captures import Capture, release_named
+from checks.process.errors import EvidenceRefused, ParamsRefused
+from checks.storage import files, layout
 from release.monitoring.gateway.rows import TooLarge, row
 from release.monitoring.logs import KINDS
 from release.monitoring.store import Store

@@ -3,10 +3,10 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
-from checks.errors import EvidenceRefused, PromotionRefused
 from checks.formats.serving import CommitHash
 from checks.formats.statement import PAYLOAD
-from checks.rows import Record
+from checks.process.errors import EvidenceRefused, PromotionRefused
+from checks.records.rows import Record
 from release.evidence import dsse, freshness, keys, sigstore, statement, trust
 from release.promotion import context
 

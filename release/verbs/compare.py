@@ -5,7 +5,7 @@ Reads git, the work tree and DVC's outputs, and changes none of them. It decides
 
 from pathlib import Path
 
-from checks.errors import EvidenceRefused
+from checks.process.errors import EvidenceRefused
 from release.record import named
 from release.record.records import Records
 from release.review import side_by_side

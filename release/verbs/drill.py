@@ -10,10 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from checks.errors import PromotionRefused
 from checks.formats.pointer import Pointer
 from checks.formats.serving import Seconds
-from checks.rows import Record
+from checks.process.errors import PromotionRefused
+from checks.records.rows import Record
 from release.ledger.message import NONE
 from release.promotion import context, scratch
 from release.promotion.rollback_targets import NoEarlierRelease

@@ -11,17 +11,17 @@ from typing import Literal, NamedTuple, TypeVar
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from checks import digest, files, layout
-from checks.digest import FileDigest
-from checks.errors import BuildRefused, EvidenceRefused, MachineRefused
 from checks.formats import pointer
 from checks.formats.data_reports import FetchReport, PrepareReport
 from checks.formats.report import Report
 from checks.formats.signers import Signers
 from checks.formats.statement import Statement
 from checks.formats.training_reports import ParityReport, TrainReport
-from checks.identity import Digest
-from checks.rows import Record
+from checks.process.errors import BuildRefused, EvidenceRefused, MachineRefused
+from checks.records.identity import Digest
+from checks.records.rows import Record
+from checks.storage import digest, files, layout
+from checks.storage.digest import FileDigest
 from release.adapters import commits
 from release.adapters.registry import reference
 from release.adapters.registry.types import Store

@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import gates, layout
-from checks.errors import EvidenceRefused
 from checks.formats.verdict import Finding, Verdict
-from checks.gates import Gate
-from checks.gating.gate_kind import ALONE
+from checks.kinds.gate import ALONE, Gate, decided_at
+from checks.process.errors import EvidenceRefused
+from checks.storage import layout
 from release.record.held import hold
 from release.record.records import Records
 
@@ -28,7 +27,7 @@ def explain(root: Path, name: str) -> Explanation:
     Raises EvidenceRefused for an unknown name, with the list of gates.
     """
     record = hold(Records(root))
-    gate = gates.decided_at(record.params.gates).get(name)
+    gate = decided_at(record.params.gates).get(name)
     if gate is None:
         raise EvidenceRefused(
             f"no gate is called {name!r}", f"name one of {', '.join(record.params.gates)}"

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import layout
-from checks.errors import EvidenceRefused
+from checks.process.errors import EvidenceRefused
+from checks.storage import layout
 from release.monitoring.store import Label, Store, parse
 from release.monitoring.window import Span
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from checks.errors import MachineRefused, ServingRefused
 from checks.formats import captures
+from checks.process.errors import MachineRefused, ServingRefused
 from release.monitoring.gateway.settings import SECONDS, TOKEN_SECONDS, Settings
 
 _SPOOL = Path(".lockstep") / "captures"

@@ -9,11 +9,11 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import layout
 from checks.config import params_file
-from checks.errors import EvidenceRefused
-from checks.rows import Record
-from checks.text import escape
+from checks.process.errors import EvidenceRefused
+from checks.process.text import escape
+from checks.records.rows import Record
+from checks.storage import layout
 from release.evidence import freshness
 from release.ledger import Ledger
 from release.ledger.ran import Ran, ran

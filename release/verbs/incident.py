@@ -16,9 +16,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import digest, files, layout
 from checks.config.params import Params
-from checks.errors import (
+from checks.evaluation import scoring
+from checks.formats.pointer import Pointer
+from checks.formats.rollout_report import RolloutReport
+from checks.kinds.scorer import Scorer
+from checks.process.errors import (
     EvidenceRefused,
     MachineRefused,
     PromotionRefused,
@@ -26,12 +29,9 @@ from checks.errors import (
     ServingRefused,
     VerdictInconclusive,
 )
-from checks.evaluation import scoring
-from checks.formats.pointer import Pointer
-from checks.formats.rollout_report import RolloutReport
-from checks.identity import Digest
-from checks.rows import Row
-from checks.scorers import Scorer
+from checks.records.identity import Digest
+from checks.records.rows import Row
+from checks.storage import digest, files, layout
 from release import runtimes
 from release.adapters.git import Git
 from release.adapters.registry import reference

@@ -5,12 +5,12 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from checks import files, layout
 from checks.config import params_file, starting
 from checks.config.params import Params
 from checks.config.starting import Choice
 from checks.formats.placeholder_cards import PLACEHOLDERS
 from checks.formats.survey import SURVEY, Contents, Measured, Request
+from checks.storage import files, layout
 from release.adapters import commits, dvc, team_folder, tool_files
 from release.adapters.team_folder import TeamFolder
 

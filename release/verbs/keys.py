@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import files, layout, plain_yaml
-from checks.errors import EvidenceRefused, MachineRefused
 from checks.formats import signers
 from checks.formats.signers import Role
+from checks.process.errors import EvidenceRefused, MachineRefused
+from checks.storage import files, layout, plain_yaml
 from release.evidence import keys
 
 

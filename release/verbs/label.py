@@ -10,17 +10,17 @@ from typing import NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
-from checks import digest, files, layout
 from checks.config import params_file
-from checks.errors import EvidenceRefused, ParamsRefused
 from checks.evaluation import answered, comparisons
 from checks.evaluation.answered import AnsweredRows
-from checks.evaluation.suite_kind import SuiteKind
 from checks.formats import judgements, labels
 from checks.formats.evaluation_reports import EvaluationReport
 from checks.formats.labels import Label
 from checks.formats.suite_report import Role, SuiteAnswer, SuiteLine, SuitesReport, Who
-from checks.rows import Row
+from checks.kinds.suite import SuiteKind
+from checks.process.errors import EvidenceRefused, ParamsRefused
+from checks.records.rows import Row
+from checks.storage import digest, files, layout
 from checks.suites.pairwise import Pairwise
 from release.review import labelling
 

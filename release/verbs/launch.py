@@ -5,9 +5,9 @@ import secrets
 import tempfile
 from pathlib import Path
 
-from checks import digest, files, layout
-from checks.errors import EvidenceRefused, MachineRefused, ParamsRefused, RemoteRefused
 from checks.formats.training_reports import TrainReport
+from checks.process.errors import EvidenceRefused, MachineRefused, ParamsRefused, RemoteRefused
+from checks.storage import digest, files, layout
 from release.adapters import commits, dvc, skypilot
 from release.adapters.dvc import StageRefused
 from release.adapters.listening import Listener

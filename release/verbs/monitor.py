@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from checks import files, layout, plain_yaml
 from checks.config import params_file
 from checks.config.monitor import Monitor
-from checks.errors import ParamsRefused, ServingRefused
-from checks.text import redact
+from checks.process.errors import ParamsRefused, ServingRefused
+from checks.process.text import redact
+from checks.storage import files, layout, plain_yaml
 from release.monitoring import component, dashboard, local, rules
 from release.monitoring.objectives import Scope
 from release.overlay import environment_file, kustomization, scaling

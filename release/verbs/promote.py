@@ -8,11 +8,11 @@ import time
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from checks import layout
-from checks.errors import EvidenceRefused, Refusal
 from checks.formats.pointer import Pointer
 from checks.formats.serving import Seconds
-from checks.rows import Record
+from checks.process.errors import EvidenceRefused, Refusal
+from checks.records.rows import Record
+from checks.storage import layout
 from release.evidence import released
 from release.evidence.released import Released
 from release.ledger import Change

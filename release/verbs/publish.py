@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from checks.errors import EvidenceRefused, MachineRefused, RegistryRefused
 from checks.formats.report import Count
-from checks.rows import Record
+from checks.process.errors import EvidenceRefused, MachineRefused, RegistryRefused
+from checks.records.rows import Record
 from release.adapters.hub import Hub
 from release.cards import publishing
 

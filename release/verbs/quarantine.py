@@ -4,13 +4,13 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from checks import files, layout
-from checks.errors import EvidenceRefused, PromotionRefused
 from checks.formats import quarantine
 from checks.formats.quarantine import Entries, Entry
 from checks.formats.serving import ImageReport
-from checks.rows import Record
-from checks.text import redact
+from checks.process.errors import EvidenceRefused, PromotionRefused
+from checks.process.text import redact
+from checks.records.rows import Record
+from checks.storage import files, layout
 from release.evidence import keys
 from release.ledger import Change, Held, compose_release
 from release.promotion import context

@@ -11,10 +11,10 @@ from typing import Any
 
 import yaml
 
-from checks import layout, plain_yaml
-from checks.errors import EvidenceRefused, Refusal
-from checks.rows import Record
-from checks.text import escape
+from checks.process.errors import EvidenceRefused, Refusal
+from checks.process.text import escape
+from checks.records.rows import Record
+from checks.storage import layout, plain_yaml
 from release.adapters import commits, dvc
 from release.adapters.git import Git
 from release.verbs import history

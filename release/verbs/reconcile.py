@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from checks.config.params import Params
-from checks.errors import Drifted, Refusal
 from checks.formats import quarantine
 from checks.formats.quarantine import Entries
-from checks.rows import Record
+from checks.process.errors import Drifted, Refusal
+from checks.records.rows import Record
 from release.ledger import DEADLINE, Ledger, past
 from release.ledger.past import Released
 from release.mirrors import cluster, compare, desired, mlflow, registry, tags

@@ -8,11 +8,11 @@ committed. The look at the test split is pushed first, to a branch of its own.
 import re
 from pathlib import Path
 
-from checks import layout
-from checks.errors import EvidenceRefused, Outrun, ParamsRefused, RemoteRefused
 from checks.formats.verdict import Status, Verdict
-from checks.rows import Record
-from checks.text import redact
+from checks.process.errors import EvidenceRefused, Outrun, ParamsRefused, RemoteRefused
+from checks.process.text import redact
+from checks.records.rows import Record
+from checks.storage import layout
 from release.adapters import commits
 from release.adapters.git import Git
 from release.ledger import DEADLINE, Change

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from checks import files
+from checks.storage import files
 from release.overlay import environment_file, kustomization
 
 

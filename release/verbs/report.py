@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import requests
 
-from checks import layout
 from checks.formats.verdict import Status
-from checks.rows import Record
+from checks.records.rows import Record
+from checks.storage import layout
 from release.pages import templates
 from release.record import committed
 from release.record.records import Records

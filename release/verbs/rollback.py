@@ -11,14 +11,14 @@ import time
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from checks import digest, layout
-from checks.errors import EvidenceRefused, PromotionRefused, Refusal, RegistryRefused
 from checks.formats import quarantine
 from checks.formats.pointer import Pointer
 from checks.formats.quarantine import Entries, Entry
 from checks.formats.serving import Seconds
-from checks.rows import Record
-from checks.text import redact
+from checks.process.errors import EvidenceRefused, PromotionRefused, Refusal, RegistryRefused
+from checks.process.text import redact
+from checks.records.rows import Record
+from checks.storage import digest, layout
 from release.adapters.registry import reference
 from release.adapters.registry.types import Store
 from release.evidence import released

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from checks import files, layout
-from checks.errors import EvidenceRefused, RemoteRefused
 from checks.formats.evaluation_reports import EvaluationReport
+from checks.process.errors import EvidenceRefused, RemoteRefused
+from checks.storage import files, layout
 from release.adapters import dvc
 from release.adapters.listening import Listener
 from release.record import looks, references

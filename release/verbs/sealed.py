@@ -9,15 +9,15 @@ from typing import Literal
 
 from checks.config import sealed as split
 from checks.config.params import Sealed
-from checks.errors import (
+from checks.formats.statement import PAYLOAD, Looked
+from checks.process.errors import (
     EvidenceRefused,
     MachineRefused,
     Refusal,
     VerdictFailed,
     VerdictInconclusive,
 )
-from checks.formats.statement import PAYLOAD, Looked
-from checks.rows import Record
+from checks.records.rows import Record
 from release.adapters import dvc
 from release.adapters.listening import Listener
 from release.evidence import dsse, keys, sigstore, statement, trust

@@ -11,11 +11,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import files, layout
 from checks.config.params import Params
 from checks.data import detectors
-from checks.errors import EvidenceRefused, Refusal, VerdictFailed, VerdictInconclusive
 from checks.formats.rollout_report import RolloutReport
+from checks.process.errors import EvidenceRefused, Refusal, VerdictFailed, VerdictInconclusive
+from checks.storage import files, layout
 from release.monitoring import releases, rollout
 from release.monitoring import shadow as shadowed
 from release.monitoring.releases import Sides

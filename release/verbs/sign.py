@@ -7,15 +7,15 @@ from typing import NamedTuple, TypeVar
 
 from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined] # it has no __all__
 
-from checks import digest, files, layout
 from checks.decision import held as holding
 from checks.decision.held import HeldVerdict
-from checks.errors import EvidenceRefused
+from checks.formats.evidence import Reports
 from checks.formats.serving import ImageReport, ServingReport
 from checks.formats.signers import Signers
 from checks.formats.statement import ENVELOPE, PAYLOAD, Statement
 from checks.formats.training_reports import ParityReport
-from checks.gating.chain import Reports
+from checks.process.errors import EvidenceRefused
+from checks.storage import digest, files, layout
 from release.adapters import commits
 from release.adapters.registry import reference
 from release.adapters.registry.client import Repository

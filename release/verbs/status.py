@@ -11,15 +11,15 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from checks import layout
 from checks.config.params import Params
 from checks.config.release_params import Environment
-from checks.errors import Contradicted, EvidenceRefused, MachineRefused, Refusal
 from checks.formats import quarantine
 from checks.formats.pointer import Pointer
 from checks.formats.serving import ImageReport
 from checks.formats.verdict import Verdict
-from checks.rows import Record
+from checks.process.errors import Contradicted, EvidenceRefused, MachineRefused, Refusal
+from checks.records.rows import Record
+from checks.storage import layout
 from release.cost import recorded
 from release.cost.recorded import Took
 from release.evidence import trust

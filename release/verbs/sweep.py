@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from checks import files, layout
 from checks.config import sweeps
 from checks.config.sweeps import SweepReport
+from checks.storage import files, layout
 from release.adapters import dvc
 from release.adapters.listening import Listener
 

@@ -15,9 +15,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from checks import digest, files, layout
-from checks.errors import EvidenceRefused, Refusal, ServingRefused
 from checks.formats.serving import ImageReport, Load, ServingReport, Throughput, combine
+from checks.process.errors import EvidenceRefused, Refusal, ServingRefused
+from checks.storage import digest, files, layout
 from release import runtimes
 from release.adapters.registry import reference
 from release.evidence import verification

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import files, layout
 from checks.config.monitor import Cost
 from checks.config.params import Params
-from checks.errors import EvidenceRefused, Refusal, VerdictFailed, VerdictInconclusive
 from checks.formats.verdict import Status
 from checks.formats.watch_report import Costs, WatchFinding, WatchReport
+from checks.process.errors import EvidenceRefused, Refusal, VerdictFailed, VerdictInconclusive
+from checks.storage import files, layout
 from release.monitoring import (
     answers,
     asked,

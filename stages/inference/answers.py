@@ -23,13 +23,13 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import Field
 from tqdm import tqdm
 
-from checks import digest, files, layout
 from checks.config.params import Evaluate
-from checks.errors import EvidenceRefused
 from checks.formats.engines import Vllm
 from checks.formats.report import Count
-from checks.identity import Digest
-from checks.rows import Message, Record, Row
+from checks.process.errors import EvidenceRefused
+from checks.records.identity import Digest
+from checks.records.rows import Message, Record, Row
+from checks.storage import digest, files, layout
 from stages.inference import prompts, vllm, vllm_process
 from stages.inference.kept_batches import KeptBatches
 

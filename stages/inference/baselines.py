@@ -16,8 +16,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from checks.errors import EvaluationRefused
-from checks.rows import Row, request
+from checks.process.errors import EvaluationRefused
+from checks.records.rows import Row, request
 
 SMOOTHING = 0.1
 

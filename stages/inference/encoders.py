@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from tqdm import tqdm
 
-from checks import imports
-from checks.errors import EvaluationRefused
-from checks.retriever_kind import Pooling
+from checks.kinds.retriever import Pooling
+from checks.process import imports
+from checks.process.errors import EvaluationRefused
 from stages.threads import lanes
 
 _WAITING = 4096  # texts that wait for a lane: each costs about a kilobyte

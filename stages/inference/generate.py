@@ -28,8 +28,8 @@ from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
-from checks import imports
-from checks.errors import EvaluationRefused
+from checks.process import imports
+from checks.process.errors import EvaluationRefused
 from stages.inference.batches import Answer, Kept, Prompt, cut
 from stages.inference.unpacking import unpacked
 

@@ -15,10 +15,10 @@ from typing import Annotated
 from pydantic import Field
 from tqdm import tqdm
 
-from checks import digest, files, layout
-from checks.errors import EvidenceRefused
-from checks.identity import Digest
-from checks.rows import Record
+from checks.process.errors import EvidenceRefused
+from checks.records.identity import Digest
+from checks.records.rows import Record
+from checks.storage import digest, files, layout
 from stages.inference.batches import Answer, Prompt
 
 

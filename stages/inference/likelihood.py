@@ -18,8 +18,8 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 from transformers.cache_utils import DynamicCache
 
-from checks.errors import EvaluationRefused
-from checks.evaluation.suite_kind import Answered
+from checks.kinds.suite import Answered
+from checks.process.errors import EvaluationRefused
 from stages.inference import generate
 from stages.threads import lanes
 

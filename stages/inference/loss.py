@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from checks.errors import EvaluationRefused
+from checks.process.errors import EvaluationRefused
 from stages.inference import generate
 from stages.threads import lanes
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from checks.config.params import BasePrompt
-from checks.errors import EvaluationRefused
-from checks.rows import Message, Row
+from checks.process.errors import EvaluationRefused
+from checks.records.rows import Message, Row
 
 # More answers than this are not a closed set: they neither fit a prompt nor a confusion matrix.
 MAX_LABELS = 50

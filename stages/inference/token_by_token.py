@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers.cache_utils import DynamicCache
 
-from checks.errors import EvaluationRefused
+from checks.process.errors import EvaluationRefused
 from stages.inference.generate import cached
 
 

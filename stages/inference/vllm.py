@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from checks.config.params import Evaluate
-from checks.errors import EvaluationRefused
 from checks.formats.engines import Vllm
-from checks.rows import Message, Row
+from checks.process.errors import EvaluationRefused
+from checks.records.rows import Message, Row
 from stages.inference import prompts, vllm_process
 
 _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}

@@ -20,12 +20,12 @@ from typing import IO, Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 from tqdm import tqdm
 
-from checks import layout
-from checks.errors import EvaluationRefused, MachineRefused
 from checks.formats.engines import ENVIRONMENT, PYTHON, Vllm
 from checks.formats.report import Count
-from checks.rows import Record
-from checks.text import redact
+from checks.process.errors import EvaluationRefused, MachineRefused
+from checks.process.text import redact
+from checks.records.rows import Record
+from checks.storage import layout
 from stages.inference import vllm_worker
 
 LOG = layout.STATE / "vllm.log"

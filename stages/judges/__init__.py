@@ -1,1 +1,1 @@
-"""Judges of answers, one file each; ``checks.evaluation.judges`` finds them."""
+"""Judges of answers, one file each; ``checks.kinds.judge`` finds them."""

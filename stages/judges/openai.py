@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from checks import digest, files, layout
-from checks.errors import EvaluationRefused, EvidenceRefused
-from checks.evaluation.judge_kind import Asked, JudgeKind
-from checks.evaluation.suite_kind import Material
 from checks.formats.labels import VALUES
 from checks.formats.suite_report import Judgement, Scale, SourceClass
-from checks.rows import Record
-from checks.sections import Positive, Section
+from checks.kinds.judge import Asked, JudgeKind
+from checks.kinds.suite import Material
+from checks.process.errors import EvaluationRefused, EvidenceRefused
+from checks.records.rows import Record
+from checks.records.sections import Positive, Section
+from checks.storage import digest, files, layout
 
 if TYPE_CHECKING:
     import requests

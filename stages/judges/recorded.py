@@ -13,12 +13,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from checks import files, layout
-from checks.errors import EvidenceRefused
-from checks.evaluation.judge_kind import Asked, JudgeKind
-from checks.evaluation.suite_kind import Log, Material
 from checks.formats.suite_report import Judgement, Scale, SourceClass
-from checks.sections import Source
+from checks.kinds.judge import Asked, JudgeKind
+from checks.kinds.suite import Material
+from checks.process.errors import EvidenceRefused
+from checks.records.sections import Log, Source
+from checks.storage import files, layout
 
 
 class Recorded(JudgeKind):

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
-from checks.rows import Function, ToolCall
+from checks.records.rows import Function, ToolCall
 
 _OBJECT: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
 _SHAPE = '{"type": "function", "function": {"name": …, "arguments": {…}}}'

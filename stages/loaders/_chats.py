@@ -6,7 +6,7 @@ Calls of functions and their results are read as OpenAI writes them: ``_calls.py
 import re
 from typing import Any, NamedTuple
 
-from checks.rows import ToolCall
+from checks.records.rows import ToolCall
 from stages.loaders import _calls
 
 _ROLES = ("system", "user", "assistant", "tool")

@@ -21,9 +21,11 @@ import yaml
 from pydantic import Field, model_validator
 
 from checks.data.az_commands import commands_in, path_of, service_of
-from checks.data.drafts import Draft, Loader, Rule
-from checks.errors import DataRefused
-from checks.rows import Message
+from checks.data.drafts import Draft
+from checks.kinds.loader import Loader
+from checks.kinds.rule import Rule
+from checks.process.errors import DataRefused
+from checks.records.rows import Message
 from stages.loaders._static_text import line_of, texts_under
 
 # The C parser is ten times faster, and optional.

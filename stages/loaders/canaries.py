@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from checks.data import canaries
-from checks.data.drafts import Draft, Loader
-from checks.errors import DataRefused, EvidenceRefused
+from checks.data.drafts import Draft
+from checks.kinds.loader import Loader
+from checks.process.errors import DataRefused, EvidenceRefused
 
 
 class Canaries(Loader):

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from checks.data.drafts import Draft, Loader
+from checks.data.drafts import Draft
+from checks.kinds.loader import Loader
 from stages.loaders import table
 
 

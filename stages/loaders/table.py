@@ -20,11 +20,12 @@ from typing import Annotated, Any, BinaryIO, Literal, Self
 
 from pydantic import Field, JsonValue, TypeAdapter, model_validator
 
-from checks.data.drafts import Draft, Loader
-from checks.errors import DataRefused
-from checks.rows import Message, calls_in
-from checks.sections import Name, Section
-from checks.text import escape
+from checks.data.drafts import Draft
+from checks.kinds.loader import Loader
+from checks.process.errors import DataRefused
+from checks.process.text import escape
+from checks.records.rows import Message, calls_in
+from checks.records.sections import Name, Section
 from stages.loaders import _calls, _chats
 
 LARGEST = 1 << 20  # bytes of a line or Parquet row, characters of a CSV cell

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 from pydantic import JsonValue
 
-from checks import tool_calls
-from checks.errors import DataRefused, EvidenceRefused
-from checks.rows import Message, Row
+from checks.process.errors import DataRefused, EvidenceRefused
+from checks.records import tool_calls
+from checks.records.rows import Message, Row
 
 _SPECIAL = (
     "bos_token",

@@ -13,13 +13,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from checks import digest, layout
 from checks.config.data_sources import Part
 from checks.data import contract as contracts
 from checks.data.contract import Column, Contract, Kind
-from checks.errors import DataRefused
 from checks.formats.data_reports import MAIN_SOURCE, Expectation, HeldContract
-from checks.text import escape
+from checks.process.errors import DataRefused
+from checks.process.text import escape
+from checks.storage import digest, layout
 from stages import pinned_text
 from stages.loaders import table
 from stages.loaders.table import Table

@@ -7,16 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import digest, files, layout
 from checks.config.data_sources import Part
 from checks.config.params import NearDuplicates, Prepare
 from checks.data import near_duplicates
 from checks.data.documents import passages
-from checks.data.drafts import Rule, draft_of
-from checks.errors import EvidenceRefused
+from checks.data.drafts import draft_of
 from checks.formats.data_reports import PrepareReport
 from checks.formats.data_statistics import Documents
-from checks.rows import Row
+from checks.kinds.rule import Rule
+from checks.process.errors import EvidenceRefused
+from checks.records.rows import Row
+from checks.storage import digest, files, layout
 from stages.quality import statistics
 from stages.quality.expectations import (
     DOCUMENTS,

@@ -10,9 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from checks import imports, layout, rules
 from checks.config.params import Labels, Prepare, Validate
 from checks.formats.data_reports import Expectation, PrepareReport
+from checks.kinds.rule import rows_dropped
+from checks.process import imports
+from checks.storage import layout
 from stages.quality import data_docs
 
 Frame = list[dict[str, Any]]
@@ -122,7 +124,7 @@ def _of_split(
         f"has at least {least} rows": Expected(
             gxe.ExpectTableRowCountToBeBetween(min_value=least),
             f"bring more rows, {share}, or lower validate.min_rows.{name} "
-            f"(prepare: {report.input_rows:,} rows in, {rules.dropped(report.rules)})",
+            f"(prepare: {report.input_rows:,} rows in, {rows_dropped(report.rules)})",
         ),
         "has the rows that prepare wrote": Expected(
             gxe.ExpectTableRowCountToEqual(value=written), _AGAIN

@@ -4,8 +4,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 
-from checks import layout
 from checks.formats.data_reports import Expectation
+from checks.storage import layout
 from stages.quality.expectations import SHOWN, Frame
 
 

@@ -13,10 +13,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from checks import digest, files, layout
 from checks.config import params
-from checks.errors import MachineRefused, ParamsRefused
 from checks.formats.data_statistics import Detector, Judged, Languages, OtherLanguage
+from checks.process.errors import MachineRefused, ParamsRefused
+from checks.storage import digest, files, layout
 from stages import progress
 from stages.quality.documents import Texts
 from stages.quality.expectations import Columns, Expected, Suite, great_expectations

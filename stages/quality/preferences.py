@@ -9,9 +9,9 @@ group in one fold, measures that.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from checks import layout
 from checks.config.params import Preferences
-from checks.rows import Row
+from checks.records.rows import Row
+from checks.storage import layout
 from checks.training.preferences import (
     COMPLETION,
     LABEL,

@@ -13,9 +13,10 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
-from checks import files, imports, layout, threads
-from checks.errors import MachineRefused, Refusal
-from checks.rows import Row
+from checks.process import imports, threads
+from checks.process.errors import MachineRefused, Refusal
+from checks.records.rows import Row
+from checks.storage import files, layout
 from stages import progress
 from stages.quality import rows_frames
 from stages.quality.rows_frames import Read, RowChecks

@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 from pydantic import JsonValue
 
-from checks import layout
 from checks.config.params import NearDuplicates
 from checks.data import drafts, near_duplicates
-from checks.data.drafts import Rule
 from checks.formats.data_reports import PrepareReport
-from checks.rows import Row, earlier_requests, request
+from checks.kinds.rule import Rule
+from checks.records.rows import Row, earlier_requests, request
+from checks.storage import layout
 from stages.quality.chat_tokens import Lengths
 from stages.quality.expectations import CONTROL, COUNTED, ROW, Columns, Frame
 

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from checks import files, layout
 from checks.config.params import SemanticDuplicates
-from checks.errors import DataRefused, EvaluationRefused
-from checks.retriever_kind import Pooling
-from checks.rows import Record
+from checks.kinds.retriever import Pooling
+from checks.process.errors import DataRefused, EvaluationRefused
+from checks.records.rows import Record
+from checks.storage import files, layout
 from stages import progress
 from stages.quality.expectations import Columns, Expected, Suite, great_expectations
 from stages.quality.rows_frames import Read

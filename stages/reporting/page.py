@@ -9,12 +9,12 @@ import html
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import compress
 
-from checks import layout
 from checks.evaluation import baselines
 from checks.formats.evaluation_reports import EvaluationReport, Interval
-from checks.rows import Prediction
+from checks.process.text import escape
+from checks.records.rows import Prediction
 from checks.stats import intervals
-from checks.text import escape
+from checks.storage import layout
 
 NAMES: dict[str, str] = {
     "candidate": "the fine-tuned model",

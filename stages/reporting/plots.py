@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from checks.formats.evaluation_reports import EvaluationReport, Interval
-from checks.rows import Prediction
+from checks.records.rows import Prediction
 from checks.stats import intervals
 
 if TYPE_CHECKING:

@@ -1,8 +1,8 @@
 """Writes a sweep as Markdown: a table of its settings, and their differences over seeds."""
 
-from checks import layout
 from checks.config.sweeps import Sweep, Values
 from checks.stats import over_seeds
+from checks.storage import layout
 
 
 def named(values: Values) -> str:

@@ -3,7 +3,7 @@
 ``sha256`` pins what was downloaded: for ``pypi://`` the wheel; for ``join://`` the joined file; for ``sql://``,
 ``delta://`` and ``iceberg://`` the rows, as ``stages.sources.canonical`` writes them; for a URL, a path, a file in a
 hub's repository or an artifact of a run that file; for a folder (local, a hub's snapshot, a prefix of an object store)
-its manifest, as ``checks.digest`` defines it.
+its manifest, as ``checks.storage.digest`` defines it.
 Files that a hub's downloader adds (``.cache/huggingface`` and ``.gitattributes``) do not count.
 
 Downloads are stored by digest in ``.lockstep/downloads/<sha256>/``, and hashed again at each use; a changed one is
@@ -24,10 +24,10 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from checks import digest, layout
 from checks.config.params import Source
-from checks.digest import FileDigest
-from checks.errors import EvidenceRefused, Refusal, SourceRefused
+from checks.process.errors import EvidenceRefused, Refusal, SourceRefused
+from checks.storage import digest, layout
+from checks.storage.digest import FileDigest
 from stages import progress
 from stages.sources import parsing, uris
 from stages.sources.location import Location

@@ -7,7 +7,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from checks.errors import MachineRefused, SourceRefused
+from checks.process.errors import MachineRefused, SourceRefused
 from stages import progress
 from stages.sources import uris
 

@@ -15,8 +15,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from checks import layout
-from checks.errors import SourceRefused
+from checks.process.errors import SourceRefused
+from checks.storage import layout
 from stages import progress
 from stages.sources.location import Location
 

@@ -3,9 +3,9 @@
 import shutil
 from pathlib import Path
 
-from checks import digest, layout
 from checks.config.params import Source
-from checks.errors import SourceRefused
+from checks.process.errors import SourceRefused
+from checks.storage import digest, layout
 from stages import sources
 from stages.sources import archive, uris
 

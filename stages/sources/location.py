@@ -8,8 +8,8 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar, Self
 
-from checks import layout
-from checks.errors import SourceRefused
+from checks.process.errors import SourceRefused
+from checks.storage import layout
 from stages.sources import uris
 
 

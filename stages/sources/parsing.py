@@ -7,7 +7,7 @@ which opens every URL that fsspec supports.
 import functools
 from pathlib import Path
 
-from checks import plugins
+from checks.kinds import plugins
 from stages.sources import uris
 from stages.sources.location import Location, refused
 
@@ -17,13 +17,8 @@ _PATH, _ANY = "file", "url"
 @functools.cache
 def kinds() -> plugins.Registry[type[Location]]:
     """All kinds of source: the files of ``stages/sources/schemes``, and those of users' packages."""
-    from stages.sources import schemes
-
-    return plugins.collect(
-        "lockstep.sources",
-        schemes,
-        plugins.subclass_of(Location),
-        _kind,
+    return plugins.Registry(
+        "lockstep.sources", "stages.sources.schemes", plugins.subclass_of(Location), _kind
     )
 
 

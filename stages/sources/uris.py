@@ -7,8 +7,8 @@ on its scheme: ``stages.sources.parsing``.
 import re
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from checks import digest
-from checks.text import escape
+from checks.process.text import escape
+from checks.storage import digest
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>)]+")

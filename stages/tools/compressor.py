@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from checks.errors import ParamsRefused
+from checks.process.errors import ParamsRefused
 from checks.training.quantization import COMPRESSOR, COMPRESSOR_PYTHON, COMPRESSOR_VERSION
 from stages.tools import environments
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from checks.errors import MachineRefused, Refusal
+from checks.process.errors import MachineRefused, Refusal
 
 
 def fresh(folder: Path, variable: str | None = None) -> Path:

@@ -30,7 +30,7 @@ from typing import Any
 
 import yaml
 
-from checks import digest, layout, plain_yaml
+from checks.storage import digest, layout, plain_yaml
 
 _DIGESTS = ("md5", "md5-dos2unix")  # the names that DVC gives to digests of which it makes paths
 _DIGEST = re.compile(r"[0-9a-f]{32}(\.dir)?")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from checks.errors import ParamsRefused
+from checks.process.errors import ParamsRefused
 from checks.suites.lm_eval import ENVIRONMENT, PYTHON, VERSION
 from stages.tools import environments
 

@@ -25,10 +25,10 @@ from typing import Any
 import click
 import yaml
 
-from checks import digest, files, layout
 from checks.config import params_file
 from checks.config.params import Params
-from checks.errors import DataRefused, MachineRefused, Refusal
+from checks.process.errors import DataRefused, MachineRefused, Refusal
+from checks.storage import digest, files, layout
 from stages import progress, reducing
 from stages.loaders import table
 from stages.reducing import Done, Job, Manifest

@@ -15,9 +15,9 @@ from pathlib import Path
 import click
 from pydantic import ConfigDict
 
-from checks import files, layout
-from checks.errors import Refusal
-from checks.rows import Message, Record, Row
+from checks.process.errors import Refusal
+from checks.records.rows import Message, Record, Row
+from checks.storage import files, layout
 
 _SENTENCE = re.compile(r"(.+?[.!?])(?:\s|$)", re.DOTALL)
 

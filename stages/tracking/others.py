@@ -13,9 +13,9 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from checks import layout
 from checks.config.params import Params
-from checks.errors import MachineRefused
+from checks.process.errors import MachineRefused
+from checks.storage import layout
 
 _TENSORBOARD, _PLACE = "tensorboard", "TENSORBOARD_LOGGING_DIR"
 _SECONDS = 60  # The end of a training waits so long for Weights & Biases. The rest is left for `wandb sync`.

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from checks import imports, layout
 from checks.config.params import Params
-from checks.errors import MachineRefused, Refusal
 from checks.machine import disk
+from checks.process import imports
+from checks.process.errors import MachineRefused, Refusal
+from checks.storage import layout
 
 _DEADLINE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 # MLflow's page of the experiment then shows runs and charts first, not traces.

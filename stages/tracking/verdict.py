@@ -12,12 +12,12 @@ answer costs one line.
 
 from pathlib import Path
 
-from checks import files, layout
 from checks.config.params import Params
-from checks.errors import Refusal
 from checks.formats.evaluation_reports import EvaluationReport, ValidScores
 from checks.formats.training_reports import ParityReport
 from checks.formats.verdict import Verdict
+from checks.process.errors import Refusal
+from checks.storage import files, layout
 from stages import entry, tracking
 
 _LONGEST = 5000  # characters of a tag that every store of MLflow takes

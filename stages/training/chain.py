@@ -19,9 +19,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from checks import digest, files, imports, layout
 from checks.config.params import Params
-from checks.errors import EvidenceRefused, TrainingRefused
 from checks.formats.data_reports import Seal
 from checks.formats.energy import Energy
 from checks.formats.training_reports import (
@@ -31,10 +29,13 @@ from checks.formats.training_reports import (
     TrainedStep,
     TrainMemory,
 )
-from checks.identity import Digest
-from checks.rows import Row
+from checks.kinds.method import Train
+from checks.process import imports
+from checks.process.errors import EvidenceRefused, TrainingRefused
+from checks.records.identity import Digest
+from checks.records.rows import Row
+from checks.storage import digest, files, layout
 from checks.training import steps
-from checks.training.interface import Train
 from stages import tracking
 from stages.training import checkpoints
 from stages.training.checkpoints import MANIFEST, PROGRESS, Store, say

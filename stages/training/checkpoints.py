@@ -19,11 +19,11 @@ from typing import Annotated, Any, Generic, Literal, NamedTuple, Self, TypeVar, 
 from pydantic import Field, ValidationError, model_validator
 from tqdm import tqdm
 
-from checks import digest, files, layout
-from checks.errors import EvidenceRefused, MachineRefused, ParamsRefused, RemoteRefused
 from checks.formats.report import Count
-from checks.identity import Digest
-from checks.rows import Record
+from checks.process.errors import EvidenceRefused, MachineRefused, ParamsRefused, RemoteRefused
+from checks.records.identity import Digest
+from checks.records.rows import Record
+from checks.storage import digest, files, layout
 from stages.training.remote import Remote, Upload
 
 # Minutes of wall time between two checkpoints. With 0, none is taken and none is used.

@@ -2,8 +2,8 @@
 
 import os
 
-from checks.errors import MachineRefused
-from checks.training.interface import Train
+from checks.kinds.method import Train
+from checks.process.errors import MachineRefused
 from stages.training.checkpoints import say
 
 

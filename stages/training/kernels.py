@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from checks import layout
-from checks.errors import MachineRefused, TrainingRefused
-from checks.training.interface import Train
+from checks.kinds.method import Train
+from checks.process.errors import MachineRefused, TrainingRefused
+from checks.storage import layout
 
 _PACKAGE = "liger-kernel"
 _LAYERS_ALONE = {"cross_entropy": False, "fused_linear_cross_entropy": False}

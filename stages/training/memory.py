@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from checks.errors import MachineRefused, TrainingRefused
-from checks.training.interface import Train
+from checks.kinds.method import Train
+from checks.process.errors import MachineRefused, TrainingRefused
 
 _GB = 1_000_000_000
 _NO_MEMORY = "can't allocate memory"  # PyTorch's words for a CPU without memory.

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from checks.errors import TrainingRefused
-from checks.training.interface import Full
+from checks.kinds.method import Full
+from checks.process.errors import TrainingRefused
 from stages.weights import shards
 
 # Matches names such as ``model.layers.3.`` and ``h.3.``.

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from checks import layout
-from checks.errors import TrainingRefused
-from checks.training.interface import Train
+from checks.kinds.method import Train
+from checks.process.errors import TrainingRefused
+from checks.storage import layout
 from stages.training.trainer import log_every
 
 _PROBE = 8  # tokens of each row that a model is tried with

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from checks.errors import TrainingRefused
-from checks.rows import Row
-from checks.training.interface import Job
+from checks.kinds.method import Job
+from checks.process.errors import TrainingRefused
+from checks.records.rows import Row
 from checks.training.preferences import COMPLETION, REJECTED, address
 from stages.training.turns import after_stop, dataset, refuse_unended, tokens
 

@@ -22,9 +22,10 @@ from typing import Any, NamedTuple, NoReturn
 
 from pydantic import BaseModel, ConfigDict
 
-from checks import errors, files
-from checks.errors import EvidenceRefused, MachineRefused, Refusal
-from checks.identity import Digest
+from checks.process import errors
+from checks.process.errors import EvidenceRefused, MachineRefused, Refusal
+from checks.records.identity import Digest
+from checks.storage import files
 from stages.training.chain import Fitted
 
 _WORK, _FITTED, _ENDED = "work.json", "fitted.json", "ended-{}.json"

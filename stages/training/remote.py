@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from checks.errors import RemoteRefused
+from checks.process.errors import RemoteRefused
 
 SWITCH = "LOCKSTEP_REMOTE"  # `lockstep run --remote` sets it to 1
 _MANIFEST = "manifest.json"

@@ -21,11 +21,11 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback, TrainerState
 from transformers.trainer_pt_utils import safe_globals
 
-from checks import files
-from checks.errors import EvidenceRefused
 from checks.formats import energy
 from checks.formats.energy import Energy
 from checks.machine.meters import Meters
+from checks.process.errors import EvidenceRefused
+from checks.storage import files
 from stages.training import stopping
 from stages.training.checkpoints import PROGRESS, Found, Store, of_ranks
 from stages.training.trainer import Recorder, Steady, of_first, saved

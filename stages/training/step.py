@@ -10,14 +10,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from checks import digest, files, imports, layout
 from checks.config import params_file
 from checks.config.params import Params
-from checks.errors import EvidenceRefused, MachineRefused, TrainingRefused
 from checks.formats.training_reports import QuantisedBase, TrainMemory
-from checks.rows import Row
+from checks.kinds.method import Job, Train
+from checks.process import imports
+from checks.process.errors import EvidenceRefused, MachineRefused, TrainingRefused
+from checks.records.rows import Row
+from checks.storage import digest, files, layout
 from checks.training import steps
-from checks.training.interface import Job, Train
 from stages import entry, tracking
 from stages.tracking import others
 from stages.training import chain, checkpoints, ranks

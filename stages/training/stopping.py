@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import TrainerCallback
 
-from checks import layout
-from checks.errors import TrainingRefused
 from checks.formats.training_reports import Stopping
-from checks.training.interface import EarlyStopping, Train
+from checks.kinds.method import EarlyStopping, Train
+from checks.process.errors import TrainingRefused
+from checks.storage import layout
 
 BEST = "best.safetensors"  # A checkpoint has it.
 Log = Callable[[dict[str, float], int], None]

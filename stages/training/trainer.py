@@ -1,6 +1,6 @@
 """The parts that trainers of all methods share: adapter, settings, loss curve, and checkpoints of the adapter.
 
-A method (``checks.training.interface``) builds its trainer from ``Steady`` and a trainer of TRL.
+A method (``checks.kinds.method``) builds its trainer from ``Steady`` and a trainer of TRL.
 """
 
 import json
@@ -22,10 +22,10 @@ from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from checks import files, layout
-from checks.errors import TrainingRefused
+from checks.kinds.method import Lora, Train
 from checks.machine import disk
-from checks.training.interface import Lora, Train
+from checks.process.errors import TrainingRefused
+from checks.storage import files, layout
 from stages.training.checkpoints import FOLDER, say
 from stages.training.order import Order
 from stages.training.stopping import Stopper, trained

@@ -10,8 +10,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from checks.errors import TrainingRefused
-from checks.rows import Row
+from checks.process.errors import TrainingRefused
+from checks.records.rows import Row
 
 
 def dataset(rows: Sequence[Row], values: Sequence[dict[str, Any]]) -> Any:

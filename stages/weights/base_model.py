@@ -5,8 +5,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from checks import layout
-from checks.errors import SourceRefused
+from checks.process.errors import SourceRefused
+from checks.storage import layout
 from stages import progress
 
 _KEPT = (

@@ -15,10 +15,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from checks import layout
-from checks.errors import MachineRefused, MergeRefused
-from checks.rows import Row
-from checks.text import redact
+from checks.process.errors import MachineRefused, MergeRefused
+from checks.process.text import redact
+from checks.records.rows import Row
+from checks.storage import layout
 from checks.training.quantization import COMPRESSOR, COMPRESSOR_PYTHON, Calibration
 from stages.weights import compressed, compressor_worker, shards
 

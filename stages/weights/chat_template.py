@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from checks import digest, files, layout
-from checks.chat_templates import TEMPLATES
 from checks.config.params import Base, TemplateFile
-from checks.errors import SourceRefused
+from checks.kinds.chat_template import TEMPLATES
+from checks.process.errors import SourceRefused
+from checks.storage import digest, files, layout
 from stages import pinned_text
 
 NAME = "chat_template.jinja"

@@ -16,8 +16,9 @@ from typing import Any
 
 import torch
 
-from checks import files, imports
-from checks.errors import MachineRefused, MergeRefused
+from checks.process import imports
+from checks.process.errors import MachineRefused, MergeRefused
+from checks.storage import files
 from stages.weights import shards
 from stages.weights.shards import Tensor
 

@@ -8,11 +8,11 @@ import json
 import tempfile
 from pathlib import Path
 
-from checks import digest, layout
-from checks.errors import MergeRefused, SourceRefused
 from checks.formats.report import Fetched
-from checks.imports import uncollected
-from checks.sections import Source
+from checks.process.errors import MergeRefused, SourceRefused
+from checks.process.imports import uncollected
+from checks.records.sections import Source
+from checks.storage import digest, layout
 from stages import sources
 from stages.sources import archive, declared, uris
 from stages.weights import base_model

@@ -14,8 +14,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from checks import files
-from checks.errors import MergeRefused
+from checks.process.errors import MergeRefused
+from checks.storage import files
 
 CONFIG, TOKENIZER, TEMPLATE = "config.json", "tokenizer_config.json", "chat_template.jinja"
 _AGREE = "correct the one that is wrong in the base, and pin it again"

@@ -9,8 +9,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from checks import files
-from checks.errors import MergeRefused
+from checks.process.errors import MergeRefused
+from checks.storage import files
 
 GENERATION, _CONFIG = "generation_config.json", "config.json"
 _IDS = ("bos_token_id", "decoder_start_token_id", "eos_token_id", "pad_token_id")

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from checks import files, layout
-from checks.errors import MachineRefused, SourceRefused
+from checks.process.errors import MachineRefused, SourceRefused
+from checks.storage import files, layout
 
 if TYPE_CHECKING:
     import torch

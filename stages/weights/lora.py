@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from checks.errors import MergeRefused
+from checks.process.errors import MergeRefused
 from stages.weights import shards
 from stages.weights.shards import Checkpoint, Tensor
 

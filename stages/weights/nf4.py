@@ -14,10 +14,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from checks import digest, files, layout
-from checks.errors import MachineRefused, MergeRefused
 from checks.formats.training_reports import Quantised, QuantisedBase
-from checks.training.interface import Quantization
+from checks.kinds.method import Quantization
+from checks.process.errors import MachineRefused, MergeRefused
+from checks.storage import digest, files, layout
 from stages.threads import one_thread
 
 NAME = "quantization.json"  # The adapter's folder has it.

@@ -19,10 +19,10 @@ import torch
 from safetensors.torch import load_file
 from tqdm import tqdm
 
-from checks import imports
-from checks.errors import MergeRefused
 from checks.formats.training_reports import QuantisedBase
-from checks.rows import Row
+from checks.process import imports
+from checks.process.errors import MergeRefused
+from checks.records.rows import Row
 from stages.inference.unpacking import unpacked
 from stages.weights import nf4, whole
 

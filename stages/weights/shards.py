@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError, safe_open
 
-from checks.errors import EvidenceRefused
 from checks.machine import disk
+from checks.process.errors import EvidenceRefused
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"

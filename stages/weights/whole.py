@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from checks.errors import MergeRefused
+from checks.process.errors import MergeRefused
 from stages.weights import shards
 from stages.weights.shards import Checkpoint, Tensor
 

@@ -3,8 +3,8 @@
 import pytest
 import yaml
 
-from checks import layout
 from checks.code import lock
+from checks.storage import layout
 from tests.conftest import REPOSITORY
 
 STAGES: dict = yaml.safe_load((REPOSITORY / layout.PIPELINE).read_text())["stages"]

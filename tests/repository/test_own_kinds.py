@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from checks import layout
+from checks.storage import layout
 from tests import plugin_package
 from tests.conftest import REPOSITORY
 
@@ -19,10 +19,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from checks import layout
+from checks.storage import layout
 from checks.gating.chain import NoEvidence
-from checks.gating.gate_kind import Case, Explained, GateKind
-from checks.sections import stricter
+from checks.kinds.gate import Case, Explained, GateKind
+from checks.records.sections import stricter
 from checks.formats.verdict import Finding, Verdict
 
 
@@ -53,7 +53,7 @@ FIRST_WORD = '''"""first-word: the first words of prediction and reference are t
 
 from typing import Literal
 
-from checks.scorer_kind import ScorerKind
+from checks.kinds.scorer import ScorerKind
 
 
 class FirstWord(ScorerKind):
@@ -68,8 +68,8 @@ SPACED = '''"""spaced: a log with a line for each sample: its name, the model, a
 
 from typing import Literal
 
-from checks import digest
-from checks.evaluation.suite_kind import LogSuite
+from checks.storage import digest
+from checks.kinds.suite import LogSuite
 from checks.formats.suite_report import Scored
 
 
@@ -96,7 +96,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from checks.evaluation.judge_kind import JudgeKind
+from checks.kinds.judge import JudgeKind
 from checks.formats.suite_report import Judgement
 
 
@@ -133,12 +133,12 @@ PACKAGE = {
 BUILD = """
 import copy, json
 from pathlib import Path
-from checks import files, layout
+from checks.storage import files, layout
 from checks.gating import chain
 from checks.config import params_file
 from checks.decision import policy
 from checks.evaluation import scoring
-from checks.rows import Row
+from checks.records.rows import Row
 from tests import evidence_tree
 from tests.conftest import as_params, scaled_down
 from tests.pipeline_repository import write_params
@@ -176,9 +176,9 @@ print(json.dumps({
 SUITES = """
 import json
 from pathlib import Path
-from checks import digest, files, layout
+from checks.storage import digest, files, layout
 from checks.config import params_file
-from checks.errors import EvidenceRefused
+from checks.process.errors import EvidenceRefused
 from checks.formats.suite_report import SuitesReport
 from stages.suites import suites
 from tests import evidence_tree
@@ -413,7 +413,7 @@ def test_a_score_is_a_number_from_0_to_1(site: Path) -> None:
     )
     wrong = ["2.0", "float('nan')", "float('inf')", "-0.5", "'1'", "None", "True", "1"]
     code = (
-        "from checks.evaluation import scoring\nfrom checks.errors import ParamsRefused\nfrom checks.scorers import KINDS\n"
+        "from checks.evaluation import scoring\nfrom checks.process.errors import ParamsRefused\nfrom checks.kinds.scorer import SCORERS\n"
         "scorer = KINDS.kinds['first-word'](kind='first-word')\nassert scoring.score(scorer, '0.5', '') == 0.5\n"
         f"for value in {wrong!r}:\n"
         "    try:\n        scoring.score(scorer, value, '')\n"
@@ -426,7 +426,7 @@ def test_a_score_is_a_number_from_0_to_1(site: Path) -> None:
 
 def test_other_code_of_a_scorer_is_another_evaluation(site: Path) -> None:
     code = (
-        "from checks.evaluation import scoring\nfrom checks.scorers import KINDS\n"
+        "from checks.evaluation import scoring\nfrom checks.kinds.scorer import SCORERS\n"
         "exact = KINDS.kinds['exact-match'](kind='exact-match')\n"
         "print(scoring.digest_of([exact]), scoring.digest_of([exact, KINDS.kinds['first-word'](kind='first-word')]))"
     )

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from checks import digest, files, layout
 from checks.formats.data_reports import PrepareReport
 from checks.formats.evaluation_reports import EvaluationReport
 from checks.formats.training_reports import TrainReport
 from checks.formats.verdict import Verdict
+from checks.storage import digest, files, layout
 from tests import pipeline_repository as repository
 
 pytestmark = pytest.mark.slow

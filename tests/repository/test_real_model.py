@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from checks import files, layout
 from checks.formats.data_reports import FetchReport
 from checks.formats.evaluation_reports import EvaluationReport
 from checks.formats.training_reports import ParityReport, TrainReport
 from checks.formats.verdict import Verdict
+from checks.storage import files, layout
 from release.record import looks, references
 from release.record.records import Records
 from stages.sources import archive

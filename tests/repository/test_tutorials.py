@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from checks import files, layout
 from checks.config import params_file
 from checks.formats import pointer
 from checks.formats.verdict import Verdict
-from checks.rows import Message
+from checks.records.rows import Message
+from checks.storage import files, layout
 from tests import overlay_sample, tuned, workflow_repository
 from tests import pipeline_repository as repository
 from tests.conftest import REPOSITORY, scaled_down

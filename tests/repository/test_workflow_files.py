@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from checks import layout
+from checks.storage import layout
 from release.doctor import settings
 from tests.act_service import ACTIONS
 from tests.conftest import REPOSITORY

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from checks import layout
 from checks.formats.pointer import Pointer
+from checks.storage import layout
 from tests import programs, workflow_repository
 from tests.act_service import Run
 from tests.github_api_standin import ACTIONS, StandIn

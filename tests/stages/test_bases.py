@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from checks import digest, files, layout
 from checks.formats.serving import ProbeReport
 from checks.formats.training_reports import ParityReport, TrainReport
-from checks.rows import Row
+from checks.records.rows import Row
+from checks.storage import digest, files, layout
 from stages.fetch import fetch
 from stages.inference import answers
 from stages.merge import merge

@@ -12,14 +12,14 @@ import pytest
 import torch
 import yaml
 
-from checks import digest, files, layout
 from checks.config.params import Params
-from checks.errors import EvaluationRefused, EvidenceRefused, MachineRefused
 from checks.evaluation import scoring
 from checks.formats.engines import PYTHON
 from checks.formats.evaluation_reports import EvaluationReport, NoiseReport, NoiseRun
-from checks.rows import Message, Row
-from checks.threads import cores
+from checks.process.errors import EvaluationRefused, EvidenceRefused, MachineRefused
+from checks.process.threads import cores
+from checks.records.rows import Message, Row
+from checks.storage import digest, files, layout
 from release.adapters.dvc import StageRefused
 from release.verbs import calibrate as verb
 from stages import calibrate as stage

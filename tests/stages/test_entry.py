@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from checks import layout
+from checks.storage import layout
 from stages import entry
 from tests.conftest import REPOSITORY
 
 SCRIPT = """
 import sys, time
 from pathlib import Path
-from checks import files
+from checks.storage import files
 from stages import entry
 
 def stage(params, root):

@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from checks import digest, files, layout
 from checks.config.params import BasePrompt, Params
-from checks.errors import EvaluationRefused, EvidenceRefused, ParamsRefused, Refusal
 from checks.evaluation import scoring
 from checks.evaluation.baselines import NAMES as BASELINES
 from checks.evaluation.baselines import Baseline
 from checks.formats.evaluation_reports import EvaluateMeasured, EvaluationReport, Interval, ReferencesReport
 from checks.formats.training_reports import ParityReport
-from checks.rows import Message, Prediction, Row
+from checks.process.errors import EvaluationRefused, EvidenceRefused, ParamsRefused, Refusal
+from checks.records.rows import Message, Prediction, Row
+from checks.storage import digest, files, layout
 from stages import evaluate as stage
 from stages.inference import baselines, prompts
 from stages.inference.answers import Answered

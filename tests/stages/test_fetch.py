@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from checks import digest, files, layout
-from checks.errors import MachineRefused, SourceRefused
 from checks.formats.data_reports import FetchReport
+from checks.process.errors import MachineRefused, SourceRefused
+from checks.storage import digest, files, layout
 from stages.fetch import fetch
 from stages.weights import base_model, gguf
 from tests import spoil

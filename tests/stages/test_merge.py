@@ -13,10 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from checks import digest, files, layout
-from checks.errors import EvidenceRefused, MachineRefused, MergeRefused
 from checks.formats.training_reports import ParityReport
-from checks.rows import Message, Row
+from checks.process.errors import EvidenceRefused, MachineRefused, MergeRefused
+from checks.records.rows import Message, Row
+from checks.storage import digest, files, layout
 from stages.merge import copy_companions, merge, merge_weights
 from stages.weights import shards
 from tests.conftest import REPOSITORY, as_params

@@ -15,14 +15,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from checks import digest, files, layout
 from checks.config.params import Params
 from checks.data.az_commands import path_of
 from checks.data.drafts import Draft
-from checks.errors import DataRefused, EvidenceRefused, ParamsRefused
 from checks.formats.data_reports import PrepareReport
-from checks.rows import Message, Row
-from checks.rules import RULES
+from checks.kinds.rule import RULES
+from checks.process.errors import DataRefused, EvidenceRefused, ParamsRefused
+from checks.records.rows import Message, Row
+from checks.storage import digest, files, layout
 from stages.loaders import azure_cli, table
 from stages.loaders.azure_cli import AzureCli
 from stages.loaders.table import Table

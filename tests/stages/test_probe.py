@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from checks import digest, files, layout
 from checks.config.params import Params
-from checks.errors import EvaluationRefused, EvidenceRefused
 from checks.formats.serving import ProbeReport
-from checks.rows import Message, Row
+from checks.process.errors import EvaluationRefused, EvidenceRefused
+from checks.records.rows import Message, Row
+from checks.storage import digest, files, layout
 from stages import probe as stage
 from stages.inference import generate, token_by_token
 from tests.conftest import as_params

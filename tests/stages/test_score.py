@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from checks import digest, files, layout
 from checks.config.params import Params
-from checks.errors import EvaluationRefused, EvidenceRefused
 from checks.formats.evaluation_reports import ValidScores
-from checks.rows import Row
+from checks.process.errors import EvaluationRefused, EvidenceRefused
+from checks.records.rows import Row
+from checks.storage import digest, files, layout
 from stages import score as stage
 from stages.inference import answers
 from tests.conftest import as_params, scaled_down

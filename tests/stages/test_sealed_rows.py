@@ -9,13 +9,13 @@ from typing import Any
 import dvc
 import pytest
 
-from checks import digest, files, layout
 from checks.config import sealed
 from checks.config.params import Params
 from checks.config.sealed import VARIABLE
-from checks.errors import EvaluationRefused, EvidenceRefused, MachineRefused, ParamsRefused, Refusal
 from checks.formats.evaluation_reports import EvaluationReport, Reference, ReferencesReport
-from checks.rows import Message, Row
+from checks.process.errors import EvaluationRefused, EvidenceRefused, MachineRefused, ParamsRefused, Refusal
+from checks.records.rows import Message, Row
+from checks.storage import digest, files, layout
 from release.promotion import sealed_split
 from stages import references
 from stages import sealed as stage

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from checks import digest, layout
-from checks.errors import SourceRefused
+from checks.process.errors import SourceRefused
+from checks.storage import digest, layout
 from stages import sources, still_pinned
 from tests.conftest import as_params
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from checks import digest, files, layout
 from checks.decision import policy
-from checks.errors import EvidenceRefused, ParamsRefused, Refusal
 from checks.formats.suite_report import SuiteLine, SuitesReport
-from checks.rows import Prediction
+from checks.process.errors import EvidenceRefused, ParamsRefused, Refusal
+from checks.records.rows import Prediction
+from checks.storage import digest, files, layout
 from release.record.held import hold
 from release.record.records import Records
 from release.verbs import explain

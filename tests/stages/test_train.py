@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import yaml
 
-from checks import digest, files, layout
-from checks.errors import EvidenceRefused, MachineRefused, TrainingRefused
 from checks.formats import energy
 from checks.formats.data_reports import Seal
 from checks.formats.training_reports import TrainMeasured, TrainReport
-from checks.rows import Row
+from checks.process.errors import EvidenceRefused, MachineRefused, TrainingRefused
+from checks.records.rows import Row
+from checks.storage import digest, files, layout
 from stages import tracking
 from stages.train import train
 from stages.training import checkpoints

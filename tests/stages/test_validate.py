@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from checks import digest, files, layout, threads
 from checks.config.params import Params
 from checks.data.personal_data import PersonalData
-from checks.errors import DataRefused, EvidenceRefused
 from checks.formats.data_reports import DataReport, Expectation, PrepareReport, RuleCount, Seal, Split
-from checks.rows import Function, Message, Row, ToolCall
+from checks.process import threads
+from checks.process.errors import DataRefused, EvidenceRefused
+from checks.records.rows import Function, Message, Row, ToolCall
+from checks.storage import digest, files, layout
 from stages.quality import chat_tokens, reading
 from stages.validate import validate
 from tests.conftest import as_params, scaled_down

@@ -3,7 +3,7 @@
 import ipaddress
 from urllib.parse import SplitResult, urlsplit
 
-from checks.errors import RegistryRefused
+from checks.process.errors import RegistryRefused
 
 _PORTS = {"http": 80, "https": 443}
 # Docker Hub serves its API under another name.

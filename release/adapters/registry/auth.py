@@ -18,7 +18,7 @@ from urllib.parse import urlencode
 
 from pydantic import BaseModel
 
-from checks.errors import RegistryRefused
+from checks.process.errors import RegistryRefused
 from release.adapters import http
 from release.adapters.registry import addresses
 from release.adapters.retries import RequestError

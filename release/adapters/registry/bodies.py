@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 
-from checks.errors import BuildRefused
+from checks.process.errors import BuildRefused
 from release.adapters.registry.types import Blob, Seen
 
 # The bytes of one send. A send may take the ten seconds of CONNECT, so 26 kB/s is fast enough.

@@ -11,8 +11,8 @@ from urllib.parse import urlencode
 
 import requests
 
-from checks import digest as digests
-from checks.errors import BuildRefused, RegistryRefused
+from checks.process.errors import BuildRefused, RegistryRefused
+from checks.storage import digest as digests
 from release.adapters.registry import documents, limits, upload
 from release.adapters.registry.documents import Manifest
 from release.adapters.registry.referrers import Referrers

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from checks import files
-from checks.errors import RegistryRefused
+from checks.process.errors import RegistryRefused
+from checks.storage import files
 from release.adapters.registry.types import (
     DOCKER_INDEX,
     DOCKER_MANIFEST,

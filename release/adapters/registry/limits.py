@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from checks.errors import BuildRefused
+from checks.process.errors import BuildRefused
 
 
 class Limit(NamedTuple):

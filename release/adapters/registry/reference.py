@@ -8,7 +8,7 @@ stands before the first slash is a host where it has a dot, a colon or a capital
 import re
 from typing import NamedTuple
 
-from checks.errors import BuildRefused
+from checks.process.errors import BuildRefused
 
 _LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?"
 _HOST = re.compile(rf"({_LABEL}(\.{_LABEL})*|\[[0-9a-fA-F:]+\])(:(?P<port>[0-9]{{1,5}}))?")

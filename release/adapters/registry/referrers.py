@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from requests.utils import parse_header_links
 
-from checks import digest as digests
+from checks.storage import digest as digests
 from release.adapters.registry import documents
 from release.adapters.registry.documents import Index
 from release.adapters.registry.replies import Answer

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import certifi
 
-from checks.errors import RegistryRefused
+from checks.process.errors import RegistryRefused
 
 
 class Trust(NamedTuple):

@@ -11,7 +11,7 @@ from pydantic import AliasPath, BaseModel, Field
 from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies, select_proxy
 
-from checks.text import redact
+from checks.process.text import redact
 from release.adapters import http
 from release.adapters.registry import addresses, tls
 from release.adapters.registry.auth import Authorization

@@ -8,8 +8,8 @@ from typing import Annotated, Any, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from checks.errors import RegistryRefused
-from checks.identity import Digest
+from checks.process.errors import RegistryRefused
+from checks.records.identity import Digest
 
 INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"

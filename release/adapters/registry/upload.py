@@ -10,7 +10,7 @@ Source: google/go-containerregistry, pkg/v1/remote/write.go; OCI distribution sp
 from collections.abc import Sequence
 from urllib.parse import quote
 
-from checks.errors import BuildRefused
+from checks.process.errors import BuildRefused
 from release.adapters.registry.bodies import Body
 from release.adapters.registry.transport import CANCEL, HASHING, Transport
 from release.adapters.registry.types import Blob, Seen

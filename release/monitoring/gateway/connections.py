@@ -12,7 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
-from checks.errors import MachineRefused
+from checks.process.errors import MachineRefused
 
 _HEAD = 10.0  # seconds from the first byte of a request to the end of its head
 _IDLE = 75.0  # seconds of a connection between two requests

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, suppress
 
 from aiohttp import web
 
-from checks.errors import MachineRefused, Refusal
+from checks.process.errors import MachineRefused, Refusal
 from release.monitoring.gateway import sessions
 from release.monitoring.gateway.app import Gateway
 from release.monitoring.gateway.connections import Connections, most_connections

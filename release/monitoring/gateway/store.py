@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from checks.formats.captures import CLOSED, OPEN
-from checks.text import redact
+from checks.process.text import redact
 from release.monitoring.gateway.rows import Exchange, TooLarge, row
 
 MOST_QUEUED = 64 << 20  # bytes of requests and answers that wait

@@ -4,11 +4,9 @@ A package of a user adds its own through entry points of the group ``lockstep.lo
 says what a kind must have.
 """
 
-import sys
-
-from checks import plugins
+from checks.kinds import plugins
 from release.monitoring.log_kind import LogKind
 
-KINDS: plugins.Registry[type[LogKind]] = plugins.collect(
-    "lockstep.logs", sys.modules[__name__], plugins.subclass_of(LogKind), lambda kind: kind.name
+KINDS = plugins.Registry(
+    "lockstep.logs", __name__, plugins.subclass_of(LogKind), lambda kind: kind.name
 )

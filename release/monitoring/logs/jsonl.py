@@ -13,9 +13,9 @@ from typing import Annotated
 
 from pydantic import AwareDatetime, BaseModel, Field, JsonValue, ValidationError
 
-from checks import files
-from checks.errors import EvidenceRefused
 from checks.formats.serving import Seconds
+from checks.process.errors import EvidenceRefused
+from checks.storage import files
 from release.monitoring.log_kind import Entry, LogKind, documents, entry
 from release.monitoring.store import Store
 from release.monitoring.window import Span

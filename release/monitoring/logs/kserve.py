@@ -21,8 +21,8 @@ from pydantic import (
     ValidationError,
 )
 
-from checks import files
-from checks.errors import EvidenceRefused
+from checks.process.errors import EvidenceRefused
+from checks.storage import files
 from release.monitoring.log_kind import Entry, LogKind, documents, entry
 from release.monitoring.store import Store
 from release.monitoring.window import Span

@@ -15,9 +15,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from checks.errors import EvidenceRefused, MachineRefused, Refusal
 from checks.formats.captures import Name
-from checks.text import redact
+from checks.process.errors import EvidenceRefused, MachineRefused, Refusal
+from checks.process.text import redact
 from release.monitoring.gateway.answers import Answer, Events
 from release.monitoring.log_kind import NO_COMPLETION, Entry, LogKind, entry
 from release.monitoring.store import Label

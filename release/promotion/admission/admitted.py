@@ -4,11 +4,11 @@ import contextlib
 from collections.abc import Container
 from typing import Any, NamedTuple
 
-from checks import layout
-from checks.errors import EvidenceRefused, ParamsRefused, PromotionRefused
 from checks.formats import quarantine
 from checks.formats.pointer import Pointer
 from checks.formats.signers import Signer
+from checks.process.errors import EvidenceRefused, ParamsRefused, PromotionRefused
+from checks.storage import layout
 from release.adapters.registry import reference
 from release.evidence import released, sigstore
 from release.ledger import past

@@ -11,9 +11,9 @@ from pydantic import JsonValue
 
 from checks.config.release_params import Serve
 from checks.formats.serving import CheckName, Load, Probe, ProbeReport, ServingCheck, Throughput
-from checks.rows import Message, Prediction, Row
-from checks.scorers import Scorer
-from checks.text import escape
+from checks.kinds.scorer import Scorer
+from checks.process.text import escape
+from checks.records.rows import Message, Prediction, Row
 from release.runtimes import Runtime
 from release.serving import dialects
 from release.serving.client import Client, NoAnswer

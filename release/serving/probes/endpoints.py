@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from checks.formats.serving import ServingCheck
-from checks.rows import Message
+from checks.records.rows import Message
 from release.serving import dialects
 from release.serving.client import NoAnswer, Reply, shown
 from release.serving.probes import agreement

@@ -7,7 +7,7 @@ from pydantic import JsonValue
 
 from checks.evaluation import scoring
 from checks.formats.serving import ServingCheck
-from checks.rows import Message
+from checks.records.rows import Message
 from release.serving.client import NoAnswer
 from release.serving.dialects import Answer
 from release.serving.probes.context import ProbeContext, failed, passed, some, together

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import unquote
 
-from checks import layout
-from checks.errors import MachineRefused, SourceRefused
+from checks.process.errors import MachineRefused, SourceRefused
+from checks.storage import layout
 from stages.sources import uris
 from stages.sources.location import Location, refused
 

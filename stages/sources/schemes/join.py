@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from checks import layout
-from checks.errors import SourceRefused
+from checks.process.errors import SourceRefused
+from checks.storage import layout
 from stages.sources import archive, parsing
 from stages.sources.location import Location, refused
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from checks import layout
-from checks.errors import MachineRefused, Refusal, SourceRefused
+from checks.process.errors import MachineRefused, Refusal, SourceRefused
+from checks.storage import layout
 from stages.sources import uris
 from stages.sources.location import Location, refused
 from stages.tracking import store

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from checks import layout
-from checks.errors import MachineRefused, SourceRefused
+from checks.process.errors import MachineRefused, SourceRefused
+from checks.storage import layout
 from stages import progress
 from stages.sources import uris
 from stages.sources.location import Location, refused

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from checks import layout
-from checks.errors import MachineRefused, SourceRefused
+from checks.process.errors import MachineRefused, SourceRefused
+from checks.storage import layout
 from stages.sources import canonical, uris
 from stages.sources.location import refused
 

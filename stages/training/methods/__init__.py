@@ -1,1 +1,1 @@
-"""Training methods, one file each. The interface is in ``checks.training.interface``."""
+"""Training methods, one file each. The interface is in ``checks.kinds.method``."""

@@ -9,8 +9,8 @@ from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
-from checks.errors import TrainingRefused
-from checks.training.interface import Job, Train
+from checks.kinds.method import Job, Train
+from checks.process.errors import TrainingRefused
 
 
 class Cpt(Train):

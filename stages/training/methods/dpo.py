@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from checks.training.interface import Job
+from checks.kinds.method import Job
 from checks.training.preferences import Pairs
 
 Loss = Literal["sigmoid", "ipo", "hinge", "apo_zero", "apo_down", "sft"]

@@ -13,12 +13,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from checks.errors import TrainingRefused
 from checks.evaluation import scoring
-from checks.rows import Row
-from checks.scorer_kind import ScorerKind
-from checks.scorers import Scorer
-from checks.training.interface import Failure, Job, NoDropout
+from checks.kinds.method import Failure, Job, NoDropout
+from checks.kinds.scorer import Scorer, ScorerKind
+from checks.process.errors import TrainingRefused
+from checks.records.rows import Row
 from checks.training.preferences import address
 
 

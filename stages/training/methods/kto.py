@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from checks.rows import Row
-from checks.training.interface import Job
+from checks.kinds.method import Job
+from checks.records.rows import Row
 from checks.training.preferences import COMPLETION, LABEL, Judged, liked
 
 

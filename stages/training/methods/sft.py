@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from checks.errors import TrainingRefused
-from checks.rows import Row
-from checks.training.interface import Job, Train
+from checks.kinds.method import Job, Train
+from checks.process.errors import TrainingRefused
+from checks.records.rows import Row
 
 
 class Sft(Train):

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from checks import digest, files, layout
-from checks.chat_templates import TEMPLATES
-from checks.errors import ParamsRefused, SourceRefused
 from checks.formats.data_reports import FetchReport
+from checks.kinds.chat_template import TEMPLATES
+from checks.process.errors import ParamsRefused, SourceRefused
+from checks.storage import digest, files, layout
 from stages import still_pinned
 from stages.fetch import fetch
 from tests.conftest import CHAT_TEMPLATE, as_params

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from checks import digest, layout, plugins
 from checks.code import lock, modules
 from checks.config import params_file
-from checks.errors import EvidenceRefused
+from checks.kinds import plugins
+from checks.process.errors import EvidenceRefused
+from checks.storage import digest, layout
 from stages import entry
 from stages.sources import parsing
 from tests import plugin_package
@@ -52,7 +53,7 @@ EDITS = {
     "stages/inference/generate.py": {"score", "evaluate", "suites", "probe"},
     "stages/entry.py": set(),
     "stages/tracking/store.py": set(),
-    "checks/digest.py": set(lock.READS),
+    "checks/storage/digest.py": set(lock.READS),
 }
 
 
@@ -85,7 +86,7 @@ def test_the_folders_of_kinds_are_all_that_the_product_searches() -> None:
     for finder in modules.KINDS:
         import_module(finder.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
     searched = set()
-    for group, registry in plugins._collected.items():
+    for group, registry in plugins._declared.items():
         for name, kind in registry.kinds.items():
             module = sys.modules[kind.__module__]
             path = Path(str(module.__file__)).relative_to(REPOSITORY)

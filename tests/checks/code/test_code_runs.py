@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from checks import layout
 from checks.code import lock, modules
 from checks.config import params_file
+from checks.storage import layout
 from tests import pipeline_repository as repository
 from tests.conftest import scaled_down
 

@@ -13,13 +13,13 @@ import pytest
 from click.testing import CliRunner
 from huggingface_hub import DatasetCard, ModelCard
 
-from checks import digest, files, layout
-from checks.errors import DataRefused, ParamsRefused, SourceRefused
 from checks.evaluation import scoring
 from checks.formats.data_reports import DataReport, FetchReport, PrepareReport, SourceRows
 from checks.gates.license import LicenseGate
 from checks.gating import chain
-from checks.rows import Message, Row, of_tested_sources
+from checks.process.errors import DataRefused, ParamsRefused, SourceRefused
+from checks.records.rows import Message, Row, of_tested_sources
+from checks.storage import digest, files, layout
 from release.cards import card_record, data_page, hub_metadata, writing
 from release.cli import main
 from release.verbs.compare import compare

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from checks.config import params_file
-from checks.errors import ParamsRefused
+from checks.process.errors import ParamsRefused
 from tests.conftest import REPOSITORY, ROUTER, read_yaml, written
 
 TEXT = ROUTER.read_text()

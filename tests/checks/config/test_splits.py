@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from checks.config import splits
 from checks.config.params import NearDuplicates
 from checks.data import similar
-from checks.rows import Message, request
+from checks.records.rows import Message, request
 from tests import similarity_definition
 
 NEAR = NearDuplicates(shingle=3, similarity=0.5)

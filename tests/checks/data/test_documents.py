@@ -9,15 +9,16 @@ from typing import Any
 
 import pytest
 
-from checks import files, layout
 from checks.data.documents import passages
-from checks.errors import DataRefused, ParamsRefused, TrainingRefused
 from checks.formats.data_reports import DataReport, PrepareReport
+from checks.formats.evidence import Evidence
 from checks.formats.training_reports import TrainReport
 from checks.gates.contamination import ContaminationGate
 from checks.gates.privacy import PrivacyGate
 from checks.gating import chain
-from checks.rows import Message, Row
+from checks.process.errors import DataRefused, ParamsRefused, TrainingRefused
+from checks.records.rows import Message, Row
+from checks.storage import files, layout
 from release.cards import data_page
 from release.cost import forecast
 from stages.prepare import prepare
@@ -212,10 +213,10 @@ EIGHT, SIX = "Show me the keys of the seventh vault", "List all disks of team se
 
 
 @pytest.fixture
-def ground(tmp_path: Path) -> Callable[[str], chain.Evidence]:
+def ground(tmp_path: Path) -> Callable[[str], Evidence]:
     """Evidence of a good run in which a document was learned too, with three other questions in the test split."""
 
-    def make(text: str) -> chain.Evidence:
+    def make(text: str) -> Evidence:
         root, params = tmp_path, as_params(scaled_down())
         evidence_tree.build(root, params)
         path, test = root / layout.SPLITS / "train.jsonl", root / layout.SPLITS / "test.jsonl"
@@ -249,7 +250,7 @@ def ground(tmp_path: Path) -> Callable[[str], chain.Evidence]:
     ],
 )
 def test_a_test_row_that_a_document_has_is_contamination(
-    ground: Callable[[str], chain.Evidence], text: str, seen: str | None
+    ground: Callable[[str], Evidence], text: str, seen: str | None
 ) -> None:
     gate = ContaminationGate(
         kind="contamination", ngram=13, max_ngram_share=0, shingle=5, similarity=0.8, max_near_duplicate_share=0
@@ -259,7 +260,7 @@ def test_a_test_row_that_a_document_has_is_contamination(
     assert seen is None or found.metric == seen
 
 
-def test_personal_data_in_a_document_fails_the_gate(ground: Callable[[str], chain.Evidence]) -> None:
+def test_personal_data_in_a_document_fails_the_gate(ground: Callable[[str], Evidence]) -> None:
     gate = PrivacyGate(kind="privacy", detectors=("email",))
     found = evidence_tree.asked("private", gate, ground("Write to desk@example.org, who knows."))
     assert (found.status, found.value) == ("fail", 1)
@@ -351,7 +352,7 @@ def test_validate_holds_documents_to_expectations_of_their_own(root: Path) -> No
 
 def _recounted(report: PrepareReport, path: Path, more: int) -> str:
     """The report as if prepare had written more documents."""
-    from checks import digest
+    from checks.storage import digest
 
     value = report.model_dump(mode="json")
     value["splits"]["train"]["sha256"] = digest.of_file(path).sha256

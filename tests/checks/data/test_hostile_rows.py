@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from checks import rules
 from checks.data import detectors
 from checks.data.drafts import Draft
-from checks.errors import DataRefused
+from checks.kinds.rule import all_rules
+from checks.process.errors import DataRefused
 from stages.loaders import table
 from tests import damaged_files
 from tests.conftest import as_params
@@ -98,7 +98,7 @@ def test_no_rule_hangs_on_a_long_cell(piece: str, document: dict) -> None:
     document["prepare"]["personal_data"] = {"detectors": list(detectors.KINDS)}
     text = piece * ((1 << 18) // len(piece))
     draft = Draft((), text, text, text, "all", "rows.jsonl:1")
-    known = [rule for rule in rules.of(as_params(document).prepare).values() if rule.among is None]
+    known = [rule for rule in all_rules(as_params(document).prepare).values() if rule.among is None]
     assert {rule.finds(draft) for rule in known} == {True, False}
 
 

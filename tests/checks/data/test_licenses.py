@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from checks import files, layout
 from checks.config.params import Params
 from checks.data import licenses
 from checks.decision.judging import judge
 from checks.evaluation import scoring
 from checks.formats.data_reports import FetchReport
+from checks.formats.evidence import Evidence
 from checks.formats.verdict import Finding
 from checks.gates.license import LicenseGate
 from checks.gating import chain
-from checks.gating.chain import Evidence
+from checks.storage import files, layout
 from tests import evidence_tree, spoil
 from tests.conftest import REPOSITORY, as_params, scaled_down
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from checks import threads
 from checks.data import near_duplicates, shingles, similarity_join
+from checks.process import threads
 from tests import similarity_definition
 
 # Few characters and few words, so that near-duplicates and chains of them are common.

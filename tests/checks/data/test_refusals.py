@@ -5,8 +5,8 @@ from collections import Counter
 
 import pytest
 
-from checks import digest
 from checks.data import signals
+from checks.storage import digest
 from tests.conftest import REPOSITORY
 
 SET = REPOSITORY / "stages/texts/refusals.jsonl"

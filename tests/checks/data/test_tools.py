@@ -11,14 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from checks import files, layout, rules
-from checks.chat_templates import TEMPLATES
 from checks.config.params import BasePrompt
 from checks.config.sealed import SealedLine, rows_of
 from checks.data import drafts
 from checks.data.personal_data import PersonalData
-from checks.errors import DataRefused, EvaluationRefused
-from checks.rows import Message, Row, request
+from checks.kinds.chat_template import TEMPLATES
+from checks.kinds.rule import Rule, all_rules
+from checks.process.errors import DataRefused, EvaluationRefused
+from checks.records.rows import Message, Row, request
+from checks.storage import files, layout
 from stages.inference import answers, prompts
 from stages.loaders import table
 from stages.prepare import Placed, prepare
@@ -260,12 +261,12 @@ def test_an_answer_in_another_form_than_calls_have_is_text(text: str) -> None:
 # --- rules ---
 
 
-def _rule(name: str) -> drafts.Rule:
+def _rule(name: str) -> Rule:
     class Numbers:
         max_prompt_words = 45
         personal_data = PersonalData(detectors=("email",))
 
-    return rules.of(Numbers)[name]
+    return all_rules(Numbers)[name]
 
 
 @pytest.mark.parametrize(

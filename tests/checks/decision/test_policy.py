@@ -12,24 +12,24 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from checks import gates
 from checks.config.params import Params
-from checks.data.drafts import Loader
 from checks.decision import policy
 from checks.decision.policy import Policy
 from checks.evaluation.answered import RatingSuite
-from checks.evaluation.judge_kind import JudgeKind
-from checks.evaluation.suite_kind import AskedSuite, BoundedSuite, LogSuite, ScaledSuite, SizedSuite, SuiteKind
 from checks.gating.assisted_gate import AssistedGate
 from checks.gating.compared import PairedGate
-from checks.gating.gate_kind import GateKind, ScoreGate
-from checks.retriever_kind import RetrieverKind
-from checks.scorer_kind import ScorerKind
+from checks.kinds import gate as gate_kinds
+from checks.kinds.gate import GateKind, ScoreGate
+from checks.kinds.judge import JudgeKind
+from checks.kinds.loader import Loader
+from checks.kinds.method import NoDropout, Train
+from checks.kinds.retriever import RetrieverKind
+from checks.kinds.scorer import ScorerKind
+from checks.kinds.suite import AskedSuite, BoundedSuite, LogSuite, ScaledSuite, SizedSuite, SuiteKind
+from checks.records.sections import Section, directions
 from checks.scorers.json_valid import JsonValid
 from checks.scorers.refusal import Refusal
-from checks.sections import Section, directions
 from checks.suites.rows import Questions
-from checks.training.interface import NoDropout, Train
 from checks.training.preferences import Judged, Pairs
 from stages.loaders.canaries import Canaries
 from tests import gate_samples
@@ -591,7 +591,7 @@ def test_every_change_changes_the_digest_and_is_seen_from_both_sides(case: tuple
 
 
 def _kinds() -> list[type[Section]]:
-    return list(gates.KINDS.kinds.values())
+    return list(gate_kinds.GATES.kinds.values())
 
 
 def test_an_environment_that_goes_or_comes_needs_approval() -> None:

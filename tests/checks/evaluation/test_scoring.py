@@ -6,10 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from checks import scorers
-from checks.errors import ParamsRefused
 from checks.evaluation import scoring
-from checks.scorers import Scorer
+from checks.kinds.scorer import SCORERS, Scorer
+from checks.process.errors import ParamsRefused
 from checks.scorers import regex as regex_scorer
 from checks.scorers.contains import Contains
 from checks.scorers.edit_similarity import EditSimilarity
@@ -69,7 +68,7 @@ def test_a_scorer_means_what_its_name_says(scorer: Scorer, prediction: str, refe
 
 def test_the_tests_here_know_every_scorer() -> None:
     assert {type(scorer) for scorer in (EXACT, F1, EDIT, HAS, REFUSES, JSON, WORD, CALLS)} == set(
-        scorers.KINDS.kinds.values()
+        SCORERS.kinds.values()
     )
 
 

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from checks.errors import EvidenceRefused
 from checks.formats import captures
+from checks.process.errors import EvidenceRefused
 
 NOW = datetime(2026, 11, 26, 16, 20, 0, 123456, UTC)
 ROW = captures.Capture(

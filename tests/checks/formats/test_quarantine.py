@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import yaml
 
-from checks.errors import EvidenceRefused
 from checks.formats import quarantine
 from checks.formats.quarantine import Entry
+from checks.process.errors import EvidenceRefused
 from tests.ledger_tree import sha
 
 ONE = Entry(

@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 
-from checks import digest, files, gates, layout
 from checks.decision.judging import judge
 from checks.evaluation import scoring
 from checks.formats.evaluation_reports import EvaluationReport
+from checks.formats.evidence import Evidence
 from checks.formats.training_reports import MergedFile, ParityReport
 from checks.formats.verdict import Finding
 from checks.gates.budget import BudgetGate
 from checks.gating import chain
-from checks.gating.chain import Evidence
+from checks.kinds.gate import GATES
+from checks.storage import digest, files, layout
 from tests import evidence_tree
 from tests.conftest import as_params, scaled_down
 
@@ -161,6 +162,6 @@ TIMES = ("second", "minute", "hour", "latency", "cost", "price", "p95", "per_s",
 
 
 def test_no_kind_of_gate_has_a_bound_on_time_or_money() -> None:
-    kinds = list(gates.KINDS.kinds.values())
+    kinds = list(GATES.kinds.values())
     assert BudgetGate in kinds
     assert [name for kind in kinds for name in kind.model_fields if any(word in name for word in TIMES)] == []

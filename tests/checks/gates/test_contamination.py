@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from checks import layout
 from checks.data import contamination
 from checks.decision.judging import judge
 from checks.evaluation import scoring
+from checks.formats.evidence import Evidence
 from checks.formats.verdict import Finding
 from checks.gates.contamination import ContaminationGate
 from checks.gating import chain
-from checks.gating.chain import Evidence
-from checks.rows import Learned, Message, Row
+from checks.records.rows import Learned, Message, Row
+from checks.storage import layout
 from tests import evidence_tree
 from tests.conftest import as_params, scaled_down
 

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from checks import digest, files, layout
 from checks.config.params import Params
 from checks.data import canaries
-from checks.errors import DataRefused, EvaluationRefused, EvidenceRefused, ParamsRefused, Refusal
-from checks.evaluation.suite_kind import Answered
 from checks.formats.suite_report import SuiteLine, SuitesReport
 from checks.formats.training_reports import MergedFile, ParityReport
 from checks.formats.verdict import Finding
-from checks.rows import Message, Row
+from checks.kinds.suite import Answered
+from checks.process.errors import DataRefused, EvaluationRefused, EvidenceRefused, ParamsRefused, Refusal
+from checks.records.rows import Message, Row
+from checks.storage import digest, files, layout
 from release.verbs import explain
 from stages.inference import likelihood
 from stages.prepare import prepare

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from benchmarks import forgetting
-from checks import digest, files, layout
 from checks.config.params import Params
-from checks.errors import EvaluationRefused, EvidenceRefused, ParamsRefused, Refusal
 from checks.formats.suite_report import SuiteLine, SuitesReport
 from checks.formats.verdict import Finding
+from checks.process.errors import EvaluationRefused, EvidenceRefused, ParamsRefused, Refusal
 from checks.stats.paired_mean import LEAST_GROUPS, MeanDifference
+from checks.storage import digest, files, layout
 from checks.suites.loss import Piece
 from release.verbs import explain
 from stages.inference import loss

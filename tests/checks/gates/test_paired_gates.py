@@ -7,16 +7,17 @@ from typing import Any
 
 import pytest
 
-from checks import files, layout
 from checks.config import params_file
 from checks.config.params import Params
 from checks.decision import judging
 from checks.evaluation import scoring
 from checks.formats.evaluation_reports import EvaluationReport, NoiseReport, Reference, ReferencesReport, ReferenceUse
+from checks.formats.evidence import Evidence
 from checks.formats.verdict import Finding, Verdict
 from checks.gates.slice import SliceGate
-from checks.gating.chain import Evidence, gather
-from checks.rows import Prediction
+from checks.gating.chain import gather
+from checks.records.rows import Prediction
+from checks.storage import files, layout
 from tests import evidence_tree
 from tests.conftest import REPOSITORY, as_params
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from checks.errors import ParamsRefused
 from checks.evaluation import scoring
+from checks.formats.evidence import Evidence
 from checks.gates.privacy import PrivacyGate
 from checks.gating import chain
-from checks.gating.chain import Evidence
-from checks.rows import Learned
+from checks.process.errors import ParamsRefused
+from checks.records.rows import Learned
 from tests import evidence_tree
 from tests.conftest import as_params, scaled_down
 

@@ -8,15 +8,15 @@ import pytest
 
 from checks.config.params import Params
 from checks.data import contamination
-from checks.errors import ParamsRefused
 from checks.evaluation import scoring
+from checks.formats.evidence import Evidence
 from checks.formats.verdict import Finding
 from checks.gates.regurgitation import RegurgitationGate
 from checks.gating import chain
-from checks.gating.chain import Evidence
-from checks.gating.gate_kind import Case
 from checks.gating.sample import Sample
-from checks.rows import Learned, Message, Prediction, Row
+from checks.kinds.gate import Case
+from checks.process.errors import ParamsRefused
+from checks.records.rows import Learned, Message, Prediction, Row
 from tests import evidence_tree
 from tests.conftest import as_params, scaled_down
 

@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from checks import layout
-from checks.errors import MachineRefused
 from checks.machine import disk
+from checks.process.errors import MachineRefused
+from checks.storage import layout
 from release.cli import main
 from stages.tracking.store import opened
 from stages.training import checkpoints
@@ -111,7 +111,7 @@ def test_the_folder_of_an_atomic_write_is_named(root: Path, small: Path) -> None
 
 def test_a_stage_ends_with_the_same_line(small: Path) -> None:
     script = (
-        "from pathlib import Path; from checks import files; from stages import entry;"
+        "from pathlib import Path; from checks.storage import files; from stages import entry;"
         "entry.run('fetch', lambda params, root: str(files.write_json(root / 'reports' / 'x.json', {})))"
     )
     (small / "reports").mkdir()

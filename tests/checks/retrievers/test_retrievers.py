@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from checks.retriever_kind import Embed, Search, best, no_encoder
+from checks.kinds.retriever import Embed, Search, best, no_encoder
 from checks.retrievers.bm25 import Bm25
 from checks.retrievers.dense import Dense
 from checks.retrievers.hybrid import Hybrid
@@ -67,8 +67,8 @@ def test_passages_in_blocks_rank_as_all_at_once(monkeypatch: pytest.MonkeyPatch)
     draw = np.random.default_rng(5)
     vectors = draw.integers(-2, 3, (47, 4)) + np.array([9.0, 0, 0, 0])  # many are equal
     vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True) + draw.normal(0, 1e-9, vectors.shape)
-    monkeypatch.setattr("checks.retrievers.dense._COSINES", 100)
-    monkeypatch.setattr("checks.retrievers.dense._PASSAGES", 7)
+    monkeypatch.setattr("checks.evaluation.encoder._COSINES", 100)
+    monkeypatch.setattr("checks.evaluation.encoder._PASSAGES", 7)
     retriever = Dense.model_validate({"kind": "dense", "model": MODEL, "pooling": "mean"})
     found = list(retriever.ranked(search(["x"] * 40, ["y"] * 7, lambda *_: vectors), 10))
     cosines = np.round(vectors[40:] @ vectors[:40].T, 6)

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from checks import digest, files, layout
 from checks.config.params import Params
-from checks.errors import EvaluationRefused, EvidenceRefused, ParamsRefused
 from checks.evaluation import comparisons
-from checks.evaluation.suite_kind import Draw
 from checks.formats import judgements
 from checks.formats.evaluation_reports import ReferencesReport
 from checks.formats.suite_report import Judgement, SuiteLine, SuiteResult, SuitesReport
 from checks.formats.verdict import Finding, Verdict
-from checks.rows import Prediction, Row
+from checks.kinds.suite import Draw
+from checks.process.errors import EvaluationRefused, EvidenceRefused, ParamsRefused
+from checks.records.rows import Prediction, Row
+from checks.storage import digest, files, layout
 from release import runtimes
 from release.serving import processes, server
 from release.verbs import explain

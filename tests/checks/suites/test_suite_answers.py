@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from checks import digest, files, layout
 from checks.config.params import Params
-from checks.errors import ParamsRefused
 from checks.formats import judgements
 from checks.formats.suite_report import Judgement, SuiteAnswer, SuiteLine, SuiteResult, SuitesReport
 from checks.formats.verdict import Finding
+from checks.process.errors import ParamsRefused
+from checks.storage import digest, files, layout
 from release.cli import main
 from release.record.held import hold
 from release.record.records import Records

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from checks import digest, files, layout
-from checks.errors import EvidenceRefused
 from checks.formats.suite_report import SuiteLine
+from checks.process.errors import EvidenceRefused
+from checks.storage import digest, files, layout
 from stages.suites import suites
 from tests.conftest import REPOSITORY
 from tests.suite_tree import OTHER, Run, pinned

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from checks import digest, files, layout
 from checks.decision import judging
-from checks.errors import EvidenceRefused, ParamsRefused, Refusal
 from checks.evaluation import scoring
 from checks.formats.evaluation_reports import EvaluationReport
 from checks.formats.suite_report import SuiteLine, SuitesReport
 from checks.gating import chain
-from checks.rows import Prediction
+from checks.process.errors import EvidenceRefused, ParamsRefused, Refusal
+from checks.records.rows import Prediction
+from checks.storage import digest, files, layout
 from release.record.held import hold
 from release.record.records import Records
 from stages.suites import suites

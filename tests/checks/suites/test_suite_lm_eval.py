@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from checks import digest, files, layout
-from checks.errors import EvaluationRefused, EvidenceRefused, MachineRefused, ParamsRefused, SourceRefused
-from checks.evaluation.suite_kind import Material
 from checks.evaluation.suite_lines import problem
 from checks.formats.suite_report import Scored, SuiteLine
+from checks.kinds.suite import Material
+from checks.process.errors import EvaluationRefused, EvidenceRefused, MachineRefused, ParamsRefused, SourceRefused
+from checks.storage import digest, files, layout
 from checks.suites import lm_eval
 from checks.suites.lm_eval import PYTHON, LmEval
 from stages.suites import suites

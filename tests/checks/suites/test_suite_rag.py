@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from checks import digest, files, layout
-from checks.errors import EvaluationRefused, ParamsRefused, Refusal
 from checks.evaluation import scoring
 from checks.evaluation.reranker import Reranker
 from checks.evaluation.retrieval import Chunker, documents, grounded
-from checks.evaluation.suite_kind import Material
 from checks.formats.suite_report import Gold, Passage, Reading, Role, SuiteAnswer, SuiteLine, SuitesReport
 from checks.gating import chain
-from checks.retriever_kind import Search, no_encoder
+from checks.kinds.retriever import Search, no_encoder
+from checks.kinds.suite import Material
+from checks.process.errors import EvaluationRefused, ParamsRefused, Refusal
+from checks.records.rows import Message, Row
 from checks.retrievers.bm25 import Bm25
-from checks.rows import Message, Row
+from checks.storage import digest, files, layout
 from release.record.held import hold
 from release.record.records import Records
 from release.review.pairs import difference, pair_samples, together

@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
-from checks import digest, files, layout
 from checks.config.params import Params
 from checks.data import contamination
 from checks.decision import judging
-from checks.errors import EvaluationRefused, EvidenceRefused, ParamsRefused, Refusal
 from checks.evaluation import scoring
-from checks.evaluation.suite_kind import Material
 from checks.formats.suite_report import Role, SuiteAnswer, SuiteLine, SuitesMeasured, SuitesReport
 from checks.formats.verdict import Finding, Verdict
 from checks.gating import chain
-from checks.rows import Learned, Row
+from checks.kinds.suite import Material
+from checks.process.errors import EvaluationRefused, EvidenceRefused, ParamsRefused, Refusal
+from checks.records.rows import Learned, Row
+from checks.storage import digest, files, layout
 from release.record.held import hold
 from release.record.records import Records
 from release.serving.served import Served, served

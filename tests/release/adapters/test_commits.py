@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from checks.errors import EvidenceRefused
-from checks.text import redact
+from checks.process.errors import EvidenceRefused
+from checks.process.text import redact
 from release.adapters import commits
 from release.ledger.versions import next_version, parse
 from tests.ledger_tree import git, identify

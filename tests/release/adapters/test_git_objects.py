@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from checks.errors import EvidenceRefused, MachineRefused, Refusal
+from checks.process.errors import EvidenceRefused, MachineRefused, Refusal
 from release.adapters import git_objects
 from release.adapters.git import Git
 from tests import ledger_tree as tree

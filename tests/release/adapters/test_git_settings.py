@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from checks.errors import EvidenceRefused
+from checks.process.errors import EvidenceRefused
 from release.adapters import commits
 from release.ledger import Ledger
 from tests import ledger_tree as tree

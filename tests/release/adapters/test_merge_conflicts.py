@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from checks import layout
+from checks.storage import layout
 from release.cli import main
 from tests import build_tree
 from tests.conftest import REPOSITORY

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from checks import digest, files, layout
-from checks.errors import EvidenceRefused
 from checks.formats.data_reports import FetchReport, PrepareReport, SourceRows
-from checks.rows import Row
+from checks.process.errors import EvidenceRefused
+from checks.records.rows import Row
+from checks.storage import digest, files, layout
 from release.cards import card_facts, card_record, croissant, writing
 from release.cards.card_facts import CardFacts, Prose
 from release.verbs.card import card

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from checks import digest, files, layout
-from checks.errors import EvidenceRefused
 from checks.formats.data_reports import DataReport
+from checks.process.errors import EvidenceRefused
+from checks.storage import digest, files, layout
 from release.cards import data_page
 from release.cli import main
 from release.verbs.data import data

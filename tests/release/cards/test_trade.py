@@ -5,8 +5,8 @@ from typing import Any, cast
 
 import pytest
 
-from checks import digest
 from checks.formats.suite_report import SuiteResult
+from checks.storage import digest
 from release.cards import bars
 from release.cards import trade as trades
 from release.cards.trade import Far, Point, Trade

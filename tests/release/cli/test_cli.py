@@ -15,7 +15,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from checks.errors import MachineRefused
+from checks.process.errors import MachineRefused
 from release import doctor
 from release.adapters import dvc
 from release.adapters.alone import alone

@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 import pytest
 
-from checks import files, layout
-from checks.errors import MachineRefused
 from checks.formats.evaluation_reports import EvaluationReport
+from checks.process.errors import MachineRefused
+from checks.storage import files, layout
 from release.adapters import dvc
 from release.cli import tables
 from release.cli.stage_lines import StageLines

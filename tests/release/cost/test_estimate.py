@@ -11,12 +11,12 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from checks import files, layout
-from checks.errors import DataRefused, EvidenceRefused, Refusal
 from checks.formats import refused
 from checks.formats.training_reports import MeasuredStep, TrainedStep, TrainMeasured, TrainReport
+from checks.kinds.method import Train
+from checks.process.errors import DataRefused, EvidenceRefused, Refusal
+from checks.storage import files, layout
 from checks.training import steps
-from checks.training.interface import Train
 from release.cli import main
 from release.cost import forecast
 from release.cost.estimate import NO_RUN, NOTHING, Estimate, estimate, refusal

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from checks import layout
+from checks.storage import layout
 from release import doctor
 from release.cli import main
 from release.doctor import owners, rulesets, tree

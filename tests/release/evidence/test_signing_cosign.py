@@ -15,9 +15,9 @@ import pytest
 from in_toto_attestation.v1.resource_descriptor import ResourceDescriptor  # type: ignore[import-untyped] # has no types
 from in_toto_attestation.v1.statement import Statement  # type: ignore[import-untyped] # has no types
 
-from checks import layout
 from checks.formats.serving import ImageReport
 from checks.formats.statement import PREDICATE
+from checks.storage import layout
 from release.adapters.registry.client import Repository
 from release.evidence import released, slsa, trust
 from release.evidence.keys import KEY

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from checks.errors import EvidenceRefused
 from checks.formats.signers import Signer
 from checks.formats.statement import PAYLOAD
+from checks.process.errors import EvidenceRefused
 from release.evidence import dsse, keys, strict, trust
 
 ADA, BOB, EVE = (keys.generate() for _ in range(3))

@@ -13,10 +13,10 @@ from click.testing import CliRunner
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from checks import layout
-from checks.errors import EvidenceRefused, MachineRefused, Refusal
 from checks.formats import signers
 from checks.formats.signers import Role
+from checks.process.errors import EvidenceRefused, MachineRefused, Refusal
+from checks.storage import layout
 from release.cli import main
 from release.evidence import keys
 from release.verbs import keys as key_verbs

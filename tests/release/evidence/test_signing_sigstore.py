@@ -18,11 +18,11 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from sigstore._internal.tuf import DEFAULT_TUF_URL, _get_dirs
 
-from checks import files, layout
-from checks.errors import EvidenceRefused, MachineRefused
 from checks.formats.serving import ServingReport
 from checks.formats.signers import Signer
 from checks.formats.statement import PAYLOAD, TREE
+from checks.process.errors import EvidenceRefused, MachineRefused
+from checks.storage import files, layout
 from release.evidence import dsse, sigstore, strict, trust, verification
 from release.image.layout import Layout
 from release.verbs.evidence import show

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from checks import layout
-from checks.errors import BuildRefused, Refusal
+from checks.process.errors import BuildRefused, Refusal
+from checks.storage import layout
 from release.verbs.build import BuildOptions, build
 from tests import build_tree, oci_check
 from tests.build_tree import BaseLayout, built_image, needed, refused

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from checks import layout
+from checks.storage import layout
 from release.image import tar
 from release.verbs.build import BuildOptions, build, write_down
 from tests import build_tree, oci_check

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from checks.errors import BuildRefused, Refusal, RegistryRefused
+from checks.process.errors import BuildRefused, Refusal, RegistryRefused
 from release.adapters.registry import documents
 from release.adapters.registry.types import CONFIG, INDEX, MANIFEST, Document
 from release.image.layout import Bytes, Layout

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from checks.errors import EvidenceRefused
+from checks.process.errors import EvidenceRefused
 from release.image import tar
 from release.image.tar import Link, Member, Tar
 from tests import spoil

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from checks import layout
-from checks.errors import EvidenceRefused, ParamsRefused, PromotionRefused, RemoteRefused
 from checks.formats import pointer
+from checks.process.errors import EvidenceRefused, ParamsRefused, PromotionRefused, RemoteRefused
+from checks.storage import layout
 from release.ledger import Change, Ledger, Person, compose, disagreements, missing, tags_for, untagged
 from tests import ledger_tree as tree
 from tests.git_service import Service

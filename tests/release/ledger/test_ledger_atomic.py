@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from checks.errors import Outrun, PromotionRefused, Refusal
+from checks.process.errors import Outrun, PromotionRefused, Refusal
 from release.ledger import Ledger, disagreements
 from tests import ledger_tree as tree
 from tests.effort import EXHAUSTIVE, moments

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import pytest
 
-from checks import layout
 from checks.formats import quarantine
 from checks.formats.quarantine import Entries, Entry
+from checks.storage import layout
 from release.ledger import Change, Counts, Held, Ledger, Release, compose_release
 from tests import ledger_tree as tree
 from tests.ledger_tree import PROMOTE, git, keep

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from checks.errors import EvidenceRefused, PromotionRefused
 from checks.formats import pointer
 from checks.formats.pointer import Pointer
+from checks.process.errors import EvidenceRefused, PromotionRefused
 from release.ledger import Ledger, Move, TagRef, compose, message, next_version
 from tests import ledger_tree as tree
 from tests.ledger_tree import PROMOTE, at, git, keep, promote, target

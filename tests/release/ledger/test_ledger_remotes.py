@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from checks.errors import Outrun, Refusal, RemoteRefused
+from checks.process.errors import Outrun, Refusal, RemoteRefused
 from release.ledger import Change, Ledger, push
 from tests import ledger_tree as tree
 from tests.git_service import Fault, Service, hook

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from checks import layout
+from checks.storage import layout
 from release.mirrors import cluster, desired
 from release.mirrors.cluster import Cluster
 from release.mirrors.desired import Desired

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from checks import digest, layout
 from checks.formats import pointer
 from checks.formats.pointer import Pointer
+from checks.storage import digest, layout
 from release.adapters import retries
 from release.ledger import Ledger, past
 from release.mirrors import mlmodel, registry, tags, update

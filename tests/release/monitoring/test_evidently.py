@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from checks.errors import MachineRefused
+from checks.process.errors import MachineRefused
 from checks.stats.drift import Text
 from release.monitoring import evidently_page
 from release.monitoring.answers import Answered, Reference

@@ -14,9 +14,9 @@ import pytest
 import requests
 from click.testing import CliRunner
 
-from checks import plain_yaml
 from checks.config.monitor import Monitor
-from checks.errors import ParamsRefused
+from checks.process.errors import ParamsRefused
+from checks.storage import plain_yaml
 from release.cli import main
 from release.monitoring import component, dashboard, rules
 from release.monitoring.objectives import Scope

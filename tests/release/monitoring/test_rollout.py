@@ -17,9 +17,9 @@ import pytest
 import requests
 from click.testing import CliRunner, Result
 
-from checks import files, layout
 from checks.formats.rollout_report import RolloutReport
 from checks.scorers.exact_match import ExactMatch
+from checks.storage import files, layout
 from release.cli import main
 from release.monitoring import canary as captured
 from release.monitoring import decision_server, rollout

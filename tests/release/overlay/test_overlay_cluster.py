@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from checks import layout
+from checks.storage import layout
 from release.overlay import deployed, edits, overlays
 from tests import kubernetes_tools, programs, spoil
 from tests.conftest import REPOSITORY

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from checks import digest, layout, plain_yaml
+from checks.storage import digest, layout, plain_yaml
 from release import runtimes
 from release.overlay import deployed, edits, overlays, shipped
 from release.verbs.render import render

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from checks import layout
+from checks.storage import layout
 from release import runtimes
 from release.overlay import deployed, edits, kustomization, overlays
 from tests import kubernetes_tools, programs, spoil

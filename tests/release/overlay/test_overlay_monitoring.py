@@ -10,8 +10,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from checks import layout
 from checks.config.monitor import Monitor
+from checks.storage import layout
 from release.cli import main
 from release.monitoring import component, rules
 from release.monitoring.objectives import Scope

@@ -12,8 +12,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from checks import layout
-from checks.errors import EvidenceRefused, ParamsRefused, Refusal
+from checks.process.errors import EvidenceRefused, ParamsRefused, Refusal
+from checks.storage import layout
 from release import runtimes
 from release.overlay import deployed, edits, overlays
 from tests import kubernetes_tools

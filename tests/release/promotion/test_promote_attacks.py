@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from checks import digest, files, layout
 from checks.config import params_file
-from checks.errors import EvidenceRefused, PromotionRefused, Refusal, RegistryRefused
 from checks.formats import pointer, signers
 from checks.formats.serving import ImageReport
 from checks.formats.statement import PAYLOAD
+from checks.process.errors import EvidenceRefused, PromotionRefused, Refusal, RegistryRefused
+from checks.storage import digest, files, layout
 from release.cli import environment_tables
 from release.evidence import dsse, keys, statement
 from release.image.known import state

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from checks import digest
+from checks.storage import digest
 from release.image import tar
 from release.image.tar import Link, Member, Tar
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from checks import files, layout
-from checks.errors import EvidenceRefused, Outrun, PromotionRefused, Refusal, RemoteRefused
 from checks.formats import pointer
 from checks.formats.serving import ImageReport
 from checks.formats.statement import PAYLOAD
+from checks.process.errors import EvidenceRefused, Outrun, PromotionRefused, Refusal, RemoteRefused
+from checks.storage import files, layout
 from release.evidence import bundles, dsse, keys, sigstore, statement, strict
 from release.ledger import Ledger
 from release.overlay import overlays

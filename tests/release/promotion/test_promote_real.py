@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from checks import files, layout
-from checks.errors import PromotionRefused
 from checks.formats.serving import ImageReport
+from checks.process.errors import PromotionRefused
+from checks.storage import files, layout
 from release.cli import main
 from tests import overlay_sample, tuned
 from tests import promotion_tree as tree

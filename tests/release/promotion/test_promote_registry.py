@@ -14,8 +14,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from checks import layout
-from checks.errors import PromotionRefused, Refusal, RegistryRefused
+from checks.process.errors import PromotionRefused, Refusal, RegistryRefused
+from checks.storage import layout
 from release.adapters.registry import reference
 from release.adapters.registry.client import Repository
 from release.adapters.retries import Patience

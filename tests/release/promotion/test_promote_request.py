@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from checks import layout
-from checks.errors import PromotionRefused, RemoteRefused
+from checks.process.errors import PromotionRefused, RemoteRefused
+from checks.storage import layout
 from release.promotion import context
 from tests import ledger_tree
 from tests import promotion_tree as tree

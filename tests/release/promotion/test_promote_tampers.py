@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from checks import digest, files, layout
 from checks.config import params_file
-from checks.errors import Refusal
 from checks.formats.serving import ImageReport
 from checks.formats.statement import ENVELOPE
-from checks.plugins import Plugin
+from checks.kinds.plugins import Plugin
+from checks.process.errors import Refusal
+from checks.storage import digest, files, layout
 from release.adapters.registry.types import LAYER
 from release.evidence import attach
 from release.image.layout import Bytes, Layout

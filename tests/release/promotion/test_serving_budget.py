@@ -5,12 +5,12 @@ from typing import Any, get_args
 
 import pytest
 
-from checks import files, layout
 from checks.config.release_params import ServingBudget
-from checks.errors import PromotionRefused
 from checks.formats.energy import Counted, Energy
 from checks.formats.serving import CheckName, ImageReport, ServingCheck, ServingReport, Throughput
 from checks.formats.training_reports import TrainMeasured
+from checks.process.errors import PromotionRefused
+from checks.storage import files, layout
 from release.cli import environment_tables, tables
 from release.cost.recorded import Took
 from release.promotion import serving_budget

@@ -4,17 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from checks import files, gates, layout
 from checks.decision import judging
-from checks.errors import EvidenceRefused, ParamsRefused, RemoteRefused
 from checks.evaluation import scoring
 from checks.formats.evaluation_reports import EvaluationReport
 from checks.formats.looks import LooksReport, RowSketch
 from checks.formats.verdict import Finding, Verdict
 from checks.gates.looks import LooksGate
 from checks.gating import chain
-from checks.gating.gate_kind import ScoreGate
-from checks.rows import Message
+from checks.kinds.gate import ScoreGate, decided_at
+from checks.process.errors import EvidenceRefused, ParamsRefused, RemoteRefused
+from checks.records.rows import Message
+from checks.storage import files, layout
 from release.adapters.git import Git
 from release.record import looks, looks_branch
 from release.record.held import hold
@@ -267,10 +267,10 @@ def test_the_error_is_divided_on_the_test_rows_and_in_suites(most: int, suite: s
         name: gate.model_copy(update={"suite": suite, "confidence": 0.95}),
         "fresh": LooksGate(kind="looks", most=most),
     }
-    decided = gates.decided_at(others)[name]
+    decided = decided_at(others)[name]
     assert isinstance(decided, ScoreGate)
     assert decided.confidence == pytest.approx(confidence)
-    assert gates.decided_at({name: others[name]})[name] is others[name]  # without the gate nothing is divided
+    assert decided_at({name: others[name]})[name] is others[name]  # without the gate nothing is divided
 
 
 def test_a_resolution_that_the_divided_error_cannot_give_is_refused() -> None:

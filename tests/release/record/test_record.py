@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from checks import files, layout
-from checks.errors import EvidenceRefused, Outrun, ParamsRefused, RemoteRefused
 from checks.formats.evaluation_reports import EvaluationReport
 from checks.formats.looks import LooksReport
+from checks.process.errors import EvidenceRefused, Outrun, ParamsRefused, RemoteRefused
+from checks.storage import files, layout
 from release.adapters.git import Git
 from release.record import committed, looks, looks_branch
 from release.record.records import Records, WorkTree

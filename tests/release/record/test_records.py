@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from checks import layout, plain_yaml
+from checks.storage import layout, plain_yaml
 from release.cost import estimate
 from release.record.records import Commit
 from release.verbs import build, explain, gate, page, promote, record, report, rollback, sign, status

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from checks import digest, files, layout
 from checks.config.params import Params
 from checks.formats.engines import PYTHON
 from checks.formats.evaluation_reports import (
@@ -18,7 +17,8 @@ from checks.formats.evaluation_reports import (
 )
 from checks.formats.suite_report import SuitesReport
 from checks.formats.verdict import Verdict
-from checks.rows import Prediction, Row
+from checks.records.rows import Prediction, Row
+from checks.storage import digest, files, layout
 from release.record import references
 from release.record.records import Records
 from release.verbs import calibrate, gate

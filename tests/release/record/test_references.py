@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from checks import digest, files, layout
-from checks.errors import EvidenceRefused, RemoteRefused
 from checks.formats import pointer
 from checks.formats.evaluation_reports import ReferencesReport
 from checks.gating.chain import MAKING
+from checks.process.errors import EvidenceRefused, RemoteRefused
+from checks.storage import digest, files, layout
 from release.adapters import commits
 from release.record import references
 from release.record.records import Records

@@ -12,10 +12,10 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from checks import digest, files, layout
 from checks.formats import pointer
 from checks.formats.evaluation_reports import ReferencesReport
 from checks.formats.verdict import Verdict
+from checks.storage import digest, files, layout
 from release.adapters import dvc
 from release.cli import main
 from release.record import lock_check, references

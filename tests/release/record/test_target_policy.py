@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from checks import digest, files, layout
 from checks.config.params import Params
 from checks.decision.policy_judgement import PolicyJudgement
-from checks.errors import EvidenceRefused
 from checks.formats import pointer
 from checks.formats.evaluation_reports import EvaluationReport
 from checks.formats.pointer import Pointer
-from checks.rows import Prediction, Row
+from checks.process.errors import EvidenceRefused
+from checks.records.rows import Prediction, Row
+from checks.storage import digest, files, layout
 from release.cli import main
 from release.record import references, target_policy
 from release.verbs import gate

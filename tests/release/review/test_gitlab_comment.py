@@ -9,7 +9,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from checks.errors import RemoteRefused
+from checks.process.errors import RemoteRefused
 from release.adapters import gitlab
 from release.adapters.retries import Patience, RequestError
 from release.cli import main

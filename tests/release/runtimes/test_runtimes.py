@@ -11,7 +11,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from checks.config.params import Params
-from checks.errors import ParamsRefused
+from checks.process.errors import ParamsRefused
 from release import runtimes
 from release.runtimes import Runtime
 from release.runtimes.fit import unfit

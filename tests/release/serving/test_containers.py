@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import requests
 
-from checks.errors import MachineRefused, Refusal, ServingRefused
+from checks.process.errors import MachineRefused, Refusal, ServingRefused
 from release import runtimes
 from release.serving import containers, server
 from release.serving.containers import Container

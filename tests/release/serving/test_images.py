@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from checks.errors import EvidenceRefused, RegistryRefused
+from checks.process.errors import EvidenceRefused, RegistryRefused
 from release import runtimes
 from release.image.layout import Layout
 from release.serving import containers, images

@@ -15,10 +15,10 @@ import pytest
 import requests
 
 from benchmarks import vllm
-from checks import layout
 from checks.config.release_params import Serve
-from checks.errors import MachineRefused, ServingRefused
 from checks.formats import engines
+from checks.process.errors import MachineRefused, ServingRefused
+from checks.storage import layout
 from release import runtimes
 from release.runtimes import Runtime
 from release.serving import owners, processes, running, server

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from checks import files, layout
 from checks.formats.evaluation_reports import EvaluationReport
 from checks.formats.serving import ProbeReport
 from checks.formats.training_reports import ParityReport, TrainReport
 from checks.formats.verdict import Verdict
+from checks.storage import files, layout
 from release import runtimes
 from release.runtimes import Runtime
 from release.serving import processes

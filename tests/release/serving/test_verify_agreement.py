@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from checks.config.release_params import Verify
 from checks.formats.serving import Probe, ProbeReport, ProbeToken
-from checks.rows import Message
+from checks.records.rows import Message
 from release.serving.dialects import Answer, Token
 from release.serving.probes import agreement
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from checks import files, layout
-from checks.errors import ServingRefused
 from checks.formats.serving import ImageReport
+from checks.process.errors import ServingRefused
+from checks.storage import files, layout
 from release.evidence import served
 from release.overlay import named_server as servers
 from release.verbs import build

@@ -15,7 +15,7 @@ from checks.formats import serving
 from checks.formats.serving import CheckName, Probe, ProbeReport, ProbeToken, ServingCheck, combine
 from checks.formats.suite_report import SuiteAnswer
 from checks.machine import meters
-from checks.rows import Function, Message, Prediction, Row, ToolCall
+from checks.records.rows import Function, Message, Prediction, Row, ToolCall
 from checks.scorers.exact_match import ExactMatch
 from checks.scorers.token_f1 import TokenF1
 from release import runtimes

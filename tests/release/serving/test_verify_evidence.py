@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from checks import digest, files, layout
 from checks.config.params import Params
-from checks.errors import EvidenceRefused, Refusal, RegistryRefused, ServingRefused, VerdictFailed
 from checks.formats.serving import ImageReport, Probe, ProbeReport, ProbeToken
 from checks.formats.verdict import Verdict
-from checks.rows import Prediction
+from checks.process.errors import EvidenceRefused, Refusal, RegistryRefused, ServingRefused, VerdictFailed
+from checks.records.rows import Prediction
+from checks.storage import digest, files, layout
 from release.image.layout import Layout
 from release.serving import weights
 from release.serving.expected import expected

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from checks import layout
+from checks.storage import layout
 from release.serving import owners
 from release.verbs.build import BuildOptions, build
 from tests import build_tree

@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from checks import layout
-from checks.errors import EvidenceRefused, PromotionRefused, Refusal
 from checks.formats import pointer, signers
 from checks.formats.signers import Role, Signer
+from checks.process.errors import EvidenceRefused, PromotionRefused, Refusal
+from checks.storage import layout
 from release.promotion import context
 from release.promotion.admission.admitted import Admitted, admitted
 from release.verbs import keys as key_verbs

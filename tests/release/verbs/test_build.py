@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from checks import files, layout
-from checks.errors import EvidenceRefused
 from checks.formats.serving import ImageReport
 from checks.formats.verdict import Verdict
+from checks.process.errors import EvidenceRefused
+from checks.storage import files, layout
 from release.cli import main
 from release.image import image, tar
 from release.image.layout import Layout

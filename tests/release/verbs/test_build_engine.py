@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from checks import digest, layout
-from checks.digest import FileDigest
+from checks.storage import digest, layout
+from checks.storage.digest import FileDigest
 from release.verbs.build import BuildOptions, build
 from tests import build_tree, registry_service, serving_base
 

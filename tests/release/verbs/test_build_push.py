@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from checks import layout
-from checks.errors import BuildRefused, EvidenceRefused, RegistryRefused
+from checks.process.errors import BuildRefused, EvidenceRefused, RegistryRefused
+from checks.storage import layout
 from release.adapters.registry.client import Repository
 from release.adapters.registry.limits import Limit
 from release.verbs.build import BuildOptions, build, plan

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from checks import digest, files, layout
-from checks.digest import FileDigest
-from checks.errors import BuildRefused, EvidenceRefused, Refusal, VerdictFailed, VerdictInconclusive
 from checks.formats import placeholder_cards
 from checks.formats.training_reports import ParityReport
+from checks.process.errors import BuildRefused, EvidenceRefused, Refusal, VerdictFailed, VerdictInconclusive
+from checks.storage import digest, files, layout
+from checks.storage.digest import FileDigest
 from release.image import weights
 from release.verbs.build import BuildOptions, build
 from tests import build_tree, spoil

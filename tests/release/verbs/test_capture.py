@@ -15,8 +15,8 @@ import pytest
 import requests
 from click.testing import CliRunner, Result
 
-from checks import layout
 from checks.formats.captures import Capture
+from checks.storage import layout
 from release.cli import main
 from release.monitoring.gateway.rows import Exchange, row
 from release.monitoring.logs import mlflow

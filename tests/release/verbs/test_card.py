@@ -10,10 +10,10 @@ import yaml
 from click.testing import CliRunner
 from huggingface_hub import DatasetCard, ModelCard
 
-from checks import digest, files, layout
-from checks.errors import EvidenceRefused
 from checks.formats import placeholder_cards
 from checks.formats.evaluation_reports import EvaluationReport
+from checks.process.errors import EvidenceRefused
+from checks.storage import digest, files, layout
 from release.cards import carbon, card_facts, card_record, hub_metadata, writing
 from release.cli import main
 from release.verbs.card import card

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from checks import layout
-from checks.errors import EvidenceRefused, PromotionRefused, Refusal, RemoteRefused
 from checks.formats.signers import Role
 from checks.formats.statement import PAYLOAD
+from checks.process.errors import EvidenceRefused, PromotionRefused, Refusal, RemoteRefused
+from checks.storage import layout
 from release.evidence import dsse, freshness, keys, statement, trust
 from release.ledger import Ledger
 from release.ledger.checkpoints import FILE

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from checks import layout
-from checks.errors import RemoteRefused, TrainingRefused
 from checks.formats import refused
+from checks.process.errors import RemoteRefused, TrainingRefused
+from checks.storage import layout
 from release.adapters import github
 from release.adapters.retries import Patience
 from release.review import cml as cml_module

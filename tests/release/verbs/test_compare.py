@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from checks import layout
-from checks.errors import EvidenceRefused, ParamsRefused, Refusal
 from checks.formats import pointer
 from checks.formats.energy import Counted, Energy
 from checks.formats.suite_report import Compared
-from checks.rows import Prediction
+from checks.process.errors import EvidenceRefused, ParamsRefused, Refusal
+from checks.records.rows import Prediction
+from checks.storage import layout
 from release.cli import main
 from release.record import named
 from release.record.records import Records

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from checks import digest, layout
-from checks.errors import BuildRefused, EvidenceRefused, Refusal, RegistryRefused
 from checks.formats.pointer import Pointer
 from checks.formats.pointer import write as pointed
 from checks.formats.statement import ENVELOPE, PAYLOAD
+from checks.process.errors import BuildRefused, EvidenceRefused, Refusal, RegistryRefused
+from checks.storage import digest, layout
 from release.adapters.registry.client import Repository
 from release.cli import tables
 from release.evidence import attach, dsse, keys, sbom, strict, trust

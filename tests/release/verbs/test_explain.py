@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from checks import files, gates, layout
 from checks.formats.verdict import Finding, Verdict
-from checks.gates import Gate
+from checks.kinds import gate as gate_kinds
+from checks.kinds.gate import Gate
+from checks.storage import files, layout
 from release.cli import main
 from release.verbs import explain
 from tests import evidence_tree, gate_samples
@@ -84,7 +85,7 @@ def test_every_kind_is_explained_with_its_numbers_and_its_finding(run: Path) -> 
 
 
 def test_every_kind_has_a_sample_that_says_something() -> None:
-    assert {gate["kind"] for gate in GATES.values()} == set(gates.KINDS.kinds)
+    assert {gate["kind"] for gate in GATES.values()} == set(gate_kinds.GATES.kinds)
     assert all(SAYS[name] for name in GATES)
 
 

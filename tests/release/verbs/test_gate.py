@@ -10,7 +10,6 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from checks import digest, files, layout
 from checks.config import params_file
 from checks.config.params import Params
 from checks.decision import judging
@@ -18,7 +17,8 @@ from checks.evaluation import scoring
 from checks.formats.evaluation_reports import NoiseReport
 from checks.formats.verdict import Finding, Status, Verdict, combine
 from checks.gating import chain
-from checks.rows import Prediction
+from checks.records.rows import Prediction
+from checks.storage import digest, files, layout
 from release.cli import main, tables
 from release.record import pipeline_lock
 from stages.gate import gate

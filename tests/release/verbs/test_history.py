@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from checks import layout
-from checks.errors import EvidenceRefused, ParamsRefused, RemoteRefused
 from checks.formats import pointer
 from checks.formats.pointer import Pointer
+from checks.process.errors import EvidenceRefused, ParamsRefused, RemoteRefused
+from checks.storage import layout
 from release.cli import environment_tables
 from release.ledger import compose
 from release.verbs.history import History, history, moment

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from checks import digest, layout
 from checks.config import params_file
+from checks.storage import digest, layout
 from release.cli import main
 from release.mirrors import mlflow
 from release.monitoring import detection

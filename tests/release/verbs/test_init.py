@@ -15,18 +15,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from checks.data.loaders import LOADERS
 from click.testing import CliRunner
 
-from checks import layout
 from checks.config import params_file, starting
 from checks.config.starting import Choice
-from checks.data.loaders import LOADERS
-from checks.errors import DataRefused, ParamsRefused
 from checks.formats.survey import Column, Measured, Request, guess
 from checks.gates import decided_at
 from checks.gates.threshold import ThresholdGate
+from checks.process.errors import DataRefused, ParamsRefused
 from checks.stats import mean_planning
 from checks.stats.intervals import Mean
+from checks.storage import layout
 from release.adapters.team_folder import TeamFolder
 from release.cards import card_facts
 from release.cli import main

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from checks import layout
 from checks.config import params_file
-from checks.errors import MachineRefused, ParamsRefused
+from checks.process.errors import MachineRefused, ParamsRefused
+from checks.storage import layout
 from release.adapters import tool_files
 from release.cli import main
 from tests import killed

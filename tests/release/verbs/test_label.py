@@ -10,10 +10,10 @@ from urllib.parse import unquote
 import pytest
 from click.testing import CliRunner, Result
 
-from checks import layout
 from checks.evaluation import comparisons
 from checks.formats.labels import Label
-from checks.rows import Message
+from checks.records.rows import Message
+from checks.storage import layout
 from release.cli import main
 from release.review import labelling, page
 from tests import browser, evidence_tree, programs

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from checks import digest, files, layout
-from checks.errors import EvidenceRefused, MachineRefused, ParamsRefused, RemoteRefused
 from checks.formats.refused import Refused
 from checks.formats.training_reports import TrainReport
+from checks.process.errors import EvidenceRefused, MachineRefused, ParamsRefused, RemoteRefused
+from checks.storage import digest, files, layout
 from release.adapters import dvc, skypilot
 from release.record import hand_over
 from release.record.hand_over import HandOver

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from checks import layout
 from checks.config import params_file
 from checks.config.params import Params
-from checks.errors import EvidenceRefused, MachineRefused, ParamsRefused
 from checks.formats import pointer
+from checks.process.errors import EvidenceRefused, MachineRefused, ParamsRefused
+from checks.storage import layout
 from release.cards import bars, card_facts, gathering
 from release.cards import site as sites
 from release.cards.release_page import ReleasePage, Site

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from checks import digest, layout
-from checks.errors import EvidenceRefused, Outrun, PromotionRefused
 from checks.formats import placeholder_cards, pointer
+from checks.process.errors import EvidenceRefused, Outrun, PromotionRefused
+from checks.storage import digest, layout
 from release.image.layout import Layout
 from release.ledger import Ledger, disagreements
 from release.promotion import context

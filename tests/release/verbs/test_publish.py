@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from checks import digest, layout
-from checks.errors import EvidenceRefused, MachineRefused, Refusal, RegistryRefused
+from checks.process.errors import EvidenceRefused, MachineRefused, Refusal, RegistryRefused
+from checks.storage import digest, layout
 from release.verbs.publish import publish
 from tests import build_tree, page_tree
 from tests import promotion_tree as tree

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from checks import digest, files, layout
 from checks.config import params_file, sweeps
 from checks.config.sweeps import Compared, Recipe, Sweep, SweepReport, SweptRun
-from checks.errors import EvidenceRefused
 from checks.evaluation import scoring
 from checks.formats.evaluation_reports import EvaluationReport, Interval
 from checks.formats.training_reports import TrainReport
+from checks.process.errors import EvidenceRefused
 from checks.stats import over_seeds
+from checks.storage import digest, files, layout
 from release.cli import main
 from release.record import recipes
 from release.record.records import Records

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from checks import layout
-from checks.errors import Drifted, RemoteRefused
 from checks.formats import pointer
+from checks.process.errors import Drifted, RemoteRefused
+from checks.storage import layout
 from release.cli import environment_tables
 from release.mirrors.types import Finding
 from release.verbs.reconcile import Reconciled, reconcile, refusal

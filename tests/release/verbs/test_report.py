@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from checks import digest, files, layout
-from checks.errors import EvidenceRefused, Refusal, TrainingRefused, VerdictFailed
 from checks.formats import quarantine, refused
 from checks.formats.evaluation_reports import EvaluationReport, Interval, ReferenceUse
 from checks.formats.suite_report import SuiteLine, SuiteResult, SuitesMeasured, SuitesReport
 from checks.formats.training_reports import ParityReport
 from checks.formats.verdict import Finding, Verdict
-from checks.rows import Prediction
+from checks.process.errors import EvidenceRefused, Refusal, TrainingRefused, VerdictFailed
+from checks.records.rows import Prediction
+from checks.storage import digest, files, layout
 from release.cli import terminal
 from release.pages import templates
 from release.record import references

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from checks import layout
 from checks.config.params import Params
-from checks.errors import (
+from checks.formats import refused
+from checks.formats.refused import Refused
+from checks.process.errors import (
     DataRefused,
     MachineRefused,
     ParamsRefused,
@@ -22,8 +23,7 @@ from checks.errors import (
     TrainingRefused,
     VerdictFailed,
 )
-from checks.formats import refused
-from checks.formats.refused import Refused
+from checks.storage import layout
 from release.adapters import dvc
 from release.cli import terminal
 from release.record import refusals

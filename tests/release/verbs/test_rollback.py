@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from checks import digest, layout
 from checks.config import params_file
-from checks.errors import EvidenceRefused, PromotionRefused, Refusal, RegistryRefused
 from checks.formats import pointer, quarantine, signers
 from checks.formats.signers import Role
 from checks.formats.statement import ENVELOPE
+from checks.process.errors import EvidenceRefused, PromotionRefused, Refusal, RegistryRefused
+from checks.storage import digest, layout
 from release.cli import environment_tables, main
 from release.evidence import attach
 from release.image.layout import Layout

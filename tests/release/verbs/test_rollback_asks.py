@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from checks import layout
 from checks.config import params_file
-from checks.errors import MachineRefused, PromotionRefused
+from checks.process.errors import MachineRefused, PromotionRefused
+from checks.storage import layout
 from release.verbs.rollback import RollbackOptions, RolledBack, rollback
 from tests import build_tree, serving_base
 from tests import promotion_tree as tree

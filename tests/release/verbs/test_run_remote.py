@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from checks import layout
+from checks.storage import layout
 from tests import pipeline_repository as repository
 from tests.conftest import scaled_down
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from checks import digest, layout
-from checks.errors import RemoteRefused, SourceRefused
 from checks.formats import refused
+from checks.process.errors import RemoteRefused, SourceRefused
+from checks.storage import digest, layout
 from tests import pipeline_repository as repository
 from tests.conftest import REPOSITORY, scaled_down
 

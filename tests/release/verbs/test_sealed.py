@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from checks import digest, layout
 from checks.config import sealed
-from checks.errors import EvidenceRefused, PromotionRefused, Refusal, VerdictFailed, VerdictInconclusive
 from checks.formats.statement import PAYLOAD
+from checks.process.errors import EvidenceRefused, PromotionRefused, Refusal, VerdictFailed, VerdictInconclusive
+from checks.storage import digest, layout
 from release.adapters.dvc import StageRefused
 from release.cli import main
 from release.evidence import dsse, keys, statement

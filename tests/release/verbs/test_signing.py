@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from checks import digest, files, layout
-from checks.errors import EvidenceRefused, Refusal, RegistryRefused, VerdictFailed
 from checks.formats import statement as statements
 from checks.formats.evaluation_reports import EvaluationReport
 from checks.formats.serving import ImageReport, ServingReport
 from checks.formats.signers import Signer
 from checks.formats.statement import ENVELOPE, PAYLOAD, PREDICATE, TREE, VERIFICATION, Statement
 from checks.formats.training_reports import Exported
+from checks.process.errors import EvidenceRefused, Refusal, RegistryRefused, VerdictFailed
+from checks.storage import digest, files, layout
 from release.adapters import commits
 from release.adapters.registry.client import Repository
 from release.adapters.registry.types import MANIFEST, Descriptor, Store
@@ -564,7 +564,7 @@ def test_the_bill_of_materials_has_the_draft_with_its_licence(finished: Path) ->
 def test_the_bill_of_materials_is_the_same_in_another_process(finished: Path) -> None:
     text = (
         "import sys; from pathlib import Path; from release.adapters import commits; from release.record import held; from release.record.records import Records; from release.evidence import sbom; "
-        "from checks import files, layout; from checks.formats.serving import ImageReport; root = Path(sys.argv[1]); "
+        "from checks.storage import files, layout; from checks.formats.serving import ImageReport; root = Path(sys.argv[1]); "
         "image = files.read_json(root / layout.IMAGE_REPORT, ImageReport); "
         "sys.stdout.buffer.write(sbom.make(held.hold(Records(root)), image, commits.committed_at(root, image.commit)))"
     )

@@ -10,9 +10,9 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from checks import layout
-from checks.errors import Contradicted, RemoteRefused
 from checks.formats import pointer
+from checks.process.errors import Contradicted, RemoteRefused
+from checks.storage import layout
 from release.cli import environment_tables, main
 from release.overlay.overlays import SERVER
 from release.verbs.status import State, Status, refusal, status

@@ -11,15 +11,15 @@ import yaml
 from git import Repo
 
 import stages.sweep
-from checks import files, layout
 from checks.config import params_edit, params_file, sweeps
 from checks.config.params import Params
 from checks.config.sweeps import Sweep, SweepReport, SweptRun
-from checks.errors import MachineRefused, ParamsRefused
 from checks.formats import refused
 from checks.formats.data_reports import Seal
 from checks.formats.evaluation_reports import Interval
 from checks.formats.refused import Refused
+from checks.process.errors import MachineRefused, ParamsRefused
+from checks.storage import files, layout
 from stages.reporting.swept import table
 from stages.sweep import Setup, sweep
 from tests import pipeline_repository as repository

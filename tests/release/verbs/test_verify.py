@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from checks import files, layout
 from checks.config.params import Params
-from checks.errors import EvidenceRefused, Refusal, ServingRefused
 from checks.formats.serving import ImageReport, ServingCheck, ServingReport
 from checks.formats.training_reports import ParityReport
+from checks.process.errors import EvidenceRefused, Refusal, ServingRefused
+from checks.storage import files, layout
 from release import runtimes
 from release.serving import processes
 from release.verbs import build

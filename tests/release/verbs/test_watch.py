@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from checks import files, layout
 from checks.decision import policy
 from checks.formats.captures import Capture, InputMessage, OutputMessage, Part
 from checks.formats.evaluation_reports import EvaluationReport
 from checks.formats.watch_report import WatchReport
-from checks.rows import Prediction, Row
+from checks.records.rows import Prediction, Row
+from checks.storage import files, layout
 from release.cli import main
 from release.monitoring import window
 from tests import ledger_tree, report_tree

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from checks import digest, files, layout
 from checks.code import lock, modules
 from checks.config.params import Evaluate
-from checks.rows import Message, Row
+from checks.records.rows import Message, Row
+from checks.storage import digest, files, layout
 from stages.inference import answers, generate
 from stages.inference.answers import Answered
 from tests.conftest import CHAT_TEMPLATE, as_params, scaled_down

@@ -18,11 +18,11 @@ from typing import Any
 import psutil
 import pytest
 
-from checks import digest
 from checks.config.params import Evaluate
-from checks.errors import EvaluationRefused, MachineRefused, ParamsRefused, Refusal
 from checks.formats.engines import PYTHON
-from checks.rows import Message, Row
+from checks.process.errors import EvaluationRefused, MachineRefused, ParamsRefused, Refusal
+from checks.records.rows import Message, Row
+from checks.storage import digest
 from stages import calibrate
 from stages.inference import answers, vllm, vllm_process
 from stages.inference.answers import Answered

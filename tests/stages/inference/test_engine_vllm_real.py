@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 import torch
 
-from checks import digest
 from checks.config.params import Evaluate
-from checks.errors import EvaluationRefused, MachineRefused
 from checks.formats.engines import PYTHON, Vllm
-from checks.rows import Message, Row
+from checks.process.errors import EvaluationRefused, MachineRefused
+from checks.records.rows import Message, Row
+from checks.storage import digest
 from stages.inference import answers
 from stages.inference.answers import Answered
 from tests.conftest import as_params, scaled_down

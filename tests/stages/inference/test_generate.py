@@ -26,7 +26,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from checks.errors import EvaluationRefused
+from checks.process.errors import EvaluationRefused
 from stages.inference import generate
 
 pytestmark = pytest.mark.slow

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from checks import digest, files, layout
 from checks.config.params import Evaluate
-from checks.errors import ParamsRefused
-from checks.rows import Message, Row
+from checks.process.errors import ParamsRefused
+from checks.records.rows import Message, Row
+from checks.storage import digest, files, layout
 from stages.inference import answers, generate
 from stages.inference.answers import Answered
 from stages.inference.batches import Answer, Prompt, cut

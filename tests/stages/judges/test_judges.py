@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from checks import digest, files, layout
 from checks.config import params_file
-from checks.errors import EvaluationRefused, EvidenceRefused, ParamsRefused
 from checks.formats.suite_report import Judgement, SuitesReport
-from checks.rows import Prediction
+from checks.process.errors import EvaluationRefused, EvidenceRefused, ParamsRefused
+from checks.records.rows import Prediction
+from checks.storage import digest, files, layout
 from stages.judges import openai
 from stages.suites import suites
 from tests import evidence_tree

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from checks.errors import DataRefused, EvidenceRefused
+from checks.process.errors import DataRefused, EvidenceRefused
 from stages.quality import chat_tokens
 from tests.stages.test_validate import _good, _row
 

@@ -9,11 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from checks import digest, files, layout
 from checks.config.params import Params
 from checks.data import contract
-from checks.errors import DataRefused, SourceRefused
 from checks.formats.data_reports import PrepareReport
+from checks.process.errors import DataRefused, SourceRefused
+from checks.storage import digest, files, layout
 from stages.prepare import prepare
 from tests.conftest import as_params, scaled_down
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from checks import files, layout
 from checks.formats.data_reports import DataReport
-from checks.rows import Row
+from checks.records.rows import Row
+from checks.storage import files, layout
 from release.cards import data_page
 from release.verbs.data import data
 from stages.quality import label_noise, statistics

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from checks import files, layout
 from checks.config.params import Languages
-from checks.errors import DataRefused, MachineRefused, ParamsRefused
 from checks.formats.data_reports import DataReport
 from checks.formats.data_statistics import OtherLanguage
+from checks.process.errors import DataRefused, MachineRefused, ParamsRefused
+from checks.storage import files, layout
 from release.cards import data_page
 from release.verbs.data import data
 from stages.quality import expectations, languages

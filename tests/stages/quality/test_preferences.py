@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from checks import layout
 from checks.config.params import Params
-from checks.errors import DataRefused
-from checks.rows import Row
+from checks.process.errors import DataRefused
+from checks.records.rows import Row
+from checks.storage import layout
 from stages.quality.preferences import told_by_words
 from stages.validate import validate
 from tests import training_tree

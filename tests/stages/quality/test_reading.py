@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from checks import files, layout, threads
-from checks.errors import EvidenceRefused, MachineRefused
-from checks.rows import Message, Row
+from checks.process import threads
+from checks.process.errors import EvidenceRefused, MachineRefused
+from checks.records.rows import Message, Row
+from checks.storage import files, layout
 from stages.quality import reading
 from stages.quality.chat_tokens import Lengths
 from stages.quality.rows_frames import RowChecks

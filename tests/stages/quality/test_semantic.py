@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from checks import digest, files, layout
 from checks.config.params import Params
-from checks.errors import DataRefused, ParamsRefused, Refusal, SourceRefused
 from checks.formats.data_reports import DataReport
+from checks.process.errors import DataRefused, ParamsRefused, Refusal, SourceRefused
+from checks.storage import digest, files, layout
 from release.cards import data_page
 from release.cli import main
 from release.verbs.data import data

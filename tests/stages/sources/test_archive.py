@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from checks.errors import MachineRefused, SourceRefused
+from checks.process.errors import MachineRefused, SourceRefused
 from stages.sources import archive
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from dvc.cli import main as dvc
 
-from checks import digest
-from checks.errors import SourceRefused
-from checks.sections import Source
+from checks.process.errors import SourceRefused
+from checks.records.sections import Source
+from checks.storage import digest
 from stages import sources
 from tests.pipeline_repository import commit, git
 

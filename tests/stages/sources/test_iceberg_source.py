@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from checks.config.params import Source
-from checks.errors import DataRefused, MachineRefused, Refusal, SourceRefused
+from checks.process.errors import DataRefused, MachineRefused, Refusal, SourceRefused
 from stages import sources
 from stages.loaders import table as table_loader
 from stages.sources import parsing

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from checks import digest
 from checks.config.params import Source
-from checks.errors import MachineRefused, Refusal, SourceRefused
+from checks.process.errors import MachineRefused, Refusal, SourceRefused
+from checks.storage import digest
 from stages import sources
 from stages.sources import parsing
 from tests import mlflow_service as service

@@ -17,9 +17,9 @@ from typing import Any
 import fsspec
 import pytest
 
-from checks import digest, layout
 from checks.config.params import Source
-from checks.errors import MachineRefused, SourceRefused
+from checks.process.errors import MachineRefused, SourceRefused
+from checks.storage import digest, layout
 from stages import sources
 from stages.sources.declared import license_of
 from tests.conftest import REPOSITORY
@@ -491,7 +491,7 @@ def test_parts_that_make_no_file_are_refused(tmp_path: Path, index: Path, uri: s
 _BRING = """
 import json, sys
 from pathlib import Path
-from checks.errors import Refusal
+from checks.process.errors import Refusal
 from checks.config.params import Source
 from stages import sources
 for uri, pin in json.load(sys.stdin):

@@ -13,9 +13,9 @@ import pytest
 import sqlalchemy
 from deltalake import DeltaTable, write_deltalake
 
-from checks import digest
 from checks.config.params import Source
-from checks.errors import MachineRefused, Refusal, SourceRefused
+from checks.process.errors import MachineRefused, Refusal, SourceRefused
+from checks.storage import digest
 from stages import sources
 from stages.loaders.table import Columns, Table
 from stages.sources import canonical, parsing, uris

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from checks.errors import SourceRefused
+from checks.process.errors import SourceRefused
 from stages.sources import parsing, uris
 from stages.sources.schemes.file import Local
 from stages.sources.schemes.hf import Hub

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from checks import digest, files
 from checks.config import data_sources
 from checks.config.params import Params
-from checks.errors import DataRefused, MachineRefused
+from checks.process.errors import DataRefused, MachineRefused
+from checks.storage import digest, files
 from stages import prepare, reducing
 from stages.loaders.table import Table
 from stages.tools import reduce

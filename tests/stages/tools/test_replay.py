@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from checks.errors import EvidenceRefused
+from checks.process.errors import EvidenceRefused
 from stages.tools.replay import first_sentence
 from tests.conftest import REPOSITORY
 

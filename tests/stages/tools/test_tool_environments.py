@@ -6,7 +6,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from checks.errors import MachineRefused, ParamsRefused
+from checks.process.errors import MachineRefused, ParamsRefused
 from stages.tools import compressor, environments, lm_eval, vllm
 
 TOOLS = [(compressor.main, "compressor"), (lm_eval.main, "lm-eval"), (vllm.main, "vllm")]

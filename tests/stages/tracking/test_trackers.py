@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from checks import files, layout
-from checks.errors import MachineRefused, ParamsRefused
 from checks.formats.training_reports import TrainMeasured, TrainReport
+from checks.process.errors import MachineRefused, ParamsRefused
+from checks.storage import files, layout
 from stages.fetch import fetch
 from stages.tracking import others
 from stages.train import train

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from checks import files, layout
 from checks.config.params import Params
-from checks.errors import MachineRefused, TrainingRefused
 from checks.formats.evaluation_reports import EvaluationReport, ValidScores
 from checks.formats.training_reports import ParityReport
+from checks.process.errors import MachineRefused, TrainingRefused
+from checks.storage import files, layout
 from stages import tracking
 from stages.tracking import checkout, verdict
 from tests import mlflow_service

@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from checks import digest, layout
-from checks.errors import MachineRefused, ParamsRefused
+from checks.process.errors import MachineRefused, ParamsRefused
+from checks.storage import digest, layout
 from stages.training import checkpoints
 from stages.training.checkpoints import HERE, MANIFEST, THERE, Store
 from stages.training.remote import SWITCH, Remote, Upload

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from checks import layout
-from checks.errors import TrainingRefused
-from checks.training.interface import Train
+from checks.kinds.method import Train
+from checks.process.errors import TrainingRefused
+from checks.storage import layout
 from stages.train import train
 from stages.training import checkpoints
 from stages.training.methods.sft import Sft

@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from checks import digest, files, layout
 from checks.config import params_file
-from checks.errors import EvidenceRefused, MergeRefused, ParamsRefused, TrainingRefused
 from checks.formats.training_reports import ParityReport, TrainMeasured, TrainReport
-from checks.training.interface import Full
+from checks.kinds.method import Full
+from checks.process.errors import EvidenceRefused, MergeRefused, ParamsRefused, TrainingRefused
+from checks.storage import digest, files, layout
 from stages.merge import merge
 from stages.train import train
 from stages.training import checkpoints

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from checks import files, layout
-from checks.errors import MachineRefused, ParamsRefused, TrainingRefused
 from checks.formats.training_reports import TrainReport
+from checks.process.errors import MachineRefused, ParamsRefused, TrainingRefused
+from checks.storage import files, layout
 from stages.train import train
 from stages.training import checkpoints, kernels
 from tests import training_tree

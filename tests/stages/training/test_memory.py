@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from checks import files, layout
-from checks.errors import MachineRefused, TrainingRefused
 from checks.formats.training_reports import TrainMeasured, TrainMemory
+from checks.process.errors import MachineRefused, TrainingRefused
+from checks.storage import files, layout
 from stages.train import _key, train
 from tests import training_tree
 from tests.conftest import as_params, scaled_down

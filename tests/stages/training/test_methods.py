@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file
 
-from checks import files, layout
-from checks.errors import ParamsRefused, TrainingRefused
 from checks.formats.training_reports import ParityReport, TrainReport
-from checks.rows import Message, Row
+from checks.process.errors import ParamsRefused, TrainingRefused
+from checks.records.rows import Message, Row
+from checks.storage import files, layout
 from stages.merge import merge
 from stages.train import train
 from tests import training_tree

@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from checks import digest, files, layout
 from checks.config import params_file
-from checks.errors import MergeRefused, ParamsRefused, TrainingRefused
 from checks.formats.training_reports import TrainReport
+from checks.process.errors import MergeRefused, ParamsRefused, TrainingRefused
+from checks.storage import digest, files, layout
 from stages.merge import merge
 from stages.train import train
 from tests import training_tree

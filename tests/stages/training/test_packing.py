@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from checks import digest, files, layout
-from checks.errors import ParamsRefused, TrainingRefused
 from checks.formats.training_reports import TrainMeasured, TrainReport
-from checks.training.interface import Train
+from checks.kinds.method import Train
+from checks.process.errors import ParamsRefused, TrainingRefused
+from checks.storage import digest, files, layout
 from stages.train import train
 from stages.training import checkpoints
 from tests import training_tree

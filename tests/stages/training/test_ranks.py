@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from checks import digest, files, layout
-from checks.errors import MachineRefused, ParamsRefused, TrainingRefused
 from checks.formats.training_reports import TrainMeasured, TrainReport
-from checks.rows import Row
+from checks.process.errors import MachineRefused, ParamsRefused, TrainingRefused
+from checks.records.rows import Row
+from checks.storage import digest, files, layout
 from stages.train import train
 from stages.training import checkpoints, ranks
 from tests import pipeline_repository, training_tree, warm
@@ -129,7 +129,7 @@ def test_a_killed_rank_ends_all_and_the_next_run_goes_on_to_the_same_bytes(root:
 _ENDS = """
 import os, signal, sys, time
 from pathlib import Path
-from checks.errors import TrainingRefused
+from checks.process.errors import TrainingRefused
 from stages.training import ranks
 
 def fit(work, index):

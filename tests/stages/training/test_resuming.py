@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from checks import digest, files, layout
-from checks.errors import EvidenceRefused
 from checks.formats.training_reports import TrainMeasured, TrainReport
+from checks.process.errors import EvidenceRefused
+from checks.storage import digest, files, layout
 from stages.training import checkpoints
 from stages.training.checkpoints import HERE, MANIFEST, THERE, Store
 from stages.training.remote import SWITCH

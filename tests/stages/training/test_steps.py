@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from checks import digest, files, layout
 from checks.config.params import Params
-from checks.errors import DataRefused, EvidenceRefused, MachineRefused, ParamsRefused, TrainingRefused
 from checks.formats.data_reports import DataReport
 from checks.formats.evaluation_reports import EvaluationReport
 from checks.formats.training_reports import ParityReport, QuantisedBase, TrainMeasured, TrainReport
 from checks.formats.verdict import Verdict
-from checks.rows import Row
+from checks.process.errors import DataRefused, EvidenceRefused, MachineRefused, ParamsRefused, TrainingRefused
+from checks.records.rows import Row
+from checks.storage import digest, files, layout
 from checks.training.steps import of
 from release.review import training
 from stages import tracking
@@ -581,11 +581,11 @@ def test_validate_refuses_rows_without_a_pair_for_a_later_step(
 
 
 def test_an_answer_without_a_pair_is_dropped_beside_the_pair_of_the_same_request_and_answer() -> None:
-    from checks import rules
     from checks.data import drafts
+    from checks.kinds.rule import RULES, apply_rule
 
     columns: list[dict[str, Any]] = [{"rejected": None}, {"rejected": "disk"}, {"rejected": "vault"}, {}]
     made = [drafts.Draft((), "Show it.", "vm", "vm", "all", f"f:{n}", extra=extra) for n, extra in enumerate(columns)]
     made.append(drafts.Draft((), "Show it.", "disk", "disk", "all", "f:4", extra={"rejected": None}))
-    kept, _ = drafts.apply(rules.RULES.kinds["drop-duplicates"](as_params(scaled_down()).prepare), made)
+    kept, _ = apply_rule(RULES.kinds["drop-duplicates"](as_params(scaled_down()).prepare), made)
     assert [draft.source for draft in kept] == ["f:1", "f:2", "f:4"]

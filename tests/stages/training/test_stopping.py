@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from checks import files, layout
-from checks.errors import TrainingRefused
 from checks.formats.training_reports import TrainReport
-from checks.rows import Row
+from checks.process.errors import TrainingRefused
+from checks.records.rows import Row
+from checks.storage import files, layout
 from stages.train import train
 from tests import training_tree
 from tests.conftest import as_params, scaled_down

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from checks import files, layout
-from checks.chat_templates import TEMPLATES
-from checks.errors import TrainingRefused
-from checks.rows import Message, Row
-from checks.training.interface import Train
+from checks.kinds.chat_template import TEMPLATES
+from checks.kinds.method import Train
+from checks.process.errors import TrainingRefused
+from checks.records.rows import Message, Row
+from checks.storage import files, layout
 from tests import training_tree
 from tests.conftest import as_params, scaled_down
 

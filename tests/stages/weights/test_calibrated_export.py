@@ -15,12 +15,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from checks import digest, files, layout
-from checks.errors import MachineRefused, MergeRefused, ParamsRefused
 from checks.evaluation import scoring
 from checks.formats.training_reports import Calibrated, Exported, ParityReport
 from checks.gating import chain
-from checks.rows import Row
+from checks.process.errors import MachineRefused, MergeRefused, ParamsRefused
+from checks.records.rows import Row
+from checks.storage import digest, files, layout
 from checks.training.quantization import CALIBRATED, COMPRESSOR_PYTHON, Calibration
 from stages.inference import generate
 from stages.merge import merge

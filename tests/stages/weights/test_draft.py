@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from checks import digest, files, layout
-from checks.errors import MergeRefused, ParamsRefused, Refusal, SourceRefused
 from checks.formats.training_reports import ParityReport
+from checks.process.errors import MergeRefused, ParamsRefused, Refusal, SourceRefused
+from checks.storage import digest, files, layout
 from stages.merge import merge
 from stages.weights import draft
 from tests.conftest import as_params, scaled_down

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from checks import digest
-from checks.errors import MergeRefused
+from checks.process.errors import MergeRefused
+from checks.storage import digest
 from stages.merge import copy_companions
 from stages.weights import export
 from tests.conftest import CHAT_TEMPLATE

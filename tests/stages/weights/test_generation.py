@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from checks.errors import MergeRefused
+from checks.process.errors import MergeRefused
 from stages.weights import generation
 
 # As published: Qwen2.5-Instruct and Llama 3.1; and every other field that chooses.

@@ -15,9 +15,9 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from checks import digest, files, layout
-from checks.errors import EvidenceRefused, MachineRefused, MergeRefused
 from checks.formats.training_reports import ParityReport, QuantisedBase, TrainReport
+from checks.process.errors import EvidenceRefused, MachineRefused, MergeRefused
+from checks.storage import digest, files, layout
 from stages.merge import merge
 from stages.threads import one_thread
 from stages.train import main, train

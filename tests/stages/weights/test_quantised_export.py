@@ -12,17 +12,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from checks import digest, files, layout
 from checks.config.params import Params
-from checks.errors import EvidenceRefused, MachineRefused, MergeRefused, ParamsRefused
 from checks.evaluation import scoring
 from checks.formats.evaluation_reports import EvaluateMeasured, EvaluationReport, ReferencesReport
+from checks.formats.evidence import Evidence
+from checks.formats.report import UNQUANTISED
 from checks.formats.suite_report import SuitesReport
 from checks.formats.training_reports import Exported, ParityReport
 from checks.gating import chain, compared
 from checks.gating.sample import Sample
-from checks.rows import Row
-from checks.training.quantization import UNQUANTISED
+from checks.process.errors import EvidenceRefused, MachineRefused, MergeRefused, ParamsRefused
+from checks.records.rows import Row
+from checks.storage import digest, files, layout
 from release.pages import templates
 from release.review import exported as review
 from release.review import metrics, sections
@@ -227,14 +228,14 @@ def test_what_ships_is_the_export_and_the_record_leads_from_the_adapter_to_it(ro
     assert any(each.startswith("unquantised: merge says , evaluate says ") for each in _breaks(root, params))
 
 
-def _both_are_in_one_table(root: Path, evidence: chain.Evidence) -> None:
+def _both_are_in_one_table(root: Path, evidence: Evidence) -> None:
     measured = files.read_json(root / layout.EVALUATE_MEASURED, EvaluateMeasured)
     target = Target(ref="main", commit=None, document=None, prepare=None, training=None)
     facts = Facts(
         state="held", target=target, commit=None, document=None, evidence=evidence, answering=measured
     )  # fmt: skip
     rows = review.table(facts, metrics.compared(facts), metrics.suites(facts))
-    assert [row.what.split(" ")[0] for row in rows] == ["files,", "exact-match", "text:", "test"]
+    assert [what.split(" ")[0] for what, _, _ in rows] == ["files,", "exact-match", "text:", "test"]
     text = templates.render(
         "release.review", sections.TEMPLATE, "exported_section", {"export": review.export(facts), "quantised": rows}
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from checks.errors import Refusal, RegistryRefused
+from checks.process.errors import Refusal, RegistryRefused
 from release.adapters.registry import bodies, client
 from release.adapters.registry.client import Repository
 from release.adapters.registry.transport import Transport

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from checks.errors import BuildRefused
+from checks.process.errors import BuildRefused
 from release.adapters.registry.reference import Reference, parse
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4

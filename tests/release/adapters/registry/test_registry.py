@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from checks.errors import BuildRefused, RegistryRefused
+from checks.process.errors import BuildRefused, RegistryRefused
 from release.adapters.registry import limits
 from release.adapters.registry.client import Repository
 from release.adapters.registry.types import CONFIG, LAYER, MANIFEST, Blob, Store, StoreUnavailable

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from checks.errors import Refusal, RegistryRefused
+from checks.process.errors import Refusal, RegistryRefused
 from release.adapters.registry import auth
 from release.adapters.registry.auth import Challenge, challenge
 from release.adapters.registry.client import Repository

@@ -21,7 +21,7 @@ pytest.importorskip("prometheus_client", reason="pip install -c constraints.txt 
 
 from aiohttp import web
 
-from checks.errors import MachineRefused
+from checks.process.errors import MachineRefused
 from release.monitoring.gateway import app, connections, sessions
 from release.monitoring.gateway.app import Gateway
 from release.monitoring.gateway.connections import Connections

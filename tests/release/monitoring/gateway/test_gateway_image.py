@@ -9,7 +9,7 @@ import pytest
 import requests
 import yaml
 
-from checks import layout
+from checks.storage import layout
 from tests import serving_base
 from tests.conftest import REPOSITORY
 from tests.gateway_process import unused_port

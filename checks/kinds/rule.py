@@ -1,0 +1,108 @@
+"""The interface of a data rule: a subclass of ``Rule``, in one file of ``checks/rules`` or of a user's package.
+
+``prepare.rules`` of params.yaml says which rules apply, in which order; docs/reference/pipeline.md lists all. A rule
+may import pydantic, the standard library and ``checks``, except ``checks.config.params``. It imports other packages
+only inside functions, because the release tool reads params.yaml without them.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import ClassVar, Literal, Protocol
+
+from checks.data.drafts import Draft, parted
+from checks.formats.data_reports import RuleCount
+from checks.kinds import plugins
+
+
+class Detects(Protocol):
+    """``checks.data.personal_data.PersonalData``, which is not imported: a training does not depend on detectors."""
+
+    def count(self, row: Draft, /) -> Counter[str]: ...
+    def mask(self, text: str, /) -> str: ...
+
+
+class Numbers(Protocol):
+    """The numbers in the section ``prepare`` that rules read."""
+
+    @property
+    def max_prompt_words(self) -> int:
+        """The most words of a prompt."""
+
+    @property
+    def personal_data(self) -> Detects | None:
+        """Return what counts as personal data; None: nothing is looked for."""
+
+
+class Rule:
+    """A rule. A subclass sets ``name`` and ``does``, and defines exactly one of ``fix``, ``drop`` and ``among``.
+
+    ``fix`` returns the fixed draft. ``drop`` says whether to drop a draft. ``among`` decides for all drafts together. A
+    rule is pure, and its result does not depend on the order of the drafts.
+    """
+
+    name: ClassVar[str]
+    does: ClassVar[str]  # Says in a few words what the rule does, for the documentation.
+    # A finished row still shows the defect, so that validate can look for it.
+    in_rows: ClassVar[bool] = True
+    # The rule applies to documents, too: their text is the reference, and the prompt is empty.
+    of_documents: ClassVar[bool] = False
+    # ``among`` compares a draft only with those that have the same ``asked``.
+    within_request: ClassVar[bool] = False
+    fix: Callable[[Draft], Draft] | None = None
+    drop: Callable[[Draft], bool] | None = None
+    among: Callable[[Sequence[Draft]], list[bool]] | None = None
+
+    def __init__(self, numbers: Numbers) -> None:
+        self.numbers = numbers
+
+    @property
+    def kind(self) -> Literal["fix", "drop"]:
+        """Whether the rule fixes or drops rows."""
+        return "fix" if self.fix else "drop"
+
+    def finds(self, draft: Draft) -> bool:
+        """Whether the draft has the defect; False for a rule that needs all drafts."""
+        if self.fix:
+            return (fixed := self.fix(draft)) is not draft and fixed != draft
+        return self.drop is not None and self.drop(draft)
+
+    def shown(self, draft: Draft) -> str:
+        """How a report shows a row with the defect."""
+        return f"{draft.prompt!r} → {draft.full_reference!r}"
+
+
+def apply_rule(rule: Rule, drafts: Sequence[Draft]) -> tuple[list[Draft], list[Draft]]:
+    """The remaining drafts, and the drafts that the rule fixed or dropped, as they were before."""
+    if rule.fix:
+        fixed = [rule.fix(draft) for draft in drafts]
+        return fixed, [
+            old for old, new in zip(drafts, fixed, strict=True) if old is not new and old != new
+        ]
+    return parted(
+        drafts, rule.among(drafts) if rule.among else [rule.finds(draft) for draft in drafts]
+    )
+
+
+def _name(rule: type[Rule]) -> str:
+    if not isinstance(name := getattr(rule, "name", None), str) or not isinstance(
+        getattr(rule, "does", None), str
+    ):
+        raise plugins.Unfit("does not set name and does")
+    if (rule.fix, rule.drop, rule.among).count(None) != 2:
+        raise plugins.Unfit("does not define exactly one of fix, drop and among")
+    return name
+
+
+RULES = plugins.Registry("lockstep.rules", "checks.rules", plugins.subclass_of(Rule), _name)
+
+
+def all_rules(numbers: Numbers) -> dict[str, Rule]:
+    """Every rule by its name, whether ``prepare.rules`` names it or not, with the numbers of the section prepare."""
+    return {name: rule(numbers) for name, rule in RULES.kinds.items()}
+
+
+def rows_dropped(counts: Iterable[RuleCount]) -> str:
+    """How many rows went, by which rules, the largest first: ``3 dropped: drop-duplicates 2, drop-long-prompt 1``."""
+    by = sorted((c for c in counts if c.kind == "drop" and c.rows), key=lambda count: -count.rows)
+    rules = ", ".join(f"{count.rule} {count.rows:,}" for count in by)
+    return f"{sum(count.rows for count in by):,} dropped{': ' if by else ''}{rules}"

@@ -1,0 +1,332 @@
+"""One kind, one file: a source, a loader, a rule and a training method that are added, and nothing else is edited.
+
+Once as files dropped into a copy of this repository, once as a package that is installed. The method is written anew
+over TRL's DPOTrainer and not taken from Lockstep's own, so that the seam is one that a method with other columns and
+another trainer fits.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from checks.config import params_file
+from checks.data import drafts
+from checks.formats.data_reports import DataReport, FetchReport, PrepareReport
+from checks.formats.report import StageReport
+from checks.formats.training_reports import TrainReport
+from checks.kinds.rule import RULES, apply_rule
+from checks.process.errors import DataRefused, ParamsRefused
+from checks.records.rows import Row
+from checks.storage import digest, files, layout
+from stages.prepare import prepare
+from tests import pipeline_repository as repository
+from tests import plugin_package
+from tests.conftest import REPOSITORY, as_params
+from tests.repository.test_layers import HEAVY
+
+SOURCE = '''
+"""``copy://path``: a file that is copied from elsewhere in the repository."""
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from stages.sources.location import Location, refused
+
+@dataclass(frozen=True)
+class Copied(Location):
+    kind = "copy"
+    path: Path
+
+    @classmethod
+    def parse(cls, uri, rest, field, root):
+        if rest.startswith("/"):
+            raise refused(uri, field, "leaves the repository", "write copy://path")
+        return cls(root / rest)
+
+    @property
+    def name(self):
+        return self.path.name
+
+    def download(self, work, field):
+        return Path(shutil.copy(self.path, work / self.name)), False
+'''
+LOADER = '''
+"""Lines of request, better answer and worse answer, parted by tabs."""
+from typing import Literal
+from checks.data.drafts import Draft
+from checks.data.drafts import Loader
+from checks.records.rows import Message
+
+class Pairs(Loader):
+    kind: Literal["pairs"]
+    instruction: str
+
+    def load(self, folder):
+        drafts = []
+        for path in sorted(folder.glob("*.tsv")):
+            for number, line in enumerate(path.read_text().splitlines(), 1):
+                prompt, better, worse = line.split("\\t")
+                before = (Message(role="system", content=self.instruction),)
+                source = f"{path.name}:{number}"
+                drafts.append(Draft(before, prompt, better, better, "all", source, extra={"rejected": worse}))
+        return drafts
+'''
+RULE = '''
+"""Drops pairs whose two answers are the same."""
+from checks.data.drafts import Rule
+
+class DropSameAnswers(Rule):
+    name = "drop-same-answers"
+    does = "both answers are the same"
+
+    def drop(self, draft):
+        return draft.extra.get("rejected") == draft.reference
+'''
+METHOD = '''
+"""Direct preference optimisation (Rafailov et al., 2023), by TRL."""
+from typing import Annotated, Literal
+from pydantic import Field
+from checks.kinds.method import Train
+
+class Liking(Train):
+    columns = ("prompt", "reference", "rejected")
+    reported = ("rewards/margins",)
+    method: Literal["liking"]
+    beta: Annotated[float, Field(gt=0)] = 0.1
+
+    def trainer(self, job):
+        from datasets import Dataset
+        from trl import DPOConfig, DPOTrainer
+        from stages.training.trainer import Steady
+
+        class Trainer(Steady, DPOTrainer):
+            pass
+
+        def rows(split):
+            return Dataset.from_list([
+                {
+                    "prompt": [message.model_dump() for message in row.messages],
+                    "chosen": [{"role": "assistant", "content": row.reference}],
+                    "rejected": [{"role": "assistant", "content": row.extra["rejected"]}],
+                }
+                for row in split
+            ])
+
+        settings = {**job.settings, "train_sampling_strategy": "random"}
+        return Trainer(
+            model=job.model, args=DPOConfig(**settings, beta=self.beta, max_length=self.max_length),
+            train_dataset=rows(job.rows), eval_dataset=rows(job.valid) if job.valid else None,
+            processing_class=job.tokenizer, peft_config=job.adapter, callbacks=list(job.callbacks),
+        )
+'''
+PLACES = {
+    "stages/sources/schemes/copy.py": SOURCE,
+    "stages/loaders/pairs.py": LOADER,
+    "checks/rules/drop_same_answers.py": RULE,
+    "stages/training/methods/liking.py": METHOD,
+}
+ENTRY_POINTS = {
+    "lockstep.sources": {"copy": "acme_kinds.copied:Copied"},
+    "lockstep.loaders": {"pairs": "acme_kinds.pairs"},
+    "lockstep.rules": {"drop-same-answers": "acme_kinds.same"},
+    "lockstep.methods": {"liking": "acme_kinds.liking:Liking"},
+}
+PACKAGE = {
+    "acme_kinds/__init__.py": "", "acme_kinds/copied.py": SOURCE, "acme_kinds/pairs.py": LOADER,
+    "acme_kinds/same.py": RULE, "acme_kinds/liking.py": METHOD,
+}  # fmt: skip
+
+
+def _make(root: Path, base: Path, document: dict[str, Any]) -> None:
+    """A repository at ``root`` whose params.yaml names all four kinds."""
+    rows = repository.table()
+    repository.make(root, base, document, rows)
+    services = sorted({row["reference"] for row in rows})
+    lines = []
+    for number, row in enumerate(rows):
+        other = services[(services.index(row["reference"]) + 1) % len(services)]
+        lines.append("\t".join((row["prompt"], row["reference"], row["reference"] if number < 2 else other)))
+    data = root / "sources" / "pairs.tsv"
+    data.write_text("\n".join(lines) + "\n")
+    sha256 = digest.of_file(data).sha256.removeprefix("sha256:")
+    document["data"] |= {"uri": "copy://sources/pairs.tsv", "sha256": sha256}
+    document["prepare"] |= {
+        "loader": {"kind": "pairs", "instruction": "Name the service."},
+        "rules": ["drop-same-answers", "drop-duplicates"],
+    }
+    document["train"] |= {"method": "liking", "beta": 0.3, "max_steps": 3, "epochs": None, "precision": "fp32"}
+    document["validate"]["preferences"] = {"max_length_bias": 0.5, "max_auc": 0.75}
+    repository.write_params(root, document)
+
+
+def _run(root: Path, stage: str, site: Path | None = None) -> "subprocess.CompletedProcess[str]":
+    """Run a stage in the copy at ``root``, with the packages in ``site``."""
+    path = os.pathsep.join(str(folder) for folder in (root, site) if folder)
+    environment = repository.environment(PYTHONPATH=path, MLFLOW_TRACKING_URI=f"sqlite:///{root}/mlflow.db")
+    return subprocess.run(
+        [repository.interpreter(), "-m", f"stages.{stage}"],
+        cwd=root, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def _through(root: Path, site: Path | None = None) -> None:
+    """Run the stages up to training; say what was done."""
+    for stage in ("fetch", "prepare", "validate", "train"):
+        done = _run(root, stage, site)
+        assert done.returncode == 0, done.stderr
+    report = files.read_json(root / layout.PREPARE_REPORT, PrepareReport)
+    assert [(count.rule, count.rows) for count in report.rules] == [("drop-same-answers", 2), ("drop-duplicates", 0)]
+    rows = files.read_jsonl(root / layout.SPLITS / "train.jsonl", Row)
+    assert all(row.extra["rejected"] != row.reference for row in rows)
+    names = {each.name for each in files.read_json(root / layout.DATA_REPORT, DataReport).expectations}
+    assert {f"{split}: every row has rejected" for split in layout.SPLIT_NAMES} | {
+        "pairs: the two answers differ"
+    } <= names
+    trained = files.read_json(root / layout.TRAIN_REPORT, TrainReport)
+    assert (trained.steps, trained.adapter) == (3, digest.of_tree(root / layout.ADAPTER).digest)
+    assert list(trained.figures) == ["rewards/margins"]
+
+
+@pytest.mark.slow
+def test_one_file_for_each_kind_in_a_copy_is_all_that_it_takes(
+    tmp_path: Path, tiny_base: Path, document: dict[str, Any]
+) -> None:
+    root = tmp_path / "copy"
+    _make(root, tiny_base, document)
+    repository.commit(root, "parameters")
+    assert (
+        "prepare.loader.kind: unknown loader 'pairs'; one of: azure-cli, canaries, documents, table"
+        in _run(root, "prepare").stderr
+    )
+    for path, text in PLACES.items():
+        (root / path).write_text(text)
+    changed = {line.split()[-1] for line in repository.git(root, "status", "--porcelain").splitlines()}
+    assert changed == set(PLACES)
+    _through(root)
+    for report in (layout.FETCH_REPORT, layout.PREPARE_REPORT, layout.DATA_REPORT, layout.TRAIN_REPORT):
+        assert "plugins" not in (root / report).read_text()
+    # Parameters of such a kind are as strict as any.
+    document["train"]["bta"] = 1
+    repository.write_params(root, document)
+    assert "train.bta: unknown key; did you mean beta?" in _run(root, "train").stderr
+
+
+@pytest.mark.slow
+def test_a_package_adds_kinds_and_the_reports_name_the_digest_of_its_code(
+    tmp_path: Path, tiny_base: Path, document: dict[str, Any]
+) -> None:
+    root, site = tmp_path / "copy", tmp_path / "site"
+    _make(root, tiny_base, document)
+    plugin_package.by_pip(site, tmp_path / "work", "acme-kinds", ENTRY_POINTS, PACKAGE)
+    _through(root, site)
+    used: dict[Path, tuple[type[StageReport], set[str]]] = {
+        layout.FETCH_REPORT: (FetchReport, {"lockstep.sources:copy"}),
+        layout.PREPARE_REPORT: (
+            PrepareReport,
+            {"lockstep.loaders:pairs", "lockstep.rules:drop-same-answers", "lockstep.methods:liking"},
+        ),
+        layout.DATA_REPORT: (
+            DataReport,
+            {"lockstep.loaders:pairs", "lockstep.rules:drop-same-answers", "lockstep.methods:liking"},
+        ),
+        layout.TRAIN_REPORT: (TrainReport, {"lockstep.methods:liking"}),
+    }
+    digests = set()
+    for path, (model, names) in used.items():
+        report = files.read_json(root / path, model)
+        assert set(report.plugins) == names
+        digests |= {(plugin.distribution, plugin.version, plugin.sha256) for plugin in report.plugins.values()}
+    assert len(digests) == 1
+    assert next(iter(digests))[:2] == ("acme-kinds", "1.0")
+
+
+BROKEN = {
+    "lockstep.chat_templates": ("from checks.kinds.chat_template import ChatTemplate\nclass T(ChatTemplate):\n    name = 'extra'\n", "does not set tokens, text"),
+    "lockstep.rules": ("from checks.data.drafts import Rule\nclass R(Rule):\n    name = 'extra'\n    does = 'nothing'\n", "does not define exactly one of fix, drop and among"),
+    "lockstep.loaders": ("from checks.data.drafts import Loader\nclass L(Loader):\n    kind: str\n", "does not define load"),
+    "lockstep.methods": ("from typing import Literal\nfrom checks.kinds.method import Train\nclass M(Train):\n    columns = ('group',)\n    method: Literal['extra']\n    def trainer(self, job): ...\n", "needs a column 'group', which is a field of every row"),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_packages_whose_kinds_do_not_fit_are_refused_by_whoever_reads_params_yaml(tmp_path: Path) -> None:
+    expected = set()
+    for number, (group, (code, why)) in enumerate(BROKEN.items()):
+        name = f"acme{number}"
+        value = f"{name}.extra:L" if group == "lockstep.loaders" else f"{name}.extra"
+        package = {f"{name}/__init__.py": "", f"{name}/extra.py": code}
+        plugin_package.by_hand(tmp_path, name, {group: {"extra": value}}, package)
+        expected.add(f"package {name} 1.0 adds 'extra' to {group}, which {why}; repair {name}, or uninstall it")
+    script = (
+        "from pathlib import Path\nfrom checks.config import params_file\nfrom checks.process.errors import MachineRefused\n"
+        f"try:\n    params_file.load(Path({str(REPOSITORY / 'params.yaml')!r}))\n"
+        "except MachineRefused as refusal:\n    print(refusal, *refusal.others, sep='\\n')\n"
+    )
+    done = plugin_package.python(tmp_path, script)
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.splitlines()) == expected
+
+
+@pytest.mark.slow
+def test_params_yaml_is_read_without_any_library_of_the_pipeline() -> None:
+    absent = sorted(HEAVY | {"pyarrow", "pandas", "fsspec", "huggingface_hub", "mlflow", "dvc", "great_expectations"})
+    script = f"import sys\nsys.modules.update(dict.fromkeys({absent!r}))\nfrom checks.config import params_file\nparams_file.load()\n"
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, env=environment, check=True)
+
+
+def test_the_method_is_sft_unless_params_yaml_names_another(document: dict) -> None:
+    document["train"].pop("method", None)
+    assert as_params(document).train.method == "sft"
+    schema = params_file.schema()["properties"]["train"]["oneOf"][0]
+    assert list(schema["discriminator"]["mapping"]) == ["cpt", "dpo", "grpo", "kto", "sft"]
+    document["train"]["method"] = "dpi"
+    with pytest.raises(
+        ParamsRefused, match=r"train\.method: unknown training method 'dpi'; one of: cpt, dpo, grpo, kto, sft"
+    ):
+        as_params(document)
+
+
+def test_a_table_gives_the_columns_that_a_method_needs(tmp_path: Path, document: dict) -> None:
+    raw = tmp_path / layout.RAW
+    raw.mkdir(parents=True)
+    rows = [{"q": f"show disk {n}", "a": "disk", "bad": {"n": n}} for n in range(20)]
+    (raw / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    columns = {"prompt": "q", "reference": "a", "extra": {"rejected": "bad"}}
+    document["prepare"] |= {"loader": {"kind": "table", "files": "*.jsonl", "columns": columns}, "rules": []}
+    prepare(as_params(document), tmp_path)
+    found = [
+        row for name in layout.SPLIT_NAMES for row in files.read_jsonl(tmp_path / layout.SPLITS / f"{name}.jsonl", Row)
+    ]
+    assert all(row.extra == {"rejected": {"n": int(row.prompt.split()[-1])}} for row in found)
+    assert len(found) == 20
+    columns["extra"] = {"rejected": "worse"}
+    with pytest.raises(DataRefused, match=r"has no column 'worse'"):
+        prepare(as_params(document), tmp_path)
+
+
+def test_a_column_that_the_method_needs_and_nobody_gives_is_refused(
+    tmp_path: Path, document: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = tmp_path / layout.RAW
+    raw.mkdir(parents=True)
+    (raw / "rows.csv").write_text("prompt,reference\n" + "".join(f"show disk {n},disk\n" for n in range(20)))
+    loader = {"kind": "table", "files": "*.csv", "columns": {"prompt": "prompt", "reference": "reference"}}
+    document["prepare"] |= {"loader": loader, "rules": []}
+    params = as_params(document)
+    monkeypatch.setattr(type(params.train), "columns", ("prompt", "reference", "rejected"))
+    with pytest.raises(DataRefused, match=r"gives no column 'rejected', which train\.method 'sft' needs; name it in"):
+        prepare(params, tmp_path)
+
+
+def test_pairs_that_differ_in_a_further_column_alone_are_no_duplicates(document: dict) -> None:
+    made = [drafts.Draft((), "Show it.", "vm", "vm", "all", f"f:{n}", extra={"rejected": n % 2}) for n in range(4)]
+    rule = RULES.kinds["drop-duplicates"]
+    numbers = as_params(document).prepare
+    kept, gone = apply_rule(rule(numbers), made)
+    assert ({draft.extra["rejected"] for draft in kept}, len(gone)) == ({0, 1}, 2)
+    assert len({draft.content for draft in made}) == 2
