@@ -253,7 +253,7 @@ def test_a_killed_look_has_said_nothing_or_is_counted(root: Path, monkeypatch: p
         raise AssertionError
 
     with monkeypatch.context() as patch:
-        patch.setattr(verb, "_said", late)  # after the look is counted, before the bit is said
+        patch.setattr(verb, "_answer", late)  # after the look is counted, before the bit is said
         assert forked(lambda: ask(root, "fail")) == -signal.SIGKILL
     asked = ask(root)
     assert (asked.status, asked.done, asked.number, times(root)) == ("fail", "already", 1, 2)
