@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import tables
-from checks.kinds.retriever import Embed, Search, no_encoder
+from checks.kinds.retriever import Embed, Search, no_model
 from checks.retrievers.bm25 import Bm25
 from checks.retrievers.dense import Dense
 
@@ -68,7 +68,7 @@ def bm25(passages: int, questions: int) -> tuple[float, float, float]:
 
     retriever = Bm25(kind="bm25", k1=1.5, b=0.75, stopwords=None)
     return _searched(
-        retriever.ranked(_search(texts(passages, WORDS), texts(questions, 8), no_encoder), FOUND)
+        retriever.ranked(_search(texts(passages, WORDS), texts(questions, 8), no_model), FOUND)
     )
 
 

@@ -10,6 +10,7 @@ from checks.code.modules import Code
 from checks.config import params_file
 from checks.config.params import Params, Source
 from checks.decision import judging
+from checks.decision.judging import decision_params
 from checks.evaluation import scoring
 from checks.formats.data_reports import (
     DataReport,
@@ -185,7 +186,7 @@ def judged(root: Path, params: Params) -> Verdict:
 def asked(name: str, gate: GateKind, evidence: Evidence, params: Params | None = None) -> Finding:
     """What a kind without a test finds; for kinds that read no parameter but their own, ``params`` may be any."""
     whole = params or as_params(scaled_down())
-    found = gate.check(Case(name, whole, evidence, Sample(evidence, whole.evaluate.scorers)))
+    found = gate.check(Case(name, decision_params(whole), evidence, Sample(evidence, whole.evaluate.scorers)))
     assert isinstance(found, Finding)
     return found
 

@@ -127,7 +127,8 @@ def names_in(values: Any) -> frozenset[str]:
 
 
 def _named(folder: str, names: frozenset[str], code: Code) -> Iterator[str]:
-    """Yield the modules of the kinds of a folder that are named."""
+    """Yield the packages around a folder of kinds, and the modules of its kinds that are named."""
+    yield from _modules(folder.replace("/", "."), code)
     files = {name.replace("-", "_").replace("+", "_") for name in names}
     if folder == _SCHEMES:
         # `file` reads paths. `url` reads every address whose scheme has no kind of its own.

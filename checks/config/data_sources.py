@@ -1,10 +1,10 @@
 """The section ``data`` of params.yaml: one source, and further ones that train and test the model with it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, Literal, NamedTuple
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from checks.formats.data_reports import MAIN_SOURCE
 from checks.kinds.fields import NameOf, OneOf
@@ -60,27 +60,20 @@ class FurtherSource(Source):
     ] = None
     contract: Contract = None
 
-    @model_validator(mode="after")
-    def _planted_in_train_alone(self) -> Self:
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction, as "problem|remedy"."""
         if self.loader.planted and self.splits is None:
-            raise ValueError(
+            yield (
                 f"splits: null, but the rows of loader {self.loader.kind} are for training only|write [train]"
             )
         if self.loader.planted and self.share is not None:
-            raise ValueError(
-                f"share: would drop rows that loader {self.loader.kind} plants|remove it"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _documents_in_train_alone(self) -> Self:
+            yield f"share: would drop rows that loader {self.loader.kind} plants|remove it"
         if self.loader.of_documents and self.splits is None:
-            raise ValueError(
+            yield (
                 "splits: null, but documents are for training only: they ask nothing that could be tested|write [train]"
             )
         if self.loader.of_documents and self.share is not None:
-            raise ValueError("share: counts rows of the task, and documents are none|remove it")
-        return self
+            yield "share: counts rows of the task, and documents are none|remove it"
 
 
 class Data(Source):
@@ -110,18 +103,17 @@ class Data(Source):
             name for name, source in (self.sources or {}).items() if source.loader.of_documents
         )
 
-    @model_validator(mode="after")
-    def _sources_agree(self) -> Self:
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction, as "problem|remedy"."""
         sources = self.sources or {}
         if MAIN_SOURCE in sources:
-            raise ValueError(
+            yield (
                 f"sources.{MAIN_SOURCE}: this name means the source of data.uri|choose another name"
             )
         if (total := sum(source.share or 0 for source in sources.values())) >= 1:
-            raise ValueError(
+            yield (
                 f"sources: their shares add up to {total:g}|leave rows to the sources without a share: a sum below 1"
             )
-        return self
 
 
 class Part(NamedTuple):

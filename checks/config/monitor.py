@@ -3,9 +3,10 @@
 It decides nothing about a model: no stage, gate or promotion reads it, and it is in no digest.
 """
 
-from typing import Annotated, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from checks.records.sections import Fraction, Name, Positive, Section, Share, Strings
 
@@ -98,11 +99,10 @@ class Scaling(Section):
         ),
     ] = "http://prometheus-operated.monitoring.svc:9090"
 
-    @model_validator(mode="after")
-    def _is_a_range(self) -> Self:
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction, as "problem|remedy"."""
         if self.most < self.least:
-            raise ValueError(f"most: {self.most} is below least, {self.least}|swap them")
-        return self
+            yield f"most: {self.most} is below least, {self.least}|swap them"
 
 
 class Receiver(Section):

@@ -1,8 +1,9 @@
 """params.yaml as strict, frozen models; ``checks.config.params_file`` reads the file into them."""
 
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag
 
 from checks.config.data_sources import Data, RuleName
 from checks.config.monitor import Monitor
@@ -15,7 +16,7 @@ from checks.formats.engines import Vllm
 from checks.formats.evaluation_reports import EARLIER
 from checks.kinds.chat_template import TEMPLATES
 from checks.kinds.fields import NameOf, OneOf
-from checks.kinds.gate import Gate, ScoreGate, decided_at
+from checks.kinds.gate import Gate, GateParams, ScoreGate, decided_at
 from checks.kinds.loader import LOADERS, Loader
 from checks.kinds.method import MergedInto, Train
 from checks.kinds.scorer import Scorer
@@ -93,13 +94,12 @@ class SplitShares(Section):
         Fraction, Field(description="share of the rows for the evaluation and the gates")
     ]
 
-    @model_validator(mode="after")
-    def _leaves_training_rows(self) -> Self:
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction, as "problem|remedy"."""
         if self.valid + self.test >= 1:
-            raise ValueError(
+            yield (
                 f"valid + test is {self.valid + self.test:g}|leave rows to train on: a sum below 1"
             )
-        return self
 
 
 class Prepare(Section):
@@ -135,32 +135,23 @@ class Prepare(Section):
     near_duplicates: NearDuplicates
     splits: SplitShares
 
-    @model_validator(mode="after")
-    def _rules_know_what_to_find(self) -> Self:
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction, as "problem|remedy"."""
         unsaid = [
             rule for rule in self.rules if rule in ("mask-personal-data", "drop-personal-data")
         ]
         if unsaid and self.personal_data is None:
-            raise ValueError(
+            yield (
                 f"rules: {unsaid[0]} finds nothing while personal_data is not written|write prepare.personal_data: "
                 f"{{detectors: [{', '.join(detectors.KINDS)}]}}"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _rows_of_the_task(self) -> Self:
         if self.loader.planted or self.loader.of_documents:
-            raise ValueError(
+            yield (
                 f"loader: {self.loader.kind} only adds rows to other data|name it in data.sources instead"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _each_rule_once(self) -> Self:
         twice = sorted({rule for rule in self.rules if self.rules.count(rule) > 1})
         if twice:
-            raise ValueError(f"rules has {', '.join(twice)} twice|name each rule once")
-        return self
+            yield f"rules has {', '.join(twice)} twice|name each rule once"
 
 
 class MinRows(Section):
@@ -196,13 +187,12 @@ class Labels(Section):
         stricter("lower"),
     ]
 
-    @model_validator(mode="after")
-    def _shares_are_ordered(self) -> Self:
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction, as "problem|remedy"."""
         if self.min_share > self.max_share:
-            raise ValueError(
+            yield (
                 f"min_share {self.min_share:g} is above max_share {self.max_share:g}|swap or widen them"
             )
-        return self
 
 
 class Preferences(Section):
@@ -353,13 +343,10 @@ class TrainBudget(Section):
         stricter("higher"),  # the same hours cost more
     ] = None
 
-    @model_validator(mode="after")
-    def _cost_has_a_price(self) -> Self:
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction, as "problem|remedy"."""
         if self.cost is not None and self.hourly_price is None:
-            raise ValueError(
-                "cost: cannot be estimated without hourly_price|write hourly_price too"
-            )
-        return self
+            yield "cost: cannot be estimated without hourly_price|write hourly_price too"
 
 
 class MergeParity(Agreement):
@@ -447,30 +434,21 @@ class Evaluate(Section):
         stricter("more"),
     ]
 
-    @model_validator(mode="after")
-    def _each_scorer_once(self) -> Self:
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction, as "problem|remedy"."""
         kinds = [scorer.kind for scorer in self.scorers]
         if len(set(kinds)) < len(kinds):
-            raise ValueError(f"scorers {', '.join(kinds)} has one twice|name each scorer once")
-        return self
-
-    @model_validator(mode="after")
-    def _own_batches(self) -> Self:
+            yield f"scorers {', '.join(kinds)} has one twice|name each scorer once"
         if self.engine and self.stable_batches:
-            raise ValueError(
+            yield (
                 "stable_batches has no effect with engine, because vLLM forms its own batches"
                 "|remove stable_batches or engine"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _rows_fit_a_pass(self) -> Self:
         if self.engine and self.engine.max_rows > self.batch_tokens:
-            raise ValueError(
+            yield (
                 f"engine.max_rows is {self.engine.max_rows}, but a pass has {self.batch_tokens} tokens, and each row "
                 "needs one or more|lower engine.max_rows or raise batch_tokens"
             )
-        return self
 
 
 class Tracking(Section):
@@ -492,11 +470,10 @@ class Tracking(Section):
         ),
     ] = ()
 
-    @model_validator(mode="after")
-    def _each_tracker_once(self) -> Self:
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction, as "problem|remedy"."""
         if len(set(self.also)) < len(self.also):
-            raise ValueError(f"also: {', '.join(self.also)} has one twice|name each tracker once")
-        return self
+            yield f"also: {', '.join(self.also)} has one twice|name each tracker once"
 
 
 class Sealed(Section):
@@ -527,36 +504,44 @@ class Sealed(Section):
         ),
     ]
 
-    @model_validator(mode="after")
-    def _gates_ask_these_rows(self) -> Self:
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction, as "problem|remedy"."""
         for name, gate in self.gates.items():
             if gate.reads == "no rows" or (isinstance(gate, ScoreGate) and gate.suite is not None):
-                raise ValueError(
-                    f"gates.{name}: asks nothing of these rows|move it to the section gates"
-                )
+                yield f"gates.{name}: asks nothing of these rows|move it to the section gates"
             against = getattr(gate, "against", None)
             if against is not None and against not in EARLIER:
-                raise ValueError(
+                yield (
                     f"gates.{name}.against: {against!r} does not answer these rows|use one of {', '.join(EARLIER)}"
                 )
         if all(gate.kind != "contamination" for gate in self.gates.values()):
-            raise ValueError(
+            yield (
                 "gates: none is of kind contamination|add one: training may not have seen these rows"
             )
         for name, gate in self.decided.items():
             if (
                 needed := getattr(gate, "rows_needed", 0)
             ) > self.rows:  # The rows that a threshold needs at its share of the error.
-                raise ValueError(
+                yield (
                     f"gates.{name}.resolution: {self.rows} rows cannot give it for {self.max_looks} looks|"
                     f"widen it, or seal {needed} rows"
                 )
-        return self
 
     @property
     def decided(self) -> dict[str, Gate]:
         """The gates at the confidence at which they decide: equal shares of their error, as for a test split."""
         return decided_at(self.gates, self.max_looks)
+
+
+class ReleaseParams(Section):
+    """The sections that say how a model is served and promoted. Reading them imports no kind, so no pipeline."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    train_budget: TrainBudget = TrainBudget()
+    serve: Serve
+    promote: Promote
+    monitor: Monitor = Monitor()
 
 
 class Params(Section):
@@ -594,77 +579,88 @@ class Params(Section):
             raise TypeError(f"there are {len(self.training.steps)} steps")
         return self.training
 
+    @property
+    def for_gates(self) -> GateParams:
+        """The parameters that say whether a gate can ever be decided."""
+        return GateParams(
+            suites=self.suites,
+            scored=[scorer.kind for scorer in self.evaluate.scorers],
+            baselines=self.evaluate.baselines,
+            test_rows=self.validate_.min_rows.test,
+            personal_data=self.prepare.personal_data,
+            quantised=self.merge.quantization is not None,
+        )
+
     def resolved(self) -> dict[str, Any]:
         """Return the parameters with their defaults, as params.yaml would say them."""
         return self.model_dump(mode="json", by_alias=True, serialize_as_any=True)
 
-    @model_validator(mode="after")
-    def _sections_agree(self) -> Self:
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction, as "problem|remedy"."""
         rows, room = (
             self.validate_,
             self.validate_.max_prompt_tokens + self.validate_.max_reference_tokens,
         )
         of_rows = [step.max_length for step in steps.of(self.training) if not step.of_documents]
         if (longest := min(of_rows, default=room)) < room:
-            raise ValueError(
+            yield (
                 f"train.max_length: {longest} would cut rows that validate lets through (up to {room} "
                 f"tokens)|raise it to {room}, or lower validate.max_prompt_tokens or validate.max_reference_tokens"
             )
         if problem := steps.without_documents(self.training, self.data.documents):
-            raise ValueError(problem)
+            yield problem
         if rows.preferences is None and (
             learned := preferences.learned(steps.columns(self.training))
         ):
-            raise ValueError(
+            yield (
                 f"validate.preferences: is not written, and train.method {steps.named(self.training)} learns from "
                 f"{' and '.join(learned)}|write validate.preferences: {{max_length_bias: 0.15, max_auc: 0.75}}"
             )
         if self.evaluate.max_new_tokens < rows.max_reference_tokens:
-            raise ValueError(
+            yield (
                 f"evaluate.max_new_tokens: {self.evaluate.max_new_tokens} cannot reach a reference of "
                 f"{rows.max_reference_tokens} tokens|raise it to validate.max_reference_tokens or more"
             )
         if self.serve.max_input_tokens < rows.max_prompt_tokens:
-            raise ValueError(
+            yield (
                 f"serve.max_input_tokens: {self.serve.max_input_tokens} is below prompts that validate lets through|"
                 f"raise it to validate.max_prompt_tokens, {rows.max_prompt_tokens}, or more"
             )
         answer = self.serve.max_total_tokens - self.serve.max_input_tokens
         longest = max(self.evaluate.max_new_tokens, self.serve.probes.max_new_tokens)
         if answer < longest:
-            raise ValueError(
+            yield (
                 f"serve.max_total_tokens: leaves {answer} tokens for an answer, and answers of {longest} are asked for|"
                 f"raise it to {self.serve.max_input_tokens + longest} or more"
             )
         drafts = self.serve.speculation is not None and self.serve.speculation.kind == "draft"
         if drafts and self.merge.draft is None:
-            raise ValueError(
+            yield (
                 "serve.speculation.kind: draft needs a second model|write its uri, sha256 and license into merge.draft"
             )
         if self.merge.draft is not None and not drafts:
-            raise ValueError(
-                "merge.draft: nothing uses it|remove it, or set serve.speculation.kind to draft"
-            )
+            yield "merge.draft: nothing uses it|remove it, or set serve.speculation.kind to draft"
         if problem := quantization.problem(self):
-            raise ValueError(problem)
+            yield problem
         for name, suite in self.suites.items():
             if problem := suite.impossible(name, self.suites):
-                raise ValueError(problem)
+                yield problem
         decided = decided_at(self.gates)
         for name, gate in self.gates.items():
             # A policy of before the tests of suites were divided still loads: its gates say how many samples they need.
             asked = (
                 gate if isinstance(gate, ScoreGate) and gate.suite is not None else decided[name]
             )
-            if problem := asked.impossible(name, self):
-                raise ValueError(problem)
+            if problem := asked.impossible(name, self.for_gates):
+                yield problem
         for name, gate in (self.sealed.gates if self.sealed else {}).items():
             # A gate's complaint about `validate` is reported there; the others are about the test rows.
-            if (problem := gate.impossible(name, self)) and not problem.startswith("validate."):
-                raise ValueError(f"sealed.{problem}")
+            if (problem := gate.impossible(name, self.for_gates)) and not problem.startswith(
+                "validate."
+            ):
+                yield f"sealed.{problem}"
         for name, environment in self.promote.environments.items():
             if environment.sealed and self.sealed is None:
-                raise ValueError(
+                yield (
                     f"promote.environments.{name}.sealed: there is no sealed split|write the section sealed, or false"
                 )
-        return self

@@ -8,16 +8,18 @@ import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from checks.config.params import Params
+from checks.config.params import Params, ReleaseParams
 from checks.kinds import plugins
 from checks.process.errors import ParamsRefused
 from checks.records.sections import Section
 from checks.storage import layout, plain_yaml
+
+S = TypeVar("S", bound=Section)
 
 # Pydantic's names of errors about the key that tells a kind.
 _TAGGED = ("union_tag_invalid", "union_tag_not_found")
@@ -71,9 +73,18 @@ def check(parsed: Parsed) -> Params:
     Raises MachineRefused if an installed package adds a kind that cannot be used, because the text might mean that one.
     """
     plugins.refuse_broken()
+    return _checked(parsed, Params)
+
+
+def check_release(parsed: Parsed) -> ReleaseParams:
+    """Return the sections that say how a model is served and promoted. Raises ParamsRefused with every problem."""
+    return _checked(parsed, ReleaseParams)
+
+
+def _checked(parsed: Parsed, model: type[S]) -> S:
     name, node, value = parsed
     try:
-        return Params.model_validate(value)
+        return model.model_validate(value)
     except ValidationError as error:
         details = _own(error.errors(include_url=False))
         problems = [_problem(name, node, detail) for detail in _with_meant(details)]

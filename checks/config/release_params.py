@@ -1,8 +1,9 @@
 """The sections serve and promote of params.yaml: how a model is served, and what must hold before it moves."""
 
-from typing import Annotated, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from checks.records.sections import Bound, Name, Positive, Section, stricter
 from checks.storage import layout
@@ -148,14 +149,13 @@ class Serve(Section):
     probes: Probes
     verify: Verify
 
-    @model_validator(mode="after")
-    def _an_answer_has_room(self) -> Self:
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction, as "problem|remedy"."""
         if self.max_total_tokens <= self.max_input_tokens:
-            raise ValueError(
+            yield (
                 f"max_total_tokens: {self.max_total_tokens} leaves no room for an answer to {self.max_input_tokens} "
                 "tokens|raise it above max_input_tokens"
             )
-        return self
 
 
 class ServingBudget(Section):
@@ -185,15 +185,12 @@ class ServingBudget(Section):
         stricter("higher"),
     ] = None
 
-    @model_validator(mode="after")
-    def _asks_something(self) -> Self:
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction, as "problem|remedy"."""
         if self.watt_hours is None and self.price is None:
-            raise ValueError("has no bound|write watt_hours or price")
+            yield "has no bound|write watt_hours or price"
         if self.price is not None and self.hourly_price is None:
-            raise ValueError(
-                "price: cannot be computed without hourly_price|write hourly_price too"
-            )
-        return self
+            yield "price: cannot be computed without hourly_price|write hourly_price too"
 
 
 class Environment(Section):
@@ -287,27 +284,24 @@ class Promote(Section):
         Field(min_length=1, description="each environment by its name, with its conditions"),
     ]
 
-    @model_validator(mode="after")
-    def _each_has_a_way_to_it(self) -> Self:
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction, as "problem|remedy"."""
         for name, environment in self.environments.items():
             if name.endswith(("-", "_")):
-                raise ValueError(
-                    f"environments.{name}: cannot be in a tag|end it with a letter or a digit"
-                )
+                yield f"environments.{name}: cannot be in a tag|end it with a letter or a digit"
             if name in ("base", "components", layout.SEALED_LOOKS.name):
-                raise ValueError(
+                yield (
                     f"environments.{name}: is a folder that environments share|choose another name"
                 )
             if environment.soak_hours and environment.after is None:
-                raise ValueError(
+                yield (
                     f"environments.{name}.soak_hours: nothing to soak in|set it to 0, or set after"
                 )
         for name in set(self.environments) - set(self.ordered):
-            raise ValueError(
+            yield (
                 f"environments.{name}.after: {self.environments[name].after!r} leads to no first environment|"
                 "use null for the first, or the name of another that leads to it"
             )
-        return self
 
     @property
     def ordered(self) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from checks.kinds.gate import (
     GATES,
     Case,
     CheckResult,
+    DecisionParams,
     Gate,
     ScoreGate,
     Test,
@@ -58,6 +59,13 @@ def judge(params: Params, evidence: Evidence) -> Verdict:
     )
 
 
+def decision_params(params: Params) -> DecisionParams:
+    """Return the parameters that gates may read when they decide."""
+    sources = {"base": params.base, **params.data.pinned}
+    licenses = {place: source.license for place, source in sources.items()}
+    return DecisionParams(params.suites, licenses)
+
+
 def _answer(
     name: str, gate: Gate, params: Params, evidence: Evidence, sample: Sample
 ) -> CheckResult:
@@ -70,7 +78,7 @@ def _answer(
     if missing := gap(evidence, MAKING):
         return failed(name, gate, missing)
     try:
-        return gate.check(Case(name, params, evidence, sample))
+        return gate.check(Case(name, decision_params(params), evidence, sample))
     except NoEvidence as reason:
         return failed(name, gate, str(reason))
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Annotated
 
+import numpy as np
 from pydantic import Field
 
 from checks.kinds.retriever import DECIMALS, Relevance, best
@@ -40,8 +41,6 @@ class Reranker(Section):
         relevance: Relevance,
     ) -> Iterator[list[int]]:
         """For each question the places that the retriever ``found``, best first; equal scores keep its order."""
-        import numpy as np
-
         pairs = [
             (question, passages[place])
             for question, places in zip(questions, found, strict=True)

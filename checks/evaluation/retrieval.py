@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated, Self
+from typing import Annotated
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field
 
 from checks.formats.suite_report import Gold, Passage, Reading
 from checks.process.errors import EvidenceRefused
@@ -125,11 +125,10 @@ class Chunker(Section):
         int, Field(ge=0, description="words that a passage shares with the one before")
     ]
 
-    @model_validator(mode="after")
-    def _moves_on(self) -> Self:
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction, as "problem|remedy"."""
         if self.overlap >= self.words:
-            raise ValueError(f"overlap: {self.overlap} is not below words, {self.words}|lower it")
-        return self
+            yield f"overlap: {self.overlap} is not below words, {self.words}|lower it"
 
     def cut(self, document: Passage) -> list[Passage]:
         """The passages of a document, in order; their text is the document's, with its line breaks."""

@@ -5,11 +5,11 @@ Times and money do not, and so are no part of it.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from checks.formats.evidence import Evidence, gap
 from checks.formats.verdict import Finding, Verdict
@@ -44,12 +44,11 @@ class BudgetGate(GateKind):
         stricter("lower"),
     ] = None
 
-    @model_validator(mode="after")
-    def _asks_something(self) -> Self:
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction, as "problem|remedy"."""
         asked = self.model_dump(exclude={"kind"})
         if all(bound is None for bound in asked.values()):
-            raise ValueError(f"asks nothing|write at least one of {', '.join(asked)}")
-        return self
+            yield f"asks nothing|write at least one of {', '.join(asked)}"
 
     def check(self, case: Case) -> Finding:
         """Pass when every figure that has a bound was measured and is within it.

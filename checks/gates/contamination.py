@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from checks.data import contamination, near_duplicates
 from checks.formats.evidence import gap
 from checks.formats.verdict import Finding, Verdict
 from checks.kinds.gate import Case, Explained, GateKind, Reads, failed
@@ -53,8 +54,6 @@ class ContaminationGate(GateKind):
         The reports of train and evaluate are asked for too: they name, by digest, the splits that were trained on and
         tested, and the chain holds the files against them.
         """
-        from checks.data import contamination, near_duplicates
-
         splits = (layout.SPLITS / "train.jsonl", layout.SPLITS / "test.jsonl")
         if missing := gap(case.evidence, (layout.TRAIN_REPORT, layout.EVALUATION, *splits)):
             return failed(case.name, self, missing)

@@ -29,6 +29,7 @@ from checks.kinds.gate import (
 )
 from checks.records.rows import Message
 from checks.records.sections import Name, stricter
+from checks.stats import intervals, mean_planning
 from checks.storage import layout
 from checks.suites.exposure import Exposure
 
@@ -87,8 +88,6 @@ class ExposureGate(ScoreGate):
 
     def check(self, case: Case) -> CheckResult:
         """Pass when the upper bound is within ``at_most``; fail when the share itself is not."""
-        from checks.stats import intervals, mean_planning
-
         if missing := gap(case.evidence, (layout.TRAIN_REPORT, _TRAIN)):
             raise NoEvidence(missing)
         suite, sample = case.params.suites[self.suite], case.sample.of(self.suite, self.metric)

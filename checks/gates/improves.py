@@ -1,6 +1,6 @@
 """improves: the candidate is better than a reference on the same rows."""
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -24,10 +24,9 @@ from checks.kinds.gate import (
     small,
 )
 from checks.records.sections import stricter
-
-if TYPE_CHECKING:
-    from checks.stats.paired import Comparison
-    from checks.stats.planning import Needed
+from checks.stats import planning
+from checks.stats.paired import Comparison, compare
+from checks.stats.planning import Needed
 
 
 class ImprovesGate(AssistedGate):
@@ -44,9 +43,6 @@ class ImprovesGate(AssistedGate):
 
     def check(self, case: Case) -> CheckResult:
         """Pass when a difference of ``margin`` or less is refuted; fail when not even the point exceeds it."""
-        from checks.stats import planning
-        from checks.stats.paired import compare
-
         against = compared.settled(case, self)
         if isinstance(against, Finding):
             return against
@@ -79,10 +75,8 @@ class ImprovesGate(AssistedGate):
         )
 
     def _decided(
-        self, shown: str, found: "Comparison", low: float, p: float
-    ) -> "tuple[Status, str, Needed | None]":
-        from checks.stats import planning
-
+        self, shown: str, found: Comparison, low: float, p: float
+    ) -> tuple[Status, str, Needed | None]:
         by = f" by more than {self.margin:g}" if self.margin else ""
         level = 1 - self.confidence
         bound = f"lower {percent(self.confidence)} bound {low:+.3f}"

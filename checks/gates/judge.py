@@ -1,17 +1,17 @@
 """judge: a judge agrees with people on an anchor, with itself when answers change places, and with its last record."""
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from checks.formats.suite_report import Anchored
 from checks.formats.verdict import Finding, Status, Verdict
+from checks.gating.suite_sample import checked
 from checks.kinds.gate import Case, Confidence, Explained, GateKind, GateParams, Reads, figure
 from checks.records.sections import Fraction, Name, Share, stricter
+from checks.stats import mean_planning
+from checks.stats.intervals import Mean
 from checks.storage import layout
-
-if TYPE_CHECKING:
-    from checks.stats.intervals import Mean
 
 
 class JudgeGate(GateKind):
@@ -48,9 +48,6 @@ class JudgeGate(GateKind):
 
     def check(self, case: Case) -> Finding:
         """Pass when agreement is shown to be high enough, flips are few, and nothing changed since the last record."""
-        from checks.gating.suite_sample import checked
-        from checks.stats.intervals import Mean
-
         result = checked(self.suite, case.params.suites, case.evidence)[1]
         compared, anchor = result.compared, result.compared.anchor if result.compared else None
         if compared is None or anchor is None:
@@ -73,7 +70,7 @@ class JudgeGate(GateKind):
         )  # fmt: skip
 
     def _decided(
-        self, anchor: Anchored, agreement: "Mean", low: float, high: float
+        self, anchor: Anchored, agreement: Mean, low: float, high: float
     ) -> tuple[Status, str]:
         n = len(anchor.agrees)
         summary = f"agrees with people on {anchor.agrees.count('1')} of {n} pairs of the anchor"
@@ -95,8 +92,6 @@ class JudgeGate(GateKind):
                 f"{summary}, and on {then}: the judge has changed; look at it, and pin it anew",
             )
         if low < self.min_agreement:
-            from checks.stats import mean_planning
-
             needed = mean_planning.needed(agreement, self.min_agreement, 1 - self.confidence)
             more = f"; about {needed} would show it" if needed else ""
             bound = f"lower {self.confidence:.0%} bound {low:.3f}"

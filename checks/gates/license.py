@@ -48,10 +48,8 @@ class LicenseGate(GateKind):
             return failed(case.name, self, missing)
         report = case.evidence.reports.fetch
         assert report is not None  # else it is a gap
-        sources = {"base": case.params.base, **case.params.data.pinned}
-        stated = {part: source.license for part, source in sources.items()} | {
-            "adapter": self.adapter
-        }
+        sources = case.params.licenses
+        stated = {**sources, "adapter": self.adapter}
         parity = case.evidence.reports.parity
         # The draft's licence is the one that params.yaml stated when merge ran; another licence runs merge again.
         if parity and parity.draft:

@@ -1,6 +1,6 @@
 """non_inferior: the candidate is not worse than a reference on the same rows."""
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -24,10 +24,9 @@ from checks.kinds.gate import (
     small,
 )
 from checks.records.sections import stricter
-
-if TYPE_CHECKING:
-    from checks.stats.paired import Comparison
-    from checks.stats.planning import Needed
+from checks.stats import planning
+from checks.stats.paired import Comparison, compare
+from checks.stats.planning import Needed
 
 
 class NonInferiorGate(AssistedGate):
@@ -45,9 +44,6 @@ class NonInferiorGate(AssistedGate):
 
     def check(self, case: Case) -> CheckResult:
         """Pass when a loss of ``margin`` is refuted; fail when a loss is shown, and the point is beyond the margin."""
-        from checks.stats import planning
-        from checks.stats.paired import compare
-
         against = compared.settled(case, self)
         if isinstance(against, Finding):
             return against
@@ -84,14 +80,12 @@ class NonInferiorGate(AssistedGate):
     def _decided(
         self,
         shown: str,
-        found: "Comparison",
+        found: Comparison,
         bounds: tuple[float, float],
         sees: float | None,
         p: float,
         worse: float,
-    ) -> "tuple[Status, str, Needed | None]":
-        from checks.stats import planning
-
+    ) -> tuple[Status, str, Needed | None]:
         level = 1 - self.confidence
         against = f"{self.metric} {found.effect:+.3f} against {shown}"
         if worse <= level and found.effect < -self.margin:

@@ -23,7 +23,7 @@ class PrivacyGate(PersonalData, GateKind):
 
     def impossible(self, name: str, params: GateParams) -> str | None:
         """``prepare.personal_data`` must refuse before training all that the gate would refuse after it."""
-        before, place = params.prepare.personal_data, f"gates.{name}"
+        before, place = params.personal_data, f"gates.{name}"
         if before is None:
             return (
                 f"prepare.personal_data: is not written, so rows that gate {name!r} refuses would be trained on first|"

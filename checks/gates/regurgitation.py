@@ -4,9 +4,11 @@ from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
+from checks.data import contamination
 from checks.data.personal_data import strings
 from checks.formats.evidence import NoEvidence, gap
 from checks.formats.verdict import Finding, Status, Verdict
+from checks.gating.suite_sample import SuiteSample
 from checks.kinds.gate import (
     Case,
     CheckResult,
@@ -25,6 +27,7 @@ from checks.kinds.gate import (
 )
 from checks.records.rows import Row
 from checks.records.sections import stricter
+from checks.stats import intervals, mean_planning
 from checks.storage import layout
 
 _TRAIN = layout.SPLITS / "train.jsonl"
@@ -87,9 +90,6 @@ class RegurgitationGate(ScoreGate):
 
     def check(self, case: Case) -> CheckResult:
         """Pass when the upper bound is within ``at_most``; fail when the share itself is not."""
-        from checks.data import contamination
-        from checks.stats import intervals, mean_planning
-
         if missing := gap(case.evidence, (layout.TRAIN_REPORT, _TRAIN)):
             raise NoEvidence(missing)
         if not case.evidence.train:
@@ -170,7 +170,6 @@ class RegurgitationGate(ScoreGate):
                     case.evidence.test, case.evidence.answers["candidate"], strict=True
                 )
             ]
-        from checks.gating.suite_sample import SuiteSample
 
         sample = case.sample.of(self.suite)
         assert isinstance(sample, SuiteSample)

@@ -1,6 +1,6 @@
 """remembers: the candidate has not forgotten more than it may of what a reference knew, in bits per byte of a text."""
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -8,6 +8,7 @@ from checks.formats.report import now_called
 from checks.formats.verdict import Finding, Status, Verdict
 from checks.gating import compared
 from checks.gating.compared import PairedGate
+from checks.gating.suite_sample import SuiteSample
 from checks.kinds.gate import (
     ALONE,
     Case,
@@ -24,9 +25,7 @@ from checks.kinds.gate import (
     small,
 )
 from checks.records.sections import Name, stricter
-
-if TYPE_CHECKING:
-    from checks.stats.paired_mean import MeanDifference
+from checks.stats.paired_mean import LEAST_GROUPS, MeanDifference
 
 
 class RemembersGate(PairedGate):
@@ -52,9 +51,6 @@ class RemembersGate(PairedGate):
 
     def check(self, case: Case) -> CheckResult:
         """Pass when a loss of ``allowance`` is refuted; fail when a larger one is shown."""
-        from checks.gating.suite_sample import SuiteSample
-        from checks.stats.paired_mean import LEAST_GROUPS, MeanDifference
-
         against = compared.reference(case.name, self, case.evidence)
         if isinstance(against, Finding):
             return against
@@ -104,7 +100,7 @@ class RemembersGate(PairedGate):
         self,
         shown: str,
         means: str,
-        found: "MeanDifference",
+        found: MeanDifference,
         bounds: tuple[float, float],
         p: float,
         beyond: float,

@@ -7,8 +7,9 @@ corrected by Holm's method over the slices first.
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
+import numpy as np
 from pydantic import Field
 
 from checks.formats.verdict import Finding, Status, Verdict
@@ -28,10 +29,9 @@ from checks.kinds.gate import (
     small,
 )
 from checks.records.sections import stricter
-
-if TYPE_CHECKING:
-    from checks.stats.paired import Comparison
-    from checks.stats.planning import Needed
+from checks.stats import multiple, planning
+from checks.stats.paired import Comparison, compare
+from checks.stats.planning import Needed
 
 SMALL = "(small slices)"
 
@@ -66,7 +66,7 @@ class _Decided(NamedTuple):
     status: Status
     slice: str
     reason: str
-    needed: "Needed | None" = None
+    needed: Needed | None = None
 
 
 class SliceGate(PairedGate):
@@ -91,11 +91,6 @@ class SliceGate(PairedGate):
 
     def check(self, case: Case) -> CheckResult:
         """Pass when every slice is shown to lose less than the margin; fail when one is shown to lose more."""
-        import numpy as np
-
-        from checks.stats import multiple, planning
-        from checks.stats.paired import compare
-
         against = compared.settled(case, self)
         if isinstance(against, Finding):
             return against
@@ -169,8 +164,6 @@ class SliceGate(PairedGate):
         self, seen: _Seen, worst: str | None, p: float, p_worse: float, at: float
     ) -> _Decided:
         """The status by the corrected p-values. ``at``: the level at which the rows that are needed are planned."""
-        from checks.stats import planning
-
         level, comparisons = 1 - self.confidence, seen.found
         if worst is not None and p_worse <= level:
             return _Decided(

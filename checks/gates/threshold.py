@@ -1,10 +1,11 @@
 """threshold: a mean's one-sided bound, not the point, must clear a number."""
 
 import math
+from collections.abc import Iterator
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from checks.evaluation import answered
 from checks.formats.verdict import Finding, Status, Verdict
@@ -25,10 +26,9 @@ from checks.kinds.gate import (
     small,
 )
 from checks.records.sections import stricter
+from checks.stats import intervals, mean_planning
+from checks.stats.planning import Needed
 from checks.storage import layout
-
-if TYPE_CHECKING:
-    from checks.stats.planning import Needed
 
 
 class ThresholdGate(ScoreGate):
@@ -59,11 +59,10 @@ class ThresholdGate(ScoreGate):
         stricter("lower"),  # a narrower interval needs more rows
     ]
 
-    @model_validator(mode="after")
-    def _one_bound(self) -> Self:
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction, as "problem|remedy"."""
         if (self.at_least is None) == (self.at_most is None):
-            raise ValueError("needs exactly one of at_least and at_most|write one of them")
-        return self
+            yield "needs exactly one of at_least and at_most|write one of them"
 
     @property
     def rows_needed(self) -> int:
@@ -80,18 +79,14 @@ class ThresholdGate(ScoreGate):
             return problem
         if (
             self.suite is not None
-            and (
-                rows := answered.size_of(
-                    params.suites, self.suite, self.metric, params.validate_.min_rows.test
-                )
-            )
+            and (rows := answered.size_of(params.suites, self.suite, self.metric, params.test_rows))
             < self.rows_needed
         ):
             return (
                 f"gates.{name}.resolution: {rows} samples of suite {self.suite} cannot give ±{self.resolution:g}|"
                 f"widen it: {self.rows_needed} samples would"
             )
-        rows = params.validate_.min_rows.test
+        rows = params.test_rows
         if self.suite is None and rows < self.rows_needed:
             return (
                 f"validate.min_rows.test: {rows} rows cannot give gate {name!r} its resolution of "
@@ -101,8 +96,6 @@ class ThresholdGate(ScoreGate):
 
     def check(self, case: Case) -> Test:
         """Pass when the bound clears and the rows resolve ``resolution``; fail when the point does not clear."""
-        from checks.stats import intervals, mean_planning
-
         sample = case.sample.of(self.suite, self.metric)
         mean = intervals.Mean.of(sample.scores("candidate", self.metric), sample.groups)
         upward = self.at_least is not None

@@ -3,13 +3,15 @@
 """
 
 import abc
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from checks.evaluation.comparisons import Comparisons
 from checks.formats.suite_report import HUMAN
 from checks.formats.verdict import Finding, Status, Verdict
 from checks.gating.compared import Compared, PairedGate
+from checks.gating.suite_sample import SuiteSample
 from checks.kinds.gate import (
     ALONE,
     Case,
@@ -23,10 +25,7 @@ from checks.kinds.gate import (
     percent,
     small,
 )
-
-if TYPE_CHECKING:
-    from checks.evaluation.comparisons import Comparisons
-    from checks.stats.assisted import Assisted
+from checks.stats.assisted import LEAST_LABELS, Assisted, rows_to_see, unseen
 
 
 class AssistedGate(PairedGate, abc.ABC):
@@ -66,7 +65,6 @@ class AssistedGate(PairedGate, abc.ABC):
             )
         if self.better:
             return None
-        from checks.stats.assisted import rows_to_see, unseen
 
         level, rows = 1 - self.confidence, suite.draw.rows
         if (chance := unseen(self.margin, rows)) <= level:
@@ -83,9 +81,6 @@ class AssistedGate(PairedGate, abc.ABC):
 
     def people(self, case: Case, against: Compared) -> CheckResult:
         """Decide by people's labels."""
-        from checks.gating.suite_sample import SuiteSample
-        from checks.stats.assisted import LEAST_LABELS, Assisted, rows_to_see
-
         sample = case.sample.of(self.suite)
         assert isinstance(sample, SuiteSample)  # the metric is a suite's
         compared = sample.compared(against.model)
@@ -127,7 +122,7 @@ class AssistedGate(PairedGate, abc.ABC):
         return Test(p, None if self.better else p_worse, decide, claim)
 
     def _too_few(
-        self, name: str, against: Compared, said: "Comparisons", labelled: int, least: int
+        self, name: str, against: Compared, said: Comparisons, labelled: int, least: int
     ) -> Finding:
         more = f"`lockstep label {self.suite}` asks for {len(said.missing)} more"
         todo = more if said.missing else f"raise suites.{self.suite}.rows"
@@ -141,7 +136,7 @@ class AssistedGate(PairedGate, abc.ABC):
     def _settled(
         self,
         shown: str,
-        found: "Assisted",
+        found: Assisted,
         bounds: tuple[float, float],
         p: float,
         worse: float | None,

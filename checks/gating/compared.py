@@ -13,6 +13,7 @@ from checks.formats.evaluation_reports import EARLIER, RELEASED, ReferenceUse
 from checks.formats.evidence import Evidence, gap
 from checks.formats.report import UNQUANTISED, now_called
 from checks.formats.verdict import Finding, Verdict
+from checks.gating.suite_sample import SuiteSample
 from checks.kinds.gate import (
     Case,
     Explained,
@@ -24,6 +25,7 @@ from checks.kinds.gate import (
     percent,
 )
 from checks.kinds.suite import BoundedSuite
+from checks.stats import intervals
 from checks.storage import layout
 
 Against = Annotated[
@@ -70,8 +72,8 @@ class PairedGate(ScoreGate, abc.ABC):
                 f"gates.{name}.against: suite {self.suite} has no scores of {self.against!r}|"
                 f"use one of {', '.join(role for role in scored if role != 'candidate') or 'none'}, or add it there"
             )
-        full = (UNQUANTISED,) if params.merge.quantization else ()
-        known = ("base", *full, *EARLIER, *params.evaluate.baselines)
+        full = (UNQUANTISED,) if params.quantised else ()
+        known = ("base", *full, *EARLIER, *params.baselines)
         if self.against in known:
             return None
         return (
@@ -194,9 +196,6 @@ def uninformed(case: Case, gate: PairedGate, against: Compared) -> Finding | Non
 
     Such a suite cannot show what the candidate forgot, and every candidate would pass.
     """
-    from checks.gating.suite_sample import SuiteSample
-    from checks.stats import intervals
-
     sample = case.sample.of(gate.suite, gate.metric)
     chance = sample.chance(gate.metric) if isinstance(sample, SuiteSample) else None
     if chance is None:
@@ -219,8 +218,6 @@ def nothing_to_lose(case: Case, gate: PairedGate, against: Compared) -> Finding 
     Such a reference cannot lose the margin, and every candidate would pass. A gate does not ask about a candidate that
     is shown to be better.
     """
-    from checks.stats import intervals
-
     sample = case.sample.of(gate.suite, gate.metric, against.model)
     knows = intervals.Mean.of(sample.scores(against.model, gate.metric), sample.groups)
     high = knows.high(1 - gate.confidence)

@@ -30,6 +30,6 @@ def _name(template: type[ChatTemplate]) -> str:
     return template.name
 
 
-TEMPLATES = plugins.Registry(
-    "lockstep.chat_templates", "checks.chat_templates", plugins.subclass_of(ChatTemplate), _name
+TEMPLATES: plugins.Registry[ChatTemplate] = plugins.Registry(
+    "lockstep.chat_templates", ChatTemplate, _name
 )

@@ -14,7 +14,7 @@ class OneOf:
     Without the tag, the first kind is used whose model has a default for it.
     """
 
-    def __init__(self, registry: Registry[type[Any]], tag: str) -> None:
+    def __init__(self, registry: Registry[Any], tag: str) -> None:
         self._registry, self._tag = registry, tag
 
     def __get_pydantic_core_schema__(

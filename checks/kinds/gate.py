@@ -2,7 +2,7 @@
 
 The file has everything that Lockstep knows of the kind: its parameters with the direction in which each is stricter
 (``sections.stricter``), its decision (``check``) and its explanation (``explain``). ``checks.config.params`` imports
-the kinds, so no kind imports ``checks.config.params``: what it may read of the parameters is ``GateParams``.
+the interface, so no kind imports ``checks.config.params``: what it may read of the parameters is ``GateParams``.
 """
 
 import abc
@@ -40,78 +40,33 @@ Reads = Literal["no rows", "rows", "answers"]
 ALONE = "(before Holm's correction)"
 
 
-class Licensed(Protocol):
-    """A source with its licence; None: not known."""
-
-    @property
-    def license(self) -> str | None: ...
-
-
-class Sources(Protocol):
-    """Every source of rows by its place in params.yaml."""
-
-    @property
-    def pinned(self) -> Mapping[str, Licensed]: ...
-
-
-class DecisionParams(Protocol):
+@dataclass(frozen=True)
+class DecisionParams:
     """The parameters that a gate may read when it decides.
 
     The stage gate tracks these alone (dvc.yaml). If a kind read another parameter, DVC would not notice a change of it,
-    and the verdict would not hold.
+    and the verdict would not hold. ``licenses``: of the base and of every source of rows, by its place in params.yaml;
+    None: not known.
     """
 
-    @property
-    def base(self) -> Licensed: ...
-    @property
-    def data(self) -> Sources: ...
-    @property
-    def suites(self) -> Mapping[str, SuiteKind]: ...
+    suites: Mapping[str, SuiteKind]
+    licenses: Mapping[str, str | None]
 
 
-class _Scorer(Protocol):
-    @property
-    def kind(self) -> str: ...
+@dataclass(frozen=True)
+class GateParams:
+    """The parameters that say whether a gate can ever be decided.
 
+    ``scored``: the kinds of evaluate.scorers. ``test_rows``: validate.min_rows.test. ``quantised``: whether the model
+    ships with fewer bits.
+    """
 
-class _Evaluate(Protocol):
-    @property
-    def scorers(self) -> Sequence[_Scorer]: ...
-    @property
-    def baselines(self) -> Sequence[str]: ...
-
-
-class _Rows(Protocol):
-    @property
-    def test(self) -> int: ...
-
-
-class _Validate(Protocol):
-    @property
-    def min_rows(self) -> _Rows: ...
-
-
-class _Prepare(Protocol):
-    @property
-    def personal_data(self) -> PersonalData | None: ...
-
-
-class _Merge(Protocol):
-    @property
-    def quantization(self) -> Section | None: ...
-
-
-class GateParams(DecisionParams, Protocol):
-    """The parameters that say whether a gate can ever be decided: ``checks.config.params.Params`` has them and more."""
-
-    @property
-    def prepare(self) -> _Prepare: ...
-    @property
-    def evaluate(self) -> _Evaluate: ...
-    @property
-    def validate_(self) -> _Validate: ...
-    @property
-    def merge(self) -> _Merge: ...
+    suites: Mapping[str, SuiteKind]
+    scored: Sequence[str]
+    baselines: Sequence[str]
+    test_rows: int
+    personal_data: PersonalData | None
+    quantised: bool
 
 
 class Scores(Protocol):
@@ -296,11 +251,10 @@ def failed(name: str, gate: GateKind, reason: str) -> Finding:
 
 def not_scored(name: str, metric: str, params: GateParams) -> str | None:
     """For ``GateKind.impossible``: why ``metric`` of the gate ``name`` is not scored; None if it is."""
-    scored = [scorer.kind for scorer in params.evaluate.scorers]
-    if metric in scored:
+    if metric in params.scored:
         return None
     return (
-        f"gates.{name}.metric: {metric!r} is not scored|use one of {', '.join(scored)}, "
+        f"gates.{name}.metric: {metric!r} is not scored|use one of {', '.join(params.scored)}, "
         "or add it to evaluate.scorers"
     )
 
@@ -369,16 +323,13 @@ def _claim(finding: Finding) -> tuple[object, ...]:
     )
 
 
-def _kind_in(found: object) -> type[GateKind]:
-    kind: type[GateKind] = plugins.subclass_of(GateKind)(found)
+def _name(kind: type[GateKind]) -> str:
     if kind.reads not in get_args(Reads):
         raise plugins.Unfit(f"reads {kind.reads!r}, which is none of {', '.join(get_args(Reads))}")
-    return kind
+    return plugins.tag(kind)
 
 
-GATES = plugins.Registry(
-    "lockstep.gates", "checks.gates", _kind_in, plugins.tag, lambda kind: kind.rank
-)
+GATES: plugins.Registry[GateKind] = plugins.Registry("lockstep.gates", GateKind, _name)
 Gate = Annotated[GateKind, OneOf(GATES, "kind")]
 
 

@@ -60,7 +60,5 @@ class JudgeKind(Section, abc.ABC):
         """
 
 
-JUDGES = plugins.Registry(
-    "lockstep.judges", "stages.judges", plugins.subclass_of(JudgeKind), plugins.tag
-)
+JUDGES: plugins.Registry[JudgeKind] = plugins.Registry("lockstep.judges", JudgeKind)
 Judge = Annotated[JudgeKind, OneOf(JUDGES, "kind")]

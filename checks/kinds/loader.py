@@ -47,6 +47,4 @@ class Loader(Section):
         return ()
 
 
-LOADERS = plugins.Registry(
-    "lockstep.loaders", "stages.loaders", plugins.subclass_of(Loader), plugins.tag
-)
+LOADERS: plugins.Registry[Loader] = plugins.Registry("lockstep.loaders", Loader)

@@ -10,11 +10,11 @@ libraries.
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from checks.kinds import plugins
 from checks.kinds.fields import OneOf
@@ -92,13 +92,10 @@ class Lora(Section):
             )
         return value
 
-    @model_validator(mode="after")
-    def _rank_can_be_halved(self) -> Self:
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction, as "problem|remedy"."""
         if self.init == "orthogonal" and self.r % 2:
-            raise ValueError(
-                f"r: {self.r} is odd, and init orthogonal needs an even rank|use {self.r + 1}"
-            )
-        return self
+            yield f"r: {self.r} is odd, and init orthogonal needs an even rank|use {self.r + 1}"
 
 
 class Full(Section):
@@ -301,28 +298,73 @@ class Train(Section):
         ),
     ] = ()
 
-    @model_validator(mode="after")
-    def _one_length(self) -> Self:
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction, as "problem|remedy"."""
         if (self.epochs is None) == (self.max_steps is None):
-            raise ValueError(
-                "epochs and max_steps must be one number and one null|set exactly one of them"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _schedule_has_its_end(self) -> Self:
+            yield "epochs and max_steps must be one number and one null|set exactly one of them"
         lowest = self.min_learning_rate
         if (self.schedule == "cosine_with_min_lr") != (lowest is not None):
-            raise ValueError(
+            yield (
                 f"schedule is {self.schedule} and min_learning_rate is {'null' if lowest is None else lowest}|"
                 "write min_learning_rate with schedule: cosine_with_min_lr, and with no other one"
             )
         if lowest is not None and lowest >= self.learning_rate:
-            raise ValueError(
+            yield (
                 f"min_learning_rate: {lowest:g} is not below learning_rate {self.learning_rate:g}|"
                 f"set it to {self.learning_rate / 10:g}, say"
             )
-        return self
+        if self.packing and not self.packable:
+            yield (
+                f"packing: train.method {self.method!r} does not offer it: that takes a loss of each row by itself|"
+                "use false, or write it for train.method sft alone"
+            )
+        if self.packing and self.neftune_alpha is not None:
+            yield (
+                "packing: neftune_alpha makes its noise smaller the longer a sequence is, whatever its rows are|"
+                "use false, or neftune_alpha: null"
+            )
+        if self.packing and self.shard:
+            yield f"packing: shard {self.shard} is not offered with it, it was never tried|use false"
+        if (self.lora is None) == (self.full is None):
+            what = "neither lora nor full is" if self.lora is None else "lora and full are both"
+            yield f"{what} written|write lora for an adapter, or full for the base's own weights"
+        if self.full and not self.without_adapter:
+            yield (
+                f"full: train.method {self.method!r} needs an adapter: the model with its adapter switched off is what "
+                "it compares with|use lora, or train.method sft"
+            )
+        if self.full and self.quantization:
+            yield "full: weights in 4 bits cannot be trained|remove quantization, or use lora"
+        if self.full and self.shard:
+            yield (
+                f"full: shard {self.shard} is not offered with it, it was never tried|use null, or lora"
+            )
+        if self.quantization and self.precision == "fp16":
+            yield "precision: fp16 is not offered with a 4-bit base|use bf16 or fp32"
+        if self.quantization and self.lora and self.lora.init == "orthogonal":
+            yield (
+                "lora.init: orthogonal cannot start beside 4-bit weights|use default or gaussian"
+            )
+        if self.shard and self.devices == 1:
+            yield f"shard: {self.shard} divides the base among devices, and devices is 1|use null"
+        if self.shard and self.optimizer != "adamw_torch":
+            yield (
+                f"shard: {self.shard} is not offered with optimizer {self.optimizer}|use adamw_torch"
+            )
+        if self.shard and self.lora and self.lora.modules_to_save:
+            yield (
+                f"shard: {self.shard} is not offered with lora.modules_to_save, it was never tried|use null"
+            )
+        if self.shard and self.kernels:
+            yield f"shard: {self.shard} is not offered with kernels, it was never tried|use null"
+        if self.shard and self.early_stopping:
+            yield (
+                f"shard: {self.shard} is not offered with early_stopping|use null for one of them"
+            )
+        if self.shard and self.unshardable:
+            yield (
+                f"shard: train.method {self.method!r} cannot use it: {self.unshardable}|use null"
+            )
 
     @field_validator("packing", mode="before")
     @classmethod
@@ -336,86 +378,6 @@ class Train(Section):
                 "bfd_split cuts rows above max_length, which are refused; it is bfd for all others|use bfd"
             )
         return value
-
-    @model_validator(mode="after")
-    def _packing_fits(self) -> Self:
-        if not self.packing:
-            return self
-        if not self.packable:
-            raise ValueError(
-                f"packing: train.method {self.method!r} does not offer it: that takes a loss of each row by itself|"
-                "use false, or write it for train.method sft alone"
-            )
-        if self.neftune_alpha is not None:
-            raise ValueError(
-                "packing: neftune_alpha makes its noise smaller the longer a sequence is, whatever its rows are|"
-                "use false, or neftune_alpha: null"
-            )
-        if self.shard:
-            raise ValueError(
-                f"packing: shard {self.shard} is not offered with it, it was never tried|use false"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _one_kind_of_weights(self) -> Self:
-        if (self.lora is None) == (self.full is None):
-            what = "neither lora nor full is" if self.lora is None else "lora and full are both"
-            raise ValueError(
-                f"{what} written|write lora for an adapter, or full for the base's own weights"
-            )
-        if self.full and not self.without_adapter:
-            raise ValueError(
-                f"full: train.method {self.method!r} needs an adapter: the model with its adapter switched off is what "
-                "it compares with|use lora, or train.method sft"
-            )
-        if self.full and self.quantization:
-            raise ValueError(
-                "full: weights in 4 bits cannot be trained|remove quantization, or use lora"
-            )
-        if self.full and self.shard:
-            raise ValueError(
-                f"full: shard {self.shard} is not offered with it, it was never tried|use null, or lora"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _quantised_base_fits(self) -> Self:
-        if self.quantization and self.precision == "fp16":
-            raise ValueError("precision: fp16 is not offered with a 4-bit base|use bf16 or fp32")
-        if self.quantization and self.lora and self.lora.init == "orthogonal":
-            raise ValueError(
-                "lora.init: orthogonal cannot start beside 4-bit weights|use default or gaussian"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _sharding_fits(self) -> Self:
-        if self.shard and self.devices == 1:
-            raise ValueError(
-                f"shard: {self.shard} divides the base among devices, and devices is 1|use null"
-            )
-        if self.shard and self.optimizer != "adamw_torch":
-            raise ValueError(
-                f"shard: {self.shard} is not offered with optimizer {self.optimizer}|use adamw_torch"
-            )
-        if self.shard and self.lora and self.lora.modules_to_save:
-            raise ValueError(
-                f"shard: {self.shard} is not offered with lora.modules_to_save, it was never tried|use null"
-            )
-        if self.shard and self.kernels:
-            raise ValueError(
-                f"shard: {self.shard} is not offered with kernels, it was never tried|use null"
-            )
-        if self.shard and self.early_stopping:
-            raise ValueError(
-                f"shard: {self.shard} is not offered with early_stopping|use null for one of them"
-            )
-        if self.shard and self.unshardable:
-            raise ValueError(
-                f"shard: train.method {self.method!r} cannot use it: {self.unshardable}|use null"
-            )
-        return self
 
     @property
     def layers(self) -> int | None:
@@ -493,14 +455,14 @@ class Train(Section):
 class NoDropout(Train):
     """The base of methods that compare the model with itself: TRL trains these without dropout."""
 
-    @model_validator(mode="after")
-    def _without_dropout(self) -> Self:
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction, as "problem|remedy"."""
+        yield from super().contradictions()
         if self.lora and self.lora.dropout:
-            raise ValueError(
+            yield (
                 f"lora.dropout is {self.lora.dropout:g}, and train.method {self.method!r} trains without dropout|"
                 "set train.lora.dropout to 0.0"
             )
-        return self
 
 
 def _name(method: type[Train]) -> str:
@@ -512,7 +474,5 @@ def _name(method: type[Train]) -> str:
     return names[0]
 
 
-METHODS = plugins.Registry(
-    "lockstep.methods", "stages.training.methods", plugins.subclass_of(Train), _name
-)
+METHODS: plugins.Registry[Train] = plugins.Registry("lockstep.methods", Train, _name)
 AnyTrain = Annotated[Train, OneOf(METHODS, "method")]

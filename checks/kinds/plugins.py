@@ -1,4 +1,7 @@
-"""Kinds of one group: the modules of a package of Lockstep, and what other packages add through entry points.
+"""Kinds of one group: the modules of a folder of Lockstep, and what other packages add through entry points.
+
+pyproject.toml names the folders of Lockstep's own kinds: its entry points of the group ``lockstep_kinds``. So this
+package finds kinds of ``stages`` and ``release``, which stand above it, and names neither.
 
 A package of a user adds a kind by an entry point. Its name is the kind's name, its value a class or a module with one
 such class:
@@ -25,11 +28,10 @@ import pkgutil
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType, ModuleType
-from typing import Any, Generic, TypeVar, get_args
+from typing import Any, Generic, NamedTuple, TypeVar, get_args
 
 from pydantic import BaseModel
 
@@ -41,18 +43,14 @@ from checks.storage import digest
 T = TypeVar("T")
 
 PREFIX = "lockstep."  # Every group begins so.
+_DISTRIBUTION = "lockstep"
+_OWN = "lockstep_kinds"
+"""The group of the folders of Lockstep's own kinds in pyproject.toml."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}")
 
 
 class Unfit(Exception):  # noqa: N818 - a finding about a package, not a malfunction
     """An entry point names no kind of its group; the message completes "NAME ..."."""
-
-
-@dataclass(frozen=True)
-class _Kinds(Generic[T]):
-    kinds: Mapping[str, T]
-    outside: Mapping[str, metadata.EntryPoint]
-    broken: tuple[tuple[str, str], ...]
 
 
 class Registry(Generic[T]):
@@ -63,26 +61,21 @@ class Registry(Generic[T]):
     """
 
     def __init__(
-        self,
-        group: str,
-        package: str,
-        kind_in: Callable[[object], T],
-        name_of: Callable[[T], str],
-        rank: Callable[[T], int] = lambda _: 0,
+        self, group: str, base: type, name_of: Callable[[type[Any]], str] | None = None
     ) -> None:
-        """Declare the kinds of ``group``.
+        """Declare the kinds of ``group``, each a class below ``base``, which is ``T``.
 
-        Every module directly in ``package`` is a kind, unless its name begins with ``_``. ``kind_in`` takes such a
-        module, or what an entry point names, and returns the kind; it raises Unfit for anything else (``subclass_of``
-        makes such a function). ``name_of`` is the name that params.yaml uses. Kinds of Lockstep are in the order of
-        their ``rank``, and of their names where that leaves a choice.
+        Every module directly in the group's folder is a kind, unless its name begins with ``_``. ``name_of`` gives the
+        name that params.yaml uses, and raises Unfit for a class that is no kind; None: ``tag``. Kinds of Lockstep are
+        in the order of their ``rank``, if they have one, and of their names where that leaves a choice.
         """
-        self.group, self._package = group, package
-        self._kind_in, self._name_of, self._rank = kind_in, name_of, rank
+        self.group = group
+        self._base = base
+        self._name_of = name_of or tag
         _declared[group] = self
 
     @property
-    def kinds(self) -> Mapping[str, T]:
+    def kinds(self) -> Mapping[str, type[T]]:
         """Every kind by its name."""
         return self._found.kinds
 
@@ -105,44 +98,42 @@ class Registry(Generic[T]):
         return {f"{self.group}:{name}": identity(self.outside[name]) for name in used}
 
     @functools.cached_property
-    def _found(self) -> _Kinds[T]:
-        package = importlib.import_module(self._package)
+    def _found(self) -> "_Kinds":
+        folder = _own_folder(self.group)
         modules = sorted(
             module.name
-            for module in pkgutil.iter_modules(package.__path__)
-            if not module.name.startswith("_")
+            for module in pkgutil.iter_modules(folder.__path__, f"{folder.__name__}.")
+            if not module.name.rpartition(".")[2].startswith("_")
         )
-        kinds = [
-            self._kind_in(importlib.import_module(f"{package.__name__}.{name}")) for name in modules
-        ]
-        own = {
-            self._name_of(kind): kind
-            for kind in sorted(kinds, key=lambda kind: (self._rank(kind), self._name_of(kind)))
-        }
-        if len(own) < len(kinds):
-            raise ValueError(f"{package.__name__}: two modules have a kind of one name")
+        own = [_class_in(importlib.import_module(module), self._base) for module in modules]
+        own.sort(key=lambda kind: (getattr(kind, "rank", 0), self._name_of(kind)))
+        kinds = {self._name_of(kind): kind for kind in own}
+        if len(kinds) < len(own):
+            raise ValueError(f"{folder.__name__}: two modules have a kind of one name")
         outside: dict[str, metadata.EntryPoint] = {}
-        added: dict[str, T] = {}
         broken: list[tuple[str, str]] = []
         for entry in _entry_points(self.group):
-            who = _who(entry)
-            start = f"package {who} adds {entry.name!r} to {self.group}"
-            rename = f"rename it in the entry points of {_project(entry)}, or uninstall {_project(entry)}"
-            if entry.name in own:
+            project = _project(entry)
+            start = f"package {_who(entry)} adds {entry.name!r} to {self.group}"
+            rename = f"rename it in the entry points of {project}, or uninstall {project}"
+            if entry.name in outside:
+                other = _who(outside[entry.name])
+                broken.append((f"{start}, which package {other} adds too", rename))
+            elif entry.name in kinds:
                 broken.append((f"{start}, which is a kind of Lockstep", rename))
-            elif entry.name in outside:
-                broken.append(
-                    (f"{start}, which package {_who(outside[entry.name])} adds too", rename)
-                )
             else:
                 try:
-                    added[entry.name] = _loaded(entry, self._kind_in, self._name_of)
+                    kinds[entry.name] = _loaded(entry, self._base, self._name_of)
                     outside[entry.name] = entry
                 except Unfit as why:
-                    broken.append(
-                        (f"{start}, which {why}", f"repair {_project(entry)}, or uninstall it")
-                    )
-        return _Kinds(MappingProxyType(own | added), MappingProxyType(outside), tuple(broken))
+                    broken.append((f"{start}, which {why}", f"repair {project}, or uninstall it"))
+        return _Kinds(MappingProxyType(kinds), MappingProxyType(outside), tuple(broken))
+
+
+class _Kinds(NamedTuple):
+    kinds: Mapping[str, type[Any]]
+    outside: Mapping[str, metadata.EntryPoint]
+    broken: tuple[tuple[str, str], ...]
 
 
 _declared: dict[str, Registry[Any]] = {}
@@ -213,35 +204,6 @@ def identity(entry: metadata.EntryPoint) -> Plugin:
         ) from error
 
 
-def subclass_of(base: type) -> Callable[[object], type[Any]]:
-    """For ``Registry``: accept a subclass of ``base``, or a module that defines exactly one."""
-
-    def kind_in(found: object) -> type[Any]:
-        if isinstance(found, ModuleType):
-            here = [
-                value
-                for value in vars(found).values()
-                if inspect.isclass(value)
-                and issubclass(value, base)
-                and value.__module__ == found.__name__
-                if not inspect.isabstract(value)
-            ]
-            if len(here) != 1:
-                raise Unfit(
-                    f"defines {len(here)} classes below {base.__module__}.{base.__name__} and must define one"
-                )
-            return here[0]
-        if not (inspect.isclass(found) and issubclass(found, base)):
-            raise Unfit(
-                f"is not a class below {base.__module__}.{base.__name__}, and no module that defines one"
-            )
-        if missing := sorted(getattr(found, "__abstractmethods__", ())):
-            raise Unfit(f"does not define {', '.join(missing)}")
-        return found
-
-    return kind_in
-
-
 def tag(model: type[BaseModel]) -> str:
     """The name of a kind whose parameters have the field ``kind: Literal["name"]``. Raises Unfit without one."""
     field = model.model_fields.get("kind")
@@ -251,9 +213,31 @@ def tag(model: type[BaseModel]) -> str:
     return names[0]
 
 
+def _class_in(named: object, base: type) -> type[Any]:
+    """Return the class below ``base`` that a module defines, or that an entry point names. Raises Unfit for another."""
+    below = f"{base.__module__}.{base.__name__}"
+    if isinstance(named, ModuleType):
+        classes = [
+            value
+            for value in vars(named).values()
+            if inspect.isclass(value)
+            and issubclass(value, base)
+            and value.__module__ == named.__name__
+            and not inspect.isabstract(value)
+        ]
+        if len(classes) != 1:
+            raise Unfit(f"defines {len(classes)} classes below {below} and must define one")
+        return classes[0]
+    if not (inspect.isclass(named) and issubclass(named, base)):
+        raise Unfit(f"is not a class below {below}, and no module that defines one")
+    if missing := sorted(getattr(named, "__abstractmethods__", ())):
+        raise Unfit(f"does not define {', '.join(missing)}")
+    return named
+
+
 def _loaded(
-    entry: metadata.EntryPoint, kind_in: Callable[[object], T], name_of: Callable[[T], str]
-) -> T:
+    entry: metadata.EntryPoint, base: type, name_of: Callable[[type[Any]], str]
+) -> type[Any]:
     if not _NAME.fullmatch(entry.name):
         raise Unfit(
             "is not a valid name of a kind: use at most 60 lower-case letters, digits, - and _"
@@ -262,7 +246,7 @@ def _loaded(
         loaded = entry.load()
     except (Exception, SystemExit) as error:
         raise Unfit(f"cannot be imported: {type(error).__name__}: {_one_line(error)}") from error
-    kind = kind_in(loaded)
+    kind = _class_in(loaded, base)
     if (name := name_of(kind)) != entry.name:
         raise Unfit(f"calls itself {name!r}")
     try:
@@ -276,6 +260,19 @@ def _loaded(
                 f"runs {module}, which RECORD does not list: install the package without -e, so that it does"
             )
     return kind
+
+
+def _own_folder(group: str) -> ModuleType:
+    """Import the folder of Lockstep's own kinds of a group. Raises MachineRefused if the installation names none."""
+    name = group.removeprefix(PREFIX)
+    for entry in _entry_points(_OWN):
+        if entry.name == name and _project(entry) == _DISTRIBUTION:
+            folder: ModuleType = entry.load()
+            return folder
+    raise MachineRefused(
+        f"the installed {_DISTRIBUTION} does not say where its {name} are: it was installed before this code",
+        "install it again: run ./lockstep, or pip install --no-deps -e . in its folder",
+    )
 
 
 def _entry_points(group: str) -> list[metadata.EntryPoint]:

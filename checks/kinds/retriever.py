@@ -5,7 +5,7 @@
 import abc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, NoReturn
 
 from checks.kinds import plugins
 from checks.kinds.fields import OneOf
@@ -78,17 +78,10 @@ def best(scores: "NDArray[np.float64]", most: int) -> list[int]:
     return [int(place) for place in order[:most]]
 
 
-def no_encoder(*_: object) -> "NDArray[np.float32]":
-    """The encoder of callers that load no model: all but the stage suites."""
-    raise NotImplementedError("only the stage suites can encode texts")
+def no_model(*_: object) -> NoReturn:
+    """Stand in for a model that is asked, in callers that load none: all but the stage suites."""
+    raise NotImplementedError("only the stage suites can ask a model")
 
 
-def no_cross_encoder(*_: object) -> "NDArray[np.float64]":
-    """The cross-encoder of callers that load no model: all but the stage suites."""
-    raise NotImplementedError("only the stage suites can score pairs of texts")
-
-
-RETRIEVERS = plugins.Registry(
-    "lockstep.retrievers", "checks.retrievers", plugins.subclass_of(RetrieverKind), plugins.tag
-)
+RETRIEVERS: plugins.Registry[RetrieverKind] = plugins.Registry("lockstep.retrievers", RetrieverKind)
 Retriever = Annotated[RetrieverKind, OneOf(RETRIEVERS, "kind")]

@@ -93,7 +93,7 @@ def _name(rule: type[Rule]) -> str:
     return name
 
 
-RULES = plugins.Registry("lockstep.rules", "checks.rules", plugins.subclass_of(Rule), _name)
+RULES: plugins.Registry[Rule] = plugins.Registry("lockstep.rules", Rule, _name)
 
 
 def all_rules(numbers: Numbers) -> dict[str, Rule]:

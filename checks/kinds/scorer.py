@@ -29,11 +29,5 @@ class ScorerKind(Section, abc.ABC):
         """
 
 
-SCORERS = plugins.Registry(
-    "lockstep.scorers",
-    "checks.scorers",
-    plugins.subclass_of(ScorerKind),
-    plugins.tag,
-    lambda kind: kind.rank,
-)
+SCORERS: plugins.Registry[ScorerKind] = plugins.Registry("lockstep.scorers", ScorerKind)
 Scorer = Annotated[ScorerKind, OneOf(SCORERS, "kind")]

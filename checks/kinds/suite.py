@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar, NamedTuple, Self
+from typing import Annotated, ClassVar, NamedTuple
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError
 
 from checks.formats.suite_report import (
     ROLES,
@@ -33,7 +33,7 @@ from checks.formats.suite_report import (
 )
 from checks.kinds import plugins
 from checks.kinds.fields import OneOf
-from checks.kinds.retriever import Encode, Relate, no_cross_encoder, no_encoder
+from checks.kinds.retriever import Encode, Relate, no_model
 from checks.process.errors import EvidenceRefused
 from checks.records.rows import Message, Row
 from checks.records.sections import Log, Positive, Section, Source, stricter
@@ -64,13 +64,6 @@ AnswerNats = Callable[[Role, Sequence[Answered], str], Sequence[Sequence[Sequenc
 Ask = Callable[[Role, Sequence[Row], int], Sequence[str]]
 
 
-def _no_answer_nats(
-    role: Role, asked: Sequence[Answered], precision: str
-) -> Sequence[Sequence[Sequence[float]]]:
-    """The default of ``Material.answer_nats``, which the stage suites replaces: other callers load no model."""
-    raise NotImplementedError("only the stage suites can ask a model how likely answers are")
-
-
 @dataclass(frozen=True)
 class Material:
     """The input that a kind scores. ``files`` are its pinned files, verified, by the names of ``sources``.
@@ -94,9 +87,9 @@ class Material:
     weights: Weights
     earlier: Mapping[str, SuiteResult] = field(default_factory=dict)
     earlier_commit: str | None = None
-    encode: Encode = no_encoder
-    relate: Relate = no_cross_encoder
-    answer_nats: AnswerNats = _no_answer_nats
+    encode: Encode = no_model
+    relate: Relate = no_model
+    answer_nats: AnswerNats = no_model
 
 
 @dataclass(frozen=True)
@@ -290,13 +283,12 @@ class AskedSuite(SuiteKind, abc.ABC):
         ),
     ]
 
-    @model_validator(mode="after")
-    def _of_the_candidate_each_once(self) -> Self:
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction, as "problem|remedy"."""
         if "candidate" not in self.models or len(set(self.models)) < len(self.models):
-            raise ValueError(
+            yield (
                 "models: must name the candidate, and each model once|name candidate, and base or main"
             )
-        return self
 
     @property
     def scores_of(self) -> Sequence[Role]:
@@ -328,11 +320,10 @@ class LogSuite(ScaledSuite, SizedSuite, abc.ABC):
         Field(min_length=1, description=f"the log of each model: {', '.join(ROLES)}"),
     ]
 
-    @model_validator(mode="after")
-    def _about_the_candidate(self) -> Self:
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction, as "problem|remedy"."""
         if "candidate" not in self.logs:
-            raise ValueError("logs: has none of the candidate|add it")
-        return self
+            yield "logs: has none of the candidate|add it"
 
     @property
     def sources(self) -> Mapping[str, Source]:
@@ -373,7 +364,5 @@ class LogSuite(ScaledSuite, SizedSuite, abc.ABC):
         """The scores in a log. Raises ValueError, with what is wrong in a few words, when it is no log of this kind."""
 
 
-SUITES = plugins.Registry(
-    "lockstep.suites", "checks.suites", plugins.subclass_of(SuiteKind), plugins.tag
-)
+SUITES: plugins.Registry[SuiteKind] = plugins.Registry("lockstep.suites", SuiteKind)
 Suite = Annotated[SuiteKind, OneOf(SUITES, "kind")]

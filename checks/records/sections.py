@@ -4,9 +4,10 @@ A validator's message is "problem|remedy". No field has a default that would cha
 file is either refused or off (``null``), so that a change of a class never changes what a stage computes.
 """
 
-from typing import Annotated, Literal, NamedTuple
+from collections.abc import Iterator
+from typing import Annotated, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 # Which way a bound asks for more; "fewer" and "more" are of lists, a "section" is compared by its own fields.
 Way = Literal["higher", "lower", "fewer", "more", "section"]
@@ -41,6 +42,16 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True
     )
+
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction among the parameters, as "problem|remedy". The first one refuses the section."""
+        return iter(())
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        for problem in self.contradictions():
+            raise ValueError(problem)
+        return self
 
 
 class Agreement(Section):

@@ -4,16 +4,14 @@ Robertson and Zaragoza (2009), The Probabilistic Relevance Framework: BM25 and B
 """
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from checks.kinds.retriever import DECIMALS, RetrieverKind, Search, best
 from checks.records.sections import Section, Share
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 
 class Words(Section):
@@ -39,7 +37,6 @@ class Words(Section):
         Raises ValueError when no passage has a word.
         """
         import bm25s
-        import numpy as np
 
         texts, asked = (
             bm25s.tokenize(

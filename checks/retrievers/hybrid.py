@@ -6,6 +6,7 @@ Cormack, Clarke and Büttcher (2009), Reciprocal Rank Fusion outperforms Condorc
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
 
+import numpy as np
 from pydantic import Field
 
 from checks.evaluation.encoder import Vectors
@@ -31,8 +32,6 @@ class Hybrid(RetrieverKind):
 
     def ranked(self, search: Search, most: int) -> Iterator[list[int]]:
         """By both."""
-        import numpy as np
-
         passages, questions = [*search.passages.values()], [*search.questions.values()]
         shares = 1 / (self.rank_constant + np.arange(1, len(passages) + 1))
         both = (

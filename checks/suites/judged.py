@@ -4,10 +4,10 @@ The judgements are recorded in ``data/judgements/NAME.jsonl``, each with the dig
 answer without a value counts against the candidate: as the lowest value if it is the candidate's, else as the highest.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal, Self
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from checks.evaluation.answered import AnsweredRows, RatingSuite
 from checks.formats import judgements
@@ -31,21 +31,16 @@ class Judged(RatingSuite, ScaledSuite):
         stricter("lower"),
     ]
 
-    @model_validator(mode="after")
-    def _one_metric_of_the_candidate(self) -> Self:
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction, as "problem|remedy"."""
         if "candidate" not in self.models or len(set(self.models)) < len(self.models):
-            raise ValueError(
+            yield (
                 "models: must name the candidate, and each model once|name candidate, and base or main"
             )
         if self.judge.compares:
-            raise ValueError(
-                "judge: compares two answers|use kind pairwise, or show it one answer: $answer"
-            )
+            yield "judge: compares two answers|use kind pairwise, or show it one answer: $answer"
         if len(self.metrics) != 1:
-            raise ValueError(
-                f"metrics: has {len(self.metrics)}, and a judge gives one value|name one"
-            )
-        return self
+            yield f"metrics: has {len(self.metrics)}, and a judge gives one value|name one"
 
     @property
     def evidence(self) -> SourceClass:

@@ -8,11 +8,13 @@ metric ``judge``, or ``differs`` where there is no judge: figures to read.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field
 
+from checks.evaluation import comparisons
 from checks.evaluation.answered import RatingSuite
+from checks.evaluation.comparisons import Comparisons
 from checks.formats import judgements, labels
 from checks.formats.evaluation_reports import RELEASED
 from checks.formats.labels import Verdict
@@ -33,9 +35,6 @@ from checks.process.errors import EvidenceRefused
 from checks.records.rows import Message, Row
 from checks.records.sections import Log, Share, Source, stricter
 from checks.storage import digest, files, layout
-
-if TYPE_CHECKING:
-    from checks.evaluation.comparisons import Comparisons
 
 _LEAST = 100
 _SCALE = Scale(low=0.0, high=1.0)
@@ -77,15 +76,14 @@ class Pairwise(RatingSuite):
         stricter("lower"),
     ] = 0.02
 
-    @model_validator(mode="after")
-    def _judge_compares(self) -> Self:
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction, as "problem|remedy"."""
         if self.judge is not None and not self.judge.compares:
-            raise ValueError(
+            yield (
                 "judge: says what one answer is worth|show it both: $left and $right in its prompt"
             )
         if self.anchor is not None and self.judge is None:
-            raise ValueError("anchor: there is no judge to answer it|add judge, or remove anchor")
-        return self
+            yield "anchor: there is no judge to answer it|add judge, or remove anchor"
 
     @property
     def scales(self) -> Mapping[str, Scale]:
@@ -148,8 +146,6 @@ class Pairwise(RatingSuite):
 
     def scored(self, material: Material) -> Made:
         """Take the labels that are about these answers, and ask the judge about all answers that differ."""
-        from checks.evaluation import comparisons
-
         role = self.other(material.answers)
         ours, theirs = (material.answers[model or "candidate"] for model in ("candidate", role))
         our_shas, their_shas = (
@@ -186,7 +182,7 @@ class Pairwise(RatingSuite):
         )  # fmt: skip
 
     def _figures(
-        self, material: Material, role: Role | None, found: "Comparisons", differ: Sequence[bool]
+        self, material: Material, role: Role | None, found: Comparisons, differ: Sequence[bool]
     ) -> dict[Role, list[Scored]]:
         """The lines: the judge's mean of each model, or the share of answers that differ."""
         (metric,) = self.scales

@@ -16,7 +16,7 @@ passages, does the model not abstain). Answers and what was read are evidence, a
 import string
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import (
     Field,
@@ -24,7 +24,6 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
     field_validator,
-    model_validator,
 )
 
 from checks.evaluation import scoring
@@ -49,7 +48,7 @@ from checks.formats.suite_report import (
     Scored,
     SuiteAnswer,
 )
-from checks.kinds.retriever import Embed, Retriever, Search, no_encoder
+from checks.kinds.retriever import Embed, Retriever, Search, no_model
 from checks.kinds.suite import Made, Material
 from checks.process.errors import EvaluationRefused, EvidenceRefused
 from checks.records.rows import Message, Record, Row
@@ -144,13 +143,13 @@ class Rag(Questions):
             )
         return prompt
 
-    @model_validator(mode="after")
-    def _ranks_enough_again(self) -> Self:
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction, as "problem|remedy"."""
+        yield from super().contradictions()
         if self.reranker and self.reranker.candidates < self.top_k:
-            raise ValueError(
+            yield (
                 f"reranker.candidates: {self.reranker.candidates} is below top_k, {self.top_k}|raise it, 50 is usual"
             )
-        return self
 
     @property
     def scales(self) -> Mapping[str, Scale]:
@@ -365,7 +364,7 @@ class Rag(Questions):
     ) -> list[Sequence[int]]:
         """The places of the ``top_k`` passages for each question, best first. Raises ValueError as a retriever does."""
         encoder = next(iter(self._encoders), None)
-        embed: Embed = partial(material.encode, encoder) if encoder else no_encoder
+        embed: Embed = partial(material.encode, encoder) if encoder else no_model
         given = {name: material.files[f"retriever.{name}"] for name in self.retriever.sources}
         search = Search(
             f"{layout.PARAMS}: suites.{material.name}.retriever", passages, questions, embed, given

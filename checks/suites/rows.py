@@ -14,9 +14,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue, RootModel, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, JsonValue, RootModel, TypeAdapter, ValidationError
 
 from checks.evaluation import scoring
 from checks.formats.suite_report import Role, Scale, Scored, SourceClass, SuiteAnswer, asked_sha
@@ -72,13 +72,11 @@ class Questions(BoundedSuite, AskedSuite, SizedSuite, abc.ABC):
         False
     )
 
-    @model_validator(mode="after")
-    def _each_scorer_once(self) -> Self:
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction, as "problem|remedy"."""
+        yield from super().contradictions()
         if len(set(self.scored_by)) < len(self.scorers):
-            raise ValueError(
-                f"scorers: {', '.join(self.scored_by)} has one twice|name each scorer once"
-            )
-        return self
+            yield f"scorers: {', '.join(self.scored_by)} has one twice|name each scorer once"
 
     @property
     def evidence(self) -> SourceClass:

@@ -1,8 +1,9 @@
 """Section ``merge.quantization``: what ships has weights of 8 or 4 bits, and how far from 16 bits it may be."""
 
-from typing import Annotated, Any, Final, Literal, Protocol, Self
+from collections.abc import Iterator
+from typing import Annotated, Any, Final, Literal, Protocol
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from checks.formats.report import UNQUANTISED
 from checks.records.sections import Agreement, Positive, Section
@@ -61,16 +62,15 @@ class ExportQuantization(Section):
         Field(description="how closely it must agree with the 16-bit model; else merge refuses"),
     ]
 
-    @model_validator(mode="after")
-    def _is_calibrated_or_needs_no_data(self) -> Self:
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction, as "problem|remedy"."""
         calibrated = self.kind in CALIBRATED
         if calibrated and self.calibration is None:
-            raise ValueError(f"calibration: {self.kind} needs it|add calibration: {_CALIBRATION}")
+            yield f"calibration: {self.kind} needs it|add calibration: {_CALIBRATION}"
         if not calibrated and self.calibration is not None:
-            raise ValueError(
+            yield (
                 f"calibration: {self.kind} is not calibrated|remove it, or use kind: {' or '.join(CALIBRATED)}"
             )
-        return self
 
 
 class _Params(Protocol):

@@ -12,7 +12,7 @@ from release.cli.common import TARGET, refusing
 @click.option(
     "--for",
     "controller",
-    type=click.Choice(["kubernetes", "kyverno"]),
+    type=click.Choice(["kubernetes", "kyverno", "policy-controller"]),
     required=True,
     help="Who evaluates the policy: Kubernetes itself (digests alone), or the cluster's admission controller.",
 )

@@ -5,7 +5,7 @@ Prices are those of the work tree's params.yaml: ``train_budget.hourly_price`` a
 
 from pydantic import ValidationError
 
-from checks.config.params import Params
+from checks.config.params import ReleaseParams
 from checks.formats.serving import Throughput
 from checks.formats.training_reports import TrainMeasured, TrainReport
 from checks.process.errors import EvidenceRefused
@@ -23,7 +23,7 @@ class Took(Record):
     price_per_1000_requests: float | None
 
 
-def took(records: Records, params: Params, commit: str, requests: Throughput | None) -> Took:
+def took(records: Records, params: ReleaseParams, commit: str, requests: Throughput | None) -> Took:
     """Return the cost of the model of ``commit``; ``requests`` as its signed statement has them."""
     training, devices = _training(records, commit)
     hourly, serving = params.train_budget.hourly_price, params.monitor.cost

@@ -3,10 +3,13 @@
 Only git is read: `status` reports the contradictions, and mirrors are compared with the state.
 """
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from checks.config import params_file
 from checks.formats import pointer
 from checks.formats.pointer import Pointer
 from checks.process.errors import EvidenceRefused, ParamsRefused, Refusal
@@ -40,14 +43,24 @@ def read(root: Path) -> tuple[Records, Ledger, str, dict[str, Desired]]:
     history cannot be believed.
     """
     records = Records(root)
-    promote = records.work_tree.params.promote
+    promote = records.work_tree.release_params.promote
     ledger = Ledger.open(root, promote)
     tip, names = freshness.tip(root, ledger, promote), promote.ordered
     try:
         files = ledger.files(tip, layout.ENVIRONMENTS)
     except EvidenceRefused as refused:
         return records, ledger, tip, {name: _unreadable(name, "files", refused) for name in names}
-    return records, ledger, tip, {name: _environment(name, files, records) for name in names}
+    return (
+        records,
+        ledger,
+        tip,
+        {
+            name: _environment(
+                name, files, records, partial(_monitoring, name, records, ledger, tip)
+            )
+            for name in names
+        },
+    )
 
 
 def drift(environment: str, what: str, git: str, mirror: str) -> Finding:
@@ -62,7 +75,12 @@ def drift(environment: str, what: str, git: str, mirror: str) -> Finding:
     )
 
 
-def _environment(name: str, found: Mapping[Path, bytes], records: Records) -> Desired:
+def _environment(
+    name: str,
+    found: Mapping[Path, bytes],
+    records: Records,
+    monitoring: Callable[[], Sequence[edits.Files]],
+) -> Desired:
     home = layout.ENVIRONMENTS / name
     spaced = environment_file.namespace(name, found)
     text = found.get(home / layout.POINTER)
@@ -106,21 +124,32 @@ def _environment(name: str, found: Mapping[Path, bytes], records: Records) -> De
     ]
     failures += [
         drift(name, "overlay", "leaves the release as it is", failure)
-        for failure in edits.failures(name, found, wanted, lambda: _monitoring(name, records))
+        for failure in edits.failures(name, found, wanted, monitoring)
     ]
     return Desired(name, its, envelope, wanted, spaced, tuple(failures))
 
 
-def _monitoring(name: str, records: Records) -> Sequence[Mapping[Path, bytes | None]]:
-    """Return what the component monitoring should be; nothing if the section monitor cannot be rules."""
+def _monitoring(
+    name: str, records: Records, ledger: Ledger, tip: str
+) -> Sequence[Mapping[Path, bytes | None]]:
+    """Return what the component monitoring may be: what the section monitor gives at the tip, or in the work tree.
+
+    A branch that changes the section, or is behind the tip, is no drift. A section that cannot be rules gives nothing.
+    """
     from release.monitoring import component
     from release.monitoring.objectives import Scope
 
-    params = records.work_tree.params
-    try:
-        return [component.committed(Scope(params.serve.name, name), params.monitor)]
-    except ParamsRefused:
-        return []
+    given = [records.work_tree.release_params]
+    with contextlib.suppress(EvidenceRefused, ParamsRefused):
+        at_tip = ledger.read(tip, layout.PARAMS)
+        if at_tip is not None:
+            parsed = params_file.read_text(at_tip.decode(errors="replace"), str(layout.PARAMS))
+            given.insert(0, params_file.check_release(parsed))
+    versions = list[Mapping[Path, bytes | None]]()
+    for params in given:
+        with contextlib.suppress(ParamsRefused):
+            versions.append(component.committed(Scope(params.serve.name, name), params.monitor))
+    return versions
 
 
 def _unreadable(name: str, what: str, refused: EvidenceRefused) -> Desired:

@@ -12,8 +12,8 @@ from release.overlay import environment_file
 
 # Server-side apply of the number alone, as another field manager.
 _NUMBER = (
-    '{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"server"},"spec":{"replicas":{{.spec.replicas}}}}'
-    '{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"server"},"spec":{"replicas":{{.spec.replicas}}}}'
+    '{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"server"},'
+    '"spec":{"replicas":{{.spec.replicas}}}}'
 )
 PAGE = "docs/how-to/monitoring.md#hand-the-number-of-servers-over"
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from checks.config import params_file
-from checks.config.params import Params
+from checks.config.params import Params, ReleaseParams
 from checks.config.params_file import Parsed
 from checks.config.release_params import Serve
 from checks.formats.evidence import Evidence
@@ -70,6 +70,11 @@ class WorkTree:
     def params(self) -> Params:
         """The parameters. Raises ParamsRefused with every problem of params.yaml."""
         return params_file.check(self._parsed)
+
+    @functools.cached_property
+    def release_params(self) -> ReleaseParams:
+        """The sections that say how a model is served and promoted. Raises ParamsRefused with every problem of them."""
+        return params_file.check_release(self._parsed)
 
     @functools.cached_property
     def pipeline(self) -> Stages:

@@ -5,12 +5,13 @@ from pathlib import Path
 
 from checks.storage import plain_yaml
 from release.promotion import context
-from release.promotion.admission import kubernetes, kyverno
+from release.promotion.admission import kubernetes, kyverno, policy_controller
 from release.promotion.admission.admitted import Admitted, Policy, admitted
 
 CONTROLLERS: Mapping[str, Callable[[Admitted], Policy]] = {
     "kubernetes": kubernetes.policy,
     "kyverno": kyverno.policy,
+    "policy-controller": policy_controller.policy,
 }
 
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from checks.config.params import Params
+from checks.config.params import ReleaseParams
 from checks.config.release_params import Environment
 from checks.formats import quarantine
 from checks.formats.pointer import Pointer
@@ -107,7 +107,7 @@ def status(root: Path) -> Status:
     Raises RemoteRefused if the remote does not answer, EvidenceRefused if the history is not valid.
     """
     records, ledger, tip, environments = desired.read(root)
-    params = records.work_tree.params
+    params = records.work_tree.release_params
     names = params.promote.ordered
     known = quarantined.here(root, ledger, tip, params.promote)
     entries_held = known.entries
@@ -178,7 +178,7 @@ def _runs(
     )  # fmt: skip
 
 
-def _took(records: Records, params: Params, found: Desired) -> Took | None:
+def _took(records: Records, params: ReleaseParams, found: Desired) -> Took | None:
     if found.pointer is None:
         return None
     requests = found.envelope.statement.predicate.serving.throughput if found.envelope else None
@@ -249,7 +249,7 @@ def _verdict(records: Records, pointer: Pointer) -> str:
 
 def _next(
     records: Records,
-    params: Params,
+    params: ReleaseParams,
     name: str,
     runs: dict[str, Runs | None],
     held: quarantine.Entries,

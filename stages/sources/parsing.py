@@ -15,11 +15,9 @@ _PATH, _ANY = "file", "url"
 
 
 @functools.cache
-def kinds() -> plugins.Registry[type[Location]]:
+def kinds() -> plugins.Registry[Location]:
     """All kinds of source: the files of ``stages/sources/schemes``, and those of users' packages."""
-    return plugins.Registry(
-        "lockstep.sources", "stages.sources.schemes", plugins.subclass_of(Location), _kind
-    )
+    return plugins.Registry("lockstep.sources", Location, _kind)
 
 
 def parse(uri: str, field: str, root: Path) -> Location:

@@ -5,15 +5,19 @@ import functools
 import graphlib
 import subprocess
 import sys
-from collections.abc import Collection, Iterable
+import tomllib
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
+from checks.code.modules import KINDS
 from tests.conftest import REPOSITORY, is_slow
 
 HEAVY = {"torch", "transformers", "peft", "trl", "accelerate", "datasets", "safetensors"}
-_KEPT = ast.Import | ast.ImportFrom | ast.If
+_KEPT = ast.Import | ast.ImportFrom | ast.If | ast.Call
+_IMPORTERS = {"import_module", "__import__", "find_spec", "run_module", "resolve_name"}
+"""Functions that take the name of a module as text."""
 FORBIDDEN = {
     "checks": HEAVY | {"stages", "release", "dvc", "docker", "mlflow", "great_expectations", "click", "git"},
     "stages": {"release", "docker"},
@@ -23,8 +27,29 @@ FORBIDDEN = {
 
 @functools.cache
 def _parsed(path: Path) -> tuple[ast.AST, ...]:
-    """Every import of a module, in functions too, and every ``if TYPE_CHECKING``."""
-    return tuple(node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, _KEPT))
+    """Every import of a module, in functions and by text too, and every ``if TYPE_CHECKING``."""
+    return tuple(_kept(path.read_text()))
+
+
+def _kept(code: str) -> Iterator[ast.AST]:
+    """Imports as Python has them; one by text (``import_module("stages.loaders")``) is made an ``import``."""
+    for node in ast.walk(ast.parse(code)):
+        if not isinstance(node, _KEPT):
+            continue
+        if not isinstance(node, ast.Call):
+            yield node
+        elif isinstance(node.func, ast.Name | ast.Attribute):
+            called = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
+            texts = [text for argument in node.args for text in _texts(argument)]
+            if called in _IMPORTERS and texts:
+                yield ast.Import([ast.alias(texts[0])])
+
+
+def _texts(argument: ast.expr) -> list[str]:
+    """The text that an argument is, or begins with."""
+    if isinstance(argument, ast.JoinedStr):
+        argument = argument.values[0]
+    return [argument.value] if isinstance(argument, ast.Constant) and isinstance(argument.value, str) else []
 
 
 def _imports(path: Path) -> set[str]:
@@ -45,6 +70,40 @@ def test_a_layer_imports_only_what_lies_below_it(layer: str) -> None:
     assert modules
     broken = {str(m.relative_to(REPOSITORY)): sorted(_imports(m) & FORBIDDEN[layer]) for m in modules}
     assert {name: bad for name, bad in broken.items() if bad} == {}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import importlib\nimportlib.import_module('stages.loaders')",
+        "from importlib import import_module\nimport_module('stages.loaders')",
+        "def load(kind):\n    return import_module(f'stages.loaders.{kind}')",
+        "__import__('stages.loaders')",
+        "from importlib.util import find_spec\nfind_spec('stages.loaders')",
+    ],
+)
+def test_an_import_by_text_counts_as_an_import(tmp_path: Path, code: str) -> None:
+    (tmp_path / "module.py").write_text(code)
+    assert "stages" in _imports(tmp_path / "module.py")
+
+
+def test_only_the_registry_imports_a_module_whose_name_it_was_handed() -> None:
+    """Where a kind of a layer above is found: pyproject.toml names the folder, and no code of ``checks`` does."""
+    texts = {path.relative_to(REPOSITORY).as_posix(): path.read_text() for path in _product().values()}
+    importing = {name for name, text in texts.items() if any(f"{call}(" in text for call in _IMPORTERS)}
+    assert {name for name in importing if name.startswith("checks/")} == {"checks/kinds/plugins.py"}
+
+
+def test_the_folders_of_kinds_in_pyproject_are_packages_of_kinds_and_import_no_layer_above() -> None:
+    """An entry point is an import, too: the folder's layer may know no layer above it."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    folders = set(project["entry-points"]["lockstep_kinds"].values())
+    assert {folder.replace(".", "/") for folder in folders if not folder.startswith("release.")} == set(KINDS.values())
+    for folder in folders:
+        layer = folder.split(".")[0]
+        for module, path in _product().items():
+            if module.startswith(f"{folder}."):
+                assert not _imports(path) & FORBIDDEN[layer] & set(FORBIDDEN), module
 
 
 # A package imports only packages of lower layers, so no two import each other.
@@ -107,7 +166,8 @@ def _targets(nodes: Iterable[ast.AST], modules: Collection[str]) -> set[str]:
     """Those of ``modules`` that ``nodes`` import."""
     froms = [node for node in nodes if isinstance(node, ast.ImportFrom)]
     named = [(node.module or "", f"{node.module}.{alias.name}") for node in froms for alias in node.names]
-    return {full if full in modules else module for module, full in named} & set(modules)
+    whole = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names if "." in alias.name}
+    return ({full if full in modules else module for module, full in named} | whole) & set(modules)
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +232,16 @@ def test_importing_it_loads_no_torch_no_mlflow_and_no_dvc(module: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=REPOSITORY)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.slow
+def test_the_sections_that_status_reads_run_no_module_of_the_pipeline() -> None:
+    script = (
+        "import sys; from pathlib import Path; import release.verbs.status; from release.record.records import Records;"
+        "print(Records(Path('.')).work_tree.release_params.promote.ordered, [m for m in sys.modules if 'stages' in m])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert done.stdout.strip() == "('staging', 'production') []"
 
 
 @pytest.mark.slow

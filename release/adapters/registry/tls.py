@@ -10,6 +10,8 @@ import certifi
 
 from checks.process.errors import RegistryRefused
 
+_SETTINGS = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
+
 
 class Trust(NamedTuple):
     """The values of requests' ``verify`` and ``cert``: a file or folder of authorities, our certificate and its key."""
@@ -25,22 +27,42 @@ def trust(host: str | None) -> Trust:
     NAME.cert with NAME.key. For all others REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE, SSL_CERT_FILE or SSL_CERT_DIR counts,
     then the system's authorities, then certifi's.
 
-    Source: docs.docker.com/engine/security/certificates. Raises RegistryRefused if a file cannot be read.
+    Source: docs.docker.com/engine/security/certificates. Raises RegistryRefused if a file cannot be read, or if one
+    folder has several *.crt.
     """
     settings = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     # The second folder is that of an engine without root.
     folders = (Path("/etc/docker/certs.d"), settings / "docker/certs.d") if host else ()
     files = [path for folder in folders for path in sorted((folder / str(host)).glob("*"))]
-    authorities = [str(path) for path in files if path.suffix == ".crt"]
+    authorities = [path for path in files if path.suffix == ".crt"]
+    if len({path.parent for path in authorities}) < len(authorities):
+        raise RegistryRefused(
+            f"{authorities[-1].parent}: has more than one *.crt, and only one would count",
+            "put all authorities into one of them, such as ca.crt",
+        )
     certificates = [
         (str(path), str(path.with_suffix(".key"))) for path in files if path.suffix == ".cert"
     ]
-    system = ssl.get_default_verify_paths()
-    bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
-    usual = bundle or system.cafile or system.capath or certifi.where()
-    chosen = Trust((authorities or [usual])[-1], certificates[-1] if certificates else None)
+    given = [os.environ[name] for name in _SETTINGS if os.environ.get(name)]
+    usual = given[0] if given else _of_the_system()
+    chosen = Trust(str((authorities or [usual])[-1]), certificates[-1] if certificates else None)
     _check(chosen)
     return chosen
+
+
+@functools.cache
+def _of_the_system() -> str:
+    """Return the system's authorities, or certifi's where OpenSSL would find none.
+
+    OpenSSL finds an authority in a folder by the file's name, its hash such as 4a6481c9.0. Some systems have a folder
+    without such names.
+    """
+    system = ssl.get_default_verify_paths()
+    if system.cafile:
+        return system.cafile
+    if system.capath and any(Path(system.capath).glob("*.[0-9]")):
+        return system.capath
+    return certifi.where()
 
 
 @functools.lru_cache(maxsize=8)  # Reading all authorities takes a tenth of a second.

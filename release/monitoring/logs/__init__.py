@@ -7,6 +7,6 @@ says what a kind must have.
 from checks.kinds import plugins
 from release.monitoring.log_kind import LogKind
 
-KINDS = plugins.Registry(
-    "lockstep.logs", __name__, plugins.subclass_of(LogKind), lambda kind: kind.name
+KINDS: plugins.Registry[LogKind] = plugins.Registry(
+    "lockstep.logs", LogKind, lambda kind: kind.name
 )

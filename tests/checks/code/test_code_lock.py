@@ -81,6 +81,11 @@ def test_kinds_of_a_chain_of_methods_count_for_the_stages_that_read_them() -> No
     assert "stages/training/methods/dpo.py" in lock.modules_of("prepare", params, CODE)
 
 
+def test_the_packages_around_a_folder_of_kinds_count_because_they_run_when_its_kinds_are_found() -> None:
+    named = lock.modules_of("prepare", {"train": {"method": "sft"}, "data": {}, "prepare": {}}, CODE)
+    assert {"stages/loaders/__init__.py", "stages/training/__init__.py", "checks/rules/__init__.py"} <= set(named)
+
+
 def test_the_folders_of_kinds_are_all_that_the_product_searches() -> None:
     parsing.kinds()
     for finder in modules.KINDS:

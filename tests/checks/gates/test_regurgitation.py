@@ -8,6 +8,7 @@ import pytest
 
 from checks.config.params import Params
 from checks.data import contamination
+from checks.decision.judging import decision_params
 from checks.evaluation import scoring
 from checks.formats.evidence import Evidence
 from checks.formats.verdict import Finding
@@ -67,7 +68,7 @@ def _asked(ground: tuple[Evidence, Params], answers: Sequence[str], groups: int 
         answers={**evidence.answers, "candidate": given},
     )  # fmt: skip
     gate = RegurgitationGate.model_validate(settings)
-    found = gate.check(Case("own_words", params, evidence, Sample(evidence, params.evaluate.scorers)))
+    found = gate.check(Case("own_words", decision_params(params), evidence, Sample(evidence, params.evaluate.scorers)))
     return found if isinstance(found, Finding) else found.decide(found.p, None)
 
 

@@ -27,7 +27,7 @@ import json
 from checks.kinds import plugins
 import house.base, house.colours
 from checks.process.errors import Refusal
-found = plugins.Registry({GROUP!r}, 'house.colours', plugins.subclass_of(house.base.Colour), lambda kind: kind.name)
+found = plugins.Registry({GROUP!r}, house.base.Colour, lambda kind: kind.name)
 """
 SAY = """
 try:
@@ -46,6 +46,9 @@ def site(tmp_path: Path) -> Path:
     for path, text in OWN.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text)
+    plugin_package.by_hand(
+        folder, "lockstep", {"lockstep_kinds": {GROUP.removeprefix("lockstep."): "house.colours"}}, {}
+    )
     return folder
 
 
@@ -64,6 +67,15 @@ def test_without_packages_of_users_there_are_the_modules_of_the_folder_in_order(
     assert _found(site) == {"kinds": ["blue", "red"], "plugins": {}}
 
 
+def test_an_installation_from_before_a_folder_of_kinds_is_refused(site: Path) -> None:
+    (site / "lockstep-1.0.dist-info" / "entry_points.txt").write_text("[lockstep_kinds]\nshapes = house.shapes\n")
+    done = plugin_package.python(
+        site, COLLECT + "try:\n    found.kinds\nexcept Refusal as refusal:\n    print(refusal, refusal.todo)\n"
+    )
+    assert done.stdout.startswith("the installed lockstep does not say where its colours are: it was installed before")
+    assert "run ./lockstep" in done.stdout
+
+
 def test_a_package_that_pip_installed_adds_a_kind_and_its_code_has_a_digest(site: Path, tmp_path: Path) -> None:
     entry_points = {GROUP: {"green": "acme.green:Green"}}
     files = {"acme/__init__.py": "", "acme/green.py": GREEN}
@@ -74,7 +86,7 @@ def test_a_package_that_pip_installed_adds_a_kind_and_its_code_has_a_digest(site
     assert (plugin["distribution"], plugin["version"]) == ("acme-colours", "1.0")
     # Another installer writes the same code: the same digest.
     other = tmp_path / "other"
-    shutil.copytree(site, other, ignore=shutil.ignore_patterns("*.dist-info", "__pycache__", "acme"))
+    shutil.copytree(site, other, ignore=shutil.ignore_patterns("acme_colours-*.dist-info", "__pycache__", "acme"))
     info = plugin_package.by_hand(other, "acme-colours", entry_points, files)
     shutil.copy(next(site.glob("acme_colours-*.dist-info")) / "entry_points.txt", info)
     assert _found(other) == found

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from checks.kinds.retriever import Embed, Search, best, no_encoder
+from checks.kinds.retriever import Embed, Search, best, no_model
 from checks.retrievers.bm25 import Bm25
 from checks.retrievers.dense import Dense
 from checks.retrievers.hybrid import Hybrid
@@ -29,7 +29,7 @@ def _bm25(texts: Sequence[str], question: str, k1: float, b: float) -> list[floa
     return scores
 
 
-def search(passages: Sequence[str], questions: Sequence[str], embed: Embed = no_encoder) -> Search:
+def search(passages: Sequence[str], questions: Sequence[str], embed: Embed = no_model) -> Search:
     texts, asked = ({str(n): text for n, text in enumerate(each)} for each in (passages, questions))
     return Search("", texts, asked, embed, {})
 

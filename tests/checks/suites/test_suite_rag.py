@@ -18,7 +18,7 @@ from checks.evaluation.reranker import Reranker
 from checks.evaluation.retrieval import Chunker, documents, grounded
 from checks.formats.suite_report import Gold, Passage, Reading, Role, SuiteAnswer, SuiteLine, SuitesReport
 from checks.gating import chain
-from checks.kinds.retriever import Search, no_encoder
+from checks.kinds.retriever import Search, no_model
 from checks.kinds.suite import Material
 from checks.process.errors import EvaluationRefused, ParamsRefused, Refusal
 from checks.records.rows import Message, Row
@@ -401,9 +401,7 @@ class Store(Handler):
     def do_POST(self) -> None:
         asked = json.loads(self.body())
         known = {line["id"]: line["text"] for line in corpus()}
-        found = Bm25.model_validate(BM25).ranked(
-            Search("", known, {"q": asked["query"]}, no_encoder, {}), asked["limit"]
-        )
+        found = Bm25.model_validate(BM25).ranked(Search("", known, {"q": asked["query"]}, no_model, {}), asked["limit"])
         self.reply(200, {"results": [{"id": list(known)[place]} for place in next(found)]})
 
 

@@ -1,13 +1,14 @@
 """`lockstep admission`: the policies admit what was promoted and nothing else, as far as that shows without a cluster.
 
-The runtime of Kubernetes' expression language evaluates Kubernetes' own policy. Kyverno's rules are evaluated here by
-its documentation.
+The runtime of Kubernetes' expression language evaluates Kubernetes' own policy. The OPA in cosign, which
+policy-controller uses, evaluates that one's rules. Kyverno's rules are evaluated here by its documentation.
 """
 
 import fnmatch
 import json
 import re
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ import yaml
 
 from checks.formats import pointer, signers
 from checks.formats.signers import Role, Signer
+from checks.formats.statement import PREDICATE
 from checks.process.errors import EvidenceRefused, PromotionRefused, Refusal
 from checks.storage import layout
 from release.promotion import context
@@ -25,7 +27,7 @@ from release.promotion.admission.admitted import Admitted, admitted
 from release.verbs import keys as key_verbs
 from release.verbs import quarantine, rollback
 from release.verbs.admission import CONTROLLERS, admission
-from tests import kubernetes_tools, ledger_tree, spoil
+from tests import kubernetes_tools, ledger_tree, programs, spoil
 from tests import promotion_tree as tree
 from tests.ledger_tree import keep
 from tests.promotion_tree import Release, move
@@ -277,7 +279,7 @@ def test_kubernetes_policy_says_that_it_checks_digests_alone_and_nothing_of_sign
     assert comment.startswith("# WEAKER than `lockstep promote`: the list of digests is all that decides.")
 
 
-# -- who must have signed: the shape of Kyverno's policy
+# -- who must have signed: the shape of both policies about signers
 
 ISSUER = "https://token.actions.githubusercontent.com"
 WORKFLOW = "https://github.com/team/router/.github/workflows/release.yml@refs/heads/main"
@@ -324,6 +326,118 @@ def test_kyvernos_policy_asks_for_the_signers_and_says_what_it_cannot(what: str)
     (verify,) = rule["verifyImages"]
     (attestation,) = verify["attestations"]
     assert attestation["attestors"] == [{"count": count, "entries": [ENTRIES[one.name] for one in who]}]
+
+
+AUTHORITIES: dict[str, Any] = {  # of policy-controller
+    signer.name: {
+        "name": signer.name,
+        "keyless": {
+            "url": "https://fulcio.sigstore.dev",
+            "identities": [{"subject": signer.identity, "issuer": signer.issuer}],
+        },
+        "signatureFormat": "bundle",
+    }
+    for signer in (CI, OPS)
+}
+
+
+@pytest.mark.parametrize("what", SHAPES)
+def test_policy_controllers_policy_takes_identities_and_refuses_keys_whose_bundles_it_does_not_read(what: str) -> None:
+    who, count, _ = SHAPES[what]
+    by_key = ", ".join(signer.name for signer in who if signer.key)
+    if by_key:
+        with pytest.raises(EvidenceRefused, match=f"no bundle that a key signed, and {by_key} may release") as refused:
+            CONTROLLERS["policy-controller"](of(what))
+        assert refused.value.todo.startswith("run `lockstep admission staging --for kyverno`")
+        return
+    made = CONTROLLERS["policy-controller"](of(what))
+    (document,) = made.documents
+    spec = document["spec"]
+    assert spec["mode"] == "enforce"
+    assert spec["images"] == [{"glob": "registry.example/router:**"}, {"glob": "registry.example/router@**"}]
+    for authority in spec["authorities"]:
+        (attestation,) = authority.pop("attestations")
+        assert attestation["predicateType"] == PREDICATE
+    assert spec["authorities"] == [AUTHORITIES[signer.name] for signer in who]
+    assert ("policy" in spec) is (count > 1)
+    assert "policy.sigstore.dev/include" in made.notes[0]
+
+
+# -- policy-controller's rules, by the OPA in cosign
+
+CASES = """package signature
+cases := json.unmarshal(%s)
+wrong[case.name] {
+  case := cases[_]
+  answer := data.sigstore.isCompliant with input as case.input
+  answer != case.expected
+}
+allow { count(wrong) == 0 }
+allow = wrong { count(wrong) > 0 }
+"""
+
+
+def opa(world: World, module: str, inputs: dict[str, tuple[Any, bool]], home: Path) -> str:
+    """Which of ``inputs`` get another answer from ``module`` than the one beside them; empty if none."""
+    cases = [{"name": what, "input": value, "expected": expected} for what, (value, expected) in inputs.items()]
+    (home / "module.rego").write_text(module)
+    (home / "cases.rego").write_text(CASES % json.dumps(json.dumps(cases)))
+    done = subprocess.run(
+        [programs.cosign3(), "verify-attestation", "--insecure-ignore-tlog", "--key", tree.key(world.root, "ada").with_suffix(
+            ".pub"), "--type", PREDICATE, "--policy", home / "module.rego", "--policy", home / "cases.rego",
+         world.releases[0].image],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return done.stderr if done.returncode else ""
+
+
+def statement(release: Release, **subjects: str) -> dict[str, Any]:
+    """As policy-controller hands it to the rule; ``subjects``: other digests of images."""
+    plain: dict[str, Any] = release.signed.statement.model_dump(mode="json", by_alias=True)
+    if subjects:
+        plain["subject"] = [{"name": name, "digest": {"sha256": digest}} for name, digest in subjects.items()]
+    return plain
+
+
+def test_policy_controller_admits_what_was_promoted_and_nothing_else(world: World, tmp_path: Path) -> None:
+    by_identity = admitted(context.find(world.root), "staging")._replace(signers=(OPS,))
+    (document,) = CONTROLLERS["policy-controller"](by_identity).documents
+    (authority,) = document["spec"]["authorities"]
+    (attestation,) = authority["attestations"]
+    rule = attestation["policy"]["data"]
+    first, second, third = world.releases
+    promoted, other = (release.image.rpartition(":")[2] for release in (first, third))
+    failed = statement(second)
+    failed["predicate"]["serving"]["status"] = "fail"
+    silent = statement(second)
+    del silent["predicate"]["serving"]
+    statements = {
+        "what runs": (statement(second), True),
+        "what ran before": (statement(first), True),
+        "signed and not promoted": (statement(third), False),
+        "another image's, which names a promoted one": (statement(second, image=other), False),
+        "the same with both as subjects": (statement(second, image=other, promoted=promoted), False),
+        "no image": (statement(second) | {"subject": []}, False),
+        "a verification that failed": (failed, False),
+        "no verification": (silent, False),
+        "an empty predicate": (statement(second) | {"predicate": {}}, False),
+        "nothing": ({}, False),
+    }
+    assert opa(world, rule, statements, tmp_path) == ""
+    assert "what runs" in opa(world, rule, {"what runs": (statement(second), False)}, tmp_path)
+
+
+def test_policy_controller_counts_the_authorities_that_hold(world: World, tmp_path: Path) -> None:
+    (document,) = CONTROLLERS["policy-controller"](of("two identities")).documents
+    rule = document["spec"]["policy"]["data"]
+    matches: dict[str, tuple[dict[str, Any], bool]] = {
+        "both": ({"authorityMatches": {"ci": {}, "ops": {}}}, True),
+        "one": ({"authorityMatches": {"ci": {"attestations": {"release": [1, 2]}}}}, False),
+        "none": ({"authorityMatches": {}}, False),
+        "nothing": ({}, False),
+    }
+    assert opa(world, rule, matches, tmp_path) == ""
+    assert "both" in opa(world, rule.replace(">= 2", ">= 3"), matches, tmp_path)
 
 
 def test_a_pod_may_write_each_name_that_docker_hub_has() -> None:

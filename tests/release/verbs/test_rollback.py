@@ -33,7 +33,7 @@ from release.verbs.status import status
 from tests import captured_rows, ledger_tree, overlay_sample
 from tests import promotion_tree as tree
 from tests.build_tree import BaseLayout
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, read_yaml, written
 from tests.ledger_tree import git, keep, refs
 from tests.promotion_tree import Release, move
 
@@ -145,6 +145,18 @@ def test_alerts_of_the_last_move_do_not_stop_a_rollback_and_edited_ones_do(root:
     path.write_text(text)
     keep(root, "restored")
     assert back(root).done == "moved"
+
+
+def test_a_work_tree_that_changes_the_section_monitor_is_no_drift_and_a_commit_without_the_alerts_is(
+    root: Path,
+) -> None:
+    overlay_sample.watched(root / layout.ENVIRONMENTS, root, "production")
+    keep(root, "alerts")
+    plain = read_yaml((root / layout.PARAMS).read_text())
+    (root / layout.PARAMS).write_text(written(plain | {"monitor": {"objectives": {"availability": 0.95}}}))
+    assert status(root).environments[-1].drift == ()
+    keep(root, "another objective")
+    assert "is not what the section monitor gives" in status(root).environments[-1].drift[0].mirror
 
 
 def test_what_is_held_back_is_promoted_nowhere_until_it_is_released_by_name(root: Path) -> None:

@@ -2,16 +2,18 @@
 
 import hashlib
 import json
+import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import certifi
 import pytest
 
 from checks.process.errors import BuildRefused, RegistryRefused
-from release.adapters.registry import limits
+from release.adapters.registry import limits, tls
 from release.adapters.registry.client import Repository
 from release.adapters.registry.types import CONFIG, LAYER, MANIFEST, Blob, Store, StoreUnavailable
 from release.adapters.retries import Patience, retry_after
@@ -300,6 +302,43 @@ def test_a_broken_authority_file_is_named(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "broken.crt"))
     with pytest.raises(RegistryRefused, match=r"broken\.crt: cannot be used"):
         Repository("127.0.0.1:1", "a/b", patience=QUICK).has(digest_of(b""), 0)
+
+
+@pytest.mark.parametrize("names", [(), ("4a6481c9.0",), ("ca-bundle.crt",)])
+def test_a_folder_of_the_system_counts_only_where_openssl_finds_authorities_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]
+) -> None:
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    for name in names:
+        (tmp_path / name).touch()
+    paths = ssl.get_default_verify_paths()._replace(cafile=None, capath=str(tmp_path))
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: paths)
+    tls._of_the_system.cache_clear()
+    chosen = tls.trust(None).authorities
+    tls._of_the_system.cache_clear()
+    assert chosen == (str(tmp_path) if "4a6481c9.0" in names else certifi.where())
+
+
+def test_of_two_authorities_in_one_folder_none_is_left_out_without_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    folder = tmp_path / "docker/certs.d/registry.example"
+    folder.mkdir(parents=True)
+    for name in ("ca.crt", "new-ca.crt"):
+        (folder / name).touch()
+    with pytest.raises(RegistryRefused, match=r"registry\.example: has more than one \*\.crt") as refused:
+        tls.trust("registry.example")
+    assert refused.value.todo == "put all authorities into one of them, such as ca.crt"
+
+
+def test_a_setting_that_names_no_file_is_refused_and_nothing_else_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/ca.pem")
+    with pytest.raises(RegistryRefused, match=r"^/nowhere/ca\.pem: cannot be used as a certificate: No such file"):
+        tls.trust(None)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:1", "[::1]:1", "localhost:1"])
